@@ -1,0 +1,53 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Outcome = Literal["passed", "failed", "unknown"]
+"""`unknown` is not a pass and not a failure: nothing could be asked, and the evidence says why."""
+
+Hint = Literal[
+    "container-missing",
+    "container-not-running",
+    "container-paused",
+    "name-not-resolved",
+    "no-shared-network",
+    "nothing-listens",
+    "loopback-only",
+    "forwarding-off",
+    "forwarding-blocked",
+    "nat-missing",
+    "masquerade-missing",
+    "port-not-published",
+    "unhealthy",
+]
+"""What the diagnosis of a failed check established, for a plan to act upon."""
+
+
+class CheckResult(BaseModel):
+    """The outcome of one check, with its evidence.
+
+    `evidence` is one sentence: what was asked, from where, what came back. `details` are lines of
+    diagnosis, only for a check that failed, and `hints` the same for a machine. `method` is the
+    tool the evidence rests on, with how it reached the place (`curl`, `nsenter+python3`,
+    `exec+wget`, `docker exec`), or an empty string when nothing could be asked. `seconds` is how
+    long the last attempt took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    outcome: Outcome
+    evidence: str
+    details: tuple[str, ...] = ()
+    hints: tuple[Hint, ...] = ()
+    seconds: float = 0.0
+    method: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is proven that the check passes."""
+        return self.outcome == "passed"
