@@ -1,0 +1,161 @@
+"""One record per run: what was found, planned, done, refused and measured on every host.
+
+A room tells what it sees through the collector of the operation it runs in:
+
+.. code:: python
+
+    from ops import reports
+
+    report = reports.record(host)
+    report.found("ai/redis", "exited with code 137", "OOMKilled is true")
+    report.planned("start", "ai/redis", "exited with code 137")
+
+The record is written once, when the process ends: also after a dry run, after Ctrl-C, and when
+hosts could not be reached. It lies in ``var/reports`` below the directory that pyinfra was started
+in, unless ``host.data.stack["report"]["directory"]`` or the variable ``STACKMEND_REPORTS`` names
+another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ops.reports.collect import Collector, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+__all__ = ["Collector", "Run", "finish", "install", "record", "run_of", "secret"]
+
+# Commands of pyinfra that look at hosts without running operations have nothing to report.
+_NOT_A_RUN = frozenset({"fact", "debug-inventory"})
+
+_runs: dict[int, Run] = {}
+_secrets: set[str] = set()
+
+
+def record(host: Host, operation: str | None = None) -> Collector:
+    """The collector of the operation that runs on this host.
+
+    + host: the pyinfra host
+    + operation: the name to report it under; by default the one pyinfra prints
+
+    Call it once where the operation begins: what an earlier evaluation of the same operation found,
+    planned or refused is replaced, what it did stays.
+
+    **Example:**
+
+    .. code:: python
+
+        report = reports.record(host, "compose.stack (ai)")
+        report.refused("ai/redis", "container redis is not ours", 'stack["adopt"] = ["redis"]')
+    """
+    return _run(host.state).collector(host, operation)
+
+
+def secret(value: str | bytes | None) -> None:
+    """Never let this value appear in a report: it is replaced wherever it would.
+
+    + value: the secret; ``None`` and an empty one are ignored
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value:
+        _secrets.add(value)
+
+
+def install() -> None:
+    """Report this run even if no host can be reached. To be called from ``config.py``.
+
+    pyinfra reads ``config.py`` before it knows its hosts, so this only leaves word to start when it
+    does. Without it a run is reported from the first operation of stackmend on.
+    """
+    from pyinfra.context import ctx_state
+
+    state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
+    if state is None or _command() in _NOT_A_RUN:
+        return
+    if state.initialised:
+        _run(state)
+        return
+    original = state.init
+
+    def init(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        _run(state)
+
+    # State.init empties the list of callback handlers: they can only be added after it.
+    state.init = init  # type: ignore[method-assign]
+
+
+def run_of(state: State) -> Run | None:
+    """What is collected about the run of this state, if anything is."""
+    return _runs.get(id(state))
+
+
+def finish(state: State) -> Path | None:
+    """Write the record of this run and say where it lies; done by itself when the process ends.
+
+    + state: the pyinfra state of the run
+
+    Returns the path of the record, or ``None`` where nothing was begun, where it was written
+    already, or where it cannot be written, which is said on stderr and fails nothing.
+    """
+    run = _runs.pop(id(state), None)
+    if run is None:
+        return None
+    from ops.reports import write
+
+    return write.conclude(run, frozenset(_secrets))
+
+
+def _command() -> str:
+    """The first word after the inventory on pyinfra's command line, if there is one."""
+    operations = _parameters().get("operations") or ("",)
+    return str(operations[0])
+
+
+def _parameters() -> dict[str, Any]:
+    """What pyinfra was called with; empty where it was not called by its command line."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context.params if context else {}
+
+
+def _run(state: State) -> Run:
+    run = _runs.get(id(state))
+    if run is None:
+        from ops.reports.callbacks import Watch
+
+        if not _runs:
+            atexit.register(_finish_all)
+            _end_orderly_on_sigterm()
+        run = _runs[id(state)] = Run(state, dry=_parameters().get("dry"))
+        state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
+    return run
+
+
+def _finish_all() -> None:
+    for run in list(_runs.values()):
+        finish(run.state)
+
+
+def _end_orderly_on_sigterm() -> None:
+    # Left to its default, SIGTERM (a service manager, a CI job that is cancelled) ends the process
+    # without atexit: the record of what was already done would be lost.
+    def leave(signum: int, frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
+
+    try:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread, so not pyinfra's command line
+        return

@@ -1,0 +1,35 @@
+"""``python -m ops.reports [PATH]``: a report in plain words; without a path the latest one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ops.reports import summary
+from ops.reports.state import RunRecord
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a report. Returns 0 if every host is well, 1 if one is not, 2 if there is no report."""
+    default = Path(os.environ.get("STACKMEND_REPORTS") or "var/reports") / "latest.json"
+    parser = argparse.ArgumentParser(prog="python -m ops.reports", description=__doc__)
+    parser.add_argument("path", nargs="?", type=Path, default=default)
+    path: Path = parser.parse_args(arguments).path
+    try:
+        record = RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return 2
+    except ValidationError as error:
+        print(f"not a report: {path}: {error}", file=sys.stderr)
+        return 2
+    summary.show(record, path.resolve(), sys.stdout)
+    return 1 if record.not_well() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Masking, writing and wording of a record."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ops.reports import summary, write
+from ops.reports.__main__ import main
+from ops.reports.state import RunRecord
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def record(**hosts: dict[str, object]) -> RunRecord:
+    return RunRecord.model_validate(
+        {
+            "started": NOW,
+            "ended": NOW + timedelta(seconds=2),
+            "controller": "desk",
+            "mode": "apply",
+            "complete": True,
+            "hosts": hosts,
+        }
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+SECRETS = st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >= 4)
+
+
+@given(secret=SECRETS, before=st.text(max_size=9), after=st.text(max_size=9))
+def test_a_secret_is_nowhere_in_what_is_written(secret: str, before: str, after: str) -> None:
+    if secret in write.MASK:
+        return
+    data = {
+        "outcome": "failed",
+        "log": [f"{before}{secret}{after}", json.dumps(secret), repr(secret)],
+    }
+    masked = write.mask(data, {secret})
+    assert masked["outcome"] == "failed"
+    assert all(secret not in text.replace(write.MASK, "\0") for text in masked["log"])
+    assert json.dumps(secret)[1:-1] not in masked["log"][1].replace(write.MASK, "\0")
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "masked"),
+    [
+        ("it's a key", "sh: 'it'\"'\"'s a key': not found", "sh: '*MASKED*': not found"),
+        ("p@ss/word", "redis://:p%40ss%2Fword@redis", "redis://:*MASKED*@redis"),
+        ("first line\nsecond line", "found: second line", "found: *MASKED*"),
+        ("longer than that", "longer than that, longer", "*MASKED*, longer"),
+        ("abc", "abc=abcd abc", "*MASKED*=abcd *MASKED*"),
+    ],
+)
+def test_a_secret_is_known_in_other_notations(secret: str, text: str, masked: str) -> None:
+    assert write.mask([text], {secret}) == [masked]
+
+
+def test_the_longer_secret_wins_over_the_one_inside_it() -> None:
+    assert write.mask("hunter2hunter2", {"hunter2", "hunter2hunter2"}) == write.MASK
+
+
+def test_only_whole_records_are_seen_and_old_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "KEEP", 3)
+    keepsake = tmp_path / "notes.json"
+    keepsake.write_text("{}")
+    paths = [
+        write.save({"number": number}, tmp_path, NOW + timedelta(minutes=number))
+        for number in range(5)
+    ]
+    assert json.loads((tmp_path / "latest.json").read_text()) == {"number": 4}
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {path.name for path in paths[2:]} | {"latest.json", keepsake.name}
+
+
+def test_a_record_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    write.save({"number": 1}, tmp_path, NOW)
+    with pytest.raises(TypeError):
+        write.save({"number": object()}, tmp_path, NOW)
+    assert json.loads((tmp_path / "latest.json").read_text()) == {"number": 1}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_unknown_field_or_a_time_without_offset_is_not_a_record() -> None:
+    good = record(web={"outcome": "converged"}).model_dump(mode="json")
+    RunRecord.model_validate(good)
+    with pytest.raises(ValidationError, match=r"hosts\.web\.mood"):
+        RunRecord.model_validate(good | {"hosts": {"web": {"outcome": "converged", "mood": "x"}}})
+    with pytest.raises(ValidationError, match="offset"):
+        RunRecord.model_validate(good | {"ended": "2026-01-02T03:04:05"})
+
+
+MIXED = record(
+    web1={"outcome": "converged"},
+    web2={
+        "outcome": "failed",
+        "operations": [
+            {
+                "name": "compose.stack",
+                "findings": [
+                    {"subject": "ai/api", "cause": "unhealthy", "evidence": "HTTP 500\nbody"}
+                ],
+                "planned": [{"action": "restart", "subject": "ai/api", "cause": "unhealthy"}],
+                "done": [{"action": "restart", "subject": "ai/api", "seconds": 2.04, "ok": False}],
+                "errors": [{"message": "ai/api is unhealthy still", "log": ["a", "b"]}],
+                "succeeded": False,
+            }
+        ],
+    },
+    web3={"outcome": "unreachable", "errors": [{"message": "connection refused"}]},
+)
+
+
+def test_the_words_tell_what_was_wrong_what_was_done_and_what_is_left() -> None:
+    out = io.StringIO()
+    summary.show(MIXED, Path("/r/x.json"), out)
+    assert out.getvalue().splitlines() == [
+        "    web2: failed",
+        "      compose.stack",
+        "        found: ai/api: unhealthy",
+        "               HTTP 500 …",
+        "        tried without success: restart ai/api (2.0 s)",
+        "        failed: ai/api is unhealthy still",
+        "                | a",
+        "                | b",
+        "    web3: unreachable",
+        "      connection refused",
+        "--> stackmend: 3 hosts: 1 converged, 1 failed, 1 unreachable; "
+        "not well: web2 (failed), web3 (unreachable); report: /r/x.json",
+    ]
+
+
+def test_a_terminal_gets_a_table_of_the_hosts() -> None:
+    out = Terminal()
+    summary.show(MIXED, None, out)
+    assert "┃" in out.getvalue() or "│" in out.getvalue()
+    assert "web1" in out.getvalue()
+
+
+def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = write.save(MIXED.model_dump(mode="json"), tmp_path, NOW)
+    assert main([str(bad)]) == 1
+    assert "not well: web2 (failed)" in capsys.readouterr().out
+    good = write.save(record(a={"outcome": "changed"}).model_dump(mode="json"), tmp_path, NOW)
+    assert main([str(good)]) == 0
+    assert main([str(tmp_path / "none.json")]) == 2
+    (tmp_path / "other.json").write_text("[]")
+    assert main([str(tmp_path / "other.json")]) == 2

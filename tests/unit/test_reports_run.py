@@ -1,0 +1,268 @@
+"""The record of real pyinfra runs, read from disk as a user would."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ops.reports.state import RunRecord
+
+ROOT = Path(__file__).parents[2]
+
+OPERATION = """
+from pyinfra import host
+from pyinfra.api import operation, FunctionCommand, StringCommand
+from ops import reports
+
+@operation()
+def mended(project, then="done"):
+    report = reports.record(host, f"room.mended ({project})")
+    report.measured("channels", 1, "channels")
+    if then == "nothing":
+        host.noop("all is well")
+        return
+    report.found(f"{project}/redis", "exited with code 137", "OOMKilled is true")
+    if then == "refuse":
+        report.refused(f"{project}/redis", "not ours", 'stack["adopt"] = ["redis"]')
+        yield StringCommand("false")
+        return
+    report.planned("start", f"{project}/redis", "exited", destructive=True, undo="stop it")
+    def act(state, host):
+        report.done("start", f"{project}/redis", "exited", seconds=0.25, ok=then == "done")
+        if then != "done":
+            report.failed("redis ended at once", ["line one", "password is s3cr'et"])
+        return then == "done"
+    yield FunctionCommand(act, (), {})
+"""
+
+
+def pyinfra(
+    directory: Path, *arguments: str, inventory: str = "@local", **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pyinfra", inventory, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "room.py").write_text(OPERATION)
+    (tmp_path / "config.py").write_text("from ops import reports\nreports.install()\n")
+    return tmp_path
+
+
+def deploy(site: Path, *lines: str) -> str:
+    (site / "deploy.py").write_text(
+        "from room import mended\nfrom ops import reports\n" + "\n".join(lines) + "\n"
+    )
+    return "deploy.py"
+
+
+def written(site: Path) -> RunRecord:
+    latest = site / "var/reports/latest.json"
+    assert latest.is_symlink()
+    records = sorted((site / "var/reports").glob("2*.json"))
+    assert [latest.resolve()] == records
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json", records[0].name)
+    assert records[0].stat().st_mode & 0o777 == 0o600
+    return RunRecord.model_validate_json(latest.read_bytes())
+
+
+def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(site: Path) -> None:
+    (site / "config.py").unlink()
+    # Without --yes pyinfra prepares, asks and then executes.
+    file = deploy(site, "mended('ai')", "mended('blog', then='nothing')")
+    run = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "@local", file],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input="\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    record = written(site)
+    assert (record.mode, record.complete) == ("apply", True)
+    host = record.hosts["@local"]
+    assert host.outcome == "changed"
+    ai, blog = host.operations
+    assert ai.name == "room.mended (ai)"
+    assert [(f.subject, f.cause, f.evidence) for f in ai.findings] == [
+        ("ai/redis", "exited with code 137", "OOMKilled is true")
+    ]
+    assert [(p.action, p.destructive, p.undo) for p in ai.planned] == [("start", True, "stop it")]
+    assert [(d.action, d.ok, d.seconds) for d in ai.done] == [("start", True, 0.25)]
+    assert (ai.succeeded, ai.changed, blog.succeeded, blog.changed) == (True, True, True, False)
+    assert (blog.measured["channels"].value, blog.measured["channels"].unit) == (1, "channels")
+    assert "1 host: 1 changed; report: " in run.stderr.splitlines()[-1]
+
+
+def test_a_run_that_finds_nothing_ends_with_one_line(site: Path) -> None:
+    run = pyinfra(site, deploy(site, "mended('ai', then='nothing')"), "-y")
+    assert run.returncode == 0
+    assert written(site).hosts["@local"].outcome == "converged"
+    ours = run.stderr[run.stderr.index("Disconnecting") :].splitlines()[1:]
+    assert len(ours) == 1
+    assert "1 converged" in ours[0]
+    assert "not well" not in ours[0]
+
+
+def test_a_dry_run_is_reported_as_such(site: Path) -> None:
+    run = pyinfra(site, deploy(site, "mended('ai')"), "--dry")
+    assert run.returncode == 0
+    record = written(site)
+    assert (record.mode, record.hosts["@local"].outcome) == ("dry", "drifted")
+    assert not record.hosts["@local"].operations[0].done
+    assert "planned: start ai/redis (destructive)" in run.stderr
+    assert "not well: @local (drifted)" in run.stderr
+
+
+def test_a_dry_run_that_looked_at_nothing_claims_nothing(site: Path) -> None:
+    pyinfra(site, deploy(site, "mended('ai')"), "--dry", "-y")
+    assert written(site).hosts["@local"].outcome == "unknown"
+
+
+def test_json_output_stays_json(site: Path) -> None:
+    run = pyinfra(site, deploy(site, "mended('ai')"), "-y", "--json")
+    assert json.loads(run.stdout)["results"]["totals"]["error"] == 0
+    assert "report: " in run.stderr
+
+
+def test_a_refusal_names_its_consent(site: Path) -> None:
+    run = pyinfra(site, deploy(site, "mended('ai', then='refuse')"), "-y")
+    assert run.returncode == 1
+    assert written(site).hosts["@local"].outcome == "refused"
+    assert 'to allow it: stack["adopt"] = ["redis"]' in run.stderr
+
+
+def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:
+    run = pyinfra(
+        site,
+        deploy(site, 'reports.secret("s3cr\'et")', "mended('ai', then='fail')"),
+        "-y",
+    )
+    assert run.returncode == 1
+    record = written(site)
+    assert record.hosts["@local"].outcome == "failed"
+    assert record.hosts["@local"].operations[0].errors[0].log[1] == "password is *MASKED*"
+    assert "s3cr" not in (site / "var/reports/latest.json").read_text()
+    assert "s3cr" not in run.stderr
+
+
+def test_an_operation_that_only_pyinfra_knows_is_in_the_record_too(site: Path) -> None:
+    (site / "deploy.py").write_text(
+        "from pyinfra.operations import server\n"
+        "server.shell(name='first', commands=['true'])\n"
+        "server.shell(name='second', commands=['false'])\n"
+        "server.shell(name='third', commands=['true'])\n"
+    )
+    assert pyinfra(site, "deploy.py", "-y").returncode == 1
+    host = written(site).hosts["@local"]
+    assert host.outcome == "failed"
+    assert [(op.name, op.succeeded, op.changed) for op in host.operations] == [
+        ("first", True, True),
+        ("second", False, False),
+        ("third", None, False),
+    ]
+
+
+def test_hosts_that_cannot_be_reached_are_in_the_record(site: Path) -> None:
+    # A local port that nothing listens on: refused at once.
+    (site / "inventory.py").write_text(
+        "far = [('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1}), '@local']\n"
+    )
+    file = deploy(site, "mended('ai', then='nothing')")
+    pyinfra(site, file, "-y", inventory="inventory.py")
+    record = written(site)
+    assert {name: host.outcome for name, host in record.hosts.items()} == {
+        "gone": "unreachable",
+        "@local": "converged",
+    }
+    assert record.hosts["gone"].errors[0].message
+
+
+def test_a_run_that_reaches_no_host_at_all_is_reported(site: Path) -> None:
+    (site / "inventory.py").write_text(
+        "far = [('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]\n"
+    )
+    run = pyinfra(site, deploy(site, "mended('ai')"), "-y", inventory="inventory.py")
+    assert run.returncode != 0
+    assert written(site).hosts["gone"].outcome == "unreachable"
+    assert "not well: gone (unreachable)" in run.stderr
+
+
+def test_hosts_outside_the_limit_are_not_part_of_the_run(site: Path) -> None:
+    (site / "inventory.py").write_text("some = ['@local', ('gone', {'ssh_port': 1})]\n")
+    file = deploy(site, "mended('ai', then='nothing')")
+    pyinfra(site, file, "-y", "--limit", "@local", inventory="inventory.py")
+    assert set(written(site).hosts) == {"@local"}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_run_that_is_interrupted_is_reported_as_unfinished(
+    site: Path, number: signal.Signals, status: int
+) -> None:
+    (site / "deploy.py").write_text(
+        "from pyinfra.operations import server\n"
+        "server.shell(name='first', commands=['touch started; sleep 2'])\n"
+        "server.shell(name='second', commands=['touch never'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyinfra", "@local", "deploy.py", "-y"],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while not (site / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=45)
+    assert process.returncode == status
+    record = written(site)
+    assert not (site / "never").exists()
+    assert (record.complete, record.hosts["@local"].outcome) == (False, "unknown")
+    assert "the run was ended early" in stderr
+
+
+def test_looking_at_facts_reports_nothing(site: Path) -> None:
+    assert pyinfra(site, "fact", "server.Hostname").returncode == 0
+    assert not (site / "var").exists()
+
+
+def test_the_inventory_says_where_and_the_environment_overrules_it(site: Path) -> None:
+    (site / "inventory.py").write_text(
+        "some = [('@local', {'stack': {'report': {'directory': 'here'}}})]\n"
+    )
+    file = deploy(site, "mended('ai', then='nothing')")
+    pyinfra(site, file, "-y", inventory="inventory.py")
+    assert (site / "here/latest.json").exists()
+    elsewhere = site / "there"
+    pyinfra(site, file, "-y", inventory="inventory.py", STACKMEND_REPORTS=str(elsewhere))
+    assert (elsewhere / "latest.json").exists()
+    assert len(list((site / "here").glob("2*.json"))) == 1
+
+
+def test_a_directory_that_cannot_be_written_fails_nothing(site: Path) -> None:
+    (site / "var").write_text("a file where a directory should be")
+    run = pyinfra(site, deploy(site, "mended('ai', then='nothing')"), "-y")
+    assert run.returncode == 0
+    assert "the report could not be written" in run.stderr
+    assert "1 converged" in run.stderr
