@@ -1,0 +1,57 @@
+"""The link to the hosts: commands, facts, Docker's API and HTTP over pyinfra's own connection.
+
+The only room that touches a pyinfra connector, paramiko or the Docker SDK. Everything here works
+on hosts reached by ``@ssh`` and on ``@local``, as root and with sudo, with and without a password.
+
+Under pyinfra's command line every wait in here yields to the other hosts. A program that uses
+pyinfra's API has to call ``gevent.monkey.patch_all()`` before it imports anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .channel import Result as Result
+    from .channel import run as run
+    from .errors import CommandTimeout as CommandTimeout
+    from .errors import ConnectionLost as ConnectionLost
+    from .errors import DialError as DialError
+    from .errors import LeaseHeld as LeaseHeld
+    from .errors import PrivilegeError as PrivilegeError
+    from .errors import RemoteError as RemoteError
+    from .errors import UnsupportedConnector as UnsupportedConnector
+    from .gathering import expect as expect
+    from .gathering import forget as forget
+    from .gathering import gather as gather
+    from .gathering import read as read
+    from .unknown import Unknown as Unknown
+
+_WHERE = {
+    "CommandTimeout": "errors",
+    "ConnectionLost": "errors",
+    "DialError": "errors",
+    "LeaseHeld": "errors",
+    "PrivilegeError": "errors",
+    "RemoteError": "errors",
+    "Result": "channel",
+    "Unknown": "unknown",
+    "UnsupportedConnector": "errors",
+    "expect": "gathering",
+    "forget": "gathering",
+    "gather": "gathering",
+    "read": "gathering",
+    "run": "channel",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: a plan needs `Unknown` and neither pyinfra nor paramiko with it.
+    if name in _WHERE:
+        value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,428 @@
+"""Running one command on a host over exactly one channel.
+
+Under pyinfra's command line every wait in here yields to the other hosts. A program that uses
+pyinfra's API has to call ``gevent.monkey.patch_all()`` before it imports anything else; without
+it one waiting host holds up all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from getpass import getpass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyinfra import logger
+from pyinfra.api.command import StringCommand
+from pyinfra.api.output import echo, format_text
+from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES
+
+from .errors import CommandTimeout, ConnectionLost, PrivilegeError
+from .link import Link, link
+from .process import Process, start
+from .settings import Settings, real, resolve
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+#: Longest script that travels as an argument. Longer ones go through standard input: the kernel
+#: limits one argument to 128 KiB, and sudo copies every argument into the system log.
+INLINE_LIMIT = 4 * 1024
+
+#: Longest command that can be run when standard input is taken by data.
+ARGUMENT_LIMIT = 100 * 1024
+
+#: Seconds a command is given between SIGTERM and SIGKILL when its time is over.
+KILL_AFTER = 5
+
+#: Seconds to wait for sudo to make up its mind about a password.
+SUDO_TIMEOUT = 60
+
+#: Bytes that fit into the window of a channel before anything has been read on the other side.
+_WINDOW = 64 * 1024
+
+
+class Result(NamedTuple):
+    """What a command left behind.
+
+    Attributes:
+        status: its exit status; -1 where a signal ended it.
+        stdout: its standard output.
+        stderr: its standard error, without what sudo said while asking.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit status is 0."""
+        return self.status == 0
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; what is not UTF-8 is replaced."""
+        return self.stdout.decode(errors="replace")
+
+    @property
+    def error_text(self) -> str:
+        """Standard error as text; what is not UTF-8 is replaced."""
+        return self.stderr.decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A command made ready for the wire."""
+
+    line: str
+    head: bytes
+    body: bytes
+    marker: bytes
+    prompt: bytes
+    shown: str
+
+
+def _compose(
+    settings: Settings, command: StringCommand, stdin: bytes | None, timeout: float | None
+) -> _Call:
+    raw, masked = command.get_raw_value(), command.get_masked_value()
+    setup = "".join(
+        f"export {shlex.quote(f'{key}={value}')} || exit\n" for key, value in settings.env
+    )
+    if settings.directory is not None:
+        setup += f"cd -- {shlex.quote(settings.directory)} || exit\n"
+    script = setup + raw
+    secret = raw != masked or settings.secret_env
+    feed = stdin is None and (secret or len(script) > INLINE_LIMIT or "\n" in script)
+    if stdin is not None and secret:
+        raise ValueError(f"a command that holds a secret cannot also be given input: {masked}")
+    if not feed and len(script.encode()) > ARGUMENT_LIMIT:
+        raise ValueError(f"a command of {len(script)} characters cannot also be given input")
+
+    token = secrets.token_hex(8)
+    marker, prompt, boundary = f"{token}-began", f"{token}-password:", f"{token}-input"
+    asking = settings.sudo and settings.sudo_password is not None
+    announce = f"printf %s {marker} >&2; " if settings.elevated else ""
+    shell = shlex.quote(settings.shell)
+    if feed:
+        # Braces: the shell reads all of the script before it runs any of it, so that no command
+        # in it can take the rest of the script for its own input.
+        body = f"{{\n{script}\n}} </dev/null\n".encode()
+        inner = f"{announce}exec {shell} -s" if announce else ""
+    else:
+        body = stdin or b""
+        inner = f"{announce}{script}"
+    if asking:
+        # Where sudo did not ask, the password is still waiting to be read: skip to the boundary.
+        skip = f'while IFS= read -r l && [ "$l" != {boundary} ]; do :; done; '
+        inner = inner.replace(announce, announce + skip, 1)
+        body = f"{boundary}\n".encode() + body
+    words = [settings.prefix(prompt=prompt if asking else None)] if settings.elevated else []
+    if timeout is not None:
+        words.append(f"timeout -k {KILL_AFTER} {timeout:g}")
+    words.append(f"{shell} -c {shlex.quote(inner)}" if inner else f"{shell} -s")
+    return _Call(
+        line=" ".join(words),
+        head=f"{settings.sudo_password}\n".encode() if asking else b"",
+        body=body,
+        marker=marker.encode() if announce else b"",
+        prompt=prompt.encode() if asking else b"",
+        shown=" ".join(
+            filter(None, (settings.prefix(prompt=None), shell, "-c", shlex.quote(masked)))
+        ),
+    )
+
+
+class _Errors:
+    """Reads standard error as it comes and watches sudo ask, refuse or let the command begin."""
+
+    def __init__(self, process: Process, call: _Call) -> None:
+        self._process = process
+        self._call = call
+        self._seen = bytearray()
+        self.began = not call.marker
+        self.refused = False
+        #: Set as soon as the command began, sudo refused, or standard error ended.
+        self.decided = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while data := self._process.read_error():
+                self._seen += data
+                if not self.began:
+                    self._judge()
+        except (OSError, EOFError, ValueError):
+            pass  # The other stream tells what became of the channel.
+        finally:
+            self.decided.set()
+
+    def _judge(self) -> None:
+        before, marker, after = self._seen.partition(self._call.marker)
+        if marker:
+            self._seen = after
+            self.began = True
+            self.decided.set()
+        elif self._call.prompt and before.count(self._call.prompt) > 1:
+            # The second prompt means that the first answer was wrong. Saying more would only
+            # count as further failed attempts.
+            self.refused = True
+            self.decided.set()
+
+    def finish(self) -> bytes:
+        self._thread.join()
+        seen = bytes(self._seen)
+        return seen.replace(self._call.prompt, b"") if self._call.prompt else seen
+
+
+class _Guard:
+    """Lets go of a command that outlives its limit although the host was told to end it."""
+
+    def __init__(self, process: Process, timeout: float | None) -> None:
+        self.expired = False
+        self._process = process
+        self._timer = None
+        if timeout is not None:
+            self._timer = threading.Timer(timeout + KILL_AFTER + 5, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._process.close()
+
+    def __enter__(self) -> _Guard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def run(
+    host: Host,
+    command: str | StringCommand,
+    *,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    on_stdout: Callable[[bytes], None] | None = None,
+    readonly: bool = False,
+    **arguments: Any,
+) -> Result:
+    """Runs a shell command on a host, over exactly one channel, and returns what it left.
+
+    It runs as whom and where pyinfra would run it: the arguments given here, else those of the
+    current operation, of the deploy, of the host's data, of the configuration. A sudo password
+    travels on standard input; so does a command that is long or holds a ``HiddenValue``.
+
+    Args:
+        host: the host, reached by ``@ssh`` or ``@local``.
+        command: what the shell is to run; every value in it already quoted.
+        stdin: what the command reads; without it, an empty input.
+        timeout: seconds after which the command is ended on the host. Without it the ``_timeout``
+            in force, if any. Needs ``timeout`` (coreutils or busybox) on the host.
+        on_stdout: called with standard output as it arrives.
+        readonly: the command changes nothing on the host, so facts read before stay valid.
+        **arguments: pyinfra's own, such as ``_sudo=True`` or ``_chdir="/srv"``.
+
+    Returns:
+        Status and output. A status other than 0 is no error here.
+
+    Raises:
+        ConnectionLost: the transport died; whether the command ran is not known.
+        CommandTimeout: the command was ended; what it wrote is in the exception.
+        PrivilegeError: sudo (doas, dzdo) refused; the command did not run.
+        UnsupportedConnector: the host has no channels.
+        ValueError: input was given together with a secret or a very long command.
+
+    Example:
+        >>> run(host, "cat >/srv/app/.env.new", stdin=b"A=1\\n", _sudo=True).ok
+        True
+    """
+    host = real(host)
+    settings, rest = resolve(host, arguments)
+    if rest:
+        raise TypeError(f"run() got unexpected arguments: {', '.join(sorted(rest))}")
+    if isinstance(command, str):
+        command = StringCommand(command)
+    own = dict(command.connector_arguments)
+    if own:
+        settings, _ = resolve(host, {**own, **arguments})
+    state = host.state
+    return execute(
+        link(host),
+        settings,
+        command,
+        stdin=stdin,
+        timeout=timeout if timeout is not None else settings.timeout,
+        on_stdout=on_stdout,
+        readonly=readonly,
+        print_input=state.print_input,
+        print_output=state.print_output,
+    )
+
+
+def execute(
+    link: Link,
+    settings: Settings,
+    command: StringCommand,
+    *,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    on_stdout: Callable[[bytes], None] | None = None,
+    readonly: bool = False,
+    print_input: bool = False,
+    print_output: bool = False,
+    doing: str | None = None,
+) -> Result:
+    """:func:`run` with everything resolved; asks the user for a sudo password where one is needed.
+
+    Args:
+        link: the link to the host.
+        settings: as whom and how.
+        command: the command.
+        stdin: its input.
+        timeout: seconds.
+        on_stdout: called with output as it arrives.
+        readonly: facts stay valid.
+        print_input: print the command, masked.
+        print_output: print its output, line by line.
+        doing: what to say is being done in errors; the masked command by default.
+    """
+    with contextlib.nullcontext() if readonly else link.acting():
+        try:
+            return _execute(
+                link, settings, command, stdin, timeout, on_stdout, print_input, print_output, doing
+            )
+        except PrivilegeError as error:
+            if settings.sudo_password is not None or not _password_wanted(error.reason):
+                raise
+            settings = _ask_password(link.host, settings, error)
+            return _execute(
+                link, settings, command, stdin, timeout, on_stdout, print_input, print_output, doing
+            )
+
+
+def _execute(
+    link: Link,
+    settings: Settings,
+    command: StringCommand,
+    stdin: bytes | None,
+    timeout: float | None,
+    on_stdout: Callable[[bytes], None] | None,
+    print_input: bool,
+    print_output: bool,
+    doing: str | None,
+) -> Result:
+    host = link.host
+    call = _compose(settings, command, stdin, timeout)
+    doing = doing or _shortened(command.get_masked_value())
+    logger.debug("Running command on %s: %s", host.name, call.shown)
+    if print_input:
+        echo(f"{host.print_prefix}>>> {call.shown}", err=True)
+
+    process = start(link, call.line, doing)
+    began_at = time.monotonic()
+    out = bytearray()
+    with contextlib.closing(process), _Guard(process, timeout) as guard:
+        errors = _Errors(process, call)
+        if call.head:
+            _send(process, call.head)
+            if not errors.decided.wait(SUDO_TIMEOUT) or errors.refused:
+                reason = f"sudo refused the password of {_user(host)}"
+                if not errors.refused:
+                    reason = f"sudo did not answer within {SUDO_TIMEOUT} s"
+                raise PrivilegeError(host.name, doing, reason)
+        writer = _feed(process, call.body)
+        try:
+            while data := process.read():
+                out += data
+                if on_stdout is not None:
+                    on_stdout(data)
+        except (OSError, EOFError, ValueError) as error:
+            if not guard.expired:
+                raise ConnectionLost(host.name, doing, f"connection lost: {error}") from error
+        if writer is not None:
+            writer.join()
+        err = errors.finish()
+        status = -1 if guard.expired else process.wait()
+    seconds = time.monotonic() - began_at
+    result = Result(status, bytes(out), err)
+    if not errors.began and not guard.expired:
+        raise PrivilegeError(host.name, doing, _words(err) or f"ended with status {status}")
+    if print_output:
+        _print(host, result)
+    if timeout is not None and seconds >= timeout and status in (124, 128 + 9, -1):
+        reason = f"did not end within {timeout:g} s"
+        if guard.expired:
+            reason += " and could not be ended"
+        raise CommandTimeout(host.name, doing, reason, result.stdout, result.stderr)
+    return result
+
+
+def _send(process: Process, data: bytes) -> None:
+    # A command that ends without reading its input is its own business.
+    with contextlib.suppress(OSError, EOFError, ValueError):
+        process.write(data)
+
+
+def _feed(process: Process, data: bytes) -> threading.Thread | None:
+    """Writes the input; in the background where it might have to wait for output to be read."""
+
+    def all_of_it() -> None:
+        _send(process, data)
+        process.close_stdin()
+
+    if len(data) <= _WINDOW // 2:
+        all_of_it()
+        return None
+    writer = threading.Thread(target=all_of_it, daemon=True)
+    writer.start()
+    return writer
+
+
+def _password_wanted(reason: str) -> bool:
+    return any(line in reason for line in SUDO_PASSWORD_REQUIRED_LINES)
+
+
+def _ask_password(host: Host, settings: Settings, refusal: PrivilegeError) -> Settings:
+    if not sys.stdin.isatty():
+        raise PrivilegeError(
+            host.name,
+            refusal.doing,
+            f"sudo wants the password of {_user(host)}: set _sudo_password in the host's data, "
+            "or run with --same-sudo-password",
+        ) from refusal
+    password = getpass(f"{host.print_prefix}sudo password: ")
+    # Where pyinfra keeps it too, so that the user is asked once.
+    host.connector_data["prompted_sudo_password"] = password
+    return replace(settings, sudo_password=password)
+
+
+def _user(host: Host) -> str:
+    return host.data.get("ssh_user") or "the login user"
+
+
+def _words(data: bytes) -> str:
+    lines = (line.strip() for line in data.decode(errors="replace").splitlines())
+    return "; ".join(line for line in lines if line)[:300]
+
+
+def _shortened(text: str, limit: int = 120) -> str:
+    first, _, more = text.strip().partition("\n")
+    return first[:limit] + ("…" if more or len(first) > limit else "")
+
+
+def _print(host: Host, result: Result) -> None:
+    for line in result.text.splitlines():
+        echo(f"{host.print_prefix}{line}", err=True)
+    for line in result.error_text.splitlines():
+        echo(f"{host.print_prefix}{format_text(line, 'red')}", err=True)

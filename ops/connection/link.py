@@ -1,0 +1,131 @@
+"""What this process knows about its link to each host: the transport, and when it last acted."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from pyinfra.connectors.local import LocalConnector
+from pyinfra.connectors.ssh import SSHConnector
+
+from .errors import ConnectionLost, UnsupportedConnector
+
+if TYPE_CHECKING:
+    from paramiko import Transport
+    from pyinfra.api.host import Host
+
+#: Seconds after which a host that acknowledges nothing any more counts as gone.
+DEAD_AFTER = 60
+
+_ACTING = ("run_shell_command", "put_file", "get_file", "rsync")
+
+
+class Link:
+    """One host as this process sees it. Made at first use, by :func:`link`.
+
+    Attributes:
+        host: the host.
+        generation: grows with every command executed on the host, by whomever in this process.
+        memory: for the modules of this package that keep something per host.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.generation = 0
+        self.memory: dict[str, Any] = {}
+        self._transports: list[Transport] = []
+        for name in _ACTING:
+            self._watch(name)
+
+    def _watch(self, name: str) -> None:
+        method: Callable[..., Any] = getattr(self.host.connector, name)
+
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            with self.acting():
+                return method(*args, **kwargs)
+
+        setattr(self.host.connector, name, watched)
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Marks a time in which the host may change: nothing read before its end stays valid."""
+        self.generation += 1
+        try:
+            yield
+        finally:
+            # Again at the end: what was read meanwhile may have seen half of the change.
+            self.generation += 1
+
+    @property
+    def is_local(self) -> bool:
+        """Whether commands run on this very machine, without a transport.
+
+        Raises:
+            UnsupportedConnector: the host is reached in yet another way.
+        """
+        connector = self.host.connector
+        if isinstance(connector, LocalConnector):
+            return True
+        if isinstance(connector, SSHConnector):
+            return False
+        raise UnsupportedConnector(
+            self.host.name,
+            "open a channel",
+            f"{type(connector).__name__} has no channels; use @ssh or @local",
+        )
+
+    def transport(self) -> Transport:
+        """pyinfra's own paramiko transport to the host, connecting first where need be.
+
+        Raises:
+            ConnectionLost: it is closed.
+        """
+        connector = self.host.connector
+        assert isinstance(connector, SSHConnector)
+        if not self.host.connected or connector.client is None:
+            self.host.connect(reason="to open a channel", raise_exceptions=True)
+        assert connector.client is not None
+        transport = connector.client.get_transport()
+        if transport is None or not transport.is_active():
+            raise ConnectionLost(self.host.name, "open a channel", "the connection is closed")
+        if all(transport is not known for known in self._transports):
+            self._transports.append(transport)
+            _notice_death(transport)
+        return transport
+
+    def channels(self) -> int:
+        """How many channels this process has asked for on the transports to the host."""
+        if self.is_local:
+            return 0
+        client = getattr(self.host.connector, "client", None)
+        if client is not None and client.get_transport() is not None:
+            self.transport()
+        # paramiko numbers the channels of a transport from zero, whoever opens them.
+        return sum(vars(transport)["_channel_counter"] for transport in self._transports)
+
+
+def _notice_death(transport: Transport) -> None:
+    """Makes reads end when the host is gone without a word, for example switched off."""
+    transport.set_keepalive(DEAD_AFTER // 3)
+    # A jump host's channel or a proxy command stands in for the socket and has no options.
+    if isinstance(transport.sock, socket.socket):
+        with contextlib.suppress(OSError, AttributeError):
+            transport.sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER * 1000
+            )
+
+
+_links: WeakKeyDictionary[Host, Link] = WeakKeyDictionary()
+
+
+def link(host: Host) -> Link:
+    """The link to a host; the same one for the life of the host object."""
+    known = _links.get(host)
+    if known is None:
+        known = _links[host] = Link(host)
+    return known
