@@ -1,0 +1,75 @@
+"""Rules of the house that import-linter cannot hold."""
+
+import ast
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for package in ("ops", "deploy")
+    for path in (ROOT / package).rglob("*.py")
+    # What runs inside an image of the reference stack is a program of its own.
+    if path.relative_to(ROOT).parts[:2] != ("deploy", "stacks")
+)
+
+
+def name_of(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every dotted name that a module imports, relative ones resolved."""
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            base = resolve_name(base, package) if node.level else base
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert Path("ops/reports/state.py") in MODULES
+    assert "ops.reports.state" in set(imported(Path("ops/reports/write.py")))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_room_reads_the_plan_or_the_commands_of_another(path: Path) -> None:
+    own = ".".join(path.parts[:2])
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "ops" and len(parts) > 2 and parts[2] in {"plan", "commands"}:
+            assert ".".join(parts[:2]) == own, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name == "commands.py"], ids=str)
+def test_commands_only_compose_commands(path: Path) -> None:
+    for name in imported(path):
+        top = name.partition(".")[0]
+        assert top not in {"gevent", "os", "time", "random", "subprocess", "socket"}, name
+        if top == "pyinfra":
+            assert name.startswith("pyinfra.api"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.name in {"plan.py", "spec.py", "state.py"}], ids=str
+)
+def test_decisions_ask_no_clock(path: Path) -> None:
+    # import-linter sees `import time`, but datetime is also for types: only its clock is barred.
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today"}:
+            owner = ast.unparse(node.value)
+            assert owner not in {"datetime", "datetime.datetime", "date"}, f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] == "deploy"], ids=str)
+def test_deploys_only_wire(path: Path) -> None:
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        assert not isinstance(node, ast.ClassDef | ast.While | ast.Try), f"{path}:{node.lineno}"
