@@ -1,0 +1,1 @@
+"""Stacks that come with stackmend, ready to be deployed."""

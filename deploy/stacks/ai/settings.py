@@ -1,0 +1,42 @@
+"""Settings of the images' programs: environment variables, read once at the start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+
+def text(name: str, default: str) -> str:
+    """Return the variable, or `default` where it is unset or empty."""
+    return os.environ.get(name) or default
+
+
+def number(name: str, default: float, *, least: float) -> float:
+    """Return the variable as a number; end the program with one line where it is none.
+
+    + name: the environment variable
+    + default: taken where it is unset or empty
+    + least: the smallest value that is accepted
+    """
+    given = text(name, str(default))
+    try:
+        value = float(given)
+    except ValueError:
+        _refuse(f"{name}={given!r}: a number is wanted")
+    if not value >= least:
+        _refuse(f"{name}={given!r}: at least {least:g} is wanted")
+    return value
+
+
+def whole(name: str, default: int, *, least: int) -> int:
+    """Return the variable as a whole number; see `number`."""
+    value = number(name, default, least=least)
+    if value != int(value):
+        _refuse(f"{name}={value!r}: a whole number is wanted")
+    return int(value)
+
+
+def _refuse(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,290 @@
+"""The worker: takes tasks off the queue, asks the model server, stores the answers.
+
+Run with `python -m ai.worker.app`; `python -m ai.worker.app check` looks instead of working, and
+exits non-zero with the reason where redis, the model server or the model is missing.
+
+Settings: REDIS_URL, OLLAMA_URL, OLLAMA_MODEL, OLLAMA_NUM_PREDICT, OLLAMA_SILENCE_SECONDS,
+WORKER_CONCURRENCY, TASK_LEASE_SECONDS, TASK_MAX_ATTEMPTS, TASK_RETRY_SECONDS,
+TASK_RETRY_MAX_SECONDS, TASK_KEEP_SECONDS, SHUTDOWN_SECONDS, LOG_LEVEL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import EqualJitterBackoff
+from redis.exceptions import RedisError
+
+from .. import settings
+from ..tasks import Task, TaskStore
+from .model import Answer, ModelError, ModelServer, same_model
+
+log = logging.getLogger("worker")
+
+ALIVE = Path("/tmp/worker.alive")  # noqa: S108 - the container's own tmpfs
+REPORT_SECONDS = 5.0
+
+
+def pause_before(attempt: int, *, first: float, longest: float) -> float:
+    """Return the seconds to wait after the given attempt failed: doubling, with a ceiling.
+
+    >>> [pause_before(n, first=1, longest=60) for n in (1, 2, 3, 9)]
+    [1, 2, 4, 60]
+    """
+    return min(longest, first * 2 ** min(attempt - 1, 30))
+
+
+class Worker:
+    """Works off the queue in a number of slots until it is told to stop.
+
+    + store: the tasks
+    + server: the model server
+    + model: asked where a task names none
+    + name: of this worker; a restart under the same name takes up at once what it held
+    + slots: tasks worked at side by side
+    + lease: seconds after which another worker may take what this one holds
+    + retry_first, retry_longest: seconds before a failed attempt is repeated
+    + shutdown: seconds a task under way may still take after `stop`
+    + alive: file that is written whenever redis has answered; the healthcheck reads it
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        server: ModelServer,
+        *,
+        model: str,
+        name: str,
+        slots: int = 1,
+        lease: float = 15.0,
+        retry_first: float = 1.0,
+        retry_longest: float = 60.0,
+        shutdown: float = 20.0,
+        alive: Path = ALIVE,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._model = model
+        self._name = name
+        self._slots = slots
+        # Never rarer than the healthcheck expects a sign of life.
+        self._renew_every = min(lease / 3, 5.0)
+        self._retry_first = retry_first
+        self._retry_longest = retry_longest
+        self._shutdown = shutdown
+        self._alive = alive
+        self._stopping = asyncio.Event()
+        self._time_is_up = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no further task, end those under way, and return from `run`."""
+        if not self._stopping.is_set():
+            log.info("stopping; a task under way has %g s", self._shutdown)
+            self._stopping.set()
+            asyncio.get_running_loop().call_later(self._shutdown, self._time_is_up.set)
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        log.info("working as %s, model %s, slots %d", self._name, self._model, self._slots)
+        reporting = asyncio.create_task(self._report())
+        slots = [
+            asyncio.create_task(self._slot(f"{self._name}/{number}"))
+            for number in range(self._slots)
+        ]
+        try:
+            # Any of them ending by an exception is a fault of this program: end, be restarted.
+            done, _ = await asyncio.wait([reporting, *slots], return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in (reporting, *slots):
+                task.cancel()
+            with contextlib.suppress(RedisError):
+                await self._store.forget(self._name)
+
+    async def _slot(self, consumer: str) -> None:
+        while not self._stopping.is_set():
+            try:
+                task = await self._store.take(consumer, wait=1.0)
+                self._touch()
+                if task is not None:
+                    await self._work(task)
+            except RedisError as error:
+                # What this slot holds stays pending under its name: `take` finds it again.
+                log.warning("redis: %s", error)
+                await self._nap(1.0)
+        with contextlib.suppress(RedisError):
+            await self._store.retire(consumer)
+
+    async def _work(self, task: Task) -> None:
+        model = task.model or self._model
+        asking = asyncio.create_task(self._server.ask(model, task.prompt))
+        losing = asyncio.create_task(self._hold(task))
+        ending = asyncio.create_task(self._time_is_up.wait())
+        try:
+            await asyncio.wait([asking, losing, ending], return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                await self._settle(task, model, asking)
+            elif losing.done():
+                log.warning("%s lost to another worker", task.key)
+            else:
+                log.info("%s given back", task.key)
+                await self._store.release(task)
+        finally:
+            for waiting in (asking, losing, ending):
+                waiting.cancel()
+            await asyncio.gather(asking, losing, ending, return_exceptions=True)
+
+    async def _settle(self, task: Task, model: str, asking: asyncio.Task[Answer]) -> None:
+        try:
+            answer = asking.result()
+        except ModelError as error:
+            if error.lasting:
+                await self._store.fail(task, str(error))
+                log.warning("%s failed: %s", task.key, error)
+                return
+            pause = pause_before(task.attempt, first=self._retry_first, longest=self._retry_longest)
+            await self._store.delay(task, str(error), pause)
+            log.warning("%s attempt %d: %s", task.key, task.attempt, error)
+            return
+        if await self._store.finish(task, answer.text, {"model": model, **answer.timings}):
+            log.info("%s done, attempt %d", task.key, task.attempt)
+        else:
+            log.warning("%s had its answer already", task.key)
+
+    async def _hold(self, task: Task) -> None:
+        """Renew the lease while it is ours; return when it is not."""
+        while True:
+            await asyncio.sleep(self._renew_every)
+            try:
+                if not await self._store.renew(task):
+                    return
+                self._touch()
+            except RedisError as error:
+                log.warning("redis: %s", error)
+
+    async def _report(self) -> None:
+        while not self._stopping.is_set():
+            knowledge = await self._look()
+            try:
+                await self._store.report(self._name, knowledge)
+            except RedisError as error:
+                log.warning("redis: %s", error)
+            await self._nap(REPORT_SECONDS)
+
+    async def _look(self) -> dict[str, str]:
+        return {"model": self._model, "ollama": await condition(self._server, self._model)}
+
+    async def _nap(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    def _touch(self) -> None:
+        # The monotonic clock is one for all processes of a machine, and nobody sets it.
+        self._alive.write_text(str(time.monotonic()))
+
+
+async def condition(server: ModelServer, model: str) -> str:
+    """Return `ok`, or in one line what keeps the model server from answering with the model."""
+    try:
+        listed = await server.models()
+    except ModelError as error:
+        return str(error)
+    if not any(same_model(model, name) for name in listed):
+        return f"model {model!r} not found"
+    return "ok"
+
+
+def connected() -> Redis:
+    """Return the client for REDIS_URL, which bridges a restart of redis by itself."""
+    return Redis.from_url(
+        settings.text("REDIS_URL", "redis://redis:6379/0"),
+        decode_responses=True,
+        socket_connect_timeout=2,
+        socket_timeout=5,
+        retry=Retry(EqualJitterBackoff(cap=2.0, base=0.1), retries=10),
+    )
+
+
+def model_server() -> ModelServer:
+    """Return the model server that the settings name."""
+    return ModelServer(
+        settings.text("OLLAMA_URL", "http://ollama:11434"),
+        silence=settings.number("OLLAMA_SILENCE_SECONDS", 300, least=1),
+        num_predict=settings.whole("OLLAMA_NUM_PREDICT", 1024, least=-1),
+    )
+
+
+async def check(model: str) -> str:
+    """Return `ok`, or what is missing for a task to be done; changes nothing."""
+    redis, server = connected(), model_server()
+    redis.set_retry(Retry(EqualJitterBackoff(), retries=0))
+    try:
+        await redis.ping()
+        return await condition(server, model)
+    except RedisError as error:
+        return f"redis: {error}"
+    finally:
+        await server.close()
+        await redis.aclose()
+
+
+async def work(model: str) -> None:
+    """Work until SIGTERM or SIGINT."""
+    redis, server = connected(), model_server()
+    lease = settings.number("TASK_LEASE_SECONDS", 15, least=1)
+    worker = Worker(
+        TaskStore(
+            redis,
+            lease=lease,
+            max_attempts=settings.whole("TASK_MAX_ATTEMPTS", 20, least=1),
+            keep=settings.whole("TASK_KEEP_SECONDS", 7 * 24 * 3600, least=1),
+        ),
+        server,
+        model=model,
+        name=socket.gethostname(),
+        slots=settings.whole("WORKER_CONCURRENCY", 1, least=1),
+        lease=lease,
+        retry_first=settings.number("TASK_RETRY_SECONDS", 1, least=0.01),
+        retry_longest=settings.number("TASK_RETRY_MAX_SECONDS", 60, least=0.01),
+        shutdown=settings.number("SHUTDOWN_SECONDS", 20, least=0),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    try:
+        await worker.run()
+    finally:
+        await server.close()
+        await redis.aclose()
+
+
+def main() -> None:
+    """Work, or `check`."""
+    logging.basicConfig(
+        level=settings.text("LOG_LEVEL", "INFO"),
+        format="%(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    model = settings.text("OLLAMA_MODEL", "")
+    if not model:
+        sys.exit("OLLAMA_MODEL is not set")
+    if sys.argv[1:] == ["check"]:
+        found = asyncio.run(check(model))
+        print(found)
+        sys.exit(found != "ok")
+    asyncio.run(work(model))
+
+
+if __name__ == "__main__":
+    main()

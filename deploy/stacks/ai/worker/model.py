@@ -1,0 +1,163 @@
+"""The model server as the worker sees it: Ollama's `/api/chat`, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+MEASURED = (
+    "total_duration",
+    "load_duration",
+    "prompt_eval_count",
+    "prompt_eval_duration",
+    "eval_count",
+    "eval_duration",
+)
+"""What Ollama measures of an answer; durations in nanoseconds."""
+
+
+class ModelError(Exception):
+    """The model server did not answer. The message is one line, fit to be shown.
+
+    + lasting: whether asking again cannot help
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said.
+
+    + text: the whole answer
+    + timings: `MEASURED`, and `first_token_seconds` as seen from here
+    """
+
+    text: str
+    timings: dict[str, Any]
+
+
+class ModelServer:
+    """An Ollama server.
+
+    + url: its address, such as `http://ollama:11434`
+    + silence: seconds without a byte after which the server is given up; loading a model is silent
+    + num_predict: most tokens of an answer, so that a model which finds no end does not stop the
+      line; -1 leaves it to the model
+    + transport: for tests; httpx's own when None
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        silence: float = 300.0,
+        num_predict: int = -1,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._options = {"num_predict": num_predict}
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(silence, connect=5.0),
+            # Docker hands the host's HTTP_PROXY to containers, and no proxy knows `ollama`.
+            trust_env=False,
+            transport=transport,
+        )
+
+    async def ask(self, model: str, prompt: str) -> Answer:
+        """Return the model's answer to one prompt.
+
+        Raises `ModelError` where the server is away, refuses, breaks off or lacks the model.
+
+        >>> (await server.ask("llama3.2:1b", "Why is the sky blue?")).text
+        'Because…'
+        """
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}],
+            "stream": True,  # silence is then a sign of a stall, however long the answer gets
+            "options": self._options,
+        }
+        said: list[str] = []
+        first: float | None = None
+        asked = time.monotonic()
+        try:
+            async with self._client.stream("POST", "/api/chat", json=body) as response:
+                if response.status_code != 200:
+                    raise refusal(response.status_code, await response.aread())
+                async for line in response.aiter_lines():
+                    part = _part(line)
+                    if text := part.get("message", {}).get("content"):
+                        first = first if first is not None else time.monotonic() - asked
+                        said.append(text)
+                    if part.get("done"):
+                        measured = {name: part[name] for name in MEASURED if name in part}
+                        return Answer("".join(said), {"first_token_seconds": first, **measured})
+        except httpx.HTTPError as error:
+            raise ModelError(away(error)) from error
+        raise ModelError("the model server broke its answer off")
+
+    async def models(self) -> list[str]:
+        """Return the names of the models the server has; raises `ModelError`."""
+        try:
+            response = await self._client.get("/api/tags", timeout=5.0)
+            if response.status_code != 200:
+                raise refusal(response.status_code, response.content)
+            return [model["name"] for model in response.json()["models"]]
+        except httpx.HTTPError as error:
+            raise ModelError(away(error)) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"this is no Ollama: GET /api/tags: {error!r}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def refusal(status: int, body: bytes) -> ModelError:
+    """Return the error for an answer that is not 200.
+
+    A missing model (404) may be pulled yet, a busy or failing server (429, 5xx) may recover; any
+    other refusal would be the same the next time.
+    """
+    try:
+        said = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        said = body.decode(errors="replace").strip()[:200]
+    lasting = 400 <= status < 500 and status not in (404, 408, 429)
+    return ModelError(said or f"HTTP {status}", lasting=lasting)
+
+
+def away(error: httpx.HTTPError) -> str:
+    """Return one line for a server that cannot be reached or fell silent."""
+    what = str(error) or type(error).__name__
+    return f"the model server cannot be reached: {what}"
+
+
+def same_model(wanted: str, listed: str) -> bool:
+    """Whether a model as asked for is the one listed: the tag `latest` goes without saying.
+
+    >>> same_model("tiny", "tiny:latest")
+    True
+    """
+    return listed in (wanted, f"{wanted}:latest")
+
+
+def _part(line: str) -> dict[str, Any]:
+    if not line:
+        return {}
+    try:
+        part = json.loads(line)
+    except ValueError as error:
+        raise ModelError(f"the model server's answer is not JSON: {error}") from error
+    if not isinstance(part, dict):
+        raise ModelError(f"the model server's answer is not Ollama's: {line[:200]}")
+    if "error" in part:  # once an answer has begun, an error comes inside HTTP 200
+        raise ModelError(str(part["error"]))
+    return part
