@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
@@ -395,10 +395,10 @@ def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
     # checks.0.http.url instead of checks.0.url.
     if isinstance(value, _Check):
         return value
-    kind = value.get("kind") if isinstance(value, dict) else None
+    kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise _wrong(f"must be a mapping whose kind is http, tcp or exec, not kind {kind!r}")
-    return _KINDS[kind].model_validate(value)
+    return _KINDS[kind].model_validate(dict(value))
 
 
 def _unique(checks: tuple[Check, ...]) -> tuple[Check, ...]:
@@ -419,7 +419,7 @@ Checks = Annotated[tuple[Check, ...], AfterValidator(_unique)]
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(Checks)
 
 
-def checks_from(values: Iterable[Check | dict[str, Any]]) -> tuple[Check, ...]:
+def checks_from(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...]:
     """Return `values` (mappings or checks) as validated checks.
 
     Raises `pydantic.ValidationError` with the path of the wrong field, such as `0.url`.

@@ -1,0 +1,288 @@
+# shellcheck shell=sh
+# One attempt of one check, made where it runs: on the host, in a service's network, or, as the
+# standard input of `sh -s`, in a container. It writes nothing to any file: the answer goes to
+# standard output as it came, `method TOOL` and what the tool said to standard error, and its exit
+# status is that of curl, whatever the tool: 0 answered, 6 name, 7 connection, 18 incomplete,
+# 28 time, 35 TLS, 52 empty, 56 reset, 60 certificate; 99 no tool.
+#
+#   attempt http SECONDS METHOD URL HOST PORT PATH INSECURE(yes|no) [HEADER: VALUE]...
+#   attempt tcp SECONDS HOST PORT LINGER(yes|no)
+#   attempt resolve SECONDS HOST
+
+LC_ALL=C
+export LC_ALL
+unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+method() {
+    printf 'method %s\n' "$1" >&2
+}
+
+# Where the container has a working `timeout`, what is started here also ends here.
+limited() {
+    if timeout 1 true >/dev/null 2>&1; then
+        limit=$1
+        timeout 0.5 true >/dev/null 2>&1 || limit=$whole
+        shift
+        timeout "$limit" "$@"
+    else
+        shift
+        "$@"
+    fi
+}
+
+http_python='
+import http.client, signal, socket, ssl, sys
+seconds, method, host, port, path, tls, insecure = sys.argv[1:8]
+def late(*_): raise TimeoutError("no complete answer in time")
+signal.signal(signal.SIGALRM, late)
+signal.setitimer(signal.ITIMER_REAL, float(seconds))
+out, begun = sys.stdout.buffer, False
+def end(code, error):
+    print(error or type(error).__name__, file=sys.stderr)
+    sys.exit(code)
+try:
+    if tls == "yes":
+        context = ssl._create_unverified_context() if insecure == "yes" else None
+        peer = http.client.HTTPSConnection(host, int(port), context=context)
+    else:
+        peer = http.client.HTTPConnection(host, int(port))
+    fields = dict(h.split(": ", 1) for h in sys.argv[8:])
+    peer.request(method, path, headers={"User-Agent": "stackmend", "Accept": "*/*", "Connection": "close", **fields})
+    answer = peer.getresponse()
+    begun = True
+    head = "".join("%s: %s\r\n" % pair for pair in answer.getheaders())
+    out.write(("HTTP/1.1 %d %s\r\n%s\r\n" % (answer.status, answer.reason, head)).encode("latin-1", "replace"))
+    out.flush()
+    while True:
+        part = answer.read1(65536)
+        if not part: break
+        out.write(part)
+        out.flush()
+    if answer.length: end(18, "the answer ended %d bytes early" % answer.length)
+except socket.gaierror as error: end(6, error)
+except ssl.SSLCertVerificationError as error: end(60, error)
+except ssl.SSLError as error: end(35, error)
+except TimeoutError as error: end(28, error)
+except http.client.RemoteDisconnected as error: end(52, error)
+except ConnectionRefusedError as error: end(7, error)
+except ConnectionResetError as error: end(56, error)
+except BrokenPipeError: pass
+except http.client.IncompleteRead as error: end(18, error)
+except http.client.HTTPException as error: end(1, "not an HTTP answer: %r" % error)
+except OSError as error: end(56 if begun else 7, error)
+'
+
+# HTTP/1.0, because an answer to HTTP/1.1 may come in chunks, which no shell takes apart safely.
+# shellcheck disable=SC2016 # these are the variables of that bash
+http_bash='
+trap "" PIPE
+{ exec 3<>"/dev/tcp/$1/$2"; } || exit 7
+{ printf "%s %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: stackmend\r\nAccept: */*\r\nConnection: close\r\n" "$3" "$4" "$5"
+shift 5
+[ $# -eq 0 ] || printf "%s\r\n" "$@"
+printf "\r\n"; } >&3 || exit 56
+cat <&3 || exit 56
+'
+
+# shellcheck disable=SC2016 # these are the variables of that bash
+tcp_bash='
+{ exec 3<>"/dev/tcp/$1/$2"; } || exit 7
+[ "$3" = yes ] || exit 0
+IFS= read -r -n 1 -t 0.1 _ <&3
+[ $? -ne 1 ] || { echo "closed at once" >&2; exit 52; }
+'
+
+tcp_python='
+import socket, sys
+seconds, host, port, linger = sys.argv[1:5]
+def end(code, error):
+    print(error, file=sys.stderr)
+    sys.exit(code)
+try:
+    peer = socket.create_connection((host, int(port)), float(seconds))
+    if linger == "yes":
+        peer.settimeout(0.1)
+        try:
+            if not peer.recv(1): end(52, "closed at once")
+        except socket.timeout: pass
+        except ConnectionResetError: end(52, "closed at once")
+except socket.gaierror as error: end(6, error)
+except socket.timeout as error: end(28, error)
+except OSError as error: end(7, error)
+'
+
+# wget names its reasons in words and has its own exit codes; 8 is an answer with an error status.
+wget_status() {
+    case $1 in
+        0 | 8) status=0 ;;
+        *) status=1 ;;
+    esac
+    case $2 in
+        *'unable to resolve'* | *'bad address'*) status=6 ;;
+        *'certificate'*) [ "$status" -eq 0 ] || status=60 ;;
+        *'Connection refused'* | *'No route to host'* | *'unreachable'*) status=7 ;;
+        *'timed out'*) status=28 ;;
+        *'error getting response'* | *'No data received'*) status=52 ;;
+        *'reset by peer'*) status=56 ;;
+        *'Connection closed at byte'* | *'Read error at byte'* | *'connection closed prematurely'*) status=18 ;;
+        *'server returned error: HTTP'*) status=0 ;;
+    esac
+    [ "$1" -ne 124 ] || status=28
+}
+
+by_curl() {
+    url=$1 verb=$2 insecure=$3
+    shift 3
+    # The arguments become: option value ... with every header behind its own -H.
+    count=$#
+    while [ "$count" -gt 0 ]; do
+        header=$1
+        shift
+        set -- "$@" -H "$header"
+        count=$((count - 1))
+    done
+    case $verb in
+        HEAD) set -- "$@" -I ;;
+        GET) ;;
+        *) set -- "$@" -X "$verb" ;;
+    esac
+    [ "$insecure" = no ] || set -- "$@" -k
+    method curl
+    { said=$(curl -q -g -i -s -S --max-time "$seconds" -A stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
+    status=$?
+    case $status:$said in
+        2:* | 1:*'not supported'* | 1:*disabled*) return 1 ;;
+    esac
+    printf '%s\n' "$said" >&2
+    return 0
+}
+
+by_wget() {
+    url=$1 verb=$2 insecure=$3
+    shift 3
+    count=$#
+    while [ "$count" -gt 0 ]; do
+        header=$1
+        shift
+        set -- "$@" --header "$header"
+        count=$((count - 1))
+    done
+    [ "$insecure" = no ] || set -- "$@" --no-check-certificate
+    case $(wget --version 2>&1 </dev/null) in
+        *'GNU Wget'*)
+            [ "$verb" = GET ] || set -- "$@" --method="$verb"
+            set -- --no-config --no-proxy --tries=1 --max-redirect=0 --content-on-error --no-hsts "$@"
+            tool=wget
+            ;;
+        *)
+            # busybox can only GET, and follows redirections: its first status line is the answer.
+            [ "$verb" = GET ] || return 1
+            tool='busybox wget'
+            ;;
+    esac
+    method "$tool"
+    { said=$(limited "$seconds" wget -S -O - -T "$whole" -U stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
+    code=$?
+    case $said in
+        *'unrecognized option'* | *'invalid option'* | *'not an http or ftp url'* | *'HTTPS support'*) return 1 ;;
+    esac
+    wget_status "$code" "$said"
+    printf '%s\n' "$said" >&2
+    return 0
+}
+
+attempt_http() {
+    verb=$1 url=$2 host=$3 port=$4 path=$5 insecure=$6
+    shift 6
+    case $url in
+        https:*) tls=yes ;;
+        *) tls=no ;;
+    esac
+    authority=${url#*://}
+    authority=${authority%%/*}
+    if has curl; then
+        by_curl "$url" "$verb" "$insecure" "$@" && return "$status"
+    fi
+    if has wget; then
+        by_wget "$url" "$verb" "$insecure" "$@" && return "$status"
+    fi
+    if has python3; then
+        method python3
+        python3 -I -S -c "$http_python" "$seconds" "$verb" "$host" "$port" "$path" "$tls" "$insecure" "$@" </dev/null
+        return
+    fi
+    [ "$tls" = no ] || return 99
+    if has bash; then
+        method bash
+        limited "$seconds" bash -c "$http_bash" bash "$host" "$port" "$verb" "$path" "$authority" "$@" </dev/null
+        status=$?
+        [ "$status" -ne 124 ] || status=28
+        return "$status"
+    fi
+    if has nc; then
+        method nc
+        {
+            printf '%s %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: stackmend\r\nAccept: */*\r\nConnection: close\r\n' \
+                "$verb" "$path" "$authority"
+            [ $# -eq 0 ] || printf '%s\r\n' "$@"
+            printf '\r\n'
+        } | limited "$seconds" nc -w "$whole" "$host" "$port"
+        status=$?
+        [ "$status" -ne 124 ] || status=28
+        [ "$status" -ne 1 ] || status=7
+        return "$status"
+    fi
+    return 99
+}
+
+attempt_tcp() {
+    host=$1 port=$2 linger=$3
+    if has bash; then
+        method bash
+        limited "$seconds" bash -c "$tcp_bash" bash "$host" "$port" "$linger" </dev/null
+        status=$?
+    elif has python3; then
+        method python3
+        python3 -I -S -c "$tcp_python" "$seconds" "$host" "$port" "$linger" </dev/null
+        status=$?
+    elif has nc; then
+        method nc
+        limited "$seconds" nc -z -w "$whole" "$host" "$port" </dev/null
+        status=$?
+        [ "$status" -ne 1 ] || status=7
+    elif has curl; then
+        method curl
+        curl -q -s -S --max-time "$seconds" "telnet://$host:$port" </dev/null >/dev/null
+        status=$?
+    else
+        return 99
+    fi
+    [ "$status" -ne 124 ] || status=28
+    return "$status"
+}
+
+attempt_resolve() {
+    if has getent; then
+        limited "$seconds" getent ahosts "$1" </dev/null || return 6
+    elif has python3; then
+        limited "$seconds" python3 -I -S -c 'import socket, sys
+for found in socket.getaddrinfo(sys.argv[1], None, type=socket.SOCK_STREAM): print(found[4][0], "STREAM")' \
+            "$1" </dev/null 2>/dev/null || return 6
+    else
+        return 99
+    fi
+}
+
+what=$1 seconds=$2
+whole=${seconds%.*}
+[ "$whole" = "$seconds" ] || whole=$((whole + 1))
+shift 2
+case $what in
+    http) attempt_http "$@" ;;
+    tcp) attempt_tcp "$@" ;;
+    resolve) attempt_resolve "$@" ;;
+esac

@@ -1,0 +1,536 @@
+# shellcheck shell=sh
+# Looks whether the checks of a stack pass. Changes nothing: what it writes lies in a directory of
+# its own, removed at the end. `facts.py` sends these functions, then one call for each check:
+#
+#   checks_begin PROJECT ATTEMPTS DIAGNOSE(yes|no)   (and the text of attempt.sh into $checks_dir)
+#   checks_http INDEX SECONDS SOURCE TARGET PORT STATUSES CONTAINS(yes|no) TEXT METHOD URL PATH INSECURE [HEADER]...
+#   checks_tcp INDEX SECONDS SOURCE TARGET PORT
+#   checks_containers                                (before the first check with a SOURCE)
+#   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
+#   checks_end
+#
+# It prints lines `INDEX KEY VALUE`; control characters in what others said become blanks.
+
+checks_cr=$(printf '\r')
+checks_tab=$(printf '\t')
+checks_body=1048576
+checks_output=65536
+
+checks_has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+checks_begin() {
+    LC_ALL=C
+    PATH=$PATH:/usr/sbin:/sbin
+    export LC_ALL PATH
+    checks_project=$1 checks_attempts=$2 checks_diagnose=$3
+    checks_dir=''
+    for checks_place in /dev/shm /run /tmp "${TMPDIR:-/var/tmp}"; do
+        checks_dir=$(mktemp -d "$checks_place/stackmend-checks.XXXXXX" 2>/dev/null) && break
+        checks_dir=''
+    done
+    if [ -z "$checks_dir" ]; then
+        echo 'fatal no directory for temporary files can be made on this host'
+        return 1
+    fi
+    trap 'rm -rf "$checks_dir"' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    checks_user=$(id -u)
+    checks_timeout=''
+    checks_whole=yes
+    if timeout -k 1 0.5 true >/dev/null 2>&1; then
+        checks_timeout='timeout -k 1' checks_whole=no
+    elif timeout 1 true >/dev/null 2>&1; then
+        checks_timeout=timeout
+    fi
+}
+
+# Runs a command for at most $1 seconds; its exit status is then 124, or 143 from our own watchdog.
+checks_limited() {
+    checks_limit=$1
+    shift
+    if [ "$checks_whole" = yes ]; then
+        case $checks_limit in
+            *.*) checks_limit=$((${checks_limit%.*} + 1)) ;;
+        esac
+    fi
+    if [ -n "$checks_timeout" ]; then
+        # shellcheck disable=SC2086 # the words of a command
+        $checks_timeout "$checks_limit" "$@"
+    else
+        # A command in the background would otherwise be given /dev/null.
+        "$@" <&0 &
+        checks_child=$!
+        (
+            sleep "$checks_limit"
+            kill "$checks_child"
+        ) >/dev/null 2>&1 </dev/null &
+        checks_watchdog=$!
+        wait "$checks_child"
+        checks_status=$?
+        kill "$checks_watchdog" 2>/dev/null
+        return "$checks_status"
+    fi
+}
+
+# One line from standard input, without control characters, at most $1 bytes.
+checks_line() {
+    head -c "$1" | tr '\000-\037\177' ' '
+    cat >/dev/null
+}
+
+checks_say() {
+    printf '%s %s %s\n' "$index" "$1" "$2"
+}
+
+checks_say_file() {
+    [ -s "$3" ] && printf '%s %s %s\n' "$index" "$1" "$(checks_line "$2" <"$3")"
+}
+
+checks_clock() {
+    read -r checks_now _ </proc/uptime 2>/dev/null || checks_now=0.00
+    checks_now=${checks_now%.*}${checks_now#*.}0
+}
+
+checks_containers() {
+    if ! checks_has docker; then
+        echo 'docker is not installed here, or not in PATH' >"$checks_dir/no-docker"
+        return
+    fi
+    if checks_limited 20 docker ps -a --no-trunc \
+        --filter "label=com.docker.compose.project=$checks_project" \
+        --filter label=com.docker.compose.oneoff=False \
+        --format '{{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.container-number"}} {{.State}} {{.ID}} {{.Names}}' \
+        </dev/null 2>"$checks_dir/said" >"$checks_dir/found"; then
+        sort -k 1,1 -k 2,2n "$checks_dir/found" >"$checks_dir/containers"
+    else
+        echo "docker does not answer within 20 s" >"$checks_dir/no-docker"
+        [ ! -s "$checks_dir/said" ] || checks_line 300 <"$checks_dir/said" >"$checks_dir/no-docker"
+        return
+    fi
+    # What each running one's first process is: the way into its network.
+    set --
+    while read -r _ _ checks_state checks_id _; do
+        case $checks_state in
+            running | paused) set -- "$@" "$checks_id" ;;
+        esac
+    done <"$checks_dir/containers"
+    : >"$checks_dir/pids"
+    [ $# -eq 0 ] || [ "$checks_user" -ne 0 ] ||
+        checks_limited 20 docker inspect -f '{{.Id}} {{.State.Pid}}' "$@" \
+            </dev/null 2>/dev/null >"$checks_dir/pids"
+}
+
+# Sets cid, cname, pid of the first running container of service $1, or says why there is none.
+checks_container() {
+    if [ -s "$checks_dir/no-docker" ]; then
+        checks_say reason "containers cannot be looked up: $(cat "$checks_dir/no-docker")"
+        result=unknown
+        return 1
+    fi
+    cid='' running=0 total=0 others=''
+    while read -r service _ state id name; do
+        [ "$service" = "$1" ] || continue
+        total=$((total + 1))
+        if [ "$state" = running ]; then
+            running=$((running + 1))
+            [ -n "$cid" ] || cid=$id cname=$name
+        else
+            others="$others $name=$state"
+        fi
+    done <"$checks_dir/containers"
+    if [ -z "$cid" ]; then
+        result=failed
+        checks_say stopped "$1$others"
+        return 1
+    fi
+    checks_say container "$cname $running"
+    pid=''
+    while read -r id found; do
+        [ "$id" != "$cid" ] || [ "$found" = 0 ] || pid=$found
+    done <"$checks_dir/pids"
+}
+
+# A container's resolver as files to be laid over ours. A link is followed in the container's own
+# tree: in ours it would name a file of the host.
+checks_view() {
+    view=$checks_dir/view.$index
+    [ -d "$view" ] && return
+    mkdir "$view" || return
+    for file in resolv.conf hosts; do
+        from=/proc/$pid/root/etc/$file
+        if [ -L "$from" ]; then
+            link=$(readlink "$from")
+            case $link in
+                /*) from=/proc/$pid/root$link ;;
+                *) from=/proc/$pid/root/etc/$link ;;
+            esac
+            [ ! -L "$from" ] || return
+        fi
+        cat "$from" >"$view/$file" 2>/dev/null || return
+    done
+    echo 'hosts: files dns' >"$view/nsswitch.conf"
+}
+
+# shellcheck disable=SC2016 # these are the variables of that sh
+checks_enter='
+view=$1
+shift
+{
+    mount --make-rprivate / || exit 97
+    {
+        [ -e /etc/resolv.conf ] &&
+            mount --bind "$view/resolv.conf" /etc/resolv.conf &&
+            mount --bind "$view/hosts" /etc/hosts &&
+            { [ ! -e /etc/nsswitch.conf ] || mount --bind "$view/nsswitch.conf" /etc/nsswitch.conf; }
+    } || mount -t overlay -o "ro,lowerdir=$view:/etc" overlay /etc || exit 97
+    [ ! -S /run/nscd/socket ] || mount --bind /dev/null /run/nscd/socket || exit 97
+} >/dev/null 2>&1
+exec "$@"
+'
+
+# Runs attempt.sh where the check runs. In a service's network: with the host's tools, from a mount
+# namespace of its own where the container's resolver lies over ours; where that is not possible,
+# in the container with what it has. Sets $way.
+checks_reach() {
+    limit=$1
+    shift
+    if [ -z "$source" ]; then
+        way=''
+        checks_limited "$limit" sh "$checks_dir/attempt" "$@" </dev/null
+        return
+    fi
+    if [ "$way" != exec+ ] && [ -n "$pid" ] && checks_has nsenter && checks_has unshare && checks_view; then
+        way=nsenter+
+        checks_limited "$limit" nsenter -t "$pid" -n -- unshare -m -- \
+            sh -c "$checks_enter" sh "$view" sh "$checks_dir/attempt" "$@" </dev/null
+        status=$?
+        # 97: the mounts; 1 without a tool named: nsenter or unshare are not permitted.
+        case $status in
+            97) ;;
+            1) grep -q '^method ' "$prefix.err" && return 1 ;;
+            *) return "$status" ;;
+        esac
+        : >"$prefix.err"
+    fi
+    way=exec+
+    checks_limited "$limit" docker exec -i -e "STACKMEND_CHECK=$mark" "$cid" \
+        sh -s -- "$@" <"$checks_dir/attempt"
+    status=$?
+    case $status in
+        124 | 137 | 143) checks_kill ;;
+        126 | 127)
+            # No shell in there: nothing was asked.
+            grep -q '^method ' "$prefix.err" || return 98
+            ;;
+    esac
+    return "$status"
+}
+
+# `docker exec` leaves what it started when its client ends. Only processes of that container that
+# bear our mark are ended.
+checks_kill() {
+    if [ "$checks_user" -ne 0 ] || [ -z "$pid" ]; then
+        checks_say left "$cname"
+        return
+    fi
+    space=$(readlink "/proc/$pid/ns/pid")
+    grep -l -F "STACKMEND_CHECK=$mark" /proc/[0-9]*/environ 2>/dev/null | while read -r file; do
+        process=${file#/proc/}
+        process=${process%/environ}
+        [ "$(readlink "/proc/$process/ns/pid")" = "$space" ] && kill -9 "$process"
+    done
+}
+
+# Reads what attempt.sh said: sets $method, leaves the rest in $prefix.said.
+checks_said() {
+    method=''
+    while IFS= read -r line; do
+        case $line in
+            'method '*)
+                method=$way${line#method }
+                : >"$prefix.said"
+                ;;
+            *) printf '%s\n' "$line" >>"$prefix.said" ;;
+        esac
+    done <"$prefix.err"
+}
+
+# Whether the text of file $1 holds $2, exactly, whatever it is made of.
+checks_holds() {
+    # A command substitution takes trailing newlines away.
+    text=$(cat "$1" 2>/dev/null && echo x) 2>/dev/null
+    case ${text%x} in
+        *"$2"*) return 0 ;;
+    esac
+    return 1
+}
+
+checks_status_wanted() {
+    for wanted in $statuses; do
+        [ "$code" -lt "${wanted%-*}" ] || [ "$code" -gt "${wanted#*-}" ] || return 0
+    done
+    return 1
+}
+
+checks_http_once() {
+    : >"$prefix.err"
+    : >"$prefix.said"
+    {
+        checks_reach "$grace" http "$seconds" "$verb" "$url" "$target" "$port" "$path" "$insecure" "$@"
+        echo "$? $way" >"$prefix.rc"
+    } 2>>"$prefix.err" | head -c "$((checks_body + 65536))" >"$prefix.out"
+    read -r rc way <"$prefix.rc"
+    checks_said
+    # The answer begins with its head, except that of busybox, which is in what it said.
+    code='' head=''
+    IFS= read -r line <"$prefix.out" 2>/dev/null
+    while :; do
+        case $line in
+            HTTP/*' '[1-5][0-9][0-9]*) head=yes ;;
+            *) break ;;
+        esac
+        code=${line#* }
+        code=${code%"${code#???}"}
+        case $code in
+            1??) ;;
+            *) break ;;
+        esac
+        sed "1,/^$checks_cr\$/d" "$prefix.out" >"$prefix.rest" && mv "$prefix.rest" "$prefix.out"
+        IFS= read -r line <"$prefix.out"
+    done
+    if [ -z "$code" ]; then
+        code=$(sed -n 's/^ *HTTP\/[0-9.]* \([1-5][0-9][0-9]\).*/\1/p' "$prefix.said" | head -n 1)
+    fi
+    # head(1) has closed the pipe: what we wanted to read is there, and the tool was cut off by us.
+    size=$(wc -c <"$prefix.out")
+    [ "$size" -lt "$((checks_body + 65536))" ] || rc=0
+    if [ "$rc" -eq 0 ] && [ "$head" = yes ]; then
+        case $method in
+            *bash | *nc)
+                # These two do not notice an answer that ends too early.
+                announced=$(sed -n "/^$checks_cr\$/q; s/^[Cc]ontent-[Ll]ength: *\([0-9]*\)$checks_cr\$/\1/p" "$prefix.out")
+                have=$(sed "1,/^$checks_cr\$/d" "$prefix.out" | wc -c)
+                [ "$verb" = HEAD ] || [ -z "$announced" ] || [ "$have" -ge "$announced" ] || rc=18
+                ;;
+        esac
+    fi
+    checks_clock
+    result=failed found=''
+    case $rc in
+        98 | 99) result=unknown; return ;;
+    esac
+    if [ -z "$code" ]; then
+        # The tool is content, but what came is nothing, or not HTTP.
+        if [ "$rc" -eq 0 ]; then
+            rc=52
+            [ ! -s "$prefix.out" ] || rc=1
+        fi
+        return
+    fi
+    checks_status_wanted || return
+    if [ "$contains" = yes ]; then
+        if [ "$head" = yes ]; then
+            sed "1,/^$checks_cr\$/d" "$prefix.out" | head -c "$checks_body" >"$prefix.body"
+        else
+            head -c "$checks_body" <"$prefix.out" >"$prefix.body"
+        fi
+        found=no
+        if checks_holds "$prefix.body" "$needle"; then
+            # What had to be there came: the rest of a stream need not end.
+            found=yes result=passed
+        fi
+    elif [ "$rc" -eq 0 ]; then
+        result=passed
+    fi
+}
+
+checks_tcp_once() {
+    : >"$prefix.err"
+    : >"$prefix.said"
+    linger=no
+    # Docker's proxy accepts for a container that does not listen, and closes at once.
+    [ -n "$source" ] || linger=yes
+    checks_reach "$grace" tcp "$seconds" "$target" "$port" "$linger" 2>>"$prefix.err" >/dev/null
+    rc=$?
+    checks_said
+    checks_clock
+    case $rc in
+        0) result=passed ;;
+        98 | 99) result=unknown ;;
+        *) result=failed ;;
+    esac
+    # The kernel accepts for a process that is frozen.
+    if [ "$result" = passed ] && [ -n "$source" ]; then
+        states=''
+        while read -r service _ state _ _; do
+            [ "$service" != "$target" ] || states="$states $state"
+        done <"$checks_dir/containers"
+        case $states in
+            *running* | '') ;;
+            *)
+                result=failed
+                checks_say asleep "$target$states"
+                ;;
+        esac
+    fi
+}
+
+checks_exec_once() {
+    : >"$prefix.said"
+    {
+        checks_limited "$seconds" docker exec -e "STACKMEND_CHECK=$mark" "$cid" "$@" </dev/null 2>&1
+        echo $? >"$prefix.rc"
+    } | {
+        head -c "$checks_output"
+        cat >/dev/null
+    } >"$prefix.out"
+    read -r rc <"$prefix.rc"
+    checks_clock
+    method='docker exec' code='' found='' result=failed
+    case $rc in
+        124 | 137 | 143)
+            # The command may end so by itself: only the clock tells whose it is.
+            if [ "$((checks_now - began))" -ge "$((${seconds%.*} * 1000))" ]; then
+                rc='time'
+                checks_kill
+            fi
+            ;;
+    esac
+    [ "$rc" = "$expected" ] || return
+    if [ "$contains" = yes ]; then
+        found=no
+        checks_holds "$prefix.out" "$needle" || return
+        found=yes
+    fi
+    result=passed
+}
+
+# Makes the attempts of one check and prints what came of them. Arguments: the function that makes
+# one, and its arguments.
+checks_make() {
+    prefix=$checks_dir/$index way='' result='' cid='' pid='' cname=''
+    mark=${checks_dir##*.}.$index
+    # What an attempt may take before it is ended from outside: its tool keeps the time itself.
+    case $seconds in
+        *.*) grace=$((${seconds%.*} + 2)) ;;
+        *) grace=$((seconds + 1)) ;;
+    esac
+    if [ -n "$source" ] && ! checks_container "$source"; then
+        checks_say result "$result"
+        return
+    fi
+    tries=0
+    while :; do
+        tries=$((tries + 1))
+        checks_clock
+        began=$checks_now
+        "$@"
+        [ "$result" = failed ] || break
+        [ "$tries" -lt "$checks_attempts" ] || break
+        sleep 1
+    done
+    checks_say method "$method"
+    checks_say ms "$((checks_now - began))"
+    checks_say tries "$tries"
+    checks_say rc "$rc"
+    [ -z "$code" ] || checks_say status "$code"
+    [ -z "$found" ] || checks_say found "$found"
+    checks_say result "$result"
+    [ "$result" != passed ] || return 0
+    checks_say_file said 400 "$prefix.said"
+    [ "$result" != unknown ] || checks_say_file said 400 "$prefix.err"
+    case $1 in
+        checks_http_once)
+            [ -z "$head" ] || {
+                sed "1,/^$checks_cr\$/d" "$prefix.out" | head -c 4096 >"$prefix.body"
+                mv "$prefix.body" "$prefix.out"
+            }
+            ;;
+    esac
+    [ ! -e "$prefix.out" ] || checks_say_file out 200 "$prefix.out"
+    [ "$result" = failed ] && [ "$checks_diagnose" = yes ] && checks_diagnosis
+}
+
+# Only for a check that failed. Prints what is there; what it means is for facts.py.
+checks_diagnosis() {
+    if [ -n "$target" ]; then
+        : >"$prefix.err"
+        resolved=$(checks_reach 5 resolve 3 "$target" 2>>"$prefix.err")
+        case $? in
+            0) checks_say resolved "$(printf '%s\n' "$resolved" | sed -n 's/^\([^ ]*\) *STREAM.*/\1/p' | sort -u | head -n 8 | tr '\n' ' ')" ;;
+            6) checks_say resolved '' ;;
+        esac
+        hex=$(printf '%04X' "$port")
+        if [ -z "$source" ]; then
+            checks_say_lines host-listen "$(checks_listening "$hex" /proc/net/tcp /proc/net/tcp6)"
+        fi
+    fi
+    checks_has docker || return
+    # Those of the project, and whoever publishes the port that is asked.
+    # shellcheck disable=SC2046 # a list of ids
+    set -- $(checks_limited 10 docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$checks_project" </dev/null 2>/dev/null | head -n 60)
+    if [ -n "$target" ] && [ -z "$source" ]; then
+        # shellcheck disable=SC2046 # a list of ids
+        set -- "$@" $(checks_limited 10 docker ps -q --no-trunc --filter "publish=$port" </dev/null 2>/dev/null)
+    fi
+    if [ $# -gt 0 ]; then
+        checks_limited 10 docker inspect -f '{{.State.Pid}}{{"\t"}}{{json .Name}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.project")}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.service")}}{{"\t"}}{{json .State}}{{"\t"}}{{json .NetworkSettings.Networks}}{{"\t"}}{{json .HostConfig.PortBindings}}' "$@" \
+            </dev/null 2>/dev/null >"$prefix.inspect"
+        while IFS="$checks_tab" read -r process rest; do
+            checks_say inspect "$process$checks_tab$rest"
+            if [ "$process" != 0 ] && [ -r "/proc/$process/net/tcp" ]; then
+                checks_say_lines "listen" "$(checks_listening '' "/proc/$process/net/tcp" "/proc/$process/net/tcp6" | sed "s/^/$process /")"
+            fi
+        done <"$prefix.inspect"
+    fi
+    [ -n "$target" ] || return
+    checks_say forwarding "$(cat /proc/sys/net/ipv4/ip_forward 2>/dev/null)"
+    [ "$checks_user" -eq 0 ] || return
+    if checks_has iptables; then
+        checks_say tables iptables
+        checks_say_lines nat "$(checks_limited 5 iptables -w 2 -t nat -S 2>/dev/null | grep -e '-j DOCKER' -e MASQUERADE | head -n 60)"
+        checks_say_lines forward "$(checks_limited 5 iptables -w 2 -S FORWARD 2>/dev/null | head -n 60)"
+    fi
+    # From 29 on Docker can keep rules of its own in nftables.
+    ! checks_has nft || checks_say_lines nftable "$(checks_limited 5 nft list tables 2>/dev/null | grep -i docker)"
+}
+
+checks_say_lines() {
+    [ -z "$2" ] || printf '%s\n' "$2" | tr '\000-\010\013-\037\177' ' ' | sed "s/^/$index $1 /"
+}
+
+# `ADDRESS:PORT` in the kernel's hexadecimal of the sockets that listen, on port $1 if given.
+checks_listening() {
+    wanted=$1
+    shift
+    cat "$@" 2>/dev/null | awk -v wanted="$wanted" '$4 == "0A" && (wanted == "" || $2 ~ (":" wanted "$")) { print $2 }' | head -n 64
+}
+
+checks_http() {
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 statuses=$6 contains=$7 needle=$8 verb=$9
+    shift 9
+    url=$1 path=$2 insecure=$3
+    shift 3
+    checks_make checks_http_once "$@" >"$checks_dir/$index.result" 2>/dev/null &
+}
+
+checks_tcp() {
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 code='' found='' head=''
+    checks_make checks_tcp_once >"$checks_dir/$index.result" 2>/dev/null &
+}
+
+checks_exec() {
+    index=$1 seconds=$2 source=$3 expected=$4 contains=$5 needle=$6 target='' port=''
+    shift 6
+    checks_make checks_exec_once "$@" >"$checks_dir/$index.result" 2>/dev/null &
+}
+
+checks_end() {
+    wait
+    cat "$checks_dir"/*.result 2>/dev/null
+    echo end
+}
