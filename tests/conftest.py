@@ -1,0 +1,16 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.fixtures import FIXTURES, bare_host, host, hosts, lab
+
+__all__ = ["bare_host", "host", "hosts", "lab"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real hosts, so that ``-m 'not lab'`` runs the rest."""
+    for item in items:
+        if FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("lab")

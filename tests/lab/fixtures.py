@@ -1,0 +1,63 @@
+"""Fixtures of the tests that need real hosts; `tests/conftest.py` makes them known everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab import hosts as lab_hosts
+from tests.lab.engine import LabUnavailable, OuterCommandError
+from tests.lab.hosts import Kind, LabHost
+
+FIXTURES = frozenset({"lab", "host", "hosts", "bare_host", "registry"})
+
+
+class Lab:
+    """The lab of one test process: leases hosts, and keeps them until the process ends."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": []}
+
+    def take(self, count: int, kind: Kind = "managed") -> list[LabHost]:
+        """`count` hosts as they were when new, held by this process alone."""
+        held = self._held[kind]
+        while len(held) < count:
+            held.append(self._stack.enter_context(lab_hosts.lease(kind)))
+        for host in held[:count]:
+            host.reset()
+        return held[:count]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab. Skips where none can run, and says why; with CI=true that is a failure."""
+    with contextlib.ExitStack() as stack:
+        try:
+            lab_hosts.prepare()
+        except (LabUnavailable, OuterCommandError) as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"no lab: {error}", pytrace=False)
+            pytest.skip(f"no lab: {error}")
+        yield Lab(stack)
+
+
+@pytest.fixture
+def host(lab: Lab) -> LabHost:
+    """A managed host (Docker, Compose), reset."""
+    return lab.take(1)[0]
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> Callable[[int], list[LabHost]]:
+    """``hosts(3)``: so many managed hosts, reset."""
+    return lab.take
+
+
+@pytest.fixture
+def bare_host(lab: Lab) -> LabHost:
+    """A host as it comes from the provider, without Docker, reset."""
+    return lab.take(1, "bare")[0]

@@ -1,0 +1,602 @@
+"""Lab hosts: created, leased, looked at from outside, and put back as they were.
+
+A host is a container of the outer engine with systemd as pid 1, sshd, and (kind ``managed``) an
+engine of its own on a volume. Runs share hosts through leases: a file lock per host, so that xdist
+workers, a demo and a second terminal never hold the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.lab import engine, images
+from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
+from tests.lab.paths import (
+    HOME_LABEL,
+    HOSTS_JSON,
+    IMAGE_TARS,
+    KEY,
+    KNOWN_HOSTS,
+    LAB_LOCK,
+    LABEL,
+    LEASES,
+    PREFIX,
+    PROJECT,
+    VAR,
+    locked,
+)
+
+Kind = Literal["bare", "managed"]
+
+KEEPER_PASSWORD = "lab-keeper"
+USERS = ("root", "operator", "keeper")
+MAX_HOSTS = 16
+
+# A privileged container would ask for capabilities that the machine itself may lack.
+_CAPABILITIES = (
+    "SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE SYS_CHROOT MKNOD AUDIT_WRITE DAC_READ_SEARCH SYS_NICE "
+    "SYS_MODULE SETFCAP KILL AUDIT_CONTROL SYSLOG SYS_TIME LEASE IPC_LOCK SYS_BOOT SYS_TTY_CONFIG "
+    "LINUX_IMMUTABLE"
+).split()
+_RESET = (Path(__file__).parent / "reset.sh").read_bytes()
+_SETTLE = (Path(__file__).parent / "settle.sh").read_bytes()
+
+
+class HostCommandError(Exception):
+    """A command inside a host failed. The message holds the command, its status and its output."""
+
+
+class LabHost:
+    """One host of the lab, looked at from outside: through ``docker exec``, never through ssh.
+
+    + name: its short name, which is its hostname and its name on the lab's network (``managed-1``)
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kind: Kind = "bare" if name.startswith("bare") else "managed"
+        self.container = f"{PREFIX}-{name}"
+
+    def __repr__(self) -> str:
+        return f"LabHost({self.name!r})"
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1 that leads to the host's sshd."""
+        published = docker("port", self.container, "22/tcp")
+        return int(published.splitlines()[0].rpartition(":")[2])
+
+    @property
+    def address(self) -> str:
+        """The host's address on the lab's network."""
+        return docker(
+            "inspect", "-f",
+            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.container,
+        )
+
+    def ssh_data(self, user: str = "root") -> dict[str, Any]:
+        """What a pyinfra inventory needs to log in as `user` (root, operator or keeper)."""
+        data: dict[str, Any] = {
+            "ssh_hostname": "127.0.0.1",
+            "ssh_port": self.port,
+            "ssh_user": user,
+            "ssh_key": str(KEY),
+            "ssh_known_hosts_file": str(KNOWN_HOSTS),
+            "ssh_strict_host_key_checking": "yes",
+        }
+        if user != "root":
+            data["_sudo"] = True
+        if user == "keeper":
+            data["_sudo_password"] = KEEPER_PASSWORD
+        return data
+
+    def ssh_argv(self, user: str = "root") -> list[str]:
+        """The start of an ``ssh`` command line to this host; append the remote command."""
+        return [
+            "ssh", "-i", str(KEY), "-p", str(self.port), "-o", f"UserKnownHostsFile={KNOWN_HOSTS}",
+            "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+            f"{user}@127.0.0.1",
+        ]
+
+    def run(
+        self, command: str, *, stdin: bytes = b"", timeout: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a bash command as root inside the host; never raises for its exit status."""
+        return outer(
+            "docker", "exec", "-i", self.container, "bash", "-c", command,
+            stdin=stdin, check=False, timeout=timeout,
+        )
+
+    def sh(self, command: str, check: bool = True, *, timeout: float = 60) -> str:
+        """Run a bash command as root inside the host and return its stdout, stripped.
+
+        Raises `HostCommandError` when it exits non-zero, unless `check` is False.
+
+        >>> host.sh("systemctl is-active docker")
+        'active'
+        """
+        done = self.run(command, timeout=timeout)
+        if check and done.returncode != 0:
+            said = (done.stdout + done.stderr).decode(errors="replace")[-4000:]
+            raise HostCommandError(f"{self.name}: {command}: exit {done.returncode}\n{said}")
+        return done.stdout.decode(errors="replace").strip()
+
+    def docker(self, *args: str, check: bool = True, timeout: float = 60) -> str:
+        """Run the host's own docker client and return its stdout, stripped.
+
+        >>> host.docker("ps", "-q")
+        ''
+        """
+        return self.sh(shlex.join(["docker", *args]), check, timeout=timeout)
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """``docker container inspect`` of one container."""
+        found: dict[str, Any] = json.loads(self.docker("container", "inspect", container))[0]
+        return found
+
+    def containers(self, project: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Every container of a compose project (or of all), inspected, by service.
+
+        A container without compose labels is listed under its own name. Ordered by its number.
+        """
+        only = f"--filter label=com.docker.compose.project={shlex.quote(project)}" if project else ""
+        listed = self.sh(f"ids=$(docker ps -aq {only}); [ -z \"$ids\" ] || docker inspect $ids")
+        found: dict[str, list[dict[str, Any]]] = {}
+        number = "com.docker.compose.container-number"
+        inspected = json.loads(listed or "[]")
+        for entry in sorted(inspected, key=lambda e: int(e["Config"]["Labels"].get(number, "0"))):
+            service = entry["Config"]["Labels"].get("com.docker.compose.service", entry["Name"][1:])
+            found.setdefault(service, []).append(entry)
+        return found
+
+    def identities(self, project: str | None = None) -> dict[str, tuple[str, str, int]]:
+        """Container name → (id, start time, restart count): equal before and after = untouched."""
+        return {
+            entry["Name"][1:]: (entry["Id"], entry["State"]["StartedAt"], entry["RestartCount"])
+            for entries in self.containers(project).values()
+            for entry in entries
+        }
+
+    def now(self) -> str:
+        """The host's clock, to the nanosecond, as `events_since` takes it."""
+        return self.sh("date +%s.%N")
+
+    def events_since(self, moment: str) -> list[dict[str, Any]]:
+        """The engine's events from `moment` (see `now`) until now, without exec and health probes.
+
+        Healthchecks run all the time and say nothing about who acted.
+        """
+        listed = self.sh(
+            f"docker events --since {moment} --until $(date +%s.%N) --format '{{{{json .}}}}'"
+        )
+        events = [json.loads(line) for line in listed.splitlines()]
+        noise = ("exec_", "health_status")
+        return [event for event in events if not str(event["Action"]).startswith(noise)]
+
+    def mark(self) -> str:
+        """A point in the host's journal, for `sessions_since`."""
+        shown = self.sh("journalctl -n 0 --show-cursor -q --no-pager")
+        return shown.rpartition("cursor: ")[2]
+
+    def sessions_since(self, mark: str) -> list[str]:
+        """What sshd began since `mark`: one line per channel, such as ``command for root``.
+
+        A login without a channel is no session; a forwarded connection is no session either.
+        """
+        # journald takes in what sshd wrote a moment ago.
+        logged = self.sh(
+            "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
+            f"--after-cursor={shlex.quote(mark)}"
+        )
+        begun = [line for line in logged.splitlines() if line.startswith("Starting session: ")]
+        return [line.removeprefix("Starting session: ").partition(" from ")[0] for line in begun]
+
+    def logins_since(self, mark: str) -> int:
+        """How many logins sshd accepted since `mark`."""
+        logged = self.sh(
+            "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
+            f"--after-cursor={shlex.quote(mark)}"
+        )
+        return sum(line.startswith("Accepted ") for line in logged.splitlines())
+
+    def put(self, path: str, content: bytes | str, mode: str = "0644") -> None:
+        """Write a file inside the host, creating its directory. `content` is written as it is."""
+        data = content.encode() if isinstance(content, str) else content
+        quoted = shlex.quote(path)
+        done = self.run(
+            f"mkdir -p -- \"$(dirname -- {quoted})\" && cat > {quoted} && chmod {mode} {quoted}",
+            stdin=data,
+        )
+        if done.returncode != 0:
+            raise HostCommandError(f"{self.name}: {path}: {done.stderr.decode(errors='replace')}")
+
+    def read(self, path: str) -> bytes:
+        """The content of a file inside the host."""
+        done = self.run(f"cat -- {shlex.quote(path)}")
+        if done.returncode != 0:
+            raise HostCommandError(f"{self.name}: {path}: {done.stderr.decode(errors='replace')}")
+        return done.stdout
+
+    def exists(self, path: str) -> bool:
+        """Whether a path exists inside the host (a dangling link does)."""
+        quoted = shlex.quote(path)
+        return self.run(f"[ -e {quoted} ] || [ -L {quoted} ]").returncode == 0
+
+    def snapshot_files(self, *paths: str) -> dict[str, str]:
+        """Every file below `paths` → mode, owner, times and content hash: equal = not written to.
+
+        + paths: directories or files; one that is missing adds nothing
+        """
+        wanted = shlex.join(paths)
+        listed = self.sh(
+            f"find {wanted} -xdev \\( -type f -o -type l -o -type d \\) "
+            "-printf '%p\\t%y %m %u:%g %T@ %l\\n' 2>/dev/null; "
+            f"find {wanted} -xdev -type f -exec sha256sum {{}} + 2>/dev/null "
+            "| sed 's/^\\([0-9a-f]*\\)  \\(.*\\)$/\\2\\t\\1/'",
+            check=False,
+        )
+        found: dict[str, str] = {}
+        for line in listed.splitlines():
+            path, _, rest = line.partition("\t")
+            found[path] = f"{found.get(path, '')} {rest}".strip()
+        return found
+
+    def wait_for(self, condition: str, seconds: float = 20) -> None:
+        """Wait inside the host until a bash condition holds; raises `HostCommandError` if not.
+
+        >>> host.wait_for("docker ps -q | grep -q .")
+        """
+        step = f"SECONDS=0; until {condition}; do [ $SECONDS -lt {int(seconds)} ] || exit 1; " \
+               "sleep 0.1; done"
+        if self.run(step, timeout=seconds + 30).returncode != 0:
+            raise HostCommandError(f"{self.name}: not within {seconds} s: {condition}")
+
+    def reset(self) -> None:
+        """Put the host back as it was when it was new.
+
+        Removed: containers, networks, volumes, build cache and foreign images of its engine, strange
+        processes, units, mounts and files. Put back: the engine and its settings, the lab's images
+        and tags, /etc, /root, /home, /opt, /srv, /usr/local, packet filter, tc, services. Where
+        that is not enough (a package installed, a binary removed) the host is made anew.
+        """
+        why = ""
+        try:
+            done = outer(
+                "docker", "exec", "-i", self.container, "sh", "-s", self.kind,
+                stdin=_RESET, check=False, timeout=90,
+            )
+            said = done.stdout.decode(errors="replace")
+            if done.returncode != 0 or not said.rstrip().endswith("clean"):
+                why = f"{said} {done.stderr.decode(errors='replace')}".strip() or "no answer"
+            elif "reload" in said.split():
+                _load_images(self, again=True)
+        except OuterCommandError as error:
+            why = str(error)
+        if not why:
+            why = self._strange_files()
+        if why:
+            print(f"lab: {self.name} is made anew: {why[-600:]}", file=sys.stderr, flush=True)
+            self.recreate()
+
+    def recreate(self, *, with_engine_data: bool = False) -> None:
+        """Make the host anew; `with_engine_data` throws its engine's data away as well."""
+        with locked(LAB_LOCK):
+            _remove_host(self.container, volume=with_engine_data)
+        _create(self)
+        _ready(self)
+        _write_hosts_json()
+        done = outer("docker", "exec", "-i", self.container, "sh", "-s", self.kind,
+                     stdin=_RESET, check=False, timeout=90)
+        if not done.stdout.decode(errors="replace").rstrip().endswith("clean"):
+            if with_engine_data:
+                raise HostCommandError(f"{self.name}: not clean when new: {done.stdout!r}")
+            self.recreate(with_engine_data=True)
+
+    def power_cut(self) -> None:
+        """Kill everything in the host at once, and start it again as after a loss of power."""
+        docker("kill", "-s", "KILL", self.container)
+        docker("start", self.container)
+        _ready(self)
+        _write_hosts_json()
+
+    def _strange_files(self) -> str:
+        """Changes outside of what the reset covers, against those seen when the host was new."""
+        changed = _changed_files(self.container)
+        known = set(self.sh("cat /lab/baseline/changed").splitlines())
+        strange = sorted(changed - known)
+        return f"changed: {' '.join(strange[:8])}" if strange else ""
+
+
+# What the reset restores itself, or what the system writes at will.
+_COVERED = (
+    "/etc", "/root", "/home", "/opt", "/srv", "/usr/local", "/tmp", "/var/tmp", "/run", "/lab",
+    "/var/log", "/var/spool", "/var/lib/systemd", "/var/lib/stackmend", "/var/cache", "/var/backups",
+    "/var/lib/docker", "/var/lib/containerd", "/dev", "/var/lib/sudo", "/var/lib/dpkg/lock",
+    "/var/lib/apt/lists", "/var/lib/ebtables", "/var/lib/dbus", "/var/mail", "/mnt", "/media",
+    "/usr/lib/python3", "/var/lib/dpkg/triggers",
+)
+
+
+def _changed_files(container: str) -> set[str]:
+    """Files that differ from the image, outside of what a reset covers."""
+    changed = set()
+    for line in docker("diff", container).splitlines():
+        kind, _, path = line.partition(" ")
+        covered = any(path == part or path.startswith(f"{part}/") for part in _COVERED)
+        if not covered and not (kind == "C" and any(p.startswith(f"{path}/") for p in _COVERED)):
+            changed.add(line)
+    # A changed directory says no more than its children do.
+    paths = [line.partition(" ")[2] for line in changed]
+    return {
+        line
+        for line in changed
+        if not (line.startswith("C ") and any(p.startswith(f"{line[2:]}/") for p in paths))
+        and line not in ("C /", "C /usr", "C /var", "C /var/lib")
+    }
+
+
+def up(managed: int = 1, bare: int = 0) -> list[LabHost]:
+    """Make at least so many hosts run and answer; quick when they do already.
+
+    Raises `LabUnavailable` when this machine cannot carry a lab.
+    """
+    prepare()
+    names = [f"managed-{n + 1}" for n in range(managed)] + [f"bare-{n + 1}" for n in range(bare)]
+    hosts = [LabHost(name) for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ensure_host, hosts))
+    return hosts
+
+
+def prepare() -> None:
+    """Engine, images, key and network: all that hosts share."""
+    engine.ensure()
+    with locked(LAB_LOCK):
+        _remove_stale()
+        _make_key()
+        _make_network()
+    images.build(["bare", "managed", *images.inner_names()])
+    for name in images.inner_names():
+        images.tar(name)
+
+
+def ensure_host(host: LabHost) -> LabHost:
+    """Make one host run and answer, with today's images; does not reset it."""
+    with locked(VAR / f"{host.name}.lock"):
+        ref = images.reference(host.kind)
+        state = outer(
+            "docker", "inspect", "-f", "{{.State.Status}} {{.Config.Image}}", host.container,
+            check=False,
+        ).stdout.decode().split()
+        if state and state != ["running", ref]:
+            _remove_host(host.container)
+            state = []
+        if not state:
+            _create(host)
+        _ready(host)
+        _write_hosts_json()
+    return host
+
+
+@contextlib.contextmanager
+def lease(kind: Kind = "managed", patience: float = 600) -> Iterator[LabHost]:
+    """Hold a host nobody else holds, making one if all are taken. It is not reset here.
+
+    + patience: seconds to wait for one when the lab is full
+    """
+    LEASES.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    while True:
+        for number in range(1, MAX_HOSTS + 1):
+            name = f"{kind}-{number}"
+            handle = (LEASES / name).open("w")
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.close()
+                continue
+            with handle:
+                yield ensure_host(LabHost(name))
+            return
+        if time.monotonic() > deadline:
+            raise LabUnavailable(f"all {MAX_HOSTS} {kind} hosts are held by others")
+        time.sleep(0.5)
+
+
+def running() -> list[LabHost]:
+    """The hosts of this checkout that run now."""
+    prefix = f"{PREFIX}-"
+    names = engine.lab_objects("container", f"label={HOME_LABEL}={PROJECT}", "status=running",
+                               "label=stackmend.lab.host")
+    return [LabHost(name.removeprefix(prefix)) for name in names]
+
+
+def down() -> list[str]:
+    """Remove this checkout's hosts, registry and network; images and engine data stay."""
+    with locked(LAB_LOCK):
+        gone = engine.lab_objects("container", f"label={HOME_LABEL}={PROJECT}")
+        for container in gone:
+            _remove_host(container)
+        for network in engine.lab_objects("network", f"label={HOME_LABEL}={PROJECT}"):
+            docker("network", "rm", network, check=False)
+        HOSTS_JSON.unlink(missing_ok=True)
+    return gone
+
+
+def clean() -> list[str]:
+    """Remove all that the lab made: hosts, volumes, networks, images, and the engine if it was ours.
+
+    Returns what was done, in words. Files below var/lab are the caller's to remove.
+    """
+    said: list[str] = []
+    if engine.answers():
+        said += [f"host removed: {name}" for name in down()]
+        for volume in engine.lab_objects("volume", f"label={HOME_LABEL}={PROJECT}"):
+            docker("volume", "rm", "-f", volume)
+            said.append(f"volume removed: {volume}")
+        for _ in range(6):  # children before parents
+            left = engine.lab_objects("image", f"label={HOME_LABEL}={PROJECT}")
+            if not left:
+                break
+            for image in left:
+                outer("docker", "image", "rm", "-f", image, check=False)
+        said.append("images removed")
+    return said + engine.shut_down()
+
+
+def _make_key() -> None:
+    if KEY.exists():
+        return
+    VAR.mkdir(parents=True, exist_ok=True)
+    part = KEY.with_name(f"key.{os.getpid()}")
+    outer("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "stackmend-lab", "-f", str(part))
+    part.with_name(f"{part.name}.pub").rename(KEY.with_name(f"{KEY.name}.pub"))
+    part.rename(KEY)
+
+
+def _make_network() -> None:
+    if outer("docker", "network", "inspect", PREFIX, check=False).returncode != 0:
+        docker("network", "create", "--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}", PREFIX)
+
+
+def _remove_stale() -> None:
+    """Remove what lab checkouts that exist no more left on this machine."""
+    for kind in ("container", "volume", "network"):
+        for name in engine.lab_objects(kind):
+            shown = "{{index .Config.Labels %s}}" if kind == "container" else "{{index .Labels %s}}"
+            home = docker(kind, "inspect", "-f", shown % json.dumps(HOME_LABEL), name, check=False)
+            if home and not Path(home).is_dir():
+                if kind == "container":
+                    _remove_host(name)
+                else:
+                    docker(kind, "rm", name, check=False)
+
+
+def _create(host: LabHost) -> None:
+    v2 = docker("info", "-f", "{{.CgroupVersion}}") == "2"
+    cgroup = (
+        ["--cgroupns=private"]
+        if v2
+        else ["--cgroupns=host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+    )
+    data: list[str] = []
+    if host.kind == "managed":
+        volume = f"{host.container}-docker"
+        docker("volume", "create", "--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}", volume)
+        data = ["-v", f"{volume}:/var/lib/docker"]
+    IMAGE_TARS.mkdir(parents=True, exist_ok=True)
+    docker(
+        "run", "-d", "--name", host.container, "--hostname", host.name,
+        "--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}",
+        "--label", f"stackmend.lab.host={host.kind}",
+        "--network", PREFIX, "--network-alias", host.name, "-p", "127.0.0.1::22",
+        *(f"--cap-add={capability}" for capability in _CAPABILITIES),
+        "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined",
+        "--security-opt", "apparmor=unconfined",
+        *cgroup, "--tmpfs", "/run:size=256m", "--tmpfs", "/run/lock",
+        "-v", f"{IMAGE_TARS}:/lab/images:ro", *data,
+        images.reference(host.kind),
+    )
+
+
+def _ready(host: LabHost) -> None:
+    """Wait until the host's services answer; when it is new, let it settle and remember how it is."""
+    key = KEY.with_name(f"{KEY.name}.pub").read_text().strip()
+    done = outer(
+        "docker", "exec", "-i", "-e", f"LAB_KEY={key}", host.container, "sh", "-s", host.kind,
+        stdin=_SETTLE, check=False, timeout=120,
+    )
+    if done.returncode != 0:
+        logs = docker("logs", "--tail", "20", host.container, check=False)
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise LabUnavailable(f"host {host.name} does not come up: {said}\n{logs}")
+    if host.kind == "managed":
+        _load_images(host)
+    if "new" in done.stdout.decode().split():
+        baseline = "\n".join(sorted(_changed_files(host.container)))
+        host.put("/lab/baseline/changed", f"{baseline}\n")
+
+
+def _load_images(host: LabHost, *, again: bool = False) -> None:
+    """Load into the host's engine the images whose present version it does not have."""
+    wanted = {name: images.tar(name) for name in images.inner_names()}
+    record = "/var/lib/docker/stackmend-lab/images"
+    current = host.sh(f"cat {record}.tars 2>/dev/null", check=False)
+    stamp = "\n".join(f"{name} {path.name}" for name, path in sorted(wanted.items()))
+    if current == stamp and not again:
+        return
+    have = set[str]() if again else set(current.splitlines())
+    steps = ["mkdir -p /var/lib/docker/stackmend-lab"]
+    for name, path in sorted(wanted.items()):
+        if f"{name} {path.name}" in have:
+            continue
+        ref = images.reference(name)
+        steps += [
+            f"docker load -q -i /lab/images/{path.name} > /dev/null",
+            f"docker tag {ref} {name}",
+            f"docker image rm {ref} > /dev/null",
+        ]
+    steps += [
+        "docker image prune -f > /dev/null",
+        "docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | sort > " + record,
+        f"printf '%s' {shlex.quote(stamp)} > {record}.tars",
+    ]
+    host.sh(" && ".join(steps), timeout=300)
+
+
+def _remove_host(container: str, *, volume: bool = False) -> None:
+    """Remove a host's container, thawing first what was left paused inside: frozen, it cannot end."""
+    outer("docker", "unpause", container, check=False)
+    with contextlib.suppress(OuterCommandError):
+        outer("docker", "exec", "-i", container, "sh", "-s", "thaw", stdin=_RESET, check=False,
+              timeout=20)
+    done = outer("docker", "rm", "-f", "-v", container, check=False, timeout=60)
+    if done.returncode != 0 and outer("docker", "inspect", container, check=False).returncode == 0:
+        engine.thaw_container(container)
+        docker("rm", "-f", "-v", container, timeout=60)
+    if volume:
+        docker("volume", "rm", "-f", f"{container}-docker")
+
+
+def _write_hosts_json() -> None:
+    """Name the running hosts, for inventories, and their host keys, for ssh."""
+    with locked(VAR / "hosts.lock"):
+        rows: list[dict[str, Any]] = []
+        known: list[str] = []
+        for host in running():
+            with contextlib.suppress(OuterCommandError, IndexError):
+                rows.append({"name": host.name, "kind": host.kind, "port": host.port})
+                keys = host.sh("cat /etc/ssh/ssh_host_*_key.pub", check=False)
+                for line in keys.splitlines():
+                    known.append(f"[127.0.0.1]:{rows[-1]['port']} {' '.join(line.split()[:2])}\n")
+        _replace(KNOWN_HOSTS, "".join(known))
+        _replace(HOSTS_JSON, json.dumps(rows, indent=1) + "\n")
+
+
+def _replace(path: Path, content: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_text(content)
+    part.rename(path)
+
+
+def leased(names: Sequence[str]) -> list[str]:
+    """Those of `names` that somebody holds now."""
+    held = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError), (LEASES / name).open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                held.append(name)
+    return held

@@ -1,0 +1,101 @@
+"""The lab itself: hosts are real, are put back as they were, and tell what happened to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.lab import controller
+from tests.lab.hosts import KEEPER_PASSWORD, LabHost
+
+
+def test_host_is_a_machine_with_an_engine_of_its_own(host: LabHost) -> None:
+    assert host.sh("cat /proc/1/comm") == "systemd"
+    assert host.sh("systemctl is-system-running", check=False) in ("running", "degraded")
+    assert host.sh("systemctl is-active ssh cron docker").split() == ["active"] * 3
+    assert host.docker("version", "--format", "{{.Server.Version}}").startswith("26.1.5")
+    assert host.docker("compose", "version", "--short").startswith("2.26")
+    assert host.docker("ps", "-aq") == ""
+    assert host.docker("run", "--rm", "lab/box:1", "cat", "/www/index.html") == "box 1"
+
+
+def test_bare_host_has_no_docker(bare_host: LabHost) -> None:
+    assert bare_host.sh("cat /proc/1/comm") == "systemd"
+    assert bare_host.sh("command -v docker || echo none") == "none"
+
+
+def test_logins(host: LabHost, tmp_path: Path) -> None:
+    for user, sudo in (("root", "true"), ("operator", "sudo -n true")):
+        inventory = controller.write_inventory(tmp_path, [host], user=user)
+        done = controller.run(inventory, "exec", "--", "id -un")
+        assert done.rc == 0, done.out
+        assert host.sh(f"su {user} -c '{sudo}' && echo may") == "may"
+        assert "docker" not in host.sh(f"id -nG {user}").split()
+    assert host.sh("su keeper -c 'sudo -n true' || echo asks", check=False) == "asks"
+    granted = host.sh(f"echo {KEEPER_PASSWORD} | su keeper -c 'sudo -S -p \"\" id -un'")
+    assert granted == "root"
+
+
+def test_reset_puts_everything_back(host: LabHost) -> None:
+    files = host.snapshot_files("/etc", "/root", "/home", "/opt", "/srv", "/usr/local")
+    images = host.docker("image", "ls", "--no-trunc")
+    rules = host.sh("iptables -S; iptables -t nat -S DOCKER")
+    host.sh(
+        """
+        for name in a b c; do docker run -d --restart always --name $name lab/box:1; done
+        docker pause b; docker network create strange; docker volume create strange
+        docker image rm -f lab/redis:7; docker tag lab/box:2 lab/box:1; docker tag lab/box:2 own:1
+        echo '{}' > /etc/docker/daemon.json; echo x >> /etc/passwd; echo x > /opt/strange
+        mkdir -p /var/lib/stackmend/x; fallocate -l 64M /var/lib/docker/fill
+        iptables -P FORWARD ACCEPT; iptables -F; iptables -t nat -F
+        tc qdisc add dev eth0 root netem delay 20ms
+        systemctl stop cron; systemd-run -q --unit=strange sleep 1000
+        mkdir /mnt/strange; mount -t tmpfs none /mnt/strange
+        setsid sleep 1000 < /dev/null > /dev/null 2>&1 &
+        """
+    )
+    host.reset()
+    assert host.docker("ps", "-aq") == ""
+    assert host.docker("network", "ls", "-q", "--filter", "type=custom") == ""
+    assert host.docker("volume", "ls", "-q") == ""
+    assert host.docker("image", "ls", "--no-trunc") == images
+    assert host.snapshot_files("/etc", "/root", "/home", "/opt", "/srv", "/usr/local") == files
+    assert host.sh("iptables -S; iptables -t nat -S DOCKER") == rules
+    assert host.sh("tc qdisc show dev eth0 | grep netem", check=False) == ""
+    assert host.sh("systemctl is-active cron") == "active"
+    assert host.sh("pgrep -x sleep", check=False) == ""
+    assert host.sh("grep -c /mnt/strange /proc/mounts", check=False) == "0"
+    assert not host.exists("/var/lib/stackmend")
+    assert not host.exists("/var/lib/docker/fill")
+
+
+def test_reset_mends_an_engine_that_is_down(host: LabHost) -> None:
+    host.sh("docker run -d --restart always --name a lab/box:1; docker pause a")
+    host.sh("echo 'no json' > /etc/docker/daemon.json; kill -9 $(pidof dockerd)")
+    host.sh("systemctl stop docker.socket docker; systemctl mask docker", check=False)
+    host.reset()
+    assert host.docker("ps", "-aq") == ""
+    assert host.docker("run", "--rm", "lab/box:2", "cat", "/www/index.html") == "box 2"
+
+
+def test_reset_of_an_unused_host_is_quick(host: LabHost) -> None:
+    began = time.monotonic()
+    host.reset()
+    assert time.monotonic() - began < 3
+
+
+def test_sessions_are_counted_from_outside(host: LabHost, tmp_path: Path) -> None:
+    inventory = controller.write_inventory(tmp_path, [host])
+    mark = host.mark()
+    assert host.sessions_since(mark) == []
+    done = controller.run(inventory, "exec", "--", "true")
+    assert done.rc == 0, done.out
+    assert len(host.sessions_since(mark)) >= 1
+    assert host.logins_since(mark) == 1
+
+
+def test_hosts_reach_each_other_by_name(hosts: Callable[[int], list[LabHost]]) -> None:
+    one, two = hosts(2)
+    assert one.sh(f"getent hosts {two.name} | awk '{{ print $1 }}'") == two.address
+    assert one.docker("info", "-f", "{{.ID}}") != two.docker("info", "-f", "{{.ID}}")
