@@ -79,8 +79,9 @@ def answers(patience: float = 20) -> bool:
     if shutil.which("docker") is None:
         return False
     try:
-        done = outer("docker", "version", "--format", "{{.Server.Version}}", check=False,
-                     timeout=patience)
+        done = outer(
+            "docker", "version", "--format", "{{.Server.Version}}", check=False, timeout=patience
+        )
     except OuterCommandError:
         return False
     return done.returncode == 0
@@ -188,8 +189,17 @@ def _purge(packages: Sequence[str]) -> str | None:
     others -= set(present)
     if others:
         return f"packages kept, since {' '.join(sorted(others))} needs them: {' '.join(present)}"
-    outer("apt-get", "purge", "-y", "-q", "-o", "DPkg::Lock::Timeout=180", *present,
-          timeout=300, env={"DEBIAN_FRONTEND": "noninteractive"})
+    outer(
+        "apt-get",
+        "purge",
+        "-y",
+        "-q",
+        "-o",
+        "DPkg::Lock::Timeout=180",
+        *present,
+        timeout=300,
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+    )
     return None
 
 
@@ -256,8 +266,10 @@ def _clear_remains_of_killed_engine() -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     for orphan in _processes():
-        if _argv(orphan)[:1] and Path(_argv(orphan)[0]).name == "containerd" and (
-            "/var/run/docker/containerd/containerd.toml" in _argv(orphan)
+        if (
+            _argv(orphan)[:1]
+            and Path(_argv(orphan)[0]).name == "containerd"
+            and ("/var/run/docker/containerd/containerd.toml" in _argv(orphan))
         ):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)

@@ -81,8 +81,10 @@ class LabHost:
     def address(self) -> str:
         """The host's address on the lab's network."""
         return docker(
-            "inspect", "-f",
-            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.container,
+            "inspect",
+            "-f",
+            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+            self.container,
         )
 
     def ssh_data(self, user: str = "root") -> dict[str, Any]:
@@ -104,8 +106,19 @@ class LabHost:
     def ssh_argv(self, user: str = "root") -> list[str]:
         """The start of an ``ssh`` command line to this host; append the remote command."""
         return [
-            "ssh", "-i", str(KEY), "-p", str(self.port), "-o", f"UserKnownHostsFile={KNOWN_HOSTS}",
-            "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+            "ssh",
+            "-i",
+            str(KEY),
+            "-p",
+            str(self.port),
+            "-o",
+            f"UserKnownHostsFile={KNOWN_HOSTS}",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "LogLevel=ERROR",
             f"{user}@127.0.0.1",
         ]
 
@@ -114,8 +127,16 @@ class LabHost:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a bash command as root inside the host; never raises for its exit status."""
         return outer(
-            "docker", "exec", "-i", self.container, "bash", "-c", command,
-            stdin=stdin, check=False, timeout=timeout,
+            "docker",
+            "exec",
+            "-i",
+            self.container,
+            "bash",
+            "-c",
+            command,
+            stdin=stdin,
+            check=False,
+            timeout=timeout,
         )
 
     def sh(self, command: str, check: bool = True, *, timeout: float = 60) -> str:
@@ -150,8 +171,10 @@ class LabHost:
 
         A container without compose labels is listed under its own name. Ordered by its number.
         """
-        only = f"--filter label=com.docker.compose.project={shlex.quote(project)}" if project else ""
-        listed = self.sh(f"ids=$(docker ps -aq {only}); [ -z \"$ids\" ] || docker inspect $ids")
+        only = (
+            f"--filter label=com.docker.compose.project={shlex.quote(project)}" if project else ""
+        )
+        listed = self.sh(f'ids=$(docker ps -aq {only}); [ -z "$ids" ] || docker inspect $ids')
         found: dict[str, list[dict[str, Any]]] = {}
         number = "com.docker.compose.container-number"
         inspected = json.loads(listed or "[]")
@@ -208,14 +231,14 @@ class LabHost:
             "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
             f"--after-cursor={shlex.quote(mark)}"
         )
-        return sum(line.startswith("Accepted ") for line in logged.splitlines())
+        return sum(line.startswith("Accepted publickey for ") for line in logged.splitlines())
 
     def put(self, path: str, content: bytes | str, mode: str = "0644") -> None:
         """Write a file inside the host, creating its directory. `content` is written as it is."""
         data = content.encode() if isinstance(content, str) else content
         quoted = shlex.quote(path)
         done = self.run(
-            f"mkdir -p -- \"$(dirname -- {quoted})\" && cat > {quoted} && chmod {mode} {quoted}",
+            f'mkdir -p -- "$(dirname -- {quoted})" && cat > {quoted} && chmod {mode} {quoted}',
             stdin=data,
         )
         if done.returncode != 0:
@@ -257,8 +280,10 @@ class LabHost:
 
         >>> host.wait_for("docker ps -q | grep -q .")
         """
-        step = f"SECONDS=0; until {condition}; do [ $SECONDS -lt {int(seconds)} ] || exit 1; " \
-               "sleep 0.1; done"
+        step = (
+            f"SECONDS=0; until {condition}; do [ $SECONDS -lt {int(seconds)} ] || exit 1; "
+            "sleep 0.1; done"
+        )
         if self.run(step, timeout=seconds + 30).returncode != 0:
             raise HostCommandError(f"{self.name}: not within {seconds} s: {condition}")
 
@@ -273,8 +298,16 @@ class LabHost:
         why = ""
         try:
             done = outer(
-                "docker", "exec", "-i", self.container, "sh", "-s", self.kind,
-                stdin=_RESET, check=False, timeout=90,
+                "docker",
+                "exec",
+                "-i",
+                self.container,
+                "sh",
+                "-s",
+                self.kind,
+                stdin=_RESET,
+                check=False,
+                timeout=90,
             )
             said = done.stdout.decode(errors="replace")
             if done.returncode != 0 or not said.rstrip().endswith("clean"):
@@ -296,8 +329,18 @@ class LabHost:
         _create(self)
         _ready(self)
         _write_hosts_json()
-        done = outer("docker", "exec", "-i", self.container, "sh", "-s", self.kind,
-                     stdin=_RESET, check=False, timeout=90)
+        done = outer(
+            "docker",
+            "exec",
+            "-i",
+            self.container,
+            "sh",
+            "-s",
+            self.kind,
+            stdin=_RESET,
+            check=False,
+            timeout=90,
+        )
         if not done.stdout.decode(errors="replace").rstrip().endswith("clean"):
             if with_engine_data:
                 raise HostCommandError(f"{self.name}: not clean when new: {done.stdout!r}")
@@ -320,11 +363,35 @@ class LabHost:
 
 # What the reset restores itself, or what the system writes at will.
 _COVERED = (
-    "/etc", "/root", "/home", "/opt", "/srv", "/usr/local", "/tmp", "/var/tmp", "/run", "/lab",
-    "/var/log", "/var/spool", "/var/lib/systemd", "/var/lib/stackmend", "/var/cache", "/var/backups",
-    "/var/lib/docker", "/var/lib/containerd", "/dev", "/var/lib/sudo", "/var/lib/dpkg/lock",
-    "/var/lib/apt/lists", "/var/lib/ebtables", "/var/lib/dbus", "/var/mail", "/mnt", "/media",
-    "/usr/lib/python3", "/var/lib/dpkg/triggers",
+    "/etc",
+    "/root",
+    "/home",
+    "/opt",
+    "/srv",
+    "/usr/local",
+    "/tmp",
+    "/var/tmp",
+    "/run",
+    "/lab",
+    "/var/log",
+    "/var/spool",
+    "/var/lib/systemd",
+    "/var/lib/stackmend",
+    "/var/cache",
+    "/var/backups",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/dev",
+    "/var/lib/sudo",
+    "/var/lib/dpkg/lock",
+    "/var/lib/apt/lists",
+    "/var/lib/ebtables",
+    "/var/lib/dbus",
+    "/var/mail",
+    "/mnt",
+    "/media",
+    "/usr/lib/python3",
+    "/var/lib/dpkg/triggers",
 )
 
 
@@ -375,10 +442,18 @@ def ensure_host(host: LabHost) -> LabHost:
     """Make one host run and answer, with today's images; does not reset it."""
     with locked(VAR / f"{host.name}.lock"):
         ref = images.reference(host.kind)
-        state = outer(
-            "docker", "inspect", "-f", "{{.State.Status}} {{.Config.Image}}", host.container,
-            check=False,
-        ).stdout.decode().split()
+        state = (
+            outer(
+                "docker",
+                "inspect",
+                "-f",
+                "{{.State.Status}} {{.Config.Image}}",
+                host.container,
+                check=False,
+            )
+            .stdout.decode()
+            .split()
+        )
         if state and state != ["running", ref]:
             _remove_host(host.container)
             state = []
@@ -417,8 +492,9 @@ def lease(kind: Kind = "managed", patience: float = 600) -> Iterator[LabHost]:
 def running() -> list[LabHost]:
     """The hosts of this checkout that run now."""
     prefix = f"{PREFIX}-"
-    names = engine.lab_objects("container", f"label={HOME_LABEL}={PROJECT}", "status=running",
-                               "label=stackmend.lab.host")
+    names = engine.lab_objects(
+        "container", f"label={HOME_LABEL}={PROJECT}", "status=running", "label=stackmend.lab.host"
+    )
     return [LabHost(name.removeprefix(prefix)) for name in names]
 
 
@@ -497,15 +573,39 @@ def _create(host: LabHost) -> None:
         data = ["-v", f"{volume}:/var/lib/docker"]
     IMAGE_TARS.mkdir(parents=True, exist_ok=True)
     docker(
-        "run", "-d", "--name", host.container, "--hostname", host.name,
-        "--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}",
-        "--label", f"stackmend.lab.host={host.kind}",
-        "--network", PREFIX, "--network-alias", host.name, "-p", "127.0.0.1::22",
+        "run",
+        "-d",
+        "--name",
+        host.container,
+        "--hostname",
+        host.name,
+        "--label",
+        LABEL,
+        "--label",
+        f"{HOME_LABEL}={PROJECT}",
+        "--label",
+        f"stackmend.lab.host={host.kind}",
+        "--network",
+        PREFIX,
+        "--network-alias",
+        host.name,
+        "-p",
+        "127.0.0.1::22",
         *(f"--cap-add={capability}" for capability in _CAPABILITIES),
-        "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined",
-        "--security-opt", "apparmor=unconfined",
-        *cgroup, "--tmpfs", "/run:size=256m", "--tmpfs", "/run/lock",
-        "-v", f"{IMAGE_TARS}:/lab/images:ro", *data,
+        "--security-opt",
+        "seccomp=unconfined",
+        "--security-opt",
+        "systempaths=unconfined",
+        "--security-opt",
+        "apparmor=unconfined",
+        *cgroup,
+        "--tmpfs",
+        "/run:size=256m",
+        "--tmpfs",
+        "/run/lock",
+        "-v",
+        f"{IMAGE_TARS}:/lab/images:ro",
+        *data,
         images.reference(host.kind),
     )
 
@@ -514,8 +614,18 @@ def _ready(host: LabHost) -> None:
     """Wait until the host's services answer; when it is new, let it settle and remember how it is."""
     key = KEY.with_name(f"{KEY.name}.pub").read_text().strip()
     done = outer(
-        "docker", "exec", "-i", "-e", f"LAB_KEY={key}", host.container, "sh", "-s", host.kind,
-        stdin=_SETTLE, check=False, timeout=120,
+        "docker",
+        "exec",
+        "-i",
+        "-e",
+        f"LAB_KEY={key}",
+        host.container,
+        "sh",
+        "-s",
+        host.kind,
+        stdin=_SETTLE,
+        check=False,
+        timeout=120,
     )
     if done.returncode != 0:
         logs = docker("logs", "--tail", "20", host.container, check=False)
@@ -559,8 +669,18 @@ def _remove_host(container: str, *, volume: bool = False) -> None:
     """Remove a host's container, thawing first what was left paused inside: frozen, it cannot end."""
     outer("docker", "unpause", container, check=False)
     with contextlib.suppress(OuterCommandError):
-        outer("docker", "exec", "-i", container, "sh", "-s", "thaw", stdin=_RESET, check=False,
-              timeout=20)
+        outer(
+            "docker",
+            "exec",
+            "-i",
+            container,
+            "sh",
+            "-s",
+            "thaw",
+            stdin=_RESET,
+            check=False,
+            timeout=20,
+        )
     done = outer("docker", "rm", "-f", "-v", container, check=False, timeout=60)
     if done.returncode != 0 and outer("docker", "inspect", container, check=False).returncode == 0:
         engine.thaw_container(container)

@@ -188,8 +188,18 @@ def _build_from_dockerfile(name: str, ref: str) -> None:
         ]
         # The host's network: the bridge of an engine that we started may have no way out.
         outer(
-            "docker", "build", "--network", "host", "--force-rm", *_labels(), *args,
-            "-f", str(context / image.dockerfile), "-t", ref, str(context),
+            "docker",
+            "build",
+            "--network",
+            "host",
+            "--force-rm",
+            *_labels(),
+            *args,
+            "-f",
+            str(context / image.dockerfile),
+            "-t",
+            ref,
+            str(context),
             timeout=900,
             env={"DOCKER_BUILDKIT": "0"} if not _has_buildx() else None,
         )
@@ -210,9 +220,21 @@ def _fetch_wheels(name: str, requirements: tuple[str, ...], into: Path) -> None:
     if not cache.exists():
         part = WHEELS / f"{key}.{os.getpid()}"
         outer(
-            sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check",
-            "--only-binary", ":all:", "--python-version", "3.11", "--implementation", "cp",
-            "--dest", str(part), *requirements,
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "--python-version",
+            "3.11",
+            "--implementation",
+            "cp",
+            "--dest",
+            str(part),
+            *requirements,
             timeout=600,
         )
         part.rename(cache)
@@ -249,8 +271,14 @@ def _debootstrap(ref: str, why: str) -> None:
     mirrors = _mirrors()
     root = Path(tempfile.mkdtemp(prefix="stackmend-lab-root-", dir="/var/tmp"))
     try:
-        outer("debootstrap", "--variant=minbase", SUITE, str(root),
-              *[uri for uri, suite in mirrors if suite == SUITE][:1], timeout=900)
+        outer(
+            "debootstrap",
+            "--variant=minbase",
+            SUITE,
+            str(root),
+            *[uri for uri, suite in mirrors if suite == SUITE][:1],
+            timeout=900,
+        )
         if mirrors:
             lines = [f"deb {uri} {suite} main\n" for uri, suite in mirrors]
             (root / "etc/apt/sources.list").write_text("".join(lines))
@@ -258,8 +286,12 @@ def _debootstrap(ref: str, why: str) -> None:
         outer("chroot", str(root), "sh", "-c", _TRIM)
         with tempfile.NamedTemporaryFile(prefix="stackmend-lab-", suffix=".tar") as packed:
             outer("tar", "--numeric-owner", "-C", str(root), "-cf", packed.name, ".", timeout=300)
-            changes = ["ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                       'CMD ["/bin/bash"]', f"LABEL {LABEL}", f"LABEL {HOME_LABEL}={PROJECT}"]
+            changes = [
+                "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                'CMD ["/bin/bash"]',
+                f"LABEL {LABEL}",
+                f"LABEL {HOME_LABEL}={PROJECT}",
+            ]
             options = [part for change in changes for part in ("--change", change)]
             docker("import", *options, packed.name, ref, timeout=300)
     finally:
@@ -269,8 +301,13 @@ def _debootstrap(ref: str, why: str) -> None:
 def _mirrors() -> list[tuple[str, str]]:
     """(URI, suite) of Debian 12 in this machine's own apt sources, main archive first."""
     # apt names its targets only once it has fetched them.
-    query = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(LABEL)",
-             "Created-By: Packages")
+    query = (
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(CODENAME) $(LABEL)",
+        "Created-By: Packages",
+    )
     listed = outer(*query).stdout.decode()
     if not listed:
         outer("apt-get", "update", "-q", timeout=300)
@@ -294,7 +331,14 @@ def _apt_proxy() -> str:
 def _remove_older(ref: str) -> None:
     """Remove this checkout's superseded builds of the same image; those in use stay."""
     repository = ref.rpartition(":")[0]
-    listed = docker("image", "ls", "--filter", f"label={HOME_LABEL}={PROJECT}",
-                    "--format", "{{.Repository}}:{{.Tag}}", repository)
+    listed = docker(
+        "image",
+        "ls",
+        "--filter",
+        f"label={HOME_LABEL}={PROJECT}",
+        "--format",
+        "{{.Repository}}:{{.Tag}}",
+        repository,
+    )
     for older in set(listed.split()) - {ref}:
         outer("docker", "image", "rm", older, check=False)

@@ -43,8 +43,8 @@ def test_reset_puts_everything_back(host: LabHost) -> None:
     rules = host.sh("iptables -S; iptables -t nat -S DOCKER")
     host.sh(
         """
-        for name in a b c; do docker run -d --restart always --name $name lab/box:1; done
-        docker pause b; docker network create strange; docker volume create strange
+        for name in one two six; do docker run -d --restart always --name $name lab/box:1; done
+        docker pause two; docker network create strange; docker volume create strange
         docker image rm -f lab/redis:7; docker tag lab/box:2 lab/box:1; docker tag lab/box:2 own:1
         echo '{}' > /etc/docker/daemon.json; echo x >> /etc/passwd; echo x > /opt/strange
         mkdir -p /var/lib/stackmend/x; fallocate -l 64M /var/lib/docker/fill
@@ -71,7 +71,7 @@ def test_reset_puts_everything_back(host: LabHost) -> None:
 
 
 def test_reset_mends_an_engine_that_is_down(host: LabHost) -> None:
-    host.sh("docker run -d --restart always --name a lab/box:1; docker pause a")
+    host.sh("docker run -d --restart always --name one lab/box:1; docker pause one")
     host.sh("echo 'no json' > /etc/docker/daemon.json; kill -9 $(pidof dockerd)")
     host.sh("systemctl stop docker.socket docker; systemctl mask docker", check=False)
     host.reset()
