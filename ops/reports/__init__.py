@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
-__all__ = ["Collector", "Run", "finish", "install", "record", "run_of", "secret"]
+__all__ = ["Collector", "Run", "finish", "install", "record", "run_id", "run_of", "secret"]
 
 # Commands of pyinfra that look at hosts without running operations have nothing to report.
 _NOT_A_RUN = frozenset({"fact", "debug-inventory"})
@@ -98,6 +98,11 @@ def install() -> None:
 def run_of(state: State) -> Run | None:
     """What is collected about the run of this state, if anything is."""
     return _runs.get(id(state))
+
+
+def run_id(state: State) -> str:
+    """The short name of this run, as it stands in its record's file name and in hosts' journals."""
+    return _run(state).id
 
 
 def finish(state: State) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,7 @@ class Run:
         self.state = state
         self.dry = dry
         self.started = datetime.now(UTC)
+        self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}
         self.connect_errors: dict[str, str] = {}
         self.seconds: dict[tuple[str, str], float] = {}

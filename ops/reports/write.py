@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shlex
 import socket
 import sys
@@ -50,7 +49,7 @@ def conclude(run: Run, hidden: frozenset[str]) -> Path | None:
         record = RunRecord.model_validate(data)
         path = None
         try:
-            path = save(data, directory(run), record.ended)
+            path = save(data, directory(run), record.ended, run.id)
         except OSError as error:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
         summary.show(record, path, sys.stderr)
@@ -109,17 +108,18 @@ def directory(run: Run) -> Path:
     return Path(run.state.cwd or ".") / Path(chosen).expanduser()
 
 
-def save(data: Mapping[str, Any], where: Path, ended: datetime) -> Path:
+def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
     """Write a record so that a reader sees all of it or nothing; ``latest.json`` then leads to it.
 
     + data: the record
     + where: the directory, made if it is missing
     + ended: the time in its name
+    + run: the run's short name, in its name too
 
     Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
     """
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.json"
+    path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
     with NamedTemporaryFile("w", dir=where, prefix=".", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
         try:

@@ -77,7 +77,7 @@ def test_only_whole_records_are_seen_and_old_ones_go(
     keepsake = tmp_path / "notes.json"
     keepsake.write_text("{}")
     paths = [
-        write.save({"number": number}, tmp_path, NOW + timedelta(minutes=number))
+        write.save({"number": number}, tmp_path, NOW + timedelta(minutes=number), "abc123")
         for number in range(5)
     ]
     assert json.loads((tmp_path / "latest.json").read_text()) == {"number": 4}
@@ -86,9 +86,9 @@ def test_only_whole_records_are_seen_and_old_ones_go(
 
 
 def test_a_record_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
-    write.save({"number": 1}, tmp_path, NOW)
+    write.save({"number": 1}, tmp_path, NOW, "abc123")
     with pytest.raises(TypeError):
-        write.save({"number": object()}, tmp_path, NOW)
+        write.save({"number": object()}, tmp_path, NOW, "abc123")
     assert json.loads((tmp_path / "latest.json").read_text()) == {"number": 1}
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -150,10 +150,10 @@ def test_a_terminal_gets_a_table_of_the_hosts() -> None:
 
 
 def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = write.save(MIXED.model_dump(mode="json"), tmp_path, NOW)
+    bad = write.save(MIXED.model_dump(mode="json"), tmp_path, NOW, "abc123")
     assert main([str(bad)]) == 1
     assert "not well: web2 (failed)" in capsys.readouterr().out
-    good = write.save(record(a={"outcome": "changed"}).model_dump(mode="json"), tmp_path, NOW)
+    good = write.save(record(a={"outcome": "changed"}).model_dump(mode="json"), tmp_path, NOW, "abc123")
     assert main([str(good)]) == 0
     assert main([str(tmp_path / "none.json")]) == 2
     (tmp_path / "other.json").write_text("[]")

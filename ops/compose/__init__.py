@@ -1,0 +1,109 @@
+"""Compose stacks: brought to what is declared, mended where they fail, and proven well."""
+
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
+
+from ops import reports
+from ops.compose.apply import Project
+from ops.compose.source import load
+from ops.compose.spec import ComposeSpec, Mend
+
+
+@operation()
+def stack(
+    project: str,
+    source: str | Path,
+    directory: str,
+    env: Mapping[str, Any] | None = None,
+    checks: Sequence[Any] = (),
+    profiles: Sequence[str] = (),
+    health_timeout: float = 120,
+    stability: float = 5,
+    on_failure: str = "rollback",
+    mend: Mapping[str, Any] | Mend | None = None,
+    allow: Sequence[str] = (),
+    minimum_free: int | str = "2GiB",
+) -> Generator[FunctionCommand, None, None]:
+    """
+    Bring a Docker Compose project to what its files declare, and prove that it is well.
+
+    + project: the Compose project's name
+    + source: the directory on this machine that holds compose.yaml and all that it names
+    + directory: where those files live on the host
+    + env: variables, written to ``.env`` (mode 0600) beside the compose file; a
+      ``pydantic.SecretStr`` is never shown
+    + checks: what well means beyond healthchecks, see ``ops.checks``
+    + profiles: Compose profiles to enable
+    + health_timeout: seconds a started service has to become healthy
+    + stability: seconds it must then stay so
+    + on_failure: ``rollback`` puts the files and images before back, ``keep`` does not
+    + mend: limits of restarting what failed by itself: ``attempts``, ``window``, ``backoff``
+    + allow: consent to touch what is not ours: ``container:NAME``, ``project:/DIRECTORY``
+    + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+
+    Only services that differ from what is declared, from what was proven well before, or that are
+    not well, are touched. Images are pulled or built before anything stops. Volumes are never
+    removed. What is not ours is not touched without consent: that is a refusal, which fails the
+    operation on this host alone and names what to add.
+
+    **Example:**
+
+    .. code:: python
+
+        from ops import compose
+
+        compose.stack(
+            name="The AI stack is up and answers",
+            project="ai",
+            source="deploy/stacks/ai",
+            directory="/opt/ai",
+            env={"OLLAMA_MODEL": "llama3.2:1b"},
+            checks=[{"kind": "http", "url": "http://127.0.0.1:8000/healthz"}],
+        )
+    """
+    report = reports.record(host, "compose.stack")
+    try:
+        spec = ComposeSpec.model_validate(
+            {
+                "project": project,
+                "source": source,
+                "directory": directory,
+                "env": dict(env or {}),
+                "checks": tuple(checks),
+                "profiles": tuple(profiles),
+                "health_timeout": health_timeout,
+                "stability": stability,
+                "on_failure": on_failure,
+                "mend": mend or {},
+                "allow": tuple(allow),
+                "minimum_free": minimum_free,
+            }
+        )
+        work = Project(host, spec, load(spec), report)
+    except ValueError as error:
+        # Raised while executing it would end the run on every other host as well.
+        if not host.state.is_executing:
+            raise OperationError(str(error)) from None
+        yield FunctionCommand(_refuse, (str(error),), {})
+        return
+    for secret in work.secrets:
+        reports.secret(secret)
+    if work.is_well():
+        host.noop(f"project {project} is already as declared, and well")
+        return
+    yield FunctionCommand(work.converge, (), {})
+
+
+def arguments(spec: ComposeSpec) -> dict[str, Any]:
+    """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
+    return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
+
+
+def _refuse(state: State, host: Host, reason: str) -> bool:
+    reports.record(host, "compose.stack").failed(reason)
+    host.log_styled(reason, fg="red")
+    return False

@@ -1,0 +1,655 @@
+"""Carry out a plan and prove it. What is to be done is decided by ``plan``, never here."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from ops import connection, reports
+from ops.checks.facts import CheckResults
+from ops.checks.state import CheckResult
+from ops.compose import commands, drift
+from ops.compose.facts import ComposeStack, parse_declared
+from ops.compose.plan import (
+    Action,
+    Finding,
+    Plan,
+    Refusal,
+    expected,
+    failed_before,
+    judge,
+    levels,
+    mounts,
+    needs_declared,
+    plan,
+    recorded,
+    refuse_engine,
+    unstable,
+)
+from ops.compose.source import Source
+from ops.compose.spec import ComposeSpec
+from ops.compose.state import Applied, Container, Declared, StackState
+from ops.reports import journal
+
+if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+    from ops.connection import Result
+    from ops.reports import Collector
+
+#: Seconds between two looks at a stack that is coming up.
+PAUSE = 1.0
+
+#: Lines of a failing container's log that are shown.
+LOG_LINES = 20
+
+#: What a registry says where asking again cannot help.
+FINAL = ("not found", "denied", "manifest unknown", "invalid reference", "unauthorized")
+
+#: What changes the stack to another one, rather than mending the one that was proven.
+CHANGES = frozenset({"changed", "image", "content", "files", "orphan"})
+
+
+class Failure(Exception):
+    """A step failed; the text says what, the log what the failing thing wrote last."""
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log = tuple(log)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One reading of a host, and what follows from it."""
+
+    plan: Plan
+    state: StackState | None = None
+    declared: Declared | None = None
+    held: str = ""
+
+
+@dataclass
+class Project:
+    """One project on one host in one run."""
+
+    host: "Host"
+    spec: ComposeSpec
+    source: Source
+    report: "Collector"
+    touched: set[str] = field(default_factory=set)
+
+    # Looking
+
+    def expect(self) -> None:
+        """Let the next reading of any fact of the host bring these too."""
+        for fact, arguments in self._facts():
+            connection.expect(self.host, fact, **arguments)
+
+    def look(self) -> Look:
+        """Read the host and decide. Changes nothing."""
+        self.expect()
+        state, *checked = [
+            connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()
+        ]
+        if isinstance(state, connection.Unknown):
+            refusal = Refusal(
+                subject="host",
+                reason=f"its state cannot be read: {state.reason}",
+                way_out="see the reason; nothing is done on a host that cannot be read",
+            )
+            return Look(Plan(refusals=(refusal,)))
+        checks = _checks(self.spec, checked)
+        if refused := refuse_engine(state):
+            return Look(refused, state)
+        if held := failed_before(self.spec, self.source.digest, state):
+            return self._look_back(state, checks, held)
+        if needs_declared(self.spec, self.source.digest, state):
+            declared = self._declared()
+        else:
+            assert state.applied is not None, "without a record a declaration is needed"
+            declared = recorded(state.applied, state)
+        decided = self._plan(state, declared, checks)
+        if _writes(decided):
+            declared = declared.model_copy(update={"free": self._free()})
+            decided = self._plan(state, declared, checks)
+        return Look(decided, state, declared)
+
+    def _look_back(self, state: StackState, checks: Sequence[CheckResult], held: str) -> Look:
+        """Decide for the files before, because the wanted ones just failed."""
+        assert state.applied is not None, "only what replaced a record can have been rolled back"
+        applied = state.applied
+        decided = plan(
+            self.spec.model_copy(
+                update={"directory": applied.directory, "profiles": applied.profiles}
+            ),
+            {path: digest for path, digest in state.files.items() if digest},
+            applied.source,
+            state,
+            checks=checks,
+        )
+        finding = Finding(subject=self.spec.project, kind="changed", cause=held)
+        return Look(
+            decided.model_copy(update={"findings": (finding, *decided.findings)}), state, held=held
+        )
+
+    def _plan(
+        self,
+        state: StackState,
+        declared: Declared | None,
+        checks: Sequence[CheckResult],
+        tried: frozenset[str] = frozenset(),
+    ) -> Plan:
+        return plan(
+            self.spec, self.source.digests, self.source.digest, state, declared, checks, tried
+        )
+
+    def _facts(self) -> list[tuple[type, dict[str, object]]]:
+        facts: list[tuple[type, dict[str, object]]] = [
+            (ComposeStack, {"project": self.spec.project, "directory": self.spec.directory})
+        ]
+        if self.spec.checks:
+            facts.append((CheckResults, self._check_arguments()))
+        return facts
+
+    def _check_arguments(self) -> dict[str, object]:
+        return {"project": self.spec.project, "checks": self.spec.checks}
+
+    def _state(self) -> StackState:
+        arguments = {"project": self.spec.project, "directory": self.spec.directory}
+        (state,) = connection.gather(self.host, [(ComposeStack, arguments)])
+        if isinstance(state, connection.Unknown):
+            raise Failure(f"the host's state cannot be read: {state.reason}")
+        assert isinstance(state, StackState)
+        return state
+
+    def _check_results(self) -> tuple[CheckResult, ...]:
+        if not self.spec.checks:
+            return ()
+        return _checks(
+            self.spec, connection.gather(self.host, [(CheckResults, self._check_arguments())])
+        )
+
+    def _declared(self) -> Declared:
+        result = connection.run(
+            self.host, commands.resolve(self.spec), stdin=self.source.archive(), readonly=True
+        )
+        lines = result.text.split("\n")
+        try:
+            declared = parse_declared(lines, commands.RESOLVE_MARK, self.spec.directory)
+        except ValueError as error:
+            raise Failure(f"Docker Compose refuses the project's files: {error}") from None
+        paths = [path for path in mounts(declared.config) if not self._is_inside(path)]
+        if not paths:
+            return declared
+        result = connection.run(self.host, commands.outside(paths), readonly=True)
+        digests = (line.partition("  ") for line in result.text.splitlines())
+        return declared.model_copy(
+            update={"outside": {path: digest for digest, _, path in digests if path}}
+        )
+
+    def _free(self) -> dict[str, int]:
+        result = connection.run(self.host, commands.free(self.spec), readonly=True)
+        rows = (line.partition("|") for line in result.text.splitlines())
+        return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdigit()}
+
+    def _is_inside(self, path: str) -> bool:
+        return path == self.spec.directory or path.startswith(self.spec.directory + "/")
+
+    # Acting
+
+    def is_well(self) -> bool:
+        """Look, and tell what was found while nothing is executed yet."""
+        telling = not self.host.state.is_executing
+        try:
+            look = self.look()
+        except (Failure, connection.RemoteError) as error:
+            if telling:
+                self._failed(_failure(error))
+            return False
+        if telling:
+            self.tell(look.plan)
+        return look.plan.empty
+
+    def converge(self, state: "State", host: "Host") -> bool:
+        """Bring the host to what is wanted, prove it, and say whether it is so.
+
+        pyinfra fails the operation on this host alone where this returns False.
+        """
+        try:
+            look = self.look()
+            if look.plan.refusals:
+                self.tell(look.plan)
+                return False
+            with connection.hold_lock(self.host, commands.lock(self.spec)):
+                # Whoever held the lock until now may have changed what was read before.
+                connection.forget(self.host)
+                return self._converge()
+        except (Failure, connection.RemoteError) as error:
+            self._failed(_failure(error))
+        return False
+
+    def _converge(self) -> bool:
+        look = self.look()
+        self.tell(look.plan)
+        if look.plan.refusals:
+            return False
+        assert look.state is not None, "a plan without refusals rests on a state"
+        if look.held:
+            return self._keep(look)
+        before = look.state.applied
+        assert look.declared is not None, "a plan that acts rests on a declaration"
+        declared = look.declared
+        changes = before is not None and (
+            before.source != self.source.digest
+            or any(finding.kind in CHANGES for finding in look.plan.findings)
+        )
+        self._prepare(look.plan, before, look.state)
+        try:
+            self._switch(look.plan, look.state, declared)
+            state = self._prove(declared, before, changes=changes)
+        except (Failure, connection.RemoteError) as error:
+            failure = _failure(error)
+            if before is None or not changes or self.spec.on_failure == "keep":
+                raise failure from None
+            self._failed(failure)
+            self._roll_back(before, declared)
+            return False
+        self._remember(before, declared, state)
+        return True
+
+    def _keep(self, look: Look) -> bool:
+        """Mend the stack that runs, while the wanted one is not tried again."""
+        assert look.state is not None, "what is held back was decided from a state"
+        assert look.state.applied is not None, "and from a record"
+        declared = recorded(look.state.applied, look.state)
+        doing = look.plan.model_copy(
+            update={"actions": tuple(a for a in look.plan.actions if a.verb != "record")}
+        )
+        self._switch(doing, look.state, declared)
+        self._settle(declared)
+        self._failed(Failure(look.held))
+        return False
+
+    def _prepare(self, decided: Plan, before: Applied | None, state: StackState) -> None:
+        """Have everything at hand before anything is stopped."""
+        verbs = {action.verb for action in decided.actions}
+        stale = before is None or before.source != self.source.digest
+        if not stale and not verbs & {"install files", "pull", "build"}:
+            return
+        self._must(
+            self._run(commands.stage(self.spec), stdin=self.source.archive()),
+            "the project's files could not be sent",
+        )
+        try:
+            for action in decided.actions:
+                if action.verb in ("pull", "build"):
+                    with self._doing(action):
+                        self._image(action)
+        except Failure:
+            self._retag(before)
+            raise
+
+    def _image(self, action: Action) -> None:
+        what = (
+            f"{action.subject}: its image cannot be {'built' if action.verb == 'build' else 'had'}"
+        )
+        command = commands.prepare(self.spec, action)
+
+        def once() -> "Result":
+            return self._run(command)
+
+        if action.verb == "pull":
+            once = tenacity.retry(
+                retry=tenacity.retry_if_result(_passing),
+                stop=tenacity.stop_after_attempt(3),
+                wait=tenacity.wait_exponential(multiplier=2, max=20),
+                retry_error_callback=lambda attempt: attempt.outcome.result(),  # type: ignore[union-attr]
+            )(once)
+        self._must(once(), what)
+
+    def _switch(self, decided: Plan, state: StackState, declared: Declared) -> None:
+        """From here on the running stack changes."""
+        generation = datetime.fromtimestamp(state.now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        by_service: dict[str, list[Action]] = {}
+        for action in decided.actions:
+            if action.verb == "install files":
+                with self._doing(action):
+                    self._must(
+                        self._run(commands.install(self.spec, action, generation)),
+                        "the project's files could not be put in place",
+                    )
+            elif action.verb in ("set aside", "disconnect stranger", "remove network"):
+                self._one(action, state)
+            elif action.verb not in ("pull", "build", "record", "remove"):
+                by_service.setdefault(action.subject, []).append(action)
+        rounds = levels(declared.services)
+        for index, names in enumerate(rounds):
+            doing = [action for name in names for action in by_service.get(name, ())]
+            if not doing:
+                continue
+            self._round(doing, state)
+            later = {name for names in rounds[index + 1 :] for name in names if name in by_service}
+            self._await_conditions(declared, set(names), later)
+        for action in decided.actions:
+            if action.verb == "remove":
+                self._one(action, state)
+
+    def _round(self, doing: Sequence[Action], state: StackState) -> None:
+        for action in doing:
+            self.touched.add(action.subject)
+            if action.mend:
+                self._run(commands.mended(self.spec, action.verb, action.subject))
+        for action in doing:
+            if action.verb not in ("recreate", "up"):
+                self._one(action, state)
+        for verb in ("recreate", "up"):
+            group = [action for action in doing if action.verb == verb]
+            if not group:
+                continue
+            names = [action.subject for action in group]
+            with self._doing(*group):
+                result = self._run(commands.up(self.spec, names, anew=verb == "recreate"))
+                self._must(result, f"{', '.join(names)} could not be created", names)
+
+    def _one(self, action: Action, state: StackState) -> None:
+        with self._doing(action):
+            self._must(
+                self._run(commands.act(self.spec, action, state)),
+                f"could not {action.verb} {action.subject}",
+                [action.subject],
+            )
+
+    def _await_conditions(self, declared: Declared, names: set[str], later: set[str]) -> None:
+        """Wait for what the services of later rounds demand of those of this one."""
+        needed = {
+            target
+            for name in later
+            for target, settings in (declared.services[name].get("depends_on") or {}).items()
+            if target in names and settings.get("condition") != "service_started"
+        }
+        if needed:
+            self._settle(declared, needed)
+
+    # Proving
+
+    def _prove(self, declared: Declared, before: Applied | None, *, changes: bool) -> StackState:
+        """Wait until all is well, and try once more where that is within policy."""
+        for tried in (frozenset[str](), frozenset(self.touched)):
+            problem: Failure | None = None
+            try:
+                state = self._settle(declared)
+            except Failure as failure:
+                problem, state = failure, self._state()
+            checks = self._await_checks()
+            then = expected(
+                before,
+                self.spec,
+                self.source.digests,
+                self.source.digest,
+                declared,
+                state,
+                self.touched,
+            )
+            proven = state.model_copy(update={"applied": then, "files": self.source.digests})
+            left = self._plan(proven, None, checks, tried or frozenset(self.touched))
+            wrong = left.problems
+            if problem is None and not wrong and not left.refusals:
+                return state
+            again = [action for action in left.actions if action.verb != "record"]
+            final = bool(tried) or (changes and before is not None)
+            if final or not again or left.refusals:
+                text = "; ".join(f"{finding.subject}: {finding.cause}" for finding in wrong)
+                reasons = "; ".join(refusal.reason for refusal in left.refusals)
+                message = str(problem) if problem else f"not proven well: {text or reasons}"
+                raise Failure(message, problem.log if problem else self._evidence(wrong, state))
+            self.tell(left)
+            self._switch(left, state, declared)
+        raise AssertionError("the second round returns or raises")
+
+    def _settle(self, declared: Declared, only: set[str] | None = None) -> StackState:
+        """Wait until the services are up and healthy, and have stayed so for a while."""
+        services = {
+            name: body for name, body in declared.services.items() if only is None or name in only
+        }
+        deadline = time.monotonic() + self.spec.health_timeout
+        while True:
+            state = self._state()
+            verdict = judge(services, state)
+            if verdict.failed:
+                raise Failure("; ".join(verdict.failed), self._logs(services, state))
+            if not verdict.waiting:
+                break
+            if time.monotonic() > deadline:
+                raise Failure(
+                    f"not well after {self.spec.health_timeout:g} s: {'; '.join(verdict.waiting)}",
+                    self._logs(services, state),
+                )
+            time.sleep(PAUSE)
+        if only is None and self.touched and self.spec.stability:
+            time.sleep(self.spec.stability)
+            later = self._state()
+            problems = unstable(state, later) or judge(services, later).failed
+            if problems:
+                raise Failure("; ".join(problems), self._logs(services, later))
+            state = later
+        return state
+
+    def _await_checks(self) -> tuple[CheckResult, ...]:
+        """The checks' results, each waited for until its deadline."""
+        started = time.monotonic()
+        while True:
+            results = self._check_results()
+            failing = {result.name for result in results if result.outcome == "failed"}
+            left = [check for check in self.spec.checks if check.name in failing]
+            if not any(time.monotonic() - started < check.deadline for check in left):
+                return results
+            time.sleep(PAUSE)
+
+    def _evidence(self, wrong: Sequence[Finding], state: StackState) -> list[str]:
+        names = {finding.subject for finding in wrong}
+        for check in self.spec.checks:
+            if check.name in names:
+                names.update(check.services())
+        return self._logs(sorted(names), state, well=True)
+
+    def _logs(
+        self, services: Collection[str], state: StackState, *, well: bool = False
+    ) -> list[str]:
+        """The last lines of the services that are not well."""
+        lines: list[str] = []
+        for name in services:
+            for one in state.service(name):
+                if well or not _well(one):
+                    lines += self._log(one)
+        return lines
+
+    def _log(self, container: Container) -> list[str]:
+        result = connection.run(
+            self.host, commands.logs(container.id, LOG_LINES), readonly=True, timeout=20
+        )
+        said = [drift.masked(line, self.secrets) for line in result.text.splitlines()]
+        return [f"{container.name} | {line}" for line in said[-LOG_LINES:]]
+
+    # Remembering and going back
+
+    def _remember(self, before: Applied | None, declared: Declared, state: StackState) -> None:
+        then = expected(
+            before,
+            self.spec,
+            self.source.digests,
+            self.source.digest,
+            declared,
+            state,
+            self.touched,
+        )
+        self._must(
+            self._run(
+                commands.remember(self.spec, self.source.digest),
+                stdin=commands.record_archive(then),
+            ),
+            "what was proven could not be written down",
+        )
+
+    def _retag(self, before: Applied | None) -> None:
+        for service in (before.services if before else {}).values():
+            if service.image and service.image_id:
+                self._run(commands.tag(service.image_id, service.image))
+
+    def _roll_back(self, before: Applied, declared: Declared) -> None:
+        """Put the files and images back that were proven well, and the services on them."""
+        spec = self.spec.model_copy(
+            update={"directory": before.directory, "profiles": before.profiles}
+        )
+        action = Action(
+            verb="install files",
+            subject=self.spec.project,
+            cause="rolled back to what was proven well before",
+        )
+        self.host.log(f"{self.spec.project}: rolling back to what was proven well before")
+        self._run(commands.mended(self.spec, "rollback", self.source.digest))
+        self._retag(before)
+        old = recorded(before, self._state())
+        fresh = [name for name in declared.services if name not in old.services]
+        gone = [path for path in self.source.files if path not in before.files]
+        with self._doing(action):
+            for name in fresh:
+                self._run(commands.remove_service(spec, name))
+            self._must(
+                self._run(commands.restore(self.spec, before, gone)),
+                "the files before could not be put back",
+            )
+            touched = sorted(self.touched & set(old.services))
+            missing = sorted(set(old.services) - set(declared.services))
+            for names, anew in ((touched, True), (missing, False)):
+                if names:
+                    result = self._run(commands.up(spec, names, anew=anew))
+                    self._must(result, f"{', '.join(names)} could not be put back", names)
+            self._settle(old)
+        self.host.log(f"{self.spec.project}: rolled back, and well as it was before")
+
+    # Running and telling
+
+    def _run(self, command: "StringCommand", *, stdin: bytes | None = None) -> "Result":
+        return connection.run(self.host, command, stdin=stdin)
+
+    def _must(self, result: "Result", what: str, services: Sequence[str] = ()) -> None:
+        if result.ok:
+            return
+        said = [line for line in (result.error_text or result.text).splitlines() if line.strip()]
+        secrets = self.secrets
+        reason = drift.masked(" ".join(said[-3:]) or f"exit status {result.status}", secrets)
+        log = [drift.masked(line, secrets) for line in said[-LOG_LINES:]]
+        if services:
+            state = self._state()
+            log += self._logs(services, state)
+        raise Failure(f"{what}: {reason}", log)
+
+    @contextmanager
+    def _doing(self, *actions: Action) -> Iterator[None]:
+        """Tell the report and the host's journal what is done, however it ends."""
+        started = time.monotonic()
+        ok = False
+        try:
+            yield
+            ok = True
+        finally:
+            seconds = time.monotonic() - started
+            for action in actions:
+                self.report.done(
+                    action.verb,
+                    action.subject,
+                    action.cause,
+                    seconds=seconds,
+                    ok=ok,
+                    undo=action.undo,
+                )
+            if ok:
+                self._journal(actions)
+
+    def _journal(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            line = journal.line(
+                time=datetime.now(UTC),
+                run=reports.run_id(self.host.state),
+                room="compose.stack",
+                action=action.verb,
+                subject=f"{self.spec.project}/{action.subject}",
+                cause=action.cause,
+                undo=action.undo,
+            )
+            self._run(journal.append(line))
+
+    def tell(self, decided: Plan) -> None:
+        """Show what was found and what follows, on the terminal and in the report."""
+        for finding in decided.findings:
+            self.report.found(finding.subject, f"{finding.kind}: {finding.cause}")
+            self.host.log(f"{finding.subject}: {finding.kind}: {finding.cause}")
+        for action in decided.actions:
+            self.report.planned(
+                action.verb,
+                action.subject,
+                action.cause,
+                destructive=action.destructive,
+                undo=action.undo,
+            )
+            self.host.log(f"  → {action}")
+        for refusal in decided.refusals:
+            self.report.refused(refusal.subject, refusal.reason, refusal.way_out)
+            self.host.log_styled(
+                f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}",
+                fg="red",
+            )
+
+    def _failed(self, failure: Failure) -> None:
+        message = drift.masked(str(failure), self.secrets)
+        self.report.failed(message, log=list(failure.log))
+        self.host.log_styled(f"{self.spec.project}: {message}", fg="red")
+        for line in failure.log:
+            self.host.log(f"    {line}")
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that nothing may show."""
+        return self.spec.secrets() | frozenset(
+            value for name, value in self.spec.variables().items() if drift.SECRET_NAME.search(name)
+        )
+
+
+def _failure(error: Failure | OSError) -> Failure:
+    return error if isinstance(error, Failure) else Failure(str(error))
+
+
+def _checks(spec: ComposeSpec, read: Sequence[object]) -> tuple[CheckResult, ...]:
+    """The results, or one unknown for each check where they could not be read."""
+    results: list[CheckResult] = []
+    for value in read:
+        if isinstance(value, connection.Unknown):
+            results += [
+                CheckResult(name=check.name, outcome="unknown", evidence=value.reason)
+                for check in spec.checks
+            ]
+        elif isinstance(value, tuple):
+            results += value
+    return tuple(results)
+
+
+def _writes(decided: Plan) -> bool:
+    return any(action.verb in ("install files", "pull", "build") for action in decided.actions)
+
+
+def _passing(result: "Result") -> bool:
+    """Whether a pull failed in a way that may pass by itself."""
+    said = result.error_text.lower()
+    return not result.ok and not any(word in said for word in FINAL)
+
+
+def _well(container: Container) -> bool:
+    if container.status == "exited":
+        return container.exit_code == 0
+    return container.running and container.health in (None, "healthy")

@@ -1,0 +1,220 @@
+"""From an action to the command that does it: the only place where values are quoted."""
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+
+from pyinfra.api import QuoteString, StringCommand
+
+from ops.compose.facts import STATE_ROOT, frame, script
+from ops.compose.plan import Action
+from ops.compose.spec import ComposeSpec
+from ops.compose.state import Applied, StackState
+
+#: The mark of what :func:`resolve` prints.
+RESOLVE_MARK = frame("resolve")
+
+
+def state_directory(spec: ComposeSpec) -> str:
+    """Where this project's memory lies on the host."""
+    return f"{STATE_ROOT}/{spec.project}"
+
+
+def staged(spec: ComposeSpec) -> str:
+    """Where the new files wait until everything they need is there."""
+    return f"{state_directory(spec)}/staged"
+
+
+def lock(spec: ComposeSpec) -> str:
+    """The file whose lock says that this project is being worked on."""
+    return f"{state_directory(spec)}/lock"
+
+
+def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCommand:
+    """A ``docker compose`` command for the project, as one would type it in its directory."""
+    profiles = [word for profile in spec.profiles for word in ("--profile", profile)]
+    return StringCommand(
+        "cd",
+        QuoteString(directory or spec.directory),
+        "&&",
+        _words("docker", "compose", "--ansi", "never", "-p", spec.project, *profiles, *arguments),
+    )
+
+
+def resolve(spec: ComposeSpec) -> StringCommand:
+    """Let Compose say what the files on standard input mean; nothing stays on the host."""
+    return script("resolve", RESOLVE_MARK, spec.project, spec.directory, *spec.profiles)
+
+
+def outside(paths: Sequence[str]) -> StringCommand:
+    """Print "digest  path" for regular files up to 1 MiB; nothing for all else."""
+    text = (
+        'for path; do [ -f "$path" ] && [ "$(wc -c <"$path")" -le 1048576 ] || continue; '
+        'sum=$(sha256sum <"$path") && printf "%s  %s\\n" "${sum%% *}" "$path"; done; true'
+    )
+    return StringCommand("sh", "-c", QuoteString(text), "outside", *map(QuoteString, paths))
+
+
+def free(spec: ComposeSpec) -> StringCommand:
+    """Print "KiB|path" of what is free where images, files and records live."""
+    return script("free", spec.directory)
+
+
+def stage(spec: ComposeSpec) -> StringCommand:
+    """Take the files from standard input into the staging directory."""
+    return script("stage", state_directory(spec))
+
+
+def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:
+    """Put the staged files in place, keeping what was there."""
+    kept = f"{state_directory(spec)}/replaced/{generation}"
+    return script("install", staged(spec), spec.directory, kept, *action.names)
+
+
+def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringCommand:
+    """Put back the files that were proven well, and remove those that came after."""
+    good = f"{state_directory(spec)}/good-{applied.source}"
+    return script(
+        "install", good, applied.directory, f"{state_directory(spec)}/replaced/failed", *gone
+    )
+
+
+def remember(spec: ComposeSpec, digest: str) -> StringCommand:
+    """Make the record on standard input the one that counts."""
+    return script("remember", state_directory(spec), digest)
+
+
+def record_archive(applied: Applied) -> bytes:
+    """The record, and the lists that the probe reads instead of JSON, as a tar archive."""
+    images = sorted({service.image for service in applied.services.values() if service.image})
+    parts = {
+        "applied.json": applied.model_dump_json(),
+        "files": _lines(applied.files),
+        "outside": _lines(path.removeprefix("/") for path in applied.outside),
+        "images": _lines(images),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, text in parts.items():
+            data = text.encode()
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o600
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
+    """Remember an attempt, by the host's own clock, so that attempts can be counted."""
+    line = f"{verb} {subject}"
+    return StringCommand(
+        "mkdir",
+        "-p",
+        QuoteString(state_directory(spec)),
+        "&&",
+        "printf",
+        QuoteString("%s %s\\n"),
+        '"$(date +%s)"',
+        QuoteString(line),
+        ">>",
+        QuoteString(f"{state_directory(spec)}/mends"),
+    )
+
+
+def prepare(spec: ComposeSpec, action: Action) -> StringCommand:
+    """Have an image before anything is stopped: pulled, or built from the staged files."""
+    if action.verb == "build":
+        return compose(spec, "build", "--quiet", "--", action.subject, directory=staged(spec))
+    return compose(spec, "pull", "--quiet", "--", action.subject, directory=staged(spec))
+
+
+def up(spec: ComposeSpec, names: Iterable[str], *, anew: bool) -> StringCommand:
+    """Create what is missing of these services and nothing else; ``anew`` makes them again."""
+    return compose(
+        spec,
+        *("up", "--detach", "--no-deps", "--no-build", "--pull", "never"),
+        *(["--force-recreate"] if anew else []),
+        "--",
+        *names,
+    )
+
+
+def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
+    """The command of an action that is done to one container, network or stranger."""
+    one, names = action.container, action.names
+    match action.verb:
+        case "set aside":
+            aside = f"{one}-set-aside"
+            return _all(
+                ["docker", "update", "--restart=no", one],
+                ["docker", "stop", one],
+                ["docker", "rename", one, aside],
+            )
+        case "disconnect stranger":
+            return _words("docker", "network", "disconnect", names[0], one)
+        case "detach":
+            return _words("docker", "network", "disconnect", names[0], one)
+        case "attach":
+            network, address, *aliases = names
+            options = [word for alias in aliases for word in ("--alias", alias)]
+            options += ["--ip", address] if address else []
+            connect = _words("docker", "network", "connect", *options, network, one)
+            # Attached with other names it has to be let go first; detached, this says so.
+            attached = any(
+                container.id == one and network in container.endpoints
+                for container in state.containers
+            )
+            if not attached:
+                return connect
+            return StringCommand(
+                _words("docker", "network", "disconnect", network, one), "&&", connect
+            )
+        case "unpause":
+            return _words("docker", "unpause", one)
+        case "resume":
+            return _words("docker", "kill", "--signal=CONT", one)
+        case "start":
+            return _words("docker", "start", one)
+        case "restart":
+            return _words("docker", "restart", one)
+        case "remove":
+            return _all(["docker", "stop", one], ["docker", "rm", one])
+        case "remove network":
+            network = action.subject
+            ends = [
+                ["docker", "network", "disconnect", "--force", network, container.id]
+                for container in state.containers
+                if network in container.endpoints
+            ]
+            return _all(*ends, ["docker", "network", "rm", network])
+        case verb:
+            raise AssertionError(f"{verb} is not done to one container")
+
+
+def tag(image_id: str, ref: str) -> StringCommand:
+    """Let a name mean the image again that it meant before."""
+    return _words("docker", "tag", image_id, ref)
+
+
+def remove_service(spec: ComposeSpec, name: str) -> StringCommand:
+    """End a service that the files before do not have; its volumes are kept."""
+    return compose(spec, "rm", "--stop", "--force", "--", name)
+
+
+def logs(container: str, lines: int) -> StringCommand:
+    """The last lines a container wrote."""
+    return StringCommand(_words("docker", "logs", "--tail", str(lines), container), "2>&1")
+
+
+def _words(*words: str) -> StringCommand:
+    return StringCommand(*(QuoteString(word) for word in words))
+
+
+def _all(*commands: Sequence[str]) -> StringCommand:
+    joined: list[object] = []
+    for command in commands:
+        joined += ["&&", _words(*command)] if joined else [_words(*command)]
+    return StringCommand(*joined)
+
+
+def _lines(items: Iterable[str] | Mapping[str, str]) -> str:
+    return "".join(f"{item}\n" for item in items)

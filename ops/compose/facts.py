@@ -1,0 +1,435 @@
+"""Probe text to state: what runs on the host, and what Docker Compose makes of the wanted files."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
+
+from ops.compose.state import (
+    Applied,
+    Container,
+    Declared,
+    Endpoint,
+    Engine,
+    Image,
+    Mended,
+    StackState,
+)
+
+#: Where stackmend keeps what it must remember on a host, one directory a project.
+STATE_ROOT = "/var/lib/stackmend"
+
+LABEL = "com.docker.compose."
+
+#: Labels of Compose that differ without the declaration differing, or that say where it was
+#: applied from; those are looked at on their own.
+PASSING_LABELS = frozenset(
+    LABEL + name
+    for name in (
+        "config-hash container-number version image replace project.working_dir "
+        "project.config_files project.environment_file"
+    ).split()
+)
+
+# What dockerd or the client says, up to v29 (moby client/errors.go, cli/command).
+ENGINE_PROBLEMS = (
+    ("forbidden", re.compile(r"permission denied.*(docker|daemon)", re.I | re.S)),
+    (
+        "stopped",
+        re.compile(
+            r"cannot connect to the docker daemon|failed to connect to the docker api", re.I
+        ),
+    ),
+)
+
+
+def script(name: str, *arguments: str) -> StringCommand:
+    """A script of this room as a command, with its arguments quoted."""
+    text = (files("ops.compose") / f"{name}.sh").read_text(encoding="utf-8")
+    return StringCommand(
+        "sh", "-c", QuoteString(text), name, *(QuoteString(argument) for argument in arguments)
+    )
+
+
+def frame(*parts: str) -> str:
+    """A mark that frames sections, and that no output can hold by chance."""
+    return "==" + hashlib.sha256("\0".join(("stackmend", *parts)).encode()).hexdigest()[:20]
+
+
+def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]]]:
+    """Split framed output into name → (exit status, lines); what was cut off is left out."""
+    found: dict[str, tuple[int, list[str]]] = {}
+    name: str | None = None
+    lines: list[str] = []
+    for line in output:
+        if line.startswith(mark):
+            _, word, value = line.split(" ", 2)
+            if word == "begin":
+                name, lines = value, []
+            elif name is not None:
+                # end() starts a line of its own, which leaves one empty line behind the text.
+                if lines and not lines[-1]:
+                    lines.pop()
+                found[name] = (int(value), lines)
+                name = None
+        elif name is not None:
+            lines.append(line)
+    return found
+
+
+class ComposeStack(FactBase[StackState]):
+    """What the host has of one Compose project, read in one command that changes nothing.
+
+    + project: the Compose project's name.
+    + directory: where the project's files live on the host.
+
+    **Example:**
+
+    .. code:: shell
+
+        pyinfra HOST fact ops.compose.facts.ComposeStack project=ai directory=/opt/ai
+    """
+
+    def command(self, project: str, directory: str) -> StringCommand:
+        """The probe, with its arguments quoted."""
+        return script(
+            "probe", frame(project, directory), project, directory, f"{STATE_ROOT}/{project}"
+        )
+
+    def process(self, output: list[str]) -> StackState:
+        """The state that the probe printed.
+
+        :raises FactProcessError: the probe did not run to its end.
+        """
+        try:
+            return parse(output)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FactProcessError(f"the probe of the project cannot be read: {error}") from error
+
+
+def parse(output: Sequence[str]) -> StackState:
+    """Probe output to state. Its first line holds the mark of its sections and the project.
+
+    :raises ValueError: the output is not a probe's, or was cut off.
+    """
+    mark, _, project = output[0].partition(" ")
+    found = sections(output[1:], mark)
+    if "clock" not in found:
+        raise ValueError("it printed nothing that is ours")
+    now = float(found["clock"][1][0])
+    applied, problem = _applied(found.get("applied"))
+    known: dict[str, Any] = {
+        "now": now,
+        "writable": found["writable"][0] == 0,
+        "applied": applied,
+        "applied_problem": problem,
+        "files": _digests(found.get("files")),
+        "outside": _digests(found.get("outside")),
+        "mends": _mends(found.get("mends")),
+    }
+    if "names" not in found:
+        if "engine" in found:
+            return StackState(
+                engine=Engine(status="absent", reason="docker is not installed"), **known
+            )
+        raise ValueError("it ended before Docker was asked")
+    status, lines = found["names"]
+    if status != 0:
+        return StackState(engine=engine_problem("\n".join(lines)), **known)
+    rows = [line.split("|") for line in lines if line]
+    letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
+    containers = [
+        _container(shown, letters) for shown in _documents(found.get("containers", (0, []))[1])
+    ]
+    ours = {one.id: one for one in containers if one.project == project}
+    return StackState(
+        engine=Engine(status="up"),
+        containers=tuple(_named(one, ours) for one in ours.values()),
+        strangers=tuple(one for one in containers if one.id not in ours),
+        names={name: row[2] for row in rows for name in row[1].split(",")},
+        networks=dict(_pairs(found.get("networks"))),
+        images=_images(found.get("images")),
+        **known,
+    )
+
+
+def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared:
+    """What ``resolve.sh`` printed.
+
+    :raises ValueError: Compose refuses the files; the text is Compose's own.
+    """
+    found = sections(output, mark)
+    if "unpacked" not in found:
+        raise ValueError("the host did not take the project's files (it printed nothing)")
+    status, lines = found["unpacked"]
+    work = lines[0] if lines else ""
+    if status != 0 or not work:
+        raise ValueError(f"the host could not unpack the project's files: {' '.join(lines[1:])}")
+    if "config" not in found:
+        raise ValueError("the host did not run docker compose to its end")
+    problem = "\n".join(found.get("problem", (0, []))[1]).replace(work, directory).strip()
+    status, lines = found["config"]
+    if status != 0:
+        raise ValueError(problem or "docker compose config failed without a word")
+    (config,) = _documents(lines)
+    return Declared(
+        config=_final(config, work, directory),
+        hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),
+        images=_images(found.get("images")),
+        differs=tuple(line.removeprefix("./") for line in found.get("differs", (0, []))[1] if line),
+        compose="".join(found.get("compose", (0, []))[1]),
+    )
+
+
+def engine_problem(text: str) -> Engine:
+    """Why Docker did not answer, from what its client printed."""
+    for status, pattern in ENGINE_PROBLEMS:
+        if pattern.search(text):
+            return Engine.model_validate({"status": status, "reason": text.strip()})
+    return Engine(status="unknown", reason=text.strip() or "docker failed without a word")
+
+
+def _documents(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The JSON in the lines, whatever warnings stand around it."""
+    text = "\n".join(lines)
+    start = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=-1)
+    if start < 0:
+        return []
+    value, _ = json.JSONDecoder().raw_decode(text, start)
+    return value if isinstance(value, list) else [value]
+
+
+def _final(value: Any, work: str, directory: str) -> Any:
+    """Undo Compose's escaping of dollars, and put the final directory for the passing one."""
+    if isinstance(value, str):
+        value = value.replace("$$", "$")
+        if value == work or value.startswith(work + "/"):
+            value = directory + value[len(work) :]
+        return value
+    if isinstance(value, list):
+        return [_final(item, work, directory) for item in value]
+    if isinstance(value, dict):
+        return {key: _final(item, work, directory) for key, item in value.items()}
+    return value
+
+
+def _pairs(section: tuple[int, list[str]] | None) -> list[tuple[str, str]]:
+    pairs = []
+    for line in section[1] if section else []:
+        first, bar, second = line.partition("|")
+        if bar:
+            pairs.append((first, second))
+    return pairs
+
+
+def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
+    return {ref: Image(id=id_) for id_, ref in _pairs(section) if id_ != "-"}
+
+
+def _applied(section: tuple[int, list[str]] | None) -> tuple[Applied | None, str]:
+    if section is None:
+        return None, ""
+    try:
+        return Applied.model_validate_json("\n".join(section[1])), ""
+    except ValueError:
+        # The record holds the stack's environment: nothing of it may stand in a message.
+        return None, "the record of the last apply cannot be read"
+
+
+def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
+    digests: dict[str, str | None] = {}
+    for line in section[1] if section else []:
+        digest, _, path = line.partition("  ")
+        if path:
+            digests[path] = None if digest == "-" else digest
+    return digests
+
+
+def _mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
+    mends = []
+    for line in section[1] if section else []:
+        at, _, rest = line.partition(" ")
+        action, _, service = rest.partition(" ")
+        if at.isdigit() and service:
+            mends.append(Mended(at=float(at), service=service, action=action))
+    return tuple(mends)
+
+
+def _epoch(text: str) -> float:
+    """The engine's time stamp in seconds; 0 for its "never"."""
+    if not text or text.startswith("0001-"):
+        return 0
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
+
+
+def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Container:
+    config, host, state = shown["Config"], shown["HostConfig"], shown["State"]
+    labels = config.get("Labels") or {}
+    health = state.get("Health") or {}
+    log = [entry for entry in health.get("Log") or [] if entry.get("ExitCode") != 0]
+    networks = (shown.get("NetworkSettings") or {}).get("Networks") or {}
+    bound = (shown.get("NetworkSettings") or {}).get("Ports") or {}
+    policy = host.get("RestartPolicy") or {}
+    number = labels.get(LABEL + "container-number", "")
+    return Container(
+        id=shown["Id"],
+        name=shown["Name"].removeprefix("/"),
+        project=labels.get(LABEL + "project"),
+        service=labels.get(LABEL + "service"),
+        number=int(number) if number.isdigit() else 0,
+        oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
+        replaces=LABEL + "replace" in labels,
+        working_dir=labels.get(LABEL + "project.working_dir", ""),
+        config_hash=labels.get(LABEL + "config-hash", ""),
+        status=state["Status"],
+        health=health.get("Status") if health.get("Status") != "none" else None,
+        health_output=log[-1].get("Output", "").strip()[-400:] if log else "",
+        exit_code=state.get("ExitCode", 0),
+        error=state.get("Error", ""),
+        oom_killed=bool(state.get("OOMKilled")),
+        restart_count=shown.get("RestartCount", 0),
+        restart=policy.get("Name") or "no",
+        started_at=_epoch(state.get("StartedAt", "")),
+        process=letters.get(str(state.get("Pid"))),
+        image=config.get("Image", ""),
+        image_id=shown.get("Image", ""),
+        endpoints={
+            name: Endpoint(
+                network_id=endpoint.get("NetworkID") or "",
+                address=endpoint.get("IPAddress") or "",
+                aliases=tuple(endpoint.get("Aliases") or ()),
+            )
+            for name, endpoint in networks.items()
+        },
+        published=tuple(sorted(_bindings(bound))),
+        borrows={
+            key: mode.removeprefix("container:")
+            for key, mode in (
+                ("network_mode", host.get("NetworkMode") or ""),
+                ("pid", host.get("PidMode") or ""),
+                ("ipc", host.get("IpcMode") or ""),
+            )
+            if mode.startswith("container:")
+        },
+        shape=_shape(shown),
+    )
+
+
+def _bindings(ports: Mapping[str, Any]) -> list[str]:
+    # An empty address is the engine's way to say every one.
+    return [
+        f"{binding.get('HostIp') or '0.0.0.0'}:{binding.get('HostPort', '')}->{port}"  # noqa: S104
+        for port, bindings in ports.items()
+        for binding in bindings or ()
+    ]
+
+
+def _named(container: Container, ours: Mapping[str, Container]) -> Container:
+    """Name the service whose namespace a container shares, where its id names one of ours."""
+    if not container.borrows:
+        return container
+    shape = dict(container.shape)
+    for key, id_ in container.borrows.items():
+        other = ours.get(id_)
+        shape[key] = f"service:{other.service}" if other else f"container:{id_[:12]}"
+    return container.model_copy(update={"shape": shape})
+
+
+def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What a container was declared to be, in Compose's words, without what passes."""
+    config, host = shown["Config"], shown["HostConfig"]
+    id_ = shown["Id"]
+    networks = (shown.get("NetworkSettings") or {}).get("Networks") or {}
+    policy = host.get("RestartPolicy") or {}
+    restart = policy.get("Name") or "no"
+    if policy.get("MaximumRetryCount"):
+        restart += f":{policy['MaximumRetryCount']}"
+    shape: dict[str, Any] = {
+        "command": config.get("Cmd"),
+        "entrypoint": config.get("Entrypoint"),
+        "environment": dict(
+            sorted(
+                (entry.partition("=")[0], entry.partition("=")[2])
+                for entry in config.get("Env") or ()
+            )
+        ),
+        "labels": {
+            key: value
+            for key, value in sorted((config.get("Labels") or {}).items())
+            if key not in PASSING_LABELS
+        },
+        "user": config.get("User"),
+        "working_dir": config.get("WorkingDir"),
+        "hostname": "" if id_.startswith(config.get("Hostname") or "-") else config.get("Hostname"),
+        "healthcheck": config.get("Healthcheck"),
+        "stop_signal": config.get("StopSignal"),
+        "stop_grace_period": config.get("StopTimeout"),
+        "tty": config.get("Tty"),
+        "stdin_open": config.get("OpenStdin"),
+        "ports": sorted(_bindings(host.get("PortBindings") or {})),
+        "volumes": {mount["Destination"]: _mount(mount) for mount in shown.get("Mounts") or ()},
+        "networks": {
+            name: {
+                "aliases": sorted(
+                    alias for alias in endpoint.get("Aliases") or () if not id_.startswith(alias)
+                ),
+                "address": (endpoint.get("IPAMConfig") or {}).get("IPv4Address", ""),
+            }
+            for name, endpoint in networks.items()
+        },
+        "restart": restart,
+        "network_mode": _mode(host.get("NetworkMode"), networks),
+        "mem_limit": host.get("Memory"),
+        "memswap_limit": host.get("MemorySwap"),
+        "mem_reservation": host.get("MemoryReservation"),
+        "cpus": (host.get("NanoCpus") or 0) / 1e9 or _quota(host),
+        "cpu_shares": host.get("CpuShares"),
+        "cpuset": host.get("CpusetCpus"),
+        "pids_limit": host.get("PidsLimit"),
+        "privileged": host.get("Privileged"),
+        "read_only": host.get("ReadonlyRootfs"),
+        "cap_add": sorted(host.get("CapAdd") or ()),
+        "cap_drop": sorted(host.get("CapDrop") or ()),
+        "security_opt": sorted(host.get("SecurityOpt") or ()),
+        "devices": host.get("Devices"),
+        "gpus": host.get("DeviceRequests"),
+        "extra_hosts": sorted(host.get("ExtraHosts") or ()),
+        "dns": host.get("Dns"),
+        "dns_search": host.get("DnsSearch"),
+        "sysctls": host.get("Sysctls"),
+        "ulimits": host.get("Ulimits"),
+        "shm_size": host.get("ShmSize"),
+        "tmpfs": host.get("Tmpfs"),
+        "logging": host.get("LogConfig"),
+        "init": host.get("Init"),
+        "pid": host.get("PidMode"),
+        "ipc": host.get("IpcMode"),
+        "userns_mode": host.get("UsernsMode"),
+        "runtime": host.get("Runtime"),
+        "oom_score_adj": host.get("OomScoreAdj"),
+    }
+    # "Not set" has many spellings (null, 0, "", [], {}) that change between engine versions.
+    return {key: value for key, value in shape.items() if value not in (None, 0, "", [], {}, False)}
+
+
+def _quota(host: Mapping[str, Any]) -> float:
+    period = host.get("CpuPeriod") or 100000
+    return (host.get("CpuQuota") or 0) / period
+
+
+def _mode(mode: str | None, networks: Mapping[str, Any]) -> str:
+    """The network mode, unless it merely names one of the networks."""
+    return "" if not mode or mode in networks or mode == "default" else mode
+
+
+def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
+    source = mount.get("Source", "")
+    if mount["Type"] == "volume":
+        name = mount.get("Name", "")
+        source = "(anonymous)" if re.fullmatch(r"[0-9a-f]{64}", name) else name
+    return {"type": mount["Type"], "source": source, "read_only": not mount.get("RW", True)}

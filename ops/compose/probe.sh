@@ -1,0 +1,97 @@
+# What this host has of a Compose project, in one reading. Changes nothing.
+# Arguments: the mark that frames sections, the project, its directory, its state directory.
+mark=$1 project=$2 directory=$3 state=$4
+
+begin() { printf '\n%s begin %s\n' "$mark" "$1"; }
+end() { printf '\n%s end %s\n' "$mark" "$1"; }
+section() {
+  begin "$1"
+  shift
+  "$@" 2>&1
+  end $?
+}
+
+digests() {
+  # Reads paths, one a line, relative to the directory $1; prints "digest  path" or "-  path".
+  cd "$1" 2>/dev/null || { while IFS= read -r path; do printf -- '-  %s\n' "$path"; done; return; }
+  while IFS= read -r path; do
+    if [ -f "$path" ]; then
+      sum=$(sha256sum <"$path" 2>/dev/null) && printf '%s  %s\n' "${sum%% *}" "$path" ||
+        printf '?  %s\n' "$path"
+    else
+      printf -- '-  %s\n' "$path"
+    fi
+  done
+}
+
+printf '%s %s\n' "$mark" "$project"
+section clock date +%s
+begin writable
+if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
+end $?
+[ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
+[ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
+[ -f "$state/files" ] && section files digests "$directory" <"$state/files"
+[ -f "$state/outside" ] && section outside digests / <"$state/outside"
+
+command -v docker >/dev/null 2>&1 || { section engine false; exit 0; }
+
+# Every container's name with its project, and the ids of those that are ours or share a network
+# with ours.
+begin names
+rows=$(docker ps -a --no-trunc \
+  --format '{{.ID}}|{{.Names}}|{{.Label "com.docker.compose.project"}}|{{.Networks}}' 2>&1)
+status=$?
+printf '%s\n' "$rows"
+end $status
+[ $status -eq 0 ] || exit 0
+
+ids=$(printf '%s\n' "$rows" | awk -F'|' -v project="$project" '
+  { id[NR] = $1; owner[NR] = $3; nets[NR] = $4 }
+  $3 == project { n = split($4, list, ","); for (i = 1; i <= n; i++) ours[list[i]] = 1 }
+  END {
+    delete ours["bridge"]; delete ours["host"]; delete ours["none"]; delete ours[""]
+    for (row = 1; row <= NR; row++) {
+      take = owner[row] == project
+      n = split(nets[row], list, ",")
+      for (i = 1; i <= n; i++) if (list[i] in ours) take = 1
+      if (take && id[row] != "") print id[row]
+    }
+  }')
+
+if [ -n "$ids" ]; then
+  begin containers
+  # Word splitting is wanted: ids are hexadecimal.
+  # shellcheck disable=SC2086
+  shown=$(docker container inspect $ids 2>&1)
+  status=$?
+  printf '%s\n' "$shown"
+  end $status
+  # The state letter of each container's first process, or "gone".
+  begin processes
+  printf '%s\n' "$shown" | sed -n 's/^ *"Pid": \([1-9][0-9]*\),*$/\1/p' | while read -r pid; do
+    letter=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null)
+    printf '%s %s\n' "$pid" "${letter:-gone}"
+  done
+  end 0
+fi
+section networks docker network ls --no-trunc --format '{{.Name}}|{{.ID}}'
+[ -f "$state/images" ] || exit 0
+begin images
+set -f
+# shellcheck disable=SC2046
+set -- $(cat "$state/images")
+# One call answers for all; only where one is missing is each asked alone.
+found=$(docker image inspect --format '{{.Id}}' "$@" 2>/dev/null) || found=
+for ref in "$@"; do
+  if [ -n "$found" ]; then
+    id=${found%%"
+"*}
+    found=${found#*"
+"}
+  else
+    id=$(docker image inspect --format '{{.Id}}' "$ref" 2>/dev/null) || id=-
+  fi
+  printf '%s|%s\n' "$id" "$ref"
+done
+end 0

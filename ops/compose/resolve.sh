@@ -1,0 +1,62 @@
+# What Docker Compose makes of files that are not on this host yet. They come as a tar archive on
+# standard input, live in memory where the host can, and are gone when this ends.
+# Arguments: the mark that frames sections, the project, its directory, then profiles.
+mark=$1 project=$2 directory=$3
+shift 3
+
+begin() { printf '\n%s begin %s\n' "$mark" "$1"; }
+end() { printf '\n%s end %s\n' "$mark" "$1"; }
+section() {
+  begin "$1"
+  shift
+  "$@" 2>&1
+  end $?
+}
+
+umask 077
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+for base in /dev/shm "${TMPDIR:-/tmp}"; do
+  [ -d "$base" ] && [ -w "$base" ] && work=$(mktemp -d "$base/stackmend.XXXXXX") && break
+done
+begin unpacked
+printf '%s\n' "$work"
+tar -xf - -C "$work" 2>&1
+status=$?
+end $status
+[ $status -eq 0 ] || exit 0
+
+for profile; do
+  set -- "$@" --profile "$profile"
+  shift
+done
+compose() { docker compose -p "$project" "$@"; }
+
+cd "$work" || exit 0
+section compose docker compose version --short
+begin config
+compose "$@" config --format json 2>"$work/.stderr"
+status=$?
+end $status
+section problem cat "$work/.stderr"
+rm -f "$work/.stderr"
+[ $status -eq 0 ] || exit 0
+
+# Only in its final place does a project have its final hashes; there they can be had where nothing
+# differs.
+differs=$(find . -type f | while IFS= read -r path; do
+  cmp -s "$path" "$directory/$path" || printf '%s\n' "$path"
+done)
+section differs printf '%s\n' "$differs"
+if [ -z "$differs" ]; then
+  cd "$directory" && section hashes compose "$@" config --hash '*'
+  cd "$work" || exit 0
+fi
+
+begin images
+compose "$@" config --images 2>/dev/null | sort -u | while IFS= read -r ref; do
+  id=$(docker image inspect --format '{{.Id}}' "$ref" 2>/dev/null) || id=-
+  printf '%s|%s\n' "$id" "$ref"
+done
+end 0

@@ -1,0 +1,326 @@
+"""The project's files on the controller: read once, checked as far as a controller can.
+
+Docker Compose itself judges the whole file on the host, before anything is changed there. What is
+checked here is what saves a journey: unparsable YAML, unknown keys, bad ports, services that do not
+exist, files that are missing or lie outside the project.
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from ops.compose.spec import ComposeSpec
+
+#: Where Compose looks for its file, in its own order of preference.
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+
+#: The project is sent as one archive over one channel; data belongs into volumes.
+MAXIMUM_BYTES = 64 * 1024**2
+
+LEFT_OUT = frozenset({".git", "__pycache__", ".DS_Store", ".venv", "node_modules"})
+
+TOP_KEYS = frozenset(
+    "name version services networks volumes configs secrets include models".split()
+)
+
+# https://github.com/compose-spec/compose-spec/blob/main/05-services.md
+SERVICE_KEYS = frozenset(
+    "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent command configs "
+    "container_name cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime "
+    "cpu_shares cpus cpuset credential_spec depends_on deploy develop device_cgroup_rules devices "
+    "dns dns_opt dns_search domainname driver_opts entrypoint env_file environment expose extends "
+    "external_links extra_hosts gpus group_add healthcheck hostname image init ipc isolation "
+    "label_file labels links logging mac_address mem_limit mem_reservation mem_swappiness "
+    "memswap_limit models network_mode networks oom_kill_disable oom_score_adj pid pids_limit "
+    "platform ports post_start pre_stop privileged profiles provider pull_policy read_only "
+    "restart runtime scale secrets security_opt shm_size stdin_open stop_grace_period stop_signal "
+    "storage_opt sysctls tmpfs tty ulimits use_api_socket user userns_mode uts volumes "
+    "volumes_from working_dir".split()
+)
+
+PORT = re.compile(
+    r"""(?:(?P<host>\[[0-9A-Fa-f:.%]+\]|[0-9.]+):)?
+        (?:(?P<published>\d+(?:-\d+)?)?:)?
+        (?P<target>\d+(?:-\d+)?)
+        (?:/(?P<protocol>[a-z]+))?""",
+    re.VERBOSE,
+)
+
+
+class SourceError(ValueError):
+    """The project's files cannot be used; the text says where and what would be right."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the project: its permission bits and its content."""
+
+    mode: int
+    content: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """The content's digest, as ``sha256sum`` prints it."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one project, as they are to lie on the host, by path relative to it."""
+
+    files: Mapping[str, File]
+
+    @cached_property
+    def digest(self) -> str:
+        """One digest over every path, mode and content."""
+        total = hashlib.sha256()
+        for path, file in sorted(self.files.items()):
+            total.update(
+                f"{path}\0{file.mode:o}\0{file.sha256}\0".encode("utf-8", "surrogateescape")
+            )
+        return total.hexdigest()
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Path to content digest."""
+        return {path: file.sha256 for path, file in sorted(self.files.items())}
+
+    def archive(self) -> bytes:
+        """The files as a tar archive that is the same for the same files."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for path, file in sorted(self.files.items()):
+                info = tarfile.TarInfo(f"./{path}")
+                info.size, info.mode = len(file.content), file.mode
+                tar.addfile(info, io.BytesIO(file.content))
+        return buffer.getvalue()
+
+
+def load(spec: ComposeSpec) -> Source:
+    """Read ``spec.source`` and check it against the spec.
+
+    :raises SourceError: naming the file and the field.
+    """
+    root = spec.source
+    if not root.is_dir():
+        raise SourceError(f"source: {root} is not a directory on this machine")
+    files = dict(_read(root))
+    name = next((name for name in COMPOSE_FILES if name in files), None)
+    if name is None:
+        raise SourceError(f"source: {root} holds none of {', '.join(COMPOSE_FILES)}")
+    if spec.env:
+        given = files[".env"].content if ".env" in files else b""
+        if given and not given.endswith(b"\n"):
+            given += b"\n"
+        files[".env"] = File(0o600, given + dotenv(spec.variables()).encode())
+    source = Source(files)
+    _check(name, _parse(name, files[name].content), source, spec)
+    return source
+
+
+def dotenv(variables: Mapping[str, str]) -> str:
+    """Render variables so that Compose reads exactly these values back.
+
+    Double quotes are the one form in which its reader undoes an escape for everything: backslash,
+    quote, dollar and newline (compose-go, ``dotenv/parser.go``).
+    """
+    lines = []
+    for name, value in sorted(variables.items()):
+        for plain, escaped in (
+            ("\\", "\\\\"),
+            ('"', '\\"'),
+            ("$", "\\$"),
+            ("\n", "\\n"),
+            ("\r", "\\r"),
+        ):
+            value = value.replace(plain, escaped)
+        lines.append(f'{name}="{value}"\n')
+    return "".join(lines)
+
+
+def _read(root: Path) -> Iterator[tuple[str, File]]:
+    total = 0
+    inside = root.resolve()
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if LEFT_OUT & set(relative.parts):
+            continue
+        name = relative.as_posix()
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise SourceError(f"source: {name} is a link to {path.resolve()}, outside the project")
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise SourceError(f"source: {name} is neither a file nor a directory")
+        if "\n" in name:
+            raise SourceError(f"source: {name!r} holds a newline, which a file list cannot carry")
+        content = path.read_bytes()
+        total += len(content)
+        if total > MAXIMUM_BYTES:
+            raise SourceError(
+                f"source: {root} holds more than {MAXIMUM_BYTES // 1024**2} MiB "
+                f"(at {name}); keep data in volumes"
+            )
+        yield name, File(path.stat().st_mode & 0o755, content)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Compose reads it, with its two tags of its own."""
+
+
+def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return None
+
+
+# YAML 1.1 reads 6379:22 as a number in base 60; Compose's YAML 1.2 does not.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789")
+)
+for _tag in ("!reset", "!override"):
+    _Loader.add_multi_constructor(_tag, _tagged)
+
+
+def _parse(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        # A SafeLoader subclass: nothing in the file can construct more than plain data.
+        data = yaml.load(content, Loader=_Loader)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise SourceError(f"{name}{line}: not valid YAML: {what}") from None
+    if not isinstance(data, dict):
+        raise SourceError(f"{name}: must be a mapping with 'services'")
+    return data
+
+
+def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -> None:
+    for key in data:
+        if key not in TOP_KEYS and not str(key).startswith("x-"):
+            raise SourceError(
+                f"{name}: {key}: unknown key; known are {', '.join(sorted(TOP_KEYS))}"
+            )
+    services = data.get("services")
+    if services is None and "include" not in data:
+        raise SourceError(f"{name}: services: missing")
+    if not isinstance(services or {}, dict):
+        raise SourceError(f"{name}: services: must be a mapping of service names")
+    services = services or {}
+    complete = "include" not in data
+    for service, body in services.items():
+        _check_service(f"{name}: services.{service}", body, services, source, complete)
+    for section in ("configs", "secrets"):
+        for key, body in (data.get(section) or {}).items():
+            if isinstance(body, dict) and isinstance(body.get("file"), str):
+                _check_path(f"{name}: {section}.{key}.file", body["file"], source, exists=True)
+    if complete:
+        for index, check in enumerate(spec.checks):
+            for field in ("inside", "service"):
+                wanted = getattr(check, field, None)
+                if wanted is not None and wanted not in services:
+                    raise SourceError(
+                        f"checks.{index}.{field}: {name} has no service {wanted!r}; "
+                        f"it has {', '.join(sorted(services))}"
+                    )
+
+
+def _check_service(
+    where: str, body: Any, services: Mapping[str, Any], source: Source, complete: bool
+) -> None:
+    if not isinstance(body, dict):
+        raise SourceError(f"{where}: must be a mapping")
+    for key in body:
+        if key not in SERVICE_KEYS and not str(key).startswith("x-"):
+            raise SourceError(f"{where}.{key}: unknown key of a service")
+    if not {"image", "build", "extends", "provider"} & set(body):
+        raise SourceError(f"{where}: has neither image nor build")
+    for index, port in enumerate(_list(f"{where}.ports", body.get("ports"))):
+        _check_port(f"{where}.ports.{index}", port)
+    for needed in body.get("depends_on") or ():
+        if complete and needed not in services:
+            raise SourceError(
+                f"{where}.depends_on: there is no service {needed!r}; "
+                f"there are {', '.join(sorted(services))}"
+            )
+    env_files = body.get("env_file") or []
+    for index, item in enumerate([env_files] if isinstance(env_files, str) else env_files):
+        path, required = (item, True)
+        if isinstance(item, dict):
+            path, required = item.get("path"), item.get("required", True)
+        _check_path(f"{where}.env_file.{index}", path, source, exists=bool(required))
+    build = body.get("build")
+    context = build.get("context") if isinstance(build, dict) else build
+    if isinstance(context, str) and "://" not in context and not context.startswith("git@"):
+        _check_path(f"{where}.build.context", context, source, exists=False)
+    for index, mount in enumerate(_list(f"{where}.volumes", body.get("volumes"))):
+        path = mount.get("source") if isinstance(mount, dict) else str(mount).split(":", 1)[0]
+        if isinstance(path, str) and path.startswith("."):
+            _check_path(f"{where}.volumes.{index}", path, source, exists=False)
+
+
+def _list(where: str, value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SourceError(f"{where}: must be a list")
+    return value
+
+
+def _check_path(where: str, path: Any, source: Source, *, exists: bool) -> None:
+    if not isinstance(path, str):
+        raise SourceError(f"{where}: must be a path")
+    if "$" in path or path.startswith(("/", "~")):
+        return
+    depth: list[str] = []
+    for part in PurePosixPath(path).parts:
+        if part == "..":
+            if not depth:
+                raise SourceError(f"{where}: {path} lies outside the project")
+            depth.pop()
+        elif part != ".":
+            depth.append(part)
+    if exists and "/".join(depth) not in source.files:
+        raise SourceError(f"{where}: {path} is not among the project's files")
+
+
+def _check_port(where: str, port: Any) -> None:
+    if isinstance(port, dict):
+        for key in ("target", "published"):
+            value = port.get(key)
+            if value is not None and "$" not in str(value):
+                _check_range(f"{where}.{key}", str(value))
+        return
+    text = str(port)
+    if "$" in text:
+        return
+    match = PORT.fullmatch(text)
+    if match is None:
+        raise SourceError(
+            f"{where}: {text!r} is not [HOST:][PUBLISHED:]TARGET[/PROTOCOL], "
+            "such as 127.0.0.1:8000:80"
+        )
+    for key in ("published", "target"):
+        if match[key]:
+            _check_range(where, match[key])
+
+
+def _check_range(where: str, text: str) -> None:
+    for number in text.split("-"):
+        if not number.isdigit() or not 1 <= int(number) <= 65535:
+            raise SourceError(f"{where}: {text} is not a port; ports are 1 to 65535")

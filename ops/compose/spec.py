@@ -1,0 +1,161 @@
+"""What is wanted of a Compose stack: validated before any host is contacted."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+from ops.checks.spec import Check
+
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+CONSENT = re.compile(r"(container|project):(.+)", re.DOTALL)
+
+#: Directories that belong to the system: a stack is never unpacked into one of them.
+SYSTEM_DIRECTORIES = frozenset(
+    "/ /bin /boot /dev /etc /home /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys "
+    "/tmp /usr /var /var/lib /var/lib/docker /var/lib/stackmend".split()
+)
+
+
+def _project(value: str) -> str:
+    if not PROJECT_NAME.fullmatch(value):
+        raise ValueError(
+            "a Compose project name holds lowercase letters, digits, '-' and '_', and starts "
+            f"with a letter or digit; {value!r} does not"
+        )
+    return value
+
+
+def _directory(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"must be an absolute path on the host, such as /opt/ai; got {value!r}")
+    if "\n" in value or "\0" in value:
+        raise ValueError("must not hold a newline or a NUL")
+    parts = value.split("/")
+    if ".." in parts or "." in parts:
+        raise ValueError(f"must not hold '.' or '..'; got {value!r}")
+    path = "/" + "/".join(part for part in parts if part)
+    if path in SYSTEM_DIRECTORIES:
+        raise ValueError(f"{path} is the system's own; name a directory below it, such as /opt/ai")
+    return path
+
+
+def _consent(value: str) -> str:
+    if not CONSENT.fullmatch(value):
+        raise ValueError(
+            "must be 'container:NAME' (a container that is not ours may be stopped and set aside) "
+            f"or 'project:/DIRECTORY' (a stack started from there may be taken over); got {value!r}"
+        )
+    return value
+
+
+def _environment(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    out: dict[str, Any] = {}
+    for name, item in value.items():
+        if not isinstance(name, str) or not VARIABLE_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is not a variable name (letters, digits and '_', not first a digit)"
+            )
+        if isinstance(item, bool):
+            item = "true" if item else "false"
+        elif isinstance(item, int | float):
+            item = str(item)
+        if isinstance(item, str) and "\0" in item:
+            raise ValueError(f"{name} holds a NUL, which no environment can carry")
+        out[name] = item
+    return out
+
+
+class Mend(BaseModel):
+    """How often a service that crashed or turned unhealthy may be restarted by us.
+
+    :param attempts: mends of one service within ``window``; past that it is reported and left
+        alone.
+    :param window: seconds of the sliding window.
+    :param backoff: seconds that must lie between one mend and the next; the last one repeats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: int = Field(default=3, ge=0, le=100)
+    window: float = Field(default=3600, gt=0)
+    backoff: tuple[float, ...] = (0, 30, 120)
+
+
+class ComposeSpec(BaseModel):
+    """One Compose project on one host, as the user wants it.
+
+    :param project: the Compose project's name.
+    :param source: the directory on the controller that holds compose.yaml and all it names.
+    :param directory: where that directory's files live on the host.
+    :param env: variables for the compose file, written to ``.env`` (mode 0600) beside it. A
+        ``pydantic.SecretStr`` is never shown.
+    :param checks: what well means, beyond healthchecks.
+    :param profiles: Compose profiles to enable.
+    :param health_timeout: seconds that a started service has to become healthy.
+    :param stability: seconds that it must then stay so, without a restart.
+    :param on_failure: ``rollback`` puts the previous files and images back, ``keep`` leaves the
+        failed state to be looked at.
+    :param mend: the limits of restarting what crashed or is unhealthy.
+    :param allow: consent to touch what is not ours, one entry each.
+    :param minimum_free: bytes that must be free where images and files live before anything is
+        pulled, built or written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: Annotated[str, AfterValidator(_project)]
+    source: Path
+    directory: Annotated[str, AfterValidator(_directory)]
+    env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(
+        default_factory=dict
+    )
+    checks: tuple[Check, ...] = ()
+    profiles: tuple[str, ...] = ()
+    health_timeout: float = Field(default=120, gt=0, le=3600)
+    stability: float = Field(default=5, ge=0, le=600)
+    on_failure: Literal["rollback", "keep"] = "rollback"
+    mend: Mend = Mend()
+    allow: tuple[Annotated[str, AfterValidator(_consent)], ...] = ()
+    minimum_free: ByteSize = ByteSize(2 * 1024**3)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        seen: set[str] = set()
+        for check in self.checks:
+            if check.name in seen:
+                raise ValueError(f"checks: two checks are named {check.name!r}; name them apart")
+            seen.add(check.name)
+        return self
+
+    def variables(self) -> dict[str, str]:
+        """The variables with their secrets in clear: for the host's ``.env`` and nothing else."""
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in self.env.items()
+        }
+
+    def secrets(self) -> frozenset[str]:
+        """The values that must never be shown."""
+        return frozenset(
+            value.get_secret_value()
+            for value in self.env.values()
+            if isinstance(value, SecretStr) and value.get_secret_value()
+        )
+
+    def allows(self, kind: Literal["container", "project"], name: str) -> bool:
+        """Whether the user consented to touch this thing that is not ours."""
+        return f"{kind}:{name}" in self.allow

@@ -1,0 +1,161 @@
+"""What a host has of a Compose stack: models only, filled by the probe, read by the plan."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Engine(_Frozen):
+    """Whether Docker can be asked, and if not, why not."""
+
+    status: Literal["up", "absent", "stopped", "forbidden", "no-compose", "unknown"]
+    reason: str = ""
+
+
+class Endpoint(_Frozen):
+    """A container's place on one network."""
+
+    network_id: str
+    address: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class Container(_Frozen):
+    """One container as the engine shows it now.
+
+    ``shape`` is what it was created and updated to be, without what differs from one creation to
+    the next (ids, addresses, times): two containers of one declaration have equal shapes.
+    """
+
+    id: str
+    name: str
+    project: str | None = None
+    service: str | None = None
+    number: int = 0
+    oneoff: bool = False
+    replaces: bool = False
+    working_dir: str = ""
+    config_hash: str = ""
+    status: str
+    health: str | None = None
+    health_output: str = ""
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    restart_count: int = 0
+    restart: str = "no"
+    started_at: float = 0
+    process: str | None = None
+    image: str
+    image_id: str
+    endpoints: Mapping[str, Endpoint] = {}
+    published: tuple[str, ...] = ()
+    borrows: Mapping[str, str] = {}
+    shape: Mapping[str, Any] = {}
+
+    @property
+    def running(self) -> bool:
+        """Running and not paused."""
+        return self.status == "running"
+
+
+class Image(_Frozen):
+    """An image that is on the host."""
+
+    id: str
+
+
+class Applied(_Frozen):
+    """What the last successful apply left, and what it was made from."""
+
+    version: Literal[1] = 1
+    project: str
+    directory: str
+    profiles: tuple[str, ...] = ()
+    source: str
+    files: Mapping[str, str]
+    config: Mapping[str, Any]
+    outside: Mapping[str, str] = {}
+    services: Mapping[str, "AppliedService"]
+    applied_at: float
+
+
+class AppliedService(_Frozen):
+    """One service as it was when it was last proven well."""
+
+    image: str
+    image_id: str
+    shape: Mapping[str, Any]
+
+
+class Mended(_Frozen):
+    """One restart of a service by us."""
+
+    at: float
+    service: str
+    action: str
+
+
+class StackState(_Frozen):
+    """Everything the plan needs to know of one host.
+
+    :param now: the host's clock, in seconds since the epoch.
+    :param names: every container's name on the engine, with its project ("" for none).
+    :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
+    :param outside: the same for files that services mount from outside the project.
+    """
+
+    now: float
+    writable: bool = True
+    engine: Engine
+    containers: tuple[Container, ...] = ()
+    strangers: tuple[Container, ...] = ()
+    names: Mapping[str, str] = {}
+    networks: Mapping[str, str] = {}
+    images: Mapping[str, Image] = {}
+    applied: Applied | None = None
+    applied_problem: str = ""
+    files: Mapping[str, str | None] = {}
+    outside: Mapping[str, str | None] = {}
+    mends: tuple[Mended, ...] = ()
+
+    def service(self, name: str) -> tuple[Container, ...]:
+        """The service's containers, one-off runs left out, in their order."""
+        return tuple(
+            sorted(
+                (one for one in self.containers if one.service == name and not one.oneoff),
+                key=lambda one: (one.number, one.name),
+            )
+        )
+
+
+class Declared(_Frozen):
+    """The project as Docker Compose itself resolved it from the files that are wanted.
+
+    :param config: ``docker compose config``, with the final paths and unescaped values.
+    :param hashes: ``docker compose config --hash``, per service.
+    :param images: the images that services name and that are on the host.
+    :param outside: digests of the files that services mount from outside the project.
+    :param differs: the project's files that are not on the host as they should be; ``None`` where
+        that was not looked at.
+    :param free: bytes free, by the path that was measured.
+    """
+
+    config: Mapping[str, Any]
+    hashes: Mapping[str, str] = {}
+    images: Mapping[str, Image] = {}
+    outside: Mapping[str, str | None] = {}
+    differs: tuple[str, ...] | None = None
+    free: Mapping[str, int] = {}
+    compose: str = ""
+
+    @property
+    def services(self) -> Mapping[str, Mapping[str, Any]]:
+        """The declared services by name."""
+        services: Mapping[str, Mapping[str, Any]] = self.config.get("services") or {}
+        return services

@@ -1,0 +1,80 @@
+"""The one mapping that says what is wanted of a host: ``host.data.stack``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ops.compose.source import SourceError, load
+from ops.compose.spec import ComposeSpec
+
+
+class SpecError(ValueError):
+    """The settings are wrong; one problem a line, each with the field's full path."""
+
+
+class Report(BaseModel):
+    """Where the record of a run is written.
+
+    :param directory: on the controller; ``var/reports`` below the working directory by default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    directory: Path | None = None
+
+
+class Stack(ComposeSpec):
+    """Everything wanted of one host. A section that is absent is not managed.
+
+    The Compose project's own settings stand at the top level, as :class:`ComposeSpec` has them.
+
+    :param report: where the record of a run is written.
+
+    Example, in ``group_data/all.py``::
+
+        stack = {"project": "ai", "source": "deploy/stacks/ai", "directory": "/opt/ai"}
+    """
+
+    report: Report = Report()
+
+
+def check(data: Mapping[str, Any]) -> Stack | None:
+    """The validated settings in a host's data; ``None`` where it has none.
+
+    :param data: the host's data, as ``host.data.dict()`` gives it.
+    :raises SpecError: naming each wrong field, and what would be right.
+    """
+    given = data.get("stack")
+    if given is None:
+        return None
+    try:
+        stack = given if isinstance(given, Stack) else Stack.model_validate(given)
+        load(stack)
+    except ValidationError as error:
+        raise SpecError("\n".join(_problem(item) for item in error.errors())) from None
+    except SourceError as error:
+        raise SpecError(f"stack.{error}") from None
+    return stack
+
+
+def preflight(_host: str, data: Mapping[str, Any]) -> None:
+    """Check one host's settings before any host is contacted.
+
+    :raises SpecError: as :func:`check` does.
+    """
+    check(data)
+
+
+def _problem(error: Any) -> str:
+    path = ".".join(str(part) for part in ("stack", *error["loc"]) if part != "__root__")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(sorted(Stack.model_fields)) if len(error["loc"]) == 1 else ""
+        message = "unknown key" + (f"; known are {known}" if known else "")
+    elif error["type"] == "missing":
+        message = "missing"
+    elif error["type"] == "model_type":
+        message = "must be a mapping or a Stack"
+    return f"{path}: {message}"
