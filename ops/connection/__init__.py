@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .channel import Result as Result
+    from .channel import Stream as Stream
     from .channel import run as run
+    from .channel import spawn as spawn
+    from .docker_api import docker as docker
     from .errors import CommandTimeout as CommandTimeout
     from .errors import ConnectionLost as ConnectionLost
     from .errors import DialError as DialError
@@ -26,9 +29,20 @@ if TYPE_CHECKING:
     from .gathering import forget as forget
     from .gathering import gather as gather
     from .gathering import read as read
+    from .http_client import http as http
+    from .lease import Lease as Lease
+    from .lease import hold_lock as hold_lock
+    from .link import channels as channels
     from .unknown import Unknown as Unknown
 
 _WHERE = {
+    "Lease": "lease",
+    "Stream": "channel",
+    "channels": "link",
+    "docker": "docker_api",
+    "hold_lock": "lease",
+    "http": "http_client",
+    "spawn": "channel",
     "CommandTimeout": "errors",
     "ConnectionLost": "errors",
     "DialError": "errors",

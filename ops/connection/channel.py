@@ -16,20 +16,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from getpass import getpass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
 from pyinfra.api.output import echo, format_text
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES
 
-from .errors import CommandTimeout, ConnectionLost, PrivilegeError
+from .errors import CommandTimeout, ConnectionLost, PrivilegeError, RemoteError
 from .link import Link, link
-from .process import Process, start
+from .process import Process, StreamProcess, start, start_stream
 from .settings import Settings, real, resolve
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
+
+T = TypeVar("T")
 
 #: Longest script that travels as an argument. Longer ones go through standard input: the kernel
 #: limits one argument to 128 KiB, and sudo copies every argument into the system log.
@@ -43,6 +45,9 @@ KILL_AFTER = 5
 
 #: Seconds to wait for sudo to make up its mind about a password.
 SUDO_TIMEOUT = 60
+
+#: What `timeout` exits with after SIGTERM and after SIGKILL, and what a lost channel gives.
+_TIMED_OUT = (124, 128 + 9, -1)
 
 #: Bytes that fit into the window of a channel before anything has been read on the other side.
 _WINDOW = 64 * 1024
@@ -182,6 +187,9 @@ class _Errors:
         seen = bytes(self._seen)
         return seen.replace(self._call.prompt, b"") if self._call.prompt else seen
 
+    def text(self) -> str:
+        return bytes(self._seen).decode(errors="replace")
+
 
 class _Guard:
     """Lets go of a command that outlives its limit although the host was told to end it."""
@@ -248,14 +256,7 @@ def run(
         True
     """
     host = real(host)
-    settings, rest = resolve(host, arguments)
-    if rest:
-        raise TypeError(f"run() got unexpected arguments: {', '.join(sorted(rest))}")
-    if isinstance(command, str):
-        command = StringCommand(command)
-    own = dict(command.connector_arguments)
-    if own:
-        settings, _ = resolve(host, {**own, **arguments})
+    settings, command = resolved(host, command, arguments)
     state = host.state
     return execute(
         link(host),
@@ -297,75 +298,225 @@ def execute(
         print_output: print its output, line by line.
         doing: what to say is being done in errors; the masked command by default.
     """
+    doing = doing or _shortened(command.get_masked_value())
+
+    def once(settings: Settings) -> Result:
+        call = _compose(settings, command, stdin, timeout)
+        _announce(link, call, print_input)
+        began_at = time.monotonic()
+        process = start(link, call.line, doing)
+        with contextlib.closing(process), _Guard(process, timeout) as guard:
+            errors = _Errors(process, call)
+            _unlock(link, process, call, errors, doing)
+            writer = _feed(process, call.body)
+            out = bytearray()
+            try:
+                while data := process.read():
+                    out += data
+                    if on_stdout is not None:
+                        on_stdout(data)
+            except (OSError, EOFError, ValueError) as error:
+                if not guard.expired:
+                    raise ConnectionLost(
+                        link.host.name, doing, f"connection lost: {error}"
+                    ) from error
+            if writer is not None:
+                writer.join()
+            err = errors.finish()
+            status = -1 if guard.expired else process.wait()
+        result = Result(status, bytes(out), err)
+        if timeout is not None and time.monotonic() - began_at >= timeout and status in _TIMED_OUT:
+            reason = f"did not end within {timeout:g} s"
+            if guard.expired:
+                reason += " and could not be ended"
+            raise CommandTimeout(link.host.name, doing, reason, result.stdout, result.stderr)
+        if not errors.began:
+            raise PrivilegeError(link.host.name, doing, _words(err) or f"exit status {status}")
+        return result
+
     with contextlib.nullcontext() if readonly else link.acting():
-        try:
-            return _execute(
-                link, settings, command, stdin, timeout, on_stdout, print_input, print_output, doing
-            )
-        except PrivilegeError as error:
-            if settings.sudo_password is not None or not _password_wanted(error.reason):
-                raise
-            settings = _ask_password(link.host, settings, error)
-            return _execute(
-                link, settings, command, stdin, timeout, on_stdout, print_input, print_output, doing
-            )
+        result = _with_password(link.host, settings, once)
+    if print_output:
+        _print(link.host, result)
+    return result
 
 
-def _execute(
+class Stream:
+    """A command held open, with both its ends in hand. Made by :func:`spawn`."""
+
+    def __init__(self, link: Link, process: StreamProcess, errors: _Errors, readonly: bool) -> None:
+        self._process = process
+        self._errors = errors
+        self._acting = contextlib.ExitStack()
+        if not readonly:
+            self._acting.enter_context(link.acting())
+        #: What carries the bytes: a paramiko channel, or a socket on ``@local``.
+        self.sock = process.sock
+
+    @property
+    def closed(self) -> bool:
+        """Whether the command has ended or the channel is gone."""
+        return self._process.closed
+
+    @property
+    def error_text(self) -> str:
+        """What it has written to standard error so far."""
+        return self._errors.text()
+
+    def write(self, data: bytes) -> None:
+        """Writes all of data to its standard input; ``OSError`` when it reads no more."""
+        self._process.write(data)
+
+    def read(self, size: int = 32 * 1024) -> bytes:
+        """The next bytes of its standard output, at most size of them; empty at the end."""
+        return self._process.read(size)
+
+    def close_stdin(self) -> None:
+        """Says that no more input comes."""
+        self._process.close_stdin()
+
+    def wait(self) -> int:
+        """Waits for its end; the exit status, -1 where a signal ended it."""
+        return self._process.wait()
+
+    def close(self) -> None:
+        """Lets go of it. Its input ends, which ends any command made for this."""
+        self._process.close()
+        self._acting.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def spawn(
+    host: Host, command: str | StringCommand, *, readonly: bool = False, **arguments: Any
+) -> Stream:
+    """Starts a command on a host and holds it open over one channel.
+
+    Args:
+        host: the host, reached by ``@ssh`` or ``@local``.
+        command: what the shell is to run; it should end when its input does, for that is all
+            that reaches it when this process dies. It must hold no secret.
+        readonly: the command changes nothing on the host, so facts read before stay valid.
+        **arguments: pyinfra's own, as for :func:`run`.
+
+    Returns:
+        The open command; to be closed by the caller, or used in a ``with``.
+
+    Raises:
+        ConnectionLost: the transport is dead.
+        PrivilegeError: sudo (doas, dzdo) refused.
+        RemoteError: the host opens no further channel.
+        UnsupportedConnector: the host has no channels.
+
+    Example:
+        >>> with spawn(host, "cat") as echo:
+        ...     echo.write(b"hello")
+        ...     echo.read()
+        b'hello'
+    """
+    host = real(host)
+    settings, command = resolved(host, command, arguments)
+    return open_stream(link(host), settings, command, readonly=readonly)
+
+
+def open_stream(
     link: Link,
     settings: Settings,
     command: StringCommand,
-    stdin: bytes | None,
-    timeout: float | None,
-    on_stdout: Callable[[bytes], None] | None,
-    print_input: bool,
-    print_output: bool,
-    doing: str | None,
-) -> Result:
-    host = link.host
-    call = _compose(settings, command, stdin, timeout)
-    doing = doing or _shortened(command.get_masked_value())
-    logger.debug("Running command on %s: %s", host.name, call.shown)
-    if print_input:
-        echo(f"{host.print_prefix}>>> {call.shown}", err=True)
+    *,
+    readonly: bool = False,
+    began: str | None = None,
+    doing: str | None = None,
+) -> Stream:
+    """:func:`spawn` with everything resolved.
 
-    process = start(link, call.line, doing)
-    began_at = time.monotonic()
-    out = bytearray()
-    with contextlib.closing(process), _Guard(process, timeout) as guard:
-        errors = _Errors(process, call)
-        if call.head:
-            _send(process, call.head)
-            if not errors.decided.wait(SUDO_TIMEOUT) or errors.refused:
-                reason = f"sudo refused the password of {_user(host)}"
-                if not errors.refused:
-                    reason = f"sudo did not answer within {SUDO_TIMEOUT} s"
-                raise PrivilegeError(host.name, doing, reason)
-        writer = _feed(process, call.body)
-        try:
-            while data := process.read():
-                out += data
-                if on_stdout is not None:
-                    on_stdout(data)
-        except (OSError, EOFError, ValueError) as error:
-            if not guard.expired:
-                raise ConnectionLost(host.name, doing, f"connection lost: {error}") from error
-        if writer is not None:
-            writer.join()
-        err = errors.finish()
-        status = -1 if guard.expired else process.wait()
-    seconds = time.monotonic() - began_at
-    result = Result(status, bytes(out), err)
-    if not errors.began and not guard.expired:
-        raise PrivilegeError(host.name, doing, _words(err) or f"ended with status {status}")
-    if print_output:
-        _print(host, result)
-    if timeout is not None and seconds >= timeout and status in (124, 128 + 9, -1):
-        reason = f"did not end within {timeout:g} s"
-        if guard.expired:
-            reason += " and could not be ended"
-        raise CommandTimeout(host.name, doing, reason, result.stdout, result.stderr)
-    return result
+    Args:
+        link: the link to the host.
+        settings: as whom and how; a timeout in it is not for commands held open.
+        command: the command.
+        readonly: facts stay valid.
+        began: what the command writes to standard error once it is of use, and only then; it is
+            waited for.
+        doing: what to say is being done in errors; the command by default.
+
+    Raises:
+        RemoteError: the command ended without having been of use; the reason is what it said.
+    """
+    doing = doing or _shortened(command.get_masked_value())
+
+    def once(settings: Settings) -> Stream:
+        call = _compose(settings, command, b"", None)
+        if began is not None:
+            call = replace(call, marker=began.encode())
+        _announce(link, call, link.host.state.print_input)
+        process = start_stream(link, call.line, doing)
+        with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(process.close)
+            errors = _Errors(process, call)
+            _unlock(link, process, call, errors, doing)
+            if call.body:
+                process.write(call.body)
+            if call.marker:
+                errors.decided.wait(SUDO_TIMEOUT)
+                if not errors.began:
+                    kind = RemoteError if began is not None else PrivilegeError
+                    reason = _words(errors.text().encode()) or "it ended at once"
+                    raise kind(link.host.name, doing, reason)
+            unless_begun.pop_all()
+        return Stream(link, process, errors, readonly)
+
+    return _with_password(link.host, settings, once)
+
+
+def resolved(
+    host: Host, command: str | StringCommand, arguments: dict[str, Any]
+) -> tuple[Settings, StringCommand]:
+    """A command and the settings it is to run with.
+
+    Args:
+        host: the host.
+        command: the command; arguments it carries itself count too.
+        arguments: pyinfra's own, and no others.
+    """
+    if isinstance(command, str):
+        command = StringCommand(command)
+    settings, rest = resolve(host, {**command.connector_arguments, **arguments})
+    if rest:
+        raise TypeError(f"unexpected arguments: {', '.join(sorted(rest))}")
+    return settings, command
+
+
+def _announce(link: Link, call: _Call, print_input: bool) -> None:
+    logger.debug("Running command on %s: %s", link.host.name, call.shown)
+    if print_input:
+        echo(f"{link.host.print_prefix}>>> {call.shown}", err=True)
+
+
+def _unlock(link: Link, process: Process, call: _Call, errors: _Errors, doing: str) -> None:
+    """Answers sudo's question for the password and waits for its verdict."""
+    if not call.head:
+        return
+    _send(process, call.head)
+    if errors.decided.wait(SUDO_TIMEOUT) and not errors.refused:
+        return
+    reason = f"sudo did not answer within {SUDO_TIMEOUT} s"
+    if errors.refused:
+        reason = f"sudo refused the password of {_user(link.host)}"
+    raise PrivilegeError(link.host.name, doing, reason)
+
+
+def _with_password(host: Host, settings: Settings, once: Callable[[Settings], T]) -> T:
+    """Runs once; where sudo turns out to want a password, asks the user for it and runs again."""
+    try:
+        return once(settings)
+    except PrivilegeError as error:
+        if settings.sudo_password is not None or not _password_wanted(error.reason):
+            raise
+        return once(_ask_password(host, settings, error))
 
 
 def _send(process: Process, data: bytes) -> None:

@@ -13,6 +13,7 @@ from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
 from .errors import ConnectionLost, UnsupportedConnector
+from .settings import real
 
 if TYPE_CHECKING:
     from paramiko import Transport
@@ -129,3 +130,18 @@ def link(host: Host) -> Link:
     if known is None:
         known = _links[host] = Link(host)
     return known
+
+
+def channels(host: Host) -> int:
+    """How many channels this process has asked for on the connection to a host.
+
+    Counts pyinfra's own as well, and those that the host did not grant; 0 on ``@local``.
+
+    Args:
+        host: the host.
+
+    Example:
+        >>> before = channels(host); read(host, Hostname); channels(host) - before
+        1
+    """
+    return link(real(host)).channels()

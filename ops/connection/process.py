@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from paramiko import SSHException
 from typing_extensions import override
 
 from .errors import ConnectionLost, RemoteError
@@ -48,7 +52,15 @@ class Process(Protocol):
         """Lets go of the command at once."""
 
 
-class SshProcess(Process):
+class StreamProcess(Process, Protocol):
+    """A running command that stands at the end of something like a socket."""
+
+    @property
+    def sock(self) -> Channel | socket.socket:
+        """What carries its input and its output."""
+
+
+class SshProcess(StreamProcess):
     """A command on an exec channel of the host's transport.
 
     Raises:
@@ -57,7 +69,6 @@ class SshProcess(Process):
     """
 
     def __init__(self, link: Link, command: str, doing: str) -> None:
-        from paramiko import SSHException
 
         self._host = link.host.name
         self._doing = doing
@@ -74,6 +85,11 @@ class SshProcess(Process):
     @override
     def closed(self) -> bool:
         return self._channel.closed or self._channel.exit_status_ready()
+
+    @property
+    @override
+    def sock(self) -> Channel:
+        return self._channel
 
     @override
     def write(self, data: bytes) -> None:
@@ -168,8 +184,85 @@ class LocalProcess(Process):
             # A command that became another user cannot be signalled; the end of its input ends it.
             with contextlib.suppress(OSError):
                 self._process.terminate()
+            _reap(self._process)
+
+
+class LocalStream(StreamProcess):
+    """A command on this machine whose input and output are one socket, as a channel is."""
+
+    def __init__(self, command: str) -> None:
+        self._sock, theirs = socket.socketpair()
+        with theirs:
+            # gevent's sockets do not block; the command expects one that does.
+            os.set_blocking(theirs.fileno(), True)
+            self._process = subprocess.Popen(  # noqa: S603 - as above
+                ["/bin/sh", "-c", command],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+        assert self._process.stderr
+        self._stderr = self._process.stderr
+
+    @property
+    @override
+    def sock(self) -> socket.socket:
+        return self._sock
+
+    @property
+    @override
+    def closed(self) -> bool:
+        return self._process.poll() is not None
+
+    @override
+    def write(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    @override
+    def close_stdin(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    @override
+    def read(self, size: int = _CHUNK) -> bytes:
+        return self._sock.recv(size)
+
+    @override
+    def read_error(self, size: int = _CHUNK) -> bytes:
+        return self._stderr.read(size)
+
+    @override
+    def wait(self) -> int:
+        return max(self._process.wait(), -1)
+
+    @override
+    def close(self) -> None:
+        # No signal: the end of its input ends the command and lets it put things in order first.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        _reap(self._process)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Collects an ending process in the background; whoever closes it is not made to wait."""
+
+    def collect() -> None:
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    threading.Thread(target=collect, daemon=True).start()
 
 
 def start(link: Link, command: str, doing: str) -> Process:
     """Starts a command, given as one line for the login shell of the host."""
     return LocalProcess(command) if link.is_local else SshProcess(link, command, doing)
+
+
+def start_stream(link: Link, command: str, doing: str) -> StreamProcess:
+    """Starts a command to be held open, given as one line for the login shell of the host."""
+    return LocalStream(command) if link.is_local else SshProcess(link, command, doing)

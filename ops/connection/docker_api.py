@@ -1,0 +1,273 @@
+"""Docker's API over the connection that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import docker as sdk
+import urllib3
+from docker.constants import DEFAULT_DOCKER_API_VERSION
+from docker.errors import DockerException
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+from pyinfra.api.command import StringCommand
+from typing_extensions import override
+
+from .channel import Stream, open_stream
+from .errors import RemoteError
+from .link import Link, link
+from .settings import Settings, real, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paramiko import Channel
+    from pyinfra.api.host import Host
+    from requests import PreparedRequest
+
+#: Connections kept to one engine: each is a channel, and sshd grants ten unless told otherwise.
+POOL = 4
+
+#: docker-py takes what an exec wrote from ``.channel`` of the response's file, and thereby loses
+#: nothing that was read ahead, only where the address of the engine starts like this.
+ADDRESS = "http+docker://ssh"
+
+SOCKET = "/var/run/docker.sock"
+
+
+class _Wire:
+    """The socket ``http.client`` wants, over a channel or a socket."""
+
+    def __init__(self, sock: Channel | socket.socket, close: Callable[[], None]) -> None:
+        self._sock = sock
+        self._close = close
+        self._files: set[_File] = set()
+        self._pipe: tuple[int, int] | None = None
+        self._released = False
+        self.file: _File | None = None
+
+    def sendall(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        """Takes what the response's file has read ahead first, and only then from the wire."""
+        return self.file.read1(size) if self.file is not None else self._sock.recv(size)
+
+    def recv_raw(self, size: int) -> bytes:
+        return self._sock.recv(size)
+
+    def settimeout(self, timeout: float | None) -> None:
+        self._sock.settimeout(timeout)
+
+    def gettimeout(self) -> float | None:
+        return self._sock.gettimeout()
+
+    def makefile(self, mode: str, *_: Any, **__: Any) -> _File:
+        self.file = _File(self)
+        self._files.add(self.file)
+        return self.file
+
+    def fileno(self) -> int:
+        # docker-py polls before each recv(). What has been read ahead would not wake it, so it is
+        # given something that is always ready; recv() itself waits, and yields.
+        if self._pipe is None:
+            self._pipe = os.pipe()
+            os.write(self._pipe[1], b"\0")
+        return self._pipe[0]
+
+    def close(self) -> None:
+        # As with a real socket, a response still being read keeps the wire open.
+        self._released = True
+        self._let_go()
+
+    def closed_file(self, file: _File) -> None:
+        self._files.discard(file)
+        self._let_go()
+
+    @property
+    def closed(self) -> bool:
+        return self._released
+
+    def _let_go(self) -> None:
+        if self._released and not self._files:
+            self._close()
+            for end in self._pipe or ():
+                os.close(end)
+            self._pipe = None
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        data = self._wire.recv_raw(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _File(io.BufferedReader):
+    """What a response is read from; docker-py asks it for its ``channel``."""
+
+    def __init__(self, wire: _Wire) -> None:
+        super().__init__(_Raw(wire))
+        self.channel = wire
+
+    @override
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self.channel.closed_file(self)
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def __init__(self, dial: Callable[[], _Wire], timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._dial = dial
+
+    @override
+    def connect(self) -> None:
+        wire = self._dial()
+        wire.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
+        self.sock: Any = wire
+
+    @property
+    @override
+    def is_connected(self) -> bool:
+        return self.sock is not None and not self.sock.closed
+
+
+class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+    def __init__(self, dial: Callable[[], _Wire], timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout, maxsize=POOL)
+        self._dial = dial
+        self._timeout = timeout
+
+    @override
+    def _new_conn(self) -> Any:
+        return _Connection(self._dial, self._timeout)
+
+
+class _Adapter(BaseHTTPAdapter):
+    def __init__(self, dial: Callable[[], _Wire], timeout: float) -> None:
+        self._pool = _Pool(dial, timeout)
+        super().__init__()
+
+    def get_connection(self, url: Any, proxies: Any = None) -> Any:
+        return self._pool
+
+    @override
+    def request_url(self, request: PreparedRequest, proxies: Any) -> Any:
+        return request.path_url
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self._pool.close()
+
+
+class _Dialler:
+    """Opens connections to a host's engine and remembers what each has complained about."""
+
+    def __init__(self, to: Link, settings: Settings) -> None:
+        self._to = to
+        self._settings = settings
+        self._streams: list[Stream] = []
+
+    def __call__(self) -> _Wire:
+        if self._to.is_local and not self._settings.elevated:
+            direct = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                direct.connect(SOCKET)
+            except BaseException:
+                direct.close()
+                raise
+            return _Wire(direct, direct.close)
+        stream = open_stream(
+            self._to,
+            self._settings,
+            StringCommand("docker system dial-stdio"),
+            readonly=True,
+            doing="speak to Docker",
+        )
+        self._streams.append(stream)
+        return _Wire(stream.sock, stream.close)
+
+    def complaint(self) -> str:
+        """What the last connection wrote to standard error, in one line."""
+        if not self._streams:
+            return ""
+        stream = self._streams[-1]
+        with contextlib.suppress(OSError, EOFError, RemoteError):
+            stream.wait()
+        return " ".join(stream.error_text.split())
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+
+@contextmanager
+def docker(
+    host: Host, *, timeout: float = 60, readonly: bool = False, **arguments: Any
+) -> Iterator[sdk.DockerClient]:
+    """The Docker SDK's client for the engine of a host, without a second login or an open port.
+
+    It speaks through ``docker system dial-stdio`` on channels of pyinfra's own connection, as
+    whom pyinfra would run it; on ``@local`` through the Unix socket. Streams of ``exec_run`` and
+    ``logs`` arrive whole. The API's version is the engine's.
+
+    Args:
+        host: the host.
+        timeout: seconds to wait for each answer.
+        readonly: nothing is changed through it, so facts read before stay valid.
+        **arguments: pyinfra's own, such as ``_sudo=True``.
+
+    Raises:
+        RemoteError: there is no engine, it is stopped, or it may not be used; the reason is
+            Docker's own words.
+
+    Example:
+        >>> with docker(host, readonly=True) as client:
+        ...     client.containers.get("ai-redis-1").exec_run("redis-cli ping").output
+        b'PONG\\n'
+    """
+    host = real(host)
+    settings, rest = resolve(host, arguments)
+    if rest:
+        raise TypeError(f"docker() got unexpected arguments: {', '.join(sorted(rest))}")
+    to = link(host)
+    dial = _Dialler(to, settings)
+    # A version given keeps the constructor from speaking before the address is ours.
+    client = sdk.DockerClient(base_url="tcp://localhost:1", version=DEFAULT_DOCKER_API_VERSION)
+    api: Any = client.api
+    with contextlib.ExitStack() as stack:
+        stack.callback(dial.close)
+        stack.callback(client.close)
+        api.mount(ADDRESS, _Adapter(dial, timeout))
+        api.base_url = ADDRESS
+        api.timeout = timeout
+        try:
+            api._version = api.version(api_version=False)["ApiVersion"]
+        except (DockerException, OSError, KeyError) as error:
+            reason = dial.complaint() or _cause(error)
+            raise RemoteError(host.name, "speak to Docker", reason) from error
+        if not readonly:
+            stack.enter_context(to.acting())
+        yield client
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,280 @@
+"""HTTP from the host's point of view: to a container that publishes nothing, for example."""
+
+from __future__ import annotations
+
+import select
+import shlex
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpcore
+import httpx
+from paramiko import Channel, ChannelException, SSHException
+from pyinfra.api.command import StringCommand
+from typing_extensions import override
+
+from .channel import open_stream
+from .errors import ConnectionLost, DialError, RemoteError
+from .link import Link, link
+from .settings import Settings, real
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from pyinfra.api.host import Host
+
+Via = Literal["auto", "forward", "bridge"]
+
+#: RFC 4254, 5.1: the server does not let us, as opposed to: nobody answers there.
+_PROHIBITED = 1
+
+# Once connected the shell gives up its own standard output and error, so that the channel ends as
+# soon as the server closes; and it ends itself, and the reader with it, when its input does.
+_BRIDGE = """\
+exec 3<>/dev/tcp/{address}/{port} || exit 1
+printf %s {marker} >&2
+cat <&3 2>/dev/null &
+exec >/dev/null 2>&1
+cat >&3
+kill %1
+"""
+
+
+class _Connection(httpcore.NetworkStream):
+    """A byte stream to the address, over a channel or a socket."""
+
+    def __init__(self, sock: Channel | socket.socket, close: Callable[[], None]) -> None:
+        self._sock = sock
+        self._close = close
+
+    @override
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            self._sock.settimeout(timeout)
+            return self._sock.recv(max_bytes)
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(str(error)) from error
+        except (OSError, EOFError) as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    @override
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        try:
+            self._sock.settimeout(timeout)
+            self._sock.sendall(buffer)
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(str(error)) from error
+        except (OSError, EOFError) as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    @override
+    def close(self) -> None:
+        self._close()
+
+    @override
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        self.close()
+        raise httpcore.ConnectError("only http:// can be spoken through a host")
+
+    @override
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            # Asked of a connection that has been idle: readable means that its end has come.
+            if isinstance(self._sock, Channel):
+                return self._sock.closed or self._sock.eof_received or self._sock.recv_ready()
+            return bool(select.select([self._sock], [], [], 0)[0])
+        return None
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, to: Link, address: str, port: int, via: Via) -> None:
+        self._to = to
+        self._address = address
+        self._port = port
+        self._via = via
+
+    @override
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        if (host, port) != (self._address, self._port):
+            raise httpcore.ConnectError(
+                f"this client speaks to {self._address} port {self._port} only, not {host}:{port}"
+            )
+        try:
+            return dial(self._to, host, port, via=self._via, timeout=timeout)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx over a connection pool of httpcore's that has a backend of its own."""
+
+    def __init__(self, backend: httpcore.NetworkBackend) -> None:
+        self._pool = httpcore.ConnectionPool(
+            network_backend=backend, max_connections=4, keepalive_expiry=30
+        )
+
+    @override
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        with _as_httpx(request):
+            answer = self._pool.handle_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=request.url.raw_scheme,
+                        host=request.url.raw_host,
+                        port=request.url.port,
+                        target=request.url.raw_path,
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Body(answer, request),
+            extensions=answer.extensions,
+        )
+
+    @override
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    @override
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx(self._request):
+            yield from self._answer.iter_stream()
+
+    @override
+    def close(self) -> None:
+        self._answer.close()
+
+
+@contextmanager
+def _as_httpx(request: httpx.Request) -> Iterator[None]:
+    """httpcore's errors as httpx's, which carry the same names."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+        kind: type[httpx.TransportError] = getattr(httpx, type(error).__name__)
+        raise kind(str(error), request=request) from error
+    except httpcore.UnsupportedProtocol as error:
+        raise httpx.UnsupportedProtocol(str(error), request=request) from error
+
+
+def dial(
+    to: Link, address: str, port: int, *, via: Via = "auto", timeout: float | None = None
+) -> httpcore.NetworkStream:
+    """A TCP connection made by the host.
+
+    Args:
+        to: the link to the host.
+        address: where to, as the host sees it.
+        port: likewise.
+        via: the way, as for :func:`http`.
+        timeout: seconds to wait for it.
+
+    Raises:
+        DialError: nobody answers there, or the way is barred.
+        ConnectionLost: the transport is dead.
+    """
+    name, doing = to.host.name, f"reach {address} port {port}"
+    if to.is_local:
+        try:
+            direct = socket.create_connection((address, port), timeout)
+        except OSError as error:
+            raise DialError(name, doing, str(error)) from error
+        return _Connection(direct, direct.close)
+    # Asked once for each connection: a server that forbids it will forbid it again.
+    transport = to.transport()
+    if via == "forward" or (via == "auto" and to.memory.get("no forwarding") is not transport):
+        try:
+            channel = transport.open_channel(
+                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout or 30
+            )
+        except ChannelException as error:
+            if error.code != _PROHIBITED:
+                raise DialError(name, doing, error.text) from error
+            if via == "forward":
+                raise DialError(name, doing, "the SSH server forbids forwarding") from error
+            to.memory["no forwarding"] = transport
+        except (SSHException, EOFError, OSError) as error:
+            if not transport.is_active():
+                raise ConnectionLost(name, doing, f"connection lost: {error}") from error
+            raise DialError(name, doing, str(error)) from error
+        else:
+            return _Connection(channel, channel.close)
+    marker = "dialled-it"
+    script = _BRIDGE.format(address=shlex.quote(address), port=int(port), marker=marker)
+    command = StringCommand(f"exec bash -c {shlex.quote(script)}")
+    try:
+        # As the login user: a connection needs no privilege.
+        stream = open_stream(to, Settings(), command, readonly=True, began=marker, doing=doing)
+    except ConnectionLost:
+        raise
+    except RemoteError as error:
+        raise DialError(name, doing, error.reason) from error
+    return _Connection(stream.sock, stream.close)
+
+
+@contextmanager
+def http(
+    host: Host, address: str, port: int, *, via: Via = "auto", timeout: float = 10
+) -> Iterator[httpx.Client]:
+    """An httpx client whose connections are made by the host.
+
+    It reaches what the host reaches: the address of a container that publishes nothing, or a
+    port bound to the host's loopback. Speaks plain HTTP, only to the one address and port, which
+    are its ``base_url``. What the host has read before stays valid.
+
+    Args:
+        host: the host.
+        address: an IP address or a name, as the host sees it.
+        port: the port.
+        via: ``"forward"`` is a forwarding channel of the connection; ``"bridge"`` is bash's
+            ``/dev/tcp`` on an exec channel, for servers that forbid forwarding; ``"auto"`` tries
+            them in this order. On ``@local`` it is a socket, whatever is said here.
+        timeout: seconds for each step: connecting, sending, each wait for an answer.
+
+    Raises:
+        httpx.ConnectError: at a request, when nobody answers or every way is barred.
+
+    Example:
+        >>> with http(host, "172.18.0.3", 8000) as client:
+        ...     client.get("/healthz").status_code
+        200
+    """
+    bracketed = f"[{address}]" if ":" in address else address
+    to = link(real(host))
+    with httpx.Client(
+        base_url=f"http://{bracketed}:{port}",
+        transport=_Transport(_Backend(to, address, port, via)),
+        timeout=timeout,
+        trust_env=False,
+    ) as client:
+        yield client

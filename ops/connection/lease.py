@@ -1,0 +1,145 @@
+"""A lock on the host, held by an open channel: it ends with whoever holds it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import StringCommand
+
+from .channel import Stream, open_stream, resolved
+from .errors import ConnectionLost, LeaseHeld, RemoteError
+from .link import link
+from .settings import real
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+#: Seconds between two signs of life.
+BEAT = 20
+
+#: Seconds without a sign of life after which the host gives the lock up: the controller may be
+#: gone without the host's TCP having noticed.
+SILENCE = 90
+
+_SCRIPT = """
+umask 077
+mkdir -p -- {directory} || exit
+exec 9>>{path} || exit
+if ! flock -n 9; then echo held; cat -- {path}; exit; fi
+printf '%s\\n' {holder} >{path}; echo yours
+while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do :; done
+: >{path}
+"""
+
+
+class Lease:
+    """A lock that is held for as long as this object is open."""
+
+    def __init__(self, host: str, path: str, stream: Stream) -> None:
+        self._host = host
+        self._path = path
+        self._stream = stream
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lock has slipped away: the connection died, or the holder was killed."""
+        return self._stream.closed
+
+    def check(self) -> None:
+        """Makes sure that the lock is still held.
+
+        Raises:
+            ConnectionLost: it is not.
+        """
+        if self.lost:
+            raise ConnectionLost(self._host, f"hold {self._path}", "the lock was lost")
+
+    def release(self) -> None:
+        """Gives the lock up. Doing so twice is no error."""
+        self._over.set()
+        self._stream.close()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            try:
+                self._stream.write(b"\n")
+            except (OSError, EOFError):
+                return
+
+
+@contextmanager
+def hold_lock(
+    host: Host, path: str, *, holder: str | None = None, **arguments: Any
+) -> Iterator[Lease]:
+    """Holds an exclusive lock on a file of the host while the ``with`` block runs.
+
+    The lock (``flock``) belongs to a command on an open channel. It is free again when the block
+    ends, when this process dies in whatever way, and 90 seconds after the host last heard of it.
+    Facts read before the lock was taken are no longer valid inside: the one who held it before
+    may have changed what they say.
+
+    Args:
+        host: the host.
+        path: the lock file, absolute; it is made, with its directory, if it is missing.
+        holder: one line that tells others who holds the lock; by default user, machine, process
+            and time.
+        **arguments: pyinfra's own, such as ``_sudo=True``.
+
+    Raises:
+        LeaseHeld: someone else holds it; nothing is waited for.
+        RemoteError: the file cannot be written, or the host has no ``flock``.
+
+    Example:
+        >>> with hold_lock(host, "/run/stackmend/ai.lock") as lease:
+        ...     apply()
+        ...     lease.check()
+    """
+    if not path.startswith("/"):
+        raise ValueError(f"a lock file needs an absolute path: {path}")
+    host = real(host)
+    doing = f"hold {path}"
+    script = _SCRIPT.format(
+        directory=shlex.quote(os.path.dirname(path)),  # noqa: PTH120 - of the host, not of ours
+        path=shlex.quote(path),
+        holder=shlex.quote(" ".join((holder or _myself()).split())),
+        silence=SILENCE,
+    )
+    settings, command = resolved(host, StringCommand(script.strip()), arguments)
+    with open_stream(link(host), settings, command, doing=doing) as stream:
+        answer = bytearray()
+        while b"\n" not in answer and (data := stream.read()):
+            answer += data
+        verdict, _, rest = bytes(answer).partition(b"\n")
+        if verdict == b"held":
+            while data := stream.read():
+                rest += data
+            raise LeaseHeld(host.name, doing, rest.decode(errors="replace").strip() or "someone")
+        if verdict != b"yours":
+            status = stream.wait()
+            reason = " ".join(stream.error_text.split()) or f"exit status {status}"
+            raise RemoteError(host.name, doing, reason)
+        lease = Lease(host.name, path, stream)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+
+def _myself() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return f"{user}@{socket.gethostname()} pid {os.getpid()} since {now}"
