@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -52,6 +53,16 @@ class Image:
         return [value[1:] for value in self.args.values() if value.startswith("@")]
 
 
+STACK = PROJECT / "deploy" / "stacks" / "ai"
+
+
+def pinned(*requirements: Path) -> tuple[str, ...]:
+    """The `name==version` lines of requirements files, for every Python and platform they name."""
+    lines = (line for file in requirements for line in file.read_text().splitlines())
+    found = (re.match(r"[A-Za-z0-9._-]+==[^\s;]+", line) for line in lines)
+    return tuple(sorted({match[0] for match in found if match}))
+
+
 CATALOGUE: dict[str, Image] = {
     "bare": Image(HERE / "bare", {"BASE": f"@{BASE}"}),
     "managed": Image(HERE / "managed", {"BASE": "@bare"}),
@@ -59,6 +70,24 @@ CATALOGUE: dict[str, Image] = {
     "lab/box:1": Image(HERE / "box", {"BASE": f"@{BASE}", "VERSION": "1"}, inner=True),
     "lab/box:2": Image(HERE / "box", {"BASE": f"@{BASE}", "VERSION": "2"}, inner=True),
     "lab/redis:7": Image(HERE / "redis", {"BASE": f"@{BASE}"}, inner=True),
+    "lab/python:3.11": Image(
+        HERE / "python",
+        {"BASE": f"@{BASE}"},
+        wheels=pinned(STACK / "api/requirements.txt", STACK / "worker/requirements.txt"),
+        inner=True,
+    ),
+    "lab/model:1": Image(
+        HERE / "model",
+        {"PYTHON_IMAGE": "@lab/python:3.11"},
+        wheels=pinned(HERE / "model/requirements.txt", HERE / "model/requirements-build.txt"),
+        inner=True,
+    ),
+    "stackmend/api:lab": Image(
+        STACK, {"PYTHON_IMAGE": "@lab/python:3.11"}, inner=True, dockerfile="api/Dockerfile"
+    ),
+    "stackmend/worker:lab": Image(
+        STACK, {"PYTHON_IMAGE": "@lab/python:3.11"}, inner=True, dockerfile="worker/Dockerfile"
+    ),
 }
 
 

@@ -38,9 +38,9 @@ def pause_before(attempt: int, *, first: float, longest: float) -> float:
     """Return the seconds to wait after the given attempt failed: doubling, with a ceiling.
 
     >>> [pause_before(n, first=1, longest=60) for n in (1, 2, 3, 9)]
-    [1, 2, 4, 60]
+    [1.0, 2.0, 4.0, 60]
     """
-    return min(longest, first * 2 ** min(attempt - 1, 30))
+    return min(longest, first * 2.0 ** min(attempt - 1, 30))
 
 
 class Worker:
