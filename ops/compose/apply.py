@@ -32,7 +32,7 @@ from ops.compose.plan import (
 )
 from ops.compose.source import Source
 from ops.compose.spec import ComposeSpec
-from ops.compose.state import Applied, Container, Declared, StackState
+from ops.compose.state import Applied, Container, Declared, Image, StackState
 from ops.reports import journal
 
 if TYPE_CHECKING:
@@ -396,8 +396,12 @@ class Project:
                 state,
                 self.touched,
             )
+            images = {one.image: Image(id=one.image_id) for one in state.containers}
             proven = state.model_copy(update={"applied": then, "files": self.source.digests})
-            left = self._plan(proven, None, checks, tried or frozenset(self.touched))
+            known = recorded(then, proven).model_copy(
+                update={"images": {**declared.images, **images}}
+            )
+            left = self._plan(proven, known, checks, tried or frozenset(self.touched))
             wrong = left.problems
             if problem is None and not wrong and not left.refusals:
                 return state
