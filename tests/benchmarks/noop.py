@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +31,18 @@ from tests.lab.paths import KEY, KNOWN_HOSTS, PROJECT, VAR
 
 HERE = Path(__file__).parent
 WORK = VAR.parent / "bench"
-STACK = {
+STACK: dict[str, Any] = {
     "project": "ai",
-    "source": str(PROJECT / "deploy/stacks/ai"),
+    "source": str(HERE / "stack"),
     "directory": "/opt/ai",
-    "env": {
-        "REDIS_IMAGE": "lab/redis:7",
-        "OLLAMA_IMAGE": "lab/model:1",
-        "API_IMAGE": "stackmend/api:lab",
-        "WORKER_IMAGE": "stackmend/worker:lab",
-        "PYTHON_IMAGE": "lab/python:3.11",
-        "OLLAMA_MODEL": "tiny",
-        "HEALTH_START_PERIOD": "5s",
-        # Healthchecks of sixteen containers on one machine would be most of what is measured.
-        "HEALTH_INTERVAL": "30s",
-    },
+    "env": {"BOX_IMAGE": "lab/box:1", "REDIS_IMAGE": "lab/redis:7"},
     "checks": [
-        {"kind": "http", "url": "http://127.0.0.1:8000/healthz"},
+        {"kind": "http", "url": "http://127.0.0.1:8000/"},
         {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"], "contains": "PONG"},
     ],
 }
-URL = "http://127.0.0.1:8000/healthz"
+URL = "http://127.0.0.1:8000/"
+CONTENDERS = ("floor", "stackmend", "stock", "ansible")
 TARGETS = (
     ("times faster than ansible", "ansible", "stackmend", 8.0, True),
     ("times the stock operations", "stackmend", "stock", 1.0, False),
@@ -102,7 +94,7 @@ def write_inventory(path: Path, hosts: Sequence[LabHost], names: int | None = No
                 **hosts[number % len(hosts)].ssh_data(),
                 "stack": STACK,
                 "env_file": str(WORK / "env"),
-                "directory_mode": (WORK / "mode").read_text() if (WORK / "mode").exists() else "",
+                "directory_mode": (WORK / "mode").read_text(),
             },
         )
         for number in range(names or len(hosts))
@@ -219,8 +211,8 @@ def prepare_ansible(hosts: Sequence[LabHost]) -> None:
     print(f"installing python3 on {', '.join(host.name for host in without)} …", flush=True)
     # A host may have no way out: the packages are fetched where images are built.
     fetch = (
-        "apt-get update -qq && apt-get install -y -qq --no-install-recommends --download-only "
-        "python3 >&2 && cd /var/cache/apt/archives && tar -c ./*.deb"
+        "apt-get clean && apt-get update -qq && "
+        "apt-get install -y -qq --no-install-recommends --download-only python3 >&2 && cd /var/cache/apt/archives && tar -c ./*.deb"
     )
     debs = outer(
         "docker",
@@ -236,42 +228,63 @@ def prepare_ansible(hosts: Sequence[LabHost]) -> None:
         timeout=300,
     ).stdout
     for host in without:
-        done = host.run("cd $(mktemp -d) && tar -x && dpkg -i ./*.deb", stdin=debs, timeout=300)
+        done = host.run(
+            "cd $(mktemp -d) && tar -x && apt-get install -y ./*.deb", stdin=debs, timeout=300
+        )
         if done.returncode != 0:
             raise NotANoop(f"{host.name}: no python3: {done.stderr.decode(errors='replace')}")
 
 
 @contextlib.contextmanager
 def healthy_hosts(number: int) -> Iterator[list[LabHost]]:
-    """So many hosts, each carrying the same healthy stack, brought up by stackmend itself."""
+    """So many hosts, each carrying the same healthy stack, brought up with nothing but Compose."""
     WORK.mkdir(parents=True, exist_ok=True)
+    (WORK / "env").write_text("".join(f"{k}={v}\n" for k, v in STACK["env"].items()))
+    (WORK / "mode").write_text("755")
+    source = Path(STACK["source"])
+    directory = STACK["directory"]
     with contextlib.ExitStack() as held:
         hosts = [held.enter_context(lease("managed")) for _ in range(number)]
+        print(f"bringing the stack up on {', '.join(h.name for h in hosts)} …", flush=True)
         for host in hosts:
             host.reset()
-        print(f"bringing the stack up on {', '.join(h.name for h in hosts)} …", flush=True)
-        (WORK / "mode").unlink(missing_ok=True)
-        inventory = write_inventory(WORK / "inventory.py", hosts)
-        pyinfra(inventory, "deploy/site.py")
-        # The others are given what lies on the host, so that no two of them undo each other's work.
-        directory = str(STACK["directory"])
-        (WORK / "env").write_bytes(hosts[0].read(f"{directory}/.env"))
-        (WORK / "mode").write_text(hosts[0].sh(f"stat -c %a {directory}"))
-        write_inventory(inventory, hosts)
+            for path in sorted(source.rglob("*")):
+                if path.is_file():
+                    host.put(f"{directory}/{path.relative_to(source)}", path.read_bytes())
+            host.put(f"{directory}/.env", (WORK / "env").read_bytes(), "0600")
+            host.sh(
+                f"cd {directory} && docker compose -p {STACK['project']} up -d --wait", timeout=120
+            )
         yield hosts
 
 
-def compare(rounds: int) -> dict[str, Any]:
+def adopt(hosts: Sequence[LabHost]) -> None:
+    """Let stackmend take the stack over, and give the others the files that it leaves.
+
+    Two contenders with different notions of a file's mode would undo each other's work for ever.
+    """
+    inventory = write_inventory(WORK / "inventory.py", hosts)
+    pyinfra(inventory, "deploy/site.py")
+    (WORK / "env").write_bytes(hosts[0].read(f"{STACK['directory']}/.env"))
+    (WORK / "mode").write_text(hosts[0].sh(f"stat -c %a {STACK['directory']}"))
+    write_inventory(inventory, hosts)
+
+
+def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
     """Ansible, stock pyinfra, stackmend and the floor, in interleaved rounds on the same hosts."""
     with healthy_hosts(4) as hosts:
-        prepare_ansible(hosts)
-        inventory = WORK / "inventory.py"
-        contenders: dict[str, Callable[[], Sample]] = {
+        inventory = write_inventory(WORK / "inventory.py", hosts)
+        if "ansible" in only:
+            prepare_ansible(hosts)
+        if "stackmend" in only:
+            adopt(hosts)
+        everyone: dict[str, Callable[[], Sample]] = {
             "floor": lambda: floor(hosts),
             "stackmend": lambda: stackmend(inventory),
             "stock": lambda: stock(inventory),
             "ansible": lambda: ansible(hosts),
         }
+        contenders = {name: run for name, run in everyone.items() if name in only}
         for name, contender in contenders.items():
             # Once unmeasured: files that only another contender's notion of them would change.
             with contextlib.suppress(NotANoop):
@@ -290,17 +303,18 @@ def compare(rounds: int) -> dict[str, Any]:
             print(f"round {number + 1}: {shown}", flush=True)
         if [host.identities() for host in hosts] != before:
             raise NotANoop("a container was touched")
-        version = timed([str(WORK / "ansible/bin/ansible"), "--version"]).output.splitlines()[0]
     medians = {name: statistics.median(values) for name, values in times.items()}
     targets = []
     for words, above, below, limit, at_least in TARGETS:
+        if not {above, below} <= medians.keys():
+            continue
         ratio = medians[above] / medians[below]
         met = ratio >= limit if at_least else ratio <= limit
         targets.append({"what": words, "ratio": round(ratio, 2), "target": limit, "met": met})
     return {
         "hosts": 4,
         "rounds": rounds,
-        "ansible": version,
+        "versions": versions(),
         "seconds": {name: [round(value, 3) for value in values] for name, values in times.items()},
         "median": {name: round(value, 3) for name, value in medians.items()},
         "peak_mib": {name: round(value, 1) for name, value in peaks.items() if value},
@@ -308,12 +322,30 @@ def compare(rounds: int) -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str]:
+    """What was compared, as far as it is installed here."""
+    found = {"pyinfra": version("pyinfra"), "paramiko": version("paramiko")}
+    command = WORK / "ansible/bin/ansible-galaxy"
+    if command.exists():
+        output = timed([str(command), "collection", "list", "--format", "json"]).output
+        collections = json.loads(output[output.index("{") :])
+        found["ansible"] = timed([str(command), "--version"]).output.splitlines()[0]
+        found["community.docker"] = next(
+            listed["community.docker"]["version"]
+            for listed in collections.values()
+            if "community.docker" in listed
+        )
+    return found
+
+
 def scale(rounds: int) -> dict[str, Any]:
     """Time and controller memory of a run over 1, 4, 8 and 16 names on 4 hosts."""
     rows = []
     with healthy_hosts(4) as hosts:
+        adopt(hosts)
         for names in (1, 4, 8, 16):
             inventory = write_inventory(WORK / "scale.py", hosts, names)
+            stackmend(inventory)
             samples = [stackmend(inventory) for _ in range(rounds)]
             rows.append(
                 {
@@ -347,6 +379,7 @@ def crowded(rounds: int) -> dict[str, Any]:
     """The same host with nothing but the stack, and then with 200 containers and 5,000 sockets."""
     with healthy_hosts(1) as hosts:
         (host,) = hosts
+        adopt(hosts)
         inventory = WORK / "inventory.py"
         alone = statistics.median(stackmend(inventory).seconds for _ in range(rounds))
         alone_floor = statistics.median(floor(hosts).seconds for _ in range(rounds))
@@ -386,6 +419,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", action="store_true", help="measure 1, 4, 8 and 16 hosts")
     parser.add_argument("--crowded", action="store_true", help="200 containers, 5,000 sockets")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--json", type=Path, default=WORK / "noop.json")
     chosen = parser.parse_args(arguments)
     result: dict[str, Any] = {}
@@ -395,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.crowded:
             result["crowded"] = crowded(chosen.rounds)
         if not (chosen.scale or chosen.crowded):
-            result["noop"] = compare(chosen.rounds)
+            result["noop"] = compare(chosen.rounds, frozenset(chosen.only))
     except NotANoop as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
