@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.fixtures import FIXTURES, bare_host, host, hosts, lab
+from tests.lab.fixtures import FIXTURES, bare_host, host, hosts, lab, registry
 
-__all__ = ["bare_host", "host", "hosts", "lab"]
+__all__ = ["bare_host", "host", "hosts", "lab", "registry"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -96,7 +96,7 @@ class Controller:
         return text if self._err is self._out else text + _content(self._err)
 
     def wait(self, timeout: float = 300) -> Run:
-        """Wait until it ends by itself; past `timeout` seconds it is killed and `TimeoutError` says so."""
+        """Wait until it ends by itself; past `timeout` seconds kill it and raise `TimeoutError`."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.lab.paths import LABEL, MACHINE_LOCK, MACHINE_RECORD, locked
 
@@ -203,11 +204,12 @@ def _purge(packages: Sequence[str]) -> str | None:
     return None
 
 
-def _read_record() -> dict:
+def _read_record() -> dict[str, Any]:
     try:
-        return json.loads(MACHINE_RECORD.read_text())
+        record: dict[str, Any] = json.loads(MACHINE_RECORD.read_text())
     except (OSError, ValueError):
         return {}
+    return record
 
 
 def _start() -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import hosts as lab_hosts
+from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
 from tests.lab.hosts import Kind, LabHost
 
@@ -61,3 +62,10 @@ def hosts(lab: Lab) -> Callable[[int], list[LabHost]]:
 def bare_host(lab: Lab) -> LabHost:
     """A host as it comes from the provider, without Docker, reset."""
     return lab.take(1, "bare")[0]
+
+
+@pytest.fixture
+def registry(lab: Lab) -> Iterator[lab_registry.Registry]:
+    """The registry that hosts reach as ``registry:5000``, empty, held by this test alone."""
+    with lab_registry.lease() as held:
+        yield held

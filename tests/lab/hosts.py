@@ -290,10 +290,11 @@ class LabHost:
     def reset(self) -> None:
         """Put the host back as it was when it was new.
 
-        Removed: containers, networks, volumes, build cache and foreign images of its engine, strange
-        processes, units, mounts and files. Put back: the engine and its settings, the lab's images
-        and tags, /etc, /root, /home, /opt, /srv, /usr/local, packet filter, tc, services. Where
-        that is not enough (a package installed, a binary removed) the host is made anew.
+        Removed: containers, networks, volumes, build cache and foreign images of its engine,
+        strange processes, units, mounts and files. Put back: the engine and its settings, the
+        lab's images and tags, /etc, /root, /home, /opt, /srv, /usr/local, packet filter, tc,
+        services. Where that is not enough (a package installed, a binary removed) the host is
+        made anew.
         """
         why = ""
         try:
@@ -511,7 +512,7 @@ def down() -> list[str]:
 
 
 def clean() -> list[str]:
-    """Remove all that the lab made: hosts, volumes, networks, images, and the engine if it was ours.
+    """Remove all that the lab made: hosts, volumes, networks, images, the engine if it was ours.
 
     Returns what was done, in words. Files below var/lab are the caller's to remove.
     """
@@ -611,7 +612,7 @@ def _create(host: LabHost) -> None:
 
 
 def _ready(host: LabHost) -> None:
-    """Wait until the host's services answer; when it is new, let it settle and remember how it is."""
+    """Wait until the host's services answer; when it is new, remember how it is."""
     key = KEY.with_name(f"{KEY.name}.pub").read_text().strip()
     done = outer(
         "docker",
@@ -666,7 +667,7 @@ def _load_images(host: LabHost, *, again: bool = False) -> None:
 
 
 def _remove_host(container: str, *, volume: bool = False) -> None:
-    """Remove a host's container, thawing first what was left paused inside: frozen, it cannot end."""
+    """Remove a host's container, thawing what was left paused inside: frozen, it cannot end."""
     outer("docker", "unpause", container, check=False)
     with contextlib.suppress(OuterCommandError):
         outer(

@@ -81,10 +81,11 @@ case "$changed" in
 esac
 
 # The packet filter and the interface. Only what carries no container can be put back at once.
+filter_now() { "$1-save" 2> /dev/null | grep -v '^#' | sed 's/\[[0-9:]*\]/[0:0]/'; }
 restore_filter() {
+    [ ! -e $baseline/restarted ] || return 0
     for tool in iptables ip6tables; do
-        $tool-save 2> /dev/null | grep -v '^#' | sed 's/\[[0-9:]*\]/[0:0]/' \
-            | cmp -s - $baseline/$tool || $tool-restore < $baseline/$tool
+        filter_now $tool | cmp -s - $baseline/$tool || $tool-restore < $baseline/$tool
     done
 }
 for device in $(ls /sys/class/net); do
@@ -92,6 +93,8 @@ for device in $(ls /sys/class/net); do
 done
 [ "$(sysctl -n net.ipv4.ip_forward)" = "$(cat $baseline/ip_forward)" ] \
     || sysctl -q -w "net.ipv4.ip_forward=$(cat $baseline/ip_forward)"
+[ ! -e $baseline/restarted ] \
+    || ip -o address show dev eth0 | sed 's/ *valid_lft.*//' > $baseline/address
 ip -o address show dev eth0 | sed 's/ *valid_lft.*//' | cmp -s - $baseline/address \
     || { echo "eth0 readdressed"; exit 1; }
 
@@ -122,6 +125,10 @@ if [ "$1" = managed ]; then
     volumes=$(docker volume ls -q)
     [ -z "$volumes" ] || docker volume rm -f $volumes > /dev/null || { echo volumes; exit 1; }
     docker builder prune -a -f > /dev/null 2>&1
+    if [ -e $baseline/restarted ]; then
+        timeout 60 systemctl restart docker || { echo "docker does not start"; exit 1; }
+        for tool in iptables ip6tables; do filter_now $tool > $baseline/$tool; done
+    fi
     restore_filter
 
     record=/var/lib/docker/stackmend-lab/images
@@ -141,5 +148,9 @@ if [ "$1" = managed ]; then
         images | cmp -s - $record || echo reload
     fi
     find /var/lib/docker -mindepth 1 -maxdepth 1 \( -type f -o -type l \) -delete
+fi
+if [ -e $baseline/restarted ]; then
+    cut -d ' ' -f 22 /proc/1/stat > $baseline/boot
+    rm $baseline/restarted
 fi
 echo clean

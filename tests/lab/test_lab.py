@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.lab import controller
 from tests.lab.hosts import KEEPER_PASSWORD, LabHost
+from tests.lab.registry import Registry
 
 
 def test_host_is_a_machine_with_an_engine_of_its_own(host: LabHost) -> None:
@@ -39,7 +40,8 @@ def test_logins(host: LabHost, tmp_path: Path) -> None:
 
 def test_reset_puts_everything_back(host: LabHost) -> None:
     files = host.snapshot_files("/etc", "/root", "/home", "/opt", "/srv", "/usr/local")
-    images = host.docker("image", "ls", "--no-trunc")
+    shown = ("image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    images = host.docker(*shown)
     rules = host.sh("iptables -S; iptables -t nat -S DOCKER")
     host.sh(
         """
@@ -59,7 +61,7 @@ def test_reset_puts_everything_back(host: LabHost) -> None:
     assert host.docker("ps", "-aq") == ""
     assert host.docker("network", "ls", "-q", "--filter", "type=custom") == ""
     assert host.docker("volume", "ls", "-q") == ""
-    assert host.docker("image", "ls", "--no-trunc") == images
+    assert host.docker(*shown) == images
     assert host.snapshot_files("/etc", "/root", "/home", "/opt", "/srv", "/usr/local") == files
     assert host.sh("iptables -S; iptables -t nat -S DOCKER") == rules
     assert host.sh("tc qdisc show dev eth0 | grep netem", check=False) == ""
@@ -99,3 +101,41 @@ def test_hosts_reach_each_other_by_name(hosts: Callable[[int], list[LabHost]]) -
     one, two = hosts(2)
     assert one.sh(f"getent hosts {two.name} | awk '{{ print $1 }}'") == two.address
     assert one.docker("info", "-f", "{{.ID}}") != two.docker("info", "-f", "{{.ID}}")
+
+
+def test_power_cut_and_reset_after_it(host: LabHost) -> None:
+    host.sh("docker run -d --restart always --name keeps lab/box:1; docker volume create data")
+    host.power_cut()
+    host.wait_for("docker ps -q --filter name=keeps | grep -q .")
+    host.reset()
+    assert host.docker("ps", "-aq") == ""
+    assert host.docker("volume", "ls", "-q") == ""
+    host.sh("docker run -d --name again -p 127.0.0.1:8080:80 lab/box:1")
+    host.wait_for("curl -fs 127.0.0.1:8080 | grep -q 'box 1'")
+    host.sh("iptables -t nat -F; iptables -F")
+    host.reset()
+    host.sh("docker run -d --name again -p 127.0.0.1:8080:80 lab/box:1")
+    host.wait_for("curl -fs 127.0.0.1:8080 | grep -q 'box 1'")
+
+
+def test_what_a_reset_cannot_mend_is_made_anew(host: LabHost, tmp_path: Path) -> None:
+    host.sh("rm /usr/bin/docker; echo x > /usr/lib/strange")
+    host.reset()
+    assert host.docker("ps", "-aq") == ""
+    assert not host.exists("/usr/lib/strange")
+    inventory = controller.write_inventory(tmp_path, [host])
+    done = controller.run(inventory, "exec", "--", "true")
+    assert done.rc == 0, done.out
+
+
+def test_registry_serves_hosts_and_moves_tags(host: LabHost, registry: Registry) -> None:
+    name = registry.push("lab/box:1", "shop/api:1")
+    host.docker("pull", "-q", name)
+    first = host.docker("image", "inspect", "-f", "{{.Id}}", name)
+    assert registry.push("lab/box:2", "shop/api:1") == name
+    host.docker("pull", "-q", name)
+    assert host.docker("image", "inspect", "-f", "{{.Id}}", name) != first
+    registry.stop()
+    assert "no such host" in host.sh(f"docker pull {name} 2>&1", check=False)
+    registry.start()
+    host.docker("pull", "-q", name)
