@@ -212,7 +212,8 @@ def prepare_ansible(hosts: Sequence[LabHost]) -> None:
     # A host may have no way out: the packages are fetched where images are built.
     fetch = (
         "apt-get clean && apt-get update -qq && "
-        "apt-get install -y -qq --no-install-recommends --download-only python3 >&2 && cd /var/cache/apt/archives && tar -c ./*.deb"
+        "apt-get install -y -qq --no-install-recommends --download-only python3 >&2 "
+        "&& cd /var/cache/apt/archives && tar -c ./*.deb"
     )
     debs = outer(
         "docker",
