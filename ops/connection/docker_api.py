@@ -200,7 +200,7 @@ class _Dialler:
             readonly=True,
             doing="speak to Docker",
         )
-        self._streams.append(stream)
+        self._streams = [*(other for other in self._streams if not other.closed), stream]
         return _Wire(stream.sock, stream.close)
 
     def complaint(self) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase, ShortFactBase
 from pyinfra.api.output import format_text
 from pyinfra.api.util import get_kwargs_str
@@ -269,16 +270,18 @@ def _precondition(host: Host, request: Request) -> str | None:
 
 def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Request, Any]:
     values: dict[Request, Any] = {}
-    askable: list[Request] = []
+    # One instance from command() to process(): some facts keep their arguments in it.
+    askable: list[tuple[Request, FactBase[Any]]] = []
     commands: list[tuple[str, str | None]] = []
     shown: list[str] = []
     for request in requests:
+        fact = request.fact()
         try:
-            command, masked, required = _command(request)
+            command, masked, required = _command(fact, request)
         except Exception as error:
             values[request] = Unknown(f"{request.name}: {_one_line(error)}")
             continue
-        askable.append(request)
+        askable.append((request, fact))
         commands.append((command, required))
         shown.append(masked)
     if not askable:
@@ -290,7 +293,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
     generation, at = to.generation, time.monotonic()
     timeout = settings.timeout or TIMEOUT
     late = ""
-    names = ", ".join(request.name for request in askable)
+    names = ", ".join(request.name for request, _ in askable)
     try:
         result = execute(
             to,
@@ -308,13 +311,13 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         # Nothing was read at all: nothing to remember, the next one who asks tries again.
         reason = error.reason if isinstance(error, RemoteError) else _one_line(error)
         logger.warning("%sfacts could not be read: %s", host.print_prefix, reason)
-        values.update((request, Unknown(reason)) for request in askable)
+        values.update((request, Unknown(reason)) for request, _ in askable)
         return values
 
     readings = _readings(to)
     sections = split(stdout, stderr, token, len(askable))
-    for request, section in zip(askable, sections, strict=True):
-        value = _understand(request, section, late)
+    for (request, fact), section in zip(askable, sections, strict=True):
+        value = _understand(fact, request, section, late)
         values[request] = value
         readings[request] = _Reading(value, generation, at)
         _tell(host, request, value)
@@ -332,8 +335,7 @@ class _Joined(StringCommand):
         return self._shown
 
 
-def _command(request: Request) -> tuple[str, str, str | None]:
-    fact = request.fact()
+def _command(fact: FactBase[Any], request: Request) -> tuple[str, str, str | None]:
     # An attribute in old facts, a method in newer ones.
     made: Any = fact.command(**request.kwargs) if callable(fact.command) else fact.command
     command = made if isinstance(made, StringCommand) else StringCommand(made)
@@ -345,8 +347,7 @@ def _command(request: Request) -> tuple[str, str, str | None]:
     return raw, masked, required
 
 
-def _understand(request: Request, section: Section, late: str) -> Any:
-    fact = request.fact()
+def _understand(fact: FactBase[Any], request: Request, section: Section, late: str) -> Any:
     if section.status == _MISSING:
         return _shorten(request, fact.default())
     if section.status is None:
@@ -383,4 +384,6 @@ def _last_line(data: bytes) -> str:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if text and isinstance(error, FactProcessError):
+        return text[:300]
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import shlex
 import socket
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
 Via = Literal["auto", "forward", "bridge"]
+
+# What cannot be reached is told to the caller. Without a handler of its own, paramiko's line about
+# it would end up on the user's terminal as well.
+logging.getLogger("paramiko.transport").addHandler(logging.NullHandler())
 
 #: RFC 4254, 5.1: the server does not let us, as opposed to: nobody answers there.
 _PROHIBITED = 1
