@@ -1,7 +1,9 @@
+#!/bin/sh
 # Runs as root inside a host: puts it back to the state that settle.sh remembered.
 # $1: bare or managed; "thaw" does only the first step. Prints "clean" as its last word when the
 # host is as it was, "reload" before it when images must be loaded again; anything else is a reason
 # to make the host anew.
+# shellcheck disable=SC2086  # lists of ids and unit names are meant to be split
 set -u
 baseline=/lab/baseline
 
@@ -61,8 +63,10 @@ awk '{ print $5 }' /proc/self/mountinfo | sort | comm -13 $baseline/mounts - \
     | while read -r mount; do umount -l "$mount"; done
 find /tmp /var/tmp /mnt /media /var/lib/stackmend /dev/shm -mindepth 1 -delete 2> /dev/null
 rmdir /var/lib/stackmend 2> /dev/null
-ls -A /run | grep -v -x -F -f $baseline/run | grep -v -x -e docker -e user -e containerd \
-    -e xtables.lock | while read -r name; do rm -rf "/run/$name"; done
+for path in /run/* /run/.[!.]*; do
+    case "${path#/run/}" in docker | containerd | user | xtables.lock) continue ;; esac
+    grep -q -x -F -e "${path#/run/}" $baseline/run || rm -rf "$path"
+done
 
 # Services.
 case "$changed" in
@@ -88,7 +92,8 @@ restore_filter() {
         filter_now $tool | cmp -s - $baseline/$tool || $tool-restore < $baseline/$tool
     done
 }
-for device in $(ls /sys/class/net); do
+for device in /sys/class/net/*; do
+    device=${device##*/}
     tc qdisc show dev "$device" | grep -q -e netem -e tbf -e htb && tc qdisc del dev "$device" root
 done
 [ "$(sysctl -n net.ipv4.ip_forward)" = "$(cat $baseline/ip_forward)" ] \

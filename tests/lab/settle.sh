@@ -1,3 +1,4 @@
+#!/bin/sh
 # Runs as root inside a host: waits until its services answer. When the host is new, it then sets up
 # the logins and remembers the state that a reset returns to, and prints "new".
 # $1: kind. $LAB_KEY: the public key of the lab.
@@ -28,7 +29,7 @@ if [ -e /lab/baseline/done ]; then
 fi
 
 for home in /root /home/operator /home/keeper; do
-    mkdir -p -m 0700 "$home/.ssh"
+    install -d -m 0700 "$home/.ssh"
     printf '%s\n' "$LAB_KEY" > "$home/.ssh/authorized_keys"
     chmod 0600 "$home/.ssh/authorized_keys"
     chown -R --reference="$home" "$home/.ssh"
