@@ -21,7 +21,7 @@ method() {
     printf 'method %s\n' "$1" >&2
 }
 
-# Where the container has a working `timeout`, what is started here also ends here.
+# Ends a tool that keeps no time of its own; its exit status is then 124.
 limited() {
     if timeout 1 true >/dev/null 2>&1; then
         limit=$1
@@ -30,12 +30,24 @@ limited() {
         timeout "$limit" "$@"
     else
         shift
-        "$@"
+        # A command in the background would otherwise be given /dev/null.
+        "$@" <&0 &
+        child=$!
+        (
+            sleep "$whole"
+            kill "$child"
+        ) >/dev/null 2>&1 </dev/null &
+        watchdog=$!
+        wait "$child"
+        status=$?
+        kill "$watchdog" 2>/dev/null
+        [ "$status" -ne 143 ] || status=124
+        return "$status"
     fi
 }
 
 http_python='
-import http.client, signal, socket, ssl, sys
+import http.client, os, signal, socket, ssl, sys
 seconds, method, host, port, path, tls, insecure = sys.argv[1:8]
 def late(*_): raise TimeoutError("no complete answer in time")
 signal.signal(signal.SIGALRM, late)
@@ -50,8 +62,11 @@ try:
         peer = http.client.HTTPSConnection(host, int(port), context=context)
     else:
         peer = http.client.HTTPConnection(host, int(port))
-    fields = dict(h.split(": ", 1) for h in sys.argv[8:])
-    peer.request(method, path, headers={"User-Agent": "stackmend", "Accept": "*/*", "Connection": "close", **fields})
+    fields = {"User-Agent": "stackmend", "Accept": "*/*", "Connection": "close"}
+    for header in sys.argv[8:]:
+        name, value = header.split(": ", 1)
+        fields[name] = os.fsencode(value)
+    peer.request(method, path, headers=fields)
     answer = peer.getresponse()
     begun = True
     head = "".join("%s: %s\r\n" % pair for pair in answer.getheaders())
@@ -85,7 +100,7 @@ trap "" PIPE
 shift 5
 [ $# -eq 0 ] || printf "%s\r\n" "$@"
 printf "\r\n"; } >&3 || exit 56
-cat <&3 || exit 56
+exec cat <&3
 '
 
 # shellcheck disable=SC2016 # these are the variables of that bash
@@ -115,10 +130,12 @@ except socket.timeout as error: end(28, error)
 except OSError as error: end(7, error)
 '
 
-# wget names its reasons in words and has its own exit codes; 8 is an answer with an error status.
+# wget names its reasons in words and has its own exit codes; 6 and 8 are an answer with an error
+# status.
 wget_status() {
     case $1 in
-        0 | 8) status=0 ;;
+        0 | 6 | 8) status=0 ;;
+        124) status=28 ;;
         *) status=1 ;;
     esac
     case $2 in
@@ -131,7 +148,6 @@ wget_status() {
         *'Connection closed at byte'* | *'Read error at byte'* | *'connection closed prematurely'*) status=18 ;;
         *'server returned error: HTTP'*) status=0 ;;
     esac
-    [ "$1" -ne 124 ] || status=28
 }
 
 by_curl() {
@@ -155,8 +171,11 @@ by_curl() {
     { said=$(curl -q -g -i -s -S --max-time "$seconds" -A stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
     status=$?
     case $status:$said in
-        2:* | 1:*'not supported'* | 1:*disabled*) return 1 ;;
+        2:* | 1:*'not supported'* | 1:*disabled* | 132:* | 134:* | 139:*) return 1 ;;
     esac
+    # It does not say by itself why a connection failed.
+    [ "$status" -ne 7 ] ||
+        said=$(curl -q -g -v -s --max-time "$seconds" "$@" "$url" 2>&1 >/dev/null </dev/null | grep ' failed: ')
     printf '%s\n' "$said" >&2
     return 0
 }
@@ -175,18 +194,25 @@ by_wget() {
     case $(wget --version 2>&1 </dev/null) in
         *'GNU Wget'*)
             [ "$verb" = GET ] || set -- "$@" --method="$verb"
-            set -- --no-config --no-proxy --tries=1 --max-redirect=0 --content-on-error --no-hsts "$@"
+            set -- --no-config --no-proxy --tries=1 --max-redirect=0 --content-on-error --no-hsts \
+                -T "$whole" "$@"
             tool=wget
             ;;
         *)
             # busybox can only GET, and follows redirections: its first status line is the answer.
+            # Its -T makes Debian 12's crash.
             [ "$verb" = GET ] || return 1
+            set -- -q "$@"
             tool='busybox wget'
             ;;
     esac
     method "$tool"
-    { said=$(limited "$seconds" wget -S -O - -T "$whole" -U stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
+    { said=$(limited "$seconds" wget -S -O - -U stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
     code=$?
+    # Killed by a fault of its own: another tool may do better.
+    case $code in
+        132 | 134 | 139) return 1 ;;
+    esac
     case $said in
         *'unrecognized option'* | *'invalid option'* | *'not an http or ftp url'* | *'HTTPS support'*) return 1 ;;
     esac
@@ -220,7 +246,11 @@ attempt_http() {
         method bash
         limited "$seconds" bash -c "$http_bash" bash "$host" "$port" "$verb" "$path" "$authority" "$@" </dev/null
         status=$?
-        [ "$status" -ne 124 ] || status=28
+        # 1 is that of cat: the connection was there, and broke.
+        case $status in
+            1) status=56 ;;
+            124) status=28 ;;
+        esac
         return "$status"
     fi
     if has nc; then
@@ -251,13 +281,17 @@ attempt_tcp() {
         status=$?
     elif has nc; then
         method nc
-        limited "$seconds" nc -z -w "$whole" "$host" "$port" </dev/null
+        said=$(limited "$seconds" nc -z -w "$whole" "$host" "$port" 2>&1 </dev/null)
         status=$?
+        case $said in
+            *'invalid option'* | *'unrecognized option'*)
+                # busybox: a program that it runs once it is connected ends it.
+                said=$(limited "$seconds" nc -w "$whole" "$host" "$port" -e true 2>&1 </dev/null)
+                status=$?
+                ;;
+        esac
+        printf '%s\n' "$said" >&2
         [ "$status" -ne 1 ] || status=7
-    elif has curl; then
-        method curl
-        curl -q -s -S --max-time "$seconds" "telnet://$host:$port" </dev/null >/dev/null
-        status=$?
     else
         return 99
     fi

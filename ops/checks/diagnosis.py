@@ -96,10 +96,10 @@ def explain(check: Check, said: Said, details: list[str], hints: list[Hint]) -> 
     if said.get("said"):
         details.append(f"{said.get('method')} said: {said.get('said')}")
     sources = [c for c in containers if c.running and c.service == check.source]
+    _explain_name(check, said, details, hints)
     if check.source is None:
         targets = _explain_published(check, said, containers, details, hints)
     else:
-        _explain_name(check, said, details, hints)
         targets = [c for c in containers if c.answers_to(check.host)]
         _explain_networks(check, sources, targets, details, hints)
         for target in targets:
@@ -161,12 +161,13 @@ def _not_running(container: _Container, hints: list[Hint]) -> None:
 def _explain_name(
     check: HttpCheck | TcpCheck, said: Said, details: list[str], hints: list[Hint]
 ) -> None:
-    if "resolved" not in said or _is_address(check.host):
+    if "resolved" not in said or _is_address(check.host) or check.host == "localhost":
         return
+    place = "there" if check.source is not None else "the host"
     if addresses := said.get("resolved").split():
-        details.append(f"seen from there {check.host} is {', '.join(addresses)}")
+        details.append(f"seen from {place} {check.host} is {', '.join(addresses)}")
     else:
-        details.append(f"seen from there the name {check.host} has no address")
+        details.append(f"seen from {place} the name {check.host} has no address")
         hints.append("name-not-resolved")
 
 
@@ -220,6 +221,12 @@ def _explain_published(
     details: list[str],
     hints: list[Hint],
 ) -> list[_Container]:
+    asked = set(said.get("resolved").split())
+    own = set(said.all("own"))
+    here = not own or bool(asked & own) or any(map(_loopback, asked))
+    if "resolved" in said and not (asked and here):
+        # Another machine is asked, or none: what this one publishes does not matter.
+        return []
     targets = []
     for container in containers:
         inner = container.behind(check.port)
