@@ -76,5 +76,5 @@ def _problem(error: Any) -> str:
     elif error["type"] == "missing":
         message = "missing"
     elif error["type"] == "model_type":
-        message = "must be a mapping or a Stack"
+        message = "must be a mapping" + ("" if error["loc"] else " or a Stack")
     return f"{path}: {message}"

@@ -22,6 +22,13 @@ from ops.compose.spec import ComposeSpec
 #: Where Compose looks for its file, in its own order of preference.
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
+#: What Compose lays over it of its own accord.
+OVERRIDE_FILES = frozenset(
+    f"{stem}.override.{ending}"
+    for stem in ("compose", "docker-compose")
+    for ending in ("yml", "yaml")
+)
+
 #: The project is sent as one archive over one channel; data belongs into volumes.
 MAXIMUM_BYTES = 64 * 1024**2
 
@@ -47,7 +54,7 @@ SERVICE_KEYS = frozenset(
 )
 
 PORT = re.compile(
-    r"""(?:(?P<host>\[[0-9A-Fa-f:.%]+\]|[0-9.]+):)?
+    r"""(?:(?P<host>\[[0-9A-Fa-f:.%]+\]|\d+(?:\.\d+){3}):)?
         (?:(?P<published>\d+(?:-\d+)?)?:)?
         (?P<target>\d+(?:-\d+)?)
         (?:/(?P<protocol>[a-z]+))?""",
@@ -122,7 +129,7 @@ def load(spec: ComposeSpec) -> Source:
             given += b"\n"
         files[".env"] = File(0o600, given + dotenv(spec.variables()).encode())
     source = Source(files)
-    _check(name, _parse(name, files[name].content), source, spec)
+    _check(f"source: {name}", _parse(f"source: {name}", files[name].content), source, spec)
     return source
 
 
@@ -222,11 +229,16 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     if not isinstance(services or {}, dict):
         raise SourceError(f"{name}: services: must be a mapping of service names")
     services = services or {}
-    complete = "include" not in data
+    # What is included or laid over may have services and sections of its own.
+    complete = "include" not in data and not OVERRIDE_FILES & set(source.files)
     for service, body in services.items():
         _check_service(f"{name}: services.{service}", body, services, source, complete)
+    for index, item in enumerate(_list(f"{name}: include", data.get("include"))):
+        paths = item.get("path") if isinstance(item, dict) else item
+        for path in paths if isinstance(paths, list) else [paths]:
+            _check_path(f"{name}: include.{index}", path, source, exists=True)
     for section in ("configs", "secrets"):
-        for key, body in (data.get(section) or {}).items():
+        for key, body in _mapping(f"{name}: {section}", data.get(section)).items():
             if isinstance(body, dict) and isinstance(body.get("file"), str):
                 _check_path(f"{name}: {section}.{key}.file", body["file"], source, exists=True)
     if complete:
@@ -235,8 +247,8 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
                 wanted = getattr(check, field, None)
                 if wanted is not None and wanted not in services:
                     raise SourceError(
-                        f"checks.{index}.{field}: {name} has no service {wanted!r}; "
-                        f"it has {', '.join(sorted(services))}"
+                        f"checks.{index}.{field}: there is no service {wanted!r}; "
+                        f"there are {_names(services)}"
                     )
 
 
@@ -252,26 +264,69 @@ def _check_service(
         raise SourceError(f"{where}: has neither image nor build")
     for index, port in enumerate(_list(f"{where}.ports", body.get("ports"))):
         _check_port(f"{where}.ports.{index}", port)
-    for needed in body.get("depends_on") or ():
-        if complete and needed not in services:
-            raise SourceError(
-                f"{where}.depends_on: there is no service {needed!r}; "
-                f"there are {', '.join(sorted(services))}"
-            )
-    env_files = body.get("env_file") or []
-    for index, item in enumerate([env_files] if isinstance(env_files, str) else env_files):
-        path, required = (item, True)
-        if isinstance(item, dict):
-            path, required = item.get("path"), item.get("required", True)
-        _check_path(f"{where}.env_file.{index}", path, source, exists=bool(required))
-    build = body.get("build")
-    context = build.get("context") if isinstance(build, dict) else build
-    if isinstance(context, str) and "://" not in context and not context.startswith("git@"):
-        _check_path(f"{where}.build.context", context, source, exists=False)
+    if complete:
+        for field, needed in _needed(where, body):
+            if needed not in services:
+                raise SourceError(
+                    f"{where}.{field}: there is no service {needed!r}; there are {_names(services)}"
+                )
+    for key in ("env_file", "label_file"):
+        given = body.get(key)
+        if isinstance(given, str):
+            given = [given]
+        for index, item in enumerate(_list(f"{where}.{key}", given)):
+            path, required = (item, True)
+            if isinstance(item, dict):
+                path, required = item.get("path"), item.get("required", True)
+            _check_path(f"{where}.{key}.{index}", path, source, exists=bool(required))
+    _check_build(f"{where}.build", body.get("build"), source)
+    extends = body.get("extends")
+    if isinstance(extends, dict) and extends.get("file") is not None:
+        _check_path(f"{where}.extends.file", extends["file"], source, exists=True)
     for index, mount in enumerate(_list(f"{where}.volumes", body.get("volumes"))):
         path = mount.get("source") if isinstance(mount, dict) else str(mount).split(":", 1)[0]
         if isinstance(path, str) and path.startswith("."):
             _check_path(f"{where}.volumes.{index}", path, source, exists=False)
+
+
+def _check_build(where: str, build: Any, source: Source) -> None:
+    context = build.get("context", ".") if isinstance(build, dict) else build
+    if not isinstance(context, str) or "://" in context or context.startswith("git@"):
+        return
+    _check_path(f"{where}.context", context, source, exists=False)
+    if isinstance(build, dict) and isinstance(build.get("dockerfile"), str):
+        path = PurePosixPath(context, build["dockerfile"]).as_posix()
+        _check_path(f"{where}.dockerfile", path, source, exists=True)
+
+
+def _needed(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each field of a service that names another service, with that name."""
+    depends = body.get("depends_on") or []
+    if not isinstance(depends, list | dict):
+        raise SourceError(f"{where}.depends_on: must be a list or a mapping of service names")
+    for name in depends:
+        yield "depends_on", str(name)
+    for field in ("network_mode", "pid", "ipc"):
+        kind, colon, name = str(body.get(field) or "").partition(":")
+        if kind == "service" and colon and "$" not in name:
+            yield field, name
+    for field in ("links", "volumes_from"):
+        for item in _list(f"{where}.{field}", body.get(field)):
+            name = str(item).partition(":")[0]
+            if name != "container" and "$" not in name:
+                yield field, name
+
+
+def _names(services: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(map(str, services)))
+
+
+def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SourceError(f"{where}: must be a mapping")
+    return value
 
 
 def _list(where: str, value: Any) -> list[Any]:
@@ -304,7 +359,7 @@ def _check_port(where: str, port: Any) -> None:
         for key in ("target", "published"):
             value = port.get(key)
             if value is not None and "$" not in str(value):
-                _check_range(f"{where}.{key}", str(value))
+                _check_range(f"{where}.{key}", str(value), lowest=0 if key == "published" else 1)
         return
     text = str(port)
     if "$" in text:
@@ -317,10 +372,13 @@ def _check_port(where: str, port: Any) -> None:
         )
     for key in ("published", "target"):
         if match[key]:
-            _check_range(where, match[key])
+            _check_range(where, match[key], lowest=0 if key == "published" else 1)
 
 
-def _check_range(where: str, text: str) -> None:
-    for number in text.split("-"):
-        if not number.isdigit() or not 1 <= int(number) <= 65535:
-            raise SourceError(f"{where}: {text} is not a port; ports are 1 to 65535")
+def _check_range(where: str, text: str, *, lowest: int) -> None:
+    """Published as 0 lets the engine choose; a container's own port has no such meaning."""
+    numbers = [int(number) if number.isdigit() else -1 for number in text.split("-")]
+    if not all(lowest <= number <= 65535 for number in numbers):
+        raise SourceError(f"{where}: {text} is not a port; ports are 1 to 65535")
+    if numbers != sorted(numbers) or len(numbers) > 2:
+        raise SourceError(f"{where}: {text} is not a range of ports, such as 8000-8010")

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -12,14 +12,14 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    model_validator,
 )
 
-from ops.checks.spec import Check
+from ops.checks.spec import Checks
 
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-CONSENT = re.compile(r"(container|project):(.+)", re.DOTALL)
+PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+CONSENT = re.compile(r"container:.+|project:/.*", re.DOTALL)
 
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(
@@ -60,6 +60,16 @@ def _consent(value: str) -> str:
     return value
 
 
+def _profile(value: str) -> str:
+    # Compose's own way to say every profile.
+    if value != "*" and not PROFILE_NAME.fullmatch(value):
+        raise ValueError(
+            "a profile's name holds letters, digits, '_', '.' and '-', and starts with a letter "
+            f"or digit; {value!r} does not"
+        )
+    return value
+
+
 def _environment(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
@@ -73,7 +83,12 @@ def _environment(value: Any) -> Any:
             item = "true" if item else "false"
         elif isinstance(item, int | float):
             item = str(item)
-        if isinstance(item, str) and "\0" in item:
+        if not isinstance(item, str | SecretStr):
+            raise ValueError(
+                f"{name} must be text, a number, true, false or a SecretStr, not "
+                f"{type(item).__name__}"
+            )
+        if "\0" in (item if isinstance(item, str) else item.get_secret_value()):
             raise ValueError(f"{name} holds a NUL, which no environment can carry")
         out[name] = item
     return out
@@ -91,8 +106,12 @@ class Mend(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attempts: int = Field(default=3, ge=0, le=100)
-    window: float = Field(default=3600, gt=0)
-    backoff: tuple[float, ...] = (0, 30, 120)
+    window: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    backoff: tuple[Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)], ...] = (
+        0,
+        30,
+        120,
+    )
 
 
 class ComposeSpec(BaseModel):
@@ -123,23 +142,14 @@ class ComposeSpec(BaseModel):
     env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(
         default_factory=dict
     )
-    checks: tuple[Check, ...] = ()
-    profiles: tuple[str, ...] = ()
+    checks: Checks = ()
+    profiles: tuple[Annotated[str, AfterValidator(_profile)], ...] = ()
     health_timeout: float = Field(default=120, gt=0, le=3600)
     stability: float = Field(default=5, ge=0, le=600)
     on_failure: Literal["rollback", "keep"] = "rollback"
     mend: Mend = Mend()
     allow: tuple[Annotated[str, AfterValidator(_consent)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
-        seen: set[str] = set()
-        for check in self.checks:
-            if check.name in seen:
-                raise ValueError(f"checks: two checks are named {check.name!r}; name them apart")
-            seen.add(check.name)
-        return self
 
     def variables(self) -> dict[str, str]:
         """The variables with their secrets in clear: for the host's ``.env`` and nothing else."""
