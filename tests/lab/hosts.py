@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from tests.lab.paths import (
     LAB_LOCK,
     LABEL,
     LEASES,
+    LOCKS,
     PREFIX,
     PROJECT,
     VAR,
@@ -313,8 +315,8 @@ class LabHost:
             said = done.stdout.decode(errors="replace")
             if done.returncode != 0 or not said.rstrip().endswith("clean"):
                 why = f"{said} {done.stderr.decode(errors='replace')}".strip() or "no answer"
-            elif "reload" in said.split():
-                _load_images(self, again=True)
+            elif lost := [line.split()[1] for line in said.splitlines() if "reload " in line]:
+                _load_images(self, lost)
         except OuterCommandError as error:
             why = str(error)
         if not why:
@@ -441,7 +443,7 @@ def prepare() -> None:
 
 def ensure_host(host: LabHost) -> LabHost:
     """Make one host run and answer, with today's images; does not reset it."""
-    with locked(VAR / f"{host.name}.lock"):
+    with locked(LOCKS / host.name):
         ref = images.reference(host.kind)
         state = (
             outer(
@@ -528,6 +530,7 @@ def clean() -> list[str]:
                 break
             for image in left:
                 outer("docker", "image", "rm", "-f", image, check=False)
+        docker("image", "prune", "-f", "--filter", f"label={LABEL}")  # the stages of builds
         said.append("images removed")
     return said + engine.shut_down()
 
@@ -536,6 +539,8 @@ def _make_key() -> None:
     if KEY.exists():
         return
     VAR.mkdir(parents=True, exist_ok=True)
+    if shutil.which("ssh-keygen") is None:
+        engine.install("openssh-client")
     part = KEY.with_name(f"key.{os.getpid()}")
     outer("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "stackmend-lab", "-f", str(part))
     part.with_name(f"{part.name}.pub").rename(KEY.with_name(f"{KEY.name}.pub"))
@@ -639,18 +644,20 @@ def _ready(host: LabHost) -> None:
         host.put("/lab/baseline/changed", f"{baseline}\n")
 
 
-def _load_images(host: LabHost, *, again: bool = False) -> None:
-    """Load into the host's engine the images whose present version it does not have."""
+def _load_images(host: LabHost, lost: Sequence[str] = ()) -> None:
+    """Load the images whose present version the host's engine does not have.
+
+    + lost: names to load although they were loaded before
+    """
     wanted = {name: images.tar(name) for name in images.inner_names()}
     record = "/var/lib/docker/stackmend-lab/images"
-    current = host.sh(f"cat {record}.tars 2>/dev/null", check=False)
-    stamp = "\n".join(f"{name} {path.name}" for name, path in sorted(wanted.items()))
-    if current == stamp and not again:
+    stamps = {f"{name} {path.name}" for name, path in wanted.items()}
+    have = set(host.sh(f"cat {record}.tars 2>/dev/null", check=False).splitlines())
+    if have == stamps and not lost:
         return
-    have = set[str]() if again else set(current.splitlines())
     steps = ["mkdir -p /var/lib/docker/stackmend-lab"]
     for name, path in sorted(wanted.items()):
-        if f"{name} {path.name}" in have:
+        if f"{name} {path.name}" in have and not {name, f"{name}:latest"} & set(lost):
             continue
         ref = images.reference(name)
         steps += [
@@ -658,10 +665,12 @@ def _load_images(host: LabHost, *, again: bool = False) -> None:
             f"docker tag {ref} {name}",
             f"docker image rm {ref} > /dev/null",
         ]
+    shown = "docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'"
+    stamp = "".join(f"{line}\\n" for line in sorted(stamps))
     steps += [
         "docker image prune -f > /dev/null",
-        "docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | sort > " + record,
-        f"printf '%s' {shlex.quote(stamp)} > {record}.tars",
+        f"{shown} | sort > {record}",
+        f"printf {shlex.quote(stamp)} > {record}.tars",
     ]
     host.sh(" && ".join(steps), timeout=300)
 
@@ -692,7 +701,7 @@ def _remove_host(container: str, *, volume: bool = False) -> None:
 
 def _write_hosts_json() -> None:
     """Name the running hosts, for inventories, and their host keys, for ssh."""
-    with locked(VAR / "hosts.lock"):
+    with locked(LOCKS / "hosts.json"):
         rows: list[dict[str, Any]] = []
         known: list[str] = []
         for host in running():

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, install, outer
-from tests.lab.paths import HOME_LABEL, IMAGE_TARS, LABEL, PROJECT, WHEELS, locked
+from tests.lab.paths import HOME_LABEL, IMAGE_TARS, LABEL, LOCKS, PROJECT, WHEELS, locked
 
 HERE = Path(__file__).parent / "images"
 SUITE = "bookworm"
@@ -184,7 +184,7 @@ def _build_one(name: str) -> None:
     ref = reference(name)
     if _exists(ref):
         return
-    with locked(IMAGE_TARS / f"{ref.rpartition('/')[2].replace(':', '-')}.lock"):
+    with locked(LOCKS / f"image-{ref.rpartition('/')[2]}"):
         if _exists(ref):
             return
         print(f"lab: building {name}", file=sys.stderr, flush=True)

@@ -16,7 +16,8 @@ HOSTS_JSON = VAR / "hosts.json"
 IMAGE_TARS = VAR / "images"
 WHEELS = VAR / "wheels"
 LEASES = VAR / "leases"
-LAB_LOCK = VAR / "lab.lock"
+LOCKS = VAR / "locks"
+LAB_LOCK = LOCKS / "lab"
 
 # What belongs to the machine rather than to this checkout. /run: a reboot ends the engine as well.
 MACHINE_RECORD = Path("/run/stackmend-lab/engine.json")

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs as root inside a host: puts it back to the state that settle.sh remembered.
 # $1: bare or managed; "thaw" does only the first step. Prints "clean" as its last word when the
-# host is as it was, "reload" before it when images must be loaded again; anything else is a reason
-# to make the host anew.
+# host is as it was, "reload NAME" before it for an image that must be loaded again; anything else is
+# a reason to make the host anew.
 # shellcheck disable=SC2086  # lists of ids and unit names are meant to be split
 set -u
 baseline=/lab/baseline
@@ -150,7 +150,7 @@ if [ "$1" = managed ]; then
         images | comm -23 $record - | while read -r name id; do
             docker tag "$id" "$name"
         done > /dev/null 2>&1
-        images | cmp -s - $record || echo reload
+        images | comm -23 $record - | sed 's/^/reload /; s/ sha256:.*//'
     fi
     find /var/lib/docker -mindepth 1 -maxdepth 1 \( -type f -o -type l \) -delete
 fi

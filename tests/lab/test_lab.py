@@ -41,7 +41,7 @@ def test_logins(host: LabHost, tmp_path: Path) -> None:
 def test_reset_puts_everything_back(host: LabHost) -> None:
     files = host.snapshot_files("/etc", "/root", "/home", "/opt", "/srv", "/usr/local")
     shown = ("image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
-    images = host.docker(*shown)
+    images = sorted(host.docker(*shown).splitlines())
     rules = host.sh("iptables -S; iptables -t nat -S DOCKER")
     host.sh(
         """
@@ -61,7 +61,7 @@ def test_reset_puts_everything_back(host: LabHost) -> None:
     assert host.docker("ps", "-aq") == ""
     assert host.docker("network", "ls", "-q", "--filter", "type=custom") == ""
     assert host.docker("volume", "ls", "-q") == ""
-    assert host.docker(*shown) == images
+    assert sorted(host.docker(*shown).splitlines()) == images
     assert host.snapshot_files("/etc", "/root", "/home", "/opt", "/srv", "/usr/local") == files
     assert host.sh("iptables -S; iptables -t nat -S DOCKER") == rules
     assert host.sh("tc qdisc show dev eth0 | grep netem", check=False) == ""
