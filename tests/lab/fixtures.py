@@ -25,11 +25,16 @@ class Lab:
 
     def take(self, count: int, kind: Kind = "managed") -> list[LabHost]:
         """`count` hosts as they were when new, held by this process alone."""
+        held = self.hold(count, kind)
+        for host in held:
+            host.reset()
+        return held
+
+    def hold(self, count: int, kind: Kind = "managed") -> list[LabHost]:
+        """The same hosts as the last test of this process left them."""
         held = self._held[kind]
         while len(held) < count:
             held.append(self._stack.enter_context(lab_hosts.lease(kind)))
-        for host in held[:count]:
-            host.reset()
         return held[:count]
 
 

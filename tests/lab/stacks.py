@@ -80,6 +80,28 @@ def compose() -> dict[str, Any]:
     }
 
 
+#: Host → the shop that was last proven well there, and how the host looked then.
+_settled: dict[str, tuple[object, str]] = {}
+
+
+def standing(directory: Path, host: LabHost, **settings: Any) -> Shop:
+    """The shop, deployed and well: the one that the last test left settled, or a new one.
+
+    + directory: where its files are written, usually ``tmp_path``
+    + host: a lab host, not reset
+    + settings: as `Shop` takes them
+
+    Deploying takes ten times as long as mending; what is kept is compared to the last detail.
+    """
+    shop = Shop(directory, host, **{"mend": {"attempts": 100, "backoff": [0]}, **settings})
+    shop.write()
+    if _settled.pop(host.name, None) != (shop.wanted(), _picture(host)):
+        host.reset()
+        shop.deploy()
+        shop.assert_well()
+    return shop
+
+
 class Shop:
     """A Compose project on the controller, its settings, and the host it is for.
 
@@ -133,6 +155,15 @@ class Shop:
         """Write compose.yaml as ``compose`` says now."""
         self.put("compose.yaml", yaml.safe_dump(self.compose, sort_keys=False))
 
+    def wanted(self) -> object:
+        """All that this asks of the host, to compare: its files and variables."""
+        files = {
+            path.relative_to(self.source).as_posix(): path.read_bytes()
+            for path in self.source.rglob("*")
+            if path.is_file()
+        }
+        return files, self.settings.get("env"), dict(self.secret_env), self.user
+
     def inventory(self) -> Path:
         """Write the inventory as the settings say now, and return its path."""
         path = controller.write_inventory(
@@ -178,6 +209,19 @@ class Shop:
             if path.is_file():
                 relative = path.relative_to(self.source).as_posix()
                 self.host.put(f"{directory or self.home}/{relative}", path.read_bytes())
+
+    def settle(self) -> None:
+        """Run it once more: nothing is wrong, nothing changes, and the engine sees nothing.
+
+        What stands after this is what `standing` hands to the next test.
+        """
+        with self.watching() as seen:
+            again = self.run("-y")
+        assert again.rc == 0, again.out
+        assert "No changes" in again.out, again.out
+        assert seen.quiet, seen.events
+        self.assert_well()
+        _settled[self.host.name] = (self.wanted(), _picture(self.host))
 
     # Looking at the host, from outside
 
@@ -341,3 +385,18 @@ def _containers(host: LabHost) -> dict[str, dict[str, Any]]:
         for service, entries in host.containers().items()
         for entry in entries
     }
+
+
+def _picture(host: LabHost) -> str:
+    """All of a host that a test of the shop may leave different, as text to compare."""
+    shown = "{{.Id}} {{.Name}} {{.State.StartedAt}} {{.State.Status}} {{json .HostConfig}}"
+    return host.sh(
+        f"docker ps -aq --no-trunc | xargs -r docker inspect -f {shlex.quote(shown)} | sort; "
+        "docker network ls --no-trunc -q | xargs docker network inspect "
+        "-f '{{.Id}} {{.Name}} {{json .Containers}}' | sort; "
+        "docker volume ls -q; docker image ls --no-trunc -q --format '{{.ID}} {{.Tag}}'; "
+        "find /opt /root /etc /usr/local -type f -newer /lab/baseline/done ! -path '*/mtab' "
+        "-exec sha256sum {} + ; "
+        "sha256sum /var/lib/stackmend/shop/applied.json; ss -Hltn | awk '{ print $4 }'",
+        check=False,
+    )
