@@ -1,0 +1,31 @@
+"""The example fleet is what the README says: it loads, and its settings are right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from ops.spec import check
+
+ROOT = Path(__file__).parents[2]
+FLEET = "inventories/example/fleet.py"
+
+
+def test_the_example_fleet_loads_and_its_settings_are_right() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "--json", FLEET, "debug-inventory"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    hosts = {host["name"]: host for host in json.loads(done.stdout)}
+    assert set(hosts) == {"ai1.example.com", "ai2.example.com", "ai3.example.com"}
+    large = hosts["ai3.example.com"]
+    assert "large" in large["groups"]
+    for host in hosts.values():
+        assert host["data"]["ssh_user"] == "operator"
+        stack = check(host["data"])
+        assert stack is not None
+        assert len(stack.checks) == 2
