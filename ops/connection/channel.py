@@ -129,7 +129,10 @@ def _compose(
         skip = f'while IFS= read -r l && [ "$l" != {boundary} ]; do :; done; '
         inner = inner.replace(announce, announce + skip, 1)
         body = f"{boundary}\n".encode() + body
-    words = [settings.prefix(prompt=prompt if asking else None)] if settings.elevated else []
+    # exec: the login shell, whichever it is, has nothing left to do.
+    words = ["exec"]
+    if settings.elevated:
+        words.append(settings.prefix(prompt=prompt if asking else None))
     if timeout is not None:
         words.append(f"timeout -k {KILL_AFTER} {timeout:g}")
     words.append(f"{shell} -c {shlex.quote(inner)}" if inner else f"{shell} -s")
@@ -186,6 +189,10 @@ class _Errors:
         self._thread.join()
         seen = bytes(self._seen)
         return seen.replace(self._call.prompt, b"") if self._call.prompt else seen
+
+    def settle(self) -> None:
+        # Not for ever: something the command left behind may hold standard error open.
+        self._thread.join(1)
 
     def text(self) -> str:
         return bytes(self._seen).decode(errors="replace")
@@ -377,7 +384,9 @@ class Stream:
 
     def wait(self) -> int:
         """Waits for its end; the exit status, -1 where a signal ended it."""
-        return self._process.wait()
+        status = self._process.wait()
+        self._errors.settle()
+        return status
 
     def close(self) -> None:
         """Lets go of it. Its input ends, which ends any command made for this."""

@@ -1,0 +1,168 @@
+"""Wrong settings are told before any host is contacted: seen by a listener in the hosts' place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import Inventory, State
+from pyinfra.context import ctx_state
+
+from ops.connection import preflight
+from tests.lab import controller
+
+CONFIG = """
+from ops.connection import preflight
+
+def check(host, data):
+    stack = data.get("stack", {})
+    problems = [f"stack.{key}: no such key" for key in stack if key not in ("project", "port")]
+    if stack.get("port", 1) > 65535:
+        problems.append(f"stack.port: {stack['port']} is no port")
+    if problems:
+        raise ValueError("\\n".join(problems))
+
+preflight.install(check)
+"""
+
+
+class Listener:
+    """Takes the place of every host, and counts who comes."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._socket = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.port = self._socket.getsockname()[1]
+        self.came = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+        stack.callback(self._socket.shutdown, socket.SHUT_RDWR)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._socket.accept()[0].close()
+                self.came += 1
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with contextlib.ExitStack() as stack:
+        yield Listener(stack)
+
+
+def project(tmp_path: Path, listener: Listener, stacks: Mapping[str, Any]) -> controller.Run:
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "deploy_it.py").write_text(
+        "from pyinfra.operations import server\nserver.shell('true')\n"
+    )
+    at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port, "ssh_user": "nobody"}
+    hosts = [(name, {**at, "stack": stack}) for name, stack in stacks.items()]
+    (tmp_path / "fleet.py").write_text(f"hosts = {hosts!r}\n")
+    return run(tmp_path)
+
+
+def run(directory: Path, *args: str) -> controller.Run:
+    root = str(Path(__file__).parents[2])
+    return controller.run(
+        "fleet.py", "deploy_it.py", "-y", *args, cwd=directory, env={"PYTHONPATH": root}, timeout=60
+    )
+
+
+def test_one_message_for_all_hosts(tmp_path: Path, listener: Listener) -> None:
+    done = project(
+        tmp_path,
+        listener,
+        {
+            "a": {"project": "x"},
+            "b": {"colour": "red", "port": 70000},
+            "c": {"colour": "blue"},
+            "d": {"port": 80000},
+        },
+    )
+    assert done.rc == 1
+    assert done.out.count("stack.colour: no such key (b, c)") == 1
+    assert done.out.count("stack.port: 70000 is no port (b)") == 1
+    assert done.out.count("stack.port: 80000 is no port (d)") == 1
+    assert done.out.count("stack.colour") == 1
+    assert "Traceback" not in done.out
+    assert listener.came == 0
+
+
+def test_group_data_and_hosts_out_of_the_limit_count(tmp_path: Path, listener: Listener) -> None:
+    project(tmp_path, listener, {"a": {}, "b": {}})
+    (tmp_path / "fleet.py").write_text(
+        f"def at(): return {{'ssh_hostname': '127.0.0.1', 'ssh_port': {listener.port}}}\n"
+        "web = (['a'], at())\nother = (['b'], at())\n"
+    )
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data" / "other.py").write_text("stack = {'colour': 'red'}\n")
+    came = listener.came
+    done = run(tmp_path, "--limit", "a")
+    assert done.rc == 1
+    assert "stack.colour: no such key (b)" in done.out
+    assert listener.came == came
+
+
+def test_json_output_stays_apart(tmp_path: Path, listener: Listener) -> None:
+    project(tmp_path, listener, {"a": {"colour": "red"}})
+    done = run(tmp_path, "--json")
+    assert done.rc == 1
+    assert done.stdout == ""
+    assert "stack.colour: no such key" in done.out
+
+
+def test_right_settings_let_the_run_go_on(tmp_path: Path, listener: Listener) -> None:
+    done = project(tmp_path, listener, {"a": {"project": "x", "port": 80}, "b": {}})
+    assert listener.came >= 2
+    assert "wrong settings" not in done.out
+
+
+def test_without_the_command_line() -> None:
+    def validate(host: str, data: Mapping[str, Any]) -> None:
+        raise ValueError("stack.port: missing")
+
+    inventory = Inventory((["a", "b"], {}))
+    with pytest.raises(preflight.SettingsError, match=r"stack.port: missing \(all hosts\)$"):
+        preflight.check(inventory, validate)
+    preflight.check(inventory, lambda host, data: None)
+
+
+def test_a_mistake_in_the_validation_is_not_hidden() -> None:
+    def validate(host: str, data: Mapping[str, Any]) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        preflight.check(Inventory((["a"], {})), validate)
+
+
+def test_only_a_run_that_is_starting_can_be_stopped() -> None:
+    for state in (None, State(Inventory((["a"], {})))):
+        with ctx_state.use(state), pytest.raises(RuntimeError, match=r"config\.py"):
+            preflight.install(lambda host, data: None)
+
+
+def test_importing_the_connection_brings_nothing_heavy() -> None:
+    code = (
+        "import sys, ops.connection\n"
+        "from ops.connection import Unknown\n"
+        "assert not {'pyinfra', 'paramiko', 'docker', 'httpx'} & set(sys.modules)\n"
+        "from ops.connection import run, gather, read, expect, channels\n"
+        "print({'docker', 'httpx', 'httpcore', 'requests', 'pydantic'} & set(sys.modules))\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"
