@@ -136,6 +136,8 @@ wget_status() {
     case $1 in
         0 | 6 | 8) status=0 ;;
         124) status=28 ;;
+        # A failure of the network that it says nothing of: the connection ended within the body.
+        4) status=18 ;;
         *) status=1 ;;
     esac
     case $2 in
@@ -145,7 +147,7 @@ wget_status() {
         *'timed out'*) status=28 ;;
         *'error getting response'* | *'No data received'*) status=52 ;;
         *'reset by peer'*) status=56 ;;
-        *'Connection closed at byte'* | *'Read error at byte'* | *'connection closed prematurely'*) status=18 ;;
+        *'connection closed prematurely'*) status=18 ;;
         *'server returned error: HTTP'*) status=0 ;;
     esac
 }
@@ -194,7 +196,7 @@ by_wget() {
     case $(wget --version 2>&1 </dev/null) in
         *'GNU Wget'*)
             [ "$verb" = GET ] || set -- "$@" --method="$verb"
-            set -- --no-config --no-proxy --tries=1 --max-redirect=0 --content-on-error --no-hsts \
+            set -- -nv --no-config --no-proxy --tries=1 --max-redirect=0 --content-on-error --no-hsts \
                 -T "$whole" "$@"
             tool=wget
             ;;
