@@ -263,9 +263,7 @@ class Routes:
         keep = seconds_of(asked.get("keep_alive"))
         if text is None and keep == 0:
             await self._engine.expire(model)
-            return _json(
-                {**_said(name), **answer.part(""), "done": True, "done_reason": "unload"}
-            )
+            return _json({**_said(name), **answer.part(""), "done": True, "done_reason": "unload"})
         options = asked.get("options") or {}
         num_ctx = int(options.get("num_ctx", self._num_ctx))
         begun = time.monotonic_ns()

@@ -107,9 +107,7 @@ class Engine:
         return sorted(self._runners.values(), key=lambda runner: runner.left, reverse=True)
 
     @contextlib.asynccontextmanager
-    async def use(
-        self, model: Model, *, num_ctx: int, keep: float | None
-    ) -> AsyncIterator[Runner]:
+    async def use(self, model: Model, *, num_ctx: int, keep: float | None) -> AsyncIterator[Runner]:
         """Hold a model in memory for a request; load it first if need be.
 
         + num_ctx: tokens; a model that is there with another context is loaded anew
@@ -210,9 +208,7 @@ class Engine:
             server = await asyncio.to_thread(_start, str(model.weights), num_ctx, self._parallel)
         except Exception as error:  # whatever the C++ side throws
             raise LoadError(f"unable to load model: {model.weights}") from error
-        client = httpx.AsyncClient(
-            base_url=server.listening_address, timeout=None, trust_env=False
-        )
+        client = httpx.AsyncClient(base_url=server.listening_address, timeout=None, trust_env=False)
         runner = Runner(model, num_ctx, server, client)
         self._runners[str(model.name)] = runner
         return runner

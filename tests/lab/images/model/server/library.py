@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterable
@@ -161,7 +160,7 @@ class Library:
             Path(file.name).unlink()
             raise BadDigest(f"digest mismatch, expected {digest!r}, got {found!r}")
         Path(file.name).chmod(0o644)
-        os.replace(file.name, self.blob(found))
+        Path(file.name).replace(self.blob(found))
         return {"digest": found, "size": size}
 
     def create(self, text: str, weights: str, template: str = "{{ .Prompt }}") -> Model:
@@ -204,7 +203,7 @@ class Library:
         with tempfile.NamedTemporaryFile(dir=self._blobs, delete=False) as file:
             file.write(manifest)
         Path(file.name).chmod(0o644)
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
 
     def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises `BadName`, `NoModel`."""
