@@ -176,6 +176,11 @@ def _codes(value: Any) -> Any:
     return tuple(codes)
 
 
+def _without_login(url: str) -> str:
+    """A URL that is wrong may hold a password all the same, and stands in a message."""
+    return re.sub(r"[^/]*@", "(masked)@", url)
+
+
 class HttpCheck(_Check):
     """A URL that must answer with the right status, and with the right text if one is given.
 
@@ -210,9 +215,10 @@ class HttpCheck(_Check):
             port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
             host = parts.hostname or ""
         except ValueError as error:
-            raise _wrong(f"{value!r} is not a URL: {error}") from None
+            raise _wrong(f"{_without_login(value)!r} is not a URL: {error}") from None
         if parts.scheme not in ("http", "https") or not value.partition(":")[2].startswith("//"):
-            raise _wrong(f"must be http:// or https:// followed by a host, not {value!r}")
+            shown = _without_login(value)
+            raise _wrong(f"must be http:// or https:// followed by a host, not {shown!r}")
         if "@" in parts.netloc:
             raise _wrong(
                 "must not hold a user or password: it would be visible in the host's process list"
