@@ -283,7 +283,9 @@ def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Containe
         service=labels.get(LABEL + "service"),
         number=int(number) if number.isdigit() else 0,
         oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
-        replaces=LABEL + "replace" in labels,
+        # The label stays on for ever; the name "<id>_<name>" only until the old one is gone.
+        replaces=LABEL + "replace" in labels
+        and re.match(r"/[0-9a-f]{12}_", shown["Name"]) is not None,
         working_dir=labels.get(LABEL + "project.working_dir", ""),
         config_hash=labels.get(LABEL + "config-hash", ""),
         status=state["Status"],
