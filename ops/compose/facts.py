@@ -48,6 +48,10 @@ ENGINE_PROBLEMS = (
 )
 
 
+#: The name of a container that Compose has made to take another's place, until it has.
+PASSING_NAME = re.compile(r"/[0-9a-f]{12}_")
+
+
 def script(name: str, *arguments: str) -> StringCommand:
     """A script of this room as a command, with its arguments quoted."""
     text = (files("ops.compose") / f"{name}.sh").read_text(encoding="utf-8")
@@ -385,7 +389,7 @@ def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
             for name, endpoint in networks.items()
         },
         "restart": restart,
-        "network_mode": _mode(host.get("NetworkMode"), networks),
+        "network_mode": _mode(host.get("NetworkMode")),
         "mem_limit": host.get("Memory"),
         "memswap_limit": host.get("MemorySwap"),
         "mem_reservation": host.get("MemoryReservation"),
@@ -424,9 +428,9 @@ def _quota(host: Mapping[str, Any]) -> float:
     return (host.get("CpuQuota") or 0) / period
 
 
-def _mode(mode: str | None, networks: Mapping[str, Any]) -> str:
+def _mode(mode: str | None) -> str:
     """The network mode, unless it merely names one of the networks."""
-    return "" if not mode or mode in networks or mode == "default" else mode
+    return mode if mode in ("host", "none", "bridge") else ""
 
 
 def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
