@@ -1,8 +1,24 @@
 """Read by pyinfra before the inventory: wrong settings end a run before any host is contacted."""
 
-from ops import reports
-from ops.connection import preflight
-from ops.spec import preflight as validate
+from importlib.util import find_spec
+from pathlib import Path
+
+from pyinfra.api.exceptions import PyinfraError
+
+# pyinfra puts the working directory last on the import path: an installed package of the same
+# name (Canonical's operator framework is an `ops` too) would be taken instead of ours.
+_found = {name: getattr(find_spec(name), "origin", None) or "nowhere" for name in ("ops", "deploy")}
+_together = len({Path(origin).parent.parent for origin in _found.values()}) == 1
+if not _together or find_spec("ops.connection") is None:
+    raise PyinfraError(
+        "another package hides stackmend's: "
+        + ", ".join(f"{name} is at {origin}" for name, origin in _found.items())
+        + "; install stackmend into an environment of its own"
+    )
+
+from ops import reports  # noqa: E402 - only once it is known to be ours
+from ops.connection import preflight  # noqa: E402
+from ops.spec import preflight as validate  # noqa: E402
 
 reports.install()
 preflight.install(validate)

@@ -166,3 +166,30 @@ def test_importing_the_connection_brings_nothing_heavy() -> None:
         check=True,
     )
     assert done.stdout == "set()\n"
+
+
+def test_a_stranger_of_the_same_name_is_told(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    stranger = tmp_path / "site" / "ops"
+    stranger.mkdir(parents=True)
+    (stranger / "__init__.py").write_text("")
+    inventory = tmp_path / "nobody.py"
+    inventory.write_text("hosts = ['@local']\n")
+    done = controller.run(
+        inventory, "exec", "--", "true", cwd=root, env={"PYTHONPATH": str(stranger.parent)}
+    )
+    assert done.rc == 1
+    assert f"another package hides stackmend's: ops is at {stranger}/__init__.py" in done.out
+    assert "Traceback" not in done.out
+
+
+def test_the_projects_own_config_looks_first(tmp_path: Path, listener: Listener) -> None:
+    root = Path(__file__).parents[2]
+    at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port}
+    hosts = [("a", {**at, "stack": {"project": "x", "colour": "red"}}), ("b", {**at, "stack": 7})]
+    (tmp_path / "fleet.py").write_text(f"hosts = {hosts!r}\n")
+    done = controller.run(tmp_path / "fleet.py", "exec", "-y", "--", "true", cwd=root)
+    assert done.rc == 1
+    assert done.out.count("stack.colour") == 1
+    assert "Traceback" not in done.out
+    assert listener.came == 0
