@@ -32,6 +32,10 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 
+_WHOLE = ("num_ctx", "num_predict", "seed", "top_k", "repeat_last_n")
+_FLOATS = ("temperature", "top_p", "min_p", "repeat_penalty")
+
+
 class Refusal(Exception):
     """A request is answered with a status and `{"error": …}`."""
 
@@ -60,6 +64,20 @@ def seconds_of(keep_alive: Any) -> float | None:
     if text.startswith("-"):
         return FOREVER
     return math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def options_of(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's options; Ollama answers one of the wrong type with 500."""
+    options: dict[str, Any] = asked.get("options") or {}
+    for names, kind, word in (
+        (_WHOLE, int | float, "integer"),
+        (_FLOATS, int | float, "float32"),
+        (("stop",), list, "array"),
+    ):
+        for name in names:
+            if name in options and not isinstance(options[name], kind):
+                raise Refusal(500, f'option "{name}" must be of type {word}')
+    return options
 
 
 def rendered(model: Model, prompt: str) -> str:
@@ -264,7 +282,7 @@ class Routes:
         if text is None and keep == 0:
             await self._engine.expire(model)
             return _json({**_said(name), **answer.part(""), "done": True, "done_reason": "unload"})
-        options = asked.get("options") or {}
+        options = options_of(asked)
         num_ctx = int(options.get("num_ctx", self._num_ctx))
         begun = time.monotonic_ns()
 

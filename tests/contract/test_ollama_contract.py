@@ -1,0 +1,478 @@
+"""What stackmend relies on of Ollama's API, asked of every server there is.
+
+`lab` is the lab's model server (`tests/lab/images/model`), which stands in for Ollama where no
+image of it can be had. `ollama` is Ollama itself: the binary that STACKMEND_TEST_OLLAMA names, or
+the one on PATH. Both are given the same tiny model through the same API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.lab import images
+from tests.lab.engine import docker
+from tests.lab.fixtures import Lab
+from tests.lab.paths import HOME_LABEL, LABEL, PREFIX, PROJECT
+
+LAB_MODELS = "/root/.ollama/models"
+MODEL = "contract"
+USER = [{"role": "user", "content": "hello"}]
+# One thread: on a busy machine several wait for one another far longer than they compute.
+GREEDY = {"temperature": 0, "seed": 1, "num_predict": 4, "num_thread": 1}
+SAID = "+.Dr"
+"""What the tiny model says to `hello`: the same weights, whoever does the arithmetic."""
+
+COUNTS = ("prompt_eval_count", "eval_count")
+DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server under test.
+
+    + client: of its API
+    + ollama: runs its `ollama` command; the first argument is what OLLAMA_HOST is set to, if any
+    + read: returns a file of its models' directory
+    """
+
+    client: httpx.Client
+    ollama: Callable[..., subprocess.CompletedProcess[str]]
+    read: Callable[[str], bytes]
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.client.post(path, json=body)
+
+    def answer(self, path: str, **body: Any) -> dict[str, Any]:
+        """The one JSON object of an answer that is not streamed."""
+        response = self.post(path, **body)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"] == "application/json; charset=utf-8"
+        found: dict[str, Any] = response.json()
+        return found
+
+    def lines(self, path: str, **body: Any) -> list[dict[str, Any]]:
+        """The lines of an answer that is streamed."""
+        response = self.post(path, **body)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"] == "application/x-ndjson"
+        return [json.loads(line) for line in response.text.splitlines()]
+
+    def listed(self, path: str) -> dict[str, dict[str, Any]]:
+        """The models of `/api/tags` or `/api/ps` by name."""
+        return {model["name"]: model for model in self.client.get(path).json()["models"]}
+
+    def wait_until_unloaded(self, seconds: float = 5) -> None:
+        deadline = time.monotonic() + seconds
+        while self.listed("/api/ps"):
+            assert time.monotonic() < deadline, self.listed("/api/ps")
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def lab_server(lab: Lab) -> Iterator[Server]:
+    """The lab's server, in a container of the outer engine."""
+    image = images.build(["lab/model:1"])["lab/model:1"]
+    name = f"{PREFIX}-contract-{os.getpid()}"
+    labels = ("--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}")
+    docker("run", "-d", "--rm", "--name", name, *labels, "-p", "127.0.0.1::11434", image)
+
+    def ollama(*args: str, host: str = "127.0.0.1:11434") -> subprocess.CompletedProcess[str]:
+        command = ["docker", "exec", "-e", f"OLLAMA_HOST={host}", name, "ollama", *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    def read(path: str) -> bytes:
+        command = ["docker", "exec", name, "cat", f"{LAB_MODELS}/{path}"]
+        return subprocess.run(command, capture_output=True, timeout=30, check=True).stdout
+
+    try:
+        address = docker("port", name, "11434/tcp").splitlines()[0]
+        with running(f"http://{address}") as client:
+            yield Server(client, ollama, read)
+    finally:
+        docker("rm", "-f", name)
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Ollama itself, on loopback, with an empty directory of models."""
+    binary = os.environ.get("STACKMEND_TEST_OLLAMA") or shutil.which("ollama")
+    if not binary:
+        pytest.skip("no ollama on PATH, and STACKMEND_TEST_OLLAMA names none")
+    directory = tmp_path_factory.mktemp("ollama")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    keep = ("PATH", "LD_LIBRARY_PATH")
+    environment = {name: os.environ[name] for name in keep if name in os.environ}
+    environment |= {"HOME": str(directory), "OLLAMA_MODELS": str(directory / "models")}
+
+    def ollama(*args: str, host: str = address) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [binary, *args],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={**environment, "OLLAMA_HOST": host},
+        )
+
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binary, "serve"],
+            stdout=log,
+            stderr=log,
+            env={**environment, "OLLAMA_HOST": address, "OLLAMA_NO_CLOUD": "1"},
+        )
+    try:
+        with running(f"http://{address}") as client:
+            yield Server(client, ollama, lambda path: (directory / "models" / path).read_bytes())
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def running(url: str) -> Iterator[httpx.Client]:
+    """A client of a server, once it answers."""
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client.get("/api/version")
+            except httpx.TransportError:
+                assert time.monotonic() < deadline, f"{url} does not answer"
+                time.sleep(0.05)
+            else:
+                break
+        yield client
+
+
+@pytest.fixture(scope="module")
+def weights(lab_server: Server) -> bytes:
+    """The tiny model that the lab's image carries."""
+    manifest = json.loads(lab_server.read(manifest_of("tiny")))
+    (digest,) = (
+        layer["digest"] for layer in manifest["layers"] if layer["mediaType"].endswith(".model")
+    )
+    return lab_server.read(f"blobs/{digest.replace(':', '-')}")
+
+
+@pytest.fixture(scope="module", params=["lab_server", "real_server"], ids=["lab", "ollama"])
+def server(request: pytest.FixtureRequest, weights: bytes) -> Server:
+    """A server that has the tiny model under the name `MODEL`."""
+    found: Server = request.getfixturevalue(request.param)
+    digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    assert found.client.post(f"/api/blobs/{digest}", content=weights).status_code in (200, 201)
+    steps = found.lines(
+        "/api/create",
+        model=MODEL,
+        files={"tiny.gguf": digest},
+        template="{{ .Prompt }}",
+    )
+    assert steps[-1] == {"status": "success"}
+    return found
+
+
+def manifest_of(name: str) -> str:
+    return f"manifests/registry.ollama.ai/library/{name}/latest"
+
+
+def moment(text: str) -> datetime:
+    """A time as Go writes it: up to nine digits of a second's fraction."""
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    assert found.tzinfo is not None
+    return found
+
+
+def test_it_says_that_it_runs(server: Server) -> None:
+    response = server.client.get("/")
+    assert (response.status_code, response.text) == (200, "Ollama is running")
+    assert server.client.head("/").status_code == 200
+    assert server.client.get("/api/version").json()["version"][0].isdigit()
+
+
+def test_tags(server: Server, weights: bytes) -> None:
+    model = server.listed("/api/tags")[f"{MODEL}:latest"]
+    assert model["model"] == f"{MODEL}:latest"
+    assert model["size"] > len(weights)
+    assert abs(datetime.now(UTC) - moment(model["modified_at"])) < timedelta(minutes=10)
+    details = model["details"]
+    del details["parent_model"]  # where it was made from, if anywhere
+    assert details == {
+        "format": "gguf",
+        "family": "llama",
+        "families": ["llama"],
+        "parameter_size": "115K",
+        "quantization_level": "unknown",
+    }
+
+
+def test_a_models_digest_is_that_of_its_manifest(server: Server, weights: bytes) -> None:
+    raw = server.read(manifest_of(MODEL))
+    tagged = server.listed("/api/tags")[f"{MODEL}:latest"]
+    assert tagged["digest"] == hashlib.sha256(raw).hexdigest()
+    manifest = json.loads(raw)
+    assert manifest["schemaVersion"] == 2
+    assert manifest["config"]["mediaType"] == "application/vnd.docker.container.image.v1+json"
+    sizes = {layer["mediaType"]: layer["size"] for layer in manifest["layers"]}
+    assert sizes["application/vnd.ollama.image.model"] == len(weights)
+    assert tagged["size"] == sum(sizes.values()) + manifest["config"]["size"]
+    for part in (manifest["config"], *manifest["layers"]):
+        blob = server.read(f"blobs/{part['digest'].replace(':', '-')}")
+        assert f"sha256:{hashlib.sha256(blob).hexdigest()}" == part["digest"]
+
+
+def test_show(server: Server) -> None:
+    shown = server.answer("/api/show", model=MODEL)
+    assert shown["details"]["family"] == "llama"
+    assert shown["capabilities"] == ["completion"]
+    assert shown["template"] == "{{ .Prompt }}"
+    assert "digest" not in shown
+    information = shown["model_info"]
+    assert information["general.architecture"] == "llama"
+    assert information["general.parameter_count"] == 115392
+    assert information["llama.context_length"] == 8192
+    assert information["llama.embedding_length"] == 64
+    assert information["tokenizer.ggml.tokens"] is None
+    assert moment(shown["modified_at"])
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/show"])
+def test_a_model_that_is_missing(server: Server, path: str) -> None:
+    for name in ("nowhere", "nowhere:7b"):
+        response = server.post(path, model=name, prompt="x", messages=USER)
+        assert response.status_code == 404
+        assert response.json() == {"error": f"model '{name}' not found"}
+
+
+def test_requests_that_are_wrong(server: Server) -> None:
+    wrong = {
+        b"": "missing request body",
+        b'{"messages": []}': "model is required",
+        b'{"model": "a b", "messages": []}': "invalid model name",
+    }
+    for body, error in wrong.items():
+        response = server.client.post("/api/chat", content=body)
+        assert (response.status_code, response.json()) == (400, {"error": error})
+    response = server.client.post("/api/chat", content=b"{no")
+    assert response.status_code == 400
+    assert response.json()["error"]
+    assert server.client.get("/api/chat").status_code == 405
+    assert server.client.get("/api/nothing").status_code == 404
+
+
+def test_chat(server: Server) -> None:
+    *parts, last = server.lines("/api/chat", model=MODEL, messages=USER, options=GREEDY)
+    assert "".join(part["message"]["content"] for part in parts) == SAID
+    for part in (*parts, last):
+        assert part["model"] == MODEL
+        assert part["message"]["role"] == "assistant"
+        assert moment(part["created_at"])
+    for part in parts:
+        assert part["done"] is False
+        assert not {*COUNTS, *DURATIONS, "done_reason"} & set(part)
+    measured(last)
+    assert last["message"]["content"] == ""
+    assert last["done_reason"] == "length"
+
+    whole = server.answer("/api/chat", model=MODEL, messages=USER, options=GREEDY, stream=False)
+    assert whole["message"] == {"role": "assistant", "content": SAID}
+    measured(whole)
+
+
+def test_generate(server: Server) -> None:
+    asked = {"model": MODEL, "prompt": "hello", "options": GREEDY}
+    *parts, last = server.lines("/api/generate", **asked)
+    assert "".join(part["response"] for part in parts) == SAID
+    measured(last)
+    # A token a byte, after the three special ones; the tokenizer puts a space (U+2581) first.
+    assert last["context"] == [byte + 3 for byte in f"\u2581hello{SAID}".encode()]
+
+    whole = server.answer("/api/generate", **asked, stream=False)
+    assert whole["response"] == SAID
+    assert whole["context"] == last["context"]
+    measured(whole)
+
+    raw = server.answer("/api/generate", **asked, stream=False, raw=True)
+    assert raw["response"] == SAID
+    assert "context" not in raw
+    measured(raw)
+
+
+def measured(last: dict[str, Any]) -> None:
+    """The final message of an answer of 4 tokens to `hello`."""
+    assert last["done"] is True
+    assert last["done_reason"] == "length"
+    assert last["prompt_eval_count"] == 9
+    assert last["eval_count"] == 4
+    assert all(isinstance(last[name], int) and last[name] > 0 for name in DURATIONS)
+    parts = last["load_duration"] + last["prompt_eval_duration"] + last["eval_duration"]
+    assert parts <= last["total_duration"] * 1.05
+
+
+def test_a_stop_word_ends_the_answer(server: Server) -> None:
+    said = server.answer(
+        "/api/generate",
+        model=MODEL,
+        prompt="hello",
+        stream=False,
+        options={**GREEDY, "stop": ["Dr"]},
+    )
+    assert (said["response"], said["done_reason"]) == ("+.", "stop")
+
+
+def test_options_of_the_wrong_type(server: Server) -> None:
+    wrong = {
+        "stop": ("Dr", "array"),
+        "num_ctx": ("x", "integer"),
+        "temperature": ("hot", "float32"),
+    }
+    for name, (value, kind) in wrong.items():
+        response = server.post("/api/generate", model=MODEL, prompt="x", options={name: value})
+        assert response.status_code == 500
+        assert response.json() == {"error": f'option "{name}" must be of type {kind}'}
+
+
+def test_the_same_prompt_gives_the_same_counts_when_it_is_cached(server: Server) -> None:
+    asked = {"model": MODEL, "prompt": "again and again", "options": GREEDY, "stream": False}
+    first, second = (server.answer("/api/generate", **asked) for _ in range(2))
+    assert first["prompt_eval_count"] == second["prompt_eval_count"]
+    assert first["response"] == second["response"]
+
+
+def test_a_prompt_longer_than_the_context_is_cut(server: Server) -> None:
+    said = server.answer(
+        "/api/generate",
+        model=MODEL,
+        prompt="x" * 2000,
+        stream=False,
+        options={**GREEDY, "num_ctx": 256},
+    )
+    assert said["prompt_eval_count"] <= 256
+    assert said["eval_count"] == 4
+
+
+def test_an_answer_may_be_longer_than_the_context(server: Server) -> None:
+    said = server.answer(
+        "/api/generate",
+        model=MODEL,
+        prompt="hello",
+        stream=False,
+        options={**GREEDY, "num_ctx": 128, "num_predict": 300},
+    )
+    assert (said["eval_count"], said["done_reason"]) == (300, "length")
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+def test_loading_and_unloading(server: Server, path: str) -> None:
+    server.answer("/api/generate", model=MODEL, keep_alive=0)
+    server.wait_until_unloaded()
+    loaded = server.answer(path, model=MODEL, keep_alive=-1)
+    assert (loaded["done"], loaded["done_reason"]) == (True, "load")
+    ((name, model),) = server.listed("/api/ps").items()
+    assert name == f"{MODEL}:latest"
+    assert model["digest"] == server.listed("/api/tags")[name]["digest"]
+    assert model["size"] > 0
+    assert 0 <= model["size_vram"] <= model["size"]
+    assert model["context_length"] >= 2048
+    assert moment(model["expires_at"]) > datetime.now(UTC) + timedelta(days=36500)
+    unloaded = server.answer(path, model=MODEL, keep_alive=0)
+    assert (unloaded["done"], unloaded["done_reason"]) == (True, "unload")
+    server.wait_until_unloaded()
+
+
+def test_another_context_reloads_the_model(server: Server) -> None:
+    for length in (512, 1024):
+        asked = {**GREEDY, "num_ctx": length}
+        server.answer("/api/chat", model=MODEL, messages=USER, options=asked, stream=False)
+        (model,) = server.listed("/api/ps").values()
+        assert model["context_length"] == length
+
+
+def test_a_model_is_unloaded_after_its_time(server: Server) -> None:
+    server.answer(
+        "/api/chat", model=MODEL, messages=USER, options=GREEDY, stream=False, keep_alive="1s"
+    )
+    (model,) = server.listed("/api/ps").values()
+    assert moment(model["expires_at"]) < datetime.now(UTC) + timedelta(seconds=2)
+    server.wait_until_unloaded()
+    assert server.post("/api/generate", model=MODEL, keep_alive="soon").status_code == 400
+
+
+def test_requests_side_by_side_are_all_answered(server: Server) -> None:
+    answers: list[str] = []
+
+    def ask() -> None:
+        said = server.answer(
+            "/api/generate", model=MODEL, prompt="hello", stream=False, options=GREEDY
+        )
+        answers.append(said["response"])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [SAID] * 4
+
+
+def test_a_caller_that_leaves_does_not_hold_the_model(server: Server) -> None:
+    endless = {"model": MODEL, "prompt": "hello", "options": {**GREEDY, "num_predict": 40000}}
+    with server.client.stream("POST", "/api/generate", json=endless) as response:
+        assert next(response.iter_lines())
+    begun = time.monotonic()
+    server.answer("/api/generate", model=MODEL, prompt="hello", stream=False, options=GREEDY)
+    assert time.monotonic() - begun < 5
+
+
+def test_copy_and_delete(server: Server) -> None:
+    assert server.post("/api/copy", source=MODEL, destination="team/second:x").status_code == 200
+    listed = server.listed("/api/tags")
+    assert listed["team/second:x"]["digest"] == listed[f"{MODEL}:latest"]["digest"]
+    gone = {"json": {"model": "team/second:x"}}
+    assert server.client.request("DELETE", "/api/delete", **gone).status_code == 200
+    response = server.client.request("DELETE", "/api/delete", **gone)
+    assert response.status_code == 404
+    assert response.json() == {"error": "model 'team/second:x' not found"}
+    # The blobs are still needed by the first.
+    assert server.answer("/api/show", model=MODEL)
+    response = server.post("/api/copy", source="nowhere", destination="other")
+    assert response.status_code == 404
+    assert response.json() == {"error": 'model "nowhere" not found'}
+
+
+def test_blobs(server: Server, weights: bytes) -> None:
+    there, absent = (
+        f"/api/blobs/sha256:{hashlib.sha256(content).hexdigest()}" for content in (weights, b"?")
+    )
+    assert server.client.head(there).status_code == 200
+    assert server.client.head(absent).status_code == 404
+    assert server.client.post(absent, content=b"something else").status_code == 400
+    assert server.client.head(absent).status_code == 404
+
+
+def test_ollama_list_is_a_healthcheck(server: Server) -> None:
+    listed = server.ollama("list")
+    assert listed.returncode == 0, listed.stderr
+    head, *rows = (line.split() for line in listed.stdout.splitlines())
+    assert head == ["NAME", "ID", "SIZE", "MODIFIED"]
+    model = server.listed("/api/tags")[f"{MODEL}:latest"]
+    assert [model["name"], model["digest"][:12]] in [row[:2] for row in rows]
+    away = server.ollama("list", host="127.0.0.1:9")
+    assert away.returncode == 1
+    assert "could not connect to ollama server" in away.stderr
