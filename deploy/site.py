@@ -5,7 +5,7 @@ from pyinfra import host
 from ops import compose
 from ops.spec import check
 
-stack = check(host.data.dict())
+stack = check(host.data.dict())  # type: ignore[no-untyped-call]
 
 if stack is not None:
     compose.stack(

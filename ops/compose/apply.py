@@ -1,11 +1,11 @@
 """Carry out a plan and prove it. What is to be done is decided by ``plan``, never here."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tenacity
 
@@ -13,8 +13,10 @@ from ops import connection, reports
 from ops.checks.facts import CheckResults
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
-from ops.compose.facts import ComposeStack, parse_declared
+from ops.compose.facts import ComposeStack, parse_declared, watched
 from ops.compose.plan import (
+    LOOP_RESTARTS,
+    LOOP_SECONDS,
     Action,
     Finding,
     Plan,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from ops.reports import Collector
 
 #: Seconds between two looks at a stack that is coming up.
-PAUSE = 1.0
+PAUSE = 0.5
 
 #: Lines of a failing container's log that are shown.
 LOG_LINES = 20
@@ -104,6 +106,8 @@ class Project:
                 way_out="see the reason; nothing is done on a host that cannot be read",
             )
             return Look(Plan(refusals=(refusal,)))
+        if any(one.restart_count >= LOOP_RESTARTS for one in state.containers):
+            state = self._how_it_ended(state)
         checks = _checks(self.spec, checked)
         if refused := refuse_engine(state):
             return Look(refused, state)
@@ -166,7 +170,25 @@ class Project:
         if isinstance(state, connection.Unknown):
             raise Failure(f"the host's state cannot be read: {state.reason}")
         assert isinstance(state, StackState)
-        return state
+        return self._how_it_ended(state)
+
+    def _how_it_ended(self, state: StackState) -> StackState:
+        """Fill in how containers ended that run again: the engine shows it in its events only."""
+        containers = []
+        for one in state.containers:
+            young = state.now - one.started_at < LOOP_SECONDS
+            if one.running and one.restart_count and young and not one.exit_code:
+                said = connection.run(self.host, commands.ends(one.id), readonly=True, timeout=20)
+                ends = said.text.split()
+                codes = [int(word) for word in ends if word.isdigit()]
+                one = one.model_copy(
+                    update={
+                        "exit_code": codes[-1] if codes else 0,
+                        "oom_killed": one.oom_killed or "oom" in ends,
+                    }
+                )
+            containers.append(one)
+        return state.model_copy(update={"containers": tuple(containers)})
 
     def _check_results(self) -> tuple[CheckResult, ...]:
         if not self.spec.checks:
@@ -421,28 +443,43 @@ class Project:
         services = {
             name: body for name, body in declared.services.items() if only is None or name in only
         }
+        state = self._state()
+        with connection.docker(self.host, readonly=True) as client:
+            state = self._await_health(client, services, state)
+            if only is None and self.touched and self.spec.stability:
+                time.sleep(self.spec.stability)
+                later = self._watch(client, state)
+                problems = unstable(state, later) or judge(services, later).failed
+                if problems:
+                    raise Failure("; ".join(problems), self._logs(services, later))
+        return self._state()
+
+    def _await_health(
+        self,
+        client: Any,
+        services: Mapping[str, Mapping[str, Any]],
+        state: StackState,
+    ) -> StackState:
         deadline = time.monotonic() + self.spec.health_timeout
         while True:
-            state = self._state()
             verdict = judge(services, state)
             if verdict.failed:
                 raise Failure("; ".join(verdict.failed), self._logs(services, state))
             if not verdict.waiting:
-                break
+                return state
             if time.monotonic() > deadline:
                 raise Failure(
                     f"not well after {self.spec.health_timeout:g} s: {'; '.join(verdict.waiting)}",
                     self._logs(services, state),
                 )
             time.sleep(PAUSE)
-        if only is None and self.touched and self.spec.stability:
-            time.sleep(self.spec.stability)
-            later = self._state()
-            problems = unstable(state, later) or judge(services, later).failed
-            if problems:
-                raise Failure("; ".join(problems), self._logs(services, later))
-            state = later
-        return state
+            state = self._watch(client, state)
+
+    def _watch(self, client: Any, state: StackState) -> StackState:
+        """The containers as they are now, over a connection that is held open while waiting."""
+        label = f"com.docker.compose.project={self.spec.project}"
+        inspected = connection.inspected(client, label)
+        return watched(state, inspected, self.spec.project)
 
     def _await_checks(self) -> tuple[CheckResult, ...]:
         """The checks' results, each waited for until its deadline."""

@@ -150,16 +150,21 @@ def parse(output: Sequence[str]) -> StackState:
     containers = [
         _container(shown, letters) for shown in _documents(found.get("containers", (0, []))[1])
     ]
-    ours = {one.id: one for one in containers if one.project == project}
     return StackState(
         engine=Engine(status="up"),
-        containers=tuple(_named(one, ours) for one in ours.values()),
-        strangers=tuple(one for one in containers if one.id not in ours),
+        containers=_ours(containers, project),
+        strangers=tuple(one for one in containers if one.project != project),
         names={name: row[2] for row in rows for name in row[1].split(",")},
         networks=dict(_pairs(found.get("networks"))),
         images=_images(found.get("images")),
         **known,
     )
+
+
+def watched(state: StackState, inspected: Sequence[Mapping[str, Any]], project: str) -> StackState:
+    """A state with its containers as the engine's API shows them at a later moment."""
+    containers = [_container(shown, {}) for shown in inspected]
+    return state.model_copy(update={"containers": _ours(containers, project)})
 
 
 def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared:
@@ -335,6 +340,11 @@ def _bindings(ports: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _ours(containers: Sequence[Container], project: str) -> tuple[Container, ...]:
+    ours = {one.id: one for one in containers if one.project == project}
+    return tuple(_named(one, ours) for one in ours.values())
+
+
 def _named(container: Container, ours: Mapping[str, Container]) -> Container:
     """Name the service whose namespace a container shares, where its id names one of ours."""
     if not container.borrows:
@@ -381,8 +391,11 @@ def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
         "volumes": {mount["Destination"]: _mount(mount) for mount in shown.get("Mounts") or ()},
         "networks": {
             name: {
+                # A container's own name and id always lead to it, and differ among replicas.
                 "aliases": sorted(
-                    alias for alias in endpoint.get("Aliases") or () if not id_.startswith(alias)
+                    alias
+                    for alias in endpoint.get("Aliases") or ()
+                    if not id_.startswith(alias) and alias != shown["Name"].removeprefix("/")
                 ),
                 "address": (endpoint.get("IPAMConfig") or {}).get("IPv4Address", ""),
             }

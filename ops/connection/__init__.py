@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .channel import run as run
     from .channel import spawn as spawn
     from .docker_api import docker as docker
+    from .docker_api import inspected as inspected
     from .errors import CommandTimeout as CommandTimeout
     from .errors import ConnectionLost as ConnectionLost
     from .errors import DialError as DialError
@@ -42,6 +43,7 @@ _WHERE = {
     "docker": "docker_api",
     "hold_lock": "lease",
     "http": "http_client",
+    "inspected": "docker_api",
     "spawn": "channel",
     "CommandTimeout": "errors",
     "ConnectionLost": "errors",

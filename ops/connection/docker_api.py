@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import docker as sdk
 import urllib3
 from docker.constants import DEFAULT_DOCKER_API_VERSION
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from docker.transport.basehttpadapter import BaseHTTPAdapter
 from pyinfra.api.command import StringCommand
 from typing_extensions import override
@@ -265,6 +265,32 @@ def docker(
         if not readonly:
             stack.enter_context(to.acting())
         yield client
+
+
+def inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
+    """Every container that bears a label, as ``docker inspect`` shows it.
+
+    Args:
+        client: what :func:`docker` gave.
+        label: ``name`` or ``name=value``.
+
+    Raises:
+        RemoteError: the engine went away while it was asked.
+
+    Example:
+        >>> [one["Name"] for one in inspected(client, "com.docker.compose.project=ai")]
+        ['/ai-api-1', '/ai-redis-1']
+    """
+    api: Any = client.api
+    found = []
+    try:
+        for listed in api.containers(all=True, filters={"label": label}):
+            # It may be gone since it was listed.
+            with contextlib.suppress(NotFound):
+                found.append(api.inspect_container(listed["Id"]))
+    except (DockerException, OSError) as error:
+        raise RemoteError("the engine", "watch its containers", _cause(error)) from error
+    return found
 
 
 def _cause(error: BaseException) -> str:
