@@ -185,7 +185,7 @@ def test_hosts_that_cannot_be_reached_are_in_the_record(site: Path) -> None:
         "far = [('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1}), '@local']\n"
     )
     file = deploy(site, "mended('ai', then='nothing')")
-    pyinfra(site, file, "-y", inventory="inventory.py")
+    assert pyinfra(site, file, "-y", inventory="inventory.py").returncode == 1
     record = written(site)
     assert {name: host.outcome for name, host in record.hosts.items()} == {
         "gone": "unreachable",
