@@ -199,7 +199,11 @@ class Project:
 
     def _declared(self) -> Declared:
         result = connection.run(
-            self.host, commands.resolve(self.spec), stdin=self.source.archive(), readonly=True
+            self.host,
+            commands.resolve(self.spec),
+            stdin=self.source.archive(),
+            readonly=True,
+            secret=True,
         )
         lines = result.text.split("\n")
         try:
@@ -512,7 +516,11 @@ class Project:
 
     def _log(self, container: Container) -> list[str]:
         result = connection.run(
-            self.host, commands.logs(container.id, LOG_LINES), readonly=True, timeout=20
+            self.host,
+            commands.logs(container.id, LOG_LINES),
+            readonly=True,
+            secret=True,
+            timeout=20,
         )
         said = [drift.masked(line, self.secrets) for line in result.text.splitlines()]
         return [f"{container.name} | {line}" for line in said[-LOG_LINES:]]

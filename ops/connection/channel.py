@@ -230,6 +230,7 @@ def run(
     timeout: float | None = None,
     on_stdout: Callable[[bytes], None] | None = None,
     readonly: bool = False,
+    secret: bool = False,
     **arguments: Any,
 ) -> Result:
     """Runs a shell command on a host, over exactly one channel, and returns what it left.
@@ -246,6 +247,7 @@ def run(
             in force, if any. Needs ``timeout`` (coreutils or busybox) on the host.
         on_stdout: called with standard output as it arrives.
         readonly: the command changes nothing on the host, so facts read before stay valid.
+        secret: what it writes holds secrets, and is not printed at ``-vvv`` either.
         **arguments: pyinfra's own, such as ``_sudo=True`` or ``_chdir="/srv"``.
 
     Returns:
@@ -274,7 +276,7 @@ def run(
         on_stdout=on_stdout,
         readonly=readonly,
         print_input=state.print_input,
-        print_output=state.print_output,
+        print_output=state.print_output and not secret,
     )
 
 
