@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import NoReturn
@@ -24,7 +25,7 @@ def number(name: str, default: float, *, least: float) -> float:
         value = float(given)
     except ValueError:
         _refuse(f"{name}={given!r}: a number is wanted")
-    if not value >= least:
+    if not least <= value < math.inf:
         _refuse(f"{name}={given!r}: at least {least:g} is wanted")
     return value
 
@@ -32,8 +33,8 @@ def number(name: str, default: float, *, least: float) -> float:
 def whole(name: str, default: int, *, least: int) -> int:
     """Return the variable as a whole number; see `number`."""
     value = number(name, default, least=least)
-    if value != int(value):
-        _refuse(f"{name}={value!r}: a whole number is wanted")
+    if not value.is_integer():
+        _refuse(f"{name}={text(name, '')!r}: a whole number is wanted")
     return int(value)
 
 

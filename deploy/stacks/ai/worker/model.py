@@ -50,7 +50,6 @@ class ModelServer:
     + silence: seconds without a byte after which the server is given up; loading a model is silent
     + num_predict: most tokens of an answer, so that a model which finds no end does not stop the
       line; -1 leaves it to the model
-    + transport: for tests; httpx's own when None
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class ModelServer:
         *,
         silence: float = 300.0,
         num_predict: int = -1,
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._options = {"num_predict": num_predict}
         self._client = httpx.AsyncClient(
@@ -67,7 +65,6 @@ class ModelServer:
             timeout=httpx.Timeout(silence, connect=5.0),
             # Docker hands the host's HTTP_PROXY to containers, and no proxy knows `ollama`.
             trust_env=False,
-            transport=transport,
         )
 
     async def ask(self, model: str, prompt: str) -> Answer:
@@ -93,7 +90,7 @@ class ModelServer:
                     raise refusal(response.status_code, await response.aread())
                 async for line in response.aiter_lines():
                     part = _part(line)
-                    if text := part.get("message", {}).get("content"):
+                    if text := part["content"]:
                         first = first if first is not None else time.monotonic() - asked
                         said.append(text)
                     if part.get("done"):
@@ -129,9 +126,9 @@ def refusal(status: int, body: bytes) -> ModelError:
     try:
         said = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        said = body.decode(errors="replace").strip()[:200]
+        said = body.decode(errors="replace")
     lasting = 400 <= status < 500 and status not in (404, 408, 429)
-    return ModelError(said or f"HTTP {status}", lasting=lasting)
+    return ModelError(_one_line(said) or f"HTTP {status}", lasting=lasting)
 
 
 def away(error: httpx.HTTPError) -> str:
@@ -150,14 +147,21 @@ def same_model(wanted: str, listed: str) -> bool:
 
 
 def _part(line: str) -> dict[str, Any]:
+    """A line of an answer, with the text it adds under `content`."""
     if not line:
-        return {}
+        return {"content": ""}
     try:
         part = json.loads(line)
     except ValueError as error:
         raise ModelError(f"the model server's answer is not JSON: {error}") from error
-    if not isinstance(part, dict):
-        raise ModelError(f"the model server's answer is not Ollama's: {line[:200]}")
-    if "error" in part:  # once an answer has begun, an error comes inside HTTP 200
-        raise ModelError(str(part["error"]))
-    return part
+    # Once an answer has begun, an error comes inside HTTP 200.
+    match part:
+        case {"error": error}:
+            raise ModelError(_one_line(str(error)))
+        case {"message": {"content": str(content)}}:
+            return {**part, "content": content}
+    raise ModelError(f"the model server's answer is not Ollama's: {_one_line(line)}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
