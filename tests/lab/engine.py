@@ -20,7 +20,10 @@ from typing import Any
 from tests.lab.paths import LABEL, MACHINE_LOCK, MACHINE_RECORD, locked
 
 DAEMON_LOG = Path("/var/log/stackmend-lab-dockerd.log")
-PID_FILES = (Path("/var/run/docker.pid"), Path("/var/run/docker/containerd/containerd.pid"))
+PID_FILES = {
+    Path("/var/run/docker.pid"): "dockerd",
+    Path("/var/run/docker/containerd/containerd.pid"): "containerd",
+}
 
 
 class LabUnavailable(Exception):
@@ -254,27 +257,24 @@ def _wait(daemon: subprocess.Popen[bytes] | None = None, seconds: float = 90) ->
 def _clear_remains_of_killed_engine() -> None:
     """Remove what a killed engine leaves that keeps the next one from starting.
 
-    Called only when no engine answers. A daemon that runs without answering is left alone.
+    Called only when no engine answers. Of the containers that outlived it, only the lab's own are
+    ended: one that is frozen inside would keep the new engine waiting.
     """
+    for path, program in PID_FILES.items():
+        with contextlib.suppress(OSError, ValueError):
+            argv = _argv(int(path.read_text()))
+            # Another process may have been given the number since.
+            if not argv or Path(argv[0]).name != program:
+                path.unlink()
     if any(_is_daemon(pid) for pid in _processes()):
         return
-    for path in PID_FILES:
-        path.unlink(missing_ok=True)
-    # Containers of a dead engine: its daemon would wait for them, and a frozen one cannot end.
-    for shim in _shims_of_dead_engine():
-        for pid in (*_descendants(shim), shim):
+    for shim in _own_shims():
+        family = (*_descendants(shim), shim)
+        for pid in family:
             _thaw(pid)
-        for pid in (*_descendants(shim), shim):
+        for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    for orphan in _processes():
-        if (
-            _argv(orphan)[:1]
-            and Path(_argv(orphan)[0]).name == "containerd"
-            and ("/var/run/docker/containerd/containerd.toml" in _argv(orphan))
-        ):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGKILL)
 
 
 def _processes() -> Iterator[int]:
@@ -303,15 +303,20 @@ def _is_daemon(pid: int) -> bool:
     return bool(argv) and Path(argv[0]).name == "dockerd" and _own_root(pid)
 
 
-def _shims_of_dead_engine() -> list[int]:
-    return [
-        pid
-        for pid in _processes()
-        if (argv := _argv(pid))
-        and Path(argv[0]).name.startswith("containerd-shim")
-        and "moby" in argv
-        and _own_root(pid)
-    ]
+def _own_shims() -> list[int]:
+    """The shims of containers that bear the lab's label, read from the engine's own files."""
+    found = []
+    for pid in _processes():
+        argv = _argv(pid)
+        if not argv or not Path(argv[0]).name.startswith("containerd-shim") or not _own_root(pid):
+            continue
+        container = argv[argv.index("-id") + 1] if "-id" in argv[:-1] else ""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            config = Path(f"/var/lib/docker/containers/{container}/config.v2.json").read_text()
+            labels = json.loads(config)["Config"]["Labels"] or {}
+            if "=".join(("stackmend.lab", labels.get("stackmend.lab", ""))) == LABEL:
+                found.append(pid)
+    return found
 
 
 def _descendants(pid: int) -> list[int]:
