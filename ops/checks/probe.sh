@@ -484,7 +484,9 @@ checks_diagnosis() {
         while IFS="$checks_tab" read -r process rest; do
             checks_say inspect "$process$checks_tab$rest"
             if [ "$process" != 0 ] && [ -r "/proc/$process/net/tcp" ]; then
-                checks_say_lines "listen" "$(checks_listening '' "/proc/$process/net/tcp" "/proc/$process/net/tcp6" | sed "s/^/$process /")"
+                # Even without any: that it could be read is worth knowing.
+                checks_say listen "$process"
+                checks_say_lines listen "$(checks_listening '' "/proc/$process/net/tcp" "/proc/$process/net/tcp6" | sed "s/^/$process /")"
             fi
         done <"$prefix.inspect"
     fi

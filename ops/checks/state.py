@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -51,3 +51,7 @@ class CheckResult(BaseModel):
     def ok(self) -> bool:
         """Whether it is proven that the check passes."""
         return self.outcome == "passed"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `pyinfra ... fact` prints of it."""
+        return self.model_dump(mode="json")
