@@ -205,6 +205,15 @@ def logs(container: str, lines: int) -> StringCommand:
     return StringCommand(_words("docker", "logs", "--tail", str(lines), container), "2>&1")
 
 
+def ends(container: str) -> StringCommand:
+    """Print how a container ended of late, one "die CODE" or "oom" a line, the last one last."""
+    return _words(
+        *("docker", "events", "--since", "15m", "--until", "0s"),
+        *("--filter", f"container={container}", "--filter", "event=die", "--filter", "event=oom"),
+        *("--format", '{{.Action}} {{index .Actor.Attributes "exitCode"}}'),
+    )
+
+
 def _words(*words: str) -> StringCommand:
     return StringCommand(*(QuoteString(word) for word in words))
 
