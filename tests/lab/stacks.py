@@ -357,7 +357,13 @@ class Seen:
             return str(service)
         identity = attributes.get("container") or event["Actor"]["ID"]
         entry = self.after.get(identity) or self.before.get(identity)
-        return str(entry["service"] if entry else attributes.get("name", identity))
+        if entry:
+            return str(entry["service"])
+        # It came and went in between: its own events still name its service.
+        for other in self.events:
+            if other["Actor"]["ID"] == identity and other is not event:
+                return self._service(other)
+        return str(attributes.get("name", identity))
 
     @staticmethod
     def _ids(containers: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
