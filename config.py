@@ -1,5 +1,7 @@
 """Read by pyinfra before the inventory: wrong settings end a run before any host is contacted."""
 
+import atexit
+import gc
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +11,10 @@ from pyinfra.api.exceptions import PyinfraError
 # pyinfra forbids it for the files that it executes itself; without it every module of ours would be
 # compiled again at every run.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+# At its end Python looks through every object for cycles to free, memory that the system takes back
+# anyway: a fifth of the processor time of a run with nothing to do.
+atexit.register(gc.freeze)
 
 # pyinfra puts the working directory last on the import path: an installed package of the same
 # name (Canonical's operator framework is an `ops` too) would be taken instead of ours.
