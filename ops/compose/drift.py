@@ -38,7 +38,7 @@ def shown(path: str, value: Any, secrets: Collection[str] = ()) -> str:
         text = ", ".join(f"{key}={shown(str(key), item, secrets)}" for key, item in value.items())
         text = text or "{}"
     elif isinstance(value, list | tuple):
-        text = " ".join(masked(str(item), secrets) for item in value) or "[]"
+        text = " ".join(shown("", item, secrets) for item in value) or "[]"
     else:
         text = str(value)
     text = masked(text, secrets).replace("\n", "\\n")

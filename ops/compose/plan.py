@@ -440,7 +440,7 @@ class _Planner:
         asked: set[str] = set()
         for name, body in self.services.items():
             ref = self._ref(name)
-            if ref in asked:
+            if ref in asked or not _scale(body):
                 continue
             build = body.get("build")
             missing = ref not in self.declared.images
@@ -453,13 +453,18 @@ class _Planner:
                 self._find(name, "image", _some(causes))
                 self.first.append(Action(verb="build", subject=name, cause=_some(causes)))
             elif missing:
-                self._find(name, "image", f"image {ref} is not on the host")
-                self.first.append(
-                    Action(verb="pull", subject=name, cause=f"image {ref} is not on the host")
-                )
+                causes = [f"image {ref} is not on the host"]
+                self._find(name, "image", causes[0])
+                self.first.append(Action(verb="pull", subject=name, cause=causes[0]))
             else:
                 continue
             asked.add(ref)
+            # What comes may be another image than the one that runs: where it was not built anew,
+            # Compose compares the two and settles.
+            verb: Verb = "up" if missing else "recreate"
+            for user in self.services:
+                if self._ref(user) == ref and self.state.service(user):
+                    self._step(user, verb, _some(causes))
 
     def _build_causes(self, name: str, build: Mapping[str, Any]) -> list[str]:
         """Why an image must be built again, where it was built from the record's files."""
@@ -482,7 +487,7 @@ class _Planner:
     def _changed_files(self) -> list[str]:
         """Project files whose content is not what the running containers were made with."""
         if not self.applied:
-            return []
+            return [path for path in self.declared.differs or () if path in self.files]
         was = self.applied.files
         return [
             path
@@ -500,6 +505,7 @@ class _Planner:
         regular = [one for one in containers if not one.replaces]
         if not regular and scale:
             self._do(name, "up", "missing", "it has no container")
+        if not regular:
             return
         if len(containers) != len(regular) or len(regular) != scale:
             kind: Kind = "leftover" if len(containers) != len(regular) else "scale"
@@ -534,12 +540,12 @@ class _Planner:
             for path, old, new in drift.differences(was, effective(self.declared.config, name)):
                 if path.split(".")[0] not in AROUND:
                     causes.append(("changed", drift.cause(path, old, new, self.secrets)))
-            for path in self._mounted(name):
-                causes.append(("content", f"{path} changed, which it mounts"))
             for path, now in self.declared.outside.items():
                 before = self.applied.outside.get(path)
                 if before and now != before and path in _sources(self.declared.config, name):
                     causes.append(("content", f"{path} on the host changed, which it mounts"))
+        for path in self._mounted(name):
+            causes.append(("content", f"{path} changed, which it mounts"))
         ref = self._ref(name)
         image = self.declared.images.get(ref)
         for container in containers:
@@ -603,8 +609,11 @@ class _Planner:
                     ("recreate", "drift", f"{key}: the container it shares it with is gone", ())
                 )
         if container.running and container.shape.get("network_mode") != "host":
-            missing = set(container.shape.get("ports", ())) - set(container.published)
-            missing = {port for port in missing if not port.split("->")[0].endswith((":", ":0"))}
+            missing = [
+                port
+                for port in container.shape.get("ports", ())
+                if not _is_published(port, container.published)
+            ]
             if missing and container.endpoints:
                 causes.append(
                     (
@@ -675,11 +684,7 @@ class _Planner:
             self._do(name, "recreate", "exited", f"it is {status}", container)
         elif status == "exited":
             self._exited(name, container)
-        elif status == "restarting" or (
-            container.restart_count >= LOOP_RESTARTS
-            and 0 < self.state.now - container.started_at < LOOP_SECONDS
-            and container.health != "healthy"
-        ):
+        elif status == "restarting" or _loops(container, self.state.now):
             self._mend(
                 name,
                 "recreate",
@@ -707,13 +712,14 @@ class _Planner:
             self._step(name, "up", "it is still starting and is waited for")
 
     def _exited(self, name: str, container: Container) -> None:
-        how = f"it exited with code {container.exit_code}{_oom(container)}"
-        if container.restart in ("no", "on-failure"):
-            if container.exit_code != 0:
-                self._mend(name, "start", "exited", how, container)
+        if _completed(container):
             return
-        # The engine restarts what crashes under these policies: someone stopped it.
+        how = f"it exited with code {container.exit_code}{_oom(container)}"
         kind: Kind = "stopped" if container.exit_code in (0, 143) else "exited"
+        if container.restart in ("no", "on-failure"):
+            self._mend(name, "start", kind, how, container)
+            return
+        # The engine restarts what crashes under the other policies: someone stopped it.
         self._do(name, "start", kind, f"{how} and was not restarted", container)
 
     # Around the services
@@ -738,15 +744,17 @@ class _Planner:
             ]
             network = self._network_name(key)
             self._find(f"network {network}", "changed", _some(causes))
-            self.first.append(
-                Action(
-                    verb="remove network",
-                    subject=network,
-                    cause=_some(causes),
-                    names=tuple(on_it),
-                    undo="it is made again as it was by a rollback",
+            # An apply that was cut short may have removed it already.
+            if network in self.state.networks:
+                self.first.append(
+                    Action(
+                        verb="remove network",
+                        subject=network,
+                        cause=_some(causes),
+                        names=tuple(on_it),
+                        undo="it is made again as it was by a rollback",
+                    )
                 )
-            )
             for name in on_it:
                 self._step(name, "recreate", f"its network {network} changed")
 
@@ -805,15 +813,21 @@ class _Planner:
                     if target.startswith("service:") and target[8:] in anew:
                         self._step(name, "recreate", f"{key}: {target[8:]} is recreated")
                         moved = True
-                for target, settings in (body.get("depends_on") or {}).items():
-                    if target in again and settings.get("restart") and name not in again:
+                leaning = [
+                    target
+                    for target, settings in (body.get("depends_on") or {}).items()
+                    if target in again and settings.get("restart")
+                ]
+                if leaning and name not in again:
+                    again.add(name)
+                    moved = True
+                    for container in self.state.service(name):
                         self._step(
                             name,
                             "restart",
-                            f"depends_on.{target}.restart: {target} is restarted",
-                            self.state.service(name)[0],
+                            f"depends_on.{leaning[0]}.restart: {leaning[0]} is restarted",
+                            container,
                         )
-                        moved = True
 
     def _lacks(self, name: str) -> bool:
         return not self.state.service(name)
@@ -858,11 +872,14 @@ class _Planner:
     # Collecting
 
     def _find(self, subject: str, kind: Kind, cause: str, *, blocks: bool = True) -> None:
+        # The engine's own words and a service's output may quote any secret.
+        cause = drift.masked(cause, self.secrets)
         finding = Finding(subject=subject, kind=kind, cause=cause, blocks=blocks)
         if finding not in self.findings:
             self.findings.append(finding)
 
     def _refuse(self, subject: str, reason: str, way_out: str) -> None:
+        reason = drift.masked(reason, self.secrets)
         refusal = Refusal(subject=subject, reason=reason, way_out=way_out)
         if refusal not in self.refusals:
             self.refusals.append(refusal)
@@ -890,6 +907,7 @@ class _Planner:
         mend: bool = False,
     ) -> None:
         """Add a step for a service, or let it join the stronger one that is already planned."""
+        cause = drift.masked(cause, self.secrets)
         steps = self.steps.setdefault(name, [])
         whole = next((step for step in steps if step.verb in ("recreate", "up")), None)
         if whole and (whole.verb == "recreate" or verb == "up"):
@@ -1089,16 +1107,14 @@ def judge(services: Mapping[str, Mapping[str, Any]], state: StackState) -> Verdi
         if len(containers) < _scale(body):
             waiting.append(f"{name}: no container yet")
         for one in containers:
-            done = one.status == "exited" and one.restart in ("no", "on-failure")
-            if one.status == "restarting" or one.restart_count >= LOOP_RESTARTS:
-                if one.restart_count >= LOOP_RESTARTS and one.health != "healthy":
-                    failed.append(
-                        f"{name}: restarted {one.restart_count} times, exit code "
-                        f"{one.exit_code}{_oom(one)}"
-                    )
-                elif one.status == "restarting":
-                    waiting.append(f"{name}: restarting, exit code {one.exit_code}{_oom(one)}")
-            elif done and one.exit_code == 0:
+            if _loops(one, state.now):
+                failed.append(
+                    f"{name}: restarted {one.restart_count} times, exit code "
+                    f"{one.exit_code}{_oom(one)}"
+                )
+            elif one.status == "restarting":
+                waiting.append(f"{name}: restarting, exit code {one.exit_code}{_oom(one)}")
+            elif _completed(one):
                 continue
             elif one.status in ("exited", "dead"):
                 failed.append(f"{name}: exited with code {one.exit_code}{_oom(one)}")
@@ -1130,7 +1146,7 @@ def unstable(before: StackState, after: StackState) -> tuple[str, ...]:
                 f"{one.service}: restarted within the stability window, exit code "
                 f"{one.exit_code}{_oom(one)}"
             )
-        elif one.status != was.status:
+        elif one.status != was.status and not _completed(one):
             problems.append(
                 f"{one.service}: {was.status} → {one.status} within the stability window"
             )
@@ -1159,10 +1175,48 @@ def _names(project: str, name: str, body: Mapping[str, Any]) -> list[str]:
     return [f"{project}-{name}-{number}" for number in range(1, _scale(body) + 1)]
 
 
+def _is_published(port: str, published: Collection[str]) -> bool:
+    """Whether the engine publishes a port; out of a range, or none given, it chose one itself."""
+    if port in published:
+        return True
+    bound, _, target = port.partition("->")
+    address, _, number = bound.rpartition(":")
+    first, _, last = (number or "0").partition("-")
+    wanted = range(int(first), int(last or first) + 1)
+    for other in published:
+        bound, _, found = other.partition("->")
+        host, _, number = bound.rpartition(":")
+        if (host, found) == (address, target) and (
+            wanted == range(1) or (number.isdigit() and int(number) in wanted)
+        ):
+            return True
+    return False
+
+
 def _scale(body: Mapping[str, Any]) -> int:
     replicas = (body.get("deploy") or {}).get("replicas")
     scale = body.get("scale") if replicas is None else replicas
     return 1 if scale is None else int(scale)
+
+
+def _loops(container: Container, now: float) -> bool:
+    """Whether the engine restarts it again and again; its restarts of long ago do not count."""
+    return (
+        container.restart_count >= LOOP_RESTARTS
+        and container.health != "healthy"
+        and (container.status == "restarting" or now - container.started_at < LOOP_SECONDS)
+    )
+
+
+def _completed(container: Container) -> bool:
+    """Whether it did what it was started for, and ended; what serves is never done."""
+    return (
+        container.status == "exited"
+        and container.exit_code == 0
+        and container.restart in ("no", "on-failure")
+        and not container.shape.get("healthcheck")
+        and not container.shape.get("ports")
+    )
 
 
 def _oom(container: Container) -> str:
