@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 #: Seconds between two looks at a stack that is coming up.
 PAUSE = 0.5
 
+#: Seconds for which a mended service may be unhealthy before the next stronger remedy.
+PATIENCE = 10.0
+
 #: Lines of a failing container's log that are shown.
 LOG_LINES = 20
 
@@ -406,50 +409,66 @@ class Project:
 
     def _prove(self, declared: Declared, before: Applied | None, *, changes: bool) -> StackState:
         """Wait until all is well, and try once more where that is within policy."""
-        for tried in (frozenset[str](), frozenset(self.touched)):
+        once_more = not changes or before is None
+        while True:
             problem: Failure | None = None
+            checks: tuple[CheckResult, ...] = ()
             try:
-                state = self._settle(declared)
+                state = self._settle(declared, patience=PATIENCE if once_more else None)
+                checks = self._await_checks()
             except Failure as failure:
                 problem, state = failure, self._state()
-            checks = self._await_checks()
-            then = expected(
-                before,
-                self.spec,
-                self.source.digests,
-                self.source.digest,
-                declared,
-                state,
-                self.touched,
-            )
-            images = {one.image: Image(id=one.image_id) for one in state.containers}
-            proven = state.model_copy(update={"applied": then, "files": self.source.digests})
-            known = recorded(then, proven).model_copy(
-                update={"images": {**declared.images, **images}}
-            )
-            left = self._plan(proven, known, checks, tried or frozenset(self.touched))
-            wrong = left.problems
-            if problem is None and not wrong and not left.refusals:
+            left = self._left(declared, before, state, checks)
+            if problem is None and not left.problems and not left.refusals:
                 return state
             again = [action for action in left.actions if action.verb != "record"]
-            final = bool(tried) or (changes and before is not None)
-            if final or not again or left.refusals:
-                text = "; ".join(f"{finding.subject}: {finding.cause}" for finding in wrong)
-                reasons = "; ".join(refusal.reason for refusal in left.refusals)
-                message = str(problem) if problem else f"not proven well: {text or reasons}"
-                raise Failure(message, problem.log if problem else self._evidence(wrong, state))
+            if not once_more or not again or left.refusals:
+                raise problem or self._unproven(left, state)
+            once_more = False
             self.tell(left)
             self._switch(left, state, declared)
-        raise AssertionError("the second round returns or raises")
 
-    def _settle(self, declared: Declared, only: set[str] | None = None) -> StackState:
-        """Wait until the services are up and healthy, and have stayed so for a while."""
+    def _left(
+        self,
+        declared: Declared,
+        before: Applied | None,
+        state: StackState,
+        checks: Sequence[CheckResult],
+    ) -> Plan:
+        """What would still be to do if what runs now were remembered as it should be."""
+        then = self._then(before, declared, state)
+        images = {one.image: Image(id=one.image_id) for one in state.containers}
+        proven = state.model_copy(update={"applied": then, "files": self.source.digests})
+        known = recorded(then, proven).model_copy(update={"images": {**declared.images, **images}})
+        return self._plan(proven, known, checks, frozenset(self.touched))
+
+    def _then(self, before: Applied | None, declared: Declared, state: StackState) -> Applied:
+        """The record that this run leaves, if it ends well."""
+        source = self.source
+        return expected(
+            before, self.spec, source.digests, source.digest, declared, state, self.touched
+        )
+
+    def _unproven(self, left: Plan, state: StackState) -> Failure:
+        wrong = [f"{finding.subject}: {finding.cause}" for finding in left.problems]
+        reasons = [refusal.reason for refusal in left.refusals]
+        text = "; ".join(wrong or reasons)
+        return Failure(f"not proven well: {text}", self._evidence(left.problems, state))
+
+    def _settle(
+        self, declared: Declared, only: set[str] | None = None, patience: float | None = None
+    ) -> StackState:
+        """Wait until the services are up and healthy, and have stayed so for a while.
+
+        ``patience`` is how many seconds a service may be unhealthy without a break, where a
+        stronger remedy is left to try; otherwise it has all of ``health_timeout``.
+        """
         services = {
             name: body for name, body in declared.services.items() if only is None or name in only
         }
         state = self._state()
         with connection.docker(self.host, readonly=True) as client:
-            state = self._await_health(client, services, state)
+            state = self._await_health(client, services, state, patience)
             if only is None and self.touched and self.spec.stability:
                 time.sleep(self.spec.stability)
                 later = self._watch(client, state)
@@ -463,15 +482,22 @@ class Project:
         client: Any,
         services: Mapping[str, Mapping[str, Any]],
         state: StackState,
+        patience: float | None,
     ) -> StackState:
         deadline = time.monotonic() + self.spec.health_timeout
+        since: dict[str, float] = {}
         while True:
             verdict = judge(services, state)
+            now = time.monotonic()
+            sick = {one.id for one in state.containers if one.health == "unhealthy"}
+            since = {id_: since.get(id_, now) for id_ in sick}
+            if patience is not None and any(now - then > patience for then in since.values()):
+                raise Failure("; ".join(verdict.waiting), self._logs(services, state))
             if verdict.failed:
                 raise Failure("; ".join(verdict.failed), self._logs(services, state))
             if not verdict.waiting:
                 return state
-            if time.monotonic() > deadline:
+            if now > deadline:
                 raise Failure(
                     f"not well after {self.spec.health_timeout:g} s: {'; '.join(verdict.waiting)}",
                     self._logs(services, state),
@@ -528,15 +554,7 @@ class Project:
     # Remembering and going back
 
     def _remember(self, before: Applied | None, declared: Declared, state: StackState) -> None:
-        then = expected(
-            before,
-            self.spec,
-            self.source.digests,
-            self.source.digest,
-            declared,
-            state,
-            self.touched,
-        )
+        then = self._then(before, declared, state)
         self._must(
             self._run(
                 commands.remember(self.spec, self.source.digest),
