@@ -163,9 +163,9 @@ def main() -> None:
         settings.text("REDIS_URL", "redis://redis:6379/0"),
         decode_responses=True,
         socket_connect_timeout=2,
-        socket_timeout=5,
+        socket_timeout=2,
         # A caller waits: bridge a reconnect, leave a real absence to the 503.
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), retries=1),
     )
     uvicorn.run(
         application(TaskStore(redis), max_body=settings.whole("MAX_BODY_BYTES", 1 << 20, least=1)),
