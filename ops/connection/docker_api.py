@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ class _Wire:
         self._files: set[_File] = set()
         self._pipe: tuple[int, int] | None = None
         self._released = False
+        self._gone = False
         self.file: _File | None = None
 
     def sendall(self, data: bytes) -> None:
@@ -93,12 +95,22 @@ class _Wire:
     def closed(self) -> bool:
         return self._released
 
+    def cut(self) -> None:
+        """Closes the wire whoever may still be reading, as of a stream nobody read to its end."""
+        self._released = True
+        self._files.clear()
+        self._let_go()
+
     def _let_go(self) -> None:
-        if self._released and not self._files:
+        if self._released and not self._files and not self._gone:
+            self._gone = True
             self._close()
             for end in self._pipe or ():
                 os.close(end)
-            self._pipe = None
+
+    @property
+    def gone(self) -> bool:
+        return self._gone
 
 
 class _Raw(io.RawIOBase):
@@ -182,9 +194,15 @@ class _Dialler:
     def __init__(self, to: Link, settings: Settings) -> None:
         self._to = to
         self._settings = settings
-        self._streams: list[Stream] = []
+        self._wires: list[_Wire] = []
+        self._last: Stream | None = None
 
     def __call__(self) -> _Wire:
+        wire = self._dial()
+        self._wires = [*(other for other in self._wires if not other.gone), wire]
+        return wire
+
+    def _dial(self) -> _Wire:
         if self._to.is_local and not self._settings.elevated:
             direct = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -200,21 +218,25 @@ class _Dialler:
             readonly=True,
             doing="speak to Docker",
         )
-        self._streams = [*(other for other in self._streams if not other.closed), stream]
+        self._last = stream
         return _Wire(stream.sock, stream.close)
 
     def complaint(self) -> str:
         """What the last connection wrote to standard error, in one line."""
-        if not self._streams:
+        if self._last is None:
             return ""
-        stream = self._streams[-1]
-        with contextlib.suppress(OSError, EOFError, RemoteError):
-            stream.wait()
-        return " ".join(stream.error_text.split())
+        # It ends by itself when it has something to complain of, and not when the engine hangs.
+        until = time.monotonic() + 1
+        while not self._last.closed and time.monotonic() < until:
+            time.sleep(0.02)
+        if self._last.closed:
+            with contextlib.suppress(OSError):
+                self._last.wait()
+        return " ".join(self._last.error_text.split())
 
     def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
+        for wire in self._wires:
+            wire.cut()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from paramiko import SSHException
+from paramiko import ChannelException, SSHException
 from typing_extensions import override
 
 from .errors import ConnectionLost, RemoteError
@@ -73,13 +73,30 @@ class SshProcess(StreamProcess):
         self._host = link.host.name
         self._doing = doing
         self._transport: Transport = link.transport()
+        self._channel = self._open()
         try:
-            self._channel: Channel = self._transport.open_session(timeout=OPEN_TIMEOUT)
             self._channel.exec_command(command.encode())
         except (SSHException, EOFError, OSError) as error:
             if not self._transport.is_active():
                 raise ConnectionLost(self._host, doing, f"connection lost: {error}") from error
-            raise RemoteError(self._host, doing, f"no channel: {error}") from error
+            raise RemoteError(self._host, doing, f"no command: {error}") from error
+
+    def _open(self) -> Channel:
+        for wait in (0.1, 0.3, 1.0, 0):
+            try:
+                return self._transport.open_session(timeout=OPEN_TIMEOUT)
+            except ChannelException as error:
+                # A channel just closed counts against sshd's MaxSessions until its command ended.
+                if not wait:
+                    raise RemoteError(
+                        self._host, self._doing, f"no channel: {error.text}"
+                    ) from error
+                time.sleep(wait)
+            except (SSHException, EOFError, OSError) as error:
+                raise ConnectionLost(
+                    self._host, self._doing, f"connection lost: {error}"
+                ) from error
+        raise AssertionError("unreachable")
 
     @property
     @override
