@@ -400,7 +400,8 @@ def _picture(host: LabHost) -> str:
         f"docker ps -aq --no-trunc | xargs -r docker inspect -f {shlex.quote(shown)} | sort; "
         "docker network ls --no-trunc -q | xargs docker network inspect "
         "-f '{{.Id}} {{.Name}} {{json .Containers}}' | sort; "
-        "docker volume ls -q | sort; docker image ls --no-trunc --format '{{.ID}} {{.Tag}}' | sort; "
+        "docker volume ls -q | sort; "
+        "docker image ls --no-trunc --format '{{.ID}} {{.Tag}}' | sort; "
         "find /opt /root /etc /usr/local -type f -newer /lab/baseline/done ! -path '*/mtab' "
         "-exec sha256sum {} + | sort; "
         "sha256sum /var/lib/stackmend/shop/applied.json; ss -Hltn | awk '{ print $4 }'",
