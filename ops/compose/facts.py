@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -112,7 +113,7 @@ class ComposeStack(FactBase[StackState]):
         """
         try:
             return parse(output)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise FactProcessError(f"the probe of the project cannot be read: {error}") from error
 
 
@@ -145,7 +146,11 @@ def parse(output: Sequence[str]) -> StackState:
     status, lines = found["names"]
     if status != 0:
         return StackState(engine=engine_problem("\n".join(lines)), **known)
-    rows = [line.split("|") for line in lines if line]
+    # The client's warnings stand between the rows, and hold no bars.
+    rows = [row for line in lines if len(row := line.split("|")) > 3]
+    for section in ("containers", "networks", "images"):
+        if why := _missing(section, found, any(row[2] == project for row in rows)):
+            return StackState(engine=why, **known)
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
     containers = [
         _container(shown, letters) for shown in _documents(found.get("containers", (0, []))[1])
@@ -159,6 +164,24 @@ def parse(output: Sequence[str]) -> StackState:
         images=_images(found.get("images")),
         **known,
     )
+
+
+def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) -> Engine | None:
+    """Why a section does not say what is there: nothing must be taken for gone that was not told.
+
+    :raises ValueError: the probe was cut off before it.
+    """
+    due = {"containers": ours, "networks": True, "images": "applied" in found}[name]
+    if name not in found:
+        if due:
+            raise ValueError(f"it ended before it told of the {name}")
+        return None
+    status, lines = found[name]
+    text = "\n".join(lines)
+    # A container that ends between being listed and being looked at is no problem.
+    if status == 0 or (name == "containers" and "no such container" in text.lower()):
+        return None
+    return engine_problem(text)
 
 
 def watched(state: StackState, inspected: Sequence[Mapping[str, Any]], project: str) -> StackState:
@@ -179,7 +202,7 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
     work = lines[0] if lines else ""
     if status != 0 or not work:
         raise ValueError(f"the host could not unpack the project's files: {' '.join(lines[1:])}")
-    if "config" not in found:
+    if "config" not in found or (found["config"][0] == 0 and not {"differs", "images"} <= {*found}):
         raise ValueError("the host did not run docker compose to its end")
     problem = "\n".join(found.get("problem", (0, []))[1]).replace(work, directory).strip()
     status, lines = found["config"]
@@ -205,12 +228,15 @@ def engine_problem(text: str) -> Engine:
 
 def _documents(lines: Sequence[str]) -> list[dict[str, Any]]:
     """The JSON in the lines, whatever warnings stand around it."""
-    text = "\n".join(lines)
-    start = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=-1)
-    if start < 0:
-        return []
-    value, _ = json.JSONDecoder().raw_decode(text, start)
-    return value if isinstance(value, list) else [value]
+    for at, line in enumerate(lines):
+        # A warning may begin with a bracket, too.
+        with suppress(json.JSONDecodeError):
+            if line.startswith(("[", "{")):
+                value, _ = json.JSONDecoder().raw_decode("\n".join(lines[at:]))
+                return value if isinstance(value, list) else [value]
+    if any(line.startswith(("[", "{")) for line in lines):
+        raise ValueError("what should be JSON is not")
+    return []
 
 
 def _final(value: Any, work: str, directory: str) -> Any:

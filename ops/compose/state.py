@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def to_json(self) -> dict[str, Any]:
+        """As ``pyinfra HOST fact`` prints it."""
+        return self.model_dump(mode="json")
+
 
 class Engine(_Frozen):
     """Whether Docker can be asked, and if not, why not."""
