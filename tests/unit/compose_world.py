@@ -1,0 +1,553 @@
+"""A Compose host as a pure model: what each action of a plan does, without an engine.
+
+It holds what the probe would show and changes as Docker and Compose would change it, so that plans
+can be carried out thousands of times a minute. That real hosts behave so is proven in the lab.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ops.checks.state import CheckResult
+from ops.compose.plan import (
+    AROUND,
+    Action,
+    Plan,
+    expected,
+    levels,
+    needs_declared,
+    plan,
+    recorded,
+)
+from ops.compose.spec import ComposeSpec
+from ops.compose.state import (
+    Applied,
+    Container,
+    Declared,
+    Endpoint,
+    Engine,
+    Image,
+    Mended,
+    StackState,
+)
+
+PROJECT, DIRECTORY = "shop", "/opt/shop"
+NOW = 1_800_000_000.0
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def compose(
+    services: Mapping[str, Mapping[str, Any]],
+    *,
+    networks: Mapping[str, Any] | None = None,
+    volumes: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A project as ``docker compose config`` prints it: nothing left to be guessed."""
+    bodies: dict[str, Any] = {}
+    for name, given in services.items():
+        body = {"image": "lab/box:1", **given}
+        if "build" in body and "image" not in given:
+            del body["image"]
+        if "network_mode" not in body:
+            body.setdefault("networks", {"default": None})
+        bodies[name] = body
+    config: dict[str, Any] = {"name": PROJECT, "services": bodies, **more}
+    defined = {"default": {}, **(networks or {})}
+    config["networks"] = {
+        key: {"name": f"{PROJECT}_{key}", "ipam": {}, **(value or {})}
+        for key, value in defined.items()
+    }
+    if volumes:
+        config["volumes"] = {
+            key: {"name": f"{PROJECT}_{key}", **(value or {})} for key, value in volumes.items()
+        }
+    return config
+
+
+@dataclass
+class Wanted:
+    """What the user wants: settings, files, and what Compose makes of them."""
+
+    config: dict[str, Any]
+    files: dict[str, str] = field(default_factory=lambda: {"compose.yaml": "1"})
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ComposeSpec:
+        return ComposeSpec.model_validate(
+            {
+                "project": PROJECT,
+                "source": "shop",
+                "directory": DIRECTORY,
+                **self.settings,
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        return digest_of([self.files, self.config])
+
+    @property
+    def services(self) -> Mapping[str, Mapping[str, Any]]:
+        services: Mapping[str, Mapping[str, Any]] = self.config["services"]
+        return services
+
+    def ref(self, name: str) -> str:
+        return str(self.services[name].get("image") or f"{PROJECT}-{name}")
+
+
+def scale(body: Mapping[str, Any]) -> int:
+    replicas = (body.get("deploy") or {}).get("replicas")
+    return int(body.get("scale", 1) if replicas is None else replicas)
+
+
+def completes(body: Mapping[str, Any]) -> bool:
+    return bool(body.get("x-completes"))
+
+
+class World:
+    """One host: its containers, networks, images, files, and what stackmend remembers there."""
+
+    def __init__(self, images: Iterable[str] = ("lab/box:1", "lab/box:2", "lab/redis:7")) -> None:
+        self.now = NOW
+        self.engine = Engine(status="up")
+        self.writable = True
+        self.images = {ref: f"sha256:{digest_of(ref)}" for ref in images}
+        self.networks: dict[str, str] = {}
+        self.containers: dict[str, Container] = {}
+        self.strangers: dict[str, Container] = {}
+        self.files: dict[str, str] = {}
+        self.outside: dict[str, str] = {}
+        self.applied: Applied | None = None
+        self.applied_problem = ""
+        self.mends: list[Mended] = []
+        self.made = 0
+        #: What has been done, in order: (verb, service or thing, container).
+        self.done: list[tuple[str, str]] = []
+
+    # What the probe shows
+
+    def state(self) -> StackState:
+        if self.engine.status != "up":
+            return StackState(now=self.now, engine=self.engine, applied=self.applied)
+        every = [*self.containers.values(), *self.strangers.values()]
+        ours = {one.id: one for one in self.containers.values()}
+        known = (
+            {service.image for service in self.applied.services.values()} if self.applied else ()
+        )
+        return StackState(
+            now=self.now,
+            writable=self.writable,
+            engine=self.engine,
+            containers=tuple(self._named(one, ours) for one in self.containers.values()),
+            strangers=tuple(self.strangers.values()),
+            names={one.name: one.project or "" for one in every},
+            networks=dict(self.networks),
+            images={ref: Image(id=id_) for ref, id_ in self.images.items() if ref in known},
+            applied=self.applied,
+            applied_problem=self.applied_problem,
+            files={path: self.files.get(path) for path in self.applied.files}
+            if self.applied
+            else {},
+            outside={path: self.outside.get(path) for path in self.applied.outside}
+            if self.applied
+            else {},
+            mends=tuple(self.mends),
+        )
+
+    @staticmethod
+    def _named(one: Container, ours: Mapping[str, Container]) -> Container:
+        shape = dict(one.shape)
+        for key, id_ in one.borrows.items():
+            shape[key] = f"service:{ours[id_].service}" if id_ in ours else f"container:{id_[:12]}"
+        return one.model_copy(update={"shape": shape})
+
+    def declared(self, wanted: Wanted) -> Declared:
+        differs = tuple(
+            path for path, digest in wanted.files.items() if self.files.get(path) != digest
+        )
+        refs = {wanted.ref(name) for name in wanted.services}
+        outside = {
+            mount["source"]: self.outside[mount["source"]]
+            for body in wanted.services.values()
+            for mount in body.get("volumes") or ()
+            if mount["source"] in self.outside
+        }
+        return Declared(
+            config=wanted.config,
+            hashes={}
+            if differs
+            else {name: self._hash(body) for name, body in wanted.services.items()},
+            images={ref: Image(id=id_) for ref, id_ in self.images.items() if ref in refs},
+            outside=outside,
+            differs=differs,
+        )
+
+    def look(
+        self,
+        wanted: Wanted,
+        checks: Sequence[CheckResult] = (),
+        tried: Iterable[str] = (),
+    ) -> Plan:
+        """The plan for this host as it is now."""
+        state = self.state()
+        declared = (
+            self.declared(wanted) if needs_declared(wanted.spec, wanted.digest, state) else None
+        )
+        return plan(wanted.spec, wanted.files, wanted.digest, state, declared, checks, tuple(tried))
+
+    # What actions do
+
+    def carry_out(self, decided: Plan, wanted: Wanted) -> None:
+        """Do what the plan says, in the order in which it is executed."""
+        state = self.state()
+        declared = (
+            self.declared(wanted)
+            if needs_declared(wanted.spec, wanted.digest, state)
+            else recorded(self._record(), state)
+        )
+        touched: set[str] = set()
+        by_service: dict[str, list[Action]] = {}
+        for action in decided.actions:
+            match action.verb:
+                case "pull" | "build":
+                    body = wanted.services[action.subject]
+                    what = [body["build"], wanted.files] if "build" in body else "pulled"
+                    self.images[wanted.ref(action.subject)] = (
+                        f"sha256:{digest_of([wanted.ref(action.subject), what])}"
+                    )
+                    self.done.append((action.verb, action.subject))
+        for action in decided.actions:
+            match action.verb:
+                case "install files":
+                    self.files.update(wanted.files)
+                    for path in action.names:
+                        del self.files[path]
+                    self.done.append((action.verb, action.subject))
+                case "set aside":
+                    one = self.strangers.pop(action.container)
+                    aside = f"{one.name}-set-aside"
+                    assert aside not in self.strangers, "docker rename: the name is taken"
+                    self.strangers[aside] = one.model_copy(
+                        update={"name": aside, "status": "exited", "endpoints": {}}
+                    )
+                case "disconnect stranger":
+                    one = self.strangers[action.container]
+                    endpoints = dict(one.endpoints)
+                    del endpoints[action.names[0]]
+                    self.strangers[one.name] = one.model_copy(update={"endpoints": endpoints})
+                case "remove network":
+                    for one in list(self.containers.values()):
+                        self._detach(one, action.subject, forced=True)
+                    del self.networks[action.subject]
+                case "pull" | "build" | "record" | "remove":
+                    pass
+                case _:
+                    by_service.setdefault(action.subject, []).append(action)
+        for names in levels(wanted.services):
+            for name in names:
+                steps = by_service.pop(name, [])
+                # What is done to one container comes before what may replace it.
+                for action in sorted(steps, key=lambda one: one.verb in ("recreate", "up")):
+                    touched.add(name)
+                    self.done.append((action.verb, name))
+                    if action.mend:
+                        self.mends.append(Mended(at=self.now, service=name, action=action.verb))
+                    self._act(action, wanted)
+        assert not by_service, f"nothing carries out {by_service}"
+        for action in decided.actions:
+            if action.verb == "remove":
+                del self.containers[action.container]
+                self.done.append((action.verb, action.subject))
+        if any(action.verb == "record" for action in decided.actions):
+            self.applied = expected(
+                self.applied,
+                wanted.spec,
+                wanted.files,
+                wanted.digest,
+                declared,
+                self.state(),
+                touched,
+            )
+
+    def _record(self) -> Applied:
+        assert self.applied is not None
+        return self.applied
+
+    def _act(self, action: Action, wanted: Wanted) -> None:
+        name, body = action.subject, wanted.services[action.subject]
+        if action.verb in ("recreate", "up"):
+            self.up(wanted, name, anew=action.verb == "recreate")
+            return
+        one = self.containers[action.container]
+        match action.verb:
+            case "attach":
+                network, address, *aliases = action.names
+                one = self._detach(one, network)
+                self._attach(one, network, address, aliases)
+            case "detach":
+                assert action.names[0] in one.endpoints, "docker: is not connected"
+                self._detach(one, action.names[0])
+            case "unpause":
+                assert one.status == "paused", f"docker: {one.name} is not paused"
+                self._set(one, status="running")
+            case "resume":
+                assert one.running, f"docker: {one.name} is not running"
+                self._set(one, process="S")
+            case "start" | "restart":
+                self._run(one, body)
+            case verb:
+                raise AssertionError(f"{verb} is not done to one container")
+
+    def up(self, wanted: Wanted, name: str, *, anew: bool = False) -> None:
+        """``docker compose up --detach --no-deps [--force-recreate] NAME``."""
+        body = wanted.services[name]
+        ref = wanted.ref(name)
+        assert ref in self.images or not scale(body), f"no such image: {ref}"
+        for one in self._of(name):
+            if one.replaces:
+                del self.containers[one.id]
+        have = self._of(name)
+        for one in have[scale(body) :]:
+            del self.containers[one.id]
+        for one in have[: scale(body)]:
+            stale = (
+                anew
+                or one.config_hash != self._hash(body)
+                or one.image_id != self.images[ref]
+                or one.status in ("dead", "removing")
+                or any(
+                    self.networks.get(network) != endpoint.network_id
+                    for network, endpoint in one.endpoints.items()
+                )
+            )
+            if stale:
+                del self.containers[one.id]
+                self.create(wanted, name, one.number)
+            elif one.status in ("created", "exited"):
+                self._run(one, body)
+            elif one.health == "starting":
+                self._set(one, health="healthy")
+        taken = {one.number for one in self._of(name)}
+        free = [number for number in range(1, scale(body) + 1) if number not in taken]
+        for number in free[: scale(body) - len(taken)]:
+            self.create(wanted, name, number)
+
+    def create(self, wanted: Wanted, name: str, number: int = 1) -> Container:
+        """Make and start one container as its service is declared."""
+        body, config = wanted.services[name], wanted.config
+        container_name = body.get("container_name") or f"{PROJECT}-{name}-{number}"
+        taken = {one.name for one in (*self.containers.values(), *self.strangers.values())}
+        assert container_name not in taken, f"docker: the name {container_name} is in use"
+        self.made += 1
+        id_ = f"{self.made:064x}"
+        borrows = {}
+        for key in ("network_mode", "pid", "ipc"):
+            target = str(body.get(key) or "")
+            if target.startswith("service:"):
+                borrows[key] = self._of(target[8:])[0].id
+        ports = sorted(
+            f"{port.get('host_ip', '0.0.0.0')}:{port['published']}->{port['target']}/tcp"
+            for port in body.get("ports") or ()
+        )
+        shape: dict[str, Any] = {
+            "environment": dict(body.get("environment") or {}),
+            "labels": {"com.docker.compose.service": name, **(body.get("labels") or {})},
+            "restart": body.get("restart", "no"),
+            "command": body.get("command"),
+            "healthcheck": body.get("healthcheck"),
+            "ports": ports,
+            "volumes": {
+                mount["target"]: {"type": mount["type"], "source": mount["source"]}
+                for mount in body.get("volumes") or ()
+            },
+        }
+        one = Container(
+            id=id_,
+            name=container_name,
+            project=PROJECT,
+            service=name,
+            number=number,
+            working_dir=DIRECTORY,
+            config_hash=self._hash(body),
+            status="created",
+            restart=body.get("restart", "no"),
+            image=wanted.ref(name),
+            image_id=self.images[wanted.ref(name)],
+            published=tuple(ports),
+            borrows=borrows,
+            shape={key: value for key, value in shape.items() if value not in (None, [], {}, "")},
+        )
+        self.containers[id_] = one
+        for key, settings in (body.get("networks") or {}).items():
+            network = config["networks"][key]["name"]
+            self.networks.setdefault(network, f"net-{self.made}-{network}")
+            aliases = [name, container_name, *((settings or {}).get("aliases") or ())]
+            one = self._attach(one, network, (settings or {}).get("ipv4_address", ""), aliases)
+        return self._run(one, body)
+
+    def _of(self, name: str) -> list[Container]:
+        return sorted(
+            (one for one in self.containers.values() if one.service == name and not one.oneoff),
+            key=lambda one: one.number,
+        )
+
+    def _hash(self, body: Mapping[str, Any]) -> str:
+        hashed = {key: value for key, value in body.items() if key not in AROUND}
+        for key in ("network_mode", "pid", "ipc"):
+            target = str(hashed.get(key) or "")
+            if target.startswith("service:"):
+                others = self._of(target[8:])
+                hashed[key] = f"container:{others[0].id if others else ''}"
+        return digest_of(hashed)
+
+    def _attach(
+        self, one: Container, network: str, address: str, aliases: Iterable[str]
+    ) -> Container:
+        assert network in self.networks, f"docker: network {network} not found"
+        every = tuple(dict.fromkeys(aliases))
+        endpoint = Endpoint(
+            network_id=self.networks[network], address=address or "10.0.0.9", aliases=every
+        )
+        shape = dict(one.shape)
+        shape["networks"] = {
+            **shape.get("networks", {}),
+            network: {"aliases": sorted({*every} - {one.name}), "address": address},
+        }
+        return self._set(one, endpoints={**one.endpoints, network: endpoint}, shape=shape)
+
+    def _detach(self, one: Container, network: str, *, forced: bool = False) -> Container:
+        if network not in one.endpoints:
+            return one
+        endpoints = {key: value for key, value in one.endpoints.items() if key != network}
+        shape = dict(one.shape)
+        shape["networks"] = {
+            key: value for key, value in shape["networks"].items() if key != network
+        }
+        if not shape["networks"]:
+            del shape["networks"]
+        return self._set(one, endpoints=endpoints, shape=shape)
+
+    def _run(self, one: Container, body: Mapping[str, Any]) -> Container:
+        if completes(body):
+            return self._set(one, status="exited", exit_code=0, error="", process=None, health=None)
+        return self._set(
+            one,
+            status="running",
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            restart_count=0,
+            started_at=self.now,
+            process="S",
+            health="healthy" if "healthcheck" in body else None,
+            health_output="",
+        )
+
+    def _set(self, one: Container, **changes: Any) -> Container:
+        changed = one.model_copy(update=changes)
+        self.containers[one.id] = changed
+        return changed
+
+    # What happens to a host
+
+    def damage(self, name: str, number: int = 1, **changes: Any) -> Container:
+        """Something happened to a service's container."""
+        one = next(one for one in self._of(name) if one.number == number)
+        return self._set(one, **changes)
+
+    def lose(self, name: str) -> None:
+        """Someone removed a service's containers."""
+        for one in self._of(name):
+            del self.containers[one.id]
+
+    def detach(self, name: str, network: str = f"{PROJECT}_default") -> None:
+        """Someone took a service's containers off a network."""
+        for one in self._of(name):
+            self._detach(one, network)
+
+    def stranger(self, name: str, project: str | None = None, **changes: Any) -> Container:
+        """A container that is not ours."""
+        self.made += 1
+        self.strangers[name] = Container(
+            id=f"{self.made:064x}",
+            name=name,
+            project=project,
+            status="running",
+            image="other",
+            image_id="sha256:0",
+            **changes,
+        )
+        return self.strangers[name]
+
+
+def by_hand(wanted: Wanted, world: World | None = None) -> World:
+    """A host where someone ran ``docker compose up`` on the wanted files."""
+    world = world or World()
+    for name in wanted.services:
+        world.images.setdefault(wanted.ref(name), f"sha256:{digest_of(wanted.ref(name))}")
+    world.files.update(wanted.files)
+    for names in levels(wanted.services):
+        for name in names:
+            world.up(wanted, name)
+    return world
+
+
+def well(wanted: Wanted, world: World | None = None) -> World:
+    """A host where the wanted stack was applied, and proven well."""
+    world = by_hand(wanted, world)
+    world.applied = expected(
+        None,
+        wanted.spec,
+        wanted.files,
+        wanted.digest,
+        world.declared(wanted),
+        world.state(),
+        set(wanted.services),
+    )
+    return world
+
+
+def converge(world: World, wanted: Wanted, rounds: int = 2) -> list[Plan]:
+    """Plan and carry out until nothing is left to do; fails where that takes more rounds."""
+    plans = []
+    for _ in range(rounds):
+        decided = world.look(wanted)
+        if decided.empty:
+            return plans
+        plans.append(decided)
+        assert not decided.refusals, render(decided)
+        world.carry_out(decided, wanted)
+    left = world.look(wanted)
+    assert left.empty, "\n---\n".join(map(render, [*plans, left]))
+    return plans
+
+
+def render(decided: Plan) -> str:
+    """A plan as text, with all that it carries."""
+    lines = ["findings:"]
+    for finding in decided.findings:
+        told = "" if finding.blocks else " (only told)"
+        lines.append(f"  {finding.subject}: {finding.kind}{told}: {finding.cause}")
+    lines.append("actions:")
+    for action in decided.actions:
+        marks = [word for word in ("destructive", "mend") if getattr(action, word)]
+        lines.append(f"  {action}" + (f" [{', '.join(marks)}]" if marks else ""))
+        if action.container:
+            lines.append(f"      container {action.container.lstrip('0')}")
+        if action.names:
+            lines.append(f"      names {' '.join(name or '-' for name in action.names)}")
+        if action.undo:
+            lines.append(f"      undo {action.undo}")
+    lines.append("refusals:")
+    for refusal in decided.refusals:
+        lines += [f"  {refusal.subject}: {refusal.reason}", f"      to go on: {refusal.way_out}"]
+    return "\n".join(lines) + "\n"
