@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from ops.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
 from ops.checks.state import Hint
@@ -42,42 +44,70 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-class _Container:
-    """One container: what `docker inspect` says of it, and where it listens."""
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    def __init__(self, line: str, listens: Mapping[str, list[tuple[str, int]]]) -> None:
-        pid, name, _project, service, state, networks, bindings = line.split("\t")
-        self.listens = listens.get(pid)
-        self.name: str = json.loads(name).lstrip("/")
-        self.service: str = json.loads(service) or ""
-        self.state: dict[str, Any] = json.loads(state)
-        self.networks: dict[str, dict[str, Any]] = json.loads(networks) or {}
-        self.bindings: dict[str, list[dict[str, str]] | None] = json.loads(bindings) or {}
 
-    @property
-    def status(self) -> str:
-        return str(self.state.get("Status", "in an unknown state"))
+class _HealthRun(_Model):
+    Output: str = ""
+
+
+class _Health(_Model):
+    Status: str = "none"
+    Log: tuple[_HealthRun, ...] | None = None
+
+
+class _State(_Model):
+    Status: str
+    Health: _Health | None = None
+
+
+class _Network(_Model):
+    IPAddress: IPv4Address | Literal[""] = ""
+    Gateway: str = ""
+    Aliases: tuple[str, ...] | None = None
+    DNSNames: tuple[str, ...] | None = None
+
+
+class _Binding(_Model):
+    HostPort: str = ""
+
+
+class _Container(_Model):
+    """One container: what `docker inspect` says of it, and where it listens (None: not read)."""
+
+    name: str
+    service: str | None
+    state: _State
+    networks: dict[str, _Network] | None
+    bindings: dict[str, tuple[_Binding, ...] | None] | None
+    listens: list[tuple[str, int]] | None
+
+    @field_validator("name")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.lstrip("/")
 
     @property
     def running(self) -> bool:
-        return self.status == "running"
+        return self.state.Status == "running"
 
     @property
-    def on(self) -> str:
-        return ", ".join(sorted(self.networks)) or "none"
+    def on(self) -> dict[str, _Network]:
+        return self.networks or {}
 
     def answers_to(self, host: str) -> bool:
         names = {self.service, self.name}
-        for network in self.networks.values():
-            names.update(network.get("Aliases") or ())
-            names.update(network.get("DNSNames") or ())
-            names.add(network.get("IPAddress") or self.name)
+        for network in self.on.values():
+            names.update(network.Aliases or ())
+            names.update(network.DNSNames or ())
+            names.add(str(network.IPAddress) or self.name)
         return host in names
 
     def behind(self, port: int) -> int | None:
         """Return the container's port that it publishes as the host's `port`."""
-        for inner, outer in self.bindings.items():
-            published = {_number(binding.get("HostPort", "")) for binding in outer or ()}
+        for inner, outer in (self.bindings or {}).items():
+            published = {_number(binding.HostPort) for binding in outer or ()}
             if inner.endswith("/tcp") and port in published:
                 return _number(inner.partition("/")[0])
         return None
@@ -122,8 +152,17 @@ def _containers(said: Said) -> list[_Container]:
     found = {}
     for line in said.all("inspect"):
         try:
-            container = _Container(line, listens)
-        except (ValueError, AttributeError, TypeError):
+            pid, *fields = line.split("\t")
+            name, _project, service, state, networks, bindings = map(json.loads, fields)
+            container = _Container(
+                name=name,
+                service=service,
+                state=state,
+                networks=networks,
+                bindings=bindings,
+                listens=listens.get(pid),
+            )
+        except ValueError:
             continue
         found[container.name] = container
     return list(found.values())
@@ -140,28 +179,37 @@ def _socket(text: str) -> tuple[str, int] | None:
         return None
 
 
-def _loopback(address: str) -> bool:
-    ip = ipaddress.ip_address(address)
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
-
-
-def _is_address(host: str) -> bool:
+def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _loopback(text: str) -> bool:
+    address = _address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    found = mapped or address
+    return found is not None and found.is_loopback
+
+
+def _subnet(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text, strict=False)
+    except ValueError:
+        return None
 
 
 def _not_running(container: _Container, hints: list[Hint]) -> None:
-    hints.append("container-paused" if container.status == "paused" else "container-not-running")
+    hints.append(
+        "container-paused" if container.state.Status == "paused" else "container-not-running"
+    )
 
 
 def _explain_name(
     check: HttpCheck | TcpCheck, said: Said, details: list[str], hints: list[Hint]
 ) -> None:
-    if "resolved" not in said or _is_address(check.host) or check.host == "localhost":
+    if "resolved" not in said or _address(check.host) or check.host == "localhost":
         return
     place = "there" if check.source is not None else "the host"
     if addresses := said.get("resolved").split():
@@ -180,18 +228,22 @@ def _explain_networks(
 ) -> None:
     for target in targets:
         if not target.running:
-            details.append(f"{target.name} is {target.status}")
+            details.append(f"{target.name} is {target.state.Status}")
             _not_running(target, hints)
     for source in sources[:1]:
         for target in targets:
-            if target.name != source.name and not set(source.networks) & set(target.networks):
+            if target.name != source.name and not source.on.keys() & target.on.keys():
                 details.append(
                     f"{source.name} and {target.name} share no network: {source.name} is on "
-                    f"{source.on}, {target.name} on {target.on}"
+                    f"{_names(source)}, {target.name} on {_names(target)}"
                 )
                 hints.append("no-shared-network")
     if not targets and "name-not-resolved" in hints:
         details.append(f"no container of the project answers to the name {check.host}")
+
+
+def _names(container: _Container) -> str:
+    return ", ".join(sorted(container.on)) or "none"
 
 
 def _explain_listening(
@@ -238,7 +290,7 @@ def _explain_published(
             _explain_listening(container, inner, details, hints)
         else:
             details.append(
-                f"{container.name} would publish {check.port}, but is {container.status}"
+                f"{container.name} would publish {check.port}, but is {container.state.Status}"
             )
             _not_running(container, hints)
     heard = sorted({socket[0] for line in said.all("host-listen") if (socket := _socket(line))})
@@ -251,16 +303,14 @@ def _explain_published(
 
 
 def _explain_health(container: _Container, details: list[str], hints: list[Hint]) -> None:
-    health = container.state.get("Health") or {}
-    status = health.get("Status")
-    if status not in ("unhealthy", "starting"):
+    health = container.state.Health
+    if health is None or health.Status not in ("unhealthy", "starting"):
         return
-    log = health.get("Log") or []
-    last = " ".join(str(log[-1].get("Output", "")).split())[:200] if log else ""
+    last = " ".join(health.Log[-1].Output.split())[:200] if health.Log else ""
     details.append(
-        f"the healthcheck of {container.name} says {status}" + (f": {last}" if last else "")
+        f"the healthcheck of {container.name} says {health.Status}" + (f": {last}" if last else "")
     )
-    if status == "unhealthy":
+    if health.Status == "unhealthy":
         hints.append("unhealthy")
 
 
@@ -301,16 +351,16 @@ def _explain_nat(
         )
         hints.append("nat-missing")
     masqueraded = [
-        ipaddress.ip_network(match[1], strict=False)
+        subnet
         for rule in rules
-        if (match := re.search(r"-s (\d+\.\d+\.\d+\.\d+/\d+) .*MASQUERADE", rule))
+        if (match := re.search(r"-s (\S+) .*MASQUERADE", rule)) and (subnet := _subnet(match[1]))
     ]
     for container in containers:
-        for name, network in container.networks.items():
+        for name, network in container.on.items():
+            address = network.IPAddress
             # An internal network has no gateway and no way out.
-            if not network.get("IPAddress") or not network.get("Gateway"):
+            if not isinstance(address, IPv4Address) or not network.Gateway:
                 continue
-            address = ipaddress.ip_address(network["IPAddress"])
             if not any(address in subnet for subnet in masqueraded):
                 details.append(
                     f"nothing masquerades for the network {name}: what {container.name} sends out "

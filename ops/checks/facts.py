@@ -265,7 +265,8 @@ def _came(check: Check, said: Said, outcome: Outcome, hints: list[Hint]) -> str:
         return _came_exec(check, said, outcome)
     took = f"in {said.number('ms')} ms"
     if "asleep" in said:
-        service, *states = said.get("asleep").split()
+        service, _, words = said.get("asleep").partition(" ")
+        states = words.split()
         hints.append("container-paused" if "paused" in states else "container-not-running")
         return (
             f"accepted, but by the kernel only: {service} is {' and '.join(dict.fromkeys(states))}"
@@ -341,7 +342,8 @@ def _not_known(said: Said) -> str:
 
 
 def _stopped(text: str, hints: list[Hint]) -> str:
-    service, *others = text.split()
+    service, _, words = text.partition(" ")
+    others = words.split()
     if not others:
         hints.append("container-missing")
         return f"{service} has no container"

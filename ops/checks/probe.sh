@@ -112,16 +112,24 @@ checks_containers() {
         return
     fi
     # What each running one's first process is: the way into its network.
+    : >"$checks_dir/pids"
+    [ "$checks_user" -eq 0 ] || return
     set --
     while read -r _ _ checks_state checks_id _; do
-        case $checks_state in
-            running | paused) set -- "$@" "$checks_id" ;;
+        [ "$checks_state" = running ] || continue
+        # containerd notes it in a file, which spares asking the engine; the process's cgroup tells
+        # whether the note is still true.
+        checks_pid='' checks_cgroup=''
+        read -r checks_pid 2>/dev/null <"/run/containerd/io.containerd.runtime.v2.task/moby/$checks_id/init.pid"
+        [ -z "$checks_pid" ] || read -r checks_cgroup 2>/dev/null <"/proc/$checks_pid/cgroup"
+        case $checks_cgroup in
+            *"$checks_id"*) printf '%s %s\n' "$checks_id" "$checks_pid" >>"$checks_dir/pids" ;;
+            *) set -- "$@" "$checks_id" ;;
         esac
     done <"$checks_dir/containers"
-    : >"$checks_dir/pids"
-    [ $# -eq 0 ] || [ "$checks_user" -ne 0 ] ||
+    [ $# -eq 0 ] ||
         checks_limited 20 docker inspect -f '{{.Id}} {{.State.Pid}}' "$@" \
-            </dev/null 2>/dev/null >"$checks_dir/pids"
+            </dev/null 2>/dev/null >>"$checks_dir/pids"
 }
 
 # Sets cid, cname, pid of the first running container of service $1, or says why there is none.

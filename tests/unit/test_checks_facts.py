@@ -1,0 +1,379 @@
+"""From the probe's lines to results in words, and from any value to a command that only asks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ops.checks import ExecCheck, HttpCheck, TcpCheck
+from ops.checks.facts import CheckResults, parse
+from ops.checks.state import CheckResult
+
+HTTP = HttpCheck(url="http://127.0.0.1:8000/healthz", contains="ok")
+BETWEEN = HttpCheck(url="http://api:8000/healthz", inside="worker")
+TCP = TcpCheck(address="redis:6379", inside="api")
+EXEC = ExecCheck(service="redis", command=("redis-cli", "ping"), contains="PONG")
+
+
+def result(check: HttpCheck | TcpCheck | ExecCheck, *lines: str) -> CheckResult:
+    """What comes of one check and the probe's lines about it."""
+    (found,) = parse(
+        [
+            "checks 1",
+            f"0 spec {json.dumps(check.model_dump(mode='json'))}",
+            *(f"0 {line}" for line in lines),
+            "end",
+        ]
+    )
+    return found
+
+
+def inspected(name: str, service: str, pid: int = 0, **fields: Any) -> str:
+    state = {"Status": "running" if pid else "exited", **fields.pop("state", {})}
+    networks = {
+        network: {"IPAddress": address, "Gateway": "172.18.0.1", "Aliases": [service]}
+        for network, address in fields.pop("networks", {}).items()
+    }
+    ports = fields.pop("ports", None)
+    return "inspect " + "\t".join(
+        [str(pid), *(json.dumps(x) for x in (f"/{name}", "p", service, state, networks, ports))]
+    )
+
+
+SEEN = ["method curl", "ms 30", "tries 2"]
+
+
+@pytest.mark.parametrize(
+    ("check", "lines", "evidence"),
+    [
+        (
+            HTTP,
+            ["method curl", "ms 12", "tries 1", "rc 0", "status 200", "found yes", "result passed"],
+            "GET http://127.0.0.1:8000/healthz from the host: "
+            "HTTP 200 with the text that was asked in 12 ms",
+        ),
+        (
+            BETWEEN,
+            [
+                "container p-worker-2 3",
+                "method nsenter+curl",
+                "ms 9",
+                "status 200",
+                "result passed",
+            ],
+            "GET http://api:8000/healthz from inside worker (p-worker-2, the first of 3 that run): "
+            "HTTP 200 in 9 ms",
+        ),
+        (
+            HTTP,
+            [*SEEN, "rc 0", "status 503", "result failed", "out database is gone"],
+            "GET http://127.0.0.1:8000/healthz from the host: "
+            "HTTP 503 instead of 200 (tried twice)",
+        ),
+        (
+            HTTP,
+            [*SEEN, "rc 0", "status 200", "found no", "result failed"],
+            "GET http://127.0.0.1:8000/healthz from the host: "
+            'HTTP 200, but without the text "ok" (tried twice)',
+        ),
+        (
+            HTTP,
+            [*SEEN, "rc 28", "status 200", "found no", "result failed"],
+            "GET http://127.0.0.1:8000/healthz from the host: "
+            "HTTP 200, but the answer was not complete within 5 s (tried twice)",
+        ),
+        (
+            HTTP,
+            [*SEEN, "rc 124", "result failed"],
+            "GET http://127.0.0.1:8000/healthz from the host: no answer within 5 s (tried twice)",
+        ),
+        (
+            TCP,
+            ["method nsenter+bash", "rc 7", "result failed", "said Connection refused"],
+            "connect to redis:6379 from inside api: "
+            "connection refused: nothing listens on port 6379 of redis",
+        ),
+        (
+            TCP,
+            [
+                "method nsenter+bash",
+                "rc 7",
+                "result failed",
+                "said redis: Name or service not known",
+            ],
+            "connect to redis:6379 from inside api: the name redis does not resolve",
+        ),
+        (
+            TCP,
+            ["method nsenter+bash", "rc 7", "result failed", "said No route to host"],
+            "connect to redis:6379 from inside api: no route to redis",
+        ),
+        (
+            TCP,
+            ["asleep redis paused paused", "method nsenter+bash", "rc 0", "result failed"],
+            "connect to redis:6379 from inside api: "
+            "accepted, but by the kernel only: redis is paused and answers nothing",
+        ),
+        (
+            TCP,
+            ["stopped api p-api-1=exited p-api-2=paused", "result failed"],
+            "connect to redis:6379 from inside api: "
+            "api is not running: p-api-1 is exited, p-api-2 is paused",
+        ),
+        (
+            TCP,
+            ["reason containers cannot be looked up: permission denied", "result unknown"],
+            "connect to redis:6379 from inside api: "
+            "not known, containers cannot be looked up: permission denied",
+        ),
+        (
+            EXEC,
+            ["container p-redis-1 1", "rc 0", "ms 40", "found yes", "result passed"],
+            "run redis-cli ping in redis: "
+            "ended with exit code 0 with the text that was asked in 40 ms",
+        ),
+        (
+            EXEC,
+            ["rc 1", "result failed", "out Could not connect to Redis"],
+            "run redis-cli ping in redis: "
+            "ended with exit code 1 instead of 0; it said: Could not connect to Redis",
+        ),
+        (
+            EXEC,
+            ["rc time", "left p-redis-1", "result failed"],
+            "run redis-cli ping in redis: had not ended after 5 s; it said nothing; "
+            "it may still run there: only root can end it",
+        ),
+    ],
+)
+def test_the_evidence_is_a_sentence(check: Any, lines: list[str], evidence: str) -> None:
+    assert result(check, *lines).evidence == evidence
+
+
+def test_a_diagnosis_between_services() -> None:
+    found = result(
+        TCP,
+        *SEEN,
+        "rc 7",
+        "result failed",
+        "said Connection refused",
+        "resolved 172.18.0.3 ",
+        inspected("p-api-1", "api", 100, networks={"a": "172.18.0.2"}),
+        "listen 100",
+        "listen 100 00000000:1F40",
+        inspected("p-redis-1", "redis", 200, networks={"a": "172.18.0.3"}),
+        "listen 200",
+        "listen 200 0100007F:18EB",
+        "listen 200 00000000000000000000000001000000:18EB",
+        "listen 200 0B00007F:9C41",
+        "forwarding 1",
+        "tables iptables",
+    )
+    assert found.details == (
+        "curl said: Connection refused",
+        "seen from there redis is 172.18.0.3",
+        "p-redis-1 listens on 127.0.0.1:6379 and [::1]:6379 only: "
+        "nothing outside it can reach that",
+    )
+    assert found.hints == ("loopback-only",)
+
+
+def test_a_diagnosis_of_a_detached_service() -> None:
+    found = result(
+        TCP,
+        "rc 6",
+        "result failed",
+        "resolved",
+        inspected("p-api-1", "api", 100, networks={"a": "172.18.0.2"}),
+        inspected("p-redis-1", "redis", 200),
+    )
+    assert found.hints == ("name-not-resolved", "no-shared-network")
+    assert found.details == (
+        "seen from there the name redis has no address",
+        "p-api-1 and p-redis-1 share no network: p-api-1 is on a, p-redis-1 on none",
+    )
+
+
+def test_a_diagnosis_from_the_host() -> None:
+    ports = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}], "9/udp": None}
+    health = {"Status": "unhealthy", "Log": [{"Output": "old"}, {"Output": "no\n memory"}]}
+    found = result(
+        HTTP,
+        "rc 56",
+        "result failed",
+        "resolved 127.0.0.1 ",
+        "own 127.0.0.1",
+        "host-listen 0100007F:1F40",
+        inspected(
+            "p-api-1",
+            "api",
+            100,
+            networks={"a": "172.18.0.2", "b": "172.19.0.2"},
+            ports=ports,
+            state={"Health": health},
+        ),
+        "listen 100",
+        inspected("p-other-1", "other", 300, networks={"a": "172.18.0.9"}),
+        "forwarding 0",
+        "tables iptables",
+        "nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+        "nat -A POSTROUTING -s 172.19.0.0/16 ! -o br-1 -j MASQUERADE",
+        "forward -P FORWARD DROP",
+    )
+    assert found.evidence.endswith("the connection was reset before an answer came")
+    assert found.details == (
+        "p-api-1 publishes its port 8000 as 8000",
+        "in p-api-1 nothing listens on port 8000 (ports heard: none)",
+        "on the host, port 8000 is listened to on 127.0.0.1",
+        "the healthcheck of p-api-1 says unhealthy: no memory",
+        "the host forwards nothing: /proc/sys/net/ipv4/ip_forward is 0",
+        "the host's FORWARD chain drops everything: Docker's rules are gone from it",
+        "Docker's NAT rules are gone from the host: no jump to its chain in OUTPUT",
+        "nothing masquerades for the network a: what p-api-1 sends out gets no answer",
+    )
+    assert found.hints == (
+        "nothing-listens",
+        "unhealthy",
+        "forwarding-off",
+        "forwarding-blocked",
+        "nat-missing",
+        "masquerade-missing",
+    )
+
+
+def test_rules_in_nftables_are_not_called_missing() -> None:
+    found = result(
+        HTTP, "rc 28", "result failed", "tables iptables", "nftable table ip docker-bridges"
+    )
+    assert found.hints == ("port-not-published",)
+
+
+def test_what_this_host_publishes_does_not_explain_another() -> None:
+    other = HttpCheck(url="http://registry.example/")
+    found = result(
+        other, "rc 28", "result failed", "resolved 203.0.113.9", "own 127.0.0.1", "own 10.0.0.1"
+    )
+    assert found.details == ("seen from the host registry.example is 203.0.113.9",)
+
+
+def test_no_answer_is_never_no_result() -> None:
+    assert [r.outcome for r in CheckResults.default()] == ["unknown"]
+    assert parse([]) == CheckResults.default()
+    assert parse(["sh: 1: Syntax error"]) == CheckResults.default()
+    cut = parse(["checks 2", f"0 spec {json.dumps(HTTP.model_dump(mode='json'))}", "0 result pas"])
+    assert [(r.name, r.outcome) for r in cut] == [(HTTP.name, "unknown"), ("check 2", "unknown")]
+    assert "it was cut off" in cut[0].evidence
+    fatal = parse(["checks 1", f"0 spec {TCP.model_dump_json()}", "fatal no directory", "end"])
+    assert "no directory" in fatal[0].evidence
+    assert parse(["checks 0", "end"]) == ()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(),
+            st.from_regex(r"[012] (result|rc|ms|inspect|listen|resolved|nat|own|stopped) .*"),
+            st.sampled_from(
+                [
+                    "0 result failed",
+                    "0 result passed",
+                    "0 stopped",
+                    "0 asleep",
+                    "0 inspect 1\tnull\tnull\tnull\tnull\tnull\tnull",
+                    '0 inspect 1\t"/a"\t"p"\t"redis"\t[]\t[]\t[]',
+                    '0 inspect 1\t"/a"\t"p"\t"redis"\t{"Health": 3}\t{"n": 4}\t{"1/tcp": 5}',
+                    "0 nat -A X -s 999.1.1.1/99 MASQUERADE",
+                    '0 inspect 1\t"a"\t"p"\t""\t{"Status":"dead"}\t{"n":{"IPAddress":"x"}}\t1',
+                    "0 own x",
+                    "0 resolved x y z",
+                ]
+            ),
+        )
+    )
+)
+def test_whatever_comes_it_is_as_many_results_as_checks(lines: list[str]) -> None:
+    specs = [f"{i} spec {c.model_dump_json()}" for i, c in enumerate((TCP, HTTP, EXEC))]
+    # A probe repeats nothing: what other lines say of how many were asked comes first.
+    lines = [line for line in lines if not re.fullmatch(r"(checks .*|\d+ spec .*)", line)]
+    results = parse(["checks 3", *specs, *lines])
+    assert [found.name for found in results] == [TCP.name, HTTP.name, EXEC.name]
+
+
+def test_wrong_checks_are_refused_before_the_host_is_asked() -> None:
+    with pytest.raises(ValidationError):
+        CheckResults().command("p", [{"kind": "tcp", "address": "nowhere"}])
+
+
+def test_checks_may_come_as_text() -> None:
+    text = json.dumps([EXEC.model_dump(mode="json")])
+    assert CheckResults().command("p", text) == CheckResults().command("p", [EXEC])
+
+
+def test_nothing_asked_costs_nothing() -> None:
+    command = CheckResults().command("p", []).get_raw_value()
+    assert len(command) < 100
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert parse(done.stdout.splitlines()) == ()
+
+
+# Whatever can be an argument: a NUL cannot, and a lone surrogate is not text.
+anything = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
+tricky = st.sampled_from(
+    [
+        "'",
+        '"',
+        "$(touch ran)",
+        "`touch ran`",
+        "\n",
+        "; touch ran;",
+        "-n",
+        "--",
+        "\\",
+        "%s",
+        "é",
+        "!",
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    project=anything | tricky,
+    words=st.lists(anything | tricky, max_size=4),
+    text=(anything | tricky).filter(bool),
+)
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_values_arrive_exactly_and_never_run(
+    shell: str,
+    project: str,
+    words: list[str],
+    text: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    directory = tmp_path_factory.mktemp("values")
+    check = ExecCheck(service="api", command=("program", *words), contains=text)
+    command = CheckResults().command(project, [check]).get_raw_value()
+    # The functions are replaced by one that writes down what each call was given.
+    names = ("checks_begin", "checks_containers", "checks_exec", "checks_end")
+    functions = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; }}\n" for name in names)
+    calls = command[command.index("\nchecks_begin ") : -1]
+    script = f"checks_dir={shlex.quote(str(directory))}\n{functions}{calls}"
+    done = subprocess.run(
+        [shell, "-c", script], capture_output=True, check=True, cwd=directory, timeout=20
+    )
+    given_values = done.stdout.decode().split("\0")[:-1]
+    assert given_values == [
+        *("checks_begin", project, "2", "yes"),
+        "checks_containers",
+        *("checks_exec", "0", "5", "api", "0", "yes", text, "program", *words),
+        "checks_end",
+    ]
+    assert [path.name for path in directory.iterdir()] == ["attempt"]
