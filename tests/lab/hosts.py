@@ -704,12 +704,18 @@ def _write_hosts_json() -> None:
     with locked(LOCKS / "hosts.json"):
         rows: list[dict[str, Any]] = []
         known: list[str] = []
+        before = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
         for host in running():
             with contextlib.suppress(OuterCommandError, IndexError):
                 rows.append({"name": host.name, "kind": host.kind, "port": host.port})
-                keys = host.sh("cat /etc/ssh/ssh_host_*_key.pub", check=False)
-                for line in keys.splitlines():
-                    known.append(f"[127.0.0.1]:{rows[-1]['port']} {' '.join(line.split()[:2])}\n")
+                address = f"[127.0.0.1]:{rows[-1]['port']}"
+                shown = host.run("cat /etc/ssh/ssh_host_*_key.pub")
+                if shown.returncode == 0:
+                    keys = shown.stdout.decode().splitlines()
+                    known += [f"{address} {' '.join(key.split()[:2])}\n" for key in keys]
+                else:
+                    # It restarts just now, and keeps the keys it had.
+                    known += [f"{line}\n" for line in before if line.startswith(f"{address} ")]
         _replace(KNOWN_HOSTS, "".join(known))
         _replace(HOSTS_JSON, json.dumps(rows, indent=1) + "\n")
 
