@@ -459,12 +459,10 @@ class _Planner:
             else:
                 continue
             asked.add(ref)
-            # What comes may be another image than the one that runs: where it was not built anew,
-            # Compose compares the two and settles.
-            verb: Verb = "up" if missing else "recreate"
+            # What comes may be the image that runs already: Compose compares the two and settles.
             for user in self.services:
                 if self._ref(user) == ref and self.state.service(user):
-                    self._step(user, verb, _some(causes))
+                    self._step(user, "up", _some(causes))
 
     def _build_causes(self, name: str, build: Mapping[str, Any]) -> list[str]:
         """Why an image must be built again, where it was built from the record's files."""
