@@ -116,7 +116,7 @@ def test_no_task_lost_when_the_worker_is_killed(host: LabHost) -> None:
 
 
 def test_a_dead_workers_task_goes_to_another(host: LabHost) -> None:
-    stack = ReferenceStack(host, {**LONG, "TASK_LEASE_SECONDS": "2", "OLLAMA_NUM_PREDICT": "3000"})
+    stack = ReferenceStack(host, {**LONG, "TASK_LEASE_SECONDS": "2", "OLLAMA_NUM_PREDICT": "1200"})
     stack.up()
     task_id = stack.post("once upon a time")
     stack.wait_for(task_id, "running")
