@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pprint
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tests.lab.hosts import LabHost
-from tests.lab.paths import PROJECT
+from tests.lab.paths import PROJECT, REPORTS
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ class Run:
         """What ``--json`` printed."""
         return json.loads(self.stdout)
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """The record of the run, which its last line names."""
+        named = re.findall(r"report: (\S+\.json)", self.out)
+        record: dict[str, Any] = json.loads(Path(named[-1]).read_text())
+        return record
+
 
 class Controller:
     """A run under way: wait for it, read it so far, or end it. Leaving the context kills it."""
@@ -66,7 +74,12 @@ class Controller:
         self._in: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._in.write(stdin)
         self._in.seek(0)
-        settings = {"PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1", **(env or {})}
+        settings = {
+            "PYINFRA_PROGRESS": "off",
+            "PYTHONUNBUFFERED": "1",
+            "STACKMEND_REPORTS": str(REPORTS),  # a user's own records are not to be buried
+            **(env or {}),
+        }
         self.process = subprocess.Popen(
             [*(program or pyinfra_argv()), str(inventory), *args],
             cwd=cwd,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,10 @@ PID_FILES = {
     Path("/var/run/docker.pid"): "dockerd",
     Path("/var/run/docker/containerd/containerd.pid"): "containerd",
 }
+
+
+# A user's PATH may lack the directories of administration.
+SBIN = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class LabUnavailable(Exception):
@@ -56,8 +61,10 @@ def outer(
             capture_output=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "PATH": SBIN, **(env or {})},
         )
+    except FileNotFoundError as error:
+        raise OuterCommandError(f"{argv[0]}: not installed") from error
     except subprocess.TimeoutExpired as error:
         raise OuterCommandError(f"{' '.join(argv)}: no end after {timeout} s") from error
     if check and done.returncode != 0:
@@ -100,20 +107,19 @@ def ensure() -> None:
     with locked(MACHINE_LOCK):
         if answers():
             return
-        record = _read_record()
-        if shutil.which("dockerd", path=_SBIN) is None:
-            record["data_existed"] = Path("/var/lib/docker").exists()
-            record["packages"] = sorted({*record.get("packages", []), *install("docker.io")})
+        _remember(
+            had_data=Path("/var/lib/docker").exists(),
+            had_bridge=Path("/sys/class/net/docker0").exists(),
+            ip_forward=_FORWARDING.read_text().strip(),
+        )
+        if shutil.which("dockerd", path=SBIN) is None:
+            install("docker.io")
             if shutil.which("docker") is None:
-                record["packages"] = sorted({*record["packages"], *install("docker-cli")})
-        if shutil.which("iptables", path=_SBIN) is None:
-            record["packages"] = sorted({*record.get("packages", []), *install("iptables")})
-        MACHINE_RECORD.parent.mkdir(parents=True, exist_ok=True)
-        MACHINE_RECORD.write_text(json.dumps(record))
-        if answers(patience=5):  # a package's own start script may have done it
-            return
-        record["pid"] = _start()
-        MACHINE_RECORD.write_text(json.dumps(record))
+                install("docker-cli")
+        if shutil.which("iptables", path=SBIN) is None:
+            install("iptables")
+        if not answers(patience=5):  # a package's own start script may have done it
+            _remember(pid=_start())
 
 
 def shut_down() -> list[str]:
@@ -134,22 +140,31 @@ def shut_down() -> list[str]:
             _end(pid)
             said.append("engine stopped")
         packages = record.get("packages", [])
+        if "docker.io" in packages and Path("/run/systemd/system").is_dir():
+            outer("systemctl", "stop", "docker.socket", "docker", check=False)
+            said.append("engine stopped")
+        if said and not record.get("had_bridge", True):
+            _remove_bridge(record["ip_forward"])
         if packages and (refusal := _purge(packages)):
             said.append(refusal)
         elif packages:
             said.append(f"packages purged: {' '.join(packages)}")
-            if not record.get("data_existed", True):
-                for path in ("/var/lib/docker", "/var/lib/containerd", "/etc/docker"):
+            if not record.get("had_data", True):
+                for path in _TRACES:
                     shutil.rmtree(path, ignore_errors=True)
-        MACHINE_RECORD.unlink(missing_ok=True)
         DAEMON_LOG.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        MACHINE_RECORD.parent.rmdir()
+        shutil.rmtree(MACHINE_RECORD.parent, ignore_errors=True)
     return said
 
 
-def install(*packages: str) -> list[str]:
-    """Install packages of the machine's own distribution; return the names newly installed."""
+def install(*packages: str) -> None:
+    """Install packages of the machine's own distribution.
+
+    What was not there before is remembered, and purged again by `shut_down`. Raises
+    `LabUnavailable` when it cannot be done.
+    """
+    if os.geteuid() != 0:
+        raise LabUnavailable(f"{' '.join(packages)} missing, and not root to install it")
     if shutil.which("apt-get") is None:
         raise LabUnavailable(
             f"{' '.join(packages)} missing, and this machine has no apt-get to install it with"
@@ -162,10 +177,12 @@ def install(*packages: str) -> list[str]:
         outer("apt-get", "install", *options, *packages, timeout=600, env=quiet)
     except OuterCommandError as error:
         raise LabUnavailable(f"could not install {' '.join(packages)}: {error}") from error
-    return sorted(_installed() - before)
+    new = _installed() - before
+    _remember(packages=sorted({*_read_record().get("packages", []), *new}))
 
 
-_SBIN = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_TRACES = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker", "/run/docker")
 
 
 def _why_no_engine_for_this_user() -> str:
@@ -215,6 +232,28 @@ def _read_record() -> dict[str, Any]:
     return record
 
 
+def _remember(**facts: Any) -> None:
+    """Add to the record of what the lab did to this machine; what it says already stays."""
+    MACHINE_RECORD.parent.mkdir(parents=True, exist_ok=True)
+    record = _read_record()
+    again = {name: value for name, value in facts.items() if name in ("pid", "packages")}
+    MACHINE_RECORD.write_text(json.dumps({**facts, **record, **again}))
+
+
+def _remove_bridge(ip_forward: str) -> None:
+    """Remove what an ended engine leaves in the network: its bridge, its packet filter rules."""
+    for tool in ("iptables", "ip6tables"):
+        saved = outer(f"{tool}-save", check=False).stdout.decode().splitlines()
+        kept = [line for line in saved if not re.search("docker", line, re.IGNORECASE)]
+        # The engine closes forwarding where it was the one to open it.
+        if ip_forward == "0":
+            kept = [re.sub("^:FORWARD DROP", ":FORWARD ACCEPT", line) for line in kept]
+        if kept != saved:
+            outer(f"{tool}-restore", stdin="".join(f"{line}\n" for line in kept).encode())
+    outer("ip", "link", "delete", "docker0", check=False)
+    _FORWARDING.write_text(ip_forward)
+
+
 def _start() -> int | None:
     """Start the daemon; return its pid, or None where systemd keeps it."""
     if Path("/run/systemd/system").is_dir():
@@ -227,12 +266,12 @@ def _start() -> int | None:
     with DAEMON_LOG.open("ab") as log:
         # A session of its own, so that the engine survives the terminal and the test run.
         daemon = subprocess.Popen(
-            [str(shutil.which("dockerd", path=_SBIN))],
+            [str(shutil.which("dockerd", path=SBIN))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**os.environ, "PATH": _SBIN},
+            env={**os.environ, "PATH": SBIN},
             start_new_session=True,
         )
     if not _wait(daemon):

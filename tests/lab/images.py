@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab.engine import LabUnavailable, OuterCommandError, docker, install, outer
+from tests.lab.engine import SBIN, LabUnavailable, OuterCommandError, docker, install, outer
 from tests.lab.paths import HOME_LABEL, IMAGE_TARS, LABEL, LOCKS, PROJECT, WHEELS, locked
 
 HERE = Path(__file__).parent / "images"
@@ -295,7 +295,7 @@ _TRIM = (
 def _debootstrap(ref: str, why: str) -> None:
     if os.geteuid() != 0:
         raise LabUnavailable(f"no {HUB_BASE} from a hub, and not root for debootstrap: {why}")
-    if shutil.which("debootstrap") is None:
+    if shutil.which("debootstrap", path=SBIN) is None:
         install("debootstrap")
     mirrors = _mirrors()
     root = Path(tempfile.mkdtemp(prefix="stackmend-lab-root-", dir="/var/tmp"))

@@ -15,13 +15,14 @@ KNOWN_HOSTS = VAR / "known_hosts"
 HOSTS_JSON = VAR / "hosts.json"
 IMAGE_TARS = VAR / "images"
 WHEELS = VAR / "wheels"
+REPORTS = VAR / "reports"
 LEASES = VAR / "leases"
 LOCKS = VAR / "locks"
 LAB_LOCK = LOCKS / "lab"
 
 # What belongs to the machine rather than to this checkout. /run: a reboot ends the engine as well.
 MACHINE_RECORD = Path("/run/stackmend-lab/engine.json")
-MACHINE_LOCK = Path("/run/stackmend-lab.lock")
+MACHINE_LOCK = MACHINE_RECORD.with_name("lock")
 
 LABEL = "stackmend.lab=1"
 HOME_LABEL = "stackmend.lab.home"
