@@ -129,12 +129,15 @@ def prepare(spec: ComposeSpec, action: Action) -> StringCommand:
 
 def up(spec: ComposeSpec, names: Iterable[str], *, anew: bool) -> StringCommand:
     """Create what is missing of these services and nothing else; ``anew`` makes them again."""
-    return compose(
-        spec,
-        *("up", "--detach", "--no-deps", "--no-build", "--pull", "never"),
-        *(["--force-recreate"] if anew else []),
-        "--",
-        *names,
+    names = tuple(names)
+    never = ("--no-build", "--pull", "never")
+    # `up --no-deps` alone would forget depends_on before it compares: Compose 2.26 then takes every
+    # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
+    # what they depend on as it is, and starts nothing.
+    return StringCommand(
+        compose(spec, "create", *never, *(["--force-recreate"] if anew else []), "--", *names),
+        "&&",
+        compose(spec, "up", "--detach", "--no-deps", "--no-recreate", *never, "--", *names),
     )
 
 
