@@ -184,12 +184,17 @@ class Shop:
     def run(self, *args: str, timeout: float = 180) -> Run:
         """``pyinfra INVENTORY deploy/site.py ARGS...`` with the files as they are now."""
         self.write()
-        return controller.run(self.inventory(), "deploy/site.py", *args, timeout=timeout)
+        return controller.run(
+            self.inventory(), "deploy/site.py", *args, timeout=timeout, env=self._environment()
+        )
 
     def start(self, *args: str) -> Controller:
         """The same, under way: to be waited for or killed."""
         self.write()
-        return controller.start(self.inventory(), "deploy/site.py", *args)
+        return controller.start(self.inventory(), "deploy/site.py", *args, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return {"STACKMEND_REPORTS": str(self.reports)}
 
     def deploy(self) -> Run:
         """Run it for certain: the host carries the stack after this."""

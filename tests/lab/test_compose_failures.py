@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Bad:
 
     + change: makes it of the good one
     + touched: the services that may be touched on the way there and back
-    + said: what the terminal must say of it
+    + said: what the terminal must say of it, as a regular expression
     + log: a line that the failing container wrote; empty where it never ran
     """
 
@@ -122,7 +123,10 @@ def another_service_is_dropped(shop: Shop) -> None:
 
 VERSIONS = {
     "crashes": Bad(
-        crashes, frozenset({"web"}), "web: restarted 3 times, exit code 3", "cannot open the vault"
+        crashes,
+        frozenset({"web"}),
+        r"web: restarted \d+ times, exit code 3",
+        "cannot open the vault",
     ),
     "never-healthy": Bad(
         never_healthy, frozenset({"web"}), "not well after 8 s: web: ", "waiting for the moon"
@@ -130,11 +134,14 @@ VERSIONS = {
     "dependency-crashes": Bad(
         dependency_crashes,
         frozenset({"redis"}),
-        "redis: restarted 3 times, exit code 7",
+        r"redis: restarted \d+ times, exit code 7",
         "disk is on fire",
     ),
     "new-service-crashes": Bad(
-        new_service_crashes, frozenset({"extra"}), "extra: restarted 3 times", "extra gives up"
+        new_service_crashes,
+        frozenset({"extra"}),
+        r"extra: restarted \d+ times, exit code 9",
+        "extra gives up",
     ),
     "one-shot-before-it-fails": Bad(
         one_shot_fails,
@@ -147,19 +154,19 @@ VERSIONS = {
     "mounted-configuration": Bad(
         configuration_is_wrong,
         frozenset({"web"}),
-        "web: restarted 3 times, exit code 4",
+        r"web: restarted \d+ times, exit code 4",
         "the configuration is wrong",
     ),
     "variable": Bad(
         variable_is_wrong,
         frozenset({"web"}),
-        "web: restarted 3 times, exit code 5",
+        r"web: restarted \d+ times, exit code 5",
         "mode is broken",
     ),
     "drops-another-service": Bad(
         another_service_is_dropped,
         frozenset({"web", "side"}),
-        "web: restarted 3 times",
+        r"web: restarted \d+ times, exit code 3",
         "cannot open the vault",
     ),
 }
@@ -204,7 +211,7 @@ def test_bad_version_is_rolled_back(shop: Shop, version: str) -> None:
         done = shop.run("-y")
     shop.compose = good
     assert done.rc == 1, done.out
-    assert bad.said in done.out, done.out
+    assert re.search(bad.said, done.out), done.out
     assert "rolled back" in done.out
     assert images(shop) == images_before
     assert files(shop) == files_before
@@ -215,7 +222,7 @@ def test_bad_version_is_rolled_back(shop: Shop, version: str) -> None:
     report = shop.report()
     assert report["outcome"] == "failed"
     errors = report["operations"][0]["errors"]
-    assert bad.said in errors[0]["message"]
+    assert re.search(bad.said, errors[0]["message"])
     if bad.log:
         assert bad.log in done.out
         assert any(bad.log in line for line in errors[0]["log"])
@@ -296,7 +303,7 @@ def test_built_image_is_rolled_back(shop: Shop) -> None:
     )
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert "web: restarted 3 times, exit code 6" in done.out
+    assert re.search(r"web: restarted \d+ times, exit code 6", done.out), done.out
     assert "built badly" in done.out
     assert images(shop) == images_before
     assert files(shop) == files_before
@@ -315,7 +322,7 @@ def test_first_version_is_bad(host: LabHost, tmp_path: Path) -> None:
     crashes(shop)
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert "web: restarted 3 times, exit code 3" in done.out
+    assert re.search(r"web: restarted \d+ times, exit code 3", done.out), done.out
     assert "cannot open the vault" in done.out
     assert shop.report()["outcome"] == "failed"
     assert not host.exists("/var/lib/stackmend/shop/applied.json")
