@@ -62,6 +62,7 @@ class Finding(_Frozen):
     subject: str
     kind: Kind
     cause: str
+    evidence: tuple[str, ...] = ()
     blocks: bool = True
 
 
@@ -232,6 +233,7 @@ def plan(
     declared: Declared | None = None,
     checks: Sequence[CheckResult] = (),
     tried: Collection[str] = (),
+    ignored: Mapping[str, frozenset[str]] | None = None,
 ) -> Plan:
     """Decide what brings the host from ``state`` to what is wanted.
 
@@ -240,6 +242,7 @@ def plan(
     :param declared: what Compose makes of them; left out where :func:`needs_declared` is false.
     :param checks: the results of the declared checks.
     :param tried: services that were already mended in this run; they get the stronger remedy.
+    :param ignored: per build context (relative to the project), the files that it leaves out.
     """
     if refused := refuse_engine(state):
         return refused
@@ -248,7 +251,9 @@ def plan(
         declared = recorded(state.applied, state)
     if crowded := refuse_crowded(spec, declared):
         return crowded
-    return _Planner(spec, files, digest, state, declared, checks, frozenset(tried)).plan()
+    return _Planner(
+        spec, files, digest, state, declared, checks, frozenset(tried), ignored or {}
+    ).plan()
 
 
 class _Planner:
@@ -263,7 +268,9 @@ class _Planner:
         declared: Declared,
         checks: Sequence[CheckResult],
         tried: frozenset[str],
+        ignored: Mapping[str, frozenset[str]],
     ) -> None:
+        self.ignored = ignored
         self.spec, self.files, self.digest = spec, files, digest
         self.state, self.declared, self.checks, self.tried = state, declared, checks, tried
         self.applied = state.applied
@@ -276,6 +283,7 @@ class _Planner:
         self.first: list[Action] = []
         self.last: list[Action] = []
         self.steps: dict[str, list[Action]] = {}
+        self.fetched: set[str] = set()
 
     def plan(self) -> Plan:
         if self._foreign():
@@ -371,17 +379,22 @@ class _Planner:
     ) -> None:
         self._find(service, "drift", what)
         if self.spec.allows("container", holder):
-            self.first.append(
-                Action(
-                    verb=verb,
-                    subject=holder,
-                    cause=f"{service}: {what}",
-                    container=holder,
-                    names=(network,) if network else (),
-                    destructive=True,
-                    undo=undo,
-                )
+            step = Action(
+                verb=verb,
+                subject=holder,
+                cause=f"{service}: {what}",
+                container=holder,
+                names=(network,) if network else (),
+                destructive=True,
+                undo=undo,
             )
+            # It may hold more than one thing: it is taken off once.
+            for at, other in enumerate(self.first):
+                if (other.verb, other.container, other.names) == (verb, holder, step.names):
+                    cause = f"{other.cause}; {step.cause}"
+                    self.first[at] = other.model_copy(update={"cause": cause})
+                    return
+            self.first.append(step)
         else:
             self._refuse(
                 service, what, f'to take it, add to the stack: allow = ["container:{holder}"]'
@@ -410,37 +423,36 @@ class _Planner:
 
     def _files(self) -> None:
         host = self.state.files
-        changed = []
+        changed: dict[str, str] = {}
         for path, wanted in self.files.items():
             if path in host:
                 if host[path] == wanted:
                     continue
-                what = "is missing" if host[path] is None else "differs from the source"
+                changed[path] = "missing" if host[path] is None else "not as in the source"
             elif self.declared.differs is not None and path not in self.declared.differs:
                 continue
             else:
-                what = "is new" if self.applied else "is not on the host as it should be"
-            changed.append(path)
-            self._find(path, "files", f"{path} {what}")
+                changed[path] = "new" if self.applied else "not on the host as it should be"
         gone = [path for path in host if path not in self.files and host[path] is not None]
-        for path in gone:
-            self._find(path, "files", f"{path} is no longer in the source")
+        told = changed | dict.fromkeys(gone, "no longer in the source")
+        for what in dict.fromkeys(told.values()):
+            paths = [path for path, reason in told.items() if reason == what]
+            self._find(self.spec.directory, "files", f"{what}: {', '.join(_few(paths))}")
         if changed or gone:
             self.first.append(
                 Action(
                     verb="install files",
                     subject=self.spec.directory,
-                    cause=_some([*changed, *(f"{path} (removed)" for path in gone)]),
+                    cause=_some([*changed, *(f"{path} (removed)" for path in gone)], ", "),
                     names=tuple(gone),
                     undo=f"the files before lie in /var/lib/stackmend/{self.spec.project}",
                 )
             )
 
     def _images(self) -> None:
-        asked: set[str] = set()
         for name, body in self.services.items():
             ref = self._ref(name)
-            if ref in asked or not _scale(body):
+            if ref in self.fetched or not _scale(body):
                 continue
             build = body.get("build")
             missing = ref not in self.declared.images
@@ -458,7 +470,7 @@ class _Planner:
                 self.first.append(Action(verb="pull", subject=name, cause=causes[0]))
             else:
                 continue
-            asked.add(ref)
+            self.fetched.add(ref)
             # What comes may be the image that runs already: Compose compares the two and settles.
             for user in self.services:
                 if self._ref(user) == ref and self.state.service(user):
@@ -475,10 +487,14 @@ class _Planner:
         ]
         context = self._inside(str(build.get("context", "")))
         if context is not None:
+            context = "" if context == "." else context
+            ignored = self.ignored.get(context, frozenset())
+            recipe = posixpath.join(context, str(build.get("dockerfile") or "Dockerfile"))
             causes += [
                 f"{path} of its build context changed"
                 for path in self._changed_files()
-                if context in ("", ".") or path.startswith(context + "/")
+                if path == recipe
+                or ((not context or path.startswith(context + "/")) and path not in ignored)
             ]
         return causes
 
@@ -521,7 +537,7 @@ class _Planner:
             adopted = all(kind == "adopted" for kind, _ in causes)
             self._step(name, "up" if adopted else "recreate", _some([text for _, text in causes]))
         for container in regular:
-            self._container(name, body, container)
+            self._container(name, container)
 
     def _declaration_causes(self, name: str, body: Mapping[str, Any]) -> list[tuple[Kind, str]]:
         """Why the service's containers are not those that its declaration asks for."""
@@ -570,12 +586,9 @@ class _Planner:
             )
         ]
 
-    def _container(self, name: str, body: Mapping[str, Any], container: Container) -> None:
-        label = name if _scale(body) == 1 else f"{name} ({container.name})"
+    def _container(self, name: str, container: Container) -> None:
         for verb, kind, text, names in self._shape_causes(name, container):
-            self._do(
-                name, verb, kind, f"{label}: {text}" if label != name else text, container, names
-            )
+            self._do(name, verb, kind, text, container, names)
         self._life(name, container)
 
     def _shape_causes(
@@ -781,7 +794,10 @@ class _Planner:
                         subject=name,
                         cause=cause,
                         container=container.id,
-                        undo="put the service back into the compose file; its volumes are kept",
+                        destructive=not was_ours,
+                        undo="put the service back into the compose file; its volumes are kept"
+                        if was_ours
+                        else f"make it again from {container.image}; its volumes are kept",
                     )
                 )
 
@@ -794,7 +810,10 @@ class _Planner:
                 name
                 for name, steps in self.steps.items()
                 if any(
-                    step.verb == "recreate" or (step.verb == "up" and self._lacks(name))
+                    step.verb == "recreate"
+                    or (
+                        step.verb == "up" and (self._lacks(name) or self._ref(name) in self.fetched)
+                    )
                     for step in steps
                 )
             }
@@ -831,13 +850,15 @@ class _Planner:
         return not self.state.service(name)
 
     def _failing_checks(self) -> None:
+        # What is already going to be mended may well be why a check fails.
+        under_way = bool(self.steps)
         for result in self.checks:
             if result.outcome == "passed":
                 continue
             kind: Kind = "check" if result.outcome == "failed" else "unknown"
-            evidence = "; ".join((result.evidence, *result.details))
-            self._find(result.name, kind, drift.masked(evidence, self.secrets))
-            if result.outcome == "failed" and not self.steps:
+            cause = result.evidence.removeprefix(f"{result.name}: ")
+            self._find(result.name, kind, cause, evidence=result.details)
+            if result.outcome == "failed" and not under_way:
                 for name in self._path(result.name):
                     for container in self.state.service(name):
                         if name not in self.tried:
@@ -869,10 +890,23 @@ class _Planner:
 
     # Collecting
 
-    def _find(self, subject: str, kind: Kind, cause: str, *, blocks: bool = True) -> None:
+    def _find(
+        self,
+        subject: str,
+        kind: Kind,
+        cause: str,
+        *,
+        blocks: bool = True,
+        evidence: Sequence[str] = (),
+    ) -> None:
         # The engine's own words and a service's output may quote any secret.
-        cause = drift.masked(cause, self.secrets)
-        finding = Finding(subject=subject, kind=kind, cause=cause, blocks=blocks)
+        finding = Finding(
+            subject=subject,
+            kind=kind,
+            cause=drift.masked(cause, self.secrets),
+            evidence=tuple(drift.masked(line, self.secrets) for line in evidence),
+            blocks=blocks,
+        )
         if finding not in self.findings:
             self.findings.append(finding)
 
@@ -891,8 +925,14 @@ class _Planner:
         container: Container | None = None,
         names: tuple[str, ...] = (),
     ) -> None:
+        cause = self._placed(name, container, cause)
         self._find(name, kind, cause)
         self._step(name, verb, cause, container, names)
+
+    def _placed(self, name: str, container: Container | None, cause: str) -> str:
+        """A cause with the name of its container, where the service has several."""
+        several = container is not None and _scale(self.services[name]) > 1
+        return f"{container.name}: {cause}" if container and several else cause
 
     def _step(
         self,
@@ -943,6 +983,7 @@ class _Planner:
         found: bool = False,
     ) -> None:
         """Restart what failed by itself, as often as the limits of mending allow."""
+        cause = self._placed(name, container, cause)
         if not found:
             self._find(name, kind, cause)
         if any(step.verb == "recreate" and not step.mend for step in self.steps.get(name, ())):
@@ -1230,8 +1271,11 @@ def _line(text: str) -> str:
     return line if len(line) <= 200 else line[:199] + "…"
 
 
-def _some(items: Iterable[str]) -> str:
+def _few(items: Sequence[str]) -> list[str]:
     """A few of many, and how many more."""
-    every = list(items)
-    more = f" and {len(every) - 6} more" if len(every) > 6 else ""
-    return "; ".join(every[:6]) + more
+    more = [f"and {len(items) - 6} more"] if len(items) > 6 else []
+    return [*items[:6], *more]
+
+
+def _some(items: Iterable[str], between: str = "; ") -> str:
+    return between.join(_few(list(items)))

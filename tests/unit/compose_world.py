@@ -503,7 +503,11 @@ def by_hand(wanted: Wanted, world: World | None = None) -> World:
 
 def well(wanted: Wanted, world: World | None = None) -> World:
     """A host where the wanted stack was applied, and proven well."""
-    world = by_hand(wanted, world)
+    return proven(wanted, by_hand(wanted, world))
+
+
+def proven(wanted: Wanted, world: World) -> World:
+    """What runs on the host is what was proven well."""
     world.applied = expected(
         None,
         wanted.spec,

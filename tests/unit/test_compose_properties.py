@@ -329,8 +329,8 @@ def test_without_an_engine_that_answers_nothing_is_done(data: st.DataObject, sta
     wanted = data.draw(stacks())
     world = well(wanted)
     world.engine = Engine(status=status, reason="as it says")
-    for given in (world.state(), world.state().model_copy(update={"applied": None})):
-        decided = plan(wanted.spec, wanted.files, wanted.digest, given, world.declared(wanted))
+    for read in (world.state(), world.state().model_copy(update={"applied": None})):
+        decided = plan(wanted.spec, wanted.files, wanted.digest, read, world.declared(wanted))
         assert not decided.actions
         assert decided.refusals
         assert not decided.empty

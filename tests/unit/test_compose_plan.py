@@ -1,0 +1,1250 @@
+"""The plan, as text: what is there and what is wanted in, what will be done and why out.
+
+Each scenario's plan lies as plain text below ``golden/compose_plan``. ``UPDATE_GOLDEN=1 pytest``
+writes them anew; what then changes is to be read as the change of behaviour that it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import SecretStr
+
+from ops.checks.state import CheckResult
+from ops.compose.plan import (
+    Kind,
+    Plan,
+    Verb,
+    failed_before,
+    judge,
+    levels,
+    mounts,
+    needs_declared,
+    plan,
+    refuse_crowded,
+    unstable,
+)
+from ops.compose.state import Endpoint, Engine, Mended
+from tests.unit.compose_world import (
+    DIRECTORY,
+    NOW,
+    PROJECT,
+    Wanted,
+    World,
+    by_hand,
+    compose,
+    digest_of,
+    proven,
+    render,
+    well,
+)
+
+GOLDEN = Path(__file__).parent / "golden" / "compose_plan"
+HEALTH = {"test": ["CMD", "true"]}
+
+SCENARIOS: dict[str, Callable[[], Plan]] = {}
+
+
+def scenario(build: Callable[[], Plan]) -> Callable[[], Plan]:
+    SCENARIOS[build.__name__] = build
+    return build
+
+
+def shop(**more: Any) -> Wanted:
+    """redis; web, which leans on it and reads a file; side, which stands alone."""
+    return Wanted(
+        compose(
+            {
+                "redis": {
+                    "image": "lab/redis:7",
+                    "restart": "unless-stopped",
+                    "healthcheck": HEALTH,
+                    "volumes": [{"type": "volume", "source": "data", "target": "/data"}],
+                },
+                "web": {
+                    "restart": "unless-stopped",
+                    "environment": {"MODE": "slow", "REDIS_PASSWORD": "correct horse"},
+                    "healthcheck": HEALTH,
+                    "ports": [{"host_ip": "127.0.0.1", "target": 80, "published": "8080"}],
+                    "volumes": [
+                        {
+                            "type": "bind",
+                            "source": f"{DIRECTORY}/conf/web.conf",
+                            "target": "/etc/web.conf",
+                        }
+                    ],
+                    "depends_on": {"redis": {"condition": "service_healthy"}},
+                },
+                "side": {"restart": "unless-stopped"},
+            },
+            volumes={"data": {}},
+        ),
+        {"compose.yaml": "1", "conf/web.conf": "1"},
+        more,
+    )
+
+
+def changed(wanted: Wanted, service: str = "web", **fields: Any) -> Wanted:
+    """The same with fields of one service changed, as an edited compose.yaml says it."""
+    other = copy.deepcopy(wanted)
+    other.files["compose.yaml"] = "2"
+    other.config["services"][service].update(fields)
+    return other
+
+
+def broken(name: str = "web", wanted: Wanted | None = None, **changes: Any) -> Plan:
+    """The plan for a host that was well until this happened to one container."""
+    wanted = wanted or shop()
+    world = well(wanted)
+    world.damage(name, **changes)
+    return world.look(wanted)
+
+
+ENDED: dict[str, Any] = {"health": None, "process": None}
+
+
+# Nothing to do
+
+
+@scenario
+def well_and_recorded() -> Plan:
+    """Nothing is wrong."""
+    wanted = shop()
+    return well(wanted).look(wanted)
+
+
+@scenario
+def one_shot_that_completed() -> Plan:
+    """A service that did what it was started for is well, whatever restart policy it has."""
+    wanted = Wanted(
+        compose(
+            {
+                "migrate": {"restart": "no", "x-completes": True},
+                "fill": {"restart": "on-failure", "x-completes": True},
+            }
+        )
+    )
+    return well(wanted).look(wanted)
+
+
+@scenario
+def no_replica_wanted() -> Plan:
+    """A service with scale 0 has no container, and needs no image."""
+    wanted = Wanted(compose({"worker": {"image": "not/here:1", "scale": 0}, "side": {}}))
+    return well(wanted).look(wanted)
+
+
+# Missing and not running
+
+
+@scenario
+def nothing_there() -> Plan:
+    """A new host: files, images and every service, each after what it depends on."""
+    return World(images=["lab/box:1"]).look(shop())
+
+
+@scenario
+def missing() -> Plan:
+    """Someone removed a container."""
+    wanted = shop()
+    world = well(wanted)
+    world.lose("redis")
+    return world.look(wanted)
+
+
+@scenario
+def created() -> Plan:
+    """It was created, and the engine could not start it."""
+    error = "driver failed: Bind for 127.0.0.1:8080 failed: port is already allocated"
+    return broken(status="created", error=error, **ENDED)
+
+
+@scenario
+def created_without_an_error() -> Plan:
+    """It was created by an interrupted run and never started."""
+    return broken(status="created", **ENDED)
+
+
+@scenario
+def stopped() -> Plan:
+    """Someone stopped it: the engine would have restarted what ends by itself."""
+    return broken(status="exited", exit_code=143, **ENDED)
+
+
+@scenario
+def killed() -> Plan:
+    """It was killed, for want of memory."""
+    return broken(status="exited", exit_code=137, oom_killed=True, **ENDED)
+
+
+@scenario
+def crashed_without_a_restart_policy() -> Plan:
+    """It crashed and nobody restarts it: a start is a mend, and counts."""
+    wanted = Wanted(compose({"worker": {}}))
+    return broken("worker", wanted, status="exited", exit_code=3, **ENDED)
+
+
+@scenario
+def server_that_ended_well() -> Plan:
+    """A service with a healthcheck or a port serves: that it ended with 0 is not completion."""
+    wanted = Wanted(compose({"redis": {"healthcheck": HEALTH}}))
+    return broken("redis", wanted, status="exited", exit_code=0, **ENDED)
+
+
+@scenario
+def dead() -> Plan:
+    """The engine could not remove it to its end."""
+    return broken(status="dead", **ENDED)
+
+
+@scenario
+def paused() -> Plan:
+    return broken(status="paused")
+
+
+@scenario
+def starting() -> Plan:
+    """It is on its way: it is waited for."""
+    return broken(health="starting")
+
+
+# Running, and not well
+
+
+@scenario
+def unhealthy() -> Plan:
+    return broken(health="unhealthy", health_output="HTTP 500\n  from /healthz")
+
+
+@scenario
+def unhealthy_and_tried() -> Plan:
+    """A restart in this very run did not help: it is made anew."""
+    wanted = shop()
+    world = well(wanted)
+    world.damage("web", health="unhealthy")
+    return world.look(wanted, tried=["web"])
+
+
+@scenario
+def restart_loop() -> Plan:
+    return broken(status="restarting", restart_count=7, exit_code=1, **ENDED)
+
+
+@scenario
+def restart_loop_caught_running() -> Plan:
+    """It runs at this moment, and was restarted again and again just before."""
+    return broken(health=None, restart_count=4, started_at=NOW - 5, exit_code=137, oom_killed=True)
+
+
+@scenario
+def restarts_of_long_ago() -> Plan:
+    """It was restarted often, and has run since: nothing is wrong."""
+    wanted = Wanted(compose({"worker": {"restart": "always"}}))
+    return broken("worker", wanted, restart_count=9, started_at=NOW - 3600)
+
+
+@scenario
+def hung() -> Plan:
+    """Its first process was stopped by a signal: going on may be all it needs."""
+    return broken(process="T")
+
+
+@scenario
+def hung_and_tried() -> Plan:
+    """Letting it go on did not help."""
+    wanted = shop()
+    world = well(wanted)
+    world.damage("web", process="T")
+    return world.look(wanted, tried=["web"])
+
+
+@scenario
+def process_gone() -> Plan:
+    """The engine says that it runs, and its process is no more."""
+    return broken("side", process="gone")
+
+
+# Limits of mending
+
+
+def unhealthy_after(*ago: float, tried: tuple[str, ...] = (), **mend: Any) -> Plan:
+    wanted = shop(mend={"attempts": 3, "window": 3600, "backoff": [0, 30, 120], **mend})
+    world = well(wanted)
+    world.damage("web", health="unhealthy")
+    world.mends = [Mended(at=NOW - then, service="web", action="restart") for then in ago]
+    world.mends.append(Mended(at=NOW - 1, service="redis", action="restart"))
+    return world.look(wanted, tried=tried)
+
+
+@scenario
+def mended_before_and_again() -> Plan:
+    """The pause since the last mend is over."""
+    return unhealthy_after(31)
+
+
+@scenario
+def mended_a_moment_ago() -> Plan:
+    return unhealthy_after(20)
+
+
+@scenario
+def mended_twice_a_moment_ago() -> Plan:
+    """The pause grows."""
+    return unhealthy_after(500, 50)
+
+
+@scenario
+def mended_too_often() -> Plan:
+    return unhealthy_after(3000, 2000, 1000)
+
+
+@scenario
+def mended_too_often_long_ago() -> Plan:
+    """Mends that left the window do not count."""
+    return unhealthy_after(7200, 7000, 3601)
+
+
+@scenario
+def mending_forbidden() -> Plan:
+    return unhealthy_after(attempts=0)
+
+
+@scenario
+def mended_in_this_run() -> Plan:
+    """The stronger remedy within one run is not held up by the pause."""
+    return unhealthy_after(1, tried=("web",))
+
+
+# Declared otherwise
+
+
+@scenario
+def environment_changed() -> Plan:
+    wanted = shop()
+    environment = {"MODE": "fast", "LEVEL": "3", "REDIS_PASSWORD": "battery staple"}
+    return well(wanted).look(changed(wanted, environment=environment))
+
+
+@scenario
+def image_changed() -> Plan:
+    """Another image, which is not on the host yet."""
+    wanted = shop()
+    return well(wanted).look(changed(wanted, image="lab/box:3"))
+
+
+@scenario
+def ports_command_labels_changed() -> Plan:
+    wanted = shop()
+    return well(wanted).look(
+        changed(
+            wanted,
+            ports=[{"host_ip": "127.0.0.1", "target": 80, "published": "8081"}],
+            command=["serve", "--fast"],
+            labels={"owner": "me"},
+        )
+    )
+
+
+@scenario
+def around_a_service_changed() -> Plan:
+    """What Compose does around a container recreates nothing."""
+    wanted = shop()
+    return well(wanted).look(changed(wanted, depends_on={"side": {"condition": "service_started"}}))
+
+
+@scenario
+def service_added() -> Plan:
+    wanted = shop()
+    other = changed(wanted)
+    other.config["services"]["new"] = {"image": "lab/box:2", "networks": {"default": None}}
+    return well(wanted).look(other)
+
+
+@scenario
+def service_removed() -> Plan:
+    """What we started is removed when it is no longer declared."""
+    wanted = shop()
+    other = changed(wanted)
+    del other.config["services"]["side"]
+    return well(wanted).look(other)
+
+
+@scenario
+def config_definition_changed() -> Plan:
+    """A config whose content stands in the compose file."""
+    wanted = shop()
+    for content, version in (("a = 1", "1"), ("a = 2", "2")):
+        before, wanted = wanted, changed(wanted, configs=[{"source": "app", "target": "/app"}])
+        wanted.config["configs"] = {"app": {"name": "shop_app", "content": content}}
+        wanted.files["compose.yaml"] = version
+    return well(before).look(wanted)
+
+
+@scenario
+def tag_moved() -> Plan:
+    """The tag means another image now."""
+    wanted = shop()
+    world = well(wanted)
+    world.images["lab/box:1"] = f"sha256:{digest_of('rebuilt')}"
+    return world.look(wanted)
+
+
+@scenario
+def image_gone() -> Plan:
+    """Someone removed the tag of a running container's image: what comes is compared by Compose."""
+    wanted = shop()
+    world = well(wanted)
+    del world.images["lab/redis:7"]
+    return world.look(wanted)
+
+
+# Built images
+
+
+def built() -> Wanted:
+    return Wanted(
+        compose(
+            {
+                "api": {"build": {"context": f"{DIRECTORY}/api", "args": {"LEVEL": "1"}}},
+                "worker": {"image": f"{PROJECT}-api"},
+                "tunnelled": {"network_mode": "service:worker"},
+                "side": {},
+            }
+        ),
+        {"compose.yaml": "1", "api/Dockerfile": "1", "conf/other": "1"},
+    )
+
+
+@scenario
+def build_context_changed() -> Plan:
+    """Built before anything stops; all services on that image follow, and who shares them."""
+    wanted = built()
+    other = copy.deepcopy(wanted)
+    other.files["api/Dockerfile"] = "2"
+    return well(wanted).look(other)
+
+
+@scenario
+def build_arguments_changed() -> Plan:
+    wanted = built()
+    other = copy.deepcopy(wanted)
+    other.files["compose.yaml"] = "2"
+    other.config["services"]["api"]["build"]["args"]["LEVEL"] = "2"
+    return well(wanted).look(other)
+
+
+@scenario
+def build_for_the_first_time() -> Plan:
+    return World().look(built())
+
+
+# Contents of files
+
+
+@scenario
+def mounted_file_changed_in_the_source() -> Plan:
+    wanted = shop()
+    other = copy.deepcopy(wanted)
+    other.files["conf/web.conf"] = "2"
+    return well(wanted).look(other)
+
+
+@scenario
+def mounted_file_changed_on_the_host() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.files["conf/web.conf"] = "edited by hand"
+    return world.look(wanted)
+
+
+@scenario
+def files_missing_and_gone() -> Plan:
+    """One was deleted on the host, one is no longer in the source, one is new there."""
+    wanted = shop()
+    wanted.files |= {"README": "1", "old": "1"}
+    world = well(wanted)
+    del world.files["README"]
+    other = copy.deepcopy(wanted)
+    del other.files["old"]
+    other.files["new"] = "1"
+    return world.look(other)
+
+
+@scenario
+def mounted_file_outside_the_project_changed() -> Plan:
+    wanted = shop()
+    wanted.config["services"]["side"]["volumes"] = [
+        {"type": "bind", "source": "/etc/ssl/site.pem", "target": "/site.pem"}
+    ]
+    world = World()
+    world.outside = {"/etc/ssl/site.pem": "1"}
+    world = well(wanted, world)
+    world.outside["/etc/ssl/site.pem"] = "2"
+    return world.look(wanted)
+
+
+# What runs differs from what was proven
+
+
+@scenario
+def detached() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.detach("redis")
+    return world.look(wanted)
+
+
+@scenario
+def detached_and_tried() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.detach("redis")
+    return world.look(wanted, tried=["redis"])
+
+
+@scenario
+def attached_elsewhere() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.networks["other"] = "net-other"
+    world._attach(world._of("redis")[0], "other", "", ["redis"])
+    return world.look(wanted)
+
+
+@scenario
+def network_made_anew() -> Plan:
+    """Someone removed the network and made another of the same name."""
+    wanted = shop()
+    world = well(wanted)
+    world.networks[f"{PROJECT}_default"] = "another"
+    return world.look(wanted)
+
+
+@scenario
+def network_gone() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.networks.clear()
+    return world.look(wanted)
+
+
+@scenario
+def not_published() -> Plan:
+    """The engine lost a port's publication."""
+    return broken(published=())
+
+
+@scenario
+def updated_by_hand() -> Plan:
+    """docker update changed the restart policy and a limit."""
+    wanted = shop()
+    world = well(wanted)
+    one = world._of("side")[0]
+    world._set(one, shape={**one.shape, "restart": "no", "mem_limit": 1 << 26})
+    return world.look(wanted)
+
+
+# Replicas
+
+
+def replicas(number: int, version: str = "1") -> Wanted:
+    return Wanted(
+        compose({"worker": {"scale": number, "restart": "always"}}), {"compose.yaml": version}
+    )
+
+
+@scenario
+def replica_missing() -> Plan:
+    wanted = replicas(3)
+    world = well(wanted)
+    del world.containers[world._of("worker")[1].id]
+    return world.look(wanted)
+
+
+@scenario
+def scale_raised() -> Plan:
+    """Only the new ones are made."""
+    return well(replicas(1)).look(replicas(3, "2"))
+
+
+@scenario
+def scale_to_nothing() -> Plan:
+    return well(replicas(2)).look(replicas(0, "2"))
+
+
+@scenario
+def one_replica_stopped() -> Plan:
+    """The container is named, not only its service."""
+    wanted = replicas(2)
+    world = well(wanted)
+    world.damage("worker", 2, status="exited", exit_code=143, **ENDED)
+    return world.look(wanted)
+
+
+@scenario
+def leftover() -> Plan:
+    """Compose was interrupted while it replaced a container."""
+    wanted = shop()
+    world = well(wanted)
+    one = world._of("side")[0]
+    world.containers["f" * 64] = one.model_copy(
+        update={"id": "f" * 64, "name": "0123456789ab_shop-side-1", "replaces": True}
+    )
+    return world.look(wanted)
+
+
+# Who leans on whom
+
+
+def leaning() -> Wanted:
+    return Wanted(
+        compose(
+            {
+                "db": {"restart": "always", "healthcheck": HEALTH},
+                "api": {
+                    "restart": "always",
+                    "scale": 2,
+                    "depends_on": {
+                        "db": {"condition": "service_healthy", "restart": True},
+                        "vpn": {"condition": "service_started", "restart": True},
+                    },
+                },
+                "web": {
+                    "restart": "always",
+                    "depends_on": {"api": {"condition": "service_started", "restart": True}},
+                },
+                "plain": {
+                    "restart": "always",
+                    "depends_on": {"db": {"condition": "service_started"}},
+                },
+                "vpn": {"restart": "always"},
+                "tunnelled": {"restart": "always", "network_mode": "service:vpn"},
+            }
+        )
+    )
+
+
+@scenario
+def dependants_restart() -> Plan:
+    """depends_on with restart: the ones that lean on it, and those on them; every replica, once."""
+    wanted = leaning()
+    world = well(wanted)
+    world.damage("db", health="unhealthy")
+    world.damage("vpn", status="exited", exit_code=143, **ENDED)
+    return world.look(wanted)
+
+
+@scenario
+def dependants_share_a_network() -> Plan:
+    """network_mode: service:x shares the container itself, so it goes with it."""
+    wanted = leaning()
+    return well(wanted).look(changed(wanted, "vpn", command=["other"]))
+
+
+@scenario
+def shared_container_gone() -> Plan:
+    """The one whose network is shared was made anew behind our back."""
+    wanted = leaning()
+    world = well(wanted)
+    world.up(wanted, "vpn", anew=True)
+    return world.look(wanted)
+
+
+# What is not ours
+
+
+@scenario
+def orphan_of_ours() -> Plan:
+    """A container of a service that the record knows and the file no longer does."""
+    wanted = shop()
+    world = well(wanted)
+    other = changed(wanted)
+    del other.config["services"]["web"]
+    return world.look(other)
+
+
+@scenario
+def orphan_of_someone_else() -> Plan:
+    """Started under our project's name, by someone: told, and left alone."""
+    wanted = shop()
+    world = well(wanted)
+    guest = changed(wanted)
+    guest.config["services"]["guest"] = {"image": "lab/box:2"}
+    world.create(guest, "guest")
+    return world.look(wanted)
+
+
+@scenario
+def orphan_with_consent() -> Plan:
+    wanted = shop(allow=["container:shop-guest-1"])
+    world = well(wanted)
+    guest = changed(wanted)
+    guest.config["services"]["guest"] = {"image": "lab/box:2"}
+    world.create(guest, "guest")
+    return world.look(wanted)
+
+
+@scenario
+def one_off_run_is_left_alone() -> Plan:
+    """docker compose run is someone's own business."""
+    wanted = shop()
+    world = well(wanted)
+    one = world._of("side")[0]
+    world.containers["e" * 64] = one.model_copy(
+        update={"id": "e" * 64, "name": "shop-side-run-1", "oneoff": True, "status": "exited"}
+    )
+    return world.look(wanted)
+
+
+def with_name_taken(**more: Any) -> Plan:
+    wanted = shop(**more)
+    world = well(wanted)
+    world.lose("web")
+    world.stranger("shop-web-1", project="theirs")
+    return world.look(wanted)
+
+
+@scenario
+def name_taken() -> Plan:
+    return with_name_taken()
+
+
+@scenario
+def name_taken_with_consent() -> Plan:
+    return with_name_taken(allow=["container:shop-web-1"])
+
+
+@scenario
+def name_taken_by_no_project() -> Plan:
+    wanted = shop()
+    wanted.config["services"]["side"]["container_name"] = "side"
+    world = World()
+    world.stranger("side")
+    return world.look(wanted)
+
+
+def with_stranger_on_our_network(**more: Any) -> Plan:
+    wanted = shop(**more)
+    wanted.config["services"]["side"]["networks"] = {"default": {"ipv4_address": "10.0.0.7"}}
+    world = well(wanted)
+    world.stranger(
+        "intruder",
+        endpoints={
+            f"{PROJECT}_default": Endpoint(
+                network_id="1", address="10.0.0.7", aliases=("redis", "web")
+            ),
+            "elsewhere": Endpoint(network_id="2", address="10.0.0.7", aliases=("redis",)),
+        },
+    )
+    return world.look(wanted)
+
+
+@scenario
+def stranger_holds_names_and_an_address() -> Plan:
+    return with_stranger_on_our_network()
+
+
+@scenario
+def stranger_with_consent() -> Plan:
+    """One step takes it off the network, whatever it holds there."""
+    return with_stranger_on_our_network(allow=["container:intruder"])
+
+
+@scenario
+def stranger_that_is_stopped() -> Plan:
+    """It holds nothing while it does not run."""
+    wanted = shop()
+    world = well(wanted)
+    world.stranger(
+        "quiet", endpoints={f"{PROJECT}_default": Endpoint(network_id="1", aliases=("redis",))}
+    )
+    return world.look(wanted)
+
+
+def started_elsewhere(**more: Any) -> Plan:
+    wanted = shop(**more)
+    world = by_hand(wanted)
+    for one in list(world.containers.values()):
+        world._set(one, working_dir="/home/ann/shop", config_hash="other")
+    world.files.clear()
+    return world.look(wanted)
+
+
+@scenario
+def project_started_elsewhere() -> Plan:
+    return started_elsewhere()
+
+
+@scenario
+def project_started_elsewhere_with_consent() -> Plan:
+    return started_elsewhere(allow=["project:/home/ann/shop"])
+
+
+# Adoption
+
+
+@scenario
+def adopted_as_it_is() -> Plan:
+    """Started by hand from the same files: nothing is touched, it is only remembered."""
+    wanted = shop()
+    return by_hand(wanted).look(wanted)
+
+
+@scenario
+def adopted_with_other_settings() -> Plan:
+    """Started by hand from other files: Compose compares and settles."""
+    wanted = shop()
+    return by_hand(wanted).look(changed(wanted, environment={"MODE": "fast"}))
+
+
+@scenario
+def adopted_with_another_mounted_file() -> Plan:
+    """Compose does not look into mounted files: what differs is ours to see."""
+    wanted = shop()
+    world = by_hand(wanted)
+    world.files["conf/web.conf"] = "as someone wrote it"
+    return world.look(wanted)
+
+
+@scenario
+def adopted_detached_and_updated() -> Plan:
+    wanted = shop()
+    world = by_hand(wanted)
+    world.detach("redis")
+    one = world._of("side")[0]
+    world._set(one, shape={**one.shape, "restart": "no"})
+    return world.look(wanted)
+
+
+@scenario
+def record_unreadable() -> Plan:
+    wanted = shop()
+    world = by_hand(wanted)
+    world.applied_problem = "the record of the last apply cannot be read"
+    return world.look(wanted)
+
+
+# Networks and volumes declared otherwise
+
+
+def with_network(**definition: Any) -> Wanted:
+    wanted = shop()
+    wanted.config["services"]["redis"]["networks"] = {"back": None}
+    wanted.config["networks"]["back"] = {"name": f"{PROJECT}_back", "ipam": {}, **definition}
+    return wanted
+
+
+@scenario
+def network_changed() -> Plan:
+    """It has to be made anew, with the services on it, and no others."""
+    other = with_network(internal=True)
+    other.files["compose.yaml"] = "2"
+    return well(with_network()).look(other)
+
+
+@scenario
+def network_changed_and_already_removed() -> Plan:
+    """The apply that changes it was cut short after it was removed."""
+    other = with_network(internal=True)
+    other.files["compose.yaml"] = "2"
+    world = well(with_network())
+    world.detach("redis", f"{PROJECT}_back")
+    del world.networks[f"{PROJECT}_back"]
+    return world.look(other)
+
+
+@scenario
+def volume_changed() -> Plan:
+    """Never emptied by us."""
+    wanted = shop()
+    other = changed(wanted)
+    other.config["volumes"]["data"]["driver_opts"] = {"type": "tmpfs"}
+    return well(wanted).look(other)
+
+
+@scenario
+def volume_renamed() -> Plan:
+    """Another volume: the old one stays as it is."""
+    wanted = shop()
+    other = changed(wanted)
+    other.config["volumes"]["data"]["name"] = "elsewhere"
+    return well(wanted).look(other)
+
+
+# Declared checks
+
+
+def check(outcome: Any, tried: tuple[str, ...] = (), **more: Any) -> Plan:
+    wanted = shop(
+        checks=[{"kind": "tcp", "name": "redis answers", "address": "redis:6379", "inside": "web"}],
+        **more,
+    )
+    result = CheckResult(
+        name="redis answers",
+        outcome=outcome,
+        evidence="connect to redis:6379 from inside web: no answer in 5 s",
+        details=("redis listens on 127.0.0.1 only",),
+    )
+    return well(wanted).look(wanted, [result], tried)
+
+
+@scenario
+def check_passes() -> Plan:
+    return check("passed")
+
+
+@scenario
+def check_fails() -> Plan:
+    """The services on its path are restarted, each after those it depends on."""
+    return check("failed")
+
+
+@scenario
+def check_fails_still() -> Plan:
+    """They were restarted in this run: it stays a finding, and nothing more is done."""
+    return check("failed", tried=("redis", "web"))
+
+
+@scenario
+def check_fails_and_mending_is_forbidden() -> Plan:
+    return check("failed", mend={"attempts": 0})
+
+
+@scenario
+def check_unknown() -> Plan:
+    return check("unknown")
+
+
+@scenario
+def check_from_the_host_fails() -> Plan:
+    """The service that publishes the port stands on the path."""
+    wanted = shop(checks=[{"kind": "http", "url": "http://127.0.0.1:8080/", "name": "page"}])
+    result = CheckResult(name="page", outcome="failed", evidence="GET /: 502")
+    return well(wanted).look(wanted, [result])
+
+
+@scenario
+def check_fails_beside_another_cause() -> Plan:
+    """What is known to be wrong is mended first; the check is asked again after that."""
+    wanted = shop(checks=[{"kind": "http", "url": "http://127.0.0.1:8080/", "name": "page"}])
+    world = well(wanted)
+    world.detach("redis")
+    return world.look(wanted, [CheckResult(name="page", outcome="failed", evidence="502")])
+
+
+# Refused altogether
+
+
+def engine(status: Any, reason: str = "") -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.engine = Engine(status=status, reason=reason)
+    return world.look(wanted)
+
+
+@scenario
+def engine_absent() -> Plan:
+    return engine("absent")
+
+
+@scenario
+def engine_stopped() -> Plan:
+    return engine("stopped", "Cannot connect to the Docker daemon")
+
+
+@scenario
+def engine_forbidden() -> Plan:
+    return engine("forbidden", "permission denied")
+
+
+@scenario
+def engine_without_compose() -> Plan:
+    return engine("no-compose")
+
+
+@scenario
+def engine_unknown() -> Plan:
+    return engine("unknown", "Error response from daemon: i/o timeout")
+
+
+@scenario
+def state_not_writable() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.writable = False
+    return world.look(wanted)
+
+
+@scenario
+def disk_full() -> Plan:
+    wanted = shop(minimum_free="1GiB")
+    world = World()
+    declared = world.declared(wanted).model_copy(
+        update={"free": {"/var/lib/docker": 300 * 1024**2, "/": 10 * 1024**3}}
+    )
+    return plan(wanted.spec, wanted.files, wanted.digest, world.state(), declared)
+
+
+# Secrets
+
+
+@scenario
+def secrets_are_masked() -> Plan:
+    """By their values, by their names, and inside URLs; in what changed and in what was said."""
+    wanted = shop(env={"PIN": SecretStr("tr0ub4dor&3")})
+    environment = {
+        "MODE": "run with tr0ub4dor&3",
+        "REDIS_PASSWORD": "battery staple",
+        "URL": "redis://me:pa55word@redis/0",
+    }
+    other = changed(
+        wanted,
+        environment=environment,
+        command=["serve", "--pin", "tr0ub4dor&3"],
+        volumes=[{"type": "bind", "source": "/srv/tr0ub4dor&3", "target": "/srv"}],
+    )
+    world = well(wanted)
+    world.damage("redis", health="unhealthy", health_output="AUTH correct horse failed")
+    world.damage("side", status="created", error='exec: "tr0ub4dor&3": not found', **ENDED)
+    return world.look(other)
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_plan(name: str) -> None:
+    build = SCENARIOS[name]
+    text = f"# {build.__doc__}\n" if build.__doc__ else ""
+    text += render(build())
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    wanted = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text != wanted:
+        lines = difflib.unified_diff(
+            wanted.splitlines(), text.splitlines(), "golden", "now", "", "", 99
+        )
+        pytest.fail("\n".join(lines), pytrace=False)
+
+
+def test_every_text_belongs_to_a_scenario() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SCENARIOS)
+
+
+def test_every_kind_and_every_verb_is_shown() -> None:
+    plans = [build() for build in SCENARIOS.values()]
+    kinds = {finding.kind for decided in plans for finding in decided.findings}
+    verbs = {action.verb for decided in plans for action in decided.actions}
+    assert kinds == set(get_args(Kind))
+    assert verbs == set(get_args(Verb))
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_a_refusal_comes_with_no_action_and_a_way_out(name: str) -> None:
+    decided = SCENARIOS[name]()
+    assert not (decided.refusals and decided.actions)
+    assert all(refusal.way_out for refusal in decided.refusals)
+    assert all(action.cause for action in decided.actions)
+    assert all(action.undo for action in decided.actions if action.destructive)
+
+
+# Around the plan
+
+
+def test_levels_put_each_service_after_what_it_needs() -> None:
+    services: dict[str, Any] = {
+        "web": {"depends_on": {"api": {}, "elsewhere": {}}},
+        "api": {"depends_on": {"db": {}, "cache": {}}},
+        "db": {},
+        "cache": {"network_mode": "service:vpn", "pid": "host"},
+        "vpn": {"ipc": "service:db"},
+    }
+    assert levels(services) == [["db"], ["vpn"], ["cache"], ["api"], ["web"]]
+    assert levels({}) == []
+
+
+def test_levels_end_even_where_services_need_each_other() -> None:
+    services = {"a": {"depends_on": {"b": {}}}, "b": {"depends_on": {"a": {}}}, "c": {}}
+    assert levels(services) == [["c"], ["a", "b"]]
+
+
+def test_compose_is_asked_only_where_the_record_does_not_say_it() -> None:
+    wanted = shop()
+    state = well(wanted).state()
+    spec, digest = wanted.spec, wanted.digest
+    assert not needs_declared(spec, digest, state)
+    assert needs_declared(spec, "other", state)
+    assert needs_declared(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
+    assert needs_declared(spec.model_copy(update={"directory": "/opt/b"}), digest, state)
+    assert needs_declared(spec, digest, state.model_copy(update={"applied": None}))
+    down = state.model_copy(update={"engine": Engine(status="stopped"), "applied": None})
+    assert not needs_declared(spec, digest, down)
+
+
+def test_mounts_are_those_of_every_service_with_configs_and_secrets() -> None:
+    config = compose(
+        {
+            "a": {"volumes": [{"type": "bind", "source": "/b", "target": "/x"}]},
+            "b": {
+                "volumes": [{"type": "volume", "source": "data", "target": "/x"}],
+                "configs": [{"source": "app"}, {"source": "inline"}],
+                "secrets": [{"source": "pw"}, {"source": "unknown"}],
+            },
+        },
+        configs={"app": {"file": "/a"}, "inline": {"content": "x"}},
+        secrets={"pw": {"file": "/c"}},
+    )
+    assert mounts(config) == ["/a", "/b", "/c"]
+
+
+def test_the_disk_is_looked_at_where_it_was_measured() -> None:
+    wanted = shop(minimum_free="1GiB")
+    declared = World().declared(wanted)
+    assert refuse_crowded(wanted.spec, declared) is None
+    enough = declared.model_copy(update={"free": {"/": 1024**3}})
+    assert refuse_crowded(wanted.spec, enough) is None
+    crowded = declared.model_copy(update={"free": {"/": 1024**3 - 1}})
+    refused = refuse_crowded(wanted.spec, crowded)
+    assert refused is not None
+    assert "minimum_free" in refused.refusals[0].way_out
+
+
+@pytest.mark.parametrize(
+    ("ago", "then"),
+    [
+        ([], ""),
+        ([31], ""),
+        ([20], "tried again in 10 s"),
+        ([900, 100], "tried again in 20 s"),
+        ([900, 800, 700], "left alone until they change"),
+        ([4000, 3900, 3700], ""),
+    ],
+)
+def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then: str) -> None:
+    wanted = shop(mend={"attempts": 3, "window": 3600, "backoff": [0, 30, 120]})
+    world = well(wanted)
+    other = changed(wanted, command=["crash"])
+    world.mends = [
+        Mended(at=NOW - 1, service="other files", action="rollback"),
+        Mended(at=NOW - 1, service=other.digest, action="restart"),
+        *(Mended(at=NOW - one, service=other.digest, action="rollback") for one in ago),
+    ]
+    said = failed_before(other.spec, other.digest, world.state())
+    assert (then in said) if then else said == ""
+    # The files that run are not the ones that failed.
+    assert failed_before(wanted.spec, wanted.digest, world.state()) == ""
+    assert failed_before(other.spec, other.digest, World().state()) == ""
+
+
+# Whether it is well already
+
+
+def verdict(name: str = "web", wanted: Wanted | None = None, **changes: Any) -> tuple[Any, Any]:
+    wanted = wanted or shop()
+    world = well(wanted)
+    if changes:
+        world.damage(name, **changes)
+    said = judge(wanted.services, world.state())
+    return said.waiting, said.failed
+
+
+def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
+    assert verdict() == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "waiting", "failed"),
+    [
+        ({"health": "starting"}, ["web: starting"], []),
+        ({"health": "unhealthy", "health_output": "HTTP\n500"}, ["web: unhealthy: HTTP 500"], []),
+        ({"status": "created", "error": ""}, ["web: not started yet"], []),
+        ({"status": "created", "error": "no such device"}, [], ["web: no such device"]),
+        ({"status": "paused"}, [], ["web: paused"]),
+        ({"status": "restarting", "exit_code": 1}, ["web: restarting, exit code 1"], []),
+        (
+            {"status": "restarting", "restart_count": 3, "exit_code": 1, "health": None},
+            [],
+            ["web: restarted 3 times, exit code 1"],
+        ),
+        (
+            {"status": "exited", "exit_code": 137, "oom_killed": True},
+            [],
+            ["web: exited with code 137, killed for want of memory"],
+        ),
+        ({"status": "exited", "exit_code": 0}, [], ["web: exited with code 0"]),
+        ({"restart_count": 9, "started_at": NOW - 9999, "health": None}, [], []),
+        (
+            {"restart_count": 9, "started_at": NOW - 9, "health": None},
+            [],
+            ["web: restarted 9 times, exit code 0"],
+        ),
+    ],
+)
+def test_judge(changes: dict[str, Any], waiting: list[str], failed: list[str]) -> None:
+    said = verdict(**changes)
+    assert (list(said[0]), list(said[1])) == (waiting, failed)
+
+
+def test_judge_waits_for_containers_that_are_not_there() -> None:
+    wanted = replicas(2)
+    world = well(wanted)
+    del world.containers[world._of("worker")[0].id]
+    assert judge(wanted.services, world.state()).waiting == ("worker: no container yet",)
+
+
+def test_judge_takes_completion_for_an_end_only_where_nothing_is_served() -> None:
+    ended: dict[str, Any] = {"status": "exited", "exit_code": 0, **ENDED}
+    once = Wanted(compose({"migrate": {}}))
+    assert verdict("migrate", once, **ended) == ((), ())
+    assert verdict("migrate", once, **{**ended, "exit_code": 1})[1]
+    server = Wanted(compose({"redis": {"ports": [{"target": 1, "published": "1"}]}}))
+    assert verdict("redis", server, **ended)[1]
+
+
+def test_unstable_is_what_moved() -> None:
+    wanted = Wanted(compose({name: {} for name in ("a", "b", "c", "d", "e")}))
+    world = well(wanted)
+    before = world.state()
+    assert unstable(before, world.state()) == ()
+    world.damage("a", restart_count=1, exit_code=2)
+    world.damage("b", started_at=NOW + 1)
+    world.damage("c", status="exited", exit_code=1)
+    world.damage("d", status="exited", exit_code=0)  # it completed
+    world.up(wanted, "e", anew=True)  # another container: nothing to compare it with
+    assert unstable(before, world.state()) == (
+        "a: restarted within the stability window, exit code 2",
+        "b: restarted within the stability window, exit code 0",
+        "c: running → exited within the stability window",
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "published", "well"),
+    [
+        ("0.0.0.0:80->80/tcp", ["0.0.0.0:80->80/tcp", ":::80->80/tcp"], True),
+        ("127.0.0.1:80->80/tcp", ["0.0.0.0:80->80/tcp"], False),
+        ("0.0.0.0:80->80/tcp", ["0.0.0.0:81->80/tcp"], False),
+        ("0.0.0.0:80->80/tcp", ["0.0.0.0:80->80/udp"], False),
+        ("0.0.0.0:8000-8010->80/tcp", ["0.0.0.0:8003->80/tcp"], True),
+        ("0.0.0.0:8000-8010->80/tcp", ["0.0.0.0:8011->80/tcp"], False),
+        ("0.0.0.0:->80/tcp", ["0.0.0.0:32768->80/tcp"], True),
+        ("0.0.0.0:0->80/tcp", ["0.0.0.0:32768->80/tcp"], True),
+        ("0.0.0.0:0->80/tcp", [], False),
+        ("[::1]:80->80/tcp", ["[::1]:80->80/tcp"], True),
+    ],
+)
+def test_a_port_is_published_where_it_was_asked_for(
+    declared: str, published: list[str], well: bool
+) -> None:
+    wanted = Wanted(compose({"web": {"restart": "always"}}))
+    world = by_hand(wanted)
+    one = world._of("web")[0]
+    shape = {**one.shape, "ports": [declared]}
+    world._set(one, shape=shape, published=tuple(published))
+    decided = proven(wanted, world).look(wanted)
+    assert decided.empty is well, render(decided)
