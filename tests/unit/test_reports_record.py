@@ -153,7 +153,9 @@ def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixtur
     bad = write.save(MIXED.model_dump(mode="json"), tmp_path, NOW, "abc123")
     assert main([str(bad)]) == 1
     assert "not well: web2 (failed)" in capsys.readouterr().out
-    good = write.save(record(a={"outcome": "changed"}).model_dump(mode="json"), tmp_path, NOW, "abc123")
+    good = write.save(
+        record(a={"outcome": "changed"}).model_dump(mode="json"), tmp_path, NOW, "abc123"
+    )
     assert main([str(good)]) == 0
     assert main([str(tmp_path / "none.json")]) == 2
     (tmp_path / "other.json").write_text("[]")
