@@ -152,8 +152,16 @@ class Project:
         checks: Sequence[CheckResult],
         tried: frozenset[str] = frozenset(),
     ) -> Plan:
+        source = self.source
         return plan(
-            self.spec, self.source.digests, self.source.digest, state, declared, checks, tried
+            self.spec,
+            source.digests,
+            source.digest,
+            state,
+            declared,
+            checks,
+            tried,
+            source.ignored,
         )
 
     def _facts(self) -> list[tuple[type, dict[str, object]]]:
@@ -655,8 +663,11 @@ class Project:
     def tell(self, decided: Plan) -> None:
         """Show what was found and what follows, on the terminal and in the report."""
         for finding in decided.findings:
-            self.report.found(finding.subject, f"{finding.kind}: {finding.cause}")
-            self.host.log(f"{finding.subject}: {finding.kind}: {finding.cause}")
+            told = f"{finding.kind}: {finding.cause}"
+            self.report.found(finding.subject, told, "\n".join(finding.evidence))
+            self.host.log(f"{finding.subject}: {told}")
+            for line in finding.evidence:
+                self.host.log(f"    {line}")
         for action in decided.actions:
             self.report.planned(
                 action.verb,

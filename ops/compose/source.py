@@ -100,6 +100,26 @@ class Source:
         """Path to content digest."""
         return {path: file.sha256 for path, file in sorted(self.files.items())}
 
+    @cached_property
+    def ignored(self) -> dict[str, frozenset[str]]:
+        """For each directory with a ``.dockerignore``, the files that no build from it sees."""
+        found: dict[str, frozenset[str]] = {}
+        for path, file in self.files.items():
+            context, slash, name = path.rpartition("/")
+            if name != ".dockerignore":
+                continue
+            from pathspec import PathSpec
+
+            lines = [line.strip() for line in file.content.decode(errors="replace").splitlines()]
+            spec = PathSpec.from_lines("gitignore", map(_anchored, filter(None, lines)))
+            found[context] = frozenset(
+                other
+                for other in self.files
+                if other.startswith(context + slash)
+                and spec.match_file(other.removeprefix(context + slash))
+            )
+        return found
+
     def archive(self) -> bytes:
         """The files as a tar archive that is the same for the same files."""
         buffer = io.BytesIO()
@@ -131,6 +151,14 @@ def load(spec: ComposeSpec) -> Source:
     source = Source(files)
     _check(f"source: {name}", _parse(f"source: {name}", files[name].content), source, spec)
     return source
+
+
+def _anchored(pattern: str) -> str:
+    """A ``.dockerignore`` line for a matcher of ``.gitignore``, where names match at any depth."""
+    if pattern.startswith("#"):
+        return pattern
+    no = "!" if pattern.startswith("!") else ""
+    return f"{no}/{pattern.removeprefix('!').strip().lstrip('/')}"
 
 
 def dotenv(variables: Mapping[str, str]) -> str:
