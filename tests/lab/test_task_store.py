@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from deploy.stacks.ai.tasks import DELAYED, GROUP, QUEUE, Task, TaskStore
 from tests.lab import images
@@ -187,6 +188,32 @@ def test_a_consumer_is_forgotten_only_with_empty_hands(redis_url: str) -> None:
         assert await store.finish(task, "", {})
         assert await store.retire("worker")
         assert await redis.xinfo_consumers(QUEUE, GROUP) == []
+
+    run(redis_url, scene)
+
+
+def test_a_full_redis_refuses_new_tasks_and_nothing_else(redis_url: str) -> None:
+    async def scene(redis: Redis) -> None:
+        store = TaskStore(redis)
+        for prompt in ("done", "failed", "delayed", "released"):
+            await store.submit(prompt)
+        assert await store.delay(await taken(store, "worker"), "first things first", 0)
+        await redis.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(OutOfMemoryError):
+                await store.submit("too much")
+            tasks = [await taken(store, f"worker/{number}") for number in range(4)]
+            assert await store.renew(tasks[0])
+            assert await store.finish(tasks[0], "answer", {})
+            assert await store.fail(tasks[1], "no")
+            assert await store.delay(tasks[2], "away", 0)
+            assert await store.release(tasks[3])
+            for _ in range(2):
+                assert await store.finish(await taken(store, "worker"), "answer", {})
+            health = await store.health()
+            assert (health["queue"], health["totals"]) == (EMPTY, {"done": 3, "failed": 1})
+        finally:
+            await redis.config_set("maxmemory", 0)
 
     run(redis_url, scene)
 

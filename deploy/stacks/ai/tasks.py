@@ -10,7 +10,9 @@ What keeps a task from being lost or answered twice:
 - every change of state is one Lua script, so hash and queue cannot disagree;
 - an entry leaves the stream only in the script that makes its task final or delays it;
 - `begin` counts the attempt and its number fences: a worker that lost its lease can no longer
-  delay or fail the task, and `finish` takes the first answer and refuses any later one.
+  delay or fail the task, and `finish` takes the first answer and refuses any later one;
+- a redis that is full refuses new tasks and nothing else: every other script begins with a write
+  that frees memory, after which redis lets it go to its end.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ if task[1] ~= 'queued' and task[1] ~= 'running' then
   return nil
 end
 local attempt = tonumber(task[2]) + 1
+redis.call('HDEL', KEYS[1], 'next_attempt_at')
 if attempt > tonumber(ARGV[2]) then
   local reason = task[3] or 'the worker ended while it was at this task'
   redis.call('HSET', KEYS[1], 'state', 'failed', 'finished_at', now,
@@ -70,7 +73,6 @@ if attempt > tonumber(ARGV[2]) then
   return nil
 end
 redis.call('HSET', KEYS[1], 'state', 'running', 'attempts', attempt, 'started_at', now)
-redis.call('HDEL', KEYS[1], 'next_attempt_at')
 return {attempt, task[4], task[5]}
 """
 
@@ -90,10 +92,10 @@ return 1
 _FAIL = """
 local task = redis.call('HMGET', KEYS[1], 'state', 'attempts')
 if task[1] ~= 'running' or task[2] ~= ARGV[2] then return 0 end
+drop(ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'failed', 'finished_at', now, 'error', ARGV[3])
 redis.call('HINCRBY', KEYS[3], 'failed', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-drop(ARGV[1])
 return 1
 """
 
@@ -102,9 +104,9 @@ _DELAY = """
 local task = redis.call('HMGET', KEYS[1], 'state', 'attempts')
 if task[1] ~= 'running' or task[2] ~= ARGV[2] then return 0 end
 local due = now + tonumber(ARGV[4])
+drop(ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'error', ARGV[3], 'next_attempt_at', due)
 redis.call('ZADD', KEYS[3], due, KEYS[1])
-drop(ARGV[1])
 return 1
 """
 
@@ -112,17 +114,17 @@ return 1
 _RELEASE = """
 local task = redis.call('HMGET', KEYS[1], 'state', 'attempts')
 if task[1] ~= 'running' or task[2] ~= ARGV[2] then return 0 end
+drop(ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempts', tonumber(task[2]) - 1)
 redis.call('XADD', KEYS[2], '*', 'task', KEYS[1])
-drop(ARGV[1])
 return 1
 """
 
 _PROMOTE = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)
 for _, task in ipairs(due) do
-  redis.call('XADD', KEYS[2], '*', 'task', task)
   redis.call('ZREM', KEYS[1], task)
+  redis.call('XADD', KEYS[2], '*', 'task', task)
 end
 return #due
 """
