@@ -14,6 +14,7 @@ from ops.compose.state import Applied, AppliedService, Container, Declared, Stac
 # Compose leaves these out of a service's hash: they change what is done around a container, not the
 # container (docker/compose pkg/compose/hash.go).
 AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "develop"})
+REPLICAS = "deploy.replicas"
 
 #: Restarts by the engine that make a container's young life a loop, and how young that is.
 LOOP_RESTARTS = 3
@@ -552,7 +553,7 @@ class _Planner:
         else:
             was = effective(self.applied.config, name)
             for path, old, new in drift.differences(was, effective(self.declared.config, name)):
-                if path.split(".")[0] not in AROUND:
+                if path.split(".")[0] not in AROUND and path != REPLICAS:
                     causes.append(("changed", drift.cause(path, old, new, self.secrets)))
             for path, now in self.declared.outside.items():
                 before = self.applied.outside.get(path)
