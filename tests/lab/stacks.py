@@ -228,6 +228,14 @@ class Shop:
         self.assert_well()
         _settled[self.host.name] = (self.wanted(), _picture(self.host))
 
+    def clear(self, *containers: str, files: str = "") -> None:
+        """Take containers and files off the host that the test itself put there, and settle."""
+        if containers:
+            self.host.docker("rm", "-f", *containers)
+        if files:
+            self.host.sh(f"rm -r {shlex.quote(files)}")
+        self.settle()
+
     # Looking at the host, from outside
 
     def container(self, service: str, number: int = 1) -> dict[str, Any]:
