@@ -189,12 +189,20 @@ def _read(root: Path) -> Iterator[tuple[str, File]]:
         if LEFT_OUT & set(relative.parts):
             continue
         name = relative.as_posix()
+        if path.is_symlink() and not path.exists():
+            raise SourceError(f"source: {name} is a link that leads nowhere")
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise SourceError(f"source: {name} is a link to {path.resolve()}, outside the project")
         if path.is_dir():
+            if path.is_symlink():
+                raise SourceError(
+                    f"source: {name} is a link to a directory; put the directory itself there"
+                )
             continue
         if not path.is_file():
             raise SourceError(f"source: {name} is neither a file nor a directory")
+        if any(0xD800 <= ord(one) <= 0xDFFF for one in name):
+            raise SourceError(f"source: {name!r} is not a name in UTF-8")
         if "\n" in name:
             raise SourceError(f"source: {name!r} holds a newline, which a file list cannot carry")
         content = path.read_bytes()
@@ -219,14 +227,18 @@ def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     return None
 
 
-# YAML 1.1 reads 6379:22 as a number in base 60; Compose's YAML 1.2 does not.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789")
-)
+# The core of YAML 1.2. In YAML 1.1, 6379:22 is a number in base 60, 08 an error, a service named
+# "on" is true, and 2024-01-99 a wrong date.
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern, _first in (
+    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"[-+]?[0-9]+$", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("merge", r"<<$", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 for _tag in ("!reset", "!override"):
     _Loader.add_multi_constructor(_tag, _tagged)
 
@@ -235,7 +247,8 @@ def _parse(name: str, content: bytes) -> dict[str, Any]:
     try:
         # A SafeLoader subclass: nothing in the file can construct more than plain data.
         data = yaml.load(content, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # The last ones come of a value that is not what its explicit tag says.
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
         what = getattr(error, "problem", None) or str(error)
