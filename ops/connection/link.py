@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from paramiko import SSHException
+from paramiko import SSHException, Transport
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
@@ -18,7 +19,6 @@ from .errors import ConnectionLost, UnsupportedConnector
 from .settings import real
 
 if TYPE_CHECKING:
-    from paramiko import Transport
     from pyinfra.api.host import Host
 
 #: Seconds after which a host that answers nothing any more counts as gone.
@@ -98,6 +98,7 @@ class Link:
             raise ConnectionLost(self.host.name, "open a channel", "the connection is closed")
         if all(transport is not known for known in self._transports):
             self._transports.append(transport)
+            _send_at_once(transport.sock)
             _notice_death(transport)
         return transport
 
@@ -110,6 +111,36 @@ class Link:
             self.transport()
         # paramiko numbers the channels of a transport from zero, whoever opens them.
         return sum(vars(transport)["_channel_counter"] for transport in self._transports)
+
+
+def quicken(hosts: Iterable[Host]) -> None:
+    """Makes the connections to hosts not yet contacted send small packets at once.
+
+    Without it a login over SSH spends 40 ms or more in waiting for acknowledgements.
+
+    Args:
+        hosts: the hosts; those not reached by ``@ssh`` are left alone.
+    """
+    for host in hosts:
+        connector = host.connector
+        if isinstance(connector, SSHConnector):
+            given = connector.data["ssh_paramiko_connect_kwargs"] or {}
+            connector.data["ssh_paramiko_connect_kwargs"] = {
+                "transport_factory": _quick_transport,
+                **given,
+            }
+
+
+def _quick_transport(sock: Any, **options: Any) -> Transport:
+    _send_at_once(sock)
+    return Transport(sock, **options)
+
+
+def _send_at_once(sock: Any) -> None:
+    # A jump host's channel or a proxy command stands in for the socket and has no options.
+    if isinstance(sock, socket.socket):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _notice_death(transport: Transport) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
 
+from .link import quicken
+
 if TYPE_CHECKING:
     from pyinfra.api.config import Config
     from pyinfra.api.host import Host
@@ -59,7 +61,8 @@ def install(validate: Validate) -> None:
     """Makes the run that is starting look at all settings first; for a project's ``config.py``.
 
     pyinfra reads ``config.py`` before the inventory. A wrong inventory then ends the run with one
-    message, exit code 1 and no traceback, before any host is contacted.
+    message, exit code 1 and no traceback, before any host is contacted. The connections of a run
+    that goes on are made without Nagle's delays.
 
     Args:
         validate: called with each host's name and data; raises ``ValueError`` with one problem a
@@ -88,6 +91,7 @@ def install(validate: Validate) -> None:
 
             raise CliError(str(error)) from None
         proceed(inventory, config, initial_limit)
+        quicken(inventory)
 
     state.init = init  # type: ignore[method-assign]
 

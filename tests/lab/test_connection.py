@@ -601,3 +601,20 @@ def test_without_gevent_it_works_as_well(host: LabHost, tmp_path: Path) -> None:
         "    assert stream.read() == b'y'\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, timeout=60)
+
+
+def test_no_packet_waits_for_an_acknowledgement(host: LabHost, tmp_path: Path) -> None:
+    deploy = tmp_path / "look.py"
+    deploy.write_text(
+        "import socket\n"
+        "from pyinfra import host\n"
+        "transport = host.connector.client.get_transport()\n"
+        "option = transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)\n"
+        "print('NODELAY', option)\n"
+    )
+    inventory = controller.write_inventory(tmp_path, [host])
+    assert "NODELAY 1" in controller.run(inventory, str(deploy), "-y").out
+    with connected.lab(host) as connection:
+        run(connection, "true")
+        sock = connection.connector.client.get_transport().sock  # type: ignore[attr-defined]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
