@@ -201,29 +201,23 @@ def failed_before(spec: ComposeSpec, digest: str, state: StackState) -> str:
     if applied is None or applied.source == digest:
         return ""
     times = [
-        mend.at
-        for mend in state.mends
-        if mend.action == "rollback"
-        and mend.service == digest
-        and state.now - mend.at < spec.mend.window
+        mend.at for mend in state.mends if mend.action == "rollback" and mend.service == digest
     ]
     if not times:
         return ""
-    pause = (
-        spec.mend.backoff[min(len(times), len(spec.mend.backoff) - 1)] if spec.mend.backoff else 0
-    )
+    backoff = spec.mend.backoff
+    pause = backoff[min(len(times), len(backoff) - 1)] if backoff else 0
     left = pause - (state.now - max(times))
-    if len(times) < spec.mend.attempts and left <= 0:
+    again = len(times) < spec.mend.attempts
+    if again and left <= 0:
         return ""
+    # No window here: what failed so often by itself will not be right in an hour.
     then = (
         f"they are tried again in {left:.0f} s at the earliest"
-        if len(times) < spec.mend.attempts
+        if again
         else "they are left alone until they change"
     )
-    return (
-        f"these files were applied {len(times)} times in the last {spec.mend.window / 60:g} "
-        f"minutes, failed, and were rolled back; {then}"
-    )
+    return f"these files were applied {len(times)} times, failed, and were rolled back; {then}"
 
 
 def plan(
