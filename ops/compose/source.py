@@ -139,10 +139,11 @@ def load(spec: ComposeSpec) -> Source:
     root = spec.source
     if not root.is_dir():
         raise SourceError(f"source: {root} is not a directory on this machine")
-    files = dict(_read(root))
-    name = next((name for name in COMPOSE_FILES if name in files), None)
+    # Looked for before all is read: a wrong directory may be a large one.
+    name = next((name for name in COMPOSE_FILES if (root / name).is_file()), None)
     if name is None:
         raise SourceError(f"source: {root} holds none of {', '.join(COMPOSE_FILES)}")
+    files = dict(_read(root))
     if spec.env:
         given = files[".env"].content if ".env" in files else b""
         if given and not given.endswith(b"\n"):

@@ -1,0 +1,210 @@
+"""``host.data.stack``: one message for each problem, and no secret in any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from ops.compose import arguments
+from ops.compose.spec import ComposeSpec
+from ops.spec import Report, SpecError, Stack, check, preflight
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shop")
+    (root / "compose.yaml").write_text("services: {web: {image: 'lab/box:1'}}\n")
+    return root
+
+
+def given_stack(source: Path, **more: Any) -> dict[str, Any]:
+    return {"project": "shop", "source": str(source), "directory": "/opt/shop", **more}
+
+
+def problems(stack: Any) -> list[str]:
+    with pytest.raises(SpecError) as raised:
+        check({"stack": stack})
+    return str(raised.value).split("\n")
+
+
+def test_a_host_without_a_stack_is_not_managed() -> None:
+    assert check({}) is None
+    assert check({"stack": None, "other": 1}) is None
+
+
+def test_a_mapping_and_an_object_are_the_same(source: Path) -> None:
+    more: dict[str, Any] = {
+        "env": {"A": 1, "PIN": SecretStr("tr0ub4dor")},
+        "checks": [{"kind": "tcp", "address": "web:80", "inside": "web"}],
+        "mend": {"attempts": 1},
+        "minimum_free": "1GiB",
+        "report": {"directory": "/tmp/reports"},
+    }
+    stack = given_stack(source, **more)
+    mapping, made = check({"stack": stack}), check({"stack": Stack.model_validate(stack)})
+    assert mapping == made
+    assert mapping is not None
+    assert mapping.report == Report(directory=Path("/tmp/reports"))
+    assert mapping.minimum_free == 1024**3
+    assert mapping.variables() == {"A": "1", "PIN": "tr0ub4dor"}
+    assert mapping.secrets() == {"tr0ub4dor"}
+
+
+def test_a_smallest_stack_is_complete(source: Path) -> None:
+    stack = check({"stack": given_stack(source)})
+    assert stack is not None
+    assert (stack.env, stack.checks, stack.profiles, stack.allow) == ({}, (), (), ())
+    assert (stack.on_failure, stack.mend.attempts, stack.minimum_free) == ("rollback", 3, 2 << 30)
+    assert stack.report.directory is None
+
+
+def test_the_arguments_of_the_operation_are_all_and_only_its_own(source: Path) -> None:
+    stack = check({"stack": given_stack(source, env={"PIN": SecretStr("tr0ub4dor")})})
+    assert stack is not None
+    passed = arguments(stack)
+    assert set(passed) == set(ComposeSpec.model_fields)
+    assert "tr0ub4dor" not in str(passed)
+    again = ComposeSpec.model_validate(passed)
+    assert again.variables() == stack.variables()
+
+
+def test_a_stack_cannot_be_changed_after_it_was_checked(source: Path) -> None:
+    stack = check({"stack": given_stack(source)})
+    assert stack is not None
+    with pytest.raises(ValidationError):
+        stack.project = "other"
+
+
+def test_each_problem_has_its_line_with_its_path(source: Path) -> None:
+    stack = given_stack(
+        source,
+        project="Shop",
+        stability=-1,
+        mend={"attempts": -1, "backof": []},
+        allow=["container:ok", "all"],
+        checks=[{"kind": "tcp", "address": "web"}, {"kind": "http", "url": "x"}],
+        report={"dir": "x"},
+        healt_timeout=5,
+    )
+    del stack["directory"]
+    said = problems(stack)
+    assert [line.split(": ")[0] for line in said] == [
+        "stack.project",
+        "stack.directory",
+        "stack.checks.0.address",
+        "stack.checks.1.url",
+        "stack.stability",
+        "stack.mend.attempts",
+        "stack.mend.backof",
+        "stack.allow.1",
+        "stack.report.dir",
+        "stack.healt_timeout",
+    ]
+    assert said[1] == "stack.directory: missing"
+    assert said[6] == "stack.mend.backof: unknown key"
+    known = ", ".join(sorted(Stack.model_fields))
+    assert said[9] == f"stack.healt_timeout: unknown key; known are {known}"
+
+
+@pytest.mark.parametrize("stack", ["shop", 5, ["shop"], True])
+def test_what_is_no_mapping(stack: Any) -> None:
+    assert problems(stack) == ["stack: must be a mapping or a Stack"]
+
+
+def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
+    assert problems(given_stack(tmp_path)) == [
+        f"stack.source: {tmp_path} holds none of compose.yaml, compose.yml, docker-compose.yml, "
+        "docker-compose.yaml"
+    ]
+    # Made by hand, an object was never held against its files.
+    made = Stack.model_validate(given_stack(tmp_path))
+    assert problems(made)[0].startswith("stack.source: ")
+    wrong = [{"kind": "tcp", "address": "db:1", "inside": "db"}]
+    assert problems(given_stack(source, checks=wrong)) == [
+        "stack.checks.0.inside: there is no service 'db'; there are web"
+    ]
+
+
+def test_preflight_says_the_same(source: Path) -> None:
+    preflight("a-host", {"stack": given_stack(source)})
+    with pytest.raises(SpecError, match=r"^stack\.project: "):
+        preflight("a-host", {"stack": given_stack(source, project="")})
+
+
+SECRET = "correct-horse-battery"
+WRONG_WITH_A_SECRET: list[dict[str, Any]] = [
+    {"project": "Shop"},
+    {"env": {"PIN": SecretStr(f"{SECRET}\0")}},
+    {"env": {"PIN": f"{SECRET}\0"}},
+    {"env": {"PIN": [SECRET]}},
+    {"env": {"PIN": SecretStr(SECRET), "1": SECRET}},
+    {"env": SECRET},
+    {"env": [SECRET]},
+    {"report": SECRET},
+    {"mend": {"attempts": SECRET}},
+    {"health_timeout": SECRET},
+    {"checks": SECRET},
+    {"checks": [{"kind": "http", "url": f"http://me:{SECRET}@web/"}]},
+    {"checks": [{"kind": "http", "url": "http://web/", "headers": {"Authorization": SECRET}}]},
+    {"checks": [{"kind": "http", "url": "http://web/", "headers": {"X-Api-Key": SECRET}}]},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_WITH_A_SECRET, ids=str)
+def test_no_message_holds_a_secret(source: Path, wrong: dict[str, Any]) -> None:
+    stack = given_stack(source, **{"env": {"PIN": SecretStr(SECRET)}, **wrong})
+    assert SECRET not in "\n".join(problems(stack))
+
+
+def test_a_secret_is_not_shown_by_its_stack(source: Path) -> None:
+    stack = Stack.model_validate(given_stack(source, env={"PIN": SecretStr(SECRET)}))
+    assert SECRET not in f"{stack!r}{stack}{stack.model_dump()}{stack.model_dump_json()}"
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=6) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted({*Stack.model_fields} - {"source"})), ANYTHING)
+def test_whatever_is_given_it_is_right_or_one_field_is_named(
+    source: Path, field: str, value: Any
+) -> None:
+    stack = {**given_stack(source), field: value}
+    try:
+        check({"stack": stack})
+    except SpecError as error:
+        for line in str(error).split("\n"):
+            assert line.startswith(f"stack.{field}")
+
+
+@pytest.mark.parametrize(
+    ("given_size", "size"),
+    [(5, 5), ("5", 5), ("5MB", 5_000_000), ("5 MiB", 5 << 20), ("1GiB", 1 << 30)],
+)
+def test_sizes(source: Path, given_size: Any, size: int) -> None:
+    stack = check({"stack": given_stack(source, minimum_free=given_size)})
+    assert stack is not None
+    assert stack.minimum_free == size
+
+
+@pytest.mark.parametrize("size", ["much", -1, "-5GB", "5 apples", None])
+def test_what_is_no_size(source: Path, size: Any) -> None:
+    (said,) = problems(given_stack(source, minimum_free=size))
+    assert said.startswith("stack.minimum_free: ")
