@@ -1122,7 +1122,7 @@ def test_the_disk_is_looked_at_where_it_was_measured() -> None:
         ([20], "tried again in 10 s"),
         ([900, 100], "tried again in 20 s"),
         ([900, 800, 700], "left alone until they change"),
-        ([4000, 3900, 3700], ""),
+        ([40000, 39000, 37000], "left alone until they change"),
     ],
 )
 def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then: str) -> None:
