@@ -26,7 +26,7 @@ lint: setup ## style, types, layering, shell
 	find ops deploy tests .ci -name '*.sh' -o -path .ci/run | xargs $(BIN)/shellcheck
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
 
 lab: setup ## start a lab host, for inventories/lab.py
 	$(BIN)/python -m tests.lab up

@@ -215,13 +215,14 @@ def _build_from_dockerfile(name: str, ref: str) -> None:
             for key, value in image.args.items()
             for part in ("--build-arg", f"{key}={_resolved(value)}")
         ]
+        modern = outer("docker", "buildx", "version", check=False).returncode == 0
         # The host's network: the bridge of an engine that we started may have no way out.
         outer(
             "docker",
             "build",
             "--network",
             "host",
-            "--force-rm",
+            *([] if modern else ["--force-rm"]),
             *_labels(),
             *args,
             "-f",
@@ -230,12 +231,8 @@ def _build_from_dockerfile(name: str, ref: str) -> None:
             ref,
             str(context),
             timeout=900,
-            env={"DOCKER_BUILDKIT": "0"} if not _has_buildx() else None,
+            env=None if modern else {"DOCKER_BUILDKIT": "0"},
         )
-
-
-def _has_buildx() -> bool:
-    return outer("docker", "buildx", "version", check=False).returncode == 0
 
 
 def _resolved(value: str) -> str:
