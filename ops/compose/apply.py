@@ -1,5 +1,6 @@
 """Carry out a plan and prove it. What is to be done is decided by ``plan``, never here."""
 
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,12 @@ LOG_LINES = 20
 
 #: What a registry says where asking again cannot help.
 FINAL = ("not found", "denied", "manifest unknown", "invalid reference", "unauthorized")
+
+#: What Compose tells on its way: where it stands, not what went wrong.
+PROGRESS = re.compile(
+    r"\s*(?:(?:Container|Network|Volume|Image) )?\S+ +"
+    r"(?:Creat|Recreat|Start|Stopp|Remov|Wait|Runn|Pull|Build)(?:e|ed|ing) *"
+)
 
 #: What changes the stack to another one, rather than mending the one that was proven.
 CHANGES = frozenset({"changed", "image", "content", "files", "orphan"})
@@ -517,7 +524,7 @@ class Project:
         """The containers as they are now, over a connection that is held open while waiting."""
         label = f"com.docker.compose.project={self.spec.project}"
         inspected = connection.inspected(client, label)
-        return watched(state, inspected, self.spec.project)
+        return self._how_it_ended(watched(state, inspected, self.spec.project))
 
     def _await_checks(self) -> tuple[CheckResult, ...]:
         """The checks' results, each waited for until its deadline."""
@@ -616,7 +623,8 @@ class Project:
     def _must(self, result: "Result", what: str, services: Sequence[str] = ()) -> None:
         if result.ok:
             return
-        said = [line for line in (result.error_text or result.text).splitlines() if line.strip()]
+        lines = (result.error_text or result.text).splitlines()
+        said = [line for line in lines if line.strip() and not PROGRESS.fullmatch(line)]
         secrets = self.secrets
         reason = drift.masked(" ".join(said[-3:]) or f"exit status {result.status}", secrets)
         log = [drift.masked(line, secrets) for line in said[-LOG_LINES:]]
@@ -730,4 +738,6 @@ def _passing(result: "Result") -> bool:
 def _well(container: Container) -> bool:
     if container.status == "exited":
         return container.exit_code == 0
-    return container.running and container.health in (None, "healthy")
+    if container.health is None:
+        return container.running and not container.restart_count
+    return container.running and container.health == "healthy"
