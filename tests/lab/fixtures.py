@@ -13,8 +13,6 @@ from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
 from tests.lab.hosts import Kind, LabHost
 
-FIXTURES = frozenset({"lab", "host", "hosts", "bare_host", "registry"})
-
 
 class Lab:
     """The lab of one test process: leases hosts, and keeps them until the process ends."""
