@@ -134,7 +134,8 @@ def parse(output: Sequence[str]) -> StackState:
         "applied": applied,
         "applied_problem": problem,
         "files": _digests(found.get("files")),
-        "outside": _digests(found.get("outside")),
+        # Listed below "/", where the probe looks for them.
+        "outside": {f"/{path}": seen for path, seen in _digests(found.get("outside")).items()},
         "mends": _mends(found.get("mends")),
     }
     if "names" not in found:
