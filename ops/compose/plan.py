@@ -273,6 +273,7 @@ class _Planner:
         self.secrets = spec.secrets() | drift.secret_values(declared.config)
         if self.applied:
             self.secrets |= drift.secret_values(self.applied.config)
+            self.secrets |= frozenset(self.applied.secrets)
         self.findings: list[Finding] = []
         self.refusals: list[Refusal] = []
         self.first: list[Action] = []
@@ -672,10 +673,10 @@ class _Planner:
                         (network, address, *aliases),
                     )
                 )
-        restart = body.get("restart") or "no"
-        has = container.shape.get("restart", "no")
-        if "restart_policy" not in (body.get("deploy") or {}) and restart != has:
-            causes.append(("recreate", "drift", drift.cause("restart", restart, has), ()))
+        causes += [
+            ("recreate", "drift", drift.cause(path, wanted, has, self.secrets), ())
+            for path, wanted, has in _told_differences(body, container.shape)
+        ]
         return causes
 
     def _life(self, name: str, container: Container) -> None:
@@ -1060,6 +1061,43 @@ def effective(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return body
 
 
+def _told_differences(
+    body: Mapping[str, Any], shape: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Where a container is certainly not what a declaration says: (path, wanted, has).
+
+    What the declaration leaves to the image, or says in words of its own, is Compose's to compare.
+    """
+    deploy = body.get("deploy") or {}
+    limits = (deploy.get("resources") or {}).get("limits") or {}
+    wanted: dict[str, Any] = {
+        "mem_limit": int(body.get("mem_limit") or limits.get("memory") or 0),
+        "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
+        "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
+        "ports": sorted(_port(port) for port in body.get("ports") or ()),
+    }
+    has = {key: shape.get(key) or type(value)() for key, value in wanted.items()}
+    if "restart_policy" not in deploy:
+        wanted["restart"] = body.get("restart") or "no"
+        has["restart"] = shape.get("restart", "no")
+    for key in ("command", "entrypoint"):
+        if body.get(key):
+            wanted[key], has[key] = body[key], shape.get(key)
+    for key in ("environment", "labels"):
+        told = {name: str(value) for name, value in (body.get(key) or {}).items() if value}
+        wanted[key] = told
+        has[key] = {name: (shape.get(key) or {}).get(name) for name in told}
+    return list(drift.differences(wanted, has))
+
+
+def _port(port: Mapping[str, Any]) -> str:
+    """A declared port as the engine shows it."""
+    # An empty address is the engine's way to say every one.
+    address = port.get("host_ip") or "0.0.0.0"  # noqa: S104
+    published, target = port.get("published") or "", port.get("target")
+    return f"{address}:{published}->{target}/{port.get('protocol') or 'tcp'}"
+
+
 def levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The services in rounds: each needs only those of earlier rounds."""
     left = {
@@ -1122,6 +1160,7 @@ def expected(
         config=declared.config,
         outside={path: found for path, found in declared.outside.items() if found},
         services=services,
+        secrets=tuple(sorted(spec.secrets())),
         applied_at=state.now,
     )
 

@@ -75,7 +75,10 @@ class Image(_Frozen):
 
 
 class Applied(_Frozen):
-    """What the last successful apply left, and what it was made from."""
+    """What the last successful apply left, and what it was made from.
+
+    :param secrets: values that were secret then, so that they are not shown as what was before.
+    """
 
     version: Literal[1] = 1
     project: str
@@ -86,6 +89,7 @@ class Applied(_Frozen):
     config: Mapping[str, Any]
     outside: Mapping[str, str] = {}
     services: Mapping[str, "AppliedService"]
+    secrets: tuple[str, ...] = ()
     applied_at: float
 
 
