@@ -68,6 +68,8 @@ def compose() -> dict[str, Any]:
                 "env_file": ["web.env"],
                 "ports": ["127.0.0.1:8080:80"],
                 "volumes": ["./conf/web.conf:/etc/web.conf:ro"],
+                "configs": [{"source": "motd", "target": "/etc/motd"}],
+                "secrets": ["licence"],
                 "depends_on": {"redis": {"condition": "service_healthy"}},
                 "healthcheck": {
                     "test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"],
@@ -77,6 +79,8 @@ def compose() -> dict[str, Any]:
             "side": {"image": "lab/box:1", "restart": "unless-stopped"},
         },
         "volumes": {"data": {}},
+        "configs": {"motd": {"file": "./conf/motd"}},
+        "secrets": {"licence": {"file": "./licence.txt"}},
     }
 
 
@@ -136,6 +140,8 @@ class Shop:
         self.secret_env: dict[str, str] = {}
         self.put("web.env", "COLOUR=blue\n")
         self.put("conf/web.conf", "answer = 42\n")
+        self.put("conf/motd", "welcome\n")
+        self.put("licence.txt", "first-licence\n")
 
     # Its files
 
