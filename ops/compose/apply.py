@@ -95,6 +95,7 @@ class Project:
     source: Source
     report: "Collector"
     touched: set[str] = field(default_factory=set)
+    hidden: frozenset[str] = frozenset()
 
     # Looking
 
@@ -121,10 +122,13 @@ class Project:
         checks = _checks(self.spec, checked)
         if refused := refuse_engine(state):
             return Look(refused, state)
+        if state.applied:
+            self._hide(state.applied.config, state.applied.secrets)
         if held := failed_before(self.spec, self.source.digest, state):
             return self._look_back(state, checks, held)
         if needs_declared(self.spec, self.source.digest, state):
             declared = self._declared()
+            self._hide(declared.config)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
             declared = recorded(state.applied, state)
@@ -702,9 +706,16 @@ class Project:
     @property
     def secrets(self) -> frozenset[str]:
         """The values that nothing may show."""
-        return self.spec.secrets() | frozenset(
+        named = frozenset(
             value for name, value in self.spec.variables().items() if drift.SECRET_NAME.search(name)
         )
+        return self.spec.secrets() | named | self.hidden
+
+    def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
+        """Never show what a declaration calls secret, nor what was given as secret before."""
+        for secret in secrets:
+            reports.secret(secret)
+        self.hidden |= drift.secret_values(config) | frozenset(secrets)
 
 
 def _failure(error: Failure | OSError) -> Failure:
