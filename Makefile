@@ -23,7 +23,8 @@ lint: setup ## style, types, layering, shell
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	find ops deploy tests .ci -name '*.sh' -o -path .ci/run | xargs $(BIN)/shellcheck
+	$(BIN)/shellcheck .ci/run
+	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
