@@ -9,10 +9,10 @@ find . -type f -exec sha256sum {} +
 ids=$(docker ps -aq --filter "label=com.docker.compose.project=$project")
 [ -n "$ids" ]
 # shellcheck disable=SC2086 # one id a word
-docker inspect $ids
-# shellcheck disable=SC2046,SC2086
-docker inspect $(docker inspect --format '{{.Image}}
-{{range .NetworkSettings.Networks}}{{.NetworkID}}
-{{end}}' $ids | sort -u)
+shown=$(docker inspect $ids)
+printf '%s\n' "$shown"
+# shellcheck disable=SC2046
+docker inspect $(printf '%s\n' "$shown" |
+  sed -n 's/^ *"\(Image": "sha256:\|NetworkID": "\)\([0-9a-f]*\)",$/\2/p' | sort -u)
 curl -fsS --max-time 5 "$url"
 docker exec "$project-redis-1" redis-cli ping | grep PONG

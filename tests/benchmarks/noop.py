@@ -332,7 +332,7 @@ def versions() -> dict[str, str]:
     if command.exists():
         output = timed([str(command), "collection", "list", "--format", "json"]).output
         collections = json.loads(output[output.index("{") :])
-        found["ansible"] = timed([str(command), "--version"]).output.splitlines()[0]
+        found["ansible"] = timed([str(command), "--version"]).output.split("]")[0].split()[-1]
         found["community.docker"] = next(
             listed["community.docker"]["version"]
             for listed in collections.values()
