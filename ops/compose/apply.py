@@ -14,7 +14,7 @@ from ops import connection, reports
 from ops.checks.facts import CheckResults
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
-from ops.compose.facts import ComposeStack, parse_declared, watched
+from ops.compose.facts import ComposeStack, NoCompose, parse_declared, watched
 from ops.compose.plan import (
     LOOP_RESTARTS,
     LOOP_SECONDS,
@@ -35,7 +35,7 @@ from ops.compose.plan import (
 )
 from ops.compose.source import Source
 from ops.compose.spec import ComposeSpec
-from ops.compose.state import Applied, Container, Declared, Image, StackState
+from ops.compose.state import Applied, Container, Declared, Engine, Image, StackState
 from ops.reports import journal
 
 if TYPE_CHECKING:
@@ -127,7 +127,12 @@ class Project:
         if held := failed_before(self.spec, self.source.digest, state):
             return self._look_back(state, checks, held)
         if needs_declared(self.spec, self.source.digest, state):
-            declared = self._declared()
+            try:
+                declared = self._declared()
+            except NoCompose as error:
+                engine = Engine(status="no-compose", reason=str(error))
+                state = state.model_copy(update={"engine": engine})
+                return Look(refuse_engine(state) or Plan(), state)
             self._hide(declared.config)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
@@ -230,6 +235,8 @@ class Project:
         lines = result.text.split("\n")
         try:
             declared = parse_declared(lines, commands.RESOLVE_MARK, self.spec.directory)
+        except NoCompose:
+            raise
         except ValueError as error:
             raise Failure(f"Docker Compose refuses the project's files: {error}") from None
         paths = [path for path in mounts(declared.config) if not self._is_inside(path)]

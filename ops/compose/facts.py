@@ -191,12 +191,20 @@ def watched(state: StackState, inspected: Sequence[Mapping[str, Any]], project: 
     return state.model_copy(update={"containers": _ours(containers, project)})
 
 
+class NoCompose(ValueError):
+    """The host's Docker has no Compose plugin; the text is Docker's own."""
+
+
 def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared:
     """What ``resolve.sh`` printed.
 
+    :raises NoCompose: the host has no Compose.
     :raises ValueError: Compose refuses the files; the text is Compose's own.
     """
     found = sections(output, mark)
+    status, lines = found.get("compose", (0, []))
+    if status != 0:
+        raise NoCompose(" ".join(line.strip() for line in lines if line.strip()))
     if "unpacked" not in found:
         raise ValueError("the host did not take the project's files (it printed nothing)")
     status, lines = found["unpacked"]
