@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import copy
 import shutil
-from typing import Any
 
-from tests.lab.stacks import Shop, compose
+from tests.lab.stacks import Shop
 
 
 class Standing:
     """A shop that is deployed once, and healed between tests instead of made anew.
 
-    + shop: the shop; not deployed yet
-    + base: its compose file, to which every test comes back
-    + files: the project's further files, path to content
+    + shop: the shop; its compose file, settings and files as they are now are what every test
+      comes back to
     """
 
-    def __init__(self, shop: Shop, base: dict[str, Any] | None = None, **files: str) -> None:
+    def __init__(self, shop: Shop) -> None:
         self.shop = shop
-        self._base = base or compose()
+        self._compose = copy.deepcopy(shop.compose)
         self._settings = copy.deepcopy(shop.settings)
-        self._files = {"web.env": "COLOUR=blue\n", "conf/web.conf": "answer = 42\n", **files}
+        self._files = {
+            path.relative_to(shop.source).as_posix(): path.read_bytes()
+            for path in shop.source.rglob("*")
+            if path.is_file()
+        }
 
     def renew(self) -> Shop:
         """The shop as declared at first, deployed and well; nothing remembered of failures."""
         shop = self.shop
-        shop.compose, shop.settings = copy.deepcopy(self._base), copy.deepcopy(self._settings)
+        shop.compose = copy.deepcopy(self._compose)
+        shop.settings = copy.deepcopy(self._settings)
         shop.secret_env, shop.user = {}, "root"
         shutil.rmtree(shop.source, ignore_errors=True)
         for path, content in self._files.items():

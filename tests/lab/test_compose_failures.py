@@ -42,7 +42,8 @@ def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
         health_timeout=8,
         mend={"backoff": [0, 600]},
     )
-    return Standing(shop, base())
+    shop.compose = base()
+    return Standing(shop)
 
 
 @pytest.fixture

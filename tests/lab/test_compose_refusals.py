@@ -1,0 +1,377 @@
+"""What cannot be done is said with its reason and the way out, and what runs is left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import controller
+from tests.lab.controller import Run
+from tests.lab.fixtures import Lab
+from tests.lab.hosts import LabHost
+from tests.lab.registry import Registry
+from tests.lab.stacks import EVERYWHERE, Shop
+from tests.lab.standing import Standing
+
+#: Where the project's own files and its memory lie.
+OURS = ("/opt", "/var/lib/stackmend", "/dev/shm", "/tmp")
+
+
+@pytest.fixture(scope="module")
+def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+    shop = Shop(tmp_path_factory.mktemp("refusals"), lab.take(1)[0])
+    return Standing(shop)
+
+
+@pytest.fixture
+def shop(standing: Standing) -> Shop:
+    return standing.renew()
+
+
+@dataclass
+class Untouched:
+    """A run that may change nothing, and what it said."""
+
+    shop: Shop
+
+    def __call__(self, *, rc: int = 1) -> Run:
+        host = self.shop.host
+        deployed = host.snapshot_files(self.shop.home)
+        with self.shop.watching() as seen:
+            done = self.shop.run("-y")
+        assert done.rc == rc, done.out
+        assert "Traceback" not in done.out
+        assert seen.before == seen.after
+        assert seen.quiet or seen.kinds() <= {"image", "builder"}, seen.events
+        assert host.snapshot_files(self.shop.home) == deployed
+        return done
+
+    def errors(self) -> list[str]:
+        """What the record of the run calls errors."""
+        return [
+            error["message"]
+            for operation in self.shop.report()["operations"]
+            for error in operation["errors"]
+        ]
+
+
+@pytest.fixture
+def untouched(shop: Shop) -> Untouched:
+    return Untouched(shop)
+
+
+# A compose file, an image or a build that cannot be
+
+SEMANTICS: dict[str, tuple[Callable[[Shop], Any], str]] = {
+    "network-not-declared": (
+        lambda shop: shop.services["web"].update(networks=["nowhere"]),
+        "undefined network",
+    ),
+    "volume-not-declared": (
+        lambda shop: shop.services["side"].update(volumes=["nothing:/x"]),
+        "undefined volume",
+    ),
+    "not-a-restart-policy": (
+        lambda shop: shop.services["web"].update(restart=["always"]),
+        "services.web.restart must be a string",
+    ),
+    "unknown-key-inside": (
+        lambda shop: shop.services["web"]["healthcheck"].update(intervall="1s"),
+        "intervall",
+    ),
+    "not-a-duration": (
+        lambda shop: shop.services["web"]["healthcheck"].update(interval="soon"),
+        "interval",
+    ),
+    "variable-required": (
+        lambda shop: shop.services["web"]["environment"].update(A="${WANTED:?give it a value}"),
+        "give it a value",
+    ),
+    "depends-on-itself": (
+        lambda shop: shop.services["redis"].update(depends_on=["web"]),
+        "cycle",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SEMANTICS)
+def test_what_only_compose_knows_to_be_wrong(shop: Shop, untouched: Untouched, case: str) -> None:
+    change, said = SEMANTICS[case]
+    change(shop)
+    memory = shop.host.snapshot_files("/var/lib/stackmend", "/dev/shm", "/tmp")
+    done = untouched()
+    assert said in done.out
+    errors = untouched.errors()
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("Docker Compose refuses the project's files: ")
+    assert said in errors[0]
+    # It was read from memory, and nothing of it stays.
+    after = shop.host.snapshot_files("/var/lib/stackmend", "/dev/shm", "/tmp")
+    assert {path for path in after if path not in memory} <= {"/var/lib/stackmend/journal.jsonl"}
+    assert "/dev/shm/" not in done.out
+
+
+def test_unparsable_on_the_controller(shop: Shop, untouched: Untouched) -> None:
+    mark = shop.host.mark()
+    with shop.watching() as seen:
+        (shop.source / "compose.yaml").write_text("services:\n  web: [\n")
+        done = controller.run(shop.inventory(), "deploy/site.py", "-y")
+    assert done.rc == 1, done.out
+    assert "compose.yaml line 3: not valid YAML" in done.out
+    assert seen.quiet
+    assert shop.host.logins_since(mark) == 0
+
+
+def test_image_the_registry_does_not_have(
+    shop: Shop, untouched: Untouched, registry: Registry
+) -> None:
+    shop.services["web"]["image"] = "registry:5000/shop/nothing:9"
+    done = untouched()
+    (error,) = untouched.errors()
+    assert error.startswith("web: its image cannot be had: ")
+    assert "not found" in error or "manifest unknown" in error, error
+    assert error in done.out
+    assert done.seconds < 60
+
+
+def test_registry_that_cannot_be_reached(
+    shop: Shop, untouched: Untouched, registry: Registry
+) -> None:
+    registry.push("lab/box:2", "shop/web:2")
+    shop.services["web"]["image"] = "registry:5000/shop/web:2"
+    registry.stop()
+    untouched()
+    (error,) = untouched.errors()
+    assert error.startswith("web: its image cannot be had: ")
+    assert "registry" in error
+    # As soon as it answers again, the very same command goes through.
+    registry.start()
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert shop.page() == "box 2"
+
+
+def test_one_image_of_two_cannot_be_had(
+    shop: Shop, untouched: Untouched, registry: Registry
+) -> None:
+    """Nothing is switched until all is there: not even the service whose image came."""
+    shop.services["side"]["image"] = registry.push("lab/box:2", "shop/side:2")
+    shop.services["web"]["image"] = "registry:5000/shop/nothing:9"
+    untouched()
+    assert "web: its image cannot be had" in untouched.errors()[0]
+
+
+def test_build_that_fails(shop: Shop, untouched: Untouched) -> None:
+    del shop.services["web"]["image"]
+    shop.services["web"]["build"] = "./image"
+    shop.put("image/Dockerfile", "FROM lab/box:1\nRUN echo no compiler here && exit 7\n")
+    done = untouched()
+    (error,) = untouched.errors()
+    assert error.startswith("web: its image cannot be built: ")
+    assert "no compiler here" in done.out
+    # What failed leaves no tag behind that a later run would take for the image.
+    assert shop.host.docker("image", "ls", "-q", "shop-web") == ""
+
+
+def test_later_build_that_fails(shop: Shop, untouched: Untouched) -> None:
+    del shop.services["web"]["image"]
+    shop.services["web"]["build"] = "./image"
+    shop.put("image/Dockerfile", "FROM lab/box:1\nRUN echo one > /www/index.html\n")
+    shop.deploy()
+    tagged = shop.host.docker("image", "inspect", "-f", "{{.Id}}", "shop-web")
+    shop.put("image/Dockerfile", "FROM lab/box:1\nRUN exit 7\n")
+    untouched()
+    assert shop.host.docker("image", "inspect", "-f", "{{.Id}}", "shop-web") == tagged
+    assert shop.page() == "one"
+
+
+# Disk
+
+
+def test_too_little_free_for_a_pull(shop: Shop, untouched: Untouched, registry: Registry) -> None:
+    shop.services["web"]["image"] = registry.push("lab/box:2", "shop/web:3")
+    shop.settings["minimum_free"] = "1000TiB"
+    done = untouched()
+    assert "MiB are free at " in done.out
+    assert "MiB must be" in done.out
+    assert "minimum_free" in done.out
+    assert shop.host.docker("image", "ls", "-q", "registry:5000/shop/web") == ""
+    assert shop.report()["outcome"] == "refused"
+    refusal = shop.report()["operations"][0]["refusals"][0]
+    assert refusal["subject"] == "disk"
+
+
+def test_too_little_free_for_a_build(shop: Shop, untouched: Untouched) -> None:
+    del shop.services["web"]["image"]
+    shop.services["web"]["build"] = "./image"
+    shop.put("image/Dockerfile", "FROM lab/box:1\nRUN echo one > /www/index.html\n")
+    shop.settings["minimum_free"] = "1000TiB"
+    done = untouched()
+    assert "MiB must be" in done.out
+    assert shop.host.docker("image", "ls", "-q", "shop-web") == ""
+
+
+def test_too_little_free_matters_only_where_something_is_written(
+    shop: Shop, untouched: Untouched
+) -> None:
+    shop.settings["minimum_free"] = "1000TiB"
+    untouched(rc=0)
+    shop.host.docker("stop", "-t", "1", shop.id("side"))
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert shop.health()["side"] == "running"
+
+
+def test_too_little_free_at_first(host: LabHost, tmp_path: Path) -> None:
+    shop = Shop(tmp_path, host, minimum_free="1000TiB")
+    before = host.snapshot_files(*EVERYWHERE)
+    moment = host.now()
+    done = shop.run("-y")
+    assert done.rc == 1, done.out
+    assert "MiB must be" in done.out
+    assert host.events_since(moment) == []
+    assert host.snapshot_files(*EVERYWHERE) == before
+
+
+# An engine that cannot be asked
+
+
+class WithoutSudo(Shop):
+    """The shop with the login's way to root left out of the inventory."""
+
+    def inventory(self) -> Path:
+        path = super().inventory()
+        with path.open("a") as file:
+            file.write('hosts[0][1].pop("_sudo")\n')
+        return path
+
+
+def nothing_done(shop: Shop, reason: str, way_out: str) -> None:
+    """A first run and a dry one are refused for this reason, and leave no trace."""
+    host = shop.host
+    before = host.snapshot_files(*EVERYWHERE)
+    for argument in ("-y", "--dry"):
+        done = shop.run(argument)
+        assert done.rc == (1 if argument == "-y" else 0), done.out
+        assert reason in done.out
+        assert way_out in done.out
+        assert "Traceback" not in done.out
+        assert shop.report()["outcome"] == "refused"
+        (refusal,) = shop.report()["operations"][0]["refusals"]
+        assert reason in refusal["reason"]
+    assert host.snapshot_files(*EVERYWHERE) == before
+
+
+def test_engine_stopped(host: LabHost, tmp_path: Path) -> None:
+    host.sh("systemctl stop docker.socket docker")
+    nothing_done(Shop(tmp_path, host), "the Docker daemon does not run", "systemctl start docker")
+    assert host.sh("systemctl is-active docker", check=False) == "inactive"
+
+
+def test_engine_not_installed(bare_host: LabHost, tmp_path: Path) -> None:
+    nothing_done(Shop(tmp_path, bare_host), "Docker is not installed", "install Docker Engine")
+    assert bare_host.sh("command -v docker || echo none") == "none"
+
+
+def test_engine_without_compose(host: LabHost, tmp_path: Path) -> None:
+    plugin = host.sh(
+        "ls /usr/lib/docker/cli-plugins/docker-compose /usr/libexec/docker/"
+        "cli-plugins/docker-compose 2>/dev/null",
+        check=False,
+    )
+    host.sh(f"mv {plugin} /usr/local/kept-compose")
+    try:
+        nothing_done(
+            Shop(tmp_path, host), "Docker has no Compose plugin", "install the Compose plugin"
+        )
+    finally:
+        host.sh(f"mv /usr/local/kept-compose {plugin}")
+
+
+def test_engine_not_permitted(host: LabHost, tmp_path: Path) -> None:
+    shop = WithoutSudo(tmp_path, host, user="operator")
+    moment = host.now()
+    nothing_done(shop, "this user may not talk to the Docker daemon", "_sudo = True")
+    assert host.events_since(moment) == []
+
+
+def test_engine_stops_while_it_is_waited_for(host: LabHost, tmp_path: Path) -> None:
+    shop = Shop(tmp_path, host, stability=20)
+    with shop.start("-y") as run:
+        host.wait_for("docker ps --filter health=healthy --format '{{.Names}}' | grep -q web", 60)
+        host.sh("systemctl stop docker.socket docker")
+        done = run.wait(timeout=120)
+    assert done.rc == 1, done.out
+    assert "Traceback" not in done.out
+    assert shop.report()["outcome"] == "failed"
+    host.sh("systemctl start docker")
+    again = shop.run("-y")
+    assert again.rc == 0, again.out
+    shop.assert_well()
+
+
+# Others
+
+
+def test_someone_else_is_at_it(shop: Shop, untouched: Untouched) -> None:
+    host = shop.host
+    shop.services["web"]["environment"]["GREETING"] = "not now"
+    lock = "/var/lib/stackmend/shop/lock"
+    host.sh(
+        f"echo 'ada@desk pid 7' > {lock}; setsid flock {lock} sleep 60 </dev/null >/dev/null 2>&1 &"
+    )
+    host.wait_for(f"! flock -n {lock} true")
+    done = untouched()
+    assert "ada@desk pid 7" in done.out
+    host.sh("pkill -x sleep")
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+
+
+@pytest.mark.parametrize("broken", ["engine", "image", "crash", "unreachable"])
+def test_one_host_beyond_repair_does_not_stop_the_other(
+    hosts: Callable[[int], list[LabHost]], tmp_path: Path, broken: str
+) -> None:
+    well, other = hosts(2)
+    shop = Shop(tmp_path, well, health_timeout=10, mend={"attempts": 1})
+    shop.services["web"]["environment"]["GREETING"] = "${GREETING:-hello}"
+    shop.services["side"]["image"] = "${SIDE:-lab/box:1}"
+    shop.services["side"]["command"] = ["sh", "-c", "${PROGRAM:-exec serve}"]
+    stack: dict[str, Any] = dict(shop.settings)
+    data: dict[str, Any] = {}
+    if broken == "engine":
+        other.sh("systemctl stop docker.socket docker; systemctl mask docker docker.socket")
+        said = "the Docker daemon does not run"
+    elif broken == "image":
+        data["stack"] = {**stack, "env": {"SIDE": "lab/nothing:0"}}
+        said = "its image cannot be had"
+    elif broken == "crash":
+        data["stack"] = {**stack, "env": {"PROGRAM": "echo going down; exit 8"}}
+        said = "going down"
+    else:
+        data["ssh_port"] = 9
+        said = other.name
+    shop.write()
+    inventory = controller.write_inventory(
+        tmp_path, [other, well], stack=stack, per_host={other.name: data}
+    )
+    env = {"STACKMEND_REPORTS": str(shop.reports)}
+    done = controller.run(inventory, "deploy/site.py", "-y", env=env)
+    assert done.rc == 1, done.out
+    assert said in done.out
+    shop.assert_well()
+    assert f"not well: {other.name} (" in done.out
+    assert shop.report()["outcome"] == "changed"
+    bad = Shop(tmp_path, other)
+    expected = {"engine": "refused", "unreachable": "unreachable"}.get(broken, "failed")
+    assert bad.report()["outcome"] == expected
+    # And again: the well one is left alone.
+    before = well.identities("shop")
+    again = controller.run(inventory, "deploy/site.py", "-y", env=env)
+    assert again.rc == 1, again.out
+    assert well.identities("shop") == before
+    assert shop.report()["outcome"] == "converged"
