@@ -108,7 +108,7 @@ class Collector:
 
         + subject: what it is about
         + reason: why it is not done
-        + consent: the line to add to the inventory that would allow it; empty where none would
+        + consent: what would allow it: the line to add to the inventory, or another way out
         """
         self.refusals.append(
             {"subject": str(subject), "reason": str(reason), "consent": str(consent or "")}

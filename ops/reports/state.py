@@ -60,7 +60,7 @@ class Done(Model):
 
 
 class Refusal(Model):
-    """What was not done, why, and the line of the inventory that would allow it (if any would)."""
+    """What was not done, why, and what would allow it: a line of the inventory, or a way out."""
 
     subject: str
     reason: str

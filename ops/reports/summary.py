@@ -83,7 +83,7 @@ def _operation(operation: OperationRecord, host: HostRecord, mode: str) -> Itera
     for refusal in operation.refusals:
         yield f"refused: {refusal.subject}: {refusal.reason}"
         if refusal.consent:
-            yield f"         to allow it: {refusal.consent}"
+            yield f"         to go on: {refusal.consent}"
     for failure in operation.errors:
         yield f"failed: {_first(failure.message)}"
         for line in failure.log[-5:]:

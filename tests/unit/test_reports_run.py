@@ -145,7 +145,7 @@ def test_a_refusal_names_its_consent(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai', then='refuse')"), "-y")
     assert run.returncode == 1
     assert written(site).hosts["@local"].outcome == "refused"
-    assert 'to allow it: stack["adopt"] = ["redis"]' in run.stderr
+    assert 'to go on: stack["adopt"] = ["redis"]' in run.stderr
 
 
 def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:
