@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -160,3 +162,19 @@ def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([str(tmp_path / "none.json")]) == 2
     (tmp_path / "other.json").write_text("[]")
     assert main([str(tmp_path / "other.json")]) == 2
+
+
+def test_what_a_run_imports_for_its_report_is_little() -> None:
+    # A run that finds nothing to do ends with one line: neither a table nor the rooms' models.
+    told = (
+        "import sys, ops.reports, ops.reports.summary; "
+        "print(sorted({'rich', 'pydantic', 'pyinfra', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "[]\n", done.stderr
