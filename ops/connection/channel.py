@@ -319,16 +319,10 @@ def execute(
             _unlock(link, process, call, errors, doing)
             writer = _feed(process, call.body)
             out = bytearray()
-            try:
-                while data := process.read():
-                    out += data
-                    if on_stdout is not None:
-                        on_stdout(data)
-            except (OSError, EOFError, ValueError) as error:
-                if not guard.expired:
-                    raise ConnectionLost(
-                        link.host.name, doing, f"connection lost: {error}"
-                    ) from error
+            while data := _next(process, guard, link.host.name, doing):
+                out += data
+                if on_stdout is not None:
+                    on_stdout(data)
             if writer is not None:
                 writer.join()
             err = errors.finish()
@@ -534,6 +528,15 @@ def _send(process: Process, data: bytes) -> None:
     # A command that ends without reading its input is its own business.
     with contextlib.suppress(OSError, EOFError, ValueError):
         process.write(data)
+
+
+def _next(process: Process, guard: _Guard, host: str, doing: str) -> bytes:
+    try:
+        return process.read()
+    except (OSError, EOFError, ValueError) as error:
+        if guard.expired:
+            return b""
+        raise ConnectionLost(host, doing, f"connection lost: {error}") from error
 
 
 def _feed(process: Process, data: bytes) -> threading.Thread | None:

@@ -19,13 +19,14 @@ from pyinfra import logger
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase, ShortFactBase
+from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.api.output import format_text
 from pyinfra.api.util import get_kwargs_str
 
 from .channel import execute
 from .errors import CommandTimeout, RemoteError
 from .link import Link, link
-from .settings import Settings, real, resolve
+from .settings import Settings, plain, real, resolve
 from .unknown import Unknown
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Request:
     fact: type[FactBase[Any]]
     short: type[ShortFactBase[Any]] | None
     kwargs: Mapping[str, Any] = field(compare=False)
-    kwargs_key: str
+    kwargs_key: str = field(repr=False)
     settings: Settings
 
     @property
@@ -243,7 +244,11 @@ def _request(host: Host, fact: type, kwargs: Mapping[str, Any]) -> Request:
         # Binds defaults too, so that the same question is recognised however it is put.
         own = getcallargs(fact().command, **own)
         own.pop("self", None)
-    return Request(fact, short, own, repr(sorted(own.items())), settings)
+    # A hidden value looks like any other hidden value; two questions must not look alike.
+    asked = {
+        key: plain(value) if isinstance(value, HiddenValue) else value for key, value in own.items()
+    }
+    return Request(fact, short, own, repr(sorted(asked.items())), settings)
 
 
 def _fetch(to: Link, requests: Mapping[Request, None]) -> dict[Request, Any]:

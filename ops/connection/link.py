@@ -8,8 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, cast
 
 from paramiko import SSHException, Transport
 from pyinfra.connectors.local import LocalConnector
@@ -96,19 +95,23 @@ class Link:
         transport = connector.client.get_transport()
         if transport is None or not transport.is_active():
             raise ConnectionLost(self.host.name, "open a channel", "the connection is closed")
+        self._meet(transport)
+        return transport
+
+    def _meet(self, transport: Transport) -> None:
         if all(transport is not known for known in self._transports):
             self._transports.append(transport)
             _send_at_once(transport.sock)
             _notice_death(transport)
-        return transport
 
     def channels(self) -> int:
         """How many channels this process has asked for on the transports to the host."""
         if self.is_local:
             return 0
         client = getattr(self.host.connector, "client", None)
-        if client is not None and client.get_transport() is not None:
-            self.transport()
+        transport = client.get_transport() if client is not None else None
+        if transport is not None:
+            self._meet(transport)
         # paramiko numbers the channels of a transport from zero, whoever opens them.
         return sum(vars(transport)["_channel_counter"] for transport in self._transports)
 
@@ -163,15 +166,12 @@ def _notice_death(transport: Transport) -> None:
     threading.Thread(target=ask_now_and_then, daemon=True).start()
 
 
-_links: WeakKeyDictionary[Host, Link] = WeakKeyDictionary()
-
-
 def link(host: Host) -> Link:
     """The link to a host; the same one for the life of the host object."""
-    known = _links.get(host)
+    known = host.connector_data.get("stackmend")
     if known is None:
-        known = _links[host] = Link(host)
-    return known
+        known = host.connector_data["stackmend"] = Link(host)
+    return cast("Link", known)
 
 
 def channels(host: Host) -> int:

@@ -102,19 +102,20 @@ def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, A
         sudo_user=arguments["_sudo_user"] or None,
         sudo_login=bool(arguments["_use_sudo_login"]),
         sudo_env=bool(arguments["_preserve_sudo_env"]),
-        sudo_password=_plain(password) if password else None,
+        sudo_password=plain(password) if password else None,
         doas=bool(arguments["_doas"]),
         doas_user=arguments["_doas_user"] or None,
         dzdo=bool(arguments["_dzdo"]),
         dzdo_user=arguments["_dzdo_user"] or None,
         shell=arguments["_shell_executable"] or "sh",
         directory=arguments["_chdir"] or None,
-        env=tuple((key, _plain(value)) for key, value in env.items()),
+        env=tuple((key, plain(value)) for key, value in env.items()),
         secret_env=any(isinstance(value, HiddenValue) for value in env.values()),
         timeout=arguments["_timeout"] or None,
     )
     return settings, {key: value for key, value in given.items() if key not in arguments}
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A value as text, a hidden one as it is underneath."""
     return value.unmask() if isinstance(value, HiddenValue) else str(value)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyinfra.api import FactBase, StringCommand
+from pyinfra.api import FactBase, HiddenValue, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 from pyinfra.facts.server import Hostname
@@ -185,3 +185,20 @@ def test_a_hung_fact_does_not_hide_those_before_it(
     values = gather(host, [(Batch, {"label": "a"}), (Hangs, {}), (Batch, {"label": "b"})])
     assert int(values[0]) > 0
     assert values[1:] == [Unknown("did not end within 1 s")] * 2
+
+
+def test_two_hidden_values_are_two_questions(host: Host) -> None:
+    class Says(FactBase[str]):
+        def command(self, value: HiddenValue) -> StringCommand:
+            return StringCommand("echo", QuoteString(value))
+
+    assert read(host, Says, value=HiddenValue("one")) == "one"
+    assert read(host, Says, value=HiddenValue("two")) == "two"
+
+
+def test_a_mistake_of_the_caller_is_no_lost_connection(host: Host) -> None:
+    def stumble(data: bytes) -> None:
+        raise FileNotFoundError(data)
+
+    with pytest.raises(FileNotFoundError):
+        run(host, "echo x", on_stdout=stumble)
