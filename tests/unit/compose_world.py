@@ -541,6 +541,7 @@ def render(decided: Plan) -> str:
     for finding in decided.findings:
         told = "" if finding.blocks else " (only told)"
         lines.append(f"  {finding.subject}: {finding.kind}{told}: {finding.cause}")
+        lines += [f"      {line}" for line in finding.evidence]
     lines.append("actions:")
     for action in decided.actions:
         marks = [word for word in ("destructive", "mend") if getattr(action, word)]
