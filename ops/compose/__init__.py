@@ -7,7 +7,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
 
-from ops import reports
+from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.source import load
 from ops.compose.spec import ComposeSpec, Mend
@@ -92,10 +92,13 @@ def stack(
         return
     for secret in work.secrets:
         reports.secret(secret)
-    if work.is_well():
-        host.noop(f"project {project} is already as declared, and well")
-        return
-    yield FunctionCommand(work.converge, (), {})
+    try:
+        if work.is_well():
+            host.noop(f"project {project} is already as declared, and well")
+            return
+        yield FunctionCommand(work.converge, (), {})
+    finally:
+        report.measured("channels", connection.channels(host), "channels")
 
 
 def arguments(spec: ComposeSpec) -> dict[str, Any]:
