@@ -27,7 +27,7 @@ _STACK = {
         "WORKER_IMAGE": "stackmend/worker:lab",
         "PYTHON_IMAGE": "lab/python:3.11",
         "OLLAMA_MODEL": "tiny",
-        "HEALTH_INTERVAL": "1s",
+        "HEALTH_INTERVAL": "2s",
         "HEALTH_START_PERIOD": "0s",
     },
     "checks": [
