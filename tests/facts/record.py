@@ -126,7 +126,10 @@ def of_the_lab(key: str, _: Any) -> bool:
 
 
 def says_nothing(key: str, value: Any) -> bool:
-    return key in PASSING or value in (None, "", [], {}) or (value == 0 and value is not False)
+    if key in PASSING or (value == 0 and value is not False):
+        return True
+    # A log's settings are compared as a whole, empty ones as well.
+    return value in (None, "", [], {}) and key != "Config"
 
 
 def smaller(lines: Sequence[str]) -> list[str]:
