@@ -23,9 +23,9 @@ method() {
 
 # Ends a tool that keeps no time of its own; its exit status is then 124.
 limited() {
-    if timeout 1 true >/dev/null 2>&1; then
+    if timeout 9 true >/dev/null 2>&1; then
         limit=$1
-        timeout 0.5 true >/dev/null 2>&1 || limit=$whole
+        timeout 9.5 true >/dev/null 2>&1 || limit=$whole
         shift
         timeout "$limit" "$@"
     else

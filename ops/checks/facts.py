@@ -32,7 +32,7 @@ _ATTEMPT = _script("attempt.sh")
 class CheckResults(FactBase[tuple[CheckResult, ...]]):
     """What each check of a stack finds on a host, in the order they were declared.
 
-    Nothing is changed on the host. Checks run at once (16 at most), so that the fact takes as long
+    Nothing is changed on the host. Checks run at once (32 at most), so that the fact takes as long
     as the slowest; one that fails is tried once more after a second. Checks from inside a service
     need root (also through sudo) for the host's own tools, otherwise the right to `docker exec` and
     a tool in the container; where neither is there they are `unknown`, with the reason.

@@ -39,11 +39,13 @@ checks_begin() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     checks_user=$(id -u) checks_started=0
+    checks_clock
+    checks_begun=$checks_now
     checks_timeout=''
     checks_whole=yes
-    if timeout -k 1 0.5 true >/dev/null 2>&1; then
+    if timeout -k 1 9.5 true >/dev/null 2>&1; then
         checks_timeout='timeout -k 1' checks_whole=no
-    elif timeout 1 true >/dev/null 2>&1; then
+    elif timeout 9 true >/dev/null 2>&1; then
         checks_timeout=timeout
     fi
 }
@@ -166,8 +168,8 @@ checks_container() {
 # tree: in ours it would name a file of the host.
 checks_view() {
     view=$checks_dir/view.$index
-    [ -d "$view" ] && return
-    mkdir "$view" || return
+    [ ! -e "$view.complete" ] || return 0
+    mkdir -p "$view" || return
     for file in resolv.conf hosts; do
         from=/proc/$pid/root/etc/$file
         if [ -L "$from" ]; then
@@ -180,7 +182,7 @@ checks_view() {
         fi
         cat "$from" >"$view/$file" 2>/dev/null || return
     done
-    echo 'hosts: files dns' >"$view/nsswitch.conf"
+    echo 'hosts: files dns' >"$view/nsswitch.conf" && : >"$view.complete"
 }
 
 # shellcheck disable=SC2016 # these are the variables of that sh
@@ -439,6 +441,9 @@ checks_make() {
         "$@"
         [ "$result" = failed ] || break
         [ "$tries" -lt "$checks_attempts" ] || break
+        # The look as a whole has to end in time too.
+        checks_clock
+        [ "$((checks_now - checks_begun))" -lt 30000 ] || break
         sleep 1
     done
     checks_say method "$method"
@@ -481,13 +486,13 @@ checks_diagnosis() {
     checks_has docker || return
     # Those of the project, and whoever publishes the port that is asked.
     # shellcheck disable=SC2046 # a list of ids
-    set -- $(checks_limited 10 docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$checks_project" </dev/null 2>/dev/null | head -n 60)
+    set -- $(checks_limited 8 docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$checks_project" </dev/null 2>/dev/null | head -n 60)
     if [ -n "$target" ] && [ -z "$source" ]; then
         # shellcheck disable=SC2046 # a list of ids
-        set -- "$@" $(checks_limited 10 docker ps -q --no-trunc --filter "publish=$port" </dev/null 2>/dev/null)
+        set -- "$@" $(checks_limited 8 docker ps -q --no-trunc --filter "publish=$port" </dev/null 2>/dev/null)
     fi
     if [ $# -gt 0 ]; then
-        checks_limited 10 docker inspect -f '{{.State.Pid}}{{"\t"}}{{json .Name}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.project")}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.service")}}{{"\t"}}{{json .State}}{{"\t"}}{{json .NetworkSettings.Networks}}{{"\t"}}{{json .HostConfig.PortBindings}}' "$@" \
+        checks_limited 8 docker inspect -f '{{.State.Pid}}{{"\t"}}{{json .Name}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.project")}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.service")}}{{"\t"}}{{json .State}}{{"\t"}}{{json .NetworkSettings.Networks}}{{"\t"}}{{json .HostConfig.PortBindings}}' "$@" \
             </dev/null 2>/dev/null >"$prefix.inspect"
         while IFS="$checks_tab" read -r process rest; do
             checks_say inspect "$process$checks_tab$rest"
@@ -525,7 +530,7 @@ checks_listening() {
 checks_start() {
     checks_make "$@" >"$checks_dir/$index.result" 2>/dev/null &
     checks_started=$((checks_started + 1))
-    [ "$((checks_started % 16))" -ne 0 ] || wait
+    [ "$((checks_started % 32))" -ne 0 ] || wait
 }
 
 checks_http() {

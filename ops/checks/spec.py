@@ -8,9 +8,8 @@ look: they are run by the read-only probe, in `--dry` too, and again when a chan
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
@@ -78,16 +77,16 @@ def _port(value: str) -> int:
 
 Service = Annotated[str, AfterValidator(_service)]
 Text = Annotated[str, AfterValidator(_text)]
-Seconds = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
 
 
 class _Check(BaseModel):
     """What every kind of check has.
 
     Arguments: `name` as it stands in findings and reports, unique in a stack, derived from the
-    rest when not given; `timeout` the seconds that one attempt may take; `deadline` the seconds
-    for which a verification keeps trying until the check passes (the probe, which only looks,
-    tries twice at most).
+    rest when not given; `timeout` the seconds that one attempt may take, 30 at most; `deadline`
+    the seconds for which a verification keeps trying until the check passes (the probe, which only
+    looks, tries twice at most).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -256,6 +255,12 @@ class HttpCheck(_Check):
                 raise _wrong(f"the value of {key} must be one line without control characters")
         return value
 
+    @model_validator(mode="after")
+    def _body(self) -> HttpCheck:
+        if self.method == "HEAD" and self.contains is not None:
+            raise _wrong("contains: the answer to HEAD has no text; use GET")
+        return self
+
     @property
     def target(self) -> str:
         """The URL as it is sent: without fragment, percent-encoded, the host in ASCII."""
@@ -407,7 +412,9 @@ def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
     return _KINDS[kind].model_validate(dict(value))
 
 
-def _unique(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def _together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    if len(checks) > 64:
+        raise _wrong(f"{len(checks)} checks: 64 are the most that one look at a host can hold")
     seen: set[str] = set()
     for check in checks:
         if check.name in seen:
@@ -419,8 +426,8 @@ def _unique(checks: tuple[Check, ...]) -> tuple[Check, ...]:
 Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose)]
 """One check, its kind told by `kind`; for use as a type in other models."""
 
-Checks = Annotated[tuple[Check, ...], AfterValidator(_unique)]
-"""The checks of a stack, each with its own name; for use as a type in other models."""
+Checks = Annotated[tuple[Check, ...], AfterValidator(_together)]
+"""The checks of a stack, 64 at most, each with its own name; for use as a type in other models."""
 
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(Checks)
 
@@ -433,11 +440,3 @@ def checks_from(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...
     Example: `checks_from([{"kind": "tcp", "address": "127.0.0.1:6379"}])`
     """
     return _CHECKS.validate_python(tuple(values))
-
-
-def longest(checks: Sequence[Check], attempts: int = 2) -> int:
-    """Return the seconds, rounded up, that a probe of `checks` may take: 16 run at once."""
-    rounds = math.ceil(len(checks) / 16)
-    one = math.ceil(max((check.timeout for check in checks), default=0)) + 2
-    # A failed one is explained by commands that have their own limits.
-    return rounds * (one * attempts + 30)

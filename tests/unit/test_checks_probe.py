@@ -5,13 +5,17 @@ from __future__ import annotations
 import http.server
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,7 +41,7 @@ def server() -> Iterator[Peer]:
 def http_check(server: Peer, path: str = "ok", **fields: Any) -> dict[str, Any]:
     # The machine that runs the tests is busy: only what must end in time gets little of it.
     slow = path in {"hang", "drip", "stream", "slow_head"}
-    return {"kind": "http", "url": f"{server.url}/{path}", "timeout": 2 if slow else 20, **fields}
+    return {"kind": "http", "url": f"{server.url}/{path}", "timeout": 4 if slow else 25, **fields}
 
 
 # Path, fields, outcome, what the evidence says. Of every tool the same is asked.
@@ -63,11 +67,11 @@ ANSWERS: list[tuple[str, dict[str, Any], str, str]] = [
     ("unauthorized", {"status": 401}, "passed", "HTTP 401"),
     ("elsewhere", {}, "failed", "HTTP 302 instead of 200"),
     ("elsewhere", {"status": 302}, "passed", "HTTP 302"),
-    ("hang", {}, "failed", "no answer within 2 s"),
-    ("slow_head", {}, "failed", "within 2 s"),
-    ("drip", {}, "failed", "not complete within 2 s"),
-    ("stream", {}, "failed", "not complete within 2 s"),
-    ("stream", {"contains": "all is well", "timeout": 5}, "passed", "with the text"),
+    ("hang", {}, "failed", "no answer within 4 s"),
+    ("slow_head", {}, "failed", "within 4 s"),
+    ("drip", {}, "failed", "not complete within 4 s"),
+    ("stream", {}, "failed", "not complete within 4 s"),
+    ("stream", {"contains": "all is well", "timeout": 8}, "passed", "with the text"),
     ("reset", {}, "failed", ""),
     ("empty", {}, "failed", "without an answer"),
     ("partial", {}, "failed", "before it was complete"),
@@ -100,8 +104,7 @@ def test_each_tool_sees_the_same(tool: str, server: Peer, tmp_path: Path) -> Non
     shell = make_shell(tmp_path / "bin", *TOOLS[tool])
     output, seconds = shell.run(all_answers(server))
     assert not differences(tool, output)
-    # Those that hang take 2 or 5 s each, 19 s in a row.
-    assert seconds < 19
+    assert seconds < sum(found.seconds for found in parse(output.split("\n"))), "all at once"
 
 
 @pytest.mark.parametrize("name", ["bash", "busybox"])
@@ -122,7 +125,7 @@ def test_without_timeout_it_keeps_the_time_itself(server: Peer, tmp_path: Path) 
     )
     assert [result.outcome for result in results] == ["failed", "failed", "passed"]
     assert "no answer within 1 s" in results[0].evidence
-    assert all(result.seconds < 5 for result in results)
+    assert all(result.seconds < 15 for result in results)
 
 
 def test_nothing_is_left_behind(server: Peer, tmp_path: Path) -> None:
@@ -256,20 +259,25 @@ def test_tcp_without_an_answer_ends_in_time(tool: str, tmp_path: Path) -> None:
             caller.close()
     assert result.outcome == "failed"
     assert "no answer within 0.5 s" in result.evidence
-    assert result.seconds < 4
+    assert result.seconds < 15
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "peer.pem"
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-        f"-subj /CN=localhost -keyout {path} -out {path}.crt",
-        shell=True,
-        check=True,
-        capture_output=True,
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
     )
-    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    path = tmp_path_factory.mktemp("tls") / "peer.pem"
+    pem = serialization.Encoding.PEM
+    form = serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    path.write_bytes(secret + made.public_bytes(pem))
     return path
 
 

@@ -8,7 +8,6 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from ops.checks import Checks, ExecCheck, HttpCheck, TcpCheck, checks_from
-from ops.checks.spec import longest
 
 
 class Stack(BaseModel):
@@ -53,6 +52,8 @@ EXEC = {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"]}
         ({**HTTP, "headers": {"A": "b\nc"}}, "checks.0.headers: the value of A must be one line"),
         ({**HTTP, "headers": {"Authorization": "x"}}, "checks.0.headers: Authorization carries a"),
         ({**HTTP, "contains": ""}, "checks.0.contains: "),
+        ({**HTTP, "contains": "a", "method": "HEAD"}, "checks.0: contains: the answer to HEAD"),
+        ({**HTTP, "timeout": 31}, "checks.0.timeout: "),
         ({**HTTP, "contains": "a\0"}, "checks.0.contains: must not hold a NUL"),
         ({**HTTP, "inside": "-x"}, "checks.0.inside: '-x' is not a service name"),
         ({**HTTP, "inside": "a b"}, "checks.0.inside: 'a b' is not a service name"),
@@ -182,9 +183,7 @@ def test_a_string_is_for_the_shell() -> None:
     assert ExecCheck.model_validate({**EXEC, "command": "a | b"}).command == ("sh", "-c", "a | b")
 
 
-def test_how_long_a_probe_may_take() -> None:
-    checks = [TcpCheck(address=f"a:{port}", timeout=4.5) for port in range(1, 18)]
-    assert longest([]) == 0
-    # An attempt and its margin, the pause, the second attempt, and the explanation.
-    assert longest(checks[:16]) >= 2 * 5 + 1 + 20
-    assert longest(checks) == 2 * longest(checks[:16])
+def test_as_many_as_one_look_can_hold() -> None:
+    checks = [{**TCP, "address": f"a:{port}"} for port in range(1, 66)]
+    assert "65 checks: 64 are the most" in messages(*checks)[0]
+    assert len(Stack(checks=checks[:64]).checks) == 64
