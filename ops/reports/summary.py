@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from ops.reports.state import HostRecord, OperationRecord, RunRecord
 
+# What a container wrote to its log must not move a cursor or set a title on somebody's terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _COLOURS = {
     "converged": "green",
     "changed": "yellow",
@@ -33,7 +36,7 @@ def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
         if out.isatty():
             _table(record, out)
         for line in words(record):
-            print(f"    {line}", file=out)
+            print(f"    {_CONTROL.sub(' ', line)}", file=out)
     print(f"--> stackmend: {last_line(record, path)}", file=out)
 
 
@@ -105,13 +108,14 @@ def _table(record: RunRecord, out: TextIO) -> None:
     # rich costs more to import than the whole report: only where a table is shown.
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("host", "outcome", "found", "done", "refused", "errors", "seconds")
     for name, host in record.hosts.items():
         operations = host.operations
         table.add_row(
-            name,
-            f"[{_COLOURS[host.outcome]}]{host.outcome}[/]",
+            Text(name),
+            Text(host.outcome, style=_COLOURS[host.outcome]),
             str(sum(len(op.findings) for op in operations)),
             str(sum(len(op.done) for op in operations)),
             str(sum(len(op.refusals) for op in operations)),
