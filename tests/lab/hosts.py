@@ -462,7 +462,13 @@ def ensure_host(host: LabHost) -> LabHost:
             state = []
         if not state:
             _create(host)
-        _ready(host)
+        try:
+            _ready(host)
+        except LabUnavailable:
+            if not state:
+                raise
+            # Left as it is by a test that was ended half-way: nothing in it is worth keeping.
+            host.recreate()
         _write_hosts_json()
     return host
 
