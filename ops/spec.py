@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ops.compose.source import SourceError, load
-from ops.compose.spec import ComposeSpec
+from ops.compose.spec import ComposeSpec, problems
 
 
 class SpecError(ValueError):
@@ -53,7 +53,7 @@ def check(data: Mapping[str, Any]) -> Stack | None:
         stack = given if isinstance(given, Stack) else Stack.model_validate(given)
         load(stack)
     except ValidationError as error:
-        raise SpecError("\n".join(_problem(item) for item in error.errors())) from None
+        raise SpecError("\n".join(map(_told, problems(error, "stack")))) from None
     except SourceError as error:
         raise SpecError(f"stack.{error}") from None
     return stack
@@ -67,14 +67,7 @@ def preflight(_host: str, data: Mapping[str, Any]) -> None:
     check(data)
 
 
-def _problem(error: Any) -> str:
-    path = ".".join(str(part) for part in ("stack", *error["loc"]) if part != "__root__")
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(sorted(Stack.model_fields)) if len(error["loc"]) == 1 else ""
-        message = "unknown key" + (f"; known are {known}" if known else "")
-    elif error["type"] == "missing":
-        message = "missing"
-    elif error["type"] == "model_type":
-        message = "must be a mapping" + ("" if error["loc"] else " or a Stack")
-    return f"{path}: {message}"
+def _told(problem: str) -> str:
+    if problem.endswith(": unknown key") and problem.count(".") == 1:
+        return f"{problem}; known are {', '.join(sorted(Stack.model_fields))}"
+    return problem + (" or a Stack" if problem == "stack: must be a mapping" else "")

@@ -4,13 +4,14 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
 
 from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.source import load
-from ops.compose.spec import ComposeSpec, Mend
+from ops.compose.spec import ComposeSpec, Mend, problems
 
 
 @operation()
@@ -85,10 +86,12 @@ def stack(
         )
         work = Project(host, spec, load(spec), report)
     except ValueError as error:
+        wrong = problems(error) if isinstance(error, ValidationError) else [str(error)]
+        reason = "; ".join(wrong)
         # Raised while executing it would end the run on every other host as well.
         if not host.state.is_executing:
-            raise OperationError(str(error)) from None
-        yield FunctionCommand(_refuse, (str(error),), {})
+            raise OperationError(reason) from None
+        yield FunctionCommand(_refuse, (reason,), {})
         return
     for secret in work.secrets:
         reports.secret(secret)
