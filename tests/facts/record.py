@@ -128,8 +128,8 @@ def of_the_lab(key: str, _: Any) -> bool:
 def says_nothing(key: str, value: Any) -> bool:
     if key in PASSING or (value == 0 and value is not False):
         return True
-    # A log's settings are compared as a whole, empty ones as well.
-    return value in (None, "", [], {}) and key != "Config"
+    # Labels and a log's settings are compared as a whole, with what is empty in them.
+    return value in (None, "", [], {}) and key != "Config" and "." not in key
 
 
 def smaller(lines: Sequence[str]) -> list[str]:
