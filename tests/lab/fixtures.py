@@ -35,6 +35,11 @@ class Lab:
             held.append(self._stack.enter_context(lab_hosts.lease(kind)))
         return held[:count]
 
+    def quieten(self) -> None:
+        """Reset what is held: a stack left running would take from the tests of others."""
+        for host in (*self._held["managed"], *self._held["bare"]):
+            host.reset()
+
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
@@ -46,7 +51,9 @@ def lab() -> Iterator[Lab]:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"no lab: {error}", pytrace=False)
             pytest.skip(f"no lab: {error}")
-        yield Lab(stack)
+        held = Lab(stack)
+        yield held
+        held.quieten()
 
 
 @pytest.fixture
