@@ -37,10 +37,10 @@ printf '%s\n' "$list" | while IFS= read -r path; do
     echo "$directory/$path is in the way: it is a directory" >&2
     exit 1
   fi
-  cmp -s "$path" "$directory/$path" && continue
+  cmp -s "./$path" "$directory/$path" && continue
   parent=$(dirname "./$path")
   mkdir -p "$directory/$parent"
-  cp -p "$path" "$directory/$parent/$new.${path##*/}"
+  cp -p "./$path" "$directory/$parent/$new.${path##*/}"
 done
 printf '%s\n' "$list" | while IFS= read -r path; do
   path=${path#./}
@@ -51,7 +51,7 @@ printf '%s\n' "$list" | while IFS= read -r path; do
     mv -f "$fresh" "$directory/$path"
   else
     # The content is right; the permissions may not be.
-    chmod "$(stat -c %a "$path")" "$directory/$path"
+    chmod "$(stat -c %a "./$path")" "$directory/$path"
   fi
 done
 for path; do

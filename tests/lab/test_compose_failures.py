@@ -126,7 +126,7 @@ VERSIONS = {
     "crashes": Bad(
         crashes,
         frozenset({"web"}),
-        r"web: restarted \d+ times, exit code 3",
+        r"web: restarted .+, exit code 3",
         "cannot open the vault",
     ),
     "never-healthy": Bad(
@@ -135,13 +135,13 @@ VERSIONS = {
     "dependency-crashes": Bad(
         dependency_crashes,
         frozenset({"redis"}),
-        r"redis: restarted \d+ times, exit code 7",
+        r"redis: restarted .+, exit code 7",
         "disk is on fire",
     ),
     "new-service-crashes": Bad(
         new_service_crashes,
         frozenset({"extra"}),
-        r"extra: restarted \d+ times, exit code 9",
+        r"extra: restarted .+, exit code 9",
         "extra gives up",
     ),
     "one-shot-before-it-fails": Bad(
@@ -155,19 +155,19 @@ VERSIONS = {
     "mounted-configuration": Bad(
         configuration_is_wrong,
         frozenset({"web"}),
-        r"web: restarted \d+ times, exit code 4",
+        r"web: restarted .+, exit code 4",
         "the configuration is wrong",
     ),
     "variable": Bad(
         variable_is_wrong,
         frozenset({"web"}),
-        r"web: restarted \d+ times, exit code 5",
+        r"web: restarted .+, exit code 5",
         "mode is broken",
     ),
     "drops-another-service": Bad(
         another_service_is_dropped,
         frozenset({"web", "side"}),
-        r"web: restarted \d+ times, exit code 3",
+        r"web: restarted .+, exit code 3",
         "cannot open the vault",
     ),
 }
@@ -304,7 +304,7 @@ def test_built_image_is_rolled_back(shop: Shop) -> None:
     )
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert re.search(r"web: restarted \d+ times, exit code 6", done.out), done.out
+    assert re.search(r"web: restarted .+, exit code 6", done.out), done.out
     assert "built badly" in done.out
     assert images(shop) == images_before
     assert files(shop) == files_before
@@ -323,7 +323,7 @@ def test_first_version_is_bad(host: LabHost, tmp_path: Path) -> None:
     crashes(shop)
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert re.search(r"web: restarted \d+ times, exit code 3", done.out), done.out
+    assert re.search(r"web: restarted .+, exit code 3", done.out), done.out
     assert "cannot open the vault" in done.out
     assert shop.report()["outcome"] == "failed"
     assert not host.exists("/var/lib/stackmend/shop/applied.json")

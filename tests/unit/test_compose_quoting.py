@@ -1,0 +1,405 @@
+"""Every value of the caller's arrives as it is in a real shell, and never runs."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pyinfra.api import StringCommand
+
+from ops.compose import commands
+from ops.compose.plan import Action
+from ops.compose.spec import ComposeSpec
+from ops.compose.state import Applied, AppliedService, Container, Endpoint, Engine, StackState
+
+#: What a shell, an option parser or a careless format would trip over.
+NASTY = (
+    "'",
+    '"',
+    "`id`",
+    "$(touch pwned)",
+    "$HOME",
+    "${HOME}",
+    "\\",
+    "\\n",
+    "\n",
+    "\r\n",
+    "\t",
+    ";touch pwned;",
+    "&& touch pwned",
+    "| touch pwned",
+    "> pwned",
+    "-rf",
+    "--help",
+    "*",
+    "~",
+    "#",
+    "!",
+    "%s%n",
+    "äöü",
+    "日本語",
+    "\U0001f525",
+    "\u202e",
+    " ",
+    "a b",
+    "{a,b}",
+    "[a-z]",
+    "=",
+    "\x01",
+    "\x7f",
+    "'\"'\"'",
+    "EOF",
+)
+text = st.lists(
+    st.one_of(
+        st.sampled_from(NASTY),
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
+    ),
+    min_size=1,
+    max_size=4,
+).map("".join)
+words = text.filter(bool)
+
+# A shell for each example: what fails is shown as it came, which is short already.
+quick = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a ``docker`` that writes down how many words it was given, and these."""
+    place = tmp_path_factory.mktemp("host")
+    tools = place / "bin"
+    tools.mkdir()
+    (tools / "docker").write_text('#!/bin/sh\nprintf "%s\\0" $# "$@" >>"$SAID"\n')
+    (tools / "docker").chmod(0o755)
+    return place
+
+
+def spec(place: Path, **changes: object) -> ComposeSpec:
+    return ComposeSpec.model_validate(
+        {"project": "shop", "source": ".", "directory": str(place / "project"), **changes}
+    )
+
+
+def given_to_docker(place: Path, command: StringCommand, stdin: bytes = b"") -> list[list[str]]:
+    """Run a command in a real sh; what each call of docker got, word by word."""
+    work = place / "work"
+    work.mkdir(exist_ok=True)
+    said = place / "said"
+    said.write_bytes(b"")
+    done = subprocess.run(
+        ["sh", "-c", command.get_raw_value()],
+        cwd=work,
+        env={"PATH": f"{place}/bin:/usr/bin:/bin", "SAID": str(said), "HOME": "/nowhere"},
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(work.iterdir()) == [], "something ran that should not have"
+    left = said.read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    calls = []
+    while left:
+        count = int(left[0])
+        calls.append(left[1 : count + 1])
+        left = left[count + 1 :]
+    return calls
+
+
+@pytest.fixture
+def directory(place: Path) -> Path:
+    (place / "project").mkdir(exist_ok=True)
+    return place / "project"
+
+
+COMPOSE = ["compose", "--ansi", "never", "-p", "shop"]
+
+
+@quick
+@given(names=st.lists(words, min_size=1, max_size=3))
+def test_up(place: Path, directory: Path, names: list[str]) -> None:
+    for anew in (False, True):
+        calls = given_to_docker(place, commands.up(spec(place), names, anew=anew))
+        assert calls[-1][len(COMPOSE)] == "up"
+        assert anew == any("--force-recreate" in call[: -len(names)] for call in calls)
+        for call in calls:
+            assert call[: len(COMPOSE)] == COMPOSE
+            assert call[-len(names) - 1 :] == ["--", *names]
+
+
+@quick
+@given(name=words)
+def test_remove_service(place: Path, directory: Path, name: str) -> None:
+    command = commands.remove_service(spec(place), name)
+    assert given_to_docker(place, command) == [[*COMPOSE, "rm", "--stop", "--force", "--", name]]
+
+
+@quick
+@given(name=words.filter(lambda name: "/" not in name and len(name.encode()) < 200))
+def test_directory_with_any_name(place: Path, name: str) -> None:
+    parent = place / "directories"
+    parent.mkdir(exist_ok=True)
+    home = parent / name
+    if "\n" in name or name in (".", ".."):
+        return
+    home.mkdir(exist_ok=True)
+    command = commands.up(spec(place, directory=str(home)), ["web"], anew=False)
+    (place / "bin" / "docker").write_text('#!/bin/sh\nprintf "1\\0%s\\0" "$(pwd)" >>"$SAID"\n')
+    try:
+        assert {tuple(call) for call in given_to_docker(place, command)} == {(str(home),)}
+    finally:
+        (place / "bin" / "docker").write_text('#!/bin/sh\nprintf "%s\\0" $# "$@" >>"$SAID"\n')
+
+
+@quick
+@given(ref=words, image=words)
+def test_tag(place: Path, ref: str, image: str) -> None:
+    assert given_to_docker(place, commands.tag(image, ref)) == [["tag", image, ref]]
+
+
+@quick
+@given(container=words)
+def test_logs_and_ends(place: Path, container: str) -> None:
+    assert given_to_docker(place, commands.logs(container, 5)) == [
+        ["logs", "--tail", "5", container]
+    ]
+    (call,) = given_to_docker(place, commands.ends(container))
+    assert call[:5] == ["events", "--since", "15m", "--until", "0s"]
+    assert f"container={container}" in call
+
+
+ONE = {"status": "running", "image": "x", "image_id": "sha256:1"}
+EMPTY = StackState(now=0, engine=Engine(status="up"))
+
+
+def act(verb: str, one: str, names: tuple[str, ...], state: StackState = EMPTY) -> StringCommand:
+    action = Action(verb=verb, subject="web", cause="", container=one, names=names)  # type: ignore[arg-type]
+    return commands.act(spec(Path("/nowhere")), action, state)
+
+
+ACTS: dict[str, Callable[[str, str], list[list[str]]]] = {
+    "set aside": lambda one, other: [
+        ["update", "--restart=no", one],
+        ["stop", one],
+        ["rename", one, f"{one}-set-aside"],
+    ],
+    "disconnect stranger": lambda one, other: [["network", "disconnect", other, one]],
+    "detach": lambda one, other: [["network", "disconnect", other, one]],
+    "unpause": lambda one, other: [["unpause", one]],
+    "resume": lambda one, other: [["kill", "--signal=CONT", one]],
+    "start": lambda one, other: [["start", one]],
+    "restart": lambda one, other: [["restart", one]],
+    "remove": lambda one, other: [["stop", one], ["rm", one]],
+}
+
+
+@pytest.mark.parametrize("verb", ACTS)
+@quick
+@given(one=words, other=words)
+def test_act_on_one_container(place: Path, verb: str, one: str, other: str) -> None:
+    assert given_to_docker(place, act(verb, one, (other,))) == ACTS[verb](one, other)
+
+
+@quick
+@given(one=words, network=words, address=words, aliases=st.lists(words, max_size=2))
+def test_attach(place: Path, one: str, network: str, address: str, aliases: list[str]) -> None:
+    expected = ["network", "connect"]
+    for alias in aliases:
+        expected += ["--alias", alias]
+    expected += ["--ip", address, network, one]
+    names = (network, address, *aliases)
+    assert given_to_docker(place, act("attach", one, names)) == [expected]
+    there = Container.model_validate(
+        {"id": one, "name": "web", **ONE, "endpoints": {network: Endpoint(network_id="1")}}
+    )
+    state = EMPTY.model_copy(update={"containers": (there,)})
+    assert given_to_docker(place, act("attach", one, names, state)) == [
+        ["network", "disconnect", network, one],
+        expected,
+    ]
+
+
+def every_verb() -> set[str]:
+    """The verbs that act() knows, from its own source: none may go untested."""
+    import ast
+    import inspect
+    import textwrap
+
+    tree = ast.parse(textwrap.dedent(inspect.getsource(commands.act)))
+    return {
+        node.pattern.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.match_case)
+        and isinstance(node.pattern, ast.MatchValue)
+        and isinstance(node.pattern.value, ast.Constant)
+    }
+
+
+def test_every_verb_is_tested() -> None:
+    assert every_verb() == {*ACTS, "attach", "remove network"}
+
+
+@quick
+@given(one=words, network=words)
+def test_remove_network(place: Path, one: str, network: str) -> None:
+    there = Container.model_validate(
+        {"id": one, "name": "web", **ONE, "endpoints": {network: Endpoint(network_id="1")}}
+    )
+    state = EMPTY.model_copy(update={"containers": (there,)})
+    action = Action(verb="remove network", subject=network, cause="")
+    assert given_to_docker(place, commands.act(spec(place), action, state)) == [
+        ["network", "disconnect", "--force", network, one],
+        ["network", "rm", network],
+    ]
+
+
+@quick
+@given(names=st.lists(words.filter(lambda n: "/" not in n and len(n.encode()) < 200), max_size=3))
+def test_outside(place: Path, names: list[str]) -> None:
+    import hashlib
+
+    folder = place / "outside"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name in names:
+        if name not in (".", ".."):
+            (folder / name).write_bytes(name.encode())
+            paths.append(str(folder / name))
+    command = commands.outside([*paths, str(folder / "-missing")])
+    done = subprocess.run(
+        ["sh", "-c", command.get_raw_value()], capture_output=True, check=True, cwd=place
+    )
+    wanted = "".join(
+        f"{hashlib.sha256(Path(path).read_bytes()).hexdigest()}  {path}\n" for path in paths
+    )
+    assert done.stdout.decode() == wanted
+
+
+# The scripts that move files, with a state directory of this test's own
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(commands, "STATE_ROOT", str(tmp_path / "memory of it's own"))
+    return tmp_path / "memory of it's own" / "shop"
+
+
+paths = st.lists(
+    words.filter(
+        lambda name: (
+            "/" not in name
+            and "\n" not in name
+            and name not in (".", "..")
+            and len(name.encode()) < 100
+        )
+    ),
+    min_size=1,
+    max_size=3,
+).map("/".join)
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for path, content in files.items():
+            info = tarfile.TarInfo(f"./{path}")
+            info.size, info.mode = len(content), 0o640
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def sh(command: StringCommand, stdin: bytes = b"") -> None:
+    done = subprocess.run(
+        ["sh", "-c", command.get_raw_value()], input=stdin, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def no_file_is_a_directory(files: dict[str, bytes]) -> bool:
+    return not any(
+        other.startswith(f"{path}/") or other == path
+        for path in files
+        for other in files
+        if other is not path
+    )
+
+
+contents = st.dictionaries(paths, st.binary(max_size=20), min_size=1, max_size=4).filter(
+    no_file_is_a_directory
+)
+
+
+@quick
+@given(first=contents, second=contents, home=words)
+def test_files_of_any_name_are_staged_and_installed(
+    memory: Path, tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes], home: str
+) -> None:
+    import shutil
+
+    if not no_file_is_a_directory({**first, **second}):
+        return
+    for left in (tmp_path / "place", memory):
+        shutil.rmtree(left, ignore_errors=True)
+    name = home.replace("/", "_").replace("\n", "_")[:40]
+    directory = tmp_path / "place" / (f"{name}." if set(name) <= {"."} else name)
+    wanted = spec(tmp_path, directory=str(directory))
+    sh(commands.stage(wanted), archive(first))
+    assert tree(memory / "staged") == first
+    install = Action(verb="install files", subject="", cause="")
+    sh(commands.install(wanted, install, "1"))
+    assert tree(directory) == first
+    sh(commands.stage(wanted), archive(second))
+    gone = tuple(path for path in first if path not in second)
+    sh(commands.install(wanted, install.model_copy(update={"names": gone}), "2"))
+    assert tree(directory) == second
+    # What was overwritten or removed is kept as it was.
+    kept = tree(memory / "replaced" / "2")
+    assert kept == {path: old for path, old in first.items() if second.get(path) != old}
+    applied = Applied(
+        project="shop",
+        directory=str(directory),
+        source="abc",
+        files={},
+        config={},
+        services={"web": AppliedService(image="x\n$(id)", image_id="1", shape={})},
+        applied_at=0,
+    )
+    sh(commands.remember(wanted, "abc"), commands.record_archive(applied))
+    assert tree(memory / "good-abc") == second
+    assert Applied.model_validate_json((memory / "applied.json").read_text()) == applied
+
+
+@quick
+@given(subject=words.filter(lambda text: "\n" not in text))
+def test_attempts_are_remembered(memory: Path, subject: str) -> None:
+    (memory / "mends").unlink(missing_ok=True)
+    sh(commands.mended(spec(Path("/nowhere")), "restart", subject))
+    line = (memory / "mends").read_bytes().decode()
+    assert line.endswith(f" restart {subject}\n")
+    assert line.split(" ", 1)[0].isdigit()
+
+
+def test_shell_words_of_a_whole_command_are_readable() -> None:
+    """What `-v` prints is what one would type."""
+    command = commands.up(spec(Path("/x")), ["web"], anew=False).get_raw_value()
+    assert shlex.split(command)[:3] == ["cd", "/x/project", "&&"]
