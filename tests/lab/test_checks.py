@@ -391,7 +391,10 @@ def test_unhealthy_is_part_of_the_explanation(stack: LabHost) -> None:
 
 def test_the_engine_is_stopped(stack: LabHost) -> None:
     stack.sh("systemctl stop docker.socket docker")
-    outside, *inside = look(stack, [FROM_HOST, BETWEEN, WITHIN])
+    try:
+        outside, *inside = look(stack, [FROM_HOST, BETWEEN, WITHIN])
+    finally:
+        stack.sh("systemctl start docker.socket docker")
     assert [result.outcome for result in inside] == ["unknown", "unknown"]
     assert "Cannot connect to the Docker daemon" in inside[0].evidence
     assert outside.outcome in ("passed", "failed")
