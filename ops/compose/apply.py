@@ -396,10 +396,11 @@ class Project:
                 self._one(action, state)
 
     def _round(self, doing: Sequence[Action], state: StackState) -> None:
-        for action in doing:
-            self.touched.add(action.subject)
-            if action.mend:
-                self._run(commands.mended(self.spec, action.verb, action.subject))
+        self.touched.update(action.subject for action in doing)
+        # A service counts once, however many containers it has.
+        mends = {action.subject: action.verb for action in doing if action.mend}
+        for name, verb in mends.items():
+            self._run(commands.mended(self.spec, verb, name))
         for action in doing:
             if action.verb not in ("recreate", "up"):
                 self._one(action, state)

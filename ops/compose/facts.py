@@ -334,7 +334,7 @@ def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Containe
         config_hash=labels.get(LABEL + "config-hash", ""),
         status=state["Status"],
         health=health.get("Status") if health.get("Status") != "none" else None,
-        health_output=log[-1].get("Output", "").strip()[-400:] if log else "",
+        health_output=log[-1].get("Output", "").strip() if log else "",
         exit_code=state.get("ExitCode", 0),
         error=state.get("Error", ""),
         oom_killed=bool(state.get("OOMKilled")),

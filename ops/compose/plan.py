@@ -1201,7 +1201,7 @@ def judge(services: Mapping[str, Mapping[str, Any]], state: StackState) -> Verdi
                 # One unhealthy moment must not fail a run: it has until the time-out.
                 waiting.append(
                     f"{name}: {one.health}"
-                    + (f": {_line(one.health_output)}" if one.health_output else "")
+                    + (f": {' '.join(one.health_output.split())}" if one.health_output else "")
                 )
     return Verdict(waiting=tuple(waiting), failed=tuple(failed))
 
