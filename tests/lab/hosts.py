@@ -464,7 +464,7 @@ def ensure_host(host: LabHost) -> LabHost:
             _create(host)
         try:
             _ready(host)
-        except LabUnavailable:
+        except (LabUnavailable, OuterCommandError):
             if not state:
                 raise
             # Left as it is by a test that was ended half-way: nothing in it is worth keeping.
