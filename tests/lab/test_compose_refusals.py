@@ -32,6 +32,15 @@ def shop(standing: Standing) -> Shop:
     return standing.renew()
 
 
+def files(host: LabHost, *paths: str) -> dict[str, str]:
+    """What lies there, without the engine's own passing files and the times of shared memory."""
+    return {
+        path: shown
+        for path, shown in host.snapshot_files(*paths).items()
+        if path not in ("/dev/shm", "/tmp") and not path.startswith("/tmp/runc-process")
+    }
+
+
 @dataclass
 class Untouched:
     """A run that may change nothing, and what it said."""
@@ -102,7 +111,7 @@ SEMANTICS: dict[str, tuple[Callable[[Shop], Any], str]] = {
 def test_what_only_compose_knows_to_be_wrong(shop: Shop, untouched: Untouched, case: str) -> None:
     change, said = SEMANTICS[case]
     change(shop)
-    memory = shop.host.snapshot_files("/var/lib/stackmend", "/dev/shm", "/tmp")
+    memory = files(shop.host, *OURS)
     done = untouched()
     assert said in done.out
     errors = untouched.errors()
@@ -110,8 +119,7 @@ def test_what_only_compose_knows_to_be_wrong(shop: Shop, untouched: Untouched, c
     assert errors[0].startswith("Docker Compose refuses the project's files: ")
     assert said in errors[0]
     # It was read from memory, and nothing of it stays.
-    after = shop.host.snapshot_files("/var/lib/stackmend", "/dev/shm", "/tmp")
-    assert {path for path in after if path not in memory} <= {"/var/lib/stackmend/journal.jsonl"}
+    assert files(shop.host, *OURS) == memory
     assert "/dev/shm/" not in done.out
 
 
@@ -169,6 +177,7 @@ def test_build_that_fails(shop: Shop, untouched: Untouched) -> None:
     del shop.services["web"]["image"]
     shop.services["web"]["build"] = "./image"
     shop.put("image/Dockerfile", "FROM lab/box:1\nRUN echo no compiler here && exit 7\n")
+    shop.host.docker("image", "rm", "-f", "shop-web", check=False)
     done = untouched()
     (error,) = untouched.errors()
     assert error.startswith("web: its image cannot be built: ")
@@ -193,13 +202,13 @@ def test_later_build_that_fails(shop: Shop, untouched: Untouched) -> None:
 
 
 def test_too_little_free_for_a_pull(shop: Shop, untouched: Untouched, registry: Registry) -> None:
-    shop.services["web"]["image"] = registry.push("lab/box:2", "shop/web:3")
+    shop.services["web"]["image"] = registry.push("lab/box:2", "shop/large:1")
     shop.settings["minimum_free"] = "1000TiB"
     done = untouched()
     assert "MiB are free at " in done.out
     assert "MiB must be" in done.out
     assert "minimum_free" in done.out
-    assert shop.host.docker("image", "ls", "-q", "registry:5000/shop/web") == ""
+    assert shop.host.docker("image", "ls", "-q", "registry:5000/shop/large") == ""
     assert shop.report()["outcome"] == "refused"
     refusal = shop.report()["operations"][0]["refusals"][0]
     assert refusal["subject"] == "disk"
@@ -210,6 +219,7 @@ def test_too_little_free_for_a_build(shop: Shop, untouched: Untouched) -> None:
     shop.services["web"]["build"] = "./image"
     shop.put("image/Dockerfile", "FROM lab/box:1\nRUN echo one > /www/index.html\n")
     shop.settings["minimum_free"] = "1000TiB"
+    shop.host.docker("image", "rm", "-f", "shop-web", check=False)
     done = untouched()
     assert "MiB must be" in done.out
     assert shop.host.docker("image", "ls", "-q", "shop-web") == ""
@@ -228,13 +238,13 @@ def test_too_little_free_matters_only_where_something_is_written(
 
 def test_too_little_free_at_first(host: LabHost, tmp_path: Path) -> None:
     shop = Shop(tmp_path, host, minimum_free="1000TiB")
-    before = host.snapshot_files(*EVERYWHERE)
+    before = files(host, *EVERYWHERE)
     moment = host.now()
     done = shop.run("-y")
     assert done.rc == 1, done.out
     assert "MiB must be" in done.out
     assert host.events_since(moment) == []
-    assert host.snapshot_files(*EVERYWHERE) == before
+    assert files(host, *EVERYWHERE) == before
 
 
 # An engine that cannot be asked
@@ -253,7 +263,7 @@ class WithoutSudo(Shop):
 def nothing_done(shop: Shop, reason: str, way_out: str) -> None:
     """A first run and a dry one are refused for this reason, and leave no trace."""
     host = shop.host
-    before = host.snapshot_files(*EVERYWHERE)
+    before = files(host, *EVERYWHERE)
     for argument in ("-y", "--dry"):
         done = shop.run(argument)
         assert done.rc == (1 if argument == "-y" else 0), done.out
@@ -263,7 +273,7 @@ def nothing_done(shop: Shop, reason: str, way_out: str) -> None:
         assert shop.report()["outcome"] == "refused"
         (refusal,) = shop.report()["operations"][0]["refusals"]
         assert reason in refusal["reason"]
-    assert host.snapshot_files(*EVERYWHERE) == before
+    assert files(host, *EVERYWHERE) == before
 
 
 def test_engine_stopped(host: LabHost, tmp_path: Path) -> None:
