@@ -367,6 +367,8 @@ def scale(rounds: int) -> dict[str, Any]:
     }
 
 
+CROWD = 200
+
 # perl is on every Debian; both ends of each connection are sockets of this host.
 _SOCKETS = r"""ulimit -n 20000; exec perl -MSocket -e '
   socket(my $l, PF_INET, SOCK_STREAM, 0) or die $!; setsockopt($l, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -386,9 +388,9 @@ def crowded(rounds: int) -> dict[str, Any]:
         inventory = WORK / "inventory.py"
         alone = statistics.median(stackmend(inventory).seconds for _ in range(rounds))
         alone_floor = statistics.median(floor(hosts).seconds for _ in range(rounds))
-        print("starting 200 containers and 2,500 connections …", flush=True)
+        print(f"starting {CROWD} containers and 2,500 connections …", flush=True)
         host.sh(
-            "seq 200 | xargs -P 4 -I{} docker run -d --name crowd-{} --network none "
+            f"seq {CROWD} | xargs -P 2 -I@ docker run -d --name crowd-@ --network none "
             "--entrypoint sleep lab/box:1 infinity > /dev/null",
             timeout=900,
         )
