@@ -1,0 +1,37 @@
+"""The decision: from what is wanted and what is there to what will be done, and why. Pure.
+
+``gates`` refuse a host that cannot be worked on; ``decide`` goes through the project and
+``service`` through each of its services, both upon ``notes``; ``health`` judges what comes up and
+``record`` says what is remembered of it.
+"""
+
+from ops.compose.plan.decide import plan
+from ops.compose.plan.declaration import AROUND, levels, mounts
+from ops.compose.plan.gates import failed_before, needs_declared, refuse_crowded, refuse_engine
+from ops.compose.plan.health import LOOP_RESTARTS, LOOP_SECONDS, Verdict, judge, unstable
+from ops.compose.plan.model import Action, Finding, Kind, Plan, Refusal, Verb
+from ops.compose.plan.record import expected, recorded
+
+__all__ = [
+    "AROUND",
+    "LOOP_RESTARTS",
+    "LOOP_SECONDS",
+    "Action",
+    "Finding",
+    "Kind",
+    "Plan",
+    "Refusal",
+    "Verb",
+    "Verdict",
+    "expected",
+    "failed_before",
+    "judge",
+    "levels",
+    "mounts",
+    "needs_declared",
+    "plan",
+    "recorded",
+    "refuse_crowded",
+    "refuse_engine",
+    "unstable",
+]
