@@ -59,6 +59,7 @@ def compose() -> dict[str, Any]:
                 "image": "lab/redis:7",
                 "restart": "unless-stopped",
                 "volumes": ["data:/data"],
+                "labels": {"team": "stock"},
                 "healthcheck": {"test": ["CMD", "redis-cli", "ping"], **HEALTH},
             },
             "web": {

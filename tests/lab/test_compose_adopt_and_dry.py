@@ -184,7 +184,7 @@ def test_dry_shows_what_would_be_mended_and_changed_and_touches_nothing(shop: Sh
     host = shop.host
     host.docker("kill", shop.id("web"))
     host.docker("update", "--memory=64m", "--memory-swap=64m", shop.id("side"))
-    shop.services["redis"]["labels"] = {"team": "stock"}
+    shop.services["redis"]["labels"]["team"] = "sales"
     shop.services["extra"] = {"image": "lab/box:2", "restart": "unless-stopped"}
     shop.put("conf/web.conf", "answer = 43\n")
     before = files(host)
@@ -199,7 +199,7 @@ def test_dry_shows_what_would_be_mended_and_changed_and_touches_nothing(shop: Sh
         "web: exited: it exited with code 137 and was not restarted",
         "web: content: conf/web.conf changed, which it mounts",
         "side: drift: mem_limit: (none) → 67108864",
-        "redis: changed: labels.team: (none) → stock",
+        "redis: changed: labels.team: stock → sales",
         "extra: missing: it has no container",
     ):
         assert line in dry.out, dry.out

@@ -64,9 +64,9 @@ CHANGES = {
     ),
     "label": Change(
         "redis",
-        lambda redis: redis.update(labels={"team": "stock"}),
-        r"redis: changed: labels\.team: \(none\) → stock",
-        lambda shown: shown["Config"]["Labels"]["team"] == "stock",
+        lambda redis: redis["labels"].update(team="sales"),
+        r"redis: changed: labels\.team: stock → sales",
+        lambda shown: shown["Config"]["Labels"]["team"] == "sales",
     ),
 }
 
@@ -146,7 +146,7 @@ def test_a_dependant_is_restarted_where_compose_says_so_and_not_elsewhere(shop: 
     shop.services["side"]["depends_on"] = needs
     shop.deploy()
     side, web = shop.id("side"), shop.id("web")
-    shop.services["redis"]["labels"] = {"team": "stock"}
+    shop.services["redis"]["labels"]["team"] = "sales"
 
     done, seen = apply(shop)
 
