@@ -1,0 +1,300 @@
+"""Read a host and decide; tell what was found. Nothing here changes a host."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ops import connection, reports
+from ops.checks.facts import CheckResults
+from ops.checks.state import CheckResult
+from ops.compose import commands, drift
+from ops.compose.facts import ComposeStack, NoCompose, parse_declared
+from ops.compose.plan import (
+    LOOP_RESTARTS,
+    LOOP_SECONDS,
+    Finding,
+    Plan,
+    Refusal,
+    failed_before,
+    mounts,
+    needs_declared,
+    plan,
+    recorded,
+    refuse_engine,
+)
+from ops.compose.source import Source
+from ops.compose.spec import ComposeSpec
+from ops.compose.state import Declared, Engine, StackState
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from ops.reports import Collector
+
+
+class Failure(Exception):
+    """A step failed; the text says what, the log what the failing thing wrote last."""
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log = tuple(log)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One reading of a host, and what follows from it."""
+
+    plan: Plan
+    state: StackState | None = None
+    declared: Declared | None = None
+    held: str = ""
+
+
+@dataclass
+class Reader:
+    """One project on one host, to be looked at."""
+
+    host: "Host"
+    spec: ComposeSpec
+    source: Source
+    report: "Collector"
+    touched: set[str] = field(default_factory=set)
+    hidden: frozenset[str] = frozenset()
+
+    def expect(self) -> None:
+        """Let the next reading of any fact of the host bring these too."""
+        for fact, arguments in self._facts():
+            connection.expect(self.host, fact, **arguments)
+
+    def look(self) -> Look:
+        """Read the host and decide. Changes nothing."""
+        self.expect()
+        state, *checked = [
+            connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()
+        ]
+        if isinstance(state, connection.Unknown):
+            refusal = Refusal(
+                subject="host",
+                reason=f"its state cannot be read: {state.reason}",
+                way_out="see the reason; nothing is done on a host that cannot be read",
+            )
+            return Look(Plan(refusals=(refusal,)))
+        if any(one.restart_count >= LOOP_RESTARTS for one in state.containers):
+            state = self._how_it_ended(state)
+        checks = _checks(self.spec, checked)
+        if refused := refuse_engine(state):
+            return Look(refused, state)
+        if state.applied:
+            self._hide(state.applied.config, state.applied.secrets)
+        if held := failed_before(self.spec, self.source.digest, state):
+            return self._look_back(state, checks, held)
+        if needs_declared(self.spec, self.source.digest, state):
+            try:
+                declared = self._declared()
+            except NoCompose as error:
+                engine = Engine(status="no-compose", reason=str(error))
+                state = state.model_copy(update={"engine": engine})
+                return Look(refuse_engine(state) or Plan(), state)
+            self._hide(declared.config)
+        else:
+            assert state.applied is not None, "without a record a declaration is needed"
+            declared = recorded(state.applied, state)
+        decided = self._plan(state, declared, checks)
+        if _writes(decided):
+            declared = declared.model_copy(update={"free": self._free()})
+            decided = self._plan(state, declared, checks)
+        return Look(decided, state, declared)
+
+    def is_well(self) -> bool:
+        """Look, and tell what was found while nothing is executed yet."""
+        telling = not self.host.state.is_executing
+        try:
+            look = self.look()
+        except (Failure, connection.RemoteError) as error:
+            if telling:
+                self._failed(failed(error))
+            return False
+        if telling:
+            self.tell(look.plan)
+        return look.plan.empty
+
+    def _look_back(self, state: StackState, checks: Sequence[CheckResult], held: str) -> Look:
+        """Decide for the files before, because the wanted ones just failed."""
+        assert state.applied is not None, "only what replaced a record can have been rolled back"
+        applied = state.applied
+        decided = plan(
+            self.spec.model_copy(
+                update={"directory": applied.directory, "profiles": applied.profiles}
+            ),
+            {path: digest for path, digest in state.files.items() if digest},
+            applied.source,
+            state,
+            checks=checks,
+        )
+        finding = Finding(subject=self.spec.project, kind="changed", cause=held)
+        return Look(
+            decided.model_copy(update={"findings": (finding, *decided.findings)}), state, held=held
+        )
+
+    def _plan(
+        self,
+        state: StackState,
+        declared: Declared | None,
+        checks: Sequence[CheckResult],
+        tried: frozenset[str] = frozenset(),
+    ) -> Plan:
+        source = self.source
+        return plan(
+            self.spec,
+            source.digests,
+            source.digest,
+            state,
+            declared,
+            checks,
+            tried,
+            source.ignored,
+        )
+
+    def _facts(self) -> list[tuple[type, dict[str, object]]]:
+        facts: list[tuple[type, dict[str, object]]] = [
+            (ComposeStack, {"project": self.spec.project, "directory": self.spec.directory})
+        ]
+        if self.spec.checks:
+            facts.append((CheckResults, self._check_arguments()))
+        return facts
+
+    def _check_arguments(self) -> dict[str, object]:
+        return {"project": self.spec.project, "checks": self.spec.checks}
+
+    def _state(self) -> StackState:
+        arguments = {"project": self.spec.project, "directory": self.spec.directory}
+        (state,) = connection.gather(self.host, [(ComposeStack, arguments)])
+        if isinstance(state, connection.Unknown):
+            raise Failure(f"the host's state cannot be read: {state.reason}")
+        assert isinstance(state, StackState)
+        return self._how_it_ended(state)
+
+    def _how_it_ended(self, state: StackState) -> StackState:
+        """Fill in how containers ended that run again: the engine shows it in its events only."""
+        containers = []
+        for one in state.containers:
+            young = state.now - one.started_at < LOOP_SECONDS
+            if one.running and one.restart_count and young and not one.exit_code:
+                said = connection.run(self.host, commands.ends(one.id), readonly=True, timeout=20)
+                ends = said.text.split()
+                codes = [int(word) for word in ends if word.isdigit()]
+                one = one.model_copy(
+                    update={
+                        "exit_code": codes[-1] if codes else 0,
+                        "oom_killed": one.oom_killed or "oom" in ends,
+                    }
+                )
+            containers.append(one)
+        return state.model_copy(update={"containers": tuple(containers)})
+
+    def _check_results(self) -> tuple[CheckResult, ...]:
+        if not self.spec.checks:
+            return ()
+        return _checks(
+            self.spec, connection.gather(self.host, [(CheckResults, self._check_arguments())])
+        )
+
+    def _declared(self) -> Declared:
+        result = connection.run(
+            self.host,
+            commands.resolve(self.spec),
+            stdin=self.source.archive(),
+            readonly=True,
+            secret=True,
+        )
+        lines = result.text.split("\n")
+        try:
+            declared = parse_declared(lines, commands.RESOLVE_MARK, self.spec.directory)
+        except NoCompose:
+            raise
+        except ValueError as error:
+            raise Failure(f"Docker Compose refuses the project's files: {error}") from None
+        paths = [path for path in mounts(declared.config) if not self._is_inside(path)]
+        if not paths:
+            return declared
+        result = connection.run(self.host, commands.outside(paths), readonly=True)
+        digests = (line.partition("  ") for line in result.text.splitlines())
+        return declared.model_copy(
+            update={"outside": {path: digest for digest, _, path in digests if path}}
+        )
+
+    def _free(self) -> dict[str, int]:
+        result = connection.run(self.host, commands.free(self.spec), readonly=True)
+        rows = (line.partition("|") for line in result.text.splitlines())
+        return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdigit()}
+
+    def _is_inside(self, path: str) -> bool:
+        return path == self.spec.directory or path.startswith(self.spec.directory + "/")
+
+    def tell(self, decided: Plan) -> None:
+        """Show what was found and what follows, on the terminal and in the report."""
+        for finding in decided.findings:
+            told = f"{finding.kind}: {finding.cause}"
+            self.report.found(finding.subject, told, "\n".join(finding.evidence))
+            self.host.log(f"{finding.subject}: {told}")
+            for line in finding.evidence:
+                self.host.log(f"    {line}")
+        for action in decided.actions:
+            self.report.planned(
+                action.verb,
+                action.subject,
+                action.cause,
+                destructive=action.destructive,
+                undo=action.undo,
+            )
+            self.host.log(f"  → {action}")
+        for refusal in decided.refusals:
+            self.report.refused(refusal.subject, refusal.reason, refusal.way_out)
+            self.host.log_styled(
+                f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}",
+                fg="red",
+            )
+
+    def _failed(self, failure: Failure) -> None:
+        message = drift.masked(str(failure), self.secrets)
+        self.report.failed(message, log=list(failure.log))
+        self.host.log_styled(f"{self.spec.project}: {message}", fg="red")
+        for line in failure.log:
+            self.host.log(f"    {line}")
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that nothing may show."""
+        named = frozenset(
+            value for name, value in self.spec.variables().items() if drift.SECRET_NAME.search(name)
+        )
+        return self.spec.secrets() | named | self.hidden
+
+    def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
+        """Never show what a declaration calls secret, nor what was given as secret before."""
+        for secret in secrets:
+            reports.secret(secret)
+        self.hidden |= drift.secret_values(config) | frozenset(secrets)
+
+
+def failed(error: Failure | OSError) -> Failure:
+    """An error of the connection as a failure of ours."""
+    return error if isinstance(error, Failure) else Failure(str(error))
+
+
+def _checks(spec: ComposeSpec, read: Sequence[object]) -> tuple[CheckResult, ...]:
+    """The results, or one unknown for each check where they could not be read."""
+    results: list[CheckResult] = []
+    for value in read:
+        if isinstance(value, connection.Unknown):
+            results += [
+                CheckResult(name=check.name, outcome="unknown", evidence=value.reason)
+                for check in spec.checks
+            ]
+        elif isinstance(value, tuple):
+            results += value
+    return tuple(results)
+
+
+def _writes(decided: Plan) -> bool:
+    return any(action.verb in ("install files", "pull", "build") for action in decided.actions)
