@@ -68,7 +68,8 @@ def break_program(shop: Shop) -> None:
 def stop_process(shop: Shop) -> None:
     """Its first process is stopped by a signal from the host, as a debugger does."""
     pid = shop.container("redis")["State"]["Pid"]
-    shop.host.sh(f"kill -STOP {pid}; grep -q '^State:.T' /proc/{pid}/status")
+    shop.host.sh(f"kill -STOP {pid}")
+    shop.host.wait_for(f"grep -q '^State:.T' /proc/{pid}/status")
 
 
 def without_aliases(shop: Shop) -> None:
@@ -324,8 +325,8 @@ def test_a_project_file_that_someone_touched_on_the_host_is_put_back(shop: Shop,
         done = shop.run("-y")
 
     assert done.rc == 0, done.out
-    what = "differs from the source" if how == "changed" else "is missing"
-    assert f"conf/web.conf: files: conf/web.conf {what}" in done.out
+    what = "not as in the source" if how == "changed" else "missing"
+    assert f"{shop.home}: files: {what}: conf/web.conf" in done.out
     assert "web: content: conf/web.conf changed, which it mounts" in done.out
     assert seen.touched == {"web"}
     assert shop.host.read(path) == b"answer = 42\n"
