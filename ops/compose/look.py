@@ -52,13 +52,20 @@ class Look:
 
 @dataclass
 class Reader:
-    """One project on one host, to be looked at."""
+    """One project on one host, to be looked at.
+
+    :param touched: services that this run did anything to.
+    :param tried: those to which a remedy was applied; the next one is the stronger.
+    :param counted: those whose mending in this run is remembered against the limits.
+    """
 
     host: "Host"
     spec: ComposeSpec
     source: Source
     report: "Collector"
     touched: set[str] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
     hidden: frozenset[str] = frozenset()
 
     def expect(self) -> None:
@@ -126,7 +133,7 @@ class Reader:
             self.spec.model_copy(
                 update={"directory": applied.directory, "profiles": applied.profiles}
             ),
-            {path: digest for path, digest in state.files.items() if digest},
+            applied.files,
             applied.source,
             state,
             checks=checks,
@@ -195,9 +202,9 @@ class Reader:
     def _check_results(self) -> tuple[CheckResult, ...]:
         if not self.spec.checks:
             return ()
-        return _checks(
-            self.spec, connection.gather(self.host, [(CheckResults, self._check_arguments())])
-        )
+        # Whoever waits for them asks again by itself.
+        once = {**self._check_arguments(), "attempts": 1}
+        return _checks(self.spec, connection.gather(self.host, [(CheckResults, once)]))
 
     def _declared(self) -> Declared:
         result = connection.run(
