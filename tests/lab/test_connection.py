@@ -39,6 +39,7 @@ from ops.connection import (
 )
 from tests import connected
 from tests.lab import controller
+from tests.lab.fixtures import Lab
 from tests.lab.hosts import KEEPER_PASSWORD, LabHost
 from tests.lab.paths import PROJECT
 
@@ -71,6 +72,25 @@ while (my $peer = $server->accept) {
 """
 
 
+@pytest.fixture(scope="module")
+def leased(lab: Lab) -> LabHost:
+    """A managed host, reset once: most of these tests leave nothing behind."""
+    return lab.take(1)[0]
+
+
+@pytest.fixture
+def host(leased: LabHost) -> LabHost:
+    """The host as the last test left it."""
+    return leased
+
+
+@pytest.fixture
+def breakable(leased: LabHost) -> Iterator[LabHost]:
+    """The host, for a test that leaves it changed."""
+    yield leased
+    leased.reset()
+
+
 @pytest.fixture(params=USERS)
 def linked(request: pytest.FixtureRequest, host: LabHost) -> Iterator[Host]:
     """The lab host over ssh, once for each kind of login."""
@@ -81,6 +101,7 @@ def linked(request: pytest.FixtureRequest, host: LabHost) -> Iterator[Host]:
 @pytest.fixture
 def box(host: LabHost) -> str:
     """A container that answers over HTTP on a port it does not publish; its address."""
+    host.docker("rm", "-f", "box", "made", check=False)
     host.docker("run", "-d", "--name", "box", "-e", "PORT=8080", "lab/box:1")
     address = host.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "box")
     host.wait_for(f"exec 3<>/dev/tcp/{address}/8080")
@@ -205,8 +226,8 @@ def test_without_a_password_the_way_out_is_named(host: LabHost) -> None:
         assert run(connection, "id -un", _sudo=False).text == "keeper\n"
 
 
-def test_as_another_user(host: LabHost, linked: Host) -> None:
-    host.sh("useradd -m other")
+def test_as_another_user(breakable: LabHost, linked: Host) -> None:
+    breakable.sh("useradd -m other")
     assert run(linked, "id -un; echo ~", _sudo=True, _sudo_user="other").text == (
         "other\n/home/other\n"
     )
@@ -214,11 +235,13 @@ def test_as_another_user(host: LabHost, linked: Host) -> None:
         run(linked, "true", _sudo=True, _sudo_user="nobody-at-all")
 
 
-def test_a_login_shell_that_talks_is_not_heard(host: LabHost) -> None:
-    host.sh("echo 'echo welcome; echo warning >&2' | tee -a /home/operator/.bashrc /root/.profile")
-    host.sh("sed -i '1i echo welcome' /home/operator/.bashrc")
-    with connected.lab(host, "operator", _use_sudo_login=True) as connection:
-        assert gather(connection, [(server.Hostname, {})]) == [host.name]
+def test_a_login_shell_that_talks_is_not_heard(breakable: LabHost) -> None:
+    breakable.sh(
+        "echo 'echo welcome; echo warning >&2' | tee -a /home/operator/.bashrc /root/.profile"
+    )
+    breakable.sh("sed -i '1i echo welcome' /home/operator/.bashrc")
+    with connected.lab(breakable, "operator", _use_sudo_login=True) as connection:
+        assert gather(connection, [(server.Hostname, {})]) == [breakable.name]
 
 
 def test_a_time_limit_ends_what_runs_as_root(host: LabHost, linked: Host) -> None:
@@ -249,13 +272,15 @@ def test_a_connection_that_is_cut_is_told(host: LabHost, linked: Host) -> None:
     assert isinstance(gather(linked, [(server.Hostname, {})])[0], Unknown)
 
 
-def test_a_host_that_falls_silent_is_told(host: LabHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_falls_silent_is_told(
+    breakable: LabHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ops.connection.link.DEAD_AFTER", 4)
-    with connected.lab(host) as connection:
+    with connected.lab(breakable) as connection:
         assert run(connection, "true").ok
         # What comes back is dropped, as by a machine that lost its power.
         drop = "iptables -I OUTPUT -p tcp --sport 22 -j DROP && iptables -I INPUT -p tcp --dport 22"
-        host.sh(f"{drop} -j DROP")
+        breakable.sh(f"{drop} -j DROP")
         started = time.monotonic()
         with pytest.raises(ConnectionLost):
             run(connection, "true")
@@ -307,10 +332,10 @@ def test_a_lock_belongs_to_one(host: LabHost, linked: Host) -> None:
         assert host.read(LOCK) == b"a second 'time'\n"
 
 
-def test_under_a_lock_nothing_read_before_is_believed(host: LabHost) -> None:
-    with connected.lab(host) as connection:
+def test_under_a_lock_nothing_read_before_is_believed(breakable: LabHost) -> None:
+    with connected.lab(breakable) as connection:
         assert read(connection, files.File, path="/run/there") is None
-        host.put("/run/there", b"")
+        breakable.put("/run/there", b"")
         assert read(connection, files.File, path="/run/there") is None
         with hold_lock(connection, LOCK):
             assert read(connection, files.File, path="/run/there") is not None
@@ -416,20 +441,20 @@ def test_what_docker_changes_makes_facts_invalid(host: LabHost, box: str) -> Non
     ids=["stopped", "not permitted", "no client"],
 )
 def test_why_docker_cannot_be_spoken_to(
-    host: LabHost, prepare: str, user: str, reason: str
+    breakable: LabHost, prepare: str, user: str, reason: str
 ) -> None:
-    host.sh(prepare)
+    breakable.sh(prepare)
     name, _, plain = user.partition("-")
     data: dict[str, Any] = {"_sudo": False} if plain else {}
     try:
         with (
-            connected.lab(host, name, **data) as connection,
+            connected.lab(breakable, name, **data) as connection,
             pytest.raises(RemoteError, match=reason),
             docker(connection),
         ):
             pass
     finally:
-        host.sh("[ ! -e /root/docker ] || mv /root/docker /usr/bin/")
+        breakable.sh("[ ! -e /root/docker ] || mv /root/docker /usr/bin/")
 
 
 def test_an_engine_that_hangs_is_a_timeout(host: LabHost) -> None:
@@ -461,11 +486,11 @@ def test_http_to_a_container_that_publishes_nothing(linked: Host, box: str, via:
 @pytest.mark.parametrize(
     "setting", ["AllowTcpForwarding no", "PermitOpen none", "DisableForwarding yes"]
 )
-def test_http_where_forwarding_is_forbidden(host: LabHost, box: str, setting: str) -> None:
-    host.sh(
-        f"echo {shlex.quote(setting)} >/etc/ssh/sshd_config.d/00-test.conf; systemctl restart ssh"
+def test_http_where_forwarding_is_forbidden(breakable: LabHost, box: str, setting: str) -> None:
+    breakable.sh(
+        f"echo {shlex.quote(setting)} >/etc/ssh/sshd_config.d/00-test.conf; systemctl reload ssh"
     )
-    with connected.lab(host, "operator") as connection:
+    with connected.lab(breakable, "operator") as connection:
         with http(connection, box, 8080) as client:
             assert said_by_box(client) == "box 1"
             before = channels(connection)
@@ -477,7 +502,7 @@ def test_http_where_forwarding_is_forbidden(host: LabHost, box: str, setting: st
             pytest.raises(httpx.ConnectError, match="forbids forwarding"),
         ):
             client.get("/")
-    host.wait_for("! pgrep -f '[d]ev/tcp'", 5)
+    breakable.wait_for("! pgrep -f '[d]ev/tcp'", 5)
 
 
 def test_a_bridge_carries_any_bytes_both_ways(host: LabHost) -> None:
