@@ -13,7 +13,7 @@ from ops import connection, reports
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
 from ops.compose.look import Failure, Look, failed
-from ops.compose.plan import Action, Plan, levels, recorded
+from ops.compose.plan import Action, Plan, Verb, levels, recorded
 from ops.compose.prove import LOG_LINES, Prover
 from ops.compose.state import Applied, Declared, StackState
 from ops.reports import journal
@@ -93,6 +93,13 @@ class Project(Prover):
 
     def _keep(self, look: Look) -> bool:
         """Mend the stack that runs, while the wanted one is not tried again."""
+        if any(action.verb == "install files" for action in look.plan.actions):
+            # The one who rolled back did not come to the end of it.
+            assert look.state is not None, "what is held back was decided from a state"
+            assert look.state.applied is not None, "and from a record"
+            self._files_back(look.state.applied, self._declared())
+            look = self.look()
+            self.tell(look.plan)
         assert look.state is not None, "what is held back was decided from a state"
         assert look.state.applied is not None, "and from a record"
         declared = recorded(look.state.applied, look.state)
@@ -170,10 +177,14 @@ class Project(Prover):
 
     def _round(self, doing: Sequence[Action], state: StackState) -> None:
         self.touched.update(action.subject for action in doing)
-        # A service counts once, however many containers it has.
+        # To have waited for what was still starting is no remedy.
+        self.tried.update(action.subject for action in doing if action.verb != "up")
+        # A service counts once a run, however many containers and remedies there are.
         mends = {action.subject: action.verb for action in doing if action.mend}
         for name, verb in mends.items():
-            self._run(commands.mended(self.spec, verb, name))
+            if name not in self.counted:
+                self._run(commands.mended(self.spec, verb, name))
+        self.counted.update(mends)
         for action in doing:
             if action.verb not in ("recreate", "up"):
                 self._one(action, state)
@@ -246,32 +257,36 @@ class Project(Prover):
         spec = self.spec.model_copy(
             update={"directory": before.directory, "profiles": before.profiles}
         )
-        action = Action(
-            verb="install files",
-            subject=self.spec.project,
-            cause="rolled back to what was proven well before",
-        )
         self.host.log(f"{self.spec.project}: rolling back to what was proven well before")
         self._run(commands.mended(self.spec, "rollback", self.source.digest))
-        self._retag(before)
+        self._files_back(before, declared)
         old = recorded(before, self._state())
-        fresh = [name for name in declared.services if name not in old.services]
+        touched = sorted(self.touched & set(old.services))
+        missing = sorted(set(old.services) - set(declared.services))
+        again: tuple[tuple[Verb, list[str]], ...] = (("recreate", touched), ("up", missing))
+        for verb, names in again:
+            if names:
+                with self._doing(*(_back(verb, name) for name in names)):
+                    result = self._run(commands.up(spec, names, anew=verb == "recreate"))
+                    self._must(result, f"{', '.join(names)} could not be put back", names)
+        self._settle(old)
+        self.host.log(f"{self.spec.project}: rolled back, and well as it was before")
+
+    def _files_back(self, before: Applied, declared: Declared) -> None:
+        """Put back the files and images that were proven well; end services that came after."""
+        spec = self.spec.model_copy(
+            update={"directory": before.directory, "profiles": before.profiles}
+        )
+        self._retag(before)
+        fresh = declared.services.keys() - before.config.get("services", {}).keys()
         gone = [path for path in self.source.files if path not in before.files]
-        with self._doing(action):
-            for name in fresh:
+        with self._doing(_back("install files", before.directory)):
+            for name in sorted(fresh):
                 self._run(commands.remove_service(spec, name))
             self._must(
                 self._run(commands.restore(self.spec, before, gone)),
                 "the files before could not be put back",
             )
-            touched = sorted(self.touched & set(old.services))
-            missing = sorted(set(old.services) - set(declared.services))
-            for names, anew in ((touched, True), (missing, False)):
-                if names:
-                    result = self._run(commands.up(spec, names, anew=anew))
-                    self._must(result, f"{', '.join(names)} could not be put back", names)
-            self._settle(old)
-        self.host.log(f"{self.spec.project}: rolled back, and well as it was before")
 
     def _run(self, command: "StringCommand", *, stdin: bytes | None = None) -> "Result":
         return connection.run(self.host, command, stdin=stdin)
@@ -323,6 +338,10 @@ class Project(Prover):
                 undo=action.undo,
             )
             self._run(journal.append(line))
+
+
+def _back(verb: Verb, subject: str) -> Action:
+    return Action(verb=verb, subject=subject, cause="rolled back to what was proven well before")
 
 
 def _passing(result: "Result") -> bool:

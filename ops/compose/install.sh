@@ -33,7 +33,8 @@ keep() {
 
 printf '%s\n' "$list" | while IFS= read -r path; do
   path=${path#./}
-  if [ -d "$directory/$path" ]; then
+  # Docker makes an empty directory of a file that it is to mount and does not find.
+  if [ -d "$directory/$path" ] && ! rmdir "$directory/$path" 2>/dev/null; then
     echo "$directory/$path is in the way: it is a directory" >&2
     exit 1
   fi

@@ -34,7 +34,7 @@ class Prover(Reader):
         images = {one.image: Image(id=one.image_id) for one in state.containers}
         proven = state.model_copy(update={"applied": then, "files": self.source.digests})
         known = recorded(then, proven).model_copy(update={"images": {**declared.images, **images}})
-        return self._plan(proven, known, checks, frozenset(self.touched))
+        return self._plan(proven, known, checks, frozenset(self.tried))
 
     def _then(self, before: Applied | None, declared: Declared, state: StackState) -> Applied:
         """The record that this run leaves, if it ends well."""
