@@ -197,11 +197,12 @@ class LocalProcess(Process):
     @override
     def close(self) -> None:
         self.close_stdin()
-        if self._process.poll() is None:
-            # A command that became another user cannot be signalled; the end of its input ends it.
-            with contextlib.suppress(OSError):
-                self._process.terminate()
-            _reap(self._process)
+        if self._stdout.closed:
+            return
+        # A command that became another user cannot be signalled; the end of its input ends it.
+        with contextlib.suppress(OSError):
+            self._process.terminate()
+        _reap(self._process)
 
 
 class LocalStream(StreamProcess):
