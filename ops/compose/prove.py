@@ -47,7 +47,9 @@ class Prover(Reader):
         wrong = [f"{finding.subject}: {finding.cause}" for finding in left.problems]
         reasons = [refusal.reason for refusal in left.refusals]
         text = "; ".join(wrong or reasons)
-        return Failure(f"not proven well: {text}", self._evidence(left.problems, state))
+        seen = [line for finding in left.problems for line in finding.evidence]
+        log = [*seen, *self._evidence(left.problems, state)]
+        return Failure(f"not proven well: {text}", log)
 
     def _settle(
         self, declared: Declared, only: set[str] | None = None, patience: float | None = None
