@@ -22,11 +22,13 @@ _APPEND = r"""umask 077
 journal=$1 line=$2 limit=$3
 directory=${journal%/*}
 [ -d "$directory" ] || mkdir -p -m 0700 -- "$directory" || exit
-if [ -f "$journal" ] && [ "$(wc -c <"$journal")" -ge "$limit" ]; then
+# A journal that somebody has just moved away holds nothing.
+size() { wc -c 2>/dev/null <"$journal" || echo 0; }
+if [ -f "$journal" ] && [ "$(size)" -ge "$limit" ]; then
   # Two controllers that rotate at once would drop the older journal: the second looks again.
   (
-    if command -v flock >/dev/null; then flock -w 5 9 || exit; fi
-    [ "$(wc -c <"$journal")" -lt "$limit" ] || mv -f -- "$journal" "$journal.1"
+    if command -v flock >/dev/null; then flock -w 5 9 || exit 0; fi
+    [ "$(size)" -lt "$limit" ] || mv -f -- "$journal" "$journal.1"
   ) 9>"$journal.lock" || exit
 fi
 printf '%s\n' "$line" >>"$journal"
