@@ -17,7 +17,7 @@ def test_the_example_fleet_loads_and_its_settings_are_right() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     hosts = {host["name"]: host for host in json.loads(done.stdout)}

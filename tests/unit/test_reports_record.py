@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -40,6 +40,7 @@ class Terminal(io.StringIO):
 SECRETS = st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >= 4)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(secret=SECRETS, before=st.text(max_size=9), after=st.text(max_size=9))
 def test_a_secret_is_nowhere_in_what_is_written(secret: str, before: str, after: str) -> None:
     if secret in write.MASK:
@@ -182,6 +183,6 @@ def test_what_a_run_imports_for_its_report_is_little() -> None:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.stdout == "[]\n", done.stderr

@@ -51,7 +51,7 @@ def pyinfra(
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         stdin=subprocess.DEVNULL,
     )
 
@@ -91,7 +91,7 @@ def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(s
         input="\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert run.returncode == 0, run.stderr
     record = written(site)
@@ -229,12 +229,12 @@ def test_a_run_that_is_interrupted_is_reported_as_unfinished(
         start_new_session=True,
         text=True,
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (site / "started").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=45)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == status
     record = written(site)
     assert not (site / "never").exists()

@@ -21,7 +21,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
         env=base | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
