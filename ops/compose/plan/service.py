@@ -228,6 +228,9 @@ class Services(Notes):
                 "its healthcheck fails" + (f": {line(output)}" if output else ""),
                 container,
             )
+        elif container.health == "starting" and name in self.tried:
+            cause = "its healthcheck has not passed since it was mended"
+            self._mend(name, "recreate", "starting", cause, container)
         elif container.health == "starting":
             self._find(name, "starting", "its healthcheck has not passed yet", blocks=True)
             self._step(name, "up", "it is still starting and is waited for")
