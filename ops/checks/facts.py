@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,18 +14,10 @@ from typing_extensions import override
 from ops.checks.diagnosis import Said, explain
 from ops.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, checks_from
 from ops.checks.state import CheckResult, Hint, Outcome
+from ops.connection import text
 
-_ROOM = files("ops.checks")
-
-
-def _script(name: str) -> str:
-    # Comments are for the reader of the file; every host pays for each byte that is sent.
-    lines = (_ROOM / name).read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("# "))
-
-
-_PROBE = _script("probe.sh")
-_ATTEMPT = _script("attempt.sh")
+_PROBE = text("ops.checks", "probe")
+_ATTEMPT = text("ops.checks", "attempt")
 
 
 class CheckResults(FactBase[tuple[CheckResult, ...]]):

@@ -1,22 +1,21 @@
 """Carry out a plan and prove it. What is to be done is decided by ``plan``, never here."""
 
 import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import tenacity
 
-from ops import connection, reports
+from ops import connection
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
 from ops.compose.look import Failure, Look, failed
 from ops.compose.plan import Action, Plan, Verb, levels, recorded
 from ops.compose.prove import LOG_LINES, Prover
 from ops.compose.state import Applied, Declared, StackState
-from ops.reports import journal
+from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -304,40 +303,9 @@ class Project(Prover):
             log += self._logs(services, state)
         raise Failure(f"{what}: {reason}", log)
 
-    @contextmanager
-    def _doing(self, *actions: Action) -> Iterator[None]:
+    def _doing(self, *actions: Action) -> AbstractContextManager[None]:
         """Tell the report and the host's journal what is done, however it ends."""
-        started = time.monotonic()
-        ok = False
-        try:
-            yield
-            ok = True
-        finally:
-            seconds = time.monotonic() - started
-            for action in actions:
-                self.report.done(
-                    action.verb,
-                    action.subject,
-                    action.cause,
-                    seconds=seconds,
-                    ok=ok,
-                    undo=action.undo,
-                )
-            if ok:
-                self._journal(actions)
-
-    def _journal(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            line = journal.line(
-                time=datetime.now(UTC),
-                run=reports.run_id(self.host.state),
-                room="compose.stack",
-                action=action.verb,
-                subject=f"{self.spec.project}/{action.subject}",
-                cause=action.cause,
-                undo=action.undo,
-            )
-            self._run(journal.append(line))
+        return telling.doing(self.host, self.report, *actions, within=self.spec.project)
 
 
 def _back(verb: Verb, subject: str) -> Action:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
-from ops.compose.facts import STATE_ROOT, frame, script
+from ops.compose.facts import STATE_ROOT
 from ops.compose.plan import Action
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Applied, StackState
+from ops.connection import frame, script
 
 #: The mark of what :func:`resolve` prints.
 RESOLVE_MARK = frame("resolve")
@@ -43,7 +44,7 @@ def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCo
 
 def resolve(spec: ComposeSpec) -> StringCommand:
     """Let Compose say what the files on standard input mean; nothing stays on the host."""
-    return script("resolve", RESOLVE_MARK, spec.project, spec.directory, *spec.profiles)
+    return _script("resolve", spec.project, spec.directory, *spec.profiles, mark=RESOLVE_MARK)
 
 
 def outside(paths: Sequence[str]) -> StringCommand:
@@ -57,31 +58,31 @@ def outside(paths: Sequence[str]) -> StringCommand:
 
 def free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
-    return script("free", spec.directory)
+    return _script("free", spec.directory)
 
 
 def stage(spec: ComposeSpec) -> StringCommand:
     """Take the files from standard input into the staging directory."""
-    return script("stage", state_directory(spec))
+    return _script("stage", state_directory(spec))
 
 
 def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:
     """Put the staged files in place, keeping what was there."""
     kept = f"{state_directory(spec)}/replaced/{generation}"
-    return script("install", staged(spec), spec.directory, kept, *action.names)
+    return _script("install", staged(spec), spec.directory, kept, *action.names)
 
 
 def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringCommand:
     """Put back the files that were proven well, and remove those that came after."""
     good = f"{state_directory(spec)}/good-{applied.source}"
-    return script(
+    return _script(
         "install", good, applied.directory, f"{state_directory(spec)}/replaced/failed", *gone
     )
 
 
 def remember(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
-    return script("remember", state_directory(spec), digest)
+    return _script("remember", state_directory(spec), digest)
 
 
 def record_archive(applied: Applied) -> bytes:
@@ -215,6 +216,10 @@ def ends(container: str) -> StringCommand:
         *("--filter", f"container={container}", "--filter", "event=die", "--filter", "event=oom"),
         *("--format", '{{.Action}} {{index .Actor.Attributes "exitCode"}}'),
     )
+
+
+def _script(name: str, *arguments: str, mark: str | None = None) -> StringCommand:
+    return script("ops.compose", name, *arguments, mark=mark)
 
 
 def _words(*words: str) -> StringCommand:

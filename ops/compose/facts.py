@@ -1,15 +1,13 @@
 """Probe text to state: what runs on the host, and what Docker Compose makes of the wanted files."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
-from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
+from pyinfra.api import FactBase, FactProcessError, StringCommand
 
 from ops.compose.state import (
     Applied,
@@ -21,6 +19,7 @@ from ops.compose.state import (
     Mended,
     StackState,
 )
+from ops.connection import frame, script, sections
 
 #: Where stackmend keeps what it must remember on a host, one directory a project.
 STATE_ROOT = "/var/lib/stackmend"
@@ -53,40 +52,6 @@ ENGINE_PROBLEMS = (
 PASSING_NAME = re.compile(r"/[0-9a-f]{12}_")
 
 
-def script(name: str, *arguments: str) -> StringCommand:
-    """A script of this room as a command, with its arguments quoted."""
-    text = (files("ops.compose") / f"{name}.sh").read_text(encoding="utf-8")
-    return StringCommand(
-        "sh", "-c", QuoteString(text), name, *(QuoteString(argument) for argument in arguments)
-    )
-
-
-def frame(*parts: str) -> str:
-    """A mark that frames sections, and that no output can hold by chance."""
-    return "==" + hashlib.sha256("\0".join(("stackmend", *parts)).encode()).hexdigest()[:20]
-
-
-def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]]]:
-    """Split framed output into name → (exit status, lines); what was cut off is left out."""
-    found: dict[str, tuple[int, list[str]]] = {}
-    name: str | None = None
-    lines: list[str] = []
-    for line in output:
-        if line.startswith(mark):
-            _, word, value = line.split(" ", 2)
-            if word == "begin":
-                name, lines = value, []
-            elif name is not None:
-                # end() starts a line of its own, which leaves one empty line behind the text.
-                if lines and not lines[-1]:
-                    lines.pop()
-                found[name] = (int(value), lines)
-                name = None
-        elif name is not None:
-            lines.append(line)
-    return found
-
-
 class ComposeStack(FactBase[StackState]):
     """What the host has of one Compose project, read in one command that changes nothing.
 
@@ -103,7 +68,12 @@ class ComposeStack(FactBase[StackState]):
     def command(self, project: str, directory: str) -> StringCommand:
         """The probe, with its arguments quoted."""
         return script(
-            "probe", frame(project, directory), project, directory, f"{STATE_ROOT}/{project}"
+            "ops.compose",
+            "probe",
+            project,
+            directory,
+            f"{STATE_ROOT}/{project}",
+            mark=frame(project, directory),
         )
 
     def process(self, output: list[str]) -> StackState:

@@ -25,6 +25,7 @@ from ops.compose.plan import (
 from ops.compose.source import Source
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Declared, Engine, StackState
+from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -240,34 +241,11 @@ class Reader:
 
     def tell(self, decided: Plan) -> None:
         """Show what was found and what follows, on the terminal and in the report."""
-        for finding in decided.findings:
-            told = f"{finding.kind}: {finding.cause}"
-            self.report.found(finding.subject, told, "\n".join(finding.evidence))
-            self.host.log(f"{finding.subject}: {told}")
-            for line in finding.evidence:
-                self.host.log(f"    {line}")
-        for action in decided.actions:
-            self.report.planned(
-                action.verb,
-                action.subject,
-                action.cause,
-                destructive=action.destructive,
-                undo=action.undo,
-            )
-            self.host.log(f"  → {action}")
-        for refusal in decided.refusals:
-            self.report.refused(refusal.subject, refusal.reason, refusal.way_out)
-            self.host.log_styled(
-                f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}",
-                fg="red",
-            )
+        telling.tell(self.host, self.report, decided)
 
     def _failed(self, failure: Failure) -> None:
         message = drift.masked(str(failure), self.secrets)
-        self.report.failed(message, log=list(failure.log))
-        self.host.log_styled(f"{self.spec.project}: {message}", fg="red")
-        for line in failure.log:
-            self.host.log(f"    {line}")
+        telling.failed(self.host, self.report, self.spec.project, message, failure.log)
 
     @property
     def secrets(self) -> frozenset[str]:

@@ -1,15 +1,6 @@
 # What this host has of a Compose project, in one reading. Changes nothing.
-# Arguments: the mark that frames sections, the project, its directory, its state directory.
-mark=$1 project=$2 directory=$3 state=$4
-
-begin() { printf '\n%s begin %s\n' "$mark" "$1"; }
-end() { printf '\n%s end %s\n' "$mark" "$1"; }
-section() {
-  begin "$1"
-  shift
-  "$@" 2>&1
-  end $?
-}
+# Writes sections (connection/frame.sh). Arguments: the project, its directory, its state directory.
+project=$1 directory=$2 state=$3
 
 digests() {
   # Reads paths, one a line, relative to the directory $1; prints "digest  path" or "-  path".

@@ -1,17 +1,8 @@
 # What Docker Compose makes of files that are not on this host yet. They come as a tar archive on
 # standard input, live in memory where the host can, and are gone when this ends.
-# Arguments: the mark that frames sections, the project, its directory, then profiles.
-mark=$1 project=$2 directory=$3
-shift 3
-
-begin() { printf '\n%s begin %s\n' "$mark" "$1"; }
-end() { printf '\n%s end %s\n' "$mark" "$1"; }
-section() {
-  begin "$1"
-  shift
-  "$@" 2>&1
-  end $?
-}
+# Writes sections (connection/frame.sh). Arguments: the project, its directory, then profiles.
+project=$1 directory=$2
+shift 2
 
 umask 077
 work=

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .lease import Lease as Lease
     from .lease import hold_lock as hold_lock
     from .link import channels as channels
+    from .scripts import frame as frame
+    from .scripts import script as script
+    from .scripts import sections as sections
+    from .scripts import text as text
     from .unknown import Unknown as Unknown
 
 _WHERE = {
@@ -55,10 +59,14 @@ _WHERE = {
     "Unknown": "unknown",
     "UnsupportedConnector": "errors",
     "expect": "gathering",
+    "frame": "scripts",
     "forget": "gathering",
     "gather": "gathering",
     "read": "gathering",
     "run": "channel",
+    "script": "scripts",
+    "sections": "scripts",
+    "text": "scripts",
 }
 
 __all__ = sorted(_WHERE)

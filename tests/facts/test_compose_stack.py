@@ -11,8 +11,9 @@ import pytest
 import yaml
 from pyinfra.api import FactProcessError
 
-from ops.compose.facts import ComposeStack, frame, parse_declared, sections
+from ops.compose.facts import ComposeStack, parse_declared
 from ops.compose.state import Container, StackState
+from ops.connection import frame, sections
 
 FIXTURES = Path(__file__).parent / "compose.facts.ComposeStack"
 MARK = frame("shop", "/opt/shop")

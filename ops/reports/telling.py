@@ -1,0 +1,111 @@
+"""How a room tells what it decides and does: on the terminal, in the report, in the journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import ops.reports as reports
+from ops import connection
+from ops.reports import journal
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from ops.decision import Action, Plan
+    from ops.reports.collect import Collector
+
+
+def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
+    """Show what was found and what follows, on the terminal and in the report.
+
+    + host: the host it is about
+    + report: the collector of the operation
+    + decided: the plan; secrets must be masked already
+    """
+    for finding in decided.findings:
+        told = f"{finding.kind}: {finding.cause}"
+        report.found(finding.subject, told, "\n".join(finding.evidence))
+        host.log(f"{finding.subject}: {told}")
+        for line in finding.evidence:
+            host.log(f"    {line}")
+    for action in decided.actions:
+        report.planned(
+            action.verb,
+            action.subject,
+            action.cause,
+            destructive=action.destructive,
+            undo=action.undo,
+        )
+        host.log(f"  → {action}")
+    for refusal in decided.refusals:
+        report.refused(refusal.subject, refusal.reason, refusal.way_out)
+        host.log_styled(
+            f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}",
+            fg="red",
+        )
+
+
+def failed(
+    host: Host, report: Collector, subject: str, message: str, log: Sequence[str] = ()
+) -> None:
+    """Show an error with the last lines that explain it.
+
+    + host: the host it happened on
+    + report: the collector of the operation
+    + subject: what it is about, such as the project
+    + message: what failed, in one line; secrets must be masked already
+    + log: the lines
+    """
+    report.failed(message, log=list(log))
+    host.log_styled(f"{subject}: {message}", fg="red")
+    for line in log:
+        host.log(f"    {line}")
+
+
+@contextmanager
+def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
+    """Tell the report and the host's journal what is done, however it ends.
+
+    + host: the host it is done to
+    + report: the collector of the operation; its name is the room that the journal names
+    + actions: what the block does
+    + within: what the subjects belong to, such as the project; the journal names it first
+
+    Only what succeeded is written to the journal.
+    """
+    started = time.monotonic()
+    ok = False
+    try:
+        yield
+        ok = True
+    finally:
+        seconds = time.monotonic() - started
+        for action in actions:
+            report.done(
+                action.verb,
+                action.subject,
+                action.cause,
+                seconds=seconds,
+                ok=ok,
+                undo=action.undo,
+            )
+        if ok:
+            for action in actions:
+                _remember(host, report.name, action, within)
+
+
+def _remember(host: Host, room: str, action: Action, within: str) -> None:
+    line = journal.line(
+        time=datetime.now(UTC),
+        run=reports.run_id(host.state),
+        room=room,
+        action=action.verb,
+        subject=f"{within}/{action.subject}" if within else action.subject,
+        cause=action.cause,
+        undo=action.undo,
+    )
+    connection.run(host, journal.append(line))
