@@ -2,13 +2,7 @@
 
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Frozen(BaseModel):
-    """A value that is made once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from ops.frozen import Frozen
 
 
 class Finding(Frozen):

@@ -3,25 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from ops.frozen import Frozen
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``pyinfra HOST fact`` prints it."""
-        return self.model_dump(mode="json")
-
-
-class Engine(_Frozen):
+class Engine(Frozen):
     """Whether Docker can be asked, and if not, why not."""
 
     status: Literal["up", "absent", "stopped", "forbidden", "no-compose", "unknown"]
     reason: str = ""
 
 
-class Endpoint(_Frozen):
+class Endpoint(Frozen):
     """A container's place on one network."""
 
     network_id: str
@@ -29,7 +21,7 @@ class Endpoint(_Frozen):
     aliases: tuple[str, ...] = ()
 
 
-class Container(_Frozen):
+class Container(Frozen):
     """One container as the engine shows it now.
 
     ``shape`` is what it was created and updated to be, without what differs from one creation to
@@ -68,13 +60,13 @@ class Container(_Frozen):
         return self.status == "running"
 
 
-class Image(_Frozen):
+class Image(Frozen):
     """An image that is on the host."""
 
     id: str
 
 
-class Applied(_Frozen):
+class Applied(Frozen):
     """What the last successful apply left, and what it was made from.
 
     :param secrets: values that were secret then, so that they are not shown as what was before.
@@ -93,7 +85,7 @@ class Applied(_Frozen):
     applied_at: float
 
 
-class AppliedService(_Frozen):
+class AppliedService(Frozen):
     """One service as it was when it was last proven well."""
 
     image: str
@@ -101,7 +93,7 @@ class AppliedService(_Frozen):
     shape: Mapping[str, Any]
 
 
-class Mended(_Frozen):
+class Mended(Frozen):
     """One restart of a service by us."""
 
     at: float
@@ -109,7 +101,7 @@ class Mended(_Frozen):
     action: str
 
 
-class StackState(_Frozen):
+class StackState(Frozen):
     """Everything the plan needs to know of one host.
 
     :param now: the host's clock, in seconds since the epoch.
@@ -142,7 +134,7 @@ class StackState(_Frozen):
         )
 
 
-class Declared(_Frozen):
+class Declared(Frozen):
     """The project as Docker Compose itself resolved it from the files that are wanted.
 
     :param config: ``docker compose config``, with the final paths and unescaped values.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ops.compose.plan.declaration import scale
-from ops.compose.plan.model import Frozen
 from ops.compose.state import Container, StackState
+from ops.frozen import Frozen
 
 #: Restarts by the engine that make a container's young life a loop, and how young that is.
 LOOP_RESTARTS = 3

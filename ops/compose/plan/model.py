@@ -3,9 +3,9 @@
 from typing import Literal
 
 from ops import decision
-from ops.decision import Finding, Frozen, Refusal
+from ops.decision import Finding, Refusal
 
-__all__ = ["Action", "Finding", "Frozen", "Kind", "Plan", "Refusal", "Verb"]
+__all__ = ["Action", "Finding", "Kind", "Plan", "Refusal", "Verb"]
 
 Kind = Literal[
     "missing",
