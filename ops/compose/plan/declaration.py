@@ -55,6 +55,29 @@ def told_differences(
     return list(drift.differences(wanted, has))
 
 
+def network_differences(
+    wanted: Mapping[str, Any], has: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Where a network is certainly not what a declaration says: (path, has, wanted).
+
+    What the declaration leaves to the engine is the engine's choice.
+    """
+    told: dict[str, Any] = {
+        key: bool(wanted[key])
+        for key in ("internal", "attachable", "enable_ipv6")
+        if wanted.get(key) is not None
+    }
+    if wanted.get("driver"):
+        told["driver"] = wanted["driver"]
+    told["driver_opts"] = {k: str(v) for k, v in (wanted.get("driver_opts") or {}).items()}
+    pools = (wanted.get("ipam") or {}).get("config") or ()
+    if subnets := sorted(str(pool["subnet"]) for pool in pools if pool.get("subnet")):
+        told["subnets"] = subnets
+    seen = {key: has.get(key) for key in told}
+    seen["driver_opts"] = {k: (has.get("driver_opts") or {}).get(k) for k in told["driver_opts"]}
+    return list(drift.differences(seen, told))
+
+
 def _port(port: Mapping[str, Any]) -> str:
     """A declared port as the engine shows it."""
     # An empty address is the engine's way to say every one.
