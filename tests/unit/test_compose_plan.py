@@ -28,6 +28,7 @@ from ops.compose.plan import (
     needs_declared,
     plan,
     refuse_crowded,
+    unpublished,
     unstable,
 )
 from ops.compose.state import Endpoint, Engine, Mended
@@ -1321,3 +1322,19 @@ def test_a_port_is_published_where_it_was_asked_for(
     world._set(one, shape=shape, published=tuple(published))
     decided = proven(wanted, world).look(wanted)
     assert decided.empty is well, render(decided)
+
+
+def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
+    wanted = shop()
+    wanted.config["services"]["side"]["ports"] = [
+        {"target": 53, "published": "53", "protocol": "udp"},
+        {"target": 53, "published": "53", "protocol": "tcp", "host_ip": "::1"},
+        {"target": 80, "published": "8000-8010"},
+        {"target": 81},
+    ]
+    wanted.config["services"]["redis"].update(ports=[{"target": 1, "published": "1"}], scale=0)
+    world = by_hand(shop())
+    asked = "0.0.0.0:53/udp", "[::1]:53/tcp"
+    assert unpublished(world.declared(wanted), world.state()) == asked
+    world.damage("web", status="exited", published=())
+    assert unpublished(world.declared(wanted), world.state()) == ("127.0.0.1:8080/tcp", *asked)

@@ -6,7 +6,7 @@
 """
 
 from ops.compose.plan.decide import plan
-from ops.compose.plan.declaration import AROUND, levels, mounts
+from ops.compose.plan.declaration import AROUND, levels, mounts, unpublished
 from ops.compose.plan.gates import failed_before, needs_declared, refuse_crowded, refuse_engine
 from ops.compose.plan.health import LOOP_RESTARTS, LOOP_SECONDS, Verdict, judge, unstable
 from ops.compose.plan.losses import losses
@@ -35,5 +35,6 @@ __all__ = [
     "recorded",
     "refuse_crowded",
     "refuse_engine",
+    "unpublished",
     "unstable",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ops.compose import drift
+from ops.compose.state import Declared, StackState
 
 # Compose leaves these out of a service's hash: they change what is done around a container, not the
 # container (docker/compose pkg/compose/hash.go).
@@ -153,6 +154,29 @@ def is_published(port: str, published: Collection[str]) -> bool:
         ):
             return True
     return False
+
+
+def unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
+    """The ports that services are to have on the host and none of the project's containers has.
+
+    A port that the engine may choose itself, out of a range or wholly, is none of them: it takes
+    one that is free.
+    """
+    has = {
+        bound.partition("->")[0] + "/" + bound.rpartition("/")[2]
+        for one in state.containers
+        if one.running
+        for bound in one.published
+    }
+    wanted: dict[str, None] = {}
+    for body in declared.services.values():
+        for port in body.get("ports") or () if scale(body) else ():
+            address, _, number = _port(port).partition("->")[0].rpartition(":")
+            protocol = port.get("protocol") or "tcp"
+            if number.isdigit() and f"{address}:{number}/{protocol}" not in has:
+                address = f"[{address}]" if ":" in address else address
+                wanted[f"{address}:{number}/{protocol}"] = None
+    return tuple(wanted)
 
 
 def scale(body: Mapping[str, Any]) -> int:
