@@ -28,9 +28,10 @@ from tests.lab import controller
 from tests.lab.controller import Controller, Run
 from tests.lab.hosts import LabHost
 
-#: Quick to notice, and gentle with a machine that carries several hosts.
+#: Quick to come up, and gentle with a machine that carries several hosts: each look at a healthy
+#: container costs it a process.
 HEALTH: Mapping[str, Any] = {
-    "interval": "1s",
+    "interval": "3s",
     "timeout": "5s",
     "retries": 2,
     "start_period": "20s",
@@ -288,7 +289,7 @@ class Shop:
         """What the host gets from the published port."""
         return self.host.sh(f"curl -sS -m 5 http://127.0.0.1:{port}{path}")
 
-    def wait_state(self, service: str, state: str, seconds: float = 20) -> None:
+    def wait_state(self, service: str, state: str, seconds: float = 40) -> None:
         """Wait until a container is healthy, unhealthy, exited, restarting, …"""
         identity = self.id(service)
         shown = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
