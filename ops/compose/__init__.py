@@ -10,6 +10,7 @@ from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
 
 from ops import connection, reports
 from ops.compose.apply import Project
+from ops.compose.look import Failure, Reader
 from ops.compose.source import load
 from ops.compose.spec import ComposeSpec, Mend, problems
 
@@ -102,6 +103,23 @@ def stack(
         yield FunctionCommand(work.converge, (), {})
     finally:
         report.measured("channels", connection.channels(host), "channels")
+
+
+def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
+    """The host ports that a project is to have and that no running container of its own has yet.
+
+    For ``ports.free``, which is to have them free before :func:`stack` needs them. Looks only, in
+    the same reading of the host as :func:`stack`; where the host cannot be read there are none, and
+    :func:`stack` says why.
+
+    :param spec: the project, on the host that pyinfra is at.
+    :returns: ``ADDRESS:PORT/PROTOCOL`` each.
+    """
+    try:
+        # Nothing of this is told: the operation that it is asked for tells what it makes of it.
+        return Reader(host, spec, load(spec), reports.Collector("ports")).unpublished()
+    except (ValueError, Failure, connection.RemoteError):
+        return ()
 
 
 def arguments(spec: ComposeSpec) -> dict[str, Any]:

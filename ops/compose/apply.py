@@ -12,7 +12,7 @@ from ops import connection
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
 from ops.compose.look import Failure, Look, failed
-from ops.compose.plan import Action, Plan, Verb, levels, recorded
+from ops.compose.plan import Action, Plan, Verb, levels, losses, recorded
 from ops.compose.prove import LOG_LINES, Prover
 from ops.compose.state import Applied, Declared, StackState
 from ops.reports import telling
@@ -54,7 +54,9 @@ class Project(Prover):
                 self.tell(look.plan)
                 return False
             with connection.hold_lock(self.host, commands.lock(self.spec)):
-                # Whoever held the lock until now may have changed what was read before.
+                # Whoever held the lock until now may have changed what was read before, and one
+                # who was killed may have left a command behind that still does.
+                self._must(self._run(commands.settled(self.spec)), "the host is not to be had")
                 connection.forget(self.host)
                 return self._converge()
         except (Failure, connection.RemoteError) as error:
@@ -77,6 +79,10 @@ class Project(Prover):
             or any(finding.kind in CHANGES for finding in look.plan.findings)
         )
         self._prepare(look.plan, before, look.state)
+        if refused := self._lost(look.plan, look.state):
+            self._retag(before)
+            self.tell(refused)
+            return False
         try:
             self._switch(look.plan, look.state, declared)
             state = self._prove(declared, before, changes=changes)
@@ -85,7 +91,7 @@ class Project(Prover):
             if before is None or not changes or self.spec.on_failure == "keep":
                 raise failure from None
             self._failed(failure)
-            self._roll_back(before, declared)
+            self._roll_back(before, declared, look.state)
             return False
         self._remember(before, declared, state)
         return True
@@ -129,6 +135,14 @@ class Project(Prover):
             self._retag(before)
             raise
 
+    def _lost(self, decided: Plan, state: StackState) -> Plan | None:
+        """A plan that only refuses, where an image that has come now would leave data behind."""
+        if not any(action.verb in ("pull", "build") for action in decided.actions):
+            return None
+        anew = [a.subject for a in decided.actions if a.verb in ("recreate", "up")]
+        refusals = losses(self.spec, state, self._declared(), anew)
+        return Plan(findings=decided.findings, refusals=refusals) if refusals else None
+
     def _image(self, action: Action) -> None:
         what = (
             f"{action.subject}: its image cannot be {'built' if action.verb == 'build' else 'had'}"
@@ -151,8 +165,10 @@ class Project(Prover):
         """From here on the running stack changes."""
         generation = datetime.fromtimestamp(state.now, UTC).strftime("%Y%m%dT%H%M%SZ")
         by_service: dict[str, list[Action]] = {}
+        anew = [action.subject for action in decided.actions if action.verb == "recreate"]
         for action in decided.actions:
             if action.verb == "install files":
+                self._mark(anew)
                 with self._doing(action):
                     self._must(
                         self._run(commands.install(self.spec, action, generation)),
@@ -251,12 +267,24 @@ class Project(Prover):
             if service.image and service.image_id:
                 self._run(commands.tag(service.image_id, service.image))
 
-    def _roll_back(self, before: Applied, declared: Declared) -> None:
-        """Put the files and images back that were proven well, and the services on them."""
+    def _mark(self, names: Sequence[str]) -> None:
+        """Remember what is to be made anew, for whoever comes after a kill."""
+        if names:
+            self._must(
+                self._run(commands.stale(self.spec, names)),
+                "what is to be made anew could not be written down",
+            )
+
+    def _roll_back(self, before: Applied, declared: Declared, found: StackState) -> None:
+        """Put the files and images back that were proven well, and the services on them.
+
+        ``found`` is the host as it was before this run.
+        """
         spec = self.spec.model_copy(
             update={"directory": before.directory, "profiles": before.profiles}
         )
         self.host.log(f"{self.spec.project}: rolling back to what was proven well before")
+        self._mark(sorted(self.touched & set(before.services)))
         self._run(commands.mended(self.spec, "rollback", self.source.digest))
         self._files_back(before, declared)
         old = recorded(before, self._state())
@@ -269,6 +297,10 @@ class Project(Prover):
                     result = self._run(commands.up(spec, names, anew=verb == "recreate"))
                     self._must(result, f"{', '.join(names)} could not be put back", names)
         self._settle(old)
+        stood = all(found.files.get(path) == was for path, was in before.files.items())
+        if stood and not found.stale:
+            # What was not touched runs on the files before, as it did.
+            self._must(self._run(commands.fresh(self.spec)), "what was done could not be written")
         self.host.log(f"{self.spec.project}: rolled back, and well as it was before")
 
     def _files_back(self, before: Applied, declared: Declared) -> None:
@@ -288,7 +320,7 @@ class Project(Prover):
             )
 
     def _run(self, command: "StringCommand", *, stdin: bytes | None = None) -> "Result":
-        return connection.run(self.host, command, stdin=stdin)
+        return connection.run(self.host, commands.alone(self.spec, command), stdin=stdin)
 
     def _must(self, result: "Result", what: str, services: Sequence[str] = ()) -> None:
         if result.ok:

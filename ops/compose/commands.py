@@ -12,6 +12,14 @@ from ops.compose.spec import ComposeSpec
 from ops.compose.state import Applied, StackState
 from ops.connection import frame, script
 
+#: Seconds to wait for what an earlier run has left at work; a build may take its time.
+PATIENCE = 600
+
+_BUSY = (
+    f"{{ flock -w {PATIENCE} 8 || {{ echo 'a command of an earlier run is still at work here' >&2; "
+    "exit 75; }; }"
+)
+
 #: The mark of what :func:`resolve` prints.
 RESOLVE_MARK = frame("resolve")
 
@@ -29,6 +37,21 @@ def staged(spec: ComposeSpec) -> str:
 def lock(spec: ComposeSpec) -> str:
     """The file whose lock says that this project is being worked on."""
     return f"{state_directory(spec)}/lock"
+
+
+def alone(spec: ComposeSpec, command: StringCommand) -> StringCommand:
+    """A command that changes the project, and that is known to be at work for as long as it is.
+
+    The lock of a run ends with its controller; a command that it had begun goes on. All that the
+    command starts holds this second lock with it.
+    """
+    busy = QuoteString(f"{state_directory(spec)}/busy")
+    return StringCommand("{", "exec 8>>", busy, "&&", _BUSY, "&&", command, "; }")
+
+
+def settled(spec: ComposeSpec) -> StringCommand:
+    """Wait until no command of an earlier run changes the project any more."""
+    return alone(spec, StringCommand("true"))
 
 
 def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCommand:
@@ -78,6 +101,22 @@ def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringC
     return _script(
         "install", good, applied.directory, f"{state_directory(spec)}/replaced/failed", *gone
     )
+
+
+def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
+    """Remember services that run on other files than those in place, until they are made anew."""
+    directory = f"{state_directory(spec)}/stale"
+    return StringCommand(
+        _words("mkdir", "-p", directory),
+        "&&",
+        _words("touch", "--", *(f"{directory}/{name}" for name in names)),
+    )
+
+
+def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
+    """Take services off that list; all of them, where none is named."""
+    directory = f"{state_directory(spec)}/stale"
+    return _words("rm", "-rf", "--", *([f"{directory}/{name}" for name in names] or [directory]))
 
 
 def remember(spec: ComposeSpec, digest: str) -> StringCommand:
@@ -139,6 +178,8 @@ def up(spec: ComposeSpec, names: Iterable[str], *, anew: bool) -> StringCommand:
         compose(spec, "create", *never, *(["--force-recreate"] if anew else []), "--", *names),
         "&&",
         compose(spec, "up", "--detach", "--no-deps", "--no-recreate", *never, "--", *names),
+        "&&",
+        fresh(spec, names),
     )
 
 

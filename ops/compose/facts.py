@@ -107,6 +107,7 @@ def parse(output: Sequence[str]) -> StackState:
         # Listed below "/", where the probe looks for them.
         "outside": {f"/{path}": seen for path, seen in _digests(found.get("outside")).items()},
         "mends": _mends(found.get("mends")),
+        "stale": tuple(found.get("stale", (0, []))[1]),
     }
     if "names" not in found:
         if "engine" in found:
@@ -192,6 +193,10 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
         config=_final(config, work, directory),
         hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),
         images=_images(found.get("images")),
+        networks={
+            shown["Name"]: _network(shown)
+            for shown in _documents(found.get("networks", (0, []))[1])
+        },
         differs=tuple(line.removeprefix("./") for line in found.get("differs", (0, []))[1] if line),
         compose="".join(found.get("compose", (0, []))[1]),
     )
@@ -242,7 +247,27 @@ def _pairs(section: tuple[int, list[str]] | None) -> list[tuple[str, str]]:
 
 
 def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
-    return {ref: Image(id=id_) for id_, ref in _pairs(section) if id_ != "-"}
+    images = {}
+    for id_, rest in _pairs(section):
+        ref, _, volumes = rest.partition("|")
+        if id_ != "-":
+            paths = tuple(sorted(json.loads(volumes) or ())) if volumes else None
+            images[ref] = Image(id=id_, volumes=paths)
+    return images
+
+
+def _network(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """A network as the engine shows it, in Compose's words."""
+    return {
+        "driver": shown.get("Driver"),
+        "internal": shown.get("Internal", False),
+        "attachable": shown.get("Attachable", False),
+        "enable_ipv6": shown.get("EnableIPv6", False),
+        "driver_opts": shown.get("Options") or {},
+        "subnets": sorted(
+            pool.get("Subnet", "") for pool in (shown.get("IPAM") or {}).get("Config") or ()
+        ),
+    }
 
 
 def _applied(section: tuple[int, list[str]] | None) -> tuple[Applied | None, str]:

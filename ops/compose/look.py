@@ -21,6 +21,7 @@ from ops.compose.plan import (
     plan,
     recorded,
     refuse_engine,
+    unpublished,
 )
 from ops.compose.source import Source
 from ops.compose.spec import ComposeSpec
@@ -125,6 +126,13 @@ class Reader:
         if telling:
             self.tell(look.plan)
         return look.plan.empty
+
+    def unpublished(self) -> tuple[str, ...]:
+        """The ports that the project is to have and has not, as far as the host can be read."""
+        look = self.look()
+        if look.state is None or look.declared is None:
+            return ()
+        return unpublished(look.declared, look.state)
 
     def _look_back(self, state: StackState, checks: Sequence[CheckResult], held: str) -> Look:
         """Decide for the files before, because the wanted ones just failed."""

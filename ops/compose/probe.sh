@@ -15,12 +15,13 @@ digests() {
   done
 }
 
-printf '%s %s\n' "$mark" "$project"
+announce "$project"
 section clock date +%s
 begin writable
 if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
 end $?
 [ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
+[ -d "$state/stale" ] && section stale ls "$state/stale"
 [ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
 [ -f "$state/files" ] && section files digests "$directory" <"$state/files"
 [ -f "$state/outside" ] && section outside digests / <"$state/outside"
@@ -73,16 +74,17 @@ set -f
 # shellcheck disable=SC2046
 set -- $(cat "$state/images")
 # One call answers for all; only where one is missing is each asked alone.
-found=$(docker image inspect --format '{{.Id}}' "$@" 2>/dev/null) || found=
+shown='{{.Id}}|{{json .Config.Volumes}}'
+found=$(docker image inspect --format "$shown" "$@" 2>/dev/null) || found=
 for ref in "$@"; do
   if [ -n "$found" ]; then
-    id=${found%%"
+    one=${found%%"
 "*}
     found=${found#*"
 "}
   else
-    id=$(docker image inspect --format '{{.Id}}' "$ref" 2>/dev/null) || id=-
+    one=$(docker image inspect --format "$shown" "$ref" 2>/dev/null) || one=-
   fi
-  printf '%s|%s\n' "$id" "$ref"
+  printf '%s|%s|%s\n' "${one%%|*}" "$ref" "${one#*|}"
 done
 end 0

@@ -15,7 +15,7 @@ for name in files outside images applied.json; do
   mv -f "$state/record.new/$name" "$state/$name"
 done
 sync "$state" 2>/dev/null || sync
-rm -rf "$state/record.new"
+rm -rf "$state/record.new" "$state/stale"
 for old in "$state"/good-*; do
   [ "$old" = "$state/good-$digest" ] || rm -rf "$old"
 done

@@ -47,7 +47,13 @@ fi
 
 begin images
 compose "$@" config --images 2>/dev/null | sort -u | while IFS= read -r ref; do
-  id=$(docker image inspect --format '{{.Id}}' "$ref" 2>/dev/null) || id=-
-  printf '%s|%s\n' "$id" "$ref"
+  one=$(docker image inspect --format '{{.Id}}|{{json .Config.Volumes}}' "$ref" 2>/dev/null) ||
+    one=-
+  printf '%s|%s|%s\n' "${one%%|*}" "$ref" "${one#*|}"
 done
 end 0
+
+networks=$(docker network ls -q --filter "label=com.docker.compose.project=$project")
+# Word splitting is wanted: ids are hexadecimal.
+# shellcheck disable=SC2086
+[ -z "$networks" ] || section networks docker network inspect $networks

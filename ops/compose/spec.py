@@ -21,7 +21,7 @@ from ops.checks.spec import Checks
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-CONSENT = re.compile(r"container:.+|project:/.*", re.DOTALL)
+CONSENT = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*", re.DOTALL)
 
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(
@@ -56,8 +56,10 @@ def _directory(value: str) -> str:
 def _consent(value: str) -> str:
     if not CONSENT.fullmatch(value):
         raise ValueError(
-            "must be 'container:NAME' (a container that is not ours may be stopped and set aside) "
-            f"or 'project:/DIRECTORY' (a stack started from there may be taken over); got {value!r}"
+            "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
+            "'project:/DIRECTORY' (a stack started from there may be taken over) or "
+            "'volume:SERVICE:/PATH' (an anonymous volume there may be left behind); "
+            f"got {value!r}"
         )
     return value
 

@@ -61,9 +61,13 @@ class Container(Frozen):
 
 
 class Image(Frozen):
-    """An image that is on the host."""
+    """An image that is on the host.
+
+    :param volumes: where it makes a volume of its own; ``None`` where that was not looked at.
+    """
 
     id: str
+    volumes: tuple[str, ...] | None = None
 
 
 class Applied(Frozen):
@@ -108,6 +112,8 @@ class StackState(Frozen):
     :param names: every container's name on the engine, with its project ("" for none).
     :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
     :param outside: the same for files that services mount from outside the project.
+    :param stale: services whose containers an apply that was cut short may have left on other
+        files than those in place.
     """
 
     now: float
@@ -123,6 +129,7 @@ class StackState(Frozen):
     files: Mapping[str, str | None] = {}
     outside: Mapping[str, str | None] = {}
     mends: tuple[Mended, ...] = ()
+    stale: tuple[str, ...] = ()
 
     def service(self, name: str) -> tuple[Container, ...]:
         """The service's containers, one-off runs left out, in their order."""
@@ -143,6 +150,8 @@ class Declared(Frozen):
     :param outside: digests of the files that services mount from outside the project.
     :param differs: the project's files that are not on the host as they should be; ``None`` where
         that was not looked at.
+    :param networks: the project's networks as the engine has them now, by name, in Compose's
+        words.
     :param free: bytes free, by the path that was measured.
     """
 
@@ -151,6 +160,7 @@ class Declared(Frozen):
     images: Mapping[str, Image] = {}
     outside: Mapping[str, str | None] = {}
     differs: tuple[str, ...] | None = None
+    networks: Mapping[str, Mapping[str, Any]] = {}
     free: Mapping[str, int] = {}
     compose: str = ""
 

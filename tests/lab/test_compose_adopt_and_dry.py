@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def test_an_adopted_stack_sees_the_files_that_are_wanted(host: LabHost, tmp_path
     assert "conf/web.conf" in done.out
     assert seen.touched == seen.recreated == {"web"}
     assert host.docker("exec", shop.id("web"), "cat", "/etc/web.conf") == "answer = 43"
+    shop.settle()
+
+
+def test_a_network_that_differs_in_an_adopted_stack_is_made_anew_at_once(
+    host: LabHost, tmp_path: Path
+) -> None:
+    shop = by_hand(tmp_path, host)
+    shop.compose["networks"] = {
+        "default": {"ipam": {"config": [{"subnet": "10.99.0.0/24"}]}, "attachable": True}
+    }
+
+    done = shop.run("-y")
+
+    assert done.rc == 0, done.out
+    assert "networks.default.attachable: False → True" in done.out, done.out
+    shown = json.loads(host.docker("network", "inspect", "shop_default"))[0]
+    assert shown["Attachable"] is True
+    assert [pool["Subnet"] for pool in shown["IPAM"]["Config"]] == ["10.99.0.0/24"]
     shop.settle()
 
 

@@ -164,6 +164,40 @@ def test_killed_while_deploying_for_the_first_time(lab: Lab, shop: Shop) -> None
     assert_converges(shop, "box 1")
 
 
+def test_a_command_that_outlives_its_controller_is_waited_for(shop: Shop) -> None:
+    """Two runs never change the project at once, though the lock of the first died with it."""
+    builds(shop)
+    real = shop.host.sh("PATH=/usr/bin:/bin command -v docker")
+    shop.host.put(
+        "/usr/local/bin/docker",
+        "#!/bin/sh\n"
+        'case " $* " in\n'
+        '  *" build "*|*" create "*|*" up "*) ;;\n'
+        f'  *) exec {real} "$@" ;;\n'
+        "esac\n"
+        'echo "begin $$" >>/tmp/doings\n'
+        f'{real} "$@"\n'
+        "status=$?\n"
+        'echo "end $$" >>/tmp/doings\n'
+        "exit $status\n",
+        "0755",
+    )
+    try:
+        with shop.start("-y") as run:
+            kill_when(run, shop.host, Moment(COMPOSE_BUILD))
+        assert shop.host.sh(f"{COMPOSE_BUILD} >/dev/null && echo goes on") == "goes on"
+        done = shop.run("-y")
+    finally:
+        shop.host.sh("rm -f /usr/local/bin/docker")
+    assert done.rc == 0, done.out
+    doings = [line.split() for line in shop.host.sh("cat /tmp/doings").splitlines()]
+    shop.host.sh("rm /tmp/doings")
+    assert len(doings) >= 4, doings
+    for begun, ended in zip(doings[::2], doings[1::2], strict=True):
+        assert (begun[0], ended[0]) == ("begin", "end"), doings
+        assert begun[1] == ended[1], doings
+
+
 def bad_version(shop: Shop) -> None:
     new_version(shop)
     shop.services["web"]["command"] = ["sh", "-c", "echo no way; exit 3"]
@@ -199,3 +233,22 @@ def test_killed_while_rolling_back(shop: Shop, name: str) -> None:
     shop.compose = bad
     shop.services["web"]["command"] = good["services"]["web"]["command"]
     assert_converges(shop, "box 2")
+
+
+def test_killed_between_the_files_and_the_services_of_a_rollback(shop: Shop) -> None:
+    """Nothing that the engine shows differs then: only a mounted file's content did."""
+    test = ["CMD-SHELL", "grep -q 'answer = 4' /etc/web.conf"]
+    shop.services["web"]["healthcheck"]["test"] = test
+    shop.settings["health_timeout"] = 6
+    shop.deploy()
+    shop.put("conf/web.conf", "answer = 13\n")
+    back = Moment("grep -q 'answer = 42' /opt/shop/conf/web.conf")
+    with shop.start("-y") as run:
+        assert run.wait_for_output("rolling back to what was proven"), run.output()
+        with slowed(shop.host, ("sync",)):
+            kill_when(run, shop.host, back)
+            shop.host.wait_for("! pgrep -x sync")
+    assert shop.host.docker("exec", shop.id("web"), "cat", "/etc/web.conf") == "answer = 13"
+    # Its owner, too, takes the bad version back before the next run.
+    shop.put("conf/web.conf", "answer = 42\n")
+    assert_converges(shop, "box 1")

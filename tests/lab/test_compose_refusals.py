@@ -73,6 +73,47 @@ def untouched(shop: Shop) -> Untouched:
     return Untouched(shop)
 
 
+# Data that would be left behind
+
+
+def test_an_anonymous_volume_is_left_behind_with_consent_alone(
+    shop: Shop, untouched: Untouched
+) -> None:
+    shop.services["side"]["volumes"] = ["/keep"]
+    shop.deploy()
+    host = shop.host
+    host.docker("exec", shop.id("side"), "sh", "-c", "echo precious >/keep/it")
+    (volume,) = (mount["Name"] for mount in shop.container("side")["Mounts"])
+    del shop.services["side"]["volumes"]
+
+    done = untouched()
+
+    assert "keeps data in an anonymous volume at /keep" in done.out
+    assert 'allow = ["volume:side:/keep"]' in done.out
+    shop.settings["allow"] = ["volume:side:/keep"]
+    again = shop.run("-y")
+    assert again.rc == 0, again.out
+    assert shop.container("side")["Mounts"] == []
+    assert host.sh(f"cat /var/lib/docker/volumes/{volume}/_data/it") == "precious"
+
+
+def test_what_only_the_built_image_shows_is_found_before_anything_stops(
+    shop: Shop, untouched: Untouched
+) -> None:
+    side = shop.services["side"]
+    side.pop("image")
+    side["build"] = "./side"
+    shop.put("side/Dockerfile", "FROM lab/box:1\nVOLUME /keep\n")
+    shop.deploy()
+    image = shop.container("side")["Image"]
+    shop.put("side/Dockerfile", "FROM lab/box:1\n")
+
+    done = untouched()
+
+    assert "keeps data in an anonymous volume at /keep" in done.out
+    assert shop.host.docker("image", "inspect", "-f", "{{.Id}}", "shop-side") == image
+
+
 # A compose file, an image or a build that cannot be
 
 SEMANTICS: dict[str, tuple[Callable[[Shop], Any], str]] = {

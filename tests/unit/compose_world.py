@@ -129,6 +129,10 @@ class World:
         self.applied: Applied | None = None
         self.applied_problem = ""
         self.mends: list[Mended] = []
+        self.stale: set[str] = set()
+        #: How the engine shows networks, and what volumes images make: looked at by few tests.
+        self.network_shapes: dict[str, dict[str, Any]] = {}
+        self.image_volumes: dict[str, tuple[str, ...]] = {}
         self.made = 0
         #: What has been done, in order: (verb, service or thing, container).
         self.done: list[tuple[str, str]] = []
@@ -161,6 +165,7 @@ class World:
             if self.applied
             else {},
             mends=tuple(self.mends),
+            stale=tuple(sorted(self.stale)),
         )
 
     @staticmethod
@@ -179,14 +184,19 @@ class World:
             mount["source"]: self.outside[mount["source"]]
             for body in wanted.services.values()
             for mount in body.get("volumes") or ()
-            if mount["source"] in self.outside
+            if mount.get("source") in self.outside
         }
         return Declared(
             config=wanted.config,
             hashes={}
             if differs
             else {name: self._hash(body) for name, body in wanted.services.items()},
-            images={ref: Image(id=id_) for ref, id_ in self.images.items() if ref in refs},
+            images={
+                ref: Image(id=id_, volumes=self.image_volumes.get(ref))
+                for ref, id_ in self.images.items()
+                if ref in refs
+            },
+            networks=self.network_shapes,
             outside=outside,
             differs=differs,
         )
@@ -340,6 +350,7 @@ class World:
         free = [number for number in range(1, scale(body) + 1) if number not in taken]
         for number in free[: scale(body) - len(taken)]:
             self.create(wanted, name, number)
+        self.stale.discard(name)
 
     def create(self, wanted: Wanted, name: str, number: int = 1) -> Container:
         """Make and start one container as its service is declared."""
@@ -366,7 +377,10 @@ class World:
             "healthcheck": body.get("healthcheck"),
             "ports": ports,
             "volumes": {
-                mount["target"]: {"type": mount["type"], "source": mount["source"]}
+                mount["target"]: {
+                    "type": mount["type"],
+                    "source": mount.get("source", "(anonymous)"),
+                }
                 for mount in body.get("volumes") or ()
             },
         }

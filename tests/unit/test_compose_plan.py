@@ -28,6 +28,7 @@ from ops.compose.plan import (
     needs_declared,
     plan,
     refuse_crowded,
+    unpublished,
     unstable,
 )
 from ops.compose.state import Endpoint, Engine, Mended
@@ -535,6 +536,38 @@ def network_gone() -> Plan:
 
 
 @scenario
+def network_of_an_adopted_stack_differs() -> Plan:
+    """Nothing is recorded of it: the engine's own network is held against the declaration."""
+    wanted = shop()
+    world = by_hand(wanted)
+    wanted.config["networks"]["default"] = {
+        "name": f"{PROJECT}_default",
+        "internal": True,
+        "ipam": {"config": [{"subnet": "10.9.0.0/24"}]},
+    }
+    world.network_shapes[f"{PROJECT}_default"] = {
+        "driver": "bridge",
+        "internal": False,
+        "driver_opts": {"com.docker.network.driver.mtu": "1400"},
+        "subnets": ["172.18.0.0/16"],
+    }
+    return world.look(wanted)
+
+
+@scenario
+def network_of_an_adopted_stack_is_right() -> Plan:
+    """What the declaration leaves to the engine is the engine's choice."""
+    wanted = shop()
+    world = by_hand(wanted)
+    world.network_shapes[f"{PROJECT}_default"] = {
+        "driver": "bridge",
+        "internal": False,
+        "subnets": ["172.18.0.0/16"],
+    }
+    return world.look(wanted)
+
+
+@scenario
 def not_published() -> Plan:
     """The engine lost a port's publication."""
     return broken(published=())
@@ -557,6 +590,47 @@ def replicas(number: int, version: str = "1") -> Wanted:
     return Wanted(
         compose({"worker": {"scale": number, "restart": "always"}}), {"compose.yaml": version}
     )
+
+
+@scenario
+def cut_short_between_files_and_service() -> Plan:
+    """The files were put in place, and whoever was to make the service anew was killed."""
+    wanted = shop()
+    world = well(wanted)
+    world.stale.add("web")
+    return world.look(wanted)
+
+
+def keeping(**settings: Any) -> tuple[Wanted, World]:
+    """A service with data in an anonymous volume, whose image is about to change."""
+    anonymous = [{"type": "volume", "target": "/data"}]
+    wanted = Wanted(
+        compose({"side": {"restart": "always", "volumes": anonymous}}), settings=settings
+    )
+    return changed(wanted, "side", image="lab/box:2", volumes=[]), well(wanted)
+
+
+@scenario
+def anonymous_volume_would_be_left_behind() -> Plan:
+    """Neither the new image nor the new declaration has a volume there."""
+    wanted, world = keeping()
+    world.image_volumes["lab/box:2"] = ("/elsewhere",)
+    return world.look(wanted)
+
+
+@scenario
+def anonymous_volume_left_behind_with_consent() -> Plan:
+    wanted, world = keeping(allow=["volume:side:/data"])
+    world.image_volumes["lab/box:2"] = ()
+    return world.look(wanted)
+
+
+@scenario
+def anonymous_volume_is_handed_on() -> Plan:
+    """The new image makes a volume at the same place."""
+    wanted, world = keeping()
+    world.image_volumes["lab/box:2"] = ("/data",)
+    return world.look(wanted)
 
 
 @scenario
@@ -1248,3 +1322,19 @@ def test_a_port_is_published_where_it_was_asked_for(
     world._set(one, shape=shape, published=tuple(published))
     decided = proven(wanted, world).look(wanted)
     assert decided.empty is well, render(decided)
+
+
+def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
+    wanted = shop()
+    wanted.config["services"]["side"]["ports"] = [
+        {"target": 53, "published": "53", "protocol": "udp"},
+        {"target": 53, "published": "53", "protocol": "tcp", "host_ip": "::1"},
+        {"target": 80, "published": "8000-8010"},
+        {"target": 81},
+    ]
+    wanted.config["services"]["redis"].update(ports=[{"target": 1, "published": "1"}], scale=0)
+    world = by_hand(shop())
+    asked = "0.0.0.0:53/udp", "[::1]:53/tcp"
+    assert unpublished(world.declared(wanted), world.state()) == asked
+    world.damage("web", status="exited", published=())
+    assert unpublished(world.declared(wanted), world.state()) == ("127.0.0.1:8080/tcp", *asked)

@@ -6,9 +6,10 @@
 """
 
 from ops.compose.plan.decide import plan
-from ops.compose.plan.declaration import AROUND, levels, mounts
+from ops.compose.plan.declaration import AROUND, levels, mounts, unpublished
 from ops.compose.plan.gates import failed_before, needs_declared, refuse_crowded, refuse_engine
 from ops.compose.plan.health import LOOP_RESTARTS, LOOP_SECONDS, Verdict, judge, unstable
+from ops.compose.plan.losses import losses
 from ops.compose.plan.model import Action, Finding, Kind, Plan, Refusal, Verb
 from ops.compose.plan.record import expected, recorded
 
@@ -27,11 +28,13 @@ __all__ = [
     "failed_before",
     "judge",
     "levels",
+    "losses",
     "mounts",
     "needs_declared",
     "plan",
     "recorded",
     "refuse_crowded",
     "refuse_engine",
+    "unpublished",
     "unstable",
 ]

@@ -6,8 +6,14 @@ from typing import Any
 
 from ops.checks.state import CheckResult
 from ops.compose import drift
-from ops.compose.plan.declaration import container_names, levels, scale
+from ops.compose.plan.declaration import (
+    container_names,
+    levels,
+    network_differences,
+    scale,
+)
 from ops.compose.plan.gates import needs_declared, refuse_crowded, refuse_engine
+from ops.compose.plan.losses import losses
 from ops.compose.plan.model import Action, Kind, Plan, Verb
 from ops.compose.plan.record import recorded
 from ops.compose.plan.service import Services
@@ -66,6 +72,12 @@ class _Planner(Services):
         self._dependants()
         self._failing_checks()
         order = self.order()
+        anew = [
+            name
+            for name in order
+            if any(step.verb in ("recreate", "up") for step in self.steps.get(name, ()))
+        ]
+        self.refusals += losses(self.spec, self.state, self.declared, anew)
         steps = [step for name in order for step in self.steps.get(name, ())]
         actions = [*self.first, *steps, *self.last]
         if actions or self.applied is None or needs_declared(self.spec, self.digest, self.state):
@@ -261,18 +273,24 @@ class _Planner(Services):
 
     def _networks(self) -> None:
         """A network that is declared differently is made anew, with the services on it."""
-        if not self.applied:
-            return
-        old, new = (
-            self.applied.config.get("networks") or {},
-            self.declared.config.get("networks") or {},
-        )
-        for key in sorted(set(old) & set(new)):
+        old = (self.applied.config.get("networks") or {}) if self.applied else {}
+        new = self.declared.config.get("networks") or {}
+        for key in sorted(new):
+            wanted = new[key] or {}
+            has = self.declared.networks.get(self._network_name(key))
+            if wanted.get("external") or (old.get(key) or {}).get("external"):
+                continue
+            if key in old:
+                found = drift.differences(old[key] or {}, wanted)
+            elif has is not None:
+                found = iter(network_differences(wanted, has))
+            else:
+                continue
             causes = [
-                drift.cause(f"networks.{key}.{path}", was, wanted, self.secrets)
-                for path, was, wanted in drift.differences(old[key] or {}, new[key] or {})
+                drift.cause(f"networks.{key}.{path}", was, to, self.secrets)
+                for path, was, to in found
             ]
-            if not causes or (old[key] or {}).get("external"):
+            if not causes:
                 continue
             on_it = [
                 name for name, body in self.services.items() if key in (body.get("networks") or {})
@@ -287,7 +305,9 @@ class _Planner(Services):
                         subject=network,
                         cause=some(causes),
                         names=tuple(on_it),
-                        undo="it is made again as it was by a rollback",
+                        undo="it is made again as it was by a rollback"
+                        if self.applied
+                        else "declare it as it was",
                     )
                 )
             for name in on_it:

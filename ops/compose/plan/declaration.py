@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ops.compose import drift
+from ops.compose.state import Declared, StackState
 
 # Compose leaves these out of a service's hash: they change what is done around a container, not the
 # container (docker/compose pkg/compose/hash.go).
@@ -53,6 +54,29 @@ def told_differences(
         wanted[key] = told
         has[key] = {name: (shape.get(key) or {}).get(name) for name in told}
     return list(drift.differences(wanted, has))
+
+
+def network_differences(
+    wanted: Mapping[str, Any], has: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Where a network is certainly not what a declaration says: (path, has, wanted).
+
+    What the declaration leaves to the engine is the engine's choice.
+    """
+    told: dict[str, Any] = {
+        key: bool(wanted[key])
+        for key in ("internal", "attachable", "enable_ipv6")
+        if wanted.get(key) is not None
+    }
+    if wanted.get("driver"):
+        told["driver"] = wanted["driver"]
+    told["driver_opts"] = {k: str(v) for k, v in (wanted.get("driver_opts") or {}).items()}
+    pools = (wanted.get("ipam") or {}).get("config") or ()
+    if subnets := sorted(str(pool["subnet"]) for pool in pools if pool.get("subnet")):
+        told["subnets"] = subnets
+    seen = {key: has.get(key) for key in told}
+    seen["driver_opts"] = {k: (has.get("driver_opts") or {}).get(k) for k in told["driver_opts"]}
+    return list(drift.differences(seen, told))
 
 
 def _port(port: Mapping[str, Any]) -> str:
@@ -130,6 +154,29 @@ def is_published(port: str, published: Collection[str]) -> bool:
         ):
             return True
     return False
+
+
+def unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
+    """The ports that services are to have on the host and none of the project's containers has.
+
+    A port that the engine may choose itself, out of a range or wholly, is none of them: it takes
+    one that is free.
+    """
+    has = {
+        bound.partition("->")[0] + "/" + bound.rpartition("/")[2]
+        for one in state.containers
+        if one.running
+        for bound in one.published
+    }
+    wanted: dict[str, None] = {}
+    for body in declared.services.values():
+        for port in body.get("ports") or () if scale(body) else ():
+            address, _, number = _port(port).partition("->")[0].rpartition(":")
+            protocol = port.get("protocol") or "tcp"
+            if number.isdigit() and f"{address}:{number}/{protocol}" not in has:
+                address = f"[{address}]" if ":" in address else address
+                wanted[f"{address}:{number}/{protocol}"] = None
+    return tuple(wanted)
 
 
 def scale(body: Mapping[str, Any]) -> int:

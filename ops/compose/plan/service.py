@@ -74,6 +74,9 @@ class Services(Notes):
                     causes.append(("content", f"{path} on the host changed, which it mounts"))
         for path in self._mounted(name):
             causes.append(("content", f"{path} changed, which it mounts"))
+        if name in self.state.stale:
+            cause = "an apply was cut short before it was made anew from the files in place"
+            causes.append(("leftover", cause))
         ref = self._ref(name)
         image = self.declared.images.get(ref)
         for container in containers:
