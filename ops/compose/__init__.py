@@ -1,6 +1,6 @@
 """Compose stacks: brought to what is declared, mended where they fail, and proven well."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def stack(
     mend: Mapping[str, Any] | Mend | None = None,
     allow: Sequence[str] = (),
     minimum_free: int | str = "2GiB",
+    on_bind_error: Callable[[Host, str], bool] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
     Bring a Docker Compose project to what its files declare, and prove that it is well.
@@ -46,6 +47,9 @@ def stack(
     + mend: limits of restarting what failed by itself: ``attempts``, ``window``, ``backoff``
     + allow: consent to touch what is not ours: ``container:NAME``, ``project:/DIRECTORY``
     + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + on_bind_error: asked with the host and the engine's words where a container cannot be started;
+      where it returns true, such as ``ports.remedy(…)`` once it has freed the port, the start is
+      tried once more
 
     Only services that differ from what is declared, from what was proven well before, or that are
     not well, are touched. Images are pulled or built before anything stops. Volumes are never
@@ -85,7 +89,7 @@ def stack(
                 "minimum_free": minimum_free,
             }
         )
-        work = Project(host, spec, load(spec), report)
+        work = Project(host, spec, load(spec), report, remedy=on_bind_error)
     except ValueError as error:
         wrong = problems(error) if isinstance(error, ValidationError) else [str(error)]
         reason = "; ".join(wrong)

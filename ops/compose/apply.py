@@ -1,8 +1,9 @@
 """Carry out a plan and prove it. What is to be done is decided by ``plan``, never here."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,15 @@ PROGRESS = re.compile(
 CHANGES = frozenset({"changed", "image", "content", "files", "orphan"})
 
 
+@dataclass
 class Project(Prover):
-    """One project on one host, to be brought to what is wanted."""
+    """One project on one host, to be brought to what is wanted.
+
+    :param remedy: asked with the engine's words where a container cannot be started; where it
+        returns true the start is tried once more.
+    """
+
+    remedy: "Callable[[Host, str], bool] | None" = None
 
     def converge(self, state: "State", host: "Host") -> bool:
         """Bring the host to what is wanted, prove it, and say whether it is so.
@@ -209,16 +217,23 @@ class Project(Prover):
                 continue
             names = [action.subject for action in group]
             with self._doing(*group):
-                result = self._run(commands.up(self.spec, names, anew=verb == "recreate"))
-                self._must(result, f"{', '.join(names)} could not be created", names)
+                command = commands.up(self.spec, names, anew=verb == "recreate")
+                self._start(command, f"{', '.join(names)} could not be created", names)
 
     def _one(self, action: Action, state: StackState) -> None:
         with self._doing(action):
-            self._must(
-                self._run(commands.act(self.spec, action, state)),
+            self._start(
+                commands.act(self.spec, action, state),
                 f"could not {action.verb} {action.subject}",
                 [action.subject],
             )
+
+    def _start(self, command: "StringCommand", what: str, services: Sequence[str]) -> None:
+        """Run what starts containers; once more where what kept them from it could be removed."""
+        result = self._run(command)
+        if not result.ok and self.remedy is not None and self.remedy(self.host, result.error_text):
+            result = self._run(command)
+        self._must(result, what, services)
 
     def _await_conditions(self, declared: Declared, names: set[str], later: set[str]) -> None:
         """Wait for what the services of later rounds demand of those of this one."""

@@ -167,6 +167,8 @@ def test_killed_while_deploying_for_the_first_time(lab: Lab, shop: Shop) -> None
 def test_a_command_that_outlives_its_controller_is_waited_for(shop: Shop) -> None:
     """Two runs never change the project at once, though the lock of the first died with it."""
     builds(shop)
+    # Long enough for the second run to come to the same step.
+    shop.put("image/Dockerfile", "FROM lab/box:1\nRUN sleep 15\n")
     real = shop.host.sh("PATH=/usr/bin:/bin command -v docker")
     shop.host.put(
         "/usr/local/bin/docker",
