@@ -1,9 +1,10 @@
 """Who holds a host's ports: models only, filled by the probe, read by the plan."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from ops.frozen import Frozen
+from ops.ports import words
 from ops.ports.spec import Wanted
 
 #: ``free``: a bind succeeded. ``held``: a bind failed, or a socket stands in its way. ``ours``: a
@@ -55,8 +56,11 @@ class Process(Frozen):
     :param exe: its program's path; empty where it cannot be read.
     :param parent: its parent's number.
     :param unit: the systemd unit that its control group names, if any.
-    :param session: whether that unit is a login session's scope, not something systemd started.
-    :param container: the container that its control group names, if any.
+    :param manager: ``system``, or the name of the user whose manager has that unit.
+    :param session: whether that unit is a login session's scope, or a service that starts what
+        users tell it to (ssh, cron): then systemd did not start this process.
+    :param container: the container that its control group names, if any; where the host itself is
+        a container of another machine, that one does not count.
     :param seconds: how long it has been running.
     """
 
@@ -70,6 +74,7 @@ class Process(Frozen):
     user: str = ""
     parent: int = 0
     unit: str = ""
+    manager: str = ""
     session: bool = False
     container: str = ""
     seconds: float = 0
@@ -127,7 +132,8 @@ class Program(Frozen):
 
     :param supervisor: ``supervisord``, ``runit``, ``s6``, ``openrc``, ``snap``, …
     :param name: the supervisor's name of it.
-    :param stop: the words of the command that stops it for good.
+    :param stop: the words of the command that stops it for good; empty where the supervisor
+        cannot be asked, and would start it again if it were ended otherwise.
     :param start: those that bring it back.
     """
 
@@ -186,6 +192,10 @@ class PortState(Frozen):
     problem: str = ""
 
 
+#: How many arguments of a process are printed for a person.
+LONGEST_ARGV = 16
+
+
 class HostPorts(Frozen):
     """The wanted ports of one host, and what must be known to free one without harm.
 
@@ -214,3 +224,34 @@ class HostPorts(Frozen):
     tools: tuple[str, ...] = ()
     root: bool = True
     now: float = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``pyinfra HOST fact`` prints it: a sentence for each port, and nothing empty."""
+        shown = _told(self.model_dump(mode="json"))
+        shown["ports"] = [
+            {"said": words.said(port), **_told(port.model_dump(mode="json"))} for port in self.ports
+        ]
+        # A number is a holder's or an ancestor's; those nobody is named after say nothing more.
+        named = {
+            holder.process.pid for port in self.ports for holder in port.holders if holder.process
+        }
+        shown["processes"] = {
+            str(pid): _told(one.model_dump(mode="json"))
+            for pid, one in sorted(self.processes.items())
+            if pid not in named
+        }
+        return {**_told(shown), "root": self.root}
+
+
+def _told(value: Any) -> Any:
+    """The same without what says nothing: what is empty, what is not so, a number not known."""
+    if isinstance(value, dict):
+        kept = {key: _told(item) for key, item in value.items()}
+        if len(kept.get("argv") or ()) > LONGEST_ARGV:
+            kept["argv"] = [*kept["argv"][:LONGEST_ARGV], "…"]
+        return {
+            key: item
+            for key, item in kept.items()
+            if item is not False and item not in (None, "", [], {}, -1)
+        }
+    return [_told(item) for item in value] if isinstance(value, list) else value
