@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ops.compose.source import SourceError, load
 from ops.compose.spec import ComposeSpec, problems
+from ops.ports.spec import PortsPolicy
 
 
 class SpecError(ValueError):
@@ -30,6 +31,7 @@ class Stack(ComposeSpec):
 
     The Compose project's own settings stand at the top level, as :class:`ComposeSpec` has them.
 
+    :param ports: what may be done about a port that the stack needs and something else holds.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -37,6 +39,7 @@ class Stack(ComposeSpec):
         stack = {"project": "ai", "source": "deploy/stacks/ai", "directory": "/opt/ai"}
     """
 
+    ports: PortsPolicy | None = None
     report: Report = Report()
 
 

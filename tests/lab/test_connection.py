@@ -48,7 +48,7 @@ USERS = ("root", "operator", "keeper")
 LOCK = "/run/stackmend-test/it's a.lock"
 
 
-# An HTTP server that sends back what it is sent; a host has perl, and no Python.
+# An HTTP server that sends back what it is sent; perl is what every kind of host has.
 ECHO = r"""
 use IO::Socket::INET;
 $SIG{CHLD} = "IGNORE";

@@ -111,6 +111,26 @@ def test_each_problem_has_its_line_with_its_path(source: Path) -> None:
     assert said[9] == f"stack.healt_timeout: unknown key; known are {known}"
 
 
+def test_what_may_be_done_about_held_ports_is_looked_at(source: Path) -> None:
+    stack = check({"stack": given_stack(source)})
+    assert stack is not None
+    assert stack.ports is None, "without the section ports are not managed"
+    stack = check({"stack": given_stack(source, ports={})})
+    assert stack is not None
+    assert stack.ports is not None
+    assert (stack.ports.on_conflict, stack.ports.allow) == ("report", ())
+    wrong = {"on_conflict": "kill", "allow": ["user:a", "redis"], "grace": 0, "port": 80}
+    said = problems(given_stack(source, ports=wrong))
+    assert [line.split(": ")[0] for line in said] == [
+        "stack.ports.on_conflict",
+        "stack.ports.allow.1",
+        "stack.ports.grace",
+        "stack.ports.port",
+    ]
+    assert "must be one of 'exe:…', 'unit:…'" in said[1]
+    assert problems(given_stack(source, ports=["80"])) == ["stack.ports: must be a mapping"]
+
+
 @pytest.mark.parametrize("stack", ["shop", 5, ["shop"], True])
 def test_what_is_no_mapping(stack: Any) -> None:
     assert problems(stack) == ["stack: must be a mapping or a Stack"]

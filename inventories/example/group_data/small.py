@@ -11,4 +11,7 @@ stack = {
         {"kind": "http", "url": "http://127.0.0.1:8000/healthz"},
         {"kind": "tcp", "address": "ollama:11434", "inside": "worker"},
     ],
+    # Who else holds a port that the stack needs is told before Docker trips over it. To have such a
+    # holder ended: {"on_conflict": "stop", "allow": ["unit:redis-server.service"]}.
+    "ports": {"on_conflict": "report"},
 }

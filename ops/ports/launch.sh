@@ -1,0 +1,88 @@
+# Become the process that a record describes: its directory, user, environment and command line.
+# Arguments: the root of the records, the record, the program, the directory to start in.
+dir=$1/$2 exe=$3 cwd=$4
+exec </dev/null >/dev/null 2>"$dir/said"
+printf '%s' $$ >"$dir/launched"
+cd -- "$cwd" || exit
+field() { awk -v name="$1:" '$1 == name { $1 = ""; sub(/^ /, ""); print }' "$dir/status"; }
+uid=$(field Uid) gid=$(field Gid) groups=$(field Groups) mask=$(field Umask)
+uid=${uid%% *} gid=${gid%% *}
+umask "${mask:-022}"
+if command -v python3 >/dev/null; then
+  # shellcheck disable=SC2086 # numbers, one word each
+  exec python3 -I -S -c '
+import os, sys
+where, exe, uid, gid, *groups = sys.argv[1:]
+def words(name):
+    with open(os.path.join(where, name), "rb") as file:
+        return file.read().split(b"\0")[:-1]
+argv = words("argv")
+pairs = (word.partition(b"=") for word in words("environ"))
+environ = {name: value for name, equals, value in pairs if name and equals}
+if os.getuid() == 0:
+    os.setgroups([int(group) for group in groups])
+    os.setgid(int(gid))
+    os.setuid(int(uid))
+quiet = os.open(os.devnull, os.O_RDWR)
+said = os.dup(2)
+os.dup2(quiet, 2)
+try:
+    os.execve(os.fsencode(exe), argv or [os.fsencode(exe)], environ)
+except OSError as error:
+    os.write(said, str(error).encode())
+' "$dir" "$exe" "$uid" "$gid" $groups
+fi
+eval "set -- $(words "$dir/argv")"
+program=$exe
+if [ $# -gt 0 ]; then
+  # The name that it was called by, where that still means this program: it may go by its name.
+  case $1 in
+  /*) called=$1 ;;
+  */*) called=$cwd/$1 ;;
+  *) called=$(path=$(tr '\0' '\n' <"$dir/environ" | sed -n 's/^PATH=//p' | head -n 1); PATH=$path command -v -- "$1") ;;
+  esac
+  [ "$(readlink -f -- "$called")" != "$(readlink -f -- "$exe")" ] || program=$called
+  shift
+fi
+set -- "$program" "$@"
+count=$#
+eval "set -- \"\$@\" $(words "$dir/environ")"
+# The environment first, as env wants it; what is no variable was written by the program itself.
+index=0 total=$#
+while [ $index -lt "$total" ]; do
+  one=$1
+  shift
+  if [ $index -lt $count ]; then
+    set -- "$@" "$one"
+  else
+    case $one in [A-Za-z_]*=*) set -- "$@" "$one" ;; esac
+  fi
+  index=$((index + 1))
+done
+index=0
+while [ $index -lt $count ]; do
+  one=$1
+  shift
+  set -- "$@" "$one"
+  index=$((index + 1))
+done
+case $program in
+*=*)
+  echo "a program with '=' in its name cannot be started here without python3"
+  exit 1
+  ;;
+esac
+if [ "$(id -u)" = "$uid" ]; then
+  exec env -i -- "$@" 2>/dev/null
+elif command -v setpriv >/dev/null; then
+  if [ -n "$groups" ]; then
+    set -- --groups "$(echo "$groups" | tr -s ' ' , | sed 's/,$//')" -- env -i -- "$@"
+  else
+    set -- --clear-groups -- env -i -- "$@"
+  fi
+  exec setpriv --reuid "$uid" --regid "$gid" "$@" 2>/dev/null
+elif command -v runuser >/dev/null; then
+  exec runuser -u "$(id -un -- "$uid")" -- env -i -- "$@" 2>/dev/null
+else
+  echo 'none of python3, setpriv and runuser is there to start it as its user' >&2
+fi

@@ -1,0 +1,120 @@
+"""What the probe printed of units, containers and programs, as tables. Pure."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ops.ports.sockets import plain
+from ops.ports.state import Container, Program, Unit
+
+Section = tuple[int, list[str]]
+
+
+def units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple[Unit, ...]:
+    """The units of every manager that was asked."""
+    result = []
+    for section, (status, lines) in found.items():
+        word, _, manager = section.partition(" ")
+        if word != "units" or status != 0:
+            continue
+        if manager.isdigit():
+            manager = names.get(int(manager), manager)
+        block: dict[str, list[str]] = {}
+        for line in [*lines, ""]:
+            key, equals, value = line.partition("=")
+            if equals:
+                block.setdefault(key, []).append(value)
+            elif block:
+                result.append(_unit(block, manager))
+                block = {}
+    return tuple(result)
+
+
+def _unit(block: Mapping[str, list[str]], manager: str) -> Unit:
+    def one(key: str) -> str:
+        return block.get(key, [""])[0]
+
+    return Unit(
+        name=one("Id"),
+        manager=manager,
+        active=one("ActiveState"),
+        enabled=one("UnitFileState"),
+        restart=one("Restart"),
+        main_pid=int(one("MainPID")) if one("MainPID").isdigit() else 0,
+        triggered_by=tuple(one("TriggeredBy").split()),
+        triggers=tuple(one("Triggers").split()),
+        listens=tuple(block.get("Listen", ())),
+        fragment=one("FragmentPath"),
+    )
+
+
+def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
+    """The containers of every engine that was asked."""
+    result = []
+    for section, (_, lines) in found.items():
+        word, _, engine = section.partition(" ")
+        if word != "containers":
+            continue
+        for line in lines:
+            # A container that ends between being listed and looked at leaves a line of its own.
+            with suppress(json.JSONDecodeError, TypeError, ValueError, AttributeError):
+                result.append(_container(engine, json.loads(line)))
+    return tuple(result)
+
+
+def _container(engine: str, shown: Sequence[Any]) -> Container:
+    id_, name, status, pid, restart, mode, ports, project, service, directory, oneoff = shown
+    return Container(
+        id=id_,
+        name=name.removeprefix("/"),
+        engine=engine,
+        project=project or "",
+        service=service or "",
+        working_dir=directory or "",
+        oneoff=(oneoff or "").lower() == "true",
+        running=status in ("running", "paused", "restarting", "stopping"),
+        restart=restart or "no",
+        published=tuple(sorted(_published(ports or {}))),
+        host_network=mode == "host",
+        pid=pid,
+    )
+
+
+def _published(ports: Mapping[str, Any]) -> set[str]:
+    found = set()
+    for inner, bindings in ports.items():
+        protocol = inner.partition("/")[2] or "tcp"
+        for binding in bindings or ():
+            address = binding.get("HostIp") or ""
+            # An empty address is an engine's way to say every one.
+            for one in (address,) if address else ("0.0.0.0", "::"):  # noqa: S104
+                bare = plain(one)
+                shown = f"[{bare}]" if ":" in bare else bare
+                if binding.get("HostPort"):
+                    found.add(f"{shown}:{binding['HostPort']}/{protocol}")
+    return found
+
+
+def programs(found: Mapping[str, Section]) -> dict[int, Program]:
+    """The programs that supervisord runs, by the number of their process.
+
+    supervisord itself stands for what its client does not tell of: a program without commands.
+    """
+    result = {}
+    for section, (_, lines) in found.items():
+        if not section.startswith("supervisor "):
+            continue
+        words = (lines[0], "-c", lines[1]) if len(lines) > 1 else ()
+        result[int(section.split()[1])] = Program(supervisor="supervisord", name="")
+        for line in lines[2:]:
+            match = re.match(r"(\S+)\s+\S+\s+pid (\d+),", line)
+            if match:
+                result[int(match[2])] = Program(
+                    supervisor="supervisord",
+                    name=match[1],
+                    stop=(*words, "stop", match[1]),
+                    start=(*words, "start", match[1]),
+                )
+    return result

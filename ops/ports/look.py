@@ -1,0 +1,98 @@
+"""Read a host and decide; tell what was found. Nothing here changes a host."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ops import connection
+from ops.decision import Refusal
+from ops.ports.facts import PortHolders
+from ops.ports.plan import Plan, plan
+from ops.ports.spec import PortsSpec, Wanted
+from ops.ports.state import HostPorts
+from ops.reports import telling
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from ops.reports import Collector
+
+#: Ports, or what gives them when it is asked; it may ask the host.
+Source = Iterable[Any] | str | int | Callable[[], Iterable[Any] | str | int]
+
+
+class Failure(Exception):
+    """A step failed; the text says what."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One reading of a host, and what follows from it."""
+
+    plan: Plan
+    state: HostPorts | None = None
+
+
+@dataclass
+class Reader:
+    """The wanted ports of one host, to be looked at."""
+
+    host: "Host"
+    spec: PortsSpec
+    report: "Collector"
+
+    def look(self) -> Look:
+        """Read the host and decide. Changes nothing."""
+        if not self.spec.ports:
+            return Look(Plan())
+        state = connection.read(self.host, PortHolders, **self._arguments())
+        return self._decided(state)
+
+    def look_again(self) -> Look:
+        """The same from a new reading, whatever was read before."""
+        if not self.spec.ports:
+            return Look(Plan())
+        (state,) = connection.gather(self.host, [(PortHolders, self._arguments())])
+        return self._decided(state)
+
+    def is_well(self) -> bool:
+        """Look, and tell what was found while nothing is executed yet."""
+        look = self.look()
+        if not self.host.state.is_executing:
+            self.tell(look.plan)
+        return look.plan.empty
+
+    def tell(self, decided: Plan) -> None:
+        """Show what was found and what follows, on the terminal and in the report."""
+        telling.tell(self.host, self.report, decided)
+
+    def failed(self, message: str) -> None:
+        """Show an error, on the terminal and in the report."""
+        telling.failed(self.host, self.report, "ports", message)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "ports": ",".join(map(_asked, self.spec.ports)),
+            "project": self.spec.project,
+            "directory": self.spec.directory,
+        }
+
+    def _decided(self, state: object) -> Look:
+        if isinstance(state, connection.Unknown):
+            refusal = Refusal(
+                subject="host",
+                reason=f"who holds its ports cannot be read: {state.reason}",
+                way_out="see the reason; nothing is ended on a host that cannot be read",
+            )
+            return Look(Plan(refusals=(refusal,)))
+        assert isinstance(state, HostPorts)
+        return Look(plan(self.spec, state), state)
+
+
+def _asked(wanted: Wanted) -> str:
+    return str(wanted)
+
+
+def given(source: Source) -> Any:
+    """The ports that a source gives now."""
+    return source() if callable(source) else source

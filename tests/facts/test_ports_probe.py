@@ -1,0 +1,198 @@
+"""The probe of ports, run here: in every shell there is, with and without its tools."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ops.ports.facts import PortHolders
+from ops.ports.state import HostPorts, PortState, Process
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+SHELLS = [
+    words for words in (["sh"], ["bash"], ["dash"], ["busybox", "sh"]) if shutil.which(words[0])
+]
+
+
+def probe(
+    ports: str, shell: list[str] | None = None, env: Mapping[str, str] | None = None, **more: str
+) -> HostPorts:
+    """What the fact says of this machine."""
+    words = shlex.split(PortHolders().command(ports, **more).get_raw_value())
+    assert words[0] == "sh"
+    done = subprocess.run(
+        [*(shell or ["sh"]), *words[1:]],
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        timeout=60,
+    )
+    assert done.stderr == b""
+    return PortHolders().process(done.stdout.decode(errors="replace").split("\n"))
+
+
+@contextlib.contextmanager
+def held(address: str = "127.0.0.1", listen: bool = True, udp: bool = False) -> Iterator[int]:
+    """A port of this very process."""
+    kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as one:
+        one.bind((address, 0))
+        if listen and not udp:
+            one.listen(1)
+        yield one.getsockname()[1]
+
+
+def of(state: HostPorts) -> PortState:
+    (row,) = state.ports
+    return row
+
+
+def process_of(state: HostPorts) -> Process:
+    (holder,) = of(state).holders
+    assert holder.process is not None
+    return holder.process
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Mapping[str, str]:
+    """A PATH with what every host has and nothing more."""
+    tools = "sh awk cat date grep id ls od readlink sed tail tr xargs uname"
+    for name in tools.split():
+        found = shutil.which(name)
+        assert found, name
+        (tmp_path / name).symlink_to(found)
+    return {"PATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_every_shell_tells_the_same(shell: list[str]) -> None:
+    with held() as port:
+        state = probe(f"127.0.0.1:{port}", shell)
+    assert of(state).verdict == "held"
+    assert process_of(state).pid == os.getpid()
+
+
+def test_who_we_are_is_told_and_guarded() -> None:
+    with held() as port:
+        state = probe(f"{port},{port}/udp")
+    tcp, udp = state.ports
+    assert (tcp.verdict, udp.verdict) == ("held", "free")
+    me = tcp.holders[0].process
+    assert me is not None
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    assert (me.pid, me.parent, me.uid) == (os.getpid(), os.getppid(), os.getuid())
+    assert me.started == int(stat[19])
+    assert me.exe == str(Path("/proc/self/exe").readlink())
+    assert me.cwd == str(Path.cwd())
+    assert me.pid in state.guarded
+    assert os.getppid() in state.guarded
+
+
+def child(*argv: str, name: str = "") -> subprocess.Popen[bytes]:
+    """A process that holds a port, prints it, and calls itself as it likes."""
+    code = (
+        "import socket, sys\n"
+        "one = socket.socket(); one.bind(('127.0.0.1', 0)); one.listen()\n"
+        f"open('/proc/self/comm', 'w').write({name!r}) if {name!r} else None\n"
+        "print(one.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+@contextlib.contextmanager
+def running(*argv: str, name: str = "") -> Iterator[tuple[int, int]]:
+    with child(*argv, name=name) as one:
+        assert one.stdout is not None
+        yield one.pid, int(one.stdout.readline())
+        one.kill()
+
+
+ARGUMENTS = ["", "a b", "$(id)", "it's", 'say "x"', "two\nlines", "-n", "ä", "\\", "==x end 0"]
+
+
+def test_arguments_arrive_exactly() -> None:
+    with running(*ARGUMENTS) as (pid, port):
+        found = process_of(probe(f"127.0.0.1:{port}"))
+    assert found.pid == pid
+    assert list(found.argv[3:]) == ARGUMENTS
+
+
+NAMES = ['a",pid=1,fd=1)', "two\nlines", "users:((", ") R 1 1", "sshd", "x y", '"']
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tool", ["ss", "/proc/net"])
+def test_a_name_cannot_put_the_blame_on_another(
+    name: str, tool: str, tmp_path: Path, few: Mapping[str, str]
+) -> None:
+    env = dict(few)
+    if tool == "ss":
+        (tmp_path / "ss").symlink_to(shutil.which("ss") or "/nowhere")
+    with running(name=name) as (pid, port):
+        row = of(probe(f"127.0.0.1:{port}", env=env))
+    assert row.verdict == "held"
+    pids = {one.process.pid for one in row.holders if one.process}
+    # Where a name breaks the row in two, nobody is named.
+    assert pids in ({pid}, set())
+    assert pids or "\n" in name
+
+
+def test_a_bound_socket_is_found() -> None:
+    with held(listen=False) as port:
+        state = probe(f"127.0.0.1:{port}")
+    (holder,) = of(state).holders
+    if os.getuid() != 0:
+        # Whoever may not look into another process is told so.
+        assert holder.kind == "process" or "only root" in holder.why_hidden
+        return
+    assert (process_of(state).pid, holder.evidence) == (os.getpid(), ("pidfd_getfd",))
+    assert holder.sockets[0].state == "BOUND"
+
+
+def test_the_probe_holds_nothing_afterwards() -> None:
+    with held() as port:
+        pass
+    for _ in range(2):
+        assert of(probe(f"127.0.0.1:{port}")).verdict == "free"
+
+
+@pytest.mark.parametrize("tools", [("perl",), ("ss",), ()], ids=lambda tools: "+".join(tools))
+def test_fewer_tools(tools: tuple[str, ...], tmp_path: Path, few: Mapping[str, str]) -> None:
+    for tool in tools:
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "/nowhere")
+    evidence = {("perl",): "bind (perl)", ("ss",): "ss", (): "/proc/net"}[tools]
+    with held() as port, held(udp=True) as other:
+        state = probe(f"127.0.0.1:{port},127.0.0.1:{other}/udp", env=few)
+    for row in state.ports:
+        assert (row.verdict, row.evidence.startswith(evidence)) == ("held", True), row
+        assert row.holders[0].process is not None
+        assert row.holders[0].process.pid == os.getpid()
+    free = of(probe(f"127.0.0.1:{port}", env=few))
+    assert free.verdict == "free"
+
+
+def test_an_address_that_is_not_ours(few: Mapping[str, str]) -> None:
+    for env in (dict(os.environ), few):
+        row = of(probe("203.0.113.7:80", env=env))
+        assert row.verdict == "unknown"
+        assert "does not have the address 203.0.113.7" in row.problem
+
+
+@pytest.mark.parametrize("ports", ["1-4096", ",".join(map(str, range(1, 8192, 2)))])
+def test_as_many_as_may_be_asked(ports: str) -> None:
+    with held() as port:
+        state = probe(ports)
+    assert len(state.ports) == 4096
+    assert {row.verdict for row in state.ports} <= {"free", "held", "ours", "unknown"}
+    assert port

@@ -1,0 +1,657 @@
+"""Who holds a port: the tables of a host, put together, and the verdict that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ops.ports import attribution, processes, sockets, words
+from ops.ports.attribution import Tables, conflicts, holders
+from ops.ports.processes import of_a_user, settled
+from ops.ports.spec import Wanted, wanted
+from ops.ports.state import Container, Holder, PortState, Process, Program, Socket, Unit
+from ops.ports.verdict import Seen, judge
+
+ID = "0123456789abcdef" * 4
+
+
+def want(text: str) -> Wanted:
+    (one,) = wanted(text)
+    return one
+
+
+def socket(at: str = "0.0.0.0", port: int = 80, **more: Any) -> Socket:
+    settings = {"protocol": "tcp", "state": "LISTEN", "inode": 7, "pids": (100,), **more}
+    return Socket(address=at, port=port, **settings)
+
+
+def process(pid: int = 100, **more: Any) -> Process:
+    settings = {"name": "server", "exe": "/srv/server", "user": "root", "uid": 0, "parent": 1}
+    return Process(pid=pid, **{**settings, **more})
+
+
+def container(**more: Any) -> Container:
+    settings = {"name": "web", "published": ("0.0.0.0:80/tcp",), "project": "shop", **more}
+    return Container(id=ID, **settings)
+
+
+def tables(*listed: Socket, people: tuple[Process, ...] = (), **more: Any) -> Tables:
+    known = {one.pid: one for one in (process(1, name="systemd", parent=0), *people)}
+    return Tables(sockets=listed, processes=known, **more)
+
+
+# Which sockets stand in the way
+
+
+@pytest.mark.parametrize(
+    ("wish", "other", "expected"),
+    [
+        ("0.0.0.0:80", socket("0.0.0.0"), True),
+        ("0.0.0.0:80", socket("127.0.0.1"), True),
+        ("127.0.0.1:80", socket("0.0.0.0"), True),
+        ("127.0.0.1:80", socket("127.0.0.1"), True),
+        ("127.0.0.1:80", socket("127.0.0.2"), False),
+        ("0.0.0.0:80", socket("0.0.0.0", 81), False),
+        ("0.0.0.0:80/udp", socket("0.0.0.0"), False),
+        ("0.0.0.0:80", socket("0.0.0.0", protocol="udp"), False),
+        ("0.0.0.0:80", socket("::", dual=True), True),
+        ("127.0.0.1:80", socket("::", dual=True), True),
+        ("0.0.0.0:80", socket("::", dual=False), False),
+        ("0.0.0.0:80", socket("::", dual=None), None),
+        ("0.0.0.0:80", socket("::1"), False),
+        ("[::]:80", socket("0.0.0.0"), False),
+        ("[::]:80", socket("::", dual=False), True),
+        ("[::]:80", socket("::", dual=True), True),
+        ("[::]:80", socket("::1"), True),
+        ("[::1]:80", socket("::", dual=None), True),
+        ("[::1]:80", socket("fe80::1"), False),
+    ],
+)
+def test_conflicts(wish: str, other: Socket, expected: bool | None) -> None:
+    assert conflicts(want(wish), other) is expected
+
+
+def test_one_that_may_take_ipv4_counts_only_where_no_other_explains_it() -> None:
+    six, four = socket("::", dual=None, pids=(6,)), socket("0.0.0.0", pids=(4,))
+    assert attribution.standing(want("80"), [six]) == (six,)
+    assert attribution.standing(want("80"), [six, four]) == (four,)
+
+
+def test_connections_count_only_where_nobody_waits() -> None:
+    there = socket("10.0.0.1", state="ESTAB", peer="10.0.0.2:443")
+    listener = socket()
+    assert attribution.standing(want("80"), [there]) == (there,)
+    assert attribution.standing(want("80"), [there, listener]) == (listener,)
+    (found,) = holders(want("80"), tables(there, people=(process(),)), blocked=True)
+    assert found.kind == "outgoing"
+    assert "10.0.0.2:443 of server" in words.holder(found)
+
+
+# What lists print
+
+ROW = "tcp   LISTEN 0      128          0.0.0.0:80        0.0.0.0:*    "
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        ('users:(("nginx",pid=5,fd=3),("nginx",pid=6,fd=3))', (5, 6)),
+        ('users:(("tmux: server",pid=5,fd=3))', (5,)),
+        # A process may call itself what it likes, in fifteen bytes.
+        ('users:(("a",pid=9,fd=1)",pid=55,fd=3))', (55,)),
+        ('users:((")",pid=9,fd=1",pid=55,fd=3))', (55,)),
+        ('users:(("users:((",pid=55,fd=3))', (55,)),
+        ("", ()),
+        # Broken in two by a name with a newline in it.
+        ('users:(("a', ()),
+    ],
+)
+def test_owners_that_ss_names(users: str, expected: tuple[int, ...]) -> None:
+    (found,) = sockets.from_ss([f"{ROW}{users} ino:77 sk:1 cgroup:/x <->"])
+    assert (found.address, found.port, found.pids) == ("0.0.0.0", 80, expected)
+
+
+@pytest.mark.parametrize(
+    ("local", "rest", "address", "dual"),
+    [
+        ("*:80", "ino:1 sk:1 v6only:0 <->", "::", True),
+        ("*:80", "", "::", True),
+        ("[::]:80", "ino:1 sk:1 v6only:1 <->", "::", False),
+        (":::80", "", "::", None),
+        ("[::1]:80", "v6only:0", "::1", None),
+        ("[::ffff:127.0.0.1]:80", "v6only:0", "127.0.0.1", None),
+        ("127.0.0.53%lo:80", "", "127.0.0.53", None),
+        ("[fe80::1]%eth0:80", "", "fe80::1", None),
+        ("[fe80::1%eth0]:80", "", "fe80::1", None),
+    ],
+)
+def test_addresses_that_ss_prints(local: str, rest: str, address: str, dual: bool | None) -> None:
+    (found,) = sockets.from_ss([f"tcp LISTEN 0 128 {local} *:* {rest}"])
+    assert (found.address, found.port, found.dual) == (address, 80, dual)
+
+
+def test_a_newer_ss_lists_what_is_bound_and_does_not_listen() -> None:
+    (found,) = sockets.from_ss(['tcp UNCONN 0 0 0.0.0.0:80 0.0.0.0:* users:(("x",pid=5,fd=3))'])
+    assert (found.state, found.pids) == ("BOUND", (5,))
+    (other,) = sockets.from_ss(["udp UNCONN 0 0 0.0.0.0:80 0.0.0.0:*"])
+    assert other.state == "UNCONN"
+
+
+def test_rows_of_the_kernel() -> None:
+    rows = [
+        "tcp 0A 0100007F:0050 00000000:0000 0 11",
+        "tcp6 0A 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0 12",
+        "tcp6 0A 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0 13",
+        "tcp6 01 0000000000000000FFFF00000100007F:0050 0000000000000000FFFF00000100007F:9C40 0 14",
+        "udp 07 00000000:0035 00000000:0000 0 15",
+        "tcp 06 0100007F:0050 0100007F:9C41 0 0",
+        "tcp 0A nonsense",
+    ]
+    found = sockets.from_proc(rows, ["11 5", "11 6", "nonsense"])
+    assert [(one.address, one.port, one.state, one.peer, one.pids) for one in found] == [
+        ("127.0.0.1", 80, "LISTEN", "", (5, 6)),
+        ("::", 80, "LISTEN", "", ()),
+        ("::1", 80, "LISTEN", "", ()),
+        ("127.0.0.1", 80, "ESTAB", "127.0.0.1:40000", ()),
+        ("0.0.0.0", 53, "UNCONN", "", ()),
+        ("127.0.0.1", 80, "TIME-WAIT", "127.0.0.1:40001", ()),
+    ]
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_rubbish_is_no_row(lines: list[str]) -> None:
+    text = [line.replace("\n", " ") for line in lines]
+    sockets.from_ss([f"tcp LISTEN {line}" for line in text])
+    sockets.from_proc([f"tcp 0A {line}" for line in text], text)
+    sockets.bound(text)
+    sockets.rules(text)
+    sockets.addresses(text)
+    assert processes.processes({"processes": (0, text), "links": (0, text)}, 1.0) == {}
+
+
+def told(*rows: tuple[int, bytes, bytes, bytes], links: str = "") -> dict[int, Process]:
+    """Processes as the probe writes them."""
+    mark = "0b5a-mark"
+    raw = b"".join(f"{mark}\n".encode() + part for row in rows for part in row[1:])
+    found = {
+        "processes": (0, [" ".join(str(row[0]) for row in rows), raw.hex()]),
+        "links": (0, links.splitlines()),
+        "users": (0, ["0 root", "1000 ann"]),
+    }
+    return processes.processes(found, up=100.0)
+
+
+def stat(pid: int, name: str, parent: int = 1, started: int = 5000) -> bytes:
+    return f"{pid} ({name}) S {parent} {'0 ' * 17}{started} 0 0\n".encode()
+
+
+def test_a_process_is_read_whatever_it_calls_itself() -> None:
+    name = ") S 1 (\nx"
+    found = told((7, stat(7, name), b"0::/system.slice/a.service\n", b"a\0b c\n\0\0"))
+    one = found[7]
+    assert (one.name, one.parent, one.started, one.seconds) == (name, 1, 5000, 50.0)
+    assert one.argv == ("a", "b c\n", "")
+    assert (one.unit, one.manager) == ("a.service", "system")
+
+
+def test_who_writes_the_mark_makes_nobody_readable() -> None:
+    assert told((7, stat(7, "x"), b"", b"0b5a-mark\nfake")) == {}
+
+
+def test_a_link_that_is_told_twice_is_not_believed() -> None:
+    line = "lrwxrwxrwx 1 0 0 0 Jan  1 00:00 /proc/{}/exe -> {}"
+    forged = "\n".join(
+        [
+            "dr-xr-xr-x 9 1000 1000 0 Jan  1 00:00 /proc/7",
+            line.format(7, "/usr/bin/good"),
+            line.format(8, "/tmp/x"),
+            line.format(7, "/usr/bin/postgres"),
+        ]
+    )
+    found = told((7, stat(7, "x"), b"", b""), (8, stat(8, "y"), b"", b""), links=forged)
+    assert (found[7].exe, found[7].user, found[8].exe) == ("", "ann", "/tmp/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/system.slice/redis.service", ("", "system", "redis.service")),
+        ("/system.slice/foo.service/worker", ("", "system", "foo.service")),
+        (
+            "/system.slice/system-pg.slice/pg@15-main.service",
+            ("", "system", "pg@15-main.service"),
+        ),
+        ("/user.slice/user-1000.slice/session-3.scope", ("", "system", "session-3.scope")),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/x.service",
+            ("", "ann", "x.service"),
+        ),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/init.scope",
+            ("", "system", "user@1000.service"),
+        ),
+        ("/init.scope", ("", "", "")),
+        ("/", ("", "", "")),
+        (f"/system.slice/docker-{ID}.scope", (ID, "", "")),
+        (f"/docker/{ID}", (ID, "", "")),
+        (f"/docker/{ID}/system.slice/nginx.service", (ID, "", "")),
+        (f"/machine.slice/libpod-{ID}.scope/container", (ID, "", "")),
+        (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", (ID, "", "")),
+        ("/lxc.payload.web/system.slice/nginx.service", ("web", "", "")),
+        (
+            "/system.slice/snap.nextcloud.apache.service",
+            ("", "system", "snap.nextcloud.apache.service"),
+        ),
+    ],
+)
+def test_what_a_control_group_names(path: str, expected: tuple[str, str, str]) -> None:
+    one = told((7, stat(7, "x"), f"0::{path}\n".encode(), b""))[7]
+    assert (one.container, one.manager, one.unit) == expected
+
+
+def test_a_host_may_itself_be_a_container() -> None:
+    found = told(
+        (1, stat(1, "systemd", 0), f"0::/docker/{ID}/init.scope\n".encode(), b""),
+        (7, stat(7, "x"), f"0::/docker/{ID}/system.slice/a.service\n".encode(), b""),
+        (8, stat(8, "y"), f"0::/docker/{ID}\n".encode(), b""),
+        (9, stat(9, "z"), f"0::/docker/{ID[::-1]}\n".encode(), b""),
+    )
+    assert [(one.container, one.unit) for one in found.values()] == [
+        ("", ""),
+        ("", "a.service"),
+        ("", ""),
+        (ID[::-1], ""),
+    ]
+
+
+def test_what_is_sent_to_kubernetes() -> None:
+    lines = [
+        "-A KUBE-NODEPORTS -p tcp -m comment --comment x -m tcp --dport 30080 -j KUBE-EXT-X",
+        "-A CNI-HOSTPORT-DNAT -p udp -m multiport --dports 53,8000:8002 -j CNI-DN-x",
+        "tcp . 30081 : goto external-ABC,",
+        "-A INPUT --dport 22",
+    ]
+    ports = {("udp", port) for port in (53, 8000, 8001, 8002)}
+    assert sockets.rules(lines) == ports | {("tcp", 30080), ("tcp", 30081)}
+    seen = Seen(tables=tables(rules=frozenset({("tcp", 30080)})), tool="python3")
+    row = judge(want("30080"), seen)
+    assert (row.verdict, [one.kind for one in row.holders]) == ("held", ["node port"])
+
+
+# Who it is
+
+
+def found_one(state: Tables, text: str = "80") -> Holder:
+    (one,) = holders(want(text), state, blocked=True)
+    return one
+
+
+def test_two_processes_that_share_a_port_are_two() -> None:
+    both = tables(
+        socket(pids=(100,)), socket(inode=8, pids=(101,)), people=(process(100), process(101))
+    )
+    found = holders(want("80"), both, blocked=True)
+    assert [one.process.pid for one in found if one.process] == [100, 101]
+
+
+def test_a_unit_with_many_workers_is_one() -> None:
+    people = tuple(process(pid, unit="web.service", manager="system") for pid in (100, 101))
+    one = found_one(tables(socket(pids=(100, 101)), people=people))
+    assert one.kind == "unit"
+    assert one.unit == Unit(name="web.service")
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "main", "expected"),
+    [
+        ("session-4.scope", "x", 0, True),
+        ("cron.service", "x", 9, True),
+        ("cron.service", "cron", 9, False),
+        ("ssh.service", "python3", 9, True),
+        ("ssh.service", "sshd", 9, False),
+        ("sshd@3-1.service", "x", 9, True),
+        ("ssh.service", "x", 100, False),
+        ("user@1000.service", "x", 0, True),
+        ("cronicle.service", "x", 0, False),
+        ("web.service", "x", 0, False),
+    ],
+)
+def test_what_users_start_is_no_service(unit: str, name: str, main: int, expected: bool) -> None:
+    one = process(unit=unit, manager="system", name=name).model_copy(
+        update={"session": unit.startswith("session")}
+    )
+    assert of_a_user(one, main) is expected
+    table = tables(
+        socket(),
+        people=(one,),
+        units=(Unit(name=unit, main_pid=main),),
+    )
+    assert (found_one(table).kind == "process") is expected
+    (after,) = settled({100: one}, table.units).values()
+    assert after.session is expected
+
+
+def test_a_socket_and_the_service_it_started_are_one() -> None:
+    sock = Unit(name="web.socket", triggers=("web.service",), listens=("[::]:80 (Stream)",))
+    other = Unit(name="z.socket", triggers=("z.service",), listens=("[::]:80 (Datagram)",))
+    people = (process(100, unit="web.service", manager="system"),)
+    one = found_one(
+        tables(socket("::", dual=True, pids=(1, 100)), people=people, units=(other, sock))
+    )
+    assert (one.kind, one.unit) == ("socket unit", sock)
+    assert one.process == people[0]
+
+
+def test_a_socket_of_pid_1_that_no_unit_explains_is_pid_1() -> None:
+    one = found_one(tables(socket(pids=(1,))))
+    assert one.kind == "process"
+    assert one.process is not None
+    assert one.process.pid == 1
+
+
+def test_supervisors() -> None:
+    program = Program(supervisor="supervisord", name="web", stop=("x",))
+    people = (process(100, parent=50), process(50, parent=40), process(40, name="supervisord"))
+    asked = tables(socket(), people=people, programs={50: program, 40: program})
+    assert found_one(asked).program == program
+    silent = {40: Program(supervisor="supervisord", name="")}
+    mute = found_one(tables(socket(), people=people, programs=silent))
+    assert mute.program == Program(supervisor="supervisord", name="server")
+    own = found_one(tables(socket(pids=(40,)), people=people, programs=silent))
+    assert own.kind == "process"
+
+
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        (
+            process(50, name="runsv", argv=("runsv", "web"), cwd="/etc/sv/web"),
+            ("runit", "web", ("sv", "down", "/etc/sv/web")),
+        ),
+        (
+            process(50, name="s6-supervise", argv=("s6-supervise", "web"), cwd="/run/s6/web"),
+            ("s6", "web", ("s6-svc", "-d", "/run/s6/web")),
+        ),
+        (
+            process(50, name="supervise-daemo", argv=("supervise-daemon", "web")),
+            ("openrc", "web", ("rc-service", "web", "stop")),
+        ),
+    ],
+)
+def test_other_supervisors(parent: Process, expected: tuple[str, str, tuple[str, ...]]) -> None:
+    program = found_one(tables(socket(), people=(process(parent=50), parent))).program
+    assert program is not None
+    assert (program.supervisor, program.name, program.stop) == expected
+
+
+PROXY = process(name="docker-proxy", argv=("docker-proxy", "-host-ip", "0.0.0.0"))
+
+
+def test_a_proxy_is_its_container() -> None:
+    one = found_one(tables(socket(), people=(PROXY,), containers=(container(),)))
+    assert (one.kind, one.container, one.process) == ("container", container(), PROXY)
+
+
+def test_a_proxy_without_a_container_is_a_process() -> None:
+    gone = (container(running=False), container(published=("0.0.0.0:81/tcp",)))
+    one = found_one(tables(socket(), people=(PROXY,), containers=gone))
+    assert (one.kind, one.process) == ("process", PROXY)
+
+
+def test_the_engine_itself_may_hold_it_for_a_container() -> None:
+    engine = process(name="dockerd", unit="docker.service", manager="system")
+    one = found_one(tables(socket(), people=(engine,), containers=(container(),)))
+    assert one.kind == "container"
+    # Its own socket is its own.
+    assert found_one(tables(socket(), people=(engine,))).kind == "unit"
+
+
+def test_another_process_beside_a_container_is_another_holder() -> None:
+    narrow = container(published=("127.0.0.1:80/tcp",))
+    both = (socket("127.0.0.1"), socket("10.0.0.1", inode=8, pids=(101,)))
+    found = holders(
+        want("80"),
+        tables(*both, people=(PROXY, process(101)), containers=(narrow,)),
+        blocked=True,
+    )
+    assert [one.kind for one in found] == ["container", "process"]
+
+
+def test_a_carrier_of_podman_that_cannot_be_asked_is_the_only_container_of_its_user() -> None:
+    carrier = process(name="rootlessport", uid=1000, user="ann")
+    argv = ("conmon", "-c", ID, "-n", "pod")
+    monitor = process(50, name="conmon", argv=argv, uid=1000, user="ann")
+    one = found_one(tables(socket(), people=(carrier, monitor)))
+    assert one.container == Container(id=ID, name="pod", engine="podman:ann")
+    assert one.evidence == ("ss", "conmon")
+    # Of two it may be either: then it is what it is.
+    other = process(51, name="conmon", argv=argv, uid=1000, user="ann")
+    assert found_one(tables(socket(), people=(carrier, monitor, other))).kind == "process"
+    assert found_one(tables(socket(), people=(carrier,))).kind == "process"
+
+
+def test_a_carrier_belongs_to_its_own_kind_of_engine() -> None:
+    pod = container(engine="podman")
+    carrier = process(name="rootlessport")
+    mixed = tables(socket(), people=(carrier,), containers=(pod, container()))
+    found = holders(want("80"), mixed, blocked=True)
+    assert [one.process for one in found] == [None, carrier]
+    assert found[1].container == pod
+
+
+def test_who_merely_calls_himself_a_proxy_is_no_container() -> None:
+    narrow = container(published=("127.0.0.1:80/tcp",))
+    table = tables(socket("10.0.0.1"), people=(PROXY,), containers=(narrow,))
+    found = holders(want("80"), table, blocked=True)
+    assert [(one.kind, len(one.sockets)) for one in found] == [("container", 0), ("process", 1)]
+    unseen = tables(socket("10.0.0.1", pids=()), containers=(narrow,), root=False)
+    found = holders(want("80"), unseen, blocked=True)
+    assert [one.kind for one in found] == ["container", "hidden"]
+
+
+def test_an_unseen_proxy_is_its_container() -> None:
+    one = found_one(tables(socket(pids=()), containers=(container(),), root=False))
+    assert one.kind == "container"
+
+
+def test_a_host_network_container_is_told_by_its_control_group_or_monitor() -> None:
+    known = container(published=(), host_network=True)
+    one = found_one(tables(socket(), people=(process(container=ID),), containers=(known,)))
+    assert (one.kind, one.container) == ("container", known)
+    monitor = process(
+        50, name="conmon", argv=("conmon", "-c", ID, "-n", "pod"), uid=1000, user="ann"
+    )
+    unknown = found_one(tables(socket(), people=(process(parent=50), monitor)))
+    assert unknown.container is not None
+    assert (unknown.container.name, unknown.container.engine) == ("pod", "podman:ann")
+    foreign = found_one(tables(socket(), people=(process(container=ID),)))
+    assert foreign.container is not None
+    assert foreign.container.engine == "containerd"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words_"),
+    [
+        ({"root": False}, "only root"),
+        ({"wsl": True}, "another distribution"),
+        ({"searched": False}, "without python3"),
+        ({}, "no process was found"),
+    ],
+)
+def test_a_hidden_owner_says_why(settings: dict[str, Any], words_: str) -> None:
+    (found,) = holders(want("80"), tables(**settings), blocked=True)
+    assert found.kind == "hidden"
+    assert words_ in found.why_hidden
+
+
+def test_a_name_cannot_write_on_the_terminal() -> None:
+    one = process(name="x\x1b[2J\ny")
+    assert words.process(one) == "x?[2J?y (pid 100 of user root)"
+
+
+# Verdicts
+
+
+def verdict(text: str, error: str | None = "EADDRINUSE", **more: Any) -> PortState:
+    refused: Mapping[Wanted, str] = {want(text): error} if error else {}
+    settings: dict[str, Any] = {"tables": tables(), "tool": "python3", "refused": refused, **more}
+    return judge(want(text), Seen(**settings))
+
+
+def test_a_bind_decides() -> None:
+    listed = tables(socket("0.0.0.0"), people=(process(),))
+    assert verdict("80", None, tables=listed).verdict == "free"
+    row = verdict("80", tables=listed)
+    assert row.verdict == "held"
+    assert row.evidence == "bind (python3): address already in use (EADDRINUSE)"
+    nobody = verdict("80")
+    assert (nobody.verdict, nobody.holders[0].kind) == ("held", "hidden")
+
+
+@pytest.mark.parametrize("error", ["EADDRNOTAVAIL", "EAFNOSUPPORT", "EINVAL", "E999"])
+def test_what_can_never_be_bound_is_not_held(error: str) -> None:
+    row = verdict("[::1]:80", error)
+    assert (row.verdict, row.holders) == ("unknown", ())
+    assert row.problem
+
+
+def test_a_bind_that_is_forbidden_says_nothing() -> None:
+    assert verdict("80", "EACCES").verdict == "free"
+    held = verdict("80", "EACCES", tables=tables(socket(pids=()), root=False))
+    assert held.verdict == "held"
+    assert held.evidence.endswith("so ss")
+
+
+def test_an_ended_connection_without_a_bind_is_not_told() -> None:
+    ended = socket(state="TIME-WAIT", peer="10.0.0.1:443", pids=())
+    assert verdict("80", None, tool="", tables=tables(ended)).verdict == "unknown"
+    assert verdict("80", tables=tables(ended)).holders[0].kind == "outgoing"
+
+
+def test_an_ipv6_socket_of_unknown_kind_without_a_bind_is_not_told() -> None:
+    six = tables(socket("::", dual=None), people=(process(),))
+    row = verdict("80", None, tool="", tables=six)
+    assert (row.verdict, row.holders) == ("unknown", ())
+    assert verdict("[::]:80", None, tool="", tables=six).verdict == "held"
+    both = tables(socket("::", dual=None), people=(PROXY,), containers=(container(),))
+    assert verdict("80", None, tool="", tables=both).holders[0].kind == "container"
+
+
+def ours(**more: Any) -> str:
+    settings = {"project": "shop", "directory": "/opt/shop", "containers": (container(),), **more}
+    held = settings.pop("containers")
+    at = settings.pop("at", "0.0.0.0")
+    table = tables(socket(at), people=(PROXY,), containers=held)
+    return verdict("80", tables=table, **settings).verdict
+
+
+def test_ours() -> None:
+    mine = container(working_dir="/opt/shop")
+    assert ours(containers=(mine,)) == "ours"
+    narrow = mine.model_copy(update={"published": ("127.0.0.1:80/tcp",)})
+    assert ours(containers=(narrow,), at="127.0.0.1") == "ours"
+    assert ours(containers=(mine,), directory="") == "ours"
+    assert ours(containers=(mine,), project="") == "held"
+    assert ours(containers=(mine,), project="other") == "held"
+    assert ours(containers=(mine,), directory="/opt/other") == "held"
+    assert ours(containers=(mine.model_copy(update={"oneoff": True}),)) == "held"
+    assert ours(containers=(mine.model_copy(update={"running": False}),)) == "held"
+
+
+def test_a_foreign_holder_beside_ours_is_the_only_one_named() -> None:
+    mine = container(published=("127.0.0.1:80/tcp",))
+    table = tables(
+        socket("127.0.0.1"),
+        socket("10.0.0.1", inode=8, pids=(101,)),
+        people=(PROXY, process(101)),
+        containers=(mine,),
+    )
+    row = verdict("80", tables=table, project="shop")
+    assert (row.verdict, [one.kind for one in row.holders]) == ("held", ["process"])
+
+
+def test_what_the_engine_has_given_away_is_held_although_a_bind_succeeds() -> None:
+    row = verdict("80", None, tables=tables(containers=(container(),)))
+    assert row.verdict == "held"
+    assert row.evidence == "bind (python3), but docker ps"
+    other = container(engine="podman")
+    assert verdict("80", None, tables=tables(containers=(other,))).verdict == "free"
+
+
+# Whatever is listed
+
+sockets_ = st.builds(
+    Socket,
+    protocol=st.sampled_from(["tcp", "udp"]),
+    address=st.sampled_from(["0.0.0.0", "127.0.0.1", "10.0.0.1", "::", "::1"]),
+    port=st.sampled_from([80, 81]),
+    state=st.sampled_from(["LISTEN", "UNCONN", "BOUND", "ESTAB", "TIME-WAIT"]),
+    inode=st.integers(0, 5),
+    dual=st.sampled_from([True, False, None]),
+    peer=st.sampled_from(["", "10.0.0.9:443"]),
+    pids=st.sets(st.integers(1, 6), max_size=3).map(tuple),
+)
+people_ = st.dictionaries(
+    st.integers(1, 6),
+    st.builds(
+        Process,
+        pid=st.just(0),
+        name=st.sampled_from(["x", "systemd", "docker-proxy", "dockerd", "conmon", "runsv"]),
+        parent=st.integers(0, 6),
+        unit=st.sampled_from(["", "a.service", "session-1.scope", "cron.service"]),
+        container=st.sampled_from(["", ID]),
+        cwd=st.sampled_from(["", "/sv"]),
+    ),
+).map(lambda found: {pid: one.model_copy(update={"pid": pid}) for pid, one in found.items()})
+containers_ = st.lists(
+    st.builds(
+        container,
+        engine=st.sampled_from(["docker", "podman", "docker:unix:///x"]),
+        running=st.booleans(),
+        published=st.sampled_from([(), ("0.0.0.0:80/tcp",), ("[::]:80/tcp", "127.0.0.1:81/udp")]),
+    ),
+    max_size=2,
+).map(tuple)
+tables_ = st.builds(
+    Tables,
+    sockets=st.lists(sockets_, max_size=5).map(tuple),
+    processes=people_,
+    containers=containers_,
+    root=st.booleans(),
+)
+wishes = st.sampled_from(["80", "127.0.0.1:80", "[::]:80", "81/udp"])
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(wishes, tables_, st.sampled_from(["python3", ""]))
+def test_what_is_refused_or_listed_is_never_free(text: str, table: Tables, tool: str) -> None:
+    assert verdict(text, "EADDRINUSE", tables=table).verdict == "held"
+    row = verdict(text, None, tool=tool, tables=table)
+    if not tool and attribution.standing(want(text), table.sockets):
+        assert row.verdict != "free"
+    assert row.holders or row.verdict in ("free", "unknown")
+    assert words.said(row)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(wishes, tables_)
+def test_the_order_of_the_lists_does_not_matter(text: str, table: Tables) -> None:
+    turned = Tables(
+        sockets=table.sockets[::-1],
+        processes=dict(reversed(table.processes.items())),
+        containers=table.containers,
+        root=table.root,
+    )
+
+    def keys(state: Tables) -> list[tuple[Any, ...]]:
+        return [
+            (one.kind, one.process and one.process.pid, one.container, frozenset(one.sockets))
+            for one in holders(want(text), state, blocked=True)
+        ]
+
+    assert keys(table) == keys(turned)
