@@ -35,6 +35,8 @@ _STACK = {
         {"kind": "http", "url": "http://ollama:11434/api/version", "inside": "worker"},
         {"kind": "tcp", "address": "redis:6379", "inside": "worker"},
     ],
+    # What may be ended where it holds a port of the stack: the demo starts it to be in the way.
+    "ports": {"on_conflict": "stop", "allow": ["unit:squatter.service"]},
     "stability": 2,
     "minimum_free": "512MiB",
     # A lab is there to be broken, again and again.

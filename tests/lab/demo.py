@@ -24,6 +24,10 @@ BREAKAGES = (
     ("redis is stopped by hand", "docker stop -t 1 ai-redis-1"),
     ("the api's container is removed", "docker rm -f ai-api-1"),
     (
+        "something else takes the api's port",
+        "systemd-run -q --unit=squatter python3 -m http.server --bind 127.0.0.1 8000",
+    ),
+    (
         "the worker is taken off its network, and goes on running",
         "docker network disconnect ai_default ai-worker-1",
     ),

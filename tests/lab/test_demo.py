@@ -23,12 +23,14 @@ def test_demo_mends_what_it_broke_and_says_so(lab: Lab) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     plain = done.stdout.rpartition("== In plain words")[2]
     for wrong in (
+        "127.0.0.1:8000/tcp: held by unit squatter.service",
         "api: it has no container",
         "ollama: it is paused",
         "redis: it exited with code 0",
         "worker: networks.ai_default: detached",
     ):
         assert wrong in plain
+    assert "stop unit squatter.service" in plain
     assert "The second run changed nothing" in plain
     assert "var/lab/demo/latest.json" in plain
     assert json.loads((VAR / "demo" / "latest.json").read_text())["complete"] is True
