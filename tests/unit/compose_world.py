@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ from ops.compose.state import (
     Mended,
     StackState,
 )
+from tests.unit import rendering
 
 PROJECT, DIRECTORY = "shop", "/opt/shop"
 NOW = 1_800_000_000.0
@@ -551,22 +552,11 @@ def converge(world: World, wanted: Wanted, rounds: int = 2) -> list[Plan]:
 
 def render(decided: Plan) -> str:
     """A plan as text, with all that it carries."""
-    lines = ["findings:"]
-    for finding in decided.findings:
-        told = "" if finding.blocks else " (only told)"
-        lines.append(f"  {finding.subject}: {finding.kind}{told}: {finding.cause}")
-        lines += [f"      {line}" for line in finding.evidence]
-    lines.append("actions:")
-    for action in decided.actions:
-        marks = [word for word in ("destructive", "mend") if getattr(action, word)]
-        lines.append(f"  {action}" + (f" [{', '.join(marks)}]" if marks else ""))
+
+    def carries(action: Action) -> Iterator[str]:
         if action.container:
-            lines.append(f"      container {action.container.lstrip('0')}")
+            yield f"container {action.container.lstrip('0')}"
         if action.names:
-            lines.append(f"      names {' '.join(name or '-' for name in action.names)}")
-        if action.undo:
-            lines.append(f"      undo {action.undo}")
-    lines.append("refusals:")
-    for refusal in decided.refusals:
-        lines += [f"  {refusal.subject}: {refusal.reason}", f"      to go on: {refusal.way_out}"]
-    return "\n".join(lines) + "\n"
+            yield f"names {' '.join(name or '-' for name in action.names)}"
+
+    return rendering.render(decided, carries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ops.ports.plan import Action, Plan, compressed, parsed
@@ -18,6 +18,7 @@ from ops.ports.state import (
     Unit,
     WindowsProcess,
 )
+from tests.unit import rendering
 
 NOW = 1_700_000_000.0
 WANTED = "0.0.0.0:6379/tcp"
@@ -167,28 +168,19 @@ def after(decided: Plan, state: HostPorts) -> HostPorts:
 
 def render(decided: Plan) -> str:
     """A plan as text, with all that it carries."""
-    lines = ["findings:"]
-    for finding in decided.findings:
-        told = "" if finding.blocks else " (only told)"
-        lines.append(f"  {finding.subject}: {finding.kind}{told}: {finding.cause}")
-        lines += [f"      {line}" for line in finding.evidence]
-    lines.append("actions:")
-    for action in decided.actions:
-        lines.append(f"  {action}" + (" [destructive]" if action.destructive else ""))
-        lines.append(f"      ports {' '.join(action.ports)}")
+
+    def carries(action: Action) -> Iterator[str]:
+        yield f"ports {' '.join(action.ports)}"
         if action.container:
-            lines.append(f"      container {action.container.engine} {action.container.id[:12]}")
+            yield f"container {action.container.engine} {action.container.id[:12]}"
         if action.units:
-            lines.append(f"      units of {action.manager}: {' '.join(action.units)}")
+            yield f"units of {action.manager}: {' '.join(action.units)}"
         if action.program:
-            lines.append(f"      stop {' '.join(action.program.stop)}")
+            yield f"stop {' '.join(action.program.stop)}"
         for member in action.members:
             one = member.process
-            lines.append(f"      process {one.pid} {one.started} {one.exe} {member.inodes}")
+            yield f"process {one.pid} {one.started} {one.exe} {member.inodes}"
         if action.windows:
-            lines.append(f"      windows {action.windows.pid} {action.windows.image}")
-        lines.append(f"      undo {action.undo}")
-    lines.append("refusals:")
-    for refusal in decided.refusals:
-        lines += [f"  {refusal.subject}: {refusal.reason}", f"      to go on: {refusal.way_out}"]
-    return "\n".join(lines) + "\n"
+            yield f"windows {action.windows.pid} {action.windows.image}"
+
+    return rendering.render(decided, carries)
