@@ -174,8 +174,8 @@ def test_users_with_sudo(host: LabHost, tmp_path: Path, user: str) -> None:
     ]
     host.put("/lab/wanted", f"{KEEPER_PASSWORD}\nsesame-open-now\n")
     host.sh(
-        "setsid sh -c 'while :; do for f in /proc/[0-9]*/cmdline; do "
-        'tr "\\0" " " <$f | grep -aof /lab/wanted >>/lab/hits; done; done\' '
+        "rm -f /lab/hits; setsid sh -c 'while sleep 0.01; do "
+        "grep -haof /lab/wanted /proc/[0-9]*/cmdline >>/lab/hits; done' "
         "</dev/null >/dev/null 2>&1 & echo $! > /lab/watcher"
     )
     try:
