@@ -28,6 +28,15 @@ if [ -e /lab/baseline/done ]; then
     exit 0
 fi
 
+# The engine's data may be an earlier host's: its containers, their rules in the packet filter and
+# the directories that the engine made for their mounts are not part of this one.
+if [ "$1" = managed ] && [ -n "$(docker ps -aq)" ]; then
+    docker ps -aq | xargs docker rm -f -v > /dev/null
+    docker network prune -f > /dev/null
+    find /opt /srv -mindepth 1 -delete
+    systemctl restart docker
+fi
+
 for home in /root /home/operator /home/keeper; do
     install -d -m 0700 "$home/.ssh"
     printf '%s\n' "$LAB_KEY" > "$home/.ssh/authorized_keys"

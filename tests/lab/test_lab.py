@@ -151,3 +151,11 @@ def test_registry_serves_hosts_and_moves_tags(host: LabHost, registry: Registry)
     assert "no such host" in host.sh(f"docker pull {name} 2>&1", check=False)
     registry.start()
     host.docker("pull", "-q", name)
+
+
+def test_a_host_that_is_made_anew_has_nothing_of_the_one_before(host: LabHost) -> None:
+    """Its engine's data are kept, for the images in them; containers would start before all else."""
+    host.docker("run", "-d", "--restart=always", "-v", "/opt/gone/file:/x", "lab/box:1")
+    host.recreate()
+    assert host.docker("ps", "-aq") == ""
+    assert host.sh("find /opt /lab/pristine/opt -mindepth 1") == ""
