@@ -154,7 +154,7 @@ def test_registry_serves_hosts_and_moves_tags(host: LabHost, registry: Registry)
 
 
 def test_a_host_that_is_made_anew_has_nothing_of_the_one_before(host: LabHost) -> None:
-    """Its engine's data are kept, for the images in them; containers would start before all else."""
+    """The engine's data are kept for their images; containers would start before all else."""
     host.docker("run", "-d", "--restart=always", "-v", "/opt/gone/file:/x", "lab/box:1")
     host.recreate()
     assert host.docker("ps", "-aq") == ""
