@@ -1,2 +1,0 @@
-# Remove one file. Argument: the file.
-rm -f -- "$1"
