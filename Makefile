@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # The first Python that is new enough; PYTHON=... chooses another.
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
     $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
-# More than two cores are worth: tests on hosts mostly wait. Each may hold three of sixteen hosts.
+# More than there are cores: tests on hosts mostly wait. Each may hold three of sixteen hosts.
 WORKERS ?= 4
 # Certificates of the machine, not those that uv carries: a company's proxy is known to the former.
 export UV_SYSTEM_CERTS := 1
