@@ -8,7 +8,7 @@ from ops import connection
 from ops.decision import Refusal
 from ops.ports.facts import PortHolders
 from ops.ports.plan import Plan, plan
-from ops.ports.spec import PortsSpec, Wanted
+from ops.ports.spec import PortsSpec
 from ops.ports.state import HostPorts
 from ops.reports import telling
 
@@ -72,7 +72,7 @@ class Reader:
 
     def _arguments(self) -> dict[str, Any]:
         return {
-            "ports": ",".join(map(_asked, self.spec.ports)),
+            "ports": ",".join(map(str, self.spec.ports)),
             "project": self.spec.project,
             "directory": self.spec.directory,
         }
@@ -87,10 +87,6 @@ class Reader:
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostPorts)
         return Look(plan(self.spec, state), state)
-
-
-def _asked(wanted: Wanted) -> str:
-    return str(wanted)
 
 
 def given(source: Source) -> Any:
