@@ -282,3 +282,28 @@ def test_whatever_happens_every_task_ends_once(redis_url: str, seed: int) -> Non
         assert {name: states.count(name) for name in ("done", "failed")} == health["totals"]
 
     run(redis_url, scene)
+
+
+def test_health_counts_each_task_once(redis_url: str) -> None:
+    """What ends while it is asked is in the queue or in the totals, never in both."""
+
+    async def scene(redis: Redis) -> None:
+        store = TaskStore(redis)
+        number = 200
+        for count in range(number):
+            await store.submit(str(count))
+
+        async def work() -> None:
+            for _ in range(number):
+                await store.finish(await taken(store, "worker"), "answer", {})
+
+        looks = 0
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work())
+            while not working.done():
+                health = await store.health()
+                assert sum(health["queue"].values()) + health["totals"]["done"] == number
+                looks += 1
+        assert looks > 10
+
+    run(redis_url, scene)

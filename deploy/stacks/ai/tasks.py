@@ -144,6 +144,7 @@ redis.call('XGROUP', 'DELCONSUMER', KEYS[2], 'workers', ARGV[1])
 return 1
 """
 
+# One script, so that no task is counted both in the queue and among the finished ones.
 _HEALTH = """
 local delayed = redis.call('ZCARD', KEYS[1])
 local taken = 0
@@ -151,7 +152,9 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   local ok = redis.pcall('XPENDING', KEYS[2], 'workers')
   if not ok.err then taken = ok[1] end
 end
-return {redis.call('XLEN', KEYS[2]) - taken, taken, delayed, tostring(now)}
+local totals = redis.call('HMGET', KEYS[3], 'done', 'failed')
+return {redis.call('XLEN', KEYS[2]) - taken, taken, delayed, tonumber(totals[1] or 0),
+  tonumber(totals[2] or 0), tostring(now)}
 """
 
 
@@ -306,8 +309,9 @@ class TaskStore:
 
         Reports of workers which have been silent for a day are removed on the way.
         """
-        waiting, taken, delayed, now = await self._health(keys=[DELAYED, QUEUE])
-        totals = await self.redis.hgetall(TOTALS)
+        waiting, taken, delayed, done, failed, now = await self._health(
+            keys=[DELAYED, QUEUE, TOTALS]
+        )
         workers = {}
         for name, text in (await self.redis.hgetall(WORKERS)).items():
             report = json.loads(text)
@@ -318,7 +322,7 @@ class TaskStore:
                 workers[name] = {"seen_seconds_ago": round(max(age, 0.0), 1), **report}
         return {
             "queue": {"waiting": waiting, "running": taken, "delayed": delayed},
-            "totals": {state: int(totals.get(state, 0)) for state in ("done", "failed")},
+            "totals": {"done": done, "failed": failed},
             "workers": workers,
         }
 
