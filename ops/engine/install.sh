@@ -1,0 +1,74 @@
+# Install packages: all are fetched before anything is stopped, nothing is removed but what is named,
+# and containers that ran run again. Arguments: what common.sh takes, the package manager, the suite
+# (or address) that they are taken from, "snap" where that is to be switched off, "engine" where the
+# packages are an engine, the packages, "--", those that make room.
+manager=$1 target=$2 snap=$3 engine=$4
+shift 4
+root=${root:?}
+alone
+log=$root/packages.log
+wanted='' removing='' room=
+for word; do
+  if [ "$word" = -- ]; then room=1
+  elif [ -n "$room" ]; then removing="$removing $word"
+  else wanted="$wanted $word"
+  fi
+done
+failed() {
+  grep -e '^E:' -e '^dpkg: error' -e '^Error' -e '^ERROR' "$log" | tail -n 5 >&2
+  [ -s "$log" ] && tail -n 5 "$log" >&2
+  exit "$1"
+}
+
+# Names and versions hold no blanks.
+# shellcheck disable=SC2086
+case $manager in
+  apt)
+    export DEBIAN_FRONTEND=noninteractive LC_ALL=C NEEDRESTART_SUSPEND=1
+    minus=''
+    for name in $removing; do minus="$minus $name-"; done
+    apt() {
+      apt-get -y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef \
+        -o Dpkg::Options::=--force-confold --no-install-recommends ${target:+-t "$target"} "$@"
+    }
+    # What an apt-get left that was killed.
+    if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
+      tries=0
+      until dpkg --configure -a >"$log" 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 120 ] || ! grep -q 'lock' "$log"; then break; fi
+        sleep 5
+      done
+    fi
+    apt -s install $wanted $minus >"$log" 2>&1 || failed 69
+    others=$(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$log" | sed 's/:.*//' | sort -u | while read -r name; do
+      case " $removing " in *" $name "*) ;; *) printf '%s ' "$name" ;; esac
+    done)
+    if [ -n "$others" ]; then
+      echo "it would remove $others" >&2
+      exit 67
+    fi
+    apt --download-only install $wanted $minus >"$log" 2>&1 || failed 69
+    ;;
+  dnf) dnf -q -y --downloadonly install $wanted >"$log" 2>&1 || failed 69 ;;
+esac
+[ "$engine" != engine ] || remember
+if [ "$snap" = snap ]; then snap disable docker >"$log" 2>&1 || failed 70; fi
+# What podman-docker puts in the engine's place.
+case $removing in
+  *podman-docker*) [ ! -L /run/docker.sock ] || rm -f /run/docker.sock ;;
+esac
+# shellcheck disable=SC2086
+case $manager in
+  apt) apt install $wanted $minus >"$log" 2>&1 || failed 70 ;;
+  dnf)
+    [ -z "$removing" ] || dnf -q -y --noautoremove remove $removing >"$log" 2>&1 || failed 70
+    dnf -q -y install $wanted >"$log" 2>&1 || failed 70
+    ;;
+  apk) apk add -q ${target:+--repository "$target"} $wanted >"$log" 2>&1 || failed 70 ;;
+esac
+[ "$engine" = engine ] || exit 0
+enabled
+answers || service start >/dev/null 2>&1
+comes_up 90 || { why >&2; exit 71; }
+bring_back || exit 74

@@ -1,0 +1,153 @@
+"""Carry out what installs an engine, and prove it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ops import connection
+from ops.decision import Refusal
+from ops.engine import commands, trust
+from ops.engine.look import Failure, Look, Reader
+from ops.engine.plan import Action, Plan, Source, chosen, plan, source
+from ops.engine.spec import Installation
+from ops.engine.state import HostEngine
+from ops.reports import telling
+
+if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+    from ops.connection import Lease, Result
+    from ops.reports import Collector
+
+
+class Installing(Reader):
+    """One host that is to have an engine.
+
+    :param wanted: which, and what may be done for it.
+    """
+
+    def __init__(self, host: "Host", wanted: Installation, report: "Collector") -> None:
+        super().__init__(host, report)
+        self.wanted = wanted
+
+    def decide(self, state: HostEngine) -> Plan:
+        """What is to be done so that the host has the engine."""
+        return plan(self.wanted, state)
+
+    def converge(self, state: "State", host: "Host") -> bool:
+        """Install the engine, prove that it answers, and say whether it does.
+
+        pyinfra fails the operation on this host alone where this returns False.
+        """
+        try:
+            look = self.look()
+            if not look.plan.actions:
+                self.tell(look.plan)
+                return look.plan.empty
+            with connection.hold_lock(self.host, commands.LOCK) as lease:
+                # Whoever held the lock until now may have changed what was read before.
+                connection.forget(self.host)
+                look = self.look_again()
+                self.tell(look.plan)
+                return self._carry_out(look, lease)
+        except (Failure, connection.RemoteError) as error:
+            self.failed(str(error))
+        return False
+
+    def _carry_out(self, look: Look, lease: "Lease") -> bool:
+        if look.state is None or look.plan.refusals:
+            return False
+        for action in look.plan.actions:
+            lease.check()
+            if not self._act(action, look.state):
+                return False
+        again = self.look_again()
+        if again.plan.empty:
+            return True
+        self.tell(again.plan)
+        if again.plan.actions:
+            left = "; ".join(str(action) for action in again.plan.actions)
+            self.failed(f"not proven: this would still be to be done: {left}")
+        return False
+
+    def _act(self, action: Action, state: HostEngine) -> bool:
+        match action.verb:
+            case "trust":
+                # Read and compared before anything of it is on the host.
+                key = trust.key(self.host, action.source, action.expected)
+                with telling.doing(self.host, self.report, action):
+                    self._place(action.keyring, key)
+            case "write source":
+                with telling.doing(self.host, self.report, action):
+                    for file in action.files:
+                        self._place(file.path, file.text.encode())
+            case "install":
+                return self._install(action, state)
+            case _:
+                with telling.doing(self.host, self.report, action):
+                    self._must(commands.start(), "the engine does not start")
+        return True
+
+    def _install(self, action: Action, state: HostEngine) -> bool:
+        origin = source(self.wanted, state)
+        assert isinstance(origin, Source), "what is refused plans no action"
+        if origin.engine not in action.packages:
+            self._available(state, "", action.packages)
+            command = commands.install(state.manager, "", action.packages, engine=False)
+        else:
+            packages = (*action.packages, *action.extras)
+            try:
+                found = self._available(state, origin.target, packages)
+            except Failure:
+                self._take_back(origin, state)
+                raise
+            decided = chosen(self.wanted, state, *found)
+            if isinstance(decided, Refusal):
+                self._take_back(origin, state)
+                self.tell(Plan(refusals=(decided,)))
+                return False
+            self.host.log(f"  Engine {decided.engine}, Compose {decided.compose}")
+            command = commands.install(
+                state.manager, origin.target, decided.names, action.removing, snap=action.snap
+            )
+        with telling.doing(self.host, self.report, action):
+            self._must(command, f"{action.subject} cannot be installed")
+        return True
+
+    def _available(
+        self, state: HostEngine, target: str, packages: Sequence[str]
+    ) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Every version of each package, the newest first, and the one that would be taken."""
+        result = self._must(
+            commands.refresh(state.manager, target, packages), "the package lists cannot be read"
+        )
+        versions: dict[str, list[str]] = {}
+        candidates: dict[str, str] = {}
+        for line in result.text.splitlines():
+            kind, _, rest = line.partition(" ")
+            name, _, version = rest.partition(" ")
+            if kind == "candidate":
+                candidates[name] = version
+            elif kind == "version" and version not in versions.setdefault(name, []):
+                versions[name].append(version)
+        return versions, candidates
+
+    def _take_back(self, origin: Source, state: HostEngine) -> None:
+        """Remove the files of a source that gave nothing: the host's own upgrades would fail."""
+        have = {one.path for one in state.origins}
+        for file in origin.files:
+            if file.path not in have:
+                self._place(file.path, b"")
+
+    def _place(self, path: str, content: bytes) -> None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._must(commands.place(path, stamp), f"{path} cannot be written", stdin=content)
+
+    def _must(self, command: "StringCommand", what: str, stdin: bytes | None = None) -> "Result":
+        result = connection.run(self.host, command, stdin=stdin)
+        if not result.ok:
+            said = result.error_text.strip() or f"exit status {result.status}"
+            raise Failure(f"{what}: {said}")
+        return result

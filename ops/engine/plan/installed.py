@@ -1,0 +1,450 @@
+"""What is to be done so that a host has the engine that is wanted."""
+
+from collections.abc import Mapping, Sequence
+
+from ops.decision import Finding, Refusal
+from ops.engine.plan import versions
+from ops.engine.plan.model import Action, File, Plan
+from ops.engine.plan.source import DOCKER_PACKAGES, Source, apt_family, source
+from ops.engine.spec import MINIMUM_COMPOSE, MINIMUM_ENGINE, Installation
+from ops.engine.state import HostEngine
+from ops.frozen import Frozen
+
+#: The engine that stands for each channel's packages, and all that goes with it.
+_KIN = {
+    "docker-ce": (*DOCKER_PACKAGES, "docker-ce-rootless-extras"),
+    "docker.io": (
+        *("docker.io", "docker-cli", "docker-buildx", "docker-compose", "docker-compose-v2"),
+        *("containerd", "runc"),
+    ),
+    "moby-engine": ("moby-engine", "moby-cli", "moby-compose", "moby-buildx"),
+    "podman-docker": ("podman-docker",),
+}
+
+_OURS = (
+    "/etc/apt/sources.list.d/stackmend-docker.sources",
+    "/etc/apt/preferences.d/stackmend-suite",
+    "/etc/apt/preferences.d/stackmend-engine",
+    "/etc/yum.repos.d/stackmend-docker.repo",
+)
+
+_UPGRADE = '"upgrade": True in the stack\'s "engine" section changes it, and keeps its containers'
+
+
+class Chosen(Frozen):
+    """What is installed: a name with the exact version, as the package manager takes it."""
+
+    names: tuple[str, ...]
+    engine: str = ""
+    compose: str = ""
+
+
+def plan(wanted: Installation, state: HostEngine) -> Plan:
+    """What is to be done so that a host has the engine that is wanted, and it answers.
+
+    :param wanted: which engine, where from, and what may be done for it.
+    :param state: what the host has.
+    """
+    if refused := _unfit(state):
+        return Plan(refusals=(refused,))
+    origin = source(wanted, state)
+    if isinstance(origin, Refusal):
+        return Plan(refusals=(origin,))
+    findings = _notes(origin, state)
+    refusals, replaced = _rivals(wanted, state, origin)
+    present = _whole(state, origin.engine)
+    causes: list[str] = []
+    missing = [name for name in origin.packages if not _whole(state, name)]
+    if missing and (not state.compose or missing != [origin.compose]):
+        broken = [name for name in missing if name in state.packages]
+        verb = "is" if len(broken or missing) == 1 else "are"
+        said = f"{verb} broken off half-way" if broken else f"{verb} not there"
+        causes.append(f"{', '.join(broken or missing)} {said}")
+    if present:
+        found, more = _version(wanted, state, origin)
+        refusals += found
+        causes += more
+    if replaced:
+        causes.append(f"{', '.join(replaced)} is to be replaced")
+    if refusals:
+        return Plan(findings=findings, refusals=tuple(refusals))
+    actions: list[Action] = []
+    if causes:
+        actions += _repository(wanted, state, origin)
+        removing = tuple(
+            name
+            for one in replaced
+            for name in _KIN.get(one, ())
+            if name in state.packages and name not in (*origin.packages, *origin.extras)
+        )
+        actions.append(
+            Action(
+                verb="install",
+                subject=" ".join(origin.packages),
+                cause="; ".join(causes),
+                destructive=bool(removing) or "snap" in replaced,
+                undo=_undo(state, removing, snap="snap" in replaced),
+                packages=origin.packages,
+                extras=origin.extras,
+                removing=removing,
+                snap="snap" in replaced,
+            )
+        )
+        refusals += passing(state, wanted.replace)
+    elif state.service.load == "masked":
+        refusals.append(
+            Refusal(
+                subject="engine",
+                reason="docker.service is masked: somebody wants it not to run",
+                way_out="systemctl unmask docker.service, there",
+            )
+        )
+    else:
+        actions += _files(origin, state)
+        actions += _running(state)
+    if refusals:
+        return Plan(findings=findings, refusals=tuple(refusals))
+    return Plan(findings=findings, actions=tuple(actions))
+
+
+def chosen(
+    wanted: Installation,
+    state: HostEngine,
+    available: Mapping[str, Sequence[str]],
+    candidates: Mapping[str, str],
+) -> Chosen | Refusal:
+    """The exact versions that are installed, or why there are none to be had.
+
+    :param wanted: which engine.
+    :param state: what the host has.
+    :param available: every version of each package, the newest first.
+    :param candidates: the version of each that the package manager would take.
+    """
+    origin = source(wanted, state)
+    if isinstance(origin, Refusal):
+        return origin
+    where = f" at {origin.address}" if origin.address else ""
+    name = state.release.name or state.release.id
+    absent = [one for one in origin.packages if one not in candidates]
+    if absent:
+        hint = (
+            "enable its community repository (/etc/apk/repositories)"
+            if state.manager == "apk"
+            else _elsewhere(wanted, state)
+        )
+        return Refusal(
+            subject="engine",
+            reason=f"{name} has no package {', '.join(absent)}{where}",
+            way_out=hint,
+        )
+    version = candidates[origin.engine]
+    if wanted.version:
+        fit = [
+            one for one in available.get(origin.engine, ()) if versions.matches(one, wanted.version)
+        ]
+        if not fit:
+            listed = ", ".join(map(versions.upstream, available.get(origin.engine, ())[:8]))
+            return Refusal(
+                subject="engine",
+                reason=f"there is no {origin.engine} {wanted.version}{where}; there is {listed}",
+                way_out='another "version" in the stack\'s "engine" section',
+            )
+        version = fit[0]
+    compose = candidates[origin.compose]
+    old = []
+    if versions.engine_is_old(version):
+        old.append(
+            f"Engine {versions.upstream(version)} ({origin.engine}), older than {MINIMUM_ENGINE}"
+        )
+    if versions.compose_is_old(compose):
+        old.append(
+            f"Compose {versions.upstream(compose)} ({origin.compose}), older than {MINIMUM_COMPOSE}"
+        )
+    if old:
+        return Refusal(
+            subject="engine",
+            reason=f"{name}{where} offers {' and '.join(old)}",
+            way_out=_elsewhere(wanted, state),
+        )
+    exact = {**candidates, origin.engine: version}
+    for one in origin.alike:
+        if version in available.get(one, ()):
+            exact[one] = version
+    names = (*origin.packages, *(one for one in origin.extras if one in candidates))
+    joint = {"apt": "=", "dnf": "-", "apk": "="}[state.manager or "apt"]
+    return Chosen(
+        names=tuple(f"{one}{joint}{exact[one]}" for one in names),
+        engine=versions.upstream(version),
+        compose=versions.upstream(compose),
+    )
+
+
+def _unfit(state: HostEngine) -> Refusal | None:
+    if state.system != "Linux":
+        return Refusal(
+            subject="engine",
+            reason=f"an engine is not installed on {state.system}",
+            way_out='install Docker there by hand, and leave the section "engine" out of the stack',
+        )
+    if not state.root:
+        return Refusal(
+            subject="engine",
+            reason="packages cannot be installed by this user",
+            way_out="connect as root, or set _sudo = True in the host's data",
+        )
+    return None
+
+
+def _notes(origin: Source, state: HostEngine) -> tuple[Finding, ...]:
+    found = []
+    if origin.used:
+        found.append(
+            Finding(
+                subject="repository",
+                kind="found",
+                cause=f"{origin.used} names {origin.address} already: it is used as it is, and its "
+                "key is taken for what it is",
+                blocks=False,
+            )
+        )
+    found += [
+        Finding(
+            subject="engine",
+            kind="rootless",
+            cause=f"user {one.uid} runs an engine of its own (process {one.pid}); it is left alone",
+            blocks=False,
+        )
+        for one in state.daemons
+        if one.uid
+    ]
+    return tuple(found)
+
+
+def _rivals(
+    wanted: Installation, state: HostEngine, origin: Source
+) -> tuple[list[Refusal], list[str]]:
+    """What would fight with the engine: those that are not to be replaced, and those that are."""
+    found: dict[str, str] = {
+        name: f"{name} {versions.upstream(state.packages[name].version)} is installed"
+        for name in ("docker-ce", "docker.io", "moby-engine", "podman-docker")
+        if name in state.packages and name not in origin.packages
+    }
+    if state.snap:
+        found["snap"] = (
+            "the snap docker is installed; its images, volumes and containers lie in "
+            "/var/snap/docker and would not come along"
+        )
+    refusals = [
+        Refusal(
+            subject="engine",
+            reason=f"{said}, and would fight with {origin.engine}",
+            way_out=f'"replace": ["{name}"] in the stack\'s "engine" section' + _keep(name),
+        )
+        for name, said in found.items()
+        if name not in wanted.replace
+    ]
+    if origin.engine == "docker-ce" and "docker.io" not in state.packages:
+        alone = [name for name in ("containerd", "runc") if name in state.packages]
+        if alone and not _whole(state, "docker-ce"):
+            refusals.append(
+                Refusal(
+                    subject="engine",
+                    reason=f"{' and '.join(alone)} of the distribution is installed by itself, and "
+                    "Docker's containerd.io would remove it",
+                    way_out='"channel": "distro" in the stack\'s "engine" section uses it; or '
+                    "remove it there, if nothing else runs on it",
+                )
+            )
+    refusals += _strangers(state)
+    return refusals, [name for name in found if name in wanted.replace]
+
+
+def _keep(name: str) -> str:
+    if name == "docker.io":
+        return ', or "channel": "distro" to keep it'
+    return ', or "channel": "docker" to keep it' if name == "docker-ce" else ""
+
+
+def _strangers(state: HostEngine) -> list[Refusal]:
+    """Engines that no package manager knows."""
+    refusals = []
+    program = state.programs.get("dockerd")
+    if program is not None and not program.package and "/snap/" not in program.path:
+        refusals.append(
+            Refusal(
+                subject="engine",
+                reason=f"{program.path} belongs to no package: a second engine would fight with it",
+                way_out=f"remove it there (and {state.service.fragment or 'what starts it'}); or "
+                'leave the section "engine" out of the stack to keep it',
+            )
+        )
+    for one in state.daemons:
+        if state.service.manager != "systemd" or one.uid or one.unit == "docker.service":
+            continue
+        if one.unit.startswith("snap."):
+            continue
+        refusals.append(
+            Refusal(
+                subject="engine",
+                reason=f"process {one.pid} is an engine of its own ({' '.join(one.argv[:6])}"
+                + (f"; {one.unit})" if one.unit else ")"),
+                way_out="stop it there, and see that nothing starts it again",
+            )
+        )
+    return refusals
+
+
+def _version(
+    wanted: Installation, state: HostEngine, origin: Source
+) -> tuple[list[Refusal], list[str]]:
+    """What stands against the versions that are there: what is refused, what is to be changed."""
+    have = versions.upstream(state.packages[origin.engine].version)
+    wrong = []
+    if versions.engine_is_old(have):
+        wrong.append(f"Engine {have} is older than {MINIMUM_ENGINE}")
+    elif wanted.version and not versions.matches(have, wanted.version):
+        if versions.numbers(have) > versions.numbers(wanted.version):
+            refusal = Refusal(
+                subject="engine",
+                reason=f"Engine {have} is newer than {wanted.version}, and an older one may not "
+                "read what it wrote",
+                way_out=f'"version": "{have}" in the stack\'s "engine" section',
+            )
+            return [refusal], []
+        wrong.append(f"Engine is {have}, and is to be {wanted.version}")
+    if state.compose and versions.compose_is_old(state.compose):
+        wrong.append(f"Compose {state.compose} is older than {MINIMUM_COMPOSE}")
+    elif not state.compose and _whole(state, origin.compose) and state.client:
+        told = versions.upstream(state.packages[origin.compose].version)
+        if versions.compose_is_old(told):
+            wrong.append(f"Compose {told} is older than {MINIMUM_COMPOSE}")
+        else:
+            refusal = Refusal(
+                subject="engine",
+                reason=f"{origin.compose} {told} is installed, and docker compose does not answer",
+                way_out="see what `docker compose version` says there",
+            )
+            return [refusal], []
+    if wrong and not wanted.upgrade:
+        return [Refusal(subject="engine", reason="; ".join(wrong), way_out=_UPGRADE)], []
+    return [], wrong
+
+
+def _repository(wanted: Installation, state: HostEngine, origin: Source) -> list[Action]:
+    """What lets the package manager find the engine, and trust where it comes from."""
+    actions: list[Action] = []
+    asked = (origin.address, origin.key)
+    https = state.manager == "apt" and any(one.startswith("https://") for one in asked)
+    if https and not _whole(state, "ca-certificates"):
+        # Without them no certificate is known, and nothing can be fetched.
+        actions.append(
+            Action(
+                verb="install",
+                subject="ca-certificates",
+                cause="the repository is reached by https",
+                packages=("ca-certificates",),
+            )
+        )
+    if origin.keyring:
+        have = state.keys.get(origin.keyring, ())
+        if set(have) != set(origin.expected):
+            actions.append(
+                Action(
+                    verb="trust",
+                    subject=origin.expected[0],
+                    cause=f"{origin.address or 'its repository'} is signed with it",
+                    undo=f"rm {origin.keyring}",
+                    source=origin.key,
+                    expected=origin.expected,
+                    keyring=origin.keyring,
+                )
+            )
+    return actions + _files(origin, state)
+
+
+def _files(origin: Source, state: HostEngine) -> list[Action]:
+    have = {one.path: one.text for one in state.origins}
+    changed = [one for one in origin.files if have.get(one.path) != one.text]
+    kept = {one.path for one in origin.files}
+    changed += [File(path=path, text="") for path in _OURS if path in have and path not in kept]
+    if not changed:
+        return []
+    paths = " ".join(one.path for one in changed)
+    return [
+        Action(
+            verb="write source",
+            subject=paths,
+            cause="says where the engine comes from" if origin.files else "nothing needs it",
+            undo=f"rm {paths}",
+            files=tuple(changed),
+        )
+    ]
+
+
+def _running(state: HostEngine) -> list[Action]:
+    """What lets an engine that is there answer, now and after every start of the host."""
+    service = state.service
+    actions = []
+    if state.status != "up":
+        actions.append(
+            Action(verb="start", subject="engine", cause=state.reason or "it does not answer")
+        )
+    elif service.enabled == "disabled":
+        actions.append(
+            Action(
+                verb="enable",
+                subject="engine",
+                cause="it would not run after the next start of the host",
+                undo="systemctl disable docker.service",
+            )
+        )
+    if state.left:
+        actions.append(
+            Action(
+                verb="start again",
+                subject=f"{len(state.left)} containers",
+                cause="they ran before the engine was stopped, and were not started again",
+            )
+        )
+    return actions
+
+
+def passing(state: HostEngine, replace: Sequence[str]) -> list[Refusal]:
+    """Containers that would be gone for good when the engine stops."""
+    return [
+        Refusal(
+            subject=one.name,
+            reason="the container is removed when the engine stops (it was started with --rm)",
+            way_out=f'end it first, or "replace": ["container:{one.name}"] in the stack\'s '
+            '"engine" section',
+        )
+        for one in state.containers
+        if one.passing and f"container:{one.name}" not in replace
+    ]
+
+
+def _whole(state: HostEngine, name: str) -> bool:
+    return name in state.packages and state.packages[name].whole
+
+
+def _undo(state: HostEngine, removing: Sequence[str], *, snap: bool) -> str:
+    if snap:
+        return "snap enable docker"
+    if not removing:
+        return ""
+    command = {"apt": "apt-get install", "dnf": "dnf install", "apk": "apk add"}
+    return f"{command.get(state.manager, 'install')} {' '.join(removing)}"
+
+
+def _elsewhere(wanted: Installation, state: HostEngine) -> str:
+    """Where an engine that is new enough can come from."""
+    section = 'in the stack\'s "engine" section'
+    if wanted.channel == "docker":
+        return f'another "repository" {section}'
+    newer = (
+        ', or "repository": "https://deb.debian.org/debian trixie main" (or a mirror\'s address) '
+        "for a newer suite"
+        if apt_family(state.release) == "debian" and state.release.codename != "trixie"
+        else ""
+    )
+    return f'"channel": "docker"{newer}, {section}'

@@ -1,0 +1,44 @@
+# Read the lists of packages anew and print what there is of some: "candidate NAME VERSION" and
+# "version NAME VERSION", the newest first. Arguments: what common.sh takes, the package manager, the
+# suite (or address) that they are taken from, the packages.
+manager=$1 target=$2
+shift 2
+root=${root:?}
+alone
+log=$root/packages.log
+case $manager in
+  apt)
+    export LC_ALL=C
+    # Another apt-get of the host may hold the lists: its own unattended upgrade, on a new machine.
+    tries=0
+    until apt-get update -q -o APT::Update::Error-Mode=any >"$log" 2>&1; do
+      tries=$((tries + 1))
+      if [ "$tries" -ge 120 ] || ! grep -q 'Could not get lock' "$log"; then
+        grep '^[EW]:' "$log" | tail -n 3 >&2
+        exit 69
+      fi
+      sleep 5
+    done
+    # shellcheck disable=SC2086 # no word where there is no suite
+    apt-cache ${target:+-t "$target"} policy "$@" | awk '
+      /^[^ ]/ { name = $1; sub(/:$/, "", name) }
+      $1 == "Candidate:" && $2 != "(none)" { print "candidate", name, $2 }'
+    apt-cache madison "$@" 2>/dev/null | awk -F ' *[|] *' '{ gsub(/ /, "", $1)
+      print "version", $1, $2 }'
+    ;;
+  dnf)
+    dnf -q -y makecache >"$log" 2>&1 || { tail -n 3 "$log" >&2; exit 69; }
+    dnf -q repoquery --available --qf '%{name} %{epoch}:%{version}-%{release}\n' "$@" 2>>"$log" |
+      sed '/^$/d' | sort -u | sort -r -V | awk '
+        !seen[$1]++ { print "candidate", $1, $2 }
+        { print "version", $1, $2 }'
+    ;;
+  apk)
+    apk update -q ${target:+--repository "$target"} >"$log" 2>&1 || { tail -n 3 "$log" >&2; exit 69; }
+    apk policy ${target:+--repository "$target"} "$@" | awk '
+      /^[^ ].* policy:$/ { name = $1 }
+      /^  [^ ].*:$/ { version = $1; sub(/:$/, "", version)
+        if (!seen[name]++) print "candidate", name, version
+        print "version", name, version }'
+    ;;
+esac
