@@ -1,10 +1,11 @@
-"""A new machine, from nothing but sshd to what site.py can run on.
+"""A new machine, from nothing but sshd to what site.py runs on.
 
 pyinfra INVENTORY deploy/bootstrap.py
 """
 
 from pyinfra import host
 
+from deploy.steps import engine_as_wanted
 from ops import access, compose, engine
 from ops.spec import Stack, machine
 
@@ -12,16 +13,14 @@ wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
 published = compose.published(wanted) if isinstance(wanted, Stack) else ()
 
 # What all of them ask of the host is read at once, by the first.
-if wanted is not None and wanted.access is not None:
-    ports = published if wanted.access.ports is None else tuple(map(str, wanted.access.ports))
-    access.expect(wanted.access, ports)
-
 if wanted is not None and wanted.engine is not None:
     engine.expect(wanted.engine)
 
 if wanted is not None and wanted.access is not None:
+    ports = published if wanted.access.ports is None else tuple(map(str, wanted.access.ports))
+    access.expect(wanted.access, ports)
     access.operator(
-        name=f"{wanted.access.user} comes in by key, with what it needs",
+        name=f"{wanted.access.user} comes in by key, and may do what is needed",
         **access.arguments(wanted.access),
     )
     access.basics(
@@ -32,15 +31,4 @@ if wanted is not None and wanted.access is not None:
     )
 
 if wanted is not None and wanted.engine is not None:
-    engine.installed(
-        name="Docker Engine and Compose are there, and answer",
-        **engine.installation(wanted.engine),
-    )
-    engine.settings(
-        name="The engine has the settings that are wanted",
-        **engine.daemon(wanted.engine),
-    )
-    engine.accelerated(
-        name="Containers reach the accelerators of the host",
-        **engine.acceleration(wanted.engine),
-    )
+    engine_as_wanted(wanted.engine)

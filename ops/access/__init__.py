@@ -11,14 +11,16 @@ from pyinfra.api import FunctionCommand, OperationError, operation
 
 from ops import connection, reports
 from ops.access import essentials
-from ops.access.apply import Admitting
-from ops.access.facts import Operator
 from ops.access.keys import public_keys as read_keys
 from ops.access.spec import AccessPolicy, OperatorSpec
 from ops.compose.spec import problems
 
 if TYPE_CHECKING:
     from pyinfra.api import Host, State
+
+__all__ = ["arguments", "basics", "expect", "operator"]
+
+# Every run reads what a stack may want; what looks and acts is loaded where it is used.
 
 
 @operation()
@@ -65,6 +67,8 @@ def operator(
             password_login=False,
         )
     """
+    from ops.access.apply import Admitting
+
     report = reports.record(host, "access.operator")
     try:
         spec = OperatorSpec.model_validate(
@@ -150,6 +154,8 @@ def expect(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
     :param policy: the section of the stack.
     :param ports: what :func:`basics` will be given.
     """
+    from ops.access.facts import Operator
+
     connection.expect(host, Operator, user=policy.user)
     wanted = essentials.Basics.model_validate(
         {"ports": ports, "clock": policy.clock, "security_updates": policy.security_updates}

@@ -10,9 +10,6 @@ from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
 from ops import connection, reports
 from ops.compose.spec import problems
 from ops.engine import accelerators
-from ops.engine.daemon import Setting
-from ops.engine.facts import HostEngines
-from ops.engine.installing import Installing
 from ops.engine.spec import EnginePolicy, Installation, Settings
 
 __all__ = [
@@ -24,6 +21,9 @@ __all__ = [
     "installed",
     "settings",
 ]
+
+# Every run reads what a stack may want of its engine; what looks and acts is loaded where it is
+# used.
 
 
 @operation()
@@ -46,7 +46,7 @@ def installed(
     + repository: for ``docker`` the address that stands in place of
       ``https://download.docker.com/linux/debian``, suite and components behind it if need be; for
       ``distro`` one more suite, as ``https://deb.debian.org/debian trixie main``, from which the
-      engine and what it needs is taken, and nothing else
+      engine and what it needs is taken (the C library, on an older release), and nothing else
     + key: the key that signs that repository: an address, which the host reads it from, or a path
       on this machine; for ``docker`` it is ``gpg`` below the repository, for ``distro`` the keys
       that the distribution brings
@@ -73,6 +73,8 @@ def installed(
             version="28",
         )
     """
+    from ops.engine.installing import Installing
+
     report = reports.record(host, "engine.installed")
     try:
         wanted = Installation.model_validate(
@@ -148,6 +150,8 @@ def settings(
             log={"driver": "json-file", "max_size": "10m", "max_file": 3},
         )
     """
+    from ops.engine.daemon import Setting
+
     report = reports.record(host, "engine.settings")
     try:
         wanted = Settings.model_validate(
@@ -252,6 +256,8 @@ def expect(policy: EnginePolicy, on: Host = host) -> None:
     :param policy: what is wanted of the engine.
     :param on: the host; the one that pyinfra is at by default.
     """
+    from ops.engine.facts import HostEngines
+
     connection.expect(on, HostEngines)
     accelerators.expect(on, policy.accelerator)
 

@@ -119,6 +119,7 @@ def parse(output: Sequence[str]) -> HostEngine:
                 if name.startswith("key ")
             },
             "pending": "pending" in host,
+            "apparmor": "apparmor" in host,
             "left": tuple(line for line in _lines(found, "left") if line),
             "root": host["root"] == "0",
         }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ops import connection
 from ops.decision import Refusal
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
     from ops.connection import Lease, Result
     from ops.reports import Collector
+
+
+class _Available(NamedTuple):
+    """What there is of some packages: every version of each, the newest first; the one that would
+    be taken; why some lists could not be read.
+    """
+
+    versions: dict[str, list[str]]
+    candidates: dict[str, str]
+    unread: list[str]
 
 
 class Installing(Reader):
@@ -103,11 +113,15 @@ class Installing(Reader):
             except Failure:
                 self._take_back(origin, state)
                 raise
-            decided = chosen(self.wanted, state, *found)
+            decided = chosen(self.wanted, state, found.versions, found.candidates)
             if isinstance(decided, Refusal):
                 self._take_back(origin, state)
-                self.tell(Plan(refusals=(decided,)))
+                unread = "".join(f"; package lists cannot be read: {one}" for one in found.unread)
+                refusal = decided.model_copy(update={"reason": decided.reason + unread})
+                self.tell(Plan(refusals=(refusal,)))
                 return False
+            for one in found.unread:
+                self.host.log(f"  package lists cannot be read: {one}")
             self.host.log(f"  Engine {decided.engine}, Compose {decided.compose}")
             command = commands.install(
                 state.manager, origin.target, decided.names, action.removing, snap=action.snap
@@ -116,30 +130,29 @@ class Installing(Reader):
             self._must(command, f"{action.subject} cannot be installed")
         return True
 
-    def _available(
-        self, state: HostEngine, target: str, packages: Sequence[str]
-    ) -> tuple[dict[str, list[str]], dict[str, str]]:
-        """Every version of each package, the newest first, and the one that would be taken."""
+    def _available(self, state: HostEngine, target: str, packages: Sequence[str]) -> "_Available":
+        """What there is of some packages, from lists that are read anew."""
         result = self._must(
             commands.refresh(state.manager, target, packages), "the package lists cannot be read"
         )
-        versions: dict[str, list[str]] = {}
-        candidates: dict[str, str] = {}
+        found = _Available({}, {}, [])
         for line in result.text.splitlines():
             kind, _, rest = line.partition(" ")
             name, _, version = rest.partition(" ")
             if kind == "candidate":
-                candidates[name] = version
-            elif kind == "version" and version not in versions.setdefault(name, []):
-                versions[name].append(version)
-        return versions, candidates
+                found.candidates[name] = version
+            elif kind == "version":
+                found.versions.setdefault(name, []).append(version)
+            elif kind == "unread":
+                found.unread.append(rest)
+        return found
 
     def _take_back(self, origin: Source, state: HostEngine) -> None:
         """Remove the files of a source that gave nothing: the host's own upgrades would fail."""
-        have = {one.path for one in state.origins}
-        for file in origin.files:
-            if file.path not in have:
-                self._place(file.path, b"")
+        have = {one.path for one in state.origins} | set(state.keys)
+        for path in (*(file.path for file in origin.files), origin.keyring):
+            if path and path not in have:
+                self._place(path, b"")
 
     def _place(self, path: str, content: bytes) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

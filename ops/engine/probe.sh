@@ -20,6 +20,7 @@ else
 fi
 printf 'manager %s\narchitecture %s\n' "$manager" "$architecture"
 [ -e "$root/pending" ] && echo 'pending 1'
+[ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && echo 'apparmor 1'
 end 0
 for file in /etc/os-release /usr/lib/os-release; do
   [ -f "$file" ] && { section release cat "$file"; break; }

@@ -1,6 +1,7 @@
 # Read the lists of packages anew and print what there is of some: "candidate NAME VERSION" and
-# "version NAME VERSION", the newest first. Arguments: what common.sh takes, the package manager, the
-# suite (or address) that they are taken from, the packages.
+# "version NAME VERSION", the newest first, and "unread REASON" for lists that cannot be read.
+# Arguments: what common.sh takes, the package manager, the suite (or address) that they are taken
+# from, the packages.
 manager=$1 target=$2
 shift 2
 root=${root:?}
@@ -14,8 +15,9 @@ case $manager in
     until apt-get update -q -o APT::Update::Error-Mode=any >"$log" 2>&1; do
       tries=$((tries + 1))
       if [ "$tries" -ge 120 ] || ! grep -q 'Could not get lock' "$log"; then
-        grep '^[EW]:' "$log" | tail -n 3 >&2
-        exit 69
+        # A source that is not ours may be broken: what counts is what there is then.
+        grep '^[EW]:' "$log" | tail -n 3 | sed 's/^..[[:space:]]*/unread /'
+        break
       fi
       sleep 5
     done

@@ -141,6 +141,7 @@ class HostEngine(Frozen):
     :param origins: sources of packages that name Docker, and ours.
     :param keys: path → fingerprints of the keyrings that those of ours are signed with.
     :param pending: that daemon.json was changed and the engine has not taken it up.
+    :param apparmor: whether the kernel confines by AppArmor.
     :param left: containers that ran before the engine was stopped, and were not started again.
     :param root: whether everything could be seen.
     """
@@ -164,5 +165,6 @@ class HostEngine(Frozen):
     origins: tuple[Origin, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = {}
     pending: bool = False
+    apparmor: bool = False
     left: tuple[str, ...] = ()
     root: bool = True

@@ -135,11 +135,15 @@ class Bus:
         )
 
     def driver(self, version: str) -> None:
-        """Have NVIDIA's driver be of another version."""
-        self.host.put(
-            "/run/gpu/proc/nvidia/version",
-            f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Sun May 12 19:39:15 UTC\n",
-        )
+        """Have NVIDIA's driver be of another version; from 560 on it is the open one."""
+        if version < "560":
+            told = f"NVIDIA UNIX x86_64 Kernel Module  {version}  Sun May 12 19:39:15 UTC 2024"
+        else:
+            told = (
+                f"NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build  "
+                "(dvs-builder@U22-I3-B08-02-2)  Wed Jul  9 03:01:16 UTC 2025"
+            )
+        self.host.put("/run/gpu/proc/nvidia/version", f"NVRM version: {told}\n")
         self.host.sh(f"touch /usr/local/lib/libcuda.so.{version}")
 
     def amd(self, groups: tuple[int, int] = (44, 105)) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,12 @@ def policy(repository: Repository) -> dict[str, str]:
     }
 
 
-def accelerated(directory: Path, bus: Bus, *words: str, **arguments: Any) -> Told:
-    inventory = controller.write_inventory(directory, [bus.host], data={"accelerated": arguments})
+def accelerated(
+    directory: Path, bus: Bus, *words: str, user: str = "root", **arguments: Any
+) -> Told:
+    inventory = controller.write_inventory(
+        directory, [bus.host], user=user, data={"accelerated": arguments}
+    )
     environment = {"STACKMEND_REPORTS": str(directory / "reports")}
     done = controller.run(
         inventory, "tests/lab/give.py", *(words or ("-y",)), env=environment, timeout=600
@@ -222,7 +227,7 @@ def test_amds_devices_are_given_by_the_numbers_of_their_groups(
 ) -> None:
     host = machine.host
     machine.amd(groups=(44, 4711))
-    told = accelerated(tmp_path, machine)
+    told = accelerated(tmp_path, machine, user="keeper")
     assert told.run.rc == 0, told.run.out
     assert 'devices: ["/dev/kfd", "/dev/dri"] and group_add: ["4711"]' in told.run.out
     assert "seen from inside a container: /dev/kfd" in told.run.out
@@ -247,3 +252,51 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert told.run.rc == 0, told.run.out
     assert "install nvidia-container-toolkit" in told.run.out
     assert machine.host.snapshot_files("/etc", "/usr/bin", "/var/lib/stackmend") == before
+
+
+def test_one_run_takes_a_new_machine_to_containers_that_reach_its_gpu(
+    trixie_host: LabHost, packages: Packages, tmp_path: Path
+) -> None:
+    """The engine comes in the same run: what is decided before it is there has to hold after."""
+    found = policy(gpus.publish(packages))
+    section = {
+        "channel": "distro",
+        "log": {"max_size": "10m", "max_file": 3},
+        "toolkit_repository": found["repository"],
+        "toolkit_key": found["key"],
+        "toolkit_key_fingerprint": found["key_fingerprint"],
+    }
+    inventory = controller.write_inventory(tmp_path, [trixie_host], stack={"engine": section})
+    with gpus.bus(trixie_host) as machine:
+        machine.nvidia()
+        done = controller.run(inventory, "deploy/bootstrap.py", "-y", timeout=900)
+        assert done.rc == 0, done.out
+        assert "seen from inside a container: GPU 0: NVIDIA of the lab" in done.out
+        held = daemon(trixie_host)
+        assert held["log-opts"] == {"max-size": "10m", "max-file": "3"}
+        assert set(held["runtimes"]) == {"nvidia"}
+        mark = trixie_host.mark()
+        again = controller.run(inventory, "deploy/bootstrap.py", "-y")
+        assert again.rc == 0, again.out
+        operations = again.report["hosts"][trixie_host.name]["operations"]
+        assert [row for operation in operations for row in operation["done"]] == []
+        assert len(trixie_host.sessions_since(mark)) <= 2
+
+
+def test_a_run_that_is_killed_is_taken_up_by_the_next(
+    machine: Bus, toolkit: dict[str, str], tmp_path: Path
+) -> None:
+    machine.nvidia()
+    running = machine.host.docker("run", "-d", "--restart", "always", "lab/box:1")
+    inventory = controller.write_inventory(tmp_path, [machine.host], data={"accelerated": toolkit})
+    for said, seconds in (("→ install", 1), ("→ install", 6), ("→ set", 1.5), ("→ prove", 0.5)):
+        with controller.start(inventory, "tests/lab/give.py", "-y") as killed:
+            if killed.wait_for_output(said, 30):
+                time.sleep(seconds)
+            killed.kill()
+    told = accelerated(tmp_path, machine, **toolkit)
+    assert told.run.rc == 0, told.run.out
+    assert "nvidia" in daemon(machine.host)["runtimes"]
+    assert machine.host.sh("dpkg --audit") == ""
+    assert machine.host.docker("ps", "-a", "-q", "--no-trunc") == running
+    assert accelerated(tmp_path, machine, **toolkit).all("done") == []

@@ -241,8 +241,11 @@ def test_no_ssh(me: Newcomer) -> None:
 
 def test_timed_out(me: Newcomer, machine: LabHost) -> None:
     machine.sh("iptables -I INPUT -p tcp --dport 22 -j DROP")
-    at(me, "silent", machine.address, 22, wait=1)
-    assert f"timed out: no answer from {machine.address} port 22" in failure(me)
+    try:
+        at(me, "silent", machine.address, 22, wait=1)
+        assert f"timed out: no answer from {machine.address} port 22" in failure(me)
+    finally:
+        machine.sh("iptables -F INPUT")
 
 
 def test_wrong_key_and_no_password(me: Newcomer, machine: LabHost) -> None:

@@ -277,7 +277,8 @@ def test_a_version_is_held() -> None:
     state = with_files(world.engine(world.DOCKER_CE), policy)
     assert plan(policy, state).empty
     pin = next(one for one in state.origins if one.path.endswith("stackmend-engine"))
-    assert "Package: docker-ce docker-ce-cli\nPin: version *:28.5.*\n" in pin.text
+    assert "Package: docker-ce docker-ce-cli\n" in pin.text
+    assert "Pin: version /^([0-9]+:)?28\\.5([.+~-]|$)/\n" in pin.text
     # Without it, the pin goes.
     (write,) = plan(wanted(), state).actions
     assert [(one.path, one.text) for one in write.files] == [(pin.path, "")]

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from pyinfra.api import FactBase, FactProcessError, StringCommand
 
+from ops.access.essentials.spec import Basics
 from ops.access.essentials.state import Clock, HostBasics, Unit, Updates
 from ops.connection import frame, script, sections
 
@@ -43,6 +44,11 @@ class HostEssentials(FactBase[HostBasics]):
             return parse(output, self._asked, time.time())
         except (ValueError, LookupError) as error:
             raise FactProcessError(f"the probe of the basics cannot be read: {error}") from error
+
+
+def arguments(spec: Basics) -> dict[str, bool]:
+    """What the fact is asked with, for what is wanted."""
+    return {"updates": spec.security_updates}
 
 
 def parse(output: Sequence[str], asked: float, answered: float) -> HostBasics:

@@ -1,10 +1,10 @@
 """Read a host and decide; tell what was found. Nothing here changes a host."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ops import connection
-from ops.access.essentials.facts import HostEssentials
+from ops.access.essentials.facts import HostEssentials, arguments
 from ops.access.essentials.plan import Plan, plan
 from ops.access.essentials.spec import Basics
 from ops.access.essentials.state import HostBasics
@@ -68,8 +68,3 @@ class Reader:
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostBasics)
         return Look(plan(self.spec, state), state)
-
-
-def arguments(spec: Basics) -> dict[str, Any]:
-    """What the fact is asked with, for what is wanted."""
-    return {"updates": spec.security_updates}

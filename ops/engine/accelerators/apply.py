@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from ops.connection import Lease, Result
 
+#: Seconds that a proof may take: an engine that hangs is none.
+PATIENCE = 300.0
+
 #: What belongs together: a repository that gives nothing is taken back.
 _BRINGING = ("trust", "write source", "install")
 
@@ -84,9 +87,9 @@ class Accelerating(Reader):
         return look.plan.empty
 
     def _bring(self, actions: Sequence[decision.Action], engine: HostEngine) -> None:
-        """Have the toolkit from its repository; a repository that gives nothing is taken back."""
+        """Have the toolkit from its repository; where that gives nothing, its file is as before."""
         placed: list[str] = []
-        have = {one.path for one in engine.origins}
+        before = {one.path: one.text for one in engine.origins}
         try:
             for action in actions:
                 assert isinstance(action, Action)
@@ -101,13 +104,13 @@ class Accelerating(Reader):
                     elif action.verb == "write source":
                         for file in action.files:
                             self._place(file.path, file.text.encode())
-                            placed += [] if file.path in have else [file.path]
+                            placed.append(file.path)
                     else:
                         self._install(action, engine)
         except Failure:
             # The host's own upgrades would fail with it.
             for path in placed:
-                self._place(path, b"")
+                self._place(path, before.get(path, "").encode())
             raise
 
     def _install(self, action: Action, engine: HostEngine) -> None:
@@ -128,7 +131,7 @@ class Accelerating(Reader):
                 self._must(commands.describe(step.path, _stamp()), what)
                 return
             command = commands.prove(step.evidence, step.groups, step.ways)
-            result = connection.run(self.host, command)
+            result = connection.run(self.host, command, timeout=PATIENCE)
             for line in result.text.splitlines():
                 word, _, rest = line.partition(" ")
                 if word == "seen":

@@ -1,6 +1,5 @@
 """Probe text to state: the accelerators of a host."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from pyinfra.api import FactBase, FactProcessError, StringCommand
@@ -62,11 +61,10 @@ def parse(output: Sequence[str]) -> Accelerators:
         runtime=tools.get("nvidia-container-runtime", ""),
         toolkit=version if status == "installed" else "",
         cdi=tuple(
-            CdiFile(path=name.removeprefix("cdi "), versions=tuple(lines))
+            _cdi(name.removeprefix("cdi "), lines)
             for name, (_, lines) in found.items()
             if name.startswith("cdi ")
         ),
-        runtimes=_runtimes(found),
         proof=_first(found, "proof"),
     )
 
@@ -91,8 +89,10 @@ def _node(line: str) -> Node:
     return Node(path=path, group=int(group), mode=mode)
 
 
-def _runtimes(found: Mapping[str, Section]) -> tuple[str, ...] | None:
-    status, lines = found.get("engine", (1, []))
-    text = next((line for line in lines if line.startswith("{")), "")
-    # An engine that does not answer has its client fail, or print an empty list.
-    return tuple(sorted(json.loads(text))) if status == 0 and text else None
+def _cdi(path: str, lines: Sequence[str]) -> CdiFile:
+    rows = [line.split(" ", 1) for line in lines if " " in line]
+    return CdiFile(
+        path=path,
+        versions=tuple(value for word, value in rows if word == "version"),
+        devices=tuple(value for word, value in rows if word == "device"),
+    )

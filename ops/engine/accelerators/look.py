@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from ops.reports import Collector
 
+_WITHOUT = 'To go on without them: "accelerator": "none" in the stack\'s "engine" section'
+
 
 @dataclass(frozen=True)
 class Look:
@@ -65,9 +67,9 @@ class Reader:
         telling.tell(self.host, self.report, decided)
 
     def failed(self, message: str) -> None:
-        """Show an error, on the terminal and in the report."""
+        """Show an error and what goes without accelerators, on the terminal and in the report."""
         first, *rest = message.splitlines() or [""]
-        telling.failed(self.host, self.report, "accelerators", first, rest)
+        telling.failed(self.host, self.report, "accelerators", first, [*rest, _WITHOUT])
 
     def _decided(self, engine: object, state: object) -> Look:
         for one in (state, engine):

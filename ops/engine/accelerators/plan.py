@@ -13,6 +13,7 @@ from ops.engine.accelerators.spec import (
 )
 from ops.engine.accelerators.state import DRIVERS, Accelerators, Device, Vendor
 from ops.engine.plan import Action, File, plan_settings
+from ops.engine.plan import flags as flag
 from ops.engine.plan.merge import parsed
 from ops.engine.plan.versions import numbers
 from ops.engine.state import HostEngine
@@ -138,7 +139,8 @@ def settings(engine: HostEngine) -> dict[str, Any]:
         held = {}
     runtimes, features = held.get("runtimes"), held.get("features")
     wanted: dict[str, Any] = {}
-    given = any("runtime" in word and "nvidia=" in word for word in engine.service.flags)
+    flags = flag.given(engine.service.flags).get("runtimes", ())
+    given = any(one.startswith("nvidia=") for one in flags)
     if not given and not (isinstance(runtimes, dict) and "nvidia" in runtimes):
         wanted["runtimes"] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
     if _new_enough(engine) and not (isinstance(features, dict) and "cdi" in features):
@@ -282,13 +284,15 @@ def _describe(engine: HostEngine, state: Accelerators) -> Step | None:
     if not _by_cdi(engine):
         return None
     last = state.cdi[-1] if state.cdi else None
-    if last is not None and (not state.driver or state.driver in last.versions):
-        return None
     if last is None:
         cause = "no file tells the engine how containers are given NVIDIA's devices"
-    else:
+    elif state.driver and state.driver not in last.versions:
         of = ", ".join(last.versions) or "none"
         cause = f"it is for driver {of}, and {state.driver} is loaded"
+    elif missing := [path for path in state.gpus if path not in last.devices]:
+        cause = f"it does not know {', '.join(missing)}"
+    else:
+        return None
     path = last.path if last is not None else CDI_FILE
     return Step(
         verb="describe",

@@ -58,9 +58,8 @@ end 0
 for file in /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json; do
   grep -q 'nvidia\.com/gpu' "$file" 2>/dev/null || continue
   begin "cdi $file"
-  sed -n 's/.*\.so\.\([0-9][0-9]*\.[0-9.]*[0-9]\).*/\1/p' "$file" | sort -u
+  sed -n -e 's/.*\.so\.\([0-9][0-9]*\.[0-9.]*[0-9]\).*/version \1/p' \
+    -e 's|.*\(/dev/nvidia[0-9][0-9]*\).*|device \1|p' "$file" | sort -u
   end 0
 done
-command -v docker >/dev/null 2>&1 &&
-  section engine timeout 20 docker info --format '{{json .Runtimes}}'
 section whole true

@@ -13,14 +13,19 @@ clean() {
 # What a proof left behind that was killed.
 clean
 trap clean EXIT
+trap 'exit 1' TERM
 
 # A host without a registry has no image: the host's own shell makes one, with the libraries that it
 # and nvidia-smi need. nvidia-smi itself is what the container is to be given.
-for tool in sh sleep nvidia-smi; do
-  path=$(command -v "$tool") || continue
-  [ "$tool" = nvidia-smi ] || printf '%s\n' "$path"
-  ldd "$path" 2>/dev/null | sed -n 's|^.*[[:space:]]\(/[^ ]*\) (0x[0-9a-f]*)$|\1|p'
-done | sort -u | tar -chf - -T - 2>/dev/null | docker import \
+{
+  for tool in /bin/sh sleep nvidia-smi; do
+    path=$(command -v "$tool") || continue
+    [ "$tool" = nvidia-smi ] || printf '%s\n' "$path"
+    ldd "$path" 2>/dev/null | sed -n 's|^.*[[:space:]]\(/[^ ]*\) (0x[0-9a-f]*)$|\1|p'
+  done
+  # NVIDIA's hook links the driver's libraries only where there is a cache of libraries already.
+  [ ! -f /etc/ld.so.cache ] || echo /etc/ld.so.cache
+} | sort -u | tar -chf - -T - 2>/dev/null | docker import \
   --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
   - "$image" >/dev/null || {
   echo 'the image of the proof cannot be made' >&2

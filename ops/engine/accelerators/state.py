@@ -50,10 +50,12 @@ class CdiFile(Frozen):
     """A file that tells engines how containers are given NVIDIA's devices.
 
     :param versions: the versions of the driver whose files it names.
+    :param devices: the device files of GPUs that it names.
     """
 
     path: str
     versions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 class Accelerators(Frozen):
@@ -68,7 +70,6 @@ class Accelerators(Frozen):
     :param runtime: where the toolkit's runtime was found.
     :param toolkit: the version of the toolkit's package; empty where it is not installed.
     :param cdi: the files of NVIDIA's devices, the one that wins last.
-    :param runtimes: the runtimes that the engine has now; ``None`` where it did not say.
     :param proof: what was proven from inside a container last, as :func:`evidence` words it.
     """
 
@@ -80,7 +81,6 @@ class Accelerators(Frozen):
     runtime: str = ""
     toolkit: str = ""
     cdi: tuple[CdiFile, ...] = ()
-    runtimes: tuple[str, ...] | None = None
     proof: str = ""
 
     def of(self, vendor: Vendor) -> tuple[Device, ...]:
@@ -90,6 +90,12 @@ class Accelerators(Frozen):
     def usable(self, vendor: Vendor) -> tuple[Device, ...]:
         """Those of them that containers can be given."""
         return tuple(one for one in self.of(vendor) if one.usable)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The device files of NVIDIA's GPUs."""
+        names = (one.path for one in self.nodes)
+        return tuple(name for name in names if name.removeprefix("/dev/nvidia").isdecimal())
 
     @property
     def rocm(self) -> tuple[Node, ...]:

@@ -1,25 +1,14 @@
 """What is to be done so that a host has the engine that is wanted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ops.decision import Finding, Refusal
 from ops.engine.plan import versions
 from ops.engine.plan.model import Action, File, Plan
-from ops.engine.plan.source import DOCKER_PACKAGES, Source, apt_family, source
+from ops.engine.plan.rivals import KIN, passing, rivals, whole
+from ops.engine.plan.source import Source, source
 from ops.engine.spec import MINIMUM_COMPOSE, MINIMUM_ENGINE, Installation
 from ops.engine.state import HostEngine
-from ops.frozen import Frozen
-
-#: The engine that stands for each channel's packages, and all that goes with it.
-_KIN = {
-    "docker-ce": (*DOCKER_PACKAGES, "docker-ce-rootless-extras"),
-    "docker.io": (
-        *("docker.io", "docker-cli", "docker-buildx", "docker-compose", "docker-compose-v2"),
-        *("containerd", "runc"),
-    ),
-    "moby-engine": ("moby-engine", "moby-cli", "moby-compose", "moby-buildx"),
-    "podman-docker": ("podman-docker",),
-}
 
 _OURS = (
     "/etc/apt/sources.list.d/stackmend-docker.sources",
@@ -29,14 +18,6 @@ _OURS = (
 )
 
 _UPGRADE = '"upgrade": True in the stack\'s "engine" section changes it, and keeps its containers'
-
-
-class Chosen(Frozen):
-    """What is installed: a name with the exact version, as the package manager takes it."""
-
-    names: tuple[str, ...]
-    engine: str = ""
-    compose: str = ""
 
 
 def plan(wanted: Installation, state: HostEngine) -> Plan:
@@ -51,10 +32,10 @@ def plan(wanted: Installation, state: HostEngine) -> Plan:
     if isinstance(origin, Refusal):
         return Plan(refusals=(origin,))
     findings = _notes(origin, state)
-    refusals, replaced = _rivals(wanted, state, origin)
-    present = _whole(state, origin.engine)
+    refusals, replaced = rivals(wanted, state, origin)
+    present = whole(state, origin.engine)
     causes: list[str] = []
-    missing = [name for name in origin.packages if not _whole(state, name)]
+    missing = [name for name in origin.packages if not whole(state, name)]
     if missing and (not state.compose or missing != [origin.compose]):
         broken = [name for name in missing if name in state.packages]
         verb = "is" if len(broken or missing) == 1 else "are"
@@ -74,7 +55,7 @@ def plan(wanted: Installation, state: HostEngine) -> Plan:
         removing = tuple(
             name
             for one in replaced
-            for name in _KIN.get(one, ())
+            for name in KIN.get(one, ())
             if name in state.packages and name not in (*origin.packages, *origin.extras)
         )
         actions.append(
@@ -105,78 +86,6 @@ def plan(wanted: Installation, state: HostEngine) -> Plan:
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
     return Plan(findings=findings, actions=tuple(actions))
-
-
-def chosen(
-    wanted: Installation,
-    state: HostEngine,
-    available: Mapping[str, Sequence[str]],
-    candidates: Mapping[str, str],
-) -> Chosen | Refusal:
-    """The exact versions that are installed, or why there are none to be had.
-
-    :param wanted: which engine.
-    :param state: what the host has.
-    :param available: every version of each package, the newest first.
-    :param candidates: the version of each that the package manager would take.
-    """
-    origin = source(wanted, state)
-    if isinstance(origin, Refusal):
-        return origin
-    where = f" at {origin.address}" if origin.address else ""
-    name = state.release.name or state.release.id
-    absent = [one for one in origin.packages if one not in candidates]
-    if absent:
-        hint = (
-            "enable its community repository (/etc/apk/repositories)"
-            if state.manager == "apk"
-            else _elsewhere(wanted, state)
-        )
-        return Refusal(
-            subject="engine",
-            reason=f"{name} has no package {', '.join(absent)}{where}",
-            way_out=hint,
-        )
-    version = candidates[origin.engine]
-    if wanted.version:
-        fit = [
-            one for one in available.get(origin.engine, ()) if versions.matches(one, wanted.version)
-        ]
-        if not fit:
-            listed = ", ".join(map(versions.upstream, available.get(origin.engine, ())[:8]))
-            return Refusal(
-                subject="engine",
-                reason=f"there is no {origin.engine} {wanted.version}{where}; there is {listed}",
-                way_out='another "version" in the stack\'s "engine" section',
-            )
-        version = fit[0]
-    compose = candidates[origin.compose]
-    old = []
-    if versions.engine_is_old(version):
-        old.append(
-            f"Engine {versions.upstream(version)} ({origin.engine}), older than {MINIMUM_ENGINE}"
-        )
-    if versions.compose_is_old(compose):
-        old.append(
-            f"Compose {versions.upstream(compose)} ({origin.compose}), older than {MINIMUM_COMPOSE}"
-        )
-    if old:
-        return Refusal(
-            subject="engine",
-            reason=f"{name}{where} offers {' and '.join(old)}",
-            way_out=_elsewhere(wanted, state),
-        )
-    exact = {**candidates, origin.engine: version}
-    for one in origin.alike:
-        if version in available.get(one, ()):
-            exact[one] = version
-    names = (*origin.packages, *(one for one in origin.extras if one in candidates))
-    joint = {"apt": "=", "dnf": "-", "apk": "="}[state.manager or "apt"]
-    return Chosen(
-        names=tuple(f"{one}{joint}{exact[one]}" for one in names),
-        engine=versions.upstream(version),
-        compose=versions.upstream(compose),
-    )
 
 
 def _unfit(state: HostEngine) -> Refusal | None:
@@ -220,80 +129,6 @@ def _notes(origin: Source, state: HostEngine) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _rivals(
-    wanted: Installation, state: HostEngine, origin: Source
-) -> tuple[list[Refusal], list[str]]:
-    """What would fight with the engine: those that are not to be replaced, and those that are."""
-    found: dict[str, str] = {
-        name: f"{name} {versions.upstream(state.packages[name].version)} is installed"
-        for name in ("docker-ce", "docker.io", "moby-engine", "podman-docker")
-        if name in state.packages and name not in origin.packages
-    }
-    if state.snap:
-        found["snap"] = (
-            "the snap docker is installed; its images, volumes and containers lie in "
-            "/var/snap/docker and would not come along"
-        )
-    refusals = [
-        Refusal(
-            subject="engine",
-            reason=f"{said}, and would fight with {origin.engine}",
-            way_out=f'"replace": ["{name}"] in the stack\'s "engine" section' + _keep(name),
-        )
-        for name, said in found.items()
-        if name not in wanted.replace
-    ]
-    if origin.engine == "docker-ce" and "docker.io" not in state.packages:
-        alone = [name for name in ("containerd", "runc") if name in state.packages]
-        if alone and not _whole(state, "docker-ce"):
-            refusals.append(
-                Refusal(
-                    subject="engine",
-                    reason=f"{' and '.join(alone)} of the distribution is installed by itself, and "
-                    "Docker's containerd.io would remove it",
-                    way_out='"channel": "distro" in the stack\'s "engine" section uses it; or '
-                    "remove it there, if nothing else runs on it",
-                )
-            )
-    refusals += _strangers(state)
-    return refusals, [name for name in found if name in wanted.replace]
-
-
-def _keep(name: str) -> str:
-    if name == "docker.io":
-        return ', or "channel": "distro" to keep it'
-    return ', or "channel": "docker" to keep it' if name == "docker-ce" else ""
-
-
-def _strangers(state: HostEngine) -> list[Refusal]:
-    """Engines that no package manager knows."""
-    refusals = []
-    program = state.programs.get("dockerd")
-    if program is not None and not program.package and "/snap/" not in program.path:
-        refusals.append(
-            Refusal(
-                subject="engine",
-                reason=f"{program.path} belongs to no package: a second engine would fight with it",
-                way_out=f"remove it there (and {state.service.fragment or 'what starts it'}); or "
-                'leave the section "engine" out of the stack to keep it',
-            )
-        )
-    for one in state.daemons:
-        if state.service.manager != "systemd" or one.uid or one.unit == "docker.service":
-            continue
-        if one.unit.startswith("snap."):
-            continue
-        refusals.append(
-            Refusal(
-                subject="engine",
-                reason=f"process {one.pid} is an engine of its own ({' '.join(one.argv[:6])}"
-                + (f"; {one.unit})" if one.unit else ")"),
-                way_out="stop it there, and see that nothing starts it again",
-            )
-        )
-    return refusals
-
-
 def _version(
     wanted: Installation, state: HostEngine, origin: Source
 ) -> tuple[list[Refusal], list[str]]:
@@ -314,7 +149,7 @@ def _version(
         wrong.append(f"Engine is {have}, and is to be {wanted.version}")
     if state.compose and versions.compose_is_old(state.compose):
         wrong.append(f"Compose {state.compose} is older than {MINIMUM_COMPOSE}")
-    elif not state.compose and _whole(state, origin.compose) and state.client:
+    elif not state.compose and whole(state, origin.compose) and state.client:
         told = versions.upstream(state.packages[origin.compose].version)
         if versions.compose_is_old(told):
             wrong.append(f"Compose {told} is older than {MINIMUM_COMPOSE}")
@@ -335,7 +170,7 @@ def _repository(wanted: Installation, state: HostEngine, origin: Source) -> list
     actions: list[Action] = []
     asked = (origin.address, origin.key)
     https = state.manager == "apt" and any(one.startswith("https://") for one in asked)
-    if https and not _whole(state, "ca-certificates"):
+    if https and not whole(state, "ca-certificates"):
         # Without them no certificate is known, and nothing can be fetched.
         actions.append(
             Action(
@@ -409,24 +244,6 @@ def _running(state: HostEngine) -> list[Action]:
     return actions
 
 
-def passing(state: HostEngine, replace: Sequence[str]) -> list[Refusal]:
-    """Containers that would be gone for good when the engine stops."""
-    return [
-        Refusal(
-            subject=one.name,
-            reason="the container is removed when the engine stops (it was started with --rm)",
-            way_out=f'end it first, or "replace": ["container:{one.name}"] in the stack\'s '
-            '"engine" section',
-        )
-        for one in state.containers
-        if one.passing and f"container:{one.name}" not in replace
-    ]
-
-
-def _whole(state: HostEngine, name: str) -> bool:
-    return name in state.packages and state.packages[name].whole
-
-
 def _undo(state: HostEngine, removing: Sequence[str], *, snap: bool) -> str:
     if snap:
         return "snap enable docker"
@@ -434,17 +251,3 @@ def _undo(state: HostEngine, removing: Sequence[str], *, snap: bool) -> str:
         return ""
     command = {"apt": "apt-get install", "dnf": "dnf install", "apk": "apk add"}
     return f"{command.get(state.manager, 'install')} {' '.join(removing)}"
-
-
-def _elsewhere(wanted: Installation, state: HostEngine) -> str:
-    """Where an engine that is new enough can come from."""
-    section = 'in the stack\'s "engine" section'
-    if wanted.channel == "docker":
-        return f'another "repository" {section}'
-    newer = (
-        ', or "repository": "https://deb.debian.org/debian trixie main" (or a mirror\'s address) '
-        "for a newer suite"
-        if apt_family(state.release) == "debian" and state.release.codename != "trixie"
-        else ""
-    )
-    return f'"channel": "docker"{newer}, {section}'

@@ -5,9 +5,9 @@ from typing import Any
 
 from ops.decision import Finding, Refusal
 from ops.engine.plan import flags as flag
-from ops.engine.plan.installed import passing
 from ops.engine.plan.merge import Change, merged, parsed
 from ops.engine.plan.model import Action, Plan
+from ops.engine.plan.rivals import passing
 from ops.engine.state import HostEngine
 
 #: Keys that an engine takes up when it is told to read the file again. All others need a restart.

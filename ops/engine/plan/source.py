@@ -1,5 +1,7 @@
 """Where a host's engine comes from: packages, repository and key, by distribution."""
 
+import re
+
 from ops.decision import Refusal
 from ops.engine.plan.model import File
 from ops.engine.spec import DOCKER_FINGERPRINTS, Installation
@@ -32,6 +34,8 @@ _DNF_FAMILIES = {
     "almalinux": "centos",
     "ol": "centos",
 }
+
+_SOURCES = "/etc/apt/sources.list.d/stackmend-docker.sources"
 
 _HEAD = "# Written by stackmend: changes are lost.\n"
 
@@ -122,7 +126,7 @@ def _apt_docker(wanted: Installation, state: HostEngine) -> Source | Refusal:
     used = _used(state.origins, address)
     files: tuple[File, ...] = ()
     if not used:
-        files += (_deb822("docker", address, suite, components or "stable", keyring),)
+        files += (_deb822(address, suite, components or "stable", keyring),)
     if wanted.version:
         files += (_held(("docker-ce", "docker-ce-cli"), wanted.version),)
     return Source(
@@ -130,6 +134,7 @@ def _apt_docker(wanted: Installation, state: HostEngine) -> Source | Refusal:
         alike=("docker-ce-cli",),
         compose="docker-compose-plugin",
         packages=DOCKER_PACKAGES,
+        extras=_confinement(state),
         address=address,
         files=files,
         used=used,
@@ -142,8 +147,10 @@ def _apt_docker(wanted: Installation, state: HostEngine) -> Source | Refusal:
 def _apt_distro(wanted: Installation, state: HostEngine) -> Source | Refusal:
     family = apt_family(state.release)
     address, suite, components = _parts(wanted.repository)
-    if suite and suite == state.release.codename and not wanted.key:
-        # The host's own suite: it has that already, and apt takes no second entry of it.
+    ours = any(origin.path == _SOURCES for origin in state.origins)
+    if suite and suite == state.release.codename and not wanted.key and not ours:
+        # The host's own suite: it has that already, and apt takes no second entry of it. What a
+        # newer suite brings along may give the host that suite's name, so ours stays.
         address = suite = ""
     if address and not suite:
         return Refusal(
@@ -168,7 +175,7 @@ def _apt_distro(wanted: Installation, state: HostEngine) -> Source | Refusal:
     files: tuple[File, ...] = ()
     if address:
         files += (
-            _deb822("docker", address, suite, components or "main", keyring or own),
+            _deb822(address, suite, components or "main", keyring or own),
             _low(suite),
         )
     if wanted.version:
@@ -178,7 +185,7 @@ def _apt_distro(wanted: Installation, state: HostEngine) -> Source | Refusal:
         engine="docker.io",
         compose=compose,
         packages=("docker.io", compose),
-        extras=("docker-cli", "docker-buildx", "iptables"),
+        extras=("docker-cli", "docker-buildx", "iptables", *_confinement(state)),
         address=address,
         target=suite,
         files=files,
@@ -239,6 +246,11 @@ def _apk(wanted: Installation, state: HostEngine) -> Source | Refusal:
     )
 
 
+def _confinement(state: HostEngine) -> tuple[str, ...]:
+    """Under AppArmor no container starts without its tools, which a minimal image lacks."""
+    return ("apparmor",) if state.apparmor else ()
+
+
 def _parts(repository: str) -> tuple[str, str, str]:
     address, _, rest = repository.partition(" ")
     suite, _, components = rest.partition(" ")
@@ -256,9 +268,9 @@ def _used(origins: tuple[Origin, ...], address: str) -> str:
     return ""
 
 
-def _deb822(name: str, address: str, suite: str, components: str, keyring: str) -> File:
+def _deb822(address: str, suite: str, components: str, keyring: str) -> File:
     return File(
-        path=f"/etc/apt/sources.list.d/stackmend-{name}.sources",
+        path=_SOURCES,
         text=f"{_HEAD}Types: deb\nURIs: {address}\nSuites: {suite}\n"
         + ("" if suite.endswith("/") else f"Components: {components}\n")
         + f"Signed-By: {keyring}\n",
@@ -275,10 +287,9 @@ def _low(suite: str) -> File:
 
 def _held(packages: tuple[str, ...], version: str) -> File:
     """No upgrade of the host's takes the engine beyond the version that it is held at."""
-    pins = "\n".join(
-        f"Package: {' '.join(packages)}\nPin: version {form}\nPin-Priority: 995\n"
-        for form in (f"{mark}{version}{end}" for mark in ("*:", "") for end in (".*", "-*", "+*"))
-    )
+    # With an epoch or without, and no 28.50 for 28.5.
+    form = f"/^([0-9]+:)?{re.escape(version)}([.+~-]|$)/"
+    pins = f"Package: {' '.join(packages)}\nPin: version {form}\nPin-Priority: 995\n"
     return File(path="/etc/apt/preferences.d/stackmend-engine", text=_HEAD + pins)
 
 
