@@ -73,7 +73,8 @@ class Target:
         connector: pyinfra's connector of the host.
         hostname: name or address.
         port: its port.
-        config: what else the SSH configuration holds: a jump host, an identity.
+        config: what else the SSH configuration holds: an identity; a way through a jump host, until
+            it is used.
         agent: the socket of the agent that the SSH configuration names, if it names one.
     """
 
@@ -115,7 +116,8 @@ class Target:
         """A new socket to the host's sshd, or what stands in for one behind a jump host."""
         if "sock" in self.config:
             # Each connection needs a way of its own through the jump host.
-            return Target.of(self.connector).config["sock"]
+            unused, self.config["sock"] = self.config["sock"], None
+            return unused or Target.of(self.connector).config["sock"]
         return socket.create_connection((self.hostname, self.port), self.timeout)
 
 

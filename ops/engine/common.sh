@@ -35,15 +35,17 @@ service() {
     [ "$1" = reload ] || systemctl reset-failed docker.service docker.socket 2>/dev/null
     systemctl "$1" docker.service
   elif have rc-service; then
-    rc-service docker "$1"
+    # What it starts is not to hold the lock.
+    rc-service docker "$1" 9>&-
   else
-    command service docker "$1"
+    command service docker "$1" 9>&-
   fi
 }
 
 enabled() {
   if [ -d /run/systemd/system ]; then
-    systemctl enable --quiet docker.service
+    # Enabling has systemd read all units anew: seconds, on a small machine.
+    systemctl is-enabled --quiet docker.service 2>/dev/null || systemctl enable --quiet docker.service
   elif have rc-update; then
     rc-update -q add docker default
   fi

@@ -29,7 +29,7 @@ case $manager in
     for name in $removing; do minus="$minus $name-"; done
     apt() {
       apt-get -y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef \
-        -o Dpkg::Options::=--force-confold --no-install-recommends ${target:+-t "$target"} "$@"
+        -o Dpkg::Options::=--force-confold --no-install-recommends ${target:+-t "$target"} "$@" 9>&-
     }
     # What an apt-get left that was killed.
     if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
@@ -40,17 +40,24 @@ case $manager in
         sleep 5
       done
     fi
-    apt -s install $wanted $minus >"$log" 2>&1 || failed 69
-    others=$(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$log" | sed 's/:.*//' | sort -u | while read -r name; do
-      case " $removing " in *" $name "*) ;; *) printf '%s ' "$name" ;; esac
-    done)
-    if [ -n "$others" ]; then
-      echo "it would remove $others" >&2
-      exit 67
+    # apt fetches all before it touches anything, and removes nothing unless it is told to.
+    if [ -z "$removing" ]; then minus=--no-remove
+    else
+      apt -s install $wanted $minus >"$log" 2>&1 || failed 69
+      others=$(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$log" | sed 's/:.*//' | sort -u |
+        while read -r name; do
+          case " $removing " in *" $name "*) ;; *) printf '%s ' "$name" ;; esac
+        done)
+      if [ -n "$others" ]; then
+        echo "it would remove $others" >&2
+        exit 67
+      fi
     fi
-    apt --download-only install $wanted $minus >"$log" 2>&1 || failed 69
+    [ "$snap" != snap ] || apt --download-only install $wanted $minus >"$log" 2>&1 || failed 69
     ;;
-  dnf) dnf -q -y --downloadonly install $wanted >"$log" 2>&1 || failed 69 ;;
+  dnf)
+    dnf -q -y --downloadonly ${removing:+--allowerasing} install $wanted >"$log" 2>&1 || failed 69
+    ;;
 esac
 [ "$engine" != engine ] || remember
 if [ "$snap" = snap ]; then snap disable docker >"$log" 2>&1 || failed 70; fi
@@ -62,7 +69,8 @@ esac
 case $manager in
   apt) apt install $wanted $minus >"$log" 2>&1 || failed 70 ;;
   dnf)
-    [ -z "$removing" ] || dnf -q -y --noautoremove remove $removing >"$log" 2>&1 || failed 70
+    # rpm itself removes nothing but what is named, and nothing that others need.
+    [ -z "$removing" ] || rpm -e $removing >"$log" 2>&1 || failed 70
     dnf -q -y install $wanted >"$log" 2>&1 || failed 70
     ;;
   apk) apk add -q ${target:+--repository "$target"} $wanted >"$log" 2>&1 || failed 70 ;;

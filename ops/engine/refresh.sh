@@ -24,9 +24,12 @@ case $manager in
     # shellcheck disable=SC2086 # no word where there is no suite
     apt-cache ${target:+-t "$target"} policy "$@" | awk '
       /^[^ ]/ { name = $1; sub(/:$/, "", name) }
-      $1 == "Candidate:" && $2 != "(none)" { print "candidate", name, $2 }'
-    apt-cache madison "$@" 2>/dev/null | awk -F ' *[|] *' '{ gsub(/ /, "", $1)
-      print "version", $1, $2 }'
+      $1 == "Candidate:" && $2 != "(none)" { print "candidate", name, $2 }
+      # The table of versions, the installed one marked: those that something offers are followed by
+      # where, with a priority of its own.
+      /^ \*\*\* / || /^     [^ ]/ { version = $1 == "***" ? $2 : $1 }
+      /^       +[-0-9]+ / && $2 !~ /dpkg\/status$/ && !seen[name " " version]++ {
+        print "version", name, version }'
     ;;
   dnf)
     dnf -q -y makecache >"$log" 2>&1 || { tail -n 3 "$log" >&2; exit 69; }

@@ -438,6 +438,7 @@ def up(managed: int = 1, bare: int = 0) -> list[LabHost]:
 def prepare() -> None:
     """Engine, images, key and network: all that hosts share."""
     engine.ensure()
+    engine.raise_limits()
     with locked(LAB_LOCK):
         _remove_stale()
         _make_key()

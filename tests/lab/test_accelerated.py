@@ -175,7 +175,9 @@ def test_a_repository_that_is_not_signed_with_its_key_is_taken_back(
         key_fingerprint=other.fingerprint,
     )
     assert told.run.rc == 1, told.run.out
-    assert "the package lists cannot be read" in told.run.out
+    assert f"no repository of the host has {gpus.PACKAGE}: " in told.run.out
+    assert "http://packages:8080/amd64" in told.run.out
+    assert '"accelerator": "none"' in told.run.out
     assert not machine.host.exists("/etc/apt/sources.list.d/stackmend-nvidia.sources")
     machine.host.sh("apt-get update -q -o APT::Update::Error-Mode=any", timeout=120)
 

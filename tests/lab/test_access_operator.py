@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.controller import Run, start
+from tests.lab.controller import PROJECT, Run, run, start
 from tests.lab.hosts import LabHost
 from tests.lab.newcomer import USER, Newcomer, hand_over
 
@@ -29,9 +29,9 @@ def machine(bare_host: LabHost, me: Newcomer) -> LabHost:
     return bare_host
 
 
-def admit(me: Newcomer, machine: LabHost, *args: str, **access: Any) -> Run:
+def admit(me: Newcomer, machine: LabHost, **access: Any) -> Run:
     me.expects([machine], {"access": me.access(clock=False, **access)}, ssh_key=str(me.key("root")))
-    return me.run("deploy/bootstrap.py", *args, timeout=180)
+    return me.run("deploy/bootstrap.py", timeout=180)
 
 
 def passwords(machine: LabHost) -> str:
@@ -130,6 +130,45 @@ def test_an_include_is_added_where_the_configuration_has_none(
     after = machine.read("/etc/ssh/sshd_config")
     assert after == b"Include /etc/ssh/sshd_config.d/*.conf\n" + before
     assert before in machine.read(f"{ROOM}/kept/{machine.sh(f'ls {ROOM}/kept | grep sshd_config')}")
+
+
+def test_a_dry_run_tells_and_touches_nothing(me: Newcomer, machine: LabHost) -> None:
+    before = untouched(machine)
+    me.expects([machine], {"access": me.access(password_login=False)}, ssh_key=str(me.key("root")))
+    done = run(me.inventory, "deploy/bootstrap.py", "--dry", timeout=120)
+    assert done.rc == 0, done.out
+    for told in ("add user ops", "permit sudo to ops", "trust 1 key", "set login by password: off"):
+        assert f"→ {told}" in done.out
+    assert untouched(machine) == before
+    assert not machine.exists("/var/lib/stackmend")
+
+
+def test_the_operation_stands_alone(me: Newcomer, machine: LabHost) -> None:
+    """In a deploy of one's own, on pyinfra's own connection."""
+    deploy = me.directory / "admit.py"
+    deploy.write_text(
+        "from ops import access\n"
+        f"access.operator(user='ops', public_keys=[{me.public()!r}], password_login=False)\n"
+    )
+    me.expects(
+        [machine],
+        {"access": me.access()},
+        ssh_user="root",
+        ssh_key=str(me.key("root")),
+        ssh_known_hosts_file=str(me.known_hosts),
+    )
+    text = me.inventory.read_text()
+    me.inventory.write_text(text + "hosts = [(n, {**d, 'stack': None}) for n, d in hosts]\n")
+    done = me.run(str(deploy), env={"PYTHONPATH": str(PROJECT)}, timeout=120)
+    assert done.rc == 1
+    assert "this machine has no private key that belongs to public_keys" in done.out
+    deploy.write_text(
+        deploy.read_text().replace(repr(me.public()), repr(str(me.key().with_suffix(".pub"))))
+    )
+    done = me.run(str(deploy), env={"PYTHONPATH": str(PROJECT)}, timeout=120)
+    assert done.rc == 0, done.out
+    assert "uid=0(root)" in me.logs_in(machine, command="sudo -n id")
+    assert passwords(machine) == "off"
 
 
 # What would lock out.
@@ -242,11 +281,11 @@ def test_a_change_that_nobody_proves_is_taken_back_by_itself(
         {"access": me.access(clock=False, password_login=False)},
         ssh_key=str(me.key("root")),
     )
-    with start(me.inventory, "deploy/bootstrap.py", "-y") as run:
+    with start(me.inventory, "deploy/bootstrap.py", "-y") as under_way:
         until = time.monotonic() + 90
         while not machine.exists(f"{ROOM}/armed") and time.monotonic() < until:
-            assert run.process.poll() is None, run.output()
-        run.kill()
+            assert under_way.process.poll() is None, under_way.output()
+        under_way.kill()
     assert machine.exists(f"{ROOM}/armed"), "killed too late to show anything"
     machine.wait_for(f"[ -e {PART} ]")
     timer = machine.sh("systemctl list-units --plain --no-legend 'stackmend-access-*.timer'")

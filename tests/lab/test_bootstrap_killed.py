@@ -105,6 +105,7 @@ def proven(me: Newcomer, host: LabHost) -> None:
     assert "uid=0(root)" in me.logs_in(host, command="sudo -n id")
     assert "passwordauthentication no" in host.sh("sshd -T")
     assert not host.exists("/var/lib/stackmend/access/armed")
+    assert not host.sh("systemctl list-units --all --plain --no-legend 'stackmend-access-*'")
     again = me.run("deploy/bootstrap.py", timeout=300)
     assert "1 host: 1 converged" in again.out, again.out
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from tests.lab import controller
 from tests.lab.controller import PROJECT, Run, pyinfra_argv
 from tests.lab.hosts import LabHost
 from tests.lab.newcomer import ROOT_PASSWORD, USER, Newcomer, hand_over
+from tests.lab.paths import KEY, KNOWN_HOSTS
 
 LOOK = "from pyinfra.operations import server\nserver.shell(commands=['id -un'])\n"
 PASSWORD = {"STACKMEND_ROOT_PASSWORD": ROOT_PASSWORD}
@@ -191,6 +195,46 @@ def test_a_user_who_may_not_become_root_is_passed_over(me: Newcomer, machine: La
     done = look(me)
     assert done.rc == 1
     assert f"{USER}: comes in, and may not become root" in done.out
+
+
+def test_a_key_in_the_agent_opens_though_it_is_the_ninth(me: Newcomer, bare_host: LabHost) -> None:
+    hand_over(bare_host, "root key", me.public("right"))
+    names = [*(f"other{number}" for number in range(8)), "right"]
+    keys = [str(me.key(name)) for name in names]
+    started = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True)
+    env = dict(re.findall(r"(SSH_\w+)=([^;]+);", started.stdout))
+    try:
+        subprocess.run(["ssh-add", "-q", *keys], env={**os.environ, **env}, check=True)
+        me.key("right").unlink()
+        me.expects([bare_host], {"access": me.access()}, ssh_allow_agent=True)
+        # sshd ends a connection after six keys that it does not take.
+        done = look(me, env)
+        assert done.rc == 0, done.out
+        me.expects([bare_host], {"access": me.access()})
+        assert "not accepted" in failure(me, env), "without the agent there is no way in"
+    finally:
+        os.kill(int(env["SSH_AGENT_PID"]), signal.SIGTERM)
+
+
+def test_a_host_behind_another_one(me: Newcomer, machine: LabHost, host: LabHost) -> None:
+    (me.directory / "ssh_config").write_text(
+        f"Host behind\n  HostName {machine.address}\n  ProxyJump jump\n"
+        f"Host jump 127.0.0.1\n  HostName 127.0.0.1\n  Port {host.port}\n  User root\n"
+        f"  IdentityFile {KEY}\n  UserKnownHostsFile {KNOWN_HOSTS}\n"
+        "  StrictHostKeyChecking yes\n"
+    )
+    me.inventory.write_text(
+        "hosts = [('behind', {'ssh_allow_agent': False, 'ssh_look_for_keys': False, "
+        f"'ssh_config_file': {str(me.directory / 'ssh_config')!r}, "
+        f"'stack': {{'access': {me.access(password_login=False)!r}}}}})]\n"
+    )
+    done = me.run("deploy/bootstrap.py", env=PASSWORD, timeout=120)
+    assert done.rc == 0, done.out
+    assert me.known_hosts.read_text().startswith(f"{machine.address} ")
+    assert f"Accepted publickey for {USER} from {host.address}" in machine.sh(
+        "journalctl --no-pager -o cat -u ssh"
+    )
+    assert "1 host: 1 converged" in me.run("deploy/bootstrap.py", timeout=120).out
 
 
 # What cannot be done is told apart.

@@ -184,6 +184,18 @@ def test_an_engine_that_is_here_and_well_is_left_alone(name: str) -> None:
     assert plan(policy, with_files(world.engine(listed), policy)).empty
 
 
+def test_an_engine_without_a_source_gets_none() -> None:
+    assert plan(wanted(), world.engine(world.DOCKER_CE)).empty
+
+
+def test_another_repository_comes_with_its_key() -> None:
+    state = with_files(world.engine(world.DOCKER_CE), wanted())
+    other = wanted(repository="https://mirror.example.com/docker trixie", key_fingerprint=KEY)
+    trust, write = plan(other, state).actions
+    assert (trust.verb, trust.expected) == ("trust", (KEY,))
+    assert "URIs: https://mirror.example.com/docker\n" in write.files[0].text
+
+
 def rivals() -> list[tuple[str, dict[str, Any], HostEngine, str]]:
     podman = world.packages({"podman-docker": "4.3.1+ds1-8"})
     snap = world.bare(world.NOBLE, snap=True)

@@ -118,7 +118,11 @@ class Accelerating(Reader):
         found = self._must(refresh, "the package lists cannot be read").text
         absent = [one for one in action.packages if f"candidate {one} " not in found]
         if absent:
-            raise Failure(f"no repository of the host has {', '.join(absent)}")
+            rows = [line.partition(" ") for line in found.splitlines()]
+            why = "; ".join(rest for word, _, rest in rows if word == "unread")
+            raise Failure(
+                f"no repository of the host has {', '.join(absent)}{f': {why}' if why else ''}"
+            )
         self._must(
             engine_commands.install(engine.manager, "", action.packages, engine=False),
             f"{action.subject} cannot be installed",

@@ -51,7 +51,7 @@ def plan(wanted: Installation, state: HostEngine) -> Plan:
         return Plan(findings=findings, refusals=tuple(refusals))
     actions: list[Action] = []
     if causes:
-        actions += _repository(wanted, state, origin)
+        actions += _repository(state, origin)
         removing = tuple(
             name
             for one in replaced
@@ -81,7 +81,9 @@ def plan(wanted: Installation, state: HostEngine) -> Plan:
             )
         )
     else:
-        actions += _files(origin, state)
+        # An engine that is well needs no source; one that is ours is kept as it is wanted.
+        if wanted.version or any(one.path in _OURS for one in state.origins):
+            actions += _repository(state, origin)
         actions += _running(state)
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
@@ -165,7 +167,7 @@ def _version(
     return [], wrong
 
 
-def _repository(wanted: Installation, state: HostEngine, origin: Source) -> list[Action]:
+def _repository(state: HostEngine, origin: Source) -> list[Action]:
     """What lets the package manager find the engine, and trust where it comes from."""
     actions: list[Action] = []
     asked = (origin.address, origin.key)
