@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import hosts as lab_hosts
+from tests.lab import model_registry as lab_model_registry
 from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
 from tests.lab.hosts import Kind, LabHost
@@ -78,4 +79,11 @@ def bare_host(lab: Lab) -> LabHost:
 def registry(lab: Lab) -> Iterator[lab_registry.Registry]:
     """The registry that hosts reach as ``registry:5000``, empty, held by this test alone."""
     with lab_registry.lease() as held:
+        yield held
+
+
+@pytest.fixture
+def model_registry(lab: Lab) -> Iterator[lab_model_registry.ModelRegistry]:
+    """The registry of models (``registry.models.lab:5000``), empty, held by this test alone."""
+    with lab_model_registry.lease() as held:
         yield held

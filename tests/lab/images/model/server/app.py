@@ -18,13 +18,26 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from server import gguf
 from server.engine import FOREVER, Engine, LoadError
-from server.library import BadDigest, BadName, Library, Model, NoModel
+from server.library import (
+    LICENSE_LAYER,
+    MODEL_LAYER,
+    SYSTEM_LAYER,
+    BadDigest,
+    BadName,
+    Library,
+    Model,
+    Name,
+    NoModel,
+)
+from server.log import Logged
+from server.pull import Puller
 
 VERSION = "0.24.0"
 
@@ -105,14 +118,15 @@ _RAW = Answer(_GENERATE.part)
 
 
 class Routes:
-    """The routes, over a library and an engine.
+    """The routes, over a library, an engine and what pulls models.
 
     + num_ctx: tokens of context where a request does not say
     """
 
-    def __init__(self, library: Library, engine: Engine, *, num_ctx: int) -> None:
+    def __init__(self, library: Library, engine: Engine, puller: Puller, *, num_ctx: int) -> None:
         self._library = library
         self._engine = engine
+        self._puller = puller
         self._num_ctx = num_ctx
 
     async def running(self, request: Request) -> Response:
@@ -169,9 +183,22 @@ class Routes:
         if not name:
             raise Refusal(400, "model is required")
         model = self._model(name)
+        if not model.weights.exists():
+            raise Refusal(404, f"model '{name}' not found")
         header = gguf.read(model.weights)
+        parameters = "\n".join(
+            f"{key:<30} {json.dumps(value)}"
+            for key, values in model.parameters.items()
+            for value in (values if isinstance(values, list) else [values])
+        )
+        said = {
+            "license": model.text(LICENSE_LAYER),
+            "parameters": parameters,
+            "system": model.text(SYSTEM_LAYER),
+        }
         return _json(
             {
+                **{name: text for name, text in said.items() if text},
                 "modelfile": f"FROM {model.weights}\nTEMPLATE {model.template}\n",
                 "template": model.template,
                 "details": _details(model),
@@ -184,7 +211,7 @@ class Routes:
     async def generate(self, request: Request) -> Response:
         """`POST /api/generate`"""
         asked = await _asked(request)
-        model = self._model(asked.get("model", ""))
+        model = self._able(asked.get("model", ""), "generate")
         prompt = asked.get("prompt", "")
         raw = asked.get("raw", False)
         text = (prompt if raw else rendered(model, prompt)) if prompt else None
@@ -195,7 +222,7 @@ class Routes:
         asked = await _asked(request)
         if not asked.get("model"):
             raise Refusal(400, "model is required")
-        model = self._model(asked["model"])
+        model = self._able(asked["model"], "chat")
         said = [
             message.get("content", "")
             for message in asked.get("messages") or []
@@ -208,10 +235,11 @@ class Routes:
         """`POST /api/copy`"""
         asked = await _asked(request)
         source, destination = asked.get("source", ""), asked.get("destination", "")
+        for what, name in (("source", source), ("destination", destination)):
+            if not _is_name(name):
+                raise Refusal(400, f'{what} "{name}" is invalid')
         try:
             self._library.copy(source, destination)
-        except BadName as error:
-            raise Refusal(400, f'name "{error}" is invalid') from None
         except NoModel:
             raise Refusal(404, f'model "{source}" not found') from None
         return Response()
@@ -228,6 +256,26 @@ class Routes:
             raise Refusal(404, f"model '{name}' not found") from None
         return Response()
 
+    async def pull(self, request: Request) -> Response:
+        """`POST /api/pull`"""
+        asked = await _asked(request)
+        try:
+            name = Name.parse((asked.get("model") or asked.get("name") or "").strip())
+        except BadName:
+            raise Refusal(400, "invalid model name") from None
+        name = self._library.existing(name)
+        lines = self._puller.pull(name, insecure=bool(asked.get("insecure")))
+        if asked.get("stream") is False:
+            last = [line async for line in lines][-1]
+            return _last(last)
+
+        async def encoded() -> AsyncIterator[str]:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield json.dumps(line, separators=(",", ":")) + "\n"
+
+        return StreamingResponse(encoded(), media_type="application/x-ndjson")
+
     async def has_blob(self, request: Request) -> Response:
         """`HEAD /api/blobs/<digest>`"""
         try:
@@ -239,30 +287,56 @@ class Routes:
     async def put_blob(self, request: Request) -> Response:
         """`POST /api/blobs/<digest>`"""
         try:
+            if self._library.blob(request.path_params["digest"]).exists():
+                return Response()
             self._library.put([await request.body()], request.path_params["digest"])
         except BadDigest as error:
             raise Refusal(400, str(error)) from None
         return Response(status_code=201)
 
     async def create(self, request: Request) -> Response:
-        """`POST /api/create`, of one GGUF that was put."""
+        """`POST /api/create`, of one GGUF that was put, or from a model that is there."""
         asked = await _asked(request)
         files = asked.get("files") or {}
-        if len(files) != 1:
-            raise Refusal(400, "neither 'from' or 'files' was specified")
-        (digest,) = files.values()
-        name = asked.get("model") or asked.get("name") or ""
         try:
-            self._library.create(name, digest, asked.get("template") or "{{ .Prompt }}")
+            name = self._library.existing(Name.parse(asked.get("model") or asked.get("name") or ""))
         except BadName:
             raise Refusal(400, "invalid model name") from None
-        except (BadDigest, FileNotFoundError, gguf.NotGGUF) as error:
+        if asked.get("from"):
+            base = self._model(asked["from"])
+            layers = list(base.manifest["layers"])
+            if asked.get("parameters"):
+                asked["parameters"] = {**base.parameters, **asked["parameters"]}
+        elif len(files) == 1:
+            layers = [{"mediaType": MODEL_LAYER, "digest": next(iter(files.values())), "size": 0}]
+        else:
+            raise Refusal(400, "neither 'from' or 'files' was specified")
+        unused = self._library.digests(name)
+        try:
+            model = self._library.create(name, layers, asked)
+        except FileNotFoundError as error:
+            raise Refusal(500, f"open {error.filename}: no such file or directory") from None
+        except (BadDigest, gguf.NotGGUF) as error:
             raise Refusal(400, str(error)) from None
-        steps = [{"status": status} for status in ("parsing GGUF", "writing manifest", "success")]
+        self._library.remove_unused(unused)
+        made = [
+            *([] if asked.get("from") else ["parsing GGUF"]),
+            *(f"using existing layer {layer['digest']}" for layer in model.manifest["layers"]),
+            "writing manifest",
+            "success",
+        ]
+        steps = [{"status": status} for status in made]
         if asked.get("stream") is False:
-            return _json(steps[-1])
+            return _last(steps[-1])
         lines = "".join(json.dumps(step) + "\n" for step in steps)
         return Response(lines, media_type="application/x-ndjson")
+
+    def _able(self, name: str, what: str) -> Model:
+        """The model, if it can do it: one whose weights are missing can do nothing."""
+        model = self._model(name)
+        if not model.weights.exists():
+            raise Refusal(400, f'"{name}" does not support {what}')
+        return model
 
     def _model(self, name: str) -> Model:
         try:
@@ -328,6 +402,19 @@ class Routes:
                 yield _line(name, line)
 
         return StreamingResponse(encoded(), media_type="application/x-ndjson")
+
+
+def _last(line: dict[str, Any]) -> Response:
+    """The answer that is the last line of what could have been streamed."""
+    return JSONResponse(line, status_code=500 if "error" in line else 200)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        Name.parse(text)
+    except BadName:
+        return False
+    return True
 
 
 def _said(name: str) -> dict[str, Any]:
@@ -396,8 +483,8 @@ def application(models: Path) -> Starlette:
     """Return the ASGI application, set by the environment as Ollama is.
 
     + models: the directory of the models
-    Reads OLLAMA_KEEP_ALIVE, OLLAMA_NUM_PARALLEL, OLLAMA_MAX_LOADED_MODELS and
-    OLLAMA_CONTEXT_LENGTH.
+    Reads OLLAMA_KEEP_ALIVE, OLLAMA_NUM_PARALLEL, OLLAMA_MAX_LOADED_MODELS, OLLAMA_CONTEXT_LENGTH
+    and OLLAMA_NOPRUNE.
     """
 
     def whole(name: str, default: int) -> int:
@@ -410,11 +497,16 @@ def application(models: Path) -> Starlette:
         parallel=whole("OLLAMA_NUM_PARALLEL", 1),
         most=whole("OLLAMA_MAX_LOADED_MODELS", 3),
     )
-    routes = Routes(Library(models), engine, num_ctx=whole("OLLAMA_CONTEXT_LENGTH", 4096))
+    library = Library(models)
+    if not os.environ.get("OLLAMA_NOPRUNE"):
+        library.prune()
+    puller = Puller(library)
+    routes = Routes(library, engine, puller, num_ctx=whole("OLLAMA_CONTEXT_LENGTH", 4096))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
+        await puller.close()
         await engine.close()
 
     return Starlette(
@@ -426,6 +518,7 @@ def application(models: Path) -> Starlette:
             Route("/api/show", routes.show, methods=["POST"]),
             Route("/api/generate", routes.generate, methods=["POST"]),
             Route("/api/chat", routes.chat, methods=["POST"]),
+            Route("/api/pull", routes.pull, methods=["POST"]),
             Route("/api/copy", routes.copy, methods=["POST"]),
             Route("/api/delete", routes.delete, methods=["DELETE"]),
             Route("/api/create", routes.create, methods=["POST"]),
@@ -433,6 +526,7 @@ def application(models: Path) -> Starlette:
             Route("/api/blobs/{digest}", routes.put_blob, methods=["POST"]),
         ],
         exception_handlers={Refusal: _refused, HTTPException: _no_route},
+        middleware=[Middleware(Logged)],
         lifespan=lifespan,
     )
 
@@ -445,6 +539,6 @@ def serve(host: str, port: int, models: Path) -> None:
         port=port,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=0,
     )
     asyncio.run(uvicorn.Server(config).serve())
