@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .http_client import causes as causes
     from .http_client import http as http
     from .http_client import layer as layer
+    from .http_client import silent as silent
     from .lease import Lease as Lease
     from .lease import hold_lock as hold_lock
     from .link import channels as channels
@@ -72,6 +73,7 @@ _WHERE = {
     "run": "channel",
     "script": "scripts",
     "sections": "scripts",
+    "silent": "http_client",
     "text": "scripts",
 }
 

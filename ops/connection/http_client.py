@@ -428,6 +428,11 @@ def layer(error: httpx.HTTPError) -> Layer:
     return "name" if any(words in str(error).lower() for words in _NO_NAME) else "connect"
 
 
+def silent(error: httpx.HTTPError) -> bool:
+    """Whether nothing came within the time that was given, rather than something went wrong."""
+    return isinstance(error, httpx.TimeoutException)
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it came of, the last first; httpcore's pool takes the cause off its own."""
     cause: BaseException | None = error

@@ -48,10 +48,12 @@ def pulled(
     + update: ``always`` pulls what has moved on its registry, ``never`` only tells
     + check: ``registry`` reads each model's manifest there; ``local`` asks nobody for a model that
       is present and whole
-    + hashes: hold each blob's content against its digest, which reads every byte
+    + hashes: hold each blob's content against its digest, which reads every byte: once, and once
+      more where something was changed
     + insecure: speak plain HTTP to registries other than Ollama's
     + prune: remove models that this operation brought and nobody wants any more
-    + source: ``peer`` has one host pull and gives its blobs to the others
+    + source: ``peer`` has one host pull and gives its blobs to the others; a host that can give
+      nothing any more is replaced by another, or by the registry
     + stall: seconds without a byte after which a pull is cut and resumed
     + attempts: how often in a row a pull may fail without having brought anything
     + parallel: how many models are fetched at once, over all hosts
@@ -59,9 +61,14 @@ def pulled(
 
     A model that is present and equal to its registry's manifest is left alone, and so is one whose
     registry cannot be reached. The space that is needed is known before a byte is fetched; where it
-    is lacking that is a refusal, which names what could go. Blobs that are not what the manifest
-    says are deleted and pulled again. Models that somebody else put there are never removed.
-    What is refused fails the operation on this host alone.
+    is lacking that is a refusal, which names what could go. A pull that is cut or stalls goes on
+    where it was; only weights that came whole and with another content are fetched twice. Blobs
+    that are not what the manifest says are deleted and pulled again. Models that somebody else put
+    there are never removed. A server that is starting is waited for, two minutes at most; one that
+    was stopped is not started. What is refused fails the operation on this host alone.
+
+    The report measures the bytes that came from registries (``fetched``) and, with ``peer``, from
+    other hosts (``relayed``).
 
     **Example:**
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from ops import connection
 from ops.models import commands, peers
 from ops.models.bringing import Bringer
-from ops.models.client import Client, Failed, Passing
-from ops.models.look import Failure, Look, Reader
+from ops.models.client import Client
+from ops.models.errors import Failed, Passing, said
+from ops.models.look import Look, Reader
 from ops.models.plan import Action, Plan, forgotten, plan, remembered
 from ops.models.spec import ModelsSpec
 from ops.models.state import Record, Recorded, StoreState
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
 #: Seconds that a server of the stack's own has to become healthy and to answer.
 PATIENCE = 120.0
 
+#: Seconds likewise where no healthcheck says that it is still starting.
+UNSAID = 40.0
+
 #: Seconds between two looks at a server that is coming up.
 PAUSE = 2.0
 
 #: What ends the steps of one model, and of no other.
-_ENDS = (Failure, Failed, Passing, OSError, ValueError)
+_ENDS = (Failed, Passing, OSError, ValueError)
 
 
 class Pulling(Reader):
@@ -43,7 +47,7 @@ class Pulling(Reader):
         self._record = Record()
         self._recording = threading.Lock()
         if spec.source == "peer":
-            peers.fleet(host.state).join(host, self.arguments())
+            peers.fleet(host.state).join(host, spec.asked())
 
     def converge(self, state: State, host: Host) -> bool:
         """Bring the wanted models to the server, prove it, and say whether all are there.
@@ -65,22 +69,25 @@ class Pulling(Reader):
             self.failed(str(error))
         finally:
             self.report.measured("fetched", self._bringer.fetched, "bytes")
+            if self.spec.source == "peer":
+                self.report.measured("relayed", self._bringer.relayed, "bytes")
         return False
 
     def _ready(self) -> Look:
         """A look at the server once it is healthy and answers, or as it is when time is over."""
         look = self.look()
-        deadline = time.monotonic() + PATIENCE
-        while self._is_coming(look) and time.monotonic() < deadline:
+        begun = time.monotonic()
+        while time.monotonic() - begun < self._patience(look):
             time.sleep(PAUSE)
             look = self.look_again()
         return look
 
-    def _is_coming(self, look: Look) -> bool:
-        server = look.state.server if look.state is not None else None
-        if server is None or self.spec.endpoint or not server.container:
-            return False
-        return server.status in ("stopped", "unreachable") or server.health == "starting"
+    def _patience(self, look: Look) -> float:
+        """Seconds that a server is waited for in all."""
+        # What is behind an endpoint is not the stack's own: nobody is bringing it up now.
+        if look.state is None or self.spec.endpoint or not look.state.server.coming:
+            return 0.0
+        return PATIENCE if look.state.server.said_to_come else UNSAID
 
     def _carry_out(self, look: Look, lease: connection.Lease) -> bool:
         if look.state is None:
@@ -102,8 +109,8 @@ class Pulling(Reader):
         for action in actions:
             if not action.serves:
                 wrong |= self._attempt([action], state, lease)
-        brought = {one.serves for one in (*pulled, *created)} - wrong
-        proven = self._prove(look, brought, quiet=bool(wrong))
+        fetching = {one.serves for one in (*pulled, *created)}
+        proven = self._prove(look, fetching - wrong, changed=bool(fetching), quiet=bool(wrong))
         return proven and not wrong and not look.plan.refusals
 
     def _side_by_side(
@@ -160,10 +167,10 @@ class Pulling(Reader):
     def _delete_blob(self, action: Action, state: StoreState) -> None:
         place = state.server.place
         if place is None:
-            raise Failure("its disk cannot be reached")
+            raise Failed("its disk cannot be reached")
         result = connection.run(self.host, commands.delete_blob(place, action.digest))
         if not result.ok:
-            raise Failure(" ".join(result.error_text.split()) or f"exit status {result.status}")
+            raise Failed(said(result))
 
     def _remember(self, action: Action, state: StoreState) -> None:
         """A model that was not there before, or that we brought before, is ours to let go."""
@@ -190,27 +197,28 @@ class Pulling(Reader):
                 stdin=record.model_dump_json().encode(),
             )
             if not written.ok:
-                reason = " ".join(written.error_text.split())
-                raise Failure(f"{self.spec.record} could not be written: {reason}")
+                raise Failed(f"{self.spec.record} could not be written: {said(written)}")
             self._record = record
 
-    def _prove(self, look: Look, brought: Collection[str], *, quiet: bool) -> bool:
-        """Have each model that was brought say a word, read again, and see that nothing is left.
+    def _prove(self, look: Look, brought: Collection[str], *, changed: bool, quiet: bool) -> bool:
+        """Read again, have each model that was brought say a word, and see that nothing is left.
 
         :param brought: keys of the models.
+        :param changed: whether blobs were changed.
         :param quiet: what went wrong was told already.
         """
         connection.forget(self.host)
-        state = self.state()
+        state = self.state(changed=changed)
+        self._bringer.settle(state)
         self._write(lambda record: _as_they_are(record, state))
-        said = True
+        answer = True
         client = Client(self.host, state.server)
         for one in self.spec.wanted:
             if one.name.key in brought:
                 try:
                     client.say_a_word(one.name)
                 except (Failed, Passing) as error:
-                    said = False
+                    answer = False
                     self.failed(f"{one} was brought, but does not answer: {error}")
         left = plan(
             self.spec,
@@ -221,7 +229,7 @@ class Pulling(Reader):
         news = _news(left, look.plan)
         if not news.empty and not quiet:
             self.tell(news)
-        return left.empty and said
+        return left.empty and answer
 
 
 def _news(left: Plan, told: Plan) -> Plan:

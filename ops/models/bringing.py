@@ -12,15 +12,16 @@ from weakref import WeakKeyDictionary
 import tenacity
 
 from ops import connection
-from ops.models import commands, making, peers
-from ops.models.client import Client, Full, Passing
-from ops.models.facts import ModelStore
-from ops.models.plan import Action, absent
-from ops.models.progress import Meter, Shown, shown
-from ops.models.spec import ModelsSpec
-from ops.models.state import Server, StoreState
+from ops.models import commands, making, peers, reading
+from ops.models.client import VERIFYING, Client
+from ops.models.errors import Failed, Full, Gone, Passing
+from ops.models.plan import Action, begun
+from ops.models.progress import Meter, Tally, shown
+from ops.models.spec import ModelsSpec, Name
+from ops.models.state import Manifest, Place, Server, StoreState
 
 if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
@@ -42,12 +43,19 @@ class Bringer:
 
     host: Host
     spec: ModelsSpec
-    _meters: list[Meter] = field(default_factory=list)
+    _fetched: Tally = field(default_factory=Tally)
+    _relayed: Tally = field(default_factory=Tally)
+    _untold: list[tuple[Name, Meter]] = field(default_factory=list)
 
     @property
     def fetched(self) -> int:
-        """Bytes that have come so far, whatever became of them."""
-        return sum(meter.fetched for meter in self._meters)
+        """Bytes that have come from registries so far, whatever became of them."""
+        return self._fetched.came
+
+    @property
+    def relayed(self) -> int:
+        """Bytes that have come from other hosts so far, likewise."""
+        return self._relayed.came
 
     def pull(self, action: Action, state: StoreState) -> None:
         """Bring what an action pulls.
@@ -57,14 +65,10 @@ class Bringer:
         :raises Passing: it could not, however often it was tried.
         :raises RemoteError: the host cannot be reached.
         """
-        assert action.name is not None, "what is pulled has a name"
-        meter = _meter(action, state)
-        self._meters.append(meter)
-        with shown(self.host, action.subject, meter) as progress:
-            if self.spec.source == "peer":
-                self._in_turn(action, state, meter, progress)
-            else:
-                self._from_registry(action, state, meter, progress)
+        if self.spec.source == "peer" and state.server.place is not None:
+            self._from_the_fleet(action, state)
+        else:
+            self._from_registry(action, state)
 
     def create(self, action: Action, state: StoreState) -> None:
         """Give the server what a model is made from, and have it made.
@@ -76,7 +80,7 @@ class Bringer:
         recipe = making.recipe(wanted)
         client = Client(self.host, state.server)
         sizes = {digest: path.stat().st_size for digest, path in recipe.blobs().items()}
-        meter = Meter({}, sum(sizes.values()))
+        meter = Meter(Tally(), sizes)
         with shown(self.host, action.subject, meter) as progress, self._slot():
             for digest, path in recipe.blobs().items():
                 if not client.has_blob(digest):
@@ -84,72 +88,135 @@ class Bringer:
                     client.put_blob(digest, sizes[digest], map(told, making.content(path)))
             client.create(wanted.name, recipe.body(), sum(sizes.values()))
 
-    def _in_turn(self, action: Action, state: StoreState, meter: Meter, progress: Shown) -> None:
+    def settle(self, state: StoreState) -> None:
+        """Count what was too small for the server to speak of, where no manifest told its size.
+
+        :param state: what the server has now.
+        """
+        for name, meter in self._untold:
+            model = state.model(name)
+            if model is not None and model.layers is not None:
+                meter.complete({layer.digest: layer.size for layer in model.layers})
+        self._untold.clear()
+
+    def _from_the_fleet(self, action: Action, state: StoreState) -> None:
         """From a host that has it; where there is none, from the registry, and for the others."""
-        name = action.name
+        name, place = action.name, state.server.place
         assert name is not None, "what is pulled has a name"
+        assert place is not None, "what is relayed is written to a disk that is known"
         fleet = peers.fleet(self.host.state)
-        with fleet.turn(name.key):
-            peer = fleet.find(self.host, name, action.manifest)
-            if peer is None:
-                self._from_registry(action, state, meter, progress)
+        tried: set[str] = set()
+        while True:
+            # Whoever pulls keeps the turn until it is done: only then do the others look.
+            with fleet.turn(name.key):
+                peer = fleet.find(self.host, name, action.manifest, tried)
+                if peer is None:
+                    if tried:
+                        self._clear(commands.delete_relayed, place, action.manifest)
+                    self._from_registry(action, self._now(state) if tried else state)
+                    fleet.has(self.host, name, place)
+                    return
+            self.host.log(f"{action.subject}: its blobs come from {peer.host.name}")
+            try:
+                self._from_peer(peer, action, state, place)
+            except (Gone, Passing) as error:
+                tried.add(peer.host.name)
+                self.host.log(
+                    f"{action.subject}: {peer.host.name} cannot give it ({error}); "
+                    "looked for elsewhere"
+                )
+            else:
+                fleet.has(self.host, name, place)
                 return
-        found = peer
-        self.host.log(f"{action.subject}: its blobs come from {found.host.name}")
+
+    def _from_peer(self, peer: peers.Peer, action: Action, state: StoreState, place: Place) -> None:
+        name, manifest = action.name, action.manifest
+        assert name is not None, "what is pulled has a name"
+        self._relayed.begins(begun(state, manifest))
+        meter = Meter(self._relayed, _sizes(manifest))
 
         def once() -> None:
             with self._slot():
-                peers.relay(found, self.host, state, name, self.spec.stall, progress)
+                peers.relay(peer, self.host, state, name, manifest, self.spec.stall, progress)
 
-        self._again(once, meter, action.subject)
+        with shown(self.host, action.subject, meter) as progress:
+            try:
+                self._again(once, meter, action.subject)
+            except Full:
+                self._clear(commands.delete_relayed, place, manifest)
+                raise
 
-    def _from_registry(
-        self, action: Action, state: StoreState, meter: Meter, progress: Shown
-    ) -> None:
+    def _from_registry(self, action: Action, state: StoreState) -> None:
         name, manifest, server = action.name, action.manifest, state.server
         assert name is not None, "what is pulled has a name"
-        size = manifest.size if manifest is not None else 0
+        if action.unreachable:
+            raise Failed(f"no other host can give it, and {action.unreachable}")
+        if state.blobs is not None:
+            self._fetched.begins(begun(state, manifest))
+        meter = Meter(self._fetched, _sizes(manifest), guess=state.blobs is None)
         first = True
+
+        def said(words: str) -> None:
+            if words.startswith(VERIFYING):
+                meter.complete()
+            progress.said(words)
 
         def once() -> None:
             nonlocal first
             # It may have been started anew, and answer elsewhere, since the last attempt.
             client = Client(self.host, server if first else self._server())
             first = False
-            with self._slot():
-                client.pull(
-                    name,
-                    insecure=action.insecure,
-                    stall=self.spec.stall,
-                    size=size,
-                    told=progress.told,
-                    said=progress.said,
-                )
+            try:
+                with self._slot():
+                    client.pull(
+                        name,
+                        insecure=action.insecure,
+                        stall=self.spec.stall,
+                        size=manifest.size if manifest is not None else 0,
+                        told=progress.told,
+                        said=said,
+                    )
+            except Passing as error:
+                for digest in error.lost:
+                    progress.at(digest, 0)
+                raise
 
-        try:
-            self._again(once, meter, action.subject)
-        except Full:
-            # What was begun would keep the disk full, for everybody on it.
-            self._give_back(action, server)
-            raise
-        finally:
-            # What was read of the host before is no longer so.
-            connection.forget(self.host)
-        if manifest is not None:
-            meter.complete({layer.digest: layer.size for layer in manifest.layers})
+        with shown(self.host, action.subject, meter) as progress:
+            try:
+                self._again(once, meter, action.subject)
+            except Full:
+                # What was begun would keep the disk full, for everybody on it.
+                if server.place is not None:
+                    self._clear(commands.delete_partials, server.place, manifest)
+                raise
+            finally:
+                # What was read of the host before is no longer so.
+                connection.forget(self.host)
+        meter.complete()
+        if manifest is None:
+            self._untold.append((name, meter))
 
-    def _give_back(self, action: Action, server: Server) -> None:
-        if action.manifest is None or server.place is None:
-            return
-        for layer in action.manifest.layers:
-            connection.run(self.host, commands.delete_partials(server.place, layer.digest))
+    def _clear(
+        self,
+        command: Callable[[Place, str], StringCommand],
+        place: Place,
+        manifest: Manifest | None,
+    ) -> None:
+        """Remove what was begun of a model."""
+        for digest in _sizes(manifest):
+            connection.run(self.host, command(place, digest))
+
+    def _now(self, state: StoreState) -> StoreState:
+        """What the server has by now, without contents; what it had where that cannot be read."""
+        asked = {**self.spec.asked(), "hashes": False}
+        now = reading.read(self.host, asked, anew=True)
+        return state if isinstance(now, connection.Unknown) else now
 
     def _server(self) -> Server:
         asked = {**self.spec.asked(), "hashes": False}
-        (state,) = connection.gather(self.host, [(ModelStore, asked)])
+        state = reading.read(self.host, asked, anew=True)
         if isinstance(state, connection.Unknown):
             raise Passing(f"the model server cannot be read: {state.reason}")
-        assert isinstance(state, StoreState)
         if state.server.status != "up":
             reason = state.server.reason or state.server.status
             raise Passing(f"the model server does not answer: {reason}")
@@ -157,14 +224,14 @@ class Bringer:
 
     def _again(self, once: Callable[[], None], meter: Meter, subject: str) -> None:
         """Try until it is done; attempts that brought nothing that lasts are counted."""
-        fruitless, before = 0, meter.fetched
+        fruitless, before = 0, meter.came
 
         def failed(attempt: tenacity.RetryCallState) -> None:
             nonlocal fruitless, before
             error = attempt.outcome.exception() if attempt.outcome is not None else None
             wasted = isinstance(error, Passing) and error.wasted
-            lasts = meter.fetched > before and not wasted
-            fruitless, before = 1 if lasts else fruitless + 1, meter.fetched
+            lasts = meter.came > before and not wasted
+            fruitless, before = 1 if lasts else fruitless + 1, meter.came
 
         def pause(attempt: tenacity.RetryCallState) -> float:
             return min(LONGEST, 2.0**fruitless)
@@ -193,8 +260,6 @@ class Bringer:
             yield
 
 
-def _meter(action: Action, state: StoreState) -> Meter:
-    layers = action.manifest.layers if action.manifest is not None else ()
-    missing = absent(state, action.manifest)
-    had = {layer.digest: layer.size - missing.get(layer.digest, 0) for layer in layers}
-    return Meter(had, action.manifest.size if action.manifest is not None else 0)
+def _sizes(manifest: Manifest | None) -> dict[str, int]:
+    """Bytes of a model's blobs, as far as they are known."""
+    return {one.digest: one.size for one in manifest.layers} if manifest is not None else {}

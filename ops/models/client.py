@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ops import connection
+from ops.models.errors import Failed, Full, Passing
 from ops.models.spec import Name
 from ops.models.state import Server
 
@@ -27,20 +28,33 @@ LOADING = 900.0
 #: holds what has come against its digest.
 SLOW_DISK = 20e6
 
+#: More bytes than any model has, for the same where nobody could tell its size.
+UNKNOWN = 500e9
+
+#: What the server says while it holds what has come against its digests.
+VERIFYING = "verifying"
+
+_LOCKED = (
+    "the registry asks for authentication, and the server's own key does not open it: give the "
+    "server's ~/.ollama/id_ed25519.pub to an account there that may read this model"
+)
+
+_OLD = "this model needs a newer Ollama than the server is: update the server"
+
 #: What the server says where asking again cannot help, and what that means.
 _FINAL: Mapping[str, str] = {
     "file does not exist": "the registry has no such model",
-    "newer version of ollama": "this model needs a newer Ollama than the server is",
-    "412:": "this model needs a newer Ollama than the server is",
-    "read-only file system": "the models cannot be written",
-    "permission denied": "the models cannot be written",
+    "newer version of ollama": _OLD,
+    "412:": _OLD,
+    "read-only file system": "the disk that the models lie on is mounted read-only",
+    "permission denied": "the server may not write its models: see who owns their directory",
     "invalid model name": "the server does not take this name",
-    "unauthorized": "the registry does not let this server have it",
-    "401:": "the registry does not let this server have it",
-    "403:": "the registry does not let this server have it",
+    "unauthorized": _LOCKED,
+    "401:": _LOCKED,
+    "403:": _LOCKED,
     "http: no location header": "the registry cannot be pulled from: it is not one for models",
     "gave http response to https client": 'the registry speaks plain HTTP: say "insecure": true',
-    "certificate": "the server does not trust the registry's certificate",
+    "certificate": "the server does not trust the registry's certificate: set SSL_CERT_FILE there",
 }
 
 #: What says that there is no room.
@@ -49,27 +63,11 @@ _FULL = ("no space left", "disk quota exceeded")
 #: What says that bytes came and were thrown away.
 _WASTED = ("digest mismatch", "must be downloaded again")
 
-
-class Failed(Exception):
-    """The server could not do it, and asking again would not help; the text says why."""
-
-
-class Full(Failed):
-    """There is no room for it where the models lie."""
+#: Which of them.
+_LOST = re.compile(r"want (sha256:[0-9a-f]{64})")
 
 
-class Passing(Exception):
-    """It did not work this time.
-
-    :param wasted: whether what had come until then is lost.
-    """
-
-    def __init__(self, reason: str, *, wasted: bool = False) -> None:
-        super().__init__(reason)
-        self.wasted = wasted
-
-
-#: Told of each line of a pull: digest, bytes that are there, bytes in all.
+#: Told of each line of a pull: digest, bytes that are there, bytes in all or 0.
 Told = Callable[[str, int, int], None]
 
 
@@ -90,18 +88,20 @@ class Client:
         """Have a model pulled, and wait for it.
 
         :param insecure: whether the registry is spoken to over plain HTTP.
-        :param stall: seconds without a byte after which it is given up.
-        :param size: bytes of the model, which the server may take its time to hold against their
-            digests.
+        :param stall: seconds without a byte after which it is given up; while the server holds
+            what has come against its digests, as long as a slow disk takes for it is added.
+        :param size: bytes of the model; 0 where nobody could tell.
         :param told: told how many bytes of a blob there are.
         :param said: told what the server does.
         :raises Failed: it cannot be pulled.
         :raises Passing: it may go better if it is asked for again.
         """
-        silence = stall + size / SLOW_DISK
         body = {"model": str(name), "insecure": insecure, "stream": True}
         there: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         last = ""
+        # It is the watchdog that cuts, and knows what is being done.
+        silence = stall + (size or UNKNOWN) / SLOW_DISK
         with self._stream("POST", "/api/pull", body, silence) as answer:
             cut = answer.extensions["network_stream"].close
             with Watchdog(stall, cut) as watchdog:
@@ -109,8 +109,9 @@ class Client:
                     for line in _lines(answer):
                         last = str(line.get("status", ""))
                         digest = str(line.get("digest", ""))
+                        verified = sum(sizes.values()) if last.startswith(VERIFYING) else 0
+                        watchdog.limit = stall + verified / SLOW_DISK
                         # A stalled pull goes on telling how far it is: only more bytes count.
-                        watchdog.limit = silence if last.startswith("verifying") else stall
                         if not digest:
                             watchdog.fed()
                             said(last)
@@ -119,7 +120,9 @@ class Client:
                         if there.get(digest) != done:
                             watchdog.fed()
                         there[digest] = done
-                        told(digest, done, int(line.get("total") or 0))
+                        # Of a blob that another pull fetches its size is not always said.
+                        sizes[digest] = int(line.get("total") or sizes.get(digest, 0))
+                        told(digest, done, sizes[digest])
                 except connection.HTTPError as error:
                     if watchdog.fired:
                         raise Passing(f"no byte came for {watchdog.limit:g} s") from error
@@ -232,6 +235,9 @@ Said = Callable[[str], None]
 class Watchdog:
     """Cuts a connection on which nothing has come for too long.
 
+    It counts its own steps instead of asking the clock: while this process does not get to run, it
+    hears nothing either, and what has come meanwhile is heard before the next step.
+
     :param limit: seconds; may be changed while it watches.
     :param cut: closes the connection.
     """
@@ -240,17 +246,20 @@ class Watchdog:
         self.limit = limit
         self.fired = False
         self._cut = cut
-        self._fed = time.monotonic()
+        self._came = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def fed(self) -> None:
         """Something came."""
-        self._fed = time.monotonic()
+        self._came = True
 
     def _watch(self) -> None:
-        while not self._over.wait(min(1.0, self.limit / 4)):
-            if time.monotonic() - self._fed > self.limit:
+        quiet = 0.0
+        while not self._over.wait(step := min(1.0, self.limit / 4)):
+            quiet = 0.0 if self._came else quiet + step
+            self._came = False
+            if quiet >= self.limit:
                 self.fired = True
                 self._cut()
                 return
@@ -301,10 +310,15 @@ def sorted_out(said: str) -> Failed | Passing:
     """An error of the server's: final, or one that may pass."""
     lower = said.lower()
     if any(word in lower for word in _WASTED):
-        return Passing(said, wasted=True)
-    if any(word in lower for word in _FULL):
+        return Passing(said, wasted=True, lost=_LOST.findall(said))
+    if is_full(said):
         return Full(f"the disk that the models lie on is full ({said})")
     for word, meaning in _FINAL.items():
         if word in lower:
             return Failed(f"{meaning} ({said})")
     return Passing(said)
+
+
+def is_full(said: str) -> bool:
+    """Whether an error says that there is no room on the disk."""
+    return any(word in said.lower() for word in _FULL)

@@ -23,12 +23,21 @@ def delete_blob(place: Place, digest: str) -> StringCommand:
 
 
 def delete_partials(place: Place, digest: str) -> StringCommand:
-    """Remove a download that was begun.
+    """Remove a download that the server has begun.
 
     :param place: where the models lie.
     :param digest: the blob that it would have become.
     """
     return _inside(place, "partials", blob(place, digest))
+
+
+def delete_relayed(place: Place, digest: str) -> StringCommand:
+    """Remove what a relay has begun to bring.
+
+    :param place: where the models lie.
+    :param digest: the blob that it would have become.
+    """
+    return _inside(place, "unrelay", _relayed(place), _file(digest))
 
 
 def remember(path: str) -> StringCommand:

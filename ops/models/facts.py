@@ -148,11 +148,12 @@ def _server(found: Sections, request: Mapping[str, Any]) -> Server:
         known = {
             "container": name.removeprefix("container "),
             "container_name": shown.get("name", "").removeprefix("/"),
+            "state": shown.get("state", ""),
             "health": shown.get("health", ""),
         }
-        state = shown.get("state", "")
-        if state != "running":
-            reason = f"its container {known['container_name']} is {state or 'in no known state'}"
+        if known["state"] != "running":
+            state = known["state"] or "in no known state"
+            reason = f"its container {known['container_name']} is {state}"
             return Server(status="stopped", reason=reason, **known)
     elif not request["endpoint"]:
         of = f" of the project {request['project']}" if request["project"] else ""
@@ -176,8 +177,9 @@ def _server(found: Sections, request: Mapping[str, Any]) -> Server:
     return Server(status=outcome, reason=reason, version=version, **known)
 
 
+#: What checks/attempt.sh exits with for a name without an address, and for the rest.
+_NO_NAME = 6
 _FAILED = {
-    6: "the name does not resolve",
     7: "nothing listens there, or the way is barred",
     18: "the answer ended before it was complete",
     28: "no answer within 10 s",
@@ -202,9 +204,11 @@ def _judged(found: Sections, where: str) -> tuple[ServerStatus, str, str]:
             )
         if asked == 0:
             return "not-ollama", "", f"what answers at {where} does not speak HTTP"
+        if asked == _NO_NAME:
+            return "unreachable", "", f"the name {Endpoint.parse(where).address} does not resolve"
         said = " ".join(" ".join(found.get("said version", (0, []))[1]).split())
         told = _FAILED.get(28 if asked in (124, 137, 143) else asked, said or f"status {asked}")
-        return "unreachable", "", f"{where} does not answer: {told}"
+        return "unreachable", "", told
     if status in (401, 403, 407):
         return (
             "auth",

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 from ops import connection
 from ops.decision import Finding, Refusal
-from ops.models import making, registry
-from ops.models.facts import ModelStore
+from ops.models import making, reading, registry
+from ops.models.errors import Failed
 from ops.models.plan import Made, Plan, ask, plan
 from ops.models.spec import ModelsSpec
 from ops.models.state import Registry, StoreState
@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 
     from ops.reports import Collector
 
-#: Seconds that a reading of every byte may take.
-HASHING = 6 * 3600
-
 #: What a deploy that runs before this operation may still bring.
 COMING = ("absent", "stopped", "unreachable")
-
-
-class Failure(Exception):
-    """A step failed; the text says what."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +49,11 @@ class Reader:
 
     def look(self) -> Look:
         """Read the server and decide. Changes nothing."""
-        return self._decided(connection.read(self.host, ModelStore, **self.arguments()))
+        return self._decided(reading.read(self.host, self.spec.asked()))
 
     def look_again(self) -> Look:
         """The same from a new reading, whatever was read before."""
-        (state,) = connection.gather(self.host, [(ModelStore, self.arguments())])
-        return self._decided(state)
+        return self._decided(reading.read(self.host, self.spec.asked(), anew=True))
 
     def is_well(self) -> bool:
         """Look, and tell what was found, unless acting upon it tells it."""
@@ -81,23 +73,18 @@ class Reader:
         """Show an error, on the terminal and in the report."""
         telling.failed(self.host, self.report, "models", message)
 
-    def arguments(self) -> dict[str, object]:
-        """What the fact is asked."""
-        asked: dict[str, object] = self.spec.asked()
-        return {**asked, "_timeout": HASHING} if self.spec.hashes else asked
-
-    def state(self) -> StoreState:
+    def state(self, *, changed: bool) -> StoreState:
         """What the server has now.
 
-        :raises Failure: it cannot be read.
+        :param changed: whether blobs were changed since the last look.
+        :raises Failed: it cannot be read.
         """
-        (state,) = connection.gather(self.host, [(ModelStore, self.arguments())])
+        state = reading.read(self.host, self.spec.asked(), anew=True, changed=changed)
         if isinstance(state, connection.Unknown):
-            raise Failure(f"the model server cannot be read: {state.reason}")
-        assert isinstance(state, StoreState)
+            raise Failed(f"the model server cannot be read: {state.reason}")
         return state
 
-    def _decided(self, state: object) -> Look:
+    def _decided(self, state: StoreState | connection.Unknown) -> Look:
         if isinstance(state, connection.Unknown):
             refusal = Refusal(
                 subject="models",
@@ -105,7 +92,6 @@ class Reader:
                 way_out="see the reason; nothing is done to a server that cannot be read",
             )
             return Look(Plan(refusals=(refusal,)))
-        assert isinstance(state, StoreState)
         said, made = self._said(state), making.made(self.spec)
         return Look(plan(self.spec, state, said, made), state, said, made)
 

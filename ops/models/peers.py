@@ -5,23 +5,22 @@ No host has to reach another: what one writes on its channel the controller writ
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ops import connection
-from ops.models import commands
-from ops.models.client import Failed, Passing, Watchdog
-from ops.models.facts import ModelStore
+from ops.models import commands, reading
+from ops.models.client import Watchdog, is_full
+from ops.models.errors import Failed, Full, Gone, Passing, said
 from ops.models.plan import stored, whole
 from ops.models.progress import Shown
 from ops.models.spec import Name
-from ops.models.state import Layer, Manifest, Place, StoredModel, StoreState
+from ops.models.state import Layer, Manifest, Place, StoreState
 from ops.models.store import layers_of
 
 if TYPE_CHECKING:
@@ -36,20 +35,34 @@ class Peer:
     :param host: the host.
     :param arguments: pyinfra's own, as whom its files are read.
     :param place: where its models lie.
-    :param model: the model.
+    :param name: the model, as it is called there.
     """
 
     host: Host
     arguments: Mapping[str, Any]
     place: Place
-    model: StoredModel
+    name: Name
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A host that takes part.
+
+    :param asked: the arguments of the fact that says what it has.
+    :param arguments: pyinfra's own, as whom it is read.
+    """
+
+    host: Host
+    asked: Mapping[str, Any]
+    arguments: Mapping[str, Any]
 
 
 @dataclass
 class Fleet:
     """The hosts of one run that give models to each other."""
 
-    _members: dict[str, tuple[Host, dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    _members: dict[str, _Member] = field(default_factory=dict)
+    _brought: dict[str, list[Peer]] = field(default_factory=dict)
     _turns: dict[str, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -60,7 +73,7 @@ class Fleet:
         """
         arguments = dict(host.current_op_global_arguments or {})
         with self._lock:
-            self._members[host.name] = (host, dict(asked), arguments)
+            self._members[host.name] = _Member(host, dict(asked), arguments)
 
     @contextmanager
     def turn(self, model: str) -> Iterator[None]:
@@ -70,26 +83,41 @@ class Fleet:
         with turn:
             yield
 
-    def find(self, host: Host, name: Name, manifest: Manifest | None) -> Peer | None:
-        """A host that has a model.
+    def has(self, host: Host, name: Name, place: Place) -> None:
+        """A host has got a model; it need not be asked whether it has."""
+        with self._lock:
+            peer = Peer(host, self._members[host.name].arguments, place, name)
+            self._brought.setdefault(name.key, []).append(peer)
+
+    def find(
+        self, host: Host, name: Name, manifest: Manifest | None, without: Collection[str] = ()
+    ) -> Peer | None:
+        """A host that has a model: one that got it in this run, else one that had it before.
 
         :param host: who asks.
         :param name: the model.
         :param manifest: what it has to be; ``None`` where nobody could tell.
+        :param without: names of hosts that are not asked.
         """
         with self._lock:
             members = list(self._members.values())
-        for other, asked, arguments in members:
-            if other.name == host.name or not other.connected:
+            brought = list(self._brought.get(name.key, ()))
+        away = {host.name, *without}
+        for peer in brought:
+            if peer.host.name not in away and peer.host.connected:
+                return peer
+        for member in members:
+            other = member.host
+            if other.name in away or not other.connected:
                 continue
-            state = connection.read(other, ModelStore, **{**arguments, **asked})
+            state = reading.latest(other, member.asked, member.arguments)
             if not isinstance(state, StoreState) or state.server.place is None:
                 continue
-            model = state.model(name)
-            if model is None or not model.layers or not whole(state, model):
-                continue
-            if manifest is None or manifest.equals(model):
-                return Peer(other, arguments, state.server.place, model)
+            for model in state.models:
+                # Under whatever name: a mirror's model is kept by another one.
+                same = manifest.equals(model) if manifest else model.name.key == name.key
+                if same and model.layers and whole(state, model):
+                    return Peer(other, member.arguments, state.server.place, model.name)
         return None
 
 
@@ -103,7 +131,13 @@ def fleet(state: State) -> Fleet:
 
 
 def relay(
-    peer: Peer, host: Host, state: StoreState, name: Name, stall: float, progress: Shown
+    peer: Peer,
+    host: Host,
+    state: StoreState,
+    name: Name,
+    manifest: Manifest | None,
+    stall: float,
+    progress: Shown,
 ) -> None:
     """Bring a model from one host to another; resumes what an earlier relay has left.
 
@@ -114,29 +148,45 @@ def relay(
     :param host: who wants it.
     :param state: what the one who wants it has.
     :param name: the name that it is to have.
+    :param manifest: what it has to be; ``None`` where nobody could tell.
     :param stall: seconds without a byte after which it is given up.
     :param progress: told how many bytes of a blob there are.
-    :raises Failed: it cannot be brought.
+    :raises Gone: the peer cannot give it.
+    :raises Failed: it cannot be put where it belongs.
     :raises Passing: it may go better if it is tried again.
     """
     place = state.server.place
-    if place is None:
-        raise Failed("its models lie where no files can be written")
-    shown = connection.run(
-        peer.host,
-        commands.show_manifest(peer.place, peer.model.name),
-        readonly=True,
-        **peer.arguments,
-    )
-    layers = _layers(shown.stdout)
-    if layers is None or hashlib.sha256(shown.stdout).hexdigest() != peer.model.digest:
-        raise Failed(f"{peer.host.name} has another model under this name by now")
+    assert place is not None, "what is relayed is written to a disk that is known"
+    raw = manifest.raw.encode() if manifest is not None else _shown(peer)
+    layers = manifest.layers if manifest is not None else _layers(raw, peer)
     for layer in {one.digest: one for one in layers}.values():
         if not stored(state, layer.digest, layer.size):
             _blob(peer, host, place, layer, stall, progress)
-    put = connection.run(host, commands.put_manifest(place, name), stdin=shown.stdout)
+    put = connection.run(host, commands.put_manifest(place, name), stdin=raw)
     if not put.ok:
-        raise Failed(f"its manifest could not be written: {_said(put)}")
+        raise _ours("its manifest", said(put))
+
+
+def _shown(peer: Peer) -> bytes:
+    try:
+        shown = connection.run(
+            peer.host,
+            commands.show_manifest(peer.place, peer.name),
+            readonly=True,
+            **peer.arguments,
+        )
+    except connection.RemoteError as error:
+        raise Gone(str(error)) from error
+    if not shown.ok:
+        raise Gone(f"{peer.host.name} cannot show its manifest: {said(shown)}")
+    return shown.stdout
+
+
+def _layers(manifest: bytes, peer: Peer) -> tuple[Layer, ...]:
+    try:
+        return layers_of(json.loads(manifest))
+    except ValueError:
+        raise Gone(f"what {peer.host.name} has under this name is no manifest") from None
 
 
 def _blob(
@@ -145,45 +195,72 @@ def _blob(
     begun = connection.run(host, commands.begun(place, layer.digest), readonly=True)
     if begun.text.strip() == "whole":
         return
-    there = int(begun.text) if begun.text.strip().isdigit() else 0
-    there = there if there <= layer.size else 0
-    progress.had(layer.digest, there)
+    offset = int(begun.text) if begun.text.strip().isdigit() else 0
+    offset = offset if offset <= layer.size else 0
+    progress.at(layer.digest, offset)
+    there = offset
     with (
-        connection.spawn(
-            peer.host,
-            commands.give(peer.place, layer.digest, there),
-            readonly=True,
-            **peer.arguments,
-        ) as source,
-        connection.spawn(host, commands.take(place, layer.digest, there)) as sink,
+        _given(peer, layer, offset) as source,
+        connection.spawn(host, commands.take(place, layer.digest, offset)) as sink,
         Watchdog(stall, source.close) as watchdog,
     ):
-        while data := source.read():
+        while data := _next(source):
             watchdog.fed()
-            sink.write(data)
+            try:
+                sink.write(data)
+            except OSError:
+                # It has ended, and says below why.
+                break
             there += len(data)
             progress.told(layer.digest, there, layer.size)
         sink.close_stdin()
         if sink.wait() != 0:
-            said = " ".join(sink.error_text.split())
-            raise Failed(f"blob {layer.digest[:19]} could not be written: {said}")
+            raise _ours(f"blob {layer.digest[:19]}", " ".join(sink.error_text.split()))
         if watchdog.fired:
             raise Passing(f"no byte came from {peer.host.name} for {stall:g} s")
-    if there != layer.size:
-        raise Passing(f"{peer.host.name} gave {there} of {layer.size} bytes")
+        if there != layer.size:
+            raise _broken_off(peer, source, f"{there} of {layer.size} bytes")
     accepted = connection.run(host, commands.accept(place, layer.digest))
     if accepted.status == commands.ANOTHER:
-        raise Passing(f"what {peer.host.name} gave is another blob: {_said(accepted)}", wasted=True)
+        told = f"blob {layer.digest[:19]} from {peer.host.name}: {said(accepted)}"
+        # What was there before may have come from another host, and the fault with it.
+        raise Passing(told, wasted=True) if offset else Gone(told)
     if not accepted.ok:
-        raise Failed(f"blob {layer.digest[:19]} could not be put in place: {_said(accepted)}")
+        raise _ours(f"blob {layer.digest[:19]}", said(accepted))
 
 
-def _layers(manifest: bytes) -> tuple[Layer, ...] | None:
+def _given(peer: Peer, layer: Layer, offset: int) -> connection.Stream:
     try:
-        return layers_of(json.loads(manifest))
-    except ValueError:
-        return None
+        return connection.spawn(
+            peer.host,
+            commands.give(peer.place, layer.digest, offset),
+            readonly=True,
+            **peer.arguments,
+        )
+    except connection.RemoteError as error:
+        raise Gone(str(error)) from error
 
 
-def _said(result: connection.Result) -> str:
-    return " ".join(result.error_text.split()) or f"exit status {result.status}"
+def _next(source: connection.Stream) -> bytes:
+    try:
+        return source.read()
+    except (OSError, EOFError):
+        return b""
+
+
+def _broken_off(peer: Peer, source: connection.Stream, came: str) -> Gone | Passing:
+    """Why a peer gave less than all, and whether it may give the rest."""
+    try:
+        status = source.wait()
+    except connection.RemoteError as error:
+        return Gone(str(error))
+    why = " ".join(source.error_text.split())
+    told = f"{peer.host.name} gave {came}" + (f": {why}" if why else "")
+    return Passing(told) if status < 0 else Gone(told)
+
+
+def _ours(what: str, why: str) -> Failed:
+    """What was given could not be written."""
+    if is_full(why):
+        return Full(f"the disk that the models lie on is full ({why})")
+    return Failed(f"{what} could not be written: {why or 'it ended without a reason'}")

@@ -30,44 +30,97 @@ if TYPE_CHECKING:
 EVERY = 10.0
 
 
+class Tally:
+    """The bytes that come to one server, each counted once, however many models share its blob."""
+
+    def __init__(self) -> None:
+        self._there: dict[str, int] = {}
+        self._lock = threading.Lock()
+        #: Bytes that have come since it began, whatever became of them.
+        self.came = 0
+
+    def there(self, digest: str) -> int:
+        """Bytes of a blob that are there."""
+        return self._there.get(digest, 0)
+
+    def known(self, digest: str) -> bool:
+        """Whether it is known how much of a blob is there."""
+        return digest in self._there
+
+    def begins(self, there: Mapping[str, int]) -> None:
+        """So much was there before, of blobs that nothing is known of yet."""
+        with self._lock:
+            self._there = {**there, **self._there}
+
+    def reached(self, digest: str, there: int) -> None:
+        """So much of a blob is there now; less than what is known is old news."""
+        with self._lock:
+            self.came += max(0, there - self._there.get(digest, 0))
+            self._there[digest] = max(there, self._there.get(digest, 0))
+
+    def fell(self, digest: str, there: int) -> None:
+        """Only so much of a blob is there, whatever there was."""
+        with self._lock:
+            self._there[digest] = there
+
+
 class Meter:
     """The bytes of one model, while it comes.
 
-    :param had: bytes that were there before, by digest.
-    :param total: bytes of the model; 0 where it is not known.
+    :param tally: counts those of all models of the server.
+    :param sizes: bytes of its blobs, as far as they are known.
+    :param guess: whether nobody knows what the server had: a blob that is whole when the server
+        speaks of it first was then there before.
     """
 
-    def __init__(self, had: Mapping[str, int], total: int) -> None:
-        self._there = dict(had)
-        self._totals: dict[str, int] = {}
-        self._total = total
-        #: Bytes that have come since it began, whatever became of them.
-        self.fetched = 0
+    def __init__(self, tally: Tally, sizes: Mapping[str, int], *, guess: bool = False) -> None:
+        self._tally = tally
+        self._sizes = dict(sizes)
+        self._told: dict[str, int] = {}
+        self._guess = guess
+        #: Bytes that have come for this model since it began, whatever became of them.
+        self.came = 0
 
     def told(self, digest: str, there: int, total: int) -> None:
-        """So much of a blob is there now; less than before means that it was begun anew."""
-        self.fetched += max(0, there - self._there.get(digest, 0))
-        self._there[digest] = there
-        self._totals[digest] = total
+        """So much of a blob is there now; less than before means that it was begun anew.
 
-    def had(self, digest: str, there: int) -> None:
-        """So much of a blob was there already."""
-        self._there[digest] = there
+        :param total: bytes of it; 0 where the server does not say.
+        """
+        last = self._told.get(digest)
+        if last is not None and there < last:
+            self._tally.fell(digest, there)
+        elif self._guess and 0 < there == total and not self._tally.known(digest):
+            self._tally.begins({digest: there})
+        self.came += max(0, there - (self._tally.there(digest) if last is None else last))
+        self._tally.reached(digest, there)
+        self._told[digest] = there
+        if total:
+            self._sizes[digest] = total
 
-    def complete(self, sizes: Mapping[str, int]) -> None:
-        """All of it is there: what came between two words of the server is counted too."""
-        for digest, size in sizes.items():
-            self.told(digest, size, size)
+    def at(self, digest: str, there: int) -> None:
+        """A blob goes on, or begins again, from here."""
+        self._tally.fell(digest, there)
+        self._told[digest] = there
+
+    def complete(self, sizes: Mapping[str, int] | None = None) -> None:
+        """All of it is there: what came between two words of the server is counted too.
+
+        :param sizes: bytes of its blobs, where they were not known before.
+        """
+        self._sizes |= sizes or {}
+        for digest, size in self._sizes.items():
+            self._tally.reached(digest, size)
+            self._told[digest] = size
 
     @property
     def there(self) -> int:
         """Bytes of the model that are there."""
-        return sum(self._there.values())
+        return sum(min(size, self._tally.there(one)) for one, size in self._sizes.items())
 
     @property
     def total(self) -> int:
         """Bytes of the model, as far as they are known."""
-        return max(self._total, sum(self._totals.values()))
+        return sum(self._sizes.values())
 
 
 class _Board:
@@ -121,7 +174,7 @@ class Shown:
         self._meter = meter
         self._bar: tuple[Progress, TaskID] | None = None
         self._last = time.monotonic()
-        self._came = 0
+        self._there = meter.there
         if _console().is_terminal:
             self._bar = _board.open(f"{host.name} {model}", meter.total)
 
@@ -134,9 +187,9 @@ class Shown:
         self._meter.told(digest, there, total)
         self._draw("")
 
-    def had(self, digest: str, there: int) -> None:
-        """So much of a blob was there already."""
-        self._meter.had(digest, there)
+    def at(self, digest: str, there: int) -> None:
+        """A blob goes on, or begins again, from here."""
+        self._meter.at(digest, there)
 
     def counting(self, digest: str, total: int) -> Callable[[bytes], bytes]:
         """What passes the pieces of a blob on and tells of them."""
@@ -166,13 +219,13 @@ class Shown:
         now = time.monotonic()
         if now - self._last < EVERY:
             return
-        rate = (meter.fetched - self._came) / (now - self._last)
-        self._last, self._came = now, meter.fetched
+        rate = (meter.there - self._there) / (now - self._last)
+        self._last, self._there = now, meter.there
         share = f" ({meter.there / meter.total:.0%})" if meter.total else ""
         doing = f", {words}" if words else ""
         self._host.log(
             f"{self._model}: {human(meter.there)} of {human(meter.total)}{share}, "
-            f"{human(int(rate))}/s{doing}"
+            f"{human(max(0, int(rate)))}/s{doing}"
         )
 
 

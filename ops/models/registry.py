@@ -6,17 +6,19 @@ import hashlib
 import json
 import re
 import ssl
+import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from difflib import SequenceMatcher
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
+from weakref import WeakKeyDictionary
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from ops import connection
 from ops.connection import script
-from ops.models.spec import DEFAULT_REGISTRY, ModelsPolicy, Name, Wanted
+from ops.models import near
+from ops.models.spec import ModelsPolicy, Name, Wanted
 from ops.models.state import Manifest, RegistryAnswer, RegistryLayer, Server
 from ops.models.store import layers_of
 
@@ -32,8 +34,11 @@ ATTEMPTS = 3
 #: The longest that a registry's own Retry-After is waited for, in seconds.
 PATIENCE = 10.0
 
-#: How many near names are told.
-NEAREST = 3
+#: Seconds of silence that are worth remembering: a registry that is as silent again costs the same.
+LONG = 5.0
+
+#: Seconds for which a registry that was silent is not asked again.
+SILENCE = 300.0
 
 _REDIRECTIONS = 5
 
@@ -41,18 +46,6 @@ _REDIRECTIONS = 5
 _NO_NAME = 6
 
 _CHALLENGE = re.compile(r'(realm|service|scope)="([^"]*)"')
-
-# Ollama's library cannot be listed; what people ask for by a wrong name is mostly one of these.
-LIBRARY = tuple(
-    "all-minilm bge-m3 codellama codestral cogito command-r command-r-plus deepseek-coder "
-    "deepseek-coder-v2 deepseek-r1 deepseek-v3 devstral dolphin3 falcon3 gemma gemma2 gemma3 "
-    "gemma3n gpt-oss granite3.3 granite4 llama2 llama3 llama3.1 llama3.2 llama3.2-vision llama3.3 "
-    "llama4 llava magistral minicpm-v mistral mistral-nemo mistral-small mixtral moondream "
-    "mxbai-embed-large nomic-embed-text nous-hermes2 olmo2 openthinker orca-mini phi phi3 phi3.5 "
-    "phi4 phi4-mini qwen qwen2 qwen2.5 qwen2.5-coder qwen2.5vl qwen3 qwen3-coder qwen3-embedding "
-    "qwq smollm smollm2 snowflake-arctic-embed starcoder2 tinyllama vicuna wizardlm2 yi "
-    "zephyr".split()
-)
 
 
 class _Origin(NamedTuple):
@@ -92,6 +85,10 @@ class _Busy(_Unreachable):
         self.after = after
 
 
+#: The registries that were silent: until when each is not asked again, and what is said of it.
+_silent: WeakKeyDictionary[Host, dict[_Origin, tuple[float, RegistryAnswer]]] = WeakKeyDictionary()
+
+
 def ask(
     host: Host,
     wanted: Iterable[Wanted],
@@ -104,13 +101,14 @@ def ask(
 
     One request each, over one connection a registry; only where a registry is busy or breaks off
     it is asked again, and only for a model that is absent it is asked what it has. A registry
-    that cannot be reached is not tried for its other models. Changes nothing.
+    that cannot be reached is not tried for its other models, and one that was silent is not waited
+    for again in the next five minutes. Changes nothing.
 
     Args:
         host: the host.
         wanted: the models; those that are created from a file are left out.
         policy: says for which of them the registry is spoken to over plain HTTP.
-        known: names that exist, by which a wrong one may be told.
+        known: names of models that exist, which a wrong one may be meant for.
         server: the model server. A certificate that the controller does not trust is held against
             those that this server trusts, because it is the server that will pull.
         timeout: seconds for each step: connecting, each wait for an answer.
@@ -126,24 +124,30 @@ def ask(
         'found'
     """
     answers: dict[str, RegistryAnswer] = {}
-    broken: dict[_Origin, RegistryAnswer] = {}
-    listed = [one for one in wanted if one.pulled is not None]
-    names = (*known, *(str(one.name) for one in listed))
+    silent = _silent.setdefault(host, {})
+    now = time.monotonic()
+    broken = {origin: answer for origin, (until, answer) in silent.items() if until > now}
+    names = tuple(known)
     with ExitStack() as stack:
         asker = _Asker(host, stack, server, timeout)
-        for one in listed:
+        for one in wanted:
             name = one.pulled
-            assert name is not None, "those without were left out"
+            if name is None:
+                continue
             origin = _origin(name, tls=not policy.over_http(one))
             if origin in broken:
                 answers[str(name)] = broken[origin]
                 continue
+            begun = time.monotonic()
             try:
                 answers[str(name)] = _manifest(asker, origin, name, names)
             except _Unreachable as error:
                 answers[str(name)] = error.answer
                 if error.code == 0:
                     broken[origin] = error.answer
+                    ended = time.monotonic()
+                    if ended - begun > min(LONG, timeout):
+                        silent[origin] = (ended + SILENCE, error.answer)
                 if isinstance(error, _Busy):
                     asker.attempts = 1
     return answers
@@ -160,7 +164,9 @@ def _manifest(asker: _Asker, origin: _Origin, name: Name, known: Iterable[str]) 
     if answer.status_code == 404:
         return RegistryAnswer(
             status="absent",
-            nearest=nearest(name, [*known, *_listed(asker, origin, name)]),
+            nearest=near.nearest(
+                name, [*known, *near.told(name, lambda path: asker.json(origin, path))]
+            ),
             reason=f"{origin} has no model {name}",
         )
     code = answer.status_code
@@ -174,58 +180,16 @@ def _manifest(asker: _Asker, origin: _Origin, name: Name, known: Iterable[str]) 
         raise _Unreachable("http", f"{origin} answers HTTP {code} for {name}", code)
     raw: bytes = answer.content
     try:
-        layers = layers_of(json.loads(raw))
+        text = raw.decode()
+        layers = layers_of(json.loads(text))
     except ValueError:
         raise _Unreachable(
             "http", f"what {origin} answers for {name} is no manifest", code
         ) from None
     return RegistryAnswer(
         status="found",
-        manifest=Manifest(
-            digest=hashlib.sha256(raw).hexdigest(), layers=layers, raw=raw.decode(errors="replace")
-        ),
+        manifest=Manifest(digest=hashlib.sha256(raw).hexdigest(), layers=layers, raw=text),
     )
-
-
-def _listed(asker: _Asker, origin: _Origin, name: Name) -> list[str]:
-    """The names that a registry itself tells, if it does."""
-    if name.host.lower() == DEFAULT_REGISTRY:
-        return list(LIBRARY)
-    found: list[str] = []
-    for path, key in (
-        (f"/v2/{name.repository}/tags/list", "tags"),
-        ("/v2/_catalog", "repositories"),
-    ):
-        try:
-            answer = asker.get(origin, path, {})
-            rows = answer.json()[key] if answer.status_code == 200 else ()
-        except (_Unreachable, ValueError, LookupError, TypeError):
-            continue
-        for row in rows or ():
-            text = f"{name.repository}:{row}" if key == "tags" else str(row)
-            try:
-                found.append(str(Name.parse(f"{name.host}/{text}")))
-            except ValueError:
-                continue
-    return found
-
-
-def nearest(name: Name, known: Iterable[str]) -> tuple[str, ...]:
-    """The names that are most like one, the likest first; only those that are like it at all.
-
-    >>> nearest(Name.parse("lama3.2"), ["mistral", "llama3.2"])
-    ('llama3.2',)
-    """
-    wanted = str(name)
-
-    def likeness(candidate: str) -> float:
-        # A name without a tag is compared with the name, not with its tag.
-        against = wanted if ":" in candidate.rpartition("/")[2] else wanted.rpartition(":")[0]
-        return SequenceMatcher(None, against.lower(), candidate.lower()).ratio()
-
-    scored = {one: likeness(one) for one in dict.fromkeys(known) if one != wanted}
-    close = [one for one, score in scored.items() if score >= 0.7]
-    return tuple(sorted(close, key=lambda one: (-scored[one], one))[:NEAREST])
 
 
 class _Asker:
@@ -240,6 +204,7 @@ class _Asker:
         self.attempts = ATTEMPTS
         self._clients: dict[_Origin, httpx.Client] = {}
         self._tokens: dict[tuple[_Origin, str], str] = {}
+        self._lists: dict[tuple[_Origin, str], Any] = {}
         self._trusted: ssl.SSLContext | None = None
 
     def get(self, origin: _Origin, path: str, headers: Mapping[str, str]) -> httpx.Response:
@@ -255,6 +220,16 @@ class _Asker:
         )
         answer: httpx.Response = again(self._get, origin, path, dict(headers))
         return answer
+
+    def json(self, origin: _Origin, path: str) -> Any:
+        """The JSON that a path has, asked for once; ``None`` where there is none."""
+        if (origin, path) not in self._lists:
+            self._lists[(origin, path)] = None
+            with suppress(_Unreachable, ValueError):
+                answer = self.get(origin, path, {})
+                if answer.status_code == 200:
+                    self._lists[(origin, path)] = answer.json()
+        return self._lists[(origin, path)]
 
     def _get(self, origin: _Origin, path: str, headers: dict[str, str]) -> httpx.Response:
         for _ in range(_REDIRECTIONS):
@@ -289,7 +264,8 @@ class _Asker:
             return self._client(origin).get(path, headers=headers)
         except connection.HTTPError as error:
             failed = error
-        if connection.layer(failed) == "tls" and self._trust_more(origin):
+        refused = connection.layer(failed) == "tls" and not connection.silent(failed)
+        if refused and self._trust_more(origin):
             try:
                 return self._client(origin).get(path, headers=headers)
             except connection.HTTPError as error:
@@ -328,6 +304,9 @@ class _Asker:
                 return _Unreachable("connect", f"{origin} cannot be connected to: {said}")
             case "tls":
                 return _Unreachable("tls", f"{origin}: {said}")
+        if connection.silent(error):
+            # Whoever says nothing for so long is not waited for again.
+            return _Unreachable("http", f"{origin} does not answer within {self._timeout:g} s")
         return _Busy(f"{origin} does not answer: {said}")
 
     def _resolves(self, address: str) -> bool:

@@ -277,7 +277,7 @@ class ModelsPolicy(BaseModel):
     :param source: ``registry``: every host pulls; ``peer``: one host pulls and the others get the
         blobs from it.
     :param stall: seconds without a byte after which a pull is cut and resumed.
-    :param attempts: how often a pull is tried.
+    :param attempts: how often in a row a pull may fail without having brought anything.
     :param parallel: how many models are fetched at once, over all hosts.
     :param minimum_free: bytes that must stay free where the models lie.
 

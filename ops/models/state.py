@@ -40,6 +40,7 @@ class Server(Frozen):
     :param tls: whether it speaks https.
     :param container: the container's id; empty for a server without one.
     :param container_name: its name.
+    :param state: what Docker says of it: ``running``, ``restarting``, ``exited`` and the like.
     :param health: what its healthcheck says: ``healthy``, ``starting``, ``unhealthy`` or empty.
     :param proxy: the proxy that the server itself pulls through, if it names one.
     :param place: where its models lie; ``None`` where its disk cannot be reached.
@@ -53,9 +54,26 @@ class Server(Frozen):
     tls: bool = False
     container: str = ""
     container_name: str = ""
+    state: str = ""
     health: str = ""
     proxy: str = ""
     place: Place | None = None
+
+    @property
+    def coming(self) -> bool:
+        """Whether it may answer in a moment, all by itself: it starts, or Docker starts it again.
+
+        Whoever stopped it by hand has not made it so, nor has one who gave it up as unhealthy; and
+        one that answers inside its container alone will not answer outside.
+        """
+        silent = self.status == "unreachable" and not self.version
+        running = self.state == "running" and self.health != "unhealthy"
+        return self.said_to_come or (running and silent)
+
+    @property
+    def said_to_come(self) -> bool:
+        """Whether Docker itself says so."""
+        return self.state == "restarting" or (self.state == "running" and self.health == "starting")
 
 
 class Layer(Frozen):

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.servers import MODEL, Server, manifest_of, running, wait
-from tests.lab import images, model_registry
+from tests.lab import images
 from tests.lab.engine import docker
 from tests.lab.fixtures import Lab
 from tests.lab.model_registry import ModelRegistry
@@ -35,10 +35,9 @@ def free_address() -> str:
 
 
 @pytest.fixture(scope="module")
-def remote(lab: Lab) -> Iterator[ModelRegistry]:
-    """The lab's registry of models, empty."""
-    with model_registry.lease() as held:
-        yield held
+def remote(model_registry: ModelRegistry) -> ModelRegistry:
+    """The lab's registry of models, as what a server pulls from."""
+    return model_registry
 
 
 @pytest.fixture(scope="module")

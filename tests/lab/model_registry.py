@@ -1,8 +1,9 @@
 """A registry of models that serves a pull as Ollama's does, logs it, and fails on demand.
 
-Every host of the lab, and every container in one, reaches it as ``registry.models.lab:5000``
-(plain HTTP) and ``registry.models.lab:5443`` (a certificate of the lab's own CA). With dots in it:
-a name without any is one that an engine looks for among its own containers only.
+Each test process has one of its own. Every host of the lab, and every container in one, reaches it
+as ``registry-1.models.lab:5000`` (plain HTTP) and ``registry-1.models.lab:5443`` (a certificate of
+its own CA). With dots in it: a name without any is one that an engine looks for among its own
+containers only.
 
 >>> registry.push("team/tiny:1", size=3_000_000, seed=7).digest      # a model that can be asked
 '5ef1…'
@@ -18,7 +19,7 @@ import fcntl
 import ipaddress
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,11 +35,7 @@ from tests.lab import images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
 from tests.lab.paths import HOME_LABEL, LABEL, LEASES, PREFIX, PROJECT, VAR
 
-HTTP, HTTPS = "registry.models.lab:5000", "registry.models.lab:5443"
-_CONTAINER = f"{PREFIX}-model-registry"
-_TLS = VAR / "model-registry"
-# The content of a blob is at another name than the registry: the real one's is, too.
-_ALIASES = ("registry.models.lab", "storage.models.lab")
+MAX_REGISTRIES = 16
 
 Kind = Literal["cut", "reset", "stall", "mismatch", "status"]
 Where = Literal["manifest", "blob", "storage"]
@@ -109,29 +106,43 @@ class Request:
 
 
 class ModelRegistry:
-    """The lab's registry of models.
+    """A registry of models.
 
-    + http: ``host:port`` of plain HTTP, as hosts and the containers in them reach it
-    + https: the same of TLS
+    + number: tells it from those of other processes
     """
 
-    http = HTTP
-    https = HTTPS
+    def __init__(self, number: int) -> None:
+        name = f"model-registry-{number}"
+        self._container = f"{PREFIX}-{name}"
+        self._tls = VAR / name
+        # The content of a blob is at another name than the registry: the real one's is, too.
+        self._aliases = tuple(f"{what}-{number}.models.lab" for what in ("registry", "storage"))
+        self._ports: dict[int, int] = {}
+
+    @property
+    def http(self) -> str:
+        """``host:port`` of plain HTTP, as hosts and the containers in them reach it."""
+        return f"{self._aliases[0]}:5000"
+
+    @property
+    def https(self) -> str:
+        """The same of TLS."""
+        return f"{self._aliases[0]}:5443"
 
     @property
     def outer(self) -> str:
         """``host:port`` of plain HTTP, as this machine reaches it."""
-        return f"127.0.0.1:{_port(5000)}"
+        return f"127.0.0.1:{self._port(5000)}"
 
     @property
     def outer_https(self) -> str:
         """The same of TLS."""
-        return f"127.0.0.1:{_port(5443)}"
+        return f"127.0.0.1:{self._port(5443)}"
 
     @property
     def ca(self) -> bytes:
         """The certificate of the CA that signed the registry's, as PEM."""
-        return (_TLS / "ca.pem").read_bytes()
+        return (self._tls / "ca.pem").read_bytes()
 
     def push(self, name: str, size: int | None = None, seed: int = 0) -> Pushed:
         """Make a model that can be loaded and asked, moving the tag if it is there.
@@ -206,40 +217,40 @@ class ModelRegistry:
 
     def stop(self) -> None:
         """Be gone: its name resolves no more. What was logged is lost."""
-        docker("stop", "-t", "0", _CONTAINER)
+        docker("stop", "-t", "0", self._container)
 
     def start(self) -> None:
         """Answer again, with what was pushed before."""
-        docker("start", _CONTAINER)
+        docker("start", self._container)
         self._wait()
 
     def pause(self) -> None:
         """Accept connections and never answer them."""
-        docker("pause", _CONTAINER)
+        docker("pause", self._container)
 
     def unpause(self) -> None:
         """End `pause`."""
-        docker("unpause", _CONTAINER)
+        docker("unpause", self._container)
 
     def reset(self) -> None:
         """Make it run, answer, and hold nothing."""
         ref = images.build(["model-registry"])["model-registry"]
-        _make_certificates()
-        outer("docker", "rm", "-f", "-v", _CONTAINER, check=False)
+        _make_certificates(self._tls, self._aliases)
+        self.remove_container()
         docker(
             "run",
             "-d",
             "--name",
-            _CONTAINER,
+            self._container,
             "--network",
             PREFIX,
-            *(part for alias in _ALIASES for part in ("--network-alias", alias)),
+            *(part for alias in self._aliases for part in ("--network-alias", alias)),
             "-p",
             "127.0.0.1::5000",
             "-p",
             "127.0.0.1::5443",
             "-v",
-            f"{_TLS}:/tls:ro",
+            f"{self._tls}:/tls:ro",
             "--label",
             LABEL,
             "--label",
@@ -247,6 +258,16 @@ class ModelRegistry:
             ref,
         )
         self._wait()
+
+    def remove_container(self) -> None:
+        """Be gone, and all that it had."""
+        outer("docker", "rm", "-f", "-v", self._container, check=False)
+
+    def _port(self, inside: int) -> int:
+        if inside not in self._ports:
+            shown = docker("port", self._container, f"{inside}/tcp")
+            self._ports[inside] = int(shown.splitlines()[0].rpartition(":")[2])
+        return self._ports[inside]
 
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://{self.outer}/_lab/", timeout=60, trust_env=False)
@@ -257,6 +278,8 @@ class ModelRegistry:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 20
+        # A container that was started again is published elsewhere.
+        self._ports.clear()
         while True:
             try:
                 self.log()
@@ -270,29 +293,31 @@ class ModelRegistry:
 
 @contextlib.contextmanager
 def lease() -> Iterator[ModelRegistry]:
-    """Hold the registry, empty and answering; waits while another test has it."""
+    """Hold a registry that nobody else holds, empty and answering."""
     LEASES.mkdir(parents=True, exist_ok=True)
-    with (LEASES / "model-registry").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        registry = ModelRegistry()
-        registry.reset()
-        try:
-            yield registry
-        finally:
-            outer("docker", "rm", "-f", "-v", _CONTAINER, check=False)
+    for number in range(1, MAX_REGISTRIES + 1):
+        with (LEASES / f"model-registry-{number}").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            registry = ModelRegistry(number)
+            try:
+                registry.reset()
+                yield registry
+            finally:
+                registry.remove_container()
+            return
+    raise LabUnavailable(f"all {MAX_REGISTRIES} registries of models are held by others")
 
 
-def _port(inside: int) -> int:
-    return int(docker("port", _CONTAINER, f"{inside}/tcp").splitlines()[0].rpartition(":")[2])
-
-
-def _make_certificates() -> None:
-    """Make a CA, and a certificate of the registry's names."""
-    _TLS.mkdir(parents=True, exist_ok=True)
+def _make_certificates(directory: Path, aliases: Sequence[str]) -> None:
+    """Make a CA, and a certificate of a registry's names."""
+    directory.mkdir(parents=True, exist_ok=True)
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stackmend lab CA")])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _ALIASES[0])])
-    names = [x509.DNSName(text) for text in (*_ALIASES, "localhost")]
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, aliases[0])])
+    names = [x509.DNSName(text) for text in (*aliases, "localhost")]
     addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     ca = (
         _certificate(ca_name, ca_name, ca_key)
@@ -308,13 +333,13 @@ def _make_certificates() -> None:
         .add_extension(issuer, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    _write(_TLS / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
+    _write(directory / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(_TLS / "server.pem", private + own.public_bytes(serialization.Encoding.PEM))
+    _write(directory / "server.pem", private + own.public_bytes(serialization.Encoding.PEM))
 
 
 _SIGNS = x509.KeyUsage(

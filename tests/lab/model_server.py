@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from tests.lab.hosts import LabHost
+from tests.lab.model_registry import Pushed
 
 #: What a client may do to a server by which it would be changed.
 CHANGING = ("/api/pull", "/api/copy", "/api/create", "/api/delete", "/api/blobs", "/api/push")
@@ -106,6 +107,13 @@ class ModelServer:
         """Where it answers, from its host: ``ADDRESS:11434``."""
         networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         return f"{self.host.docker('inspect', '-f', networks, self.container)}:11434"
+
+    def pull(self, *models: Pushed) -> None:
+        """Have it pull models by itself, over plain HTTP."""
+        for model in models:
+            body = {"model": model.name, "insecure": True, "stream": False}
+            status, said = self.ask("POST", "/api/pull", body)
+            assert (status, said["status"]) == (200, "success"), said
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request, by curl on the host; the status (0 where nobody answers) and the JSON."""
@@ -203,6 +211,12 @@ class ModelServer:
     def blob(self, digest: str) -> str:
         """The file of a blob."""
         return f"{self.root}/blobs/sha256-{digest}"
+
+    def lacks(self, *models: Pushed) -> int:
+        """Bytes of these models that are not on the disk, each blob once."""
+        there = set(self.host.sh(f"ls {self.root}/blobs", check=False).split())
+        layers = {layer.digest: layer.size for model in models for layer in model.layers}
+        return sum(size for digest, size in layers.items() if digest.replace(":", "-") not in there)
 
     def whole(self, *names: str) -> bool:
         """Whether every blob of these models is on the disk with the content of its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from tests.lab.hosts import LabHost
 if TYPE_CHECKING:
     from tests.lab.model_registry import ModelRegistry, Pushed
 
-#: Quick to notice in a lab: a stall is one after two seconds.
-QUICK: Mapping[str, Any] = {"stall": 2, "minimum_free": 0}
+#: What every run of these tests is given. A stall is what the operation itself takes for one: on a
+#: busy machine seconds can pass without a byte, so a test that wants one cut says after how long.
+GIVEN: Mapping[str, Any] = {"minimum_free": 0, "project": "ai", "insecure": True}
 
 
 def push(registry: ModelRegistry, name: str, size: int, seed: int) -> Pushed:
@@ -66,21 +67,46 @@ class Told:
         return [row["subject"] for row in self.all("done") if row["action"] == verb and row["ok"]]
 
     @property
-    def reasons(self) -> list[str]:
-        """Why it did not go on: refusals and errors, in their order."""
+    def steps(self) -> list[tuple[str, str]]:
+        """What was done, and to what, in order."""
+        return [(row["action"], row["subject"]) for row in self.all("done") if row["ok"]]
+
+    def measured(self, name: str) -> int:
+        """The sum of what the operations on all hosts measured."""
+        return sum(
+            int(operation["measured"][name]["value"])
+            for host in self.hosts.values()
+            for operation in host["operations"]
+            if name in operation["measured"]
+        )
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that the run itself says came from a registry."""
+        return self.measured("fetched")
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """Why it did not go on: what each refusal or error is about, and what it says."""
         return [
             *(
-                f"{row['subject']}: {row['reason']} {row['consent']}"
+                (row["subject"], f"{row['reason']}. {row['consent']}")
                 for row in self.all("refusals")
             ),
-            *(row["message"] for row in self.all("errors")),
+            *(_halves(row["message"]) for row in self.all("errors")),
         ]
 
-    def reason(self, name: str) -> str:
-        """The one that names a model; exactly one must."""
-        found = [one for one in self.reasons if one.partition(": ")[0].endswith(name)]
-        assert len(found) == 1, (name, self.reasons)
+    def reason(self, subject: str) -> str:
+        """What is said of one model, or of whatever else; that must be one thing."""
+        found = [said for about, said in self.reasons if about == subject]
+        assert len(found) == 1, (subject, self.reasons)
         return found[0]
+
+
+def _halves(message: str) -> tuple[str, str]:
+    """What an error is about, and what it says: ``could not pull NAME: REASON``."""
+    about, _, said = message.partition(": ")
+    return about.removeprefix("could not pull "), said
 
 
 class Runs:
@@ -88,37 +114,43 @@ class Runs:
 
     + directory: where inventories and records go, usually ``tmp_path``
     + hosts: the lab hosts
-    + user: login on them: root, operator or keeper
-    + policy: settings beside (or instead of) the quick ones of these tests
+    + policy: settings beside (or instead of) those of all these tests
     """
 
-    def __init__(
-        self, directory: Path, hosts: Sequence[LabHost], user: str = "root", **policy: Any
-    ) -> None:
-        self.directory, self.hosts, self.user = directory, hosts, user
-        self.policy = {**QUICK, "project": "ai", **policy}
+    def __init__(self, directory: Path, hosts: Sequence[LabHost], **policy: Any) -> None:
+        self.directory, self.hosts = directory, hosts
+        self.policy = {**GIVEN, **policy}
         self.environment = {"STACKMEND_REPORTS": str(directory / "reports")}
 
-    def pull(self, models: Iterable[Any] | Any, *words: str, **policy: Any) -> Told:
+    def pull(self, models: Any, *words: str, user: str = "root", **policy: Any) -> Told:
         """Run it to its end; `words` instead of ``-y`` on the command line."""
-        with self.start(models, *words, **policy) as running:
+        return self.each([{**policy, "models": models}], *words, user=user)
+
+    def well(self, models: Any, *words: str, user: str = "root", **policy: Any) -> Told:
+        """The same; it must succeed."""
+        told = self.pull(models, *words, user=user, **policy)
+        assert told.run.rc == 0, told.run.out
+        return told
+
+    def each(self, calls: Sequence[Mapping[str, Any]], *words: str, user: str = "root") -> Told:
+        """Several of them in one run; one that fails does not keep the next from being tried."""
+        with self.start_each(calls, *words, user=user) as running:
             done = running.wait()
         assert "Traceback" not in done.out, done.out
         return Told(done, done.report["hosts"])
 
-    def well(self, models: Iterable[Any] | Any, *words: str, **policy: Any) -> Told:
-        """The same; it must succeed."""
-        told = self.pull(models, *words, **policy)
-        assert told.run.rc == 0, told.run.out
-        return told
+    def start(self, models: Any, **policy: Any) -> Controller:
+        """A run, under way."""
+        return self.start_each([{**policy, "models": models}])
 
-    def start(self, models: Iterable[Any] | Any, *words: str, **policy: Any) -> Controller:
-        """The same, under way."""
-        wanted = models if isinstance(models, str) else list(models)
-        given = {**self.policy, **policy, "models": wanted}
-        pulled = {key: value for key, value in given.items() if value is not None}
+    def start_each(
+        self, calls: Sequence[Mapping[str, Any]], *words: str, user: str = "root"
+    ) -> Controller:
+        """Several operations in one run, under way."""
+        given = [{**self.policy, **call} for call in calls]
+        pulled = [{key: value for key, value in one.items() if value is not None} for one in given]
         inventory = controller.write_inventory(
-            self.directory, self.hosts, user=self.user, data={"pulled": pulled}
+            self.directory, self.hosts, user=user, data={"pulled": pulled}
         )
         return controller.start(
             inventory, "tests/lab/pull_models.py", *(words or ("-y",)), env=self.environment

@@ -18,7 +18,7 @@ from ops.models.state import RegistryAnswer, StoreState
 from tests import connected
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
-from tests.lab.model_registry import ModelRegistry
+from tests.lab.model_registry import ModelRegistry, Pushed
 
 MODELS = "/root/.ollama/models"
 VOLUME = "/var/lib/docker/volumes/models/_data/models"
@@ -70,6 +70,13 @@ def host(managed: LabHost) -> Iterator[LabHost]:
     )
     yield managed
     managed.sh("docker rm -f ollama; docker volume rm -f models", check=False)
+
+
+@pytest.fixture
+def pushed(model_registry: ModelRegistry) -> Pushed:
+    """The only model of a registry where all is well."""
+    model_registry.clear()
+    return model_registry.push("team/tiny:1", size=600_000)
 
 
 def look(to: Host, **arguments: object) -> StoreState:
@@ -165,9 +172,8 @@ def asked(to: Host, *names: str, **more: object) -> list[RegistryAnswer]:
 
 
 def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
-    host: LabHost, model_registry: ModelRegistry
+    host: LabHost, model_registry: ModelRegistry, pushed: Pushed
 ) -> None:
-    pushed = model_registry.push("team/tiny:1", size=600_000)
     with connected.lab(host) as to:
         (found, absent) = asked(
             to,
@@ -178,7 +184,7 @@ def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
         assert (found.status, absent.status) == ("found", "absent")
         assert found.manifest is not None
         assert found.manifest.digest == pushed.digest
-        assert absent.nearest[0].startswith(f"{model_registry.http}/team/tiny")
+        assert absent.nearest == (f"{model_registry.http}/team/tiny:1",)
         for name, layer, said in (
             ("registry.invalid/team/tiny", "name", "registry.invalid does not resolve"),
             ("127.0.0.1:9/team/tiny", "connect", "127.0.0.1:9 cannot be connected to"),
@@ -194,9 +200,8 @@ def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
 
 
 def test_a_certificate_that_only_the_model_server_trusts_is_trusted(
-    host: LabHost, model_registry: ModelRegistry
+    host: LabHost, model_registry: ModelRegistry, pushed: Pushed
 ) -> None:
-    model_registry.push("team/tiny:1", size=600_000)
     certificate = shlex.quote(model_registry.ca.decode())
     host.sh(
         f"printf %s {certificate} >/srv/ca.pem; "
@@ -208,11 +213,11 @@ def test_a_certificate_that_only_the_model_server_trusts_is_trusted(
     assert answer.status == "found"
 
 
+@pytest.mark.usefixtures("pushed")
 @pytest.mark.parametrize("via", ["forward", "bridge"])
 def test_tls_is_spoken_through_the_host(
     host: LabHost, model_registry: ModelRegistry, via: Literal["forward", "bridge"]
 ) -> None:
-    model_registry.push("team/tiny:1", size=600_000)
     address, _, port = model_registry.https.rpartition(":")
     trusted = ssl.create_default_context(cadata=model_registry.ca.decode())
     with (

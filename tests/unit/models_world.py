@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ops.models.plan import Action, Plan
 from ops.models.spec import ModelsSpec, Name
 from ops.models.state import (
     BlobProblem,
@@ -18,6 +19,7 @@ from ops.models.state import (
     StoredModel,
     StoreState,
 )
+from tests.unit import rendering
 
 MIB = 1024**2
 
@@ -111,3 +113,28 @@ def problem(name: str, kind: Any, what: str = "weights", version: str = "1") -> 
 def steps(decided: Any) -> list[str]:
     """The actions, without their reasons."""
     return [f"{one.verb} {one.subject}" for one in decided.actions]
+
+
+def render(decided: Plan) -> str:
+    """A plan as text, with all that it carries."""
+
+    def carries(action: Action) -> Iterator[str]:
+        if action.name is not None:
+            yield f"name {action.name}" + (f" from {action.source}" if action.source else "")
+        if action.verb == "pull":
+            known = action.manifest.digest[:12] if action.manifest else "not known"
+            yield f"manifest {known}, {action.bytes} bytes" + (
+                " over plain HTTP" if action.insecure else ""
+            )
+        if action.unreachable:
+            yield f"not from its registry: {action.unreachable}"
+        if action.digest:
+            yield f"digest {action.digest[:19]}"
+        if action.made is not None:
+            yield f"made from {action.made.digest[:12]}, {action.bytes} bytes"
+        if action.forgotten:
+            yield f"forgotten {', '.join(action.forgotten)}"
+        if action.serves:
+            yield f"for {action.serves}"
+
+    return rendering.render(decided, carries)

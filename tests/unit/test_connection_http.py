@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ops.connection import http, layer
+from ops.connection import http, layer, silent
 from tests.connected import local
 
 BODY = bytes(range(256)) * 4096
@@ -186,7 +186,17 @@ def is_silent(one: socket.socket) -> None:
 @pytest.mark.parametrize("behave", [closes, is_silent])
 def test_a_handshake_that_never_ends_is_tls(behave: Callable[[socket.socket], None]) -> None:
     with peer(behave) as port:
-        assert layer(failed(port, tls=True)) == "tls"
+        error = failed(port, tls=True)
+    assert layer(error) == "tls"
+    assert silent(error) == (behave is is_silent)
+
+
+@pytest.mark.parametrize("behave", [closes, is_silent])
+def test_silence_is_told_from_an_end(behave: Callable[[socket.socket], None]) -> None:
+    with peer(behave) as port:
+        error = failed(port)
+    assert layer(error) == "http"
+    assert silent(error) == (behave is is_silent)
 
 
 def test_a_port_where_nobody_listens_is_connect() -> None:

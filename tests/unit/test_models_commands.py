@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from pyinfra.api import StringCommand
 
 from ops.models import commands
-from ops.models.client import Failed, Full, Passing, sorted_out
+from ops.models.client import Watchdog, sorted_out
+from ops.models.errors import Failed, Full, Passing
 from ops.models.making import made, modelfile, recipe
-from ops.models.progress import Meter
+from ops.models.progress import Meter, Tally
 from ops.models.spec import ModelsSpec, Name, Wanted
 from ops.models.state import Place
 
@@ -56,13 +58,28 @@ def test_a_relayed_blob_is_resumed_and_put_in_place_only_with_its_own_content(pl
     assert run(commands.take(place, DIGEST, 0), CONTENT[:3000]).returncode == 0
     assert run(commands.begun(place, DIGEST)).stdout.strip() == b"3000"
     assert run(commands.take(place, DIGEST, 2000), CONTENT[2000:]).returncode == 0
+    blob = Path(commands.blob(place, DIGEST))
+    # What the server itself had begun of it is of no more use.
+    for name in (f"{blob}-partial", f"{blob}-partial-0"):
+        Path(name).touch()
     accepted = run(commands.accept(place, DIGEST))
     assert accepted.returncode == 0, accepted.stderr
-    blob = Path(commands.blob(place, DIGEST))
     assert blob.read_bytes() == CONTENT
     assert blob.stat().st_mode & 0o777 == 0o644
     assert run(commands.begun(place, DIGEST)).stdout.strip() == b"whole"
     assert run(commands.give(place, DIGEST, 7990)).stdout == CONTENT[7990:]
+    assert [one.name for one in Path(place.path).iterdir()] == ["blobs"]
+    assert list(blob.parent.iterdir()) == [blob]
+
+
+def test_what_a_relay_has_begun_is_removed_and_no_other(place: Place) -> None:
+    other = f"sha256:{'0' * 64}"
+    for digest in (DIGEST, other):
+        run(commands.take(place, digest, 0), CONTENT[:100])
+    assert run(commands.delete_relayed(place, DIGEST)).returncode == 0
+    assert run(commands.begun(place, DIGEST)).stdout.strip() == b"0"
+    assert run(commands.begun(place, other)).stdout.strip() == b"100"
+    assert run(commands.delete_relayed(place, other)).returncode == 0
     assert [one.name for one in Path(place.path).iterdir()] == ["blobs"]
 
 
@@ -104,7 +121,8 @@ def test_inside_a_container_the_same_is_done_through_docker() -> None:
         ("pull model manifest: file does not exist", Failed, "has no such model"),
         ("pull model manifest: 412: upgrade", Failed, "needs a newer Ollama"),
         ("write /m/blobs/x: no space left on device", Full, "is full"),
-        ("pull model manifest: unauthorized: access denied", Failed, "does not let"),
+        ("pull model manifest: unauthorized: access denied", Failed, "id_ed25519.pub"),
+        ("pull model manifest: 403: denied", Failed, "id_ed25519.pub"),
         ("tls: failed to verify certificate: x509", Failed, "certificate"),
         ("digest mismatch, file must be downloaded again: want a, got b", Passing, "digest"),
         ("max retries exceeded: unexpected EOF", Passing, "unexpected EOF"),
@@ -121,14 +139,85 @@ def test_what_cannot_get_better_is_told_from_what_may_pass(
     assert getattr(error, "wasted", False) == ("mismatch" in said)
 
 
+def test_a_blob_that_turned_out_wrong_is_named() -> None:
+    said = f"digest mismatch, file must be downloaded again: want {DIGEST}, got sha256:{'0' * 64}"
+    error = sorted_out(said)
+    assert isinstance(error, Passing)
+    assert list(error.lost) == [DIGEST]
+
+
 def test_bytes_that_came_twice_are_counted_twice() -> None:
-    meter = Meter({"a": 100}, 1000)
+    tally = Tally()
+    tally.begins({"a": 100})
+    meter = Meter(tally, {"a": 1000, "b": 20})
     meter.told("a", 400, 1000)
     meter.told("a", 0, 1000)
     meter.told("a", 1000, 1000)
-    meter.complete({"a": 1000, "b": 20})
-    assert meter.fetched == 300 + 1000 + 20
+    meter.complete()
+    assert tally.came == 300 + 1000 + 20
     assert (meter.there, meter.total) == (1020, 1020)
+
+
+def test_a_blob_that_turned_out_wrong_is_counted_as_often_as_it_came() -> None:
+    """Also one so small that the server never spoke of it."""
+    tally = Tally()
+    meter = Meter(tally, {"a": 1000, "b": 20})
+    meter.told("a", 1000, 1000)
+    meter.complete()
+    meter.at("b", 0)
+    meter.complete()
+    assert tally.came == 1000 + 2 * 20
+
+
+def test_a_blob_that_two_models_share_is_counted_once() -> None:
+    """Each hears of it, a little sooner or later than the other."""
+    tally = Tally()
+    one, other = (Meter(tally, {"a": 1000}) for _ in range(2))
+    one.told("a", 300, 1000)
+    other.told("a", 250, 1000)
+    one.told("a", 600, 1000)
+    other.told("a", 500, 1000)
+    one.complete()
+    other.complete()
+    assert tally.came == 1000
+    assert (one.there, other.there) == (1000, 1000)
+
+
+def test_what_was_there_is_not_counted() -> None:
+    tally = Tally()
+    tally.begins({"a": 1000, "b": 5})
+    tally.begins({"a": 0})
+    meter = Meter(tally, {"a": 1000, "b": 20})
+    meter.told("a", 1000, 1000)
+    meter.complete()
+    assert tally.came == 15
+
+
+def test_a_size_that_the_server_does_not_say_is_that_of_the_manifest() -> None:
+    tally = Tally()
+    meter = Meter(tally, {"a": 1000}, guess=True)
+    meter.told("a", 0, 0)
+    meter.complete()
+    assert (tally.came, meter.total) == (1000, 1000)
+
+
+def test_where_nobody_knows_what_was_there_the_servers_first_word_tells() -> None:
+    tally = Tally()
+    meter = Meter(tally, {}, guess=True)
+    meter.told("there", 1000, 1000)
+    meter.told("coming", 10, 500)
+    meter.told("coming", 500, 500)
+    assert tally.came == 500
+
+
+def test_a_connection_is_cut_after_silence_and_only_then() -> None:
+    cut = threading.Event()
+    with Watchdog(0.4, cut.set) as watchdog:
+        for _ in range(16):
+            watchdog.fed()
+            assert not cut.wait(0.05)
+        assert cut.wait(5)
+    assert watchdog.fired
 
 
 def test_a_modelfile_becomes_what_the_server_is_asked(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -98,13 +99,21 @@ class Peer:
         self.answers["/api/tags"] = (200, {"models": rows})
 
 
+@contextlib.contextmanager
+def serving(peer: Peer) -> Iterator[Peer]:
+    """It answers while the block runs."""
+    threading.Thread(target=peer.server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield peer
+    finally:
+        peer.server.shutdown()
+        peer.server.server_close()
+
+
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    one = Peer()
-    threading.Thread(target=one.server.serve_forever, args=(0.02,), daemon=True).start()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    with serving(Peer()) as one:
+        yield one
 
 
 @pytest.fixture
@@ -294,8 +303,10 @@ def test_where_nobody_listens_is_unreachable() -> None:
         port = held.getsockname()[1]
     server = probe(f"http://127.0.0.1:{port}").server
     assert server.status == "unreachable"
-    assert f"http://127.0.0.1:{port} does not answer: nothing listens there" in server.reason
-    assert "does not resolve" in probe("http://nowhere.invalid").server.reason
+    assert server.reason == "nothing listens there, or the way is barred"
+    assert (
+        probe("http://nowhere.invalid").server.reason == "the name nowhere.invalid does not resolve"
+    )
 
 
 def test_what_does_not_speak_http_is_not_ollama() -> None:

@@ -1,12 +1,20 @@
-"""The decision of ``models.pulled``: what is done for which server and which registry."""
+"""The decision of ``models.pulled``: what is done for which server and which registry.
+
+Each scenario's plan lies as plain text below ``golden/models_plan``. ``UPDATE_GOLDEN=1 pytest``
+writes them anew; what then changes is to be read as the change of behaviour that it is.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.models.plan import Made, ask, plan
+from ops.models.plan import Made, Plan, ask, begun, carried, plan
 from ops.models.spec import Name
 from ops.models.state import (
     NamedModel,
@@ -22,7 +30,9 @@ from tests.unit.models_world import (
     found,
     hexed,
     layers,
+    manifest,
     problem,
+    render,
     spec,
     state,
     steps,
@@ -30,6 +40,120 @@ from tests.unit.models_world import (
 )
 
 A, B = "a:latest", "b:latest"
+MIRRORED = {"name": "a", "source": "mirror:5000/team/a:1"}
+GOLDEN = Path(__file__).parent / "golden" / "models_plan"
+SCENARIOS: dict[str, Callable[[], Plan]] = {}
+
+
+def scenario(build: Callable[[], Plan]) -> Callable[[], Plan]:
+    SCENARIOS[build.__name__] = build
+    return build
+
+
+@scenario
+def missing() -> Plan:
+    """Two models, one of which was begun; their licence is there."""
+    begun = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
+    there = state([stored("c")], partials=(begun,))
+    return plan(spec("a", "b"), there, {A: found("a"), B: found("b")})
+
+
+@scenario
+def moved() -> Plan:
+    """The tag, on the registry: what shares a blob with the old one keeps it."""
+    return plan(spec("a"), state([stored("a")]), {A: found("a", "2")})
+
+
+@scenario
+def moved_and_only_told() -> Plan:
+    """The same, where nothing is to be updated."""
+    return plan(spec("a", update="never"), state([stored("a")]), {A: found("a", "2")})
+
+
+@scenario
+def out_of_reach() -> Plan:
+    """The registry: one is there, one is not."""
+    return plan(spec("a", "b"), state([stored("a")]), {A: UNREACHABLE, B: UNREACHABLE})
+
+
+@scenario
+def private() -> Plan:
+    """Asked who is there, only the server itself can say."""
+    answer = RegistryAnswer(status="unreachable", layer="http", code=401, reason="HTTP 401")
+    return plan(spec("a"), state(), {A: answer})
+
+
+@scenario
+def perhaps_at_a_peer() -> Plan:
+    """The registry cannot be reached, but another host may have it."""
+    return plan(spec("a", source="peer"), state(), {A: UNREACHABLE})
+
+
+@scenario
+def gone_bad() -> Plan:
+    """A truncated blob and a missing one."""
+    there = state([stored("a")], [problem("a", "truncated"), problem("a", "missing", "config")])
+    return plan(spec("a"), there, {A: found("a")})
+
+
+@scenario
+def full() -> Plan:
+    """The disk: what could go is named."""
+    there = state([stored("old")], free=120 * MIB)
+    return plan(spec("a", "b", minimum_free=0), there, {A: found("a"), B: found("b")})
+
+
+@scenario
+def mirrored() -> Plan:
+    """Pulled by a mirror's name, and kept by its own."""
+    wanted = spec(MIRRORED, insecure=True)
+    return plan(wanted, state(), {MIRRORED["source"]: found("a")})
+
+
+@scenario
+def made() -> Plan:
+    """From a file, of which the server has nothing yet."""
+    digest = hexed("file")
+    files = {f"sha256:{digest}": 7 * MIB}
+    from_file = {Name.parse("a").key: Made(digest=digest, files=files)}
+    return plan(spec({"name": "a", "gguf": "/models/a.gguf"}), state(), {}, from_file)
+
+
+@scenario
+def let_go() -> Plan:
+    """One that we pulled and nobody wants, one that another hand changed, one that is gone."""
+    record = {
+        "b:latest": Recorded(digest=stored("b").digest),
+        "c:latest": Recorded(digest=hexed("the one that we pulled")),
+        "d:latest": Recorded(digest=hexed("d")),
+    }
+    there = state([stored("a"), stored("b"), stored("c")], record=record)
+    return plan(spec("a", prune=True), there, {A: found("a")})
+
+
+@scenario
+def stopped() -> Plan:
+    """The server's container, by hand."""
+    reason = "its container ai-ollama-1 is exited"
+    there = state(server=Server(status="stopped", state="exited", reason=reason))
+    return plan(spec("a"), there, {})
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_plan_says_what_and_why(name: str) -> None:
+    build = SCENARIOS[name]
+    text = f"# {build.__doc__}\n{render(build())}"
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    expected = path.read_text()
+    difference = "\n".join(difflib.unified_diff(expected.split("\n"), text.split("\n")))
+    assert text == expected, difference
+
+
+def test_every_golden_plan_has_its_scenario() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == set(SCENARIOS)
 
 
 def test_present_and_equal_is_nothing_to_do() -> None:
@@ -87,10 +211,86 @@ def test_a_server_with_a_proxy_of_its_own_may_reach_what_the_host_cannot() -> No
     assert steps(decided) == [f"pull {A}"]
 
 
+PRIVATE = UNREACHABLE.model_copy(update={"layer": "http", "code": 401})
+
+
 def test_a_private_registry_is_left_to_the_key_of_the_server() -> None:
-    answer = UNREACHABLE.model_copy(update={"layer": "http", "code": 401})
-    assert steps(plan(spec("a"), state(), {A: answer})) == [f"pull {A}"]
-    assert plan(spec("a"), state(), {A: answer.model_copy(update={"code": 500})}).refusals
+    decided = plan(spec("a"), state(), {A: PRIVATE})
+    assert steps(decided) == [f"pull {A}"]
+    assert "the server tries with its own key" in decided.actions[0].cause
+    assert plan(spec("a"), state(), {A: PRIVATE.model_copy(update={"code": 500})}).refusals
+    assert plan(spec("a"), state([stored("a")]), {A: PRIVATE}).empty
+
+
+def test_where_a_peer_may_have_it_the_server_is_not_sent_to_a_registry_out_of_reach() -> None:
+    for answer in (UNREACHABLE, PRIVATE, found("a")):
+        (action,) = plan(spec("a", source="peer"), state(), {A: answer}).actions
+        assert bool(action.unreachable) == (answer is UNREACHABLE)
+    assert (
+        "no connection"
+        in plan(spec("a", source="peer"), state(), {A: UNREACHABLE}).actions[0].unreachable
+    )
+    proxied = state(server=UP.model_copy(update={"proxy": "proxy:3128"}))
+    (action,) = plan(spec("a", source="peer"), proxied, {A: UNREACHABLE}).actions
+    assert action.unreachable == ""
+
+
+def test_what_is_there_before_a_model_is_fetched_is_known_by_blob() -> None:
+    licence, config, weights = layers("b")[2], layers("a")[0], layers("a")[1]
+    partial = PartialDownload(digest=weights.digest, bytes=40 * MIB, allocated=41 * MIB)
+    there = state([stored("b")], partials=(partial,))
+    assert begun(there, manifest("a")) == {
+        config.digest: 0,
+        weights.digest: 40 * MIB,
+        licence.digest: 1000,
+    }
+    # Of what nobody could tell the manifest of, any blob may be a part.
+    assert begun(there, None) == {**(there.blobs or {}), weights.digest: 40 * MIB}
+    bad = state([stored("a")], [problem("a", "corrupt")])
+    assert begun(bad, manifest("a"))[weights.digest] == 0
+    assert weights.digest not in begun(bad, None)
+
+
+def test_what_was_found_corrupt_stays_so_until_it_is_another_file() -> None:
+    before = state([stored("a"), stored("b")], [problem("a", "corrupt")], hashed=True)
+    read_again = state([stored("a"), stored("b")])
+    (kept,) = carried(read_again, before).problems
+    assert (kept.kind, kept.models) == ("corrupt", (A,))
+    assert carried(read_again, before).hashed
+    for other in (
+        state([stored("b")]),
+        state([stored("a")], [problem("a", "truncated")]),
+        state([stored("a")], [problem("a", "missing")]),
+    ):
+        assert [one.kind for one in carried(other, before).problems if one.kind == "corrupt"] == []
+    unread = before.model_copy(update={"hashed": False})
+    assert carried(read_again, unread) == read_again
+
+
+@pytest.mark.parametrize(
+    ("server", "coming", "said"),
+    [
+        ({"status": "up", "state": "running", "health": "healthy"}, False, False),
+        ({"status": "up", "state": "running", "health": "starting"}, True, True),
+        ({"status": "unreachable", "state": "running", "health": "starting"}, True, True),
+        ({"status": "unreachable", "state": "running"}, True, False),
+        ({"status": "unreachable", "state": "running", "health": "healthy"}, True, False),
+        ({"status": "unreachable", "state": "running", "health": "unhealthy"}, False, False),
+        # It answers, but where nobody else gets to.
+        ({"status": "unreachable", "state": "running", "version": "0.24.0"}, False, False),
+        ({"status": "stopped", "state": "restarting"}, True, True),
+        ({"status": "stopped", "state": "exited", "health": "starting"}, False, False),
+        ({"status": "stopped", "state": "created"}, False, False),
+        ({"status": "stopped", "state": "paused"}, False, False),
+        ({"status": "absent"}, False, False),
+        ({"status": "unreachable"}, False, False),
+    ],
+)
+def test_only_a_server_that_comes_by_itself_is_waited_for(
+    server: dict[str, Any], coming: bool, said: bool
+) -> None:
+    one = Server(**server)
+    assert (one.coming, one.said_to_come) == (coming, said)
 
 
 def test_a_name_that_does_not_exist_gives_the_nearest() -> None:
@@ -170,8 +370,8 @@ def test_what_is_broken_of_a_model_that_nobody_wants_is_told_and_left() -> None:
 
 
 def test_a_mirrors_model_is_copied_to_its_name_and_the_other_name_goes() -> None:
-    wanted = {"name": "a", "source": "mirror:5000/team/a:1"}
-    registry = {"mirror:5000/team/a:1": found("a")}
+    wanted = MIRRORED
+    registry = {MIRRORED["source"]: found("a")}
     source = Name.parse("mirror:5000/team/a:1")
     decided = plan(spec(wanted, insecure=True), state(), registry)
     assert steps(decided) == [f"pull {source}", f"copy {A}", f"remove {source}"]
@@ -180,9 +380,8 @@ def test_a_mirrors_model_is_copied_to_its_name_and_the_other_name_goes() -> None
 
 
 def test_a_mirrors_model_that_was_there_under_its_own_name_stays() -> None:
-    wanted = {"name": "a", "source": "mirror:5000/team/a:1"}
-    there = stored("a").model_copy(update={"name": Name.parse("mirror:5000/team/a:1")})
-    decided = plan(spec(wanted), state([there]), {"mirror:5000/team/a:1": found("a")})
+    there = stored("a").model_copy(update={"name": Name.parse(MIRRORED["source"])})
+    decided = plan(spec(MIRRORED), state([there]), {MIRRORED["source"]: found("a")})
     assert steps(decided) == [f"copy {A}"]
 
 

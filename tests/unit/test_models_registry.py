@@ -7,16 +7,18 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from ops.models import registry
-from ops.models.registry import MANIFEST_TYPE, ask, nearest
+from ops.models import near, registry
+from ops.models.near import nearest
+from ops.models.registry import MANIFEST_TYPE, ask
 from ops.models.spec import ModelsPolicy, Name, Wanted
-from ops.models.state import Layer, Manifest, RegistryAnswer, StoredModel
+from ops.models.state import Layer, Manifest, RegistryAnswer, Server, StoredModel
 from tests.connected import local
 
 CONFIG = {"digest": "sha256:" + "1" * 64, "size": 10, "mediaType": "config"}
@@ -136,8 +138,31 @@ def test_an_absent_model_brings_the_nearest_names(peer: Peer) -> None:
     peer.answers["/v2/_catalog"] = [(200, {}, b'{"repositories": ["team/other", "team/tiny2"]}')]
     got = answer(f"{peer.name}/team/tiny:2b", known=["far/away"])
     assert (got.status, got.layer) == ("absent", None)
-    assert set(got.nearest[:2]) == {f"{peer.name}/team/tiny:1b", f"{peer.name}/team/tiny:3b"}
-    assert "far/away" not in got.nearest
+    # Of the near repository no tag is told: no name of it is known to exist.
+    assert set(got.nearest) == {f"{peer.name}/team/tiny:1b", f"{peer.name}/team/tiny:3b"}
+
+
+def test_a_near_repository_is_offered_with_a_tag_that_it_has(peer: Peer) -> None:
+    peer.answers["/v2/_catalog"] = [(200, {}, b'{"repositories": ["team/present", "a/b"]}')]
+    peer.answers["/v2/team/present/tags/list"] = [(200, {}, b'{"tags": ["1b"]}')]
+    got = answers(f"{peer.name}/team/presnt", f"{peer.name}/team/presentt")
+    assert {one.nearest for one in got.values()} == {(f"{peer.name}/team/present:1b",)}
+    # What the registry has is asked for once, and what is not near not at all.
+    assert peer.paths.count("/v2/_catalog") == 1
+    assert peer.paths.count("/v2/team/present/tags/list") == 1
+    assert "/v2/a/b/tags/list" not in peer.paths
+
+
+def test_a_name_that_is_wanted_is_not_one_that_exists(peer: Peer) -> None:
+    got = answers(f"{peer.name}/team/presnt:1b", f"{peer.name}/team/present:2b")
+    assert [one.nearest for one in got.values()] == [(), ()]
+
+
+@pytest.mark.parametrize("listed", [b"[]", b'{"tags": null}', b'{"tags": [7, "a b"]}', b"<html>"])
+def test_a_list_that_is_none_is_no_help_and_no_error(peer: Peer, listed: bytes) -> None:
+    peer.answers["/v2/team/tiny/tags/list"] = [(200, {}, listed)]
+    got = answer(f"{peer.name}/team/tiny:2b")
+    assert (got.status, [one for one in got.nearest if " " in one]) == ("absent", [])
 
 
 def test_an_absent_model_of_a_registry_that_lists_nothing(peer: Peer) -> None:
@@ -146,9 +171,16 @@ def test_an_absent_model_of_a_registry_that_lists_nothing(peer: Peer) -> None:
 
 
 def test_a_wrong_name_of_the_library_has_near_ones() -> None:
-    assert nearest(Name.parse("lama3.2"), registry.LIBRARY)[0] == "llama3.2"
+    assert nearest(Name.parse("lama3.2"), near.LIBRARY)[0] == "llama3.2"
     assert nearest(Name.parse("llama3.2:1bb"), ["llama3.2:1b", "mistral"]) == ("llama3.2:1b",)
-    assert nearest(Name.parse("zzzz"), registry.LIBRARY) == ()
+    assert nearest(Name.parse("zzzz"), near.LIBRARY) == ()
+
+
+def test_a_long_address_makes_no_names_alike() -> None:
+    names = [f"registry.models.lab:5000/team/{one}" for one in ("present:1b", "refused:1b")]
+    assert nearest(Name.parse("registry.models.lab:5000/team/presnt:1b"), names) == (names[0],)
+    # Another tag of the same model is near, however unlike the tag is.
+    assert nearest(Name.parse("registry.models.lab:5000/team/present"), names) == (names[0],)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -268,6 +300,41 @@ def test_a_registry_that_breaks_off_is_asked_again_and_then_no_more(
         got = answers(f"{name}/t/a", f"{name}/t/b")
     assert {(one.status, one.layer) for one in got.values()} == {("unreachable", "http")}
     assert len(seen) == registry.ATTEMPTS
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_registry_that_says_nothing_is_waited_for_once(tls: bool) -> None:
+    """For all its models, and in the next look too; another host waits for itself."""
+    over = threading.Event()
+    with accepting(lambda one: over.wait(20) and None) as (name, seen):
+        policy = ModelsPolicy(wanted=[f"{name}/t/{x}" for x in "abc"], insecure=not tls)
+        server = Server(status="up")
+        with local() as host:
+            begun = time.monotonic()
+            for _ in range(3):
+                got = ask(host, policy.wanted, policy, server=server, timeout=1)
+            took = time.monotonic() - begun
+        over.set()
+    assert {(one.status, one.layer) for one in got.values()} == {
+        ("unreachable", "tls" if tls else "http")
+    }
+    assert 1 <= took < 2.5
+    assert len(seen) == 1
+
+
+def test_a_registry_that_is_refused_is_asked_again_in_the_next_look(peer: Peer) -> None:
+    """It may be one that the stack itself brings up."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    name = f"127.0.0.1:{port}/t/x"
+    policy = ModelsPolicy(wanted=[name], insecure=True)
+    with local() as host:
+        assert ask(host, policy.wanted, policy)[f"{name}:latest"].layer == "connect"
+        server = ThreadingHTTPServer(("127.0.0.1", port), peer.server.RequestHandlerClass)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        assert ask(host, policy.wanted, policy)[f"{name}:latest"].status == "absent"
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_stored_model_is_equal_by_its_digest_or_by_its_blobs() -> None:

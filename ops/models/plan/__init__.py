@@ -6,7 +6,7 @@ fetched, and ``rest`` sees to what nobody asked for.
 
 from ops.models.plan.decide import plan
 from ops.models.plan.model import Action, Made, Plan, Verb
-from ops.models.plan.stored import absent, ask, forgotten, remembered, stored, whole
+from ops.models.plan.stored import ask, begun, carried, forgotten, remembered, stored, whole
 from ops.models.plan.words import human
 
 __all__ = [
@@ -14,8 +14,9 @@ __all__ = [
     "Made",
     "Plan",
     "Verb",
-    "absent",
     "ask",
+    "begun",
+    "carried",
     "forgotten",
     "human",
     "plan",

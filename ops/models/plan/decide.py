@@ -83,7 +83,8 @@ class _Decision:
                 one, f"{cause}, and {words.where(one)} has no such model", words.nearest(answer)
             )
             return
-        if manifest is None and not self._may_still_come(answer):
+        way = self._another_way(answer) if manifest is None else ""
+        if manifest is None and not way:
             assert answer is not None, "an absent model's registry is asked"
             self._refuse(
                 one,
@@ -99,7 +100,7 @@ class _Decision:
                 '"update": "always" in the stack\'s "models" section lets that one be pulled',
             )
             return
-        self._fetch(one, has, manifest, cause)
+        self._fetch(one, has, answer, f"{cause}; {way}" if way else cause)
 
     def _present(self, one: Wanted, has: StoredModel, answer: RegistryAnswer | None) -> None:
         """A model that is there and whole: is it the one that the registry has?"""
@@ -126,12 +127,13 @@ class _Decision:
             self._note(one, "moved", f'{cause}; "update": "always" pulls it')
             return
         self.findings.append(Finding(subject=str(one), kind="moved", cause=cause))
-        self._fetch(one, has, answer.manifest, cause)
+        self._fetch(one, has, answer, cause)
 
     def _fetch(
-        self, one: Wanted, has: StoredModel | None, manifest: Manifest | None, cause: str
+        self, one: Wanted, has: StoredModel | None, answer: RegistryAnswer | None, cause: str
     ) -> None:
         assert one.pulled is not None, "a model that is created is not pulled"
+        manifest = answer.manifest if answer is not None else None
         self._delete(one, has, manifest)
         size = sum(absent(self.state, manifest).values())
         model, serves = str(one.name), one.name.key
@@ -153,6 +155,7 @@ class _Decision:
                     name=one.pulled,
                     insecure=self.spec.over_http(one),
                     manifest=manifest,
+                    unreachable=self._barred(one, answer),
                     bytes=size,
                     serves=serves,
                 )
@@ -226,10 +229,21 @@ class _Decision:
     def _evidence(self, has: StoredModel | None) -> tuple[str, ...]:
         return () if has is None else tuple(map(words.told, broken(self.state, has)))
 
-    def _may_still_come(self, answer: RegistryAnswer | None) -> bool:
-        # The server may have a key of its own, go another way than the host, or no way at all.
-        private = answer is not None and answer.code in (401, 403)
-        return private or bool(self.state.server.proxy) or self.spec.source == "peer"
+    def _another_way(self, answer: RegistryAnswer | None) -> str:
+        """How a model may still come whose registry did not answer; empty where it cannot."""
+        if words.is_private(answer):
+            return "its registry asks for authentication: the server tries with its own key"
+        if self.state.server.proxy:
+            return "its registry cannot be asked: the server tries through its own proxy"
+        if self.spec.source == "peer":
+            return "its registry cannot be asked: another host may have it"
+        return ""
+
+    def _barred(self, one: Wanted, answer: RegistryAnswer | None) -> str:
+        """Why the server need not try to pull a model."""
+        if answer is None or answer.manifest or words.is_private(answer) or self.state.server.proxy:
+            return ""
+        return f"{words.where(one)} {words.unreachable(answer)}; {words.way(answer)}"
 
     def _create(self, one: Wanted) -> None:
         made = self.made.get(one.name.key, Made(problem="it was not looked at"))

@@ -36,6 +36,7 @@ class Action(decision.Action):
     :param digest: the blob that is deleted.
     :param insecure: whether the server is to speak plain HTTP to the registry.
     :param manifest: what is pulled; ``None`` where the registry could not be asked.
+    :param unreachable: why its registry cannot be pulled from, where only another host may give it.
     :param bytes: how many are to be fetched.
     :param made: what it is created from.
     :param forgotten: the models that are no longer remembered.
@@ -48,6 +49,7 @@ class Action(decision.Action):
     digest: str = ""
     insecure: bool = False
     manifest: Manifest | None = None
+    unreachable: str = ""
     bytes: int = 0
     made: Made | None = None
     forgotten: tuple[str, ...] = ()

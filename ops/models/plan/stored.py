@@ -36,6 +36,40 @@ def stored(state: StoreState, digest: str, size: int) -> bool:
     return any(layer.digest == digest for model in state.models for layer in model.layers or ())
 
 
+def begun(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
+    """Bytes that are there before a model is fetched, by blob.
+
+    Where nobody knows what it is made of these are those of every blob.
+    """
+    if manifest is not None:
+        missing = absent(state, manifest)
+        return {one.digest: one.size - missing.get(one.digest, 0) for one in manifest.layers}
+    bad = {one.digest for one in state.problems}
+    there = {one.digest: one.bytes for one in state.partials}
+    return there | {key: size for key, size in (state.blobs or {}).items() if key not in bad}
+
+
+def carried(now: StoreState, before: StoreState) -> StoreState:
+    """A state whose contents were not read, with what an earlier reading found of them.
+
+    :param before: the earlier one. What it found corrupt is so as long as it is as long.
+    """
+    if now.blobs is None or not before.hashed:
+        return now
+    known = {one.digest for one in now.problems}
+    problems = list(now.problems)
+    for one in before.problems:
+        users = tuple(
+            str(model.name)
+            for model in now.models
+            if any(layer.digest == one.digest for layer in model.layers or ())
+        )
+        same = now.blobs.get(one.digest) == one.found and one.digest not in known
+        if one.kind == "corrupt" and same and users:
+            problems.append(one.model_copy(update={"models": users}))
+    return now.model_copy(update={"problems": tuple(problems), "hashed": True})
+
+
 def absent(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
     """Bytes of a model that have still to be fetched, by blob."""
     begun = {one.digest: one.bytes for one in state.partials}

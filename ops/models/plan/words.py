@@ -41,12 +41,17 @@ def unreachable(answer: RegistryAnswer) -> str:
     return f"cannot be asked ({layers[answer.layer or 'http']}): {answer.reason}"
 
 
+def is_private(answer: RegistryAnswer | None) -> bool:
+    """Whether a registry does not tell everybody."""
+    return answer is not None and answer.code in (401, 403)
+
+
 #: What helps where a registry cannot be asked, by the part of the way that failed.
 _LAYERS: Mapping[str, str] = {
     "name": "check the registry's name and the host's resolver",
     "connect": "check the network between the host and the registry, and that it listens there",
     "tls": 'check the certificate and the host\'s clock; for plain HTTP say "insecure": true',
-    "http": "see what the registry says; a private one needs the server's own key",
+    "http": "see what the registry says, and its log",
 }
 
 

@@ -26,8 +26,6 @@ _ROUTE = re.compile(
 )
 _STORAGE = re.compile(r"/storage/(?P<repository>[^/]+/[^/]+)/(?P<digest>[^/]+)")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-# Where content is, is another host's name, as it is with the real registry.
-_ELSEWHERE = {"registry.models.lab": "storage.models.lab", "127.0.0.1": "localhost"}
 _CHUNK = 1 << 17
 _NO_LINGER, _RESET = struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)
 
@@ -203,9 +201,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self._begin(200, {"Content-Length": str(path.stat().st_size)})
             return None
-        host, colon, port = self.headers["Host"].partition(":")
-        scheme = "https" if self.server.tls else "http"
-        where = f"{scheme}://{_ELSEWHERE.get(host, host)}{colon}{port}"
+        # Where content is, is another host's name, as it is with the real registry.
+        host = self.headers["Host"].replace("registry", "storage").replace("127.0.0.1", "localhost")
+        where = f"{'https' if self.server.tls else 'http'}://{host}"
         return self._answer(307, b"", {"Location": f"{where}/storage/{repository}/{digest}"})
 
     def _content(self, digest: str) -> None:

@@ -13,6 +13,8 @@ embeddings, pushing, quantizing, the OpenAI-compatible routes, and GPUs.
     pull.py      a whole model pulled
     gguf.py      what a GGUF file says of itself
     engine.py    models in memory: loading, keeping, unloading, generating
+    answers.py   what models say to a prompt or a chat
+    wire.py      what requests and answers are made of
     app.py       the HTTP routes
     log.py       a line for each request
 """

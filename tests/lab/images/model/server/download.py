@@ -71,6 +71,7 @@ class Download:
     + digest: its own
     + parts: of it
     + task: what fetches it
+    + prepared: set once its parts are known
     + users: pulls that wait for it
     + left: set once the last of them has gone
     """
@@ -79,6 +80,7 @@ class Download:
     digest: str
     parts: list[Part] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
+    prepared: asyncio.Event = field(default_factory=asyncio.Event)
     users: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -160,6 +162,8 @@ class Downloads:
         assert download.task is not None
         download.users += 1
         try:
+            if download.users == 1:
+                await self._prepared(download)
             while not (await asyncio.wait({download.task}, timeout=TICK))[0]:
                 await report(download.progress())
             download.task.result()
@@ -167,6 +171,16 @@ class Downloads:
             download.users -= 1
             if download.users == 0:
                 download.left.set()
+
+    async def _prepared(self, download: Download) -> None:
+        """Wait until it is known how large a blob is: only then something is said of it. Whoever
+        comes second does not wait for that."""
+        assert download.task is not None
+        preparing = asyncio.ensure_future(download.prepared.wait())
+        try:
+            await asyncio.wait({download.task, preparing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            preparing.cancel()
 
     async def close(self) -> None:
         """End what is under way, and keep what there is of it."""
@@ -180,6 +194,7 @@ class Downloads:
     async def _run(self, download: Download, remote: Remote) -> None:
         try:
             await _until_left(download, _prepare(download, remote))
+            download.prepared.set()
             await _fetch(download, remote)
         finally:
             self._under_way.pop(download.digest, None)
