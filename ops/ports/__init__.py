@@ -9,14 +9,12 @@ from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
 
 from ops import connection, reports
 from ops.compose.spec import problems
-from ops.ports import restoring
-from ops.ports.apply import Freeing
-from ops.ports.commands import RECORD
-from ops.ports.look import given
 from ops.ports.remedies import remedy
 from ops.ports.spec import PortsSpec
 
 __all__ = ["free", "remedy", "restored"]
+
+# Every run reads what ports a stack may want; what looks and acts is loaded where it is used.
 
 
 @operation()
@@ -72,6 +70,9 @@ def free(
             project="ai",
         )
     """
+    from ops.ports.apply import Freeing
+    from ops.ports.look import given
+
     report = reports.record(host, "ports.free")
     try:
         spec = PortsSpec.model_validate(
@@ -127,6 +128,9 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
 
         ports.restored(name="What held 6379 is back", record="20260101T120000Z-1")
     """
+    from ops.ports import restoring
+    from ops.ports.commands import RECORD
+
     report = reports.record(host, "ports.restored")
     if not isinstance(record, str) or not RECORD.fullmatch(record):
         reason = f"record: must be a name such as 20260101T120000Z-1, or latest; got {record!r}"

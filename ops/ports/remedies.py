@@ -4,14 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ops import connection, reports
-from ops.ports.apply import Freeing, is_free
 from ops.ports.errors import BindError, parse
-from ops.ports.plan import allocated
 from ops.ports.spec import PortsPolicy, PortsSpec, Wanted
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
+    from ops.ports.apply import Freeing
     from ops.reports import Collector
 
 
@@ -33,6 +32,8 @@ def remedy(
         error = parse(said)
         if error is None:
             return False
+        from ops.ports.apply import Freeing  # loaded where an engine could not bind, and only there
+
         wanted = Wanted(address=error.address, port=error.port, protocol=error.protocol)
         if (host.name, wanted) in tried:
             return False
@@ -50,7 +51,10 @@ def remedy(
     return answer
 
 
-def _free(work: Freeing, error: BindError) -> bool:
+def _free(work: "Freeing", error: BindError) -> bool:
+    from ops.ports.apply import is_free
+    from ops.ports.plan import allocated
+
     connection.forget(work.host)
     try:
         look = work.look()

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from tests.lab import warm
 from tests.lab.hosts import LabHost
 from tests.lab.paths import PROJECT, REPORTS
 
@@ -80,14 +81,22 @@ class Controller:
             "STACKMEND_REPORTS": str(REPORTS),  # a user's own records are not to be buried
             **(env or {}),
         }
-        self.process = subprocess.Popen(
-            [*(program or pyinfra_argv()), str(inventory), *args],
-            cwd=cwd,
-            env={**os.environ, **settings},
-            stdin=self._in,
-            stdout=self._out,
-            stderr=self._err,
-            start_new_session=True,
+        arguments = [str(inventory), *args]
+        environment = {**os.environ, **settings}
+        # What changes how Python itself starts needs a start of its own.
+        cold = program or cwd != PROJECT or any(name.startswith("PYTHON") for name in env or {})
+        self.process: subprocess.Popen[bytes] | warm.WarmProcess = (
+            subprocess.Popen(
+                [*(program or pyinfra_argv()), *arguments],
+                cwd=cwd,
+                env=environment,
+                stdin=self._in,
+                stdout=self._out,
+                stderr=self._err,
+                start_new_session=True,
+            )
+            if cold
+            else warm.start(arguments, environment, self._in, self._out, self._err)
         )
 
     def __enter__(self) -> Self:

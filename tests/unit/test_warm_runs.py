@@ -1,0 +1,75 @@
+"""A run that is forked is the run that a user starts."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lab import controller
+from tests.lab.paths import PROJECT
+
+_SCRIPT = """
+import os, sys, threading
+from pyinfra import host, logger
+from pyinfra.operations import server
+logger.info(repr((sorted(os.environ.items()), os.getcwd(), sys.argv[1:], sys.path)))
+logger.info(repr((os.getsid(0) == os.getpid(), threading.active_count(), sys.stdin.read())))
+server.shell(commands=["exit 3" if host.data.get("fails") else "true"])
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [("-y",), ("-y", "--data", "fails=1"), ("--dry",), ("--nonsense",)]
+)
+def test_it_says_the_same_and_ends_alike(tmp_path: Path, words: tuple[str, ...]) -> None:
+    deploy = tmp_path / "deploy.py"
+    deploy.write_text(_SCRIPT)
+    env = {"STACKMEND_REPORTS": str(tmp_path), "A_VALUE": "é=\n"}
+    said = []
+    for program in ((), controller.pyinfra_argv()):
+        run = controller.run(
+            "@local", str(deploy), *words, env=env, stdin=b"typed", program=program
+        )
+        text = re.sub(r"\d{8}T\d{6}Z-[0-9a-f]+|/tmp/tmp\w+", "…", run.out)
+        said.append([run.rc, *text.splitlines()])
+    assert said[0] == said[1]
+
+
+def test_it_can_be_waited_for_and_killed() -> None:
+    with controller.start("@local", "exec", "-y", "--", "sleep 60") as running:
+        assert running.wait_for_output("Beginning operation run")
+        assert running.process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(0.05)
+        running.kill()
+        assert running.process.poll() == -9
+        assert running.wait().rc == -9
+
+
+def test_one_run_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    deploy = tmp_path / "deploy.py"
+    deploy.write_text(
+        "import os\nfrom pyinfra import logger\n"
+        "logger.info(os.environ.pop('MARK', 'clean'))\n"
+        "import ops.spec\nlogger.info(getattr(ops.spec, 'mark', 'clean'))\n"
+        "ops.spec.mark = 'dirty'\n"
+    )
+    for _ in range(2):
+        run = controller.run("@local", str(deploy), "-y", env={"STACKMEND_REPORTS": str(tmp_path)})
+        assert run.out.count("clean") == 2, run.out
+
+
+def test_json_stays_apart_from_what_is_said() -> None:
+    run = controller.run("@local", "--json", "debug-inventory")
+    assert run.rc == 0
+    assert json.loads(run.stdout)
+
+
+def test_another_directory_is_started_anew(tmp_path: Path) -> None:
+    assert tmp_path != PROJECT
+    run = controller.run("@local", "exec", "-y", "--", "true", cwd=tmp_path)
+    assert "stackmend:" not in run.out, "config.py is not there"
