@@ -9,11 +9,11 @@ from pyinfra.context import ctx_host
 
 from ops import connection, reports
 from ops.compose.spec import problems
-from ops.models.apply import Pulling
-from ops.models.facts import ModelStore
 from ops.models.spec import ModelsPolicy, ModelsSpec
 
 __all__ = ["arguments", "expect", "pulled"]
+
+# Every run reads what models a stack may want; what looks and acts is loaded where it is used.
 
 
 @operation()
@@ -82,6 +82,8 @@ def pulled(
             project="ai",
         )
     """
+    from ops.models.apply import Pulling
+
     # What works side by side needs the host itself, not the view of the current one.
     host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
     report = reports.record(host, "models.pulled")
@@ -138,6 +140,8 @@ def expect(policy: ModelsPolicy, project: str) -> None:
     :param policy: the ``models`` section of the stack.
     :param project: the Compose project of the server.
     """
+    from ops.models.facts import ModelStore
+
     spec = ModelsSpec.model_validate({**_given(policy), "project": project})
     if not spec.hashes:
         connection.expect(ctx_host.get(), ModelStore, **spec.asked())  # type: ignore[no-untyped-call]

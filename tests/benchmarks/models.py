@@ -2,8 +2,8 @@
 
 ``python -m tests.benchmarks.models`` measures on one lab host. The check is of 20 present models:
 its channels are counted by the host's own sshd, its requests by the registry. The pull is of one
-large model over a link of a given rate, by ``ollama pull`` in the server's container and by a run
-of ours, in interleaved rounds on the same server and registry.
+large model over connections that each have a given rate, by ``ollama pull`` in the server's
+container and by a run of ours, in interleaved rounds on the same server and registry.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def pull(
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "MiB": mib,
-        "MiB a second": rate,
+        "MiB a second of each connection": rate,
         "rounds": rounds,
         "median": {name: round(value, 2) for name, value in medians.items()},
         # The login, the look before, the proof with a loaded model and the record are in it.
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=12.5, help="MiB a second")
+    parser.add_argument("--rate", type=float, default=12.5, help="MiB a second of each connection")
     options = parser.parse_args()
     hosts.prepare()
     with (

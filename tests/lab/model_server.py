@@ -22,6 +22,7 @@ import yaml
 
 from tests.lab.hosts import LabHost
 from tests.lab.model_registry import Pushed
+from tests.lab.stacks import HEALTH
 
 #: What a client may do to a server by which it would be changed.
 CHANGING = ("/api/pull", "/api/copy", "/api/create", "/api/delete", "/api/blobs", "/api/push")
@@ -68,11 +69,11 @@ class ModelServer:
                     "restart": "unless-stopped",
                     "environment": dict(environment or {}),
                     "volumes": [storage],
+                    # Once it is healthy, each further look would only cost a process.
                     "healthcheck": {
                         "test": ["CMD", "ollama", "list"],
-                        "interval": "1s",
-                        "timeout": "5s",
-                        "start_period": "20s",
+                        **HEALTH,
+                        "interval": "30s",
                     },
                 }
             },
@@ -146,9 +147,9 @@ class ModelServer:
         """The models in memory, as ``/api/ps`` has them."""
         return {model["name"] for model in self.ask("GET", "/api/ps")[1]["models"]}
 
-    def unload(self) -> None:
-        """Have no model in memory."""
-        for name in self.loaded():
+    def unload(self, *names: str) -> None:
+        """Have these models in memory no more."""
+        for name in self.loaded() & set(names):
             self.ask("POST", "/api/generate", {"model": name, "keep_alive": 0})
 
     def chat(self, name: str) -> tuple[int, Any]:
@@ -247,7 +248,8 @@ class ModelServer:
         )
 
     def forget(self, *names: str) -> None:
-        """Remove models, as ``ollama rm`` does."""
+        """Remove models as ``ollama rm`` does: out of memory first, which would keep the space."""
+        self.unload(*names)
         for name in names:
             status, said = self.ask("DELETE", "/api/delete", {"model": name})
             assert status in (200, 404), said

@@ -120,7 +120,7 @@ def test_a_controller_killed_while_it_relays(
     slow(servers[0])
     model_registry.forget()
     with runs.start([model.name]) as run:
-        servers[2].host.wait_for(relayed(servers[2], 2_000_000), 60)
+        servers[2].host.wait_for(relayed(servers[2], 2_000_000), 120)
         run.kill()
     quick(servers[0])
     told = runs.well([model.name])
@@ -140,7 +140,7 @@ def test_a_host_that_is_lost_while_it_gives(
     slow(servers[1])
     model_registry.forget()
     with runs.start([model.name]) as run:
-        servers[0].host.wait_for(relayed(servers[0], 2_000_000), 60)
+        servers[0].host.wait_for(relayed(servers[0], 2_000_000), 120)
         # The sessions' processes, not the listener's.
         servers[1].host.sh("pkill -f '^sshd: .*@notty|^sshd: .*\\[priv\\]|^sshd: root'")
         done = run.wait()

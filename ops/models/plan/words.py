@@ -51,7 +51,7 @@ _LAYERS: Mapping[str, str] = {
     "name": "check the registry's name and the host's resolver",
     "connect": "check the network between the host and the registry, and that it listens there",
     "tls": 'check the certificate and the host\'s clock; for plain HTTP say "insecure": true',
-    "http": "see what the registry says, and its log",
+    "http": "see what the registry says, and whether it is well",
 }
 
 
