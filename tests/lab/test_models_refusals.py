@@ -177,18 +177,25 @@ def test_a_certificate_that_the_server_trusts_is_trusted(
 def test_a_registry_that_asks_who_is_there(
     runs: Runs, server: ModelServer, model_registry: ModelRegistry
 ) -> None:
-    """A token that anybody gets is fetched; where none opens it, that is the answer."""
-    opens = push(model_registry, "team/opens:1b", SIZE, seed=8).name
-    closed = push(model_registry, "team/closed:1b", SIZE, seed=9).name
+    """A token that anybody gets is fetched; where none is to be had, the server may have a key."""
+    opens = push(model_registry, "team/opens:1b", SIZE, seed=8)
+    keyed = push(model_registry, "team/keyed:1b", SIZE, seed=13)
+    closed = push(model_registry, "team/closed:1b", SIZE, seed=9)
     model_registry.private("team/opens", "token")
     model_registry.private("team/closed", "denied")
-    told = runs.pull([opens, closed])
-    # The server has tried with its own key.
-    assert "the server's own key does not open it" in told.reason(closed)
-    assert [about for about, _ in told.reasons] == [closed]
-    assert told.steps == [("pull", opens)]
-    assert server.answers(opens)
-    server.forget(opens)
+    # The host is sent away, when it looks and when it looks again to act; the server is not.
+    model_registry.fault("team/keyed:1b", "status", status=401, on="manifest", times=2)
+    lacking = server.lacks(opens, keyed)
+    model_registry.forget()
+    told = runs.pull([opens.name, keyed.name, closed.name])
+    asked = [one for one in model_registry.log() if one.on == "manifest"]
+    assert [one.status for one in asked if one.model == "team/keyed:1b"] == [401, 401, 200]
+    assert "the server's own key does not open it" in told.reason(closed.name)
+    assert [about for about, _ in told.reasons] == [closed.name]
+    assert sorted(told.did("pull")) == sorted([opens.name, keyed.name])
+    assert server.answers(opens.name, keyed.name)
+    assert told.fetched == model_registry.sent() == lacking
+    server.forget(opens.name, keyed.name)
 
 
 @pytest.mark.parametrize("gone", ["stopped", "silent"])
