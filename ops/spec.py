@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ops.compose.source import SourceError, load
 from ops.compose.spec import ComposeSpec, problems
+from ops.models.spec import ModelsPolicy
 from ops.ports.spec import PortsPolicy
 
 
@@ -32,6 +33,7 @@ class Stack(ComposeSpec):
     The Compose project's own settings stand at the top level, as :class:`ComposeSpec` has them.
 
     :param ports: what may be done about a port that the stack needs and something else holds.
+    :param models: the models that the stack's model server is to have.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -40,6 +42,7 @@ class Stack(ComposeSpec):
     """
 
     ports: PortsPolicy | None = None
+    models: ModelsPolicy | None = None
     report: Report = Report()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.fixtures import bare_host, host, hosts, lab, registry
+from tests.lab.fixtures import bare_host, host, hosts, lab, model_registry, registry
 
-__all__ = ["bare_host", "host", "hosts", "lab", "registry"]
+__all__ = ["bare_host", "host", "hosts", "lab", "model_registry", "registry"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
