@@ -5,7 +5,7 @@ from functools import partial
 from pyinfra import host
 
 from deploy.steps import engine_as_wanted
-from ops import compose, engine, ports
+from ops import compose, engine, models, ports
 from ops.ports.spec import PortsPolicy
 from ops.spec import Stack, machine
 
@@ -15,6 +15,9 @@ stack = wanted if isinstance(wanted, Stack) else None
 if wanted is not None and wanted.engine is not None:
     engine.expect(wanted.engine)
     engine_as_wanted(wanted.engine)
+
+if stack is not None and stack.models is not None:
+    models.expect(stack.models, stack.project)
 
 if stack is not None and stack.ports is not None:
     ports.free(
@@ -30,4 +33,12 @@ if stack is not None:
         name=f"Compose project {stack.project} is as declared, and well",
         on_bind_error=ports.remedy(stack.ports or PortsPolicy(), stack.project, stack.directory),
         **compose.arguments(stack),
+    )
+
+if stack is not None and stack.models is not None:
+    models.pulled(
+        name=f"The models that {stack.project} needs are on its server",
+        project=stack.project,
+        directory=stack.directory,
+        **models.arguments(stack.models),
     )

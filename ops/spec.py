@@ -11,6 +11,7 @@ from ops.access.spec import AccessPolicy
 from ops.compose.source import SourceError, load
 from ops.compose.spec import ComposeSpec, problems
 from ops.engine.spec import EnginePolicy
+from ops.models.spec import ModelsPolicy
 from ops.ports.spec import PortsPolicy
 
 
@@ -56,6 +57,7 @@ class Stack(Machine, ComposeSpec):
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
     :param ports: what may be done about a port that the stack needs and something else holds.
+    :param models: the models that the stack's model server is to have.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -64,6 +66,7 @@ class Stack(Machine, ComposeSpec):
     """
 
     ports: PortsPolicy | None = None
+    models: ModelsPolicy | None = None
 
 
 #: What a host may be given before it has a project.

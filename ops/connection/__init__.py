@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from .gathering import forget as forget
     from .gathering import gather as gather
     from .gathering import read as read
+    from .http_client import HTTPError as HTTPError
+    from .http_client import causes as causes
     from .http_client import http as http
+    from .http_client import layer as layer
+    from .http_client import silent as silent
     from .lease import Lease as Lease
     from .lease import hold_lock as hold_lock
     from .link import channels as channels
@@ -53,13 +57,16 @@ _WHERE = {
     "Lease": "lease",
     "NoLogin": "contact_fresh",
     "Stream": "channel",
+    "causes": "http_client",
     "channels": "link",
     "docker": "docker_api",
     "hold_lock": "lease",
     "http": "http_client",
     "inspected": "docker_api",
+    "layer": "http_client",
     "spawn": "channel",
     "CommandTimeout": "errors",
+    "HTTPError": "http_client",
     "ConnectionLost": "errors",
     "DialError": "errors",
     "LeaseHeld": "errors",
@@ -78,6 +85,7 @@ _WHERE = {
     "run": "channel",
     "script": "scripts",
     "sections": "scripts",
+    "silent": "http_client",
     "text": "scripts",
     "usable": "contact_fresh",
     "ways_in": "contact_fresh",

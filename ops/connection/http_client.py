@@ -6,9 +6,10 @@ import logging
 import select
 import shlex
 import socket
+import ssl
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import httpcore
 import httpx
@@ -22,12 +23,30 @@ from .link import Link, link
 from .settings import Settings, real
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from pyinfra.api.host import Host
 
+T = TypeVar("T")
+
 Via = Literal["auto", "forward", "bridge"]
+
+#: What every request may raise; for the rooms, which do not know what HTTP is spoken with.
+HTTPError = httpx.HTTPError
+
+#: The parts of the way to an answer, in order.
+Layer = Literal["name", "connect", "tls", "http"]
+
+# What resolvers say, on the host and through OpenSSH, of a name without an address.
+_NO_NAME = (
+    "name or service not known",
+    "name resolution",
+    "unknown host",
+    "no address associated",
+    "nodename nor servname",
+    "name does not resolve",
+    "non-recoverable failure",
+)
 
 # What cannot be reached is told to the caller. Without a handler of its own, paramiko's line about
 # it would end up on the user's terminal as well.
@@ -86,8 +105,7 @@ class _Connection(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        self.close()
-        raise httpcore.ConnectError("only http:// can be spoken through a host")
+        return _Encrypted(self, ssl_context, server_hostname, timeout)
 
     @override
     def get_extra_info(self, info: str) -> Any:
@@ -97,6 +115,100 @@ class _Connection(httpcore.NetworkStream):
                 return self._sock.closed or self._sock.eof_received or self._sock.recv_ready()
             return bool(select.select([self._sock], [], [], 0)[0])
         return None
+
+
+class _Encrypted(httpcore.NetworkStream):
+    """TLS over a stream that need not be a socket.
+
+    Raises:
+        httpcore.ConnectError: the handshake failed; an ``ssl.SSLError`` is its cause, whatever
+            it failed of.
+    """
+
+    def __init__(
+        self,
+        under: _Connection,
+        context: ssl.SSLContext,
+        hostname: str | None,
+        timeout: float | None,
+    ) -> None:
+        self._under = under
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
+        try:
+            self._step(self._tls.do_handshake, timeout)
+        except ssl.SSLError as error:
+            self.close()
+            reason = getattr(error, "verify_message", "") or error.reason or str(error)
+            raise httpcore.ConnectError(f"TLS: {_in_words(reason)}") from error
+        except httpcore.TimeoutException as error:
+            self.close()
+            cause = ssl.SSLError("no answer to the handshake")
+            raise httpcore.ConnectTimeout("TLS: no answer to the handshake") from (
+                cause.with_traceback(error.__traceback__)
+            )
+        except httpcore.NetworkError as error:
+            self.close()
+            cause = ssl.SSLError("the connection ended in the handshake")
+            raise httpcore.ConnectError("TLS: the connection ended in the handshake") from (
+                cause.with_traceback(error.__traceback__)
+            )
+
+    def _step(self, step: Callable[[], T], timeout: float | None) -> T:
+        """Do one thing in the session, with as much to and fro as it takes."""
+        while True:
+            try:
+                value = step()
+            except ssl.SSLWantReadError:
+                self._flush(timeout)
+                if data := self._under.read(65536, timeout):
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+            except ssl.SSLError:
+                # The alert, which tells the other side why.
+                with suppress(httpcore.NetworkError, httpcore.TimeoutException):
+                    self._flush(timeout)
+                raise
+            else:
+                self._flush(timeout)
+                return value
+
+    def _flush(self, timeout: float | None) -> None:
+        if self._outgoing.pending:
+            self._under.write(self._outgoing.read(), timeout)
+
+    @override
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return self._step(lambda: self._tls.read(max_bytes), timeout)
+        except ssl.SSLEOFError:
+            # Many close without saying so; what HTTP still expected is then missed there.
+            return b""
+        except ssl.SSLError as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    @override
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
+        try:
+            self._step(lambda: self._tls.write(buffer), timeout)
+        except ssl.SSLError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    @override
+    def close(self) -> None:
+        self._under.close()
+
+    @override
+    def get_extra_info(self, info: str) -> Any:
+        return self._tls if info == "ssl_object" else self._under.get_extra_info(info)
+
+
+def _in_words(reason: str) -> str:
+    """OpenSSL's own names of errors, in lower case and with blanks."""
+    return reason.replace("_", " ").lower() if reason.isupper() else reason
 
 
 class _Backend(httpcore.NetworkBackend):
@@ -130,9 +242,9 @@ class _Backend(httpcore.NetworkBackend):
 class _Transport(httpx.BaseTransport):
     """httpx over a connection pool of httpcore's that has a backend of its own."""
 
-    def __init__(self, backend: httpcore.NetworkBackend) -> None:
+    def __init__(self, backend: httpcore.NetworkBackend, tls: ssl.SSLContext | None) -> None:
         self._pool = httpcore.ConnectionPool(
-            network_backend=backend, max_connections=4, keepalive_expiry=30
+            ssl_context=tls, network_backend=backend, max_connections=4, keepalive_expiry=30
         )
 
     @override
@@ -249,25 +361,35 @@ def dial(
 
 @contextmanager
 def http(
-    host: Host, address: str, port: int, *, via: Via = "auto", timeout: float = 10
+    host: Host,
+    address: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | bool = False,
+    via: Via = "auto",
+    timeout: float = 10,
 ) -> Iterator[httpx.Client]:
     """An httpx client whose connections are made by the host.
 
     It reaches what the host reaches: the address of a container that publishes nothing, or a
-    port bound to the host's loopback. Speaks plain HTTP, only to the one address and port, which
-    are its ``base_url``. What the host has read before stays valid.
+    port bound to the host's loopback. Speaks only to the one address and port, which are its
+    ``base_url``. What the host has read before stays valid.
 
     Args:
         host: the host.
         address: an IP address or a name, as the host sees it.
         port: the port.
+        tls: ``False`` is plain HTTP; ``True`` is HTTPS, with the certificates that the controller
+            trusts; a context says which others. The session is the controller's: the host
+            forwards what it cannot read.
         via: ``"forward"`` is a forwarding channel of the connection; ``"bridge"`` is bash's
             ``/dev/tcp`` on an exec channel, for servers that forbid forwarding; ``"auto"`` tries
             them in this order. On ``@local`` it is a socket, whatever is said here.
         timeout: seconds for each step: connecting, sending, each wait for an answer.
 
     Raises:
-        httpx.ConnectError: at a request, when nobody answers or every way is barred.
+        httpx.ConnectError: at a request, when nobody answers, every way is barred or TLS fails;
+            :func:`layer` tells these apart.
 
     Example:
         >>> with http(host, "172.18.0.3", 8000) as client:
@@ -276,10 +398,44 @@ def http(
     """
     bracketed = f"[{address}]" if ":" in address else address
     to = link(real(host))
+    context = ssl.create_default_context() if tls is True else tls or None
     with httpx.Client(
-        base_url=f"http://{bracketed}:{port}",
-        transport=_Transport(_Backend(to, address, port, via)),
+        base_url=f"{'https' if context else 'http'}://{bracketed}:{port}",
+        transport=_Transport(_Backend(to, address, port, via), context),
         timeout=timeout,
         trust_env=False,
     ) as client:
         yield client
+
+
+def layer(error: httpx.HTTPError) -> Layer:
+    """Which part of the way to an answer failed.
+
+    Args:
+        error: what a request of :func:`http`'s client raised.
+
+    Returns:
+        ``name``: the name has no address; ``connect``: nobody answers there, or the way is barred;
+        ``tls``: the session could not be begun; ``http``: what came is no answer, or not all of it.
+    """
+    if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+        return "http"
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLError):
+            return "tls"
+        if isinstance(cause, socket.gaierror):
+            return "name"
+    return "name" if any(words in str(error).lower() for words in _NO_NAME) else "connect"
+
+
+def silent(error: httpx.HTTPError) -> bool:
+    """Whether nothing came within the time that was given, rather than something went wrong."""
+    return isinstance(error, httpx.TimeoutException)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came of, the last first; httpcore's pool takes the cause off its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,202 +1,20 @@
-"""What stackmend relies on of Ollama's API, asked of every server there is.
-
-`lab` is the lab's model server (`tests/lab/images/model`), which stands in for Ollama where no
-image of it can be had. `ollama` is Ollama itself: the binary that STACKMEND_TEST_OLLAMA names, or
-the one on PATH. Both are given the same tiny model through the same API.
-"""
+"""What stackmend relies on of Ollama's API, asked of every server there is (see `conftest.py`)."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.lab import images
-from tests.lab.engine import docker
-from tests.lab.fixtures import Lab
-from tests.lab.paths import HOME_LABEL, LABEL, PREFIX, PROJECT
-
-LAB_MODELS = "/root/.ollama/models"
-MODEL = "contract"
-USER = [{"role": "user", "content": "hello"}]
-# One thread: on a busy machine several wait for one another far longer than they compute.
-GREEDY = {"temperature": 0, "seed": 1, "num_predict": 4, "num_thread": 1}
-SAID = "+.Dr"
-"""What the tiny model says to `hello`: the same weights, whoever does the arithmetic."""
+from tests.contract.servers import GREEDY, MODEL, SAID, USER, Server, manifest_of, moment
 
 COUNTS = ("prompt_eval_count", "eval_count")
 DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server under test.
-
-    + client: of its API
-    + ollama: runs its `ollama` command; the first argument is what OLLAMA_HOST is set to, if any
-    + read: returns a file of its models' directory
-    """
-
-    client: httpx.Client
-    ollama: Callable[..., subprocess.CompletedProcess[str]]
-    read: Callable[[str], bytes]
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return self.client.post(path, json=body)
-
-    def answer(self, path: str, **body: Any) -> dict[str, Any]:
-        """The one JSON object of an answer that is not streamed."""
-        response = self.post(path, **body)
-        assert response.status_code == 200, response.text
-        assert response.headers["content-type"] == "application/json; charset=utf-8"
-        found: dict[str, Any] = response.json()
-        return found
-
-    def lines(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        """The lines of an answer that is streamed."""
-        response = self.post(path, **body)
-        assert response.status_code == 200, response.text
-        assert response.headers["content-type"] == "application/x-ndjson"
-        return [json.loads(line) for line in response.text.splitlines()]
-
-    def listed(self, path: str) -> dict[str, dict[str, Any]]:
-        """The models of `/api/tags` or `/api/ps` by name."""
-        return {model["name"]: model for model in self.client.get(path).json()["models"]}
-
-    def wait_until_unloaded(self, seconds: float = 5) -> None:
-        deadline = time.monotonic() + seconds
-        while self.listed("/api/ps"):
-            assert time.monotonic() < deadline, self.listed("/api/ps")
-            time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def lab_server(lab: Lab) -> Iterator[Server]:
-    """The lab's server, in a container of the outer engine."""
-    image = images.build(["lab/model:1"])["lab/model:1"]
-    name = f"{PREFIX}-contract-{os.getpid()}"
-    labels = ("--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}")
-    docker("run", "-d", "--rm", "--name", name, *labels, "-p", "127.0.0.1::11434", image)
-
-    def ollama(*args: str, host: str = "127.0.0.1:11434") -> subprocess.CompletedProcess[str]:
-        command = ["docker", "exec", "-e", f"OLLAMA_HOST={host}", name, "ollama", *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-
-    def read(path: str) -> bytes:
-        command = ["docker", "exec", name, "cat", f"{LAB_MODELS}/{path}"]
-        return subprocess.run(command, capture_output=True, timeout=30, check=True).stdout
-
-    try:
-        address = docker("port", name, "11434/tcp").splitlines()[0]
-        with running(f"http://{address}") as client:
-            yield Server(client, ollama, read)
-    finally:
-        docker("rm", "-f", name)
-
-
-@pytest.fixture(scope="module")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Ollama itself, on loopback, with an empty directory of models."""
-    binary = os.environ.get("STACKMEND_TEST_OLLAMA") or shutil.which("ollama")
-    if not binary:
-        pytest.skip("no ollama on PATH, and STACKMEND_TEST_OLLAMA names none")
-    directory = tmp_path_factory.mktemp("ollama")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    keep = ("PATH", "LD_LIBRARY_PATH")
-    environment = {name: os.environ[name] for name in keep if name in os.environ}
-    environment |= {"HOME": str(directory), "OLLAMA_MODELS": str(directory / "models")}
-
-    def ollama(*args: str, host: str = address) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [binary, *args],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            env={**environment, "OLLAMA_HOST": host},
-        )
-
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binary, "serve"],
-            stdout=log,
-            stderr=log,
-            env={**environment, "OLLAMA_HOST": address, "OLLAMA_NO_CLOUD": "1"},
-        )
-    try:
-        with running(f"http://{address}") as client:
-            yield Server(client, ollama, lambda path: (directory / "models" / path).read_bytes())
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@contextlib.contextmanager
-def running(url: str) -> Iterator[httpx.Client]:
-    """A client of a server, once it answers."""
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                client.get("/api/version")
-            except httpx.TransportError:
-                assert time.monotonic() < deadline, f"{url} does not answer"
-                time.sleep(0.05)
-            else:
-                break
-        yield client
-
-
-@pytest.fixture(scope="module")
-def weights(lab_server: Server) -> bytes:
-    """The tiny model that the lab's image carries."""
-    manifest = json.loads(lab_server.read(manifest_of("tiny")))
-    (digest,) = (
-        layer["digest"] for layer in manifest["layers"] if layer["mediaType"].endswith(".model")
-    )
-    return lab_server.read(f"blobs/{digest.replace(':', '-')}")
-
-
-@pytest.fixture(scope="module", params=["lab_server", "real_server"], ids=["lab", "ollama"])
-def server(request: pytest.FixtureRequest, weights: bytes) -> Server:
-    """A server that has the tiny model under the name `MODEL`."""
-    found: Server = request.getfixturevalue(request.param)
-    digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
-    assert found.client.post(f"/api/blobs/{digest}", content=weights).status_code in (200, 201)
-    steps = found.lines(
-        "/api/create",
-        model=MODEL,
-        files={"tiny.gguf": digest},
-        template="{{ .Prompt }}",
-    )
-    assert steps[-1] == {"status": "success"}
-    return found
-
-
-def manifest_of(name: str) -> str:
-    return f"manifests/registry.ollama.ai/library/{name}/latest"
-
-
-def moment(text: str) -> datetime:
-    """A time as Go writes it: up to nine digits of a second's fraction."""
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    assert found.tzinfo is not None
-    return found
 
 
 def test_it_says_that_it_runs(server: Server) -> None:

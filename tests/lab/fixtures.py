@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import hosts as lab_hosts
+from tests.lab import model_registry as lab_model_registry
 from tests.lab import packages as lab_packages
 from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
@@ -21,6 +22,7 @@ class Lab:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": [], "trixie": []}
+        self._models: lab_model_registry.ModelRegistry | None = None
 
     def take(self, count: int, kind: Kind = "managed") -> list[LabHost]:
         """`count` hosts as they were when new, held by this process alone."""
@@ -35,6 +37,14 @@ class Lab:
         while len(held) < count:
             held.append(self._stack.enter_context(lab_hosts.lease(kind)))
         return held[:count]
+
+    def models(self) -> lab_model_registry.ModelRegistry:
+        """The registry of models of this process, empty and answering."""
+        if self._models is None:
+            self._models = self._stack.enter_context(lab_model_registry.lease())
+        else:
+            self._models.reset()
+        return self._models
 
     def quieten(self) -> None:
         """Reset what is held: a stack left running would take from the tests of others."""
@@ -94,3 +104,9 @@ def packages(lab: Lab) -> Iterator[lab_packages.Packages]:
     """The server of packages that hosts reach as ``packages:8080``, empty, held by this test."""
     with lab_packages.lease() as held:
         yield held
+
+
+@pytest.fixture(scope="module")
+def model_registry(lab: Lab) -> lab_model_registry.ModelRegistry:
+    """The registry of models of this process (``model_registry.http``), empty for each module."""
+    return lab.models()

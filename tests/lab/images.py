@@ -85,6 +85,7 @@ CATALOGUE: dict[str, Image] = {
         wheels=pinned(HERE / "model/requirements.txt", HERE / "model/requirements-build.txt"),
         inner=True,
     ),
+    "model-registry": Image(HERE / "model-registry", {"MODEL_IMAGE": "@lab/model:1"}),
     "stackmend/api:lab": Image(
         STACK, {"PYTHON_IMAGE": "@lab/python:3.11"}, inner=True, dockerfile="api/Dockerfile"
     ),

@@ -47,7 +47,14 @@ _SERVE = "import sys; from tests.lab import warm; sys.exit(warm.serve({}))"
 #: What pyinfra is asked, and its environment.
 Request = tuple[list[str], dict[str, str]]
 
-_PRELOADED = ("ops.reports", "ops.connection.preflight", "ops.spec", "ops.compose", "ops.ports")
+_PRELOADED = (
+    "ops.reports",
+    "ops.connection.preflight",
+    "ops.spec",
+    "ops.compose",
+    "ops.ports",
+    "ops.models.apply",
+)
 
 
 class WarmProcess:

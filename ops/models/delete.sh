@@ -1,0 +1,2 @@
+# Remove one file. Argument: the file.
+rm -f -- "$1"

@@ -1,0 +1,253 @@
+# What this host knows of a model server, in one reading. Changes nothing.
+# Writes sections (connection/frame.sh). Arguments: the request as JSON, the Compose project, the
+# service or nothing, scheme, address and port of an endpoint, whether contents are hashed (yes|no),
+# the record of what was pulled, the texts of checks/attempt.sh and of frame.sh with store.sh.
+request=$1 project=$2 service=$3 scheme=$4 host=$5 port=$6 hashes=$7 record=$8 attempt=$9
+shift 9
+store=$1
+LC_ALL=C
+PATH=$PATH:/usr/sbin:/sbin
+export LC_ALL PATH
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+announce "$request"
+section clock date +%s
+[ ! -e "$record" ] || section record cat "$record"
+
+# The server's answer to GET /api/$1, asked in the container $2 or, where that is empty, on the host.
+ask() {
+  case $3 in
+    *:*) authority="[$3]:$4" ;;
+    *) authority="$3:$4" ;;
+  esac
+  begin "api $1"
+  if [ -n "$2" ]; then
+    { said=$(printf '%s\n' "$attempt" | docker exec -i "$2" sh -s -- http 10 GET \
+      "$scheme://$authority/api/$1" "$3" "$4" "/api/$1" no 2>&1 >&3 3>&-); } 3>&1
+  else
+    { said=$(sh -c "$attempt" attempt http 10 GET \
+      "$scheme://$authority/api/$1" "$3" "$4" "/api/$1" no 2>&1 >&3 3>&- </dev/null); } 3>&1
+  fi
+  asked=$?
+  end $asked
+  section "said $1" printf '%s\n' "$said"
+  return $asked
+}
+
+# All that is asked of a server; $1 is the container or nothing, then address and port.
+converse() {
+  ask version "$@" || return
+  section reached printf '%s %s %s\n' "$2" "$3" "$1"
+  ask ps "$@"
+  ask tags "$@"
+  return 0
+}
+
+# The models' directory as the host sees it, if it can be read there; else inside the container $2.
+look() {
+  if [ -n "$1" ] && [ -d "$1" ] && [ -x "$1" ] && [ -r "$1" ] &&
+    { [ ! -e "$1/blobs" ] || [ -x "$1/blobs" ]; }; then
+    section "directory" printf '%s\n' "$1"
+    # shellcheck disable=SC2154 # the mark is that of frame.sh
+    sh -c "$store" store "$mark" "$1" "$hashes"
+  elif [ -n "$2" ]; then
+    section "directory in $2" printf '%s\n' "$3"
+    printf '%s\n' "$store" | docker exec -i "$2" sh -s -- "$mark" "$3" "$hashes" 2>/dev/null
+  fi
+}
+
+# One "KEY VALUE" a line; what a mount is holds tabs, which no path that Docker takes can be told by.
+# shellcheck disable=SC2016 # the template's own
+shape='{{println "name" .Name}}{{println "state" .State.Status}}{{with .State.Health}}{{println "health" .Status}}{{end}}{{println "user" .Config.User}}{{println "network" .HostConfig.NetworkMode}}{{range .NetworkSettings.Networks}}{{println "address" .IPAddress}}{{println "address" .GlobalIPv6Address}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" $inner .HostIP .HostPort}}{{end}}{{end}}{{range .Mounts}}{{printf "mount %s\t%s\n" .Destination .Source}}{{end}}{{range .Config.Env}}{{println "env" .}}{{end}}'
+
+of() { printf '%s\n' "$shown" | sed -n "s/^$1 //p"; }
+
+no_engine() {
+  begin engine
+  printf '%s\n' "$1"
+  end 1
+}
+
+in_container() {
+  id=$1
+  shown=$(docker inspect --format "$shape" "$id" 2>&1) || {
+    no_engine "$shown"
+    return
+  }
+  # Of the environment nothing is told: it may be secret.
+  begin "container $id"
+  printf '%s\n' "$shown" | grep -E '^(name|state|health) '
+  end 0
+  proxy=$(of env | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' | head -n 1)
+  # A proxy's address may hold a password.
+  [ -z "$proxy" ] || section proxy printf '%s\n' "${proxy##*@}"
+  state=$(of state)
+  listens=$(of env | sed -n 's/^OLLAMA_HOST=//p' | tail -n 1)
+  inner=${listens##*:}
+  case $inner in
+    '' | *[!0-9]*) inner=11434 ;;
+  esac
+  home=$(of env | sed -n 's/^HOME=//p' | tail -n 1)
+  if [ -z "$home" ]; then
+    home=/root
+    case $(of user) in
+      '' | root | 0 | root:* | 0:*) ;;
+      *)
+        # shellcheck disable=SC2016 # the container's own
+        [ "$state" != running ] || home=$(docker exec "$id" sh -c 'printf %s "$HOME"' 2>/dev/null)
+        ;;
+    esac
+  fi
+  inside=$(of env | sed -n 's/^OLLAMA_MODELS=//p' | tail -n 1)
+  inside=${inside:-$home/.ollama/models}
+  if [ "$state" = running ]; then
+    scheme=http
+    network=$(of network)
+    addresses=$(of address)
+    case $network in
+      host) addresses=127.0.0.1 ;;
+      container:*) addresses=$(docker inspect --format \
+        '{{range .NetworkSettings.Networks}}{{println .IPAddress}}{{end}}' \
+        "${network#container:}" 2>/dev/null) ;;
+    esac
+    met=no
+    for address in $addresses; do
+      case $address in
+        *[!0-9a-fA-F:.]*) continue ;;
+      esac
+      converse '' "$address" "$inner" && met=yes && break
+    done
+    if [ $met = no ]; then
+      published=$(of published | sed -n "s,^$inner/tcp ,,p" | sed 's/^0\.0\.0\.0 /127.0.0.1 /;s/^:: /::1 /')
+      while read -r address outer; do
+        [ -n "$outer" ] || continue
+        converse '' "$address" "$outer" && met=yes && break
+      done <<ENDS
+$published
+ENDS
+    fi
+    [ $met = yes ] || converse "$id" 127.0.0.1 "$inner"
+  fi
+  # The mount that is nearest above the directory says where it lies on the host.
+  outside=$(of mount | awk -F '\t' -v inside="$inside" '
+    { if (index(inside "/", $1 "/") == 1 && length($1) >= best) {
+        best = length($1); found = $2 substr(inside, length($1) + 1) } }
+    END { print found }')
+  if [ "$state" = running ]; then
+    look "$outside" "$id" "$inside"
+  else
+    look "$outside" '' ''
+  fi
+}
+
+# A server that is a process of the host: what its environment says, else where packages put it.
+on_host() {
+  own=$(readlink /proc/self/ns/mnt 2>/dev/null)
+  directory=''
+  # No such path holds blanks.
+  # shellcheck disable=SC2013
+  for file in $(grep -l ollama /proc/[0-9]*/cmdline 2>/dev/null); do
+    process=${file%/*}
+    case $({ tr '\000' ' ' <"$file"; } 2>/dev/null) in
+      *ollama' serve '*) ;;
+      *) continue ;;
+    esac
+    # Also the processes of containers are seen here.
+    [ "$(readlink "$process/ns/mnt" 2>/dev/null)" = "$own" ] || continue
+    variables=$({ tr '\000' '\n' <"$process/environ"; } 2>/dev/null)
+    heard=$(printf '%s\n' "$variables" | sed -n 's/^OLLAMA_HOST=//p')
+    heard=${heard##*:}
+    case $heard in
+      '' | *[!0-9]*) heard=11434 ;;
+    esac
+    [ "$heard" = "$port" ] || continue
+    directory=$(printf '%s\n' "$variables" | sed -n 's/^OLLAMA_MODELS=//p')
+    home=$(printf '%s\n' "$variables" | sed -n 's/^HOME=//p')
+    [ -n "$directory" ] || directory=${home:+$home/.ollama/models}
+    proxy=$(printf '%s\n' "$variables" | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' |
+      head -n 1)
+    [ -z "$proxy" ] || section proxy printf '%s\n' "${proxy##*@}"
+    break
+  done
+  for place in "${OLLAMA_MODELS-}" /usr/share/ollama/.ollama/models /var/lib/ollama/.ollama/models \
+    /var/lib/ollama/models "${HOME-/root}/.ollama/models"; do
+    [ -z "$directory" ] && [ -n "$place" ] || continue
+    [ ! -d "$place/manifests" ] && [ ! -d "$place/blobs" ] || directory=$place
+  done
+  [ -z "$directory" ] || look "$directory" '' ''
+}
+
+is_here() {
+  case $1 in
+    127.* | localhost | ::1) return 0 ;;
+  esac
+  { ip -o addr show 2>/dev/null || hostname -I 2>/dev/null; } | tr '/' ' ' | grep -qF -- " $1 "
+}
+
+# The containers of a kind, those that run first; the filters are Docker's.
+containers() {
+  docker ps -a --no-trunc "$@" --format '{{.State}} {{.ID}}' 2>&1
+}
+
+first() {
+  printf '%s\n' "$rows" | sed -n 's/^running \([0-9a-f]\{12,64\}\)$/\1/p' | head -n 1
+  printf '%s\n' "$rows" | sed -n 's/^[a-z]* \([0-9a-f]\{12,64\}\)$/\1/p' | head -n 1
+}
+
+compose=label=com.docker.compose
+if [ -n "$host" ]; then
+  found=''
+  if is_here "$host" && has docker; then
+    rows=$(containers --filter "publish=$port") && found=$(first | head -n 1)
+  fi
+  converse '' "$host" "$port"
+  if [ -n "$found" ]; then
+    shown=$(docker inspect --format "$shape" "$found" 2>/dev/null)
+    # Only the port on the host is the endpoint's; the filter takes the container's for it, too.
+    of published | grep -q " $port\$" || found=''
+  fi
+  if [ -n "$found" ]; then
+    # It has answered already: only where its models lie is still to be told.
+    converse() { :; }
+    in_container "$found"
+  elif is_here "$host"; then
+    on_host
+  fi
+elif ! has docker; then
+  begin engine
+  end 127
+else
+  set -- --filter "$compose.service=$service" --filter "$compose.oneoff=False"
+  [ -z "$project" ] || set -- "$@" --filter "$compose.project=$project"
+  if rows=$(containers "$@"); then
+    found=$(first | head -n 1)
+    if [ -z "$found$project" ]; then
+      rows=$(containers --filter "name=^/$service\$") && found=$(first | head -n 1)
+    fi
+    section engine true
+    [ -z "$found" ] || in_container "$found"
+  else
+    no_engine "$rows"
+  fi
+fi
+
+# The models that the environment of the project's containers names. Of variables that any program
+# may have, only those of a service that speaks to a model server count.
+if [ -n "$project" ] && has docker; then
+  begin named
+  # Word splitting is wanted: ids are hexadecimal.
+  # shellcheck disable=SC2046
+  set -- $(docker ps -aq --no-trunc --filter "$compose.project=$project" 2>/dev/null)
+  [ $# -eq 0 ] || docker inspect --format \
+    '{{$of := index .Config.Labels "com.docker.compose.service"}}{{range .Config.Env}}{{println $of .}}{{end}}' \
+    "$@" 2>/dev/null | awk -v server="//$service:" '
+      { rest = substr($0, length($1) + 2); at = index(rest, "="); if (!at) next
+        name = substr(rest, 1, at - 1); value = substr(rest, at + 1)
+        if (index(value, server) || index(value, ":11434")) speaks[$1] = 1
+        if (name ~ /^OLLAMA_([A-Z0-9_]*_)?MODEL(_NAME)?$/) print $1, name, value
+        else if (name ~ /^([A-Z0-9_]*_)?MODEL(_NAME|S)?$/ && name !~ /^OLLAMA_/) later[++n] = $1 " " name " " value }
+      END { for (i = 1; i <= n; i++) { split(later[i], part, " "); if (part[1] in speaks) print later[i] } }'
+  end 0
+fi
+section complete true

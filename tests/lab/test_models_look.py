@@ -1,0 +1,228 @@
+"""What is read of a model server and of registries, on a real host: held against docker there."""
+
+from __future__ import annotations
+
+import shlex
+import ssl
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+from pyinfra.api.host import Host
+
+from ops import connection
+from ops.models.facts import ModelStore
+from ops.models.registry import ask
+from ops.models.spec import ModelsPolicy, Name
+from ops.models.state import RegistryAnswer, StoreState
+from tests import connected
+from tests.lab.fixtures import Lab
+from tests.lab.hosts import LabHost
+from tests.lab.model_registry import ModelRegistry, Pushed
+
+MODELS = "/root/.ollama/models"
+VOLUME = "/var/lib/docker/volumes/models/_data/models"
+
+#: The lab's server as a process of the host's own: the image's files, out of the image. Its own
+#: program would give up its name to Python; one of Ollama's is called `ollama serve`.
+ON_THE_HOST = """\
+set -e
+docker create --name source lab/model:1 >/dev/null
+mkdir -p /srv/model
+docker export source | tar -x -C /srv/model opt root usr/lib
+docker rm source >/dev/null
+mkdir /srv/model/lib
+mv /srv/model/usr/lib/x86_64-linux-gnu/lib{gomp,stdc++}.so* /srv/model/lib
+cat >/srv/model/serve <<'ENDS'
+from pathlib import Path
+from server.app import serve
+serve("127.0.0.1", 11888, Path("/srv/model/root/.ollama/models"))
+ENDS
+cat >/etc/systemd/system/model.service <<'ENDS'
+[Service]
+Environment=OLLAMA_MODELS=/srv/model/root/.ollama/models OLLAMA_HOST=127.0.0.1:11888
+Environment=PYTHONPATH=/srv/model/usr/lib/python3/dist-packages:/srv/model/opt/ollama
+Environment=LD_LIBRARY_PATH=/srv/model/lib
+Environment=HTTPS_PROXY=http://user:secret@proxy.test:3128
+ExecStart=/usr/bin/python3 /srv/model/serve ollama serve
+ENDS
+systemctl daemon-reload
+systemctl start model
+for i in $(seq 50); do curl -sf http://127.0.0.1:11888/api/version && break; sleep 0.2; done
+"""
+
+
+@pytest.fixture(scope="module")
+def managed(lab: Lab) -> Iterator[LabHost]:
+    (host,) = lab.take(1)
+    yield host
+    host.reset()
+
+
+@pytest.fixture
+def host(managed: LabHost) -> Iterator[LabHost]:
+    """One that runs the model server as a container, with a volume."""
+    managed.sh(
+        "docker rm -f ollama >/dev/null 2>&1; docker volume rm -f models >/dev/null; "
+        "docker run -d --name ollama -v models:/root/.ollama lab/model:1 >/dev/null; "
+        "for i in $(seq 50); do docker exec ollama ollama ps && break; sleep 0.2; done >/dev/null",
+        timeout=60,
+    )
+    yield managed
+    managed.sh("docker rm -f ollama; docker volume rm -f models", check=False)
+
+
+@pytest.fixture
+def pushed(model_registry: ModelRegistry) -> Pushed:
+    """The only model of a registry where all is well."""
+    model_registry.clear()
+    return model_registry.push("team/tiny:1", size=600_000)
+
+
+def look(to: Host, **arguments: object) -> StoreState:
+    connection.forget(to)
+    state = connection.read(to, ModelStore, **arguments)
+    assert isinstance(state, StoreState), state
+    return state
+
+
+def test_a_server_in_a_container_is_read_whole_over_one_channel(host: LabHost) -> None:
+    with connected.lab(host) as to:
+        before = connection.channels(to)
+        state = look(to)
+        assert connection.channels(to) - before == 1
+    assert state.server.status == "up"
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    assert state.server.address == host.sh(f"docker inspect -f '{address}' ollama").strip()
+    assert state.server.place is not None
+    assert (state.server.place.path, state.server.place.container) == (VOLUME, "")
+    listed = host.sh("docker exec ollama ollama list").splitlines()[1:]
+    shown = {(str(one.name), one.digest[:12]) for one in state.models}
+    assert shown == {tuple(line.split()[:2]) for line in listed}
+    digests = host.sh(f"cd {VOLUME}/blobs && sha256sum sha256-*").splitlines()
+    assert state.blobs is not None
+    assert set(state.blobs) == {f"sha256:{line.split()[0]}" for line in digests}
+
+
+def test_without_root_the_disk_is_read_inside_the_container(host: LabHost) -> None:
+    host.sh("usermod -aG docker operator")
+    try:
+        with connected.lab(host) as to:
+            mine = look(to)
+        with connected.lab(host, "operator") as to:
+            theirs = look(to, _sudo=False)
+    finally:
+        host.sh("gpasswd -d operator docker")
+    assert theirs.server.place is not None
+    assert (theirs.server.place.path, theirs.server.place.container) == (
+        MODELS,
+        theirs.server.container,
+    )
+    assert theirs.models == mine.models
+    assert theirs.blobs == mine.blobs
+
+
+def test_what_was_done_behind_the_servers_back_is_found(host: LabHost) -> None:
+    weights = "$(ls -S | head -n 1)"
+    with connected.lab(host) as to:
+        for breaks, kind in (
+            (f"dd if=/dev/zero of={weights} bs=1 seek=1000 count=4 conv=notrunc", "corrupt"),
+            (f"truncate -s -1 {weights}", "truncated"),
+            (f"rm {weights}", "missing"),
+        ):
+            host.sh(f"cd {VOLUME}/blobs && {breaks}")
+            (problem,) = look(to, hashes=True).problems
+            assert (problem.kind, problem.models) == (kind, ("slow:latest",))
+
+
+def test_a_server_that_stopped_is_told_and_its_disk_is_still_read(host: LabHost) -> None:
+    host.sh("docker stop -t 1 ollama")
+    with connected.lab(host) as to:
+        state = look(to)
+    assert (state.server.status, state.server.reason) == (
+        "stopped",
+        "its container ollama is exited",
+    )
+    assert len(state.models) == 2
+    assert {one.served for one in state.models} == {None}
+
+
+def test_a_server_that_is_a_process_of_the_host_is_read_where_its_environment_says(
+    managed: LabHost,
+) -> None:
+    managed.sh(ON_THE_HOST, timeout=120)
+    try:
+        with connected.lab(managed) as to:
+            state = look(to, endpoint="http://127.0.0.1:11888")
+            other = look(to, endpoint="http://127.0.0.1:11889")
+    finally:
+        managed.sh("systemctl stop model; rm -rf /srv/model /etc/systemd/system/model.service")
+    assert (state.server.status, state.server.port) == ("up", 11888)
+    assert state.server.place is not None
+    assert state.server.place.path == "/srv/model/root/.ollama/models"
+    assert state.server.proxy == "proxy.test:3128"
+    assert state.model(Name.parse("tiny")) is not None
+    assert state.free is not None
+    assert other.server.status == "unreachable"
+
+
+def asked(to: Host, *names: str, **more: object) -> list[RegistryAnswer]:
+    policy = ModelsPolicy.model_validate({"wanted": names, **more})
+    return list(ask(to, policy.wanted, policy, server=look(to).server, timeout=5).values())
+
+
+def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
+    host: LabHost, model_registry: ModelRegistry, pushed: Pushed
+) -> None:
+    with connected.lab(host) as to:
+        (found, absent) = asked(
+            to,
+            f"{model_registry.http}/team/tiny:1",
+            f"{model_registry.http}/team/tinny:1",
+            insecure=True,
+        )
+        assert (found.status, absent.status) == ("found", "absent")
+        assert found.manifest is not None
+        assert found.manifest.digest == pushed.digest
+        assert absent.nearest == (f"{model_registry.http}/team/tiny:1",)
+        for name, layer, said in (
+            ("registry.invalid/team/tiny", "name", "registry.invalid does not resolve"),
+            ("127.0.0.1:9/team/tiny", "connect", "127.0.0.1:9 cannot be connected to"),
+            (f"{model_registry.http}/team/tiny", "tls", "TLS: "),
+            (f"{model_registry.https}/team/tiny", "tls", "unable to get local issuer certificate"),
+        ):
+            (answer,) = asked(to, name)
+            assert (answer.status, answer.layer) == ("unreachable", layer)
+            assert said in answer.reason
+        model_registry.fault("team/tiny:1", "status", status=503, times=None, on="manifest")
+        (answer,) = asked(to, f"{model_registry.http}/team/tiny:1", insecure=True)
+        assert (answer.status, answer.layer, answer.code) == ("unreachable", "http", 503)
+
+
+def test_a_certificate_that_only_the_model_server_trusts_is_trusted(
+    host: LabHost, model_registry: ModelRegistry, pushed: Pushed
+) -> None:
+    certificate = shlex.quote(model_registry.ca.decode())
+    host.sh(
+        f"printf %s {certificate} >/srv/ca.pem; "
+        "docker rm -f ollama >/dev/null; docker run -d --name ollama -e SSL_CERT_FILE=/ca.pem "
+        "-v /srv/ca.pem:/ca.pem:ro -v models:/root/.ollama lab/model:1"
+    )
+    with connected.lab(host) as to:
+        (answer,) = asked(to, f"{model_registry.https}/team/tiny:1")
+    assert answer.status == "found"
+
+
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize("via", ["forward", "bridge"])
+def test_tls_is_spoken_through_the_host(
+    host: LabHost, model_registry: ModelRegistry, via: Literal["forward", "bridge"]
+) -> None:
+    address, _, port = model_registry.https.rpartition(":")
+    trusted = ssl.create_default_context(cadata=model_registry.ca.decode())
+    with (
+        connected.lab(host) as to,
+        connection.http(to, address, int(port), tls=trusted, via=via) as client,
+    ):
+        for _ in range(3):
+            assert client.get("/v2/team/tiny/manifests/1").status_code == 200

@@ -1,0 +1,365 @@
+"""What ``models.pulled`` refuses, and in which words: space, registries, names, servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.fixtures import Lab
+from tests.lab.model_registry import ModelRegistry
+from tests.lab.model_server import ModelServer
+from tests.lab.models_runs import Runs, fetched, push
+
+SIZE = 1_500_000
+SMALL = "/srv/small"
+#: Bytes of the disk that is too small for some.
+DISK = 12_000_000
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab) -> Iterator[ModelServer]:
+    """A server whose models lie in a directory of the host, on a disk that is small."""
+    host = lab.take(1)[0]
+    host.sh(f"mkdir -p {SMALL} && mount -t tmpfs -o size={DISK} tmpfs {SMALL}")
+    server = ModelServer(host, f"{SMALL}:/root/.ollama")
+    server.up()
+    yield server
+    server.compose("down")
+    host.sh(f"umount {SMALL}")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, server: ModelServer, model_registry: ModelRegistry) -> Runs:
+    model_registry.clear()
+    return Runs(tmp_path, [server.host])
+
+
+@pytest.fixture(scope="module")
+def present(server: ModelServer, model_registry: ModelRegistry) -> str:
+    """A model that is there, pulled by the server itself."""
+    model = push(model_registry, "team/present:1b", SIZE, seed=1)
+    server.pull(model)
+    return model.name
+
+
+# Space
+
+
+def test_what_does_not_fit_is_refused_before_a_byte(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry, present: str
+) -> None:
+    """Told how much is missing, and which models that nobody wants could go."""
+    big = push(model_registry, "team/big:1b", 20_000_000, seed=2)
+    free = int(server.host.sh(f"df -B1 --output=avail {SMALL}").split()[-1])
+    lacking = server.lacks(big)
+    model_registry.forget()
+    before, moment = server.files(), server.host.now()
+    told = runs.pull([big.name])
+    assert told.run.rc == 1
+    assert told.outcomes == {"refused"}
+    ((about, said),) = told.reasons
+    assert about == "space"
+    assert f"{(lacking - free) / 2**20:.1f}MiB are missing" in said
+    assert present in said
+    assert fetched(model_registry, big) == 0
+    assert server.asked(moment) == []
+    assert server.files() == before
+
+
+def test_what_is_to_stay_free_is_counted(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    fits = push(model_registry, "team/fits:1b", SIZE, seed=3)
+    moment = server.host.now()
+    told = runs.pull([fits.name], minimum_free=DISK - SIZE)
+    assert told.outcomes == {"refused"}
+    assert server.asked(moment) == []
+    assert fetched(model_registry, fits) == 0
+
+
+def test_layers_that_are_there_need_no_space(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    """A second name for what fits only once."""
+    first = push(model_registry, "team/once:1b", 7_000_000, seed=4)
+    second = push(model_registry, "team/twice:1b", 7_000_000, seed=4)
+    server.pull(first)
+    model_registry.forget()
+    told = runs.well([first.name, second.name])
+    assert told.steps == [("pull", second.name)]
+    assert server.answers(second.name)
+    assert told.fetched == model_registry.sent() == 0
+    server.forget(first.name, second.name)
+
+
+def test_a_disk_that_fills_meanwhile_is_told_and_left_clean(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    model = push(model_registry, "team/filling:1b", 6_000_000, seed=5)
+    model_registry.rate(500_000)
+    with runs.start([model.name], attempts=2) as run:
+        server.host.wait_for(f"ls {server.root}/blobs | grep -q partial", 120)
+        server.host.sh(f"head -c {DISK} /dev/zero >{SMALL}/filler", check=False)
+        done = run.wait()
+    model_registry.clear()
+    assert done.rc == 1
+    assert "no space left on device" in done.out
+    assert server.partials() == []
+    server.host.sh(f"rm {SMALL}/filler")
+    runs.well([model.name])
+    assert server.answers(model.name)
+    server.forget(model.name)
+
+
+# Registries
+
+
+def test_a_registry_out_of_reach(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry, present: str
+) -> None:
+    """What is present is well, with a note; what is absent names the layer that failed."""
+    refused = push(model_registry, "team/refused:1b", SIZE, seed=6).name
+    model_registry.fault("team/refused:1b", "status", status=503, on="manifest", times=None)
+    address = model_registry.http.partition(":")[0]
+    absent = {
+        "nowhere.invalid:5000/team/a:1b": "its name is not found): the name nowhere.invalid does",
+        f"{address}:1/team/b:1b": f"no connection): {address}:1 cannot be connected to: ",
+        refused: f"HTTP): {model_registry.http} answers HTTP 503",
+    }
+    before, moment = server.files(), server.host.now()
+    told = runs.pull([present, *absent])
+    assert told.run.rc == 1
+    for name, said in absent.items():
+        assert f"cannot be asked ({said}" in told.reason(name)
+    assert {about for about, _ in told.reasons} == set(absent)
+    assert server.files() == before
+    assert server.asked(moment) == []
+
+
+def test_tls_that_cannot_be_trusted_is_named_so(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    names = {
+        # Signed by nobody that anybody knows; and not TLS at all.
+        f"{model_registry.https}/team/present:1b": "certificate",
+        f"{model_registry.http}/team/present-too:1b": "tls",
+    }
+    told = runs.pull(list(names), insecure=False)
+    for name, word in names.items():
+        reason = told.reason(name)
+        assert "cannot be asked (TLS)" in reason, (name, reason)
+        assert word.lower() in reason.lower(), (name, reason)
+
+
+def test_a_certificate_that_the_server_trusts_is_trusted(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    """It is the server that pulls: what it trusts is what counts."""
+    trusting = ModelServer(
+        server.host,
+        "/srv/trusting:/root/.ollama",
+        project="trusting",
+        environment={"SSL_CERT_FILE": "/root/.ollama/ca.pem"},
+    )
+    server.host.put("/srv/trusting/ca.pem", model_registry.ca)
+    trusting.up()
+    pushed = model_registry.push("team/encrypted:1b", SIZE, 10)
+    name = f"{model_registry.https}/{pushed.name}"
+    told = runs.well([name], project="trusting", insecure=False)
+    assert told.did("pull") == [name]
+    assert trusting.answers(name)
+    trusting.compose("down")
+
+
+def test_a_registry_that_asks_who_is_there(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    """A token that anybody gets is fetched; where none is to be had, the server may have a key."""
+    opens = push(model_registry, "team/opens:1b", SIZE, seed=8)
+    keyed = push(model_registry, "team/keyed:1b", SIZE, seed=13)
+    closed = push(model_registry, "team/closed:1b", SIZE, seed=9)
+    model_registry.private("team/opens", "token")
+    model_registry.private("team/closed", "denied")
+    # The host is sent away, when it looks and when it looks again to act; the server is not.
+    model_registry.fault("team/keyed:1b", "status", status=401, on="manifest", times=2)
+    lacking = server.lacks(opens, keyed)
+    model_registry.forget()
+    told = runs.pull([opens.name, keyed.name, closed.name])
+    asked = [one for one in model_registry.log() if one.on == "manifest"]
+    assert [one.status for one in asked if one.model == "team/keyed:1b"] == [401, 401, 200]
+    assert "the server's own key does not open it" in told.reason(closed.name)
+    assert [about for about, _ in told.reasons] == [closed.name]
+    assert sorted(told.did("pull")) == sorted([opens.name, keyed.name])
+    assert server.answers(opens.name, keyed.name)
+    assert told.fetched == model_registry.sent() == lacking
+    server.forget(opens.name, keyed.name)
+
+
+@pytest.mark.parametrize("gone", ["stopped", "silent"])
+def test_present_models_are_well_without_their_registry(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry, present: str, gone: str
+) -> None:
+    """One that is silent is waited for once, whatever it is asked for."""
+    absent = [f"{model_registry.http}/team/never-{n}:1b" for n in range(2)]
+    before, moment = server.files(), server.host.now()
+    leave, come = (
+        (model_registry.stop, model_registry.start)
+        if gone == "stopped"
+        else (model_registry.pause, model_registry.unpause)
+    )
+    leave()
+    try:
+        told = runs.pull([absent[0], present, absent[1]])
+    finally:
+        come()
+    (note,) = told.about("findings", present)
+    assert "whether it is current is not known" in note["cause"]
+    assert model_registry.http in note["cause"]
+    assert told.run.rc == 1
+    for name in absent:
+        assert "cannot be asked" in told.reason(name)
+    assert server.files() == before
+    assert server.asked(moment) == []
+    assert told.run.seconds < 30
+
+
+# Names
+
+
+BAD_NAMES = [
+    "",
+    "team//x",
+    "-x",
+    "a b",
+    "x:",
+    "http://registry:5000/team/x",
+    "a/b/c/d",
+    "registry:5000/x",
+    "x@sha256:00",
+    "../../etc/passwd",
+    "$(touch /tmp/pwned)",
+    "é",
+    7,
+]
+
+
+def test_names_that_are_none(runs: Runs, server: ModelServer) -> None:
+    """Each is told, and none of it reaches a host."""
+    mark = server.host.mark()
+    with runs.start(["fine", *BAD_NAMES]) as running:
+        said = running.wait()
+    assert said.rc == 1
+    assert "Traceback" not in said.out
+    for name in BAD_NAMES:
+        assert repr(name) in said.out, name
+    assert server.host.sessions_since(mark) == []
+    assert not server.host.exists("/tmp/pwned")
+
+
+def test_a_model_that_does_not_exist(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry, present: str
+) -> None:
+    """Names that are like it are told, and only such as exist."""
+    other = push(model_registry, "team/presents:3b", SIZE, seed=12).name
+    names = {
+        present.replace("present:1b", "presnt:1b"): present,
+        present.replace(":1b", ":2b"): present,
+        other.replace("presents:3b", "presents:latest"): other,
+        f"{model_registry.http}/nobody/unheard-of:7b": "",
+    }
+    moment = server.host.now()
+    told = runs.pull(list(names))
+    assert told.run.rc == 1
+    exist = {*server.tags(), other}
+    for name, nearest in names.items():
+        reason = told.reason(name)
+        meant = re.findall(r"did you mean (.*)\?", reason)
+        offered = meant[0].split(" or ") if meant else []
+        assert nearest in offered or not nearest, reason
+        assert set(offered) <= exist, reason
+    # Final: nobody asks again for what is not there.
+    assert server.asked(moment) == []
+
+
+# Servers
+
+
+SITE = """#!/bin/sh
+mkdir -p /www/plain /www/locked
+echo hello >/www/plain/index.html
+printf '/:me:secret\\n' >/www/httpd.conf
+busybox httpd -p 127.0.0.1:18001 -h /www/plain
+busybox httpd -p 127.0.0.1:18002 -h /www/locked -c /www/httpd.conf
+exec sleep infinity
+"""
+
+
+@pytest.fixture
+def pages(server: ModelServer) -> Iterator[None]:
+    """Two web servers that are no model servers; one of them asks who is there."""
+    server.host.docker(
+        "run", "-d", "--name", "pages", "--network", "host", "lab/box:1", "sh", "-c", SITE
+    )
+    server.host.wait_for("curl -s http://127.0.0.1:18002/ >/dev/null")
+    yield
+    server.host.docker("rm", "-f", "pages")
+
+
+ENDPOINTS = {
+    "http://127.0.0.1:18001": "what answers there is not Ollama",
+    "http://127.0.0.1:18002": "what answers there asks for authentication",
+    "http://127.0.0.1:18003": "the model server does not answer: nothing listens there",
+    "http://nowhere.invalid:11434": "does not answer: the name nowhere.invalid does not resolve",
+}
+SERVICES = {
+    "service llm": {"service": "llm"},
+    "service ollama": {"project": "other"},
+}
+
+
+@pytest.mark.usefixtures("pages")
+def test_servers_that_are_none(runs: Runs, server: ModelServer, present: str) -> None:
+    """One clear error each, soon; and none of them is spoken to as if it were one."""
+    calls: list[dict[str, object]] = [
+        *({"endpoint": endpoint, "project": None} for endpoint in ENDPOINTS),
+        *SERVICES.values(),
+    ]
+    told = runs.each([{"models": [present], **call} for call in calls])
+    assert told.run.rc == 1
+    said = dict(told.reasons)
+    assert [about for about, _ in told.reasons] == [*ENDPOINTS, *SERVICES]
+    for endpoint, words in ENDPOINTS.items():
+        assert words in said[endpoint]
+    for service in SERVICES:
+        assert "there is no such model server" in said[service]
+    assert told.run.seconds < 60
+
+
+def test_a_server_that_was_stopped_by_hand_stays_so(
+    runs: Runs, server: ModelServer, present: str
+) -> None:
+    """It is not waited for, as one that is coming up is."""
+    server.compose("stop", "-t", "1")
+    try:
+        told = runs.pull([present])
+        state = server.host.docker("inspect", "-f", "{{.State.Status}}", server.container)
+    finally:
+        server.compose("start")
+    assert told.run.rc == 1
+    assert told.outcomes == {"refused"}
+    assert "the model server does not run" in told.reason("service ollama")
+    assert state == "exited"
+    assert told.run.seconds < 30
+
+
+def test_a_server_that_is_starting_is_waited_for(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    model = push(model_registry, "team/early:1b", SIZE, seed=7)
+    server.compose("restart", "-t", "0")
+    runs.well([model.name])
+    assert server.answers(model.name)
+    server.forget(model.name)

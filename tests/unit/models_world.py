@@ -1,0 +1,140 @@
+"""Model servers and registries as the tests of the decision want them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ops.models.plan import Action, Plan
+from ops.models.spec import ModelsSpec, Name
+from ops.models.state import (
+    BlobProblem,
+    Layer,
+    Manifest,
+    Record,
+    Recorded,
+    RegistryAnswer,
+    Server,
+    StoredModel,
+    StoreState,
+)
+from tests.unit import rendering
+
+MIB = 1024**2
+
+UP = Server(status="up", version="0.24.0", address="172.18.0.2", port=11434)
+
+
+def hexed(text: str) -> str:
+    """A digest that stands for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def layer(text: str, size: int = MIB) -> Layer:
+    """A blob that stands for a text."""
+    return Layer(digest=f"sha256:{hexed(text)}", size=size)
+
+
+def layers(name: str, version: str = "1") -> tuple[Layer, ...]:
+    """The blobs of a model: a licence that all share, a config and weights of its own."""
+    return (
+        layer(f"config {name} {version}", 500),
+        layer(f"weights {name} {version}", 100 * MIB),
+        layer("licence", 1000),
+    )
+
+
+def manifest(name: str, version: str = "1") -> Manifest:
+    """What a registry has under a name."""
+    return Manifest(digest=hexed(f"manifest {name} {version}"), layers=layers(name, version))
+
+
+def found(name: str, version: str = "1") -> RegistryAnswer:
+    """A registry that has a model."""
+    return RegistryAnswer(status="found", manifest=manifest(name, version))
+
+
+UNREACHABLE = RegistryAnswer(status="unreachable", layer="connect", reason="connection refused")
+
+
+def stored(name: str, version: str = "1", **fields: Any) -> StoredModel:
+    """A model that the server has."""
+    has = manifest(name, version)
+    return StoredModel(
+        name=Name.parse(name), digest=has.digest, size=has.size, layers=has.layers, **fields
+    )
+
+
+def state(
+    models: Iterable[StoredModel] = (),
+    problems: Iterable[BlobProblem] = (),
+    record: Mapping[str, Recorded] | None = None,
+    **fields: Any,
+) -> StoreState:
+    """What a server has; its blobs are those of its models without those that are missing."""
+    models, problems = tuple(models), tuple(problems)
+    blobs = {one.digest: one.size for model in models for one in model.layers or ()}
+    for problem in problems:
+        if problem.found is None:
+            blobs.pop(problem.digest, None)
+        else:
+            blobs[problem.digest] = problem.found
+    known = {
+        "now": 1000.0,
+        "server": UP,
+        "blobs": blobs,
+        "free": 100 * 1024 * MIB,
+        "record": Record(models=record or {}),
+    }
+    return StoreState(**{**known, "models": models, "problems": problems, **fields})
+
+
+def spec(*wanted: Any, **fields: Any) -> ModelsSpec:
+    """What is wanted of the server."""
+    return ModelsSpec.model_validate({"wanted": wanted, **fields})
+
+
+def problem(name: str, kind: Any, what: str = "weights", version: str = "1") -> BlobProblem:
+    """A blob of a model that is not what it should be."""
+    one = {x.digest: x for x in layers(name, version)}[
+        f"sha256:{hexed(f'{what} {name} {version}')}"
+    ]
+    sizes = {"missing": None, "truncated": one.size // 2, "corrupt": one.size}
+    return BlobProblem(
+        digest=one.digest,
+        kind=kind,
+        models=(str(Name.parse(name)),),
+        size=one.size,
+        found=sizes[kind],
+    )
+
+
+def steps(decided: Any) -> list[str]:
+    """The actions, without their reasons."""
+    return [f"{one.verb} {one.subject}" for one in decided.actions]
+
+
+def render(decided: Plan) -> str:
+    """A plan as text, with all that it carries."""
+
+    def carries(action: Action) -> Iterator[str]:
+        if action.name is not None:
+            yield f"name {action.name}" + (f" from {action.source}" if action.source else "")
+        if action.verb == "pull":
+            known = action.manifest.digest[:12] if action.manifest else "not known"
+            yield f"manifest {known}, {action.bytes} bytes" + (
+                " over plain HTTP" if action.insecure else ""
+            )
+        if action.unreachable:
+            yield f"not from its registry: {action.unreachable}"
+        if action.digest:
+            yield f"digest {action.digest[:19]}"
+        if action.made is not None:
+            yield f"made from {action.made.digest[:12]}, {action.bytes} bytes"
+        if action.forgotten:
+            yield f"forgotten {', '.join(action.forgotten)}"
+        if action.serves:
+            yield f"for {action.serves}"
+
+    return rendering.render(decided, carries)

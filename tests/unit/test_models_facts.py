@@ -1,0 +1,405 @@
+"""The probe of a model server, run here: in every shell there is, on real files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import FactProcessError
+from pyinfra.api.exceptions import FactValueError
+
+from ops.models.facts import ModelStore, parse
+from ops.models.spec import Name
+from ops.models.state import Record, Recorded, StoredModel, StoreState
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+SHELLS = [
+    words for words in (["sh"], ["bash"], ["dash"], ["busybox", "sh"]) if shutil.which(words[0])
+]
+
+CONFIG = {
+    "model_format": "gguf",
+    "model_family": "llama",
+    "model_type": "1.2B",
+    "file_type": "Q4_K_M",
+}
+
+
+class Store:
+    """A directory of models as Ollama lays it out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "blobs").mkdir(parents=True)
+
+    def blob(self, content: bytes, media_type: str) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        self.path(digest).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+    def path(self, digest: str) -> Path:
+        return self.root / "blobs" / f"sha256-{digest.removeprefix('sha256:')}"
+
+    def model(self, path: str, weights: bytes) -> tuple[str, str]:
+        """The digests of the manifest and of the weights."""
+        manifest = {
+            "schemaVersion": 2,
+            "config": self.blob(json.dumps(CONFIG).encode(), "config"),
+            "layers": [self.blob(weights, "model")],
+        }
+        place = self.root / "manifests" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        raw = json.dumps(manifest, indent=1).encode()
+        place.write_bytes(raw)
+        return hashlib.sha256(raw).hexdigest(), manifest["layers"][0]["digest"]
+
+
+class Peer:
+    """A server of this process; ``answers`` holds status and body by path."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, Any]] = {
+            "/api/version": (200, {"version": "0.24.0"}),
+            "/api/ps": (200, {"models": []}),
+            "/api/tags": (200, {"models": []}),
+        }
+        peer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = peer.answers.get(self.path, (404, "404 page not found"))
+                data = (body if isinstance(body, str) else json.dumps(body)).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def shows(self, **models: str) -> None:
+        rows = [{"name": name, "digest": digest, "size": 7} for name, digest in models.items()]
+        self.answers["/api/tags"] = (200, {"models": rows})
+
+
+@contextlib.contextmanager
+def serving(peer: Peer) -> Iterator[Peer]:
+    """It answers while the block runs."""
+    threading.Thread(target=peer.server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield peer
+    finally:
+        peer.server.shutdown()
+        peer.server.server_close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with serving(Peer()) as one:
+        yield one
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "my models")
+
+
+def probe(
+    endpoint: str,
+    store: Store | None = None,
+    shell: list[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **more: Any,
+) -> StoreState:
+    """What the fact says of this machine."""
+    words = shlex.split(ModelStore().command(endpoint=endpoint, **more).get_raw_value())
+    assert words[0] == "sh"
+    here = {"OLLAMA_MODELS": str(store.root) if store else "/nowhere", "HOME": "/nowhere"}
+    done = subprocess.run(
+        [*(shell or ["sh"]), *words[1:]],
+        capture_output=True,
+        env={**os.environ, **here, **(env or {})},
+        timeout=60,
+    )
+    assert done.stderr == b""
+    return ModelStore().process(done.stdout.decode(errors="replace").split("\n"))
+
+
+def named(state: StoreState, text: str) -> StoredModel:
+    found = state.model(Name.parse(text))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_every_shell_tells_the_same(shell: list[str], peer: Peer, store: Store) -> None:
+    digest, weights = store.model("registry.ollama.ai/library/tiny/latest", b"w" * 5000)
+    other, _ = store.model("lan:5000/team/x.y/1b", b"o" * 300)
+    peer.shows(**{"tiny:latest": digest, "lan:5000/team/x.y:1b": other})
+    state = probe(peer.endpoint, store, shell)
+    assert (state.server.status, state.server.version) == ("up", "0.24.0")
+    assert state.server.place is not None
+    assert state.server.place.path == str(store.root)
+    assert state.server.place.owner == f"{os.getuid()}:{os.getgid()}"
+    tiny = named(state, "tiny")
+    assert (tiny.digest, tiny.served) == (digest, True)
+    assert (tiny.family, tiny.parameters, tiny.quantization) == ("llama", "1.2B", "Q4_K_M")
+    assert tiny.layers is not None
+    assert [layer.digest for layer in tiny.layers][1] == weights
+    assert tiny.size == 5000 + len(json.dumps(CONFIG))
+    assert named(state, "lan:5000/team/x.y:1b").digest == other
+    assert state.blobs is not None
+    assert state.blobs[weights] == 5000
+    assert state.free is not None
+    assert abs(state.free - shutil.disk_usage(store.root).free) < 1024**3
+    assert (state.problems, state.hashed, state.partials) == ((), False, ())
+
+
+def test_what_is_wrong_with_blobs_is_told(peer: Peer, store: Store) -> None:
+    found = {
+        kind: store.model(f"registry.ollama.ai/library/{kind}/latest", kind.encode() * 99)[1]
+        for kind in ("missing", "truncated", "corrupt", "whole")
+    }
+    store.path(found["missing"]).unlink()
+    os.truncate(store.path(found["truncated"]), 5)
+    flipped = bytearray(store.path(found["corrupt"]).read_bytes())
+    flipped[3] ^= 1
+    store.path(found["corrupt"]).write_bytes(flipped)
+
+    def problems(state: StoreState) -> dict[str, tuple[str, tuple[str, ...]]]:
+        return {one.digest: (one.kind, one.models) for one in state.problems}
+
+    quick = {
+        found["missing"]: ("missing", ("missing:latest",)),
+        found["truncated"]: ("truncated", ("truncated:latest",)),
+    }
+    assert problems(probe(peer.endpoint, store)) == quick
+    state = probe(peer.endpoint, store, hashes=True)
+    assert state.hashed
+    assert problems(state) == quick | {found["corrupt"]: ("corrupt", ("corrupt:latest",))}
+
+
+def test_a_blob_that_two_models_need_is_wrong_for_both(peer: Peer, store: Store) -> None:
+    _, weights = store.model("registry.ollama.ai/library/a/latest", b"same")
+    store.model("registry.ollama.ai/library/b/latest", b"same")
+    store.path(weights).unlink()
+    (problem,) = probe(peer.endpoint, store).problems
+    assert problem.models == ("a:latest", "b:latest")
+
+
+def test_a_blob_that_is_a_link_is_what_it_leads_to(
+    peer: Peer, store: Store, tmp_path: Path
+) -> None:
+    _, weights = store.model("registry.ollama.ai/library/a/latest", b"elsewhere")
+    store.path(weights).rename(tmp_path / "kept")
+    store.path(weights).symlink_to(tmp_path / "kept")
+    assert probe(peer.endpoint, store, hashes=True).problems == ()
+    (tmp_path / "kept").unlink()
+    assert [one.kind for one in probe(peer.endpoint, store).problems] == ["missing"]
+
+
+def test_a_download_that_was_begun_is_told_with_what_arrived(peer: Peer, store: Store) -> None:
+    blobs = store.root / "blobs"
+    with (blobs / f"sha256-{'c' * 64}-partial").open("wb") as file:
+        file.write(b"x" * 8192)
+        file.truncate(10_000_000)
+    for number, done in enumerate((5000, 3192)):
+        part = {"N": number, "Offset": number * 5_000_000, "Size": 5_000_000, "Completed": done}
+        (blobs / f"sha256-{'c' * 64}-partial-{number}").write_text(json.dumps(part))
+    (partial,) = probe(peer.endpoint, store).partials
+    assert (partial.digest, partial.bytes) == (f"sha256:{'c' * 64}", 8192)
+    assert 8192 <= partial.allocated < 100_000
+
+
+def test_a_model_whose_weights_are_gone_is_still_listed(peer: Peer, store: Store) -> None:
+    digest, weights = store.model("registry.ollama.ai/library/tiny/latest", b"w" * 5000)
+    store.path(weights).unlink()
+    peer.shows(**{"tiny:latest": digest})
+    assert named(probe(peer.endpoint, store), "tiny").served is True
+
+
+def test_a_manifest_that_is_none_is_no_model(peer: Peer, store: Store) -> None:
+    store.model("registry.ollama.ai/library/tiny/latest", b"w")
+    folder = store.root / "manifests/registry.ollama.ai/library"
+    (folder / "tiny/cut").write_text('{"config": {"digest": "sha256:')
+    (folder / "tiny/empty").touch()
+    (folder / "stray").touch()
+    state = probe(peer.endpoint, store)
+    assert [str(one.name) for one in state.models] == ["tiny:latest"]
+
+
+def test_the_models_of_another_server_are_not_taken_for_this_ones(peer: Peer, store: Store) -> None:
+    store.model("registry.ollama.ai/library/tiny/latest", b"w")
+    peer.shows(**{"tiny:latest": "f" * 64})
+    state = probe(peer.endpoint, store)
+    assert (state.blobs, state.free, state.server.place) == (None, None, None)
+    assert "are not those that the server shows" in state.reason
+    tiny = named(state, "tiny")
+    assert (tiny.digest, tiny.size, tiny.layers) == ("f" * 64, 7, None)
+
+
+def test_a_server_without_a_disk_of_this_host_shows_what_it_answers(peer: Peer) -> None:
+    details = {"family": "llama", "parameter_size": "1B", "quantization_level": "Q8_0"}
+    row = {
+        "name": "tiny:latest",
+        "digest": "e" * 64,
+        "size": 7,
+        "modified_at": "2026-01-02T03:04:05.123456789+01:00",
+        "details": details,
+    }
+    peer.answers["/api/tags"] = (200, {"models": [row, {"name": "not a name"}]})
+    loaded = {"name": "tiny:latest", "size": 9, "size_vram": 4, "context_length": 4096}
+    peer.answers["/api/ps"] = (200, {"models": [loaded]})
+    state = probe(peer.endpoint)
+    (tiny,) = state.models
+    assert (tiny.family, tiny.parameters, tiny.quantization) == ("llama", "1B", "Q8_0")
+    assert tiny.modified == pytest.approx(1767319445.123456)
+    assert state.loaded is not None
+    (one,) = state.loaded
+    assert (str(one.name), one.size, one.size_vram, one.context) == ("tiny:latest", 9, 4, 4096)
+    assert state.reason == "the server's disk cannot be reached from this host"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "said"),
+    [
+        (404, "404 page not found", "not-ollama", "is not Ollama: HTTP 404"),
+        (200, "<html></html>", "not-ollama", "is not Ollama: HTTP 200"),
+        (200, {"version": 7}, "not-ollama", "is not Ollama"),
+        (200, [], "not-ollama", "is not Ollama"),
+        (401, "", "auth", "asks for authentication (HTTP 401)"),
+        (403, "", "auth", "asks for authentication (HTTP 403)"),
+        (502, "", "unreachable", "answers HTTP 502"),
+    ],
+)
+def test_what_answers_is_told_apart(
+    peer: Peer, status: int, body: Any, expected: str, said: str
+) -> None:
+    peer.answers["/api/version"] = (status, body)
+    server = probe(peer.endpoint).server
+    assert (server.status, server.address, server.version) == (expected, "", "")
+    assert said in server.reason
+
+
+def test_where_nobody_listens_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    server = probe(f"http://127.0.0.1:{port}").server
+    assert server.status == "unreachable"
+    assert server.reason == "nothing listens there, or the way is barred"
+    assert (
+        probe("http://nowhere.invalid").server.reason == "the name nowhere.invalid does not resolve"
+    )
+
+
+def test_what_does_not_speak_http_is_not_ollama() -> None:
+    def greet(one: socket.socket) -> None:
+        with one:
+            one.sendall(b"220 mail.example.org ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            greet(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        state = probe(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert state.server.status in ("not-ollama", "unreachable")
+
+
+TOOLS = (
+    "sh awk cat date df find grep head hostname id ip ls od printf readlink sed sha256sum sleep "
+    "stat tail timeout tr true"
+)
+
+
+@pytest.mark.parametrize("tool", ["curl", "wget", "python3", "bash"])
+def test_every_tool_that_speaks_http_will_do(
+    tool: str, peer: Peer, store: Store, tmp_path: Path
+) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not here")
+    digest, _ = store.model("registry.ollama.ai/library/tiny/latest", b"w")
+    peer.shows(**{"tiny:latest": digest})
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in (*TOOLS.split(), tool):
+        # A shim on PATH may need tools of its own; a link would keep Python from its library.
+        if found := sys.executable if name == "python3" else shutil.which(name):
+            (path / name).write_text(f'#!{shutil.which("sh")}\nexec "{found}" "$@"\n')
+            (path / name).chmod(0o755)
+    state = probe(peer.endpoint, store, env={"PATH": str(path)})
+    assert (state.server.status, state.server.version) == ("up", "0.24.0")
+    assert named(state, "tiny").served is True
+
+
+def test_what_was_recorded_is_read(peer: Peer) -> None:
+    record = Record(models={"tiny:latest": Recorded(digest="a" * 64, at=5)})
+    output = lines(record.model_dump_json())
+    assert parse(output).recorded(Name.parse("tiny")) == Recorded(digest="a" * 64, at=5)
+    for broken in ("{", "[]", '{"version": 2}'):
+        state = parse(lines(broken))
+        assert (state.record, state.record_problem != "") == (Record(), True)
+
+
+def lines(record: str, *more: str) -> list[str]:
+    """A probe's output around a record."""
+    mark = "==mark"
+    request = {"project": "ai", "service": "ollama", "endpoint": "", "hashes": False}
+    return [
+        f"{mark} {json.dumps(request)}",
+        f"{mark} begin clock",
+        "5",
+        f"{mark} end 0",
+        f"{mark} begin record",
+        record,
+        "",
+        f"{mark} end 0",
+        *more,
+        f"{mark} begin complete",
+        f"{mark} end 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "status", "said"),
+    [
+        (["engine", "127"], "absent", "docker is not installed"),
+        (["engine", "1", "permission denied"], "unknown", "permission denied"),
+        (["engine", "0"], "absent", "there is no container of ollama of the project ai"),
+    ],
+)
+def test_why_there_is_no_server_is_told(section: list[str], status: str, said: str) -> None:
+    name, code, *text = section
+    state = parse(lines("{}", f"==mark begin {name}", *text, f"==mark end {code}"))
+    assert state.server.status == status
+    assert said in state.server.reason
+
+
+def test_what_was_cut_off_is_not_understood() -> None:
+    with pytest.raises(FactProcessError):
+        ModelStore().process(lines("{}")[:-2])
+
+
+def test_wrong_arguments_are_told() -> None:
+    with pytest.raises(FactValueError, match="endpoint"):
+        ModelStore().command(endpoint="ftp://x")
+    with pytest.raises(FactValueError, match="service"):
+        ModelStore().command(service="a b")

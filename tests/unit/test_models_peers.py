@@ -1,0 +1,113 @@
+"""Which host gives a model to which, and that only one of them pulls it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pyinfra.api import Config, Inventory, State
+from pyinfra.api.host import Host
+
+from ops import connection
+from ops.models import peers, reading
+from ops.models.peers import Fleet
+from ops.models.spec import Name
+from ops.models.state import Place, StoreState
+from tests.unit.models_world import UP, manifest, problem, state, stored
+
+NAME = Name.parse("a")
+PLACE = Place(path="/models", owner="0:0")
+HERE = UP.model_copy(update={"place": PLACE})
+
+
+@pytest.fixture
+def hosts() -> list[Host]:
+    inventory = Inventory(([f"h{number}" for number in range(4)], {}))
+    State(inventory, Config())
+    found = list(inventory)
+    for host in found:
+        host.connected = True
+    return found
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, StoreState | connection.Unknown]:
+    """What each host's server had when it was last looked at."""
+    last: dict[str, StoreState | connection.Unknown] = {
+        f"h{number}": state(server=HERE) for number in range(4)
+    }
+    monkeypatch.setattr(reading, "latest", lambda host, asked, arguments: last[host.name])
+    return last
+
+
+@pytest.fixture
+def fleet(hosts: list[Host]) -> Fleet:
+    one = Fleet()
+    for host in hosts:
+        one.join(host, {"hashes": False})
+    return one
+
+
+def giver(found: peers.Peer | None) -> str:
+    return found.host.name if found is not None else ""
+
+
+def test_who_has_it_whole_and_equal_gives_it(
+    fleet: Fleet, hosts: list[Host], states: dict[str, StoreState | connection.Unknown]
+) -> None:
+    states["h0"] = connection.Unknown("cut off")
+    states["h1"] = state([stored("a", "2")], server=HERE)
+    states["h2"] = state([stored("a")], [problem("a", "corrupt")], server=HERE)
+    assert fleet.find(hosts[0], NAME, manifest("a")) is None
+    states["h3"] = state([stored("a")], server=HERE)
+    assert giver(fleet.find(hosts[0], NAME, manifest("a"))) == "h3"
+    # Whose disk cannot be read gives nothing; nor does one that is gone, or was tried in vain.
+    assert fleet.find(hosts[3], NAME, manifest("a")) is None
+    assert fleet.find(hosts[0], NAME, manifest("a"), {"h3"}) is None
+    hosts[3].connected = False
+    assert fleet.find(hosts[0], NAME, manifest("a")) is None
+    # Where nobody could tell the manifest, the name has to do.
+    assert giver(fleet.find(hosts[0], NAME, None)) == "h1"
+
+
+def test_a_mirrors_model_is_found_by_what_it_is(
+    fleet: Fleet, hosts: list[Host], states: dict[str, StoreState | connection.Unknown]
+) -> None:
+    states["h1"] = state([stored("a")], server=HERE)
+    found = fleet.find(hosts[0], Name.parse("mirror:5000/team/a:1"), manifest("a"))
+    assert found is not None
+    assert (found.host.name, str(found.name)) == ("h1", "a:latest")
+
+
+def test_who_got_it_in_this_run_is_not_asked_again(
+    fleet: Fleet, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reading that fails under load must not make it cross the outside link a second time."""
+    monkeypatch.setattr(reading, "latest", lambda *_: connection.Unknown("did not end"))
+    fleet.has(hosts[2], NAME, PLACE)
+    assert giver(fleet.find(hosts[0], NAME, manifest("a"))) == "h2"
+    fleet.has(hosts[1], NAME, PLACE)
+    assert giver(fleet.find(hosts[0], NAME, manifest("a"), {"h2"})) == "h1"
+    assert fleet.find(hosts[2], NAME, manifest("a"), {"h1"}) is None
+
+
+@pytest.mark.usefixtures("states")
+def test_of_many_hosts_at_once_only_one_pulls(fleet: Fleet, hosts: list[Host]) -> None:
+    pulling, pulled = threading.Lock(), []
+
+    def bring(host: Host) -> str:
+        with fleet.turn(NAME.key):
+            found = fleet.find(host, NAME, manifest("a"))
+            if found is None:
+                assert pulling.acquire(blocking=False), "two pull at once"
+                threading.Event().wait(0.05)
+                pulled.append(host.name)
+                fleet.has(host, NAME, PLACE)
+                pulling.release()
+        return giver(found)
+
+    with ThreadPoolExecutor(4) as pool:
+        givers = list(pool.map(bring, hosts))
+    assert len(pulled) == 1
+    assert sorted(givers) == ["", *pulled * 3]

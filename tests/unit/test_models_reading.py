@@ -1,0 +1,87 @@
+"""How often the bytes of a server's blobs are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.host import Host
+
+from ops import connection
+from ops.models import reading
+from ops.models.spec import Endpoint, ModelsSpec
+from ops.models.state import StoreState
+from tests.connected import local
+from tests.unit.test_models_facts import Peer, Store, named, serving
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
+    with local() as host:
+        yield host
+
+
+@pytest.fixture
+def hashings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The time that each reading of every byte was given."""
+    given: list[Any] = []
+    gather = connection.gather
+
+    def counted(host: Host, facts: Any) -> list[Any]:
+        facts = list(facts)
+        given.extend(one.get("_timeout") for _, one in facts if one["hashes"])
+        return gather(host, facts)
+
+    monkeypatch.setattr(connection, "gather", counted)
+    return given
+
+
+def test_every_byte_is_read_once_and_once_more_after_a_change(
+    host: Host, tmp_path: Path, hashings: list[Any]
+) -> None:
+    store = Store(tmp_path / "models")
+    _, weights = store.model("registry.ollama.ai/library/tiny/latest", b"w" * 5000)
+    store.path(weights).write_bytes(b"w" * 4999 + b"X")
+    with serving(Peer()) as peer:
+        spec = ModelsSpec(endpoint=Endpoint.parse(peer.endpoint), hashes=True)
+
+        def read(**how: bool) -> StoreState:
+            state = reading.read(host, spec.asked(), **how)
+            assert isinstance(state, StoreState)
+            return state
+
+        for how in ({}, {}, {"anew": True}, {"anew": True}):
+            state = read(**how)
+            assert [(one.kind, one.digest) for one in state.problems] == [("corrupt", weights)]
+            assert state.hashed
+        # Long enough for a disk that is full of models, whatever a reading is given otherwise.
+        assert hashings == [reading.HASHING]
+        # What others want to know of it needs no contents.
+        assert reading.latest(host, spec.asked(), {}) is state
+
+        store.path(weights).write_bytes(b"w" * 5000)
+        assert read(anew=True, changed=True).problems == ()
+        assert read().problems == ()
+        assert hashings == [reading.HASHING] * 2
+
+
+def test_sizes_are_read_as_often_as_they_are_asked_for(
+    host: Host, tmp_path: Path, hashings: list[Any]
+) -> None:
+    store = Store(tmp_path / "models")
+    _, weights = store.model("registry.ollama.ai/library/tiny/latest", b"w" * 5000)
+    with serving(Peer()) as peer:
+        asked = ModelsSpec(endpoint=Endpoint.parse(peer.endpoint)).asked()
+        first = reading.read(host, asked)
+        assert isinstance(first, StoreState)
+        assert named(first, "tiny").layers
+        # Until something is done on the host it holds.
+        assert reading.read(host, asked) is first
+        store.path(weights).unlink()
+        again = reading.read(host, asked, anew=True)
+        assert isinstance(again, StoreState)
+        assert [one.kind for one in again.problems] == ["missing"]
+    assert hashings == []
