@@ -35,6 +35,7 @@ def installed(
     key_fingerprint: str = "",
     replace: Sequence[str] | str = (),
     upgrade: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
     Make sure that the host has Docker Engine and Compose, new enough, and that the engine answers.
@@ -54,6 +55,8 @@ def installed(
     + replace: consent to replace what would fight: ``docker.io``, ``docker-ce``, ``moby-engine``,
       ``podman-docker``, ``snap``; ``container:NAME`` for one that may be gone when the engine stops
     + upgrade: consent to change the version of an engine that is there
+    + settings: what daemon.json holds when an engine that is new here first starts, so that
+      ``engine.settings`` need not restart it; a daemon.json that is there is left alone
 
     The key's fingerprint is computed here and compared before the key is in place. Packages are
     fetched before anything is stopped, and nothing is removed but what ``replace`` names. What an
@@ -91,7 +94,7 @@ def installed(
     except ValueError as error:
         yield from _wrong(error, "engine.installed")
         return
-    work = Installing(host, wanted, report)
+    work = Installing(host, wanted, report, settings or {})
     try:
         if work.is_well():
             host.noop("Docker Engine and Compose are already here, new enough, and answer")
@@ -264,7 +267,8 @@ def expect(policy: EnginePolicy, on: Host = host) -> None:
 
 def installation(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`installed` in a stack's section ``engine``."""
-    return {name: getattr(policy, name) for name in Installation.model_fields}
+    given = {name: getattr(policy, name) for name in Installation.model_fields}
+    return {**given, "settings": policy.wanted()}
 
 
 def daemon(policy: EnginePolicy) -> dict[str, Any]:

@@ -46,22 +46,33 @@ def install(
     *,
     snap: bool = False,
     engine: bool = True,
+    config: str = "",
 ) -> StringCommand:
     """Install packages, those with a version behind them at that version.
 
     :param removing: packages that make room.
     :param snap: switch the snap docker off.
     :param engine: whether they are an engine, which is then started, with what ran.
+    :param config: the daemon.json, on standard input, that a new engine is to start with. One that
+        does not come up with it starts without, and why is printed.
     """
     return _script(
         *("install", manager, target, "snap" if snap else "", "engine" if engine else ""),
-        *(*packages, "--", *removing),
+        *(config, *packages, "--", *removing),
     )
 
 
-def start() -> StringCommand:
-    """Start the engine, let it start with the host, and start what ran before it was stopped."""
-    return _script("start")
+def drop_lists() -> StringCommand:
+    """Remove what :func:`refresh` keeps for :func:`install`, where nothing is installed."""
+    return StringCommand("rm", "-f", f"{ROOT}/lists.bin")
+
+
+def start(config: str) -> StringCommand:
+    """Start the engine, let it start with the host, and start what ran before it was stopped.
+
+    :param config: its daemon.json. One that it was to start with and never did is taken away.
+    """
+    return _script("start", config)
 
 
 def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> StringCommand:

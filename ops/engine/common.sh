@@ -30,6 +30,25 @@ comes_up() {
   done
 }
 
+# An engine that never was up with a file that it was to start with gets none: it is taken away, and
+# why is said on standard output.
+without() {
+  [ -n "$1" ] && [ -e "$root/pending" ] && [ ! -s "$root/pending" ] || return 1
+  why 3
+  rm -f -- "$1"
+  service restart >/dev/null 2>&1
+  comes_up 90 || return 1
+  rm -f "$root/pending"
+}
+
+# Where apt keeps what it makes of its lists: with that switched off, as images of clouds and
+# containers have it, every call would make it anew, seconds each.
+kept_lists() {
+  kept=''
+  eval "$(apt-config shell kept Dir::Cache::pkgcache)"
+  [ -n "$kept" ] || printf '%s' "-o Dir::Cache::pkgcache=$root/lists.bin"
+}
+
 service() {
   if [ -d /run/systemd/system ]; then
     [ "$1" = reload ] || systemctl reset-failed docker.service docker.socket 2>/dev/null

@@ -1,11 +1,14 @@
 # Install packages: all are fetched before anything is stopped, nothing is removed but what is named,
 # and containers that ran run again. Arguments: what common.sh takes, the package manager, the suite
 # (or address) that they are taken from, "snap" where that is to be switched off, "engine" where the
-# packages are an engine, the packages, "--", those that make room.
-manager=$1 target=$2 snap=$3 engine=$4
-shift 4
+# packages are an engine, the daemon.json that is on standard input and that a new engine is to start
+# with (or nothing), the packages, "--", those that make room.
+manager=$1 target=$2 snap=$3 engine=$4 config=$5
+shift 5
 root=${root:?}
 alone
+[ -z "$config" ] || cat >"$root/daemon.json" || exit 73
+trap 'rm -f "$root/lists.bin" "$root/daemon.json"' EXIT
 log=$root/packages.log
 wanted='' removing='' room=
 for word; do
@@ -14,7 +17,9 @@ for word; do
   else wanted="$wanted $word"
   fi
 done
+placed=''
 failed() {
+  [ -z "$placed" ] || rm -f -- "$config" "$root/pending"
   grep -e '^E:' -e '^dpkg: error' -e '^Error' -e '^ERROR' "$log" | tail -n 5 >&2
   [ -s "$log" ] && tail -n 5 "$log" >&2
   exit "$1"
@@ -25,10 +30,11 @@ failed() {
 case $manager in
   apt)
     export DEBIAN_FRONTEND=noninteractive LC_ALL=C NEEDRESTART_SUSPEND=1
-    minus=''
+    minus='' lists=$(kept_lists)
     for name in $removing; do minus="$minus $name-"; done
     apt() {
-      apt-get -y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef \
+      # shellcheck disable=SC2086 # two words, or none
+      apt-get -y -q $lists -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef \
         -o Dpkg::Options::=--force-confold --no-install-recommends ${target:+-t "$target"} "$@" 9>&-
     }
     # What an apt-get left that was killed.
@@ -65,6 +71,19 @@ if [ "$snap" = snap ]; then snap disable docker >"$log" 2>&1 || failed 70; fi
 case $removing in
   *podman-docker*) [ ! -L /run/docker.sock ] || rm -f /run/docker.sock ;;
 esac
+# The package starts the engine: with its settings, it need not be started twice. dockerd, which could
+# check them, is not here yet; "pending" says that no engine was seen to run with them.
+put() {
+  mkdir -p "$(dirname "$config")" && : >"$root/pending" || return 1
+  cp -- "$root/daemon.json" "$config.stackmend-new" || return 1
+  chmod 0644 "$config.stackmend-new"
+  sync "$root" "$config.stackmend-new" 2>/dev/null || sync
+  mv -f -- "$config.stackmend-new" "$config"
+}
+if [ -n "$config" ] && [ -s "$root/daemon.json" ] && [ ! -e "$config" ] && [ ! -L "$config" ]; then
+  placed=1
+  put || { rm -f -- "$config.stackmend-new" "$root/pending"; exit 73; }
+fi
 # shellcheck disable=SC2086
 case $manager in
   apt) apt install $wanted $minus >"$log" 2>&1 || failed 70 ;;
@@ -78,5 +97,10 @@ esac
 [ "$engine" = engine ] || exit 0
 enabled
 answers || service start >/dev/null 2>&1
-comes_up 90 || { why >&2; exit 71; }
+if comes_up 90; then
+  # Whatever was begun with is what it runs with.
+  [ -z "$config" ] || rm -f "$root/pending"
+else
+  without "$config" || { why >&2; exit 71; }
+fi
 bring_back || exit 74

@@ -1,14 +1,15 @@
 """Carry out what installs an engine, and prove it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ops import connection
 from ops.decision import Refusal
 from ops.engine import commands, trust
 from ops.engine.look import Failure, Look, Reader
-from ops.engine.plan import Action, Plan, Source, chosen, plan, source
+from ops.engine.plan import Action, Plan, Source, begun_with, chosen, plan, source
 from ops.engine.spec import Installation
 from ops.engine.state import HostEngine
 from ops.reports import telling
@@ -36,15 +37,23 @@ class Installing(Reader):
     """One host that is to have an engine.
 
     :param wanted: which, and what may be done for it.
+    :param settings: what daemon.json is to hold when an engine that is new here first starts.
     """
 
-    def __init__(self, host: "Host", wanted: Installation, report: "Collector") -> None:
+    def __init__(
+        self,
+        host: "Host",
+        wanted: Installation,
+        report: "Collector",
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         super().__init__(host, report)
         self.wanted = wanted
+        self.settings = dict(settings)
 
     def decide(self, state: HostEngine) -> Plan:
         """What is to be done so that the host has the engine."""
-        return plan(self.wanted, state)
+        return begun_with(plan(self.wanted, state), self.settings, state)
 
     def converge(self, state: "State", host: "Host") -> bool:
         """Install the engine, prove that it answers, and say whether it does.
@@ -97,7 +106,7 @@ class Installing(Reader):
                 return self._install(action, state)
             case _:
                 with telling.doing(self.host, self.report, action):
-                    self._must(commands.start(), "the engine does not start")
+                    self._must(commands.start(state.config.path), "the engine does not start")
         return True
 
     def _install(self, action: Action, state: HostEngine) -> bool:
@@ -124,10 +133,18 @@ class Installing(Reader):
                 self.host.log(f"  package lists cannot be read: {one}")
             self.host.log(f"  Engine {decided.engine}, Compose {decided.compose}")
             command = commands.install(
-                state.manager, origin.target, decided.names, action.removing, snap=action.snap
+                *(state.manager, origin.target, decided.names, action.removing),
+                snap=action.snap,
+                config=action.config,
             )
         with telling.doing(self.host, self.report, action):
-            self._must(command, f"{action.subject} cannot be installed")
+            done = self._must(
+                command,
+                f"{action.subject} cannot be installed",
+                stdin=action.text.encode() if action.config else None,
+            )
+        for line in done.text.splitlines():
+            self.host.log(f"  the engine does not come up with its settings yet: {line}")
         return True
 
     def _available(self, state: HostEngine, target: str, packages: Sequence[str]) -> "_Available":
@@ -149,6 +166,7 @@ class Installing(Reader):
 
     def _take_back(self, origin: Source, state: HostEngine) -> None:
         """Remove the files of a source that gave nothing: the host's own upgrades would fail."""
+        connection.run(self.host, commands.drop_lists())
         have = {one.path for one in state.origins} | set(state.keys)
         for path in (*(file.path for file in origin.files), origin.keyring):
             if path and path not in have:

@@ -10,9 +10,12 @@ log=$root/packages.log
 case $manager in
   apt)
     export LC_ALL=C
+    lists=$(kept_lists)
+    # shellcheck disable=SC2086 # two words, or none
+    fresh() { apt-get update -q $lists -o APT::Update::Error-Mode=any >"$log" 2>&1; }
     # Another apt-get of the host may hold the lists: its own unattended upgrade, on a new machine.
     tries=0
-    until apt-get update -q -o APT::Update::Error-Mode=any >"$log" 2>&1; do
+    until fresh; do
       tries=$((tries + 1))
       if [ "$tries" -ge 120 ] || ! grep -q 'Could not get lock' "$log"; then
         # A source that is not ours may be broken: what counts is what there is then.
@@ -22,7 +25,7 @@ case $manager in
       sleep 5
     done
     # shellcheck disable=SC2086 # no word where there is no suite
-    apt-cache ${target:+-t "$target"} policy "$@" | awk '
+    apt-cache $lists ${target:+-t "$target"} policy "$@" | awk '
       /^[^ ]/ { name = $1; sub(/:$/, "", name) }
       $1 == "Candidate:" && $2 != "(none)" { print "candidate", name, $2 }
       # The table of versions, the installed one marked: those that something offers are followed by

@@ -224,7 +224,7 @@ class Settings(BaseModel):
 
     def wanted(self) -> dict[str, Any]:
         """The same as daemon.json has it, without what is not managed."""
-        given = self.model_dump(mode="json", exclude={"log", "settings", "replace"})
+        given = self.model_dump(mode="json", include=set(KEYS))
         found = {KEYS[name]: value for name, value in given.items() if value is not None}
         if self.log is not None:
             options = {

@@ -9,13 +9,21 @@ from typing import Any
 import pytest
 
 from tests.lab import machines
-from tests.lab.engine_runs import Runs, changed, run_container
+from tests.lab.engine_runs import BOTH, DAEMON_JSON, Runs, changed, run_container
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import Kind, LabHost
 from tests.lab.packages import Packages
 
 KEYRING = "/etc/apt/keyrings/stackmend-docker.asc"
 SOURCE = "/etc/apt/sources.list.d/stackmend-docker.sources"
+
+
+#: What stays of an installation in the directory where things are remembered.
+REMEMBERED = ["kept", "lock", "packages.log", "working"]
+
+
+def remembered(host: LabHost) -> list[str]:
+    return host.sh("ls /var/lib/stackmend/engine").split()
 
 
 def version(host: LabHost) -> str:
@@ -208,6 +216,84 @@ def test_a_killed_controller(trixie_host: LabHost, tmp_path: Path, moment: str) 
     told = runs.installed(channel="distro")
     assert told.run.rc == 0, told.run.out
     works(host)
+
+
+class TestSettingsOfANewEngine:
+    """What daemon.json is to hold is there when the package starts the engine."""
+
+    def test_it_is_started_once(self, trixie_host: LabHost, tmp_path: Path) -> None:
+        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        policy: dict[str, Any] = {"channel": "distro", "mtu": 1400, "log": {"max_size": "10m"}}
+        told = runs.told(BOTH, policy)
+        assert told.run.rc == 0, told.run.out
+        assert [one["action"] for one in told.all("done")] == ["install"], told.run.out
+        found = {one["subject"]: one["cause"] for one in told.all("findings")}
+        assert "is not set, and is to be 1400" in found["mtu"]
+        starts = host.sh("journalctl -u docker.service -o cat | grep -c '^Starting docker.service'")
+        assert starts == "1"
+        assert version(host)
+        shown = host.docker("network", "inspect", "bridge", "-f", "{{json .Options}}")
+        assert json.loads(shown)["com.docker.network.driver.mtu"] == "1400"
+        assert host.sh(f"stat -c %a {DAEMON_JSON}") == "644"
+        assert remembered(host) == REMEMBERED
+        again = runs.told(BOTH, policy)
+        assert again.run.rc == 0, again.run.out
+        assert not changed(again), again.run.out
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"no-such-setting": True}, "dockerd refuses these settings"),
+            ({"storage-driver": "zfs"}, "the engine does not come up with these settings"),
+        ],
+    )
+    def test_one_that_does_not_start_with_them_starts_without(
+        self, trixie_host: LabHost, tmp_path: Path, settings: dict[str, Any], said: str
+    ) -> None:
+        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        told = runs.told(BOTH, {"channel": "distro", "settings": settings})
+        assert told.run.rc != 0
+        assert "does not come up with its settings yet" in told.run.out, told.run.out
+        assert said in told.run.out, told.run.out
+        assert host.sh(f"[ ! -e {DAEMON_JSON} ] && echo none") == "none"
+        assert version(host)
+        assert remembered(host) == REMEMBERED
+        told = runs.told(BOTH, {"channel": "distro", "mtu": 1400})
+        assert told.run.rc == 0, told.run.out
+
+    def test_a_file_that_is_there_is_left_to_engine_settings(
+        self, trixie_host: LabHost, tmp_path: Path
+    ) -> None:
+        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        theirs = '{\n\t"labels": ["rack=7"]\n}\n'
+        host.sh("mkdir -p /etc/docker")
+        host.put(DAEMON_JSON, theirs)
+        told = runs.installed(channel="distro", mtu=1400)
+        assert told.run.rc == 0, told.run.out
+        assert host.read(DAEMON_JSON).decode() == theirs
+        told = runs.told(BOTH, {"channel": "distro", "mtu": 1400})
+        assert told.run.rc == 0, told.run.out
+        assert json.loads(host.read(DAEMON_JSON)) == {"labels": ["rack=7"], "mtu": 1400}
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [({"mtu": 1400}, {"mtu": 1400}), ({"settings": {"storage-driver": "zfs"}}, {"mtu": 1400})],
+    )
+    def test_a_host_that_lost_its_power_once_they_were_in_place(
+        self, trixie_host: LabHost, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+    ) -> None:
+        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        with runs.start(BOTH, {"channel": "distro", **first}) as running:
+            host.wait_for(f"[ -e {DAEMON_JSON} ]", 240)
+            host.power_cut()
+            running.kill()
+        told = runs.told(BOTH, {"channel": "distro", **second})
+        assert told.run.rc == 0, told.run.out
+        assert version(host)
+        assert json.loads(host.read(DAEMON_JSON)) == {"mtu": 1400}
+        shown = host.docker("network", "inspect", "bridge", "-f", "{{json .Options}}")
+        assert json.loads(shown)["com.docker.network.driver.mtu"] == "1400"
+        assert not set(remembered(host)) - set(REMEMBERED)
 
 
 def test_what_else_would_be_in_the_way(bare_host: LabHost, tmp_path: Path) -> None:

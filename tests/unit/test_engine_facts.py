@@ -175,8 +175,8 @@ def test_every_value_arrives_as_it_is(nasty: str) -> None:
         (commands.place(nasty, nasty), [commands.ROOT, nasty, nasty]),
         (commands.refresh("apt", nasty, [nasty]), [commands.ROOT, "apt", nasty, nasty]),
         (
-            commands.install("apt", nasty, [nasty], [nasty], snap=True),
-            [commands.ROOT, "apt", nasty, "snap", "engine", nasty, "--", nasty],
+            commands.install("apt", nasty, [nasty], [nasty], snap=True, config=nasty),
+            [commands.ROOT, "apt", nasty, "snap", "engine", nasty, nasty, "--", nasty],
         ),
         (
             commands.switch(
@@ -185,6 +185,7 @@ def test_every_value_arrives_as_it_is(nasty: str) -> None:
             [commands.ROOT, nasty, "restart", "s", nasty],
         ),
         (commands.again(nasty), [commands.ROOT, nasty]),
+        (commands.start(nasty), [commands.ROOT, nasty]),
     ):
         words = shlex.split(command.get_raw_value())
         assert words[:2] == ["sh", "-c"]

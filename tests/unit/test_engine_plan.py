@@ -6,12 +6,13 @@ described, and has not been carried out on one.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from ops.decision import Refusal
-from ops.engine.plan import Plan, chosen, plan, plan_settings, source
+from ops.engine.plan import Plan, begun_with, chosen, plan, plan_settings, source
 from ops.engine.plan.source import Source
 from ops.engine.spec import DOCKER_FINGERPRINTS, Installation, Settings
 from ops.engine.state import Config, Daemon, HostEngine, Origin, Program, Release
@@ -312,6 +313,36 @@ def test_what_was_broken_off_is_installed_again() -> None:
     state = world.engine(world.DOCKER_CE, packages=world.packages(world.DOCKER_CE, docker_ce=True))
     decided = plan(wanted(), state)
     assert decided.actions[-1].cause == "docker-ce is broken off half-way"
+
+
+def test_a_new_engine_starts_with_its_settings() -> None:
+    settings = {"mtu": 1400}
+
+    def begun(state: HostEngine, **given: Any) -> Plan:
+        return begun_with(plan(wanted(**given), state), settings, state)
+
+    bare = world.bare(world.TRIXIE)
+    decided = begun(bare)
+    assert verbs(decided) == ["trust", "write source", "install"]
+    install = decided.actions[-1]
+    assert (install.config, json.loads(install.text)) == ("/etc/docker/daemon.json", settings)
+    assert [one.subject for one in decided.findings if one.kind == "setting"] == ["mtu"]
+    assert begun_with(plan(wanted(), bare), {}, bare) == plan(wanted(), bare)
+    # One that is there, or has a file, is set by engine.settings.
+    there = Config(kind="file", text='{"mtu": 1300}')
+    link = Config(real="/nowhere/daemon.json")
+    directory = Config(kind="directory")
+    for state in (
+        world.engine(world.DOCKER_CE),
+        *(bare.model_copy(update={"config": one}) for one in (there, link, directory)),
+        bare.model_copy(update={"status": "stopped"}),
+    ):
+        assert begun(state) == plan(wanted(), state)
+    # What a broken-off installation put there is not taken for somebody's.
+    for status in ("absent", "stopped"):
+        broken = bare.model_copy(update={"config": there, "pending": True, "status": status})
+        install = begun(broken).actions[-1]
+        assert (install.config, install.text) == (there.path, "")
 
 
 def test_an_engine_that_is_down_is_started() -> None:

@@ -118,6 +118,7 @@ class Accelerating(Reader):
         found = self._must(refresh, "the package lists cannot be read").text
         absent = [one for one in action.packages if f"candidate {one} " not in found]
         if absent:
+            connection.run(self.host, engine_commands.drop_lists())
             rows = [line.partition(" ") for line in found.splitlines()]
             why = "; ".join(rest for word, _, rest in rows if word == "unread")
             raise Failure(

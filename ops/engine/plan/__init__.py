@@ -9,6 +9,7 @@ from ops.engine.plan.chosen import Chosen, chosen
 from ops.engine.plan.installed import plan
 from ops.engine.plan.merge import merged
 from ops.engine.plan.model import Action, File, Plan, Verb
+from ops.engine.plan.settings import begun_with
 from ops.engine.plan.settings import plan as plan_settings
 from ops.engine.plan.source import Source, source
 
@@ -19,6 +20,7 @@ __all__ = [
     "Plan",
     "Source",
     "Verb",
+    "begun_with",
     "chosen",
     "merged",
     "plan",

@@ -78,6 +78,40 @@ def plan(wanted: Mapping[str, Any], replace: Sequence[str], state: HostEngine) -
     return Plan(findings=findings, actions=tuple(actions))
 
 
+def begun_with(decided: Plan, wanted: Mapping[str, Any], state: HostEngine) -> Plan:
+    """A plan that installs an engine, with the settings that it starts with.
+
+    Only an engine that is new and has no daemon.json starts with them: any other is set once it is
+    there, by what :func:`plan` says.
+
+    :param decided: the plan.
+    :param wanted: the settings, as daemon.json has them.
+    :param state: what the host has.
+    """
+    *before, last = decided.actions or (None,)
+    if last is None or last.verb != "install" or last.removing or last.snap or state.daemons:
+        return decided
+    path = state.config.path
+    if state.pending and state.config.kind == "file":
+        # An installation was broken off, and what it put there was never started with.
+        return decided.model_copy(
+            update={"actions": (*before, last.model_copy(update={"config": path}))}
+        )
+    new = state.status == "absent" and "dockerd" not in state.programs
+    if not new or not wanted or state.config.kind != "missing" or state.config.real:
+        return decided
+    settings = plan(wanted, (), state)
+    if settings.refusals or not settings.actions:
+        return decided
+    more = {"config": path, "text": settings.actions[0].text}
+    return decided.model_copy(
+        update={
+            "findings": (*decided.findings, *settings.findings),
+            "actions": (*before, last.model_copy(update=more)),
+        }
+    )
+
+
 def _on(held: Mapping[str, Any], given: Mapping[str, Sequence[str]]) -> set[str]:
     """Switches that are on in the engine that runs."""
     named = {key for key, value in held.items() if value is True}
