@@ -11,11 +11,8 @@ from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
 from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.look import Failure, Reader
-from ops.compose.published import published
 from ops.compose.source import load
 from ops.compose.spec import ComposeSpec, Mend, problems
-
-__all__ = ["arguments", "published", "stack", "unpublished"]
 
 
 @operation()
