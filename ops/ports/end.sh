@@ -13,7 +13,7 @@ link() {
   target=$(readlink "$1" && echo .) || return
   target=${target%"$newline".}
 }
-# Sets $is: same, released (the sockets are no longer its own), changed or gone.
+# Sets $is: same, released (the sockets are no longer its own), changed, ending or gone.
 identity() {
   pid=$1 started=$2 exe=$3 inodes=$4 is=gone
   stat=$(cat "/proc/$pid/stat" 2>/dev/null)
@@ -30,7 +30,11 @@ identity() {
     ;;
   esac
   if [ -n "$exe" ]; then
-    link "/proc/$pid/exe" 2>/dev/null || return 0
+    if ! link "/proc/$pid/exe" 2>/dev/null; then
+      # What ends gives its memory back first, its program with it, and its sockets a moment later.
+      ! has_no_memory "$pid" || is=ending
+      return 0
+    fi
     [ "${target% (deleted)}" = "${exe% (deleted)}" ] || return 0
   fi
   is=same
@@ -42,6 +46,13 @@ identity() {
     case $open in *"-> socket:[${rest%%,*}]"*) is=same ;; esac
     rest=${rest#*,}
   done
+}
+# By the 23rd field of stat, which everybody may read.
+has_no_memory() {
+  stat=$(cat "/proc/$1/stat" 2>/dev/null)
+  # shellcheck disable=SC2086
+  set -- ${stat##*)}
+  [ "${21:-0}" = 0 ]
 }
 pause() { sleep 0.1 2>/dev/null || sleep 1; }
 # Until it is no longer what it was, or the seconds are over.
@@ -56,13 +67,13 @@ wait_for() {
 by_number() {
   identity "$@"
   case $is in
-  gone) return 76 ;;
+  gone | ending) return 76 ;;
   same) ;;
   *) return 75 ;;
   esac
   if ! kill -TERM "$1"; then
     identity "$@"
-    [ "$is" = gone ] && return 76
+    case $is in gone | ending) return 76 ;; esac
     return 77
   fi
   wait_for "$((${grace%.*} + 1))" "$@"
@@ -76,7 +87,7 @@ by_number() {
   esac
   kill -KILL "$1"
   wait_for 5 "$@"
-  [ "$is" != same ] || return 77
+  case $is in same | ending) return 77 ;; esac
 }
 start_time() {
   stat=$(cat "/proc/$1/stat" 2>/dev/null)
@@ -166,7 +177,7 @@ end_one() {
 }
 identity "$1" "$2" "$3" "$4"
 case $is in
-gone) drop 76 "process $1 is gone" ;;
+gone | ending) drop 76 "process $1 is gone" ;;
 changed) drop 75 "process $1 is another one by now; nothing was signalled" ;;
 released) drop 75 "process $1 no longer has the port; nothing was signalled" ;;
 esac

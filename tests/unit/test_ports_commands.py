@@ -68,6 +68,9 @@ def told(*_):
     if how == "let go":
         held.close()
 signal.signal(signal.SIGTERM, told)
+if how == "large":
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    kept = bytearray(os.urandom(1 << 20)) * 512
 if how == "parent" and os.fork() == 0:
     how = "ignore"
     ready += ".child"
@@ -347,6 +350,16 @@ def test_a_process_that_is_gone_is_said_to_be(holder, tmp_path: Path, path: str)
     one.popen.wait()
     assert end(action, tmp_path / "root", path).returncode == GONE
     assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_what_takes_its_time_to_end_did_not_become_another_program(  # type: ignore[no-untyped-def]
+    holder, tmp_path: Path, path: str
+) -> None:
+    # While the kernel takes its memory back, a process has no program, and is there.
+    one = holder("large")
+    done = end(ending(one.process, *one.inodes), tmp_path, path, grace=5)
+    assert done.returncode == 0, done.stderr
+    assert one.popen.wait(5) == -signal.SIGTERM
 
 
 def test_what_becomes_another_program_is_not_killed(holder, tmp_path: Path, path: str) -> None:  # type: ignore[no-untyped-def]
