@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ops.compose.source import SourceError, load
-from ops.compose.spec import ComposeSpec, problems
+from ops.compose.spec import ComposeSpec
 from ops.models.spec import ModelsPolicy
 from ops.ports.spec import PortsPolicy
+from ops.problems import problems
 
 
 class SpecError(ValueError):

@@ -4,15 +4,16 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from pyinfra import host
-from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
+from pyinfra.api import FunctionCommand, Host, operation
 
 from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.look import Failure, Reader
 from ops.compose.source import load
-from ops.compose.spec import ComposeSpec, Mend, problems
+from ops.compose.spec import ComposeSpec, Mend
+from ops.problems import in_one_line
+from ops.reports import telling
 
 
 @operation()
@@ -91,12 +92,7 @@ def stack(
         )
         work = Project(host, spec, load(spec), report, remedy=on_bind_error)
     except ValueError as error:
-        wrong = problems(error) if isinstance(error, ValidationError) else [str(error)]
-        reason = "; ".join(wrong)
-        # Raised while executing it would end the run on every other host as well.
-        if not host.state.is_executing:
-            raise OperationError(reason) from None
-        yield FunctionCommand(_refuse, (reason,), {})
+        yield from telling.wrong(host, "compose.stack", in_one_line(error))
         return
     for secret in work.secrets:
         reports.secret(secret)
@@ -129,9 +125,3 @@ def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
 def arguments(spec: ComposeSpec) -> dict[str, Any]:
     """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
-
-
-def _refuse(state: State, host: Host, reason: str) -> bool:
-    reports.record(host, "compose.stack").failed(reason)
-    host.log_styled(reason, fg="red")
-    return False

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from pyinfra.api import FactBase, FactProcessError, StringCommand
+from pyinfra.api import FactBase, StringCommand
 
 from ops.compose.state import (
     Applied,
@@ -19,7 +19,7 @@ from ops.compose.state import (
     Mended,
     StackState,
 )
-from ops.connection import frame, script, sections
+from ops.connection import frame, parsed, script, sections
 
 #: Where stackmend keeps what it must remember on a host, one directory a project.
 STATE_ROOT = "/var/lib/stackmend"
@@ -81,10 +81,7 @@ class ComposeStack(FactBase[StackState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        try:
-            return parse(output)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise FactProcessError(f"the probe of the project cannot be read: {error}") from error
+        return parsed(parse, output, "the project")
 
 
 def parse(output: Sequence[str]) -> StackState:

@@ -1,7 +1,6 @@
 """What is wanted of a Compose stack: validated before any host is contacted."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
 )
 
 from ops.checks.spec import Checks
@@ -96,22 +94,6 @@ def _environment(value: Any) -> Any:
             raise ValueError(f"{name} holds a NUL, which no environment can carry")
         out[name] = item
     return out
-
-
-def problems(error: ValidationError, *where: str) -> Iterator[str]:
-    """Each problem in one line, the field's path first; what was given may be secret, and is not.
-
-    :param where: what stands before the field in its path.
-    """
-    for item in error.errors(include_url=False, include_input=False):
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif item["type"] == "missing":
-            message = "missing"
-        elif item["type"] == "model_type":
-            message = "must be a mapping"
-        yield ": ".join(filter(None, [".".join(map(str, (*where, *item["loc"]))), message]))
 
 
 class Mend(BaseModel):

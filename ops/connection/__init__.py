@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .lease import hold_lock as hold_lock
     from .link import channels as channels
     from .scripts import frame as frame
+    from .scripts import parsed as parsed
     from .scripts import script as script
     from .scripts import sections as sections
     from .scripts import text as text
@@ -69,6 +70,7 @@ _WHERE = {
     "frame": "scripts",
     "forget": "gathering",
     "gather": "gathering",
+    "parsed": "scripts",
     "read": "gathering",
     "run": "channel",
     "script": "scripts",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import TypeVar
 
+from pyinfra.api import FactProcessError
 from pyinfra.api.command import QuoteString, StringCommand
+
+T = TypeVar("T")
 
 
 def script(room: str, name: str, *arguments: str, mark: str | None = None) -> StringCommand:
@@ -76,3 +80,22 @@ def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]
         elif name is not None:
             lines.append(line)
     return found
+
+
+def parsed(parse: Callable[[list[str]], T], output: list[str], of: str) -> T:
+    """What a probe's output means; output that means nothing is one kind of error.
+
+    Any other kind that comes out of a fact's ``process`` would end pyinfra's run on every host.
+
+    Args:
+        parse: from the output to what it means.
+        output: the lines that the probe wrote.
+        of: what it was to read, for the message.
+
+    Raises:
+        FactProcessError: the output cannot be parsed; the message says why.
+    """
+    try:
+        return parse(output)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FactProcessError(f"the probe of {of} cannot be read: {error}") from error

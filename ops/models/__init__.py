@@ -4,12 +4,13 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
+from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
 from ops import connection, reports
-from ops.compose.spec import problems
 from ops.models.spec import ModelsPolicy, ModelsSpec
+from ops.problems import problems
+from ops.reports import telling
 
 __all__ = ["arguments", "expect", "pulled"]
 
@@ -109,10 +110,7 @@ def pulled(
         spec = ModelsSpec.model_validate(given)
     except ValidationError as error:
         reason = "; ".join(one.replace("wanted", "models", 1) for one in problems(error))
-        # Raised while executing it would end the run on every other host as well.
-        if not host.state.is_executing:
-            raise OperationError(reason) from None
-        yield FunctionCommand(_refuse, (reason,), {})
+        yield from telling.wrong(host, "models.pulled", reason)
         return
     work = Pulling(host, spec, report)
     try:
@@ -153,9 +151,3 @@ def _given(policy: ModelsPolicy) -> dict[str, Any]:
         # There is one server: a default beside an endpoint would name a second.
         del given["service"]
     return given
-
-
-def _refuse(state: State, host: Host, reason: str) -> bool:
-    reports.record(host, "models.pulled").failed(reason)
-    host.log_styled(reason, fg="red")
-    return False

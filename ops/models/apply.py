@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ops import connection
+from ops.acting import act_upon
 from ops.models import commands, peers
 from ops.models.bringing import Bringer
 from ops.models.client import Client
@@ -55,16 +56,7 @@ class Pulling(Reader):
         pyinfra fails the operation on this host alone where this returns False.
         """
         try:
-            look = self._ready()
-            if not look.plan.actions:
-                self.tell(look.plan)
-                return look.plan.empty
-            with connection.hold_lock(self.host, commands.LOCK) as lease:
-                # Whoever held the lock until now may have changed what was read before.
-                connection.forget(self.host)
-                look = self.look_again()
-                self.tell(look.plan)
-                return self._carry_out(look, lease)
+            return act_upon(self._ready(), self, commands.LOCK)
         except _ENDS as error:
             self.failed(str(error))
         finally:
@@ -89,7 +81,8 @@ class Pulling(Reader):
             return 0.0
         return PATIENCE if look.state.server.said_to_come else UNSAID
 
-    def _carry_out(self, look: Look, lease: connection.Lease) -> bool:
+    def carry_out(self, look: Look, lease: connection.Lease) -> bool:
+        """Bring what a look found missing, and prove it."""
         if look.state is None:
             return False
         state, actions = look.state, look.plan.actions

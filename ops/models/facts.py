@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from pyinfra.api import FactBase, FactProcessError, StringCommand
+from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame, script, sections, text
+from ops.connection import frame, parsed, script, sections, text
 from ops.models import store
 from ops.models.spec import Endpoint, ModelsPolicy, Name, record
 from ops.models.state import (
@@ -88,10 +88,7 @@ class ModelStore(FactBase[StoreState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        try:
-            return parse(output)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise FactProcessError(f"the probe of the models cannot be read: {error}") from error
+        return parsed(parse, output, "the models")
 
 
 def parse(output: Sequence[str]) -> StoreState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,14 +18,23 @@ if TYPE_CHECKING:
 #: Seconds that a reading of every byte may take.
 HASHING = 6 * 3600
 
-#: The last reading of each host's server, with what it was asked but for contents.
-_latest: WeakKeyDictionary[Host, tuple[Mapping[str, Any], StoreState]] = WeakKeyDictionary()
 
-#: The last reading of every byte, likewise: good until something is changed.
-_contents: WeakKeyDictionary[Host, tuple[Mapping[str, Any], StoreState]] = WeakKeyDictionary()
+@dataclass
+class _Known:
+    """What was read of one host's server.
 
-#: The last reading without them, and what the two make together.
-_together: WeakKeyDictionary[Host, tuple[StoreState, StoreState]] = WeakKeyDictionary()
+    :param latest: what was asked but for contents, and the last reading.
+    :param contents: what was asked, and the last reading of every byte: good until something is
+        changed.
+    :param together: the last reading without contents, and what the two make together.
+    """
+
+    latest: tuple[Mapping[str, Any], StoreState] | None = None
+    contents: tuple[Mapping[str, Any], StoreState] | None = None
+    together: tuple[StoreState, StoreState] | None = None
+
+
+_known: WeakKeyDictionary[Host, _Known] = WeakKeyDictionary()
 
 
 def read(
@@ -45,28 +55,29 @@ def read(
     :param changed: contents were changed since the last reading.
     :param arguments: pyinfra's own, as whom it is read; by default those of the operation.
     """
+    known = _known.setdefault(host, _Known())
     given = dict(arguments or {})
     quick = {**asked, "hashes": False}
-    before = _contents.get(host)
+    before = known.contents
     if asked["hashes"] and (changed or before is None or before[0] != asked):
         long = {**given, **asked, "_timeout": HASHING}
         (state,) = connection.gather(host, [(ModelStore, long)])
         if isinstance(state, StoreState):
-            _contents[host] = (dict(asked), state)
-            _latest[host] = (quick, state)
-            _together.pop(host, None)
-        return _known(state)
+            known.latest, known.contents = (quick, state), (dict(asked), state)
+            known.together = None
+        return _checked(state)
     if anew:
         (state,) = connection.gather(host, [(ModelStore, {**given, **quick})])
     else:
         state = connection.read(host, ModelStore, **{**given, **quick})
     if not isinstance(state, StoreState):
-        return _known(state)
+        return _checked(state)
     if asked["hashes"] and before is not None:
-        if host not in _together or _together[host][0] is not state:
-            _together[host] = (state, carried(state, before[1]))
-        state = _together[host][1]
-    _latest[host] = (quick, state)
+        # The same reading gives the same value, by which others tell that nothing is new.
+        if known.together is None or known.together[0] is not state:
+            known.together = (state, carried(state, before[1]))
+        state = known.together[1]
+    known.latest = (quick, state)
     return state
 
 
@@ -79,12 +90,12 @@ def latest(
     :param arguments: pyinfra's own, as whom it is read.
     """
     quick = {**asked, "hashes": False}
-    known = _latest.get(host)
-    if known is not None and known[0] == quick:
-        return known[1]
+    known = _known.setdefault(host, _Known())
+    if known.latest is not None and known.latest[0] == quick:
+        return known.latest[1]
     return read(host, quick, arguments=arguments)
 
 
-def _known(state: Any) -> StoreState | connection.Unknown:
+def _checked(state: Any) -> StoreState | connection.Unknown:
     assert isinstance(state, StoreState | connection.Unknown), "the fact gives nothing else"
     return state

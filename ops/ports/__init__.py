@@ -3,14 +3,14 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from pyinfra import host
-from pyinfra.api import FunctionCommand, Host, OperationError, State, operation
+from pyinfra.api import FunctionCommand, operation
 
 from ops import connection, reports
-from ops.compose.spec import problems
 from ops.ports.remedies import remedy
 from ops.ports.spec import PortsSpec
+from ops.problems import in_one_line
+from ops.reports import telling
 
 __all__ = ["free", "remedy", "restored"]
 
@@ -88,12 +88,11 @@ def free(
             }
         )
     except ValueError as error:
-        wrong = problems(error) if isinstance(error, ValidationError) else [str(error)]
-        yield from _wrong("; ".join(wrong), "ports.free")
+        yield from telling.wrong(host, "ports.free", in_one_line(error))
         return
     except connection.RemoteError as error:
         # What gives the ports asked the host.
-        yield FunctionCommand(_refuse, (str(error), "ports.free"), {})
+        yield from telling.refused(host, "ports.free", str(error))
         return
     work = Freeing(host, spec, report)
     try:
@@ -134,7 +133,7 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
     report = reports.record(host, "ports.restored")
     if not isinstance(record, str) or not RECORD.fullmatch(record):
         reason = f"record: must be a name such as 20260101T120000Z-1, or latest; got {record!r}"
-        yield from _wrong(reason, "ports.restored")
+        yield from telling.wrong(host, "ports.restored", reason)
         return
     work = restoring.Restoring(host, record, report)
     if work.is_well():
@@ -146,16 +145,3 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
 def _rules(given: Sequence[str] | str) -> tuple[str, ...]:
     # On pyinfra's command line a single rule is a text.
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _wrong(reason: str, room: str) -> Generator[FunctionCommand, None, None]:
-    # Raised while executing it would end the run on every other host as well.
-    if not host.state.is_executing:
-        raise OperationError(reason)
-    yield FunctionCommand(_refuse, (reason, room), {})
-
-
-def _refuse(state: State, host: Host, reason: str, room: str) -> bool:
-    reports.record(host, room).failed(reason)
-    host.log_styled(reason, fg="red")
-    return False

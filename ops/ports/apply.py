@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ops import connection
+from ops.acting import act_upon
 from ops.ports import commands
 from ops.ports.look import Failure, Look, Reader
 from ops.ports.plan import Action, left
@@ -47,21 +48,13 @@ class Freeing(Reader):
         pyinfra fails the operation on this host alone where this returns False.
         """
         try:
-            look = self.look()
-            if not look.plan.actions:
-                self.tell(look.plan)
-                return look.plan.empty
-            with connection.hold_lock(self.host, commands.LOCK) as lease:
-                # Whoever held the lock until now may have changed what was read before.
-                connection.forget(self.host)
-                look = self.look_again()
-                self.tell(look.plan)
-                return self._carry_out(look, lease)
+            return act_upon(self.look(), self, commands.LOCK)
         except (Failure, connection.RemoteError) as error:
             self.failed(str(error))
         return False
 
-    def _carry_out(self, look: Look, lease: "connection.Lease") -> bool:
+    def carry_out(self, look: Look, lease: "connection.Lease") -> bool:
+        """Free what a look found held and may be freed, and prove it."""
         if look.state is None:
             return False
         freed: list[str] = []

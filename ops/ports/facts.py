@@ -6,10 +6,10 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any, Literal
 
-from pyinfra.api import FactBase, FactProcessError, StringCommand
+from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame, script, sections
+from ops.connection import frame, parsed, script, sections
 from ops.ports import darwin, listing, processes, sockets, windows
 from ops.ports.attribution import Tables
 from ops.ports.spec import Wanted, all_wanted
@@ -72,10 +72,7 @@ class PortHolders(FactBase[HostPorts]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        try:
-            return parse(output)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise FactProcessError(f"the probe of the ports cannot be read: {error}") from error
+        return parsed(parse, output, "the ports")
 
 
 def compact(wanted: Iterable[Wanted]) -> str:

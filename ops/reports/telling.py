@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pyinfra.api import FunctionCommand, OperationError
+
 import ops.reports as reports
 from ops import connection
 from ops.reports import journal
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
+    from pyinfra.api.state import State
 
     from ops.decision import Action, Plan
     from ops.reports.collect import Collector
@@ -66,6 +69,31 @@ def failed(
         host.log(f"    {line}")
 
 
+def wrong(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
+    """What an operation yields whose arguments are wrong, so that it fails on its host alone.
+
+    + host: the host it is about
+    + operation: its name, such as ``ports.free``
+    + reason: what is wrong, and what would be right
+
+    Raises ``OperationError`` while nothing is executed yet.
+    """
+    # Raised while executing it would end the run on every other host as well.
+    if not host.state.is_executing:
+        raise OperationError(reason)
+    yield from refused(host, operation, reason)
+
+
+def refused(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
+    """What an operation yields that cannot do anything: a command that fails, on its host alone.
+
+    + host: the host it is about
+    + operation: its name
+    + reason: why not
+    """
+    yield FunctionCommand(_refuse, (operation, reason), {})
+
+
 @contextmanager
 def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
     """Tell the report and the host's journal what is done, however it ends.
@@ -96,6 +124,12 @@ def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> 
         if ok:
             for action in actions:
                 _remember(host, report.name, action, within)
+
+
+def _refuse(state: State, host: Host, operation: str, reason: str) -> bool:
+    reports.record(host, operation).failed(reason)
+    host.log_styled(reason, fg="red")
+    return False
 
 
 def _remember(host: Host, room: str, action: Action, within: str) -> None:

@@ -14,7 +14,7 @@ from ops.models import reading
 from ops.models.spec import Endpoint, ModelsSpec
 from ops.models.state import StoreState
 from tests.connected import local
-from tests.unit.test_models_facts import Peer, Store, named, serving
+from tests.unit.models_store import Peer, Store, named, serving
 
 
 @pytest.fixture

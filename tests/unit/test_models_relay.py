@@ -18,8 +18,8 @@ from ops.models.spec import Name
 from ops.models.state import Manifest, Place
 from ops.models.store import layers_of
 from tests.connected import local
+from tests.unit.models_store import Store
 from tests.unit.models_world import UP, state
-from tests.unit.test_models_facts import Store
 
 NAME = Name.parse("tiny")
 WEIGHTS = b"weights " * 50_000

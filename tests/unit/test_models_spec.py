@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ops.compose.spec import problems
 from ops.models.spec import Endpoint, ModelsPolicy, ModelsSpec, Name, Wanted, record
+from ops.problems import problems
 
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_" + DIGITS
