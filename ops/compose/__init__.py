@@ -10,10 +10,13 @@ from pyinfra.api import FunctionCommand, Host, operation
 from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.look import Failure, Reader
+from ops.compose.published import published
 from ops.compose.source import load
 from ops.compose.spec import ComposeSpec, Mend
 from ops.problems import in_one_line
 from ops.reports import telling
+
+__all__ = ["arguments", "published", "stack", "unpublished"]
 
 
 @operation()

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tests.lab import engine, images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
@@ -39,11 +39,11 @@ from tests.lab.paths import (
     locked,
 )
 
-Kind = Literal["bare", "managed"]
+Kind = Literal["bare", "managed", "trixie"]
 
 KEEPER_PASSWORD = "lab-keeper"
 USERS = ("root", "operator", "keeper")
-MAX_HOSTS = 16
+MAX_HOSTS = 24
 
 # A privileged container would ask for capabilities that the machine itself may lack.
 _CAPABILITIES = (
@@ -51,6 +51,8 @@ _CAPABILITIES = (
     "SYS_MODULE SETFCAP KILL AUDIT_CONTROL SYSLOG SYS_TIME LEASE IPC_LOCK SYS_BOOT SYS_TTY_CONFIG "
     "LINUX_IMMUTABLE"
 ).split()
+# What sshd is called in the journal: newer ones do their work in programs of other names.
+_SSHD = "-t sshd -t sshd-session -t sshd-auth"
 _RESET = (Path(__file__).parent / "reset.sh").read_bytes()
 _SETTLE = (Path(__file__).parent / "settle.sh").read_bytes()
 
@@ -67,7 +69,7 @@ class LabHost:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.kind: Kind = "bare" if name.startswith("bare") else "managed"
+        self.kind = cast(Kind, name.rpartition("-")[0])
         self.container = f"{PREFIX}-{name}"
 
     def __repr__(self) -> str:
@@ -221,7 +223,7 @@ class LabHost:
         """
         # journald takes in what sshd wrote a moment ago.
         logged = self.sh(
-            "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
+            f"journalctl --sync; journalctl -q --no-pager -o cat {_SSHD} "
             f"--after-cursor={shlex.quote(mark)}"
         )
         begun = [line for line in logged.splitlines() if line.startswith("Starting session: ")]
@@ -230,7 +232,7 @@ class LabHost:
     def logins_since(self, mark: str) -> int:
         """How many logins sshd accepted since `mark`."""
         logged = self.sh(
-            "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
+            f"journalctl --sync; journalctl -q --no-pager -o cat {_SSHD} "
             f"--after-cursor={shlex.quote(mark)}"
         )
         return sum(line.startswith("Accepted publickey for ") for line in logged.splitlines())
@@ -276,6 +278,10 @@ class LabHost:
             path, _, rest = line.partition("\t")
             found[path] = f"{found.get(path, '')} {rest}".strip()
         return found
+
+    def load_images(self) -> None:
+        """Give an engine that a test installed the lab's own images, as every managed host has."""
+        _load_images(self)
 
     def wait_for(self, condition: str, seconds: float = 20) -> None:
         """Wait inside the host until a bash condition holds; raises `HostCommandError` if not.
@@ -432,6 +438,7 @@ def up(managed: int = 1, bare: int = 0) -> list[LabHost]:
 def prepare() -> None:
     """Engine, images, key and network: all that hosts share."""
     engine.ensure()
+    engine.raise_limits()
     with locked(LAB_LOCK):
         _remove_stale()
         _make_key()
@@ -444,7 +451,7 @@ def prepare() -> None:
 def ensure_host(host: LabHost) -> LabHost:
     """Make one host run and answer, with today's images; does not reset it."""
     with locked(LOCKS / host.name):
-        ref = images.reference(host.kind)
+        ref = images.build([host.kind])[host.kind]
         state = (
             outer(
                 "docker",
@@ -578,11 +585,13 @@ def _create(host: LabHost) -> None:
         if v2
         else ["--cgroupns=host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     )
-    data: list[str] = []
     if host.kind == "managed":
         volume = f"{host.container}-docker"
         docker("volume", "create", "--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}", volume)
         data = ["-v", f"{volume}:/var/lib/docker"]
+    else:
+        # An engine that is installed there later needs a place where an overlay can be mounted.
+        data = ["-v", "/var/lib/docker", "-v", "/var/lib/containerd"]
     IMAGE_TARS.mkdir(parents=True, exist_ok=True)
     docker(
         "run",

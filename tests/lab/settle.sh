@@ -1,12 +1,12 @@
 #!/bin/sh
 # Runs as root inside a host: waits until its services answer. When the host is new, it then sets up
 # the logins and remembers the state that a reset returns to, and prints "new".
-# $1: kind. $LAB_KEY: the public key of the lab.
+# $1: kind (managed has an engine). $LAB_KEY: the public key of the lab.
 set -eu
 
 answering() {
     systemctl is-active -q ssh cron || return 1
-    [ "$1" = bare ] || docker version > /dev/null 2>&1 || return 1
+    [ "$1" != managed ] || docker version > /dev/null 2>&1 || return 1
     [ -z "$(systemctl list-jobs --no-legend 2> /dev/null)" ]
 }
 

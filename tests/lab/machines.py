@@ -1,0 +1,20 @@
+"""Where bare lab hosts take their engine from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.lab import images
+from tests.lab.hosts import LabHost
+
+
+def mirror() -> str:
+    """The address of Debian's packages that this machine, and so every host, takes them from."""
+    return images.mirrors("trixie")[0][0]
+
+
+def engine(host: LabHost) -> dict[str, Any]:
+    """The section ``engine`` of a stack that gives a bare host Debian 13's engine."""
+    if host.kind == "trixie":
+        return {"channel": "distro"}
+    return {"channel": "distro", "repository": f"{mirror()} trixie main"}
