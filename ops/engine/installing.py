@@ -1,6 +1,7 @@
 """Carry out what installs an engine, and prove it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from ops.connection import Lease, Result
     from ops.reports import Collector
+
+
+class _TakenBack(Exception):
+    """The engine did not come up with the settings that it was to start with, and has none now."""
 
 
 class _Available(NamedTuple):
@@ -71,9 +76,11 @@ class Installing(Reader):
         """Install what a look found missing, and prove that the engine answers."""
         if look.state is None or look.plan.refusals:
             return False
+        # Set before the engine first starts, which the packages do: it is done with them.
+        begin = next((one for one in look.plan.actions if one.verb == "set"), None)
         for action in look.plan.actions:
             lease.check()
-            if not self._act(action, look.state):
+            if action is not begin and not self._act(action, look.state, begin):
                 return False
         again = self.look_again()
         if again.plan.empty:
@@ -84,7 +91,7 @@ class Installing(Reader):
             self.failed(f"not proven: this would still be to be done: {left}")
         return False
 
-    def _act(self, action: Action, state: HostEngine) -> bool:
+    def _act(self, action: Action, state: HostEngine, begin: Action | None) -> bool:
         match action.verb:
             case "trust":
                 # Read and compared before anything of it is on the host.
@@ -96,13 +103,13 @@ class Installing(Reader):
                     for file in action.files:
                         self._place(file.path, file.text.encode())
             case "install":
-                return self._install(action, state)
+                return self._install(action, state, begin if action.config else None)
             case _:
                 with telling.doing(self.host, self.report, action):
                     self._must(commands.start(state.config.path), "the engine does not start")
         return True
 
-    def _install(self, action: Action, state: HostEngine) -> bool:
+    def _install(self, action: Action, state: HostEngine, begin: Action | None) -> bool:
         origin = source(self.wanted, state)
         assert isinstance(origin, Source), "what is refused plans no action"
         if origin.engine not in action.packages:
@@ -130,14 +137,19 @@ class Installing(Reader):
                 snap=action.snap,
                 config=action.config,
             )
-        with telling.doing(self.host, self.report, action):
-            done = self._must(
-                command,
-                f"{action.subject} cannot be installed",
-                stdin=action.text.encode() if action.config else None,
-            )
-        for line in done.text.splitlines():
-            self.host.log(f"  the engine does not come up with its settings yet: {line}")
+        with suppress(_TakenBack), ExitStack() as together:
+            if begin is not None:
+                together.enter_context(telling.doing(self.host, self.report, begin))
+            with telling.doing(self.host, self.report, action):
+                done = self._must(
+                    command,
+                    f"{action.subject} cannot be installed",
+                    stdin=begin.text.encode() if begin else None,
+                )
+            for line in done.text.splitlines():
+                self.host.log(f"  the engine does not come up with its settings yet: {line}")
+            if done.text:
+                raise _TakenBack
         return True
 
     def _available(self, state: HostEngine, target: str, packages: Sequence[str]) -> "_Available":

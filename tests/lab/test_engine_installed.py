@@ -226,7 +226,11 @@ class TestSettingsOfANewEngine:
         policy: dict[str, Any] = {"channel": "distro", "mtu": 1400, "log": {"max_size": "10m"}}
         told = runs.told(BOTH, policy)
         assert told.run.rc == 0, told.run.out
-        assert [one["action"] for one in told.all("done")] == ["install"], told.run.out
+        # Two steps, each with its way back, though one command does both.
+        done = {one["action"]: one for one in told.all("done")}
+        assert set(done) == {"set", "install"}, told.run.out
+        assert done["set"]["undo"] == f"rm {DAEMON_JSON}; systemctl restart docker"
+        assert '"set"' in host.sh("cat /var/lib/stackmend/journal*")
         found = {one["subject"]: one["cause"] for one in told.all("findings")}
         assert "is not set, and is to be 1400" in found["mtu"]
         starts = host.sh("journalctl -u docker.service -o cat | grep -c '^Starting docker.service'")

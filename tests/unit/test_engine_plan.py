@@ -323,9 +323,11 @@ def test_a_new_engine_starts_with_its_settings() -> None:
 
     bare = world.bare(world.TRIXIE)
     decided = begun(bare)
-    assert verbs(decided) == ["trust", "write source", "install"]
-    install = decided.actions[-1]
-    assert (install.config, json.loads(install.text)) == ("/etc/docker/daemon.json", settings)
+    assert verbs(decided) == ["trust", "write source", "set", "install"]
+    first, install = decided.actions[-2:]
+    assert (first.subject, json.loads(first.text)) == ("/etc/docker/daemon.json", settings)
+    assert first.undo == "rm /etc/docker/daemon.json; systemctl restart docker"
+    assert install.config == first.subject
     assert [one.subject for one in decided.findings if one.kind == "setting"] == ["mtu"]
     assert begun_with(plan(wanted(), bare), {}, bare) == plan(wanted(), bare)
     # One that is there, or has a file, is set by engine.settings.
@@ -341,8 +343,9 @@ def test_a_new_engine_starts_with_its_settings() -> None:
     # What a broken-off installation put there is not taken for somebody's.
     for status in ("absent", "stopped"):
         broken = bare.model_copy(update={"config": there, "pending": True, "status": status})
-        install = begun(broken).actions[-1]
-        assert (install.config, install.text) == (there.path, "")
+        again = begun(broken)
+        assert "set" not in verbs(again)
+        assert again.actions[-1].config == there.path
 
 
 def test_an_engine_that_is_down_is_started() -> None:

@@ -28,7 +28,7 @@ class Action(decision.Action):
     :param source: where a key is read from.
     :param expected: the fingerprints that a key may have.
     :param keyring: where a key goes.
-    :param config: the daemon.json that a new engine starts with.
+    :param config: for ``install``, the daemon.json that a new engine starts with.
     :param text: what daemon.json is to hold.
     :param restart: whether a changed key of it needs more than that it is read again.
     """

@@ -82,7 +82,8 @@ def begun_with(decided: Plan, wanted: Mapping[str, Any], state: HostEngine) -> P
     """A plan that installs an engine, with the settings that it starts with.
 
     Only an engine that is new and has no daemon.json starts with them: any other is set once it is
-    there, by what :func:`plan` says.
+    there, by what :func:`plan` says. The step that sets them stands before the one that installs,
+    and is done together with it: the packages start the engine.
 
     :param decided: the plan.
     :param wanted: the settings, as daemon.json has them.
@@ -103,11 +104,11 @@ def begun_with(decided: Plan, wanted: Mapping[str, Any], state: HostEngine) -> P
     settings = plan(wanted, (), state)
     if settings.refusals or not settings.actions:
         return decided
-    more = {"config": path, "text": settings.actions[0].text}
+    first = settings.actions[0].model_copy(update={"undo": f"rm {path}; systemctl restart docker"})
     return decided.model_copy(
         update={
             "findings": (*decided.findings, *settings.findings),
-            "actions": (*before, last.model_copy(update=more)),
+            "actions": (*before, first, last.model_copy(update={"config": path})),
         }
     )
 
