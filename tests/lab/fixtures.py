@@ -47,10 +47,17 @@ class Lab:
         return self._models
 
     def quieten(self) -> None:
-        """Reset what is held: a stack left running would take from the tests of others."""
-        for held in self._held.values():
+        """Reset what is held: a stack left running would take from the tests of others.
+
+        Hosts without an engine of their own are removed: they are cheap to make, and an engine
+        that a test gave one would have it made anew for nobody.
+        """
+        for kind, held in self._held.items():
             for host in held:
-                host.reset()
+                if kind == "managed":
+                    host.reset()
+                else:
+                    host.discard()
 
 
 @pytest.fixture(scope="session")

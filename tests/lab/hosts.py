@@ -279,9 +279,15 @@ class LabHost:
             found[path] = f"{found.get(path, '')} {rest}".strip()
         return found
 
-    def load_images(self) -> None:
-        """Give an engine that a test installed the lab's own images, as every managed host has."""
-        _load_images(self)
+    def load_images(self, *names: str) -> None:
+        """Give an engine that a test installed the lab's own images, as every managed host has.
+
+        + names: those that the test needs; all by default
+        """
+        if not names:
+            _load_images(self)
+        elif steps := [step for name in names for step in _loading(name)]:
+            self.sh(" && ".join(steps), timeout=120)
 
     def wait_for(self, condition: str, seconds: float = 20) -> None:
         """Wait inside the host until a bash condition holds; raises `HostCommandError` if not.
@@ -354,6 +360,12 @@ class LabHost:
             if with_engine_data:
                 raise HostCommandError(f"{self.name}: not clean when new: {done.stdout!r}")
             self.recreate(with_engine_data=True)
+
+    def discard(self) -> None:
+        """Remove the host; who leases it next gets a new one."""
+        with locked(LAB_LOCK):
+            _remove_host(self.container)
+        _write_hosts_json()
 
     def power_cut(self) -> None:
         """Kill everything in the host at once, and start it again as after a loss of power."""
@@ -674,12 +686,7 @@ def _load_images(host: LabHost, lost: Sequence[str] = ()) -> None:
     for name, path in sorted(wanted.items()):
         if f"{name} {path.name}" in have and not {name, f"{name}:latest"} & set(lost):
             continue
-        ref = images.reference(name)
-        steps += [
-            f"docker load -q -i /lab/images/{path.name} > /dev/null",
-            f"docker tag {ref} {name}",
-            f"docker image rm {ref} > /dev/null",
-        ]
+        steps += _loading(name)
     shown = "docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'"
     stamp = "".join(f"{line}\\n" for line in sorted(stamps))
     steps += [
@@ -688,6 +695,16 @@ def _load_images(host: LabHost, lost: Sequence[str] = ()) -> None:
         f"printf {shlex.quote(stamp)} > {record}.tars",
     ]
     host.sh(" && ".join(steps), timeout=300)
+
+
+def _loading(name: str) -> list[str]:
+    """The commands that give a host's engine one of the lab's images."""
+    ref = images.reference(name)
+    return [
+        f"docker load -q -i /lab/images/{images.tar(name).name} > /dev/null",
+        f"docker tag {ref} {name}",
+        f"docker image rm {ref} > /dev/null",
+    ]
 
 
 def _remove_host(container: str, *, volume: bool = False) -> None:

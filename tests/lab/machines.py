@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.lab import images
+from tests.lab import images, packages
 from tests.lab.hosts import LabHost
 
 
@@ -14,7 +14,16 @@ def mirror() -> str:
 
 
 def engine(host: LabHost) -> dict[str, Any]:
-    """The section ``engine`` of a stack that gives a bare host Debian 13's engine."""
+    """The section ``engine`` of a stack that gives a bare host Debian 13's engine.
+
+    A host of Debian 13 takes it from the lab's copy, which costs half the time.
+    """
     if host.kind == "trixie":
-        return {"channel": "distro"}
+        copy = packages.debian()
+        return {
+            "channel": "distro",
+            "repository": copy.line,
+            "key": copy.key,
+            "key_fingerprint": copy.fingerprint,
+        }
     return {"channel": "distro", "repository": f"{mirror()} trixie main"}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.lab import images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
-from tests.lab.paths import HOME_LABEL, LABEL, LEASES, PREFIX, PROJECT
+from tests.lab.paths import HOME_LABEL, LABEL, LEASES, LOCKS, PREFIX, PROJECT, locked
 
 ADDRESS = "http://packages:8080"
 KEY = "stackmend lab <lab@example.com>"
@@ -140,12 +140,35 @@ class Packages:
         return self.publish("docker", suite, debs, key=key)
 
     def reset(self) -> None:
-        """Make it run, answer, and hold nothing."""
-        ref = images.build(["packages"])["packages"]
-        shown = outer("docker", "inspect", "-f", "{{.Config.Image}}", _CONTAINER, check=False)
-        if shown.stdout.decode().strip() == ref:
+        """Make it run, answer, and hold nothing of any test's."""
+        _serve()
+        mine = ["!", "-path", "/srv/packages/debian*"]
+        _exec("find", "/srv/packages", "-mindepth", "1", *mine, "-delete")
+
+
+def debian() -> Repository:
+    """Debian 13's own engine, for hosts of Debian 13: the same packages, uncompressed.
+
+    Any number of tests may use it at once.
+    """
+    _serve()
+    fingerprint = _exec("tail", "-n", "1", "/srv/debian.fingerprint").strip()
+    return Repository(f"{ADDRESS}/debian", "lab", fingerprint)
+
+
+def _serve() -> None:
+    """Make the server run and answer."""
+    ref = images.build(["packages"])["packages"]
+    with locked(LOCKS / "packages"):
+        shown = outer(
+            *("docker", "inspect", "-f", "{{.Config.Image}} {{.State.Running}}", _CONTAINER),
+            check=False,
+        )
+        image, _, running = shown.stdout.decode().strip().partition(" ")
+        if image == ref and running == "true":
+            return
+        if image == ref:
             docker("start", _CONTAINER)
-            _exec("find", "/srv/packages", "-mindepth", "1", "-delete")
         else:
             outer("docker", "rm", "-f", "-v", _CONTAINER, check=False)
             docker(
