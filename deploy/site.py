@@ -12,12 +12,15 @@ from ops.spec import Stack, machine
 wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
 stack = wanted if isinstance(wanted, Stack) else None
 
-if wanted is not None and wanted.engine is not None:
-    engine.expect(wanted.engine)
-    engine_as_wanted(wanted.engine)
-
+# What all of them ask of the host is read at once, by the first.
 if stack is not None and stack.models is not None:
     models.expect(stack.models, stack.project)
+
+if wanted is not None and wanted.engine is not None:
+    engine.expect(wanted.engine)
+    if stack is not None:
+        compose.expect(stack)
+    engine_as_wanted(wanted.engine)
 
 if stack is not None and stack.ports is not None:
     ports.free(

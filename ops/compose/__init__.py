@@ -1,6 +1,7 @@
 """Compose stacks: brought to what is declared, mended where they fail, and proven well."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def stack(
         yield FunctionCommand(work.converge, (), {})
     finally:
         report.measured("channels", connection.channels(host), "channels")
+
+
+def expect(spec: ComposeSpec) -> None:
+    """Let the next reading of any fact of the host bring what :func:`stack` needs.
+
+    :param spec: the project, on the host that pyinfra is at; where its files cannot be read,
+        :func:`stack` says so.
+    """
+    with suppress(ValueError):
+        Reader(host, spec, load(spec), reports.Collector("compose")).expect()
 
 
 def unpublished(spec: ComposeSpec) -> tuple[str, ...]:

@@ -87,8 +87,12 @@ def test_a_bare_machine_carries_a_healthy_stack_after_two_commands(
     sessions = host.sessions_since(mark)
     print(f"{len(sessions)} channel(s)")
     assert 1 <= len(sessions) <= LIMIT, sessions
+    mark = host.mark()
     site = me.run("deploy/site.py", timeout=300)
     assert "1 host: 1 converged" in site.out, site.out
+    sessions = host.sessions_since(mark)
+    print(f"site.py: {len(sessions)} channel(s)")
+    assert 1 <= len(sessions) <= LIMIT, sessions
     assert host.identities("ai") == before
 
 
