@@ -11,8 +11,10 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from typing import Any, Literal, cast
 
 from tests.lab import engine, images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
+from tests.lab.inside import inside
 from tests.lab.paths import (
     HOME_LABEL,
     HOSTS_JSON,
@@ -130,18 +133,8 @@ class LabHost:
         self, command: str, *, stdin: bytes = b"", timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a bash command as root inside the host; never raises for its exit status."""
-        return outer(
-            "docker",
-            "exec",
-            "-i",
-            self.container,
-            "bash",
-            "-c",
-            command,
-            stdin=stdin,
-            check=False,
-            timeout=timeout,
-        )
+        words = ("bash", "-c", command)
+        return inside(self.container, *words, stdin=stdin, check=False, timeout=timeout)
 
     def sh(self, command: str, check: bool = True, *, timeout: float = 60) -> str:
         """Run a bash command as root inside the host and return its stdout, stripped.
@@ -312,18 +305,8 @@ class LabHost:
         """
         why = ""
         try:
-            done = outer(
-                "docker",
-                "exec",
-                "-i",
-                self.container,
-                "sh",
-                "-s",
-                self.kind,
-                stdin=_RESET,
-                check=False,
-                timeout=90,
-            )
+            words = ("sh", "-s", self.kind)
+            done = inside(self.container, *words, stdin=_RESET, check=False, timeout=90)
             said = done.stdout.decode(errors="replace")
             if done.returncode != 0 or not said.rstrip().endswith("clean"):
                 why = f"{said} {done.stderr.decode(errors='replace')}".strip() or "no answer"
@@ -344,18 +327,8 @@ class LabHost:
         _create(self)
         _ready(self)
         _write_hosts_json()
-        done = outer(
-            "docker",
-            "exec",
-            "-i",
-            self.container,
-            "sh",
-            "-s",
-            self.kind,
-            stdin=_RESET,
-            check=False,
-            timeout=90,
-        )
+        words = ("sh", "-s", self.kind)
+        done = inside(self.container, *words, stdin=_RESET, check=False, timeout=90)
         if not done.stdout.decode(errors="replace").rstrip().endswith("clean"):
             if with_engine_data:
                 raise HostCommandError(f"{self.name}: not clean when new: {done.stdout!r}")
@@ -416,10 +389,31 @@ _COVERED = (
 )
 
 
+def _diff(container: str) -> Iterator[str]:
+    """What differs from the image, as ``docker diff`` tells it; of what is there only that it is.
+
+    The engine compares file by file; its overlay has what differs in a directory of its own.
+    """
+    driver = json.loads(docker("inspect", "-f", "{{json .GraphDriver}}", container))
+    upper = Path(driver["Data"].get("UpperDir", "/nowhere"))
+    if driver["Name"] != "overlay2" or not os.access(upper, os.R_OK | os.X_OK):
+        yield from docker("diff", container).splitlines()
+        return
+    for directory, directories, files in os.walk(upper):
+        # An empty directory is told as itself, any other by what is in it.
+        for name in files if files or directories else ("",):
+            path = Path(directory, name)
+            # A file that is gone is a device without a number there.
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                gone = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+                yield f"{'D' if gone else 'C'} /{path.relative_to(upper)}"
+
+
 def _changed_files(container: str) -> set[str]:
     """Files that differ from the image, outside of what a reset covers."""
     changed = set()
-    for line in docker("diff", container).splitlines():
+    for line in _diff(container):
         kind, _, path = line.partition(" ")
         covered = any(path == part or path.startswith(f"{part}/") for part in _COVERED)
         if not covered and not (kind == "C" and any(p.startswith(f"{path}/") for p in _COVERED)):
@@ -646,17 +640,10 @@ def _create(host: LabHost) -> None:
 def _ready(host: LabHost) -> None:
     """Wait until the host's services answer; when it is new, remember how it is."""
     key = KEY.with_name(f"{KEY.name}.pub").read_text().strip()
-    done = outer(
-        "docker",
-        "exec",
-        "-i",
-        "-e",
-        f"LAB_KEY={key}",
-        host.container,
-        "sh",
-        "-s",
-        host.kind,
+    done = inside(
+        *(host.container, "sh", "-s", host.kind),
         stdin=_SETTLE,
+        env={"LAB_KEY": key},
         check=False,
         timeout=120,
     )
@@ -711,18 +698,7 @@ def _remove_host(container: str, *, volume: bool = False) -> None:
     """Remove a host's container, thawing what was left paused inside: frozen, it cannot end."""
     outer("docker", "unpause", container, check=False)
     with contextlib.suppress(OuterCommandError):
-        outer(
-            "docker",
-            "exec",
-            "-i",
-            container,
-            "sh",
-            "-s",
-            "thaw",
-            stdin=_RESET,
-            check=False,
-            timeout=20,
-        )
+        inside(container, "sh", "-s", "thaw", stdin=_RESET, check=False, timeout=20)
     done = outer("docker", "rm", "-f", "-v", container, check=False, timeout=60)
     if done.returncode != 0 and outer("docker", "inspect", container, check=False).returncode == 0:
         engine.thaw_container(container)
@@ -731,16 +707,29 @@ def _remove_host(container: str, *, volume: bool = False) -> None:
         docker("volume", "rm", "-f", f"{container}-docker")
 
 
+def _ports() -> dict[LabHost, int]:
+    """The hosts of this checkout that run now, and the ports that lead to their sshds."""
+    mine = ("--filter", f"label={HOME_LABEL}={PROJECT}", "--filter", "label=stackmend.lab.host")
+    listed = docker("container", "ls", *mine, "--format", "{{.Names}} {{.Ports}}")
+    rows = [line.partition(" ") for line in sorted(listed.splitlines())]
+    found = {name: re.search(r":([0-9]+)->22/tcp", ports) for name, _, ports in rows}
+    return {
+        LabHost(name.removeprefix(f"{PREFIX}-")): int(match[1])
+        for name, match in found.items()
+        if match
+    }
+
+
 def _write_hosts_json() -> None:
     """Name the running hosts, for inventories, and their host keys, for ssh."""
     with locked(LOCKS / "hosts.json"):
         rows: list[dict[str, Any]] = []
         known: list[str] = []
         before = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
-        for host in running():
-            with contextlib.suppress(OuterCommandError, IndexError):
-                rows.append({"name": host.name, "kind": host.kind, "port": host.port})
-                address = f"[127.0.0.1]:{rows[-1]['port']}"
+        for host, port in _ports().items():
+            with contextlib.suppress(OuterCommandError):
+                rows.append({"name": host.name, "kind": host.kind, "port": port})
+                address = f"[127.0.0.1]:{port}"
                 shown = host.run("cat /etc/ssh/ssh_host_*_key.pub")
                 if shown.returncode == 0:
                     keys = shown.stdout.decode().splitlines()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.lab import images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
+from tests.lab.inside import inside
 from tests.lab.paths import HOME_LABEL, LABEL, LEASES, LOCKS, PREFIX, PROJECT, locked
 
 ADDRESS = "http://packages:8080"
@@ -87,7 +88,7 @@ class Packages:
                     info.size, info.mode = len(content), mode
                     tar.addfile(info, io.BytesIO(content))
         _exec("mkdir", "-p", "/srv/tree")
-        docker("exec", "-i", _CONTAINER, "tar", "-C", "/srv/tree", "-x", stdin=buffer.getvalue())
+        inside(_CONTAINER, "tar", "-C", "/srv/tree", "-x", stdin=buffer.getvalue())
         for deb in debs:
             for one in deb.engine:
                 _exec("cp", "-a", f"/engine/{one}/.", f"/srv/tree/{trees[deb]}")
@@ -178,7 +179,7 @@ def _serve() -> None:
             )
         deadline = time.monotonic() + 20
         probe = "exec 3<>/dev/tcp/127.0.0.1/8080"
-        while outer("docker", "exec", _CONTAINER, "bash", "-c", probe, check=False).returncode:
+        while inside(_CONTAINER, "bash", "-c", probe, check=False).returncode:
             if time.monotonic() > deadline:
                 raise LabUnavailable("the server of packages does not answer")
             time.sleep(0.1)
@@ -220,7 +221,7 @@ def _content(deb: Deb) -> Iterator[tuple[str, bytes, int]]:
 
 
 def _exec(*argv: str, timeout: float = 60) -> str:
-    return docker("exec", _CONTAINER, *argv, timeout=timeout)
+    return inside(_CONTAINER, *argv, timeout=timeout).stdout.decode().strip()
 
 
 @contextlib.contextmanager

@@ -24,11 +24,8 @@ thaw() {
 
 # Everything that is neither a service of the new host nor a container: logins, jobs, leftovers.
 kill_strangers() {
-    keep=" 1 $$ $PPID "
-    while read -r unit; do
-        case "$unit" in *.service) ;; *) continue ;; esac
-        keep="$keep$(systemctl show -p MainPID --value "$unit") "
-    done < $baseline/units
+    keep=" 1 $$ $PPID $(grep '\.service$' $baseline/units \
+        | xargs systemctl show -p MainPID --value | tr '\n' ' ')"
     own=$(readlink /proc/self/ns/pid)
     # Listed first, killed after: the helpers that list must not meet themselves.
     strangers=$(for process in /proc/[0-9]*; do

@@ -4,9 +4,11 @@
 # $1: kind (managed has an engine). $LAB_KEY: the public key of the lab.
 set -eu
 
+# The client takes five times as long to ask.
+ping() { curl -fsS --unix-socket /run/docker.sock http://localhost/_ping > /dev/null 2>&1; }
 answering() {
     systemctl is-active -q ssh cron || return 1
-    [ "$1" != managed ] || docker version > /dev/null 2>&1 || return 1
+    [ "$1" != managed ] || ping || return 1
     [ -z "$(systemctl list-jobs --no-legend 2> /dev/null)" ]
 }
 
