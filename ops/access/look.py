@@ -10,8 +10,7 @@ from ops.access.keys import PublicKey
 from ops.access.plan import Plan, plan
 from ops.access.spec import OperatorSpec
 from ops.access.state import HostAccess
-from ops.decision import Refusal
-from ops.reports import telling
+from ops.acting import Teller, unread
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -32,7 +31,7 @@ class Look:
 
 
 @dataclass
-class Reader:
+class Reader(Teller):
     """The way of one user into one host, to be looked at."""
 
     host: "Host"
@@ -56,20 +55,9 @@ class Reader:
         (state,) = connection.gather(self.host, [(Operator, {"user": self.spec.user})])
         return self._decided(state)
 
-    def is_well(self) -> bool:
-        """Look, and tell what was found while nothing is executed yet."""
-        look = self.look()
-        if not self.host.state.is_executing:
-            telling.tell(self.host, self.report, look.plan)
-        return look.plan.empty
-
     def _decided(self, state: object) -> Look:
         if isinstance(state, connection.Unknown):
-            refusal = Refusal(
-                subject="host",
-                reason=f"how one comes in cannot be read: {state.reason}",
-                way_out="see the reason; nothing is changed on a host that cannot be read",
-            )
+            refusal = unread(state, "how one comes in", "changed on a host")
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostAccess)
         # Whether the login can be tried only matters to what may lock everyone out.

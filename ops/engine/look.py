@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ops import connection
-from ops.decision import Refusal
+from ops.acting import Teller, unread
 from ops.engine.facts import HostEngines
 from ops.engine.plan import Plan
 from ops.engine.state import HostEngine
-from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -29,12 +28,14 @@ class Look:
     state: HostEngine | None = None
 
 
-class Reader(ABC):
+class Reader(Teller, ABC):
     """One host's engine, to be looked at.
 
     :param host: the host.
     :param report: the collector of the operation.
     """
+
+    about = "engine"
 
     def __init__(self, host: "Host", report: "Collector") -> None:
         self.host = host
@@ -54,29 +55,9 @@ class Reader(ABC):
         (state,) = connection.gather(self.host, [(HostEngines, {})])
         return self._decided(state)
 
-    def is_well(self) -> bool:
-        """Look, and tell what was found while nothing is executed yet."""
-        look = self.look()
-        if not self.host.state.is_executing:
-            self.tell(look.plan)
-        return look.plan.empty
-
-    def tell(self, decided: Plan) -> None:
-        """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
-
-    def failed(self, message: str) -> None:
-        """Show an error, on the terminal and in the report."""
-        first, *rest = message.splitlines() or [""]
-        telling.failed(self.host, self.report, "engine", first, rest)
-
     def _decided(self, state: object) -> Look:
         if isinstance(state, connection.Unknown):
-            refusal = Refusal(
-                subject="host",
-                reason=f"which engine it has cannot be read: {state.reason}",
-                way_out="see the reason; nothing is done to an engine that cannot be read",
-            )
+            refusal = unread(state, "which engine it has", "done to an engine")
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostEngine)
         return Look(self.decide(state), state)

@@ -8,8 +8,7 @@ from ops.access.essentials.facts import HostEssentials, arguments
 from ops.access.essentials.plan import Plan, plan
 from ops.access.essentials.spec import Basics
 from ops.access.essentials.state import HostBasics
-from ops.decision import Refusal
-from ops.reports import telling
+from ops.acting import Teller, unread
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -26,8 +25,10 @@ class Look:
 
 
 @dataclass
-class Reader:
+class Reader(Teller):
     """The basics of one host, to be looked at."""
+
+    about = "basics"
 
     host: "Host"
     spec: Basics
@@ -50,21 +51,9 @@ class Reader:
             self.tell(look.plan)
         return look.plan.empty
 
-    def tell(self, decided: Plan) -> None:
-        """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
-
-    def failed(self, message: str) -> None:
-        """Show an error, on the terminal and in the report."""
-        telling.failed(self.host, self.report, "basics", message)
-
     def _decided(self, state: object) -> Look:
         if isinstance(state, connection.Unknown):
-            refusal = Refusal(
-                subject="host",
-                reason=f"its clock and what belongs to it cannot be read: {state.reason}",
-                way_out="see the reason; nothing is done on a host that cannot be read",
-            )
+            refusal = unread(state, "its clock and what belongs to it", "done on a host")
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostBasics)
         return Look(plan(self.spec, state), state)

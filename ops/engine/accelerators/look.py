@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ops import connection
-from ops.decision import Refusal
+from ops.acting import Teller, unread
 from ops.engine.accelerators.facts import HostAccelerators
 from ops.engine.accelerators.plan import Plan, plan
 from ops.engine.accelerators.spec import Acceleration
@@ -31,7 +31,7 @@ class Look:
 
 
 @dataclass
-class Reader:
+class Reader(Teller):
     """The accelerators of one host, to be looked at."""
 
     host: "Host"
@@ -62,10 +62,6 @@ class Reader:
             self.tell(look.plan)
         return look.plan.empty
 
-    def tell(self, decided: Plan) -> None:
-        """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
-
     def failed(self, message: str) -> None:
         """Show an error and what goes without accelerators, on the terminal and in the report."""
         first, *rest = message.splitlines() or [""]
@@ -74,11 +70,7 @@ class Reader:
     def _decided(self, engine: object, state: object) -> Look:
         for one in (state, engine):
             if isinstance(one, connection.Unknown):
-                refusal = Refusal(
-                    subject="host",
-                    reason=f"which accelerators it has cannot be read: {one.reason}",
-                    way_out="see the reason; nothing is done on a host that cannot be read",
-                )
+                refusal = unread(one, "which accelerators it has", "done on a host")
                 return Look(Plan(refusals=(refusal,)))
         assert isinstance(engine, HostEngine)
         assert isinstance(state, Accelerators)
