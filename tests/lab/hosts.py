@@ -392,22 +392,36 @@ _COVERED = (
 def _diff(container: str) -> Iterator[str]:
     """What differs from the image, as ``docker diff`` tells it; of what is there only that it is.
 
-    The engine compares file by file; its overlay has what differs in a directory of its own.
+    The engine compares all files; those that may differ are in a directory of the overlay's own.
     """
     driver = json.loads(docker("inspect", "-f", "{{json .GraphDriver}}", container))
     upper = Path(driver["Data"].get("UpperDir", "/nowhere"))
+    below = [Path(one) for one in driver["Data"].get("LowerDir", "").split(":")]
     if driver["Name"] != "overlay2" or not os.access(upper, os.R_OK | os.X_OK):
         yield from docker("diff", container).splitlines()
         return
     for directory, directories, files in os.walk(upper):
         # An empty directory is told as itself, any other by what is in it.
         for name in files if files or directories else ("",):
-            path = Path(directory, name)
+            path = Path(directory, name).relative_to(upper)
+            now, before = (
+                _told(upper / path),
+                next(filter(None, (_told(b / path) for b in below)), ()),
+            )
             # A file that is gone is a device without a number there.
-            with contextlib.suppress(FileNotFoundError):
-                status = path.lstat()
-                gone = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-                yield f"{'D' if gone else 'C'} /{path.relative_to(upper)}"
+            gone = bool(now) and stat.S_ISCHR(now[0]) and now[1] == 0
+            if now and now != before:
+                yield f"{'D' if gone else 'C'} /{path}"
+
+
+def _told(path: Path) -> tuple[float, ...]:
+    """By what a file is told from another one; empty where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return ()
+    kept = (found.st_mode, found.st_rdev, found.st_uid, found.st_gid)
+    return kept if stat.S_ISDIR(found.st_mode) else (*kept, found.st_size, found.st_mtime)
 
 
 def _changed_files(container: str) -> set[str]:
