@@ -288,6 +288,9 @@ def test_a_change_that_nobody_proves_is_taken_back_by_itself(
         under_way.kill()
     assert machine.exists(f"{ROOM}/armed"), "killed too late to show anything"
     machine.wait_for(f"[ -e {PART} ]")
+    # What was begun comes to its end there: sshd is reloaded with it.
+    while passwords(machine) != "off":
+        assert time.monotonic() < until, "the change was never taken up"
     timer = machine.sh("systemctl list-units --plain --no-legend 'stackmend-access-*.timer'")
     name = timer.split()[0].removesuffix(".timer")
     # Two minutes of waiting, made short.
