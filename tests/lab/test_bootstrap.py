@@ -108,6 +108,7 @@ def fleet(lab: Lab) -> Iterator[list[LabHost]]:
         host = stack.enter_context(lab_hosts.lease("trixie"))
         stack.callback(host.discard)
         host.reset()
+        machines.closed(host)
         hand_over(host, "root password")
         return host
 
