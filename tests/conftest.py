@@ -4,27 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.fixtures import (
-    bare_host,
-    host,
-    hosts,
-    lab,
-    model_registry,
-    packages,
-    registry,
-    trixie_host,
-)
+from tests.lab.fixtures import bare_host, host, hosts, lab, model_registry, registry
 
-__all__ = [
-    "bare_host",
-    "host",
-    "hosts",
-    "lab",
-    "model_registry",
-    "packages",
-    "registry",
-    "trixie_host",
-]
+__all__ = ["bare_host", "host", "hosts", "lab", "model_registry", "registry"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

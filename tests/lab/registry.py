@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 from tests.lab import images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
-from tests.lab.inside import inside
 from tests.lab.paths import HOME_LABEL, LABEL, LEASES, PREFIX, PROJECT
 
 ADDRESS = "registry:5000"
@@ -79,7 +78,7 @@ class Registry:
             docker("unpause", _CONTAINER)
         if shown[:1] == [ref]:
             docker("start", _CONTAINER)
-            inside(_CONTAINER, "find", _STORAGE, "-mindepth", "1", "-delete")
+            docker("exec", _CONTAINER, "find", _STORAGE, "-mindepth", "1", "-delete")
             # It keeps in memory which layers it has seen.
             docker("restart", "-t", "0", _CONTAINER)
         else:
@@ -109,7 +108,7 @@ class Registry:
     def _wait(self) -> None:
         deadline = time.monotonic() + 20
         probe = "exec 3<>/dev/tcp/127.0.0.1/5000"
-        while inside(_CONTAINER, "bash", "-c", probe, check=False).returncode:
+        while outer("docker", "exec", _CONTAINER, "bash", "-c", probe, check=False).returncode:
             if time.monotonic() > deadline:
                 raise LabUnavailable("the registry does not answer")
             time.sleep(0.1)
