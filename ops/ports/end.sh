@@ -32,7 +32,7 @@ identity() {
   if [ -n "$exe" ]; then
     if ! link "/proc/$pid/exe" 2>/dev/null; then
       # What ends gives its memory back first, its program with it, and its sockets a moment later.
-      ! has_no_memory "$pid" || is=ending
+      case $(stat_field "$pid" 23) in '' | 0) is=ending ;; esac
       return 0
     fi
     [ "${target% (deleted)}" = "${exe% (deleted)}" ] || return 0
@@ -47,12 +47,13 @@ identity() {
     rest=${rest#*,}
   done
 }
-# By the 23rd field of stat, which everybody may read.
-has_no_memory() {
+# A field of a process's stat by its number in proc(5), from the third on; empty where it is gone.
+stat_field() {
   stat=$(cat "/proc/$1/stat" 2>/dev/null)
+  field=$(($2 - 2))
   # shellcheck disable=SC2086
   set -- ${stat##*)}
-  [ "${21:-0}" = 0 ]
+  eval "printf '%s' \"\${$field:-}\""
 }
 pause() { sleep 0.1 2>/dev/null || sleep 1; }
 # Until it is no longer what it was, or the seconds are over.
@@ -82,18 +83,12 @@ by_number() {
   gone | released) return 0 ;;
   changed)
     # Ended, and its number is another one's; or it became another program, which is left alone.
-    if [ "$(start_time "$1")" = "$2" ]; then return 75; else return 0; fi
+    if [ "$(stat_field "$1" 22)" = "$2" ]; then return 75; else return 0; fi
     ;;
   esac
   kill -KILL "$1"
   wait_for 5 "$@"
   case $is in same | ending) return 77 ;; esac
-}
-start_time() {
-  stat=$(cat "/proc/$1/stat" 2>/dev/null)
-  # shellcheck disable=SC2086
-  set -- ${stat##*)}
-  printf '%s' "${20}"
 }
 # The same by a handle of the process, which never means another one. 79: not to be had here.
 by_handle() {
@@ -198,7 +193,7 @@ while [ $# -ge 4 ]; do
   if [ "$1" = "$first" ]; then
     case $ended in
     76) drop 76 "process $1 is gone" ;;
-    75) [ "$(start_time "$1")" = "$2" ] || drop 75 "process $1 is another one by now; nothing was signalled" ;;
+    75) [ "$(stat_field "$1" 22)" = "$2" ] || drop 75 "process $1 is another one by now; nothing was signalled" ;;
     esac
   fi
   case $ended in
