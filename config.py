@@ -28,8 +28,9 @@ if not _together or find_spec("ops.connection") is None:
     )
 
 from ops import reports  # noqa: E402 - only once it is known to be ours
+from ops.access.reached import contact  # noqa: E402
 from ops.connection import preflight  # noqa: E402
 from ops.spec import preflight as validate  # noqa: E402
 
 reports.install()
-preflight.install(validate)
+preflight.install(validate, contact)

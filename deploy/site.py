@@ -4,14 +4,23 @@ from functools import partial
 
 from pyinfra import host
 
-from ops import compose, models, ports
+from deploy.steps import engine_as_wanted
+from ops import compose, engine, models, ports
 from ops.ports.spec import PortsPolicy
-from ops.spec import check
+from ops.spec import Stack, machine
 
-stack = check(host.data.dict())  # type: ignore[no-untyped-call]
+wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
+stack = wanted if isinstance(wanted, Stack) else None
 
+# What all of them ask of the host is read at once, by the first.
 if stack is not None and stack.models is not None:
     models.expect(stack.models, stack.project)
+
+if wanted is not None and wanted.engine is not None:
+    engine.expect(wanted.engine)
+    if stack is not None:
+        compose.expect(stack)
+    engine_as_wanted(wanted.engine)
 
 if stack is not None and stack.ports is not None:
     ports.free(

@@ -1,10 +1,11 @@
-"""How every room acts: under its lock, and on a look that is taken under it."""
+"""How every room looks, tells what it found, and acts: under its lock, on a look taken under it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from ops import connection
+from ops.decision import Refusal
 from ops.reports import telling
 
 if TYPE_CHECKING:
@@ -23,6 +24,53 @@ class Look(Protocol):
 
 
 L = TypeVar("L", bound=Look)
+
+
+class Teller:
+    """What is the same wherever one host is looked at: how it is told what was found.
+
+    A room's reader adds ``look``; what it keeps of a host beside these is the room's own.
+    """
+
+    #: What an error is about, for the report.
+    about: ClassVar[str]
+
+    host: Host
+    report: Collector
+
+    def look(self) -> Look:
+        """Read the host and decide. Changes nothing."""
+        raise NotImplementedError
+
+    def is_well(self) -> bool:
+        """Look, and tell what was found while nothing is executed yet."""
+        look = self.look()
+        if not self.host.state.is_executing:
+            self.tell(look.plan)
+        return look.plan.empty
+
+    def tell(self, decided: Plan[Any]) -> None:
+        """Show what was found and what follows, on the terminal and in the report."""
+        telling.tell(self.host, self.report, decided)
+
+    def failed(self, message: str) -> None:
+        """Show an error, its first line for itself, on the terminal and in the report."""
+        first, *rest = message.splitlines() or [""]
+        telling.failed(self.host, self.report, self.about, first, rest)
+
+
+def unread(state: connection.Unknown, what: str, nothing: str) -> Refusal:
+    """The refusal to do anything on what could not be read.
+
+    :param state: what there is instead of a state.
+    :param what: what cannot be read, such as ``who holds its ports``.
+    :param nothing: what is not done therefore, such as ``ended on a host``.
+    """
+    return Refusal(
+        subject="host",
+        reason=f"{what} cannot be read: {state.reason}",
+        way_out=f"see the reason; nothing is {nothing} that cannot be read",
+    )
 
 
 class Worker(Protocol[L]):

@@ -18,7 +18,12 @@ def problems(error: ValidationError, *where: str) -> Iterator[str]:
             message = "missing"
         elif item["type"] == "model_type":
             message = "must be a mapping"
-        yield ": ".join(filter(None, [".".join(map(str, (*where, *item["loc"]))), message]))
+        yield ": ".join(filter(None, [".".join(map(_part, (*where, *item["loc"]))), message]))
+
+
+def _part(name: str | int) -> str:
+    # A key may hold a line break, which would make two problems of one.
+    return str(name) if str(name).isprintable() else repr(name)
 
 
 def in_one_line(error: ValueError) -> str:

@@ -6,8 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ops.access.keys import KeyProblem, public_keys
+from ops.access.spec import AccessPolicy
 from ops.compose.source import SourceError, load
 from ops.compose.spec import ComposeSpec
+from ops.engine.spec import EnginePolicy
 from ops.models.spec import ModelsPolicy
 from ops.ports.spec import PortsPolicy
 from ops.problems import problems
@@ -28,11 +31,32 @@ class Report(BaseModel):
     directory: Path | None = None
 
 
-class Stack(ComposeSpec):
+class Machine(BaseModel):
+    """What is wanted of a host before it carries a stack. A section that is absent is not managed.
+
+    :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
+    :param engine: the container engine that the host is to have.
+    :param report: where the record of a run is written.
+
+    Example, in ``group_data/all.py``::
+
+        stack = {"access": {"user": "ops", "public_keys": "~/.ssh/id_ed25519.pub"}, "engine": {}}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    access: AccessPolicy | None = None
+    engine: EnginePolicy | None = None
+    report: Report = Report()
+
+
+class Stack(Machine, ComposeSpec):
     """Everything wanted of one host. A section that is absent is not managed.
 
     The Compose project's own settings stand at the top level, as :class:`ComposeSpec` has them.
 
+    :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
+    :param engine: the container engine that the host is to have.
     :param ports: what may be done about a port that the stack needs and something else holds.
     :param models: the models that the stack's model server is to have.
     :param report: where the record of a run is written.
@@ -44,11 +68,24 @@ class Stack(ComposeSpec):
 
     ports: PortsPolicy | None = None
     models: ModelsPolicy | None = None
-    report: Report = Report()
+
+
+#: What a host may be given before it has a project.
+_SECTIONS = frozenset({"access", "engine"})
 
 
 def check(data: Mapping[str, Any]) -> Stack | None:
-    """The validated settings in a host's data; ``None`` where it has none.
+    """The validated settings in a host's data; ``None`` where it has no project.
+
+    :param data: the host's data, as ``host.data.dict()`` gives it.
+    :raises SpecError: naming each wrong field, and what would be right.
+    """
+    found = machine(data)
+    return found if isinstance(found, Stack) else None
+
+
+def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
+    """The same, also where a host has the sections ``access`` or ``engine`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.
@@ -57,13 +94,23 @@ def check(data: Mapping[str, Any]) -> Stack | None:
     if given is None:
         return None
     try:
-        stack = given if isinstance(given, Stack) else Stack.model_validate(given)
-        load(stack)
+        if isinstance(given, Machine):
+            found = given
+        elif isinstance(given, Mapping) and set(given) <= {*_SECTIONS, "report"} and given:
+            found = Machine.model_validate(given)
+        else:
+            found = Stack.model_validate(given)
+        if found.access is not None:
+            public_keys(found.access.public_keys)
+        if isinstance(found, Stack):
+            load(found)
     except ValidationError as error:
         raise SpecError("\n".join(map(_told, problems(error, "stack")))) from None
+    except KeyProblem as error:
+        raise SpecError(f"stack.access.{error}") from None
     except SourceError as error:
         raise SpecError(f"stack.{error}") from None
-    return stack
+    return found
 
 
 def preflight(_host: str, data: Mapping[str, Any]) -> None:
@@ -71,7 +118,7 @@ def preflight(_host: str, data: Mapping[str, Any]) -> None:
 
     :raises SpecError: as :func:`check` does.
     """
-    check(data)
+    machine(data)
 
 
 def _told(problem: str) -> str:

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.fixtures import bare_host, host, hosts, lab, model_registry, registry
+from tests.lab.fixtures import (
+    bare_host,
+    host,
+    hosts,
+    lab,
+    model_registry,
+    packages,
+    registry,
+    trixie_host,
+)
 
-__all__ = ["bare_host", "host", "hosts", "lab", "model_registry", "registry"]
+__all__ = [
+    "bare_host",
+    "host",
+    "hosts",
+    "lab",
+    "model_registry",
+    "packages",
+    "registry",
+    "trixie_host",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

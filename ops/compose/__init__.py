@@ -1,6 +1,7 @@
 """Compose stacks: brought to what is declared, mended where they fail, and proven well."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from pyinfra.api import FunctionCommand, Host, operation
 from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.look import Failure, Reader
+from ops.compose.published import published
 from ops.compose.source import load
 from ops.compose.spec import ComposeSpec, Mend
 from ops.problems import in_one_line
 from ops.reports import telling
+
+__all__ = ["arguments", "published", "stack", "unpublished"]
 
 
 @operation()
@@ -103,6 +107,16 @@ def stack(
         yield FunctionCommand(work.converge, (), {})
     finally:
         report.measured("channels", connection.channels(host), "channels")
+
+
+def expect(spec: ComposeSpec) -> None:
+    """Let the next reading of any fact of the host bring what :func:`stack` needs.
+
+    :param spec: the project, on the host that pyinfra is at; where its files cannot be read,
+        :func:`stack` says so.
+    """
+    with suppress(ValueError):
+        Reader(host, spec, load(spec), reports.Collector("compose")).expect()
 
 
 def unpublished(spec: ComposeSpec) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ops import connection, reports
+from ops.acting import unread
 from ops.checks.facts import CheckResults
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
@@ -14,7 +15,6 @@ from ops.compose.plan import (
     LOOP_SECONDS,
     Finding,
     Plan,
-    Refusal,
     failed_before,
     mounts,
     needs_declared,
@@ -82,11 +82,7 @@ class Reader:
             connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()
         ]
         if isinstance(state, connection.Unknown):
-            refusal = Refusal(
-                subject="host",
-                reason=f"its state cannot be read: {state.reason}",
-                way_out="see the reason; nothing is done on a host that cannot be read",
-            )
+            refusal = unread(state, "its state", "done on a host")
             return Look(Plan(refusals=(refusal,)))
         if any(one.restart_count >= LOOP_RESTARTS for one in state.containers):
             state = self._how_it_ended(state)

@@ -150,7 +150,7 @@ def load(spec: ComposeSpec) -> Source:
             given += b"\n"
         files[".env"] = File(0o600, given + dotenv(spec.variables()).encode())
     source = Source(files)
-    _check(f"source: {name}", _parse(f"source: {name}", files[name].content), source, spec)
+    _check(f"source: {name}", parse(f"source: {name}", files[name].content), source, spec)
     return source
 
 
@@ -244,7 +244,12 @@ for _tag in ("!reset", "!override"):
     _Loader.add_multi_constructor(_tag, _tagged)
 
 
-def _parse(name: str, content: bytes) -> dict[str, Any]:
+def parse(name: str, content: bytes) -> dict[str, Any]:
+    """The content of a compose file.
+
+    :param name: what it is called in an error.
+    :raises SourceError: it is not YAML, or not a mapping.
+    """
     try:
         # A SafeLoader subclass: nothing in the file can construct more than plain data.
         data = yaml.load(content, Loader=_Loader)  # noqa: S506

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .channel import Stream as Stream
     from .channel import run as run
     from .channel import spawn as spawn
+    from .contact import Contact as Contact
+    from .contact_fresh import NoLogin as NoLogin
+    from .contact_fresh import fresh as fresh
+    from .contact_fresh import usable as usable
+    from .contact_fresh import ways_in as ways_in
+    from .contact_login import Identity as Identity
+    from .contact_login import public_halves as public_halves
     from .docker_api import docker as docker
     from .docker_api import inspected as inspected
     from .errors import CommandTimeout as CommandTimeout
@@ -46,7 +53,10 @@ if TYPE_CHECKING:
     from .unknown import Unknown as Unknown
 
 _WHERE = {
+    "Contact": "contact",
+    "Identity": "contact_login",
     "Lease": "lease",
+    "NoLogin": "contact_fresh",
     "Stream": "channel",
     "causes": "http_client",
     "channels": "link",
@@ -69,14 +79,18 @@ _WHERE = {
     "expect": "gathering",
     "frame": "scripts",
     "forget": "gathering",
+    "fresh": "contact_fresh",
     "gather": "gathering",
     "parsed": "scripts",
+    "public_halves": "contact_login",
     "read": "gathering",
     "run": "channel",
     "script": "scripts",
     "sections": "scripts",
     "silent": "http_client",
     "text": "scripts",
+    "usable": "contact_fresh",
+    "ways_in": "contact_fresh",
 }
 
 __all__ = sorted(_WHERE)

@@ -129,12 +129,18 @@ def quicken(hosts: Iterable[Host]) -> None:
         if isinstance(connector, SSHConnector):
             given = connector.data["ssh_paramiko_connect_kwargs"] or {}
             connector.data["ssh_paramiko_connect_kwargs"] = {
-                "transport_factory": _quick_transport,
+                "transport_factory": quick_transport,
                 **given,
             }
 
 
-def _quick_transport(sock: Any, **options: Any) -> Transport:
+def quick_transport(sock: Any, **options: Any) -> Transport:
+    """A paramiko transport that sends small packets at once.
+
+    Args:
+        sock: the socket, or what stands in for one.
+        **options: as :class:`paramiko.Transport` takes them.
+    """
     _send_at_once(sock)
     return Transport(sock, **options)
 

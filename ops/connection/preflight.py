@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
+    from .contact import Contact
+
 #: Told the name and the data of one host; raises ``ValueError`` with one problem a line.
 Validate = Callable[[str, Mapping[str, Any]], None]
+
+#: Told the data of one host; says how it is reached the first time, or None for pyinfra's own way.
+Reached = Callable[[Mapping[str, Any]], "Contact | None"]
 
 
 class SettingsError(PyinfraError):
@@ -57,7 +62,7 @@ def check(inventory: Inventory, validate: Validate) -> None:
         raise SettingsError(problems, len(inventory))
 
 
-def install(validate: Validate) -> None:
+def install(validate: Validate, reached: Reached | None = None) -> None:
     """Makes the run that is starting look at all settings first; for a project's ``config.py``.
 
     pyinfra reads ``config.py`` before the inventory. A wrong inventory then ends the run with one
@@ -67,6 +72,8 @@ def install(validate: Validate) -> None:
     Args:
         validate: called with each host's name and data; raises ``ValueError`` with one problem a
             line.
+        reached: called with each host's data once all are right; a host for which it gives a
+            contact is connected to by first contact (see :mod:`ops.connection.contact`).
 
     Raises:
         RuntimeError: no run is starting: this is not a ``config.py`` read by pyinfra.
@@ -92,8 +99,19 @@ def install(validate: Validate) -> None:
             raise CliError(str(error)) from None
         proceed(inventory, config, initial_limit)
         quicken(inventory)
+        if reached is not None:
+            _arrange(inventory, reached)
 
     state.init = init  # type: ignore[method-assign]
+
+
+def _arrange(inventory: Inventory, reached: Reached) -> None:
+    for host in inventory:
+        wanted = reached(host.data.dict())  # type: ignore[no-untyped-call]
+        if wanted is not None:
+            from .contact import arrange
+
+            arrange(host, wanted)
 
 
 def _problems(host: Host, validate: Validate) -> list[str]:

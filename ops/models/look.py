@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ops import connection
+from ops.acting import Teller
 from ops.decision import Finding, Refusal
 from ops.models import making, reading, registry
 from ops.models.errors import Failed
 from ops.models.plan import Made, Plan, ask, plan
 from ops.models.spec import ModelsSpec
 from ops.models.state import Registry, StoreState
-from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -40,8 +40,10 @@ _asked: WeakKeyDictionary[Host, tuple[StoreState, ModelsSpec, Registry]] = WeakK
 
 
 @dataclass
-class Reader:
+class Reader(Teller):
     """The models of one host, to be looked at."""
+
+    about = "models"
 
     host: Host
     spec: ModelsSpec
@@ -64,14 +66,6 @@ class Reader:
             # Nothing follows that would tell the notes.
             self.tell(look.plan)
         return look.plan.empty
-
-    def tell(self, decided: Plan) -> None:
-        """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
-
-    def failed(self, message: str) -> None:
-        """Show an error, on the terminal and in the report."""
-        telling.failed(self.host, self.report, "models", message)
 
     def state(self, *, changed: bool) -> StoreState:
         """What the server has now.

@@ -10,6 +10,7 @@ from ops.acting import act_upon
 from ops.ports import commands
 from ops.ports.look import Failure, Look, Reader
 from ops.ports.plan import Action, left
+from ops.ports.plan.reserve import reservation
 from ops.ports.spec import PortsSpec
 from ops.ports.state import HostPorts
 from ops.reports import telling
@@ -60,7 +61,7 @@ class Freeing(Reader):
         freed: list[str] = []
         for action in look.plan.actions:
             lease.check()
-            if self._act(action, look.state) and action.verb != "reserve":
+            if self.act(action, look.state.now) and action.verb != "reserve":
                 freed += action.ports
         if look.plan.refusals:
             return False
@@ -69,9 +70,13 @@ class Freeing(Reader):
             self.tell(look.plan)
         return look.plan.empty
 
-    def _act(self, action: Action, state: HostPorts) -> bool:
-        """Carry out one step; whether there was still something to be done."""
-        stamp = datetime.fromtimestamp(state.now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    def act(self, action: Action, now: float) -> bool:
+        """Carry out one step; whether there was still something to be done.
+
+        :param now: the host's clock, in seconds since 1970.
+        :raises Failure: it could not be done.
+        """
+        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         while self._number < RECORDS:
             self._number += 1
             record = f"{stamp}-{self._number}"
@@ -120,6 +125,20 @@ class Freeing(Reader):
         if rest:
             raise Failure("; ".join(f"{one.port} is not free: {one.said}" for one in rest))
         return look
+
+
+def reserve(host: "Host", report: "Collector", ranges: str, cause: str, now: float) -> None:
+    """Keep ports from outgoing connections for good, where nothing of ours has them yet.
+
+    They are added to those that are kept already. ``ports.restored`` takes it back.
+
+    :param report: the collector of the operation that needs it.
+    :param ranges: the ports, as :func:`~ops.ports.ranges.compressed` writes them.
+    :param cause: why.
+    :param now: the host's clock, in seconds since 1970.
+    :raises Failure: it could not be done.
+    """
+    Freeing(host, PortsSpec(), report).act(reservation(ranges, cause), now)
 
 
 def is_free(look: Look) -> bool:

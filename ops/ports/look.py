@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ops import connection
-from ops.decision import Refusal
+from ops.acting import Teller, unread
 from ops.ports.facts import PortHolders
 from ops.ports.plan import Plan, plan
 from ops.ports.spec import PortsSpec
 from ops.ports.state import HostPorts
-from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -34,8 +33,10 @@ class Look:
 
 
 @dataclass
-class Reader:
+class Reader(Teller):
     """The wanted ports of one host, to be looked at."""
+
+    about = "ports"
 
     host: "Host"
     spec: PortsSpec
@@ -55,21 +56,6 @@ class Reader:
         (state,) = connection.gather(self.host, [(PortHolders, self._arguments())])
         return self._decided(state)
 
-    def is_well(self) -> bool:
-        """Look, and tell what was found while nothing is executed yet."""
-        look = self.look()
-        if not self.host.state.is_executing:
-            self.tell(look.plan)
-        return look.plan.empty
-
-    def tell(self, decided: Plan) -> None:
-        """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
-
-    def failed(self, message: str) -> None:
-        """Show an error, on the terminal and in the report."""
-        telling.failed(self.host, self.report, "ports", message)
-
     def _arguments(self) -> dict[str, Any]:
         return {
             "ports": ",".join(map(str, self.spec.ports)),
@@ -79,11 +65,7 @@ class Reader:
 
     def _decided(self, state: object) -> Look:
         if isinstance(state, connection.Unknown):
-            refusal = Refusal(
-                subject="host",
-                reason=f"who holds its ports cannot be read: {state.reason}",
-                way_out="see the reason; nothing is ended on a host that cannot be read",
-            )
+            refusal = unread(state, "who holds its ports", "ended on a host")
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostPorts)
         return Look(plan(self.spec, state), state)

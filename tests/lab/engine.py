@@ -21,6 +21,7 @@ from typing import Any
 from tests.lab.paths import LABEL, MACHINE_LOCK, MACHINE_RECORD, locked
 
 DAEMON_LOG = Path("/var/log/stackmend-lab-dockerd.log")
+MANY_INSTANCES = 1024
 PID_FILES = {
     Path("/var/run/docker.pid"): "dockerd",
     Path("/var/run/docker/containerd/containerd.pid"): "containerd",
@@ -181,6 +182,18 @@ def install(*packages: str) -> None:
     _remember(packages=sorted({*_read_record().get("packages", []), *new}))
 
 
+def raise_limits() -> None:
+    """Let this machine carry many hosts: raise ``fs.inotify.max_user_instances``, never lower it.
+
+    Every host's systemd and its services take some 15 of a user's instances, of which a kernel
+    gives 128 by default; a host that gets none does not come up. It stays so until a reboot.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if int(_INSTANCES.read_text()) < MANY_INSTANCES:
+            _INSTANCES.write_text(str(MANY_INSTANCES))
+
+
+_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _TRACES = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker", "/run/docker")
 

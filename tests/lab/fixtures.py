@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab import hosts as lab_hosts
 from tests.lab import model_registry as lab_model_registry
+from tests.lab import packages as lab_packages
 from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
 from tests.lab.hosts import Kind, LabHost
@@ -20,7 +21,7 @@ class Lab:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": []}
+        self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": [], "trixie": []}
         self._models: lab_model_registry.ModelRegistry | None = None
 
     def take(self, count: int, kind: Kind = "managed") -> list[LabHost]:
@@ -46,9 +47,17 @@ class Lab:
         return self._models
 
     def quieten(self) -> None:
-        """Reset what is held: a stack left running would take from the tests of others."""
-        for host in (*self._held["managed"], *self._held["bare"]):
-            host.reset()
+        """Reset what is held: a stack left running would take from the tests of others.
+
+        Hosts without an engine of their own are removed: they are cheap to make, and an engine
+        that a test gave one would have it made anew for nobody.
+        """
+        for kind, held in self._held.items():
+            for host in held:
+                if kind == "managed":
+                    host.reset()
+                else:
+                    host.discard()
 
 
 @pytest.fixture(scope="session")
@@ -85,9 +94,22 @@ def bare_host(lab: Lab) -> LabHost:
 
 
 @pytest.fixture
+def trixie_host(lab: Lab) -> LabHost:
+    """The same with Debian 13."""
+    return lab.take(1, "trixie")[0]
+
+
+@pytest.fixture
 def registry(lab: Lab) -> Iterator[lab_registry.Registry]:
     """The registry that hosts reach as ``registry:5000``, empty, held by this test alone."""
     with lab_registry.lease() as held:
+        yield held
+
+
+@pytest.fixture
+def packages(lab: Lab) -> Iterator[lab_packages.Packages]:
+    """The server of packages that hosts reach as ``packages:8080``, empty, held by this test."""
+    with lab_packages.lease() as held:
         yield held
 
 

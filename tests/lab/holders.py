@@ -356,7 +356,7 @@ systemd-run -q --collect --unit={name}-engine dockerd -H unix://{run}/docker.soc
   --data-root /var/lib/docker/{name} --exec-root {run}/exec --pidfile {run}/pid \
   --config-file {run}/daemon.json --bridge lab-{name} --iptables=false --ip6tables=false \
   --containerd-namespace {name} --containerd-plugins-namespace {name}-plugins {" ".join(options)}
-until docker -H unix://{run}/docker.sock version > /dev/null 2>&1; do sleep 0.1; done
+until docker -H unix://{run}/docker.sock version > /dev/null 2>&1; do sleep 0.5; done
 docker save lab/box:1 | docker -H unix://{run}/docker.sock load -q
 docker -H unix://{run}/docker.sock tag lab/box:1 box
 """

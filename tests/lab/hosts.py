@@ -11,18 +11,21 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tests.lab import engine, images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
+from tests.lab.inside import inside
 from tests.lab.paths import (
     HOME_LABEL,
     HOSTS_JSON,
@@ -39,11 +42,11 @@ from tests.lab.paths import (
     locked,
 )
 
-Kind = Literal["bare", "managed"]
+Kind = Literal["bare", "managed", "trixie"]
 
 KEEPER_PASSWORD = "lab-keeper"
 USERS = ("root", "operator", "keeper")
-MAX_HOSTS = 16
+MAX_HOSTS = 24
 
 # A privileged container would ask for capabilities that the machine itself may lack.
 _CAPABILITIES = (
@@ -51,6 +54,8 @@ _CAPABILITIES = (
     "SYS_MODULE SETFCAP KILL AUDIT_CONTROL SYSLOG SYS_TIME LEASE IPC_LOCK SYS_BOOT SYS_TTY_CONFIG "
     "LINUX_IMMUTABLE"
 ).split()
+# What sshd is called in the journal: newer ones do their work in programs of other names.
+_SSHD = "-t sshd -t sshd-session -t sshd-auth"
 _RESET = (Path(__file__).parent / "reset.sh").read_bytes()
 _SETTLE = (Path(__file__).parent / "settle.sh").read_bytes()
 
@@ -67,7 +72,7 @@ class LabHost:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.kind: Kind = "bare" if name.startswith("bare") else "managed"
+        self.kind = cast(Kind, name.rpartition("-")[0])
         self.container = f"{PREFIX}-{name}"
 
     def __repr__(self) -> str:
@@ -128,18 +133,8 @@ class LabHost:
         self, command: str, *, stdin: bytes = b"", timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a bash command as root inside the host; never raises for its exit status."""
-        return outer(
-            "docker",
-            "exec",
-            "-i",
-            self.container,
-            "bash",
-            "-c",
-            command,
-            stdin=stdin,
-            check=False,
-            timeout=timeout,
-        )
+        words = ("bash", "-c", command)
+        return inside(self.container, *words, stdin=stdin, check=False, timeout=timeout)
 
     def sh(self, command: str, check: bool = True, *, timeout: float = 60) -> str:
         """Run a bash command as root inside the host and return its stdout, stripped.
@@ -221,7 +216,7 @@ class LabHost:
         """
         # journald takes in what sshd wrote a moment ago.
         logged = self.sh(
-            "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
+            f"journalctl --sync; journalctl -q --no-pager -o cat {_SSHD} "
             f"--after-cursor={shlex.quote(mark)}"
         )
         begun = [line for line in logged.splitlines() if line.startswith("Starting session: ")]
@@ -230,7 +225,7 @@ class LabHost:
     def logins_since(self, mark: str) -> int:
         """How many logins sshd accepted since `mark`."""
         logged = self.sh(
-            "journalctl --sync; journalctl -q --no-pager -o cat -t sshd "
+            f"journalctl --sync; journalctl -q --no-pager -o cat {_SSHD} "
             f"--after-cursor={shlex.quote(mark)}"
         )
         return sum(line.startswith("Accepted publickey for ") for line in logged.splitlines())
@@ -277,6 +272,16 @@ class LabHost:
             found[path] = f"{found.get(path, '')} {rest}".strip()
         return found
 
+    def load_images(self, *names: str) -> None:
+        """Give an engine that a test installed the lab's own images, as every managed host has.
+
+        + names: those that the test needs; all by default
+        """
+        if not names:
+            _load_images(self)
+        elif steps := [step for name in names for step in _loading(name)]:
+            self.sh(" && ".join(steps), timeout=120)
+
     def wait_for(self, condition: str, seconds: float = 20) -> None:
         """Wait inside the host until a bash condition holds; raises `HostCommandError` if not.
 
@@ -300,18 +305,8 @@ class LabHost:
         """
         why = ""
         try:
-            done = outer(
-                "docker",
-                "exec",
-                "-i",
-                self.container,
-                "sh",
-                "-s",
-                self.kind,
-                stdin=_RESET,
-                check=False,
-                timeout=90,
-            )
+            words = ("sh", "-s", self.kind)
+            done = inside(self.container, *words, stdin=_RESET, check=False, timeout=90)
             said = done.stdout.decode(errors="replace")
             if done.returncode != 0 or not said.rstrip().endswith("clean"):
                 why = f"{said} {done.stderr.decode(errors='replace')}".strip() or "no answer"
@@ -332,22 +327,18 @@ class LabHost:
         _create(self)
         _ready(self)
         _write_hosts_json()
-        done = outer(
-            "docker",
-            "exec",
-            "-i",
-            self.container,
-            "sh",
-            "-s",
-            self.kind,
-            stdin=_RESET,
-            check=False,
-            timeout=90,
-        )
+        words = ("sh", "-s", self.kind)
+        done = inside(self.container, *words, stdin=_RESET, check=False, timeout=90)
         if not done.stdout.decode(errors="replace").rstrip().endswith("clean"):
             if with_engine_data:
                 raise HostCommandError(f"{self.name}: not clean when new: {done.stdout!r}")
             self.recreate(with_engine_data=True)
+
+    def discard(self) -> None:
+        """Remove the host; who leases it next gets a new one."""
+        with locked(LAB_LOCK):
+            _remove_host(self.container)
+        _write_hosts_json()
 
     def power_cut(self) -> None:
         """Kill everything in the host at once, and start it again as after a loss of power."""
@@ -398,10 +389,45 @@ _COVERED = (
 )
 
 
+def _diff(container: str) -> Iterator[str]:
+    """What differs from the image, as ``docker diff`` tells it; of what is there only that it is.
+
+    The engine compares all files; those that may differ are in a directory of the overlay's own.
+    """
+    driver = json.loads(docker("inspect", "-f", "{{json .GraphDriver}}", container))
+    upper = Path(driver["Data"].get("UpperDir", "/nowhere"))
+    below = [Path(one) for one in driver["Data"].get("LowerDir", "").split(":")]
+    if driver["Name"] != "overlay2" or not os.access(upper, os.R_OK | os.X_OK):
+        yield from docker("diff", container).splitlines()
+        return
+    for directory, directories, files in os.walk(upper):
+        # An empty directory is told as itself, any other by what is in it.
+        for name in files if files or directories else ("",):
+            path = Path(directory, name).relative_to(upper)
+            now, before = (
+                _told(upper / path),
+                next(filter(None, (_told(b / path) for b in below)), ()),
+            )
+            # A file that is gone is a device without a number there.
+            gone = bool(now) and stat.S_ISCHR(now[0]) and now[1] == 0
+            if now and now != before:
+                yield f"{'D' if gone else 'C'} /{path}"
+
+
+def _told(path: Path) -> tuple[float, ...]:
+    """By what a file is told from another one; empty where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return ()
+    kept = (found.st_mode, found.st_rdev, found.st_uid, found.st_gid)
+    return kept if stat.S_ISDIR(found.st_mode) else (*kept, found.st_size, found.st_mtime)
+
+
 def _changed_files(container: str) -> set[str]:
     """Files that differ from the image, outside of what a reset covers."""
     changed = set()
-    for line in docker("diff", container).splitlines():
+    for line in _diff(container):
         kind, _, path = line.partition(" ")
         covered = any(path == part or path.startswith(f"{part}/") for part in _COVERED)
         if not covered and not (kind == "C" and any(p.startswith(f"{path}/") for p in _COVERED)):
@@ -432,6 +458,7 @@ def up(managed: int = 1, bare: int = 0) -> list[LabHost]:
 def prepare() -> None:
     """Engine, images, key and network: all that hosts share."""
     engine.ensure()
+    engine.raise_limits()
     with locked(LAB_LOCK):
         _remove_stale()
         _make_key()
@@ -444,7 +471,7 @@ def prepare() -> None:
 def ensure_host(host: LabHost) -> LabHost:
     """Make one host run and answer, with today's images; does not reset it."""
     with locked(LOCKS / host.name):
-        ref = images.reference(host.kind)
+        ref = images.build([host.kind])[host.kind]
         state = (
             outer(
                 "docker",
@@ -578,11 +605,13 @@ def _create(host: LabHost) -> None:
         if v2
         else ["--cgroupns=host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     )
-    data: list[str] = []
     if host.kind == "managed":
         volume = f"{host.container}-docker"
         docker("volume", "create", "--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}", volume)
         data = ["-v", f"{volume}:/var/lib/docker"]
+    else:
+        # An engine that is installed there later needs a place where an overlay can be mounted.
+        data = ["-v", "/var/lib/docker", "-v", "/var/lib/containerd"]
     IMAGE_TARS.mkdir(parents=True, exist_ok=True)
     docker(
         "run",
@@ -625,17 +654,10 @@ def _create(host: LabHost) -> None:
 def _ready(host: LabHost) -> None:
     """Wait until the host's services answer; when it is new, remember how it is."""
     key = KEY.with_name(f"{KEY.name}.pub").read_text().strip()
-    done = outer(
-        "docker",
-        "exec",
-        "-i",
-        "-e",
-        f"LAB_KEY={key}",
-        host.container,
-        "sh",
-        "-s",
-        host.kind,
+    done = inside(
+        *(host.container, "sh", "-s", host.kind),
         stdin=_SETTLE,
+        env={"LAB_KEY": key},
         check=False,
         timeout=120,
     )
@@ -665,12 +687,7 @@ def _load_images(host: LabHost, lost: Sequence[str] = ()) -> None:
     for name, path in sorted(wanted.items()):
         if f"{name} {path.name}" in have and not {name, f"{name}:latest"} & set(lost):
             continue
-        ref = images.reference(name)
-        steps += [
-            f"docker load -q -i /lab/images/{path.name} > /dev/null",
-            f"docker tag {ref} {name}",
-            f"docker image rm {ref} > /dev/null",
-        ]
+        steps += _loading(name)
     shown = "docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'"
     stamp = "".join(f"{line}\\n" for line in sorted(stamps))
     steps += [
@@ -681,22 +698,21 @@ def _load_images(host: LabHost, lost: Sequence[str] = ()) -> None:
     host.sh(" && ".join(steps), timeout=300)
 
 
+def _loading(name: str) -> list[str]:
+    """The commands that give a host's engine one of the lab's images."""
+    ref = images.reference(name)
+    return [
+        f"docker load -q -i /lab/images/{images.tar(name).name} > /dev/null",
+        f"docker tag {ref} {name}",
+        f"docker image rm {ref} > /dev/null",
+    ]
+
+
 def _remove_host(container: str, *, volume: bool = False) -> None:
     """Remove a host's container, thawing what was left paused inside: frozen, it cannot end."""
     outer("docker", "unpause", container, check=False)
     with contextlib.suppress(OuterCommandError):
-        outer(
-            "docker",
-            "exec",
-            "-i",
-            container,
-            "sh",
-            "-s",
-            "thaw",
-            stdin=_RESET,
-            check=False,
-            timeout=20,
-        )
+        inside(container, "sh", "-s", "thaw", stdin=_RESET, check=False, timeout=20)
     done = outer("docker", "rm", "-f", "-v", container, check=False, timeout=60)
     if done.returncode != 0 and outer("docker", "inspect", container, check=False).returncode == 0:
         engine.thaw_container(container)
@@ -705,16 +721,29 @@ def _remove_host(container: str, *, volume: bool = False) -> None:
         docker("volume", "rm", "-f", f"{container}-docker")
 
 
+def _ports() -> dict[LabHost, int]:
+    """The hosts of this checkout that run now, and the ports that lead to their sshds."""
+    mine = ("--filter", f"label={HOME_LABEL}={PROJECT}", "--filter", "label=stackmend.lab.host")
+    listed = docker("container", "ls", *mine, "--format", "{{.Names}} {{.Ports}}")
+    rows = [line.partition(" ") for line in sorted(listed.splitlines())]
+    found = {name: re.search(r":([0-9]+)->22/tcp", ports) for name, _, ports in rows}
+    return {
+        LabHost(name.removeprefix(f"{PREFIX}-")): int(match[1])
+        for name, match in found.items()
+        if match
+    }
+
+
 def _write_hosts_json() -> None:
     """Name the running hosts, for inventories, and their host keys, for ssh."""
     with locked(LOCKS / "hosts.json"):
         rows: list[dict[str, Any]] = []
         known: list[str] = []
         before = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
-        for host in running():
-            with contextlib.suppress(OuterCommandError, IndexError):
-                rows.append({"name": host.name, "kind": host.kind, "port": host.port})
-                address = f"[127.0.0.1]:{rows[-1]['port']}"
+        for host, port in _ports().items():
+            with contextlib.suppress(OuterCommandError):
+                rows.append({"name": host.name, "kind": host.kind, "port": port})
+                address = f"[127.0.0.1]:{port}"
                 shown = host.run("cat /etc/ssh/ssh_host_*_key.pub")
                 if shown.returncode == 0:
                     keys = shown.stdout.decode().splitlines()

@@ -24,9 +24,10 @@ from tests.lab.engine import SBIN, LabUnavailable, OuterCommandError, docker, in
 from tests.lab.paths import HOME_LABEL, IMAGE_TARS, LABEL, LOCKS, PROJECT, WHEELS, locked
 
 HERE = Path(__file__).parent / "images"
-SUITE = "bookworm"
-HUB_BASE = "debian:12"
 BASE = "lab/base"
+
+#: The images that all others are made from: their suite, and what a hub calls the same.
+BASES = {BASE: ("bookworm", "debian:12"), "lab/base-13": ("trixie", "debian:13")}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def pinned(*requirements: Path) -> tuple[str, ...]:
 
 CATALOGUE: dict[str, Image] = {
     "bare": Image(HERE / "bare", {"BASE": f"@{BASE}"}),
+    "trixie": Image(HERE / "bare", {"BASE": "@lab/base-13"}),
     "managed": Image(HERE / "managed", {"BASE": "@bare"}),
+    "packages": Image(HERE / "packages", {"BASE": "@lab/base-13"}),
     "registry": Image(HERE / "registry", {"BASE": f"@{BASE}"}),
     "lab/box:1": Image(HERE / "box", {"BASE": f"@{BASE}", "VERSION": "1"}, inner=True),
     "lab/box:2": Image(HERE / "box", {"BASE": f"@{BASE}", "VERSION": "2"}, inner=True),
@@ -155,8 +158,8 @@ def _closure(names: Iterable[str]) -> list[str]:
 
 def _digest(name: str) -> str:
     known = hashlib.sha256()
-    if name == BASE:
-        known.update(SUITE.encode())
+    if name in BASES:
+        known.update(BASES[name][0].encode())
         return known.hexdigest()[:12]
     image = CATALOGUE[name]
     for path in _context_files(image.directory):
@@ -189,8 +192,8 @@ def _build_one(name: str) -> None:
         if _exists(ref):
             return
         print(f"lab: building {name}", file=sys.stderr, flush=True)
-        if name == BASE:
-            _build_base(ref)
+        if name in BASES:
+            _build_base(ref, *BASES[name])
         else:
             _build_from_dockerfile(name, ref)
     _remove_older(ref)
@@ -268,14 +271,14 @@ def _fetch_wheels(name: str, requirements: tuple[str, ...], into: Path) -> None:
     shutil.copytree(cache, into)
 
 
-def _build_base(ref: str) -> None:
-    """Debian 12 from the hub if it can be reached, else by debootstrap from the apt mirror."""
+def _build_base(ref: str, suite: str, hub: str) -> None:
+    """Debian from the hub if it can be reached, else by debootstrap from the apt mirror."""
     try:
-        outer("docker", "pull", "-q", HUB_BASE, timeout=180)
+        outer("docker", "pull", "-q", hub, timeout=180)
     except OuterCommandError as error:
-        _debootstrap(ref, str(error))
+        _debootstrap(ref, suite, f"no {hub} from a hub, and not root for debootstrap: {error}")
         return
-    dockerfile = f"FROM {HUB_BASE}\nRUN {_TRIM}\n"
+    dockerfile = f"FROM {hub}\nRUN {_TRIM}\n"
     docker("build", *_labels(), "-t", ref, "-", stdin=dockerfile.encode(), timeout=300)
 
 
@@ -290,24 +293,24 @@ _TRIM = (
 )
 
 
-def _debootstrap(ref: str, why: str) -> None:
+def _debootstrap(ref: str, suite: str, why: str) -> None:
     if os.geteuid() != 0:
-        raise LabUnavailable(f"no {HUB_BASE} from a hub, and not root for debootstrap: {why}")
+        raise LabUnavailable(why)
     if shutil.which("debootstrap", path=SBIN) is None:
         install("debootstrap")
-    mirrors = _mirrors()
+    sources = mirrors(suite)
     root = Path(tempfile.mkdtemp(prefix="stackmend-lab-root-", dir="/var/tmp"))
     try:
         outer(
             "debootstrap",
             "--variant=minbase",
-            SUITE,
+            suite,
             str(root),
-            *[uri for uri, suite in mirrors if suite == SUITE][:1],
+            *[uri for uri, name in sources if name == suite][:1],
             timeout=900,
         )
-        if mirrors:
-            lines = [f"deb {uri} {suite} main\n" for uri, suite in mirrors]
+        if sources:
+            lines = [f"deb {uri} {name} main\n" for uri, name in sources]
             (root / "etc/apt/sources.list").write_text("".join(lines))
         (root / "etc/apt/apt.conf.d/99lab-proxy").write_text(_apt_proxy())
         outer("chroot", str(root), "sh", "-c", _TRIM)
@@ -325,8 +328,11 @@ def _debootstrap(ref: str, why: str) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _mirrors() -> list[tuple[str, str]]:
-    """(URI, suite) of Debian 12 in this machine's own apt sources, main archive first."""
+def mirrors(suite: str) -> list[tuple[str, str]]:
+    """(URI, suite) of a Debian in this machine's own apt sources, main archive first.
+
+    A mirror that has the machine's own Debian has the others beside it.
+    """
     # apt names its targets only once it has fetched them.
     query = (
         "apt-get",
@@ -339,12 +345,13 @@ def _mirrors() -> list[tuple[str, str]]:
     if not listed:
         outer("apt-get", "update", "-q", timeout=300)
         listed = outer(*query).stdout.decode()
+    own = "bookworm"
     rows: list[tuple[str, str]] = []
     for line in listed.splitlines():
-        uri, suite, *label = line.split()
-        if suite.startswith(SUITE) and " ".join(label).startswith("Debian"):
-            rows.append((uri, suite))
-    rows.sort(key=lambda row: row[1] != SUITE)
+        uri, name, *label = line.split()
+        if name.startswith(own) and " ".join(label).startswith("Debian"):
+            rows.append((uri, name.replace(own, suite, 1)))
+    rows.sort(key=lambda row: row[1] != suite)
     return list(dict.fromkeys(rows))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from tests.lab import images
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
+from tests.lab.inside import inside
 from tests.lab.paths import HOME_LABEL, LABEL, LEASES, PREFIX, PROJECT
 
 ADDRESS = "registry:5000"
@@ -78,7 +79,7 @@ class Registry:
             docker("unpause", _CONTAINER)
         if shown[:1] == [ref]:
             docker("start", _CONTAINER)
-            docker("exec", _CONTAINER, "find", _STORAGE, "-mindepth", "1", "-delete")
+            inside(_CONTAINER, "find", _STORAGE, "-mindepth", "1", "-delete")
             # It keeps in memory which layers it has seen.
             docker("restart", "-t", "0", _CONTAINER)
         else:
@@ -108,7 +109,7 @@ class Registry:
     def _wait(self) -> None:
         deadline = time.monotonic() + 20
         probe = "exec 3<>/dev/tcp/127.0.0.1/5000"
-        while outer("docker", "exec", _CONTAINER, "bash", "-c", probe, check=False).returncode:
+        while inside(_CONTAINER, "bash", "-c", probe, check=False).returncode:
             if time.monotonic() > deadline:
                 raise LabUnavailable("the registry does not answer")
             time.sleep(0.1)

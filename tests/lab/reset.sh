@@ -24,11 +24,8 @@ thaw() {
 
 # Everything that is neither a service of the new host nor a container: logins, jobs, leftovers.
 kill_strangers() {
-    keep=" 1 $$ $PPID "
-    while read -r unit; do
-        case "$unit" in *.service) ;; *) continue ;; esac
-        keep="$keep$(systemctl show -p MainPID --value "$unit") "
-    done < $baseline/units
+    keep=" 1 $$ $PPID $(grep '\.service$' $baseline/units \
+        | xargs systemctl show -p MainPID --value | tr '\n' ' ')"
     own=$(readlink /proc/self/ns/pid)
     # Listed first, killed after: the helpers that list must not meet themselves.
     strangers=$(for process in /proc/[0-9]*; do
@@ -68,10 +65,11 @@ for path in /run/* /run/.[!.]*; do
     grep -q -x -F -e "${path#/run/}" $baseline/run || rm -rf "$path"
 done
 
-# Services.
+# Services. How often they were started lately counts for nothing in the next test.
 case "$changed" in
     *etc/systemd/*) systemctl daemon-reload ;;
 esac
+systemctl reset-failed
 now=$(systemctl list-units --plain --no-legend --state=active,activating,deactivating,failed \
     --type=service,timer,socket,path | awk '{ print $1 }' | sort)
 strange=$(printf '%s\n' "$now" | comm -13 $baseline/units - | grep -v '^user')
@@ -81,7 +79,7 @@ missing=$(systemctl list-units --plain --no-legend --state=active \
     | grep -v -e '^docker' -e '^containerd')
 [ -z "$missing" ] || systemctl start $missing || { echo "not started: $missing"; exit 1; }
 case "$changed" in
-    *etc/ssh/*) systemctl restart ssh ;;
+    *etc/ssh/*) systemctl restart ssh && systemctl reset-failed ssh ;;
 esac
 
 # The packet filter and the interface. Only what carries no container can be put back at once.

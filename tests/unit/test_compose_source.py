@@ -272,7 +272,7 @@ def test_what_is_laid_over_may_bring_services_of_its_own(root: Path, name: str) 
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
-    parsed = source._parse("compose.yaml", f"x-value: {text}\n".encode())["x-value"]
+    parsed = source.parse("compose.yaml", f"x-value: {text}\n".encode())["x-value"]
     assert (parsed, type(parsed)) == (value, type(value))
 
 

@@ -214,6 +214,11 @@ def test_whatever_is_given_it_is_right_or_one_field_is_named(
             assert line.startswith(f"stack.{field}")
 
 
+def test_a_key_with_a_line_break_is_one_problem(source: Path) -> None:
+    stack = given_stack(source, mend={"\n": None})
+    assert problems(stack) == ["stack.mend.'\\n': unknown key"]
+
+
 @pytest.mark.parametrize(
     ("given_size", "size"),
     [(5, 5), ("5", 5), ("5MB", 5_000_000), ("5 MiB", 5 << 20), ("1GiB", 1 << 30)],

@@ -7,8 +7,8 @@ connections, and ``respawn`` names who brought a holder back.
 
 from ops.ports.plan.decide import allocated, plan
 from ops.ports.plan.model import Action, Plan, Verb
-from ops.ports.plan.reserve import compressed, parsed
 from ops.ports.plan.respawn import left
 from ops.ports.plan.target import exactly
+from ops.ports.ranges import compressed, parsed
 
 __all__ = ["Action", "Plan", "Verb", "allocated", "compressed", "exactly", "left", "parsed", "plan"]

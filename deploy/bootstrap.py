@@ -1,0 +1,34 @@
+"""A new machine, from nothing but sshd to what site.py runs on.
+
+pyinfra INVENTORY deploy/bootstrap.py
+"""
+
+from pyinfra import host
+
+from deploy.steps import engine_as_wanted
+from ops import access, compose, engine
+from ops.spec import Stack, machine
+
+wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
+published = compose.published(wanted) if isinstance(wanted, Stack) else ()
+
+# What all of them ask of the host is read at once, by the first.
+if wanted is not None and wanted.engine is not None:
+    engine.expect(wanted.engine)
+
+if wanted is not None and wanted.access is not None:
+    ports = published if wanted.access.ports is None else tuple(map(str, wanted.access.ports))
+    access.expect(wanted.access, ports)
+    access.operator(
+        name=f"{wanted.access.user} comes in by key, and may do what is needed",
+        **access.arguments(wanted.access),
+    )
+    access.basics(
+        name="The clock is right, and the ports of the stack are kept for it",
+        ports=ports,
+        clock=wanted.access.clock,
+        security_updates=wanted.access.security_updates,
+    )
+
+if wanted is not None and wanted.engine is not None:
+    engine_as_wanted(wanted.engine)

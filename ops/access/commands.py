@@ -1,0 +1,54 @@
+"""From an action to the command that does it: the only place where values are quoted."""
+
+from pyinfra.api import QuoteString, StringCommand
+
+from ops.access.plan import Action
+from ops.access.spec import OperatorSpec
+from ops.access.state import HostAccess
+from ops.connection import text
+
+#: The file whose lock says that somebody changes the way into a host.
+LOCK = "/var/lib/stackmend/access/lock"
+
+#: Seconds after which a change of sshd's that nobody proved is taken back.
+REVERT_AFTER = 120
+
+
+def step(action: Action, spec: OperatorSpec, state: HostAccess, mark: str) -> StringCommand:
+    """Carry out one action.
+
+    :param action: the action.
+    :param spec: what is wanted.
+    :param state: the reading that it was planned from.
+    :param mark: of the change of sshd's, where it is one.
+    """
+    match action.verb:
+        case "install":
+            return _script("sudo", state.installer)
+        case "add":
+            return _script("account", spec.user)
+        case "trust" | "drop":
+            return _script("keys", spec.user, state.keys_file, action.verb, *action.keys)
+        case "permit":
+            return _script("sudoers", spec.user)
+        case "set":
+            value = "yes" if spec.password_login else "no"
+            return _script("sshd", value, state.spec, mark, str(REVERT_AFTER), _text("revert"))
+
+
+def confirm(mark: str) -> StringCommand:
+    """Let a change of sshd's stay, which was proven."""
+    return _script("confirm", mark)
+
+
+def revert(mark: str) -> StringCommand:
+    """Take a change of sshd's back at once."""
+    return _script("revert", mark)
+
+
+def _script(name: str, *arguments: str) -> StringCommand:
+    return StringCommand("sh", "-c", QuoteString(_text(name)), name, *map(QuoteString, arguments))
+
+
+def _text(name: str) -> str:
+    return text("ops.access", "common") + text("ops.access", name)

@@ -1,0 +1,33 @@
+"""From a host's settings to how it is reached the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ops.access.keys import public_keys
+from ops.access.spec import AccessPolicy
+
+if TYPE_CHECKING:
+    from ops.connection import Contact
+
+
+def contact(data: Mapping[str, Any]) -> Contact | None:
+    """How a host is reached whose settings have a section ``access``; None for any other.
+
+    :param data: the host's data, as ``host.data.dict()`` gives it; validated already.
+    """
+    stack = data.get("stack")
+    given = stack.get("access") if isinstance(stack, Mapping) else getattr(stack, "access", None)
+    if given is None:
+        return None
+    from ops.connection import Contact
+
+    policy = AccessPolicy.model_validate(given)
+    return Contact(
+        user=policy.user,
+        keys=tuple(key.private for key in public_keys(policy.public_keys) if key.private),
+        fingerprint=policy.fingerprint,
+        known_hosts=policy.known_hosts.expanduser() if policy.known_hosts else None,
+        wait=policy.wait,
+    )

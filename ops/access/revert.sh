@@ -1,0 +1,14 @@
+# Take a change of sshd's back, unless it was confirmed. Arguments: its mark.
+# shellcheck disable=SC2154 # common.sh sets them
+mark=$1
+[ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || exit 0
+if [ -f "$room/before/part" ]; then
+  put "$room/before/part" "$part"
+else
+  rm -f -- "$part"
+fi
+if [ -f "$room/before/main" ]; then put "$room/before/main" "$main"; fi
+reload
+status=$?
+rm -rf "$room/before" "$room/armed"
+exit $status

@@ -1,0 +1,23 @@
+# Let a user become root without a password. Arguments: the user.
+# shellcheck disable=SC2154 # common.sh sets them
+user=$1
+file=/etc/sudoers.d/stackmend-$user
+has visudo || fail 69 "visudo is not there, so that no rule can be checked"
+new=$room/sudoers.new
+mkdir -p "$room" && printf '%s\n' "$user ALL=(ALL:ALL) NOPASSWD: ALL" >"$new" || exit
+chmod 0440 "$new"
+# Other files may be at fault already; only a fault that comes with ours is ours.
+if visudo -c >/dev/null 2>&1; then well=yes; else well=no; fi
+said=$(visudo -cf "$new" 2>&1) || fail 65 "visudo does not take the rule: $said"
+mkdir -p /etc/sudoers.d && keep "$file" "sudoers.$user" || exit
+# Copied under a name that sudo does not read, and then in place by one rename.
+cp -p "$new" "/etc/sudoers.d/.stackmend.new" && mv -f "/etc/sudoers.d/.stackmend.new" "$file" || exit
+rm -f "$new"
+if [ $well = yes ] && ! said=$(visudo -c 2>&1); then
+  rm -f "$file"
+  fail 65 "with the rule sudo's configuration is not valid, and it was taken out again: $said"
+fi
+if ! grep -Eq '^[@#]includedir[[:space:]]+/etc/sudoers\.d' /etc/sudoers; then
+  rm -f "$file"
+  fail 78 "/etc/sudoers does not read /etc/sudoers.d; add the line: @includedir /etc/sudoers.d"
+fi

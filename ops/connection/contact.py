@@ -1,0 +1,249 @@
+"""First contact: from a machine that may still be booting to a connection that pyinfra uses.
+
+sshd is waited for, its key is judged before anything is authenticated, and of all logins that are
+known the first that works is taken. What is recorded of the host's key makes every later
+connection the same: the same user, a key that has not changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from paramiko import AuthenticationException, SSHClient, SSHException, Transport
+from paramiko.auth_strategy import AuthFailure, AuthSource, AuthStrategy
+from pyinfra import logger
+from pyinfra.api.exceptions import ConnectError, PyinfraError
+from pyinfra.connectors.ssh import SSHConnector
+
+from .contact_hostkey import HostKeyRefused, KnownHosts, Unmatched, offered
+from .contact_login import Login, logins
+from .contact_target import PATIENCE, Target, ran, transport_factory, waited
+
+if TYPE_CHECKING:
+    from paramiko import PKey
+    from pyinfra.api.host import Host, HostData
+
+#: Logins tried on one connection: sshd ends it after six (``MaxAuthTries``).
+TRIES = 5
+
+
+class ContactError(ConnectError):
+    """A host cannot be reached or does not let us in; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Contact:
+    """What is known of a host before it was ever reached.
+
+    Attributes:
+        user: the user who looks after the host; tried first.
+        keys: private keys that belong to that user, tried before any others.
+        fingerprint: of one of the host's keys, ``SHA256:…``; empty trusts the first one shown.
+        known_hosts: the file in which the keys of hosts are recorded; without it
+            ``ssh_known_hosts_file`` of the host's data, else ``known_hosts`` beside the inventory.
+        wait: seconds that sshd of a host never reached before has to come up.
+        password_from: the environment variable that holds root's password; without it the
+            terminal is asked.
+    """
+
+    user: str
+    keys: tuple[Path, ...] = ()
+    fingerprint: str = ""
+    known_hosts: Path | None = None
+    wait: float = 300
+    password_from: str = field(default="STACKMEND_ROOT_PASSWORD")
+
+
+def arrange(host: Host, wanted: Contact) -> None:
+    """Makes pyinfra connect to a host by first contact.
+
+    Args:
+        host: the host; one that is not reached by ``@ssh`` is left alone.
+        wanted: what is known of it.
+
+    Example:
+        >>> arrange(host, Contact(user="ops", fingerprint="SHA256:…"))
+        >>> host.connect()
+    """
+    connector = host.connector
+    if isinstance(connector, SSHConnector):
+        vars(connector)["connect"] = _FirstContact(host, connector, wanted).connect
+
+
+class _FirstContact:
+    def __init__(self, host: Host, connector: SSHConnector, wanted: Contact) -> None:
+        self._host = host
+        self._connector = connector
+        self._wanted = wanted
+        # Told now: pyinfra's command line is out of sight where hosts are connected.
+        self._known_hosts = wanted.known_hosts or _known_hosts(connector)
+        self._tried: list[str] = []
+
+    def connect(self) -> None:
+        """Connect; what pyinfra calls.
+
+        Raises:
+            ContactError: and nothing else: another error would end the run on every host.
+        """
+        self._tried.clear()
+        try:
+            client, login = self._first()
+        except (SSHException, OSError, EOFError, PyinfraError, ValueError) as error:
+            if isinstance(error, ConnectError):
+                raise ContactError(str(error)) from error
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise ContactError(f"no contact: {text}") from error
+        self._take(client, login)
+
+    def _first(self) -> tuple[SSHClient, Login]:
+        target = Target.of(self._connector)
+        known = KnownHosts(
+            self._known_hosts,
+            target.key_name,
+            fingerprint=self._wanted.fingerprint,
+            strict=self._connector.data["ssh_strict_host_key_checking"] == "yes",
+            say=lambda text: logger.warning("%s%s", self._host.print_prefix, text),
+        )
+        patience = self._wanted.wait if known.new else min(self._wanted.wait, PATIENCE)
+        for login in logins(self._host, self._connector, self._wanted, target, self._tried):
+            for few in _by(TRIES, login.sources):
+                client = self._try(target, known, few, patience)
+                # It has answered: what closes the door now is not the boot.
+                patience = min(patience, PATIENCE)
+                if client is not None and self._able(client, login):
+                    return client, login
+        raise ContactError(_nobody(self._wanted.user, self._tried))
+
+    def _try(
+        self, target: Target, known: KnownHosts, sources: list[AuthSource], patience: float
+    ) -> SSHClient | None:
+        """One connection with a few logins tried on it; None where none of them works."""
+
+        def once() -> SSHClient | None:
+            return self._open(target, known, sources)
+
+        try:
+            return waited(self._host, target, once, patience)
+        except Unmatched as error:
+            # The fingerprint may be that of another of the host's keys: each is asked for, and
+            # nothing is authenticated meanwhile.
+            match = offered(target, known)
+            if match is None:
+                raise HostKeyRefused(error.told(known.seen)) from None
+        return waited(self._host, target, once, patience)
+
+    def _open(
+        self, target: Target, known: KnownHosts, sources: list[AuthSource]
+    ) -> SSHClient | None:
+        client = SSHClient()
+        # No recorded key is given to the client: whatever the host shows is judged by `known`,
+        # which paramiko asks between the key exchange and the first authentication.
+        client.set_missing_host_key_policy(known)
+        with contextlib.ExitStack() as unless_in:
+            unless_in.callback(client.close)
+            try:
+                client.connect(
+                    target.hostname,
+                    port=target.port,
+                    sock=target.dial(),
+                    timeout=target.timeout,
+                    transport_factory=transport_factory(known.prefer),
+                    auth_strategy=Attempts(sources),
+                )
+            except AuthFailure as failure:
+                self._tried += _failures(failure)
+                return None
+            transport = client.get_transport()
+            if transport is None or not transport.is_authenticated():
+                self._tried.append(f"{sources[0].username}: the host wants a second factor")
+                return None
+            unless_in.pop_all()
+        return client
+
+    def _able(self, client: SSHClient, login: Login) -> bool:
+        """Whether the login leads to root; a user of that name may have been there before."""
+        data = self._host.data
+        if login.user == "root" or _elevates(data) or data.get("_sudo_password"):
+            return True
+        result = ran(cast("Transport", client.get_transport()), "sudo -n true")
+        if result.ok:
+            return True
+        said = " ".join(result.error_text.split()) or f"exit status {result.status}"
+        self._tried.append(f"{login.user}: comes in, and may not become root ({said})")
+        client.close()
+        return False
+
+    def _take(self, client: SSHClient, login: Login) -> None:
+        # pyinfra's own class differs from paramiko's in how it connects, and in nothing else.
+        self._connector.client = cast("Any", client)
+        self._connector.data["ssh_user"] = login.user
+        data = self._host.data
+        if not _elevates(data):
+            # A new machine may have no sudo at all, and root needs none.
+            data._sudo = login.user != "root"
+
+
+class Attempts(AuthStrategy):
+    """Logins tried one after the other on one connection.
+
+    Args:
+        sources: the logins.
+    """
+
+    def __init__(self, sources: list[AuthSource]) -> None:
+        super().__init__(ssh_config=cast("Any", None))
+        self._sources = sources
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        """Each login, in the order to try."""
+        yield from self._sources
+
+
+def server_key(host: Host) -> PKey:
+    """The key that the host showed on the connection that pyinfra has to it."""
+    from .link import link
+
+    return link(host).transport().get_remote_server_key()
+
+
+def _elevates(data: HostData) -> bool:
+    """Whether the host's data names another way to root than sudo."""
+    return bool(data.get("_doas") or data.get("_dzdo"))
+
+
+def _failures(failure: AuthFailure) -> Iterator[str]:
+    for source, result in failure.result:
+        if isinstance(result, AuthenticationException):
+            yield f"{source}: not accepted"
+        else:
+            said = " ".join(str(result).split()) or type(result).__name__
+            yield f"{source}: {said}"
+
+
+def _nobody(user: str, tried: list[str]) -> str:
+    listed = "; ".join(tried) or "nothing: there is no key, no agent and no password"
+    return (
+        f"no login works. Tried: {listed}. To go on: have one of these keys accepted for {user} or "
+        "root on the host, load the right one into an agent, name it with ssh_key, or give root's "
+        "password in STACKMEND_ROOT_PASSWORD"
+    )
+
+
+def _by(size: int, sources: list[AuthSource]) -> Iterator[list[AuthSource]]:
+    for first in range(0, len(sources), size):
+        yield sources[first : first + size]
+
+
+def _known_hosts(connector: SSHConnector) -> Path:
+    given = connector.data["ssh_known_hosts_file"]
+    if given:
+        return Path(given).expanduser()
+    import click
+
+    context = click.get_current_context(silent=True)
+    inventory = Path(str((context.params if context else {}).get("inventory") or ""))
+    return (inventory.parent if inventory.is_file() else Path()) / "known_hosts"

@@ -1,0 +1,252 @@
+"""Where a host's sshd is, and how it is waited for."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from paramiko import AuthenticationException, SSHException, Transport
+from pyinfra import logger
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.connectors.sshuserclient import SSHClient as ConfiguredClient
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from .channel import Result
+from .contact_hostkey import HostKeyRefused
+from .link import quick_transport
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.connectors.ssh import SSHConnector
+    from tenacity import RetryCallState
+
+T = TypeVar("T")
+
+#: Seconds for which a host that was reached before may be away: sshd that is reloaded just now.
+PATIENCE = 10.0
+
+#: Seconds between two attempts, growing from the first to the second.
+PAUSES = (0.2, 3.0)
+
+#: Seconds between two lines that say what is waited for.
+TELL_EVERY = 15.0
+
+#: Seconds that a host has to answer where pyinfra's configuration sets no limit.
+TIMEOUT = 10.0
+
+
+#: Seconds for which a command on such a connection may say nothing.
+COMMAND_TIMEOUT = 30.0
+
+# Every attempt that fails is told by us; paramiko would print a traceback for each.
+_LOG = "stackmend.contact"
+logging.getLogger(_LOG).addHandler(logging.NullHandler())
+
+
+class NotReady(ConnectError):
+    """Nothing that speaks SSH answered; it may do so later.
+
+    Attributes:
+        seen: what was seen, in a few words.
+        advice: what to look at where it stays so.
+    """
+
+    def __init__(self, seen: str, advice: str) -> None:
+        super().__init__(f"{seen}. To go on: {advice}")
+        self.seen = seen
+        self.advice = advice
+
+
+class Unresolvable(ConnectError):
+    """The host's name leads nowhere."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The place of one sshd, with what the user's own SSH configuration says of it.
+
+    Attributes:
+        connector: pyinfra's connector of the host.
+        hostname: name or address.
+        port: its port.
+        config: what else the SSH configuration holds: an identity; a way through a jump host, until
+            it is used.
+        agent: the socket of the agent that the SSH configuration names, if it names one.
+    """
+
+    connector: SSHConnector
+    hostname: str
+    port: int
+    config: dict[str, Any]
+    agent: str | None
+
+    @classmethod
+    def of(cls, connector: SSHConnector) -> Target:
+        """The target of a connector."""
+        data = connector.data
+        name = data["ssh_hostname"] or connector.host.name
+        given = {"port": int(data["ssh_port"])} if data["ssh_port"] else {}
+        client: Any = ConfiguredClient()
+        hostname, config, _, _, _, _, agent = client.parse_config(
+            name, dict(given), ssh_config_file=data["ssh_config_file"]
+        )
+        config.update(given)
+        return cls(connector, hostname, int(config["port"]), config, agent)
+
+    @property
+    def key_name(self) -> str:
+        """As a file of known hosts names it."""
+        return self.hostname if self.port == 22 else f"[{self.hostname}]:{self.port}"
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"{self.hostname} port {self.port}"
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the host has to answer."""
+        return self.connector.state.config.CONNECT_TIMEOUT or TIMEOUT
+
+    def dial(self) -> Any:
+        """A new socket to the host's sshd, or what stands in for one behind a jump host."""
+        if "sock" in self.config:
+            # Each connection needs a way of its own through the jump host.
+            unused, self.config["sock"] = self.config["sock"], None
+            return unused or Target.of(self.connector).config["sock"]
+        return socket.create_connection((self.hostname, self.port), self.timeout)
+
+
+def transport_factory(prefer: Sequence[str]) -> Callable[..., Transport]:
+    """Makes transports without Nagle's delays that ask for a certain kind of host key first.
+
+    Args:
+        prefer: the kinds, as ``known_hosts`` names them.
+    """
+
+    def make(sock: Any, **options: Any) -> Transport:
+        transport = quick_transport(sock, **options)
+        transport.set_log_channel(_LOG)
+        security = transport.get_security_options()
+        first = [kind for kind in security.key_types if _kind(kind) in prefer]
+        security.key_types = [*first, *(kind for kind in security.key_types if kind not in first)]
+        return transport
+
+    return make
+
+
+def _kind(algorithm: str) -> str:
+    # One RSA key signs by several algorithms.
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
+
+
+def waited(host: Host, target: Target, attempt: Callable[[], T], patience: float) -> T:
+    """Attempts until something that speaks SSH answers, and says what is waited for.
+
+    Args:
+        host: the host, for what is told.
+        target: where it is.
+        attempt: connects; the errors of a host that is not ready are told apart here.
+        patience: seconds; at 0 one attempt is made.
+
+    Raises:
+        NotReady: it was not ready within that time.
+        Unresolvable: its name leads nowhere, which no waiting mends.
+        HostKeyRefused: its key is not to be trusted.
+    """
+    told: dict[str, float] = {}
+
+    def tell(state: RetryCallState) -> None:
+        assert state.outcome is not None, "called after an attempt"
+        error = state.outcome.exception()
+        assert isinstance(error, NotReady), "nothing else is retried"
+        passed = state.seconds_since_start or 0.0
+        # What passes within a second is sshd being reloaded.
+        if passed >= 1 and passed - told.get(error.seen, -TELL_EVERY) >= TELL_EVERY:
+            told[error.seen] = passed
+            logger.warning(
+                "%swaiting for sshd, for %.0f s more: %s",
+                host.print_prefix,
+                max(0.0, patience - passed),
+                error.seen,
+            )
+
+    def once() -> T:
+        try:
+            return attempt()
+        except (HostKeyRefused, AuthenticationException, ConnectError):
+            raise
+        except (OSError, SSHException, EOFError) as error:
+            raise _sorted(error, target) from error
+
+    return Retrying(
+        stop=stop_after_delay(patience),
+        wait=wait_exponential(multiplier=PAUSES[0], max=PAUSES[1]),
+        retry=retry_if_exception_type(NotReady),
+        before_sleep=tell,
+        reraise=True,
+    )(once)
+
+
+def ran(transport: Transport, command: str) -> Result:
+    """Runs one command on a connection that pyinfra does not have, over one channel.
+
+    Args:
+        transport: the connection, authenticated.
+        command: what the user's shell is to run, every value in it already quoted.
+
+    Raises:
+        SSHException: the connection died, or opens no channel.
+        TimeoutError: nothing came for half a minute.
+    """
+    channel = transport.open_session(timeout=COMMAND_TIMEOUT)
+    channel.settimeout(COMMAND_TIMEOUT)
+    channel.exec_command(command.encode())
+    channel.shutdown_write()
+    out = b"".join(_chunks(channel.recv))
+    err = b"".join(_chunks(channel.recv_stderr))
+    return Result(channel.recv_exit_status(), out, err)
+
+
+def _chunks(receive: Any) -> Iterator[bytes]:
+    while data := receive(32 * 1024):
+        yield data
+
+
+def _sorted(error: Exception, target: Target) -> ConnectError:
+    """Which kind of failure it is, and what to do about it."""
+    place = target.place
+    if isinstance(error, socket.gaierror):
+        if error.errno == socket.EAI_AGAIN:
+            return NotReady(
+                f"unresolvable for now: no name server answers for {target.hostname}",
+                "look at this machine's own resolver",
+            )
+        return Unresolvable(
+            f"unresolvable: there is no {target.hostname} ({error.strerror}). To go on: check the "
+            "name's spelling, or give the address with ssh_hostname"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return NotReady(
+            f"refused: nothing listens at {place}",
+            "is sshd running there, and on this port (ssh_port)?",
+        )
+    if isinstance(error, TimeoutError):
+        return NotReady(
+            f"timed out: no answer from {place} within {target.timeout:g} s",
+            "is the machine on, is the address right, does a firewall let this machine in?",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return NotReady(
+            f"unreachable: there is no way to {place}",
+            "is the machine on, is the address right, is this machine's own network up?",
+        )
+    said = " ".join(str(error).split()) or type(error).__name__
+    return NotReady(
+        f"no SSH: {place} takes the connection and speaks no SSH ({said})",
+        "is it sshd that listens there; does it drop this machine (MaxStartups, fail2ban)?",
+    )

@@ -1,0 +1,15 @@
+# Write what CDI knows of NVIDIA's devices. What was there is kept.
+# Arguments: what common.sh takes, the file, the stamp of its copy.
+path=$1 stamp=$2
+alone
+work=$(mktemp -d) || exit 73
+trap 'rm -rf "$work"' EXIT
+# Its name tells the format, and nothing but a whole file may lie where engines look.
+nvidia-ctk cdi generate --output="$work/${path##*/}" >"$work/log" 2>&1 || {
+  tail -n 5 "$work/log" >&2
+  exit 70
+}
+(umask 022 && mkdir -p "${path%/*}") || exit 73
+if [ -e "$path" ]; then cp -p -- "$path" "${root:?}/kept/${path##*/}.$stamp" || exit 73; fi
+new=${path%/*}/.${path##*/}.stackmend-new
+cp -- "$work/${path##*/}" "$new" && chmod 0644 "$new" && mv -f -- "$new" "$path" || exit 73

@@ -1,0 +1,137 @@
+# What this host has of container engines, in one reading. Changes nothing.
+# Writes sections (connection/frame.sh). Arguments: where what we remember lies, the packages to look
+# for, the keyrings to show.
+root=$1 packages=$2 keyrings=$3
+
+have() { command -v "$1" >/dev/null 2>&1; }
+limited() { if have timeout; then timeout -k 2 20 "$@"; else "$@"; fi; }
+
+begin host
+printf 'system %s\n' "$(uname -s)"
+printf 'root %s\n' "$(id -u)"
+if have dpkg-query && have apt-get; then
+  manager=apt architecture=$(dpkg --print-architecture)
+elif have apk; then
+  manager=apk architecture=$(apk --print-arch)
+elif have dnf && have rpm; then
+  manager=dnf architecture=$(uname -m)
+else
+  manager='' architecture=$(uname -m)
+fi
+printf 'manager %s\narchitecture %s\n' "$manager" "$architecture"
+[ -e "$root/pending" ] && echo 'pending 1'
+[ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && echo 'apparmor 1'
+end 0
+for file in /etc/os-release /usr/lib/os-release; do
+  [ -f "$file" ] && { section release cat "$file"; break; }
+done
+
+# One line each: its name, its version, and whether it is installed to the end.
+begin packages
+# Names hold no blanks.
+# shellcheck disable=SC2086
+case $manager in
+  apt) dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\n' $packages 2>/dev/null ;;
+  dnf) rpm -q --qf '%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE} installed\n' $packages 2>/dev/null |
+    grep ' installed$' ;;
+  apk) for name in $packages; do
+    apk info -e -v "$name" 2>/dev/null | sed "s/^$name-\(.*\)/$name \1 installed/"
+  done ;;
+esac
+end 0
+
+owner() {
+  case $manager in
+    apt) dpkg-query -S "$1" 2>/dev/null | sed -n '1s/[:,].*//p' ;;
+    dnf) rpm -qf --qf '%{NAME}' "$1" 2>/dev/null || : ;;
+    apk) apk info -W -q "$1" 2>/dev/null | sed 's/-[0-9].*//' ;;
+  esac
+}
+begin programs
+for name in docker dockerd containerd; do
+  path=$(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin command -v "$name") || continue
+  real=$(readlink -f "$path")
+  package=$(owner "$real")
+  # Where /usr is merged, a package may name a file by its path before.
+  [ -n "$package" ] || package=$(owner "${real#/usr}")
+  printf '%s|%s|%s|%s\n' "$name" "$path" "$real" "$package"
+done
+[ -e /snap/docker/current ] && [ -e /snap/bin/docker ] && echo 'snap|/snap/bin/docker||'
+end 0
+
+# Engines of the host's own namespace: those inside containers are none of its business.
+begin daemons
+own=$(readlink /proc/self/ns/pid)
+for process in /proc/[0-9]*; do
+  read -r comm <"$process/comm" || continue
+  [ "$comm" = dockerd ] || continue
+  [ "$(readlink "$process/ns/pid")" = "$own" ] || continue
+  unit=$(sed -n 's|.*/\([^/]*\.service\).*|\1|p' "$process/cgroup" | sed -n 1p)
+  uid=$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "$process/status")
+  printf '%s\t%s\t%s\t' "${process#/proc/}" "$uid" "$unit"
+  tr '\0\n\t' '\t  ' <"$process/cmdline"
+  echo
+done 2>/dev/null
+end 0
+
+if [ -d /run/systemd/system ]; then
+  section systemd systemctl show docker.service \
+    -p LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,ExecStart,Environment,EnvironmentFiles
+  begin environment
+  systemctl show docker.service -p EnvironmentFiles --value 2>/dev/null |
+    sed -n 's/ (ignore_errors=.*)$//p' | while IFS= read -r file; do
+    [ -f "$file" ] && sed 's/^/='"$(printf %s "$file" | sed 's/[&/\\]/\\&/g')"' /' "$file"
+  done
+  end 0
+elif have rc-service; then
+  begin openrc
+  rc-service docker status 2>&1 | sed 's/^/status /'
+  rc-update show default 2>/dev/null | grep -w docker | sed 's/^/enabled /'
+  [ -e /etc/init.d/docker ] && echo 'load loaded'
+  end 0
+elif have service && [ -e /etc/init.d/docker ]; then
+  section sysv service docker status
+fi
+
+begin origins
+for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources \
+  /etc/apt/preferences.d/stackmend-* /etc/yum.repos.d/*.repo; do
+  [ -f "$file" ] || continue
+  case $file in
+    */stackmend-*) ;;
+    *) grep -q -i -e docker "$file" || continue ;;
+  esac
+  sed 's|^|'"$file"'	|' "$file"
+done
+end 0
+# shellcheck disable=SC2086 # paths of ours hold no blanks
+for file in $keyrings; do
+  [ -f "$file" ] && section "key $file" base64 "$file"
+done
+
+config=$(systemctl show docker.service -p ExecStart --value 2>/dev/null |
+  sed -n 's/.* --config-file[= ]\(\/[^ ;]*\).*/\1/p')
+config=${config:-/etc/docker/daemon.json}
+begin config
+printf 'path %s\n' "$config"
+if [ -L "$config" ]; then printf 'real %s\n' "$(readlink -f "$config" || readlink "$config")"; fi
+if [ -d "$config" ]; then echo directory
+elif [ -f "$config" ]; then echo file
+elif [ -e "$config" ]; then echo other
+else echo missing
+fi
+end 0
+[ -f "$config" ] && section text cat "$config"
+[ -s "$root/left" ] && section left cat "$root/left"
+
+if have docker; then
+  section versions limited docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
+  section compose limited docker compose version --short
+  begin containers
+  ids=$(limited docker ps -q --no-trunc 2>/dev/null)
+  # shellcheck disable=SC2086
+  [ -z "$ids" ] ||
+    docker container inspect --format '{{.Id}}|{{.Name}}|{{.HostConfig.AutoRemove}}' $ids 2>/dev/null
+  end 0
+fi
+section 'done' true

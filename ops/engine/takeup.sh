@@ -1,0 +1,43 @@
+# take_up HOW CONFIG: have the engine run with what is in the file; where it does not, with the file
+# that $root/pending names (with none, where it names none).
+root=${root:?}
+reloaded() {
+  since=$(date +%s)
+  service reload >/dev/null 2>&1 || return 1
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    sleep 1
+    # What it says once it has taken the file up.
+    limited docker events --filter type=daemon --filter event=reload \
+      --since "$since" --until "$(date +%s)" 2>/dev/null | grep -q . && return 0
+  done
+  return 1
+}
+
+take_up() {
+  if [ "$1" = reload ]; then
+    reloaded && took=1 || took=
+  else
+    service restart >/dev/null 2>&1 && comes_up 90 && took=1 || took=
+  fi
+  if [ -n "$took" ]; then
+    rm -f "$root/pending"
+    bring_back || exit 74
+    exit 0
+  fi
+  reason=$(why 3)
+  old=$(cat "$root/pending")
+  if [ -n "$old" ]; then cp -p -- "$old" "$2.stackmend-new" && mv -f -- "$2.stackmend-new" "$2"
+  else rm -f -- "$2"
+  fi
+  service restart >/dev/null 2>&1
+  if comes_up 90; then
+    rm -f "$root/pending"
+    bring_back
+    printf '%s\n' "$reason" >&2
+    exit 70
+  fi
+  rm -f "$root/pending"
+  printf '%s\n' "$reason" >&2
+  why 3 >&2
+  exit 71
+}

@@ -1,0 +1,65 @@
+"""Runs of the engine room as a user makes them, and what their records say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.lab import controller
+from tests.lab.controller import Controller
+from tests.lab.hosts import LabHost
+from tests.lab.ports_runs import Told
+
+DAEMON_JSON = "/etc/docker/daemon.json"
+BOTH = ("installed", "settings")
+
+
+class Runs:
+    """Runs against one host.
+
+    + directory: where inventories and records go, usually ``tmp_path``
+    + host: the lab host
+    + user: login on it: root, operator or keeper
+    """
+
+    def __init__(self, directory: Path, host: LabHost, user: str = "root") -> None:
+        self.directory, self.host, self.user = directory, host, user
+
+    def start(self, doing: Sequence[str], policy: dict[str, Any], *words: str) -> Controller:
+        """The operations, under way."""
+        data = {"engine": policy, "doing": list(doing)}
+        inventory = controller.write_inventory(
+            self.directory, [self.host], user=self.user, data=data
+        )
+        return controller.start(
+            inventory,
+            "tests/lab/set_engine.py",
+            *(words or ("-y",)),
+            env={"STACKMEND_REPORTS": str(self.directory / "reports")},
+        )
+
+    def told(self, doing: Sequence[str], policy: dict[str, Any], *words: str) -> Told:
+        """A run to its end, and its record of the host."""
+        with self.start(doing, policy, *words) as running:
+            done = running.wait(600)
+        assert "Traceback" not in done.out, done.out
+        return Told(done, done.report["hosts"][self.host.name])
+
+    def installed(self, *words: str, **policy: Any) -> Told:
+        """``engine.installed`` alone."""
+        return self.told(("installed",), policy, *words)
+
+    def settings(self, *words: str, **policy: Any) -> Told:
+        """``engine.settings`` alone."""
+        return self.told(("settings",), policy, *words)
+
+
+def changed(told: Told) -> bool:
+    """Whether a run did anything."""
+    return bool(told.all("done"))
+
+
+def run_container(host: LabHost, name: str, *words: str) -> str:
+    """Start a container on a managed host that stays; return its id."""
+    return host.docker("run", "-d", "--name", name, *words, "lab/box:1")

@@ -1,0 +1,14 @@
+"""Deploy of the tests: the engine of a host and its settings, from ``host.data.engine``."""
+
+from pyinfra import host
+
+from ops import engine
+from ops.engine.spec import EnginePolicy
+
+policy = EnginePolicy.model_validate(host.data.engine)
+
+engine.expect(policy)
+if "installed" in host.data.get("doing", ("installed", "settings")):
+    engine.installed(name="The engine is here", **engine.installation(policy))
+if "settings" in host.data.get("doing", ("installed", "settings")):
+    engine.settings(name="The engine is set", **engine.daemon(policy))

@@ -1,0 +1,192 @@
+"""What is read from a probe's text, and what scripts are given: every value arrives as it is."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import pytest
+from pyinfra.api import FactProcessError
+
+from ops.connection import frame
+from ops.engine import commands, openpgp
+from ops.engine.facts import HostEngines, parse
+from tests.unit.test_engine_openpgp import FINGERPRINT, KEY
+
+MARK = frame("engines")
+HOST = ["system Linux", "root 0", "manager apt", "architecture amd64"]
+OWN_FILE = ("--config-file", "x", "--config-file=y")
+NASTY = ("it's", "$(touch pwned)", "two\nlines", "-rf", " a  b ", "\\n", "*", "ä")
+
+
+def output(sections: Mapping[str, Sequence[str] | tuple[int, Sequence[str]]]) -> list[str]:
+    """Lines as the probe writes them."""
+    lines = []
+    for name, content in {"host": HOST, **sections, "done": []}.items():
+        status, rows = content if isinstance(content, tuple) else (0, content)
+        lines += ["", f"{MARK} begin {name}", *rows, "", f"{MARK} end {status}"]
+    return lines
+
+
+def test_packages_as_dpkg_lists_them() -> None:
+    state = parse(
+        output(
+            {
+                "packages": [
+                    "docker.io 26.1.5+dfsg1-9+b9 installed",
+                    "containerd 1.7.24~ds1-6 half-configured",
+                    "runc 1.1 config-files",
+                    "docker-compose  not-installed",
+                ]
+            }
+        )
+    )
+    assert {name: (one.version, one.whole) for name, one in state.packages.items()} == {
+        "docker.io": ("26.1.5+dfsg1-9+b9", True),
+        "containerd": ("1.7.24~ds1-6", False),
+    }
+
+
+def test_a_release_names_the_suite_that_it_is_made_from() -> None:
+    rows = [
+        'NAME="Linux Mint"',
+        "ID=linuxmint",
+        'ID_LIKE="ubuntu debian"',
+        "VERSION_CODENAME=xia",
+        "UBUNTU_CODENAME=noble",
+        'PRETTY_NAME="Linux Mint 22.1"',
+        "# a comment",
+        "",
+    ]
+    release = parse(output({"release": rows})).release
+    assert (release.id, release.codename, release.like) == (
+        "linuxmint",
+        "noble",
+        ("ubuntu", "debian"),
+    )
+
+
+def test_flags_with_what_their_unit_puts_in() -> None:
+    service = parse(
+        output(
+            {
+                "systemd": [
+                    "LoadState=loaded",
+                    "ActiveState=active",
+                    "UnitFileState=enabled",
+                    "FragmentPath=/usr/lib/systemd/system/docker.service",
+                    "DropInPaths=/etc/systemd/system/docker.service.d/a.conf",
+                    "Environment=MTU=1280",
+                    "ExecStart={ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// "
+                    "$DOCKER_OPTS --mtu=${MTU} ; ignore_errors=no ; start_time=[n/a] ; pid=0 }",
+                ],
+                "environment": [
+                    "=/etc/default/docker #DOCKER_OPTS=--no",
+                    '=/etc/default/docker DOCKER_OPTS="--dns 192.0.2.1 --live-restore"',
+                ],
+            }
+        )
+    ).service
+    assert service.flags == (
+        *("-H", "fd://", "--dns", "192.0.2.1", "--live-restore"),
+        "--mtu=1280",
+    )
+    assert service.sources == (
+        "/usr/lib/systemd/system/docker.service",
+        "/etc/systemd/system/docker.service.d/a.conf",
+        "/etc/default/docker",
+    )
+
+
+@pytest.mark.parametrize(
+    ("versions", "status"),
+    [
+        ((0, ["28.5.1|28.5.1"]), "up"),
+        (
+            (
+                1,
+                [
+                    "26.1.5|",
+                    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the "
+                    "docker daemon running?",
+                ],
+            ),
+            "stopped",
+        ),
+        ((1, ["28.5.1|", "permission denied while trying to connect"]), "forbidden"),
+        ((124, ["28.5.1|"]), "unknown"),
+        ((2, ["something else"]), "unknown"),
+    ],
+)
+def test_what_an_engine_answers(versions: tuple[int, list[str]], status: str) -> None:
+    state = parse(output({"versions": versions}))
+    assert state.status == status
+    assert bool(state.reason) is (status != "up")
+
+
+def test_an_old_compose_is_none() -> None:
+    said = (125, ["docker: 'compose' is not a docker command."])
+    assert parse(output({"compose": said})).compose == ""
+    assert parse(output({"compose": ["v2.26.1-4"]})).compose == "2.26.1-4"
+
+
+def test_daemon_json_comes_as_it_is() -> None:
+    text = ['{\t"a": "b"', "", '  , "c": 1}\r', ""]
+    config = parse(output({"config": ["path /etc/docker/daemon.json", "file"], "text": text}))
+    assert config.config.text == "\n".join(text)
+    assert parse(output({})).config.kind == "missing"
+    linked = parse(output({"config": ["path /a", "real /srv/a b.json", "file"]})).config
+    assert (linked.path, linked.real) == ("/a", "/srv/a b.json")
+    broken = parse(output({"config": ["file"], "text": ["\ufffd"]})).config
+    assert broken.problem
+    assert not broken.text
+
+
+def test_keyrings_are_known_by_their_fingerprints() -> None:
+    shown = base64.encodebytes(openpgp.dearmored(KEY)).decode().splitlines()
+    assert parse(output({"key /k.asc": shown})).keys == {"/k.asc": (FINGERPRINT,)}
+    assert parse(output({"key /k.asc": ["bm8ga2V5"]})).keys == {"/k.asc": ()}
+
+
+def test_what_was_cut_off_is_not_understood() -> None:
+    with pytest.raises(FactProcessError, match="did not run to its end"):
+        HostEngines().process(output({"packages": []})[:-3])
+
+
+def test_the_probe_runs_in_a_plain_shell_and_tells_of_this_machine() -> None:
+    done = subprocess.run(
+        ["sh", "-c", HostEngines().command().get_raw_value()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    state = HostEngines().process(done.stdout.split("\n"))
+    assert state.system in ("Linux", "Darwin")
+    assert state.release.id or state.system == "Darwin"
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_every_value_arrives_as_it_is(nasty: str) -> None:
+    for command, given in (
+        (commands.fetch(nasty), [nasty]),
+        (commands.place(nasty, nasty), [commands.ROOT, nasty, nasty]),
+        (commands.refresh("apt", nasty, [nasty]), [commands.ROOT, "apt", nasty, nasty]),
+        (
+            commands.install("apt", nasty, [nasty], [nasty], snap=True, config=nasty),
+            [commands.ROOT, "apt", nasty, "snap", "engine", nasty, nasty, "--", nasty],
+        ),
+        (
+            commands.switch(
+                nasty, [nasty, "--config-file", "x", "--config-file=x"], "s", restart=True
+            ),
+            [commands.ROOT, nasty, "restart", "s", nasty],
+        ),
+        (commands.again(nasty), [commands.ROOT, nasty]),
+        (commands.start(nasty), [commands.ROOT, nasty]),
+    ):
+        words = shlex.split(command.get_raw_value())
+        assert words[:2] == ["sh", "-c"]
+        assert words[4:] == given
