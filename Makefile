@@ -28,7 +28,7 @@ lint: setup ## style, types, layering, shell
 	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations 10
 
 lab: setup ## start a lab host, for inventories/lab.py
 	$(BIN)/python -m tests.lab up

@@ -6,6 +6,7 @@ import pytest
 
 from tests.lab.fixtures import (
     bare_host,
+    closed_host,
     host,
     hosts,
     lab,
@@ -17,6 +18,7 @@ from tests.lab.fixtures import (
 
 __all__ = [
     "bare_host",
+    "closed_host",
     "host",
     "hosts",
     "lab",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import hosts as lab_hosts
+from tests.lab import machines
 from tests.lab import model_registry as lab_model_registry
 from tests.lab import packages as lab_packages
 from tests.lab import registry as lab_registry
@@ -97,6 +98,13 @@ def bare_host(lab: Lab) -> LabHost:
 def trixie_host(lab: Lab) -> LabHost:
     """The same with Debian 13."""
     return lab.take(1, "trixie")[0]
+
+
+@pytest.fixture
+def closed_host(trixie_host: LabHost) -> LabHost:
+    """The same in a closed network: it knows no packages but the lab's (`machines.closed`)."""
+    machines.closed(trixie_host)
+    return trixie_host
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import controller, gpus
+from tests.lab import controller, gpus, machines
 from tests.lab.gpus import Bus
 from tests.lab.hosts import HostCommandError, LabHost
 from tests.lab.packages import Deb, Packages, Repository
@@ -22,6 +22,7 @@ PROOF = "/var/lib/stackmend/engine/accelerated"
 
 @pytest.fixture
 def machine(host: LabHost) -> Iterator[Bus]:
+    machines.closed(host)
     with gpus.bus(host) as found:
         yield found
 
@@ -257,32 +258,32 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 
 
 def test_one_run_takes_a_new_machine_to_containers_that_reach_its_gpu(
-    trixie_host: LabHost, packages: Packages, tmp_path: Path
+    closed_host: LabHost, packages: Packages, tmp_path: Path
 ) -> None:
     """The engine comes in the same run: what is decided before it is there has to hold after."""
     found = policy(gpus.publish(packages))
     section = {
-        "channel": "distro",
+        **machines.engine(closed_host),
         "log": {"max_size": "10m", "max_file": 3},
         "toolkit_repository": found["repository"],
         "toolkit_key": found["key"],
         "toolkit_key_fingerprint": found["key_fingerprint"],
     }
-    inventory = controller.write_inventory(tmp_path, [trixie_host], stack={"engine": section})
-    with gpus.bus(trixie_host) as machine:
+    inventory = controller.write_inventory(tmp_path, [closed_host], stack={"engine": section})
+    with gpus.bus(closed_host) as machine:
         machine.nvidia()
         done = controller.run(inventory, "deploy/bootstrap.py", "-y", timeout=900)
         assert done.rc == 0, done.out
         assert "seen from inside a container: GPU 0: NVIDIA of the lab" in done.out
-        held = daemon(trixie_host)
+        held = daemon(closed_host)
         assert held["log-opts"] == {"max-size": "10m", "max-file": "3"}
         assert set(held["runtimes"]) == {"nvidia"}
-        mark = trixie_host.mark()
+        mark = closed_host.mark()
         again = controller.run(inventory, "deploy/bootstrap.py", "-y")
         assert again.rc == 0, again.out
-        operations = again.report["hosts"][trixie_host.name]["operations"]
+        operations = again.report["hosts"][closed_host.name]["operations"]
         assert [row for operation in operations for row in operation["done"]] == []
-        assert len(trixie_host.sessions_since(mark)) <= 2
+        assert len(closed_host.sessions_since(mark)) <= 2
 
 
 def test_a_run_that_is_killed_is_taken_up_by_the_next(

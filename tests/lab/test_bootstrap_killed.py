@@ -149,20 +149,20 @@ def test_killed_while_the_user_is_let_in(
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_the_engine_is_installed(
-    trixie_host: LabHost, me: Newcomer, moment: str
+    closed_host: LabHost, me: Newcomer, moment: str
 ) -> None:
-    hand_over(trixie_host, "root password")
+    hand_over(closed_host, "root password")
     me.expects(
-        [trixie_host],
-        {"access": me.access(password_login=False), "engine": machines.engine(trixie_host)},
+        [closed_host],
+        {"access": me.access(password_login=False), "engine": machines.engine(closed_host)},
     )
-    with Watch(me, trixie_host) as watch:
+    with Watch(me, closed_host) as watch:
         with controller.start(me.inventory, "deploy/bootstrap.py", "-y", env=ENV) as run:
             assert run.wait_for_output("Starting operation: Docker Engine", 120)
-            trixie_host.wait_for(f"{{ {MOMENTS[moment]}; }} > /dev/null 2>&1", 120)
+            closed_host.wait_for(f"{{ {MOMENTS[moment]}; }} > /dev/null 2>&1", 120)
             assert run.process.poll() is None, "killed too late to show anything"
             run.kill()
-        proven(me, trixie_host)
+        proven(me, closed_host)
     assert watch.shut == []
-    assert trixie_host.docker("version", "--format", "{{.Server.Version}}")
-    assert trixie_host.sh("dpkg --audit") == ""
+    assert closed_host.docker("version", "--format", "{{.Server.Version}}")
+    assert closed_host.sh("dpkg --audit") == ""

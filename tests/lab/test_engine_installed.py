@@ -99,9 +99,9 @@ class TestDockersRepository:
     """The flow of Docker's own repository, with stand-ins that hold Debian's engine."""
 
     def test_key_repository_version_and_upgrade(
-        self, trixie_host: LabHost, packages: Packages, tmp_path: Path
+        self, closed_host: LabHost, packages: Packages, tmp_path: Path
     ) -> None:
-        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        host, runs = closed_host, Runs(tmp_path, closed_host)
         there = packages.docker("28.4.0", "28.5.1", "29.0.0")
         policy: dict[str, Any] = {
             "repository": there.line,
@@ -142,9 +142,9 @@ class TestDockersRepository:
         assert sorted(host.docker("ps", "--format", "{{.Names}}").split()) == ["one", "two"]
 
     def test_another_key_is_never_in_place(
-        self, trixie_host: LabHost, packages: Packages, tmp_path: Path
+        self, closed_host: LabHost, packages: Packages, tmp_path: Path
     ) -> None:
-        host = trixie_host
+        host = closed_host
         there = packages.docker("28.5.1")
         other = packages.publish("other", "stable", [], key="somebody else <x@example.com>")
         files = contents(host, "/etc/apt", "/usr/bin")
@@ -162,22 +162,22 @@ class TestDockersRepository:
         assert contents(host, "/etc/apt", "/usr/bin") == files
 
     def test_a_key_of_this_machine_on_a_host_that_can_fetch_nothing(
-        self, trixie_host: LabHost, packages: Packages, tmp_path: Path
+        self, closed_host: LabHost, packages: Packages, tmp_path: Path
     ) -> None:
         there = packages.docker("28.5.1")
         key = tmp_path / "mirror.asc"
-        key.write_text(trixie_host.sh(f"curl -fsS {there.key}"))
-        trixie_host.sh("rm /usr/bin/curl")
-        told = Runs(tmp_path, trixie_host, user="operator").installed(
+        key.write_text(closed_host.sh(f"curl -fsS {there.key}"))
+        closed_host.sh("rm /usr/bin/curl")
+        told = Runs(tmp_path, closed_host, user="operator").installed(
             repository=there.line, key=str(key), key_fingerprint=there.fingerprint
         )
         assert told.run.rc == 0, told.run.out
-        assert trixie_host.sh("systemctl is-active docker") == "active"
+        assert closed_host.sh("systemctl is-active docker") == "active"
 
     def test_the_distributions_engine_makes_room_and_its_containers_stay(
-        self, trixie_host: LabHost, packages: Packages, tmp_path: Path
+        self, closed_host: LabHost, packages: Packages, tmp_path: Path
     ) -> None:
-        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        host, runs = closed_host, Runs(tmp_path, closed_host)
         assert runs.installed(channel="distro").run.rc == 0
         host.load_images("lab/box:1")
         one = run_container(host, "one", "-v", "data:/data")
@@ -203,8 +203,8 @@ class TestDockersRepository:
 class TestSettingsOfANewEngine:
     """What daemon.json is to hold is there when the package starts the engine."""
 
-    def test_it_is_started_once(self, trixie_host: LabHost, tmp_path: Path) -> None:
-        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+    def test_it_is_started_once(self, closed_host: LabHost, tmp_path: Path) -> None:
+        host, runs = closed_host, Runs(tmp_path, closed_host)
         policy: dict[str, Any] = {"channel": "distro", "mtu": 1400, "log": {"max_size": "10m"}}
         told = runs.told(BOTH, policy)
         assert told.run.rc == 0, told.run.out
@@ -234,9 +234,9 @@ class TestSettingsOfANewEngine:
         ],
     )
     def test_one_that_does_not_start_with_them_starts_without(
-        self, trixie_host: LabHost, tmp_path: Path, settings: dict[str, Any], said: str
+        self, closed_host: LabHost, tmp_path: Path, settings: dict[str, Any], said: str
     ) -> None:
-        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        host, runs = closed_host, Runs(tmp_path, closed_host)
         policy = machines.engine(host)
         told = runs.told(BOTH, {**policy, "settings": settings})
         assert told.run.rc != 0
@@ -249,9 +249,9 @@ class TestSettingsOfANewEngine:
         assert told.run.rc == 0, told.run.out
 
     def test_a_file_that_is_there_is_left_to_engine_settings(
-        self, trixie_host: LabHost, tmp_path: Path
+        self, closed_host: LabHost, tmp_path: Path
     ) -> None:
-        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        host, runs = closed_host, Runs(tmp_path, closed_host)
         policy = machines.engine(host)
         theirs = '{\n\t"labels": ["rack=7"]\n}\n'
         host.sh("mkdir -p /etc/docker")
@@ -268,9 +268,9 @@ class TestSettingsOfANewEngine:
         [({"mtu": 1400}, {"mtu": 1400}), ({"settings": {"storage-driver": "zfs"}}, {"mtu": 1400})],
     )
     def test_a_host_that_lost_its_power_once_they_were_in_place(
-        self, trixie_host: LabHost, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+        self, closed_host: LabHost, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
     ) -> None:
-        host, runs = trixie_host, Runs(tmp_path, trixie_host)
+        host, runs = closed_host, Runs(tmp_path, closed_host)
         policy = machines.engine(host)
         with runs.start(BOTH, {**policy, **first}) as running:
             host.wait_for(f"[ -e {DAEMON_JSON} ]", 240)

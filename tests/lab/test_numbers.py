@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.lab import controller
-from tests.lab.stacks import Shop
+from tests.lab.fixtures import Lab
+from tests.lab.stacks import Shop, standing
 
 #: The promise is two; one command that reads everything is the physical limit.
 LIMIT = 1
+
+
+@pytest.fixture(scope="module")
+def shop(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """One for all: nothing is done to it here."""
+    return standing(tmp_path_factory.mktemp("numbers"), lab.hold(1)[0])
 
 
 @pytest.mark.parametrize("mode", ["-y", "--dry", "asked"])
