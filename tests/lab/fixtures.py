@@ -53,12 +53,9 @@ class Lab:
         Hosts without an engine of their own are removed: they are cheap to make, and an engine
         that a test gave one would have it made anew for nobody.
         """
-        for kind, held in self._held.items():
-            for host in held:
-                if kind == "managed":
-                    host.reset()
-                else:
-                    host.discard()
+        for host in self._held.pop("managed"):
+            host.reset()
+        lab_hosts.discard([host for held in self._held.values() for host in held])
 
 
 @pytest.fixture(scope="session")

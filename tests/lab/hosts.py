@@ -334,12 +334,6 @@ class LabHost:
                 raise HostCommandError(f"{self.name}: not clean when new: {done.stdout!r}")
             self.recreate(with_engine_data=True)
 
-    def discard(self) -> None:
-        """Remove the host; who leases it next gets a new one."""
-        with locked(LAB_LOCK):
-            _remove_host(self.container)
-        _write_hosts_json()
-
     def power_cut(self) -> None:
         """Kill everything in the host at once, and start it again as after a loss of power."""
         docker("kill", "-s", "KILL", self.container)
@@ -523,6 +517,13 @@ def lease(kind: Kind = "managed", patience: float = 600) -> Iterator[LabHost]:
         if time.monotonic() > deadline:
             raise LabUnavailable(f"all {MAX_HOSTS} {kind} hosts are held by others")
         time.sleep(0.5)
+
+
+def discard(hosts: Sequence[LabHost]) -> None:
+    """Remove hosts; who leases one of them next gets a new one."""
+    with locked(LAB_LOCK), ThreadPoolExecutor(4) as pool:
+        list(pool.map(_remove_host, [host.container for host in hosts]))
+    _write_hosts_json()
 
 
 def running() -> list[LabHost]:

@@ -106,18 +106,22 @@ ANSWERING = 19
 def fleet(lab: Lab) -> Iterator[list[LabHost]]:
     """New hosts of Debian 13, removed at the end: their engines would take from other tests."""
 
-    def arrive(_: int) -> LabHost:
+    hosts: list[LabHost] = []
+
+    def arrive(_: int) -> None:
         host = stack.enter_context(lab_hosts.lease("trixie"))
-        stack.callback(host.discard)
+        hosts.append(host)
         host.reset()
         machines.closed(host)
         hand_over(host, "root password")
-        return host
 
     with contextlib.ExitStack() as stack:
-        with ThreadPoolExecutor(4) as pool:
-            hosts = list(pool.map(arrive, range(ANSWERING)))
-        yield hosts
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(arrive, range(ANSWERING)))
+            yield hosts
+        finally:
+            lab_hosts.discard(hosts)
 
 
 def test_of_twenty_hosts_the_one_that_cannot_be_reached_fails_alone(
