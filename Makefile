@@ -11,6 +11,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
     $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 # More than there are cores: tests on hosts mostly wait. Each may hold three of sixteen hosts.
 WORKERS ?= 4
+# What was set up for the tests of a module or class is set up once: they stay in one worker.
+SHARE := --dist loadscope --no-loadscope-reorder
 # Certificates of the machine, not those that uv carries: a company's proxy is known to the former.
 export UV_SYSTEM_CERTS := 1
 
@@ -28,7 +30,7 @@ lint: setup ## style, types, layering, shell
 	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
-	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations 10
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10
 
 lab: setup ## start a lab host, for inventories/lab.py
 	$(BIN)/python -m tests.lab up

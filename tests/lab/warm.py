@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -187,6 +188,9 @@ def serve(file: int) -> Any:
 
     for name in _PRELOADED:
         importlib.import_module(name)
+    # What was imported is shared with the forks as long as nobody writes to it.
+    gc.collect()
+    gc.freeze()
     # gevent's own would start here what has to begin in each run.
     fork, waitpid = get_original("os", ["fork", "waitpid"])
     arguments, env = _serve(requests, fork, waitpid)
