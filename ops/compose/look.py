@@ -12,7 +12,6 @@ from ops.compose import commands, drift
 from ops.compose.facts import ComposeStack, NoCompose, parse_declared
 from ops.compose.plan import (
     LOOP_RESTARTS,
-    LOOP_SECONDS,
     Finding,
     Plan,
     failed_before,
@@ -22,6 +21,7 @@ from ops.compose.plan import (
     recorded,
     refuse_engine,
     unpublished,
+    young,
 )
 from ops.compose.source import Source
 from ops.compose.spec import ComposeSpec
@@ -190,8 +190,7 @@ class Reader:
         """Fill in how containers ended that run again: the engine shows it in its events only."""
         containers = []
         for one in state.containers:
-            young = state.now - one.started_at < LOOP_SECONDS
-            if one.running and one.restart_count and young and not one.exit_code:
+            if one.running and one.restart_count and young(one, state.now) and not one.exit_code:
                 said = connection.run(self.host, commands.ends(one.id), readonly=True, timeout=20)
                 ends = said.text.split()
                 codes = [int(word) for word in ends if word.isdigit()]

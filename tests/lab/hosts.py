@@ -208,31 +208,40 @@ class LabHost:
         noise = ("exec_", "health_status")
         return [event for event in events if not str(event["Action"]).startswith(noise)]
 
+    def journal(self, options: str = "") -> str:
+        """What journalctl shows, as bare messages, once the journal holds all said until now.
+
+        + options: for journalctl, as a shell takes them: ``-t sudo -n 20``
+
+        journald takes in what it is told one after the other, so a word said now comes last; its
+        own ``--sync`` writes only what it has taken in by then.
+        """
+        quiet = "journalctl -q --no-pager -o cat"
+        return self.sh(
+            "word=$(cat /proc/sys/kernel/random/uuid); logger -t lab-fence $word; SECONDS=0; "
+            f"until {quiet} -t lab-fence -n 5 | grep -q $word; do "
+            "[ $SECONDS -lt 20 ] || { echo the journal takes nothing in >&2; exit 1; }; done; "
+            f"{quiet} {options}"
+        )
+
     def mark(self) -> str:
         """A point in the host's journal, for `sessions_since`."""
-        shown = self.sh("journalctl -n 0 --show-cursor -q --no-pager")
-        return shown.rpartition("cursor: ")[2]
+        return self.journal("-t lab-fence -n 1 --show-cursor").rpartition("cursor: ")[2]
 
     def sessions_since(self, mark: str) -> list[str]:
         """What sshd began since `mark`: one line per channel, such as ``command for root``.
 
         A login without a channel is no session; a forwarded connection is no session either.
         """
-        # journald takes in what sshd wrote a moment ago.
-        logged = self.sh(
-            f"journalctl --sync; journalctl -q --no-pager -o cat {_SSHD} "
-            f"--after-cursor={shlex.quote(mark)}"
-        )
-        begun = [line for line in logged.splitlines() if line.startswith("Starting session: ")]
+        begun = [line for line in self._sshd_since(mark) if line.startswith("Starting session: ")]
         return [line.removeprefix("Starting session: ").partition(" from ")[0] for line in begun]
 
     def logins_since(self, mark: str) -> int:
         """How many logins sshd accepted since `mark`."""
-        logged = self.sh(
-            f"journalctl --sync; journalctl -q --no-pager -o cat {_SSHD} "
-            f"--after-cursor={shlex.quote(mark)}"
-        )
-        return sum(line.startswith("Accepted publickey for ") for line in logged.splitlines())
+        return sum(line.startswith("Accepted publickey for ") for line in self._sshd_since(mark))
+
+    def _sshd_since(self, mark: str) -> list[str]:
+        return self.journal(f"{_SSHD} --after-cursor={shlex.quote(mark)}").splitlines()
 
     def put(self, path: str, content: bytes | str, mode: str = "0644") -> None:
         """Write a file inside the host, creating its directory. `content` is written as it is."""

@@ -39,7 +39,6 @@ def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
     shop = Shop(
         tmp_path_factory.mktemp("failures"),
         lab.take(1)[0],
-        health_timeout=8,
         mend={"backoff": [0, 600]},
     )
     shop.compose = base()
@@ -76,6 +75,7 @@ def crashes(shop: Shop) -> None:
 
 
 def never_healthy(shop: Shop) -> None:
+    shop.settings["health_timeout"] = 8
     shop.services["web"].update(
         image="lab/box:2",
         command=["sh", "-c", "echo waiting for the moon; exec serve"],
@@ -318,7 +318,7 @@ def test_built_image_is_rolled_back(shop: Shop) -> None:
 
 def test_first_version_is_bad(host: LabHost, tmp_path: Path) -> None:
     """There is nothing to go back to: what is there stays to be looked at."""
-    shop = Shop(tmp_path, host, health_timeout=8)
+    shop = Shop(tmp_path, host)
     good = copy.deepcopy(shop.services["web"])
     crashes(shop)
     done = shop.run("-y")

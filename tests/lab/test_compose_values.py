@@ -205,8 +205,7 @@ def test_users_with_sudo(host: LabHost, tmp_path: Path, user: str) -> None:
     for record in shop.reports.glob("*.json"):
         assert KEEPER_PASSWORD not in record.read_text()
         assert "sesame" not in record.read_text()
-    host.sh("journalctl --sync")
-    assert host.sh("journalctl -q --no-pager -o cat | grep -af /lab/wanted", check=False) == ""
+    assert host.journal("| grep -af /lab/wanted || true") == ""
     # runc tells a healthcheck's process its environment through a file that only passes by.
     left = "grep -rlaf /lab/wanted --exclude='runc-process*' /var/log /home /tmp"
     assert host.sh(left, check=False) == ""

@@ -44,10 +44,8 @@ def look(me: Newcomer, env: dict[str, str] | None = None, *more: str) -> Run:
 
 def logged(host: LabHost, mark: str) -> str:
     """What sshd wrote since a mark."""
-    return host.sh(
-        "journalctl --sync; journalctl -q --no-pager -o cat -u ssh "
-        f"--after-cursor='{mark}' | grep -v '^Server listening'"
-    )
+    lines = host.journal(f"-u ssh --after-cursor='{mark}'").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("Server listening"))
 
 
 def fingerprint(host: LabHost, kind: str = "ed25519") -> str:

@@ -259,6 +259,7 @@ def test_tcp(tool: str, server: Peer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["bash", "python3", "nc"])
 def test_tcp_without_an_answer_ends_in_time(tool: str, tmp_path: Path) -> None:
+    shell = make_shell(tmp_path / "bin", *TOOLS[tool])
     # A listener whose queue is full drops what comes: a peer that is not there at all.
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -268,7 +269,6 @@ def test_tcp_without_an_answer_ends_in_time(tool: str, tmp_path: Path) -> None:
         for caller in waiting:
             caller.setblocking(False)
             caller.connect_ex(address)
-        shell = make_shell(tmp_path / "bin", *TOOLS[tool])
         check = {"kind": "tcp", "address": f"127.0.0.1:{address[1]}", "timeout": 0.5}
         result = shell.check([check])[0]
         for caller in waiting:

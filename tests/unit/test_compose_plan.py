@@ -1235,6 +1235,11 @@ def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
     ("changes", "waiting", "failed"),
     [
         ({"health": "starting"}, ["web: starting"], []),
+        (
+            {"health": "starting", "restart_count": 2, "started_at": NOW - 9, "exit_code": 3},
+            ["web: starting, restarted 2 times, exit code 3"],
+            [],
+        ),
         ({"health": "unhealthy", "health_output": "HTTP\n500"}, ["web: unhealthy: HTTP 500"], []),
         ({"status": "created", "error": ""}, ["web: not started yet"], []),
         ({"status": "created", "error": "no such device"}, [], ["web: no such device"]),

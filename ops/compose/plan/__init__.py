@@ -8,7 +8,7 @@
 from ops.compose.plan.decide import plan
 from ops.compose.plan.declaration import AROUND, levels, mounts, unpublished
 from ops.compose.plan.gates import failed_before, needs_declared, refuse_crowded, refuse_engine
-from ops.compose.plan.health import LOOP_RESTARTS, LOOP_SECONDS, Verdict, judge, unstable
+from ops.compose.plan.health import LOOP_RESTARTS, Verdict, judge, unstable, young
 from ops.compose.plan.losses import losses
 from ops.compose.plan.model import Action, Finding, Kind, Plan, Refusal, Verb
 from ops.compose.plan.record import expected, recorded
@@ -16,7 +16,6 @@ from ops.compose.plan.record import expected, recorded
 __all__ = [
     "AROUND",
     "LOOP_RESTARTS",
-    "LOOP_SECONDS",
     "Action",
     "Finding",
     "Kind",
@@ -37,4 +36,5 @@ __all__ = [
     "refuse_engine",
     "unpublished",
     "unstable",
+    "young",
 ]

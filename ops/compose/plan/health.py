@@ -9,8 +9,6 @@ from ops.frozen import Frozen
 
 #: Restarts by the engine that make a container's young life a loop, and how young that is.
 LOOP_RESTARTS = 3
-
-
 LOOP_SECONDS = 60
 
 
@@ -19,7 +17,7 @@ def loops(container: Container, now: float) -> bool:
     return (
         container.restart_count >= LOOP_RESTARTS
         and container.health != "healthy"
-        and (container.status == "restarting" or now - container.started_at < LOOP_SECONDS)
+        and (container.status == "restarting" or young(container, now))
     )
 
 
@@ -31,6 +29,19 @@ def completed(container: Container) -> bool:
         and container.restart in ("no", "on-failure")
         and not container.shape.get("healthcheck")
         and not container.shape.get("ports")
+    )
+
+
+def young(container: Container, now: float) -> bool:
+    """Whether it was started a moment ago."""
+    return now - container.started_at < LOOP_SECONDS
+
+
+def restarts(container: Container) -> str:
+    """How often the engine started it again, and how it ended the last time."""
+    return (
+        f"restarted {container.restart_count} times, exit code "
+        f"{container.exit_code}{oom(container)}"
     )
 
 
@@ -55,10 +66,7 @@ def judge(services: Mapping[str, Mapping[str, Any]], state: StackState) -> Verdi
             waiting.append(f"{name}: no container yet")
         for one in containers:
             if loops(one, state.now):
-                failed.append(
-                    f"{name}: restarted {one.restart_count} times, exit code "
-                    f"{one.exit_code}{oom(one)}"
-                )
+                failed.append(f"{name}: {restarts(one)}")
             elif one.status == "restarting":
                 waiting.append(f"{name}: restarting, exit code {one.exit_code}{oom(one)}")
             elif completed(one):
@@ -73,8 +81,10 @@ def judge(services: Mapping[str, Mapping[str, Any]], state: StackState) -> Verdi
                 failed.append(f"{name}: paused")
             elif one.health in ("starting", "unhealthy"):
                 # One unhealthy moment must not fail a run: it has until the time-out.
+                ended = one.restart_count and young(one, state.now)
                 waiting.append(
                     f"{name}: {one.health}"
+                    + (f", {restarts(one)}" if ended else "")
                     + (f": {' '.join(one.health_output.split())}" if one.health_output else "")
                 )
     return Verdict(waiting=tuple(waiting), failed=tuple(failed))
