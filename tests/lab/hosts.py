@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import urlencode
 
 from tests.lab import engine, images
 from tests.lab.changes import changed_files
@@ -56,6 +57,8 @@ _CAPABILITIES = (
 ).split()
 # What sshd is called in the journal: newer ones do their work in programs of other names.
 _SSHD = "-t sshd -t sshd-session -t sshd-auth"
+# Engines end an answer with a line break, or do not.
+_ASK = "curl -gfsS -w '\\n' --unix-socket /run/docker.sock"
 _RESET = (Path(__file__).parent / "reset.sh").read_bytes()
 _SETTLE = (Path(__file__).parent / "settle.sh").read_bytes()
 
@@ -162,9 +165,21 @@ class LabHost:
         """
         return self.sh(shlex.join(["docker", *args]), check, timeout=timeout)
 
+    def api(self, *paths: str) -> list[Any]:
+        """What the host's engine answers to a GET of each path, from JSON.
+
+        The same as docker's client shows, at a fifth of its price: tests look often.
+
+        >>> host.api("/containers/json?all=1")
+        [[]]
+        """
+        urls = " ".join(shlex.quote(f"http://docker{path}") for path in paths)
+        said = self.sh(f"{_ASK} --fail-early {urls}")
+        return [json.loads(line) for line in said.splitlines() if line]
+
     def inspect(self, container: str) -> dict[str, Any]:
         """``docker container inspect`` of one container."""
-        found: dict[str, Any] = json.loads(self.docker("container", "inspect", container))[0]
+        found: dict[str, Any] = self.api(f"/containers/{container}/json")[0]
         return found
 
     def containers(self, project: str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -172,13 +187,12 @@ class LabHost:
 
         A container without compose labels is listed under its own name. Ordered by its number.
         """
-        only = (
-            f"--filter label=com.docker.compose.project={shlex.quote(project)}" if project else ""
-        )
-        listed = self.sh(f'ids=$(docker ps -aq {only}); [ -z "$ids" ] || docker inspect $ids')
+        label = {"label": [f"com.docker.compose.project={project}"]} if project else {}
+        query = urlencode({"all": 1, "filters": json.dumps(label)})
+        (listed,) = self.api(f"/containers/json?{query}")
         found: dict[str, list[dict[str, Any]]] = {}
         number = "com.docker.compose.container-number"
-        inspected = json.loads(listed or "[]")
+        inspected = self.api(*(f"/containers/{one['Id']}/json" for one in listed)) if listed else []
         for entry in sorted(inspected, key=lambda e: int(e["Config"]["Labels"].get(number, "0"))):
             service = entry["Config"]["Labels"].get("com.docker.compose.service", entry["Name"][1:])
             found.setdefault(service, []).append(entry)
@@ -201,10 +215,7 @@ class LabHost:
 
         Healthchecks run all the time and say nothing about who acted.
         """
-        listed = self.sh(
-            f"docker events --since {moment} --until $(date +%s.%N) --format '{{{{json .}}}}'"
-        )
-        events = [json.loads(line) for line in listed.splitlines()]
+        events = self.api(f"/events?since={moment}&until={self.now()}")
         noise = ("exec_", "health_status")
         return [event for event in events if not str(event["Action"]).startswith(noise)]
 
@@ -307,6 +318,16 @@ class LabHost:
         if self.run(step, timeout=seconds + 30).returncode != 0:
             raise HostCommandError(f"{self.name}: not within {seconds} s: {condition}")
 
+    def wait_for_container(self, identity: str, pattern: str, seconds: float = 20) -> None:
+        """Wait until what the engine shows of a container, as JSON without spaces, matches.
+
+        + pattern: as ``grep -E`` takes it
+
+        >>> host.wait_for_container("shop-web-1", '"Status":"healthy"')
+        """
+        shown = f"{_ASK} http://docker/containers/{identity}/json"
+        self.wait_for(f"{shown} | grep -qE {shlex.quote(pattern)}", seconds)
+
     def reset(self) -> None:
         """Put the host back as it was when it was new.
 
@@ -384,8 +405,8 @@ def prepare() -> None:
         _make_key()
         _make_network()
     images.build(["bare", "managed", *images.inner_names()])
-    for name in images.inner_names():
-        images.tar(name)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(images.tar, images.inner_names()))
 
 
 def ensure_host(host: LabHost) -> LabHost:

@@ -16,8 +16,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.lab.engine import SBIN, LabUnavailable, OuterCommandError, docker, install, outer
@@ -107,16 +108,19 @@ def build(names: Iterable[str]) -> dict[str, str]:
     Raises `LabUnavailable` when the base cannot be had, `OuterCommandError` when a build fails.
     """
     wanted = list(names)
-    pending = _closure(wanted)
-    workers = max(2, os.cpu_count() or 2)
-    done: set[str] = set()
-    with ThreadPoolExecutor(workers) as pool:
-        # In waves: an image is built once its parents are there.
-        while pending:
-            ready = [name for name in pending if _parents(name) <= done]
-            list(pool.map(_build_one, ready))
-            done.update(ready)
-            pending = [name for name in pending if name not in done]
+    parents = {name: _parents(name) for name in _closure(wanted)}
+    awaited = set().union(*parents.values())
+    graph = TopologicalSorter(parents)
+    graph.prepare()
+    building: dict[Future[None], str] = {}
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2) + 1) as pool:
+        while graph.is_active():
+            # First what others are made from.
+            ready = sorted(graph.get_ready(), key=lambda name: name not in awaited)
+            building |= {pool.submit(_build_one, name): name for name in ready}
+            for built in wait(building, return_when=FIRST_COMPLETED).done:
+                built.result()
+                graph.done(building.pop(built))
     return {name: reference(name) for name in wanted}
 
 

@@ -50,6 +50,7 @@ def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
     side["healthcheck"] = {
         **HEALTH,
         "test": ["CMD-SHELL", "[ ! -e /state/broken ] || exit 1"],
+        "interval": "3s",
         "start_period": "0s",
     }
     shop.compose["volumes"]["state"] = {}

@@ -64,7 +64,7 @@ def break_program(shop: Shop) -> None:
     )
     # With its first program the whole container ends, and with it what ended that.
     shop.host.sh(f"docker exec {web} sh -c 'kill -KILL $(pidof httpd)'", check=False)
-    shop.host.wait_for(f"[ $(docker inspect -f '{{{{.RestartCount}}}}' {web}) -ge 4 ]", 30)
+    shop.host.wait_for_container(web, '"RestartCount":([4-9]|[1-9][0-9])', 30)
 
 
 def stop_process(shop: Shop) -> None:
@@ -425,7 +425,7 @@ def crash_once(shop: Shop) -> None:
     """It crashes, and the engine itself restarts it."""
     web = shop.container("web")
     shop.host.sh(f"kill -KILL {web['State']['Pid']}")
-    shop.host.wait_for(f"[ $(docker inspect -f '{{{{.RestartCount}}}}' {web['Id']}) = 1 ]")
+    shop.host.wait_for_container(web["Id"], '"RestartCount":1,')
     shop.wait_state("web", "healthy")
 
 

@@ -174,7 +174,7 @@ def test_users_with_sudo(host: LabHost, tmp_path: Path, user: str) -> None:
     ]
     host.put("/lab/wanted", f"{KEEPER_PASSWORD}\nsesame-open-now\n")
     host.sh(
-        "rm -f /lab/hits; setsid sh -c 'while sleep 0.01; do "
+        "rm -f /lab/hits; setsid sh -c 'while sleep 0.05; do "
         "grep -haof /lab/wanted /proc/[0-9]*/cmdline >>/lab/hits; done' "
         "</dev/null >/dev/null 2>&1 & echo $! > /lab/watcher"
     )
