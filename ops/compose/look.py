@@ -1,5 +1,6 @@
 """Read a host and decide; tell what was found. Nothing here changes a host."""
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,7 @@ class Reader:
     tried: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
     hidden: frozenset[str] = frozenset()
+    _last: tuple[list[object], Look] | None = field(default=None, repr=False)
 
     def expect(self) -> None:
         """Let the next reading of any fact of the host bring these too."""
@@ -78,9 +80,13 @@ class Reader:
     def look(self) -> Look:
         """Read the host and decide. Changes nothing."""
         self.expect()
-        state, *checked = [
-            connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()
-        ]
+        read = [connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()]
+        # What Compose makes of the files is asked once for each reading of the host.
+        if self._last is None or not all(map(operator.is_, self._last[0], read)):
+            self._last = (read, self._decide(*read))
+        return self._last[1]
+
+    def _decide(self, state: Any, *checked: Any) -> Look:
         if isinstance(state, connection.Unknown):
             refusal = unread(state, "its state", "done on a host")
             return Look(Plan(refusals=(refusal,)))
