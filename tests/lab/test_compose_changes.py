@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 
 from tests.lab.controller import Run
+from tests.lab.fixtures import Lab
 from tests.lab.stacks import Seen, Shop
+from tests.lab.standing import Standing
+
+
+@pytest.fixture(scope="module")
+def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+    return Standing(Shop(tmp_path_factory.mktemp("changes"), lab.take(1)[0]))
+
+
+@pytest.fixture
+def shop(standing: Standing) -> Shop:
+    return standing.renew()
 
 
 def apply(shop: Shop, *more: str) -> tuple[Run, Seen]:
