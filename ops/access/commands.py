@@ -1,11 +1,11 @@
 """From an action to the command that does it: the only place where values are quoted."""
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api import StringCommand
 
 from ops.access.plan import Action
 from ops.access.spec import OperatorSpec
 from ops.access.state import HostAccess
-from ops.connection import text
+from ops.connection import script, text
 
 #: The file whose lock says that somebody changes the way into a host.
 LOCK = "/var/lib/stackmend/access/lock"
@@ -33,7 +33,9 @@ def step(action: Action, spec: OperatorSpec, state: HostAccess, mark: str) -> St
             return _script("sudoers", spec.user)
         case "set":
             value = "yes" if spec.password_login else "no"
-            return _script("sshd", value, state.spec, mark, str(REVERT_AFTER), _text("revert"))
+            # What the host runs by itself where nobody proves the change in time.
+            revert = text("ops.access", "common") + text("ops.access", "revert")
+            return _script("sshd", value, state.spec, mark, str(REVERT_AFTER), revert)
 
 
 def confirm(mark: str) -> StringCommand:
@@ -47,8 +49,4 @@ def revert(mark: str) -> StringCommand:
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return StringCommand("sh", "-c", QuoteString(_text(name)), name, *map(QuoteString, arguments))
-
-
-def _text(name: str) -> str:
-    return text("ops.access", "common") + text("ops.access", name)
+    return script("ops.access", name, *arguments, before=["common"])

@@ -67,7 +67,8 @@ def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCo
 
 def resolve(spec: ComposeSpec) -> StringCommand:
     """Let Compose say what the files on standard input mean; nothing stays on the host."""
-    return _script("resolve", spec.project, spec.directory, *spec.profiles, mark=RESOLVE_MARK)
+    arguments = (spec.project, spec.directory, *spec.profiles)
+    return script("ops.compose", "resolve", *arguments, mark=RESOLVE_MARK, before=["images"])
 
 
 def outside(paths: Sequence[str]) -> StringCommand:
@@ -259,8 +260,8 @@ def ends(container: str) -> StringCommand:
     )
 
 
-def _script(name: str, *arguments: str, mark: str | None = None) -> StringCommand:
-    return script("ops.compose", name, *arguments, mark=mark)
+def _script(name: str, *arguments: str) -> StringCommand:
+    return script("ops.compose", name, *arguments)
 
 
 def _words(*words: str) -> StringCommand:

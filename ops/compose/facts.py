@@ -74,6 +74,7 @@ class ComposeStack(FactBase[StackState]):
             directory,
             f"{STATE_ROOT}/{project}",
             mark=frame(project, directory),
+            before=["images"],
         )
 
     def process(self, output: list[str]) -> StackState:

@@ -1,5 +1,6 @@
 # What this host has of a Compose project, in one reading. Changes nothing.
-# Writes sections (connection/frame.sh). Arguments: the project, its directory, its state directory.
+# Writes sections (connection/frame.sh), those of images by images.sh. Arguments: the project, its
+# directory, its state directory.
 project=$1 directory=$2 state=$3
 
 digests() {
@@ -69,22 +70,7 @@ if [ -n "$ids" ]; then
 fi
 section networks docker network ls --no-trunc --format '{{.Name}}|{{.ID}}'
 [ -f "$state/images" ] || exit 0
-begin images
 set -f
+# Word splitting is wanted: the list holds references alone.
 # shellcheck disable=SC2046
-set -- $(cat "$state/images")
-# One call answers for all; only where one is missing is each asked alone.
-shown='{{.Id}}|{{json .Config.Volumes}}'
-found=$(docker image inspect --format "$shown" "$@" 2>/dev/null) || found=
-for ref in "$@"; do
-  if [ -n "$found" ]; then
-    one=${found%%"
-"*}
-    found=${found#*"
-"}
-  else
-    one=$(docker image inspect --format "$shown" "$ref" 2>/dev/null) || one=-
-  fi
-  printf '%s|%s|%s\n' "${one%%|*}" "$ref" "${one#*|}"
-done
-end 0
+images $(cat "$state/images")

@@ -1,6 +1,7 @@
 # What Docker Compose makes of files that are not on this host yet. They come as a tar archive on
 # standard input, live in memory where the host can, and are gone when this ends.
-# Writes sections (connection/frame.sh). Arguments: the project, its directory, then profiles.
+# Writes sections (connection/frame.sh), that of images by images.sh. Arguments: the project, its
+# directory, then profiles.
 project=$1 directory=$2
 shift 2
 
@@ -45,13 +46,10 @@ if [ -z "$differs" ]; then
   cd "$work" || exit 0
 fi
 
-begin images
-compose "$@" config --images 2>/dev/null | sort -u | while IFS= read -r ref; do
-  one=$(docker image inspect --format '{{.Id}}|{{json .Config.Volumes}}' "$ref" 2>/dev/null) ||
-    one=-
-  printf '%s|%s|%s\n' "${one%%|*}" "$ref" "${one#*|}"
-done
-end 0
+set -f
+# Word splitting is wanted: they are references.
+# shellcheck disable=SC2046
+images $(compose "$@" config --images 2>/dev/null | sort -u)
 
 networks=$(docker network ls -q --filter "label=com.docker.compose.project=$project")
 # Word splitting is wanted: ids are hexadecimal.

@@ -14,7 +14,9 @@ from pyinfra.api.command import QuoteString, StringCommand
 T = TypeVar("T")
 
 
-def script(room: str, name: str, *arguments: str, mark: str | None = None) -> StringCommand:
+def script(
+    room: str, name: str, *arguments: str, mark: str | None = None, before: Sequence[str] = ()
+) -> StringCommand:
     """A script of a room as a command, with its arguments quoted.
 
     Args:
@@ -23,11 +25,12 @@ def script(room: str, name: str, *arguments: str, mark: str | None = None) -> St
         *arguments: what it is given.
         mark: for a script that writes sections (``begin``, ``end`` and ``section`` are then
             known to it): the mark that frames them, see :func:`frame`.
+        before: other scripts of the room that go before it, with functions that it calls.
 
     Example:
         >>> script("ops.compose", "free", "/opt/ai")
     """
-    body = text(room, name)
+    body = "".join(text(room, part) for part in (*before, name))
     if mark is not None:
         body = text(__package__, "frame") + body
         arguments = (mark, *arguments)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api import StringCommand
 
-from ops.connection import script, text
+from ops.connection import script
 from ops.engine.facts import ROOT
 
 #: The file whose lock says that somebody works on the engine of this host.
@@ -84,12 +84,12 @@ def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> S
     :param restart: whether it is not enough that the engine reads it again.
     """
     how = "restart" if restart else "reload"
-    return _script("switch", config, how, stamp, *_without_config(flags), before="takeup")
+    return _script("switch", config, how, stamp, *_without_config(flags), before=["takeup"])
 
 
 def again(config: str) -> StringCommand:
     """Have the engine run with a daemon.json that it was not seen to run with."""
-    return _script("again", config, before="takeup")
+    return _script("again", config, before=["takeup"])
 
 
 def _without_config(flags: Sequence[str]) -> list[str]:
@@ -105,8 +105,5 @@ def _without_config(flags: Sequence[str]) -> list[str]:
     return kept
 
 
-def _script(name: str, *arguments: str, before: str = "") -> StringCommand:
-    body = text("ops.engine", "common")
-    body += text("ops.engine", before) if before else ""
-    body += text("ops.engine", name)
-    return StringCommand("sh", "-c", QuoteString(body), name, ROOT, *map(QuoteString, arguments))
+def _script(name: str, *arguments: str, before: Sequence[str] = ()) -> StringCommand:
+    return script("ops.engine", name, ROOT, *arguments, before=("common", *before))

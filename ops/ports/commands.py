@@ -3,9 +3,9 @@
 import math
 import re
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api import StringCommand
 
-from ops.connection import text
+from ops.connection import script, text
 from ops.ports.plan import Action
 
 #: Where a host keeps how to bring back what was ended, one directory each.
@@ -68,13 +68,9 @@ def restore(record: str, *, look: bool, root: str = ROOT) -> StringCommand:
     :param look: only say, by the exit status, whether there is something to bring back.
     """
     mode = "look" if look else "act"
-    return _script("restore", root, record, mode, _text("launch"))
+    launch = text("ops.ports", "record") + text("ops.ports", "launch")
+    return _script("restore", root, record, mode, launch)
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return StringCommand("sh", "-c", QuoteString(_text(name)), name, *map(QuoteString, arguments))
-
-
-def _text(name: str) -> str:
-    """A script behind what all of them begin with."""
-    return text("ops.ports", "record") + text("ops.ports", name)
+    return script("ops.ports", name, *arguments, before=["record"])
