@@ -196,7 +196,6 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
             for shown in _documents(found.get("networks", (0, []))[1])
         },
         differs=tuple(line.removeprefix("./") for line in found.get("differs", (0, []))[1] if line),
-        compose="".join(found.get("compose", (0, []))[1]),
     )
 
 

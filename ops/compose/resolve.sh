@@ -26,14 +26,17 @@ done
 compose() { docker compose -p "$project" "$@"; }
 
 cd "$work" || exit 0
-section compose docker compose version --short
 begin config
 compose "$@" config --format json 2>"$work/.stderr"
 status=$?
 end $status
 section problem cat "$work/.stderr"
 rm -f "$work/.stderr"
-[ $status -eq 0 ] || exit 0
+if [ $status -ne 0 ]; then
+  # Either it refuses the files, or there is no Compose.
+  section compose docker compose version --short
+  exit 0
+fi
 
 # Only in its final place does a project have its final hashes; there they can be had where nothing
 # differs.

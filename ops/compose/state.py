@@ -162,7 +162,6 @@ class Declared(Frozen):
     differs: tuple[str, ...] | None = None
     networks: Mapping[str, Mapping[str, Any]] = {}
     free: Mapping[str, int] = {}
-    compose: str = ""
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pyinfra.api import FactProcessError
 
-from ops.compose.facts import ComposeStack, parse_declared
+from ops.compose.facts import ComposeStack, NoCompose, parse_declared
 from ops.compose.state import Container, StackState
 from ops.connection import frame, sections
 
@@ -317,7 +317,6 @@ def test_sections_give_back_the_text_between() -> None:
 def resolved(**changes: Any) -> list[str]:
     parts: dict[str, tuple[int, list[str]] | None] = {
         "unpacked": (0, ["/dev/shm/stackmend.abc"]),
-        "compose": (0, ["2.26.1"]),
         "config": (
             0,
             json.dumps(
@@ -361,7 +360,6 @@ def test_declared() -> None:
     assert declared.differs == ("web.conf", "a b")
     assert declared.hashes == {"web": "0123"}
     assert {ref: image.id for ref, image in declared.images.items()} == {"lab/box:1": "sha256:1"}
-    assert declared.compose == "2.26.1"
 
 
 @pytest.mark.parametrize(
@@ -381,6 +379,7 @@ def test_declared() -> None:
             {
                 "config": (15, []),
                 "problem": (0, ["yaml: /dev/shm/stackmend.abc/compose.yaml: line 3"]),
+                "compose": (0, ["2.26.1"]),
                 "differs": None,
                 "images": None,
             },
@@ -391,3 +390,10 @@ def test_declared() -> None:
 def test_what_compose_could_not_say(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_declared(resolved(**changes), MARK, "/opt/shop")
+
+
+def test_no_compose_is_told_from_files_that_it_refuses() -> None:
+    said = ["docker: 'compose' is not a docker command."]
+    without = resolved(config=(125, []), compose=(1, said), differs=None, images=None)
+    with pytest.raises(NoCompose, match="'compose' is not a docker command"):
+        parse_declared(without, MARK, "/opt/shop")
