@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.lab.fixtures import (
@@ -30,7 +32,17 @@ __all__ = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs real hosts, so that ``-m 'not lab'`` runs the rest."""
+    """Mark what needs real hosts, so that ``-m 'not lab'`` runs the rest; and put it in order.
+
+    One worker starts with what needs the lab, and so makes it, while the others have the first
+    half of the rest; the second half fills their time until the last tests on hosts have ended.
+    """
+    on_hosts: dict[Path, None] = {}
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):  # every fixture that gives hosts needs it
             item.add_marker("lab")
+            on_hosts[item.path] = None
+    first, *others = on_hosts or [Path()]
+    rest = list(dict.fromkeys(item.path for item in items if item.path not in on_hosts))
+    order = [first, *rest[::2], *others, *rest[1::2]]
+    items.sort(key=lambda item: order.index(item.path))
