@@ -19,10 +19,11 @@ take_up() {
   else
     service restart >/dev/null 2>&1 && comes_up 90 && took=1 || took=
   fi
+  # Only with its containers has an engine taken a file up: whoever looks meanwhile is to wait for them.
   if [ -n "$took" ]; then
+    bring_back && back=0 || back=74
     rm -f "$root/pending"
-    bring_back || exit 74
-    exit 0
+    exit "$back"
   fi
   reason=$(why 3)
   old=$(cat "$root/pending")
@@ -31,8 +32,8 @@ take_up() {
   fi
   service restart >/dev/null 2>&1
   if comes_up 90; then
-    rm -f "$root/pending"
     bring_back
+    rm -f "$root/pending"
     printf '%s\n' "$reason" >&2
     exit 70
   fi

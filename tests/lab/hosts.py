@@ -57,6 +57,8 @@ _CAPABILITIES = (
 ).split()
 # What sshd is called in the journal: newer ones do their work in programs of other names.
 _SSHD = "-t sshd -t sshd-session -t sshd-auth"
+# By what name the lab itself writes into the journal.
+_FENCE = "lab-fence"
 # Engines end an answer with a line break, or do not.
 _ASK = "curl -gfsS -w '\\n' --unix-socket /run/docker.sock"
 _RESET = (Path(__file__).parent / "reset.sh").read_bytes()
@@ -229,30 +231,34 @@ class LabHost:
         """
         quiet = "journalctl -q --no-pager -o cat"
         return self.sh(
-            "word=$(cat /proc/sys/kernel/random/uuid); logger -t lab-fence $word; SECONDS=0; "
-            f"until {quiet} -t lab-fence -n 5 | grep -q $word; do "
+            f'word="{_FENCE} $(cat /proc/sys/kernel/random/uuid)"; '
+            f'logger -t {_FENCE} "$word"; SECONDS=0; '
+            f'until {quiet} -t {_FENCE} -n 5 | grep -q "$word"; do '
             "[ $SECONDS -lt 20 ] || { echo the journal takes nothing in >&2; exit 1; }; done; "
             f"{quiet} {options}"
         )
 
     def mark(self) -> str:
         """A point in the host's journal, for `sessions_since`."""
-        return self.journal("-t lab-fence -n 1 --show-cursor").rpartition("cursor: ")[2]
+        return self.journal(f"-t {_FENCE} -n 1 --show-cursor").rpartition("cursor: ")[2]
 
     def sessions_since(self, mark: str) -> list[str]:
         """What sshd began since `mark`: one line per channel, such as ``command for root``.
 
         A login without a channel is no session; a forwarded connection is no session either.
         """
-        begun = [line for line in self._sshd_since(mark) if line.startswith("Starting session: ")]
+        begun = [line for line in self.sshd_since(mark) if line.startswith("Starting session: ")]
         return [line.removeprefix("Starting session: ").partition(" from ")[0] for line in begun]
 
     def logins_since(self, mark: str) -> int:
         """How many logins sshd accepted since `mark`."""
-        return sum(line.startswith("Accepted publickey for ") for line in self._sshd_since(mark))
+        return sum(line.startswith("Accepted publickey for ") for line in self.sshd_since(mark))
 
-    def _sshd_since(self, mark: str) -> list[str]:
-        return self.journal(f"{_SSHD} --after-cursor={shlex.quote(mark)}").splitlines()
+    def sshd_since(self, mark: str) -> list[str]:
+        """What sshd wrote since `mark`, line by line."""
+        # journalctl leaves out the first entry after a cursor that is none of those asked for.
+        asked = f"-t {_FENCE} {_SSHD} --after-cursor={shlex.quote(mark)}"
+        return [line for line in self.journal(asked).splitlines() if not line.startswith(_FENCE)]
 
     def put(self, path: str, content: bytes | str, mode: str = "0644") -> None:
         """Write a file inside the host, creating its directory. `content` is written as it is."""

@@ -105,6 +105,7 @@ ip -o address show dev eth0 | sed 's/ *valid_lft.*//' | cmp -s - $baseline/addre
 api() { curl -gfsS -m 20 --unix-socket /run/docker.sock "$@"; }
 ids() { api "http://docker/$1" | grep -o '"Id":"[^"]*"' | cut -d '"' -f 4; }
 if [ "$1" = managed ]; then
+    command -v docker > /dev/null || { echo "no docker client"; exit 1; }
     restart=
     case "$changed" in
         *etc/docker/* | *etc/systemd/system/docker* | *etc/systemd/system/containerd*) restart=1 ;;

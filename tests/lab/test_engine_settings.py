@@ -252,7 +252,7 @@ MOMENTS = {
     "the list of what runs is there": "[ -s /var/lib/stackmend/engine/left ]",
     "the file is in place": f"grep -q {{mtu}} {DAEMON_JSON}",
     "the engine is down": "! systemctl is-active -q docker",
-    "the engine is up": "[ ! -e /var/lib/stackmend/engine/pending ]"
+    "the engine and its containers are up": "[ ! -e /var/lib/stackmend/engine/pending ]"
     f" && grep -q {{mtu}} {DAEMON_JSON}",
 }
 
@@ -271,6 +271,23 @@ def test_a_killed_controller_leaves_nothing_half_done(host: LabHost, tmp_path: P
         assert held(host)["mtu"] == mtu, moment
         assert set(host.docker("ps", "--format", "{{.Names}}").split()) == names, moment
         assert host.sh("ls /var/lib/stackmend/engine").split() == ["kept", "lock", "working"]
+
+
+def test_whoever_comes_while_containers_are_brought_back_waits_for_them(
+    host: LabHost, tmp_path: Path
+) -> None:
+    names = {"one", "two"}
+    for name in sorted(names):
+        run_container(host, name)
+    slow = '#!/bin/sh\n[ "$1" != start ] || sleep 3\nexec /usr/bin/docker "$@"\n'
+    host.put("/usr/local/bin/docker", slow, "0755")
+    runs = Runs(tmp_path, host)
+    with runs.start(("settings",), {"mtu": 1400}) as running:
+        host.wait_for("pgrep -f '[d]ocker start'", 30)
+        running.kill()
+    told = runs.settings(mtu=1400)
+    assert told.run.rc == 0, told.run.out
+    assert set(host.docker("ps", "--format", "{{.Names}}").split()) == names
 
 
 def test_a_host_that_lost_its_power_half_way(host: LabHost, tmp_path: Path) -> None:

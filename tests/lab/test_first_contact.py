@@ -44,7 +44,7 @@ def look(me: Newcomer, env: dict[str, str] | None = None, *more: str) -> Run:
 
 def logged(host: LabHost, mark: str) -> str:
     """What sshd wrote since a mark."""
-    lines = host.journal(f"-u ssh --after-cursor='{mark}'").splitlines()
+    lines = host.sshd_since(mark)
     return "\n".join(line for line in lines if not line.startswith("Server listening"))
 
 
