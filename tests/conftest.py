@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab.fixtures import (
     bare_host,
+    calm_lab,
     closed_host,
     host,
     hosts,
@@ -20,6 +21,7 @@ from tests.lab.fixtures import (
 
 __all__ = [
     "bare_host",
+    "calm_lab",
     "closed_host",
     "host",
     "hosts",

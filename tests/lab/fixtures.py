@@ -23,6 +23,7 @@ class Lab:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": [], "trixie": []}
+        self._used: dict[LabHost, None] = {}
         self._models: lab_model_registry.ModelRegistry | None = None
 
     def take(self, count: int, kind: Kind = "managed") -> list[LabHost]:
@@ -37,6 +38,7 @@ class Lab:
         held = self._held[kind]
         while len(held) < count:
             held.append(self._stack.enter_context(lab_hosts.lease(kind)))
+        self._used |= dict.fromkeys(held[:count])
         return held[:count]
 
     def models(self) -> lab_model_registry.ModelRegistry:
@@ -47,15 +49,24 @@ class Lab:
             self._models.reset()
         return self._models
 
-    def quieten(self) -> None:
-        """Reset what is held: a stack left running would take from the tests of others.
-
-        Hosts without an engine of their own are removed: they are cheap to make, and an engine
-        that a test gave one would have it made anew for nobody.
-        """
-        for host in self._held.pop("managed"):
+    def calm(self) -> None:
+        """Reset what was used: a stack left running takes from the tests of others."""
+        for host in self._used:
             host.reset()
+        self._used.clear()
+
+    def give_back(self) -> None:
+        """Remove the hosts without an engine of their own.
+
+        They are cheap to make, and an engine that a test gave one would have it made anew for
+        nobody.
+        """
+        self._held.pop("managed")
         lab_hosts.discard([host for held in self._held.values() for host in held])
+
+
+#: The lab of this process, once a test has asked for it.
+_labs: list[Lab] = []
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +80,18 @@ def lab() -> Iterator[Lab]:
                 pytest.fail(f"no lab: {error}", pytrace=False)
             pytest.skip(f"no lab: {error}")
         held = Lab(stack)
+        _labs.append(held)
         yield held
-        held.quieten()
+        _labs.clear()
+        held.give_back()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calm_lab() -> Iterator[None]:
+    """After each module: its hosts as they were when new, whatever its last test left there."""
+    yield
+    for held in _labs:
+        held.calm()
 
 
 @pytest.fixture
