@@ -33,12 +33,17 @@ __all__ = [
 ]
 
 
+#: Modules that take minutes by themselves, mostly waiting: the last to end if they began late.
+_SLOW = ("test_checks_probe.py", "test_reference_stack.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs real hosts, so that ``-m 'not lab'`` runs the rest; and put it in order.
 
     One worker starts with what needs the lab, and so makes it, while the others have the first
     half of the rest; the second half fills their time until the last tests on hosts have ended.
     """
+    items.sort(key=lambda item: item.path.name not in _SLOW)
     on_hosts: dict[Path, None] = {}
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):  # every fixture that gives hosts needs it
