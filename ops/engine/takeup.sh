@@ -19,7 +19,7 @@ take_up() {
   else
     service restart >/dev/null 2>&1 && comes_up 90 && took=1 || took=
   fi
-  # Only with its containers has an engine taken a file up: whoever looks meanwhile is to wait for them.
+  # Only with its containers has an engine taken a file up: whoever looks meanwhile waits for them.
   if [ -n "$took" ]; then
     bring_back && back=0 || back=74
     rm -f "$root/pending"
