@@ -8,6 +8,7 @@ from typing import Any
 
 from pyinfra.api import Config, Inventory, State
 from pyinfra.api.host import Host
+from pyinfra.connectors.sshuserclient.client import get_host_keys
 from pyinfra.context import ctx_state
 
 from tests.lab.hosts import LabHost
@@ -16,6 +17,8 @@ from tests.lab.hosts import LabHost
 @contextlib.contextmanager
 def connected(name: str, **data: Any) -> Iterator[Host]:
     """A connected host; its connection is closed at the end, which pyinfra itself leaves open."""
+    # pyinfra reads a file of host keys once in a process; here hosts are made anew meanwhile.
+    get_host_keys.cache.clear()  # type: ignore[attr-defined]
     inventory = Inventory(([name], data))
     with ctx_state.use(State(inventory, Config())):
         host = inventory.get_host(name)
