@@ -103,7 +103,7 @@ ip -o address show dev eth0 | sed 's/ *valid_lft.*//' | cmp -s - $baseline/addre
 
 # The engine, asked by its socket where it can be: the client takes five times as long.
 api() { curl -gfsS -m 20 --unix-socket /run/docker.sock "$@"; }
-ids() { api "http://docker/$1" | grep -o '"Id":"[^"]*"' | cut -d '"' -f 4; }
+listed() { api "http://docker/$2" | grep -o "\"$1\":\"[^\"]*\"" | cut -d '"' -f 4; }
 if [ "$1" = managed ]; then
     command -v docker > /dev/null || { echo "no docker client"; exit 1; }
     restart=
@@ -120,16 +120,17 @@ if [ "$1" = managed ]; then
     # Twice: a container with a restart policy, or one being made just now, may come late.
     for _ in 1 2; do
         api http://docker/containers/json > /dev/null || { echo "no list of containers"; exit 1; }
-        all=$(ids 'containers/json?all=1')
+        all=$(listed Id 'containers/json?all=1')
         [ -n "$all" ] || break
-        paused=$(ids 'containers/json?filters={"status":["paused"]}')
+        paused=$(listed Id 'containers/json?filters={"status":["paused"]}')
         [ -z "$paused" ] || docker unpause $paused > /dev/null 2>&1
         printf '%s\n' $all | xargs -r -P 8 -n 4 timeout 30 docker rm -f -v > /dev/null 2>&1
     done
-    [ -z "$(ids 'containers/json?all=1')" ] || { echo "containers stay: $(docker ps -a)"; exit 1; }
-    networks=$(ids 'networks?filters={"type":["custom"]}')
+    [ -z "$(listed Id 'containers/json?all=1')" ] \
+        || { echo "containers stay: $(docker ps -a)"; exit 1; }
+    networks=$(listed Id 'networks?filters={"type":["custom"]}')
     [ -z "$networks" ] || docker network rm $networks > /dev/null || { echo networks; exit 1; }
-    volumes=$(api http://docker/volumes | grep -o '"Name":"[^"]*"' | cut -d '"' -f 4)
+    volumes=$(listed Name volumes)
     [ -z "$volumes" ] || docker volume rm -f $volumes > /dev/null || { echo volumes; exit 1; }
     api -X POST 'http://docker/build/prune?all=1' > /dev/null 2>&1
     if [ -e $baseline/restarted ]; then

@@ -174,7 +174,7 @@ def test_users_with_sudo(host: LabHost, tmp_path: Path, user: str) -> None:
     ]
     host.put("/lab/wanted", f"{KEEPER_PASSWORD}\nsesame-open-now\n")
     host.sh(
-        "rm -f /lab/hits; setsid sh -c 'while sleep 0.05; do "
+        "rm -f /lab/hits; setsid sh -c 'while sleep 0.01; do "
         "grep -haof /lab/wanted /proc/[0-9]*/cmdline >>/lab/hits; done' "
         "</dev/null >/dev/null 2>&1 & echo $! > /lab/watcher"
     )
@@ -205,7 +205,9 @@ def test_users_with_sudo(host: LabHost, tmp_path: Path, user: str) -> None:
     for record in shop.reports.glob("*.json"):
         assert KEEPER_PASSWORD not in record.read_text()
         assert "sesame" not in record.read_text()
-    assert host.journal("| grep -af /lab/wanted || true") == ""
+    logged = host.journal()
+    assert KEEPER_PASSWORD not in logged
+    assert "sesame-open-now" not in logged
     # runc tells a healthcheck's process its environment through a file that only passes by.
     left = "grep -rlaf /lab/wanted --exclude='runc-process*' /var/log /home /tmp"
     assert host.sh(left, check=False) == ""

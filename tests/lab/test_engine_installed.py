@@ -62,8 +62,9 @@ def test_a_machine_gets_the_engine_of_a_newer_suite(
     assert again.run.rc == 0, again.run.out
     assert not changed(again), again.run.out
     # Nothing but the engine comes from there.
-    newer = "/Installed:/ { has = $2 } /Candidate:/ && $2 != has"
-    assert host.sh(f"apt-cache policy cron rsync | awk '{newer}'") == ""
+    shown = "apt-cache policy cron rsync | awk '/Installed:|Candidate:/ { print $2 }'"
+    cron, newest_cron, rsync, newest_rsync = host.sh(shown).split()
+    assert (cron, rsync) == (newest_cron, newest_rsync)
     pinned = host.sh(f"apt-cache policy | grep -B1 n={suite}")
     assert "100 " in pinned
     assert "500 " not in pinned
