@@ -37,6 +37,8 @@ checks_begin() {
     trap 'rm -rf "$checks_dir"' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
+    # So a lost connection arrives; a shell that a signal ends does not clean up by itself.
+    trap 'exit 141' PIPE
     trap 'exit 143' TERM
     checks_user=$(id -u) checks_started=0
     checks_clock

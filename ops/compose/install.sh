@@ -21,7 +21,7 @@ clean() {
   done
 }
 trap 'clean' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 
 keep() {
   # Each generation keeps what it replaced first.

@@ -8,7 +8,8 @@ shift 2
 umask 077
 work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
+# A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
+trap 'exit 1' HUP INT PIPE TERM
 for base in /dev/shm "${TMPDIR:-/tmp}"; do
   [ -d "$base" ] && [ -w "$base" ] && work=$(mktemp -d "$base/stackmend.XXXXXX") && break
 done

@@ -3,6 +3,7 @@ url=$1
 have() { command -v "$1" >/dev/null 2>&1; }
 file=$(mktemp) || exit 73
 trap 'rm -f "$file"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
 case $url in
   file://*) cat "${url#file://}" >"$file" || exit 66 ;;
   *)

@@ -20,6 +20,7 @@ MEMORY = "/var/lib/stackmend/shop"
 # In brackets, so that the command that looks for it does not find itself.
 COMPOSE_UP = "pgrep -f 'compos[e].* up --detach'"
 COMPOSE_BUILD = "pgrep -f 'compos[e].* build '"
+COMPOSE_CONFIG = "pgrep -f 'compos[e].* config --format'"
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,7 @@ def turns_healthy_late(shop: Shop) -> None:
 MOMENTS = {
     "connected": Moment(output="Connected"),
     "looking": Moment(output="Starting operation"),
+    "resolving": Moment(COMPOSE_CONFIG, slow=("docker",)),
     "locked": Moment(f"[ -s {MEMORY}/lock ]"),
     "staging": Moment(f"[ -d {MEMORY}/staged.new ]", slow=("sync",)),
     "building": Moment(COMPOSE_BUILD, change=builds),

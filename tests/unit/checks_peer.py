@@ -189,18 +189,30 @@ class Shell:
         env: Mapping[str, str] | None = None,
     ) -> tuple[str, float]:
         """What the probe prints, and the seconds it took."""
-        command = CheckResults().command("none", list(checks), attempts=attempts)
         began = time.monotonic()
-        done = subprocess.run(
+        with self.start(checks, attempts, env) as process:
+            try:
+                out, err = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert err == b"", err.decode(errors="replace")
+        return out.decode(errors="replace"), time.monotonic() - began
+
+    def start(
+        self,
+        checks: Sequence[Mapping[str, Any]],
+        attempts: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """The probe, under way."""
+        command = CheckResults().command("none", list(checks), attempts=attempts)
+        return subprocess.Popen(
             [*self.argv, "-c", command.get_raw_value()],
             env={"PATH": str(self.path), "HOME": "/nonexistent", "LANG": "C.UTF-8", **(env or {})},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        assert done.stderr == b"", done.stderr.decode(errors="replace")
-        return done.stdout.decode(errors="replace"), time.monotonic() - began
 
 
 def find(tool: str) -> str:

@@ -140,18 +140,42 @@ def test_without_timeout_it_keeps_the_time_itself(server: Peer, tmp_path: Path) 
     assert all(result.seconds < 15 for result in results)
 
 
-def test_nothing_is_left_behind(server: Peer, tmp_path: Path) -> None:
-    def made() -> set[str]:
-        places = (Path("/dev/shm"), Path("/run"), Path("/tmp"))
-        return {str(found) for p in places for found in p.glob("stackmend-checks.*")}
+def made() -> set[str]:
+    """What probes have made on this machine for as long as they run."""
+    places = (Path("/dev/shm"), Path("/run"), Path("/tmp"))
+    return {str(found) for p in places for found in p.glob("stackmend-checks.*")}
 
-    before = made()
-    make_shell(tmp_path / "bin", "curl").check([http_check(server), http_check(server, "empty")])
-    # Another worker's probe may be under way: what it made goes too, a moment later.
-    new, deadline = made() - before, time.monotonic() + 60
+
+def assert_gone(new: set[str]) -> None:
+    """Another worker's probe may be under way: what it made goes too, a moment later."""
+    deadline = time.monotonic() + 60
     while new & made() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not new & made()
+
+
+def test_nothing_is_left_behind(server: Peer, tmp_path: Path) -> None:
+    before = made()
+    make_shell(tmp_path / "bin", "curl").check([http_check(server), http_check(server, "empty")])
+    assert_gone(made() - before)
+
+
+@pytest.mark.parametrize("name", ["dash", "bash", "busybox"])
+def test_nothing_is_left_behind_by_a_lost_connection(
+    name: str, server: Peer, tmp_path: Path
+) -> None:
+    before = made()
+    with make_shell(tmp_path / "bin", "curl", shell=name).start(
+        [http_check(server, "hang")]
+    ) as run:
+        assert run.stdout is not None
+        deadline = time.monotonic() + 30
+        while not (new := made() - before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert new
+        run.stdout.close()
+        run.wait(60)
+    assert_gone(new)
 
 
 def test_a_failed_one_is_tried_again(tmp_path: Path, server: Peer) -> None:

@@ -4,6 +4,7 @@ path=$1 stamp=$2
 alone
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' TERM
 # Its name tells the format, and nothing but a whole file may lie where engines look.
 nvidia-ctk cdi generate --output="$work/${path##*/}" >"$work/log" 2>&1 || {
   tail -n 5 "$work/log" >&2
