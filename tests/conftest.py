@@ -18,11 +18,13 @@ from tests.lab.fixtures import (
     registry,
     trixie_host,
 )
+from tests.shells import each_shell
 
 __all__ = [
     "bare_host",
     "calm_lab",
     "closed_host",
+    "each_shell",
     "host",
     "hosts",
     "lab",

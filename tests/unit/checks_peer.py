@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import ssl
 import struct
@@ -16,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ops.checks.facts import CheckResults, parse
 from ops.checks.state import CheckResult
+from tests.shells import find
 
 # What probe.sh and attempt.sh call, beside the tool that asks.
 BASE = (
@@ -213,17 +210,6 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-
-
-def find(tool: str) -> str:
-    """The path of a tool of this machine; a version manager's shim needs more than its file."""
-    for place in ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"):
-        if (found := shutil.which(tool, path=place)) is not None:
-            return found
-    lacking = f"this machine lacks {tool}, which this test drives"
-    if os.environ.get("CI") == "true":
-        pytest.fail(lacking, pytrace=False)
-    pytest.skip(lacking)
 
 
 def make_shell(directory: Path, *tools: str, shell: str = "dash", without: str = "") -> Shell:

@@ -12,13 +12,10 @@ import pytest
 
 from ops.compose import commands
 from ops.compose.spec import ComposeSpec
-from tests.unit.checks_peer import find
-
-SHELLS = {"dash": ("dash",), "bash": ("bash", "--posix"), "busybox": ("busybox", "ash")}
 
 
-@pytest.fixture(params=SHELLS)
-def argv(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+@pytest.fixture
+def argv(each_shell: list[str], tmp_path: Path) -> list[str]:
     """The command, for a host whose Compose answers as soon as a file ``go`` is there."""
     spec = ComposeSpec.model_validate(
         {"project": "shop", "source": ".", "directory": str(tmp_path / "project")}
@@ -29,8 +26,7 @@ def argv(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     (tools / "docker").write_text(f"#!/bin/sh\n{waits}\necho '{{}}'\n")
     (tools / "docker").chmod(0o755)
     _, *rest = shlex.split(commands.resolve(spec).get_raw_value())
-    shell, *options = SHELLS[request.param]
-    return ["env", f"PATH={tools}:/usr/bin:/bin", find(shell), *options, *rest]
+    return ["env", f"PATH={tools}:/usr/bin:/bin", *each_shell, *rest]
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +17,6 @@ from ops.connection.gathering import Section, join, split
 from tests.connected import local
 
 TOKEN = "c0ffee" * 5
-SHELLS = [shell for shell in (["sh"], ["dash"], ["bash", "--posix"], ["busybox", "sh"])
-          if shutil.which(shell[0])]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +25,7 @@ def host() -> Iterator[Host]:
         yield host
 
 
-def shell(script: str, argv: list[str] = SHELLS[0]) -> tuple[bytes, bytes]:
+def shell(script: str, argv: Sequence[str] = ("sh",)) -> tuple[bytes, bytes]:
     done = subprocess.run([*argv, "-s"], input=script.encode(), capture_output=True, timeout=30)
     return done.stdout, done.stderr
 
@@ -118,7 +115,6 @@ def test_a_stream_cut_short_never_gives_a_wrong_section(
         assert section.status is None or section.stdout == out
 
 
-@pytest.mark.parametrize("argv", SHELLS, ids=" ".join)
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -147,12 +143,12 @@ def test_a_stream_cut_short_never_gives_a_wrong_section(
         "set -u; set -f; set -- a b",
     ],
 )
-def test_a_hostile_fact_leaves_its_neighbours_alone(hostile: str, argv: list[str]) -> None:
+def test_a_hostile_fact_leaves_its_neighbours_alone(hostile: str, each_shell: list[str]) -> None:
     echo = 'printf "%s" "$PWD|$#|"; cat'
-    alone = split(*shell(join([(echo, None)], TOKEN), argv), TOKEN, 1)[0]
+    alone = split(*shell(join([(echo, None)], TOKEN), each_shell), TOKEN, 1)[0]
     assert alone.status == "0"
     before, middle, after = split(
-        *shell(join([(echo, None), (hostile, None), (echo, None)], TOKEN), argv), TOKEN, 3
+        *shell(join([(echo, None), (hostile, None), (echo, None)], TOKEN), each_shell), TOKEN, 3
     )
     assert before == alone
     assert after == alone

@@ -1,0 +1,26 @@
+"""The programs of this machine that tests drive, and the shells that a host's ``sh`` may be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def find(tool: str) -> str:
+    """The path of a tool of this machine; a version manager's shim needs more than its file."""
+    for place in ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"):
+        if (found := shutil.which(tool, path=place)) is not None:
+            return found
+    lacking = f"this machine lacks {tool}, which this test drives"
+    if os.environ.get("CI") == "true":
+        pytest.fail(lacking, pytrace=False)
+    pytest.skip(lacking)
+
+
+@pytest.fixture(params=["sh", "dash", "bash", "bash --posix", "busybox sh"])
+def each_shell(request: pytest.FixtureRequest) -> list[str]:
+    """The start of a command line of each shell that is the ``sh`` of some host."""
+    program, *options = request.param.split()
+    return [find(program), *options]
