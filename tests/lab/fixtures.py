@@ -14,7 +14,8 @@ from tests.lab import model_registry as lab_model_registry
 from tests.lab import packages as lab_packages
 from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
-from tests.lab.hosts import Kind, LabHost
+from tests.lab.hosts import LabHost
+from tests.lab.seen import Kind
 
 
 class Lab:
@@ -23,23 +24,23 @@ class Lab:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": [], "trixie": []}
-        self._used: dict[LabHost, None] = {}
+        self._calm: set[LabHost] = set()
         self._models: lab_model_registry.ModelRegistry | None = None
 
     def take(self, count: int, kind: Kind = "managed") -> list[LabHost]:
         """`count` hosts as they were when new, held by this process alone."""
-        held = self.hold(count, kind)
+        held = self._lease(count, kind)
         for host in held:
-            host.reset()
+            if host not in self._calm:
+                host.reset()
+        self._calm.difference_update(held)
         return held
 
     def hold(self, count: int, kind: Kind = "managed") -> list[LabHost]:
         """The same hosts as the last test of this process left them."""
-        held = self._held[kind]
-        while len(held) < count:
-            held.append(self._stack.enter_context(lab_hosts.lease(kind)))
-        self._used |= dict.fromkeys(held[:count])
-        return held[:count]
+        held = self._lease(count, kind)
+        self._calm.difference_update(held)
+        return held
 
     def models(self) -> lab_model_registry.ModelRegistry:
         """The registry of models of this process, empty and answering."""
@@ -51,9 +52,10 @@ class Lab:
 
     def calm(self) -> None:
         """Reset what was used: a stack left running takes from the tests of others."""
-        for host in self._used:
-            host.reset()
-        self._used.clear()
+        for host in (host for held in self._held.values() for host in held):
+            if host not in self._calm:
+                host.reset()
+                self._calm.add(host)
 
     def give_back(self) -> None:
         """Remove the hosts without an engine of their own.
@@ -63,6 +65,12 @@ class Lab:
         """
         self._held.pop("managed")
         lab_hosts.discard([host for held in self._held.values() for host in held])
+
+    def _lease(self, count: int, kind: Kind) -> list[LabHost]:
+        held = self._held[kind]
+        while len(held) < count:
+            held.append(self._stack.enter_context(lab_hosts.lease(kind)))
+        return held[:count]
 
 
 #: The lab of this process, once a test has asked for it.
