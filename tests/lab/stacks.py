@@ -26,7 +26,8 @@ import yaml
 
 from tests.lab import controller
 from tests.lab.controller import Controller, Run
-from tests.lab.hosts import HostCommandError, LabHost
+from tests.lab.hosts import LabHost
+from tests.lab.seen import HostCommandError
 
 #: Quick to come up, and gentle with a machine that carries several hosts: each look at a healthy
 #: container costs it a tenth of a second.

@@ -12,9 +12,10 @@ import pytest
 
 from tests.lab import controller, gpus, machines
 from tests.lab.gpus import Bus
-from tests.lab.hosts import HostCommandError, LabHost
+from tests.lab.hosts import LabHost
 from tests.lab.packages import Deb, Packages, Repository
 from tests.lab.ports_runs import Told
+from tests.lab.seen import HostCommandError
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 PROOF = "/var/lib/stackmend/engine/accelerated"

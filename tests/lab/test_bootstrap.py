@@ -15,9 +15,10 @@ import pytest
 from tests.lab import hosts as lab_hosts
 from tests.lab import machines
 from tests.lab.fixtures import Lab
-from tests.lab.hosts import Kind, LabHost
+from tests.lab.hosts import LabHost
 from tests.lab.newcomer import ROOT_PASSWORD, Newcomer, Way, hand_over
 from tests.lab.reference_stack import VARIABLES
+from tests.lab.seen import Kind
 
 #: What a second run may open on a host.
 LIMIT = 2

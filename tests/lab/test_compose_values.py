@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ops.compose.source import dotenv
-from tests.lab.hosts import KEEPER_PASSWORD, LabHost
+from tests.lab.hosts import LabHost
+from tests.lab.seen import KEEPER_PASSWORD
 from tests.lab.stacks import Shop
 
 NASTY = {

@@ -40,10 +40,9 @@ from ops.connection import (
 from tests import connected
 from tests.lab import controller
 from tests.lab.fixtures import Lab
-from tests.lab.hosts import KEEPER_PASSWORD, LabHost
+from tests.lab.hosts import LabHost
 from tests.lab.paths import PROJECT
-
-USERS = ("root", "operator", "keeper")
+from tests.lab.seen import KEEPER_PASSWORD, USERS
 
 LOCK = "/run/stackmend-test/it's a.lock"
 

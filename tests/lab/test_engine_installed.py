@@ -11,8 +11,9 @@ import pytest
 from tests.lab import machines
 from tests.lab.engine_runs import BOTH, DAEMON_JSON, Runs, changed, run_container
 from tests.lab.fixtures import Lab
-from tests.lab.hosts import Kind, LabHost
+from tests.lab.hosts import LabHost
 from tests.lab.packages import Packages
+from tests.lab.seen import Kind
 
 KEYRING = "/etc/apt/keyrings/stackmend-docker.asc"
 SOURCE = "/etc/apt/sources.list.d/stackmend-docker.sources"
