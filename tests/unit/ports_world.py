@@ -22,6 +22,8 @@ from tests.unit import rendering
 
 NOW = 1_700_000_000.0
 WANTED = "0.0.0.0:6379/tcp"
+#: Rules that together match whatever holds a port.
+EVERYTHING = ("exe:*", "unit:*", "container:*", "project:*", "user:*")
 
 
 def spec(ports: Any = 6379, **more: Any) -> PortsSpec:

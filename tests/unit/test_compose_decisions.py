@@ -1,0 +1,245 @@
+"""What is decided around the plan: in which order, when Compose is asked, what is well already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ops.compose.plan import (
+    failed_before,
+    judge,
+    levels,
+    mounts,
+    needs_declared,
+    refuse_crowded,
+    unpublished,
+    unstable,
+)
+from ops.compose.state import Engine, Mended
+from tests.unit.compose_shop import ENDED, changed, replicas, shop
+from tests.unit.compose_world import (
+    NOW,
+    Wanted,
+    World,
+    by_hand,
+    compose,
+    proven,
+    render,
+    well,
+)
+
+
+def test_levels_put_each_service_after_what_it_needs() -> None:
+    services: dict[str, Any] = {
+        "web": {"depends_on": {"api": {}, "elsewhere": {}}},
+        "api": {"depends_on": {"db": {}, "cache": {}}},
+        "db": {},
+        "cache": {"network_mode": "service:vpn", "pid": "host"},
+        "vpn": {"ipc": "service:db"},
+    }
+    assert levels(services) == [["db"], ["vpn"], ["cache"], ["api"], ["web"]]
+    assert levels({}) == []
+
+
+def test_levels_end_even_where_services_need_each_other() -> None:
+    services = {"a": {"depends_on": {"b": {}}}, "b": {"depends_on": {"a": {}}}, "c": {}}
+    assert levels(services) == [["c"], ["a", "b"]]
+
+
+def test_compose_is_asked_only_where_the_record_does_not_say_it() -> None:
+    wanted = shop()
+    state = well(wanted).state()
+    spec, digest = wanted.spec, wanted.digest
+    assert not needs_declared(spec, digest, state)
+    assert needs_declared(spec, "other", state)
+    assert needs_declared(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
+    assert needs_declared(spec.model_copy(update={"directory": "/opt/b"}), digest, state)
+    assert needs_declared(spec, digest, state.model_copy(update={"applied": None}))
+    down = state.model_copy(update={"engine": Engine(status="stopped"), "applied": None})
+    assert not needs_declared(spec, digest, down)
+
+
+def test_mounts_are_those_of_every_service_with_configs_and_secrets() -> None:
+    config = compose(
+        {
+            "a": {"volumes": [{"type": "bind", "source": "/b", "target": "/x"}]},
+            "b": {
+                "volumes": [{"type": "volume", "source": "data", "target": "/x"}],
+                "configs": [{"source": "app"}, {"source": "inline"}],
+                "secrets": [{"source": "pw"}, {"source": "unknown"}],
+            },
+        },
+        configs={"app": {"file": "/a"}, "inline": {"content": "x"}},
+        secrets={"pw": {"file": "/c"}},
+    )
+    assert mounts(config) == ["/a", "/b", "/c"]
+
+
+def test_the_disk_is_looked_at_where_it_was_measured() -> None:
+    wanted = shop(minimum_free="1GiB")
+    declared = World().declared(wanted)
+    assert refuse_crowded(wanted.spec, declared) is None
+    enough = declared.model_copy(update={"free": {"/": 1024**3}})
+    assert refuse_crowded(wanted.spec, enough) is None
+    crowded = declared.model_copy(update={"free": {"/": 1024**3 - 1}})
+    refused = refuse_crowded(wanted.spec, crowded)
+    assert refused is not None
+    assert "minimum_free" in refused.refusals[0].way_out
+
+
+@pytest.mark.parametrize(
+    ("ago", "then"),
+    [
+        ([], ""),
+        ([31], ""),
+        ([20], "tried again in 10 s"),
+        ([900, 100], "tried again in 20 s"),
+        ([900, 800, 700], "left alone until they change"),
+        ([40000, 39000, 37000], "left alone until they change"),
+    ],
+)
+def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then: str) -> None:
+    wanted = shop(mend={"attempts": 3, "window": 3600, "backoff": [0, 30, 120]})
+    world = well(wanted)
+    other = changed(wanted, command=["crash"])
+    world.mends = [
+        Mended(at=NOW - 1, service="other files", action="rollback"),
+        Mended(at=NOW - 1, service=other.digest, action="restart"),
+        *(Mended(at=NOW - one, service=other.digest, action="rollback") for one in ago),
+    ]
+    said = failed_before(other.spec, other.digest, world.state())
+    assert (then in said) if then else said == ""
+    # The files that run are not the ones that failed.
+    assert failed_before(wanted.spec, wanted.digest, world.state()) == ""
+    assert failed_before(other.spec, other.digest, World().state()) == ""
+
+
+# Whether it is well already
+
+
+def verdict(name: str = "web", wanted: Wanted | None = None, **changes: Any) -> tuple[Any, Any]:
+    wanted = wanted or shop()
+    world = well(wanted)
+    if changes:
+        world.damage(name, **changes)
+    said = judge(wanted.services, world.state())
+    return said.waiting, said.failed
+
+
+def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
+    assert verdict() == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "waiting", "failed"),
+    [
+        ({"health": "starting"}, ["web: starting"], []),
+        (
+            {"health": "starting", "restart_count": 2, "started_at": NOW - 9, "exit_code": 3},
+            ["web: starting, restarted 2 times, exit code 3"],
+            [],
+        ),
+        ({"health": "unhealthy", "health_output": "HTTP\n500"}, ["web: unhealthy: HTTP 500"], []),
+        ({"status": "created", "error": ""}, ["web: not started yet"], []),
+        ({"status": "created", "error": "no such device"}, [], ["web: no such device"]),
+        ({"status": "paused"}, [], ["web: paused"]),
+        ({"status": "restarting", "exit_code": 1}, ["web: restarting, exit code 1"], []),
+        (
+            {"status": "restarting", "restart_count": 3, "exit_code": 1, "health": None},
+            [],
+            ["web: restarted 3 times, exit code 1"],
+        ),
+        (
+            {"status": "exited", "exit_code": 137, "oom_killed": True},
+            [],
+            ["web: exited with code 137, killed for want of memory"],
+        ),
+        ({"status": "exited", "exit_code": 0}, [], ["web: exited with code 0"]),
+        ({"restart_count": 9, "started_at": NOW - 9999, "health": None}, [], []),
+        (
+            {"restart_count": 9, "started_at": NOW - 9, "health": None},
+            [],
+            ["web: restarted 9 times, exit code 0"],
+        ),
+    ],
+)
+def test_judge(changes: dict[str, Any], waiting: list[str], failed: list[str]) -> None:
+    said = verdict(**changes)
+    assert (list(said[0]), list(said[1])) == (waiting, failed)
+
+
+def test_judge_waits_for_containers_that_are_not_there() -> None:
+    wanted = replicas(2)
+    world = well(wanted)
+    del world.containers[world._of("worker")[0].id]
+    assert judge(wanted.services, world.state()).waiting == ("worker: no container yet",)
+
+
+def test_judge_takes_completion_for_an_end_only_where_nothing_is_served() -> None:
+    ended: dict[str, Any] = {"status": "exited", "exit_code": 0, **ENDED}
+    once = Wanted(compose({"migrate": {}}))
+    assert verdict("migrate", once, **ended) == ((), ())
+    assert verdict("migrate", once, **{**ended, "exit_code": 1})[1]
+    server = Wanted(compose({"redis": {"ports": [{"target": 1, "published": "1"}]}}))
+    assert verdict("redis", server, **ended)[1]
+
+
+def test_unstable_is_what_moved() -> None:
+    wanted = Wanted(compose({name: {} for name in ("a", "b", "c", "d", "e")}))
+    world = well(wanted)
+    before = world.state()
+    assert unstable(before, world.state()) == ()
+    world.damage("a", restart_count=1, exit_code=2)
+    world.damage("b", started_at=NOW + 1)
+    world.damage("c", status="exited", exit_code=1)
+    world.damage("d", status="exited", exit_code=0)  # it completed
+    world.up(wanted, "e", anew=True)  # another container: nothing to compare it with
+    assert unstable(before, world.state()) == (
+        "a: restarted within the stability window, exit code 2",
+        "b: restarted within the stability window, exit code 0",
+        "c: running → exited within the stability window",
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "published", "well"),
+    [
+        ("0.0.0.0:80->80/tcp", ["0.0.0.0:80->80/tcp", ":::80->80/tcp"], True),
+        ("127.0.0.1:80->80/tcp", ["0.0.0.0:80->80/tcp"], False),
+        ("0.0.0.0:80->80/tcp", ["0.0.0.0:81->80/tcp"], False),
+        ("0.0.0.0:80->80/tcp", ["0.0.0.0:80->80/udp"], False),
+        ("0.0.0.0:8000-8010->80/tcp", ["0.0.0.0:8003->80/tcp"], True),
+        ("0.0.0.0:8000-8010->80/tcp", ["0.0.0.0:8011->80/tcp"], False),
+        ("0.0.0.0:->80/tcp", ["0.0.0.0:32768->80/tcp"], True),
+        ("0.0.0.0:0->80/tcp", ["0.0.0.0:32768->80/tcp"], True),
+        ("0.0.0.0:0->80/tcp", [], False),
+        ("[::1]:80->80/tcp", ["[::1]:80->80/tcp"], True),
+    ],
+)
+def test_a_port_is_published_where_it_was_asked_for(
+    declared: str, published: list[str], well: bool
+) -> None:
+    wanted = Wanted(compose({"web": {"restart": "always"}}))
+    world = by_hand(wanted)
+    one = world._of("web")[0]
+    shape = {**one.shape, "ports": [declared]}
+    world._set(one, shape=shape, published=tuple(published))
+    decided = proven(wanted, world).look(wanted)
+    assert decided.empty is well, render(decided)
+
+
+def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
+    wanted = shop()
+    wanted.config["services"]["side"]["ports"] = [
+        {"target": 53, "published": "53", "protocol": "udp"},
+        {"target": 53, "published": "53", "protocol": "tcp", "host_ip": "::1"},
+        {"target": 80, "published": "8000-8010"},
+        {"target": 81},
+    ]
+    wanted.config["services"]["redis"].update(ports=[{"target": 1, "published": "1"}], scale=0)
+    world = by_hand(shop())
+    asked = "0.0.0.0:53/udp", "[::1]:53/tcp"
+    assert unpublished(world.declared(wanted), world.state()) == asked
+    world.damage("web", status="exited", published=())
+    assert unpublished(world.declared(wanted), world.state()) == ("127.0.0.1:8080/tcp", *asked)
