@@ -18,16 +18,7 @@ from ops.compose.plan import (
 )
 from ops.compose.state import Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
-from tests.unit.compose_world import (
-    NOW,
-    Wanted,
-    World,
-    by_hand,
-    compose,
-    proven,
-    render,
-    well,
-)
+from tests.unit.compose_world import NOW, Wanted, World, by_hand, compose, proven, render, well
 
 
 def test_levels_put_each_service_after_what_it_needs() -> None:

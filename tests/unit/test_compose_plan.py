@@ -17,12 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from ops.checks.state import CheckResult
-from ops.compose.plan import (
-    Kind,
-    Plan,
-    Verb,
-    plan,
-)
+from ops.compose.plan import Kind, Plan, Verb, plan
 from ops.compose.state import Endpoint, Engine, Mended
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
