@@ -42,7 +42,8 @@ kill_strangers() {
 
 thaw
 [ "$1" != thaw ] || exit 0
-[ -e $baseline/done ] || { echo "not settled"; exit 1; }
+# What is written last when a host is made: without it, its making was ended half-way.
+[ -e $baseline/changed ] || { echo "not settled"; exit 1; }
 pkill -CONT -x 'dockerd|containerd|sshd|systemd-journal' 2> /dev/null
 kill_strangers
 

@@ -242,7 +242,7 @@ def test_a_time_limit_ends_what_runs_as_root(host: LabHost, linked: Host) -> Non
     started = time.monotonic()
     with pytest.raises(CommandTimeout) as caught:
         run(linked, "echo partial; sleep 4711 & sleep 4711", timeout=1)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30
     assert caught.value.stdout == b"partial\n"
     assert host.sh("pgrep -f '[s]leep 4711'", check=False) == ""
 
@@ -320,7 +320,7 @@ def test_a_lock_belongs_to_one(host: LabHost, linked: Host) -> None:
             raise AssertionError("two hold it")
         assert host.run(f"flock -n {shlex.quote(LOCK)} true").returncode == 1
         lease.check()
-    host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 5)
+    host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 30)
     assert host.read(LOCK) == b""
     with hold_lock(linked, LOCK, holder="a\nsecond 'time'"):
         assert host.read(LOCK) == b"a second 'time'\n"
@@ -339,7 +339,7 @@ def test_a_lock_that_slips_away_is_noticed(host: LabHost) -> None:
     with connected.lab(host) as connection, hold_lock(connection, LOCK) as lease:
         assert not lease.lost
         host.sh("pkill -KILL -f '[f]lock -n 9'")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not lease.lost and time.monotonic() < deadline:
             time.sleep(0.05)
         with pytest.raises(ConnectionLost, match="lock was lost"):
@@ -362,7 +362,7 @@ def test_a_lock_ends_with_a_killed_controller(host: LabHost, tmp_path: Path) -> 
             assert running.wait_for_output("holding"), running.output()
             assert host.run(f"flock -n {shlex.quote(LOCK)} true").returncode == 1
             running.kill()
-        host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 10)
+        host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 30)
 
 
 def test_a_lock_ends_when_nothing_is_heard_any_more(
@@ -370,14 +370,14 @@ def test_a_lock_ends_when_nothing_is_heard_any_more(
 ) -> None:
     monkeypatch.setattr("ops.connection.lease.SILENCE", 2)
     with connected.lab(host) as connection, hold_lock(connection, LOCK):
-        host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 10)
+        host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 30)
 
 
 def test_signs_of_life_keep_a_lock(host: LabHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.connection.lease.SILENCE", 3)
+    monkeypatch.setattr("ops.connection.lease.SILENCE", 5)
     monkeypatch.setattr("ops.connection.lease.BEAT", 0.5)
     with connected.lab(host) as connection, hold_lock(connection, LOCK) as lease:
-        time.sleep(6)
+        time.sleep(8)
         lease.check()
         assert host.run(f"flock -n {shlex.quote(LOCK)} true").returncode == 1
 
@@ -408,7 +408,7 @@ def test_docker_speaks_over_the_login_there_is(host: LabHost, linked: Host, box:
         client.containers.create("lab/box:1", name="made", labels={"with": "a label"})
     assert host.inspect("made")["Config"]["Labels"]["with"] == "a label"
     assert host.logins_since(mark) == 0
-    host.wait_for("! pgrep -f '[d]ial-stdio'", 5)
+    host.wait_for("! pgrep -f '[d]ial-stdio'", 30)
 
 
 def test_what_docker_changes_makes_facts_invalid(host: LabHost, box: str) -> None:
@@ -461,7 +461,7 @@ def test_an_engine_that_hangs_is_a_timeout(host: LabHost) -> None:
             docker(connection, timeout=2),
         ):
             pass
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 30
     finally:
         host.sh("pkill -CONT -x dockerd")
 
@@ -496,7 +496,7 @@ def test_http_where_forwarding_is_forbidden(breakable: LabHost, box: str, settin
             pytest.raises(httpx.ConnectError, match="forbids forwarding"),
         ):
             client.get("/")
-    breakable.wait_for("! pgrep -f '[d]ev/tcp'", 5)
+    breakable.wait_for("! pgrep -f '[d]ev/tcp'", 30)
 
 
 def test_a_bridge_carries_any_bytes_both_ways(host: LabHost) -> None:
@@ -512,7 +512,7 @@ def test_a_bridge_carries_any_bytes_both_ways(host: LabHost) -> None:
                     assert client.post("/", content=data).content == data
             assert channels(connection) - before == 1, via
     host.sh("systemctl stop echo-test")
-    host.wait_for("! pgrep -f '[d]ev/tcp'", 5)
+    host.wait_for("! pgrep -f '[d]ev/tcp'", 30)
 
 
 def test_a_slow_answer_is_a_timeout(host: LabHost, box: str) -> None:

@@ -167,7 +167,7 @@ def test_a_time_limit_ends_the_command_and_its_children(host: Host) -> None:
     started = time.monotonic()
     with pytest.raises(CommandTimeout) as caught:
         run(host, f"echo partial; sleep {mark} & sleep {mark}", timeout=0.5)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert caught.value.stdout == b"partial\n"
     assert isinstance(caught.value, TimeoutError)
     assert "did not end within 0.5 s" in str(caught.value)
@@ -334,7 +334,7 @@ def test_a_command_held_open(sudo: Path, policy: str) -> None:
 def test_what_is_held_open_ends_with_its_holder(host: Host, tmp_path: Path) -> None:
     with spawn(host, f"cat; touch {shlex.quote(str(tmp_path / 'over'))}"):
         assert not (tmp_path / "over").exists()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not (tmp_path / "over").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
