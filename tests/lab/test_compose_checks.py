@@ -36,8 +36,9 @@ READY = {
     "service": "side",
     "command": ["cat", "/tmp/ready"],
     "contains": "yes",
-    "deadline": 2,
-    "timeout": 2,
+    # On a busy machine a program in a container takes its time to start.
+    "deadline": 6,
+    "timeout": 6,
 }
 
 
