@@ -38,7 +38,7 @@ def passwords(machine: LabHost) -> str:
     """What the sshd that runs (and not its files) offers to a stranger, once it is settled."""
     # A reload is done when systemctl says so, and the new listener is there a moment later.
     machine.wait_for("systemctl show -p ActiveState --value ssh | grep -qx active")
-    time.sleep(0.5)
+    time.sleep(1)
     return _offered(machine)
 
 

@@ -48,7 +48,7 @@ ExecStart=/usr/bin/python3 /srv/model/serve ollama serve
 ENDS
 systemctl daemon-reload
 systemctl start model
-for i in $(seq 50); do curl -sf http://127.0.0.1:11888/api/version && break; sleep 0.2; done
+for i in $(seq 200); do curl -sf http://127.0.0.1:11888/api/version && break; sleep 0.2; done
 """
 
 
@@ -65,7 +65,7 @@ def host(managed: LabHost) -> Iterator[LabHost]:
     managed.sh(
         "docker rm -f ollama >/dev/null 2>&1; docker volume rm -f models >/dev/null; "
         "docker run -d --name ollama -v models:/root/.ollama lab/model:1 >/dev/null; "
-        "for i in $(seq 50); do docker exec ollama ollama ps && break; sleep 0.2; done >/dev/null",
+        "for i in $(seq 200); do docker exec ollama ollama ps && break; sleep 0.2; done >/dev/null",
         timeout=60,
     )
     yield managed

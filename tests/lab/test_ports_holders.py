@@ -420,7 +420,8 @@ def lasting(name: str, picture: str) -> list[str]:
 def test_it_is_brought_back_as_it_was(restored: Seen, name: str) -> None:
     if name == "awake":
         # Its service comes with the next one who asks; its socket is there.
-        restored.host.sh(": < /dev/tcp/127.0.0.1/21015; sleep 0.5")
+        restored.host.sh(": < /dev/tcp/127.0.0.1/21015")
+        restored.host.wait_for("systemctl -q is-active lab-awake.service")
         restored.look("restored")
         restored.look("restored again")
     assert name in restored.taken["restored"], restored.told["restored"].run.out
@@ -441,7 +442,8 @@ def test_a_respawner_is_named_and_not_fought(restored: Seen) -> None:
     shelf, host = restored.shelf, restored.host
     (before,) = pids(host, shelf[LOOP].port)
     shell = host.sh(f"ps -o ppid= -p {before}").strip()
-    told = restored.runs.stop(restored.wanted(LOOP))
+    # Known as soon as it holds the port again: on a busy machine that takes its time.
+    told = restored.runs.stop(restored.wanted(LOOP), settle=20)
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "failed"
     assert len(told.all("done")) == 1

@@ -166,11 +166,11 @@ def test_a_time_limit_ends_the_command_and_its_children(host: Host) -> None:
     mark = "71.0717"
     started = time.monotonic()
     with pytest.raises(CommandTimeout) as caught:
-        run(host, f"echo partial; sleep {mark} & sleep {mark}", timeout=0.5)
+        run(host, f"echo partial; sleep {mark} & sleep {mark}", timeout=2)
     assert time.monotonic() - started < 30
     assert caught.value.stdout == b"partial\n"
     assert isinstance(caught.value, TimeoutError)
-    assert "did not end within 0.5 s" in str(caught.value)
+    assert "did not end within 2 s" in str(caught.value)
     assert run(host, f"pgrep -f '[s]leep {mark}'").stdout == b""
 
 
