@@ -294,7 +294,9 @@ def test_a_change_that_nobody_proves_is_taken_back_by_itself(
     timer = machine.sh("systemctl list-units --plain --no-legend 'stackmend-access-*.timer'")
     name = timer.split()[0].removesuffix(".timer")
     # Two minutes of waiting, made short.
+    # systemd calls it started when its process is there: it is done when it has ended.
     machine.sh(f"systemctl start {name}.service")
+    machine.wait_for(f"! systemctl -q is-active {name}.service")
     assert not machine.exists(PART)
     assert passwords(machine) == "on"
     assert "uid=0(root)" in me.logs_in(machine, command="sudo -n id")
