@@ -49,7 +49,7 @@ def lab_server(lab: Lab, remote: ModelRegistry) -> Iterator[Server]:
     # A port of its own choice would be another one after a restart.
     address = free_address()
     where = ("--network", PREFIX, "-p", f"{address}:11434")
-    docker("run", "-d", "--rm", "--name", name, *labels, *where, image)
+    docker("run", "-d", "--name", name, *labels, *where, image)
 
     def ollama(*args: str, host: str = "127.0.0.1:11434") -> subprocess.CompletedProcess[str]:
         command = ["docker", "exec", "-e", f"OLLAMA_HOST={host}", name, "ollama", *args]

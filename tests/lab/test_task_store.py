@@ -31,7 +31,7 @@ def redis_url(lab: Lab) -> Iterator[str]:
     image = images.build(["lab/redis:7"])["lab/redis:7"]
     name = f"{PREFIX}-tasks-{os.getpid()}"
     labels = ("--label", LABEL, "--label", f"{HOME_LABEL}={PROJECT}")
-    docker("run", "-d", "--rm", "--name", name, *labels, "-p", "127.0.0.1::6379", image)
+    docker("run", "-d", "--name", name, *labels, "-p", "127.0.0.1::6379", image)
     try:
         port = docker("port", name, "6379/tcp").splitlines()[0].rpartition(":")[2]
         ping = ["docker", "exec", name, "sh", "-c", "until redis-cli ping; do sleep 0.1; done"]
