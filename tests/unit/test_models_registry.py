@@ -312,13 +312,13 @@ def test_a_registry_that_says_nothing_is_waited_for_once(tls: bool) -> None:
         with local() as host:
             begun = time.monotonic()
             for _ in range(3):
-                got = ask(host, policy.wanted, policy, server=server, timeout=1)
+                got = ask(host, policy.wanted, policy, server=server, timeout=3)
             took = time.monotonic() - begun
         over.set()
     assert {(one.status, one.layer) for one in got.values()} == {
         ("unreachable", "tls" if tls else "http")
     }
-    assert took >= 1
+    assert 3 <= took < 6
     assert len(seen) == 1
 
 
