@@ -3,7 +3,8 @@
 from pyinfra.api import FactBase, StringCommand
 
 from ops.access.state import Account, HostAccess, Sshd
-from ops.connection import frame, parsed, script, sections
+from ops.connection import frame, parsed, script
+from ops.connection import plain_sections as sections
 
 
 class Operator(FactBase[HostAccess]):
@@ -22,7 +23,7 @@ class Operator(FactBase[HostAccess]):
 
     def command(self, user: str) -> StringCommand:
         """The probe, with its argument quoted."""
-        return script("ops.access", "probe", user, mark=frame(user))
+        return script("ops.access", "probe", user, mark=frame(user), plain=True)
 
     def process(self, output: list[str]) -> HostAccess:
         """The state that the probe printed.

@@ -10,7 +10,7 @@ from ops.compose.facts import STATE_ROOT
 from ops.compose.plan import Action
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Applied, StackState
-from ops.connection import frame, script
+from ops.connection import script
 
 #: Seconds to wait for what an earlier run has left at work; a build may take its time.
 PATIENCE = 600
@@ -19,9 +19,6 @@ _BUSY = (
     f"{{ flock -w {PATIENCE} 8 || {{ echo 'a command of an earlier run is still at work here' >&2; "
     "exit 75; }; }"
 )
-
-#: The mark of what :func:`resolve` prints.
-RESOLVE_MARK = frame("resolve")
 
 
 def state_directory(spec: ComposeSpec) -> str:
@@ -65,17 +62,20 @@ def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCo
     )
 
 
-def resolve(spec: ComposeSpec) -> StringCommand:
-    """Let Compose say what the files on standard input mean; nothing stays on the host."""
+def resolve(spec: ComposeSpec, mark: str) -> StringCommand:
+    """Let Compose say what the files mean; nothing stays on the host.
+
+    Standard input is the mark of the answer, one line, and then the files as a tar archive.
+    """
     arguments = (spec.project, spec.directory, *spec.profiles)
-    return script("ops.compose", "resolve", *arguments, mark=RESOLVE_MARK, before=["images"])
+    return script("ops.compose", "resolve", *arguments, mark=mark, fed=True, before=["images"])
 
 
 def outside(paths: Sequence[str]) -> StringCommand:
-    """Print "digest  path" for regular files up to 1 MiB; nothing for all else."""
+    """Print the digest of each path, one a line; "-" where it is no regular file up to 1 MiB."""
     text = (
-        'for path; do [ -f "$path" ] && [ "$(wc -c <"$path")" -le 1048576 ] || continue; '
-        'sum=$(sha256sum <"$path") && printf "%s  %s\\n" "${sum%% *}" "$path"; done; true'
+        'for path; do sum=-; [ -f "$path" ] && [ "$(wc -c <"$path")" -le 1048576 ] && '
+        'sum=$(sha256sum <"$path") || sum=-; printf "%s\\n" "${sum%% *}"; done'
     )
     return StringCommand("sh", "-c", QuoteString(text), "outside", *map(QuoteString, paths))
 

@@ -19,10 +19,14 @@ from ops.compose.state import (
     Mended,
     StackState,
 )
-from ops.connection import frame, parsed, script, sections
+from ops.connection import fresh_mark, parsed, rows, script, sections
+from ops.paths import is_inside, is_name
 
 #: Where stackmend keeps what it must remember on a host, one directory a project.
 STATE_ROOT = "/var/lib/stackmend"
+
+#: What is said of a record that is none of ours, or whose lists lead out of their directories.
+UNREADABLE = "the record of the last apply cannot be read"
 
 LABEL = "com.docker.compose."
 
@@ -65,15 +69,18 @@ class ComposeStack(FactBase[StackState]):
         pyinfra HOST fact ops.compose.facts.ComposeStack project=ai directory=/opt/ai
     """
 
+    _mark = _project = ""
+
     def command(self, project: str, directory: str) -> StringCommand:
         """The probe, with its arguments quoted."""
+        self._mark, self._project = fresh_mark(), project
         return script(
             "ops.compose",
             "probe",
             project,
             directory,
             f"{STATE_ROOT}/{project}",
-            mark=frame(project, directory),
+            mark=self._mark,
             before=["images"],
         )
 
@@ -82,30 +89,33 @@ class ComposeStack(FactBase[StackState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(parse, output, "the project")
+        return parsed(lambda lines: parse(lines, self._mark, self._project), output, "the project")
 
 
-def parse(output: Sequence[str]) -> StackState:
-    """Probe output to state. Its first line holds the mark of its sections and the project.
+def parse(output: Sequence[str], mark: str, project: str) -> StackState:
+    """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    mark, _, project = output[0].partition(" ")
-    found = sections(output[1:], mark)
+    found = sections(output, mark)
     if "clock" not in found:
         raise ValueError("it printed nothing that is ours")
     now = float(found["clock"][1][0])
-    applied, problem = _applied(found.get("applied"))
+    files, outside = _digests(found.get("files")), _digests(found.get("outside"))
+    lead_inside = all(map(is_inside, (*files, *outside)))
+    applied, problem = _applied(found.get("applied"), project)
+    if not lead_inside:
+        applied, problem, files, outside = None, UNREADABLE, {}, {}
     known: dict[str, Any] = {
         "now": now,
         "writable": found["writable"][0] == 0,
         "applied": applied,
         "applied_problem": problem,
-        "files": _digests(found.get("files")),
+        "files": files,
         # Listed below "/", where the probe looks for them.
-        "outside": {f"/{path}": seen for path, seen in _digests(found.get("outside")).items()},
+        "outside": {f"/{path}": seen for path, seen in outside.items()},
         "mends": _mends(found.get("mends")),
-        "stale": tuple(found.get("stale", (0, []))[1]),
+        "stale": tuple(name for name in found.get("stale", (0, []))[1] if is_name(name)),
     }
     if "names" not in found:
         if "engine" in found:
@@ -116,10 +126,9 @@ def parse(output: Sequence[str]) -> StackState:
     status, lines = found["names"]
     if status != 0:
         return StackState(engine=engine_problem("\n".join(lines)), **known)
-    # The client's warnings stand between the rows, and hold no bars.
-    rows = [row for line in lines if len(row := line.split("|")) > 3]
+    shown = rows(lines, 4)
     for section in ("containers", "networks", "images"):
-        if why := _missing(section, found, any(row[2] == project for row in rows)):
+        if why := _missing(section, found, any(row[3] == project for row in shown)):
             return StackState(engine=why, **known)
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
     containers = [
@@ -129,8 +138,8 @@ def parse(output: Sequence[str]) -> StackState:
         engine=Engine(status="up"),
         containers=_ours(containers, project),
         strangers=tuple(one for one in containers if one.project != project),
-        names={name: row[2] for row in rows for name in row[1].split(",")},
-        networks=dict(_pairs(found.get("networks"))),
+        names={name: row[3] for row in shown for name in row[2].split(",")},
+        networks=dict(rows(found.get("networks", (0, []))[1], 2)),
         images=_images(found.get("images")),
         **known,
     )
@@ -187,6 +196,9 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
     if status != 0:
         raise ValueError(problem or "docker compose config failed without a word")
     (config,) = _documents(lines)
+    for name in config.get("services") or {}:
+        if not is_name(name):
+            raise ValueError(f"services.{name}: must be a name such as web, not {name!r}")
     return Declared(
         config=_final(config, work, directory),
         hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),
@@ -234,22 +246,12 @@ def _final(value: Any, work: str, directory: str) -> Any:
     return value
 
 
-def _pairs(section: tuple[int, list[str]] | None) -> list[tuple[str, str]]:
-    pairs = []
-    for line in section[1] if section else []:
-        first, bar, second = line.partition("|")
-        if bar:
-            pairs.append((first, second))
-    return pairs
-
-
 def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     images = {}
-    for id_, rest in _pairs(section):
-        ref, _, volumes = rest.partition("|")
-        if id_ != "-":
-            paths = tuple(sorted(json.loads(volumes) or ())) if volumes else None
-            images[ref] = Image(id=id_, volumes=paths)
+    for line in section[1] if section else []:
+        told, _, ref = line.rpartition(" ")
+        for id_, volumes in rows([told], 2):
+            images[ref] = Image(id=id_, volumes=tuple(sorted(volumes or ())))
     return images
 
 
@@ -267,14 +269,15 @@ def _network(shown: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _applied(section: tuple[int, list[str]] | None) -> tuple[Applied | None, str]:
+def _applied(section: tuple[int, list[str]] | None, project: str) -> tuple[Applied | None, str]:
     if section is None:
         return None, ""
-    try:
-        return Applied.model_validate_json("\n".join(section[1])), ""
-    except ValueError:
-        # The record holds the stack's environment: nothing of it may stand in a message.
-        return None, "the record of the last apply cannot be read"
+    with suppress(ValueError, RecursionError):
+        applied = Applied.model_validate_json("\n".join(section[1]))
+        if applied.project == project:
+            return applied, ""
+    # The record holds the stack's environment: nothing of it may stand in a message.
+    return None, UNREADABLE
 
 
 def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
@@ -291,7 +294,7 @@ def _mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
     for line in section[1] if section else []:
         at, _, rest = line.partition(" ")
         action, _, service = rest.partition(" ")
-        if at.isdigit() and service:
+        if re.fullmatch("[0-9]{1,12}", at) and service:
             mends.append(Mended(at=float(at), service=service, action=action))
     return tuple(mends)
 
@@ -317,7 +320,7 @@ def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Containe
         name=shown["Name"].removeprefix("/"),
         project=labels.get(LABEL + "project"),
         service=labels.get(LABEL + "service"),
-        number=int(number) if number.isdigit() else 0,
+        number=int(number) if re.fullmatch("[0-9]{1,9}", number) else 0,
         oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
         # The label stays on for ever; the name "<id>_<name>" only until the old one is gone.
         replaces=LABEL + "replace" in labels

@@ -217,16 +217,17 @@ class Reader:
         return _checks(self.spec, connection.gather(self.host, [(CheckResults, once)]))
 
     def _declared(self) -> Declared:
+        mark = connection.fresh_mark()
         result = connection.run(
             self.host,
-            commands.resolve(self.spec),
-            stdin=self.source.archive(),
+            commands.resolve(self.spec, mark),
+            stdin=f"{mark}\n".encode() + self.source.archive(),
             readonly=True,
             secret=True,
         )
         lines = result.text.split("\n")
         try:
-            declared = parse_declared(lines, commands.RESOLVE_MARK, self.spec.directory)
+            declared = parse_declared(lines, mark, self.spec.directory)
         except NoCompose:
             raise
         except ValueError as error:
@@ -235,9 +236,9 @@ class Reader:
         if not paths:
             return declared
         result = connection.run(self.host, commands.outside(paths), readonly=True)
-        digests = (line.partition("  ") for line in result.text.splitlines())
+        digests = zip(paths, result.text.split("\n"), strict=False)
         return declared.model_copy(
-            update={"outside": {path: digest for digest, _, path in digests if path}}
+            update={"outside": {path: digest for path, digest in digests if digest != "-"}}
         )
 
     def _free(self) -> dict[str, int]:

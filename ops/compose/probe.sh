@@ -16,7 +16,6 @@ digests() {
   done
 }
 
-announce "$project"
 section clock date +%s
 begin writable
 if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
@@ -29,26 +28,30 @@ end $?
 
 command -v docker >/dev/null 2>&1 || { section engine false; exit 0; }
 
-# Every container's name with its project, and the ids of those that are ours or share a network
-# with ours.
+# Every container's id, networks, names and project as JSON: a label may hold whatever an image gives
+# it. Then the ids of those that are ours or share a network with ours.
 begin names
-rows=$(docker ps -a --no-trunc \
-  --format '{{.ID}}|{{.Names}}|{{.Label "com.docker.compose.project"}}|{{.Networks}}' 2>&1)
+rows=$(docker ps -a --no-trunc --format \
+  '[{{json .ID}},{{json .Networks}},{{json .Names}},{{json (.Label "com.docker.compose.project")}}]' 2>&1)
 status=$?
-printf '%s\n' "$rows"
+printf '%s\n' "$rows" | quoted
 end $status
 [ $status -eq 0 ] || exit 0
 
-ids=$(printf '%s\n' "$rows" | awk -F'|' -v project="$project" '
-  { id[NR] = $1; owner[NR] = $3; nets[NR] = $4 }
-  $3 == project { n = split($4, list, ","); for (i = 1; i <= n; i++) ours[list[i]] = 1 }
+# No value of a row's can end as a row of the project's does: it would have to hold a bare quote.
+ids=$(printf '%s\n' "$rows" | awk -F '","' -v end=",\"$project\"]" '
+  length($1) == 66 && $1 ~ /^\["[0-9a-f]*$/ {
+    id[++count] = substr($1, 3); nets[count] = $2
+    own[count] = substr($0, length($0) - length(end) + 1) == end }
   END {
+    for (row = 1; row <= count; row++) if (own[row]) {
+      n = split(nets[row], list, ","); for (i = 1; i <= n; i++) ours[list[i]] = 1 }
     delete ours["bridge"]; delete ours["host"]; delete ours["none"]; delete ours[""]
-    for (row = 1; row <= NR; row++) {
-      take = owner[row] == project
+    for (row = 1; row <= count; row++) {
+      take = own[row]
       n = split(nets[row], list, ",")
       for (i = 1; i <= n; i++) if (list[i] in ours) take = 1
-      if (take && id[row] != "") print id[row]
+      if (take) print id[row]
     }
   }')
 
@@ -58,17 +61,17 @@ if [ -n "$ids" ]; then
   # shellcheck disable=SC2086
   shown=$(docker container inspect $ids 2>&1)
   status=$?
-  printf '%s\n' "$shown"
+  printf '%s\n' "$shown" | quoted
   end $status
   # The state letter of each container's first process, or "gone".
   begin processes
   printf '%s\n' "$shown" | sed -n 's/^ *"Pid": \([1-9][0-9]*\),*$/\1/p' | while read -r pid; do
     letter=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null)
     printf '%s %s\n' "$pid" "${letter:-gone}"
-  done
+  done | quoted
   end 0
 fi
-section networks docker network ls --no-trunc --format '{{.Name}}|{{.ID}}'
+section networks docker network ls --no-trunc --format '[{{json .Name}},{{json .ID}}]'
 [ -f "$state/images" ] || exit 0
 set -f
 # Word splitting is wanted: the list holds references alone.

@@ -1,7 +1,7 @@
 # What Docker Compose makes of files that are not on this host yet. They come as a tar archive on
 # standard input, live in memory where the host can, and are gone when this ends.
 # Writes sections (connection/frame.sh), that of images by images.sh. Arguments: the project, its
-# directory, then profiles.
+# directory, then profiles. Standard input begins with the mark of the sections.
 project=$1 directory=$2
 shift 2
 
@@ -14,9 +14,9 @@ for base in /dev/shm "${TMPDIR:-/tmp}"; do
   [ -d "$base" ] && [ -w "$base" ] && work=$(mktemp -d "$base/stackmend.XXXXXX") && break
 done
 begin unpacked
-printf '%s\n' "$work"
-tar -xf - -C "$work" 2>&1
+said=$(tar -xf - -C "$work" 2>&1)
 status=$?
+printf '%s\n%s\n' "$work" "$said" | quoted
 end $status
 [ $status -eq 0 ] || exit 0
 
@@ -28,8 +28,9 @@ compose() { docker compose -p "$project" "$@"; }
 
 cd "$work" || exit 0
 begin config
-compose "$@" config --format json 2>"$work/.stderr"
+said=$(compose "$@" config --format json 2>"$work/.stderr")
 status=$?
+printf '%s\n' "$said" | quoted
 end $status
 section problem cat "$work/.stderr"
 rm -f "$work/.stderr"

@@ -51,6 +51,10 @@ def _directory(value: str) -> str:
     return path
 
 
+#: Where a project's files live on a host.
+Directory = Annotated[str, AfterValidator(_directory)]
+
+
 def _consent(value: str) -> str:
     if not CONSENT.fullmatch(value):
         raise ValueError(
@@ -140,7 +144,7 @@ class ComposeSpec(BaseModel):
 
     project: Annotated[str, AfterValidator(_project)]
     source: Path
-    directory: Annotated[str, AfterValidator(_directory)]
+    directory: Directory
     env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(
         default_factory=dict
     )

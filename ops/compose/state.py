@@ -1,9 +1,37 @@
 """What a host has of a Compose stack: models only, filled by the probe, read by the plan."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator
+
+from ops.compose.spec import Directory
 from ops.frozen import Frozen
+from ops.paths import is_inside, is_name
+
+
+def _inside(path: str) -> str:
+    if not is_inside(path):
+        raise ValueError("must be a path inside the project's directory")
+    return path
+
+
+def _outside(path: str) -> str:
+    if not (path.startswith("/") and is_inside(path[1:])):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("must be the name of a file")
+    return name
+
+
+def _word(word: str) -> str:
+    if word.startswith("-"):
+        raise ValueError("must not be an option")
+    return word
 
 
 class Engine(Frozen):
@@ -73,18 +101,20 @@ class Image(Frozen):
 class Applied(Frozen):
     """What the last successful apply left, and what it was made from.
 
+    It comes back from a host: what could not be there is no record.
+
     :param secrets: values that were secret then, so that they are not shown as what was before.
     """
 
     version: Literal[1] = 1
     project: str
-    directory: str
+    directory: Directory
     profiles: tuple[str, ...] = ()
-    source: str
-    files: Mapping[str, str]
+    source: Annotated[str, AfterValidator(_name)]
+    files: Mapping[Annotated[str, AfterValidator(_inside)], str]
     config: Mapping[str, Any]
-    outside: Mapping[str, str] = {}
-    services: Mapping[str, "AppliedService"]
+    outside: Mapping[Annotated[str, AfterValidator(_outside)], str] = {}
+    services: Mapping[Annotated[str, AfterValidator(_name)], "AppliedService"]
     secrets: tuple[str, ...] = ()
     applied_at: float
 
@@ -92,8 +122,8 @@ class Applied(Frozen):
 class AppliedService(Frozen):
     """One service as it was when it was last proven well."""
 
-    image: str
-    image_id: str
+    image: Annotated[str, AfterValidator(_word)]
+    image_id: Annotated[str, AfterValidator(_word)]
     shape: Mapping[str, Any]
 
 

@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from .lease import hold_lock as hold_lock
     from .link import channels as channels
     from .scripts import frame as frame
+    from .scripts import fresh_mark as fresh_mark
     from .scripts import parsed as parsed
+    from .scripts import plain_sections as plain_sections
+    from .scripts import rows as rows
     from .scripts import script as script
     from .scripts import sections as sections
     from .scripts import text as text
@@ -77,13 +80,16 @@ _WHERE = {
     "Unknown": "unknown",
     "UnsupportedConnector": "errors",
     "expect": "gathering",
-    "frame": "scripts",
     "forget": "gathering",
+    "frame": "scripts",
     "fresh": "contact_fresh",
+    "fresh_mark": "scripts",
     "gather": "gathering",
     "parsed": "scripts",
+    "plain_sections": "scripts",
     "public_halves": "contact_login",
     "read": "gathering",
+    "rows": "scripts",
     "run": "channel",
     "script": "scripts",
     "sections": "scripts",

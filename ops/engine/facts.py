@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pyinfra.api import FactBase, StringCommand
 
-from ops.connection import frame, parsed, script, sections
+from ops.connection import frame, parsed, script
+from ops.connection import plain_sections as sections
 from ops.engine import openpgp
 from ops.engine.state import (
     Config,
@@ -69,6 +70,7 @@ class HostEngines(FactBase[HostEngine]):
             " ".join(PACKAGES),
             " ".join(KEYRINGS.values()),
             mark=_MARK,
+            plain=True,
         )
 
     def process(self, output: list[str]) -> HostEngine:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame, parsed, script, sections, text
+from ops.connection import frame, parsed, script, text
+from ops.connection import plain_sections as sections
 from ops.models import store
 from ops.models.spec import Endpoint, ModelsPolicy, Name, record
 from ops.models.state import (
@@ -79,8 +80,9 @@ class ModelStore(FactBase[StoreState]):
             "yes" if hashed else "no",
             record(project, service, place),
             text("ops.checks", "attempt"),
-            text("ops.connection", "frame") + text("ops.models", "store"),
+            text("ops.connection", "plain") + text("ops.models", "store"),
             mark=frame(request),
+            plain=True,
         )
 
     def process(self, output: list[str]) -> StoreState:

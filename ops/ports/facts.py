@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame, parsed, script, sections
+from ops.connection import frame, parsed, script
+from ops.connection import plain_sections as sections
 from ops.ports import darwin, listing, processes, sockets, windows
 from ops.ports.attribution import Tables
 from ops.ports.spec import Wanted, all_wanted
@@ -65,6 +66,7 @@ class PortHolders(FactBase[HostPorts]):
             _filter(ranges),
             " ".join(f"{first}-{last}" for first, last in ranges),
             mark=frame(request),
+            plain=True,
         )
 
     def process(self, output: list[str]) -> HostPorts:

@@ -9,6 +9,7 @@ expected state is written from what the parser makes of it: look at the change b
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ from typing import Any
 
 import yaml
 
-from ops.compose.facts import ComposeStack
+from ops.compose.facts import ComposeStack, parse
 from tests.lab import hosts
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
+from tests.marks import MARK
 
 FIXTURES = Path(__file__).parent / "compose.facts.ComposeStack"
 ARGUMENTS = {"project": "shop", "directory": "/opt/shop"}
@@ -111,7 +113,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 def probe(host: LabHost, user: str = "root") -> list[str]:
     command = ComposeStack().command(**ARGUMENTS).get_raw_value()
     done = subprocess.run([*host.ssh_argv(user), command], capture_output=True, check=True)
-    return done.stdout.decode().split("\n")
+    return done.stdout.decode().replace(shlex.split(command)[2], MARK).split("\n")
 
 
 def without(value: Any, unwanted: Callable[[str, Any], bool]) -> Any:
@@ -135,15 +137,18 @@ def says_nothing(key: str, value: Any) -> bool:
 def smaller(lines: Sequence[str]) -> list[str]:
     """The same output with its containers cut to what tells something."""
     lines = [
-        json.dumps(without(json.loads(line), of_the_lab)) if line.startswith('{"') else line
+        f"|{json.dumps(without(json.loads(line[1:]), of_the_lab))}"
+        if line.startswith('|{"')
+        else line
         for line in lines
     ]
-    if "[" not in lines:
+    if "|[" not in lines:
         return lines
-    first, last = lines.index("["), lines.index("]")
-    shown = without(json.loads("\n".join(lines[first : last + 1])), of_the_lab)
+    first, last = lines.index("|["), lines.index("|]")
+    told = "\n".join(line[1:] for line in lines[first : last + 1])
+    shown = without(json.loads(told), of_the_lab)
     text = json.dumps(without(shown, says_nothing), indent=1)
-    return [*lines[:first], *text.split("\n"), *lines[last + 1 :]]
+    return [*lines[:first], *(f"|{line}" for line in text.split("\n")), *lines[last + 1 :]]
 
 
 class _Block(str):
@@ -157,7 +162,7 @@ yaml.SafeDumper.add_representer(
 
 def save(name: str, lines: Sequence[str]) -> None:
     output = smaller(lines)
-    fact = ComposeStack().process(list(output)).to_json()
+    fact = parse(output, MARK, ARGUMENTS["project"]).to_json()
     fixture = {"arg": ARGUMENTS, "output": _Block("\n".join(output)), "fact": fact}
     text = yaml.safe_dump(fixture, sort_keys=False, allow_unicode=True, width=1000)
     (FIXTURES / f"{name}.yaml").write_text(text, encoding="utf-8")

@@ -13,10 +13,10 @@ from pyinfra.api import FactProcessError
 
 from ops.compose.facts import ComposeStack, NoCompose, parse_declared
 from ops.compose.state import Container, StackState
-from ops.connection import frame, sections
+from ops.connection import fresh_mark
+from tests.marks import MARK, framed
 
 FIXTURES = Path(__file__).parent / "compose.facts.ComposeStack"
-MARK = frame("shop", "/opt/shop")
 
 
 def printed(name: str) -> list[str]:
@@ -24,8 +24,14 @@ def printed(name: str) -> list[str]:
     return str(fixture["output"]).split("\n")
 
 
+def process(lines: list[str]) -> StackState:
+    fact = ComposeStack()
+    fact.command("shop", "/opt/shop")
+    return fact.process(lines)
+
+
 def read(name: str) -> StackState:
-    return ComposeStack().process(printed(name))
+    return process(printed(name))
 
 
 def one(state: StackState, service: str) -> Container:
@@ -39,18 +45,21 @@ def one(state: StackState, service: str) -> Container:
 @pytest.mark.parametrize("text", ["shop", "-x", "a b", "'; id; '", "$(id)", 'ä\n"b"'])
 def test_the_command_quotes_what_it_is_given(text: str) -> None:
     words = shlex.split(ComposeStack().command(text, f"/opt/{text}").get_raw_value())
-    assert words[:2] == ["sh", "-c"]
-    assert words[3:] == [
+    assert words[:6] == ["printf", r"%s\n", MARK, "|", "sh", "-c"]
+    assert words[7:] == [
         "probe",
-        frame(text, f"/opt/{text}"),
         text,
         f"/opt/{text}",
         f"/var/lib/stackmend/{text}",
     ]
 
 
-def test_other_projects_have_other_marks() -> None:
-    assert len({frame("a", "bc"), frame("ab", "c"), frame("a", "b", "c")}) == 3
+def test_each_reading_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    fact = ComposeStack()
+    asked = [shlex.split(fact.command("a", "/opt/a").get_raw_value())[2] for _ in range(3)]
+    assert len({*asked, fresh_mark(), MARK}) == 5
+    assert all(len(mark) == len(MARK) for mark in asked)
 
 
 # States
@@ -211,26 +220,26 @@ def test_nothing_there_is_told_apart_from_nothing_known() -> None:
 )
 def test_an_answer_that_was_cut_off_is_never_taken_for_a_host_with_less(name: str) -> None:
     lines = printed(name)
-    whole = ComposeStack().process(lines)
+    whole = process(lines)
     last = max(index for index, line in enumerate(lines) if line.startswith(MARK))
     for length in range(1, last + 1):
         with pytest.raises(FactProcessError):
-            ComposeStack().process(lines[:length])
+            process(lines[:length])
     for length in range(last + 1, len(lines) + 1):
-        assert ComposeStack().process(lines[:length]) == whole
+        assert process(lines[:length]) == whole
 
 
 @pytest.mark.parametrize(
-    "output", [[""], ["sh: 1: not found"], ["==mark shop", "", "==mark end 0"]]
+    "output", [[""], ["sh: 1: not found"], ["", f"{MARK} begin clock", "|1", "", f"{MARK} end"]]
 )
 def test_what_is_not_a_probes_answer(output: list[str]) -> None:
     with pytest.raises(FactProcessError):
-        ComposeStack().process(output)
+        process(output)
 
 
 def section(lines: list[str], name: str) -> tuple[int, int]:
     first = lines.index(f"{MARK} begin {name}")
-    last = next(at for at in range(first, len(lines)) if lines[at].startswith(f"{MARK} end"))
+    last = lines.index(f"{MARK} end", first)
     return first, last
 
 
@@ -239,24 +248,23 @@ def test_an_engine_that_stops_in_between_has_no_fewer_containers(name: str) -> N
     lines = printed("healthy")
     first, last = section(lines, name)
     said = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
-    state = ComposeStack().process(
-        [*lines[: first + 1], said, "", f"{MARK} end 1", *lines[last + 1 :]]
-    )
+    state = process([*lines[: first + 1], f"|{said}", "", ".1", f"{MARK} end", *lines[last + 1 :]])
     assert state.engine.status == "stopped"
 
 
 def test_a_container_that_ends_while_it_is_looked_at_is_no_problem() -> None:
     lines = printed("healthy")
     first, last = section(lines, "containers")
-    shown = json.loads("\n".join(lines[first + 1 : last]))
+    shown = json.loads("\n".join(line[1:] for line in lines[first + 1 : last - 2]))
     gone = shown.pop()
-    state = ComposeStack().process(
+    state = process(
         [
             *lines[: first + 1],
-            *json.dumps(shown, indent=4).split("\n"),
-            f"Error response from daemon: No such container: {gone['Id']}",
+            *(f"|{line}" for line in json.dumps(shown, indent=4).split("\n")),
+            f"|Error response from daemon: No such container: {gone['Id']}",
             "",
-            f"{MARK} end 1",
+            ".1",
+            f"{MARK} end",
             *lines[last + 1 :],
         ]
     )
@@ -273,41 +281,17 @@ def test_a_container_that_ends_while_it_is_looked_at_is_no_problem() -> None:
 )
 def test_warnings_of_the_client_are_not_data(warning: str) -> None:
     lines = printed("healthy")
-    whole = ComposeStack().process(lines)
+    whole = process(lines)
     for name in ("names", "containers", "networks"):
         first, _ = section(lines, name)
-        lines.insert(first + 1, warning)
-    assert ComposeStack().process(lines) == whole
+        lines.insert(first + 1, f"|{warning}")
+    assert process(lines) == whole
 
 
 def test_a_fact_can_be_printed() -> None:
     assert json.loads(json.dumps(read("healthy").to_json()))["engine"] == {
         "status": "up",
         "reason": "",
-    }
-
-
-# Sections
-
-
-def test_sections_give_back_the_text_between() -> None:
-    lines = [
-        "noise",
-        "m begin one",
-        "text",
-        "",
-        "",
-        "m end 3",
-        "between",
-        "m begin two",
-        "without a newline at its end",
-        "m end 0",
-        "m begin cut",
-        "off",
-    ]
-    assert sections(lines, "m") == {
-        "one": (3, ["text", ""]),
-        "two": (0, ["without a newline at its end"]),
     }
 
 
@@ -339,14 +323,10 @@ def resolved(**changes: Any) -> list[str]:
         "problem": (0, ['level=warning msg="The \\"X\\" variable is not set."']),
         "differs": (0, ["./web.conf", "./a b"]),
         "hashes": (0, ["web 0123"]),
-        "images": (0, ["sha256:1|lab/box:1", "-|lab/none:1"]),
+        "images": (0, ['["sha256:1",null] lab/box:1', "- lab/none:1"]),
         **changes,
     }
-    lines = []
-    for name, part in parts.items():
-        if part is not None:
-            lines += ["", f"{MARK} begin {name}", *part[1], "", f"{MARK} end {part[0]}"]
-    return lines
+    return framed(parts)
 
 
 def test_declared() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ops.compose import commands
 from ops.compose.spec import ComposeSpec
+from tests.marks import MARK
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def argv(each_shell: list[str], tmp_path: Path) -> list[str]:
     waits = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
     (tools / "docker").write_text(f"#!/bin/sh\n{waits}\necho '{{}}'\n")
     (tools / "docker").chmod(0o755)
-    _, *rest = shlex.split(commands.resolve(spec).get_raw_value())
+    _, *rest = shlex.split(commands.resolve(spec, MARK).get_raw_value())
     return ["env", f"PATH={tools}:/usr/bin:/bin", *each_shell, *rest]
 
 
@@ -48,11 +49,11 @@ def test_no_file_stays(argv: list[str], files: bytes, reader: str, tmp_path: Pat
     ) as run:
         assert run.stdin is not None
         assert run.stdout is not None
-        run.stdin.write(files)
+        run.stdin.write(f"{MARK}\n".encode() + files)
         run.stdin.close()
         lines = iter(run.stdout.readline, b"")
         assert any(b"begin unpacked" in line for line in lines)
-        work = Path(next(lines).decode().strip())
+        work = Path(next(lines).decode().strip()[1:])
         assert any(b"begin config" in line for line in lines)
         assert (work / "secret.env").read_text() == "KEY=abc\n"
         if reader == "goes":

@@ -8,7 +8,8 @@ from pyinfra.api import FactBase, StringCommand
 
 from ops.access.essentials.spec import Basics
 from ops.access.essentials.state import Clock, HostBasics, Unit, Updates
-from ops.connection import frame, parsed, script, sections
+from ops.connection import frame, parsed, script
+from ops.connection import plain_sections as sections
 
 Section = tuple[int, list[str]]
 
@@ -33,7 +34,7 @@ class HostEssentials(FactBase[HostBasics]):
         """The probe."""
         self._asked = time.time()
         wanted = "updates" if updates else ""
-        return script("ops.access.essentials", "probe", wanted, mark=_MARK)
+        return script("ops.access.essentials", "probe", wanted, mark=_MARK, plain=True)
 
     def process(self, output: list[str]) -> HostBasics:
         """The state that the probe printed.

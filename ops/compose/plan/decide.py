@@ -20,6 +20,7 @@ from ops.compose.plan.service import Services
 from ops.compose.plan.words import few, some
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Declared, StackState
+from ops.paths import is_inside
 
 
 def plan(
@@ -206,7 +207,21 @@ class _Planner(Services):
                 continue
             else:
                 changed[path] = "new" if self.applied else "not on the host as it should be"
-        gone = [path for path in host if path not in self.files and host[path] is not None]
+        # Without a record nothing says that what is listed was ours to remove.
+        gone = [
+            path
+            for path in host
+            if self.applied and path not in self.files and host[path] is not None
+        ]
+        for path in gone:
+            if not is_inside(path):
+                self._refuse(
+                    "record",
+                    f"it names {path!r}, which is no path inside {self.spec.directory}",
+                    f"see who wrote /var/lib/stackmend/{self.spec.project}/files on the host, and "
+                    "remove that file",
+                )
+                return
         told = changed | dict.fromkeys(gone, "no longer in the source")
         for what in dict.fromkeys(told.values()):
             paths = [path for path, reason in told.items() if reason == what]

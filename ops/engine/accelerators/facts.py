@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from pyinfra.api import FactBase, StringCommand
 
-from ops.connection import frame, parsed, script, sections
+from ops.connection import frame, parsed, script
+from ops.connection import plain_sections as sections
 from ops.engine.accelerators.state import VENDORS, Accelerators, CdiFile, Device, Node
 
 Section = tuple[int, list[str]]
@@ -27,7 +28,7 @@ class HostAccelerators(FactBase[Accelerators]):
 
     def command(self) -> StringCommand:
         """The probe."""
-        return script("ops.engine.accelerators", "probe", mark=_MARK)
+        return script("ops.engine.accelerators", "probe", mark=_MARK, plain=True)
 
     def process(self, output: list[str]) -> Accelerators:
         """The state that the probe printed.

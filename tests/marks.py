@@ -1,0 +1,28 @@
+"""Framed output as probes write it, under a mark that tests can foresee."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+#: The mark that readings have in these tests, as a random source that always says 0 makes it.
+MARK = f"=={'0' * 32}"
+
+
+@pytest.fixture
+def foreseen(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every reading's mark is :data:`MARK`."""
+    monkeypatch.setattr("ops.connection.scripts.token_hex", lambda size: "0" * (2 * size))
+    return MARK
+
+
+def framed(parts: Mapping[str, tuple[int, Sequence[str]] | None], mark: str = MARK) -> list[str]:
+    """Sections, each with exit status and lines, as ``frame.sh`` writes them; not where None."""
+    lines: list[str] = []
+    for name, part in parts.items():
+        if part is not None:
+            status, said = part
+            quoted = [f"|{line}" for line in said]
+            lines += ["", f"{mark} begin {name}", *quoted, "", f".{status}", f"{mark} end"]
+    return lines
