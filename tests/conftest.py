@@ -18,6 +18,7 @@ from tests.lab.fixtures import (
     registry,
     trixie_host,
 )
+from tests.marks import foreseen
 from tests.shells import each_shell
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "calm_lab",
     "closed_host",
     "each_shell",
+    "foreseen",
     "host",
     "hosts",
     "lab",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import pytest
+from pyinfra.api import FactBase
+
+T = TypeVar("T", bound=FactBase[Any])
 
 #: The mark that readings have in these tests, as a random source that always says 0 makes it.
 MARK = f"=={'0' * 32}"
@@ -15,6 +19,13 @@ def foreseen(monkeypatch: pytest.MonkeyPatch) -> str:
     """Every reading's mark is :data:`MARK`."""
     monkeypatch.setattr("ops.connection.scripts.token_hex", lambda size: "0" * (2 * size))
     return MARK
+
+
+def asked(fact: type[T], *arguments: object) -> T:
+    """A fact of a kind that has been asked for: it knows its mark, where that is foreseen."""
+    one = fact()
+    one.command(*arguments)
+    return one
 
 
 def framed(parts: Mapping[str, tuple[int, Sequence[str]] | None], mark: str = MARK) -> list[str]:

@@ -3,8 +3,7 @@
 from pyinfra.api import FactBase, StringCommand
 
 from ops.access.state import Account, HostAccess, Sshd
-from ops.connection import frame, parsed, script
-from ops.connection import plain_sections as sections
+from ops.connection import fresh_mark, parsed, script, sections
 
 
 class Operator(FactBase[HostAccess]):
@@ -21,40 +20,33 @@ class Operator(FactBase[HostAccess]):
         pyinfra HOST fact ops.access.facts.Operator user=ops
     """
 
+    _mark = ""
+
     def command(self, user: str) -> StringCommand:
         """The probe, with its argument quoted."""
-        return script("ops.access", "probe", user, mark=frame(user), plain=True)
+        self._mark = fresh_mark()
+        return script("ops.access", "probe", user, mark=self._mark)
 
     def process(self, output: list[str]) -> HostAccess:
         """The state that the probe printed.
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(parse, output, "the access")
+        return parsed(lambda lines: parse(lines, self._mark), output, "the access")
 
 
-def parse(output: list[str]) -> HostAccess:
+def parse(output: list[str], mark: str) -> HostAccess:
     """The state that the probe printed.
 
     :raises ValueError: the probe did not run to its end.
     """
-    if not output:
-        raise ValueError("it said nothing")
-    mark, _, user = output[0].partition(" ")
-    if mark != frame(user):
-        raise ValueError(f"it began with {output[0][:80]!r}")
-    found = sections(output[1:], mark)
-    if "end" not in found:
+    found = sections(output, mark)
+    if "whole" not in found:
         raise ValueError("it was not run to its end")
     words: dict[str, list[str]] = {}
     for line in found["host"][1]:
         word, _, value = line.partition(" ")
         words.setdefault(word, []).append(value)
-    keys_file, keys = next(
-        (name.removeprefix("keys "), lines)
-        for name, (_, lines) in found.items()
-        if name.startswith("keys ")
-    )
     return HostAccess(
         root=words["root"] == ["0"],
         address=words["from"][0],
@@ -65,8 +57,8 @@ def parse(output: list[str]) -> HostAccess:
         group_exists=any(found["group"][1]),
         rules=_rules(found["sudo"][1]),
         sshd=_sshd(found),
-        keys_file=keys_file,
-        keys=tuple(line for line in keys if line.strip()),
+        keys_file="".join(found["file"][1][:1]),
+        keys=tuple(line for line in found["keys"][1] if line.strip()),
         armed="".join(words.get("armed", ())[:1]),
     )
 

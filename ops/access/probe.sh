@@ -1,7 +1,6 @@
 # How a user comes into this host, in one reading. Changes nothing.
 # Writes sections (connection/frame.sh). Arguments: the user's name.
 user=$1
-announce "$user"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
@@ -21,28 +20,30 @@ done
 set -- $connection
 from=${1:-127.0.0.1} to=${3:-127.0.0.1} port=${4:-22}
 
-begin host
-printf 'root %s\n' "$(id -u)"
-printf 'from %s\n' "$from"
-printf 'spec user=%s,host=%s,addr=%s,laddr=%s,lport=%s\n' "$user" "$from" "$from" "$to" "$port"
-for tool in sudo visudo sshd useradd adduser systemd-run setsid; do
-  if has "$tool"; then printf 'tool %s\n' "$tool"; fi
-done
-for tool in apt-get dnf yum apk zypper; do
-  if has "$tool"; then printf 'installer %s\n' "$tool" && break; fi
-done
 armed=$(cat /var/lib/stackmend/access/armed 2>/dev/null)
-if [ -n "$armed" ]; then printf 'armed %s\n' "$armed"; fi
+begin host
+{
+  printf 'root %s\n' "$(id -u)"
+  printf 'from %s\n' "$from"
+  printf 'spec user=%s,host=%s,addr=%s,laddr=%s,lport=%s\n' "$user" "$from" "$from" "$to" "$port"
+  for tool in sudo visudo sshd useradd adduser systemd-run setsid; do
+    if has "$tool"; then printf 'tool %s\n' "$tool"; fi
+  done
+  for tool in apt-get dnf yum apk zypper; do
+    if has "$tool"; then printf 'installer %s\n' "$tool" && break; fi
+  done
+  if [ -n "$armed" ]; then printf 'armed %s\n' "$armed"; fi
+} | quoted
 end 0
 
 account=$(entry passwd "$user")
 section account printf '%s\n' "$account"
 section group entry group "$user"
 begin groups
-if [ -n "$account" ]; then id -Gn "$user" 2>/dev/null | tr ' ' '\n'; fi
+if [ -n "$account" ]; then id -Gn "$user" 2>/dev/null | tr ' ' '\n'; fi | quoted
 end 0
 begin sudo
-if has sudo && [ -n "$account" ]; then sudo -n -l -U "$user" 2>/dev/null; fi
+if has sudo && [ -n "$account" ]; then sudo -n -l -U "$user" 2>/dev/null; fi | quoted
 end 0
 
 if has sshd; then
@@ -50,7 +51,8 @@ if has sshd; then
   settings=$(sshd -T -C "user=$user,host=$from,addr=$from,laddr=$to,lport=$port" 2>/dev/null)
   status=$?
   begin settings
-  printf '%s\n' "$settings" | grep -E '^(pubkeyauthentication|passwordauthentication|kbdinteractiveauthentication|permitrootlogin|authorizedkeysfile|authenticationmethods|allowusers|denyusers|allowgroups|denygroups) '
+  printf '%s\n' "$settings" | grep -E '^(pubkeyauthentication|passwordauthentication|kbdinteractiveauthentication|permitrootlogin|authorizedkeysfile|authenticationmethods|allowusers|denyusers|allowgroups|denygroups) ' |
+    quoted
   end $status
 fi
 
@@ -62,8 +64,8 @@ case $file in
 /* | none | %h*) ;;
 *) file=${home:-%h}/$file ;;
 esac
-begin "keys $file"
-if [ -n "$account" ]; then cat "$file" 2>/dev/null; fi
+section file printf '%s\n' "$file"
+begin keys
+if [ -n "$account" ] && [ -f "$file" ]; then cat "$file" 2>/dev/null; fi | quoted
 end 0
-begin end
-end 0
+section whole true

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from pyinfra.api import FactBase, StringCommand
 
-from ops.connection import frame, parsed, script
-from ops.connection import plain_sections as sections
+from ops.connection import fresh_mark, parsed, rows, script, sections
 from ops.engine import openpgp
 from ops.engine.state import (
     Config,
@@ -42,8 +41,6 @@ KEYRINGS = {
     "dnf": "/etc/pki/rpm-gpg/stackmend-docker.asc",
 }
 
-_MARK = frame("engines")
-
 Section = tuple[int, list[str]]
 
 
@@ -61,16 +58,18 @@ class HostEngines(FactBase[HostEngine]):
         pyinfra HOST fact ops.engine.facts.HostEngines
     """
 
+    _mark = ""
+
     def command(self) -> StringCommand:
         """The probe."""
+        self._mark = fresh_mark()
         return script(
             "ops.engine",
             "probe",
             ROOT,
             " ".join(PACKAGES),
             " ".join(KEYRINGS.values()),
-            mark=_MARK,
-            plain=True,
+            mark=self._mark,
         )
 
     def process(self, output: list[str]) -> HostEngine:
@@ -78,15 +77,15 @@ class HostEngines(FactBase[HostEngine]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(parse, output, "the engine")
+        return parsed(lambda lines: parse(lines, self._mark), output, "the engine")
 
 
-def parse(output: Sequence[str]) -> HostEngine:
+def parse(output: Sequence[str], mark: str) -> HostEngine:
     """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, _MARK)
+    found = sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
     host = _pairs(found["host"][1])
@@ -130,8 +129,8 @@ def _lines(found: Mapping[str, Section], name: str) -> list[str]:
 
 
 def _pairs(lines: Sequence[str], separator: str = " ") -> dict[str, str]:
-    rows = (line.partition(separator) for line in lines if line)
-    return {name: value.strip() for name, _, value in rows}
+    parts = (line.partition(separator) for line in lines if line)
+    return {name: value.strip() for name, _, value in parts}
 
 
 def _release(lines: Sequence[str]) -> Release:
@@ -150,30 +149,31 @@ def _release(lines: Sequence[str]) -> Release:
 
 
 def _packages(lines: Sequence[str]) -> dict[str, Package]:
-    rows = (line.split(" ") for line in lines)
+    listed = (line.split(" ") for line in lines)
     return {
         row[0]: Package(version=row[1], whole=row[2] == "installed")
-        for row in rows
+        for row in listed
         # A package whose settings alone are left has a version, too.
         if len(row) == 3 and row[1] and row[2] not in ("config-files", "not-installed")
     }
 
 
 def _programs(lines: Sequence[str]) -> dict[str, Program]:
-    rows = (line.split("|") for line in lines)
+    listed = (line.split("|") for line in lines)
     return {
         row[0]: Program(path=row[1], real=row[2], package=row[3])
-        for row in rows
+        for row in listed
         if len(row) == 4 and row[0] != "snap"
     }
 
 
 def _daemons(lines: Sequence[str]) -> tuple[Daemon, ...]:
     found = []
-    for line in lines:
-        pid, uid, unit, *argv = line.split("\t")
-        words = tuple(word for word in argv if word)
-        found.append(Daemon(pid=int(pid), uid=int(uid or 0), unit=unit, argv=words))
+    for who, unit, argv in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        pid, _, uid = who.partition(" ")
+        words = bytes.fromhex(argv).decode(errors="replace").split("\0")
+        words = [word for word in words if word]
+        found.append(Daemon(pid=int(pid), uid=int(uid or 0), unit=unit, argv=tuple(words)))
     return tuple(found)
 
 
@@ -201,12 +201,12 @@ def _service(found: Mapping[str, Section]) -> Service:
             ),
         )
     if "openrc" in found:
-        rows = _pairs(_lines(found, "openrc"))
+        told = _pairs(_lines(found, "openrc"))
         return Service(
             manager="openrc",
-            load=rows.get("load", "not-found"),
-            active="active" if "started" in rows.get("status", "") else "inactive",
-            enabled="enabled" if "enabled" in rows else "disabled",
+            load=told.get("load", "not-found"),
+            active="active" if "started" in told.get("status", "") else "inactive",
+            enabled="enabled" if "enabled" in told else "disabled",
         )
     if "sysv" in found:
         status = found["sysv"][0]
@@ -254,8 +254,8 @@ def _versions(
     if "versions" not in found:
         return "absent", "no docker client was found", "", ""
     status, lines = found["versions"]
-    rows = [line.split("|") for line in lines if re.fullmatch(r"[^ |]+\|[^ |]*", line)]
-    client, server = rows[0] if rows else ("", "")
+    answers = [line.split("|") for line in lines if re.fullmatch(r"[^ |]+\|[^ |]*", line)]
+    client, server = answers[0] if answers else ("", "")
     if status == 0 and server:
         return "up", "", client, server
     said = " ".join(line.strip() for line in lines if "|" not in line).strip()
@@ -270,11 +270,9 @@ def _versions(
 
 
 def _containers(lines: Sequence[str]) -> tuple[Container, ...]:
-    rows = (line.split("|") for line in lines)
     return tuple(
-        Container(id=row[0], name=row[1].removeprefix("/"), passing=row[2] == "true")
-        for row in rows
-        if len(row) == 3
+        Container(id=id_, name=name.removeprefix("/"), passing=passing)
+        for id_, name, passing in rows(lines, 3)
     )
 
 

@@ -6,9 +6,6 @@ root=$1 packages=$2 keyrings=$3
 have() { command -v "$1" >/dev/null 2>&1; }
 limited() { if have timeout; then timeout -k 2 20 "$@"; else "$@"; fi; }
 
-begin host
-printf 'system %s\n' "$(uname -s)"
-printf 'root %s\n' "$(id -u)"
 if have dpkg-query && have apt-get; then
   manager=apt architecture=$(dpkg --print-architecture)
 elif have apk; then
@@ -18,9 +15,14 @@ elif have dnf && have rpm; then
 else
   manager='' architecture=$(uname -m)
 fi
-printf 'manager %s\narchitecture %s\n' "$manager" "$architecture"
-[ -e "$root/pending" ] && echo 'pending 1'
-[ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && echo 'apparmor 1'
+begin host
+{
+  printf 'system %s\n' "$(uname -s)"
+  printf 'root %s\n' "$(id -u)"
+  printf 'manager %s\narchitecture %s\n' "$manager" "$architecture"
+  [ -e "$root/pending" ] && echo 'pending 1'
+  [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && echo 'apparmor 1'
+} | quoted
 end 0
 for file in /etc/os-release /usr/lib/os-release; do
   [ -f "$file" ] && { section release cat "$file"; break; }
@@ -37,7 +39,7 @@ case $manager in
   apk) for name in $packages; do
     apk info -e -v "$name" 2>/dev/null | sed "s/^$name-\(.*\)/$name \1 installed/"
   done ;;
-esac
+esac | quoted
 end 0
 
 owner() {
@@ -48,18 +50,22 @@ owner() {
   esac
 }
 begin programs
-for name in docker dockerd containerd; do
-  path=$(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin command -v "$name") || continue
-  real=$(readlink -f "$path")
-  package=$(owner "$real")
-  # Where /usr is merged, a package may name a file by its path before.
-  [ -n "$package" ] || package=$(owner "${real#/usr}")
-  printf '%s|%s|%s|%s\n' "$name" "$path" "$real" "$package"
-done
-[ -e /snap/docker/current ] && [ -e /snap/bin/docker ] && echo 'snap|/snap/bin/docker||'
+{
+  for name in docker dockerd containerd; do
+    path=$(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin command -v "$name") || continue
+    real=$(readlink -f "$path")
+    package=$(owner "$real")
+    # Where /usr is merged, a package may name a file by its path before.
+    [ -n "$package" ] || package=$(owner "${real#/usr}")
+    printf '%s|%s|%s|%s\n' "$name" "$path" "$real" "$package"
+  done
+  [ -e /snap/docker/current ] && [ -e /snap/bin/docker ] && echo 'snap|/snap/bin/docker||'
+} | quoted
 end 0
 
-# Engines of the host's own namespace: those inside containers are none of its business.
+# Engines of the host's own namespace: those inside containers are none of its business. Three lines
+# each: its number and whose it is, its unit, its arguments in hexadecimal. Anybody may call a process
+# so, and give it arguments of any bytes.
 begin daemons
 own=$(readlink /proc/self/ns/pid)
 for process in /proc/[0-9]*; do
@@ -68,10 +74,10 @@ for process in /proc/[0-9]*; do
   [ "$(readlink "$process/ns/pid")" = "$own" ] || continue
   unit=$(sed -n 's|.*/\([^/]*\.service\).*|\1|p' "$process/cgroup" | sed -n 1p)
   uid=$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "$process/status")
-  printf '%s\t%s\t%s\t' "${process#/proc/}" "$uid" "$unit"
-  tr '\0\n\t' '\t  ' <"$process/cmdline"
+  printf '%s %s\n%s\n' "${process#/proc/}" "$uid" "$unit"
+  head -c 65536 "$process/cmdline" | od -An -v -tx1 | tr -d ' \n'
   echo
-done 2>/dev/null
+done 2>/dev/null | quoted
 end 0
 
 if [ -d /run/systemd/system ]; then
@@ -81,13 +87,15 @@ if [ -d /run/systemd/system ]; then
   systemctl show docker.service -p EnvironmentFiles --value 2>/dev/null |
     sed -n 's/ (ignore_errors=.*)$//p' | while IFS= read -r file; do
     [ -f "$file" ] && sed 's/^/='"$(printf %s "$file" | sed 's/[&/\\]/\\&/g')"' /' "$file"
-  done
+  done | quoted
   end 0
 elif have rc-service; then
   begin openrc
-  rc-service docker status 2>&1 | sed 's/^/status /'
-  rc-update show default 2>/dev/null | grep -w docker | sed 's/^/enabled /'
-  [ -e /etc/init.d/docker ] && echo 'load loaded'
+  {
+    rc-service docker status 2>&1 | sed 's/^/status /'
+    rc-update show default 2>/dev/null | grep -w docker | sed 's/^/enabled /'
+    [ -e /etc/init.d/docker ] && echo 'load loaded'
+  } | quoted
   end 0
 elif have service && [ -e /etc/init.d/docker ]; then
   section sysv service docker status
@@ -102,7 +110,7 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/source
     *) grep -q -i -e docker "$file" || continue ;;
   esac
   sed 's|^|'"$file"'	|' "$file"
-done
+done | quoted
 end 0
 # shellcheck disable=SC2086 # paths of ours hold no blanks
 for file in $keyrings; do
@@ -113,13 +121,15 @@ config=$(systemctl show docker.service -p ExecStart --value 2>/dev/null |
   sed -n 's/.* --config-file[= ]\(\/[^ ;]*\).*/\1/p')
 config=${config:-/etc/docker/daemon.json}
 begin config
-printf 'path %s\n' "$config"
-if [ -L "$config" ]; then printf 'real %s\n' "$(readlink -f "$config" || readlink "$config")"; fi
-if [ -d "$config" ]; then echo directory
-elif [ -f "$config" ]; then echo file
-elif [ -e "$config" ]; then echo other
-else echo missing
-fi
+{
+  printf 'path %s\n' "$config"
+  if [ -L "$config" ]; then printf 'real %s\n' "$(readlink -f "$config" || readlink "$config")"; fi
+  if [ -d "$config" ]; then echo directory
+  elif [ -f "$config" ]; then echo file
+  elif [ -e "$config" ]; then echo other
+  else echo missing
+  fi
+} | quoted
 end 0
 [ -f "$config" ] && section text cat "$config"
 [ -s "$root/left" ] && section left cat "$root/left"
@@ -130,8 +140,8 @@ if have docker; then
   begin containers
   ids=$(limited docker ps -q --no-trunc 2>/dev/null)
   # shellcheck disable=SC2086
-  [ -z "$ids" ] ||
-    docker container inspect --format '{{.Id}}|{{.Name}}|{{.HostConfig.AutoRemove}}' $ids 2>/dev/null
+  [ -z "$ids" ] || limited docker container inspect \
+    --format '[{{json .Id}},{{json .Name}},{{json .HostConfig.AutoRemove}}]' $ids 2>/dev/null | quoted
   end 0
 fi
 section 'done' true

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.marks import foreseen
-
-__all__ = ["foreseen"]
-
 
 @pytest.fixture(autouse=True)
 def mark(foreseen: str) -> str:

@@ -14,7 +14,7 @@ from pyinfra.api import FactProcessError
 from ops.compose.facts import ComposeStack, NoCompose, parse_declared
 from ops.compose.state import Container, StackState
 from ops.connection import fresh_mark
-from tests.marks import MARK, framed
+from tests.marks import MARK, asked, framed
 
 FIXTURES = Path(__file__).parent / "compose.facts.ComposeStack"
 
@@ -25,9 +25,7 @@ def printed(name: str) -> list[str]:
 
 
 def process(lines: list[str]) -> StackState:
-    fact = ComposeStack()
-    fact.command("shop", "/opt/shop")
-    return fact.process(lines)
+    return asked(ComposeStack, "shop", "/opt/shop").process(lines)
 
 
 def read(name: str) -> StackState:

@@ -15,9 +15,9 @@ import yaml
 
 from ops.access.essentials import facts as basics_facts
 from ops.access.essentials.state import HostBasics
-from ops.connection import frame
 from ops.engine import facts as engine_facts
 from ops.engine.state import HostEngine
+from tests.marks import MARK, framed
 
 FILES = Path(__file__).parents[1] / "facts" / "distributions"
 NAMES = sorted(path.stem for path in FILES.glob("*.yaml"))
@@ -25,13 +25,8 @@ NAMES = sorted(path.stem for path in FILES.glob("*.yaml"))
 Section = Sequence[str] | tuple[int, Sequence[str]]
 
 
-def framed(mark: str, sections: Mapping[str, Section]) -> list[str]:
-    """Lines as a probe writes them."""
-    lines: list[str] = []
-    for name, content in sections.items():
-        status, rows = content if isinstance(content, tuple) else (0, content)
-        lines += ["", f"{mark} begin {name}", *rows, "", f"{mark} end {status}"]
-    return lines
+def _parts(sections: Mapping[str, Section]) -> dict[str, tuple[int, Sequence[str]]]:
+    return {name: said if isinstance(said, tuple) else (0, said) for name, said in sections.items()}
 
 
 def described(name: str) -> dict[str, Any]:
@@ -72,8 +67,7 @@ def engine(name: str, having: str = "") -> HostEngine:
         ]
         sections["versions"] = [f"{one['server']}|{one['server']}"]
         sections["compose"] = [f"v{one['compose']}"]
-    mark = frame("engines")
-    return engine_facts.parse(framed(mark, {**sections, "done": []}))
+    return engine_facts.parse(framed(_parts({**sections, "done": []})), MARK)
 
 
 def basics(name: str, **sections: Section) -> HostBasics:
@@ -98,5 +92,4 @@ def basics(name: str, **sections: Section) -> HostBasics:
         **sections,
         "whole": [],
     }
-    mark = frame("basics")
-    return basics_facts.parse([f"{mark} basics", *framed(mark, found)], now, now)
+    return basics_facts.parse(framed(_parts(found)), MARK, now, now)

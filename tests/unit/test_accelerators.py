@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 
-from ops.connection import frame
 from ops.engine.accelerators import commands
 from ops.engine.accelerators.facts import HostAccelerators
 from ops.engine.accelerators.plan import Plan, Step, evidence, plan, settings
@@ -19,9 +18,9 @@ from ops.engine.accelerators.spec import Acceleration
 from ops.engine.accelerators.state import Accelerators, CdiFile, Device, Node
 from ops.engine.plan import Action
 from ops.engine.state import Config, HostEngine, Origin, Service
+from tests.marks import asked, framed
 from tests.unit import engine_world as world
 
-MARK = frame("accelerators")
 DRIVER = "570.86.10"
 NVIDIA = Device(
     address="0000:01:00.0", vendor="nvidia", model="0x2330", kind="0x030200", driver="nvidia"
@@ -209,14 +208,14 @@ def test_an_engine_that_comes_later_changes_nothing_of_the_plan() -> None:
 
 
 def printed(sections: dict[str, list[str]], status: int = 0) -> list[str]:
-    lines = [f"{MARK} accelerators"]
-    for name, rows in sections.items():
-        lines += ["", f"{MARK} begin {name}", *rows, "", f"{MARK} end {status}"]
-    return lines
+    return framed({name: (status, rows) for name, rows in sections.items()})
+
+
+pytestmark = pytest.mark.usefixtures("foreseen")
 
 
 def test_what_the_probe_says() -> None:
-    state = HostAccelerators().process(
+    state = asked(HostAccelerators).process(
         printed(
             {
                 "pci": [
@@ -229,7 +228,7 @@ def test_what_the_probe_says() -> None:
                 "driver": [DRIVER],
                 "tools": ["nvidia-smi /usr/bin/nvidia-smi", "nvidia-ctk /usr/bin/nvidia-ctk"],
                 "package": ["installed 1.17.8-1"],
-                "cdi /etc/cdi/nvidia.yaml": ["device /dev/nvidia0", f"version {DRIVER}"],
+                "cdi 1": ["path /etc/cdi/nvidia.yaml", "device /dev/nvidia0", f"version {DRIVER}"],
                 "whole": [],
             }
         )
@@ -251,11 +250,11 @@ def test_what_the_probe_says() -> None:
 
 def test_a_probe_that_was_cut_off_is_not_taken_for_nothing() -> None:
     with pytest.raises(FactProcessError, match="did not run to its end"):
-        HostAccelerators().process(printed({"pci": []}))
+        asked(HostAccelerators).process(printed({"pci": []}))
 
 
 def test_a_package_that_is_gone_but_for_its_settings_is_not_there() -> None:
-    state = HostAccelerators().process(
+    state = asked(HostAccelerators).process(
         printed({"pci": [], "package": ["config-files 1.17.8-1"], "whole": []})
     )
     assert state.toolkit == ""

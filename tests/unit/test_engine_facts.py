@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import pytest
 from pyinfra.api import FactProcessError
 
-from ops.connection import frame
-from ops.engine import commands, openpgp
-from ops.engine.facts import HostEngines, parse
+from ops.engine import commands, facts, openpgp
+from ops.engine.facts import HostEngines
+from ops.engine.state import HostEngine
+from tests.marks import MARK, asked, framed
 from tests.unit.test_engine_openpgp import FINGERPRINT, KEY
 
-MARK = frame("engines")
 HOST = ["system Linux", "root 0", "manager apt", "architecture amd64"]
 OWN_FILE = ("--config-file", "x", "--config-file=y")
 NASTY = ("it's", "$(touch pwned)", "two\nlines", "-rf", " a  b ", "\\n", "*", "Ã¤")
@@ -23,11 +23,16 @@ NASTY = ("it's", "$(touch pwned)", "two\nlines", "-rf", " a  b ", "\\n", "*", "Ã
 
 def output(sections: Mapping[str, Sequence[str] | tuple[int, Sequence[str]]]) -> list[str]:
     """Lines as the probe writes them."""
-    lines = []
-    for name, content in {"host": HOST, **sections, "done": []}.items():
-        status, rows = content if isinstance(content, tuple) else (0, content)
-        lines += ["", f"{MARK} begin {name}", *rows, "", f"{MARK} end {status}"]
-    return lines
+    return framed(
+        {
+            name: said if isinstance(said, tuple) else (0, said)
+            for name, said in {"host": HOST, **sections, "done": []}.items()
+        }
+    )
+
+
+def parse(lines: Sequence[str]) -> HostEngine:
+    return facts.parse(lines, MARK)
 
 
 def test_packages_as_dpkg_lists_them() -> None:
@@ -150,20 +155,47 @@ def test_keyrings_are_known_by_their_fingerprints() -> None:
     assert parse(output({"key /k.asc": ["bm8ga2V5"]})).keys == {"/k.asc": ()}
 
 
+@pytest.mark.usefixtures("foreseen")
 def test_what_was_cut_off_is_not_understood() -> None:
     with pytest.raises(FactProcessError, match="did not run to its end"):
-        HostEngines().process(output({"packages": []})[:-3])
+        asked(HostEngines).process(output({"packages": []})[:-4])
+
+
+def test_daemons_and_containers_have_what_names_and_arguments_they_like() -> None:
+    argv = ["dockerd", "-H", "unix:///a\tb\n.0", "", "\ufffd"]
+    given = b"dockerd\0-H\0unix:///a\tb\n.0\0\0\xff\0"
+    state = parse(
+        output(
+            {
+                "daemons": ["7 0", "docker.service", "", "12 1000", "a\tb.service", given.hex()],
+                "containers": [
+                    '["c1","/web|x",false]',
+                    "WARNING: of the client",
+                    '["c2","/a",true]',
+                ],
+            }
+        )
+    )
+    assert [(one.pid, one.uid, one.unit, list(one.argv)) for one in state.daemons] == [
+        (7, 0, "docker.service", []),
+        (12, 1000, "a\tb.service", [word for word in argv if word]),
+    ]
+    assert [(one.id, one.name, one.passing) for one in state.containers] == [
+        ("c1", "web|x", False),
+        ("c2", "a", True),
+    ]
 
 
 def test_the_probe_runs_in_a_plain_shell_and_tells_of_this_machine() -> None:
+    fact = HostEngines()
     done = subprocess.run(
-        ["sh", "-c", HostEngines().command().get_raw_value()],
+        ["sh", "-c", fact.command().get_raw_value()],
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    state = HostEngines().process(done.stdout.split("\n"))
+    state = fact.process(done.stdout.split("\n"))
     assert state.system in ("Linux", "Darwin")
     assert state.release.id or state.system == "Darwin"
 

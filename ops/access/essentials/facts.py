@@ -8,12 +8,9 @@ from pyinfra.api import FactBase, StringCommand
 
 from ops.access.essentials.spec import Basics
 from ops.access.essentials.state import Clock, HostBasics, Unit, Updates
-from ops.connection import frame, parsed, script
-from ops.connection import plain_sections as sections
+from ops.connection import fresh_mark, parsed, script, sections
 
 Section = tuple[int, list[str]]
-
-_MARK = frame("basics")
 
 
 class HostEssentials(FactBase[HostBasics]):
@@ -29,12 +26,13 @@ class HostEssentials(FactBase[HostBasics]):
     """
 
     _asked = 0.0
+    _mark = ""
 
     def command(self, updates: bool = False) -> StringCommand:
         """The probe."""
-        self._asked = time.time()
+        self._asked, self._mark = time.time(), fresh_mark()
         wanted = "updates" if updates else ""
-        return script("ops.access.essentials", "probe", wanted, mark=_MARK, plain=True)
+        return script("ops.access.essentials", "probe", wanted, mark=self._mark)
 
     def process(self, output: list[str]) -> HostBasics:
         """The state that the probe printed.
@@ -42,7 +40,9 @@ class HostEssentials(FactBase[HostBasics]):
         :raises FactProcessError: the probe did not run to its end.
         """
         answered = time.time()
-        return parsed(lambda lines: parse(lines, self._asked, answered), output, "the basics")
+        return parsed(
+            lambda lines: parse(lines, self._mark, self._asked, answered), output, "the basics"
+        )
 
 
 def arguments(spec: Basics) -> dict[str, bool]:
@@ -50,14 +50,14 @@ def arguments(spec: Basics) -> dict[str, bool]:
     return {"updates": spec.security_updates}
 
 
-def parse(output: Sequence[str], asked: float, answered: float) -> HostBasics:
+def parse(output: Sequence[str], mark: str, asked: float, answered: float) -> HostBasics:
     """Probe output to state.
 
     :param asked: the controller's clock before the host was asked.
     :param answered: the same when the answer was there.
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output[1:], output[0].partition(" ")[0])
+    found = sections(output, mark)
     if "whole" not in found:
         raise ValueError("it did not run to its end")
     host = _pairs(found, "host")

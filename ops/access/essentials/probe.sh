@@ -1,38 +1,39 @@
 # What this host has of a clock, of kept ports and of security updates. Changes nothing.
 # Writes sections (connection/frame.sh). Arguments: "updates" where those are asked for.
-announce basics
-begin host
 # First of all: the controller counts the seconds around it.
-printf 'now %s\n' "$(date +%s)"
-printf 'root %s\n' "$(id -u)"
+now=$(date +%s)
+manager=''
 for tool in apt-get:apt dnf:dnf apk:apk; do
   if command -v "${tool%:*}" >/dev/null 2>&1; then
     manager=${tool#*:}
-    printf 'manager %s\n' "$manager"
     break
   fi
 done
+init=''
 if [ -d /run/systemd/system ]; then
   init=systemd
 elif command -v rc-service >/dev/null 2>&1; then
   init=openrc
 fi
-printf 'init %s\n' "$init"
-sed -n 's/^PRETTY_NAME="\{0,1\}\([^"]*\)"\{0,1\}$/system \1/p' /etc/os-release 2>/dev/null
 outside=
 [ "$init" = systemd ] && outside=$(systemd-detect-virt --container 2>/dev/null)
 case $outside in
 '') for file in /.dockerenv /run/.containerenv; do [ -e "$file" ] && outside=container; done ;;
 none) outside= ;;
 esac
-[ -z "$outside" ] || printf 'outside %s\n' "$outside"
-if [ "$init" = systemd ]; then
-  printf 'synchronized %s\n' "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
-fi
+begin host
+{
+  printf 'now %s\nroot %s\n' "$now" "$(id -u)"
+  [ -z "$manager" ] || printf 'manager %s\n' "$manager"
+  printf 'init %s\n' "$init"
+  sed -n 's/^PRETTY_NAME="\{0,1\}\([^"]*\)"\{0,1\}$/system \1/p' /etc/os-release 2>/dev/null
+  [ -z "$outside" ] || printf 'outside %s\n' "$outside"
+  if [ "$init" = systemd ]; then
+    printf 'synchronized %s\n' "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
+  fi
+} | quoted
 end 0
-begin ports
-cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_local_reserved_ports
-end $?
+section ports cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_local_reserved_ports
 
 units() {
   case $init in
@@ -49,10 +50,8 @@ units() {
     ;;
   esac
 }
-begin services
-units chrony.service chronyd.service systemd-timesyncd.service ntpsec.service ntp.service \
+section services units chrony.service chronyd.service systemd-timesyncd.service ntpsec.service ntp.service \
   ntpd.service openntpd.service
-end 0
 
 if [ "$1" = updates ]; then
   begin packages
@@ -61,7 +60,7 @@ if [ "$1" = updates ]; then
   apt) dpkg-query -W -f '${db:Status-Status} ${Package}\n' unattended-upgrades 2>/dev/null |
     sed -n 's/^installed //p' ;;
   dnf) rpm -q --qf '%{NAME}\n' dnf-automatic dnf5-plugin-automatic 2>/dev/null | grep -v ' ' ;;
-  esac
+  esac | quoted
   end 0
   begin settings
   case $manager in
@@ -73,13 +72,13 @@ if [ "$1" = updates ]; then
     done
     command -v dnf5 >/dev/null 2>&1 && echo 'dnf 5'
     ;;
-  esac
+  esac | quoted
   end 0
   begin timers
   case $manager in
   apt) units apt-daily.timer apt-daily-upgrade.timer ;;
   dnf) units dnf-automatic.timer dnf5-automatic.timer ;;
-  esac
+  esac | quoted
   end 0
 fi
 section whole true

@@ -4,13 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from pyinfra.api import FactBase, StringCommand
 
-from ops.connection import frame, parsed, script
-from ops.connection import plain_sections as sections
+from ops.connection import fresh_mark, parsed, script, sections
 from ops.engine.accelerators.state import VENDORS, Accelerators, CdiFile, Device, Node
 
 Section = tuple[int, list[str]]
-
-_MARK = frame("accelerators")
 
 
 class HostAccelerators(FactBase[Accelerators]):
@@ -26,24 +23,27 @@ class HostAccelerators(FactBase[Accelerators]):
         pyinfra HOST fact ops.engine.accelerators.facts.HostAccelerators
     """
 
+    _mark = ""
+
     def command(self) -> StringCommand:
         """The probe."""
-        return script("ops.engine.accelerators", "probe", mark=_MARK, plain=True)
+        self._mark = fresh_mark()
+        return script("ops.engine.accelerators", "probe", mark=self._mark)
 
     def process(self, output: list[str]) -> Accelerators:
         """The state that the probe printed.
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(parse, output, "the accelerators")
+        return parsed(lambda lines: parse(lines, self._mark), output, "the accelerators")
 
 
-def parse(output: Sequence[str]) -> Accelerators:
+def parse(output: Sequence[str], mark: str) -> Accelerators:
     """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output[1:], output[0].partition(" ")[0])
+    found = sections(output, mark)
     if "whole" not in found:
         raise ValueError("it did not run to its end")
     tools = dict(line.split(" ", 1) for line in _lines(found, "tools"))
@@ -56,11 +56,7 @@ def parse(output: Sequence[str]) -> Accelerators:
         ctk=tools.get("nvidia-ctk", ""),
         runtime=tools.get("nvidia-container-runtime", ""),
         toolkit=version if status == "installed" else "",
-        cdi=tuple(
-            _cdi(name.removeprefix("cdi "), lines)
-            for name, (_, lines) in found.items()
-            if name.startswith("cdi ")
-        ),
+        cdi=tuple(_cdi(lines) for name, (_, lines) in found.items() if name.startswith("cdi ")),
         proof=_first(found, "proof"),
     )
 
@@ -85,10 +81,10 @@ def _node(line: str) -> Node:
     return Node(path=path, group=int(group), mode=mode)
 
 
-def _cdi(path: str, lines: Sequence[str]) -> CdiFile:
-    rows = [line.split(" ", 1) for line in lines if " " in line]
+def _cdi(lines: Sequence[str]) -> CdiFile:
+    rows = [line.split(" ", 1) for line in lines[1:] if " " in line]
     return CdiFile(
-        path=path,
+        path=lines[0].removeprefix("path "),
         versions=tuple(value for word, value in rows if word == "version"),
         devices=tuple(value for word, value in rows if word == "device"),
     )

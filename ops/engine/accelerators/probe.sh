@@ -1,9 +1,6 @@
 # Which accelerators this host has, and how far containers can have them. Changes nothing.
 # Writes sections (connection/frame.sh).
-announce accelerators
-found=
-begin pci
-for device in /sys/bus/pci/devices/*; do
+found=$(for device in /sys/bus/pci/devices/*; do
   read -r vendor <"$device/vendor" || continue
   case $vendor in 0x10de | 0x1002) ;; *) continue ;; esac
   read -r class <"$device/class" || continue
@@ -12,9 +9,8 @@ for device in /sys/bus/pci/devices/*; do
   case $class in 0x03* | 0x12*) ;; *) continue ;; esac
   driver=$(readlink "$device/driver")
   printf '%s %s %s %s %s\n' "${device##*/}" "$vendor" "$model" "$class" "${driver##*/}"
-  found="$found $vendor"
-done 2>/dev/null
-end 0
+done 2>/dev/null)
+section pci printf '%s\n' "$found"
 if [ -z "$found" ]; then
   section whole true
   exit 0
@@ -24,12 +20,12 @@ fi
 begin nodes
 for node in /dev/nvidia[0-9]* /dev/nvidiactl /dev/nvidia-uvm /dev/kfd /dev/dri/renderD*; do
   [ -c "$node" ] && stat -c '%n %g %a' "$node"
-done
+done | quoted
 end 0
 [ -f /var/lib/stackmend/engine/accelerated ] &&
   section proof cat /var/lib/stackmend/engine/accelerated
 case $found in
-*0x10de*) ;;
+*" 0x10de "*) ;;
 *)
   section whole true
   exit 0
@@ -37,13 +33,13 @@ case $found in
 esac
 
 begin driver
-cat /sys/module/nvidia/version 2>/dev/null ||
-  sed -n 's/^NVRM version:.*  \([0-9][0-9.]*\)  .*/\1/p' /proc/driver/nvidia/version 2>/dev/null
+{ cat /sys/module/nvidia/version ||
+  sed -n 's/^NVRM version:.*  \([0-9][0-9.]*\)  .*/\1/p' /proc/driver/nvidia/version; } 2>/dev/null | quoted
 end 0
 begin tools
 for tool in nvidia-smi nvidia-ctk nvidia-container-runtime; do
   path=$(command -v "$tool") && printf '%s %s\n' "$tool" "$path"
-done
+done | quoted
 end 0
 begin package
 if command -v dpkg-query >/dev/null 2>&1; then
@@ -52,14 +48,16 @@ if command -v dpkg-query >/dev/null 2>&1; then
 elif command -v rpm >/dev/null 2>&1; then
   rpm -q --qf 'installed %{VERSION}-%{RELEASE}\n' nvidia-container-toolkit 2>/dev/null |
     grep '^installed '
-fi
+fi | quoted
 end 0
 # In the order in which the engine takes them: of two files that name the same device the last wins.
+number=0
 for file in /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json; do
   grep -q 'nvidia\.com/gpu' "$file" 2>/dev/null || continue
-  begin "cdi $file"
-  sed -n -e 's/.*\.so\.\([0-9][0-9]*\.[0-9.]*[0-9]\).*/version \1/p' \
-    -e 's|.*\(/dev/nvidia[0-9][0-9]*\).*|device \1|p' "$file" | sort -u
+  number=$((number + 1))
+  begin "cdi $number"
+  { printf 'path %s\n' "$file"; sed -n -e 's/.*\.so\.\([0-9][0-9]*\.[0-9.]*[0-9]\).*/version \1/p' \
+    -e 's|.*\(/dev/nvidia[0-9][0-9]*\).*|device \1|p' "$file" | sort -u; } | quoted
   end 0
 done
 section whole true
