@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,6 +12,7 @@ import pytest
 from pyinfra.api import FactBase
 
 T = TypeVar("T", bound=FactBase[Any])
+V = TypeVar("V")
 
 #: The mark that readings have in these tests, as a random source that always says 0 makes it.
 MARK = f"=={'0' * 32}"
@@ -21,11 +25,36 @@ def foreseen(monkeypatch: pytest.MonkeyPatch) -> str:
     return MARK
 
 
-def asked(fact: type[T], *arguments: object) -> T:
+def asked(fact: type[T], *arguments: object, **named: object) -> T:
     """A fact of a kind that has been asked for: it knows its mark, where that is foreseen."""
     one = fact()
-    one.command(*arguments)
+    one.command(*arguments, **named)
     return one
+
+
+def answer(
+    fact: type[FactBase[V]],
+    *arguments: object,
+    shell: Sequence[str] = ("sh",),
+    env: Mapping[str, str] | None = None,
+    **named: object,
+) -> V:
+    """What a fact says of this machine, its probe run by a shell of choice; it may not complain.
+
+    + env: variables beside those of this process
+    """
+    one = fact()
+    words = shlex.split(one.command(*arguments, **named).get_raw_value())
+    assert (words[:2], words[3:6]) == (["printf", r"%s\n"], ["|", "sh", "-c"])
+    done = subprocess.run(
+        [*shell, *words[5:]],
+        input=f"{words[2]}\n".encode(),
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        timeout=60,
+    )
+    assert done.stderr == b""
+    return one.process(done.stdout.decode(errors="replace").removesuffix("\n").split("\n"))
 
 
 def framed(parts: Mapping[str, tuple[int, Sequence[str]] | None], mark: str = MARK) -> list[str]:

@@ -1,16 +1,15 @@
 """Probe text to state: who holds the wanted ports of a host."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame, parsed, script
-from ops.connection import plain_sections as sections
+from ops.connection import fresh_mark, parsed, script, sections
 from ops.ports import darwin, listing, processes, sockets, windows
 from ops.ports.attribution import Tables
 from ops.ports.spec import Wanted, all_wanted
@@ -22,6 +21,15 @@ MAXIMUM_RANGES = 200
 
 System = Literal["linux", "wsl", "darwin"]
 EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reading was asked: the ports, and the project that is to have them."""
+
+    wanted: tuple[Wanted, ...] = ()
+    project: str = ""
+    directory: str = ""
 
 
 class PortHolders(FactBase[HostPorts]):
@@ -44,6 +52,9 @@ class PortHolders(FactBase[HostPorts]):
         pyinfra HOST fact ops.ports.facts.PortHolders ports=6379,127.0.0.1:8000-8010
     """
 
+    _mark = ""
+    _asked = Asked()
+
     def command(self, ports: Any, project: str = "", directory: str = "") -> StringCommand:
         """The probe, with its arguments quoted.
 
@@ -54,19 +65,17 @@ class PortHolders(FactBase[HostPorts]):
         except ValueError as error:
             raise FactValueError(f"ports: {error}") from None
         groups = compact(wanted)
-        request = json.dumps({"wanted": groups, "project": project, "directory": directory})
+        self._mark, self._asked = fresh_mark(), Asked(tuple(wanted), project, directory)
         ranges = _ranges(one.port for one in wanted)
         if len(ranges) > MAXIMUM_RANGES:
             ranges = [(ranges[0][0], ranges[-1][1])]
         return script(
             "ops.ports",
             "probe",
-            request,
             groups,
             _filter(ranges),
             " ".join(f"{first}-{last}" for first, last in ranges),
-            mark=frame(request),
-            plain=True,
+            mark=self._mark,
         )
 
     def process(self, output: list[str]) -> HostPorts:
@@ -74,7 +83,7 @@ class PortHolders(FactBase[HostPorts]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(parse, output, "the ports")
+        return parsed(lambda lines: parse(lines, self._mark, self._asked), output, "the ports")
 
 
 def compact(wanted: Iterable[Wanted]) -> str:
@@ -91,20 +100,6 @@ def compact(wanted: Iterable[Wanted]) -> str:
         )
         for (protocol, address), group in groupby(sorted(wanted, key=place), key=place)
     )
-
-
-def expanded(groups: str) -> tuple[Wanted, ...]:
-    """The ports that :func:`compact` wrote."""
-    found = []
-    for group in groups.split():
-        protocol, address, ports = group.split("/")
-        for part in ports.split(","):
-            first, _, last = part.partition("-")
-            for port in range(int(first), int(last or first) + 1):
-                found.append(
-                    Wanted.model_validate({"protocol": protocol, "address": address, "port": port})
-                )
-    return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
 
 
 def _ranges(ports: Iterable[int]) -> list[tuple[int, int]]:
@@ -126,17 +121,15 @@ def _filter(ranges: Sequence[tuple[int, int]]) -> str:
     return "( " + " or ".join(parts) + " )" if parts else ""
 
 
-def parse(output: Sequence[str]) -> HostPorts:
-    """Probe output to state. Its first line holds the mark of its sections and the request.
+def parse(output: Sequence[str], mark: str, asked: Asked) -> HostPorts:
+    """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    mark, _, asked = output[0].partition(" ")
-    request = json.loads(asked)
-    found = sections(output[1:], mark)
+    found = sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
-    wanted = expanded(request["wanted"])
+    wanted = asked.wanted
     host = _host(found["host"][1])
     system: System = host["system"]
     root = host["root"] == "0"
@@ -172,8 +165,8 @@ def parse(output: Sequence[str]) -> HostPorts:
         tool=tool,
         refused=refused,
         addresses=sockets.addresses(found.get("addresses", (0, []))[1]),
-        project=request["project"],
-        directory=request["directory"],
+        project=asked.project,
+        directory=asked.directory,
         windows=_windows(found) if system == "wsl" else None,
         darwin=mac,
     )

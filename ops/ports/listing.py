@@ -1,11 +1,11 @@
 """What the probe printed of units, containers and programs, as tables. Pure."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ops.connection import rows
 from ops.ports.sockets import plain
 from ops.ports.state import Container, Program, Unit
 
@@ -57,10 +57,10 @@ def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
         word, _, engine = section.partition(" ")
         if word != "containers":
             continue
-        for line in lines:
-            # A container that ends between being listed and looked at leaves a line of its own.
-            with suppress(json.JSONDecodeError, TypeError, ValueError, AttributeError):
-                result.append(_container(engine, json.loads(line)))
+        # A container that ends between being listed and looked at leaves a line of its own.
+        for shown in rows(lines, 11):
+            with suppress(TypeError, ValueError, AttributeError):
+                result.append(_container(engine, shown))
     return tuple(result)
 
 

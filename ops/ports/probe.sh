@@ -1,9 +1,8 @@
 # Who holds the wanted ports of this host, in one reading. Changes nothing.
-# Writes sections (connection/frame.sh). Arguments: the request (one line, given back as it is), the
-# wanted ports ("tcp/0.0.0.0/80,8000-8010 udp/::/53"), the same as a filter of ss, and as ranges.
+# Writes sections (connection/frame.sh). Arguments: the wanted ports ("tcp/0.0.0.0/80,8000-8010
+# udp/::/53"), the same as a filter of ss, and as ranges.
 # Everything that must be known of many processes is read by one program for all of them.
-request=$1 wanted=$2 filter=$3 ranges=$4
-announce "$request"
+wanted=$1 filter=$2 ranges=$3
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin
 LC_ALL=C
 export PATH LC_ALL
@@ -44,10 +43,10 @@ shape='[{{json .ID}},{{json .Name}},{{json .State.Status}},{{.State.Pid}},{{json
 ask() {
   engine=$1
   shift
-  rows=$("$@" ps --no-trunc --format '{{.ID}}|{{.Networks}}|{{.Ports}}' 2>&1 </dev/null)
+  rows=$("$@" ps --no-trunc --format '{{.ID}}|{{.Ports}}|{{.Networks}}' 2>&1 </dev/null)
   status=$?
   begin "engine $engine"
-  if [ $status -eq 0 ]; then echo up; else printf '%s\n' "$rows"; fi
+  if [ $status -eq 0 ]; then echo up; else printf '%s\n' "$rows"; fi | quoted
   end $status
   [ $status -eq 0 ] || return 0
   ids=$(printf '%s\n' "$rows" | awk -F '|' -v ranges="$ranges" '
@@ -59,9 +58,10 @@ ask() {
       }
       return 0
     }
-    NF > 2 {
-      take = $2 == "" || $2 == "host"
-      n = split($3, published, ", ")
+    NF > 2 && $1 ~ /^[0-9a-f]+$/ {
+      networks = substr($0, length($1) + length($2) + 3)
+      take = networks == "" || networks == "host"
+      n = split($2, published, ", ")
       for (i = 1; i <= n && !take; i++) {
         if (!(at = index(published[i], "->"))) continue
         port = substr(published[i], 1, at - 1)
@@ -215,9 +215,7 @@ binds() {
   elif has perl && said=$(perl -e "$bind_perl" -- $wanted 2>&1); then
     tool=perl
   fi
-  begin "bind $tool"
-  printf '%s\n' "$said"
-  end 0
+  section "bind $tool" printf '%s\n' "$said"
 }
 
 # The rows of ss or of /proc/net. Connections say nothing beside a listener, and may be many.
@@ -250,21 +248,20 @@ listed() {
       if (quiet[NR]) listens[key[NR]] = 1 }
     END { for (i = 1; i <= NR; i++)
       if (row[i] != "" && (quiet[i] || (!(key[i] in listens) && ++seen[key[i]] <= 20))) print row[i] }')
-  begin "sockets $via"
-  printf '%s\n' "$rows"
-  end 0
+  section "sockets $via" printf '%s\n' "$rows"
   owners=
   if [ $via = /proc ]; then
     owners=$({
       printf '%s\n' "$rows"
-      (set +f; printf '%s\n' /proc/[0-9]*/fd | xargs ls -ln /dev/null 2>/dev/null)
+      # Where a link leads to is whatever its owner likes: with q no newline, and each word counts.
+      list=-lnq
+      ls $list / >/dev/null 2>&1 || list=-ln
+      (set +f; printf '%s\n' /proc/[0-9]*/fd | xargs ls $list /dev/null 2>/dev/null)
     } | awk '
       /^(tcp|udp)/ { wanted["socket:[" $6 "]"] = $6 }
       /^\/proc\// { split($0, path, "/"); pid = path[3] }
-      $NF in wanted && !told[$NF, pid]++ { print wanted[$NF], pid }')
-    begin owners
-    printf '%s\n' "$owners"
-    end 0
+      NF == 11 && $10 == "->" && $11 in wanted && !told[$11, pid]++ { print wanted[$11], pid }')
+    section owners printf '%s\n' "$owners"
   fi
 }
 
@@ -283,14 +280,12 @@ unlisted() {
     more=$(ss -H -tanpeB $filter 2>/dev/null)
     status=$?
     begin 'sockets ss -B'
-    printf '%s\n' "$more"
+    printf '%s\n' "$more" | quoted
     end $status
     rows="$rows
 $more"
   fi
-  begin bound
-  printf '%s\n' "$bound"
-  end 0
+  section bound printf '%s\n' "$bound"
 }
 
 # Every holder and our own shell with all their ancestors: "guard PID", "pid PID", and of those that
@@ -372,18 +367,13 @@ processes() {
     set -- "$@" $separator "/proc/$pid/stat" $separator "/proc/$pid/cgroup" \
       $separator "/proc/$pid/cmdline"
   done
-  begin guards
-  printf '%s\n' "$guards"
-  end 0
+  section guards printf '%s\n' "$guards"
   begin processes
-  printf '%s\n' "$known"
-  cat "$@" 2>/dev/null | od -An -v -tx1 | tr -d ' \n'
+  { printf '%s\n' "$known"; cat "$@" 2>/dev/null | od -An -v -tx1 | tr -d ' \n'; } | quoted
   end 0
   # shellcheck disable=SC2086
   links=$(ls -dln $paths 2>/dev/null)
-  begin links
-  printf '%s\n' "$links"
-  end 0
+  section links printf '%s\n' "$links"
   users=$(printf '%s\n' "$links" | awk '/^d/ && !told[$3]++ { print $3 }')
   begin users
   # shellcheck disable=SC2086
@@ -391,7 +381,7 @@ processes() {
     $limit getent passwd $users </dev/null
   else
     cat /etc/passwd
-  fi | awk -F : '{ print $3, $1 }'
+  fi | awk -F : '{ print $3, $1 }' | quoted
   end 0
 }
 
@@ -406,16 +396,24 @@ units() {
     login=$(login "$uid")
     names=$(printf '%s\n' "$family" | sed -n "s/^manager $uid //p")
     case "$family" in *"listener $uid"*) names="$names *.socket" ;; esac
-    begin "units $uid"
     # shellcheck disable=SC2086
-    (cd / && as "$uid" "$login" $limit systemctl --user show --property=$what -- $names 2>&1 </dev/null)
-    end $?
+    section "units $uid" \
+      as "$uid" "$login" $limit systemctl --user show --property=$what -- $names </dev/null
   done
 }
 
-# The programs of each supervisord that a holder descends from, told by its own client.
+# The programs of each supervisord that a holder descends from, told by its own client. Anybody may
+# call a process so and give it a client and settings of his own: only ours is asked, and what it
+# says is started by root.
 supervisors() {
+  here=$(readlink /proc/self/ns/mnt)
   for pid in $keepers; do
+    # shellcheck disable=SC2012
+    owner=$(ls -dln "/proc/$pid" 2>/dev/null | awk '{ print $3; exit }')
+    if [ "$owner" != "$me" ] || [ "$(readlink "/proc/$pid/ns/mnt")" != "$here" ]; then
+      section "supervisor $pid" true
+      continue
+    fi
     config='' program='' previous=''
     arguments=$(tr '\000' '\n' <"/proc/$pid/cmdline" 2>/dev/null)
     work=$(readlink "/proc/$pid/cwd") || work=/
@@ -436,18 +434,20 @@ EOT
       done
     fi
     case "$config" in /*) ;; *) config=$work/$config ;; esac
-    begin "supervisor $pid"
-    if [ -x "$program" ] || program=$(command -v supervisorctl); then
-      printf '%s\n%s\n' "$program" "$config"
-      # What has only just been started is told without its number.
-      (cd "$work" 2>/dev/null || cd / || exit; $limit "$program" -c "$config" status </dev/null 2>&1) |
-        while read -r name state rest; do
-          [ "$state" != STARTING ] || rest="pid $($limit "$program" -c "$config" pid "$name" </dev/null), "
-          printf '%s %s %s\n' "$name" "$state" "$rest"
-        done
-    fi
-    end $?
+    section "supervisor $pid" client
   done
+}
+
+# What the client of one supervisord says of its programs.
+client() {
+  [ -x "$program" ] || program=$(command -v supervisorctl) || return
+  printf '%s\n%s\n' "$program" "$config"
+  # What has only just been started is told without its number.
+  (cd "$work" 2>/dev/null || cd / || exit; $limit "$program" -c "$config" status </dev/null 2>&1) |
+    while read -r name state rest; do
+      [ "$state" != STARTING ] || rest="pid $($limit "$program" -c "$config" pid "$name" </dev/null), "
+      printf '%s %s %s\n' "$name" "$state" "$rest"
+    done
 }
 
 # Engines other than the default one: further daemons of Docker, and podman, root's and users' own.
@@ -471,11 +471,12 @@ further() {
         said=$(tr '\000' '\n' <"/proc/$pid/cmdline" 2>/dev/null)
         config=$(printf '%s\n' "$said" |
           sed -n '/^--config-file$/{n;p;}; s/^--config-file=//p' | tail -n 1)
-        [ ! -r "$config" ] || said="$said
-$(tr '",' '\n\n' <"$config")"
+        [ ! -f "$config" ] || [ ! -r "$config" ] || said="$said
+$(head -c 65536 "$config" | tr '",' '\n\n')"
         paths=$(printf '%s\n' "$said" | sed -n 's/^.*unix:\/\///p')
         [ -n "$paths" ] || [ "$owner" = 0 ] || paths=/run/user/$owner/docker.sock
         for path in $paths; do
+          case "$path" in *[!A-Za-z0-9/._@+-]*) continue ;; esac
           case "$sockets" in *" $path "*) continue ;; esac
           sockets="$sockets$path "
           [ ! -S "$path" ] || ask "docker:unix://$path" $limit docker -H "unix://$path"
@@ -505,7 +506,7 @@ rules() {
     {
       ! has iptables-save || $limit iptables-save -t nat
       ! has nft || $limit nft list ruleset
-    } 2>/dev/null </dev/null | grep -E 'KUBE-NODEPORTS.*--dport|CNI-(DN|HOSTPORT).*--dports? |(tcp|udp) \. [0-9]+ : goto external-'
+    } 2>/dev/null </dev/null | grep -E 'KUBE-NODEPORTS.*--dport|CNI-(DN|HOSTPORT).*--dports? |(tcp|udp) \. [0-9]+ : goto external-' | quoted
     end 0
     return
   done
@@ -522,37 +523,40 @@ windows() {
 look() {
   exec 3<&0 </dev/null
   begin host
-  printf 'system %s\nroot %s\nnow %s\n' $system "$me" "$(date +%s)"
-  [ ! -r /proc/uptime ] || { read -r up _ </proc/uptime; printf 'up %s\n' "$up"; }
-  for tool in python3 perl ss systemctl docker podman; do
-    ! has $tool || printf 'tool %s\n' $tool
-  done
+  {
+    printf 'system %s\nroot %s\nnow %s\n' $system "$me" "$(date +%s)"
+    [ ! -r /proc/uptime ] || { read -r up _ </proc/uptime; printf 'up %s\n' "$up"; }
+    for name in python3 perl ss systemctl docker podman; do
+      ! has $name || printf 'tool %s\n' $name
+    done
+  } | quoted
   end 0
   begin settings
   # A setting of the kernel ends after the first read, and a shell would read it byte by byte.
-  cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_local_reserved_ports 2>/dev/null
+  cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_local_reserved_ports 2>/dev/null |
+    quoted
   end 0
   binds
   guards='' pids='' names='' keepers='' managers=''
   if [ $system = darwin ]; then
     begin lsof
-    lsof -nP +c0 -iTCP -iUDP -FpRcuLfdtPTn 2>/dev/null
+    lsof -nP +c0 -iTCP -iUDP -FpRcuLfdtPTn 2>/dev/null | quoted
     end 0
     begin ps
-    TZ=UTC0 ps -axww -o pid= -o ppid= -o uid= -o user= -o lstart= -o comm= 2>/dev/null
+    TZ=UTC0 ps -axww -o pid= -o ppid= -o uid= -o user= -o lstart= -o comm= 2>/dev/null | quoted
     end 0
     pid=$$
     begin guards
     while [ "${pid:-0}" -gt 0 ]; do
       echo "$pid"
       pid=$(ps -o ppid= -p "$pid" | tr -d ' ')
-    done
+    done | quoted
     end 0
   elif [ -z "$tool" ] || [ "$said" != 'done' ]; then
     if [ -z "$tool" ]; then
       begin addresses
-      [ ! -e /proc/net/tcp6 ] || echo '::'
-      cat /proc/net/fib_trie /proc/net/if_inet6 2>/dev/null
+      { [ ! -e /proc/net/tcp6 ] || echo '::'; cat /proc/net/fib_trie /proc/net/if_inet6; } \
+        2>/dev/null | quoted
       end 0
     fi
     listed
@@ -585,15 +589,17 @@ EOT
   fi
   asked=$(cat <&3)
   printf '%s\n' "$asked"
+  # shellcheck disable=SC2154 # the mark is that of frame.sh
   case "$asked" in
-    *' begin engine docker
-up
-'*) ;;
+    *"
+$mark begin engine docker
+|up
+"*) ;;
     *)
       # While the engine is down, its containers may run on under their shims.
       begin shims
       (set +f; printf '%s\n' /proc/[0-9]*/comm | xargs grep -slx containerd-shim /dev/null |
-        sed 's/comm$/cmdline/' | xargs grep -slaF moby /dev/null)
+        sed 's/comm$/cmdline/' | xargs grep -slaF moby /dev/null) | quoted
       end 0
       ! grep -Eqs '"live-restore"[[:space:]]*:[[:space:]]*true' /etc/docker/daemon.json ||
         section live true

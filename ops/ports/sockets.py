@@ -28,16 +28,16 @@ def from_ss(lines: Iterable[str]) -> tuple[Socket, ...]:
     found = []
     for line in lines:
         words = line.split(None, 6)
-        if len(words) < 6 or words[0] not in ("tcp", "udp"):
+        # The name of a process, which may hold a newline, is too short to make such a row.
+        if len(words) < 6 or words[0] not in ("tcp", "udp") or len(words[1]) < len("ESTAB"):
             continue
         rest = words[6] if len(words) > 6 else ""
         with suppress(ValueError):
             address, port, any_kind = _ss_address(words[4])
-            only = re.search(r"\bv6only:([01])", rest)
+            only = _told(r"\bv6only:([01])\b", rest)
             dual: bool | None = None
             if address == "::":
-                dual = only.group(1) == "0" if only else any_kind or None
-            inode = re.search(r"\bino:(\d+)", rest)
+                dual = only == "0" if only else any_kind or None
             # TCP has no other state that is not one of a connection.
             state = "BOUND" if words[:2] == ["tcp", "UNCONN"] else words[1]
             found.append(
@@ -46,13 +46,19 @@ def from_ss(lines: Iterable[str]) -> tuple[Socket, ...]:
                     address=address,
                     port=port,
                     state=state,
-                    inode=int(inode.group(1)) if inode else 0,
+                    inode=int(_told(r"\bino:(\d{1,20})\b", rest) or 0),
                     dual=dual,
                     peer="" if words[5].endswith(":*") else words[5],
                     pids=_pids(rest),
                 )
             )
     return tuple(found)
+
+
+def _told(pattern: str, rest: str) -> str:
+    """What a row says once; a process's name or control group may say the same and more."""
+    said = set(re.findall(pattern, rest))
+    return said.pop() if len(said) == 1 else ""
 
 
 def _ss_address(text: str) -> tuple[str, int, bool]:

@@ -7,6 +7,7 @@ commit it.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 from ops.models.facts import ModelStore
 from tests.lab import hosts
 from tests.lab.hosts import LabHost
+from tests.marks import MARK
 
 FIXTURES = Path(__file__).parent / "models.facts.ModelStore"
 
@@ -76,14 +78,16 @@ yaml.SafeDumper.add_representer(
 
 
 def record(name: str, host: LabHost, **arguments: str) -> None:
-    command = ModelStore().command(**arguments).get_raw_value()  # type: ignore[arg-type]
+    asked = ModelStore()
+    command = asked.command(**arguments).get_raw_value()  # type: ignore[arg-type]
     done = subprocess.run(
         [*host.ssh_argv("root"), "sh"], input=command.encode(), capture_output=True, check=True
     )
     # Blanks at a line's end say nothing and would make the fixture unreadable.
     lines = [line.rstrip() for line in done.stdout.decode().split("\n")]
-    fact = ModelStore().process(list(lines)).to_json()
-    fixture = {"arg": arguments, "output": _Block("\n".join(lines)), "fact": fact}
+    fact = asked.process(list(lines)).to_json()
+    output = "\n".join(lines).replace(shlex.split(command)[2], MARK)
+    fixture = {"arg": arguments, "output": _Block(output), "fact": fact}
     written = yaml.safe_dump(fixture, sort_keys=False, allow_unicode=True, width=1000)
     FIXTURES.mkdir(exist_ok=True)
     (FIXTURES / f"{name}.yaml").write_text(written, encoding="utf-8")

@@ -8,6 +8,7 @@ the parser makes of it: look at the change before you commit it.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from ops.ports.facts import PortHolders
 from tests.lab import hosts
 from tests.lab.holders import Shelf, hide
 from tests.lab.hosts import LabHost
+from tests.marks import MARK
 
 FIXTURES = Path(__file__).parent / "ports.facts.PortHolders"
 #: Ports of nobody, an address of nobody, and our own sshd.
@@ -42,13 +44,15 @@ def record(
     arguments = {"ports": ports if isinstance(ports, str) else ",".join(ports)}
     if project:
         arguments["project"] = project
-    command = PortHolders().command(**arguments).get_raw_value()
+    asked = PortHolders()
+    command = asked.command(**arguments).get_raw_value()
     done = subprocess.run([*host.ssh_argv(user), command], capture_output=True, check=True)
     # Tabs, and blanks at a line's end, say nothing and would make the fixture unreadable.
     text = done.stdout.decode(errors="replace").replace("\t", " ")
     lines = [line.rstrip() for line in text.split("\n")]
-    fact = PortHolders().process(list(lines)).to_json()
-    fixture = {"arg": arguments, "output": _Block("\n".join(lines)), "fact": fact}
+    fact = asked.process(list(lines)).to_json()
+    output = "\n".join(lines).replace(shlex.split(command)[2], MARK)
+    fixture = {"arg": arguments, "output": _Block(output), "fact": fact}
     written = yaml.safe_dump(fixture, sort_keys=False, allow_unicode=True, width=1000)
     FIXTURES.mkdir(exist_ok=True)
     (FIXTURES / f"{name}.yaml").write_text(written, encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,26 +15,35 @@ from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame
 from ops.ports import words
-from ops.ports.facts import PortHolders, compact, expanded
+from ops.ports.facts import PortHolders, compact
 from ops.ports.spec import Wanted, all_wanted
 from ops.ports.state import Holder, HostPorts, PortState
 from tests.lab.holders import ARGUMENT, CWD, HOME
+from tests.marks import MARK, asked, framed
 
 FIXTURES = Path(__file__).parent / "ports.facts.PortHolders"
 NAMES = sorted(path.stem for path in FIXTURES.glob("*.yaml"))
 
 
 @cache
+def fixture(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FIXTURES / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
+
+
 def printed(name: str) -> str:
-    fixture = yaml.safe_load((FIXTURES / f"{name}.yaml").read_text(encoding="utf-8"))
-    return str(fixture["output"])
+    return str(fixture(name)["output"])
+
+
+def process(name: str, text: str) -> HostPorts:
+    """What a text means as the answer to what a fixture was asked."""
+    return asked(PortHolders, **fixture(name)["arg"]).process(text.split("\n"))
 
 
 @cache
 def read(name: str) -> HostPorts:
-    return PortHolders().process(printed(name).split("\n"))
+    return process(name, printed(name))
 
 
 def port(state: HostPorts, number: int, protocol: str = "tcp", address: str = "") -> PortState:
@@ -56,22 +66,33 @@ def holder(name: str, number: int, protocol: str = "tcp") -> Holder:
 # The command
 
 
+def expanded(groups: str) -> tuple[Wanted, ...]:
+    """The ports that ``compact`` wrote, as the probe reads them."""
+    found = []
+    for group in groups.split():
+        protocol, address, ports = group.split("/")
+        for part in ports.split(","):
+            first, _, last = part.partition("-")
+            for port in range(int(first), int(last or first) + 1):
+                found.append(
+                    Wanted.model_validate({"protocol": protocol, "address": address, "port": port})
+                )
+    return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
+
+
 @pytest.mark.parametrize("text", ["shop", "-x", "a b", "'; id; '", "$(id)", 'ä\n"b"'])
 def test_the_command_quotes_what_it_is_given(text: str) -> None:
     command = PortHolders().command("80", project=text, directory=f"/opt/{text}")
     given_words = shlex.split(command.get_raw_value())
-    assert given_words[:2] == ["sh", "-c"]
-    request = json.loads(given_words[5])
-    assert request == {"wanted": "tcp/0.0.0.0/80", "project": text, "directory": f"/opt/{text}"}
-    assert given_words[4] == frame(given_words[5])
-    assert "\n" not in given_words[5]
-    assert given_words[6:] == ["tcp/0.0.0.0/80", "( sport = :80 )", "80-80"]
+    assert given_words[:6] == ["printf", r"%s\n", MARK, "|", "sh", "-c"]
+    # What is asked for a project stays here.
+    assert given_words[7:] == ["probe", "tcp/0.0.0.0/80", "( sport = :80 )", "80-80"]
 
 
 def test_many_ports_are_one_short_question() -> None:
     words_ = shlex.split(PortHolders().command(ports=range(2, 8002, 2)).get_raw_value())
-    assert words_[7] == "( ( sport >= :2 and sport <= :8000 ) )"
-    assert len(words_[5]) < 64 << 10
+    assert words_[9] == "( ( sport >= :2 and sport <= :8000 ) )"
+    assert len(words_[8]) < 64 << 10
 
 
 @pytest.mark.parametrize("ports", ["0", "70000", "6379/sctp", "90-80", "shop:80", [80, "x"]])
@@ -309,13 +330,9 @@ def test_no_engine() -> None:
 # Other systems: the probe's frame around what their tools were recorded to print
 
 
-def framed(ports: str, **parts: str) -> HostPorts:
-    command = shlex.split(PortHolders().command(ports).get_raw_value())
-    mark, request = command[4], command[5]
-    lines = [f"{mark} {request}"]
-    for name, text in {**parts, "done": ""}.items():
-        lines += ["", f"{mark} begin {name.replace('_', ' ')}", text, "", f"{mark} end 0"]
-    return PortHolders().process("\n".join(lines).split("\n"))
+def told(ports: str, **parts: str) -> HostPorts:
+    sections = {name.replace("_", " "): (0, text.split("\n")) for name, text in parts.items()}
+    return asked(PortHolders, ports).process(framed({**sections, "done": (0, [])}))
 
 
 def recorded(path: str) -> str:
@@ -323,7 +340,7 @@ def recorded(path: str) -> str:
 
 
 def test_darwin() -> None:
-    state = framed(
+    state = told(
         "5000,5001,127.0.0.1:6379",
         host="system darwin\nroot 501\nnow 1795500000",
         settings="",
@@ -343,18 +360,18 @@ def test_darwin() -> None:
 
 @pytest.mark.parametrize("desktop", [True, False])
 def test_wsl(desktop: bool) -> None:
-    def told(name: str) -> str:
+    def said(name: str) -> str:
         return recorded(f"ports_windows/{name}.txt").encode("cp850").hex()
 
-    state = framed(
+    state = told(
         "6379,6380",
         host="system wsl\nroot 0\nnow 1795500000",
         settings="32768 60999\n4000-4002",
         bind_python3="done",
-        netstat=told("netstat_en"),
-        tasklist=told("tasklist_en"),
-        excluded4tcp=told("excluded_en"),
-        excluded4udp=told("nothing_excluded_en"),
+        netstat=said("netstat_en"),
+        tasklist=said("tasklist_en"),
+        excluded4tcp=said("excluded_en"),
+        excluded4udp=said("nothing_excluded_en"),
         engine_docker="up",
         desktop="Docker Desktop" if desktop else "Debian GNU/Linux 12 (bookworm)",
     )
@@ -372,19 +389,19 @@ def test_wsl(desktop: bool) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_cut_off_is_no_state(name: str) -> None:
     lines = printed(name).split("\n")
-    last = max(at for at, line in enumerate(lines) if " end 0" in line and line.startswith("=="))
+    last = max(at for at, line in enumerate(lines) if line == f"{MARK} end")
     for end in range(0, last, max(1, last // 60)):
         with pytest.raises(FactProcessError):
-            PortHolders().process(lines[:end])
+            process(name, "\n".join(lines[:end]))
 
 
-def well(text: str, truth: HostPorts) -> None:
+def well(text: str, name: str) -> None:
     """Either no state at all, or one that calls nothing free that was held."""
     try:
-        state = PortHolders().process(text.split("\n"))
+        state = process(name, text)
     except FactProcessError:
         return
-    known = {row.wanted: row.verdict for row in truth.ports}
+    known = {row.wanted: row.verdict for row in read(name).ports}
     for row in state.ports:
         assert row.verdict != "free" or known.get(row.wanted) in ("free", None), words.said(row)
 
@@ -393,7 +410,7 @@ def well(text: str, truth: HostPorts) -> None:
 @given(st.sampled_from(NAMES), st.data())
 def test_cut_anywhere_nothing_held_is_free(name: str, data: st.DataObject) -> None:
     text = printed(name)
-    well(text[: data.draw(st.integers(0, len(text)))], read(name))
+    well(text[: data.draw(st.integers(0, len(text)))], name)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -403,21 +420,21 @@ def test_a_damaged_line_makes_nothing_held_free(name: str, data: st.DataObject) 
     lines = printed(name).split("\n")
     begin = next(at for at, line in enumerate(lines) if " begin processes" in line)
     at = data.draw(st.integers(begin + 1, len(lines) - 1))
-    if lines[at].startswith("=="):
+    if not lines[at].startswith("|"):
         return
-    cut = data.draw(st.integers(0, len(lines[at])))
-    lines[at] = lines[at][:cut] + "\n" + lines[at][cut:]
-    well("\n".join(lines), read(name))
+    cut = data.draw(st.integers(1, len(lines[at])))
+    lines[at] = lines[at][:cut] + "\n|" + lines[at][cut:]
+    well("\n".join(lines), name)
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.text())
 @example("")
-@example("==x {}")
-@example('==x {"wanted": "", "project": "", "directory": ""}')
+@example(f"{MARK} begin done")
+@example("\n".join(framed({"done": (0, [])})))
 def test_rubbish_is_no_state(text: str) -> None:
     with pytest.raises(FactProcessError):
-        PortHolders().process(text.split("\n"))
+        process("quiet", text)
 
 
 # What a person reads

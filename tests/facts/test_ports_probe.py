@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from ops.ports.facts import PortHolders
 from ops.ports.state import HostPorts, PortState, Process
+from tests.marks import answer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -24,16 +24,7 @@ def probe(
     ports: str, shell: list[str] | None = None, env: Mapping[str, str] | None = None, **more: str
 ) -> HostPorts:
     """What the fact says of this machine."""
-    words = shlex.split(PortHolders().command(ports, **more).get_raw_value())
-    assert words[0] == "sh"
-    done = subprocess.run(
-        [*(shell or ["sh"]), *words[1:]],
-        capture_output=True,
-        env={**os.environ, **(env or {})},
-        timeout=60,
-    )
-    assert done.stderr == b""
-    return PortHolders().process(done.stdout.decode(errors="replace").split("\n"))
+    return answer(PortHolders, ports, shell=shell or ["sh"], env=env, **more)
 
 
 @contextlib.contextmanager
@@ -61,7 +52,7 @@ def process_of(state: HostPorts) -> Process:
 @pytest.fixture
 def few(tmp_path: Path) -> Mapping[str, str]:
     """A PATH with what every host has and nothing more."""
-    tools = "sh awk cat date grep id ls od readlink sed tail tr xargs uname"
+    tools = "sh awk cat date grep head id ls od readlink sed tail tr xargs uname"
     for name in tools.split():
         found = shutil.which(name)
         assert found, name
@@ -141,6 +132,53 @@ def test_a_name_cannot_put_the_blame_on_another(
     # Where a name breaks the row in two, nobody is named.
     assert pids in ({pid}, set())
     assert pids or "\n" in name
+
+
+@pytest.mark.parametrize("target", ["a 7 -> {}", "{}", "a\n/proc/1/fd:\nl 1 0 0 64 J 1 0 3 -> {}"])
+def test_an_open_file_cannot_put_the_blame_on_another(
+    target: str, tmp_path: Path, few: Mapping[str, str]
+) -> None:
+    """Where a descriptor leads to is told by a link, which names whatever file it is."""
+    folder = tmp_path / "files"
+    with running() as (pid, port), held() as other:
+        inode = next(
+            words[9]
+            for words in map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+            if words[1] == f"0100007F:{port:04X}"
+        )
+        path = folder / target.format(f"socket:[{inode}]")
+        path.parent.mkdir(parents=True)
+        with path.open("w"):
+            state = probe(f"127.0.0.1:{port},127.0.0.1:{other}", env=few)
+        (row,) = (row for row in state.ports if row.wanted.port == port)
+    assert {one.process.pid for one in row.holders if one.process} == {pid}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("how", ["beside it", "its settings"])
+def test_nobody_has_root_start_a_client_of_his_own(how: str, tmp_path: Path) -> None:
+    """Who calls himself supervisord is not asked by the client that he names."""
+    ran = tmp_path / "ran"
+    client = tmp_path / "supervisorctl"
+    client.write_text(f"#!/bin/sh\nid -u >>{ran}\n")
+    client.chmod(0o755)
+    tmp_path.chmod(0o777)
+    env = {} if how == "beside it" else {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    named = f"{tmp_path}/supervisord" if how == "beside it" else "supervisord"
+    code = (
+        "import os, socket, sys; open('/proc/self/comm', 'w').write('supervisord')\n"
+        "os.setuid(65534)\n"
+        "one = socket.socket(); one.bind(('127.0.0.1', 0)); one.listen()\n"
+        "print(one.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    python = str(Path(sys.executable).resolve())
+    argv = [python, "-c", code, named, "-c", f"{tmp_path}/supervisord.conf"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        row = of(probe(f"127.0.0.1:{int(one.stdout.readline())}", env=env))
+        one.kill()
+    assert row.verdict == "held"
+    assert not ran.exists()
 
 
 def test_a_bound_socket_is_found() -> None:
