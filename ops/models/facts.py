@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +11,7 @@ from pydantic import ValidationError
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from ops.connection import frame, parsed, script, text
-from ops.connection import plain_sections as sections
+from ops.connection import fresh_mark, parsed, rows, script, sections, text
 from ops.models import store
 from ops.models.spec import Endpoint, ModelsPolicy, Name, record
 from ops.models.state import (
@@ -24,8 +24,24 @@ from ops.models.state import (
     StoredModel,
     StoreState,
 )
+from ops.paths import is_inside
 
 Sections = Mapping[str, tuple[int, list[str]]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reading was asked.
+
+    :param mark: the mark of its sections.
+    :param inner: the mark of the sections that tell of a directory, on the host or in a container.
+    """
+
+    mark: str = ""
+    inner: str = ""
+    project: str = ""
+    service: str = ""
+    endpoint: str = ""
 
 
 class ModelStore(FactBase[StoreState]):
@@ -50,6 +66,8 @@ class ModelStore(FactBase[StoreState]):
         pyinfra HOST fact ops.models.facts.ModelStore project=ai
     """
 
+    _asked = Asked()
+
     def command(
         self, project: str = "", service: str = "ollama", endpoint: str = "", hashes: bool = False
     ) -> StringCommand:
@@ -65,13 +83,10 @@ class ModelStore(FactBase[StoreState]):
         except ValueError as error:
             raise FactValueError(f"endpoint: {error}") from None
         hashed = str(hashes).lower() in ("true", "yes", "1")
-        request = json.dumps(
-            {"project": project, "service": service, "endpoint": endpoint, "hashes": hashed}
-        )
+        self._asked = Asked(fresh_mark(), fresh_mark(), project, service, endpoint)
         return script(
             "ops.models",
             "probe",
-            request,
             project,
             service,
             "https" if place and place.tls else "http",
@@ -80,9 +95,9 @@ class ModelStore(FactBase[StoreState]):
             "yes" if hashed else "no",
             record(project, service, place),
             text("ops.checks", "attempt"),
-            text("ops.connection", "plain") + text("ops.models", "store"),
-            mark=frame(request),
-            plain=True,
+            text("ops.connection", "frame") + text("ops.models", "store"),
+            self._asked.inner,
+            mark=self._asked.mark,
         )
 
     def process(self, output: list[str]) -> StoreState:
@@ -90,22 +105,20 @@ class ModelStore(FactBase[StoreState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(parse, output, "the models")
+        return parsed(lambda lines: parse(lines, self._asked), output, "the models")
 
 
-def parse(output: Sequence[str]) -> StoreState:
-    """Probe output to state. Its first line holds the mark of its sections and the request.
+def parse(output: Sequence[str], asked: Asked) -> StoreState:
+    """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    mark, _, asked = output[0].partition(" ")
-    request = json.loads(asked)
-    found = sections(output[1:], mark)
+    found = sections(output, asked.mark)
     if "complete" not in found:
         raise ValueError("it did not run to its end")
-    server = _server(found, request)
+    server = _server(found, asked)
     tags = _models(_answer(found, "tags")[1])
-    disk, reason = _disk(found, server, tags)
+    disk, reason = _disk(found, server, tags, asked.inner)
     recorded, problem = _record(found.get("record"))
     known: dict[str, Any] = {}
     if disk is not None:
@@ -131,9 +144,9 @@ def parse(output: Sequence[str]) -> StoreState:
     )
 
 
-def _server(found: Sections, request: Mapping[str, Any]) -> Server:
+def _server(found: Sections, asked: Asked) -> Server:
     status, lines = found.get("engine", (0, []))
-    where = request["service"] if not request["endpoint"] else request["endpoint"]
+    where = asked.endpoint or asked.service
     if status == 127:
         return Server(status="absent", reason="docker is not installed on this host")
     if status != 0:
@@ -143,7 +156,8 @@ def _server(found: Sections, request: Mapping[str, Any]) -> Server:
     name = next((name for name in found if name.startswith("container ")), "")
     known: dict[str, Any] = {}
     if name:
-        shown = dict(line.partition(" ")[::2] for line in found[name][1] if line)
+        told = (line.partition(" ")[::2] for line in found[name][1])
+        shown = {key: str(json.loads(value)) for key, value in told if value}
         known = {
             "container": name.removeprefix("container "),
             "container_name": shown.get("name", "").removeprefix("/"),
@@ -154,8 +168,8 @@ def _server(found: Sections, request: Mapping[str, Any]) -> Server:
             state = known["state"] or "in no known state"
             reason = f"its container {known['container_name']} is {state}"
             return Server(status="stopped", reason=reason, **known)
-    elif not request["endpoint"]:
-        of = f" of the project {request['project']}" if request["project"] else ""
+    elif not asked.endpoint:
+        of = f" of the project {asked.project}" if asked.project else ""
         return Server(status="absent", reason=f"there is no container of {where}{of}")
     known["proxy"] = " ".join(found.get("proxy", (0, []))[1]).strip()
     reached = (found.get("reached", (0, []))[1] or [""])[0].split(" ")
@@ -171,7 +185,7 @@ def _server(found: Sections, request: Mapping[str, Any]) -> Server:
         known |= {
             "address": reached[0],
             "port": int(reached[1]),
-            "tls": request["endpoint"].startswith("https://"),
+            "tls": asked.endpoint.startswith("https://"),
         }
     return Server(status=outcome, reason=reason, version=version, **known)
 
@@ -244,7 +258,7 @@ def _answer(found: Sections, what: str) -> tuple[int, Any]:
                 status = int(match[1])
     try:
         return status, json.loads("\n".join(lines))
-    except ValueError:
+    except (ValueError, RecursionError):
         return status, None
 
 
@@ -266,7 +280,10 @@ def _models(body: Any) -> tuple[tuple[Name, Mapping[str, Any]], ...] | None:
 
 
 def _disk(
-    found: Sections, server: Server, tags: tuple[tuple[Name, Mapping[str, Any]], ...] | None
+    found: Sections,
+    server: Server,
+    tags: tuple[tuple[Name, Mapping[str, Any]], ...] | None,
+    inner: str,
 ) -> tuple[store.Disk | None, str]:
     """What lies on the disk, or why that is not known."""
     name = next((name for name in found if name.split(" ")[0] == "directory"), "")
@@ -274,8 +291,14 @@ def _disk(
         if server.container:
             return None, "the directory of the models can be read neither on the host nor inside"
         return None, "the server's disk cannot be reached from this host"
-    path = (found[name][1] or [""])[0]
-    disk = store.disk(found, Place(path=path, container=name.removeprefix("directory")[4:]))
+    path = "\n".join(found[name][1])
+    if not (path.startswith("/") and is_inside(path[1:])):
+        return None, f"the directory of the models cannot be {path!r}: an absolute path is needed"
+    try:
+        told = sections(found["stored"][1], inner)
+    except ValueError as error:
+        return None, f"what is told of {path} cannot be read: {error}"
+    disk = store.disk(told, Place(path=path, container=name.removeprefix("directory")[4:]))
     if isinstance(disk, str):
         return None, disk
     served = {_tagged(name, row) for name, row in tags or ()}
@@ -358,13 +381,13 @@ def _record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
 
 def _named(lines: Sequence[str]) -> tuple[NamedModel, ...]:
     found: dict[NamedModel, None] = {}
-    for line in lines:
-        service, _, rest = line.partition(" ")
-        variable, _, value = rest.partition(" ")
-        for part in value.split(",") if variable else ():
+    for entry, service in rows(lines, 2):
+        variable, _, value = str(entry).partition("=")
+        for part in value.split(","):
             try:
                 name = Name.parse(part.strip())
             except ValueError:
                 continue
-            found[NamedModel(name=name, service=service, variable=variable)] = None
+            named = NamedModel(name=name, service=str(service or ""), variable=variable)
+            found[named] = None
     return tuple(found)

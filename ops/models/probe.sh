@@ -1,19 +1,24 @@
 # What this host knows of a model server, in one reading. Changes nothing.
-# Writes sections (connection/frame.sh). Arguments: the request as JSON, the Compose project, the
-# service or nothing, scheme, address and port of an endpoint, whether contents are hashed (yes|no),
-# the record of what was pulled, the texts of checks/attempt.sh and of frame.sh with store.sh.
-request=$1 project=$2 service=$3 scheme=$4 host=$5 port=$6 hashes=$7 record=$8 attempt=$9
+# Writes sections (connection/frame.sh). Arguments: the Compose project, the service or nothing,
+# scheme, address and port of an endpoint, whether contents are hashed (yes|no), the record of what
+# was pulled, the texts of checks/attempt.sh and of frame.sh with store.sh, the latter's own mark.
+project=$1 service=$2 scheme=$3 host=$4 port=$5 hashes=$6 record=$7 attempt=$8 store=$9
 shift 9
-store=$1
+inner=$1
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL PATH
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-announce "$request"
 section clock date +%s
 [ ! -e "$record" ] || section record cat "$record"
+
+newline='
+'
+tab=$(printf '\t')
+# The most that is read of an answer, and of what a directory holds.
+most=33554432
 
 # The server's answer to GET /api/$1, asked in the container $2 or, where that is empty, on the host.
 ask() {
@@ -22,17 +27,22 @@ ask() {
     *) authority="$3:$4" ;;
   esac
   begin "api $1"
-  if [ -n "$2" ]; then
-    { said=$(printf '%s\n' "$attempt" | docker exec -i "$2" sh -s -- http 10 GET \
-      "$scheme://$authority/api/$1" "$3" "$4" "/api/$1" no 2>&1 >&3 3>&-); } 3>&1
-  else
-    { said=$(sh -c "$attempt" attempt http 10 GET \
-      "$scheme://$authority/api/$1" "$3" "$4" "/api/$1" no 2>&1 >&3 3>&- </dev/null); } 3>&1
-  fi
-  asked=$?
-  end $asked
+  # What is said on standard error, and as the last line the exit status.
+  { said=$({ { attempt "$@" 2>&4; printf '\n%s' $? >&4; } | head -c $most | quoted >&3; } 4>&1); } 3>&1
+  asked=${said##*"$newline"} said=${said%"$newline"*}
+  end "$asked"
   section "said $1" printf '%s\n' "$said"
-  return $asked
+  return "$asked"
+}
+
+attempt() {
+  if [ -n "$2" ]; then
+    printf '%s\n' "$attempt" | docker exec -i "$2" sh -s -- http 10 GET \
+      "$scheme://$authority/api/$1" "$3" "$4" "/api/$1" no
+  else
+    sh -c "$attempt" attempt http 10 GET \
+      "$scheme://$authority/api/$1" "$3" "$4" "/api/$1" no </dev/null
+  fi
 }
 
 # All that is asked of a server; $1 is the container or nothing, then address and port.
@@ -45,27 +55,39 @@ converse() {
 }
 
 # The models' directory as the host sees it, if it can be read there; else inside the container $2.
+# What is said in a container is framed for itself, and quoted here as a whole.
 look() {
   if [ -n "$1" ] && [ -d "$1" ] && [ -x "$1" ] && [ -r "$1" ] &&
     { [ ! -e "$1/blobs" ] || [ -x "$1/blobs" ]; }; then
     section "directory" printf '%s\n' "$1"
-    # shellcheck disable=SC2154 # the mark is that of frame.sh
-    sh -c "$store" store "$mark" "$1" "$hashes"
+    begin stored
+    # shellcheck disable=SC2034 # the store's frames are marked with it
+    (mark=$inner && set -- "$1" "$hashes" && eval "$store") | quoted
+    end 0
   elif [ -n "$2" ]; then
     section "directory in $2" printf '%s\n' "$3"
-    printf '%s\n' "$store" | docker exec -i "$2" sh -s -- "$mark" "$3" "$hashes" 2>/dev/null
+    begin stored
+    printf 'mark=%s\n%s\n' "$inner" "$store" | docker exec -i "$2" sh -s -- "$3" "$hashes" 2>/dev/null |
+      head -c $most | quoted
+    end 0
   fi
 }
 
-# One "KEY VALUE" a line; what a mount is holds tabs, which no path that Docker takes can be told by.
+# One "KEY VALUE..." a line, the values as JSON: what an image sets may hold any character. A value
+# that JSON has to escape (a quote, a backslash, a control character) is as good as none.
 # shellcheck disable=SC2016 # the template's own
-shape='{{println "name" .Name}}{{println "state" .State.Status}}{{with .State.Health}}{{println "health" .Status}}{{end}}{{println "user" .Config.User}}{{println "network" .HostConfig.NetworkMode}}{{range .NetworkSettings.Networks}}{{println "address" .IPAddress}}{{println "address" .GlobalIPv6Address}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" $inner .HostIP .HostPort}}{{end}}{{end}}{{range .Mounts}}{{printf "mount %s\t%s\n" .Destination .Source}}{{end}}{{range .Config.Env}}{{println "env" .}}{{end}}'
+shape='{{println "name" (json .Name)}}{{println "state" (json .State.Status)}}{{with .State.Health}}{{println "health" (json .Status)}}{{end}}{{println "user" (json .Config.User)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}{{range .Mounts}}{{println "mount" (json .Destination) (json .Source)}}{{end}}{{range .Config.Env}}{{println "env" (json .)}}{{end}}'
 
-of() { printf '%s\n' "$shown" | sed -n "s/^$1 //p"; }
+of() { printf '%s\n' "$shown" | sed -n "s/^$1 \"\([^\"\\\\]*\)\"\$/\1/p"; }
+
+# The ends outside of a published port: address and port.
+ends() {
+  printf '%s\n' "$shown" | sed -n "s,^published \"$1\" \"\([0-9a-fA-F:.]*\)\" \"\([0-9]*\)\"\$,\1 \2,p"
+}
 
 no_engine() {
   begin engine
-  printf '%s\n' "$1"
+  printf '%s\n' "$1" | quoted
   end 1
 }
 
@@ -77,16 +99,16 @@ in_container() {
   }
   # Of the environment nothing is told: it may be secret.
   begin "container $id"
-  printf '%s\n' "$shown" | grep -E '^(name|state|health) '
+  printf '%s\n' "$shown" | grep -E '^(name|state|health) ' | quoted
   end 0
   proxy=$(of env | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' | head -n 1)
   # A proxy's address may hold a password.
   [ -z "$proxy" ] || section proxy printf '%s\n' "${proxy##*@}"
   state=$(of state)
   listens=$(of env | sed -n 's/^OLLAMA_HOST=//p' | tail -n 1)
-  inner=${listens##*:}
-  case $inner in
-    '' | *[!0-9]*) inner=11434 ;;
+  listen=${listens##*:}
+  case $listen in
+    '' | *[!0-9]*) listen=11434 ;;
   esac
   home=$(of env | sed -n 's/^HOME=//p' | tail -n 1)
   if [ -z "$home" ]; then
@@ -116,10 +138,10 @@ in_container() {
       case $address in
         *[!0-9a-fA-F:.]*) continue ;;
       esac
-      converse '' "$address" "$inner" && met=yes && break
+      converse '' "$address" "$listen" && met=yes && break
     done
     if [ $met = no ]; then
-      published=$(of published | sed -n "s,^$inner/tcp ,,p" | sed 's/^0\.0\.0\.0 /127.0.0.1 /;s/^:: /::1 /')
+      published=$(ends "$listen/tcp" | sed 's/^0\.0\.0\.0 /127.0.0.1 /;s/^:: /::1 /')
       while read -r address outer; do
         [ -n "$outer" ] || continue
         converse '' "$address" "$outer" && met=yes && break
@@ -127,13 +149,24 @@ in_container() {
 $published
 ENDS
     fi
-    [ $met = yes ] || converse "$id" 127.0.0.1 "$inner"
+    [ $met = yes ] || converse "$id" 127.0.0.1 "$listen"
   fi
   # The mount that is nearest above the directory says where it lies on the host.
-  outside=$(of mount | awk -F '\t' -v inside="$inside" '
-    { if (index(inside "/", $1 "/") == 1 && length($1) >= best) {
-        best = length($1); found = $2 substr(inside, length($1) + 1) } }
-    END { print found }')
+  outside=''
+  case $inside in
+    */../* | */.. | */./* | */. | *//*) ;;
+    /*) outside=$(printf '%s\n' "$shown" |
+      sed -n 's/^mount "\([^"\\]*\)" "\([^"\\]*\)"$/\1\t\2/p' | awk -F '\t' -v inside="$inside" '
+        { if (index(inside "/", $1 "/") == 1 && length($1) >= best) {
+            best = length($1); found = $2 "\t" $2 substr(inside, length($1) + 1) } }
+        END { print found }') ;;
+  esac
+  # A link that the container has made leads out of it on the host.
+  source=$(readlink -f -- "${outside%%"$tab"*}") outside=$(readlink -f -- "${outside##*"$tab"}")
+  case $outside in
+    "$source" | "$source"/*) ;;
+    *) outside='' ;;
+  esac
   if [ "$state" = running ]; then
     look "$outside" "$id" "$inside"
   else
@@ -162,9 +195,12 @@ on_host() {
       '' | *[!0-9]*) heard=11434 ;;
     esac
     [ "$heard" = "$port" ] || continue
-    directory=$(printf '%s\n' "$variables" | sed -n 's/^OLLAMA_MODELS=//p')
-    home=$(printf '%s\n' "$variables" | sed -n 's/^HOME=//p')
+    directory=$(printf '%s\n' "$variables" | sed -n 's/^OLLAMA_MODELS=//p' | head -n 1)
+    home=$(printf '%s\n' "$variables" | sed -n 's/^HOME=//p' | head -n 1)
     [ -n "$directory" ] || directory=${home:+$home/.ollama/models}
+    # Anybody may call a process so: what it names has to be its own.
+    uid=$(stat -c %u "$process")
+    [ "$uid" = 0 ] || [ "$(stat -L -c %u "$directory" 2>/dev/null)" = "$uid" ] || directory=''
     proxy=$(printf '%s\n' "$variables" | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' |
       head -n 1)
     [ -z "$proxy" ] || section proxy printf '%s\n' "${proxy##*@}"
@@ -205,7 +241,7 @@ if [ -n "$host" ]; then
   if [ -n "$found" ]; then
     shown=$(docker inspect --format "$shape" "$found" 2>/dev/null)
     # Only the port on the host is the endpoint's; the filter takes the container's for it, too.
-    of published | grep -q " $port\$" || found=''
+    ends '[^"]*' | grep -q " $port\$" || found=''
   fi
   if [ -n "$found" ]; then
     # It has answered already: only where its models lie is still to be told.
@@ -240,14 +276,15 @@ if [ -n "$project" ] && has docker; then
   # shellcheck disable=SC2046
   set -- $(docker ps -aq --no-trunc --filter "$compose.project=$project" 2>/dev/null)
   [ $# -eq 0 ] || docker inspect --format \
-    '{{$of := index .Config.Labels "com.docker.compose.service"}}{{range .Config.Env}}{{println $of .}}{{end}}' \
+    '{{$id := .Id}}{{$of := index .Config.Labels "com.docker.compose.service"}}{{range .Config.Env}}{{println $id "[" (json .) "," (json $of) "]"}}{{end}}' \
     "$@" 2>/dev/null | awk -v server="//$service:" '
-      { rest = substr($0, length($1) + 2); at = index(rest, "="); if (!at) next
-        name = substr(rest, 1, at - 1); value = substr(rest, at + 1)
+      { rest = substr($0, length($1) + 5); at = index(rest, "="); if (!at) next
+        name = substr(rest, 1, at - 1); value = substr(rest, at + 1); row = substr($0, length($1) + 2)
         if (index(value, server) || index(value, ":11434")) speaks[$1] = 1
-        if (name ~ /^OLLAMA_([A-Z0-9_]*_)?MODEL(_NAME)?$/) print $1, name, value
-        else if (name ~ /^([A-Z0-9_]*_)?MODEL(_NAME|S)?$/ && name !~ /^OLLAMA_/) later[++n] = $1 " " name " " value }
-      END { for (i = 1; i <= n; i++) { split(later[i], part, " "); if (part[1] in speaks) print later[i] } }'
+        if (name ~ /^OLLAMA_([A-Z0-9_]*_)?MODEL(_NAME)?$/) print row
+        else if (name ~ /^([A-Z0-9_]*_)?MODEL(_NAME|S)?$/ && name !~ /^OLLAMA_/) {
+          later[++n] = row; whose[n] = $1 } }
+      END { for (i = 1; i <= n; i++) if (whose[i] in speaks) print later[i] }' | quoted
   end 0
 fi
 section complete true

@@ -89,7 +89,7 @@ def _blobs(found: Mapping[str, Section]) -> tuple[dict[str, int], tuple[PartialD
     written: dict[str, float] = {}
     for line in found.get("blobs", (0, []))[1]:
         words = line.split(" ", 3)
-        if len(words) < 4 or not words[0].isdigit():
+        if len(words) < 4 or not words[0].isdecimal():
             continue
         name = words[3].removeprefix("./")
         if match := _BLOB.fullmatch(name):
@@ -123,7 +123,7 @@ def _models(found: Mapping[str, Section]) -> Iterator[StoredModel]:
     modified: dict[str, float] = {}
     for line in found.get("manifests", (0, []))[1]:
         seconds, _, path = line.partition(" ")
-        if seconds.isdigit():
+        if seconds.isdecimal():
             modified[path.removeprefix("./")] = float(seconds)
     digests = dict(_sums(found.get("digests")))
     contents = _contents(found.get("contents"), modified)

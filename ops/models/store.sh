@@ -5,6 +5,9 @@ models=$1 hashes=$2
 LC_ALL=C
 export LC_ALL
 
+# A name that holds a newline is none of Ollama's, and would be another row.
+odd='*
+*'
 begin place
 if [ ! -e "$models" ]; then
   echo missing
@@ -16,7 +19,7 @@ else
       echo forbidden
     fi
   done
-fi
+fi | quoted
 end 0
 
 # Before anything was pulled the directory may be missing: the disk is that of what is above it.
@@ -31,16 +34,18 @@ section owner stat -L -c '%u:%g' "$above"
 
 # Links are followed: whoever keeps blobs elsewhere links to them.
 if cd "$models/manifests" 2>/dev/null; then
-  section manifests find -L . -type f -exec stat -L -c '%Y %n' {} +
-  section digests find -L . -type f -exec sha256sum {} +
-  section contents find -L . -type f -exec grep -H '' {} +
+  files() { find -L . -maxdepth 4 -type f ! -path "$odd" "$@"; }
+  section manifests files -exec stat -L -c '%Y %n' {} +
+  section digests files -size -2048 -exec sha256sum {} +
+  section contents files -size -2048 -exec grep -H '' {} +
 fi
 if cd "$models/blobs" 2>/dev/null; then
-  section blobs find -L . -type f -exec stat -L -c '%s %b %Y %n' {} +
-  section parts find . -type f -name 'sha256*-partial-*' -exec grep -H '' {} +
+  files() { find -L . -maxdepth 1 -type f ! -path "$odd" "$@"; }
+  section blobs files -exec stat -L -c '%s %b %Y %n' {} +
+  section parts files -name 'sha256*-partial-*' -size -2048 -exec grep -H '' {} +
   # A config is small and says the model's format; templates and licences are as small and do not.
-  section configs find -L . -type f -name 'sha256*' -size -17 -exec grep -H '"model_format"' {} +
+  section configs files -name 'sha256*' -size -17 -exec grep -H '"model_format"' {} +
   [ "$hashes" = no ] ||
-    section hashes find -L . -type f -name 'sha256*' ! -name '*-partial*' -exec sha256sum {} +
+    section hashes files -name 'sha256*' ! -name '*-partial*' -exec sha256sum {} +
 fi
 section stored true

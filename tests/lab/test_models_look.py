@@ -122,6 +122,32 @@ def test_without_root_the_disk_is_read_inside_the_container(host: LabHost) -> No
     assert theirs.blobs == mine.blobs
 
 
+@pytest.mark.parametrize(
+    ("env", "links"),
+    [
+        ("OLLAMA_MODELS=/root/.ollama/../../../../../../root/elsewhere", ""),
+        ("A=b\nmount /root/.ollama/models\t/root/elsewhere", ""),
+        ('A=b\nmount "/root/.ollama/models" "/root/elsewhere"', ""),
+        ("OLLAMA_MODELS=/root/.ollama/to", "ln -s /root/elsewhere /root/.ollama/to"),
+    ],
+    ids=["out-of-the-volume", "another-row", "another-row-in-json", "through-a-link"],
+)
+def test_an_image_does_not_choose_where_root_looks(host: LabHost, env: str, links: str) -> None:
+    host.sh("mkdir -p /root/elsewhere/manifests /root/elsewhere/blobs")
+    if links:
+        host.docker("exec", "ollama", "sh", "-c", links)
+    host.docker("rm", "-f", "ollama")
+    host.docker(
+        "run", "-d", "--name", "ollama", "-e", env, "-v", "models:/root/.ollama", "lab/model:1"
+    )
+    try:
+        with connected.lab(host) as to:
+            place = look(to).server.place
+    finally:
+        host.sh("rm -r /root/elsewhere")
+    assert place is None or place.container or place.path == VOLUME
+
+
 def test_what_was_done_behind_the_servers_back_is_found(host: LabHost) -> None:
     weights = "$(ls -S | head -n 1)"
     with connected.lab(host) as to:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,9 +16,11 @@ import pytest
 from pyinfra.api import FactProcessError
 from pyinfra.api.exceptions import FactValueError
 
-from ops.models.facts import ModelStore, parse
+from ops.models import facts
+from ops.models.facts import ModelStore
 from ops.models.spec import Name
 from ops.models.state import Record, Recorded, StoreState
+from tests.marks import MARK, answer, asked, framed
 from tests.unit.models_store import CONFIG, Peer, Store, named, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -45,17 +45,14 @@ def probe(
     **more: Any,
 ) -> StoreState:
     """What the fact says of this machine."""
-    words = shlex.split(ModelStore().command(endpoint=endpoint, **more).get_raw_value())
-    assert words[0] == "sh"
     here = {"OLLAMA_MODELS": str(store.root) if store else "/nowhere", "HOME": "/nowhere"}
-    done = subprocess.run(
-        [*(shell or ["sh"]), *words[1:]],
-        capture_output=True,
-        env={**os.environ, **here, **(env or {})},
-        timeout=60,
+    return answer(
+        ModelStore,
+        shell=shell or ["sh"],
+        env={**here, **(env or {})},
+        endpoint=endpoint,
+        **more,
     )
-    assert done.stderr == b""
-    return ModelStore().process(done.stdout.decode(errors="replace").split("\n"))
 
 
 def test_every_shell_tells_the_same(each_shell: list[str], peer: Peer, store: Store) -> None:
@@ -268,23 +265,13 @@ def test_what_was_recorded_is_read(peer: Peer) -> None:
         assert (state.record, state.record_problem != "") == (Record(), True)
 
 
-def lines(record: str, *more: str) -> list[str]:
+def parse(lines: list[str]) -> StoreState:
+    return facts.parse(lines, facts.Asked(MARK, MARK, "ai", "ollama"))
+
+
+def lines(record: str, **more: tuple[int, list[str]]) -> list[str]:
     """A probe's output around a record."""
-    mark = "==mark"
-    request = {"project": "ai", "service": "ollama", "endpoint": "", "hashes": False}
-    return [
-        f"{mark} {json.dumps(request)}",
-        f"{mark} begin clock",
-        "5",
-        f"{mark} end 0",
-        f"{mark} begin record",
-        record,
-        "",
-        f"{mark} end 0",
-        *more,
-        f"{mark} begin complete",
-        f"{mark} end 0",
-    ]
+    return framed({"clock": (0, ["5"]), "record": (0, [record]), **more, "complete": (0, [])})
 
 
 @pytest.mark.parametrize(
@@ -297,14 +284,15 @@ def lines(record: str, *more: str) -> list[str]:
 )
 def test_why_there_is_no_server_is_told(section: list[str], status: str, said: str) -> None:
     name, code, *text = section
-    state = parse(lines("{}", f"==mark begin {name}", *text, f"==mark end {code}"))
+    state = parse(lines("{}", **{name: (int(code), text)}))
     assert state.server.status == status
     assert said in state.server.reason
 
 
+@pytest.mark.usefixtures("foreseen")
 def test_what_was_cut_off_is_not_understood() -> None:
     with pytest.raises(FactProcessError):
-        ModelStore().process(lines("{}")[:-2])
+        asked(ModelStore, project="ai").process(lines("{}")[:-2])
 
 
 def test_wrong_arguments_are_told() -> None:
