@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 from pyinfra.api import FactBase
+
+from ops.connection import begun
 
 T = TypeVar("T", bound=FactBase[Any])
 V = TypeVar("V")
@@ -55,6 +58,13 @@ def answer(
     )
     assert done.stderr == b""
     return one.process(done.stdout.decode(errors="replace").removesuffix("\n").split("\n"))
+
+
+def checked(command: str, printed: str) -> list[str]:
+    """The lines of the checks that a command of theirs printed, out of their frame."""
+    found = re.search("==[0-9a-f]{32}", command)
+    assert found is not None
+    return begun(printed.split("\n"), found[0], "checks")
 
 
 def framed(parts: Mapping[str, tuple[int, Sequence[str]] | None], mark: str = MARK) -> list[str]:

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from ops.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
 from ops.checks.state import Hint
 
+# What the JSON of `inspect` is told apart by stays.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
 
 class Said:
     """What the probe printed about one check: keys, each with every value it was given."""
@@ -21,8 +24,8 @@ class Said:
         self._lines: dict[str, list[str]] = {}
 
     def add(self, key: str, value: str) -> None:
-        """Keep one more value of `key`."""
-        self._lines.setdefault(key, []).append(value.strip())
+        """Keep one more value of `key`, without control characters: others may have said it."""
+        self._lines.setdefault(key, []).append(_CONTROL.sub(" ", value).strip())
 
     def get(self, key: str) -> str:
         """Return the last value of `key`, an empty string when there is none."""

@@ -14,10 +14,11 @@ from typing_extensions import override
 from ops.checks.diagnosis import Said, explain
 from ops.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, checks_from
 from ops.checks.state import CheckResult, Hint, Outcome
-from ops.connection import text
+from ops.connection import begun, fresh_mark, text
 
 _PROBE = text("ops.checks", "probe")
 _ATTEMPT = text("ops.checks", "attempt")
+_FRAME = text("ops.connection", "frame")
 
 
 class CheckResults(FactBase[tuple[CheckResult, ...]]):
@@ -42,6 +43,8 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         )
     """
 
+    _mark = ""
+
     @override
     def command(
         self,
@@ -54,7 +57,8 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         given: Sequence[Check | Mapping[str, Any]]
         given = json.loads(checks) if isinstance(checks, str) else checks
         wanted = checks_from(given)
-        return StringCommand(*_bits(project, wanted, attempts, diagnose), _separator="")
+        self._mark = fresh_mark()
+        return StringCommand(*_bits(self._mark, project, wanted, attempts, diagnose), _separator="")
 
     @staticmethod
     @override
@@ -71,11 +75,11 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
     @override
     def process(self, output: Iterable[str]) -> tuple[CheckResult, ...]:
         """Return the results from the lines of the probe; never raises."""
-        return parse(output)
+        return parse(begun(list(output), self._mark, "checks"))
 
 
 def _bits(
-    project: str, checks: Sequence[Check], attempts: int, diagnose: bool
+    mark: str, project: str, checks: Sequence[Check], attempts: int, diagnose: bool
 ) -> Iterable[str | QuoteString]:
     def call(function: str, *values: object) -> Iterable[str | QuoteString]:
         yield function
@@ -84,33 +88,34 @@ def _bits(
             yield QuoteString(str(value))
         yield "\n"
 
+    if not checks:
+        yield f"printf '%s\\n' '{mark} begin checks' '|checks 0' '|end' '{mark} end'"
+        return
+    yield f"mark={mark}\n{_FRAME}begin checks\n"
     # A subshell: the probe's traps and variables are its own.
     yield "(\n"
     # First of all what is asked, so that whatever happens each check has its result.
     yield from call("printf", "checks %s\\n", len(checks))
     for index, check in enumerate(checks):
         yield from call("printf", f"{index} spec %s\\n", json.dumps(check.model_dump(mode="json")))
-    if checks:
-        yield f"{_PROBE}\n"
-        yield from call("checks_begin", project, attempts, _yes(diagnose))
-        yield '[ -n "$checks_dir" ] || exit 0\n'
-        yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"
-        # What needs no container is under way while the containers are looked up.
-        numbered = list(enumerate(checks))
-        for index, check in numbered:
-            if check.source is None:
-                function, values = _call(index, check)
-                yield from call(function, *values)
-        if any(check.source is not None for check in checks):
-            yield "checks_containers\n"
-        for index, check in numbered:
-            if check.source is not None:
-                function, values = _call(index, check)
-                yield from call(function, *values)
-        yield "checks_end\n"
-    else:
-        yield "echo end\n"
-    yield ")"
+    yield f"{_PROBE}\n"
+    yield from call("checks_begin", project, attempts, _yes(diagnose))
+    yield '[ -n "$checks_dir" ] || exit 0\n'
+    yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"
+    # What needs no container is under way while the containers are looked up.
+    numbered = list(enumerate(checks))
+    for index, check in numbered:
+        if check.source is None:
+            function, values = _call(index, check)
+            yield from call(function, *values)
+    if any(check.source is not None for check in checks):
+        yield "checks_containers\n"
+    for index, check in numbered:
+        if check.source is not None:
+            function, values = _call(index, check)
+            yield from call(function, *values)
+    yield "checks_end\n"
+    yield ") | quoted\nend 0"
 
 
 def _call(index: int, check: Check) -> tuple[str, list[object]]:

@@ -107,9 +107,11 @@ checks_containers() {
     if checks_limited 20 docker ps -a --no-trunc \
         --filter "label=com.docker.compose.project=$checks_project" \
         --filter label=com.docker.compose.oneoff=False \
-        --format '{{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.container-number"}} {{.State}} {{.ID}} {{.Names}}' \
+        --format '{{.State}} {{.ID}} {{.Names}} {{json (.Label "com.docker.compose.container-number")}} {{json (.Label "com.docker.compose.service")}}' \
         </dev/null 2>"$checks_dir/said" >"$checks_dir/found"; then
-        sort -k 1,1 -k 2,2n "$checks_dir/found" >"$checks_dir/containers"
+        # A label holds whatever an image gives it: what is no service's name is no service.
+        sed -n 's/^\([a-z]*\) \([0-9a-f]*\) \([^ "]*\) "\([0-9]*\)" "\([A-Za-z0-9._-]*\)"$/\5 \4 \1 \2 \3/p' \
+            "$checks_dir/found" | sort -k 1,1 -k 2,2n >"$checks_dir/containers"
     else
         echo "docker does not answer within 20 s" >"$checks_dir/no-docker"
         [ ! -s "$checks_dir/said" ] || checks_line 300 <"$checks_dir/said" >"$checks_dir/no-docker"
@@ -182,7 +184,9 @@ checks_view() {
             esac
             [ ! -L "$from" ] || return
         fi
-        cat "$from" >"$view/$file" 2>/dev/null || return
+        # What is no file would be waited for.
+        [ -f "$from" ] || return
+        head -c 65536 "$from" >"$view/$file" 2>/dev/null || return
     done
     echo 'hosts: files dns' >"$view/nsswitch.conf" && : >"$view.complete"
 }

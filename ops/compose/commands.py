@@ -252,11 +252,11 @@ def logs(container: str, lines: int) -> StringCommand:
 
 
 def ends(container: str) -> StringCommand:
-    """Print how a container ended of late, one "die CODE" or "oom" a line, the last one last."""
+    """Print how a container ended of late, `die "CODE"` or `oom` a line, the last one last."""
     return _words(
         *("docker", "events", "--since", "15m", "--until", "0s"),
         *("--filter", f"container={container}", "--filter", "event=die", "--filter", "event=oom"),
-        *("--format", '{{.Action}} {{index .Actor.Attributes "exitCode"}}'),
+        *("--format", '{{.Action}} {{json (index .Actor.Attributes "exitCode")}}'),
     )
 
 

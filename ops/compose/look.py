@@ -1,6 +1,7 @@
 """Read a host and decide; tell what was found. Nothing here changes a host."""
 
 import operator
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from ops.reports import Collector
+
+
+#: What :func:`ops.compose.commands.ends` prints of an end: a container's labels are beside it.
+ENDED = re.compile(r'^die "([0-9]{1,3})"$', re.M)
+OUT_OF_MEMORY = re.compile(r"^oom\b", re.M)
 
 
 class Failure(Exception):
@@ -198,12 +204,11 @@ class Reader:
         for one in state.containers:
             if one.running and one.restart_count and young(one, state.now) and not one.exit_code:
                 said = connection.run(self.host, commands.ends(one.id), readonly=True, timeout=20)
-                ends = said.text.split()
-                codes = [int(word) for word in ends if word.isdigit()]
+                codes = [int(code) for code in ENDED.findall(said.text)]
                 one = one.model_copy(
                     update={
                         "exit_code": codes[-1] if codes else 0,
-                        "oom_killed": one.oom_killed or "oom" in ends,
+                        "oom_killed": one.oom_killed or OUT_OF_MEMORY.search(said.text) is not None,
                     }
                 )
             containers.append(one)
@@ -244,7 +249,7 @@ class Reader:
     def _free(self) -> dict[str, int]:
         result = connection.run(self.host, commands.free(self.spec), readonly=True)
         rows = (line.partition("|") for line in result.text.splitlines())
-        return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdigit()}
+        return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdecimal()}
 
     def _is_inside(self, path: str) -> bool:
         return path == self.spec.directory or path.startswith(self.spec.directory + "/")

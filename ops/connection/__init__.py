@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from .lease import Lease as Lease
     from .lease import hold_lock as hold_lock
     from .link import channels as channels
-    from .scripts import frame as frame
+    from .scripts import begun as begun
     from .scripts import fresh_mark as fresh_mark
     from .scripts import parsed as parsed
-    from .scripts import plain_sections as plain_sections
     from .scripts import rows as rows
     from .scripts import script as script
     from .scripts import sections as sections
@@ -61,6 +60,7 @@ _WHERE = {
     "Lease": "lease",
     "NoLogin": "contact_fresh",
     "Stream": "channel",
+    "begun": "scripts",
     "causes": "http_client",
     "channels": "link",
     "docker": "docker_api",
@@ -81,12 +81,10 @@ _WHERE = {
     "UnsupportedConnector": "errors",
     "expect": "gathering",
     "forget": "gathering",
-    "frame": "scripts",
     "fresh": "contact_fresh",
     "fresh_mark": "scripts",
     "gather": "gathering",
     "parsed": "scripts",
-    "plain_sections": "scripts",
     "public_halves": "contact_login",
     "read": "gathering",
     "rows": "scripts",

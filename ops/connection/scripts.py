@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -29,7 +28,6 @@ def script(
     *arguments: str,
     mark: str | None = None,
     fed: bool = False,
-    plain: bool = False,
     before: Sequence[str] = (),
 ) -> StringCommand:
     """A script of a room as a command, with its arguments quoted.
@@ -42,7 +40,6 @@ def script(
             then known to it): the mark of this reading, of :func:`fresh_mark`. The script reads it
             from its standard input: arguments can be seen by every user of a host.
         fed: the caller sends the mark, as the first line of what the script is to read.
-        plain: the script does not quote what it writes yet, and takes the mark as an argument.
         before: other scripts of the room that go before it, with functions that it calls.
 
     Example:
@@ -50,10 +47,7 @@ def script(
     """
     body = "".join(text(room, part) for part in (*before, name))
     feed: tuple[object, ...] = ()
-    if plain and mark is not None:
-        body = text(__package__, "plain") + body
-        arguments = (mark, *arguments)
-    elif mark is not None:
+    if mark is not None:
         body = f"IFS= read -r mark || exit 70\n{text(__package__, 'frame')}{body}"
         feed = () if fed else ("printf", r"'%s\n'", QuoteString(mark), "|")
     return StringCommand(*feed, "sh", "-c", QuoteString(body), name, *map(QuoteString, arguments))
@@ -70,41 +64,6 @@ def text(room: str, name: str) -> str:
     lines = (files(room) / f"{name}.sh").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.strip() and not line.lstrip().startswith("# ")]
     return "\n".join(kept) + "\n"
-
-
-def frame(*parts: str) -> str:
-    """A mark that frames sections, and that no output can hold by chance.
-
-    Args:
-        *parts: what the script is asked; other questions have other marks.
-    """
-    return "==" + hashlib.sha256("\0".join(("stackmend", *parts)).encode()).hexdigest()[:20]
-
-
-def plain_sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]]]:
-    """Split framed output into name → (exit status, lines); what was cut off is left out.
-
-    Args:
-        output: the lines that the script wrote.
-        mark: the mark that it was given.
-    """
-    found: dict[str, tuple[int, list[str]]] = {}
-    name: str | None = None
-    lines: list[str] = []
-    for line in output:
-        if line.startswith(mark):
-            _, word, value = line.split(" ", 2)
-            if word == "begin":
-                name, lines = value, []
-            elif name is not None:
-                # end() starts a line of its own, which leaves one empty line behind the text.
-                if lines and not lines[-1]:
-                    lines.pop()
-                found[name] = (int(value), lines)
-                name = None
-        elif name is not None:
-            lines.append(line)
-    return found
 
 
 def fresh_mark() -> str:
@@ -153,6 +112,25 @@ def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]
         else:
             raise ValueError(f"the section {name!r} holds a line that is not quoted")
     return found
+
+
+def begun(output: Sequence[str], mark: str, name: str) -> list[str]:
+    """The lines of one section as far as they came, where the end of it may be missing.
+
+    Args:
+        output: the lines that the script wrote.
+        mark: the mark that it was given.
+        name: the section.
+    """
+    lines: list[str] | None = None
+    for line in output:
+        if lines is None:
+            lines = [] if mark and line == f"{mark} begin {name}" else None
+        elif line == f"{mark} end":
+            break
+        elif line.startswith("|"):
+            lines.append(line[1:])
+    return lines or []
 
 
 def rows(lines: Sequence[str], width: int) -> list[list[Any]]:

@@ -68,6 +68,9 @@ for turn in range(rounds + 1):
 print(json.dumps([took, printed]))
 """
 
+#: What is asked, and then read from what is printed.
+FACT = PortHolders()
+
 
 def crowd(host: LabHost) -> None:
     """Fill the host with processes and sockets."""
@@ -80,7 +83,7 @@ def crowd(host: LabHost) -> None:
 
 def measure(host: LabHost, rounds: int) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds of every round, and what each contender printed last, by contender."""
-    command = PortHolders().command(ports=WANTED).get_raw_value()
+    command = FACT.command(ports=WANTED).get_raw_value()
     ss, python = host.sh("readlink -f $(command -v ss)"), host.sh("command -v python3")
     probe = ["sh", "-c", command]
     contenders: list[tuple[str, Sequence[str], Sequence[str]]] = [
@@ -99,7 +102,7 @@ def check(printed: Mapping[str, str]) -> None:
     for name, text in printed.items():
         if not name.startswith("probe"):
             continue
-        state = PortHolders().process(text.split("\n"))
+        state = FACT.process(text.split("\n"))
         held = {row.wanted.port for row in state.ports if row.verdict == "held"}
         assert held == {port for port in WANTED if port < FIRST + 20000}, (name, held)
         for row in state.ports:

@@ -19,6 +19,7 @@ from ops.checks.state import CheckResult
 from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
+from tests.marks import checked
 
 COMPOSE = """
 services:
@@ -105,7 +106,7 @@ def look(
         check=False,
     )
     assert done.stderr == b"", done.stderr.decode(errors="replace")
-    return parse(done.stdout.decode(errors="replace").split("\n"))
+    return parse(checked(command, done.stdout.decode(errors="replace")))
 
 
 def one(host: LabHost, check: dict[str, Any], **options: Any) -> CheckResult:
@@ -169,13 +170,30 @@ def test_with_busybox_as_every_tool(well: LabHost) -> None:
     command = CheckResults().command(PROJECT, ALL, 1).get_raw_value()
     well.put("/run/probe", command)
     output = well.sh("env -i PATH=/opt/bb /opt/bb/ash /run/probe")
-    results = parse(output.split("\n"))
+    results = parse(checked(command, output))
     assert [result.outcome for result in results] == ["passed"] * 4, results
     assert [result.method for result in results[:3]] == [
         "busybox wget",
         "nsenter+busybox wget",
         "nsenter+nc",
     ]
+
+
+def test_a_label_is_no_other_container(well: LabHost) -> None:
+    """Whoever makes an image writes its labels; a check asks the service's own container."""
+    web = well.docker("inspect", "-f", "{{.Id}}", "checked-web-1")
+    other = well.docker("run", "-d", "--name", "other", "lab/box:1")
+    row = f"web 0 running {other} other"
+    compose = "com.docker.compose"
+    labels = {"project": PROJECT, "oneoff": "False", "service": f"x 1 running {other} y\n{row}"}
+    words = [w for key, value in labels.items() for w in ("--label", f"{compose}.{key}={value}")]
+    well.docker("run", "-d", "--name", "evil", *words, "lab/box:1")
+    check = {"kind": "exec", "service": "web", "command": ["cat", "/etc/hostname"]}
+    try:
+        result = one(well, {**check, "contains": web[:12]})
+    finally:
+        well.docker("rm", "-f", "other", "evil")
+    assert result.ok, result
 
 
 def test_another_port_than_expected(well: LabHost) -> None:

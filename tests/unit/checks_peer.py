@@ -16,6 +16,7 @@ from typing import Any
 
 from ops.checks.facts import CheckResults, parse
 from ops.checks.state import CheckResult
+from tests.marks import checked
 from tests.shells import find
 
 # What probe.sh and attempt.sh call, beside the tool that asks.
@@ -187,24 +188,20 @@ class Shell:
     ) -> tuple[str, float]:
         """What the probe prints, and the seconds it took."""
         began = time.monotonic()
-        with self.start(checks, attempts, env) as process:
+        command = CheckResults().command("none", list(checks), attempts=attempts).get_raw_value()
+        with self.start(command, env) as process:
             try:
                 out, err = process.communicate(timeout=60)
             finally:
                 process.kill()
         assert err == b"", err.decode(errors="replace")
-        return out.decode(errors="replace"), time.monotonic() - began
+        lines = checked(command, out.decode(errors="replace"))
+        return "\n".join(lines), time.monotonic() - began
 
-    def start(
-        self,
-        checks: Sequence[Mapping[str, Any]],
-        attempts: int = 1,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.Popen[bytes]:
-        """The probe, under way."""
-        command = CheckResults().command("none", list(checks), attempts=attempts)
+    def start(self, command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """The command, under way."""
         return subprocess.Popen(
-            [*self.argv, "-c", command.get_raw_value()],
+            [*self.argv, "-c", command],
             env={"PATH": str(self.path), "HOME": "/nonexistent", "LANG": "C.UTF-8", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

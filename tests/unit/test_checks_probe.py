@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ops.checks.facts import parse
+from ops.checks.facts import CheckResults, parse
 from ops.checks.state import CheckResult
 from tests.unit.checks_peer import Peer, Shell, make_shell, peer
 
@@ -165,9 +165,8 @@ def test_nothing_is_left_behind_by_a_lost_connection(
     name: str, server: Peer, tmp_path: Path
 ) -> None:
     before = made()
-    with make_shell(tmp_path / "bin", "curl", shell=name).start(
-        [http_check(server, "hang")]
-    ) as run:
+    command = CheckResults().command("none", [http_check(server, "hang")], 1).get_raw_value()
+    with make_shell(tmp_path / "bin", "curl", shell=name).start(command) as run:
         assert run.stdout is not None
         deadline = time.monotonic() + 30
         while not (new := made() - before) and time.monotonic() < deadline:
