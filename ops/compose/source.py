@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from ops.compose.spec import ComposeSpec
+from ops.paths import is_inside
 
 #: Where Compose looks for its file, in its own order of preference.
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -206,6 +207,8 @@ def _read(root: Path) -> Iterator[tuple[str, File]]:
             raise SourceError(f"source: {name!r} is not a name in UTF-8")
         if "\n" in name:
             raise SourceError(f"source: {name!r} holds a newline, which a file list cannot carry")
+        if not is_inside(name):
+            raise SourceError(f"source: {name!r} holds a control character; rename the file")
         content = path.read_bytes()
         total += len(content)
         if total > MAXIMUM_BYTES:

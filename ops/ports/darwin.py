@@ -47,7 +47,7 @@ def _groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
     """Each process with its files, as field letter → text."""
     process: dict[str, str] = {}
     files: list[dict[str, str]] = []
-    for line in lsof.splitlines():
+    for line in lsof.split("\n"):
         field, text = line[:1], line[1:]
         if field == "p":
             if process:
@@ -132,7 +132,7 @@ def processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
     :param ps: what it wrote, of every process.
     """
     found: dict[int, Process] = {}
-    for line in ps.splitlines():
+    for line in ps.split("\n"):
         row = _PS.fullmatch(line)
         if row is not None:
             exe = row["exe"].strip()

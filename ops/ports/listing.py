@@ -19,7 +19,7 @@ def units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple[Unit,
         word, _, manager = section.partition(" ")
         if word != "units" or status != 0:
             continue
-        if manager.isdigit():
+        if manager.isdecimal():
             manager = names.get(int(manager), manager)
         block: dict[str, list[str]] = {}
         for line in [*lines, ""]:
@@ -42,7 +42,7 @@ def _unit(block: Mapping[str, list[str]], manager: str) -> Unit:
         active=one("ActiveState"),
         enabled=one("UnitFileState"),
         restart=one("Restart"),
-        main_pid=int(one("MainPID")) if one("MainPID").isdigit() else 0,
+        main_pid=int(one("MainPID")) if one("MainPID").isdecimal() else 0,
         triggered_by=tuple(one("TriggeredBy").split()),
         triggers=tuple(one("Triggers").split()),
         listens=tuple(block.get("Listen", ())),

@@ -105,7 +105,7 @@ def _names(lines: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for line in lines:
         uid, _, name = line.partition(" ")
-        if uid.isdigit():
+        if uid.isdecimal():
             found.setdefault(int(uid), name)
     return found
 
@@ -113,7 +113,7 @@ def _names(lines: Iterable[str]) -> dict[int, str]:
 def _cgroup(text: bytes) -> str:
     """The path in systemd's hierarchy, or in the only one there is."""
     unified, named, other = "", "", ""
-    for line in text.decode(errors="replace").splitlines():
+    for line in text.decode(errors="replace").split("\n"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "name=systemd":
@@ -158,7 +158,7 @@ def _place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
 def guarded(found: Mapping[str, Section], known: Mapping[int, Process]) -> tuple[int, ...]:
     """Our own shell and its ancestors, and the sshd that listens for sessions such as ours."""
     _, given = found.get("guards", (0, []))
-    guards = {int(word) for line in given for word in line.split() if word.isdigit()}
+    guards = {int(word) for line in given for word in line.split() if word.isdecimal()}
     sessions = {pid for pid in guards if pid in known and known[pid].name.startswith("sshd")}
     if sessions:
         # The listener may have been restarted since, and be no ancestor of ours any more.
