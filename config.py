@@ -32,5 +32,6 @@ from ops.access.reached import contact  # noqa: E402
 from ops.connection import preflight  # noqa: E402
 from ops.spec import preflight as validate  # noqa: E402
 
-reports.install()
 preflight.install(validate, contact)
+# Last, so that it begins first: what is wrong with settings is said without their secrets.
+reports.install()

@@ -49,8 +49,9 @@ class Admitting(Reader):
         if self.identities:
             self._come_in()
         elif safe:
-            self.host.log(
-                f"  not proven: this machine has no private key of {self.spec.user}'s to try"
+            telling.say(
+                self.host,
+                f"  not proven: this machine has no private key of {self.spec.user}'s to try",
             )
         for action in risky:
             lease.check()
@@ -83,7 +84,9 @@ class Admitting(Reader):
             ) from None
         if not result.ok:
             raise Failure(f"{self.spec.user} comes in, but {command} fails: {_said(result)}")
-        self.host.log(f"  a fresh login as {self.spec.user} works" + ", sudo too" * as_root)
+        telling.say(
+            self.host, f"  a fresh login as {self.spec.user} works" + ", sudo too" * as_root
+        )
 
     def _set(self, action: Action, state: HostAccess) -> None:
         """Change sshd; the change stays only where a fresh login still works under it."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from ops.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
 from ops.checks.state import Hint
+from ops.redaction import safe_line
 
 # What the JSON of `inspect` is told apart by stays.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -309,7 +310,7 @@ def _explain_health(container: _Container, details: list[str], hints: list[Hint]
     health = container.state.Health
     if health is None or health.Status not in ("unhealthy", "starting"):
         return
-    last = " ".join(health.Log[-1].Output.split())[:200] if health.Log else ""
+    last = safe_line(" ".join(health.Log[-1].Output.split()), 200) if health.Log else ""
     details.append(
         f"the healthcheck of {container.name} says {health.Status}" + (f": {last}" if last else "")
     )

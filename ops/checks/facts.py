@@ -15,6 +15,7 @@ from ops.checks.diagnosis import Said, explain
 from ops.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, checks_from
 from ops.checks.state import CheckResult, Hint, Outcome
 from ops.connection import begun, fresh_mark, text
+from ops.redaction import redact
 
 _PROBE = text("ops.checks", "probe")
 _ATTEMPT = text("ops.checks", "attempt")
@@ -349,5 +350,5 @@ def _stopped(text: str, hints: list[Hint]) -> str:
 
 
 def _short(text: str | None) -> str:
-    shown = json.dumps(text or "", ensure_ascii=False)
+    shown = json.dumps(redact(text or ""), ensure_ascii=False)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -298,7 +298,7 @@ class Project(Prover):
         spec = self.spec.model_copy(
             update={"directory": before.directory, "profiles": before.profiles}
         )
-        self.host.log(f"{self.spec.project}: rolling back to what was proven well before")
+        telling.say(self.host, f"{self.spec.project}: rolling back to what was proven well before")
         self._mark(sorted(self.touched & set(before.services)))
         self._run(commands.mended(self.spec, "rollback", self.source.digest))
         self._files_back(before, declared)
@@ -316,7 +316,7 @@ class Project(Prover):
         if stood and not found.stale:
             # What was not touched runs on the files before, as it did.
             self._must(self._run(commands.fresh(self.spec)), "what was done could not be written")
-        self.host.log(f"{self.spec.project}: rolled back, and well as it was before")
+        telling.say(self.host, f"{self.spec.project}: rolled back, and well as it was before")
 
     def _files_back(self, before: Applied, declared: Declared) -> None:
         """Put back the files and images that were proven well; end services that came after."""

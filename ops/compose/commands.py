@@ -14,6 +14,8 @@ from ops.connection import script
 
 #: Seconds to wait for what an earlier run has left at work; a build may take its time.
 PATIENCE = 600
+#: What is read of one line of a container's log.
+LOG_LINE_BYTES = 1024 * 1024
 
 _BUSY = (
     f"{{ flock -w {PATIENCE} 8 || {{ echo 'a command of an earlier run is still at work here' >&2; "
@@ -247,8 +249,9 @@ def remove_service(spec: ComposeSpec, name: str) -> StringCommand:
 
 
 def logs(container: str, lines: int) -> StringCommand:
-    """The last lines a container wrote."""
-    return StringCommand(_words("docker", "logs", "--tail", str(lines), container), "2>&1")
+    """The last lines a container wrote; of a line a megabyte at most."""
+    logs = _words("docker", "logs", "--tail", str(lines), container)
+    return StringCommand(logs, "2>&1", "|", _words("cut", "-b", f"1-{LOG_LINE_BYTES}"))
 
 
 def ends(container: str) -> StringCommand:

@@ -4,6 +4,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ops.redaction import redactor
+from ops.text import printable
+
 MASK = "(masked)"
 
 #: A name that tells of a secret, whatever its value.
@@ -41,17 +44,12 @@ def shown(path: str, value: Any, secrets: Collection[str] = ()) -> str:
         text = " ".join(shown("", item, secrets) for item in value) or "[]"
     else:
         text = str(value)
-    text = masked(text, secrets).replace("\n", "\\n")
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return printable(masked(text, secrets), SHOWN)
 
 
 def masked(text: str, secrets: Collection[str] = ()) -> str:
     """Text with every known secret and every password inside a URL replaced."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= 4:
-            text = text.replace(secret, MASK)
-        elif text == secret:
-            text = MASK
+    text = redactor(frozenset(secrets)).redact(text, MASK)
     return URL_PASSWORD.sub(rf"\1:{MASK}@", text)
 
 

@@ -19,9 +19,12 @@ from getpass import getpass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyinfra import logger
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.api.output import echo, format_text
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES
+
+from ops.redaction import register, safe_line
 
 from .errors import CommandTimeout, ConnectionLost, PrivilegeError, RemoteError
 from .link import Link, link
@@ -98,6 +101,8 @@ def _compose(
     settings: Settings, command: StringCommand, stdin: bytes | None, timeout: float | None
 ) -> _Call:
     raw, masked = command.get_raw_value(), command.get_masked_value()
+    if raw != masked:
+        _know(command)
     setup = "".join(
         f"export {shlex.quote(f'{key}={value}')} || exit\n" for key, value in settings.env
     )
@@ -146,6 +151,17 @@ def _compose(
             filter(None, (settings.prefix(prompt=None), shell, "-c", shlex.quote(masked)))
         ),
     )
+
+
+def _know(bit: object) -> None:
+    """Let what is hidden in a command be hidden in what the command says as well."""
+    if isinstance(bit, QuoteString):
+        bit = bit.obj
+    if isinstance(bit, HiddenValue):
+        register(str(bit.unmask()))
+    elif isinstance(bit, StringCommand):
+        for part in bit.bits:
+            _know(part)
 
 
 class _Errors:
@@ -567,6 +583,7 @@ def _ask_password(host: Host, settings: Settings, refusal: PrivilegeError) -> Se
             "or run with --same-sudo-password",
         ) from refusal
     password = getpass(f"{host.print_prefix}sudo password: ")
+    register(password)
     # Where pyinfra keeps it too, so that the user is asked once.
     host.connector_data["prompted_sudo_password"] = password
     return replace(settings, sudo_password=password)
@@ -578,7 +595,7 @@ def _user(host: Host) -> str:
 
 def _words(data: bytes) -> str:
     lines = (line.strip() for line in data.decode(errors="replace").splitlines())
-    return "; ".join(line for line in lines if line)[:300]
+    return safe_line("; ".join(line for line in lines if line), 300)
 
 
 def _shortened(text: str, limit: int = 120) -> str:

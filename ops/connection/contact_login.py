@@ -22,6 +22,8 @@ from pyinfra.connectors.ssh_util import (
 )
 from typing_extensions import override
 
+from ops.redaction import register
+
 if TYPE_CHECKING:
     from paramiko import Transport
     from pyinfra.api.host import Host
@@ -208,8 +210,6 @@ def _of_agent(named: str | None) -> Iterator[Identity]:
 
 def _root_password(host: Host, variable: str) -> tuple[str, str]:
     """Root's password and where it is from; empty where nobody gives one."""
-    from ops import reports
-
     if variable in os.environ:
         # Taken out: what this process starts (a proxy command, say) has no business with it.
         _root_passwords[variable] = os.environ.pop(variable)
@@ -217,7 +217,7 @@ def _root_password(host: Host, variable: str) -> tuple[str, str]:
     if not password and sys.stdin.isatty():
         with _asking:
             password, label = getpass(f"Password of root@{host.name} (none: Enter): "), "typed in"
-    reports.secret(password)
+    register(password)
     return password, label
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pyinfra.api.exceptions import PyinfraError
 
+from ops.redaction import safe_line
+
 
 class RemoteError(PyinfraError, OSError):
     """Something could not be done on a host.
@@ -19,6 +21,8 @@ class RemoteError(PyinfraError, OSError):
     """
 
     def __init__(self, host: str, doing: str, reason: str) -> None:
+        # Whoever catches it may print it anywhere.
+        doing, reason = safe_line(doing), safe_line(reason)
         super().__init__(f"{host}: {reason} ({doing})")
         self.host = host
         self.doing = doing

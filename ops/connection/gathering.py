@@ -23,6 +23,8 @@ from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.api.output import format_text
 from pyinfra.api.util import get_kwargs_str
 
+from ops.redaction import safe_line
+
 from .channel import execute
 from .errors import CommandTimeout, RemoteError
 from .link import Link, link
@@ -384,11 +386,11 @@ def _tell(host: Host, request: Request, value: Any) -> None:
 
 def _last_line(data: bytes) -> str:
     lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")[:300]
+    return safe_line(next((line for line in reversed(lines) if line), ""), 300)
 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    if text and isinstance(error, FactProcessError):
-        return text[:300]
-    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
+    if text and not isinstance(error, FactProcessError):
+        text = f"{type(error).__name__}: {text}"
+    return safe_line(text, 300) or type(error).__name__

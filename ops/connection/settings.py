@@ -11,6 +11,8 @@ from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.context import ContextObject
 
+from ops.redaction import register
+
 from .errors import PrivilegeError
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, A
         )
     env: Mapping[str, Any] = arguments["_env"] or {}
     password = arguments["_sudo_password"] or host.connector_data.get("prompted_sudo_password")
+    if password:
+        register(plain(password))
     settings = Settings(
         sudo=bool(arguments["_sudo"]),
         sudo_user=arguments["_sudo_user"] or None,
@@ -118,4 +122,7 @@ def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, A
 
 def plain(value: object) -> str:
     """A value as text, a hidden one as it is underneath."""
-    return value.unmask() if isinstance(value, HiddenValue) else str(value)
+    if not isinstance(value, HiddenValue):
+        return str(value)
+    register(value.unmask())
+    return value.unmask()

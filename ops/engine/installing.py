@@ -130,8 +130,8 @@ class Installing(Reader):
                 self.tell(Plan(refusals=(refusal,)))
                 return False
             for one in found.unread:
-                self.host.log(f"  package lists cannot be read: {one}")
-            self.host.log(f"  Engine {decided.engine}, Compose {decided.compose}")
+                telling.say(self.host, f"  package lists cannot be read: {one}")
+            telling.say(self.host, f"  Engine {decided.engine}, Compose {decided.compose}")
             command = commands.install(
                 *(state.manager, origin.target, decided.names, action.removing),
                 snap=action.snap,
@@ -147,7 +147,9 @@ class Installing(Reader):
                     stdin=begin.text.encode() if begin else None,
                 )
             for line in done.text.splitlines():
-                self.host.log(f"  the engine does not come up with its settings yet: {line}")
+                telling.say(
+                    self.host, f"  the engine does not come up with its settings yet: {line}"
+                )
             if done.text:
                 raise _TakenBack
         return True

@@ -19,6 +19,7 @@ from ops.models.plan import Action, begun
 from ops.models.progress import Meter, Tally, shown
 from ops.models.spec import ModelsSpec, Name
 from ops.models.state import Manifest, Place, Server, StoreState
+from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -116,14 +117,15 @@ class Bringer:
                     self._from_registry(action, self._now(state) if tried else state)
                     fleet.has(self.host, name, place)
                     return
-            self.host.log(f"{action.subject}: its blobs come from {peer.host.name}")
+            telling.say(self.host, f"{action.subject}: its blobs come from {peer.host.name}")
             try:
                 self._from_peer(peer, action, state, place)
             except (Gone, Passing) as error:
                 tried.add(peer.host.name)
-                self.host.log(
+                telling.say(
+                    self.host,
                     f"{action.subject}: {peer.host.name} cannot give it ({error}); "
-                    "looked for elsewhere"
+                    "looked for elsewhere",
                 )
             else:
                 fleet.has(self.host, name, place)
@@ -239,9 +241,10 @@ class Bringer:
         def tell(attempt: tenacity.RetryCallState) -> None:
             assert attempt.outcome is not None, "what is tried again has failed"
             assert attempt.next_action is not None, "and what comes next is known"
-            self.host.log(
+            telling.say(
+                self.host,
                 f"{subject}: {attempt.outcome.exception()}; tried again in "
-                f"{attempt.next_action.sleep:g} s"
+                f"{attempt.next_action.sleep:g} s",
             )
 
         tenacity.Retrying(

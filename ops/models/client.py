@@ -13,6 +13,7 @@ from ops import connection
 from ops.models.errors import Failed, Full, Passing
 from ops.models.spec import Name
 from ops.models.state import Server
+from ops.redaction import safe_line
 
 if TYPE_CHECKING:
     import httpx
@@ -196,7 +197,9 @@ class Client:
             _checked(answer)
             said = _parsed(answer.text)
         if said.get("done") is not True or "message" not in said:
-            raise Failed(f"{name} was asked a word and the answer is none: {answer.text[:200]}")
+            raise Failed(
+                f"{name} was asked a word and the answer is none: {safe_line(answer.text, 200)}"
+            )
 
     def _ask(self, method: str, path: str, body: Any, *, missing_ok: bool = False) -> None:
         with self._http(SOON) as client:
@@ -287,9 +290,11 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
     except ValueError:
-        raise Failed(f"what answers does not speak as Ollama does: {text[:200]!r}") from None
+        raise Failed(
+            f"what answers does not speak as Ollama does: {safe_line(text, 200)}"
+        ) from None
     if not isinstance(line, dict):
-        raise Failed(f"what answers does not speak as Ollama does: {text[:200]!r}")
+        raise Failed(f"what answers does not speak as Ollama does: {safe_line(text, 200)}")
     return line
 
 
@@ -299,7 +304,7 @@ def _checked(answer: Any) -> None:
     try:
         said = str(_parsed(answer.text)["error"])
     except (Failed, KeyError):
-        said = " ".join(answer.text.split())[:200] or "no reason given"
+        said = safe_line(" ".join(answer.text.split()), 200) or "no reason given"
     told = f"{said} (HTTP {answer.status_code})"
     if answer.status_code == 429 or answer.status_code >= 500:
         raise sorted_out(told)

@@ -25,6 +25,7 @@ from ops.models.state import (
     StoreState,
 )
 from ops.paths import is_inside
+from ops.redaction import safe_line
 
 Sections = Mapping[str, tuple[int, list[str]]]
 
@@ -152,7 +153,7 @@ def _server(found: Sections, asked: Asked) -> Server:
     if status != 0:
         # Docker's client adds the request, which tells nothing.
         said = " ".join(" ".join(lines).split()).partition(': Get "')[0] or "it says nothing"
-        return Server(status="unknown", reason=f"Docker cannot be asked: {said}"[:400])
+        return Server(status="unknown", reason=safe_line(f"Docker cannot be asked: {said}", 400))
     name = next((name for name in found if name.startswith("container ")), "")
     known: dict[str, Any] = {}
     if name:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from ops.models.plan import human
+from ops.reports import telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,9 +224,10 @@ class Shown:
         self._last, self._there = now, meter.there
         share = f" ({meter.there / meter.total:.0%})" if meter.total else ""
         doing = f", {words}" if words else ""
-        self._host.log(
+        telling.say(
+            self._host,
             f"{self._model}: {human(meter.there)} of {human(meter.total)}{share}, "
-            f"{human(max(0, int(rate)))}/s{doing}"
+            f"{human(max(0, int(rate)))}/s{doing}",
         )
 
 

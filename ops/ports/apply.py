@@ -86,9 +86,9 @@ class Freeing(Reader):
             except _Taken:
                 continue
             except _Gone:
-                self.host.log(f"  {action.subject}: gone by itself")
+                telling.say(self.host, f"  {action.subject}: gone by itself")
                 return False
-            self.host.log(f"  {action.subject}: {undo} brings it back")
+            telling.say(self.host, f"  {action.subject}: {undo} brings it back")
             return True
         raise Failure(f"{commands.ROOT} holds {RECORDS} records of this second")
 

@@ -23,6 +23,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ops import redaction
 from ops.reports.collect import Collector, Run
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pyinfra.api.host import Host
+    from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
 __all__ = ["Collector", "Run", "finish", "install", "record", "run_id", "run_of", "secret"]
@@ -38,7 +40,8 @@ __all__ = ["Collector", "Run", "finish", "install", "record", "run_id", "run_of"
 _NOT_A_RUN = frozenset({"fact", "debug-inventory"})
 
 _runs: dict[int, Run] = {}
-_secrets: set[str] = set()
+#: Paths of secrets that were found too short.
+_warned: set[str] = set()
 
 
 def record(host: Host, operation: str | None = None) -> Collector:
@@ -61,35 +64,39 @@ def record(host: Host, operation: str | None = None) -> Collector:
 
 
 def secret(value: str | bytes | None) -> None:
-    """Never let this value appear in a report: it is replaced wherever it would.
+    """Never let this value appear on the terminal, in a report, a journal or an error.
 
     + value: the secret; ``None`` and an empty one are ignored
     """
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if value:
-        _secrets.add(value)
+    redaction.register(value)
 
 
 def install() -> None:
-    """Report this run even if no host can be reached. To be called from ``config.py``.
+    """Report this run even if no host can be reached. To be called last from ``config.py``.
 
     pyinfra reads ``config.py`` before it knows its hosts, so this only leaves word to start when it
-    does. Without it a run is reported from the first operation of stackmend on.
+    does. Without it a run is reported from the first operation of stackmend on. From here on all
+    that is printed passes the redactor, and the secrets of every host's data are known to it
+    before anything else looks at them.
     """
     from pyinfra.context import ctx_state
 
     state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
-    if state is None or _command() in _NOT_A_RUN:
+    if state is None:
         return
+    _guard()
     if state.initialised:
-        _run(state)
+        _learn(state.inventory)
+        if _command() not in _NOT_A_RUN:
+            _run(state)
         return
     original = state.init
 
-    def init(*args: Any, **kwargs: Any) -> None:
-        original(*args, **kwargs)
-        _run(state)
+    def init(inventory: Inventory, *args: Any, **kwargs: Any) -> None:
+        _learn(inventory)
+        original(inventory, *args, **kwargs)
+        if _command() not in _NOT_A_RUN:
+            _run(state)
 
     # State.init empties the list of callback handlers: they can only be added after it.
     state.init = init  # type: ignore[method-assign]
@@ -118,7 +125,7 @@ def finish(state: State) -> Path | None:
         return None
     from ops.reports import write
 
-    return write.conclude(run, frozenset(_secrets))
+    return write.conclude(run)
 
 
 def _command() -> str:
@@ -140,12 +147,43 @@ def _run(state: State) -> Run:
     if run is None:
         from ops.reports.callbacks import Watch
 
+        _guard()
+        _learn(state.inventory)
         if not _runs:
             atexit.register(_finish_all)
             _end_orderly_on_sigterm()
         run = _runs[id(state)] = Run(state, dry=_parameters().get("dry"))
         state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
     return run
+
+
+def _guard() -> None:
+    import pyinfra
+
+    if pyinfra.is_cli:
+        from ops import terminal
+
+        terminal.install()
+
+
+def _learn(inventory: Inventory) -> None:
+    """Know every secret in the data of the hosts; warn of those that can hardly be hidden."""
+    short = {}
+    for host in inventory:
+        for path, value in redaction.secrets_in(host.data.dict()):  # type: ignore[no-untyped-call]
+            redaction.register(value)
+            if 0 < len(value.strip()) < redaction.SHORTEST:
+                short[path] = value
+    from pyinfra import logger
+
+    for path in short.keys() - _warned:
+        _warned.add(path)
+        logger.warning(
+            "%s: a secret of fewer than %s characters is hidden only where it stands as a word of "
+            "its own: take a longer one",
+            path,
+            redaction.SHORTEST,
+        )
 
 
 def _finish_all() -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ops.reports import summary
 from ops.reports.state import RunRecord
+from ops.text import printable_lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no report: {error}", file=sys.stderr)
         return 2
     except ValidationError as error:
-        print(f"not a report: {path}: {error}", file=sys.stderr)
+        print(f"not a report: {path}: {printable_lines(str(error))}", file=sys.stderr)
         return 2
     summary.show(record, path.resolve(), sys.stdout)
     return 1 if record.not_well() else 0

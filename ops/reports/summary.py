@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
+
+from ops import terminal
+from ops.text import LINE_LIMIT, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,8 +14,6 @@ if TYPE_CHECKING:
 
     from ops.reports.state import HostRecord, OperationRecord, RunRecord
 
-# What a container wrote to its log must not move a cursor or set a title on somebody's terminal.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _COLOURS = {
     "converged": "green",
     "changed": "yellow",
@@ -36,7 +36,7 @@ def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
         if out.isatty():
             _table(record, out)
         for line in words(record):
-            print(f"    {_CONTROL.sub(' ', line)}", file=out)
+            print(f"    {printable(line, LINE_LIMIT)}", file=out)
     print(f"--> stackmend: {last_line(record, path)}", file=out)
 
 
@@ -114,7 +114,7 @@ def _table(record: RunRecord, out: TextIO) -> None:
     for name, host in record.hosts.items():
         operations = host.operations
         table.add_row(
-            Text(name),
+            Text(printable(name)),
             Text(host.outcome, style=_COLOURS[host.outcome]),
             str(sum(len(op.findings) for op in operations)),
             str(sum(len(op.done) for op in operations)),
@@ -122,4 +122,7 @@ def _table(record: RunRecord, out: TextIO) -> None:
             str(len(host.errors) + sum(len(op.errors) for op in operations)),
             f"{sum(op.seconds for op in operations):.1f}",
         )
-    Console(file=out).print(table)
+    console = Console(file=out)
+    with console.capture() as capture:
+        console.print(table)
+    terminal.styled(out, capture.get())

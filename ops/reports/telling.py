@@ -12,6 +12,7 @@ from pyinfra.api import FunctionCommand, OperationError
 
 import ops.reports as reports
 from ops import connection
+from ops.redaction import safe_line
 from ops.reports import journal
 
 if TYPE_CHECKING:
@@ -22,33 +23,44 @@ if TYPE_CHECKING:
     from ops.reports.collect import Collector
 
 
+def say(host: Host, text: str) -> None:
+    """Show one line on the terminal.
+
+    + host: the host it is about
+    + text: the line, foreign words in it as they came
+    """
+    host.log(safe_line(text))
+
+
 def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
     """Show what was found and what follows, on the terminal and in the report.
 
     + host: the host it is about
     + report: the collector of the operation
-    + decided: the plan; secrets must be masked already
+    + decided: the plan
     """
     for finding in decided.findings:
         told = f"{finding.kind}: {finding.cause}"
-        report.found(finding.subject, told, "\n".join(finding.evidence))
-        host.log(f"{finding.subject}: {told}")
-        for line in finding.evidence:
-            host.log(f"    {line}")
+        evidence = [safe_line(one) for one in finding.evidence]
+        report.found(safe_line(finding.subject), safe_line(told), "\n".join(evidence))
+        say(host, f"{finding.subject}: {told}")
+        for one in evidence:
+            say(host, f"    {one}")
     for action in decided.actions:
         report.planned(
             action.verb,
-            action.subject,
-            action.cause,
+            safe_line(action.subject),
+            safe_line(action.cause),
             destructive=action.destructive,
-            undo=action.undo,
+            undo=safe_line(action.undo),
         )
-        host.log(f"  → {action}")
+        say(host, f"  → {action}")
     for refusal in decided.refusals:
-        report.refused(refusal.subject, refusal.reason, refusal.way_out)
-        host.log_styled(
-            f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}",
-            fg="red",
+        report.refused(
+            safe_line(refusal.subject), safe_line(refusal.reason), safe_line(refusal.way_out)
+        )
+        _say_in_red(
+            host, f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}"
         )
 
 
@@ -60,13 +72,14 @@ def failed(
     + host: the host it happened on
     + report: the collector of the operation
     + subject: what it is about, such as the project
-    + message: what failed, in one line; secrets must be masked already
+    + message: what failed, in one line
     + log: the lines
     """
-    report.failed(message, log=list(log))
-    host.log_styled(f"{subject}: {message}", fg="red")
-    for line in log:
-        host.log(f"    {line}")
+    shown = [safe_line(one) for one in log]
+    report.failed(safe_line(message), log=shown)
+    _say_in_red(host, f"{subject}: {message}")
+    for one in shown:
+        say(host, f"    {one}")
 
 
 def wrong(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
@@ -115,11 +128,11 @@ def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> 
         for action in actions:
             report.done(
                 action.verb,
-                action.subject,
-                action.cause,
+                safe_line(action.subject),
+                safe_line(action.cause),
                 seconds=seconds,
                 ok=ok,
-                undo=action.undo,
+                undo=safe_line(action.undo),
             )
         if ok:
             for action in actions:
@@ -127,19 +140,23 @@ def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> 
 
 
 def _refuse(state: State, host: Host, operation: str, reason: str) -> bool:
-    reports.record(host, operation).failed(reason)
-    host.log_styled(reason, fg="red")
+    reports.record(host, operation).failed(safe_line(reason))
+    _say_in_red(host, reason)
     return False
 
 
+def _say_in_red(host: Host, text: str) -> None:
+    host.log_styled(safe_line(text), fg="red")
+
+
 def _remember(host: Host, room: str, action: Action, within: str) -> None:
-    line = journal.line(
+    entry = journal.line(
         time=datetime.now(UTC),
         run=reports.run_id(host.state),
         room=room,
         action=action.verb,
-        subject=f"{within}/{action.subject}" if within else action.subject,
-        cause=action.cause,
-        undo=action.undo,
+        subject=safe_line(f"{within}/{action.subject}" if within else action.subject),
+        cause=safe_line(action.cause),
+        undo=safe_line(action.undo),
     )
-    connection.run(host, journal.append(line))
+    connection.run(host, journal.append(entry))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import socket
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,17 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from ops.redaction import MASK as MASK
+from ops.redaction import Redactor, redactor, registered, safe_line
 from ops.reports import summary
 from ops.reports.state import Outcome, RunRecord
+from ops.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from ops.reports.collect import Collector, Run
 
-MASK = "*MASKED*"
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000
 
@@ -33,11 +33,10 @@ _OURS = frozenset({"outcome", "mode", "started", "ended"})
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
 
 
-def conclude(run: Run, hidden: frozenset[str]) -> Path | None:
+def conclude(run: Run) -> Path | None:
     """Write the record of a run, print its summary, and return where it lies.
 
-    + run: what was collected
-    + hidden: values that must not appear
+    + run: what was collected; no registered secret appears in the record
 
     Returns ``None`` where there is nothing to report or where it cannot be written; never raises.
     """
@@ -45,7 +44,7 @@ def conclude(run: Run, hidden: frozenset[str]) -> Path | None:
         record = build(run, datetime.now(UTC))
         if not record.hosts:
             return None
-        data = mask(record.model_dump(mode="json"), hidden)
+        data = mask(record.model_dump(mode="json"), registered())
         record = RunRecord.model_validate(data)
         path = None
         try:
@@ -54,7 +53,7 @@ def conclude(run: Run, hidden: frozenset[str]) -> Path | None:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
         summary.show(record, path, sys.stderr)
     except Exception as error:  # the report must never be what breaks the end of a run
-        print(f"--> stackmend: no report: {mask(repr(error), hidden)}", file=sys.stderr)
+        print(f"--> stackmend: no report: {safe_line(repr(error))}", file=sys.stderr)
         return None
     return path
 
@@ -139,49 +138,27 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
 
 
 def mask(data: Any, hidden: Iterable[str]) -> Any:
-    """The same data with every secret replaced, in whatever form it may have been written.
+    """The same data without secrets, and with nothing in it that steers whoever shows it.
 
-    + data: strings, lists and mappings; keys are names of ours or of the inventory and stay
-    + hidden: the secrets
-
-    A secret shorter than four characters is replaced only where it stands as a word of its own:
-    otherwise it would take a part of every other word with it.
+    + data: strings, lists and mappings; keys are names of ours or of the inventory
+    + hidden: the secrets, replaced in whatever notation they may have been written
     """
-    patterns = [
-        re.escape(form) if len(form) >= 4 else rf"(?<!\w){re.escape(form)}(?!\w)"
-        for form in sorted({f for value in hidden for f in _forms(value)}, key=len, reverse=True)
-    ]
-    if not patterns:
-        return data
-    return _replace(data, re.compile("|".join(patterns)))
+    return _clean(data, redactor(frozenset(hidden)))
 
 
-def _replace(data: Any, pattern: re.Pattern[str]) -> Any:
+def _clean(data: Any, hiding: Redactor) -> Any:
     if isinstance(data, str):
-        return pattern.sub(MASK, data)
+        return printable_lines(hiding.redact(data))
     if isinstance(data, list):
-        return [_replace(item, pattern) for item in data]
+        return [_clean(item, hiding) for item in data]
     if isinstance(data, dict):
         return {
-            key: value if key in _OURS and isinstance(value, str) else _replace(value, pattern)
+            printable(key): value
+            if key in _OURS and isinstance(value, str)
+            else _clean(value, hiding)
             for key, value in data.items()
         }
     return data
-
-
-def _forms(value: str) -> set[str]:
-    # Logs and errors show a secret as a shell, a URL, JSON or Python writes it, or line by line.
-    forms = {
-        value,
-        value.strip(),
-        shlex.quote(value).strip("'"),
-        quote(value, safe=""),
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        repr(value)[1:-1],
-    }
-    forms.update(line for line in value.splitlines() if len(line) >= 8)
-    return {form for form in forms if form}
 
 
 def _operations(run: Run, host: Host) -> list[dict[str, Any]]:

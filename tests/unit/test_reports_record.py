@@ -156,7 +156,7 @@ def test_what_a_container_logged_does_not_act_on_the_terminal() -> None:
     out = io.StringIO()
     bad = {"name": "x", "errors": [{"message": "m", "log": ["\x1b[2Jgone\r\x9b31m"]}]}
     summary.show(record(web={"outcome": "failed", "operations": [bad]}), None, out)
-    assert "                |  [2Jgone 31m\n" in out.getvalue()
+    assert "                | \\x1b[2Jgone\\r\\x9b31m\n" in out.getvalue()
 
 
 def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,13 +133,14 @@ class Accelerating(Reader):
             for line in result.text.splitlines():
                 word, _, rest = line.partition(" ")
                 if word == "seen":
-                    self.host.log(f"  seen from inside a container: {rest}")
+                    telling.say(self.host, f"  seen from inside a container: {rest}")
                 elif word == "again":
-                    self.host.log("  and again after systemctl daemon-reload")
+                    telling.say(self.host, "  and again after systemctl daemon-reload")
                 elif word == "spared":
-                    self.host.log(
+                    telling.say(
+                        self.host,
                         "  not tried after systemctl daemon-reload, which would take their "
-                        f"accelerators from {rest.strip()}"
+                        f"accelerators from {rest.strip()}",
                     )
             if not result.ok:
                 what = _OUTCOMES.get(result.status, "the accelerators cannot be proven")

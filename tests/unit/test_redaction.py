@@ -1,0 +1,141 @@
+"""A secret is found in every notation in which a program writes it, whatever stands around it."""
+
+import base64
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretBytes, SecretStr
+from pyinfra.api.hiddenvalue import HiddenValue
+
+from ops.redaction import MASK, Redactor, secrets_in
+from tests.hostile_text import HOLE, NOTATIONS, READERS, holds
+
+SECRETS = st.text(
+    st.one_of(
+        st.sampled_from("aZ09-_.~ /+=%&?#:@!$'\"\\`<>{}[]()*;|^\n\r\t\x00\x1béß日🙂"),
+        st.characters(exclude_categories=["Cs"], exclude_characters=HOLE),
+    ),
+    min_size=4,
+    max_size=24,
+).filter(lambda text: len(text.strip()) >= 4 and text.strip() == text and text not in MASK)
+AROUND = st.text(
+    st.one_of(
+        st.sampled_from("aZ09 ='\":/@{}&%\\\n"),
+        st.characters(exclude_categories=["Cs"], exclude_characters=HOLE),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(SECRETS, st.sampled_from(sorted(NOTATIONS)), AROUND, AROUND)
+@example("p@ss/word", "URL", "redis://:", "@redis")
+@example("back\\slash", ".env", "", "")
+@example("back\\\\slash$HOME", ".env", "", "")
+@example("a\\x27b\"c'", "as it is", "", "")
+@example('quote"\nbreak', "JSON", "", "")
+@example('ends with "', "JSON", '"', '"')
+@example("tr\u00fcb & <grau>", "entities", "", "")
+@example("🙂🙂🙂🙂", "JSON", "", "")
+@example("0,%0", "URL, little quoted", "", "")
+@example("a&b&&c", "HTML", "", "")
+def test_no_notation_gives_a_secret_back(
+    secret: str, notation: str, before: str, after: str
+) -> None:
+    if any(reader(before + after) == secret for reader in READERS):
+        return
+    text = f"{before}{NOTATIONS[notation](secret)}{after}"
+    shown = Redactor({secret}).redact(text)
+    assert not holds(shown, secret)
+    assert MASK in shown
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(SECRETS, min_size=2, max_size=5), st.lists(st.sampled_from(sorted(NOTATIONS))))
+def test_several_secrets_do_not_hide_one_another(secrets: list[str], notations: list[str]) -> None:
+    secrets += [secrets[0] + secrets[1], secrets[0][:4].strip() + secrets[-1]]
+    redactor = Redactor(secrets)
+    for notation in ["as it is", *notations]:
+        shown = redactor.redact("".join(map(NOTATIONS[notation], secrets)))
+        assert not any(holds(shown, secret) for secret in redactor.secrets if secret not in MASK)
+
+
+@settings(deadline=None)
+@given(SECRETS, AROUND)
+def test_text_without_a_secret_stays_as_it_is(secret: str, text: str) -> None:
+    if not holds(text, secret) and len(text) < len(secret):
+        assert Redactor({secret}).redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "shown"),
+    [
+        ("line one of it\nline two of it", "found: line two of it", "found: *MASKED*"),
+        ("line one of it\nshort\n", "short", "short"),
+        ("a key of\r\nanother system", "a key of\nanother system", "*MASKED*\n*MASKED*"),
+        ("abc", "abc=abcd abc", "*MASKED*=abcd *MASKED*"),
+        ("hunter2", "Basic dXNlcjpodW50ZXIy", "Basic dXNlcj*MASKED*"),
+        ("it's a key", "sh: 'it'\"'\"'s a key'", "sh: '*MASKED*'"),
+        ("   ", "three   spaces", "three   spaces"),
+        ("  in spaces  ", "[in spaces]", "[*MASKED*]"),
+    ],
+)
+def test_what_is_replaced(secret: str, text: str, shown: str) -> None:
+    assert Redactor({secret}).redact(text) == shown
+
+
+def test_where_two_secrets_overlap_no_end_of_one_is_left() -> None:
+    both = Redactor({"abcdefgh", "fghijklm"})
+    assert both.redact("<abcdefghijklm>") == f"<{MASK}>"
+
+
+class Settings(BaseModel):
+    token: SecretStr
+    plain: str = "seen"
+
+
+def test_secrets_are_found_wherever_settings_hold_them() -> None:
+    data = {
+        "stack": {
+            "env": {"KEY": SecretStr("one"), "MODE": "seen"},
+            "models": [SecretBytes(b"two")],
+        },
+        "typed": Settings(token=SecretStr("three")),
+        "_sudo_password": "four",
+        "_env": {"X": HiddenValue("five")},
+        "ssh_password": None,
+        "password_login": False,
+    }
+    data["itself"] = data
+    assert dict(secrets_in(data)) == {
+        "stack.env.KEY": "one",
+        "stack.models.0": "two",
+        "typed.token": "three",
+        "_sudo_password": "four",
+        "_env.X": "five",
+    }
+
+
+def test_it_is_fast_with_many_secrets_and_hostile_text(
+    record_property: Callable[[str, object], None],
+) -> None:
+    secrets = [base64.b64encode(bytes([n]) * 7 + b"/\\'\"$" + bytes(9)).decode() for n in range(50)]
+    secrets += [f"pa$$'w\\or\"d{n:03}/é" for n in range(50)]
+    redactor = Redactor(secrets)
+    redactor.redact("")
+    line = '2026-01-01T00:00:00 api | {"level": "info", "path": "/v1/models", "ms": 12}\n'
+    hostile = ["\\" * 1_000_000, "'" * 1_000_000, "%25" * 300_000, "&amp;" * 200_000]
+    hostile += ["pa$" + "$" * 1_000_000, "pa$$'w" * 150_000, secrets[0][:-1] * 40_000]
+    for text in hostile:
+        began = time.perf_counter()
+        redactor.redact(text)
+        assert time.perf_counter() - began < 10
+    began = time.perf_counter()
+    for _ in range(60_000):
+        redactor.redact(line)
+    rate = 60_000 * len(line) / (time.perf_counter() - began) / 1e6
+    record_property("MB per second, 100 secrets", round(rate, 1))
+    assert rate > 1, f"{rate:.2f} MB/s"
