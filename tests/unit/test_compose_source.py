@@ -379,10 +379,12 @@ def test_what_is_no_file_is_refused(root: Path) -> None:
         read(root, web())
 
 
-@pytest.mark.parametrize("name", [b"a\nb", b"caf\xe9"])
+@pytest.mark.parametrize("name", [b"a\nb", b"caf\xe9", b"a\x1b]0;b", b"a\rb"])
 def test_names_that_a_file_list_cannot_carry(root: Path, name: bytes) -> None:
     Path(os.fsdecode(bytes(root) + b"/" + name)).write_text("x")
-    with pytest.raises(SourceError, match=r"holds a newline|is not a name in UTF-8"):
+    with pytest.raises(
+        SourceError, match=r"holds a newline|is not a name in UTF-8|holds a control character"
+    ):
         read(root, web())
 
 
