@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Seconds between two signs of life.
 BEAT = 20
 
+#: Bytes of a lock file that tell who holds it.
+HOLDER = 300
+
 #: Seconds without a sign of life after which the host gives the lock up: the controller may be
 #: gone without the host's TCP having noticed.
 SILENCE = 90
@@ -122,9 +125,9 @@ def hold_lock(
             answer += data
         verdict, _, rest = bytes(answer).partition(b"\n")
         if verdict == b"held":
-            while data := stream.read():
+            while len(rest) < HOLDER and (data := stream.read()):
                 rest += data
-            raise LeaseHeld(host.name, doing, rest.decode(errors="replace").strip() or "someone")
+            raise LeaseHeld(host.name, doing, _holder(rest) or "someone")
         if verdict != b"yours":
             status = stream.wait()
             reason = " ".join(stream.error_text.split()) or f"exit status {status}"
@@ -134,6 +137,12 @@ def hold_lock(
             yield lease
         finally:
             lease.release()
+
+
+def _holder(written: bytes) -> str:
+    """Who holds a lock, on one line; whoever held it before us may have written anything."""
+    text = written[:HOLDER].decode(errors="replace")
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def _myself() -> str:
