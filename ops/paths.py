@@ -6,6 +6,14 @@ import unicodedata
 _ODD = frozenset({"Cc", "Cs"})
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path is one that a list can carry, and not empty.
+
+    :param path: the path, with slashes.
+    """
+    return path != "" and not any(unicodedata.category(one) in _ODD for one in path)
+
+
 def is_inside(path: str) -> bool:
     """Whether a relative path, joined to a directory, names something below that directory.
 
@@ -14,9 +22,7 @@ def is_inside(path: str) -> bool:
 
     :param path: the path, with slashes.
     """
-    return not any(unicodedata.category(one) in _ODD for one in path) and all(
-        part not in ("", ".", "..") for part in path.split("/")
-    )
+    return is_plain(path) and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def is_name(name: str) -> bool:

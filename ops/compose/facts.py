@@ -20,7 +20,7 @@ from ops.compose.state import (
     StackState,
 )
 from ops.connection import fresh_mark, parsed, rows, script, sections
-from ops.paths import is_inside, is_name
+from ops.paths import is_inside, is_name, is_plain
 
 #: Where stackmend keeps what it must remember on a host, one directory a project.
 STATE_ROOT = "/var/lib/stackmend"
@@ -102,7 +102,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         raise ValueError("it printed nothing that is ours")
     now = float(found["clock"][1][0])
     files, outside = _digests(found.get("files")), _digests(found.get("outside"))
-    lead_inside = all(map(is_inside, (*files, *outside)))
+    lead_inside = all(map(is_inside, files)) and all(map(is_plain, outside))
     applied, problem = _applied(found.get("applied"), project)
     if not lead_inside:
         applied, problem, files, outside = None, UNREADABLE, {}, {}

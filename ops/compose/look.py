@@ -28,6 +28,7 @@ from ops.compose.plan import (
 from ops.compose.source import Source
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Declared, Engine, StackState
+from ops.paths import is_plain
 from ops.reports import telling
 
 if TYPE_CHECKING:
@@ -237,7 +238,10 @@ class Reader:
             raise
         except ValueError as error:
             raise Failure(f"Docker Compose refuses the project's files: {error}") from None
-        paths = [path for path in mounts(declared.config) if not self._is_inside(path)]
+        # What no list can carry is not watched.
+        paths = [
+            path for path in mounts(declared.config) if is_plain(path) and not self._is_inside(path)
+        ]
         if not paths:
             return declared
         result = connection.run(self.host, commands.outside(paths), readonly=True)

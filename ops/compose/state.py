@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from ops.compose.spec import Directory
 from ops.frozen import Frozen
-from ops.paths import is_inside, is_name
+from ops.paths import is_inside, is_name, is_plain
 
 
 def _inside(path: str) -> str:
@@ -17,7 +17,7 @@ def _inside(path: str) -> str:
 
 
 def _outside(path: str) -> str:
-    if not (path.startswith("/") and is_inside(path[1:])):
+    if not (path.startswith("/") and is_plain(path)):
         raise ValueError("must be an absolute path")
     return path
 

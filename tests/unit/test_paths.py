@@ -97,7 +97,7 @@ def test_a_record_that_is_ours_is_read() -> None:
     [
         *({"files": {path: "1"}} for path in ODD if "\udc80" not in path),
         *({"services": {name: RECORD["services"]["web"]}} for name in ("..", "a/b", "", "a\nb")),
-        *({"outside": {path: "1"}} for path in ("etc/hostname", "/../etc", "/", "/a\nb", "")),
+        *({"outside": {path: "1"}} for path in ("etc/hostname", "/a\nb", "/a\x1b", "")),
         *({"directory": path} for path in ("/etc", "/", "opt/shop", "/opt/../etc", "/opt/a\nb")),
         *({"source": name} for name in ("../../../root", "", ".", "a/b", "..")),
         {"services": {"web": {"image": "-v", "image_id": "a", "shape": {}}}},
@@ -116,8 +116,21 @@ def test_a_list_that_leads_elsewhere_is_no_list_of_ours(path: str) -> None:
     state = read(RECORD, "compose.yaml", path)
     assert (state.applied, state.applied_problem) == (None, facts.UNREADABLE)
     assert state.files == {}
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\x1b]0;b", "a\x85b"])
+def test_a_list_that_holds_what_no_list_can_is_none_of_ours(path: str) -> None:
     state = read(RECORD, "compose.yaml", outside=path)
     assert (state.applied, state.outside) == (None, {})
+
+
+def test_a_mount_may_be_written_as_one_likes() -> None:
+    """What lies outside is read alone; Compose takes such a source as it is."""
+    path = "/etc/../etc//hostname"
+    record = {**RECORD, "outside": {path: "2"}}
+    state = read(record, "compose.yaml", outside=path.removeprefix("/"))
+    assert state.applied is not None
+    assert state.outside == {path: "0" * 64}
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", "\ufffd", "\0", "1e999"])
