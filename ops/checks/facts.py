@@ -17,7 +17,7 @@ from ops.checks.state import CheckResult, Hint, Outcome
 from ops.connection import begun, fresh_mark, text
 from ops.redaction import redact
 
-_PROBE = text("ops.checks", "probe")
+_PROBE = text("ops.connection", "own") + text("ops.checks", "probe")
 _ATTEMPT = text("ops.checks", "attempt")
 _FRAME = text("ops.connection", "frame")
 

@@ -109,9 +109,15 @@ checks_containers() {
         --filter label=com.docker.compose.oneoff=False \
         --format '{{.State}} {{.ID}} {{.Names}} {{json (.Label "com.docker.compose.container-number")}} {{json (.Label "com.docker.compose.service")}}' \
         </dev/null 2>"$checks_dir/said" >"$checks_dir/found"; then
+        # Somebody else's container may bear our labels.
+        # shellcheck disable=SC2046 # a list of ids
+        made_by_compose 'checks_limited 20 docker' \
+            $(sed -n 's/^[a-z]* \([0-9a-f]*\) .*/\1/p' "$checks_dir/found") >"$checks_dir/own"
         # A label holds whatever an image gives it: what is no service's name is no service.
         sed -n 's/^\([a-z]*\) \([0-9a-f]*\) \([^ "]*\) "\([0-9]*\)" "\([A-Za-z0-9._-]*\)"$/\5 \4 \1 \2 \3/p' \
-            "$checks_dir/found" | sort -k 1,1 -k 2,2n >"$checks_dir/containers"
+            "$checks_dir/found" |
+            awk 'FILENAME != "-" { own[$1] = 1; next } $4 in own' "$checks_dir/own" - |
+            sort -k 1,1 -k 2,2n >"$checks_dir/containers"
     else
         echo "docker does not answer within 20 s" >"$checks_dir/no-docker"
         [ ! -s "$checks_dir/said" ] || checks_line 300 <"$checks_dir/said" >"$checks_dir/no-docker"
@@ -493,6 +499,8 @@ checks_diagnosis() {
     # Those of the project, and whoever publishes the port that is asked.
     # shellcheck disable=SC2046 # a list of ids
     set -- $(checks_limited 8 docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$checks_project" </dev/null 2>/dev/null | head -n 60)
+    # shellcheck disable=SC2046 # a list of ids
+    set -- $(made_by_compose 'checks_limited 8 docker' "$@")
     if [ -n "$target" ] && [ -z "$source" ]; then
         # shellcheck disable=SC2046 # a list of ids
         set -- "$@" $(checks_limited 8 docker ps -q --no-trunc --filter "publish=$port" </dev/null 2>/dev/null)

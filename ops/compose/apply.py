@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ from ops import connection
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
 from ops.compose.look import Failure, Look, failed
-from ops.compose.plan import Action, Plan, Verb, levels, losses, recorded
+from ops.compose.plan import Action, Plan, Verb, levels, losses, obstructed, recorded
 from ops.compose.prove import LOG_LINES, Prover
-from ops.compose.state import Applied, Declared, StackState
+from ops.compose.state import Applied, Container, Declared, StackState
 from ops.reports import telling
 
 if TYPE_CHECKING:
@@ -191,14 +191,16 @@ class Project(Prover):
             doing = [action for name in names for action in by_service.get(name, ())]
             if not doing:
                 continue
-            self._round(doing, state)
+            self._round(doing, state, declared)
             later = {name for names in rounds[index + 1 :] for name in names if name in by_service}
             self._await_conditions(declared, set(names), later)
         for action in decided.actions:
             if action.verb == "remove":
                 self._one(action, state)
 
-    def _round(self, doing: Sequence[Action], state: StackState) -> None:
+    def _round(self, doing: Sequence[Action], state: StackState, declared: Declared) -> None:
+        made = [action.subject for action in doing if action.verb in ("recreate", "up")]
+        self._unobstructed(declared, made)
         self.touched.update(action.subject for action in doing)
         # To have waited for what was still starting is no remedy.
         self.tried.update(action.subject for action in doing if action.verb != "up")
@@ -219,6 +221,14 @@ class Project(Prover):
             with self._doing(*group):
                 command = commands.up(self.spec, names, anew=verb == "recreate")
                 self._start(command, f"{', '.join(names)} could not be created", names)
+
+    def _unobstructed(self, declared: Declared, names: Sequence[str]) -> None:
+        """Fail where something foreign has come since that Compose would take for these services'.
+
+        Compose chooses by labels, and would end it.
+        """
+        if names and (came := obstructed(declared.services, self._state(), names)):
+            raise Failure(f"{', '.join(names)} must not be created now: {'; '.join(came)}")
 
     def _one(self, action: Action, state: StackState) -> None:
         with self._doing(action):
@@ -308,6 +318,7 @@ class Project(Prover):
         again: tuple[tuple[Verb, list[str]], ...] = (("recreate", touched), ("up", missing))
         for verb, names in again:
             if names:
+                self._unobstructed(old, names)
                 with self._doing(*(_back(verb, name) for name in names)):
                     result = self._run(commands.up(spec, names, anew=verb == "recreate"))
                     self._must(result, f"{', '.join(names)} could not be put back", names)
@@ -320,15 +331,17 @@ class Project(Prover):
 
     def _files_back(self, before: Applied, declared: Declared) -> None:
         """Put back the files and images that were proven well; end services that came after."""
-        spec = self.spec.model_copy(
-            update={"directory": before.directory, "profiles": before.profiles}
-        )
         self._retag(before)
+        came: tuple[Container, ...] = ()
+        # Where the engine does not answer, the files are still put back.
+        with suppress(Failure):
+            came = self._state().containers
         fresh = declared.services.keys() - before.config.get("services", {}).keys()
         gone = [path for path in self.source.files if path not in before.files]
         with self._doing(_back("install files", before.directory)):
-            for name in sorted(fresh):
-                self._run(commands.remove_service(spec, name))
+            for one in came:
+                if one.service in fresh and not one.oneoff:
+                    self._run(commands.remove(one.id))
             self._must(
                 self._run(commands.restore(self.spec, before, gone)),
                 "the files before could not be put back",

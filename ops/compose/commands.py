@@ -164,9 +164,13 @@ def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
 
 
 def prepare(spec: ComposeSpec, action: Action) -> StringCommand:
-    """Have an image before anything is stopped: pulled, or built from the staged files."""
+    """Have an image before anything is stopped: pulled, or built from the staged files.
+
+    What has its name and is somebody else's is kept under another.
+    """
     if action.verb == "build":
-        return compose(spec, "build", "--quiet", "--", action.subject, directory=staged(spec))
+        build = compose(spec, "build", "--quiet", "--", action.subject, directory=staged(spec))
+        return StringCommand(tag(*action.names), "&&", build) if action.names else build
     return compose(spec, "pull", "--quiet", "--", action.subject, directory=staged(spec))
 
 
@@ -174,13 +178,15 @@ def up(spec: ComposeSpec, names: Iterable[str], *, anew: bool) -> StringCommand:
     """Create what is missing of these services and nothing else; ``anew`` makes them again."""
     names = tuple(names)
     never = ("--no-build", "--pull", "never")
+    # COMPOSE_REMOVE_ORPHANS, in a project's .env too, would end whatever else bears our labels.
+    kept = ("--remove-orphans=false",)
     # `up --no-deps` alone would forget depends_on before it compares: Compose 2.26 then takes every
     # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
     # what they depend on as it is, and starts nothing.
     return StringCommand(
         compose(spec, "create", *never, *(["--force-recreate"] if anew else []), "--", *names),
         "&&",
-        compose(spec, "up", "--detach", "--no-deps", "--no-recreate", *never, "--", *names),
+        compose(spec, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names),
         "&&",
         fresh(spec, names),
     )
@@ -191,12 +197,7 @@ def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
     one, names = action.container, action.names
     match action.verb:
         case "set aside":
-            aside = f"{one}-set-aside"
-            return _all(
-                ["docker", "update", "--restart=no", one],
-                ["docker", "stop", one],
-                ["docker", "rename", one, aside],
-            )
+            return _script("aside", spec.project, one, f"{one}-set-aside")
         case "disconnect stranger":
             return _words("docker", "network", "disconnect", names[0], one)
         case "detach":
@@ -225,7 +226,7 @@ def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
         case "restart":
             return _words("docker", "restart", one)
         case "remove":
-            return _all(["docker", "stop", one], ["docker", "rm", one])
+            return remove(one)
         case "remove network":
             network = action.subject
             ends = [
@@ -243,9 +244,9 @@ def tag(image_id: str, ref: str) -> StringCommand:
     return _words("docker", "tag", image_id, ref)
 
 
-def remove_service(spec: ComposeSpec, name: str) -> StringCommand:
-    """End a service that the files before do not have; its volumes are kept."""
-    return compose(spec, "rm", "--stop", "--force", "--", name)
+def remove(container: str) -> StringCommand:
+    """End one container; its volumes are kept."""
+    return _all(["docker", "stop", container], ["docker", "rm", container])
 
 
 def logs(container: str, lines: int) -> StringCommand:

@@ -16,19 +16,19 @@ from ops.compose.state import (
     Endpoint,
     Engine,
     Image,
+    Labelled,
     Mended,
     StackState,
 )
 from ops.connection import fresh_mark, parsed, rows, script, sections
 from ops.paths import is_inside, is_name, is_plain
+from ops.provenance import LABEL, PASSING_NAME
 
 #: Where stackmend keeps what it must remember on a host, one directory a project.
 STATE_ROOT = "/var/lib/stackmend"
 
 #: What is said of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"
-
-LABEL = "com.docker.compose."
 
 #: Labels of Compose that differ without the declaration differing, or that say where it was
 #: applied from; those are looked at on their own.
@@ -50,10 +50,6 @@ ENGINE_PROBLEMS = (
         ),
     ),
 )
-
-
-#: The name of a container that Compose has made to take another's place, until it has.
-PASSING_NAME = re.compile(r"/[0-9a-f]{12}_")
 
 
 class ComposeStack(FactBase[StackState]):
@@ -127,19 +123,27 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     if status != 0:
         return StackState(engine=engine_problem("\n".join(lines)), **known)
     shown = rows(lines, 4)
-    for section in ("containers", "networks", "images"):
+    for section in ("containers", "image labels", "networks", "volumes", "images"):
         if why := _missing(section, found, any(row[3] == project for row in shown)):
             return StackState(engine=why, **known)
+
+    def listed(section: str, width: int) -> list[list[Any]]:
+        return rows(found.get(section, (0, []))[1], width)
+
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
+    hashes = {id_: _hashed(value) for id_, value in listed("image labels", 2)}
     containers = [
-        _container(shown, letters) for shown in _documents(found.get("containers", (0, []))[1])
+        _container(one, letters, hashes) for one in _documents(found.get("containers", (0, []))[1])
     ]
+    networks, volumes = listed("networks", 4), listed("volumes", 3)
     return StackState(
         engine=Engine(status="up"),
         containers=_ours(containers, project),
         strangers=tuple(one for one in containers if one.project != project),
         names={name: row[3] for row in shown for name in row[2].split(",")},
-        networks=dict(rows(found.get("networks", (0, []))[1], 2)),
+        networks={name: id_ for name, id_, *_ in networks},
+        network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
+        volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
         images=_images(found.get("images")),
         **known,
     )
@@ -150,7 +154,7 @@ def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) 
 
     :raises ValueError: the probe was cut off before it.
     """
-    due = {"containers": ours, "networks": True, "images": "applied" in found}[name]
+    due = ours if name in ("containers", "image labels") else name != "images" or "applied" in found
     if name not in found:
         if due:
             raise ValueError(f"it ended before it told of the {name}")
@@ -163,10 +167,18 @@ def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) 
     return engine_problem(text)
 
 
-def watched(state: StackState, inspected: Sequence[Mapping[str, Any]], project: str) -> StackState:
-    """A state with its containers as the engine's API shows them at a later moment."""
-    containers = [_container(shown, {}) for shown in inspected]
-    return state.model_copy(update={"containers": _ours(containers, project)})
+def watched(
+    state: StackState,
+    inspected: Sequence[Mapping[str, Any]],
+    project: str,
+    image_labels: Mapping[str, Mapping[str, str]],
+) -> StackState:
+    """A state with the containers as the engine's API shows them at a later moment.
+
+    :param image_labels: the labels of images, by their ids.
+    """
+    containers = [_container(shown, {}, image_labels) for shown in inspected]
+    return state.model_copy(update={"containers": _ours(containers, project), "foreign": ()})
 
 
 class NoCompose(ValueError):
@@ -250,8 +262,12 @@ def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     images = {}
     for line in section[1] if section else []:
         told, _, ref = line.rpartition(" ")
-        for id_, volumes in rows([told], 2):
-            images[ref] = Image(id=id_, volumes=tuple(sorted(volumes or ())))
+        for id_, volumes, project, service in rows([told], 4):
+            images[ref] = Image(
+                id=id_,
+                volumes=tuple(sorted(volumes or ())),
+                built_for=(project or "", service or ""),
+            )
     return images
 
 
@@ -306,7 +322,16 @@ def _epoch(text: str) -> float:
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
 
 
-def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Container:
+def _hashed(config_hash: str | None) -> dict[str, str]:
+    """What tells whether an image's labels are a container's: Compose's hash is all that counts."""
+    return {LABEL + "config-hash": config_hash} if config_hash else {}
+
+
+def _container(
+    shown: Mapping[str, Any],
+    letters: Mapping[str, str],
+    image_labels: Mapping[str, Mapping[str, str]],
+) -> Container:
     config, host, state = shown["Config"], shown["HostConfig"], shown["State"]
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
@@ -324,7 +349,7 @@ def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Containe
         oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
         # The label stays on for ever; the name "<id>_<name>" only until the old one is gone.
         replaces=LABEL + "replace" in labels
-        and re.match(r"/[0-9a-f]{12}_", shown["Name"]) is not None,
+        and PASSING_NAME.match(shown["Name"].removeprefix("/")) is not None,
         working_dir=labels.get(LABEL + "project.working_dir", ""),
         config_hash=labels.get(LABEL + "config-hash", ""),
         status=state["Status"],
@@ -358,6 +383,8 @@ def _container(shown: Mapping[str, Any], letters: Mapping[str, str]) -> Containe
             if mode.startswith("container:")
         },
         shape=_shape(shown),
+        labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
+        image_labels=image_labels.get(shown.get("Image", "")),
     )
 
 

@@ -1,10 +1,11 @@
-# Tells of images: `images REFERENCE...` writes id and volumes of each as JSON, or "-" where it is not
-# there, and the reference. As a section (connection/frame.sh).
+# Tells of images: `images REFERENCE...` writes id, volumes and Compose's project and service of each as
+# JSON, or "-" where it is not there, and the reference. As a section (connection/frame.sh).
 images() {
   begin images
   {
     # One call answers for all; only where one is missing is each asked alone.
-    shown='[{{json .Id}},{{json .Config.Volumes}}]'
+    label='{{json (index .Config.Labels "com.docker.compose'
+    shown="[{{json .Id}},{{json .Config.Volumes}},$label.project\")}},$label.service\")}}]"
     found=$(docker image inspect --format "$shown" -- "$@" 2>/dev/null) || found=
     for ref; do
       if [ -n "$found" ]; then

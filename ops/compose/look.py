@@ -22,6 +22,7 @@ from ops.compose.plan import (
     plan,
     recorded,
     refuse_engine,
+    sort_out,
     unpublished,
     young,
 )
@@ -77,6 +78,7 @@ class Reader:
     tried: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
     hidden: frozenset[str] = frozenset()
+    _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _last: tuple[list[object], Look] | None = field(default=None, repr=False)
 
     def expect(self) -> None:
@@ -97,6 +99,7 @@ class Reader:
         if isinstance(state, connection.Unknown):
             refusal = unread(state, "its state", "done on a host")
             return Look(Plan(refusals=(refusal,)))
+        state = self._own(state)
         if any(one.restart_count >= LOOP_RESTARTS for one in state.containers):
             state = self._how_it_ended(state)
         checks = _checks(self.spec, checked)
@@ -114,6 +117,9 @@ class Reader:
                 state = state.model_copy(update={"engine": engine})
                 return Look(refuse_engine(state) or Plan(), state)
             self._hide(declared.config)
+            # It says how containers are called.
+            self._config = declared.config
+            state = self._own(state)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
             declared = recorded(state.applied, state)
@@ -124,7 +130,7 @@ class Reader:
         return Look(decided, state, declared)
 
     def is_well(self) -> bool:
-        """Look, and tell what was found while nothing is executed yet."""
+        """Look, and tell what was found, unless acting upon it tells it."""
         telling = not self.host.state.is_executing
         try:
             look = self.look()
@@ -132,7 +138,7 @@ class Reader:
             if telling:
                 self._failed(failed(error))
             return False
-        if telling:
+        if telling or look.plan.empty:
             self.tell(look.plan)
         return look.plan.empty
 
@@ -197,7 +203,11 @@ class Reader:
         if isinstance(state, connection.Unknown):
             raise Failure(f"the host's state cannot be read: {state.reason}")
         assert isinstance(state, StackState)
-        return self._how_it_ended(state)
+        return self._how_it_ended(self._own(state))
+
+    def _own(self, state: StackState) -> StackState:
+        """The state with the project's own containers and no others among them."""
+        return sort_out(state, self.spec.project, self._config)
 
     def _how_it_ended(self, state: StackState) -> StackState:
         """Fill in how containers ended that run again: the engine shows it in its events only."""

@@ -63,6 +63,15 @@ if [ -n "$ids" ]; then
   status=$?
   printf '%s\n' "$shown" | quoted
   end $status
+  # The hash of Compose's that their images bear: who has it from there was not made by Compose. An
+  # image may be gone, and is then not told of.
+  begin "image labels"
+  # shellcheck disable=SC2046
+  docker image inspect \
+    --format '[{{json .Id}},{{json (index .Config.Labels "com.docker.compose.config-hash")}}]' \
+    $(printf '%s\n' "$shown" | sed -n 's/^ *"Image": "\(sha256:[0-9a-f]\{64\}\)",*$/\1/p' | sort -u) \
+    2>/dev/null | quoted
+  end 0
   # The state letter of each container's first process, or "gone".
   begin processes
   printf '%s\n' "$shown" | sed -n 's/^ *"Pid": \([1-9][0-9]*\),*$/\1/p' | while read -r pid; do
@@ -71,7 +80,10 @@ if [ -n "$ids" ]; then
   done | quoted
   end 0
 fi
-section networks docker network ls --no-trunc --format '[{{json .Name}},{{json .ID}}]'
+section networks docker network ls --no-trunc --format \
+  '[{{json .Name}},{{json .ID}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.network")}}]'
+section volumes docker volume ls --format \
+  '[{{json .Name}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.volume")}}]'
 [ -f "$state/images" ] || exit 0
 set -f
 # Word splitting is wanted: the list holds references alone.

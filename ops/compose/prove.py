@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ops import connection
@@ -19,8 +20,11 @@ PAUSE = 0.5
 LOG_LINES = 20
 
 
+@dataclass
 class Prover(Reader):
     """One project on one host, to be proven well."""
+
+    _image_labels: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     def _left(
         self,
@@ -105,7 +109,10 @@ class Prover(Reader):
         """The containers as they are now, over a connection that is held open while waiting."""
         label = f"com.docker.compose.project={self.spec.project}"
         inspected = connection.inspected(client, label)
-        return self._how_it_ended(watched(state, inspected, self.spec.project))
+        new = {shown["Image"] for shown in inspected} - self._image_labels.keys()
+        self._image_labels |= connection.image_labels(client, new)
+        later = watched(state, inspected, self.spec.project, self._image_labels)
+        return self._how_it_ended(self._own(later))
 
     def _await_checks(self) -> tuple[CheckResult, ...]:
         """The checks' results, each waited for until its deadline."""

@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from ops.compose.spec import Directory
 from ops.frozen import Frozen
 from ops.paths import is_inside, is_name, is_plain
+from ops.provenance import Origin
 
 
 def _inside(path: str) -> str:
@@ -54,6 +55,10 @@ class Container(Frozen):
 
     ``shape`` is what it was created and updated to be, without what differs from one creation to
     the next (ids, addresses, times): two containers of one declaration have equal shapes.
+
+    :param labels: its labels of Compose.
+    :param image_labels: those of its image; ``None`` where the image cannot be asked.
+    :param foreign: why it is not the project's own although its labels say so, once it was judged.
     """
 
     id: str
@@ -81,6 +86,14 @@ class Container(Frozen):
     published: tuple[str, ...] = ()
     borrows: Mapping[str, str] = {}
     shape: Mapping[str, Any] = {}
+    labels: Mapping[str, str] = {}
+    image_labels: Mapping[str, str] | None = None
+    foreign: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """What tells who made it."""
+        return Origin(self.name, self.image_id, self.labels, self.image_labels)
 
     @property
     def running(self) -> bool:
@@ -92,10 +105,23 @@ class Image(Frozen):
     """An image that is on the host.
 
     :param volumes: where it makes a volume of its own; ``None`` where that was not looked at.
+    :param built_for: the project and the service that Compose built it for, by its labels.
     """
 
     id: str
     volumes: tuple[str, ...] | None = None
+    built_for: tuple[str, str] | None = None
+
+
+class Labelled(Frozen):
+    """Whose a network or a volume is by Compose's labels.
+
+    :param project: the project that it was made for.
+    :param key: what that project's compose file calls it.
+    """
+
+    project: str = ""
+    key: str = ""
 
 
 class Applied(Frozen):
@@ -139,6 +165,9 @@ class StackState(Frozen):
     """Everything the plan needs to know of one host.
 
     :param now: the host's clock, in seconds since the epoch.
+    :param containers: those that bear the project's labels; once they are judged, its own.
+    :param foreign: those that bear its labels and are not its own.
+    :param strangers: others that share a network with them.
     :param names: every container's name on the engine, with its project ("" for none).
     :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
     :param outside: the same for files that services mount from outside the project.
@@ -150,9 +179,12 @@ class StackState(Frozen):
     writable: bool = True
     engine: Engine
     containers: tuple[Container, ...] = ()
+    foreign: tuple[Container, ...] = ()
     strangers: tuple[Container, ...] = ()
     names: Mapping[str, str] = {}
     networks: Mapping[str, str] = {}
+    network_labels: Mapping[str, Labelled] = {}
+    volume_labels: Mapping[str, Labelled] = {}
     images: Mapping[str, Image] = {}
     applied: Applied | None = None
     applied_problem: str = ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .contact_login import Identity as Identity
     from .contact_login import public_halves as public_halves
     from .docker_api import docker as docker
+    from .docker_api import image_labels as image_labels
     from .docker_api import inspected as inspected
     from .errors import CommandTimeout as CommandTimeout
     from .errors import ConnectionLost as ConnectionLost
@@ -66,6 +67,7 @@ _WHERE = {
     "docker": "docker_api",
     "hold_lock": "lease",
     "http": "http_client",
+    "image_labels": "docker_api",
     "inspected": "docker_api",
     "layer": "http_client",
     "spawn": "channel",

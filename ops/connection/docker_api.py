@@ -7,7 +7,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -312,6 +312,31 @@ def inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
                 found.append(api.inspect_container(listed["Id"]))
     except (DockerException, OSError) as error:
         raise RemoteError("the engine", "watch its containers", _cause(error)) from error
+    return found
+
+
+def image_labels(client: sdk.DockerClient, images: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The labels of images; one that is gone is left out.
+
+    Args:
+        client: what :func:`docker` gave.
+        images: their ids.
+
+    Raises:
+        RemoteError: the engine went away while it was asked.
+
+    Example:
+        >>> image_labels(client, ["sha256:0123…"])
+        {'sha256:0123…': {'org.opencontainers.image.title': 'redis'}}
+    """
+    api: Any = client.api
+    found = {}
+    try:
+        for image in images:
+            with contextlib.suppress(NotFound):
+                found[image] = (api.inspect_image(image).get("Config") or {}).get("Labels") or {}
+    except (DockerException, OSError) as error:
+        raise RemoteError("the engine", "tell of its images", _cause(error)) from error
     return found
 
 

@@ -29,6 +29,7 @@ def script(
     mark: str | None = None,
     fed: bool = False,
     before: Sequence[str] = (),
+    shared: Sequence[str] = (),
 ) -> StringCommand:
     """A script of a room as a command, with its arguments quoted.
 
@@ -41,11 +42,13 @@ def script(
             from its standard input: arguments can be seen by every user of a host.
         fed: the caller sends the mark, as the first line of what the script is to read.
         before: other scripts of the room that go before it, with functions that it calls.
+        shared: the same of those that all rooms have, beside this module.
 
     Example:
         >>> script("ops.compose", "free", "/opt/ai")
     """
-    body = "".join(text(room, part) for part in (*before, name))
+    body = "".join(text(__package__, part) for part in shared)
+    body += "".join(text(room, part) for part in (*before, name))
     feed: tuple[object, ...] = ()
     if mark is not None:
         body = f"IFS= read -r mark || exit 70\n{text(__package__, 'frame')}{body}"

@@ -99,6 +99,7 @@ class ModelStore(FactBase[StoreState]):
             text("ops.connection", "frame") + text("ops.models", "store"),
             self._asked.inner,
             mark=self._asked.mark,
+            shared=["own"],
         )
 
     def process(self, output: list[str]) -> StoreState:

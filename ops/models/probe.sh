@@ -257,6 +257,10 @@ else
   set -- --filter "$compose.service=$service" --filter "$compose.oneoff=False"
   [ -z "$project" ] || set -- "$@" --filter "$compose.project=$project"
   if rows=$(containers "$@"); then
+    # Somebody else's container may bear the labels of a service.
+    # shellcheck disable=SC2046
+    own=$(made_by_compose docker $(printf '%s\n' "$rows" | sed -n 's/^[a-z]* \([0-9a-f]*\)$/\1/p'))
+    rows=$(printf '%s\n' "$rows" | grep -F -- "${own:-nothing}")
     found=$(first | head -n 1)
     if [ -z "$found$project" ]; then
       rows=$(containers --filter "name=^/$service\$") && found=$(first | head -n 1)
@@ -274,7 +278,8 @@ if [ -n "$project" ] && has docker; then
   begin named
   # Word splitting is wanted: ids are hexadecimal.
   # shellcheck disable=SC2046
-  set -- $(docker ps -aq --no-trunc --filter "$compose.project=$project" 2>/dev/null)
+  set -- $(made_by_compose docker \
+    $(docker ps -aq --no-trunc --filter "$compose.project=$project" 2>/dev/null))
   [ $# -eq 0 ] || docker inspect --format \
     '{{$id := .Id}}{{$of := index .Config.Labels "com.docker.compose.service"}}{{range .Config.Env}}{{println $id "[" (json .) "," (json $of) "]"}}{{end}}' \
     "$@" 2>/dev/null | awk -v server="//$service:" '

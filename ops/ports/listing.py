@@ -8,6 +8,7 @@ from typing import Any
 from ops.connection import rows
 from ops.ports.sockets import plain
 from ops.ports.state import Container, Program, Unit
+from ops.provenance import LABEL, Origin, why_foreign, written_by_compose
 
 Section = tuple[int, list[str]]
 
@@ -57,29 +58,63 @@ def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
         word, _, engine = section.partition(" ")
         if word != "containers":
             continue
+        images = {
+            _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
+            for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
+        }
         # A container that ends between being listed and looked at leaves a line of its own.
-        for shown in rows(lines, 11):
+        for shown in rows(lines, 8 + len(_LABELS)):
             with suppress(TypeError, ValueError, AttributeError):
-                result.append(_container(engine, shown))
+                result.append(_container(engine, shown, images))
     return tuple(result)
 
 
-def _container(engine: str, shown: Sequence[Any]) -> Container:
-    id_, name, status, pid, restart, mode, ports, project, service, directory, oneoff = shown
+#: Labels of Compose's, in the order in which they are told.
+_LABELS = (
+    "project",
+    "service",
+    "project.working_dir",
+    "oneoff",
+    "project.config_files",
+    "container-number",
+    "config-hash",
+    "image",
+)
+
+
+def _container(
+    engine: str, shown: Sequence[Any], images: Mapping[str, Mapping[str, str]]
+) -> Container:
+    image, id_, name, status, pid, restart, mode, ports, *told = shown
+    name = name.removeprefix("/")
+    labels = {LABEL + key: value for key, value in zip(_LABELS, told, strict=True) if value}
+    of_image = images.get(_digest(image))
+    origin = Origin(name, image, labels, of_image)
+    project = origin.label("project")
+    from_image = project if of_image is None else of_image[LABEL + "project"]
+    if from_image == project and not written_by_compose(origin):
+        # The word of the image's maker, who knows of no project of this host.
+        origin, project = origin._replace(labels={}), ""
     return Container(
         id=id_,
-        name=name.removeprefix("/"),
+        name=name,
         engine=engine,
-        project=project or "",
-        service=service or "",
-        working_dir=directory or "",
-        oneoff=(oneoff or "").lower() == "true",
+        project=project,
+        service=origin.label("service"),
+        working_dir=origin.label("project.working_dir"),
+        oneoff=origin.label("oneoff").lower() == "true",
+        foreign=project and why_foreign(origin, project, {origin.label("service"): (name,)}),
         running=status in ("running", "paused", "restarting", "stopping"),
         restart=restart or "no",
         published=tuple(sorted(_published(ports or {}))),
         host_network=mode == "host",
         pid=pid,
     )
+
+
+def _digest(image: str) -> str:
+    """An image's id as every engine writes it: Podman leaves the algorithm out."""
+    return image.removeprefix("sha256:")
 
 
 def _published(ports: Mapping[str, Any]) -> set[str]:

@@ -37,9 +37,15 @@ as() {
 }
 
 # What an engine runs that concerns the wanted ports. $1: its name here; the rest: its client.
-# A container without a network of its own may hold any port of the host.
+# A container without a network of its own may hold any port of the host. Labels may come from its
+# image: those of the images are told as well.
 # shellcheck disable=SC2016
-shape='[{{json .ID}},{{json .Name}},{{json .State.Status}},{{.State.Pid}},{{json .HostConfig.RestartPolicy.Name}},{{json .HostConfig.NetworkMode}},{{json .NetworkSettings.Ports}},{{json (index .Config.Labels "com.docker.compose.project")}},{{json (index .Config.Labels "com.docker.compose.service")}},{{json (index .Config.Labels "com.docker.compose.project.working_dir")}},{{json (index .Config.Labels "com.docker.compose.oneoff")}}]'
+shape='[{{json .Image}},{{json .ID}},{{json .Name}},{{json .State.Status}},{{.State.Pid}},{{json .HostConfig.RestartPolicy.Name}},{{json .HostConfig.NetworkMode}},{{json .NetworkSettings.Ports}}'
+label='{{json (index .Config.Labels "com.docker.compose'
+for name in project service project.working_dir oneoff project.config_files container-number config-hash image; do
+  shape="$shape,$label.$name\")}}"
+done
+shape="$shape]"
 ask() {
   engine=$1
   shift
@@ -71,9 +77,20 @@ ask() {
       }
       if (take) print $1
     }')
+  [ -n "$ids" ] || return 0
   # shellcheck disable=SC2086
-  [ -z "$ids" ] || section "containers $engine" \
-    "$@" container inspect --format "$shape" $ids </dev/null
+  rows=$("$@" container inspect --format "$shape" $ids 2>&1 </dev/null)
+  status=$?
+  begin "containers $engine"
+  printf '%s\n' "$rows" | quoted
+  end $status
+  # An image may be gone, and is then not told of.
+  begin "images $engine"
+  # shellcheck disable=SC2046
+  "$@" image inspect --format "[{{json .Id}},$label.project\")}},$label.config-hash\")}}]" \
+    $(printf '%s\n' "$rows" | sed -n 's/^\["\([0-9a-fhs:]*\)",.*/\1/p' | sort -u) \
+    </dev/null 2>/dev/null | quoted
+  end 0
 }
 
 engines() {

@@ -108,6 +108,8 @@ class Container(Frozen):
 
     :param engine: ``docker``, ``docker:unix:///path`` for a further daemon, ``podman``, or
         ``podman:USER`` for a user's own.
+    :param project: the Compose project that its labels name, where they are no image's.
+    :param foreign: why it is not one that Compose made for that project; empty where it is.
     :param published: ``address:port/protocol`` as the host has it, one each.
     :param host_network: whether it shares the host's network, and publishes nothing itself.
     :param pid: its first process on the host.
@@ -120,6 +122,7 @@ class Container(Frozen):
     service: str = ""
     working_dir: str = ""
     oneoff: bool = False
+    foreign: str = ""
     running: bool = True
     restart: str = "no"
     published: tuple[str, ...] = ()

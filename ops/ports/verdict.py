@@ -152,6 +152,7 @@ def _ours(container: Container | None, seen: Seen) -> bool:
         and container.project == seen.project
         and container.running
         and not container.oneoff
+        and not container.foreign
         and (not seen.directory or container.working_dir == seen.directory)
     )
 

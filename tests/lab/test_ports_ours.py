@@ -127,6 +127,32 @@ def test_what_only_looks_like_ours_is_held(
     assert host.identities() == before
 
 
+def test_what_bears_our_labels_from_its_image_is_held(host: LabHost, runs: Runs) -> None:
+    """docker commit keeps Compose's labels: no rule for the project ends what runs from it."""
+    host.docker("commit", "ours-web-1", "snap:1")
+    host.docker("run", "-d", "--name", "mydebug", "-p", "21058:80", "snap:1")
+    before = host.identities()
+    try:
+        found = runs.fact("21053,21058", "project=ours", "directory=/opt/ours")
+        assert {key: row["verdict"] for key, row in found["ports"].items()} == {
+            "21053/tcp": "ours",
+            "21058/tcp": "held",
+        }
+        allow = ["project:ours", "project:*"]
+        told = runs.free(["21058"], **OURS, on_conflict="stop", allow=allow)
+        assert told.run.rc == 1, told.run.out
+        assert told.rules(21058) == ["container:mydebug"], told.run.out
+        assert host.identities() == before
+        # By its own name it is.
+        told = runs.free(["21058"], **OURS, on_conflict="stop", allow=["container:mydebug"])
+        assert told.run.rc == 0, told.run.out
+        assert host.inspect("mydebug")["State"]["Status"] == "exited"
+        assert host.inspect("ours-web-1")["State"]["Status"] == "running"
+    finally:
+        host.docker("rm", "-f", "mydebug")
+        host.docker("image", "rm", "-f", "snap:1")
+
+
 def test_a_stopped_container_of_ours_holds_nothing(host: LabHost, runs: Runs) -> None:
     host.docker("stop", "ours-web-1")
     try:

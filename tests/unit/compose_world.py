@@ -20,8 +20,10 @@ from ops.compose.plan import (
     expected,
     levels,
     needs_declared,
+    obstructed,
     plan,
     recorded,
+    sort_out,
 )
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import (
@@ -31,9 +33,11 @@ from ops.compose.state import (
     Endpoint,
     Engine,
     Image,
+    Labelled,
     Mended,
     StackState,
 )
+from ops.provenance import LABEL, is_chosen_by_compose
 from tests.unit import rendering
 
 PROJECT, DIRECTORY = "shop", "/opt/shop"
@@ -110,6 +114,28 @@ def scale(body: Mapping[str, Any]) -> int:
     return int(body.get("scale", 1) if replicas is None else replicas)
 
 
+def composed(
+    service: str, number: int, config_hash: str, image_id: str, directory: str
+) -> dict[str, str]:
+    """The labels that Compose gives a container."""
+    return {
+        LABEL + "project": PROJECT,
+        LABEL + "service": service,
+        LABEL + "container-number": str(number),
+        LABEL + "config-hash": config_hash,
+        LABEL + "oneoff": "False",
+        LABEL + "image": image_id,
+        LABEL + "project.working_dir": directory,
+        LABEL + "project.config_files": f"{directory}/compose.yaml",
+    }
+
+
+def labelled(one: Container, **changes: str) -> dict[str, dict[str, str]]:
+    """What to change in a container so that labels of Compose's have other values."""
+    new = {LABEL + name.replace("__", "."): value for name, value in changes.items()}
+    return {"labels": {**one.labels, **new}}
+
+
 def completes(body: Mapping[str, Any]) -> bool:
     return bool(body.get("x-completes"))
 
@@ -125,6 +151,8 @@ class World:
         self.networks: dict[str, str] = {}
         self.containers: dict[str, Container] = {}
         self.strangers: dict[str, Container] = {}
+        #: Containers that bear our labels and that Compose did not make.
+        self.impostors: dict[str, Container] = {}
         self.files: dict[str, str] = {}
         self.outside: dict[str, str] = {}
         self.applied: Applied | None = None
@@ -134,6 +162,10 @@ class World:
         #: How the engine shows networks, and what volumes images make: looked at by few tests.
         self.network_shapes: dict[str, dict[str, Any]] = {}
         self.image_volumes: dict[str, tuple[str, ...]] = {}
+        #: Whose networks, volumes and images are by their labels, where a test says so.
+        self.network_labels: dict[str, Labelled] = {}
+        self.volume_labels: dict[str, Labelled] = {}
+        self.built_for: dict[str, tuple[str, str]] = {}
         self.made = 0
         #: What has been done, in order: (verb, service or thing, container).
         self.done: list[tuple[str, str]] = []
@@ -143,7 +175,11 @@ class World:
     def state(self) -> StackState:
         if self.engine.status != "up":
             return StackState(now=self.now, engine=self.engine, applied=self.applied)
-        every = [*self.containers.values(), *self.strangers.values()]
+        every = [
+            *self.containers.values(),
+            *self.strangers.values(),
+            *self.impostors.values(),
+        ]
         ours = {one.id: one for one in self.containers.values()}
         known = (
             {service.image for service in self.applied.services.values()} if self.applied else ()
@@ -152,10 +188,15 @@ class World:
             now=self.now,
             writable=self.writable,
             engine=self.engine,
-            containers=tuple(self._named(one, ours) for one in self.containers.values()),
+            containers=(
+                *(self._named(one, ours) for one in self.containers.values()),
+                *self.impostors.values(),
+            ),
             strangers=tuple(self.strangers.values()),
             names={one.name: one.project or "" for one in every},
             networks=dict(self.networks),
+            network_labels=dict(self.network_labels),
+            volume_labels=dict(self.volume_labels),
             images={ref: Image(id=id_) for ref, id_ in self.images.items() if ref in known},
             applied=self.applied,
             applied_problem=self.applied_problem,
@@ -193,7 +234,11 @@ class World:
             if differs
             else {name: self._hash(body) for name, body in wanted.services.items()},
             images={
-                ref: Image(id=id_, volumes=self.image_volumes.get(ref))
+                ref: Image(
+                    id=id_,
+                    volumes=self.image_volumes.get(ref),
+                    built_for=self.built_for.get(ref),
+                )
                 for ref, id_ in self.images.items()
                 if ref in refs
             },
@@ -244,7 +289,7 @@ class World:
                         del self.files[path]
                     self.done.append((action.verb, action.subject))
                 case "set aside":
-                    one = self.strangers.pop(action.container)
+                    one = self._pop(action.container)
                     aside = f"{one.name}-set-aside"
                     assert aside not in self.strangers, "docker rename: the name is taken"
                     self.strangers[aside] = one.model_copy(
@@ -323,6 +368,8 @@ class World:
         body = wanted.services[name]
         ref = wanted.ref(name)
         assert ref in self.images or not scale(body), f"no such image: {ref}"
+        state = sort_out(self.state(), PROJECT, wanted.config)
+        assert not obstructed(wanted.services, state, [name]), "docker compose would end it"
         for one in self._of(name):
             if one.replaces:
                 del self.containers[one.id]
@@ -357,7 +404,8 @@ class World:
         """Make and start one container as its service is declared."""
         body, config = wanted.services[name], wanted.config
         container_name = body.get("container_name") or f"{PROJECT}-{name}-{number}"
-        taken = {one.name for one in (*self.containers.values(), *self.strangers.values())}
+        others = (*self.strangers.values(), *self.impostors.values())
+        taken = {one.name for one in (*self.containers.values(), *others)}
         assert container_name not in taken, f"docker: the name {container_name} is in use"
         self.made += 1
         id_ = f"{self.made:064x}"
@@ -370,6 +418,7 @@ class World:
             f"{port.get('host_ip', '0.0.0.0')}:{port['published']}->{port['target']}/tcp"
             for port in body.get("ports") or ()
         )
+        volumes = {key: one["name"] for key, one in (config.get("volumes") or {}).items()}
         shape: dict[str, Any] = {
             "environment": dict(body.get("environment") or {}),
             "labels": {"com.docker.compose.service": name, **(body.get("labels") or {})},
@@ -380,7 +429,7 @@ class World:
             "volumes": {
                 mount["target"]: {
                     "type": mount["type"],
-                    "source": mount.get("source", "(anonymous)"),
+                    "source": volumes.get(mount.get("source"), mount.get("source", "(anonymous)")),
                 }
                 for mount in body.get("volumes") or ()
             },
@@ -397,6 +446,10 @@ class World:
             restart=body.get("restart", "no"),
             image=wanted.ref(name),
             image_id=self.images[wanted.ref(name)],
+            labels=composed(
+                name, number, self._hash(body), self.images[wanted.ref(name)], DIRECTORY
+            ),
+            image_labels={},
             published=tuple(ports),
             borrows=borrows,
             shape={key: value for key, value in shape.items() if value not in (None, [], {}, "")},
@@ -502,6 +555,47 @@ class World:
             **changes,
         )
         return self.strangers[name]
+
+    @property
+    def obstructs(self) -> bool:
+        """Whether Compose would take a foreign container for one of ours."""
+        return any(is_chosen_by_compose(one.origin) for one in self.impostors.values())
+
+    def impostor(
+        self,
+        name: str,
+        service: str,
+        *,
+        given: Iterable[str] = (),
+        image_labels: Mapping[str, str] | None = {},
+        **labels: str,
+    ) -> Container:
+        """A container that bears the labels of a service's, out of a committed image.
+
+        + given: the only labels, where somebody has given these by hand
+        + image_labels: ``None``: the image is gone
+        + labels: labels of Compose's with other values, ``__`` for a dot
+        """
+        self.made += 1
+        whole = composed(service, 1, "c" * 64, "sha256:original", DIRECTORY)
+        whole |= {LABEL + key.replace("__", "."): value for key, value in labels.items()}
+        own = {LABEL + key: whole[LABEL + key] for key in given} or whole
+        asked = None if image_labels is None else {} if given else whole
+        self.impostors[name] = Container(
+            id=f"{self.made:064x}",
+            name=name,
+            project=PROJECT,
+            service=service,
+            status="running",
+            image="snap:1",
+            image_id="sha256:snap",
+            labels=own,
+            image_labels=asked,
+        )
+        return self.impostors[name]
+
+    def _pop(self, name: str) -> Container:
+        return (self.impostors if name in self.impostors else self.strangers).pop(name)
 
 
 def by_hand(wanted: Wanted, world: World | None = None) -> World:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from ops.checks.state import CheckResult
 from ops.compose.plan import Kind, Plan, Verb, plan
-from ops.compose.state import Endpoint, Engine, Mended
+from ops.compose.state import Endpoint, Engine, Labelled, Mended
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
     DIRECTORY,
@@ -29,6 +29,7 @@ from tests.unit.compose_world import (
     by_hand,
     compose,
     digest_of,
+    labelled,
     render,
     well,
 )
@@ -603,7 +604,12 @@ def leftover() -> Plan:
     world = well(wanted)
     one = world._of("side")[0]
     world.containers["f" * 64] = one.model_copy(
-        update={"id": "f" * 64, "name": "0123456789ab_shop-side-1", "replaces": True}
+        update={
+            "id": "f" * 64,
+            "name": "0123456789ab_shop-side-1",
+            "replaces": True,
+            **labelled(one, replace=one.id),
+        }
     )
     return world.look(wanted)
 
@@ -706,7 +712,13 @@ def one_off_run_is_left_alone() -> Plan:
     world = well(wanted)
     one = world._of("side")[0]
     world.containers["e" * 64] = one.model_copy(
-        update={"id": "e" * 64, "name": "shop-side-run-1", "oneoff": True, "status": "exited"}
+        update={
+            "id": "e" * 64,
+            "name": "shop-side-run-1",
+            "oneoff": True,
+            "status": "exited",
+            **labelled(one, oneoff="True"),
+        }
     )
     return world.look(wanted)
 
@@ -780,7 +792,12 @@ def started_elsewhere(**more: Any) -> Plan:
     wanted = shop(**more)
     world = by_hand(wanted)
     for one in list(world.containers.values()):
-        world._set(one, working_dir="/home/ann/shop", config_hash="other")
+        elsewhere = labelled(
+            one,
+            project__working_dir="/home/ann/shop",
+            project__config_files="/home/ann/shop/compose.yaml",
+        )
+        world._set(one, working_dir="/home/ann/shop", config_hash="other", **elsewhere)
     world.files.clear()
     return world.look(wanted)
 
@@ -793,6 +810,209 @@ def project_started_elsewhere() -> Plan:
 @scenario
 def project_started_elsewhere_with_consent() -> Plan:
     return started_elsewhere(allow=["project:/home/ann/shop"])
+
+
+# What only looks like the project's
+
+
+@scenario
+def committed_replica_beside_a_well_stack() -> Plan:
+    """docker commit keeps Compose's labels: what runs from it is left alone, and told."""
+    wanted = shop()
+    world = well(wanted)
+    world.impostor("mydebug", "web")
+    return world.look(wanted)
+
+
+@scenario
+def two_labels_beside_a_well_redis() -> Plan:
+    """Somebody gave a container two of Compose's labels by hand."""
+    wanted = shop()
+    world = well(wanted)
+    world.impostor("cache", "redis", given=("project", "service"))
+    return world.look(wanted)
+
+
+@scenario
+def two_labels_are_in_nobodys_way() -> Plan:
+    """Compose does not choose by them: what is to be done is done."""
+    wanted = shop()
+    world = well(wanted)
+    world.impostor("cache", "redis", given=("project", "service"))
+    world.damage("redis", status="dead", **ENDED)
+    return world.look(wanted)
+
+
+def with_committed_replica(service: str, **more: Any) -> Plan:
+    wanted = shop(**more)
+    world = well(wanted)
+    world.impostor("mydebug", service)
+    return world.look(changed(wanted, environment={"MODE": "fast"}))
+
+
+@scenario
+def committed_replica_of_what_is_to_change() -> Plan:
+    return with_committed_replica("web")
+
+
+@scenario
+def committed_replica_of_what_is_leaned_on() -> Plan:
+    """Compose takes along what a service depends on, and would choose there, too."""
+    return with_committed_replica("redis")
+
+
+@scenario
+def committed_replica_of_what_stays() -> Plan:
+    return with_committed_replica("side")
+
+
+@scenario
+def committed_replica_with_consent() -> Plan:
+    return with_committed_replica("web", allow=["container:mydebug"])
+
+
+@scenario
+def committed_replica_alone() -> Plan:
+    """The project's own container is gone: what has its labels does not stand for it."""
+    wanted = shop()
+    world = well(wanted)
+    world.lose("side")
+    world.impostor("mydebug", "side")
+    return world.look(wanted)
+
+
+@scenario
+def committed_replica_of_a_removed_service() -> Plan:
+    """It is no orphan of ours, and not removed as one."""
+    wanted = shop()
+    world = well(wanted)
+    world.impostor("mydebug", "side")
+    smaller = changed(wanted)
+    del smaller.config["services"]["side"]
+    return world.look(smaller)
+
+
+@scenario
+def replica_whose_image_is_gone() -> Plan:
+    """What cannot be told is not taken for ours."""
+    wanted = shop()
+    world = well(wanted)
+    world.impostor("mydebug", "side", image_labels=None)
+    return world.look(wanted)
+
+
+@scenario
+def own_container_that_was_renamed() -> Plan:
+    """Compose would still choose it by its labels."""
+    wanted = shop()
+    world = well(wanted)
+    world._set(world._of("side")[0], name="side-for-later")
+    return world.look(wanted)
+
+
+@scenario
+def committed_replica_under_our_name() -> Plan:
+    wanted = shop()
+    world = well(wanted)
+    world.lose("side")
+    world.impostor("shop-side-1", "side")
+    return world.look(wanted)
+
+
+def with_labels(project: str, **more: Any) -> World:
+    """A host where the network and the volume of the shop's names are of this project."""
+    world = World()
+    world.networks["shop_default"] = "net-0"
+    world.network_labels["shop_default"] = Labelled(project=project, key="default")
+    world.volume_labels["shop_data"] = Labelled(project=project, key="data")
+    return world
+
+
+@scenario
+def network_and_volume_of_another_project() -> Plan:
+    return with_labels("theirs").look(shop())
+
+
+@scenario
+def network_and_volume_that_nobody_labelled() -> Plan:
+    return with_labels("").look(shop())
+
+
+@scenario
+def network_and_volume_that_are_in_use() -> Plan:
+    """What the project's own containers have already is told, and no reason to stop."""
+    wanted = shop()
+    world = well(wanted, with_labels("theirs"))
+    return world.look(changed(wanted, "redis", environment={"MODE": "fast"}))
+
+
+@scenario
+def network_and_volume_of_another_project_declared_so() -> Plan:
+    wanted = shop()
+    wanted.config["networks"]["default"]["external"] = True
+    wanted.config["volumes"]["data"]["external"] = True
+    return with_labels("theirs").look(wanted)
+
+
+def with_changed_network(labels: Labelled, **more: Any) -> Plan:
+    wanted = shop(**more)
+    world = well(wanted)
+    world.network_labels["shop_default"] = labels
+    world.stranger(
+        "guest", endpoints={"shop_default": Endpoint(network_id="1", address="10.0.0.8")}
+    )
+    other = changed(wanted)
+    other.config["networks"]["default"]["internal"] = True
+    return world.look(other)
+
+
+@scenario
+def network_that_is_to_go_is_foreign() -> Plan:
+    return with_changed_network(Labelled(project="theirs", key="default"))
+
+
+@scenario
+def network_that_is_to_go_has_a_guest() -> Plan:
+    return with_changed_network(Labelled(project=PROJECT, key="default"))
+
+
+@scenario
+def network_that_is_to_go_has_a_guest_with_consent() -> Plan:
+    ours = Labelled(project=PROJECT, key="default")
+    return with_changed_network(ours, allow=["container:guest"])
+
+
+def with_built(built_for: tuple[str, str], **body: Any) -> Plan:
+    wanted = shop()
+    wanted.config["services"]["side"] = {
+        "build": {"context": f"{DIRECTORY}/side"},
+        "networks": {"default": None},
+        **body,
+    }
+    world = World(images=["lab/box:1", "lab/redis:7", "shop-side", "team/side:1"])
+    world.built_for = dict.fromkeys(["shop-side", "team/side:1"], built_for)
+    return world.look(wanted)
+
+
+@scenario
+def image_under_our_name_that_is_nobodys() -> Plan:
+    return with_built(("", ""))
+
+
+@scenario
+def image_under_our_name_of_another_service() -> Plan:
+    return with_built((PROJECT, "web"))
+
+
+@scenario
+def image_that_was_built_for_us_by_hand() -> Plan:
+    return with_built((PROJECT, "side"))
+
+
+@scenario
+def image_with_a_name_of_its_own() -> Plan:
+    """It may have been built anywhere."""
+    return with_built(("", ""), image="team/side:1")
 
 
 # Adoption

@@ -22,6 +22,7 @@ from tests.unit.compose_world import (
     compose,
     converge,
     digest_of,
+    labelled,
     render,
     scale,
     well,
@@ -112,7 +113,12 @@ def replaced(world: World, name: str, _: Any) -> None:
     one = world._of(name)[0]
     world.made += 1
     left = one.model_copy(
-        update={"id": f"{world.made:064x}", "name": f"abc_{one.name}", "replaces": True}
+        update={
+            "id": f"{world.made:064x}",
+            "name": f"0123456789ab_{one.name}",
+            "replaces": True,
+            **labelled(one, replace=one.id),
+        }
     )
     world.containers[left.id] = left
 
@@ -188,6 +194,17 @@ DAMAGES: Mapping[str, Damage] = {
 }
 
 
+#: How a container may look like a project's: see ``World.impostor``.
+IMPOSTORS: tuple[dict[str, Any], ...] = (
+    {},
+    {"given": ("project", "service")},
+    {"image_labels": None},
+    {"oneoff": "True"},
+    {"container_number": "7"},
+    {"project__working_dir": "/opt/elsewhere", "project__config_files": "/opt/elsewhere/c.yaml"},
+)
+
+
 @st.composite
 def damages(draw: st.DrawFn, wanted: Wanted) -> dict[str, str]:
     """Some services, and what happened to each."""
@@ -241,6 +258,44 @@ def test_what_was_started_by_hand_and_is_right_is_only_remembered(wanted: Wanted
     (decided,) = converge(world, wanted)
     assert [action.verb for action in decided.actions] == ["record"]
     assert world.containers == before
+
+
+@quick
+@given(st.data())
+def test_what_only_looks_like_ours_is_never_touched(data: st.DataObject) -> None:
+    before, wanted = data.draw(stacks()), data.draw(stacks())
+    world = data.draw(st.sampled_from([well, by_hand]))(before)
+    strike(world, before, data.draw(damages(before)))
+    kept = [
+        world.impostor(f"foreign-{at}", data.draw(st.sampled_from(NAMES)), **kind)
+        for at, kind in enumerate(data.draw(st.lists(st.sampled_from(IMPOSTORS), min_size=1)))
+    ]
+    for _ in range(3):
+        decided = world.look(wanted)
+        touched = {action.container for action in decided.actions}
+        assert not touched & {name for one in kept for name in (one.id, one.name)}
+        if decided.refusals:
+            reasons = " ".join(refusal.reason for refusal in decided.refusals)
+            assert any(f"container:{one.name} " in reasons for one in kept) or not world.obstructs
+            break
+        # Compose would fail this, see World.up().
+        world.carry_out(decided, wanted)
+    assert [world.impostors[one.name] for one in kept] == kept
+
+
+@quick
+@given(stacks(), st.sampled_from(NAMES))
+def test_what_only_looks_like_ours_does_not_make_a_well_host_unwell(
+    wanted: Wanted, service: str
+) -> None:
+    world = well(wanted)
+    for at, kind in enumerate(IMPOSTORS):
+        world.impostor(f"foreign-{at}", service, **kind)
+    decided = world.look(wanted)
+    assert decided.empty, render(decided)
+    assert {finding.kind for finding in decided.findings} == {"foreign"}
+    for at in range(len(IMPOSTORS)):
+        assert any(f"container:foreign-{at} " in one.cause for one in decided.findings)
 
 
 @quick

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -140,10 +141,18 @@ def test_up(place: Path, directory: Path, names: list[str]) -> None:
 
 
 @quick
-@given(name=words)
-def test_remove_service(place: Path, directory: Path, name: str) -> None:
-    command = commands.remove_service(spec(place), name)
-    assert given_to_docker(place, command) == [[*COMPOSE, "rm", "--stop", "--force", "--", name]]
+@given(image=words, ref=words, service=words)
+def test_build_keeps_what_is_not_ours(
+    place: Path, directory: Path, image: str, ref: str, service: str
+) -> None:
+    (place / "staged").mkdir(exist_ok=True)
+    action = Action(verb="build", subject=service, cause="", names=(image, ref))
+    with mock.patch.object(commands, "staged", return_value=str(place / "staged")):
+        calls = given_to_docker(place, commands.prepare(spec(place), action))
+    assert calls == [
+        ["tag", image, ref],
+        [*COMPOSE, "build", "--quiet", "--", service],
+    ]
 
 
 @quick
@@ -190,11 +199,6 @@ def act(verb: str, one: str, names: tuple[str, ...], state: StackState = EMPTY) 
 
 
 ACTS: dict[str, Callable[[str, str], list[list[str]]]] = {
-    "set aside": lambda one, other: [
-        ["update", "--restart=no", one],
-        ["stop", one],
-        ["rename", one, f"{one}-set-aside"],
-    ],
     "disconnect stranger": lambda one, other: [["network", "disconnect", other, one]],
     "detach": lambda one, other: [["network", "disconnect", other, one]],
     "unpause": lambda one, other: [["unpause", one]],
@@ -231,6 +235,40 @@ def test_attach(place: Path, one: str, network: str, address: str, aliases: list
     ]
 
 
+#: What a container is, as the engine shows it, and how it is kept.
+ASIDE = {
+    "true true": ["commit", "create", "stop"],
+    "true false": ["commit", "create", "stop"],
+    "false true": ["update", "stop", "commit", "create", "rm"],
+    "false false": ["update", "stop", "rename"],
+}
+
+
+@pytest.mark.parametrize("shown", ASIDE)
+@quick
+@given(one=words)
+def test_set_aside(place: Path, shown: str, one: str) -> None:
+    docker = place / "bin" / "docker"
+    plain = docker.read_text()
+    asks = '[ "$1 $2" = "container inspect" ] && [ "${4#*set-aside}" = "$4" ]'
+    docker.write_text(f'{plain}{asks} && echo "id7 {shown}"\n[ "$1" != commit ] || echo image7\n')
+    try:
+        asked, *calls = given_to_docker(place, act("set aside", one, ()))
+    finally:
+        docker.write_text(plain)
+    assert asked[-2:] == ["--", one]
+    calls = [call for call in calls if call[:2] != ["container", "inspect"]]
+    assert [call[0] for call in calls] == ASIDE[shown]
+    for call in calls:
+        if call[0] == "create":
+            assert call[1:3] == ["--name", f"{one}-set-aside"]
+            assert call[-3:] == ["--volumes-from", "id7", "image7"]
+        elif call[0] == "rename":
+            assert call[1:] == ["id7", f"{one}-set-aside"]
+        else:
+            assert call[-1] == "id7"
+
+
 def every_verb() -> set[str]:
     """The verbs that act() knows, from its own source: none may go untested."""
     import ast
@@ -248,7 +286,7 @@ def every_verb() -> set[str]:
 
 
 def test_every_verb_is_tested() -> None:
-    assert every_verb() == {*ACTS, "attach", "remove network"}
+    assert every_verb() == {*ACTS, "attach", "remove network", "set aside"}
 
 
 @quick

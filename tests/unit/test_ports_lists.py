@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.ports import processes, sockets
+from ops.ports import listing, processes, sockets
 from ops.ports.state import Process
 
 ID = "0123456789abcdef" * 4
@@ -195,3 +198,57 @@ def test_what_is_sent_to_kubernetes() -> None:
     ]
     ports = {("udp", port) for port in (53, 8000, 8001, 8002)}
     assert sockets.rules(lines) == ports | {("tcp", 30080), ("tcp", 30081)}
+
+
+IMAGE, SNAPSHOT, HASH = "sha256:" + "a" * 64, "sha256:" + "b" * 64, "c" * 64
+
+
+def listed(
+    image: str, labels: list[Any], of_image: list[Any] | None, engine: str = "docker"
+) -> Any:
+    """A container as it is listed, from its labels and its image's project and hash."""
+    shown = [image, ID, "/web", "running", 7, "no", "bridge", {}, *labels]
+    images = [] if of_image is None else [json.dumps([image, *of_image])]
+    (found,) = listing.containers(
+        {
+            f"containers {engine}": (0, [json.dumps(shown)]),
+            f"images {engine}": (0, images),
+        }
+    )
+    return found
+
+
+OWN = ["shop", "web", "/opt/shop", "False", "/opt/shop/compose.yaml", "1", HASH, IMAGE]
+
+
+@pytest.mark.parametrize(
+    ("image", "labels", "of_image", "project", "ours"),
+    [
+        # What Compose made, also from an image that was committed from such a one, or that is gone.
+        (IMAGE, OWN, [None, None], "shop", True),
+        (IMAGE, OWN, ["shop", HASH], "shop", True),
+        (IMAGE, OWN, None, "shop", True),
+        (SNAPSHOT, OWN, ["shop", "d" * 64], "shop", True),
+        # docker commit, docker run.
+        (SNAPSHOT, OWN, ["shop", HASH], "", False),
+        (SNAPSHOT, OWN, None, "", False),
+        # An image that Compose built: it names a project, and no container of it.
+        (SNAPSHOT, ["shop", "web", *[None] * 6], ["shop", None], "", False),
+        # Somebody says so by hand, or another tool: it may be named by that, and is not ours.
+        (SNAPSHOT, ["shop", "web", *[None] * 6], [None, None], "shop", False),
+        (SNAPSHOT, ["shop", "web", *[None] * 6], ["other", HASH], "shop", False),
+        (IMAGE, [None] * 8, [None, None], "", False),
+    ],
+)
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_whose_a_container_is(
+    image: str, labels: list[Any], of_image: list[Any] | None, project: str, ours: bool, engine: str
+) -> None:
+    if engine == "podman":
+        # It writes ids without their algorithm, and Compose writes what it is told.
+        image = image.removeprefix("sha256:")
+        labels = [label.removeprefix("sha256:") if label else label for label in labels]
+    found = listed(image, labels, of_image, engine)
+    assert found.project == project
+    assert (found.project == "shop" and not found.foreign) is ours
+    assert bool(found.service) is bool(project)

@@ -1,12 +1,14 @@
 """The decision: from what is wanted and what is there to what will be done, and why. Pure.
 
-``gates`` refuse a host that cannot be worked on; ``decide`` goes through the project and
+``gates`` refuse a host that cannot be worked on; ``foreign`` tells the project's own from what only
+looks like it; ``decide`` goes through the project and
 ``service`` through each of its services, both upon ``notes``; ``health`` judges what comes up and
 ``record`` says what is remembered of it.
 """
 
 from ops.compose.plan.decide import plan
 from ops.compose.plan.declaration import AROUND, levels, mounts, unpublished
+from ops.compose.plan.foreign import obstructed, sort_out
 from ops.compose.plan.gates import failed_before, needs_declared, refuse_crowded, refuse_engine
 from ops.compose.plan.health import LOOP_RESTARTS, Verdict, judge, unstable, young
 from ops.compose.plan.losses import losses
@@ -30,10 +32,12 @@ __all__ = [
     "losses",
     "mounts",
     "needs_declared",
+    "obstructed",
     "plan",
     "recorded",
     "refuse_crowded",
     "refuse_engine",
+    "sort_out",
     "unpublished",
     "unstable",
     "young",

@@ -6,18 +6,13 @@ from typing import Any
 
 from ops.checks.state import CheckResult
 from ops.compose import drift
-from ops.compose.plan.declaration import (
-    container_names,
-    levels,
-    network_differences,
-    scale,
-)
+from ops.compose.plan.declaration import levels, network_differences, scale
+from ops.compose.plan.foreign import Foreign, sort_out
 from ops.compose.plan.gates import needs_declared, refuse_crowded, refuse_engine
 from ops.compose.plan.losses import losses
-from ops.compose.plan.model import Action, Kind, Plan, Verb
+from ops.compose.plan.model import Action, Kind, Plan
 from ops.compose.plan.record import recorded
-from ops.compose.plan.service import Services
-from ops.compose.plan.words import few, some
+from ops.compose.plan.words import few, short, some
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Declared, StackState
 from ops.paths import is_inside
@@ -47,6 +42,7 @@ def plan(
     if declared is None:
         assert state.applied is not None, "needs_declared() says when a declaration is needed"
         declared = recorded(state.applied, state)
+    state = sort_out(state, spec.project, declared.config)
     if crowded := refuse_crowded(spec, declared):
         return crowded
     return _Planner(
@@ -54,16 +50,16 @@ def plan(
     ).plan()
 
 
-class _Planner(Services):
+class _Planner(Foreign):
     """One decision, made once."""
 
     def plan(self) -> Plan:
-        if self._foreign():
+        if self._elsewhere():
             return Plan(findings=tuple(self.findings), refusals=tuple(self.refusals))
         if self.state.applied_problem:
             self._find(self.spec.project, "unknown", self.state.applied_problem, blocks=False)
         self._volumes()
-        self._strangers()
+        self._names_and_addresses()
         self._files()
         self._images()
         for name in self.services:
@@ -72,6 +68,9 @@ class _Planner(Services):
         self._orphans()
         self._dependants()
         self._failing_checks()
+        self._claimants()
+        self._foreign_networks()
+        self._foreign_volumes()
         order = self.order()
         anew = [
             name
@@ -94,87 +93,6 @@ class _Planner(Services):
             actions=() if self.refusals else tuple(actions),
             refusals=tuple(self.refusals),
         )
-
-    def _foreign(self) -> bool:
-        """Whether the project's name belongs to a stack that was started from elsewhere."""
-        known = {self.spec.directory}
-        if self.applied:
-            known.add(self.applied.directory)
-        elsewhere = sorted(
-            {one.working_dir for one in self.state.containers if one.working_dir} - known
-        )
-        for directory in elsewhere:
-            if self.spec.allows("project", directory):
-                continue
-            self._refuse(
-                self.spec.project,
-                f"a project of this name was started from {directory}",
-                f'to take it over, add to the stack: allow = ["project:{directory}"]; '
-                "or give this stack another project name",
-            )
-        return bool(self.refusals)
-
-    def _strangers(self) -> None:
-        ours = {container.name for container in self.state.containers}
-        for name, body in self.services.items():
-            for wanted in container_names(self.spec.project, name, body):
-                if wanted in self.state.names and wanted not in ours:
-                    owner = self.state.names[wanted]
-                    self._take(
-                        name,
-                        wanted,
-                        f"its name {wanted} is held by a container "
-                        + (f"of project {owner}" if owner else "that no project owns"),
-                        "set aside",
-                        undo=f"docker rename {wanted}-set-aside {wanted} && docker start {wanted}",
-                    )
-        for stranger in self.state.strangers:
-            for network, endpoint in stranger.endpoints.items():
-                if not endpoint.address or not self._is_ours(network):
-                    continue
-                for name, body in self.services.items():
-                    key = self._key(network)
-                    settings = (body.get("networks") or {}).get(key) or {}
-                    what = ""
-                    if settings.get("ipv4_address") == endpoint.address:
-                        what = f"its address {endpoint.address}"
-                    elif key in (body.get("networks") or {}) and name in endpoint.aliases:
-                        what = f"its name {name}"
-                    if what:
-                        self._take(
-                            name,
-                            stranger.name,
-                            f"{what} on network {network} is held by container {stranger.name}",
-                            "disconnect stranger",
-                            network=network,
-                            undo=f"docker network connect {network} {stranger.name}",
-                        )
-
-    def _take(
-        self, service: str, holder: str, what: str, verb: Verb, *, undo: str, network: str = ""
-    ) -> None:
-        self._find(service, "drift", what)
-        if self.spec.allows("container", holder):
-            step = Action(
-                verb=verb,
-                subject=holder,
-                cause=f"{service}: {what}",
-                container=holder,
-                names=(network,) if network else (),
-                destructive=True,
-                undo=undo,
-            )
-            # It may hold more than one thing: it is taken off once.
-            for at, other in enumerate(self.first):
-                if (other.verb, other.container, other.names) == (verb, holder, step.names):
-                    cause = f"{other.cause}; {step.cause}"
-                    self.first[at] = other.model_copy(update={"cause": cause})
-                    return
-            self.first.append(step)
-        else:
-            self._refuse(
-                service, what, f'to take it, add to the stack: allow = ["container:{holder}"]'
-            )
 
     def _volumes(self) -> None:
         """A volume that is declared differently would have to be made anew: never by us."""
@@ -246,12 +164,25 @@ class _Planner(Services):
             missing = ref not in self.declared.images
             if build is not None:
                 causes = self._build_causes(name, build)
+                aside: tuple[str, ...] = ()
                 if missing:
                     causes.insert(0, f"image {ref} is not on the host")
+                elif what := self._unlike_image(name):
+                    causes.insert(0, what)
+                    id_ = self.declared.images[ref].id
+                    aside = (id_, f"{ref}:set-aside-{short(id_)}")
                 if not causes:
                     continue
                 self._find(name, "image", some(causes))
-                self.first.append(Action(verb="build", subject=name, cause=some(causes)))
+                self.first.append(
+                    Action(
+                        verb="build",
+                        subject=name,
+                        cause=some(causes),
+                        names=aside,
+                        undo=f"docker tag {aside[1]} {ref}" if aside else "",
+                    )
+                )
             elif missing:
                 causes = [f"image {ref} is not on the host"]
                 self._find(name, "image", causes[0])
@@ -312,6 +243,10 @@ class _Planner(Services):
             ]
             network = self._network_name(key)
             self._find(f"network {network}", "changed", some(causes))
+            if what := self._unlike(self.state.network_labels.get(network), key):
+                self._keep_out(f"network {network}", what, on_it, f"networks.{key}", network)
+                continue
+            self._guests(network)
             # An apply that was cut short may have removed it already.
             if network in self.state.networks:
                 self.first.append(

@@ -26,6 +26,7 @@ Kind = Literal[
     "orphan",
     "leftover",
     "adopted",
+    "foreign",
     "check",
     "unknown",
 ]

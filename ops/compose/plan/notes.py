@@ -76,6 +76,34 @@ class Notes:
         if refusal not in self.refusals:
             self.refusals.append(refusal)
 
+    def _before(
+        self,
+        verb: Verb,
+        container: str,
+        cause: str,
+        *,
+        names: tuple[str, ...],
+        undo: str,
+    ) -> None:
+        """Take a foreign container out of the way first; once, however much it holds."""
+        cause = drift.masked(cause, self.secrets)
+        for at, other in enumerate(self.first):
+            if (other.verb, other.container, other.names) == (verb, container, names):
+                causes = dict.fromkeys((other.cause, cause))
+                self.first[at] = other.model_copy(update={"cause": "; ".join(causes)})
+                return
+        self.first.append(
+            Action(
+                verb=verb,
+                subject=container,
+                cause=cause,
+                container=container,
+                names=names,
+                destructive=True,
+                undo=undo,
+            )
+        )
+
     def _do(
         self,
         name: str,

@@ -155,7 +155,7 @@ def _foreign(holder: Holder, state: HostPorts) -> Barrier | None:
 
 def _named(target: Target, spec: PortsSpec) -> Barrier | None:
     one = target.container
-    ours = one is not None and spec.project and one.project == spec.project
+    ours = one is not None and spec.project and one.project == spec.project and not one.foreign
     if one is not None and ours and spec.directory in ("", one.working_dir):
         return Barrier(
             "it is the project's own, which Compose itself settles", "end what else holds the port"
