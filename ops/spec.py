@@ -1,19 +1,22 @@
 """The one mapping that says what is wanted of a host: ``host.data.stack``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ops.access.keys import KeyProblem, public_keys
+from ops import controller_files
+from ops.access.keys import public_keys
 from ops.access.spec import AccessPolicy
-from ops.compose.source import SourceError, load
+from ops.compose.source import load
 from ops.compose.spec import ComposeSpec
+from ops.controller_files import MAXIMUM_TEXT, Unreadable
 from ops.engine.spec import EnginePolicy
-from ops.models.spec import ModelsPolicy
+from ops.models.spec import ModelsPolicy, record
 from ops.ports.spec import PortsPolicy
-from ops.problems import problems
+from ops.problems import Problem, problems, show
+from ops.raw import NAME_MAX, LocalPath, RawProblem, plain
 
 
 class SpecError(ValueError):
@@ -28,7 +31,7 @@ class Report(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    directory: Path | None = None
+    directory: LocalPath | None = None
 
 
 class Machine(BaseModel):
@@ -94,23 +97,71 @@ def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
     if given is None:
         return None
     try:
-        if isinstance(given, Machine):
-            found = given
-        elif isinstance(given, Mapping) and set(given) <= {*_SECTIONS, "report"} and given:
-            found = Machine.model_validate(given)
-        else:
-            found = Stack.model_validate(given)
-        if found.access is not None:
-            public_keys(found.access.public_keys)
-        if isinstance(found, Stack):
-            load(found)
+        # Its type, and not what it says of its class: what was given may be anything.
+        found = given if issubclass(type(given), Machine) else _validated(plain(given, "stack"))
+        _read_files(found)
     except ValidationError as error:
         raise SpecError("\n".join(map(_told, problems(error, "stack")))) from None
-    except KeyProblem as error:
-        raise SpecError(f"stack.access.{error}") from None
-    except SourceError as error:
+    except RawProblem as error:
+        raise SpecError(str(error)) from None
+    except Problem as error:
         raise SpecError(f"stack.{error}") from None
-    return found
+    return cast("Stack | Machine", found)
+
+
+def _validated(given: Any) -> Stack | Machine:
+    if isinstance(given, dict) and given and set(given) <= {*_SECTIONS, "report"}:
+        return Machine.model_validate(given)
+    return Stack.model_validate(given)
+
+
+def _read_files(found: Machine) -> None:
+    """Read, or see that it can be read, whatever of this machine the settings name.
+
+    :raises Problem: naming the first that cannot.
+    """
+    if found.access is not None:
+        public_keys(found.access.public_keys, "access.public_keys")
+    for field, path in _named(found):
+        try:
+            if path is not None:
+                _read_file(field, controller_files.expand(path))
+        except Unreadable as error:
+            raise Problem(f"{field}: {show(str(path))} {error}") from None
+    if isinstance(found, Stack):
+        load(found)
+        if found.models is not None:
+            from ops.models import making
+
+            making.check(found.models)
+            name = record(found.project, found.models.service, found.models.endpoint)
+            if len(name.rpartition("/")[2]) > NAME_MAX:
+                raise Problem("project: too long for a file of its models; choose a shorter one")
+
+
+def _named(found: Machine) -> Iterator[tuple[str, Path | None]]:
+    """Each file of this machine that a section names: the field, and its path."""
+    if found.access is not None:
+        yield "access.known_hosts", found.access.known_hosts
+    if found.engine is not None:
+        for field in ("key", "toolkit_key"):
+            given = getattr(found.engine, field)
+            yield f"engine.{field}", Path(given) if given and "://" not in given else None
+
+
+def _read_file(field: str, path: Path) -> None:
+    if field == "access.known_hosts":
+        # One that is not there yet is made where the first key is trusted.
+        if controller_files.exists(path):
+            controller_files.read_text(path)
+        return
+    from ops.engine import openpgp
+
+    data = controller_files.read(path, MAXIMUM_TEXT)
+    try:
+        openpgp.fingerprints(data)
+    except ValueError as error:
+        raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
 
 
 def preflight(_host: str, data: Mapping[str, Any]) -> None:

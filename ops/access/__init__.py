@@ -13,6 +13,7 @@ from ops.access import essentials
 from ops.access.keys import public_keys as read_keys
 from ops.access.spec import AccessPolicy, OperatorSpec
 from ops.problems import in_one_line
+from ops.raw import validate
 from ops.reports import telling
 
 __all__ = ["arguments", "basics", "expect", "operator"]
@@ -68,14 +69,15 @@ def operator(
 
     report = reports.record(host, "access.operator")
     try:
-        spec = OperatorSpec.model_validate(
+        spec = validate(
+            OperatorSpec,
             {
                 "user": user,
                 "public_keys": public_keys,
                 "exclusive_keys": exclusive_keys,
                 "sudo": sudo,
                 "password_login": password_login,
-            }
+            },
         )
         work = Admitting(host, spec, read_keys(spec.public_keys), report)
     except ValueError as error:
@@ -129,8 +131,9 @@ def basics(
     """
     report = reports.record(host, "access.basics")
     try:
-        spec = essentials.Basics.model_validate(
-            {"ports": ports, "clock": clock, "security_updates": security_updates}
+        spec = validate(
+            essentials.Basics,
+            {"ports": ports, "clock": clock, "security_updates": security_updates},
         )
     except ValueError as error:
         yield from telling.wrong(host, "access.basics", in_one_line(error))
@@ -154,8 +157,9 @@ def expect(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
     from ops.access.facts import Operator
 
     connection.expect(host, Operator, user=policy.user)
-    wanted = essentials.Basics.model_validate(
-        {"ports": ports, "clock": policy.clock, "security_updates": policy.security_updates}
+    wanted = validate(
+        essentials.Basics,
+        {"ports": ports, "clock": policy.clock, "security_updates": policy.security_updates},
     )
     essentials.expect(host, wanted)
 

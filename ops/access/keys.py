@@ -6,14 +6,20 @@ ends a run before any host is contacted.
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from ops import controller_files
 from ops.frozen import Frozen
+from ops.problems import Problem, abbreviate, show
+from ops.raw import check_plain
+
+_KIND = re.compile(r"[A-Za-z0-9@._-]+")
 
 
-class KeyProblem(ValueError):
+class KeyProblem(Problem):
     """A public key cannot be read; the text begins with its place in the settings."""
 
 
@@ -38,18 +44,19 @@ class PublicKey(Frozen):
         return " ".join(filter(None, (self.kind, self.blob, self.comment)))
 
 
-def public_keys(given: Sequence[str]) -> tuple[PublicKey, ...]:
+def public_keys(given: Sequence[str], where: str = "public_keys") -> tuple[PublicKey, ...]:
     """Every key that texts and files name, once each, in order.
 
     :param given: each a key as text, or the path of a ``*.pub`` file, which may hold several.
+    :param where: the path of the list in the settings.
     :raises KeyProblem: naming the place in the list, and what is wrong.
     """
     found: dict[tuple[str, str], PublicKey] = {}
     for index, text in enumerate(given):
         try:
-            keys = [key(text)] if _is_text(text) else _from_file(Path(text).expanduser())
+            keys = [key(text)] if _is_text(text) else _from_file(Path(text))
         except ValueError as error:
-            raise KeyProblem(f"public_keys.{index}: {error}") from None
+            raise KeyProblem(f"{where}.{index}: {error}") from None
         for one in keys:
             found.setdefault((one.kind, one.blob), one)
     return tuple(found.values())
@@ -68,12 +75,12 @@ def key(text: str) -> PublicKey:
         raw = b""
     length = int.from_bytes(raw[:4], "big")
     # The key names its own type once more; where the two differ something was cut or pasted wrong.
-    if not raw or raw[4 : 4 + length] != kind.encode():
-        shown = text if len(text) <= 60 else f"{text[:57]}…"
+    if not raw or not _KIND.fullmatch(kind) or raw[4 : 4 + length] != kind.encode():
         raise ValueError(
             "is not a public key: it must be a type, a key in base64 and a comment, without "
-            f"options, as a file *.pub has it; got {shown!r}"
+            f"options, as a file *.pub has it; got {abbreviate(text)}"
         )
+    check_plain(comment)
     return PublicKey(kind=kind, blob=blob, comment=comment.strip())
 
 
@@ -101,16 +108,17 @@ def _is_text(text: str) -> bool:
 def _from_file(path: Path) -> list[PublicKey]:
     if path.suffix != ".pub":
         raise ValueError(
-            f"{str(path)!r} is neither a public key (ssh-ed25519 AAAA… comment) nor the path of "
-            "a file *.pub"
+            f"{abbreviate(str(path))} is neither a public key (ssh-ed25519 AAAA… comment) nor the "
+            "path of a file *.pub"
         )
+    shown = show(str(path))
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise ValueError(f"{path} cannot be read: {reason}") from None
+        path = controller_files.expand(path)
+        lines = controller_files.read_text(path).splitlines()
+    except controller_files.Unreadable as error:
+        raise ValueError(f"{shown} {error}") from None
     wanted = [line for line in lines if line.strip() and not line.startswith("#")]
     if not wanted:
-        raise ValueError(f"{path} holds no key")
+        raise ValueError(f"{shown} holds no key")
     private = path.with_suffix("")
     return [key(line).model_copy(update={"private": private}) for line in wanted]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ops.access.keys import public_keys
 from ops.access.spec import AccessPolicy
+from ops.controller_files import expand
+from ops.raw import validate
 
 if TYPE_CHECKING:
     from ops.connection import Contact
@@ -23,11 +25,11 @@ def contact(data: Mapping[str, Any]) -> Contact | None:
         return None
     from ops.connection import Contact
 
-    policy = AccessPolicy.model_validate(given)
+    policy = given if isinstance(given, AccessPolicy) else validate(AccessPolicy, given)
     return Contact(
         user=policy.user,
         keys=tuple(key.private for key in public_keys(policy.public_keys) if key.private),
         fingerprint=policy.fingerprint,
-        known_hosts=policy.known_hosts.expanduser() if policy.known_hosts else None,
+        known_hosts=expand(policy.known_hosts) if policy.known_hosts else None,
         wait=policy.wait,
     )

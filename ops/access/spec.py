@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ops.ports.spec import Ports
+from ops.problems import abbreviate
+from ops.raw import LocalPath, check_plain
 
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
@@ -16,7 +18,7 @@ def _user(value: str) -> str:
     if not USER_NAME.fullmatch(value):
         raise ValueError(
             "must be a user's name: lowercase letters, digits, '_' and '-', 32 at most, not first "
-            f"a digit or '-'; got {value!r}"
+            f"a digit or '-'; got {abbreviate(value)}"
         )
     return value
 
@@ -26,7 +28,7 @@ def _fingerprint(value: str) -> str:
     if value and not FINGERPRINT.fullmatch(plain):
         raise ValueError(
             "must be a host key's fingerprint as `ssh-keygen -lf` prints it, SHA256: and 43 "
-            f"characters; got {value!r}"
+            f"characters; got {abbreviate(value)}"
         )
     return plain
 
@@ -44,6 +46,7 @@ def _key(value: Any) -> Any:
         raise ValueError("this is a private key; give the public one, from the file *.pub")
     if "\n" in text:
         raise ValueError("must be one key on one line; give several as a list")
+    check_plain(text)
     return text
 
 
@@ -94,7 +97,7 @@ class AccessPolicy(OperatorSpec):
     """
 
     fingerprint: Annotated[str, AfterValidator(_fingerprint)] = ""
-    known_hosts: Path | None = None
+    known_hosts: LocalPath | None = None
     wait: float = Field(default=300, ge=0, le=3600, allow_inf_nan=False)
     clock: bool = True
     ports: Ports | None = None

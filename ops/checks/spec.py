@@ -26,6 +26,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ops.problems import abbreviate
+
 _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -50,7 +52,8 @@ def _text(value: str) -> str:
 def _service(value: str) -> str:
     if not _SERVICE.fullmatch(value):
         raise _wrong(
-            f"{value!r} is not a service name, which has letters, digits, '.', '_' and '-'"
+            f"{abbreviate(value)} is not a service name, which has letters, digits, '.', '_' and "
+            "'-'"
         )
     return value
 
@@ -65,18 +68,21 @@ def _host(value: str) -> str:
     except UnicodeError:
         name = ""
     if len(name) > 253 or not _HOST.fullmatch(name):
-        raise _wrong(f"{value!r} is not a host name or an address")
+        raise _wrong(f"{abbreviate(value)} is not a host name or an address")
     return name
 
 
 def _port(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
-        raise _wrong(f"port {value!r} must be a number from 1 to 65535")
+    if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= 65535):
+        raise _wrong(f"port {abbreviate(value)} must be a number from 1 to 65535")
     return int(value)
 
 
 Service = Annotated[str, AfterValidator(_service)]
-Text = Annotated[str, AfterValidator(_text)]
+#: The longest text that a check may hold: all checks of a stack are asked in one command.
+MAXIMUM_TEXT = 16_384
+
+Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_text)]
 Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
 
 
@@ -167,7 +173,8 @@ def _codes(value: Any) -> Any:
             low, high = 0, 0
         if not 100 <= low <= high <= 599:
             raise _wrong(
-                f"{item!r} is not a status: a code (200), a range ('200-299') or a family ('2xx')"
+                f"{abbreviate(item)} is not a status: a code (200), a range ('200-299') or a "
+                "family ('2xx')"
             )
         codes.append(f"{low}" if low == high else f"{low}-{high}")
     if not codes:
@@ -196,7 +203,7 @@ class HttpCheck(_Check):
     """
 
     kind: Literal["http"] = "http"
-    url: Text
+    url: Annotated[Text, Field(max_length=4096)]
     inside: Service | None = None
     method: Literal["GET", "HEAD", "OPTIONS"] = "GET"
     status: Annotated[int | str | tuple[int | str, ...], BeforeValidator(_codes)] = ("200",)
@@ -214,10 +221,10 @@ class HttpCheck(_Check):
             port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
             host = parts.hostname or ""
         except ValueError as error:
-            raise _wrong(f"{_without_login(value)!r} is not a URL: {error}") from None
+            raise _wrong(f"{abbreviate(_without_login(value))} is not a URL: {error}") from None
         if parts.scheme not in ("http", "https") or not value.partition(":")[2].startswith("//"):
             shown = _without_login(value)
-            raise _wrong(f"must be http:// or https:// followed by a host, not {shown!r}")
+            raise _wrong(f"must be http:// or https:// followed by a host, not {abbreviate(shown)}")
         if "@" in parts.netloc:
             raise _wrong(
                 "must not hold a user or password: it would be visible in the host's process list"
@@ -233,7 +240,7 @@ class HttpCheck(_Check):
         method = value.upper() if isinstance(value, str) else value
         if method not in ("GET", "HEAD", "OPTIONS"):
             raise _wrong(
-                f"must be GET, HEAD or OPTIONS, not {value!r}: a check only looks; "
+                f"must be GET, HEAD or OPTIONS, not {abbreviate(value)}: a check only looks; "
                 "use an exec check for anything else"
             )
         return method
@@ -243,7 +250,7 @@ class HttpCheck(_Check):
     def _safe_headers(cls, value: dict[str, str]) -> dict[str, str]:
         for key, content in value.items():
             if not _HEADER.fullmatch(key):
-                raise _wrong(f"{key!r} is not the name of a header")
+                raise _wrong(f"{abbreviate(key)} is not the name of a header")
             if key.lower() in _SECRET_HEADERS:
                 raise _wrong(
                     f"{key} carries a secret, and a check is visible in the host's process list: "
@@ -317,7 +324,9 @@ class TcpCheck(_Check):
         host, colon, port = value.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         if not (host and colon) or (":" in host and not bracketed):
-            raise _wrong(f"must be host:port, such as redis:6379 or [::1]:6379, not {value!r}")
+            raise _wrong(
+                f"must be host:port, such as redis:6379 or [::1]:6379, not {abbreviate(value)}"
+            )
         _host(host[1:-1] if bracketed else host)
         _port(port)
         return value
@@ -374,7 +383,9 @@ class ExecCheck(_Check):
         if not value or not value[0]:
             raise _wrong("names no program")
         if value[0].startswith("-"):
-            raise _wrong(f"the program {value[0]!r} must not begin with '-': it would be an option")
+            raise _wrong(
+                f"the program {abbreviate(value[0])} must not begin with '-': it would be an option"
+            )
         return value
 
     @property
@@ -408,7 +419,9 @@ def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
         return value
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise _wrong(f"must be a mapping whose kind is http, tcp or exec, not kind {kind!r}")
+        raise _wrong(
+            f"must be a mapping whose kind is http, tcp or exec, not kind {abbreviate(kind)}"
+        )
     return _KINDS[kind].model_validate(dict(value))
 
 
@@ -418,7 +431,9 @@ def _together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     seen: set[str] = set()
     for check in checks:
         if check.name in seen:
-            raise _wrong(f"two checks have the name {check.name!r}: give each its own name")
+            raise _wrong(
+                f"two checks have the name {abbreviate(check.name)}: give each its own name"
+            )
         seen.add(check.name)
     return checks
 

@@ -15,6 +15,7 @@ from ops.compose.published import published
 from ops.compose.source import load
 from ops.compose.spec import ComposeSpec, Mend
 from ops.problems import in_one_line
+from ops.raw import validate
 from ops.reports import telling
 
 __all__ = ["arguments", "published", "stack", "unpublished"]
@@ -78,21 +79,22 @@ def stack(
     """
     report = reports.record(host, "compose.stack")
     try:
-        spec = ComposeSpec.model_validate(
+        spec = validate(
+            ComposeSpec,
             {
                 "project": project,
                 "source": source,
                 "directory": directory,
-                "env": dict(env or {}),
-                "checks": tuple(checks),
-                "profiles": tuple(profiles),
+                "env": {} if env is None else env,
+                "checks": checks,
+                "profiles": profiles,
                 "health_timeout": health_timeout,
                 "stability": stability,
                 "on_failure": on_failure,
-                "mend": mend or {},
-                "allow": tuple(allow),
+                "mend": {} if mend is None else mend,
+                "allow": allow,
                 "minimum_free": minimum_free,
-            }
+            },
         )
         work = Project(host, spec, load(spec), report, remedy=on_bind_error)
     except ValueError as error:

@@ -2,29 +2,40 @@
 
 Docker Compose itself judges the whole file on the host, before anything is changed there. What is
 checked here is what saves a journey: unparsable YAML, unknown keys, bad ports, services that do not
-exist, files that are missing or lie outside the project.
+exist, files that are missing or lie outside the project. A directory that cannot be read whole is
+an error, never a smaller project: what is not in it any more is removed on the host.
 """
 
 import hashlib
 import io
 import re
+import stat
 import tarfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ops import controller_files
 from ops.compose.spec import ComposeSpec
-from ops.paths import is_inside
+from ops.controller_files import Unreadable
+from ops.problems import Problem, abbreviate, is_plain, show
+from ops.raw import NAME_MAX, PATH_MAX
+
+if TYPE_CHECKING:
+    import os
+
+    from pathspec import PathSpec
 
 #: Where Compose looks for its file, in its own order of preference.
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
-#: What Compose lays over it of its own accord.
-OVERRIDE_FILES = frozenset(
+#: What Compose lays over it of its own accord: the first of them that is there.
+OVERRIDE_FILES = tuple(
     f"{stem}.override.{ending}"
     for stem in ("compose", "docker-compose")
     for ending in ("yml", "yaml")
@@ -32,6 +43,25 @@ OVERRIDE_FILES = frozenset(
 
 #: The project is sent as one archive over one channel; data belongs into volumes.
 MAXIMUM_BYTES = 64 * 1024**2
+MAXIMUM_FILES = 50_000
+
+#: The limits of one compose file: bytes, values once every alias stands for what it names, how deep
+#: they lie, and characters of their texts, once more with aliases.
+MAXIMUM_YAML = 1024**2
+MAXIMUM_NODES = 30_000
+MAXIMUM_DEPTH = 64
+MAXIMUM_TEXT = 4 * 1024**2
+
+#: Lines of a ``.dockerignore``, and stars in one name of a line: each multiplies the time to match.
+MAXIMUM_PATTERNS = 1000
+MAXIMUM_STARS = 4
+
+#: Digits of a number.
+MAXIMUM_DIGITS = 30
+
+#: Bytes by which a file's path on the host may be longer than in the project's directory: where it
+#: waits and is kept below the state directory, and under what name it is written.
+MARGIN = 256
 
 LEFT_OUT = frozenset({".git", "__pycache__", ".DS_Store", ".venv", "node_modules"})
 
@@ -59,11 +89,18 @@ PORT = re.compile(
         (?:(?P<published>\d+(?:-\d+)?)?:)?
         (?P<target>\d+(?:-\d+)?)
         (?:/(?P<protocol>[a-z]+))?""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 
+# With zeros before them, as people write them.
+PORT_NUMBER = re.compile(r"0{0,9}[0-9]{1,9}")
 
-class SourceError(ValueError):
+#: Compose's own rule; what is made of a service on the host is a file of its name.
+SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+MAXIMUM_SERVICE = 200
+
+
+class SourceError(Problem):
     """The project's files cannot be used; the text says where and what would be right."""
 
 
@@ -109,10 +146,7 @@ class Source:
             context, slash, name = path.rpartition("/")
             if name != ".dockerignore":
                 continue
-            from pathspec import PathSpec
-
-            lines = [line.strip() for line in file.content.decode(errors="replace").splitlines()]
-            spec = PathSpec.from_lines("gitignore", map(_anchored, filter(None, lines)))
+            spec = _patterns(path, file.content)
             found[context] = frozenset(
                 other
                 for other in self.files
@@ -138,21 +172,61 @@ def load(spec: ComposeSpec) -> Source:
     :raises SourceError: naming the file and the field.
     """
     root = spec.source
-    if not root.is_dir():
-        raise SourceError(f"source: {root} is not a directory on this machine")
-    # Looked for before all is read: a wrong directory may be a large one.
-    name = next((name for name in COMPOSE_FILES if (root / name).is_file()), None)
-    if name is None:
-        raise SourceError(f"source: {root} holds none of {', '.join(COMPOSE_FILES)}")
-    files = dict(_read(root))
+    shown = show(str(root))
+    try:
+        found = controller_files.exists(root) and controller_files.status(root)
+        if not found or not stat.S_ISDIR(found.st_mode):
+            raise SourceError(f"source: {shown} is not a directory on this machine")
+        # Looked for before all is read: a wrong directory may be a large one.
+        name = next(filter(lambda name: controller_files.exists(root / name), COMPOSE_FILES), None)
+        if name is None:
+            raise SourceError(f"source: {shown} holds none of {', '.join(COMPOSE_FILES)}")
+        files = dict(_read(root, shown))
+    except Unreadable as error:
+        raise SourceError(f"source: {shown} {error}") from None
+    if name not in files:
+        raise SourceError(f"source: {name} is a directory; it must be the compose file")
     if spec.env:
         given = files[".env"].content if ".env" in files else b""
         if given and not given.endswith(b"\n"):
             given += b"\n"
         files[".env"] = File(0o600, given + dotenv(spec.variables()).encode())
+        if any(path.startswith(".env/") for path in files):
+            raise SourceError("source: .env is a directory; the variables of env go into that file")
     source = Source(files)
+    _check_paths(source, spec)
+    for path, file in files.items():
+        if path.rpartition("/")[2] == ".dockerignore":
+            _patterns(path, file.content)
     _check(f"source: {name}", parse(f"source: {name}", files[name].content), source, spec)
     return source
+
+
+def _patterns(path: str, content: bytes) -> "PathSpec[Any]":
+    """What a ``.dockerignore`` names.
+
+    :raises SourceError: a line is no pattern, or one that takes hours to match.
+    """
+    from pathspec import PathSpec
+
+    lines = content.decode(errors="replace").splitlines()
+    if len(lines) > MAXIMUM_PATTERNS:
+        raise SourceError(f"source: {show(path)} holds more than {MAXIMUM_PATTERNS} lines")
+    patterns: list[Any] = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line:
+            continue
+        where = f"source: {show(path)} line {number}: {abbreviate(line)}"
+        if any(part.count("*") > MAXIMUM_STARS for part in line.split("/")):
+            raise SourceError(f"{where} holds more than {MAXIMUM_STARS} stars in one name")
+        try:
+            with warnings.catch_warnings():
+                # Of sets that Python may read in another way some day.
+                warnings.simplefilter("ignore", FutureWarning)
+                patterns += PathSpec.from_lines("gitignore", [_anchored(line)]).patterns
+        except (ValueError, re.error):
+            raise SourceError(f"{where} is not a pattern of files; correct it") from None
+    return PathSpec(patterns)
 
 
 def _anchored(pattern: str) -> str:
@@ -183,44 +257,170 @@ def dotenv(variables: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def _read(root: Path) -> Iterator[tuple[str, File]]:
-    total = 0
+def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
+    found = sorted(controller_files.tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0])
     inside = root.resolve()
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if LEFT_OUT & set(relative.parts):
+    there: list[tuple[str, Path, os.stat_result]] = []
+    total = 0
+    for path, entry in found:
+        _check_name(path)
+        real, status = _real(path, root, inside, entry)
+        if stat.S_ISDIR(status.st_mode):
             continue
-        name = relative.as_posix()
-        if path.is_symlink() and not path.exists():
-            raise SourceError(f"source: {name} is a link that leads nowhere")
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise SourceError(f"source: {name} is a link to {path.resolve()}, outside the project")
-        if path.is_dir():
-            if path.is_symlink():
-                raise SourceError(
-                    f"source: {name} is a link to a directory; put the directory itself there"
-                )
-            continue
-        if not path.is_file():
-            raise SourceError(f"source: {name} is neither a file nor a directory")
-        if any(0xD800 <= ord(one) <= 0xDFFF for one in name):
-            raise SourceError(f"source: {name!r} is not a name in UTF-8")
-        if "\n" in name:
-            raise SourceError(f"source: {name!r} holds a newline, which a file list cannot carry")
-        if not is_inside(name):
-            raise SourceError(f"source: {name!r} holds a control character; rename the file")
-        content = path.read_bytes()
-        total += len(content)
+        if words := controller_files.kind(status):
+            raise SourceError(f"source: {path} is neither a file nor a directory, but {words}")
+        total += status.st_size
         if total > MAXIMUM_BYTES:
             raise SourceError(
-                f"source: {root} holds more than {MAXIMUM_BYTES // 1024**2} MiB "
-                f"(at {name}); keep data in volumes"
+                f"source: {shown} holds more than {MAXIMUM_BYTES // 1024**2} MiB "
+                f"(at {path}); keep data in volumes"
             )
-        yield name, File(path.stat().st_mode & 0o755, content)
+        there.append((path, real, status))
+    # Nothing is read before all is known to be small enough.
+    for path, real, status in there:
+        try:
+            content = controller_files.read(real, MAXIMUM_BYTES, status)
+        except Unreadable as error:
+            raise SourceError(f"source: {path} {error}") from None
+        yield path, File(status.st_mode & 0o755, content)
+
+
+def _real(
+    path: str, root: Path, inside: Path, entry: "os.DirEntry[str]"
+) -> "tuple[Path, os.stat_result]":
+    """Where the content of an entry lies, and what the system says of it."""
+    if not entry.is_symlink():
+        try:
+            return root / path, entry.stat(follow_symlinks=False)
+        except OSError as error:
+            raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
+    try:
+        real = (root / path).resolve(strict=True)
+    except PermissionError as error:
+        raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
+    except (OSError, RuntimeError):
+        raise SourceError(f"source: {path} is a link that leads nowhere") from None
+    if not real.is_relative_to(inside):
+        raise SourceError(f"source: {path} is a link to {show(str(real))}, outside the project")
+    status = controller_files.status(real)
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(
+            f"source: {path} is a link to a directory; put the directory itself there"
+        )
+    return real, status
+
+
+def _check_name(path: str) -> None:
+    if path.isascii() and path.isprintable():
+        return
+    if any(0xD800 <= ord(one) <= 0xDFFF for one in path):
+        raise SourceError(f"source: {abbreviate(path)} is not a name in UTF-8")
+    if "\n" in path:
+        raise SourceError(
+            f"source: {abbreviate(path)} holds a newline, which a file list cannot carry"
+        )
+    if not is_plain(path):
+        raise SourceError(f"source: {abbreviate(path)} holds a control character; rename the file")
+
+
+def _check_paths(source: Source, spec: ComposeSpec) -> None:
+    """Hold the files' paths, as they will be on the host, against what Linux takes."""
+    room = PATH_MAX - MARGIN - max(len(spec.directory.encode()), len(spec.project))
+    for path in source.files:
+        size = len(path.encode())
+        if size > room:
+            raise SourceError(
+                f"directory: with {show(path)} below it, a path on the host has more than "
+                f"{PATH_MAX - MARGIN} bytes; choose a shorter one"
+            )
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """What YAML allows, and a compose file may not hold."""
+
+    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+        super().__init__(problem=problem, problem_mark=mark)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Compose reads it, with its two tags of its own."""
+    """YAML as Compose reads it, with its two tags of its own, and with limits.
+
+    They are held while the nodes are composed, where an alias is still one node, however often it
+    is used: what is constructed from them, copied and written into messages is then small.
+    """
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._count = self._level = 0
+        #: For each node that is complete: how many it is, how deep, and how much text it holds.
+        self._sizes: dict[yaml.Node, tuple[int, int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node, its aliases counted as what they name."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self._level += 1
+        if self._level > MAXIMUM_DEPTH:
+            raise _Refused(f"nested deeper than {MAXIMUM_DEPTH} levels; flatten it", mark)
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if node is None:
+            return node
+        if is_alias:
+            if node not in self._sizes:
+                raise _Refused(
+                    "an alias stands within what it names; write out what it is to hold", mark
+                )
+            return node
+        self._count += 1
+        below = [self._sizes[one] for one in _below(node)]
+        total = 1 + sum(count for count, _, _ in below)
+        depth = 1 + max((depth for _, depth, _ in below), default=0)
+        text = sum(text for _, _, text in below)
+        if isinstance(node, yaml.ScalarNode):
+            text = len(node.value)
+        for size, most, words in (
+            (max(total, self._count), MAXIMUM_NODES, "values, aliases counted as what they name"),
+            (depth, MAXIMUM_DEPTH, "levels, aliases counted as what they name"),
+            (text, MAXIMUM_TEXT, "characters, aliases counted as what they name"),
+        ):
+            if size > most:
+                raise _Refused(f"more than {most} {words}; keep data in files of its own", mark)
+        self._sizes[node] = (total, depth, text)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping whose keys are texts, and each there once, as Compose will have it."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEYS:
+                shown = (
+                    abbreviate(key.value) if isinstance(key, yaml.ScalarNode) else "a collection"
+                )
+                raise _Refused(f"the key {shown} is not text; put it in quotes", key.start_mark)
+            if key.value in lines:
+                raise _Refused(
+                    f"duplicate key {abbreviate(key.value)}, first in line {lines[key.value]} "
+                    f"and again in line {line}; keep one of them",
+                    key.start_mark,
+                )
+            lines[key.value] = line
+        return node
+
+
+#: What a key may be: text, or what takes the keys of other mappings over.
+_KEYS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+
+
+def _below(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
 
 
 def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
@@ -229,6 +429,15 @@ def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return loader.construct_sequence(node, deep=True)
     return None
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if len(text) > MAXIMUM_DIGITS:
+        raise _Refused(
+            f"a number of {len(text)} digits is too long; put it in quotes", node.start_mark
+        )
+    return int(text)
 
 
 # The core of YAML 1.2. In YAML 1.1, 6379:22 is a number in base 60, 08 an error, a service named
@@ -242,7 +451,7 @@ for _name, _pattern, _first in (
     ("merge", r"<<$", ["<"]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 for _tag in ("!reset", "!override"):
     _Loader.add_multi_constructor(_tag, _tagged)
 
@@ -253,15 +462,21 @@ def parse(name: str, content: bytes) -> dict[str, Any]:
     :param name: what it is called in an error.
     :raises SourceError: it is not YAML, or not a mapping.
     """
+    if len(content) > MAXIMUM_YAML:
+        raise SourceError(
+            f"{name}: holds {len(content)} bytes, more than the {MAXIMUM_YAML} of a compose file; "
+            "keep data in files of its own"
+        )
     try:
         # A SafeLoader subclass: nothing in the file can construct more than plain data.
         data = yaml.load(content, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         # The last ones come of a value that is not what its explicit tag says.
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
         what = getattr(error, "problem", None) or str(error)
-        raise SourceError(f"{name}{line}: not valid YAML: {what}") from None
+        kind = "" if isinstance(error, _Refused) else "not valid YAML: "
+        raise SourceError(f"{name}{line}: {kind}{what}") from None
     if not isinstance(data, dict):
         raise SourceError(f"{name}: must be a mapping with 'services'")
     return data
@@ -269,9 +484,9 @@ def parse(name: str, content: bytes) -> dict[str, Any]:
 
 def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -> None:
     for key in data:
-        if key not in TOP_KEYS and not str(key).startswith("x-"):
+        if key not in TOP_KEYS and not key.startswith("x-"):
             raise SourceError(
-                f"{name}: {key}: unknown key; known are {', '.join(sorted(TOP_KEYS))}"
+                f"{name}: {show(key)}: unknown key; known are {', '.join(sorted(TOP_KEYS))}"
             )
     services = data.get("services")
     if services is None and "include" not in data:
@@ -280,26 +495,51 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
         raise SourceError(f"{name}: services: must be a mapping of service names")
     services = services or {}
     # What is included or laid over may have services and sections of its own.
-    complete = "include" not in data and not OVERRIDE_FILES & set(source.files)
+    override = next((path for path in OVERRIDE_FILES if path in source.files), None)
+    complete = "include" not in data and override is None
     for service, body in services.items():
+        _check_service_name(f"{name}: services", service)
         _check_service(f"{name}: services.{service}", body, services, source, complete)
+    further: list[str | None] = [override]
     for index, item in enumerate(_list(f"{name}: include", data.get("include"))):
         paths = item.get("path") if isinstance(item, dict) else item
         for path in paths if isinstance(paths, list) else [paths]:
-            _check_path(f"{name}: include.{index}", path, source, exists=True)
+            further.append(_check_path(f"{name}: include.{index}", path, source, exists=True))
+    for service, body in services.items():
+        extends = body.get("extends")
+        if isinstance(extends, dict) and extends.get("file") is not None:
+            where = f"{name}: services.{service}.extends.file"
+            further.append(_check_path(where, extends["file"], source, exists=True))
+    for path in dict.fromkeys(filter(None, further)):
+        parse(f"source: {show(path)}", source.files[path].content)
     for section in ("configs", "secrets"):
         for key, body in _mapping(f"{name}: {section}", data.get(section)).items():
             if isinstance(body, dict) and isinstance(body.get("file"), str):
-                _check_path(f"{name}: {section}.{key}.file", body["file"], source, exists=True)
+                where = f"{name}: {section}.{show(key)}.file"
+                _check_path(where, body["file"], source, exists=True)
+    for key in _mapping(f"{name}: volumes", data.get("volumes")):
+        if len(f"{spec.project}_{key}".encode()) > NAME_MAX:
+            raise SourceError(
+                f"{name}: volumes.{show(key)}: with the project's name before it, the volume's "
+                f"name has more than {NAME_MAX} bytes"
+            )
     if complete:
         for index, check in enumerate(spec.checks):
             for field in ("inside", "service"):
                 wanted = getattr(check, field, None)
                 if wanted is not None and wanted not in services:
                     raise SourceError(
-                        f"checks.{index}.{field}: there is no service {wanted!r}; "
+                        f"checks.{index}.{field}: there is no service {abbreviate(wanted)}; "
                         f"there are {_names(services)}"
                     )
+
+
+def _check_service_name(where: str, service: str) -> None:
+    if not SERVICE_NAME.fullmatch(service) or len(service) > MAXIMUM_SERVICE:
+        raise SourceError(
+            f"{where}: {abbreviate(service)} is not a service's name, which holds letters, digits, "
+            f"'.', '_' and '-', {MAXIMUM_SERVICE} at most"
+        )
 
 
 def _check_service(
@@ -308,8 +548,8 @@ def _check_service(
     if not isinstance(body, dict):
         raise SourceError(f"{where}: must be a mapping")
     for key in body:
-        if key not in SERVICE_KEYS and not str(key).startswith("x-"):
-            raise SourceError(f"{where}.{key}: unknown key of a service")
+        if key not in SERVICE_KEYS and not key.startswith("x-"):
+            raise SourceError(f"{where}.{show(key)}: unknown key of a service")
     if not {"image", "build", "extends", "provider"} & set(body):
         raise SourceError(f"{where}: has neither image nor build")
     for index, port in enumerate(_list(f"{where}.ports", body.get("ports"))):
@@ -318,7 +558,8 @@ def _check_service(
         for field, needed in _needed(where, body):
             if needed not in services:
                 raise SourceError(
-                    f"{where}.{field}: there is no service {needed!r}; there are {_names(services)}"
+                    f"{where}.{field}: there is no service {abbreviate(needed)}; there are "
+                    f"{_names(services)}"
                 )
     for key in ("env_file", "label_file"):
         given = body.get(key)
@@ -330,13 +571,11 @@ def _check_service(
                 path, required = item.get("path"), item.get("required", True)
             _check_path(f"{where}.{key}.{index}", path, source, exists=bool(required))
     _check_build(f"{where}.build", body.get("build"), source)
-    extends = body.get("extends")
-    if isinstance(extends, dict) and extends.get("file") is not None:
-        _check_path(f"{where}.extends.file", extends["file"], source, exists=True)
-    for index, mount in enumerate(_list(f"{where}.volumes", body.get("volumes"))):
-        path = mount.get("source") if isinstance(mount, dict) else str(mount).split(":", 1)[0]
+    for index, item in enumerate(_list(f"{where}.volumes", body.get("volumes"))):
+        at = f"{where}.volumes.{index}"
+        path = item.get("source") if isinstance(item, dict) else _text(at, item).split(":", 1)[0]
         if isinstance(path, str) and path.startswith("."):
-            _check_path(f"{where}.volumes.{index}", path, source, exists=False)
+            _check_path(at, path, source, exists=False)
 
 
 def _check_build(where: str, build: Any, source: Source) -> None:
@@ -355,20 +594,29 @@ def _needed(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not isinstance(depends, list | dict):
         raise SourceError(f"{where}.depends_on: must be a list or a mapping of service names")
     for name in depends:
-        yield "depends_on", str(name)
+        yield "depends_on", _text(f"{where}.depends_on", name)
     for field in ("network_mode", "pid", "ipc"):
-        kind, colon, name = str(body.get(field) or "").partition(":")
+        kind, colon, name = _text(f"{where}.{field}", body.get(field)).partition(":")
         if kind == "service" and colon and "$" not in name:
             yield field, name
     for field in ("links", "volumes_from"):
-        for item in _list(f"{where}.{field}", body.get(field)):
-            name = str(item).partition(":")[0]
+        for index, item in enumerate(_list(f"{where}.{field}", body.get(field))):
+            name = _text(f"{where}.{field}.{index}", item).partition(":")[0]
             if name != "container" and "$" not in name:
                 yield field, name
 
 
 def _names(services: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(map(str, services)))
+    return ", ".join(sorted(services))
+
+
+def _text(where: str, value: Any) -> str:
+    """A text, also where it looks like a number; empty where there is none."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise SourceError(f"{where}: must be text")
+    return str(value)
 
 
 def _mapping(where: str, value: Any) -> Mapping[str, Any]:
@@ -387,37 +635,40 @@ def _list(where: str, value: Any) -> list[Any]:
     return value
 
 
-def _check_path(where: str, path: Any, source: Source, *, exists: bool) -> None:
+def _check_path(where: str, path: Any, source: Source, *, exists: bool) -> str | None:
+    """Where a path of the compose file leads in the project; ``None`` if not into it."""
     if not isinstance(path, str):
         raise SourceError(f"{where}: must be a path")
     if "$" in path or path.startswith(("/", "~")):
-        return
+        return None
     depth: list[str] = []
     for part in PurePosixPath(path).parts:
         if part == "..":
             if not depth:
-                raise SourceError(f"{where}: {path} lies outside the project")
+                raise SourceError(f"{where}: {show(path)} lies outside the project")
             depth.pop()
         elif part != ".":
             depth.append(part)
-    if exists and "/".join(depth) not in source.files:
-        raise SourceError(f"{where}: {path} is not among the project's files")
+    found = "/".join(depth)
+    if exists and found not in source.files:
+        raise SourceError(f"{where}: {show(path)} is not among the project's files")
+    return found
 
 
 def _check_port(where: str, port: Any) -> None:
     if isinstance(port, dict):
         for key in ("target", "published"):
-            value = port.get(key)
-            if value is not None and "$" not in str(value):
-                _check_range(f"{where}.{key}", str(value), lowest=0 if key == "published" else 1)
+            text = _text(f"{where}.{key}", port.get(key))
+            if text and "$" not in text:
+                _check_range(f"{where}.{key}", text, lowest=0 if key == "published" else 1)
         return
-    text = str(port)
+    text = _text(where, port)
     if "$" in text:
         return
     match = PORT.fullmatch(text)
     if match is None:
         raise SourceError(
-            f"{where}: {text!r} is not [HOST:][PUBLISHED:]TARGET[/PROTOCOL], "
+            f"{where}: {abbreviate(text)} is not [HOST:][PUBLISHED:]TARGET[/PROTOCOL], "
             "such as 127.0.0.1:8000:80"
         )
     for key in ("published", "target"):
@@ -427,8 +678,8 @@ def _check_port(where: str, port: Any) -> None:
 
 def _check_range(where: str, text: str, *, lowest: int) -> None:
     """Published as 0 lets the engine choose; a container's own port has no such meaning."""
-    numbers = [int(number) if number.isdigit() else -1 for number in text.split("-")]
+    numbers = [int(one) if PORT_NUMBER.fullmatch(one) else -1 for one in text.split("-", 2)]
     if not all(lowest <= number <= 65535 for number in numbers):
-        raise SourceError(f"{where}: {text} is not a port; ports are 1 to 65535")
+        raise SourceError(f"{where}: {show(text)} is not a port; ports are 1 to 65535")
     if numbers != sorted(numbers) or len(numbers) > 2:
-        raise SourceError(f"{where}: {text} is not a range of ports, such as 8000-8010")
+        raise SourceError(f"{where}: {show(text)} is not a range of ports, such as 8000-8010")

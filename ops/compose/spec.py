@@ -1,7 +1,6 @@
 """What is wanted of a Compose stack: validated before any host is contacted."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +14,8 @@ from pydantic import (
 )
 
 from ops.checks.spec import Checks
+from ops.problems import abbreviate, show
+from ops.raw import NAME_MAX, LocalPath, check_lengths, check_plain
 
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -28,23 +29,34 @@ SYSTEM_DIRECTORIES = frozenset(
 )
 
 
-def _project(value: str) -> str:
+def project_name(value: str) -> str:
+    """A project's name, as it was given.
+
+    :raises ValueError: it is none.
+    """
     if not PROJECT_NAME.fullmatch(value):
         raise ValueError(
             "a Compose project name holds lowercase letters, digits, '-' and '_', and starts "
-            f"with a letter or digit; {value!r} does not"
+            f"with a letter or digit; {abbreviate(value)} does not"
         )
+    # What is remembered of it on the host lies in a directory of that name.
+    if len(value) > NAME_MAX:
+        raise ValueError(f"a name of {len(value)} characters is too long; {NAME_MAX} are the most")
     return value
 
 
 def _directory(value: str) -> str:
     if not value.startswith("/"):
-        raise ValueError(f"must be an absolute path on the host, such as /opt/ai; got {value!r}")
+        raise ValueError(
+            f"must be an absolute path on the host, such as /opt/ai; got {abbreviate(value)}"
+        )
     if "\n" in value or "\0" in value:
         raise ValueError("must not hold a newline or a NUL")
+    check_plain(value)
+    check_lengths(value)
     parts = value.split("/")
     if ".." in parts or "." in parts:
-        raise ValueError(f"must not hold '.' or '..'; got {value!r}")
+        raise ValueError(f"must not hold '.' or '..'; got {abbreviate(value)}")
     path = "/" + "/".join(part for part in parts if part)
     if path in SYSTEM_DIRECTORIES:
         raise ValueError(f"{path} is the system's own; name a directory below it, such as /opt/ai")
@@ -61,7 +73,7 @@ def _consent(value: str) -> str:
             "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
             "'project:/DIRECTORY' (a stack started from there may be taken over) or "
             "'volume:SERVICE:/PATH' (an anonymous volume there may be left behind); "
-            f"got {value!r}"
+            f"got {abbreviate(value)}"
         )
     return value
 
@@ -71,7 +83,7 @@ def _profile(value: str) -> str:
     if value != "*" and not PROFILE_NAME.fullmatch(value):
         raise ValueError(
             "a profile's name holds letters, digits, '_', '.' and '-', and starts with a letter "
-            f"or digit; {value!r} does not"
+            f"or digit; {abbreviate(value)} does not"
         )
     return value
 
@@ -83,7 +95,8 @@ def _environment(value: Any) -> Any:
     for name, item in value.items():
         if not isinstance(name, str) or not VARIABLE_NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is not a variable name (letters, digits and '_', not first a digit)"
+                f"{abbreviate(name)} is not a variable name (letters, digits and '_', not first a "
+                "digit)"
             )
         if isinstance(item, bool):
             item = "true" if item else "false"
@@ -91,11 +104,11 @@ def _environment(value: Any) -> Any:
             item = str(item)
         if not isinstance(item, str | SecretStr):
             raise ValueError(
-                f"{name} must be text, a number, true, false or a SecretStr, not "
+                f"{show(name)} must be text, a number, true, false or a SecretStr, not "
                 f"{type(item).__name__}"
             )
         if "\0" in (item if isinstance(item, str) else item.get_secret_value()):
-            raise ValueError(f"{name} holds a NUL, which no environment can carry")
+            raise ValueError(f"{show(name)} holds a NUL, which no environment can carry")
         out[name] = item
     return out
 
@@ -142,8 +155,8 @@ class ComposeSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    project: Annotated[str, AfterValidator(_project)]
-    source: Path
+    project: Annotated[str, AfterValidator(project_name)]
+    source: LocalPath
     directory: Directory
     env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(
         default_factory=dict

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from paramiko import HostKeys, MissingHostKeyPolicy, PKey, SSHClient, SSHException
 from paramiko.hostkeys import HostKeyEntry
 
+from ops.controller_files import Unreadable, exists, read_text
+
 if TYPE_CHECKING:
     from .contact_target import Target
 
@@ -174,10 +176,25 @@ def _is_rsa(kind: str) -> bool:
 def _recorded(file: Path, name: str) -> dict[str, PKey]:
     keys = HostKeys()
     try:
-        keys.load(str(file))
-    except FileNotFoundError:
-        return {}
-    except UnicodeDecodeError:
-        raise OSError(f"{file} is not a file of known hosts") from None
+        lines = read_text(file).splitlines() if exists(file) else []
+    except Unreadable as error:
+        raise OSError(f"{file} {error}") from None
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        # paramiko knows no authorities, and takes their lines for broken ones.
+        if not line or line.startswith(("#", "@cert-authority")):
+            continue
+        try:
+            entry = HostKeyEntry.from_line(line, number)
+        except Exception:
+            # Passed over, it would make a host unknown whose key was recorded, and trust any.
+            raise OSError(
+                f"{file} line {number} is not a host's key; correct or remove it"
+            ) from None
+        if entry is None or entry.key is None:
+            continue
+        kind = entry.key.get_name()
+        for one in entry.hostnames or ():
+            if kind not in (keys.lookup(one) or {}):
+                keys.add(one, kind, entry.key)
     found = keys.lookup(name)
     return {kind: found[kind] for kind in found} if found else {}

@@ -8,8 +8,9 @@ from pyinfra.api import FunctionCommand, Host, operation
 
 from ops import connection, reports
 from ops.engine import accelerators
-from ops.engine.spec import EnginePolicy, Installation, Settings
+from ops.engine.spec import EnginePolicy, FirstSettings, Installation, Settings
 from ops.problems import in_one_line
+from ops.raw import validate
 from ops.reports import telling
 
 __all__ = [
@@ -80,7 +81,8 @@ def installed(
 
     report = reports.record(host, "engine.installed")
     try:
-        wanted = Installation.model_validate(
+        wanted = validate(
+            Installation,
             {
                 "channel": channel,
                 "version": version,
@@ -89,12 +91,13 @@ def installed(
                 "key_fingerprint": key_fingerprint,
                 "replace": _several(replace),
                 "upgrade": upgrade,
-            }
+            },
         )
+        first = validate(FirstSettings, {"settings": {} if settings is None else settings})
     except ValueError as error:
         yield from telling.wrong(host, "engine.installed", in_one_line(error))
         return
-    work = Installing(host, wanted, report, settings or {})
+    work = Installing(host, wanted, report, first.settings)
     try:
         if work.is_well():
             host.noop("Docker Engine and Compose are already here, new enough, and answer")
@@ -157,7 +160,8 @@ def settings(
 
     report = reports.record(host, "engine.settings")
     try:
-        wanted = Settings.model_validate(
+        wanted = validate(
+            Settings,
             {
                 "dns": dns,
                 "mtu": mtu,
@@ -166,9 +170,9 @@ def settings(
                 "registry_mirrors": registry_mirrors,
                 "live_restore": live_restore,
                 "runtimes": runtimes,
-                "settings": settings or {},
+                "settings": {} if settings is None else settings,
                 "replace": _several(replace),
-            }
+            },
         )
     except ValueError as error:
         yield from telling.wrong(host, "engine.settings", in_one_line(error))
@@ -231,14 +235,15 @@ def accelerated(
     """
     report = reports.record(host, "engine.accelerated")
     try:
-        wanted = accelerators.Acceleration.model_validate(
+        wanted = validate(
+            accelerators.Acceleration,
             {
                 "vendor": vendor,
                 "repository": repository,
                 "key": key,
                 "key_fingerprint": key_fingerprint,
                 "replace": _several(replace),
-            }
+            },
         )
     except ValueError as error:
         yield from telling.wrong(host, "engine.accelerated", in_one_line(error))
@@ -287,6 +292,6 @@ def acceleration(policy: EnginePolicy) -> dict[str, Any]:
     }
 
 
-def _several(given: Sequence[str] | str) -> tuple[str, ...]:
+def _several(given: Sequence[str] | str) -> Sequence[str]:
     # On pyinfra's command line a single one is a text.
-    return (given,) if isinstance(given, str) else tuple(given)
+    return (given,) if type(given) is str else given

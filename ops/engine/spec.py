@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from ops.problems import abbreviate, show
+
 Channel = Literal["docker", "distro"]
 Vendor = Literal["auto", "none", "nvidia", "amd"]
 
@@ -35,7 +37,7 @@ _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 def _version(value: str) -> str:
     if value and not _VERSION.fullmatch(value):
-        raise ValueError(f"must be a version such as 28, 28.5 or 28.5.1; got {value!r}")
+        raise ValueError(f"must be a version such as 28, 28.5 or 28.5.1; got {abbreviate(value)}")
     return value
 
 
@@ -48,7 +50,7 @@ def fingerprint(value: str) -> str:
     if plain and not _FINGERPRINT.fullmatch(plain):
         raise ValueError(
             "must be a key's whole fingerprint, 40 hexadecimal digits, as "
-            f"gpg --show-keys prints it; got {value!r}"
+            f"gpg --show-keys prints it; got {abbreviate(value)}"
         )
     return plain
 
@@ -57,7 +59,7 @@ def _repository(value: str) -> str:
     if value and not _REPOSITORY.fullmatch(value):
         raise ValueError(
             "must be an address such as https://mirror.example.com/linux/debian, with suite and "
-            f"components behind it for the channel distro; got {value!r}"
+            f"components behind it for the channel distro; got {abbreviate(value)}"
         )
     return value
 
@@ -66,21 +68,23 @@ def _key(value: str) -> str:
     if value and not _KEY.fullmatch(value):
         raise ValueError(
             "must be the address of a key (https://, http:// or file://, read on the host) or a "
-            f"path on this machine; got {value!r}"
+            f"path on this machine; got {abbreviate(value)}"
         )
     return value
 
 
 def _replace(value: str) -> str:
     if value not in REPLACEABLE[:-1] and not _CONTAINER.fullmatch(value):
-        raise ValueError(f"must be one of {', '.join(REPLACEABLE)}; got {value!r}")
+        raise ValueError(f"must be one of {', '.join(REPLACEABLE)}; got {abbreviate(value)}")
     return value
 
 
 def _address(value: str) -> str:
     address = ip_address(value)
     if address.is_loopback:
-        raise ValueError(f"{value} is the container itself there; name a server that it can reach")
+        raise ValueError(
+            f"{show(value)} is the container itself there; name a server that it can reach"
+        )
     return str(address)
 
 
@@ -90,23 +94,25 @@ def _network(value: str) -> str:
 
 def _mirror(value: str) -> str:
     if not _MIRROR.fullmatch(value):
-        raise ValueError(f"must be an address such as https://mirror.example.com; got {value!r}")
+        raise ValueError(
+            f"must be an address such as https://mirror.example.com; got {abbreviate(value)}"
+        )
     return value
 
 
 def _size(value: Any) -> Any:
     text = str(value).lower() if not isinstance(value, bool) else value
     if not isinstance(text, str) or not _SIZE.fullmatch(text):
-        raise ValueError(f"must be a size such as 10m, 512k or 1g; got {value!r}")
+        raise ValueError(f"must be a size such as 10m, 512k or 1g; got {abbreviate(value)}")
     return text
 
 
 def _runtimes(value: dict[str, Any]) -> dict[str, Any]:
     for name, one in value.items():
         if not _RUNTIME.fullmatch(name) or name == "runc":
-            raise ValueError(f"{name!r} cannot be the name of a runtime")
+            raise ValueError(f"{abbreviate(name)} cannot be the name of a runtime")
         if not isinstance(one, dict) or not {"path", "runtimeType"} & set(one):
-            raise ValueError(f"{name}: must hold a path or a runtimeType")
+            raise ValueError(f"{show(name)}: must hold a path or a runtimeType")
     return _plain(value)
 
 
@@ -194,6 +200,17 @@ class Installation(BaseModel):
     key_fingerprint: Fingerprint = ""
     replace: tuple[Annotated[str, AfterValidator(_replace)], ...] = ()
     upgrade: bool = False
+
+
+class FirstSettings(BaseModel):
+    """What an engine that is new to a host starts with.
+
+    :param settings: keys as daemon.json has them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Settings(BaseModel):

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops import connection
+from ops import connection, controller_files
+from ops.controller_files import MAXIMUM_TEXT, Unreadable
 from ops.engine import commands, openpgp
 from ops.engine.look import Failure
 
@@ -54,8 +55,6 @@ def _on_host(host: "Host", source: str) -> bytes:
 
 def _here(source: str) -> bytes:
     try:
-        return Path(source).expanduser().read_bytes()
-    except OSError as error:
-        raise Failure(
-            f"the key {source} cannot be read on this machine: {error.strerror}"
-        ) from None
+        return controller_files.read(controller_files.expand(Path(source)), MAXIMUM_TEXT)
+    except Unreadable as error:
+        raise Failure(f"on this machine the key {source} {error}") from None

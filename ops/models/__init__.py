@@ -10,6 +10,7 @@ from pyinfra.context import ctx_host
 from ops import connection, reports
 from ops.models.spec import ModelsPolicy, ModelsSpec
 from ops.problems import problems
+from ops.raw import validate
 from ops.reports import telling
 
 __all__ = ["arguments", "expect", "pulled"]
@@ -100,16 +101,17 @@ def pulled(
         "attempts": attempts,
         "parallel": parallel,
         "minimum_free": minimum_free,
-        "project": project or "",
-        "directory": directory or "",
+        "project": "" if project is None else project,
+        "directory": "" if directory is None else directory,
     }
     # There is one server: a default beside an endpoint would name a second.
     given |= {"service": service} if service is not None else {}
     given |= {"endpoint": endpoint} if endpoint is not None else {}
     try:
-        spec = ModelsSpec.model_validate(given)
-    except ValidationError as error:
-        reason = "; ".join(one.replace("wanted", "models", 1) for one in problems(error))
+        spec = validate(ModelsSpec, given)
+    except ValueError as error:
+        found = problems(error) if isinstance(error, ValidationError) else [str(error)]
+        reason = "; ".join(one.replace("wanted", "models", 1) for one in found)
         yield from telling.wrong(host, "models.pulled", reason)
         return
     work = Pulling(host, spec, report)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ops import controller_files
+from ops.controller_files import Unreadable
 from ops.models.plan import Made
-from ops.models.spec import ModelsSpec, Wanted
+from ops.models.spec import ModelsPolicy, ModelsSpec, Wanted
+from ops.problems import Problem, abbreviate, in_one_line, show
 
-#: Bytes that are read at once.
-CHUNK = 1024 * 1024
+if TYPE_CHECKING:
+    import os
+
+#: Gives the digest of a file.
+Digest = Callable[[Path], str]
 
 _COMMAND = re.compile(r"\s*([A-Za-z]+)\s+(.*)", re.DOTALL)
 
@@ -23,6 +28,10 @@ _COMMAND = re.compile(r"\s*([A-Za-z]+)\s+(.*)", re.DOTALL)
 _TEXTS = ("template", "system", "renderer", "parser", "requires")
 
 _digests: dict[tuple[str, int, int], str] = {}
+
+
+class MakingProblem(Problem):
+    """What a model is created from cannot be used; the text begins with its place."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +68,26 @@ class Recipe:
         )
 
 
+def check(policy: ModelsPolicy) -> None:
+    """See that all that models are created from can be read; weights are looked at, not read.
+
+    :raises MakingProblem: naming the model, and what is wrong.
+    """
+    for index, one in enumerate(policy.wanted):
+        if one.created:
+            field = "gguf" if one.gguf is not None else "modelfile"
+            try:
+                _recipe(one, _weighed)
+            except ValueError as error:
+                raise MakingProblem(f"models.wanted.{index}.{field}: {error}") from None
+
+
 def recipe(one: Wanted) -> Recipe:
     """How a model is created.
 
-    :raises OSError: a file cannot be read.
-    :raises ValueError: the Modelfile is none.
+    :raises ValueError: a file cannot be read, or the Modelfile is none.
     """
-    if one.gguf is not None:
-        return Recipe(files={one.gguf.name: (one.gguf, _weights(one.gguf))})
-    assert one.modelfile is not None, "only what is created has a recipe"
-    return modelfile(one.modelfile.read_text(encoding="utf-8"), one.modelfile.parent)
+    return _recipe(one, _weights)
 
 
 def made(spec: ModelsSpec) -> dict[str, Made]:
@@ -79,21 +98,31 @@ def made(spec: ModelsSpec) -> dict[str, Made]:
             continue
         try:
             found[one.name.key] = recipe(one).made()
-        except OSError as error:
-            found[one.name.key] = Made(problem=f"{error.filename}: {error.strerror}")
         except ValueError as error:
-            found[one.name.key] = Made(problem=str(error))
+            found[one.name.key] = Made(problem=in_one_line(error))
     return found
 
 
-def modelfile(text: str, directory: Path) -> Recipe:
+def _recipe(one: Wanted, digest: Digest) -> Recipe:
+    if one.gguf is not None:
+        return Recipe(files={one.gguf.name: (one.gguf, digest(one.gguf))})
+    assert one.modelfile is not None, "only what is created has a recipe"
+    try:
+        text = controller_files.read_text(one.modelfile)
+    except Unreadable as error:
+        raise _unreadable(one.modelfile, error) from None
+    return modelfile(text, one.modelfile.parent, digest)
+
+
+def modelfile(text: str, directory: Path, digest: Digest | None = None) -> Recipe:
     """How a Modelfile has its model created.
 
     :param text: the Modelfile.
     :param directory: what its paths are relative to.
-    :raises OSError: a file that it names cannot be read.
-    :raises ValueError: a line is none of a Modelfile.
+    :param digest: what gives a file's digest, by default from its content.
+    :raises ValueError: a file that it names cannot be read, or a line is none of a Modelfile.
     """
+    digest = digest or _weights
     request: dict[str, Any] = {}
     files: dict[str, tuple[Path, str]] = {}
     adapters: dict[str, tuple[Path, str]] = {}
@@ -103,10 +132,10 @@ def modelfile(text: str, directory: Path) -> Recipe:
             if path is None:
                 request["from"] = value
             else:
-                files[path.name] = (path, _weights(path))
+                files[path.name] = (path, digest(path))
         elif command == "adapter":
-            path = directory / Path(value).expanduser()
-            adapters[path.name] = (path, _weights(path))
+            path = directory / _expanded(value)
+            adapters[path.name] = (path, digest(path))
         elif command in _TEXTS:
             request[command] = value
         elif command == "license":
@@ -118,17 +147,21 @@ def modelfile(text: str, directory: Path) -> Recipe:
             message = {"role": role.lower(), "content": _unquoted(content.strip())}
             request.setdefault("messages", []).append(message)
         else:
-            raise ValueError(f"{command.upper()} is no command of a Modelfile")
+            raise ValueError(f"{show(command.upper())} is no command of a Modelfile")
     if not files and "from" not in request:
         raise ValueError("the Modelfile has no FROM")
     return Recipe(request, files, adapters)
 
 
 def content(path: Path) -> Iterator[bytes]:
-    """A file, piece by piece."""
-    with path.open("rb") as file:
-        while data := file.read(CHUNK):
-            yield data
+    """A file, piece by piece.
+
+    :raises ValueError: it cannot be read, or changes meanwhile.
+    """
+    try:
+        yield from controller_files.pieces(path)
+    except Unreadable as error:
+        raise _unreadable(path, error) from None
 
 
 def _commands(text: str) -> Iterator[tuple[str, str]]:
@@ -139,7 +172,7 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
             continue
         found = _COMMAND.fullmatch(line)
         if found is None:
-            raise ValueError(f"{line.strip()[:60]!r} is no line of a Modelfile")
+            raise ValueError(f"{abbreviate(line.strip())} is no line of a Modelfile")
         command, value = found[1].lower(), found[2].strip()
         if value.count('"""') == 1:
             for more in lines:
@@ -147,7 +180,7 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
                 if '"""' in more:
                     break
             else:
-                raise ValueError(f'{command.upper()}: its """ is not closed')
+                raise ValueError(f'{show(command.upper())}: its """ is not closed')
         yield command, _unquoted(value) if command != "message" else value
 
 
@@ -166,26 +199,53 @@ def _parameter(parameters: dict[str, Any], text: str) -> None:
         parameters.setdefault(name, []).append(value)
         return
     try:
-        parameters[name] = json.loads(value)
-    except ValueError:
+        parameters[name] = json.loads(value, parse_constant=str)
+    except (ValueError, RecursionError):
         parameters[name] = value
 
 
 def _path(value: str, directory: Path) -> Path | None:
     """The file that FROM names; ``None`` where it is a model's name."""
-    path = directory / Path(value).expanduser()
-    return path if path.exists() or value.startswith((".", "/", "~")) else None
+    path = directory / _expanded(value)
+    if value.startswith((".", "/", "~")):
+        return path
+    try:
+        return path if controller_files.exists(path) else None
+    except Unreadable:
+        return None  # A model's name may be what no file's can be.
+
+
+def _expanded(value: str) -> Path:
+    try:
+        return controller_files.expand(Path(value))
+    except Unreadable as error:
+        raise _unreadable(Path(value), error) from None
 
 
 def _weights(path: Path) -> str:
     """The digest of a file, read once for as long as it is the same one."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory: name one file, in GGUF")
-    found = path.stat()
-    key = (os.fspath(path.resolve()), found.st_size, found.st_mtime_ns)
+    found = _looked_at(path)
+    key = (str(path.absolute()), found.st_size, found.st_mtime_ns)
     if key not in _digests:
         digest = hashlib.sha256()
         for data in content(path):
             digest.update(data)
         _digests[key] = f"sha256:{digest.hexdigest()}"
     return _digests[key]
+
+
+def _weighed(path: Path) -> str:
+    """In place of a digest, of a file that can be read."""
+    _looked_at(path)
+    return ""
+
+
+def _looked_at(path: Path) -> os.stat_result:
+    try:
+        return controller_files.check(path)
+    except Unreadable as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Unreadable) -> ValueError:
+    return ValueError(f"{show(str(path))} {error}")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,7 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from ops.compose.spec import project_name
 from ops.frozen import Frozen
+from ops.problems import abbreviate
+from ops.raw import LocalPath
 
 #: What a name means where it does not say.
 DEFAULT_REGISTRY, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
@@ -67,7 +69,7 @@ class Name(Frozen):
 
         :raises ValueError: naming the part that is wrong, and what would be right.
         """
-        shown = repr(text)
+        shown = abbreviate(text)
         if "://" in text:
             raise ValueError(
                 f"{shown}: a model's name has no scheme; for plain HTTP say insecure=True"
@@ -93,8 +95,8 @@ class Name(Frozen):
         ):
             if not rule.fullmatch(value):
                 raise ValueError(
-                    f"{shown} is not a model's name: its {kind} {value!r} must be letters, digits, "
-                    f"{_ALLOWED[kind]}, and start with a letter, a digit or '_'"
+                    f"{shown} is not a model's name: its {kind} {abbreviate(value)} must be "
+                    f"letters, digits, {_ALLOWED[kind]}, and start with a letter, a digit or '_'"
                 )
         name = cls(host=host, namespace=namespace, model=model, tag=tag)
         port = name.registry[1]
@@ -144,7 +146,7 @@ def _name(given: Any) -> Any:
     if isinstance(given, Name | Mapping):
         return given
     if not isinstance(given, str):
-        raise ValueError(f"must be a model's name such as 'llama3.2:1b'; got {given!r}")
+        raise ValueError(f"must be a model's name such as 'llama3.2:1b'; got {abbreviate(given)}")
     return Name.parse(given)
 
 
@@ -167,8 +169,8 @@ class Wanted(Frozen):
 
     name: ModelName
     source: ModelName | None = None
-    gguf: Path | None = None
-    modelfile: Path | None = None
+    gguf: LocalPath | None = None
+    modelfile: LocalPath | None = None
     insecure: bool | None = None
 
     @model_validator(mode="wrap")
@@ -178,7 +180,8 @@ class Wanted(Frozen):
             return handler({"name": given})
         if not isinstance(given, Mapping | cls):
             raise ValueError(
-                f"must be a model's name such as 'llama3.2:1b', or a mapping; got {given!r}"
+                "must be a model's name such as 'llama3.2:1b', or a mapping; got "
+                f"{abbreviate(given)}"
             )
         return handler(given)
 
@@ -205,7 +208,9 @@ class Wanted(Frozen):
 
 def _service(value: str) -> str:
     if not _SERVICE.fullmatch(value):
-        raise ValueError(f"must be the name of a Compose service, such as 'ollama'; got {value!r}")
+        raise ValueError(
+            f"must be the name of a Compose service, such as 'ollama'; got {abbreviate(value)}"
+        )
     return value
 
 
@@ -233,22 +238,27 @@ class Endpoint(Frozen):
         if found is None or found["scheme"] not in (None, "http", "https"):
             raise ValueError(
                 f"must be the address of a model server such as 'http://127.0.0.1:{DEFAULT_PORT}', "
-                f"without path, user or password; got {text!r}"
+                f"without path, user or password; got {abbreviate(text)}"
             )
         port = int(found["port"] or {None: DEFAULT_PORT, "http": 80, "https": 443}[found["scheme"]])
         if not 1 <= port <= 65535:
-            raise ValueError(f"{text!r}: ports go from 1 to 65535")
+            raise ValueError(f"{abbreviate(text)}: ports go from 1 to 65535")
         address = found["address"]
         if address.startswith("["):
             try:
                 address = str(IPv6Address(address.strip("[]")))
             except ValueError:
-                raise ValueError(f"{text!r}: {address} is not an IPv6 address") from None
+                raise ValueError(f"{abbreviate(text)}: {address} is not an IPv6 address") from None
         return cls(address=address, port=port, tls=found["scheme"] == "https")
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if ":" in self.address else self.address
         return f"{'https' if self.tls else 'http'}://{address}:{self.port}"
+
+
+def _project(value: str) -> str:
+    # It is part of the name of a file on the host.
+    return project_name(value) if value else value
 
 
 def _endpoint(given: Any) -> Any:
@@ -333,7 +343,7 @@ class ModelsSpec(ModelsPolicy):
     :param directory: the directory that this project is started from.
     """
 
-    project: str = ""
+    project: Annotated[str, AfterValidator(_project)] = ""
     directory: str = ""
 
     @property

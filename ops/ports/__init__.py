@@ -10,6 +10,7 @@ from ops import connection, reports
 from ops.ports.remedies import remedy
 from ops.ports.spec import PortsSpec
 from ops.problems import in_one_line
+from ops.raw import validate
 from ops.reports import telling
 
 __all__ = ["free", "remedy", "restored"]
@@ -75,17 +76,18 @@ def free(
 
     report = reports.record(host, "ports.free")
     try:
-        spec = PortsSpec.model_validate(
+        spec = validate(
+            PortsSpec,
             {
                 "ports": given(ports),
                 "on_conflict": on_conflict,
                 "allow": _rules(allow),
                 "protect": _rules(protect),
-                "project": project or "",
-                "directory": directory or "",
+                "project": "" if project is None else project,
+                "directory": "" if directory is None else directory,
                 "grace": grace,
                 "settle": settle,
-            }
+            },
         )
     except ValueError as error:
         yield from telling.wrong(host, "ports.free", in_one_line(error))
@@ -142,6 +144,6 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
     yield FunctionCommand(work.converge, (), {})
 
 
-def _rules(given: Sequence[str] | str) -> tuple[str, ...]:
+def _rules(given: Sequence[str] | str) -> Sequence[str]:
     # On pyinfra's command line a single rule is a text.
-    return (given,) if isinstance(given, str) else tuple(given)
+    return (given,) if type(given) is str else given

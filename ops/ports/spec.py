@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ops.frozen import Frozen
+from ops.problems import abbreviate, in_one_line, show
 
 Protocol = Literal["tcp", "udp"]
 
@@ -20,7 +21,7 @@ MAXIMUM_PORTS = 4096
 
 _PORT = re.compile(
     r"(?:(?P<address>\[[^\]]*\]|[^\[\]:/]*):)?"
-    r"(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?"
+    r"(?P<first>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?"
     r"(?:/(?P<protocol>[^/]*))?"
 )
 
@@ -66,22 +67,31 @@ def wanted(given: Any) -> tuple[Wanted, ...]:
     if isinstance(given, Mapping):
         return (Wanted.model_validate(given),)
     if isinstance(given, bool) or not isinstance(given, int | str):
-        raise ValueError(f"must be a port such as 6379 or '127.0.0.1:6379/tcp'; got {given!r}")
+        raise ValueError(
+            f"must be a port such as 6379 or '127.0.0.1:6379/tcp'; got {abbreviate(given)}"
+        )
     found = _PORT.fullmatch(str(given).strip())
     if found is None:
         raise ValueError(
-            f"{given!r} is not a port: write PORT, FIRST-LAST, ADDRESS:PORT or [V6ADDRESS]:PORT, "
-            "each with /tcp or /udp behind it if need be"
+            f"{abbreviate(given)} is not a port: write PORT, FIRST-LAST, ADDRESS:PORT or "
+            "[V6ADDRESS]:PORT, each with /tcp or /udp behind it if need be"
         )
     first, last = int(found["first"]), int(found["last"] or found["first"])
     for port in (first, last):
         if not 1 <= port <= 65535:
-            raise ValueError(f"{given!r}: {port} is no port; ports go from 1 to 65535")
+            raise ValueError(f"{abbreviate(given)}: {port} is no port; ports go from 1 to 65535")
     if last < first:
-        raise ValueError(f"{given!r}: an empty range; write it as {last}-{first}")
+        raise ValueError(f"{abbreviate(given)}: an empty range; write it as {last}-{first}")
+    if last - first >= MAXIMUM_PORTS:
+        raise ValueError(
+            f"{abbreviate(given)}: {last - first + 1} ports are more than the {MAXIMUM_PORTS} that "
+            "may be asked"
+        )
     protocol = "tcp" if found["protocol"] is None else found["protocol"]
     if protocol not in ("tcp", "udp"):
-        raise ValueError(f"{given!r}: {protocol!r} is not supported; it must be tcp or udp")
+        raise ValueError(
+            f"{abbreviate(given)}: {abbreviate(protocol)} is not supported; it must be tcp or udp"
+        )
     address = _address(given, found["address"])
     return tuple(
         Wanted.model_validate({"address": address, "port": port, "protocol": protocol})
@@ -96,7 +106,8 @@ def _address(given: object, text: str | None) -> str:
         return str(ip_address(text.strip("[]")))
     except ValueError:
         raise ValueError(
-            f"{given!r}: {text} is not an IP address of the host; write it in numbers"
+            f"{abbreviate(given)}: {show(text)} is not an IP address of the host; write it in "
+            "numbers"
         ) from None
 
 
@@ -110,13 +121,17 @@ def all_wanted(given: Any) -> tuple[Wanted, ...]:
     elif isinstance(given, int | Mapping | Wanted) or not isinstance(given, Iterable):
         given = [given]
     found: dict[Wanted, None] = {}
+    count = 0
     for index, item in enumerate(given):
         try:
-            found.update(dict.fromkeys(wanted(item)))
+            ports = wanted(item)
         except ValueError as error:
-            raise ValueError(f"{index}: {error}") from None
-    if len(found) > MAXIMUM_PORTS:
-        raise ValueError(f"{len(found)} ports are more than the {MAXIMUM_PORTS} that may be asked")
+            raise ValueError(f"{index}: {in_one_line(error)}") from None
+        # One that is named again counts again: each is looked at.
+        count += len(ports)
+        if count > MAXIMUM_PORTS:
+            raise ValueError(f"more than the {MAXIMUM_PORTS} ports that may be asked")
+        found.update(dict.fromkeys(ports))
     return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
 
 
@@ -126,7 +141,8 @@ def _rule(value: str) -> str:
         raise ValueError(
             "must be one of "
             + ", ".join(f"'{kind}:…'" for kind in RULE_KINDS)
-            + f", such as 'unit:redis-server.service' or 'exe:/usr/bin/python3*'; got {value!r}"
+            + ", such as 'unit:redis-server.service' or 'exe:/usr/bin/python3*'; got "
+            + abbreviate(value)
         )
     return value
 

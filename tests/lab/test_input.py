@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pprint
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,125 @@ def test_ends_with_one_message_before_any_host_is_contacted(
     assert "Traceback" not in done.out
     assert listener.visitors == 0
     assert not (tmp_path / "reports").exists()
+
+
+# What is wrong before it can be settings: each a project's directory made odd, and the settings as
+# an inventory has them.
+
+
+def _pipe_for_a_compose_file(source: Path) -> str:
+    (source / "compose.yaml").unlink()
+    os.mkfifo(source / "compose.yaml")
+    return "right"
+
+
+def _pipe_for_a_key(source: Path) -> str:
+    os.mkfifo(source.parent / "me.pub")
+    key = str(source.parent / "me.pub")
+    return f"{{**right, 'access': {{'user': 'ops', 'public_keys': [{key!r}]}}}}"
+
+
+def _pipe_for_a_modelfile(source: Path) -> str:
+    os.mkfifo(source.parent / "Modelfile")
+    one = {"name": "own", "modelfile": str(source.parent / "Modelfile")}
+    return f"{{**right, 'models': {{'wanted': [{one!r}]}}}}"
+
+
+def _pipe_for_known_hosts(source: Path) -> str:
+    os.mkfifo(source.parent / "hosts")
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP7kQ8FQx0zE2gAVoVJ4o7KkvXQ9VX2b5nD3nq2mJ0aB"
+    access = {"user": "ops", "public_keys": [key], "known_hosts": str(source.parent / "hosts")}
+    return f"{{**right, 'access': {access!r}}}"
+
+
+def _sparse_file(source: Path) -> str:
+    with (source / "weights.bin").open("wb") as file:
+        file.truncate(3 * 1024**3)
+    return "right"
+
+
+def _bomb(source: Path) -> str:
+    lines = ["x-0: &a0 [x]"]
+    lines += [f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    lines.append("services: {web: {image: a, ports: *a11}}")
+    (source / "compose.yaml").write_text("\n".join(lines))
+    return "right"
+
+
+def _nested(source: Path) -> str:
+    (source / "compose.yaml").write_text("x-a: " + "[" * 50_000)
+    return "right"
+
+
+def _key_twice(source: Path) -> str:
+    (source / "compose.yaml").write_text("services:\n  web: {image: a}\n  web: {image: b}\n")
+    return "right"
+
+
+def _name_too_long(source: Path) -> str:
+    return "{**right, 'source': '/' + 'a' * 300}"
+
+
+def _surrogate(source: Path) -> str:
+    return "{**right, 'env': {'A': 'x\\ud800'}}"
+
+
+def _holds_itself(source: Path) -> str:
+    return "right\nstack['env'] = stack"
+
+
+def _number_of_digits(source: Path) -> str:
+    return "{**right, 'env': {'A': 10 ** 5000}}"
+
+
+def _broken_object(source: Path) -> str:
+    return (
+        "right\nclass Odd:\n    def __getattribute__(self, name): raise RuntimeError('odd')\n"
+        "    def __repr__(self): raise RuntimeError('odd')\n"
+        "stack['checks'] = [Odd()]"
+    )
+
+
+ODD: Mapping[str, tuple[Callable[[Path], str], str]] = {
+    "pipe-for-a-compose-file": (
+        _pipe_for_a_compose_file,
+        "stack.source: compose.yaml is neither a file nor a directory, but a named pipe",
+    ),
+    "pipe-for-a-key": (_pipe_for_a_key, "stack.access.public_keys.0: "),
+    "pipe-for-a-modelfile": (_pipe_for_a_modelfile, "stack.models.wanted.0.modelfile: "),
+    "pipe-for-known-hosts": (_pipe_for_known_hosts, "stack.access.known_hosts: "),
+    "sparse-file": (_sparse_file, "holds more than 64 MiB (at weights.bin)"),
+    "bomb": (_bomb, "stack.source: compose.yaml line 6: more than 30000 values"),
+    "nested": (_nested, "stack.source: compose.yaml line 1: nested deeper than 64 levels"),
+    "key-twice": (_key_twice, "compose.yaml line 3: duplicate key 'web', first in line 2 and"),
+    "name-too-long": (_name_too_long, "is too long for the name of a file; 255 bytes are"),
+    "surrogate": (_surrogate, "stack.env.A: holds half of a character, which is no text"),
+    "holds-itself": (_holds_itself, "stack.env: holds itself; write out what it is to hold"),
+    "number-of-digits": (_number_of_digits, "stack.env.A: a number of 16610 bits is too large"),
+    "broken-object": (_broken_object, "stack.checks.0: must be plain data: text, a number"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_input_ends_as_soon_with_one_message(
+    tmp_path: Path, listener: Listener, case: str
+) -> None:
+    make, said = ODD[case]
+    right = settings(project(tmp_path))
+    at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port, "ssh_user": "root"}
+    inventory = tmp_path / "hosts.py"
+    stack = make(tmp_path / "source")
+    inventory.write_text(
+        f"right = {right!r}\nstack = {stack}\nhosts = [('host-1', {{**{at!r}, 'stack': stack}})]\n"
+    )
+    done = controller.run(inventory, "deploy/site.py", "-y", timeout=60)
+    assert done.rc == 1, done.out[-2000:]
+    assert done.out.count("wrong settings; no host was contacted: stack.") == 1
+    assert said in " ".join(done.out.split())
+    assert "Traceback" not in done.out
+    assert "internal exception" not in done.out
+    assert len(done.out) < 4000
+    assert listener.visitors == 0
 
 
 def test_right_input_does_contact_the_host(tmp_path: Path, listener: Listener) -> None:
@@ -417,7 +537,7 @@ def test_no_compose_file(tmp_path: Path) -> None:
         service(ports=["${PORT:-80}:80", {"target": 80, "published": "8000-8010"}]),
         service(env_file=[{"path": "web.env", "required": False}], volumes=["/etc:/x", "data:/y"]),
         service(network_mode="host", pid="service:web", volumes_from=["container:other"]),
-        {"services": {"-web": {"image": "x"}, 5: {"image": "x", "depends_on": ["-web"]}}},
+        {"services": {"-web": {"image": "x"}, "5": {"image": "x", "depends_on": ["-web"]}}},
         {"services": {"web": {"build": "https://example.org/x.git#main:sub"}}},
         {**COMPOSE, "x-common": {"anything": ["goes", "here"]}},
     ],

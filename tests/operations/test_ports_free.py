@@ -29,7 +29,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "empty range": ({"ports": "80-79"}, "ports: 0: '80-79': an empty range; write it as 79-80"),
     "no port": ({"ports": "redis"}, "ports: 0: 'redis' is not a port: write PORT"),
     "no address": ({"ports": "host:80"}, "ports: 0: 'host:80': host is not an IP address"),
-    "too many": ({"ports": "1-65535"}, "ports: 65535 ports are more than the 4096"),
+    "too many": ({"ports": "1-65535"}, "ports: 0: '1-65535': 65535 ports are more than the 4096"),
     "given": ({"ports": lambda: ["0"]}, "ports: 0: '0': 0 is no port"),
     "conflict": ({"on_conflict": "kill"}, "on_conflict: Input should be 'report' or 'stop'"),
     "rule": ({"allow": ["redis"]}, "allow.0: must be one of 'exe:…', 'unit:…'"),

@@ -164,7 +164,9 @@ def test_directory_with_any_name(place: Path, name: str) -> None:
     if "\n" in name or name in (".", ".."):
         return
     home.mkdir(exist_ok=True)
-    command = commands.up(spec(place, directory=str(home)), ["web"], anew=False)
+    # Settings take no control characters; quoting does.
+    anywhere = spec(place).model_copy(update={"directory": str(home)})
+    command = commands.up(anywhere, ["web"], anew=False)
     (place / "bin" / "docker").write_text('#!/bin/sh\nprintf "1\\0%s\\0" "$(pwd)" >>"$SAID"\n')
     try:
         assert {tuple(call) for call in given_to_docker(place, command)} == {(str(home),)}
@@ -398,7 +400,7 @@ def test_files_of_any_name_are_staged_and_installed(
         shutil.rmtree(left, ignore_errors=True)
     name = home.replace("/", "_").replace("\n", "_")[:40]
     directory = tmp_path / "place" / (f"{name}." if set(name) <= {"."} else name)
-    wanted = spec(tmp_path, directory=str(directory))
+    wanted = spec(tmp_path).model_copy(update={"directory": str(directory)})
     sh(commands.stage(wanted), archive(first))
     assert tree(memory / "staged") == first
     install = Action(verb="install files", subject="", cause="")
@@ -413,7 +415,7 @@ def test_files_of_any_name_are_staged_and_installed(
     assert kept == {path: old for path, old in first.items() if second.get(path) != old}
     applied = Applied(
         project="shop",
-        directory=str(directory),
+        directory='/opt/it\'s "$(id)" -x',
         source="abc",
         files={},
         config={},

@@ -91,6 +91,6 @@ def test_other_hosts_and_lines_that_are_none_are_passed_over(tmp_path: Path) -> 
 def test_a_file_that_is_no_text_is_an_error_and_stays(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(OSError, match="is not a file of known hosts"):
+    with pytest.raises(OSError, match="known_hosts cannot be read: not text in UTF-8"):
         judge(file)
     assert file.read_bytes() == b"\xff\xfe\x00"

@@ -272,7 +272,7 @@ def test_a_file_that_changed_is_another_and_a_missing_one_is_told(tmp_path: Path
     gguf = tmp_path / "m.gguf"
     spec = ModelsSpec(wanted=[{"name": "m", "gguf": str(gguf)}])  # type: ignore[arg-type]
     (missing,) = made(spec).values()
-    assert missing.problem == f"{gguf}: No such file or directory"
+    assert missing.problem == f"{gguf} cannot be read: No such file or directory"
     gguf.write_bytes(CONTENT)
     (first,) = made(spec).values()
     gguf.write_bytes(CONTENT + b"more")

@@ -1,0 +1,211 @@
+"""Files of this machine, read as if somebody else had put them there.
+
+The type of a file is known before it is opened, its size before it is read: a pipe that nobody
+writes to, a device and a file of terabytes are an error, and none of them a run that does not end.
+"""
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+#: Text that people write: keys, Modelfiles, lists of hosts.
+MAXIMUM_TEXT = 1024**2
+
+#: Bytes that are read at once.
+CHUNK = 1024**2
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISLNK, "a link"),
+)
+
+# Without O_NONBLOCK what became a pipe since it was looked at would be waited for.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Unreadable(ValueError):
+    """A file of this machine cannot be used; the text says why, and does not name it."""
+
+
+def expand(path: Path) -> Path:
+    """A path with its ``~`` taken for the home directory that it names.
+
+    :raises Unreadable: there is no such home directory.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise Unreadable("begins with the home directory of a user who does not exist") from None
+
+
+def status(path: Path, *, follow: bool = True) -> os.stat_result:
+    """What the system says of a path.
+
+    :param follow: whether a link is taken for what it leads to.
+    :raises Unreadable: it cannot be told.
+    """
+    try:
+        return path.stat() if follow else path.lstat()
+    except (OSError, ValueError) as error:
+        raise Unreadable(reason(error)) from None
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything of this name, a link that leads nowhere included.
+
+    :raises Unreadable: it cannot be told.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise Unreadable(reason(error)) from None
+    return True
+
+
+def check(path: Path) -> os.stat_result:
+    """What the system says of a file that can be read, without reading it.
+
+    :raises Unreadable: it cannot.
+    """
+    descriptor, found = _opened(path)
+    os.close(descriptor)
+    return found
+
+
+def read(path: Path, limit: int, expected: os.stat_result | None = None) -> bytes:
+    """The whole content of a file.
+
+    :param limit: bytes that it may have at most.
+    :param expected: what was said of it before, if it has to be the same file still.
+    :raises Unreadable: it is no file, cannot be read, is too large, or changes meanwhile.
+    """
+    return b"".join(pieces(path, limit, expected))
+
+
+def read_text(path: Path, limit: int = MAXIMUM_TEXT) -> str:
+    """The same as text in UTF-8.
+
+    :raises Unreadable: as :func:`read` does, and where it is no text.
+    """
+    try:
+        return read(path, limit).decode()
+    except UnicodeDecodeError:
+        raise Unreadable("cannot be read: not text in UTF-8") from None
+
+
+def pieces(
+    path: Path, limit: int | None = None, expected: os.stat_result | None = None
+) -> Iterator[bytes]:
+    """The content of a file, piece by piece.
+
+    :param limit: bytes that it may have at most.
+    :param expected: what was said of it before, if it has to be the same file still.
+    :raises Unreadable: as :func:`read` does.
+    """
+    descriptor, found = _opened(path, expected)
+    try:
+        if limit is not None and found.st_size > limit:
+            raise Unreadable(f"holds {found.st_size} bytes, more than the {limit} that it may")
+        if expected is not None and _identity(found) != _identity(expected):
+            raise Unreadable(CHANGED)
+        left = found.st_size
+        while data := os.read(descriptor, min(CHUNK, left + 1)):
+            left -= len(data)
+            if left < 0:
+                break
+            yield data
+        if left or _identity(os.fstat(descriptor)) != _identity(found):
+            raise Unreadable(CHANGED)
+    except OSError as error:
+        raise Unreadable(reason(error)) from None
+    finally:
+        os.close(descriptor)
+
+
+#: What is said of a file that somebody writes to.
+CHANGED = "changed while it was read; run again once nothing writes to it"
+
+
+def tree(
+    root: Path, left_out: Collection[str], limit: int
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a directory, each with its path relative to it; links are not followed.
+
+    :param left_out: names that are passed over, with all below them.
+    :param limit: files and directories that there may be at most.
+    :raises Unreadable: any part of it cannot be listed, or changes meanwhile.
+    """
+    waiting = [""]
+    listed: list[tuple[str, int]] = []
+    count = 0
+    while waiting:
+        parent = waiting.pop()
+        below: list[str] = []
+        try:
+            directory = root / parent
+            listed.append((parent, directory.stat().st_mtime_ns))
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.name in left_out:
+                        continue
+                    count += 1
+                    if count > limit:
+                        raise Unreadable(f"holds more than {limit} files and directories")
+                    path = f"{parent}/{entry.name}" if parent else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(path)
+                    yield path, entry
+        except OSError as error:
+            raise Unreadable(_named(parent, reason(error))) from None
+        waiting += sorted(below, reverse=True)
+    for parent, since in listed:
+        if status(root / parent).st_mtime_ns != since:
+            raise Unreadable(_named(parent, CHANGED))
+
+
+def kind(found: os.stat_result) -> str:
+    """What a path is that is no file, in words; empty for a file."""
+    if stat.S_ISREG(found.st_mode):
+        return ""
+    return next((words for is_one, words in _KINDS if is_one(found.st_mode)), "something else")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a path cannot be read, in words."""
+    return f"cannot be read: {getattr(error, 'strerror', None) or 'no name that a file can have'}"
+
+
+def _named(path: str, words: str) -> str:
+    return f"{path} {words}" if path else words
+
+
+def _opened(path: Path, expected: os.stat_result | None = None) -> tuple[int, os.stat_result]:
+    # A device may do something when it is opened: it is known for one before that.
+    _regular(expected or status(path))
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except (OSError, ValueError) as error:
+        raise Unreadable(reason(error)) from None
+    try:
+        found = os.fstat(descriptor)
+        _regular(found)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, found
+
+
+def _regular(found: os.stat_result) -> None:
+    if words := kind(found):
+        raise Unreadable(f"is {words}, not a file")
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
