@@ -25,6 +25,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from html.entities import codepoint2name
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -38,6 +39,9 @@ SHORTEST_LINE = 8
 
 #: Keys of a host's data whose plain text is secret as well: those of pyinfra's connectors.
 PASSWORD_KEY = re.compile(r"password$")
+
+#: How deep settings are looked through for secrets, and how much of one value.
+DEEPEST, MOST = 64, 100_000
 
 _RUN = re.compile(r"[A-Za-z0-9]+")
 # From what is rare in text to what is common: where a search begins decides how often it begins.
@@ -170,24 +174,47 @@ def redactor(secrets: frozenset[str]) -> Redactor:
 
 
 def secrets_in(
-    data: Any, path: str = "", _seen: frozenset[int] = frozenset()
+    data: Any, path: str = "", _seen: dict[int, Any] | None = None, _depth: int = 0
 ) -> Iterator[tuple[str, str]]:
     """Yield (path, value) for whatever is given as secret anywhere inside settings.
 
     Secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, and the
-    plain text of a key that ends in ``password``.
+    plain text of a key that ends in ``password``. Nothing is validated yet: what holds itself, is
+    without end or fails when it is asked holds no secret that settings can have.
     """
-    if isinstance(data, str | bytes | int | float | None):
+    # Each value is looked at once: one that stands in many places may be many when written out.
+    seen = {} if _seen is None else _seen
+    if issubclass(type(data), str | bytes | int | float | None) or id(data) in seen:
         return
+    if _depth > DEEPEST:
+        return
+    seen[id(data)] = data
+    try:
+        revealed, items = _inside(data)
+    except Exception:  # The methods of what a user gives may fail in any way.
+        return
+    if revealed is not None:
+        yield path, revealed
+    for key, item in items:
+        below = f"{path}.{_key(key)}" if path else _key(key)
+        if (
+            issubclass(type(item), str)
+            and issubclass(type(key), str)
+            and PASSWORD_KEY.search(str.__str__(key))
+        ):
+            yield below, str.__str__(item)
+        else:
+            yield from secrets_in(item, below, seen, _depth + 1)
+
+
+def _inside(data: Any) -> tuple[str | None, list[tuple[Any, Any]]]:
+    """The secret that a value is, or what it holds."""
     for reader in ("get_secret_value", "unmask"):
-        if callable(reveal := getattr(data, reader, None)):
+        if callable(reveal := getattr(data, reader, None)) and not isinstance(data, type):
             value = reveal()
             if isinstance(value, bytes):
                 value = value.decode("utf-8", "surrogateescape")
-            yield path, str(value)
-            return
-    if id(data) in _seen:
-        return
+            return str(value), []
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(data, Mapping):
         items = data.items()
@@ -195,12 +222,13 @@ def secrets_in(
         items = enumerate(data)
     elif hasattr(type(data), "model_fields"):
         items = vars(data).items()
-    for key, item in items:
-        below = f"{path}.{key}" if path else str(key)
-        if isinstance(item, str) and isinstance(key, str) and PASSWORD_KEY.search(key):
-            yield below, item
-        else:
-            yield from secrets_in(item, below, _seen | {id(data)})
+    return None, list(islice(items, MOST))
+
+
+def _key(key: Any) -> str:
+    if type(key) is int and key.bit_length() < 64:
+        return str(key)
+    return printable(str.__str__(key), 80) if issubclass(type(key), str) else type(key).__name__
 
 
 class _Needle:

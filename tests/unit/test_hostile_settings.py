@@ -34,6 +34,7 @@ from ops.models.spec import ModelsPolicy
 from ops.ports.spec import PortsPolicy
 from ops.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
 from ops.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, plain
+from ops.redaction import secrets_in
 from ops.spec import SpecError, Stack, machine
 from tests.connected import connected
 
@@ -322,6 +323,17 @@ def test_an_odd_value_in_the_place_of_any_field(root: Path, odd: str) -> None:
 def test_an_odd_value_as_the_stack(odd: str) -> None:
     if odd != "set":
         assert judged(ODD[odd]())
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_secrets_are_looked_for_in_odd_values(odd: str) -> None:
+    """They are learned before anything is validated."""
+    begun = time.process_time()
+    data = {"first": {"api_password": "tr0ub4dor"}, "odd": ODD[odd](), "last": SecretStr("hunter2")}
+    found = dict(secrets_in({"stack": data}))
+    assert time.process_time() - begun < SECONDS
+    assert found["stack.first.api_password"] == "tr0ub4dor"
+    assert found["stack.last"] == "hunter2"
 
 
 @pytest.mark.parametrize(
