@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from ops import connection
-from ops.decision import Refusal
+from ops.decision import Plan, Refusal
 from ops.reports import telling
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from ops.decision import Plan
     from ops.reports import Collector
 
 
@@ -59,6 +58,31 @@ class Teller:
         telling.failed(self.host, self.report, self.about, first, rest)
 
 
+def project_lock(project: str) -> str:
+    """The file on a host whose lock says that a Compose project is being worked on."""
+    return f"/var/lib/stackmend/{project}/lock"
+
+
+def another_run(host: Host, *locks: str) -> Refusal | None:
+    """The refusal to do anything while another run is at work: what is seen then is half made.
+
+    :param host: the host.
+    :param locks: the files whose locks that run has; those of this one do not count.
+    """
+    try:
+        holder = connection.holder(host, locks)
+    except connection.RemoteError:
+        # What the reading itself says is then all that there is.
+        return None
+    if not holder:
+        return None
+    return Refusal(
+        subject="host",
+        reason=f"another run is at work here: {holder}",
+        way_out="wait for that run to end, then run again",
+    )
+
+
 def unread(state: connection.Unknown, what: str, nothing: str) -> Refusal:
     """The refusal to do anything on what could not be read.
 
@@ -97,6 +121,9 @@ def act_upon(look: L, worker: Worker[L], lock: str) -> bool:
     :param lock: the file on the host whose lock keeps others from acting meanwhile.
     :raises RemoteError: the lock cannot be had, or the host not be reached.
     """
+    if look.plan.refusals and (busy := another_run(worker.host, lock)):
+        telling.tell(worker.host, worker.report, Plan(refusals=(busy,)))
+        return False
     if not look.plan.actions:
         telling.tell(worker.host, worker.report, look.plan)
         return look.plan.empty

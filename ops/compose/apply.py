@@ -64,7 +64,8 @@ class Project(Prover):
             with connection.hold_lock(self.host, commands.lock(self.spec)):
                 # Whoever held the lock until now may have changed what was read before, and one
                 # who was killed may have left a command behind that still does.
-                self._must(self._run(commands.settled(self.spec)), "the host is not to be had")
+                settled = self._run(commands.SETTLED, tethered=True)
+                self._must(settled, "timed out waiting for a command of an earlier run")
                 connection.forget(self.host)
                 return self._converge()
         except (Failure, connection.RemoteError) as error:
@@ -158,7 +159,8 @@ class Project(Prover):
         command = commands.prepare(self.spec, action)
 
         def once() -> "Result":
-            return self._run(command)
+            # Nothing of the stack changes by it: whoever comes next need not wait for it.
+            return self._run(command, limit=commands.IMAGE_LIMIT, tethered=True)
 
         if action.verb == "pull":
             once = tenacity.retry(
@@ -347,8 +349,21 @@ class Project(Prover):
                 "the files before could not be put back",
             )
 
-    def _run(self, command: "StringCommand", *, stdin: bytes | None = None) -> "Result":
-        return connection.run(self.host, commands.alone(self.spec, command), stdin=stdin)
+    def _run(
+        self,
+        command: "StringCommand",
+        *,
+        stdin: bytes | None = None,
+        limit: float = commands.LIMIT,
+        tethered: bool = False,
+    ) -> "Result":
+        return connection.run(
+            self.host,
+            commands.alone(self.spec, command),
+            stdin=stdin,
+            timeout=commands.PATIENCE + limit,
+            tethered=tethered,
+        )
 
     def _must(self, result: "Result", what: str, services: Sequence[str] = ()) -> None:
         if result.ok:

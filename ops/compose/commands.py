@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
+from ops.acting import project_lock
 from ops.compose.facts import STATE_ROOT
 from ops.compose.plan import Action
 from ops.compose.spec import ComposeSpec
@@ -22,6 +23,13 @@ _BUSY = (
     "exit 75; }; }"
 )
 
+#: Seconds that a command has beyond that: one that pulls or builds, and any other.
+IMAGE_LIMIT = 4 * 3600
+LIMIT = 600
+
+#: Waits, as every command of :func:`alone`, until none of an earlier run changes the project.
+SETTLED = StringCommand("true")
+
 
 def state_directory(spec: ComposeSpec) -> str:
     """Where this project's memory lies on the host."""
@@ -35,22 +43,18 @@ def staged(spec: ComposeSpec) -> str:
 
 def lock(spec: ComposeSpec) -> str:
     """The file whose lock says that this project is being worked on."""
-    return f"{state_directory(spec)}/lock"
+    return project_lock(spec.project)
 
 
 def alone(spec: ComposeSpec, command: StringCommand) -> StringCommand:
     """A command that changes the project, and that is known to be at work for as long as it is.
 
-    The lock of a run ends with its controller; a command that it had begun goes on. All that the
-    command starts holds this second lock with it.
+    The lock of a run ends with its controller; a command that it had begun goes on, although nobody
+    reads what it writes. All that the command starts holds this second lock with it.
     """
     busy = QuoteString(f"{state_directory(spec)}/busy")
-    return StringCommand("{", "exec 8>>", busy, "&&", _BUSY, "&&", command, "; }")
-
-
-def settled(spec: ComposeSpec) -> StringCommand:
-    """Wait until no command of an earlier run changes the project any more."""
-    return alone(spec, StringCommand("true"))
+    begin = StringCommand("trap '' HUP PIPE;", "exec 8>>", busy)
+    return StringCommand("{", begin, "&&", _BUSY, "&&", command, "; }")
 
 
 def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCommand:

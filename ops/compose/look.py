@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ops import connection, reports
-from ops.acting import unread
+from ops.acting import another_run, unread
 from ops.checks.facts import CheckResults
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
@@ -92,8 +92,15 @@ class Reader:
         read = [connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()]
         # What Compose makes of the files is asked once for each reading of the host.
         if self._last is None or not all(map(operator.is_, self._last[0], read)):
-            self._last = (read, self._decide(*read))
+            self._last = (read, self._unless_busy(self._decide(*read)))
         return self._last[1]
+
+    def _unless_busy(self, look: Look) -> Look:
+        """A look; where it refuses anything while another run is at work, that this is so."""
+        lock = commands.lock(self.spec)
+        if look.plan.refusals and (busy := another_run(self.host, lock)):
+            return Look(Plan(refusals=(busy,)), look.state)
+        return look
 
     def _decide(self, state: Any, *checked: Any) -> Look:
         if isinstance(state, connection.Unknown):

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .http_client import silent as silent
     from .lease import Lease as Lease
     from .lease import hold_lock as hold_lock
+    from .lease import holder as holder
     from .link import channels as channels
     from .scripts import begun as begun
     from .scripts import fresh_mark as fresh_mark
@@ -66,6 +67,7 @@ _WHERE = {
     "channels": "link",
     "docker": "docker_api",
     "hold_lock": "lease",
+    "holder": "lease",
     "http": "http_client",
     "image_labels": "docker_api",
     "inspected": "docker_api",

@@ -26,6 +26,7 @@ from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES
 
 from ops.redaction import register, safe_line
 
+from . import signals
 from .errors import CommandTimeout, ConnectionLost, PrivilegeError, RemoteError
 from .link import Link, link
 from .process import Process, StreamProcess, start, start_stream
@@ -46,11 +47,37 @@ ARGUMENT_LIMIT = 100 * 1024
 #: Seconds a command is given between SIGTERM and SIGKILL when its time is over.
 KILL_AFTER = 5
 
+#: Seconds that a command has by default which only reads, and one which changes something.
+READ_LIMIT = 120
+LIMIT = 600
+
+#: Seconds for which a command is held open at most, and that one has to end once it was told to.
+STREAM_LIMIT = 4 * 3600
+ENDS_WITHIN = 60
+
 #: Seconds to wait for sudo to make up its mind about a password.
 SUDO_TIMEOUT = 60
 
 #: What `timeout` exits with after SIGTERM and after SIGKILL, and what a lost channel gives.
 _TIMED_OUT = (124, 128 + 9, -1)
+
+#: A script that is ended with all that it started as soon as its input ends, which is when this
+#: process lets go of it, in whatever way. The shell reads all of it before it runs any.
+_TETHERED = """{{
+exec 3<&0 </dev/null
+(
+trap '' TERM
+while read -r _; do :; done
+kill -TERM 0; sleep {kill_after}; kill -KILL 0
+) <&3 3<&- >/dev/null 2>&1 &
+(
+{script}
+) 3<&-
+__status=$?
+kill -KILL $!
+exit $__status
+}}
+"""
 
 #: Bytes that fit into the window of a channel before anything has been read on the other side.
 _WINDOW = 64 * 1024
@@ -98,7 +125,12 @@ class _Call:
 
 
 def _compose(
-    settings: Settings, command: StringCommand, stdin: bytes | None, timeout: float | None
+    settings: Settings,
+    command: StringCommand,
+    stdin: bytes | None,
+    timeout: float | None,
+    *,
+    tethered: bool = False,
 ) -> _Call:
     raw, masked = command.get_raw_value(), command.get_masked_value()
     if raw != masked:
@@ -110,7 +142,9 @@ def _compose(
         setup += f"cd -- {shlex.quote(settings.directory)} || exit\n"
     script = setup + raw
     secret = raw != masked or settings.secret_env
-    feed = stdin is None and (secret or len(script) > INLINE_LIMIT or "\n" in script)
+    feed = stdin is None and (tethered or secret or len(script) > INLINE_LIMIT or "\n" in script)
+    if stdin is not None and tethered:
+        raise ValueError(f"a tethered command cannot also be given input: {masked}")
     if stdin is not None and secret:
         raise ValueError(f"a command that holds a secret cannot also be given input: {masked}")
     if not feed and len(script.encode()) > ARGUMENT_LIMIT:
@@ -124,7 +158,8 @@ def _compose(
     if feed:
         # Braces: the shell reads all of the script before it runs any of it, so that no command
         # in it can take the rest of the script for its own input.
-        body = f"{{\n{script}\n}} </dev/null\n".encode()
+        tether = _TETHERED.format(script=script, kill_after=KILL_AFTER)
+        body = (tether if tethered else f"{{\n{script}\n}} </dev/null\n").encode()
         inner = f"{announce}exec {shell} -s" if announce else ""
     else:
         body = stdin or b""
@@ -247,6 +282,8 @@ def run(
     on_stdout: Callable[[bytes], None] | None = None,
     readonly: bool = False,
     secret: bool = False,
+    closing: bool = False,
+    tethered: bool = False,
     **arguments: Any,
 ) -> Result:
     """Runs a shell command on a host, over exactly one channel, and returns what it left.
@@ -260,10 +297,15 @@ def run(
         command: what the shell is to run; every value in it already quoted.
         stdin: what the command reads; without it, an empty input.
         timeout: seconds after which the command is ended on the host. Without it the ``_timeout``
-            in force, if any. Needs ``timeout`` (coreutils or busybox) on the host.
+            in force, else 120 for one that is ``readonly`` and 600 for any other. Needs
+            ``timeout`` (coreutils or busybox) on the host.
         on_stdout: called with standard output as it arrives.
         readonly: the command changes nothing on the host, so facts read before stay valid.
         secret: what it writes holds secrets, and is not printed at ``-vvv`` either.
+        closing: it belongs to a step that has been done, and runs although a signal is ending the
+            run (see :mod:`ops.connection.signals`).
+        tethered: it is safe to end at any moment, and is ended on the host as soon as this process
+            lets go of it, or dies. It can be given no input.
         **arguments: pyinfra's own, such as ``_sudo=True`` or ``_chdir="/srv"``.
 
     Returns:
@@ -288,11 +330,13 @@ def run(
         settings,
         command,
         stdin=stdin,
-        timeout=timeout if timeout is not None else settings.timeout,
+        timeout=timeout or settings.timeout or (READ_LIMIT if readonly else LIMIT),
         on_stdout=on_stdout,
         readonly=readonly,
         print_input=state.print_input,
         print_output=state.print_output and not secret,
+        closing=closing,
+        tethered=tethered,
     )
 
 
@@ -308,6 +352,8 @@ def execute(
     print_input: bool = False,
     print_output: bool = False,
     doing: str | None = None,
+    closing: bool = False,
+    tethered: bool = False,
 ) -> Result:
     """:func:`run` with everything resolved; asks the user for a sudo password where one is needed.
 
@@ -322,18 +368,22 @@ def execute(
         print_input: print the command, masked.
         print_output: print its output, line by line.
         doing: what to say is being done in errors; the masked command by default.
+        closing: it runs although a signal is ending the run.
+        tethered: it ends on the host when this process lets go of it.
     """
+    if not closing:
+        signals.proceed()
     doing = doing or _shortened(command.get_masked_value())
 
     def once(settings: Settings) -> Result:
-        call = _compose(settings, command, stdin, timeout)
+        call = _compose(settings, command, stdin, timeout, tethered=tethered)
         _announce(link, call, print_input)
         began_at = time.monotonic()
         process = start(link, call.line, doing)
         with contextlib.closing(process), _Guard(process, timeout) as guard:
             errors = _Errors(process, call)
             _unlock(link, process, call, errors, doing)
-            writer = _feed(process, call.body)
+            writer = _feed(process, call.body, close=not tethered)
             out = bytearray()
             while data := _next(process, guard, link.host.name, doing):
                 out += data
@@ -353,7 +403,10 @@ def execute(
             raise PrivilegeError(link.host.name, doing, _words(err) or f"exit status {status}")
         return result
 
-    with contextlib.nullcontext() if readonly else link.acting():
+    with contextlib.ExitStack() as acting:
+        if not readonly:
+            acting.enter_context(link.acting())
+            acting.enter_context(signals.step(link.host.name, cut=tethered))
         result = _with_password(link.host, settings, once)
     if print_output:
         _print(link.host, result)
@@ -394,9 +447,19 @@ class Stream:
         """Says that no more input comes."""
         self._process.close_stdin()
 
-    def wait(self) -> int:
-        """Waits for its end; the exit status, -1 where a signal ended it."""
-        status = self._process.wait()
+    def wait(self, timeout: float = ENDS_WITHIN) -> int:
+        """Waits for its end; the exit status, -1 where a signal or this limit ended it.
+
+        Args:
+            timeout: seconds after which it is let go of.
+        """
+        late = threading.Timer(timeout, self._process.close)
+        late.daemon = True
+        late.start()
+        try:
+            status = self._process.wait()
+        finally:
+            late.cancel()
         self._errors.settle()
         return status
 
@@ -420,7 +483,8 @@ def spawn(
     Args:
         host: the host, reached by ``@ssh`` or ``@local``.
         command: what the shell is to run; it should end when its input does, for that is all
-            that reaches it when this process dies. It must hold no secret.
+            that reaches it when this process dies. It must hold no secret. The host ends it
+            after four hours.
         readonly: the command changes nothing on the host, so facts read before stay valid.
         **arguments: pyinfra's own, as for :func:`run`.
 
@@ -452,6 +516,7 @@ def open_stream(
     readonly: bool = False,
     began: str | None = None,
     doing: str | None = None,
+    limit: float | None = STREAM_LIMIT,
 ) -> Stream:
     """:func:`spawn` with everything resolved.
 
@@ -463,14 +528,16 @@ def open_stream(
         began: what the command writes to standard error once it is of use, and only then; it is
             waited for.
         doing: what to say is being done in errors; the command by default.
+        limit: seconds after which the host ends it; None for a command that sees to it itself.
 
     Raises:
         RemoteError: the command ended without having been of use; the reason is what it said.
     """
+    signals.proceed()
     doing = doing or _shortened(command.get_masked_value())
 
     def once(settings: Settings) -> Stream:
-        call = _compose(settings, command, b"", None)
+        call = _compose(settings, command, b"", limit)
         if began is not None:
             call = replace(call, marker=began.encode())
         _announce(link, call, link.host.state.print_input)
@@ -555,12 +622,13 @@ def _next(process: Process, guard: _Guard, host: str, doing: str) -> bytes:
         raise ConnectionLost(host, doing, f"connection lost: {error}") from error
 
 
-def _feed(process: Process, data: bytes) -> threading.Thread | None:
+def _feed(process: Process, data: bytes, *, close: bool) -> threading.Thread | None:
     """Writes the input; in the background where it might have to wait for output to be read."""
 
     def all_of_it() -> None:
         _send(process, data)
-        process.close_stdin()
+        if close:
+            process.close_stdin()
 
     if len(data) <= _WINDOW // 2:
         all_of_it()
@@ -582,7 +650,8 @@ def _ask_password(host: Host, settings: Settings, refusal: PrivilegeError) -> Se
             f"sudo wants the password of {_user(host)}: set _sudo_password in the host's data, "
             "or run with --same-sudo-password",
         ) from refusal
-    password = getpass(f"{host.print_prefix}sudo password: ")
+    with signals.at_terminal():
+        password = getpass(f"{host.print_prefix}sudo password: ")
     register(password)
     # Where pyinfra keeps it too, so that the user is asked once.
     host.connector_data["prompted_sudo_password"] = password

@@ -24,6 +24,8 @@ from typing_extensions import override
 
 from ops.redaction import register
 
+from . import signals
+
 if TYPE_CHECKING:
     from paramiko import Transport
     from pyinfra.api.host import Host
@@ -215,7 +217,7 @@ def _root_password(host: Host, variable: str) -> tuple[str, str]:
         _root_passwords[variable] = os.environ.pop(variable)
     password, label = _root_passwords.get(variable, ""), f"of {variable}"
     if not password and sys.stdin.isatty():
-        with _asking:
+        with _asking, signals.at_terminal():
             password, label = getpass(f"Password of root@{host.name} (none: Enter): "), "typed in"
     register(password)
     return password, label

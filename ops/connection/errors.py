@@ -65,7 +65,7 @@ class LeaseHeld(RemoteError):
     """
 
     def __init__(self, host: str, doing: str, holder: str) -> None:
-        super().__init__(host, doing, f"held by {holder}")
+        super().__init__(host, doing, f"another run is at work here: {holder}")
         self.holder = holder
 
 

@@ -17,6 +17,7 @@ from paramiko import Channel, ChannelException, SSHException
 from pyinfra.api.command import StringCommand
 from typing_extensions import override
 
+from . import signals
 from .channel import open_stream
 from .errors import ConnectionLost, DialError, RemoteError
 from .link import Link, link
@@ -320,6 +321,7 @@ def dial(
         DialError: nobody answers there, or the way is barred.
         ConnectionLost: the transport is dead.
     """
+    signals.proceed()
     name, doing = to.host.name, f"reach {address} port {port}"
     if to.is_local:
         try:

@@ -7,14 +7,16 @@ import os
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
 
-from .channel import Stream, open_stream, resolved
+from . import signals
+from .channel import Stream, open_stream, resolved, run
 from .errors import ConnectionLost, LeaseHeld, RemoteError
 from .link import link
 from .settings import real
@@ -32,15 +34,39 @@ HOLDER = 300
 #: gone without the host's TCP having noticed.
 SILENCE = 90
 
+#: Seconds that a host has to say whether the lock is ours.
+ANSWER_WITHIN = 60
+
+#: Seconds for which the end of a run waits for the host to say that a lock is free.
+FREE_WITHIN = 1.0
+
 _SCRIPT = """
 umask 077
 mkdir -p -- {directory} || exit
 exec 9>>{path} || exit
-if ! flock -n 9; then echo held; cat -- {path}; exit; fi
+if ! flock -n 9; then
+  # Whoever merely looks has it for a moment.
+  sleep 1
+  if ! flock -n 9; then echo held; cat -- {path}; exit; fi
+fi
 printf '%s\\n' {holder} >{path}; echo yours
 while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do :; done
 : >{path}
 """
+
+# A holder's line is in the file for as long as it has the lock; one that was killed leaves it.
+_LOOK = """
+for path; do
+  [ -f "$path" ] && [ -s "$path" ] && [ ! -L "$path" ] || continue
+  exec 9<"$path" || continue
+  flock -n -s 9 && continue
+  head -n 1 -- "$path"
+  exit
+done
+"""
+
+#: The locks that this process has, each with its host.
+_held: set[tuple[str, str]] = set()
 
 
 class Lease:
@@ -72,6 +98,18 @@ class Lease:
         """Gives the lock up. Doing so twice is no error."""
         self._over.set()
         self._stream.close()
+
+    def give_up(self) -> None:
+        """Gives the lock up, and waits until it is free, where that takes no longer than a second.
+
+        For the end of a run: a channel that the end of the process closes is noticed later.
+        """
+        self._over.set()
+        self._stream.close_stdin()
+        until = time.monotonic() + FREE_WITHIN
+        while not self._stream.closed and time.monotonic() < until:
+            time.sleep(0.01)
+        self.release()
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
@@ -119,8 +157,11 @@ def hold_lock(
         silence=SILENCE,
     )
     settings, command = resolved(host, StringCommand(script.strip()), arguments)
-    with open_stream(link(host), settings, command, doing=doing) as stream:
+    with open_stream(link(host), settings, command, doing=doing, limit=None) as stream:
         answer = bytearray()
+        mute = threading.Timer(ANSWER_WITHIN, stream.close)
+        mute.daemon = True
+        mute.start()
         while b"\n" not in answer and (data := stream.read()):
             answer += data
         verdict, _, rest = bytes(answer).partition(b"\n")
@@ -128,15 +169,41 @@ def hold_lock(
             while len(rest) < HOLDER and (data := stream.read()):
                 rest += data
             raise LeaseHeld(host.name, doing, _holder(rest) or "someone")
+        mute.cancel()
         if verdict != b"yours":
             status = stream.wait()
             reason = " ".join(stream.error_text.split()) or f"exit status {status}"
             raise RemoteError(host.name, doing, reason)
         lease = Lease(host.name, path, stream)
         try:
-            yield lease
+            _held.add((host.name, path))
+            with signals.given_up(lease.give_up):
+                yield lease
         finally:
+            _held.discard((host.name, path))
             lease.release()
+
+
+def holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
+    """The line of whoever else holds one of these locks; empty where nobody does. Looks only.
+
+    Args:
+        host: the host.
+        paths: the lock files; those that this process holds itself are passed over.
+        **arguments: pyinfra's own, such as ``_sudo=True``.
+
+    Raises:
+        RemoteError: the host cannot be asked.
+
+    Example:
+        >>> holder(host, ["/var/lib/stackmend/ai/lock"])
+        'ann@laptop pid 4711 since 2026-01-01T12:00:00+00:00'
+    """
+    asked = [path for path in paths if (real(host).name, path) not in _held]
+    if not asked:
+        return ""
+    words = ("sh", "-c", QuoteString(_LOOK), "look", *map(QuoteString, asked))
+    return _holder(run(host, StringCommand(*words), readonly=True, **arguments).stdout)
 
 
 def _holder(written: bytes) -> str:

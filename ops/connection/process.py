@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import socket
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from paramiko import ChannelException, SSHException
 from typing_extensions import override
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 OPEN_TIMEOUT = 30
 
 _CHUNK = 32 * 1024
+
+#: Seconds between two looks whether a command of this machine was let go of meanwhile.
+_LOOK = 0.5
 
 
 class Process(Protocol):
@@ -74,12 +79,19 @@ class SshProcess(StreamProcess):
         self._doing = doing
         self._transport: Transport = link.transport()
         self._channel = self._open()
+        # A host that grants a channel and then says no word of the command.
+        mute = threading.Timer(OPEN_TIMEOUT, self._channel.close)
+        mute.daemon = True
+        mute.start()
         try:
             self._channel.exec_command(command.encode())
         except (SSHException, EOFError, OSError) as error:
             if not self._transport.is_active():
                 raise ConnectionLost(self._host, doing, f"connection lost: {error}") from error
-            raise RemoteError(self._host, doing, f"no command: {error}") from error
+            reason = str(error) or f"the host did not begin it within {OPEN_TIMEOUT} s"
+            raise RemoteError(self._host, doing, f"no command: {reason}") from error
+        finally:
+            mute.cancel()
 
     def _open(self) -> Channel:
         for wait in (0.1, 0.3, 1.0, 0):
@@ -154,7 +166,10 @@ class LocalProcess(Process):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
+            # Ctrl-C at the terminal is for the run, which lets what it has begun come to its end.
+            process_group=0,
         )
+        self._released = threading.Event()
         assert self._process.stdin
         assert self._process.stdout
         assert self._process.stderr
@@ -180,15 +195,15 @@ class LocalProcess(Process):
 
     @override
     def read(self, size: int = _CHUNK) -> bytes:
-        return self._stdout.read(size)
+        return _next(self._stdout, size, self._released)
 
     @override
     def read_error(self, size: int = _CHUNK) -> bytes:
-        return self._stderr.read(size)
+        return _next(self._stderr, size, self._released)
 
     @override
     def wait(self) -> int:
-        status = self._process.wait()
+        status = _ended(self._process, self._released)
         for stream in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -197,11 +212,12 @@ class LocalProcess(Process):
     @override
     def close(self) -> None:
         self.close_stdin()
+        self._released.set()
         if self._stdout.closed:
             return
         # A command that became another user cannot be signalled; the end of its input ends it.
         with contextlib.suppress(OSError):
-            self._process.terminate()
+            os.killpg(self._process.pid, signal.SIGTERM)
         _reap(self._process)
 
 
@@ -209,6 +225,7 @@ class LocalStream(StreamProcess):
     """A command on this machine whose input and output are one socket, as a channel is."""
 
     def __init__(self, command: str) -> None:
+        self._released = threading.Event()
         self._sock, theirs = socket.socketpair()
         with theirs:
             # gevent's sockets do not block; the command expects one that does.
@@ -219,6 +236,7 @@ class LocalStream(StreamProcess):
                 stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                process_group=0,  # as above
             )
         assert self._process.stderr
         self._stderr = self._process.stderr
@@ -248,19 +266,40 @@ class LocalStream(StreamProcess):
 
     @override
     def read_error(self, size: int = _CHUNK) -> bytes:
-        return self._stderr.read(size)
+        return _next(self._stderr, size, self._released)
 
     @override
     def wait(self) -> int:
-        return max(self._process.wait(), -1)
+        return max(_ended(self._process, self._released), -1)
 
     @override
     def close(self) -> None:
+        self._released.set()
         # No signal: the end of its input ends the command and lets it put things in order first.
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         _reap(self._process)
+
+
+def _next(stream: IO[bytes], size: int, released: threading.Event) -> bytes:
+    """The next bytes; none once it is let go of, whatever else may hold the other end."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    while not released.is_set():
+        if poll.poll(_LOOK * 1000):
+            return stream.read(size)
+    return b""
+
+
+def _ended(process: subprocess.Popen[bytes], released: threading.Event) -> int:
+    """The exit status of a process that ends; -1 where it is let go of before."""
+    while True:
+        try:
+            return process.wait(_LOOK)
+        except subprocess.TimeoutExpired:
+            if released.is_set():
+                return -1
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

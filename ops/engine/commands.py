@@ -10,6 +10,10 @@ from ops.engine.facts import ROOT
 #: The file whose lock says that somebody works on the engine of this host.
 LOCK = f"{ROOT}/lock"
 
+#: Seconds that a script which changes the engine has: it waits for an earlier one, and may fetch
+#: packages.
+LIMIT = 3600
+
 #: Exit statuses of the scripts: dockerd refuses a file; more would be removed than may be; the
 #: network or a repository failed; the engine did not come up, and (for a file) is up with the one
 #: before; it is not up at all; it is up, and containers that ran are not.

@@ -76,13 +76,16 @@ class Setting(Reader):
 
     def _act(self, action: Action, state: HostEngine) -> None:
         if action.verb == "take up":
-            result = connection.run(self.host, commands.again(action.subject))
+            result = connection.run(
+                self.host, commands.again(action.subject), timeout=commands.LIMIT
+            )
         else:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             result = connection.run(
                 self.host,
                 commands.switch(action.subject, state.service.flags, stamp, restart=action.restart),
                 stdin=action.text.encode(),
+                timeout=commands.LIMIT,
             )
         if result.ok:
             return

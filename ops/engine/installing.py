@@ -184,7 +184,7 @@ class Installing(Reader):
         self._must(commands.place(path, stamp), f"{path} cannot be written", stdin=content)
 
     def _must(self, command: "StringCommand", what: str, stdin: bytes | None = None) -> "Result":
-        result = connection.run(self.host, command, stdin=stdin)
+        result = connection.run(self.host, command, stdin=stdin, timeout=commands.LIMIT)
         if not result.ok:
             said = result.error_text.strip() or f"exit status {result.status}"
             raise Failure(f"{what}: {said}")

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from ops import connection
 from ops.models import commands, reading
-from ops.models.client import Watchdog, is_full
+from ops.models.client import LOADING, SLOW_DISK, Watchdog, is_full
 from ops.models.errors import Failed, Full, Gone, Passing, said
 from ops.models.plan import stored, whole
 from ops.models.progress import Shown
@@ -199,28 +199,42 @@ def _blob(
     offset = offset if offset <= layer.size else 0
     progress.at(layer.digest, offset)
     there = offset
+    writing = threading.Event()
+    # A slow disk is written and read as slowly.
+    written = LOADING + layer.size / SLOW_DISK
+
+    def cut() -> None:
+        source.close()
+        if writing.is_set():
+            sink.close()
+
     with (
         _given(peer, layer, offset) as source,
         connection.spawn(host, commands.take(place, layer.digest, offset)) as sink,
-        Watchdog(stall, source.close) as watchdog,
+        Watchdog(stall, cut) as watchdog,
     ):
         while data := _next(source):
             watchdog.fed()
+            writing.set()
             try:
                 sink.write(data)
             except OSError:
                 # It has ended, and says below why.
                 break
+            finally:
+                writing.clear()
             there += len(data)
             progress.told(layer.digest, there, layer.size)
         sink.close_stdin()
-        if sink.wait() != 0:
+        if sink.wait(written) != 0:
+            if watchdog.fired:
+                raise Passing(f"no byte went to {host.name} for {stall:g} s")
             raise _ours(f"blob {layer.digest[:19]}", " ".join(sink.error_text.split()))
         if watchdog.fired:
             raise Passing(f"no byte came from {peer.host.name} for {stall:g} s")
         if there != layer.size:
             raise _broken_off(peer, source, f"{there} of {layer.size} bytes")
-    accepted = connection.run(host, commands.accept(place, layer.digest))
+    accepted = connection.run(host, commands.accept(place, layer.digest), timeout=written)
     if accepted.status == commands.ANOTHER:
         told = f"blob {layer.digest[:19]} from {peer.host.name}: {said(accepted)}"
         # What was there before may have come from another host, and the fault with it.

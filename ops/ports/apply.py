@@ -94,7 +94,12 @@ class Freeing(Reader):
 
     def _end(self, action: Action, record: str) -> None:
         with telling.doing(self.host, self.report, action):
-            result = connection.run(self.host, commands.end(action, record, self.spec.grace))
+            grace = self.spec.grace * max(1, len(action.members))
+            result = connection.run(
+                self.host,
+                commands.end(action, record, self.spec.grace),
+                timeout=commands.LIMIT + grace,
+            )
             if result.status == commands.TAKEN:
                 raise _Taken
             if result.status == commands.GONE:
@@ -107,7 +112,7 @@ class Freeing(Reader):
         """Look at once, and again until what was freed has stayed so for a while."""
         since = time.monotonic()
         while True:
-            look = self.look_again()
+            look = self.glance()
             if look.state is None:
                 raise Failure(f"not proven free: {look.plan.refusals[0].reason}")
             rest = left(freed, before, look.state)

@@ -165,8 +165,12 @@ class _Search:
                 self._add(_key(mine[0]), _container(mine[0]), socket)
             else:
                 self._add(("hidden",), self._hidden(socket), socket)
-        for pid in socket.pids:
-            process = self.tables.processes.get(pid) or Process(pid=pid)
+        held = [self.tables.processes.get(pid) or Process(pid=pid) for pid in socket.pids]
+        if any(self._is_proxy(one) for one in held):
+            # An engine that hands its proxy the socket has it as well.
+            held = [one for one in held if one.name != "dockerd"]
+        for process in held:
+            pid = process.pid
             if outgoing:
                 holder = self._outgoing(socket, process)
                 self._add(("outgoing", f"{pid:010}"), holder, socket)
@@ -174,9 +178,12 @@ class _Search:
             carried = self._carried(process, socket, containers)
             if carried is not None:
                 holder = _container(carried).model_copy(update={"process": process})
-                if carried not in containers:
+                if carried not in containers and not self._is_proxy(process):
                     holder = holder.model_copy(update={"evidence": ("conmon",)})
                 self._add(_key(carried), holder, socket)
+            elif self._is_proxy(process):
+                unknown = Holder(kind="container", process=process, why_hidden=_forwards(process))
+                self._add(("proxy", f"{pid:010}"), unknown, socket)
             else:
                 self._add(*self._owner(process, socket), socket)
 
@@ -195,6 +202,8 @@ class _Search:
         ]
         if mine:
             return mine[0]
+        if self._is_proxy(process):
+            return self._configured(socket)
         if process.name in DOCKERS or process.name == "exe":
             return None
         # The user's own podman did not answer; where one container is all there is, it is that.
@@ -207,6 +216,25 @@ class _Search:
             name = _argument(monitors[0].argv, "-n") or id_[:12]
             return Container(id=id_, name=name, engine=_engine_of(monitors[0]))
         return None
+
+    def _configured(self, socket: Socket) -> Container | None:
+        """The container that a proxy of the engine was started for, though it is not shown so."""
+        there = [
+            one
+            for one in self.tables.containers
+            if one.engine == "docker" and has_socket(one, socket)
+        ]
+        likely = [one for one in there if one.running] or there
+        # Its port is its own as long as its proxy has it.
+        return likely[0].model_copy(update={"running": True}) if len(likely) == 1 else None
+
+    def _is_proxy(self, process: Process) -> bool:
+        """Whether a process is the proxy of a container, rather than one that is called so."""
+        parent = self.tables.processes.get(process.parent)
+        started = process.unit == "docker.service" or (
+            parent is not None and parent.name == "dockerd"
+        )
+        return process.name == "docker-proxy" and started
 
     def _owner(self, process: Process, socket: Socket) -> tuple[tuple[str, ...], Holder]:
         container, told = self._inside(process)
@@ -347,6 +375,13 @@ def _key(container: Container) -> tuple[str, ...]:
 def _container(container: Container) -> Holder:
     client = "podman ps" if container.engine.startswith("podman") else "docker ps"
     return Holder(kind="container", container=container, evidence=(client,))
+
+
+def _forwards(proxy: Process) -> str:
+    """Where a proxy of Docker's forwards to, and why nobody is named."""
+    address, port = _argument(proxy.argv, "-container-ip"), _argument(proxy.argv, "-container-port")
+    where = f" at {address} port {port}" if address and port else ""
+    return f"docker-proxy forwards to a container{where} that Docker does not list as running"
 
 
 def _monitored(process: Process) -> str:

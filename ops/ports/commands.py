@@ -14,6 +14,9 @@ ROOT = "/var/lib/stackmend/ports"
 #: The file whose lock says that somebody frees ports of this host.
 LOCK = f"{ROOT}/lock"
 
+#: Seconds that a command has beyond the grace of what it ends: a unit or a supervisor has its own.
+LIMIT = 600
+
 #: What :func:`restored` takes for a record.
 RECORD = re.compile(r"latest|[0-9]{8}T[0-9]{6}Z-[0-9]+")
 

@@ -52,21 +52,26 @@ def _unit(block: Mapping[str, list[str]], manager: str) -> Unit:
 
 
 def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
-    """The containers of every engine that was asked."""
-    result = []
-    for section, (_, lines) in found.items():
-        word, _, engine = section.partition(" ")
-        if word != "containers":
-            continue
-        images = {
-            _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
-            for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
-        }
-        # A container that ends between being listed and looked at leaves a line of its own.
-        for shown in rows(lines, 8 + len(_LABELS)):
-            with suppress(TypeError, ValueError, AttributeError):
-                result.append(_container(engine, shown, images))
-    return tuple(result)
+    """The containers of every engine that was asked.
+
+    What an engine listed later adds those that it did not list at first.
+    """
+    result: dict[tuple[str, str], Container] = {}
+    for word in ("containers", "later"):
+        for section, (_, lines) in found.items():
+            kind, _, engine = section.partition(" ")
+            if kind != word:
+                continue
+            images = {
+                _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
+                for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
+            }
+            # A container that ends between being listed and looked at leaves a line of its own.
+            for shown in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
+                with suppress(TypeError, ValueError, AttributeError):
+                    one = _container(engine, shown, images)
+                    result.setdefault((engine, one.id), one)
+    return tuple(result.values())
 
 
 #: Labels of Compose's, in the order in which they are told.
@@ -80,12 +85,19 @@ _LABELS = (
     "config-hash",
     "image",
 )
+#: What is told of a container besides; the last is the ports that it is to publish.
+_WIDTH = 9 + len(_LABELS)
 
 
 def _container(
     engine: str, shown: Sequence[Any], images: Mapping[str, Mapping[str, str]]
 ) -> Container:
     image, id_, name, status, pid, restart, mode, ports, *told = shown
+    told, wished = told[: len(_LABELS)], told[len(_LABELS) :]
+    published = _published(ports or {})
+    if not published and status != "running" and wished:
+        # Its proxies are there before the engine shows it running with them, and after.
+        published = _published(wished[0] or {})
     name = name.removeprefix("/")
     labels = {LABEL + key: value for key, value in zip(_LABELS, told, strict=True) if value}
     of_image = images.get(_digest(image))
@@ -106,7 +118,7 @@ def _container(
         foreign=project and why_foreign(origin, project, {origin.label("service"): (name,)}),
         running=status in ("running", "paused", "restarting", "stopping"),
         restart=restart or "no",
-        published=tuple(sorted(_published(ports or {}))),
+        published=tuple(sorted(published)),
         host_network=mode == "host",
         pid=pid,
     )
@@ -127,8 +139,10 @@ def _published(ports: Mapping[str, Any]) -> set[str]:
             for one in (address,) if address else ("0.0.0.0", "::"):  # noqa: S104
                 bare = plain(one)
                 shown = f"[{bare}]" if ":" in bare else bare
-                if binding.get("HostPort"):
-                    found.add(f"{shown}:{binding['HostPort']}/{protocol}")
+                port = binding.get("HostPort") or ""
+                # What is only configured may be a range, or left to the engine.
+                if port.isdigit() and int(port):
+                    found.add(f"{shown}:{port}/{protocol}")
     return found
 
 

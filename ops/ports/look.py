@@ -1,15 +1,17 @@
 """Read a host and decide; tell what was found. Nothing here changes a host."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ops import connection
-from ops.acting import Teller, unread
+from ops.acting import Teller, another_run, project_lock, unread
+from ops.ports import commands
 from ops.ports.facts import PortHolders
 from ops.ports.plan import Plan, plan
 from ops.ports.spec import PortsSpec
-from ops.ports.state import HostPorts
+from ops.ports.state import Holder, HostPorts
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 #: Ports, or what gives them when it is asked; it may ask the host.
 Source = Iterable[Any] | str | int | Callable[[], Iterable[Any] | str | int]
+
+
+#: How often a refusal is looked at again before it stands, and seconds between two looks.
+AGAIN = 5
+PAUSE = 1.0
 
 
 class Failure(Exception):
@@ -47,14 +54,36 @@ class Reader(Teller):
         if not self.spec.ports:
             return Look(Plan())
         state = connection.read(self.host, PortHolders, **self._arguments())
-        return self._decided(state)
+        return self._steady(self._decided(state))
 
     def look_again(self) -> Look:
         """The same from a new reading, whatever was read before."""
+        return self._steady(self.glance())
+
+    def glance(self) -> Look:
+        """What one new reading says, also of what moves meanwhile."""
         if not self.spec.ports:
             return Look(Plan())
         (state,) = connection.gather(self.host, [(PortHolders, self._arguments())])
         return self._decided(state)
+
+    def _steady(self, look: Look) -> Look:
+        """A look whose refusals rest on what stays: on two readings in a row, and on no other run.
+
+        What another run is making, a container that is restarted or a process that is just ending
+        is seen half made.
+        """
+        locks = (commands.LOCK, *([project_lock(self.spec.project)] if self.spec.project else []))
+        for _ in range(AGAIN):
+            if look.state is None or not look.plan.refusals:
+                break
+            if busy := another_run(self.host, *locks):
+                return Look(Plan(refusals=(busy,)), look.state)
+            time.sleep(PAUSE)
+            before, look = look, self.glance()
+            if look.plan.refusals == before.plan.refusals and not _passing(look):
+                break
+        return look
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -69,6 +98,23 @@ class Reader(Teller):
             return Look(Plan(refusals=(refusal,)))
         assert isinstance(state, HostPorts)
         return Look(plan(self.spec, state), state)
+
+
+def _passing(look: Look) -> bool:
+    """Whether a holder is seen that is just starting or ending: nobody can be named for it."""
+    ports = look.state.ports if look.state is not None else ()
+    return any(_unnamed(holder) for port in ports for holder in port.holders)
+
+
+def _unnamed(holder: Holder) -> bool:
+    match holder.kind:
+        case "container":
+            return holder.container is None
+        case "process":
+            return holder.process is not None and not holder.process.name
+        case "hidden":
+            return not holder.sockets
+    return False
 
 
 def given(source: Source) -> Any:

@@ -45,11 +45,11 @@ label='{{json (index .Config.Labels "com.docker.compose'
 for name in project service project.working_dir oneoff project.config_files container-number config-hash image; do
   shape="$shape,$label.$name\")}}"
 done
-shape="$shape]"
+shape="$shape,{{json .HostConfig.PortBindings}}]"
 ask() {
   engine=$1
   shift
-  rows=$("$@" ps --no-trunc --format '{{.ID}}|{{.Ports}}|{{.Networks}}' 2>&1 </dev/null)
+  rows=$("$@" ps --no-trunc --format '{{.ID}}|{{.State}}|{{.Ports}}|{{.Networks}}' 2>&1 </dev/null)
   status=$?
   begin "engine $engine"
   if [ $status -eq 0 ]; then echo up; else printf '%s\n' "$rows"; fi | quoted
@@ -64,10 +64,11 @@ ask() {
       }
       return 0
     }
-    NF > 2 && $1 ~ /^[0-9a-f]+$/ {
-      networks = substr($0, length($1) + length($2) + 3)
-      take = networks == "" || networks == "host"
-      n = split($2, published, ", ")
+    NF > 3 && $1 ~ /^[0-9a-f]+$/ {
+      networks = substr($0, length($1) + length($2) + length($3) + 4)
+      # One that is restarted has its ports again before it is listed with them.
+      take = networks == "" || networks == "host" || $2 == "restarting"
+      n = split($3, published, ", ")
       for (i = 1; i <= n && !take; i++) {
         if (!(at = index(published[i], "->"))) continue
         port = substr(published[i], 1, at - 1)
@@ -515,6 +516,22 @@ $(head -c 65536 "$config" | tr '",' '\n\n')"
   done
 }
 
+# Every container of the default engine, as it is now that its proxies have been seen: one that
+# crashes is listed without its ports, or not at all, at one moment or the other.
+# shellcheck disable=SC2086
+later() {
+  has docker || return 0
+  for pid in $pids; do
+    name=''
+    [ ! -r "/proc/$pid/comm" ] || read -r name <"/proc/$pid/comm"
+    [ "$name" = docker-proxy ] || continue
+    ids=$($limit docker ps --all --quiet --no-trunc </dev/null 2>/dev/null)
+    [ -z "$ids" ] || section 'later docker' \
+      $limit docker container inspect --format "$shape" $ids </dev/null
+    return
+  done
+}
+
 # Ports that a packet filter takes for Kubernetes before a socket could.
 rules() {
   for directory in /var/lib/kubelet /etc/kubernetes /var/lib/rancher /var/lib/k0s /var/snap/microk8s; do
@@ -592,6 +609,7 @@ look() {
     done <<EOT
 $family
 EOT
+    later
     further
     processes
     units

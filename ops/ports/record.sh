@@ -20,6 +20,24 @@ claim() {
   fi
   keep kind "$1"
   keep ports "$2"
+  prune
+}
+# The last 20 records stay, and beyond that those of the last 30 days in up to 1 MiB; the one that is
+# being made stays whatever the clock says.
+prune() {
+  count=0 size=0
+  for path in "$root"/[0-9]*Z-[0-9]*; do printf '%s\n' "${path##*/}"; done |
+    sed -n '/^[0-9]\{8\}T[0-9]\{6\}Z-[0-9][0-9]*$/p' | sort -t - -k 1,1r -k 2,2nr |
+    while IFS= read -r name; do
+      path=$root/$name
+      if [ ! -d "$path" ] || [ -L "$path" ] || [ "$path" = "$dir" ]; then continue; fi
+      count=$((count + 1))
+      [ $count -ge 20 ] || continue
+      used=$(du -sk "$path" | cut -f 1)
+      size=$((size + ${used:-0}))
+      old=$(find "$path" -prune -mtime +30)
+      if [ $size -gt 1024 ] || [ -n "$old" ]; then rm -rf -- "$path"; fi
+    done 2>/dev/null
 }
 keep() { printf '%s' "$2" >"$dir/$1" || fail 71 "$dir/$1 cannot be written"; }
 drop() {

@@ -28,6 +28,8 @@ def holder(one: Holder) -> str:
     """A holder in a few words."""
     if one.kind == "container" and one.container:
         return container(one.container)
+    if one.kind == "container":
+        return f"a container that is just starting or ending: {one.why_hidden}"
     if one.kind in ("unit", "socket unit") and one.unit:
         whose = "" if one.unit.manager == "system" else f" of user {one.unit.manager}"
         starts = f" (starts {', '.join(one.unit.triggers)})" if one.kind == "socket unit" else ""

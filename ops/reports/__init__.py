@@ -19,16 +19,14 @@ another.
 from __future__ import annotations
 
 import atexit
-import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 from ops import redaction
+from ops.connection import signals
 from ops.reports.collect import Collector, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import FrameType
 
     from pyinfra.api.host import Host
     from pyinfra.api.inventory import Inventory
@@ -76,12 +74,13 @@ def install() -> None:
 
     pyinfra reads ``config.py`` before it knows its hosts, so this only leaves word to start when it
     does. Without it a run is reported from the first operation of stackmend on. From here on all
-    that is printed passes the redactor, and the secrets of every host's data are known to it
-    before anything else looks at them.
+    that is printed passes the redactor, the secrets of every host's data are known to it before
+    anything else looks at them, and a signal ends the run as ``ops.connection.signals`` says.
     """
     from pyinfra.context import ctx_state
 
     state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
+    signals.install(_finish_all)
     if state is None:
         return
     _guard()
@@ -151,7 +150,7 @@ def _run(state: State) -> Run:
         _learn(state.inventory)
         if not _runs:
             atexit.register(_finish_all)
-            _end_orderly_on_sigterm()
+            signals.install(_finish_all)
         run = _runs[id(state)] = Run(state, dry=_parameters().get("dry"))
         state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
     return run
@@ -187,18 +186,6 @@ def _learn(inventory: Inventory) -> None:
 
 
 def _finish_all() -> None:
-    for run in list(_runs.values()):
-        finish(run.state)
-
-
-def _end_orderly_on_sigterm() -> None:
-    # Left to its default, SIGTERM (a service manager, a CI job that is cancelled) ends the process
-    # without atexit: the record of what was already done would be lost.
-    def leave(signum: int, frame: FrameType | None) -> None:
-        sys.exit(128 + signum)
-
-    try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread, so not pyinfra's command line
-        return
+    with signals.closing():
+        for run in list(_runs.values()):
+            finish(run.state)

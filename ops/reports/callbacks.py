@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
 from ops import reports
+from ops.connection import signals
 
 
 class Watch(BaseStateCallback):
@@ -24,7 +25,8 @@ class Watch(BaseStateCallback):
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
-        """Start the clock of the operation."""
+        """Start the clock of the operation, unless the run is being ended."""
+        signals.proceed()
         if run := reports.run_of(state):
             run.operation_started(host, op_hash)
 

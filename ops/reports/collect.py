@@ -162,6 +162,16 @@ class Run:
         """Start the clock of an operation on a host."""
         self._since[host.name, op_hash] = time.monotonic()
 
+    def at(self, host: Host) -> str:
+        """The operation that a host is in, by name; empty between operations."""
+        told = self.collectors.get(host.name, {})
+        for name, op_hash in self._since:
+            if name == host.name:
+                collector = told.get(op_hash)
+                names = self.state.op_meta[op_hash].names
+                return collector.name if collector else ", ".join(sorted(names))
+        return ""
+
     def operation_ended(self, host: Host, op_hash: str) -> None:
         """Stop the clock of an operation on a host."""
         since = self._since.pop((host.name, op_hash), None)

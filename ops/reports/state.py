@@ -104,6 +104,9 @@ class HostRecord(Model):
     operations: tuple[OperationRecord, ...] = ()
     #: Errors that belong to no operation, such as a refused connection.
     errors: tuple[Failure, ...] = ()
+    #: Where the signal that ended the run met this host: the operation, and the step that was
+    #: still under way there; empty where none did.
+    interrupted_at: str = ""
 
 
 class RunRecord(Model):
@@ -116,6 +119,8 @@ class RunRecord(Model):
     mode: Literal["dry", "apply"]
     #: False where the run was ended before every host was done with.
     complete: bool
+    #: The signal that ended the run, such as ``SIGTERM``; empty where none did.
+    interrupted: str = ""
     hosts: dict[str, HostRecord] = {}
 
     def not_well(self) -> dict[str, Outcome]:

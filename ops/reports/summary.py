@@ -48,6 +48,8 @@ def words(record: RunRecord) -> Iterator[str]:
         yield f"{name}: {host.outcome}"
         for failure in host.errors:
             yield f"  {failure.message}"
+        if host.interrupted_at:
+            yield f"  {record.interrupted} interrupted it at: {host.interrupted_at}"
         for operation in host.operations:
             lines = list(_operation(operation, host, record.mode))
             if lines:
@@ -62,7 +64,9 @@ def last_line(record: RunRecord, path: Path | None) -> str:
     parts = [f"{len(record.hosts)} host{'s' if len(record.hosts) != 1 else ''}: {told}"]
     if record.mode == "dry":
         parts.append("dry run, nothing was changed")
-    if not record.complete:
+    if record.interrupted:
+        parts.append(f"{record.interrupted} ended the run early")
+    elif not record.complete:
         parts.append("the run was ended early")
     if bad := record.not_well():
         parts.append("not well: " + ", ".join(f"{name} ({why})" for name, why in bad.items()))

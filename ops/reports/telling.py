@@ -12,6 +12,7 @@ from pyinfra.api import FunctionCommand, OperationError
 
 import ops.reports as reports
 from ops import connection
+from ops.connection import signals
 from ops.redaction import safe_line
 from ops.reports import journal
 
@@ -118,25 +119,28 @@ def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> 
 
     Only what succeeded is written to the journal.
     """
+    signals.proceed()
     started = time.monotonic()
     ok = False
-    try:
-        yield
-        ok = True
-    finally:
-        seconds = time.monotonic() - started
-        for action in actions:
-            report.done(
-                action.verb,
-                safe_line(action.subject),
-                safe_line(action.cause),
-                seconds=seconds,
-                ok=ok,
-                undo=safe_line(action.undo),
-            )
-        if ok:
+    named = ", ".join(f"{action.verb} {action.subject}" for action in actions)
+    with signals.step(host.name, safe_line(named)):
+        try:
+            yield
+            ok = True
+        finally:
+            seconds = time.monotonic() - started
             for action in actions:
-                _remember(host, report.name, action, within)
+                report.done(
+                    action.verb,
+                    safe_line(action.subject),
+                    safe_line(action.cause),
+                    seconds=seconds,
+                    ok=ok,
+                    undo=safe_line(action.undo),
+                )
+            if ok:
+                for action in actions:
+                    _remember(host, report.name, action, within)
 
 
 def _refuse(state: State, host: Host, operation: str, reason: str) -> bool:
@@ -159,4 +163,4 @@ def _remember(host: Host, room: str, action: Action, within: str) -> None:
         cause=safe_line(action.cause),
         undo=safe_line(action.undo),
     )
-    connection.run(host, journal.append(entry))
+    connection.run(host, journal.append(entry), closing=True)

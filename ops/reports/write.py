@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from ops.connection import signals
 from ops.redaction import MASK as MASK
 from ops.redaction import Redactor, redactor, registered, safe_line
 from ops.reports import summary
@@ -67,14 +68,15 @@ def build(run: Run, ended: datetime) -> RunRecord:
     state = run.state
     dry = run.dry if run.dry is not None else not state.is_executing
     hosts: dict[str, dict[str, Any]] = {}
-    complete = True
+    interrupted = signals.received()
+    complete = not interrupted
     for host in state.inventory:
         if not state.is_host_in_limit(host):
             continue
         if host not in state.activated_hosts:
             if (error := run.connect_errors.get(host.name)) is not None:
                 hosts[host.name] = {"outcome": "unreachable", "errors": [{"message": error}]}
-            elif state.activated_hosts or run.connect_errors:
+            elif state.activated_hosts or run.connect_errors or interrupted:
                 # pyinfra went on without it, or was ended while it was still connecting.
                 gone = host in state.failed_hosts
                 complete = complete and gone
@@ -87,6 +89,10 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "outcome": _outcome(run, host, operations, dry=dry),
             "operations": operations,
         }
+    if interrupted:
+        for host in state.inventory:
+            if host.name in hosts:
+                hosts[host.name]["interrupted_at"] = _interrupted_at(run, host)
     return RunRecord.model_validate(
         {
             "started": run.started,
@@ -94,6 +100,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "controller": socket.gethostname(),
             "mode": "dry" if dry else "apply",
             "complete": complete,
+            "interrupted": interrupted,
             "hosts": hosts,
         }
     )
@@ -240,6 +247,19 @@ def _finished(run: Run, host: Host) -> bool:
         return True
     datas = run.state.ops[host].values()
     return bool(datas) and all(data.operation_meta.is_complete() for data in datas)
+
+
+def _interrupted_at(run: Run, host: Host) -> str:
+    """Where a host is when a signal ends the run."""
+    if host not in run.state.activated_hosts:
+        return "" if host in run.state.failed_hosts else "connecting"
+    doing = ", ".join(signals.under_way(host.name))
+    operation = run.at(host)
+    if doing:
+        return f"{operation}: {doing}" if operation else doing
+    if not operation and not run.state.is_executing:
+        return "preparing"
+    return operation
 
 
 def _setting(host: Host) -> str:

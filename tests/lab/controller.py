@@ -152,10 +152,10 @@ class Controller:
         self.kill()
         return self.wait()
 
-    def interrupt(self) -> None:
-        """SIGINT, as Ctrl-C in a terminal sends it."""
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        """A signal to the whole process group, as Ctrl-C in a terminal sends it."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGINT)
+            os.killpg(self.process.pid, number)
 
 
 def start(inventory: Path | str, *args: str, **options: Any) -> Controller:

@@ -19,6 +19,7 @@ from tests.lab.standing import Standing
 MEMORY = "/var/lib/stackmend/shop"
 # In brackets, so that the command that looks for it does not find itself.
 COMPOSE_UP = "pgrep -f 'compos[e].* up --detach'"
+COMPOSE_CREATE = "pgrep -f 'compos[e].* create '"
 COMPOSE_BUILD = "pgrep -f 'compos[e].* build '"
 COMPOSE_CONFIG = "pgrep -f 'compos[e].* config --format'"
 
@@ -168,9 +169,11 @@ def test_killed_while_deploying_for_the_first_time(lab: Lab, shop: Shop) -> None
 
 def test_a_command_that_outlives_its_controller_is_waited_for(shop: Shop) -> None:
     """Two runs never change the project at once, though the lock of the first died with it."""
-    builds(shop)
-    # Long enough for the second run to come to the same step.
-    shop.put("image/Dockerfile", "FROM lab/box:1\nRUN sleep 15\n")
+    # The one that is replaced ends slowly enough for the second run to come to the same step.
+    stubborn = ["sh", "-c", "trap 'sleep 15; exit' TERM; sleep 1000 & wait"]
+    shop.services["side"].update(command=stubborn, stop_grace_period="30s")
+    shop.deploy()
+    shop.services["side"]["environment"] = {"NEW": "yes"}
     real = shop.host.sh("PATH=/usr/bin:/bin command -v docker")
     shop.host.put(
         "/usr/local/bin/docker",
@@ -188,8 +191,8 @@ def test_a_command_that_outlives_its_controller_is_waited_for(shop: Shop) -> Non
     )
     try:
         with shop.start("-y") as run:
-            kill_when(run, shop.host, Moment(COMPOSE_BUILD))
-        assert shop.host.sh(f"{COMPOSE_BUILD} >/dev/null && echo goes on") == "goes on"
+            kill_when(run, shop.host, Moment("docker ps -aq --filter name=_shop-side-1$ | grep ."))
+        assert shop.host.sh(f"{COMPOSE_CREATE} >/dev/null && echo goes on") == "goes on"
         done = shop.run("-y")
     finally:
         shop.host.sh("rm -f /usr/local/bin/docker")

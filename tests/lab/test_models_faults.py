@@ -6,6 +6,8 @@ All faults that do not disturb each other are in one run, each on a model of its
 from __future__ import annotations
 
 import random
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,28 @@ def test_a_controller_killed_in_the_middle(
     assert server.answers(model.name)
     assert fetched(model_registry, model) <= BUDGET * model.size
     assert server.host.sh("pgrep -fa stackmend", check=False) == ""
+
+
+def test_a_signal_in_the_middle(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    """The run ends at once, and the server lets go of a pull that nobody waits for."""
+    model = push(model_registry, "team/interrupted:1b", LONG, seed=41)
+    model_registry.rate(RATE)
+    with runs.start([model.name]) as run:
+        server.host.wait_for(arrived(server, LONG // 8), 120)
+        run.interrupt(signal.SIGINT)
+        began = time.monotonic()
+        done = run.wait(60)
+        print(f"{time.monotonic() - began:.2f} s")
+    assert time.monotonic() - began < 5
+    assert done.rc == 130, done.out
+    assert server.host.sh("flock -n /var/lib/stackmend/models/lock echo free") == "free"
+    assert done.report["interrupted"] == "SIGINT"
+    (host,) = done.report["hosts"].values()
+    assert host["interrupted_at"] == f"models.pulled: pull {model.name}"
+    model_registry.rate(None)
+    assert runs.well([model.name]).outcomes == {"changed"}
 
 
 def test_blobs_that_went_bad_are_found_and_mended(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from ops.ports import attribution, words
 from ops.ports.attribution import Tables, conflicts, holders
+from ops.ports.listing import Section, containers
 from ops.ports.processes import of_a_user, settled
 from ops.ports.spec import Wanted, wanted
 from ops.ports.state import Container, Holder, PortState, Process, Program, Socket, Unit
@@ -209,6 +212,91 @@ def test_a_proxy_without_a_container_is_a_process() -> None:
     gone = (container(running=False), container(published=("0.0.0.0:81/tcp",)))
     one = found_one(tables(socket(), people=(PROXY,), containers=gone))
     assert (one.kind, one.process) == ("process", PROXY)
+
+
+DOCKERD = process(50, name="dockerd", unit="docker.service", manager="system")
+FORWARDS = ("docker-proxy", "-container-ip", "172.18.0.3", "-container-port", "8000")
+
+
+def engine_proxy(pid: int = 100, **more: Any) -> Process:
+    settings = {"parent": 50, "unit": "docker.service", "manager": "system", "argv": FORWARDS}
+    return process(pid, name="docker-proxy", **{**settings, **more})
+
+
+@pytest.mark.parametrize("listed", [(), (container(running=False, published=("0.0.0.0:81/tcp",)),)])
+@pytest.mark.parametrize("unit", ["docker.service", "snap.docker.dockerd.service", ""])
+def test_a_proxy_of_the_engine_is_never_the_engines_own_unit(
+    listed: tuple[Container, ...], unit: str
+) -> None:
+    """Its container was just ended or is just being started: nobody is named, and it is told."""
+    people = (DOCKERD, engine_proxy(unit=unit))
+    one = found_one(tables(socket(), people=people, containers=listed))
+    assert (one.kind, one.container, one.unit) == ("container", None, None)
+    assert "172.18.0.3 port 8000" in words.holder(one)
+
+
+def test_a_proxy_whose_engine_went_is_none_of_its_unit_either() -> None:
+    one = found_one(tables(socket(), people=(engine_proxy(parent=1),)))
+    assert (one.kind, one.container) == ("container", None)
+
+
+def test_an_engine_that_shares_its_proxys_socket_is_the_same_holder() -> None:
+    people, shared = (DOCKERD, engine_proxy()), socket(pids=(50, 100))
+    assert found_one(tables(shared, people=people, containers=(container(),))).container
+    assert found_one(tables(shared, people=people)).kind == "container"
+    # Without a proxy beside it the socket is its own.
+    assert found_one(tables(socket(pids=(50,)), people=people)).kind == "unit"
+
+
+def row(status: str, ports: Any, bindings: Any) -> Section:
+    names = ["sha256:0", ID, "/web", status, 7, "always", "shop_default"]
+    labels = ["shop", "web", "/opt/shop", "False", "/opt/shop/compose.yaml", "1", "c0ffee", ""]
+    return 0, [json.dumps([*names, ports, *labels, bindings])]
+
+
+BINDINGS = {
+    "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}],
+    "1/tcp": [{"HostIp": "", "HostPort": "8000-8010"}, {"HostIp": "", "HostPort": "0"}],
+    "2/udp": [{"HostIp": "", "HostPort": ""}],
+    "3/udp": None,
+}
+
+
+@pytest.mark.parametrize("ports", [{}, None, {"8000/tcp": None}])
+def test_a_container_that_is_restarted_has_the_ports_it_is_configured_with(ports: Any) -> None:
+    (one,) = containers({"containers docker": row("restarting", ports, BINDINGS)})
+    assert (one.published, one.running) == (("127.0.0.1:80/tcp",), True)
+    at = socket("127.0.0.1")
+    table = tables(at, people=(DOCKERD, engine_proxy()), containers=(one,))
+    found = found_one(table, "127.0.0.1:80")
+    assert (found.kind, found.container) == ("container", one)
+
+
+def test_a_container_that_is_listed_later_is_the_proxys() -> None:
+    at = socket("127.0.0.1")
+    first, later = row("running", {}, {}), row("exited", {}, BINDINGS)
+    # What was listed at first stands; what was not is added as it was later.
+    (one,) = containers({"later docker": later, "containers docker": first})
+    assert one.published == ()
+    (one,) = containers({"later docker": later})
+    assert (one.published, one.running) == (("127.0.0.1:80/tcp",), False)
+    state = tables(at, people=(DOCKERD, engine_proxy()), containers=(one,))
+    assert found_one(state, "127.0.0.1:80").container == one.model_copy(update={"running": True})
+    # Of two it may be either, unless one of them runs.
+    other = one.model_copy(update={"id": "f" * 64, "name": "other"})
+    two = replace(state, containers=(one, other))
+    assert found_one(two, "127.0.0.1:80").container is None
+    runs = other.model_copy(update={"running": True})
+    assert found_one(replace(state, containers=(one, runs)), "127.0.0.1:80").container == runs
+
+
+def test_a_container_that_runs_has_the_ports_that_it_has() -> None:
+    told = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "81"}]}
+    for status in ("running", "restarting"):
+        (one,) = containers({"containers docker": row(status, told, BINDINGS)})
+        assert one.published == ("127.0.0.1:81/tcp",)
+    (one,) = containers({"containers docker": row("running", {}, BINDINGS)})
+    assert one.published == ()
 
 
 def test_the_engine_itself_may_hold_it_for_a_container() -> None:
@@ -450,6 +538,23 @@ def test_what_is_refused_or_listed_is_never_free(text: str, table: Tables, tool:
         assert row.verdict != "free"
     assert row.holders or row.verdict in ("free", "unknown")
     assert words.said(row)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(wishes, tables_, st.sampled_from(["a.service", "docker.service"]))
+def test_no_proxy_of_an_engine_is_ever_a_unit(text: str, table: Tables, unit: str) -> None:
+    def of_the_engine(one: Process) -> Process:
+        if one.name not in ("docker-proxy", "dockerd"):
+            return one.model_copy(update={"unit": ""})
+        parent = 9 if one.name == "docker-proxy" else 1
+        return one.model_copy(update={"unit": unit, "manager": "system", "parent": parent})
+
+    people = {pid: of_the_engine(one) for pid, one in table.processes.items()}
+    engine = process(9, name="dockerd", unit=unit, manager="system")
+    state = replace(table, processes={**people, 9: engine})
+    for found in holders(want(text), state, blocked=True):
+        if found.process is not None and found.process.name == "docker-proxy":
+            assert found.kind in ("container", "outgoing")
 
 
 @settings(deadline=None)  # a busy machine is no failure

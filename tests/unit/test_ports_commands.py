@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import StringCommand
 
+from ops.connection import text
 from ops.ports import commands
 from ops.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
 from ops.ports.plan import Action
@@ -86,8 +87,8 @@ PLAIN = 'echo ready >>"$2"; while :; do sleep 1; done'
 
 #: What scripts may need of a host that has no python3.
 TOOLS = (
-    "awk cat chmod cmp cp cut date env getent grep head id ls mkdir mv od paste readlink rm "
-    "sed setpriv setsid sh sleep sort tail touch tr"
+    "awk cat chmod cmp cp cut date du env find getent grep head id ls mkdir mv od paste readlink "
+    "rm sed setpriv setsid sh sleep sort tail touch tr"
 ).split()
 
 
@@ -542,6 +543,75 @@ def test_the_latest_record_is_the_last_one_by_number(tmp_path: Path, path: str) 
     assert done.stdout == b"20260101T120000Z-10\n"
     assert done.returncode == 69
     assert b"nginx.exe ran on Windows" in done.stderr
+
+
+def made(root: Path, name: str, days: float = 0, size: int = 10) -> Path:
+    """A record of something, of some age."""
+    record = root / name
+    record.mkdir()
+    (record / "kind").write_text("unit")
+    (record / "environ").write_bytes(b"x" * size)
+    then = time.time() - days * 86400
+    os.utime(record, (then, then))
+    return record
+
+
+def claim(root: Path, shell: list[str], name: str) -> None:
+    """Make a record as each script of the room does."""
+    script = text("ops.ports", "record") + 'claim unit "0.0.0.0:80/tcp"\n'
+    done = subprocess.run(
+        [*shell, "-c", script, "claim", str(root), name], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_old_records_go_and_the_last_ones_stay(tmp_path: Path, each_shell: list[str]) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(25):
+        made(root, f"20250101T000000Z-{number}", days=300)
+    young = [made(root, f"20250201T000000Z-{number}", days=3) for number in range(12)]
+    claim(root, each_shell, "20250301T000000Z-1")
+    left = {path.name for path in root.iterdir()}
+    # The last twenty, by number and not by letter.
+    old = {f"20250101T000000Z-{number}" for number in range(18, 25)}
+    assert left == {"20250301T000000Z-1", *(path.name for path in young), *old}
+    claim(root, each_shell, "20250301T000000Z-2")
+    assert len(list(root.iterdir())) == 20
+
+
+def test_young_records_stay_within_their_bytes(tmp_path: Path, each_shell: list[str]) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(60):
+        made(root, f"20250101T000000Z-{number}", days=1, size=100_000)
+    claim(root, each_shell, "20250101T000000Z-60")
+    left = sorted(int(path.name.rpartition("-")[2]) for path in root.iterdir())
+    assert left == list(range(left[0], 61))
+    assert 20 + 5 < len(left) <= 20 + 10
+
+
+def test_what_is_no_record_is_never_pruned(tmp_path: Path, each_shell: list[str]) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+    for number in range(30):
+        made(root, f"20250601T000000Z-{number}", days=100)
+    strange = ["20240101T000000Z-1x", "0Z-1", "2024010\nT000000Z-1", "20240101T000000Z-", "lock"]
+    for name in strange:
+        made(root, name, days=300)
+    (root / "20240101T000000Z-7").symlink_to(elsewhere)
+    inside = root / "20250601T000000Z-1"
+    (inside / "way").symlink_to(elsewhere)
+    os.utime(inside, (0, 0))
+    # The clock went back: the one that is being made is the oldest by its name.
+    claim(root, each_shell, "20230101T000000Z-1")
+    left = {path.name for path in root.iterdir()}
+    assert left >= {*strange, "20240101T000000Z-7", "20230101T000000Z-1"}
+    assert not inside.exists()
+    assert (elsewhere / "precious").read_text() == "kept"
+    assert len(left) == len(strange) + 2 + 19
 
 
 @pytest.mark.parametrize("wrong", ["", "..", "../x", "-1", "x/y", NAME + "\n", "20260101T120000Z"])

@@ -211,13 +211,15 @@ def test_hosts_outside_the_limit_are_not_part_of_the_run(site: Path) -> None:
     assert set(written(site).hosts) == {"@local"}
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_run_that_is_interrupted_is_reported_as_unfinished(
     site: Path, number: signal.Signals, status: int
 ) -> None:
     (site / "deploy.py").write_text(
         "from pyinfra.operations import server\n"
-        "server.shell(name='first', commands=['touch started; sleep 2'])\n"
+        "server.shell(name='first', commands=['touch started; sleep 30'])\n"
         "server.shell(name='second', commands=['touch never'])\n"
     )
     process = subprocess.Popen(
@@ -234,12 +236,15 @@ def test_a_run_that_is_interrupted_is_reported_as_unfinished(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
+    began = time.monotonic()
     _, stderr = process.communicate(timeout=120)
+    assert time.monotonic() - began < 5
     assert process.returncode == status
     record = written(site)
     assert not (site / "never").exists()
     assert (record.complete, record.hosts["@local"].outcome) == (False, "unknown")
-    assert "the run was ended early" in stderr
+    assert (record.interrupted, record.hosts["@local"].interrupted_at) == (number.name, "first")
+    assert f"{number.name} ended the run early" in stderr
 
 
 def test_looking_at_facts_reports_nothing(site: Path) -> None:

@@ -57,7 +57,9 @@ class Preparing(Reader):
             reserve(self.host, self.report, action.subject, action.cause, now)
             return
         with telling.doing(self.host, self.report, action):
-            result = connection.run(self.host, commands.command(action, look.state))
+            result = connection.run(
+                self.host, commands.command(action, look.state), timeout=commands.LIMIT
+            )
             if not result.ok:
                 lines = [line.strip() for line in result.error_text.splitlines() if line.strip()]
                 said = "; ".join(lines[-3:]) or f"exit status {result.status}"

@@ -9,6 +9,9 @@ from ops.connection import script
 #: The file whose lock says that somebody brings this host's basics in order.
 LOCK = "/var/lib/stackmend/access/basics.lock"
 
+#: Seconds that a command has which may fetch packages.
+LIMIT = 1800
+
 #: Where the files are kept that were there before ours.
 KEPT = "/var/lib/stackmend/access"
 

@@ -151,7 +151,7 @@ class Accelerating(Reader):
         self._must(command, f"{path} cannot be written", stdin=content)
 
     def _must(self, command: "StringCommand", what: str, stdin: bytes | None = None) -> "Result":
-        result = connection.run(self.host, command, stdin=stdin)
+        result = connection.run(self.host, command, stdin=stdin, timeout=engine_commands.LIMIT)
         if not result.ok:
             raise Failure(f"{what}: {_said(result)}")
         return result

@@ -210,6 +210,11 @@ def _hopeless(holder: Holder) -> Barrier:
                 f"held by {who}",
                 "give your service another port, or change the Kubernetes service that has it",
             )
+        case "container" if holder.container is None:
+            return Barrier(
+                f"held by {who}",
+                "run again; where no container of `docker ps` has the port then, restart Docker",
+            )
         case "reserved":
             return Barrier(f"held by {who}", windows.explain(holder))
         case "program" if holder.program is not None:

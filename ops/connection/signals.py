@@ -1,0 +1,262 @@
+"""SIGINT, SIGTERM and SIGHUP: no new step begins, and the run ends within five seconds.
+
+pyinfra itself waits for the operations of all hosts before it lets go of its connections. Here the
+first signal ends the run instead: whatever would begin a new step stops where it is; a step under
+way has some seconds to end by itself and goes on at the host otherwise; the locks on the hosts are
+given up; what was registered by :func:`install` (the record of the run) is done; and the process
+exits with 128 plus the number of the signal. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from greenlet import getcurrent  # type: ignore[import-untyped]
+
+#: Seconds that steps under way have to end by themselves.
+GRACE = 2.0
+
+#: Seconds after a signal at which the process exits whatever keeps it.
+DEADLINE = 4.0
+
+#: Seconds after which something that yields to nothing else is interrupted where it is.
+STUCK = 0.5
+
+#: Seconds between two looks at the steps under way.
+PAUSE = 0.05
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(SystemExit):
+    """The run was interrupted; the exit status says by which signal."""
+
+
+@dataclass(eq=False)
+class _Step:
+    host: str
+    doing: str
+    greenlet: object
+
+
+class _Run:
+    """What this process knows about its interruption."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self.end: Callable[[], None] = lambda: None
+        self.steps: list[_Step] = []
+        self.stopped: set[object] = set()
+        self.cut: list[object] = []
+        self.at_terminal: set[object] = set()
+        self.locks: list[Callable[[], None]] = []
+        self.begun = False
+        self.ending = False
+        self.closing = False
+        self.late = False
+        self.stuck = False
+
+
+_run = _Run()
+
+
+def install(end: Callable[[], None]) -> None:
+    """Have a signal end this run of pyinfra's command line.
+
+    SIGHUP stays ignored where it is (``nohup``). A program that uses pyinfra's API keeps its
+    handlers; only a SIGTERM that would end it without a record raises ``SystemExit`` there.
+
+    Args:
+        end: what is to be done before the process exits; called once, and must not wait long.
+    """
+    if _run.end is end:
+        return
+    _run.end = end
+    # Outside the main thread, and so outside pyinfra's command line, no handler can be set.
+    with contextlib.suppress(ValueError):
+        for number in _NUMBERS if _is_cli() else (signal.SIGTERM,):
+            before = signal.getsignal(number)
+            if number is signal.SIGINT or before is signal.SIG_DFL:
+                signal.signal(number, _receive)
+
+
+def received() -> str:
+    """The name of the signal that ends this run, such as ``SIGTERM``; empty without one."""
+    return _run.signal.name if _run.signal is not None else ""
+
+
+def proceed() -> None:
+    """Return where a new step may begin; where the run is being ended, never.
+
+    Raises:
+        Interrupted: the run is being ended, and nothing else of this process can do it.
+    """
+    if _run.signal is None:
+        return
+    if not _is_cli() or getcurrent() is _main():
+        raise Interrupted(128 + _run.signal)
+    # An exception would be caught somewhere and told as a failure of the host.
+    _run.stopped.add(getcurrent())
+    while True:
+        time.sleep(DEADLINE)
+
+
+@contextlib.contextmanager
+def step(host: str, doing: str = "", *, cut: bool = False) -> Iterator[None]:
+    """Marks something that is better ended than cut off; it has some seconds after a signal.
+
+    Args:
+        host: the name of the host it is done to.
+        doing: what is done, for the record; without it the record does not name it.
+        cut: it is safe to cut off, and has no time after a signal, nor has what it is a part of.
+    """
+    this = _Step(host, doing, getcurrent())
+    _run.steps.append(this)
+    if cut:
+        _run.cut.append(this.greenlet)
+    try:
+        yield
+    finally:
+        _run.steps.remove(this)
+        if cut:
+            _run.cut.remove(this.greenlet)
+
+
+def under_way(host: str) -> tuple[str, ...]:
+    """What is being done to a host, in words."""
+    told = (one.doing for one in _run.steps if one.host == host and one.doing)
+    return tuple(dict.fromkeys(told))
+
+
+@contextlib.contextmanager
+def at_terminal() -> Iterator[None]:
+    """Marks a time in which a person is asked, and nothing else of this process runs."""
+    this = getcurrent()
+    _run.at_terminal.add(this)
+    try:
+        yield
+    finally:
+        _run.at_terminal.discard(this)
+
+
+@contextlib.contextmanager
+def given_up(release: Callable[[], None]) -> Iterator[None]:
+    """Marks a time in which something on a host is ours that has to be given up at the end.
+
+    Args:
+        release: gives it up; must not wait long.
+    """
+    _run.locks.append(release)
+    try:
+        yield
+    finally:
+        _run.locks.remove(release)
+
+
+@contextlib.contextmanager
+def closing() -> Iterator[None]:
+    """Marks the end of a run that came to its end: a signal then has nothing left to stop."""
+    _run.closing = True
+    try:
+        yield
+    finally:
+        _run.closing = False
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    status = 128 + number
+    if _run.stuck:
+        # Our own, to where it does not yield.
+        _run.stuck = False
+        raise Interrupted(status)
+    if _run.signal is not None or _run.late:
+        os._exit(status)
+    if _run.closing:
+        _run.late = True
+        return
+    _run.signal = signal.Signals(number)
+    if not _is_cli():
+        raise Interrupted(status)
+    # Not by print: the signal may have come in the midst of one.
+    with contextlib.suppress(OSError):
+        os.write(
+            2,
+            f"--> stackmend: {_run.signal.name}: no new step begins, and the run ends within "
+            "5 seconds; a second signal ends it at once\n".encode(),
+        )
+    import gevent  # type: ignore[import-untyped]
+    from gevent.monkey import get_original  # type: ignore[import-untyped]
+
+    # A thread of the system's: what keeps all of gevent's waiting does not keep it.
+    pause, start = get_original("time", "sleep"), get_original("_thread", "start_new_thread")
+    start(_end_at_last, (pause, get_original("_thread", "get_ident")(), number))
+    # The first of those that run at exit, where Python itself ends before the greenlet does.
+    atexit.register(_end)
+    gevent.spawn(_end)
+    # In the hub everything waits, and what waits begins nothing new. Who computes or asks a person
+    # would go on.
+    if getcurrent() in {_main(), *_run.at_terminal}:
+        raise Interrupted(status)
+
+
+def _is_cli() -> bool:
+    # Whoever only reads a report has not loaded it.
+    pyinfra = sys.modules.get("pyinfra")
+    return pyinfra is not None and bool(pyinfra.is_cli)
+
+
+def _main() -> object:
+    from gevent import get_hub
+
+    return get_hub().parent
+
+
+def _end() -> None:
+    _run.begun = True
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until and any(
+        one.greenlet not in _run.stopped and one.greenlet not in _run.cut for one in _run.steps
+    ):
+        time.sleep(PAUSE)
+    if _run.ending:
+        # Somebody else is at it already.
+        time.sleep(DEADLINE)
+    _run.ending = True
+    for release in list(_run.locks):
+        with contextlib.suppress(Exception):
+            release()
+    _exit()
+
+
+def _end_at_last(pause: Callable[[float], None], main: int, number: int) -> None:
+    pause(STUCK)
+    if not _run.begun:
+        # Something computes, and lets nothing else of this process run.
+        _run.stuck = True
+        signal.pthread_kill(main, number)
+    pause(DEADLINE - STUCK)
+    _exit()
+
+
+def _exit() -> None:
+    assert _run.signal is not None
+    end, _run.end = _run.end, lambda: None
+    try:
+        end()
+        # A bar that showed how far something was has hidden it.
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h")
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        # Python's own way out waits for every thread, and tells what paramiko thinks of its end.
+        os._exit(128 + _run.signal)

@@ -1,0 +1,116 @@
+"""What moves while it is looked at: another run of the project, and containers that restart."""
+
+from __future__ import annotations
+
+import collections
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.connection import gather
+from ops.ports.facts import PortHolders
+from tests import connected
+from tests.lab.fixtures import Lab
+from tests.lab.holders import Shelf
+from tests.lab.hosts import LabHost
+from tests.lab.ports_runs import Runs
+from tests.lab.stacks import Shop
+
+PORT = 21001
+LOOPS = 21201
+READINGS = 40
+RUNS = 5
+
+
+@pytest.fixture(scope="module")
+def shelf(lab: Lab) -> Iterator[Shelf]:
+    shelf = Shelf(lab.take(1)[0])
+    shelf.put("python")
+    yield shelf
+    shelf.clear()
+
+
+@pytest.fixture
+def shop(shelf: Shelf, tmp_path: Path) -> Shop:
+    shop = Shop(tmp_path, shelf.host, ports={}, stability=90)
+    shop.compose = {"services": {"web": {"image": "lab/box:1", "ports": ["8080:80"]}}}
+    return shop
+
+
+@pytest.mark.parametrize("words", [("-y",), ("--dry",)])
+def test_of_two_runs_the_loser_says_that_another_is_at_work(
+    shop: Shop, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Whatever it would have refused: what it sees may be the other's, half made."""
+    (tmp_path / "other").mkdir()
+    loser = Shop(tmp_path / "other", shop.host, ports={})
+    loser.compose = {"services": {"web": {"image": "lab/box:1", "ports": [f"{PORT}:80"]}}}
+    with shop.start("-y") as winner:
+        shop.host.wait_for("docker ps --format '{{.Names}}' | grep -q '^shop-web-1$'", 60)
+        lost = loser.run(*words)
+        assert lost.rc == (1 if "-y" in words else 0), lost.out
+        assert "another run is at work here: " in lost.out
+        assert f"pid {winner.process.pid} since " in lost.out
+        assert "held by" not in lost.out
+        assert loser.report()["outcome"] == "refused"
+        winner.interrupt(signal.SIGTERM)
+        winner.wait(10)
+    alone = loser.run(*words)
+    assert "another run" not in alone.out
+    assert f"0.0.0.0:{PORT}/tcp: held by" in alone.out
+    shop.host.sh(f"docker compose -p {shop.project} down -t 1; rm -rf {shop.home}")
+
+
+def test_a_lock_left_by_a_killed_run_is_nobodys(shop: Shop, tmp_path: Path) -> None:
+    shop.host.sh("mkdir -p /var/lib/stackmend/shop; echo ann >/var/lib/stackmend/shop/lock")
+    told = Runs(tmp_path, shop.host).free(str(PORT), project="shop")
+    assert "another run" not in told.run.out
+    assert f"0.0.0.0:{PORT}/tcp: held by" in told.run.out
+
+
+@pytest.fixture
+def looping(shelf: Shelf) -> Iterator[LabHost]:
+    """A container of the project that crashes at once, its backoff begun anew every few seconds."""
+    host = shelf.host
+    labels = (
+        "--label com.docker.compose.project=loop --label com.docker.compose.service=web "
+        "--label com.docker.compose.oneoff=False "
+        "--label com.docker.compose.project.working_dir=/opt/loop"
+    )
+    host.sh(
+        f"docker run -d --name loop-web-1 --restart always {labels} -p {LOOPS}:80 "
+        "lab/box:1 sh -c 'sleep 0.3; exit 1'; "
+        "systemd-run -q --collect --unit=anew sh -c "
+        "'while sleep 3; do docker restart -t 0 loop-web-1; done'"
+    )
+    yield host
+    host.sh("systemctl stop anew; docker rm -f loop-web-1")
+
+
+def test_a_proxy_of_a_container_that_crashes_is_never_the_engines(looping: LabHost) -> None:
+    seen: collections.Counter[str] = collections.Counter()
+    with connected.lab(looping) as connection:
+        for _ in range(READINGS):
+            asked = {"ports": str(LOOPS), "project": "loop", "directory": "/opt/loop"}
+            (state,) = gather(connection, [(PortHolders, asked)])
+            (port,) = state.ports
+            kinds = {f"{one.kind} {one.container and one.container.name}" for one in port.holders}
+            seen[f"{port.verdict}: {', '.join(sorted(kinds))}"] += 1
+    print(seen)
+    assert sum(seen.values()) == READINGS
+    # A proxy that has ended meanwhile has neither a name nor a socket any more.
+    gone = {"held: process None", "held: hidden None"}
+    assert set(seen) <= {"free: ", "ours: container loop-web-1", *gone}
+    assert seen["ours: container loop-web-1"] > READINGS / 3
+
+
+def test_no_run_is_refused_for_its_own_container_that_crashes(
+    looping: LabHost, tmp_path: Path
+) -> None:
+    runs = Runs(tmp_path, looping)
+    for _ in range(RUNS):
+        told = runs.free(str(LOOPS), project="loop", directory="/opt/loop")
+        assert told.run.rc == 0, told.run.out
+        assert told.all("refusals") == []

@@ -1,0 +1,229 @@
+"""A signal ends a run of pyinfra's command line in time, whatever the run is at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.reports.state import RunRecord
+
+ROOT = Path(__file__).parents[2]
+WITHIN = 5.0
+
+OPERATION = """
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from pyinfra import host
+from pyinfra.api import operation, FunctionCommand
+from ops import connection, reports
+from ops.connection import signals
+
+@operation()
+def busy(how):
+    reports.record(host, "room.busy")
+    def work(state, host):
+        Path("begun").touch()
+        if how == "compute":
+            while True:
+                pass
+        if how == "threads":
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(time.sleep, [60, 60]))
+        if how == "wait":
+            threading.Event().wait(90)
+        if how == "swallow":
+            while True:
+                try:
+                    time.sleep(60)
+                except BaseException:
+                    pass
+        if how == "step":
+            with signals.step(host.name, "make it"):
+                connection.run(host, "sleep 1; touch made")
+            connection.run(host, "touch never")
+        if how == "terminal":
+            with signals.at_terminal():
+                input("who? ")
+        return True
+    yield FunctionCommand(work, (), {})
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "config.py").write_text("from ops import reports\nreports.install()\n")
+    (tmp_path / "room.py").write_text(OPERATION)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def started(
+    site: Path, deploy: str, *words: str, inventory: str = "@local"
+) -> Iterator[subprocess.Popen[str]]:
+    (site / "deploy.py").write_text(deploy)
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyinfra", inventory, "deploy.py", *words],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "PYINFRA_PROGRESS": "off"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def appears(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """What it has written; it ended in time, with the status that says why."""
+    process.send_signal(number)
+    began = time.monotonic()
+    process.wait(60)
+    assert time.monotonic() - began < WITHIN
+    assert process.stdout is not None
+    out = process.stdout.read()
+    assert process.returncode == 128 + number, out
+    assert "Traceback" not in out, out
+    return out
+
+
+def record(site: Path, number: signal.Signals) -> RunRecord:
+    found = RunRecord.model_validate_json((site / "var/reports/latest.json").read_bytes())
+    assert (found.interrupted, found.complete) == (number.name, False)
+    return found
+
+
+BUSY = "from room import busy\nbusy(how={!r})\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [
+        ("compute", signal.SIGTERM),
+        ("compute", signal.SIGINT),
+        ("threads", signal.SIGTERM),
+        ("wait", signal.SIGHUP),
+        ("swallow", signal.SIGINT),
+        ("terminal", signal.SIGINT),
+        ("terminal", signal.SIGTERM),
+    ],
+)
+def test_whatever_an_operation_does(site: Path, how: str, number: signal.Signals) -> None:
+    with started(site, BUSY.format(how), "-y") as process:
+        appears(site / "begun")
+        time.sleep(0.3)
+        ended(process, number)
+    assert record(site, number).hosts["@local"].interrupted_at == "room.busy"
+
+
+def test_a_step_under_way_is_ended_and_no_other_is_begun(site: Path) -> None:
+    with started(site, BUSY.format("step"), "-y") as process:
+        appears(site / "begun")
+        time.sleep(0.2)
+        ended(process, signal.SIGTERM)
+    assert (site / "made").exists()
+    time.sleep(1)
+    assert not (site / "never").exists()
+    assert record(site, signal.SIGTERM).hosts["@local"].interrupted_at == "room.busy"
+
+
+def test_a_step_that_takes_longer_is_named_and_comes_to_its_end(site: Path) -> None:
+    (site / "room.py").write_text(OPERATION.replace("sleep 1;", "sleep 6;"))
+    with started(site, BUSY.format("step"), "-y") as process:
+        appears(site / "begun")
+        time.sleep(0.2)
+        ended(process, signal.SIGTERM)
+    assert record(site, signal.SIGTERM).hosts["@local"].interrupted_at == "room.busy: make it"
+    appears(site / "made")
+    assert not (site / "never").exists()
+
+
+def test_a_second_signal_ends_it_at_once(site: Path) -> None:
+    with started(site, BUSY.format("compute"), "-y") as process:
+        appears(site / "begun")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_hosts_are_connected_to(site: Path, number: signal.Signals) -> None:
+    """They take the connection and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        data = {"ssh_hostname": "127.0.0.1", "ssh_port": port}
+        (site / "inventory.py").write_text(f"far = [(n, {data!r}) for n in ('one', 'two')]\n")
+        with started(site, BUSY.format("wait"), "-y", inventory="inventory.py") as process:
+            silent.settimeout(60)
+            peer, _ = silent.accept()
+            with peer:
+                time.sleep(0.3)
+                ended(process, number)
+    hosts = record(site, number).hosts
+    assert {name: (one.outcome, one.interrupted_at) for name, one in hosts.items()} == {
+        "one": ("unknown", "connecting"),
+        "two": ("unknown", "connecting"),
+    }
+
+
+def test_while_a_person_is_asked_to_go_on(site: Path) -> None:
+    with started(site, BUSY.format("wait")) as process:
+        assert process.stdout is not None
+        until = time.monotonic() + 60
+        seen = ""
+        while "Detected changes" not in seen:
+            assert time.monotonic() < until
+            seen += process.stdout.readline()
+        time.sleep(1)
+        ended(process, signal.SIGINT)
+    assert not (site / "begun").exists()
+    assert record(site, signal.SIGINT).hosts["@local"].interrupted_at == "preparing"
+
+
+def test_while_files_are_loaded(site: Path) -> None:
+    deploy = "from pathlib import Path\nPath('begun').touch()\nwhile True: pass\n"
+    with started(site, deploy, "-y") as process:
+        appears(site / "begun")
+        ended(process, signal.SIGTERM)
+    assert record(site, signal.SIGTERM).hosts["@local"].outcome == "unknown"
+
+
+def test_a_terminal_that_goes_is_nothing_to_who_ignores_it(site: Path) -> None:
+    deploy = BUSY.format("step")
+    program = f"trap '' HUP; exec {sys.executable} -m pyinfra @local deploy.py -y"
+    (site / "deploy.py").write_text(deploy)
+    with subprocess.Popen(
+        ["sh", "-c", program],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        appears(site / "begun")
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    assert (site / "never").exists()
