@@ -93,21 +93,24 @@ def free(spec: ComposeSpec) -> StringCommand:
 
 def stage(spec: ComposeSpec) -> StringCommand:
     """Take the files from standard input into the staging directory."""
-    return _script("stage", state_directory(spec))
+    return script("ops.compose", "stage", state_directory(spec), walks=True)
 
 
 def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:
     """Put the staged files in place, keeping what was there."""
-    kept = f"{state_directory(spec)}/replaced/{generation}"
-    return _script("install", staged(spec), spec.directory, kept, *action.names)
+    return _install(spec, "staged", generation, spec.directory, action.names)
 
 
 def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringCommand:
     """Put back the files that were proven well, and remove those that came after."""
-    good = f"{state_directory(spec)}/good-{applied.source}"
-    return _script(
-        "install", good, applied.directory, f"{state_directory(spec)}/replaced/failed", *gone
-    )
+    return _install(spec, f"good-{applied.source}", "failed", applied.directory, gone)
+
+
+def _install(
+    spec: ComposeSpec, tree: str, generation: str, directory: str, gone: Sequence[str]
+) -> StringCommand:
+    arguments = (state_directory(spec), tree, generation, directory, *gone)
+    return script("ops.compose", "install", *arguments, walks=True)
 
 
 def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
@@ -128,7 +131,7 @@ def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
 
 def remember(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
-    return _script("remember", state_directory(spec), digest)
+    return script("ops.compose", "remember", state_directory(spec), digest, walks=True)
 
 
 def record_archive(applied: Applied) -> bytes:

@@ -1,69 +1,141 @@
 # Put a tree of files in place: all are copied beside their places first, then each takes its place
-# by a rename. What is overwritten or removed is kept.
-# Arguments: the tree, the project's directory, where to keep what was there, then paths to remove.
-from=$1 directory=$2 kept=$3
-shift 3
-set -e
-new=.stackmend-new
+# by a rename. What is overwritten or removed is kept. The project's directory may be another's, and
+# containers may mount any part of it: see connection/walk.sh for how it is written to.
+# Arguments: the state directory, the tree and the name that the kept files get (both in it), the
+# project's directory, then paths to remove.
+state=$1 from=$1/$2 kept=$1/replaced/$3 directory=$4
+shift 4
+umask 077
 
-if [ -e "$directory" ] && [ ! -d "$directory" ]; then
-  echo "$directory is in the way: it is not a directory" >&2
+fail() {
+  printf '%s\n' "$*" >&2
   exit 1
-fi
-mkdir -p "$directory" "$kept"
-chmod 700 "$kept"
-cd "$from"
-list=$(find . -type f)
-
-clean() {
-  printf '%s\n' "$list" | while IFS= read -r path; do
-    rm -f "$directory/${path%/*}/$new.${path##*/}"
-  done
 }
+for path in "${from#"$state"/}" "${kept#"$state"/}" "$@"; do
+  plain "$path" || fail "$path is no path below a directory"
+done
+private "$state" || exit 1
+work=$state/installing
+
+# What is copied beside its place waits there in directories with names that nobody can foresee.
+# They are remembered, for whoever comes after a kill.
+clean() {
+  [ ! -f "$work/beside" ] || while IFS= read -r beside; do
+    hold "$beside" || continue
+    # Our own hold files alone: another's stays where it is.
+    for name in ./* ./.[!.]* ./..?*; do printf '%s\0' "$name"; done | xargs -0 rm -f -- 2>/dev/null
+    rmdir -- "../${beside##*/}" 2>/dev/null
+  done <"$work/beside"
+  rm -rf -- "$work"
+}
+clean
 trap 'clean' EXIT
 trap 'exit 1' HUP INT PIPE TERM
+mkdir -- "$work" || exit 1
 
+# What is in the way is found before anything is touched.
+said() {
+  case $1 in
+  link) echo "$2 is a link, which is not followed; remove it, or put what it leads to in its place" ;;
+  directory) echo "$2 is in the way: it is a directory; move it elsewhere" ;;
+  odd) echo "$2 is no path below the project's directory" ;;
+  *) echo "$2 is in the way: it is neither a file nor a directory; move it elsewhere" ;;
+  esac
+}
+reach "$directory" || fail "$(said "${obstacle%%  *}" "${obstacle#*  }")"
+cd "$from" && find . -type f | sed 's|^\./||' | sort >"$work/new" || exit 1
+printf '%s\n' "$@" | sed '/^$/d' | sort >"$work/gone" || exit 1
+sort -u "$work/new" "$work/gone" | digests "$real" >"$work/there" || exit 1
+digests "$from" <"$work/new" >"$work/wanted" || exit 1
+blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
+[ -z "$blocked" ] || fail "$(said "${blocked%%  *}" "$real/${blocked#*  }")"
+
+# Content and permissions, by position. Permissions are not set on what is there: it is put in place
+# again.
+files() { sed -n 's/^[0-9a-f]\{64\}/f/p' "$1"; }
+changing="the files in $directory change while they are looked at; run this again"
+files "$work/there" | each "$real" stat -c %f -- >"$work/modes" || fail "$changing"
+files "$work/wanted" | each "$from" stat -c %f -- >"$work/wanted-modes" || exit 1
+awk '
+  what == "modes" { mode[FNR] = $0; next }
+  what == "wanted" { right[FNR] = $0; next }
+  { path = substr($0, 67); sum = substr($0, 1, 64) }
+  what == "there" { if (/^[0-9a-f]/) is[path] = sum " " mode[++n]; next }
+  is[path] != sum " " right[FNR] { print path }
+' what=modes "$work/modes" what=wanted "$work/wanted-modes" what=there "$work/there" \
+  what='' "$work/wanted" >"$work/changed" || exit 1
+awk 'what { if (/^[0-9a-f]/) is[substr($0, 67)] = 1; next } is[$0]' \
+  what=there "$work/there" what='' "$work/gone" >"$work/removed" || exit 1
+
+# by_directory LIST: its names into LIST.1, LIST.2, ..., one for each directory; LIST.d numbers the
+# directories.
+by_directory() {
+  sed 's|^|./|; s|/\([^/]*\)$|//\1|' "$1" | sort | list=$1 awk '
+    BEGIN { list = ENVIRON["list"]; printf "" >(list ".d") }
+    {
+      at = index($0, "//")
+      directory = substr($0, 2, at - 2)
+      if (!n || directory != last) {
+        if (n) close(list "." n)
+        last = directory
+        print ++n " " directory >(list ".d")
+      }
+      print "./" substr($0, at + 2) >(list "." n)
+    }'
+}
+# with LIST COMMAND...: the command, with the names of the list behind it.
+with() { tr '\n' '\0' <"$1" | (shift && timeout 600 xargs -0 "$@"); }
+# keep LIST DIRECTORY: what the held directory has of these files. Each generation keeps what it
+# replaced first.
 keep() {
-  # Each generation keeps what it replaced first.
-  [ -f "$directory/$1" ] || return 0
-  [ -e "$kept/$1" ] && return 0
-  mkdir -p "$kept/$(dirname "./$1")"
-  cp -p "$directory/$1" "$kept/$1"
+  while IFS= read -r name; do
+    # Docker makes an empty directory of a file that it is to mount and does not find.
+    if [ -d "$name" ] && [ ! -L "$name" ]; then rmdir -- "$name" || return; fi
+    if [ -f "$name" ] && [ ! -e "$kept$2/$name" ]; then printf '%s\n' "$name"; fi
+  done <"$1" >"$work/keep" || return
+  [ -s "$work/keep" ] || return 0
+  # shellcheck disable=SC2016 # the inner shell expands
+  mkdir -p -- "$kept$2" && with "$work/keep" sh -c 'to=$1 archive=$2; shift 2
+    tar -cf "$archive" -- "$@" && tar -xpf "$archive" -C "$to"' keep "$kept$2" "$work/keep.tar"
 }
 
-printf '%s\n' "$list" | while IFS= read -r path; do
-  path=${path#./}
-  # Docker makes an empty directory of a file that it is to mount and does not find.
-  if [ -d "$directory/$path" ] && ! rmdir "$directory/$path" 2>/dev/null; then
-    echo "$directory/$path is in the way: it is a directory" >&2
-    exit 1
-  fi
-  cmp -s "./$path" "$directory/$path" && continue
-  parent=$(dirname "./$path")
-  mkdir -p "$directory/$parent"
-  cp -p "./$path" "$directory/$parent/$new.${path##*/}"
-done
-printf '%s\n' "$list" | while IFS= read -r path; do
-  path=${path#./}
-  parent=$(dirname "./$path")
-  fresh=$directory/$parent/$new.${path##*/}
-  if [ -e "$fresh" ]; then
-    keep "$path"
-    mv -f "$fresh" "$directory/$path"
-  else
-    # The content is right; the permissions may not be.
-    chmod "$(stat -c %a "./$path")" "$directory/$path"
-  fi
-done
-for path; do
-  keep "$path"
-  rm -f "$directory/$path"
-done
-sync "$directory" 2>/dev/null || sync
+by_directory "$work/changed" && by_directory "$work/removed" || exit 1
+while IFS= read -r line; do
+  at=$real${line#* } list=$work/changed.${line%% *}
+  { (umask 022 && dig "$at") && hold "$at" && beside=$(mktemp -d ./.stackmend.XXXXXXXXXX); } ||
+    fail "no file can be made in $at"
+  beside=$at/${beside#./}
+  printf '%s\n' "$beside" >"$list.beside"
+  printf '%s\n' "$beside" >>"$work/beside"
+  hold "$beside" || fail "$changing"
+  # Every tar opens with O_EXCL, as no cp but GNU's does. The files are made with their permissions:
+  # none are set by name, nor owners.
+  # shellcheck disable=SC2016 # the inner shell expands
+  (umask 0 && with "$list" sh -c 'tar -cf - -C "$0" -- "$@" |
+    tar -xf - -m -o --no-same-permissions' "$from${line#* }") ||
+    fail "the files for $at cannot be written"
+done <"$work/changed.d"
+mkdir -p -- "$kept" || exit 1
+while IFS= read -r line; do
+  at=$real${line#* } list=$work/changed.${line%% *}
+  { hold "$at" && keep "$list" "${line#* }"; } || fail "what is in $at cannot be kept"
+  IFS= read -r beside <"$list.beside"
+  # shellcheck disable=SC2016 # the inner shell expands
+  { hold "$beside" && with "$list" sh -c 'exec mv -f -- "$@" ..' mv; } || fail "$changing"
+  rmdir -- "../${beside##*/}"
+done <"$work/changed.d"
+while IFS= read -r line; do
+  at=$real${line#* } list=$work/removed.${line%% *}
+  { hold "$at" && keep "$list" "${line#* }"; } || fail "what is in $at cannot be kept"
+  with "$list" rm -f -- || fail "$changing"
+done <"$work/removed.d"
+# What took a file's place while it was kept.
+find "$kept" ! -type f ! -type d -exec rm -f -- {} +
+if hold "$real"; then sync . 2>/dev/null || sync; fi
 # Five generations are enough to look back; their names sort by time.
-cd "${kept%/*}"
+cd "$state/replaced" || exit 1
 set -- */
 while [ $# -gt 5 ]; do
-  rm -rf "./$1"
+  rm -rf -- "./$1"
   shift
 done

@@ -3,6 +3,13 @@
 # Arguments: the state directory, the digest of the project's files.
 state=$1 digest=$2
 umask 077
+private "$state" || exit 1
+case $digest in
+'' | *[!0-9a-f]*)
+  echo "$digest is no digest" >&2
+  exit 1
+  ;;
+esac
 set -e
 rm -rf "$state/record.new"
 mkdir -p "$state/record.new"

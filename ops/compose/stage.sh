@@ -2,8 +2,8 @@
 # nothing reads yet. Arguments: the state directory.
 state=$1
 umask 077
+private "$state" || exit 1
 set -e
-mkdir -p "$state"
 rm -rf "$state/staged" "$state/staged.new"
 mkdir "$state/staged.new"
 tar -xf - -C "$state/staged.new"

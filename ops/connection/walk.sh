@@ -1,0 +1,197 @@
+# To work, as root, below a directory that others may change at any moment.
+#
+# What is written is written without a race, because nothing is done by a path. A directory is
+# entered, and then asked where it is: getcwd(2) tells of the directory that is held, so where that
+# is the very path that was asked for, no link led there. From then on all names are without a slash
+# and looked up in the directory held, by calls that follow none: mkdir, open with O_EXCL, rename,
+# unlink. What others rename or link meanwhile makes them fail, and never leads them elsewhere.
+# `env pwd`, because a shell may work out a path by itself and not ask the kernel.
+LC_ALL=C
+export LC_ALL
+# These make cd and tar do something else.
+unset CDPATH TAR_OPTIONS
+newline='
+'
+
+# hold PATH: enter the directory that lies at this path, which has no links.
+hold() {
+  if cd -P -- "$1" 2>/dev/null && [ "$(env pwd -P && echo .)" = "$1$newline." ]; then return 0; fi
+  cd /
+  return 1
+}
+
+# dig PATH: hold the directory at this path, which has no links; what is missing of it is made.
+dig() {
+  hold "$1" && return 0
+  dug='' deeper=${1#/}
+  while [ -n "$deeper" ]; do
+    part=${deeper%%/*}
+    case $deeper in */*) deeper=${deeper#*/} ;; *) deeper='' ;; esac
+    hold "$dug/$part" ||
+      { hold "${dug:-/}" && mkdir -- "./$part" && hold "$dug/$part"; } || return 1
+    dug=$dug/$part
+  done
+}
+
+# plain PATH: it leads to something below the directory that it starts in.
+plain() {
+  case /$1/ in
+  *//* | */./* | */../* | *"$newline"*) return 1 ;;
+  esac
+}
+
+# guarded PATH: in this directory nobody but root (or who we are) can change anything, and in no
+# directory above it can anybody else put another one in its place.
+guarded() {
+  above=$1
+  set --
+  while [ -n "$above" ]; do
+    set -- "$above" "$@"
+    above=${above%/*}
+  done
+  stat -c '%u %A' -- / "$@" 2>/dev/null | awk -v me="$(id -u)" -v count="$(($# + 1))" '
+    {
+      open = substr($2, 6, 1) substr($2, 9, 1) ~ /w/
+      # With the sticky bit only an owner takes away what is there.
+      if ($2 !~ /^d/ || ($1 != 0 && $1 != me) || (open && $2 !~ /[tT]$/)) bad = 1
+    }
+    END { exit bad || open || NR != count }'
+}
+
+# reach PATH: where this directory really lies, into $real; the last parts may be missing. A link is
+# followed where root alone can have put it there; for anything else $obstacle is "KIND  PATH".
+reach() {
+  real='' further=${1#/} hops=0 obstacle=''
+  while [ -n "$further" ]; do
+    part=${further%%/*}
+    case $further in */*) further=${further#*/} ;; *) further='' ;; esac
+    case $part in
+    '' | .) continue ;;
+    ..)
+      real=${real%/*}
+      continue
+      ;;
+    esac
+    if hold "$real/$part" || ! hold "${real:-/}"; then
+      real=$real/$part
+    elif [ -L "./$part" ]; then
+      hops=$((hops + 1))
+      if [ $hops -gt 20 ] || ! guarded "$real" || ! target=$(readlink -- "./$part"); then
+        obstacle="link  $real/$part"
+        return 1
+      fi
+      case $target in /*) real='' ;; esac
+      further=$target/$further
+    elif [ -e "./$part" ]; then
+      obstacle="other  $real/$part"
+      return 1
+    else
+      real=$real/$part
+    fi
+  done
+}
+
+# private DIRECTORY: have this directory, in which nobody but root (or who we are) changes anything.
+private() {
+  if reach "$1" && (umask 077 && dig "$real") && guarded "$real"; then return 0; fi
+  echo "$1 is not root's alone: see what is in it, then remove it, or chown it to root and chmod go-w" >&2
+  return 1
+}
+
+# survey DIRECTORY: of each path below it (on standard input, one a line) whether it is a file that
+# can be read: "f  PATH"; "?  PATH" for one that cannot, "-  PATH" for none. Before them comes, once
+# each, what is in the way: "!KIND  PATH", of the kinds link, directory, other and odd.
+survey() {
+  last=. gone='' barred=$newline
+  while IFS= read -r path; do
+    if ! plain "$path"; then
+      bar odd "$path"
+      continue
+    fi
+    case $path in */*) parent=${path%/*} ;; *) parent=. ;; esac
+    if [ "$parent" != "$last" ]; then
+      last=$parent gone='' at='' deeper=$parent/
+      [ "$parent" != . ] || deeper=''
+      while [ -n "$deeper" ]; do
+        at=${at:+$at/}${deeper%%/*} deeper=${deeper#*/}
+        if [ -L "$1/$at" ]; then
+          bar link "$at"
+          gone='?'
+        elif [ ! -e "$1/$at" ]; then
+          gone=-
+        elif [ ! -d "$1/$at" ]; then
+          bar other "$at"
+          gone='?'
+        else
+          continue
+        fi
+        break
+      done
+    fi
+    is=$gone
+    if [ -n "$is" ]; then
+      :
+    elif [ -L "$1/$path" ]; then
+      bar link "$path"
+    elif [ -f "$1/$path" ]; then
+      if [ -r "$1/$path" ]; then is=f; fi
+    elif [ ! -e "$1/$path" ]; then
+      is=-
+    elif [ ! -d "$1/$path" ]; then
+      bar other "$path"
+    elif empty "$1/$path"; then
+      # Docker makes such a directory of a file that it is to mount and does not find.
+      is=-
+    else
+      bar directory "$path"
+    fi
+    printf '%s  %s\n' "${is:-?}" "$path"
+  done
+}
+bar() {
+  case $barred in
+  *"$newline$2$newline"*) ;;
+  *)
+    barred=$barred$2$newline
+    printf '!%s  %s\n' "$1" "$2"
+    ;;
+  esac
+}
+empty() {
+  for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+    if [ -e "$entry" ] || [ -L "$entry" ]; then return 1; fi
+  done
+}
+
+# each DIRECTORY COMMAND...: run a command on the files that a survey of it found.
+each() {
+  surveyed=$1
+  shift
+  sed -n 's|^f  |./|p' | tr '\n' '\0' | (
+    cd -P -- "$surveyed" 2>/dev/null || exit 0
+    timeout 300 xargs -0 -r "$@"
+  )
+}
+
+# digests DIRECTORY: a survey of it, with the SHA-256 of each file in the place of "f".
+digests() {
+  seen=$(survey "$1")
+  sums=$(printf '%s\n' "$seen" | each "$1" sha256sum -- 2>/dev/null)
+  # By position: what stands behind a digest is not always the name.
+  printf '%s\n=\n%s\n' "$sums" "$seen" | awk '
+    !/./ { next }
+    !behind { if (/^=/) behind = 1; else { sub(/^\\/, ""); sum[++had] = substr($0, 1, 64) }; next }
+    { line[++count] = /^f  / ? sum[++used] substr($0, 2) : $0 }
+    END { if (used != had) exit 1; for (i = 1; i <= count; i++) print line[i] }' && return
+  # A file went while it was read.
+  printf '%s\n' "$seen" | while IFS= read -r line; do
+    case $line in
+    f\ *)
+      sum=$(timeout 60 sha256sum -- "$1/${line#f  }" 2>/dev/null)
+      sum=${sum#\\}
+      line="$(printf %.64s "${sum:-?}")${line#f}"
+      ;;
+    esac
+    printf '%s\n' "$line"
+  done
+}

@@ -1,0 +1,390 @@
+"""Files put in place below a directory that others may change, in each shell of some host.
+
+What is judged lies outside: nothing there may be written, removed, or given another mode or owner,
+whatever is planted below the project's directory, and whenever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ops.compose import commands
+from ops.compose.plan import Action
+from ops.compose.spec import ComposeSpec
+
+Picture = dict[str, tuple[int, int, int, str, int]]
+
+
+@dataclass
+class Host:
+    """A directory that stands for a host: its project, its memory, and what is none of ours."""
+
+    root: Path
+    shell: list[str]
+    tools: str
+
+    def __post_init__(self) -> None:
+        for path in (self.project, self.memory, self.foreign):
+            path.mkdir(parents=True, mode=0o755)
+        (self.foreign / "victim").write_text("precious\n")
+        (self.foreign / "app.cfg").write_text("theirs\n")
+        (self.foreign / "sub").mkdir()
+        (self.foreign / "sub" / "deep.cfg").write_text("theirs\n")
+        os.chown(self.foreign / "victim", os.geteuid(), os.getegid())
+        (self.foreign / "victim").chmod(0o600)
+
+    @property
+    def project(self) -> Path:
+        return self.root / "opt" / "shop"
+
+    @property
+    def memory(self) -> Path:
+        return self.root / "state" / "shop"
+
+    @property
+    def foreign(self) -> Path:
+        return self.root / "etc"
+
+    def stage(self, files: Mapping[str, tuple[int, str]]) -> None:
+        """Have these files wait where the script takes them from."""
+        tree = self.memory / "staged"
+        shutil.rmtree(tree, ignore_errors=True)
+        for name, (mode, text) in files.items():
+            path = tree / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(mode)
+
+    def install(
+        self, *gone: str, generation: str = "1", directory: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run what puts the staged files in place, and removes these."""
+        spec = ComposeSpec.model_validate(
+            {"project": "shop", "source": ".", "directory": str(directory or self.project)}
+        )
+        action = Action(verb="install files", subject="x", cause="", names=gone)
+        words = shlex.split(commands.install(spec, action, generation).get_raw_value())
+        return subprocess.run(
+            ["env", f"PATH={self.tools}", *self.shell, *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def picture(self) -> Picture:
+        """All that is none of ours, by its owner, mode, links and content."""
+        return {
+            str(path.relative_to(self.root)): (
+                (found := path.lstat()).st_mode,
+                found.st_uid,
+                found.st_gid,
+                path.read_text() if path.is_file() else "",
+                found.st_mtime_ns if path.is_file() else 0,
+            )
+            for path in sorted([self.foreign, *self.foreign.rglob("*")])
+        }
+
+    def temporary(self) -> list[str]:
+        """What an install has left beside the files."""
+        return [path.name for path in self.root.rglob(".stackmend*")]
+
+
+@pytest.fixture
+def host(each_shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """With the tools that belong to the shell."""
+    monkeypatch.setattr(commands, "STATE_ROOT", str(tmp_path / "host" / "state"))
+    tools = "/usr/bin:/bin"
+    if each_shell[1:] == ["sh"]:
+        tools = str(tmp_path / "bin")
+        Path(tools).mkdir()
+        done = subprocess.run([each_shell[0], "--list"], capture_output=True, text=True, check=True)
+        for name in done.stdout.split():
+            Path(tools, name).symlink_to(each_shell[0])
+    return Host(tmp_path / "host", each_shell, tools)
+
+
+FILES = {
+    "compose.yaml": (0o644, "services: {}\n"),
+    ".env": (0o600, "KEY=secret\n"),
+    "conf/app.cfg": (0o644, "ours\n"),
+    "conf/run.sh": (0o755, "#!/bin/sh\n"),
+    "conf/sub/deep.cfg": (0o640, "ours, deep\n"),
+    "odd names/- a 'b' \\x $(id).cfg": (0o644, "odd\n"),
+}
+
+
+def test_files_come_with_their_modes_and_nothing_else_does(host: Host) -> None:
+    host.stage(FILES)
+    done = host.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    for name, (mode, text) in FILES.items():
+        path = host.project / name
+        assert (path.stat().st_mode & 0o7777, path.read_text()) == (mode, text), name
+        assert path.stat().st_nlink == 1
+    assert (host.project / "conf").stat().st_mode & 0o7777 == 0o755
+    assert host.temporary() == []
+
+
+def test_what_is_equal_stays_and_what_goes_is_kept(host: Host) -> None:
+    host.stage(FILES)
+    assert host.install().returncode == 0
+    same = (host.project / "compose.yaml").stat().st_ino
+    host.stage({**FILES, "conf/app.cfg": (0o644, "newer\n"), "conf/run.sh": (0o644, "#!/bin/sh\n")})
+    (host.project / ".env").chmod(0o666)
+    (host.project / "old").mkdir()
+    (host.project / "old" / "a b").write_text("was\n")
+    done = host.install("old/a b", "old/never", generation="2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (host.project / "compose.yaml").stat().st_ino == same
+    assert (host.project / "conf/app.cfg").read_text() == "newer\n"
+    assert (host.project / "conf/run.sh").stat().st_mode & 0o7777 == 0o644
+    assert (host.project / ".env").stat().st_mode & 0o7777 == 0o600
+    assert not (host.project / "old/a b").exists()
+    kept = host.memory / "replaced" / "2"
+    assert {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()} == {
+        ".env",
+        "conf/app.cfg",
+        "conf/run.sh",
+        "old/a b",
+    }
+    assert (kept / "conf/app.cfg").read_text() == "ours\n"
+
+
+# What is planted below the project's directory before a run
+
+
+def link_at_the_old_temporary_name(host: Host) -> None:
+    """As a container that mounts ``./conf`` can make it."""
+    (host.project / "conf").mkdir()
+    (host.project / "conf/.stackmend-new.app.cfg").symlink_to(host.foreign / "victim")
+    (host.project / "conf/.stackmend-new.run.sh").symlink_to(host.foreign / "not-there")
+
+
+def directory_is_a_link(host: Host) -> None:
+    (host.project / "conf").symlink_to(host.foreign)
+
+
+def directory_is_a_relative_link(host: Host) -> None:
+    (host.project / "conf").mkdir()
+    (host.project / "conf/sub").symlink_to("../../../etc/sub")
+
+
+def file_is_a_link(host: Host) -> None:
+    (host.project / "conf").mkdir()
+    (host.project / "conf/app.cfg").symlink_to(host.foreign / "victim")
+
+
+def file_is_a_link_to_nowhere(host: Host) -> None:
+    (host.project / "conf").mkdir()
+    (host.project / "conf/app.cfg").symlink_to(host.foreign / "not-there")
+
+
+def file_is_a_link_to_a_directory(host: Host) -> None:
+    (host.project / "conf").mkdir()
+    (host.project / "conf/app.cfg").symlink_to(host.foreign)
+
+
+def file_is_a_fifo(host: Host) -> None:
+    (host.project / "conf").mkdir()
+    os.mkfifo(host.project / "conf/app.cfg")
+
+
+def file_is_a_directory(host: Host) -> None:
+    (host.project / "conf/app.cfg/full").mkdir(parents=True)
+
+
+def directory_is_a_file(host: Host) -> None:
+    (host.project / "conf").write_text("x")
+
+
+def project_is_a_link_that_its_owner_made(host: Host) -> None:
+    host.project.rmdir()
+    host.project.symlink_to(host.foreign)
+    host.project.parent.chmod(0o777)
+
+
+PLANTED: dict[Callable[[Host], None], tuple[str, str]] = {
+    directory_is_a_link: ("opt/shop/conf is a link", "conf/app.cfg"),
+    directory_is_a_relative_link: ("opt/shop/conf/sub is a link", "conf/sub/deep.cfg"),
+    file_is_a_link: ("opt/shop/conf/app.cfg is a link", "conf/app.cfg"),
+    file_is_a_link_to_nowhere: ("opt/shop/conf/app.cfg is a link", "conf/app.cfg"),
+    file_is_a_link_to_a_directory: ("opt/shop/conf/app.cfg is a link", "conf/app.cfg"),
+    file_is_a_fifo: ("opt/shop/conf/app.cfg is in the way", "conf/app.cfg"),
+    file_is_a_directory: ("opt/shop/conf/app.cfg is in the way", "conf/app.cfg"),
+    directory_is_a_file: ("opt/shop/conf is in the way", "conf/app.cfg"),
+    project_is_a_link_that_its_owner_made: ("opt/shop is a link", "app.cfg"),
+}
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(str(path) for path in directory.rglob("*"))
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_what_is_in_the_way_is_named_and_nothing_is_touched(
+    host: Host, plant: Callable[[Host], None]
+) -> None:
+    said, gone = PLANTED[plant]
+    plant(host)
+    before, files = host.picture(), listing(host.project)
+    host.stage(FILES)
+    done = host.install()
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert (host.picture(), listing(host.project)) == (before, files)
+    # The same where a file there is to be removed.
+    host.stage({"compose.yaml": FILES["compose.yaml"]})
+    done = host.install(gone)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert (host.picture(), listing(host.project)) == (before, files)
+
+
+def test_a_name_that_could_be_foreseen_is_no_way_out(host: Host) -> None:
+    link_at_the_old_temporary_name(host)
+    before = host.picture()
+    host.stage(FILES)
+    assert host.install().returncode == 0
+    assert (host.project / "conf/app.cfg").read_text() == "ours\n"
+    assert host.picture() == before
+
+
+def test_an_inode_that_is_also_elsewhere_is_replaced_and_not_written(host: Host) -> None:
+    (host.project / "conf").mkdir()
+    (host.project / "conf/app.cfg").hardlink_to(host.foreign / "victim")
+    (host.foreign / "same").write_text("#!/bin/sh\n")
+    (host.foreign / "same").chmod(0o600)
+    (host.project / "conf/run.sh").hardlink_to(host.foreign / "same")
+    before = host.picture()
+    host.stage(FILES)
+    assert host.install().returncode == 0
+    assert (host.project / "conf/run.sh").stat().st_mode & 0o777 == 0o755
+    host.stage({"compose.yaml": FILES["compose.yaml"]})
+    assert host.install("conf/app.cfg", generation="2").returncode == 0
+    assert host.picture() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/victim", "/etc/victim", "", ".", "conf/..", "a//b", "a\nb"]
+)
+def test_a_path_that_leads_elsewhere_is_refused(host: Host, name: str) -> None:
+    before = host.picture()
+    host.stage(FILES)
+    done = host.install(name)
+    assert done.returncode == 1
+    assert "no path below" in done.stderr
+    assert host.picture() == before
+    assert listing(host.project) == []
+
+
+def test_links_of_root_above_the_project_are_followed(host: Host) -> None:
+    (host.root / "data").mkdir()
+    (host.root / "opt/stacks").symlink_to("../data")
+    host.stage(FILES)
+    done = host.install(directory=host.root / "opt/stacks/shop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (host.root / "data/shop/conf/app.cfg").read_text() == "ours\n"
+    # Where others may write, nobody knows who made it.
+    (host.root / "opt").chmod(0o775)
+    done = host.install(directory=host.root / "opt/stacks/shop")
+    assert done.returncode == 1
+    assert "opt/stacks is a link" in done.stderr
+
+
+def test_a_memory_that_is_not_roots_alone_is_refused(host: Host) -> None:
+    host.stage(FILES)
+    for mode in (0o777, 0o775):
+        host.memory.parent.chmod(mode)
+        done = host.install()
+        assert done.returncode == 1
+        assert "chmod go-w" in done.stderr
+    assert listing(host.project) == []
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next(host: Host) -> None:
+    """And nothing of what lies there under a name that only looks like it."""
+    host.stage(FILES)
+    slow = host.root / "slow"
+    slow.mkdir()
+    (slow / "mv").write_text("#!/bin/sh\nkill -9 $PPID; sleep 1\n")
+    (slow / "mv").chmod(0o755)
+    tools, host.tools = host.tools, f"{slow}:{host.tools}"
+    (host.project / ".stackmend.mine").mkdir()
+    (host.project / ".stackmend.mine/file").write_text("x")
+    host.install()
+    host.tools = tools
+    done = host.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert host.temporary() == [".stackmend.mine"]
+    assert (host.project / ".stackmend.mine/file").exists()
+
+
+# What is planted while a run is under way
+
+
+@contextlib.contextmanager
+def again_and_again(*acts: Callable[[], object]) -> Iterator[None]:
+    """Do these things in turn, as fast as it goes, within the block."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            for act in acts:
+                with contextlib.suppress(OSError):
+                    act()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_what_changes_meanwhile_leads_nowhere(host: Host) -> None:
+    """A directory and a file that become links and back, faster than any check."""
+    conf, link = host.project / "conf", host.project / "link"
+    conf.mkdir()
+    before = host.picture()
+    away: list[Path] = []
+
+    def swap() -> None:
+        link.unlink(missing_ok=True)
+        link.symlink_to(host.foreign)
+        away.append(host.project / f"away-{len(away)}")
+        conf.rename(away[-1])
+        link.rename(conf)
+
+    def back() -> None:
+        conf.unlink()
+        away[-1].rename(conf)
+
+    def name() -> None:
+        for beside in conf.glob(".stackmend*/"):
+            (beside / "app.cfg").unlink(missing_ok=True)
+            (beside / "app.cfg").symlink_to(host.foreign / "victim")
+
+    def linger() -> None:
+        time.sleep(random.random() / 1000)
+
+    with again_and_again(swap, linger, back, linger, name):
+        for turn in range(8):
+            host.stage({**FILES, "conf/app.cfg": (0o644, f"ours {turn}\n")})
+            host.install(generation=str(turn))
+    assert host.picture() == before
+    kept = host.memory / "replaced"
+    assert not [path for path in kept.rglob("*") if path.is_symlink()]
