@@ -74,7 +74,9 @@ def resolve(spec: ComposeSpec, mark: str) -> StringCommand:
     Standard input is the mark of the answer, one line, and then the files as a tar archive.
     """
     arguments = (spec.project, spec.directory, *spec.profiles)
-    return script("ops.compose", "resolve", *arguments, mark=mark, fed=True, before=["images"])
+    return script(
+        "ops.compose", "resolve", *arguments, mark=mark, fed=True, before=["images"], walks=True
+    )
 
 
 def outside(paths: Sequence[str]) -> StringCommand:

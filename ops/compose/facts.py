@@ -78,6 +78,7 @@ class ComposeStack(FactBase[StackState]):
             f"{STATE_ROOT}/{project}",
             mark=self._mark,
             before=["images"],
+            walks=True,
         )
 
     def process(self, output: list[str]) -> StackState:
@@ -108,6 +109,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         "applied": applied,
         "applied_problem": problem,
         "files": files,
+        "barred": _barred(found.get("files")),
         # Listed below "/", where the probe looks for them.
         "outside": {f"/{path}": seen for path, seen in outside.items()},
         "mends": _mends(found.get("mends")),
@@ -219,7 +221,8 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
             shown["Name"]: _network(shown)
             for shown in _documents(found.get("networks", (0, []))[1])
         },
-        differs=tuple(line.removeprefix("./") for line in found.get("differs", (0, []))[1] if line),
+        differs=tuple(line for line in found.get("differs", (0, []))[1] if line),
+        barred=_barred(found.get("barred")),
     )
 
 
@@ -300,9 +303,16 @@ def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
     digests: dict[str, str | None] = {}
     for line in section[1] if section else []:
         digest, _, path = line.partition("  ")
-        if path:
+        if path and not digest.startswith("!"):
             digests[path] = None if digest == "-" else digest
     return digests
+
+
+def _barred(section: tuple[int, list[str]] | None) -> dict[str, str]:
+    """What is in the way of files, and what it is (connection/walk.sh)."""
+    lines = section[1] if section else []
+    kinds = (line[1:].partition("  ") for line in lines if line.startswith("!"))
+    return {path: kind for kind, _, path in kinds}
 
 
 def _mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:

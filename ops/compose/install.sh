@@ -3,6 +3,7 @@
 # containers may mount any part of it: see connection/walk.sh for how it is written to.
 # Arguments: the state directory, the tree and the name that the kept files get (both in it), the
 # project's directory, then paths to remove.
+# shellcheck disable=SC2154 # connection/walk.sh sets them
 state=$1 from=$1/$2 kept=$1/replaced/$3 directory=$4
 shift 4
 umask 077

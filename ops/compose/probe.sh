@@ -1,19 +1,27 @@
 # What this host has of a Compose project, in one reading. Changes nothing.
 # Writes sections (connection/frame.sh), those of images by images.sh. Arguments: the project, its
 # directory, its state directory.
+# shellcheck disable=SC2154 # connection/walk.sh sets them
 project=$1 directory=$2 state=$3
 
-digests() {
-  # Reads paths, one a line, relative to the directory $1; prints "digest  path" or "-  path".
-  cd "$1" 2>/dev/null || { while IFS= read -r path; do printf -- '-  %s\n' "$path"; done; return; }
+# What services mount from elsewhere may be links, which are followed: "DIGEST  PATH" or "-  PATH".
+elsewhere() {
+  cd /
   while IFS= read -r path; do
+    sum=-
     if [ -f "$path" ]; then
-      sum=$(sha256sum <"$path" 2>/dev/null) && printf '%s  %s\n' "${sum%% *}" "$path" ||
-        printf '?  %s\n' "$path"
-    else
-      printf -- '-  %s\n' "$path"
+      sum=$(timeout 60 sha256sum <"$path" 2>/dev/null) || sum='?'
     fi
+    printf '%s  %s\n' "${sum%% *}" "$path"
   done
+}
+recorded() {
+  if reach "$directory"; then
+    digests "$real" <"$state/files"
+  else
+    printf '!%s\n' "$obstacle"
+    sed 's/^/?  /' "$state/files"
+  fi
 }
 
 section clock date +%s
@@ -23,8 +31,8 @@ end $?
 [ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
 [ -d "$state/stale" ] && section stale ls "$state/stale"
 [ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
-[ -f "$state/files" ] && section files digests "$directory" <"$state/files"
-[ -f "$state/outside" ] && section outside digests / <"$state/outside"
+[ -f "$state/files" ] && section files recorded
+[ -f "$state/outside" ] && section outside elsewhere <"$state/outside"
 
 command -v docker >/dev/null 2>&1 || { section engine false; exit 0; }
 

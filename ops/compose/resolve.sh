@@ -2,6 +2,7 @@
 # standard input, live in memory where the host can, and are gone when this ends.
 # Writes sections (connection/frame.sh), that of images by images.sh. Arguments: the project, its
 # directory, then profiles. Standard input begins with the mark of the sections.
+# shellcheck disable=SC2154 # connection/walk.sh sets them
 project=$1 directory=$2
 shift 2
 
@@ -42,12 +43,21 @@ fi
 
 # Only in its final place does a project have its final hashes; there they can be had where nothing
 # differs.
-differs=$(find . -type f | while IFS= read -r path; do
-  cmp -s "$path" "$directory/$path" || printf '%s\n' "$path"
-done)
+paths=$(find . -type f | sed 's|^\./||')
+if reach "$directory"; then
+  there=$(printf '%s\n' "$paths" | digests "$real")
+else
+  there=!$obstacle
+fi
+section barred printf '%s\n' "$there"
+cd "$work" || exit 0
+wanted=$(printf '%s\n' "$paths" | digests .)
+differs=$(printf '%s\n=\n%s\n' "$there" "$wanted" | awk '
+  !behind { if (/^=/) behind = 1; else there[$0] = 1; next }
+  !($0 in there) { print substr($0, 67) }')
 section differs printf '%s\n' "$differs"
 if [ -z "$differs" ]; then
-  cd "$directory" && section hashes compose "$@" config --hash '*'
+  cd "$real" && section hashes compose "$@" config --hash '*'
   cd "$work" || exit 0
 fi
 

@@ -170,7 +170,10 @@ class StackState(Frozen):
     :param strangers: others that share a network with them.
     :param names: every container's name on the engine, with its project ("" for none).
     :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
-    :param outside: the same for files that services mount from outside the project.
+    :param barred: what is in the way of such files, by its path: ``link`` where a link is that is
+        not followed, ``directory`` where a file should be, ``other``; ``odd`` for a path that
+        leads out of the project's directory.
+    :param outside: the digests of files that services mount from outside the project.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.
     """
@@ -189,6 +192,7 @@ class StackState(Frozen):
     applied: Applied | None = None
     applied_problem: str = ""
     files: Mapping[str, str | None] = {}
+    barred: Mapping[str, str] = {}
     outside: Mapping[str, str | None] = {}
     mends: tuple[Mended, ...] = ()
     stale: tuple[str, ...] = ()
@@ -212,6 +216,7 @@ class Declared(Frozen):
     :param outside: digests of the files that services mount from outside the project.
     :param differs: the project's files that are not on the host as they should be; ``None`` where
         that was not looked at.
+    :param barred: what is in the way of them, as in :class:`StackState`.
     :param networks: the project's networks as the engine has them now, by name, in Compose's
         words.
     :param free: bytes free, by the path that was measured.
@@ -222,6 +227,7 @@ class Declared(Frozen):
     images: Mapping[str, Image] = {}
     outside: Mapping[str, str | None] = {}
     differs: tuple[str, ...] | None = None
+    barred: Mapping[str, str] = {}
     networks: Mapping[str, Mapping[str, Any]] = {}
     free: Mapping[str, int] = {}
 

@@ -6,6 +6,7 @@
 # and looked up in the directory held, by calls that follow none: mkdir, open with O_EXCL, rename,
 # unlink. What others rename or link meanwhile makes them fail, and never leads them elsewhere.
 # `env pwd`, because a shell may work out a path by itself and not ask the kernel.
+# shellcheck disable=SC2034 # the scripts behind it use them
 LC_ALL=C
 export LC_ALL
 # These make cd and tar do something else.

@@ -12,7 +12,7 @@ from ops.compose.plan.gates import needs_declared, refuse_crowded, refuse_engine
 from ops.compose.plan.losses import losses
 from ops.compose.plan.model import Action, Kind, Plan
 from ops.compose.plan.record import recorded
-from ops.compose.plan.words import few, short, some
+from ops.compose.plan.words import barred, few, short, some
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Declared, StackState
 from ops.paths import is_inside
@@ -114,6 +114,9 @@ class _Planner(Foreign):
                 )
 
     def _files(self) -> None:
+        for path, kind in sorted({**self.state.barred, **self.declared.barred}.items()):
+            reason, way_out = barred(posixpath.join(self.spec.directory, path), kind)
+            self._refuse(self.spec.directory, reason, way_out)
         host = self.state.files
         changed: dict[str, str] = {}
         for path, wanted in self.files.items():

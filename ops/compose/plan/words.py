@@ -23,3 +23,24 @@ def few(items: Sequence[str]) -> list[str]:
 def some(items: Iterable[str], between: str = "; ") -> str:
     """A few of many as one text."""
     return between.join(few(list(items)))
+
+
+def barred(path: str, kind: str) -> tuple[str, str]:
+    """Why a path of the project's files cannot be written to as root, and what to do about it."""
+    match kind:
+        case "link":
+            return (
+                f"{path} is a link, and stackmend follows none that others than root may have made",
+                f"remove {path}, or put what it leads to in its place",
+            )
+        case "directory":
+            return (f"{path} is a directory, and should be a file", f"move {path} elsewhere")
+        case "odd":
+            return (
+                f"the record of the last apply names {path!r}, which leads elsewhere",
+                "see who could write to /var/lib/stackmend, and remove the record (applied.json)",
+            )
+    return (
+        f"{path} is neither the file nor the directory that the source has there",
+        f"see what made it, and move {path} elsewhere",
+    )
