@@ -68,6 +68,10 @@ awk '
 awk 'what { if (/^[0-9a-f]/) is[substr($0, 67)] = 1; next } is[$0]' \
   what=there "$work/there" what='' "$work/gone" >"$work/removed" || exit 1
 
+# GNU's tar takes a backslash in a name for the start of an escape.
+case $(tar --version 2>/dev/null) in *GNU*) as_named=--no-unquote ;; *) as_named='' ;; esac
+export as_named
+
 # by_directory LIST: its names into LIST.1, LIST.2, ..., one for each directory; LIST.d numbers the
 # directories.
 by_directory() {
@@ -97,7 +101,7 @@ keep() {
   [ -s "$work/keep" ] || return 0
   # shellcheck disable=SC2016 # the inner shell expands
   mkdir -p -- "$kept$2" && with "$work/keep" sh -c 'to=$1 archive=$2; shift 2
-    tar -cf "$archive" -- "$@" && tar -xpf "$archive" -C "$to"' keep "$kept$2" "$work/keep.tar"
+    tar $as_named -cf "$archive" -- "$@" && tar -xpf "$archive" -C "$to"' keep "$kept$2" "$work/keep.tar"
 }
 
 by_directory "$work/changed" && by_directory "$work/removed" || exit 1
@@ -112,7 +116,7 @@ while IFS= read -r line; do
   # Every tar opens with O_EXCL, as no cp but GNU's does. The files are made with their permissions:
   # none are set by name, nor owners.
   # shellcheck disable=SC2016 # the inner shell expands
-  (umask 0 && with "$list" sh -c 'tar -cf - -C "$0" -- "$@" |
+  (umask 0 && with "$list" sh -c 'tar $as_named -cf - -C "$0" -- "$@" |
     tar -xf - -m -o --no-same-permissions' "$from${line#* }") ||
     fail "the files for $at cannot be written"
 done <"$work/changed.d"

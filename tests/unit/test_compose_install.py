@@ -123,6 +123,7 @@ FILES = {
     "conf/run.sh": (0o755, "#!/bin/sh\n"),
     "conf/sub/deep.cfg": (0o640, "ours, deep\n"),
     "odd names/- a 'b' \\x $(id).cfg": (0o644, "odd\n"),
+    "odd names/\\n": (0o644, "a backslash\n"),
 }
 
 
