@@ -9,6 +9,7 @@ from pyinfra.api import QuoteString, StringCommand
 from ops.acting import project_lock
 from ops.compose.facts import STATE_ROOT
 from ops.compose.plan import Action
+from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Applied, StackState
 from ops.connection import script
@@ -29,6 +30,9 @@ LIMIT = 600
 
 #: Waits, as every command of :func:`alone`, until none of an earlier run changes the project.
 SETTLED = StringCommand("true")
+
+#: The digests of the project's files among those that Compose is asked about.
+WANTED = ".stackmend.wanted"
 
 
 def state_directory(spec: ComposeSpec) -> str:
@@ -77,6 +81,12 @@ def resolve(spec: ComposeSpec, mark: str) -> StringCommand:
     return script(
         "ops.compose", "resolve", *arguments, mark=mark, fed=True, before=["images"], walks=True
     )
+
+
+def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
+    """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
+    wanted = _lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
+    return files.archive({WANTED: File(0o600, wanted.encode())})
 
 
 def outside(paths: Sequence[str]) -> StringCommand:

@@ -11,6 +11,7 @@ from ops.acting import another_run, unread
 from ops.checks.facts import CheckResults
 from ops.checks.state import CheckResult
 from ops.compose import commands, drift
+from ops.compose.closure import closure
 from ops.compose.facts import ComposeStack, NoCompose, parse_declared
 from ops.compose.plan import (
     LOOP_RESTARTS,
@@ -118,7 +119,7 @@ class Reader:
             return self._look_back(state, checks, held)
         if needs_declared(self.spec, self.source.digest, state):
             try:
-                declared = self._declared()
+                declared = self._declared(state.files)
             except NoCompose as error:
                 engine = Engine(status="no-compose", reason=str(error))
                 state = state.model_copy(update={"engine": engine})
@@ -239,22 +240,21 @@ class Reader:
         once = {**self._check_arguments(), "attempts": 1}
         return _checks(self.spec, connection.gather(self.host, [(CheckResults, once)]))
 
-    def _declared(self) -> Declared:
-        mark = connection.fresh_mark()
-        result = connection.run(
-            self.host,
-            commands.resolve(self.spec, mark),
-            stdin=f"{mark}\n".encode() + self.source.archive(),
-            readonly=True,
-            secret=True,
-        )
-        lines = result.text.split("\n")
+    def _declared(self, known: Mapping[str, str | None] | None = None) -> Declared:
+        """What Compose makes of the files; ``known`` are the digests of files on the host."""
+        needed = closure(self.source)
         try:
-            declared = parse_declared(lines, mark, self.spec.directory)
+            declared = self._resolved(needed, known or {})
         except NoCompose:
             raise
         except ValueError as error:
-            raise Failure(f"Docker Compose refuses the project's files: {error}") from None
+            try:
+                if needed.files.keys() == self.source.files.keys():
+                    raise error
+                # What it says of files that it does not have is none of theirs.
+                declared = self._resolved(self.source, known or {})
+            except ValueError as error:
+                raise Failure(f"Docker Compose refuses the project's files: {error}") from None
         # What no list can carry is not watched.
         paths = [
             path for path in mounts(declared.config) if is_plain(path) and not self._is_inside(path)
@@ -266,6 +266,20 @@ class Reader:
         return declared.model_copy(
             update={"outside": {path: digest for path, digest in digests if digest != "-"}}
         )
+
+    def _resolved(self, files: Source, known: Mapping[str, str | None]) -> Declared:
+        digests = self.source.digests
+        asked = {path: one for path, one in digests.items() if known.get(path) != one}
+        mark = connection.fresh_mark()
+        result = connection.run(
+            self.host,
+            commands.resolve(self.spec, mark),
+            stdin=f"{mark}\n".encode() + commands.resolve_archive(files, asked),
+            readonly=True,
+            secret=True,
+        )
+        lines = result.text.split("\n")
+        return parse_declared(lines, mark, self.spec.directory)
 
     def _free(self) -> dict[str, int]:
         result = connection.run(self.host, commands.free(self.spec), readonly=True)

@@ -1,5 +1,6 @@
 # What Docker Compose makes of files that are not on this host yet. They come as a tar archive on
-# standard input, live in memory where the host can, and are gone when this ends.
+# standard input, with the digests of all that are to lie on the host, live in memory where the host
+# can, and are gone when this ends.
 # Writes sections (connection/frame.sh), that of images by images.sh. Arguments: the project, its
 # directory, then profiles. Standard input begins with the mark of the sections.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
@@ -7,15 +8,16 @@ project=$1 directory=$2
 shift 2
 
 umask 077
-work=
-trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+own=
+trap '[ -z "$own" ] || rm -rf "$own"' EXIT
 # A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
 trap 'exit 1' HUP INT PIPE TERM
 for base in /dev/shm "${TMPDIR:-/tmp}"; do
-  [ -d "$base" ] && [ -w "$base" ] && work=$(mktemp -d "$base/stackmend.XXXXXX") && break
+  [ -d "$base" ] && [ -w "$base" ] && own=$(mktemp -d "$base/stackmend.XXXXXX") && break
 done
+work=$own/project
 begin unpacked
-said=$(tar -xf - -C "$work" 2>&1)
+said=$(mkdir "$work" && tar -xf - -C "$work" 2>&1)
 status=$?
 printf '%s\n%s\n' "$work" "$said" | quoted
 end $status
@@ -28,13 +30,15 @@ done
 compose() { docker compose -p "$project" "$@"; }
 
 cd "$work" || exit 0
+wanted=$own/wanted
+mv .stackmend.wanted "$wanted" || exit 0
 begin config
-said=$(compose "$@" config --format json 2>"$work/.stderr")
+said=$(compose "$@" config --format json 2>"$own/stderr")
 status=$?
 printf '%s\n' "$said" | quoted
 end $status
-section problem cat "$work/.stderr"
-rm -f "$work/.stderr"
+section problem cat "$own/stderr"
+rm -f "$own/stderr"
 if [ $status -ne 0 ]; then
   # Either it refuses the files, or there is no Compose.
   section compose docker compose version --short
@@ -43,18 +47,17 @@ fi
 
 # Only in its final place does a project have its final hashes; there they can be had where nothing
 # differs.
-paths=$(find . -type f | sed 's|^\./||')
+paths=$(sed 's/^[0-9a-f]*  //' "$wanted")
 if reach "$directory"; then
-  there=$(printf '%s\n' "$paths" | digests "$real")
+  there=$(printf '%s\n' "$paths" | sed '/^$/d' | digests "$real")
 else
   there=!$obstacle
 fi
 section barred printf '%s\n' "$there"
+differs=$(printf '%s\n' "$there" | awk '
+  what == "there" { there[$0] = 1; next }
+  !($0 in there) { print substr($0, 67) }' what=there - what='' "$wanted")
 cd "$work" || exit 0
-wanted=$(printf '%s\n' "$paths" | digests .)
-differs=$(printf '%s\n=\n%s\n' "$there" "$wanted" | awk '
-  !behind { if (/^=/) behind = 1; else there[$0] = 1; next }
-  !($0 in there) { print substr($0, 67) }')
 section differs printf '%s\n' "$differs"
 if [ -z "$differs" ]; then
   cd "$real" && section hashes compose "$@" config --hash '*'

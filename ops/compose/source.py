@@ -155,11 +155,14 @@ class Source:
             )
         return found
 
-    def archive(self) -> bytes:
-        """The files as a tar archive that is the same for the same files."""
+    def archive(self, more: Mapping[str, File] | None = None) -> bytes:
+        """The files as a tar archive that is the same for the same files.
+
+        :param more: what goes with them.
+        """
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-            for path, file in sorted(self.files.items()):
+            for path, file in sorted({**self.files, **(more or {})}.items()):
                 info = tarfile.TarInfo(f"./{path}")
                 info.size, info.mode = len(file.content), file.mode
                 tar.addfile(info, io.BytesIO(file.content))

@@ -122,7 +122,9 @@ class SshProcess(StreamProcess):
 
     @override
     def write(self, data: bytes) -> None:
-        self._channel.sendall(data)
+        # In pieces: sendall copies all that is left with each packet that it sends.
+        for at in range(0, len(data), _CHUNK):
+            self._channel.sendall(data[at : at + _CHUNK])
 
     @override
     def close_stdin(self) -> None:

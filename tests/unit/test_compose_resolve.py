@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from ops.compose import commands
+from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
 from tests.marks import MARK
 
@@ -33,12 +32,7 @@ def argv(each_shell: list[str], tmp_path: Path) -> list[str]:
 @pytest.fixture
 def files() -> bytes:
     """A project's files, as they are given to it."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo("secret.env")
-        entry.size = 8
-        tar.addfile(entry, io.BytesIO(b"KEY=abc\n"))
-    return archive.getvalue()
+    return commands.resolve_archive(Source({"secret.env": File(0o600, b"KEY=abc\n")}), {})
 
 
 @pytest.mark.parametrize("reader", ["stays", "goes"])
