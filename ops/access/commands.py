@@ -49,4 +49,4 @@ def revert(mark: str) -> StringCommand:
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return script("ops.access", name, *arguments, before=["common"])
+    return script("ops.access", name, *arguments, before=["common"], walks=name == "keys")

@@ -66,6 +66,6 @@ case $file in
 esac
 section file printf '%s\n' "$file"
 begin keys
-if [ -n "$account" ] && [ -f "$file" ]; then cat "$file" 2>/dev/null; fi | quoted
+if [ -n "$account" ] && [ -f "$file" ]; then timeout 20 cat "$file" 2>/dev/null; fi | quoted
 end 0
 section whole true

@@ -19,6 +19,7 @@ from . import signals
 from .channel import Stream, open_stream, resolved, run
 from .errors import ConnectionLost, LeaseHeld, RemoteError
 from .link import link
+from .scripts import text
 from .settings import real
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ FREE_WITHIN = 1.0
 
 _SCRIPT = """
 umask 077
-mkdir -p -- {directory} || exit
+private {directory} || exit
 exec 9>>{path} || exit
 if ! flock -n 9; then
   # Whoever merely looks has it for a moment.
@@ -150,7 +151,7 @@ def hold_lock(
         raise ValueError(f"a lock file needs an absolute path: {path}")
     host = real(host)
     doing = f"hold {path}"
-    script = _SCRIPT.format(
+    script = text(__package__, "walk") + _SCRIPT.format(
         directory=shlex.quote(os.path.dirname(path)),  # noqa: PTH120 - of the host, not of ours
         path=shlex.quote(path),
         holder=shlex.quote(" ".join((holder or _myself()).split())),

@@ -94,9 +94,49 @@ reach() {
 
 # private DIRECTORY: have this directory, in which nobody but root (or who we are) changes anything.
 private() {
-  if reach "$1" && (umask 077 && dig "$real") && guarded "$real"; then return 0; fi
-  echo "$1 is not root's alone: see what is in it, then remove it, or chown it to root and chmod go-w" >&2
+  if ! reach "$1" || ! (umask 077 && dig "$real"); then
+    echo "$1 cannot be made${obstacle:+: ${obstacle#*  } is in the way}" >&2
+  elif guarded "$real"; then
+    return 0
+  else
+    echo "others than root may write to $1: see what is in it, then chown it to root and chmod go-w" >&2
+  fi
   return 1
+}
+
+# take_up NAME: open this file of the held directory as descriptor 3, for reading; it is then
+# /proc/self/fd/3, whatever its name comes to mean.
+take_up() {
+  # Whoever opens a FIFO waits.
+  if [ ! -f "./$1" ] || [ -L "./$1" ] || ! exec 3<"./$1"; then return 1; fi
+  case $(stat -L -c '%F %h' /proc/self/fd/3) in
+  regular*\ 1) ;;
+  *) return 1 ;;
+  esac
+  [ "$(readlink /proc/self/fd/3)" = "$(env pwd -P)/$1" ]
+}
+
+# lay FROM NAME: put the file NAME of a directory that is root's alone into the held one, with its
+# owner and permissions, in the place of what has that name. It waits beside it in a directory of a
+# name that nobody can foresee, and which holds nothing else.
+lay() {
+  laid=$(env pwd -P) || return 1
+  for beside in ./.stackmend.??????????; do
+    # What a run left that was killed here; another's has other files in it, and stays.
+    if hold "$laid/${beside#./}"; then
+      rm -f -- "./$2"
+      rmdir -- "../${beside#./}" 2>/dev/null
+    fi
+    hold "$laid" || return 1
+  done
+  beside=$(mktemp -d ./.stackmend.XXXXXXXXXX) && beside=${beside#./} && hold "$laid/$beside" || return 1
+  # Every tar opens with O_EXCL, and takes an owner without following a link.
+  (umask 0 && tar -cf - --numeric-owner -C "$1" -- "./$2" |
+    tar -xf - -m --no-same-permissions --numeric-owner) && mv -f -- "./$2" ..
+  status=$?
+  rm -f -- "./$2"
+  rmdir -- "../$beside"
+  hold "$laid" && return $status
 }
 
 # survey DIRECTORY: of each path below it (on standard input, one a line) whether it is a file that

@@ -19,7 +19,7 @@ def delete_blob(place: Place, digest: str) -> StringCommand:
     :param place: where the models lie.
     :param digest: ``sha256:`` and 64 hexadecimal digits.
     """
-    return _inside(place, "delete", blob(place, digest))
+    return _inside(place, "delete", f"blobs/{_file(digest)}")
 
 
 def delete_partials(place: Place, digest: str) -> StringCommand:
@@ -28,7 +28,7 @@ def delete_partials(place: Place, digest: str) -> StringCommand:
     :param place: where the models lie.
     :param digest: the blob that it would have become.
     """
-    return _inside(place, "partials", blob(place, digest))
+    return _inside(place, "partials", _file(digest))
 
 
 def delete_relayed(place: Place, digest: str) -> StringCommand:
@@ -37,7 +37,7 @@ def delete_relayed(place: Place, digest: str) -> StringCommand:
     :param place: where the models lie.
     :param digest: the blob that it would have become.
     """
-    return _inside(place, "unrelay", _relayed(place), _file(digest))
+    return _inside(place, "unrelay", _file(digest))
 
 
 def remember(path: str) -> StringCommand:
@@ -45,7 +45,7 @@ def remember(path: str) -> StringCommand:
 
     :param path: the record.
     """
-    return script("ops.models", "remember", path)
+    return script("ops.models", "remember", path, walks=True)
 
 
 def begun(place: Place, digest: str) -> StringCommand:
@@ -54,7 +54,7 @@ def begun(place: Place, digest: str) -> StringCommand:
     :param place: where the models lie.
     :param digest: the blob.
     """
-    return _inside(place, "begun", _relayed(place), _file(digest), blob(place, digest))
+    return _inside(place, "begun", _file(digest))
 
 
 def take(place: Place, digest: str, offset: int) -> StringCommand:
@@ -64,7 +64,7 @@ def take(place: Place, digest: str, offset: int) -> StringCommand:
     :param digest: the blob.
     :param offset: how many bytes of it stay; what is behind them is cut off.
     """
-    return _inside(place, "take", _relayed(place), _file(digest), str(offset))
+    return _inside(place, "take", _file(digest), str(offset))
 
 
 def accept(place: Place, digest: str) -> StringCommand:
@@ -73,9 +73,7 @@ def accept(place: Place, digest: str) -> StringCommand:
     :param place: where the models lie.
     :param digest: the blob.
     """
-    return _inside(
-        place, "accept", _relayed(place), _file(digest), blob(place, digest), place.owner
-    )
+    return _inside(place, "accept", _file(digest), place.owner)
 
 
 def give(place: Place, digest: str, offset: int) -> StringCommand:
@@ -85,7 +83,7 @@ def give(place: Place, digest: str, offset: int) -> StringCommand:
     :param digest: the blob.
     :param offset: how many bytes are left out at its beginning.
     """
-    return _inside(place, "give", blob(place, digest), str(offset))
+    return _inside(place, "give", f"blobs/{_file(digest)}", str(offset))
 
 
 def show_manifest(place: Place, name: Name) -> StringCommand:
@@ -94,7 +92,7 @@ def show_manifest(place: Place, name: Name) -> StringCommand:
     :param place: where the models lie.
     :param name: the model.
     """
-    return _inside(place, "give", manifest(place, name), "0")
+    return _inside(place, "give", f"manifests/{name.path}", "0")
 
 
 def put_manifest(place: Place, name: Name) -> StringCommand:
@@ -103,7 +101,7 @@ def put_manifest(place: Place, name: Name) -> StringCommand:
     :param place: where the models lie.
     :param name: the model.
     """
-    return _inside(place, "manifest", f"{place.path}/manifests", name.path, place.owner)
+    return _inside(place, "manifest", name.path, place.owner)
 
 
 def blob(place: Place, digest: str) -> str:
@@ -120,16 +118,15 @@ def _file(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _relayed(place: Place) -> str:
-    # On the disk of the blobs, so that a whole one is in its place at once; not among them, where
-    # the server removes what it does not know when it starts.
-    return f"{place.path}/.stackmend"
-
-
 def _inside(place: Place, name: str, *arguments: str) -> StringCommand:
-    """A script run where the models can be reached."""
+    """A script run where the models can be reached, with the store as its first argument.
+
+    What is relayed lies in ``.stackmend`` there: on the disk of the blobs, so that a whole one is
+    in its place at once; not among them, where the server removes what it does not know when it
+    starts.
+    """
     if not place.container:
-        return script("ops.models", name, *arguments)
+        return script("ops.models", name, place.path, *arguments, walks=True)
     return StringCommand(
         "docker",
         "exec",
@@ -137,7 +134,8 @@ def _inside(place: Place, name: str, *arguments: str) -> StringCommand:
         QuoteString(place.container),
         "sh",
         "-c",
-        QuoteString(text("ops.models", name)),
+        QuoteString(text("ops.connection", "walk") + text("ops.models", name)),
         name,
+        QuoteString(place.path),
         *map(QuoteString, arguments),
     )

@@ -1,3 +1,6 @@
-# Remove what a relay has begun to bring of one blob. Arguments: its directory, the file's name.
-rm -f -- "$1/$2" || exit
-rmdir -- "$1" 2>/dev/null || :
+# Remove what a relay has begun to bring of one blob. Arguments: the store, the file's name.
+# shellcheck disable=SC2154 # walk.sh sets them
+plain "$2" && reach "$1" || exit
+hold "$real/.stackmend" || exit 0
+rm -f -- "./$2" || exit
+rmdir -- ../.stackmend 2>/dev/null || :

@@ -73,11 +73,8 @@ MOMENTS = {
     "locked": Moment(f"[ -s {MEMORY}/lock ]"),
     "staging": Moment(f"[ -d {MEMORY}/staged.new ]", slow=("sync",)),
     "building": Moment(COMPOSE_BUILD, change=builds),
-    "installing": Moment("ls -A /opt/shop | grep -q stackmend-new", slow=("mv",)),
-    "half-installed": Moment(
-        "[ -e /opt/shop/.stackmend-new.compose.yaml ] || grep -q lab/box:2 /opt/shop/compose.yaml",
-        slow=("mv",),
-    ),
+    "installing": Moment("ls -A /opt/shop | grep -q '^[.]stackmend[.]'", slow=("mv",)),
+    "half-installed": Moment("grep -q lab/box:2 /opt/shop/compose.yaml", slow=("mv",)),
     "replacing": Moment("docker ps -a --format '{{.Names}}' | grep -q '_shop-web-1$'"),
     "starting": Moment(
         "docker ps --filter ancestor=lab/box:2 --format '{{.Names}}' | grep -q '^shop-web-1$'"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
+import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from pyinfra.api import FactProcessError, StringCommand
 from ops.access import commands
 from ops.access.facts import Operator
 from ops.access.plan import Action, Verb
+from tests.shells import find
 from tests.unit.access_world import new, public, wanted
 
 NASTY = (
@@ -64,32 +69,145 @@ def words(command: StringCommand) -> list[str]:
     return done.stdout.decode().split("\0")[:-1]
 
 
-def test_a_key_file_gains_and_loses_lines_and_nothing_else(tmp_path: Path) -> None:
-    """The script that edits authorized_keys, on files of this machine."""
-    mine = tmp_path / ".ssh" / "authorized_keys"
-    body = (Path(commands.__file__).parent / "keys.sh").read_text()
-    mine.parent.mkdir()
-    mine.write_text(f"# kept \\ as it is\n{public('a')}\n{public('b')} no end")
-    common = f'room={tmp_path}/room\nfail() {{ echo "$2" >&2; exit "$1"; }}\n' + (
-        'has() { false; }\nkeep() { mkdir -p "$room"; cp -p "$1" "$room/$2"; }\n'
-    )
-    body = body.replace(
-        'entry=$(grep "^$user:" /etc/passwd || getent passwd "$user")',
-        (f"entry=$(id -un):x:$(id -u):$(id -g)::{tmp_path}:/bin/sh"),
-    )
+class Home:
+    """A user's home on this machine, and the script that edits ``authorized_keys`` there."""
+
+    def __init__(self, root: Path, shell: list[str], user: tuple[str, int]) -> None:
+        self.path, self.shell, self.user = root / "home" / user[0], shell, user
+        self.room = root / "room"
+        self.file = self.path / ".ssh" / "authorized_keys"
+        self.path.mkdir(parents=True)
+        # Any user reaches its home from the root.
+        for above in (self.path, *self.path.parents):
+            if str(above).startswith("/tmp/"):
+                above.chmod(0o755)
+        os.chown(self.path, user[1], -1)
+
+    def edit(self, verb: str, *lines: str) -> subprocess.CompletedProcess[str]:
+        name, uid = self.user
+        command = commands._script("keys", name, "%h/.ssh/authorized_keys", verb, *lines)
+        _, option, body, *rest = shlex.split(command.get_raw_value())
+        body = body.replace("room=/var/lib/stackmend/access", f"room={self.room}")
+        body = body.replace(
+            'entry=$(grep "^$user:" /etc/passwd || getent passwd "$user")',
+            f"entry={name}:x:{uid}:{uid}::{self.path}:/bin/sh",
+        )
+        argv = [*self.shell, option, body, *rest]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def home(each_shell: list[str], tmp_path: Path) -> Home:
     me = subprocess.check_output(["id", "-un"], text=True).strip()
+    return Home(tmp_path, each_shell, (me, os.getuid()))
 
-    def edit(verb: str, *lines: str) -> None:
-        argv = ["sh", "-c", common + body, "keys", me, "%h/.ssh/authorized_keys", verb, *lines]
-        subprocess.run(argv, check=True)
 
-    before = mine.read_text()
-    edit("trust", public("c"))
-    assert mine.read_text() == f"{before}\n{public('c')}\n"
-    assert (tmp_path / "room" / f"authorized_keys.{me}").read_text() == before
-    edit("drop", public("a"), public("c"))
-    assert mine.read_text() == f"# kept \\ as it is\n{public('b')} no end\n"
-    assert mine.stat().st_mode & 0o777 == 0o600
+@pytest.fixture
+def stranger(each_shell: list[str], tmp_path: Path) -> Home:
+    """Of a user who is not root, where root can make one."""
+    if os.getuid() != 0:
+        pytest.skip("only root can write into another's home")
+    return Home(tmp_path, each_shell, ("nobody", pwd.getpwnam("nobody").pw_uid))
+
+
+def test_a_key_file_gains_and_loses_lines_and_nothing_else(home: Home) -> None:
+    home.file.parent.mkdir()
+    home.file.write_text(f"# kept \\ as it is\n{public('a')}\n{public('b')} no end")
+    before = home.file.read_text()
+    done = home.edit("trust", public("c"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert home.file.read_text() == f"{before}\n{public('c')}\n"
+    (kept,) = (home.room / "kept").iterdir()
+    assert kept.read_text() == before
+    assert home.edit("drop", public("a"), public("c")).returncode == 0
+    assert home.file.read_text() == f"# kept \\ as it is\n{public('b')} no end\n"
+    assert home.file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in home.file.parent.iterdir()] == ["authorized_keys"]
+
+
+def test_the_file_and_its_directory_become_the_users(stranger: Home) -> None:
+    done = stranger.edit("trust", public("c"))
+    assert (done.returncode, done.stderr) == (0, "")
+    uid = stranger.user[1]
+    for path, mode in ((stranger.file.parent, 0o700), (stranger.file, 0o600)):
+        found = path.stat()
+        assert (found.st_uid, found.st_mode & 0o7777) == (uid, mode)
+
+
+def picture(file: Path) -> tuple[object, ...]:
+    """All of a file that nobody may change."""
+    found = file.lstat()
+    kept = (found.st_ino, found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns)
+    return (*kept, file.read_text())
+
+
+PLANTS: dict[str, Callable[[Home, Path], object]] = {
+    "directory": lambda home, victim: home.file.parent.symlink_to(victim.parent),
+    "file": lambda home, victim: (home.file.parent.mkdir(), home.file.symlink_to(victim)),
+    "nowhere": lambda home, victim: (
+        home.file.parent.mkdir(),
+        home.file.symlink_to(victim.parent / "not-there"),
+    ),
+    "fifo": lambda home, victim: (home.file.parent.mkdir(), os.mkfifo(home.file)),
+    "unreadable": lambda home, victim: (
+        home.file.parent.mkdir(),
+        home.file.hardlink_to(victim),
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_a_user_plants_leads_root_nowhere(stranger: Home, plant: str, tmp_path: Path) -> None:
+    victim = tmp_path / "etc" / "victim"
+    victim.parent.mkdir()
+    victim.write_text("secret\n")
+    victim.chmod(0o600)
+    PLANTS[plant](stranger, victim)
+    if stranger.file.parent.is_dir() and not stranger.file.parent.is_symlink():
+        os.chown(stranger.file.parent, stranger.user[1], -1)
+    before = picture(victim)
+    done = stranger.edit("trust", public("c"))
+    assert done.returncode in (73, 74), done.stderr
+    assert picture(victim) == before
+    assert [path.name for path in victim.parent.iterdir()] == ["victim"]
+
+
+def test_a_name_that_a_user_foresees_leads_root_nowhere(stranger: Home, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("secret\n")
+    stranger.file.parent.mkdir()
+    (stranger.file.parent / ".stackmend-new").symlink_to(victim)
+    os.chown(stranger.file.parent, stranger.user[1], -1)
+    before = picture(victim)
+    assert stranger.edit("trust", public("c")).returncode == 0
+    assert picture(victim) == before
+    assert stranger.file.read_text() == f"{public('c')}\n"
+
+
+def test_what_a_user_swaps_meanwhile_leads_root_nowhere(stranger: Home, tmp_path: Path) -> None:
+    """The file becomes a link to what only root reads, and back, faster than any check."""
+    victim = tmp_path / "etc" / "victim"
+    victim.parent.mkdir()
+    victim.write_text("secret\n")
+    victim.chmod(0o600)
+    before = picture(victim)
+    directory = stranger.file.parent
+    directory.mkdir()
+    os.chown(directory, stranger.user[1], -1)
+    script = (
+        f"cd {directory} || exit; while :; do ln -sf {victim} l; mv -f l authorized_keys; "
+        "echo x >f; mv -f f authorized_keys; done"
+    )
+    argv = ["setpriv", "--reuid=nobody", "--clear-groups", "sh", "-c", script]
+    with subprocess.Popen([find(argv[0]), *argv[1:]], start_new_session=True) as swapping:
+        try:
+            for _ in range(8):
+                stranger.edit("trust", public("c"))
+        finally:
+            os.killpg(swapping.pid, signal.SIGKILL)
+    assert picture(victim) == before
+    seen = [path.read_text() for path in directory.iterdir() if not path.is_symlink()]
+    assert not [text for text in seen if "secret" in text]
 
 
 def said(fact: Operator, user: str) -> str:

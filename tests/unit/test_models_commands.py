@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,122 @@ def test_a_file_that_changed_is_another_and_a_missing_one_is_told(tmp_path: Path
     gguf.write_bytes(CONTENT + b"more")
     (second,) = made(spec).values()
     assert first.digest != second.digest
+
+
+# What a server, or whoever may write where its models lie, plants there
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> tuple[Place, Path]:
+    """A store, and a directory that is none of its own."""
+    store, foreign = tmp_path / "store", tmp_path / "etc"
+    for path in (store, foreign, foreign / "library"):
+        path.mkdir()
+    (foreign / commands.blob(Place(path="x"), DIGEST).rpartition("/")[2]).write_bytes(b"theirs")
+    (foreign / "victim").write_bytes(b"precious")
+    for path in foreign.rglob("*"):
+        if path.is_file():
+            path.chmod(0o600)
+    return Place(path=str(store), owner=f"{os.getuid()}:{os.getgid()}"), foreign
+
+
+def picture(directory: Path) -> dict[str, tuple[object, ...]]:
+    return {
+        str(path): (
+            (found := path.lstat()).st_mode,
+            found.st_uid,
+            found.st_ino,
+            found.st_nlink,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in sorted([directory, *directory.rglob("*")])
+    }
+
+
+def link(directory: str, name: str = "") -> Callable[[Path, Path], None]:
+    """A part of the store is a link to what is not its own; with a name, only that file in it."""
+
+    def plant(store: Path, foreign: Path) -> None:
+        if name:
+            (store / directory).mkdir(exist_ok=True, parents=True)
+            (store / directory / name).symlink_to(foreign / "victim")
+        else:
+            (store / directory).parent.mkdir(exist_ok=True, parents=True)
+            (store / directory).symlink_to(foreign)
+
+    return plant
+
+
+FILE = DIGEST.replace(":", "-")
+MODEL = Name(host="registry.lan", namespace="library", model="m", tag="1")
+
+
+@pytest.mark.parametrize(
+    ("plant", "command", "stdin"),
+    [
+        (link("blobs"), lambda place: commands.delete_blob(place, DIGEST), b""),
+        (link("blobs"), lambda place: commands.delete_partials(place, DIGEST), b""),
+        (link("blobs"), lambda place: commands.accept(place, DIGEST), b""),
+        (link("blobs"), lambda place: commands.give(place, DIGEST, 0), b""),
+        (link("blobs", FILE), lambda place: commands.give(place, DIGEST, 0), b""),
+        (link(".stackmend"), lambda place: commands.take(place, DIGEST, 0), CONTENT),
+        (link(".stackmend"), lambda place: commands.delete_relayed(place, DIGEST), b""),
+        (link(".stackmend", FILE), lambda place: commands.take(place, DIGEST, 3), CONTENT),
+        (link(".stackmend", FILE), lambda place: commands.accept(place, DIGEST), b""),
+        (link("manifests"), lambda place: commands.put_manifest(place, MODEL), b"{}"),
+        (link("manifests/registry.lan"), lambda place: commands.put_manifest(place, MODEL), b"{}"),
+        (
+            link("manifests/registry.lan/library/m", "1"),
+            lambda place: commands.put_manifest(place, MODEL),
+            b"{}",
+        ),
+        (
+            link("manifests/registry.lan/library/m", "1"),
+            lambda place: commands.show_manifest(place, MODEL),
+            b"",
+        ),
+    ],
+)
+def test_links_in_a_store_lead_root_nowhere(
+    planted: tuple[Place, Path],
+    plant: Callable[[Path, Path], None],
+    command: Callable[[Place], StringCommand],
+    stdin: bytes,
+) -> None:
+    place, foreign = planted
+    plant(Path(place.path), foreign)
+    before = picture(foreign)
+    done = run(command(place), stdin)
+    assert picture(foreign) == before
+    assert b"precious" not in done.stdout
+    assert b"theirs" not in done.stdout
+
+
+def test_a_store_that_its_owner_linked_elsewhere_is_not_followed(
+    planted: tuple[Place, Path],
+) -> None:
+    place, foreign = planted
+    store = Path(place.path)
+    (foreign / "blobs").mkdir()
+    store.rmdir()
+    store.parent.chmod(0o777)
+    store.symlink_to(foreign)
+    before = picture(foreign)
+    assert run(commands.take(place, DIGEST, 0), CONTENT).returncode != 0
+    assert run(commands.put_manifest(place, MODEL), b"{}").returncode != 0
+    assert picture(foreign) == before
+
+
+def test_a_relayed_file_is_no_other_inode(planted: tuple[Place, Path]) -> None:
+    """A hard link to a foreign file, and a FIFO, are not written to."""
+    place, foreign = planted
+    half = Path(place.path, ".stackmend")
+    half.mkdir()
+    (half / FILE).hardlink_to(foreign / "victim")
+    before = picture(foreign)
+    assert run(commands.take(place, DIGEST, 0), CONTENT).returncode != 0
+    assert run(commands.accept(place, DIGEST)).returncode != 0
+    assert picture(foreign) == before
+    (half / FILE).unlink()
+    os.mkfifo(half / FILE)
+    assert run(commands.take(place, DIGEST, 0), CONTENT).returncode != 0
