@@ -131,8 +131,9 @@ class Project(Prover):
         stale = before is None or before.source != self.source.digest
         if not stale and not verbs & {"install files", "pull", "build"}:
             return
+        command, archive = commands.stage(self.spec, self.source.archive())
         self._must(
-            self._run(commands.stage(self.spec), stdin=self.source.archive()),
+            self._run(command, stdin=archive),
             "the project's files could not be sent",
         )
         try:

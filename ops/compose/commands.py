@@ -1,7 +1,9 @@
 """From an action to the command that does it: the only place where values are quoted."""
 
+import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
@@ -30,6 +32,9 @@ LIMIT = 600
 
 #: Waits, as every command of :func:`alone`, until none of an earlier run changes the project.
 SETTLED = StringCommand("true")
+
+#: Bytes of an archive from which it is told whether to pack it.
+PACKED_SAMPLE = 256 * 1024
 
 #: The digests of the project's files among those that Compose is asked about.
 WANTED = ".stackmend.wanted"
@@ -103,9 +108,16 @@ def free(spec: ComposeSpec) -> StringCommand:
     return _script("free", spec.directory)
 
 
-def stage(spec: ComposeSpec) -> StringCommand:
-    """Take the files from standard input into the staging directory."""
-    return script("ops.compose", "stage", state_directory(spec), walks=True)
+def stage(spec: ComposeSpec, archive: bytes) -> tuple[StringCommand, bytes]:
+    """Take files into the staging directory; the second value is for its standard input.
+
+    :param archive: the files.
+    """
+    # Most of an archive of small files is padding; what is packed already stays as it is.
+    sample = archive[:PACKED_SAMPLE]
+    how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
+    command = script("ops.compose", "stage", state_directory(spec), how, walks=True)
+    return command, gzip.compress(archive, 1, mtime=0) if how else archive
 
 
 def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:

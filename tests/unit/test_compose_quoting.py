@@ -401,12 +401,12 @@ def test_files_of_any_name_are_staged_and_installed(
     name = home.replace("/", "_").replace("\n", "_")[:40]
     directory = tmp_path / "place" / (f"{name}." if set(name) <= {"."} else name)
     wanted = spec(tmp_path).model_copy(update={"directory": str(directory)})
-    sh(commands.stage(wanted), archive(first))
+    sh(*commands.stage(wanted, archive(first)))
     assert tree(memory / "staged") == first
     install = Action(verb="install files", subject="", cause="")
     sh(commands.install(wanted, install, "1"))
     assert tree(directory) == first
-    sh(commands.stage(wanted), archive(second))
+    sh(*commands.stage(wanted, archive(second)))
     gone = tuple(path for path in first if path not in second)
     sh(commands.install(wanted, install.model_copy(update={"names": gone}), "2"))
     assert tree(directory) == second
