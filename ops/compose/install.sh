@@ -101,7 +101,7 @@ keep() {
   [ -s "$work/keep" ] || return 0
   # shellcheck disable=SC2016 # the inner shell expands
   mkdir -p -- "$kept$2" && with "$work/keep" sh -c 'to=$1 archive=$2; shift 2
-    tar $as_named -cf "$archive" -- "$@" && tar -xpf "$archive" -C "$to"' keep "$kept$2" "$work/keep.tar"
+    tar $as_named -cf "$archive" -- "$@" && cd -P -- "$to" && tar -xpf "$archive"' keep "$kept$2" "$work/keep.tar"
 }
 
 by_directory "$work/changed" && by_directory "$work/removed" || exit 1
@@ -116,7 +116,7 @@ while IFS= read -r line; do
   # Every tar opens with O_EXCL, as no cp but GNU's does. The files are made with their permissions:
   # none are set by name, nor owners.
   # shellcheck disable=SC2016 # the inner shell expands
-  (umask 0 && with "$list" sh -c 'tar $as_named -cf - -C "$0" -- "$@" |
+  (umask 0 && with "$list" sh -c '(cd -P -- "$0" && exec tar $as_named -cf - -- "$@") |
     tar -xf - -m -o --no-same-permissions' "$from${line#* }") ||
     fail "the files for $at cannot be written"
 done <"$work/changed.d"

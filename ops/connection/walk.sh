@@ -131,7 +131,7 @@ lay() {
   done
   beside=$(mktemp -d ./.stackmend.XXXXXXXXXX) && beside=${beside#./} && hold "$laid/$beside" || return 1
   # Every tar opens with O_EXCL, and takes an owner without following a link.
-  (umask 0 && tar -cf - --numeric-owner -C "$1" -- "./$2" |
+  (umask 0 && (cd -P -- "$1" && exec tar -cf - --numeric-owner -- "./$2") |
     tar -xf - -m --no-same-permissions --numeric-owner) && mv -f -- "./$2" ..
   status=$?
   rm -f -- "./$2"

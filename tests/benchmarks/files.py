@@ -2,10 +2,10 @@
 
 ``python -m tests.benchmarks.files`` does both on a lab host, in interleaved rounds: 10,000 files of
 100 bytes, and 50 files of a million. Two times are told of ours: a whole run, which also reads the
-host, takes the lock, starts the services that see the files, proves them and writes the record; and
-what the files add to it, which is that run less one that installs ten files. Then, with the files in
-place, a run that finds nothing to do, against one of the same project with ten files. A round counts
-only where the host then has the files. Numbers are also written as JSON.
+host, takes the lock, proves the services and writes the record; and what the files add to it, which
+is that run less one that installs ten files. Then, with the files in place, a run that finds
+nothing to do, against one of the same project with ten files. A round counts only where the host
+then has the files. Numbers are printed as JSON.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def measure(host: LabHost, directory: Path, rounds: int) -> dict[str, dict[str, 
             write(shop, *TEN, seed=number)
             # What the last case left is gone after this one, and not counted.
             run(shop, changed=True)
-            write(shop, *TEN, seed=-number)
+            write(shop, *TEN, seed=number + 1000)
             took["ten"].append(run(shop, changed=True))
             took["no change of ten"].append(run(shop, changed=False))
             write(shop, count, size, seed=number)

@@ -124,6 +124,7 @@ FILES = {
     "conf/sub/deep.cfg": (0o640, "ours, deep\n"),
     "odd names/- a 'b' \\x $(id).cfg": (0o644, "odd\n"),
     "odd names/\\n": (0o644, "a backslash\n"),
+    "a\\n/b\\t": (0o644, "more of them\n"),
 }
 
 
