@@ -1280,3 +1280,31 @@ def test_a_refusal_comes_with_no_action_and_a_way_out(name: str) -> None:
     assert all(refusal.way_out for refusal in decided.refusals)
     assert all(action.cause for action in decided.actions)
     assert all(action.undo for action in decided.actions if action.destructive)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "way_out"),
+    [
+        ("link", f"{DIRECTORY}/conf is a link", f"remove {DIRECTORY}/conf"),
+        ("directory", f"{DIRECTORY}/conf is a directory", f"move {DIRECTORY}/conf elsewhere"),
+        ("other", f"{DIRECTORY}/conf is neither the file", f"move {DIRECTORY}/conf elsewhere"),
+        ("odd", "names '", "remove the record"),
+    ],
+)
+@pytest.mark.parametrize("seen", ["in the record", "by Compose"])
+def test_what_is_in_the_way_of_files_is_a_refusal(
+    kind: str, reason: str, way_out: str, seen: str
+) -> None:
+    """Although nothing else is to be done, and whether the record knows of the file or not."""
+    wanted = shop()
+    world = well(wanted)
+    state, declared = world.state(), world.declared(wanted)
+    if seen == "in the record":
+        state = state.model_copy(update={"barred": {"conf": kind}})
+    else:
+        declared = declared.model_copy(update={"barred": {"conf": kind}})
+    decided = plan(wanted.spec, wanted.files, wanted.digest, state, declared)
+    (refusal,) = decided.refusals
+    assert reason in refusal.reason
+    assert way_out in refusal.way_out
+    assert not decided.actions
