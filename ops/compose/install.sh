@@ -39,6 +39,7 @@ said() {
   case $1 in
   link) echo "$2 is a link, which is not followed; remove it, or put what it leads to in its place" ;;
   directory) echo "$2 is in the way: it is a directory; move it elsewhere" ;;
+  closed) echo "$2 cannot be entered: Permission denied" ;;
   odd) echo "$2 is no path below the project's directory" ;;
   *) echo "$2 is in the way: it is neither a file nor a directory; move it elsewhere" ;;
   esac

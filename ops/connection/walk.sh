@@ -83,6 +83,9 @@ reach() {
       fi
       case $target in /*) real='' ;; esac
       further=$target/$further
+    elif [ -d "./$part" ] && [ ! -x "./$part" ]; then
+      obstacle="closed  $real/$part"
+      return 1
     elif [ -e "./$part" ]; then
       obstacle="other  $real/$part"
       return 1
@@ -95,7 +98,11 @@ reach() {
 # private DIRECTORY: have this directory, in which nobody but root (or who we are) changes anything.
 private() {
   if ! reach "$1" || ! (umask 077 && dig "$real"); then
-    echo "$1 cannot be made${obstacle:+: ${obstacle#*  } is in the way}" >&2
+    case $obstacle in
+    closed*) obstacle="Permission denied at ${obstacle#*  }" ;;
+    ?*) obstacle="${obstacle#*  } is in the way" ;;
+    esac
+    echo "$1 cannot be made${obstacle:+: $obstacle}" >&2
   elif guarded "$real"; then
     return 0
   else
