@@ -49,4 +49,5 @@ def revert(mark: str) -> StringCommand:
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return script("ops.access", name, *arguments, before=["common"], walks=name == "keys")
+    shared = ["walk"] if name == "keys" else []
+    return script("ops.access", name, *arguments, before=["common"], shared=shared)

@@ -84,7 +84,13 @@ def resolve(spec: ComposeSpec, mark: str) -> StringCommand:
     """
     arguments = (spec.project, spec.directory, *spec.profiles)
     return script(
-        "ops.compose", "resolve", *arguments, mark=mark, fed=True, before=["images"], walks=True
+        "ops.compose",
+        "resolve",
+        *arguments,
+        mark=mark,
+        fed=True,
+        before=["images"],
+        shared=["walk"],
     )
 
 
@@ -116,7 +122,7 @@ def stage(spec: ComposeSpec, archive: bytes) -> tuple[StringCommand, bytes]:
     # Most of an archive of small files is padding; what is packed already stays as it is.
     sample = archive[:PACKED_SAMPLE]
     how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
-    command = script("ops.compose", "stage", state_directory(spec), how, walks=True)
+    command = script("ops.compose", "stage", state_directory(spec), how, shared=["walk"])
     return command, gzip.compress(archive, 1, mtime=0) if how else archive
 
 
@@ -134,7 +140,7 @@ def _install(
     spec: ComposeSpec, tree: str, generation: str, directory: str, gone: Sequence[str]
 ) -> StringCommand:
     arguments = (state_directory(spec), tree, generation, directory, *gone)
-    return script("ops.compose", "install", *arguments, walks=True)
+    return script("ops.compose", "install", *arguments, shared=["walk"])
 
 
 def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
@@ -155,7 +161,7 @@ def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
 
 def remember(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
-    return script("ops.compose", "remember", state_directory(spec), digest, walks=True)
+    return script("ops.compose", "remember", state_directory(spec), digest, shared=["walk"])
 
 
 def record_archive(applied: Applied) -> bytes:

@@ -78,7 +78,7 @@ class ComposeStack(FactBase[StackState]):
             f"{STATE_ROOT}/{project}",
             mark=self._mark,
             before=["images"],
-            walks=True,
+            shared=["walk"],
         )
 
     def process(self, output: list[str]) -> StackState:

@@ -30,7 +30,6 @@ def script(
     fed: bool = False,
     before: Sequence[str] = (),
     shared: Sequence[str] = (),
-    walks: bool = False,
 ) -> StringCommand:
     """A script of a room as a command, with its arguments quoted.
 
@@ -44,16 +43,12 @@ def script(
         fed: the caller sends the mark, as the first line of what the script is to read.
         before: other scripts of the room that go before it, with functions that it calls.
         shared: the same of those that all rooms have, beside this module.
-        walks: it works below a directory that others may write to; the functions of
-            ``walk.sh`` are then known to it.
 
     Example:
         >>> script("ops.compose", "free", "/opt/ai")
     """
     body = "".join(text(__package__, part) for part in shared)
     body += "".join(text(room, part) for part in (*before, name))
-    if walks:
-        body = text(__package__, "walk") + body
     feed: tuple[object, ...] = ()
     if mark is not None:
         body = f"IFS= read -r mark || exit 70\n{text(__package__, 'frame')}{body}"

@@ -45,7 +45,7 @@ def remember(path: str) -> StringCommand:
 
     :param path: the record.
     """
-    return script("ops.models", "remember", path, walks=True)
+    return script("ops.models", "remember", path, shared=["walk"])
 
 
 def begun(place: Place, digest: str) -> StringCommand:
@@ -126,7 +126,7 @@ def _inside(place: Place, name: str, *arguments: str) -> StringCommand:
     starts.
     """
     if not place.container:
-        return script("ops.models", name, place.path, *arguments, walks=True)
+        return script("ops.models", name, place.path, *arguments, shared=["walk"])
     return StringCommand(
         "docker",
         "exec",
