@@ -169,8 +169,9 @@ def hold_lock(
         if verdict == b"held":
             while len(rest) < HOLDER and (data := stream.read()):
                 rest += data
-            raise LeaseHeld(host.name, doing, _holder(rest) or "someone")
         mute.cancel()
+        if verdict == b"held":
+            raise LeaseHeld(host.name, doing, _holder(rest) or "someone")
         if verdict != b"yours":
             status = stream.wait()
             reason = " ".join(stream.error_text.split()) or f"exit status {status}"

@@ -80,7 +80,7 @@ class SshProcess(StreamProcess):
         self._transport: Transport = link.transport()
         self._channel = self._open()
         # A host that grants a channel and then says no word of the command.
-        mute = threading.Timer(OPEN_TIMEOUT, self._channel.close)
+        mute = threading.Timer(OPEN_TIMEOUT, self.close)
         mute.daemon = True
         mute.start()
         try:
