@@ -228,7 +228,7 @@ def test_what_the_probe_says() -> None:
                 "driver": [DRIVER],
                 "tools": ["nvidia-smi /usr/bin/nvidia-smi", "nvidia-ctk /usr/bin/nvidia-ctk"],
                 "package": ["installed 1.17.8-1"],
-                "cdi 1": ["path /etc/cdi/nvidia.yaml", "device /dev/nvidia0", f"version {DRIVER}"],
+                "cdi 1": ["device /dev/nvidia0", f"version {DRIVER}", "path /etc/cdi/nvidia.yaml"],
                 "whole": [],
             }
         )

@@ -82,9 +82,10 @@ def _node(line: str) -> Node:
 
 
 def _cdi(lines: Sequence[str]) -> CdiFile:
-    rows = [line.split(" ", 1) for line in lines[1:] if " " in line]
+    at = next(at for at, line in enumerate(lines) if line.startswith("path "))
+    rows = [line.split(" ", 1) for line in lines[:at] if " " in line]
     return CdiFile(
-        path=lines[0].removeprefix("path "),
+        path="\n".join(lines[at:]).removeprefix("path "),
         versions=tuple(value for word, value in rows if word == "version"),
         devices=tuple(value for word, value in rows if word == "device"),
     )

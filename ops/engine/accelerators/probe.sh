@@ -56,8 +56,9 @@ for file in /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.j
   grep -q 'nvidia\.com/gpu' "$file" 2>/dev/null || continue
   number=$((number + 1))
   begin "cdi $number"
-  { printf 'path %s\n' "$file"; sed -n -e 's/.*\.so\.\([0-9][0-9]*\.[0-9.]*[0-9]\).*/version \1/p' \
-    -e 's|.*\(/dev/nvidia[0-9][0-9]*\).*|device \1|p' "$file" | sort -u; } | quoted
+  # The path comes last: a name may have lines of its own.
+  { sed -n -e 's/.*\.so\.\([0-9][0-9]*\.[0-9.]*[0-9]\).*/version \1/p' \
+    -e 's|.*\(/dev/nvidia[0-9][0-9]*\).*|device \1|p' "$file" | sort -u; printf 'path %s\n' "$file"; } | quoted
   end 0
 done
 section whole true
