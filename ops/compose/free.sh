@@ -3,5 +3,8 @@
 root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null)
 for path in "$root" "$1" /var/lib/stackmend; do
   while [ -n "$path" ] && [ ! -d "$path" ]; do path=${path%/*}; done
-  df -Pk "${path:-/}" 2>/dev/null | awk -v path="${path:-/}" 'NR == 2 { print $4 "|" path }'
+  # Not df: what is mounted has any name that it was given, with blanks and lines of its own.
+  # shellcheck disable=SC2046 # two numbers
+  set -- $(stat -f -c '%a %S' -- "${path:-/}" 2>/dev/null)
+  [ $# -ne 2 ] || printf '%s|%s\n' "$(($1 * $2 / 1024))" "${path:-/}"
 done

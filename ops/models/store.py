@@ -13,6 +13,7 @@ from ops.models.state import BlobProblem, Layer, PartialDownload, Place, StoredM
 Section = tuple[int, list[str]]
 
 _BLOB = re.compile(r"sha256[-:]([0-9a-f]{64})")
+_AVAILABLE = re.compile(r"(?=(?<!\S)\d+\s+\d+\s+(\d{1,18})\s+(?:\d+%|-)(?!\S))", re.ASCII)
 _PART = re.compile(r"sha256[-:]([0-9a-f]{64})-partial(?:-[0-9]+)?")
 
 
@@ -68,11 +69,10 @@ def _lacks(found: Mapping[str, Section]) -> str:
 
 
 def _free(section: Section) -> int | None:
-    """Bytes available, from ``df -kP``."""
-    columns = section[1][-1].split() if section[0] == 0 and section[1] else []
-    with suppress(IndexError, ValueError):
-        return int(columns[-3]) * 1024
-    return None
+    """Bytes available, from ``df -kP``; what is mounted and where may look like numbers, too."""
+    status, lines = section
+    found = _AVAILABLE.findall("\n".join(lines)) if status == 0 else []
+    return int(found[0]) * 1024 if len(found) == 1 else None
 
 
 def _sums(section: Section | None) -> Iterator[tuple[str, str]]:
