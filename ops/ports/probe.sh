@@ -236,11 +236,14 @@ binds() {
   section "bind $tool" printf '%s\n' "$said"
 }
 
+# Whether the name of a process breaks a row of ss in two: a part begins like no row.
+broken() { printf '%s\n' "$1" | grep -Evq '^((tcp|udp) +[A-Z0-9-]+ +[0-9]+ +[0-9]+ |$)'; }
+
 # The rows of ss or of /proc/net. Connections say nothing beside a listener, and may be many.
 listed() {
   via=ss rows=''
   # shellcheck disable=SC2086
-  if ! has ss || ! rows=$(ss -H -tuanpe $filter 2>/dev/null); then
+  if ! has ss || ! rows=$(ss -H -tuanpe $filter 2>/dev/null) || broken "$rows"; then
     via=/proc
     files=
     for file in /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6; do
@@ -390,8 +393,15 @@ processes() {
   { printf '%s\n' "$known"; cat "$@" 2>/dev/null | od -An -v -tx1 | tr -d ' \n'; } | quoted
   end 0
   # shellcheck disable=SC2086
-  links=$(ls -dln $paths 2>/dev/null)
-  section links printf '%s\n' "$links"
+  links=$(ls -dln $paths 2>/dev/null) told=links
+  # Where a link leads to is what somebody called it: one with lines of its own would tell of others.
+  # With q each has one line, and what cannot be printed is a question mark.
+  # shellcheck disable=SC2086
+  masked=$(ls -dlnq $paths 2>/dev/null)
+  [ -z "$masked" ] ||
+    [ "$(printf '%s\n' "$links" | grep -c '')" = "$(printf '%s\n' "$masked" | grep -c '')" ] ||
+    links=$masked told='links masked'
+  section "$told" printf '%s\n' "$links"
   users=$(printf '%s\n' "$links" | awk '/^d/ && !told[$3]++ { print $3 }')
   begin users
   # shellcheck disable=SC2086

@@ -33,7 +33,7 @@ def processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
         parts = raw.split(mark)[1:]
         # Somebody who writes the mark into his own arguments makes nobody's readable.
         if len(parts) == 3 * len(order):
-            links = _links(found.get("links", (0, []))[1])
+            links = _links(found)
             names = _names(found.get("users", (0, []))[1])
             read = {
                 pid: (parts[3 * at], parts[3 * at + 1], parts[3 * at + 2])
@@ -85,11 +85,13 @@ def _process(
     )
 
 
-def _links(lines: Iterable[str]) -> dict[str, tuple[int, str]]:
+def _links(told: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
     """``ls -dln``: path → its owner, and what it leads to. What is said twice is not believed."""
+    _, lines = told.get("links", (0, []))
+    _, masked = told.get("links masked", (0, []))
     found: dict[str, tuple[int, str]] = {}
     twice = set()
-    for line in lines:
+    for line in masked or lines:
         match = re.fullmatch(
             r"[dl]\S+ +\d+ +(\d+) +\d+ .*? (/proc/\d+(?:/exe|/cwd)?)(?: -> (.*))?", line
         )
@@ -97,7 +99,8 @@ def _links(lines: Iterable[str]) -> dict[str, tuple[int, str]]:
             continue
         if match[2] in found:
             twice.add(match[2])
-        found[match[2]] = (int(match[1]), match[3] or "")
+        target = match[3] or ""
+        found[match[2]] = (int(match[1]), "" if masked and "?" in target else target)
     return {path: said for path, said in found.items() if path not in twice}
 
 
