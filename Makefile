@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test lab lab-clean demo demo-clean
+.PHONY: help setup lint test fuzz lab lab-clean demo demo-clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,9 @@ lint: setup ## style, types, layering, shell
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10
+
+fuzz: setup ## every probe on hosts that lie, with more than 10,000 new examples
+	@$(BIN)/python -m tests.fuzz $(SEED)
 
 lab: setup ## start a lab host, for inventories/lab.py
 	$(BIN)/python -m tests.lab up

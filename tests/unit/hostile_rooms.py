@@ -1,0 +1,23 @@
+"""The rooms whose probes are fuzzed."""
+
+from __future__ import annotations
+
+from tests.unit.hostile_checks import CHECKS
+from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE
+from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
+from tests.unit.hostile_models import INSIDE, MODELS
+from tests.unit.hostile_ports import PORTS
+
+ROOMS = (
+    COMPOSE,
+    RESOLVE,
+    FREE,
+    ACCELERATORS,
+    ACCESS,
+    ESSENTIALS,
+    ENGINE,
+    MODELS,
+    INSIDE,
+    PORTS,
+    CHECKS,
+)
