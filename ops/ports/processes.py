@@ -100,7 +100,8 @@ def _links(told: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
         if match[2] in found:
             twice.add(match[2])
         target = match[3] or ""
-        found[match[2]] = (int(match[1]), "" if masked and "?" in target else target)
+        # A question mark may stand for what cannot be printed.
+        found[match[2]] = (int(match[1]), "" if "?" in target else target)
     return {path: said for path, said in found.items() if path not in twice}
 
 
