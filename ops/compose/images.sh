@@ -5,7 +5,7 @@ images() {
   {
     # One call answers for all; only where one is missing is each asked alone.
     label='{{json (index .Config.Labels "com.docker.compose'
-    shown="[{{json .Id}},{{json .Config.Volumes}},$label.project\")}},$label.service\")}}]"
+    shown="[{{json .ID}},{{json .Config.Volumes}},$label.project\")}},$label.service\")}}]"
     found=$(docker image inspect --format "$shown" -- "$@" 2>/dev/null) || found=
     for ref; do
       if [ -n "$found" ]; then

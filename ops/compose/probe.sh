@@ -76,7 +76,7 @@ if [ -n "$ids" ]; then
   begin "image labels"
   # shellcheck disable=SC2046
   docker image inspect \
-    --format '[{{json .Id}},{{json (index .Config.Labels "com.docker.compose.config-hash")}}]' \
+    --format '[{{json .ID}},{{json (index .Config.Labels "com.docker.compose.config-hash")}}]' \
     $(printf '%s\n' "$shown" | sed -n 's/^ *"Image": "\(sha256:[0-9a-f]\{64\}\)",*$/\1/p' | sort -u) \
     2>/dev/null | quoted
   end 0
