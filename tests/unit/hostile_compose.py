@@ -154,11 +154,13 @@ def _lay_compose(host: HostileHost, values: Mapping[str, Any]) -> None:
 def _project_of_a_guest(dump: Dump, value: str) -> None:
     dump["names"]["guest"] = value
     dump["strangers"][0]["project"] = value
+    dump["strangers"][0]["labels"][LABEL + "project"] = value
     dump["strangers"][0]["shape"]["labels"][LABEL + "project"] = value
 
 
 def _service_of_a_guest(dump: Dump, value: str) -> None:
     dump["strangers"][0]["service"] = value
+    dump["strangers"][0]["labels"][LABEL + "service"] = value
     dump["strangers"][0]["shape"]["labels"][LABEL + "service"] = value
 
 
@@ -181,14 +183,22 @@ def _mount(dump: Dump, value: str) -> None:
 def _network(dump: Dump, value: str) -> None:
     del dump["networks"]["other"]
     dump["networks"][value] = "8" * 64
+    dump["network_labels"][value] = dump["network_labels"].pop("other")
 
 
 def _oneoff(dump: Dump, value: str) -> None:
     dump["containers"][0]["oneoff"] = value.lower() == "true"
+    dump["containers"][0]["labels"][LABEL + "oneoff"] = value
     dump["containers"][0]["shape"]["labels"][LABEL + "oneoff"] = value
 
 
+def _working_directory(dump: Dump, value: str) -> None:
+    dump["containers"][0]["working_dir"] = value
+    dump["containers"][0]["labels"][LABEL + "project.working_dir"] = value
+
+
 def _number(dump: Dump, value: str) -> None:
+    dump["containers"][0]["labels"][LABEL + "container-number"] = value
     dump["containers"][0]["number"] = (
         int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
     )
@@ -227,7 +237,7 @@ COMPOSE = Room(
             told_as(lambda value: ["serve", value], "containers", 0, "shape", "command"),
         ),
         Slot("variable", _label(), at("containers", 0, "shape", "environment", "B")),
-        Slot("working directory", _label(), at("containers", 0, "working_dir")),
+        Slot("working directory", _label(), _working_directory),
         Slot("number", _label() | st.sampled_from(["7", "²", "٣", "9" * 5000, "-1", ""]), _number),
         Slot(
             "oneoff",

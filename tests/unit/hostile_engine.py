@@ -72,6 +72,7 @@ def compose_labels(project: str, service: str, **more: str) -> dict[str, str]:
         "container-number": "1",
         "oneoff": "False",
         "config-hash": "f" * 64,
+        "image": f"sha256:{'a' * 64}",
         "project.working_dir": f"/opt/{project}",
         **more,
     }
@@ -193,9 +194,12 @@ class Engine:
                     return 200, one
             return 404, {"message": f"No such container: {match[1]}"}
         if match := re.fullmatch(r"/images/(.+)/json", path):
-            if match[1] in self.images:
-                return 200, self.images[match[1]]
+            for name, image in self.images.items():
+                if match[1] in (name, image["Id"]):
+                    return 200, image
             return 404, {"message": f"No such image: {match[1]}"}
+        if path == "/volumes":
+            return 200, {"Volumes": [], "Warnings": None}
         if path == "/networks":
             filters = json.loads(query.get("filters") or "{}")
             return 200, [one for one in self.networks if _labelled(one.get("Labels"), filters)]

@@ -133,14 +133,15 @@ def fuzz(room: Room, host: HostileHost, seen: Counter[str]) -> None:
 NOT_PARSED = {
     "it changes something, and what it says is shown as text where it fails": (
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
-        "access/sudoers access/essentials/install access/essentials/updates compose/install "
-        "compose/remember compose/stage engine/accelerators/describe engine/again engine/install "
+        "access/sudoers access/essentials/install access/essentials/updates compose/aside "
+        "compose/install compose/remember compose/stage engine/accelerators/describe engine/again "
+        "engine/install "
         "engine/place engine/start engine/switch models/accept models/delete models/manifest "
         "models/partials models/remember models/take models/unrelay ports/container ports/end "
         "ports/program ports/reserve ports/taskkill ports/unit"
     ),
     "other scripts begin with it": (
-        "access/common connection/frame engine/common engine/takeup ports/record"
+        "access/common connection/frame connection/own engine/common engine/takeup ports/record"
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",
     "it becomes another program": "ports/launch",
