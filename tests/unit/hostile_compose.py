@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -15,6 +12,7 @@ from pydantic import BaseModel
 
 from ops.compose.facts import ComposeStack
 from ops.compose.look import Failure, Reader
+from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Declared
 from ops.connection import Unknown
@@ -303,14 +301,9 @@ def _lay_resolved(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 def _declared(host: HostileHost, shell: str) -> Declared | Unknown:
     spec = ComposeSpec.model_validate({"project": "shop", "source": ".", "directory": SHOP})
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        entry = tarfile.TarInfo("compose.yaml")
-        entry.size = len(_FILE)
-        tar.addfile(entry, io.BytesIO(_FILE))
-    source = SimpleNamespace(archive=data.getvalue)
+    source = Source({"compose.yaml": File(0o644, _FILE)})
     try:
-        return Reader(host.hosts[shell], spec, source, None)._declared()  # type: ignore[arg-type]
+        return Reader(host.hosts[shell], spec, source, None)._declared({})  # type: ignore[arg-type]
     except Failure as error:
         return Unknown(str(error))
 
@@ -330,7 +323,7 @@ RESOLVE = Room(
     name="resolve",
     read=_declared,
     lay=_lay_resolved,
-    scripts=frozenset({"compose/resolve.sh", "compose/images.sh"}),
+    scripts=frozenset({"compose/resolve.sh", "compose/images.sh", "connection/walk.sh"}),
     few=15,
     many=500,
     slots=[

@@ -150,6 +150,9 @@ def _dump(state: Any) -> Dump:
             one["evidence"] = tuple(
                 "ss" if part == "/proc/net" else part for part in one["evidence"]
             )
+            if one["container"]:
+                # Why it is nobody's own follows from these labels: that is tested by itself.
+                one["container"]["foreign"] = None
             if one["process"]:
                 for key in ("pid", "started", "seconds"):
                     one["process"][key] = 0
@@ -192,7 +195,8 @@ PORTS = Room(
         ),
         Slot(
             "project",
-            hostile.hostile_label(_MARK, **_PORTS),
+            # Without one it is no project's, whatever its other labels say.
+            hostile.hostile_label(_MARK, **_PORTS).filter(bool),
             at("ports", 0, "holders", 0, "container", "project"),
         ),
         Slot(
