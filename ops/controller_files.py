@@ -43,14 +43,14 @@ def expand(path: Path) -> Path:
         raise Unreadable("begins with the home directory of a user who does not exist") from None
 
 
-def status(path: Path, *, follow: bool = True) -> os.stat_result:
+def status(path: Path | str, *, follow: bool = True) -> os.stat_result:
     """What the system says of a path.
 
     :param follow: whether a link is taken for what it leads to.
     :raises Unreadable: it cannot be told.
     """
     try:
-        return path.stat() if follow else path.lstat()
+        return Path(path).stat(follow_symlinks=follow)
     except (OSError, ValueError) as error:
         raise Unreadable(reason(error)) from None
 
@@ -79,7 +79,7 @@ def check(path: Path) -> os.stat_result:
     return found
 
 
-def read(path: Path, limit: int, expected: os.stat_result | None = None) -> bytes:
+def read(path: Path | str, limit: int, expected: os.stat_result | None = None) -> bytes:
     """The whole content of a file.
 
     :param limit: bytes that it may have at most.
@@ -101,7 +101,7 @@ def read_text(path: Path, limit: int = MAXIMUM_TEXT) -> str:
 
 
 def pieces(
-    path: Path, limit: int | None = None, expected: os.stat_result | None = None
+    path: Path | str, limit: int | None = None, expected: os.stat_result | None = None
 ) -> Iterator[bytes]:
     """The content of a file, piece by piece.
 
@@ -116,11 +116,13 @@ def pieces(
         if expected is not None and _identity(found) != _identity(expected):
             raise Unreadable(CHANGED)
         left = found.st_size
-        while data := os.read(descriptor, min(CHUNK, left + 1)):
+        while left >= 0 and (data := os.read(descriptor, min(CHUNK, left + 1))):
             left -= len(data)
-            if left < 0:
+            if left >= 0:
+                yield data
+            if not left and len(data) < CHUNK:
+                # One byte more was asked for, and did not come.
                 break
-            yield data
         if left or _identity(os.fstat(descriptor)) != _identity(found):
             raise Unreadable(CHANGED)
     except OSError as error:
@@ -186,7 +188,7 @@ def _named(path: str, words: str) -> str:
     return f"{path} {words}" if path else words
 
 
-def _opened(path: Path, expected: os.stat_result | None = None) -> tuple[int, os.stat_result]:
+def _opened(path: Path | str, expected: os.stat_result | None = None) -> tuple[int, os.stat_result]:
     # A device may do something when it is opened: it is known for one before that.
     _regular(expected or status(path))
     try:

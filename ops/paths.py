@@ -11,7 +11,9 @@ def is_plain(path: str) -> bool:
 
     :param path: the path, with slashes.
     """
-    return path != "" and not any(unicodedata.category(one) in _ODD for one in path)
+    if path.isascii() and path.isprintable():
+        return path != ""
+    return not any(unicodedata.category(one) in _ODD for one in path)
 
 
 def is_inside(path: str) -> bool:

@@ -1,22 +1,26 @@
 """Compose stacks: brought to what is declared, mended where they fail, and proven well."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pyinfra import host
-from pyinfra.api import FunctionCommand, Host, operation
+from pyinfra.api import FunctionCommand, Host, State, operation
 
 from ops import connection, reports
 from ops.compose.apply import Project
 from ops.compose.look import Failure, Reader
 from ops.compose.published import published
-from ops.compose.source import load
+from ops.compose.source import Source, load
 from ops.compose.spec import ComposeSpec, Mend
 from ops.problems import in_one_line
 from ops.raw import validate
 from ops.reports import telling
+
+#: The files that were read for :func:`unpublished`, until :func:`stack` takes them over: a run
+#: decides by one reading.
+_read: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
 
 __all__ = ["arguments", "published", "stack", "unpublished"]
 
@@ -96,7 +100,7 @@ def stack(
                 "minimum_free": minimum_free,
             },
         )
-        work = Project(host, spec, load(spec), report, remedy=on_bind_error)
+        work = Project(host, spec, _source(spec), report, remedy=on_bind_error)
     except ValueError as error:
         yield from telling.wrong(host, "compose.stack", in_one_line(error))
         return
@@ -114,11 +118,10 @@ def stack(
 def expect(spec: ComposeSpec) -> None:
     """Let the next reading of any fact of the host bring what :func:`stack` needs.
 
-    :param spec: the project, on the host that pyinfra is at; where its files cannot be read,
-        :func:`stack` says so.
+    :param spec: the project, on the host that pyinfra is at.
     """
-    with suppress(ValueError):
-        Reader(host, spec, load(spec), reports.Collector("compose")).expect()
+    # What is asked of a host does not depend on the project's files.
+    Reader(host, spec, Source({}), reports.Collector("compose")).expect()
 
 
 def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
@@ -132,8 +135,10 @@ def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
     :returns: ``ADDRESS:PORT/PROTOCOL`` each.
     """
     try:
+        source = load(spec)
+        _read.setdefault(host.state, {})[host.name] = spec, source
         # Nothing of this is told: the operation that it is asked for tells what it makes of it.
-        return Reader(host, spec, load(spec), reports.Collector("ports")).unpublished()
+        return Reader(host, spec, source, reports.Collector("ports")).unpublished()
     except (ValueError, Failure, connection.RemoteError):
         return ()
 
@@ -141,3 +146,8 @@ def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
 def arguments(spec: ComposeSpec) -> dict[str, Any]:
     """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
+
+
+def _source(spec: ComposeSpec) -> Source:
+    known = _read.get(host.state, {}).pop(host.name, None)
+    return known[1] if known is not None and known[0] == spec else load(spec)

@@ -170,6 +170,7 @@ def record_archive(applied: Applied) -> bytes:
     parts = {
         "applied.json": applied.model_dump_json(),
         "files": _lines(applied.files),
+        "digests": _lines(f"{digest}  {path}" for path, digest in applied.files.items()),
         "outside": _lines(path.removeprefix("/") for path in applied.outside),
         "images": _lines(images),
     }

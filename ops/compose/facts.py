@@ -103,6 +103,8 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     applied, problem = _applied(found.get("applied"), project)
     if not lead_inside:
         applied, problem, files, outside = None, UNREADABLE, {}, {}
+    elif applied:
+        files = _with_same(files, applied, found.get("files"))
     known: dict[str, Any] = {
         "now": now,
         "writable": found["writable"][0] == 0,
@@ -306,6 +308,21 @@ def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
         if path and not digest.startswith("!"):
             digests[path] = None if digest == "-" else digest
     return digests
+
+
+def _with_same(
+    differing: dict[str, str | None], applied: Applied, section: tuple[int, list[str]] | None
+) -> dict[str, str | None]:
+    """All the record's files, where those alone were told that are not as it says.
+
+    :raises ValueError: some of them were not looked at.
+    """
+    same = [line for line in section[1] if line.startswith("=")] if section else []
+    if not same:
+        return differing
+    if same != [f"={len(applied.files.keys() - differing.keys())}"]:
+        raise ValueError("it did not look at all files of the record")
+    return {**applied.files, **differing}
 
 
 def _barred(section: tuple[int, list[str]] | None) -> dict[str, str]:

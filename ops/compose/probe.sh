@@ -15,12 +15,20 @@ elsewhere() {
     printf '%s  %s\n' "${sum%% *}" "$path"
   done
 }
+# Of the record's files: where it holds their digests, those alone that differ, and "=COUNT" of all
+# that do not.
 recorded() {
-  if reach "$directory"; then
-    digests "$real" <"$state/files"
-  else
+  if ! reach "$directory"; then
     printf '!%s\n' "$obstacle"
     sed 's/^/?  /' "$state/files"
+  elif [ -f "$state/digests" ]; then
+    digests "$real" <"$state/files" | awk '
+      what == "right" { right[$0] = 1; next }
+      $0 in right { same++; next }
+      { print }
+      END { print "=" same + 0 }' what=right "$state/digests" what='' -
+  else
+    digests "$real" <"$state/files"
   fi
 }
 

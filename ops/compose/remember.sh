@@ -18,7 +18,9 @@ if [ -d "$state/staged" ]; then
   rm -rf "$state/good-$digest"
   mv "$state/staged" "$state/good-$digest"
 fi
-for name in files outside images applied.json; do
+# They count only beside the record that they belong to.
+rm -f "$state/digests"
+for name in files outside images applied.json digests; do
   mv -f "$state/record.new/$name" "$state/$name"
 done
 sync "$state" 2>/dev/null || sync

@@ -263,7 +263,7 @@ def dotenv(variables: Mapping[str, str]) -> str:
 def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
     found = sorted(controller_files.tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0])
     inside = root.resolve()
-    there: list[tuple[str, Path, os.stat_result]] = []
+    there: list[tuple[str, str, os.stat_result]] = []
     total = 0
     for path, entry in found:
         _check_name(path)
@@ -290,11 +290,11 @@ def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
 
 def _real(
     path: str, root: Path, inside: Path, entry: "os.DirEntry[str]"
-) -> "tuple[Path, os.stat_result]":
+) -> "tuple[str, os.stat_result]":
     """Where the content of an entry lies, and what the system says of it."""
     if not entry.is_symlink():
         try:
-            return root / path, entry.stat(follow_symlinks=False)
+            return entry.path, entry.stat(follow_symlinks=False)
         except OSError as error:
             raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
     try:
@@ -310,7 +310,7 @@ def _real(
         raise SourceError(
             f"source: {path} is a link to a directory; put the directory itself there"
         )
-    return real, status
+    return str(real), status
 
 
 def _check_name(path: str) -> None:
