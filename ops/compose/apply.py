@@ -131,7 +131,8 @@ class Project(Prover):
         stale = before is None or before.source != self.source.digest
         if not stale and not verbs & {"install files", "pull", "build"}:
             return
-        command, archive = commands.stage(self.spec, self.source.archive())
+        unpacked = not verbs.isdisjoint({"pull", "build"})
+        command, archive = commands.stage(self.spec, self.source, unpacked=unpacked)
         self._must(
             self._run(command, stdin=archive),
             "the project's files could not be sent",

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,8 +47,8 @@ def state_directory(spec: ComposeSpec) -> str:
 
 
 def staged(spec: ComposeSpec) -> str:
-    """Where the new files wait until everything they need is there."""
-    return f"{state_directory(spec)}/staged"
+    """Where the new files are a tree, for Compose to pull and build from."""
+    return f"{state_directory(spec)}/staged/tree"
 
 
 def lock(spec: ComposeSpec) -> str:
@@ -114,16 +115,45 @@ def free(spec: ComposeSpec) -> StringCommand:
     return _script("free", spec.directory)
 
 
-def stage(spec: ComposeSpec, archive: bytes) -> tuple[StringCommand, bytes]:
+def stage(
+    spec: ComposeSpec, files: Source, *, unpacked: bool = False
+) -> tuple[StringCommand, bytes]:
     """Take files into the staging directory; the second value is for its standard input.
 
-    :param archive: the files.
+    :param unpacked: whether Compose is to pull or build from them before they are in place.
     """
+    archive = _packages(files)
     # Most of an archive of small files is padding; what is packed already stays as it is.
     sample = archive[:PACKED_SAMPLE]
     how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
-    command = script("ops.compose", "stage", state_directory(spec), how, shared=["walk"])
+    words = (state_directory(spec), how, "unpacked" if unpacked else "")
+    command = script("ops.compose", "stage", *words, shared=["walk"])
     return command, gzip.compress(archive, 1, mtime=0) if how else archive
+
+
+def _packages(files: Source) -> bytes:
+    """Files as the host keeps them: an archive for each directory, and lists of what is in them.
+
+    So each directory's files can be unpacked straight into it, by names without a slash.
+    """
+    ordered = sorted(files.files.items(), key=lambda pair: pair[0].encode())
+    directories: dict[str, dict[str, File]] = {}
+    for path, file in ordered:
+        parent, slash, name = path.rpartition("/")
+        directories.setdefault(slash + parent, {})[name] = file
+    parts = {
+        "files": _lines(f"{file.sha256}  {path}" for path, file in ordered).encode(),
+        "modes": _lines(f"{stat.S_IFREG | file.mode:x}" for _, file in ordered).encode(),
+        "directories": _lines(
+            f"{number} {len(inside)} {directory}"
+            for number, (directory, inside) in enumerate(directories.items())
+        ).encode(),
+        **{
+            f"{number}.tar": Source(inside).archive()
+            for number, inside in enumerate(directories.values())
+        },
+    }
+    return Source({name: File(0o600, content) for name, content in parts.items()}).archive()
 
 
 def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:

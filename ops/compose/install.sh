@@ -1,8 +1,9 @@
-# Put a tree of files in place: all are copied beside their places first, then each takes its place
-# by a rename. What is overwritten or removed is kept. The project's directory may be another's, and
-# containers may mount any part of it: see connection/walk.sh for how it is written to.
-# Arguments: the state directory, the tree and the name that the kept files get (both in it), the
-# project's directory, then paths to remove.
+# Put a project's files in place: all are unpacked beside their places first, then each takes its
+# place by a rename, a new directory as a whole. What is overwritten or removed is kept. The project's
+# directory may be another's, and containers may mount any part of it: see connection/walk.sh for how
+# it is written to.
+# Arguments: the state directory, the files as stage.sh keeps them and the name that the kept files
+# get (both in it), the project's directory, then paths to remove.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
 state=$1 from=$1/$2 kept=$1/replaced/$3 directory=$4
 shift 4
@@ -18,16 +19,20 @@ done
 private "$state" || exit 1
 work=$state/installing
 
-# What is copied beside its place waits there in directories with names that nobody can foresee.
-# They are remembered, for whoever comes after a kill.
+# What is unpacked beside its place waits there in directories with names that nobody can foresee.
+# They are remembered with those below them, for whoever comes after a kill.
 clean() {
-  [ ! -f "$work/beside" ] || while IFS= read -r beside; do
-    hold "$beside" || continue
-    # Our own hold files alone: another's stays where it is.
-    for name in ./* ./.[!.]* ./..?*; do printf '%s\0' "$name"; done | xargs -0 rm -f -- 2>/dev/null
-    rmdir -- "../${beside##*/}" 2>/dev/null
-  done <"$work/beside"
+  [ ! -f "$work/beside" ] || sort -ru "$work/beside" | while IFS= read -r beside; do
+    clear "$beside"
+  done
   rm -rf -- "$work"
+}
+# clear DIRECTORY: remove it with the files in it; of another's that has its name, nothing is removed.
+# Never recursively: not every rm is safe from what becomes a link meanwhile.
+clear() {
+  hold "$1" || return 0
+  for name in ./* ./.[!.]* ./..?*; do printf '%s\0' "$name"; done | xargs -0 rm -f -- 2>/dev/null
+  rmdir -- "../${1##*/}" 2>/dev/null
 }
 clean
 trap 'clean' EXIT
@@ -45,10 +50,9 @@ said() {
   esac
 }
 reach "$directory" || fail "$(said "${obstacle%%  *}" "${obstacle#*  }")"
-cd "$from" && find . -type f | sed 's|^\./||' | sort >"$work/new" || exit 1
-printf '%s\n' "$@" | sed '/^$/d' | sort >"$work/gone" || exit 1
-sort -u "$work/new" "$work/gone" | digests "$real" >"$work/there" || exit 1
-digests "$from" <"$work/new" >"$work/wanted" || exit 1
+[ -f "$from/files" ] || fail "$from is none of this version's: the files cannot be had from it"
+printf '%s\n' "$@" | sed '/^$/d' >"$work/gone" || exit 1
+sed 's/^[^ ]*  //' "$from/files" | sort -u - "$work/gone" | digests "$real" >"$work/there" || exit 1
 blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
 [ -z "$blocked" ] || fail "$(said "${blocked%%  *}" "$real/${blocked#*  }")"
 
@@ -57,15 +61,14 @@ blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
 files() { sed -n 's/^[0-9a-f]\{64\}/f/p' "$1"; }
 changing="the files in $directory change while they are looked at; run this again"
 files "$work/there" | each "$real" stat -c %f -- >"$work/modes" || fail "$changing"
-files "$work/wanted" | each "$from" stat -c %f -- >"$work/wanted-modes" || exit 1
 awk '
   what == "modes" { mode[FNR] = $0; next }
   what == "wanted" { right[FNR] = $0; next }
   { path = substr($0, 67); sum = substr($0, 1, 64) }
   what == "there" { if (/^[0-9a-f]/) is[path] = sum " " mode[++n]; next }
   is[path] != sum " " right[FNR] { print path }
-' what=modes "$work/modes" what=wanted "$work/wanted-modes" what=there "$work/there" \
-  what='' "$work/wanted" >"$work/changed" || exit 1
+' what=modes "$work/modes" what=wanted "$from/modes" what=there "$work/there" \
+  what='' "$from/files" >"$work/changed" || exit 1
 awk 'what { if (/^[0-9a-f]/) is[substr($0, 67)] = 1; next } is[$0]' \
   what=there "$work/there" what='' "$work/gone" >"$work/removed" || exit 1
 
@@ -106,30 +109,71 @@ keep() {
 }
 
 by_directory "$work/changed" && by_directory "$work/removed" || exit 1
+
+# For each directory with files that change: the nearest one that is there, in which they wait; then,
+# behind "//", its list, its archive, whether all in it change, and itself.
+awk '
+  what == "have" { n = $1; size = $2; sub(/^[0-9]+ [0-9]+ /, ""); archive[$0] = n; of[$0] = size; next }
+  what == "changed" { path = "/" $0; sub(/\/[^\/]*$/, "", path); count[path]++; next }
+  { n = $1; sub(/^[0-9]+ /, "")
+    print n " " archive[$0] " " (count[$0] == of[$0] ? "all" : "some") " " $0 }
+' what=have "$from/directories" what=changed "$work/changed" what='' "$work/changed.d" |
+  while IFS= read -r line; do
+    base=${line#* * * }
+    # What comes there later than this makes a rename fail.
+    while [ -n "$base" ] && [ ! -d "$real$base" ]; do base=${base%/*}; done
+    printf '%s//%s\n' "$base" "$line"
+  done | sort >"$work/plan" || exit 1
+
+last=none rounds=0
 while IFS= read -r line; do
-  at=$real${line#* } list=$work/changed.${line%% *}
-  { (umask 022 && dig "$at") && hold "$at" && beside=$(mktemp -d ./.stackmend.XXXXXXXXXX); } ||
-    fail "no file can be made in $at"
-  beside=$at/${beside#./}
-  printf '%s\n' "$beside" >"$list.beside"
-  printf '%s\n' "$beside" >>"$work/beside"
-  hold "$beside" || fail "$changing"
+  base=${line%%//*} line=${line#*//}
+  list=$work/changed.${line%% *} line=${line#* }
+  archive=$from/${line%% *}.tar line=${line#* }
+  which=${line%% *} into=${line#* }
+  if [ "$base" != "$last" ]; then
+    last=$base rounds=$((rounds + 1))
+    { (umask 022 && dig "$real$base") && hold "$real$base" && beside=$(mktemp -d ./.stackmend.XXXXXXXXXX); } ||
+      fail "no file can be made in $real$base"
+    beside=$real$base/${beside#./}
+    printf '%s\n' "$beside" >>"$work/beside"
+    printf '%s\n%s\n' "$base" "$beside" >"$work/round.$rounds"
+  fi
+  deeper=${into#"$base"} at=$beside
+  if [ -z "$deeper" ]; then
+    cat "$list"
+  else
+    deeper=${deeper#/}
+    printf './%s\n' "${deeper%%/*}"
+    while [ -n "$deeper" ]; do
+      at=$at/${deeper%%/*}
+      printf '%s\n' "$at" >>"$work/beside"
+      case $deeper in */*) deeper=${deeper#*/} ;; *) deeper='' ;; esac
+    done
+  fi >>"$work/move.$rounds"
+  { (umask 022 && dig "$at") && hold "$at"; } || fail "$changing"
+  # Some tars take such names for patterns.
+  if [ "$which" = some ] && grep -q '[][*?\\]' "$list"; then which=all; fi
   # Every tar opens with O_EXCL, as no cp but GNU's does. The files are made with their permissions:
   # none are set by name, nor owners.
-  # shellcheck disable=SC2016 # the inner shell expands
-  (umask 0 && with "$list" sh -c '(cd -P -- "$0" && exec tar $as_named -cf - -- "$@") |
-    tar -xf - -m -o --no-same-permissions' "$from${line#* }") ||
-    fail "the files for $at cannot be written"
-done <"$work/changed.d"
+  if [ "$which" = all ]; then
+    (umask 0 && exec timeout 600 tar -xf - -m -o --no-same-permissions <"$archive")
+  else
+    # shellcheck disable=SC2016 # the inner shell expands
+    (umask 0 && with "$list" sh -c 'exec tar $as_named -xf - -m -o --no-same-permissions -- "$@" <"$0"' "$archive")
+  fi || fail "the files for $real$into cannot be written"
+done <"$work/plan"
 mkdir -p -- "$kept" || exit 1
-while IFS= read -r line; do
-  at=$real${line#* } list=$work/changed.${line%% *}
-  { hold "$at" && keep "$list" "${line#* }"; } || fail "what is in $at cannot be kept"
-  IFS= read -r beside <"$list.beside"
+turn=0
+while [ $turn -lt $rounds ]; do
+  turn=$((turn + 1))
+  { IFS= read -r base && IFS= read -r beside; } <"$work/round.$turn"
+  sort -u "$work/move.$turn" >"$work/move"
+  { hold "$real$base" && keep "$work/move" "$base"; } || fail "what is in $real$base cannot be kept"
   # shellcheck disable=SC2016 # the inner shell expands
-  { hold "$beside" && with "$list" sh -c 'exec mv -f -- "$@" ..' mv; } || fail "$changing"
-  rmdir -- "../${beside##*/}"
-done <"$work/changed.d"
+  { hold "$beside" && with "$work/move" sh -c 'exec mv -f -- "$@" ..' mv; } || fail "$changing"
+  clear "$beside"
+done
 while IFS= read -r line; do
   at=$real${line#* } list=$work/removed.${line%% *}
   { hold "$at" && keep "$list" "${line#* }"; } || fail "what is in $at cannot be kept"

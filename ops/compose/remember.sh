@@ -15,7 +15,7 @@ rm -rf "$state/record.new"
 mkdir -p "$state/record.new"
 tar -xf - -C "$state/record.new"
 if [ -d "$state/staged" ]; then
-  rm -rf "$state/good-$digest"
+  rm -rf "$state/good-$digest" "$state/staged/tree"
   mv "$state/staged" "$state/good-$digest"
 fi
 # They count only beside the record that they belong to.

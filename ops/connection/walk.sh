@@ -23,15 +23,8 @@ hold() {
 
 # dig PATH: hold the directory at this path, which has no links; what is missing of it is made.
 dig() {
-  hold "$1" && return 0
-  dug='' deeper=${1#/}
-  while [ -n "$deeper" ]; do
-    part=${deeper%%/*}
-    case $deeper in */*) deeper=${deeper#*/} ;; *) deeper='' ;; esac
-    hold "$dug/$part" ||
-      { hold "${dug:-/}" && mkdir -- "./$part" && hold "$dug/$part"; } || return 1
-    dug=$dug/$part
-  done
+  hold "${1:-/}" && return 0
+  [ -n "$1" ] && dig "${1%/*}" && mkdir -- "./${1##*/}" && hold "$1"
 }
 
 # plain PATH: it leads to something below the directory that it starts in.

@@ -7,11 +7,13 @@ whatever is planted below the project's directory, and whenever.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
 import shlex
 import shutil
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +24,7 @@ import pytest
 
 from ops.compose import commands
 from ops.compose.plan import Action
+from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
 
 Picture = dict[str, tuple[int, int, int, str, int]]
@@ -59,23 +62,24 @@ class Host:
 
     def stage(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Have these files wait where the script takes them from."""
-        tree = self.memory / "staged"
-        shutil.rmtree(tree, ignore_errors=True)
-        for name, (mode, text) in files.items():
-            path = tree / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(mode)
+        shutil.rmtree(self.memory / "staged", ignore_errors=True)
+        source = Source({name: File(mode, text.encode()) for name, (mode, text) in files.items()})
+        _, sent = commands.stage(self.spec(), source)
+        with tarfile.open(fileobj=io.BytesIO(sent)) as tar:
+            tar.extractall(self.memory / "staged", filter="data")
+
+    def spec(self, directory: Path | None = None) -> ComposeSpec:
+        return ComposeSpec.model_validate(
+            {"project": "shop", "source": ".", "directory": str(directory or self.project)}
+        )
 
     def install(
         self, *gone: str, generation: str = "1", directory: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run what puts the staged files in place, and removes these."""
-        spec = ComposeSpec.model_validate(
-            {"project": "shop", "source": ".", "directory": str(directory or self.project)}
-        )
         action = Action(verb="install files", subject="x", cause="", names=gone)
-        words = shlex.split(commands.install(spec, action, generation).get_raw_value())
+        command = commands.install(self.spec(directory), action, generation)
+        words = shlex.split(command.get_raw_value())
         return subprocess.run(
             ["env", f"PATH={self.tools}", *self.shell, *words[1:]],
             capture_output=True,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import shlex
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -17,6 +16,7 @@ from pyinfra.api import StringCommand
 
 from ops.compose import commands
 from ops.compose.plan import Action
+from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Applied, AppliedService, Container, Endpoint, Engine, StackState
 
@@ -348,14 +348,8 @@ paths = st.lists(
 ).map("/".join)
 
 
-def archive(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for path, content in files.items():
-            info = tarfile.TarInfo(f"./{path}")
-            info.size, info.mode = len(content), 0o640
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
+def source(files: dict[str, bytes]) -> Source:
+    return Source({name: File(0o644, content) for name, content in files.items()})
 
 
 def sh(command: StringCommand, stdin: bytes = b"") -> None:
@@ -401,12 +395,12 @@ def test_files_of_any_name_are_staged_and_installed(
     name = home.replace("/", "_").replace("\n", "_")[:40]
     directory = tmp_path / "place" / (f"{name}." if set(name) <= {"."} else name)
     wanted = spec(tmp_path).model_copy(update={"directory": str(directory)})
-    sh(*commands.stage(wanted, archive(first)))
-    assert tree(memory / "staged") == first
+    sh(*commands.stage(wanted, source(first), unpacked=True))
+    assert tree(Path(commands.staged(wanted))) == first
     install = Action(verb="install files", subject="", cause="")
     sh(commands.install(wanted, install, "1"))
     assert tree(directory) == first
-    sh(*commands.stage(wanted, archive(second)))
+    sh(*commands.stage(wanted, source(second)))
     gone = tuple(path for path in first if path not in second)
     sh(commands.install(wanted, install.model_copy(update={"names": gone}), "2"))
     assert tree(directory) == second
@@ -423,7 +417,14 @@ def test_files_of_any_name_are_staged_and_installed(
         applied_at=0,
     )
     sh(commands.remember(wanted, "abc"), commands.record_archive(applied))
-    assert tree(memory / "good-abc") == second
+    assert (memory / "good-abc/files").read_bytes() == b"".join(
+        f"{hashlib.sha256(content).hexdigest()}  {path}\n".encode()
+        for path, content in sorted(second.items(), key=lambda pair: pair[0].encode())
+    )
+    # From there they come back.
+    shutil.rmtree(directory)
+    sh(commands.restore(wanted, applied.model_copy(update={"directory": str(directory)}), ()))
+    assert tree(directory) == second
     assert Applied.model_validate_json((memory / "applied.json").read_text()) == applied
 
 
