@@ -1,11 +1,13 @@
 """How long it takes to bring many files and large ones to a host, against ``tar | ssh``.
 
 ``python -m tests.benchmarks.files`` does both on a lab host, in interleaved rounds: 10,000 files of
-100 bytes, and 50 files of a million. Two times are told of ours: a whole run, which also reads the
-host, takes the lock, proves the services and writes the record; and what the files add to it, which
-is that run less one that installs ten files. Then, with the files in place, a run that finds
-nothing to do, against one of the same project with ten files. A round counts only where the host
-then has the files. Numbers are printed as JSON.
+100 bytes, and 50 files of a million. What is held against ``tar | ssh`` is what the files add to a
+run: a whole run less one that brings ten files, because a run of any size also reads the host,
+takes the lock, asks Compose, proves the services and writes the record, of which ``tar | ssh`` does
+nothing. The whole run's ratio is printed beside it. ``tar | ssh`` logs in anew, as a person would,
+and in every other round it comes first. Then, with the files in place, a run that finds nothing to
+do, against one of the same project with ten files. A round counts only where the host then has the
+very files. Medians are printed as JSON, and the exit status is 1 where a limit is not met.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import shlex
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -64,10 +67,17 @@ def by_hand(shop: Shop) -> float:
 
 
 def prove(host: LabHost, count: int) -> None:
-    """The files lie there as they lie where they were brought by hand."""
-    host.sh("diff -r /opt/by-hand /opt/shop", timeout=300)
-    found = int(host.sh("find /opt/shop/data -type f | wc -l"))
-    if found != count:
+    """The files lie there as they lie where they were brought by hand.
+
+    Directories that are empty now are nobody's: an earlier case has left them.
+    """
+    listing = "find . -type f -print0 | sort -z | xargs -0 sha256sum"
+    ours, theirs = (
+        host.sh(f"cd {place} && {listing}", timeout=300) for place in ("/opt/shop", "/opt/by-hand")
+    )
+    if ours != theirs:
+        raise NotThere("what is there differs from what tar brought")
+    if (found := ours.count("  ./data/")) != count:
         raise NotThere(f"{found} files, not {count}")
 
 
@@ -91,8 +101,11 @@ def measure(host: LabHost, directory: Path, rounds: int) -> dict[str, dict[str, 
             took["ten"].append(run(shop, changed=True))
             took["no change of ten"].append(run(shop, changed=False))
             write(shop, count, size, seed=number)
-            took["tar | ssh"].append(by_hand(shop))
+            if number % 2:
+                took["tar | ssh"].append(by_hand(shop))
             took["run"].append(run(shop, changed=True))
+            if not number % 2:
+                took["tar | ssh"].append(by_hand(shop))
             prove(host, count)
             took["no change"].append(run(shop, changed=False))
             shown = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in took.items())
@@ -122,6 +135,7 @@ def main() -> None:
         medians[case] = {name: round(value, 2) for name, value in took.items()}
     print(json.dumps(medians, indent=2))
     print("limits met" if met else "LIMITS NOT MET")
+    sys.exit(not met)
 
 
 if __name__ == "__main__":

@@ -394,3 +394,60 @@ def test_what_changes_meanwhile_leads_nowhere(host: Host) -> None:
     assert host.picture() == before
     kept = host.memory / "replaced"
     assert not [path for path in kept.rglob("*") if path.is_symlink()]
+
+
+def test_a_new_directory_that_becomes_a_link_while_it_is_filled_leads_nowhere(host: Host) -> None:
+    """As root in a container that mounts the project can do it, who enters every directory."""
+    before = host.picture()
+
+    def swap() -> None:
+        for inner in host.project.glob(".stackmend*/new*/sub"):
+            inner.rename(inner.with_name("away"))
+            inner.symlink_to(host.foreign / "sub")
+
+    def plant() -> None:
+        for inner in host.project.glob(".stackmend*/new*"):
+            (inner / "sub").symlink_to(host.foreign / "sub")
+            (inner / "deep.cfg").symlink_to(host.foreign / "victim")
+
+    with again_and_again(swap, plant):
+        for turn in range(8):
+            new = {f"new{turn}/{name}deep.cfg": (0o666, "ours\n") for name in ("", "sub/", "z/")}
+            host.stage({**FILES, **new})
+            host.install(generation=str(turn))
+    assert host.picture() == before
+
+
+def test_many_files_are_written_once_and_a_new_directory_is_moved_as_a_whole(host: Host) -> None:
+    """What is counted is work: on a machine that is busy, time says little."""
+    if host.shell[1:] == ["sh"]:
+        pytest.skip("busybox calls its own tools and none that count")
+    log = host.root / "log"
+    counting = host.root / "counting"
+    counting.mkdir()
+    for name in ("mv", "tar", "sha256sum", "rm", "cp"):
+        real = shutil.which(name, path=host.tools)
+        script = f'#!/bin/sh\nfor name do echo "{name} $name"; done >>{log}\nexec {real} "$@"\n'
+        (counting / name).write_text(script)
+        (counting / name).chmod(0o755)
+    host.tools = f"{counting}:{host.tools}"
+    many = {f"data/{n % 3}/{n}": (0o644, f"{n}\n") for n in range(300)}
+    host.stage({**FILES, **many})
+    done = host.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sum(path.is_file() for path in host.project.rglob("*")) == len(FILES) + len(many)
+    said = log.read_text().splitlines()
+    assert "mv ./data" in said
+    assert [line for line in said if line.startswith(("sha256sum ", "cp "))] == []
+    assert len(said) < 150
+    # With all in place, what is there is read once, and what changes is written alone.
+    log.write_text("")
+    host.stage({**FILES, **many, "data/1/1": (0o644, "other\n")})
+    assert host.install(generation="2").returncode == 0
+    said = log.read_text().splitlines()
+    assert (host.project / "data/1/1").read_text() == "other\n"
+    assert [line for line in said if line.startswith("mv ./")] == ["mv ./1"]
+    assert sum(line.startswith("sha256sum ./") for line in said) == len(FILES) + len(many)
+    assert [path.name for path in (host.memory / "replaced/2").rglob("*") if path.is_file()] == [
+        "1"
+    ]

@@ -1,0 +1,117 @@
+"""What the probe tells of a record's files, in each shell of some host: what differs alone."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from pyinfra.api import FactProcessError
+
+from ops.compose import commands, facts
+from ops.compose.facts import ComposeStack
+from ops.compose.spec import ComposeSpec
+from ops.compose.state import Applied, StackState
+
+FILES = {f"data/{n % 3}/a b {n}": f"{n}\n" for n in range(300)} | {"compose.yaml": "{}\n"}
+
+
+class Host:
+    """A directory that stands for a host without an engine, on which these files were proven."""
+
+    def __init__(self, root: Path, shell: list[str]) -> None:
+        self.root, self.shell = root, shell
+        self.project = root / "opt"
+        for name, text in FILES.items():
+            (self.project / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.project / name).write_text(text)
+        spec = ComposeSpec(project="shop", source=Path(), directory=str(self.project))
+        applied = Applied(
+            project="shop",
+            directory=str(self.project),
+            source="abc",
+            files={name: hashlib.sha256(text.encode()).hexdigest() for name, text in FILES.items()},
+            config={},
+            services={},
+            applied_at=0,
+        )
+        words = shlex.split(commands.remember(spec, "abc").get_raw_value())
+        subprocess.run(
+            [*shell, *words[1:]], input=commands.record_archive(applied), timeout=60, check=True
+        )
+
+    @property
+    def memory(self) -> Path:
+        return self.root / "state" / "shop"
+
+    def probe(self) -> tuple[StackState, int]:
+        """The state, and how many bytes of output tell of its files."""
+        fact = ComposeStack()
+        words = shlex.split(fact.command("shop", str(self.project)).get_raw_value())
+        mark, script = words[2], words[6:]
+        done = subprocess.run(
+            ["env", "PATH=/usr/bin:/bin", *self.shell, "-c", *script],
+            input=f"{mark}\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        lines = done.stdout.split("\n")
+        told = lines[lines.index(f"{mark} begin files") :]
+        return fact.process(lines), len("".join(told[: told.index(f"{mark} end")]))
+
+
+@pytest.fixture
+def host(each_shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    for module in (commands, facts):
+        monkeypatch.setattr(module, "STATE_ROOT", str(tmp_path / "state"))
+    return Host(tmp_path, each_shell)
+
+
+def digests() -> dict[str, str | None]:
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in FILES.items()}
+
+
+def test_files_as_recorded_are_told_by_their_number(host: Host) -> None:
+    state, size = host.probe()
+    assert state.files == digests()
+    assert size < 200
+
+
+def test_what_differs_is_told_of_each_file(host: Host) -> None:
+    (host.project / "data/1/a b 1").write_text("other\n")
+    (host.project / "data/1/a b 4").unlink()
+    (host.project / "data/2/a b 2").unlink()
+    (host.project / "data/2/a b 2").symlink_to("a b 5")
+    state, _ = host.probe()
+    other = hashlib.sha256(b"other\n").hexdigest()
+    assert state.files == digests() | {
+        "data/1/a b 1": other,
+        "data/1/a b 4": None,
+        "data/2/a b 2": "?",
+    }
+    assert state.barred == {"data/2/a b 2": "link"}
+
+
+def test_a_record_that_is_being_replaced_is_compared_here(host: Host) -> None:
+    """A run that was killed while it wrote the record, and a record of before."""
+    (host.memory / "digests").unlink()
+    (host.project / "compose.yaml").write_text("x\n")
+    state, _ = host.probe()
+    assert state.files == digests() | {"compose.yaml": hashlib.sha256(b"x\n").hexdigest()}
+
+
+@pytest.mark.parametrize("lost", ["files", "digests"])
+def test_files_that_were_not_looked_at_are_not_taken_for_equal(host: Host, lost: str) -> None:
+    """The lists and the record do not agree: nothing follows from them."""
+    kept = (host.memory / lost).read_text().splitlines(keepends=True)
+    (host.memory / lost).write_text("".join(kept[:-1]))
+    if lost == "files":
+        with pytest.raises(FactProcessError, match="did not look at all files"):
+            host.probe()
+    else:
+        # One is told of that need not have been.
+        assert host.probe()[0].files == digests()
