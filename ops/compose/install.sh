@@ -151,13 +151,15 @@ while IFS= read -r line; do
       case $deeper in */*) deeper=${deeper#*/} ;; *) deeper='' ;; esac
     done
   fi >>"$work/move.$rounds"
-  { (umask 022 && dig "$at") && hold "$at"; } || fail "$changing"
+  umask 022
+  dig "$at" || fail "$changing"
+  umask 077
   # Some tars take such names for patterns.
   if [ "$which" = some ] && grep -q '[][*?\\]' "$list"; then which=all; fi
   # Every tar opens with O_EXCL, as no cp but GNU's does. The files are made with their permissions:
   # none are set by name, nor owners.
   if [ "$which" = all ]; then
-    (umask 0 && exec timeout 600 tar -xf - -m -o --no-same-permissions <"$archive")
+    (umask 0 && exec tar -xf - -m -o --no-same-permissions <"$archive")
   else
     # shellcheck disable=SC2016 # the inner shell expands
     (umask 0 && with "$list" sh -c 'exec tar $as_named -xf - -m -o --no-same-permissions -- "$@" <"$0"' "$archive")
