@@ -118,13 +118,14 @@ class _Planner(Foreign):
             reason, way_out = barred(posixpath.join(self.spec.directory, path), kind)
             self._refuse(self.spec.directory, reason, way_out)
         host = self.state.files
+        differs = None if self.declared.differs is None else frozenset(self.declared.differs)
         changed: dict[str, str] = {}
         for path, wanted in self.files.items():
             if path in host:
                 if host[path] == wanted:
                     continue
                 changed[path] = "missing" if host[path] is None else "not as in the source"
-            elif self.declared.differs is not None and path not in self.declared.differs:
+            elif differs is not None and path not in differs:
                 continue
             else:
                 changed[path] = "new" if self.applied else "not on the host as it should be"
