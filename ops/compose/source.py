@@ -11,7 +11,6 @@ import io
 import re
 import stat
 import tarfile
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -101,7 +100,8 @@ SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 MAXIMUM_SERVICE = 200
 
 
-#: Nanoseconds for which a file that was written is read again each time.
+#: Nanoseconds by which a file must be older than the newest of its project not to be read again: so
+#: much time has passed since it was written, by no other clock than its own.
 YOUNG = 2 * 10**9
 
 
@@ -290,6 +290,7 @@ def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
             )
         there.append((path, real, status))
     # Nothing is read before all is known to be small enough.
+    newest = max((status.st_ctime_ns for _, _, status in there), default=0)
     known = dict(_known)
     _known.clear()
     for path, real, status in there:
@@ -305,17 +306,14 @@ def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
         if before is not None and before[0] == identity:
             file = before[1]
         else:
-            began = time.time_ns()
             try:
                 content = controller_files.read(real, MAXIMUM_BYTES, status)
             except Unreadable as error:
                 raise SourceError(f"source: {path} {error}") from None
             file = File(status.st_mode & 0o755, content)
-            # A file may change twice within one tick of its clock.
-            if began - max(status.st_mtime_ns, status.st_ctime_ns) < YOUNG:
-                yield path, file
-                continue
-        _known[real] = identity, file
+        # A file may change twice within one tick of its clock.
+        if newest - status.st_ctime_ns > YOUNG:
+            _known[real] = identity, file
         yield path, file
 
 
