@@ -116,6 +116,7 @@ class Project(Prover):
             self.tell(look.plan)
         assert look.state is not None, "what is held back was decided from a state"
         assert look.state.applied is not None, "and from a record"
+        self.installed = look.state.applied
         declared = recorded(look.state.applied, look.state)
         doing = look.plan.model_copy(
             update={"actions": tuple(a for a in look.plan.actions if a.verb != "record")}
@@ -158,7 +159,7 @@ class Project(Prover):
         what = (
             f"{action.subject}: its image cannot be {'built' if action.verb == 'build' else 'had'}"
         )
-        command = commands.prepare(self.spec, action)
+        command = commands.prepare(self.spec, self._files, action)
 
         def once() -> "Result":
             # Nothing of the stack changes by it: whoever comes next need not wait for it.
@@ -223,7 +224,7 @@ class Project(Prover):
                 continue
             names = [action.subject for action in group]
             with self._doing(*group):
-                command = commands.up(self.spec, names, anew=verb == "recreate")
+                command = commands.up(self.spec, self._files, names, anew=verb == "recreate")
                 self._start(command, f"{', '.join(names)} could not be created", names)
 
     def _unobstructed(self, declared: Declared, names: Sequence[str]) -> None:
@@ -316,6 +317,7 @@ class Project(Prover):
         self._mark(sorted(self.touched & set(before.services)))
         self._run(commands.mended(self.spec, "rollback", self.source.digest))
         self._files_back(before, declared)
+        self.installed = before
         old = recorded(before, self._state())
         touched = sorted(self.touched & set(old.services))
         missing = sorted(set(old.services) - set(declared.services))
@@ -324,7 +326,8 @@ class Project(Prover):
             if names:
                 self._unobstructed(old, names)
                 with self._doing(*(_back(verb, name) for name in names)):
-                    result = self._run(commands.up(spec, names, anew=verb == "recreate"))
+                    command = commands.up(spec, self._files, names, anew=verb == "recreate")
+                    result = self._run(command)
                     self._must(result, f"{', '.join(names)} could not be put back", names)
         self._settle(old)
         stood = all(found.files.get(path) == was for path, was in before.files.items())

@@ -67,23 +67,28 @@ def alone(spec: ComposeSpec, command: StringCommand) -> StringCommand:
     return StringCommand("{", begin, "&&", _BUSY, "&&", command, "; }")
 
 
-def compose(spec: ComposeSpec, *arguments: str, directory: str = "") -> StringCommand:
-    """A ``docker compose`` command for the project, as one would type it in its directory."""
-    profiles = [word for profile in spec.profiles for word in ("--profile", profile)]
+def compose(
+    spec: ComposeSpec, files: Sequence[str], *arguments: str, directory: str = ""
+) -> StringCommand:
+    """A ``docker compose`` command for the project, as one would type it in its directory.
+
+    :param files: what names its files, of :func:`ops.compose.source.file_options`.
+    """
+    options = (*files, *_profiles(spec))
     return StringCommand(
         "cd",
         QuoteString(directory or spec.directory),
         "&&",
-        _words("docker", "compose", "--ansi", "never", "-p", spec.project, *profiles, *arguments),
+        _words("docker", "compose", "--ansi", "never", "-p", spec.project, *options, *arguments),
     )
 
 
-def resolve(spec: ComposeSpec, mark: str) -> StringCommand:
+def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand:
     """Let Compose say what the files mean; nothing stays on the host.
 
     Standard input is the mark of the answer, one line, and then the files as a tar archive.
     """
-    arguments = (spec.project, spec.directory, *spec.profiles)
+    arguments = (spec.project, spec.directory, *files, *_profiles(spec))
     return script(
         "ops.compose",
         "resolve",
@@ -231,18 +236,22 @@ def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
     )
 
 
-def prepare(spec: ComposeSpec, action: Action) -> StringCommand:
+def prepare(spec: ComposeSpec, files: Sequence[str], action: Action) -> StringCommand:
     """Have an image before anything is stopped: pulled, or built from the staged files.
 
     What has its name and is somebody else's is kept under another.
     """
     if action.verb == "build":
-        build = compose(spec, "build", "--quiet", "--", action.subject, directory=staged(spec))
+        build = compose(
+            spec, files, "build", "--quiet", "--", action.subject, directory=staged(spec)
+        )
         return StringCommand(tag(*action.names), "&&", build) if action.names else build
-    return compose(spec, "pull", "--quiet", "--", action.subject, directory=staged(spec))
+    return compose(spec, files, "pull", "--quiet", "--", action.subject, directory=staged(spec))
 
 
-def up(spec: ComposeSpec, names: Iterable[str], *, anew: bool) -> StringCommand:
+def up(
+    spec: ComposeSpec, files: Sequence[str], names: Iterable[str], *, anew: bool
+) -> StringCommand:
     """Create what is missing of these services and nothing else; ``anew`` makes them again."""
     names = tuple(names)
     never = ("--no-build", "--pull", "never")
@@ -252,9 +261,13 @@ def up(spec: ComposeSpec, names: Iterable[str], *, anew: bool) -> StringCommand:
     # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
     # what they depend on as it is, and starts nothing.
     return StringCommand(
-        compose(spec, "create", *never, *(["--force-recreate"] if anew else []), "--", *names),
+        compose(
+            spec, files, "create", *never, *(["--force-recreate"] if anew else []), "--", *names
+        ),
         "&&",
-        compose(spec, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names),
+        compose(
+            spec, files, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names
+        ),
         "&&",
         fresh(spec, names),
     )
@@ -334,6 +347,10 @@ def ends(container: str) -> StringCommand:
 
 def _script(name: str, *arguments: str) -> StringCommand:
     return script("ops.compose", name, *arguments)
+
+
+def _profiles(spec: ComposeSpec) -> list[str]:
+    return [word for profile in spec.profiles for word in ("--profile", profile)]
 
 
 def _words(*words: str) -> StringCommand:

@@ -27,9 +27,9 @@ from ops.compose.plan import (
     unpublished,
     young,
 )
-from ops.compose.source import Source
+from ops.compose.source import Source, file_options
 from ops.compose.spec import ComposeSpec
-from ops.compose.state import Declared, Engine, StackState
+from ops.compose.state import Applied, Declared, Engine, StackState
 from ops.paths import is_plain
 from ops.reports import telling
 
@@ -69,6 +69,7 @@ class Reader:
     :param touched: services that this run did anything to.
     :param tried: those to which a remedy was applied; the next one is the stronger.
     :param counted: those whose mending in this run is remembered against the limits.
+    :param installed: the record whose files lie on the host, where they are not the source's.
     """
 
     host: "Host"
@@ -79,6 +80,7 @@ class Reader:
     tried: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
     hidden: frozenset[str] = frozenset()
+    installed: Applied | None = None
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _last: tuple[list[object], Look] | None = field(default=None, repr=False)
 
@@ -273,7 +275,7 @@ class Reader:
         mark = connection.fresh_mark()
         result = connection.run(
             self.host,
-            commands.resolve(self.spec, mark),
+            commands.resolve(self.spec, self._files, mark),
             stdin=f"{mark}\n".encode() + commands.resolve_archive(files, asked),
             readonly=True,
             secret=True,
@@ -285,6 +287,14 @@ class Reader:
         result = connection.run(self.host, commands.free(self.spec), readonly=True)
         rows = (line.partition("|") for line in result.text.splitlines())
         return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdecimal()}
+
+    @property
+    def _files(self) -> tuple[str, ...]:
+        """What names the files that lie in the project's directory."""
+        if self.installed is not None:
+            there = self.installed
+            return file_options(there.files, names_files=there.names_files)
+        return file_options(self.source.files, names_files=self.source.names_files)
 
     def _is_inside(self, path: str) -> bool:
         return path == self.spec.directory or path.startswith(self.spec.directory + "/")

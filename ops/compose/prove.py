@@ -43,9 +43,10 @@ class Prover(Reader):
     def _then(self, before: Applied | None, declared: Declared, state: StackState) -> Applied:
         """The record that this run leaves, if it ends well."""
         source = self.source
-        return expected(
+        then = expected(
             before, self.spec, source.digests, source.digest, declared, state, self.touched
         )
+        return then.model_copy(update={"names_files": source.names_files})
 
     def _unproven(self, left: Plan, state: StackState) -> Failure:
         wrong = [f"{finding.subject}: {finding.cause}" for finding in left.problems]

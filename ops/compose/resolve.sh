@@ -2,7 +2,7 @@
 # standard input, with the digests of all that are to lie on the host, live in memory where the host
 # can, and are gone when this ends.
 # Writes sections (connection/frame.sh), that of images by images.sh. Arguments: the project, its
-# directory, then profiles. Standard input begins with the mark of the sections.
+# directory, then Compose's options that name its files and profiles. Standard input begins with the mark of the sections.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
 project=$1 directory=$2
 shift 2
@@ -23,10 +23,6 @@ printf '%s\n%s\n' "$work" "$said" | quoted
 end $status
 [ $status -eq 0 ] || exit 0
 
-for profile; do
-  set -- "$@" --profile "$profile"
-  shift
-done
 compose() { docker compose -p "$project" "$@"; }
 
 cd "$work" || exit 0

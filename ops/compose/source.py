@@ -12,7 +12,7 @@ import re
 import stat
 import tarfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -139,6 +139,11 @@ class Source:
         return total.hexdigest()
 
     @cached_property
+    def names_files(self) -> bool:
+        """Whether its ``.env`` says which compose files there are."""
+        return ".env" in self.files and b"COMPOSE_FILE" in self.files[".env"].content
+
+    @cached_property
     def digests(self) -> dict[str, str]:
         """Path to content digest."""
         return {path: file.sha256 for path, file in sorted(self.files.items())}
@@ -177,6 +182,21 @@ class Source:
 #: The files of the last project that was read: a run reads its files once, however often they are
 #: asked for, unless they have changed.
 _known: dict[str, tuple[tuple[int, ...], File]] = {}
+
+
+def file_options(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
+    """The words that name a project's own files to Compose.
+
+    Without them it takes whatever has one of its names and lies beside them, and a container that
+    may write there would decide what runs next.
+
+    :param paths: the project's files, relative to its directory.
+    :param names_files: its own ``.env`` says which compose files there are.
+    """
+    words = ["--env-file", ".env" if ".env" in paths else "/dev/null"]
+    for names in () if names_files else (COMPOSE_FILES, OVERRIDE_FILES):
+        words += next((["--file", name] for name in names if name in paths), [])
+    return tuple(words)
 
 
 def load(spec: ComposeSpec) -> Source:

@@ -129,6 +129,7 @@ class Applied(Frozen):
 
     It comes back from a host: what could not be there is no record.
 
+    :param names_files: its own ``.env`` says which compose files there are.
     :param secrets: values that were secret then, so that they are not shown as what was before.
     """
 
@@ -138,6 +139,7 @@ class Applied(Frozen):
     profiles: tuple[str, ...] = ()
     source: Annotated[str, AfterValidator(_name)]
     files: Mapping[Annotated[str, AfterValidator(_inside)], str]
+    names_files: bool = False
     config: Mapping[str, Any]
     outside: Mapping[Annotated[str, AfterValidator(_outside)], str] = {}
     services: Mapping[Annotated[str, AfterValidator(_name)], "AppliedService"]

@@ -73,6 +73,30 @@ def test_a_container_that_mounts_a_directory_leads_root_nowhere(shop: Shop) -> N
     assert seen.quiet
 
 
+def test_files_that_compose_would_find_by_itself_count_for_nothing(shop: Shop) -> None:
+    """What would be laid over the project's own file, or stand in for it, or say where it is."""
+    host = shop.host
+    evil = "services: {web: {privileged: true, environment: {EVIL: '1'}}}\n"
+    planted = ["compose.override.yaml", "docker-compose.override.yml", "evil.yaml"]
+    for name in planted:
+        host.put(f"/opt/shop/{name}", evil)
+    assert not host.exists("/opt/shop/.env")
+    host.put("/opt/shop/.env", "COMPOSE_FILE=compose.yaml:evil.yaml\nCOMPOSE_PROFILES=all\n")
+    before = shop.id("web")
+    host.docker("rm", "-f", before)
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    web = host.inspect(shop.id("web"))
+    assert web["Id"] != before
+    assert not web["HostConfig"]["Privileged"]
+    assert not any(one.startswith("EVIL") for one in web["Config"]["Env"])
+    assert host.read("/opt/shop/evil.yaml").decode() == evil
+    with shop.watching() as seen:
+        assert shop.run("-y").rc == 0
+    assert seen.quiet
+    host.sh(f"cd /opt/shop && rm .env {' '.join(planted)}")
+
+
 def test_links_fifos_and_new_files_in_the_way_are_named(shop: Shop) -> None:
     """Whether the record knows of the file or not, and although nothing else is to be done."""
     host = shop.host

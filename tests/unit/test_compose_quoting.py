@@ -125,14 +125,15 @@ def directory(place: Path) -> Path:
     return place / "project"
 
 
-COMPOSE = ["compose", "--ansi", "never", "-p", "shop"]
+FILES = ("--env-file", "/dev/null", "--file", "compose.yaml")
+COMPOSE = ["compose", "--ansi", "never", "-p", "shop", *FILES]
 
 
 @quick
 @given(names=st.lists(words, min_size=1, max_size=3))
 def test_up(place: Path, directory: Path, names: list[str]) -> None:
     for anew in (False, True):
-        calls = given_to_docker(place, commands.up(spec(place), names, anew=anew))
+        calls = given_to_docker(place, commands.up(spec(place), FILES, names, anew=anew))
         assert calls[-1][len(COMPOSE)] == "up"
         assert anew == any("--force-recreate" in call[: -len(names)] for call in calls)
         for call in calls:
@@ -148,7 +149,7 @@ def test_build_keeps_what_is_not_ours(
     (place / "staged").mkdir(exist_ok=True)
     action = Action(verb="build", subject=service, cause="", names=(image, ref))
     with mock.patch.object(commands, "staged", return_value=str(place / "staged")):
-        calls = given_to_docker(place, commands.prepare(spec(place), action))
+        calls = given_to_docker(place, commands.prepare(spec(place), FILES, action))
     assert calls == [
         ["tag", image, ref],
         [*COMPOSE, "build", "--quiet", "--", service],
@@ -166,7 +167,7 @@ def test_directory_with_any_name(place: Path, name: str) -> None:
     home.mkdir(exist_ok=True)
     # Settings take no control characters; quoting does.
     anywhere = spec(place).model_copy(update={"directory": str(home)})
-    command = commands.up(anywhere, ["web"], anew=False)
+    command = commands.up(anywhere, FILES, ["web"], anew=False)
     (place / "bin" / "docker").write_text('#!/bin/sh\nprintf "1\\0%s\\0" "$(pwd)" >>"$SAID"\n')
     try:
         assert {tuple(call) for call in given_to_docker(place, command)} == {(str(home),)}
@@ -440,5 +441,5 @@ def test_attempts_are_remembered(memory: Path, subject: str) -> None:
 
 def test_shell_words_of_a_whole_command_are_readable() -> None:
     """What `-v` prints is what one would type."""
-    command = commands.up(spec(Path("/x")), ["web"], anew=False).get_raw_value()
+    command = commands.up(spec(Path("/x")), FILES, ["web"], anew=False).get_raw_value()
     assert shlex.split(command)[:3] == ["cd", "/x/project", "&&"]

@@ -25,7 +25,7 @@ def argv(each_shell: list[str], tmp_path: Path) -> list[str]:
     waits = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
     (tools / "docker").write_text(f"#!/bin/sh\n{waits}\necho '{{}}'\n")
     (tools / "docker").chmod(0o755)
-    _, *rest = shlex.split(commands.resolve(spec, MARK).get_raw_value())
+    _, *rest = shlex.split(commands.resolve(spec, (), MARK).get_raw_value())
     return ["env", f"PATH={tools}:/usr/bin:/bin", *each_shell, *rest]
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.compose import source
-from ops.compose.source import File, Source, SourceError, dotenv, load
+from ops.compose.source import File, Source, SourceError, dotenv, file_options, load
 from ops.compose.spec import ComposeSpec
 
 WEB: dict[str, Any] = {"image": "lab/box:1"}
@@ -527,3 +527,21 @@ def test_a_dockerignore_says_what_no_build_sees(root: Path) -> None:
         (root / path).write_text("x")
     (root / "api" / ".dockerignore").write_text("# none of these\n\ndocs\n/*.md\n!README.md\n")
     assert read(root, web()).ignored == {"api": frozenset({"api/docs/a.md"})}
+
+
+def test_compose_is_told_its_files_and_finds_no_others() -> None:
+    for paths, words in {
+        ("compose.yaml",): "--env-file /dev/null --file compose.yaml",
+        ("docker-compose.yml", ".env"): "--env-file .env --file docker-compose.yml",
+        ("compose.yaml", "compose.yml", "compose.override.yml", "sub/compose.override.yaml"): (
+            "--env-file /dev/null --file compose.yaml --file compose.override.yml"
+        ),
+    }.items():
+        assert " ".join(file_options(paths, names_files=False)) == words
+
+
+def test_a_project_whose_env_file_names_its_files_is_left_to_it() -> None:
+    source = Source({".env": File(0o600, b"COMPOSE_FILE=a.yaml:b.yaml\n")})
+    assert source.names_files
+    assert file_options(source.files, names_files=True) == ("--env-file", ".env")
+    assert not Source({".env": File(0o600, b"A=1\n")}).names_files
