@@ -34,7 +34,8 @@ def step(action: Action, spec: OperatorSpec, state: HostAccess, mark: str) -> St
         case "set":
             value = "yes" if spec.password_login else "no"
             # What the host runs by itself where nobody proves the change in time.
-            revert = text("ops.access", "common") + text("ops.access", "revert")
+            parts = [text("ops.connection", name) for name in ("walk", "put")]
+            revert = "".join((*parts, text("ops.access", "common"), text("ops.access", "revert")))
             return _script("sshd", value, state.spec, mark, str(REVERT_AFTER), revert)
 
 
@@ -49,5 +50,5 @@ def revert(mark: str) -> StringCommand:
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    shared = ["walk"] if name == "keys" else []
-    return script("ops.access", name, *arguments, before=["common"], shared=shared)
+    before = ["common", "as_user"] if name == "keys" else ["common"]
+    return script("ops.access", name, *arguments, before=before, shared=["walk", "put"])

@@ -7,6 +7,7 @@ export PATH LC_ALL
 room=/var/lib/stackmend/access
 part=/etc/ssh/sshd_config.d/00-stackmend.conf
 main=/etc/ssh/sshd_config
+private "$room" || exit 73
 has() { command -v "$1" >/dev/null 2>&1; }
 fail() { # STATUS TEXT
   printf '%s\n' "$2" >&2
@@ -15,11 +16,9 @@ fail() { # STATUS TEXT
 # Keep a file as it is now. $1: the file; $2: its name among those kept.
 keep() {
   [ -f "$1" ] || return 0
-  mkdir -p "$room/kept" || return
+  private "$room/kept" || return
   cp -p -- "$1" "$room/kept/$2.$(date -u +%Y%m%dT%H%M%SZ)"
 }
-# Copy a file to its place, which it takes by one rename.
-put() { cp -p -- "$1" "$2.new" && mv -f -- "$2.new" "$2"; }
 reload() {
   if [ -d /run/systemd/system ]; then
     for unit in ssh sshd; do

@@ -25,7 +25,7 @@ class Operator(FactBase[HostAccess]):
     def command(self, user: str) -> StringCommand:
         """The probe, with its argument quoted."""
         self._mark = fresh_mark()
-        return script("ops.access", "probe", user, mark=self._mark)
+        return script("ops.access", "probe", user, mark=self._mark, before=["as_user"])
 
     def process(self, output: list[str]) -> HostAccess:
         """The state that the probe printed.

@@ -13,21 +13,10 @@ file=$(printf '%s\n' "$file" | sed "s|%h|$home|")
 directory=${file%/*} name=${file##*/}
 [ -d "$home" ] || fail 71 "$user has no home: $home is not there"
 plain "${file#/}" || fail 73 "$file is no path of a file"
-private "$room" || exit 73
-as_user() {
-  if [ "$(id -u)" = "$uid" ]; then
-    timeout 20 "$@"
-  elif has runuser; then
-    timeout 20 runuser -u "$user" -- "$@"
-  else
-    # shellcheck disable=SC2016 # the inner shell expands
-    timeout 20 su -s /bin/sh "$user" -c 'exec "$@"' sh "$@"
-  fi
-}
 reach "$directory" || fail 73 "${obstacle#*  } is a link or no directory, and is not followed"
 directory=$real
 if ! hold "$directory"; then
-  as_user mkdir -m 0700 -- "$directory" 2>/dev/null ||
+  as_user "$uid" "$user" mkdir -m 0700 -- "$directory" 2>/dev/null ||
     { hold "${directory%/*}" && guarded "${directory%/*}" && mkdir -m 0700 "./${directory##*/}" &&
       chown "$uid:$group" "./${directory##*/}"; } || fail 73 "$directory cannot be made"
   hold "$directory" || fail 73 "$directory is not what it was a moment ago"
@@ -40,7 +29,7 @@ rm -rf "$trial" && mkdir -p "$trial" || exit
 : >"$trial/before" || exit
 if [ -e "./$name" ]; then
   # What the user cannot read, sshd does not read either, unless nobody else could have put it there.
-  as_user cat -- "$directory/$name" >"$trial/before" 2>/dev/null ||
+  as_user "$uid" "$user" cat -- "$directory/$name" >"$trial/before" 2>/dev/null ||
     { guarded "$directory" && cat -- "./$name" >"$trial/before"; } ||
     fail 74 "$user cannot read $directory/$name; remove it, or give it to $user"
   keep "$trial/before" "authorized_keys.$user" || exit

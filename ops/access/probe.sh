@@ -66,6 +66,10 @@ case $file in
 esac
 section file printf '%s\n' "$file"
 begin keys
-if [ -n "$account" ] && [ -f "$file" ]; then timeout 20 cat "$file" 2>/dev/null; fi | quoted
+# With the user's own rights, as sshd reads it: the user may have it lead anywhere.
+uid=$(printf '%s\n' "$account" | cut -d : -f 3)
+if [ -n "$account" ] && [ -f "$file" ]; then
+  if [ "$(id -u)" = 0 ]; then as_user "$uid" "$user" cat -- "$file"; else timeout 20 cat -- "$file"; fi
+fi 2>/dev/null </dev/null | head -c 4194304 | quoted
 end 0
 section whole true

@@ -3,11 +3,11 @@
 mark=$1
 [ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || exit 0
 if [ -f "$room/before/part" ]; then
-  put "$room/before/part" "$part"
+  put "$part" "$room/before/part"
 else
   rm -f -- "$part"
 fi
-if [ -f "$room/before/main" ]; then put "$room/before/main" "$main"; fi
+if [ -f "$room/before/main" ]; then put "$main" "$room/before/main"; fi
 reload
 status=$?
 rm -rf "$room/before" "$room/armed"

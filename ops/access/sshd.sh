@@ -4,18 +4,18 @@
 # shellcheck disable=SC2154,SC2016 # common.sh sets them; the inner shell expands
 value=$1 spec=$2 mark=$3 seconds=$4 revert=$5
 said=$(sshd -t 2>&1) || fail 65 "its configuration is broken as it is: $said"
-rm -rf "$room/trial" && mkdir -p "$room/trial" || exit
+aim "$part" && aim "$main" || fail 73 "nothing was changed"
+rm -rf "$room/trial" && mkdir "$room/trial" || exit
 {
   echo '# Written by stackmend: access.operator(password_login=…).'
   echo "PasswordAuthentication $value"
   # With PAM this is a password by another name.
   if [ "$value" = no ]; then echo 'KbdInteractiveAuthentication no'; fi
 } >"$room/trial/part"
-chmod 0644 "$room/trial/part"
 
 # A change that an ended run left unproven is what is on the disk now: what was before it counts.
 if [ ! -s "$room/armed" ]; then
-  rm -rf "$room/before" && mkdir -p "$room/before" || exit
+  rm -rf "$room/before" && mkdir "$room/before" || exit
   if [ -f "$part" ]; then cp -p -- "$part" "$room/before/part" || exit; fi
   cp -p -- "$main" "$room/before/main" || exit
   keep "$part" 00-stackmend.conf && keep "$main" sshd_config || exit
@@ -41,16 +41,14 @@ back() {
 }
 effective() { sshd -T -C "$spec" 2>/dev/null | grep -qx "passwordauthentication $value"; }
 
-if [ ! -d "${part%/*}" ]; then mkdir -p "${part%/*}" && chmod 0755 "${part%/*}"; fi
-put "$room/trial/part" "$part" || back 74 "$part cannot be written"
+put "$part" <"$room/trial/part" || back 74 "$part cannot be written"
 said=$(sshd -t 2>&1) || back 65 "sshd does not take the change: $said"
 if ! effective; then
   # Older configurations read no directory; a first line that does wins over what follows.
   { printf 'Include /etc/ssh/sshd_config.d/*.conf\n' && cat "$main"; } >"$room/trial/main"
-  chmod 0644 "$room/trial/main"
   said=$(sshd -t -f "$room/trial/main" 2>&1) ||
     back 78 "sshd does not read ${part%/*}, and no Include can be added to $main: $said"
-  put "$room/trial/main" "$main" || back 74 "$main cannot be written"
+  put "$main" <"$room/trial/main" || back 74 "$main cannot be written"
   effective || back 78 "another line of sshd's configuration says otherwise: $(
     grep -Ein '^[[:space:]]*(PasswordAuthentication|Match)' "$main" "${part%/*}"/*.conf | tr '\n' ';'
   )"

@@ -4,14 +4,14 @@ user=$1
 file=/etc/sudoers.d/stackmend-$user
 has visudo || fail 69 "visudo is not there, so that no rule can be checked"
 new=$room/sudoers.new
-mkdir -p "$room" && printf '%s\n' "$user ALL=(ALL:ALL) NOPASSWD: ALL" >"$new" || exit
+printf '%s\n' "$user ALL=(ALL:ALL) NOPASSWD: ALL" >"$new" || exit
 chmod 0440 "$new"
 # Other files may be at fault already; only a fault that comes with ours is ours.
 if visudo -c >/dev/null 2>&1; then well=yes; else well=no; fi
 said=$(visudo -cf "$new" 2>&1) || fail 65 "visudo does not take the rule: $said"
-mkdir -p /etc/sudoers.d && keep "$file" "sudoers.$user" || exit
-# Copied under a name that sudo does not read, and then in place by one rename.
-cp -p "$new" "/etc/sudoers.d/.stackmend.new" && mv -f "/etc/sudoers.d/.stackmend.new" "$file" || exit
+if [ ! -d "${file%/*}" ]; then mkdir -m 0750 -- "${file%/*}" || exit; fi
+# On its way it has a name that sudo does not read.
+aim "$file" && keep "$file" "sudoers.$user" && put "$file" "$new" || fail 73 "$file cannot be written"
 rm -f "$new"
 if [ $well = yes ] && ! said=$(visudo -c 2>&1); then
   rm -f "$file"

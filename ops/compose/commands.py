@@ -180,18 +180,12 @@ def _install(
 
 def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
     """Remember services that run on other files than those in place, until they are made anew."""
-    directory = f"{state_directory(spec)}/stale"
-    return StringCommand(
-        _words("mkdir", "-p", directory),
-        "&&",
-        _words("touch", "--", *(f"{directory}/{name}" for name in names)),
-    )
+    return script("ops.compose", "stale", state_directory(spec), "add", *names, shared=["walk"])
 
 
 def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
     """Take services off that list; all of them, where none is named."""
-    directory = f"{state_directory(spec)}/stale"
-    return _words("rm", "-rf", "--", *([f"{directory}/{name}" for name in names] or [directory]))
+    return script("ops.compose", "stale", state_directory(spec), "drop", *names, shared=["walk"])
 
 
 def remember(spec: ComposeSpec, digest: str) -> StringCommand:
@@ -222,18 +216,7 @@ def record_archive(applied: Applied) -> bytes:
 def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
     """Remember an attempt, by the host's own clock, so that attempts can be counted."""
     line = f"{verb} {subject}"
-    return StringCommand(
-        "mkdir",
-        "-p",
-        QuoteString(state_directory(spec)),
-        "&&",
-        "printf",
-        QuoteString("%s %s\\n"),
-        '"$(date +%s)"',
-        QuoteString(line),
-        ">>",
-        QuoteString(f"{state_directory(spec)}/mends"),
-    )
+    return script("ops.compose", "mended", state_directory(spec), line, shared=["walk"])
 
 
 def prepare(spec: ComposeSpec, files: Sequence[str], action: Action) -> StringCommand:

@@ -22,6 +22,9 @@ VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 CONSENT = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*", re.DOTALL)
 
+#: What the other rooms remember of a host lies in directories of these names, beside the projects'.
+ROOMS = frozenset({"access", "engine", "models", "ports"})
+
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(
     "/ /bin /boot /dev /etc /home /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys "
@@ -42,6 +45,15 @@ def project_name(value: str) -> str:
     # What is remembered of it on the host lies in a directory of that name.
     if len(value) > NAME_MAX:
         raise ValueError(f"a name of {len(value)} characters is too long; {NAME_MAX} are the most")
+    return value
+
+
+def _own_name(value: str) -> str:
+    if value in ROOMS:
+        raise ValueError(
+            f"no project can be called {value!r}: stackmend keeps other records of a host in "
+            f"/var/lib/stackmend/{value}; choose another name, such as {value}-1"
+        )
     return value
 
 
@@ -155,7 +167,7 @@ class ComposeSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    project: Annotated[str, AfterValidator(project_name)]
+    project: Annotated[str, AfterValidator(project_name), AfterValidator(_own_name)]
     source: LocalPath
     directory: Directory
     env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(

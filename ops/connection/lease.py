@@ -58,6 +58,7 @@ while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do :; done
 # A holder's line is in the file for as long as it has the lock; one that was killed leaves it.
 _LOOK = """
 for path; do
+  reach "${path%/*}" && guarded "$real" || continue
   [ -f "$path" ] && [ -s "$path" ] && [ ! -L "$path" ] || continue
   exec 9<"$path" || continue
   flock -n -s 9 && continue
@@ -204,7 +205,7 @@ def holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
     asked = [path for path in paths if (real(host).name, path) not in _held]
     if not asked:
         return ""
-    words = ("sh", "-c", QuoteString(_LOOK), "look", *map(QuoteString, asked))
+    words = ("sh", "-c", QuoteString(text(__package__, "walk") + _LOOK), "look", *map(QuoteString, asked))
     return _holder(run(host, StringCommand(*words), readonly=True, **arguments).stdout)
 
 

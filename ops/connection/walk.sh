@@ -52,6 +52,13 @@ guarded() {
     END { exit bad || open || NR != count }'
 }
 
+# rooted PATH: what there is of this path is guarded.
+rooted() {
+  ground=$1
+  until [ -d "${ground:-/}" ]; do ground=${ground%/*}; done
+  guarded "$ground"
+}
+
 # reach PATH: where this directory really lies, into $real; the last parts may be missing. A link is
 # followed where root alone can have put it there; for anything else $obstacle is "KIND  PATH".
 reach() {
@@ -90,16 +97,18 @@ reach() {
 
 # private DIRECTORY: have this directory, in which nobody but root (or who we are) changes anything.
 private() {
-  if ! reach "$1" || ! (umask 077 && dig "$real"); then
+  if guarded "$1"; then return 0; fi
+  if reach "$1" && ! rooted "$real"; then
+    echo "others than root may write to $1: see what is in it, then chown it to root and chmod go-w" >&2
+  elif [ -z "$obstacle" ] && (umask 077 && dig "$real"); then
+    cd /
+    return 0
+  else
     case $obstacle in
     closed*) obstacle="Permission denied at ${obstacle#*  }" ;;
     ?*) obstacle="${obstacle#*  } is in the way" ;;
     esac
     echo "$1 cannot be made${obstacle:+: $obstacle}" >&2
-  elif guarded "$real"; then
-    return 0
-  else
-    echo "others than root may write to $1: see what is in it, then chown it to root and chmod go-w" >&2
   fi
   return 1
 }
@@ -107,8 +116,17 @@ private() {
 # take_up NAME: open this file of the held directory as descriptor 3, for reading; it is then
 # /proc/self/fd/3, whatever its name comes to mean.
 take_up() {
-  # Whoever opens a FIFO waits.
-  if [ ! -f "./$1" ] || [ -L "./$1" ] || ! exec 3<"./$1"; then return 1; fi
+  if [ ! -f "./$1" ] || [ -L "./$1" ]; then return 1; fi
+  # Whoever opens a FIFO waits, and one may take the file's place at this very moment.
+  (
+    trap 'kill $!; exit' TERM
+    sleep 20 &
+    wait $!
+    kill -s ALRM $$
+  ) </dev/null >/dev/null 2>&1 &
+  waiting=$!
+  exec 3<"./$1" || return 1
+  kill "$waiting"
   case $(stat -L -c '%F %h' /proc/self/fd/3) in
   regular*\ 1) ;;
   *) return 1 ;;

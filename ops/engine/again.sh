@@ -4,4 +4,4 @@ root=${root:?}
 alone
 [ -e "$root/pending" ] || exit 0
 answers && remember
-take_up restart "$1"
+adopt restart "$1"

@@ -110,4 +110,8 @@ def _without_config(flags: Sequence[str]) -> list[str]:
 
 
 def _script(name: str, *arguments: str, before: Sequence[str] = ()) -> StringCommand:
-    return script("ops.engine", name, ROOT, *arguments, before=("common", *before))
+    return script(
+        *("ops.engine", name, ROOT, *arguments),
+        before=("common", *before),
+        shared=["walk", "put"],
+    )

@@ -1,9 +1,10 @@
 # What the scripts that change an engine begin with. Takes where we remember things off the
 # arguments. What is begun comes to its end although the connection is lost: nothing is written to it
 # until then.
+# shellcheck disable=SC2034,SC2154 # the scripts behind it use them; connection/put.sh sets them
 root=$1
 shift
-(umask 077 && mkdir -p "$root/kept") || exit 73
+private "$root/kept" || exit 73
 trap '' HUP PIPE INT
 have() { command -v "$1" >/dev/null 2>&1; }
 limited() { if have timeout; then timeout -k 2 20 "$@"; else "$@"; fi; }

@@ -1,8 +1,9 @@
 # Print a file of the network, as base64. Argument: its address. Whatever the host has to fetch with.
 url=$1
 have() { command -v "$1" >/dev/null 2>&1; }
-file=$(mktemp) || exit 73
-trap 'rm -f "$file"' EXIT
+work=$(mktemp -d) || exit 73
+file=$work/file
+trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT PIPE TERM
 case $url in
   file://*) cat "${url#file://}" >"$file" || exit 66 ;;
@@ -10,7 +11,6 @@ case $url in
     if have curl; then curl -fsSL --max-time 60 -o "$file" "$url" || exit 69
     elif have wget; then wget -q -T 60 -O "$file" "$url" || exit 69
     elif [ -x /usr/lib/apt/apt-helper ]; then
-      rm -f "$file"
       /usr/lib/apt/apt-helper -o Acquire::Retries=2 download-file "$url" "$file" >&2 || exit 69
     else
       echo 'there is none of curl, wget and apt-helper to fetch it with' >&2

@@ -73,16 +73,11 @@ case $removing in
 esac
 # The package starts the engine: with its settings, it need not be started twice. dockerd, which could
 # check them, is not here yet; "pending" says that no engine was seen to run with them.
-put() {
-  mkdir -p "$(dirname "$config")" && : >"$root/pending" || return 1
-  cp -- "$root/daemon.json" "$config.stackmend-new" || return 1
-  chmod 0644 "$config.stackmend-new"
-  sync "$root" "$config.stackmend-new" 2>/dev/null || sync
-  mv -f -- "$config.stackmend-new" "$config"
-}
 if [ -n "$config" ] && [ -s "$root/daemon.json" ] && [ ! -e "$config" ] && [ ! -L "$config" ]; then
   placed=1
-  put || { rm -f -- "$config.stackmend-new" "$root/pending"; exit 73; }
+  : >"$root/pending" || exit 73
+  sync "$root" 2>/dev/null || sync
+  put "$config" <"$root/daemon.json" || { rm -f -- "$root/pending"; exit 73; }
 fi
 # shellcheck disable=SC2086
 case $manager in

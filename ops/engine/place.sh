@@ -1,12 +1,15 @@
-# Put a file in place, mode 0644; what was there is kept. Without input it is removed.
+# Put a file in place, a new one with mode 0644; what was there is kept. Without input it is removed.
 # Arguments: what common.sh takes, the file, the stamp of its copy.
+# shellcheck disable=SC2154 # connection/put.sh sets them
 file=$1 stamp=$2
 root=${root:?}
-mkdir -p "$(dirname "$file")" || exit 73
-cat >"$file.stackmend-new" && chmod 0644 "$file.stackmend-new" || exit 73
-if [ -e "$file" ]; then
-  cp -p -- "$file" "$root/kept/$(basename "$file").$stamp" || exit 73
+work=$(mktemp -d "$root/place.XXXXXXXXXX") || exit 73
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' TERM
+cat >"$work/new" && aim "$file" || exit 73
+if [ -e "./$name" ]; then
+  cp -p -- "./$name" "$root/kept/${file##*/}.$stamp" || exit 73
 fi
-if [ -s "$file.stackmend-new" ]; then mv -f -- "$file.stackmend-new" "$file"
-else rm -f -- "$file.stackmend-new" "$file"
+if [ -s "$work/new" ]; then put "$file" <"$work/new" || exit 73
+else rm -f -- "./$name"
 fi

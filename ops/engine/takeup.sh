@@ -1,4 +1,4 @@
-# take_up HOW CONFIG: have the engine run with what is in the file; where it does not, with the file
+# adopt HOW CONFIG: have the engine run with what is in the file; where it does not, with the file
 # that $root/pending names (with none, where it names none).
 root=${root:?}
 reloaded() {
@@ -13,7 +13,7 @@ reloaded() {
   return 1
 }
 
-take_up() {
+adopt() {
   if [ "$1" = reload ]; then
     reloaded && took=1 || took=
   else
@@ -27,8 +27,8 @@ take_up() {
   fi
   reason=$(why 3)
   old=$(cat "$root/pending")
-  if [ -n "$old" ]; then cp -p -- "$old" "$2.stackmend-new" && mv -f -- "$2.stackmend-new" "$2"
-  else rm -f -- "$2"
+  if [ -n "$old" ]; then put "$2" "$old"
+  else aim "$2" && rm -f -- "./${name:?}"
   fi
   service restart >/dev/null 2>&1
   if comes_up 90; then

@@ -76,4 +76,4 @@ def restore(record: str, *, look: bool, root: str = ROOT) -> StringCommand:
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return script("ops.ports", name, *arguments, before=["record"])
+    return script("ops.ports", name, *arguments, before=["record"], shared=["walk", "put"])

@@ -368,11 +368,14 @@ family() {
     /^[0-9]+$/ && !($1 in holder) { holder[$1] = 1; holds($1) }'
 }
 
-# Processes, each as its stat, cgroup and cmdline with a separator before each, in hexadecimal: a
-# name or an argument may hold any byte. Of our own shell the command line is this very script.
+# Processes, each as its stat, cgroup and cmdline with the mark before each, in hexadecimal: a name or
+# an argument may hold any byte. Of our own shell the command line is this very script. One program
+# reads all these files; what it reads between them is its own environment, with the mark in it, which
+# is shown to nobody else.
+hexadecimal() { od -An -v -tx1 | tr -d ' \n'; }
+between() { mark=$mark sh -c 'exec cat "$@"' cat "$@" 2>/dev/null | hexadecimal; }
 processes() {
-  separator=/proc/sys/kernel/random/boot_id
-  [ -r $separator ] || separator=/proc/version
+  separator=/proc/self/environ
   set --
   known='' paths=''
   for pid in $guards; do
@@ -390,7 +393,10 @@ processes() {
   done
   section guards printf '%s\n' "$guards"
   begin processes
-  { printf '%s\n' "$known"; cat "$@" 2>/dev/null | od -An -v -tx1 | tr -d ' \n'; } | quoted
+  {
+    printf '%s\n' "$known"
+    between "$@" | sed "s/$(between $separator)/$(printf '%s\n' "$mark" | hexadecimal)/g"
+  } | quoted
   end 0
   # shellcheck disable=SC2086
   links=$(ls -dln $paths 2>/dev/null) told=links
@@ -485,7 +491,7 @@ further() {
   found=$(set +f; printf '%s\n' /proc/[0-9]*/comm |
     xargs grep -sHx -e dockerd -e conmon /dev/null)
   # The default engine has been asked already.
-  default=
+  default='' here=$(readlink /proc/self/ns/mnt)
   [ ! -r /run/docker.pid ] || read -r default </run/docker.pid
   sockets=' /var/run/docker.sock /run/docker.sock ' people=' ' mute=' '
   for file in $found; do
@@ -495,7 +501,9 @@ further() {
     owner=$(ls -dln "/proc/$pid" 2>/dev/null | awk '{ print $3 }')
     case "$file" in
       *:dockerd)
-        has docker || continue
+        # Anybody may call a process so: where root connects to, root or we have said, and here.
+        has docker && { [ "$owner" = 0 ] || [ "$owner" = "$me" ]; } &&
+          [ "$(readlink "/proc/$pid/ns/mnt")" = "$here" ] || continue
         said=$(tr '\000' '\n' <"/proc/$pid/cmdline" 2>/dev/null)
         config=$(printf '%s\n' "$said" |
           sed -n '/^--config-file$/{n;p;}; s/^--config-file=//p' | tail -n 1)

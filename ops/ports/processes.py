@@ -31,7 +31,7 @@ def processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
         raw = bytes.fromhex("".join(lines[1:]))
         mark = raw[: raw.index(b"\n") + 1]
         parts = raw.split(mark)[1:]
-        # Somebody who writes the mark into his own arguments makes nobody's readable.
+        # Of what was cut off nothing is told apart.
         if len(parts) == 3 * len(order):
             links = _links(found)
             names = _names(found.get("users", (0, []))[1])

@@ -13,7 +13,7 @@ fail() {
 }
 claim() {
   umask 077
-  mkdir -p -- "$root" || exit 71
+  private "$root" || exit 71
   if ! mkdir -- "$dir" 2>/dev/null; then
     [ -d "$dir" ] && fail 73 "$dir is there already"
     fail 71 "$dir cannot be made"

@@ -8,6 +8,7 @@ now=/proc/sys/net/ipv4/ip_local_reserved_ports
 file=/etc/sysctl.d/zz-stackmend-reserved-ports.conf
 before=$(cat "$now") || drop 71 "$now cannot be read"
 keep before "$before"
+aim "$file" || drop 74 "$file cannot be written"
 if [ -e "$file" ]; then cp -p -- "$file" "$dir/file" || exit 71; fi
 kept() {
   for path in /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf \
@@ -25,9 +26,9 @@ all=$({
   kept
 } | tr -d ' \t' | tr ',' '\n' | sed '/^$/d' | awk '!seen[$0]++' | paste -s -d, -)
 if ! {
-  mkdir -p /etc/sysctl.d && printf '%s\n' '# Ports that services of this host are bound to, kept from outgoing connections.' \
+  printf '%s\n' '# Ports that services of this host are bound to, kept from outgoing connections.' \
     "net.ipv4.ip_local_reserved_ports = $all" >"$dir/new" &&
-    chmod 0644 "$dir/new" && cp -p -- "$dir/new" "$file.new" && mv -f -- "$file.new" "$file"
+    put "$file" <"$dir/new"
 }; then
   fail 74 "$file cannot be written"
 fi

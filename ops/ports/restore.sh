@@ -16,6 +16,8 @@ if [ "$record" = latest ]; then
 fi
 dir=$root/$record
 [ -f "$dir/kind" ] || fail 66 "there is no record $record"
+# What is in it is started as root.
+private "$dir" || exit 69
 get() { cat "$dir/$1" 2>/dev/null; }
 kind=$(get kind)
 printf '%s\n' "$record"
@@ -103,7 +105,8 @@ restore_reserve() {
     fail 69 "the reserved ports were changed since; nothing was taken back"
   fi
   printf '%s\n' "$(get before)" >"$now" || fail 69 "$now cannot be written"
-  if [ -e "$dir/file" ]; then cp -p -- "$dir/file" "$file"; else rm -f -- "$file"; fi
+  if [ -e "$dir/file" ]; then put "$file" "$dir/file"; else rm -f -- "$file"; fi ||
+    fail 69 "$file cannot be written"
 }
 restore_command() {
   if alive "$(get pid)" "$(get started)"; then return 0; fi

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 from pyinfra.api.command import QuoteString, StringCommand
 
+from ops import connection
+
 PATH = "/var/lib/stackmend/journal.jsonl"
 #: Bytes at which the journal is moved to ``journal.jsonl.1``; the one that was there is dropped.
 ROTATE_AT = 5 * 1024 * 1024
@@ -21,7 +23,7 @@ LINE_LIMIT = 4000
 _APPEND = r"""umask 077
 journal=$1 line=$2 limit=$3
 directory=${journal%/*}
-[ -d "$directory" ] || mkdir -p -m 0700 -- "$directory" || exit
+private "$directory" || exit
 # A journal that somebody has just moved away holds nothing.
 size() { wc -c 2>/dev/null <"$journal" || echo 0; }
 if [ -f "$journal" ] && [ "$(size)" -ge "$limit" ]; then
@@ -94,7 +96,7 @@ def append(text: str, path: str = PATH, rotate_at: int = ROTATE_AT) -> StringCom
     return StringCommand(
         "sh",
         "-c",
-        QuoteString(_APPEND),
+        QuoteString(connection.text("ops.connection", "walk") + _APPEND),
         "journal",
         QuoteString(path),
         QuoteString(text),

@@ -203,7 +203,8 @@ def automatic(directory: Path, before: str | None) -> str:
     file.unlink(missing_ok=True)
     if before is not None:
         file.write_text(before)
-    script = text("ops.access.essentials", "updates").replace("/etc/dnf", str(directory))
+    script = "".join(text("ops.connection", name) for name in ("walk", "put"))
+    script += text("ops.access.essentials", "updates").replace("/etc/dnf", str(directory))
     subprocess.run(["sh", "-c", script, "updates", "dnf", str(directory / "kept")], check=True)
     return file.read_text()
 

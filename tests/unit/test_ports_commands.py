@@ -87,8 +87,8 @@ PLAIN = 'echo ready >>"$2"; while :; do sleep 1; done'
 
 #: What scripts may need of a host that has no python3.
 TOOLS = (
-    "awk cat chmod cmp cp cut date du env find getent grep head id ls mkdir mv od paste readlink "
-    "rm sed setpriv setsid sh sleep sort tail touch tr"
+    "awk cat chmod cmp cp cut date du env find getent grep head id ls mkdir mktemp mv od paste pwd "
+    "readlink rm sed setpriv setsid sh sleep sort stat sync tail touch tr"
 ).split()
 
 
@@ -558,7 +558,7 @@ def made(root: Path, name: str, days: float = 0, size: int = 10) -> Path:
 
 def claim(root: Path, shell: list[str], name: str) -> None:
     """Make a record as each script of the room does."""
-    script = text("ops.ports", "record") + 'claim unit "0.0.0.0:80/tcp"\n'
+    script = text("ops.connection", "walk") + text("ops.ports", "record") + 'claim unit "0.0.0.0:80/tcp"\n'
     done = subprocess.run(
         [*shell, "-c", script, "claim", str(root), name], capture_output=True, check=False
     )

@@ -33,4 +33,4 @@ def command(action: Action, state: HostBasics) -> StringCommand:
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return script("ops.access.essentials", name, *arguments)
+    return script("ops.access.essentials", name, *arguments, shared=["walk", "put"])

@@ -2,28 +2,29 @@
 # Arguments: the package manager, where to keep it.
 set -e
 manager=$1 kept=$2
-umask 022
 keep() {
   [ -e "$1" ] || return 0
-  [ -d "$kept" ] || (umask 077 && mkdir -p -- "$kept")
+  private "$kept"
   cp -p -- "$1" "$kept/${1##*/}.$(date -u +%Y%m%dT%H%M%SZ)"
 }
 case $manager in
 apt)
   # Read behind 20auto-upgrades, which the package brings: the last one decides.
   file=/etc/apt/apt.conf.d/52stackmend-security-updates
+  aim "$file"
   keep "$file"
   printf '%s\n' '// Security updates are installed every day.' \
-    'APT::Periodic::Update-Package-Lists "1";' 'APT::Periodic::Unattended-Upgrade "1";' >"$file.new"
-  mv -f -- "$file.new" "$file"
+    'APT::Periodic::Update-Package-Lists "1";' 'APT::Periodic::Unattended-Upgrade "1";' |
+    put "$file"
   ;;
 dnf)
   file=/etc/dnf/automatic.conf
+  aim "$file"
   keep "$file"
-  mkdir -p /etc/dnf
-  [ -e "$file" ] || : >"$file"
+  from=$file
+  [ -e "$file" ] || from=/dev/null
   # Both keys take their values in the section that they belong to; all other lines stay.
-  awk '
+  new=$(awk '
     function rest() {
       if (inside && !type) print "upgrade_type = security"
       if (inside && !apply) print "apply_updates = yes"
@@ -40,7 +41,7 @@ dnf)
     END {
       rest()
       if (!done) print "[commands]\nupgrade_type = security\napply_updates = yes"
-    }' "$file" >"$file.new"
-  mv -f -- "$file.new" "$file"
+    }' "$from")
+  printf '%s\n' "$new" | put "$file"
   ;;
 esac

@@ -31,5 +31,6 @@ def prove(evidence: str, groups: Sequence[int], ways: Sequence[str]) -> StringCo
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    body = text("ops.engine", "common") + text("ops.engine.accelerators", name)
+    shared = text("ops.connection", "walk") + text("ops.connection", "put")
+    body = shared + text("ops.engine", "common") + text("ops.engine.accelerators", name)
     return StringCommand("sh", "-c", QuoteString(body), name, ROOT, *map(QuoteString, arguments))
