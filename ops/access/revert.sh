@@ -5,7 +5,7 @@ mark=$1
 if [ -f "$room/before/part" ]; then
   put "$part" "$room/before/part"
 else
-  rm -f -- "$part"
+  remove "$part"
 fi
 if [ -f "$room/before/main" ]; then put "$main" "$room/before/main"; fi
 reload

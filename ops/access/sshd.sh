@@ -4,7 +4,7 @@
 # shellcheck disable=SC2154,SC2016 # common.sh sets them; the inner shell expands
 value=$1 spec=$2 mark=$3 seconds=$4 revert=$5
 said=$(sshd -t 2>&1) || fail 65 "its configuration is broken as it is: $said"
-aim "$part" && aim "$main" || fail 73 "nothing was changed"
+(aim "$part" && aim "$main") || fail 73 "nothing was changed"
 rm -rf "$room/trial" && mkdir "$room/trial" || exit
 {
   echo '# Written by stackmend: access.operator(password_login=…).'

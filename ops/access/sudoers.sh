@@ -11,7 +11,8 @@ if visudo -c >/dev/null 2>&1; then well=yes; else well=no; fi
 said=$(visudo -cf "$new" 2>&1) || fail 65 "visudo does not take the rule: $said"
 if [ ! -d "${file%/*}" ]; then mkdir -m 0750 -- "${file%/*}" || exit; fi
 # On its way it has a name that sudo does not read.
-aim "$file" && keep "$file" "sudoers.$user" && put "$file" "$new" || fail 73 "$file cannot be written"
+(aim "$file") && keep "$file" "sudoers.$user" || exit
+put "$file" "$new" || fail 73 "$file cannot be written"
 rm -f "$new"
 if [ $well = yes ] && ! said=$(visudo -c 2>&1); then
   rm -f "$file"

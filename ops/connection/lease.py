@@ -205,7 +205,13 @@ def holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
     asked = [path for path in paths if (real(host).name, path) not in _held]
     if not asked:
         return ""
-    words = ("sh", "-c", QuoteString(text(__package__, "walk") + _LOOK), "look", *map(QuoteString, asked))
+    words = (
+        "sh",
+        "-c",
+        QuoteString(text(__package__, "walk") + _LOOK),
+        "look",
+        *map(QuoteString, asked),
+    )
     return _holder(run(host, StringCommand(*words), readonly=True, **arguments).stdout)
 
 

@@ -1,10 +1,19 @@
 # To write, as root, the files of a host's settings. Behind connection/walk.sh. In their directories
 # nobody but root may change anything: nothing of what is done there by name can then be led astray.
+# Scripts call these in subshells, where no name of a variable is anybody else's.
+# shellcheck disable=SC2154 # connection/walk.sh sets them
 
 # aim PATH: hold the directory in which this file really lies, or is to lie, and have its name there
 # in $name. It is a file, or nothing has its name. What is in the way is said on standard error.
 aim() {
   aimed=$1 turns=0
+  case $1 in
+  /*) ;;
+  *)
+    echo "$1 is no absolute path" >&2
+    return 1
+    ;;
+  esac
   while :; do
     if ! reach "${aimed%/*}"; then
       echo "${obstacle#*  } is in the way of $1: replace it by a directory" >&2
@@ -34,7 +43,7 @@ aim() {
 # put PATH [FROM]: have this file hold what the file FROM does, with FROM's owner and permissions; or
 # what comes on standard input, with those that the file has (a new one is root's, and all may read
 # it). It takes its place by one rename, from a name beside it that nobody can foresee.
-put() {
+put() (
   aim "$1" || return 1
   # What a run left that was killed here.
   rm -f -- "./.$name.stackmend".??????????
@@ -47,4 +56,9 @@ put() {
   } && { sync "$beside" 2>/dev/null || sync; } && mv -f -- "$beside" "./$name"; then return 0; fi
   rm -f -- "$beside"
   return 1
-}
+)
+
+# remove PATH: have there be no such file.
+remove() (
+  aim "$1" && rm -f -- "./$name"
+)

@@ -96,12 +96,11 @@ reach() {
 }
 
 # private DIRECTORY: have this directory, in which nobody but root (or who we are) changes anything.
-private() {
+private() (
   if guarded "$1"; then return 0; fi
   if reach "$1" && ! rooted "$real"; then
     echo "others than root may write to $1: see what is in it, then chown it to root and chmod go-w" >&2
   elif [ -z "$obstacle" ] && (umask 077 && dig "$real"); then
-    cd /
     return 0
   else
     case $obstacle in
@@ -111,7 +110,7 @@ private() {
     echo "$1 cannot be made${obstacle:+: $obstacle}" >&2
   fi
   return 1
-}
+)
 
 # take_up NAME: open this file of the held directory as descriptor 3, for reading; it is then
 # /proc/self/fd/3, whatever its name comes to mean.

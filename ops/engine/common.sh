@@ -1,7 +1,6 @@
 # What the scripts that change an engine begin with. Takes where we remember things off the
 # arguments. What is begun comes to its end although the connection is lost: nothing is written to it
 # until then.
-# shellcheck disable=SC2034,SC2154 # the scripts behind it use them; connection/put.sh sets them
 root=$1
 shift
 private "$root/kept" || exit 73

@@ -1,15 +1,12 @@
 # Put a file in place, a new one with mode 0644; what was there is kept. Without input it is removed.
 # Arguments: what common.sh takes, the file, the stamp of its copy.
-# shellcheck disable=SC2154 # connection/put.sh sets them
 file=$1 stamp=$2
 root=${root:?}
 work=$(mktemp -d "$root/place.XXXXXXXXXX") || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' TERM
-cat >"$work/new" && aim "$file" || exit 73
-if [ -e "./$name" ]; then
-  cp -p -- "./$name" "$root/kept/${file##*/}.$stamp" || exit 73
+cat >"$work/new" && (aim "$file") || exit 73
+if [ -e "$file" ]; then
+  cp -p -- "$file" "$root/kept/${file##*/}.$stamp" || exit 73
 fi
-if [ -s "$work/new" ]; then put "$file" <"$work/new" || exit 73
-else rm -f -- "./$name"
-fi
+if [ -s "$work/new" ]; then put "$file" <"$work/new"; else remove "$file"; fi || exit 73

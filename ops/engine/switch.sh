@@ -1,14 +1,13 @@
 # Put a daemon.json in place and have the engine run with it; where it does not, put the one before
 # back. The file is on standard input. Arguments: what common.sh takes, the file, "restart" or
 # "reload", the stamp of its copy, then the words that the service starts dockerd with.
-# shellcheck disable=SC2154 # connection/put.sh sets them
 config=$1 how=$2 stamp=$3
 shift 3
 root=${root:?}
 alone
 old=$root/kept/daemon.json.$stamp new=$root/daemon.json
 trap 'rm -f "$new"' EXIT
-cat >"$new" && aim "$config" || exit 73
+cat >"$new" && (aim "$config") || exit 73
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 if dockerd --help 2>/dev/null | grep -q -e --validate; then
@@ -19,8 +18,8 @@ if dockerd --help 2>/dev/null | grep -q -e --validate; then
 fi
 
 remember
-if [ -e "./$name" ]; then
-  cp -p -- "./$name" "$old" || exit 73
+if [ -e "$config" ]; then
+  cp -p -- "$config" "$old" || exit 73
   printf '%s\n' "$old" >"$root/pending"
 else
   : >"$root/pending"

@@ -28,7 +28,7 @@ adopt() {
   reason=$(why 3)
   old=$(cat "$root/pending")
   if [ -n "$old" ]; then put "$2" "$old"
-  else aim "$2" && rm -f -- "./${name:?}"
+  else remove "$2"
   fi
   service restart >/dev/null 2>&1
   if comes_up 90; then

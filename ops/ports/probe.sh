@@ -373,6 +373,7 @@ family() {
 # reads all these files; what it reads between them is its own environment, with the mark in it, which
 # is shown to nobody else.
 hexadecimal() { od -An -v -tx1 | tr -d ' \n'; }
+# shellcheck disable=SC2154 # the mark is that of frame.sh
 between() { mark=$mark sh -c 'exec cat "$@"' cat "$@" 2>/dev/null | hexadecimal; }
 processes() {
   separator=/proc/self/environ

@@ -8,7 +8,7 @@ now=/proc/sys/net/ipv4/ip_local_reserved_ports
 file=/etc/sysctl.d/zz-stackmend-reserved-ports.conf
 before=$(cat "$now") || drop 71 "$now cannot be read"
 keep before "$before"
-aim "$file" || drop 74 "$file cannot be written"
+(aim "$file") || drop 74 "$file cannot be written"
 if [ -e "$file" ]; then cp -p -- "$file" "$dir/file" || exit 71; fi
 kept() {
   for path in /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf \

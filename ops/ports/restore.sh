@@ -105,7 +105,7 @@ restore_reserve() {
     fail 69 "the reserved ports were changed since; nothing was taken back"
   fi
   printf '%s\n' "$(get before)" >"$now" || fail 69 "$now cannot be written"
-  if [ -e "$dir/file" ]; then put "$file" "$dir/file"; else rm -f -- "$file"; fi ||
+  if [ -e "$dir/file" ]; then put "$file" "$dir/file"; else remove "$file"; fi ||
     fail 69 "$file cannot be written"
 }
 restore_command() {

@@ -114,6 +114,54 @@ def test_arguments_arrive_exactly() -> None:
     assert list(found.argv[3:]) == ARGUMENTS
 
 
+def test_nobody_can_make_the_processes_unreadable() -> None:
+    """What stands between them is nothing that another process can know."""
+    for known in ("/proc/sys/kernel/random/boot_id", "/proc/version", "/proc/self/environ"):
+        said = Path(known).read_bytes().decode(errors="ignore").replace("\0", " ")
+        with running(said, said * 3) as (pid, port):
+            found = process_of(probe(f"127.0.0.1:{port}"))
+        assert found.pid == pid
+        assert found.argv[3] == said[: len(found.argv[3])]
+
+
+def called_dockerd(socket_path: Path, *before: str) -> subprocess.Popen[bytes]:
+    """A process called dockerd that says where it is asked, and an engine's socket there."""
+    code = (
+        "import sys\nopen('/proc/self/comm', 'w').write('dockerd')\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    python = str(Path(sys.executable).resolve())
+    words = [*before, python, "-I", "-S", "-c", code, "-H", f"unix://{socket_path}"]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another")
+@pytest.mark.parametrize(
+    ("before", "asked"),
+    [
+        ((), True),
+        (("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"), False),
+        (("unshare", "--mount"), False),
+    ],
+)
+def test_root_asks_no_engine_that_anybody_may_name(
+    before: tuple[str, ...], asked: bool, tmp_path: Path
+) -> None:
+    tools, place, told = tmp_path / "tools", tmp_path / "engine.sock", tmp_path / "told"
+    tools.mkdir()
+    (tools / "docker").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>{told}\nexit 1\n')
+    (tools / "docker").chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as engine, called_dockerd(place, *before) as one:
+        engine.bind(str(place))
+        assert one.stdout is not None
+        if one.stdout.readline() != b"ready\n":
+            pytest.skip(f"this machine has no {before}")
+        with held() as port:
+            probe(f"127.0.0.1:{port}", env={"PATH": f"{tools}:{os.environ['PATH']}"})
+        one.kill()
+    assert (f"unix://{place}" in told.read_text()) is asked
+
+
 NAMES = ['a",pid=1,fd=1)', "two\nlines", "users:((", ") R 1 1", "sshd", "x y", '"']
 
 

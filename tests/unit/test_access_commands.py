@@ -227,6 +227,57 @@ def test_the_probe_runs_to_its_end_on_this_machine() -> None:
     assert (found.name, found.uid) == (me, os.getuid())
 
 
+PLANTED = {
+    "a link to what root alone reads": 'ln -s "$2" "$1"',
+    "a link to a link": 'ln -s "$2" "$1.more" && ln -s "$1.more" "$1"',
+    "a FIFO": 'mkfifo "$1"',
+    "a link in its directory's place": 'rmdir "${1%/*}" && ln -s "${2%/*}" "${1%/*}"',
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_the_probe_shows_nothing_that_the_user_cannot_read(
+    tmp_path: Path, each_shell: list[str], plant: str
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root reads what another cannot")
+    ssh, private = tmp_path / "home/.ssh", tmp_path / "private"
+    ssh.mkdir(parents=True)
+    private.mkdir(mode=0o700)
+    for above in (tmp_path, *tmp_path.parents):
+        if str(above).startswith("/tmp/"):
+            above.chmod(0o755)
+    (private / "authorized_keys").write_text(f"{public('c')}\nroot:$6$secret\n")
+    file = ssh / "authorized_keys"
+    subprocess.run(["sh", "-c", PLANTED[plant], "sh", file, private / file.name], check=True)
+    line, body = Operator().command("nobody").get_raw_value().split("|", 1)
+    body = body.replace(
+        'account=$(entry passwd "$user")', f"account=nobody:x:65534:65534::{ssh.parent}:/"
+    )
+    done = subprocess.run(
+        [*each_shell, "-c", f"{line}|{body}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"|{file}" in done.stdout
+    assert "secret" not in done.stdout
+    assert public("c") not in done.stdout
+
+
+def test_the_probe_shows_the_keys_that_the_user_can_read(tmp_path: Path) -> None:
+    ssh = tmp_path / "home/.ssh"
+    ssh.mkdir(parents=True)
+    (ssh / "authorized_keys").write_text(f"{public('c')}\n")
+    me = pwd.getpwuid(os.getuid())
+    command = Operator().command(me.pw_name).get_raw_value()
+    entry = f"account={me.pw_name}:x:{me.pw_uid}:{me.pw_gid}::{ssh.parent}:/"
+    command = command.replace('account=$(entry passwd "$user")', entry)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert f"|{public('c')}" in done.stdout
+
+
 @pytest.mark.parametrize("cut", [0, 1, 5, 20, -2])
 def test_a_probe_that_was_cut_off_is_not_believed(cut: int) -> None:
     fact = Operator()

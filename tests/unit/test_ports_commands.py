@@ -558,7 +558,11 @@ def made(root: Path, name: str, days: float = 0, size: int = 10) -> Path:
 
 def claim(root: Path, shell: list[str], name: str) -> None:
     """Make a record as each script of the room does."""
-    script = text("ops.connection", "walk") + text("ops.ports", "record") + 'claim unit "0.0.0.0:80/tcp"\n'
+    script = (
+        text("ops.connection", "walk")
+        + text("ops.ports", "record")
+        + 'claim unit "0.0.0.0:80/tcp"\n'
+    )
     done = subprocess.run(
         [*shell, "-c", script, "claim", str(root), name], capture_output=True, check=False
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from pyinfra.api import StringCommand
 
 from ops.access import commands as access
 from ops.access.essentials import commands as essentials
 from ops.compose import commands as compose
-from ops.compose.spec import ComposeSpec
+from ops.compose.spec import ROOMS, ComposeSpec
 from ops.connection import text
 from ops.engine import commands as engine
 from ops.engine.accelerators import commands as accelerators
@@ -26,7 +28,9 @@ SHARED = text("ops.connection", "walk") + text("ops.connection", "put")
 Done = subprocess.CompletedProcess[str]
 
 
-def sh(shell: list[str], body: str, *arguments: str, stdin: str = "", path: Path | None = None) -> Done:
+def sh(
+    shell: list[str], body: str, *arguments: str, stdin: str = "", path: Path | None = None
+) -> Done:
     env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
     return subprocess.run(
         [*shell, "-c", body, "sh", *arguments],
@@ -140,7 +144,9 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("name", [".x.conf.stackmend-new", "x.conf.stackmend-new", "x.conf.new"])
-def test_no_name_can_be_foreseen(each_shell: list[str], etc: Path, tmp_path: Path, name: str) -> None:
+def test_no_name_can_be_foreseen(
+    each_shell: list[str], etc: Path, tmp_path: Path, name: str
+) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious\n")
     (etc / name).symlink_to(victim)
@@ -164,6 +170,26 @@ def memory(place: Path, how: str) -> None:
 
 
 SPEC = ComposeSpec(project="ai", source="/", directory="/opt/ai")
+
+
+@pytest.mark.parametrize("name", ["access", "engine", "models", "ports"])
+def test_no_project_shares_a_rooms_memory(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"/var/lib/stackmend/{name}; choose") as refused:
+        ComposeSpec(project=name, source="/", directory="/opt/ai")
+    assert refused.value.errors()[0]["loc"] == ("project",)
+    assert ComposeSpec(project=f"{name}-1", source="/", directory="/opt/ai").project == f"{name}-1"
+
+
+def test_every_room_that_remembers_has_a_name_that_no_project_has() -> None:
+    kept = set()
+    for script in Path(journal.__file__).parents[1].rglob("*"):
+        if script.suffix in (".py", ".sh"):
+            kept |= set(
+                re.findall(r"/var/lib/stackmend/([a-z0-9_-]+)(?![a-z0-9._-])", script.read_text())
+            )
+    assert kept - {"ai"} == ROOMS
+
+
 MEMORY = Path("/var/lib/stackmend")
 COMMANDS: dict[str, StringCommand] = {
     "the engine's place": engine.place("/etc/apt/sources.list.d/stackmend-x", "s"),
@@ -196,7 +222,9 @@ def test_memory_that_others_may_write_to_is_refused(tmp_path: Path, what: str, h
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_record_that_others_may_write_to_starts_nothing(tmp_path: Path, each_shell: list[str]) -> None:
+def test_a_record_that_others_may_write_to_starts_nothing(
+    tmp_path: Path, each_shell: list[str]
+) -> None:
     record = tmp_path / "ports/20260101T000000Z-1"
     record.mkdir(parents=True)
     for name, content in {"kind": "program", "start": "touch\0ran\0", "name": "x"}.items():
@@ -208,12 +236,17 @@ def test_a_record_that_others_may_write_to_starts_nothing(tmp_path: Path, each_s
         assert done.returncode == 69
         assert "others than root may write to" in done.stderr
     (tmp_path / "ports").chmod(0o700)
-    assert ran(ports.restore("latest", look=True, root=str(tmp_path / "ports")), each_shell).returncode == 3
+    assert (
+        ran(ports.restore("latest", look=True, root=str(tmp_path / "ports")), each_shell).returncode
+        == 3
+    )
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/x", "a/b", "two\nlines"])
 @pytest.mark.parametrize("command", [compose.stale, compose.fresh])
-def test_no_name_of_a_service_leads_out_of_the_list(tmp_path: Path, name: str, command: object) -> None:
+def test_no_name_of_a_service_leads_out_of_the_list(
+    tmp_path: Path, name: str, command: object
+) -> None:
     assert callable(command)
     (tmp_path / "ai").mkdir()
     (tmp_path / "ai/x").write_text("kept")
@@ -256,7 +289,7 @@ def test_sshds_configuration_is_shown_to_nobody_new(tmp_path: Path, mode: int) -
     path = tools(
         tmp_path,
         sshd=f'case $1 in -T) grep -q Include {main} && echo "passwordauthentication no" ;; esac; :',
-        **{"systemd-run": ":", "systemctl": ":"},
+        **{"systemd-run": ":", "systemctl": ":", "setsid": ":"},
     )
     command = access._script("sshd", "no", "user=x", "m", "60", "exit 0")
     moved = (("/var/lib/stackmend/access", room), ("/etc/ssh", ssh))
@@ -298,13 +331,15 @@ def test_the_engines_files_are_put_kept_and_removed(tmp_path: Path, each_shell: 
 
 def test_no_script_that_root_runs_foresees_a_name_in_the_hosts_settings() -> None:
     """Beside a file of the host's settings every name comes from mktemp, through ``put``."""
-    rooms = Path(text.__globals__["__file__"]).parents[1]
+    rooms = Path(journal.__file__).parents[1]
     for script in rooms.rglob("*.sh"):
         words = script.read_text()
         assert ".stackmend-new" not in words, script
         for line in words.splitlines():
             if ".new" in line:
-                assert any(place in line for place in ("$state", "$room", "$root", '"$1.new"')), line
+                assert any(place in line for place in ("$state", "$room", "$root", '"$1.new"')), (
+                    line
+                )
 
 
 def test_the_journal_is_json_still(tmp_path: Path, each_shell: list[str]) -> None:

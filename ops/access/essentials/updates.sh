@@ -11,7 +11,7 @@ case $manager in
 apt)
   # Read behind 20auto-upgrades, which the package brings: the last one decides.
   file=/etc/apt/apt.conf.d/52stackmend-security-updates
-  aim "$file"
+  (aim "$file")
   keep "$file"
   printf '%s\n' '// Security updates are installed every day.' \
     'APT::Periodic::Update-Package-Lists "1";' 'APT::Periodic::Unattended-Upgrade "1";' |
@@ -19,7 +19,7 @@ apt)
   ;;
 dnf)
   file=/etc/dnf/automatic.conf
-  aim "$file"
+  (aim "$file")
   keep "$file"
   from=$file
   [ -e "$file" ] || from=/dev/null

@@ -10,6 +10,6 @@ nvidia-ctk cdi generate --output="$work/${path##*/}" >"$work/log" 2>&1 || {
   tail -n 5 "$work/log" >&2
   exit 70
 }
-aim "$path" || exit 73
-if [ -e "./${name:?}" ]; then cp -p -- "./$name" "${root:?}/kept/${path##*/}.$stamp" || exit 73; fi
+(aim "$path") || exit 73
+if [ -e "$path" ]; then cp -p -- "$path" "${root:?}/kept/${path##*/}.$stamp" || exit 73; fi
 put "$path" <"$work/${path##*/}" || exit 73
