@@ -1,4 +1,4 @@
-"""What root writes of a host's own settings and of its memory, in real shells: nothing leads astray."""
+"""What root writes of a host's settings and of its memory, in real shells: nothing leads astray."""
 
 from __future__ import annotations
 
@@ -114,8 +114,7 @@ OBSTACLES = {
     "a directory that others may write to": 'chmod 0777 "$1"',
     "another's directory": 'chown nobody "$1"',
     "a directory that a group may write to": 'chmod 0775 "$1"',
-    "one above it that others may write to": 'mkdir "$1/x" && chmod 0777 "$1" && mv "$1/x" "$1/../y" '
-    '&& rmdir "$1" && mkdir "$1" && chmod 0777 "$1/.."',
+    "one above it that others may write to": 'chmod 0777 "$1/.."',
     "another's link": 'chmod 0777 "$1"; ln -s "$2" "$1/x.conf"',
     "a directory of that name": 'mkdir "$1/x.conf"',
     "a FIFO": 'mkfifo "$1/x.conf"',
@@ -259,7 +258,7 @@ def test_no_name_of_a_service_leads_out_of_the_list(
 def test_services_come_on_the_list_and_off_it(tmp_path: Path, each_shell: list[str]) -> None:
     def after(command: StringCommand) -> list[str]:
         assert ran(command, each_shell, (str(MEMORY), tmp_path)).returncode == 0
-        return sorted(os.listdir(tmp_path / "ai/stale")) if (tmp_path / "ai/stale").exists() else []
+        return sorted(one.name for one in (tmp_path / "ai").glob("stale/*"))
 
     assert after(compose.fresh(SPEC, ["web"])) == []
     assert after(compose.stale(SPEC, ["web", "-n", "a.b"])) == ["-n", "a.b", "web"]
@@ -288,7 +287,7 @@ def test_sshds_configuration_is_shown_to_nobody_new(tmp_path: Path, mode: int) -
     # An sshd that takes all it is given, and reads no directory until it is told to.
     path = tools(
         tmp_path,
-        sshd=f'case $1 in -T) grep -q Include {main} && echo "passwordauthentication no" ;; esac; :',
+        sshd=f'[ "$1" != -T ] || ! grep -q Include {main} || echo passwordauthentication no',
         **{"systemd-run": ":", "systemctl": ":", "setsid": ":"},
     )
     command = access._script("sshd", "no", "user=x", "m", "60", "exit 0")
@@ -335,11 +334,9 @@ def test_no_script_that_root_runs_foresees_a_name_in_the_hosts_settings() -> Non
     for script in rooms.rglob("*.sh"):
         words = script.read_text()
         assert ".stackmend-new" not in words, script
+        ours = r"\$(state|room|root|\{root:\?\}|1)\b|\$\{root"
         for line in words.splitlines():
-            if ".new" in line:
-                assert any(place in line for place in ("$state", "$room", "$root", '"$1.new"')), (
-                    line
-                )
+            assert re.search(ours, line) or not re.search(r"\.new\b", line), line
 
 
 def test_the_journal_is_json_still(tmp_path: Path, each_shell: list[str]) -> None:
