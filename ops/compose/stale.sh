@@ -1,13 +1,12 @@
 # Keep the list of services that run on other files than those in place.
 # Arguments: the state directory, "add" or "drop", the services; none to drop are all.
-# shellcheck disable=SC2154 # connection/walk.sh sets them
 state=$1 verb=$2
 shift 2
 umask 077
 private "$state" || exit 1
 for name; do
   case $name in
-  '' | . | .. | */* | *"$newline"*)
+  '' | . | .. | */*)
     echo "$name is no name of a service" >&2
     exit 1
     ;;

@@ -67,6 +67,7 @@ text = st.lists(
     max_size=4,
 ).map("".join)
 words = text.filter(bool)
+names_of_files = words.filter(lambda name: "/" not in name and name not in (".", ".."))
 
 # A shell for each example: what fails is shown as it came, which is short already.
 quick = settings(
@@ -130,7 +131,7 @@ COMPOSE = ["compose", "--ansi", "never", "-p", "shop", *FILES]
 
 
 @quick
-@given(names=st.lists(words, min_size=1, max_size=3))
+@given(names=st.lists(names_of_files, min_size=1, max_size=3))
 def test_up(place: Path, directory: Path, names: list[str]) -> None:
     for anew in (False, True):
         calls = given_to_docker(place, commands.up(spec(place), FILES, names, anew=anew))

@@ -424,7 +424,7 @@ def test_a_command_comes_back_as_it_was(  # type: ignore[no-untyped-def]
         more = {"user": 12345, "group": 54321, "extra_groups": [777, 888]}
     with tempfile.TemporaryDirectory() as shared:
         where = Path(shared)
-        where.chmod(0o777)
+        where.chmod(0o1777)
         place = where / "it's\n$(x) ä"
         place.mkdir()
         comes_back(lambda **given: holder(how, *NASTY, place=where, **given, **more), where, path)
@@ -452,6 +452,7 @@ def comes_back(start: Callable[..., Running], tmp_path: Path, path: str) -> None
 
     before = shape(one.pid)
     root = tmp_path / "root"
+    root.mkdir()
     assert end(ending(one.process, *one.inodes), root, path).returncode == 0
     one.popen.wait(5)
     one.said.unlink()

@@ -213,8 +213,12 @@ def test_memory_that_others_may_write_to_is_refused(tmp_path: Path, what: str, h
         pytest.skip("only root can give a directory away")
     place = tmp_path / "stackmend"
     memory(place, how)
+    # What would change this machine does nothing, whatever the script makes of it.
+    names = ("docker", "dockerd", "service", "systemctl", "rc-service", "rc-update", "nvidia-ctk")
+    path = tools(tmp_path, **dict.fromkeys(names, ":"))
     before = sorted(tmp_path.rglob("*"))
-    done = ran(COMMANDS[what], ["sh"], (str(MEMORY), place), ("/etc", tmp_path / "etc"))
+    moved = ((str(MEMORY), place), ("/etc", tmp_path / "etc"))
+    done = ran(COMMANDS[what], ["sh"], *moved, path=path)
     assert done.returncode != 0
     assert "others than root may write to" in done.stderr
     assert "chown it to root" in done.stderr
@@ -241,7 +245,7 @@ def test_a_record_that_others_may_write_to_starts_nothing(
     )
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/x", "a/b", "two\nlines"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/x", "a/b", "web/"])
 @pytest.mark.parametrize("command", [compose.stale, compose.fresh])
 def test_no_name_of_a_service_leads_out_of_the_list(
     tmp_path: Path, name: str, command: object
