@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-MODULE = "tests/unit/test_hostile_output.py"
+MODULES = ("tests/unit/test_hostile_output.py", "tests/unit/test_hostile_answers.py")
 
 #: Fewer examples than this are no run.
 MINIMUM = 10_000
@@ -30,7 +30,7 @@ def main() -> int:
     with tempfile.NamedTemporaryFile(prefix="stackmend-fuzz.") as counts:
         environment = {"STACKMEND_FUZZ": "1", **os.environ, "STACKMEND_FUZZ_COUNTS": counts.name}
         words = ["-q", "-n", workers, f"--hypothesis-seed={seed}", "-p", "no:cacheprovider"]
-        done = subprocess.run([sys.executable, "-m", "pytest", *words, MODULE], env=environment)
+        done = subprocess.run([sys.executable, "-m", "pytest", *words, *MODULES], env=environment)
         rows = [json.loads(line) for line in Path(counts.name).read_text().splitlines()]
     total: Counter[str] = Counter()
     print(f"{'probe':24} {'examples':>8} {'partly told':>12} {'unknown':>8}")

@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from .gathering import gather as gather
     from .gathering import read as read
     from .http_client import HTTPError as HTTPError
+    from .http_client import TooMuch as TooMuch
     from .http_client import causes as causes
     from .http_client import http as http
     from .http_client import layer as layer
+    from .http_client import lines as lines
     from .http_client import silent as silent
     from .lease import Lease as Lease
     from .lease import hold_lock as hold_lock
@@ -72,6 +74,7 @@ _WHERE = {
     "image_labels": "docker_api",
     "inspected": "docker_api",
     "layer": "http_client",
+    "lines": "http_client",
     "spawn": "channel",
     "CommandTimeout": "errors",
     "HTTPError": "http_client",
@@ -81,6 +84,7 @@ _WHERE = {
     "PrivilegeError": "errors",
     "RemoteError": "errors",
     "Result": "channel",
+    "TooMuch": "http_client",
     "Unknown": "unknown",
     "UnsupportedConnector": "errors",
     "expect": "gathering",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,15 @@ POOL = 4
 ADDRESS = "http+docker://ssh"
 
 SOCKET = "/var/run/docker.sock"
+
+
+#: What the SDK raises where an engine fails, or answers something else than an engine does.
+_FOREIGN = (
+    *(DockerException, OSError, ValueError, LookupError, TypeError, AttributeError),
+    RecursionError,
+)
+
+_API_VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
 
 class _Wire:
@@ -280,8 +290,8 @@ def docker(
         api.base_url = ADDRESS
         api.timeout = timeout
         try:
-            api._version = api.version(api_version=False)["ApiVersion"]
-        except (DockerException, OSError, KeyError) as error:
+            api._version = _version(api.version(api_version=False))
+        except _FOREIGN as error:
             reason = dial.complaint() or _cause(error)
             raise RemoteError(host.name, "speak to Docker", reason) from error
         if not readonly:
@@ -310,7 +320,7 @@ def inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
             # It may be gone since it was listed.
             with contextlib.suppress(NotFound):
                 found.append(api.inspect_container(listed["Id"]))
-    except (DockerException, OSError) as error:
+    except _FOREIGN as error:
         raise RemoteError("the engine", "watch its containers", _cause(error)) from error
     return found
 
@@ -335,9 +345,16 @@ def image_labels(client: sdk.DockerClient, images: Iterable[str]) -> dict[str, d
         for image in images:
             with contextlib.suppress(NotFound):
                 found[image] = (api.inspect_image(image).get("Config") or {}).get("Labels") or {}
-    except (DockerException, OSError) as error:
+    except _FOREIGN as error:
         raise RemoteError("the engine", "tell of its images", _cause(error)) from error
     return found
+
+
+def _version(answer: Any) -> str:
+    version = answer["ApiVersion"]
+    if not isinstance(version, str) or not _API_VERSION.fullmatch(version):
+        raise ValueError("what answers there is no Docker engine")
+    return version
 
 
 def _cause(error: BaseException) -> str:

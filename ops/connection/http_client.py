@@ -7,6 +7,7 @@ import select
 import shlex
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -34,6 +35,15 @@ Via = Literal["auto", "forward", "bridge"]
 
 #: What every request may raise; for the rooms, which do not know what HTTP is spoken with.
 HTTPError = httpx.HTTPError
+
+#: Bytes that an answer may have, unless it is a stream that is read as it comes.
+LONGEST = 4 << 20
+
+#: Bytes that one line of a stream may have.
+LONGEST_LINE = 1 << 20
+
+#: Seconds that an answer may take from its first byte to its last, beyond the wait for the first.
+TO_ITS_END = 60.0
 
 #: The parts of the way to an answer, in order.
 Layer = Literal["name", "connect", "tls", "http"]
@@ -68,15 +78,54 @@ kill %1
 """
 
 
-class _Connection(httpcore.NetworkStream):
-    """A byte stream to the address, over a channel or a socket."""
+class TooMuch(httpx.DecodingError):
+    """An answer is longer than it may be, or packed so that it may become so."""
 
-    def __init__(self, sock: Channel | socket.socket, close: Callable[[], None]) -> None:
+
+class _Patience:
+    """How long an answer may take in all, since the last byte of what it answers was sent.
+
+    :param whole: seconds; ``None`` where there is no limit.
+    """
+
+    def __init__(self, whole: float | None) -> None:
+        self._whole = whole
+        self._until = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        self._until = time.monotonic() + (self._whole or 0)
+
+    def left(self, timeout: float | None) -> float | None:
+        """Seconds that the next step may take, where it alone may take ``timeout``."""
+        if self._whole is None:
+            return timeout
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout(f"the answer did not end within {self._whole:g} s")
+        return left if timeout is None else min(left, timeout)
+
+
+class _Connection(httpcore.NetworkStream):
+    """A byte stream to the address, over a channel or a socket.
+
+    :param whole: seconds that an answer may take in all; ``None`` where there is no limit.
+    """
+
+    def __init__(
+        self,
+        sock: Channel | socket.socket,
+        close: Callable[[], None],
+        whole: float | None = None,
+    ) -> None:
         self._sock = sock
         self._close = close
+        self.whole = whole
+        self._patience = _Patience(whole)
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        timeout = self._patience.left(timeout)
         try:
             self._sock.settimeout(timeout)
             return self._sock.recv(max_bytes)
@@ -90,6 +139,7 @@ class _Connection(httpcore.NetworkStream):
         try:
             self._sock.settimeout(timeout)
             self._sock.sendall(buffer)
+            self._patience.begin()
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
         except (OSError, EOFError) as error:
@@ -135,6 +185,8 @@ class _Encrypted(httpcore.NetworkStream):
     ) -> None:
         self._under = under
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        # Of its own: what TLS itself sends in between is no question.
+        self._patience = _Patience(under.whole)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
         try:
             self._step(self._tls.do_handshake, timeout)
@@ -162,7 +214,7 @@ class _Encrypted(httpcore.NetworkStream):
                 value = step()
             except ssl.SSLWantReadError:
                 self._flush(timeout)
-                if data := self._under.read(65536, timeout):
+                if data := self._under.read(65536, self._patience.left(timeout)):
                     self._incoming.write(data)
                 else:
                     self._incoming.write_eof()
@@ -194,7 +246,9 @@ class _Encrypted(httpcore.NetworkStream):
         if not buffer:
             return
         try:
+            self._patience.begin()
             self._step(lambda: self._tls.write(buffer), timeout)
+            self._patience.begin()
         except ssl.SSLError as error:
             raise httpcore.WriteError(str(error)) from error
 
@@ -213,8 +267,9 @@ def _in_words(reason: str) -> str:
 
 
 class _Backend(httpcore.NetworkBackend):
-    def __init__(self, to: Link, address: str, port: int, via: Via) -> None:
+    def __init__(self, to: Link, address: str, port: int, via: Via, whole: float | None) -> None:
         self._to = to
+        self._whole = whole
         self._address = address
         self._port = port
         self._via = via
@@ -233,17 +288,20 @@ class _Backend(httpcore.NetworkBackend):
                 f"this client speaks to {self._address} port {self._port} only, not {host}:{port}"
             )
         try:
-            return dial(self._to, host, port, via=self._via, timeout=timeout)
+            return dial(self._to, host, port, via=self._via, timeout=timeout, whole=self._whole)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
 
 
 class _Transport(httpx.BaseTransport):
     """httpx over a connection pool of httpcore's that has a backend of its own."""
 
-    def __init__(self, backend: httpcore.NetworkBackend, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, backend: httpcore.NetworkBackend, tls: ssl.SSLContext | None, *, endless: bool
+    ) -> None:
+        self._endless = endless
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls, network_backend=backend, max_connections=4, keepalive_expiry=30
         )
@@ -266,10 +324,16 @@ class _Transport(httpx.BaseTransport):
                     extensions=request.extensions,
                 )
             )
+        longest = None if self._endless and answer.status == 200 else LONGEST
+        body = _Body(answer, request, longest)
+        packed = [value for name, value in answer.headers if name.lower() == b"content-encoding"]
+        if any(value.strip().lower() not in (b"", b"identity") for value in packed):
+            body.close()
+            raise TooMuch("the answer is packed, although that was not asked for", request=request)
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=_Body(answer, request),
+            stream=body,
             extensions=answer.extensions,
         )
 
@@ -279,18 +343,38 @@ class _Transport(httpx.BaseTransport):
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, answer: httpcore.Response, request: httpx.Request) -> None:
+    def __init__(
+        self, answer: httpcore.Response, request: httpx.Request, longest: int | None
+    ) -> None:
         self._answer = answer
         self._request = request
+        self._longest = longest
 
     @override
     def __iter__(self) -> Iterator[bytes]:
         with _as_httpx(self._request):
-            yield from self._answer.iter_stream()
+            came = 0
+            for data in self._answer.iter_stream():
+                came += len(data)
+                if self._longest is not None and came > self._longest:
+                    raise TooMuch(
+                        f"the answer is longer than {self._longest} bytes", request=self._request
+                    )
+                yield data
 
     @override
     def close(self) -> None:
         self._answer.close()
+
+
+class _Client(httpx.Client):
+    @override
+    def build_request(self, *arguments: Any, **more: Any) -> httpx.Request:
+        # What leads nowhere is an error of the request's, as any other.
+        try:
+            return super().build_request(*arguments, **more)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise httpx.UnsupportedProtocol(str(error)) from error
 
 
 @contextmanager
@@ -306,7 +390,13 @@ def _as_httpx(request: httpx.Request) -> Iterator[None]:
 
 
 def dial(
-    to: Link, address: str, port: int, *, via: Via = "auto", timeout: float | None = None
+    to: Link,
+    address: str,
+    port: int,
+    *,
+    via: Via = "auto",
+    timeout: float | None = None,
+    whole: float | None = None,
 ) -> httpcore.NetworkStream:
     """A TCP connection made by the host.
 
@@ -316,6 +406,7 @@ def dial(
         port: likewise.
         via: the way, as for :func:`http`.
         timeout: seconds to wait for it.
+        whole: seconds that each answer on it may take in all; ``None`` where there is no limit.
 
     Raises:
         DialError: nobody answers there, or the way is barred.
@@ -326,9 +417,9 @@ def dial(
     if to.is_local:
         try:
             direct = socket.create_connection((address, port), timeout)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise DialError(name, doing, str(error)) from error
-        return _Connection(direct, direct.close)
+        return _Connection(direct, direct.close, whole)
     # Asked once for each connection: a server that forbids it will forbid it again.
     transport = to.transport()
     if via == "forward" or (via == "auto" and to.memory.get("no forwarding") is not transport):
@@ -347,7 +438,7 @@ def dial(
                 raise ConnectionLost(name, doing, f"connection lost: {error}") from error
             raise DialError(name, doing, str(error)) from error
         else:
-            return _Connection(channel, channel.close)
+            return _Connection(channel, channel.close, whole)
     marker = "dialled-it"
     script = _BRIDGE.format(address=shlex.quote(address), port=int(port), marker=marker)
     command = StringCommand(f"exec bash -c {shlex.quote(script)}")
@@ -358,7 +449,7 @@ def dial(
         raise
     except RemoteError as error:
         raise DialError(name, doing, error.reason) from error
-    return _Connection(stream.sock, stream.close)
+    return _Connection(stream.sock, stream.close, whole)
 
 
 @contextmanager
@@ -370,6 +461,7 @@ def http(
     tls: ssl.SSLContext | bool = False,
     via: Via = "auto",
     timeout: float = 10,
+    endless: bool = False,
 ) -> Iterator[httpx.Client]:
     """An httpx client whose connections are made by the host.
 
@@ -387,7 +479,10 @@ def http(
         via: ``"forward"`` is a forwarding channel of the connection; ``"bridge"`` is bash's
             ``/dev/tcp`` on an exec channel, for servers that forbid forwarding; ``"auto"`` tries
             them in this order. On ``@local`` it is a socket, whatever is said here.
-        timeout: seconds for each step: connecting, sending, each wait for an answer.
+        timeout: seconds for each step: connecting, sending, each wait for an answer. All of an
+            answer has :data:`TO_ITS_END` seconds more than one step, and :data:`LONGEST` bytes.
+        endless: an answer of status 200 has neither limit: whoever reads it, by :func:`lines`,
+            says how long.
 
     Raises:
         httpx.ConnectError: at a request, when nobody answers, every way is barred or TLS fails;
@@ -401,13 +496,46 @@ def http(
     bracketed = f"[{address}]" if ":" in address else address
     to = link(real(host))
     context = ssl.create_default_context() if tls is True else tls or None
-    with httpx.Client(
-        base_url=f"{'https' if context else 'http'}://{bracketed}:{port}",
-        transport=_Transport(_Backend(to, address, port, via), context),
-        timeout=timeout,
-        trust_env=False,
-    ) as client:
+    whole = None if endless else timeout + TO_ITS_END
+    try:
+        client = _Client(
+            base_url=f"{'https' if context else 'http'}://{bracketed}:{port}",
+            transport=_Transport(_Backend(to, address, port, via, whole), context, endless=endless),
+            headers={"Accept-Encoding": "identity"},
+            timeout=timeout,
+            trust_env=False,
+        )
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise httpx.UnsupportedProtocol(str(error)) from error
+    with client:
         yield client
+
+
+def lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterator[bytes]:
+    """The lines of an answer as they come, without their ends.
+
+    Args:
+        answer: the answer to a request of :func:`http`'s client, not yet read.
+        longest: bytes that one may have.
+
+    Raises:
+        TooMuch: one is longer.
+    """
+    rest = bytearray()
+    for data in answer.iter_raw():
+        begun = len(rest)
+        rest += data
+        while (end := rest.find(b"\n", begun)) >= 0:
+            line, rest, begun = bytes(rest[:end]), rest[end + 1 :], 0
+            if len(line) > longest:
+                break
+            yield line.removesuffix(b"\r")
+        else:
+            if len(rest) <= longest:
+                continue
+        raise TooMuch(f"a line of the answer is longer than {longest} bytes")
+    if rest:
+        yield bytes(rest)
 
 
 def layer(error: httpx.HTTPError) -> Layer:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ops import connection
+from ops import answers, connection
+from ops.answers import read_json
 from ops.models.errors import Failed, Full, Passing
 from ops.models.spec import Name
 from ops.models.state import Server
@@ -31,6 +32,15 @@ SLOW_DISK = 20e6
 
 #: More bytes than any model has, for the same where nobody could tell its size.
 UNKNOWN = 500e9
+
+#: Seconds that one pull may take, whatever the server goes on to tell of it.
+LONGEST_PULL = 7 * 86400.0
+
+#: Blobs that the server may tell of in one pull.
+MOST_BLOBS = 4096
+
+#: Characters of the server's own words that are shown.
+SHOWN = 400
 
 #: What the server says while it holds what has come against its digests.
 VERIFYING = "verifying"
@@ -66,6 +76,8 @@ _WASTED = ("digest mismatch", "must be downloaded again")
 
 #: Which of them.
 _LOST = re.compile(r"want (sha256:[0-9a-f]{64})")
+
+_DIGEST = re.compile(r"sha256[-:][0-9a-f]{64}")
 
 
 #: Told of each line of a pull: digest, bytes that are there, bytes in all or 0.
@@ -103,13 +115,16 @@ class Client:
         last = ""
         # It is the watchdog that cuts, and knows what is being done.
         silence = stall + (size or UNKNOWN) / SLOW_DISK
+        until = time.monotonic() + LONGEST_PULL
         with self._stream("POST", "/api/pull", body, silence) as answer:
             cut = answer.extensions["network_stream"].close
             with Watchdog(stall, cut) as watchdog:
                 try:
                     for line in _lines(answer):
-                        last = str(line.get("status", ""))
-                        digest = str(line.get("digest", ""))
+                        if time.monotonic() > until:
+                            raise Passing(f"the pull did not end within {LONGEST_PULL:g} s")
+                        last = _status(line)
+                        digest, done, total = _progress(line)
                         verified = sum(sizes.values()) if last.startswith(VERIFYING) else 0
                         watchdog.limit = stall + verified / SLOW_DISK
                         # A stalled pull goes on telling how far it is: only more bytes count.
@@ -117,12 +132,13 @@ class Client:
                             watchdog.fed()
                             said(last)
                             continue
-                        done = int(line.get("completed") or 0)
+                        if digest not in there and len(there) >= MOST_BLOBS:
+                            raise Failed(f"the server tells of more than {MOST_BLOBS} blobs")
                         if there.get(digest) != done:
                             watchdog.fed()
                         there[digest] = done
                         # Of a blob that another pull fetches its size is not always said.
-                        sizes[digest] = int(line.get("total") or sizes.get(digest, 0))
+                        sizes[digest] = total or sizes.get(digest, 0)
                         told(digest, done, sizes[digest])
                 except connection.HTTPError as error:
                     if watchdog.fired:
@@ -173,7 +189,7 @@ class Client:
         last = ""
         with self._stream("POST", "/api/create", body, LOADING + size / SLOW_DISK) as answer:
             for line in _lines(answer):
-                last = str(line.get("status", ""))
+                last = _status(line)
         if last != "success":
             raise Failed(f"the server ended before {name} was made")
 
@@ -190,15 +206,15 @@ class Client:
         }
         with self._http(LOADING) as client:
             answer = client.post("/api/chat", json=asked)
-            if answer.status_code == 400 and "does not support chat" in answer.text:
+            if answer.status_code == 400 and "does not support chat" in _text(answer.content):
                 answer = client.post("/api/embed", json={"model": str(name), "input": "Hi"})
                 _checked(answer)
                 return
             _checked(answer)
-            said = _parsed(answer.text)
+            said = _parsed(answer.content)
         if said.get("done") is not True or "message" not in said:
             raise Failed(
-                f"{name} was asked a word and the answer is none: {safe_line(answer.text, 200)}"
+                f"{name} was asked a word and the answer is none: {_shown(answer.content)}"
             )
 
     def _ask(self, method: str, path: str, body: Any, *, missing_ok: bool = False) -> None:
@@ -210,24 +226,33 @@ class Client:
     @contextmanager
     def _stream(self, method: str, path: str, body: Any, silence: float) -> Iterator[Any]:
         with (
-            self._http(SOON) as client,
+            self._http(SOON, endless=True) as client,
             client.stream(method, path, json=body, timeout=(SOON, silence, SOON, SOON)) as answer,
         ):
             if answer.status_code != 200:
-                answer.read()
+                with Watchdog(SOON, answer.extensions["network_stream"].close):
+                    answer.read()
                 _checked(answer)
+                raise _foreign(f"HTTP {answer.status_code}")
             yield answer
 
     @contextmanager
-    def _http(self, timeout: float) -> Iterator[httpx.Client]:
+    def _http(self, timeout: float, *, endless: bool = False) -> Iterator[httpx.Client]:
         server = self._server
         with connection.http(
-            self._host, server.address, server.port, tls=server.tls, timeout=timeout
+            self._host,
+            server.address,
+            server.port,
+            tls=server.tls,
+            timeout=timeout,
+            endless=endless,
         ) as client:
             try:
                 yield client
+            except connection.TooMuch as error:
+                raise _foreign(str(error)) from error
             except connection.HTTPError as error:
-                said = str(error) or type(error).__name__
+                said = safe_line(str(error), SHOWN) or type(error).__name__
                 raise Passing(f"the model server cannot be asked: {said}") from error
 
 
@@ -277,34 +302,65 @@ class Watchdog:
 
 def _lines(answer: Any) -> Iterator[dict[str, Any]]:
     """The objects of a stream; an error in it is an error, although the status is 200."""
-    for text in answer.iter_lines():
+    for text in connection.lines(answer):
         if not text.strip():
             continue
         line = _parsed(text)
         if "error" in line:
-            raise sorted_out(str(line["error"]))
+            raise sorted_out(safe_line(str(line["error"]), SHOWN))
         yield line
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(given: bytes) -> dict[str, Any]:
     try:
-        line = json.loads(text)
+        line = read_json(given)
     except ValueError:
-        raise Failed(
-            f"what answers does not speak as Ollama does: {safe_line(text, 200)}"
-        ) from None
+        line = None
     if not isinstance(line, dict):
-        raise Failed(f"what answers does not speak as Ollama does: {safe_line(text, 200)}")
+        raise _foreign(_shown(given))
     return line
+
+
+def _foreign(said: str) -> Failed:
+    return Failed(f"what answers does not speak as Ollama does: {said}")
+
+
+def _status(line: Mapping[str, Any]) -> str:
+    status = line.get("status")
+    return safe_line(status, SHOWN) if isinstance(status, str) else ""
+
+
+def _progress(line: Mapping[str, Any]) -> tuple[str, int, int]:
+    """The blob that a line of a pull tells of, or none; bytes that are there, and in all."""
+    try:
+        digest = answers.string(line.get("digest"))
+        if not digest:
+            return "", 0, 0
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError("a digest that is none")
+        # A size that is not known yet is a zero or nothing.
+        done, total = (answers.size(line.get(key) or 0) for key in ("completed", "total"))
+    except ValueError as error:
+        raise _foreign(str(error)) from None
+    return digest, done, total
+
+
+def _text(given: bytes) -> str:
+    # Whatever encoding the answer itself claims: some of those are no encodings of text.
+    return given.decode(errors="replace")
+
+
+def _shown(given: bytes) -> str:
+    return safe_line(" ".join(_text(given).split()), 200)
 
 
 def _checked(answer: Any) -> None:
     if answer.status_code < 400:
         return
     try:
-        said = str(_parsed(answer.text)["error"])
+        said = safe_line(str(_parsed(answer.content)["error"]), SHOWN)
     except (Failed, KeyError):
-        said = safe_line(" ".join(answer.text.split()), 200) or "no reason given"
+        said = _shown(answer.content) or "no reason given"
     told = f"{said} (HTTP {answer.status_code})"
     if answer.status_code == 429 or answer.status_code >= 500:
         raise sorted_out(told)

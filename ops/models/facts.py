@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
+from ops.answers import read_json
 from ops.connection import fresh_mark, parsed, rows, script, sections, text
 from ops.models import store
 from ops.models.spec import Endpoint, ModelsPolicy, Name, record
@@ -259,8 +260,8 @@ def _answer(found: Sections, what: str) -> tuple[int, Any]:
             if match := _STATUS_LINE.match(line):
                 status = int(match[1])
     try:
-        return status, json.loads("\n".join(lines))
-    except (ValueError, RecursionError):
+        return status, read_json("\n".join(lines))
+    except ValueError:
         return status, None
 
 

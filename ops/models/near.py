@@ -12,6 +12,10 @@ from ops.models.spec import DEFAULT_REGISTRY, Name
 #: How many near names are told.
 NEAREST = 3
 
+#: How many names of a registry's are looked at, and how long one may be.
+MOST = 5000
+LONGEST = 512
+
 #: How like a name must be but for its tag, from 0 to 1.
 ALIKE = 0.7
 
@@ -80,4 +84,6 @@ def _ratio(one: str, other: str) -> float:
 
 def _texts(answer: Any, key: str) -> list[str]:
     rows = answer.get(key) if isinstance(answer, dict) else None
-    return [str(row) for row in rows] if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows[:MOST] if isinstance(row, str) and len(row) <= LONGEST]

@@ -5,7 +5,7 @@ No host has to reach another: what one writes on its channel the controller writ
 
 from __future__ import annotations
 
-import json
+import re
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ops import connection
+from ops.answers import read_json
 from ops.models import commands, reading
 from ops.models.client import LOADING, SLOW_DISK, Watchdog, is_full
 from ops.models.errors import Failed, Full, Gone, Passing, said
@@ -184,7 +185,7 @@ def _shown(peer: Peer) -> bytes:
 
 def _layers(manifest: bytes, peer: Peer) -> tuple[Layer, ...]:
     try:
-        return layers_of(json.loads(manifest))
+        return layers_of(read_json(manifest))
     except ValueError:
         raise Gone(f"what {peer.host.name} has under this name is no manifest") from None
 
@@ -193,9 +194,10 @@ def _blob(
     peer: Peer, host: Host, place: Place, layer: Layer, stall: float, progress: Shown
 ) -> None:
     begun = connection.run(host, commands.begun(place, layer.digest), readonly=True)
-    if begun.text.strip() == "whole":
+    said_of_it = begun.text.strip()
+    if said_of_it == "whole":
         return
-    offset = int(begun.text) if begun.text.strip().isdigit() else 0
+    offset = int(said_of_it) if re.fullmatch(r"[0-9]{1,18}", said_of_it) else 0
     offset = offset if offset <= layer.size else 0
     progress.at(layer.digest, offset)
     there = offset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import ssl
 import time
@@ -16,11 +15,13 @@ from weakref import WeakKeyDictionary
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from ops import connection
+from ops.answers import read_json
 from ops.connection import script
 from ops.models import near
 from ops.models.spec import ModelsPolicy, Name, Wanted
 from ops.models.state import Manifest, RegistryAnswer, RegistryLayer, Server
 from ops.models.store import layers_of
+from ops.redaction import safe_line
 
 if TYPE_CHECKING:
     import httpx
@@ -42,8 +43,20 @@ SILENCE = 300.0
 
 _REDIRECTIONS = 5
 
+#: The status that stands for an answer that was not taken: its other models may be asked for.
+_ANSWERED = 200
+
 #: What checks/attempt.sh exits with for a name without an address.
 _NO_NAME = 6
+
+#: Where a request may lead: addresses and names of hosts, and what a request line may hold.
+_LINK = re.compile(r"[!-~]{1,4096}")
+_ADDRESS = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:.]{2,45}"
+)
+
+#: What may stand in a header as a token.
+_TOKEN = re.compile(r"[!-~]{1,16384}")
 
 _CHALLENGE = re.compile(r'(realm|service|scope)="([^"]*)"')
 
@@ -181,7 +194,7 @@ def _manifest(asker: _Asker, origin: _Origin, name: Name, known: Iterable[str]) 
     raw: bytes = answer.content
     try:
         text = raw.decode()
-        layers = layers_of(json.loads(text))
+        layers = layers_of(read_json(text))
     except ValueError:
         raise _Unreachable(
             "http", f"what {origin} answers for {name} is no manifest", code
@@ -228,7 +241,7 @@ class _Asker:
             with suppress(_Unreachable, ValueError):
                 answer = self.get(origin, path, {})
                 if answer.status_code == 200:
-                    self._lists[(origin, path)] = answer.json()
+                    self._lists[(origin, path)] = read_json(answer.content)
         return self._lists[(origin, path)]
 
     def _get(self, origin: _Origin, path: str, headers: dict[str, str]) -> httpx.Response:
@@ -307,6 +320,8 @@ class _Asker:
         if connection.silent(error):
             # Whoever says nothing for so long is not waited for again.
             return _Unreachable("http", f"{origin} does not answer within {self._timeout:g} s")
+        if isinstance(error, connection.TooMuch):
+            return _Unreachable("http", f"{origin}: {said}", _ANSWERED)
         return _Busy(f"{origin} does not answer: {said}")
 
     def _resolves(self, address: str) -> bool:
@@ -334,15 +349,19 @@ class _Asker:
         if not challenge.lower().startswith("bearer ") or "realm" not in fields:
             return None
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
-        realm = urljoin(_url(origin, "/"), fields["realm"])
-        realm += ("&" if "?" in realm else "?") + urlencode(query)
         try:
+            realm = urljoin(_url(origin, "/"), fields["realm"])
+            realm += ("&" if "?" in realm else "?") + urlencode(query)
             answer = self._once(*_split(realm), {})
-            given = answer.json()
-            token = given.get("token") or given.get("access_token")
-        except (ValueError, AttributeError):
+            given = read_json(answer.content)
+        except ValueError:
             return None
-        return f"Bearer {token}" if answer.status_code == 200 and token else None
+        if answer.status_code != 200 or not isinstance(given, dict):
+            return None
+        token = given.get("token") or given.get("access_token")
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            return None
+        return f"Bearer {token}"
 
 
 def _wait(state: RetryCallState) -> float:
@@ -353,7 +372,7 @@ def _wait(state: RetryCallState) -> float:
 
 
 def _seconds(text: str) -> float | None:
-    return float(text) if text.isdigit() else None
+    return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def _url(origin: _Origin, path: str) -> str:
@@ -366,9 +385,13 @@ def _split(url: str) -> tuple[_Origin, str]:
 
     :raises ValueError: it is none of HTTP.
     """
-    parts: Any = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no address of a registry")
+    parts: Any = urlsplit(url) if _LINK.fullmatch(url) else None
+    if (
+        parts is None
+        or parts.scheme not in ("http", "https")
+        or not _ADDRESS.fullmatch(parts.hostname or "")
+    ):
+        raise ValueError(f"{safe_line(url, 200)!r} is no address of a registry")
     tls = parts.scheme == "https"
     origin = _Origin(tls, parts.hostname, parts.port or (443 if tls else 80))
     return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -1,12 +1,13 @@
 """What ``store.sh`` tells of a directory of models."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ops import answers
+from ops.answers import read_json
 from ops.models.spec import Name
 from ops.models.state import BlobProblem, Layer, PartialDownload, Place, StoredModel
 
@@ -107,7 +108,9 @@ def _blobs(found: Mapping[str, Section]) -> tuple[dict[str, int], tuple[PartialD
         if match := _PART.fullmatch(name.removeprefix("./")):
             with suppress(ValueError, LookupError, TypeError):
                 digest = f"sha256:{match[1]}"
-                arrived[digest] = arrived.get(digest, 0) + int(json.loads(content)["Completed"])
+                arrived[digest] = arrived.get(digest, 0) + answers.size(
+                    read_json(content)["Completed"]
+                )
     return blobs, tuple(
         PartialDownload(
             digest=digest,
@@ -133,7 +136,7 @@ def _models(found: Mapping[str, Section]) -> Iterator[StoredModel]:
         try:
             host, namespace, model, tag = parts
             name = Name.parse(f"{host}/{namespace}/{model}:{tag}")
-            layers = layers_of(json.loads(contents[path]))
+            layers = layers_of(read_json(contents[path]))
         except (ValueError, LookupError, TypeError):
             # Not a manifest, or one that cannot be read: Ollama does not show it either.
             continue
@@ -169,7 +172,7 @@ def _contents(section: Section | None, known: Mapping[str, Any] | None) -> dict[
 
 def _config(configs: Mapping[str, str], digest: str) -> dict[str, Any]:
     with suppress(ValueError, LookupError):
-        config = json.loads(configs[digest.replace(":", "-")])
+        config = read_json(configs[digest.replace(":", "-")])
         if isinstance(config, dict):
             return config
     return {}
@@ -183,9 +186,9 @@ def layers_of(manifest: Any) -> tuple[Layer, ...]:
     try:
         layers = tuple(
             Layer(
-                digest=str(one["digest"]).replace("sha256-", "sha256:"),
-                size=int(one["size"]),
-                media_type=str(one.get("mediaType") or ""),
+                digest=answers.string(one["digest"]).replace("sha256-", "sha256:"),
+                size=answers.size(one["size"]),
+                media_type=answers.string(one.get("mediaType")),
             )
             for one in (manifest["config"], *(manifest["layers"] or ()))
         )
