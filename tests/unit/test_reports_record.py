@@ -1,20 +1,28 @@
 """Masking, writing and wording of a record."""
 
+import contextlib
 import io
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any, get_args, get_origin
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ops.reports import summary, write
 from ops.reports.__main__ import main
-from ops.reports.state import RunRecord
+from ops.reports.state import Model, RunRecord
+from tests.hostile_text import NOTATIONS, holds, steering, strings
+from tests.unit.test_redaction import AROUND, SECRETS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -37,11 +45,11 @@ class Terminal(io.StringIO):
         return True
 
 
-SECRETS = st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >= 4)
+WORDS = st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >= 4)
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(secret=SECRETS, before=st.text(max_size=9), after=st.text(max_size=9))
+@given(secret=WORDS, before=st.text(max_size=9), after=st.text(max_size=9))
 def test_a_secret_is_nowhere_in_what_is_written(secret: str, before: str, after: str) -> None:
     if secret in write.MASK:
         return
@@ -53,6 +61,78 @@ def test_a_secret_is_nowhere_in_what_is_written(secret: str, before: str, after:
     assert masked["outcome"] == "failed"
     assert all(secret not in text.replace(write.MASK, "\0") for text in masked["log"])
     assert json.dumps(secret)[1:-1] not in masked["log"][1].replace(write.MASK, "\0")
+
+
+def filled(model: type[Model], texts: Iterator[str]) -> dict[str, Any]:
+    """Data of a part of the record: every text that it may hold is one of those given."""
+    data: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        parts = [part for part in get_args(kind) if part is not Ellipsis]
+        if kind is str:
+            data[name] = next(texts)
+        elif parts == [str]:
+            data[name] = [next(texts), next(texts)]
+        elif get_origin(kind) in (tuple, dict) and issubclass(parts[-1], Model):
+            inner = filled(parts[-1], texts)
+            data[name] = [inner] if get_origin(kind) is tuple else {"web": inner}
+        elif kind is float and field.is_required():
+            data[name] = 1.5
+    return data | ({"outcome": "failed"} if "outcome" in model.model_fields else {})
+
+
+def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str, str]:
+    """A record of these texts at the end of a run: its file, the words, the words and a table."""
+    data = filled(RunRecord, itertools.cycle(texts))
+    times = {"started": NOW, "ended": NOW, "mode": mode, "complete": False}
+    made = RunRecord.model_validate(data | times)
+    shown = [io.StringIO(), Terminal()]
+    with TemporaryDirectory() as where, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "build", lambda run, ended: made)
+        patch.setattr(write, "directory", lambda run: Path(where))
+        patch.setattr(write, "registered", lambda: frozenset(secrets))
+        for out in shown:
+            with contextlib.redirect_stderr(out):
+                path = write.conclude(SimpleNamespace(id="abc123"))  # type: ignore[arg-type]
+            assert path is not None, out.getvalue()
+        words, table = (out.getvalue().replace(where, "") for out in shown)
+        return json.loads(path.read_text()), words, table
+
+
+def test_each_text_of_a_record_is_tried() -> None:
+    """A field that the record gets is tried with the others; what it holds is in the file."""
+    said, words, table = concluded(["tried"], set(), "apply")
+    assert strings(said).count("tried") >= 25
+    assert words.count("tried") > 10
+    assert "│" in table
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    SECRETS,
+    st.lists(st.sampled_from(sorted(NOTATIONS)), min_size=1, max_size=7),
+    AROUND,
+    AROUND,
+    st.sampled_from(["apply", "dry"]),
+)
+@example('p@ss/w\\ord "$1" it\'s', sorted(NOTATIONS), "", "", "apply")
+@example("line one of it\nline two of it", sorted(NOTATIONS), "x\n", "\ny", "dry")
+def test_no_field_and_no_notation_gives_a_secret_back(
+    secret: str, notations: list[str], before: str, after: str, mode: str
+) -> None:
+    texts = [f"{before}{NOTATIONS[notation](secret)}{after}" for notation in notations]
+    # What the record holds for certain may be what the secret is.
+    bare, *spoken = concluded([f"{before}{write.MASK}{after}"], set(), mode)
+    assume(not any(holds(text, secret) for text in (*strings(bare), *spoken)))
+
+    said, *spoken = concluded(texts, {secret}, mode)
+
+    assert said["mode"] == mode
+    assert said["hosts"]["web"]["outcome"] == "failed"
+    for text in (*strings(said), json.dumps(said), *spoken):
+        assert not holds(text, secret)
+        assert write.MASK in text or text in strings(bare)
+    assert all(steering(text) == set() for text in spoken)
 
 
 @pytest.mark.parametrize(
