@@ -22,18 +22,20 @@ work=$state/installing
 # What is unpacked beside its place waits there in directories with names that nobody can foresee.
 # They are remembered with those below them, for whoever comes after a kill.
 clean() {
-  [ ! -f "$work/beside" ] || sort -ru "$work/beside" | while IFS= read -r beside; do
-    clear "$beside"
+  [ ! -f "$work/beside" ] || sort -ru "$work/beside" | while read -r inode up beside; do
+    clear "$inode" "$up" "$beside"
   done
   rm -rf -- "$work"
 }
-# clear DIRECTORY: remove it with the files in it; of another's that has its name, nothing is removed.
+# clear INODE UP DIRECTORY: remove it with the files in it, where that is the inode of the directory
+# UP of it; of another's that has its name, nothing is removed.
 # Never recursively: not every rm is safe from what becomes a link meanwhile.
 clear() {
-  hold "$1" || return 0
+  { hold "$3" && is "$1" "$2"; } || return 0
   for name in ./* ./.[!.]* ./..?*; do printf '%s\0' "$name"; done | xargs -0 rm -f -- 2>/dev/null
-  rmdir -- "../${1##*/}" 2>/dev/null
+  hold "${3%/*}" && rmdir -- "./${3##*/}" 2>/dev/null
 }
+is() { [ "$(stat -c %d:%i -- "$2" 2>/dev/null)" = "$1" ]; }
 clean
 trap 'clean' EXIT
 trap 'exit 1' HUP INT PIPE TERM
@@ -133,13 +135,13 @@ while IFS= read -r line; do
   which=${line%% *} into=${line#* }
   if [ "$base" != "$last" ]; then
     last=$base rounds=$((rounds + 1))
-    { (umask 022 && dig "$real$base") && hold "$real$base" && beside=$(mktemp -d ./.stackmend.XXXXXXXXXX); } ||
+    { (umask 022 && dig "$real$base") && hold "$real$base" && exec 4<. && nest "$real$base"; } ||
       fail "no file can be made in $real$base"
-    beside=$real$base/${beside#./}
-    printf '%s\n' "$beside" >>"$work/beside"
-    printf '%s\n%s\n' "$base" "$beside" >"$work/round.$rounds"
+    beside=$real$base/$beside
+    printf '%s . %s\n' "$inode" "$beside" >>"$work/beside"
+    printf '%s\n' "$base" "$beside" "$inode" >"$work/round.$rounds"
   fi
-  deeper=${into#"$base"} at=$beside
+  deeper=${into#"$base"} at=$beside up=.
   if [ -z "$deeper" ]; then
     cat "$list"
   else
@@ -147,12 +149,13 @@ while IFS= read -r line; do
     printf './%s\n' "${deeper%%/*}"
     while [ -n "$deeper" ]; do
       at=$at/${deeper%%/*}
-      printf '%s\n' "$at" >>"$work/beside"
+      case $up in .) up=.. ;; *) up=$up/.. ;; esac
+      printf '%s\n' "$inode $up $at" >>"$work/beside"
       case $deeper in */*) deeper=${deeper#*/} ;; *) deeper='' ;; esac
     done
   fi >>"$work/move.$rounds"
   umask 022
-  dig "$at" || fail "$changing"
+  { dig "$at" && is "$inode" "$up"; } || fail "$changing"
   umask 077
   # Some tars take such names for patterns.
   if [ "$which" = some ] && grep -q '[][*?\\]' "$list"; then which=all; fi
@@ -169,12 +172,13 @@ mkdir -p -- "$kept" || exit 1
 turn=0
 while [ $turn -lt $rounds ]; do
   turn=$((turn + 1))
-  { IFS= read -r base && IFS= read -r beside; } <"$work/round.$turn"
+  { IFS= read -r base && IFS= read -r beside && read -r inode; } <"$work/round.$turn"
   sort -u "$work/move.$turn" >"$work/move"
-  { hold "$real$base" && keep "$work/move" "$base"; } || fail "what is in $real$base cannot be kept"
+  { hold "$real$base" && exec 4<. && keep "$work/move" "$base"; } || fail "what is in $real$base cannot be kept"
   # shellcheck disable=SC2016 # the inner shell expands
-  { hold "$beside" && with "$work/move" sh -c 'exec mv -f -- "$@" ..' mv; } || fail "$changing"
-  clear "$beside"
+  { hold "$beside" && is "$inode" . && with "$work/move" sh -c 'exec mv -f -- "$@" /proc/self/fd/4/' mv; } ||
+    fail "$changing"
+  clear "$inode" . "$beside"
 done
 while IFS= read -r line; do
   at=$real${line#* } list=$work/removed.${line%% *}

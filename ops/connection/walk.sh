@@ -4,7 +4,9 @@
 # entered, and then asked where it is: getcwd(2) tells of the directory that is held, so where that
 # is the very path that was asked for, no link led there. From then on all names are without a slash
 # and looked up in the directory held, by calls that follow none: mkdir, open with O_EXCL, rename,
-# unlink. What others rename or link meanwhile makes them fail, and never leads them elsewhere.
+# unlink. What others rename or link meanwhile makes them fail, and never leads them elsewhere. A
+# second directory is held by a descriptor, and never reached by "..": whoever moves the first one
+# says what that is.
 # `env pwd`, because a shell may work out a path by itself and not ask the kernel.
 # shellcheck disable=SC2034 # the scripts behind it use them
 LC_ALL=C
@@ -133,26 +135,43 @@ take_up() {
   [ "$(readlink /proc/self/fd/3)" = "$(env pwd -P)/$1" ]
 }
 
+# nest PATH: hold a new directory $beside in the one that descriptor 4 holds, which lies at PATH. Its
+# name is none that anybody can foresee; where somebody has another one there by now, this fails.
+nest() {
+  beside=$(mktemp -d /proc/self/fd/4/.stackmend.XXXXXXXXXX) || return 1
+  beside=${beside##*/}
+  hold "$1/$beside" && ours && empty . && return 0
+  echo "$1/$beside is not as it was made a moment ago: only root's own (mode 0700) serves" >&2
+  return 1
+}
+# ours: nobody but root (or who we are) can have made the held directory; $inode tells it from others.
+ours() {
+  inode=$(stat -c '%u %a %d:%i' .) || return 1
+  case $inode in
+  "$(id -u) 700 "* | "$(id -u) 2700 "*) inode=${inode##* } ;;
+  *) return 1 ;;
+  esac
+}
+
 # lay FROM NAME: put the file NAME of a directory that is root's alone into the held one, with its
-# owner and permissions, in the place of what has that name. It waits beside it in a directory of a
-# name that nobody can foresee, and which holds nothing else.
+# owner and permissions, in the place of what has that name. It waits beside it in a directory that
+# holds nothing else. Wherever that is moved meanwhile, descriptor 4 is where the file goes.
 lay() {
-  laid=$(env pwd -P) || return 1
-  for beside in ./.stackmend.??????????; do
+  exec 4<. && laid=$(env pwd -P) || return 1
+  for beside in .stackmend.??????????; do
     # What a run left that was killed here; another's has other files in it, and stays.
-    if hold "$laid/${beside#./}"; then
+    if hold "$laid/$beside" && ours; then
       rm -f -- "./$2"
-      rmdir -- "../${beside#./}" 2>/dev/null
+      rmdir -- "/proc/self/fd/4/$beside" 2>/dev/null
     fi
-    hold "$laid" || return 1
   done
-  beside=$(mktemp -d ./.stackmend.XXXXXXXXXX) && beside=${beside#./} && hold "$laid/$beside" || return 1
+  nest "$laid" || return 1
   # Every tar opens with O_EXCL, and takes an owner without following a link.
   (umask 0 && (cd -P -- "$1" && exec tar -cf - --numeric-owner -- "./$2") |
-    tar -xf - -m --no-same-permissions --numeric-owner) && mv -f -- "./$2" ..
+    tar -xf - -m --no-same-permissions --numeric-owner) && mv -f -- "./$2" /proc/self/fd/4/
   status=$?
   rm -f -- "./$2"
-  rmdir -- "../$beside"
+  rmdir -- "/proc/self/fd/4/$beside"
   hold "$laid" && return $status
 }
 

@@ -3,4 +3,4 @@
 plain "$2" && reach "$1" || exit
 hold "$real/.stackmend" || exit 0
 rm -f -- "./$2" || exit
-rmdir -- ../.stackmend 2>/dev/null || :
+if hold "$real"; then rmdir -- ./.stackmend 2>/dev/null || :; fi

@@ -26,6 +26,8 @@ from ops.compose import commands
 from ops.compose.plan import Action
 from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
+from ops.connection.scripts import text
+from tests.shells import find
 
 Picture = dict[str, tuple[int, int, int, str, int]]
 
@@ -37,6 +39,7 @@ class Host:
     root: Path
     shell: list[str]
     tools: str
+    hooks: str = ""
 
     def __post_init__(self) -> None:
         for path in (self.project, self.memory, self.foreign):
@@ -81,7 +84,7 @@ class Host:
         command = commands.install(self.spec(directory), action, generation)
         words = shlex.split(command.get_raw_value())
         return subprocess.run(
-            ["env", f"PATH={self.tools}", *self.shell, *words[1:]],
+            ["env", f"PATH={self.tools}", *self.shell, words[1], self.hooks + words[2], *words[3:]],
             capture_output=True,
             text=True,
             timeout=60,
@@ -416,6 +419,127 @@ def test_a_new_directory_that_becomes_a_link_while_it_is_filled_leads_nowhere(ho
             host.stage({**FILES, **new})
             host.install(generation=str(turn))
     assert host.picture() == before
+
+
+# What is moved elsewhere between two steps: functions of the shell, which busybox calls too, act at
+# these very moments. Only root can be somebody else.
+
+
+def attacker() -> str:
+    if os.geteuid():
+        return ""
+    return f"{find('setpriv')} --reuid 65534 --regid 65534 --clear-groups"
+
+
+@dataclass
+class Moved:
+    """A directory of another's project, and one with the sticky bit on the same file system."""
+
+    host: Host
+
+    def __post_init__(self) -> None:
+        self.conf.mkdir(mode=0o755)
+        self.sticky.mkdir()
+        self.sticky.chmod(0o1777)
+        self.theirs.write_text("precious\n")
+        self.theirs.chmod(0o600)
+        if not os.geteuid():
+            os.chown(self.conf, 65534, 65534)
+            os.chown(self.theirs, 1234, 1234)
+        self.before = self.host.picture()
+
+    @property
+    def conf(self) -> Path:
+        return self.host.project / "conf"
+
+    @property
+    def sticky(self) -> Path:
+        return self.host.foreign / "tmp"
+
+    @property
+    def theirs(self) -> Path:
+        return self.sticky / "app.cfg"
+
+    def hooks(self, *, replaced: bool, once: str) -> str:
+        """Replace what waits once it is made, and move it away once it is held and ``once``."""
+        conf, mv, mkdir = shlex.quote(str(self.conf)), find("mv"), find("mkdir")
+        by = attacker() if replaced else ""
+        swap = f'(cd {conf} && {by} {mv} "$it" away && {by} {mkdir} -m 755 "$it")'
+        move = f'{by} {mv} "../${{PWD##*/}}" ../../../../etc/tmp/got'
+        return f"""
+mktemp() {{
+  made=$(command mktemp "$@") || return
+  it=${{made##*/}}
+  case $made in *.stackmend.*) {swap if replaced else ":"} >&2 ;; esac
+  printf '%s\\n' "$made"
+}}
+env() {{
+  command env "$@" || return
+  case $PWD in */.stackmend.*) if {once}; then {move} >&2; fi ;; esac
+}}
+"""
+
+    def untouched(self) -> bool:
+        now = self.host.picture()
+        return {name: now.get(name) for name in self.before} == self.before
+
+
+IN_CONF = {name: FILES[name] for name in ("conf/app.cfg", "conf/run.sh")}
+
+
+@pytest.fixture
+def moved(host: Host) -> Moved:
+    return Moved(host)
+
+
+def test_what_waits_in_anothers_directory_lands_nowhere_else(moved: Moved) -> None:
+    """Whose directory it is moves it to where others' files lie."""
+    host = moved.host
+    host.stage(IN_CONF)
+    host.hooks = moved.hooks(replaced=True, once="[ -e ./app.cfg ]")
+    done = host.install()
+    assert moved.untouched()
+    assert done.returncode == 1
+    assert "is not as it was made a moment ago" in done.stderr
+    # Nothing is removed from, or written into, what is another's.
+    assert [path.name for path in moved.conf.glob(".stackmend*/*")] == []
+
+
+def test_what_waits_goes_to_the_directory_that_was_looked_at(moved: Moved) -> None:
+    """As root in a container that mounts all of it can move it."""
+    host = moved.host
+    host.stage(IN_CONF)
+    host.hooks = moved.hooks(replaced=False, once="[ -e ./app.cfg ]")
+    host.install()
+    assert moved.untouched()
+    assert (moved.sticky / "got").is_dir()
+    assert moved.theirs.read_text() == "precious\n"
+    assert {path.name for path in moved.conf.iterdir()} == {"app.cfg", "run.sh"}
+    assert (moved.conf / "app.cfg").read_text() == "ours\n"
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
+    host = moved.host
+    own = host.root / "own"
+    own.mkdir(mode=0o700)
+    (own / "app.cfg").write_text("ours\n")
+    hooks = moved.hooks(replaced=replaced, once="[ ! -e ../../../../etc/tmp/got ]")
+    script = text("ops.connection", "walk") + hooks + 'hold "$1" && lay "$2" app.cfg\n'
+    done = subprocess.run(
+        ["env", f"PATH={host.tools}", *host.shell, "-c", script, "sh", str(moved.conf), str(own)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert moved.untouched(), done.stderr
+    if replaced:
+        assert done.returncode == 1
+        assert not (moved.conf / "app.cfg").exists()
+    else:
+        assert (moved.conf / "app.cfg").read_text() == "ours\n"
+    assert (own / "app.cfg").read_text() == "ours\n"
 
 
 def test_many_files_are_written_once_and_a_new_directory_is_moved_as_a_whole(host: Host) -> None:
