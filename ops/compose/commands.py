@@ -12,7 +12,7 @@ from pyinfra.api import QuoteString, StringCommand
 from ops.acting import project_lock
 from ops.compose.facts import STATE_ROOT
 from ops.compose.plan import Action
-from ops.compose.source import File, Source
+from ops.compose.source import MAXIMUM_BYTES, File, Source
 from ops.compose.spec import ComposeSpec
 from ops.compose.state import Applied, StackState
 from ops.connection import script
@@ -88,7 +88,7 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 
     Standard input is the mark of the answer, one line, and then the files as a tar archive.
     """
-    arguments = (spec.project, spec.directory, *files, *_profiles(spec))
+    arguments = (spec.project, spec.directory, str(MAXIMUM_BYTES), *files, *_profiles(spec))
     return script(
         "ops.compose",
         "resolve",
@@ -109,10 +109,12 @@ def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
 def outside(paths: Sequence[str]) -> StringCommand:
     """Print the digest of each path, one a line; "-" where it is no regular file up to 1 MiB."""
     text = (
-        'for path; do sum=-; [ -f "$path" ] && [ "$(wc -c <"$path")" -le 1048576 ] && '
-        'sum=$(sha256sum <"$path") || sum=-; printf "%s\\n" "${sum%% *}"; done'
+        'for path; do sum=-; [ -f "$path" ] && sum=$(timeout 60 sh -c "$0" "$path") || sum=-; '
+        'printf "%s\\n" "${sum%% *}"; done'
     )
-    return StringCommand("sh", "-c", QuoteString(text), "outside", *map(QuoteString, paths))
+    # Whoever opens a FIFO waits.
+    one = '[ "$(wc -c <"$0")" -le 1048576 ] && exec sha256sum <"$0"'
+    return StringCommand("sh", "-c", QuoteString(text), QuoteString(one), *map(QuoteString, paths))
 
 
 def free(spec: ComposeSpec) -> StringCommand:
@@ -174,7 +176,7 @@ def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringC
 def _install(
     spec: ComposeSpec, tree: str, generation: str, directory: str, gone: Sequence[str]
 ) -> StringCommand:
-    arguments = (state_directory(spec), tree, generation, directory, *gone)
+    arguments = (state_directory(spec), tree, generation, directory, str(MAXIMUM_BYTES), *gone)
     return script("ops.compose", "install", *arguments, shared=["walk"])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
+from ops.compose.source import MAXIMUM_BYTES
 from ops.compose.state import (
     Applied,
     Container,
@@ -76,6 +77,7 @@ class ComposeStack(FactBase[StackState]):
             project,
             directory,
             f"{STATE_ROOT}/{project}",
+            str(MAXIMUM_BYTES),
             mark=self._mark,
             before=["images"],
             shared=["walk"],

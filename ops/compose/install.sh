@@ -3,10 +3,11 @@
 # directory may be another's, and containers may mount any part of it: see connection/walk.sh for how
 # it is written to.
 # Arguments: the state directory, the files as stage.sh keeps them and the name that the kept files
-# get (both in it), the project's directory, then paths to remove.
+# get (both in it), the project's directory, the bytes that a file of it can have, then paths to
+# remove.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
-state=$1 from=$1/$2 kept=$1/replaced/$3 directory=$4
-shift 4
+state=$1 from=$1/$2 kept=$1/replaced/$3 directory=$4 largest=$5
+shift 5
 umask 077
 
 fail() {
@@ -22,8 +23,9 @@ work=$state/installing
 # What is unpacked beside its place waits there in directories with names that nobody can foresee.
 # They are remembered with those below them, for whoever comes after a kill.
 clean() {
-  [ ! -f "$work/beside" ] || sort -ru "$work/beside" | while read -r inode up beside; do
-    clear "$inode" "$up" "$beside"
+  [ ! -f "$work/beside" ] || sort -ru "$work/beside" | while IFS= read -r made; do
+    path=${made#* * } made=${made%" $path"}
+    clear "${made% *}" "${made#* }" "$path"
   done
   rm -rf -- "$work"
 }
@@ -47,6 +49,8 @@ said() {
   link) echo "$2 is a link, which is not followed; remove it, or put what it leads to in its place" ;;
   directory) echo "$2 is in the way: it is a directory; move it elsewhere" ;;
   closed) echo "$2 cannot be entered: Permission denied" ;;
+  large) echo "$2 is larger than any file of a project: move it elsewhere" ;;
+  mount) echo "$2 is a mount point, and cannot be replaced; unmount it" ;;
   odd) echo "$2 is no path below the project's directory" ;;
   *) echo "$2 is in the way: it is neither a file nor a directory; move it elsewhere" ;;
   esac
@@ -54,7 +58,7 @@ said() {
 reach "$directory" || fail "$(said "${obstacle%%  *}" "${obstacle#*  }")"
 [ -f "$from/files" ] || fail "$from is none of this version's: the files cannot be had from it"
 printf '%s\n' "$@" | sed '/^$/d' >"$work/gone" || exit 1
-sed 's/^[^ ]*  //' "$from/files" | sort -u - "$work/gone" | digests "$real" >"$work/there" || exit 1
+sed 's/^[^ ]*  //' "$from/files" | sort -u - "$work/gone" | digests "$real" "$largest" >"$work/there" || exit 1
 blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
 [ -z "$blocked" ] || fail "$(said "${blocked%%  *}" "$real/${blocked#*  }")"
 
@@ -73,6 +77,14 @@ awk '
   what='' "$from/files" >"$work/changed" || exit 1
 awk 'what { if (/^[0-9a-f]/) is[substr($0, 67)] = 1; next } is[$0]' \
   what=there "$work/there" what='' "$work/gone" >"$work/removed" || exit 1
+# The kernel does not let a mount point be renamed over or removed.
+mounted=$(cat "$work/changed" "$work/removed" | root=$real awk '
+  BEGIN { root = ENVIRON["root"] "/" }
+  what { mounted[$5] = 1; next }
+  { path = root $0
+    gsub(/\\/, "\\134", path); gsub(/ /, "\\040", path); gsub(/\t/, "\\011", path)
+    if (path in mounted) { print root $0; exit } }' what=mounts /proc/self/mountinfo what='' -) || exit 1
+[ -z "$mounted" ] || fail "$(said mount "$mounted")"
 
 # GNU's tar takes a backslash in a name for the start of an escape.
 case $(tar --version 2>/dev/null) in *GNU*) as_named=--no-unquote ;; *) as_named='' ;; esac
@@ -176,14 +188,14 @@ while [ $turn -lt $rounds ]; do
   sort -u "$work/move.$turn" >"$work/move"
   { hold "$real$base" && exec 4<. && keep "$work/move" "$base"; } || fail "what is in $real$base cannot be kept"
   # shellcheck disable=SC2016 # the inner shell expands
-  { hold "$beside" && is "$inode" . && with "$work/move" sh -c 'exec mv -f -- "$@" /proc/self/fd/4/' mv; } ||
-    fail "$changing"
+  { hold "$beside" && is "$inode" . && with "$work/move" sh -c 'exec mv -f -- "$@" /proc/self/fd/4/' mv; } 2>"$work/said" ||
+    fail "$changing: $(cat "$work/said")"
   clear "$inode" . "$beside"
 done
 while IFS= read -r line; do
   at=$real${line#* } list=$work/removed.${line%% *}
   { hold "$at" && keep "$list" "${line#* }"; } || fail "what is in $at cannot be kept"
-  with "$list" rm -f -- || fail "$changing"
+  with "$list" rm -f -- 2>"$work/said" || fail "$changing: $(cat "$work/said")"
 done <"$work/removed.d"
 # What took a file's place while it was kept.
 find "$kept" ! -type f ! -type d -exec rm -f -- {} +

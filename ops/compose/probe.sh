@@ -1,8 +1,8 @@
 # What this host has of a Compose project, in one reading. Changes nothing.
 # Writes sections (connection/frame.sh), those of images by images.sh. Arguments: the project, its
-# directory, its state directory.
+# directory, its state directory, the bytes that a project's file can have.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
-project=$1 directory=$2 state=$3
+project=$1 directory=$2 state=$3 largest=$4
 
 # What services mount from elsewhere may be links, which are followed: "DIGEST  PATH" or "-  PATH".
 elsewhere() {
@@ -10,7 +10,9 @@ elsewhere() {
   while IFS= read -r path; do
     sum=-
     if [ -f "$path" ]; then
-      sum=$(timeout 60 sha256sum <"$path" 2>/dev/null) || sum='?'
+      # Whoever opens a FIFO waits.
+      # shellcheck disable=SC2016 # the inner shell expands
+      sum=$(timeout 60 sh -c 'exec sha256sum <"$1"' sha256sum "$path" 2>/dev/null) || sum='?'
     fi
     printf '%s  %s\n' "${sum%% *}" "$path"
   done
@@ -22,13 +24,13 @@ recorded() {
     printf '!%s\n' "$obstacle"
     sed 's/^/?  /' "$state/files"
   elif [ -f "$state/digests" ]; then
-    digests "$real" <"$state/files" | awk '
+    digests "$real" "$largest" <"$state/files" | awk '
       what == "right" { right[$0] = 1; next }
       $0 in right { same++; next }
       { print }
       END { print "=" same + 0 }' what=right "$state/digests" what='' -
   else
-    digests "$real" <"$state/files"
+    digests "$real" "$largest" <"$state/files"
   fi
 }
 

@@ -2,10 +2,11 @@
 # standard input, with the digests of all that are to lie on the host, live in memory where the host
 # can, and are gone when this ends.
 # Writes sections (connection/frame.sh), that of images by images.sh. Arguments: the project, its
-# directory, then Compose's options that name its files and profiles. Standard input begins with the mark of the sections.
+# directory, the bytes that a file of it can have, then Compose's options that name its files and
+# profiles. Standard input begins with the mark of the sections.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
-project=$1 directory=$2
-shift 2
+project=$1 directory=$2 largest=$3
+shift 3
 
 umask 077
 own=
@@ -45,7 +46,7 @@ fi
 # differs.
 paths=$(sed 's/^[0-9a-f]*  //' "$wanted")
 if reach "$directory"; then
-  there=$(printf '%s\n' "$paths" | sed '/^$/d' | digests "$real")
+  there=$(printf '%s\n' "$paths" | sed '/^$/d' | digests "$real" "$largest")
 else
   there=!$obstacle
 fi

@@ -173,8 +173,9 @@ class StackState(Frozen):
     :param names: every container's name on the engine, with its project ("" for none).
     :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
     :param barred: what is in the way of such files, by its path: ``link`` where a link is that is
-        not followed, ``directory`` where a file should be, ``other``; ``odd`` for a path that
-        leads out of the project's directory.
+        not followed, ``directory`` where a file should be, ``large`` for a file larger than
+        any of a project's, ``other``; ``odd`` for a path that leads out of the project's
+        directory.
     :param outside: the digests of files that services mount from outside the project.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.

@@ -175,16 +175,30 @@ lay() {
   hold "$laid" && return $status
 }
 
-# survey DIRECTORY: of each path below it (on standard input, one a line) whether it is a file that
+# survey DIRECTORY BYTES: of each path below it (on standard input, one a line) whether it is a file that
 # can be read: "f  PATH"; "?  PATH" for one that cannot, "-  PATH" for none. Before them comes, once
-# each, what is in the way: "!KIND  PATH", of the kinds link, directory, other and odd.
+# each, what is in the way: "!KIND  PATH", of the kinds link, directory, other, odd, and large for a
+# file of more bytes: it takes no time, however large a sparse one says it is.
 survey() {
   paths=$(cat)
   # Of many, most often all are files.
-  if [ ${#paths} -gt 8000 ] && all_files "$1"; then
+  if [ ${#paths} -gt 8000 ] && all_files "$1" "$2"; then
     printf '%s\n' "$paths" | sed 's/^/f  /'
   elif [ -n "$paths" ]; then
-    printf '%s\n' "$paths" | each_alone "$1"
+    found=$(printf '%s\n' "$paths" | each_alone "$1")
+    printf '%s\n' "$found" | each "$1" stat -c '%s %n' -- 2>/dev/null | most=$2 awk '
+      { size = $1; sub(/^[0-9]* /, "") }
+      size > ENVIRON["most"] + 0 { print "f  " substr($0, 3) }' | {
+      large=$(cat)
+      if [ -z "$large" ]; then
+        printf '%s\n' "$found"
+      else
+        printf '%s\n=\n%s\n' "$large" "$found" | awk '
+          !behind { if (/^=/) behind = 1; else large[$0] = 1; next }
+          $0 in large { print "!large" substr($0, 2); $0 = "?" substr($0, 2) }
+          { print }'
+      fi
+    }
   fi
 }
 all_files() {
@@ -197,14 +211,14 @@ all_files() {
         seen[path] = 1; print "./" path }
     }
     END { for (i = 1; i <= NR; i++) print "./" file[i] }' | tr '\n' '\0' | (
-    cd -P -- "$1" 2>/dev/null && timeout 300 xargs -0 -r stat -c %f -- 2>/dev/null
+    cd -P -- "$1" 2>/dev/null && timeout 300 xargs -0 -r stat -c '%f %s' -- 2>/dev/null
   )) || return 1
   # Directories, and behind them as many files as were asked for.
-  printf '%s\n=\n%s\n' "$types" "$paths" | awk '
+  printf '%s\n=\n%s\n' "$types" "$paths" | most=$2 awk '
     behind { want++; next }
     /^=/ { behind = 1; next }
     /^4/ && !have { next }
-    /^8/ { have++; next }
+    /^8/ && $2 <= ENVIRON["most"] + 0 { have++; next }
     { bad = 1; exit }
     END { exit bad || have != want }'
 }
@@ -280,9 +294,9 @@ each() {
   )
 }
 
-# digests DIRECTORY: a survey of it, with the SHA-256 of each file in the place of "f".
+# digests DIRECTORY BYTES: a survey of it, with the SHA-256 of each file in the place of "f".
 digests() {
-  seen=$(survey "$1")
+  seen=$(survey "$1" "$2")
   sums=$(printf '%s\n' "$seen" | each "$1" sha256sum -- 2>/dev/null)
   # By position: what stands behind a digest is not always the name.
   printf '%s\n=\n%s\n' "$sums" "$seen" | awk '

@@ -49,6 +49,7 @@ def test_the_command_quotes_what_it_is_given(text: str) -> None:
         text,
         f"/opt/{text}",
         f"/var/lib/stackmend/{text}",
+        str(64 * 1024**2),
     ]
 
 

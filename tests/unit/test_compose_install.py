@@ -26,7 +26,7 @@ from ops.compose import commands
 from ops.compose.plan import Action
 from ops.compose.source import File, Source
 from ops.compose.spec import ComposeSpec
-from ops.connection.scripts import text
+from ops.connection import scripts
 from tests.shells import find
 
 Picture = dict[str, tuple[int, int, int, str, int]]
@@ -211,6 +211,13 @@ def file_is_a_fifo(host: Host) -> None:
     os.mkfifo(host.project / "conf/app.cfg")
 
 
+def file_is_larger_than_any(host: Host) -> None:
+    """Sparse, so that whoever reads or keeps it has no end."""
+    (host.project / "conf").mkdir()
+    (host.project / "conf/app.cfg").touch()
+    os.truncate(host.project / "conf/app.cfg", 2**42)
+
+
 def file_is_a_directory(host: Host) -> None:
     (host.project / "conf/app.cfg/full").mkdir(parents=True)
 
@@ -232,6 +239,10 @@ PLANTED: dict[Callable[[Host], None], tuple[str, str]] = {
     file_is_a_link_to_nowhere: ("opt/shop/conf/app.cfg is a link", "conf/app.cfg"),
     file_is_a_link_to_a_directory: ("opt/shop/conf/app.cfg is a link", "conf/app.cfg"),
     file_is_a_fifo: ("opt/shop/conf/app.cfg is in the way", "conf/app.cfg"),
+    file_is_larger_than_any: (
+        "opt/shop/conf/app.cfg is larger than any file of a project",
+        "conf/app.cfg",
+    ),
     file_is_a_directory: ("opt/shop/conf/app.cfg is in the way", "conf/app.cfg"),
     directory_is_a_file: ("opt/shop/conf is in the way", "conf/app.cfg"),
     project_is_a_link_that_its_owner_made: ("opt/shop is a link", "app.cfg"),
@@ -525,7 +536,7 @@ def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
     own.mkdir(mode=0o700)
     (own / "app.cfg").write_text("ours\n")
     hooks = moved.hooks(replaced=replaced, once="[ ! -e ../../../../etc/tmp/got ]")
-    script = text("ops.connection", "walk") + hooks + 'hold "$1" && lay "$2" app.cfg\n'
+    script = scripts.text("ops.connection", "walk") + hooks + 'hold "$1" && lay "$2" app.cfg\n'
     done = subprocess.run(
         ["env", f"PATH={host.tools}", *host.shell, "-c", script, "sh", str(moved.conf), str(own)],
         capture_output=True,
@@ -540,6 +551,34 @@ def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
     else:
         assert (moved.conf / "app.cfg").read_text() == "ours\n"
     assert (own / "app.cfg").read_text() == "ours\n"
+
+
+@pytest.mark.parametrize("name", ["conf/app.cfg", "odd names/a \\ b.cfg", ".env"])
+def test_a_mount_point_is_named_before_anything_is_touched(host: Host, name: str) -> None:
+    """Also where it is to be removed; one with the right content is in nobody's way."""
+    unshare = find("unshare")
+    mine = [unshare, "-m"] if os.geteuid() == 0 else [unshare, "-rm"]
+    if subprocess.run([*mine, "true"], capture_output=True, timeout=60, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    file = host.project / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mounted\n")
+    bind = 'mount --bind "$0" "$0" && exec "$@"'
+    host.shell = [*mine, find("sh"), "-c", bind, str(file), *host.shell]
+    said = f"opt/shop/{name} is a mount point"
+    host.stage({**FILES, name: (0o644, "ours\n")})
+    done = host.install()
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (host.project / "compose.yaml").exists()
+    host.stage({"compose.yaml": FILES["compose.yaml"]})
+    done = host.install(name)
+    assert done.returncode == 1
+    assert said in done.stderr
+    host.stage({**FILES, name: (file.stat().st_mode & 0o777, "mounted\n")})
+    done = host.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert file.read_text() == "mounted\n"
 
 
 def test_many_files_are_written_once_and_a_new_directory_is_moved_as_a_whole(host: Host) -> None:

@@ -1288,6 +1288,11 @@ def test_a_refusal_comes_with_no_action_and_a_way_out(name: str) -> None:
         ("link", f"{DIRECTORY}/conf is a link", f"remove {DIRECTORY}/conf"),
         ("directory", f"{DIRECTORY}/conf is a directory", f"move {DIRECTORY}/conf elsewhere"),
         ("other", f"{DIRECTORY}/conf is neither the file", f"move {DIRECTORY}/conf elsewhere"),
+        (
+            "large",
+            f"{DIRECTORY}/conf is larger than any file of a project",
+            f"move {DIRECTORY}/conf elsewhere",
+        ),
         ("odd", "names '", "remove the record"),
     ],
 )

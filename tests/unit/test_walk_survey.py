@@ -19,7 +19,7 @@ ODD = ["-n", "a b", "back\\slash", "quo'te", "d1/$(id)", "d1/ lead"]
 
 
 def digests(shell: list[str], root: Path, paths: list[str]) -> list[str]:
-    script = text("ops.connection", "walk") + 'digests "$1"\n'
+    script = text("ops.connection", "walk") + 'digests "$1" 1000\n'
     done = subprocess.run(
         [*shell, "-c", script, "digests", str(root)],
         input="".join(f"{path}\n" for path in paths),
@@ -35,10 +35,18 @@ def line(root: Path, path: str) -> str:
     return f"{hashlib.sha256((root / path).read_bytes()).hexdigest()}  {path}"
 
 
+def sparse(path: Path, size: int) -> None:
+    """Of this size by what is said of it; to read it would take longer than anybody waits."""
+    path.touch()
+    os.truncate(path, size)
+
+
 PLANTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "link": (lambda path: path.symlink_to("/etc/passwd"), "!link  {path}"),
     "fifo": (lambda path: os.mkfifo(path), "!other  {path}"),
     "directory": (lambda path: (path / "x").mkdir(parents=True), "!directory  {path}"),
+    "a larger \\one": (lambda path: sparse(path, 1001), "!large  {path}"),
+    "by far": (lambda path: sparse(path, 2**42), "!large  {path}"),
     "missing": (lambda path: None, "-  {path}"),
     "empty directory": (lambda path: path.mkdir(), "-  {path}"),
 }
@@ -58,6 +66,8 @@ def test_what_lies_there_is_told(each_shell: list[str], tmp_path: Path, more: li
         found = digests(each_shell, tmp_path, [*paths, planted])
         assert said.format(path=planted) in found
         assert found[: len(right)] == right
+        if said.startswith("!large"):
+            assert found[len(right) :] == [said.format(path=planted), f"?  {planted}"]
     (tmp_path / "d1").rename(tmp_path / "away")
     (tmp_path / "d1").symlink_to("away")
     found = digests(each_shell, tmp_path, paths)

@@ -35,6 +35,8 @@ def barred(path: str, kind: str) -> tuple[str, str]:
             )
         case "directory":
             return (f"{path} is a directory, and should be a file", f"move {path} elsewhere")
+        case "large":
+            return (f"{path} is larger than any file of a project", f"move {path} elsewhere")
         case "odd":
             return (
                 f"the record of the last apply names {path!r}, which leads elsewhere",
