@@ -5,6 +5,9 @@ first signal ends the run instead: whatever would begin a new step stops where i
 way has some seconds to end by itself and goes on at the host otherwise; the locks on the hosts are
 given up; what was registered by :func:`install` (the record of the run) is done; and the process
 exits with 128 plus the number of the signal. A second signal ends it at once.
+
+Nothing of this waits for somebody to read what the run prints: a stream that takes nothing for a
+second after the signal leads nowhere from then on.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -27,11 +31,20 @@ GRACE = 2.0
 #: Seconds after a signal at which the process exits whatever keeps it.
 DEADLINE = 4.0
 
+#: Seconds after a signal at which it exits with no further word.
+LAST = 4.6
+
+#: Seconds after which a stream that takes nothing is given up.
+UNREAD = 1.0
+
 #: Seconds after which something that yields to nothing else is interrupted where it is.
 STUCK = 0.5
 
 #: Seconds between two looks at the steps under way.
 PAUSE = 0.05
+
+#: The descriptors of what this process prints.
+_STDOUT, _STDERR = 1, 2
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -161,14 +174,17 @@ def given_up(release: Callable[[], None]) -> Iterator[None]:
         _run.locks.remove(release)
 
 
-@contextlib.contextmanager
-def closing() -> Iterator[None]:
-    """Marks the end of a run that came to its end: a signal then has nothing left to stop."""
+def closing() -> None:
+    """Marks that the run came to its end: from then on a signal has nothing left to stop."""
     _run.closing = True
-    try:
-        yield
-    finally:
-        _run.closing = False
+
+
+def drop(descriptor: int) -> None:
+    """Have what is written to a stream lead nowhere, what waits to be written included."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
@@ -181,23 +197,23 @@ def _receive(number: int, frame: FrameType | None) -> None:
         os._exit(status)
     if _run.closing:
         _run.late = True
+        if _is_cli():
+            _limit(status)
         return
     _run.signal = signal.Signals(number)
     if not _is_cli():
         raise Interrupted(status)
+    _limit(status, ending=True)
     # Not by print: the signal may have come in the midst of one.
-    with contextlib.suppress(OSError):
-        os.write(
-            2,
-            f"--> stackmend: {_run.signal.name}: no new step begins, and the run ends within "
-            "5 seconds; a second signal ends it at once\n".encode(),
-        )
+    if _takes(_STDERR):
+        with contextlib.suppress(OSError):
+            os.write(
+                _STDERR,
+                f"--> stackmend: {_run.signal.name}: no new step begins, and the run ends within "
+                "5 seconds; a second signal ends it at once\n".encode(),
+            )
     import gevent  # type: ignore[import-untyped]
-    from gevent.monkey import get_original  # type: ignore[import-untyped]
 
-    # A thread of the system's: what keeps all of gevent's waiting does not keep it.
-    pause, start = get_original("time", "sleep"), get_original("_thread", "start_new_thread")
-    start(_end_at_last, (pause, get_original("_thread", "get_ident")(), number))
     # The first of those that run at exit, where Python itself ends before the greenlet does.
     atexit.register(_end)
     gevent.spawn(_end)
@@ -205,6 +221,46 @@ def _receive(number: int, frame: FrameType | None) -> None:
     # would go on.
     if getcurrent() in {_main(), *_run.at_terminal}:
         raise Interrupted(status)
+
+
+def _limit(status: int, *, ending: bool = False) -> None:
+    from gevent.monkey import get_original  # type: ignore[import-untyped]
+
+    # Threads of the system's: what keeps all of gevent's waiting does not keep them.
+    pause, start = get_original("time", "sleep"), get_original("_thread", "start_new_thread")
+    main = get_original("_thread", "get_ident")()
+    # Nothing but interrupts a write that waits, which Python then begins anew.
+    signal.signal(signal.SIGURG, lambda *_: None)
+    start(_leave_at_last, (pause, status))
+    start(_give_up_unread, (pause, main))
+    if ending:
+        start(_end_at_last, (pause, main, status - 128))
+
+
+def _takes(descriptor: int) -> bool:
+    from gevent.monkey import get_original
+
+    poll: select.poll = get_original("select", "poll")()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _leave_at_last(pause: Callable[[float], None], status: int) -> None:
+    pause(LAST)
+    os._exit(status)
+
+
+def _give_up_unread(pause: Callable[[float], None], main: int) -> None:
+    since: dict[int, float] = {}
+    while True:
+        for descriptor in (_STDOUT, _STDERR):
+            now = time.monotonic()
+            if _takes(descriptor):
+                since.pop(descriptor, None)
+            elif now - since.setdefault(descriptor, now) >= UNREAD:
+                drop(descriptor)
+                signal.pthread_kill(main, signal.SIGURG)
+        pause(PAUSE)
 
 
 def _is_cli() -> bool:

@@ -186,6 +186,6 @@ def _learn(inventory: Inventory) -> None:
 
 
 def _finish_all() -> None:
-    with signals.closing():
-        for run in list(_runs.values()):
-            finish(run.state)
+    signals.closing()
+    for run in list(_runs.values()):
+        finish(run.state)

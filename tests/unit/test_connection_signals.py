@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +53,8 @@ def busy(how):
             with signals.step(host.name, "make it"):
                 connection.run(host, "sleep 1; touch made")
             connection.run(host, "touch never")
+        if how == "print":
+            connection.run(host, "touch printing; seq 1 200000")
         if how == "terminal":
             with signals.at_terminal():
                 input("who? ")
@@ -68,7 +72,11 @@ def site(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def started(
-    site: Path, deploy: str, *words: str, inventory: str = "@local"
+    site: Path,
+    deploy: str,
+    *words: str,
+    inventory: str = "@local",
+    out: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[str]]:
     (site / "deploy.py").write_text(deploy)
     with subprocess.Popen(
@@ -76,7 +84,7 @@ def started(
         cwd=site,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "PYINFRA_PROGRESS": "off"},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=out,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
@@ -107,6 +115,27 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return out
 
 
+def blocked(stream: object) -> None:
+    """Wait until nothing more fits into what it writes to."""
+    until = time.monotonic() + 60
+    descriptor = stream if isinstance(stream, int) else stream.fileno()  # type: ignore[attr-defined]
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.7:
+        assert time.monotonic() < until
+        waiting = int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+        if waiting != before or waiting < 4000:
+            before, since = waiting, time.monotonic()
+        time.sleep(0.05)
+
+
+def unread(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """It ended in time, with the status that says why, and nobody read a word of it."""
+    process.send_signal(number)
+    began = time.monotonic()
+    assert process.wait(10) == 128 + number
+    assert time.monotonic() - began < WITHIN
+
+
 def record(site: Path, number: signal.Signals) -> RunRecord:
     found = RunRecord.model_validate_json((site / "var/reports/latest.json").read_bytes())
     assert (found.interrupted, found.complete) == (number.name, False)
@@ -134,6 +163,42 @@ def test_whatever_an_operation_does(site: Path, how: str, number: signal.Signals
         time.sleep(0.3)
         ended(process, number)
     assert record(site, number).hosts["@local"].interrupted_at == "room.busy"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_while_nobody_reads_what_it_prints(site: Path, number: signal.Signals) -> None:
+    with started(site, BUSY.format("print"), "-y", "-vvv") as process:
+        appears(site / "printing")
+        blocked(process.stdout)
+        unread(process, number)
+    assert record(site, number).hosts["@local"].interrupted_at == "room.busy"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_nobody_reads_how_it_ended(site: Path, number: signal.Signals) -> None:
+    """The run is over, its record written, and only its last words wait."""
+    deploy = "from pyinfra.operations import server\nserver.shell('true')\n"
+    late = "import atexit, os\natexit.register(lambda: os.write(1, b'.' * 2**20))\n"
+    (site / "config.py").write_text(late + (site / "config.py").read_text())
+    with started(site, deploy, "-y") as process:
+        appears(site / "var/reports/latest.json")
+        blocked(process.stdout)
+        process.send_signal(number)
+        began = time.monotonic()
+        assert process.wait(10) in {0, 128 + number}
+        assert time.monotonic() - began < WITHIN
+
+
+def test_a_terminal_that_is_held(site: Path) -> None:
+    """As by Ctrl-S."""
+    ours, theirs = os.openpty()
+    with started(site, BUSY.format("print"), "-y", "-vvv", out=theirs) as process:
+        appears(site / "printing")
+        blocked(ours)
+        unread(process, signal.SIGTERM)
+    assert record(site, signal.SIGTERM).hosts["@local"].interrupted_at == "room.busy"
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_step_under_way_is_ended_and_no_other_is_begun(site: Path) -> None:
