@@ -17,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ops import redaction, text
+from ops.connection import signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +53,9 @@ class Screen:
         if not isinstance(data, str):
             raise TypeError(f"a stream of text takes str, not {type(data).__name__}")
         if _MOVES.fullmatch(data):
-            self._stream.write(data)
+            self._put(data)
         elif _SPINNER.fullmatch(data):
-            self._stream.write(self._shown(data[:-1]) + "\r")
+            self._put(self._shown(data[:-1]) + "\r")
         else:
             self._take(data)
         return len(data)
@@ -64,7 +65,7 @@ class Screen:
         if end:
             ready = "".join([*self._held, data[:end]])
             self._held, self._size = [], 0
-            self._stream.write(self._shown(ready))
+            self._put(self._shown(ready))
         if rest := data[end:]:
             self._held.append(rest)
             self._size += len(rest)
@@ -79,13 +80,13 @@ class Screen:
     def flush(self) -> None:
         """Show what waits for the end of its line, but not what may be half of a secret."""
         self._release()
-        self._stream.flush()
+        self._pass_on()
 
     def finish(self) -> None:
         """Show all that waits: nothing comes any more."""
         ready, self._held, self._size = "".join(self._held), [], 0
-        self._stream.write(self._shown(ready))
-        self._stream.flush()
+        self._put(self._shown(ready))
+        self._pass_on()
 
     def _release(self) -> None:
         if not self._held:
@@ -93,7 +94,20 @@ class Screen:
         waiting = "".join(self._held)
         end = len(waiting) - redaction.begun(waiting)
         self._held, self._size = [waiting[end:]] if waiting[end:] else [], len(waiting) - end
-        self._stream.write(self._shown(waiting[:end]))
+        self._put(self._shown(waiting[:end]))
+
+    def _put(self, data: str) -> None:
+        try:
+            self._stream.write(data)
+        except BrokenPipeError:
+            # Raised from here it would end whichever thread has written, and not the run.
+            signals.broken(self._stream.fileno())
+
+    def _pass_on(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            signals.broken(self._stream.fileno())
 
     def _shown(self, data: str) -> str:
         data = redaction.redact(data)

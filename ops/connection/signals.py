@@ -7,7 +7,8 @@ given up; what was registered by :func:`install` (the record of the run) is done
 exits with 128 plus the number of the signal. A second signal ends it at once.
 
 Nothing of this waits for somebody to read what the run prints: a stream that takes nothing for a
-second after the signal leads nowhere from then on.
+second after the signal leads nowhere from then on. Where its reader is gone, as behind ``| head``,
+the run ends as by a signal of the name SIGPIPE.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class _Run:
         self.closing = False
         self.late = False
         self.stuck = False
+        self.broken = False
 
 
 _run = _Run()
@@ -99,6 +101,9 @@ def install(end: Callable[[], None]) -> None:
             before = signal.getsignal(number)
             if number is signal.SIGINT or before is signal.SIG_DFL:
                 signal.signal(number, _receive)
+        if _is_cli():
+            # It does nothing where nobody takes it.
+            signal.signal(signal.SIGURG, _resume)
 
 
 def received() -> str:
@@ -187,6 +192,20 @@ def drop(descriptor: int) -> None:
         os.close(nowhere)
 
 
+def broken(descriptor: int) -> None:
+    """Have a stream lead nowhere whose reader is gone, and end the run for it unless it ends."""
+    drop(descriptor)
+    _run.broken = True
+    # The main thread is the one to end it, whoever has written.
+    os.kill(os.getpid(), signal.SIGURG)
+
+
+def _resume(number: int, frame: FrameType | None) -> None:
+    # A write that waited is begun anew by Python, and now leads nowhere.
+    if _run.broken and _run.signal is None and not _run.closing:
+        _receive(signal.SIGPIPE, frame)
+
+
 def _receive(number: int, frame: FrameType | None) -> None:
     status = 128 + number
     if _run.stuck:
@@ -229,8 +248,6 @@ def _limit(status: int, *, ending: bool = False) -> None:
     # Threads of the system's: what keeps all of gevent's waiting does not keep them.
     pause, start = get_original("time", "sleep"), get_original("_thread", "start_new_thread")
     main = get_original("_thread", "get_ident")()
-    # Nothing but interrupts a write that waits, which Python then begins anew.
-    signal.signal(signal.SIGURG, lambda *_: None)
     start(_leave_at_last, (pause, status))
     start(_give_up_unread, (pause, main))
     if ending:

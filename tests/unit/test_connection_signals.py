@@ -55,6 +55,11 @@ def busy(how):
             connection.run(host, "touch never")
         if how == "print":
             connection.run(host, "touch printing; seq 1 200000")
+        if how == "lines":
+            for number in range(10**6):
+                host.log(f"line {number}")
+                connection.run(host, "touch acted")
+                time.sleep(0.01)
         if how == "terminal":
             with signals.at_terminal():
                 input("who? ")
@@ -187,6 +192,43 @@ def test_while_nobody_reads_how_it_ended(site: Path, number: signal.Signals) -> 
         began = time.monotonic()
         assert process.wait(10) in {0, 128 + number}
         assert time.monotonic() - began < WITHIN
+
+
+@pytest.mark.parametrize("last", ["--> ", "Connecting to hosts", "[@local]", "Preparing"])
+def test_a_reader_that_leaves_after_a_line(site: Path, last: str) -> None:
+    with started(site, BUSY.format("lines"), "-y", "-vvv") as process:
+        assert process.stdout is not None
+        while last not in process.stdout.readline():
+            pass
+        process.stdout.close()
+        assert process.wait(30) == 128 + signal.SIGPIPE
+    # Before it has read who its hosts are, there is no run to be recorded.
+    assert last == "--> " or record(site, signal.SIGPIPE).hosts
+
+
+def test_a_reader_that_leaves_in_the_midst_of_an_operation(site: Path) -> None:
+    with started(site, BUSY.format("lines"), "-y") as process:
+        assert process.stdout is not None
+        appears(site / "acted")
+        process.stdout.close()
+        began = time.monotonic()
+        assert process.wait(30) == 128 + signal.SIGPIPE
+        assert time.monotonic() - began < WITHIN
+    assert record(site, signal.SIGPIPE).hosts["@local"].interrupted_at == "room.busy"
+    (site / "acted").unlink()
+    time.sleep(1)
+    assert not (site / "acted").exists()
+
+
+def test_a_reader_that_leaves_when_all_is_done(site: Path) -> None:
+    """Then there is nothing to be ended: the run is well, and says so."""
+    deploy = "from pyinfra.operations import server\nserver.shell('sleep 0')\n"
+    leave = "import atexit, os\nr, w = os.pipe()\nos.close(r)\n"
+    late = leave + "atexit.register(lambda: [os.dup2(w, 1), os.dup2(w, 2)])\n"
+    with started(site, deploy + late, "-y") as process:
+        assert process.wait(30) == 0
+    found = RunRecord.model_validate_json((site / "var/reports/latest.json").read_bytes())
+    assert (found.interrupted, found.complete) == ("", True)
 
 
 def test_a_terminal_that_is_held(site: Path) -> None:
