@@ -96,7 +96,7 @@ class Admitting(Reader):
             self._come_in()
             self._ways()
         except (Failure, connection.RemoteError) as error:
-            result = connection.run(self.host, commands.revert(mark))
+            result = connection.run(self.host, commands.revert(mark), closing=True)
             back = "taken back" if result.ok else f"to be taken back: {_said(result)}"
             raise Failure(f"{error}. The change of sshd's was {back}") from None
         self._confirm(mark)
@@ -116,7 +116,7 @@ class Admitting(Reader):
             command = confirm if self.spec.user == "root" else f"sudo -n {confirm}"
             result = connection.fresh(self.host, self.spec.user, self.identities, command)
         else:
-            result = connection.run(self.host, commands.confirm(mark))
+            result = connection.run(self.host, commands.confirm(mark), closing=True)
         if not result.ok:
             raise Failure(f"the change of sshd's could not be confirmed: {_said(result)}")
 

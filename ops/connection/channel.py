@@ -302,8 +302,8 @@ def run(
         on_stdout: called with standard output as it arrives.
         readonly: the command changes nothing on the host, so facts read before stay valid.
         secret: what it writes holds secrets, and is not printed at ``-vvv`` either.
-        closing: it belongs to a step that has been done, and runs although a signal is ending the
-            run (see :mod:`ops.connection.signals`).
+        closing: it tells of a step that has been done, or takes back one under way, and runs
+            although a signal is ending the run (see :mod:`ops.connection.signals`).
         tethered: it is safe to end at any moment, and is ended on the host as soon as this process
             lets go of it, or dies. It can be given no input.
         **arguments: pyinfra's own, such as ``_sudo=True`` or ``_chdir="/srv"``.

@@ -173,18 +173,29 @@ class Installing(Reader):
 
     def _take_back(self, origin: Source, state: HostEngine) -> None:
         """Remove the files of a source that gave nothing: the host's own upgrades would fail."""
-        connection.run(self.host, commands.drop_lists())
+        connection.run(self.host, commands.drop_lists(), closing=True)
         have = {one.path for one in state.origins} | set(state.keys)
         for path in (*(file.path for file in origin.files), origin.keyring):
             if path and path not in have:
-                self._place(path, b"")
+                self._place(path, b"", closing=True)
 
-    def _place(self, path: str, content: bytes) -> None:
+    def _place(self, path: str, content: bytes, *, closing: bool = False) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._must(commands.place(path, stamp), f"{path} cannot be written", stdin=content)
+        self._must(
+            commands.place(path, stamp), f"{path} cannot be written", stdin=content, closing=closing
+        )
 
-    def _must(self, command: "StringCommand", what: str, stdin: bytes | None = None) -> "Result":
-        result = connection.run(self.host, command, stdin=stdin, timeout=commands.LIMIT)
+    def _must(
+        self,
+        command: "StringCommand",
+        what: str,
+        stdin: bytes | None = None,
+        *,
+        closing: bool = False,
+    ) -> "Result":
+        result = connection.run(
+            self.host, command, stdin=stdin, timeout=commands.LIMIT, closing=closing
+        )
         if not result.ok:
             said = result.error_text.strip() or f"exit status {result.status}"
             raise Failure(f"{what}: {said}")

@@ -206,7 +206,7 @@ class Bringer:
     ) -> None:
         """Remove what was begun of a model."""
         for digest in _sizes(manifest):
-            connection.run(self.host, command(place, digest))
+            connection.run(self.host, command(place, digest), closing=True)
 
     def _now(self, state: StoreState) -> StoreState:
         """What the server has by now, without contents; what it had where that cannot be read."""

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ops import controller_files
 from ops.reports import summary
 from ops.reports.state import RunRecord
 from ops.text import printable_lines
+
+#: Bytes of a record of very many hosts.
+MAXIMUM = 64 * 1024**2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", nargs="?", type=Path, default=default)
     path: Path = parser.parse_args(arguments).path
     try:
-        record = RunRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        print(f"no report: {error}", file=sys.stderr)
+        record = RunRecord.model_validate_json(controller_files.read(path, MAXIMUM))
+    except controller_files.Unreadable as error:
+        print(f"no report: {printable_lines(str(path))} {error}", file=sys.stderr)
         return 2
     except ValidationError as error:
         print(f"not a report: {path}: {printable_lines(str(error))}", file=sys.stderr)

@@ -23,6 +23,7 @@ WITHIN = 5.0
 
 OPERATION = """
 import threading, time
+from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pyinfra import host
@@ -55,6 +56,10 @@ def busy(how):
             connection.run(host, "touch never")
         if how == "print":
             connection.run(host, "touch printing; seq 1 200000")
+        if how in ("sshd", "source"):
+            import taking_back
+            with suppress(Exception), signals.step(host.name, how):
+                taking_back.begin(how, host)
         if how == "lines":
             for number in range(10**6):
                 host.log(f"line {number}")
@@ -65,6 +70,48 @@ def busy(how):
                 input("who? ")
         return True
     yield FunctionCommand(work, (), {})
+"""
+
+
+TAKING_BACK = """
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from pyinfra.api import StringCommand
+from ops.access import apply as access
+from ops.engine import installing
+from ops.engine.accelerators import apply as accelerators
+
+def fails(error):
+    def fail(*arguments, **named):
+        Path("acting").touch()
+        time.sleep(1)
+        raise error("no")
+    return fail
+
+def touch(name):
+    return lambda *arguments, **named: StringCommand("touch", name)
+
+def begin(how, host):
+    # Only the way to the host is real: what is asked of it touches a file.
+    if how == "sshd":
+        access.commands.revert = touch("back")
+        this = object.__new__(access.Admitting)
+        this._run = lambda *arguments: None
+        this._come_in = fails(access.Failure)
+        this.host = host
+        this._set(None, None)
+    module = installing
+    module.commands.drop_lists, module.commands.place = touch("dropped"), touch("back")
+    module.commands.install = touch("never")
+    gives = module.Source(engine="engine", compose="", packages=(), keyring="/one")
+    module.source = lambda *arguments: gives
+    this = object.__new__(module.Installing)
+    this.host = host
+    this.wanted = None
+    this._available = fails(module.Failure)
+    action = SimpleNamespace(packages=["engine"], extras=[])
+    this._install(action, SimpleNamespace(origins=[], keys=[], manager="apt"), None)
 """
 
 
@@ -263,6 +310,15 @@ def test_a_step_that_takes_longer_is_named_and_comes_to_its_end(site: Path) -> N
     assert record(site, signal.SIGTERM).hosts["@local"].interrupted_at == "room.busy: make it"
     appears(site / "made")
     assert not (site / "never").exists()
+
+
+@pytest.mark.parametrize("how", ["sshd", "source"])
+def test_what_a_step_under_way_did_is_taken_back(site: Path, how: str) -> None:
+    (site / "taking_back.py").write_text(TAKING_BACK)
+    with started(site, BUSY.format(how), "-y") as process:
+        appears(site / "acting")
+        ended(process, signal.SIGTERM)
+    assert (site / "back").exists()
 
 
 def test_a_second_signal_ends_it_at_once(site: Path) -> None:

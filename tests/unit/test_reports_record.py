@@ -4,6 +4,8 @@ import contextlib
 import io
 import itertools
 import json
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,3 +268,28 @@ def test_what_a_run_imports_for_its_report_is_little() -> None:
         timeout=180,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory", "nothing", "too large"])
+def test_what_is_no_file_is_no_report(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "report.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "too large":
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    shown = subprocess.run(
+        [sys.executable, "-m", "ops.reports", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)),
+    )
+    assert shown.returncode == 2
+    assert shown.stderr.startswith(f"no report: {path} "), shown.stderr
+    assert "Traceback" not in shown.stderr

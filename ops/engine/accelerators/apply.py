@@ -103,7 +103,7 @@ class Accelerating(Reader):
         except Failure:
             # The host's own upgrades would fail with it.
             for path in placed:
-                self._place(path, before.get(path, "").encode())
+                self._place(path, before.get(path, "").encode(), closing=True)
             raise
 
     def _install(self, action: Action, engine: HostEngine) -> None:
@@ -111,7 +111,7 @@ class Accelerating(Reader):
         found = self._must(refresh, "the package lists cannot be read").text
         absent = [one for one in action.packages if f"candidate {one} " not in found]
         if absent:
-            connection.run(self.host, engine_commands.drop_lists())
+            connection.run(self.host, engine_commands.drop_lists(), closing=True)
             rows = [line.partition(" ") for line in found.splitlines()]
             why = "; ".join(rest for word, _, rest in rows if word == "unread")
             raise Failure(
@@ -146,12 +146,21 @@ class Accelerating(Reader):
                 what = _OUTCOMES.get(result.status, "the accelerators cannot be proven")
                 raise Failure(f"{what}: {_said(result)}")
 
-    def _place(self, path: str, content: bytes) -> None:
+    def _place(self, path: str, content: bytes, *, closing: bool = False) -> None:
         command = engine_commands.place(path, _stamp())
-        self._must(command, f"{path} cannot be written", stdin=content)
+        self._must(command, f"{path} cannot be written", stdin=content, closing=closing)
 
-    def _must(self, command: "StringCommand", what: str, stdin: bytes | None = None) -> "Result":
-        result = connection.run(self.host, command, stdin=stdin, timeout=engine_commands.LIMIT)
+    def _must(
+        self,
+        command: "StringCommand",
+        what: str,
+        stdin: bytes | None = None,
+        *,
+        closing: bool = False,
+    ) -> "Result":
+        result = connection.run(
+            self.host, command, stdin=stdin, timeout=engine_commands.LIMIT, closing=closing
+        )
         if not result.ok:
             raise Failure(f"{what}: {_said(result)}")
         return result
