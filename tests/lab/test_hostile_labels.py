@@ -10,6 +10,7 @@ import pytest
 from tests.lab.fixtures import Lab
 from tests.lab.stacks import Shop
 from tests.lab.standing import Standing
+from tests.lab.untouched import untouched
 
 VICTIM = "/root/victim.txt"
 
@@ -50,7 +51,7 @@ def test_a_label_is_never_taken_for_a_section(shop: Shop, what: str) -> None:
         shop.host.docker("rm", "-f", "hostile")
         shop.host.docker("run", "-d", "--name", "hostile", "hostile:1")
 
-    with shop.watching() as seen:
+    with shop.watching() as seen, untouched(shop.host):
         done = shop.run("-y")
 
     assert done.rc == 0, done.out
@@ -63,9 +64,20 @@ def test_a_label_is_never_taken_for_a_section(shop: Shop, what: str) -> None:
 def test_a_list_that_leads_elsewhere_removes_nothing(shop: Shop, path: str) -> None:
     shop.host.sh(f"echo {path} >>/var/lib/stackmend/shop/files")
 
+    with shop.watching() as seen, untouched(shop.host):
+        done = shop.run("-y")
+
+    assert done.rc == 1, done.out
+    (refusal,) = shop.report()["operations"][0]["refusals"]
+    assert f"names '/opt/shop/{path}', which leads elsewhere" in refusal["reason"]
+    assert seen.quiet, seen.events
+    assert shop.host.sh(f"cat {VICTIM}") == "precious"
+
+    # The way out that it names, to the letter.
+    assert "remove its list of the project's files (files, beside" in refusal["consent"]
+    shop.host.sh("rm /var/lib/stackmend/shop/files")
     done = shop.run("-y")
 
     assert done.rc == 0, done.out
-    assert "the record of the last apply cannot be read" in done.out
     assert shop.host.sh(f"cat {VICTIM}") == "precious"
     shop.settle()

@@ -1293,7 +1293,7 @@ def test_a_refusal_comes_with_no_action_and_a_way_out(name: str) -> None:
             f"{DIRECTORY}/conf is larger than any file of a project",
             f"move {DIRECTORY}/conf elsewhere",
         ),
-        ("odd", "names '", "remove the record"),
+        ("odd", "names '", "remove its list of the project's files"),
     ],
 )
 @pytest.mark.parametrize("seen", ["in the record", "by Compose"])

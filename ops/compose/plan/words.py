@@ -40,7 +40,8 @@ def barred(path: str, kind: str) -> tuple[str, str]:
         case "odd":
             return (
                 f"the record of the last apply names {path!r}, which leads elsewhere",
-                "see who could write to /var/lib/stackmend, and remove the record (applied.json)",
+                "see who could write to /var/lib/stackmend, and remove its list of the project's "
+                "files (files, beside applied.json)",
             )
     return (
         f"{path} is neither the file nor the directory that the source has there",
