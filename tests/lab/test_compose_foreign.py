@@ -17,9 +17,6 @@ from tests.lab.untouched import untouched
 COMPOSE = "com.docker.compose"
 MARKER = "/precious"
 
-#: Where the engine has files of its own for a moment, for healthchecks.
-PASSING = "/tmp"
-
 
 @pytest.fixture(scope="module")
 def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
@@ -85,7 +82,7 @@ def test_what_looks_like_ours_beside_a_well_stack_is_told_and_left_alone(shop: S
     here = {"kind": "exec", "service": "side", "command": ["test", "!", "-e", MARKER]}
     shop.settings["checks"] = [here]
 
-    with shop.watching() as seen, untouched(host, shop.home, PASSING):
+    with shop.watching() as seen, untouched(host, shop.home):
         done = shop.run("-y")
 
     assert done.rc == 0, done.out
@@ -109,7 +106,7 @@ def test_nothing_foreign_is_lost_where_a_service_changes(shop: Shop) -> None:
 
     # web leans on redis, and Compose would take both redis along.
     shop.services["web"]["environment"]["GREETING"] = "good evening"
-    with shop.watching() as seen, untouched(host, PASSING):
+    with shop.watching() as seen, untouched(host):
         refused = shop.run("-y")
 
     assert refused.rc == 1, refused.out
@@ -212,7 +209,7 @@ def test_networks_and_volumes_of_our_names_that_are_others(host: LabHost, tmp_pa
     host.sh(f"echo theirs >{keep}")
     theirs = host.docker("network", "inspect", "-f", "{{.Id}}", "shop_default")
 
-    with shop.watching() as seen, untouched(host, PASSING):
+    with shop.watching() as seen, untouched(host):
         refused = shop.run("-y")
 
     assert refused.rc == 1, refused.out
@@ -239,7 +236,7 @@ def test_a_network_that_is_to_change_is_not_taken_from_a_guest(shop: Shop) -> No
     shop.compose["networks"] = {"default": {"attachable": True}}
     before, network = host.identities(), host.docker("network", "inspect", "shop_default")
 
-    with shop.watching() as seen, untouched(host, PASSING):
+    with shop.watching() as seen, untouched(host):
         refused = shop.run("-y")
 
     assert refused.rc == 1, refused.out

@@ -14,9 +14,6 @@ from tests.lab.stacks import Shop
 from tests.lab.standing import Standing
 from tests.lab.untouched import untouched
 
-#: The engine's own, while it starts a program in a container.
-PASSING = "/tmp/runc-process*"
-
 
 @pytest.fixture(scope="module")
 def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
@@ -51,7 +48,7 @@ def test_a_container_that_mounts_a_directory_leads_root_nowhere(shop: Shop) -> N
     )
     shop.put("conf/app.cfg", "two\n")
     shop.put("conf/web.conf", "answer = 2\n")
-    with untouched(shop.host, "/opt/shop", PASSING):
+    with untouched(shop.host, "/opt/shop"):
         done = shop.run("-y")
     assert done.rc == 0, done.out
     assert shop.host.read("/opt/shop/conf/app.cfg") == b"two\n"
@@ -60,13 +57,13 @@ def test_a_container_that_mounts_a_directory_leads_root_nowhere(shop: Shop) -> N
     # A link in the place of a file is named before anything is done, and also where it is to go.
     inside(shop, "rm /conf/app.cfg; ln -s /etc/victim /conf/app.cfg")
     shop.put("conf/app.cfg", "three\n")
-    with untouched(shop.host, PASSING), shop.watching() as seen:
+    with untouched(shop.host), shop.watching() as seen:
         done = shop.run("-y")
     assert done.rc == 1
     assert "/opt/shop/conf/app.cfg is a link" in done.out
     assert "remove /opt/shop/conf/app.cfg" in done.out
     (shop.source / "conf/app.cfg").unlink()
-    with untouched(shop.host, PASSING):
+    with untouched(shop.host):
         done = shop.run("-y")
     assert done.rc == 1
     assert "/opt/shop/conf/app.cfg is a link" in done.out
@@ -101,12 +98,12 @@ def test_links_fifos_and_new_files_in_the_way_are_named(shop: Shop) -> None:
     """Whether the record knows of the file or not, and although nothing else is to be done."""
     host = shop.host
     inside(shop, "rm /conf/app.cfg; mkfifo /conf/app.cfg; ln -s nowhere /conf/new.cfg")
-    with untouched(host, PASSING):
+    with untouched(host):
         done = shop.run("-y", timeout=60)
     assert done.rc == 1
     assert "/opt/shop/conf/app.cfg is neither the file" in done.out
     shop.put("conf/new.cfg", "new\n")
-    with untouched(host, PASSING):
+    with untouched(host):
         done = shop.run("-y", timeout=60)
     assert done.rc == 1
     assert "/opt/shop/conf/new.cfg is a link" in done.out
@@ -123,7 +120,7 @@ def test_a_user_who_owns_the_directory_leads_root_nowhere(shop: Shop) -> None:
     for gone in (False, True):
         if gone:
             (shop.source / "conf/app.cfg").unlink()
-        with untouched(host, PASSING):
+        with untouched(host):
             done = shop.run("-y")
         assert done.rc == 1
         assert "/opt/shop/conf is a link" in done.out
@@ -150,7 +147,7 @@ def flipping(host: LabHost) -> Iterator[None]:
 
 
 def test_what_flips_while_files_are_installed_leads_nowhere(shop: Shop) -> None:
-    with untouched(shop.host, "/opt/shop", PASSING), flipping(shop.host):
+    with untouched(shop.host, "/opt/shop"), flipping(shop.host):
         for turn in range(3):
             shop.put("conf/app.cfg", f"turn {turn}\n")
             done = shop.run("-y")

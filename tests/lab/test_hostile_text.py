@@ -14,6 +14,7 @@ from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.paths import PROJECT
 from tests.lab.stacks import HEALTH, Shop
+from tests.lab.untouched import untouched
 
 SECRET = 'p@ss/w\\ord "$1" it\'s'
 #: What the engine keeps of a healthcheck's output.
@@ -69,12 +70,14 @@ def test_a_container_reaches_no_terminal_no_report_and_no_journal(
     host.reset()
     shop.write()
     arguments = [*pyinfra_argv(), str(shop.inventory()), "deploy/site.py", "-y"]
-    status, shown = on_a_terminal(arguments, PROJECT, {**os.environ, "TERM": "xterm"})
+    with untouched(host, shop.home):
+        status, shown = on_a_terminal(arguments, PROJECT, {**os.environ, "TERM": "xterm"})
     assert status == 1, shown[-4000:]
     assert "\x1b[31m" in shown  # it is styled, by pyinfra alone
     assert_said(shown)
 
-    done = shop.run("-y", "-vvv", "--debug")
+    with untouched(host):
+        done = shop.run("-y", "-vvv", "--debug")
     assert done.rc == 1
     assert_said(done.out)
 

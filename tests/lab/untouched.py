@@ -8,13 +8,15 @@ from contextlib import contextmanager
 
 from tests.lab.seen import SeenHost
 
-# What the system and its engine write at will, and what stackmend remembers.
+# What the system and its engine write at will, and what stackmend remembers; as find matches paths.
 _LIVE = (
     "/dev",
     "/lab",
     "/proc",
     "/run",
     "/sys",
+    # The engine's own, while it starts a program in a container.
+    "/tmp/runc-process*",
     "/var/cache",
     "/var/lib/containerd",
     "/var/lib/docker",
@@ -34,7 +36,8 @@ def untouched(host: SeenHost, *except_below: str) -> Iterator[None]:
     """Fail where a file of the host is another one after the block, outside of what is named.
 
     + host: the host
-    + except_below: directories or files that the block may change: a project's directory
+    + except_below: directories or files that the block may change: a project's directory; as
+      ``find -path`` matches them
 
     Compared are type, owner, mode, link target and content of every file, directory and link; time
     and inode where files are large. Left out is what the system itself writes at will.
