@@ -56,7 +56,47 @@ said() {
   esac
 }
 reach "$directory" || fail "$(said "${obstacle%%  *}" "${obstacle#*  }")"
-[ -f "$from/files" ] || fail "$from is none of this version's: the files cannot be had from it"
+# GNU's tar takes a backslash in a name for the start of an escape.
+case $(tar --version 2>/dev/null) in *GNU*) as_named=--no-unquote ;; *) as_named='' ;; esac
+export as_named
+
+# by_directory LIST: its names into LIST.1, LIST.2, ..., one for each directory; LIST.d numbers the
+# directories.
+by_directory() {
+  sed 's|^|./|; s|/\([^/]*\)$|//\1|' "$1" | sort | list=$1 awk '
+    BEGIN { list = ENVIRON["list"]; printf "" >(list ".d") }
+    {
+      at = index($0, "//")
+      directory = substr($0, 2, at - 2)
+      if (!n || directory != last) {
+        if (n) close(list "." n)
+        last = directory
+        print ++n " " directory >(list ".d")
+      }
+      print "./" substr($0, at + 2) >(list "." n)
+    }'
+}
+# files LIST: those of a list of digests, as a survey tells them.
+files() { sed -n 's/^[0-9a-f]\{64\}/f/p' "$1"; }
+
+# Earlier versions kept the files as a tree: it is kept here as this one keeps them.
+if [ ! -f "$from/directories" ] || [ ! -f "$from/modes" ]; then
+  tree=$from from=$work/packed
+  { cd "$tree" && find . -type f | sed 's|^\./||' | sort >"$work/tree" && mkdir -- "$from" &&
+    digests "$tree" "$largest" <"$work/tree" >"$from/files" &&
+    files "$from/files" | each "$tree" stat -c %f -- >"$from/modes" && by_directory "$work/tree"; } ||
+    fail "the files cannot be had from $tree"
+  while IFS= read -r line; do
+    number=${line%% *} at=${line#* }
+    printf '%s %s %s\n' "$number" "$(wc -l <"$work/tree.$number")" "$at"
+    (
+      set --
+      while IFS= read -r name; do set -- "$@" "$name"; done <"$work/tree.$number"
+      # shellcheck disable=SC2086 # one word or none
+      cd -P -- "$tree$at" && tar $as_named -cf "$from/$number.tar" -- "$@"
+    ) || fail "the files cannot be had from $tree$at"
+  done <"$work/tree.d" >"$from/directories"
+fi
 printf '%s\n' "$@" | sed '/^$/d' >"$work/gone" || exit 1
 sed 's/^[^ ]*  //' "$from/files" | sort -u - "$work/gone" | digests "$real" "$largest" >"$work/there" || exit 1
 blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
@@ -64,7 +104,6 @@ blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
 
 # Content and permissions, by position. Permissions are not set on what is there: it is put in place
 # again.
-files() { sed -n 's/^[0-9a-f]\{64\}/f/p' "$1"; }
 changing="the files in $directory change while they are looked at; run this again"
 files "$work/there" | each "$real" stat -c %f -- >"$work/modes" || fail "$changing"
 awk '
@@ -86,26 +125,6 @@ mounted=$(cat "$work/changed" "$work/removed" | root=$real awk '
     if (path in mounted) { print root $0; exit } }' what=mounts /proc/self/mountinfo what='' -) || exit 1
 [ -z "$mounted" ] || fail "$(said mount "$mounted")"
 
-# GNU's tar takes a backslash in a name for the start of an escape.
-case $(tar --version 2>/dev/null) in *GNU*) as_named=--no-unquote ;; *) as_named='' ;; esac
-export as_named
-
-# by_directory LIST: its names into LIST.1, LIST.2, ..., one for each directory; LIST.d numbers the
-# directories.
-by_directory() {
-  sed 's|^|./|; s|/\([^/]*\)$|//\1|' "$1" | sort | list=$1 awk '
-    BEGIN { list = ENVIRON["list"]; printf "" >(list ".d") }
-    {
-      at = index($0, "//")
-      directory = substr($0, 2, at - 2)
-      if (!n || directory != last) {
-        if (n) close(list "." n)
-        last = directory
-        print ++n " " directory >(list ".d")
-      }
-      print "./" substr($0, at + 2) >(list "." n)
-    }'
-}
 # with LIST COMMAND...: the command, with the names of the list behind it.
 with() { tr '\n' '\0' <"$1" | (shift && timeout 600 xargs -0 "$@"); }
 # keep LIST DIRECTORY: what the held directory has of these files. Each generation keeps what it

@@ -147,6 +147,23 @@ def test_files_come_with_their_modes_and_nothing_else_does(host: Host) -> None:
     assert host.temporary() == []
 
 
+def test_what_an_earlier_version_kept_as_a_tree_is_installed(host: Host) -> None:
+    """A rollback to what it proved; one of its own files may be called as a list of ours."""
+    wanted = {**FILES, "files": (0o644, "theirs\n")}
+    for name, (mode, text) in wanted.items():
+        path = host.memory / "staged" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+    done = host.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    there = [path for path in host.project.rglob("*") if path.is_file()]
+    assert {
+        str(path.relative_to(host.project)): (path.stat().st_mode & 0o7777, path.read_text())
+        for path in there
+    } == wanted
+
+
 def test_what_is_equal_stays_and_what_goes_is_kept(host: Host) -> None:
     host.stage(FILES)
     assert host.install().returncode == 0

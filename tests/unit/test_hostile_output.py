@@ -134,14 +134,15 @@ NOT_PARSED = {
     "it changes something, and what it says is shown as text where it fails": (
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
         "access/sudoers access/essentials/install access/essentials/updates compose/aside "
-        "compose/install compose/remember compose/stage engine/accelerators/describe engine/again "
-        "engine/install "
+        "compose/install compose/mended compose/remember compose/stale compose/stage "
+        "engine/accelerators/describe engine/again engine/install "
         "engine/place engine/start engine/switch models/accept models/delete models/manifest "
         "models/partials models/remember models/take models/unrelay ports/container ports/end "
         "ports/program ports/reserve ports/taskkill ports/unit"
     ),
     "other scripts begin with it": (
-        "access/common connection/frame connection/own engine/common engine/takeup ports/record"
+        "access/as_user access/common connection/frame connection/own connection/put "
+        "engine/common engine/takeup ports/record"
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",
     "it becomes another program": "ports/launch",
