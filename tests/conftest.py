@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab.fixtures import (
     bare_host,
@@ -20,6 +21,12 @@ from tests.lab.fixtures import (
 )
 from tests.marks import foreseen
 from tests.shells import each_shell
+
+# How long one example takes says how busy the machine is; what must be quick is timed by itself.
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy machine")
 
 __all__ = [
     "bare_host",
