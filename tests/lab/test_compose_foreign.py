@@ -47,7 +47,7 @@ def start(shop: Shop, name: str, image: str, *words: str) -> str:
 def snapshot(shop: Shop, service: str, tag: str, *changes: str) -> str:
     """An image of a container of ours: docker commit keeps all of Compose's labels."""
     words = [word for change in changes for word in ("--change", f"LABEL {COMPOSE}.{change}")]
-    shop.host.docker("commit", *words, shop.id(service), tag)
+    shop.host.docker("commit", "--pause=false", *words, shop.id(service), tag)
     return tag
 
 
