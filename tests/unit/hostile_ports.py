@@ -56,7 +56,10 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
         return values.get(slot, otherwise)
 
     host.clear("home")
-    work, program = b"/home/work/" + of("directory", b"x"), b"/home/bin/" + of("program", b"holder")
+    work, program = (
+        b"/home/at/" + of("directory", b"x"),
+        b"/home/bin/" + of("program", b"holder"),
+    )
     host.path(work).mkdir(parents=True)
     host.path("home/bin").mkdir()
     kept = host.path("say/python")
@@ -190,7 +193,7 @@ PORTS = Room(
         Slot(
             "directory",
             _name(),
-            _put("cwd", lambda name: f"/home/work/{decoded(name)}"),
+            _put("cwd", lambda name: f"/home/at/{decoded(name)}"),
             otherwise=_unread("cwd"),
         ),
         Slot(
