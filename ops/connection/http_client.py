@@ -443,8 +443,11 @@ def dial(
     script = _BRIDGE.format(address=shlex.quote(address), port=int(port), marker=marker)
     command = StringCommand(f"exec bash -c {shlex.quote(script)}")
     try:
-        # As the login user: a connection needs no privilege.
-        stream = open_stream(to, Settings(), command, readonly=True, began=marker, doing=doing)
+        # As the login user: a connection needs no privilege. Without a limit on the host, whose
+        # `timeout` would hold the channel open after the script has let go of it.
+        stream = open_stream(
+            to, Settings(), command, readonly=True, began=marker, doing=doing, limit=None
+        )
     except ConnectionLost:
         raise
     except RemoteError as error:

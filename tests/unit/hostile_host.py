@@ -162,6 +162,8 @@ def hostile_host(alone: bool = False) -> Iterator[HostileHost]:
     unshare += ["-r"] if os.getuid() != 0 else []
     root = Path(tempfile.mkdtemp(prefix="stackmend-host."))
     try:
+        # Its users run its programs.
+        root.chmod(0o755)
         for place in (*PLACES, "bin", "say", "root"):
             (root / place).mkdir(parents=True)
         if alone:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from ops.access.essentials.facts import HostEssentials
@@ -43,6 +43,8 @@ def of(examples: int) -> settings:
         database=None,
         deadline=None,
         print_blob=True,
+        # The same few examples every day: the one that fails is told at once, not made smaller.
+        phases=list(Phase) if FUZZ else [Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
 
