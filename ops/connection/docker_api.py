@@ -41,6 +41,8 @@ ADDRESS = "http+docker://ssh"
 
 SOCKET = "/var/run/docker.sock"
 
+#: Bytes that an answer may have, unless it is a stream that is read as it comes.
+LONGEST = 64 << 20
 
 #: What the SDK raises where an engine fails, or answers something else than an engine does.
 _FOREIGN = (
@@ -54,9 +56,13 @@ _API_VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 class _Wire:
     """The socket ``http.client`` wants, over a channel or a socket."""
 
-    def __init__(self, sock: Channel | socket.socket, close: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: Channel | socket.socket, close: Callable[[], None], longest: int | None
+    ) -> None:
         self._sock = sock
         self._close = close
+        self._longest = longest
+        self._came = 0
         self._files: set[_File] = set()
         self._pipe: tuple[int, int] | None = None
         self._released = False
@@ -64,14 +70,19 @@ class _Wire:
         self.file: _File | None = None
 
     def sendall(self, data: bytes) -> None:
+        self._came = 0
         self._sock.sendall(data)
 
     def recv(self, size: int) -> bytes:
         """Takes what the response's file has read ahead first, and only then from the wire."""
-        return self.file.read1(size) if self.file is not None else self._sock.recv(size)
+        return self.file.read1(size) if self.file is not None else self.recv_raw(size)
 
     def recv_raw(self, size: int) -> bytes:
-        return self._sock.recv(size)
+        data = self._sock.recv(size)
+        self._came += len(data)
+        if self._longest is not None and self._came > self._longest:
+            raise OSError(f"an answer is longer than {self._longest} bytes")
+        return data
 
     def settimeout(self, timeout: float | None) -> None:
         self._sock.settimeout(timeout)
@@ -201,9 +212,10 @@ class _Adapter(BaseHTTPAdapter):
 class _Dialler:
     """Opens connections to a host's engine and remembers what each has complained about."""
 
-    def __init__(self, to: Link, settings: Settings) -> None:
+    def __init__(self, to: Link, settings: Settings, longest: int | None) -> None:
         self._to = to
         self._settings = settings
+        self._longest = longest
         self._wires: list[_Wire] = []
         self._last: Stream | None = None
 
@@ -220,7 +232,7 @@ class _Dialler:
             except BaseException:
                 direct.close()
                 raise
-            return _Wire(direct, direct.close)
+            return _Wire(direct, direct.close, self._longest)
         stream = open_stream(
             self._to,
             self._settings,
@@ -229,7 +241,7 @@ class _Dialler:
             doing="speak to Docker",
         )
         self._last = stream
-        return _Wire(stream.sock, stream.close)
+        return _Wire(stream.sock, stream.close, self._longest)
 
     def complaint(self) -> str:
         """What the last connection wrote to standard error, in one line."""
@@ -251,7 +263,12 @@ class _Dialler:
 
 @contextmanager
 def docker(
-    host: Host, *, timeout: float = 60, readonly: bool = False, **arguments: Any
+    host: Host,
+    *,
+    timeout: float = 60,
+    readonly: bool = False,
+    endless: bool = False,
+    **arguments: Any,
 ) -> Iterator[sdk.DockerClient]:
     """The Docker SDK's client for the engine of a host, without a second login or an open port.
 
@@ -263,6 +280,8 @@ def docker(
         host: the host.
         timeout: seconds to wait for each answer.
         readonly: nothing is changed through it, so facts read before stay valid.
+        endless: an answer may have more than :data:`LONGEST` bytes, as logs that are followed and
+            what an exec writes; whoever reads it says how much.
         **arguments: pyinfra's own, such as ``_sudo=True``.
 
     Raises:
@@ -279,7 +298,7 @@ def docker(
     if rest:
         raise TypeError(f"docker() got unexpected arguments: {', '.join(sorted(rest))}")
     to = link(host)
-    dial = _Dialler(to, settings)
+    dial = _Dialler(to, settings, None if endless else LONGEST)
     # A version given keeps the constructor from speaking before the address is ours.
     client = sdk.DockerClient(base_url="tcp://localhost:1", version=DEFAULT_DOCKER_API_VERSION)
     api: Any = client.api

@@ -12,6 +12,7 @@ import pytest
 from tests.lab.controller import PROJECT, Run, run, start
 from tests.lab.hosts import LabHost
 from tests.lab.newcomer import USER, Newcomer, hand_over
+from tests.lab.untouched import untouched
 
 PART = "/etc/ssh/sshd_config.d/00-stackmend.conf"
 ROOM = "/var/lib/stackmend/access"
@@ -55,10 +56,6 @@ def _offered(machine: LabHost) -> str:
         stdin=subprocess.DEVNULL,
     )
     return "on" if "password" in asked.stderr else "off" if "publickey" in asked.stderr else ""
-
-
-def untouched(machine: LabHost) -> dict[str, str]:
-    return machine.snapshot_files("/etc/ssh", "/etc/sudoers.d", "/etc/passwd", "/home")
 
 
 # What it makes.
@@ -133,13 +130,12 @@ def test_an_include_is_added_where_the_configuration_has_none(
 
 
 def test_a_dry_run_tells_and_touches_nothing(me: Newcomer, machine: LabHost) -> None:
-    before = untouched(machine)
     me.expects([machine], {"access": me.access(password_login=False)}, ssh_key=str(me.key("root")))
-    done = run(me.inventory, "deploy/bootstrap.py", "--dry", timeout=120)
+    with untouched(machine):
+        done = run(me.inventory, "deploy/bootstrap.py", "--dry", timeout=120)
     assert done.rc == 0, done.out
     for told in ("add user ops", "permit sudo to ops", "trust 1 key", "set login by password: off"):
         assert f"→ {told}" in done.out
-    assert untouched(machine) == before
     assert not machine.exists("/var/lib/stackmend")
 
 
@@ -177,11 +173,10 @@ def test_the_operation_stands_alone(me: Newcomer, machine: LabHost) -> None:
 def test_without_the_private_key_nothing_is_hardened(me: Newcomer, machine: LabHost) -> None:
     stranger = me.public("elsewhere")
     me.key("elsewhere").unlink()
-    before = untouched(machine)
-    done = admit(me, machine, public_keys=[stranger], password_login=False)
+    with untouched(machine):
+        done = admit(me, machine, public_keys=[stranger], password_login=False)
     assert done.rc == 1
     assert "this machine has no private key that belongs to public_keys" in done.out
-    assert untouched(machine) == before
     assert passwords(machine) == "on"
     assert "uid=0(root)" in me.logs_in(machine, "root", "root")
 
@@ -202,23 +197,21 @@ def test_a_configuration_that_shuts_the_user_out_is_refused(
 ) -> None:
     machine.put("/etc/ssh/sshd_config.d/zz-site.conf", f"{line}\n")
     machine.sh("systemctl restart ssh")
-    before = untouched(machine)
-    done = admit(me, machine, password_login=False)
+    with untouched(machine):
+        done = admit(me, machine, password_login=False)
     assert done.rc == 1
     assert f"sshd would not let ops in: {said}" in done.out
-    assert untouched(machine) == before
     assert passwords(machine) == "on"
     assert "uid=0(root)" in me.logs_in(machine, "root", "root")
 
 
 def test_a_broken_include_is_refused(me: Newcomer, machine: LabHost) -> None:
     machine.put("/etc/ssh/sshd_config.d/zz-site.conf", "PermitRotLogin no\n")
-    before = untouched(machine)
-    done = admit(me, machine, password_login=False)
+    with untouched(machine):
+        done = admit(me, machine, password_login=False)
     assert done.rc == 1
     assert "its configuration is broken already" in done.out
     assert "PermitRotLogin" in done.out
-    assert untouched(machine) == before
     assert "uid=0(root)" in me.logs_in(machine, "root", "root")
 
 
@@ -228,7 +221,8 @@ def test_methods_that_ask_for_a_password_too_are_refused(me: Newcomer, machine: 
         "Match User someone,ops\n  AuthenticationMethods publickey,password\n",
     )
     machine.sh("systemctl restart ssh")
-    done = admit(me, machine, password_login=False)
+    with untouched(machine):
+        done = admit(me, machine, password_login=False)
     assert done.rc == 1
     assert "AuthenticationMethods publickey,password asks for a password as well" in done.out
     assert passwords(machine) == "on"

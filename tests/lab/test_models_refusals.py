@@ -12,6 +12,7 @@ from tests.lab.fixtures import Lab
 from tests.lab.model_registry import ModelRegistry
 from tests.lab.model_server import ModelServer
 from tests.lab.models_runs import Runs, fetched, push
+from tests.lab.untouched import untouched
 
 SIZE = 1_500_000
 SMALL = "/srv/small"
@@ -327,7 +328,8 @@ def test_servers_that_are_none(runs: Runs, server: ModelServer, present: str) ->
         *({"endpoint": endpoint, "project": None} for endpoint in ENDPOINTS),
         *SERVICES.values(),
     ]
-    told = runs.each([{"models": [present], **call} for call in calls])
+    with untouched(server.host):
+        told = runs.each([{"models": [present], **call} for call in calls])
     assert told.run.rc == 1
     said = dict(told.reasons)
     assert [about for about, _ in told.reasons] == [*ENDPOINTS, *SERVICES]

@@ -16,6 +16,7 @@ from tests.lab.fixtures import Lab
 from tests.lab.holders import Shelf, pids
 from tests.lab.hosts import LabHost
 from tests.lab.ports_runs import Runs, Told
+from tests.lab.untouched import untouched
 
 DAEMON = {
     "insecure-registries": ["registry:5000"],
@@ -100,7 +101,8 @@ def ward(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 def refused(ward: Ward) -> tuple[Told, dict[str, str], dict[str, str]]:
     """The run with consent to everything, and who lived before and after it."""
     before = ward.living()
-    told = ward.runs.stop(list(ward.ports.values()))
+    with untouched(ward.host):
+        told = ward.runs.stop(list(ward.ports.values()))
     return told, before, ward.living()
 
 

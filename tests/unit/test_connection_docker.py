@@ -119,3 +119,14 @@ def test_no_engine_is_an_error_in_words(host: Host, engine: Engine) -> None:
     engine.close()
     with pytest.raises(RemoteError, match=r"@local: .*refused.*\(speak to Docker\)"), docker(host):
         pass
+
+
+def test_an_answer_without_end_is_an_error(
+    host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.connection.docker_api.LONGEST", 10_000)
+    engine.pieces = [UPGRADED + OUTPUT]
+    with docker(host) as client, pytest.raises(OSError, match="longer than 10000 bytes"):
+        client.api.exec_start("0")
+    with docker(host, endless=True) as client:
+        assert client.api.exec_start("0", demux=True) == (b"out " * 5000 + b"end", b"err\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import StringCommand
 
+from ops.connection.scripts import fresh_mark, script
 from ops.models import commands
 from ops.models.client import Watchdog, sorted_out
 from ops.models.errors import Failed, Full, Passing
@@ -383,6 +384,22 @@ def test_a_store_that_its_owner_linked_elsewhere_is_not_followed(
     assert run(commands.take(place, DIGEST, 0), CONTENT).returncode != 0
     assert run(commands.put_manifest(place, MODEL), b"{}").returncode != 0
     assert picture(foreign) == before
+
+
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    """A store is read through links; one may lead to a file that waits for what never comes."""
+    for name in (
+        "manifests/registry/library/endless/1b",
+        "blobs/sha256-1",
+        "blobs/sha256-2-partial-0",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to("/proc/kmsg")
+    reading = script("ops.models", "store", str(tmp_path), "yes", mark=fresh_mark())
+    words = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "registry/library/endless/1b" in done.stdout
 
 
 def test_a_relayed_file_is_no_other_inode(planted: tuple[Place, Path]) -> None:
