@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy machine")
+
+# Under nohup the runs that the tests start would ignore it, as they should.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 __all__ = [
     "bare_host",
