@@ -29,9 +29,11 @@ if not _together or find_spec("ops.connection") is None:
 
 from ops import reports  # noqa: E402 - only once it is known to be ours
 from ops.access.reached import contact  # noqa: E402
+from ops.compose.source import read_once  # noqa: E402
 from ops.connection import preflight  # noqa: E402
 from ops.spec import preflight as validate  # noqa: E402
 
+read_once()
 preflight.install(validate, contact)
 # Last, so that it begins first: what is wrong with settings is said without their secrets.
 reports.install()

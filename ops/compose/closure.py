@@ -16,7 +16,7 @@ def closure(source: Source) -> Source:
     files = source.files
     by_name: dict[str, list[str]] = {}
     for path in files:
-        by_name.setdefault(PurePosixPath(path).name, []).append(path)
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
     # Relative to what a path is depends on where it stands: any file of its name will do.
     names = [".env", *COMPOSE_FILES, *OVERRIDE_FILES]
     needed: set[str] = set()

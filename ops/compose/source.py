@@ -171,17 +171,32 @@ class Source:
         :param more: what goes with them.
         """
         buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-            for path, file in sorted({**self.files, **(more or {})}.items()):
-                info = tarfile.TarInfo(f"./{path}")
-                info.size, info.mode = len(file.content), file.mode
-                tar.addfile(info, io.BytesIO(file.content))
+        for path, file in sorted({**self.files, **(more or {})}.items()):
+            info = tarfile.TarInfo(f"./{path}")
+            info.size, info.mode = len(file.content), file.mode
+            # TarFile.addfile writes the same, after copies that take as long as all the rest.
+            buffer.write(info.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape"))
+            buffer.write(file.content)
+            buffer.write(bytes(-len(file.content) % tarfile.BLOCKSIZE))
+        buffer.write(bytes(2 * tarfile.BLOCKSIZE))
+        buffer.write(bytes(-buffer.tell() % tarfile.RECORDSIZE))
         return buffer.getvalue()
 
 
-#: The files of the last project that was read: a run reads its files once, however often they are
-#: asked for, unless they have changed.
+#: The files of the last project that was read, which are read again only where they have changed.
 _known: dict[str, tuple[tuple[int, ...], File]] = {}
+
+#: The files of each project that was read, where this process is one run.
+_of_this_run: dict[Path, dict[str, File]] | None = None
+
+
+def read_once() -> None:
+    """From now on read each project's files once, however many hosts and steps ask for them.
+
+    For a process that is one run, which decides by one reading: called from ``config.py``.
+    """
+    global _of_this_run
+    _of_this_run = {}
 
 
 def file_options(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
@@ -214,7 +229,7 @@ def load(spec: ComposeSpec) -> Source:
         name = next(filter(lambda name: controller_files.exists(root / name), COMPOSE_FILES), None)
         if name is None:
             raise SourceError(f"source: {shown} holds none of {', '.join(COMPOSE_FILES)}")
-        files = dict(_read(root, shown))
+        files = _files(root, shown)
     except Unreadable as error:
         raise SourceError(f"source: {shown} {error}") from None
     if name not in files:
@@ -288,6 +303,14 @@ def dotenv(variables: Mapping[str, str]) -> str:
             value = value.replace(plain, escaped)
         lines.append(f'{name}="{value}"\n')
     return "".join(lines)
+
+
+def _files(root: Path, shown: str) -> dict[str, File]:
+    if _of_this_run is None:
+        return dict(_read(root, shown))
+    if root not in _of_this_run:
+        _of_this_run[root] = dict(_read(root, shown))
+    return dict(_of_this_run[root])
 
 
 def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:

@@ -191,11 +191,19 @@ class Shop:
 
     # Running it
 
-    def run(self, *args: str, timeout: float = 180) -> Run:
-        """``pyinfra INVENTORY deploy/site.py ARGS...`` with the files as they are now."""
+    def run(self, *args: str, timeout: float = 180, cold: bool = False) -> Run:
+        """``pyinfra INVENTORY deploy/site.py ARGS...`` with the files as they are now.
+
+        + cold: in a process that imports everything itself, as a user's does
+        """
         self.write()
         return controller.run(
-            self.inventory(), "deploy/site.py", *args, timeout=timeout, env=self._environment()
+            self.inventory(),
+            "deploy/site.py",
+            *args,
+            timeout=timeout,
+            env=self._environment(),
+            program=controller.pyinfra_argv() if cold else (),
         )
 
     def start(self, *args: str) -> Controller:

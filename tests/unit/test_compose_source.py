@@ -545,3 +545,18 @@ def test_a_project_whose_env_file_names_its_files_is_left_to_it() -> None:
     assert source.names_files
     assert file_options(source.files, names_files=True) == ("--env-file", ".env")
     assert not Source({".env": File(0o600, b"A=1\n")}).names_files
+
+
+def test_a_run_decides_by_one_reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_of_this_run", None)
+    source.read_once()
+    (root / "app.cfg").write_text("one")
+    read(root, web())
+    (root / "app.cfg").write_text("two")
+    (root / "more.cfg").write_text("more")
+    assert {path: file.content for path, file in load(spec(root)).files.items()} | {
+        "compose.yaml": b""
+    } == {"app.cfg": b"one", "compose.yaml": b""}
+    # What the settings add is not of the files.
+    assert load(spec(root, env={"A": "1"})).files[".env"].content == b'A="1"\n'
+    assert ".env" not in load(spec(root)).files
