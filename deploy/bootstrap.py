@@ -4,10 +4,8 @@ pyinfra INVENTORY deploy/bootstrap.py
 """
 
 from pyinfra import host
-
-from deploy.steps import engine_as_wanted
-from ops import access, compose, engine
-from ops.spec import Stack, machine
+from stackmend import access, compose, engine
+from stackmend.spec import Stack, machine
 
 wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
 published = compose.published(wanted) if isinstance(wanted, Stack) else ()
@@ -31,4 +29,4 @@ if wanted is not None and wanted.access is not None:
     )
 
 if wanted is not None and wanted.engine is not None:
-    engine_as_wanted(wanted.engine)
+    engine.apply_policy(wanted.engine)

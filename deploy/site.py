@@ -3,11 +3,9 @@
 from functools import partial
 
 from pyinfra import host
-
-from deploy.steps import engine_as_wanted
-from ops import compose, engine, models, ports
-from ops.ports.spec import PortsPolicy
-from ops.spec import Stack, machine
+from stackmend import compose, engine, models, ports
+from stackmend.ports.spec import PortsPolicy
+from stackmend.spec import Stack, machine
 
 wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
 stack = wanted if isinstance(wanted, Stack) else None
@@ -20,7 +18,7 @@ if wanted is not None and wanted.engine is not None:
     engine.expect(wanted.engine)
     if stack is not None:
         compose.expect(stack)
-    engine_as_wanted(wanted.engine)
+    engine.apply_policy(wanted.engine)
 
 if stack is not None and stack.ports is not None:
     ports.free(

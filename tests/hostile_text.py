@@ -17,10 +17,9 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from xml.sax.saxutils import quoteattr
 
 import yaml
-
-from ops.compose.source import dotenv
-from ops.redaction import MASK
-from ops.text import LINE_LIMIT
+from stackmend.compose.source import dotenv
+from stackmend.redaction import MASK
+from stackmend.text import LINE_LIMIT
 
 #: Stands where a mask stood: no secret and no text holds it.
 HOLE = "\U0010fffe"

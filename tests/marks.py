@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from pyinfra.api import FactBase
-
-from ops.connection import begun
+from stackmend.connection import begun
 
 T = TypeVar("T", bound=FactBase[Any])
 V = TypeVar("V")
@@ -24,7 +23,7 @@ MARK = f"=={'0' * 32}"
 @pytest.fixture
 def foreseen(monkeypatch: pytest.MonkeyPatch) -> str:
     """Every reading's mark is :data:`MARK`."""
-    monkeypatch.setattr("ops.connection.scripts.token_hex", lambda size: "0" * (2 * size))
+    monkeypatch.setattr("stackmend.connection.scripts.token_hex", lambda size: "0" * (2 * size))
     return MARK
 
 

@@ -15,7 +15,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ops.ports.facts import PortHolders
+from stackmend.ports.facts import PortHolders
+
 from tests.lab.hosts import LabHost, lease
 from tests.lab.paths import VAR
 

@@ -144,11 +144,11 @@ class Runs:
         return {**found, "ports": {_key(row["wanted"]): row for row in rows}}
 
     def fact_run(self, ports: str, *words: str, as_json: bool = True) -> Run:
-        """``pyinfra HOST fact ops.ports.facts.PortHolders ports=PORTS``."""
+        """``pyinfra HOST fact stackmend.ports.facts.PortHolders ports=PORTS``."""
         return controller.run(
             self.inventory(),
             "fact",
-            "ops.ports.facts.PortHolders",
+            "stackmend.ports.facts.PortHolders",
             f"ports={ports}",
             *words,
             *(["--json"] if as_json else []),

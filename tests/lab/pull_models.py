@@ -1,8 +1,7 @@
 """A deploy file of these tests: ``models.pulled`` as the inventory says, once for each mapping."""
 
 from pyinfra import host
-
-from ops import models
+from stackmend import models
 
 calls = host.data.dict()["pulled"]  # type: ignore[no-untyped-call]
 for number, given in enumerate(calls, 1):

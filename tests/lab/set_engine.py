@@ -1,9 +1,8 @@
 """Deploy of the tests: the engine of a host and its settings, from ``host.data.engine``."""
 
 from pyinfra import host
-
-from ops import engine
-from ops.engine.spec import EnginePolicy
+from stackmend import engine
+from stackmend.engine.spec import EnginePolicy
 
 policy = EnginePolicy.model_validate(host.data.engine)
 

@@ -143,7 +143,7 @@ def test_the_operation_stands_alone(me: Newcomer, machine: LabHost) -> None:
     """In a deploy of one's own, on pyinfra's own connection."""
     deploy = me.directory / "admit.py"
     deploy.write_text(
-        "from ops import access\n"
+        "from stackmend import access\n"
         f"access.operator(user='ops', public_keys=[{me.public()!r}], password_login=False)\n"
     )
     me.expects(
@@ -155,13 +155,13 @@ def test_the_operation_stands_alone(me: Newcomer, machine: LabHost) -> None:
     )
     text = me.inventory.read_text()
     me.inventory.write_text(text + "hosts = [(n, {**d, 'stack': None}) for n, d in hosts]\n")
-    done = me.run(str(deploy), env={"PYTHONPATH": str(PROJECT)}, timeout=120)
+    done = me.run(str(deploy), env={"PYTHONPATH": str(PROJECT / "ops")}, timeout=120)
     assert done.rc == 1
     assert "this machine has no private key that belongs to public_keys" in done.out
     deploy.write_text(
         deploy.read_text().replace(repr(me.public()), repr(str(me.key().with_suffix(".pub"))))
     )
-    done = me.run(str(deploy), env={"PYTHONPATH": str(PROJECT)}, timeout=120)
+    done = me.run(str(deploy), env={"PYTHONPATH": str(PROJECT / "ops")}, timeout=120)
     assert done.rc == 0, done.out
     assert "uid=0(root)" in me.logs_in(machine, command="sudo -n id")
     assert passwords(machine) == "off"

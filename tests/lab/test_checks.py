@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stackmend.checks.facts import CheckResults, parse
+from stackmend.checks.state import CheckResult
 
-from ops.checks.facts import CheckResults, parse
-from ops.checks.state import CheckResult
 from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
@@ -289,7 +289,7 @@ def test_as_a_fact_of_pyinfra(well: LabHost, tmp_path: Path, user: str) -> None:
         inventory,
         "--json",
         "fact",
-        "ops.checks.facts.CheckResults",
+        "stackmend.checks.facts.CheckResults",
         f"project={PROJECT}",
         f"checks={json.dumps(ALL)}",
     )

@@ -18,8 +18,7 @@ import httpx
 import pytest
 from pyinfra.api.host import Host
 from pyinfra.facts import files, server
-
-from ops.connection import (
+from stackmend.connection import (
     CommandTimeout,
     ConnectionLost,
     LeaseHeld,
@@ -37,6 +36,7 @@ from ops.connection import (
     run,
     spawn,
 )
+
 from tests import connected
 from tests.lab import controller
 from tests.lab.fixtures import Lab
@@ -154,7 +154,7 @@ def test_a_run_with_nothing_to_do_is_one_channel(host: LabHost, tmp_path: Path) 
         "from pyinfra import host\n"
         "from pyinfra.api import operation\n"
         "from pyinfra.facts import files, server\n"
-        "from ops.connection import expect, read\n"
+        "from stackmend.connection import expect, read\n"
         "expect(host, server.Kernel)\n"
         "expect(host, files.File, path='/etc/passwd')\n"
         "@operation()\n"
@@ -269,7 +269,7 @@ def test_a_connection_that_is_cut_is_told(host: LabHost, linked: Host) -> None:
 def test_a_host_that_falls_silent_is_told(
     breakable: LabHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.connection.link.DEAD_AFTER", 4)
+    monkeypatch.setattr("stackmend.connection.link.DEAD_AFTER", 4)
     with connected.lab(breakable) as connection:
         assert run(connection, "true").ok
         # What comes back is dropped, as by a machine that lost its power.
@@ -351,7 +351,7 @@ def test_a_lock_ends_with_a_killed_controller(host: LabHost, tmp_path: Path) -> 
     deploy.write_text(
         "import time\n"
         "from pyinfra import host\n"
-        "from ops.connection import hold_lock\n"
+        "from stackmend.connection import hold_lock\n"
         f"with hold_lock(host, {LOCK!r}):\n"
         "    print('holding', flush=True)\n"
         "    time.sleep(60)\n"
@@ -368,14 +368,14 @@ def test_a_lock_ends_with_a_killed_controller(host: LabHost, tmp_path: Path) -> 
 def test_a_lock_ends_when_nothing_is_heard_any_more(
     host: LabHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.connection.lease.SILENCE", 2)
+    monkeypatch.setattr("stackmend.connection.lease.SILENCE", 2)
     with connected.lab(host) as connection, hold_lock(connection, LOCK):
         host.wait_for(f"flock -n {shlex.quote(LOCK)} true", 30)
 
 
 def test_signs_of_life_keep_a_lock(host: LabHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.connection.lease.SILENCE", 5)
-    monkeypatch.setattr("ops.connection.lease.BEAT", 0.5)
+    monkeypatch.setattr("stackmend.connection.lease.SILENCE", 5)
+    monkeypatch.setattr("stackmend.connection.lease.BEAT", 0.5)
     with connected.lab(host) as connection, hold_lock(connection, LOCK) as lease:
         time.sleep(8)
         lease.check()
@@ -575,7 +575,7 @@ def test_under_pyinfras_own_command_line_hosts_do_not_wait_for_each_other(
         "from pyinfra import host\n"
         "from pyinfra.facts.server import Hostname\n"
         "from pyinfra.operations import python\n"
-        "from ops.connection import docker, gather, hold_lock, http, run\n"
+        "from stackmend.connection import docker, gather, hold_lock, http, run\n"
         "def work(state, host):\n"
         "    with hold_lock(host, '/run/stackmend-test.lock'), docker(host) as client:\n"
         "        began = time.monotonic()\n"
@@ -613,7 +613,7 @@ def test_without_gevent_it_works_as_well(host: LabHost, tmp_path: Path) -> None:
         "import pickle\n"
         "from tests import connected\n"
         "from tests.lab.hosts import LabHost\n"
-        "from ops.connection import run, spawn\n"
+        "from stackmend.connection import run, spawn\n"
         f"with connected.lab(LabHost({host.name!r}), 'keeper') as host:\n"
         "    assert run(host, 'cat', stdin=b'x' * 3_000_000).stdout == b'x' * 3_000_000\n"
         "with connected.local() as here, spawn(here, 'cat') as stream:\n"

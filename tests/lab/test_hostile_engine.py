@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ops.compose.facts import ComposeStack
-from ops.compose.state import StackState
-from ops.connection import gather
+from stackmend.compose.facts import ComposeStack
+from stackmend.compose.state import StackState
+from stackmend.connection import gather
+
 from tests import connected
 from tests.hostile import KNOWN_MARK, computed, forged, quoting
 from tests.lab.hosts import LabHost

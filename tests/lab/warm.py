@@ -49,12 +49,12 @@ _SERVE = "import sys; from tests.lab import warm; sys.exit(warm.serve({}))"
 Request = tuple[list[str], dict[str, str]]
 
 _PRELOADED = (
-    "ops.reports",
-    "ops.connection.preflight",
-    "ops.spec",
-    "ops.compose",
-    "ops.ports",
-    "ops.models.apply",
+    "stackmend.reports",
+    "stackmend.connection.preflight",
+    "stackmend.spec",
+    "stackmend.compose",
+    "stackmend.ports",
+    "stackmend.models.apply",
 )
 
 

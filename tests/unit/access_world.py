@@ -6,10 +6,10 @@ import base64
 import struct
 from typing import Any
 
-from ops.access.keys import PublicKey, key
-from ops.access.plan import Plan, plan
-from ops.access.spec import OperatorSpec
-from ops.access.state import Account, HostAccess, Sshd
+from stackmend.access.keys import PublicKey, key
+from stackmend.access.plan import Plan, plan
+from stackmend.access.spec import OperatorSpec
+from stackmend.access.state import Account, HostAccess, Sshd
 
 
 def public(name: str = "mine") -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops.checks.facts import CheckResults, parse
-from ops.checks.state import CheckResult
+from stackmend.checks.facts import CheckResults, parse
+from stackmend.checks.state import CheckResult
+
 from tests.marks import checked
 from tests.shells import find
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ops.checks.state import CheckResult
-from ops.compose.plan import (
+from stackmend.checks.state import CheckResult
+from stackmend.compose.plan import (
     AROUND,
     Action,
     Plan,
@@ -25,8 +25,8 @@ from ops.compose.plan import (
     recorded,
     sort_out,
 )
-from ops.compose.spec import ComposeSpec
-from ops.compose.state import (
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import (
     Applied,
     Container,
     Declared,
@@ -37,7 +37,8 @@ from ops.compose.state import (
     Mended,
     StackState,
 )
-from ops.provenance import LABEL, is_chosen_by_compose
+from stackmend.provenance import LABEL, is_chosen_by_compose
+
 from tests.unit import rendering
 
 PROJECT, DIRECTORY = "shop", "/opt/shop"

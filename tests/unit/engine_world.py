@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ops.engine.spec import DOCKER_FINGERPRINTS
-from ops.engine.state import Container, HostEngine, Package, Program, Release, Service
+from stackmend.engine.spec import DOCKER_FINGERPRINTS
+from stackmend.engine.state import Container, HostEngine, Package, Program, Release, Service
 
 BOOKWORM = Release(id="debian", version="12", codename="bookworm", name="Debian 12")
 TRIXIE = Release(id="debian", version="13", codename="trixie", name="Debian 13")

@@ -52,7 +52,7 @@ class Room:
     #: Fields that differ from one reading to the next.
     passing: frozenset[str] = frozenset()
     alone: bool = False
-    #: The scripts that it runs, below ``ops``.
+    #: The scripts that it runs, below ``ops/stackmend``.
     scripts: frozenset[str] = frozenset()
     #: Stand-ins for programs, by their names.
     programs: Mapping[str, str] = field(default_factory=dict)

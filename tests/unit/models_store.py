@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ops.models.spec import Name
-from ops.models.state import StoredModel, StoreState
+from stackmend.models.spec import Name
+from stackmend.models.state import StoredModel, StoreState
 
 CONFIG = {
     "model_format": "gguf",

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ops.models.plan import Action, Plan
-from ops.models.spec import ModelsSpec, Name
-from ops.models.state import (
+from stackmend.models.plan import Action, Plan
+from stackmend.models.spec import ModelsSpec, Name
+from stackmend.models.state import (
     BlobProblem,
     Layer,
     Manifest,
@@ -19,6 +19,7 @@ from ops.models.state import (
     StoredModel,
     StoreState,
 )
+
 from tests.unit import rendering
 
 MIB = 1024**2

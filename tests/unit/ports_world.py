@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ops.ports.plan import Action, Plan, compressed, parsed
-from ops.ports.spec import PortsSpec, all_wanted
-from ops.ports.state import (
+from stackmend.ports.plan import Action, Plan, compressed, parsed
+from stackmend.ports.spec import PortsSpec, all_wanted
+from stackmend.ports.state import (
     Container,
     Holder,
     HostPorts,
@@ -18,6 +18,7 @@ from ops.ports.state import (
     Unit,
     WindowsProcess,
 )
+
 from tests.unit import rendering
 
 NOW = 1_700_000_000.0

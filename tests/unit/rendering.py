@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ops.decision import Plan
+from stackmend.decision import Plan
 
 MARKS = ("destructive", "mend")
 

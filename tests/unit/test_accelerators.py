@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
+from stackmend.engine.accelerators import commands
+from stackmend.engine.accelerators.facts import HostAccelerators
+from stackmend.engine.accelerators.plan import Plan, Step, evidence, plan, settings
+from stackmend.engine.accelerators.spec import Acceleration
+from stackmend.engine.accelerators.state import Accelerators, CdiFile, Device, Node
+from stackmend.engine.plan import Action
+from stackmend.engine.state import Config, HostEngine, Origin, Service
 
-from ops.engine.accelerators import commands
-from ops.engine.accelerators.facts import HostAccelerators
-from ops.engine.accelerators.plan import Plan, Step, evidence, plan, settings
-from ops.engine.accelerators.spec import Acceleration
-from ops.engine.accelerators.state import Accelerators, CdiFile, Device, Node
-from ops.engine.plan import Action
-from ops.engine.state import Config, HostEngine, Origin, Service
 from tests.marks import asked, framed
 from tests.unit import engine_world as world
 

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ops.access.essentials.plan import Plan, plan
-from ops.access.essentials.spec import Basics
-from ops.access.essentials.state import Clock, HostBasics, Unit, Updates
-from ops.connection import text
-from ops.ports import ranges
-from ops.ports.spec import all_wanted
+from stackmend.access.essentials.plan import Plan, plan
+from stackmend.access.essentials.spec import Basics
+from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates
+from stackmend.connection import text
+from stackmend.ports import ranges
+from stackmend.ports.spec import all_wanted
 
 TIMESYNCD = Unit(name="systemd-timesyncd.service", active=True, enabled=True)
 
@@ -203,8 +202,8 @@ def automatic(directory: Path, before: str | None) -> str:
     file.unlink(missing_ok=True)
     if before is not None:
         file.write_text(before)
-    script = "".join(text("ops.connection", name) for name in ("walk", "put"))
-    script += text("ops.access.essentials", "updates").replace("/etc/dnf", str(directory))
+    script = "".join(text("stackmend.connection", name) for name in ("walk", "put"))
+    script += text("stackmend.access.essentials", "updates").replace("/etc/dnf", str(directory))
     subprocess.run(["sh", "-c", script, "updates", "dnf", str(directory / "kept")], check=True)
     return file.read_text()
 
@@ -226,7 +225,7 @@ def test_a_lock_of_apts_is_waited_for_and_nothing_else(
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-    script = text("ops.access.essentials", "install").replace("sleep 5", "sleep 0")
+    script = text("stackmend.access.essentials", "install").replace("sleep 5", "sleep 0")
     done = subprocess.run(
         ["sh", "-c", script, "install", "apt", "", "chrony", ""],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},

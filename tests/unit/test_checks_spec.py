@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
-
-from ops.checks import Checks, ExecCheck, HttpCheck, TcpCheck, checks_from
+from stackmend.checks import Checks, ExecCheck, HttpCheck, TcpCheck, checks_from
 
 
 class Stack(BaseModel):

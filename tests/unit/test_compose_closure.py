@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from ops.compose.closure import closure
-from ops.compose.source import File, Source
+from stackmend.compose.closure import closure
+from stackmend.compose.source import File, Source
 
 DATA = {f"data/{number}.bin": "x" for number in range(3)}
 

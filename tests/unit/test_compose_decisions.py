@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from ops.compose.plan import (
+from stackmend.compose.plan import (
     failed_before,
     judge,
     levels,
@@ -16,7 +15,8 @@ from ops.compose.plan import (
     unpublished,
     unstable,
 )
-from ops.compose.state import Engine, Mended
+from stackmend.compose.state import Engine, Mended
+
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
 from tests.unit.compose_world import NOW, Wanted, World, by_hand, compose, proven, render, well
 

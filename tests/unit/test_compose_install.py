@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stackmend.compose import commands
+from stackmend.compose.plan import Action
+from stackmend.compose.source import File, Source
+from stackmend.compose.spec import ComposeSpec
+from stackmend.connection import scripts
 
-from ops.compose import commands
-from ops.compose.plan import Action
-from ops.compose.source import File, Source
-from ops.compose.spec import ComposeSpec
-from ops.connection import scripts
 from tests.shells import find
 
 Picture = dict[str, tuple[int, int, int, str, int]]
@@ -553,7 +553,9 @@ def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
     own.mkdir(mode=0o700)
     (own / "app.cfg").write_text("ours\n")
     hooks = moved.hooks(replaced=replaced, once="[ ! -e ../../../../etc/tmp/got ]")
-    script = scripts.text("ops.connection", "walk") + hooks + 'hold "$1" && lay "$2" app.cfg\n'
+    script = (
+        scripts.text("stackmend.connection", "walk") + hooks + 'hold "$1" && lay "$2" app.cfg\n'
+    )
     done = subprocess.run(
         ["env", f"PATH={host.tools}", *host.shell, "-c", script, "sh", str(moved.conf), str(own)],
         capture_output=True,

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import FactProcessError
-
-from ops.compose import commands, facts
-from ops.compose.facts import ComposeStack
-from ops.compose.spec import ComposeSpec
-from ops.compose.state import Applied, StackState
+from stackmend.compose import commands, facts
+from stackmend.compose.facts import ComposeStack
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied, StackState
 
 FILES = {f"data/{n % 3}/a b {n}": f"{n}\n" for n in range(300)} | {"compose.yaml": "{}\n"}
 

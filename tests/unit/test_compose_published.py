@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-
-from ops.compose import published
-from ops.compose.spec import ComposeSpec
-from ops.ports.spec import all_wanted
+from stackmend.compose import published
+from stackmend.compose.spec import ComposeSpec
+from stackmend.ports.spec import all_wanted
 
 
 def project(path: Path, *ports: Any, env: dict[str, Any] | None = None, **files: str) -> Any:

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyinfra.api import StringCommand
-
-from ops.compose import commands
-from ops.compose.plan import Action
-from ops.compose.source import File, Source
-from ops.compose.spec import ComposeSpec
-from ops.compose.state import Applied, AppliedService, Container, Endpoint, Engine, StackState
+from stackmend.compose import commands
+from stackmend.compose.plan import Action
+from stackmend.compose.source import File, Source
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied, AppliedService, Container, Endpoint, Engine, StackState
 
 #: What a shell, an option parser or a careless format would trip over.
 NASTY = (

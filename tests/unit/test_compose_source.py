@@ -13,10 +13,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ops.compose import source
-from ops.compose.source import File, Source, SourceError, dotenv, file_options, load
-from ops.compose.spec import ComposeSpec
+from stackmend.compose import source
+from stackmend.compose.source import File, Source, SourceError, dotenv, file_options, load
+from stackmend.compose.spec import ComposeSpec
 
 WEB: dict[str, Any] = {"image": "lab/box:1"}
 

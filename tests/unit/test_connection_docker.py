@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api.host import Host
+from stackmend.connection import RemoteError, docker
 
-from ops.connection import RemoteError, docker
 from tests.connected import local
 
 UPGRADED = (
@@ -75,7 +75,7 @@ class Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr("ops.connection.docker_api.SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setattr("stackmend.connection.docker_api.SOCKET", str(tmp_path / "docker.sock"))
     engine = Engine(tmp_path / "docker.sock")
     yield engine
     engine.close()
@@ -124,7 +124,7 @@ def test_no_engine_is_an_error_in_words(host: Host, engine: Engine) -> None:
 def test_an_answer_without_end_is_an_error(
     host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.connection.docker_api.LONGEST", 10_000)
+    monkeypatch.setattr("stackmend.connection.docker_api.LONGEST", 10_000)
     engine.pieces = [UPGRADED + OUTPUT]
     with docker(host) as client, pytest.raises(OSError, match="longer than 10000 bytes"):
         client.api.exec_start("0")

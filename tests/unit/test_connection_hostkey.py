@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from paramiko import ECDSAKey, PKey, RSAKey
-
-from ops.connection.contact_hostkey import HostKeyRefused, KnownHosts, Unmatched
+from stackmend.connection.contact_hostkey import HostKeyRefused, KnownHosts, Unmatched
 
 NAME = "[192.0.2.1]:2222"
 FIRST, SECOND, OTHER_KIND = ECDSAKey.generate(), ECDSAKey.generate(), RSAKey.generate(2048)

@@ -18,9 +18,17 @@ import paramiko
 import pytest
 from pyinfra.api import StringCommand
 from pyinfra.api.host import Host
+from stackmend.connection import (
+    CommandTimeout,
+    RemoteError,
+    channel,
+    hold_lock,
+    process,
+    run,
+    spawn,
+)
+from stackmend.connection.settings import Settings
 
-from ops.connection import CommandTimeout, RemoteError, channel, hold_lock, process, run, spawn
-from ops.connection.settings import Settings
 from tests.connected import connected, local
 from tests.shells import find
 
@@ -109,7 +117,7 @@ def test_the_end_of_a_command_held_open_is_waited_for_so_long(host: Host, mark: 
 def test_a_lock_that_nobody_answers_for_is_an_error(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.connection.lease.ANSWER_WITHIN", 1)
+    monkeypatch.setattr("stackmend.connection.lease.ANSWER_WITHIN", 1)
     flock = tmp_path / "flock"
     flock.write_text("#!/bin/sh\nsleep 30\n")
     flock.chmod(0o755)
@@ -243,7 +251,7 @@ def test_it_gives_its_result_and_leaves_nothing(host: Host, mark: str) -> None:
 def test_it_ends_when_this_process_is_killed(mark: str) -> None:
     program = (
         "from tests.connected import local\n"
-        "from ops.connection import run\n"
+        "from stackmend.connection import run\n"
         f"with local() as host: run(host, 'sleep {mark}; true', tethered=True)\n"
     )
     killed = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from pyinfra.api import Inventory, State
 from pyinfra.context import ctx_state
+from stackmend.connection import preflight
 
-from ops.connection import preflight
 from tests.lab import controller
 
 CONFIG = """
-from ops.connection import preflight
+from stackmend.connection import preflight
 
 def check(host, data):
-    stack = data.get("stack", {})
+    stack = data.get("fake", {})
     problems = [f"stack.{key}: no such key" for key in stack if key not in ("project", "port")]
     if stack.get("port", 1) > 65535:
         problems.append(f"stack.port: {stack['port']} is no port")
@@ -63,13 +63,13 @@ def project(tmp_path: Path, listener: Listener, stacks: Mapping[str, Any]) -> co
         "from pyinfra.operations import server\nserver.shell('true')\n"
     )
     at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port, "ssh_user": "nobody"}
-    hosts = [(name, {**at, "stack": stack}) for name, stack in stacks.items()]
+    hosts = [(name, {**at, "fake": stack}) for name, stack in stacks.items()]
     (tmp_path / "fleet.py").write_text(f"hosts = {hosts!r}\n")
     return run(tmp_path)
 
 
 def run(directory: Path, *args: str) -> controller.Run:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[2] / "ops")
     return controller.run(
         "fleet.py", "deploy_it.py", "-y", *args, cwd=directory, env={"PYTHONPATH": root}, timeout=60
     )
@@ -102,7 +102,7 @@ def test_group_data_and_hosts_out_of_the_limit_count(tmp_path: Path, listener: L
         "web = (['a'], at())\nother = (['b'], at())\n"
     )
     (tmp_path / "group_data").mkdir()
-    (tmp_path / "group_data" / "other.py").write_text("stack = {'colour': 'red'}\n")
+    (tmp_path / "group_data" / "other.py").write_text("fake = {'colour': 'red'}\n")
     came = listener.came
     done = run(tmp_path, "--limit", "a")
     assert done.rc == 1
@@ -150,13 +150,13 @@ def test_only_a_run_that_is_starting_can_be_stopped() -> None:
 
 def test_importing_the_connection_brings_nothing_heavy() -> None:
     code = (
-        "import sys, ops.connection\n"
-        "from ops.connection import Unknown\n"
+        "import sys, stackmend.connection\n"
+        "from stackmend.connection import Unknown\n"
         "assert not {'pyinfra', 'paramiko', 'docker', 'httpx'} & set(sys.modules)\n"
-        "from ops.connection import run, gather, read, expect, channels\n"
+        "from stackmend.connection import run, gather, read, expect, channels\n"
         "print({'docker', 'httpx', 'httpcore', 'requests', 'pydantic'} & set(sys.modules))\n"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[2] / "ops")
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd="/",
@@ -168,19 +168,41 @@ def test_importing_the_connection_brings_nothing_heavy() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_a_stranger_of_the_same_name_is_told(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    stranger = tmp_path / "site" / "ops"
-    stranger.mkdir(parents=True)
-    (stranger / "__init__.py").write_text("")
-    inventory = tmp_path / "nobody.py"
-    inventory.write_text("hosts = ['@local']\n")
-    done = controller.run(
-        inventory, "exec", "--", "true", cwd=root, env={"PYTHONPATH": str(stranger.parent)}
-    )
+def test_where_no_config_of_ours_is_settings_are_looked_at_as_early(
+    tmp_path: Path, listener: Listener
+) -> None:
+    """By the entry point, which pyinfra loads with the inventory."""
+    at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port}
+    stacks = {"a": {"project": "x", "colour": "red"}, "b": {"project": 7}}
+    hosts = [(name, {**at, "stack": stack}) for name, stack in stacks.items()]
+    (tmp_path / "fleet.py").write_text(f"hosts = {hosts!r}\n")
+    (tmp_path / "deploy_it.py").touch()
+    done = run(tmp_path)
     assert done.rc == 1
-    assert f"another package hides stackmend's: ops is at {stranger}/__init__.py" in done.out
+    assert "wrong settings; no host was contacted:" in done.out
+    assert "stack.colour: " in done.out
     assert "Traceback" not in done.out
+    assert listener.came == 0
+
+
+def test_hosts_without_a_stack_are_none_of_our_business(tmp_path: Path, listener: Listener) -> None:
+    at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port, "ssh_user": "nobody"}
+    (tmp_path / "fleet.py").write_text(f"hosts = [('a', {at!r})]\n")
+    (tmp_path / "deploy_it.py").write_text(
+        "import sys\nassert 'stackmend.reports' not in sys.modules\n"
+    )
+    done = run(tmp_path)
+    assert listener.came
+    assert "report" not in done.out
+    assert not (tmp_path / "var").exists()
+
+
+def test_our_entry_point_is_no_way_to_a_host(tmp_path: Path) -> None:
+    (tmp_path / "fleet.py").write_text("hosts = ['@stackmend/web']\n")
+    (tmp_path / "deploy_it.py").touch()
+    done = run(tmp_path)
+    assert done.rc != 0
+    assert "@stackmend reaches no host: name hosts as for pyinfra itself" in done.out
 
 
 def test_the_projects_own_config_looks_first(tmp_path: Path, listener: Listener) -> None:

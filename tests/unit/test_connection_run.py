@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from pyinfra.api import HiddenValue, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.output import set_echo
-
-from ops.connection import (
+from stackmend.connection import (
     CommandTimeout,
     PrivilegeError,
     UnsupportedConnector,
     run,
     spawn,
 )
+
 from tests.connected import connected, local
 
 # The examples of one test may share its directory.
@@ -177,7 +177,7 @@ def test_a_time_limit_ends_the_command_and_its_children(host: Host) -> None:
 def test_a_command_that_ignores_the_signal_is_killed(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.connection.channel.KILL_AFTER", 1)
+    monkeypatch.setattr("stackmend.connection.channel.KILL_AFTER", 1)
     with pytest.raises(CommandTimeout):
         run(host, "trap '' TERM; while :; do sleep 0.1; done", timeout=0.3)
 
@@ -291,7 +291,7 @@ def test_a_missing_password_is_asked_for_once(sudo: Path, monkeypatch: pytest.Mo
     asked: list[str] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr(
-        "ops.connection.channel.getpass", lambda prompt: asked.append(prompt) or PASSWORD
+        "stackmend.connection.channel.getpass", lambda prompt: asked.append(prompt) or PASSWORD
     )
     with local(_sudo=True) as host:
         assert run(host, "echo a").text == "a\n"

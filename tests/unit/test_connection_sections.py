@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
+from stackmend.connection import fresh_mark, parsed, rows, script, sections, text
 
-from ops.connection import fresh_mark, parsed, rows, script, sections, text
 from tests.marks import MARK, framed
 
-FRAME = text("ops.connection", "frame")
+FRAME = text("stackmend.connection", "frame")
 
 #: What could end a section or begin another, if it were not quoted; and what is hard to carry.
 FORGERIES = [
@@ -141,8 +141,8 @@ def test_the_mark_is_in_no_argument_and_no_environment(
     """Every user of a host can read the arguments of root's processes."""
     (tmp_path / "probe.sh").write_text("section seen cat /proc/self/environ /proc/$$/cmdline\n")
     monkeypatch.setattr(
-        "ops.connection.scripts.files",
-        lambda room: tmp_path if room == "x" else Path("ops/connection"),
+        "stackmend.connection.scripts.files",
+        lambda room: tmp_path if room == "x" else Path("ops/stackmend/connection"),
     )
     text.cache_clear()
     mark = fresh_mark()

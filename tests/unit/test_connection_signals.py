@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from ops.reports.state import RunRecord
+from stackmend.reports.state import RunRecord
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 5.0
@@ -28,8 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand
-from ops import connection, reports
-from ops.connection import signals
+from stackmend import connection, reports
+from stackmend.connection import signals
 
 @operation()
 def busy(how):
@@ -78,9 +77,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from pyinfra.api import StringCommand
-from ops.access import apply as access
-from ops.engine import installing
-from ops.engine.accelerators import apply as accelerators
+from stackmend.access import apply as access
+from stackmend.engine import installing
+from stackmend.engine.accelerators import apply as accelerators
 
 def fails(error):
     def fail(*arguments, **named):
@@ -117,7 +116,7 @@ def begin(how, host):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "config.py").write_text("from ops import reports\nreports.install()\n")
+    (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
     (tmp_path / "room.py").write_text(OPERATION)
     return tmp_path
 
@@ -134,7 +133,7 @@ def started(
     with subprocess.Popen(
         [sys.executable, "-m", "pyinfra", inventory, "deploy.py", *words],
         cwd=site,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "PYINFRA_PROGRESS": "off"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/ops:{site}", "PYINFRA_PROGRESS": "off"},
         stdin=subprocess.PIPE,
         stdout=out,
         stderr=subprocess.STDOUT,
@@ -381,7 +380,7 @@ def test_a_terminal_that_goes_is_nothing_to_who_ignores_it(site: Path) -> None:
     with subprocess.Popen(
         ["sh", "-c", program],
         cwd=site,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/ops:{site}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

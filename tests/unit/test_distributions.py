@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from stackmend.access.essentials import commands as basics_commands
+from stackmend.access.essentials.plan import plan as plan_basics
+from stackmend.access.essentials.spec import Basics
+from stackmend.decision import Refusal
+from stackmend.engine import commands
+from stackmend.engine.accelerators.plan import plan as plan_accelerators
+from stackmend.engine.accelerators.spec import NVIDIA_FINGERPRINT, NVIDIA_KEY, Acceleration
+from stackmend.engine.accelerators.state import Accelerators, Device
+from stackmend.engine.plan import Action, Plan, chosen, plan
+from stackmend.engine.spec import DOCKER_FINGERPRINTS, Installation
 
-from ops.access.essentials import commands as basics_commands
-from ops.access.essentials.plan import plan as plan_basics
-from ops.access.essentials.spec import Basics
-from ops.decision import Refusal
-from ops.engine import commands
-from ops.engine.accelerators.plan import plan as plan_accelerators
-from ops.engine.accelerators.spec import NVIDIA_FINGERPRINT, NVIDIA_KEY, Acceleration
-from ops.engine.accelerators.state import Accelerators, Device
-from ops.engine.plan import Action, Plan, chosen, plan
-from ops.engine.spec import DOCKER_FINGERPRINTS, Installation
 from tests.unit import distributions
 
 DOCKER = "https://download.docker.com/linux"

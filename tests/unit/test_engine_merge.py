@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ops.engine.plan import flags
-from ops.engine.plan.merge import merged, parsed, without_comments
+from stackmend.engine.plan import flags
+from stackmend.engine.plan.merge import merged, parsed, without_comments
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
 VALUES = st.recursive(

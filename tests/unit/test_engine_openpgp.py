@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from ops.engine import openpgp
+from stackmend.engine import openpgp
 
 #: Written by gpg 2.2, with the fingerprint that it prints.
 KEY = b"""-----BEGIN PGP PUBLIC KEY BLOCK-----

@@ -20,14 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyinfra.api.host import Host
+from stackmend import answers, connection
+from stackmend.connection import http_client
+from stackmend.models import client, peers, registry
+from stackmend.models.client import Client
+from stackmend.models.errors import Failed, Gone, Passing
+from stackmend.models.spec import ModelsPolicy, Name
+from stackmend.models.state import Place, RegistryAnswer, Server
 
-from ops import answers, connection
-from ops.connection import http_client
-from ops.models import client, peers, registry
-from ops.models.client import Client
-from ops.models.errors import Failed, Gone, Passing
-from ops.models.spec import ModelsPolicy, Name
-from ops.models.state import Place, RegistryAnswer, Server
 from tests.connected import local
 from tests.hostile import CONTROLS
 
@@ -437,7 +437,7 @@ def test_an_engine_that_answers_something_else_is_told(
     host: Host, text: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     path = str(tmp_path / "docker.sock")
-    monkeypatch.setattr("ops.connection.docker_api.SOCKET", path)
+    monkeypatch.setattr("stackmend.connection.docker_api.SOCKET", path)
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(path)
         engine.listen()

@@ -17,15 +17,14 @@ from types import FrameType
 from typing import Any
 
 import pytest
-
-from ops import controller_files
-from ops.compose import source
-from ops.compose.spec import ComposeSpec
-from ops.connection.contact_hostkey import KnownHosts
-from ops.controller_files import Unreadable, read
-from ops.engine import trust
-from ops.engine.look import Failure
-from ops.spec import SpecError, check
+from stackmend import controller_files
+from stackmend.compose import source
+from stackmend.compose.spec import ComposeSpec
+from stackmend.connection.contact_hostkey import KnownHosts
+from stackmend.controller_files import Unreadable, read
+from stackmend.engine import trust
+from stackmend.engine.look import Failure
+from stackmend.spec import SpecError, check
 
 ROOT = Path(__file__).parents[2]
 WEB = "services: {web: {image: 'lab/box:1'}}\n"
@@ -367,9 +366,9 @@ def test_a_limit_is_the_last_that_passes(tmp_path: Path) -> None:
 
 _SERVER = """
 import json, os, sys
-from ops.compose.source import load
-import ops.engine.openpgp, ops.models.making
-from ops.spec import SpecError, check
+from stackmend.compose.source import load
+import stackmend.engine.openpgp, stackmend.models.making
+from stackmend.spec import SpecError, check
 
 for line in sys.stdin:
     if os.fork():

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
+from stackmend.access.essentials.facts import HostEssentials
+from stackmend.connection import Unknown
+from stackmend.engine.accelerators.facts import HostAccelerators
 
-from ops.access.essentials.facts import HostEssentials
-from ops.connection import Unknown
-from ops.engine.accelerators.facts import HostAccelerators
 from tests.hostile import KNOWN
 from tests.unit.hostile_host import SHELLS, HostileHost, hostile_host
 from tests.unit.hostile_room import Dump, Room, Slot
@@ -75,7 +75,7 @@ def noted(room: Room, seen: Counter[str]) -> None:
 def test_what_is_told_is_what_is_there(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     # Not even who knows the mark of a reading can forge what it frames.
     monkeypatch.setattr(
-        "ops.connection.scripts.token_hex", lambda size: KNOWN[: 2 * size], raising=False
+        "stackmend.connection.scripts.token_hex", lambda size: KNOWN[: 2 * size], raising=False
     )
     seen: Counter[str] = Counter()
     with hostile_host(room.alone) as host:
@@ -160,7 +160,7 @@ NOT_PARSED = {
 
 
 def test_every_script_that_is_parsed_is_fuzzed() -> None:
-    root = Path("ops")
+    root = Path("ops/stackmend")
     scripts = {str(path.relative_to(root)) for path in root.rglob("*.sh")}
     fuzzed = {name for room in ROOMS for name in room.scripts}
     spared = {f"{name}.sh" for names in NOT_PARSED.values() for name in names.split()}
@@ -174,7 +174,7 @@ def test_every_script_that_is_parsed_is_fuzzed() -> None:
 def test_every_fact_is_fuzzed() -> None:
     fuzzed = {fact for room in ROOMS for fact, _ in room.facts}
     named = {
-        f"{path.parent.relative_to('.')}/{line.split()[1].partition('(')[0]}".replace("/", ".")
+        f"{path.parent.relative_to('ops')}/{line.split()[1].partition('(')[0]}".replace("/", ".")
         for path in Path("ops").rglob("facts.py")
         for line in path.read_text().splitlines()
         if line.startswith("class ") and "FactBase[" in line

@@ -22,20 +22,20 @@ from pydantic import SecretStr
 from pyinfra.api import OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
+from stackmend import access, compose, engine, models, ports
+from stackmend.access.spec import AccessPolicy
+from stackmend.compose import source as files
+from stackmend.compose.published import published
+from stackmend.compose.source import SourceError, parse
+from stackmend.compose.spec import ComposeSpec
+from stackmend.engine.spec import EnginePolicy
+from stackmend.models.spec import ModelsPolicy
+from stackmend.ports.spec import PortsPolicy
+from stackmend.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
+from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, plain
+from stackmend.redaction import secrets_in
+from stackmend.spec import SpecError, Stack, machine
 
-from ops import access, compose, engine, models, ports
-from ops.access.spec import AccessPolicy
-from ops.compose import source as files
-from ops.compose.published import published
-from ops.compose.source import SourceError, parse
-from ops.compose.spec import ComposeSpec
-from ops.engine.spec import EnginePolicy
-from ops.models.spec import ModelsPolicy
-from ops.ports.spec import PortsPolicy
-from ops.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
-from ops.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, plain
-from ops.redaction import secrets_in
-from ops.spec import SpecError, Stack, machine
 from tests.connected import connected
 
 ROOT = Path(__file__).parents[2]
@@ -579,7 +579,7 @@ RIGHT = {"long line", "float"}
 
 _SERVER = """
 import json, os, resource, signal, sys
-from ops.spec import SpecError, check
+from stackmend.spec import SpecError, check
 
 baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for line in sys.stdin:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.spec import check
+from stackmend.spec import check
+
 from tests.unit.access_world import public
 
 ROOT = Path(__file__).parents[2]

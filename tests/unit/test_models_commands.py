@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import StringCommand
-
-from ops.connection.scripts import fresh_mark, script
-from ops.models import commands
-from ops.models.client import Watchdog, sorted_out
-from ops.models.errors import Failed, Full, Passing
-from ops.models.making import made, modelfile, recipe
-from ops.models.progress import Meter, Tally
-from ops.models.spec import ModelsSpec, Name, Wanted
-from ops.models.state import Place
+from stackmend.connection.scripts import fresh_mark, script
+from stackmend.models import commands
+from stackmend.models.client import Watchdog, sorted_out
+from stackmend.models.errors import Failed, Full, Passing
+from stackmend.models.making import made, modelfile, recipe
+from stackmend.models.progress import Meter, Tally
+from stackmend.models.spec import ModelsSpec, Name, Wanted
+from stackmend.models.state import Place
 
 STRANGE = ["plain", "with space", "quo'te", 'dou"ble', "$(touch x)", "new\nline", "-n", "*?[a]"]
 CONTENT = b"weights " * 1000
@@ -395,7 +394,7 @@ def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to("/proc/kmsg")
-    reading = script("ops.models", "store", str(tmp_path), "yes", mark=fresh_mark())
+    reading = script("stackmend.models", "store", str(tmp_path), "yes", mark=fresh_mark())
     words = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0

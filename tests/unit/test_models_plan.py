@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ops.models.plan import Made, Plan, ask, begun, carried, plan
-from ops.models.spec import Name
-from ops.models.state import (
+from stackmend.models.plan import Made, Plan, ask, begun, carried, plan
+from stackmend.models.spec import Name
+from stackmend.models.state import (
     NamedModel,
     PartialDownload,
     Recorded,
     RegistryAnswer,
     Server,
 )
+
 from tests.unit.models_world import (
     MIB,
     UNREACHABLE,

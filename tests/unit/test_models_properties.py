@@ -6,10 +6,17 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stackmend.models.plan import Plan, ask, plan, remembered
+from stackmend.models.spec import ModelsSpec, Name
+from stackmend.models.state import (
+    BlobProblem,
+    Record,
+    Recorded,
+    Registry,
+    RegistryAnswer,
+    StoreState,
+)
 
-from ops.models.plan import Plan, ask, plan, remembered
-from ops.models.spec import ModelsSpec, Name
-from ops.models.state import BlobProblem, Record, Recorded, Registry, RegistryAnswer, StoreState
 from tests.unit.models_world import UNREACHABLE, found, hexed, problem, spec, state, stored
 
 NAMES = ("a", "b", "c", "d")

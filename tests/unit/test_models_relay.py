@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api.host import Host
+from stackmend.models import commands
+from stackmend.models.errors import Failed, Gone, Passing
+from stackmend.models.peers import Peer, relay
+from stackmend.models.progress import Meter, Tally, shown
+from stackmend.models.spec import Name
+from stackmend.models.state import Manifest, Place
+from stackmend.models.store import layers_of
 
-from ops.models import commands
-from ops.models.errors import Failed, Gone, Passing
-from ops.models.peers import Peer, relay
-from ops.models.progress import Meter, Tally, shown
-from ops.models.spec import Name
-from ops.models.state import Manifest, Place
-from ops.models.store import layers_of
 from tests.connected import local
 from tests.unit.models_store import Store
 from tests.unit.models_world import UP, state

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-
-from ops.models.spec import Endpoint, ModelsPolicy, ModelsSpec, Name, Wanted, record
-from ops.problems import problems
+from stackmend.models.spec import Endpoint, ModelsPolicy, ModelsSpec, Name, Wanted, record
+from stackmend.problems import problems
 
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_" + DIGITS

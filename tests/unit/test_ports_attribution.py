@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ops.ports import attribution, words
-from ops.ports.attribution import Tables, conflicts, holders
-from ops.ports.listing import Section, containers
-from ops.ports.processes import of_a_user, settled
-from ops.ports.spec import Wanted, wanted
-from ops.ports.state import Container, Holder, PortState, Process, Program, Socket, Unit
-from ops.ports.verdict import Seen, judge
+from stackmend.ports import attribution, words
+from stackmend.ports.attribution import Tables, conflicts, holders
+from stackmend.ports.listing import Section, containers
+from stackmend.ports.processes import of_a_user, settled
+from stackmend.ports.spec import Wanted, wanted
+from stackmend.ports.state import Container, Holder, PortState, Process, Program, Socket, Unit
+from stackmend.ports.verdict import Seen, judge
 
 ID = "0123456789abcdef" * 4
 

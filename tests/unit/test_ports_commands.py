@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import StringCommand
-
-from ops.connection import text
-from ops.ports import commands
-from ops.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
-from ops.ports.plan import Action
-from ops.ports.plan.model import Member, Verb
-from ops.ports.state import Container, Process, Program, WindowsProcess
+from stackmend.connection import text
+from stackmend.ports import commands
+from stackmend.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
+from stackmend.ports.plan import Action
+from stackmend.ports.plan.model import Member, Verb
+from stackmend.ports.state import Container, Process, Program, WindowsProcess
 
 NAME = "20260101T120000Z-1"
 PORT = "0.0.0.0:6379/tcp"
@@ -560,8 +559,8 @@ def made(root: Path, name: str, days: float = 0, size: int = 10) -> Path:
 def claim(root: Path, shell: list[str], name: str) -> None:
     """Make a record as each script of the room does."""
     script = (
-        text("ops.connection", "walk")
-        + text("ops.ports", "record")
+        text("stackmend.connection", "walk")
+        + text("stackmend.ports", "record")
         + 'claim unit "0.0.0.0:80/tcp"\n'
     )
     done = subprocess.run(

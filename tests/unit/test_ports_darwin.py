@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ops.ports import darwin
-from ops.ports.spec import Wanted
-from ops.ports.state import Holder, Process, Socket
+from stackmend.ports import darwin
+from stackmend.ports.spec import Wanted
+from stackmend.ports.state import Holder, Process, Socket
 
 RECORDED = Path(__file__).parents[1] / "facts" / "ports_darwin"
 LSOF = (RECORDED / "lsof.txt").read_text(encoding="utf-8")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ops.ports.errors import BindError, parse
-from ops.ports.spec import Wanted
+from stackmend.ports.errors import BindError, parse
+from stackmend.ports.spec import Wanted
 
 ENDPOINT = (
     "driver failed programming external connectivity on endpoint shop-web-1 "

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ops.ports import listing, processes, sockets
-from ops.ports.state import Process
+from stackmend.ports import listing, processes, sockets
+from stackmend.ports.state import Process
 
 ID = "0123456789abcdef" * 4
 ROW = "tcp   LISTEN 0      128          0.0.0.0:80        0.0.0.0:*    "

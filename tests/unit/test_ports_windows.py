@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ops.ports import windows
-from ops.ports.attribution import Tables
-from ops.ports.spec import Wanted
-from ops.ports.state import Container, Holder, PortState, Socket, WindowsProcess
-from ops.ports.verdict import Seen, WindowsSide, judge
+from stackmend.ports import windows
+from stackmend.ports.attribution import Tables
+from stackmend.ports.spec import Wanted
+from stackmend.ports.state import Container, Holder, PortState, Socket, WindowsProcess
+from stackmend.ports.verdict import Seen, WindowsSide, judge
 
 RECORDED = Path(__file__).parents[1] / "facts" / "ports_windows"
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ops.provenance import LABEL, Origin, is_chosen_by_compose, started_from, why_foreign
+from stackmend.provenance import LABEL, Origin, is_chosen_by_compose, started_from, why_foreign
 
 HASH, OTHER_HASH = "1" * 64, "2" * 64
 IMAGE, SNAPSHOT = "sha256:" + "a" * 64, "sha256:" + "b" * 64

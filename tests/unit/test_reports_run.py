@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-
-from ops.reports.state import RunRecord
+from stackmend.reports.state import RunRecord
 
 ROOT = Path(__file__).parents[2]
 
 OPERATION = """
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand, StringCommand
-from ops import reports
+from stackmend import reports
 
 @operation()
 def mended(project, then="done"):
@@ -48,7 +47,7 @@ def pyinfra(
     return subprocess.run(
         [sys.executable, "-m", "pyinfra", inventory, *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "ops"), **env},
         capture_output=True,
         text=True,
         timeout=180,
@@ -59,13 +58,13 @@ def pyinfra(
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     (tmp_path / "room.py").write_text(OPERATION)
-    (tmp_path / "config.py").write_text("from ops import reports\nreports.install()\n")
+    (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
     return tmp_path
 
 
 def deploy(site: Path, *lines: str) -> str:
     (site / "deploy.py").write_text(
-        "from room import mended\nfrom ops import reports\n" + "\n".join(lines) + "\n"
+        "from room import mended\nfrom stackmend import reports\n" + "\n".join(lines) + "\n"
     )
     return "deploy.py"
 
@@ -87,7 +86,7 @@ def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(s
     run = subprocess.run(
         [sys.executable, "-m", "pyinfra", "@local", file],
         cwd=site,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "ops")},
         input="\n",
         capture_output=True,
         text=True,
@@ -225,7 +224,7 @@ def test_a_run_that_is_interrupted_is_reported_as_unfinished(
     process = subprocess.Popen(
         [sys.executable, "-m", "pyinfra", "@local", "deploy.py", "-y"],
         cwd=site,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "ops")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from pyinfra.api import StringCommand
+from stackmend.access import commands as access
+from stackmend.access.essentials import commands as essentials
+from stackmend.compose import commands as compose
+from stackmend.compose.spec import ROOMS, ComposeSpec
+from stackmend.connection import text
+from stackmend.engine import commands as engine
+from stackmend.engine.accelerators import commands as accelerators
+from stackmend.ports import commands as ports
+from stackmend.reports import journal
 
-from ops.access import commands as access
-from ops.access.essentials import commands as essentials
-from ops.compose import commands as compose
-from ops.compose.spec import ROOMS, ComposeSpec
-from ops.connection import text
-from ops.engine import commands as engine
-from ops.engine.accelerators import commands as accelerators
-from ops.ports import commands as ports
-from ops.reports import journal
-
-SHARED = text("ops.connection", "walk") + text("ops.connection", "put")
+SHARED = text("stackmend.connection", "walk") + text("stackmend.connection", "put")
 
 Done = subprocess.CompletedProcess[str]
 

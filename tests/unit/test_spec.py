@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
-
-from ops.compose import arguments
-from ops.compose.spec import ComposeSpec
-from ops.spec import Report, SpecError, Stack, check, preflight
+from stackmend.compose import arguments
+from stackmend.compose.spec import ComposeSpec
+from stackmend.spec import Report, SpecError, Stack, check, preflight
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stackmend import redaction, terminal
+from stackmend.redaction import Redactor
 
-from ops import redaction, terminal
-from ops.redaction import Redactor
 from tests.hostile_text import NOTATIONS, SEQUENCES, assert_clean, holds, on_a_terminal, strings
 from tests.unit.test_redaction import SECRETS
 
@@ -105,8 +105,8 @@ import sys
 import click
 from pyinfra import host, logger
 from pyinfra.api import operation, FunctionCommand, StringCommand
-from ops import connection, reports
-from ops.reports import telling
+from stackmend import connection, reports
+from stackmend.reports import telling
 
 LINES = open("hostile.txt", encoding="utf-8", errors="surrogateescape").read().split("\\n")
 
@@ -132,7 +132,7 @@ mended(name="told", _continue_on_error=True)
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "config.py").write_text("from ops import reports\nreports.install()\n")
+    (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
     (tmp_path / "inventory.py").write_text(
         "from pydantic import SecretStr\n"
         f"hosts = [('@local', {{'stack': {{'env': {{'KEY': SecretStr({SECRET!r})}}}}}})]\n"
@@ -153,7 +153,12 @@ def site(tmp_path: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "ops"),
+        "TERM": "xterm-256color",
+        "COLUMNS": "120",
+    }
 
 
 def command(*arguments: str) -> list[str]:
@@ -201,7 +206,7 @@ def test_styles_are_pyinfras_own_on_a_terminal(site: Path) -> None:
 def test_the_debug_log_of_pyinfra_is_clean(site: Path) -> None:
     # An error that pyinfra does not expect, of a kind that its command line does not wrap.
     (site / "config.py").write_text(
-        "from ops import reports\nreports.install()\n"
+        "from stackmend import reports\nreports.install()\n"
         "from pyinfra_cli import main as _m, cli as _c\n"
         "def broken(*a, **k):\n"
         "    raise LookupError(open('hostile.txt', errors='surrogateescape').read())\n"

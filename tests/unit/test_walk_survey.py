@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from ops.connection.scripts import text
+from stackmend.connection.scripts import text
 
 MANY = [
     f"d{number % 7}/deep/a rather long name of a file, number {number}" for number in range(200)
@@ -19,7 +18,7 @@ ODD = ["-n", "a b", "back\\slash", "quo'te", "d1/$(id)", "d1/ lead"]
 
 
 def digests(shell: list[str], root: Path, paths: list[str]) -> list[str]:
-    script = text("ops.connection", "walk") + 'digests "$1" 1000\n'
+    script = text("stackmend.connection", "walk") + 'digests "$1" 1000\n'
     done = subprocess.run(
         [*shell, "-c", script, "digests", str(root)],
         input="".join(f"{path}\n" for path in paths),

@@ -55,8 +55,8 @@ def test_one_run_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     deploy.write_text(
         "import os\nfrom pyinfra import logger\n"
         "logger.info(os.environ.pop('MARK', 'clean'))\n"
-        "import ops.spec\nlogger.info(getattr(ops.spec, 'mark', 'clean'))\n"
-        "ops.spec.mark = 'dirty'\n"
+        "import stackmend.spec\nlogger.info(getattr(stackmend.spec, 'mark', 'clean'))\n"
+        "stackmend.spec.mark = 'dirty'\n"
     )
     for _ in range(2):
         run = controller.run("@local", str(deploy), "-y", env={"STACKMEND_REPORTS": str(tmp_path)})

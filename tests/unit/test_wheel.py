@@ -35,28 +35,54 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, beside another project's ``ops``."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, symlinks=True)
+    uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", home / "bin/python")
+    run(*uv, wheel, "ops", cwd=home)
+    return home
+
+
 def test_the_wheel_holds_what_is_not_python_too(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     tracked = run("git", "ls-files", "ops", "deploy", cwd=ROOT).splitlines()
-    assert {name for name in tracked if name.endswith((".sh", ".yaml"))} <= held
-    assert set(tracked) <= held
-    assert not [name for name in held if name.startswith(("tests/", "inventories/"))]
+    wanted = {name.removeprefix("ops/") for name in tracked if name.startswith("ops/")}
+    wanted |= {f"stackmend/{name}" for name in tracked if name.startswith("deploy/")}
+    assert wanted <= held
+    assert "stackmend/py.typed" in wanted
+    assert {name.partition("/")[0] for name in held if ".dist-info/" not in name} == {"stackmend"}
 
 
-def test_the_wheel_works_where_nothing_else_of_ours_is(wheel: Path, tmp_path: Path) -> None:
-    home = tmp_path / "venv"
-    venv.create(home, symlinks=True)
-    python = home / "bin/python"
-    uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python)
-    run(*uv, wheel, cwd=tmp_path)
+def test_the_wheel_works_beside_another_package_called_ops(home: Path, tmp_path: Path) -> None:
     where = run(
-        python,
+        home / "bin/python",
         "-c",
-        "import ops, deploy, ops.compose, ops.checks, ops.connection, ops.reports\n"
-        "print(ops.__file__, deploy.__file__, sep='\\n')",
+        "import importlib.util, ops, stackmend\n"
+        "from stackmend import access, compose, engine, models, ports, reports\n"
+        "assert importlib.util.find_spec('deploy') is None\n"
+        "print(ops.__file__, stackmend.__file__, stackmend.deploy_directory(), sep='\\n')",
         cwd=tmp_path,
-    )
-    assert all(line.startswith(str(home)) for line in where.splitlines())
+    ).splitlines()
+    assert all(line.startswith(str(home)) for line in where)
+    assert (Path(where[0]).parent / "charm.py").is_file(), "this is Canonical's"
+    assert {path.name for path in Path(where[2]).iterdir()} >= {"site.py", "bootstrap.py", "stacks"}
     assert "pyinfra: v3.10" in run(home / "bin/pyinfra", "--version", cwd=tmp_path)
-    listing = run(home / "bin/pyinfra", "@local", "--json", "debug-inventory", cwd=tmp_path)
-    assert "@local" in listing
+
+
+def test_wrong_settings_end_a_run_of_the_wheel_before_contact(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "fleet.py").write_text(
+        "hosts = [('a', {'ssh_hostname': '192.0.2.1', 'stack': {'project': 'x', 'sorce': '.'}})]\n"
+    )
+    done = subprocess.run(
+        [home / "bin/pyinfra", "fleet.py", "exec", "--", "true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "wrong settings; no host was contacted:" in done.stderr
+    assert "stack.sorce" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,373 @@
+"""Why a check failed: what the probe saw around it, in words and as hints for a plan. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
+from stackmend.checks.state import Hint
+from stackmend.redaction import safe_line
+
+# What the JSON of `inspect` is told apart by stays.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+class Said:
+    """What the probe printed about one check: keys, each with every value it was given."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+
+    def add(self, key: str, value: str) -> None:
+        """Keep one more value of `key`, without control characters: others may have said it."""
+        self._lines.setdefault(key, []).append(_CONTROL.sub(" ", value).strip())
+
+    def get(self, key: str) -> str:
+        """Return the last value of `key`, an empty string when there is none."""
+        return self._lines.get(key, [""])[-1]
+
+    def all(self, key: str) -> list[str]:
+        """Return every value of `key`, in order."""
+        return self._lines.get(key, [])
+
+    def number(self, key: str) -> int:
+        """Return the last value of `key` as a number, 0 when it is none."""
+        return _number(self.get(key))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._lines
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _HealthRun(_Model):
+    Output: str = ""
+
+
+class _Health(_Model):
+    Status: str = "none"
+    Log: tuple[_HealthRun, ...] | None = None
+
+
+class _State(_Model):
+    Status: str
+    Health: _Health | None = None
+
+
+class _Network(_Model):
+    IPAddress: IPv4Address | Literal[""] = ""
+    Gateway: str = ""
+    Aliases: tuple[str, ...] | None = None
+    DNSNames: tuple[str, ...] | None = None
+
+
+class _Binding(_Model):
+    HostPort: str = ""
+
+
+class _Container(_Model):
+    """One container: what `docker inspect` says of it, and where it listens (None: not read)."""
+
+    name: str
+    service: str | None
+    state: _State
+    networks: dict[str, _Network] | None
+    bindings: dict[str, tuple[_Binding, ...] | None] | None
+    listens: list[tuple[str, int]] | None
+
+    @field_validator("name")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.lstrip("/")
+
+    @property
+    def running(self) -> bool:
+        return self.state.Status == "running"
+
+    @property
+    def on(self) -> dict[str, _Network]:
+        return self.networks or {}
+
+    def answers_to(self, host: str) -> bool:
+        names = {self.service, self.name}
+        for network in self.on.values():
+            names.update(network.Aliases or ())
+            names.update(network.DNSNames or ())
+            names.add(str(network.IPAddress) or self.name)
+        return host in names
+
+    def behind(self, port: int) -> int | None:
+        """Return the container's port that it publishes as the host's `port`."""
+        for inner, outer in (self.bindings or {}).items():
+            published = {_number(binding.HostPort) for binding in outer or ()}
+            if inner.endswith("/tcp") and port in published:
+                return _number(inner.partition("/")[0])
+        return None
+
+
+def explain(check: Check, said: Said, details: list[str], hints: list[Hint]) -> None:
+    """Add to `details` and `hints` what the probe's diagnosis tells about a check that failed."""
+    containers = _containers(said)
+    if isinstance(check, ExecCheck):
+        for container in containers:
+            if container.service == check.service:
+                _explain_health(container, details, hints)
+        return
+    if isinstance(check, HttpCheck) and said.get("out"):
+        details.append(f"the answer begins: {said.get('out')}")
+    if said.get("said"):
+        details.append(f"{said.get('method')} said: {said.get('said')}")
+    sources = [c for c in containers if c.running and c.service == check.source]
+    _explain_name(check, said, details, hints)
+    if check.source is None:
+        targets = _explain_published(check, said, containers, details, hints)
+    else:
+        targets = [c for c in containers if c.answers_to(check.host)]
+        _explain_networks(check, sources, targets, details, hints)
+        for target in targets:
+            _explain_listening(target, check.port, details, hints)
+    for target in targets:
+        _explain_health(target, details, hints)
+    _explain_forwarding(said, details, hints)
+    # Between two containers of one network nothing is translated.
+    if check.source is None or not targets:
+        _explain_nat(said, sources + targets, details, hints)
+
+
+def _containers(said: Said) -> list[_Container]:
+    listens: dict[str, list[tuple[str, int]]] = {}
+    for line in said.all("listen"):
+        pid, _, text = line.partition(" ")
+        sockets = listens.setdefault(pid, [])
+        if socket := _socket(text):
+            sockets.append(socket)
+    found = {}
+    for line in said.all("inspect"):
+        try:
+            pid, *fields = line.split("\t")
+            name, _project, service, state, networks, bindings = map(json.loads, fields)
+            container = _Container(
+                name=name,
+                service=service,
+                state=state,
+                networks=networks,
+                bindings=bindings,
+                listens=listens.get(pid),
+            )
+        except ValueError:
+            continue
+        found[container.name] = container
+    return list(found.values())
+
+
+def _socket(text: str) -> tuple[str, int] | None:
+    """Decode the kernel's `0100007F:1F90`: words of 32 bits in little endian, then the port."""
+    address, _, port = text.partition(":")
+    try:
+        raw = bytes.fromhex(address)
+        words = [raw[start : start + 4][::-1] for start in range(0, len(raw), 4)]
+        return str(ipaddress.ip_address(b"".join(words))), int(port, 16)
+    except ValueError:
+        return None
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _loopback(text: str) -> bool:
+    address = _address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    found = mapped or address
+    return found is not None and found.is_loopback
+
+
+def _subnet(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _not_running(container: _Container, hints: list[Hint]) -> None:
+    hints.append(
+        "container-paused" if container.state.Status == "paused" else "container-not-running"
+    )
+
+
+def _explain_name(
+    check: HttpCheck | TcpCheck, said: Said, details: list[str], hints: list[Hint]
+) -> None:
+    if "resolved" not in said or _address(check.host) or check.host == "localhost":
+        return
+    place = "there" if check.source is not None else "the host"
+    if addresses := said.get("resolved").split():
+        details.append(f"seen from {place} {check.host} is {', '.join(addresses)}")
+    else:
+        details.append(f"seen from {place} the name {check.host} has no address")
+        hints.append("name-not-resolved")
+
+
+def _explain_networks(
+    check: HttpCheck | TcpCheck,
+    sources: list[_Container],
+    targets: list[_Container],
+    details: list[str],
+    hints: list[Hint],
+) -> None:
+    for target in targets:
+        if not target.running:
+            details.append(f"{target.name} is {target.state.Status}")
+            _not_running(target, hints)
+    for source in sources[:1]:
+        for target in targets:
+            if target.name != source.name and not source.on.keys() & target.on.keys():
+                details.append(
+                    f"{source.name} and {target.name} share no network: {source.name} is on "
+                    f"{_names(source)}, {target.name} on {_names(target)}"
+                )
+                hints.append("no-shared-network")
+    if not targets and "name-not-resolved" in hints:
+        details.append(f"no container of the project answers to the name {check.host}")
+
+
+def _names(container: _Container) -> str:
+    return ", ".join(sorted(container.on)) or "none"
+
+
+def _explain_listening(
+    target: _Container, port: int, details: list[str], hints: list[Hint]
+) -> None:
+    if not target.running or target.listens is None:
+        return
+    addresses = sorted({address for address, found in target.listens if found == port})
+    if not addresses:
+        # 127.0.0.11 is Docker's own resolver.
+        others = {found for address, found in target.listens if address != "127.0.0.11"}
+        heard = ", ".join(map(str, sorted(others))) or "none"
+        details.append(f"in {target.name} nothing listens on port {port} (ports heard: {heard})")
+        hints.append("nothing-listens")
+    elif all(_loopback(address) for address in addresses):
+        where = " and ".join(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses)
+        details.append(f"{target.name} listens on {where} only: nothing outside it can reach that")
+        hints.append("loopback-only")
+    else:
+        details.append(f"{target.name} listens on port {port}")
+
+
+def _explain_published(
+    check: HttpCheck | TcpCheck,
+    said: Said,
+    containers: list[_Container],
+    details: list[str],
+    hints: list[Hint],
+) -> list[_Container]:
+    asked = set(said.get("resolved").split())
+    own = set(said.all("own"))
+    here = not own or bool(asked & own) or any(map(_loopback, asked))
+    if "resolved" in said and not (asked and here):
+        # Another machine is asked, or none: what this one publishes does not matter.
+        return []
+    targets = []
+    for container in containers:
+        inner = container.behind(check.port)
+        if inner is None:
+            continue
+        targets.append(container)
+        if container.running:
+            details.append(f"{container.name} publishes its port {inner} as {check.port}")
+            _explain_listening(container, inner, details, hints)
+        else:
+            details.append(
+                f"{container.name} would publish {check.port}, but is {container.state.Status}"
+            )
+            _not_running(container, hints)
+    heard = sorted({socket[0] for line in said.all("host-listen") if (socket := _socket(line))})
+    if heard:
+        details.append(f"on the host, port {check.port} is listened to on {', '.join(heard)}")
+    elif not targets:
+        details.append(f"no container publishes port {check.port}, and nothing listens on it here")
+        hints.append("port-not-published")
+    return targets
+
+
+def _explain_health(container: _Container, details: list[str], hints: list[Hint]) -> None:
+    health = container.state.Health
+    if health is None or health.Status not in ("unhealthy", "starting"):
+        return
+    last = safe_line(" ".join(health.Log[-1].Output.split()), 200) if health.Log else ""
+    details.append(
+        f"the healthcheck of {container.name} says {health.Status}" + (f": {last}" if last else "")
+    )
+    if health.Status == "unhealthy":
+        hints.append("unhealthy")
+
+
+def _iptables_only(said: Said) -> bool:
+    # Where Docker keeps its rules in nftables' own tables, iptables shows none of them.
+    return said.get("tables") == "iptables" and "nftable" not in said
+
+
+def _explain_forwarding(said: Said, details: list[str], hints: list[Hint]) -> None:
+    if said.get("forwarding") == "0":
+        details.append("the host forwards nothing: /proc/sys/net/ipv4/ip_forward is 0")
+        hints.append("forwarding-off")
+    rules = said.all("forward")
+    if (
+        _iptables_only(said)
+        and "-P FORWARD DROP" in rules
+        and not any("DOCKER" in rule for rule in rules)
+    ):
+        details.append("the host's FORWARD chain drops everything: Docker's rules are gone from it")
+        hints.append("forwarding-blocked")
+
+
+def _explain_nat(
+    said: Said, containers: list[_Container], details: list[str], hints: list[Hint]
+) -> None:
+    if not _iptables_only(said):
+        return
+    rules = said.all("nat")
+    missing = [
+        chain
+        for chain in ("PREROUTING", "OUTPUT")
+        if not any(rule.startswith(f"-A {chain} ") and "-j DOCKER" in rule for rule in rules)
+    ]
+    if missing:
+        details.append(
+            "Docker's NAT rules are gone from the host: no jump to its chain in "
+            + " and ".join(missing)
+        )
+        hints.append("nat-missing")
+    masqueraded = [
+        subnet
+        for rule in rules
+        if (match := re.search(r"-s (\S+) .*MASQUERADE", rule)) and (subnet := _subnet(match[1]))
+    ]
+    for container in containers:
+        for name, network in container.on.items():
+            address = network.IPAddress
+            # An internal network has no gateway and no way out.
+            if not isinstance(address, IPv4Address) or not network.Gateway:
+                continue
+            if not any(address in subnet for subnet in masqueraded):
+                details.append(
+                    f"nothing masquerades for the network {name}: what {container.name} sends out "
+                    "gets no answer"
+                )
+                hints.append("masquerade-missing")

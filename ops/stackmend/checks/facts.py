@@ -1,0 +1,354 @@
+"""Run the checks of a stack on a host, looking only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+from stackmend.checks.diagnosis import Said, explain
+from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, checks_from
+from stackmend.checks.state import CheckResult, Hint, Outcome
+from stackmend.connection import begun, fresh_mark, text
+from stackmend.redaction import redact
+
+_PROBE = text("stackmend.connection", "own") + text("stackmend.checks", "probe")
+_ATTEMPT = text("stackmend.checks", "attempt")
+_FRAME = text("stackmend.connection", "frame")
+
+
+class CheckResults(FactBase[tuple[CheckResult, ...]]):
+    """What each check of a stack finds on a host, in the order they were declared.
+
+    Nothing is changed on the host. Checks run at once (32 at most), so that the fact takes as long
+    as the slowest; one that fails is tried once more after a second. Checks from inside a service
+    need root (also through sudo) for the host's own tools, otherwise the right to `docker exec` and
+    a tool in the container; where neither is there they are `unknown`, with the reason.
+
+    Arguments: `project` the Compose project; `checks` mappings or checks as in
+    `stackmend.checks.spec`; `attempts` how often one that fails is tried (1 when the caller itself
+    repeats); `diagnose` whether a failed one is explained in its `details`. Raises
+    `pydantic.ValidationError` when a check is wrong, before the host is asked.
+
+    Example::
+
+        host.get_fact(
+            CheckResults,
+            project="ai",
+            checks=[{"kind": "http", "url": "http://127.0.0.1:8000/healthz"}],
+        )
+    """
+
+    _mark = ""
+
+    @override
+    def command(
+        self,
+        project: str,
+        checks: Sequence[Check | Mapping[str, Any]] | str,
+        attempts: int = 2,
+        diagnose: bool = True,
+    ) -> StringCommand:
+        """Return the probe with its values; `checks` may also be JSON, as the CLI passes it."""
+        given: Sequence[Check | Mapping[str, Any]]
+        given = json.loads(checks) if isinstance(checks, str) else checks
+        wanted = checks_from(given)
+        self._mark = fresh_mark()
+        return StringCommand(*_bits(self._mark, project, wanted, attempts, diagnose), _separator="")
+
+    @staticmethod
+    @override
+    def default() -> tuple[CheckResult, ...]:
+        """Return what is known when the host said nothing: that nothing is known."""
+        return (
+            CheckResult(
+                name="checks",
+                outcome="unknown",
+                evidence="the probe of the checks printed nothing: it could not run on this host",
+            ),
+        )
+
+    @override
+    def process(self, output: Iterable[str]) -> tuple[CheckResult, ...]:
+        """Return the results from the lines of the probe; never raises."""
+        return parse(begun(list(output), self._mark, "checks"))
+
+
+def _bits(
+    mark: str, project: str, checks: Sequence[Check], attempts: int, diagnose: bool
+) -> Iterable[str | QuoteString]:
+    def call(function: str, *values: object) -> Iterable[str | QuoteString]:
+        yield function
+        for value in values:
+            yield " "
+            yield QuoteString(str(value))
+        yield "\n"
+
+    if not checks:
+        yield f"printf '%s\\n' '{mark} begin checks' '|checks 0' '|end' '{mark} end'"
+        return
+    yield f"mark={mark}\n{_FRAME}begin checks\n"
+    # A subshell: the probe's traps and variables are its own.
+    yield "(\n"
+    # First of all what is asked, so that whatever happens each check has its result.
+    yield from call("printf", "checks %s\\n", len(checks))
+    for index, check in enumerate(checks):
+        yield from call("printf", f"{index} spec %s\\n", json.dumps(check.model_dump(mode="json")))
+    yield f"{_PROBE}\n"
+    yield from call("checks_begin", project, attempts, _yes(diagnose))
+    yield '[ -n "$checks_dir" ] || exit 0\n'
+    yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"
+    # What needs no container is under way while the containers are looked up.
+    numbered = list(enumerate(checks))
+    for index, check in numbered:
+        if check.source is None:
+            function, values = _call(index, check)
+            yield from call(function, *values)
+    if any(check.source is not None for check in checks):
+        yield "checks_containers\n"
+    for index, check in numbered:
+        if check.source is not None:
+            function, values = _call(index, check)
+            yield from call(function, *values)
+    yield "checks_end\n"
+    yield ") | quoted\nend 0"
+
+
+def _call(index: int, check: Check) -> tuple[str, list[object]]:
+    seconds = f"{check.timeout:.3f}".rstrip("0").rstrip(".")
+    source = check.source or ""
+    match check:
+        case HttpCheck():
+            path = check.target.partition("://")[2].partition("/")[2]
+            return "checks_http", [
+                index,
+                seconds,
+                source,
+                check.host,
+                check.port,
+                " ".join(check.codes),
+                _yes(check.contains is not None),
+                check.contains or "",
+                check.method,
+                check.target,
+                f"/{path}",
+                _yes(check.insecure),
+                *(f"{name}: {value}" for name, value in check.headers.items()),
+            ]
+        case TcpCheck():
+            return "checks_tcp", [index, seconds, source, check.host, check.port]
+        case ExecCheck():
+            return "checks_exec", [
+                index,
+                seconds,
+                source,
+                check.exit_code,
+                _yes(check.contains is not None),
+                check.contains or "",
+                *check.command,
+            ]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+_LINE = re.compile(r"(\d{1,6}) ([a-z-]+)(?: (.*))?")
+
+
+def parse(output: Iterable[str]) -> tuple[CheckResult, ...]:
+    """Return the results that the probe's lines tell.
+
+    A check without a result, and a probe without an answer, are `unknown`. Never raises, and never
+    returns nothing when something was asked.
+    """
+    asked: int | None = None
+    ended = False
+    fatal = ""
+    said: dict[int, Said] = {}
+    for line in output:
+        if match := re.fullmatch(r"checks (\d{1,6})\s*", line):
+            asked = int(match[1])
+        elif line.startswith("fatal "):
+            fatal = line.removeprefix("fatal ").strip()
+        elif line.strip() == "end":
+            ended = True
+        elif match := _LINE.fullmatch(line.rstrip("\r\n")):
+            said.setdefault(int(match[1]), Said()).add(match[2], match[3] or "")
+    if asked is None:
+        return CheckResults.default()
+    why = fatal or ("it said nothing about this check" if ended else "it was cut off")
+    return tuple(_result(said.get(index, Said()), why, index) for index in range(asked))
+
+
+def _result(said: Said, why: str, index: int) -> CheckResult:
+    try:
+        check = checks_from([json.loads(said.get("spec"))])[0]
+    except (ValueError, ValidationError):
+        return CheckResult(
+            name=f"check {index + 1}",
+            outcome="unknown",
+            evidence="the probe's answer about this check cannot be read",
+        )
+    outcome = _OUTCOMES.get(said.get("result"))
+    if outcome is None:
+        return CheckResult(
+            name=check.name,
+            outcome="unknown",
+            evidence=f"{check.asked}: not known, the probe gave no result ({why})",
+        )
+    hints: list[Hint] = []
+    details: list[str] = []
+    came = _came(check, said, outcome, hints)
+    if outcome == "failed":
+        explain(check, said, details, hints)
+    return CheckResult(
+        name=check.name,
+        outcome=outcome,
+        evidence=f"{check.asked}{_where(said)}: {came}",
+        details=tuple(dict.fromkeys(details)),
+        hints=tuple(dict.fromkeys(hints)),
+        seconds=said.number("ms") / 1000,
+        method=said.get("method"),
+    )
+
+
+_OUTCOMES: dict[str, Outcome] = {"passed": "passed", "failed": "failed", "unknown": "unknown"}
+
+
+def _where(said: Said) -> str:
+    name, _, running = said.get("container").partition(" ")
+    return f" ({name}, the first of {running} that run)" if running not in ("", "1") else ""
+
+
+_STATUS = {
+    6: "the name {host} does not resolve",
+    7: "the connection to port {port} failed",
+    18: "the answer began but ended before it was complete",
+    28: "no answer within {timeout:g} s",
+    35: "the TLS handshake failed",
+    52: "the connection was accepted and closed without an answer",
+    56: "the connection was reset before an answer came",
+    60: "its certificate is not trusted",
+}
+
+# What tools say, in the C locale, where their exit status does not tell these apart.
+_WORDS = (
+    ("refused", "connection refused: nothing listens on port {port} of {host}"),
+    ("no route to host", "no route to {host}"),
+    ("unreachable", "the network of {host} is unreachable"),
+    ("temporary failure in name resolution", "the name {host} does not resolve: no DNS answer"),
+    ("name or service not known", "the name {host} does not resolve"),
+    ("could not resolve", "the name {host} does not resolve"),
+    ("unable to resolve", "the name {host} does not resolve"),
+    ("bad address", "the name {host} does not resolve"),
+    ("no address associated", "the name {host} does not resolve"),
+    ("timed out", "no answer within {timeout:g} s"),
+    ("reset by peer", "the connection was reset before an answer came"),
+)
+
+
+def _came(check: Check, said: Said, outcome: Outcome, hints: list[Hint]) -> str:
+    if "stopped" in said:
+        return _stopped(said.get("stopped"), hints)
+    if outcome == "unknown":
+        return _not_known(said)
+    if isinstance(check, ExecCheck):
+        return _came_exec(check, said, outcome)
+    took = f"in {said.number('ms')} ms"
+    if "asleep" in said:
+        service, _, words = said.get("asleep").partition(" ")
+        states = words.split()
+        hints.append("container-paused" if "paused" in states else "container-not-running")
+        return (
+            f"accepted, but by the kernel only: {service} is {' and '.join(dict.fromkeys(states))}"
+            " and answers nothing"
+        )
+    if outcome == "passed":
+        if isinstance(check, TcpCheck):
+            return f"connected {took}"
+        held = " with the text that was asked" if check.contains is not None else ""
+        return f"HTTP {said.get('status')}{held} {took}"
+    return _failure(check, said) + (" (tried twice)" if said.get("tries") == "2" else "")
+
+
+def _failure(check: HttpCheck | TcpCheck, said: Said) -> str:
+    reason = _reason(check, said)
+    code = said.get("status")
+    if not isinstance(check, HttpCheck) or not code:
+        return reason
+    if not _accepts(check, code):
+        return f"HTTP {code} instead of {' or '.join(check.codes)}"
+    if said.get("rc") == "0":
+        return f"HTTP {code}, but without the text {_short(check.contains)}"
+    return f"HTTP {code}, but {reason.replace('no answer', 'the answer was not complete')}"
+
+
+def _reason(check: HttpCheck | TcpCheck, said: Said) -> str:
+    words = said.get("said").lower()
+    status = said.number("rc")
+    if status in (124, 137, 143):
+        status = 28
+    text = _STATUS.get(status, "")
+    if status not in (18, 28, 52, 60):
+        text = next((sentence for word, sentence in _WORDS if word in words), text)
+    if status == 52 and isinstance(check, TcpCheck):
+        text = "accepted and closed at once, as Docker's proxy does when nothing listens behind it"
+    if status == 1 and isinstance(check, HttpCheck) and text == "":
+        text = "what came back is not HTTP"
+    text = text.format(host=check.host, port=check.port, timeout=check.timeout)
+    return text or f"failed (exit status {status} of {said.get('method') or 'the attempt'})"
+
+
+def _accepts(check: HttpCheck, code: str) -> bool:
+    bounds = (wanted.partition("-") for wanted in check.codes)
+    return any(low <= code <= (high or low) for low, _, high in bounds)
+
+
+def _came_exec(check: ExecCheck, said: Said, outcome: Outcome) -> str:
+    status = said.get("rc")
+    if outcome == "passed":
+        held = " with the text that was asked" if check.contains is not None else ""
+        return f"ended with exit code {status}{held} in {said.number('ms')} ms"
+    output = f"; it said: {said.get('out')}" if said.get("out") else "; it said nothing"
+    if status == "time":
+        left = "; it may still run there: only root can end it" if "left" in said else ""
+        return f"had not ended after {check.timeout:g} s{output}{left}"
+    if status == str(check.exit_code):
+        return f"ended with exit code {status}, but without {_short(check.contains)}{output}"
+    if status in ("126", "127"):
+        return f"could not be started there (exit code {status}){output}"
+    return f"ended with exit code {status} instead of {check.exit_code}{output}"
+
+
+def _not_known(said: Said) -> str:
+    if said.get("reason"):
+        return f"not known, {said.get('reason')}"
+    if said.get("rc") == "98":
+        return (
+            "not known: to enter the service's network root, nsenter and unshare are needed on the "
+            f"host, and its container has no shell to ask from: {said.get('said')}"
+        )
+    where = "neither the host nor the container has" if "container" in said else "the host lacks"
+    return f"not known: {where} a tool that can ask this (curl, wget, python3, bash or nc)"
+
+
+def _stopped(text: str, hints: list[Hint]) -> str:
+    service, _, words = text.partition(" ")
+    others = words.split()
+    if not others:
+        hints.append("container-missing")
+        return f"{service} has no container"
+    states = {other.rpartition("=")[2] for other in others}
+    hints.append("container-paused" if "paused" in states else "container-not-running")
+    return f"{service} is not running: {', '.join(o.replace('=', ' is ') for o in others)}"
+
+
+def _short(text: str | None) -> str:
+    shown = json.dumps(redact(text or ""), ensure_ascii=False)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

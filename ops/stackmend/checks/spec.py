@@ -1,0 +1,457 @@
+"""What "well" means for a stack, as its owner declares it.
+
+A container that runs is not yet a stack that works. A check names one thing that must be true
+from outside: an HTTP answer, an open TCP port, a command that succeeds in a container. Checks only
+look: they are run by the read-only probe, in `--dry` too, and again when a change is verified.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from stackmend.problems import abbreviate
+
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"}
+)
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    # The message of a custom error reaches the user as it stands; pydantic puts "Value error, "
+    # before that of a ValueError.
+    return PydanticCustomError("check", message)
+
+
+def _text(value: str) -> str:
+    if "\x00" in value:
+        raise _wrong("must not hold a NUL character: no command can be given one")
+    return value
+
+
+def _service(value: str) -> str:
+    if not _SERVICE.fullmatch(value):
+        raise _wrong(
+            f"{abbreviate(value)} is not a service name, which has letters, digits, '.', '_' and "
+            "'-'"
+        )
+    return value
+
+
+def _host(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        pass
+    try:
+        name = value if value.isascii() else value.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    if len(name) > 253 or not _HOST.fullmatch(name):
+        raise _wrong(f"{abbreviate(value)} is not a host name or an address")
+    return name
+
+
+def _port(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= 65535):
+        raise _wrong(f"port {abbreviate(value)} must be a number from 1 to 65535")
+    return int(value)
+
+
+Service = Annotated[str, AfterValidator(_service)]
+#: The longest text that a check may hold: all checks of a stack are asked in one command.
+MAXIMUM_TEXT = 16_384
+
+Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_text)]
+Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
+
+
+class _Check(BaseModel):
+    """What every kind of check has.
+
+    Arguments: `name` as it stands in findings and reports, unique in a stack, derived from the
+    rest when not given; `timeout` the seconds that one attempt may take, 30 at most; `deadline`
+    the seconds for which a verification keeps trying until the check passes (the probe, which only
+    looks, tries twice at most).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    deadline: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30
+    timeout: Seconds = 5
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _no_name(cls, value: Any) -> Any:
+        return "" if value is None else value
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if _CONTROL.search(value):
+            raise _wrong("must be one line of text without control characters")
+        return value.strip()
+
+    @model_validator(mode="after")
+    def _derive_name(self) -> _Check:
+        if not self.name:
+            # The model is frozen for its users; here it is still being made.
+            object.__setattr__(self, "name", self.asked[:200])
+        return self
+
+    @property
+    def asked(self) -> str:
+        """What is asked and from where, in words, as the evidence begins."""
+        raise NotImplementedError
+
+    @property
+    def source(self) -> str | None:
+        """The service from whose network, or in whose container, the check runs."""
+        raise NotImplementedError
+
+    @property
+    def host(self) -> str | None:
+        """The host name or address that is asked; None for an exec check."""
+        return None
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port that is asked; None for an exec check."""
+        return None
+
+    def services(self, known: Collection[str] | None = None) -> tuple[str, ...]:
+        """Return the services that this check touches, the source first.
+
+        Arguments: `known` the stack's services. The host that is asked counts when it is one of
+        them; without `known`, when it looks like one (a plain name, not an address). A check from
+        the host itself touches the service that publishes `port`, which only the compose file
+        tells: it returns nothing here.
+
+        Example: `TcpCheck(address="redis:6379", inside="api").services() == ("api", "redis")`
+        """
+        found = [] if self.source is None else [self.source]
+        if self.source is not None and self.host is not None and self.host not in found:
+            plain = "." not in self.host and ":" not in self.host and self.host != "localhost"
+            if self.host in known if known is not None else plain:
+                found.append(self.host)
+        return tuple(found)
+
+
+def _codes(value: Any) -> Any:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    codes = []
+    for item in items:
+        text = str(item).strip().lower() if not isinstance(item, bool) else "?"
+        family = re.fullmatch(r"([1-5])xx", text)
+        bounds = re.fullmatch(r"(\d{3})(?:\s*-\s*(\d{3}))?", text)
+        if family:
+            low, high = int(family[1]) * 100, int(family[1]) * 100 + 99
+        elif bounds:
+            low, high = int(bounds[1]), int(bounds[2] or bounds[1])
+        else:
+            low, high = 0, 0
+        if not 100 <= low <= high <= 599:
+            raise _wrong(
+                f"{abbreviate(item)} is not a status: a code (200), a range ('200-299') or a "
+                "family ('2xx')"
+            )
+        codes.append(f"{low}" if low == high else f"{low}-{high}")
+    if not codes:
+        raise _wrong("names no status: give at least one, such as 200")
+    return tuple(codes)
+
+
+def _without_login(url: str) -> str:
+    """A URL that is wrong may hold a password all the same, and stands in a message."""
+    return re.sub(r"[^/]*@", "(masked)@", url)
+
+
+class HttpCheck(_Check):
+    """A URL that must answer with the right status, and with the right text if one is given.
+
+    Arguments: `url` http:// or https://, without user and password; `inside` a service, to ask
+    from its network and with its resolver and hosts file (None: from the host itself); `method`
+    GET, HEAD or OPTIONS, because a check only looks; `status` a code, a range such as "200-299", a
+    family such as "2xx", or a list of these; `contains` text that the first MiB of the answer must
+    hold; `headers` sent with the request (those that carry secrets are refused: the request is
+    visible in the host's process list); `insecure` accepts any certificate. Redirections are not
+    followed: name 302 if that is right. An answer that does not end within `timeout` has not
+    passed, unless what it must hold was already there.
+
+    Example: `{"kind": "http", "url": "http://127.0.0.1:8000/healthz", "contains": "ok"}`
+    """
+
+    kind: Literal["http"] = "http"
+    url: Annotated[Text, Field(max_length=4096)]
+    inside: Service | None = None
+    method: Literal["GET", "HEAD", "OPTIONS"] = "GET"
+    status: Annotated[int | str | tuple[int | str, ...], BeforeValidator(_codes)] = ("200",)
+    contains: Annotated[Text, Field(min_length=1, max_length=4096)] | None = None
+    headers: dict[str, Text] = Field(default_factory=dict)
+    insecure: bool = False
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, value: str) -> str:
+        if any(character.isspace() or ord(character) < 33 for character in value):
+            raise _wrong("must not hold blanks or control characters: write them percent-encoded")
+        try:
+            parts = urlsplit(value)
+            port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+            host = parts.hostname or ""
+        except ValueError as error:
+            raise _wrong(f"{abbreviate(_without_login(value))} is not a URL: {error}") from None
+        if parts.scheme not in ("http", "https") or not value.partition(":")[2].startswith("//"):
+            shown = _without_login(value)
+            raise _wrong(f"must be http:// or https:// followed by a host, not {abbreviate(shown)}")
+        if "@" in parts.netloc:
+            raise _wrong(
+                "must not hold a user or password: it would be visible in the host's process list"
+            )
+        _host(host)
+        if port:
+            _port(port)
+        return value
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _looks_only(cls, value: Any) -> Any:
+        method = value.upper() if isinstance(value, str) else value
+        if method not in ("GET", "HEAD", "OPTIONS"):
+            raise _wrong(
+                f"must be GET, HEAD or OPTIONS, not {abbreviate(value)}: a check only looks; "
+                "use an exec check for anything else"
+            )
+        return method
+
+    @field_validator("headers")
+    @classmethod
+    def _safe_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, content in value.items():
+            if not _HEADER.fullmatch(key):
+                raise _wrong(f"{abbreviate(key)} is not the name of a header")
+            if key.lower() in _SECRET_HEADERS:
+                raise _wrong(
+                    f"{key} carries a secret, and a check is visible in the host's process list: "
+                    "use an exec check that reads the secret in the container"
+                )
+            if not content.strip():
+                raise _wrong(f"the value of {key} is empty")
+            if _CONTROL.search(content):
+                raise _wrong(f"the value of {key} must be one line without control characters")
+        return value
+
+    @model_validator(mode="after")
+    def _body(self) -> HttpCheck:
+        if self.method == "HEAD" and self.contains is not None:
+            raise _wrong("contains: the answer to HEAD has no text; use GET")
+        return self
+
+    @property
+    def target(self) -> str:
+        """The URL as it is sent: without fragment, percent-encoded, the host in ASCII."""
+        parts = urlsplit(self.url)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if parts.port is not None else ""
+        path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._") or "/"
+        query = f"?{quote(parts.query, safe='/%:@!$&()*+,;=~-._?')}" if parts.query else ""
+        return f"{parts.scheme}://{host}{port}{path}{query}"
+
+    @property
+    def host(self) -> str:
+        """The host of the URL."""
+        return _host(urlsplit(self.url).hostname or "")
+
+    @property
+    def port(self) -> int:
+        """The port of the URL, that of the scheme when it names none."""
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The accepted statuses: `"200"` or `"200-299"`."""
+        return self.status if isinstance(self.status, tuple) else (str(self.status),)  # type: ignore[return-value]
+
+    @property
+    def source(self) -> str | None:
+        """The service from whose network the URL is asked."""
+        return self.inside
+
+    @property
+    def asked(self) -> str:
+        """What is asked and from where, in words."""
+        return f"{self.method} {self.url} from {_place(self.inside)}"
+
+
+class TcpCheck(_Check):
+    """A TCP port that must accept a connection.
+
+    Arguments: `address` `host:port` (an IPv6 address in brackets); `inside` a service, to connect
+    from its network and with its resolver and hosts file (None: from the host itself).
+
+    Example: `{"kind": "tcp", "address": "redis:6379", "inside": "api"}`
+    """
+
+    kind: Literal["tcp"] = "tcp"
+    address: Text
+    inside: Service | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if not (host and colon) or (":" in host and not bracketed):
+            raise _wrong(
+                f"must be host:port, such as redis:6379 or [::1]:6379, not {abbreviate(value)}"
+            )
+        _host(host[1:-1] if bracketed else host)
+        _port(port)
+        return value
+
+    @property
+    def host(self) -> str:
+        """The host of the address."""
+        return _host(self.address.rpartition(":")[0].strip("[]"))
+
+    @property
+    def port(self) -> int:
+        """The port of the address."""
+        return _port(self.address.rpartition(":")[2])
+
+    @property
+    def source(self) -> str | None:
+        """The service from whose network the connection is made."""
+        return self.inside
+
+    @property
+    def asked(self) -> str:
+        """What is asked and from where, in words."""
+        return f"connect to {self.address} from {_place(self.inside)}"
+
+
+class ExecCheck(_Check):
+    """A command that must end with the right exit code in a service's container.
+
+    It runs as `docker exec` does: as the container's own user, with its environment. What is still
+    running after `timeout` is ended where the host permits. With several replicas it runs in the
+    first.
+
+    Arguments: `service` whose container; `command` a list of arguments, or a string for `sh -c`;
+    `exit_code` what it must end with; `contains` text that its first 64 KiB of output must hold.
+
+    Example: `{"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"],
+    "contains": "PONG"}`
+    """
+
+    kind: Literal["exec"] = "exec"
+    service: Service
+    command: tuple[Text, ...]
+    exit_code: Annotated[int, Field(ge=0, le=255)] = 0
+    contains: Annotated[Text, Field(min_length=1, max_length=4096)] | None = None
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _shell(cls, value: Any) -> Any:
+        return ("sh", "-c", value) if isinstance(value, str) and value.strip() else value
+
+    @field_validator("command")
+    @classmethod
+    def _program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not value[0]:
+            raise _wrong("names no program")
+        if value[0].startswith("-"):
+            raise _wrong(
+                f"the program {abbreviate(value[0])} must not begin with '-': it would be an option"
+            )
+        return value
+
+    @property
+    def source(self) -> str:
+        """The service in whose container the command runs."""
+        return self.service
+
+    @property
+    def asked(self) -> str:
+        """What is run and where, in words."""
+        words = self.command[2:] if self.command[:2] == ("sh", "-c") else self.command
+        text = _CONTROL.sub(" ", " ".join(words))
+        return f"run {text if len(text) <= 120 else text[:117] + '...'} in {self.service}"
+
+
+def _place(inside: str | None) -> str:
+    return "the host" if inside is None else f"inside {inside}"
+
+
+_KINDS: dict[str, type[HttpCheck] | type[TcpCheck] | type[ExecCheck]] = {
+    "http": HttpCheck,
+    "tcp": TcpCheck,
+    "exec": ExecCheck,
+}
+
+
+def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
+    # A tagged union of pydantic's own would put the tag into the path of every error:
+    # checks.0.http.url instead of checks.0.url.
+    if isinstance(value, _Check):
+        return value
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise _wrong(
+            f"must be a mapping whose kind is http, tcp or exec, not kind {abbreviate(kind)}"
+        )
+    return _KINDS[kind].model_validate(dict(value))
+
+
+def _together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    if len(checks) > 64:
+        raise _wrong(f"{len(checks)} checks: 64 are the most that one look at a host can hold")
+    seen: set[str] = set()
+    for check in checks:
+        if check.name in seen:
+            raise _wrong(
+                f"two checks have the name {abbreviate(check.name)}: give each its own name"
+            )
+        seen.add(check.name)
+    return checks
+
+
+Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose)]
+"""One check, its kind told by `kind`; for use as a type in other models."""
+
+Checks = Annotated[tuple[Check, ...], AfterValidator(_together)]
+"""The checks of a stack, 64 at most, each with its own name; for use as a type in other models."""
+
+_CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(Checks)
+
+
+def checks_from(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...]:
+    """Return `values` (mappings or checks) as validated checks.
+
+    Raises `pydantic.ValidationError` with the path of the wrong field, such as `0.url`.
+
+    Example: `checks_from([{"kind": "tcp", "address": "127.0.0.1:6379"}])`
+    """
+    return _CHECKS.validate_python(tuple(values))

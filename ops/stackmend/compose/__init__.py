@@ -1,0 +1,153 @@
+"""Compose stacks: brought to what is declared, mended where they fail, and proven well."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, Host, State, operation
+
+from stackmend import connection, reports
+from stackmend.compose.apply import Project
+from stackmend.compose.look import Failure, Reader
+from stackmend.compose.published import published
+from stackmend.compose.source import Source, load
+from stackmend.compose.spec import ComposeSpec, Mend
+from stackmend.problems import in_one_line
+from stackmend.raw import validate
+from stackmend.reports import telling
+
+#: The files that were read for :func:`unpublished`, until :func:`stack` takes them over: a run
+#: decides by one reading.
+_read: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
+
+__all__ = ["arguments", "published", "stack", "unpublished"]
+
+
+@operation()
+def stack(
+    project: str,
+    source: str | Path,
+    directory: str,
+    env: Mapping[str, Any] | None = None,
+    checks: Sequence[Any] = (),
+    profiles: Sequence[str] = (),
+    health_timeout: float = 120,
+    stability: float = 5,
+    on_failure: str = "rollback",
+    mend: Mapping[str, Any] | Mend | None = None,
+    allow: Sequence[str] = (),
+    minimum_free: int | str = "2GiB",
+    on_bind_error: Callable[[Host, str], bool] | None = None,
+) -> Generator[FunctionCommand, None, None]:
+    """
+    Bring a Docker Compose project to what its files declare, and prove that it is well.
+
+    + project: the Compose project's name
+    + source: the directory on this machine that holds compose.yaml and all that it names
+    + directory: where those files live on the host
+    + env: variables, written to ``.env`` (mode 0600) beside the compose file; a
+      ``pydantic.SecretStr`` is never shown
+    + checks: what well means beyond healthchecks, see ``stackmend.checks``
+    + profiles: Compose profiles to enable
+    + health_timeout: seconds a started service has to become healthy
+    + stability: seconds it must then stay so
+    + on_failure: ``rollback`` puts the files and images before back, ``keep`` does not
+    + mend: limits of restarting what failed by itself: ``attempts``, ``window``, ``backoff``
+    + allow: consent to touch what is not ours: ``container:NAME``, ``project:/DIRECTORY``
+    + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + on_bind_error: asked with the host and the engine's words where a container cannot be started;
+      where it returns true, such as ``ports.remedy(…)`` once it has freed the port, the start is
+      tried once more
+
+    Only services that differ from what is declared, from what was proven well before, or that are
+    not well, are touched. Images are pulled or built before anything stops. Volumes are never
+    removed. What is not ours is not touched without consent: that is a refusal, which fails the
+    operation on this host alone and names what to add.
+
+    **Example:**
+
+    .. code:: python
+
+        from stackmend import compose
+
+        compose.stack(
+            name="The AI stack is up and answers",
+            project="ai",
+            source="deploy/stacks/ai",
+            directory="/opt/ai",
+            env={"OLLAMA_MODEL": "llama3.2:1b"},
+            checks=[{"kind": "http", "url": "http://127.0.0.1:8000/healthz"}],
+        )
+    """
+    report = reports.record(host, "compose.stack")
+    try:
+        spec = validate(
+            ComposeSpec,
+            {
+                "project": project,
+                "source": source,
+                "directory": directory,
+                "env": {} if env is None else env,
+                "checks": checks,
+                "profiles": profiles,
+                "health_timeout": health_timeout,
+                "stability": stability,
+                "on_failure": on_failure,
+                "mend": {} if mend is None else mend,
+                "allow": allow,
+                "minimum_free": minimum_free,
+            },
+        )
+        work = Project(host, spec, _source(spec), report, remedy=on_bind_error)
+    except ValueError as error:
+        yield from telling.wrong(host, "compose.stack", in_one_line(error))
+        return
+    for secret in work.secrets:
+        reports.secret(secret)
+    try:
+        if work.is_well():
+            host.noop(f"project {project} is already as declared, and well")
+            return
+        yield FunctionCommand(work.converge, (), {})
+    finally:
+        report.measured("channels", connection.channels(host), "channels")
+
+
+def expect(spec: ComposeSpec) -> None:
+    """Let the next reading of any fact of the host bring what :func:`stack` needs.
+
+    :param spec: the project, on the host that pyinfra is at.
+    """
+    # What is asked of a host does not depend on the project's files.
+    Reader(host, spec, Source({}), reports.Collector("compose")).expect()
+
+
+def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
+    """The host ports that a project is to have and that no running container of its own has yet.
+
+    For ``ports.free``, which is to have them free before :func:`stack` needs them. Looks only, in
+    the same reading of the host as :func:`stack`; where the host cannot be read there are none, and
+    :func:`stack` says why.
+
+    :param spec: the project, on the host that pyinfra is at.
+    :returns: ``ADDRESS:PORT/PROTOCOL`` each.
+    """
+    try:
+        source = load(spec)
+        _read.setdefault(host.state, {})[host.name] = spec, source
+        # Nothing of this is told: the operation that it is asked for tells what it makes of it.
+        return Reader(host, spec, source, reports.Collector("ports")).unpublished()
+    except (ValueError, Failure, connection.RemoteError):
+        return ()
+
+
+def arguments(spec: ComposeSpec) -> dict[str, Any]:
+    """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
+    return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
+
+
+def _source(spec: ComposeSpec) -> Source:
+    known = _read.get(host.state, {}).pop(host.name, None)
+    return known[1] if known is not None and known[0] == spec else load(spec)

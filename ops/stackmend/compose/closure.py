@@ -1,0 +1,68 @@
+"""Which of a project's files Docker Compose reads to say what the project means.
+
+It is asked with these alone, so that a large project is sent once, when it is installed. Too many
+do no harm: wherever a path cannot be told from here, all files go.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, Source, SourceError, parse
+
+
+def closure(source: Source) -> Source:
+    """The files of a project that Compose reads, or all of them."""
+    files = source.files
+    by_name: dict[str, list[str]] = {}
+    for path in files:
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+    # Relative to what a path is depends on where it stands: any file of its name will do.
+    names = [".env", *COMPOSE_FILES, *OVERRIDE_FILES]
+    needed: set[str] = set()
+    while names:
+        for path in by_name.get(names.pop(), ()):
+            if path in needed:
+                continue
+            needed.add(path)
+            if PurePosixPath(path).name == ".env":
+                # It may name other compose files.
+                if b"COMPOSE_" in files[path].content:
+                    return source
+                continue
+            if PurePosixPath(path).suffix not in (".yaml", ".yml"):
+                continue
+            try:
+                named = list(_named(parse(path, files[path].content)))
+            except SourceError:
+                return source
+            if not all(isinstance(one, str) and "$" not in one for one in named):
+                return source
+            names += [PurePosixPath(one).name for one in named]
+    return Source({path: file for path, file in files.items() if path in needed})
+
+
+def _named(data: Mapping[str, Any]) -> Iterator[Any]:
+    """The paths that a compose file names for Compose itself to read."""
+    for item in _each(data.get("include")):
+        if isinstance(item, dict):
+            yield from _each(item.get("path"))
+            yield from _each(item.get("env_file"))
+        else:
+            yield item
+    services = data.get("services")
+    for body in services.values() if isinstance(services, dict) else ():
+        if not isinstance(body, dict):
+            continue
+        for key in ("env_file", "label_file"):
+            for item in _each(body.get(key)):
+                yield item.get("path") if isinstance(item, dict) else item
+        extends = body.get("extends")
+        if isinstance(extends, dict) and "file" in extends:
+            yield extends["file"]
+
+
+def _each(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

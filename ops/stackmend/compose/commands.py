@@ -1,0 +1,357 @@
+"""From an action to the command that does it: the only place where values are quoted."""
+
+import gzip
+import io
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from pyinfra.api import QuoteString, StringCommand
+
+from stackmend.acting import project_lock
+from stackmend.compose.facts import STATE_ROOT
+from stackmend.compose.plan import Action
+from stackmend.compose.source import MAXIMUM_BYTES, File, Source
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied, StackState
+from stackmend.connection import script
+
+#: Seconds to wait for what an earlier run has left at work; a build may take its time.
+PATIENCE = 600
+#: What is read of one line of a container's log.
+LOG_LINE_BYTES = 1024 * 1024
+
+_BUSY = (
+    f"{{ flock -w {PATIENCE} 8 || {{ echo 'a command of an earlier run is still at work here' >&2; "
+    "exit 75; }; }"
+)
+
+#: Seconds that a command has beyond that: one that pulls or builds, and any other.
+IMAGE_LIMIT = 4 * 3600
+LIMIT = 600
+
+#: Waits, as every command of :func:`alone`, until none of an earlier run changes the project.
+SETTLED = StringCommand("true")
+
+#: Bytes of an archive from which it is told whether to pack it.
+PACKED_SAMPLE = 256 * 1024
+
+#: The digests of the project's files among those that Compose is asked about.
+WANTED = ".stackmend.wanted"
+
+
+def state_directory(spec: ComposeSpec) -> str:
+    """Where this project's memory lies on the host."""
+    return f"{STATE_ROOT}/{spec.project}"
+
+
+def staged(spec: ComposeSpec) -> str:
+    """Where the new files are a tree, for Compose to pull and build from."""
+    return f"{state_directory(spec)}/staged/tree"
+
+
+def lock(spec: ComposeSpec) -> str:
+    """The file whose lock says that this project is being worked on."""
+    return project_lock(spec.project)
+
+
+def alone(spec: ComposeSpec, command: StringCommand) -> StringCommand:
+    """A command that changes the project, and that is known to be at work for as long as it is.
+
+    The lock of a run ends with its controller; a command that it had begun goes on, although nobody
+    reads what it writes. All that the command starts holds this second lock with it.
+    """
+    busy = QuoteString(f"{state_directory(spec)}/busy")
+    begin = StringCommand("trap '' HUP PIPE;", "exec 8>>", busy)
+    return StringCommand("{", begin, "&&", _BUSY, "&&", command, "; }")
+
+
+def compose(
+    spec: ComposeSpec, files: Sequence[str], *arguments: str, directory: str = ""
+) -> StringCommand:
+    """A ``docker compose`` command for the project, as one would type it in its directory.
+
+    :param files: what names its files, of :func:`stackmend.compose.source.file_options`.
+    """
+    options = (*files, *_profiles(spec))
+    return StringCommand(
+        "cd",
+        QuoteString(directory or spec.directory),
+        "&&",
+        _words("docker", "compose", "--ansi", "never", "-p", spec.project, *options, *arguments),
+    )
+
+
+def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand:
+    """Let Compose say what the files mean; nothing stays on the host.
+
+    Standard input is the mark of the answer, one line, and then the files as a tar archive.
+    """
+    arguments = (spec.project, spec.directory, str(MAXIMUM_BYTES), *files, *_profiles(spec))
+    return script(
+        "stackmend.compose",
+        "resolve",
+        *arguments,
+        mark=mark,
+        fed=True,
+        before=["images"],
+        shared=["walk"],
+    )
+
+
+def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
+    """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
+    wanted = _lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
+    return files.archive({WANTED: File(0o600, wanted.encode())})
+
+
+def outside(paths: Sequence[str]) -> StringCommand:
+    """Print the digest of each path, one a line; "-" where it is no regular file up to 1 MiB."""
+    text = (
+        'for path; do sum=-; [ -f "$path" ] && sum=$(timeout 60 sh -c "$0" "$path") || sum=-; '
+        'printf "%s\\n" "${sum%% *}"; done'
+    )
+    # Whoever opens a FIFO waits.
+    one = '[ "$(wc -c <"$0")" -le 1048576 ] && exec sha256sum <"$0"'
+    return StringCommand("sh", "-c", QuoteString(text), QuoteString(one), *map(QuoteString, paths))
+
+
+def free(spec: ComposeSpec) -> StringCommand:
+    """Print "KiB|path" of what is free where images, files and records live."""
+    return _script("free", spec.directory)
+
+
+def stage(
+    spec: ComposeSpec, files: Source, *, unpacked: bool = False
+) -> tuple[StringCommand, bytes]:
+    """Take files into the staging directory; the second value is for its standard input.
+
+    :param unpacked: whether Compose is to pull or build from them before they are in place.
+    """
+    archive = _packages(files)
+    # Most of an archive of small files is padding; what is packed already stays as it is.
+    sample = archive[:PACKED_SAMPLE]
+    how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
+    words = (state_directory(spec), how, "unpacked" if unpacked else "")
+    command = script("stackmend.compose", "stage", *words, shared=["walk"])
+    return command, gzip.compress(archive, 1, mtime=0) if how else archive
+
+
+def _packages(files: Source) -> bytes:
+    """Files as the host keeps them: an archive for each directory, and lists of what is in them.
+
+    So each directory's files can be unpacked straight into it, by names without a slash.
+    """
+    ordered = sorted(files.files.items(), key=lambda pair: pair[0].encode())
+    directories: dict[str, dict[str, File]] = {}
+    for path, file in ordered:
+        parent, slash, name = path.rpartition("/")
+        directories.setdefault(slash + parent, {})[name] = file
+    parts = {
+        "files": _lines(f"{file.sha256}  {path}" for path, file in ordered).encode(),
+        "modes": _lines(f"{stat.S_IFREG | file.mode:x}" for _, file in ordered).encode(),
+        "directories": _lines(
+            f"{number} {len(inside)} {directory}"
+            for number, (directory, inside) in enumerate(directories.items())
+        ).encode(),
+        **{
+            f"{number}.tar": Source(inside).archive()
+            for number, inside in enumerate(directories.values())
+        },
+    }
+    return Source({name: File(0o600, content) for name, content in parts.items()}).archive()
+
+
+def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:
+    """Put the staged files in place, keeping what was there."""
+    return _install(spec, "staged", generation, spec.directory, action.names)
+
+
+def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringCommand:
+    """Put back the files that were proven well, and remove those that came after."""
+    return _install(spec, f"good-{applied.source}", "failed", applied.directory, gone)
+
+
+def _install(
+    spec: ComposeSpec, tree: str, generation: str, directory: str, gone: Sequence[str]
+) -> StringCommand:
+    arguments = (state_directory(spec), tree, generation, directory, str(MAXIMUM_BYTES), *gone)
+    return script("stackmend.compose", "install", *arguments, shared=["walk"])
+
+
+def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
+    """Remember services that run on other files than those in place, until they are made anew."""
+    return script(
+        "stackmend.compose", "stale", state_directory(spec), "add", *names, shared=["walk"]
+    )
+
+
+def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
+    """Take services off that list; all of them, where none is named."""
+    return script(
+        "stackmend.compose", "stale", state_directory(spec), "drop", *names, shared=["walk"]
+    )
+
+
+def remember(spec: ComposeSpec, digest: str) -> StringCommand:
+    """Make the record on standard input the one that counts."""
+    return script("stackmend.compose", "remember", state_directory(spec), digest, shared=["walk"])
+
+
+def record_archive(applied: Applied) -> bytes:
+    """The record, and the lists that the probe reads instead of JSON, as a tar archive."""
+    images = sorted({service.image for service in applied.services.values() if service.image})
+    parts = {
+        "applied.json": applied.model_dump_json(),
+        "files": _lines(applied.files),
+        "digests": _lines(f"{digest}  {path}" for path, digest in applied.files.items()),
+        "outside": _lines(path.removeprefix("/") for path in applied.outside),
+        "images": _lines(images),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, text in parts.items():
+            data = text.encode()
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o600
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
+    """Remember an attempt, by the host's own clock, so that attempts can be counted."""
+    line = f"{verb} {subject}"
+    return script("stackmend.compose", "mended", state_directory(spec), line, shared=["walk"])
+
+
+def prepare(spec: ComposeSpec, files: Sequence[str], action: Action) -> StringCommand:
+    """Have an image before anything is stopped: pulled, or built from the staged files.
+
+    What has its name and is somebody else's is kept under another.
+    """
+    if action.verb == "build":
+        build = compose(
+            spec, files, "build", "--quiet", "--", action.subject, directory=staged(spec)
+        )
+        return StringCommand(tag(*action.names), "&&", build) if action.names else build
+    return compose(spec, files, "pull", "--quiet", "--", action.subject, directory=staged(spec))
+
+
+def up(
+    spec: ComposeSpec, files: Sequence[str], names: Iterable[str], *, anew: bool
+) -> StringCommand:
+    """Create what is missing of these services and nothing else; ``anew`` makes them again."""
+    names = tuple(names)
+    never = ("--no-build", "--pull", "never")
+    # COMPOSE_REMOVE_ORPHANS, in a project's .env too, would end whatever else bears our labels.
+    kept = ("--remove-orphans=false",)
+    # `up --no-deps` alone would forget depends_on before it compares: Compose 2.26 then takes every
+    # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
+    # what they depend on as it is, and starts nothing.
+    return StringCommand(
+        compose(
+            spec, files, "create", *never, *(["--force-recreate"] if anew else []), "--", *names
+        ),
+        "&&",
+        compose(
+            spec, files, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names
+        ),
+        "&&",
+        fresh(spec, names),
+    )
+
+
+def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
+    """The command of an action that is done to one container, network or stranger."""
+    one, names = action.container, action.names
+    match action.verb:
+        case "set aside":
+            return _script("aside", spec.project, one, f"{one}-set-aside")
+        case "disconnect stranger":
+            return _words("docker", "network", "disconnect", names[0], one)
+        case "detach":
+            return _words("docker", "network", "disconnect", names[0], one)
+        case "attach":
+            network, address, *aliases = names
+            options = [word for alias in aliases for word in ("--alias", alias)]
+            options += ["--ip", address] if address else []
+            connect = _words("docker", "network", "connect", *options, network, one)
+            # Attached with other names it has to be let go first; detached, this says so.
+            attached = any(
+                container.id == one and network in container.endpoints
+                for container in state.containers
+            )
+            if not attached:
+                return connect
+            return StringCommand(
+                _words("docker", "network", "disconnect", network, one), "&&", connect
+            )
+        case "unpause":
+            return _words("docker", "unpause", one)
+        case "resume":
+            return _words("docker", "kill", "--signal=CONT", one)
+        case "start":
+            return _words("docker", "start", one)
+        case "restart":
+            return _words("docker", "restart", one)
+        case "remove":
+            return remove(one)
+        case "remove network":
+            network = action.subject
+            ends = [
+                ["docker", "network", "disconnect", "--force", network, container.id]
+                for container in state.containers
+                if network in container.endpoints
+            ]
+            return _all(*ends, ["docker", "network", "rm", network])
+        case verb:
+            raise AssertionError(f"{verb} is not done to one container")
+
+
+def tag(image_id: str, ref: str) -> StringCommand:
+    """Let a name mean the image again that it meant before."""
+    return _words("docker", "tag", image_id, ref)
+
+
+def remove(container: str) -> StringCommand:
+    """End one container; its volumes are kept."""
+    return _all(["docker", "stop", container], ["docker", "rm", container])
+
+
+def logs(container: str, lines: int) -> StringCommand:
+    """The last lines a container wrote; of a line a megabyte at most."""
+    logs = _words("docker", "logs", "--tail", str(lines), container)
+    return StringCommand(logs, "2>&1", "|", _words("cut", "-b", f"1-{LOG_LINE_BYTES}"))
+
+
+def ends(container: str) -> StringCommand:
+    """Print how a container ended of late, `die "CODE"` or `oom` a line, the last one last."""
+    return _words(
+        *("docker", "events", "--since", "15m", "--until", "0s"),
+        *("--filter", f"container={container}", "--filter", "event=die", "--filter", "event=oom"),
+        *("--format", '{{.Action}} {{json (index .Actor.Attributes "exitCode")}}'),
+    )
+
+
+def _script(name: str, *arguments: str) -> StringCommand:
+    return script("stackmend.compose", name, *arguments)
+
+
+def _profiles(spec: ComposeSpec) -> list[str]:
+    return [word for profile in spec.profiles for word in ("--profile", profile)]
+
+
+def _words(*words: str) -> StringCommand:
+    return StringCommand(*(QuoteString(word) for word in words))
+
+
+def _all(*commands: Sequence[str]) -> StringCommand:
+    joined: list[object] = []
+    for command in commands:
+        joined += ["&&", _words(*command)] if joined else [_words(*command)]
+    return StringCommand(*joined)
+
+
+def _lines(items: Iterable[str] | Mapping[str, str]) -> str:
+    return "".join(f"{item}\n" for item in items)

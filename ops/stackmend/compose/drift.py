@@ -1,0 +1,68 @@
+"""Two descriptions held against each other, field by field, and shown without their secrets."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from stackmend.redaction import redactor
+from stackmend.text import printable
+
+MASK = "(masked)"
+
+#: A name that tells of a secret, whatever its value.
+SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
+    re.I,
+)
+URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
+
+#: How much of one value a cause shows.
+SHOWN = 160
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (path, old, new) for each leaf that differs; ``None`` is absent."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}, key=str):
+            yield from differences(
+                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
+            )
+    elif old != new:
+        yield path, old, new
+
+
+def shown(path: str, value: Any, secrets: Collection[str] = ()) -> str:
+    """A value as a cause may show it: short, and without secrets."""
+    if value is None:
+        return "(none)"
+    if SECRET_NAME.search(path):
+        return MASK
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key}={shown(str(key), item, secrets)}" for key, item in value.items())
+        text = text or "{}"
+    elif isinstance(value, list | tuple):
+        text = " ".join(shown("", item, secrets) for item in value) or "[]"
+    else:
+        text = str(value)
+    return printable(masked(text, secrets), SHOWN)
+
+
+def masked(text: str, secrets: Collection[str] = ()) -> str:
+    """Text with every known secret and every password inside a URL replaced."""
+    text = redactor(frozenset(secrets)).redact(text, MASK)
+    return URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+
+
+def cause(path: str, old: Any, new: Any, secrets: Collection[str] = ()) -> str:
+    """One difference in words: ``environment.MODE: slow → fast``."""
+    return f"{path}: {shown(path, old, secrets)} → {shown(path, new, secrets)}"
+
+
+def secret_values(config: Mapping[str, Any]) -> frozenset[str]:
+    """The values in a declared project whose names say that they are secret."""
+    found: set[str] = set()
+    for service in (config.get("services") or {}).values():
+        for name, value in (service.get("environment") or {}).items():
+            if value and SECRET_NAME.search(name):
+                found.add(str(value))
+    return frozenset(found)

@@ -1,0 +1,540 @@
+"""Probe text to state: what runs on the host, and what Docker Compose makes of the wanted files."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from pyinfra.api import FactBase, StringCommand
+
+from stackmend.compose.source import MAXIMUM_BYTES
+from stackmend.compose.state import (
+    Applied,
+    Container,
+    Declared,
+    Endpoint,
+    Engine,
+    Image,
+    Labelled,
+    Mended,
+    StackState,
+)
+from stackmend.connection import fresh_mark, parsed, rows, script, sections
+from stackmend.paths import is_inside, is_name, is_plain
+from stackmend.provenance import LABEL, PASSING_NAME
+
+#: Where stackmend keeps what it must remember on a host, one directory a project.
+STATE_ROOT = "/var/lib/stackmend"
+
+#: What is said of a record that is none of ours, or whose lists lead out of their directories.
+UNREADABLE = "the record of the last apply cannot be read"
+
+#: Labels of Compose that differ without the declaration differing, or that say where it was
+#: applied from; those are looked at on their own.
+PASSING_LABELS = frozenset(
+    LABEL + name
+    for name in (
+        "config-hash container-number version image replace project.working_dir "
+        "project.config_files project.environment_file"
+    ).split()
+)
+
+# What dockerd or the client says, up to v29 (moby client/errors.go, cli/command).
+ENGINE_PROBLEMS = (
+    ("forbidden", re.compile(r"permission denied.*(docker|daemon)", re.I | re.S)),
+    (
+        "stopped",
+        re.compile(
+            r"cannot connect to the docker daemon|failed to connect to the docker api", re.I
+        ),
+    ),
+)
+
+
+class ComposeStack(FactBase[StackState]):
+    """What the host has of one Compose project, read in one command that changes nothing.
+
+    + project: the Compose project's name.
+    + directory: where the project's files live on the host.
+
+    **Example:**
+
+    .. code:: shell
+
+        pyinfra HOST fact stackmend.compose.facts.ComposeStack project=ai directory=/opt/ai
+    """
+
+    _mark = _project = ""
+
+    def command(self, project: str, directory: str) -> StringCommand:
+        """The probe, with its arguments quoted."""
+        self._mark, self._project = fresh_mark(), project
+        return script(
+            "stackmend.compose",
+            "probe",
+            project,
+            directory,
+            f"{STATE_ROOT}/{project}",
+            str(MAXIMUM_BYTES),
+            mark=self._mark,
+            before=["images"],
+            shared=["walk"],
+        )
+
+    def process(self, output: list[str]) -> StackState:
+        """The state that the probe printed.
+
+        :raises FactProcessError: the probe did not run to its end.
+        """
+        return parsed(lambda lines: parse(lines, self._mark, self._project), output, "the project")
+
+
+def parse(output: Sequence[str], mark: str, project: str) -> StackState:
+    """Probe output to state.
+
+    :raises ValueError: the output is not a probe's, or was cut off.
+    """
+    found = sections(output, mark)
+    if "clock" not in found:
+        raise ValueError("it printed nothing that is ours")
+    now = float(found["clock"][1][0])
+    files, outside = _digests(found.get("files")), _digests(found.get("outside"))
+    lead_inside = all(map(is_inside, files)) and all(map(is_plain, outside))
+    applied, problem = _applied(found.get("applied"), project)
+    if not lead_inside:
+        applied, problem, files, outside = None, UNREADABLE, {}, {}
+    elif applied:
+        files = _with_same(files, applied, found.get("files"))
+    known: dict[str, Any] = {
+        "now": now,
+        "writable": found["writable"][0] == 0,
+        "applied": applied,
+        "applied_problem": problem,
+        "files": files,
+        "barred": _barred(found.get("files")),
+        # Listed below "/", where the probe looks for them.
+        "outside": {f"/{path}": seen for path, seen in outside.items()},
+        "mends": _mends(found.get("mends")),
+        "stale": tuple(name for name in found.get("stale", (0, []))[1] if is_name(name)),
+    }
+    if "names" not in found:
+        if "engine" in found:
+            return StackState(
+                engine=Engine(status="absent", reason="docker is not installed"), **known
+            )
+        raise ValueError("it ended before Docker was asked")
+    status, lines = found["names"]
+    if status != 0:
+        return StackState(engine=engine_problem("\n".join(lines)), **known)
+    shown = rows(lines, 4)
+    for section in ("containers", "image labels", "networks", "volumes", "images"):
+        if why := _missing(section, found, any(row[3] == project for row in shown)):
+            return StackState(engine=why, **known)
+
+    def listed(section: str, width: int) -> list[list[Any]]:
+        return rows(found.get(section, (0, []))[1], width)
+
+    letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
+    hashes = {id_: _hashed(value) for id_, value in listed("image labels", 2)}
+    containers = [
+        _container(one, letters, hashes) for one in _documents(found.get("containers", (0, []))[1])
+    ]
+    networks, volumes = listed("networks", 4), listed("volumes", 3)
+    return StackState(
+        engine=Engine(status="up"),
+        containers=_ours(containers, project),
+        strangers=tuple(one for one in containers if one.project != project),
+        names={name: row[3] for row in shown for name in row[2].split(",")},
+        networks={name: id_ for name, id_, *_ in networks},
+        network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
+        volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
+        images=_images(found.get("images")),
+        **known,
+    )
+
+
+def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) -> Engine | None:
+    """Why a section does not say what is there: nothing must be taken for gone that was not told.
+
+    :raises ValueError: the probe was cut off before it.
+    """
+    due = ours if name in ("containers", "image labels") else name != "images" or "applied" in found
+    if name not in found:
+        if due:
+            raise ValueError(f"it ended before it told of the {name}")
+        return None
+    status, lines = found[name]
+    text = "\n".join(lines)
+    # A container that ends between being listed and being looked at is no problem.
+    if status == 0 or (name == "containers" and "no such container" in text.lower()):
+        return None
+    return engine_problem(text)
+
+
+def watched(
+    state: StackState,
+    inspected: Sequence[Mapping[str, Any]],
+    project: str,
+    image_labels: Mapping[str, Mapping[str, str]],
+) -> StackState:
+    """A state with the containers as the engine's API shows them at a later moment.
+
+    :param image_labels: the labels of images, by their ids.
+    """
+    containers = [_container(shown, {}, image_labels) for shown in inspected]
+    return state.model_copy(update={"containers": _ours(containers, project), "foreign": ()})
+
+
+class NoCompose(ValueError):
+    """The host's Docker has no Compose plugin; the text is Docker's own."""
+
+
+def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared:
+    """What ``resolve.sh`` printed.
+
+    :raises NoCompose: the host has no Compose.
+    :raises ValueError: Compose refuses the files; the text is Compose's own.
+    """
+    found = sections(output, mark)
+    status, lines = found.get("compose", (0, []))
+    if status != 0:
+        raise NoCompose(" ".join(line.strip() for line in lines if line.strip()))
+    if "unpacked" not in found:
+        raise ValueError("the host did not take the project's files (it printed nothing)")
+    status, lines = found["unpacked"]
+    work = lines[0] if lines else ""
+    if status != 0 or not work:
+        raise ValueError(f"the host could not unpack the project's files: {' '.join(lines[1:])}")
+    if "config" not in found or (found["config"][0] == 0 and not {"differs", "images"} <= {*found}):
+        raise ValueError("the host did not run docker compose to its end")
+    problem = "\n".join(found.get("problem", (0, []))[1]).replace(work, directory).strip()
+    status, lines = found["config"]
+    if status != 0:
+        raise ValueError(problem or "docker compose config failed without a word")
+    (config,) = _documents(lines)
+    for name in config.get("services") or {}:
+        if not is_name(name):
+            raise ValueError(f"services.{name}: must be a name such as web, not {name!r}")
+    return Declared(
+        config=_final(config, work, directory),
+        hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),
+        images=_images(found.get("images")),
+        networks={
+            shown["Name"]: _network(shown)
+            for shown in _documents(found.get("networks", (0, []))[1])
+        },
+        differs=tuple(line for line in found.get("differs", (0, []))[1] if line),
+        barred=_barred(found.get("barred")),
+    )
+
+
+def engine_problem(text: str) -> Engine:
+    """Why Docker did not answer, from what its client printed."""
+    for status, pattern in ENGINE_PROBLEMS:
+        if pattern.search(text):
+            return Engine.model_validate({"status": status, "reason": text.strip()})
+    return Engine(status="unknown", reason=text.strip() or "docker failed without a word")
+
+
+def _documents(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The JSON in the lines, whatever warnings stand around it."""
+    for at, line in enumerate(lines):
+        # A warning may begin with a bracket, too.
+        with suppress(json.JSONDecodeError):
+            if line.startswith(("[", "{")):
+                value, _ = json.JSONDecoder().raw_decode("\n".join(lines[at:]))
+                return value if isinstance(value, list) else [value]
+    if any(line.startswith(("[", "{")) for line in lines):
+        raise ValueError("what should be JSON is not")
+    return []
+
+
+def _final(value: Any, work: str, directory: str) -> Any:
+    """Undo Compose's escaping of dollars, and put the final directory for the passing one."""
+    if isinstance(value, str):
+        value = value.replace("$$", "$")
+        if value == work or value.startswith(work + "/"):
+            value = directory + value[len(work) :]
+        return value
+    if isinstance(value, list):
+        return [_final(item, work, directory) for item in value]
+    if isinstance(value, dict):
+        return {key: _final(item, work, directory) for key, item in value.items()}
+    return value
+
+
+def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
+    images = {}
+    for line in section[1] if section else []:
+        told, _, ref = line.rpartition(" ")
+        for id_, volumes, project, service in rows([told], 4):
+            images[ref] = Image(
+                id=id_,
+                volumes=tuple(sorted(volumes or ())),
+                built_for=(project or "", service or ""),
+            )
+    return images
+
+
+def _network(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """A network as the engine shows it, in Compose's words."""
+    return {
+        "driver": shown.get("Driver"),
+        "internal": shown.get("Internal", False),
+        "attachable": shown.get("Attachable", False),
+        "enable_ipv6": shown.get("EnableIPv6", False),
+        "driver_opts": shown.get("Options") or {},
+        "subnets": sorted(
+            pool.get("Subnet", "") for pool in (shown.get("IPAM") or {}).get("Config") or ()
+        ),
+    }
+
+
+def _applied(section: tuple[int, list[str]] | None, project: str) -> tuple[Applied | None, str]:
+    if section is None:
+        return None, ""
+    with suppress(ValueError, RecursionError):
+        applied = Applied.model_validate_json("\n".join(section[1]))
+        if applied.project == project:
+            return applied, ""
+    # The record holds the stack's environment: nothing of it may stand in a message.
+    return None, UNREADABLE
+
+
+def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
+    digests: dict[str, str | None] = {}
+    for line in section[1] if section else []:
+        digest, _, path = line.partition("  ")
+        if path and not digest.startswith("!"):
+            digests[path] = None if digest == "-" else digest
+    return digests
+
+
+def _with_same(
+    differing: dict[str, str | None], applied: Applied, section: tuple[int, list[str]] | None
+) -> dict[str, str | None]:
+    """All the record's files, where those alone were told that are not as it says.
+
+    :raises ValueError: some of them were not looked at.
+    """
+    same = [line for line in section[1] if line.startswith("=")] if section else []
+    if not same:
+        return differing
+    if same != [f"={len(applied.files.keys() - differing.keys())}"]:
+        raise ValueError("it did not look at all files of the record")
+    return {**applied.files, **differing}
+
+
+def _barred(section: tuple[int, list[str]] | None) -> dict[str, str]:
+    """What is in the way of files, and what it is (connection/walk.sh)."""
+    lines = section[1] if section else []
+    kinds = (line[1:].partition("  ") for line in lines if line.startswith("!"))
+    return {path: kind for kind, _, path in kinds}
+
+
+def _mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
+    mends = []
+    for line in section[1] if section else []:
+        at, _, rest = line.partition(" ")
+        action, _, service = rest.partition(" ")
+        if re.fullmatch("[0-9]{1,12}", at) and service:
+            mends.append(Mended(at=float(at), service=service, action=action))
+    return tuple(mends)
+
+
+def _epoch(text: str) -> float:
+    """The engine's time stamp in seconds; 0 for its "never"."""
+    if not text or text.startswith("0001-"):
+        return 0
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
+
+
+def _hashed(config_hash: str | None) -> dict[str, str]:
+    """What tells whether an image's labels are a container's: Compose's hash is all that counts."""
+    return {LABEL + "config-hash": config_hash} if config_hash else {}
+
+
+def _container(
+    shown: Mapping[str, Any],
+    letters: Mapping[str, str],
+    image_labels: Mapping[str, Mapping[str, str]],
+) -> Container:
+    config, host, state = shown["Config"], shown["HostConfig"], shown["State"]
+    labels = config.get("Labels") or {}
+    health = state.get("Health") or {}
+    log = [entry for entry in health.get("Log") or [] if entry.get("ExitCode") != 0]
+    networks = (shown.get("NetworkSettings") or {}).get("Networks") or {}
+    bound = (shown.get("NetworkSettings") or {}).get("Ports") or {}
+    policy = host.get("RestartPolicy") or {}
+    number = labels.get(LABEL + "container-number", "")
+    return Container(
+        id=shown["Id"],
+        name=shown["Name"].removeprefix("/"),
+        project=labels.get(LABEL + "project"),
+        service=labels.get(LABEL + "service"),
+        number=int(number) if re.fullmatch("[0-9]{1,9}", number) else 0,
+        oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
+        # The label stays on for ever; the name "<id>_<name>" only until the old one is gone.
+        replaces=LABEL + "replace" in labels
+        and PASSING_NAME.match(shown["Name"].removeprefix("/")) is not None,
+        working_dir=labels.get(LABEL + "project.working_dir", ""),
+        config_hash=labels.get(LABEL + "config-hash", ""),
+        status=state["Status"],
+        health=health.get("Status") if health.get("Status") != "none" else None,
+        health_output=log[-1].get("Output", "").strip() if log else "",
+        exit_code=state.get("ExitCode", 0),
+        error=state.get("Error", ""),
+        oom_killed=bool(state.get("OOMKilled")),
+        restart_count=shown.get("RestartCount", 0),
+        restart=policy.get("Name") or "no",
+        started_at=_epoch(state.get("StartedAt", "")),
+        process=letters.get(str(state.get("Pid"))),
+        image=config.get("Image", ""),
+        image_id=shown.get("Image", ""),
+        endpoints={
+            name: Endpoint(
+                network_id=endpoint.get("NetworkID") or "",
+                address=endpoint.get("IPAddress") or "",
+                aliases=tuple(endpoint.get("Aliases") or ()),
+            )
+            for name, endpoint in networks.items()
+        },
+        published=tuple(sorted(_bindings(bound))),
+        borrows={
+            key: mode.removeprefix("container:")
+            for key, mode in (
+                ("network_mode", host.get("NetworkMode") or ""),
+                ("pid", host.get("PidMode") or ""),
+                ("ipc", host.get("IpcMode") or ""),
+            )
+            if mode.startswith("container:")
+        },
+        shape=_shape(shown),
+        labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
+        image_labels=image_labels.get(shown.get("Image", "")),
+    )
+
+
+def _bindings(ports: Mapping[str, Any]) -> list[str]:
+    # An empty address is the engine's way to say every one.
+    return [
+        f"{binding.get('HostIp') or '0.0.0.0'}:{binding.get('HostPort', '')}->{port}"  # noqa: S104
+        for port, bindings in ports.items()
+        for binding in bindings or ()
+    ]
+
+
+def _ours(containers: Sequence[Container], project: str) -> tuple[Container, ...]:
+    ours = {one.id: one for one in containers if one.project == project}
+    return tuple(_named(one, ours) for one in ours.values())
+
+
+def _named(container: Container, ours: Mapping[str, Container]) -> Container:
+    """Name the service whose namespace a container shares, where its id names one of ours."""
+    if not container.borrows:
+        return container
+    shape = dict(container.shape)
+    for key, id_ in container.borrows.items():
+        other = ours.get(id_)
+        shape[key] = f"service:{other.service}" if other else f"container:{id_[:12]}"
+    return container.model_copy(update={"shape": shape})
+
+
+def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What a container was declared to be, in Compose's words, without what passes."""
+    config, host = shown["Config"], shown["HostConfig"]
+    id_ = shown["Id"]
+    networks = (shown.get("NetworkSettings") or {}).get("Networks") or {}
+    policy = host.get("RestartPolicy") or {}
+    restart = policy.get("Name") or "no"
+    if policy.get("MaximumRetryCount"):
+        restart += f":{policy['MaximumRetryCount']}"
+    shape: dict[str, Any] = {
+        "command": config.get("Cmd"),
+        "entrypoint": config.get("Entrypoint"),
+        "environment": dict(
+            sorted(
+                (entry.partition("=")[0], entry.partition("=")[2])
+                for entry in config.get("Env") or ()
+            )
+        ),
+        "labels": {
+            key: value
+            for key, value in sorted((config.get("Labels") or {}).items())
+            if key not in PASSING_LABELS
+        },
+        "user": config.get("User"),
+        "working_dir": config.get("WorkingDir"),
+        "hostname": "" if id_.startswith(config.get("Hostname") or "-") else config.get("Hostname"),
+        "healthcheck": config.get("Healthcheck"),
+        "stop_signal": config.get("StopSignal"),
+        "stop_grace_period": config.get("StopTimeout"),
+        "tty": config.get("Tty"),
+        "stdin_open": config.get("OpenStdin"),
+        "ports": sorted(_bindings(host.get("PortBindings") or {})),
+        "volumes": {mount["Destination"]: _mount(mount) for mount in shown.get("Mounts") or ()},
+        "networks": {
+            name: {
+                # A container's own name and id always lead to it, and differ among replicas.
+                "aliases": sorted(
+                    alias
+                    for alias in endpoint.get("Aliases") or ()
+                    if not id_.startswith(alias) and alias != shown["Name"].removeprefix("/")
+                ),
+                "address": (endpoint.get("IPAMConfig") or {}).get("IPv4Address", ""),
+            }
+            for name, endpoint in networks.items()
+        },
+        "restart": restart,
+        "network_mode": _mode(host.get("NetworkMode")),
+        "mem_limit": host.get("Memory"),
+        "memswap_limit": host.get("MemorySwap"),
+        "mem_reservation": host.get("MemoryReservation"),
+        "cpus": (host.get("NanoCpus") or 0) / 1e9 or _quota(host),
+        "cpu_shares": host.get("CpuShares"),
+        "cpuset": host.get("CpusetCpus"),
+        "pids_limit": host.get("PidsLimit"),
+        "privileged": host.get("Privileged"),
+        "read_only": host.get("ReadonlyRootfs"),
+        "cap_add": sorted(host.get("CapAdd") or ()),
+        "cap_drop": sorted(host.get("CapDrop") or ()),
+        "security_opt": sorted(host.get("SecurityOpt") or ()),
+        "devices": host.get("Devices"),
+        "gpus": host.get("DeviceRequests"),
+        "extra_hosts": sorted(host.get("ExtraHosts") or ()),
+        "dns": host.get("Dns"),
+        "dns_search": host.get("DnsSearch"),
+        "sysctls": host.get("Sysctls"),
+        "ulimits": host.get("Ulimits"),
+        "shm_size": host.get("ShmSize"),
+        "tmpfs": host.get("Tmpfs"),
+        "logging": host.get("LogConfig"),
+        "init": host.get("Init"),
+        "pid": host.get("PidMode"),
+        "ipc": host.get("IpcMode"),
+        "userns_mode": host.get("UsernsMode"),
+        "runtime": host.get("Runtime"),
+        "oom_score_adj": host.get("OomScoreAdj"),
+    }
+    # "Not set" has many spellings (null, 0, "", [], {}) that change between engine versions.
+    return {key: value for key, value in shape.items() if value not in (None, 0, "", [], {}, False)}
+
+
+def _quota(host: Mapping[str, Any]) -> float:
+    period = host.get("CpuPeriod") or 100000
+    return (host.get("CpuQuota") or 0) / period
+
+
+def _mode(mode: str | None) -> str:
+    """The network mode, unless it merely names one of the networks."""
+    return mode if mode in ("host", "none", "bridge") else ""
+
+
+def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
+    source = mount.get("Source", "")
+    if mount["Type"] == "volume":
+        name = mount.get("Name", "")
+        source = "(anonymous)" if re.fullmatch(r"[0-9a-f]{64}", name) else name
+    return {"type": mount["Type"], "source": source, "read_only": not mount.get("RW", True)}

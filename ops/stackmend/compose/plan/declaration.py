@@ -1,0 +1,186 @@
+"""What a declared project says, in the terms that the engine shows it in."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from stackmend.compose import drift
+from stackmend.compose.state import Declared, StackState
+
+# Compose leaves these out of a service's hash: they change what is done around a container, not the
+# container (docker/compose pkg/compose/hash.go).
+AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "develop"})
+
+
+REPLICAS = "deploy.replicas"
+
+
+def effective(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A service's section with the definitions of the configs and secrets that it uses."""
+    body = dict((config.get("services") or {}).get(name) or {})
+    for section in ("configs", "secrets"):
+        used = {}
+        for item in body.get(section) or ():
+            key = item.get("source", "")
+            used[key] = {**item, "definition": (config.get(section) or {}).get(key)}
+        if used:
+            body[section] = used
+    return body
+
+
+def told_differences(
+    body: Mapping[str, Any], shape: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Where a container is certainly not what a declaration says: (path, wanted, has).
+
+    What the declaration leaves to the image, or says in words of its own, is Compose's to compare.
+    """
+    deploy = body.get("deploy") or {}
+    limits = (deploy.get("resources") or {}).get("limits") or {}
+    wanted: dict[str, Any] = {
+        "mem_limit": int(body.get("mem_limit") or limits.get("memory") or 0),
+        "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
+        "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
+        "ports": sorted(_port(port) for port in body.get("ports") or ()),
+    }
+    has = {key: shape.get(key) or type(value)() for key, value in wanted.items()}
+    if "restart_policy" not in deploy:
+        wanted["restart"] = body.get("restart") or "no"
+        has["restart"] = shape.get("restart", "no")
+    for key in ("command", "entrypoint"):
+        if body.get(key):
+            wanted[key], has[key] = body[key], shape.get(key)
+    for key in ("environment", "labels"):
+        told = {name: str(value) for name, value in (body.get(key) or {}).items() if value}
+        wanted[key] = told
+        has[key] = {name: (shape.get(key) or {}).get(name) for name in told}
+    return list(drift.differences(wanted, has))
+
+
+def network_differences(
+    wanted: Mapping[str, Any], has: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Where a network is certainly not what a declaration says: (path, has, wanted).
+
+    What the declaration leaves to the engine is the engine's choice.
+    """
+    told: dict[str, Any] = {
+        key: bool(wanted[key])
+        for key in ("internal", "attachable", "enable_ipv6")
+        if wanted.get(key) is not None
+    }
+    if wanted.get("driver"):
+        told["driver"] = wanted["driver"]
+    told["driver_opts"] = {k: str(v) for k, v in (wanted.get("driver_opts") or {}).items()}
+    pools = (wanted.get("ipam") or {}).get("config") or ()
+    if subnets := sorted(str(pool["subnet"]) for pool in pools if pool.get("subnet")):
+        told["subnets"] = subnets
+    seen = {key: has.get(key) for key in told}
+    seen["driver_opts"] = {k: (has.get("driver_opts") or {}).get(k) for k in told["driver_opts"]}
+    return list(drift.differences(seen, told))
+
+
+def _port(port: Mapping[str, Any]) -> str:
+    """A declared port as the engine shows it."""
+    # An empty address is the engine's way to say every one.
+    address = port.get("host_ip") or "0.0.0.0"  # noqa: S104
+    published, target = port.get("published") or "", port.get("target")
+    return f"{address}:{published}->{target}/{port.get('protocol') or 'tcp'}"
+
+
+def levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The services in rounds: each needs only those of earlier rounds."""
+    left = {
+        name: {needed for needed in (body.get("depends_on") or {}) if needed in services}
+        for name, body in services.items()
+    }
+    for name, body in services.items():
+        for key in ("network_mode", "pid", "ipc"):
+            target = str(body.get(key) or "")
+            if target.startswith("service:") and target[8:] in services:
+                left[name].add(target[8:])
+    rounds: list[list[str]] = []
+    while left:
+        # Compose refuses circles; should one come, its services go together.
+        ready = sorted(name for name, needs in left.items() if not needs & set(left)) or sorted(
+            left
+        )
+        rounds.append(ready)
+        for name in ready:
+            del left[name]
+    return rounds
+
+
+def mounts(config: Mapping[str, Any]) -> list[str]:
+    """Every path that any service mounts from the host."""
+    return sorted({path for name in config.get("services") or {} for path in sources(config, name)})
+
+
+def sources(config: Mapping[str, Any], name: str) -> list[str]:
+    """The paths on the host that a service sees: bind mounts, and the files of configs, secrets."""
+    body = (config.get("services") or {}).get(name) or {}
+    paths = [
+        str(mount["source"])
+        for mount in body.get("volumes") or ()
+        if mount.get("type") == "bind" and mount.get("source")
+    ]
+    for section in ("configs", "secrets"):
+        for item in body.get(section) or ():
+            definition = (config.get(section) or {}).get(item.get("source", "")) or {}
+            if definition.get("file"):
+                paths.append(str(definition["file"]))
+    return paths
+
+
+def container_names(project: str, name: str, body: Mapping[str, Any]) -> list[str]:
+    """The names that Compose gives a service's containers."""
+    if body.get("container_name"):
+        return [str(body["container_name"])]
+    return [f"{project}-{name}-{number}" for number in range(1, scale(body) + 1)]
+
+
+def is_published(port: str, published: Collection[str]) -> bool:
+    """Whether the engine publishes a port; out of a range, or none given, it chose one itself."""
+    if port in published:
+        return True
+    bound, _, target = port.partition("->")
+    address, _, number = bound.rpartition(":")
+    first, _, last = (number or "0").partition("-")
+    wanted = range(int(first), int(last or first) + 1)
+    for other in published:
+        bound, _, found = other.partition("->")
+        host, _, number = bound.rpartition(":")
+        if (host, found) == (address, target) and (
+            wanted == range(1) or (number.isdigit() and int(number) in wanted)
+        ):
+            return True
+    return False
+
+
+def unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
+    """The ports that services are to have on the host and none of the project's containers has.
+
+    A port that the engine may choose itself, out of a range or wholly, is none of them: it takes
+    one that is free.
+    """
+    has = {
+        bound.partition("->")[0] + "/" + bound.rpartition("/")[2]
+        for one in state.containers
+        if one.running
+        for bound in one.published
+    }
+    wanted: dict[str, None] = {}
+    for body in declared.services.values():
+        for port in body.get("ports") or () if scale(body) else ():
+            address, _, number = _port(port).partition("->")[0].rpartition(":")
+            protocol = port.get("protocol") or "tcp"
+            if number.isdigit() and f"{address}:{number}/{protocol}" not in has:
+                address = f"[{address}]" if ":" in address else address
+                wanted[f"{address}:{number}/{protocol}"] = None
+    return tuple(wanted)
+
+
+def scale(body: Mapping[str, Any]) -> int:
+    """How many containers a service should have."""
+    replicas = (body.get("deploy") or {}).get("replicas")
+    number = body.get("scale") if replicas is None else replicas
+    return 1 if number is None else int(number)

@@ -1,0 +1,48 @@
+"""The record of what was proven: read as a declaration, and written anew."""
+
+from collections.abc import Collection, Mapping
+
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied, AppliedService, Declared, StackState
+
+
+def recorded(applied: Applied, state: StackState) -> Declared:
+    """The declaration of a record: good as long as the files are those of the record."""
+    return Declared(config=applied.config, images=state.images, outside=state.outside)
+
+
+def expected(
+    before: Applied | None,
+    spec: ComposeSpec,
+    files: Mapping[str, str],
+    digest: str,
+    declared: Declared,
+    state: StackState,
+    touched: Collection[str],
+) -> Applied:
+    """The record that a successful apply leaves.
+
+    A service that this run made anew is described by what runs now; one that it left alone keeps
+    the description that was proven before, so that drift during a run is not written down as right.
+    """
+    services: dict[str, AppliedService] = {}
+    for name in declared.services:
+        known = before.services.get(name) if before else None
+        containers = state.service(name)
+        if known and name not in touched:
+            services[name] = known
+        elif containers:
+            one = containers[0]
+            services[name] = AppliedService(image=one.image, image_id=one.image_id, shape=one.shape)
+    return Applied(
+        project=spec.project,
+        directory=spec.directory,
+        profiles=spec.profiles,
+        source=digest,
+        files=dict(files),
+        config=declared.config,
+        outside={path: found for path, found in declared.outside.items() if found},
+        services=services,
+        secrets=tuple(sorted(spec.secrets())),
+        applied_at=state.now,
+    )

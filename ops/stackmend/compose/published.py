@@ -1,0 +1,96 @@
+"""Ports that a project's files publish, as far as the files alone say: no engine is asked."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, PORT, SourceError, load, parse
+from stackmend.compose.spec import ComposeSpec
+
+# ${NAME}, ${NAME:-default}, ${NAME-default}, $NAME
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?-(?P<default>[^{}$]*))?\}|(?P<plain>\w+))")
+
+
+_RANGE = re.compile(r"[1-9][0-9]*(?:-[1-9][0-9]*)?")
+
+#: The longest text that is looked at for a port.
+LONGEST = 256
+
+
+def published(spec: ComposeSpec) -> tuple[str, ...]:
+    """The ports of the host that a project publishes, each as ``ports.free`` takes it.
+
+    For a host that has no engine yet. What depends on a variable that neither ``env`` nor ``.env``
+    nor the file itself gives a value, what is included from elsewhere, and what the engine may
+    choose is left out; where the files cannot be read there is nothing.
+
+    :param spec: the project.
+    :returns: ``ADDRESS:PORT/PROTOCOL`` each.
+    """
+    try:
+        source = load(spec)
+        names = [name for name in (*COMPOSE_FILES, *OVERRIDE_FILES) if name in source.files]
+        files = [parse(name, source.files[name].content) for name in names]
+    except SourceError:
+        return ()
+    dotenv = source.files[".env"].content.decode(errors="replace") if ".env" in source.files else ""
+    variables = {
+        name.strip(): value.strip().strip("'\"")
+        for name, equals, value in (line.partition("=") for line in dotenv.splitlines())
+        if equals and not name.lstrip().startswith("#")
+    } | spec.variables()
+    # No part of a port is longer, and one that is would be written out once for each use of it.
+    variables = {name: value for name, value in variables.items() if len(value) <= LONGEST}
+    found = (
+        port
+        for data in files
+        for service in _mapping(data.get("services")).values()
+        for given in _ports(service)
+        for port in _port(given, variables)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _mapping(given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, dict) else {}
+
+
+def _ports(service: Any) -> list[Any]:
+    ports = _mapping(service).get("ports")
+    return ports if isinstance(ports, list) else []
+
+
+def _port(given: Any, variables: Mapping[str, str]) -> Iterator[str]:
+    if isinstance(given, dict):
+        address = given.get("host_ip") or ""
+        ports, protocol = given.get("published") or "", given.get("protocol") or "tcp"
+    else:
+        parts = PORT.fullmatch(_filled(given, variables))
+        if parts is None:
+            return
+        address, ports = parts["host"] or "", parts["published"] or ""
+        protocol = parts["protocol"] or "tcp"
+    address, ports = _filled(address, variables), _filled(ports, variables)
+    if not _RANGE.fullmatch(ports) or protocol not in ("tcp", "udp"):
+        return
+    first, _, last = ports.partition("-")
+    if not int(first) <= int(last or first) <= 65535:
+        return
+    if ":" in address and not address.startswith("["):
+        address = f"[{address}]"
+    yield f"{address}:{ports}/{protocol}" if address else f"{ports}/{protocol}"
+
+
+def _filled(given: Any, variables: Mapping[str, str]) -> str:
+    text = str(given) if isinstance(given, str | int | float) else ""
+    if len(text) > LONGEST:
+        return ""
+
+    def value(match: re.Match[str]) -> str:
+        name = match["braced"] or match["plain"]
+        default = match["default"]
+        if given := variables.get(name):
+            return given
+        return match[0] if default is None else default
+
+    return _VARIABLE.sub(value, text)

@@ -1,0 +1,760 @@
+"""The project's files on the controller: read once, checked as far as a controller can.
+
+Docker Compose itself judges the whole file on the host, before anything is changed there. What is
+checked here is what saves a journey: unparsable YAML, unknown keys, bad ports, services that do not
+exist, files that are missing or lie outside the project. A directory that cannot be read whole is
+an error, never a smaller project: what is not in it any more is removed on the host.
+"""
+
+import hashlib
+import io
+import re
+import stat
+import tarfile
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from stackmend import controller_files
+from stackmend.compose.spec import ComposeSpec
+from stackmend.controller_files import Unreadable
+from stackmend.problems import Problem, abbreviate, is_plain, show
+from stackmend.raw import NAME_MAX, PATH_MAX
+
+if TYPE_CHECKING:
+    import os
+
+    from pathspec import PathSpec
+
+#: Where Compose looks for its file, in its own order of preference.
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+
+#: What Compose lays over it of its own accord: the first of them that is there.
+OVERRIDE_FILES = tuple(
+    f"{stem}.override.{ending}"
+    for stem in ("compose", "docker-compose")
+    for ending in ("yml", "yaml")
+)
+
+#: The project is sent as one archive over one channel; data belongs into volumes.
+MAXIMUM_BYTES = 64 * 1024**2
+MAXIMUM_FILES = 50_000
+
+#: The limits of one compose file: bytes, values once every alias stands for what it names, how deep
+#: they lie, and characters of their texts, once more with aliases.
+MAXIMUM_YAML = 1024**2
+MAXIMUM_NODES = 30_000
+MAXIMUM_DEPTH = 64
+MAXIMUM_TEXT = 4 * 1024**2
+
+#: Lines of a ``.dockerignore``, and stars in one name of a line: each multiplies the time to match.
+MAXIMUM_PATTERNS = 1000
+MAXIMUM_STARS = 4
+
+#: Digits of a number.
+MAXIMUM_DIGITS = 30
+
+#: Bytes by which a file's path on the host may be longer than in the project's directory: where it
+#: waits and is kept below the state directory, and under what name it is written.
+MARGIN = 256
+
+LEFT_OUT = frozenset({".git", "__pycache__", ".DS_Store", ".venv", "node_modules"})
+
+TOP_KEYS = frozenset(
+    "name version services networks volumes configs secrets include models".split()
+)
+
+# https://github.com/compose-spec/compose-spec/blob/main/05-services.md
+SERVICE_KEYS = frozenset(
+    "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent command configs "
+    "container_name cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime "
+    "cpu_shares cpus cpuset credential_spec depends_on deploy develop device_cgroup_rules devices "
+    "dns dns_opt dns_search domainname driver_opts entrypoint env_file environment expose extends "
+    "external_links extra_hosts gpus group_add healthcheck hostname image init ipc isolation "
+    "label_file labels links logging mac_address mem_limit mem_reservation mem_swappiness "
+    "memswap_limit models network_mode networks oom_kill_disable oom_score_adj pid pids_limit "
+    "platform ports post_start pre_stop privileged profiles provider pull_policy read_only "
+    "restart runtime scale secrets security_opt shm_size stdin_open stop_grace_period stop_signal "
+    "storage_opt sysctls tmpfs tty ulimits use_api_socket user userns_mode uts volumes "
+    "volumes_from working_dir".split()
+)
+
+PORT = re.compile(
+    r"""(?:(?P<host>\[[0-9A-Fa-f:.%]+\]|\d+(?:\.\d+){3}):)?
+        (?:(?P<published>\d+(?:-\d+)?)?:)?
+        (?P<target>\d+(?:-\d+)?)
+        (?:/(?P<protocol>[a-z]+))?""",
+    re.VERBOSE | re.ASCII,
+)
+
+# With zeros before them, as people write them.
+PORT_NUMBER = re.compile(r"0{0,9}[0-9]{1,9}")
+
+#: Compose's own rule; what is made of a service on the host is a file of its name.
+SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+MAXIMUM_SERVICE = 200
+
+
+#: Nanoseconds by which a file must be older than the newest of its project not to be read again: so
+#: much time has passed since it was written, by no other clock than its own.
+YOUNG = 2 * 10**9
+
+
+class SourceError(Problem):
+    """The project's files cannot be used; the text says where and what would be right."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the project: its permission bits and its content."""
+
+    mode: int
+    content: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """The content's digest, as ``sha256sum`` prints it."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one project, as they are to lie on the host, by path relative to it."""
+
+    files: Mapping[str, File]
+
+    @cached_property
+    def digest(self) -> str:
+        """One digest over every path, mode and content."""
+        total = hashlib.sha256()
+        for path, file in sorted(self.files.items()):
+            total.update(
+                f"{path}\0{file.mode:o}\0{file.sha256}\0".encode("utf-8", "surrogateescape")
+            )
+        return total.hexdigest()
+
+    @cached_property
+    def names_files(self) -> bool:
+        """Whether its ``.env`` says which compose files there are."""
+        return ".env" in self.files and b"COMPOSE_FILE" in self.files[".env"].content
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Path to content digest."""
+        return {path: file.sha256 for path, file in sorted(self.files.items())}
+
+    @cached_property
+    def ignored(self) -> dict[str, frozenset[str]]:
+        """For each directory with a ``.dockerignore``, the files that no build from it sees."""
+        found: dict[str, frozenset[str]] = {}
+        for path, file in self.files.items():
+            context, slash, name = path.rpartition("/")
+            if name != ".dockerignore":
+                continue
+            spec = _patterns(path, file.content)
+            found[context] = frozenset(
+                other
+                for other in self.files
+                if other.startswith(context + slash)
+                and spec.match_file(other.removeprefix(context + slash))
+            )
+        return found
+
+    def archive(self, more: Mapping[str, File] | None = None) -> bytes:
+        """The files as a tar archive that is the same for the same files.
+
+        :param more: what goes with them.
+        """
+        buffer = io.BytesIO()
+        for path, file in sorted({**self.files, **(more or {})}.items()):
+            info = tarfile.TarInfo(f"./{path}")
+            info.size, info.mode = len(file.content), file.mode
+            # TarFile.addfile writes the same, after copies that take as long as all the rest.
+            buffer.write(info.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape"))
+            buffer.write(file.content)
+            buffer.write(bytes(-len(file.content) % tarfile.BLOCKSIZE))
+        buffer.write(bytes(2 * tarfile.BLOCKSIZE))
+        buffer.write(bytes(-buffer.tell() % tarfile.RECORDSIZE))
+        return buffer.getvalue()
+
+
+#: The files of the last project that was read, which are read again only where they have changed.
+_known: dict[str, tuple[tuple[int, ...], File]] = {}
+
+#: The files of each project that was read, where this process is one run.
+_of_this_run: dict[Path, dict[str, File]] | None = None
+
+
+def read_once() -> None:
+    """From now on read each project's files once, however many hosts and steps ask for them.
+
+    For a process that is one run, which decides by one reading: called from ``config.py``.
+    """
+    global _of_this_run
+    _of_this_run = {}
+
+
+def file_options(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
+    """The words that name a project's own files to Compose.
+
+    Without them it takes whatever has one of its names and lies beside them, and a container that
+    may write there would decide what runs next.
+
+    :param paths: the project's files, relative to its directory.
+    :param names_files: its own ``.env`` says which compose files there are.
+    """
+    words = ["--env-file", ".env" if ".env" in paths else "/dev/null"]
+    for names in () if names_files else (COMPOSE_FILES, OVERRIDE_FILES):
+        words += next((["--file", name] for name in names if name in paths), [])
+    return tuple(words)
+
+
+def load(spec: ComposeSpec) -> Source:
+    """Read ``spec.source`` and check it against the spec.
+
+    :raises SourceError: naming the file and the field.
+    """
+    root = spec.source
+    shown = show(str(root))
+    try:
+        found = controller_files.exists(root) and controller_files.status(root)
+        if not found or not stat.S_ISDIR(found.st_mode):
+            raise SourceError(f"source: {shown} is not a directory on this machine")
+        # Looked for before all is read: a wrong directory may be a large one.
+        name = next(filter(lambda name: controller_files.exists(root / name), COMPOSE_FILES), None)
+        if name is None:
+            raise SourceError(f"source: {shown} holds none of {', '.join(COMPOSE_FILES)}")
+        files = _files(root, shown)
+    except Unreadable as error:
+        raise SourceError(f"source: {shown} {error}") from None
+    if name not in files:
+        raise SourceError(f"source: {name} is a directory; it must be the compose file")
+    if spec.env:
+        given = files[".env"].content if ".env" in files else b""
+        if given and not given.endswith(b"\n"):
+            given += b"\n"
+        files[".env"] = File(0o600, given + dotenv(spec.variables()).encode())
+        if any(path.startswith(".env/") for path in files):
+            raise SourceError("source: .env is a directory; the variables of env go into that file")
+    source = Source(files)
+    _check_paths(source, spec)
+    for path, file in files.items():
+        if path.rpartition("/")[2] == ".dockerignore":
+            _patterns(path, file.content)
+    _check(f"source: {name}", parse(f"source: {name}", files[name].content), source, spec)
+    return source
+
+
+def _patterns(path: str, content: bytes) -> "PathSpec[Any]":
+    """What a ``.dockerignore`` names.
+
+    :raises SourceError: a line is no pattern, or one that takes hours to match.
+    """
+    from pathspec import PathSpec
+
+    lines = content.decode(errors="replace").splitlines()
+    if len(lines) > MAXIMUM_PATTERNS:
+        raise SourceError(f"source: {show(path)} holds more than {MAXIMUM_PATTERNS} lines")
+    patterns: list[Any] = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line:
+            continue
+        where = f"source: {show(path)} line {number}: {abbreviate(line)}"
+        if any(part.count("*") > MAXIMUM_STARS for part in line.split("/")):
+            raise SourceError(f"{where} holds more than {MAXIMUM_STARS} stars in one name")
+        try:
+            with warnings.catch_warnings():
+                # Of sets that Python may read in another way some day.
+                warnings.simplefilter("ignore", FutureWarning)
+                patterns += PathSpec.from_lines("gitignore", [_anchored(line)]).patterns
+        except (ValueError, re.error):
+            raise SourceError(f"{where} is not a pattern of files; correct it") from None
+    return PathSpec(patterns)
+
+
+def _anchored(pattern: str) -> str:
+    """A ``.dockerignore`` line for a matcher of ``.gitignore``, where names match at any depth."""
+    if pattern.startswith("#"):
+        return pattern
+    no = "!" if pattern.startswith("!") else ""
+    return f"{no}/{pattern.removeprefix('!').strip().lstrip('/')}"
+
+
+def dotenv(variables: Mapping[str, str]) -> str:
+    """Render variables so that Compose reads exactly these values back.
+
+    Double quotes are the one form in which its reader undoes an escape for everything: backslash,
+    quote, dollar and newline (compose-go, ``dotenv/parser.go``).
+    """
+    lines = []
+    for name, value in sorted(variables.items()):
+        for plain, escaped in (
+            ("\\", "\\\\"),
+            ('"', '\\"'),
+            ("$", "\\$"),
+            ("\n", "\\n"),
+            ("\r", "\\r"),
+        ):
+            value = value.replace(plain, escaped)
+        lines.append(f'{name}="{value}"\n')
+    return "".join(lines)
+
+
+def _files(root: Path, shown: str) -> dict[str, File]:
+    if _of_this_run is None:
+        return dict(_read(root, shown))
+    if root not in _of_this_run:
+        _of_this_run[root] = dict(_read(root, shown))
+    return dict(_of_this_run[root])
+
+
+def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
+    found = sorted(controller_files.tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0])
+    inside = root.resolve()
+    there: list[tuple[str, str, os.stat_result]] = []
+    total = 0
+    for path, entry in found:
+        _check_name(path)
+        real, status = _real(path, root, inside, entry)
+        if stat.S_ISDIR(status.st_mode):
+            continue
+        if words := controller_files.kind(status):
+            raise SourceError(f"source: {path} is neither a file nor a directory, but {words}")
+        total += status.st_size
+        if total > MAXIMUM_BYTES:
+            raise SourceError(
+                f"source: {shown} holds more than {MAXIMUM_BYTES // 1024**2} MiB "
+                f"(at {path}); keep data in volumes"
+            )
+        there.append((path, real, status))
+    # Nothing is read before all is known to be small enough.
+    newest = max((status.st_ctime_ns for _, _, status in there), default=0)
+    known = dict(_known)
+    _known.clear()
+    for path, real, status in there:
+        identity = (
+            status.st_dev,
+            status.st_ino,
+            status.st_mode,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+        before = known.get(real)
+        if before is not None and before[0] == identity:
+            file = before[1]
+        else:
+            try:
+                content = controller_files.read(real, MAXIMUM_BYTES, status)
+            except Unreadable as error:
+                raise SourceError(f"source: {path} {error}") from None
+            file = File(status.st_mode & 0o755, content)
+        # A file may change twice within one tick of its clock.
+        if newest - status.st_ctime_ns > YOUNG:
+            _known[real] = identity, file
+        yield path, file
+
+
+def _real(
+    path: str, root: Path, inside: Path, entry: "os.DirEntry[str]"
+) -> "tuple[str, os.stat_result]":
+    """Where the content of an entry lies, and what the system says of it."""
+    if not entry.is_symlink():
+        try:
+            return entry.path, entry.stat(follow_symlinks=False)
+        except OSError as error:
+            raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
+    try:
+        real = (root / path).resolve(strict=True)
+    except PermissionError as error:
+        raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
+    except (OSError, RuntimeError):
+        raise SourceError(f"source: {path} is a link that leads nowhere") from None
+    if not real.is_relative_to(inside):
+        raise SourceError(f"source: {path} is a link to {show(str(real))}, outside the project")
+    status = controller_files.status(real)
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(
+            f"source: {path} is a link to a directory; put the directory itself there"
+        )
+    return str(real), status
+
+
+def _check_name(path: str) -> None:
+    if path.isascii() and path.isprintable():
+        return
+    if any(0xD800 <= ord(one) <= 0xDFFF for one in path):
+        raise SourceError(f"source: {abbreviate(path)} is not a name in UTF-8")
+    if "\n" in path:
+        raise SourceError(
+            f"source: {abbreviate(path)} holds a newline, which a file list cannot carry"
+        )
+    if not is_plain(path):
+        raise SourceError(f"source: {abbreviate(path)} holds a control character; rename the file")
+
+
+def _check_paths(source: Source, spec: ComposeSpec) -> None:
+    """Hold the files' paths, as they will be on the host, against what Linux takes."""
+    room = PATH_MAX - MARGIN - max(len(spec.directory.encode()), len(spec.project))
+    for path in source.files:
+        size = len(path.encode())
+        if size > room:
+            raise SourceError(
+                f"directory: with {show(path)} below it, a path on the host has more than "
+                f"{PATH_MAX - MARGIN} bytes; choose a shorter one"
+            )
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """What YAML allows, and a compose file may not hold."""
+
+    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+        super().__init__(problem=problem, problem_mark=mark)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Compose reads it, with its two tags of its own, and with limits.
+
+    They are held while the nodes are composed, where an alias is still one node, however often it
+    is used: what is constructed from them, copied and written into messages is then small.
+    """
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._count = self._level = 0
+        #: For each node that is complete: how many it is, how deep, and how much text it holds.
+        self._sizes: dict[yaml.Node, tuple[int, int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node, its aliases counted as what they name."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self._level += 1
+        if self._level > MAXIMUM_DEPTH:
+            raise _Refused(f"nested deeper than {MAXIMUM_DEPTH} levels; flatten it", mark)
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if node is None:
+            return node
+        if is_alias:
+            if node not in self._sizes:
+                raise _Refused(
+                    "an alias stands within what it names; write out what it is to hold", mark
+                )
+            return node
+        self._count += 1
+        below = [self._sizes[one] for one in _below(node)]
+        total = 1 + sum(count for count, _, _ in below)
+        depth = 1 + max((depth for _, depth, _ in below), default=0)
+        text = sum(text for _, _, text in below)
+        if isinstance(node, yaml.ScalarNode):
+            text = len(node.value)
+        for size, most, words in (
+            (max(total, self._count), MAXIMUM_NODES, "values, aliases counted as what they name"),
+            (depth, MAXIMUM_DEPTH, "levels, aliases counted as what they name"),
+            (text, MAXIMUM_TEXT, "characters, aliases counted as what they name"),
+        ):
+            if size > most:
+                raise _Refused(f"more than {most} {words}; keep data in files of its own", mark)
+        self._sizes[node] = (total, depth, text)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping whose keys are texts, and each there once, as Compose will have it."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEYS:
+                shown = (
+                    abbreviate(key.value) if isinstance(key, yaml.ScalarNode) else "a collection"
+                )
+                raise _Refused(f"the key {shown} is not text; put it in quotes", key.start_mark)
+            if key.value in lines:
+                raise _Refused(
+                    f"duplicate key {abbreviate(key.value)}, first in line {lines[key.value]} "
+                    f"and again in line {line}; keep one of them",
+                    key.start_mark,
+                )
+            lines[key.value] = line
+        return node
+
+
+#: What a key may be: text, or what takes the keys of other mappings over.
+_KEYS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+
+
+def _below(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
+
+
+def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return None
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if len(text) > MAXIMUM_DIGITS:
+        raise _Refused(
+            f"a number of {len(text)} digits is too long; put it in quotes", node.start_mark
+        )
+    return int(text)
+
+
+# The core of YAML 1.2. In YAML 1.1, 6379:22 is a number in base 60, 08 an error, a service named
+# "on" is true, and 2024-01-99 a wrong date.
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern, _first in (
+    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"[-+]?[0-9]+$", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("merge", r"<<$", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+for _tag in ("!reset", "!override"):
+    _Loader.add_multi_constructor(_tag, _tagged)
+
+
+def parse(name: str, content: bytes) -> dict[str, Any]:
+    """The content of a compose file.
+
+    :param name: what it is called in an error.
+    :raises SourceError: it is not YAML, or not a mapping.
+    """
+    if len(content) > MAXIMUM_YAML:
+        raise SourceError(
+            f"{name}: holds {len(content)} bytes, more than the {MAXIMUM_YAML} of a compose file; "
+            "keep data in files of its own"
+        )
+    try:
+        # A SafeLoader subclass: nothing in the file can construct more than plain data.
+        data = yaml.load(content, Loader=_Loader)  # noqa: S506
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        # The last ones come of a value that is not what its explicit tag says.
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        what = getattr(error, "problem", None) or str(error)
+        kind = "" if isinstance(error, _Refused) else "not valid YAML: "
+        raise SourceError(f"{name}{line}: {kind}{what}") from None
+    if not isinstance(data, dict):
+        raise SourceError(f"{name}: must be a mapping with 'services'")
+    return data
+
+
+def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -> None:
+    for key in data:
+        if key not in TOP_KEYS and not key.startswith("x-"):
+            raise SourceError(
+                f"{name}: {show(key)}: unknown key; known are {', '.join(sorted(TOP_KEYS))}"
+            )
+    services = data.get("services")
+    if services is None and "include" not in data:
+        raise SourceError(f"{name}: services: missing")
+    if not isinstance(services or {}, dict):
+        raise SourceError(f"{name}: services: must be a mapping of service names")
+    services = services or {}
+    # What is included or laid over may have services and sections of its own.
+    override = next((path for path in OVERRIDE_FILES if path in source.files), None)
+    complete = "include" not in data and override is None
+    for service, body in services.items():
+        _check_service_name(f"{name}: services", service)
+        _check_service(f"{name}: services.{service}", body, services, source, complete)
+    further: list[str | None] = [override]
+    for index, item in enumerate(_list(f"{name}: include", data.get("include"))):
+        paths = item.get("path") if isinstance(item, dict) else item
+        for path in paths if isinstance(paths, list) else [paths]:
+            further.append(_check_path(f"{name}: include.{index}", path, source, exists=True))
+    for service, body in services.items():
+        extends = body.get("extends")
+        if isinstance(extends, dict) and extends.get("file") is not None:
+            where = f"{name}: services.{service}.extends.file"
+            further.append(_check_path(where, extends["file"], source, exists=True))
+    for path in dict.fromkeys(filter(None, further)):
+        parse(f"source: {show(path)}", source.files[path].content)
+    for section in ("configs", "secrets"):
+        for key, body in _mapping(f"{name}: {section}", data.get(section)).items():
+            if isinstance(body, dict) and isinstance(body.get("file"), str):
+                where = f"{name}: {section}.{show(key)}.file"
+                _check_path(where, body["file"], source, exists=True)
+    for key in _mapping(f"{name}: volumes", data.get("volumes")):
+        if len(f"{spec.project}_{key}".encode()) > NAME_MAX:
+            raise SourceError(
+                f"{name}: volumes.{show(key)}: with the project's name before it, the volume's "
+                f"name has more than {NAME_MAX} bytes"
+            )
+    if complete:
+        for index, check in enumerate(spec.checks):
+            for field in ("inside", "service"):
+                wanted = getattr(check, field, None)
+                if wanted is not None and wanted not in services:
+                    raise SourceError(
+                        f"checks.{index}.{field}: there is no service {abbreviate(wanted)}; "
+                        f"there are {_names(services)}"
+                    )
+
+
+def _check_service_name(where: str, service: str) -> None:
+    if not SERVICE_NAME.fullmatch(service) or len(service) > MAXIMUM_SERVICE:
+        raise SourceError(
+            f"{where}: {abbreviate(service)} is not a service's name, which holds letters, digits, "
+            f"'.', '_' and '-', {MAXIMUM_SERVICE} at most"
+        )
+
+
+def _check_service(
+    where: str, body: Any, services: Mapping[str, Any], source: Source, complete: bool
+) -> None:
+    if not isinstance(body, dict):
+        raise SourceError(f"{where}: must be a mapping")
+    for key in body:
+        if key not in SERVICE_KEYS and not key.startswith("x-"):
+            raise SourceError(f"{where}.{show(key)}: unknown key of a service")
+    if not {"image", "build", "extends", "provider"} & set(body):
+        raise SourceError(f"{where}: has neither image nor build")
+    for index, port in enumerate(_list(f"{where}.ports", body.get("ports"))):
+        _check_port(f"{where}.ports.{index}", port)
+    if complete:
+        for field, needed in _needed(where, body):
+            if needed not in services:
+                raise SourceError(
+                    f"{where}.{field}: there is no service {abbreviate(needed)}; there are "
+                    f"{_names(services)}"
+                )
+    for key in ("env_file", "label_file"):
+        given = body.get(key)
+        if isinstance(given, str):
+            given = [given]
+        for index, item in enumerate(_list(f"{where}.{key}", given)):
+            path, required = (item, True)
+            if isinstance(item, dict):
+                path, required = item.get("path"), item.get("required", True)
+            _check_path(f"{where}.{key}.{index}", path, source, exists=bool(required))
+    _check_build(f"{where}.build", body.get("build"), source)
+    for index, item in enumerate(_list(f"{where}.volumes", body.get("volumes"))):
+        at = f"{where}.volumes.{index}"
+        path = item.get("source") if isinstance(item, dict) else _text(at, item).split(":", 1)[0]
+        if isinstance(path, str) and path.startswith("."):
+            _check_path(at, path, source, exists=False)
+
+
+def _check_build(where: str, build: Any, source: Source) -> None:
+    context = build.get("context", ".") if isinstance(build, dict) else build
+    if not isinstance(context, str) or "://" in context or context.startswith("git@"):
+        return
+    _check_path(f"{where}.context", context, source, exists=False)
+    if isinstance(build, dict) and isinstance(build.get("dockerfile"), str):
+        path = PurePosixPath(context, build["dockerfile"]).as_posix()
+        _check_path(f"{where}.dockerfile", path, source, exists=True)
+
+
+def _needed(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each field of a service that names another service, with that name."""
+    depends = body.get("depends_on") or []
+    if not isinstance(depends, list | dict):
+        raise SourceError(f"{where}.depends_on: must be a list or a mapping of service names")
+    for name in depends:
+        yield "depends_on", _text(f"{where}.depends_on", name)
+    for field in ("network_mode", "pid", "ipc"):
+        kind, colon, name = _text(f"{where}.{field}", body.get(field)).partition(":")
+        if kind == "service" and colon and "$" not in name:
+            yield field, name
+    for field in ("links", "volumes_from"):
+        for index, item in enumerate(_list(f"{where}.{field}", body.get(field))):
+            name = _text(f"{where}.{field}.{index}", item).partition(":")[0]
+            if name != "container" and "$" not in name:
+                yield field, name
+
+
+def _names(services: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(services))
+
+
+def _text(where: str, value: Any) -> str:
+    """A text, also where it looks like a number; empty where there is none."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise SourceError(f"{where}: must be text")
+    return str(value)
+
+
+def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SourceError(f"{where}: must be a mapping")
+    return value
+
+
+def _list(where: str, value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SourceError(f"{where}: must be a list")
+    return value
+
+
+def _check_path(where: str, path: Any, source: Source, *, exists: bool) -> str | None:
+    """Where a path of the compose file leads in the project; ``None`` if not into it."""
+    if not isinstance(path, str):
+        raise SourceError(f"{where}: must be a path")
+    if "$" in path or path.startswith(("/", "~")):
+        return None
+    depth: list[str] = []
+    for part in PurePosixPath(path).parts:
+        if part == "..":
+            if not depth:
+                raise SourceError(f"{where}: {show(path)} lies outside the project")
+            depth.pop()
+        elif part != ".":
+            depth.append(part)
+    found = "/".join(depth)
+    if exists and found not in source.files:
+        raise SourceError(f"{where}: {show(path)} is not among the project's files")
+    return found
+
+
+def _check_port(where: str, port: Any) -> None:
+    if isinstance(port, dict):
+        for key in ("target", "published"):
+            text = _text(f"{where}.{key}", port.get(key))
+            if text and "$" not in text:
+                _check_range(f"{where}.{key}", text, lowest=0 if key == "published" else 1)
+        return
+    text = _text(where, port)
+    if "$" in text:
+        return
+    match = PORT.fullmatch(text)
+    if match is None:
+        raise SourceError(
+            f"{where}: {abbreviate(text)} is not [HOST:][PUBLISHED:]TARGET[/PROTOCOL], "
+            "such as 127.0.0.1:8000:80"
+        )
+    for key in ("published", "target"):
+        if match[key]:
+            _check_range(where, match[key], lowest=0 if key == "published" else 1)
+
+
+def _check_range(where: str, text: str, *, lowest: int) -> None:
+    """Published as 0 lets the engine choose; a container's own port has no such meaning."""
+    numbers = [int(one) if PORT_NUMBER.fullmatch(one) else -1 for one in text.split("-", 2)]
+    if not all(lowest <= number <= 65535 for number in numbers):
+        raise SourceError(f"{where}: {show(text)} is not a port; ports are 1 to 65535")
+    if numbers != sorted(numbers) or len(numbers) > 2:
+        raise SourceError(f"{where}: {show(text)} is not a range of ports, such as 8000-8010")

@@ -1,0 +1,202 @@
+"""What is wanted of a Compose stack: validated before any host is contacted."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+)
+
+from stackmend.checks.spec import Checks
+from stackmend.problems import abbreviate, show
+from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
+
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+CONSENT = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*", re.DOTALL)
+
+#: What the other rooms remember of a host lies in directories of these names, beside the projects'.
+ROOMS = frozenset({"access", "engine", "models", "ports"})
+
+#: Directories that belong to the system: a stack is never unpacked into one of them.
+SYSTEM_DIRECTORIES = frozenset(
+    "/ /bin /boot /dev /etc /home /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys "
+    "/tmp /usr /var /var/lib /var/lib/docker /var/lib/stackmend".split()
+)
+
+
+def project_name(value: str) -> str:
+    """A project's name, as it was given.
+
+    :raises ValueError: it is none.
+    """
+    if not PROJECT_NAME.fullmatch(value):
+        raise ValueError(
+            "a Compose project name holds lowercase letters, digits, '-' and '_', and starts "
+            f"with a letter or digit; {abbreviate(value)} does not"
+        )
+    # What is remembered of it on the host lies in a directory of that name.
+    if len(value) > NAME_MAX:
+        raise ValueError(f"a name of {len(value)} characters is too long; {NAME_MAX} are the most")
+    return value
+
+
+def _own_name(value: str) -> str:
+    if value in ROOMS:
+        raise ValueError(
+            f"no project can be called {value!r}: stackmend keeps other records of a host in "
+            f"/var/lib/stackmend/{value}; choose another name, such as {value}-1"
+        )
+    return value
+
+
+def _directory(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(
+            f"must be an absolute path on the host, such as /opt/ai; got {abbreviate(value)}"
+        )
+    if "\n" in value or "\0" in value:
+        raise ValueError("must not hold a newline or a NUL")
+    check_plain(value)
+    check_lengths(value)
+    parts = value.split("/")
+    if ".." in parts or "." in parts:
+        raise ValueError(f"must not hold '.' or '..'; got {abbreviate(value)}")
+    path = "/" + "/".join(part for part in parts if part)
+    if path in SYSTEM_DIRECTORIES:
+        raise ValueError(f"{path} is the system's own; name a directory below it, such as /opt/ai")
+    return path
+
+
+#: Where a project's files live on a host.
+Directory = Annotated[str, AfterValidator(_directory)]
+
+
+def _consent(value: str) -> str:
+    if not CONSENT.fullmatch(value):
+        raise ValueError(
+            "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
+            "'project:/DIRECTORY' (a stack started from there may be taken over) or "
+            "'volume:SERVICE:/PATH' (an anonymous volume there may be left behind); "
+            f"got {abbreviate(value)}"
+        )
+    return value
+
+
+def _profile(value: str) -> str:
+    # Compose's own way to say every profile.
+    if value != "*" and not PROFILE_NAME.fullmatch(value):
+        raise ValueError(
+            "a profile's name holds letters, digits, '_', '.' and '-', and starts with a letter "
+            f"or digit; {abbreviate(value)} does not"
+        )
+    return value
+
+
+def _environment(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    out: dict[str, Any] = {}
+    for name, item in value.items():
+        if not isinstance(name, str) or not VARIABLE_NAME.fullmatch(name):
+            raise ValueError(
+                f"{abbreviate(name)} is not a variable name (letters, digits and '_', not first a "
+                "digit)"
+            )
+        if isinstance(item, bool):
+            item = "true" if item else "false"
+        elif isinstance(item, int | float):
+            item = str(item)
+        if not isinstance(item, str | SecretStr):
+            raise ValueError(
+                f"{show(name)} must be text, a number, true, false or a SecretStr, not "
+                f"{type(item).__name__}"
+            )
+        if "\0" in (item if isinstance(item, str) else item.get_secret_value()):
+            raise ValueError(f"{show(name)} holds a NUL, which no environment can carry")
+        out[name] = item
+    return out
+
+
+class Mend(BaseModel):
+    """How often a service that crashed or turned unhealthy may be restarted by us.
+
+    :param attempts: mends of one service within ``window``; past that it is reported and left
+        alone.
+    :param window: seconds of the sliding window.
+    :param backoff: seconds that must lie between one mend and the next; the last one repeats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: int = Field(default=3, ge=0, le=100)
+    window: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    backoff: tuple[Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)], ...] = (
+        0,
+        30,
+        120,
+    )
+
+
+class ComposeSpec(BaseModel):
+    """One Compose project on one host, as the user wants it.
+
+    :param project: the Compose project's name.
+    :param source: the directory on the controller that holds compose.yaml and all it names.
+    :param directory: where that directory's files live on the host.
+    :param env: variables for the compose file, written to ``.env`` (mode 0600) beside it. A
+        ``pydantic.SecretStr`` is never shown.
+    :param checks: what well means, beyond healthchecks.
+    :param profiles: Compose profiles to enable.
+    :param health_timeout: seconds that a started service has to become healthy.
+    :param stability: seconds that it must then stay so, without a restart.
+    :param on_failure: ``rollback`` puts the previous files and images back, ``keep`` leaves the
+        failed state to be looked at.
+    :param mend: the limits of restarting what crashed or is unhealthy.
+    :param allow: consent to touch what is not ours, one entry each.
+    :param minimum_free: bytes that must be free where images and files live before anything is
+        pulled, built or written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: Annotated[str, AfterValidator(project_name), AfterValidator(_own_name)]
+    source: LocalPath
+    directory: Directory
+    env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(
+        default_factory=dict
+    )
+    checks: Checks = ()
+    profiles: tuple[Annotated[str, AfterValidator(_profile)], ...] = ()
+    health_timeout: float = Field(default=120, gt=0, le=3600)
+    stability: float = Field(default=5, ge=0, le=600)
+    on_failure: Literal["rollback", "keep"] = "rollback"
+    mend: Mend = Mend()
+    allow: tuple[Annotated[str, AfterValidator(_consent)], ...] = ()
+    minimum_free: ByteSize = ByteSize(2 * 1024**3)
+
+    def variables(self) -> dict[str, str]:
+        """The variables with their secrets in clear: for the host's ``.env`` and nothing else."""
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in self.env.items()
+        }
+
+    def secrets(self) -> frozenset[str]:
+        """The values that must never be shown."""
+        return frozenset(
+            value.get_secret_value()
+            for value in self.env.values()
+            if isinstance(value, SecretStr) and value.get_secret_value()
+        )
+
+    def allows(self, kind: Literal["container", "project"], name: str) -> bool:
+        """Whether the user consented to touch this thing that is not ours."""
+        return f"{kind}:{name}" in self.allow

@@ -1,0 +1,241 @@
+"""What a host has of a Compose stack: models only, filled by the probe, read by the plan."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from stackmend.compose.spec import Directory
+from stackmend.frozen import Frozen
+from stackmend.paths import is_inside, is_name, is_plain
+from stackmend.provenance import Origin
+
+
+def _inside(path: str) -> str:
+    if not is_inside(path):
+        raise ValueError("must be a path inside the project's directory")
+    return path
+
+
+def _outside(path: str) -> str:
+    if not (path.startswith("/") and is_plain(path)):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("must be the name of a file")
+    return name
+
+
+def _word(word: str) -> str:
+    if word.startswith("-"):
+        raise ValueError("must not be an option")
+    return word
+
+
+class Engine(Frozen):
+    """Whether Docker can be asked, and if not, why not."""
+
+    status: Literal["up", "absent", "stopped", "forbidden", "no-compose", "unknown"]
+    reason: str = ""
+
+
+class Endpoint(Frozen):
+    """A container's place on one network."""
+
+    network_id: str
+    address: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class Container(Frozen):
+    """One container as the engine shows it now.
+
+    ``shape`` is what it was created and updated to be, without what differs from one creation to
+    the next (ids, addresses, times): two containers of one declaration have equal shapes.
+
+    :param labels: its labels of Compose.
+    :param image_labels: those of its image; ``None`` where the image cannot be asked.
+    :param foreign: why it is not the project's own although its labels say so, once it was judged.
+    """
+
+    id: str
+    name: str
+    project: str | None = None
+    service: str | None = None
+    number: int = 0
+    oneoff: bool = False
+    replaces: bool = False
+    working_dir: str = ""
+    config_hash: str = ""
+    status: str
+    health: str | None = None
+    health_output: str = ""
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    restart_count: int = 0
+    restart: str = "no"
+    started_at: float = 0
+    process: str | None = None
+    image: str
+    image_id: str
+    endpoints: Mapping[str, Endpoint] = {}
+    published: tuple[str, ...] = ()
+    borrows: Mapping[str, str] = {}
+    shape: Mapping[str, Any] = {}
+    labels: Mapping[str, str] = {}
+    image_labels: Mapping[str, str] | None = None
+    foreign: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """What tells who made it."""
+        return Origin(self.name, self.image_id, self.labels, self.image_labels)
+
+    @property
+    def running(self) -> bool:
+        """Running and not paused."""
+        return self.status == "running"
+
+
+class Image(Frozen):
+    """An image that is on the host.
+
+    :param volumes: where it makes a volume of its own; ``None`` where that was not looked at.
+    :param built_for: the project and the service that Compose built it for, by its labels.
+    """
+
+    id: str
+    volumes: tuple[str, ...] | None = None
+    built_for: tuple[str, str] | None = None
+
+
+class Labelled(Frozen):
+    """Whose a network or a volume is by Compose's labels.
+
+    :param project: the project that it was made for.
+    :param key: what that project's compose file calls it.
+    """
+
+    project: str = ""
+    key: str = ""
+
+
+class Applied(Frozen):
+    """What the last successful apply left, and what it was made from.
+
+    It comes back from a host: what could not be there is no record.
+
+    :param names_files: its own ``.env`` says which compose files there are.
+    :param secrets: values that were secret then, so that they are not shown as what was before.
+    """
+
+    version: Literal[1] = 1
+    project: str
+    directory: Directory
+    profiles: tuple[str, ...] = ()
+    source: Annotated[str, AfterValidator(_name)]
+    files: Mapping[Annotated[str, AfterValidator(_inside)], str]
+    names_files: bool = False
+    config: Mapping[str, Any]
+    outside: Mapping[Annotated[str, AfterValidator(_outside)], str] = {}
+    services: Mapping[Annotated[str, AfterValidator(_name)], "AppliedService"]
+    secrets: tuple[str, ...] = ()
+    applied_at: float
+
+
+class AppliedService(Frozen):
+    """One service as it was when it was last proven well."""
+
+    image: Annotated[str, AfterValidator(_word)]
+    image_id: Annotated[str, AfterValidator(_word)]
+    shape: Mapping[str, Any]
+
+
+class Mended(Frozen):
+    """One restart of a service by us."""
+
+    at: float
+    service: str
+    action: str
+
+
+class StackState(Frozen):
+    """Everything the plan needs to know of one host.
+
+    :param now: the host's clock, in seconds since the epoch.
+    :param containers: those that bear the project's labels; once they are judged, its own.
+    :param foreign: those that bear its labels and are not its own.
+    :param strangers: others that share a network with them.
+    :param names: every container's name on the engine, with its project ("" for none).
+    :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
+    :param barred: what is in the way of such files, by its path: ``link`` where a link is that is
+        not followed, ``directory`` where a file should be, ``large`` for a file larger than
+        any of a project's, ``other``; ``odd`` for a path that leads out of the project's
+        directory.
+    :param outside: the digests of files that services mount from outside the project.
+    :param stale: services whose containers an apply that was cut short may have left on other
+        files than those in place.
+    """
+
+    now: float
+    writable: bool = True
+    engine: Engine
+    containers: tuple[Container, ...] = ()
+    foreign: tuple[Container, ...] = ()
+    strangers: tuple[Container, ...] = ()
+    names: Mapping[str, str] = {}
+    networks: Mapping[str, str] = {}
+    network_labels: Mapping[str, Labelled] = {}
+    volume_labels: Mapping[str, Labelled] = {}
+    images: Mapping[str, Image] = {}
+    applied: Applied | None = None
+    applied_problem: str = ""
+    files: Mapping[str, str | None] = {}
+    barred: Mapping[str, str] = {}
+    outside: Mapping[str, str | None] = {}
+    mends: tuple[Mended, ...] = ()
+    stale: tuple[str, ...] = ()
+
+    def service(self, name: str) -> tuple[Container, ...]:
+        """The service's containers, one-off runs left out, in their order."""
+        return tuple(
+            sorted(
+                (one for one in self.containers if one.service == name and not one.oneoff),
+                key=lambda one: (one.number, one.name),
+            )
+        )
+
+
+class Declared(Frozen):
+    """The project as Docker Compose itself resolved it from the files that are wanted.
+
+    :param config: ``docker compose config``, with the final paths and unescaped values.
+    :param hashes: ``docker compose config --hash``, per service.
+    :param images: the images that services name and that are on the host.
+    :param outside: digests of the files that services mount from outside the project.
+    :param differs: the project's files that are not on the host as they should be; ``None`` where
+        that was not looked at.
+    :param barred: what is in the way of them, as in :class:`StackState`.
+    :param networks: the project's networks as the engine has them now, by name, in Compose's
+        words.
+    :param free: bytes free, by the path that was measured.
+    """
+
+    config: Mapping[str, Any]
+    hashes: Mapping[str, str] = {}
+    images: Mapping[str, Image] = {}
+    outside: Mapping[str, str | None] = {}
+    differs: tuple[str, ...] | None = None
+    barred: Mapping[str, str] = {}
+    networks: Mapping[str, Mapping[str, Any]] = {}
+    free: Mapping[str, int] = {}
+
+    @property
+    def services(self) -> Mapping[str, Mapping[str, Any]]:
+        """The declared services by name."""
+        services: Mapping[str, Mapping[str, Any]] = self.config.get("services") or {}
+        return services

@@ -1,0 +1,396 @@
+"""Many facts in one remote command, and what is remembered of them.
+
+pyinfra runs every fact as a command of its own and remembers none. Here the commands of many
+ordinary ``FactBase`` classes are joined into one script; each runs in a subshell of its own, with
+an empty input, and its output is framed by a boundary no output can know of.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import getcallargs
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyinfra import logger
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase, ShortFactBase
+from pyinfra.api.hiddenvalue import HiddenValue
+from pyinfra.api.output import format_text
+from pyinfra.api.util import get_kwargs_str
+
+from stackmend.redaction import safe_line
+
+from .channel import execute
+from .errors import CommandTimeout, RemoteError
+from .link import Link, link
+from .settings import Settings, plain, real, resolve
+from .unknown import Unknown
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+#: Seconds for which a fact stays valid when nothing has been executed on the host.
+MAX_AGE = 60.0
+
+#: Seconds after which a reading is ended on the host; a hung engine must not hang the run.
+TIMEOUT = 120.0
+
+_MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A fact wanted of a host: which, with what arguments, read as whom."""
+
+    fact: type[FactBase[Any]]
+    short: type[ShortFactBase[Any]] | None
+    kwargs: Mapping[str, Any] = field(compare=False)
+    kwargs_key: str = field(repr=False)
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """As pyinfra would name it in its output."""
+        cls = self.short or self.fact
+        return f"{cls.name} ({get_kwargs_str(dict(self.kwargs))})" if self.kwargs else cls.name
+
+
+class Section(NamedTuple):
+    """What one command of a joined script wrote.
+
+    Attributes:
+        stdout: its standard output, exactly.
+        stderr: its standard error, exactly.
+        status: its exit status, ``"-"`` where the command it requires is missing on the host,
+            None where the script ended before this command did.
+    """
+
+    stdout: bytes
+    stderr: bytes
+    status: str | None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    value: Any
+    generation: int
+    at: float
+
+
+def join(commands: Sequence[tuple[str, str | None]], token: str) -> str:
+    """One POSIX shell script that runs each command on its own and frames what it writes.
+
+    Args:
+        commands: each command with the name of the program it requires, or None.
+        token: the boundary; must not be guessable.
+    """
+    parts = [
+        f"__frame={token}",
+        r"printf '\n%s begin\n' $__frame",
+        r"printf '\n%s begin\n' $__frame >&2",
+    ]
+    for index, (command, required) in enumerate(commands):
+        # eval in a subshell: a syntax error, an exit or a changed directory stays in there.
+        body = f"( eval {shlex.quote(command)} ) </dev/null; __status=$?"
+        if required is not None:
+            program = shlex.quote(required)
+            body = (
+                f"if command -v {program} >/dev/null 2>&1; then {body}; "
+                f"else __status={_MISSING}; fi"
+            )
+        parts += [
+            body,
+            rf"printf '\n%s {index} %s\n' $__frame $__status",
+            rf"printf '\n%s {index}\n' $__frame >&2",
+        ]
+    return "\n".join(parts)
+
+
+def split(stdout: bytes, stderr: bytes, token: str, count: int) -> list[Section]:
+    """Takes apart what a script of :func:`join` wrote.
+
+    Args:
+        stdout: its standard output, possibly cut short.
+        stderr: its standard error, possibly cut short.
+        token: the boundary it was made with.
+        count: how many commands it had.
+    """
+    opening = f"\n{token} begin\n".encode()
+    out = stdout.partition(opening)[2]
+    err = stderr.partition(opening)[2]
+    sections: list[Section] = []
+    for index in range(count):
+        written, found, rest = out.partition(f"\n{token} {index} ".encode())
+        said, _, err = err.partition(f"\n{token} {index}\n".encode())
+        if not found:
+            sections.append(Section(written, said, None))
+            out = err = b""
+            continue
+        status, _, out = rest.partition(b"\n")
+        sections.append(Section(written, said, status.decode(errors="replace")))
+    return sections
+
+
+def gather(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> list[Any]:
+    """Reads many facts of a host now, over one channel.
+
+    Any fact class of pyinfra's kind will do: ``requires_command``, ``check_preconditions``,
+    ``process`` and ``default`` mean what they mean there, with one difference: a fact that could
+    not be read or understood is an :class:`Unknown` with the reason, never ``default()`` and never
+    an exception. One fact that fails does not touch the others.
+
+    Args:
+        host: the host.
+        facts: pairs of a fact class and its keyword arguments, pyinfra's own (``_sudo``) among
+            them. Facts to be read as different users take one channel per user.
+
+    Returns:
+        The values, in the order asked for. They are remembered and may be handed out again by
+        :func:`read`: not to be changed by the caller.
+
+    Example:
+        >>> gather(host, [(Hostname, {}), (File, {"path": "/etc/hosts"})])
+        ['web1', {'mode': 644, ...}]
+    """
+    host = real(host)
+    requests = [_request(host, fact, kwargs) for fact, kwargs in facts]
+    values = _fetch(link(host), dict.fromkeys(requests))
+    return [values[request] for request in requests]
+
+
+def expect(host: Host, fact: type, **kwargs: Any) -> None:
+    """Says that a fact will be asked for, so that the next reading of any fact reads it as well.
+
+    To be called while a deploy is prepared, by what will call :func:`read` later. Reaches no host.
+
+    Args:
+        host: the host.
+        fact: the fact class.
+        **kwargs: its arguments, exactly as they will be given to :func:`read`.
+    """
+    host = real(host)
+    _expected(link(host))[_request(host, fact, kwargs)] = None
+
+
+def read(host: Host, fact: type, **kwargs: Any) -> Any:
+    """A fact of a host: as read before, if that is still valid, else read now.
+
+    What was read stays valid until any command has been executed on the host, by any operation or
+    by :func:`stackmend.connection.run`, and for 60 seconds at most. When it has to be read, every
+    expected fact that is not valid is read with it, over the same channel.
+
+    Args:
+        host: the host.
+        fact: the fact class.
+        **kwargs: its arguments, pyinfra's own among them.
+
+    Returns:
+        The value, or an :class:`Unknown`. Not to be changed by the caller.
+
+    Example:
+        >>> read(host, Hostname)
+        'web1'
+    """
+    host = real(host)
+    to = link(host)
+    request = _request(host, fact, kwargs)
+    known = _valid(to, request)
+    if known is not None:
+        return known.value
+    wanted = {request: None}
+    for other in _expected(to):
+        if other.settings == request.settings and _valid(to, other) is None:
+            wanted[other] = None
+    return _fetch(to, wanted)[request]
+
+
+def forget(host: Host) -> None:
+    """Makes every fact read so far of a host invalid.
+
+    Args:
+        host: the host.
+    """
+    _readings(link(real(host))).clear()
+
+
+def _readings(to: Link) -> dict[Request, _Reading]:
+    readings: dict[Request, _Reading] = to.memory.setdefault("readings", {})
+    return readings
+
+
+def _expected(to: Link) -> dict[Request, None]:
+    expected: dict[Request, None] = to.memory.setdefault("expected", {})
+    return expected
+
+
+def _valid(to: Link, request: Request) -> _Reading | None:
+    reading = _readings(to).get(request)
+    if reading is None or reading.generation != to.generation:
+        return None
+    return reading if time.monotonic() - reading.at <= MAX_AGE else None
+
+
+def _request(host: Host, fact: type, kwargs: Mapping[str, Any]) -> Request:
+    settings, own = resolve(host, kwargs)
+    short: type[ShortFactBase[Any]] | None = None
+    if issubclass(fact, ShortFactBase):
+        short, fact = fact, fact.fact
+    if not issubclass(fact, FactBase):
+        raise TypeError(f"{fact!r} is not a fact")
+    if own:
+        # Binds defaults too, so that the same question is recognised however it is put.
+        own = getcallargs(fact().command, **own)
+        own.pop("self", None)
+    # A hidden value looks like any other hidden value; two questions must not look alike.
+    asked = {
+        key: plain(value) if isinstance(value, HiddenValue) else value for key, value in own.items()
+    }
+    return Request(fact, short, own, repr(sorted(asked.items())), settings)
+
+
+def _fetch(to: Link, requests: Mapping[Request, None]) -> dict[Request, Any]:
+    """Reads the facts, one channel for each user they are to be read as."""
+    values: dict[Request, Any] = {}
+    by_settings: dict[Settings, list[Request]] = {}
+    for request in requests:
+        reason = _precondition(to.host, request)
+        if reason is not None:
+            values[request] = Unknown(reason)
+        else:
+            by_settings.setdefault(request.settings, []).append(request)
+    for settings, group in by_settings.items():
+        values.update(_fetch_as(to, settings, group))
+    return values
+
+
+def _precondition(host: Host, request: Request) -> str | None:
+    try:
+        return request.fact().check_preconditions(host.state, host)
+    except Exception as error:
+        return f"precondition: {_one_line(error)}"
+
+
+def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Request, Any]:
+    values: dict[Request, Any] = {}
+    # One instance from command() to process(): some facts keep their arguments in it.
+    askable: list[tuple[Request, FactBase[Any]]] = []
+    commands: list[tuple[str, str | None]] = []
+    shown: list[str] = []
+    for request in requests:
+        fact = request.fact()
+        try:
+            command, masked, required = _command(fact, request)
+        except Exception as error:
+            values[request] = Unknown(f"{request.name}: {_one_line(error)}")
+            continue
+        askable.append((request, fact))
+        commands.append((command, required))
+        shown.append(masked)
+    if not askable:
+        return values
+
+    host = to.host
+    state = host.state
+    token = secrets.token_hex(16)
+    generation, at = to.generation, time.monotonic()
+    timeout = settings.timeout or TIMEOUT
+    late = ""
+    names = ", ".join(request.name for request, _ in askable)
+    try:
+        result = execute(
+            to,
+            settings,
+            _Joined(join(commands, token), "; ".join(shown)),
+            timeout=timeout,
+            readonly=True,
+            print_input=state.print_fact_input,
+            doing=f"read {names}",
+        )
+        stdout, stderr = result.stdout, result.stderr
+    except CommandTimeout as error:
+        stdout, stderr, late = error.stdout, error.stderr, error.reason
+    except (RemoteError, ValueError) as error:
+        # Nothing was read at all: nothing to remember, the next one who asks tries again.
+        reason = error.reason if isinstance(error, RemoteError) else _one_line(error)
+        logger.warning("%sfacts could not be read: %s", host.print_prefix, reason)
+        values.update((request, Unknown(reason)) for request, _ in askable)
+        return values
+
+    readings = _readings(to)
+    sections = split(stdout, stderr, token, len(askable))
+    for (request, fact), section in zip(askable, sections, strict=True):
+        value = _understand(fact, request, section, late)
+        values[request] = value
+        readings[request] = _Reading(value, generation, at)
+        _tell(host, request, value)
+    return values
+
+
+class _Joined(StringCommand):
+    """The joined script, shown to the user as the commands it is made of."""
+
+    def __init__(self, script: str, shown: str) -> None:
+        super().__init__(script)
+        self._shown = shown
+
+    def get_masked_value(self) -> str:
+        return self._shown
+
+
+def _command(fact: FactBase[Any], request: Request) -> tuple[str, str, str | None]:
+    # An attribute in old facts, a method in newer ones.
+    made: Any = fact.command(**request.kwargs) if callable(fact.command) else fact.command
+    command = made if isinstance(made, StringCommand) else StringCommand(made)
+    required = fact.requires_command(**request.kwargs)
+    raw, masked = command.get_raw_value(), command.get_masked_value()
+    if fact.shell_executable:
+        shell = shlex.quote(fact.shell_executable)
+        raw = f"{shell} -c {shlex.quote(raw)}"
+    return raw, masked, required
+
+
+def _understand(fact: FactBase[Any], request: Request, section: Section, late: str) -> Any:
+    if section.status == _MISSING:
+        return _shorten(request, fact.default())
+    if section.status is None:
+        said = _last_line(section.stderr)
+        return Unknown(late or f"the reading broke off{f': {said}' if said else ''}")
+    if section.status != "0":
+        said = _last_line(section.stderr) or _last_line(section.stdout)
+        return Unknown(f"exit status {section.status}{f': {said}' if said else ''}")
+    text = section.stdout.decode(errors="replace")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    try:
+        return _shorten(request, fact.process(lines) if lines else fact.default())
+    except Exception as error:
+        return Unknown(f"not understood: {_one_line(error)}")
+
+
+def _shorten(request: Request, value: Any) -> Any:
+    short: Any = request.short
+    return value if short is None else short().process_data(value)
+
+
+def _tell(host: Host, request: Request, value: Any) -> None:
+    say = logger.info if host.state.print_fact_info else logger.debug
+    if isinstance(value, Unknown):
+        say(f"{host.print_prefix}No fact {format_text(request.name, bold=True)}: {value.reason}")
+    else:
+        say(f"{host.print_prefix}Loaded fact {format_text(request.name, bold=True)}")
+
+
+def _last_line(data: bytes) -> str:
+    lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
+    return safe_line(next((line for line in reversed(lines) if line), ""), 300)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if text and not isinstance(error, FactProcessError):
+        text = f"{type(error).__name__}: {text}"
+    return safe_line(text, 300) or type(error).__name__

@@ -1,0 +1,71 @@
+"""What every room's decision is made of: findings, actions, refusals. Pure."""
+
+from typing import Generic, TypeVar
+
+from stackmend.frozen import Frozen
+
+
+class Finding(Frozen):
+    """One thing that is not as it should be, and how that is known.
+
+    :param subject: what it is about: a service, a port, a model.
+    :param kind: what sort of thing it is, in a word or two.
+    :param cause: what is wrong, in words.
+    :param evidence: what was seen that says so, line by line.
+    :param blocks: whether the host cannot be called well because of it.
+    """
+
+    subject: str
+    kind: str
+    cause: str
+    evidence: tuple[str, ...] = ()
+    blocks: bool = True
+
+
+class Refusal(Frozen):
+    """Something that is needed and will not be done, why, and what would allow it."""
+
+    subject: str
+    reason: str
+    way_out: str
+
+
+class Action(Frozen):
+    """One step, with its reason and the way back. Each room adds what its steps need.
+
+    :param verb: what is done.
+    :param subject: what it is done to.
+    :param cause: why.
+    :param destructive: whether something of somebody's may be lost by it.
+    :param undo: how to take it back, in words or as a command.
+    """
+
+    verb: str
+    subject: str
+    cause: str
+    destructive: bool = False
+    undo: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.subject}: {self.cause}"
+
+
+A = TypeVar("A", bound=Action)
+
+
+class Plan(Frozen, Generic[A]):
+    """What was found, what will be done, in order, and what will not."""
+
+    findings: tuple[Finding, ...] = ()
+    actions: tuple[A, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to do and nothing wrong."""
+        return not self.actions and not self.refusals and not self.problems
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The findings that stand against calling the host well."""
+        return tuple(finding for finding in self.findings if finding.blocks)

@@ -1,0 +1,36 @@
+"""From a step to the command that does it: the only place where values are quoted."""
+
+from collections.abc import Sequence
+
+from pyinfra.api import QuoteString, StringCommand
+
+from stackmend.connection import text
+from stackmend.engine.facts import ROOT
+
+#: Exit statuses of a proof: no container can be started with the devices; it does not reach them;
+#: it does not any more once systemd has read its units anew.
+NOT_STARTED, NOT_REACHED, LOST = 70, 72, 76
+
+
+def describe(path: str, stamp: str) -> StringCommand:
+    """Write what CDI knows of NVIDIA's devices.
+
+    :param stamp: the ending of the copy of what was there.
+    """
+    return _script("describe", path, stamp)
+
+
+def prove(evidence: str, groups: Sequence[int], ways: Sequence[str]) -> StringCommand:
+    """Reach the devices from inside a container, and remember that it was so.
+
+    :param evidence: what is remembered.
+    :param groups: the groups that AMD's device files need, by number.
+    :param ways: how containers are given the devices: ``cdi``, ``runtime``, ``rocm``.
+    """
+    return _script("prove", evidence, " ".join(map(str, groups)), *ways)
+
+
+def _script(name: str, *arguments: str) -> StringCommand:
+    shared = text("stackmend.connection", "walk") + text("stackmend.connection", "put")
+    body = shared + text("stackmend.engine", "common") + text("stackmend.engine.accelerators", name)
+    return StringCommand("sh", "-c", QuoteString(body), name, ROOT, *map(QuoteString, arguments))

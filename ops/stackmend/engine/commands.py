@@ -1,0 +1,117 @@
+"""From an action to the command that does it: the only place where values are quoted."""
+
+from collections.abc import Sequence
+
+from pyinfra.api import StringCommand
+
+from stackmend.connection import script
+from stackmend.engine.facts import ROOT
+
+#: The file whose lock says that somebody works on the engine of this host.
+LOCK = f"{ROOT}/lock"
+
+#: Seconds that a script which changes the engine has: it waits for an earlier one, and may fetch
+#: packages.
+LIMIT = 3600
+
+#: Exit statuses of the scripts: dockerd refuses a file; more would be removed than may be; the
+#: network or a repository failed; the engine did not come up, and (for a file) is up with the one
+#: before; it is not up at all; it is up, and containers that ran are not.
+REFUSED, REMOVES, UNAVAILABLE, FAILED, DOWN, CONTAINERS = 65, 67, 69, 70, 71, 74
+
+
+def fetch(address: str) -> StringCommand:
+    """Print a file of the network, as base64."""
+    return script("stackmend.engine", "fetch", address)
+
+
+def place(path: str, stamp: str) -> StringCommand:
+    """Put standard input in place of a file; remove the file where there is none.
+
+    :param stamp: the ending of the copy of what was there.
+    """
+    return _script("place", path, stamp)
+
+
+def refresh(manager: str, target: str, packages: Sequence[str]) -> StringCommand:
+    """Read the lists of packages anew and print what there is of some.
+
+    :param manager: ``apt``, ``dnf`` or ``apk``.
+    :param target: the suite, or apk's address, that they are taken from; empty for any.
+    """
+    return _script("refresh", manager, target, *packages)
+
+
+def install(
+    manager: str,
+    target: str,
+    packages: Sequence[str],
+    removing: Sequence[str] = (),
+    *,
+    snap: bool = False,
+    engine: bool = True,
+    config: str = "",
+) -> StringCommand:
+    """Install packages, those with a version behind them at that version.
+
+    :param removing: packages that make room.
+    :param snap: switch the snap docker off.
+    :param engine: whether they are an engine, which is then started, with what ran.
+    :param config: the daemon.json, on standard input, that a new engine is to start with. One that
+        does not come up with it starts without, and why is printed.
+    """
+    return _script(
+        *("install", manager, target, "snap" if snap else "", "engine" if engine else ""),
+        *(config, *packages, "--", *removing),
+    )
+
+
+def drop_lists() -> StringCommand:
+    """Remove what :func:`refresh` keeps for :func:`install`, where nothing is installed."""
+    return StringCommand("rm", "-f", f"{ROOT}/lists.bin")
+
+
+def start(config: str) -> StringCommand:
+    """Start the engine, let it start with the host, and start what ran before it was stopped.
+
+    :param config: its daemon.json. One that it was to start with and never did is taken away.
+    """
+    return _script("start", config)
+
+
+def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> StringCommand:
+    """Put standard input in place of daemon.json and have the engine run with it, or put it back.
+
+    :param config: the file, no link.
+    :param flags: the words that the service starts dockerd with.
+    :param stamp: the ending of the copy of what was there.
+    :param restart: whether it is not enough that the engine reads it again.
+    """
+    how = "restart" if restart else "reload"
+    return _script("switch", config, how, stamp, *_without_config(flags), before=["takeup"])
+
+
+def again(config: str) -> StringCommand:
+    """Have the engine run with a daemon.json that it was not seen to run with."""
+    return _script("again", config, before=["takeup"])
+
+
+def _without_config(flags: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in flags:
+        if skip:
+            skip = False
+        elif word == "--config-file":
+            skip = True
+        elif not word.startswith("--config-file="):
+            kept.append(word)
+    return kept
+
+
+def _script(name: str, *arguments: str, before: Sequence[str] = ()) -> StringCommand:
+    return script(
+        *("stackmend.engine", name, ROOT, *arguments),
+        before=("common", *before),
+        shared=["walk", "put"],
+    )

@@ -1,0 +1,318 @@
+"""Probe text to state: which container engines a host has, and what they are set to."""
+
+import base64
+import binascii
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pyinfra.api import FactBase, StringCommand
+
+from stackmend.connection import fresh_mark, parsed, rows, script, sections
+from stackmend.engine import openpgp
+from stackmend.engine.state import (
+    Config,
+    Container,
+    Daemon,
+    HostEngine,
+    Origin,
+    Package,
+    Program,
+    Release,
+    Service,
+)
+
+#: Where a host keeps what it has to remember of its engine.
+ROOT = "/var/lib/stackmend/engine"
+
+#: Packages that are engines, belong to one, or pretend to be one.
+PACKAGES = (
+    "docker-ce docker-ce-cli docker-ce-rootless-extras containerd.io docker-buildx-plugin "
+    "docker-compose-plugin docker.io docker-cli docker-buildx docker-compose docker-compose-v2 "
+    "docker docker-cli-compose docker-cli-buildx docker-openrc moby-engine docker-engine "
+    "moby-cli moby-compose moby-buildx docker-common docker-latest podman-docker containerd runc "
+    "ca-certificates"
+).split()
+
+#: The keyrings that we put in place, by package manager.
+KEYRINGS = {
+    "apt": "/etc/apt/keyrings/stackmend-docker.asc",
+    "dnf": "/etc/pki/rpm-gpg/stackmend-docker.asc",
+}
+
+Section = tuple[int, list[str]]
+
+
+class HostEngines(FactBase[HostEngine]):
+    """Which container engines a host has, and what they are set to; reads only, in one command.
+
+    Which distribution it is, which packages of which engine it has, who provides ``docker``, what
+    the engine and Compose answer, what its service starts it with, what daemon.json holds, which
+    repositories name Docker. Without root, much of it is hidden, and ``root`` says so.
+
+    **Example:**
+
+    .. code:: shell
+
+        pyinfra HOST fact stackmend.engine.facts.HostEngines
+    """
+
+    _mark = ""
+
+    def command(self) -> StringCommand:
+        """The probe."""
+        self._mark = fresh_mark()
+        return script(
+            "stackmend.engine",
+            "probe",
+            ROOT,
+            " ".join(PACKAGES),
+            " ".join(KEYRINGS.values()),
+            mark=self._mark,
+        )
+
+    def process(self, output: list[str]) -> HostEngine:
+        """The state that the probe printed.
+
+        :raises FactProcessError: the probe did not run to its end.
+        """
+        return parsed(lambda lines: parse(lines, self._mark), output, "the engine")
+
+
+def parse(output: Sequence[str], mark: str) -> HostEngine:
+    """Probe output to state.
+
+    :raises ValueError: the output is not a probe's, or was cut off.
+    """
+    found = sections(output, mark)
+    if "done" not in found:
+        raise ValueError("it did not run to its end")
+    host = _pairs(found["host"][1])
+    status, reason, client, server = _versions(found)
+    compose, lines = found.get("compose", (1, []))
+    texts = [*(line.strip() for line in lines), ""]
+    return HostEngine.model_validate(
+        {
+            "system": host["system"],
+            "architecture": host.get("architecture", ""),
+            "manager": host.get("manager", ""),
+            "release": _release(_lines(found, "release")),
+            "packages": _packages(_lines(found, "packages")),
+            "snap": any(line.startswith("snap|") for line in _lines(found, "programs")),
+            "programs": _programs(_lines(found, "programs")),
+            "daemons": _daemons(_lines(found, "daemons")),
+            "service": _service(found),
+            "status": status,
+            "reason": reason,
+            "client": client,
+            "server": server,
+            "compose": texts[0].removeprefix("v") if compose == 0 else "",
+            "containers": _containers(_lines(found, "containers")),
+            "config": _config(found),
+            "origins": _origins(_lines(found, "origins")),
+            "keys": {
+                name.removeprefix("key "): _fingerprints(lines)
+                for name, (_, lines) in found.items()
+                if name.startswith("key ")
+            },
+            "pending": "pending" in host,
+            "apparmor": "apparmor" in host,
+            "left": tuple(line for line in _lines(found, "left") if line),
+            "root": host["root"] == "0",
+        }
+    )
+
+
+def _lines(found: Mapping[str, Section], name: str) -> list[str]:
+    return found.get(name, (0, []))[1]
+
+
+def _pairs(lines: Sequence[str], separator: str = " ") -> dict[str, str]:
+    parts = (line.partition(separator) for line in lines if line)
+    return {name: value.strip() for name, _, value in parts}
+
+
+def _release(lines: Sequence[str]) -> Release:
+    named: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition("=")
+        if re.fullmatch(r"[A-Z_]+", name):
+            named[name] = "".join(shlex.split(value)[:1]) if value else ""
+    return Release(
+        id=named.get("ID", ""),
+        like=tuple(named.get("ID_LIKE", "").split()),
+        version=named.get("VERSION_ID", ""),
+        codename=named.get("UBUNTU_CODENAME") or named.get("VERSION_CODENAME", ""),
+        name=named.get("PRETTY_NAME", ""),
+    )
+
+
+def _packages(lines: Sequence[str]) -> dict[str, Package]:
+    listed = (line.split(" ") for line in lines)
+    return {
+        row[0]: Package(version=row[1], whole=row[2] == "installed")
+        for row in listed
+        # A package whose settings alone are left has a version, too.
+        if len(row) == 3 and row[1] and row[2] not in ("config-files", "not-installed")
+    }
+
+
+def _programs(lines: Sequence[str]) -> dict[str, Program]:
+    listed = (line.split("|") for line in lines)
+    return {
+        row[0]: Program(path=row[1], real=row[2], package=row[3])
+        for row in listed
+        if len(row) == 4 and row[0] != "snap"
+    }
+
+
+def _daemons(lines: Sequence[str]) -> tuple[Daemon, ...]:
+    found = []
+    for who, unit, argv in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        pid, _, uid = who.partition(" ")
+        words = bytes.fromhex(argv).decode(errors="replace").split("\0")
+        words = [word for word in words if word]
+        found.append(Daemon(pid=int(pid), uid=int(uid or 0), unit=unit, argv=tuple(words)))
+    return tuple(found)
+
+
+def _service(found: Mapping[str, Section]) -> Service:
+    if "systemd" in found:
+        shown = _pairs(_lines(found, "systemd"), "=")
+        files = [path for path, _, _ in map(_of_file, _lines(found, "environment"))]
+        return Service(
+            manager="systemd",
+            load=shown.get("LoadState", ""),
+            active=shown.get("ActiveState", ""),
+            enabled=shown.get("UnitFileState", ""),
+            fragment=shown.get("FragmentPath", ""),
+            flags=_flags(shown, _lines(found, "environment")),
+            sources=tuple(
+                dict.fromkeys(
+                    path
+                    for path in (
+                        shown.get("FragmentPath", ""),
+                        *shown.get("DropInPaths", "").split(),
+                        *files,
+                    )
+                    if path
+                )
+            ),
+        )
+    if "openrc" in found:
+        told = _pairs(_lines(found, "openrc"))
+        return Service(
+            manager="openrc",
+            load=told.get("load", "not-found"),
+            active="active" if "started" in told.get("status", "") else "inactive",
+            enabled="enabled" if "enabled" in told else "disabled",
+        )
+    if "sysv" in found:
+        status = found["sysv"][0]
+        return Service(manager="sysv", load="loaded", active="active" if not status else "inactive")
+    return Service()
+
+
+def _of_file(line: str) -> tuple[str, str, str]:
+    path, _, rest = line.partition(" ")
+    name, _, value = rest.partition("=")
+    return path.removeprefix("="), name.strip(), value.strip()
+
+
+def _flags(shown: Mapping[str, str], environment: Sequence[str]) -> tuple[str, ...]:
+    """The words that a unit starts dockerd with, its variables put in as systemd does it."""
+    found = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=", shown.get("ExecStart", ""))
+    if found is None:
+        return ()
+    values = dict(part.partition("=")[::2] for part in _split(shown.get("Environment", "")))
+    for _, name, value in map(_of_file, environment):
+        if name and not name.startswith("#"):
+            values[name] = " ".join(_split(value))
+    words: list[str] = []
+    for word in found[1].split()[1:]:
+        whole = re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word)
+        if whole:
+            words += values.get(whole[1], "").split()
+        else:
+            words.append(
+                re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda one: values.get(one[1], ""), word)
+            )
+    return tuple(words)
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _versions(
+    found: Mapping[str, Section],
+) -> tuple[Literal["up", "absent", "stopped", "forbidden", "unknown"], str, str, str]:
+    if "versions" not in found:
+        return "absent", "no docker client was found", "", ""
+    status, lines = found["versions"]
+    answers = [line.split("|") for line in lines if re.fullmatch(r"[^ |]+\|[^ |]*", line)]
+    client, server = answers[0] if answers else ("", "")
+    if status == 0 and server:
+        return "up", "", client, server
+    said = " ".join(line.strip() for line in lines if "|" not in line).strip()
+    lower = said.lower()
+    if status in (124, 137):
+        return "unknown", "docker did not answer within 20 seconds", client, ""
+    if "permission denied" in lower:
+        return "forbidden", said, client, ""
+    if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:
+        return "stopped", said, client, ""
+    return "unknown", said or "docker failed without a word", client, ""
+
+
+def _containers(lines: Sequence[str]) -> tuple[Container, ...]:
+    return tuple(
+        Container(id=id_, name=name.removeprefix("/"), passing=passing)
+        for id_, name, passing in rows(lines, 3)
+    )
+
+
+def _config(found: Mapping[str, Section]) -> Config:
+    lines = _lines(found, "config")
+    shown: dict[str, Any] = _pairs([line for line in lines if " " in line])
+    kind = next((line for line in lines if line and " " not in line), "missing")
+    status, text = found.get("text", (0, []))
+    whole = "\n".join(text)
+    problem = ""
+    if status:
+        problem = whole or f"exit status {status}"
+    elif "�" in whole:
+        problem = "it is not text in UTF-8"
+    return Config.model_validate(
+        {
+            "kind": kind,
+            "path": shown.get("path", "/etc/docker/daemon.json"),
+            "real": shown.get("real", ""),
+            "text": "" if problem else whole,
+            "problem": problem,
+        }
+    )
+
+
+def _origins(lines: Sequence[str]) -> tuple[Origin, ...]:
+    files: dict[str, list[str]] = {}
+    for line in lines:
+        path, _, text = line.partition("\t")
+        files.setdefault(path, []).append(text)
+    return tuple(
+        Origin(path=path, text="".join(f"{line}\n" for line in text))
+        for path, text in files.items()
+        if path
+    )
+
+
+def _fingerprints(lines: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return openpgp.fingerprints(base64.b64decode("".join(lines)))
+    except (ValueError, binascii.Error):
+        # Not the key that it should be, whatever it is.
+        return ()

@@ -1,0 +1,170 @@
+"""What a host has of container engines, as the probe told it."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from stackmend.frozen import Frozen
+
+Manager = Literal["apt", "dnf", "apk", ""]
+
+
+class Release(Frozen):
+    """Which distribution a host runs, as its ``os-release`` has it.
+
+    :param id: ``debian``, ``ubuntu``, ``fedora``, ``rocky`` …
+    :param like: what it calls itself like, nearest first.
+    :param codename: the suite of the distribution that it is like, where that has names.
+    :param name: for people.
+    """
+
+    id: str = ""
+    like: tuple[str, ...] = ()
+    version: str = ""
+    codename: str = ""
+    name: str = ""
+
+
+class Package(Frozen):
+    """A package that has to do with container engines.
+
+    :param version: as the package manager writes it.
+    :param whole: whether it is installed to the end; one that was broken off is not.
+    """
+
+    version: str
+    whole: bool = True
+
+
+class Program(Frozen):
+    """A program on the PATH.
+
+    :param path: where it was found.
+    :param real: where that leads to.
+    :param package: the package that owns it; empty for none.
+    """
+
+    path: str
+    real: str = ""
+    package: str = ""
+
+
+class Daemon(Frozen):
+    """A dockerd that runs.
+
+    :param unit: the systemd unit that it belongs to.
+    :param argv: its command line, with what its unit put in for variables.
+    :param uid: whose it is; anybody's but 0 is a rootless engine of a user.
+    """
+
+    pid: int
+    uid: int = 0
+    unit: str = ""
+    argv: tuple[str, ...] = ()
+
+
+class Service(Frozen):
+    """The engine's service.
+
+    :param manager: ``systemd``, ``openrc`` or ``sysv``; empty where none was found.
+    :param load: ``loaded``, ``masked``, ``not-found`` …
+    :param active: ``active``, ``inactive``, ``failed`` …
+    :param enabled: ``enabled``, ``disabled`` …
+    :param fragment: the file that declares it.
+    :param flags: the words that it starts dockerd with, variables put in.
+    :param sources: the files that flags can come from: the unit, its drop-ins, its environment.
+    """
+
+    manager: Literal["systemd", "openrc", "sysv", ""] = ""
+    load: str = ""
+    active: str = ""
+    enabled: str = ""
+    fragment: str = ""
+    flags: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+class Container(Frozen):
+    """A running container.
+
+    :param passing: whether it is removed when it stops.
+    """
+
+    id: str
+    name: str
+    passing: bool = False
+
+
+class Config(Frozen):
+    """The engine's daemon.json.
+
+    :param kind: ``file``, ``missing``, ``directory`` or ``other``.
+    :param path: where it is, or is to be.
+    :param real: where that leads to, where it is a symbolic link.
+    :param text: what it holds.
+    :param problem: why it cannot be read.
+    """
+
+    kind: Literal["file", "missing", "directory", "other"] = "missing"
+    path: str = "/etc/docker/daemon.json"
+    real: str = ""
+    text: str = ""
+    problem: str = ""
+
+
+class Origin(Frozen):
+    """One of the files that say where packages come from, and whose signature is taken.
+
+    :param path: where it is.
+    :param text: what it holds.
+    """
+
+    path: str
+    text: str
+
+
+class HostEngine(Frozen):
+    """What a host has of container engines.
+
+    :param system: what ``uname -s`` prints.
+    :param architecture: as the package manager names it.
+    :param packages: those that have to do with engines, by name.
+    :param snap: whether the snap ``docker`` is installed and enabled.
+    :param programs: ``docker``, ``dockerd`` and ``containerd``, by name.
+    :param daemons: every dockerd that runs in the host's own namespace.
+    :param status: ``up``, ``absent``, ``stopped``, ``forbidden`` or ``unknown``, of the engine that
+        answers at the usual place.
+    :param reason: what was said instead of an answer.
+    :param client: the version of the docker client.
+    :param server: the version of the engine that answers.
+    :param compose: the version of ``docker compose``; empty where there is none.
+    :param containers: those that run.
+    :param origins: sources of packages that name Docker, and ours.
+    :param keys: path → fingerprints of the keyrings that those of ours are signed with.
+    :param pending: that daemon.json was changed and the engine has not taken it up.
+    :param apparmor: whether the kernel confines by AppArmor.
+    :param left: containers that ran before the engine was stopped, and were not started again.
+    :param root: whether everything could be seen.
+    """
+
+    system: str = "Linux"
+    architecture: str = ""
+    manager: Manager = ""
+    release: Release = Release()
+    packages: Mapping[str, Package] = {}
+    snap: bool = False
+    programs: Mapping[str, Program] = {}
+    daemons: tuple[Daemon, ...] = ()
+    service: Service = Service()
+    status: Literal["up", "absent", "stopped", "forbidden", "unknown"] = "unknown"
+    reason: str = ""
+    client: str = ""
+    server: str = ""
+    compose: str = ""
+    containers: tuple[Container, ...] = ()
+    config: Config = Config()
+    origins: tuple[Origin, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = {}
+    pending: bool = False
+    apparmor: bool = False
+    left: tuple[str, ...] = ()
+    root: bool = True

@@ -1,0 +1,89 @@
+"""Names that exist and are like one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from difflib import SequenceMatcher
+from typing import Any
+
+from stackmend.models.spec import DEFAULT_REGISTRY, Name
+
+#: How many near names are told.
+NEAREST = 3
+
+#: How many names of a registry's are looked at, and how long one may be.
+MOST = 5000
+LONGEST = 512
+
+#: How like a name must be but for its tag, from 0 to 1.
+ALIKE = 0.7
+
+# Ollama's library cannot be listed; what people ask for by a wrong name is mostly one of these.
+LIBRARY = tuple(
+    "all-minilm bge-m3 codellama codestral cogito command-r command-r-plus deepseek-coder "
+    "deepseek-coder-v2 deepseek-r1 deepseek-v3 devstral dolphin3 falcon3 gemma gemma2 gemma3 "
+    "gemma3n gpt-oss granite3.3 granite4 llama2 llama3 llama3.1 llama3.2 llama3.2-vision llama3.3 "
+    "llama4 llava magistral minicpm-v mistral mistral-nemo mistral-small mixtral moondream "
+    "mxbai-embed-large nomic-embed-text nous-hermes2 olmo2 openthinker orca-mini phi phi3 phi3.5 "
+    "phi4 phi4-mini qwen qwen2 qwen2.5 qwen2.5-coder qwen2.5vl qwen3 qwen3-coder qwen3-embedding "
+    "qwq smollm smollm2 snowflake-arctic-embed starcoder2 tinyllama vicuna wizardlm2 yi "
+    "zephyr".split()
+)
+
+
+def told(name: Name, ask: Callable[[str], Any]) -> list[str]:
+    """Names like one that its registry tells, each with a tag that it has.
+
+    :param name: the name that does not exist.
+    :param ask: gives the JSON that the registry has at a path; ``None`` where there is none.
+    """
+    if name.host.lower() == DEFAULT_REGISTRY:
+        return list(LIBRARY)
+    listed = [f"{name.host}/{one}" for one in _texts(ask("/v2/_catalog"), "repositories")]
+    near = (Name.parse(one).repository for one in nearest(name, listed))
+    found = []
+    for repository in dict.fromkeys((name.repository, *near)):
+        for tag in _texts(ask(f"/v2/{repository}/tags/list"), "tags"):
+            # What Ollama could not pull by its name is no help.
+            with suppress(ValueError):
+                found.append(str(Name.parse(f"{name.host}/{repository}:{tag}")))
+    return found
+
+
+def nearest(name: Name, known: Iterable[str]) -> tuple[str, ...]:
+    """The names that are most like one, the likest first; only those that are like it at all.
+
+    :param known: names that exist.
+
+    >>> nearest(Name.parse("lama3.2"), ["mistral", "llama3.2"])
+    ('llama3.2',)
+    """
+    scored: dict[str, tuple[float, float]] = {}
+    for one in known:
+        with suppress(ValueError):
+            scored[one] = _likeness(name, Name.parse(one))
+    scored.pop(str(name), None)
+    close = [one for one, (score, _) in scored.items() if score >= ALIKE]
+    return tuple(sorted(close, key=lambda one: (*(-x for x in scored[one]), one))[:NEAREST])
+
+
+def _likeness(name: Name, other: Name) -> tuple[float, float]:
+    """How like two names are but for their tags, and how like the tags."""
+    ours = [name.host, name.namespace, name.model]
+    theirs = [other.host, other.namespace, other.model]
+    # What they have in common says nothing, and long addresses are alike by their length alone.
+    while len(ours) > 1 and ours[0].lower() == theirs[0].lower():
+        ours, theirs = ours[1:], theirs[1:]
+    return _ratio("/".join(ours), "/".join(theirs)), _ratio(name.tag, other.tag)
+
+
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one.lower(), other.lower()).ratio()
+
+
+def _texts(answer: Any, key: str) -> list[str]:
+    rows = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows[:MOST] if isinstance(row, str) and len(row) <= LONGEST]

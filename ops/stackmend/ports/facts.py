@@ -1,0 +1,282 @@
+"""Probe text to state: who holds the wanted ports of a host."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from pyinfra.api import FactBase, StringCommand
+from pyinfra.api.exceptions import FactValueError
+
+from stackmend.connection import fresh_mark, parsed, script, sections
+from stackmend.ports import darwin, listing, processes, sockets, windows
+from stackmend.ports.attribution import Tables
+from stackmend.ports.spec import Wanted, all_wanted
+from stackmend.ports.state import HostPorts, Process, Socket
+from stackmend.ports.verdict import Seen, WindowsSide, judge
+
+#: How many ranges of ports ss is asked for; beyond that, one range holds them all.
+MAXIMUM_RANGES = 200
+
+System = Literal["linux", "wsl", "darwin"]
+EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reading was asked: the ports, and the project that is to have them."""
+
+    wanted: tuple[Wanted, ...] = ()
+    project: str = ""
+    directory: str = ""
+
+
+class PortHolders(FactBase[HostPorts]):
+    """Who holds ports of a host, told by trying to bind them; reads only, in one command.
+
+    + ports: the ports, as ``6379``, ``"127.0.0.1:8000-8010"`` or ``"[::1]:53/udp"``; several with
+      commas or as a list.
+    + project: the Compose project that is to have them. What a running container of it holds is
+      not held but ``ours``.
+    + directory: the directory that the project is started from; empty for any.
+
+    Each port is tried as Docker would bind it, with python3 or perl, and closed at once. Where
+    neither is there, what ss or /proc/net lists decides, and ``evidence`` says so. Without root
+    the owners of other users' sockets are hidden, and ``root`` says so.
+
+    **Example:**
+
+    .. code:: shell
+
+        pyinfra HOST fact stackmend.ports.facts.PortHolders ports=6379,127.0.0.1:8000-8010
+    """
+
+    _mark = ""
+    _asked = Asked()
+
+    def command(self, ports: Any, project: str = "", directory: str = "") -> StringCommand:
+        """The probe, with its arguments quoted.
+
+        :raises FactValueError: naming the port that is none.
+        """
+        try:
+            wanted = all_wanted(ports)
+        except ValueError as error:
+            raise FactValueError(f"ports: {error}") from None
+        groups = compact(wanted)
+        self._mark, self._asked = fresh_mark(), Asked(tuple(wanted), project, directory)
+        ranges = _ranges(one.port for one in wanted)
+        if len(ranges) > MAXIMUM_RANGES:
+            ranges = [(ranges[0][0], ranges[-1][1])]
+        return script(
+            "stackmend.ports",
+            "probe",
+            groups,
+            _filter(ranges),
+            " ".join(f"{first}-{last}" for first, last in ranges),
+            mark=self._mark,
+        )
+
+    def process(self, output: list[str]) -> HostPorts:
+        """The state that the probe printed.
+
+        :raises FactProcessError: the probe did not run to its end.
+        """
+        return parsed(lambda lines: parse(lines, self._mark, self._asked), output, "the ports")
+
+
+def compact(wanted: Iterable[Wanted]) -> str:
+    """Ports as the probe takes them: ``tcp/0.0.0.0/80,8000-8010 udp/::/53``."""
+
+    def place(one: Wanted) -> tuple[str, str]:
+        return one.protocol, one.address
+
+    return " ".join(
+        f"{protocol}/{address}/"
+        + ",".join(
+            str(first) if first == last else f"{first}-{last}"
+            for first, last in _ranges(one.port for one in group)
+        )
+        for (protocol, address), group in groupby(sorted(wanted, key=place), key=place)
+    )
+
+
+def _ranges(ports: Iterable[int]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for port in sorted(set(ports)):
+        if found and port == found[-1][1] + 1:
+            found[-1] = (found[-1][0], port)
+        else:
+            found.append((port, port))
+    return found
+
+
+def _filter(ranges: Sequence[tuple[int, int]]) -> str:
+    """An expression that the kernel itself keeps ss's rows by."""
+    parts = [
+        f"sport = :{first}" if first == last else f"( sport >= :{first} and sport <= :{last} )"
+        for first, last in ranges
+    ]
+    return "( " + " or ".join(parts) + " )" if parts else ""
+
+
+def parse(output: Sequence[str], mark: str, asked: Asked) -> HostPorts:
+    """Probe output to state.
+
+    :raises ValueError: the output is not a probe's, or was cut off.
+    """
+    found = sections(output, mark)
+    if "done" not in found:
+        raise ValueError("it did not run to its end")
+    wanted = asked.wanted
+    host = _host(found["host"][1])
+    system: System = host["system"]
+    root = host["root"] == "0"
+    settings = [*found["settings"][1], "", ""]
+    tool, refused = _binds(found)
+    sockets_section = next((name for name in found if name.startswith("sockets ")), "")
+    if (refused or not tool) and not sockets_section and system != "darwin" and wanted:
+        raise ValueError("it did not tell of the sockets")
+    up = float(host.get("up", "0"))
+    known = processes.processes(found, up)
+    names = {one.uid: one.user for one in known.values()}
+    units = listing.units(found, names)
+    known = processes.settled(known, units)
+    engine, reason = _engine(found)
+    mac = _darwin(found) if system == "darwin" else None
+    unlisted, _ = found.get("sockets ss -B", (1, []))
+    via = sockets_section.removeprefix("sockets ").replace("/proc", "/proc/net")
+    tables = Tables(
+        via="lsof" if mac else via,
+        sockets=mac[0] if mac else _sockets(found, sockets_section),
+        processes=known,
+        units=units,
+        containers=listing.containers(found),
+        programs=listing.programs(found),
+        rules=sockets.rules(found.get("rules", (0, []))[1]),
+        root=root,
+        wsl=system == "wsl",
+        searched="python3" in host["tools"] or unlisted == 0,
+        bound_via="ss -B" if unlisted == 0 else "pidfd_getfd",
+    )
+    seen = Seen(
+        tables=tables,
+        tool=tool,
+        refused=refused,
+        addresses=sockets.addresses(found.get("addresses", (0, []))[1]),
+        project=asked.project,
+        directory=asked.directory,
+        windows=_windows(found) if system == "wsl" else None,
+        darwin=mac,
+    )
+    guards = processes.guarded(found, known)
+    return HostPorts(
+        ports=tuple(judge(one, seen) for one in wanted),
+        system=system,
+        engine=engine,
+        engine_reason=reason,
+        live_restore="live" in found,
+        live_containers=len([line for line in found.get("shims", (0, []))[1] if line]),
+        processes=dict(mac[1]) if mac else known,
+        guarded=guards,
+        ephemeral=_ephemeral(settings[0]),
+        reserved=settings[1].strip(),
+        tools=tuple(host["tools"]),
+        root=root,
+        now=float(host["now"]),
+    )
+
+
+def _host(lines: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"tools": []}
+    for line in lines:
+        word, _, value = line.partition(" ")
+        if word == "tool":
+            found["tools"].append(value)
+        elif word:
+            found[word] = value
+    return found
+
+
+def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[Wanted, str]]:
+    """What binds were tried with, and the errors of those that failed."""
+    section = next(name for name in found if name.startswith("bind"))
+    tool = section.removeprefix("bind").strip()
+    lines = found[section][1]
+    if not tool:
+        return "", {}
+    if not lines or lines[-1] != "done":
+        raise ValueError("the binds were not tried to the end")
+    refused = {}
+    for line in lines[:-1]:
+        words = line.split()
+        # What an interpreter warns of stands between the rows.
+        if len(words) == 4 and words[0].startswith("E"):
+            one = Wanted.model_validate(
+                {"protocol": words[1], "address": words[2], "port": int(words[3])}
+            )
+            refused[one] = words[0]
+    return tool, refused
+
+
+def _sockets(found: Mapping[str, listing.Section], section: str) -> tuple[Socket, ...]:
+    lines = found.get(section, (0, []))[1]
+    if section == "sockets ss":
+        listed = sockets.from_ss(lines)
+    else:
+        listed = sockets.from_proc(lines, found.get("owners", (0, []))[1])
+    more = sockets.from_ss(found.get("sockets ss -B", (0, []))[1])
+    known = {one.inode for one in listed}
+    unlisted = [
+        one
+        for one in (*more, *sockets.bound(found.get("bound", (0, []))[1]))
+        if one.inode not in known
+    ]
+    return (*listed, *unlisted)
+
+
+def _engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
+    if "engine docker" not in found:
+        return "absent", "no docker client was found"
+    status, lines = found["engine docker"]
+    text = "\n".join(lines).strip()
+    lower = text.lower()
+    if status == 0:
+        return "up", ""
+    if status in (124, 137):
+        return "unknown", "docker did not answer within 20 seconds"
+    if "permission denied" in lower:
+        return "forbidden", text
+    if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:
+        return "stopped", text
+    return "unknown", text or "docker failed without a word"
+
+
+def _ephemeral(text: str) -> tuple[int, int]:
+    with suppress(ValueError):
+        first, last = map(int, text.split())
+        return first, last
+    return 32768, 60999
+
+
+def _windows(found: Mapping[str, listing.Section]) -> WindowsSide:
+    def told(name: str) -> bytes:
+        return windows.unpacked(found.get(name, (0, []))[1])
+
+    desktop = found.get("desktop", (1, []))[1]
+    return WindowsSide(
+        sockets=windows.sockets(told("netstat")),
+        processes=windows.processes(told("tasklist")),
+        excluded_tcp=tuple(windows.excluded(told("excluded4tcp"))),
+        excluded_udp=tuple(windows.excluded(told("excluded4udp"))),
+        desktop=any(line.startswith("Docker Desktop") for line in desktop),
+    )
+
+
+def _darwin(
+    found: Mapping[str, listing.Section],
+) -> tuple[tuple[Socket, ...], Mapping[int, Process]]:
+    lsof = "\n".join(found.get("lsof", (0, []))[1])
+    table = "\n".join(found.get("ps", (0, []))[1])
+    return tuple(darwin.sockets(lsof)), darwin.processes(lsof, table)

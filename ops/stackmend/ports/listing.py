@@ -1,0 +1,169 @@
+"""What the probe printed of units, containers and programs, as tables. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from stackmend.connection import rows
+from stackmend.ports.sockets import plain
+from stackmend.ports.state import Container, Program, Unit
+from stackmend.provenance import LABEL, Origin, why_foreign, written_by_compose
+
+Section = tuple[int, list[str]]
+
+
+def units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple[Unit, ...]:
+    """The units of every manager that was asked."""
+    result = []
+    for section, (status, lines) in found.items():
+        word, _, manager = section.partition(" ")
+        if word != "units" or status != 0:
+            continue
+        if manager.isdecimal():
+            manager = names.get(int(manager), manager)
+        block: dict[str, list[str]] = {}
+        for line in [*lines, ""]:
+            key, equals, value = line.partition("=")
+            if equals:
+                block.setdefault(key, []).append(value)
+            elif block:
+                result.append(_unit(block, manager))
+                block = {}
+    return tuple(result)
+
+
+def _unit(block: Mapping[str, list[str]], manager: str) -> Unit:
+    def one(key: str) -> str:
+        return block.get(key, [""])[0]
+
+    return Unit(
+        name=one("Id"),
+        manager=manager,
+        active=one("ActiveState"),
+        enabled=one("UnitFileState"),
+        restart=one("Restart"),
+        main_pid=int(one("MainPID")) if one("MainPID").isdecimal() else 0,
+        triggered_by=tuple(one("TriggeredBy").split()),
+        triggers=tuple(one("Triggers").split()),
+        listens=tuple(block.get("Listen", ())),
+        fragment=one("FragmentPath"),
+    )
+
+
+def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
+    """The containers of every engine that was asked.
+
+    What an engine listed later adds those that it did not list at first.
+    """
+    result: dict[tuple[str, str], Container] = {}
+    for word in ("containers", "later"):
+        for section, (_, lines) in found.items():
+            kind, _, engine = section.partition(" ")
+            if kind != word:
+                continue
+            images = {
+                _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
+                for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
+            }
+            # A container that ends between being listed and looked at leaves a line of its own.
+            for shown in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
+                with suppress(TypeError, ValueError, AttributeError):
+                    one = _container(engine, shown, images)
+                    result.setdefault((engine, one.id), one)
+    return tuple(result.values())
+
+
+#: Labels of Compose's, in the order in which they are told.
+_LABELS = (
+    "project",
+    "service",
+    "project.working_dir",
+    "oneoff",
+    "project.config_files",
+    "container-number",
+    "config-hash",
+    "image",
+)
+#: What is told of a container besides; the last is the ports that it is to publish.
+_WIDTH = 9 + len(_LABELS)
+
+
+def _container(
+    engine: str, shown: Sequence[Any], images: Mapping[str, Mapping[str, str]]
+) -> Container:
+    image, id_, name, status, pid, restart, mode, ports, *told = shown
+    told, wished = told[: len(_LABELS)], told[len(_LABELS) :]
+    published = _published(ports or {})
+    if not published and status != "running" and wished:
+        # Its proxies are there before the engine shows it running with them, and after.
+        published = _published(wished[0] or {})
+    name = name.removeprefix("/")
+    labels = {LABEL + key: value for key, value in zip(_LABELS, told, strict=True) if value}
+    of_image = images.get(_digest(image))
+    origin = Origin(name, image, labels, of_image)
+    project = origin.label("project")
+    from_image = project if of_image is None else of_image[LABEL + "project"]
+    if from_image == project and not written_by_compose(origin):
+        # The word of the image's maker, who knows of no project of this host.
+        origin, project = origin._replace(labels={}), ""
+    return Container(
+        id=id_,
+        name=name,
+        engine=engine,
+        project=project,
+        service=origin.label("service"),
+        working_dir=origin.label("project.working_dir"),
+        oneoff=origin.label("oneoff").lower() == "true",
+        foreign=project and why_foreign(origin, project, {origin.label("service"): (name,)}),
+        running=status in ("running", "paused", "restarting", "stopping"),
+        restart=restart or "no",
+        published=tuple(sorted(published)),
+        host_network=mode == "host",
+        pid=pid,
+    )
+
+
+def _digest(image: str) -> str:
+    """An image's id as every engine writes it: Podman leaves the algorithm out."""
+    return image.removeprefix("sha256:")
+
+
+def _published(ports: Mapping[str, Any]) -> set[str]:
+    found = set()
+    for inner, bindings in ports.items():
+        protocol = inner.partition("/")[2] or "tcp"
+        for binding in bindings or ():
+            address = binding.get("HostIp") or ""
+            # An empty address is an engine's way to say every one.
+            for one in (address,) if address else ("0.0.0.0", "::"):  # noqa: S104
+                bare = plain(one)
+                shown = f"[{bare}]" if ":" in bare else bare
+                port = binding.get("HostPort") or ""
+                # What is only configured may be a range, or left to the engine.
+                if port.isdigit() and int(port):
+                    found.add(f"{shown}:{port}/{protocol}")
+    return found
+
+
+def programs(found: Mapping[str, Section]) -> dict[int, Program]:
+    """The programs that supervisord runs, by the number of their process.
+
+    supervisord itself stands for what its client does not tell of: a program without commands.
+    """
+    result = {}
+    for section, (_, lines) in found.items():
+        if not section.startswith("supervisor "):
+            continue
+        words = (lines[0], "-c", lines[1]) if len(lines) > 1 else ()
+        result[int(section.split()[1])] = Program(supervisor="supervisord", name="")
+        for line in lines[2:]:
+            match = re.match(r"(\S+)\s+\S+\s+pid (\d+),", line)
+            if match:
+                result[int(match[2])] = Program(
+                    supervisor="supervisord",
+                    name=match[1],
+                    stop=(*words, "stop", match[1]),
+                    start=(*words, "start", match[1]),
+                )
+    return result

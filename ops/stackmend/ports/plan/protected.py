@@ -1,0 +1,169 @@
+"""What is never ended, whatever a rule allows, and what the user can do instead. Pure."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from stackmend.ports import darwin, windows
+from stackmend.ports.plan import words
+from stackmend.ports.plan.target import Target, rule_values
+from stackmend.ports.spec import RULE_KINDS, PortsSpec, names
+from stackmend.ports.state import Holder, HostPorts, Process
+
+
+class Barrier(NamedTuple):
+    """Why something is not ended, and what can be done instead."""
+
+    reason: str
+    way_out: str
+
+
+_ENGINE = "stop the container or the plugin that it holds the port for, or give it another port"
+_NETWORK = "give your service another port or address, or configure that program to leave it"
+_SSHD = "close the session that forwards the port, or give the SSH server another one"
+_SYSTEM = "configure it to listen elsewhere, or give your service another port"
+_RESOLVED = (
+    "set DNSStubListener=no in /etc/systemd/resolved.conf AND link /etc/resolv.conf to "
+    "/run/systemd/resolve/resolv.conf, then `systemctl restart systemd-resolved`; or bind port 53 "
+    "of one address of the host that is not 127.0.0.53"
+)
+
+#: Programs by the name of their file, wherever it lies: what a host cannot be without, what other
+#: people's logins or containers hang on.
+_PROGRAMS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"(?:docker-)?(?:dockerd|containerd|containerd-shim.*|docker-proxy|rootlesskit|"
+        r"rootlesskit-docker-proxy|rootlessport|runc|crun|crio|conmon|conmonrs|buildkitd)"
+        r"(?:-(?:current|ce|dev|rootless.*))?",
+        "it is part of a container engine, and ending it would end containers",
+        _ENGINE,
+    ),
+    (
+        r"kubelet|kubelite|kube-proxy|kube-apiserver|k3s|k3s-.*|k0s|rke2",
+        "it is part of Kubernetes",
+        "give your service another port, or change the Kubernetes service that has it",
+    ),
+    (r"systemd-resolved", "it is the host's resolver", _RESOLVED),
+    (
+        r"systemd-networkd|NetworkManager|nm-.*",
+        "the host's network hangs on it",
+        _NETWORK,
+    ),
+    (
+        r"systemd|systemd-executor|systemd-(?:journald|logind|udevd|machined|homed|userdbd)|init|"
+        r"dbus-daemon|dbus-broker|dbus-broker-launch",
+        "the host itself hangs on it",
+        _SYSTEM,
+    ),
+    (r"sshd|sshd-session|sshd-auth", "ending it would cut somebody off", _SSHD),
+)
+
+#: Units whose every process is protected.
+_UNITS: tuple[tuple[str, str, str], ...] = (
+    ("docker.service docker.socket snap.docker.* containerd.service", *_PROGRAMS[0][1:]),
+    ("kubelet.service k3s.service k3s-agent.service snap.microk8s.*", *_PROGRAMS[1][1:]),
+    ("systemd-resolved.service systemd-resolved-*.socket", *_PROGRAMS[2][1:]),
+    (
+        "systemd-networkd.service systemd-networkd*.socket NetworkManager.service",
+        *_PROGRAMS[3][1:],
+    ),
+    (
+        "systemd-journald.service systemd-journald*.socket systemd-logind.service "
+        "systemd-udevd.service systemd-udevd-*.socket dbus.service dbus.socket "
+        "dbus-broker.service init.scope",
+        *_PROGRAMS[4][1:],
+    ),
+    (
+        "ssh.service sshd.service ssh.socket sshd.socket ssh@*.service sshd@*.service",
+        *_PROGRAMS[5][1:],
+    ),
+)
+
+
+def barrier(target: Target, spec: PortsSpec, state: HostPorts) -> Barrier | None:
+    """Why a target is never ended; ``None`` where a rule may allow it."""
+    processes = [member.process for member in target.members]
+    processes += [one.process for one in target.holders if one.process is not None]
+    guarded = _guarded(target, processes, state)
+    if guarded is not None:
+        return guarded
+    for unit in target.units:
+        for patterns, reason, way_out in _UNITS:
+            if any(fnmatchcase(unit, pattern) for pattern in patterns.split()):
+                return Barrier(reason, way_out)
+    # What runs in a container is told by the container, whatever it calls itself.
+    if target.container is None:
+        for process in processes:
+            if (found := _program(process, target)) is not None:
+                return found
+    for holder in target.holders:
+        if found := _foreign(holder, state):
+            return found
+    return _named(target, spec)
+
+
+def _guarded(target: Target, processes: Sequence[Process], state: HostPorts) -> Barrier | None:
+    # Somebody else's way in may have brought us here: a web terminal, an agent.
+    ours = [state.processes[pid] for pid in state.guarded if pid in state.processes]
+    if any(one.unit in target.units for one in ours) or (
+        target.container is not None and target.container.id in {one.container for one in ours}
+    ):
+        return Barrier("this very connection hangs on it", _SSHD)
+    for process in processes:
+        # systemd listens for its socket units: these are stopped, it is not signalled.
+        if process.pid == 1 and not (target.units or target.container):
+            return Barrier("it is the host's first process", _SYSTEM)
+        if process.pid in state.guarded and process.pid != 1:
+            return Barrier(
+                "this very connection hangs on it: it is our shell, one of its ancestors, or the "
+                "SSH server that we came through",
+                _SSHD,
+            )
+        if target.members and process.pid <= 0:
+            return Barrier("it is part of the kernel", _SYSTEM)
+    return None
+
+
+def _program(process: Process, target: Target) -> Barrier | None:
+    if process.pid == 1 and target.units:
+        return None
+    # A process may call itself whatever it likes: only where its program cannot be read does its
+    # own word count.
+    name = words.program(process)
+    for pattern, reason, way_out in _PROGRAMS:
+        if re.fullmatch(pattern, name):
+            return Barrier(reason, way_out)
+    return None
+
+
+def _foreign(holder: Holder, state: HostPorts) -> Barrier | None:
+    if holder.kind == "windows" and windows.protected(holder):
+        return Barrier(
+            "Windows or Docker Desktop hangs on it",
+            windows.explain(holder) or "give your service another port",
+        )
+    if state.system == "darwin" and holder.process is not None and holder.container is None:
+        if darwin.protected(holder):
+            return Barrier("macOS hangs on it", darwin.explain(holder) or _SYSTEM)
+        # What it was could not be told apart from a later one for certain, nor be recorded.
+        explained = darwin.explain(holder)
+        end = f"end it there: kill {holder.process.pid}"
+        return Barrier("it runs on macOS", f"{explained} Or {end}" if explained else end)
+    return None
+
+
+def _named(target: Target, spec: PortsSpec) -> Barrier | None:
+    one = target.container
+    ours = one is not None and spec.project and one.project == spec.project and not one.foreign
+    if one is not None and ours and spec.directory in ("", one.working_dir):
+        return Barrier(
+            "it is the project's own, which Compose itself settles", "end what else holds the port"
+        )
+    for kind in RULE_KINDS:
+        if names(spec.protect, kind, *rule_values(target, kind)):
+            return Barrier(
+                f'the stack\'s own "protect" names its {kind}',
+                'take that rule out of "protect", or give your service another port',
+            )
+    return None

@@ -1,0 +1,194 @@
+"""What the probe printed of processes, as a table. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from stackmend.ports.state import Process, Unit
+
+#: How long an argument list may be before it is cut; a Java command line can fill pages.
+MAXIMUM_ARGV = 4096
+
+#: Clock ticks a second in /proc/PID/stat: fixed in the kernel's interface to programs.
+TICKS = 100
+
+#: Services that start whatever their users say: what runs in them is not theirs.
+_DOORS = re.compile(
+    r"(ssh|sshd|dropbear|cron|crond|cronie|atd|anacron|getty|serial-getty|console-getty|user)"
+    r"(@.*)?\.service"
+)
+
+Section = tuple[int, list[str]]
+
+
+def processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
+    """Every process that the probe looked at; what could not be read of one stays empty."""
+    _, lines = found.get("processes", (0, []))
+    if len(lines) < 2:
+        return {}
+    with suppress(ValueError):
+        order = [int(word) for word in lines[0].split()]
+        raw = bytes.fromhex("".join(lines[1:]))
+        mark = raw[: raw.index(b"\n") + 1]
+        parts = raw.split(mark)[1:]
+        # Of what was cut off nothing is told apart.
+        if len(parts) == 3 * len(order):
+            links = _links(found)
+            names = _names(found.get("users", (0, []))[1])
+            read = {
+                pid: (parts[3 * at], parts[3 * at + 1], parts[3 * at + 2])
+                for at, pid in enumerate(order)
+            }
+            root = _root(_cgroup(read[1][1])) if 1 in read else ""
+            return {
+                pid: _process(pid, *said, links=links, names=names, root=root, up=up)
+                for pid, said in read.items()
+                if said[0]
+            }
+    return {}
+
+
+def _process(
+    pid: int,
+    stat: bytes,
+    cgroup: bytes,
+    cmdline: bytes,
+    *,
+    links: Mapping[str, tuple[int, str]],
+    names: Mapping[int, str],
+    root: str,
+    up: float,
+) -> Process:
+    text = stat.decode(errors="replace")
+    name = text[text.index("(") + 1 : text.rindex(")")]
+    fields = text[text.rindex(")") + 2 :].split()
+    started = int(fields[19])
+    uid = links.get(f"/proc/{pid}", (-1, ""))[0]
+    argv = cmdline[:MAXIMUM_ARGV].decode(errors="replace").removesuffix("\0")
+    path = _below(_cgroup(cgroup), root)
+    container, manager, unit = _place(path, names)
+    return Process(
+        pid=pid,
+        started=started,
+        name=name,
+        exe=links.get(f"/proc/{pid}/exe", (0, ""))[1],
+        argv=tuple(argv.split("\0")) if argv else (),
+        cwd=links.get(f"/proc/{pid}/cwd", (0, ""))[1],
+        uid=uid,
+        user=names.get(uid, str(uid) if uid >= 0 else ""),
+        parent=int(fields[1]),
+        unit=unit,
+        manager=manager,
+        session=re.fullmatch(r"session-.+\.scope", unit) is not None,
+        container=container,
+        seconds=round(max(0.0, up - started / TICKS), 1) if up else 0,
+    )
+
+
+def _links(told: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
+    """``ls -dln``: path → its owner, and what it leads to. What is said twice is not believed."""
+    _, lines = told.get("links", (0, []))
+    _, masked = told.get("links masked", (0, []))
+    found: dict[str, tuple[int, str]] = {}
+    twice = set()
+    for line in masked or lines:
+        match = re.fullmatch(
+            r"[dl]\S+ +\d+ +(\d+) +\d+ .*? (/proc/\d+(?:/exe|/cwd)?)(?: -> (.*))?", line
+        )
+        if match is None:
+            continue
+        if match[2] in found:
+            twice.add(match[2])
+        target = match[3] or ""
+        # A question mark may stand for what cannot be printed.
+        found[match[2]] = (int(match[1]), "" if "?" in target else target)
+    return {path: said for path, said in found.items() if path not in twice}
+
+
+def _names(lines: Iterable[str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for line in lines:
+        uid, _, name = line.partition(" ")
+        if uid.isdecimal():
+            found.setdefault(int(uid), name)
+    return found
+
+
+def _cgroup(text: bytes) -> str:
+    """The path in systemd's hierarchy, or in the only one there is."""
+    unified, named, other = "", "", ""
+    for line in text.decode(errors="replace").split("\n"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "name=systemd":
+            named = path
+        elif number == "0":
+            unified = path
+        elif len(path) > len(other):
+            other = path
+    return next((path for path in (named, unified, other) if path not in ("", "/")), "/")
+
+
+def _root(path: str) -> str:
+    """Where the host's own tree begins: a host may itself be a container of another machine."""
+    return path.removesuffix("/init.scope").rstrip("/")
+
+
+def _below(path: str, root: str) -> str:
+    return path[len(root) :] if root and (path + "/").startswith(root + "/") else path
+
+
+_IDS = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_GUEST = re.compile(r"/(lxc(?:\.payload)?|machine\.slice)[./](?:systemd-nspawn@)?([^/]+)")
+
+
+def _place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
+    """Container, manager and unit that a control group's path names."""
+    if ids := _IDS.findall(path):
+        return ids[-1], "", ""
+    if guest := _GUEST.search(path):
+        return guest[2], "", ""
+    manager, unit = "system", ""
+    parts = path.strip("/").split("/")
+    for at, part in enumerate(parts):
+        user = re.fullmatch(r"user@(\d+)\.service", part)
+        if user and at < len(parts) - 1 and parts[at + 1] != "init.scope":
+            manager, unit = names.get(int(user[1]), user[1]), ""
+        elif re.search(r"\.(service|scope)$", part) and part != "init.scope":
+            unit = part
+    return "", manager if unit else "", unit
+
+
+def guarded(found: Mapping[str, Section], known: Mapping[int, Process]) -> tuple[int, ...]:
+    """Our own shell and its ancestors, and the sshd that listens for sessions such as ours."""
+    _, given = found.get("guards", (0, []))
+    guards = {int(word) for line in given for word in line.split() if word.isdecimal()}
+    sessions = {pid for pid in guards if pid in known and known[pid].name.startswith("sshd")}
+    if sessions:
+        # The listener may have been restarted since, and be no ancestor of ours any more.
+        guards |= {
+            pid
+            for pid, one in known.items()
+            if one.name == "sshd" and one.parent == 1 and one.uid == 0
+        }
+    return tuple(sorted(guards))
+
+
+def of_a_user(process: Process, main_pid: int) -> bool:
+    """Whether a process merely runs in the control group of a session or of what starts those."""
+    if process.session:
+        return True
+    if _DOORS.fullmatch(process.unit) is None:
+        return False
+    return process.pid != main_pid and not process.name.startswith(("sshd", "cron", "dropbear"))
+
+
+def settled(processes: Mapping[int, Process], units: Iterable[Unit]) -> dict[int, Process]:
+    """The processes, with what the units tell of them."""
+    main = {(one.manager, one.name): one.main_pid for one in units}
+    return {
+        pid: one.model_copy(update={"session": True})
+        if of_a_user(one, main.get((one.manager, one.unit), 0))
+        else one
+        for pid, one in processes.items()
+    }

@@ -1,0 +1,96 @@
+"""What is wrong with settings, in words: one line each, as long as a person reads, printable."""
+
+import unicodedata
+from collections.abc import Iterator
+from itertools import islice
+from reprlib import Repr
+from typing import Any
+
+from pydantic import ValidationError
+
+from stackmend.text import printable
+
+#: The longest line that is said of one problem, and the most problems that are told at once.
+MAXIMUM_LINE = 1000
+MAXIMUM_PROBLEMS = 50
+
+#: The longest text that is quoted as it stands.
+MAXIMUM_QUOTED = 120
+
+#: Categories of characters that move the cursor, end a line, or are no characters at all.
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+#: Characters that change the direction in which a line is read.
+_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = MAXIMUM_QUOTED
+_repr.maxlevel = 3
+
+
+class Problem(ValueError):
+    """Something that was given cannot be used; the text is one line that begins with its place."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
+
+
+def problems(error: ValidationError, *where: str) -> Iterator[str]:
+    """Each problem in one line, the field's path first; what was given may be secret, and is not.
+
+    :param where: what stands before the field in its path.
+    """
+    found = error.errors(include_url=False, include_input=False)
+    for item in islice(found, MAXIMUM_PROBLEMS):
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif item["type"] == "missing":
+            message = "missing"
+        elif item["type"] == "model_type":
+            message = "must be a mapping"
+        yield one_line(": ".join(filter(None, [path_of(*where, *item["loc"]), message])))
+    if len(found) > MAXIMUM_PROBLEMS:
+        yield one_line(f"{path_of(*where)}: … and {len(found) - MAXIMUM_PROBLEMS} more problems")
+
+
+def in_one_line(error: ValueError) -> str:
+    """All that is wrong, in one line."""
+    return "; ".join(problems(error)) if isinstance(error, ValidationError) else str(error)
+
+
+def path_of(*parts: str | int) -> str:
+    """The path of a field: its parts with dots between them."""
+    return ".".join(map(show, parts))
+
+
+def show(value: Any) -> str:
+    """A name as it stands, where it is short and shows what it is; else as :func:`abbreviate`."""
+    text = value if isinstance(value, str) else str(value) if isinstance(value, int) else None
+    if text is None or len(text) > MAXIMUM_QUOTED or not text.isprintable():
+        return abbreviate(value)
+    return text
+
+
+def abbreviate(value: Any) -> str:
+    """A value as Python writes it, its middle left out where it is long: never more than a line."""
+    try:
+        text = _repr.repr(value)
+    except Exception:  # What was given may be anything, and its own methods may fail.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 4 * MAXIMUM_QUOTED else f"{text[: 4 * MAXIMUM_QUOTED]}..."
+
+
+def one_line(text: str) -> str:
+    """A text that moves no cursor and is not longer than a person reads; what is cut is counted."""
+    return printable(text, MAXIMUM_LINE)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text holds no character that moves the cursor, ends a line, or turns it around.
+
+    Names may hold more than is shown as it stands, such as what joins two signs to one.
+    """
+    return text.isprintable() or not any(
+        one in _DIRECTIONS or unicodedata.category(one) in _CONTROLS for one in text
+    )

@@ -1,0 +1,501 @@
+"""The one redactor: what the user gave as secret appears in nothing that the process shows.
+
+Terminal, report, journal and errors all ask :func:`redact`. A secret is found in the notations in
+which programs write values:
+
+- as it is, and stripped; of a secret of several lines each line of at least 8 characters as well;
+- quoted for a URL, with either case of hex digits, whatever is left unquoted, ``+`` for a space;
+- escaped as in JSON, Python, Go, YAML, a ``.env`` file or a shell's ``"…"``, ``'…'`` and ``$'…'``;
+- with entities of XML and HTML;
+- in base64 and its variant for URLs, alone or within a longer text, such as ``user:password``;
+- in hex.
+
+Shorter than 4 characters a secret is found as it is only, where it stands as a word of its own:
+otherwise it would take a part of every other word with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shlex
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, lru_cache
+from html.entities import codepoint2name
+from itertools import islice
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from stackmend.text import LINE_LIMIT, printable
+
+MASK = "*MASKED*"
+#: A shorter secret is found as a word of its own only.
+SHORTEST = 4
+#: A shorter line of a secret of several lines is not looked for by itself.
+SHORTEST_LINE = 8
+
+#: Keys of a host's data whose plain text is secret as well: those of pyinfra's connectors.
+PASSWORD_KEY = re.compile(r"password$")
+
+#: How deep settings are looked through for secrets, and how much of one value.
+DEEPEST, MOST = 64, 100_000
+
+_RUN = re.compile(r"[A-Za-z0-9]+")
+# From what is rare in text to what is common: where a search begins decides how often it begins.
+_RARE = "QZXJqzKVYWjxUGHFBPMOLDNEISCATR9876543210vbkywgfpmhucldrsnoiate"
+#: Long enough to be rare, short enough to be looked for quickly.
+_ANCHOR = 8
+# Bounded, because whoever writes the text may write megabytes of them.
+_SLASHES = r"\\{1,40}+"
+_MAYBE_SLASHES = r"\\{0,40}+"
+_PERCENT = "%(?:25){0,4}+"
+_ENTITY = "&(?:amp;){0,4}+"
+_LETTERS = {
+    "\0": "0", "\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r",
+    "\x1b": "[eE]", " ": " ", "\x85": "N", "\xa0": "_", "\u2028": "L", "\u2029": "P",
+}  # fmt: skip
+_QUOTES = frozenset("'\"\\")
+# One quote or backslash in any notation; shells nest them, so that one may stand for several.
+_QUOTE = (
+    rf"(?:{_SLASHES}(?:x(?:22|27|5[cC])|u00(?:22|27|5[cC])|042|047|134)"
+    rf"|{_PERCENT}(?:22|27|5[cC])"
+    rf"|{_ENTITY}(?:quot|apos|#0{{0,6}}(?:34|39|92)|#[xX]0{{0,6}}(?:22|27|5[cC]));"
+    r"""|[\\'"])"""
+)
+_BASE64 = r"[A-Za-z0-9+/_\-]"
+_DOTENV = str.maketrans({"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r"})
+
+
+class Redactor:
+    """Replaces a set of secrets in text.
+
+    :param secrets: the secrets; :meth:`add` adds to them.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets: set[str] = set()
+        self._search: _Search | None = None
+        for secret in secrets:
+            self.add(secret)
+
+    def add(self, secret: str) -> None:
+        """Know one more secret; an empty one is ignored."""
+        if secret.strip() and secret not in self._secrets:
+            self._secrets.add(secret)
+            self._search = None
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """All that it knows."""
+        return frozenset(self._secrets)
+
+    def redact(self, text: str, mask: str = MASK) -> str:
+        """The text with every secret replaced, in whichever notation it stands there.
+
+        :param text: the text, as long as it likes.
+        :param mask: what stands in place of a secret.
+        """
+        if not self._secrets or not text:
+            return text
+        spans = sorted(self._searched.spans(text))
+        if not spans:
+            return text
+        parts = []
+        done = 0
+        for start, end in _united(spans):
+            parts += [text[done:start], mask]
+            done = end
+        return "".join([*parts, text[done:]])
+
+    def begun(self, text: str) -> int:
+        """How many characters at the end of a text may be the beginning of a secret."""
+        if not self._secrets or not text:
+            return 0
+        beginnings = self._searched.beginnings
+        for length in range(min(len(text), self._searched.longest), 0, -1):
+            tail = text[-length:]
+            at = bisect_left(beginnings, tail)
+            if at < len(beginnings) and beginnings[at].startswith(tail):
+                return length
+        return 0
+
+    @property
+    def _searched(self) -> _Search:
+        if self._search is None:
+            self._search = _Search(self._secrets)
+        return self._search
+
+
+_process = Redactor()
+
+
+def register(secret: str | bytes | None) -> None:
+    """Never let this value appear in anything that the process shows.
+
+    :param secret: the secret; ``None`` and an empty one are ignored.
+    """
+    if isinstance(secret, bytes):
+        secret = secret.decode("utf-8", "surrogateescape")
+    if secret:
+        _process.add(secret)
+
+
+def registered() -> frozenset[str]:
+    """Every secret that the process was told of."""
+    return _process.secrets
+
+
+def redact(text: str) -> str:
+    """The text with every registered secret replaced."""
+    return _process.redact(text)
+
+
+def safe_line(text: str, limit: int = LINE_LIMIT) -> str:
+    """Foreign text as one line that may be shown anywhere: redacted, printable, then cut.
+
+    :param text: whatever a host, an image or a container said.
+    :param limit: how many of its characters are shown; half of a secret would not be known again.
+    """
+    return printable(redact(text), limit)
+
+
+def begun(text: str) -> int:
+    """How many characters at the end of a text may be the beginning of a registered secret."""
+    return _process.begun(text)
+
+
+@lru_cache(maxsize=32)
+def redactor(secrets: frozenset[str]) -> Redactor:
+    """A redactor of these secrets and no others, made once."""
+    return Redactor(secrets)
+
+
+def secrets_in(
+    data: Any, path: str = "", _seen: dict[int, Any] | None = None, _depth: int = 0
+) -> Iterator[tuple[str, str]]:
+    """Yield (path, value) for whatever is given as secret anywhere inside settings.
+
+    Secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, and the
+    plain text of a key that ends in ``password``. Nothing is validated yet: what holds itself, is
+    without end or fails when it is asked holds no secret that settings can have.
+    """
+    # Each value is looked at once: one that stands in many places may be many when written out.
+    seen = {} if _seen is None else _seen
+    if issubclass(type(data), str | bytes | int | float | None) or id(data) in seen:
+        return
+    if _depth > DEEPEST:
+        return
+    seen[id(data)] = data
+    try:
+        revealed, items = _inside(data)
+    except Exception:  # The methods of what a user gives may fail in any way.
+        return
+    if revealed is not None:
+        yield path, revealed
+    for key, item in items:
+        below = f"{path}.{_key(key)}" if path else _key(key)
+        if (
+            issubclass(type(item), str)
+            and issubclass(type(key), str)
+            and PASSWORD_KEY.search(str.__str__(key))
+        ):
+            yield below, str.__str__(item)
+        else:
+            yield from secrets_in(item, below, seen, _depth + 1)
+
+
+def _inside(data: Any) -> tuple[str | None, list[tuple[Any, Any]]]:
+    """The secret that a value is, or what it holds."""
+    for reader in ("get_secret_value", "unmask"):
+        if callable(reveal := getattr(data, reader, None)) and not isinstance(data, type):
+            value = reveal()
+            if isinstance(value, bytes):
+                value = value.decode("utf-8", "surrogateescape")
+            return str(value), []
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(data, Mapping):
+        items = data.items()
+    elif isinstance(data, list | tuple | set | frozenset):
+        items = enumerate(data)
+    elif hasattr(type(data), "model_fields"):
+        items = vars(data).items()
+    return None, list(islice(items, MOST))
+
+
+def _key(key: Any) -> str:
+    if type(key) is int and key.bit_length() < 64:
+        return str(key)
+    return printable(str.__str__(key), 80) if issubclass(type(key), str) else type(key).__name__
+
+
+class _Needle:
+    """One text to be found in all its notations; its expressions are made when they are needed."""
+
+    def __init__(self, anchored: str, expressions: Callable[[], Iterable[str]]) -> None:
+        self.anchored = anchored
+        self._expressions = expressions
+
+    @cached_property
+    def patterns(self) -> list[re.Pattern[str]]:
+        return [re.compile(expression) for expression in self._expressions()]
+
+    @cached_property
+    def anchors(self) -> list[str]:
+        """What stands there in every notation: any of these will do to look for it."""
+        runs = _RUN.findall(self.anchored)
+        least = min(_ANCHOR // 2, max(map(len, runs), default=0))
+        return [
+            run[start : start + _ANCHOR] for run in runs for start in range(len(run) - least + 1)
+        ]
+
+
+class _Search:
+    """All secrets, made ready to be looked for in one pass over a text."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        beginnings: set[str] = set()
+        needles: list[_Needle] = []
+        for secret in secrets:
+            if len(secret.strip()) < SHORTEST:
+                needles.append(_word(secret.strip()))
+                continue
+            for piece in _pieces(secret):
+                literals = _literals(piece)
+                beginnings |= literals
+                needles.append(_Needle(piece, _notations(piece, literals)))
+                for core, expression in _base64(piece):
+                    beginnings.add(core)
+                    needles.append(_Needle(core, _always(expression)))
+                for digits in {_bytes(piece).hex(), _bytes(piece).hex().upper()}:
+                    beginnings.add(digits)
+                    needles.append(_Needle(digits, _always(re.escape(digits))))
+        self.beginnings = sorted(beginnings)
+        self.longest = max(map(len, beginnings), default=1)
+        self._unanchored = [needle for needle in needles if not needle.anchors]
+        self._by_anchor: dict[str, list[_Needle]] = {}
+        for anchor, needle in _anchored([needle for needle in needles if needle.anchors]):
+            self._by_anchor.setdefault(anchor, []).append(needle)
+        # The longest first: at one place only one is found, and it stands for those it begins with.
+        words = sorted(self._by_anchor, key=len, reverse=True)
+        self._trie = _trie(words)
+        self._any = re.compile(self._trie) if words else None
+
+    @cached_property
+    def _each(self) -> re.Pattern[str]:
+        # Anchors overlap: one is looked for at every place, behind the beginning of another too.
+        return re.compile(f"(?=({self._trie}))")
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where secrets stand in a text; they may overlap."""
+        for needle in {id(needle): needle for needle in self._near(text)}.values():
+            for pattern in needle.patterns:
+                for match in pattern.finditer(text):
+                    yield match.span()
+
+    def _near(self, text: str) -> Iterator[_Needle]:
+        yield from self._unanchored
+        if self._any is None or (first := self._any.search(text)) is None:
+            return
+        for found in {match[1] for match in self._each.finditer(text, first.start())}:
+            for length in range(1, len(found) + 1):
+                yield from self._by_anchor.get(found[:length], ())
+
+
+def _united(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Overlapping spans as one, so that no end of one secret is left beside another."""
+    start = end = -1
+    for begins, ends in spans:
+        if begins >= end:
+            if end > 0:
+                yield start, end
+            start, end = begins, ends
+        end = max(end, ends)
+    if end > 0:
+        yield start, end
+
+
+def _anchored(needles: list[_Needle]) -> Iterator[tuple[str, _Needle]]:
+    """One anchor for each needle, such that all begin with few characters, and rare ones."""
+    left = needles
+    while left:
+        counts = {
+            first: sum(1 for needle in left if any(a[0] == first for a in needle.anchors))
+            for first in {anchor[0] for needle in left for anchor in needle.anchors}
+        }
+        best = max(counts, key=lambda first: (counts[first] / (4 + _RARE.index(first)), first))
+        rest = []
+        for needle in left:
+            anchor = max((a for a in needle.anchors if a[0] == best), key=len, default=None)
+            if anchor is None:
+                rest.append(needle)
+            else:
+                yield anchor, needle
+        left = rest
+
+
+def _trie(words: Iterable[str]) -> str:
+    """An expression that finds the longest of the words at a place without trying each of them."""
+    root: dict[str, Any] = {}
+    for word in words:
+        node = root
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+
+    def branches(node: dict[str, Any]) -> str:
+        # Unfolded upside down: an optional rest is tried before its absence.
+        rests = [
+            re.escape(character) + branches(below)
+            for character, below in sorted(node.items())
+            if character
+        ]
+        if not rests:
+            return ""
+        joined = rests[0] if len(rests) == 1 and "" not in node else f"(?:{'|'.join(rests)})"
+        return f"{joined}?" if "" in node else joined
+
+    return "|".join(
+        re.escape(character) + branches(below) for character, below in sorted(root.items())
+    )
+
+
+def _pieces(secret: str) -> list[str]:
+    pieces = {secret, secret.strip()}
+    lines = secret.splitlines()
+    if len(lines) > 1:
+        pieces.update(
+            line for line in (line.strip() for line in lines) if len(line) >= SHORTEST_LINE
+        )
+    return sorted(pieces, key=len, reverse=True)
+
+
+def _word(secret: str) -> _Needle:
+    return _Needle(secret, _always(rf"(?<!\w){re.escape(secret)}(?!\w)"))
+
+
+def _always(*expressions: str) -> Callable[[], Iterable[str]]:
+    return lambda: expressions
+
+
+def _notations(piece: str, literals: set[str]) -> Callable[[], Iterable[str]]:
+    def expressions() -> Iterator[str]:
+        # What the libraries themselves write, to the letter, and whatever else is written so.
+        yield "|".join(map(re.escape, sorted(literals, key=len, reverse=True)))
+        yield _loose(piece)
+
+    return expressions
+
+
+def _literals(piece: str) -> set[str]:
+    forms = {
+        piece,
+        json.dumps(piece)[1:-1],
+        json.dumps(piece, ensure_ascii=False)[1:-1],
+        repr(piece)[1:-1],
+        # The quotes around it are the shell's, not its own.
+        shlex.quote(piece)[1:-1] if shlex.quote(piece) != piece else piece,
+        piece.translate(_DOTENV),
+        html.escape(piece),
+    }
+    for encode in (quote, quote_plus):
+        for safe in ("", "/"):
+            forms.add(encode(_bytes(piece), safe=safe))
+    return forms
+
+
+def _loose(piece: str) -> str:
+    """An expression for a text each character of which may be escaped in any way of its own."""
+    parts = []
+    index = 0
+    after_quotes = False
+    while index < len(piece):
+        character = piece[index]
+        if character in _QUOTES:
+            run = index
+            while run < len(piece) and piece[run] in _QUOTES:
+                run += 1
+            count = run - index
+            # At its end no more than its own: what follows may be the quotes around it.
+            most = f",{count + 40}}}+" if run < len(piece) else "}"
+            parts.append(f"{_QUOTE}{{{count}{most}")
+            index = run
+        else:
+            parts.append(_character(character, after_quotes))
+            index += 1
+        after_quotes = character in _QUOTES
+    return "".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _character(character: str, after_quotes: bool) -> str:
+    if character.isascii() and character.isalnum():
+        return character
+    code = ord(character)
+    encoded = _bytes(character)
+    raw = re.escape(character)
+    if character == "\n":
+        raw = r"\r?\n[ \t]{0,80}+"
+    elif character == "$":
+        raw = r"\${1,2}"
+    elif character == " ":
+        raw = r"[ +]"
+    elif character == "%":
+        raw = "%(?:25){0,5}+"
+    elif character == "&":
+        raw = "&(?:amp;|#0{0,6}38;|#[xX]0{0,6}26;){0,5}+"
+    escapes = [f"U{_hex(code, 8)}"]
+    if character in _LETTERS:
+        escapes.append(_LETTERS[character])
+    if code < 0x100:
+        escapes.append(f"x{_hex(code, 2)}")
+    if code < 0x10000:
+        escapes.append(f"u{_hex(code, 4)}")
+    else:
+        high, low = divmod(code - 0x10000, 0x400)
+        escapes.append(f"u{_hex(0xD800 + high, 4)}{_SLASHES}u{_hex(0xDC00 + low, 4)}")
+    escapes.append(_SLASHES.join(f"x{_hex(byte, 2)}" for byte in encoded))
+    escapes.append(_SLASHES.join(f"{byte:03o}" for byte in encoded))
+    names = [f"#0{{0,6}}{code}", f"#[xX]0{{0,6}}{_hex(code, 1)}"]
+    if code in codepoint2name:
+        names.append(codepoint2name[code])
+    # Quotes before it have taken its own backslashes with them.
+    before = _MAYBE_SLASHES if after_quotes else _SLASHES
+    return (
+        f"(?:{_MAYBE_SLASHES}{raw}"
+        f"|{before}(?:{'|'.join(escapes)})"
+        f"|{''.join(f'{_PERCENT}{_hex(byte, 2)}' for byte in encoded)}"
+        f"|{_ENTITY}(?:{'|'.join(names)});)"
+    )
+
+
+def _hex(number: int, width: int) -> str:
+    return "".join(
+        digit if digit.isdigit() else f"[{digit}{digit.upper()}]" for digit in f"{number:0{width}x}"
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _base64(piece: str) -> Iterator[tuple[str, str]]:
+    """Yield (what is found for certain, an expression) for each place among groups of 3 bytes."""
+    data = _bytes(piece)
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + data).decode()
+        # Only what none of its neighbours has a bit of.
+        first = (0, 2, 3)[before]
+        bits = (before + len(data)) * 8
+        core = text[first : bits // 6]
+        expression = "".join(
+            {"+": r"(?:\\{0,9}+[+\-]|%2[bB])", "/": r"(?:\\{0,9}+[/_]|%2[fF])"}.get(one, one)
+            for one in core
+        )
+        if before:
+            expression = f"{_BASE64}?{expression}"
+        if bits % 6:
+            expression = f"{expression}{_BASE64}?(?:=|%3[dD]){{0,2}}"
+        yield core, expression

@@ -1,0 +1,191 @@
+"""One record per run: what was found, planned, done, refused and measured on every host.
+
+A room tells what it sees through the collector of the operation it runs in:
+
+.. code:: python
+
+    from stackmend import reports
+
+    report = reports.record(host)
+    report.found("ai/redis", "exited with code 137", "OOMKilled is true")
+    report.planned("start", "ai/redis", "exited with code 137")
+
+The record is written once, when the process ends: also after a dry run, after Ctrl-C, and when
+hosts could not be reached. It lies in ``var/reports`` below the directory that pyinfra was started
+in, unless ``host.data.stack["report"]["directory"]`` or the variable ``STACKMEND_REPORTS`` names
+another.
+"""
+
+from __future__ import annotations
+
+import atexit
+from typing import TYPE_CHECKING, Any
+
+from stackmend import redaction
+from stackmend.connection import signals
+from stackmend.reports.collect import Collector, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyinfra.api.host import Host
+    from pyinfra.api.inventory import Inventory
+    from pyinfra.api.state import State
+
+__all__ = ["Collector", "Run", "finish", "install", "record", "run_id", "run_of", "secret"]
+
+# Commands of pyinfra that look at hosts without running operations have nothing to report.
+_NOT_A_RUN = frozenset({"fact", "debug-inventory"})
+
+_runs: dict[int, Run] = {}
+#: Paths of secrets that were found too short.
+_warned: set[str] = set()
+
+
+def record(host: Host, operation: str | None = None) -> Collector:
+    """The collector of the operation that runs on this host.
+
+    + host: the pyinfra host
+    + operation: the name to report it under; by default the one pyinfra prints
+
+    Call it once where the operation begins: what an earlier evaluation of the same operation found,
+    planned or refused is replaced, what it did stays.
+
+    **Example:**
+
+    .. code:: python
+
+        report = reports.record(host, "compose.stack (ai)")
+        report.refused("ai/redis", "container redis is not ours", 'stack["adopt"] = ["redis"]')
+    """
+    return _run(host.state).collector(host, operation)
+
+
+def secret(value: str | bytes | None) -> None:
+    """Never let this value appear on the terminal, in a report, a journal or an error.
+
+    + value: the secret; ``None`` and an empty one are ignored
+    """
+    redaction.register(value)
+
+
+def install() -> None:
+    """Report this run even if no host can be reached. To be called last from ``config.py``.
+
+    pyinfra reads ``config.py`` before it knows its hosts, so this only leaves word to start when it
+    does. Without it a run is reported from the first operation of stackmend on. From here on all
+    that is printed passes the redactor, the secrets of every host's data are known to it before
+    anything else looks at them, and a signal ends the run as ``stackmend.connection.signals`` says.
+    """
+    from pyinfra.context import ctx_state
+
+    state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
+    signals.install(_finish_all)
+    if state is None:
+        return
+    _guard()
+    if state.initialised:
+        _learn(state.inventory)
+        if _command() not in _NOT_A_RUN:
+            _run(state)
+        return
+    original = state.init
+
+    def init(inventory: Inventory, *args: Any, **kwargs: Any) -> None:
+        _learn(inventory)
+        original(inventory, *args, **kwargs)
+        if _command() not in _NOT_A_RUN:
+            _run(state)
+
+    # State.init empties the list of callback handlers: they can only be added after it.
+    state.init = init  # type: ignore[method-assign]
+
+
+def run_of(state: State) -> Run | None:
+    """What is collected about the run of this state, if anything is."""
+    return _runs.get(id(state))
+
+
+def run_id(state: State) -> str:
+    """The short name of this run, as it stands in its record's file name and in hosts' journals."""
+    return _run(state).id
+
+
+def finish(state: State) -> Path | None:
+    """Write the record of this run and say where it lies; done by itself when the process ends.
+
+    + state: the pyinfra state of the run
+
+    Returns the path of the record, or ``None`` where nothing was begun, where it was written
+    already, or where it cannot be written, which is said on stderr and fails nothing.
+    """
+    run = _runs.pop(id(state), None)
+    if run is None:
+        return None
+    from stackmend.reports import write
+
+    return write.conclude(run)
+
+
+def _command() -> str:
+    """The first word after the inventory on pyinfra's command line, if there is one."""
+    operations = _parameters().get("operations") or ("",)
+    return str(operations[0])
+
+
+def _parameters() -> dict[str, Any]:
+    """What pyinfra was called with; empty where it was not called by its command line."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context.params if context else {}
+
+
+def _run(state: State) -> Run:
+    run = _runs.get(id(state))
+    if run is None:
+        from stackmend.reports.callbacks import Watch
+
+        _guard()
+        _learn(state.inventory)
+        if not _runs:
+            atexit.register(_finish_all)
+            signals.install(_finish_all)
+        run = _runs[id(state)] = Run(state, dry=_parameters().get("dry"))
+        state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
+    return run
+
+
+def _guard() -> None:
+    import pyinfra
+
+    if pyinfra.is_cli:
+        from stackmend import terminal
+
+        terminal.install()
+
+
+def _learn(inventory: Inventory) -> None:
+    """Know every secret in the data of the hosts; warn of those that can hardly be hidden."""
+    short = {}
+    for host in inventory:
+        for path, value in redaction.secrets_in(host.data.dict()):  # type: ignore[no-untyped-call]
+            redaction.register(value)
+            if 0 < len(value.strip()) < redaction.SHORTEST:
+                short[path] = value
+    from pyinfra import logger
+
+    for path in short.keys() - _warned:
+        _warned.add(path)
+        logger.warning(
+            "%s: a secret of fewer than %s characters is hidden only where it stands as a word of "
+            "its own: take a longer one",
+            path,
+            redaction.SHORTEST,
+        )
+
+
+def _finish_all() -> None:
+    signals.closing()
+    for run in list(_runs.values()):
+        finish(run.state)

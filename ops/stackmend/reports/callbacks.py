@@ -1,0 +1,47 @@
+"""What pyinfra itself tells while a run lasts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.state import BaseStateCallback
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+from stackmend import reports
+from stackmend.connection import signals
+
+
+class Watch(BaseStateCallback):
+    """Notes hosts that cannot be reached, and how long each operation takes."""
+
+    @staticmethod
+    def host_connect_error(state: State, host: Host, error: Any) -> None:
+        """Note why a host cannot be reached."""
+        if run := reports.run_of(state):
+            run.connect_errors[host.name] = str(error)
+
+    @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
+        """Start the clock of the operation, unless the run is being ended."""
+        signals.proceed()
+        if run := reports.run_of(state):
+            run.operation_started(host, op_hash)
+
+    @staticmethod
+    def operation_host_success(
+        state: State, host: Host, op_hash: Any, retry_count: int = 0
+    ) -> None:
+        """Stop the clock of the operation."""
+        if run := reports.run_of(state):
+            run.operation_ended(host, op_hash)
+
+    @staticmethod
+    def operation_host_error(
+        state: State, host: Host, op_hash: Any, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        """Stop the clock of the operation."""
+        if run := reports.run_of(state):
+            run.operation_ended(host, op_hash)

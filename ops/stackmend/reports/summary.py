@@ -1,0 +1,132 @@
+"""The record in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, TextIO
+
+from stackmend import terminal
+from stackmend.text import LINE_LIMIT, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stackmend.reports.state import HostRecord, OperationRecord, RunRecord
+
+_COLOURS = {
+    "converged": "green",
+    "changed": "yellow",
+    "drifted": "yellow",
+    "refused": "magenta",
+    "failed": "red",
+    "unreachable": "red",
+    "unknown": "red",
+}
+
+
+def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
+    """Print what people need to know at the end of a run: one line if all was well before.
+
+    + record: the run
+    + path: where it was written, ``None`` if it was not
+    + out: where to print; on a terminal the hosts are shown as a table
+    """
+    if any(host.outcome != "converged" for host in record.hosts.values()):
+        if out.isatty():
+            _table(record, out)
+        for line in words(record):
+            print(f"    {printable(line, LINE_LIMIT)}", file=out)
+    print(f"--> stackmend: {last_line(record, path)}", file=out)
+
+
+def words(record: RunRecord) -> Iterator[str]:
+    """What was wrong, what was done and what is left, line by line, for every host that has any."""
+    for name, host in record.hosts.items():
+        if host.outcome == "converged":
+            continue
+        yield f"{name}: {host.outcome}"
+        for failure in host.errors:
+            yield f"  {failure.message}"
+        if host.interrupted_at:
+            yield f"  {record.interrupted} interrupted it at: {host.interrupted_at}"
+        for operation in host.operations:
+            lines = list(_operation(operation, host, record.mode))
+            if lines:
+                yield f"  {operation.name}"
+                yield from (f"    {line}" for line in lines)
+
+
+def last_line(record: RunRecord, path: Path | None) -> str:
+    """How many hosts are well, which are not, and where the report lies."""
+    counts = Counter(host.outcome for host in record.hosts.values())
+    told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
+    parts = [f"{len(record.hosts)} host{'s' if len(record.hosts) != 1 else ''}: {told}"]
+    if record.mode == "dry":
+        parts.append("dry run, nothing was changed")
+    if record.interrupted:
+        parts.append(f"{record.interrupted} ended the run early")
+    elif not record.complete:
+        parts.append("the run was ended early")
+    if bad := record.not_well():
+        parts.append("not well: " + ", ".join(f"{name} ({why})" for name, why in bad.items()))
+    if path is not None:
+        parts.append(f"report: {path}")
+    return "; ".join(parts)
+
+
+def _operation(operation: OperationRecord, host: HostRecord, mode: str) -> Iterator[str]:
+    for finding in operation.findings:
+        yield f"found: {finding.subject}: {finding.cause}"
+        if finding.evidence:
+            yield f"       {_first(finding.evidence)}"
+    if mode == "dry" or not operation.done:
+        for plan in operation.planned:
+            lost = " (destructive)" if plan.destructive else ""
+            yield f"planned: {plan.action} {plan.subject}{lost}"
+    for done in operation.done:
+        verb = "done" if done.ok else "tried without success"
+        yield f"{verb}: {done.action} {done.subject} ({done.seconds:.1f} s)"
+    for refusal in operation.refusals:
+        yield f"refused: {refusal.subject}: {refusal.reason}"
+        if refusal.consent:
+            yield f"         to go on: {refusal.consent}"
+    for failure in operation.errors:
+        yield f"failed: {_first(failure.message)}"
+        for line in failure.log[-5:]:
+            yield f"        | {line}"
+    if operation.succeeded is False and not (operation.errors or operation.refusals):
+        yield "failed: see the output above"
+    if not (operation.done or operation.planned) and operation.changed:
+        yield "changed"
+    if host.outcome == "unknown" and mode == "apply" and operation.succeeded is None:
+        yield "not finished"
+
+
+def _first(text: str) -> str:
+    lines = text.strip().splitlines() or [""]
+    return lines[0] + (" …" if len(lines) > 1 else "")
+
+
+def _table(record: RunRecord, out: TextIO) -> None:
+    # rich costs more to import than the whole report: only where a table is shown.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("host", "outcome", "found", "done", "refused", "errors", "seconds")
+    for name, host in record.hosts.items():
+        operations = host.operations
+        table.add_row(
+            Text(printable(name)),
+            Text(host.outcome, style=_COLOURS[host.outcome]),
+            str(sum(len(op.findings) for op in operations)),
+            str(sum(len(op.done) for op in operations)),
+            str(sum(len(op.refusals) for op in operations)),
+            str(len(host.errors) + sum(len(op.errors) for op in operations)),
+            f"{sum(op.seconds for op in operations):.1f}",
+        )
+    console = Console(file=out)
+    with console.capture() as capture:
+        console.print(table)
+    terminal.styled(out, capture.get())

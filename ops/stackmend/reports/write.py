@@ -1,0 +1,277 @@
+"""From what was collected to the record on disk and the line at the end of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
+
+from stackmend.connection import signals
+from stackmend.redaction import MASK as MASK
+from stackmend.redaction import Redactor, redactor, registered, safe_line
+from stackmend.reports import summary
+from stackmend.reports.state import Outcome, RunRecord
+from stackmend.text import printable, printable_lines
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.reports.collect import Collector, Run
+
+#: Records kept in a directory; a schedule of five minutes writes this many in four days.
+KEEP = 1000
+
+# A password that happens to be the word "failed" must not unmake the record.
+_OURS = frozenset({"outcome", "mode", "started", "ended"})
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
+
+
+def conclude(run: Run) -> Path | None:
+    """Write the record of a run, print its summary, and return where it lies.
+
+    + run: what was collected; no registered secret appears in the record
+
+    Returns ``None`` where there is nothing to report or where it cannot be written; never raises.
+    """
+    try:
+        record = build(run, datetime.now(UTC))
+        if not record.hosts:
+            return None
+        data = mask(record.model_dump(mode="json"), registered())
+        record = RunRecord.model_validate(data)
+        path = None
+        try:
+            path = save(data, directory(run), record.ended, run.id)
+        except OSError as error:
+            print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
+        summary.show(record, path, sys.stderr)
+    except Exception as error:  # the report must never be what breaks the end of a run
+        print(f"--> stackmend: no report: {safe_line(repr(error))}", file=sys.stderr)
+        return None
+    return path
+
+
+def build(run: Run, ended: datetime) -> RunRecord:
+    """The record of a run, from what was collected and from what pyinfra itself knows.
+
+    + run: what was collected
+    + ended: when the run ended
+    """
+    state = run.state
+    dry = run.dry if run.dry is not None else not state.is_executing
+    hosts: dict[str, dict[str, Any]] = {}
+    interrupted = signals.received()
+    complete = not interrupted
+    for host in state.inventory:
+        if not state.is_host_in_limit(host):
+            continue
+        if host not in state.activated_hosts:
+            if (error := run.connect_errors.get(host.name)) is not None:
+                hosts[host.name] = {"outcome": "unreachable", "errors": [{"message": error}]}
+            elif state.activated_hosts or run.connect_errors or interrupted:
+                # pyinfra went on without it, or was ended while it was still connecting.
+                gone = host in state.failed_hosts
+                complete = complete and gone
+                hosts[host.name] = {"outcome": "unreachable" if gone else "unknown"}
+            continue
+        operations = _operations(run, host)
+        if not dry and not _finished(run, host):
+            complete = False
+        hosts[host.name] = {
+            "outcome": _outcome(run, host, operations, dry=dry),
+            "operations": operations,
+        }
+    if interrupted:
+        for host in state.inventory:
+            if host.name in hosts:
+                hosts[host.name]["interrupted_at"] = _interrupted_at(run, host)
+    return RunRecord.model_validate(
+        {
+            "started": run.started,
+            "ended": ended,
+            "controller": socket.gethostname(),
+            "mode": "dry" if dry else "apply",
+            "complete": complete,
+            "interrupted": interrupted,
+            "hosts": hosts,
+        }
+    )
+
+
+def directory(run: Run) -> Path:
+    """Where the records go: ``STACKMEND_REPORTS``, the inventory's word, or ``var/reports``."""
+    chosen = os.environ.get("STACKMEND_REPORTS") or next(
+        (found for host in run.state.inventory if (found := _setting(host))), "var/reports"
+    )
+    return Path(run.state.cwd or ".") / Path(chosen).expanduser()
+
+
+def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
+    """Write a record so that a reader sees all of it or nothing; ``latest.json`` then leads to it.
+
+    + data: the record
+    + where: the directory, made if it is missing
+    + ended: the time in its name
+    + run: the run's short name, in its name too
+
+    Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
+    """
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
+    with NamedTemporaryFile("w", dir=where, prefix=".", suffix=".tmp", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            json.dump(data, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    link = where / f".{path.name}.tmp"
+    link.symlink_to(path.name)
+    link.replace(where / "latest.json")
+    _prune(where)
+    return path
+
+
+def mask(data: Any, hidden: Iterable[str]) -> Any:
+    """The same data without secrets, and with nothing in it that steers whoever shows it.
+
+    + data: strings, lists and mappings; keys are names of ours or of the inventory
+    + hidden: the secrets, replaced in whatever notation they may have been written
+    """
+    return _clean(data, redactor(frozenset(hidden)))
+
+
+def _clean(data: Any, hiding: Redactor) -> Any:
+    if isinstance(data, str):
+        return printable_lines(hiding.redact(data))
+    if isinstance(data, list):
+        return [_clean(item, hiding) for item in data]
+    if isinstance(data, dict):
+        return {
+            printable(key): value
+            if key in _OURS and isinstance(value, str)
+            else _clean(value, hiding)
+            for key, value in data.items()
+        }
+    return data
+
+
+def _operations(run: Run, host: Host) -> list[dict[str, Any]]:
+    told = dict(run.collectors.get(host.name, {}))
+    records = []
+    for op_hash, data in run.state.ops[host].items():
+        collector = told.pop(op_hash, None)
+        name = ", ".join(sorted(run.state.op_meta[op_hash].names))
+        meta = data.operation_meta
+        finished = meta.is_complete()
+        records.append(
+            _operation(
+                collector.name if collector else name,
+                collector,
+                seconds=round(run.seconds.get((host.name, op_hash), 0.0), 3),
+                succeeded=meta.did_succeed() if finished else None,
+                changed=(
+                    any(action["ok"] for action in collector.actions)
+                    if collector
+                    else finished and meta.did_change()
+                ),
+            )
+        )
+    records.extend(
+        _operation(
+            collector.name, collector, changed=any(action["ok"] for action in collector.actions)
+        )
+        for collector in told.values()
+    )
+    return records
+
+
+def _operation(name: str, collector: Collector | None, **rest: Any) -> dict[str, Any]:
+    if collector is None:
+        return {"name": name, **rest}
+    return {
+        "name": name,
+        "findings": collector.findings,
+        "planned": collector.plan,
+        "done": collector.actions,
+        "refusals": collector.refusals,
+        "errors": collector.errors,
+        "measured": collector.measures,
+        **rest,
+    }
+
+
+def _outcome(run: Run, host: Host, operations: list[dict[str, Any]], *, dry: bool) -> Outcome:
+    failed = host in run.state.failed_hosts or any(
+        op.get("succeeded") is False for op in operations
+    )
+    refused = any(op.get("refusals") for op in operations)
+    erred = any(op.get("errors") and op.get("succeeded") is not True for op in operations)
+    if erred or (failed and not refused):
+        return "failed"
+    if refused:
+        return "refused"
+    if dry:
+        return _prospect(run, host, operations)
+    if not _finished(run, host):
+        return "unknown"
+    return "changed" if any(op["changed"] for op in operations) else "converged"
+
+
+def _prospect(run: Run, host: Host, operations: list[dict[str, Any]]) -> Outcome:
+    metas = [data.operation_meta for data in run.state.ops[host].values()]
+    if any(op.get("planned") or op.get("findings") for op in operations) or any(
+        meta._maybe_is_change for meta in metas
+    ):
+        return "drifted"
+    # With --yes pyinfra does not look while it prepares, so a dry run has looked at nothing.
+    looked = metas and all(meta._maybe_is_change is not None for meta in metas)
+    return "converged" if looked else "unknown"
+
+
+def _finished(run: Run, host: Host) -> bool:
+    """Whether all that there was to do on the host was done, or its failure ended it."""
+    if host in run.state.failed_hosts:
+        return True
+    datas = run.state.ops[host].values()
+    return bool(datas) and all(data.operation_meta.is_complete() for data in datas)
+
+
+def _interrupted_at(run: Run, host: Host) -> str:
+    """Where a host is when a signal ends the run."""
+    if host not in run.state.activated_hosts:
+        return "" if host in run.state.failed_hosts else "connecting"
+    doing = ", ".join(signals.under_way(host.name))
+    operation = run.at(host)
+    if doing:
+        return f"{operation}: {doing}" if operation else doing
+    if not operation and not run.state.is_executing:
+        return "preparing"
+    return operation
+
+
+def _setting(host: Host) -> str:
+    stack = host.data.get("stack")
+    section = stack.get("report") if isinstance(stack, Mapping) else getattr(stack, "report", None)
+    if isinstance(section, Mapping):
+        return str(section.get("directory") or "")
+    return str(getattr(section, "directory", None) or "")
+
+
+def _prune(where: Path) -> None:
+    records = sorted(path for path in where.iterdir() if _NAME.fullmatch(path.name))
+    for path in records[:-KEEP]:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,178 @@
+"""The one mapping that says what is wanted of a host: ``host.data.stack``."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stackmend import controller_files
+from stackmend.access.keys import public_keys
+from stackmend.access.spec import AccessPolicy
+from stackmend.compose.source import load
+from stackmend.compose.spec import ComposeSpec
+from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
+from stackmend.engine.spec import EnginePolicy
+from stackmend.models.spec import ModelsPolicy, record
+from stackmend.ports.spec import PortsPolicy
+from stackmend.problems import Problem, problems, show
+from stackmend.raw import NAME_MAX, LocalPath, RawProblem, plain
+
+
+class SpecError(ValueError):
+    """The settings are wrong; one problem a line, each with the field's full path."""
+
+
+class Report(BaseModel):
+    """Where the record of a run is written.
+
+    :param directory: on the controller; ``var/reports`` below the working directory by default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    directory: LocalPath | None = None
+
+
+class Machine(BaseModel):
+    """What is wanted of a host before it carries a stack. A section that is absent is not managed.
+
+    :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
+    :param engine: the container engine that the host is to have.
+    :param report: where the record of a run is written.
+
+    Example, in ``group_data/all.py``::
+
+        stack = {"access": {"user": "ops", "public_keys": "~/.ssh/id_ed25519.pub"}, "engine": {}}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    access: AccessPolicy | None = None
+    engine: EnginePolicy | None = None
+    report: Report = Report()
+
+
+class Stack(Machine, ComposeSpec):
+    """Everything wanted of one host. A section that is absent is not managed.
+
+    The Compose project's own settings stand at the top level, as :class:`ComposeSpec` has them.
+
+    :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
+    :param engine: the container engine that the host is to have.
+    :param ports: what may be done about a port that the stack needs and something else holds.
+    :param models: the models that the stack's model server is to have.
+    :param report: where the record of a run is written.
+
+    Example, in ``group_data/all.py``::
+
+        stack = {"project": "ai", "source": "deploy/stacks/ai", "directory": "/opt/ai"}
+    """
+
+    ports: PortsPolicy | None = None
+    models: ModelsPolicy | None = None
+
+
+#: What a host may be given before it has a project.
+_SECTIONS = frozenset({"access", "engine"})
+
+
+def check(data: Mapping[str, Any]) -> Stack | None:
+    """The validated settings in a host's data; ``None`` where it has no project.
+
+    :param data: the host's data, as ``host.data.dict()`` gives it.
+    :raises SpecError: naming each wrong field, and what would be right.
+    """
+    found = machine(data)
+    return found if isinstance(found, Stack) else None
+
+
+def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
+    """The same, also where a host has the sections ``access`` or ``engine`` alone.
+
+    :param data: the host's data, as ``host.data.dict()`` gives it.
+    :raises SpecError: naming each wrong field, and what would be right.
+    """
+    given = data.get("stack")
+    if given is None:
+        return None
+    try:
+        # Its type, and not what it says of its class: what was given may be anything.
+        found = given if issubclass(type(given), Machine) else _validated(plain(given, "stack"))
+        _read_files(found)
+    except ValidationError as error:
+        raise SpecError("\n".join(map(_told, problems(error, "stack")))) from None
+    except RawProblem as error:
+        raise SpecError(str(error)) from None
+    except Problem as error:
+        raise SpecError(f"stack.{error}") from None
+    return cast("Stack | Machine", found)
+
+
+def _validated(given: Any) -> Stack | Machine:
+    if isinstance(given, dict) and given and set(given) <= {*_SECTIONS, "report"}:
+        return Machine.model_validate(given)
+    return Stack.model_validate(given)
+
+
+def _read_files(found: Machine) -> None:
+    """Read, or see that it can be read, whatever of this machine the settings name.
+
+    :raises Problem: naming the first that cannot.
+    """
+    if found.access is not None:
+        public_keys(found.access.public_keys, "access.public_keys")
+    for field, path in _named(found):
+        try:
+            if path is not None:
+                _read_file(field, controller_files.expand(path))
+        except Unreadable as error:
+            raise Problem(f"{field}: {show(str(path))} {error}") from None
+    if isinstance(found, Stack):
+        load(found)
+        if found.models is not None:
+            from stackmend.models import making
+
+            making.check(found.models)
+            name = record(found.project, found.models.service, found.models.endpoint)
+            if len(name.rpartition("/")[2]) > NAME_MAX:
+                raise Problem("project: too long for a file of its models; choose a shorter one")
+
+
+def _named(found: Machine) -> Iterator[tuple[str, Path | None]]:
+    """Each file of this machine that a section names: the field, and its path."""
+    if found.access is not None:
+        yield "access.known_hosts", found.access.known_hosts
+    if found.engine is not None:
+        for field in ("key", "toolkit_key"):
+            given = getattr(found.engine, field)
+            yield f"engine.{field}", Path(given) if given and "://" not in given else None
+
+
+def _read_file(field: str, path: Path) -> None:
+    if field == "access.known_hosts":
+        # One that is not there yet is made where the first key is trusted.
+        if controller_files.exists(path):
+            controller_files.read_text(path)
+        return
+    from stackmend.engine import openpgp
+
+    data = controller_files.read(path, MAXIMUM_TEXT)
+    try:
+        openpgp.fingerprints(data)
+    except ValueError as error:
+        raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
+
+
+def preflight(_host: str, data: Mapping[str, Any]) -> None:
+    """Check one host's settings before any host is contacted.
+
+    :raises SpecError: as :func:`check` does.
+    """
+    machine(data)
+
+
+def _told(problem: str) -> str:
+    if problem.endswith(": unknown key") and problem.count(".") == 1:
+        return f"{problem}; known are {', '.join(sorted(Stack.model_fields))}"
+    return problem + (" or a Stack" if problem == "stack: must be a mapping" else "")

@@ -1,0 +1,88 @@
+"""What a run begins with: all settings are validated before contact, and its end is reported.
+
+pyinfra loads every installed connector while it makes the inventory. The entry point ``stackmend``
+names :class:`Startup`, so that a run begins with this wherever stackmend is installed, whether or
+not a ``config.py`` stands in the working directory. Runs whose hosts have no ``stack`` are left
+alone, and pay nothing but this import.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from pyinfra.api.exceptions import InventoryError
+from pyinfra.context import ctx_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyinfra.api.inventory import Inventory
+    from pyinfra.api.state import State
+
+_begun: WeakSet[State] = WeakSet()
+
+
+class Startup:
+    """What pyinfra takes for a connector; no host is reached by it."""
+
+    handles_execution = False
+
+    @staticmethod
+    def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        """Refuse to be named in an inventory."""
+        raise InventoryError("@stackmend reaches no host: name hosts as for pyinfra itself")
+
+
+def install() -> None:
+    """Validate the settings of all hosts before the first is contacted, and report this run.
+
+    To be called from a ``config.py``, where stackmend is on the import path without being
+    installed; does nothing where no run is starting, or this run has begun so already.
+
+    **Example:**
+
+    .. code:: python
+
+        from stackmend import startup
+
+        startup.install()
+    """
+    state = _starting()
+    if state is None or state in _begun:
+        return
+    _begun.add(state)
+    from stackmend import reports
+    from stackmend.access.reached import contact
+    from stackmend.compose.source import read_once
+    from stackmend.connection import preflight
+    from stackmend.spec import preflight as validate
+
+    read_once()
+    preflight.install(validate, contact)
+    # Last, so that it begins first: what is wrong with settings is said without their secrets.
+    reports.install()
+
+
+def _starting() -> State | None:
+    state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
+    return state if state is not None and not state.initialised else None
+
+
+def _wait_for_inventory() -> None:
+    """Begin once the inventory is known, if one of its hosts has a stack."""
+    state = _starting()
+    if state is None:
+        return
+    proceed = state.init
+
+    def init(inventory: Inventory, *args: Any, **kwargs: Any) -> None:
+        state.init = proceed  # type: ignore[method-assign]
+        if any("stack" in host.data.dict() for host in inventory):  # type: ignore[no-untyped-call]
+            install()
+        state.init(inventory, *args, **kwargs)
+
+    state.init = init  # type: ignore[method-assign]
+
+
+_wait_for_inventory()
