@@ -4,6 +4,7 @@ pyinfra INVENTORY deploy/bootstrap.py
 """
 
 from pyinfra import host
+
 from stackmend import access, compose, engine
 from stackmend.spec import Stack, machine
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 from pyinfra import host
+
 from stackmend import compose, engine, models, ports
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, machine

@@ -17,6 +17,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from xml.sax.saxutils import quoteattr
 
 import yaml
+
 from stackmend.compose.source import dotenv
 from stackmend.redaction import MASK
 from stackmend.text import LINE_LIMIT

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from pyinfra.api import FactBase
+
 from stackmend.connection import begun
 
 T = TypeVar("T", bound=FactBase[Any])

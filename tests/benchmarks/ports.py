@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackmend.ports.facts import PortHolders
-
 from tests.lab.hosts import LabHost, lease
 from tests.lab.paths import VAR
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from stackmend.compose.facts import ComposeStack, parse
 
+from stackmend.compose.facts import ComposeStack, parse
 from tests.lab import hosts
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop

@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from stackmend.models.facts import ModelStore
 
+from stackmend.models.facts import ModelStore
 from tests.lab import hosts
 from tests.lab.hosts import LabHost
 from tests.marks import MARK

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
-from stackmend.ports.facts import PortHolders
 
+from stackmend.ports.facts import PortHolders
 from tests.lab import hosts
 from tests.lab.holders import Shelf, hide
 from tests.lab.hosts import LabHost

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from pyinfra.api import FactProcessError
+
 from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared
 from stackmend.compose.state import Container, StackState
 from stackmend.connection import fresh_mark
-
 from tests.marks import MARK, asked, framed
 
 FIXTURES = Path(__file__).parent / "compose.facts.ComposeStack"

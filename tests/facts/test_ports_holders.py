@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 from pyinfra.api.exceptions import FactValueError
+
 from stackmend.ports import words
 from stackmend.ports.facts import PortHolders, compact
 from stackmend.ports.spec import Wanted, all_wanted
 from stackmend.ports.state import Holder, HostPorts, PortState
-
 from tests.lab.holders import ARGUMENT, CWD, HOME
 from tests.marks import MARK, asked, framed
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
 from stackmend.ports.facts import PortHolders
 from stackmend.ports.state import HostPorts, PortState, Process
-
 from tests.marks import answer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,6 +1,7 @@
 """A deploy file of these tests: ``ports.free`` and ``ports.restored`` as the inventory says."""
 
 from pyinfra import host
+
 from stackmend import ports
 
 given = host.data.dict()  # type: ignore[no-untyped-call]

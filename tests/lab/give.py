@@ -1,6 +1,7 @@
 """A deploy file of the tests: ``access.basics`` and ``engine.accelerated`` as the data says."""
 
 from pyinfra import host
+
 from stackmend import access, engine
 
 if host.data.get("basics") is not None:

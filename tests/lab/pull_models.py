@@ -1,6 +1,7 @@
 """A deploy file of these tests: ``models.pulled`` as the inventory says, once for each mapping."""
 
 from pyinfra import host
+
 from stackmend import models
 
 calls = host.data.dict()["pulled"]  # type: ignore[no-untyped-call]

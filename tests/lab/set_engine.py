@@ -1,6 +1,7 @@
 """Deploy of the tests: the engine of a host and its settings, from ``host.data.engine``."""
 
 from pyinfra import host
+
 from stackmend import engine
 from stackmend.engine.spec import EnginePolicy
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.state import CheckResult
-
 from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from stackmend.compose.source import dotenv
 
+from stackmend.compose.source import dotenv
 from tests.lab.hosts import LabHost
 from tests.lab.seen import KEEPER_PASSWORD
 from tests.lab.stacks import Shop

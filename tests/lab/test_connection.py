@@ -18,6 +18,7 @@ import httpx
 import pytest
 from pyinfra.api.host import Host
 from pyinfra.facts import files, server
+
 from stackmend.connection import (
     CommandTimeout,
     ConnectionLost,
@@ -36,7 +37,6 @@ from stackmend.connection import (
     run,
     spawn,
 )
-
 from tests import connected
 from tests.lab import controller
 from tests.lab.fixtures import Lab

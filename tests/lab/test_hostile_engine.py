@@ -8,7 +8,6 @@ from typing import Any
 from stackmend.compose.facts import ComposeStack
 from stackmend.compose.state import StackState
 from stackmend.connection import gather
-
 from tests import connected
 from tests.hostile import KNOWN_MARK, computed, forged, quoting
 from tests.lab.hosts import LabHost

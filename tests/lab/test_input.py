@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from stackmend.spec import SpecError, check
 
+from stackmend.spec import SpecError, check
 from tests.lab import controller
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop

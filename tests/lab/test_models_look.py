@@ -9,12 +9,12 @@ from typing import Literal
 
 import pytest
 from pyinfra.api.host import Host
+
 from stackmend import connection
 from stackmend.models.facts import ModelStore
 from stackmend.models.registry import ask
 from stackmend.models.spec import ModelsPolicy, Name
 from stackmend.models.state import RegistryAnswer, StoreState
-
 from tests import connected
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from stackmend.connection import gather
 from stackmend.ports.facts import PortHolders
 from stackmend.ports.look import Reader
 from stackmend.ports.spec import PortsSpec, all_wanted
 from stackmend.reports import Collector
-
 from tests import connected
 from tests.lab.fixtures import Lab
 from tests.lab.holders import Shelf

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from stackmend.ports import windows
 
+from stackmend.ports import windows
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.ports_runs import Runs

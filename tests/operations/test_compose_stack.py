@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from pyinfra.api import FunctionCommand, OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
+
 from stackmend import reports
 from stackmend.compose import stack
-
 from tests.connected import connected
 
 SECRET = "correct-horse-battery"

@@ -9,9 +9,9 @@ import pytest
 from pyinfra.api import FunctionCommand, OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
+
 from stackmend import models, reports
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
-
 from tests.connected import connected
 
 

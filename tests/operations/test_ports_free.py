@@ -9,10 +9,10 @@ import pytest
 from pyinfra.api import FunctionCommand, OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
+
 from stackmend import connection, ports, reports
 from stackmend.connection import RemoteError
 from stackmend.ports.spec import PortsPolicy
-
 from tests.connected import connected
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.state import CheckResult
-
 from tests.marks import checked
 from tests.shells import find
 

@@ -38,7 +38,6 @@ from stackmend.compose.state import (
     StackState,
 )
 from stackmend.provenance import LABEL, is_chosen_by_compose
-
 from tests.unit import rendering
 
 PROJECT, DIRECTORY = "shop", "/opt/shop"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from stackmend.access.essentials import facts as basics_facts
 from stackmend.access.essentials.state import HostBasics
 from stackmend.engine import facts as engine_facts
 from stackmend.engine.state import HostEngine
-
 from tests.marks import MARK, framed
 
 FILES = Path(__file__).parents[1] / "facts" / "distributions"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
-from stackmend.checks.facts import CheckResults
 
+from stackmend.checks.facts import CheckResults
 from tests import hostile
 from tests.unit.hostile_engine import compose_labels, container
 from tests.unit.hostile_host import HostileHost

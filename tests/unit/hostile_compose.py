@@ -9,13 +9,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 from pydantic import BaseModel
+
 from stackmend.compose.facts import ComposeStack
 from stackmend.compose.look import Failure, Reader
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared
 from stackmend.connection import Unknown
-
 from tests import hostile
 from tests.unit.hostile_engine import LABEL, compose_labels, container
 from tests.unit.hostile_host import HostileHost, stand_in

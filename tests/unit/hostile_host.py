@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra.api.host import Host
-from stackmend.connection import gather
 
+from stackmend.connection import gather
 from tests.connected import local
 from tests.shells import find
 from tests.unit.hostile_engine import Engine

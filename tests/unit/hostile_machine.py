@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
+
 from stackmend.access.essentials.facts import HostEssentials
 from stackmend.access.facts import Operator
 from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.engine.facts import HostEngines
-
 from tests import hostile
 from tests.unit.hostile_engine import container
 from tests.unit.hostile_host import HostileHost

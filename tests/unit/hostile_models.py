@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from hypothesis import strategies as st
+
 from stackmend.models.facts import ModelStore
 from stackmend.models.spec import Name
-
 from tests import hostile
 from tests.unit.hostile_engine import compose_labels, container
 from tests.unit.hostile_host import HostileHost

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+
 from stackmend.ports.facts import PortHolders
 from stackmend.ports.processes import MAXIMUM_ARGV
-
 from tests import hostile
 from tests.shells import find
 from tests.unit.hostile_engine import LABEL, compose_labels, container

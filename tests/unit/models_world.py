@@ -19,7 +19,6 @@ from stackmend.models.state import (
     StoredModel,
     StoreState,
 )
-
 from tests.unit import rendering
 
 MIB = 1024**2

@@ -18,7 +18,6 @@ from stackmend.ports.state import (
     Unit,
     WindowsProcess,
 )
-
 from tests.unit import rendering
 
 NOW = 1_700_000_000.0

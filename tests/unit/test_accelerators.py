@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
+
 from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.engine.accelerators.plan import Plan, Step, evidence, plan, settings
@@ -17,7 +18,6 @@ from stackmend.engine.accelerators.spec import Acceleration
 from stackmend.engine.accelerators.state import Accelerators, CdiFile, Device, Node
 from stackmend.engine.plan import Action
 from stackmend.engine.state import Config, HostEngine, Origin, Service
-
 from tests.marks import asked, framed
 from tests.unit import engine_world as world
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import FactProcessError, StringCommand
+
 from stackmend.access import commands
 from stackmend.access.facts import Operator
 from stackmend.access.plan import Action, Verb
-
 from tests.shells import find
 from tests.unit.access_world import new, public, wanted
 

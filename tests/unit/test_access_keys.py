@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+
 from stackmend.access.keys import KeyProblem, held, key, public_keys
 from stackmend.access.reached import contact
 from stackmend.access.spec import AccessPolicy
 from stackmend.spec import Machine, SpecError, Stack, check, machine
-
 from tests.unit.access_world import public
 
 

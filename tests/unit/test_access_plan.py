@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stackmend.access.admission import obstacles
 from stackmend.access.plan import Plan
 from stackmend.access.state import HostAccess
-
 from tests.unit.access_world import account, decided, done, new, public, sshd, wanted
 
 

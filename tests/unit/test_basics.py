@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stackmend.access.essentials.plan import Plan, plan
 from stackmend.access.essentials.spec import Basics
 from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from stackmend.checks import ExecCheck, HttpCheck, TcpCheck
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.state import CheckResult
-
 from tests.marks import checked
 
 HTTP = HttpCheck(url="http://127.0.0.1:8000/healthz", contains="ok")

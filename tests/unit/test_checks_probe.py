@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.state import CheckResult
-
 from tests.unit.checks_peer import Peer, Shell, make_shell, peer
 
 TOOLS = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
+
 from stackmend.checks import Checks, ExecCheck, HttpCheck, TcpCheck, checks_from
 
 

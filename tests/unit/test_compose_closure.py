@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stackmend.compose.closure import closure
 from stackmend.compose.source import File, Source
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from stackmend.compose.plan import (
     failed_before,
     judge,
@@ -16,7 +17,6 @@ from stackmend.compose.plan import (
     unstable,
 )
 from stackmend.compose.state import Engine, Mended
-
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
 from tests.unit.compose_world import NOW, Wanted, World, by_hand, compose, proven, render, well
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from stackmend.compose import commands
 from stackmend.compose.plan import Action
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.connection import scripts
-
 from tests.shells import find
 
 Picture = dict[str, tuple[int, int, int, str, int]]

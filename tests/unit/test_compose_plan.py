@@ -15,10 +15,10 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import SecretStr
+
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan import Kind, Plan, Verb, plan
 from stackmend.compose.state import Endpoint, Engine, Labelled, Mended
-
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
     DIRECTORY,

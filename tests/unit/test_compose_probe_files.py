@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import FactProcessError
+
 from stackmend.compose import commands, facts
 from stackmend.compose.facts import ComposeStack
 from stackmend.compose.spec import ComposeSpec

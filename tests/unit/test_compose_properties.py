@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
 from stackmend.compose.plan import Plan, plan
 from stackmend.compose.state import Engine
-
 from tests.unit.compose_world import (
     PROJECT,
     Wanted,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from stackmend.compose import published
 from stackmend.compose.spec import ComposeSpec
 from stackmend.ports.spec import all_wanted

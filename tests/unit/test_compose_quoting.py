@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyinfra.api import StringCommand
+
 from stackmend.compose import commands
 from stackmend.compose.plan import Action
 from stackmend.compose.source import File, Source

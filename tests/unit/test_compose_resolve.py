@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from stackmend.compose import commands
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
-
 from tests.marks import MARK
 
 

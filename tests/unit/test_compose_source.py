@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stackmend.compose import source
 from stackmend.compose.source import File, Source, SourceError, dotenv, file_options, load
 from stackmend.compose.spec import ComposeSpec

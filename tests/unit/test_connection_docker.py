@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api.host import Host
-from stackmend.connection import RemoteError, docker
 
+from stackmend.connection import RemoteError, docker
 from tests.connected import local
 
 UPGRADED = (

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.facts import files, server
+
 from stackmend.connection import Unknown, gather, read
 from stackmend.connection.gathering import Section, join, split
-
 from tests.connected import local
 
 TOKEN = "c0ffee" * 5

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from paramiko import ECDSAKey, PKey, RSAKey
+
 from stackmend.connection.contact_hostkey import HostKeyRefused, KnownHosts, Unmatched
 
 NAME = "[192.0.2.1]:2222"

@@ -17,8 +17,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from stackmend.connection import http, layer, silent
 
+from stackmend.connection import http, layer, silent
 from tests.connected import local
 
 BODY = bytes(range(256)) * 4096

@@ -6,8 +6,8 @@ import fcntl
 from pathlib import Path
 
 import pytest
-from stackmend.connection import LeaseHeld, hold_lock
 
+from stackmend.connection import LeaseHeld, hold_lock
 from tests.connected import local
 
 

@@ -18,6 +18,7 @@ import paramiko
 import pytest
 from pyinfra.api import StringCommand
 from pyinfra.api.host import Host
+
 from stackmend.connection import (
     CommandTimeout,
     RemoteError,
@@ -28,7 +29,6 @@ from stackmend.connection import (
     spawn,
 )
 from stackmend.connection.settings import Settings
-
 from tests.connected import connected, local
 from tests.shells import find
 

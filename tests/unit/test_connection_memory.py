@@ -11,8 +11,8 @@ from pyinfra.api import FactBase, HiddenValue, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 from pyinfra.facts.server import Hostname
-from stackmend.connection import Unknown, expect, forget, gather, gathering, read, run, spawn
 
+from stackmend.connection import Unknown, expect, forget, gather, gathering, read, run, spawn
 from tests.connected import local
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pyinfra.api import Inventory, State
 from pyinfra.context import ctx_state
-from stackmend.connection import preflight
 
+from stackmend.connection import preflight
 from tests.lab import controller
 
 CONFIG = """

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pyinfra.api import HiddenValue, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.output import set_echo
+
 from stackmend.connection import (
     CommandTimeout,
     PrivilegeError,
@@ -22,7 +23,6 @@ from stackmend.connection import (
     run,
     spawn,
 )
-
 from tests.connected import connected, local
 
 # The examples of one test may share its directory.

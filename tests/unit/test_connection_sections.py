@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
-from stackmend.connection import fresh_mark, parsed, rows, script, sections, text
 
+from stackmend.connection import fresh_mark, parsed, rows, script, sections, text
 from tests.marks import MARK, framed
 
 FRAME = text("stackmend.connection", "frame")

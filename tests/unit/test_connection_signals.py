@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from stackmend.reports.state import RunRecord
 
 ROOT = Path(__file__).parents[2]

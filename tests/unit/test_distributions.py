@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stackmend.access.essentials import commands as basics_commands
 from stackmend.access.essentials.plan import plan as plan_basics
 from stackmend.access.essentials.spec import Basics
@@ -13,7 +14,6 @@ from stackmend.engine.accelerators.spec import NVIDIA_FINGERPRINT, NVIDIA_KEY, A
 from stackmend.engine.accelerators.state import Accelerators, Device
 from stackmend.engine.plan import Action, Plan, chosen, plan
 from stackmend.engine.spec import DOCKER_FINGERPRINTS, Installation
-
 from tests.unit import distributions
 
 DOCKER = "https://download.docker.com/linux"

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 from pyinfra.api import FactProcessError
+
 from stackmend.engine import commands, facts, openpgp
 from stackmend.engine.facts import HostEngines
 from stackmend.engine.state import HostEngine
-
 from tests.marks import MARK, asked, framed
 from tests.unit.test_engine_openpgp import FINGERPRINT, KEY
 

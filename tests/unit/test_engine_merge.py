@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stackmend.engine.plan import flags
 from stackmend.engine.plan.merge import merged, parsed, without_comments
 

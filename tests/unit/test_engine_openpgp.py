@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stackmend.engine import openpgp
 
 #: Written by gpg 2.2, with the fingerprint that it prints.

@@ -10,12 +10,12 @@ import json
 from typing import Any
 
 import pytest
+
 from stackmend.decision import Refusal
 from stackmend.engine.plan import Plan, begun_with, chosen, plan, plan_settings, source
 from stackmend.engine.plan.source import Source
 from stackmend.engine.spec import DOCKER_FINGERPRINTS, Installation, Settings
 from stackmend.engine.state import Config, Daemon, HostEngine, Origin, Program, Release
-
 from tests.unit import engine_world as world
 
 KEY = "A" * 40

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyinfra.api.host import Host
+
 from stackmend import answers, connection
 from stackmend.connection import http_client
 from stackmend.models import client, peers, registry
@@ -27,7 +28,6 @@ from stackmend.models.client import Client
 from stackmend.models.errors import Failed, Gone, Passing
 from stackmend.models.spec import ModelsPolicy, Name
 from stackmend.models.state import Place, RegistryAnswer, Server
-
 from tests.connected import local
 from tests.hostile import CONTROLS
 

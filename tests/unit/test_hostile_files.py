@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+
 from stackmend import controller_files
 from stackmend.compose import source
 from stackmend.compose.spec import ComposeSpec

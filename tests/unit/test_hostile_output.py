@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
+
 from stackmend.access.essentials.facts import HostEssentials
 from stackmend.connection import Unknown
 from stackmend.engine.accelerators.facts import HostAccelerators
-
 from tests.hostile import KNOWN
 from tests.unit.hostile_host import SHELLS, HostileHost, hostile_host
 from tests.unit.hostile_room import Dump, Room, Slot

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from pyinfra.api import OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
+
 from stackmend import access, compose, engine, models, ports
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose import source as files
@@ -35,7 +36,6 @@ from stackmend.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
 from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, plain
 from stackmend.redaction import secrets_in
 from stackmend.spec import SpecError, Stack, machine
-
 from tests.connected import connected
 
 ROOT = Path(__file__).parents[2]

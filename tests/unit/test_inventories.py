@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from stackmend.spec import check
-
 from tests.unit.access_world import public
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import StringCommand
+
 from stackmend.connection.scripts import fresh_mark, script
 from stackmend.models import commands
 from stackmend.models.client import Watchdog, sorted_out

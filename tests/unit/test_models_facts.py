@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from pyinfra.api import FactProcessError
 from pyinfra.api.exceptions import FactValueError
+
 from stackmend.models import facts
 from stackmend.models.facts import ModelStore
 from stackmend.models.spec import Name
 from stackmend.models.state import Record, Recorded, StoreState
-
 from tests.marks import MARK, answer, asked, framed
 from tests.unit.models_store import CONFIG, Peer, Store, named, serving
 

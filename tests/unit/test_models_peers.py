@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyinfra.api import Config, Inventory, State
 from pyinfra.api.host import Host
+
 from stackmend import connection
 from stackmend.models import peers, reading
 from stackmend.models.peers import Fleet
 from stackmend.models.spec import Name
 from stackmend.models.state import Place, StoreState
-
 from tests.unit.models_world import UP, manifest, problem, state, stored
 
 NAME = Name.parse("a")

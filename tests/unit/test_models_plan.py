@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from stackmend.models.plan import Made, Plan, ask, begun, carried, plan
 from stackmend.models.spec import Name
 from stackmend.models.state import (
@@ -22,7 +23,6 @@ from stackmend.models.state import (
     RegistryAnswer,
     Server,
 )
-
 from tests.unit.models_world import (
     MIB,
     UNREACHABLE,

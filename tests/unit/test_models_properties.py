@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from stackmend.models.plan import Plan, ask, plan, remembered
 from stackmend.models.spec import ModelsSpec, Name
 from stackmend.models.state import (
@@ -16,7 +17,6 @@ from stackmend.models.state import (
     RegistryAnswer,
     StoreState,
 )
-
 from tests.unit.models_world import UNREACHABLE, found, hexed, problem, spec, state, stored
 
 NAMES = ("a", "b", "c", "d")

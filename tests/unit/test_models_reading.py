@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from pyinfra.api.host import Host
+
 from stackmend import connection
 from stackmend.models import reading
 from stackmend.models.spec import Endpoint, ModelsSpec
 from stackmend.models.state import StoreState
-
 from tests.connected import local
 from tests.unit.models_store import Peer, Store, named, serving
 

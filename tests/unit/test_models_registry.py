@@ -13,12 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
 from stackmend.models import near, registry
 from stackmend.models.near import nearest
 from stackmend.models.registry import MANIFEST_TYPE, ask
 from stackmend.models.spec import ModelsPolicy, Name, Wanted
 from stackmend.models.state import Layer, Manifest, RegistryAnswer, Server, StoredModel
-
 from tests.connected import local
 
 CONFIG = {"digest": "sha256:" + "1" * 64, "size": 10, "mediaType": "config"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api.host import Host
+
 from stackmend.models import commands
 from stackmend.models.errors import Failed, Gone, Passing
 from stackmend.models.peers import Peer, relay
@@ -16,7 +17,6 @@ from stackmend.models.progress import Meter, Tally, shown
 from stackmend.models.spec import Name
 from stackmend.models.state import Manifest, Place
 from stackmend.models.store import layers_of
-
 from tests.connected import local
 from tests.unit.models_store import Store
 from tests.unit.models_world import UP, state

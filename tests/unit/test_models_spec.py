@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from stackmend.models.spec import Endpoint, ModelsPolicy, ModelsSpec, Name, Wanted, record
 from stackmend.problems import problems
 

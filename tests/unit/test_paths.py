@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from stackmend.compose import facts
 from stackmend.compose.plan import plan
 from stackmend.compose.state import Applied, StackState
 from stackmend.paths import is_inside, is_name
-
 from tests.marks import MARK, framed
 from tests.unit.compose_shop import shop
 from tests.unit.compose_world import well

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend.ports import attribution, words
 from stackmend.ports.attribution import Tables, conflicts, holders
 from stackmend.ports.listing import Section, containers

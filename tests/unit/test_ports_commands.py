@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from pyinfra.api import StringCommand
+
 from stackmend.connection import text
 from stackmend.ports import commands
 from stackmend.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend.ports import darwin
 from stackmend.ports.spec import Wanted
 from stackmend.ports.state import Holder, Process, Socket

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend.ports import listing, processes, sockets
 from stackmend.ports.state import Process
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+
 from stackmend.ports.plan import Plan, Verb, allocated, plan
 from stackmend.ports.state import Holder, PortState
-
 from tests.unit.ports_world import (
     EVERYTHING,
     bare,

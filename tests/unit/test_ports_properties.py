@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from stackmend.ports.plan import Plan, plan
 from stackmend.ports.spec import RULE_KINDS, PortsSpec, names
 from stackmend.ports.state import Container, Holder, HostPorts, PortState, Process, Socket, Unit
-
 from tests.unit.ports_world import after, ends, hidden, host, on_windows, outgoing, render, spec
 
 PORTS = ("6379", "6380", "0.0.0.0:40001", "[::]:53/udp")

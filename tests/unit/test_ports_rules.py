@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from stackmend.ports.plan import Plan, compressed, exactly, left, parsed, plan
 from stackmend.ports.spec import PortsSpec, names
 from stackmend.ports.state import Holder, HostPorts, PortState
-
 from tests.unit.ports_world import (
     EVERYTHING,
     WANTED,

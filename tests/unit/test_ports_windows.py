@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend.ports import windows
 from stackmend.ports.attribution import Tables
 from stackmend.ports.spec import Wanted

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stackmend.provenance import LABEL, Origin, is_chosen_by_compose, started_from, why_foreign
 
 HASH, OTHER_HASH = "1" * 64, "2" * 64

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pyinfra.api.hiddenvalue import HiddenValue
-from stackmend.redaction import MASK, Redactor, secrets_in
 
+from stackmend.redaction import MASK, Redactor, secrets_in
 from tests.hostile_text import HOLE, NOTATIONS, READERS, holds
 
 SECRETS = st.text(

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend.reports import journal
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

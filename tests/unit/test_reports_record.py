@@ -19,10 +19,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from stackmend.reports import summary, write
 from stackmend.reports.__main__ import main
 from stackmend.reports.state import Model, RunRecord
-
 from tests.hostile_text import NOTATIONS, holds, steering, strings
 from tests.unit.test_redaction import AROUND, SECRETS
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from stackmend.reports.state import RunRecord
 
 ROOT = Path(__file__).parents[2]

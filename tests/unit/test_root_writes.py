@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from pyinfra.api import StringCommand
+
 from stackmend.access import commands as access
 from stackmend.access.essentials import commands as essentials
 from stackmend.compose import commands as compose

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+
 from stackmend.compose import arguments
 from stackmend.compose.spec import ComposeSpec
 from stackmend.spec import Report, SpecError, Stack, check, preflight

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend import redaction, terminal
 from stackmend.redaction import Redactor
-
 from tests.hostile_text import NOTATIONS, SEQUENCES, assert_clean, holds, on_a_terminal, strings
 from tests.unit.test_redaction import SECRETS
 
@@ -135,8 +135,12 @@ def site(tmp_path: Path) -> Path:
     (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
     (tmp_path / "inventory.py").write_text(
         "from pydantic import SecretStr\n"
-        f"hosts = [('@local', {{'stack': {{'env': {{'KEY': SecretStr({SECRET!r})}}}}}})]\n"
+        f"stack = {{'source': 'stack', 'env': {{'KEY': SecretStr({SECRET!r})}}}}\n"
+        "stack |= {'project': 'shop', 'directory': '/opt/shop'}\n"
+        "hosts = [('@local', {'stack': stack})]\n"
     )
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack/compose.yaml").write_text("services: {web: {image: lab/box:1}}\n")
     (tmp_path / "deploy.py").write_text(HOSTILE)
     forms = [form(SECRET) for form in NOTATIONS.values()]
     lines = [

@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stackmend.text import printable, printable_lines
 
 FOREIGN = st.text(
