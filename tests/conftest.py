@@ -22,6 +22,7 @@ from tests.lab.fixtures import (
 )
 from tests.marks import foreseen
 from tests.shells import each_shell
+from tests.wheel import home, wheel
 
 # How long one example takes says how busy the machine is; what must be quick is timed by itself.
 settings.register_profile(
@@ -38,6 +39,7 @@ __all__ = [
     "closed_host",
     "each_shell",
     "foreseen",
+    "home",
     "host",
     "hosts",
     "lab",
@@ -45,6 +47,7 @@ __all__ = [
     "packages",
     "registry",
     "trixie_host",
+    "wheel",
 ]
 
 
