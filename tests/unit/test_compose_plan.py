@@ -812,6 +812,13 @@ def project_started_elsewhere_with_consent() -> Plan:
     return started_elsewhere(allow=["project:/home/ann/shop"])
 
 
+@scenario
+def directory_is_another_now() -> Plan:
+    """What runs was proven well where the stack's directory was before."""
+    world = well(shop())
+    return world.look(shop(directory="/opt/elsewhere"))
+
+
 # What only looks like the project's
 
 

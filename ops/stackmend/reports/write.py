@@ -232,9 +232,8 @@ def _outcome(run: Run, host: Host, operations: list[dict[str, Any]], *, dry: boo
 
 def _prospect(run: Run, host: Host, operations: list[dict[str, Any]]) -> Outcome:
     metas = [data.operation_meta for data in run.state.ops[host].values()]
-    if any(op.get("planned") or op.get("findings") for op in operations) or any(
-        meta._maybe_is_change for meta in metas
-    ):
+    # What is found and left alone, such as a foreign container, is nothing to do.
+    if any(op.get("planned") for op in operations) or any(meta._maybe_is_change for meta in metas):
         return "drifted"
     # With --yes pyinfra does not look while it prepares, so a dry run has looked at nothing.
     looked = metas and all(meta._maybe_is_change is not None for meta in metas)

@@ -69,11 +69,10 @@ class Foreign(Services):
 
     def _elsewhere(self) -> bool:
         """Whether the project's name belongs to a stack that was started from elsewhere."""
-        known = {self.spec.directory}
-        if self.applied:
-            known.add(self.applied.directory)
+        # The one before counts as well where the stack's directory is another now: what it started
+        # there would be half of the project.
         origins = {provenance.started_from(one.origin) for one in self.state.containers}
-        for directory in sorted(origins - known):
+        for directory in sorted(origins - {self.spec.directory}):
             if self.spec.allows("project", directory):
                 continue
             self._refuse(
@@ -239,8 +238,11 @@ class Foreign(Services):
         undo = f"docker rename {aside} {holder} && docker start {holder}"
         way_out = "to take it"
         if claimant is not None:
-            undo += "; its networks and ports are not kept"
-            way_out = f"remove it yourself; or, to have it stopped and kept as {aside}"
+            undo += "; the copy has its files and volumes, and no networks, ports, limits or logs"
+            way_out = (
+                "remove it yourself; or, to have it replaced by a stopped copy of its files and "
+                f"volumes called {aside}, without its networks, ports, limits and logs"
+            )
         self._with_consent(service, holder, what, "set aside", undo=undo, way_out=way_out)
 
     def _disconnect(self, service: str, holder: str, network: str, what: str) -> None:

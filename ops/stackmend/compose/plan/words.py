@@ -30,7 +30,7 @@ def barred(path: str, kind: str) -> tuple[str, str]:
     match kind:
         case "link":
             return (
-                f"{path} is a link, and stackmend follows none that others than root may have made",
+                f"{path} is a link, and links below a project's directory are not followed",
                 f"remove {path}, or put what it leads to in its place",
             )
         case "directory":
