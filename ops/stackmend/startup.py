@@ -58,10 +58,34 @@ def install() -> None:
     from stackmend.connection import preflight
     from stackmend.spec import preflight as validate
 
+    _say_what_cannot_be_read()
     read_once()
     preflight.install(validate, contact)
     # Last, so that it begins first: what is wrong with settings is said without their secrets.
     reports.install()
+
+
+def _say_what_cannot_be_read() -> None:
+    """One line of an inventory, or of group data, that is no Python or cannot be read.
+
+    pyinfra catches only what such a file raises when it runs.
+    """
+    from pyinfra_cli import cli  # type: ignore[import-untyped]
+    from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
+
+    make_inventory = cli.make_inventory
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make_inventory(*args, **kwargs)
+        except SyntaxError as error:
+            raise CliError(f"{error.filename} line {error.lineno}: {error.msg}") from None
+        except UnicodeDecodeError as error:
+            raise CliError(f"a file of the inventory is no text in UTF-8: {error}") from None
+        except OSError as error:
+            raise CliError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    cli.make_inventory = make
 
 
 def _starting() -> State | None:

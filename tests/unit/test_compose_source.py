@@ -547,6 +547,15 @@ def test_a_project_whose_env_file_names_its_files_is_left_to_it() -> None:
     assert not Source({".env": File(0o600, b"A=1\n")}).names_files
 
 
+@pytest.mark.parametrize("content", [b"services:\n  caf\xe9: {}\n", b"services:\n  a\x00: {}\n"])
+def test_a_character_that_is_none_is_told_with_its_line(root: Path, content: bytes) -> None:
+    (root / "compose.yaml").write_bytes(content)
+    with pytest.raises(
+        SourceError, match=r"^source: compose\.yaml line 2: not valid YAML: [^\n]*$"
+    ):
+        load(spec(root))
+
+
 def test_a_run_decides_by_one_reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_of_this_run", None)
     source.read_once()

@@ -197,6 +197,35 @@ def test_hosts_without_a_stack_are_none_of_our_business(tmp_path: Path, listener
     assert not (tmp_path / "var").exists()
 
 
+@pytest.mark.parametrize("name", ["fleet.py", "group_data/all.py"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"hosts = [\n", "line 1: '[' was never closed"),
+        (b"# \xff\n", ""),
+        (None, "cannot be read: Is a directory"),
+    ],
+)
+def test_an_inventory_that_cannot_be_read_is_told_in_one_line(
+    tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    (tmp_path / "config.py").write_text("from stackmend import startup\nstartup.install()\n")
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "fleet.py").write_text("hosts = ['@local']\n")
+    (tmp_path / "deploy_it.py").touch()
+    (tmp_path / name).unlink(missing_ok=True)
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(content)
+    done = run(tmp_path)
+    assert done.rc != 0
+    assert name.rpartition("/")[2] in done.out or "of the inventory" in done.out
+    assert said in done.out
+    assert "Traceback" not in done.out
+    assert "internal exception" not in done.out
+
+
 def test_our_entry_point_is_no_way_to_a_host(tmp_path: Path) -> None:
     (tmp_path / "fleet.py").write_text("hosts = ['@stackmend/web']\n")
     (tmp_path / "deploy_it.py").touch()

@@ -546,8 +546,8 @@ def parse(name: str, content: bytes) -> dict[str, Any]:
         # A SafeLoader subclass: nothing in the file can construct more than plain data.
         data = yaml.load(content, Loader=_Loader)  # noqa: S506
     except yaml.reader.ReaderError as error:
-        line = content[: error.position].count(b"\n") + 1
-        raise SourceError(f"{name} line {line}: not valid YAML: {error.reason}") from None
+        number = content[: error.position].count(b"\n") + 1
+        raise SourceError(f"{name} line {number}: not valid YAML: {error.reason}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         # The last ones come of a value that is not what its explicit tag says.
         where = getattr(error, "problem_mark", None)
