@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test fuzz lab lab-clean demo demo-clean
+.PHONY: help setup lint check test fuzz lab lab-clean demo demo-clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,9 @@ lint: setup ## style, types, layering, shell
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck .ci/run
 	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
+
+check: lint ## lint, and all tests that need no host: a few minutes
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10 tests/unit tests/facts tests/operations
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10
