@@ -143,6 +143,7 @@ keep() {
 
 by_directory "$work/changed" && by_directory "$work/removed" || exit 1
 
+renamer
 # For each directory with files that change: the nearest one that is there, in which they wait; then,
 # behind "//", its list, its archive, whether all in it change, and itself.
 awk '
@@ -154,7 +155,7 @@ awk '
   while IFS= read -r line; do
     base=${line#* * * }
     # What comes there later than this makes a rename fail.
-    while [ -n "$base" ] && [ ! -d "$real$base" ]; do base=${base%/*}; done
+    while [ "$renames" != ln ] && [ -n "$base" ] && [ ! -d "$real$base" ]; do base=${base%/*}; done
     printf '%s//%s\n' "$base" "$line"
   done | sort >"$work/plan" || exit 1
 
@@ -206,9 +207,14 @@ while [ $turn -lt $rounds ]; do
   { IFS= read -r base && IFS= read -r beside && read -r inode; } <"$work/round.$turn"
   sort -u "$work/move.$turn" >"$work/move"
   { hold "$real$base" && exec 4<. && keep "$work/move" "$base"; } || fail "what is in $real$base cannot be kept"
-  # shellcheck disable=SC2016 # the inner shell expands
-  { hold "$beside" && is "$inode" . && with "$work/move" sh -c 'exec mv -f -- "$@" /proc/self/fd/4/' mv; } 2>"$work/said" ||
-    fail "$changing: $(cat "$work/said")"
+  { hold "$beside" && is "$inode" . && with "$work/move" sh -c "$renaming" place; } 2>"$work/said" || {
+    said=$(cat "$work/said")
+    case $said in
+    *"not permitted"*) fail "what is in $real$base cannot be replaced: $said; see lsattr there" ;;
+    *"ross-device"*) fail "$real$base lies on another file system than a moment ago: $said" ;;
+    *) fail "$changing: $said" ;;
+    esac
+  }
   clear "$inode" . "$beside"
 done
 while IFS= read -r line; do

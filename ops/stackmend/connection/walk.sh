@@ -153,6 +153,34 @@ ours() {
   esac
 }
 
+# renamer: into $renaming, as a script for `sh -c`, what renames its arguments from the held directory
+# into the one that descriptor 4 holds. It never copies: mv does where a rename is refused (another
+# file system, another project of a quota), by names that others may change meanwhile. $renames is its
+# tool; ln knows files alone.
+renamer() {
+  # shellcheck disable=SC2016 # the inner shell expands
+  if mv --no-copy --version >/dev/null 2>&1; then
+    renames=mv renaming='exec mv --no-copy -f -- "$@" /proc/self/fd/4/'
+  elif command -v python3 >/dev/null 2>&1; then
+    renames=python3 renaming='exec python3 -IS -c "
+import os, sys
+for name in sys.argv[1:]:
+    try:
+        os.rename(name, \"/proc/self/fd/4/\" + name)
+    except OSError as error:
+        sys.exit(name + \": \" + error.strerror)
+" "$@"'
+  elif command -v perl >/dev/null 2>&1; then
+    renames=perl renaming='exec perl -e "
+for (@ARGV) { rename(\$_, \"/proc/self/fd/4/\$_\") or die \"\$_: \$!\\n\" }
+" -- "$@"'
+  else
+    renames=ln renaming='ln -f -- "$@" /proc/self/fd/4/ && rm -f -- "$@"'
+  fi
+}
+# place NAME...: rename these so, over what has their names there.
+place() { renamer && sh -c "$renaming" place "$@"; }
+
 # lay FROM NAME: put the file NAME of a directory that is root's alone into the held one, with its
 # owner and permissions, in the place of what has that name. It waits beside it in a directory that
 # holds nothing else. Wherever that is moved meanwhile, descriptor 4 is where the file goes.
@@ -168,7 +196,7 @@ lay() {
   nest "$laid" || return 1
   # Every tar opens with O_EXCL, and takes an owner without following a link.
   (umask 0 && (cd -P -- "$1" && exec tar -cf - --numeric-owner -- "./$2") |
-    tar -xf - -m --no-same-permissions --numeric-owner) && mv -f -- "./$2" /proc/self/fd/4/
+    tar -xf - -m --no-same-permissions --numeric-owner) && place "./$2"
   status=$?
   rm -f -- "./$2"
   rmdir -- "/proc/self/fd/4/$beside"

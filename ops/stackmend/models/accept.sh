@@ -14,6 +14,6 @@ if [ "sha256-${sum%% *}" != "$2" ]; then
 fi
 chmod 0644 /proc/self/fd/3 || exit
 [ -z "$3" ] || chown -- "$3" /proc/self/fd/3 || exit
-mv -f -- "./$2" /proc/self/fd/4/ || exit
+place "./$2" || exit
 hold "$real" && rmdir -- ./.stackmend 2>/dev/null
 hold "$real/blobs" && rm -f -- "./$2-partial" "./$2-partial-"*
