@@ -30,6 +30,8 @@ def main() -> int:
     with tempfile.NamedTemporaryFile(prefix="stackmend-fuzz.") as counts:
         environment = {"STACKMEND_FUZZ": "1", **os.environ, "STACKMEND_FUZZ_COUNTS": counts.name}
         words = ["-q", "-n", workers, f"--hypothesis-seed={seed}", "-p", "no:cacheprovider"]
+        # A megabyte in a failing example is no failure of its own.
+        words += ["-W", "ignore::hypothesis.errors.HypothesisWarning"]
         done = subprocess.run([sys.executable, "-m", "pytest", *words, *MODULES], env=environment)
         rows = [json.loads(line) for line in Path(counts.name).read_text().splitlines()]
     total: Counter[str] = Counter()

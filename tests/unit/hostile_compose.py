@@ -214,7 +214,8 @@ COMPOSE = Room(
         Slot("project", _label().filter(lambda v: v != "shop"), at("names", "mydebug")),
         Slot("service", _label()),
         Slot("label", _label()),
-        Slot("network", _label(longest=200).filter(lambda v: v.strip()), _network),
+        # One whose name lists ours is looked at with ours, and what is in it told of.
+        Slot("network", _label(longest=200).filter(lambda v: v.strip() and "," not in v), _network),
         Slot("project of a guest", _label().filter(lambda v: v != "shop"), _project_of_a_guest),
         Slot("service of a guest", _label(), _service_of_a_guest),
         Slot(

@@ -12,6 +12,7 @@ from stackmend.access.facts import Operator
 from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.engine.facts import HostEngines
 from tests import hostile
+from tests.shells import find
 from tests.unit.hostile_engine import container
 from tests.unit.hostile_host import HostileHost
 from tests.unit.hostile_room import Dump, Room, Slot, decoded, told_as
@@ -112,7 +113,7 @@ ACCESS = Room(
         "sshd": '[ "$1" = -t ] || cat "$say/sshd"',
         "visudo": "",
         # runuser -u ops -- COMMAND...: without PAM, which the host has no settings for.
-        "runuser": 'shift 3\nexec setpriv --reuid=1000 --regid=1000 --clear-groups "$@"',
+        "runuser": f'shift 3\nexec {find("setpriv")} --reuid=1000 --regid=1000 --clear-groups "$@"',
     },
     many=2200,
     slots=[

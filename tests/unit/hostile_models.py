@@ -223,7 +223,9 @@ def _dump(state: Any) -> Dump:
         model["digest"] = ""
         model["size"] = 0
         model["layers"] = len(model["layers"] or ())
-    dump["blobs"] = sorted((dump["blobs"] or {}).values())[-1:]
+    # The config's size, too.
+    sizes = sorted((dump["blobs"] or {}).values())
+    dump["blobs"] = (len(sizes), len(_WEIGHTS) in sizes)
     return dump
 
 

@@ -188,7 +188,8 @@ PORTS = Room(
         Slot(
             "name",
             hostile.hostile_comm(_MARK).filter(lambda name: name != b"supervisord"),
-            _put("name", decoded),
+            # The kernel keeps fifteen bytes.
+            _put("name", lambda name: decoded(name[:15])),
         ),
         Slot(
             "directory",

@@ -13,6 +13,7 @@ import random
 import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -27,6 +28,7 @@ from stackmend.compose import commands
 from stackmend.compose.plan import Action
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied
 from stackmend.connection import scripts
 from tests.shells import find
 
@@ -573,6 +575,80 @@ def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
     assert (own / "app.cfg").read_text() == "ours\n"
 
 
+def within(host: Host, *paths: str) -> subprocess.CompletedProcess[str]:
+    command = commands.within(host.spec(), [str(host.project / path) for path in paths])
+    assert command is not None
+    words = shlex.split(command.get_raw_value())
+    return subprocess.run(
+        ["env", f"PATH={host.tools}", *host.shell, *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_what_is_mounted_lies_behind_no_link_that_a_container_may_have_made(host: Host) -> None:
+    for path in ("data/redis", "data/q/new", "elsewhere"):
+        (host.project / path).mkdir(parents=True)
+    paths = ("data", "data/redis", "data/q/new/deep", "big", "conf/app.cfg")
+    # Beside what containers mount, a link is the owner's of the directory: root's here.
+    (host.project / "big").symlink_to(host.project / "elsewhere")
+    assert (within(host, *paths).returncode, within(host, *paths).stderr) == (0, "")
+    for name in ("redis", "q"):
+        (host.project / "data" / name).rename(host.project / "data" / f"{name}.old")
+        (host.project / "data" / name).symlink_to(host.foreign)
+    done = within(host, *paths)
+    assert done.returncode == 1
+    assert [line.partition(" is a link")[0] for line in done.stderr.splitlines()] == [
+        f"{host.project}/data/q",
+        f"{host.project}/data/redis",
+    ]
+    # Where nothing above it is mounted, it is root's again.
+    assert within(host, "data/redis").returncode == 0
+    done = within(host, ".", "big")
+    assert done.stderr.startswith(f"{host.project}/big is a link")
+    if os.geteuid() == 0:
+        os.chown(host.project / "data", 65534, 65534)
+        assert within(host, "data/redis").stderr.startswith(f"{host.project}/data/redis is a link")
+
+
+RECORD = Applied(
+    project="shop",
+    directory="/opt/shop",
+    source="0" * 64,
+    files={"compose.yaml": "0" * 64},
+    config={},
+    services={},
+    applied_at=0,
+)
+
+
+def test_nothing_is_remembered_that_was_taken_away(host: Host) -> None:
+    def remember() -> subprocess.CompletedProcess[str]:
+        words = shlex.split(commands.remember(host.spec(), "0" * 64).get_raw_value())
+        return subprocess.run(
+            ["env", f"PATH={host.tools}", *host.shell, *words[1:]],
+            input=commands.record_archive(RECORD),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    host.stage(FILES)
+    assert host.install().returncode == 0
+    lost = host.project / "conf/app.cfg"
+    lost.unlink()
+    done = remember()
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("conf/app.cfg was put in place and is no longer there")
+    assert not (host.memory / "applied.json").exists()
+    lost.write_text("ours\n")
+    done = remember()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (host.memory / "applied.json").exists()
+
+
 RENAMERS = ("mv", "python3", "perl", "ln")
 
 
@@ -617,7 +693,8 @@ def placed(
     tools.mkdir()
     for name in ("sh", "mv", "ln", "rm", *([tool] if tool in ("python3", "perl") else [])):
         path = tools / name
-        real = shutil.which(name)
+        # pyenv's is a script for bash.
+        real = os.path.realpath(sys.executable) if name == "python3" else shutil.which(name)
         assert real is not None, name
         # Only the newest mv can be told not to copy.
         refuse = '[ "$1" != --no-copy ] || exit 1\n' if name == "mv" else ""

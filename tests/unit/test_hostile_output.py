@@ -137,7 +137,7 @@ NOT_PARSED = {
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
         "access/sudoers access/essentials/install access/essentials/updates compose/aside "
         "compose/install compose/mended compose/remember compose/stale compose/stage "
-        "engine/accelerators/describe engine/again engine/install "
+        "compose/within engine/accelerators/describe engine/again engine/install "
         "engine/place engine/start engine/switch models/accept models/delete models/manifest "
         "models/partials models/remember models/take models/unrelay ports/container ports/end "
         "ports/program ports/reserve ports/taskkill ports/unit"

@@ -13,7 +13,16 @@ from stackmend import connection
 from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.look import Failure, Look, failed
-from stackmend.compose.plan import Action, Plan, Verb, levels, losses, obstructed, recorded
+from stackmend.compose.plan import (
+    Action,
+    Plan,
+    Verb,
+    levels,
+    losses,
+    mounts,
+    obstructed,
+    recorded,
+)
 from stackmend.compose.prove import LOG_LINES, Prover
 from stackmend.compose.state import Applied, Container, Declared, StackState
 from stackmend.reports import telling
@@ -224,7 +233,13 @@ class Project(Prover):
                 continue
             names = [action.subject for action in group]
             with self._doing(*group):
-                command = commands.up(self.spec, self._files, names, anew=verb == "recreate")
+                command = commands.up(
+                    self.spec,
+                    self._files,
+                    names,
+                    anew=verb == "recreate",
+                    mounted=mounts(declared.config),
+                )
                 self._start(command, f"{', '.join(names)} could not be created", names)
 
     def _unobstructed(self, declared: Declared, names: Sequence[str]) -> None:
@@ -326,7 +341,13 @@ class Project(Prover):
             if names:
                 self._unobstructed(old, names)
                 with self._doing(*(_back(verb, name) for name in names)):
-                    command = commands.up(spec, self._files, names, anew=verb == "recreate")
+                    command = commands.up(
+                        spec,
+                        self._files,
+                        names,
+                        anew=verb == "recreate",
+                        mounted=mounts(old.config),
+                    )
                     result = self._run(command)
                     self._must(result, f"{', '.join(names)} could not be put back", names)
         self._settle(old)

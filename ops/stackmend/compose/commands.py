@@ -16,6 +16,7 @@ from stackmend.compose.source import MAXIMUM_BYTES, File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, StackState
 from stackmend.connection import script
+from stackmend.paths import is_plain
 
 #: Seconds to wait for what an earlier run has left at work; a build may take its time.
 PATIENCE = 600
@@ -196,7 +197,8 @@ def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
 
 def remember(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
-    return script("stackmend.compose", "remember", state_directory(spec), digest, shared=["walk"])
+    arguments = (state_directory(spec), digest, spec.directory, str(MAXIMUM_BYTES))
+    return script("stackmend.compose", "remember", *arguments, shared=["walk"])
 
 
 def record_archive(applied: Applied) -> bytes:
@@ -238,27 +240,67 @@ def prepare(spec: ComposeSpec, files: Sequence[str], action: Action) -> StringCo
     return compose(spec, files, "pull", "--quiet", "--", action.subject, directory=staged(spec))
 
 
+def within(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | None:
+    """Fail where the engine would follow a link on the way to what is mounted.
+
+    :param paths: absolute, of all containers of the project; those outside of its directory are
+        their owner's business.
+    """
+    inside = f"{spec.directory}/"
+    below = sorted(
+        path.removeprefix(inside) if path != spec.directory else "."
+        for path in set(paths)
+        if path == spec.directory or (path.startswith(inside) and is_plain(path))
+    )
+    if not below:
+        return None
+    return script("stackmend.compose", "within", spec.directory, *below, shared=["walk"])
+
+
+def _guarded(check: StringCommand | None, *commands: StringCommand) -> StringCommand:
+    """The commands, each only where the check passes before it."""
+    before = () if check is None else (check, "&&")
+    first, *others = commands
+    words = [*before, first, *(word for other in others for word in ("&&", *before, other))]
+    return StringCommand(*words)
+
+
 def up(
-    spec: ComposeSpec, files: Sequence[str], names: Iterable[str], *, anew: bool
+    spec: ComposeSpec,
+    files: Sequence[str],
+    names: Iterable[str],
+    *,
+    anew: bool,
+    mounted: Iterable[str] = (),
 ) -> StringCommand:
-    """Create what is missing of these services and nothing else; ``anew`` makes them again."""
+    """Create what is missing of these services and nothing else; ``anew`` makes them again.
+
+    :param mounted: what services of the project mount from the host. Where a link stands in the way
+        to it afterwards, these are stopped.
+    """
     names = tuple(names)
+    check = within(spec, mounted)
     never = ("--no-build", "--pull", "never")
     # COMPOSE_REMOVE_ORPHANS, in a project's .env too, would end whatever else bears our labels.
     kept = ("--remove-orphans=false",)
     # `up --no-deps` alone would forget depends_on before it compares: Compose 2.26 then takes every
     # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
     # what they depend on as it is, and starts nothing.
-    return StringCommand(
+    made = _guarded(
+        check,
         compose(
             spec, files, "create", *never, *(["--force-recreate"] if anew else []), "--", *names
         ),
-        "&&",
         compose(
             spec, files, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names
         ),
-        "&&",
-        fresh(spec, names),
+    )
+    if check is None:
+        return StringCommand(made, "&&", fresh(spec, names))
+    stop = compose(spec, files, "stop", "--", *names)
+    return StringCommand(
+        *(made, "&&", "{", check, "||", "{", stop, ">/dev/null 2>&1;", "false;", "};", "}"),
+        *("&&", fresh(spec, names)),
     )
 
 
@@ -292,9 +334,9 @@ def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
         case "resume":
             return _words("docker", "kill", "--signal=CONT", one)
         case "start":
-            return _words("docker", "start", one)
+            return _guarded(_mounted(spec, state), _words("docker", "start", one))
         case "restart":
-            return _words("docker", "restart", one)
+            return _guarded(_mounted(spec, state), _words("docker", "restart", one))
         case "remove":
             return remove(one)
         case "remove network":
@@ -307,6 +349,15 @@ def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
             return _all(*ends, ["docker", "network", "rm", network])
         case verb:
             raise AssertionError(f"{verb} is not done to one container")
+
+
+def _mounted(spec: ComposeSpec, state: StackState) -> StringCommand | None:
+    mounts = (
+        mount
+        for container in state.containers
+        for mount in (container.shape.get("volumes") or {}).values()
+    )
+    return within(spec, (str(m["source"]) for m in mounts if m.get("type") == "bind"))
 
 
 def tag(image_id: str, ref: str) -> StringCommand:

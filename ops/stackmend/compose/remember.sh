@@ -1,7 +1,10 @@
 # Make what was proven the state to compare with and to go back to. The new record comes as a tar
 # archive on standard input; it counts from the moment its applied.json is in place.
-# Arguments: the state directory, the digest of the project's files.
-state=$1 digest=$2
+# What was put in place for it must still be there: what somebody took away since is not proven.
+# Arguments: the state directory, the digest of the project's files, the project's directory, the bytes
+# that a file of it can have.
+# shellcheck disable=SC2154 # connection/walk.sh sets them
+state=$1 digest=$2 directory=$3 largest=$4
 umask 077
 private "$state" || exit 1
 case $digest in
@@ -10,6 +13,17 @@ case $digest in
   exit 1
   ;;
 esac
+if [ -f "$state/staged/files" ]; then
+  if reach "$directory"; then
+    lost=$(sed 's/^[^ ]*  //' "$state/staged/files" | survey "$real" "$largest" | sed -n '/^f  /!{s/^[^ ]*  //p;q;}')
+  else
+    lost=${obstacle#*  }
+  fi
+  if [ -n "$lost" ]; then
+    echo "$lost was put in place and is no longer there as a file: something on the host took it away" >&2
+    exit 1
+  fi
+fi
 set -e
 rm -rf "$state/record.new"
 mkdir -p "$state/record.new"
