@@ -17,6 +17,9 @@ _LIVE = (
     "/sys",
     # The engine's own, while it starts a program in a container.
     "/tmp/runc-process*",
+    # Of a service that is started when somebody asks for it.
+    "/tmp/systemd-private-*",
+    "/var/tmp/systemd-private-*",
     "/var/cache",
     "/var/lib/containerd",
     "/var/lib/docker",
