@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from stackmend import connection
 from stackmend.decision import Plan, Refusal
+from stackmend.paths import STATE_ROOT
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Teller:
 
 def project_lock(project: str) -> str:
     """The file on a host whose lock says that a Compose project is being worked on."""
-    return f"/var/lib/stackmend/{project}/lock"
+    return f"{STATE_ROOT}/{project}/lock"
 
 
 def another_run(host: Host, *locks: str) -> Refusal | None:

@@ -9,6 +9,10 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+#: What the system says of a file, and of one in a directory.
+Status = os.stat_result
+Entry = os.DirEntry[str]
+
 #: Text that people write: keys, Modelfiles, lists of hosts.
 MAXIMUM_TEXT = 1024**2
 

@@ -2,6 +2,9 @@
 
 import unicodedata
 
+#: What stackmend remembers on a host lies below it: records, kept files, locks, the journal.
+STATE_ROOT = "/var/lib/stackmend"
+
 #: Controls and surrogates: what no list of names, one a line, can carry, or no file's name can be.
 _ODD = frozenset({"Cc", "Cs"})
 

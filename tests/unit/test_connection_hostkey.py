@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from paramiko import ECDSAKey, PKey, RSAKey
 
-from stackmend.connection.contact_hostkey import HostKeyRefused, KnownHosts, Unmatched
+from stackmend.connection.first_contact.errors import HostKeyRefused
+from stackmend.connection.first_contact.hostkey import KnownHosts, Unmatched
 
 NAME = "[192.0.2.1]:2222"
 FIRST, SECOND, OTHER_KIND = ECDSAKey.generate(), ECDSAKey.generate(), RSAKey.generate(2048)

@@ -21,7 +21,7 @@ import pytest
 from stackmend import controller_files
 from stackmend.compose import source
 from stackmend.compose.spec import ComposeSpec
-from stackmend.connection.contact_hostkey import KnownHosts
+from stackmend.connection.first_contact.hostkey import KnownHosts
 from stackmend.controller_files import Unreadable, read
 from stackmend.engine import trust
 from stackmend.engine.look import Failure

@@ -6,9 +6,10 @@ from stackmend.access.plan import Action
 from stackmend.access.spec import OperatorSpec
 from stackmend.access.state import HostAccess
 from stackmend.connection import script, text
+from stackmend.paths import STATE_ROOT
 
 #: The file whose lock says that somebody changes the way into a host.
-LOCK = "/var/lib/stackmend/access/lock"
+LOCK = f"{STATE_ROOT}/access/lock"
 
 #: Seconds after which a change of sshd's that nobody proved is taken back.
 REVERT_AFTER = 120

@@ -10,6 +10,7 @@ from stackmend.access.state import HostAccess
 from stackmend.decision import Action as BaseAction
 from stackmend.decision import Finding, Refusal
 from stackmend.decision import Plan as BasePlan
+from stackmend.paths import STATE_ROOT
 
 Verb = Literal["install", "add", "trust", "permit", "drop", "set"]
 
@@ -28,7 +29,7 @@ class Action(BaseAction):
 
 Plan = BasePlan[Action]
 
-KEPT = "the file before is kept in /var/lib/stackmend/access/kept"
+KEPT = f"the file before is kept in {STATE_ROOT}/access/kept"
 
 
 def plan(

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pyinfra.api import QuoteString, StringCommand
 
 from stackmend.acting import project_lock
-from stackmend.compose.facts import STATE_ROOT
 from stackmend.compose.plan import Action
 from stackmend.compose.source import MAXIMUM_BYTES, File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, StackState
 from stackmend.connection import script
-from stackmend.paths import is_plain
+from stackmend.paths import STATE_ROOT, is_plain
 
 #: Seconds to wait for what an earlier run has left at work; a build may take its time.
 PATIENCE = 600

@@ -22,11 +22,10 @@ from stackmend.compose.state import (
     StackState,
 )
 from stackmend.connection import fresh_mark, parsed, rows, script, sections
-from stackmend.paths import is_inside, is_name, is_plain
+from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
 from stackmend.provenance import LABEL, PASSING_NAME
 
 #: Where stackmend keeps what it must remember on a host, one directory a project.
-STATE_ROOT = "/var/lib/stackmend"
 
 #: What is said of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"

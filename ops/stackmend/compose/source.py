@@ -27,8 +27,6 @@ from stackmend.problems import Problem, abbreviate, is_plain, show
 from stackmend.raw import NAME_MAX, PATH_MAX
 
 if TYPE_CHECKING:
-    import os
-
     from pathspec import PathSpec
 
 #: Where Compose looks for its file, in its own order of preference.
@@ -316,7 +314,7 @@ def _files(root: Path, shown: str) -> dict[str, File]:
 def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
     found = sorted(controller_files.tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0])
     inside = root.resolve()
-    there: list[tuple[str, str, os.stat_result]] = []
+    there: list[tuple[str, str, controller_files.Status]] = []
     total = 0
     for path, entry in found:
         _check_name(path)
@@ -361,8 +359,8 @@ def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
 
 
 def _real(
-    path: str, root: Path, inside: Path, entry: "os.DirEntry[str]"
-) -> "tuple[str, os.stat_result]":
+    path: str, root: Path, inside: Path, entry: controller_files.Entry
+) -> tuple[str, controller_files.Status]:
     """Where the content of an entry lies, and what the system says of it."""
     if not entry.is_symlink():
         try:

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from stackmend.checks.spec import Checks
+from stackmend.paths import STATE_ROOT
 from stackmend.problems import abbreviate, show
 from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
 
@@ -52,7 +53,7 @@ def _own_name(value: str) -> str:
     if value in ROOMS:
         raise ValueError(
             f"no project can be called {value!r}: stackmend keeps other records of a host in "
-            f"/var/lib/stackmend/{value}; choose another name, such as {value}-1"
+            f"{STATE_ROOT}/{value}; choose another name, such as {value}-1"
         )
     return value
 

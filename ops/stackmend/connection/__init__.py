@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from .channel import Stream as Stream
     from .channel import run as run
     from .channel import spawn as spawn
-    from .contact import Contact as Contact
-    from .contact_fresh import NoLogin as NoLogin
-    from .contact_fresh import fresh as fresh
-    from .contact_fresh import usable as usable
-    from .contact_fresh import ways_in as ways_in
-    from .contact_login import Identity as Identity
-    from .contact_login import public_halves as public_halves
     from .docker_api import docker as docker
     from .docker_api import image_labels as image_labels
     from .docker_api import inspected as inspected
@@ -34,11 +27,20 @@ if TYPE_CHECKING:
     from .errors import PrivilegeError as PrivilegeError
     from .errors import RemoteError as RemoteError
     from .errors import UnsupportedConnector as UnsupportedConnector
+    from .first_contact.contact import Contact as Contact
+    from .first_contact.fresh import NoLogin as NoLogin
+    from .first_contact.fresh import fresh as fresh
+    from .first_contact.fresh import usable as usable
+    from .first_contact.fresh import ways_in as ways_in
+    from .first_contact.login import Identity as Identity
+    from .first_contact.login import public_halves as public_halves
     from .gathering import expect as expect
     from .gathering import forget as forget
     from .gathering import gather as gather
     from .gathering import read as read
+    from .http_client import HTTPClient as HTTPClient
     from .http_client import HTTPError as HTTPError
+    from .http_client import HTTPResponse as HTTPResponse
     from .http_client import TooMuch as TooMuch
     from .http_client import causes as causes
     from .http_client import http as http
@@ -59,10 +61,10 @@ if TYPE_CHECKING:
     from .unknown import Unknown as Unknown
 
 _WHERE = {
-    "Contact": "contact",
-    "Identity": "contact_login",
+    "Contact": "first_contact.contact",
+    "Identity": "first_contact.login",
     "Lease": "lease",
-    "NoLogin": "contact_fresh",
+    "NoLogin": "first_contact.fresh",
     "Stream": "channel",
     "begun": "scripts",
     "causes": "http_client",
@@ -77,7 +79,9 @@ _WHERE = {
     "lines": "http_client",
     "spawn": "channel",
     "CommandTimeout": "errors",
+    "HTTPClient": "http_client",
     "HTTPError": "http_client",
+    "HTTPResponse": "http_client",
     "ConnectionLost": "errors",
     "DialError": "errors",
     "LeaseHeld": "errors",
@@ -89,11 +93,11 @@ _WHERE = {
     "UnsupportedConnector": "errors",
     "expect": "gathering",
     "forget": "gathering",
-    "fresh": "contact_fresh",
+    "fresh": "first_contact.fresh",
     "fresh_mark": "scripts",
     "gather": "gathering",
     "parsed": "scripts",
-    "public_halves": "contact_login",
+    "public_halves": "first_contact.login",
     "read": "gathering",
     "rows": "scripts",
     "run": "channel",
@@ -101,8 +105,8 @@ _WHERE = {
     "sections": "scripts",
     "silent": "http_client",
     "text": "scripts",
-    "usable": "contact_fresh",
-    "ways_in": "contact_fresh",
+    "usable": "first_contact.fresh",
+    "ways_in": "first_contact.fresh",
 }
 
 __all__ = sorted(_WHERE)

@@ -36,6 +36,10 @@ Via = Literal["auto", "forward", "bridge"]
 #: What every request may raise; for the rooms, which do not know what HTTP is spoken with.
 HTTPError = httpx.HTTPError
 
+#: What :func:`http` gives, and what it answers.
+HTTPClient = httpx.Client
+HTTPResponse = httpx.Response
+
 #: Bytes that an answer may have, unless it is a stream that is read as it comes.
 LONGEST = 4 << 20
 

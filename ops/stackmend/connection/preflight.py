@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
-    from .contact import Contact
+    from .first_contact.contact import Contact
 
 #: Told the name and the data of one host; raises ``ValueError`` with one problem a line.
 Validate = Callable[[str, Mapping[str, Any]], None]
@@ -73,7 +73,7 @@ def install(validate: Validate, reached: Reached | None = None) -> None:
         validate: called with each host's name and data; raises ``ValueError`` with one problem a
             line.
         reached: called with each host's data once all are right; a host for which it gives a
-            contact is connected to by first contact (see :mod:`stackmend.connection.contact`).
+            contact is connected to by first contact (:mod:`~stackmend.connection.first_contact`).
 
     Raises:
         RuntimeError: no run is starting: this is not a ``config.py`` read by pyinfra.
@@ -109,7 +109,7 @@ def _arrange(inventory: Inventory, reached: Reached) -> None:
     for host in inventory:
         wanted = reached(host.data.dict())  # type: ignore[no-untyped-call]
         if wanted is not None:
-            from .contact import arrange
+            from .first_contact.arranging import arrange
 
             arrange(host, wanted)
 

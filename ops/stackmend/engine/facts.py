@@ -22,9 +22,10 @@ from stackmend.engine.state import (
     Release,
     Service,
 )
+from stackmend.paths import STATE_ROOT
 
 #: Where a host keeps what it has to remember of its engine.
-ROOT = "/var/lib/stackmend/engine"
+ROOT = f"{STATE_ROOT}/engine"
 
 #: Packages that are engines, belong to one, or pretend to be one.
 PACKAGES = (

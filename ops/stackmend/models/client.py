@@ -17,7 +17,6 @@ from stackmend.models.state import Server
 from stackmend.redaction import safe_line
 
 if TYPE_CHECKING:
-    import httpx
     from pyinfra.api.host import Host
 
 #: Seconds for what a server answers at once.
@@ -237,7 +236,7 @@ class Client:
             yield answer
 
     @contextmanager
-    def _http(self, timeout: float, *, endless: bool = False) -> Iterator[httpx.Client]:
+    def _http(self, timeout: float, *, endless: bool = False) -> Iterator[connection.HTTPClient]:
         server = self._server
         with connection.http(
             self._host,

@@ -8,16 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stackmend import controller_files
 from stackmend.controller_files import Unreadable
 from stackmend.models.plan import Made
 from stackmend.models.spec import ModelsPolicy, ModelsSpec, Wanted
 from stackmend.problems import Problem, abbreviate, in_one_line, show
-
-if TYPE_CHECKING:
-    import os
 
 #: Gives the digest of a file.
 Digest = Callable[[Path], str]
@@ -240,7 +237,7 @@ def _weighed(path: Path) -> str:
     return ""
 
 
-def _looked_at(path: Path) -> os.stat_result:
+def _looked_at(path: Path) -> controller_files.Status:
     try:
         return controller_files.check(path)
     except Unreadable as error:

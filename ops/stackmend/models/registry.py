@@ -24,7 +24,6 @@ from stackmend.models.store import layers_of
 from stackmend.redaction import safe_line
 
 if TYPE_CHECKING:
-    import httpx
     from pyinfra.api.host import Host
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -215,12 +214,14 @@ class _Asker:
         self._timeout = timeout
         #: How often one thing is asked for; once is enough where patience was in vain before.
         self.attempts = ATTEMPTS
-        self._clients: dict[_Origin, httpx.Client] = {}
+        self._clients: dict[_Origin, connection.HTTPClient] = {}
         self._tokens: dict[tuple[_Origin, str], str] = {}
         self._lists: dict[tuple[_Origin, str], Any] = {}
         self._trusted: ssl.SSLContext | None = None
 
-    def get(self, origin: _Origin, path: str, headers: Mapping[str, str]) -> httpx.Response:
+    def get(
+        self, origin: _Origin, path: str, headers: Mapping[str, str]
+    ) -> connection.HTTPResponse:
         """The answer to a request, redirections followed and a token fetched where one is asked.
 
         :raises _Unreachable: there is none.
@@ -231,7 +232,7 @@ class _Asker:
             retry=retry_if_exception_type(_Busy),
             reraise=True,
         )
-        answer: httpx.Response = again(self._get, origin, path, dict(headers))
+        answer: connection.HTTPResponse = again(self._get, origin, path, dict(headers))
         return answer
 
     def json(self, origin: _Origin, path: str) -> Any:
@@ -244,7 +245,7 @@ class _Asker:
                     self._lists[(origin, path)] = read_json(answer.content)
         return self._lists[(origin, path)]
 
-    def _get(self, origin: _Origin, path: str, headers: dict[str, str]) -> httpx.Response:
+    def _get(self, origin: _Origin, path: str, headers: dict[str, str]) -> connection.HTTPResponse:
         for _ in range(_REDIRECTIONS):
             # A token opens one repository: what lies below /v2/<repository>/.
             scope = path.partition("?")[0].rpartition("/")[0].rpartition("/")[0]
@@ -272,7 +273,9 @@ class _Asker:
                 ) from None
         raise _Unreachable("http", f"{origin} redirects without end", answer.status_code)
 
-    def _once(self, origin: _Origin, path: str, headers: Mapping[str, str]) -> httpx.Response:
+    def _once(
+        self, origin: _Origin, path: str, headers: Mapping[str, str]
+    ) -> connection.HTTPResponse:
         try:
             return self._client(origin).get(path, headers=headers)
         except connection.HTTPError as error:
@@ -285,7 +288,7 @@ class _Asker:
                 failed = error
         raise self._reason(origin, failed) from failed
 
-    def _client(self, origin: _Origin) -> httpx.Client:
+    def _client(self, origin: _Origin) -> connection.HTTPClient:
         if origin not in self._clients:
             self._clients[origin] = self._stack.enter_context(
                 connection.http(
@@ -298,7 +301,7 @@ class _Asker:
             )
         return self._clients[origin]
 
-    def _reason(self, origin: _Origin, error: httpx.HTTPError) -> _Unreachable:
+    def _reason(self, origin: _Origin, error: connection.HTTPError) -> _Unreachable:
         said = " ".join(str(error).split()) or type(error).__name__
         for cause in connection.causes(error):
             if isinstance(cause, connection.ConnectionLost):

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stackmend import paths
 from stackmend.compose.spec import project_name
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
@@ -29,7 +30,7 @@ DEFAULT_REGISTRY, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "librar
 DEFAULT_PORT = 11434
 
 #: Where the host remembers which models were pulled by us, and where the lock lies.
-STATE_ROOT = "/var/lib/stackmend/models"
+STATE_ROOT = f"{paths.STATE_ROOT}/models"
 
 # Ollama's own rules (types/model/name.go): a namespace holds no dot, and only a host a colon.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")

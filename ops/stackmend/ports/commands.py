@@ -6,10 +6,11 @@ import re
 from pyinfra.api import StringCommand
 
 from stackmend.connection import script, text
+from stackmend.paths import STATE_ROOT
 from stackmend.ports.plan import Action
 
 #: Where a host keeps how to bring back what was ended, one directory each.
-ROOT = "/var/lib/stackmend/ports"
+ROOT = f"{STATE_ROOT}/ports"
 
 #: The file whose lock says that somebody frees ports of this host.
 LOCK = f"{ROOT}/lock"

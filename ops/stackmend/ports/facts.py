@@ -10,7 +10,7 @@ from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
 from stackmend.connection import fresh_mark, parsed, script, sections
-from stackmend.ports import darwin, listing, processes, sockets, windows
+from stackmend.ports import darwin, listing, processes, sockets, windows, words
 from stackmend.ports.attribution import Tables
 from stackmend.ports.spec import Wanted, all_wanted
 from stackmend.ports.state import HostPorts, Process, Socket
@@ -18,6 +18,9 @@ from stackmend.ports.verdict import Seen, WindowsSide, judge
 
 #: How many ranges of ports ss is asked for; beyond that, one range holds them all.
 MAXIMUM_RANGES = 200
+
+#: How many arguments of a process are printed for a person.
+LONGEST_ARGV = 16
 
 System = Literal["linux", "wsl", "darwin"]
 EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
@@ -30,6 +33,42 @@ class Asked:
     wanted: tuple[Wanted, ...] = ()
     project: str = ""
     directory: str = ""
+
+
+class _Printed(HostPorts):
+    """The state, as pyinfra prints a fact."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``pyinfra HOST fact`` prints it: a sentence for each port, and nothing empty."""
+        shown = _without_empty(self.model_dump(mode="json"))
+        shown["ports"] = [
+            {"said": words.said(port), **_without_empty(port.model_dump(mode="json"))}
+            for port in self.ports
+        ]
+        # A number is a holder's or an ancestor's; those nobody is named after say nothing more.
+        named = {
+            holder.process.pid for port in self.ports for holder in port.holders if holder.process
+        }
+        shown["processes"] = {
+            str(pid): _without_empty(one.model_dump(mode="json"))
+            for pid, one in sorted(self.processes.items())
+            if pid not in named
+        }
+        return {**_without_empty(shown), "root": self.root}
+
+
+def _without_empty(value: Any) -> Any:
+    """The same without what says nothing: what is empty, what is not so, a number not known."""
+    if isinstance(value, dict):
+        kept = {key: _without_empty(item) for key, item in value.items()}
+        if len(kept.get("argv") or ()) > LONGEST_ARGV:
+            kept["argv"] = [*kept["argv"][:LONGEST_ARGV], "…"]
+        return {
+            key: item
+            for key, item in kept.items()
+            if item is not False and item not in (None, "", [], {}, -1)
+        }
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value
 
 
 class PortHolders(FactBase[HostPorts]):
@@ -83,7 +122,8 @@ class PortHolders(FactBase[HostPorts]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._mark, self._asked), output, "the ports")
+        state = parsed(lambda lines: parse(lines, self._mark, self._asked), output, "the ports")
+        return _Printed.model_construct(**dict(state))
 
 
 def compact(wanted: Iterable[Wanted]) -> str:

@@ -1,10 +1,9 @@
 """Who holds a host's ports: models only, filled by the probe, read by the plan."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from stackmend.frozen import Frozen
-from stackmend.ports import words
 from stackmend.ports.spec import Wanted
 
 #: ``free``: a bind succeeded. ``held``: a bind failed, or a socket stands in its way. ``ours``: a
@@ -195,10 +194,6 @@ class PortState(Frozen):
     problem: str = ""
 
 
-#: How many arguments of a process are printed for a person.
-LONGEST_ARGV = 16
-
-
 class HostPorts(Frozen):
     """The wanted ports of one host, and what must be known to free one without harm.
 
@@ -227,34 +222,3 @@ class HostPorts(Frozen):
     tools: tuple[str, ...] = ()
     root: bool = True
     now: float = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``pyinfra HOST fact`` prints it: a sentence for each port, and nothing empty."""
-        shown = _told(self.model_dump(mode="json"))
-        shown["ports"] = [
-            {"said": words.said(port), **_told(port.model_dump(mode="json"))} for port in self.ports
-        ]
-        # A number is a holder's or an ancestor's; those nobody is named after say nothing more.
-        named = {
-            holder.process.pid for port in self.ports for holder in port.holders if holder.process
-        }
-        shown["processes"] = {
-            str(pid): _told(one.model_dump(mode="json"))
-            for pid, one in sorted(self.processes.items())
-            if pid not in named
-        }
-        return {**_told(shown), "root": self.root}
-
-
-def _told(value: Any) -> Any:
-    """The same without what says nothing: what is empty, what is not so, a number not known."""
-    if isinstance(value, dict):
-        kept = {key: _told(item) for key, item in value.items()}
-        if len(kept.get("argv") or ()) > LONGEST_ARGV:
-            kept["argv"] = [*kept["argv"][:LONGEST_ARGV], "…"]
-        return {
-            key: item
-            for key, item in kept.items()
-            if item is not False and item not in (None, "", [], {}, -1)
-        }
-    return [_told(item) for item in value] if isinstance(value, list) else value

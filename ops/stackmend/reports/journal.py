@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pyinfra.api.command import QuoteString, StringCommand
 
 from stackmend import connection
+from stackmend.paths import STATE_ROOT
 
-PATH = "/var/lib/stackmend/journal.jsonl"
+PATH = f"{STATE_ROOT}/journal.jsonl"
 #: Bytes at which the journal is moved to ``journal.jsonl.1``; the one that was there is dropped.
 ROTATE_AT = 5 * 1024 * 1024
 #: Bytes of a line. Shells buffer what printf writes, 4096 bytes at least: a line below that reaches

@@ -5,15 +5,16 @@ from pyinfra.api import StringCommand
 from stackmend.access.essentials.plan import Action
 from stackmend.access.essentials.state import HostBasics
 from stackmend.connection import script
+from stackmend.paths import STATE_ROOT
 
 #: The file whose lock says that somebody brings this host's basics in order.
-LOCK = "/var/lib/stackmend/access/basics.lock"
+LOCK = f"{STATE_ROOT}/access/basics.lock"
 
 #: Seconds that a command has which may fetch packages.
 LIMIT = 1800
 
 #: Where the files are kept that were there before ours.
-KEPT = "/var/lib/stackmend/access"
+KEPT = f"{STATE_ROOT}/access"
 
 
 def command(action: Action, state: HostBasics) -> StringCommand:

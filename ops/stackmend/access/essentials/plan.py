@@ -6,6 +6,7 @@ from stackmend import decision
 from stackmend.access.essentials.spec import Basics
 from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates
 from stackmend.decision import Finding, Refusal
+from stackmend.paths import STATE_ROOT
 from stackmend.ports import ranges
 
 Verb = Literal["install", "start", "set", "reserve"]
@@ -215,7 +216,7 @@ def _updates(state: HostBasics) -> Plan:
                 verb="set",
                 subject="security updates",
                 cause=f"not set: {names}",
-                undo="the file before is kept in /var/lib/stackmend/access",
+                undo=f"the file before is kept in {STATE_ROOT}/access",
             )
         )
     idle = [name for name in timers if not _well(updates.timers, name)]

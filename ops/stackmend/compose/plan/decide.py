@@ -15,7 +15,7 @@ from stackmend.compose.plan.record import recorded
 from stackmend.compose.plan.words import barred, few, short, some
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, StackState
-from stackmend.paths import is_inside
+from stackmend.paths import STATE_ROOT, is_inside
 
 
 def plan(
@@ -140,7 +140,7 @@ class _Planner(Foreign):
                 self._refuse(
                     "record",
                     f"it names {path!r}, which is no path inside {self.spec.directory}",
-                    f"see who wrote /var/lib/stackmend/{self.spec.project}/files on the host, and "
+                    f"see who wrote {STATE_ROOT}/{self.spec.project}/files on the host, and "
                     "remove that file",
                 )
                 return
@@ -155,7 +155,7 @@ class _Planner(Foreign):
                     subject=self.spec.directory,
                     cause=some([*changed, *(f"{path} (removed)" for path in gone)], ", "),
                     names=tuple(gone),
-                    undo=f"the files before lie in /var/lib/stackmend/{self.spec.project}",
+                    undo=f"the files before lie in {STATE_ROOT}/{self.spec.project}",
                 )
             )
 

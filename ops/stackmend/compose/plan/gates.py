@@ -3,6 +3,7 @@
 from stackmend.compose.plan.model import Plan, Refusal
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, StackState
+from stackmend.paths import STATE_ROOT
 
 WAYS_OUT = {
     "absent": "install Docker Engine with its Compose plugin on the host, then run this again",
@@ -43,7 +44,7 @@ def refuse_engine(state: StackState) -> Plan | None:
             refusals=(
                 Refusal(
                     subject="state",
-                    reason="this user may not write /var/lib/stackmend",
+                    reason=f"this user may not write {STATE_ROOT}",
                     way_out=WAYS_OUT["forbidden"],
                 ),
             )

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from stackmend.paths import STATE_ROOT
+
 
 def short(image_id: str) -> str:
     """The part of an image's id that people compare."""
@@ -40,7 +42,7 @@ def barred(path: str, kind: str) -> tuple[str, str]:
         case "odd":
             return (
                 f"the record of the last apply names {path!r}, which leads elsewhere",
-                "see who could write to /var/lib/stackmend, and remove its list of the project's "
+                f"see who could write to {STATE_ROOT}, and remove its list of the project's "
                 "files (files, beside applied.json)",
             )
     return (

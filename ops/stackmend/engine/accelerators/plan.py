@@ -17,6 +17,7 @@ from stackmend.engine.plan import flags as flag
 from stackmend.engine.plan.merge import parsed
 from stackmend.engine.plan.versions import numbers
 from stackmend.engine.state import HostEngine
+from stackmend.paths import STATE_ROOT
 
 #: The first Engine that knows CDI.
 CDI = (25,)
@@ -298,7 +299,7 @@ def _describe(engine: HostEngine, state: Accelerators) -> Step | None:
         verb="describe",
         subject=path,
         cause=cause,
-        undo=f"remove {path}" if last is None else "its copy in /var/lib/stackmend/engine/kept",
+        undo=f"remove {path}" if last is None else f"its copy in {STATE_ROOT}/engine/kept",
         path=path,
     )
 

@@ -9,6 +9,7 @@ from stackmend.engine.plan.merge import Change, merged, parsed
 from stackmend.engine.plan.model import Action, Plan
 from stackmend.engine.plan.rivals import passing
 from stackmend.engine.state import HostEngine
+from stackmend.paths import STATE_ROOT
 
 #: Keys that an engine takes up when it is told to read the file again. All others need a restart.
 RELOADED = frozenset(
@@ -56,7 +57,7 @@ def plan(wanted: Mapping[str, Any], replace: Sequence[str], state: HostEngine) -
                 verb="set",
                 subject=state.config.real or state.config.path,
                 cause=_cause(found.changes, comments=found.comments),
-                undo="its copy in /var/lib/stackmend/engine/kept, and systemctl restart docker",
+                undo=f"its copy in {STATE_ROOT}/engine/kept, and systemctl restart docker",
                 text=found.text,
                 restart=restart,
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,9 +18,11 @@ from pyinfra import logger
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 
-from .contact_hostkey import HostKeyRefused, KnownHosts, Unmatched, offered
-from .contact_login import Login, logins
-from .contact_target import PATIENCE, Target, ran, transport_factory, waited
+from .contact import Contact
+from .errors import HostKeyRefused
+from .hostkey import KnownHosts, Unmatched, offered
+from .login import Login, logins
+from .target import PATIENCE, Target, ran, transport_factory, waited
 
 if TYPE_CHECKING:
     from paramiko import PKey
@@ -33,29 +34,6 @@ TRIES = 5
 
 class ContactError(ConnectError):
     """A host cannot be reached or does not let us in; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Contact:
-    """What is known of a host before it was ever reached.
-
-    Attributes:
-        user: the user who looks after the host; tried first.
-        keys: private keys that belong to that user, tried before any others.
-        fingerprint: of one of the host's keys, ``SHA256:…``; empty trusts the first one shown.
-        known_hosts: the file in which the keys of hosts are recorded; without it
-            ``ssh_known_hosts_file`` of the host's data, else ``known_hosts`` beside the inventory.
-        wait: seconds that sshd of a host never reached before has to come up.
-        password_from: the environment variable that holds root's password; without it the
-            terminal is asked.
-    """
-
-    user: str
-    keys: tuple[Path, ...] = ()
-    fingerprint: str = ""
-    known_hosts: Path | None = None
-    wait: float = 300
-    password_from: str = field(default="STACKMEND_ROOT_PASSWORD")
 
 
 def arrange(host: Host, wanted: Contact) -> None:
@@ -205,7 +183,7 @@ class Attempts(AuthStrategy):
 
 def server_key(host: Host) -> PKey:
     """The key that the host showed on the connection that pyinfra has to it."""
-    from .link import link
+    from ..link import link
 
     return link(host).transport().get_remote_server_key()
 

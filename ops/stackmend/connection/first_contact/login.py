@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from stackmend.redaction import register
 
-from . import signals
+from .. import signals
 
 if TYPE_CHECKING:
     from paramiko import Transport
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyinfra.connectors.ssh import SSHConnector
 
     from .contact import Contact
-    from .contact_target import Target
+    from .target import Target
 
 #: Private keys that OpenSSH takes without being told.
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")

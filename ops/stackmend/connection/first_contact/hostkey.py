@@ -13,8 +13,10 @@ from paramiko.hostkeys import HostKeyEntry
 
 from stackmend.controller_files import Unreadable, exists, read_text
 
+from .errors import HostKeyRefused
+
 if TYPE_CHECKING:
-    from .contact_target import Target
+    from .target import Target
 
 #: The kinds of key that a host may have, in the order in which they are asked for.
 KINDS = (
@@ -24,10 +26,6 @@ KINDS = (
     "ecdsa-sha2-nistp521",
     "ssh-rsa",
 )
-
-
-class HostKeyRefused(SSHException):
-    """The host's key is not to be trusted; nothing was authenticated."""
 
 
 class Unmatched(HostKeyRefused):
@@ -142,7 +140,7 @@ def offered(target: Target, known: KnownHosts) -> PKey | None:
         target: where the host is.
         known: the judge; from then on it prefers the kind that was found.
     """
-    from .link import quick_transport
+    from ..link import quick_transport
 
     for kind in KINDS:
         if kind in known.seen:

@@ -15,9 +15,9 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.sshuserclient import SSHClient as ConfiguredClient
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from .channel import Result
-from .contact_hostkey import HostKeyRefused
-from .link import quick_transport
+from ..channel import Result
+from ..link import quick_transport
+from .errors import HostKeyRefused
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host

@@ -19,13 +19,13 @@ from paramiko.auth_strategy import AuthFailure
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 
-from .channel import Result
-from .contact import Attempts, server_key
-from .contact_hostkey import HostKeyRefused
-from .contact_login import ByKey, Identity, able, identities
-from .contact_target import Target, ran, transport_factory, waited
-from .errors import RemoteError, UnsupportedConnector
-from .settings import real
+from ..channel import Result
+from ..errors import RemoteError, UnsupportedConnector
+from ..settings import real
+from .arranging import Attempts, server_key
+from .errors import HostKeyRefused
+from .login import ByKey, Identity, able, identities
+from .target import Target, ran, transport_factory, waited
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host

@@ -1,0 +1,1 @@
+"""Reaching a machine that nobody has logged in to."""
