@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import settings_page
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "deploy/stacks/ai/README.md"})
 
@@ -26,3 +28,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_page_of_settings_is_what_the_models_say() -> None:
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()

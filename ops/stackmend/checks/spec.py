@@ -89,10 +89,11 @@ Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
 class _Check(BaseModel):
     """What every kind of check has.
 
-    Arguments: `name` as it stands in findings and reports, unique in a stack, derived from the
-    rest when not given; `timeout` the seconds that one attempt may take, 30 at most; `deadline`
-    the seconds for which a verification keeps trying until the check passes (the probe, which only
-    looks, tries twice at most).
+    :param name: as it stands in findings and reports, unique in a stack; derived from the rest
+        where it is not given.
+    :param deadline: seconds for which a verification keeps trying until the check passes; a probe,
+        which only looks, tries twice at most.
+    :param timeout: seconds that one attempt may take, 30 at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -190,14 +191,19 @@ def _without_login(url: str) -> str:
 class HttpCheck(_Check):
     """A URL that must answer with the right status, and with the right text if one is given.
 
-    Arguments: `url` http:// or https://, without user and password; `inside` a service, to ask
-    from its network and with its resolver and hosts file (None: from the host itself); `method`
-    GET, HEAD or OPTIONS, because a check only looks; `status` a code, a range such as "200-299", a
-    family such as "2xx", or a list of these; `contains` text that the first MiB of the answer must
-    hold; `headers` sent with the request (those that carry secrets are refused: the request is
-    visible in the host's process list); `insecure` accepts any certificate. Redirections are not
-    followed: name 302 if that is right. An answer that does not end within `timeout` has not
-    passed, unless what it must hold was already there.
+    Redirections are not followed: name 302 if that is right. An answer that does not end within
+    ``timeout`` has not passed, unless what it must hold was already there.
+
+    :param kind: ``http``.
+    :param url: http:// or https://, without user and password.
+    :param inside: a service, to ask from its network and with its resolver and hosts file; without
+        it the host itself asks.
+    :param method: GET, HEAD or OPTIONS, because a check only looks.
+    :param status: a code, a range such as "200-299", a family such as "2xx", or a list of these.
+    :param contains: text that the first MiB of the answer must hold.
+    :param headers: sent with the request. Those that carry secrets are refused: the request is
+        visible in the host's process list.
+    :param insecure: accept any certificate.
 
     Example: `{"kind": "http", "url": "http://127.0.0.1:8000/healthz", "contains": "ok"}`
     """
@@ -308,8 +314,10 @@ class HttpCheck(_Check):
 class TcpCheck(_Check):
     """A TCP port that must accept a connection.
 
-    Arguments: `address` `host:port` (an IPv6 address in brackets); `inside` a service, to connect
-    from its network and with its resolver and hosts file (None: from the host itself).
+    :param kind: ``tcp``.
+    :param address: ``host:port``, an IPv6 address in brackets.
+    :param inside: a service, to connect from its network and with its resolver and hosts file;
+        without it the host itself connects.
 
     Example: `{"kind": "tcp", "address": "redis:6379", "inside": "api"}`
     """
@@ -359,8 +367,11 @@ class ExecCheck(_Check):
     running after `timeout` is ended where the host permits. With several replicas it runs in the
     first.
 
-    Arguments: `service` whose container; `command` a list of arguments, or a string for `sh -c`;
-    `exit_code` what it must end with; `contains` text that its first 64 KiB of output must hold.
+    :param kind: ``exec``.
+    :param service: the service in whose container it runs.
+    :param command: a list of arguments, or a string for ``sh -c``.
+    :param exit_code: what it must end with.
+    :param contains: text that its first 64 KiB of output must hold.
 
     Example: `{"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"],
     "contains": "PONG"}`

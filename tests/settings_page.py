@@ -1,0 +1,99 @@
+"""The page of all settings, made from the models: ``python -m tests.settings_page``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ByteSize
+from pydantic_core import PydanticUndefined
+
+from stackmend.access.spec import AccessPolicy
+from stackmend.checks.spec import ExecCheck, HttpCheck, TcpCheck
+from stackmend.compose.spec import Mend
+from stackmend.engine.spec import EnginePolicy
+from stackmend.models.spec import ModelsPolicy, Wanted
+from stackmend.ports.spec import PortsPolicy
+from stackmend.spec import Report, Stack
+
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+
+SECTIONS: list[tuple[str, type[BaseModel]]] = [
+    ("`stack`", Stack),
+    ("`stack.mend`", Mend),
+    ("`stack.checks[]` of the kind `http`", HttpCheck),
+    ("`stack.checks[]` of the kind `tcp`", TcpCheck),
+    ("`stack.checks[]` of the kind `exec`", ExecCheck),
+    ("`stack.access`", AccessPolicy),
+    ("`stack.engine`", EnginePolicy),
+    ("`stack.ports`", PortsPolicy),
+    ("`stack.models`", ModelsPolicy),
+    ("`stack.models.wanted[]`", Wanted),
+    ("`stack.report`", Report),
+]
+
+HEAD = """\
+# Settings
+
+Made from the models that validate them by `python -m tests.settings_page`; a test holds it current.
+A section that is absent is not managed. Wrong settings end a run with the field's path before any
+host is contacted.
+"""
+
+
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """What each field means, as the docstrings of the model and of those it inherits say."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if base is BaseModel or not issubclass(base, BaseModel) or "__doc__" not in vars(base):
+            continue
+        for match in re.finditer(
+            r"^:param (\w+): (.*?)(?=^:|^\S|\Z)", inspect.getdoc(base) or "", re.M | re.S
+        ):
+            text = " ".join(match[2].split())
+            text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+            found[match[1]] = text
+    return found
+
+
+def default(value: Any) -> str:
+    """A default as one would write it."""
+    match value:
+        case None:
+            return "none"
+        case BaseModel():
+            return "its own defaults"
+        case ByteSize():
+            return f'`"{value.human_readable()}"`'
+        case tuple() | list() | dict() | "" if not value:
+            return "none"
+        case tuple() | list():
+            return f"`{list(value)!r}`"
+        case _:
+            return f"`{value!r}`"
+
+
+def rows(model: type[BaseModel]) -> list[str]:
+    """A table of one section."""
+    means = meanings(model)
+    lines = ["| Key | Means | Default |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        given = None if field.default is PydanticUndefined else field.default
+        shown = "needed" if field.is_required() else default(given)
+        text = means[name].rstrip(".").replace("|", "\\|")
+        lines.append(f"| `{name}` | {text} | {shown} |")
+    return lines
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for title, model in SECTIONS:
+        parts.append("\n".join([f"## {title}", "", *rows(model)]) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
