@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from stackmend.compose.facts import ComposeStack
-from stackmend.compose.look import Failure, Reader
+from stackmend.compose.look import Reader
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared
 from stackmend.connection import Unknown
+from stackmend.errors import StepError
 from tests import hostile
 from tests.unit.hostile_engine import LABEL, compose_labels, container
 from tests.unit.hostile_host import HostileHost, stand_in
@@ -305,7 +306,7 @@ def _declared(host: HostileHost, shell: str) -> Declared | Unknown:
     source = Source({"compose.yaml": File(0o644, _FILE)})
     try:
         return Reader(host.hosts[shell], spec, source, None)._declared({})  # type: ignore[arg-type]
-    except Failure as error:
+    except StepError as error:
         return Unknown(str(error))
 
 

@@ -23,9 +23,10 @@ from pyinfra.api.host import Host
 
 from stackmend import answers, connection
 from stackmend.connection import http_client
+from stackmend.errors import StepError
 from stackmend.models import client, peers, registry
 from stackmend.models.client import Client
-from stackmend.models.errors import Failed, Gone, Passing
+from stackmend.models.errors import PeerUnavailable, TransientError
 from stackmend.models.spec import ModelsPolicy, Name
 from stackmend.models.state import Place, RegistryAnswer, Server
 from tests.connected import local
@@ -298,21 +299,21 @@ def test_a_registry_that_drips_is_not_waited_for(
 
 def test_one_line_without_end_ends_a_pull(host: Host, liar: Liar) -> None:
     liar.reply, liar.again = body(b'{"status": "'), b"x" * 65536
-    with pytest.raises(Failed, match="longer than"):
+    with pytest.raises(StepError, match="longer than"):
         pulled(host, liar)
 
 
 def test_a_refusal_without_end_ends_a_pull(host: Host, liar: Liar) -> None:
     liar.reply = body(b"no").replace(b"200 OK", b"500 x")
     liar.again = b"x" * 65536
-    with pytest.raises(Failed, match="longer than"):
+    with pytest.raises(StepError, match="longer than"):
         pulled(host, liar)
 
 
 def test_blobs_without_end_end_a_pull(host: Host, liar: Liar) -> None:
     rows = [{"digest": f"sha256:{number:064x}", "completed": 1} for number in range(5000)]
     liar.reply = body(b"\n".join(json.dumps(row).encode() for row in rows))
-    with pytest.raises(Failed, match=f"more than {client.MOST_BLOBS} blobs"):
+    with pytest.raises(StepError, match=f"more than {client.MOST_BLOBS} blobs"):
         pulled(host, liar)
 
 
@@ -326,7 +327,7 @@ def test_blobs_without_end_end_a_pull(host: Host, liar: Liar) -> None:
 )
 def test_a_line_that_is_none_ends_a_pull(host: Host, liar: Liar, line: bytes) -> None:
     liar.reply = body(line + b"\n", b"Content-Type: text/plain; charset=hex")
-    with pytest.raises((Failed, Passing)):
+    with pytest.raises((StepError, TransientError)):
         pulled(host, liar)
 
 
@@ -348,7 +349,7 @@ def peer(host: Host) -> peers.Peer:
 
 @pytest.mark.parametrize("text", BODIES, ids=range(len(BODIES)))
 def test_a_peers_manifest_that_is_none_is_told(host: Host, text: bytes) -> None:
-    with pytest.raises(Gone, match="is no manifest"):
+    with pytest.raises(PeerUnavailable, match="is no manifest"):
         peers._layers(text, peer(host))
 
 
@@ -400,7 +401,7 @@ def test_whatever_a_model_server_says_is_an_answer_or_an_error(host: Host, liar:
             "copy": lambda: server.copy(name, name),
             "has": lambda: server.has_blob(DIGEST),
         }
-        with contextlib.suppress(Failed, Passing):
+        with contextlib.suppress(StepError, TransientError):
             assert not does[what]() or what == "has"
 
     with counted("answers of a model server") as seen:
@@ -414,7 +415,7 @@ def test_whatever_a_peer_shows_is_a_manifest_or_none(host: Host) -> None:
     @given(bodies())
     def holds(text: bytes) -> None:
         seen["examples"] += 1
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(PeerUnavailable):
             assert all(0 <= layer.size <= answers.LARGEST for layer in peers._layers(text, one))
 
     with counted("manifests of a peer") as seen:

@@ -24,7 +24,7 @@ from stackmend.compose.spec import ComposeSpec
 from stackmend.connection.first_contact.hostkey import KnownHosts
 from stackmend.controller_files import Unreadable, read
 from stackmend.engine import trust
-from stackmend.engine.look import Failure
+from stackmend.errors import StepError
 from stackmend.spec import SpecError, check
 
 ROOT = Path(__file__).parents[2]
@@ -336,7 +336,7 @@ def test_recorded_keys_are_read_as_files(tmp_path: Path) -> None:
 
 def test_a_repositorys_key_is_read_as_a_file(tmp_path: Path) -> None:
     pipe(tmp_path / "key")
-    with pytest.raises(Failure, match="key is a named pipe, not a file"):
+    with pytest.raises(StepError, match="key is a named pipe, not a file"):
         trust.key(None, str(tmp_path / "key"), ())  # type: ignore[arg-type]
 
 

@@ -13,9 +13,10 @@ import pytest
 from pyinfra.api import StringCommand
 
 from stackmend.connection.scripts import fresh_mark, script
+from stackmend.errors import StepError
 from stackmend.models import commands
 from stackmend.models.client import Watchdog, sorted_out
-from stackmend.models.errors import Failed, Full, Passing
+from stackmend.models.errors import Full, TransientError
 from stackmend.models.making import made, modelfile, recipe
 from stackmend.models.progress import Meter, Tally
 from stackmend.models.spec import ModelsSpec, Name, Wanted
@@ -120,16 +121,16 @@ def test_inside_a_container_the_same_is_done_through_docker() -> None:
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [
-        ("pull model manifest: file does not exist", Failed, "has no such model"),
-        ("pull model manifest: 412: upgrade", Failed, "needs a newer Ollama"),
+        ("pull model manifest: file does not exist", StepError, "has no such model"),
+        ("pull model manifest: 412: upgrade", StepError, "needs a newer Ollama"),
         ("write /m/blobs/x: no space left on device", Full, "is full"),
-        ("pull model manifest: unauthorized: access denied", Failed, "id_ed25519.pub"),
-        ("pull model manifest: 403: denied", Failed, "id_ed25519.pub"),
-        ("tls: failed to verify certificate: x509", Failed, "certificate"),
-        ("digest mismatch, file must be downloaded again: want a, got b", Passing, "digest"),
-        ("max retries exceeded: unexpected EOF", Passing, "unexpected EOF"),
-        ("pull model manifest: 429: slow down", Passing, "429"),
-        ("context canceled", Passing, "canceled"),
+        ("pull model manifest: unauthorized: access denied", StepError, "id_ed25519.pub"),
+        ("pull model manifest: 403: denied", StepError, "id_ed25519.pub"),
+        ("tls: failed to verify certificate: x509", StepError, "certificate"),
+        ("digest mismatch, file must be downloaded again: want a, got b", TransientError, "digest"),
+        ("max retries exceeded: unexpected EOF", TransientError, "unexpected EOF"),
+        ("pull model manifest: 429: slow down", TransientError, "429"),
+        ("context canceled", TransientError, "canceled"),
     ],
 )
 def test_what_cannot_get_better_is_told_from_what_may_pass(
@@ -144,7 +145,7 @@ def test_what_cannot_get_better_is_told_from_what_may_pass(
 def test_a_blob_that_turned_out_wrong_is_named() -> None:
     said = f"digest mismatch, file must be downloaded again: want {DIGEST}, got sha256:{'0' * 64}"
     error = sorted_out(said)
-    assert isinstance(error, Passing)
+    assert isinstance(error, TransientError)
     assert list(error.lost) == [DIGEST]
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
+from stackmend.errors import StepError
 from stackmend.models import commands
-from stackmend.models.errors import Failed, Gone, Passing
+from stackmend.models.errors import PeerUnavailable, TransientError
 from stackmend.models.peers import Peer, relay
 from stackmend.models.progress import Meter, Tally, shown
 from stackmend.models.spec import Name
@@ -96,7 +97,7 @@ def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
     half = Path(taker.path, ".stackmend", known.layers[1].digest.replace(":", "-"))
     half.parent.mkdir()
     half.write_bytes(b"X" * 100_000)
-    with pytest.raises(Passing) as raised:
+    with pytest.raises(TransientError) as raised:
         relayed(host, giver, taker, known)
     assert raised.value.wasted
     assert not half.exists()
@@ -125,7 +126,7 @@ def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
         blob.write_bytes(WEIGHTS[:1000])
     elif wrong == "unreadable":
         blob.mkdir()
-    with pytest.raises(Gone, match=said):
+    with pytest.raises(PeerUnavailable, match=said):
         relayed(host, giver, taker, known)
     assert not Path(commands.blob(taker, known.layers[1].digest)).exists()
     assert not Path(commands.manifest(taker, NAME)).exists()
@@ -133,10 +134,10 @@ def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
 
 def test_a_host_that_has_no_such_model_is_told(host: Host, giver: Store, taker: Place) -> None:
     (giver.root / "manifests" / NAME.path).write_text("<html>")
-    with pytest.raises(Gone, match="is no manifest"):
+    with pytest.raises(PeerUnavailable, match="is no manifest"):
         relayed(host, giver, taker, None)
     (giver.root / "manifests" / NAME.path).unlink()
-    with pytest.raises(Gone, match="cannot show its manifest"):
+    with pytest.raises(PeerUnavailable, match="cannot show its manifest"):
         relayed(host, giver, taker, None)
 
 
@@ -145,5 +146,5 @@ def test_what_cannot_be_written_is_nobody_elses_fault(
 ) -> None:
     """Another giver would not help."""
     Path(taker.path, ".stackmend").write_text("in the way")
-    with pytest.raises(Failed, match="could not be written"):
+    with pytest.raises(StepError, match="could not be written"):
         relayed(host, giver, taker, manifest(giver))

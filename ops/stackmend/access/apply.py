@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from stackmend import connection
 from stackmend.access import commands
-from stackmend.access.look import Failure, Look, Reader
+from stackmend.access.look import Look, Reader
 from stackmend.access.plan import Action
 from stackmend.access.state import HostAccess
 from stackmend.acting import act_upon
+from stackmend.errors import StepError
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Admitting(Reader):
         """
         try:
             return act_upon(self.look(), self, commands.LOCK)
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             telling.failed(self.host, self.report, f"user {self.spec.user}", str(error))
         return False
 
@@ -69,7 +70,7 @@ class Admitting(Reader):
     def _run(self, action: Action, state: HostAccess, mark: str = "") -> None:
         result = connection.run(self.host, commands.step(action, self.spec, state, mark))
         if not result.ok:
-            raise Failure(f"could not {action.verb} {action.subject}: {_said(result)}")
+            raise StepError(f"could not {action.verb} {action.subject}: {_said(result)}")
 
     def _come_in(self, then: str = "") -> None:
         """Log in anew as the user, and become root where that is wanted."""
@@ -78,12 +79,12 @@ class Admitting(Reader):
         try:
             result = connection.fresh(self.host, self.spec.user, self.identities, command)
         except connection.NoLogin as error:
-            raise Failure(
+            raise StepError(
                 f"a fresh login as {self.spec.user} does not work: {error.reason}; the host's own "
                 "log (journalctl -u ssh) says why"
             ) from None
         if not result.ok:
-            raise Failure(f"{self.spec.user} comes in, but {command} fails: {_said(result)}")
+            raise StepError(f"{self.spec.user} comes in, but {command} fails: {_said(result)}")
         telling.say(
             self.host, f"  a fresh login as {self.spec.user} works" + ", sudo too" * as_root
         )
@@ -95,10 +96,10 @@ class Admitting(Reader):
         try:
             self._come_in()
             self._ways()
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             result = connection.run(self.host, commands.revert(mark), closing=True)
             back = "taken back" if result.ok else f"to be taken back: {_said(result)}"
-            raise Failure(f"{error}. The change of sshd's was {back}") from None
+            raise StepError(f"{error}. The change of sshd's was {back}") from None
         self._confirm(mark)
 
     def _ways(self) -> None:
@@ -107,7 +108,7 @@ class Admitting(Reader):
         for user in dict.fromkeys((self.spec.user, "root")):
             offered = connection.ways_in(self.host, user)
             if any(way in offered for way in ("password", "keyboard-interactive")):
-                raise Failure(f"sshd still offers {user} {', '.join(offered)}")
+                raise StepError(f"sshd still offers {user} {', '.join(offered)}")
 
     def _confirm(self, mark: str) -> None:
         confirm = commands.confirm(mark).get_raw_value()
@@ -118,8 +119,8 @@ class Admitting(Reader):
         else:
             result = connection.run(self.host, commands.confirm(mark), closing=True)
         if not result.ok:
-            raise Failure(f"the change of sshd's could not be confirmed: {_said(result)}")
+            raise StepError(f"the change of sshd's could not be confirmed: {_said(result)}")
 
 
 def _said(result: "connection.Result") -> str:
-    return " ".join(result.error_text.split()) or f"exit status {result.status}"
+    return result.reason

@@ -10,10 +10,11 @@ from pyinfra.api import FunctionCommand, Host, State, operation
 
 from stackmend import connection, reports
 from stackmend.compose.apply import Project
-from stackmend.compose.look import Failure, Reader
+from stackmend.compose.look import Reader
 from stackmend.compose.published import published
 from stackmend.compose.source import Source, load
 from stackmend.compose.spec import ComposeSpec, Mend
+from stackmend.errors import StepError
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
 from stackmend.reports import telling
@@ -139,7 +140,7 @@ def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
         _read.setdefault(host.state, {})[host.name] = spec, source
         # Nothing of this is told: the operation that it is asked for tells what it makes of it.
         return Reader(host, spec, source, reports.Collector("ports")).unpublished()
-    except (ValueError, Failure, connection.RemoteError):
+    except (ValueError, StepError, connection.RemoteError):
         return ()
 
 

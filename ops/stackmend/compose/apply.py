@@ -12,7 +12,7 @@ import tenacity
 from stackmend import connection
 from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
-from stackmend.compose.look import Failure, Look, failed
+from stackmend.compose.look import Look, failed
 from stackmend.compose.plan import (
     Action,
     Plan,
@@ -25,6 +25,7 @@ from stackmend.compose.plan import (
 )
 from stackmend.compose.prove import LOG_LINES, Prover
 from stackmend.compose.state import Applied, Container, Declared, StackState
+from stackmend.errors import StepError
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Project(Prover):
                 self._must(settled, "timed out waiting for a command of an earlier run")
                 connection.forget(self.host)
                 return self._converge()
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             self._failed(failed(error))
         return False
 
@@ -104,7 +105,7 @@ class Project(Prover):
         try:
             self._switch(look.plan, look.state, declared)
             state = self._prove(declared, before, changes=changes)
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             failure = failed(error)
             if before is None or not changes or self.spec.on_failure == "keep":
                 raise failure from None
@@ -132,7 +133,7 @@ class Project(Prover):
         )
         self._switch(doing, look.state, declared)
         self._settle(declared)
-        self._failed(Failure(look.held))
+        self._failed(StepError(look.held))
         return False
 
     def _prepare(self, decided: Plan, before: Applied | None, state: StackState) -> None:
@@ -152,7 +153,7 @@ class Project(Prover):
                 if action.verb in ("pull", "build"):
                     with self._doing(action):
                         self._image(action)
-        except Failure:
+        except StepError:
             self._retag(before)
             raise
 
@@ -248,7 +249,7 @@ class Project(Prover):
         Compose chooses by labels, and would end it.
         """
         if names and (came := obstructed(declared.services, self._state(), names)):
-            raise Failure(f"{', '.join(names)} must not be created now: {'; '.join(came)}")
+            raise StepError(f"{', '.join(names)} must not be created now: {'; '.join(came)}")
 
     def _one(self, action: Action, state: StackState) -> None:
         with self._doing(action):
@@ -280,12 +281,12 @@ class Project(Prover):
         """Wait until all is well, and try once more where that is within policy."""
         once_more = not changes or before is None
         while True:
-            problem: Failure | None = None
+            problem: StepError | None = None
             checks: tuple[CheckResult, ...] = ()
             try:
                 state = self._settle(declared, patience=PATIENCE if once_more else None)
                 checks = self._await_checks()
-            except Failure as failure:
+            except StepError as failure:
                 problem, state = failure, self._state()
             left = self._left(declared, before, state, checks)
             if problem is None and not left.problems and not left.refusals:
@@ -362,7 +363,7 @@ class Project(Prover):
         self._retag(before)
         came: tuple[Container, ...] = ()
         # Where the engine does not answer, the files are still put back.
-        with suppress(Failure):
+        with suppress(StepError):
             came = self._state().containers
         fresh = declared.services.keys() - before.config.get("services", {}).keys()
         gone = [path for path in self.source.files if path not in before.files]
@@ -402,7 +403,7 @@ class Project(Prover):
         if services:
             state = self._state()
             log += self._logs(services, state)
-        raise Failure(f"{what}: {reason}", log)
+        raise StepError(f"{what}: {reason}", log)
 
     def _doing(self, *actions: Action) -> AbstractContextManager[None]:
         """Tell the report and the host's journal what is done, however it ends."""

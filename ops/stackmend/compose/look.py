@@ -30,6 +30,7 @@ from stackmend.compose.plan import (
 from stackmend.compose.source import Source, file_options
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, Engine, StackState
+from stackmend.errors import StepError
 from stackmend.paths import is_plain
 from stackmend.reports import telling
 
@@ -42,14 +43,6 @@ if TYPE_CHECKING:
 #: What :func:`~stackmend.compose.commands.ends` prints of an end: a container's labels are beside.
 ENDED = re.compile(r'^die "([0-9]{1,3})"$', re.M)
 OUT_OF_MEMORY = re.compile(r"^oom\b", re.M)
-
-
-class Failure(Exception):
-    """A step failed; the text says what, the log what the failing thing wrote last."""
-
-    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.log = tuple(log)
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,7 @@ class Reader:
         telling = not self.host.state.is_executing
         try:
             look = self.look()
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             if telling:
                 self._failed(failed(error))
             return False
@@ -211,7 +204,7 @@ class Reader:
         arguments = {"project": self.spec.project, "directory": self.spec.directory}
         (state,) = connection.gather(self.host, [(ComposeStack, arguments)])
         if isinstance(state, connection.Unknown):
-            raise Failure(f"the host's state cannot be read: {state.reason}")
+            raise StepError(f"the host's state cannot be read: {state.reason}")
         assert isinstance(state, StackState)
         return self._how_it_ended(self._own(state))
 
@@ -256,7 +249,7 @@ class Reader:
                 # What it says of files that it does not have is none of theirs.
                 declared = self._resolved(self.source, known or {})
             except ValueError as error:
-                raise Failure(f"Docker Compose refuses the project's files: {error}") from None
+                raise StepError(f"Docker Compose refuses the project's files: {error}") from None
         # What no list can carry is not watched.
         paths = [
             path for path in mounts(declared.config) if is_plain(path) and not self._is_inside(path)
@@ -303,7 +296,7 @@ class Reader:
         """Show what was found and what follows, on the terminal and in the report."""
         telling.tell(self.host, self.report, decided)
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: StepError) -> None:
         message = drift.masked(str(failure), self.secrets)
         telling.failed(self.host, self.report, self.spec.project, message, failure.log)
 
@@ -322,9 +315,9 @@ class Reader:
         self.hidden |= drift.secret_values(config) | frozenset(secrets)
 
 
-def failed(error: Failure | OSError) -> Failure:
+def failed(error: StepError | OSError) -> StepError:
     """An error of the connection as a failure of ours."""
-    return error if isinstance(error, Failure) else Failure(str(error))
+    return error if isinstance(error, StepError) else StepError(str(error))
 
 
 def _checks(spec: ComposeSpec, read: Sequence[object]) -> tuple[CheckResult, ...]:

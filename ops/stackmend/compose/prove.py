@@ -9,9 +9,10 @@ from stackmend import connection
 from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.facts import watched
-from stackmend.compose.look import Failure, Reader
+from stackmend.compose.look import Reader
 from stackmend.compose.plan import Finding, Plan, expected, judge, recorded, unstable
 from stackmend.compose.state import Applied, Container, Declared, Image, StackState
+from stackmend.errors import StepError
 
 #: Seconds between two looks at a stack that is coming up.
 PAUSE = 0.5
@@ -48,13 +49,13 @@ class Prover(Reader):
         )
         return then.model_copy(update={"names_files": source.names_files})
 
-    def _unproven(self, left: Plan, state: StackState) -> Failure:
+    def _unproven(self, left: Plan, state: StackState) -> StepError:
         wrong = [f"{finding.subject}: {finding.cause}" for finding in left.problems]
         reasons = [refusal.reason for refusal in left.refusals]
         text = "; ".join(wrong or reasons)
         seen = [line for finding in left.problems for line in finding.evidence]
         log = [*seen, *self._evidence(left.problems, state)]
-        return Failure(f"not proven well: {text}", log)
+        return StepError(f"not proven well: {text}", log)
 
     def _settle(
         self, declared: Declared, only: set[str] | None = None, patience: float | None = None
@@ -75,7 +76,7 @@ class Prover(Reader):
                 later = self._watch(client, state)
                 problems = unstable(state, later) or judge(services, later).failed
                 if problems:
-                    raise Failure("; ".join(problems), self._logs(services, later))
+                    raise StepError("; ".join(problems), self._logs(services, later))
         return self._state()
 
     def _await_health(
@@ -93,13 +94,13 @@ class Prover(Reader):
             sick = {one.id for one in state.containers if one.health == "unhealthy"}
             since = {id_: since.get(id_, now) for id_ in sick}
             if patience is not None and any(now - then > patience for then in since.values()):
-                raise Failure("; ".join(verdict.waiting), self._logs(services, state))
+                raise StepError("; ".join(verdict.waiting), self._logs(services, state))
             if verdict.failed:
-                raise Failure("; ".join(verdict.failed), self._logs(services, state))
+                raise StepError("; ".join(verdict.failed), self._logs(services, state))
             if not verdict.waiting:
                 return state
             if now > deadline:
-                raise Failure(
+                raise StepError(
                     f"not well after {self.spec.health_timeout:g} s: {'; '.join(verdict.waiting)}",
                     self._logs(services, state),
                 )

@@ -111,6 +111,11 @@ class Result(NamedTuple):
         """Standard error as text; what is not UTF-8 is replaced."""
         return self.stderr.decode(errors="replace")
 
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line: what it wrote to standard error, else its exit status."""
+        return " ".join(self.error_text.split()) or f"exit status {self.status}"
+
 
 @dataclass(frozen=True)
 class _Call:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from stackmend import connection
 from stackmend.acting import act_upon
 from stackmend.engine import commands
-from stackmend.engine.look import Failure, Look, Reader
+from stackmend.engine.look import Look, Reader
 from stackmend.engine.plan import Action, Plan, plan_settings
 from stackmend.engine.state import HostEngine
+from stackmend.errors import StepError
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -49,19 +50,19 @@ class Setting(Reader):
         """
         try:
             return act_upon(self.look(), self, commands.LOCK)
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             self.failed(str(error))
         return False
 
     def carry_out(self, look: Look, lease: "Lease") -> bool:
         """Do what a reading asks for, while the room's lock is held; whether it is proven.
 
-        :raises Failure: dockerd refuses the settings, or does not come up with them.
+        :raises StepError: dockerd refuses the settings, or does not come up with them.
         """
         if look.state is None or look.plan.refusals:
             return False
         if look.state.status == "absent":
-            raise Failure("there is no engine to be set: engine.installed has to succeed first")
+            raise StepError("there is no engine to be set: engine.installed has to succeed first")
         for action in look.plan.actions:
             lease.check()
             with telling.doing(self.host, self.report, action):
@@ -90,7 +91,7 @@ class Setting(Reader):
         if result.ok:
             return
         said = result.error_text.strip() or f"exit status {result.status}"
-        raise Failure(
+        raise StepError(
             _OUTCOMES.get(result.status, "{file} cannot be set: {said}").format(
                 file=action.subject, said=said
             )

@@ -10,10 +10,11 @@ from stackmend import connection
 from stackmend.acting import act_upon
 from stackmend.decision import Refusal
 from stackmend.engine import commands, trust
-from stackmend.engine.look import Failure, Look, Reader
+from stackmend.engine.look import Look, Reader
 from stackmend.engine.plan import Action, Plan, Source, begun_with, chosen, plan, source
 from stackmend.engine.spec import Installation
 from stackmend.engine.state import HostEngine
+from stackmend.errors import StepError
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Installing(Reader):
         """
         try:
             return act_upon(self.look(), self, commands.LOCK)
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             self.failed(str(error))
         return False
 
@@ -119,7 +120,7 @@ class Installing(Reader):
             packages = (*action.packages, *action.extras)
             try:
                 found = self._available(state, origin.target, packages)
-            except Failure:
+            except StepError:
                 self._take_back(origin, state)
                 raise
             decided = chosen(self.wanted, state, found.versions, found.candidates)
@@ -198,5 +199,5 @@ class Installing(Reader):
         )
         if not result.ok:
             said = result.error_text.strip() or f"exit status {result.status}"
-            raise Failure(f"{what}: {said}")
+            raise StepError(f"{what}: {said}")
         return result

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from stackmend.reports import Collector
 
 
-class Failure(Exception):
-    """A step failed; the text says what."""
-
-
 @dataclass(frozen=True)
 class Look:
     """One reading of a host, and what follows from it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stackmend import connection, controller_files
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine import commands, openpgp
-from stackmend.engine.look import Failure
+from stackmend.errors import StepError
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -25,16 +25,16 @@ def key(
     :param source: an address, or a path on this machine.
     :param expected: the fingerprints that the keys in it may have.
     :param setting: what names them in a stack's section ``engine``.
-    :raises Failure: it cannot be read, is no key, or is another one.
+    :raises StepError: it cannot be read, is no key, or is another one.
     """
     data = _on_host(host, source) if "://" in source else _here(source)
     try:
         found = openpgp.fingerprints(data)
     except ValueError as error:
-        raise Failure(f"{source} is not a repository's key: {error}") from None
+        raise StepError(f"{source} is not a repository's key: {error}") from None
     strange = [one for one in found if one not in expected]
     if strange:
-        raise Failure(
+        raise StepError(
             f"{source} holds the key {', '.join(strange)}, not {', '.join(sorted(expected))}: it "
             "is not taken, and nothing was changed. If the repository is meant to be signed with "
             f'it, say so by its fingerprint ("{setting}" in the stack\'s "engine" section)'
@@ -45,16 +45,16 @@ def key(
 def _on_host(host: "Host", source: str) -> bytes:
     result = connection.run(host, commands.fetch(source), readonly=True, timeout=180)
     if not result.ok:
-        said = " ".join(result.error_text.split()) or f"exit status {result.status}"
-        raise Failure(f"the key {source} cannot be read on the host: {said}")
+        said = result.reason
+        raise StepError(f"the key {source} cannot be read on the host: {said}")
     try:
         return base64.b64decode("".join(result.text.split()), validate=True)
     except binascii.Error as error:
-        raise Failure(f"the key {source} came back broken: {error}") from None
+        raise StepError(f"the key {source} came back broken: {error}") from None
 
 
 def _here(source: str) -> bytes:
     try:
         return controller_files.read(controller_files.expand(Path(source)), MAXIMUM_TEXT)
     except Unreadable as error:
-        raise Failure(f"on this machine the key {source} {error}") from None
+        raise StepError(f"on this machine the key {source} {error}") from None

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from stackmend import connection
 from stackmend.acting import act_upon
+from stackmend.errors import StepError
 from stackmend.models import commands, peers
 from stackmend.models.bringing import Bringer
 from stackmend.models.client import Client
-from stackmend.models.errors import Failed, Passing, said
+from stackmend.models.errors import TransientError
 from stackmend.models.look import Look, Reader
 from stackmend.models.plan import Action, Plan, forgotten, plan, remembered
 from stackmend.models.spec import ModelsSpec
@@ -36,7 +37,7 @@ UNSAID = 40.0
 PAUSE = 2.0
 
 #: What ends the steps of one model, and of no other.
-_ENDS = (Failed, Passing, OSError, ValueError)
+_ENDS = (StepError, TransientError, OSError, ValueError)
 
 
 class Pulling(Reader):
@@ -160,10 +161,10 @@ class Pulling(Reader):
     def _delete_blob(self, action: Action, state: StoreState) -> None:
         place = state.server.place
         if place is None:
-            raise Failed("its disk cannot be reached")
+            raise StepError("its disk cannot be reached")
         result = connection.run(self.host, commands.delete_blob(place, action.digest))
         if not result.ok:
-            raise Failed(said(result))
+            raise StepError(result.reason)
 
     def _remember(self, action: Action, state: StoreState) -> None:
         """A model that was not there before, or that we brought before, is ours to let go."""
@@ -190,7 +191,7 @@ class Pulling(Reader):
                 stdin=record.model_dump_json().encode(),
             )
             if not written.ok:
-                raise Failed(f"{self.spec.record} could not be written: {said(written)}")
+                raise StepError(f"{self.spec.record} could not be written: {written.reason}")
             self._record = record
 
     def _prove(self, look: Look, brought: Collection[str], *, changed: bool, quiet: bool) -> bool:
@@ -210,7 +211,7 @@ class Pulling(Reader):
             if one.name.key in brought:
                 try:
                     client.say_a_word(one.name)
-                except (Failed, Passing) as error:
+                except (StepError, TransientError) as error:
                     answer = False
                     self.failed(f"{one} was brought, but does not answer: {error}")
         left = plan(

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 import tenacity
 
 from stackmend import connection
+from stackmend.errors import StepError
 from stackmend.models import commands, making, peers, reading
 from stackmend.models.client import VERIFYING, Client
-from stackmend.models.errors import Failed, Full, Gone, Passing
+from stackmend.models.errors import Full, PeerUnavailable, TransientError
 from stackmend.models.plan import Action, begun
 from stackmend.models.progress import Meter, Tally, shown
 from stackmend.models.spec import ModelsSpec, Name
@@ -62,8 +63,8 @@ class Bringer:
         """Bring what an action pulls.
 
         :param state: what the server had when that was decided.
-        :raises Failed: it cannot be brought.
-        :raises Passing: it could not, however often it was tried.
+        :raises StepError: it cannot be brought.
+        :raises TransientError: it could not, however often it was tried.
         :raises RemoteError: the host cannot be reached.
         """
         if self.spec.source == "peer" and state.server.place is not None:
@@ -74,7 +75,7 @@ class Bringer:
     def create(self, action: Action, state: StoreState) -> None:
         """Give the server what a model is made from, and have it made.
 
-        :raises Failed: it cannot be made.
+        :raises StepError: it cannot be made.
         :raises OSError: a file of the controller's cannot be read.
         """
         wanted = next(one for one in self.spec.wanted if one.name.key == action.serves)
@@ -120,7 +121,7 @@ class Bringer:
             telling.say(self.host, f"{action.subject}: its blobs come from {peer.host.name}")
             try:
                 self._from_peer(peer, action, state, place)
-            except (Gone, Passing) as error:
+            except (PeerUnavailable, TransientError) as error:
                 tried.add(peer.host.name)
                 telling.say(
                     self.host,
@@ -152,7 +153,7 @@ class Bringer:
         name, manifest, server = action.name, action.manifest, state.server
         assert name is not None, "what is pulled has a name"
         if action.unreachable:
-            raise Failed(f"no other host can give it, and {action.unreachable}")
+            raise StepError(f"no other host can give it, and {action.unreachable}")
         if state.blobs is not None:
             self._fetched.begins(begun(state, manifest))
         meter = Meter(self._fetched, _sizes(manifest), guess=state.blobs is None)
@@ -178,7 +179,7 @@ class Bringer:
                         told=progress.told,
                         said=said,
                     )
-            except Passing as error:
+            except TransientError as error:
                 for digest in error.lost:
                     progress.at(digest, 0)
                 raise
@@ -218,10 +219,10 @@ class Bringer:
         asked = {**self.spec.asked(), "hashes": False}
         state = reading.read(self.host, asked, anew=True)
         if isinstance(state, connection.Unknown):
-            raise Passing(f"the model server cannot be read: {state.reason}")
+            raise TransientError(f"the model server cannot be read: {state.reason}")
         if state.server.status != "up":
             reason = state.server.reason or state.server.status
-            raise Passing(f"the model server does not answer: {reason}")
+            raise TransientError(f"the model server does not answer: {reason}")
         return state.server
 
     def _again(self, once: Callable[[], None], meter: Meter, subject: str) -> None:
@@ -231,7 +232,7 @@ class Bringer:
         def failed(attempt: tenacity.RetryCallState) -> None:
             nonlocal fruitless, before
             error = attempt.outcome.exception() if attempt.outcome is not None else None
-            wasted = isinstance(error, Passing) and error.wasted
+            wasted = isinstance(error, TransientError) and error.wasted
             lasts = meter.came > before and not wasted
             fruitless, before = 1 if lasts else fruitless + 1, meter.came
 
@@ -248,7 +249,7 @@ class Bringer:
             )
 
         tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Passing),
+            retry=tenacity.retry_if_exception_type(TransientError),
             after=failed,
             stop=lambda attempt: fruitless >= self.spec.attempts,
             wait=pause,

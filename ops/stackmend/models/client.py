@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from stackmend import answers, connection
 from stackmend.answers import read_json
-from stackmend.models.errors import Failed, Full, Passing
+from stackmend.errors import StepError
+from stackmend.models.errors import Full, TransientError
 from stackmend.models.spec import Name
 from stackmend.models.state import Server
 from stackmend.redaction import safe_line
@@ -105,8 +106,8 @@ class Client:
         :param size: bytes of the model; 0 where nobody could tell.
         :param told: told how many bytes of a blob there are.
         :param said: told what the server does.
-        :raises Failed: it cannot be pulled.
-        :raises Passing: it may go better if it is asked for again.
+        :raises StepError: it cannot be pulled.
+        :raises TransientError: it may go better if it is asked for again.
         """
         body = {"model": str(name), "insecure": insecure, "stream": True}
         there: dict[str, int] = {}
@@ -121,7 +122,7 @@ class Client:
                 try:
                     for line in _lines(answer):
                         if time.monotonic() > until:
-                            raise Passing(f"the pull did not end within {LONGEST_PULL:g} s")
+                            raise TransientError(f"the pull did not end within {LONGEST_PULL:g} s")
                         last = _status(line)
                         digest, done, total = _progress(line)
                         verified = sum(sizes.values()) if last.startswith(VERIFYING) else 0
@@ -132,7 +133,7 @@ class Client:
                             said(last)
                             continue
                         if digest not in there and len(there) >= MOST_BLOBS:
-                            raise Failed(f"the server tells of more than {MOST_BLOBS} blobs")
+                            raise StepError(f"the server tells of more than {MOST_BLOBS} blobs")
                         if there.get(digest) != done:
                             watchdog.fed()
                         there[digest] = done
@@ -141,15 +142,15 @@ class Client:
                         told(digest, done, sizes[digest])
                 except connection.HTTPError as error:
                     if watchdog.fired:
-                        raise Passing(f"no byte came for {watchdog.limit:g} s") from error
+                        raise TransientError(f"no byte came for {watchdog.limit:g} s") from error
                     raise
         if last != "success":
-            raise Passing("the server ended the pull before it was complete")
+            raise TransientError("the server ended the pull before it was complete")
 
     def copy(self, source: Name, destination: Name) -> None:
         """Give a model a second name.
 
-        :raises Failed: it cannot be done.
+        :raises StepError: it cannot be done.
         """
         body = {"source": str(source), "destination": str(destination)}
         self._ask("POST", "/api/copy", body)
@@ -157,7 +158,7 @@ class Client:
     def remove(self, name: Name) -> None:
         """Take a name away; blobs that no other name needs go with it.
 
-        :raises Failed: it cannot be done.
+        :raises StepError: it cannot be done.
         """
         self._ask("DELETE", "/api/delete", {"model": str(name)}, missing_ok=True)
 
@@ -169,7 +170,7 @@ class Client:
     def put_blob(self, digest: str, size: int, content: Iterable[bytes]) -> None:
         """Give the server a blob, which it holds against the digest.
 
-        :raises Failed: it does not take it.
+        :raises StepError: it does not take it.
         """
         with self._http(SOON + size / SLOW_DISK) as client:
             answer = client.post(
@@ -182,7 +183,7 @@ class Client:
 
         :param made_of: ``files``, ``from``, ``template`` and the like, as Ollama's API has them.
         :param size: bytes of it, which the server may take its time for.
-        :raises Failed: it cannot be made.
+        :raises StepError: it cannot be made.
         """
         body = {"model": str(name), "stream": True, **made_of}
         last = ""
@@ -190,12 +191,12 @@ class Client:
             for line in _lines(answer):
                 last = _status(line)
         if last != "success":
-            raise Failed(f"the server ended before {name} was made")
+            raise StepError(f"the server ended before {name} was made")
 
     def say_a_word(self, name: Name) -> None:
         """Have a model loaded and answer with one token, or embed one where it does not chat.
 
-        :raises Failed: it does not.
+        :raises StepError: it does not.
         """
         asked = {
             "model": str(name),
@@ -212,7 +213,7 @@ class Client:
             _checked(answer)
             said = _parsed(answer.content)
         if said.get("done") is not True or "message" not in said:
-            raise Failed(
+            raise StepError(
                 f"{name} was asked a word and the answer is none: {_shown(answer.content)}"
             )
 
@@ -252,7 +253,7 @@ class Client:
                 raise _foreign(str(error)) from error
             except connection.HTTPError as error:
                 said = safe_line(str(error), SHOWN) or type(error).__name__
-                raise Passing(f"the model server cannot be asked: {said}") from error
+                raise TransientError(f"the model server cannot be asked: {said}") from error
 
 
 #: Told what the server does, in its own words.
@@ -320,8 +321,8 @@ def _parsed(given: bytes) -> dict[str, Any]:
     return line
 
 
-def _foreign(said: str) -> Failed:
-    return Failed(f"what answers does not speak as Ollama does: {said}")
+def _foreign(said: str) -> StepError:
+    return StepError(f"what answers does not speak as Ollama does: {said}")
 
 
 def _status(line: Mapping[str, Any]) -> str:
@@ -358,25 +359,25 @@ def _checked(answer: Any) -> None:
         return
     try:
         said = safe_line(str(_parsed(answer.content)["error"]), SHOWN)
-    except (Failed, KeyError):
+    except (StepError, KeyError):
         said = _shown(answer.content) or "no reason given"
     told = f"{said} (HTTP {answer.status_code})"
     if answer.status_code == 429 or answer.status_code >= 500:
         raise sorted_out(told)
-    raise Failed(told)
+    raise StepError(told)
 
 
-def sorted_out(said: str) -> Failed | Passing:
+def sorted_out(said: str) -> StepError | TransientError:
     """An error of the server's: final, or one that may pass."""
     lower = said.lower()
     if any(word in lower for word in _WASTED):
-        return Passing(said, wasted=True, lost=_LOST.findall(said))
+        return TransientError(said, wasted=True, lost=_LOST.findall(said))
     if is_full(said):
         return Full(f"the disk that the models lie on is full ({said})")
     for word, meaning in _FINAL.items():
         if word in lower:
-            return Failed(f"{meaning} ({said})")
-    return Passing(said)
+            return StepError(f"{meaning} ({said})")
+    return TransientError(said)
 
 
 def is_full(said: str) -> bool:

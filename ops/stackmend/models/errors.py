@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from stackmend.connection import Result
+from stackmend.errors import StepError
 
 
-class Failed(Exception):
-    """It cannot be done, and trying again would not help; the text says why."""
-
-
-class Full(Failed):
+class Full(StepError):
     """There is no room for it where the models lie."""
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """It did not work this time.
 
     :param wasted: whether what had come until then is lost.
@@ -30,10 +24,5 @@ class Passing(Exception):
         self.lost = lost
 
 
-class Gone(Exception):
+class PeerUnavailable(Exception):
     """One host cannot give a model, but another may; the text says why."""
-
-
-def said(result: Result) -> str:
-    """Why a command failed, in one line."""
-    return " ".join(result.error_text.split()) or f"exit status {result.status}"

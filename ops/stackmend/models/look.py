@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 from stackmend import connection
 from stackmend.acting import Teller
 from stackmend.decision import Finding, Refusal
+from stackmend.errors import StepError
 from stackmend.models import making, reading, registry
-from stackmend.models.errors import Failed
 from stackmend.models.plan import Made, Plan, ask, plan
 from stackmend.models.spec import ModelsSpec
 from stackmend.models.state import Registry, StoreState
@@ -71,11 +71,11 @@ class Reader(Teller):
         """What the server has now.
 
         :param changed: whether blobs were changed since the last look.
-        :raises Failed: it cannot be read.
+        :raises StepError: it cannot be read.
         """
         state = reading.read(self.host, self.spec.asked(), anew=True, changed=changed)
         if isinstance(state, connection.Unknown):
-            raise Failed(f"the model server cannot be read: {state.reason}")
+            raise StepError(f"the model server cannot be read: {state.reason}")
         return state
 
     def _decided(self, state: StoreState | connection.Unknown) -> Look:

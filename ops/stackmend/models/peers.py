@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 
 from stackmend import connection
 from stackmend.answers import read_json
+from stackmend.errors import StepError
 from stackmend.models import commands, reading
 from stackmend.models.client import LOADING, SLOW_DISK, Watchdog, is_full
-from stackmend.models.errors import Failed, Full, Gone, Passing, said
+from stackmend.models.errors import Full, PeerUnavailable, TransientError
 from stackmend.models.plan import stored, whole
 from stackmend.models.progress import Shown
 from stackmend.models.spec import Name
@@ -152,9 +153,9 @@ def relay(
     :param manifest: what it has to be; ``None`` where nobody could tell.
     :param stall: seconds without a byte after which it is given up.
     :param progress: told how many bytes of a blob there are.
-    :raises Gone: the peer cannot give it.
-    :raises Failed: it cannot be put where it belongs.
-    :raises Passing: it may go better if it is tried again.
+    :raises PeerUnavailable: the peer cannot give it.
+    :raises StepError: it cannot be put where it belongs.
+    :raises TransientError: it may go better if it is tried again.
     """
     place = state.server.place
     assert place is not None, "what is relayed is written to a disk that is known"
@@ -165,7 +166,7 @@ def relay(
             _blob(peer, host, place, layer, stall, progress)
     put = connection.run(host, commands.put_manifest(place, name), stdin=raw)
     if not put.ok:
-        raise _ours("its manifest", said(put))
+        raise _ours("its manifest", put.reason)
 
 
 def _shown(peer: Peer) -> bytes:
@@ -177,9 +178,9 @@ def _shown(peer: Peer) -> bytes:
             **peer.arguments,
         )
     except connection.RemoteError as error:
-        raise Gone(str(error)) from error
+        raise PeerUnavailable(str(error)) from error
     if not shown.ok:
-        raise Gone(f"{peer.host.name} cannot show its manifest: {said(shown)}")
+        raise PeerUnavailable(f"{peer.host.name} cannot show its manifest: {shown.reason}")
     return shown.stdout
 
 
@@ -187,7 +188,7 @@ def _layers(manifest: bytes, peer: Peer) -> tuple[Layer, ...]:
     try:
         return layers_of(read_json(manifest))
     except ValueError:
-        raise Gone(f"what {peer.host.name} has under this name is no manifest") from None
+        raise PeerUnavailable(f"what {peer.host.name} has under this name is no manifest") from None
 
 
 def _blob(
@@ -230,19 +231,19 @@ def _blob(
         sink.close_stdin()
         if sink.wait(written) != 0:
             if watchdog.fired:
-                raise Passing(f"no byte went to {host.name} for {stall:g} s")
+                raise TransientError(f"no byte went to {host.name} for {stall:g} s")
             raise _ours(f"blob {layer.digest[:19]}", " ".join(sink.error_text.split()))
         if watchdog.fired:
-            raise Passing(f"no byte came from {peer.host.name} for {stall:g} s")
+            raise TransientError(f"no byte came from {peer.host.name} for {stall:g} s")
         if there != layer.size:
             raise _broken_off(peer, source, f"{there} of {layer.size} bytes")
     accepted = connection.run(host, commands.accept(place, layer.digest), timeout=written)
     if accepted.status == commands.ANOTHER:
-        told = f"blob {layer.digest[:19]} from {peer.host.name}: {said(accepted)}"
+        told = f"blob {layer.digest[:19]} from {peer.host.name}: {accepted.reason}"
         # What was there before may have come from another host, and the fault with it.
-        raise Passing(told, wasted=True) if offset else Gone(told)
+        raise TransientError(told, wasted=True) if offset else PeerUnavailable(told)
     if not accepted.ok:
-        raise _ours(f"blob {layer.digest[:19]}", said(accepted))
+        raise _ours(f"blob {layer.digest[:19]}", accepted.reason)
 
 
 def _given(peer: Peer, layer: Layer, offset: int) -> connection.Stream:
@@ -254,7 +255,7 @@ def _given(peer: Peer, layer: Layer, offset: int) -> connection.Stream:
             **peer.arguments,
         )
     except connection.RemoteError as error:
-        raise Gone(str(error)) from error
+        raise PeerUnavailable(str(error)) from error
 
 
 def _next(source: connection.Stream) -> bytes:
@@ -264,19 +265,21 @@ def _next(source: connection.Stream) -> bytes:
         return b""
 
 
-def _broken_off(peer: Peer, source: connection.Stream, came: str) -> Gone | Passing:
+def _broken_off(
+    peer: Peer, source: connection.Stream, came: str
+) -> PeerUnavailable | TransientError:
     """Why a peer gave less than all, and whether it may give the rest."""
     try:
         status = source.wait()
     except connection.RemoteError as error:
-        return Gone(str(error))
+        return PeerUnavailable(str(error))
     why = " ".join(source.error_text.split())
     told = f"{peer.host.name} gave {came}" + (f": {why}" if why else "")
-    return Passing(told) if status < 0 else Gone(told)
+    return TransientError(told) if status < 0 else PeerUnavailable(told)
 
 
-def _ours(what: str, why: str) -> Failed:
+def _ours(what: str, why: str) -> StepError:
     """What was given could not be written."""
     if is_full(why):
         return Full(f"the disk that the models lie on is full ({why})")
-    return Failed(f"{what} could not be written: {why or 'it ended without a reason'}")
+    return StepError(f"{what} could not be written: {why or 'it ended without a reason'}")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from stackmend import connection
 from stackmend.acting import act_upon
+from stackmend.errors import StepError
 from stackmend.ports import commands
-from stackmend.ports.look import Failure, Look, Reader
+from stackmend.ports.look import Look, Reader
 from stackmend.ports.plan import Action, left
 from stackmend.ports.plan.reserve import reservation
 from stackmend.ports.spec import PortsSpec
@@ -50,7 +51,7 @@ class Freeing(Reader):
         """
         try:
             return act_upon(self.look(), self, commands.LOCK)
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             self.failed(str(error))
         return False
 
@@ -74,7 +75,7 @@ class Freeing(Reader):
         """Carry out one step; whether there was still something to be done.
 
         :param now: the host's clock, in seconds since 1970.
-        :raises Failure: it could not be done.
+        :raises StepError: it could not be done.
         """
         stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         while self._number < RECORDS:
@@ -90,7 +91,7 @@ class Freeing(Reader):
                 return False
             telling.say(self.host, f"  {action.subject}: {undo} brings it back")
             return True
-        raise Failure(f"{commands.ROOT} holds {RECORDS} records of this second")
+        raise StepError(f"{commands.ROOT} holds {RECORDS} records of this second")
 
     def _end(self, action: Action, record: str) -> None:
         with telling.doing(self.host, self.report, action):
@@ -105,8 +106,8 @@ class Freeing(Reader):
             if result.status == commands.GONE:
                 raise _Gone
             if not result.ok:
-                reason = " ".join(result.error_text.split()) or f"exit status {result.status}"
-                raise Failure(f"could not {action.verb} {action.subject}: {reason}")
+                reason = result.reason
+                raise StepError(f"could not {action.verb} {action.subject}: {reason}")
 
     def _prove(self, freed: Sequence[str], before: HostPorts) -> Look:
         """Look at once, and again until what was freed has stayed so for a while."""
@@ -114,11 +115,11 @@ class Freeing(Reader):
         while True:
             look = self.glance()
             if look.state is None:
-                raise Failure(f"not proven free: {look.plan.refusals[0].reason}")
+                raise StepError(f"not proven free: {look.plan.refusals[0].reason}")
             rest = left(freed, before, look.state)
             for one in rest:
                 if one.kind == "back":
-                    raise Failure(f"{one.port}: {one.said}. To go on: {one.way_out}")
+                    raise StepError(f"{one.port}: {one.said}. To go on: {one.way_out}")
             waited = time.monotonic() - since
             # What the kernel keeps for a while, or who is slow to let go, has as long as a process
             # has to end.
@@ -128,7 +129,7 @@ class Freeing(Reader):
                 break
             time.sleep(min(PAUSE, limit - waited))
         if rest:
-            raise Failure("; ".join(f"{one.port} is not free: {one.said}" for one in rest))
+            raise StepError("; ".join(f"{one.port} is not free: {one.said}" for one in rest))
         return look
 
 
@@ -141,7 +142,7 @@ def reserve(host: "Host", report: "Collector", ranges: str, cause: str, now: flo
     :param ranges: the ports, as :func:`~stackmend.ports.ranges.compressed` writes them.
     :param cause: why.
     :param now: the host's clock, in seconds since 1970.
-    :raises Failure: it could not be done.
+    :raises StepError: it could not be done.
     """
     Freeing(host, PortsSpec(), report).act(reservation(ranges, cause), now)
 

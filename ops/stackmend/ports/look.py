@@ -27,10 +27,6 @@ AGAIN = 5
 PAUSE = 1.0
 
 
-class Failure(Exception):
-    """A step failed; the text says what."""
-
-
 @dataclass(frozen=True)
 class Look:
     """One reading of a host, and what follows from it."""

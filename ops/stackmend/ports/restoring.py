@@ -61,7 +61,7 @@ class Restoring:
         return connection.run(self.host, commands.restore(self.record, look=look), readonly=look)
 
     def _failed(self, result: "connection.Result") -> bool:
-        reason = " ".join(result.error_text.split()) or f"exit status {result.status}"
+        reason = result.reason
         message = f"record {self.record}: {reason}"
         telling.failed(self.host, self.report, "ports", message)
         return False

@@ -9,8 +9,8 @@ from stackmend.access.essentials import commands
 from stackmend.access.essentials.look import Look, Reader
 from stackmend.access.essentials.plan import Action
 from stackmend.acting import act_upon
+from stackmend.errors import StepError
 from stackmend.ports.apply import reserve
-from stackmend.ports.look import Failure as NotReserved
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ PATIENCE = 30.0
 PAUSE = 2.0
 
 
-class Failure(Exception):
-    """A step failed; the text says what."""
-
-
 class Preparing(Reader):
     """The basics of one host, to be brought in order."""
 
@@ -38,7 +34,7 @@ class Preparing(Reader):
         """
         try:
             return act_upon(self.look(), self, commands.LOCK)
-        except (Failure, NotReserved, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             self.failed(str(error))
         return False
 
@@ -63,7 +59,7 @@ class Preparing(Reader):
             if not result.ok:
                 lines = [line.strip() for line in result.error_text.splitlines() if line.strip()]
                 said = "; ".join(lines[-3:]) or f"exit status {result.status}"
-                raise Failure(f"could not {action.verb} {action.subject}: {said}")
+                raise StepError(f"could not {action.verb} {action.subject}: {said}")
 
     def _prove(self) -> bool:
         """Look until all is as wanted; a clock may take a moment until it is right."""

@@ -150,7 +150,7 @@ class _FirstContact:
         result = ran(cast("Transport", client.get_transport()), "sudo -n true")
         if result.ok:
             return True
-        said = " ".join(result.error_text.split()) or f"exit status {result.status}"
+        said = result.reason
         self._tried.append(f"{login.user}: comes in, and may not become root ({said})")
         client.close()
         return False

@@ -13,9 +13,9 @@ from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.look import Look, Reader
 from stackmend.engine.accelerators.plan import Step, settings
 from stackmend.engine.daemon import Setting
-from stackmend.engine.look import Failure
 from stackmend.engine.plan import Action
 from stackmend.engine.state import HostEngine
+from stackmend.errors import StepError
 from stackmend.reports import telling
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Accelerating(Reader):
         """
         try:
             return act_upon(self.look(), self, engine_commands.LOCK)
-        except (Failure, connection.RemoteError) as error:
+        except (StepError, connection.RemoteError) as error:
             self.failed(str(error))
         return False
 
@@ -60,7 +60,7 @@ class Accelerating(Reader):
             assert look.engine is not None, "a plan that acts rests on a state"
             if look.engine.status != "up":
                 said = look.engine.reason or look.engine.status
-                raise Failure(f"there is no engine that answers: {said}")
+                raise StepError(f"there is no engine that answers: {said}")
             lease.check()
             first = look.plan.actions[0]
             if isinstance(first, Step):
@@ -74,7 +74,7 @@ class Accelerating(Reader):
                     return False
             look = self.look_again()
             if look.plan.actions[:1] == (first,):
-                raise Failure(f"not proven: this would still be to be done: {first}")
+                raise StepError(f"not proven: this would still be to be done: {first}")
         if not look.plan.empty:
             self.tell(look.plan)
         return look.plan.empty
@@ -100,7 +100,7 @@ class Accelerating(Reader):
                             placed.append(file.path)
                     else:
                         self._install(action, engine)
-        except Failure:
+        except StepError:
             # The host's own upgrades would fail with it.
             for path in placed:
                 self._place(path, before.get(path, "").encode(), closing=True)
@@ -114,7 +114,7 @@ class Accelerating(Reader):
             connection.run(self.host, engine_commands.drop_lists(), closing=True)
             rows = [line.partition(" ") for line in found.splitlines()]
             why = "; ".join(rest for word, _, rest in rows if word == "unread")
-            raise Failure(
+            raise StepError(
                 f"no repository of the host has {', '.join(absent)}{f': {why}' if why else ''}"
             )
         self._must(
@@ -144,7 +144,7 @@ class Accelerating(Reader):
                     )
             if not result.ok:
                 what = _OUTCOMES.get(result.status, "the accelerators cannot be proven")
-                raise Failure(f"{what}: {_said(result)}")
+                raise StepError(f"{what}: {_said(result)}")
 
     def _place(self, path: str, content: bytes, *, closing: bool = False) -> None:
         command = engine_commands.place(path, _stamp())
@@ -162,7 +162,7 @@ class Accelerating(Reader):
             self.host, command, stdin=stdin, timeout=engine_commands.LIMIT, closing=closing
         )
         if not result.ok:
-            raise Failure(f"{what}: {_said(result)}")
+            raise StepError(f"{what}: {_said(result)}")
         return result
 
 
