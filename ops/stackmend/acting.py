@@ -80,7 +80,7 @@ def another_run(host: Host, *locks: str) -> Refusal | None:
     return Refusal(
         subject="host",
         reason=f"another run is at work here: {holder}",
-        way_out="wait for that run to end, then run again",
+        remedy="wait for that run to end, then run again",
     )
 
 
@@ -94,7 +94,7 @@ def unread(state: connection.Unknown, what: str, nothing: str) -> Refusal:
     return Refusal(
         subject="host",
         reason=f"{what} cannot be read: {state.reason}",
-        way_out=f"see the reason; nothing is {nothing} that cannot be read",
+        remedy=f"see the reason; nothing is {nothing} that cannot be read",
     )
 
 

@@ -27,7 +27,7 @@ class Refusal(Frozen):
 
     subject: str
     reason: str
-    way_out: str
+    remedy: str
 
 
 class Action(Frozen):

@@ -53,12 +53,10 @@ class Told:
         return list(dict.fromkeys(named))
 
 
-def consent(way_out: str) -> list[str]:
+def consent(remedy: str) -> list[str]:
     """The rules in ``"allow": [...]``, read as the JSON and Python that it has to be."""
     return [
-        rule
-        for found in re.findall(r'"allow": (\[[^\]]*\])', way_out)
-        for rule in json.loads(found)
+        rule for found in re.findall(r'"allow": (\[[^\]]*\])', remedy) for rule in json.loads(found)
     ]
 
 

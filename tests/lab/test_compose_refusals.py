@@ -301,7 +301,7 @@ class WithoutSudo(Shop):
         return path
 
 
-def nothing_done(shop: Shop, reason: str, way_out: str) -> None:
+def nothing_done(shop: Shop, reason: str, remedy: str) -> None:
     """A first run and a dry one are refused for this reason, and leave no trace."""
     host = shop.host
     before = files(host, *EVERYWHERE)
@@ -309,7 +309,7 @@ def nothing_done(shop: Shop, reason: str, way_out: str) -> None:
         done = shop.run(argument)
         assert done.rc == (1 if argument == "-y" else 0), done.out
         assert reason in done.out
-        assert way_out in done.out
+        assert remedy in done.out
         assert "Traceback" not in done.out
         assert shop.report()["outcome"] == "refused"
         (refusal,) = shop.report()["operations"][0]["refusals"]

@@ -29,5 +29,5 @@ def render(decided: Plan[Any], carries: Callable[[Any], Iterable[str]]) -> str:
             lines.append(f"      undo {action.undo}")
     lines.append("refusals:")
     for refusal in decided.refusals:
-        lines += [f"  {refusal.subject}: {refusal.reason}", f"      to go on: {refusal.way_out}"]
+        lines += [f"  {refusal.subject}: {refusal.reason}", f"      to go on: {refusal.remedy}"]
     return "\n".join(lines) + "\n"

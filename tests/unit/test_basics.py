@@ -50,9 +50,9 @@ def test_a_clock_that_nothing_keeps_right() -> None:
     (start,) = decided(state(TIMESYNCD.model_copy(update={"enabled": False}))).actions
     assert start.units == ("systemd-timesyncd.service",)
     (refusal,) = decided(state(Unit(name="chrony.service", load="masked"))).refusals
-    assert "systemctl unmask chrony.service" in refusal.way_out
+    assert "systemctl unmask chrony.service" in refusal.remedy
     (refusal,) = decided(state(manager="")).refusals
-    assert '"clock": False' in refusal.way_out
+    assert '"clock": False' in refusal.remedy
     (refusal,) = decided(state(root=False)).refusals
     assert "only root can do this: install systemd-timesyncd" in refusal.reason
 
@@ -137,7 +137,7 @@ def test_security_updates() -> None:
     )
     found = decided(state(TIMESYNCD, updates=masked), security_updates=True)
     assert not found.actions
-    assert "systemctl unmask apt-daily.timer" in found.refusals[0].way_out
+    assert "systemctl unmask apt-daily.timer" in found.refusals[0].remedy
 
 
 AUTOMATIC = """[commands]

@@ -76,7 +76,7 @@ def test_the_disk_is_looked_at_where_it_was_measured() -> None:
     crowded = declared.model_copy(update={"free": {"/": 1024**3 - 1}})
     refused = refuse_crowded(wanted.spec, crowded)
     assert refused is not None
-    assert "minimum_free" in refused.refusals[0].way_out
+    assert "minimum_free" in refused.refusals[0].remedy
 
 
 @pytest.mark.parametrize(

@@ -1284,13 +1284,13 @@ def test_every_kind_and_every_verb_is_shown() -> None:
 def test_a_refusal_comes_with_no_action_and_a_way_out(name: str) -> None:
     decided = SCENARIOS[name]()
     assert not (decided.refusals and decided.actions)
-    assert all(refusal.way_out for refusal in decided.refusals)
+    assert all(refusal.remedy for refusal in decided.refusals)
     assert all(action.cause for action in decided.actions)
     assert all(action.undo for action in decided.actions if action.destructive)
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason", "way_out"),
+    ("kind", "reason", "remedy"),
     [
         ("link", f"{DIRECTORY}/conf is a link", f"remove {DIRECTORY}/conf"),
         ("directory", f"{DIRECTORY}/conf is a directory", f"move {DIRECTORY}/conf elsewhere"),
@@ -1305,7 +1305,7 @@ def test_a_refusal_comes_with_no_action_and_a_way_out(name: str) -> None:
 )
 @pytest.mark.parametrize("seen", ["in the record", "by Compose"])
 def test_what_is_in_the_way_of_files_is_a_refusal(
-    kind: str, reason: str, way_out: str, seen: str
+    kind: str, reason: str, remedy: str, seen: str
 ) -> None:
     """Although nothing else is to be done, and whether the record knows of the file or not."""
     wanted = shop()
@@ -1318,5 +1318,5 @@ def test_what_is_in_the_way_of_files_is_a_refusal(
     decided = plan(wanted.spec, wanted.files, wanted.digest, state, declared)
     (refusal,) = decided.refusals
     assert reason in refusal.reason
-    assert way_out in refusal.way_out
+    assert remedy in refusal.remedy
     assert not decided.actions

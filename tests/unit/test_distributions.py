@@ -37,7 +37,7 @@ def wanted(**given: object) -> Installation:
 
 def refused(decided: Plan) -> str:
     assert not decided.actions
-    return " | ".join(f"{one.reason} -> {one.way_out}" for one in decided.refusals)
+    return " | ".join(f"{one.reason} -> {one.remedy}" for one in decided.refusals)
 
 
 def test_every_file_is_read_as_what_it_describes() -> None:
@@ -188,7 +188,7 @@ def test_nvidia_has_nothing_for_alpine() -> None:
     state = distributions.engine("alpine-3.22")
     (refusal,) = plan_accelerators(Acceleration(), state, GPU).refusals
     assert "NVIDIA has no packages of it for Alpine Linux v3.22" in refusal.reason
-    assert '"accelerator": "none"' in refusal.way_out
+    assert '"accelerator": "none"' in refusal.remedy
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_security_updates_come_by_what_each_distribution_has() -> None:
     assert (action.verb, action.cause) == ("set", "not set: apply_updates yes")
     (refusal,) = plan_basics(spec, distributions.basics("alpine-3.22")).refusals
     assert "Alpine Linux v3.22 has nothing that installs them by itself" in refusal.reason
-    assert '"security_updates": False' in refusal.way_out
+    assert '"security_updates": False' in refusal.remedy

@@ -33,7 +33,7 @@ def verbs(decided: Plan) -> list[str]:
 def refused(decided: Plan) -> str:
     assert not decided.actions, "what is refused does nothing"
     assert decided.refusals
-    return " | ".join(f"{one.reason} -> {one.way_out}" for one in decided.refusals)
+    return " | ".join(f"{one.reason} -> {one.remedy}" for one in decided.refusals)
 
 
 def with_files(state: HostEngine, policy: Installation) -> HostEngine:
@@ -376,8 +376,8 @@ def test_what_is_to_be_had_is_judged_before_it_is_installed() -> None:
     assert isinstance(decided, Refusal)
     assert "Debian 12 offers Engine 20.10.24 (docker.io), older than 23" in decided.reason
     assert "Compose 1.29.2 (docker-compose), older than 2.20" in decided.reason
-    assert '"channel": "docker"' in decided.way_out
-    assert "trixie" in decided.way_out
+    assert '"channel": "docker"' in decided.remedy
+    assert "trixie" in decided.remedy
 
 
 def test_the_newest_of_a_version_is_chosen() -> None:

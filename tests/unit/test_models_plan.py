@@ -297,7 +297,7 @@ def test_a_name_that_does_not_exist_gives_the_nearest() -> None:
     registry = {A: RegistryAnswer(status="absent", nearest=("aa:latest", "ab:latest"))}
     (refusal,) = plan(spec("a"), state(), registry).refusals
     assert "has no such model" in refusal.reason
-    assert refusal.way_out == "did you mean aa:latest or ab:latest?"
+    assert refusal.remedy == "did you mean aa:latest or ab:latest?"
 
 
 def test_one_refusal_stops_no_other_model() -> None:
@@ -318,7 +318,7 @@ def test_too_little_space_is_refused_before_anything_is_deleted_or_pulled() -> N
     # Two models' weights and configs, less what is free and what the broken blob gives back.
     assert "takes 200.0MiB" in refusal.reason
     assert "30.0MiB are missing" in refusal.reason
-    assert refusal.way_out.startswith("nobody wants small:latest (100.0MiB), big:latest (100.0MiB)")
+    assert refusal.remedy.startswith("nobody wants small:latest (100.0MiB), big:latest (100.0MiB)")
 
 
 def test_what_is_to_stay_free_stays_free() -> None:

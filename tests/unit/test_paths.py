@@ -148,7 +148,7 @@ def test_the_plan_removes_nothing_elsewhere(path: str) -> None:
     assert decided.actions == ()
     (refusal,) = decided.refusals
     assert repr(path) in refusal.reason
-    assert refusal.way_out
+    assert refusal.remedy
 
 
 def test_without_a_record_nothing_is_removed() -> None:

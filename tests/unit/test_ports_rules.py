@@ -74,7 +74,7 @@ def never(state: HostPorts, *, wanted: PortsSpec | None = None) -> Plan:
     decided = plan(wanted or stop(6379, *EVERYTHING), state)
     assert not decided.actions
     (refusal,) = decided.refusals
-    assert refusal.way_out
+    assert refusal.remedy
     return decided
 
 
@@ -179,7 +179,7 @@ def test_the_line_that_a_refusal_offers_is_enough(holder: Holder) -> None:
     import re
 
     (refusal,) = plan(spec(), held(holder)).refusals
-    found = re.search(r'"on_conflict": "stop", "allow": (\[.*\]) in', refusal.way_out)
+    found = re.search(r'"on_conflict": "stop", "allow": (\[.*\]) in', refusal.remedy)
     assert found is not None
     decided = plan(stop(6379, *json.loads(found[1])), held(holder))
     assert len(decided.actions) == 1
@@ -200,7 +200,7 @@ def test_what_is_told_tells_a_terminal_nothing() -> None:
             lines = [
                 *map(str, decided.actions),
                 *(text for one in decided.findings for text in (one.cause, *one.evidence)),
-                *(text for one in decided.refusals for text in (one.reason, one.way_out)),
+                *(text for one in decided.refusals for text in (one.reason, one.remedy)),
             ]
             assert all(line.isprintable() for line in lines), lines
 
@@ -260,7 +260,7 @@ def test_a_shell_that_starts_it_again_is_named() -> None:
     found = back(bare(999), processes={700: loop})
     assert found.kind == "back"
     assert "dash (pid 700 of user bob): sh -c while :; do serve; done" in found.said
-    assert found.way_out == (
+    assert found.remedy == (
         "its parent starts it again: end pid 700 (sh -c while :; do serve; done) first"
     )
 
@@ -268,19 +268,19 @@ def test_a_shell_that_starts_it_again_is_named() -> None:
 def test_a_parent_of_a_unit_is_named_by_its_unit() -> None:
     parent = process(700, "/usr/bin/dash", unit="keeper.service", parent=1)
     found = back(bare(999), processes={700: parent})
-    assert '"allow": ["unit:keeper.service"]' in found.way_out
+    assert '"allow": ["unit:keeper.service"]' in found.remedy
 
 
 def test_a_parent_that_is_gone() -> None:
     found = back(bare(999, parent=1, unit="cron.service"))
-    assert "cron.service" in found.way_out
+    assert "cron.service" in found.remedy
 
 
 def test_a_unit_that_is_back_is_named_with_what_starts_it() -> None:
     found = back(unit("web.service"))
     assert found.kind == "back"
     assert "web.service" in found.said
-    assert "systemctl list-dependencies --reverse web.service" in found.way_out
+    assert "systemctl list-dependencies --reverse web.service" in found.remedy
 
 
 def test_who_has_not_let_go_is_no_respawner() -> None:

@@ -132,7 +132,7 @@ def _shut_out(spec: OperatorSpec, state: HostAccess) -> Iterator[Refusal]:
         yield Refusal(
             subject=f"user {spec.user}",
             reason=f"sshd would not let {spec.user} in: {reason}",
-            way_out="change that in the host's sshd configuration, or name another user in "
+            remedy="change that in the host's sshd configuration, or name another user in "
             'stack["access"]["user"]',
         )
 
@@ -144,13 +144,13 @@ def _unsafe(state: HostAccess) -> Iterator[Refusal]:
             subject="sshd",
             reason=f"its configuration is broken already, a reload would end it: "
             f"{state.sshd.problem}",
-            way_out="mend it, until sshd -t says nothing",
+            remedy="mend it, until sshd -t says nothing",
         )
     elif methods := needs_password(state.sshd):
         yield Refusal(
             subject="sshd",
             reason=f"AuthenticationMethods {methods} asks for a password as well",
-            way_out="let publickey alone be enough there, or leave password_login out",
+            remedy="let publickey alone be enough there, or leave password_login out",
         )
 
 
@@ -170,7 +170,7 @@ def _not_installable(state: HostAccess, actions: Sequence[Action]) -> Iterator[R
         yield Refusal(
             subject="sudo",
             reason="it is not there, and no package manager that is known",
-            way_out='install it by hand, or set stack["access"]["sudo"] = False',
+            remedy='install it by hand, or set stack["access"]["sudo"] = False',
         )
 
 
@@ -179,7 +179,7 @@ def _not_provable(spec: OperatorSpec) -> Refusal:
         subject=f"user {spec.user}",
         reason="this machine has no private key that belongs to public_keys, so the login cannot "
         "be tried, and what may lock everyone out is not done",
-        way_out="run this where the key is, load it into an agent, or name it with ssh_key",
+        remedy="run this where the key is, load it into an agent, or name it with ssh_key",
     )
 
 
@@ -187,7 +187,7 @@ def _not_root() -> Refusal:
     return Refusal(
         subject="host",
         reason="neither root nor allowed to become root",
-        way_out="set _sudo = True in the host's data, or log in as root",
+        remedy="set _sudo = True in the host's data, or log in as root",
     )
 
 

@@ -83,7 +83,7 @@ class Reader(Teller):
             refusal = Refusal(
                 subject="models",
                 reason=f"the model server cannot be read: {state.reason}",
-                way_out="see the reason; nothing is done to a server that cannot be read",
+                remedy="see the reason; nothing is done to a server that cannot be read",
             )
             return Look(Plan(refusals=(refusal,)))
         said, made = self._said(state), making.made(self.spec)

@@ -119,7 +119,7 @@ class Freeing(Reader):
             rest = left(freed, before, look.state)
             for one in rest:
                 if one.kind == "back":
-                    raise StepError(f"{one.port}: {one.said}. To go on: {one.way_out}")
+                    raise StepError(f"{one.port}: {one.said}. To go on: {one.remedy}")
             waited = time.monotonic() - since
             # What the kernel keeps for a while, or who is slow to let go, has as long as a process
             # has to end.

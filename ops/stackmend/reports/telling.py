@@ -58,10 +58,10 @@ def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
         say(host, f"  → {action}")
     for refusal in decided.refusals:
         report.refused(
-            safe_line(refusal.subject), safe_line(refusal.reason), safe_line(refusal.way_out)
+            safe_line(refusal.subject), safe_line(refusal.reason), safe_line(refusal.remedy)
         )
         _say_in_red(
-            host, f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.way_out}"
+            host, f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.remedy}"
         )
 
 

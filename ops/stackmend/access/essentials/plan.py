@@ -72,7 +72,7 @@ def plan(spec: Basics, state: HostBasics) -> Plan:
         refusal = Refusal(
             subject="host",
             reason="only root can do this: " + "; ".join(map(str, found.actions)),
-            way_out="connect as root, or set _sudo = True in the host's data",
+            remedy="connect as root, or set _sudo = True in the host's data",
         )
         return Plan(findings=found.findings, refusals=(*found.refusals, refusal))
     return found
@@ -105,7 +105,7 @@ def _clock(state: HostBasics) -> Plan:
         refusal = Refusal(
             subject="clock",
             reason=f"nothing keeps it right, and somebody masked {', '.join(masked)}",
-            way_out=f"systemctl unmask {masked[0]}; {_NO_CLOCK}",
+            remedy=f"systemctl unmask {masked[0]}; {_NO_CLOCK}",
         )
         return Plan(findings=findings, refusals=(refusal,))
     if not state.manager or not state.init:
@@ -113,7 +113,7 @@ def _clock(state: HostBasics) -> Plan:
             subject="clock",
             reason="nothing keeps it right, and how to install something on "
             f"{state.system or 'this system'} is not known",
-            way_out=f"install chrony there; {_NO_CLOCK}",
+            remedy=f"install chrony there; {_NO_CLOCK}",
         )
         return Plan(findings=findings, refusals=(refusal,))
     package, unit_name = TIME_SERVICES[state.manager]
@@ -145,20 +145,18 @@ def _skew(clock: Clock) -> Finding | None:
     side = "ahead of" if skew > 0 else "behind"
     cause = f"at least {abs(skew):.0f} s {side} this machine's"
     if clock.outside:
-        way_out = (
-            f"the host is a container ({clock.outside}): set the clock of the machine it is on"
-        )
+        remedy = f"the host is a container ({clock.outside}): set the clock of the machine it is on"
     elif clock.synchronized:
-        way_out = "the host's kernel was told that its clock is right: look at this machine's"
+        remedy = "the host's kernel was told that its clock is right: look at this machine's"
     else:
-        way_out = (
+        remedy = (
             "no time server has answered the host yet: let UDP port 123 through, or name a server "
             "that it reaches (timesyncd.conf, chrony.conf)"
         )
     return Finding(
         subject="clock",
         kind="skew",
-        cause=f"{cause}; {way_out}",
+        cause=f"{cause}; {remedy}",
         blocks=abs(skew) > WRONG,
     )
 
@@ -170,7 +168,7 @@ def _updates(state: HostBasics) -> Plan:
         refusal = Refusal(
             subject="security updates",
             reason=f"somebody masked {', '.join(masked)}",
-            way_out=f"systemctl unmask {' '.join(masked)}; {_NO_UPDATES}",
+            remedy=f"systemctl unmask {' '.join(masked)}; {_NO_UPDATES}",
         )
         return Plan(refusals=(refusal,))
     match state.manager:
@@ -195,7 +193,7 @@ def _updates(state: HostBasics) -> Plan:
             refusal = Refusal(
                 subject="security updates",
                 reason=f"{state.system or 'this system'} has nothing that installs them by itself",
-                way_out=_NO_UPDATES,
+                remedy=_NO_UPDATES,
             )
             return Plan(refusals=(refusal,))
     names = ", ".join(f"{name} {value}" for name, value in settings.items())

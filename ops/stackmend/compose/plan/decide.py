@@ -115,8 +115,8 @@ class _Planner(Foreign):
 
     def _files(self) -> None:
         for path, kind in sorted({**self.state.barred, **self.declared.barred}.items()):
-            reason, way_out = barred(posixpath.join(self.spec.directory, path), kind)
-            self._refuse(self.spec.directory, reason, way_out)
+            reason, remedy = barred(posixpath.join(self.spec.directory, path), kind)
+            self._refuse(self.spec.directory, reason, remedy)
         host = self.state.files
         differs = None if self.declared.differs is None else frozenset(self.declared.differs)
         changed: dict[str, str] = {}

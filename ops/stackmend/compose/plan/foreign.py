@@ -236,14 +236,14 @@ class Foreign(Services):
         """Take a container aside; one that bears our labels loses them, for which it is copied."""
         aside = f"{holder}-set-aside"
         undo = f"docker rename {aside} {holder} && docker start {holder}"
-        way_out = "to take it"
+        remedy = "to take it"
         if claimant is not None:
             undo += "; the copy has its files and volumes, and no networks, ports, limits or logs"
-            way_out = (
+            remedy = (
                 "remove it yourself; or, to have it replaced by a stopped copy of its files and "
                 f"volumes called {aside}, without its networks, ports, limits and logs"
             )
-        self._with_consent(service, holder, what, "set aside", undo=undo, way_out=way_out)
+        self._with_consent(service, holder, what, "set aside", undo=undo, remedy=remedy)
 
     def _disconnect(self, service: str, holder: str, network: str, what: str) -> None:
         self._with_consent(
@@ -263,13 +263,13 @@ class Foreign(Services):
         verb: Verb,
         *,
         undo: str,
-        way_out: str = "to take it",
+        remedy: str = "to take it",
         names: tuple[str, ...] = (),
     ) -> None:
         self._find(service, "drift", what)
         if not self.spec.allows("container", holder):
-            way_out += f', add to the stack: allow = ["container:{holder}"]'
-            self._refuse(service, what, way_out)
+            remedy += f', add to the stack: allow = ["container:{holder}"]'
+            self._refuse(service, what, remedy)
             return
         self._before(verb, holder, f"{service}: {what}", names=names, undo=undo)
 

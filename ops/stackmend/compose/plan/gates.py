@@ -37,7 +37,7 @@ def refuse_engine(state: StackState) -> Plan | None:
             "no-compose": "Docker has no Compose plugin",
         }.get(engine.status, f"Docker does not answer: {engine.reason}")
         return Plan(
-            refusals=(Refusal(subject="engine", reason=reason, way_out=WAYS_OUT[engine.status]),)
+            refusals=(Refusal(subject="engine", reason=reason, remedy=WAYS_OUT[engine.status]),)
         )
     if not state.writable:
         return Plan(
@@ -45,7 +45,7 @@ def refuse_engine(state: StackState) -> Plan | None:
                 Refusal(
                     subject="state",
                     reason=f"this user may not write {STATE_ROOT}",
-                    way_out=WAYS_OUT["forbidden"],
+                    remedy=WAYS_OUT["forbidden"],
                 ),
             )
         )
@@ -62,7 +62,7 @@ def refuse_crowded(spec: ComposeSpec, declared: Declared) -> Plan | None:
                         subject="disk",
                         reason=f"{free / 1024**2:.0f} MiB are free at {path}, "
                         f"{spec.minimum_free / 1024**2:.0f} MiB must be",
-                        way_out="free some (docker system df shows what Docker holds), "
+                        remedy="free some (docker system df shows what Docker holds), "
                         "or set minimum_free",
                     ),
                 )

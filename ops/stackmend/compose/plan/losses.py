@@ -37,7 +37,7 @@ def losses(
                         subject=name,
                         reason=f"{one.name} keeps data in an anonymous volume at {path}, which its "
                         "successor would not have",
-                        way_out=f"declare a volume for {path} and copy the data into it; or, where "
+                        remedy=f"declare a volume for {path} and copy the data into it; or, where "
                         f'it may be left behind, add to the stack: allow = ["{rule}"]',
                     )
                 )

@@ -70,9 +70,9 @@ class Notes:
         if finding not in self.findings:
             self.findings.append(finding)
 
-    def _refuse(self, subject: str, reason: str, way_out: str) -> None:
+    def _refuse(self, subject: str, reason: str, remedy: str) -> None:
         reason = drift.masked(reason, self.secrets)
-        refusal = Refusal(subject=subject, reason=reason, way_out=way_out)
+        refusal = Refusal(subject=subject, reason=reason, remedy=remedy)
         if refusal not in self.refusals:
             self.refusals.append(refusal)
 

@@ -161,7 +161,7 @@ def _without(spec: Acceleration) -> Plan:
     refusal = Refusal(
         subject="accelerators",
         reason=f"no device of {_NAMES[spec.vendor]}'s is on the PCI bus",
-        way_out=f'"accelerator": "auto" {_SECTION} takes what is there, if anything; in a virtual '
+        remedy=f'"accelerator": "auto" {_SECTION} takes what is there, if anything; in a virtual '
         "machine, the device has to be handed to it first",
     )
     return Plan(refusals=(refusal,))
@@ -181,7 +181,7 @@ def _idle(
             subject="accelerators", kind="no driver", cause=f"{cause}; {help_}", blocks=False
         )
         return [finding], []
-    return [], [Refusal(subject="accelerators", reason=cause, way_out=help_)]
+    return [], [Refusal(subject="accelerators", reason=cause, remedy=help_)]
 
 
 def _nvidia(
@@ -212,13 +212,13 @@ def _toolkit(
         return Refusal(
             subject=PACKAGE,
             reason=f"NVIDIA has no packages of it for {name}",
-            way_out=f"bring nvidia-ctk and nvidia-container-runtime there by hand; {_NONE}",
+            remedy=f"bring nvidia-ctk and nvidia-container-runtime there by hand; {_NONE}",
         )
     if not engine.root:
         return Refusal(
             subject=PACKAGE,
             reason="it cannot be installed by this user",
-            way_out="connect as root, or set _sudo = True in the host's data",
+            remedy="connect as root, or set _sudo = True in the host's data",
         )
     file = _source(spec, engine)
     steps: list[decision.Action] = []
@@ -336,7 +336,7 @@ def _no_kfd(spec: Acceleration) -> tuple[list[Finding], list[Refusal]]:
             subject="accelerators", kind="no ROCm", cause=f"{reason}; {help_}", blocks=False
         )
         return [finding], []
-    return [], [Refusal(subject="accelerators", reason=reason, way_out=help_)]
+    return [], [Refusal(subject="accelerators", reason=reason, remedy=help_)]
 
 
 def _new_enough(engine: HostEngine) -> bool:

@@ -46,7 +46,7 @@ def chosen(
         return Refusal(
             subject="engine",
             reason=f"{name} has no package {', '.join(absent)}{where}",
-            way_out=hint,
+            remedy=hint,
         )
     version = candidates[origin.engine]
     if wanted.version:
@@ -58,7 +58,7 @@ def chosen(
             return Refusal(
                 subject="engine",
                 reason=f"there is no {origin.engine} {wanted.version}{where}; there is {listed}",
-                way_out='another "version" in the stack\'s "engine" section',
+                remedy='another "version" in the stack\'s "engine" section',
             )
         version = fit[0]
     compose = candidates[origin.compose]
@@ -75,7 +75,7 @@ def chosen(
         return Refusal(
             subject="engine",
             reason=f"{name}{where} offers {' and '.join(old)}",
-            way_out=_elsewhere(wanted, state),
+            remedy=_elsewhere(wanted, state),
         )
     exact = {**candidates, origin.engine: version}
     for one in origin.alike:

@@ -77,7 +77,7 @@ def plan(wanted: Installation, state: HostEngine) -> Plan:
             Refusal(
                 subject="engine",
                 reason="docker.service is masked: somebody wants it not to run",
-                way_out="systemctl unmask docker.service, there",
+                remedy="systemctl unmask docker.service, there",
             )
         )
     else:
@@ -95,13 +95,13 @@ def _unfit(state: HostEngine) -> Refusal | None:
         return Refusal(
             subject="engine",
             reason=f"an engine is not installed on {state.system}",
-            way_out='install Docker there by hand, and leave the section "engine" out of the stack',
+            remedy='install Docker there by hand, and leave the section "engine" out of the stack',
         )
     if not state.root:
         return Refusal(
             subject="engine",
             reason="packages cannot be installed by this user",
-            way_out="connect as root, or set _sudo = True in the host's data",
+            remedy="connect as root, or set _sudo = True in the host's data",
         )
     return None
 
@@ -145,7 +145,7 @@ def _version(
                 subject="engine",
                 reason=f"Engine {have} is newer than {wanted.version}, and an older one may not "
                 "read what it wrote",
-                way_out=f'"version": "{have}" in the stack\'s "engine" section',
+                remedy=f'"version": "{have}" in the stack\'s "engine" section',
             )
             return [refusal], []
         wrong.append(f"Engine is {have}, and is to be {wanted.version}")
@@ -159,11 +159,11 @@ def _version(
             refusal = Refusal(
                 subject="engine",
                 reason=f"{origin.compose} {told} is installed, and docker compose does not answer",
-                way_out="see what `docker compose version` says there",
+                remedy="see what `docker compose version` says there",
             )
             return [refusal], []
     if wrong and not wanted.upgrade:
-        return [Refusal(subject="engine", reason="; ".join(wrong), way_out=_UPGRADE)], []
+        return [Refusal(subject="engine", reason="; ".join(wrong), remedy=_UPGRADE)], []
     return [], wrong
 
 

@@ -38,7 +38,7 @@ def rivals(
         Refusal(
             subject="engine",
             reason=f"{said}, and would fight with {origin.engine}",
-            way_out=f'"replace": ["{name}"] in the stack\'s "engine" section' + _keep(name),
+            remedy=f'"replace": ["{name}"] in the stack\'s "engine" section' + _keep(name),
         )
         for name, said in found.items()
         if name not in wanted.replace
@@ -51,7 +51,7 @@ def rivals(
                     subject="engine",
                     reason=f"{' and '.join(alone)} of the distribution is installed by itself, and "
                     "Docker's containerd.io would remove it",
-                    way_out='"channel": "distro" in the stack\'s "engine" section uses it; or '
+                    remedy='"channel": "distro" in the stack\'s "engine" section uses it; or '
                     "remove it there, if nothing else runs on it",
                 )
             )
@@ -65,7 +65,7 @@ def passing(state: HostEngine, replace: Sequence[str]) -> list[Refusal]:
         Refusal(
             subject=one.name,
             reason="the container is removed when the engine stops (it was started with --rm)",
-            way_out=f'end it first, or "replace": ["container:{one.name}"] in the stack\'s '
+            remedy=f'end it first, or "replace": ["container:{one.name}"] in the stack\'s '
             '"engine" section',
         )
         for one in state.containers
@@ -88,7 +88,7 @@ def _strangers(state: HostEngine) -> list[Refusal]:
             Refusal(
                 subject="engine",
                 reason=f"{program.path} belongs to no package: a second engine would fight with it",
-                way_out=f"remove it there (and {state.service.fragment or 'what starts it'}); or "
+                remedy=f"remove it there (and {state.service.fragment or 'what starts it'}); or "
                 'leave the section "engine" out of the stack to keep it',
             )
         )
@@ -102,7 +102,7 @@ def _strangers(state: HostEngine) -> list[Refusal]:
                 subject="engine",
                 reason=f"process {one.pid} is an engine of its own ({' '.join(one.argv[:6])}"
                 + (f"; {one.unit})" if one.unit else ")"),
-                way_out="stop it there, and see that nothing starts it again",
+                remedy="stop it there, and see that nothing starts it again",
             )
         )
     return refusals

@@ -126,36 +126,36 @@ def _unfit(state: HostEngine) -> Refusal | None:
         return Refusal(
             subject="engine",
             reason=f"the engine's settings on {state.system} are not in a daemon.json of its own",
-            way_out="set them in Docker Desktop",
+            remedy="set them in Docker Desktop",
         )
     if not state.root:
         return Refusal(
             subject=config.path,
             reason="it cannot be written by this user",
-            way_out="connect as root, or set _sudo = True in the host's data",
+            remedy="connect as root, or set _sudo = True in the host's data",
         )
     if config.kind == "directory":
         return Refusal(
             subject=config.path,
             reason="it is a directory (Docker makes one where a container mounts a file that is "
             "not there), and dockerd does not start with it",
-            way_out=f"rmdir {config.path}, there",
+            remedy=f"rmdir {config.path}, there",
         )
     if config.kind == "other":
         return Refusal(
-            subject=config.path, reason="it is no file", way_out="see what it is, and remove it"
+            subject=config.path, reason="it is no file", remedy="see what it is, and remove it"
         )
     if config.kind == "missing" and config.real:
         return Refusal(
             subject=config.path,
             reason=f"it is a link to {config.real}, which is not there",
-            way_out="make that file, or remove the link",
+            remedy="make that file, or remove the link",
         )
     if config.problem:
         return Refusal(
             subject=config.path,
             reason=f"it cannot be read: {config.problem}",
-            way_out="mend it there; nothing of it is guessed",
+            remedy="mend it there; nothing of it is guessed",
         )
     return None
 
@@ -164,7 +164,7 @@ def _invalid(state: HostEngine, reason: str) -> Refusal:
     return Refusal(
         subject=state.config.path,
         reason=f"it is no JSON that dockerd reads: {reason}",
-        way_out="mend it there: the engine does not start with it either, and nothing is guessed",
+        remedy="mend it there: the engine does not start with it either, and nothing is guessed",
     )
 
 
@@ -174,7 +174,7 @@ def _both(key: str, values: Sequence[str], state: HostEngine) -> Refusal:
         subject=f"{state.config.path}: {key}",
         reason=f"docker.service gives {key} as a flag ({', '.join(values)}), and dockerd does not "
         "start where it stands in daemon.json as well",
-        way_out=f"take the flag out of {files}, or the key out of daemon.json and the stack's "
+        remedy=f"take the flag out of {files}, or the key out of daemon.json and the stack's "
         '"engine" section',
     )
 

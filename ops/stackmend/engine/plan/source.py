@@ -86,18 +86,18 @@ def source(wanted: Installation, state: HostEngine) -> Source | Refusal:
             return Refusal(
                 subject="engine",
                 reason=f"{_name(state)} has no engine that is tried with this",
-                way_out='"channel": "docker" in the stack\'s "engine" section',
+                remedy='"channel": "docker" in the stack\'s "engine" section',
             )
         case "apk", _:
             return Refusal(
                 subject="engine",
                 reason=f"Docker has no repository for {_name(state)}",
-                way_out='"channel": "distro" in the stack\'s "engine" section',
+                remedy='"channel": "distro" in the stack\'s "engine" section',
             )
     return Refusal(
         subject="engine",
         reason=f"{_name(state)} has none of apt-get, dnf and apk",
-        way_out="install Docker Engine and Compose there by hand, and leave the section "
+        remedy="install Docker Engine and Compose there by hand, and leave the section "
         '"engine" out of the stack',
     )
 
@@ -119,7 +119,7 @@ def _apt_docker(wanted: Installation, state: HostEngine) -> Source | Refusal:
         return Refusal(
             subject="engine",
             reason=f"which of Docker's repositories {_name(state)} takes is not known",
-            way_out=f'"repository": "{DOCKER}/debian SUITE stable" in the stack\'s "engine" '
+            remedy=f'"repository": "{DOCKER}/debian SUITE stable" in the stack\'s "engine" '
             "section, with the suite that it is made from",
         )
     keyring = "/etc/apt/keyrings/stackmend-docker.asc"
@@ -156,20 +156,20 @@ def _apt_distro(wanted: Installation, state: HostEngine) -> Source | Refusal:
         return Refusal(
             subject="engine",
             reason=f"which suite of {address} is meant is not said",
-            way_out=f'"repository": "{address} SUITE main" in the stack\'s "engine" section',
+            remedy=f'"repository": "{address} SUITE main" in the stack\'s "engine" section',
         )
     own = _OWN_KEYRING.get(family, "")
     if address and not wanted.key and not own:
         return Refusal(
             subject="engine",
             reason=f"which key signs {address} is not said",
-            way_out='"key" and "key_fingerprint" in the stack\'s "engine" section',
+            remedy='"key" and "key_fingerprint" in the stack\'s "engine" section',
         )
     if wanted.key and not wanted.key_fingerprint:
         return Refusal(
             subject="engine",
             reason=f"the fingerprint of {wanted.key} is not said",
-            way_out='"key_fingerprint" in the stack\'s "engine" section, as gpg --show-keys has it',
+            remedy='"key_fingerprint" in the stack\'s "engine" section, as gpg --show-keys has it',
         )
     keyring = "/etc/apt/keyrings/stackmend-docker.asc" if wanted.key else ""
     files: tuple[File, ...] = ()
@@ -203,7 +203,7 @@ def _dnf_docker(wanted: Installation, state: HostEngine) -> Source | Refusal:
         return Refusal(
             subject="engine",
             reason=f"which of Docker's repositories {_name(state)} takes is not known",
-            way_out=f'"repository": "{DOCKER}/centos" in the stack\'s "engine" section, or the one '
+            remedy=f'"repository": "{DOCKER}/centos" in the stack\'s "engine" section, or the one '
             "that it is made from",
         )
     keyring = "/etc/pki/rpm-gpg/stackmend-docker.asc"
@@ -232,7 +232,7 @@ def _apk(wanted: Installation, state: HostEngine) -> Source | Refusal:
         return Refusal(
             subject="engine",
             reason="apk knows no OpenPGP keys",
-            way_out='put the repository\'s key into /etc/apk/keys there, and take "key" out of '
+            remedy='put the repository\'s key into /etc/apk/keys there, and take "key" out of '
             'the stack\'s "engine" section',
         )
     address, *_ = _parts(wanted.repository)

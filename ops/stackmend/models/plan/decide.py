@@ -296,5 +296,5 @@ class _Decision:
     def _note(self, one: Wanted, kind: str, cause: str) -> None:
         self.findings.append(Finding(subject=str(one), kind=kind, cause=cause, blocks=False))
 
-    def _refuse(self, one: Wanted, reason: str, way_out: str) -> None:
-        self.refusals.append(Refusal(subject=str(one), reason=reason, way_out=way_out))
+    def _refuse(self, one: Wanted, reason: str, remedy: str) -> None:
+        self.refusals.append(Refusal(subject=str(one), reason=reason, remedy=remedy))

@@ -39,7 +39,7 @@ def lacking(
         subject="space",
         reason=f"what is to be fetched takes {human(need)}, and {human(spec.minimum_free)} must "
         f"stay free, but only {human(free)} are: {human(short)} are missing",
-        way_out=_could_go(spec, state, needs),
+        remedy=_could_go(spec, state, needs),
     )
 
 

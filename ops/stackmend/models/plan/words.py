@@ -93,6 +93,4 @@ def no_server(spec: ModelsSpec, server: Server) -> Refusal:
         "unreachable": "the model server does not answer",
         "unknown": "whether there is a model server cannot be told",
     }
-    return Refusal(
-        subject=who, reason=f"{words[server.status]}{said}", way_out=_WAYS[server.status]
-    )
+    return Refusal(subject=who, reason=f"{words[server.status]}{said}", remedy=_WAYS[server.status])

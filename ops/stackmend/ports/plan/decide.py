@@ -57,7 +57,7 @@ def plan(spec: PortsSpec, state: HostPorts) -> Plan:
         Refusal(
             subject=words.some(one.ports),
             reason=f"held by {one.said}, and never ended: {barred[index].reason}",
-            way_out=barred[index].way_out,
+            remedy=barred[index].remedy,
         )
         for index, one in enumerate(targets)
         if index in barred
@@ -80,13 +80,13 @@ def allocated(port: PortState, said: str) -> Plan:
     subject = str(port.wanted)
     if port.verdict == "ours":
         cause = f"held by {words.some(_who(holder) for holder in port.holders)}, the project's own"
-        way_out = "let Compose stop that container first (docker compose stop SERVICE)"
+        remedy = "let Compose stop that container first (docker compose stop SERVICE)"
     else:
         cause = "Docker's own list has it for one of its containers, and no container has it"
-        way_out = "restart Docker (systemctl restart docker; Docker Desktop: restart it)"
+        remedy = "restart Docker (systemctl restart docker; Docker Desktop: restart it)"
     return Plan(
         findings=(Finding(subject=subject, kind="allocated", cause=cause, evidence=(said,)),),
-        refusals=(Refusal(subject=subject, reason=cause, way_out=way_out),),
+        refusals=(Refusal(subject=subject, reason=cause, remedy=remedy),),
     )
 
 
@@ -145,7 +145,7 @@ def _engine(state: HostPorts, taken: list[PortState]) -> list[Refusal]:
                 subject="engine",
                 reason=f"the Docker daemon does not run, but {count} of its containers "
                 f"{'do' if count > 1 else 'does'}",
-                way_out=_ENGINE_STOPPED,
+                remedy=_ENGINE_STOPPED,
             )
         ]
     if not taken:
@@ -153,7 +153,7 @@ def _engine(state: HostPorts, taken: list[PortState]) -> list[Refusal]:
     if state.engine == "stopped":
         return [
             Refusal(
-                subject="engine", reason="the Docker daemon does not run", way_out=_ENGINE_STOPPED
+                subject="engine", reason="the Docker daemon does not run", remedy=_ENGINE_STOPPED
             )
         ]
     if state.engine in ("forbidden", "unknown"):
@@ -162,7 +162,7 @@ def _engine(state: HostPorts, taken: list[PortState]) -> list[Refusal]:
             Refusal(
                 subject="engine",
                 reason="which ports Docker's containers have cannot be told" + words.line(said),
-                way_out="connect as root, or set _sudo = True in the host's data; "
+                remedy="connect as root, or set _sudo = True in the host's data; "
                 "see what `docker ps` says on the host",
             )
         ]
@@ -170,15 +170,15 @@ def _engine(state: HostPorts, taken: list[PortState]) -> list[Refusal]:
 
 
 def _untold(port: PortState, state: HostPorts) -> Refusal:
-    way_out = "see the reason"
+    remedy = "see the reason"
     if port.problem and not port.wanted.everywhere:
-        way_out += "; `ip address` shows the addresses that the host has"
+        remedy += "; `ip address` shows the addresses that the host has"
     if not state.root:
-        way_out += "; connect as root, or set _sudo = True in the host's data"
+        remedy += "; connect as root, or set _sudo = True in the host's data"
     return Refusal(
         subject=str(port.wanted),
         reason=port.problem or "whether it is free cannot be told",
-        way_out=way_out,
+        remedy=remedy,
     )
 
 
@@ -191,7 +191,7 @@ def _stuck(held: list[PortState]) -> list[Refusal]:
             if target(holder) is None:
                 ports.setdefault(_hopeless(holder), []).append(str(port.wanted))
     return [
-        Refusal(subject=words.some(found), reason=stuck.reason, way_out=stuck.way_out)
+        Refusal(subject=words.some(found), reason=stuck.reason, remedy=stuck.remedy)
         for stuck, found in sorted(ports.items(), key=lambda item: (item[1], item[0]))
     ]
 
@@ -245,14 +245,14 @@ def _consent(one: Target, spec: PortsSpec) -> Refusal | None:
         return Refusal(
             subject=words.some(one.ports),
             reason=f"held by {one.said}, and neither its program nor its user can be told",
-            way_out="connect as root, or set _sudo = True in the host's data",
+            remedy="connect as root, or set _sudo = True in the host's data",
         )
     line = [] if spec.on_conflict == "stop" else ['"on_conflict": "stop"']
     line += [f'"allow": [{", ".join(_quoted(rule) for rule in rules)}]'] if rules else []
     return Refusal(
         subject=words.some(one.ports),
         reason=f"held by {one.said}",
-        way_out=f'{", ".join(line)} in the stack\'s "ports" section lets it be ended',
+        remedy=f'{", ".join(line)} in the stack\'s "ports" section lets it be ended',
     )
 
 

@@ -16,7 +16,7 @@ class Barrier(NamedTuple):
     """Why something is not ended, and what can be done instead."""
 
     reason: str
-    way_out: str
+    remedy: str
 
 
 _ENGINE = "stop the container or the plugin that it holds the port for, or give it another port"
@@ -89,9 +89,9 @@ def barrier(target: Target, spec: PortsSpec, state: HostPorts) -> Barrier | None
     if guarded is not None:
         return guarded
     for unit in target.units:
-        for patterns, reason, way_out in _UNITS:
+        for patterns, reason, remedy in _UNITS:
             if any(fnmatchcase(unit, pattern) for pattern in patterns.split()):
-                return Barrier(reason, way_out)
+                return Barrier(reason, remedy)
     # What runs in a container is told by the container, whatever it calls itself.
     if target.container is None:
         for process in processes:
@@ -131,9 +131,9 @@ def _program(process: Process, target: Target) -> Barrier | None:
     # A process may call itself whatever it likes: only where its program cannot be read does its
     # own word count.
     name = words.program(process)
-    for pattern, reason, way_out in _PROGRAMS:
+    for pattern, reason, remedy in _PROGRAMS:
         if re.fullmatch(pattern, name):
-            return Barrier(reason, way_out)
+            return Barrier(reason, remedy)
     return None
 
 

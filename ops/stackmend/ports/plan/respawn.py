@@ -16,13 +16,13 @@ class Left(Frozen):
         ``passing``: only what the kernel keeps for a while is left of it; ``unknown``: it cannot
         be told any more.
     :param said: what is seen, in words.
-    :param way_out: what would stop it.
+    :param remedy: what would stop it.
     """
 
     port: str
     kind: Literal["back", "still", "passing", "unknown"]
     said: str
-    way_out: str = ""
+    remedy: str = ""
 
 
 def left(freed: Collection[str], before: HostPorts, after: HostPorts) -> tuple[Left, ...]:
@@ -58,16 +58,14 @@ def _left(port: PortState, known: Collection[tuple[int, int]], after: HostPorts)
         process = holder.process
         if process is not None and (process.pid, process.started) in known:
             return Left(port=name, kind="still", said=f"{one.said} has not let go of it")
-        said, way_out = _back(one, holder, after)
-        return Left(
-            port=name, kind="back", said=f"{one.said} holds it again{said}", way_out=way_out
-        )
+        said, remedy = _back(one, holder, after)
+        return Left(port=name, kind="back", said=f"{one.said} holds it again{said}", remedy=remedy)
     evidence = words.some(line for holder in port.holders for line in words.evidence(holder))
     return Left(
         port=name,
         kind="passing",
         said=evidence or port.evidence or "no owner can be seen",
-        way_out="connections that are being closed go away within a minute or two",
+        remedy="connections that are being closed go away within a minute or two",
     )
 
 
