@@ -13,11 +13,11 @@ published = compose.published(wanted) if isinstance(wanted, Stack) else ()
 
 # What all of them ask of the host is read at once, by the first.
 if wanted is not None and wanted.engine is not None:
-    engine.expect(wanted.engine)
+    engine.prefetch(wanted.engine)
 
 if wanted is not None and wanted.access is not None:
     ports = published if wanted.access.ports is None else tuple(map(str, wanted.access.ports))
-    access.expect(wanted.access, ports)
+    access.prefetch(wanted.access, ports)
     access.operator(
         name=f"{wanted.access.user} comes in by key, and may do what is needed",
         **access.arguments(wanted.access),

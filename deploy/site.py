@@ -13,12 +13,12 @@ stack = wanted if isinstance(wanted, Stack) else None
 
 # What all of them ask of the host is read at once, by the first.
 if stack is not None and stack.models is not None:
-    models.expect(stack.models, stack.project)
+    models.prefetch(stack.models, stack.project)
 
 if wanted is not None and wanted.engine is not None:
-    engine.expect(wanted.engine)
+    engine.prefetch(wanted.engine)
     if stack is not None:
-        compose.expect(stack)
+        compose.prefetch(stack)
     engine.apply_policy(wanted.engine)
 
 if stack is not None and stack.ports is not None:

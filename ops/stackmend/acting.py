@@ -130,7 +130,7 @@ def act_upon(look: L, worker: Worker[L], lock: str) -> bool:
         return look.plan.empty
     with connection.hold_lock(worker.host, lock) as lease:
         # What other rooms read of the host before is of then as well.
-        connection.forget(worker.host)
+        connection.invalidate(worker.host)
         look = worker.look_again()
         telling.tell(worker.host, worker.report, look.plan)
         return worker.carry_out(look, lease)

@@ -7,7 +7,7 @@ from stackmend.engine.spec import EnginePolicy
 
 policy = EnginePolicy.model_validate(host.data.engine)
 
-engine.expect(policy)
+engine.prefetch(policy)
 if "installed" in host.data.get("doing", ("installed", "settings")):
     engine.installed(name="The engine is here", **engine.installation(policy))
 if "settings" in host.data.get("doing", ("installed", "settings")):

@@ -28,11 +28,11 @@ from stackmend.connection import (
     Unknown,
     channels,
     docker,
-    expect,
-    forget,
-    gather,
+    fetch_facts,
     hold_lock,
     http,
+    invalidate,
+    prefetch,
     read,
     run,
     spawn,
@@ -132,9 +132,9 @@ def test_channels_of_pyinfra_itself_are_counted(host: LabHost, linked: Host) -> 
 
 
 def test_many_facts_are_one_channel(host: LabHost, linked: Host) -> None:
-    expect(linked, server.Kernel)
-    expect(linked, files.File, path="/etc/shadow")
-    expect(linked, server.Users)
+    prefetch(linked, server.Kernel)
+    prefetch(linked, files.File, path="/etc/shadow")
+    prefetch(linked, server.Users)
     run(linked, "true")
     mark = host.mark()
     for _ in range(3):
@@ -143,7 +143,7 @@ def test_many_facts_are_one_channel(host: LabHost, linked: Host) -> None:
         assert read(linked, files.File, path="/etc/shadow")["user"] == "root"
         assert "keeper" in read(linked, server.Users)
     assert len(host.sessions_since(mark)) == 1
-    forget(linked)
+    invalidate(linked)
     read(linked, server.Users)
     assert len(host.sessions_since(mark)) == 2
 
@@ -154,9 +154,9 @@ def test_a_run_with_nothing_to_do_is_one_channel(host: LabHost, tmp_path: Path) 
         "from pyinfra import host\n"
         "from pyinfra.api import operation\n"
         "from pyinfra.facts import files, server\n"
-        "from stackmend.connection import expect, read\n"
-        "expect(host, server.Kernel)\n"
-        "expect(host, files.File, path='/etc/passwd')\n"
+        "from stackmend.connection import prefetch, read\n"
+        "prefetch(host, server.Kernel)\n"
+        "prefetch(host, files.File, path='/etc/passwd')\n"
         "@operation()\n"
         "def look(fact, **kwargs):\n"
         "    assert read(host, fact, **kwargs)\n"
@@ -211,7 +211,7 @@ def test_without_a_password_the_way_out_is_named(host: LabHost) -> None:
     with connected.lab(host, "keeper", _sudo_password=None) as connection:
         with pytest.raises(PrivilegeError, match="_sudo_password"):
             run(connection, "true")
-        assert gather(connection, [(server.Hostname, {})]) == [
+        assert fetch_facts(connection, [(server.Hostname, {})]) == [
             Unknown(
                 "sudo wants the password of keeper: set _sudo_password in the host's data, "
                 "or run with --same-sudo-password"
@@ -235,7 +235,7 @@ def test_a_login_shell_that_talks_is_not_heard(breakable: LabHost) -> None:
     )
     breakable.sh("sed -i '1i echo welcome' /home/operator/.bashrc")
     with connected.lab(breakable, "operator", _use_sudo_login=True) as connection:
-        assert gather(connection, [(server.Hostname, {})]) == [breakable.name]
+        assert fetch_facts(connection, [(server.Hostname, {})]) == [breakable.name]
 
 
 def test_a_time_limit_ends_what_runs_as_root(host: LabHost, linked: Host) -> None:
@@ -263,7 +263,7 @@ def test_a_connection_that_is_cut_is_told(host: LabHost, linked: Host) -> None:
     assert isinstance(caught.value, OSError)
     with pytest.raises(ConnectionLost):
         run(linked, "true")
-    assert isinstance(gather(linked, [(server.Hostname, {})])[0], Unknown)
+    assert isinstance(fetch_facts(linked, [(server.Hostname, {})])[0], Unknown)
 
 
 def test_a_host_that_falls_silent_is_told(
@@ -575,7 +575,7 @@ def test_under_pyinfras_own_command_line_hosts_do_not_wait_for_each_other(
         "from pyinfra import host\n"
         "from pyinfra.facts.server import Hostname\n"
         "from pyinfra.operations import python\n"
-        "from stackmend.connection import docker, gather, hold_lock, http, run\n"
+        "from stackmend.connection import docker, fetch_facts, hold_lock, http, run\n"
         "def work(state, host):\n"
         "    with hold_lock(host, '/run/stackmend-test.lock'), docker(host) as client:\n"
         "        began = time.monotonic()\n"
@@ -588,7 +588,7 @@ def test_under_pyinfras_own_command_line_hosts_do_not_wait_for_each_other(
         "        for via in ('forward', 'bridge'):\n"
         "            with http(host, address, 8080, via=via) as web:\n"
         "                assert web.get('/').text.strip() == 'box 1'\n"
-        "        assert gather(host, [(Hostname, {})]) == [host.name]\n"
+        "        assert fetch_facts(host, [(Hostname, {})]) == [host.name]\n"
         "        assert run(host, 'cat', stdin=b'x' * 3_000_000).stdout == b'x' * 3_000_000\n"
         "        print('SPAN', began, time.monotonic(), flush=True)\n"
         "python.call(function=work)\n"

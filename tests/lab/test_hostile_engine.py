@@ -7,7 +7,7 @@ from typing import Any
 
 from stackmend.compose.facts import ComposeStack
 from stackmend.compose.state import StackState
-from stackmend.connection import gather
+from stackmend.connection import fetch_facts
 from tests import connected
 from tests.hostile import KNOWN_MARK, computed, forged, quoting
 from tests.lab.hosts import LabHost
@@ -63,7 +63,7 @@ def test_a_real_engine_tells_what_the_stand_in_tells(host: LabHost) -> None:
         words.append([*create, f"--name=odd{number}", *more, "lab/box:1", "echo", value])
     host.sh("set -e\n" + "\n".join(f"{shlex.join(line)} >/dev/null" for line in words))
     with connected.lab(host) as reached:
-        (real,) = gather(reached, [(ComposeStack, ASKED)])
+        (real,) = fetch_facts(reached, [(ComposeStack, ASKED)])
 
     network = {"shop_default": {"NetworkID": "9" * 64, "Aliases": []}}
     settings = {"NetworkSettings": {"Networks": network}}
@@ -83,7 +83,7 @@ def test_a_real_engine_tells_what_the_stand_in_tells(host: LabHost) -> None:
             stand_in.engine.containers.append(
                 container(number, f"odd{number}", Config=config, **settings)
             )
-        (imitated,) = stand_in.gather("dash", [(ComposeStack, ASKED)])
+        (imitated,) = stand_in.fetch_facts("dash", [(ComposeStack, ASKED)])
 
     assert told(real)["names"] == {f"odd{at}": value for at, value in enumerate(VALUES)}
     assert told(real) == told(imitated)

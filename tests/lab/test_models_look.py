@@ -80,7 +80,7 @@ def pushed(model_registry: ModelRegistry) -> Pushed:
 
 
 def look(to: Host, **arguments: object) -> StoreState:
-    connection.forget(to)
+    connection.invalidate(to)
     state = connection.read(to, ModelStore, **arguments)
     assert isinstance(state, StoreState), state
     return state

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stackmend.connection import gather
+from stackmend.connection import fetch_facts
 from stackmend.ports.facts import PortHolders
 from stackmend.ports.look import Reader
 from stackmend.ports.spec import PortsSpec, all_wanted
@@ -100,7 +100,7 @@ def test_a_proxy_of_a_container_that_crashes_is_never_the_engines(looping: LabHo
     with connected.lab(looping) as connection:
         for _ in range(READINGS):
             asked = {"ports": str(LOOPS), "project": "loop", "directory": "/opt/loop"}
-            (state,) = gather(connection, [(PortHolders, asked)])
+            (state,) = fetch_facts(connection, [(PortHolders, asked)])
             (port,) = state.ports
             kinds = {f"{one.kind} {one.container and one.container.name}" for one in port.holders}
             seen[f"{port.verdict}: {', '.join(sorted(kinds))}"] += 1

@@ -19,7 +19,7 @@ from typing import Any
 
 from pyinfra.api.host import Host
 
-from stackmend.connection import gather
+from stackmend.connection import fetch_facts
 from tests.connected import local
 from tests.shells import find
 from tests.unit.hostile_engine import Engine
@@ -143,11 +143,11 @@ class HostileHost:
                 one.communicate()
         self.started.clear()
 
-    def gather(
+    def fetch_facts(
         self, shell: str, facts: Sequence[tuple[type, Mapping[str, Any]]], **more: Any
     ) -> list[Any]:
         """What facts say of this host, read in one command."""
-        return gather(self.hosts[shell], [(fact, {**asked, **more}) for fact, asked in facts])
+        return fetch_facts(self.hosts[shell], [(fact, {**asked, **more}) for fact, asked in facts])
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.facts import files, server
 
-from stackmend.connection import Unknown, gather, read
-from stackmend.connection.gathering import Section, join, split
+from stackmend.connection import Unknown, fetch_facts, read
+from stackmend.connection.fetching import Section, join, split
 from tests.connected import local
 
 TOKEN = "c0ffee" * 5
@@ -186,7 +186,7 @@ def test_values_and_reasons(host: Host) -> None:
         (Short, {"text": "false"}, Unknown("exit status 1")),
         (InBash, {"text": "a=(1 2); echo ${#a[@]}"}, ["2"]),
     ]
-    values = gather(host, [(fact, kwargs) for fact, kwargs, _ in cases])
+    values = fetch_facts(host, [(fact, kwargs) for fact, kwargs, _ in cases])
     assert values == [expected for _, _, expected in cases]
 
 
@@ -209,20 +209,20 @@ def test_pyinfras_own_facts_say_what_pyinfra_says(host: Host) -> None:
         (files.Sha256File, {"path": "/etc/passwd"}),
         (files.FileContents, {"path": "/etc/passwd"}),
     ]
-    values = gather(host, wanted)
+    values = fetch_facts(host, wanted)
     assert values == [host.get_fact(fact, **kwargs) for fact, kwargs in wanted]
 
 
 def test_wrong_arguments_are_the_callers_mistake(host: Host) -> None:
     with pytest.raises(TypeError):
-        gather(host, [(Lines, {"wrong": "echo"})])
+        fetch_facts(host, [(Lines, {"wrong": "echo"})])
     with pytest.raises(TypeError):
         read(host, dict)
 
 
 def test_one_question_put_twice_is_asked_once(host: Host, tmp_path: object) -> None:
     counting = {"text": f"echo x >>{tmp_path}/times; cat {tmp_path}/times"}
-    assert gather(host, [(Lines, counting), (Lines, counting)]) == [["x"], ["x"]]
+    assert fetch_facts(host, [(Lines, counting), (Lines, counting)]) == [["x"], ["x"]]
 
 
 def test_a_masked_value_reaches_the_host_and_no_argument_list(host: Host) -> None:
@@ -233,4 +233,4 @@ def test_a_masked_value_reaches_the_host_and_no_argument_list(host: Host) -> Non
             look = "grep -lsz 'hidden-v[a]lue' /proc/[0-9]*/cmdline | wc -l; echo"
             return StringCommand(look, QuoteString(HiddenValue("hidden-value")))
 
-    assert gather(host, [(Secret, {})]) == [["0", "hidden-value"]]
+    assert fetch_facts(host, [(Secret, {})]) == [["0", "hidden-value"]]

@@ -12,7 +12,16 @@ from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 from pyinfra.facts.server import Hostname
 
-from stackmend.connection import Unknown, expect, forget, gather, gathering, read, run, spawn
+from stackmend.connection import (
+    Unknown,
+    fetch_facts,
+    fetching,
+    invalidate,
+    prefetch,
+    read,
+    run,
+    spawn,
+)
 from tests.connected import local
 
 
@@ -67,9 +76,9 @@ def test_what_was_read_is_not_read_again(host: Host, turn: Callable[[], int]) ->
         lambda host, path: host.get_file("/etc/hostname", io.BytesIO()),
         lambda host, path: host.get_fact(Hostname),
         lambda host, path: spawn(host, "cat").close(),
-        lambda host, path: forget(host),
+        lambda host, path: invalidate(host),
     ],
-    ids=["run", "run that fails", "pyinfra's command", "put", "get", "fact", "spawn", "forget"],
+    ids=["run", "run that fails", "pyinfra's command", "put", "get", "fact", "spawn", "invalidate"],
 )
 def test_any_command_makes_it_untrue(
     host: Host, turn: Callable[[], int], tmp_path: Path, act: Callable[[Host, Path], object]
@@ -90,7 +99,7 @@ def test_a_put_that_fails_counts_too(host: Host, turn: Callable[[], int]) -> Non
 def test_looking_does_not(host: Host, turn: Callable[[], int]) -> None:
     assert turn() == 1
     run(host, "true", readonly=True)
-    gather(host, [(Hostname, {})])
+    fetch_facts(host, [(Hostname, {})])
     with spawn(host, "cat", readonly=True):
         assert turn() == 1
     assert turn() == 1
@@ -106,9 +115,9 @@ def test_while_a_command_is_held_open_nothing_read_outlives_it(
 
 def test_it_grows_old(host: Host, turn: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(gathering.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fetching.time, "monotonic", lambda: now[0])
     assert turn() == 1
-    now[0] += gathering.MAX_AGE
+    now[0] += fetching.MAX_AGE
     assert turn() == 1
     now[0] += 0.1
     assert turn() == 2
@@ -132,7 +141,7 @@ def test_arguments_and_settings_are_part_of_the_question(host: Host, tmp_path: P
 
 def test_what_is_expected_is_read_together(host: Host) -> None:
     for name in ("a", "b", "c"):
-        expect(host, Batch, label=name)
+        prefetch(host, Batch, label=name)
     first = read(host, Batch, label="b")
     assert [read(host, Batch, label=name) for name in ("a", "b", "c")] == [first] * 3
     assert read(host, Batch, label="unexpected") != first
@@ -145,14 +154,14 @@ def test_what_is_expected_is_read_together(host: Host) -> None:
 def test_only_what_is_not_valid_is_read_again(host: Host, tmp_path: Path) -> None:
     file = str(tmp_path / "turns")
     assert read(host, Turn, file=file) == 1
-    expect(host, Turn, file=file)
+    prefetch(host, Turn, file=file)
     read(host, Batch, label="a")
     assert (tmp_path / "turns").read_text() == "x\n"
 
 
 def test_what_is_expected_as_another_user_is_not_read_along(host: Host, tmp_path: Path) -> None:
     file = str(tmp_path / "turns")
-    expect(host, Turn, file=file, _env={"A": "1"})
+    prefetch(host, Turn, file=file, _env={"A": "1"})
     read(host, Batch, label="a")
     assert not (tmp_path / "turns").exists()
 
@@ -181,8 +190,8 @@ def test_a_hung_fact_does_not_hide_those_before_it(
     class Hangs(FactBase[str]):
         command = "sleep 30"
 
-    monkeypatch.setattr(gathering, "TIMEOUT", 1)
-    values = gather(host, [(Batch, {"label": "a"}), (Hangs, {}), (Batch, {"label": "b"})])
+    monkeypatch.setattr(fetching, "TIMEOUT", 1)
+    values = fetch_facts(host, [(Batch, {"label": "a"}), (Hangs, {}), (Batch, {"label": "b"})])
     assert int(values[0]) > 0
     assert values[1:] == [Unknown("did not end within 1 s")] * 2
 

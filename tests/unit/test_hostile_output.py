@@ -98,7 +98,7 @@ def fuzz(room: Room, host: HostileHost, seen: Counter[str]) -> None:
         room.lay(host, values)
         if room.read is not None:
             return dumped(room, [room.read(host, shell)])
-        first, *found, last = host.gather(shell, [*beside, *room.facts, *beside])
+        first, *found, last = host.fetch_facts(shell, [*beside, *room.facts, *beside])
         # Whoever is asked before and after is told nothing of it.
         assert first == last
         return dumped(room, found)

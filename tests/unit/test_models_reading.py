@@ -28,14 +28,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 def hashings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The time that each reading of every byte was given."""
     given: list[Any] = []
-    gather = connection.gather
+    fetch_facts = connection.fetch_facts
 
     def counted(host: Host, facts: Any) -> list[Any]:
         facts = list(facts)
         given.extend(one.get("_timeout") for _, one in facts if one["hashes"])
-        return gather(host, facts)
+        return fetch_facts(host, facts)
 
-    monkeypatch.setattr(connection, "gather", counted)
+    monkeypatch.setattr(connection, "fetch_facts", counted)
     return given
 
 

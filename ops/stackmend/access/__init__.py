@@ -16,7 +16,7 @@ from stackmend.problems import in_one_line
 from stackmend.raw import validate
 from stackmend.reports import telling
 
-__all__ = ["arguments", "basics", "expect", "operator"]
+__all__ = ["arguments", "basics", "operator", "prefetch"]
 
 # Every run reads what a stack may want; what looks and acts is loaded where it is used.
 
@@ -148,7 +148,7 @@ def basics(
         report.measured("channels", connection.channels(host), "channels")
 
 
-def expect(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
+def prefetch(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
     """Say what will be asked of the host that pyinfra is at, so that one reading answers all.
 
     :param policy: the section of the stack.
@@ -156,12 +156,12 @@ def expect(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
     """
     from stackmend.access.facts import Operator
 
-    connection.expect(host, Operator, user=policy.user)
+    connection.prefetch(host, Operator, user=policy.user)
     wanted = validate(
         essentials.Basics,
         {"ports": ports, "clock": policy.clock, "security_updates": policy.security_updates},
     )
-    essentials.expect(host, wanted)
+    essentials.prefetch(host, wanted)
 
 
 def arguments(policy: AccessPolicy) -> dict[str, Any]:

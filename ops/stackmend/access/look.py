@@ -48,7 +48,7 @@ class Reader(Teller):
 
     def look_again(self) -> Look:
         """The same from a new reading, whatever was read before."""
-        (state,) = connection.gather(self.host, [(Operator, {"user": self.spec.user})])
+        (state,) = connection.fetch_facts(self.host, [(Operator, {"user": self.spec.user})])
         return self._decided(state)
 
     def _decided(self, state: object) -> Look:

@@ -116,13 +116,13 @@ def stack(
         report.measured("channels", connection.channels(host), "channels")
 
 
-def expect(spec: ComposeSpec) -> None:
+def prefetch(spec: ComposeSpec) -> None:
     """Let the next reading of any fact of the host bring what :func:`stack` needs.
 
     :param spec: the project, on the host that pyinfra is at.
     """
     # What is asked of a host does not depend on the project's files.
-    Reader(host, spec, Source({}), reports.Collector("compose")).expect()
+    Reader(host, spec, Source({}), reports.Collector("compose")).prefetch()
 
 
 def unpublished(spec: ComposeSpec) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Project(Prover):
                 # who was killed may have left a command behind that still does.
                 settled = self._run(commands.SETTLED, tethered=True)
                 self._must(settled, "timed out waiting for a command of an earlier run")
-                connection.forget(self.host)
+                connection.invalidate(self.host)
                 return self._converge()
         except (StepError, connection.RemoteError) as error:
             self._failed(failed(error))

@@ -77,14 +77,14 @@ class Reader:
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _last: tuple[list[object], Look] | None = field(default=None, repr=False)
 
-    def expect(self) -> None:
+    def prefetch(self) -> None:
         """Let the next reading of any fact of the host bring these too."""
         for fact, arguments in self._facts():
-            connection.expect(self.host, fact, **arguments)
+            connection.prefetch(self.host, fact, **arguments)
 
     def look(self) -> Look:
         """Read the host and decide. Changes nothing."""
-        self.expect()
+        self.prefetch()
         read = [connection.read(self.host, fact, **arguments) for fact, arguments in self._facts()]
         # What Compose makes of the files is asked once for each reading of the host.
         if self._last is None or not all(map(operator.is_, self._last[0], read)):
@@ -202,7 +202,7 @@ class Reader:
 
     def _state(self) -> StackState:
         arguments = {"project": self.spec.project, "directory": self.spec.directory}
-        (state,) = connection.gather(self.host, [(ComposeStack, arguments)])
+        (state,) = connection.fetch_facts(self.host, [(ComposeStack, arguments)])
         if isinstance(state, connection.Unknown):
             raise StepError(f"the host's state cannot be read: {state.reason}")
         assert isinstance(state, StackState)
@@ -233,7 +233,7 @@ class Reader:
             return ()
         # Whoever waits for them asks again by itself.
         once = {**self._check_arguments(), "attempts": 1}
-        return _checks(self.spec, connection.gather(self.host, [(CheckResults, once)]))
+        return _checks(self.spec, connection.fetch_facts(self.host, [(CheckResults, once)]))
 
     def _declared(self, known: Mapping[str, str | None] | None = None) -> Declared:
         """What Compose makes of the files; ``known`` are the digests of files on the host."""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .errors import PrivilegeError as PrivilegeError
     from .errors import RemoteError as RemoteError
     from .errors import UnsupportedConnector as UnsupportedConnector
+    from .fetching import fetch_facts as fetch_facts
+    from .fetching import invalidate as invalidate
+    from .fetching import prefetch as prefetch
+    from .fetching import read as read
     from .first_contact.contact import Contact as Contact
     from .first_contact.fresh import NoLogin as NoLogin
     from .first_contact.fresh import fresh as fresh
@@ -34,10 +38,6 @@ if TYPE_CHECKING:
     from .first_contact.fresh import ways_in as ways_in
     from .first_contact.login import Identity as Identity
     from .first_contact.login import public_halves as public_halves
-    from .gathering import expect as expect
-    from .gathering import forget as forget
-    from .gathering import gather as gather
-    from .gathering import read as read
     from .http_client import HTTPClient as HTTPClient
     from .http_client import HTTPError as HTTPError
     from .http_client import HTTPResponse as HTTPResponse
@@ -91,14 +91,14 @@ _WHERE = {
     "TooMuch": "http_client",
     "Unknown": "unknown",
     "UnsupportedConnector": "errors",
-    "expect": "gathering",
-    "forget": "gathering",
+    "prefetch": "fetching",
+    "invalidate": "fetching",
     "fresh": "first_contact.fresh",
     "fresh_mark": "scripts",
-    "gather": "gathering",
+    "fetch_facts": "fetching",
     "parsed": "scripts",
     "public_halves": "first_contact.login",
-    "read": "gathering",
+    "read": "fetching",
     "rows": "scripts",
     "run": "channel",
     "script": "scripts",

@@ -18,9 +18,9 @@ __all__ = [
     "acceleration",
     "apply_policy",
     "daemon",
-    "expect",
     "installation",
     "installed",
+    "prefetch",
     "settings",
 ]
 
@@ -259,7 +259,7 @@ def accelerated(
         report.measured("channels", connection.channels(host), "channels")
 
 
-def expect(policy: EnginePolicy, on: Host = host) -> None:
+def prefetch(policy: EnginePolicy, on: Host = host) -> None:
     """Let the next reading of any fact of a host bring what the operations here need.
 
     :param policy: what is wanted of the engine.
@@ -267,8 +267,8 @@ def expect(policy: EnginePolicy, on: Host = host) -> None:
     """
     from stackmend.engine.facts import HostEngines
 
-    connection.expect(on, HostEngines)
-    accelerators.expect(on, policy.accelerator)
+    connection.prefetch(on, HostEngines)
+    accelerators.prefetch(on, policy.accelerator)
 
 
 def installation(policy: EnginePolicy) -> dict[str, Any]:

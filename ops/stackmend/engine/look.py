@@ -43,12 +43,12 @@ class Reader(Teller, ABC):
 
     def look(self) -> Look:
         """Read the host and decide, from what was read before if that is still valid."""
-        connection.expect(self.host, HostEngines)
+        connection.prefetch(self.host, HostEngines)
         return self._decided(connection.read(self.host, HostEngines))
 
     def look_again(self) -> Look:
         """The same from a new reading, whatever was read before."""
-        (state,) = connection.gather(self.host, [(HostEngines, {})])
+        (state,) = connection.fetch_facts(self.host, [(HostEngines, {})])
         return self._decided(state)
 
     def _decided(self, state: object) -> Look:

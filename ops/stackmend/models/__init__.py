@@ -13,7 +13,7 @@ from stackmend.problems import problems
 from stackmend.raw import validate
 from stackmend.reports import telling
 
-__all__ = ["arguments", "expect", "pulled"]
+__all__ = ["arguments", "prefetch", "pulled"]
 
 # Every run reads what models a stack may want; what looks and acts is loaded where it is used.
 
@@ -131,7 +131,7 @@ def arguments(policy: ModelsPolicy) -> dict[str, Any]:
     return given
 
 
-def expect(policy: ModelsPolicy, project: str) -> None:
+def prefetch(policy: ModelsPolicy, project: str) -> None:
     """Let the next reading of any fact of the host bring what :func:`pulled` will ask for.
 
     To be called while a deploy is prepared; reaches no host. With ``hashes`` nobody else is made to
@@ -144,7 +144,7 @@ def expect(policy: ModelsPolicy, project: str) -> None:
 
     spec = ModelsSpec.model_validate({**_given(policy), "project": project})
     if not spec.hashes:
-        connection.expect(ctx_host.get(), ModelStore, **spec.asked())  # type: ignore[no-untyped-call]
+        connection.prefetch(ctx_host.get(), ModelStore, **spec.asked())  # type: ignore[no-untyped-call]
 
 
 def _given(policy: ModelsPolicy) -> dict[str, Any]:

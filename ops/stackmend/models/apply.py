@@ -201,7 +201,7 @@ class Pulling(Reader):
         :param changed: whether blobs were changed.
         :param quiet: what went wrong was told already.
         """
-        connection.forget(self.host)
+        connection.invalidate(self.host)
         state = self.state(changed=changed)
         self._bringer.settle(state)
         self._write(lambda record: _as_they_are(record, state))

@@ -194,7 +194,7 @@ class Bringer:
                 raise
             finally:
                 # What was read of the host before is no longer so.
-                connection.forget(self.host)
+                connection.invalidate(self.host)
         meter.complete()
         if manifest is None:
             self._untold.append((name, meter))

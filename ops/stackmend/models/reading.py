@@ -61,13 +61,13 @@ def read(
     before = known.contents
     if asked["hashes"] and (changed or before is None or before[0] != asked):
         long = {**given, **asked, "_timeout": HASHING}
-        (state,) = connection.gather(host, [(ModelStore, long)])
+        (state,) = connection.fetch_facts(host, [(ModelStore, long)])
         if isinstance(state, StoreState):
             known.latest, known.contents = (quick, state), (dict(asked), state)
             known.together = None
         return _checked(state)
     if anew:
-        (state,) = connection.gather(host, [(ModelStore, {**given, **quick})])
+        (state,) = connection.fetch_facts(host, [(ModelStore, {**given, **quick})])
     else:
         state = connection.read(host, ModelStore, **{**given, **quick})
     if not isinstance(state, StoreState):

@@ -60,7 +60,7 @@ class Reader(Teller):
         """What one new reading says, also of what moves meanwhile."""
         if not self.spec.ports:
             return Look(Plan())
-        (state,) = connection.gather(self.host, [(PortHolders, self._arguments())])
+        (state,) = connection.fetch_facts(self.host, [(PortHolders, self._arguments())])
         return self._decided(state)
 
     def _steady(self, look: Look) -> Look:

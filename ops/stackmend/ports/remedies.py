@@ -57,7 +57,7 @@ def _free(work: "Freeing", error: BindError) -> bool:
     from stackmend.ports.apply import is_free
     from stackmend.ports.plan import allocated
 
-    connection.forget(work.host)
+    connection.invalidate(work.host)
     try:
         look = work.look()
     except connection.RemoteError as problem:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 _WHERE = {"Basics": "spec", "Preparing": "apply"}
 
-__all__ = ["Basics", "Preparing", "expect"]
+__all__ = ["Basics", "Preparing", "prefetch"]
 
 
-def expect(host: "Host", spec: "Basics") -> None:
+def prefetch(host: "Host", spec: "Basics") -> None:
     """Let the next reading of any fact of a host bring what ``access.basics`` needs.
 
     :param host: the host.
@@ -23,7 +23,7 @@ def expect(host: "Host", spec: "Basics") -> None:
     from stackmend import connection
     from stackmend.access.essentials.facts import HostEssentials, arguments
 
-    connection.expect(host, HostEssentials, **arguments(spec))
+    connection.prefetch(host, HostEssentials, **arguments(spec))
 
 
 def __getattr__(name: str) -> Any:

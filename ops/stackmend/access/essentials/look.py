@@ -41,7 +41,7 @@ class Reader(Teller):
     def look_again(self) -> Look:
         """The same from a new reading, whatever was read before."""
         asked = (HostEssentials, arguments(self.spec))
-        (state,) = connection.gather(self.host, [asked])
+        (state,) = connection.fetch_facts(self.host, [asked])
         return self._decided(state)
 
     def is_well(self) -> bool:

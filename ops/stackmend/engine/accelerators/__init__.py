@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 _WHERE = {"Accelerating": "apply", "Acceleration": "spec"}
 
-__all__ = ["Accelerating", "Acceleration", "expect"]
+__all__ = ["Accelerating", "Acceleration", "prefetch"]
 
 
-def expect(host: "Host", vendor: "Vendor" = "auto") -> None:
+def prefetch(host: "Host", vendor: "Vendor" = "auto") -> None:
     """Let the next reading of any fact of a host bring what ``engine.accelerated`` needs.
 
     :param host: the host.
@@ -26,7 +26,7 @@ def expect(host: "Host", vendor: "Vendor" = "auto") -> None:
         from stackmend import connection
         from stackmend.engine.accelerators.facts import HostAccelerators
 
-        connection.expect(host, HostAccelerators)
+        connection.prefetch(host, HostAccelerators)
 
 
 def __getattr__(name: str) -> Any:

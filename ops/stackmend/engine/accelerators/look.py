@@ -42,8 +42,8 @@ class Reader(Teller):
         """Read the host and decide. Changes nothing."""
         if self.spec.vendor == "none":
             return Look(Plan())
-        connection.expect(self.host, HostEngines)
-        connection.expect(self.host, HostAccelerators)
+        connection.prefetch(self.host, HostEngines)
+        connection.prefetch(self.host, HostAccelerators)
         engine = connection.read(self.host, HostEngines)
         return self._decided(engine, connection.read(self.host, HostAccelerators))
 
@@ -52,7 +52,7 @@ class Reader(Teller):
         if self.spec.vendor == "none":
             return Look(Plan())
         facts = (HostEngines, HostAccelerators)
-        engine, state = connection.gather(self.host, [(fact, {}) for fact in facts])
+        engine, state = connection.fetch_facts(self.host, [(fact, {}) for fact in facts])
         return self._decided(engine, state)
 
     def is_well(self) -> bool:

@@ -136,7 +136,7 @@ def split(stdout: bytes, stderr: bytes, token: str, count: int) -> list[Section]
     return sections
 
 
-def gather(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> list[Any]:
+def fetch_facts(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> list[Any]:
     """Reads many facts of a host now, over one channel.
 
     Any fact class of pyinfra's kind will do: ``requires_command``, ``check_preconditions``,
@@ -154,7 +154,7 @@ def gather(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> list[
         :func:`read`: not to be changed by the caller.
 
     Example:
-        >>> gather(host, [(Hostname, {}), (File, {"path": "/etc/hosts"})])
+        >>> fetch_facts(host, [(Hostname, {}), (File, {"path": "/etc/hosts"})])
         ['web1', {'mode': 644, ...}]
     """
     host = real(host)
@@ -163,7 +163,7 @@ def gather(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> list[
     return [values[request] for request in requests]
 
 
-def expect(host: Host, fact: type, **kwargs: Any) -> None:
+def prefetch(host: Host, fact: type, **kwargs: Any) -> None:
     """Says that a fact will be asked for, so that the next reading of any fact reads it as well.
 
     To be called while a deploy is prepared, by what will call :func:`read` later. Reaches no host.
@@ -209,7 +209,7 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
     return _fetch(to, wanted)[request]
 
 
-def forget(host: Host) -> None:
+def invalidate(host: Host) -> None:
     """Makes every fact read so far of a host invalid.
 
     Args:
