@@ -14,7 +14,7 @@ from stackmend.access.spec import AccessPolicy
 from stackmend.checks.spec import ExecCheck, HttpCheck, TcpCheck
 from stackmend.compose.spec import Mend
 from stackmend.engine.spec import EnginePolicy
-from stackmend.models.spec import ModelsPolicy, Wanted
+from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Report, Stack
 
@@ -30,7 +30,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.engine`", EnginePolicy),
     ("`stack.ports`", PortsPolicy),
     ("`stack.models`", ModelsPolicy),
-    ("`stack.models.wanted[]`", Wanted),
+    ("`stack.models.wanted[]`", ModelSpec),
     ("`stack.report`", Report),
 ]
 

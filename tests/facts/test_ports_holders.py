@@ -17,7 +17,7 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.ports import words
 from stackmend.ports.facts import PortHolders, compact
-from stackmend.ports.spec import Wanted, all_wanted
+from stackmend.ports.spec import PortSpec, parse_ports
 from stackmend.ports.state import Holder, HostPorts, PortState
 from tests.lab.holders import ARGUMENT, CWD, HOME
 from tests.marks import MARK, asked, framed
@@ -66,7 +66,7 @@ def holder(name: str, number: int, protocol: str = "tcp") -> Holder:
 # The command
 
 
-def expanded(groups: str) -> tuple[Wanted, ...]:
+def expanded(groups: str) -> tuple[PortSpec, ...]:
     """The ports that ``compact`` wrote, as the probe reads them."""
     found = []
     for group in groups.split():
@@ -75,7 +75,9 @@ def expanded(groups: str) -> tuple[Wanted, ...]:
             first, _, last = part.partition("-")
             for port in range(int(first), int(last or first) + 1):
                 found.append(
-                    Wanted.model_validate({"protocol": protocol, "address": address, "port": port})
+                    PortSpec.model_validate(
+                        {"protocol": protocol, "address": address, "port": port}
+                    )
                 )
     return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
 
@@ -103,7 +105,7 @@ def test_a_port_that_is_none_is_one_clear_error(ports: object) -> None:
 
 addresses = st.sampled_from(["0.0.0.0", "127.0.0.1", "::", "::1", "10.0.0.7"])
 wanted_ports = st.builds(
-    Wanted,
+    PortSpec,
     address=addresses,
     port=st.integers(1, 65535),
     protocol=st.sampled_from(["tcp", "udp"]),
@@ -112,8 +114,8 @@ wanted_ports = st.builds(
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.sets(wanted_ports, max_size=30))
-def test_what_is_wanted_arrives(wanted: set[Wanted]) -> None:
-    assert expanded(compact(all_wanted(wanted))) == all_wanted(wanted)
+def test_what_is_wanted_arrives(wanted: set[PortSpec]) -> None:
+    assert expanded(compact(parse_ports(wanted))) == parse_ports(wanted)
 
 
 # Verdicts

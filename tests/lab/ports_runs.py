@@ -134,7 +134,7 @@ class Runs:
             other.stdin.close()
 
     def fact(self, ports: str, *words: str) -> dict[str, Any]:
-        """Wanted port → what ``pyinfra HOST fact`` prints of it; the rest under its own names."""
+        """PortSpec port → what ``pyinfra HOST fact`` prints of it; the rest under its own names."""
         done = self.fact_run(ports, *words)
         assert done.rc == 0, done.out
         found = _inner(json.loads(done.stdout[done.stdout.index("{") :]))

@@ -13,7 +13,7 @@ import yaml
 from stackmend.connection import fetch_facts
 from stackmend.ports.facts import PortHolders
 from stackmend.ports.look import Reader
-from stackmend.ports.spec import PortsSpec, all_wanted
+from stackmend.ports.spec import PortsSpec, parse_ports
 from stackmend.reports import Collector
 from tests import connected
 from tests.lab.fixtures import Lab
@@ -116,7 +116,7 @@ def test_nothing_is_refused_for_the_projects_own_container_that_crashes(
     looping: LabHost, tmp_path: Path
 ) -> None:
     """As a run looks, many times: one look in thirteen would refuse by a single reading."""
-    spec = PortsSpec(ports=tuple(all_wanted(LOOPS)), project="loop", directory="/opt/loop")
+    spec = PortsSpec(ports=tuple(parse_ports(LOOPS)), project="loop", directory="/opt/loop")
     with connected.lab(looping) as connection:
         reader = Reader(connection, spec, Collector("ports.free"))
         for _ in range(READINGS):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stackmend.ports.plan import Action, Plan, compressed, parsed
-from stackmend.ports.spec import PortsSpec, all_wanted
+from stackmend.ports.spec import PortsSpec, parse_ports
 from stackmend.ports.state import (
     Container,
     Holder,
@@ -27,7 +27,7 @@ EVERYTHING = ("exe:*", "unit:*", "container:*", "project:*", "user:*")
 
 
 def spec(ports: Any = 6379, **more: Any) -> PortsSpec:
-    return PortsSpec.model_validate({"ports": all_wanted(ports), **more})
+    return PortsSpec.model_validate({"ports": parse_ports(ports), **more})
 
 
 def stop(ports: Any = 6379, *allow: str, **more: Any) -> PortsSpec:
@@ -112,7 +112,7 @@ def held(*holders: Holder, ports: Any = 6379, **more: Any) -> HostPorts:
     """A host on which these hold each of the ports."""
     states = [
         PortState(wanted=one, verdict="held" if holders else "free", holders=holders)
-        for one in all_wanted(ports)
+        for one in parse_ports(ports)
     ]
     return host(states, **more)
 

@@ -16,7 +16,7 @@ from stackmend.access.essentials.spec import Basics
 from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates
 from stackmend.connection import text
 from stackmend.ports import ranges
-from stackmend.ports.spec import all_wanted
+from stackmend.ports.spec import parse_ports
 
 TIMESYNCD = Unit(name="systemd-timesyncd.service", active=True, enabled=True)
 
@@ -105,7 +105,9 @@ def test_ports_that_are_kept_already_are_not_asked_for_again() -> None:
 
 @given(st.sets(st.integers(1, 65535)), st.sets(st.integers(1, 65535)))
 def test_what_is_reserved_is_exactly_what_is_missing(wanted: set[int], kept: set[int]) -> None:
-    missing = ranges.unreserved(all_wanted(sorted(wanted)), (32768, 60999), ranges.compressed(kept))
+    missing = ranges.unreserved(
+        parse_ports(sorted(wanted)), (32768, 60999), ranges.compressed(kept)
+    )
     assert missing == {port for port in wanted if 32768 <= port <= 60999} - kept
     assert ranges.parsed(ranges.compressed(missing)) == missing
 

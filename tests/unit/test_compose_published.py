@@ -10,7 +10,7 @@ import yaml
 
 from stackmend.compose import published
 from stackmend.compose.spec import ComposeSpec
-from stackmend.ports.spec import all_wanted
+from stackmend.ports.spec import parse_ports
 
 
 def project(path: Path, *ports: Any, env: dict[str, Any] | None = None, **files: str) -> Any:
@@ -40,7 +40,7 @@ def project(path: Path, *ports: Any, env: dict[str, Any] | None = None, **files:
 def test_ports_that_the_files_tell(tmp_path: Path, port: Any, expected: str) -> None:
     found = project(tmp_path, port, env={"GIVEN": 9000})
     assert found == (expected,)
-    assert all_wanted(found)
+    assert parse_ports(found)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from stackmend.models.client import Watchdog, sorted_out
 from stackmend.models.errors import Full, TransientError
 from stackmend.models.making import made, modelfile, recipe
 from stackmend.models.progress import Meter, Tally
-from stackmend.models.spec import ModelsSpec, Name, Wanted
+from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import Place
 
 STRANGE = ["plain", "with space", "quo'te", 'dou"ble', "$(touch x)", "new\nline", "-n", "*?[a]"]
@@ -237,7 +237,7 @@ def test_a_modelfile_becomes_what_the_server_is_asked(tmp_path: Path) -> None:
         "SYSTEM You are brief.\n"
         "MESSAGE user Hello\n"
     )
-    found = recipe(Wanted(name="tiny", modelfile=tmp_path / "Modelfile"))
+    found = recipe(ModelSpec(name="tiny", modelfile=tmp_path / "Modelfile"))
     assert found.body() == {
         "files": {"tiny.gguf": DIGEST},
         "template": "{{ .System }}\n{{ .Prompt }}",

@@ -17,7 +17,7 @@ import pytest
 from stackmend.models import near, registry
 from stackmend.models.near import nearest
 from stackmend.models.registry import MANIFEST_TYPE, ask
-from stackmend.models.spec import ModelsPolicy, Name, Wanted
+from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Layer, Manifest, RegistryAnswer, Server, StoredModel
 from tests.connected import local
 
@@ -120,7 +120,7 @@ def test_many_models_are_asked_for_over_one_connection(
 
 def test_what_is_created_from_a_file_is_nobodys_to_ask() -> None:
     with local() as host:
-        assert ask(host, [Wanted(name="x", gguf="/x.gguf")], ModelsPolicy()) == {}
+        assert ask(host, [ModelSpec(name="x", gguf="/x.gguf")], ModelsPolicy()) == {}
 
 
 def test_a_model_is_asked_for_by_the_name_it_is_pulled_by(peer: Peer) -> None:

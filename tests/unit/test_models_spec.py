@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stackmend.models.spec import Endpoint, ModelsPolicy, ModelsSpec, Name, Wanted, record
+from stackmend.models.spec import Endpoint, ModelSpec, ModelsPolicy, ModelsSpec, Name, record
 from stackmend.problems import problems
 
 DIGITS = "0123456789"
@@ -124,7 +124,12 @@ def test_what_is_wrong_is_told_with_its_path(given: dict[str, Any], said: str) -
 
 
 def test_models_are_given_in_many_ways() -> None:
-    given = ["a", Name.parse("b"), {"name": "c", "source": "lan/t/c"}, Wanted(name="d", gguf="/d")]
+    given = [
+        "a",
+        Name.parse("b"),
+        {"name": "c", "source": "lan/t/c"},
+        ModelSpec(name="d", gguf="/d"),
+    ]
     wanted = ModelsPolicy.model_validate({"wanted": given}).wanted
     assert [str(one.pulled) for one in wanted] == [
         "a:latest",
@@ -134,8 +139,10 @@ def test_models_are_given_in_many_ways() -> None:
     ]
     assert [one.created for one in wanted] == [False, False, False, True]
     for one in ("a", {"name": "a"}):
-        assert ModelsPolicy.model_validate({"wanted": one}).wanted == (Wanted(name="a"),)
-    assert ModelsPolicy.model_validate({"wanted": ["a", "A:latest"]}).wanted[0] == Wanted(name="a")
+        assert ModelsPolicy.model_validate({"wanted": one}).wanted == (ModelSpec(name="a"),)
+    assert ModelsPolicy.model_validate({"wanted": ["a", "A:latest"]}).wanted[0] == ModelSpec(
+        name="a"
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def test_plain_http_is_never_spoken_to_ollamas_own_registry() -> None:
         insecure=True, wanted=["a", "lan/t/b", {"name": "lan/t/c", "insecure": False}]
     )
     assert [policy.over_http(one) for one in policy.wanted] == [False, True, False]
-    assert ModelsPolicy().over_http(Wanted(name="lan/t/b", insecure=True))
+    assert ModelsPolicy().over_http(ModelSpec(name="lan/t/b", insecure=True))
 
 
 def test_each_server_has_a_record_of_its_own() -> None:

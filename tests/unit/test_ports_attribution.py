@@ -15,14 +15,14 @@ from stackmend.ports import attribution, words
 from stackmend.ports.attribution import Tables, conflicts, holders
 from stackmend.ports.listing import Section, containers
 from stackmend.ports.processes import of_a_user, settled
-from stackmend.ports.spec import Wanted, wanted
+from stackmend.ports.spec import PortSpec, wanted
 from stackmend.ports.state import Container, Holder, PortState, Process, Program, Socket, Unit
 from stackmend.ports.verdict import Seen, judge
 
 ID = "0123456789abcdef" * 4
 
 
-def want(text: str) -> Wanted:
+def want(text: str) -> PortSpec:
     (one,) = wanted(text)
     return one
 
@@ -400,7 +400,7 @@ def test_what_is_sent_to_kubernetes_is_held() -> None:
 
 
 def verdict(text: str, error: str | None = "EADDRINUSE", **more: Any) -> PortState:
-    refused: Mapping[Wanted, str] = {want(text): error} if error else {}
+    refused: Mapping[PortSpec, str] = {want(text): error} if error else {}
     settings: dict[str, Any] = {"tables": tables(), "tool": "python3", "refused": refused, **more}
     return judge(want(text), Seen(**settings))
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackmend.ports import darwin
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Holder, Process, Socket
 
 RECORDED = Path(__file__).parents[1] / "facts" / "ports_darwin"
@@ -27,7 +27,7 @@ PROCESSES = darwin.processes(LSOF, PS)
 def holders(
     port: int, address: str = "0.0.0.0", protocol: str = "tcp", refused: bool = False
 ) -> tuple[Holder, ...]:
-    wanted = Wanted.model_validate({"address": address, "port": port, "protocol": protocol})
+    wanted = PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
     return darwin.holders(wanted, SOCKETS, PROCESSES, refused=refused)
 
 
@@ -154,7 +154,7 @@ def test_a_users_own_program_is_neither_protected_nor_explained() -> None:
 def test_nothing_that_lsof_writes_can_break_it(text: str) -> None:
     sockets, processes = darwin.sockets(text), darwin.processes(text, text)
     assert all(isinstance(one, Socket) for one in sockets)
-    darwin.holders(Wanted(port=5000), sockets, processes)
+    darwin.holders(PortSpec(port=5000), sockets, processes)
 
 
 @given(st.one_of(st.text(max_size=200), st.integers(0, len(PS)).map(lambda at: PS[:at])))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackmend.ports.errors import BindError, parse
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 
 ENDPOINT = (
     "driver failed programming external connectivity on endpoint shop-web-1 "
@@ -309,7 +309,7 @@ def test_a_bind_error_is_recognised(text: str, said: tuple[str, int, str, str]) 
     assert (error.address, error.port, error.protocol, error.reason) == said
     assert error.allocated_by_engine is (said[3] == "engine")
     # What is looked at next takes it as it is.
-    assert Wanted(address=error.address, port=error.port, protocol=error.protocol).port == said[1]
+    assert PortSpec(address=error.address, port=error.port, protocol=error.protocol).port == said[1]
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_it_never_raises_and_a_port_is_always_one(parts: list[str]) -> None:
         assert 1 <= error.port <= 65535
         assert error.protocol in ("tcp", "udp")
         assert error.text in "".join(parts)
-        Wanted(address=error.address, port=error.port, protocol=error.protocol)
+        PortSpec(address=error.address, port=error.port, protocol=error.protocol)
 
 
 @given(st.sampled_from(SPELLINGS), st.integers(min_value=0, max_value=400))

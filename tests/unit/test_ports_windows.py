@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stackmend.ports import windows
 from stackmend.ports.attribution import Tables
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Container, Holder, PortState, Socket, WindowsProcess
 from stackmend.ports.verdict import Seen, WindowsSide, judge
 
@@ -52,7 +52,7 @@ EXCLUDED = windows.excluded(recorded("excluded_en"))
 def holders(
     port: int, address: str = "0.0.0.0", protocol: str = "tcp", refused: bool = False
 ) -> tuple[Holder, ...]:
-    wanted = Wanted.model_validate({"address": address, "port": port, "protocol": protocol})
+    wanted = PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
     return windows.holders(wanted, NETSTAT, TASKLIST, EXCLUDED, (), refused=refused)
 
 
@@ -158,7 +158,7 @@ def test_a_refusal_of_a_program_is_no_socket() -> None:
 def test_nothing_that_a_program_writes_can_break_it(raw: bytes | str) -> None:
     windows.decoded(raw)
     table, images = windows.sockets(raw), windows.processes(raw)
-    windows.holders(Wanted(port=80), table, images, windows.excluded(raw))
+    windows.holders(PortSpec(port=80), table, images, windows.excluded(raw))
 
 
 @given(st.sampled_from(sorted(CODE_PAGES)), st.integers(min_value=0, max_value=1700))
@@ -224,7 +224,7 @@ def test_two_processes_on_one_port_are_both_named_and_each_once() -> None:
         "  TCP    0.0.0.0:80    0.0.0.0:0    LISTENING    9676\r\n"
         "  TCP    0.0.0.0:80    0.0.0.0:0    LISTENING    4332\r\n"
     )
-    found = windows.holders(Wanted(port=80), table, {})
+    found = windows.holders(PortSpec(port=80), table, {})
     assert [one.windows.pid for one in found if one.windows] == [4332, 9676]
     assert [len(one.sockets) for one in found] == [2, 1]
 
@@ -250,12 +250,12 @@ def test_the_shared_dns_of_wsl_is_in_nobodys_way() -> None:
 
 def test_the_shared_dns_of_one_address_is_in_the_way_of_that_address() -> None:
     table = windows.sockets("  UDP    192.0.2.10:53    *:*    5388\r\n")
-    wanted = Wanted(address="192.0.2.10", port=53, protocol="udp")
+    wanted = PortSpec(address="192.0.2.10", port=53, protocol="udp")
     assert images(*windows.holders(wanted, table, TASKLIST)) == ["svchost.exe"]
 
 
 def test_a_process_that_tasklist_does_not_name_is_known_by_its_number_and_protected() -> None:
-    (found,) = windows.holders(Wanted(port=6379), NETSTAT, {})
+    (found,) = windows.holders(PortSpec(port=6379), NETSTAT, {})
     assert found.windows == WindowsProcess(pid=9120)
     assert found.evidence == ("netstat.exe",)
     assert windows.protected(found)
@@ -312,7 +312,7 @@ def test_a_service_of_its_own_program_may_be_ended_and_is_explained() -> None:
 
 
 def judged(port: int, *, desktop: bool, refused: bool = False, **tables: object) -> PortState:
-    wanted = Wanted(port=port)
+    wanted = PortSpec(port=port)
     return judge(
         wanted,
         Seen(

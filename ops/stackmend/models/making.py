@@ -13,7 +13,7 @@ from typing import Any
 from stackmend import controller_files
 from stackmend.controller_files import Unreadable
 from stackmend.models.plan import Made
-from stackmend.models.spec import ModelsPolicy, ModelsSpec, Wanted
+from stackmend.models.spec import ModelSpec, ModelsPolicy, ModelsSpec
 from stackmend.problems import Problem, abbreviate, in_one_line, show
 
 #: Gives the digest of a file.
@@ -79,7 +79,7 @@ def check(policy: ModelsPolicy) -> None:
                 raise MakingProblem(f"models.wanted.{index}.{field}: {error}") from None
 
 
-def recipe(one: Wanted) -> Recipe:
+def recipe(one: ModelSpec) -> Recipe:
     """How a model is created.
 
     :raises ValueError: a file cannot be read, or the Modelfile is none.
@@ -100,7 +100,7 @@ def made(spec: ModelsSpec) -> dict[str, Made]:
     return found
 
 
-def _recipe(one: Wanted, digest: Digest) -> Recipe:
+def _recipe(one: ModelSpec, digest: Digest) -> Recipe:
     if one.gguf is not None:
         return Recipe(files={one.gguf.name: (one.gguf, digest(one.gguf))})
     assert one.modelfile is not None, "only what is created has a recipe"

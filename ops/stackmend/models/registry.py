@@ -18,7 +18,7 @@ from stackmend import connection
 from stackmend.answers import read_json
 from stackmend.connection import script
 from stackmend.models import near
-from stackmend.models.spec import ModelsPolicy, Name, Wanted
+from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Manifest, RegistryAnswer, RegistryLayer, Server
 from stackmend.models.store import layers_of
 from stackmend.redaction import safe_line
@@ -103,7 +103,7 @@ _silent: WeakKeyDictionary[Host, dict[_Origin, tuple[float, RegistryAnswer]]] = 
 
 def ask(
     host: Host,
-    wanted: Iterable[Wanted],
+    wanted: Iterable[ModelSpec],
     policy: ModelsPolicy,
     known: Iterable[str] = (),
     server: Server | None = None,
@@ -132,7 +132,7 @@ def ask(
         ConnectionLost: the connection to the host is dead.
 
     Example:
-        >>> ask(host, [Wanted(name="llama3.2:1b")], policy)["llama3.2:1b"].status
+        >>> ask(host, [ModelSpec(name="llama3.2:1b")], policy)["llama3.2:1b"].status
         'found'
     """
     answers: dict[str, RegistryAnswer] = {}

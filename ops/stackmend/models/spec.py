@@ -154,7 +154,7 @@ def _name(given: Any) -> Any:
 ModelName = Annotated[Name, BeforeValidator(_name)]
 
 
-class Wanted(Frozen):
+class ModelSpec(Frozen):
     """One model that is to be on the server.
 
     At most one of ``source``, ``gguf`` and ``modelfile`` is given; without any it is pulled by its
@@ -268,13 +268,13 @@ def _endpoint(given: Any) -> Any:
 
 def _list(given: Any) -> Any:
     """One model stands for a list of it."""
-    return (given,) if isinstance(given, str | Name | Wanted | Mapping) else given
+    return (given,) if isinstance(given, str | Name | ModelSpec | Mapping) else given
 
 
 class ModelsPolicy(BaseModel):
     """Which models are wanted, where, and what may be done for them.
 
-    :param wanted: the models: names, or mappings as :class:`Wanted` has them.
+    :param wanted: the models: names, or mappings as :class:`ModelSpec` has them.
     :param service: the Compose service that is the model server.
     :param endpoint: where a model server answers that is not a service of the project, as the host
         sees it; given instead of ``service``.
@@ -299,7 +299,7 @@ class ModelsPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    wanted: Annotated[tuple[Wanted, ...], BeforeValidator(_list)] = ()
+    wanted: Annotated[tuple[ModelSpec, ...], BeforeValidator(_list)] = ()
     service: Annotated[str, AfterValidator(_service)] = "ollama"
     endpoint: Annotated[Endpoint | None, BeforeValidator(_endpoint)] = None
     update: Literal["always", "never"] = "always"
@@ -315,8 +315,8 @@ class ModelsPolicy(BaseModel):
 
     @field_validator("wanted", mode="after")
     @classmethod
-    def _once_each(cls, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
-        seen: dict[str, Wanted] = {}
+    def _once_each(cls, wanted: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+        seen: dict[str, ModelSpec] = {}
         for one in wanted:
             first = seen.setdefault(one.name.key, one)
             if first.model_copy(update={"name": one.name}) != one:
@@ -329,7 +329,7 @@ class ModelsPolicy(BaseModel):
             raise ValueError("give service or endpoint, not both: there is one model server")
         return self
 
-    def over_http(self, wanted: Wanted) -> bool:
+    def over_http(self, wanted: ModelSpec) -> bool:
         """Whether a model's registry is spoken to over plain HTTP."""
         if wanted.insecure is not None:
             return wanted.insecure

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from stackmend.ports.processes import of_a_user
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Container, Holder, Process, Program, Socket, Unit
 
 #: Programs that hold a port for a container, by the kernel's names of them, cut at 15 bytes: those
@@ -43,7 +43,7 @@ class Tables:
     bound_via: str = "pidfd_getfd"
 
 
-def conflicts(wanted: Wanted, socket: Socket) -> bool | None:
+def conflicts(wanted: PortSpec, socket: Socket) -> bool | None:
     """Whether a socket of the same network namespace stands in the way of a bind.
 
     ``None``: an IPv6 socket on every address that may take IPv4 as well, which was not told.
@@ -59,12 +59,12 @@ def conflicts(wanted: Wanted, socket: Socket) -> bool | None:
     return False
 
 
-def publishes(container: Container, wanted: Wanted) -> bool:
+def publishes(container: Container, wanted: PortSpec) -> bool:
     """Whether a container has the port at an address that leaves none for the wanted one."""
     return any(_meets(one, wanted) for one in container.published)
 
 
-def _meets(published: str, wanted: Wanted) -> bool:
+def _meets(published: str, wanted: PortSpec) -> bool:
     at, _, protocol = published.rpartition("/")
     address, _, port = at.rpartition(":")
     if protocol != wanted.protocol or port != str(wanted.port):
@@ -89,7 +89,7 @@ def has_socket(container: Container, socket: Socket) -> bool:
     return False
 
 
-def standing(wanted: Wanted, sockets: Iterable[Socket]) -> tuple[Socket, ...]:
+def standing(wanted: PortSpec, sockets: Iterable[Socket]) -> tuple[Socket, ...]:
     """The sockets that stand in the way.
 
     One of which it is not told whether it takes IPv4 counts only where no other explains it.
@@ -103,7 +103,7 @@ def standing(wanted: Wanted, sockets: Iterable[Socket]) -> tuple[Socket, ...]:
     return tuple(waiting or found)
 
 
-def holders(wanted: Wanted, tables: Tables, *, blocked: bool) -> tuple[Holder, ...]:
+def holders(wanted: PortSpec, tables: Tables, *, blocked: bool) -> tuple[Holder, ...]:
     """Who holds the port, each once.
 
     :param blocked: whether a bind failed, or would by what is listed. Otherwise only containers
@@ -115,7 +115,7 @@ def holders(wanted: Wanted, tables: Tables, *, blocked: bool) -> tuple[Holder, .
 class _Search:
     """One port's holders as they are found, by what tells one from another."""
 
-    def __init__(self, wanted: Wanted, tables: Tables) -> None:
+    def __init__(self, wanted: PortSpec, tables: Tables) -> None:
         self.wanted = wanted
         self.tables = tables
         self.holders: dict[tuple[str, ...], Holder] = {}

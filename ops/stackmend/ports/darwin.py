@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Holder, Process, Socket
 
 #: Where macOS keeps what is its own: launchd starts it again, or the machine does not survive it.
@@ -181,7 +181,7 @@ def _seconds(row: re.Match[str]) -> int:
 
 
 def holders(
-    wanted: Wanted,
+    wanted: PortSpec,
     sockets: Iterable[Socket],
     processes: Mapping[int, Process],
     *,
@@ -214,7 +214,7 @@ def holders(
     )
 
 
-def _overlaps(wanted: Wanted, address: str) -> bool:
+def _overlaps(wanted: PortSpec, address: str) -> bool:
     if (":" in address) is not wanted.is_v6:
         # A listener on every address of IPv6 takes IPv4 as well, unless it was asked not to.
         return address == "::" or wanted.address == "::"

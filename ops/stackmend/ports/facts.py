@@ -12,7 +12,7 @@ from pyinfra.api.exceptions import FactValueError
 from stackmend.connection import fresh_mark, parsed, script, sections
 from stackmend.ports import darwin, listing, processes, sockets, windows, words
 from stackmend.ports.attribution import Tables
-from stackmend.ports.spec import Wanted, all_wanted
+from stackmend.ports.spec import PortSpec, parse_ports
 from stackmend.ports.state import HostPorts, Process, Socket
 from stackmend.ports.verdict import Seen, WindowsSide, judge
 
@@ -30,7 +30,7 @@ EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
 class Asked:
     """What a reading was asked: the ports, and the project that is to have them."""
 
-    wanted: tuple[Wanted, ...] = ()
+    wanted: tuple[PortSpec, ...] = ()
     project: str = ""
     directory: str = ""
 
@@ -100,7 +100,7 @@ class PortHolders(FactBase[HostPorts]):
         :raises FactValueError: naming the port that is none.
         """
         try:
-            wanted = all_wanted(ports)
+            wanted = parse_ports(ports)
         except ValueError as error:
             raise FactValueError(f"ports: {error}") from None
         groups = compact(wanted)
@@ -126,10 +126,10 @@ class PortHolders(FactBase[HostPorts]):
         return _Printed.model_construct(**dict(state))
 
 
-def compact(wanted: Iterable[Wanted]) -> str:
+def compact(wanted: Iterable[PortSpec]) -> str:
     """Ports as the probe takes them: ``tcp/0.0.0.0/80,8000-8010 udp/::/53``."""
 
-    def place(one: Wanted) -> tuple[str, str]:
+    def place(one: PortSpec) -> tuple[str, str]:
         return one.protocol, one.address
 
     return " ".join(
@@ -239,7 +239,7 @@ def _host(lines: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[Wanted, str]]:
+def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, str]]:
     """What binds were tried with, and the errors of those that failed."""
     section = next(name for name in found if name.startswith("bind"))
     tool = section.removeprefix("bind").strip()
@@ -253,7 +253,7 @@ def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[Wanted, str]
         words = line.split()
         # What an interpreter warns of stands between the rows.
         if len(words) == 4 and words[0].startswith("E"):
-            one = Wanted.model_validate(
+            one = PortSpec.model_validate(
                 {"protocol": words[1], "address": words[2], "port": int(words[3])}
             )
             refused[one] = words[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 
 
 def parsed(text: str) -> frozenset[int]:
@@ -30,7 +30,7 @@ def compressed(ports: Iterable[int]) -> str:
 
 
 def unreserved(
-    ports: Iterable[Wanted], ephemeral: tuple[int, int], reserved: str
+    ports: Iterable[PortSpec], ephemeral: tuple[int, int], reserved: str
 ) -> frozenset[int]:
     """The ports that an outgoing connection may be given.
 

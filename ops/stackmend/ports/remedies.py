@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from stackmend import connection, reports
 from stackmend.ports.errors import BindError, parse
-from stackmend.ports.spec import PortsPolicy, PortsSpec, Wanted
+from stackmend.ports.spec import PortSpec, PortsPolicy, PortsSpec
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -26,7 +26,7 @@ def remedy(
         bound now, so that what failed is worth being tried once more. It raises nothing that a
         connection could, and changes nothing where the policy does not allow it.
     """
-    tried: set[tuple[str, Wanted]] = set()
+    tried: set[tuple[str, PortSpec]] = set()
 
     def answer(host: "Host", said: str) -> bool:
         error = parse(said)
@@ -36,7 +36,7 @@ def remedy(
             Freeing,  # loaded where an engine could not bind, and only there
         )
 
-        wanted = Wanted(address=error.address, port=error.port, protocol=error.protocol)
+        wanted = PortSpec(address=error.address, port=error.port, protocol=error.protocol)
         if (host.name, wanted) in tried:
             return False
         tried.add((host.name, wanted))

@@ -26,7 +26,7 @@ _PORT = re.compile(
 )
 
 
-class Wanted(Frozen):
+class PortSpec(Frozen):
     """One port that something of ours is to be bound to.
 
     :param address: the address of the host, as ``ipaddress`` writes it; ``0.0.0.0`` and ``::`` for
@@ -54,7 +54,7 @@ class Wanted(Frozen):
         return f"{address}:{self.port}/{self.protocol}"
 
 
-def wanted(given: Any) -> tuple[Wanted, ...]:
+def wanted(given: Any) -> tuple[PortSpec, ...]:
     """Every port that a text, a number or a mapping asks for; a range asks for several.
 
     ``6379``, ``"6379/udp"``, ``"127.0.0.1:8000-8010"``, ``"[::1]:53/udp"``, or a mapping of
@@ -62,10 +62,10 @@ def wanted(given: Any) -> tuple[Wanted, ...]:
 
     :raises ValueError: naming what is wrong and what would be right.
     """
-    if isinstance(given, Wanted):
+    if isinstance(given, PortSpec):
         return (given,)
     if isinstance(given, Mapping):
-        return (Wanted.model_validate(given),)
+        return (PortSpec.model_validate(given),)
     if isinstance(given, bool) or not isinstance(given, int | str):
         raise ValueError(
             f"must be a port such as 6379 or '127.0.0.1:6379/tcp'; got {abbreviate(given)}"
@@ -94,7 +94,7 @@ def wanted(given: Any) -> tuple[Wanted, ...]:
         )
     address = _address(given, found["address"])
     return tuple(
-        Wanted.model_validate({"address": address, "port": port, "protocol": protocol})
+        PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
         for port in range(first, last + 1)
     )
 
@@ -111,16 +111,16 @@ def _address(given: object, text: str | None) -> str:
         ) from None
 
 
-def all_wanted(given: Any) -> tuple[Wanted, ...]:
+def parse_ports(given: Any) -> tuple[PortSpec, ...]:
     """Every port of a list, once each, in order; a single text may hold several with commas.
 
     :raises ValueError: naming the place in the list.
     """
     if isinstance(given, str):
         given = [part for part in given.split(",") if part.strip()]
-    elif isinstance(given, int | Mapping | Wanted) or not isinstance(given, Iterable):
+    elif isinstance(given, int | Mapping | PortSpec) or not isinstance(given, Iterable):
         given = [given]
-    found: dict[Wanted, None] = {}
+    found: dict[PortSpec, None] = {}
     count = 0
     for index, item in enumerate(given):
         try:
@@ -148,7 +148,7 @@ def _rule(value: str) -> str:
 
 
 Rule = Annotated[str, AfterValidator(_rule)]
-Ports = Annotated[tuple[Wanted, ...], BeforeValidator(all_wanted)]
+Ports = Annotated[tuple[PortSpec, ...], BeforeValidator(parse_ports)]
 
 
 class PortsPolicy(BaseModel):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from stackmend.frozen import Frozen
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 
 #: ``free``: a bind succeeded. ``held``: a bind failed, or a socket stands in its way. ``ours``: a
 #: running container of the project has exactly this port. ``unknown``: it could not be told.
@@ -187,7 +187,7 @@ class PortState(Frozen):
         it does not have).
     """
 
-    wanted: Wanted
+    wanted: PortSpec
     verdict: Verdict
     evidence: str = ""
     holders: tuple[Holder, ...] = ()

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from stackmend.ports import attribution, darwin, windows
 from stackmend.ports.attribution import Tables
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Container, Holder, PortState, Process, Socket, WindowsProcess
 
 #: What a bind can fail with, in the words of the C library.
@@ -32,7 +32,7 @@ class WindowsSide:
     excluded_udp: tuple[windows.Excluded, ...] = ()
     desktop: bool = False
 
-    def holders(self, wanted: Wanted, refused: bool) -> tuple[Holder, ...]:
+    def holders(self, wanted: PortSpec, refused: bool) -> tuple[Holder, ...]:
         """Who keeps the port on that side.
 
         :param refused: whether a bind failed there already, and only who did it is asked.
@@ -59,7 +59,7 @@ class Seen:
 
     tables: Tables
     tool: str = ""
-    refused: Mapping[Wanted, str] = field(default_factory=dict)
+    refused: Mapping[PortSpec, str] = field(default_factory=dict)
     addresses: frozenset[str] = frozenset()
     project: str = ""
     directory: str = ""
@@ -67,7 +67,7 @@ class Seen:
     darwin: tuple[tuple[Socket, ...], Mapping[int, Process]] | None = None
 
 
-def judge(wanted: Wanted, seen: Seen) -> PortState:
+def judge(wanted: PortSpec, seen: Seen) -> PortState:
     """One wanted port as the host has it."""
     error = seen.refused.get(wanted, "")
     evidence, problem, blocked = _bind(wanted, seen, error)
@@ -94,7 +94,7 @@ def judge(wanted: Wanted, seen: Seen) -> PortState:
     return PortState(wanted=wanted, verdict="held", evidence=evidence, holders=foreign)
 
 
-def _bind(wanted: Wanted, seen: Seen, error: str) -> tuple[str, str, bool]:
+def _bind(wanted: PortSpec, seen: Seen, error: str) -> tuple[str, str, bool]:
     """Evidence, why it cannot be told, and whether something stands in the way."""
     if seen.tool and not error:
         return f"bind ({seen.tool})", "", False
@@ -125,7 +125,7 @@ def _bind(wanted: Wanted, seen: Seen, error: str) -> tuple[str, str, bool]:
     return listed, "", bool(standing)
 
 
-def _impossible(wanted: Wanted, error: str) -> str:
+def _impossible(wanted: PortSpec, error: str) -> str:
     if error == "EADDRNOTAVAIL":
         disabled = ", or IPv6 is disabled on it" if wanted.is_v6 else ""
         return f"the host does not have the address {wanted.address}{disabled}"
@@ -136,7 +136,7 @@ def _impossible(wanted: Wanted, error: str) -> str:
     return f"a bind to {wanted.address} failed with {error}"
 
 
-def _has(addresses: frozenset[str], wanted: Wanted) -> bool:
+def _has(addresses: frozenset[str], wanted: PortSpec) -> bool:
     address = ip_address(wanted.address.partition("%")[0])
     if address.is_unspecified:
         return address.version == 4 or "::" in addresses
@@ -157,7 +157,7 @@ def _ours(container: Container | None, seen: Seen) -> bool:
     )
 
 
-def _darwin(wanted: Wanted, seen: Seen, blocked: bool) -> tuple[Holder, ...]:
+def _darwin(wanted: PortSpec, seen: Seen, blocked: bool) -> tuple[Holder, ...]:
     assert seen.darwin is not None
     if not blocked:
         return ()
@@ -176,7 +176,7 @@ def _darwin(wanted: Wanted, seen: Seen, blocked: bool) -> tuple[Holder, ...]:
 
 
 def _windows(
-    wanted: Wanted, seen: Seen, side: WindowsSide, here: tuple[Holder, ...]
+    wanted: PortSpec, seen: Seen, side: WindowsSide, here: tuple[Holder, ...]
 ) -> tuple[tuple[Holder, ...], str]:
     """The holders of both sides, and why it cannot be told.
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 from stackmend.frozen import Frozen
-from stackmend.ports.spec import Wanted
+from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Holder, Socket, WindowsProcess
 
 #: Docker Desktop's own programs, in small letters: they hold a port for a container, or for a
@@ -227,7 +227,7 @@ def excluded(netsh: bytes | str) -> tuple[Excluded, ...]:
 
 
 def holders(
-    wanted: Wanted,
+    wanted: PortSpec,
     netstat: Sockets,
     tasklist: Mapping[int, WindowsProcess],
     excluded_tcp: Iterable[Excluded] = (),
@@ -280,7 +280,7 @@ def holders(
     return tuple(found)
 
 
-def _in_the_way(wanted: Wanted, address: str, refused: bool) -> bool:
+def _in_the_way(wanted: PortSpec, address: str, refused: bool) -> bool:
     if not refused or address == wanted.address:
         return address == wanted.address
     if (":" in address) is not wanted.is_v6:
@@ -288,7 +288,7 @@ def _in_the_way(wanted: Wanted, address: str, refused: bool) -> bool:
     return wanted.everywhere or address in ("0.0.0.0", "::")  # noqa: S104 - as read
 
 
-def _is_shared_dns(wanted: Wanted, process: WindowsProcess | None) -> bool:
+def _is_shared_dns(wanted: PortSpec, process: WindowsProcess | None) -> bool:
     return (
         (wanted.protocol, wanted.port) == ("udp", 53)
         and wanted.everywhere

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def said(port: PortState) -> str:
     """What is known of a port, in one sentence.
 
-    >>> said(PortState(wanted=Wanted(port=80), verdict="free"))
+    >>> said(PortState(wanted=PortSpec(port=80), verdict="free"))
     '0.0.0.0:80/tcp is free'
     """
     if port.verdict == "free":

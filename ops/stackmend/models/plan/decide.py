@@ -7,7 +7,7 @@ from stackmend.models.plan import rest, words
 from stackmend.models.plan.model import Action, Made, Plan
 from stackmend.models.plan.space import lacking
 from stackmend.models.plan.stored import absent, broken, stored, whole
-from stackmend.models.spec import ModelsSpec, Wanted
+from stackmend.models.spec import ModelSpec, ModelsSpec
 from stackmend.models.state import Manifest, Registry, RegistryAnswer, StoredModel, StoreState
 
 
@@ -66,7 +66,7 @@ class _Decision:
             refusals=tuple(self.refusals),
         )
 
-    def _pull(self, one: Wanted) -> None:
+    def _pull(self, one: ModelSpec) -> None:
         assert one.pulled is not None, "a model that is created is not pulled"
         has = self.state.model(one.name)
         answer = self.registry.get(str(one.pulled))
@@ -102,7 +102,7 @@ class _Decision:
             return
         self._fetch(one, has, answer, f"{cause}; {way}" if way else cause)
 
-    def _present(self, one: Wanted, has: StoredModel, answer: RegistryAnswer | None) -> None:
+    def _present(self, one: ModelSpec, has: StoredModel, answer: RegistryAnswer | None) -> None:
         """A model that is there and whole: is it the one that the registry has?"""
         if answer is None:
             return
@@ -130,7 +130,7 @@ class _Decision:
         self._fetch(one, has, answer, cause)
 
     def _fetch(
-        self, one: Wanted, has: StoredModel | None, answer: RegistryAnswer | None, cause: str
+        self, one: ModelSpec, has: StoredModel | None, answer: RegistryAnswer | None, cause: str
     ) -> None:
         assert one.pulled is not None, "a model that is created is not pulled"
         manifest = answer.manifest if answer is not None else None
@@ -186,7 +186,7 @@ class _Decision:
                 )
             )
 
-    def _delete(self, one: Wanted, has: StoredModel | None, manifest: Manifest | None) -> None:
+    def _delete(self, one: ModelSpec, has: StoredModel | None, manifest: Manifest | None) -> None:
         """Blobs that a pull would take for whole, because it only looks whether a file is there."""
         wrong: dict[str, str] = {}
         if manifest is None:
@@ -214,7 +214,7 @@ class _Decision:
                     ),
                 )
 
-    def _wrong(self, one: Wanted, has: StoredModel | None) -> tuple[str, str]:
+    def _wrong(self, one: ModelSpec, has: StoredModel | None) -> tuple[str, str]:
         if has is None:
             return "missing", "not on the server"
         problems = broken(self.state, has)
@@ -239,13 +239,13 @@ class _Decision:
             return "its registry cannot be asked: another host may have it"
         return ""
 
-    def _barred(self, one: Wanted, answer: RegistryAnswer | None) -> str:
+    def _barred(self, one: ModelSpec, answer: RegistryAnswer | None) -> str:
         """Why the server need not try to pull a model."""
         if answer is None or answer.manifest or words.is_private(answer) or self.state.server.proxy:
             return ""
         return f"{words.where(one)} {words.unreachable(answer)}; {words.way(answer)}"
 
-    def _create(self, one: Wanted) -> None:
+    def _create(self, one: ModelSpec) -> None:
         made = self.made.get(one.name.key, Made(problem="it was not looked at"))
         has = self.state.model(one.name)
         origin = one.gguf or one.modelfile
@@ -293,8 +293,8 @@ class _Decision:
             )
         )
 
-    def _note(self, one: Wanted, kind: str, cause: str) -> None:
+    def _note(self, one: ModelSpec, kind: str, cause: str) -> None:
         self.findings.append(Finding(subject=str(one), kind=kind, cause=cause, blocks=False))
 
-    def _refuse(self, one: Wanted, reason: str, remedy: str) -> None:
+    def _refuse(self, one: ModelSpec, reason: str, remedy: str) -> None:
         self.refusals.append(Refusal(subject=str(one), reason=reason, remedy=remedy))

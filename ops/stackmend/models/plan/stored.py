@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 
-from stackmend.models.spec import ModelsSpec, Name, Wanted
+from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import BlobProblem, Manifest, Record, Recorded, StoredModel, StoreState
 
 
-def ask(spec: ModelsSpec, state: StoreState) -> tuple[Wanted, ...]:
+def ask(spec: ModelsSpec, state: StoreState) -> tuple[ModelSpec, ...]:
     """The wanted models whose registry is to be asked: none that is whole with ``check: local``."""
     if state.server.status != "up":
         return ()

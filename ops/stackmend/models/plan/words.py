@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import ByteSize
 
 from stackmend.decision import Refusal
-from stackmend.models.spec import ModelsSpec, Wanted
+from stackmend.models.spec import ModelSpec, ModelsSpec
 from stackmend.models.state import BlobProblem, RegistryAnswer, Server
 
 #: What helps where the server cannot be asked.
@@ -24,7 +24,7 @@ def human(count: int) -> str:
     return ByteSize(count).human_readable()
 
 
-def where(one: Wanted) -> str:
+def where(one: ModelSpec) -> str:
     """The registry of a model."""
     assert one.pulled is not None, "only what is pulled has a registry"
     return one.pulled.host

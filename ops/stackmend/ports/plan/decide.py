@@ -10,7 +10,7 @@ from stackmend.ports.plan.model import Action, Plan
 from stackmend.ports.plan.protected import Barrier, barrier
 from stackmend.ports.plan.reserve import reserve, reserving
 from stackmend.ports.plan.target import Target, allowed, consent, target, united
-from stackmend.ports.spec import PortsSpec, Wanted
+from stackmend.ports.spec import PortSpec, PortsSpec
 from stackmend.ports.state import Holder, HostPorts, PortState
 from stackmend.ports.words import holder as described
 
@@ -101,7 +101,7 @@ def _ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
     ]
 
 
-def _order(wanted: Wanted) -> tuple[int, str, str]:
+def _order(wanted: PortSpec) -> tuple[int, str, str]:
     return wanted.port, wanted.protocol, wanted.address
 
 

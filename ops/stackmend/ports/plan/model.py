@@ -31,7 +31,7 @@ class Action(decision.Action):
 
     Exactly the fields that its verb speaks of are filled.
 
-    :param ports: the wanted ports that it frees, as :class:`~stackmend.ports.spec.Wanted` writes
+    :param ports: the wanted ports that it frees, as :class:`~stackmend.ports.spec.PortSpec` writes
         them; for ``reserve`` the ranges that are added.
     :param units: the units that are stopped together.
     :param manager: whose systemd has them: ``system``, or a user.

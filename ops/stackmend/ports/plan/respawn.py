@@ -28,7 +28,7 @@ class Left(Frozen):
 def left(freed: Collection[str], before: HostPorts, after: HostPorts) -> tuple[Left, ...]:
     """What stands in the way of ports that were just freed.
 
-    :param freed: the ports, as :class:`~stackmend.ports.spec.Wanted` writes them.
+    :param freed: the ports, as :class:`~stackmend.ports.spec.PortSpec` writes them.
     :param before: what the host had before anything was ended.
     :param after: what it has now.
     """
