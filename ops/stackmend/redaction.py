@@ -48,11 +48,12 @@ _RUN = re.compile(r"[A-Za-z0-9]+")
 _RARE = "QZXJqzKVYWjxUGHFBPMOLDNEISCATR9876543210vbkywgfpmhucldrsnoiate"
 #: Long enough to be rare, short enough to be looked for quickly.
 _ANCHOR = 8
-# Bounded, because whoever writes the text may write megabytes of them.
+# Bounded, because whoever writes the text may write megabytes of them. Groups are not repeated
+# possessively: before 3.11.5 Python then misses matches (https://github.com/python/cpython/issues/106052).
 _SLASHES = r"\\{1,40}+"
 _MAYBE_SLASHES = r"\\{0,40}+"
-_PERCENT = "%(?:25){0,4}+"
-_ENTITY = "&(?:amp;){0,4}+"
+_PERCENT = "%(?:25){0,4}"
+_ENTITY = "&(?:amp;){0,4}"
 _LETTERS = {
     "\0": "0", "\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r",
     "\x1b": "[eE]", " ": " ", "\x85": "N", "\xa0": "_", "\u2028": "L", "\u2029": "P",
@@ -419,7 +420,7 @@ def _loose(piece: str) -> str:
                 run += 1
             count = run - index
             # At its end no more than its own: what follows may be the quotes around it.
-            most = f",{count + 40}}}+" if run < len(piece) else "}"
+            most = f",{count + 40}}}" if run < len(piece) else "}"
             parts.append(f"{_QUOTE}{{{count}{most}")
             index = run
         else:
@@ -443,9 +444,9 @@ def _character(character: str, after_quotes: bool) -> str:
     elif character == " ":
         raw = r"[ +]"
     elif character == "%":
-        raw = "%(?:25){0,5}+"
+        raw = "%(?:25){0,5}"
     elif character == "&":
-        raw = "&(?:amp;|#0{0,6}38;|#[xX]0{0,6}26;){0,5}+"
+        raw = "&(?:amp;|#0{0,6}38;|#[xX]0{0,6}26;){0,5}"
     escapes = [f"U{_hex(code, 8)}"]
     if character in _LETTERS:
         escapes.append(_LETTERS[character])

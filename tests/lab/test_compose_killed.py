@@ -41,6 +41,10 @@ def shop(standing: Standing) -> Shop:
     return standing.renew()
 
 
+#: What puts files in place, whichever of them a host has.
+RENAMES = ("mv", "python3", "perl", "ln")
+
+
 @dataclass(frozen=True)
 class Moment:
     """A moment of an apply.
@@ -73,8 +77,8 @@ MOMENTS = {
     "locked": Moment(f"[ -s {MEMORY}/lock ]"),
     "staging": Moment(f"[ -d {MEMORY}/staged.new ]", slow=("sync",)),
     "building": Moment(COMPOSE_BUILD, change=builds),
-    "installing": Moment("ls -A /opt/shop | grep -q '^[.]stackmend[.]'", slow=("mv",)),
-    "half-installed": Moment("grep -q lab/box:2 /opt/shop/compose.yaml", slow=("mv",)),
+    "installing": Moment("ls -A /opt/shop | grep -q '^[.]stackmend[.]'", slow=RENAMES),
+    "half-installed": Moment("grep -q lab/box:2 /opt/shop/compose.yaml", slow=RENAMES),
     "replacing": Moment("docker ps -a --format '{{.Names}}' | grep -q '_shop-web-1$'"),
     "starting": Moment(
         "docker ps --filter ancestor=lab/box:2 --format '{{.Names}}' | grep -q '^shop-web-1$'"
@@ -94,7 +98,9 @@ MOMENTS = {
 def slowed(host: LabHost, tools: tuple[str, ...]) -> Iterator[None]:
     """Tools of the host take a second longer within the block."""
     for tool in tools:
-        real = host.sh(f"PATH=/usr/bin:/bin command -v {tool}")
+        real = host.sh(f"PATH=/usr/bin:/bin command -v {tool} || true")
+        if not real:
+            continue
         host.put(f"/usr/local/bin/{tool}", f'#!/bin/sh\nsleep 1\nexec {real} "$@"\n', "0755")
     try:
         yield
@@ -209,7 +215,7 @@ def bad_version(shop: Shop) -> None:
 
 ROLLING_BACK = {
     "it-begins": Moment(output="rolling back to what was proven"),
-    "files-are-put-back": Moment(f"[ -d {MEMORY}/replaced/failed ]", slow=("mv",)),
+    "files-are-put-back": Moment(f"[ -d {MEMORY}/replaced/failed ]", slow=RENAMES),
     "services-are-put-back": Moment(f"{COMPOSE_UP} && grep -q lab/box:1 /opt/shop/compose.yaml"),
 }
 

@@ -155,7 +155,7 @@ def test_a_signal_in_the_middle(
     runs: Runs, server: ModelServer, model_registry: ModelRegistry
 ) -> None:
     """The run ends at once, and the server lets go of a pull that nobody waits for."""
-    model = push(model_registry, "team/interrupted:1b", LONG, seed=41)
+    model = push(model_registry, "team/interrupted:1b", LONG, seed=42)
     model_registry.rate(RATE)
     with runs.start([model.name]) as run:
         server.host.wait_for(arrived(server, LONG // 8), 120)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,9 @@ class Host:
         source = Source({name: File(mode, text.encode()) for name, (mode, text) in files.items()})
         _, sent = commands.stage(self.spec(), source)
         with tarfile.open(fileobj=io.BytesIO(sent)) as tar:
-            tar.extractall(self.memory / "staged", filter="data")
+            # Python knows no filter before 3.11.4.
+            safe: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(self.memory / "staged", **safe)
 
     def spec(self, directory: Path | None = None) -> ComposeSpec:
         return ComposeSpec.model_validate(
