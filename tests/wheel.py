@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 def run(*command: str | Path, cwd: Path, **env: str) -> str:
     # What the caller's environment adds to the import path must not lend the wheel what it lacks.
     base = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    # Certificates of the machine, as in the Makefile: a company's proxy is known to it.
+    base.setdefault("UV_SYSTEM_CERTS", "1")
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,

@@ -70,6 +70,31 @@ def test_a_container_that_mounts_a_directory_leads_root_nowhere(shop: Shop) -> N
     assert seen.quiet
 
 
+def test_a_mount_below_a_mount_leads_the_engine_nowhere(shop: Shop) -> None:
+    """One container may write where what another one mounts lies."""
+    shop.services["web"]["volumes"].append("./conf/cache/deep:/cache")
+    assert shop.run("-y").rc == 0
+    before = shop.id("web")
+    inside(shop, "mv /conf/cache /conf/cache.old; ln -s /etc/appx /conf/cache")
+    shop.services["web"]["environment"]["GREETING"] = "once more"
+    with untouched(shop.host, "/opt/shop"):
+        done = shop.run("-y")
+    assert done.rc == 1
+    assert "/opt/shop/conf/cache is a link, which the engine would follow to mount it" in done.out
+    assert shop.id("web") == before
+    # Neither is what stopped started on it.
+    shop.services["web"]["environment"]["GREETING"] = "good morning"
+    shop.host.docker("stop", before)
+    with untouched(shop.host, "/opt/shop"):
+        done = shop.run("-y")
+    assert done.rc == 1
+    assert "/opt/shop/conf/cache is a link" in done.out
+    assert not shop.host.exists("/etc/appx/deep")
+    inside(shop, "rm /conf/cache; mv /conf/cache.old /conf/cache")
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+
+
 def test_files_that_compose_would_find_by_itself_count_for_nothing(shop: Shop) -> None:
     """What would be laid over the project's own file, or stand in for it, or say where it is."""
     host = shop.host
