@@ -81,6 +81,7 @@ from pyinfra.api import StringCommand
 from stackmend.access import apply as access
 from stackmend.engine import installing
 from stackmend.engine.accelerators import apply as accelerators
+from stackmend.errors import StepError
 
 def fails(error):
     def fail(*arguments, **named):
@@ -98,7 +99,7 @@ def begin(how, host):
         access.commands.revert = touch("back")
         this = object.__new__(access.Admitting)
         this._run = lambda *arguments: None
-        this._come_in = fails(access.Failure)
+        this._come_in = fails(StepError)
         this.host = host
         this._set(None, None)
     module = installing
@@ -109,7 +110,7 @@ def begin(how, host):
     this = object.__new__(module.Installing)
     this.host = host
     this.wanted = None
-    this._available = fails(module.Failure)
+    this._available = fails(StepError)
     action = SimpleNamespace(packages=["engine"], extras=[])
     this._install(action, SimpleNamespace(origins=[], keys=[], manager="apt"), None)
 """

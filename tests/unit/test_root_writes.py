@@ -184,7 +184,10 @@ def test_every_room_that_remembers_has_a_name_that_no_project_has() -> None:
     for script in Path(journal.__file__).parents[1].rglob("*"):
         if script.suffix in (".py", ".sh"):
             kept |= set(
-                re.findall(r"/var/lib/stackmend/([a-z0-9_-]+)(?![a-z0-9._-])", script.read_text())
+                re.findall(
+                    r"(?:/var/lib/stackmend|\{(?:paths\.)?STATE_ROOT\})/([a-z0-9_-]+)(?![a-z0-9._-])",
+                    script.read_text(),
+                )
             )
     assert kept - {"ai"} == ROOMS
 

@@ -3,11 +3,11 @@
 from pyinfra.api import QuoteString, StringCommand
 
 from stackmend.connection import script, text
-from stackmend.models.spec import STATE_ROOT, Name
+from stackmend.models.spec import ROOT, Name
 from stackmend.models.state import Place
 
 #: The file whose lock says that somebody sees to the models of this host.
-LOCK = f"{STATE_ROOT}/lock"
+LOCK = f"{ROOT}/lock"
 
 #: What accepting a blob exits with where its content is another one.
 ANOTHER = 65

@@ -30,7 +30,7 @@ DEFAULT_REGISTRY, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "librar
 DEFAULT_PORT = 11434
 
 #: Where the host remembers which models were pulled by us, and where the lock lies.
-STATE_ROOT = f"{paths.STATE_ROOT}/models"
+ROOT = f"{paths.STATE_ROOT}/models"
 
 # Ollama's own rules (types/model/name.go): a namespace holds no dot, and only a host a colon.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
@@ -368,4 +368,4 @@ def record(project: str, service: str, endpoint: Endpoint | None) -> str:
         server = f"{project or '-'}.{service}"
     else:
         server = re.sub(r"[^A-Za-z0-9.-]", "_", f"{endpoint.address}.{endpoint.port}")
-    return f"{STATE_ROOT}/{server}.json"
+    return f"{ROOT}/{server}.json"
