@@ -6,18 +6,17 @@ images() {
     # One call answers for all; only where one is missing is each asked alone.
     label='{{json (index .Config.Labels "com.docker.compose'
     shown="[{{json .ID}},{{json .Config.Volumes}},$label.project\")}},$label.service\")}}]"
-    found=$(docker image inspect --format "$shown" -- "$@" 2>/dev/null) || found=
-    for ref; do
-      if [ -n "$found" ]; then
-        one=${found%%"
-"*}
-        found=${found#*"
-"}
-      else
+    if found=$(docker image inspect --format "$shown" -- "$@" 2>/dev/null); then
+      # Not by the shell: cutting a long text at a line takes dash the square of its length.
+      printf '%s\n' "$found" | awk '
+        BEGIN { for (at = 1; at < ARGC; at++) ref[at] = ARGV[at]; ARGC = 1 }
+        { print $0 " " ref[NR] }' "$@"
+    else
+      for ref; do
         one=$(docker image inspect --format "$shown" -- "$ref" 2>/dev/null) || one=-
-      fi
-      printf '%s %s\n' "$one" "$ref"
-    done
+        printf '%s %s\n' "$one" "$ref"
+      done
+    fi
   } | quoted
   end 0
 }

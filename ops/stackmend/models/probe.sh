@@ -27,8 +27,8 @@ ask() {
     *) authority="$3:$4" ;;
   esac
   begin "api $1"
-  # What is said on standard error, and as the last line the exit status.
-  { said=$({ { attempt "$@" 2>&4; printf '\n%s' $? >&4; } | head -c $most | quoted >&3; } 4>&1); } 3>&1
+  # The end of what is said on standard error, and as the last line the exit status.
+  { said=$({ { attempt "$@" 2>&4; printf '\n%s' $? >&4; } | head -c $most | quoted >&3; } 4>&1 | tail -c 65536); } 3>&1
   asked=${said##*"$newline"} said=${said%"$newline"*}
   end "$asked"
   section "said $1" printf '%s\n' "$said"
