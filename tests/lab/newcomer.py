@@ -53,7 +53,8 @@ def hand_over(host: LabHost, way: Way, public: str = "") -> None:
             f"echo {shlex.quote(public)} > {home}/authorized_keys",
             f"chown {owner} {home}/authorized_keys",
         ]
-    host.sh("\n".join([*steps, "systemctl reload ssh"]))
+    # A reload is over before sshd has read its files again: what a test breaks next would be read.
+    host.sh("\n".join([*steps, "systemctl restart ssh && systemctl reset-failed ssh"]))
 
 
 @dataclass(frozen=True)
