@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from stackmend import connection
-from stackmend.decision import Plan, Refusal
-from stackmend.paths import STATE_ROOT
-from stackmend.reports import telling
+from stackmend.decision import Plan
+from stackmend.reconcile import another_run, project_lock, unread
+from stackmend.reporting import announce
+
+__all__ = ["Teller", "act_upon", "another_run", "project_lock", "unread"]
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 class Look(Protocol):
@@ -51,51 +53,12 @@ class Teller:
 
     def tell(self, decided: Plan[Any]) -> None:
         """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
+        announce.report_plan(self.host, self.report, decided)
 
     def failed(self, message: str) -> None:
         """Show an error, its first line for itself, on the terminal and in the report."""
         first, *rest = message.splitlines() or [""]
-        telling.failed(self.host, self.report, self.about, first, rest)
-
-
-def project_lock(project: str) -> str:
-    """The file on a host whose lock says that a Compose project is being worked on."""
-    return f"{STATE_ROOT}/{project}/lock"
-
-
-def another_run(host: Host, *locks: str) -> Refusal | None:
-    """The refusal to do anything while another run is at work: what is seen then is half made.
-
-    :param host: the host.
-    :param locks: the files whose locks that run has; those of this one do not count.
-    """
-    try:
-        holder = connection.holder(host, locks)
-    except connection.RemoteError:
-        # What the reading itself says is then all that there is.
-        return None
-    if not holder:
-        return None
-    return Refusal(
-        subject="host",
-        reason=f"another run is at work here: {holder}",
-        remedy="wait for that run to end, then run again",
-    )
-
-
-def unread(state: connection.Unknown, what: str, nothing: str) -> Refusal:
-    """The refusal to do anything on what could not be read.
-
-    :param state: what there is instead of a state.
-    :param what: what cannot be read, such as ``who holds its ports``.
-    :param nothing: what is not done therefore, such as ``ended on a host``.
-    """
-    return Refusal(
-        subject="host",
-        reason=f"{what} cannot be read: {state.reason}",
-        remedy=f"see the reason; nothing is {nothing} that cannot be read",
-    )
+        announce.report_error(self.host, self.report, self.about, first, rest)
 
 
 class Worker(Protocol[L]):
@@ -123,14 +86,14 @@ def act_upon(look: L, worker: Worker[L], lock: str) -> bool:
     :raises RemoteError: the lock cannot be had, or the host not be reached.
     """
     if look.plan.refusals and (busy := another_run(worker.host, lock)):
-        telling.tell(worker.host, worker.report, Plan(refusals=(busy,)))
+        announce.report_plan(worker.host, worker.report, Plan(refusals=(busy,)))
         return False
     if not look.plan.actions:
-        telling.tell(worker.host, worker.report, look.plan)
+        announce.report_plan(worker.host, worker.report, look.plan)
         return look.plan.empty
     with connection.hold_lock(worker.host, lock) as lease:
         # What other rooms read of the host before is of then as well.
         connection.invalidate(worker.host)
         look = worker.look_again()
-        telling.tell(worker.host, worker.report, look.plan)
+        announce.report_plan(worker.host, worker.report, look.plan)
         return worker.carry_out(look, lease)

@@ -52,7 +52,7 @@ def install() -> None:
     if state is None or state in _begun:
         return
     _begun.add(state)
-    from stackmend import reports
+    from stackmend import reporting
     from stackmend.access.reached import contact
     from stackmend.compose.source import read_once
     from stackmend.connection import preflight
@@ -62,7 +62,7 @@ def install() -> None:
     read_once()
     preflight.install(validate, contact)
     # Last, so that it begins first: what is wrong with settings is said without their secrets.
-    reports.install()
+    reporting.install()
 
 
 def _say_what_cannot_be_read() -> None:

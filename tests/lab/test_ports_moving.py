@@ -14,7 +14,7 @@ from stackmend.connection import fetch_facts
 from stackmend.ports.facts import PortHolders
 from stackmend.ports.look import Reader
 from stackmend.ports.spec import PortsSpec, parse_ports
-from stackmend.reports import Collector
+from stackmend.reporting import Collector
 from tests import connected
 from tests.lab.fixtures import Lab
 from tests.lab.holders import Shelf

@@ -49,7 +49,7 @@ _SERVE = "import sys; from tests.lab import warm; sys.exit(warm.serve({}))"
 Request = tuple[list[str], dict[str, str]]
 
 _PRELOADED = (
-    "stackmend.reports",
+    "stackmend.reporting",
     "stackmend.connection.preflight",
     "stackmend.spec",
     "stackmend.compose",

@@ -12,7 +12,7 @@ from pyinfra.api import FunctionCommand, OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
-from stackmend import reports
+from stackmend import reporting
 from stackmend.compose import stack
 from tests.connected import connected
 
@@ -82,6 +82,6 @@ def test_found_while_executing_it_fails_this_host_alone(
     assert isinstance(command, FunctionCommand)
     assert command.function(host.state, host, *command.args, **command.kwargs) is False
     assert SECRET not in str(command.args)
-    (failure,) = reports.record(host, "compose.stack").errors
+    (failure,) = reporting.record(host, "compose.stack").errors
     assert failure["message"].startswith(message)
     assert host.connector.executed_commands == []

@@ -10,7 +10,7 @@ from pyinfra.api import FunctionCommand, OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
-from stackmend import models, reports
+from stackmend import models, reporting
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
 from tests.connected import connected
 
@@ -54,7 +54,7 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
     (command,) = models.pulled._inner(**{"models": ["a"], **changes})
     assert isinstance(command, FunctionCommand)
     assert command.function(host.state, host, *command.args, **command.kwargs) is False
-    (failure,) = reports.record(host, "models.pulled").errors
+    (failure,) = reporting.record(host, "models.pulled").errors
     assert failure["message"].startswith(message)
     assert host.connector.executed_commands == []
 

@@ -10,7 +10,7 @@ from pyinfra.api import FunctionCommand, OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
-from stackmend import connection, ports, reports
+from stackmend import connection, ports, reporting
 from stackmend.connection import RemoteError
 from stackmend.ports.spec import PortsPolicy
 from tests.connected import connected
@@ -58,7 +58,7 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
     (command,) = ports.free._inner(**{"ports": 80, **changes})
     assert isinstance(command, FunctionCommand)
     assert command.function(host.state, host, *command.args, **command.kwargs) is False
-    (failure,) = reports.record(host, "ports.free").errors
+    (failure,) = reporting.record(host, "ports.free").errors
     assert failure["message"].startswith(message)
     assert host.connector.executed_commands == []
 
@@ -83,7 +83,7 @@ def test_who_gives_the_ports_is_asked_in_each_phase_and_may_fail(host: Host) -> 
         (command,) = ports.free._inner(ports=give)
         assert command.function(host.state, host, *command.args) is False
     assert len(asked) == 2
-    failures = reports.record(host, "ports.free").errors
+    failures = reporting.record(host, "ports.free").errors
     assert failures
     assert all("cut off" in failure["message"] for failure in failures)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from stackmend.access.essentials import facts as basics_facts
-from stackmend.access.essentials.state import HostBasics
+from stackmend.basics import facts as basics_facts
+from stackmend.basics.state import HostBasics
 from stackmend.engine import facts as engine_facts
 from stackmend.engine.state import HostEngine
 from tests.marks import MARK, framed

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from stackmend.access.essentials.facts import HostEssentials
 from stackmend.access.facts import Operator
+from stackmend.basics.facts import Basics
 from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.engine.facts import HostEngines
 from tests import hostile
@@ -132,7 +132,7 @@ ACCESS = Room(
     ],
 )
 
-# access/essentials/probe.sh
+# basics/probe.sh
 
 _BASICS = {
     "sections": ("host", "ports", "services", "packages", "settings", "timers", "whole"),
@@ -140,7 +140,7 @@ _BASICS = {
 }
 
 
-def _lay_essentials(host: HostileHost, values: Mapping[str, Any]) -> None:
+def _lay_basics(host: HostileHost, values: Mapping[str, Any]) -> None:
     host.clear("etc")
     host.path("run/systemd/system").mkdir(parents=True, exist_ok=True)
     name = values.get("name of the system", "Debian")
@@ -184,10 +184,10 @@ def _listed(state: Any) -> Dump:
 
 
 ESSENTIALS = Room(
-    name="essentials",
-    facts=[(HostEssentials, {"updates": True})],
-    lay=_lay_essentials,
-    scripts=frozenset({"access/essentials/probe.sh"}),
+    name="basics",
+    facts=[(Basics, {"updates": True})],
+    lay=_lay_basics,
+    scripts=frozenset({"basics/probe.sh"}),
     programs={
         "systemctl": 'cat "$say/systemctl"',
         "systemd-detect-virt": "echo none",

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackmend.access.essentials.plan import Plan, plan
-from stackmend.access.essentials.spec import Basics
-from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates
+from stackmend.basics.plan import Plan, plan
+from stackmend.basics.spec import BasicsSpec
+from stackmend.basics.state import Clock, HostBasics, Unit, Updates
 from stackmend.connection import text
 from stackmend.ports import ranges
 from stackmend.ports.spec import parse_ports
@@ -30,7 +30,7 @@ def state(*services: Unit, away: int = 0, **changes: Any) -> HostBasics:
 
 
 def decided(host: HostBasics, **spec: Any) -> Plan:
-    return plan(Basics.model_validate(spec), host)
+    return plan(BasicsSpec.model_validate(spec), host)
 
 
 def test_what_is_well_is_left() -> None:
@@ -206,7 +206,7 @@ def automatic(directory: Path, before: str | None) -> str:
     if before is not None:
         file.write_text(before)
     script = "".join(text("stackmend.connection", name) for name in ("walk", "put"))
-    script += text("stackmend.access.essentials", "updates").replace("/etc/dnf", str(directory))
+    script += text("stackmend.basics", "updates").replace("/etc/dnf", str(directory))
     subprocess.run(["sh", "-c", script, "updates", "dnf", str(directory / "kept")], check=True)
     return file.read_text()
 
@@ -228,7 +228,7 @@ def test_a_lock_of_apts_is_waited_for_and_nothing_else(
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-    script = text("stackmend.access.essentials", "install").replace("sleep 5", "sleep 0")
+    script = text("stackmend.basics", "install").replace("sleep 5", "sleep 0")
     done = subprocess.run(
         ["sh", "-c", script, "install", "apt", "", "chrony", ""],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},

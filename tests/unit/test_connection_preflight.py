@@ -189,7 +189,7 @@ def test_hosts_without_a_stack_are_none_of_our_business(tmp_path: Path, listener
     at = {"ssh_hostname": "127.0.0.1", "ssh_port": listener.port, "ssh_user": "nobody"}
     (tmp_path / "fleet.py").write_text(f"hosts = [('a', {at!r})]\n")
     (tmp_path / "deploy_it.py").write_text(
-        "import sys\nassert 'stackmend.reports' not in sys.modules\n"
+        "import sys\nassert 'stackmend.reporting' not in sys.modules\n"
     )
     done = run(tmp_path)
     assert listener.came

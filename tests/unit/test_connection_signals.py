@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from stackmend.reports.state import RunRecord
+from stackmend.reporting.state import RunRecord
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 5.0
@@ -28,12 +28,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.connection import signals
 
 @operation()
 def busy(how):
-    reports.record(host, "room.busy")
+    reporting.record(host, "room.busy")
     def work(state, host):
         Path("begun").touch()
         if how == "compute":
@@ -118,7 +118,7 @@ def begin(how, host):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
+    (tmp_path / "config.py").write_text("from stackmend import reporting\nreporting.install()\n")
     (tmp_path / "room.py").write_text(OPERATION)
     return tmp_path
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stackmend.access.essentials import commands as basics_commands
-from stackmend.access.essentials.plan import plan as plan_basics
-from stackmend.access.essentials.spec import Basics
+from stackmend.basics import commands as basics_commands
+from stackmend.basics.plan import plan as plan_basics
+from stackmend.basics.spec import BasicsSpec
 from stackmend.decision import Refusal
 from stackmend.engine import commands
 from stackmend.engine.accelerators.plan import plan as plan_accelerators
@@ -202,7 +202,7 @@ def test_nvidia_has_nothing_for_alpine() -> None:
 )
 def test_what_keeps_the_clock_right(name: str, package: str, unit: str) -> None:
     state = distributions.basics(name)
-    (action,) = plan_basics(Basics(), state).actions
+    (action,) = plan_basics(BasicsSpec(), state).actions
     assert (action.packages, action.units) == ((package,), (unit,))
     told = distributions.described(name)
     command = basics_commands.command(action, state).get_raw_value()
@@ -210,7 +210,7 @@ def test_what_keeps_the_clock_right(name: str, package: str, unit: str) -> None:
 
 
 def test_security_updates_come_by_what_each_distribution_has() -> None:
-    spec = Basics(clock=False, security_updates=True)
+    spec = BasicsSpec(clock=False, security_updates=True)
     fedora = distributions.basics("fedora-42", packages=[], settings=["dnf 5"], timers=[])
     verbs = [(one.verb, one.subject) for one in plan_basics(spec, fedora).actions]
     assert verbs == [

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from stackmend.access.essentials.facts import HostEssentials
+from stackmend.basics.facts import Basics
 from stackmend.connection import Unknown
 from stackmend.engine.accelerators.facts import HostAccelerators
 from tests.hostile import KNOWN
@@ -91,7 +91,7 @@ def fuzz(room: Room, host: HostileHost, seen: Counter[str]) -> None:
     """Run the examples of a room."""
     slots = {slot.name: slot for slot in room.slots}
     neighbour: tuple[type, dict[str, Any]] = (HostAccelerators, {})
-    beside = [neighbour] if room.name != "accelerators" else [(HostEssentials, {})]
+    beside = [neighbour] if room.name != "accelerators" else [(Basics, {})]
 
     def told(shell: str, values: dict[str, Any]) -> list[Dump | Unknown]:
         host.stop()
@@ -135,7 +135,7 @@ def fuzz(room: Room, host: HostileHost, seen: Counter[str]) -> None:
 NOT_PARSED = {
     "it changes something, and what it says is shown as text where it fails": (
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
-        "access/sudoers access/essentials/install access/essentials/updates compose/aside "
+        "access/sudoers basics/install basics/updates compose/aside "
         "compose/install compose/mended compose/remember compose/stale compose/stage "
         "compose/within engine/accelerators/describe engine/again engine/install "
         "engine/place engine/start engine/switch models/accept models/delete models/manifest "

@@ -37,8 +37,8 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert Path("ops/stackmend/reports/state.py") in MODULES
-    assert "stackmend.reports.state" in set(imported(Path("ops/stackmend/reports/write.py")))
+    assert Path("ops/stackmend/reporting/state.py") in MODULES
+    assert "stackmend.reporting.state" in set(imported(Path("ops/stackmend/reporting/write.py")))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

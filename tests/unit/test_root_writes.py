@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from pyinfra.api import StringCommand
 
 from stackmend.access import commands as access
-from stackmend.access.essentials import commands as essentials
+from stackmend.basics import commands as basics
 from stackmend.compose import commands as compose
 from stackmend.compose.spec import ROOMS, ComposeSpec
 from stackmend.connection import text
 from stackmend.engine import commands as engine
 from stackmend.engine.accelerators import commands as accelerators
 from stackmend.ports import commands as ports
-from stackmend.reports import journal
+from stackmend.reporting import journal
 
 SHARED = text("stackmend.connection", "walk") + text("stackmend.connection", "put")
 
@@ -313,7 +313,7 @@ def test_dnfs_file_is_shown_to_nobody_new(tmp_path: Path, each_shell: list[str])
     file = dnf / "automatic.conf"
     file.write_text("[email]\npassword = secret\n")
     file.chmod(0o600)
-    command = essentials._script("updates", "dnf", str(tmp_path / "kept"))
+    command = basics._script("updates", "dnf", str(tmp_path / "kept"))
     done = ran(command, each_shell, ("/etc/dnf", dnf))
     assert (done.returncode, done.stderr) == (0, "")
     assert file.stat().st_mode & 0o777 == 0o600

@@ -105,17 +105,17 @@ import sys
 import click
 from pyinfra import host, logger
 from pyinfra.api import operation, FunctionCommand, StringCommand
-from stackmend import connection, reports
-from stackmend.reports import telling
+from stackmend import connection, reporting
+from stackmend.reporting import announce
 
 LINES = open("hostile.txt", encoding="utf-8", errors="surrogateescape").read().split("\\n")
 
 @operation()
 def mended():
-    report = reports.record(host, "room.mended")
+    report = reporting.record(host, "room.mended")
     def act(state, host):
         host.log(LINES[0])
-        telling.failed(host, report, "ai", "it says " + LINES[1], LINES)
+        announce.report_error(host, report, "ai", "it says " + LINES[1], LINES)
         connection.run(host, "cat hostile.txt; cat hostile.txt >&2")
         print(LINES[0], file=sys.stderr)
         print(LINES[0])
@@ -132,7 +132,7 @@ mended(name="told", _continue_on_error=True)
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
+    (tmp_path / "config.py").write_text("from stackmend import reporting\nreporting.install()\n")
     (tmp_path / "inventory.py").write_text(
         "from pydantic import SecretStr\n"
         f"stack = {{'source': 'stack', 'env': {{'KEY': SecretStr({SECRET!r})}}}}\n"
@@ -210,7 +210,7 @@ def test_styles_are_pyinfras_own_on_a_terminal(site: Path) -> None:
 def test_the_debug_log_of_pyinfra_is_clean(site: Path) -> None:
     # An error that pyinfra does not expect, of a kind that its command line does not wrap.
     (site / "config.py").write_text(
-        "from stackmend import reports\nreports.install()\n"
+        "from stackmend import reporting\nreporting.install()\n"
         "from pyinfra_cli import main as _m, cli as _c\n"
         "def broken(*a, **k):\n"
         "    raise LookupError(open('hostile.txt', errors='surrogateescape').read())\n"

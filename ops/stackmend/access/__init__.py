@@ -8,13 +8,15 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
-from stackmend import connection, reports
-from stackmend.access import essentials
+from stackmend import basics as host_basics
+from stackmend import connection, reporting
 from stackmend.access.keys import public_keys as read_keys
 from stackmend.access.spec import AccessPolicy, OperatorSpec
+from stackmend.basics import BasicsSpec
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reports import telling
+from stackmend.reconcile import operate
+from stackmend.reporting import announce
 
 __all__ = ["arguments", "basics", "operator", "prefetch"]
 
@@ -67,7 +69,7 @@ def operator(
     """
     from stackmend.access.apply import Admitting
 
-    report = reports.record(host, "access.operator")
+    report = reporting.record(host, "access.operator")
     try:
         spec = validate(
             OperatorSpec,
@@ -81,7 +83,7 @@ def operator(
         )
         work = Admitting(host, spec, read_keys(spec.public_keys), report)
     except ValueError as error:
-        yield from telling.wrong(host, "access.operator", in_one_line(error))
+        yield from announce.wrong(host, "access.operator", in_one_line(error))
         return
     try:
         if work.is_well():
@@ -129,23 +131,13 @@ def basics(
             security_updates=True,
         )
     """
-    report = reports.record(host, "access.basics")
-    try:
-        spec = validate(
-            essentials.Basics,
-            {"ports": ports, "clock": clock, "security_updates": security_updates},
-        )
-    except ValueError as error:
-        yield from telling.wrong(host, "access.basics", in_one_line(error))
-        return
-    work = essentials.Preparing(host, spec, report)
-    try:
-        if work.is_well():
-            host.noop("the clock, the ports and the updates are already as wanted")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+    raw = {"ports": ports, "clock": clock, "security_updates": security_updates}
+    yield from operate(
+        host,
+        "access.basics",
+        lambda report: host_basics.reconciler(host, validate(BasicsSpec, raw), report),
+        converged="the clock, the ports and the updates are already as wanted",
+    )
 
 
 def prefetch(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
@@ -158,10 +150,10 @@ def prefetch(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
 
     connection.prefetch(host, Operator, user=policy.user)
     wanted = validate(
-        essentials.Basics,
+        BasicsSpec,
         {"ports": ports, "clock": policy.clock, "security_updates": policy.security_updates},
     )
-    essentials.prefetch(host, wanted)
+    host_basics.prefetch(host, wanted)
 
 
 def arguments(policy: AccessPolicy) -> dict[str, Any]:

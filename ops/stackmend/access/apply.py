@@ -10,7 +10,7 @@ from stackmend.access.plan import Action
 from stackmend.access.state import HostAccess
 from stackmend.acting import act_upon
 from stackmend.errors import StepError
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -34,7 +34,7 @@ class Admitting(Reader):
         try:
             return act_upon(self.look(), self, commands.LOCK)
         except (StepError, connection.RemoteError) as error:
-            telling.failed(self.host, self.report, f"user {self.spec.user}", str(error))
+            announce.report_error(self.host, self.report, f"user {self.spec.user}", str(error))
         return False
 
     def carry_out(self, look: Look, lease: "connection.Lease") -> bool:
@@ -45,18 +45,18 @@ class Admitting(Reader):
         risky = [action for action in look.plan.actions if action.verb in RISKY]
         for action in safe:
             lease.check()
-            with telling.doing(self.host, self.report, action):
+            with announce.track(self.host, self.report, action):
                 self._run(action, look.state)
         if self.identities:
             self._come_in()
         elif safe:
-            telling.say(
+            announce.show_line(
                 self.host,
                 f"  not proven: this machine has no private key of {self.spec.user}'s to try",
             )
         for action in risky:
             lease.check()
-            with telling.doing(self.host, self.report, action):
+            with announce.track(self.host, self.report, action):
                 if action.verb == "set":
                     self._set(action, look.state)
                 else:
@@ -64,7 +64,7 @@ class Admitting(Reader):
                     self._come_in()
         look = self.look_again()
         if not look.plan.empty:
-            telling.tell(self.host, self.report, look.plan)
+            announce.report_plan(self.host, self.report, look.plan)
         return look.plan.empty
 
     def _run(self, action: Action, state: HostAccess, mark: str = "") -> None:
@@ -85,7 +85,7 @@ class Admitting(Reader):
             ) from None
         if not result.ok:
             raise StepError(f"{self.spec.user} comes in, but {command} fails: {_said(result)}")
-        telling.say(
+        announce.show_line(
             self.host, f"  a fresh login as {self.spec.user} works" + ", sudo too" * as_root
         )
 

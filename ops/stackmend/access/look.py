@@ -15,7 +15,7 @@ from stackmend.acting import Teller, unread
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 @dataclass(frozen=True)

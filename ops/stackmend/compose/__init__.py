@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, State, operation
 
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.compose.apply import Project
 from stackmend.compose.look import Reader
 from stackmend.compose.published import published
@@ -17,7 +17,7 @@ from stackmend.compose.spec import ComposeSpec, Mend
 from stackmend.errors import StepError
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 #: The files that were read for :func:`unpublished`, until :func:`stack` takes them over: a run
 #: decides by one reading.
@@ -82,7 +82,7 @@ def stack(
             checks=[{"kind": "http", "url": "http://127.0.0.1:8000/healthz"}],
         )
     """
-    report = reports.record(host, "compose.stack")
+    report = reporting.record(host, "compose.stack")
     try:
         spec = validate(
             ComposeSpec,
@@ -103,10 +103,10 @@ def stack(
         )
         work = Project(host, spec, _source(spec), report, remedy=on_bind_error)
     except ValueError as error:
-        yield from telling.wrong(host, "compose.stack", in_one_line(error))
+        yield from announce.wrong(host, "compose.stack", in_one_line(error))
         return
     for secret in work.secrets:
-        reports.secret(secret)
+        reporting.secret(secret)
     try:
         if work.is_well():
             host.noop(f"project {project} is already as declared, and well")
@@ -122,7 +122,7 @@ def prefetch(spec: ComposeSpec) -> None:
     :param spec: the project, on the host that pyinfra is at.
     """
     # What is asked of a host does not depend on the project's files.
-    Reader(host, spec, Source({}), reports.Collector("compose")).prefetch()
+    Reader(host, spec, Source({}), reporting.Collector("compose")).prefetch()
 
 
 def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
         source = load(spec)
         _read.setdefault(host.state, {})[host.name] = spec, source
         # Nothing of this is told: the operation that it is asked for tells what it makes of it.
-        return Reader(host, spec, source, reports.Collector("ports")).unpublished()
+        return Reader(host, spec, source, reporting.Collector("ports")).unpublished()
     except (ValueError, StepError, connection.RemoteError):
         return ()
 

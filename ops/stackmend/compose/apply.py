@@ -26,7 +26,7 @@ from stackmend.compose.plan import (
 from stackmend.compose.prove import LOG_LINES, Prover
 from stackmend.compose.state import Applied, Container, Declared, StackState
 from stackmend.errors import StepError
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -329,7 +329,9 @@ class Project(Prover):
         spec = self.spec.model_copy(
             update={"directory": before.directory, "profiles": before.profiles}
         )
-        telling.say(self.host, f"{self.spec.project}: rolling back to what was proven well before")
+        announce.show_line(
+            self.host, f"{self.spec.project}: rolling back to what was proven well before"
+        )
         self._mark(sorted(self.touched & set(before.services)))
         self._run(commands.mended(self.spec, "rollback", self.source.digest))
         self._files_back(before, declared)
@@ -356,7 +358,9 @@ class Project(Prover):
         if stood and not found.stale:
             # What was not touched runs on the files before, as it did.
             self._must(self._run(commands.fresh(self.spec)), "what was done could not be written")
-        telling.say(self.host, f"{self.spec.project}: rolled back, and well as it was before")
+        announce.show_line(
+            self.host, f"{self.spec.project}: rolled back, and well as it was before"
+        )
 
     def _files_back(self, before: Applied, declared: Declared) -> None:
         """Put back the files and images that were proven well; end services that came after."""
@@ -407,7 +411,7 @@ class Project(Prover):
 
     def _doing(self, *actions: Action) -> AbstractContextManager[None]:
         """Tell the report and the host's journal what is done, however it ends."""
-        return telling.doing(self.host, self.report, *actions, within=self.spec.project)
+        return announce.track(self.host, self.report, *actions, within=self.spec.project)
 
 
 def _back(verb: Verb, subject: str) -> Action:

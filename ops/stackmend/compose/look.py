@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.acting import another_run, unread
 from stackmend.checks.facts import CheckResults
 from stackmend.checks.state import CheckResult
@@ -32,12 +32,12 @@ from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, Engine, StackState
 from stackmend.errors import StepError
 from stackmend.paths import is_plain
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 #: What :func:`~stackmend.compose.commands.ends` prints of an end: a container's labels are beside.
@@ -294,11 +294,11 @@ class Reader:
 
     def tell(self, decided: Plan) -> None:
         """Show what was found and what follows, on the terminal and in the report."""
-        telling.tell(self.host, self.report, decided)
+        announce.report_plan(self.host, self.report, decided)
 
     def _failed(self, failure: StepError) -> None:
         message = drift.masked(str(failure), self.secrets)
-        telling.failed(self.host, self.report, self.spec.project, message, failure.log)
+        announce.report_error(self.host, self.report, self.spec.project, message, failure.log)
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -311,7 +311,7 @@ class Reader:
     def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
         """Never show what a declaration calls secret, nor what was given as secret before."""
         for secret in secrets:
-            reports.secret(secret)
+            reporting.secret(secret)
         self.hidden |= drift.secret_values(config) | frozenset(secrets)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, operation
 
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.engine import accelerators
 from stackmend.engine.spec import EnginePolicy, FirstSettings, Installation, Settings
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 __all__ = [
     "accelerated",
@@ -80,7 +80,7 @@ def installed(
     """
     from stackmend.engine.installing import Installing
 
-    report = reports.record(host, "engine.installed")
+    report = reporting.record(host, "engine.installed")
     try:
         wanted = validate(
             Installation,
@@ -96,7 +96,7 @@ def installed(
         )
         first = validate(FirstSettings, {"settings": {} if settings is None else settings})
     except ValueError as error:
-        yield from telling.wrong(host, "engine.installed", in_one_line(error))
+        yield from announce.wrong(host, "engine.installed", in_one_line(error))
         return
     work = Installing(host, wanted, report, first.settings)
     try:
@@ -159,7 +159,7 @@ def settings(
     """
     from stackmend.engine.daemon import Setting
 
-    report = reports.record(host, "engine.settings")
+    report = reporting.record(host, "engine.settings")
     try:
         wanted = validate(
             Settings,
@@ -176,7 +176,7 @@ def settings(
             },
         )
     except ValueError as error:
-        yield from telling.wrong(host, "engine.settings", in_one_line(error))
+        yield from announce.wrong(host, "engine.settings", in_one_line(error))
         return
     work = Setting(host, wanted.wanted(), report, wanted.replace)
     try:
@@ -234,7 +234,7 @@ def accelerated(
             key="https://mirror.example.com/nvidia/gpgkey",
         )
     """
-    report = reports.record(host, "engine.accelerated")
+    report = reporting.record(host, "engine.accelerated")
     try:
         wanted = validate(
             accelerators.Acceleration,
@@ -247,7 +247,7 @@ def accelerated(
             },
         )
     except ValueError as error:
-        yield from telling.wrong(host, "engine.accelerated", in_one_line(error))
+        yield from announce.wrong(host, "engine.accelerated", in_one_line(error))
         return
     work = accelerators.Accelerating(host, wanted, report)
     try:

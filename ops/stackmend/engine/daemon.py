@@ -11,14 +11,14 @@ from stackmend.engine.look import Look, Reader
 from stackmend.engine.plan import Action, Plan, plan_settings
 from stackmend.engine.state import HostEngine
 from stackmend.errors import StepError
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
     from stackmend.connection import Lease
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 class Setting(Reader):
@@ -65,7 +65,7 @@ class Setting(Reader):
             raise StepError("there is no engine to be set: engine.installed has to succeed first")
         for action in look.plan.actions:
             lease.check()
-            with telling.doing(self.host, self.report, action):
+            with announce.track(self.host, self.report, action):
                 self._act(action, look.state)
         again = self.look_again()
         if not again.plan.empty:

@@ -15,7 +15,7 @@ from stackmend.engine.plan import Action, Plan, Source, begun_with, chosen, plan
 from stackmend.engine.spec import Installation
 from stackmend.engine.state import HostEngine
 from stackmend.errors import StepError
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
     from stackmend.connection import Lease, Result
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 class _TakenBack(Exception):
@@ -97,16 +97,16 @@ class Installing(Reader):
             case "trust":
                 # Read and compared before anything of it is on the host.
                 key = trust.key(self.host, action.source, action.expected)
-                with telling.doing(self.host, self.report, action):
+                with announce.track(self.host, self.report, action):
                     self._place(action.keyring, key)
             case "write source":
-                with telling.doing(self.host, self.report, action):
+                with announce.track(self.host, self.report, action):
                     for file in action.files:
                         self._place(file.path, file.text.encode())
             case "install":
                 return self._install(action, state, begin if action.config else None)
             case _:
-                with telling.doing(self.host, self.report, action):
+                with announce.track(self.host, self.report, action):
                     self._must(commands.start(state.config.path), "the engine does not start")
         return True
 
@@ -131,8 +131,8 @@ class Installing(Reader):
                 self.tell(Plan(refusals=(refusal,)))
                 return False
             for one in found.unread:
-                telling.say(self.host, f"  package lists cannot be read: {one}")
-            telling.say(self.host, f"  Engine {decided.engine}, Compose {decided.compose}")
+                announce.show_line(self.host, f"  package lists cannot be read: {one}")
+            announce.show_line(self.host, f"  Engine {decided.engine}, Compose {decided.compose}")
             command = commands.install(
                 *(state.manager, origin.target, decided.names, action.removing),
                 snap=action.snap,
@@ -140,15 +140,15 @@ class Installing(Reader):
             )
         with suppress(_TakenBack), ExitStack() as together:
             if begin is not None:
-                together.enter_context(telling.doing(self.host, self.report, begin))
-            with telling.doing(self.host, self.report, action):
+                together.enter_context(announce.track(self.host, self.report, begin))
+            with announce.track(self.host, self.report, action):
                 done = self._must(
                     command,
                     f"{action.subject} cannot be installed",
                     stdin=begin.text.encode() if begin else None,
                 )
             for line in done.text.splitlines():
-                telling.say(
+                announce.show_line(
                     self.host, f"  the engine does not come up with its settings yet: {line}"
                 )
             if done.text:

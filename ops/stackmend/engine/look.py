@@ -13,7 +13,7 @@ from stackmend.engine.state import HostEngine
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 @dataclass(frozen=True)

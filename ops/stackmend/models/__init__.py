@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
 from stackmend.problems import problems
 from stackmend.raw import validate
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 __all__ = ["arguments", "prefetch", "pulled"]
 
@@ -88,7 +88,7 @@ def pulled(
 
     # What works side by side needs the host itself, not the view of the current one.
     host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
-    report = reports.record(host, "models.pulled")
+    report = reporting.record(host, "models.pulled")
     given: dict[str, Any] = {
         "wanted": models,
         "update": update,
@@ -112,7 +112,7 @@ def pulled(
     except ValueError as error:
         found = problems(error) if isinstance(error, ValidationError) else [str(error)]
         reason = "; ".join(one.replace("wanted", "models", 1) for one in found)
-        yield from telling.wrong(host, "models.pulled", reason)
+        yield from announce.wrong(host, "models.pulled", reason)
         return
     work = Pulling(host, spec, report)
     try:

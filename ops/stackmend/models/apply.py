@@ -19,13 +19,13 @@ from stackmend.models.look import Look, Reader
 from stackmend.models.plan import Action, Plan, forgotten, plan, remembered
 from stackmend.models.spec import ModelsSpec
 from stackmend.models.state import Record, Recorded, StoreState
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 #: Seconds that a server of the stack's own has to become healthy and to answer.
 PATIENCE = 120.0
@@ -127,7 +127,7 @@ class Pulling(Reader):
         for action in chain:
             try:
                 lease.check()
-                with telling.doing(self.host, self.report, action):
+                with announce.track(self.host, self.report, action):
                     self._step(action, state)
             except _ENDS as error:
                 self.failed(f"could not {action.verb} {action.subject}: {error}")

@@ -20,7 +20,7 @@ from stackmend.models.plan import Action, begun
 from stackmend.models.progress import Meter, Tally, shown
 from stackmend.models.spec import ModelsSpec, Name
 from stackmend.models.state import Manifest, Place, Server, StoreState
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -118,12 +118,12 @@ class Bringer:
                     self._from_registry(action, self._now(state) if tried else state)
                     fleet.has(self.host, name, place)
                     return
-            telling.say(self.host, f"{action.subject}: its blobs come from {peer.host.name}")
+            announce.show_line(self.host, f"{action.subject}: its blobs come from {peer.host.name}")
             try:
                 self._from_peer(peer, action, state, place)
             except (PeerUnavailable, TransientError) as error:
                 tried.add(peer.host.name)
-                telling.say(
+                announce.show_line(
                     self.host,
                     f"{action.subject}: {peer.host.name} cannot give it ({error}); "
                     "looked for elsewhere",
@@ -242,7 +242,7 @@ class Bringer:
         def tell(attempt: tenacity.RetryCallState) -> None:
             assert attempt.outcome is not None, "what is tried again has failed"
             assert attempt.next_action is not None, "and what comes next is known"
-            telling.say(
+            announce.show_line(
                 self.host,
                 f"{subject}: {attempt.outcome.exception()}; tried again in "
                 f"{attempt.next_action.sleep:g} s",

@@ -19,7 +19,7 @@ from stackmend.models.state import Registry, StoreState
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 #: What a deploy that runs before this operation may still bring.
 COMING = ("absent", "stopped", "unreachable")

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from stackmend.models.plan import human
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,7 +224,7 @@ class Shown:
         self._last, self._there = now, meter.there
         share = f" ({meter.there / meter.total:.0%})" if meter.total else ""
         doing = f", {words}" if words else ""
-        telling.say(
+        announce.show_line(
             self._host,
             f"{self._model}: {human(meter.there)} of {human(meter.total)}{share}, "
             f"{human(max(0, int(rate)))}/s{doing}",

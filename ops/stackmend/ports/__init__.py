@@ -1,19 +1,24 @@
 """Ports: who holds one for certain, and how it is freed without hurting the wrong thing."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.ports.remedies import remedy
 from stackmend.ports.spec import PortsSpec
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
-__all__ = ["free", "remedy", "restored"]
+__all__ = ["free", "remedy", "reserve", "restored"]
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host
+
+    from stackmend.reporting import Collector
 
 # Every run reads what ports a stack may want; what looks and acts is loaded where it is used.
 
@@ -74,7 +79,7 @@ def free(
     from stackmend.ports.apply import Freeing
     from stackmend.ports.look import given
 
-    report = reports.record(host, "ports.free")
+    report = reporting.record(host, "ports.free")
     try:
         spec = validate(
             PortsSpec,
@@ -90,11 +95,11 @@ def free(
             },
         )
     except ValueError as error:
-        yield from telling.wrong(host, "ports.free", in_one_line(error))
+        yield from announce.wrong(host, "ports.free", in_one_line(error))
         return
     except connection.RemoteError as error:
         # What gives the ports asked the host.
-        yield from telling.refused(host, "ports.free", str(error))
+        yield from announce.refused(host, "ports.free", str(error))
         return
     work = Freeing(host, spec, report)
     try:
@@ -132,16 +137,33 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
     from stackmend.ports import restoring
     from stackmend.ports.commands import RECORD
 
-    report = reports.record(host, "ports.restored")
+    report = reporting.record(host, "ports.restored")
     if not isinstance(record, str) or not RECORD.fullmatch(record):
         reason = f"record: must be a name such as 20260101T120000Z-1, or latest; got {record!r}"
-        yield from telling.wrong(host, "ports.restored", reason)
+        yield from announce.wrong(host, "ports.restored", reason)
         return
     work = restoring.Restoring(host, record, report)
     if work.is_well():
         host.noop(f"what record {record} holds is as it was")
         return
     yield FunctionCommand(work.converge, (), {})
+
+
+def reserve(host: "Host", report: "Collector", ranges: str, cause: str, now: float) -> None:
+    """Keep ports from outgoing connections for good, for an operation of another room.
+
+    They are added to those that the kernel keeps already. ``ports.restored`` takes it back.
+
+    :param host: the host.
+    :param report: the collector of the operation that needs it.
+    :param ranges: the ports, such as ``8000-8010,9000``.
+    :param cause: why.
+    :param now: the host's clock, in seconds since 1970.
+    :raises StepError: it could not be done.
+    """
+    from stackmend.ports.apply import reserve
+
+    reserve(host, report, ranges, cause, now)
 
 
 def _rules(given: Sequence[str] | str) -> Sequence[str]:

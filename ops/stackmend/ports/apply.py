@@ -14,13 +14,13 @@ from stackmend.ports.plan import Action, left
 from stackmend.ports.plan.reserve import reservation
 from stackmend.ports.spec import PortsSpec
 from stackmend.ports.state import HostPorts
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 #: Seconds between two looks at ports that were freed.
 PAUSE = 1.0
@@ -87,14 +87,14 @@ class Freeing(Reader):
             except _Taken:
                 continue
             except _Gone:
-                telling.say(self.host, f"  {action.subject}: gone by itself")
+                announce.show_line(self.host, f"  {action.subject}: gone by itself")
                 return False
-            telling.say(self.host, f"  {action.subject}: {undo} brings it back")
+            announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
             return True
         raise StepError(f"{commands.ROOT} holds {RECORDS} records of this second")
 
     def _end(self, action: Action, record: str) -> None:
-        with telling.doing(self.host, self.report, action):
+        with announce.track(self.host, self.report, action):
             grace = self.spec.grace * max(1, len(action.members))
             result = connection.run(
                 self.host,

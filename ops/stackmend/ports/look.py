@@ -16,7 +16,7 @@ from stackmend.ports.state import Holder, HostPorts
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 #: Ports, or what gives them when it is asked; it may ask the host.
 Source = Iterable[Any] | str | int | Callable[[], Iterable[Any] | str | int]

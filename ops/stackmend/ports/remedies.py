@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stackmend import connection, reports
+from stackmend import connection, reporting
 from stackmend.ports.errors import BindError, parse
 from stackmend.ports.spec import PortSpec, PortsPolicy, PortsSpec
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from stackmend.ports.apply import Freeing
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 def remedy(
@@ -78,7 +78,7 @@ def _free(work: "Freeing", error: BindError) -> bool:
 
 def _report(host: "Host") -> "Collector":
     """The collector of the operation that asks, with all that it has told so far."""
-    run = reports.run_of(host.state)
+    run = reporting.run_of(host.state)
     ours = run.collectors.get(host.name, {}) if run is not None else {}
     found = ours.get(host.current_op_hash or "")
-    return found if found is not None else reports.record(host, "ports.remedy")
+    return found if found is not None else reporting.record(host, "ports.remedy")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from stackmend import connection
 from stackmend.decision import Action
 from stackmend.ports import commands
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Restoring:
                     cause="what was ended is wanted again",
                     undo="ports.free ends it again",
                 )
-                with telling.doing(self.host, self.report, action):
+                with announce.track(self.host, self.report, action):
                     done = self._run(look=False)
                     if not done.ok:
                         raise _NotBack
@@ -54,7 +54,7 @@ class Restoring:
         except _NotBack:
             return self._failed(done)
         except connection.RemoteError as error:
-            telling.failed(self.host, self.report, "ports", str(error))
+            announce.report_error(self.host, self.report, "ports", str(error))
             return False
 
     def _run(self, *, look: bool) -> "connection.Result":
@@ -63,7 +63,7 @@ class Restoring:
     def _failed(self, result: "connection.Result") -> bool:
         reason = result.reason
         message = f"record {self.record}: {reason}"
-        telling.failed(self.host, self.report, "ports", message)
+        announce.report_error(self.host, self.report, "ports", message)
         return False
 
 

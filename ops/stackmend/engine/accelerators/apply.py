@@ -16,7 +16,7 @@ from stackmend.engine.daemon import Setting
 from stackmend.engine.plan import Action
 from stackmend.engine.state import HostEngine
 from stackmend.errors import StepError
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -91,7 +91,7 @@ class Accelerating(Reader):
                     key = trust.key(
                         self.host, action.source, action.expected, "toolkit_key_fingerprint"
                     )
-                with telling.doing(self.host, self.report, action):
+                with announce.track(self.host, self.report, action):
                     if action.verb == "trust":
                         self._place(action.keyring, key)
                     elif action.verb == "write source":
@@ -123,7 +123,7 @@ class Accelerating(Reader):
         )
 
     def _step(self, step: Step) -> None:
-        with telling.doing(self.host, self.report, step):
+        with announce.track(self.host, self.report, step):
             if step.verb == "describe":
                 what = f"{step.path} cannot be written"
                 self._must(commands.describe(step.path, _stamp()), what)
@@ -133,11 +133,11 @@ class Accelerating(Reader):
             for line in result.text.splitlines():
                 word, _, rest = line.partition(" ")
                 if word == "seen":
-                    telling.say(self.host, f"  seen from inside a container: {rest}")
+                    announce.show_line(self.host, f"  seen from inside a container: {rest}")
                 elif word == "again":
-                    telling.say(self.host, "  and again after systemctl daemon-reload")
+                    announce.show_line(self.host, "  and again after systemctl daemon-reload")
                 elif word == "spared":
-                    telling.say(
+                    announce.show_line(
                         self.host,
                         "  not tried after systemctl daemon-reload, which would take their "
                         f"accelerators from {rest.strip()}",

@@ -11,12 +11,12 @@ from stackmend.engine.accelerators.spec import Acceleration
 from stackmend.engine.accelerators.state import Accelerators
 from stackmend.engine.facts import HostEngines
 from stackmend.engine.state import HostEngine
-from stackmend.reports import telling
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports import Collector
+    from stackmend.reporting import Collector
 
 _WITHOUT = 'To go on without them: "accelerator": "none" in the stack\'s "engine" section'
 
@@ -65,7 +65,7 @@ class Reader(Teller):
     def failed(self, message: str) -> None:
         """Show an error and what goes without accelerators, on the terminal and in the report."""
         first, *rest = message.splitlines() or [""]
-        telling.failed(self.host, self.report, "accelerators", first, [*rest, _WITHOUT])
+        announce.report_error(self.host, self.report, "accelerators", first, [*rest, _WITHOUT])
 
     def _decided(self, engine: object, state: object) -> Look:
         for one in (state, engine):

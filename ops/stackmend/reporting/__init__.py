@@ -4,9 +4,9 @@ A room tells what it sees through the collector of the operation it runs in:
 
 .. code:: python
 
-    from stackmend import reports
+    from stackmend import reporting
 
-    report = reports.record(host)
+    report = reporting.record(host)
     report.found("ai/redis", "exited with code 137", "OOMKilled is true")
     report.planned("start", "ai/redis", "exited with code 137")
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackmend import redaction
 from stackmend.connection import signals
-from stackmend.reports.collect import Collector, Run
+from stackmend.reporting.collect import Collector, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def record(host: Host, operation: str | None = None) -> Collector:
 
     .. code:: python
 
-        report = reports.record(host, "compose.stack (ai)")
+        report = reporting.record(host, "compose.stack (ai)")
         report.refused("ai/redis", "container redis is not ours", 'stack["adopt"] = ["redis"]')
     """
     return _run(host.state).collector(host, operation)
@@ -122,7 +122,7 @@ def finish(state: State) -> Path | None:
     run = _runs.pop(id(state), None)
     if run is None:
         return None
-    from stackmend.reports import write
+    from stackmend.reporting import write
 
     return write.conclude(run)
 
@@ -144,7 +144,7 @@ def _parameters() -> dict[str, Any]:
 def _run(state: State) -> Run:
     run = _runs.get(id(state))
     if run is None:
-        from stackmend.reports.callbacks import Watch
+        from stackmend.reporting.callbacks import Watch
 
         _guard()
         _learn(state.inventory)

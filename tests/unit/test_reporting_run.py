@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from stackmend.reports.state import RunRecord
+from stackmend.reporting.state import RunRecord
 
 ROOT = Path(__file__).parents[2]
 
 OPERATION = """
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand, StringCommand
-from stackmend import reports
+from stackmend import reporting
 
 @operation()
 def mended(project, then="done"):
-    report = reports.record(host, f"room.mended ({project})")
+    report = reporting.record(host, f"room.mended ({project})")
     report.measured("channels", 1, "channels")
     if then == "nothing":
         host.noop("all is well")
@@ -59,13 +59,13 @@ def pyinfra(
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     (tmp_path / "room.py").write_text(OPERATION)
-    (tmp_path / "config.py").write_text("from stackmend import reports\nreports.install()\n")
+    (tmp_path / "config.py").write_text("from stackmend import reporting\nreporting.install()\n")
     return tmp_path
 
 
 def deploy(site: Path, *lines: str) -> str:
     (site / "deploy.py").write_text(
-        "from room import mended\nfrom stackmend import reports\n" + "\n".join(lines) + "\n"
+        "from room import mended\nfrom stackmend import reporting\n" + "\n".join(lines) + "\n"
     )
     return "deploy.py"
 
@@ -151,7 +151,7 @@ def test_a_refusal_names_its_consent(site: Path) -> None:
 def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:
     run = pyinfra(
         site,
-        deploy(site, 'reports.secret("s3cr\'et")', "mended('ai', then='fail')"),
+        deploy(site, 'reporting.secret("s3cr\'et")', "mended('ai', then='fail')"),
         "-y",
     )
     assert run.returncode == 1

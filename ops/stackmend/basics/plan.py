@@ -3,13 +3,11 @@
 from typing import Literal
 
 from stackmend import decision
-from stackmend.access.essentials.spec import Basics
-from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates
+from stackmend.basics.spec import BasicsSpec
+from stackmend.basics.state import Clock, HostBasics, Unit, Updates
 from stackmend.decision import Finding, Refusal
 from stackmend.paths import STATE_ROOT
 from stackmend.ports import ranges
-
-Verb = Literal["install", "start", "set", "reserve"]
 
 #: Seconds that a clock may be away from ours before it is told, and before nothing goes well with
 #: it: certificates that were just made are not valid yet, tokens are over.
@@ -36,23 +34,41 @@ _NO_CLOCK = '"clock": False in the stack\'s "access" section leaves the clock al
 _NO_UPDATES = '"security_updates": False in the stack\'s "access" section leaves them alone'
 
 
-class Action(decision.Action):
-    """One step towards a host that a stack can come to.
+class Install(decision.Action):
+    """Install packages, and start what they bring, now and with the host."""
 
-    :param packages: for ``install``, what is installed.
-    :param units: what is started now and with the host.
-    """
-
-    verb: Verb
-    packages: tuple[str, ...] = ()
+    verb: Literal["install"] = "install"
+    packages: tuple[str, ...]
     units: tuple[str, ...] = ()
+
+
+class Start(decision.Action):
+    """Start units, now and with the host."""
+
+    verb: Literal["start"] = "start"
+    units: tuple[str, ...]
+
+
+class SetUpdates(decision.Action):
+    """Have the distribution's security updates installed every day."""
+
+    verb: Literal["set"] = "set"
+
+
+class Reserve(decision.Action):
+    """Keep ports from outgoing connections; the subject is their ranges."""
+
+    verb: Literal["reserve"] = "reserve"
+
+
+Action = Install | Start | SetUpdates | Reserve
 
 
 class Plan(decision.Plan[Action]):
     """What was found, what will be done, in order, and what will not."""
 
 
-def plan(spec: Basics, state: HostBasics) -> Plan:
+def plan(spec: BasicsSpec, state: HostBasics) -> Plan:
     """What is to be done so that the host has what is wanted of it.
 
     :param spec: what is wanted.
@@ -117,8 +133,7 @@ def _clock(state: HostBasics) -> Plan:
         )
         return Plan(findings=findings, refusals=(refusal,))
     package, unit_name = TIME_SERVICES[state.manager]
-    action = Action(
-        verb="install",
+    action = Install(
         subject=package,
         cause="nothing keeps the clock right, and a wrong one breaks TLS",
         packages=(package,),
@@ -128,9 +143,8 @@ def _clock(state: HostBasics) -> Plan:
     return Plan(findings=findings, actions=(action,))
 
 
-def _start(unit: str, cause: str) -> Action:
-    return Action(
-        verb="start",
+def _start(unit: str, cause: str) -> Start:
+    return Start(
         subject=unit,
         cause=cause,
         units=(unit,),
@@ -197,11 +211,10 @@ def _updates(state: HostBasics) -> Plan:
             )
             return Plan(refusals=(refusal,))
     names = ", ".join(f"{name} {value}" for name, value in settings.items())
-    actions = []
+    actions: list[Action] = []
     if package not in updates.packages:
         actions.append(
-            Action(
-                verb="install",
+            Install(
                 subject=package,
                 cause="security updates are wanted, and nothing installs them",
                 packages=(package,),
@@ -210,8 +223,7 @@ def _updates(state: HostBasics) -> Plan:
         )
     if settings:
         actions.append(
-            Action(
-                verb="set",
+            SetUpdates(
                 subject="security updates",
                 cause=f"not set: {names}",
                 undo=f"the file before is kept in {STATE_ROOT}/access",
@@ -220,8 +232,7 @@ def _updates(state: HostBasics) -> Plan:
     idle = [name for name in timers if not _well(updates.timers, name)]
     if idle:
         actions.append(
-            Action(
-                verb="start",
+            Start(
                 subject=", ".join(idle),
                 cause="it does not run, so that no security update is installed",
                 units=tuple(idle),
@@ -235,13 +246,12 @@ def _well(units: tuple[Unit, ...], name: str) -> bool:
     return any(unit.name == name and unit.active and unit.enabled for unit in units)
 
 
-def _ports(spec: Basics, state: HostBasics) -> Plan:
+def _ports(spec: BasicsSpec, state: HostBasics) -> Plan:
     wanted = ranges.compressed(ranges.unreserved(spec.ports, state.ephemeral, state.reserved))
     if not wanted:
         return Plan()
     first, last = state.ephemeral
-    action = Action(
-        verb="reserve",
+    action = Reserve(
         subject=wanted,
         cause=f"the kernel gives ports from {first} to {last} to outgoing connections",
         undo="ports.restored with the name of its record",

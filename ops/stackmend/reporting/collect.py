@@ -19,7 +19,7 @@ class Collector:
     """What one operation on one host has to tell.
 
     Every method takes words for people. Secrets should be masked by the caller already; values
-    given to ``reports.secret`` are replaced once more when the record is written.
+    given to ``reporting.secret`` are replaced once more when the record is written.
     """
 
     def __init__(self, name: str) -> None:

@@ -6,14 +6,14 @@ from contextlib import suppress
 
 from pyinfra.api import FactBase, StringCommand
 
-from stackmend.access.essentials.spec import Basics
-from stackmend.access.essentials.state import Clock, HostBasics, Unit, Updates
+from stackmend.basics.spec import BasicsSpec
+from stackmend.basics.state import Clock, HostBasics, Unit, Updates
 from stackmend.connection import fresh_mark, parsed, script, sections
 
 Section = tuple[int, list[str]]
 
 
-class HostEssentials(FactBase[HostBasics]):
+class Basics(FactBase[HostBasics]):
     """A host's clock against ours, its kept ports and its security updates; reads only.
 
     + updates: whether to look at how it installs security updates by itself.
@@ -22,7 +22,7 @@ class HostEssentials(FactBase[HostBasics]):
 
     .. code:: shell
 
-        pyinfra HOST fact stackmend.access.essentials.facts.HostEssentials
+        pyinfra HOST fact stackmend.basics.facts.Basics
     """
 
     _asked = 0.0
@@ -32,7 +32,7 @@ class HostEssentials(FactBase[HostBasics]):
         """The probe."""
         self._asked, self._mark = time.time(), fresh_mark()
         wanted = "updates" if updates else ""
-        return script("stackmend.access.essentials", "probe", wanted, mark=self._mark)
+        return script("stackmend.basics", "probe", wanted, mark=self._mark)
 
     def process(self, output: list[str]) -> HostBasics:
         """The state that the probe printed.
@@ -45,7 +45,7 @@ class HostEssentials(FactBase[HostBasics]):
         )
 
 
-def arguments(spec: Basics) -> dict[str, bool]:
+def arguments(spec: BasicsSpec) -> dict[str, bool]:
     """What the fact is asked with, for what is wanted."""
     return {"updates": spec.security_updates}
 

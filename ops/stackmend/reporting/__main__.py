@@ -1,4 +1,4 @@
-"""``python -m stackmend.reports [PATH]``: a report in plain words; without a path the latest."""
+"""``python -m stackmend.reporting [PATH]``: a report in plain words; without a path the latest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stackmend import controller_files
-from stackmend.reports import summary
-from stackmend.reports.state import RunRecord
+from stackmend.reporting import summary
+from stackmend.reporting.state import RunRecord
 from stackmend.text import printable_lines
 
 #: Bytes of a record of very many hosts.
@@ -21,7 +21,7 @@ MAXIMUM = 64 * 1024**2
 def main(arguments: list[str] | None = None) -> int:
     """Print a report. Returns 0 if every host is well, 1 if one is not, 2 if there is no report."""
     default = Path(os.environ.get("STACKMEND_REPORTS") or "var/reports") / "latest.json"
-    parser = argparse.ArgumentParser(prog="python -m stackmend.reports", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stackmend.reporting", description=__doc__)
     parser.add_argument("path", nargs="?", type=Path, default=default)
     path: Path = parser.parse_args(arguments).path
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stackmend.reports.state import HostRecord, OperationRecord, RunRecord
+    from stackmend.reporting.state import HostRecord, OperationRecord, RunRecord
 
 _COLOURS = {
     "converged": "green",

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra.api import FunctionCommand, OperationError
 
-import stackmend.reports as reports
+import stackmend.reporting as reporting
 from stackmend import connection
 from stackmend.connection import signals
 from stackmend.redaction import safe_line
-from stackmend.reports import journal
+from stackmend.reporting import journal
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
     from stackmend.decision import Action, Plan
-    from stackmend.reports.collect import Collector
+    from stackmend.reporting.collect import Collector
 
 
-def say(host: Host, text: str) -> None:
+def show_line(host: Host, text: str) -> None:
     """Show one line on the terminal.
 
     + host: the host it is about
@@ -33,7 +33,7 @@ def say(host: Host, text: str) -> None:
     host.log(safe_line(text))
 
 
-def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
+def report_plan(host: Host, report: Collector, decided: Plan[Any]) -> None:
     """Show what was found and what follows, on the terminal and in the report.
 
     + host: the host it is about
@@ -44,9 +44,9 @@ def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
         told = f"{finding.kind}: {finding.cause}"
         evidence = [safe_line(one) for one in finding.evidence]
         report.found(safe_line(finding.subject), safe_line(told), "\n".join(evidence))
-        say(host, f"{finding.subject}: {told}")
+        show_line(host, f"{finding.subject}: {told}")
         for one in evidence:
-            say(host, f"    {one}")
+            show_line(host, f"    {one}")
     for action in decided.actions:
         report.planned(
             action.verb,
@@ -55,7 +55,7 @@ def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
             destructive=action.destructive,
             undo=safe_line(action.undo),
         )
-        say(host, f"  → {action}")
+        show_line(host, f"  → {action}")
     for refusal in decided.refusals:
         report.refused(
             safe_line(refusal.subject), safe_line(refusal.reason), safe_line(refusal.remedy)
@@ -65,22 +65,22 @@ def tell(host: Host, report: Collector, decided: Plan[Any]) -> None:
         )
 
 
-def failed(
+def report_error(
     host: Host, report: Collector, subject: str, message: str, log: Sequence[str] = ()
 ) -> None:
     """Show an error with the last lines that explain it.
 
     + host: the host it happened on
     + report: the collector of the operation
-    + subject: what it is about, such as the project
+    + subject: what it is about, such as the project; empty where the message says it
     + message: what failed, in one line
     + log: the lines
     """
     shown = [safe_line(one) for one in log]
     report.failed(safe_line(message), log=shown)
-    _say_in_red(host, f"{subject}: {message}")
+    _say_in_red(host, f"{subject}: {message}" if subject else message)
     for one in shown:
-        say(host, f"    {one}")
+        show_line(host, f"    {one}")
 
 
 def wrong(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
@@ -109,7 +109,7 @@ def refused(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand
 
 
 @contextmanager
-def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
+def track(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
     """Tell the report and the host's journal what is done, however it ends.
 
     + host: the host it is done to
@@ -144,7 +144,7 @@ def doing(host: Host, report: Collector, *actions: Action, within: str = "") -> 
 
 
 def _refuse(state: State, host: Host, operation: str, reason: str) -> bool:
-    reports.record(host, operation).failed(safe_line(reason))
+    reporting.record(host, operation).failed(safe_line(reason))
     _say_in_red(host, reason)
     return False
 
@@ -156,7 +156,7 @@ def _say_in_red(host: Host, text: str) -> None:
 def _remember(host: Host, room: str, action: Action, within: str) -> None:
     entry = journal.line(
         time=datetime.now(UTC),
-        run=reports.run_id(host.state),
+        run=reporting.run_id(host.state),
         room=room,
         action=action.verb,
         subject=safe_line(f"{within}/{action.subject}" if within else action.subject),

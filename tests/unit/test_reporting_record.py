@@ -20,9 +20,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stackmend.reports import summary, write
-from stackmend.reports.__main__ import main
-from stackmend.reports.state import Model, RunRecord
+from stackmend.reporting import summary, write
+from stackmend.reporting.__main__ import main
+from stackmend.reporting.state import Model, RunRecord
 from tests.hostile_text import NOTATIONS, holds, steering, strings
 from tests.unit.test_redaction import AROUND, SECRETS
 
@@ -257,7 +257,7 @@ def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_what_a_run_imports_for_its_report_is_little() -> None:
     # A run that finds nothing to do ends with one line: neither a table nor the rooms' models.
     told = (
-        "import sys, stackmend.reports, stackmend.reports.summary; "
+        "import sys, stackmend.reporting, stackmend.reporting.summary; "
         "print(sorted({'rich', 'pydantic', 'pyinfra', 'click'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -283,7 +283,7 @@ def test_what_is_no_file_is_no_report(tmp_path: Path, kind: str) -> None:
         with path.open("wb") as file:
             file.truncate(2**40)
     shown = subprocess.run(
-        [sys.executable, "-m", "stackmend.reports", str(path)],
+        [sys.executable, "-m", "stackmend.reporting", str(path)],
         capture_output=True,
         text=True,
         timeout=20,

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from stackmend.connection import signals
 from stackmend.redaction import MASK as MASK
 from stackmend.redaction import Redactor, redactor, registered, safe_line
-from stackmend.reports import summary
-from stackmend.reports.state import Outcome, RunRecord
+from stackmend.reporting import summary
+from stackmend.reporting.state import Outcome, RunRecord
 from stackmend.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.reports.collect import Collector, Run
+    from stackmend.reporting.collect import Collector, Run
 
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000

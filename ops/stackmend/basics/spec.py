@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from stackmend.ports.spec import Ports
 
 
-class Basics(BaseModel):
+class BasicsSpec(BaseModel):
     """What a host is to have before a stack comes to it.
 
     :param ports: the ports that services of the host are to be bound to.

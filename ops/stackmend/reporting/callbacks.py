@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
-from stackmend import reports
+from stackmend import reporting
 from stackmend.connection import signals
 
 
@@ -20,14 +20,14 @@ class Watch(BaseStateCallback):
     @staticmethod
     def host_connect_error(state: State, host: Host, error: Any) -> None:
         """Note why a host cannot be reached."""
-        if run := reports.run_of(state):
+        if run := reporting.run_of(state):
             run.connect_errors[host.name] = str(error)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
         """Start the clock of the operation, unless the run is being ended."""
         signals.proceed()
-        if run := reports.run_of(state):
+        if run := reporting.run_of(state):
             run.operation_started(host, op_hash)
 
     @staticmethod
@@ -35,7 +35,7 @@ class Watch(BaseStateCallback):
         state: State, host: Host, op_hash: Any, retry_count: int = 0
     ) -> None:
         """Stop the clock of the operation."""
-        if run := reports.run_of(state):
+        if run := reporting.run_of(state):
             run.operation_ended(host, op_hash)
 
     @staticmethod
@@ -43,5 +43,5 @@ class Watch(BaseStateCallback):
         state: State, host: Host, op_hash: Any, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         """Stop the clock of the operation."""
-        if run := reports.run_of(state):
+        if run := reporting.run_of(state):
             run.operation_ended(host, op_hash)

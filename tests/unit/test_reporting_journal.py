@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackmend.reports import journal
+from stackmend.reporting import journal
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

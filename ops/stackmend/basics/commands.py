@@ -2,8 +2,8 @@
 
 from pyinfra.api import StringCommand
 
-from stackmend.access.essentials.plan import Action
-from stackmend.access.essentials.state import HostBasics
+from stackmend.basics.plan import Install, SetUpdates, Start
+from stackmend.basics.state import HostBasics
 from stackmend.connection import script
 from stackmend.paths import STATE_ROOT
 
@@ -17,21 +17,17 @@ LIMIT = 1800
 KEPT = f"{STATE_ROOT}/access"
 
 
-def command(action: Action, state: HostBasics) -> StringCommand:
-    """What carries a step out; ports are reserved by their own room.
-
-    :raises ValueError: that step is another room's.
-    """
-    match action.verb:
-        case "install":
+def command(action: Install | Start | SetUpdates, state: HostBasics) -> StringCommand:
+    """What executes an action; ports are reserved by their own room."""
+    match action:
+        case Install():
             packages, units = " ".join(action.packages), " ".join(action.units)
             return _script("install", state.manager, state.init, packages, units)
-        case "start":
+        case Start():
             return _script("install", state.manager, state.init, "", " ".join(action.units))
-        case "set":
+        case SetUpdates():
             return _script("updates", state.manager, KEPT)
-    raise ValueError(f"{action.verb} is not done here")
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return script("stackmend.access.essentials", name, *arguments, shared=["walk", "put"])
+    return script("stackmend.basics", name, *arguments, shared=["walk", "put"])

@@ -1,0 +1,319 @@
+"""The loop of every room: observe, plan, report, lock, observe again, execute, verify.
+
+A room fills in the parts (:class:`Reconciler`); :func:`operate` is the body of its operations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pyinfra.api import FunctionCommand, OperationError
+
+from stackmend import connection, reporting
+from stackmend.decision import Action, Plan, Refusal
+from stackmend.errors import StepError
+from stackmend.paths import STATE_ROOT
+from stackmend.problems import in_one_line
+from stackmend.reporting import announce
+
+if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+    from stackmend.reporting import Collector
+
+S = TypeVar("S")
+A = TypeVar("A", bound=Action)
+
+
+@dataclass(frozen=True)
+class Observation(Generic[S, A]):
+    """One reading of a host, and what follows from it.
+
+    :param plan: what was found, what is to be done, and what is refused.
+    :param state: what the host has; ``None`` where it could not be read.
+    """
+
+    plan: Plan[A]
+    state: S | None = None
+
+
+class Reconciler(ABC, Generic[S, A]):
+    """What one room fills into the loop, for one host.
+
+    :cvar subject: what an error is about, for the report.
+    :cvar lock: the file on the host whose lock keeps other runs from acting meanwhile.
+    :cvar all_or_nothing: whether one refusal keeps every action from being executed.
+    :cvar advice: lines that follow each error.
+    """
+
+    subject: ClassVar[str]
+    lock: ClassVar[str]
+    all_or_nothing: ClassVar[bool] = True
+    advice: ClassVar[tuple[str, ...]] = ()
+
+    host: Host
+    report: Collector
+
+    @abstractmethod
+    def observe(self, *, fresh: bool = False) -> Observation[S, A]:
+        """Read the host and plan. Changes nothing.
+
+        :param fresh: whether what was read before is read again.
+        """
+
+    @abstractmethod
+    def execute(self, observation: Observation[S, A], lease: connection.Lease) -> bool:
+        """Carry out the actions of a plan in its order, and decide nothing.
+
+        :param observation: what was read under the lock, and its plan.
+        :param lease: the lock; each action checks it first.
+        :returns: whether it makes sense to verify; ``False`` where the reason is reported already.
+        :raises StepError: a step failed.
+        """
+
+    def fetch(self, *facts: tuple[type, Mapping[str, Any]], fresh: bool = False) -> list[Any]:
+        """Facts of the host, over one channel at most.
+
+        :param facts: pairs of a fact class and its keyword arguments.
+        :param fresh: whether those that were read before and are still valid are read again.
+        """
+        if fresh:
+            return connection.fetch_facts(self.host, facts)
+        for fact, arguments in facts:
+            connection.prefetch(self.host, fact, **arguments)
+        return [connection.read(self.host, fact, **arguments) for fact, arguments in facts]
+
+    def wait_until_ready(self) -> Observation[S, A]:
+        """Observe before anything is executed, once the host can be judged at all."""
+        return self.observe()
+
+    def verify(self, before: Observation[S, A]) -> Observation[S, A]:
+        """Observe what was made of a host; its plan must be empty now.
+
+        :param before: what was executed.
+        :raises StepError: it is not proven.
+        """
+        return self.observe(fresh=True)
+
+    def preview(self, observation: Observation[S, A]) -> Plan[A]:
+        """The plan as it is reported while nothing is executed yet."""
+        return observation.plan
+
+    def run(
+        self,
+        command: StringCommand,
+        failure: str,
+        *,
+        stdin: bytes | None = None,
+        timeout: float | None = None,
+        closing: bool = False,
+    ) -> connection.Result:
+        """Run a command that has to succeed.
+
+        :param failure: what did not succeed otherwise, such as ``"the engine does not start"``.
+        :param stdin: what it reads.
+        :param timeout: seconds that it may take; the connection's own limit by default.
+        :param closing: whether it is run even where a signal is about to end the run.
+        :raises StepError: it ended with another status than 0.
+        """
+        result = connection.run(
+            self.host,
+            command,
+            stdin=stdin,
+            timeout=timeout,
+            closing=closing,
+        )
+        if not result.ok:
+            raise StepError(f"{failure}: {result.reason}")
+        return result
+
+    @contextmanager
+    def step(self, *actions: Action) -> Iterator[None]:
+        """Report and journal what the block does, however it ends.
+
+        :param actions: what the block does.
+        """
+        with announce.track(self.host, self.report, *actions):
+            yield
+
+    def report_plan(self, plan: Plan[A]) -> None:
+        """Show what was found and what follows, on the terminal and in the report."""
+        announce.report_plan(self.host, self.report, plan)
+
+    def report_error(self, error: StepError | OSError) -> None:
+        """Show an error, its first line for itself, on the terminal and in the report."""
+        first, *rest = str(error).splitlines() or [""]
+        log = error.log if isinstance(error, StepError) else ()
+        announce.report_error(
+            self.host, self.report, self.subject, first, [*rest, *log, *self.advice]
+        )
+
+
+def operate(
+    host: Host, name: str, build: Callable[[Collector], Reconciler[Any, Any]], *, converged: str
+) -> Generator[FunctionCommand, None, None]:
+    """The body of an operation: validate, observe, and execute where something is to be done.
+
+    :param host: the host.
+    :param name: the operation's name, such as ``ports.free``.
+    :param build: validates the arguments; its ``ValueError`` says which is wrong and what is right.
+    :param converged: what to say where nothing is to be done.
+    :raises OperationError: an argument is wrong, and nothing is executed yet.
+    """
+    report = reporting.record(host, name)
+    try:
+        room = build(report)
+    except ValueError as error:
+        yield from invalid(host, name, in_one_line(error))
+        return
+    except connection.RemoteError as error:
+        # An argument that is a function may ask the host.
+        yield from failing(host, name, str(error))
+        return
+    try:
+        if is_converged(room):
+            host.noop(converged)
+            return
+        yield FunctionCommand(reconcile, (room,), {})
+    finally:
+        report.measured("channels", connection.channels(host), "channels")
+
+
+def is_converged(room: Reconciler[Any, Any]) -> bool:
+    """Whether nothing is to be done; reports what was found unless executing it will."""
+    preparing = not room.host.state.is_executing
+    try:
+        observation = room.observe()
+    except (StepError, connection.RemoteError) as error:
+        if preparing:
+            room.report_error(error)
+        return False
+    if preparing:
+        room.report_plan(room.preview(observation))
+    elif observation.plan.empty:
+        # Nothing follows that would report what is found and blocks nothing.
+        room.report_plan(observation.plan)
+    return observation.plan.empty
+
+
+def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
+    """Bring a host to what is desired, and verify it; whether that is so.
+
+    pyinfra calls it with its state and the host, and fails the operation on this host alone where
+    it returns False.
+
+    Where there is something to do the host is observed once more under the lock, because whoever
+    held it until now may have changed what was read before.
+    """
+    try:
+        return _reconcile(room)
+    except (StepError, connection.RemoteError) as error:
+        room.report_error(error)
+        return False
+
+
+def _reconcile(room: Reconciler[Any, Any]) -> bool:
+    observed = room.wait_until_ready()
+    if observed.plan.refusals and (busy := another_run(room.host, room.lock)):
+        room.report_plan(Plan(refusals=(busy,)))
+        return False
+    if not observed.plan.actions:
+        room.report_plan(observed.plan)
+        return observed.plan.empty
+    with connection.hold_lock(room.host, room.lock) as lease:
+        # What other rooms read of the host before is of then as well.
+        connection.invalidate(room.host)
+        observed = room.observe(fresh=True)
+        room.report_plan(observed.plan)
+        if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
+            return False
+        if not room.execute(observed, lease) or observed.plan.refusals:
+            return False
+        verified = room.verify(observed)
+        if not verified.plan.empty:
+            room.report_plan(verified.plan)
+        return verified.plan.empty
+
+
+def invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
+    """What an operation yields whose arguments are wrong, so that it fails on its host alone.
+
+    :param host: the host it is about.
+    :param operation: its name, such as ``ports.free``.
+    :param reason: what is wrong, and what would be right.
+    :raises OperationError: nothing is executed yet.
+    """
+    # Raised while executing it would end the run on every other host as well.
+    if not host.state.is_executing:
+        raise OperationError(reason)
+    yield from failing(host, operation, reason)
+
+
+def failing(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
+    """What an operation yields that cannot do anything: a command that fails, on its host alone.
+
+    :param host: the host it is about.
+    :param operation: its name.
+    :param reason: why not.
+    """
+    yield FunctionCommand(_fail, (operation, reason), {})
+
+
+def _fail(state: State, host: Host, operation: str, reason: str) -> bool:
+    announce.report_error(host, reporting.record(host, operation), "", reason)
+    return False
+
+
+def project_lock(project: str) -> str:
+    """The file on a host whose lock says that a Compose project is being worked on."""
+    return f"{STATE_ROOT}/{project}/lock"
+
+
+def another_run(host: Host, *locks: str) -> Refusal | None:
+    """The refusal to do anything while another run is at work: what is seen then is half made.
+
+    :param host: the host.
+    :param locks: the files whose locks that run has; those of this one do not count.
+    """
+    try:
+        holder = connection.holder(host, locks)
+    except connection.RemoteError:
+        # What the reading itself says is then all that there is.
+        return None
+    if not holder:
+        return None
+    return Refusal(
+        subject="host",
+        reason=f"another run is at work here: {holder}",
+        remedy="wait for that run to end, then run again",
+    )
+
+
+def unread(state: connection.Unknown, what: str, nothing: str) -> Refusal:
+    """The refusal to do anything on what could not be read.
+
+    :param state: what there is instead of a state.
+    :param what: what cannot be read, such as ``who holds its ports``.
+    :param nothing: what is not done therefore, such as ``ended on a host``.
+    """
+    return Refusal(
+        subject="host",
+        reason=f"{what} cannot be read: {state.reason}",
+        remedy=f"see the reason; nothing is {nothing} that cannot be read",
+    )
+
+
+def unreadable(state: connection.Unknown, what: str, nothing: str) -> Observation[Any, Any]:
+    """What is observed where a host cannot be read: a refusal, and no state.
+
+    :param state: what there is instead of a state.
+    :param what: what cannot be read, such as ``who holds its ports``.
+    :param nothing: what is not done therefore, such as ``ended on a host``.
+    """
+    return Observation(Plan(refusals=(unread(state, what, nothing),)))
