@@ -8,18 +8,18 @@ from stackmend import compose, engine, models, ports
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, machine
 
-wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
-stack = wanted if isinstance(wanted, Stack) else None
+desired = machine(host.data.dict())  # type: ignore[no-untyped-call]
+stack = desired if isinstance(desired, Stack) else None
 
 # What all of them ask of the host is read at once, by the first.
 if stack is not None and stack.models is not None:
     models.prefetch(stack.models, stack.project)
 
-if wanted is not None and wanted.engine is not None:
-    engine.prefetch(wanted.engine)
+if desired is not None and desired.engine is not None:
+    engine.prefetch(desired.engine)
     if stack is not None:
         compose.prefetch(stack)
-    engine.apply_policy(wanted.engine)
+    engine.apply_policy(desired.engine)
 
 if stack is not None and stack.ports is not None:
     ports.free(

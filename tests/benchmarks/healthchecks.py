@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -32,8 +33,12 @@ SETTINGS = {
 
 
 def used(host: LabHost) -> float:
-    """Seconds of processor time that the host has used."""
-    return int(host.sh("awk '/^usage_usec/ { print $2 }' /sys/fs/cgroup/cpu.stat")) / 1e6
+    """Seconds of processor time that the host's processes have used, and those that they reaped."""
+    ticks = host.sh(
+        "for stat in /proc/[0-9]*/stat; do cat $stat 2>/dev/null; done | "
+        "sed 's/.*) //' | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum }'"
+    )
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def start(host: LabHost, name: str) -> float:

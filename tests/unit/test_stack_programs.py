@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.stacks.ai import settings
-from deploy.stacks.ai.api.app import shown, task_asked_for
+from deploy.stacks.ai.api.app import format_task, task_asked_for
 from deploy.stacks.ai.worker.app import condition, pause_before
-from deploy.stacks.ai.worker.model import Answer, ModelError, ModelServer, same_model
+from deploy.stacks.ai.worker.model import Answer, ModelError, ModelServer, is_same_model
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_no_body_breaks_the_api(body: bytes) -> None:
 
 def test_a_task_as_the_api_shows_it() -> None:
     queued = {"state": "queued", "attempts": "0", "submitted_at": "100.5", "prompt": "x"}
-    assert shown("a1", {**queued, "model": ""}) == {
+    assert format_task("a1", {**queued, "model": ""}) == {
         "id": "a1",
         "state": "queued",
         "model": None,
@@ -74,7 +74,7 @@ def test_a_task_as_the_api_shows_it() -> None:
         "answer": "",
         "timings": json.dumps({"model": "tiny", "eval_count": 3}),
     }
-    found = shown("a1", done)
+    found = format_task("a1", done)
     assert (found["model"], found["answer"], found["attempts"]) == ("tiny", "", 2)
     assert found["timings"] == {
         "submitted_at": 100.5,
@@ -93,22 +93,22 @@ def test_pauses_double_up_to_a_ceiling() -> None:
 
 
 def test_the_tag_latest_goes_without_saying() -> None:
-    assert same_model("tiny", "tiny:latest")
-    assert same_model("tiny:1b", "tiny:1b")
-    assert not same_model("tiny", "tiny:1b")
-    assert not same_model("tiny:1b", "tiny:latest")
+    assert is_same_model("tiny", "tiny:latest")
+    assert is_same_model("tiny:1b", "tiny:1b")
+    assert not is_same_model("tiny", "tiny:1b")
+    assert not is_same_model("tiny:1b", "tiny:latest")
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SOME", "")
     assert settings.text("SOME", "default") == "default"
-    assert settings.whole("SOME", 3, least=1) == 3
+    assert settings.integer("SOME", 3, least=1) == 3
     monkeypatch.setenv("SOME", "2.5")
     assert settings.number("SOME", 1, least=0) == 2.5
     for given_text in ("many", "0", "nan", "inf", "2.5"):
         monkeypatch.setenv("SOME", given_text)
         with pytest.raises(SystemExit) as ended:
-            settings.whole("SOME", 3, least=1)
+            settings.integer("SOME", 3, least=1)
         assert ended.value.code == 2
         assert capsys.readouterr().err.startswith(f"SOME='{given_text}': ")
 

@@ -20,17 +20,17 @@ def number(name: str, default: float, *, least: float) -> float:
     + default: taken where it is unset or empty
     + least: the smallest value that is accepted
     """
-    given = text(name, str(default))
+    raw = text(name, str(default))
     try:
-        value = float(given)
+        value = float(raw)
     except ValueError:
-        _refuse(f"{name}={given!r}: a number is wanted")
+        _refuse(f"{name}={raw!r}: a number is wanted")
     if not least <= value < math.inf:
-        _refuse(f"{name}={given!r}: at least {least:g} is wanted")
+        _refuse(f"{name}={raw!r}: at least {least:g} is wanted")
     return value
 
 
-def whole(name: str, default: int, *, least: int) -> int:
+def integer(name: str, default: int, *, least: int) -> int:
     """Return the variable as a whole number; see `number`."""
     value = number(name, default, least=least)
     if not value.is_integer():

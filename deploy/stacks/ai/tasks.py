@@ -246,12 +246,12 @@ class TaskStore:
             return None
         entry_id, fields = entry
         key = fields["task"]
-        begun = await self._begin(
+        started = await self._begin(
             keys=[key, QUEUE, TOTALS], args=[entry_id, self._max_attempts, self._keep]
         )
-        if begun is None:
+        if started is None:
             return None
-        attempt, prompt, model = begun
+        attempt, prompt, model = started
         return Task(key, entry_id, consumer, attempt, prompt, model)
 
     async def finish(self, task: Task, answer: str, timings: Mapping[str, Any]) -> bool:
@@ -297,10 +297,10 @@ class TaskStore:
     async def report(self, worker: str, knowledge: Mapping[str, Any]) -> None:
         """Leave what a worker knows of itself and its model server, for `health` to show."""
         seconds, micros = await self.redis.time()
-        seen = {"seen_at": seconds + micros / 1e6, **knowledge}
-        await self.redis.hset(WORKERS, worker, json.dumps(seen))
+        beat = {"seen_at": seconds + micros / 1e6, **knowledge}
+        await self.redis.hset(WORKERS, worker, json.dumps(beat))
 
-    async def forget(self, worker: str) -> None:
+    async def remove_worker(self, worker: str) -> None:
         """Remove what `report` left."""
         await self.redis.hdel(WORKERS, worker)
 

@@ -64,7 +64,7 @@ def task_asked_for(body: bytes) -> tuple[str, str]:
     return prompt, model
 
 
-def shown(task_id: str, fields: Mapping[str, str]) -> dict[str, Any]:
+def format_task(task_id: str, fields: Mapping[str, str]) -> dict[str, Any]:
     """Return what `GET /tasks/<id>` says of a task's stored fields.
 
     Times are seconds since 1970; `queued_seconds` and `run_seconds` are those of the last
@@ -119,7 +119,7 @@ def application(store: TaskStore, *, max_body: int) -> Starlette:
         fields = await store.get(task_id)
         if fields is None:
             raise HTTPException(404, f"no task {task_id!r}")
-        return JSONResponse(shown(task_id, fields))
+        return JSONResponse(format_task(task_id, fields))
 
     async def healthz(request: Request) -> JSONResponse:
         return JSONResponse({"redis": "ok", **await store.health()})
@@ -168,9 +168,11 @@ def main() -> None:
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), retries=1),
     )
     uvicorn.run(
-        application(TaskStore(redis), max_body=settings.whole("MAX_BODY_BYTES", 1 << 20, least=1)),
+        application(
+            TaskStore(redis), max_body=settings.integer("MAX_BODY_BYTES", 1 << 20, least=1)
+        ),
         host="0.0.0.0",  # noqa: S104 - inside its container; compose.yaml publishes on 127.0.0.1
-        port=settings.whole("PORT", 8000, least=1),
+        port=settings.integer("PORT", 8000, least=1),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,

@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 
 from .. import settings
 from ..tasks import Task, TaskStore
-from .model import Answer, ModelError, ModelServer, same_model
+from .model import Answer, ModelError, ModelServer, is_same_model
 
 log = logging.getLogger("worker")
 
@@ -109,7 +109,7 @@ class Worker:
             for task in (reporting, *slots):
                 task.cancel()
             with contextlib.suppress(RedisError):
-                await self._store.forget(self._name)
+                await self._store.remove_worker(self._name)
 
     async def _slot(self, consumer: str) -> None:
         while not self._stopping.is_set():
@@ -199,7 +199,7 @@ async def condition(server: ModelServer, model: str) -> str:
         listed = await server.models()
     except ModelError as error:
         return str(error)
-    if not any(same_model(model, name) for name in listed):
+    if not any(is_same_model(model, name) for name in listed):
         return f"model {model!r} not found"
     return "ok"
 
@@ -220,7 +220,7 @@ def model_server() -> ModelServer:
     return ModelServer(
         settings.text("OLLAMA_URL", "http://ollama:11434"),
         silence=settings.number("OLLAMA_SILENCE_SECONDS", 300, least=1),
-        num_predict=settings.whole("OLLAMA_NUM_PREDICT", 1024, least=-1),
+        num_predict=settings.integer("OLLAMA_NUM_PREDICT", 1024, least=-1),
     )
 
 
@@ -246,13 +246,13 @@ async def work(model: str) -> None:
         TaskStore(
             redis,
             lease=lease,
-            max_attempts=settings.whole("TASK_MAX_ATTEMPTS", 20, least=1),
-            keep=settings.whole("TASK_KEEP_SECONDS", 7 * 24 * 3600, least=1),
+            max_attempts=settings.integer("TASK_MAX_ATTEMPTS", 20, least=1),
+            keep=settings.integer("TASK_KEEP_SECONDS", 7 * 24 * 3600, least=1),
         ),
         server,
         model=model,
         name=socket.gethostname(),
-        slots=settings.whole("WORKER_CONCURRENCY", 1, least=1),
+        slots=settings.integer("WORKER_CONCURRENCY", 1, least=1),
         lease=lease,
         retry_first=settings.number("TASK_RETRY_SECONDS", 1, least=0.01),
         retry_longest=settings.number("TASK_RETRY_MAX_SECONDS", 60, least=0.01),

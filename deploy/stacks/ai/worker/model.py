@@ -81,7 +81,7 @@ class ModelServer:
             "stream": True,  # silence is then a sign of a stall, however long the answer gets
             "options": self._options,
         }
-        said: list[str] = []
+        parts: list[str] = []
         first: float | None = None
         asked = time.monotonic()
         try:
@@ -92,10 +92,10 @@ class ModelServer:
                     part = _part(line)
                     if text := part["content"]:
                         first = first if first is not None else time.monotonic() - asked
-                        said.append(text)
+                        parts.append(text)
                     if part.get("done"):
                         measured = {name: part[name] for name in MEASURED if name in part}
-                        return Answer("".join(said), {"first_token_seconds": first, **measured})
+                        return Answer("".join(parts), {"first_token_seconds": first, **measured})
         except httpx.HTTPError as error:
             raise ModelError(away(error)) from error
         raise ModelError("the model server broke its answer off")
@@ -124,11 +124,11 @@ def refusal(status: int, body: bytes) -> ModelError:
     other refusal would be the same the next time.
     """
     try:
-        said = str(json.loads(body)["error"])
+        message = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        said = body.decode(errors="replace")
+        message = body.decode(errors="replace")
     lasting = 400 <= status < 500 and status not in (404, 408, 429)
-    return ModelError(_one_line(said) or f"HTTP {status}", lasting=lasting)
+    return ModelError(_one_line(message) or f"HTTP {status}", lasting=lasting)
 
 
 def away(error: httpx.HTTPError) -> str:
@@ -137,13 +137,13 @@ def away(error: httpx.HTTPError) -> str:
     return f"the model server cannot be reached: {what}"
 
 
-def same_model(wanted: str, listed: str) -> bool:
+def is_same_model(name: str, listed: str) -> bool:
     """Whether a model as asked for is the one listed: the tag `latest` goes without saying.
 
     >>> same_model("tiny", "tiny:latest")
     True
     """
-    return listed in (wanted, f"{wanted}:latest")
+    return listed in (name, f"{name}:latest")
 
 
 def _part(line: str) -> dict[str, Any]:
