@@ -30,7 +30,7 @@ lint: setup ## style, types, layering, shell
 	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
 
 check: lint ## lint, all tests that need no host, coverage of what decides: a few minutes
-	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10 --cov tests/unit tests/facts tests/operations
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) --cov --durations 10 tests/unit tests/facts tests/operations
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10
