@@ -20,6 +20,8 @@ from tests.connected import local
         (b"", "someone"),
         (b"yours\n", "yours"),
     ],
+    # A parameter's text in the id is in the environment of all that a test starts.
+    ids=["plain", "controls", "endless", "nothing", "ours"],
 )
 def test_the_holder_is_one_short_line(written: bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / "lock"
