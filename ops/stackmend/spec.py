@@ -7,7 +7,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stackmend import controller_files
-from stackmend.access.keys import public_keys
+from stackmend.access.keys import read_public_keys
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose.source import load
 from stackmend.compose.spec import ComposeSpec
@@ -121,7 +121,7 @@ def _read_files(found: Machine) -> None:
     :raises Problem: naming the first that cannot.
     """
     if found.access is not None:
-        public_keys(found.access.public_keys, "access.public_keys")
+        read_public_keys(found.access.public_keys, "access.public_keys")
     for field, path in _named(found):
         try:
             if path is not None:

@@ -78,7 +78,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from pyinfra.api import StringCommand
-from stackmend.access import apply as access
+from stackmend.access import reconciler as access
 from stackmend.engine import installing
 from stackmend.engine.accelerators import apply as accelerators
 from stackmend.errors import StepError
@@ -97,11 +97,11 @@ def begin(how, host):
     # Only the way to the host is real: what is asked of it touches a file.
     if how == "sshd":
         access.commands.revert = touch("back")
-        this = object.__new__(access.Admitting)
-        this._run = lambda *arguments: None
-        this._come_in = fails(StepError)
+        this = object.__new__(access.OperatorReconciler)
+        this._run_action = lambda *arguments: None
+        this._log_in = fails(StepError)
         this.host = host
-        this._set(None, None)
+        this._set_password_login(None, None)
     module = installing
     module.commands.drop_lists, module.commands.place = touch("dropped"), touch("back")
     module.commands.install = touch("never")
