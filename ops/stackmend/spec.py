@@ -159,7 +159,7 @@ def _read_file(field: str, path: Path) -> None:
 
     data = controller_files.read(path, MAXIMUM_TEXT)
     try:
-        openpgp.fingerprints(data)
+        openpgp.find_fingerprints(data)
     except ValueError as error:
         raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
 

@@ -79,8 +79,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from pyinfra.api import StringCommand
 from stackmend.access import reconciler as access
-from stackmend.engine import installing
-from stackmend.engine.accelerators import apply as accelerators
+from stackmend.engine import reconciler
 from stackmend.errors import StepError
 
 def fails(error):
@@ -102,17 +101,17 @@ def begin(how, host):
         this._log_in = fails(StepError)
         this.host = host
         this._set_password_login(None, None)
-    module = installing
+    module = reconciler
     module.commands.drop_lists, module.commands.place = touch("dropped"), touch("back")
     module.commands.install = touch("never")
     gives = module.Source(engine="engine", compose="", packages=(), keyring="/one")
-    module.source = lambda *arguments: gives
-    this = object.__new__(module.Installing)
+    module.find_source = lambda *arguments: gives
+    this = object.__new__(module.InstallationReconciler)
     this.host = host
-    this.wanted = None
-    this._available = fails(StepError)
+    this.spec = None
+    module.refresh = fails(StepError)
     action = SimpleNamespace(packages=["engine"], extras=[])
-    this._install(action, SimpleNamespace(origins=[], keys=[], manager="apt"), None)
+    this._install_engine(action, SimpleNamespace(origins=[], keys=[], manager="apt"), None)
 """
 
 

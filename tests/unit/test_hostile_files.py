@@ -337,7 +337,7 @@ def test_recorded_keys_are_read_as_files(tmp_path: Path) -> None:
 def test_a_repositorys_key_is_read_as_a_file(tmp_path: Path) -> None:
     pipe(tmp_path / "key")
     with pytest.raises(StepError, match="key is a named pipe, not a file"):
-        trust.key(None, str(tmp_path / "key"), ())  # type: ignore[arg-type]
+        trust.read_key(None, str(tmp_path / "key"), ())  # type: ignore[arg-type]
 
 
 # Reading

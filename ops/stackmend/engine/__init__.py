@@ -1,17 +1,20 @@
 """The container engine: installed, set, and given its accelerators, without losing what runs."""
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, operation
 
-from stackmend import connection, reporting
+from stackmend import connection
 from stackmend.engine import accelerators
 from stackmend.engine.spec import EnginePolicy, FirstSettings, Installation, Settings
-from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import operate
+
+if TYPE_CHECKING:
+    from stackmend.engine.reconciler import InstallationReconciler, SettingsReconciler
+    from stackmend.reporting import Collector
 
 __all__ = [
     "accelerated",
@@ -24,8 +27,7 @@ __all__ = [
     "settings",
 ]
 
-# Every run reads what a stack may want of its engine; what looks and acts is loaded where it is
-# used.
+# Every run imports this; what observes and acts is loaded where it is used.
 
 
 @operation()
@@ -78,34 +80,29 @@ def installed(
             version="28",
         )
     """
-    from stackmend.engine.installing import Installing
+    options = {
+        "channel": channel,
+        "version": version,
+        "repository": repository,
+        "key": key,
+        "key_fingerprint": key_fingerprint,
+        "replace": _wrap_single(replace),
+        "upgrade": upgrade,
+    }
 
-    report = reporting.record(host, "engine.installed")
-    try:
-        wanted = validate(
-            Installation,
-            {
-                "channel": channel,
-                "version": version,
-                "repository": repository,
-                "key": key,
-                "key_fingerprint": key_fingerprint,
-                "replace": _several(replace),
-                "upgrade": upgrade,
-            },
-        )
+    def build(report: "Collector") -> "InstallationReconciler":
+        from stackmend.engine.reconciler import InstallationReconciler
+
+        spec = validate(Installation, options)
         first = validate(FirstSettings, {"settings": {} if settings is None else settings})
-    except ValueError as error:
-        yield from announce.wrong(host, "engine.installed", in_one_line(error))
-        return
-    work = Installing(host, wanted, report, first.settings)
-    try:
-        if work.is_well():
-            host.noop("Docker Engine and Compose are already here, new enough, and answer")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+        return InstallationReconciler(host, spec, report, first.settings)
+
+    yield from operate(
+        host,
+        "engine.installed",
+        build,
+        converged="Docker Engine and Compose are already here, new enough, and answer",
+    )
 
 
 @operation()
@@ -157,35 +154,27 @@ def settings(
             log={"driver": "json-file", "max_size": "10m", "max_file": 3},
         )
     """
-    from stackmend.engine.daemon import Setting
+    options = {
+        "dns": dns,
+        "mtu": mtu,
+        "address_pools": address_pools,
+        "log": log,
+        "registry_mirrors": registry_mirrors,
+        "live_restore": live_restore,
+        "runtimes": runtimes,
+        "settings": {} if settings is None else settings,
+        "replace": _wrap_single(replace),
+    }
 
-    report = reporting.record(host, "engine.settings")
-    try:
-        wanted = validate(
-            Settings,
-            {
-                "dns": dns,
-                "mtu": mtu,
-                "address_pools": address_pools,
-                "log": log,
-                "registry_mirrors": registry_mirrors,
-                "live_restore": live_restore,
-                "runtimes": runtimes,
-                "settings": {} if settings is None else settings,
-                "replace": _several(replace),
-            },
-        )
-    except ValueError as error:
-        yield from announce.wrong(host, "engine.settings", in_one_line(error))
-        return
-    work = Setting(host, wanted.wanted(), report, wanted.replace)
-    try:
-        if work.is_well():
-            host.noop("the engine's settings are already as wanted")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+    def build(report: "Collector") -> "SettingsReconciler":
+        from stackmend.engine.reconciler import SettingsReconciler
+
+        spec = validate(Settings, options)
+        return SettingsReconciler(host, spec.daemon_json, report, spec.replace)
+
+    yield from operate(
+        host, "engine.settings", build, converged="the engine already has these settings"
+    )
 
 
 @operation()
@@ -234,35 +223,31 @@ def accelerated(
             key="https://mirror.example.com/nvidia/gpgkey",
         )
     """
-    report = reporting.record(host, "engine.accelerated")
-    try:
-        wanted = validate(
-            accelerators.Acceleration,
-            {
-                "vendor": vendor,
-                "repository": repository,
-                "key": key,
-                "key_fingerprint": key_fingerprint,
-                "replace": _several(replace),
-            },
+    options = {
+        "vendor": vendor,
+        "repository": repository,
+        "key": key,
+        "key_fingerprint": key_fingerprint,
+        "replace": _wrap_single(replace),
+    }
+
+    def build(report: "Collector") -> "accelerators.AcceleratorsReconciler":
+        return accelerators.AcceleratorsReconciler(
+            host, validate(accelerators.Acceleration, options), report
         )
-    except ValueError as error:
-        yield from announce.wrong(host, "engine.accelerated", in_one_line(error))
-        return
-    work = accelerators.Accelerating(host, wanted, report)
-    try:
-        if work.is_well():
-            host.noop("containers already reach every accelerator that can be used")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+
+    yield from operate(
+        host,
+        "engine.accelerated",
+        build,
+        converged="containers already reach every accelerator that they can use",
+    )
 
 
 def prefetch(policy: EnginePolicy, on: Host = host) -> None:
     """Let the next reading of any fact of a host bring what the operations here need.
 
-    :param policy: what is wanted of the engine.
+    :param policy: the section of the stack.
     :param on: the host; the one that pyinfra is at by default.
     """
     from stackmend.engine.facts import HostEngines
@@ -273,8 +258,8 @@ def prefetch(policy: EnginePolicy, on: Host = host) -> None:
 
 def installation(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`installed` in a stack's section ``engine``."""
-    given = {name: getattr(policy, name) for name in Installation.model_fields}
-    return {**given, "settings": policy.wanted()}
+    options = {name: getattr(policy, name) for name in Installation.model_fields}
+    return {**options, "settings": policy.daemon_json}
 
 
 def daemon(policy: EnginePolicy) -> dict[str, Any]:
@@ -303,7 +288,7 @@ def apply_policy(policy: EnginePolicy) -> None:
         **installation(policy),
     )
     settings(
-        name="The engine has the settings that are wanted",
+        name="The engine has its settings",
         **daemon(policy),
     )
     accelerated(
@@ -312,6 +297,6 @@ def apply_policy(policy: EnginePolicy) -> None:
     )
 
 
-def _several(given: Sequence[str] | str) -> Sequence[str]:
-    # On pyinfra's command line a single one is a text.
-    return (given,) if type(given) is str else given
+def _wrap_single(value: Sequence[str] | str) -> Sequence[str]:
+    # On pyinfra's command line a single value is a text.
+    return (value,) if type(value) is str else value
