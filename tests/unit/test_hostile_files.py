@@ -311,7 +311,7 @@ def test_recorded_keys_are_read_as_files(tmp_path: Path) -> None:
     """The file that the inventory does not name lies beside it, and is read when it is needed."""
 
     def judge() -> KnownHosts:
-        return KnownHosts(path, "h", fingerprint="", strict=False, say=lambda _: None)
+        return KnownHosts(path, "h", fingerprint="", strict=False, warn=lambda _: None)
 
     path = tmp_path / "known_hosts"
     assert judge().new

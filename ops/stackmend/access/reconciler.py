@@ -43,9 +43,9 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
     @cached_property
     def identities(self) -> list[connection.Identity]:
         """The private keys on this machine that belong to the user."""
-        public = connection.public_halves(key.blob for key in self.keys)
+        public = connection.decode_public_keys(key.blob for key in self.keys)
         files = [key.private for key in self.keys if key.private]
-        return connection.usable(self.host, public, files)
+        return connection.find_matching_identities(self.host, public, files)
 
     def observe(self, *, fresh: bool = False) -> Observation[HostAccess, Action]:
         """Read the host and plan. Changes nothing."""
@@ -96,7 +96,7 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
         user, as_root = self.spec.user, self.spec.sudo and self.spec.user != "root"
         command = AS_ROOT if as_root else AS_USER
         try:
-            result = connection.fresh(self.host, user, self.identities, command)
+            result = connection.run_new_login(self.host, user, self.identities, command)
         except connection.NoLogin as error:
             raise StepError(
                 f"a new login as {user} fails: {error.reason}; the host's own log "
@@ -122,7 +122,7 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
 
     def _verify_no_passwords(self) -> None:
         for user in dict.fromkeys((self.spec.user, "root")):
-            offered = connection.ways_in(self.host, user)
+            offered = connection.read_auth_methods(self.host, user)
             if any(method in offered for method in PASSWORD_METHODS):
                 raise StepError(f"sshd still offers {user} {', '.join(offered)}")
 
@@ -134,6 +134,6 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
             return
         # From a new connection, which so proves itself once more.
         line = "sudo -n " * (self.spec.user != "root") + command.get_raw_value()
-        result = connection.fresh(self.host, self.spec.user, self.identities, line)
+        result = connection.run_new_login(self.host, self.spec.user, self.identities, line)
         if not result.ok:
             raise StepError(f"{failure}: {result.reason}")
