@@ -262,7 +262,7 @@ def test_a_package_that_is_gone_but_for_its_settings_is_not_there() -> None:
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8")))
 def test_whatever_is_given_arrives_as_it_is(text: str) -> None:
-    words = shlex.split(commands.describe(text, text).get_raw_value())
+    words = shlex.split(commands.build_description(text, text).get_raw_value())
     assert words[-2:] == [text, text]
-    words = shlex.split(commands.prove(text, (44, 105), ("rocm",)).get_raw_value())
+    words = shlex.split(commands.build_proof(text, (44, 105), ("rocm",)).get_raw_value())
     assert words[-3:] == [text, "44 105", "rocm"]

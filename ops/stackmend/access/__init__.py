@@ -94,23 +94,22 @@ def basics(
     security_updates: bool = False,
 ) -> Generator[FunctionCommand, None, None]:
     """
-    Have what a stack needs of its host: a right clock, its ports kept, security updates.
+    Have what a stack needs of its host: a right clock, reserved ports, security updates.
 
     + ports: the ports that services of the host are to be bound to, as ``ports.free`` takes them:
       those among them that the kernel may give to outgoing connections are kept from it, for good
     + clock: whether the clock is to be kept right
     + security_updates: whether the host is to install the distribution's security updates by itself
 
-    The clock is measured against this machine's, and told where it is 2 seconds or more away; from
-    a minute on the operation fails on this host alone. Where nothing keeps the clock right, a
-    service that is installed is started, or else systemd-timesyncd (apt) or chrony (dnf, apk) is
-    installed; the clock itself is never set from here. A host that is a container has the clock of
-    the machine it is on, and is only measured.
+    stackmend measures the clock against this machine's: 2 seconds or more are a finding; from a
+    minute on the operation fails on this host alone. Where nothing keeps the clock right, it starts
+    an installed service, or else installs systemd-timesyncd (apt) or chrony (dnf, apk); it never
+    sets the clock itself. A host that is a container has the clock of the machine it is on:
+    stackmend only measures it.
 
-    Ports are added to those that the kernel keeps already; nothing that holds one is ended
+    It adds ports to those that the kernel reserves already, and stops nothing that holds one
     (``ports.free`` does that). Security updates come by unattended-upgrades (apt) or dnf-automatic
-    (dnf) with what the distribution sets, once a day. A unit that somebody masked is refused, and
-    nothing is done about it.
+    (dnf) with what the distribution sets, once a day. A unit that somebody masked is a refusal.
 
     **Example:**
 

@@ -116,14 +116,14 @@ def _read_file(path: Path) -> list[PublicKey]:
             f"{abbreviate(str(path))} is neither a public key (ssh-ed25519 AAAA… comment) nor the "
             "path of a *.pub file"
         )
-    shown = show(str(path))
+    name = show(str(path))
     try:
         path = controller_files.expand(path)
         lines = controller_files.read_text(path).splitlines()
     except controller_files.Unreadable as error:
-        raise ValueError(f"{shown} {error}") from None
+        raise ValueError(f"{name} {error}") from None
     key_lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not key_lines:
-        raise ValueError(f"{shown} holds no key")
+        raise ValueError(f"{name} holds no key")
     private = path.with_suffix("")
     return [parse_key(line).model_copy(update={"private": private}) for line in key_lines]

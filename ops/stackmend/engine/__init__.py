@@ -56,17 +56,18 @@ def installed(
       on this machine; for ``docker`` it is ``gpg`` below the repository, for ``distro`` the keys
       that the distribution brings
     + key_fingerprint: that key's, 40 hexadecimal digits; Docker's own by default
-    + replace: consent to replace what would fight: ``docker.io``, ``docker-ce``, ``moby-engine``,
-      ``podman-docker``, ``snap``; ``container:NAME`` for one that may be gone when the engine stops
+    + replace: consent to replace what would conflict: ``docker.io``, ``docker-ce``,
+      ``moby-engine``, ``podman-docker``, ``snap``; ``container:NAME`` for one that may be gone when
+      the engine stops
     + upgrade: consent to change the version of an engine that is there
     + settings: what daemon.json holds when an engine that is new here first starts, so that
       ``engine.settings`` need not restart it; a daemon.json that is there is left alone
 
-    The key's fingerprint is computed here and compared before the key is in place. Packages are
-    fetched before anything is stopped, and nothing is removed but what ``replace`` names. What an
-    older engine of this host holds (images, volumes, containers) stays, and containers that ran run
-    again; the snap's alone lie elsewhere and do not come along. An engine or a Compose that is too
-    old is said to be so, and upgraded only with ``upgrade``.
+    stackmend computes the key's fingerprint here, and compares it before the key is in place. It
+    fetches packages before it stops anything, and removes only what ``replace`` names. What an
+    older engine of this host holds (images, volumes, containers) stays, and stackmend starts the
+    containers that ran; only the snap's lie elsewhere and do not come along. It refuses an engine
+    or a Compose that is too old, and upgrades it only with ``upgrade``.
 
     **Example:**
 
@@ -131,17 +132,17 @@ def settings(
     + settings: further keys, as daemon.json has them
     + replace: ``container:NAME`` for a container that is removed when it stops, and may be
 
-    Each key that is given is set, in a mapping each key below it; what others set stays, and so do
-    the order and the indentation of the file. Mirrors and insecure registries are added to those
-    that are there; other lists become what is given. Comments, with which dockerd does not start,
-    are taken out; the file before is kept in ``/var/lib/stackmend/engine/kept``. A file that is no
-    JSON, a directory, and a key that the service also gives as a flag are refused, and nothing is
-    touched.
+    stackmend sets each key of the arguments, in a mapping each key below it; what others set stays,
+    and so do the order and the indentation of the file. It adds mirrors and insecure registries to
+    those that are there, and replaces other lists. It removes comments, with which dockerd does not
+    start, and keeps the file before in ``/var/lib/stackmend/engine/kept``. It refuses a file that
+    is not JSON, a directory, and a key that the service also sets by a flag, and then touches
+    nothing.
 
-    dockerd checks the new file before it is in place. The engine is told to read it again, or
-    restarted where a changed key needs that; containers that ran then run again. Where it does not
-    come up, the file before is put back, the engine started with it, and the operation fails on
-    this host alone.
+    dockerd checks the new file before it is in place. The engine reads it again, or restarts where
+    a changed key needs that; stackmend then starts the containers that ran. Where the engine does
+    not come up, stackmend restores the file before, starts the engine with it, and the operation
+    fails on this host alone.
 
     **Example:**
 
@@ -189,7 +190,7 @@ def accelerated(
     Have containers reach the host's accelerators, and see it from inside one.
 
     + vendor: ``auto`` takes what is on the PCI bus and has its driver; ``nvidia`` and ``amd``
-      insist, and fail where there is none; ``none`` looks at nothing
+      insist, and fail where there is none; ``none`` checks nothing
     + repository: where NVIDIA's container toolkit comes from: the address that stands in place of
       ``https://nvidia.github.io/libnvidia-container/stable/deb`` (or ``…/rpm``), suite and
       components behind it where it has some
@@ -199,17 +200,17 @@ def accelerated(
     + replace: ``container:NAME`` for a container that is removed when the engine is restarted, and
       may be
 
-    Accelerators are found by vendor and class, also where no driver has them. No driver is ever
-    installed: that is told, with what to do. For NVIDIA's, the toolkit is installed, its runtime
-    registered in daemon.json beside those of others, CDI turned on (Engine 25 and newer) and the
-    devices described for it; then a container has to reach them, and still reach them after
-    ``systemctl daemon-reload``, which is what takes a GPU from containers that were given it in the
-    old way. For AMD's, a container gets ``/dev/kfd`` and ``/dev/dri`` with the numbers of their
-    groups, which are told. The proof is repeated when the engine, the driver, the toolkit or the
-    devices change. Where a container of somebody else's would lose its GPU by the daemon-reload,
-    that part is left out, and told.
+    stackmend finds accelerators by vendor and class, also where no driver has them. It never
+    installs a driver: a finding says what to do. For NVIDIA's, it installs the toolkit, registers
+    its runtime in daemon.json beside those of others, turns CDI on (Engine 25 and newer) and
+    describes the devices for it; then a container has to reach them, and still reach them after
+    ``systemctl daemon-reload``, which takes a GPU from containers that were given it in the old
+    way. For AMD's, a container gets ``/dev/kfd`` and ``/dev/dri`` with the numbers of their groups,
+    which a finding names. The proof is repeated when the engine, the driver, the toolkit or the
+    devices change. Where a foreign container would lose its GPU by the daemon-reload, the proof
+    leaves that part out.
 
-    Where there is no accelerator there is nothing to do, and that is said.
+    Where there is no accelerator there is nothing to do, and a finding says so.
 
     **Example:**
 

@@ -180,21 +180,21 @@ def _parse_daemons(lines: Sequence[str]) -> tuple[Daemon, ...]:
 
 def _parse_service(found: Mapping[str, Section]) -> Service:
     if "systemd" in found:
-        shown = _parse_pairs(_read_lines(found, "systemd"), "=")
+        properties = _parse_pairs(_read_lines(found, "systemd"), "=")
         files = [path for path, _, _ in map(_parse_variable, _read_lines(found, "environment"))]
         return Service(
             manager="systemd",
-            load=shown.get("LoadState", ""),
-            active=shown.get("ActiveState", ""),
-            enabled=shown.get("UnitFileState", ""),
-            fragment=shown.get("FragmentPath", ""),
-            flags=_parse_flags(shown, _read_lines(found, "environment")),
+            load=properties.get("LoadState", ""),
+            active=properties.get("ActiveState", ""),
+            enabled=properties.get("UnitFileState", ""),
+            fragment=properties.get("FragmentPath", ""),
+            flags=_parse_flags(properties, _read_lines(found, "environment")),
             sources=tuple(
                 dict.fromkeys(
                     path
                     for path in (
-                        shown.get("FragmentPath", ""),
-                        *shown.get("DropInPaths", "").split(),
+                        properties.get("FragmentPath", ""),
+                        *properties.get("DropInPaths", "").split(),
                         *files,
                     )
                     if path
@@ -202,12 +202,12 @@ def _parse_service(found: Mapping[str, Section]) -> Service:
             ),
         )
     if "openrc" in found:
-        shown = _parse_pairs(_read_lines(found, "openrc"))
+        properties = _parse_pairs(_read_lines(found, "openrc"))
         return Service(
             manager="openrc",
-            load=shown.get("load", "not-found"),
-            active="active" if "started" in shown.get("status", "") else "inactive",
-            enabled="enabled" if "enabled" in shown else "disabled",
+            load=properties.get("load", "not-found"),
+            active="active" if "started" in properties.get("status", "") else "inactive",
+            enabled="enabled" if "enabled" in properties else "disabled",
         )
     if "sysv" in found:
         status = found["sysv"][0]
@@ -221,12 +221,12 @@ def _parse_variable(line: str) -> tuple[str, str, str]:
     return path.removeprefix("="), name.strip(), value.strip()
 
 
-def _parse_flags(shown: Mapping[str, str], environment: Sequence[str]) -> tuple[str, ...]:
+def _parse_flags(properties: Mapping[str, str], environment: Sequence[str]) -> tuple[str, ...]:
     """The words that a unit starts dockerd with, its variables put in as systemd does it."""
-    found = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=", shown.get("ExecStart", ""))
+    found = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=", properties.get("ExecStart", ""))
     if found is None:
         return ()
-    values = dict(part.partition("=")[::2] for part in _split(shown.get("Environment", "")))
+    values = dict(part.partition("=")[::2] for part in _split(properties.get("Environment", "")))
     for _, name, value in map(_parse_variable, environment):
         if name and not name.startswith("#"):
             values[name] = " ".join(_split(value))
@@ -281,7 +281,7 @@ def _parse_containers(lines: Sequence[str]) -> tuple[Container, ...]:
 
 def _parse_config(found: Mapping[str, Section]) -> Config:
     lines = _read_lines(found, "config")
-    shown: dict[str, Any] = _parse_pairs([line for line in lines if " " in line])
+    properties: dict[str, Any] = _parse_pairs([line for line in lines if " " in line])
     kind = next((line for line in lines if line and " " not in line), "missing")
     status, text = found.get("text", (0, []))
     content = "\n".join(text)
@@ -293,8 +293,8 @@ def _parse_config(found: Mapping[str, Section]) -> Config:
     return Config.model_validate(
         {
             "kind": kind,
-            "path": shown.get("path", "/etc/docker/daemon.json"),
-            "real": shown.get("real", ""),
+            "path": properties.get("path", "/etc/docker/daemon.json"),
+            "real": properties.get("real", ""),
             "text": "" if problem else content,
             "problem": problem,
         }

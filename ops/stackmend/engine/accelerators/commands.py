@@ -12,7 +12,7 @@ from stackmend.engine.facts import ROOT
 NOT_STARTED, NOT_REACHED, LOST = 70, 72, 76
 
 
-def describe(path: str, stamp: str) -> StringCommand:
+def build_description(path: str, stamp: str) -> StringCommand:
     """Write what CDI knows of NVIDIA's devices.
 
     :param stamp: the ending of the copy of what was there.
@@ -20,7 +20,7 @@ def describe(path: str, stamp: str) -> StringCommand:
     return _script("describe", path, stamp)
 
 
-def prove(evidence: str, groups: Sequence[int], modes: Sequence[str]) -> StringCommand:
+def build_proof(evidence: str, groups: Sequence[int], modes: Sequence[str]) -> StringCommand:
     """Reach the devices from inside a container, and remember that it did.
 
     :param evidence: what the host remembers.

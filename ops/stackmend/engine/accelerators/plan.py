@@ -94,7 +94,7 @@ def plan(spec: Acceleration, engine: HostEngine, state: Accelerators) -> Plan:
     findings: list[Finding] = []
     refusals: list[Refusal] = []
     for vendor in vendors:
-        idle = [device for device in state.list_devices(vendor) if not device.usable]
+        idle = [device for device in state.list_devices(vendor) if not device.has_driver]
         if idle:
             found, refused = _assess_idle(spec, vendor, idle, state)
             findings += found

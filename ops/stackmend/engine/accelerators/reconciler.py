@@ -90,7 +90,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
                 case Describe() as action:
                     self._describe(action)
                 case Prove() as action:
-                    self._prove(action)
+                    self._run_proof(action)
                 case Trust() | WriteSource() | Install():
                     self._bring_toolkit(actions, engine)
                 case action:
@@ -124,12 +124,12 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
     def _describe(self, action: Describe) -> None:
         path = action.subject
         with self.step(action):
-            command = commands.describe(path, make_stamp())
+            command = commands.build_description(path, make_stamp())
             self.run(command, f"cannot write {path}", timeout=engine_commands.LIMIT)
 
-    def _prove(self, action: Prove) -> None:
+    def _run_proof(self, action: Prove) -> None:
         with self.step(action):
-            command = commands.prove(action.evidence, action.groups, action.modes)
+            command = commands.build_proof(action.evidence, action.groups, action.modes)
             result = connection.run(self.host, command, timeout=TIMEOUT)
             for line in result.text.splitlines():
                 word, _, rest = line.partition(" ")

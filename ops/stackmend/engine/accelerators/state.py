@@ -29,7 +29,7 @@ class Device(Frozen):
     driver: str = ""
 
     @property
-    def usable(self) -> bool:
+    def has_driver(self) -> bool:
         """Whether the driver that containers need has it."""
         return self.driver == DRIVERS[self.vendor]
 
@@ -89,7 +89,7 @@ class Accelerators(Frozen):
 
     def list_usable(self, vendor: Vendor) -> tuple[Device, ...]:
         """Those of them that containers can be given."""
-        return tuple(device for device in self.list_devices(vendor) if device.usable)
+        return tuple(device for device in self.list_devices(vendor) if device.has_driver)
 
     @property
     def gpus(self) -> tuple[str, ...]:
