@@ -117,7 +117,7 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
             self._remove_source(source, state)
             raise
         selection = select_packages(self.spec, state, lists.versions, lists.candidates)
-        unread = [f"cannot read package lists: {reason}" for reason in lists.unread]
+        unread = [f"cannot read the package lists: {reason}" for reason in lists.unread]
         if isinstance(selection, Refusal):
             self._remove_source(source, state)
             reason = "; ".join([selection.reason, *unread])
