@@ -238,6 +238,9 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         verified = room.verify(observed)
         if not verified.plan.empty:
             room.report_plan(verified.plan)
+        if verified.plan.actions:
+            left = "; ".join(map(str, verified.plan.actions))
+            room.report_error(StepError(f"not proven: still to do: {left}"))
         return verified.plan.empty
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stackmend import controller_files
-from stackmend.access.keys import public_keys
+from stackmend.access.keys import read_public_keys
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose.source import load
 from stackmend.compose.spec import ComposeSpec
@@ -121,7 +121,7 @@ def _read_files(found: Machine) -> None:
     :raises Problem: naming the first that cannot.
     """
     if found.access is not None:
-        public_keys(found.access.public_keys, "access.public_keys")
+        read_public_keys(found.access.public_keys, "access.public_keys")
     for field, path in _named(found):
         try:
             if path is not None:
@@ -159,7 +159,7 @@ def _read_file(field: str, path: Path) -> None:
 
     data = controller_files.read(path, MAXIMUM_TEXT)
     try:
-        openpgp.fingerprints(data)
+        openpgp.find_fingerprints(data)
     except ValueError as error:
         raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
 

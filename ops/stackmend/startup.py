@@ -53,14 +53,14 @@ def install() -> None:
         return
     _begun.add(state)
     from stackmend import reporting
-    from stackmend.access.reached import contact
+    from stackmend.access.contact import find_contact
     from stackmend.compose.source import read_once
     from stackmend.connection import preflight
     from stackmend.spec import preflight as validate
 
     _say_what_cannot_be_read()
     read_once()
-    preflight.install(validate, contact)
+    preflight.install(validate, find_contact)
     # Last, so that it begins first: what is wrong with settings is said without their secrets.
     reporting.install()
 

@@ -192,7 +192,7 @@ def test_a_user_who_may_not_become_root_is_passed_over(me: Newcomer, machine: La
     assert "Accepted password for root" in logged(machine, mark)
     done = look(me)
     assert done.rc == 1
-    assert f"{USER}: comes in, and may not become root" in done.out
+    assert f"{USER}: logs in, but may not become root" in done.out
 
 
 def test_a_key_in_the_agent_opens_though_it_is_the_ninth(me: Newcomer, bare_host: LabHost) -> None:

@@ -1,4 +1,4 @@
-"""Hosts, keys and wishes for the tests of access, without a host."""
+"""Hosts, keys and specs for the tests of access, without a host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import struct
 from typing import Any
 
-from stackmend.access.keys import PublicKey, key
+from stackmend.access.keys import PublicKey, parse_key
 from stackmend.access.plan import Plan, plan
 from stackmend.access.spec import OperatorSpec
 from stackmend.access.state import Account, HostAccess, Sshd
@@ -20,7 +20,7 @@ def public(name: str = "mine") -> str:
     return f"ssh-ed25519 {base64.b64encode(raw).decode()} {name}"
 
 
-KEYS: tuple[PublicKey, ...] = (key(public()),)
+KEYS: tuple[PublicKey, ...] = (parse_key(public()),)
 OPEN: dict[str, tuple[str, ...]] = {
     "pubkeyauthentication": ("yes",),
     "passwordauthentication": ("yes",),
@@ -38,13 +38,13 @@ def sshd(problem: str = "", closed: bool = False, **settings: str) -> Sshd:
 
 
 def account(**changes: Any) -> Account:
-    given = {"name": "ops", "uid": 1000, "home": "/home/ops", "shell": "/bin/bash"}
-    return Account.model_validate({**given, "groups": ("ops",), **changes})
+    fields = {"name": "ops", "uid": 1000, "home": "/home/ops", "shell": "/bin/bash"}
+    return Account.model_validate({**fields, "groups": ("ops",), **changes})
 
 
 def new(**changes: Any) -> HostAccess:
     """A host that was never touched."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "address": "192.0.2.7",
         "spec": "user=ops,host=192.0.2.7,addr=192.0.2.7,laddr=192.0.2.1,lport=22",
         "tools": ("sudo", "visudo", "sshd", "useradd", "systemd-run"),
@@ -52,25 +52,27 @@ def new(**changes: Any) -> HostAccess:
         "sshd": sshd(),
         "keys_file": "%h/.ssh/authorized_keys",
     }
-    return HostAccess(**{**given, **changes})
+    return HostAccess(**{**fields, **changes})
 
 
-def done(**changes: Any) -> HostAccess:
+def finished(**changes: Any) -> HostAccess:
     """A host on which everything is as wanted."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "account": account(),
         "rules": ("(ALL : ALL) NOPASSWD: ALL",),
         "keys_file": "/home/ops/.ssh/authorized_keys",
         "keys": (public(),),
         "sshd": sshd(closed=True),
     }
-    return new(**{**given, **changes})
+    return new(**{**fields, **changes})
 
 
-def wanted(**changes: Any) -> OperatorSpec:
-    given = {"user": "ops", "public_keys": (public(),), "password_login": False}
-    return OperatorSpec.model_validate({**given, **changes})
+def desired(**changes: Any) -> OperatorSpec:
+    fields = {"user": "ops", "public_keys": (public(),), "password_login": False}
+    return OperatorSpec.model_validate({**fields, **changes})
 
 
-def decided(state: HostAccess, spec: OperatorSpec | None = None, *, provable: bool = True) -> Plan:
-    return plan(spec or wanted(), KEYS, state, provable=provable)
+def make_plan(
+    state: HostAccess, spec: OperatorSpec | None = None, *, provable: bool = True
+) -> Plan:
+    return plan(spec or desired(), KEYS, state, provable=provable)

@@ -59,11 +59,11 @@ def bare(release: Release = TRIXIE, **changes: Any) -> HostEngine:
 
 
 def packages(listed: dict[str, str], **broken: bool) -> dict[str, Package]:
-    """Packages as the probe lists them; those named in `broken` are not whole."""
+    """Packages as the probe lists them; those named in `broken` are not complete."""
     return {
         "ca-certificates": Package(version="1"),
         **{
-            name: Package(version=version, whole=name.replace("-", "_") not in broken)
+            name: Package(version=version, complete=name.replace("-", "_") not in broken)
             for name, version in listed.items()
         },
     }
@@ -91,6 +91,6 @@ def engine(listed: dict[str, str], release: Release = TRIXIE, **changes: Any) ->
     return state.model_copy(update=changes)
 
 
-def runs(*names: str, passing: bool = False) -> tuple[Container, ...]:
+def runs(*names: str, auto_remove: bool = False) -> tuple[Container, ...]:
     """Running containers."""
-    return tuple(Container(id=name * 8, name=name, passing=passing) for name in names)
+    return tuple(Container(id=name * 8, name=name, auto_remove=auto_remove) for name in names)

@@ -13,10 +13,10 @@ from pyinfra.api import FactProcessError
 
 from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.facts import HostAccelerators
-from stackmend.engine.accelerators.plan import Plan, Step, evidence, plan, settings
+from stackmend.engine.accelerators.plan import Plan, Prove, choose_settings, format_evidence, plan
 from stackmend.engine.accelerators.spec import Acceleration
 from stackmend.engine.accelerators.state import Accelerators, CdiFile, Device, Node
-from stackmend.engine.plan import Action
+from stackmend.engine.plan import SetConfig, WriteSource
 from stackmend.engine.state import Config, HostEngine, Origin, Service
 from tests.marks import asked, framed
 from tests.unit import engine_world as world
@@ -50,7 +50,7 @@ def engine(held: dict[str, Any] | str | None = None, **changes: Any) -> HostEngi
     return world.engine(world.DOCKER_CE, config=config, **changes)
 
 
-def decided(state: Accelerators, on: HostEngine | None = None, **spec: Any) -> Plan:
+def make_plan(state: Accelerators, on: HostEngine | None = None, **spec: Any) -> Plan:
     return plan(Acceleration.model_validate(spec), on or engine(), state)
 
 
@@ -59,54 +59,54 @@ def verbs(found: Plan) -> list[str]:
 
 
 def proven(state: Accelerators, on: HostEngine, *ways: str) -> Accelerators:
-    return state.model_copy(update={"proof": evidence(on, state, ways)})
+    return state.model_copy(update={"proof": format_evidence(on, state, ways)})
 
 
 def test_nothing_there_is_said_and_is_well() -> None:
-    found = decided(Accelerators())
+    found = make_plan(Accelerators())
     assert found.empty
     assert "nothing to do" in found.findings[0].cause
-    (refusal,) = decided(Accelerators(), vendor="amd").refusals
+    (refusal,) = make_plan(Accelerators(), vendor="amd").refusals
     assert "no device of AMD's" in refusal.reason
     # Of the other vendor's, the one who insists hears nothing.
-    (refusal,) = decided(Accelerators(devices=(NVIDIA,)), vendor="amd").refusals
+    (refusal,) = make_plan(Accelerators(devices=(NVIDIA,)), vendor="amd").refusals
     assert "no device of AMD's" in refusal.reason
-    assert decided(Accelerators(devices=(NVIDIA, AMD)), vendor="none") == Plan()
+    assert make_plan(Accelerators(devices=(NVIDIA, AMD)), vendor="none") == Plan()
 
 
 @pytest.mark.parametrize("driver", ["", "nouveau", "vfio-pci"])
 def test_a_device_without_its_driver(driver: str) -> None:
     state = Accelerators(devices=(NVIDIA.model_copy(update={"driver": driver}),))
-    found = decided(state)
+    found = make_plan(state)
     assert found.empty
     assert f"its driver is {driver or 'none'}, not nvidia" in found.findings[0].cause
     assert ("virtual machines" in found.findings[0].cause) == (driver == "vfio-pci")
-    (refusal,) = decided(state, vendor="nvidia").refusals
+    (refusal,) = make_plan(state, vendor="nvidia").refusals
     assert refusal.reason in found.findings[0].cause
     # Another one that can be used is used, whoever insists.
     both = Accelerators(devices=(*state.devices, NVIDIA))
-    assert "prove" in verbs(decided(both, vendor="nvidia"))
+    assert "prove" in verbs(make_plan(both, vendor="nvidia"))
 
 
 def test_the_steps_from_nothing_to_a_proof() -> None:
-    found = decided(Accelerators(devices=(NVIDIA,), driver=DRIVER))
+    found = make_plan(Accelerators(devices=(NVIDIA,), driver=DRIVER))
     assert verbs(found) == ["trust", "write source", "install", "set", "describe", "prove"]
     set_, prove = found.actions[3], found.actions[5]
-    assert isinstance(set_, Action)
+    assert isinstance(set_, SetConfig)
     assert json.loads(set_.text) == SET
     assert set_.restart, "CDI and the hook are looked for when the engine starts, never later"
-    assert isinstance(prove, Step)
-    assert prove.ways == ("cdi",)
+    assert isinstance(prove, Prove)
+    assert prove.modes == ("cdi",)
 
 
 def test_what_is_there_is_not_done_again() -> None:
     on = engine(SET)
     state = Accelerators(devices=(NVIDIA,), **TOOLKIT)
-    assert verbs(decided(state, on)) == ["prove"]
-    assert decided(proven(state, on, "cdi"), on).empty
+    assert verbs(make_plan(state, on)) == ["prove"]
+    assert make_plan(proven(state, on, "cdi"), on).empty
     # Whoever brought the toolkit there, and from wherever.
     by_hand = proven(state.model_copy(update={"toolkit": ""}), on, "cdi")
-    assert decided(by_hand, on).empty
+    assert make_plan(by_hand, on).empty
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_is_there_is_not_done_again() -> None:
 def test_a_proof_holds_as_long_as_what_it_rests_on(changed: dict[str, Any]) -> None:
     on = engine(SET)
     state = proven(Accelerators(devices=(NVIDIA,), **TOOLKIT), on, "cdi")
-    found = decided(state.model_copy(update=changed), on)
+    found = make_plan(state.model_copy(update=changed), on)
     assert verbs(found) == ["prove"]
     assert state.proof in found.actions[0].cause
 
@@ -128,7 +128,7 @@ def test_a_new_driver_has_cdi_described_anew_where_that_was() -> None:
     on = engine(SET)
     running = CdiFile(path="/var/run/cdi/nvidia.yaml", versions=("535.183.01",))
     state = Accelerators(devices=(NVIDIA,), **{**TOOLKIT, "cdi": (*TOOLKIT["cdi"], running)})  # type: ignore[has-type]
-    describe, prove = decided(proven(state, on, "cdi"), on).actions
+    describe, prove = make_plan(proven(state, on, "cdi"), on).actions
     # Of two files that name the same device the last one wins.
     assert describe.subject == "/var/run/cdi/nvidia.yaml"
     assert describe.cause == f"it is for driver 535.183.01, and {DRIVER} is loaded"
@@ -142,28 +142,28 @@ def test_a_gpu_that_cdi_does_not_know_has_it_described_anew() -> None:
     )
     known = CdiFile(path="/etc/cdi/nvidia.yaml", versions=(DRIVER,), devices=("/dev/nvidia0",))
     state = Accelerators(devices=(NVIDIA,), nodes=nodes, **{**TOOLKIT, "cdi": (known,)})
-    describe, _ = decided(state, engine(SET)).actions
+    describe, _ = make_plan(state, engine(SET)).actions
     assert (describe.verb, describe.cause) == ("describe", "it does not know /dev/nvidia1")
     told = known.model_copy(update={"devices": ("/dev/nvidia0", "/dev/nvidia1")})
-    (prove,) = decided(state.model_copy(update={"cdi": (told,)}), engine(SET)).actions
+    (prove,) = make_plan(state.model_copy(update={"cdi": (told,)}), engine(SET)).actions
     assert prove.verb == "prove"
 
 
 def test_what_somebody_has_decided_stays() -> None:
     theirs = {"runtimes": {"nvidia": {"path": "/opt/nvidia-container-runtime"}}}
-    assert settings(engine(theirs)) == {"features": {"cdi": True}}
-    assert settings(engine({**theirs, "features": {"cdi": False}})) == {}
+    assert choose_settings(engine(theirs)) == {"features": {"cdi": True}}
+    assert choose_settings(engine({**theirs, "features": {"cdi": False}})) == {}
     flags = Service(manager="systemd", flags=("--add-runtime", "nvidia=/usr/bin/x"))
-    assert settings(engine({}, service=flags)) == {"features": {"cdi": True}}
-    assert settings(engine({}, server="24.0.9")) == {"runtimes": SET["runtimes"]}
+    assert choose_settings(engine({}, service=flags)) == {"features": {"cdi": True}}
+    assert choose_settings(engine({}, server="24.0.9")) == {"runtimes": SET["runtimes"]}
     state = Accelerators(devices=(NVIDIA,), **{**TOOLKIT, "cdi": ()})
-    (prove,) = decided(state, engine({**theirs, "features": {"cdi": False}})).actions
-    assert isinstance(prove, Step)
-    assert prove.ways == ("runtime",)
+    (prove,) = make_plan(state, engine({**theirs, "features": {"cdi": False}})).actions
+    assert isinstance(prove, Prove)
+    assert prove.modes == ("runtime",)
 
 
 def test_a_daemon_json_that_is_none_is_refused_and_nothing_else_is_done() -> None:
-    found = decided(Accelerators(devices=(NVIDIA,), driver=DRIVER), engine("{nonsense"))
+    found = make_plan(Accelerators(devices=(NVIDIA,), driver=DRIVER), engine("{nonsense"))
     assert not found.actions
     assert "it is no JSON that dockerd reads" in found.refusals[0].reason
 
@@ -173,37 +173,37 @@ def test_a_repository_that_has_moved_is_written_anew() -> None:
     state = proven(Accelerators(devices=(NVIDIA,), **TOOLKIT), on, "cdi")
     own = {"repository": "https://mirror.example.com/nvidia/deb", "key": "/keys/nvidia.asc"}
     # It is here, and no file of ours says from where: nothing is said about that.
-    assert decided(state, on, **own).empty
-    wrote = decided(Accelerators(devices=(NVIDIA,), driver=DRIVER), on, **own).actions[1]
-    assert isinstance(wrote, Action)
+    assert make_plan(state, on, **own).empty
+    wrote = make_plan(Accelerators(devices=(NVIDIA,), driver=DRIVER), on, **own).actions[1]
+    assert isinstance(wrote, WriteSource)
     (file,) = wrote.files
     assert "URIs: https://mirror.example.com/nvidia/deb/amd64\nSuites: /\n" in file.text
     there = on.model_copy(update={"origins": (Origin(path=file.path, text=file.text),)})
-    assert decided(state, there, **own).empty
+    assert make_plan(state, there, **own).empty
     moved = {**own, "repository": "https://mirror.example.com/apt stable main"}
-    found = decided(state, there, **moved)
+    found = make_plan(state, there, **moved)
     assert verbs(found) == ["trust", "write source", "prove"]
     second = found.actions[1]
-    assert isinstance(second, Action)
+    assert isinstance(second, WriteSource)
     assert "Suites: stable\nComponents: main\n" in second.files[0].text
 
 
 def test_amds_groups_go_by_number_and_never_by_root() -> None:
     root = Node(path="/dev/dri/renderD129", group=0, mode="600")
     state = Accelerators(devices=(AMD,), nodes=(*NODES, root))
-    found = decided(state)
+    found = make_plan(state)
     assert 'group_add: ["105"]' in found.findings[0].cause
     (prove,) = found.actions
-    assert isinstance(prove, Step)
-    assert (prove.ways, prove.groups) == (("rocm",), (105,))
-    assert decided(proven(state, engine(), "rocm")).empty
-    assert decided(Accelerators(devices=(AMD,))).empty
-    (refusal,) = decided(Accelerators(devices=(AMD,)), vendor="amd").refusals
-    assert "/dev/kfd is not there" in refusal.reason
+    assert isinstance(prove, Prove)
+    assert (prove.modes, prove.groups) == (("rocm",), (105,))
+    assert make_plan(proven(state, engine(), "rocm")).empty
+    assert make_plan(Accelerators(devices=(AMD,))).empty
+    (refusal,) = make_plan(Accelerators(devices=(AMD,)), vendor="amd").refusals
+    assert "/dev/kfd is missing" in refusal.reason
 
 
 def test_an_engine_that_comes_later_changes_nothing_of_the_plan() -> None:
-    found = decided(Accelerators(devices=(NVIDIA,), driver=DRIVER), world.bare())
+    found = make_plan(Accelerators(devices=(NVIDIA,), driver=DRIVER), world.bare())
     assert verbs(found) == ["trust", "write source", "install", "set", "describe", "prove"]
 
 
@@ -238,7 +238,7 @@ def test_what_the_probe_says() -> None:
         ("nvidia", ""),
         ("amd", "amdgpu"),
     ]
-    assert state.usable("nvidia") == (state.devices[0],)
+    assert state.list_usable("nvidia") == (state.devices[0],)
     assert state.groups == (105,)
     assert (state.driver, state.toolkit, state.ctk) == (DRIVER, "1.17.8-1", "/usr/bin/nvidia-ctk")
     assert state.cdi == (
@@ -262,7 +262,7 @@ def test_a_package_that_is_gone_but_for_its_settings_is_not_there() -> None:
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8")))
 def test_whatever_is_given_arrives_as_it_is(text: str) -> None:
-    words = shlex.split(commands.describe(text, text).get_raw_value())
+    words = shlex.split(commands.build_description(text, text).get_raw_value())
     assert words[-2:] == [text, text]
-    words = shlex.split(commands.prove(text, (44, 105), ("rocm",)).get_raw_value())
+    words = shlex.split(commands.build_proof(text, (44, 105), ("rocm",)).get_raw_value())
     assert words[-3:] == [text, "44 105", "rocm"]

@@ -15,9 +15,9 @@ from pyinfra.api import FactProcessError, StringCommand
 
 from stackmend.access import commands
 from stackmend.access.facts import Operator
-from stackmend.access.plan import Action, Verb
+from stackmend.access.plan import DropKeys, InstallSudo, SetPasswordLogin, TrustKeys
 from tests.shells import find
-from tests.unit.access_world import new, public, wanted
+from tests.unit.access_world import new, public
 
 NASTY = (
     "it's",
@@ -38,21 +38,20 @@ NASTY = (
 ECHO = 'for word; do printf "%s\\0" "$word"; done; exit\n'
 
 
-def action(verb: Verb, *keys: str) -> Action:
-    return Action(verb=verb, subject="x", cause="y", keys=keys)
-
-
 @pytest.mark.parametrize("nasty", NASTY)
 def test_values_arrive_as_they_are(
     nasty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     state = new(keys_file=nasty, spec=nasty, installer=nasty)
-    for verb in ("trust", "drop"):
-        command = commands.step(action(verb, nasty, "b"), wanted(), state, "m")
+    for kind, verb in ((TrustKeys, "trust"), (DropKeys, "drop")):
+        action = kind(subject="x", cause="y", keys=(nasty, "b"))
+        command = commands.command(action, "ops", state, "m")
         assert words(command)[-5:] == ["ops", nasty, verb, nasty, "b"]
-    assert words(commands.step(action("install"), wanted(), state, "m"))[-1] == nasty
-    sshd = words(commands.step(action("set"), wanted(), state, nasty))
+    install = InstallSudo(subject="x", cause="y")
+    assert words(commands.command(install, "ops", state, "m"))[-1] == nasty
+    harden = SetPasswordLogin(subject="x", cause="y", enabled=False)
+    sshd = words(commands.command(harden, "ops", state, nasty))
     assert sshd[-5:-2] == ["no", nasty, nasty]
     assert words(commands.confirm(nasty))[-1] == nasty
     assert words(commands.revert(nasty))[-1] == nasty

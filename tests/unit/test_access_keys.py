@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stackmend.access.keys import KeyProblem, held, key, public_keys
-from stackmend.access.reached import contact
+from stackmend.access.contact import find_contact
+from stackmend.access.keys import KeyProblem, index_lines, parse_key, read_public_keys
 from stackmend.access.spec import AccessPolicy
 from stackmend.spec import Machine, SpecError, Stack, check, machine
 from tests.unit.access_world import public
@@ -18,9 +18,9 @@ from tests.unit.access_world import public
 def test_a_file_and_a_text_are_the_same_key(tmp_path: Path) -> None:
     file = tmp_path / "id.pub"
     file.write_text(f"# mine\n{public()}\n\n{public('second')}\n")
-    keys = public_keys([public(), str(file)])
-    assert [one.line for one in keys] == [public(), public("second")]
-    assert [one.private for one in keys] == [None, tmp_path / "id"]
+    keys = read_public_keys([public(), str(file)])
+    assert [key.line for key in keys] == [public(), public("second")]
+    assert [key.private for key in keys] == [None, tmp_path / "id"]
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_a_file_and_a_text_are_the_same_key(tmp_path: Path) -> None:
 )
 def test_what_is_no_key(given: str, said: str) -> None:
     with pytest.raises(KeyProblem) as raised:
-        public_keys([given])
+        read_public_keys([given])
     assert said in str(raised.value)
 
 
 def test_what_a_file_of_keys_holds() -> None:
     lines = ["", "# " + public(), f'command="echo ssh-rsa x" {public("a")}', public("b"), "junk"]
-    assert list(held(lines).values()) == lines[2:4]
-    assert key(public("a")).comment == "a"
+    assert list(index_lines(lines).values()) == lines[2:4]
+    assert parse_key(public("a")).comment == "a"
 
 
 POLICY: dict[str, Any] = {"user": "ops", "public_keys": [public()]}
@@ -92,11 +92,11 @@ def test_a_host_may_have_access_and_engine_and_no_project_yet() -> None:
 def test_how_a_host_is_reached_is_told_for_those_with_the_section_alone(tmp_path: Path) -> None:
     file = tmp_path / "id.pub"
     file.write_text(public())
-    assert contact({}) is None
-    assert contact({"stack": {"project": "ai"}}) is None
+    assert find_contact({}) is None
+    assert find_contact({"stack": {"project": "ai"}}) is None
     given = {"access": {"user": "ops", "public_keys": str(file), "wait": 7}}
     for stack in (given, Machine.model_validate(given)):
-        found = contact({"stack": stack})
+        found = find_contact({"stack": stack})
         assert found is not None
         assert (found.user, found.keys, found.wait) == ("ops", (tmp_path / "id",), 7)
 

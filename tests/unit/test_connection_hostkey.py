@@ -18,7 +18,7 @@ def judge(
     file: Path, fingerprint: str = "", *, strict: bool = False, name: str = NAME
 ) -> tuple[KnownHosts, list[str]]:
     said: list[str] = []
-    known = KnownHosts(file, name, fingerprint=fingerprint, strict=strict, say=said.append)
+    known = KnownHosts(file, name, fingerprint=fingerprint, strict=strict, warn=said.append)
     return known, said
 
 
@@ -52,7 +52,7 @@ def test_a_fingerprint_decides_and_the_key_is_recorded(tmp_path: Path) -> None:
     with pytest.raises(Unmatched):
         shown(known, OTHER_KIND)
     assert not file.exists()
-    assert set(known.seen.values()) == {SECOND.fingerprint, OTHER_KIND.fingerprint}
+    assert set(known.offered.values()) == {SECOND.fingerprint, OTHER_KIND.fingerprint}
     shown(known, FIRST)
     assert file.read_text().startswith(f"{NAME} {FIRST.get_name()} ")
 

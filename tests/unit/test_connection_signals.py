@@ -78,9 +78,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from pyinfra.api import StringCommand
-from stackmend.access import apply as access
-from stackmend.engine import installing
-from stackmend.engine.accelerators import apply as accelerators
+from stackmend.access import reconciler as access
+from stackmend.engine import reconciler
 from stackmend.errors import StepError
 
 def fails(error):
@@ -97,22 +96,22 @@ def begin(how, host):
     # Only the way to the host is real: what is asked of it touches a file.
     if how == "sshd":
         access.commands.revert = touch("back")
-        this = object.__new__(access.Admitting)
-        this._run = lambda *arguments: None
-        this._come_in = fails(StepError)
+        this = object.__new__(access.OperatorReconciler)
+        this._run_action = lambda *arguments: None
+        this._log_in = fails(StepError)
         this.host = host
-        this._set(None, None)
-    module = installing
+        this._set_password_login(None, None)
+    module = reconciler
     module.commands.drop_lists, module.commands.place = touch("dropped"), touch("back")
     module.commands.install = touch("never")
     gives = module.Source(engine="engine", compose="", packages=(), keyring="/one")
-    module.source = lambda *arguments: gives
-    this = object.__new__(module.Installing)
+    module.find_source = lambda *arguments: gives
+    this = object.__new__(module.InstallationReconciler)
     this.host = host
-    this.wanted = None
-    this._available = fails(StepError)
+    this.spec = None
+    module.refresh = fails(StepError)
     action = SimpleNamespace(packages=["engine"], extras=[])
-    this._install(action, SimpleNamespace(origins=[], keys=[], manager="apt"), None)
+    this._install_engine(action, SimpleNamespace(origins=[], keys=[], manager="apt"), None)
 """
 
 

@@ -1,4 +1,4 @@
-"""What is decided, and what would be run, on distributions that no test runs on."""
+"""What is result, and what would be run, on distributions that no test runs on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackmend.engine import commands
 from stackmend.engine.accelerators.plan import plan as plan_accelerators
 from stackmend.engine.accelerators.spec import NVIDIA_FINGERPRINT, NVIDIA_KEY, Acceleration
 from stackmend.engine.accelerators.state import Accelerators, Device
-from stackmend.engine.plan import Action, Plan, chosen, plan
+from stackmend.engine.plan import Plan, Trust, WriteSource, plan_engine, select_packages
 from stackmend.engine.spec import DOCKER_FINGERPRINTS, Installation
 from tests.unit import distributions
 
@@ -31,13 +31,13 @@ GPU = Accelerators(
 )
 
 
-def wanted(**given: object) -> Installation:
-    return Installation.model_validate(given)
+def spec(**options: object) -> Installation:
+    return Installation.model_validate(options)
 
 
-def refused(decided: Plan) -> str:
-    assert not decided.actions
-    return " | ".join(f"{one.reason} -> {one.remedy}" for one in decided.refusals)
+def refused(result: Plan) -> str:
+    assert not result.actions
+    return " | ".join(f"{one.reason} -> {one.remedy}" for one in result.refusals)
 
 
 def test_every_file_is_read_as_what_it_describes() -> None:
@@ -70,9 +70,9 @@ def test_every_file_is_read_as_what_it_describes() -> None:
     ],
 )
 def test_dockers_own_repository(name: str, key: str, kind: str, line: str) -> None:
-    decided = plan(wanted(channel="docker"), distributions.engine(name))
-    trust, write, install = decided.actions
-    assert (trust.source, trust.expected) == (key, (DOCKER_FINGERPRINTS[kind],))
+    result = plan_engine(spec(channel="docker"), distributions.engine(name))
+    trust, write, install = result.actions
+    assert (trust.key, trust.fingerprints) == (key, (DOCKER_FINGERPRINTS[kind],))
     (file,) = write.files
     assert line in file.text
     assert trust.keyring in file.text
@@ -83,7 +83,7 @@ def test_dockers_own_repository(name: str, key: str, kind: str, line: str) -> No
         "docker-buildx-plugin",
         "docker-compose-plugin",
     )
-    assert not any(action.destructive for action in decided.actions)
+    assert not any(action.destructive for action in result.actions)
 
 
 def test_the_exact_versions_are_named_as_each_package_manager_takes_them() -> None:
@@ -104,7 +104,9 @@ def test_the_exact_versions_are_named_as_each_package_manager_takes_them() -> No
         told = distributions.described(name)
         listed = dict(line.split() for line in told["engines"][having]["packages"])
         state = distributions.engine(name)
-        found = chosen(wanted(), state, {one: [version] for one, version in listed.items()}, listed)
+        found = select_packages(
+            spec(), state, {one: [version] for one, version in listed.items()}, listed
+        )
         assert not isinstance(found, Refusal)
         assert {engine, compose} <= set(found.names)
         command = commands.install(state.manager, "", found.names).get_raw_value()
@@ -113,30 +115,32 @@ def test_the_exact_versions_are_named_as_each_package_manager_takes_them() -> No
 
 
 def test_the_distributions_own_engine() -> None:
-    ubuntu = plan(wanted(channel="distro"), distributions.engine("ubuntu-24.04")).actions[-1]
+    ubuntu = plan_engine(spec(channel="distro"), distributions.engine("ubuntu-24.04")).actions[-1]
     assert ubuntu.packages == ("docker.io", "docker-compose-v2")
-    alpine = plan(wanted(channel="distro"), distributions.engine("alpine-3.22")).actions[-1]
+    alpine = plan_engine(spec(channel="distro"), distributions.engine("alpine-3.22")).actions[-1]
     assert alpine.packages == ("docker", "docker-cli-compose")
     for name in ("fedora-42", "rhel-9.4", "rocky-9.6"):
-        told = refused(plan(wanted(channel="distro"), distributions.engine(name)))
+        told = refused(plan_engine(spec(channel="distro"), distributions.engine(name)))
         assert '"channel": "docker"' in told
-    told = refused(plan(wanted(channel="docker"), distributions.engine("alpine-3.22")))
+    told = refused(plan_engine(spec(channel="docker"), distributions.engine("alpine-3.22")))
     assert "Docker has no repository for Alpine Linux v3.22" in told
     assert '"channel": "distro"' in told
 
 
 def test_what_is_there_and_good_is_left_and_what_would_fight_is_refused() -> None:
-    assert plan(wanted(channel="distro"), distributions.engine("ubuntu-24.04", "docker.io")).empty
-    told = refused(plan(wanted(), distributions.engine("ubuntu-24.04", "docker.io")))
-    assert "docker.io 26.1.3 is installed, and would fight with docker-ce" in told
+    assert plan_engine(
+        spec(channel="distro"), distributions.engine("ubuntu-24.04", "docker.io")
+    ).empty
+    told = refused(plan_engine(spec(), distributions.engine("ubuntu-24.04", "docker.io")))
+    assert "docker.io 26.1.3 is installed, and would conflict with docker-ce" in told
     assert '"replace": ["docker.io"]' in told
-    told = refused(plan(wanted(), distributions.engine("fedora-42", "moby-engine")))
+    told = refused(plan_engine(spec(), distributions.engine("fedora-42", "moby-engine")))
     assert "moby-engine 29.4.2 is installed" in told
     assert '"replace": ["moby-engine"]' in told
-    decided = plan(
-        wanted(replace=("moby-engine",)), distributions.engine("fedora-42", "moby-engine")
+    result = plan_engine(
+        spec(replace=("moby-engine",)), distributions.engine("fedora-42", "moby-engine")
     )
-    install = decided.actions[-1]
+    install = result.actions[-1]
     assert install.destructive
     assert "moby-engine" in install.removing
     assert "dnf install moby-engine" in install.undo
@@ -144,13 +148,13 @@ def test_what_is_there_and_good_is_left_and_what_would_fight_is_refused() -> Non
 
 def test_what_is_too_old_is_upgraded_only_with_consent() -> None:
     old = distributions.engine("rocky-9.6", "old")
-    told = refused(plan(wanted(), old))
+    told = refused(plan_engine(spec(), old))
     assert "Engine 20.10.21 is older than 23; Compose 2.12.2 is older than 2.20" in told
     assert '"upgrade": True' in told
-    assert plan(wanted(upgrade=True), old).actions[-1].verb == "install"
+    assert plan_engine(spec(upgrade=True), old).actions[-1].verb == "install"
     assert "install" not in [
         action.verb
-        for action in plan(wanted(), distributions.engine("rocky-9.6", "docker-ce")).actions
+        for action in plan_engine(spec(), distributions.engine("rocky-9.6", "docker-ce")).actions
     ]
 
 
@@ -173,11 +177,11 @@ def test_what_is_too_old_is_upgraded_only_with_consent() -> None:
 def test_nvidias_toolkit(name: str, path: str, line: str) -> None:
     having = "moby-engine" if name == "fedora-42" else "docker-ce"
     state = distributions.engine(name, having)
-    decided = plan_accelerators(Acceleration(), state, GPU)
-    trust, write, install, set_, *_ = decided.actions
-    assert isinstance(trust, Action)
-    assert isinstance(write, Action)
-    assert (trust.source, trust.expected) == (NVIDIA_KEY, (NVIDIA_FINGERPRINT,))
+    result = plan_accelerators(Acceleration(), state, GPU)
+    trust, write, install, set_, *_ = result.actions
+    assert isinstance(trust, Trust)
+    assert isinstance(write, WriteSource)
+    assert (trust.key, trust.fingerprints) == (NVIDIA_KEY, (NVIDIA_FINGERPRINT,))
     assert write.files[0].path == path
     assert line in write.files[0].text
     assert install.subject == "nvidia-container-toolkit"

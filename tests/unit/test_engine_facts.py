@@ -48,7 +48,7 @@ def test_packages_as_dpkg_lists_them() -> None:
             }
         )
     )
-    assert {name: (one.version, one.whole) for name, one in state.packages.items()} == {
+    assert {name: (one.version, one.complete) for name, one in state.packages.items()} == {
         "docker.io": ("26.1.5+dfsg1-9+b9", True),
         "containerd": ("1.7.24~ds1-6", False),
     }
@@ -150,7 +150,7 @@ def test_daemon_json_comes_as_it_is() -> None:
 
 
 def test_keyrings_are_known_by_their_fingerprints() -> None:
-    shown = base64.encodebytes(openpgp.dearmored(KEY)).decode().splitlines()
+    shown = base64.encodebytes(openpgp.dearmor(KEY)).decode().splitlines()
     assert parse(output({"key /k.asc": shown})).keys == {"/k.asc": (FINGERPRINT,)}
     assert parse(output({"key /k.asc": ["bm8ga2V5"]})).keys == {"/k.asc": ()}
 
@@ -180,7 +180,7 @@ def test_daemons_and_containers_have_what_names_and_arguments_they_like() -> Non
         (7, 0, "docker.service", []),
         (12, 1000, "a\tb.service", [word for word in argv if word]),
     ]
-    assert [(one.id, one.name, one.passing) for one in state.containers] == [
+    assert [(one.id, one.name, one.auto_remove) for one in state.containers] == [
         ("c1", "web|x", False),
         ("c2", "a", True),
     ]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackmend.engine.plan import flags
-from stackmend.engine.plan.merge import merged, parsed, without_comments
+from stackmend.engine.plan.merge import merge, parse_config, strip_comments
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
 VALUES = st.recursive(
@@ -23,18 +23,18 @@ VALUES = st.recursive(
 FILES = st.dictionaries(st.text(max_size=6), VALUES, max_size=5)
 
 
-@given(held=FILES, wanted=FILES, indent=st.sampled_from([None, 1, 2, 4, "\t"]))
+@given(held=FILES, desired=FILES, indent=st.sampled_from([None, 1, 2, 4, "\t"]))
 def test_what_is_wanted_is_there_and_nothing_else_is_lost(
-    held: dict[str, Any], wanted: dict[str, Any], indent: int | str | None
+    held: dict[str, Any], desired: dict[str, Any], indent: int | str | None
 ) -> None:
     text = json.dumps(held, indent=indent)
-    once = merged(text, wanted)
+    once = merge(text, desired)
     whole = json.loads(once.text)
     for key, value in held.items():
-        if key not in wanted:
+        if key not in desired:
             assert whole[key] == value
     # Once it is there, nothing is to be done any more.
-    again = merged(once.text, wanted)
+    again = merge(once.text, desired)
     assert not again.changes
     assert again.text == once.text
     assert list(whole)[: len(held)] == list(held), "in the order that it had"
@@ -50,12 +50,12 @@ def test_a_mapping_is_joined_and_mirrors_are_added() -> None:
             "dns": ["192.0.2.1"],
         }
     )
-    wanted = {
+    desired = {
         "runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}},
         "registry-mirrors": ["https://ours.example.com"],
         "dns": ["192.0.2.2"],
     }
-    assert json.loads(merged(text, wanted).text) == {
+    assert json.loads(merge(text, desired).text) == {
         "runtimes": {
             "kata": {"path": "/opt/kata"},
             "nvidia": {"path": "nvidia-container-runtime", "args": []},
@@ -67,37 +67,37 @@ def test_a_mapping_is_joined_and_mirrors_are_added() -> None:
 
 def test_another_driver_takes_no_options_of_the_one_before() -> None:
     text = json.dumps({"log-driver": "journald", "log-opts": {"tag": "x"}})
-    found = merged(text, {"log-driver": "json-file", "log-opts": {"max-size": "10m"}})
+    found = merge(text, {"log-driver": "json-file", "log-opts": {"max-size": "10m"}})
     assert json.loads(found.text)["log-opts"] == {"max-size": "10m"}
 
 
 def test_true_is_not_one() -> None:
-    assert [one.key for one in merged('{"mtu": 1, "debug": 1}', {"mtu": 1, "debug": True}).changes]
+    assert [one.key for one in merge('{"mtu": 1, "debug": 1}', {"mtu": 1, "debug": True}).changes]
 
 
 def test_changes_say_from_what_to_what() -> None:
-    (change,) = merged('{"log-opts": {"max-size": "1g"}}', {"log-opts": {"max-size": "9m"}}).changes
+    (change,) = merge('{"log-opts": {"max-size": "1g"}}', {"log-opts": {"max-size": "9m"}}).changes
     assert (change.key, change.before, change.after) == ("log-opts.max-size", '"1g"', '"9m"')
 
 
 def test_nothing_there_is_an_empty_mapping() -> None:
     for text in ("", "\n", "{}", "\ufeff{}\n"):
-        assert merged(text, {"mtu": 1400}).text == '{\n  "mtu": 1400\n}\n'
+        assert merge(text, {"mtu": 1400}).text == '{\n  "mtu": 1400\n}\n'
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_the_end_of_a_line_stays_what_it_is(newline: str) -> None:
     text = newline.join(["{", '    "debug": false', "}", ""])
-    found = merged(text, {"mtu": 1400}).text
+    found = merge(text, {"mtu": 1400}).text
     assert found == newline.join(["{", '    "debug": false,', '    "mtu": 1400', "}", ""])
 
 
 def test_comments_go_and_what_looks_like_one_stays() -> None:
     text = '{\n  "a": "http://x /* no */", // yes\n  /* all\n  this */ "b": "\\"//"\n}'
-    held, comments = parsed(text)
+    held, comments = parse_config(text)
     assert held == {"a": "http://x /* no */", "b": '"//'}
     assert comments
-    assert without_comments(text).count("\n") == text.count("\n")
+    assert strip_comments(text).count("\n") == text.count("\n")
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_comments_go_and_what_looks_like_one_stays() -> None:
         ('{\n  "a": 1,\n}', "line 3"),
         ("[1]", "a list, not a mapping"),
         ('"{}"', "a str, not a mapping"),
-        ('{"a": 1, "a": 2}', '"a" stands there twice'),
-        ('{"a": {"b": 1, "b": 1}}', '"b" stands there twice'),
+        ('{"a": 1, "a": 2}', 'duplicate key "a"'),
+        ('{"a": {"b": 1, "b": 1}}', 'duplicate key "b"'),
         ("{ // never ends", "line 1"),
         ("\x00", "line 1"),
     ],
 )
 def test_what_is_no_json_says_where(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        parsed(text)
+        parse_config(text)
 
 
 def test_flags_are_read_as_dockerd_reads_them() -> None:
@@ -123,7 +123,7 @@ def test_flags_are_read_as_dockerd_reads_them() -> None:
         "--log-opt max-size=10m --log-opt=max-file=3 --iptables=false --registry-mirror "
         "https://a.example.com -s overlay2 -D --dns=192.0.2.1"
     ).split()
-    assert flags.given(words) == {
+    assert flags.parse_flags(words) == {
         "hosts": ("fd://",),
         "containerd": ("/run/containerd/containerd.sock",),
         "live-restore": ("true",),
@@ -153,12 +153,12 @@ def test_flags_are_read_as_dockerd_reads_them() -> None:
     ],
 )
 def test_what_a_flag_says_already(words: str, key: str, value: Any, same: bool) -> None:
-    assert flags.says(flags.given(words.split())[key], value) is same
+    assert flags.has_value(flags.parse_flags(words.split())[key], value) is same
 
 
 def test_runtimes_alone_may_stand_in_both() -> None:
-    given = flags.given(["--add-runtime=a=/a", "--mtu=1", "--host=fd://"])
-    assert set(flags.conflicts(given, {"runtimes": {}, "mtu": 1, "hosts": [], "dns": []})) == {
+    given = flags.parse_flags(["--add-runtime=a=/a", "--mtu=1", "--host=fd://"])
+    assert set(flags.find_conflicts(given, {"runtimes": {}, "mtu": 1, "hosts": [], "dns": []})) == {
         "mtu",
         "hosts",
     }

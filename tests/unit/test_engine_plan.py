@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from stackmend.decision import Refusal
-from stackmend.engine.plan import Plan, begun_with, chosen, plan, plan_settings, source
+from stackmend.engine.plan import (
+    Plan,
+    add_first_settings,
+    find_source,
+    plan_engine,
+    plan_settings,
+    select_packages,
+)
 from stackmend.engine.plan.source import Source
 from stackmend.engine.spec import DOCKER_FINGERPRINTS, Installation, Settings
 from stackmend.engine.state import Config, Daemon, HostEngine, Origin, Program, Release
@@ -22,23 +29,23 @@ KEY = "A" * 40
 DOCKER_SOURCE = "/etc/apt/sources.list.d/stackmend-docker.sources"
 
 
-def wanted(**given: Any) -> Installation:
-    return Installation.model_validate(given)
+def spec(**options: Any) -> Installation:
+    return Installation.model_validate(options)
 
 
-def verbs(decided: Plan) -> list[str]:
-    return [action.verb for action in decided.actions]
+def verbs(result: Plan) -> list[str]:
+    return [action.verb for action in result.actions]
 
 
-def refused(decided: Plan) -> str:
-    assert not decided.actions, "what is refused does nothing"
-    assert decided.refusals
-    return " | ".join(f"{one.reason} -> {one.remedy}" for one in decided.refusals)
+def refused(result: Plan) -> str:
+    assert not result.actions, "what is refused does nothing"
+    assert result.refusals
+    return " | ".join(f"{one.reason} -> {one.remedy}" for one in result.refusals)
 
 
 def with_files(state: HostEngine, policy: Installation) -> HostEngine:
     """The host once what says where its packages come from is in place."""
-    origin = source(policy, state)
+    origin = find_source(policy, state)
     assert isinstance(origin, Source)
     files = tuple(Origin(path=one.path, text=one.text) for one in origin.files)
     return state.model_copy(update={"origins": files})
@@ -54,11 +61,11 @@ def with_files(state: HostEngine, policy: Installation) -> HostEngine:
     ],
 )
 def test_dockers_own_repository_by_apt(release: Release, address: str, suite: str) -> None:
-    decided = plan(wanted(), world.bare(release))
-    assert verbs(decided) == ["trust", "write source", "install"]
-    trust, write, install = decided.actions
-    assert trust.source == f"{address}/gpg"
-    assert trust.expected == (DOCKER_FINGERPRINTS["apt"],)
+    result = plan_engine(spec(), world.bare(release))
+    assert verbs(result) == ["trust", "write source", "install"]
+    trust, write, install = result.actions
+    assert trust.key == f"{address}/gpg"
+    assert trust.fingerprints == (DOCKER_FINGERPRINTS["apt"],)
     (file,) = write.files
     assert file.path == DOCKER_SOURCE
     assert file.text.splitlines()[1:] == [
@@ -87,9 +94,9 @@ def test_dockers_own_repository_by_apt(release: Release, address: str, suite: st
     ],
 )
 def test_dockers_own_repository_by_dnf(release: Release, address: str) -> None:
-    decided = plan(wanted(), world.bare(release))
-    trust, write, install = decided.actions
-    assert (trust.source, trust.expected) == (f"{address}/gpg", (DOCKER_FINGERPRINTS["dnf"],))
+    result = plan_engine(spec(), world.bare(release))
+    trust, write, install = result.actions
+    assert (trust.key, trust.fingerprints) == (f"{address}/gpg", (DOCKER_FINGERPRINTS["dnf"],))
     assert trust.keyring == "/etc/pki/rpm-gpg/stackmend-docker.asc"
     (file,) = write.files
     assert f"baseurl={address}/$releasever/$basearch/stable\n" in file.text
@@ -103,9 +110,9 @@ def test_the_distributions_own() -> None:
         (world.NOBLE, ("docker.io", "docker-compose-v2")),
         (world.ALPINE, ("docker", "docker-cli-compose")),
     ):
-        decided = plan(wanted(channel="distro"), world.bare(release))
-        assert verbs(decided) == ["install"]
-        assert decided.actions[0].packages == packages
+        result = plan_engine(spec(channel="distro"), world.bare(release))
+        assert verbs(result) == ["install"]
+        assert result.actions[0].packages == packages
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,7 @@ def test_the_distributions_own() -> None:
         (
             {"channel": "distro", "repository": "http://mirror.example.com/debian"},
             world.TRIXIE,
-            "which suite",
+            "names no suite",
         ),
         (
             {"channel": "distro", "repository": "http://m.example.com/x sid main", "key": "x.asc"},
@@ -133,37 +140,37 @@ def test_what_has_no_source_says_what_would(
     state = world.bare(release)
     if release.id == "amzn":
         state = state.model_copy(update={"manager": ""})
-    assert said in refused(plan(wanted(**policy), state))
+    assert said in refused(plan_engine(spec(**policy), state))
 
 
 def test_a_mirror_with_its_own_key() -> None:
-    policy = wanted(
+    policy = spec(
         repository="https://mirror.example.com/docker trixie stable",
         key="keys/mirror.asc",
         key_fingerprint=KEY.lower(),
     )
-    trust, write, _ = plan(policy, world.bare()).actions
-    assert (trust.source, trust.expected) == ("keys/mirror.asc", (KEY,))
+    trust, write, _ = plan_engine(policy, world.bare()).actions
+    assert (trust.key, trust.fingerprints) == ("keys/mirror.asc", (KEY,))
     assert "URIs: https://mirror.example.com/docker\nSuites: trixie\n" in write.files[0].text
 
 
 def test_another_suite_is_taken_for_the_engine_alone() -> None:
-    policy = wanted(channel="distro", repository="http://mirror.example.com/debian trixie main")
-    decided = plan(policy, world.bare(world.BOOKWORM))
-    write, _ = decided.actions
+    policy = spec(channel="distro", repository="http://mirror.example.com/debian trixie main")
+    result = plan_engine(policy, world.bare(world.BOOKWORM))
+    write, _ = result.actions
     files = {one.path: one.text for one in write.files}
     assert "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" in files[DOCKER_SOURCE]
     pins = files["/etc/apt/preferences.d/stackmend-suite"]
     assert "Package: *\nPin: release n=trixie\nPin-Priority: 100\n" in pins
     # On a host of that suite there is nothing to be added.
-    assert verbs(plan(policy, world.bare(world.TRIXIE))) == ["install"]
+    assert verbs(plan_engine(policy, world.bare(world.TRIXIE))) == ["install"]
 
 
 def test_https_needs_certificates_first() -> None:
     state = world.bare(packages={})
-    assert plan(wanted(), state).actions[0].packages == ("ca-certificates",)
-    plain = wanted(repository="http://mirror.example.com/docker trixie stable")
-    assert plan(plain, state).actions[0].verb == "trust"
+    assert plan_engine(spec(), state).actions[0].packages == ("ca-certificates",)
+    plain = spec(repository="http://mirror.example.com/docker trixie stable")
+    assert plan_engine(plain, state).actions[0].verb == "trust"
 
 
 def test_a_repository_of_somebody_elses_is_used_as_it_is() -> None:
@@ -172,28 +179,28 @@ def test_a_repository_of_somebody_elses_is_used_as_it_is() -> None:
         text="deb [signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/debian"
         " trixie stable\n",
     )
-    decided = plan(wanted(), world.bare(origins=(theirs,)))
-    assert verbs(decided) == ["install"]
-    assert "docker.list names" in decided.findings[0].cause
-    assert not decided.problems
+    result = plan_engine(spec(), world.bare(origins=(theirs,)))
+    assert verbs(result) == ["install"]
+    assert "docker.list names" in result.findings[0].cause
+    assert not result.problems
 
 
 @pytest.mark.parametrize("name", ["docker-ce", "docker.io"])
 def test_an_engine_that_is_here_and_well_is_left_alone(name: str) -> None:
     listed = world.DOCKER_CE if name == "docker-ce" else world.DOCKER_IO
-    policy = wanted(channel="docker" if name == "docker-ce" else "distro")
-    assert plan(policy, with_files(world.engine(listed), policy)).empty
+    policy = spec(channel="docker" if name == "docker-ce" else "distro")
+    assert plan_engine(policy, with_files(world.engine(listed), policy)).empty
 
 
 def test_an_engine_without_a_source_gets_none() -> None:
-    assert plan(wanted(), world.engine(world.DOCKER_CE)).empty
+    assert plan_engine(spec(), world.engine(world.DOCKER_CE)).empty
 
 
 def test_another_repository_comes_with_its_key() -> None:
-    state = with_files(world.engine(world.DOCKER_CE), wanted())
-    other = wanted(repository="https://mirror.example.com/docker trixie", key_fingerprint=KEY)
-    trust, write = plan(other, state).actions
-    assert (trust.verb, trust.expected) == ("trust", (KEY,))
+    state = with_files(world.engine(world.DOCKER_CE), spec())
+    other = spec(repository="https://mirror.example.com/docker trixie", key_fingerprint=KEY)
+    trust, write = plan_engine(other, state).actions
+    assert (trust.verb, trust.fingerprints) == ("trust", (KEY,))
     assert "URIs: https://mirror.example.com/docker\n" in write.files[0].text
 
 
@@ -217,11 +224,11 @@ def rivals() -> list[tuple[str, dict[str, Any], HostEngine, str]]:
 def test_what_would_fight_is_refused_and_replaced_where_that_is_said(
     name: str, policy: dict[str, Any], state: HostEngine, said: str
 ) -> None:
-    told = refused(plan(wanted(**policy), state))
+    told = refused(plan_engine(spec(**policy), state))
     assert said in told
     assert f'"replace": ["{name}"]' in told
-    decided = plan(wanted(**policy, replace=[name]), state)
-    install = decided.actions[-1]
+    result = plan_engine(spec(**policy, replace=[name]), state)
+    install = result.actions[-1]
     assert install.verb == "install"
     assert install.destructive
     assert install.undo
@@ -234,38 +241,38 @@ def test_what_would_fight_is_refused_and_replaced_where_that_is_said(
 
 
 def test_the_containers_of_a_replaced_engine_are_asked_for() -> None:
-    state = world.engine(world.DOCKER_IO, containers=world.runs("job", passing=True))
-    told = refused(plan(wanted(replace=["docker.io"]), state))
+    state = world.engine(world.DOCKER_IO, containers=world.runs("job", auto_remove=True))
+    told = refused(plan_engine(spec(replace=["docker.io"]), state))
     assert '"replace": ["container:job"]' in told
-    both = wanted(replace=["docker.io", "container:job"])
-    assert verbs(plan(both, state))[-1] == "install"
+    both = spec(replace=["docker.io", "container:job"])
+    assert verbs(plan_engine(both, state))[-1] == "install"
 
 
 def test_what_no_package_manager_knows_is_never_touched() -> None:
     program = Program(path="/usr/local/bin/dockerd", real="/usr/local/bin/dockerd")
-    told = refused(plan(wanted(), world.bare(programs={"dockerd": program})))
+    told = refused(plan_engine(spec(), world.bare(programs={"dockerd": program})))
     assert "/usr/local/bin/dockerd belongs to no package" in told
     second = Daemon(pid=7, unit="mine.service", argv=("dockerd", "--data-root", "/srv/x"))
-    told = refused(plan(wanted(), world.engine(world.DOCKER_CE, daemons=(second,))))
+    told = refused(plan_engine(spec(), world.engine(world.DOCKER_CE, daemons=(second,))))
     assert "process 7" in told
     assert "mine.service" in told
 
 
 def test_an_engine_of_a_user_is_nobodys_business() -> None:
-    state = with_files(world.engine(world.DOCKER_CE, daemons=(Daemon(pid=7, uid=1000),)), wanted())
-    decided = plan(wanted(), state)
-    assert decided.empty
-    assert decided.findings[0].kind == "rootless"
+    state = with_files(world.engine(world.DOCKER_CE, daemons=(Daemon(pid=7, uid=1000),)), spec())
+    result = plan_engine(spec(), state)
+    assert result.empty
+    assert result.findings[0].kind == "rootless"
 
 
 def test_a_containerd_that_stands_alone_is_kept() -> None:
     listed = {"containerd": "1.7.24~ds1-6", "runc": "1.1.15"}
-    told = refused(plan(wanted(), world.bare(packages=world.packages(listed))))
+    told = refused(plan_engine(spec(), world.bare(packages=world.packages(listed))))
     assert "containerd and runc" in told
     assert '"channel": "distro"' in told
-    assert verbs(plan(wanted(channel="distro"), world.bare(packages=world.packages(listed)))) == [
-        "install"
-    ]
+    assert verbs(
+        plan_engine(spec(channel="distro"), world.bare(packages=world.packages(listed)))
+    ) == ["install"]
 
 
 OLD = {**world.DOCKER_IO, "docker.io": "20.10.24+dfsg1-1+deb12u1", "docker-compose": "1.29.2-3"}
@@ -277,59 +284,59 @@ def test_what_is_too_old_is_upgraded_with_consent() -> None:
         "channel": "distro",
         "repository": "http://mirror.example.com/debian trixie main",
     }
-    told = refused(plan(wanted(**policy), state))
+    told = refused(plan_engine(spec(**policy), state))
     assert "Engine 20.10.24 is older than 23" in told
     assert "Compose 1.29.2 is older than 2.20" in told
     assert '"upgrade": True' in told
-    decided = plan(wanted(**policy, upgrade=True), state)
-    assert verbs(decided) == ["write source", "install"]
+    result = plan_engine(spec(**policy, upgrade=True), state)
+    assert verbs(result) == ["write source", "install"]
 
 
 def test_a_version_is_held() -> None:
-    policy = wanted(version="28.5")
+    policy = spec(version="28.5")
     state = with_files(world.engine(world.DOCKER_CE), policy)
-    assert plan(policy, state).empty
+    assert plan_engine(policy, state).empty
     pin = next(one for one in state.origins if one.path.endswith("stackmend-engine"))
     assert "Package: docker-ce docker-ce-cli\n" in pin.text
     assert "Pin: version /^([0-9]+:)?28\\.5([.+~-]|$)/\n" in pin.text
     # Without it, the pin goes.
-    (write,) = plan(wanted(), state).actions
+    (write,) = plan_engine(spec(), state).actions
     assert [(one.path, one.text) for one in write.files] == [(pin.path, "")]
-    told = refused(plan(wanted(version="29"), with_files(state, wanted(version="29"))))
-    assert "Engine is 28.5.1, and is to be 29" in told
-    told = refused(plan(wanted(version="27", upgrade=True), state))
+    told = refused(plan_engine(spec(version="29"), with_files(state, spec(version="29"))))
+    assert "Engine is 28.5.1, should be 29" in told
+    told = refused(plan_engine(spec(version="27", upgrade=True), state))
     assert "28.5.1 is newer than 27" in told
     assert '"version": "28.5.1"' in told
-    assert refused(plan(wanted(version="28.50"), state)), "28.5 is no 28.50"
+    assert refused(plan_engine(spec(version="28.50"), state)), "28.5 is no 28.50"
 
 
 def test_compose_alone_is_added() -> None:
     listed = {key: value for key, value in world.DOCKER_CE.items() if "compose" not in key}
-    decided = plan(wanted(), with_files(world.engine(listed, compose=""), wanted()))
-    assert "docker-compose-plugin is not there" in decided.actions[-1].cause
+    result = plan_engine(spec(), with_files(world.engine(listed, compose=""), spec()))
+    assert "docker-compose-plugin is not installed" in result.actions[-1].cause
 
 
 def test_what_was_broken_off_is_installed_again() -> None:
     state = world.engine(world.DOCKER_CE, packages=world.packages(world.DOCKER_CE, docker_ce=True))
-    decided = plan(wanted(), state)
-    assert decided.actions[-1].cause == "docker-ce is broken off half-way"
+    result = plan_engine(spec(), state)
+    assert result.actions[-1].cause == "docker-ce is partially installed"
 
 
 def test_a_new_engine_starts_with_its_settings() -> None:
     settings = {"mtu": 1400}
 
     def begun(state: HostEngine, **given: Any) -> Plan:
-        return begun_with(plan(wanted(**given), state), settings, state)
+        return add_first_settings(plan_engine(spec(**given), state), settings, state)
 
     bare = world.bare(world.TRIXIE)
-    decided = begun(bare)
-    assert verbs(decided) == ["trust", "write source", "set", "install"]
-    first, install = decided.actions[-2:]
+    result = begun(bare)
+    assert verbs(result) == ["trust", "write source", "set", "install"]
+    first, install = result.actions[-2:]
     assert (first.subject, json.loads(first.text)) == ("/etc/docker/daemon.json", settings)
     assert first.undo == "rm /etc/docker/daemon.json; systemctl restart docker"
     assert install.config == first.subject
-    assert [one.subject for one in decided.findings if one.kind == "setting"] == ["mtu"]
-    assert begun_with(plan(wanted(), bare), {}, bare) == plan(wanted(), bare)
+    assert [one.subject for one in result.findings if one.kind == "setting"] == ["mtu"]
+    assert add_first_settings(plan_engine(spec(), bare), {}, bare) == plan_engine(spec(), bare)
     # One that is there, or has a file, is set by engine.settings.
     there = Config(kind="file", text='{"mtu": 1300}')
     link = Config(real="/nowhere/daemon.json")
@@ -339,7 +346,7 @@ def test_a_new_engine_starts_with_its_settings() -> None:
         *(bare.model_copy(update={"config": one}) for one in (there, link, directory)),
         bare.model_copy(update={"status": "stopped"}),
     ):
-        assert begun(state) == plan(wanted(), state)
+        assert begun(state) == plan_engine(spec(), state)
     # What a broken-off installation put there is not taken for somebody's.
     for status in ("absent", "stopped"):
         broken = bare.model_copy(update={"config": there, "pending": True, "status": status})
@@ -349,35 +356,37 @@ def test_a_new_engine_starts_with_its_settings() -> None:
 
 
 def test_an_engine_that_is_down_is_started() -> None:
-    state = with_files(world.engine(world.DOCKER_CE), wanted())
+    state = with_files(world.engine(world.DOCKER_CE), spec())
     down = state.model_copy(update={"status": "stopped", "reason": "cannot connect"})
-    assert verbs(plan(wanted(), down)) == ["start"]
+    assert verbs(plan_engine(spec(), down)) == ["start"]
     late = state.model_copy(
         update={"service": state.service.model_copy(update={"enabled": "disabled"})}
     )
-    assert verbs(plan(wanted(), late)) == ["enable"]
-    assert verbs(plan(wanted(), state.model_copy(update={"left": ("a", "b")}))) == ["start again"]
+    assert verbs(plan_engine(spec(), late)) == ["enable"]
+    assert verbs(plan_engine(spec(), state.model_copy(update={"left": ("a", "b")}))) == [
+        "start again"
+    ]
     masked = down.model_copy(
         update={"service": state.service.model_copy(update={"load": "masked"})}
     )
-    assert "systemctl unmask" in refused(plan(wanted(), masked))
+    assert "systemctl unmask" in refused(plan_engine(spec(), masked))
 
 
 def test_a_host_that_cannot_be_changed() -> None:
-    assert "_sudo = True" in refused(plan(wanted(), world.bare(root=False)))
-    assert "Darwin" in refused(plan(wanted(), world.bare(system="Darwin")))
+    assert "_sudo = True" in refused(plan_engine(spec(), world.bare(root=False)))
+    assert "Darwin" in refused(plan_engine(spec(), world.bare(system="Darwin")))
 
 
 def test_what_is_to_be_had_is_judged_before_it_is_installed() -> None:
-    policy = wanted(channel="distro")
+    policy = spec(channel="distro")
     state = world.bare(world.BOOKWORM)
     old = {"docker.io": "20.10.24+dfsg1-1+deb12u1+b6", "docker-compose": "1.29.2-3"}
-    decided = chosen(policy, state, {name: [one] for name, one in old.items()}, old)
-    assert isinstance(decided, Refusal)
-    assert "Debian 12 offers Engine 20.10.24 (docker.io), older than 23" in decided.reason
-    assert "Compose 1.29.2 (docker-compose), older than 2.20" in decided.reason
-    assert '"channel": "docker"' in decided.remedy
-    assert "trixie" in decided.remedy
+    result = select_packages(policy, state, {name: [one] for name, one in old.items()}, old)
+    assert isinstance(result, Refusal)
+    assert "Debian 12 offers Engine 20.10.24 (docker.io), older than 23" in result.reason
+    assert "Compose 1.29.2 (docker-compose), older than 2.20" in result.reason
+    assert '"channel": "docker"' in result.remedy
+    assert "trixie" in result.remedy
 
 
 def test_the_newest_of_a_version_is_chosen() -> None:
@@ -385,22 +394,22 @@ def test_the_newest_of_a_version_is_chosen() -> None:
     available = dict.fromkeys(("docker-ce", "docker-ce-cli"), full)
     candidates = {**dict.fromkeys(source_packages(), "1-1"), "docker-ce": full[0]}
     candidates |= {"docker-ce-cli": full[0], "docker-compose-plugin": "2.40.1-1"}
-    decided = chosen(wanted(version="28.4"), world.bare(), available, candidates)
-    assert not isinstance(decided, Refusal)
-    assert decided.names[:2] == (
+    result = select_packages(spec(version="28.4"), world.bare(), available, candidates)
+    assert not isinstance(result, Refusal)
+    assert result.names[:2] == (
         "docker-ce=5:28.4.0-1~debian",
         "docker-ce-cli=5:28.4.0-1~debian",
     )
-    missing = chosen(wanted(version="26"), world.bare(), available, candidates)
+    missing = select_packages(spec(version="26"), world.bare(), available, candidates)
     assert isinstance(missing, Refusal)
     assert "there is 28.5.1, 28.4.0, 27.5.1" in missing.reason
-    none = chosen(wanted(), world.bare(), {}, {})
+    none = select_packages(spec(), world.bare(), {}, {})
     assert isinstance(none, Refusal)
     assert "has no package docker-ce" in none.reason
 
 
 def source_packages() -> tuple[str, ...]:
-    origin = source(wanted(), world.bare())
+    origin = find_source(spec(), world.bare())
     assert isinstance(origin, Source)
     return origin.packages
 
@@ -430,7 +439,7 @@ def test_settings_as_daemon_json_has_them() -> None:
             "settings": {"icc": False},
         }
     )
-    assert given.wanted() == {
+    assert given.daemon_json == {
         "dns": ["192.0.2.1"],
         "default-address-pools": [{"base": "10.200.0.0/16", "size": 24}],
         "live-restore": False,
@@ -476,4 +485,4 @@ def test_settings_that_are_none(given: dict[str, Any], said: str) -> None:
 )
 def test_installations_that_are_none(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        wanted(**given)
+        spec(**given)

@@ -311,7 +311,7 @@ def test_recorded_keys_are_read_as_files(tmp_path: Path) -> None:
     """The file that the inventory does not name lies beside it, and is read when it is needed."""
 
     def judge() -> KnownHosts:
-        return KnownHosts(path, "h", fingerprint="", strict=False, say=lambda _: None)
+        return KnownHosts(path, "h", fingerprint="", strict=False, warn=lambda _: None)
 
     path = tmp_path / "known_hosts"
     assert judge().new
@@ -337,7 +337,7 @@ def test_recorded_keys_are_read_as_files(tmp_path: Path) -> None:
 def test_a_repositorys_key_is_read_as_a_file(tmp_path: Path) -> None:
     pipe(tmp_path / "key")
     with pytest.raises(StepError, match="key is a named pipe, not a file"):
-        trust.key(None, str(tmp_path / "key"), ())  # type: ignore[arg-type]
+        trust.read_key(None, str(tmp_path / "key"), ())  # type: ignore[arg-type]
 
 
 # Reading

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
     [
         (
             "connection/first_contact/contact.py",
-            "from .arranging import arrange",
+            "from .arrange import arrange",
             "No circles, not even between types",
         ),
         (

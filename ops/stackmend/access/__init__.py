@@ -1,26 +1,28 @@
-"""Access: who comes into a host, how, and what a host needs before it carries anything."""
+"""Access: who logs in to a host and how, and the basics a host needs before a stack."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
 from stackmend import basics as host_basics
-from stackmend import connection, reporting
-from stackmend.access.keys import public_keys as read_keys
+from stackmend import connection
+from stackmend.access.keys import read_public_keys
 from stackmend.access.spec import AccessPolicy, OperatorSpec
 from stackmend.basics import BasicsSpec
-from stackmend.problems import in_one_line
 from stackmend.raw import validate
 from stackmend.reconcile import operate
-from stackmend.reporting import announce
+
+if TYPE_CHECKING:
+    from stackmend.access.reconciler import OperatorReconciler
+    from stackmend.reporting import Collector
 
 __all__ = ["arguments", "basics", "operator", "prefetch"]
 
-# Every run reads what a stack may want; what looks and acts is loaded where it is used.
+# Every run imports this; what observes and acts is loaded where it is used.
 
 
 @operation()
@@ -32,27 +34,26 @@ def operator(
     password_login: bool | None = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
-    Let a user into the host by its keys, with sudo, and prove it by a fresh login.
+    Let a user log in to the host by its keys, with sudo, and prove it by a new login.
 
-    + user: its name; made with a home and no password where there is none of that name
+    + user: its name; stackmend makes it, with a home and no password, where it does not exist
     + public_keys: keys as text, or paths of ``*.pub`` files on this machine; added to those that
       the user has
-    + exclusive_keys: take every other key of the user's away, once a login by one of these is
-      proven
-    + sudo: let the user become root without a password, by a rule that ``visudo`` has checked
-      before it is in place; installs sudo where it is missing
-    + password_login: ``False`` has sshd take no password from anyone, ``True`` has it take them,
-      ``None`` leaves it as it is
+    + exclusive_keys: drop every other key of the user's, once a login by one of these works
+    + sudo: let the user become root without a password, by a rule that ``visudo`` checks first;
+      installs sudo where it is missing
+    + password_login: ``False`` has sshd accept no passwords, ``True`` has it accept them, ``None``
+      leaves it as it is
 
-    A change of sshd's is made in ``/etc/ssh/sshd_config.d/00-stackmend.conf``, after a login as the
-    user was proven. What takes it back by itself within two minutes is armed first; ``sshd -t`` has
-    to say yes before sshd is reloaded; only a fresh login as the user disarms it. Every file that
-    is changed is kept in ``/var/lib/stackmend/access/kept``.
+    A change of sshd goes to ``/etc/ssh/sshd_config.d/00-stackmend.conf``, after a login as the user
+    works. A revert within two minutes is armed first; ``sshd -t`` accepts the change before sshd is
+    reloaded; only a new login as the user disarms the revert. The version before of each changed
+    file stays in ``/var/lib/stackmend/access/kept``.
 
     Refused, which fails the operation on this host alone and changes nothing: a user whom sshd's
     settings (AllowUsers, DenyUsers, their groups, Match, AuthorizedKeysFile) would shut out; and,
-    where passwords or keys are to be taken away, an sshd whose configuration is broken, and a
-    login that cannot be tried because this machine has none of the private keys.
+    where the change takes passwords or keys away, an sshd whose configuration is broken, and a
+    login that stackmend cannot try because this machine has none of the private keys.
 
     **Example:**
 
@@ -61,37 +62,29 @@ def operator(
         from stackmend import access
 
         access.operator(
-            name="ops comes in by key, and nobody by password",
+            name="ops logs in by key, and nobody by password",
             user="ops",
             public_keys=["~/.ssh/id_ed25519.pub"],
             password_login=False,
         )
     """
-    from stackmend.access.apply import Admitting
+    from stackmend.access.reconciler import OperatorReconciler
 
-    report = reporting.record(host, "access.operator")
-    try:
-        spec = validate(
-            OperatorSpec,
-            {
-                "user": user,
-                "public_keys": public_keys,
-                "exclusive_keys": exclusive_keys,
-                "sudo": sudo,
-                "password_login": password_login,
-            },
-        )
-        work = Admitting(host, spec, read_keys(spec.public_keys), report)
-    except ValueError as error:
-        yield from announce.wrong(host, "access.operator", in_one_line(error))
-        return
-    try:
-        if work.is_well():
-            host.noop(f"{spec.user} already comes in as wanted")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+    options = {
+        "user": user,
+        "public_keys": public_keys,
+        "exclusive_keys": exclusive_keys,
+        "sudo": sudo,
+        "password_login": password_login,
+    }
+
+    def build(report: Collector) -> OperatorReconciler:
+        spec = validate(OperatorSpec, options)
+        return OperatorReconciler(host, spec, read_public_keys(spec.public_keys), report)
+
+    yield from operate(
+        host, "access.operator", build, converged="the user already logs in as wanted"
+    )
 
 
 @operation()
@@ -101,23 +94,22 @@ def basics(
     security_updates: bool = False,
 ) -> Generator[FunctionCommand, None, None]:
     """
-    Have what a stack needs of its host: a right clock, its ports kept, security updates.
+    Have what a stack needs of its host: a right clock, reserved ports, security updates.
 
     + ports: the ports that services of the host are to be bound to, as ``ports.free`` takes them:
       those among them that the kernel may give to outgoing connections are kept from it, for good
     + clock: whether the clock is to be kept right
     + security_updates: whether the host is to install the distribution's security updates by itself
 
-    The clock is measured against this machine's, and told where it is 2 seconds or more away; from
-    a minute on the operation fails on this host alone. Where nothing keeps the clock right, a
-    service that is installed is started, or else systemd-timesyncd (apt) or chrony (dnf, apk) is
-    installed; the clock itself is never set from here. A host that is a container has the clock of
-    the machine it is on, and is only measured.
+    stackmend measures the clock against this machine's: 2 seconds or more are a finding; from a
+    minute on the operation fails on this host alone. Where nothing keeps the clock right, it starts
+    an installed service, or else installs systemd-timesyncd (apt) or chrony (dnf, apk); it never
+    sets the clock itself. A host that is a container has the clock of the machine it is on:
+    stackmend only measures it.
 
-    Ports are added to those that the kernel keeps already; nothing that holds one is ended
+    It adds ports to those that the kernel reserves already, and stops nothing that holds one
     (``ports.free`` does that). Security updates come by unattended-upgrades (apt) or dnf-automatic
-    (dnf) with what the distribution sets, once a day. A unit that somebody masked is refused, and
-    nothing is done about it.
+    (dnf) with what the distribution sets, once a day. A unit that somebody masked is a refusal.
 
     **Example:**
 
@@ -141,19 +133,19 @@ def basics(
 
 
 def prefetch(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
-    """Say what will be asked of the host that pyinfra is at, so that one reading answers all.
+    """Let the next reading of any fact of the host bring what the operations here need.
 
     :param policy: the section of the stack.
-    :param ports: what :func:`basics` will be given.
+    :param ports: those of :func:`basics`.
     """
     from stackmend.access.facts import Operator
 
     connection.prefetch(host, Operator, user=policy.user)
-    wanted = validate(
+    spec = validate(
         BasicsSpec,
         {"ports": ports, "clock": policy.clock, "security_updates": policy.security_updates},
     )
-    host_basics.prefetch(host, wanted)
+    host_basics.prefetch(host, spec)
 
 
 def arguments(policy: AccessPolicy) -> dict[str, Any]:

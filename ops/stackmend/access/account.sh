@@ -11,5 +11,5 @@ elif has adduser; then
   # busybox locks the account, and sshd lets nobody into a locked one.
   if has chpasswd; then printf '%s:*\n' "$user" | chpasswd -e; fi
 else
-  fail 69 "neither useradd nor adduser is there"
+  fail 69 "the host has neither useradd nor adduser"
 fi

@@ -2,39 +2,46 @@
 
 from pyinfra.api import StringCommand
 
-from stackmend.access.plan import Action
-from stackmend.access.spec import OperatorSpec
+from stackmend.access.plan import (
+    Action,
+    AddUser,
+    DropKeys,
+    InstallSudo,
+    PermitSudo,
+    SetPasswordLogin,
+    TrustKeys,
+)
 from stackmend.access.state import HostAccess
 from stackmend.connection import script, text
 from stackmend.paths import STATE_ROOT
 
-#: The file whose lock says that somebody changes the way into a host.
+#: The file whose lock says that a run changes the logins of a host.
 LOCK = f"{STATE_ROOT}/access/lock"
 
-#: Seconds after which a change of sshd's that nobody proved is taken back.
+#: Seconds after which the host reverts a change of sshd that no run has confirmed.
 REVERT_AFTER = 120
 
 
-def step(action: Action, spec: OperatorSpec, state: HostAccess, mark: str) -> StringCommand:
-    """Carry out one action.
+def command(action: Action, user: str, state: HostAccess, mark: str) -> StringCommand:
+    """What executes an action.
 
     :param action: the action.
-    :param spec: what is wanted.
-    :param state: the reading that it was planned from.
-    :param mark: of the change of sshd's, where it is one.
+    :param user: the user it is about.
+    :param state: what the host has.
+    :param mark: of the change of sshd, where it is one.
     """
-    match action.verb:
-        case "install":
+    match action:
+        case InstallSudo():
             return _script("sudo", state.installer)
-        case "add":
-            return _script("account", spec.user)
-        case "trust" | "drop":
-            return _script("keys", spec.user, state.keys_file, action.verb, *action.keys)
-        case "permit":
-            return _script("sudoers", spec.user)
-        case "set":
-            value = "yes" if spec.password_login else "no"
-            # What the host runs by itself where nobody proves the change in time.
+        case AddUser():
+            return _script("account", user)
+        case PermitSudo():
+            return _script("sudoers", user)
+        case TrustKeys() | DropKeys():
+            return _script("keys", user, state.keys_file, action.verb, *action.keys)
+        case SetPasswordLogin():
+            value = "yes" if action.enabled else "no"
+            # What the host runs by itself where no run confirms the change in time.
             parts = [text("stackmend.connection", name) for name in ("walk", "put")]
             revert = "".join(
                 (*parts, text("stackmend.access", "common"), text("stackmend.access", "revert"))
@@ -43,12 +50,12 @@ def step(action: Action, spec: OperatorSpec, state: HostAccess, mark: str) -> St
 
 
 def confirm(mark: str) -> StringCommand:
-    """Let a change of sshd's stay, which was proven."""
+    """Let a change of sshd stay, which was proven."""
     return _script("confirm", mark)
 
 
 def revert(mark: str) -> StringCommand:
-    """Take a change of sshd's back at once."""
+    """Revert a change of sshd at once."""
     return _script("revert", mark)
 
 

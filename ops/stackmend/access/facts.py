@@ -1,4 +1,4 @@
-"""Probe text to state: how a user comes into a host."""
+"""Probe text to state: how a user logs in to a host."""
 
 from pyinfra.api import FactBase, StringCommand
 
@@ -7,7 +7,7 @@ from stackmend.connection import fresh_mark, parsed, script, sections
 
 
 class Operator(FactBase[HostAccess]):
-    """How a user comes into a host: account, keys, sudo, and what sshd would make of it.
+    """How a user logs in to a host: account, keys, sudo, and what sshd would make of it.
 
     + user: the user's name
 
@@ -42,7 +42,7 @@ def parse(output: list[str], mark: str) -> HostAccess:
     """
     found = sections(output, mark)
     if "whole" not in found:
-        raise ValueError("it was not run to its end")
+        raise ValueError("it did not run to its end")
     words: dict[str, list[str]] = {}
     for line in found["host"][1]:
         word, _, value = line.partition(" ")
@@ -53,17 +53,17 @@ def parse(output: list[str], mark: str) -> HostAccess:
         spec=words["spec"][0],
         tools=tuple(words.get("tool", ())),
         installer="".join(words.get("installer", ())[:1]),
-        account=_account(found["account"][1], found["groups"][1]),
+        account=_parse_account(found["account"][1], found["groups"][1]),
         group_exists=any(found["group"][1]),
-        rules=_rules(found["sudo"][1]),
-        sshd=_sshd(found),
+        rules=_parse_rules(found["sudo"][1]),
+        sshd=_parse_sshd(found),
         keys_file="".join(found["file"][1][:1]),
         keys=tuple(line for line in found["keys"][1] if line.strip()),
         armed="".join(words.get("armed", ())[:1]),
     )
 
 
-def _account(lines: list[str], groups: list[str]) -> Account | None:
+def _parse_account(lines: list[str], groups: list[str]) -> Account | None:
     line = next((line for line in lines if line.count(":") == 6), None)
     if line is None:
         return None
@@ -72,17 +72,17 @@ def _account(lines: list[str], groups: list[str]) -> Account | None:
     return Account(name=name, uid=int(uid), home=home, shell=shell, groups=belongs)
 
 
-def _rules(lines: list[str]) -> tuple[str, ...]:
+def _parse_rules(lines: list[str]) -> tuple[str, ...]:
     return tuple(" ".join(line.split()) for line in lines if line.lstrip().startswith("("))
 
 
-def _sshd(found: dict[str, tuple[int, list[str]]]) -> Sshd | None:
+def _parse_sshd(found: dict[str, tuple[int, list[str]]]) -> Sshd | None:
     if "check" not in found:
         return None
     settings: dict[str, tuple[str, ...]] = {}
     for line in found["settings"][1]:
         keyword, *values = line.split()
         settings[keyword] = (*settings.get(keyword, ()), *values)
-    status, said = found["check"]
-    problem = " ".join(" ".join(said).split()) or f"exit status {status}"
+    status, output = found["check"]
+    problem = " ".join(" ".join(output).split()) or f"exit status {status}"
     return Sshd(problem=problem if status else "", settings=settings)

@@ -39,30 +39,35 @@ class PublicKey(Frozen):
     private: Path | None = None
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """What makes it the same key, whatever its comment: its type and the key itself."""
+        return self.kind, self.blob
+
+    @property
     def line(self) -> str:
         """As ``authorized_keys`` has it."""
         return " ".join(filter(None, (self.kind, self.blob, self.comment)))
 
 
-def public_keys(given: Sequence[str], where: str = "public_keys") -> tuple[PublicKey, ...]:
+def read_public_keys(raw: Sequence[str], where: str = "public_keys") -> tuple[PublicKey, ...]:
     """Every key that texts and files name, once each, in order.
 
-    :param given: each a key as text, or the path of a ``*.pub`` file, which may hold several.
+    :param raw: each a key as text, or the path of a ``*.pub`` file, which may hold several.
     :param where: the path of the list in the settings.
     :raises KeyProblem: naming the place in the list, and what is wrong.
     """
     found: dict[tuple[str, str], PublicKey] = {}
-    for index, text in enumerate(given):
+    for index, text in enumerate(raw):
         try:
-            keys = [key(text)] if _is_text(text) else _from_file(Path(text))
+            keys = [parse_key(text)] if _is_text(text) else _read_file(Path(text))
         except ValueError as error:
             raise KeyProblem(f"{where}.{index}: {error}") from None
-        for one in keys:
-            found.setdefault((one.kind, one.blob), one)
+        for key in keys:
+            found.setdefault(key.identity, key)
     return tuple(found.values())
 
 
-def key(text: str) -> PublicKey:
+def parse_key(text: str) -> PublicKey:
     """A key from one line of text.
 
     :raises ValueError: saying what is wrong with it.
@@ -70,21 +75,21 @@ def key(text: str) -> PublicKey:
     kind, _, rest = text.strip().partition(" ")
     blob, _, comment = rest.strip().partition(" ")
     try:
-        raw = base64.b64decode(blob, validate=True)
+        decoded = base64.b64decode(blob, validate=True)
     except (binascii.Error, ValueError):
-        raw = b""
-    length = int.from_bytes(raw[:4], "big")
-    # The key names its own type once more; where the two differ something was cut or pasted wrong.
-    if not raw or not _KIND.fullmatch(kind) or raw[4 : 4 + length] != kind.encode():
+        decoded = b""
+    length = int.from_bytes(decoded[:4], "big")
+    # The key names its own type once more; where the two differ it was pasted wrong.
+    if not decoded or not _KIND.fullmatch(kind) or decoded[4 : 4 + length] != kind.encode():
         raise ValueError(
             "is not a public key: it must be a type, a key in base64 and a comment, without "
-            f"options, as a file *.pub has it; got {abbreviate(text)}"
+            f"options, as a *.pub file has it; got {abbreviate(text)}"
         )
     check_plain(comment)
     return PublicKey(kind=kind, blob=blob, comment=comment.strip())
 
 
-def held(lines: Iterable[str]) -> dict[tuple[str, str], str]:
+def index_lines(lines: Iterable[str]) -> dict[tuple[str, str], str]:
     """(type, key) → line of every key in an ``authorized_keys`` file, whatever stands before it."""
     found: dict[tuple[str, str], str] = {}
     for line in lines:
@@ -93,10 +98,10 @@ def held(lines: Iterable[str]) -> dict[tuple[str, str], str]:
         words = line.split()
         for kind, blob in pairwise(words):
             try:
-                one = key(f"{kind} {blob}")
+                key = parse_key(f"{kind} {blob}")
             except ValueError:
                 continue
-            found.setdefault((one.kind, one.blob), line)
+            found.setdefault(key.identity, line)
             break
     return found
 
@@ -105,20 +110,20 @@ def _is_text(text: str) -> bool:
     return text.startswith(("ssh-", "ecdsa-", "sk-")) and " " in text
 
 
-def _from_file(path: Path) -> list[PublicKey]:
+def _read_file(path: Path) -> list[PublicKey]:
     if path.suffix != ".pub":
         raise ValueError(
             f"{abbreviate(str(path))} is neither a public key (ssh-ed25519 AAAA… comment) nor the "
-            "path of a file *.pub"
+            "path of a *.pub file"
         )
-    shown = show(str(path))
+    name = show(str(path))
     try:
         path = controller_files.expand(path)
         lines = controller_files.read_text(path).splitlines()
     except controller_files.Unreadable as error:
-        raise ValueError(f"{shown} {error}") from None
-    wanted = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not wanted:
-        raise ValueError(f"{shown} holds no key")
+        raise ValueError(f"{name} {error}") from None
+    key_lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not key_lines:
+        raise ValueError(f"{name} holds no key")
     private = path.with_suffix("")
-    return [key(line).model_copy(update={"private": private}) for line in wanted]
+    return [parse_key(line).model_copy(update={"private": private}) for line in key_lines]

@@ -11,18 +11,18 @@ uid=$(printf '%s\n' "$entry" | cut -d : -f 3)
 group=$(printf '%s\n' "$entry" | cut -d : -f 4)
 file=$(printf '%s\n' "$file" | sed "s|%h|$home|")
 directory=${file%/*} name=${file##*/}
-[ -d "$home" ] || fail 71 "$user has no home: $home is not there"
-plain "${file#/}" || fail 73 "$file is no path of a file"
-reach "$directory" || fail 73 "${obstacle#*  } is a link or no directory, and is not followed"
+[ -d "$home" ] || fail 71 "$user has no home: $home does not exist"
+plain "${file#/}" || fail 73 "$file is not the path of a file"
+reach "$directory" || fail 73 "${obstacle#*  } is a link or not a directory; stackmend does not follow it"
 directory=$real
 if ! hold "$directory"; then
   as_user "$uid" "$user" mkdir -m 0700 -- "$directory" 2>/dev/null ||
     { hold "${directory%/*}" && guarded "${directory%/*}" && mkdir -m 0700 "./${directory##*/}" &&
-      chown "$uid:$group" "./${directory##*/}"; } || fail 73 "$directory cannot be made"
-  hold "$directory" || fail 73 "$directory is not what it was a moment ago"
+      chown "$uid:$group" "./${directory##*/}"; } || fail 73 "cannot make $directory"
+  hold "$directory" || fail 73 "$directory changed meanwhile"
 fi
-if [ -L "./$name" ]; then fail 73 "$directory/$name is a link, which is not followed"; fi
-if [ -e "./$name" ] && [ ! -f "./$name" ]; then fail 73 "$directory/$name is no file"; fi
+if [ -L "./$name" ]; then fail 73 "$directory/$name is a link; stackmend does not follow it"; fi
+if [ -e "./$name" ] && [ ! -f "./$name" ]; then fail 73 "$directory/$name is not a file"; fi
 
 trial=$room/keys
 rm -rf "$trial" && mkdir -p "$trial" || exit
@@ -44,8 +44,8 @@ export lines
     # A last line without its end would swallow the next one.
     awk 1 "$trial/before" && printf '%s\n' "$lines"
   fi
-} >"$trial/$name" || fail 74 "$trial/$name cannot be written"
+} >"$trial/$name" || fail 74 "cannot write $trial/$name"
 chmod 0600 "$trial/$name" && chown "$uid:$group" "$trial/$name" || exit
-lay "$trial" "$name" || fail 74 "$directory/$name cannot be written"
+lay "$trial" "$name" || fail 74 "cannot write $directory/$name"
 if has restorecon; then restorecon . "./$name"; fi
 rm -rf "$trial"

@@ -1,4 +1,4 @@
-# Take a change of sshd's back, unless it was confirmed. Arguments: its mark.
+# Revert a change of sshd, unless a run has confirmed it. Arguments: its mark.
 # shellcheck disable=SC2154 # common.sh sets them
 mark=$1
 [ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || exit 0

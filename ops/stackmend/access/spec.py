@@ -1,4 +1,4 @@
-"""What is wanted of the way into a host: validated before any host is contacted."""
+"""What is wanted of the logins of a host: validated before any host is contacted."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
-def _user(value: str) -> str:
+def _check_user(value: str) -> str:
     if not USER_NAME.fullmatch(value):
         raise ValueError(
             "must be a user's name: lowercase letters, digits, '_' and '-', 32 at most, not first "
@@ -23,7 +23,7 @@ def _user(value: str) -> str:
     return value
 
 
-def _fingerprint(value: str) -> str:
+def _check_fingerprint(value: str) -> str:
     plain = value.rstrip("=")
     if value and not FINGERPRINT.fullmatch(plain):
         raise ValueError(
@@ -33,17 +33,17 @@ def _fingerprint(value: str) -> str:
     return plain
 
 
-def _several(value: Any) -> Any:
+def _wrap_single(value: Any) -> Any:
     # One key is a text, several are a list.
     return (str(value),) if isinstance(value, str | Path) else value
 
 
-def _key(value: Any) -> Any:
+def _check_key(value: Any) -> Any:
     text = str(value).strip() if isinstance(value, str | Path) else ""
     if not text:
         raise ValueError("must be a public key, or the path of its file on this machine")
     if "PRIVATE KEY" in text:
-        raise ValueError("this is a private key; give the public one, from the file *.pub")
+        raise ValueError("this is a private key; give the public one, from the *.pub file")
     if "\n" in text:
         raise ValueError("must be one key on one line; give several as a list")
     check_plain(text)
@@ -62,10 +62,10 @@ class OperatorSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user: Annotated[str, AfterValidator(_user)]
+    user: Annotated[str, AfterValidator(_check_user)]
     public_keys: Annotated[
-        tuple[Annotated[str, BeforeValidator(_key)], ...],
-        BeforeValidator(_several),
+        tuple[Annotated[str, BeforeValidator(_check_key)], ...],
+        BeforeValidator(_wrap_single),
         Field(min_length=1),
     ]
     exclusive_keys: bool = False
@@ -96,7 +96,7 @@ class AccessPolicy(OperatorSpec):
         stack = {"access": {"user": "ops", "public_keys": ["~/.ssh/id_ed25519.pub"]}}
     """
 
-    fingerprint: Annotated[str, AfterValidator(_fingerprint)] = ""
+    fingerprint: Annotated[str, AfterValidator(_check_fingerprint)] = ""
     known_hosts: LocalPath | None = None
     wait: float = Field(default=300, ge=0, le=3600, allow_inf_nan=False)
     clock: bool = True

@@ -1,10 +1,10 @@
-# Set whether sshd takes passwords; what takes the change back is armed before anything is changed.
+# Set whether sshd accepts passwords; the revert is armed before anything changes.
 # Arguments: yes or no, the user and where it comes from (as sshd -T -C takes it), the mark of this
-# change, seconds until it is taken back, the script that does so.
+# change, seconds until the host reverts it, the script that does so.
 # shellcheck disable=SC2154,SC2016 # common.sh sets them; the inner shell expands
 value=$1 spec=$2 mark=$3 seconds=$4 revert=$5
-said=$(sshd -t 2>&1) || fail 65 "its configuration is broken as it is: $said"
-(aim "$part" && aim "$main") || fail 73 "nothing was changed"
+output=$(sshd -t 2>&1) || fail 65 "its configuration is broken already: $output"
+(aim "$part" && aim "$main") || fail 73 "stackmend changed nothing"
 rm -rf "$room/trial" && mkdir "$room/trial" || exit
 {
   echo '# Written by stackmend: access.operator(password_login=…).'
@@ -13,7 +13,7 @@ rm -rf "$room/trial" && mkdir "$room/trial" || exit
   if [ "$value" = no ]; then echo 'KbdInteractiveAuthentication no'; fi
 } >"$room/trial/part"
 
-# A change that an ended run left unproven is what is on the disk now: what was before it counts.
+# An ended run may have left an unconfirmed change on the disk: what was before it counts.
 if [ ! -s "$room/armed" ]; then
   rm -rf "$room/before" && mkdir "$room/before" || exit
   if [ -f "$part" ]; then cp -p -- "$part" "$room/before/part" || exit; fi
@@ -29,10 +29,10 @@ elif has setsid; then
     </dev/null >/dev/null 2>&1 &
 else
   rm -f "$room/armed"
-  fail 69 "neither systemd-run nor setsid is there: nothing could take the change back"
+  fail 69 "the host has neither systemd-run nor setsid: nothing could revert the change"
 fi || {
   rm -f "$room/armed"
-  fail 71 "what takes the change back could not be armed"
+  fail 71 "cannot arm the revert of the change"
 }
 
 back() {
@@ -41,17 +41,17 @@ back() {
 }
 effective() { sshd -T -C "$spec" 2>/dev/null | grep -qx "passwordauthentication $value"; }
 
-put "$part" <"$room/trial/part" || back 74 "$part cannot be written"
-said=$(sshd -t 2>&1) || back 65 "sshd does not take the change: $said"
+put "$part" <"$room/trial/part" || back 74 "cannot write $part"
+output=$(sshd -t 2>&1) || back 65 "sshd rejects the change: $output"
 if ! effective; then
   # Older configurations read no directory; a first line that does wins over what follows.
   { printf 'Include /etc/ssh/sshd_config.d/*.conf\n' && cat "$main"; } >"$room/trial/main"
-  said=$(sshd -t -f "$room/trial/main" 2>&1) ||
-    back 78 "sshd does not read ${part%/*}, and no Include can be added to $main: $said"
-  put "$main" <"$room/trial/main" || back 74 "$main cannot be written"
+  output=$(sshd -t -f "$room/trial/main" 2>&1) ||
+    back 78 "sshd does not read ${part%/*}, and stackmend cannot add an Include to $main: $output"
+  put "$main" <"$room/trial/main" || back 74 "cannot write $main"
   effective || back 78 "another line of sshd's configuration says otherwise: $(
     grep -Ein '^[[:space:]]*(PasswordAuthentication|Match)' "$main" "${part%/*}"/*.conf | tr '\n' ';'
   )"
 fi
 rm -rf "$room/trial"
-reload || back 71 "sshd could not be reloaded"
+reload || back 71 "cannot reload sshd"

@@ -1,4 +1,4 @@
-"""How a user comes into a host: models only, filled by the probe, read by the plan."""
+"""How a user logs in to a host: models only, filled by the probe, read by the plan."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ class Account(Frozen):
 
 
 class Sshd(Frozen):
-    """The host's sshd, as it would be with the configuration that lies on the disk.
+    """The host's sshd, as it would be with the configuration on the disk.
 
     :param problem: what it says where it would not start with it; empty where it would.
     :param settings: keyword in lower case → values, as they are for the user coming from here.
@@ -29,20 +29,22 @@ class Sshd(Frozen):
     settings: Mapping[str, tuple[str, ...]] = {}
 
     def value(self, keyword: str) -> str:
-        """The first value of a keyword; empty where it is not told."""
+        """The first value of a keyword; empty where sshd does not print it."""
         return next(iter(self.settings.get(keyword, ())), "")
 
     @property
     def passwords(self) -> bool | None:
-        """Whether a password lets anyone in; None where it could not be told."""
-        ways = [self.value(f"{way}authentication") for way in ("password", "kbdinteractive")]
-        return "yes" in ways if all(ways) else None
+        """Whether a password lets anyone in; None where it is unknown."""
+        values = [
+            self.value(f"{method}authentication") for method in ("password", "kbdinteractive")
+        ]
+        return "yes" in values if all(values) else None
 
 
 class HostAccess(Frozen):
-    """How one user comes into one host.
+    """How one user logs in to one host.
 
-    :param root: whether everything could be seen.
+    :param root: whether the probe could read everything.
     :param address: where this controller comes from, as the host sees it.
     :param spec: the same as ``sshd -T -C`` takes it.
     :param tools: the programs that were found.
@@ -51,10 +53,10 @@ class HostAccess(Frozen):
     :param group_exists: whether there is a group of the user's name.
     :param rules: what ``sudo -l`` says that the user may do.
     :param sshd: None where the host has none.
-    :param keys_file: the file that sshd reads the user's keys from; ``%h`` in it is a home that is
-        not there yet.
+    :param keys_file: the file that sshd reads the user's keys from; ``%h`` in it is a home that
+        does not exist yet.
     :param keys: its lines.
-    :param armed: the mark of a change of sshd's that was not proven, and is about to be taken back.
+    :param armed: the mark of an unconfirmed change of sshd, which the host is about to revert.
     """
 
     root: bool = True
@@ -74,5 +76,5 @@ class HostAccess(Frozen):
     def permitted(self) -> bool:
         """Whether the user may become root without a password."""
         # Of several rules for the same command the last one counts.
-        everything = [rule for rule in self.rules if rule.endswith(" ALL")]
-        return bool(everything) and everything[-1].endswith("NOPASSWD: ALL")
+        unlimited = [rule for rule in self.rules if rule.endswith(" ALL")]
+        return bool(unlimited) and unlimited[-1].endswith("NOPASSWD: ALL")

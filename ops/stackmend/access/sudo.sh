@@ -9,5 +9,5 @@ apt-get)
 dnf | yum) "$1" install -y -q sudo ;;
 apk) apk add -q sudo ;;
 zypper) zypper -n -q install sudo ;;
-*) fail 69 "no way to install by $1" ;;
+*) fail 69 "stackmend cannot install by $1" ;;
 esac

@@ -2,21 +2,21 @@
 # shellcheck disable=SC2154 # common.sh sets them
 user=$1
 file=/etc/sudoers.d/stackmend-$user
-has visudo || fail 69 "visudo is not there, so that no rule can be checked"
+has visudo || fail 69 "the host has no visudo to check the rule with"
 new=$room/sudoers.new
 printf '%s\n' "$user ALL=(ALL:ALL) NOPASSWD: ALL" >"$new" || exit
 chmod 0440 "$new"
-# Other files may be at fault already; only a fault that comes with ours is ours.
-if visudo -c >/dev/null 2>&1; then well=yes; else well=no; fi
-said=$(visudo -cf "$new" 2>&1) || fail 65 "visudo does not take the rule: $said"
+# Other files may be at fault already; only a fault that our rule brings is ours.
+if visudo -c >/dev/null 2>&1; then valid=yes; else valid=no; fi
+output=$(visudo -cf "$new" 2>&1) || fail 65 "visudo rejects the rule: $output"
 if [ ! -d "${file%/*}" ]; then mkdir -m 0750 -- "${file%/*}" || exit; fi
 # On its way it has a name that sudo does not read.
 (aim "$file") && keep "$file" "sudoers.$user" || exit
-put "$file" "$new" || fail 73 "$file cannot be written"
+put "$file" "$new" || fail 73 "cannot write $file"
 rm -f "$new"
-if [ $well = yes ] && ! said=$(visudo -c 2>&1); then
+if [ $valid = yes ] && ! output=$(visudo -c 2>&1); then
   rm -f "$file"
-  fail 65 "with the rule sudo's configuration is not valid, and it was taken out again: $said"
+  fail 65 "with the rule sudo's configuration is invalid; stackmend removed it again: $output"
 fi
 if ! grep -Eq '^[@#]includedir[[:space:]]+/etc/sudoers\.d' /etc/sudoers; then
   rm -f "$file"

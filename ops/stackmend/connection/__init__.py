@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from .fetching import prefetch as prefetch
     from .fetching import read as read
     from .first_contact.contact import Contact as Contact
-    from .first_contact.fresh import NoLogin as NoLogin
-    from .first_contact.fresh import fresh as fresh
-    from .first_contact.fresh import usable as usable
-    from .first_contact.fresh import ways_in as ways_in
     from .first_contact.login import Identity as Identity
-    from .first_contact.login import public_halves as public_halves
+    from .first_contact.login import decode_public_keys as decode_public_keys
+    from .first_contact.new_login import NoLogin as NoLogin
+    from .first_contact.new_login import find_matching_identities as find_matching_identities
+    from .first_contact.new_login import read_auth_methods as read_auth_methods
+    from .first_contact.new_login import run_new_login as run_new_login
     from .http_client import HTTPClient as HTTPClient
     from .http_client import HTTPError as HTTPError
     from .http_client import HTTPResponse as HTTPResponse
@@ -64,7 +64,7 @@ _WHERE = {
     "Contact": "first_contact.contact",
     "Identity": "first_contact.login",
     "Lease": "lease",
-    "NoLogin": "first_contact.fresh",
+    "NoLogin": "first_contact.new_login",
     "Stream": "channel",
     "begun": "scripts",
     "causes": "http_client",
@@ -93,11 +93,11 @@ _WHERE = {
     "UnsupportedConnector": "errors",
     "prefetch": "fetching",
     "invalidate": "fetching",
-    "fresh": "first_contact.fresh",
+    "run_new_login": "first_contact.new_login",
     "fresh_mark": "scripts",
     "fetch_facts": "fetching",
     "parsed": "scripts",
-    "public_halves": "first_contact.login",
+    "decode_public_keys": "first_contact.login",
     "read": "fetching",
     "rows": "scripts",
     "run": "channel",
@@ -105,8 +105,8 @@ _WHERE = {
     "sections": "scripts",
     "silent": "http_client",
     "text": "scripts",
-    "usable": "first_contact.fresh",
-    "ways_in": "first_contact.fresh",
+    "find_matching_identities": "first_contact.new_login",
+    "read_auth_methods": "first_contact.new_login",
 }
 
 __all__ = sorted(_WHERE)

@@ -30,7 +30,7 @@ from . import signals
 from .errors import CommandTimeout, ConnectionLost, PrivilegeError, RemoteError
 from .link import Link, link
 from .process import Process, StreamProcess, start, start_stream
-from .settings import Settings, real, resolve
+from .settings import Settings, resolve, unwrap
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -126,7 +126,7 @@ class _Call:
     body: bytes
     marker: bytes
     prompt: bytes
-    shown: str
+    display: str
 
 
 def _compose(
@@ -137,21 +137,21 @@ def _compose(
     *,
     tethered: bool = False,
 ) -> _Call:
-    raw, masked = command.get_raw_value(), command.get_masked_value()
-    if raw != masked:
-        _know(command)
+    raw, redacted = command.get_raw_value(), command.get_masked_value()
+    if raw != redacted:
+        _register_secrets(command)
     setup = "".join(
         f"export {shlex.quote(f'{key}={value}')} || exit\n" for key, value in settings.env
     )
     if settings.directory is not None:
         setup += f"cd -- {shlex.quote(settings.directory)} || exit\n"
     script = setup + raw
-    secret = raw != masked or settings.secret_env
+    secret = raw != redacted or settings.secret_env
     feed = stdin is None and (tethered or secret or len(script) > INLINE_LIMIT or "\n" in script)
     if stdin is not None and tethered:
-        raise ValueError(f"a tethered command cannot also be given input: {masked}")
+        raise ValueError(f"a tethered command cannot also be given input: {redacted}")
     if stdin is not None and secret:
-        raise ValueError(f"a command that holds a secret cannot also be given input: {masked}")
+        raise ValueError(f"a command that holds a secret cannot also be given input: {redacted}")
     if not feed and len(script.encode()) > ARGUMENT_LIMIT:
         raise ValueError(f"a command of {len(script)} characters cannot also be given input")
 
@@ -175,25 +175,25 @@ def _compose(
         inner = inner.replace(announce, announce + skip, 1)
         body = f"{boundary}\n".encode() + body
     # exec: the login shell, whichever it is, has nothing left to do.
-    words = ["exec"]
+    parts = ["exec"]
     if settings.elevated:
-        words.append(settings.prefix(prompt=prompt if asking else None))
+        parts.append(settings.prefix(prompt=prompt if asking else None))
     if timeout is not None:
-        words.append(f"timeout -k {KILL_AFTER} {timeout:g}")
-    words.append(f"{shell} -c {shlex.quote(inner)}" if inner else f"{shell} -s")
+        parts.append(f"timeout -k {KILL_AFTER} {timeout:g}")
+    parts.append(f"{shell} -c {shlex.quote(inner)}" if inner else f"{shell} -s")
     return _Call(
-        line=" ".join(words),
+        line=" ".join(parts),
         head=f"{settings.sudo_password}\n".encode() if asking else b"",
         body=body,
         marker=marker.encode() if announce else b"",
         prompt=prompt.encode() if asking else b"",
-        shown=" ".join(
-            filter(None, (settings.prefix(prompt=None), shell, "-c", shlex.quote(masked)))
+        display=" ".join(
+            filter(None, (settings.prefix(prompt=None), shell, "-c", shlex.quote(redacted)))
         ),
     )
 
 
-def _know(bit: object) -> None:
+def _register_secrets(bit: object) -> None:
     """Let what is hidden in a command be hidden in what the command says as well."""
     if isinstance(bit, QuoteString):
         bit = bit.obj
@@ -201,7 +201,7 @@ def _know(bit: object) -> None:
         register(str(bit.unmask()))
     elif isinstance(bit, StringCommand):
         for part in bit.bits:
-            _know(part)
+            _register_secrets(part)
 
 
 class _Errors:
@@ -210,7 +210,7 @@ class _Errors:
     def __init__(self, process: Process, call: _Call) -> None:
         self._process = process
         self._call = call
-        self._seen = bytearray()
+        self._received = bytearray()
         self.began = not call.marker
         self.refused = False
         #: Set as soon as the command began, sudo refused, or standard error ended.
@@ -221,18 +221,18 @@ class _Errors:
     def _read(self) -> None:
         try:
             while data := self._process.read_error():
-                self._seen += data
+                self._received += data
                 if not self.began:
-                    self._judge()
+                    self._check_start()
         except (OSError, EOFError, ValueError):
             pass  # The other stream tells what became of the channel.
         finally:
             self.decided.set()
 
-    def _judge(self) -> None:
-        before, marker, after = self._seen.partition(self._call.marker)
+    def _check_start(self) -> None:
+        before, marker, after = self._received.partition(self._call.marker)
         if marker:
-            self._seen = after
+            self._received = after
             self.began = True
             self.decided.set()
         elif self._call.prompt and before.count(self._call.prompt) > 1:
@@ -243,15 +243,15 @@ class _Errors:
 
     def finish(self) -> bytes:
         self._thread.join()
-        seen = bytes(self._seen)
-        return seen.replace(self._call.prompt, b"") if self._call.prompt else seen
+        received = bytes(self._received)
+        return received.replace(self._call.prompt, b"") if self._call.prompt else received
 
-    def settle(self) -> None:
+    def join_briefly(self) -> None:
         # Not for ever: something the command left behind may hold standard error open.
         self._thread.join(1)
 
     def text(self) -> str:
-        return bytes(self._seen).decode(errors="replace")
+        return bytes(self._received).decode(errors="replace")
 
 
 class _Guard:
@@ -327,8 +327,8 @@ def run(
         >>> run(host, "cat >/srv/app/.env.new", stdin=b"A=1\\n", _sudo=True).ok
         True
     """
-    host = real(host)
-    settings, command = resolved(host, command, arguments)
+    host = unwrap(host)
+    settings, command = resolve_command(host, command, arguments)
     state = host.state
     return execute(
         link(host),
@@ -378,7 +378,7 @@ def execute(
     """
     if not closing:
         signals.proceed()
-    doing = doing or _shortened(command.get_masked_value())
+    doing = doing or _shorten(command.get_masked_value())
 
     def once(settings: Settings) -> Result:
         call = _compose(settings, command, stdin, timeout, tethered=tethered)
@@ -390,7 +390,7 @@ def execute(
             _unlock(link, process, call, errors, doing)
             writer = _feed(process, call.body, close=not tethered)
             out = bytearray()
-            while data := _next(process, guard, link.host.name, doing):
+            while data := _read_next(process, guard, link.host.name, doing):
                 out += data
                 if on_stdout is not None:
                     on_stdout(data)
@@ -405,14 +405,16 @@ def execute(
                 reason += " and could not be ended"
             raise CommandTimeout(link.host.name, doing, reason, result.stdout, result.stderr)
         if not errors.began:
-            raise PrivilegeError(link.host.name, doing, _words(err) or f"exit status {status}")
+            raise PrivilegeError(
+                link.host.name, doing, _format_error(err) or f"exit status {status}"
+            )
         return result
 
     with contextlib.ExitStack() as acting:
         if not readonly:
             acting.enter_context(link.acting())
             acting.enter_context(signals.step(link.host.name, cut=tethered))
-        result = _with_password(link.host, settings, once)
+        result = _retry_with_password(link.host, settings, once)
     if print_output:
         _print(link.host, result)
     return result
@@ -465,7 +467,7 @@ class Stream:
             status = self._process.wait()
         finally:
             late.cancel()
-        self._errors.settle()
+        self._errors.join_briefly()
         return status
 
     def close(self) -> None:
@@ -508,8 +510,8 @@ def spawn(
         ...     echo.read()
         b'hello'
     """
-    host = real(host)
-    settings, command = resolved(host, command, arguments)
+    host = unwrap(host)
+    settings, command = resolve_command(host, command, arguments)
     return open_stream(link(host), settings, command, readonly=readonly)
 
 
@@ -539,7 +541,7 @@ def open_stream(
         RemoteError: the command ended without having been of use; the reason is what it said.
     """
     signals.proceed()
-    doing = doing or _shortened(command.get_masked_value())
+    doing = doing or _shorten(command.get_masked_value())
 
     def once(settings: Settings) -> Stream:
         call = _compose(settings, command, b"", limit)
@@ -557,15 +559,15 @@ def open_stream(
                 errors.decided.wait(SUDO_TIMEOUT)
                 if not errors.began:
                     kind = RemoteError if began is not None else PrivilegeError
-                    reason = _words(errors.text().encode()) or "it ended at once"
+                    reason = _format_error(errors.text().encode()) or "it ended at once"
                     raise kind(link.host.name, doing, reason)
             unless_begun.pop_all()
         return Stream(link, process, errors, readonly)
 
-    return _with_password(link.host, settings, once)
+    return _retry_with_password(link.host, settings, once)
 
 
-def resolved(
+def resolve_command(
     host: Host, command: str | StringCommand, arguments: dict[str, Any]
 ) -> tuple[Settings, StringCommand]:
     """A command and the settings it is to run with.
@@ -584,9 +586,9 @@ def resolved(
 
 
 def _announce(link: Link, call: _Call, print_input: bool) -> None:
-    logger.debug("Running command on %s: %s", link.host.name, call.shown)
+    logger.debug("Running command on %s: %s", link.host.name, call.display)
     if print_input:
-        echo(f"{link.host.print_prefix}>>> {call.shown}", err=True)
+        echo(f"{link.host.print_prefix}>>> {call.display}", err=True)
 
 
 def _unlock(link: Link, process: Process, call: _Call, errors: _Errors, doing: str) -> None:
@@ -598,16 +600,16 @@ def _unlock(link: Link, process: Process, call: _Call, errors: _Errors, doing: s
         return
     reason = f"sudo did not answer within {SUDO_TIMEOUT} s"
     if errors.refused:
-        reason = f"sudo refused the password of {_user(link.host)}"
+        reason = f"sudo refused the password of {_get_user(link.host)}"
     raise PrivilegeError(link.host.name, doing, reason)
 
 
-def _with_password(host: Host, settings: Settings, once: Callable[[Settings], T]) -> T:
+def _retry_with_password(host: Host, settings: Settings, once: Callable[[Settings], T]) -> T:
     """Runs once; where sudo turns out to want a password, asks the user for it and runs again."""
     try:
         return once(settings)
     except PrivilegeError as error:
-        if settings.sudo_password is not None or not _password_wanted(error.reason):
+        if settings.sudo_password is not None or not _needs_password(error.reason):
             raise
         return once(_ask_password(host, settings, error))
 
@@ -618,7 +620,7 @@ def _send(process: Process, data: bytes) -> None:
         process.write(data)
 
 
-def _next(process: Process, guard: _Guard, host: str, doing: str) -> bytes:
+def _read_next(process: Process, guard: _Guard, host: str, doing: str) -> bytes:
     try:
         return process.read()
     except (OSError, EOFError, ValueError) as error:
@@ -643,7 +645,7 @@ def _feed(process: Process, data: bytes, *, close: bool) -> threading.Thread | N
     return writer
 
 
-def _password_wanted(reason: str) -> bool:
+def _needs_password(reason: str) -> bool:
     return any(line in reason for line in SUDO_PASSWORD_REQUIRED_LINES)
 
 
@@ -652,7 +654,7 @@ def _ask_password(host: Host, settings: Settings, refusal: PrivilegeError) -> Se
         raise PrivilegeError(
             host.name,
             refusal.doing,
-            f"sudo wants the password of {_user(host)}: set _sudo_password in the host's data, "
+            f"sudo wants the password of {_get_user(host)}: set _sudo_password in the host's data, "
             "or run with --same-sudo-password",
         ) from refusal
     with signals.at_terminal():
@@ -663,16 +665,16 @@ def _ask_password(host: Host, settings: Settings, refusal: PrivilegeError) -> Se
     return replace(settings, sudo_password=password)
 
 
-def _user(host: Host) -> str:
+def _get_user(host: Host) -> str:
     return host.data.get("ssh_user") or "the login user"
 
 
-def _words(data: bytes) -> str:
+def _format_error(data: bytes) -> str:
     lines = (line.strip() for line in data.decode(errors="replace").splitlines())
     return safe_line("; ".join(line for line in lines if line), 300)
 
 
-def _shortened(text: str, limit: int = 120) -> str:
+def _shorten(text: str, limit: int = 120) -> str:
     first, _, more = text.strip().partition("\n")
     return first[:limit] + ("…" if more or len(first) > limit else "")
 

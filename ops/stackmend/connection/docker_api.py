@@ -23,7 +23,7 @@ from typing_extensions import override
 from .channel import Stream, open_stream
 from .errors import RemoteError
 from .link import Link, link
-from .settings import Settings, real, resolve
+from .settings import Settings, resolve, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,7 +293,7 @@ def docker(
         ...     client.containers.get("ai-redis-1").exec_run("redis-cli ping").output
         b'PONG\\n'
     """
-    host = real(host)
+    host = unwrap(host)
     settings, rest = resolve(host, arguments)
     if rest:
         raise TypeError(f"docker() got unexpected arguments: {', '.join(sorted(rest))}")
@@ -309,9 +309,9 @@ def docker(
         api.base_url = ADDRESS
         api.timeout = timeout
         try:
-            api._version = _version(api.version(api_version=False))
+            api._version = _read_version(api.version(api_version=False))
         except _FOREIGN as error:
-            reason = dial.complaint() or _cause(error)
+            reason = dial.complaint() or _find_cause(error)
             raise RemoteError(host.name, "speak to Docker", reason) from error
         if not readonly:
             stack.enter_context(to.acting())
@@ -340,7 +340,7 @@ def inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
             with contextlib.suppress(NotFound):
                 found.append(api.inspect_container(listed["Id"]))
     except _FOREIGN as error:
-        raise RemoteError("the engine", "watch its containers", _cause(error)) from error
+        raise RemoteError("the engine", "watch its containers", _find_cause(error)) from error
     return found
 
 
@@ -365,18 +365,18 @@ def image_labels(client: sdk.DockerClient, images: Iterable[str]) -> dict[str, d
             with contextlib.suppress(NotFound):
                 found[image] = (api.inspect_image(image).get("Config") or {}).get("Labels") or {}
     except _FOREIGN as error:
-        raise RemoteError("the engine", "tell of its images", _cause(error)) from error
+        raise RemoteError("the engine", "tell of its images", _find_cause(error)) from error
     return found
 
 
-def _version(answer: Any) -> str:
+def _read_version(answer: Any) -> str:
     version = answer["ApiVersion"]
     if not isinstance(version, str) or not _API_VERSION.fullmatch(version):
         raise ValueError("what answers there is no Docker engine")
     return version
 
 
-def _cause(error: BaseException) -> str:
+def _find_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__

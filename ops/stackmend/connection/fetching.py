@@ -28,7 +28,7 @@ from stackmend.redaction import safe_line
 from .channel import execute
 from .errors import CommandTimeout, RemoteError
 from .link import Link, link
-from .settings import Settings, plain, real, resolve
+from .settings import Settings, resolve, reveal, unwrap
 from .unknown import Unknown
 
 if TYPE_CHECKING:
@@ -126,13 +126,13 @@ def split(stdout: bytes, stderr: bytes, token: str, count: int) -> list[Section]
     sections: list[Section] = []
     for index in range(count):
         written, found, rest = out.partition(f"\n{token} {index} ".encode())
-        said, _, err = err.partition(f"\n{token} {index}\n".encode())
+        output, _, err = err.partition(f"\n{token} {index}\n".encode())
         if not found:
-            sections.append(Section(written, said, None))
+            sections.append(Section(written, output, None))
             out = err = b""
             continue
         status, _, out = rest.partition(b"\n")
-        sections.append(Section(written, said, status.decode(errors="replace")))
+        sections.append(Section(written, output, status.decode(errors="replace")))
     return sections
 
 
@@ -157,8 +157,8 @@ def fetch_facts(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> 
         >>> fetch_facts(host, [(Hostname, {}), (File, {"path": "/etc/hosts"})])
         ['web1', {'mode': 644, ...}]
     """
-    host = real(host)
-    requests = [_request(host, fact, kwargs) for fact, kwargs in facts]
+    host = unwrap(host)
+    requests = [_make_request(host, fact, kwargs) for fact, kwargs in facts]
     values = _fetch(link(host), dict.fromkeys(requests))
     return [values[request] for request in requests]
 
@@ -173,8 +173,8 @@ def prefetch(host: Host, fact: type, **kwargs: Any) -> None:
         fact: the fact class.
         **kwargs: its arguments, exactly as they will be given to :func:`read`.
     """
-    host = real(host)
-    _expected(link(host))[_request(host, fact, kwargs)] = None
+    host = unwrap(host)
+    _get_prefetched(link(host))[_make_request(host, fact, kwargs)] = None
 
 
 def read(host: Host, fact: type, **kwargs: Any) -> Any:
@@ -196,17 +196,17 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
         >>> read(host, Hostname)
         'web1'
     """
-    host = real(host)
+    host = unwrap(host)
     to = link(host)
-    request = _request(host, fact, kwargs)
-    known = _valid(to, request)
+    request = _make_request(host, fact, kwargs)
+    known = _find_valid(to, request)
     if known is not None:
         return known.value
-    wanted = {request: None}
-    for other in _expected(to):
-        if other.settings == request.settings and _valid(to, other) is None:
-            wanted[other] = None
-    return _fetch(to, wanted)[request]
+    needed = {request: None}
+    for other in _get_prefetched(to):
+        if other.settings == request.settings and _find_valid(to, other) is None:
+            needed[other] = None
+    return _fetch(to, needed)[request]
 
 
 def invalidate(host: Host) -> None:
@@ -215,27 +215,27 @@ def invalidate(host: Host) -> None:
     Args:
         host: the host.
     """
-    _readings(link(real(host))).clear()
+    _get_readings(link(unwrap(host))).clear()
 
 
-def _readings(to: Link) -> dict[Request, _Reading]:
+def _get_readings(to: Link) -> dict[Request, _Reading]:
     readings: dict[Request, _Reading] = to.memory.setdefault("readings", {})
     return readings
 
 
-def _expected(to: Link) -> dict[Request, None]:
+def _get_prefetched(to: Link) -> dict[Request, None]:
     expected: dict[Request, None] = to.memory.setdefault("expected", {})
     return expected
 
 
-def _valid(to: Link, request: Request) -> _Reading | None:
-    reading = _readings(to).get(request)
+def _find_valid(to: Link, request: Request) -> _Reading | None:
+    reading = _get_readings(to).get(request)
     if reading is None or reading.generation != to.generation:
         return None
     return reading if time.monotonic() - reading.at <= MAX_AGE else None
 
 
-def _request(host: Host, fact: type, kwargs: Mapping[str, Any]) -> Request:
+def _make_request(host: Host, fact: type, kwargs: Mapping[str, Any]) -> Request:
     settings, own = resolve(host, kwargs)
     short: type[ShortFactBase[Any]] | None = None
     if issubclass(fact, ShortFactBase):
@@ -248,7 +248,8 @@ def _request(host: Host, fact: type, kwargs: Mapping[str, Any]) -> Request:
         own.pop("self", None)
     # A hidden value looks like any other hidden value; two questions must not look alike.
     asked = {
-        key: plain(value) if isinstance(value, HiddenValue) else value for key, value in own.items()
+        key: reveal(value) if isinstance(value, HiddenValue) else value
+        for key, value in own.items()
     }
     return Request(fact, short, own, repr(sorted(asked.items())), settings)
 
@@ -258,7 +259,7 @@ def _fetch(to: Link, requests: Mapping[Request, None]) -> dict[Request, Any]:
     values: dict[Request, Any] = {}
     by_settings: dict[Settings, list[Request]] = {}
     for request in requests:
-        reason = _precondition(to.host, request)
+        reason = _check_precondition(to.host, request)
         if reason is not None:
             values[request] = Unknown(reason)
         else:
@@ -268,11 +269,11 @@ def _fetch(to: Link, requests: Mapping[Request, None]) -> dict[Request, Any]:
     return values
 
 
-def _precondition(host: Host, request: Request) -> str | None:
+def _check_precondition(host: Host, request: Request) -> str | None:
     try:
         return request.fact().check_preconditions(host.state, host)
     except Exception as error:
-        return f"precondition: {_one_line(error)}"
+        return f"precondition: {_format_error(error)}"
 
 
 def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Request, Any]:
@@ -280,17 +281,17 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
     # One instance from command() to process(): some facts keep their arguments in it.
     askable: list[tuple[Request, FactBase[Any]]] = []
     commands: list[tuple[str, str | None]] = []
-    shown: list[str] = []
+    display: list[str] = []
     for request in requests:
         fact = request.fact()
         try:
-            command, masked, required = _command(fact, request)
+            command, redacted, required = _make_command(fact, request)
         except Exception as error:
-            values[request] = Unknown(f"{request.name}: {_one_line(error)}")
+            values[request] = Unknown(f"{request.name}: {_format_error(error)}")
             continue
         askable.append((request, fact))
         commands.append((command, required))
-        shown.append(masked)
+        display.append(redacted)
     if not askable:
         return values
 
@@ -305,7 +306,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         result = execute(
             to,
             settings,
-            _Joined(join(commands, token), "; ".join(shown)),
+            _Joined(join(commands, token), "; ".join(display)),
             timeout=timeout,
             readonly=True,
             print_input=state.print_fact_input,
@@ -316,59 +317,59 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         stdout, stderr, late = error.stdout, error.stderr, error.reason
     except (RemoteError, ValueError) as error:
         # Nothing was read at all: nothing to remember, the next one who asks tries again.
-        reason = error.reason if isinstance(error, RemoteError) else _one_line(error)
+        reason = error.reason if isinstance(error, RemoteError) else _format_error(error)
         logger.warning("%sfacts could not be read: %s", host.print_prefix, reason)
         values.update((request, Unknown(reason)) for request, _ in askable)
         return values
 
-    readings = _readings(to)
+    readings = _get_readings(to)
     sections = split(stdout, stderr, token, len(askable))
     for (request, fact), section in zip(askable, sections, strict=True):
         value = _understand(fact, request, section, late)
         values[request] = value
         readings[request] = _Reading(value, generation, at)
-        _tell(host, request, value)
+        _log_value(host, request, value)
     return values
 
 
 class _Joined(StringCommand):
     """The joined script, shown to the user as the commands it is made of."""
 
-    def __init__(self, script: str, shown: str) -> None:
+    def __init__(self, script: str, display: str) -> None:
         super().__init__(script)
-        self._shown = shown
+        self._display = display
 
     def get_masked_value(self) -> str:
-        return self._shown
+        return self._display
 
 
-def _command(fact: FactBase[Any], request: Request) -> tuple[str, str, str | None]:
+def _make_command(fact: FactBase[Any], request: Request) -> tuple[str, str, str | None]:
     # An attribute in old facts, a method in newer ones.
     made: Any = fact.command(**request.kwargs) if callable(fact.command) else fact.command
     command = made if isinstance(made, StringCommand) else StringCommand(made)
     required = fact.requires_command(**request.kwargs)
-    raw, masked = command.get_raw_value(), command.get_masked_value()
+    raw, redacted = command.get_raw_value(), command.get_masked_value()
     if fact.shell_executable:
         shell = shlex.quote(fact.shell_executable)
         raw = f"{shell} -c {shlex.quote(raw)}"
-    return raw, masked, required
+    return raw, redacted, required
 
 
 def _understand(fact: FactBase[Any], request: Request, section: Section, late: str) -> Any:
     if section.status == _MISSING:
         return _shorten(request, fact.default())
     if section.status is None:
-        said = _last_line(section.stderr)
-        return Unknown(late or f"the reading broke off{f': {said}' if said else ''}")
+        output = _find_last_line(section.stderr)
+        return Unknown(late or f"the reading broke off{f': {output}' if output else ''}")
     if section.status != "0":
-        said = _last_line(section.stderr) or _last_line(section.stdout)
-        return Unknown(f"exit status {section.status}{f': {said}' if said else ''}")
+        output = _find_last_line(section.stderr) or _find_last_line(section.stdout)
+        return Unknown(f"exit status {section.status}{f': {output}' if output else ''}")
     text = section.stdout.decode(errors="replace")
     lines = text.removesuffix("\n").split("\n") if text else []
     try:
         return _shorten(request, fact.process(lines) if lines else fact.default())
     except Exception as error:
-        return Unknown(f"not understood: {_one_line(error)}")
+        return Unknown(f"not understood: {_format_error(error)}")
 
 
 def _shorten(request: Request, value: Any) -> Any:
@@ -376,7 +377,7 @@ def _shorten(request: Request, value: Any) -> Any:
     return value if short is None else short().process_data(value)
 
 
-def _tell(host: Host, request: Request, value: Any) -> None:
+def _log_value(host: Host, request: Request, value: Any) -> None:
     say = logger.info if host.state.print_fact_info else logger.debug
     if isinstance(value, Unknown):
         say(f"{host.print_prefix}No fact {format_text(request.name, bold=True)}: {value.reason}")
@@ -384,12 +385,12 @@ def _tell(host: Host, request: Request, value: Any) -> None:
         say(f"{host.print_prefix}Loaded fact {format_text(request.name, bold=True)}")
 
 
-def _last_line(data: bytes) -> str:
+def _find_last_line(data: bytes) -> str:
     lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
     return safe_line(next((line for line in reversed(lines) if line), ""), 300)
 
 
-def _one_line(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if text and not isinstance(error, FactProcessError):
         text = f"{type(error).__name__}: {text}"

@@ -22,7 +22,7 @@ from . import signals
 from .channel import open_stream
 from .errors import ConnectionLost, DialError, RemoteError
 from .link import Link, link
-from .settings import Settings, real
+from .settings import Settings, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,50 +86,50 @@ class TooMuch(httpx.DecodingError):
     """An answer is longer than it may be, or packed so that it may become so."""
 
 
-class _Patience:
+class _Deadline:
     """How long an answer may take in all, since the last byte of what it answers was sent.
 
-    :param whole: seconds; ``None`` where there is no limit.
+    :param total: seconds; ``None`` where there is no limit.
     """
 
-    def __init__(self, whole: float | None) -> None:
-        self._whole = whole
+    def __init__(self, total: float | None) -> None:
+        self._total = total
         self._until = 0.0
         self.begin()
 
     def begin(self) -> None:
-        self._until = time.monotonic() + (self._whole or 0)
+        self._until = time.monotonic() + (self._total or 0)
 
     def left(self, timeout: float | None) -> float | None:
         """Seconds that the next step may take, where it alone may take ``timeout``."""
-        if self._whole is None:
+        if self._total is None:
             return timeout
         left = self._until - time.monotonic()
         if left <= 0:
-            raise httpcore.ReadTimeout(f"the answer did not end within {self._whole:g} s")
+            raise httpcore.ReadTimeout(f"the answer did not end within {self._total:g} s")
         return left if timeout is None else min(left, timeout)
 
 
 class _Connection(httpcore.NetworkStream):
     """A byte stream to the address, over a channel or a socket.
 
-    :param whole: seconds that an answer may take in all; ``None`` where there is no limit.
+    :param total: seconds that an answer may take in all; ``None`` where there is no limit.
     """
 
     def __init__(
         self,
         sock: Channel | socket.socket,
         close: Callable[[], None],
-        whole: float | None = None,
+        total: float | None = None,
     ) -> None:
         self._sock = sock
         self._close = close
-        self.whole = whole
-        self._patience = _Patience(whole)
+        self.total = total
+        self._deadline = _Deadline(total)
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        timeout = self._patience.left(timeout)
+        timeout = self._deadline.left(timeout)
         try:
             self._sock.settimeout(timeout)
             return self._sock.recv(max_bytes)
@@ -143,7 +143,7 @@ class _Connection(httpcore.NetworkStream):
         try:
             self._sock.settimeout(timeout)
             self._sock.sendall(buffer)
-            self._patience.begin()
+            self._deadline.begin()
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
         except (OSError, EOFError) as error:
@@ -190,14 +190,14 @@ class _Encrypted(httpcore.NetworkStream):
         self._under = under
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         # Of its own: what TLS itself sends in between is no question.
-        self._patience = _Patience(under.whole)
+        self._deadline = _Deadline(under.total)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
         try:
             self._step(self._tls.do_handshake, timeout)
         except ssl.SSLError as error:
             self.close()
             reason = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise httpcore.ConnectError(f"TLS: {_in_words(reason)}") from error
+            raise httpcore.ConnectError(f"TLS: {_format_reason(reason)}") from error
         except httpcore.TimeoutException as error:
             self.close()
             cause = ssl.SSLError("no answer to the handshake")
@@ -218,7 +218,7 @@ class _Encrypted(httpcore.NetworkStream):
                 value = step()
             except ssl.SSLWantReadError:
                 self._flush(timeout)
-                if data := self._under.read(65536, self._patience.left(timeout)):
+                if data := self._under.read(65536, self._deadline.left(timeout)):
                     self._incoming.write(data)
                 else:
                     self._incoming.write_eof()
@@ -250,9 +250,9 @@ class _Encrypted(httpcore.NetworkStream):
         if not buffer:
             return
         try:
-            self._patience.begin()
+            self._deadline.begin()
             self._step(lambda: self._tls.write(buffer), timeout)
-            self._patience.begin()
+            self._deadline.begin()
         except ssl.SSLError as error:
             raise httpcore.WriteError(str(error)) from error
 
@@ -265,15 +265,15 @@ class _Encrypted(httpcore.NetworkStream):
         return self._tls if info == "ssl_object" else self._under.get_extra_info(info)
 
 
-def _in_words(reason: str) -> str:
+def _format_reason(reason: str) -> str:
     """OpenSSL's own names of errors, in lower case and with blanks."""
     return reason.replace("_", " ").lower() if reason.isupper() else reason
 
 
 class _Backend(httpcore.NetworkBackend):
-    def __init__(self, to: Link, address: str, port: int, via: Via, whole: float | None) -> None:
+    def __init__(self, to: Link, address: str, port: int, via: Via, total: float | None) -> None:
         self._to = to
-        self._whole = whole
+        self._total = total
         self._address = address
         self._port = port
         self._via = via
@@ -292,7 +292,7 @@ class _Backend(httpcore.NetworkBackend):
                 f"this client speaks to {self._address} port {self._port} only, not {host}:{port}"
             )
         try:
-            return dial(self._to, host, port, via=self._via, timeout=timeout, whole=self._whole)
+            return dial(self._to, host, port, via=self._via, timeout=timeout, total=self._total)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except (OSError, UnicodeError) as error:
@@ -313,7 +313,7 @@ class _Transport(httpx.BaseTransport):
     @override
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert isinstance(request.stream, httpx.SyncByteStream)
-        with _as_httpx(request):
+        with _convert_errors(request):
             answer = self._pool.handle_request(
                 httpcore.Request(
                     method=request.method,
@@ -356,7 +356,7 @@ class _Body(httpx.SyncByteStream):
 
     @override
     def __iter__(self) -> Iterator[bytes]:
-        with _as_httpx(self._request):
+        with _convert_errors(self._request):
             came = 0
             for data in self._answer.iter_stream():
                 came += len(data)
@@ -382,7 +382,7 @@ class _Client(httpx.Client):
 
 
 @contextmanager
-def _as_httpx(request: httpx.Request) -> Iterator[None]:
+def _convert_errors(request: httpx.Request) -> Iterator[None]:
     """httpcore's errors as httpx's, which carry the same names."""
     try:
         yield
@@ -400,7 +400,7 @@ def dial(
     *,
     via: Via = "auto",
     timeout: float | None = None,
-    whole: float | None = None,
+    total: float | None = None,
 ) -> httpcore.NetworkStream:
     """A TCP connection made by the host.
 
@@ -410,7 +410,7 @@ def dial(
         port: likewise.
         via: the way, as for :func:`http`.
         timeout: seconds to wait for it.
-        whole: seconds that each answer on it may take in all; ``None`` where there is no limit.
+        total: seconds that each answer on it may take in all; ``None`` where there is no limit.
 
     Raises:
         DialError: nobody answers there, or the way is barred.
@@ -423,7 +423,7 @@ def dial(
             direct = socket.create_connection((address, port), timeout)
         except (OSError, UnicodeError) as error:
             raise DialError(name, doing, str(error)) from error
-        return _Connection(direct, direct.close, whole)
+        return _Connection(direct, direct.close, total)
     # Asked once for each connection: a server that forbids it will forbid it again.
     transport = to.transport()
     if via == "forward" or (via == "auto" and to.memory.get("no forwarding") is not transport):
@@ -442,7 +442,7 @@ def dial(
                 raise ConnectionLost(name, doing, f"connection lost: {error}") from error
             raise DialError(name, doing, str(error)) from error
         else:
-            return _Connection(channel, channel.close, whole)
+            return _Connection(channel, channel.close, total)
     marker = "dialled-it"
     script = _BRIDGE.format(address=shlex.quote(address), port=int(port), marker=marker)
     command = StringCommand(f"exec bash -c {shlex.quote(script)}")
@@ -456,7 +456,7 @@ def dial(
         raise
     except RemoteError as error:
         raise DialError(name, doing, error.reason) from error
-    return _Connection(stream.sock, stream.close, whole)
+    return _Connection(stream.sock, stream.close, total)
 
 
 @contextmanager
@@ -501,13 +501,13 @@ def http(
         200
     """
     bracketed = f"[{address}]" if ":" in address else address
-    to = link(real(host))
+    to = link(unwrap(host))
     context = ssl.create_default_context() if tls is True else tls or None
-    whole = None if endless else timeout + TO_ITS_END
+    total = None if endless else timeout + TO_ITS_END
     try:
         client = _Client(
             base_url=f"{'https' if context else 'http'}://{bracketed}:{port}",
-            transport=_Transport(_Backend(to, address, port, via, whole), context, endless=endless),
+            transport=_Transport(_Backend(to, address, port, via, total), context, endless=endless),
             headers={"Accept-Encoding": "identity"},
             timeout=timeout,
             trust_env=False,
@@ -530,10 +530,10 @@ def lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterator[bytes
     """
     rest = bytearray()
     for data in answer.iter_raw():
-        begun = len(rest)
+        start = len(rest)
         rest += data
-        while (end := rest.find(b"\n", begun)) >= 0:
-            line, rest, begun = bytes(rest[:end]), rest[end + 1 :], 0
+        while (end := rest.find(b"\n", start)) >= 0:
+            line, rest, start = bytes(rest[:end]), rest[end + 1 :], 0
             if len(line) > longest:
                 break
             yield line.removesuffix(b"\r")

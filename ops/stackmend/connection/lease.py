@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.command import QuoteString, StringCommand
 
 from . import signals
-from .channel import Stream, open_stream, resolved, run
+from .channel import Stream, open_stream, resolve_command, run
 from .errors import ConnectionLost, LeaseHeld, RemoteError
 from .link import link
 from .scripts import text
-from .settings import real
+from .settings import unwrap
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -150,15 +150,15 @@ def hold_lock(
     """
     if not path.startswith("/"):
         raise ValueError(f"a lock file needs an absolute path: {path}")
-    host = real(host)
+    host = unwrap(host)
     doing = f"hold {path}"
     script = text(__package__, "walk") + _SCRIPT.format(
         directory=shlex.quote(os.path.dirname(path)),  # noqa: PTH120 - of the host, not of ours
         path=shlex.quote(path),
-        holder=shlex.quote(" ".join((holder or _myself()).split())),
+        holder=shlex.quote(" ".join((holder or _describe_self()).split())),
         silence=SILENCE,
     )
-    settings, command = resolved(host, StringCommand(script.strip()), arguments)
+    settings, command = resolve_command(host, StringCommand(script.strip()), arguments)
     with open_stream(link(host), settings, command, doing=doing, limit=None) as stream:
         answer = bytearray()
         mute = threading.Timer(ANSWER_WITHIN, stream.close)
@@ -166,14 +166,14 @@ def hold_lock(
         mute.start()
         while b"\n" not in answer and (data := stream.read()):
             answer += data
-        verdict, _, rest = bytes(answer).partition(b"\n")
-        if verdict == b"held":
+        outcome, _, rest = bytes(answer).partition(b"\n")
+        if outcome == b"held":
             while len(rest) < HOLDER and (data := stream.read()):
                 rest += data
         mute.cancel()
-        if verdict == b"held":
-            raise LeaseHeld(host.name, doing, _holder(rest) or "someone")
-        if verdict != b"yours":
+        if outcome == b"held":
+            raise LeaseHeld(host.name, doing, _format_holder(rest) or "someone")
+        if outcome != b"yours":
             status = stream.wait()
             reason = " ".join(stream.error_text.split()) or f"exit status {status}"
             raise RemoteError(host.name, doing, reason)
@@ -202,26 +202,26 @@ def holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
         >>> holder(host, ["/var/lib/stackmend/ai/lock"])
         'ann@laptop pid 4711 since 2026-01-01T12:00:00+00:00'
     """
-    asked = [path for path in paths if (real(host).name, path) not in _held]
+    asked = [path for path in paths if (unwrap(host).name, path) not in _held]
     if not asked:
         return ""
-    words = (
+    argv = (
         "sh",
         "-c",
         QuoteString(text(__package__, "walk") + _LOOK),
         "look",
         *map(QuoteString, asked),
     )
-    return _holder(run(host, StringCommand(*words), readonly=True, **arguments).stdout)
+    return _format_holder(run(host, StringCommand(*argv), readonly=True, **arguments).stdout)
 
 
-def _holder(written: bytes) -> str:
+def _format_holder(written: bytes) -> str:
     """Who holds a lock, on one line; whoever held it before us may have written anything."""
     text = written[:HOLDER].decode(errors="replace")
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _myself() -> str:
+def _describe_self() -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError):

@@ -15,7 +15,7 @@ from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
 from .errors import ConnectionLost, UnsupportedConnector
-from .settings import real
+from .settings import unwrap
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -127,10 +127,10 @@ def quicken(hosts: Iterable[Host]) -> None:
     for host in hosts:
         connector = host.connector
         if isinstance(connector, SSHConnector):
-            given = connector.data["ssh_paramiko_connect_kwargs"] or {}
+            configured = connector.data["ssh_paramiko_connect_kwargs"] or {}
             connector.data["ssh_paramiko_connect_kwargs"] = {
                 "transport_factory": quick_transport,
-                **given,
+                **configured,
             }
 
 
@@ -192,4 +192,4 @@ def channels(host: Host) -> int:
         >>> before = channels(host); read(host, Hostname); channels(host) - before
         1
     """
-    return link(real(host)).channels()
+    return link(unwrap(host)).channels()

@@ -33,7 +33,7 @@ class SettingsError(PyinfraError):
     """
 
     def __init__(self, problems: Mapping[str, list[str]], hosts: int) -> None:
-        lines = [f"{problem}{_on(names, hosts)}" for problem, names in problems.items()]
+        lines = [f"{problem}{_format_hosts(names, hosts)}" for problem, names in problems.items()]
         intro = "wrong settings; no host was contacted:"
         super().__init__(
             f"{intro} {lines[0]}" if len(lines) == 1 else "\n    - ".join([intro, *lines])
@@ -56,7 +56,7 @@ def check(inventory: Inventory, validate: Validate) -> None:
     """
     problems: dict[str, list[str]] = {}
     for host in inventory:
-        for problem in _problems(host, validate):
+        for problem in _find_problems(host, validate):
             problems.setdefault(problem, []).append(host.name)
     if problems:
         raise SettingsError(problems, len(inventory))
@@ -107,14 +107,14 @@ def install(validate: Validate, reached: Reached | None = None) -> None:
 
 def _arrange(inventory: Inventory, reached: Reached) -> None:
     for host in inventory:
-        wanted = reached(host.data.dict())  # type: ignore[no-untyped-call]
-        if wanted is not None:
-            from .first_contact.arranging import arrange
+        contact = reached(host.data.dict())  # type: ignore[no-untyped-call]
+        if contact is not None:
+            from .first_contact.arrange import arrange
 
-            arrange(host, wanted)
+            arrange(host, contact)
 
 
-def _problems(host: Host, validate: Validate) -> list[str]:
+def _find_problems(host: Host, validate: Validate) -> list[str]:
     try:
         validate(host.name, host.data.dict())  # type: ignore[no-untyped-call]
     except ValueError as error:
@@ -123,8 +123,8 @@ def _problems(host: Host, validate: Validate) -> list[str]:
     return []
 
 
-def _on(names: list[str], hosts: int) -> str:
+def _format_hosts(names: list[str], hosts: int) -> str:
     if len(names) == hosts:
         return "" if hosts == 1 else " (all hosts)"
-    shown = ", ".join(names[:5])
-    return f" ({shown}{f' and {len(names) - 5} more' if len(names) > 5 else ''})"
+    listed = ", ".join(names[:5])
+    return f" ({listed}{f' and {len(names) - 5} more' if len(names) > 5 else ''})"

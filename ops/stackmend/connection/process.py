@@ -197,15 +197,15 @@ class LocalProcess(Process):
 
     @override
     def read(self, size: int = _CHUNK) -> bytes:
-        return _next(self._stdout, size, self._released)
+        return _read_next(self._stdout, size, self._released)
 
     @override
     def read_error(self, size: int = _CHUNK) -> bytes:
-        return _next(self._stderr, size, self._released)
+        return _read_next(self._stderr, size, self._released)
 
     @override
     def wait(self) -> int:
-        status = _ended(self._process, self._released)
+        status = _wait_for_exit(self._process, self._released)
         for stream in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -268,11 +268,11 @@ class LocalStream(StreamProcess):
 
     @override
     def read_error(self, size: int = _CHUNK) -> bytes:
-        return _next(self._stderr, size, self._released)
+        return _read_next(self._stderr, size, self._released)
 
     @override
     def wait(self) -> int:
-        return max(_ended(self._process, self._released), -1)
+        return max(_wait_for_exit(self._process, self._released), -1)
 
     @override
     def close(self) -> None:
@@ -284,7 +284,7 @@ class LocalStream(StreamProcess):
         _reap(self._process)
 
 
-def _next(stream: IO[bytes], size: int, released: threading.Event) -> bytes:
+def _read_next(stream: IO[bytes], size: int, released: threading.Event) -> bytes:
     """The next bytes; none once it is let go of, whatever else may hold the other end."""
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLIN)
@@ -294,7 +294,7 @@ def _next(stream: IO[bytes], size: int, released: threading.Event) -> bytes:
     return b""
 
 
-def _ended(process: subprocess.Popen[bytes], released: threading.Event) -> int:
+def _wait_for_exit(process: subprocess.Popen[bytes], released: threading.Event) -> int:
     """The exit status of a process that ends; -1 where it is let go of before."""
     while True:
         try:

@@ -90,11 +90,11 @@ def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]
     name: str | None = None
     status: int | None = None
     lines: list[str] = []
-    whole = False
+    complete = False
     for line in output:
         if name is None:
             if line.startswith(f"{mark} begin "):
-                name, status, lines, whole = line.removeprefix(f"{mark} begin "), None, [], False
+                name, status, lines, complete = line.removeprefix(f"{mark} begin "), None, [], False
             elif line.startswith(mark):
                 raise ValueError("a section ends that has not begun")
         elif status is not None:
@@ -102,14 +102,14 @@ def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]
                 raise ValueError(f"the section {name!r} does not end as it should")
             # To be sure of a line of its own the status begins one: without an empty line of the
             # frame before it, the last line is what was left open, or nothing.
-            if not whole and lines and not lines[-1]:
+            if not complete and lines and not lines[-1]:
                 lines.pop()
             found[name] = (status, lines)
             name = None
-        elif line.startswith("|") and not whole:
+        elif line.startswith("|") and not complete:
             lines.append(line[1:])
-        elif not line and not whole:
-            whole = True
+        elif not line and not complete:
+            complete = True
         elif _STATUS.fullmatch(line):
             status = int(line[1:])
         else:
@@ -167,7 +167,7 @@ def parsed(parse: Callable[[list[str]], T], output: list[str], of: str) -> T:
     try:
         return parse(output)
     except Exception as error:  # whatever a host makes of it: a recursion too deep, a date too far
-        said = " ".join(str(error).split()) or type(error).__name__
-        if len(said) > MAXIMUM_REASON:
-            said = f"{said[:MAXIMUM_REASON]}…"
-        raise FactProcessError(f"the probe of {of} cannot be read: {said}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if len(reason) > MAXIMUM_REASON:
+            reason = f"{reason[:MAXIMUM_REASON]}…"
+        raise FactProcessError(f"the probe of {of} cannot be read: {reason}") from error

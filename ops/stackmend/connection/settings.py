@@ -50,28 +50,28 @@ class Settings:
             prompt: what sudo is to print when it asks for the password on standard input;
                 None where no password may be asked for.
         """
-        words: list[str] = []
+        argv: list[str] = []
         if self.doas:
-            words += ["doas", "-n", *(("-u", self.doas_user) if self.doas_user else ())]
+            argv += ["doas", "-n", *(("-u", self.doas_user) if self.doas_user else ())]
         if self.dzdo:
-            words += ["dzdo", "-H", "-n", *(("-u", self.dzdo_user) if self.dzdo_user else ())]
+            argv += ["dzdo", "-H", "-n", *(("-u", self.dzdo_user) if self.dzdo_user else ())]
         if self.sudo:
             # -k: a cached credential must not decide whether the password line is read.
-            words += ["sudo", "-H", *(("-n",) if prompt is None else ("-S", "-k", "-p", prompt))]
-            words += ["-i"] if self.sudo_login else []
-            words += ["-E"] if self.sudo_env else []
-            words += ["-u", self.sudo_user] if self.sudo_user else []
-        return shlex.join(words)
+            argv += ["sudo", "-H", *(("-n",) if prompt is None else ("-S", "-k", "-p", prompt))]
+            argv += ["-i"] if self.sudo_login else []
+            argv += ["-E"] if self.sudo_env else []
+            argv += ["-u", self.sudo_user] if self.sudo_user else []
+        return shlex.join(argv)
 
 
-def real(host: Host) -> Host:
+def unwrap(host: Host) -> Host:
     """The host itself, where ``pyinfra.host`` (a view of the current one) may have been given."""
     if isinstance(host, ContextObject):
         return cast("Host", host._container.module)
     return host
 
 
-def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Splits keyword arguments into connector settings and the rest.
 
     The order is pyinfra's: given here, the current operation, the current deploy, the host's
@@ -79,7 +79,7 @@ def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, A
 
     Args:
         host: the host.
-        given: keyword arguments, global ones (``_sudo``) among others.
+        options: keyword arguments, global ones (``_sudo``) among others.
 
     Returns:
         The settings, and the arguments that are not global ones.
@@ -88,7 +88,7 @@ def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, A
         PrivilegeError: ``_su_user`` is set; su reads its password from a terminal only.
     """
     merged: dict[str, Any] = dict(host.current_op_global_arguments or {})
-    merged.update(given)
+    merged.update(options)
     resolved, _ = pop_global_arguments(host.state, host, merged)
     arguments = cast("dict[str, Any]", resolved)
     if arguments["_su_user"]:
@@ -100,27 +100,27 @@ def resolve(host: Host, given: Mapping[str, Any]) -> tuple[Settings, dict[str, A
     env: Mapping[str, Any] = arguments["_env"] or {}
     password = arguments["_sudo_password"] or host.connector_data.get("prompted_sudo_password")
     if password:
-        register(plain(password))
+        register(reveal(password))
     settings = Settings(
         sudo=bool(arguments["_sudo"]),
         sudo_user=arguments["_sudo_user"] or None,
         sudo_login=bool(arguments["_use_sudo_login"]),
         sudo_env=bool(arguments["_preserve_sudo_env"]),
-        sudo_password=plain(password) if password else None,
+        sudo_password=reveal(password) if password else None,
         doas=bool(arguments["_doas"]),
         doas_user=arguments["_doas_user"] or None,
         dzdo=bool(arguments["_dzdo"]),
         dzdo_user=arguments["_dzdo_user"] or None,
         shell=arguments["_shell_executable"] or "sh",
         directory=arguments["_chdir"] or None,
-        env=tuple((key, plain(value)) for key, value in env.items()),
+        env=tuple((key, reveal(value)) for key, value in env.items()),
         secret_env=any(isinstance(value, HiddenValue) for value in env.values()),
         timeout=arguments["_timeout"] or None,
     )
-    return settings, {key: value for key, value in given.items() if key not in arguments}
+    return settings, {key: value for key, value in options.items() if key not in arguments}
 
 
-def plain(value: object) -> str:
+def reveal(value: object) -> str:
     """A value as text, a hidden one as it is underneath."""
     if not isinstance(value, HiddenValue):
         return str(value)

@@ -72,7 +72,7 @@ class _Run:
         self.cut: list[object] = []
         self.at_terminal: set[object] = set()
         self.locks: list[Callable[[], None]] = []
-        self.begun = False
+        self.started = False
         self.ending = False
         self.closing = False
         self.late = False
@@ -119,7 +119,7 @@ def proceed() -> None:
     """
     if _run.signal is None:
         return
-    if not _is_cli() or getcurrent() is _main():
+    if not _is_cli() or getcurrent() is _get_main():
         raise Interrupted(128 + _run.signal)
     # An exception would be caught somewhere and told as a failure of the host.
     _run.stopped.add(getcurrent())
@@ -150,8 +150,8 @@ def step(host: str, doing: str = "", *, cut: bool = False) -> Iterator[None]:
 
 def under_way(host: str) -> tuple[str, ...]:
     """What is being done to a host, in words."""
-    told = (one.doing for one in _run.steps if one.host == host and one.doing)
-    return tuple(dict.fromkeys(told))
+    names = (step.doing for step in _run.steps if step.host == host and step.doing)
+    return tuple(dict.fromkeys(names))
 
 
 @contextlib.contextmanager
@@ -217,14 +217,14 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if _run.closing:
         _run.late = True
         if _is_cli():
-            _limit(status)
+            _set_limits(status)
         return
     _run.signal = signal.Signals(number)
     if not _is_cli():
         raise Interrupted(status)
-    _limit(status, ending=True)
+    _set_limits(status, ending=True)
     # Not by print: the signal may have come in the midst of one.
-    if _takes(_STDERR):
+    if _can_write(_STDERR):
         with contextlib.suppress(OSError):
             os.write(
                 _STDERR,
@@ -238,11 +238,11 @@ def _receive(number: int, frame: FrameType | None) -> None:
     gevent.spawn(_end)
     # In the hub everything waits, and what waits begins nothing new. Who computes or asks a person
     # would go on.
-    if getcurrent() in {_main(), *_run.at_terminal}:
+    if getcurrent() in {_get_main(), *_run.at_terminal}:
         raise Interrupted(status)
 
 
-def _limit(status: int, *, ending: bool = False) -> None:
+def _set_limits(status: int, *, ending: bool = False) -> None:
     from gevent.monkey import get_original  # type: ignore[import-untyped]
 
     # Threads of the system's: what keeps all of gevent's waiting does not keep them.
@@ -254,7 +254,7 @@ def _limit(status: int, *, ending: bool = False) -> None:
         start(_end_at_last, (pause, main, status - 128))
 
 
-def _takes(descriptor: int) -> bool:
+def _can_write(descriptor: int) -> bool:
     from gevent.monkey import get_original
 
     poll: select.poll = get_original("select", "poll")()
@@ -272,7 +272,7 @@ def _give_up_unread(pause: Callable[[float], None], main: int) -> None:
     while True:
         for descriptor in (_STDOUT, _STDERR):
             now = time.monotonic()
-            if _takes(descriptor):
+            if _can_write(descriptor):
                 since.pop(descriptor, None)
             elif now - since.setdefault(descriptor, now) >= UNREAD:
                 drop(descriptor)
@@ -286,17 +286,17 @@ def _is_cli() -> bool:
     return pyinfra is not None and bool(pyinfra.is_cli)
 
 
-def _main() -> object:
+def _get_main() -> object:
     from gevent import get_hub
 
     return get_hub().parent
 
 
 def _end() -> None:
-    _run.begun = True
+    _run.started = True
     until = time.monotonic() + GRACE
     while time.monotonic() < until and any(
-        one.greenlet not in _run.stopped and one.greenlet not in _run.cut for one in _run.steps
+        step.greenlet not in _run.stopped and step.greenlet not in _run.cut for step in _run.steps
     ):
         time.sleep(PAUSE)
     if _run.ending:
@@ -311,7 +311,7 @@ def _end() -> None:
 
 def _end_at_last(pause: Callable[[float], None], main: int, number: int) -> None:
     pause(STUCK)
-    if not _run.begun:
+    if not _run.started:
         # Something computes, and lets nothing else of this process run.
         _run.stuck = True
         signal.pthread_kill(main, number)

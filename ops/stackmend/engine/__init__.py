@@ -1,17 +1,20 @@
 """The container engine: installed, set, and given its accelerators, without losing what runs."""
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, operation
 
-from stackmend import connection, reporting
+from stackmend import connection
 from stackmend.engine import accelerators
 from stackmend.engine.spec import EnginePolicy, FirstSettings, Installation, Settings
-from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import operate
+
+if TYPE_CHECKING:
+    from stackmend.engine.reconciler import InstallationReconciler, SettingsReconciler
+    from stackmend.reporting import Collector
 
 __all__ = [
     "accelerated",
@@ -24,8 +27,7 @@ __all__ = [
     "settings",
 ]
 
-# Every run reads what a stack may want of its engine; what looks and acts is loaded where it is
-# used.
+# Every run imports this; what observes and acts is loaded where it is used.
 
 
 @operation()
@@ -54,17 +56,18 @@ def installed(
       on this machine; for ``docker`` it is ``gpg`` below the repository, for ``distro`` the keys
       that the distribution brings
     + key_fingerprint: that key's, 40 hexadecimal digits; Docker's own by default
-    + replace: consent to replace what would fight: ``docker.io``, ``docker-ce``, ``moby-engine``,
-      ``podman-docker``, ``snap``; ``container:NAME`` for one that may be gone when the engine stops
+    + replace: consent to replace what would conflict: ``docker.io``, ``docker-ce``,
+      ``moby-engine``, ``podman-docker``, ``snap``; ``container:NAME`` for one that may be gone when
+      the engine stops
     + upgrade: consent to change the version of an engine that is there
     + settings: what daemon.json holds when an engine that is new here first starts, so that
       ``engine.settings`` need not restart it; a daemon.json that is there is left alone
 
-    The key's fingerprint is computed here and compared before the key is in place. Packages are
-    fetched before anything is stopped, and nothing is removed but what ``replace`` names. What an
-    older engine of this host holds (images, volumes, containers) stays, and containers that ran run
-    again; the snap's alone lie elsewhere and do not come along. An engine or a Compose that is too
-    old is said to be so, and upgraded only with ``upgrade``.
+    stackmend computes the key's fingerprint here, and compares it before the key is in place. It
+    fetches packages before it stops anything, and removes only what ``replace`` names. What an
+    older engine of this host holds (images, volumes, containers) stays, and stackmend starts the
+    containers that ran; only the snap's lie elsewhere and do not come along. It refuses an engine
+    or a Compose that is too old, and upgrades it only with ``upgrade``.
 
     **Example:**
 
@@ -78,34 +81,29 @@ def installed(
             version="28",
         )
     """
-    from stackmend.engine.installing import Installing
+    options = {
+        "channel": channel,
+        "version": version,
+        "repository": repository,
+        "key": key,
+        "key_fingerprint": key_fingerprint,
+        "replace": _wrap_single(replace),
+        "upgrade": upgrade,
+    }
 
-    report = reporting.record(host, "engine.installed")
-    try:
-        wanted = validate(
-            Installation,
-            {
-                "channel": channel,
-                "version": version,
-                "repository": repository,
-                "key": key,
-                "key_fingerprint": key_fingerprint,
-                "replace": _several(replace),
-                "upgrade": upgrade,
-            },
-        )
+    def build(report: "Collector") -> "InstallationReconciler":
+        from stackmend.engine.reconciler import InstallationReconciler
+
+        spec = validate(Installation, options)
         first = validate(FirstSettings, {"settings": {} if settings is None else settings})
-    except ValueError as error:
-        yield from announce.wrong(host, "engine.installed", in_one_line(error))
-        return
-    work = Installing(host, wanted, report, first.settings)
-    try:
-        if work.is_well():
-            host.noop("Docker Engine and Compose are already here, new enough, and answer")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+        return InstallationReconciler(host, spec, report, first.settings)
+
+    yield from operate(
+        host,
+        "engine.installed",
+        build,
+        converged="Docker Engine and Compose are already here, new enough, and answer",
+    )
 
 
 @operation()
@@ -134,17 +132,17 @@ def settings(
     + settings: further keys, as daemon.json has them
     + replace: ``container:NAME`` for a container that is removed when it stops, and may be
 
-    Each key that is given is set, in a mapping each key below it; what others set stays, and so do
-    the order and the indentation of the file. Mirrors and insecure registries are added to those
-    that are there; other lists become what is given. Comments, with which dockerd does not start,
-    are taken out; the file before is kept in ``/var/lib/stackmend/engine/kept``. A file that is no
-    JSON, a directory, and a key that the service also gives as a flag are refused, and nothing is
-    touched.
+    stackmend sets each key of the arguments, in a mapping each key below it; what others set stays,
+    and so do the order and the indentation of the file. It adds mirrors and insecure registries to
+    those that are there, and replaces other lists. It removes comments, with which dockerd does not
+    start, and keeps the file before in ``/var/lib/stackmend/engine/kept``. It refuses a file that
+    is not JSON, a directory, and a key that the service also sets by a flag, and then touches
+    nothing.
 
-    dockerd checks the new file before it is in place. The engine is told to read it again, or
-    restarted where a changed key needs that; containers that ran then run again. Where it does not
-    come up, the file before is put back, the engine started with it, and the operation fails on
-    this host alone.
+    dockerd checks the new file before it is in place. The engine reads it again, or restarts where
+    a changed key needs that; stackmend then starts the containers that ran. Where the engine does
+    not come up, stackmend restores the file before, starts the engine with it, and the operation
+    fails on this host alone.
 
     **Example:**
 
@@ -157,35 +155,27 @@ def settings(
             log={"driver": "json-file", "max_size": "10m", "max_file": 3},
         )
     """
-    from stackmend.engine.daemon import Setting
+    options = {
+        "dns": dns,
+        "mtu": mtu,
+        "address_pools": address_pools,
+        "log": log,
+        "registry_mirrors": registry_mirrors,
+        "live_restore": live_restore,
+        "runtimes": runtimes,
+        "settings": {} if settings is None else settings,
+        "replace": _wrap_single(replace),
+    }
 
-    report = reporting.record(host, "engine.settings")
-    try:
-        wanted = validate(
-            Settings,
-            {
-                "dns": dns,
-                "mtu": mtu,
-                "address_pools": address_pools,
-                "log": log,
-                "registry_mirrors": registry_mirrors,
-                "live_restore": live_restore,
-                "runtimes": runtimes,
-                "settings": {} if settings is None else settings,
-                "replace": _several(replace),
-            },
-        )
-    except ValueError as error:
-        yield from announce.wrong(host, "engine.settings", in_one_line(error))
-        return
-    work = Setting(host, wanted.wanted(), report, wanted.replace)
-    try:
-        if work.is_well():
-            host.noop("the engine's settings are already as wanted")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+    def build(report: "Collector") -> "SettingsReconciler":
+        from stackmend.engine.reconciler import SettingsReconciler
+
+        spec = validate(Settings, options)
+        return SettingsReconciler(host, spec.daemon_json, report, spec.replace)
+
+    yield from operate(
+        host, "engine.settings", build, converged="the engine already has these settings"
+    )
 
 
 @operation()
@@ -200,7 +190,7 @@ def accelerated(
     Have containers reach the host's accelerators, and see it from inside one.
 
     + vendor: ``auto`` takes what is on the PCI bus and has its driver; ``nvidia`` and ``amd``
-      insist, and fail where there is none; ``none`` looks at nothing
+      insist, and fail where there is none; ``none`` checks nothing
     + repository: where NVIDIA's container toolkit comes from: the address that stands in place of
       ``https://nvidia.github.io/libnvidia-container/stable/deb`` (or ``…/rpm``), suite and
       components behind it where it has some
@@ -210,17 +200,17 @@ def accelerated(
     + replace: ``container:NAME`` for a container that is removed when the engine is restarted, and
       may be
 
-    Accelerators are found by vendor and class, also where no driver has them. No driver is ever
-    installed: that is told, with what to do. For NVIDIA's, the toolkit is installed, its runtime
-    registered in daemon.json beside those of others, CDI turned on (Engine 25 and newer) and the
-    devices described for it; then a container has to reach them, and still reach them after
-    ``systemctl daemon-reload``, which is what takes a GPU from containers that were given it in the
-    old way. For AMD's, a container gets ``/dev/kfd`` and ``/dev/dri`` with the numbers of their
-    groups, which are told. The proof is repeated when the engine, the driver, the toolkit or the
-    devices change. Where a container of somebody else's would lose its GPU by the daemon-reload,
-    that part is left out, and told.
+    stackmend finds accelerators by vendor and class, also where no driver has them. It never
+    installs a driver: a finding says what to do. For NVIDIA's, it installs the toolkit, registers
+    its runtime in daemon.json beside those of others, turns CDI on (Engine 25 and newer) and
+    describes the devices for it; then a container has to reach them, and still reach them after
+    ``systemctl daemon-reload``, which takes a GPU from containers that were given it in the old
+    way. For AMD's, a container gets ``/dev/kfd`` and ``/dev/dri`` with the numbers of their groups,
+    which a finding names. The proof is repeated when the engine, the driver, the toolkit or the
+    devices change. Where a foreign container would lose its GPU by the daemon-reload, the proof
+    leaves that part out.
 
-    Where there is no accelerator there is nothing to do, and that is said.
+    Where there is no accelerator there is nothing to do, and a finding says so.
 
     **Example:**
 
@@ -234,35 +224,31 @@ def accelerated(
             key="https://mirror.example.com/nvidia/gpgkey",
         )
     """
-    report = reporting.record(host, "engine.accelerated")
-    try:
-        wanted = validate(
-            accelerators.Acceleration,
-            {
-                "vendor": vendor,
-                "repository": repository,
-                "key": key,
-                "key_fingerprint": key_fingerprint,
-                "replace": _several(replace),
-            },
+    options = {
+        "vendor": vendor,
+        "repository": repository,
+        "key": key,
+        "key_fingerprint": key_fingerprint,
+        "replace": _wrap_single(replace),
+    }
+
+    def build(report: "Collector") -> "accelerators.AcceleratorsReconciler":
+        return accelerators.AcceleratorsReconciler(
+            host, validate(accelerators.Acceleration, options), report
         )
-    except ValueError as error:
-        yield from announce.wrong(host, "engine.accelerated", in_one_line(error))
-        return
-    work = accelerators.Accelerating(host, wanted, report)
-    try:
-        if work.is_well():
-            host.noop("containers already reach every accelerator that can be used")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+
+    yield from operate(
+        host,
+        "engine.accelerated",
+        build,
+        converged="containers already reach every accelerator that they can use",
+    )
 
 
 def prefetch(policy: EnginePolicy, on: Host = host) -> None:
     """Let the next reading of any fact of a host bring what the operations here need.
 
-    :param policy: what is wanted of the engine.
+    :param policy: the section of the stack.
     :param on: the host; the one that pyinfra is at by default.
     """
     from stackmend.engine.facts import HostEngines
@@ -273,8 +259,8 @@ def prefetch(policy: EnginePolicy, on: Host = host) -> None:
 
 def installation(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`installed` in a stack's section ``engine``."""
-    given = {name: getattr(policy, name) for name in Installation.model_fields}
-    return {**given, "settings": policy.wanted()}
+    options = {name: getattr(policy, name) for name in Installation.model_fields}
+    return {**options, "settings": policy.daemon_json}
 
 
 def daemon(policy: EnginePolicy) -> dict[str, Any]:
@@ -303,7 +289,7 @@ def apply_policy(policy: EnginePolicy) -> None:
         **installation(policy),
     )
     settings(
-        name="The engine has the settings that are wanted",
+        name="The engine has its settings",
         **daemon(policy),
     )
     accelerated(
@@ -312,6 +298,6 @@ def apply_policy(policy: EnginePolicy) -> None:
     )
 
 
-def _several(given: Sequence[str] | str) -> Sequence[str]:
-    # On pyinfra's command line a single one is a text.
-    return (given,) if type(given) is str else given
+def _wrap_single(value: Sequence[str] | str) -> Sequence[str]:
+    # On pyinfra's command line a single value is a text.
+    return (value,) if type(value) is str else value

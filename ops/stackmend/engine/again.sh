@@ -1,4 +1,4 @@
-# Have the engine run with a daemon.json that an earlier script put in place and did not see taken up.
+# Have the engine run with a daemon.json that an interrupted script put in place.
 # Arguments: what common.sh takes, the file.
 root=${root:?}
 alone

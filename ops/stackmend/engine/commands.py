@@ -7,17 +7,16 @@ from pyinfra.api import StringCommand
 from stackmend.connection import script
 from stackmend.engine.facts import ROOT
 
-#: The file whose lock says that somebody works on the engine of this host.
+#: The file whose lock says that a run changes the engine of this host.
 LOCK = f"{ROOT}/lock"
 
 #: Seconds that a script which changes the engine has: it waits for an earlier one, and may fetch
 #: packages.
 LIMIT = 3600
 
-#: Exit statuses of the scripts: dockerd refuses a file; more would be removed than may be; the
-#: network or a repository failed; the engine did not come up, and (for a file) is up with the one
-#: before; it is not up at all; it is up, and containers that ran are not.
-REFUSED, REMOVES, UNAVAILABLE, FAILED, DOWN, CONTAINERS = 65, 67, 69, 70, 71, 74
+#: Exit statuses of the scripts: dockerd refuses a file; the engine did not come up, and is up with
+#: the file before; it is not up at all; it is up, and containers that ran are not.
+REFUSED, FAILED, DOWN, CONTAINERS = 65, 70, 71, 74
 
 
 def fetch(address: str) -> StringCommand:
@@ -34,7 +33,7 @@ def place(path: str, stamp: str) -> StringCommand:
 
 
 def refresh(manager: str, target: str, packages: Sequence[str]) -> StringCommand:
-    """Read the lists of packages anew and print what there is of some.
+    """Read the lists of packages anew and print what they have of some.
 
     :param manager: ``apt``, ``dnf`` or ``apk``.
     :param target: the suite, or apk's address, that they are taken from; empty for any.
@@ -74,7 +73,7 @@ def drop_lists() -> StringCommand:
 def start(config: str) -> StringCommand:
     """Start the engine, let it start with the host, and start what ran before it was stopped.
 
-    :param config: its daemon.json. One that it was to start with and never did is taken away.
+    :param config: its daemon.json. One that it was to start with and never did is removed.
     """
     return _script("start", config)
 
@@ -88,7 +87,7 @@ def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> S
     :param restart: whether it is not enough that the engine reads it again.
     """
     how = "restart" if restart else "reload"
-    return _script("switch", config, how, stamp, *_without_config(flags), before=["takeup"])
+    return _script("switch", config, how, stamp, *_drop_config_file(flags), before=["takeup"])
 
 
 def again(config: str) -> StringCommand:
@@ -96,7 +95,7 @@ def again(config: str) -> StringCommand:
     return _script("again", config, before=["takeup"])
 
 
-def _without_config(flags: Sequence[str]) -> list[str]:
+def _drop_config_file(flags: Sequence[str]) -> list[str]:
     kept: list[str] = []
     skip = False
     for word in flags:

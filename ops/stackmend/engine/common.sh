@@ -1,6 +1,5 @@
-# What the scripts that change an engine begin with. Takes where we remember things off the
-# arguments. What is begun comes to its end although the connection is lost: nothing is written to it
-# until then.
+# What the scripts that change an engine begin with. Takes the directory of our state off the
+# arguments. A script runs to its end although the connection is lost: it writes nothing until then.
 root=$1
 shift
 private "$root/kept" || exit 73
@@ -12,7 +11,7 @@ limited() { if have timeout; then timeout -k 2 20 "$@"; else "$@"; fi; }
 alone() {
   exec 9>>"$root/working" || exit 73
   flock -w 900 9 || {
-    echo "another script of stackmend's has worked on the engine for 15 minutes ($root/working)" >&2
+    echo "another stackmend script has worked on the engine for 15 minutes ($root/working)" >&2
     exit 73
   }
 }
@@ -30,8 +29,7 @@ comes_up() {
   done
 }
 
-# An engine that never was up with a file that it was to start with gets none: it is taken away, and
-# why is said on standard output.
+# Remove a file that a new engine was to start with and never was up with, and print why.
 without() {
   [ -n "$1" ] && [ -e "$root/pending" ] && [ ! -s "$root/pending" ] || return 1
   why 3
@@ -41,8 +39,8 @@ without() {
   rm -f "$root/pending"
 }
 
-# Where apt keeps what it makes of its lists: with that switched off, as images of clouds and
-# containers have it, every call would make it anew, seconds each.
+# Where apt keeps its cache of package lists: images of clouds and containers switch it off, and every
+# call would make it anew, seconds each.
 kept_lists() {
   kept=''
   eval "$(apt-config shell kept Dir::Cache::pkgcache)"
@@ -102,7 +100,7 @@ bring_back() {
     [ -s "$root/left" ] || { rm -f "$root/left" "$root/left.why"; return 0; }
     sleep 2
   done
-  echo 'containers that ran do not start again:' >&2
+  echo 'containers that ran before do not start:' >&2
   cat "$root/left.why" >&2
   return 1
 }

@@ -48,7 +48,7 @@ Section = tuple[int, list[str]]
 class HostEngines(FactBase[HostEngine]):
     """Which container engines a host has, and what they are set to; reads only, in one command.
 
-    Which distribution it is, which packages of which engine it has, who provides ``docker``, what
+    Which distribution it is, which packages of which engine it has, what provides ``docker``, what
     the engine and Compose answer, what its service starts it with, what daemon.json holds, which
     repositories name Docker. Without root, much of it is hidden, and ``root`` says so.
 
@@ -89,8 +89,8 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
     found = sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
-    host = _pairs(found["host"][1])
-    status, reason, client, server = _versions(found)
+    host = _parse_pairs(found["host"][1])
+    status, reason, client, server = _parse_versions(found)
     compose, lines = found.get("compose", (1, []))
     texts = [*(line.strip() for line in lines), ""]
     return HostEngine.model_validate(
@@ -98,43 +98,43 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
             "system": host["system"],
             "architecture": host.get("architecture", ""),
             "manager": host.get("manager", ""),
-            "release": _release(_lines(found, "release")),
-            "packages": _packages(_lines(found, "packages")),
-            "snap": any(line.startswith("snap|") for line in _lines(found, "programs")),
-            "programs": _programs(_lines(found, "programs")),
-            "daemons": _daemons(_lines(found, "daemons")),
-            "service": _service(found),
+            "release": _parse_release(_read_lines(found, "release")),
+            "packages": _parse_packages(_read_lines(found, "packages")),
+            "snap": any(line.startswith("snap|") for line in _read_lines(found, "programs")),
+            "programs": _parse_programs(_read_lines(found, "programs")),
+            "daemons": _parse_daemons(_read_lines(found, "daemons")),
+            "service": _parse_service(found),
             "status": status,
             "reason": reason,
             "client": client,
             "server": server,
             "compose": texts[0].removeprefix("v") if compose == 0 else "",
-            "containers": _containers(_lines(found, "containers")),
-            "config": _config(found),
-            "origins": _origins(_lines(found, "origins")),
+            "containers": _parse_containers(_read_lines(found, "containers")),
+            "config": _parse_config(found),
+            "origins": _parse_origins(_read_lines(found, "origins")),
             "keys": {
-                name.removeprefix("key "): _fingerprints(lines)
+                name.removeprefix("key "): _parse_fingerprints(lines)
                 for name, (_, lines) in found.items()
                 if name.startswith("key ")
             },
             "pending": "pending" in host,
             "apparmor": "apparmor" in host,
-            "left": tuple(line for line in _lines(found, "left") if line),
+            "left": tuple(line for line in _read_lines(found, "left") if line),
             "root": host["root"] == "0",
         }
     )
 
 
-def _lines(found: Mapping[str, Section], name: str) -> list[str]:
+def _read_lines(found: Mapping[str, Section], name: str) -> list[str]:
     return found.get(name, (0, []))[1]
 
 
-def _pairs(lines: Sequence[str], separator: str = " ") -> dict[str, str]:
+def _parse_pairs(lines: Sequence[str], separator: str = " ") -> dict[str, str]:
     parts = (line.partition(separator) for line in lines if line)
     return {name: value.strip() for name, _, value in parts}
 
 
-def _release(lines: Sequence[str]) -> Release:
+def _parse_release(lines: Sequence[str]) -> Release:
     named: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition("=")
@@ -149,17 +149,17 @@ def _release(lines: Sequence[str]) -> Release:
     )
 
 
-def _packages(lines: Sequence[str]) -> dict[str, Package]:
+def _parse_packages(lines: Sequence[str]) -> dict[str, Package]:
     listed = (line.split(" ") for line in lines)
     return {
-        row[0]: Package(version=row[1], whole=row[2] == "installed")
+        row[0]: Package(version=row[1], complete=row[2] == "installed")
         for row in listed
         # A package whose settings alone are left has a version, too.
         if len(row) == 3 and row[1] and row[2] not in ("config-files", "not-installed")
     }
 
 
-def _programs(lines: Sequence[str]) -> dict[str, Program]:
+def _parse_programs(lines: Sequence[str]) -> dict[str, Program]:
     listed = (line.split("|") for line in lines)
     return {
         row[0]: Program(path=row[1], real=row[2], package=row[3])
@@ -168,33 +168,33 @@ def _programs(lines: Sequence[str]) -> dict[str, Program]:
     }
 
 
-def _daemons(lines: Sequence[str]) -> tuple[Daemon, ...]:
+def _parse_daemons(lines: Sequence[str]) -> tuple[Daemon, ...]:
     found = []
-    for who, unit, argv in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
-        pid, _, uid = who.partition(" ")
+    for owner, unit, argv in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        pid, _, uid = owner.partition(" ")
         words = bytes.fromhex(argv).decode(errors="replace").split("\0")
         words = [word for word in words if word]
         found.append(Daemon(pid=int(pid), uid=int(uid or 0), unit=unit, argv=tuple(words)))
     return tuple(found)
 
 
-def _service(found: Mapping[str, Section]) -> Service:
+def _parse_service(found: Mapping[str, Section]) -> Service:
     if "systemd" in found:
-        shown = _pairs(_lines(found, "systemd"), "=")
-        files = [path for path, _, _ in map(_of_file, _lines(found, "environment"))]
+        properties = _parse_pairs(_read_lines(found, "systemd"), "=")
+        files = [path for path, _, _ in map(_parse_variable, _read_lines(found, "environment"))]
         return Service(
             manager="systemd",
-            load=shown.get("LoadState", ""),
-            active=shown.get("ActiveState", ""),
-            enabled=shown.get("UnitFileState", ""),
-            fragment=shown.get("FragmentPath", ""),
-            flags=_flags(shown, _lines(found, "environment")),
+            load=properties.get("LoadState", ""),
+            active=properties.get("ActiveState", ""),
+            enabled=properties.get("UnitFileState", ""),
+            fragment=properties.get("FragmentPath", ""),
+            flags=_parse_flags(properties, _read_lines(found, "environment")),
             sources=tuple(
                 dict.fromkeys(
                     path
                     for path in (
-                        shown.get("FragmentPath", ""),
-                        *shown.get("DropInPaths", "").split(),
+                        properties.get("FragmentPath", ""),
+                        *properties.get("DropInPaths", "").split(),
                         *files,
                     )
                     if path
@@ -202,12 +202,12 @@ def _service(found: Mapping[str, Section]) -> Service:
             ),
         )
     if "openrc" in found:
-        told = _pairs(_lines(found, "openrc"))
+        properties = _parse_pairs(_read_lines(found, "openrc"))
         return Service(
             manager="openrc",
-            load=told.get("load", "not-found"),
-            active="active" if "started" in told.get("status", "") else "inactive",
-            enabled="enabled" if "enabled" in told else "disabled",
+            load=properties.get("load", "not-found"),
+            active="active" if "started" in properties.get("status", "") else "inactive",
+            enabled="enabled" if "enabled" in properties else "disabled",
         )
     if "sysv" in found:
         status = found["sysv"][0]
@@ -215,29 +215,31 @@ def _service(found: Mapping[str, Section]) -> Service:
     return Service()
 
 
-def _of_file(line: str) -> tuple[str, str, str]:
+def _parse_variable(line: str) -> tuple[str, str, str]:
     path, _, rest = line.partition(" ")
     name, _, value = rest.partition("=")
     return path.removeprefix("="), name.strip(), value.strip()
 
 
-def _flags(shown: Mapping[str, str], environment: Sequence[str]) -> tuple[str, ...]:
+def _parse_flags(properties: Mapping[str, str], environment: Sequence[str]) -> tuple[str, ...]:
     """The words that a unit starts dockerd with, its variables put in as systemd does it."""
-    found = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=", shown.get("ExecStart", ""))
+    found = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=", properties.get("ExecStart", ""))
     if found is None:
         return ()
-    values = dict(part.partition("=")[::2] for part in _split(shown.get("Environment", "")))
-    for _, name, value in map(_of_file, environment):
+    values = dict(part.partition("=")[::2] for part in _split(properties.get("Environment", "")))
+    for _, name, value in map(_parse_variable, environment):
         if name and not name.startswith("#"):
             values[name] = " ".join(_split(value))
     words: list[str] = []
     for word in found[1].split()[1:]:
-        whole = re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word)
-        if whole:
-            words += values.get(whole[1], "").split()
+        variable = re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word)
+        if variable:
+            words += values.get(variable[1], "").split()
         else:
             words.append(
-                re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda one: values.get(one[1], ""), word)
+                re.sub(
+                    r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda match: values.get(match[1], ""), word
+                )
             )
     return tuple(words)
 
@@ -249,7 +251,7 @@ def _split(text: str) -> list[str]:
         return text.split()
 
 
-def _versions(
+def _parse_versions(
     found: Mapping[str, Section],
 ) -> tuple[Literal["up", "absent", "stopped", "forbidden", "unknown"], str, str, str]:
     if "versions" not in found:
@@ -259,47 +261,47 @@ def _versions(
     client, server = answers[0] if answers else ("", "")
     if status == 0 and server:
         return "up", "", client, server
-    said = " ".join(line.strip() for line in lines if "|" not in line).strip()
-    lower = said.lower()
+    output = " ".join(line.strip() for line in lines if "|" not in line).strip()
+    lower = output.lower()
     if status in (124, 137):
         return "unknown", "docker did not answer within 20 seconds", client, ""
     if "permission denied" in lower:
-        return "forbidden", said, client, ""
+        return "forbidden", output, client, ""
     if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:
-        return "stopped", said, client, ""
-    return "unknown", said or "docker failed without a word", client, ""
+        return "stopped", output, client, ""
+    return "unknown", output or "docker failed and printed nothing", client, ""
 
 
-def _containers(lines: Sequence[str]) -> tuple[Container, ...]:
+def _parse_containers(lines: Sequence[str]) -> tuple[Container, ...]:
     return tuple(
-        Container(id=id_, name=name.removeprefix("/"), passing=passing)
-        for id_, name, passing in rows(lines, 3)
+        Container(id=id_, name=name.removeprefix("/"), auto_remove=auto_remove)
+        for id_, name, auto_remove in rows(lines, 3)
     )
 
 
-def _config(found: Mapping[str, Section]) -> Config:
-    lines = _lines(found, "config")
-    shown: dict[str, Any] = _pairs([line for line in lines if " " in line])
+def _parse_config(found: Mapping[str, Section]) -> Config:
+    lines = _read_lines(found, "config")
+    properties: dict[str, Any] = _parse_pairs([line for line in lines if " " in line])
     kind = next((line for line in lines if line and " " not in line), "missing")
     status, text = found.get("text", (0, []))
-    whole = "\n".join(text)
+    content = "\n".join(text)
     problem = ""
     if status:
-        problem = whole or f"exit status {status}"
-    elif "�" in whole:
+        problem = content or f"exit status {status}"
+    elif "�" in content:
         problem = "it is not text in UTF-8"
     return Config.model_validate(
         {
             "kind": kind,
-            "path": shown.get("path", "/etc/docker/daemon.json"),
-            "real": shown.get("real", ""),
-            "text": "" if problem else whole,
+            "path": properties.get("path", "/etc/docker/daemon.json"),
+            "real": properties.get("real", ""),
+            "text": "" if problem else content,
             "problem": problem,
         }
     )
 
 
-def _origins(lines: Sequence[str]) -> tuple[Origin, ...]:
+def _parse_origins(lines: Sequence[str]) -> tuple[Origin, ...]:
     files: dict[str, list[str]] = {}
     for line in lines:
         path, _, text = line.partition("\t")
@@ -311,9 +313,9 @@ def _origins(lines: Sequence[str]) -> tuple[Origin, ...]:
     )
 
 
-def _fingerprints(lines: Sequence[str]) -> tuple[str, ...]:
+def _parse_fingerprints(lines: Sequence[str]) -> tuple[str, ...]:
     try:
-        return openpgp.fingerprints(base64.b64decode("".join(lines)))
+        return openpgp.find_fingerprints(base64.b64decode("".join(lines)))
     except (ValueError, binascii.Error):
         # Not the key that it should be, whatever it is.
         return ()

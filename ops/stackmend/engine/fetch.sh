@@ -13,7 +13,7 @@ case $url in
     elif [ -x /usr/lib/apt/apt-helper ]; then
       /usr/lib/apt/apt-helper -o Acquire::Retries=2 download-file "$url" "$file" >&2 || exit 69
     else
-      echo 'there is none of curl, wget and apt-helper to fetch it with' >&2
+      echo 'the host has none of curl, wget and apt-helper to fetch it with' >&2
       exit 69
     fi
     ;;

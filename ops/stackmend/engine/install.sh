@@ -1,5 +1,5 @@
-# Install packages: all are fetched before anything is stopped, nothing is removed but what is named,
-# and containers that ran run again. Arguments: what common.sh takes, the package manager, the suite
+# Install packages: fetch all before anything stops, remove only what is named, and start the
+# containers that ran. Arguments: what common.sh takes, the package manager, the suite
 # (or address) that they are taken from, "snap" where that is to be switched off, "engine" where the
 # packages are an engine, the daemon.json that is on standard input and that a new engine is to start
 # with (or nothing), the packages, "--", those that make room.
@@ -10,11 +10,11 @@ alone
 [ -z "$config" ] || cat >"$root/daemon.json" || exit 73
 trap 'rm -f "$root/lists.bin" "$root/daemon.json"' EXIT
 log=$root/packages.log
-wanted='' removing='' room=
+install='' removing='' room=
 for word; do
   if [ "$word" = -- ]; then room=1
   elif [ -n "$room" ]; then removing="$removing $word"
-  else wanted="$wanted $word"
+  else install="$install $word"
   fi
 done
 placed=''
@@ -37,7 +37,7 @@ case $manager in
       apt-get -y -q $lists -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef \
         -o Dpkg::Options::=--force-confold --no-install-recommends ${target:+-t "$target"} "$@" 9>&-
     }
-    # What an apt-get left that was killed.
+    # What a killed apt-get left.
     if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
       tries=0
       until dpkg --configure -a >"$log" 2>&1; do
@@ -49,7 +49,7 @@ case $manager in
     # apt fetches all before it touches anything, and removes nothing unless it is told to.
     if [ -z "$removing" ]; then minus=--no-remove
     else
-      apt -s install $wanted $minus >"$log" 2>&1 || failed 69
+      apt -s install $install $minus >"$log" 2>&1 || failed 69
       others=$(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$log" | sed 's/:.*//' | sort -u |
         while read -r name; do
           case " $removing " in *" $name "*) ;; *) printf '%s ' "$name" ;; esac
@@ -59,10 +59,10 @@ case $manager in
         exit 67
       fi
     fi
-    [ "$snap" != snap ] || apt --download-only install $wanted $minus >"$log" 2>&1 || failed 69
+    [ "$snap" != snap ] || apt --download-only install $install $minus >"$log" 2>&1 || failed 69
     ;;
   dnf)
-    dnf -q -y --downloadonly ${removing:+--allowerasing} install $wanted >"$log" 2>&1 || failed 69
+    dnf -q -y --downloadonly ${removing:+--allowerasing} install $install >"$log" 2>&1 || failed 69
     ;;
 esac
 [ "$engine" != engine ] || remember
@@ -71,8 +71,8 @@ if [ "$snap" = snap ]; then snap disable docker >"$log" 2>&1 || failed 70; fi
 case $removing in
   *podman-docker*) [ ! -L /run/docker.sock ] || rm -f /run/docker.sock ;;
 esac
-# The package starts the engine: with its settings, it need not be started twice. dockerd, which could
-# check them, is not here yet; "pending" says that no engine was seen to run with them.
+# The package starts the engine: with its settings, once is enough. dockerd, which could check them,
+# is not here yet; "pending" says that no engine was seen to run with them.
 if [ -n "$config" ] && [ -s "$root/daemon.json" ] && [ ! -e "$config" ] && [ ! -L "$config" ]; then
   placed=1
   : >"$root/pending" || exit 73
@@ -81,19 +81,19 @@ if [ -n "$config" ] && [ -s "$root/daemon.json" ] && [ ! -e "$config" ] && [ ! -
 fi
 # shellcheck disable=SC2086
 case $manager in
-  apt) apt install $wanted $minus >"$log" 2>&1 || failed 70 ;;
+  apt) apt install $install $minus >"$log" 2>&1 || failed 70 ;;
   dnf)
     # rpm itself removes nothing but what is named, and nothing that others need.
     [ -z "$removing" ] || rpm -e $removing >"$log" 2>&1 || failed 70
-    dnf -q -y install $wanted >"$log" 2>&1 || failed 70
+    dnf -q -y install $install >"$log" 2>&1 || failed 70
     ;;
-  apk) apk add -q ${target:+--repository "$target"} $wanted >"$log" 2>&1 || failed 70 ;;
+  apk) apk add -q ${target:+--repository "$target"} $install >"$log" 2>&1 || failed 70 ;;
 esac
 [ "$engine" = engine ] || exit 0
 enabled
 answers || service start >/dev/null 2>&1
 if comes_up 90; then
-  # Whatever was begun with is what it runs with.
+  # It runs with the file.
   [ -z "$config" ] || rm -f "$root/pending"
 else
   without "$config" || { why >&2; exit 71; }

@@ -1,8 +1,8 @@
 """The fingerprints of the keys in a file, as OpenPGP defines them. Pure.
 
-Only what is needed to say which keys a file would make trusted: its packets are split (RFC 4880,
-section 4.2), and each primary key of version 4 is hashed (section 12.2). Signatures are not looked
-at: whoever verifies with the keys does that.
+Only what it takes to say which keys a file would make trusted: it splits the packets (RFC 4880,
+section 4.2), and hashes each primary key of version 4 (section 12.2). It ignores signatures: the
+programs that verify with the keys check those.
 """
 
 import base64
@@ -16,14 +16,14 @@ _PUBLIC, _SECRET = 6, (5, 7)
 _BEGIN, _END = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
 
 
-def fingerprints(data: bytes) -> tuple[str, ...]:
+def find_fingerprints(data: bytes) -> tuple[str, ...]:
     """The fingerprint of every primary key, 40 hexadecimal digits each, in the file's order.
 
     :param data: keys as a file has them, armored or not.
     :raises ValueError: it holds none, or something that is no public key.
     """
     found = []
-    for tag, body in _packets(dearmored(data)):
+    for tag, body in _split_packets(dearmor(data)):
         if tag in _SECRET:
             raise ValueError("it holds a secret key")
         if tag == _PUBLIC:
@@ -38,7 +38,7 @@ def fingerprints(data: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def dearmored(data: bytes) -> bytes:
+def dearmor(data: bytes) -> bytes:
     """The same without armor: what apt and rpm take for a keyring.
 
     :raises ValueError: the armor is broken, or there is neither armor nor a key.
@@ -47,7 +47,7 @@ def dearmored(data: bytes) -> bytes:
         return data
     lines = [line.strip() for line in data.decode("ascii", errors="replace").splitlines()]
     if _BEGIN not in lines:
-        raise ValueError("it is no OpenPGP key")
+        raise ValueError("it is not an OpenPGP key")
     plain = b""
     while _BEGIN in lines:
         lines = lines[lines.index(_BEGIN) + 1 :]
@@ -64,48 +64,48 @@ def dearmored(data: bytes) -> bytes:
     return plain
 
 
-def armored(data: bytes) -> bytes:
+def armor(data: bytes) -> bytes:
     """Keys as text, the way that a file of a repository's key usually is."""
-    text = base64.b64encode(dearmored(data)).decode()
+    text = base64.b64encode(dearmor(data)).decode()
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     return "\n".join([_BEGIN, "", *lines, _END, ""]).encode()
 
 
-def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _split_packets(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(data):
         head = data[at]
         if not head & 0x80:
-            raise ValueError("it is no OpenPGP key")
+            raise ValueError("it is not an OpenPGP key")
         at += 1
         new = bool(head & 0x40)
         tag = head & 0x3F if new else head >> 2 & 0x0F
-        length, at = _length(data, at) if new else _old_length(data, at, head & 0x03)
+        length, at = _parse_length(data, at) if new else _parse_old_length(data, at, head & 0x03)
         if at + length > len(data):
             raise ValueError("it is cut off")
         yield tag, data[at : at + length]
         at += length
 
 
-def _length(data: bytes, at: int) -> tuple[int, int]:
-    first = _number(data, at, 1)
+def _parse_length(data: bytes, at: int) -> tuple[int, int]:
+    first = _parse_number(data, at, 1)
     if first < 192:
         return first, at + 1
     if first < 224:
-        return ((first - 192) << 8) + _number(data, at + 1, 1) + 192, at + 2
+        return ((first - 192) << 8) + _parse_number(data, at + 1, 1) + 192, at + 2
     if first == 255:
-        return _number(data, at + 1, 4), at + 5
+        return _parse_number(data, at + 1, 4), at + 5
     raise ValueError("it holds a packet in parts, which no key is")
 
 
-def _old_length(data: bytes, at: int, kind: int) -> tuple[int, int]:
+def _parse_old_length(data: bytes, at: int, kind: int) -> tuple[int, int]:
     if kind == 3:
         raise ValueError("it holds a packet without a length, which no key is")
     width = 1 << kind
-    return _number(data, at, width), at + width
+    return _parse_number(data, at, width), at + width
 
 
-def _number(data: bytes, at: int, width: int) -> int:
+def _parse_number(data: bytes, at: int, width: int) -> int:
     if at + width > len(data):
         raise ValueError("it is cut off")
     return int.from_bytes(data[at : at + width], "big")

@@ -1,4 +1,4 @@
-# Put a file in place, a new one with mode 0644; what was there is kept. Without input it is removed.
+# Write a file, a new one with mode 0644, and keep the one before. Without input, remove it.
 # Arguments: what common.sh takes, the file, the stamp of its copy.
 file=$1 stamp=$2
 root=${root:?}

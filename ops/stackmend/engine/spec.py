@@ -35,16 +35,16 @@ _MIRROR = re.compile(r"https?://[^\s\"'\\/?#@]+(?:/[^\s\"'\\?#]*)?")
 _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def _version(value: str) -> str:
+def _check_version(value: str) -> str:
     if value and not _VERSION.fullmatch(value):
         raise ValueError(f"must be a version such as 28, 28.5 or 28.5.1; got {abbreviate(value)}")
     return value
 
 
-def fingerprint(value: str) -> str:
+def _check_fingerprint(value: str) -> str:
     """A key's fingerprint in the form that all are compared in.
 
-    :raises ValueError: it is none of 40 hexadecimal digits.
+    :raises ValueError: it is not 40 hexadecimal digits.
     """
     plain = value.replace(" ", "").replace(":", "").upper()
     if plain and not _FINGERPRINT.fullmatch(plain):
@@ -55,7 +55,7 @@ def fingerprint(value: str) -> str:
     return plain
 
 
-def _repository(value: str) -> str:
+def _check_repository(value: str) -> str:
     if value and not _REPOSITORY.fullmatch(value):
         raise ValueError(
             "must be an address such as https://mirror.example.com/linux/debian, with suite and "
@@ -64,7 +64,7 @@ def _repository(value: str) -> str:
     return value
 
 
-def _key(value: str) -> str:
+def _check_key(value: str) -> str:
     if value and not _KEY.fullmatch(value):
         raise ValueError(
             "must be the address of a key (https://, http:// or file://, read on the host) or a "
@@ -73,26 +73,26 @@ def _key(value: str) -> str:
     return value
 
 
-def _replace(value: str) -> str:
+def _check_replace(value: str) -> str:
     if value not in REPLACEABLE[:-1] and not _CONTAINER.fullmatch(value):
         raise ValueError(f"must be one of {', '.join(REPLACEABLE)}; got {abbreviate(value)}")
     return value
 
 
-def _address(value: str) -> str:
+def _check_address(value: str) -> str:
     address = ip_address(value)
     if address.is_loopback:
         raise ValueError(
-            f"{show(value)} is the container itself there; name a server that it can reach"
+            f"{show(value)} is the container itself, inside one; name a server that it can reach"
         )
     return str(address)
 
 
-def _network(value: str) -> str:
+def _check_network(value: str) -> str:
     return str(ip_network(value))
 
 
-def _mirror(value: str) -> str:
+def _check_mirror(value: str) -> str:
     if not _MIRROR.fullmatch(value):
         raise ValueError(
             f"must be an address such as https://mirror.example.com; got {abbreviate(value)}"
@@ -100,30 +100,30 @@ def _mirror(value: str) -> str:
     return value
 
 
-def _size(value: Any) -> Any:
+def _check_size(value: Any) -> Any:
     text = str(value).lower() if not isinstance(value, bool) else value
     if not isinstance(text, str) or not _SIZE.fullmatch(text):
         raise ValueError(f"must be a size such as 10m, 512k or 1g; got {abbreviate(value)}")
     return text
 
 
-def _runtimes(value: dict[str, Any]) -> dict[str, Any]:
-    for name, one in value.items():
+def _check_runtimes(value: dict[str, Any]) -> dict[str, Any]:
+    for name, runtime in value.items():
         if not _RUNTIME.fullmatch(name) or name == "runc":
             raise ValueError(f"{abbreviate(name)} cannot be the name of a runtime")
-        if not isinstance(one, dict) or not {"path", "runtimeType"} & set(one):
+        if not isinstance(runtime, dict) or not {"path", "runtimeType"} & set(runtime):
             raise ValueError(f"{show(name)}: must hold a path or a runtimeType")
-    return _plain(value)
+    return _copy_json(value)
 
 
-def _settings(value: dict[str, Any]) -> dict[str, Any]:
+def _check_settings(value: dict[str, Any]) -> dict[str, Any]:
     if named := set(value) & set(KEYS.values()):
         own = sorted(field for field, key in KEYS.items() if key in named)
         raise ValueError(f"{', '.join(sorted(named))} has a setting of its own: {', '.join(own)}")
-    return _plain(value)
+    return _copy_json(value)
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
+def _copy_json(value: dict[str, Any]) -> dict[str, Any]:
     try:
         copied: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -131,10 +131,10 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return copied
 
 
-Version = Annotated[str, AfterValidator(_version)]
-Fingerprint = Annotated[str, AfterValidator(fingerprint)]
-Repository = Annotated[str, AfterValidator(_repository)]
-Key = Annotated[str, AfterValidator(_key)]
+Version = Annotated[str, AfterValidator(_check_version)]
+Fingerprint = Annotated[str, AfterValidator(_check_fingerprint)]
+Repository = Annotated[str, AfterValidator(_check_repository)]
+Key = Annotated[str, AfterValidator(_check_key)]
 
 #: The key of daemon.json that each field of :class:`Settings` sets.
 KEYS = {
@@ -158,7 +158,7 @@ class Log(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     driver: Literal["local", "json-file", "journald", "syslog", "none"] = "json-file"
-    max_size: Annotated[str, BeforeValidator(_size)] | None = None
+    max_size: Annotated[str, BeforeValidator(_check_size)] | None = None
     max_file: int | None = Field(default=None, ge=1, le=1000)
 
 
@@ -171,7 +171,7 @@ class AddressPool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: Annotated[str, AfterValidator(_network)]
+    base: Annotated[str, AfterValidator(_check_network)]
     size: int = Field(ge=1, le=128)
 
 
@@ -198,7 +198,7 @@ class Installation(BaseModel):
     repository: Repository = ""
     key: Key = ""
     key_fingerprint: Fingerprint = ""
-    replace: tuple[Annotated[str, AfterValidator(_replace)], ...] = ()
+    replace: tuple[Annotated[str, AfterValidator(_check_replace)], ...] = ()
     upgrade: bool = False
 
 
@@ -210,7 +210,7 @@ class FirstSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    settings: Annotated[dict[str, Any], AfterValidator(_plain)]
+    settings: Annotated[dict[str, Any], AfterValidator(_copy_json)]
 
 
 class Settings(BaseModel):
@@ -229,28 +229,31 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dns: tuple[Annotated[str, AfterValidator(_address)], ...] | None = None
+    dns: tuple[Annotated[str, AfterValidator(_check_address)], ...] | None = None
     mtu: int | None = Field(default=None, ge=576, le=65535)
     address_pools: tuple[AddressPool, ...] | None = None
     log: Log | None = None
-    registry_mirrors: tuple[Annotated[str, AfterValidator(_mirror)], ...] | None = None
+    registry_mirrors: tuple[Annotated[str, AfterValidator(_check_mirror)], ...] | None = None
     live_restore: bool | None = None
-    runtimes: Annotated[dict[str, Any], AfterValidator(_runtimes)] | None = None
-    settings: Annotated[dict[str, Any], AfterValidator(_settings)] = Field(default_factory=dict)
-    replace: tuple[Annotated[str, AfterValidator(_replace)], ...] = ()
+    runtimes: Annotated[dict[str, Any], AfterValidator(_check_runtimes)] | None = None
+    settings: Annotated[dict[str, Any], AfterValidator(_check_settings)] = Field(
+        default_factory=dict
+    )
+    replace: tuple[Annotated[str, AfterValidator(_check_replace)], ...] = ()
 
-    def wanted(self) -> dict[str, Any]:
+    @property
+    def daemon_json(self) -> dict[str, Any]:
         """The same as daemon.json has it, without what is not managed."""
-        given = self.model_dump(mode="json", include=set(KEYS))
-        found = {KEYS[name]: value for name, value in given.items() if value is not None}
+        fields = self.model_dump(mode="json", include=set(KEYS))
+        found = {KEYS[name]: value for name, value in fields.items() if value is not None}
         if self.log is not None:
             options = {
                 "max-size": self.log.max_size,
                 "max-file": str(self.log.max_file) if self.log.max_file else None,
             }
             found["log-driver"] = self.log.driver
-            if kept := {name: value for name, value in options.items() if value}:
-                found["log-opts"] = kept
+            if filled := {name: value for name, value in options.items() if value}:
+                found["log-opts"] = filled
         return {**found, **self.settings}
 
 

@@ -1,7 +1,7 @@
-# Have the engine run, now and after every start of the host, and what ran before it was stopped.
+# Start the engine, now and with the host, and the containers that ran before it was stopped.
 # Arguments: what common.sh takes, the engine's daemon.json.
 alone
-enabled || echo 'it could not be enabled' >&2
+enabled || echo 'cannot enable it' >&2
 answers || service start >/dev/null 2>&1
 comes_up 90 || without "$1" || { why >&2; exit 70; }
 bring_back || exit 74

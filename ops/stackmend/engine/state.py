@@ -1,4 +1,4 @@
-"""What a host has of container engines, as the probe told it."""
+"""What a host has of container engines, as the probe printed it."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -28,17 +28,17 @@ class Package(Frozen):
     """A package that has to do with container engines.
 
     :param version: as the package manager writes it.
-    :param whole: whether it is installed to the end; one that was broken off is not.
+    :param complete: whether it is installed to the end; an interrupted one is not.
     """
 
     version: str
-    whole: bool = True
+    complete: bool = True
 
 
 class Program(Frozen):
     """A program on the PATH.
 
-    :param path: where it was found.
+    :param path: where the probe found it.
     :param real: where that leads to.
     :param package: the package that owns it; empty for none.
     """
@@ -52,7 +52,7 @@ class Daemon(Frozen):
     """A dockerd that runs.
 
     :param unit: the systemd unit that it belongs to.
-    :param argv: its command line, with what its unit put in for variables.
+    :param argv: its command line, with the variables of its unit put in.
     :param uid: whose it is; anybody's but 0 is a rootless engine of a user.
     """
 
@@ -86,12 +86,12 @@ class Service(Frozen):
 class Container(Frozen):
     """A running container.
 
-    :param passing: whether it is removed when it stops.
+    :param auto_remove: whether it is removed when it stops.
     """
 
     id: str
     name: str
-    passing: bool = False
+    auto_remove: bool = False
 
 
 class Config(Frozen):
@@ -101,7 +101,7 @@ class Config(Frozen):
     :param path: where it is, or is to be.
     :param real: where that leads to, where it is a symbolic link.
     :param text: what it holds.
-    :param problem: why it cannot be read.
+    :param problem: why the probe could not read it.
     """
 
     kind: Literal["file", "missing", "directory", "other"] = "missing"
@@ -112,7 +112,7 @@ class Config(Frozen):
 
 
 class Origin(Frozen):
-    """One of the files that say where packages come from, and whose signature is taken.
+    """One of the files that say where packages come from, and whose signature counts.
 
     :param path: where it is.
     :param text: what it holds.
@@ -133,17 +133,17 @@ class HostEngine(Frozen):
     :param daemons: every dockerd that runs in the host's own namespace.
     :param status: ``up``, ``absent``, ``stopped``, ``forbidden`` or ``unknown``, of the engine that
         answers at the usual place.
-    :param reason: what was said instead of an answer.
+    :param reason: what docker printed instead of an answer.
     :param client: the version of the docker client.
     :param server: the version of the engine that answers.
     :param compose: the version of ``docker compose``; empty where there is none.
     :param containers: those that run.
-    :param origins: sources of packages that name Docker, and ours.
+    :param origins: files that name Docker as a source of packages, and ours.
     :param keys: path → fingerprints of the keyrings that those of ours are signed with.
-    :param pending: that daemon.json was changed and the engine has not taken it up.
+    :param pending: whether daemon.json changed and the engine was not seen to run with it.
     :param apparmor: whether the kernel confines by AppArmor.
-    :param left: containers that ran before the engine was stopped, and were not started again.
-    :param root: whether everything could be seen.
+    :param left: containers that ran before the engine was stopped, and do not run since.
+    :param root: whether the probe could read everything.
     """
 
     system: str = "Linux"

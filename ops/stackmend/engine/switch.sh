@@ -1,5 +1,5 @@
-# Put a daemon.json in place and have the engine run with it; where it does not, put the one before
-# back. The file is on standard input. Arguments: what common.sh takes, the file, "restart" or
+# Put a daemon.json in place and have the engine run with it; where it does not, restore the one
+# before. The file is on standard input. Arguments: what common.sh takes, the file, "restart" or
 # "reload", the stamp of its copy, then the words that the service starts dockerd with.
 config=$1 how=$2 stamp=$3
 shift 3
@@ -11,8 +11,8 @@ cat >"$new" && (aim "$config") || exit 73
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 if dockerd --help 2>/dev/null | grep -q -e --validate; then
-  said=$(dockerd "$@" --validate --config-file "$new" 2>&1) || {
-    printf '%s\n' "$said" | grep -v '^time=.*level=\(info\|warning\)' | tail -n 3 >&2
+  output=$(dockerd "$@" --validate --config-file "$new" 2>&1) || {
+    printf '%s\n' "$output" | grep -v '^time=.*level=\(info\|warning\)' | tail -n 3 >&2
     exit 65
   }
 fi

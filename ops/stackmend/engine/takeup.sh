@@ -6,7 +6,7 @@ reloaded() {
   service reload >/dev/null 2>&1 || return 1
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 1
-    # What it says once it has taken the file up.
+    # The event that follows once it has read the file.
     limited docker events --filter type=daemon --filter event=reload \
       --since "$since" --until "$(date +%s)" 2>/dev/null | grep -q . && return 0
   done
@@ -19,7 +19,7 @@ adopt() {
   else
     service restart >/dev/null 2>&1 && comes_up 90 && took=1 || took=
   fi
-  # Only with its containers has an engine taken a file up: whoever looks meanwhile waits for them.
+  # The change is over only once its containers run: another run waits for them.
   if [ -n "$took" ]; then
     bring_back && back=0 || back=74
     rm -f "$root/pending"

@@ -15,46 +15,44 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
 
-def key(
-    host: "Host", source: str, expected: Collection[str], setting: str = "key_fingerprint"
+def read_key(
+    host: "Host", address: str, fingerprints: Collection[str], setting: str = "key_fingerprint"
 ) -> bytes:
-    """A key that is the one that is expected, armored.
+    """The key at an address, armored, once its fingerprint is one of those that it may have.
 
-    :param host: the host that an address is read on: it reaches the repository, this machine may
-        not.
-    :param source: an address, or a path on this machine.
-    :param expected: the fingerprints that the keys in it may have.
+    :param host: the host that reads an address: it reaches the repository, this machine may not.
+    :param address: an address, or a path on this machine.
+    :param fingerprints: those that the keys in it may have.
     :param setting: what names them in a stack's section ``engine``.
     :raises StepError: it cannot be read, is no key, or is another one.
     """
-    data = _on_host(host, source) if "://" in source else _here(source)
+    data = _fetch(host, address) if "://" in address else _read(address)
     try:
-        found = openpgp.fingerprints(data)
+        found = openpgp.find_fingerprints(data)
     except ValueError as error:
-        raise StepError(f"{source} is not a repository's key: {error}") from None
-    strange = [one for one in found if one not in expected]
-    if strange:
+        raise StepError(f"{address} is not a repository's key: {error}") from None
+    foreign = [fingerprint for fingerprint in found if fingerprint not in fingerprints]
+    if foreign:
         raise StepError(
-            f"{source} holds the key {', '.join(strange)}, not {', '.join(sorted(expected))}: it "
-            "is not taken, and nothing was changed. If the repository is meant to be signed with "
-            f'it, say so by its fingerprint ("{setting}" in the stack\'s "engine" section)'
+            f"{address} holds the key {', '.join(foreign)}, not {', '.join(sorted(fingerprints))}: "
+            "stackmend does not trust it, and changed nothing. If that key is to sign the "
+            f'repository, set "{setting}" in the stack\'s "engine" section to its fingerprint'
         )
-    return openpgp.armored(data)
+    return openpgp.armor(data)
 
 
-def _on_host(host: "Host", source: str) -> bytes:
-    result = connection.run(host, commands.fetch(source), readonly=True, timeout=180)
+def _fetch(host: "Host", address: str) -> bytes:
+    result = connection.run(host, commands.fetch(address), readonly=True, timeout=180)
     if not result.ok:
-        said = result.reason
-        raise StepError(f"the key {source} cannot be read on the host: {said}")
+        raise StepError(f"the host cannot read the key {address}: {result.reason}")
     try:
         return base64.b64decode("".join(result.text.split()), validate=True)
     except binascii.Error as error:
-        raise StepError(f"the key {source} came back broken: {error}") from None
+        raise StepError(f"the key {address} came back broken: {error}") from None
 
 
-def _here(source: str) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return controller_files.read(controller_files.expand(Path(source)), MAXIMUM_TEXT)
+        return controller_files.read(controller_files.expand(Path(path)), MAXIMUM_TEXT)
     except Unreadable as error:
-        raise StepError(f"on this machine the key {source} {error}") from None
+        raise StepError(f"on this machine the key {path} {error}") from None

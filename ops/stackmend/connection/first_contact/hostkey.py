@@ -36,47 +36,47 @@ class Unmatched(HostKeyRefused):
         self._name = name
         self._fingerprint = fingerprint
 
-    def told(self, seen: dict[str, str]) -> str:
+    def format_message(self, offered: dict[str, str]) -> str:
         """The whole message.
 
         Args:
-            seen: kind → fingerprint of every key that the host has shown.
+            offered: kind → fingerprint of every key that the host has shown.
         """
-        shown = ", ".join(f"{mark} ({kind})" for kind, mark in seen.items())
+        listed = ", ".join(f"{mark} ({kind})" for kind, mark in offered.items())
         return (
-            f"wrong host key: {self._name} shows {shown}, and not the fingerprint given, "
-            f"{self._fingerprint}; nothing was sent to it. To go on: read the fingerprint on the "
+            f"wrong host key: {self._name} shows {listed}, and not the fingerprint given, "
+            f"{self._fingerprint}; nothing was sent to it; remedy: read the fingerprint on the "
             "machine's own console (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) and correct "
             'stack["access"]["fingerprint"], or find out who answers at this address'
         )
 
 
 class KnownHosts(MissingHostKeyPolicy):
-    """What is recorded of one host's keys, and the judge of the key that it shows.
+    """What is recorded of one host's keys, and the check of the key that it shows.
 
     Args:
         file: the file with the records; made where the first key is trusted.
         name: the host's name in it.
         fingerprint: of one of the host's keys, or empty.
         strict: whether a key is refused that is neither recorded nor has the fingerprint.
-        say: told what the user should see.
+        warn: shows a line to the user.
 
     Attributes:
         prefer: the kinds of key to ask for first.
-        seen: kind → fingerprint of every key shown.
+        offered: kind → fingerprint of every key shown.
     """
 
     def __init__(
-        self, file: Path, name: str, *, fingerprint: str, strict: bool, say: Callable[[str], None]
+        self, file: Path, name: str, *, fingerprint: str, strict: bool, warn: Callable[[str], None]
     ) -> None:
         self._file = file
         self._name = name
         self._fingerprint = fingerprint
         self._strict = strict
-        self._say = say
-        self._recorded = _recorded(file, name)
+        self._warn = warn
+        self._recorded = _read_recorded(file, name)
         self.prefer: list[str] = list(self._recorded)
-        self.seen: dict[str, str] = {}
+        self.offered: dict[str, str] = {}
 
     @property
     def new(self) -> bool:
@@ -84,13 +84,13 @@ class KnownHosts(MissingHostKeyPolicy):
         return not self._recorded
 
     def missing_host_key(self, client: SSHClient | None, hostname: str, key: PKey) -> None:
-        """Judges the key; called by paramiko after the key exchange, before authentication.
+        """Checks the key; called by paramiko after the key exchange, before authentication.
 
         Raises:
             HostKeyRefused: the key is not to be trusted.
         """
         kind, mark = key.get_name(), key.fingerprint
-        self.seen[kind] = mark
+        self.offered[kind] = mark
         recorded = self._recorded.get(kind)
         if recorded is not None and recorded != key:
             raise HostKeyRefused(self._changed(f"{recorded.fingerprint} ({kind})", kind, mark))
@@ -98,12 +98,12 @@ class KnownHosts(MissingHostKeyPolicy):
             if mark != self._fingerprint:
                 raise Unmatched(self._name, self._fingerprint)
         elif recorded is None and self._recorded:
-            known = ", ".join(f"{one.fingerprint} ({k})" for k, one in self._recorded.items())
+            known = ", ".join(f"{key.fingerprint} ({kind})" for kind, key in self._recorded.items())
             raise HostKeyRefused(self._changed(known, kind, mark))
         elif recorded is None and self._strict:
             raise HostKeyRefused(
                 f"unknown host key: {self._name} shows {mark} ({kind}), of which {self._file} "
-                "holds nothing, and ssh_strict_host_key_checking is yes. To go on: compare it with "
+                "holds nothing, and ssh_strict_host_key_checking is yes; remedy: compare it with "
                 'the machine\'s own console and give it as stack["access"]["fingerprint"]'
             )
         if recorded is None:
@@ -119,7 +119,7 @@ class KnownHosts(MissingHostKeyPolicy):
             file.write(line.encode())
         self._recorded[key.get_name()] = key
         self.prefer.insert(0, key.get_name())
-        self._say(
+        self._warn(
             f"host key {key.fingerprint} ({key.get_name()}) of {self._name}: {how}, recorded in "
             f"{self._file}"
         )
@@ -128,28 +128,30 @@ class KnownHosts(MissingHostKeyPolicy):
         remove = f"ssh-keygen -f {self._file} -R '{self._name}'"
         return (
             f"changed host key: {self._name} shows {mark} ({kind}), {self._file} holds {recorded}; "
-            "someone else may be answering, and nothing was sent. To go on, if the machine was "
-            f"installed anew: compare the fingerprint on its own console, then {remove}"
+            "someone else may be answering, and nothing was sent; remedy, if the machine was "
+            f"reinstalled: compare the fingerprint on its own console, then {remove}"
         )
 
 
-def offered(target: Target, known: KnownHosts) -> PKey | None:
+def find_offered_key(target: Target, known: KnownHosts) -> PKey | None:
     """Asks a host for each kind of key until one has the fingerprint; authenticates nothing.
 
     Args:
         target: where the host is.
-        known: the judge; from then on it prefers the kind that was found.
+        known: checks the key; from then on it prefers the kind that was found.
     """
     from ..link import quick_transport
 
     for kind in KINDS:
-        if kind in known.seen:
+        if kind in known.offered:
             continue
         transport = quick_transport(target.dial())
         try:
             security = transport.get_security_options()
             security.key_types = [
-                one for one in security.key_types if one == kind or (_is_rsa(one) and _is_rsa(kind))
+                algorithm
+                for algorithm in security.key_types
+                if algorithm == kind or (_is_rsa(algorithm) and _is_rsa(kind))
             ]
             transport.start_client(timeout=target.timeout)
             key = transport.get_remote_server_key()
@@ -171,7 +173,7 @@ def _is_rsa(kind: str) -> bool:
     return kind == "ssh-rsa" or kind.startswith("rsa-sha2-")
 
 
-def _recorded(file: Path, name: str) -> dict[str, PKey]:
+def _read_recorded(file: Path, name: str) -> dict[str, PKey]:
     keys = HostKeys()
     try:
         lines = read_text(file).splitlines() if exists(file) else []
@@ -191,8 +193,8 @@ def _recorded(file: Path, name: str) -> dict[str, PKey]:
         if entry is None or entry.key is None:
             continue
         kind = entry.key.get_name()
-        for one in entry.hostnames or ():
-            if kind not in (keys.lookup(one) or {}):
-                keys.add(one, kind, entry.key)
+        for hostname in entry.hostnames or ():
+            if kind not in (keys.lookup(hostname) or {}):
+                keys.add(hostname, kind, entry.key)
     found = keys.lookup(name)
     return {kind: found[kind] for kind in found} if found else {}

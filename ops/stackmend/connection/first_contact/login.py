@@ -1,4 +1,4 @@
-"""Whom to log in as, and with what: the ways in that a controller has."""
+"""Whom to log in as, and with what: the logins that a controller has."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Login:
-    """One user, with the ways to be let in as that user.
+    """One user, with the methods to log in as that user.
 
     Attributes:
         user: its name.
-        sources: the ways, in the order to try.
+        sources: the methods, in the order to try.
     """
 
     user: str
@@ -106,8 +106,8 @@ class ByPassword(AuthSource):
         return transport.auth_password(self.username, self._password)
 
 
-def logins(
-    host: Host, connector: SSHConnector, wanted: Contact, target: Target, notes: list[str]
+def list_logins(
+    host: Host, connector: SSHConnector, contact: Contact, target: Target, notes: list[str]
 ) -> Iterator[Login]:
     """Every login that is known for a host, the user who looks after it first, root last.
 
@@ -116,28 +116,28 @@ def logins(
     Args:
         host: the host.
         connector: pyinfra's connector of it.
-        wanted: what is known of it.
+        contact: what is known of it.
         target: where it is, and what the SSH configuration says of it.
         notes: gets a line for each way that cannot be tried.
     """
-    found = list(identities(connector, target, wanted.keys, notes))
-    given_user = connector.data["ssh_user"] or target.config.get("user") or ""
-    given_password = connector.data["ssh_password"]
-    users = dict.fromkeys(filter(None, (wanted.user, given_user, "root")))
+    found = list(list_identities(connector, target, contact.keys, notes))
+    configured_user = connector.data["ssh_user"] or target.config.get("user") or ""
+    configured_password = connector.data["ssh_password"]
+    users = dict.fromkeys(filter(None, (contact.user, configured_user, "root")))
     for user in users:
         sources: list[AuthSource] = [ByKey(user, identity) for identity in found]
-        if given_password and user == (given_user or "root"):
-            sources.append(ByPassword(user, given_password, "of ssh_password"))
+        if configured_password and user == (configured_user or "root"):
+            sources.append(ByPassword(user, configured_password, "of ssh_password"))
         if sources:
             yield Login(user, sources)
-    password, label = _root_password(host, wanted.password_from)
+    password, label = _find_root_password(host, contact.password_from)
     if password:
         yield Login("root", [ByPassword("root", password, label)])
     else:
-        notes.append(f"root with a password: none is given in {wanted.password_from}")
+        notes.append(f"root with a password: none is given in {contact.password_from}")
 
 
-def identities(
+def list_identities(
     connector: SSHConnector, target: Target, keys: Iterable[Path], notes: list[str]
 ) -> Iterator[Identity]:
     """Every private key that may open a host, once each: files named for it, the agent's, others.
@@ -150,14 +150,16 @@ def identities(
     """
     # paramiko trips over keys of security tokens in an agent; pyinfra mends that where it connects.
     _patch_paramiko_sk_key_support()
-    seen: set[bytes] = set()
-    for identity in _all(connector, target, keys, notes):
-        if identity.public not in seen:
-            seen.add(identity.public)
+    listed: set[bytes] = set()
+    for identity in _list_all(connector, target, keys, notes):
+        if identity.public not in listed:
+            listed.add(identity.public)
             yield identity
 
 
-def able(identities: Iterable[Identity], public: Collection[bytes]) -> list[Identity]:
+def select_matching_identities(
+    identities: Iterable[Identity], public: Collection[bytes]
+) -> list[Identity]:
     """Those whose public half is among some keys.
 
     Args:
@@ -167,34 +169,34 @@ def able(identities: Iterable[Identity], public: Collection[bytes]) -> list[Iden
     return [identity for identity in identities if identity.public in public]
 
 
-def _all(
+def _list_all(
     connector: SSHConnector, target: Target, keys: Iterable[Path], notes: list[str]
 ) -> Iterator[Identity]:
     data = connector.data
     for path in keys:
         if path.is_file():
-            yield from _loaded(path, notes)
+            yield from _load(path, notes)
     if data["ssh_key"]:
         key = get_private_key(connector.state, data["ssh_key"], data["ssh_key_password"])
         yield Identity(str(data["ssh_key"]), key)
     if target.config.get("pkey") is not None:
         yield Identity("the key of the SSH configuration", target.config["pkey"])
     if data["ssh_allow_agent"]:
-        yield from _of_agent(target.agent)
+        yield from _list_agent(target.agent)
     if data["ssh_look_for_keys"] and not data["ssh_key"]:
         for name in DEFAULT_KEYS:
             if (path := Path(name).expanduser()).is_file():
-                yield from _loaded(path, notes)
+                yield from _load(path, notes)
 
 
-def _loaded(path: Path, notes: list[str]) -> Iterator[Identity]:
+def _load(path: Path, notes: list[str]) -> Iterator[Identity]:
     try:
         yield Identity(str(path), load_key_with_certificate(str(path), allow_prompt=False))
     except (PyinfraError, SSHException, OSError, ValueError) as error:
         notes.append(f"{path}: {' '.join(str(error).split())}")
 
 
-def _of_agent(named: str | None) -> Iterator[Identity]:
+def _list_agent(named: str | None) -> Iterator[Identity]:
     with _agent_socket:
         before = os.environ.get("SSH_AUTH_SOCK")
         if named:
@@ -210,7 +212,7 @@ def _of_agent(named: str | None) -> Iterator[Identity]:
                 os.environ["SSH_AUTH_SOCK"] = before
 
 
-def _root_password(host: Host, variable: str) -> tuple[str, str]:
+def _find_root_password(host: Host, variable: str) -> tuple[str, str]:
     """Root's password and where it is from; empty where nobody gives one."""
     if variable in os.environ:
         # Taken out: what this process starts (a proxy command, say) has no business with it.
@@ -223,7 +225,7 @@ def _root_password(host: Host, variable: str) -> tuple[str, str]:
     return password, label
 
 
-def public_halves(blobs: Iterable[Any]) -> frozenset[bytes]:
+def decode_public_keys(blobs: Iterable[Any]) -> frozenset[bytes]:
     """Public keys in base64, as the protocol carries them."""
     import base64
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Seconds for which a host that was reached before may be away: sshd that is reloaded just now.
-PATIENCE = 10.0
+RECONNECT_TIMEOUT = 10.0
 
 #: Seconds between two attempts, growing from the first to the second.
 PAUSES = (0.2, 3.0)
 
 #: Seconds between two lines that say what is waited for.
-TELL_EVERY = 15.0
+LOG_EVERY = 15.0
 
 #: Seconds that a host has to answer where pyinfra's configuration sets no limit.
 TIMEOUT = 10.0
@@ -51,13 +51,13 @@ class NotReady(ConnectError):
     """Nothing that speaks SSH answered; it may do so later.
 
     Attributes:
-        seen: what was seen, in a few words.
+        symptom: what happened instead, in a few words.
         advice: what to look at where it stays so.
     """
 
-    def __init__(self, seen: str, advice: str) -> None:
-        super().__init__(f"{seen}. To go on: {advice}")
-        self.seen = seen
+    def __init__(self, symptom: str, advice: str) -> None:
+        super().__init__(f"{symptom}; remedy: {advice}")
+        self.symptom = symptom
         self.advice = advice
 
 
@@ -89,12 +89,12 @@ class Target:
         """The target of a connector."""
         data = connector.data
         name = data["ssh_hostname"] or connector.host.name
-        given = {"port": int(data["ssh_port"])} if data["ssh_port"] else {}
+        explicit = {"port": int(data["ssh_port"])} if data["ssh_port"] else {}
         client: Any = ConfiguredClient()
         hostname, config, _, _, _, _, agent = client.parse_config(
-            name, dict(given), ssh_config_file=data["ssh_config_file"]
+            name, dict(explicit), ssh_config_file=data["ssh_config_file"]
         )
-        config.update(given)
+        config.update(explicit)
         return cls(connector, hostname, int(config["port"]), config, agent)
 
     @property
@@ -121,7 +121,7 @@ class Target:
         return socket.create_connection((self.hostname, self.port), self.timeout)
 
 
-def transport_factory(prefer: Sequence[str]) -> Callable[..., Transport]:
+def make_transport_factory(prefer: Sequence[str]) -> Callable[..., Transport]:
     """Makes transports without Nagle's delays that ask for a certain kind of host key first.
 
     Args:
@@ -132,47 +132,47 @@ def transport_factory(prefer: Sequence[str]) -> Callable[..., Transport]:
         transport = quick_transport(sock, **options)
         transport.set_log_channel(_LOG)
         security = transport.get_security_options()
-        first = [kind for kind in security.key_types if _kind(kind) in prefer]
+        first = [kind for kind in security.key_types if _find_kind(kind) in prefer]
         security.key_types = [*first, *(kind for kind in security.key_types if kind not in first)]
         return transport
 
     return make
 
 
-def _kind(algorithm: str) -> str:
+def _find_kind(algorithm: str) -> str:
     # One RSA key signs by several algorithms.
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def waited(host: Host, target: Target, attempt: Callable[[], T], patience: float) -> T:
+def wait_until_reachable(host: Host, target: Target, attempt: Callable[[], T], timeout: float) -> T:
     """Attempts until something that speaks SSH answers, and says what is waited for.
 
     Args:
         host: the host, for what is told.
         target: where it is.
         attempt: connects; the errors of a host that is not ready are told apart here.
-        patience: seconds; at 0 one attempt is made.
+        timeout: seconds; at 0 one attempt is made.
 
     Raises:
         NotReady: it was not ready within that time.
         Unresolvable: its name leads nowhere, which no waiting mends.
         HostKeyRefused: its key is not to be trusted.
     """
-    told: dict[str, float] = {}
+    logged: dict[str, float] = {}
 
-    def tell(state: RetryCallState) -> None:
+    def log_wait(state: RetryCallState) -> None:
         assert state.outcome is not None, "called after an attempt"
         error = state.outcome.exception()
         assert isinstance(error, NotReady), "nothing else is retried"
         passed = state.seconds_since_start or 0.0
         # What passes within a second is sshd being reloaded.
-        if passed >= 1 and passed - told.get(error.seen, -TELL_EVERY) >= TELL_EVERY:
-            told[error.seen] = passed
+        if passed >= 1 and passed - logged.get(error.symptom, -LOG_EVERY) >= LOG_EVERY:
+            logged[error.symptom] = passed
             logger.warning(
                 "%swaiting for sshd, for %.0f s more: %s",
                 host.print_prefix,
-                max(0.0, patience - passed),
-                error.seen,
+                max(0.0, timeout - passed),
+                error.symptom,
             )
 
     def once() -> T:
@@ -181,18 +181,18 @@ def waited(host: Host, target: Target, attempt: Callable[[], T], patience: float
         except (HostKeyRefused, AuthenticationException, ConnectError):
             raise
         except (OSError, SSHException, EOFError) as error:
-            raise _sorted(error, target) from error
+            raise _classify(error, target) from error
 
     return Retrying(
-        stop=stop_after_delay(patience),
+        stop=stop_after_delay(timeout),
         wait=wait_exponential(multiplier=PAUSES[0], max=PAUSES[1]),
         retry=retry_if_exception_type(NotReady),
-        before_sleep=tell,
+        before_sleep=log_wait,
         reraise=True,
     )(once)
 
 
-def ran(transport: Transport, command: str) -> Result:
+def run_once(transport: Transport, command: str) -> Result:
     """Runs one command on a connection that pyinfra does not have, over one channel.
 
     Args:
@@ -207,17 +207,17 @@ def ran(transport: Transport, command: str) -> Result:
     channel.settimeout(COMMAND_TIMEOUT)
     channel.exec_command(command.encode())
     channel.shutdown_write()
-    out = b"".join(_chunks(channel.recv))
-    err = b"".join(_chunks(channel.recv_stderr))
+    out = b"".join(_read_chunks(channel.recv))
+    err = b"".join(_read_chunks(channel.recv_stderr))
     return Result(channel.recv_exit_status(), out, err)
 
 
-def _chunks(receive: Any) -> Iterator[bytes]:
+def _read_chunks(receive: Any) -> Iterator[bytes]:
     while data := receive(32 * 1024):
         yield data
 
 
-def _sorted(error: Exception, target: Target) -> ConnectError:
+def _classify(error: Exception, target: Target) -> ConnectError:
     """Which kind of failure it is, and what to do about it."""
     place = target.place
     if isinstance(error, socket.gaierror):
@@ -227,26 +227,26 @@ def _sorted(error: Exception, target: Target) -> ConnectError:
                 "look at this machine's own resolver",
             )
         return Unresolvable(
-            f"unresolvable: there is no {target.hostname} ({error.strerror}). To go on: check the "
-            "name's spelling, or give the address with ssh_hostname"
+            f"unresolvable: there is no {target.hostname} ({error.strerror}); remedy: check "
+            "the name's spelling, or give the address with ssh_hostname"
         )
     if isinstance(error, ConnectionRefusedError):
         return NotReady(
             f"refused: nothing listens at {place}",
-            "is sshd running there, and on this port (ssh_port)?",
+            "check that sshd runs there, and on this port (ssh_port)",
         )
     if isinstance(error, TimeoutError):
         return NotReady(
             f"timed out: no answer from {place} within {target.timeout:g} s",
-            "is the machine on, is the address right, does a firewall let this machine in?",
+            "check that the machine is on, its address right, and no firewall in the way",
         )
     if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return NotReady(
             f"unreachable: there is no way to {place}",
-            "is the machine on, is the address right, is this machine's own network up?",
+            "check that the machine is on, the address right, and this machine's own network up",
         )
-    said = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
     return NotReady(
-        f"no SSH: {place} takes the connection and speaks no SSH ({said})",
-        "is it sshd that listens there; does it drop this machine (MaxStartups, fail2ban)?",
+        f"no SSH: {place} takes the connection and speaks no SSH ({reason})",
+        "check that sshd listens there and does not drop this machine (MaxStartups, fail2ban)",
     )

@@ -8,19 +8,19 @@ if TYPE_CHECKING:
 
     from stackmend.engine.spec import Vendor
 
-    from .apply import Accelerating as Accelerating
+    from .reconciler import AcceleratorsReconciler as AcceleratorsReconciler
     from .spec import Acceleration as Acceleration
 
-_WHERE = {"Accelerating": "apply", "Acceleration": "spec"}
+_MODULES = {"AcceleratorsReconciler": "reconciler", "Acceleration": "spec"}
 
-__all__ = ["Accelerating", "Acceleration", "prefetch"]
+__all__ = ["Acceleration", "AcceleratorsReconciler", "prefetch"]
 
 
 def prefetch(host: "Host", vendor: "Vendor" = "auto") -> None:
     """Let the next reading of any fact of a host bring what ``engine.accelerated`` needs.
 
     :param host: the host.
-    :param vendor: which accelerators will be wanted of it.
+    :param vendor: which accelerators the spec names.
     """
     if vendor != "none":
         from stackmend import connection
@@ -30,9 +30,9 @@ def prefetch(host: "Host", vendor: "Vendor" = "auto") -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first used: every run reads what may be wanted, and few do anything about it.
-    if name in _WHERE:
-        value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    # Imported when first used: every run imports this room, and few runs act.
+    if name in _MODULES:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

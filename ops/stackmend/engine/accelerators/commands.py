@@ -1,4 +1,4 @@
-"""From a step to the command that does it: the only place where values are quoted."""
+"""From an action to the command that does it: the only place where values are quoted."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from stackmend.engine.facts import ROOT
 NOT_STARTED, NOT_REACHED, LOST = 70, 72, 76
 
 
-def describe(path: str, stamp: str) -> StringCommand:
+def build_description(path: str, stamp: str) -> StringCommand:
     """Write what CDI knows of NVIDIA's devices.
 
     :param stamp: the ending of the copy of what was there.
@@ -20,14 +20,14 @@ def describe(path: str, stamp: str) -> StringCommand:
     return _script("describe", path, stamp)
 
 
-def prove(evidence: str, groups: Sequence[int], ways: Sequence[str]) -> StringCommand:
-    """Reach the devices from inside a container, and remember that it was so.
+def build_proof(evidence: str, groups: Sequence[int], modes: Sequence[str]) -> StringCommand:
+    """Reach the devices from inside a container, and remember that it did.
 
-    :param evidence: what is remembered.
+    :param evidence: what the host remembers.
     :param groups: the groups that AMD's device files need, by number.
-    :param ways: how containers are given the devices: ``cdi``, ``runtime``, ``rocm``.
+    :param modes: how containers are given the devices: ``cdi``, ``runtime``, ``rocm``.
     """
-    return _script("prove", evidence, " ".join(map(str, groups)), *ways)
+    return _script("prove", evidence, " ".join(map(str, groups)), *modes)
 
 
 def _script(name: str, *arguments: str) -> StringCommand:

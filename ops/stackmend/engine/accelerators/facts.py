@@ -46,42 +46,44 @@ def parse(output: Sequence[str], mark: str) -> Accelerators:
     found = sections(output, mark)
     if "whole" not in found:
         raise ValueError("it did not run to its end")
-    tools = dict(line.split(" ", 1) for line in _lines(found, "tools"))
-    status, _, version = _first(found, "package").partition(" ")
+    tools = dict(line.split(" ", 1) for line in _read_lines(found, "tools"))
+    status, _, version = _read_first(found, "package").partition(" ")
     return Accelerators(
-        devices=tuple(map(_device, _lines(found, "pci"))),
-        nodes=tuple(map(_node, _lines(found, "nodes"))),
-        driver=_first(found, "driver"),
+        devices=tuple(map(_parse_device, _read_lines(found, "pci"))),
+        nodes=tuple(map(_parse_node, _read_lines(found, "nodes"))),
+        driver=_read_first(found, "driver"),
         smi=tools.get("nvidia-smi", ""),
         ctk=tools.get("nvidia-ctk", ""),
         runtime=tools.get("nvidia-container-runtime", ""),
         toolkit=version if status == "installed" else "",
-        cdi=tuple(_cdi(lines) for name, (_, lines) in found.items() if name.startswith("cdi ")),
-        proof=_first(found, "proof"),
+        cdi=tuple(
+            _parse_cdi(lines) for name, (_, lines) in found.items() if name.startswith("cdi ")
+        ),
+        proof=_read_first(found, "proof"),
     )
 
 
-def _lines(found: Mapping[str, Section], name: str) -> list[str]:
+def _read_lines(found: Mapping[str, Section], name: str) -> list[str]:
     return [line for line in found.get(name, (0, []))[1] if line]
 
 
-def _first(found: Mapping[str, Section], name: str) -> str:
-    return next(iter(_lines(found, name)), "").strip()
+def _read_first(found: Mapping[str, Section], name: str) -> str:
+    return next(iter(_read_lines(found, name)), "").strip()
 
 
-def _device(line: str) -> Device:
+def _parse_device(line: str) -> Device:
     address, vendor, model, kind, *driver = line.split()
     return Device(
         address=address, vendor=VENDORS[vendor], model=model, kind=kind, driver="".join(driver)
     )
 
 
-def _node(line: str) -> Node:
+def _parse_node(line: str) -> Node:
     path, group, mode = line.split()
     return Node(path=path, group=int(group), mode=mode)
 
 
-def _cdi(lines: Sequence[str]) -> CdiFile:
+def _parse_cdi(lines: Sequence[str]) -> CdiFile:
     at = next(at for at, line in enumerate(lines) if line.startswith("path "))
     rows = [line.split(" ", 1) for line in lines[:at] if " " in line]
     return CdiFile(

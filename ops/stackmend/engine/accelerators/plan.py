@@ -1,6 +1,6 @@
-"""What a host lacks so that containers reach its accelerators. Pure."""
+"""What a host needs so that containers reach its accelerators. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from stackmend import decision
@@ -12,10 +12,10 @@ from stackmend.engine.accelerators.spec import (
     Acceleration,
 )
 from stackmend.engine.accelerators.state import DRIVERS, Accelerators, Device, Vendor
-from stackmend.engine.plan import Action, File, plan_settings
-from stackmend.engine.plan import flags as flag
-from stackmend.engine.plan.merge import parsed
-from stackmend.engine.plan.versions import numbers
+from stackmend.engine.plan import File, Install, SettingsAction, Trust, WriteSource, plan_settings
+from stackmend.engine.plan.flags import parse_flags
+from stackmend.engine.plan.merge import parse_config
+from stackmend.engine.plan.versions import parse_version
 from stackmend.engine.state import HostEngine
 from stackmend.paths import STATE_ROOT
 
@@ -35,121 +35,126 @@ KEYRINGS = {
     "dnf": "/etc/pki/rpm-gpg/stackmend-nvidia.asc",
 }
 
-#: Where CDI's file is written, where there is none yet.
+#: Where CDI's file goes, where the host has none yet.
 CDI_FILE = "/etc/cdi/nvidia.yaml"
 
 _NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 _HEAD = "# Written by stackmend: changes are lost.\n"
 _SECTION = 'in the stack\'s "engine" section'
-_NONE = f'"accelerator": "none" {_SECTION} leaves it alone'
-_DRIVER_HELP = {
+_NONE = f'set "accelerator": "none" {_SECTION} to leave it alone'
+_DRIVER_REMEDIES = {
     "nvidia": "install NVIDIA's driver from the distribution (Debian: nvidia-driver; Ubuntu: "
     "ubuntu-drivers install --gpgpu) and restart the host",
     "amd": "install a kernel with amdgpu, and AMD's firmware, and restart the host",
 }
 
 
-class Step(decision.Action):
-    """One step beyond those that the engine's room has.
+class Describe(decision.Action):
+    """Write what CDI knows of NVIDIA's devices to a file, the subject."""
 
-    :param path: for ``describe``, the file that is written.
-    :param ways: for ``prove``, how containers are given each vendor's devices: ``cdi``,
-        ``runtime`` or ``rocm``.
+    verb: Literal["describe"] = "describe"
+
+
+class Prove(decision.Action):
+    """Reach the devices from inside a container.
+
+    :param modes: how containers are given each vendor's devices: ``cdi``, ``runtime``, ``rocm``.
     :param groups: the groups, by number, that AMD's device files need.
-    :param evidence: what is remembered as proven.
+    :param evidence: what the proof rests on, which the host remembers.
     """
 
-    verb: Literal["describe", "prove"]
-    path: str = ""
-    ways: tuple[str, ...] = ()
-    groups: tuple[int, ...] = ()
-    evidence: str = ""
+    verb: Literal["prove"] = "prove"
+    modes: tuple[str, ...]
+    groups: tuple[int, ...]
+    evidence: str
 
 
-class Plan(decision.Plan[decision.Action]):
+Action = Trust | WriteSource | Install | SettingsAction | Describe | Prove
+
+
+class Plan(decision.Plan[Action]):
     """What was found, what will be done, in order, and what will not."""
 
 
 def plan(spec: Acceleration, engine: HostEngine, state: Accelerators) -> Plan:
-    """What is to be done so that containers reach the accelerators that are wanted.
+    """What is to be done so that containers reach the accelerators of the spec.
 
-    An engine that is not there yet changes nothing of what is planned: the steps need one, and
-    whoever carries them out says so.
+    An engine that is not there yet does not change the plan: its actions need one, and fail
+    without.
 
-    :param spec: which accelerators are wanted, and where NVIDIA's toolkit comes from.
+    :param spec: which accelerators, and where NVIDIA's toolkit comes from.
     :param engine: what the host has of container engines.
     :param state: what it has of accelerators.
     """
     if spec.vendor == "none":
         return Plan()
     vendors: tuple[Vendor, ...] = ("nvidia", "amd") if spec.vendor == "auto" else (spec.vendor,)
-    devices = [one for one in state.devices if one.vendor in vendors]
-    if not devices:
-        return _without(spec)
+    if not any(device.vendor in vendors for device in state.devices):
+        return _plan_nothing(spec)
     findings: list[Finding] = []
     refusals: list[Refusal] = []
     for vendor in vendors:
-        idle = [one for one in state.of(vendor) if not one.usable]
+        idle = [device for device in state.list_devices(vendor) if not device.has_driver]
         if idle:
-            told, refused = _idle(spec, vendor, idle, state)
-            findings += told
+            found, refused = _assess_idle(spec, vendor, idle, state)
+            findings += found
             refusals += refused
-    actions: list[decision.Action] = []
-    ways: list[str] = []
-    if "nvidia" in vendors and state.usable("nvidia"):
-        steps, refused = _nvidia(spec, engine, state)
-        actions += steps
+    actions: list[Action] = []
+    modes: list[str] = []
+    if "nvidia" in vendors and state.list_usable("nvidia"):
+        planned, refused = _plan_nvidia(spec, engine, state)
+        actions += planned
         refusals += refused
-        ways.append("cdi" if _by_cdi(engine) else "runtime")
-    if "amd" in vendors and state.usable("amd"):
-        if any(one.path == "/dev/kfd" for one in state.rocm):
-            ways.append("rocm")
-            findings.append(_rocm(state))
+        modes.append("cdi" if _has_cdi(engine) else "runtime")
+    if "amd" in vendors and state.list_usable("amd"):
+        if any(node.path == "/dev/kfd" for node in state.rocm):
+            modes.append("rocm")
+            findings.append(_describe_rocm(state))
         else:
-            told, refused = _no_kfd(spec)
-            findings += told
+            found, refused = _assess_missing_kfd(spec)
+            findings += found
             refusals += refused
     if refusals:
         return Plan(findings=tuple(findings), refusals=tuple(refusals))
-    if ways:
-        seen = evidence(engine, state, ways)
-        if actions or state.proof != seen:
-            actions.append(_prove(state, ways, seen))
+    if modes:
+        evidence = format_evidence(engine, state, modes)
+        if actions or state.proof != evidence:
+            actions.append(_plan_proof(state, modes, evidence))
     return Plan(findings=tuple(findings), actions=tuple(actions))
 
 
-def evidence(engine: HostEngine, state: Accelerators, ways: Sequence[str]) -> str:
+def format_evidence(engine: HostEngine, state: Accelerators, modes: Sequence[str]) -> str:
     """What a proof rests on, in one line: it holds for as long as that stays."""
     parts = [f"engine {engine.server or '?'}"]
-    if "rocm" in ways:
-        parts.append("amd " + ",".join(one.address for one in state.usable("amd")))
+    if "rocm" in modes:
+        parts.append("amd " + ",".join(device.address for device in state.list_usable("amd")))
         parts.append("groups " + ",".join(map(str, state.groups)))
-    if "cdi" in ways or "runtime" in ways:
-        way = "cdi" if "cdi" in ways else "runtime"
-        parts.append("nvidia " + ",".join(one.address for one in state.usable("nvidia")))
+    if "cdi" in modes or "runtime" in modes:
+        mode = "cdi" if "cdi" in modes else "runtime"
+        parts.append("nvidia " + ",".join(device.address for device in state.list_usable("nvidia")))
         parts.append(f"driver {state.driver or '?'}")
-        parts.append(f"toolkit {state.toolkit or state.runtime or '?'} by {way}")
+        parts.append(f"toolkit {state.toolkit or state.runtime or '?'} by {mode}")
     return "; ".join(parts)
 
 
-def settings(engine: HostEngine) -> dict[str, Any]:
-    """What daemon.json is to hold for NVIDIA's toolkit, as far as nobody has decided it already."""
+def choose_settings(engine: HostEngine) -> dict[str, Any]:
+    """What daemon.json is to hold for NVIDIA's toolkit, unless somebody has decided it already."""
     try:
-        held, _ = parsed(engine.config.text)
+        config, _ = parse_config(engine.config.text)
     except ValueError:
-        held = {}
-    runtimes, features = held.get("runtimes"), held.get("features")
-    wanted: dict[str, Any] = {}
-    flags = flag.given(engine.service.flags).get("runtimes", ())
-    given = any(one.startswith("nvidia=") for one in flags)
-    if not given and not (isinstance(runtimes, dict) and "nvidia" in runtimes):
-        wanted["runtimes"] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
-    if _new_enough(engine) and not (isinstance(features, dict) and "cdi" in features):
-        wanted["features"] = {"cdi": True}
-    return wanted
+        config = {}
+    runtimes, features = config.get("runtimes"), config.get("features")
+    desired: dict[str, Any] = {}
+    flags = parse_flags(engine.service.flags).get("runtimes", ())
+    has_flag = any(flag.startswith("nvidia=") for flag in flags)
+    if not has_flag and not (isinstance(runtimes, dict) and "nvidia" in runtimes):
+        desired["runtimes"] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
+    if _knows_cdi(engine) and not (isinstance(features, dict) and "cdi" in features):
+        desired["features"] = {"cdi": True}
+    return desired
 
 
-def _without(spec: Acceleration) -> Plan:
+def _plan_nothing(spec: Acceleration) -> Plan:
     if spec.vendor == "auto":
         finding = Finding(
             subject="accelerators",
@@ -161,100 +166,96 @@ def _without(spec: Acceleration) -> Plan:
     refusal = Refusal(
         subject="accelerators",
         reason=f"no device of {_NAMES[spec.vendor]}'s is on the PCI bus",
-        remedy=f'"accelerator": "auto" {_SECTION} takes what is there, if anything; in a virtual '
-        "machine, the device has to be handed to it first",
+        remedy=f'set "accelerator": "auto" {_SECTION} to take what is there, if anything; in a '
+        "virtual machine, hand the device to it first",
     )
     return Plan(refusals=(refusal,))
 
 
-def _idle(
+def _assess_idle(
     spec: Acceleration, vendor: Vendor, idle: Sequence[Device], state: Accelerators
 ) -> tuple[list[Finding], list[Refusal]]:
     """Devices without the driver that containers need."""
-    drivers = sorted({one.driver for one in idle})
+    drivers = sorted({device.driver for device in idle})
     has = ", ".join(filter(None, drivers)) or "none"
-    addresses = ", ".join(one.address for one in idle)
+    addresses = ", ".join(device.address for device in idle)
     cause = f"{_NAMES[vendor]} at {addresses}: its driver is {has}, not {DRIVERS[vendor]}"
-    help_ = "it is handed to virtual machines" if "vfio-pci" in drivers else _DRIVER_HELP[vendor]
-    if spec.vendor == "auto" or state.usable(vendor):
+    remedy = (
+        "it is handed to virtual machines" if "vfio-pci" in drivers else _DRIVER_REMEDIES[vendor]
+    )
+    if spec.vendor == "auto" or state.list_usable(vendor):
         finding = Finding(
-            subject="accelerators", kind="no driver", cause=f"{cause}; {help_}", blocks=False
+            subject="accelerators", kind="no driver", cause=f"{cause}; {remedy}", blocks=False
         )
         return [finding], []
-    return [], [Refusal(subject="accelerators", reason=cause, remedy=help_)]
+    return [], [Refusal(subject="accelerators", reason=cause, remedy=remedy)]
 
 
-def _nvidia(
+def _plan_nvidia(
     spec: Acceleration, engine: HostEngine, state: Accelerators
-) -> tuple[list[decision.Action], list[Refusal]]:
-    there = bool(state.toolkit or (state.ctk and state.runtime))
-    steps = _toolkit(spec, engine, there=there)
-    if isinstance(steps, Refusal):
-        return [], [steps]
-    found = plan_settings(settings(engine), spec.replace, engine)
-    actions: list[decision.Action] = [*steps, *found.actions]
-    described = _describe(engine, state)
-    if described is not None:
-        actions.append(described)
-    return actions, list(found.refusals)
+) -> tuple[list[Action], list[Refusal]]:
+    present = bool(state.toolkit or (state.ctk and state.runtime))
+    toolkit = _plan_toolkit(spec, engine, present=present)
+    if isinstance(toolkit, Refusal):
+        return [], [toolkit]
+    settings = plan_settings(choose_settings(engine), spec.replace, engine)
+    actions = [*toolkit, *settings.actions, *_plan_description(engine, state)]
+    return actions, list(settings.refusals)
 
 
-def _toolkit(
-    spec: Acceleration, engine: HostEngine, *, there: bool
-) -> list[decision.Action] | Refusal:
-    """The steps that bring NVIDIA's toolkit, or its repository where that has changed."""
+def _plan_toolkit(
+    spec: Acceleration, engine: HostEngine, *, present: bool
+) -> list[Action] | Refusal:
+    """What brings NVIDIA's toolkit, or its repository where that has changed."""
     manager = engine.manager
-    ours = next((one for one in engine.origins if one.path == SOURCES.get(manager)), None)
-    if there and ours is None:
+    ours = next((origin for origin in engine.origins if origin.path == SOURCES.get(manager)), None)
+    if present and ours is None:
         return []
     if manager not in NVIDIA_REPOSITORIES:
         name = engine.release.name or engine.system
         return Refusal(
             subject=PACKAGE,
             reason=f"NVIDIA has no packages of it for {name}",
-            remedy=f"bring nvidia-ctk and nvidia-container-runtime there by hand; {_NONE}",
+            remedy=f"install nvidia-ctk and nvidia-container-runtime there by hand; or {_NONE}",
         )
     if not engine.root:
         return Refusal(
             subject=PACKAGE,
-            reason="it cannot be installed by this user",
+            reason="this user cannot install it",
             remedy="connect as root, or set _sudo = True in the host's data",
         )
-    file = _source(spec, engine)
-    steps: list[decision.Action] = []
+    file = _format_source(spec, engine)
+    actions: list[Action] = []
     if ours is None or ours.text != file.text:
         cause = "NVIDIA's toolkit comes from there"
-        key = Action(
-            verb="trust",
+        key = Trust(
             subject=KEYRINGS[manager],
             cause=f"{cause}: the key that signs it",
             undo=f"remove {KEYRINGS[manager]}",
-            source=spec.key or NVIDIA_KEY,
-            expected=(spec.key_fingerprint or NVIDIA_FINGERPRINT,),
+            key=spec.key or NVIDIA_KEY,
+            fingerprints=(spec.key_fingerprint or NVIDIA_FINGERPRINT,),
             keyring=KEYRINGS[manager],
         )
-        source = Action(
-            verb="write source",
+        source = WriteSource(
             subject=file.path,
             cause=cause,
             undo=f"remove {file.path}",
             files=(file,),
         )
-        steps += [key, source]
-    if not there:
-        steps.append(
-            Action(
-                verb="install",
+        actions += [key, source]
+    if not present:
+        actions.append(
+            Install(
                 subject=PACKAGE,
-                cause="containers reach NVIDIA's devices through it, and it is not there",
+                cause="containers reach NVIDIA's devices through it, and it is not installed",
                 undo=f"remove the package {PACKAGE}",
                 packages=(PACKAGE,),
             )
         )
-    return steps
+    return actions
 
 
-def _source(spec: Acceleration, engine: HostEngine) -> File:
+def _format_source(spec: Acceleration, engine: HostEngine) -> File:
     """The file that names the toolkit's repository: NVIDIA's own is flat, without suites."""
     manager = engine.manager
     address, _, rest = (spec.repository or NVIDIA_REPOSITORIES[manager]).partition(" ")
@@ -280,44 +281,41 @@ def _source(spec: Acceleration, engine: HostEngine) -> File:
     return File(path=SOURCES[manager], text=text)
 
 
-def _describe(engine: HostEngine, state: Accelerators) -> Step | None:
-    """The step that writes what CDI knows of the devices, where that is missing or of old."""
-    if not _by_cdi(engine):
-        return None
+def _plan_description(engine: HostEngine, state: Accelerators) -> Iterator[Describe]:
+    """What writes what CDI knows of the devices, where that is missing or outdated."""
+    if not _has_cdi(engine):
+        return
     last = state.cdi[-1] if state.cdi else None
     if last is None:
         cause = "no file tells the engine how containers are given NVIDIA's devices"
     elif state.driver and state.driver not in last.versions:
-        of = ", ".join(last.versions) or "none"
-        cause = f"it is for driver {of}, and {state.driver} is loaded"
+        described = ", ".join(last.versions) or "none"
+        cause = f"it is for driver {described}, and {state.driver} is loaded"
     elif missing := [path for path in state.gpus if path not in last.devices]:
         cause = f"it does not know {', '.join(missing)}"
     else:
-        return None
+        return
     path = last.path if last is not None else CDI_FILE
-    return Step(
-        verb="describe",
+    yield Describe(
         subject=path,
         cause=cause,
         undo=f"remove {path}" if last is None else f"its copy in {STATE_ROOT}/engine/kept",
-        path=path,
     )
 
 
-def _prove(state: Accelerators, ways: Sequence[str], seen: str) -> Step:
-    return Step(
-        verb="prove",
+def _plan_proof(state: Accelerators, modes: Sequence[str], evidence: str) -> Prove:
+    return Prove(
         subject="accelerators",
-        cause="it was not seen from inside a container yet"
-        if not state.proof
-        else f"what was seen from inside a container was another: {state.proof}",
-        ways=tuple(ways),
+        cause=f"what it rests on has changed since the last proof: {state.proof}"
+        if state.proof
+        else "no container has reached them yet",
+        modes=tuple(modes),
         groups=state.groups,
-        evidence=seen,
+        evidence=evidence,
     )
 
 
-def _rocm(state: Accelerators) -> Finding:
+def _describe_rocm(state: Accelerators) -> Finding:
     groups = ", ".join(f'"{group}"' for group in state.groups)
     return Finding(
         subject="accelerators",
@@ -328,27 +326,27 @@ def _rocm(state: Accelerators) -> Finding:
     )
 
 
-def _no_kfd(spec: Acceleration) -> tuple[list[Finding], list[Refusal]]:
-    reason = "amdgpu has the device, and /dev/kfd is not there"
-    help_ = "use a kernel with HSA_AMD, and a device that AMD's ROCm knows"
+def _assess_missing_kfd(spec: Acceleration) -> tuple[list[Finding], list[Refusal]]:
+    reason = "amdgpu has the device, and /dev/kfd is missing"
+    remedy = "use a kernel with HSA_AMD, and a device that AMD's ROCm knows"
     if spec.vendor == "auto":
         finding = Finding(
-            subject="accelerators", kind="no ROCm", cause=f"{reason}; {help_}", blocks=False
+            subject="accelerators", kind="no ROCm", cause=f"{reason}; {remedy}", blocks=False
         )
         return [finding], []
-    return [], [Refusal(subject="accelerators", reason=reason, remedy=help_)]
+    return [], [Refusal(subject="accelerators", reason=reason, remedy=remedy)]
 
 
-def _new_enough(engine: HostEngine) -> bool:
+def _knows_cdi(engine: HostEngine) -> bool:
     # One that is not there yet will be new.
-    return not engine.server or numbers(engine.server) >= CDI
+    return not engine.server or parse_version(engine.server) >= CDI
 
 
-def _by_cdi(engine: HostEngine) -> bool:
+def _has_cdi(engine: HostEngine) -> bool:
     """Whether containers are given the devices by CDI, which a daemon-reload does not undo."""
     try:
-        features = parsed(engine.config.text)[0].get("features")
+        features = parse_config(engine.config.text)[0].get("features")
     except ValueError:
         features = None
     off = isinstance(features, dict) and features.get("cdi") is False
-    return _new_enough(engine) and not off
+    return _knows_cdi(engine) and not off

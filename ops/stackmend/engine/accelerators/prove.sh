@@ -1,7 +1,7 @@
 # Reach the accelerators from inside a container, and again from the same one after systemd has read
-# its units anew: what a container was given behind systemd's back is taken from it then. What was
-# seen is printed, and remembered. Arguments: what common.sh takes, what is remembered, the groups of
-# AMD's device files, then how containers are given the devices: cdi, runtime, rocm.
+# its units anew: it then loses what it was given behind systemd's back. Print what was seen, and
+# record the evidence. Arguments: what common.sh takes, the evidence, the groups of AMD's device
+# files, then how containers are given the devices: cdi, runtime, rocm.
 evidence=$1 groups=$2
 shift 2
 alone
@@ -10,7 +10,7 @@ clean() {
   docker rm -f "$name" >/dev/null 2>&1
   docker image rm -f "$image" >/dev/null 2>&1
 }
-# What a proof left behind that was killed.
+# What a killed proof left.
 clean
 trap clean EXIT
 trap 'exit 1' TERM
@@ -28,7 +28,7 @@ trap 'exit 1' TERM
 } | sort -u | tar -chf - -T - 2>/dev/null | docker import \
   --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
   - "$image" >/dev/null || {
-  echo 'the image of the proof cannot be made' >&2
+  echo 'cannot make the image of the proof' >&2
   exit 70
 }
 
@@ -74,14 +74,14 @@ at_risk() {
       -e 's/^\/\([^ ]*\) .*"gpu".*/\1/p' | sort -u
 }
 
-for way; do
+for mode; do
   # shellcheck disable=SC2046 # one word each
-  said=$(docker run -d --name "$name" --label stackmend.proof=1 --network none $(given "$way") \
+  output=$(docker run -d --name "$name" --label stackmend.proof=1 --network none $(given "$mode") \
     "$image" sleep 120 2>&1) || {
-    printf '%s\n' "$said" | tail -n 3 >&2
+    printf '%s\n' "$output" | tail -n 3 >&2
     exit 70
   }
-  seen=$(reached "$way" 2>&1) || {
+  seen=$(reached "$mode" 2>&1) || {
     printf '%s\n' "$seen" | tail -n 3 >&2
     exit 72
   }
@@ -92,7 +92,7 @@ for way; do
       printf 'spared %s\n' "$(printf '%s' "$others" | tr '\n' ' ')"
     else
       systemctl daemon-reload
-      seen=$(reached "$way" 2>&1) || {
+      seen=$(reached "$mode" 2>&1) || {
         printf '%s\n' "$seen" | tail -n 3 >&2
         exit 76
       }

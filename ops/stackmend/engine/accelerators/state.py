@@ -29,7 +29,7 @@ class Device(Frozen):
     driver: str = ""
 
     @property
-    def usable(self) -> bool:
+    def has_driver(self) -> bool:
         """Whether the driver that containers need has it."""
         return self.driver == DRIVERS[self.vendor]
 
@@ -61,16 +61,16 @@ class CdiFile(Frozen):
 class Accelerators(Frozen):
     """What a host has of accelerators.
 
-    Beyond ``devices``, what is NVIDIA's is told only where a device of theirs is on the bus.
+    Beyond ``devices``, what is NVIDIA's is known only where a device of theirs is on the bus.
 
     :param nodes: the device files that containers are given.
     :param driver: the version of NVIDIA's kernel driver; empty where it is not loaded.
-    :param smi: where ``nvidia-smi`` was found.
-    :param ctk: where the toolkit's ``nvidia-ctk`` was found.
-    :param runtime: where the toolkit's runtime was found.
+    :param smi: where ``nvidia-smi`` is.
+    :param ctk: where the toolkit's ``nvidia-ctk`` is.
+    :param runtime: where the toolkit's runtime is.
     :param toolkit: the version of the toolkit's package; empty where it is not installed.
     :param cdi: the files of NVIDIA's devices, the one that wins last.
-    :param proof: what was proven from inside a container last, as :func:`evidence` words it.
+    :param proof: what the last proof rested on, as ``plan.format_evidence`` has it.
     """
 
     devices: tuple[Device, ...] = ()
@@ -83,26 +83,26 @@ class Accelerators(Frozen):
     cdi: tuple[CdiFile, ...] = ()
     proof: str = ""
 
-    def of(self, vendor: Vendor) -> tuple[Device, ...]:
+    def list_devices(self, vendor: Vendor) -> tuple[Device, ...]:
         """The devices of one vendor."""
-        return tuple(one for one in self.devices if one.vendor == vendor)
+        return tuple(device for device in self.devices if device.vendor == vendor)
 
-    def usable(self, vendor: Vendor) -> tuple[Device, ...]:
+    def list_usable(self, vendor: Vendor) -> tuple[Device, ...]:
         """Those of them that containers can be given."""
-        return tuple(one for one in self.of(vendor) if one.usable)
+        return tuple(device for device in self.list_devices(vendor) if device.has_driver)
 
     @property
     def gpus(self) -> tuple[str, ...]:
         """The device files of NVIDIA's GPUs."""
-        names = (one.path for one in self.nodes)
+        names = (node.path for node in self.nodes)
         return tuple(name for name in names if name.removeprefix("/dev/nvidia").isdecimal())
 
     @property
     def rocm(self) -> tuple[Node, ...]:
         """The device files that AMD's software is given: ``/dev/kfd`` and the render nodes."""
-        return tuple(one for one in self.nodes if one.path.startswith(("/dev/kfd", "/dev/dri/")))
+        return tuple(node for node in self.nodes if node.path.startswith(("/dev/kfd", "/dev/dri/")))
 
     @property
     def groups(self) -> tuple[int, ...]:
         """The groups that may use those, by number; not root's, which no container should have."""
-        return tuple(sorted({one.group for one in self.rocm} - {0}))
+        return tuple(sorted({node.group for node in self.rocm} - {0}))

@@ -1,29 +1,51 @@
-"""The decision: from the engine that is wanted and the one that is there to what is done. Pure.
+"""The decision: from the spec of an engine and the state of a host to what is done. Pure.
 
-``installed`` says what a host needs to have an engine, ``source`` where that comes from, ``rivals``
-what is in its way and ``chosen`` which versions it is; ``settings`` says what daemon.json needs,
-upon ``merge`` and ``flags``.
+``installation`` says what a host needs to have an engine, ``source`` where that comes from,
+``rivals`` what is in its way and ``selection`` which versions it is; ``settings`` says what
+daemon.json needs, upon ``merge`` and ``flags``.
 """
 
-from stackmend.engine.plan.chosen import Chosen, chosen
-from stackmend.engine.plan.installed import plan
-from stackmend.engine.plan.merge import merged
-from stackmend.engine.plan.model import Action, File, Plan, Verb
-from stackmend.engine.plan.settings import begun_with
-from stackmend.engine.plan.settings import plan as plan_settings
-from stackmend.engine.plan.source import Source, source
+from stackmend.engine.plan.installation import plan_engine
+from stackmend.engine.plan.model import (
+    Action,
+    Enable,
+    File,
+    Install,
+    InstallEngine,
+    Plan,
+    SetConfig,
+    SettingsAction,
+    SettingsPlan,
+    Start,
+    StartAgain,
+    TakeUp,
+    Trust,
+    WriteSource,
+)
+from stackmend.engine.plan.selection import Selection, select_packages
+from stackmend.engine.plan.settings import add_first_settings, plan_settings
+from stackmend.engine.plan.source import Source, find_source
 
 __all__ = [
     "Action",
-    "Chosen",
+    "Enable",
     "File",
+    "Install",
+    "InstallEngine",
     "Plan",
+    "Selection",
+    "SetConfig",
+    "SettingsAction",
+    "SettingsPlan",
     "Source",
-    "Verb",
-    "begun_with",
-    "chosen",
-    "merged",
-    "plan",
+    "Start",
+    "StartAgain",
+    "TakeUp",
+    "Trust",
+    "WriteSource",
+    "add_first_settings",
+    "find_source",
+    "plan_engine",
     "plan_settings",
-    "source",
+    "select_packages",
 ]

@@ -1,4 +1,4 @@
-"""What a dockerd is set to by the words that its service starts it with."""
+"""What a dockerd is set to by the flags that its service starts it with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ _SHORT = {
     "-p": "pidfile",
     "-s": "storage-driver",
 }
-#: Flags that take no word after them.
+#: Flags that no value follows.
 _SWITCHES = frozenset(
     "debug experimental icc init ip-forward ip-forward-no-drop ip-masq iptables ip6tables ipv6 "
     "live-restore no-new-privileges raw-logs rootless selinux-enabled tls tlsverify "
@@ -42,12 +42,12 @@ _SWITCHES = frozenset(
 _BOTH = frozenset({"runtimes"})
 
 
-def given(flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_flags(flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """What the flags set: key of daemon.json → the values, as they are written."""
     found: dict[str, list[str]] = {}
-    rest = list(flags)
-    while rest:
-        word = rest.pop(0)
+    words = list(flags)
+    while words:
+        word = words.pop(0)
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             key = _KEYS.get(name, name)
@@ -58,26 +58,28 @@ def given(flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
             continue
         if not equals:
             value = "true"
-            if name not in _SWITCHES and rest and not rest[0].startswith("-"):
-                value = rest.pop(0)
+            if name not in _SWITCHES and words and not words[0].startswith("-"):
+                value = words.pop(0)
         found.setdefault(key, []).append(value)
     return {key: tuple(values) for key, values in found.items()}
 
 
-def conflicts(
-    flags: Mapping[str, Sequence[str]], held: Mapping[str, Any]
+def find_conflicts(
+    flags: Mapping[str, Sequence[str]], config: Mapping[str, Any]
 ) -> dict[str, tuple[str, ...]]:
-    """Keys that are given both ways: with those dockerd does not start."""
-    return {key: tuple(values) for key, values in flags.items() if key in held and key not in _BOTH}
+    """Keys that both have: with those dockerd does not start."""
+    return {
+        key: tuple(values) for key, values in flags.items() if key in config and key not in _BOTH
+    }
 
 
-def says(values: Sequence[str], value: Any) -> bool:
+def has_value(values: Sequence[str], value: Any) -> bool:
     """Whether flags set a key to a value already."""
     if isinstance(value, bool):
         return values[-1].lower() in (("true", "1", "t") if value else ("false", "0", "f"))
     if isinstance(value, list):
-        split = [part for one in values for part in one.split(",")]
+        split = [part for item in values for part in item.split(",")]
         return split == value or list(values) == value
     if isinstance(value, Mapping):
-        return dict(one.partition("=")[::2] for one in values) == dict(value)
+        return dict(item.partition("=")[::2] for item in values) == dict(value)
     return values[-1] == str(value)

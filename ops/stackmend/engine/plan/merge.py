@@ -24,7 +24,7 @@ class Change(Frozen):
     after: str
 
 
-class Merged(Frozen):
+class Merge(Frozen):
     """A daemon.json with settings in it.
 
     :param text: what it is to hold.
@@ -37,92 +37,97 @@ class Merged(Frozen):
     comments: bool = False
 
 
-def merged(text: str, wanted: Mapping[str, Any]) -> Merged:
+def merge(text: str, desired: Mapping[str, Any]) -> Merge:
     """A file's text with settings in it; the order, the indentation and all other keys stay.
 
     :param text: what the file holds; empty for none.
-    :param wanted: the settings, as daemon.json has them.
+    :param desired: the settings, as daemon.json has them.
     :raises ValueError: it is no JSON, or not a mapping; the line is named.
     """
-    held, comments = parsed(text)
+    observed, comments = parse_config(text)
     changes: list[Change] = []
-    whole = _into(held, wanted, "", changes)
+    merged = _merge_mapping(observed, desired, "", changes)
     driver = any(change.key == "log-driver" and change.before for change in changes)
-    if driver and "log-opts" in wanted and whole["log-opts"] != wanted["log-opts"]:
-        # What another driver was told, this one does not know, and no container would start.
-        changes = [one for one in changes if not one.key.startswith("log-opts")]
-        changes.append(_change("log-opts", held.get("log-opts"), wanted["log-opts"]))
-        whole["log-opts"] = wanted["log-opts"]
+    if driver and "log-opts" in desired and merged["log-opts"] != desired["log-opts"]:
+        # This driver does not know the other one's options, and no container would start.
+        changes = [change for change in changes if not change.key.startswith("log-opts")]
+        changes.append(_make_change("log-opts", observed, "log-opts", desired["log-opts"]))
+        merged["log-opts"] = desired["log-opts"]
     if not changes and not comments:
-        return Merged(text=text)
+        return Merge(text=text)
     newline = "\r\n" if "\r\n" in text else "\n"
-    written = json.dumps(whole, indent=_indent(text), ensure_ascii=False) + "\n"
-    return Merged(text=written.replace("\n", newline), changes=tuple(changes), comments=comments)
+    written = json.dumps(merged, indent=_find_indent(text), ensure_ascii=False) + "\n"
+    return Merge(text=written.replace("\n", newline), changes=tuple(changes), comments=comments)
 
 
-def parsed(text: str) -> tuple[dict[str, Any], bool]:
+def parse_config(text: str) -> tuple[dict[str, Any], bool]:
     """What a daemon.json says, and whether it holds comments.
 
     :raises ValueError: it is no JSON, or not a mapping; the line is named.
     """
-    plain = without_comments(text.removeprefix("\ufeff"))
+    plain = strip_comments(text.removeprefix("\ufeff"))
     if not plain.strip():
         return {}, plain != text
     try:
-        held = json.loads(plain, object_pairs_hook=_once)
+        config = json.loads(plain, object_pairs_hook=_refuse_duplicates)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
-    if not isinstance(held, dict):
-        raise ValueError(f"it holds a {type(held).__name__}, not a mapping")
-    return held, plain != text
+    if not isinstance(config, dict):
+        raise ValueError(f"it holds a {type(config).__name__}, not a mapping")
+    return config, plain != text
 
 
-def without_comments(text: str) -> str:
+def strip_comments(text: str) -> str:
     """The same with blanks for comments, so that lines and columns stay."""
 
-    def blank(found: re.Match[str]) -> str:
-        one = found[0]
-        return one if one.startswith('"') else re.sub(r"[^\r\n]", " ", one)
+    def blank(match: re.Match[str]) -> str:
+        token = match[0]
+        return token if token.startswith('"') else re.sub(r"[^\r\n]", " ", token)
 
-    # Strings are matched first: what looks like a comment in one is none.
+    # Strings match first: what looks like a comment in one is none.
     return re.sub(r'"(?:\\.|[^"\\\n])*"|//[^\r\n]*|/\*.*?\*/', blank, text, flags=re.DOTALL)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f'"{name}" stands there twice')
-        found[name] = value
-    return found
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(f'duplicate key "{key}"')
+        mapping[key] = value
+    return mapping
 
 
-def _into(
-    held: Mapping[str, Any], wanted: Mapping[str, Any], above: str, changes: list[Change]
+def _merge_mapping(
+    observed: Mapping[str, Any], desired: Mapping[str, Any], above: str, changes: list[Change]
 ) -> dict[str, Any]:
-    whole = dict(held)
-    for name, value in wanted.items():
-        have = held.get(name)
+    merged = dict(observed)
+    for name, value in desired.items():
+        have = observed.get(name)
         key = f"{above}{name}"
         if isinstance(value, Mapping) and isinstance(have, Mapping):
-            whole[name] = _into(have, value, f"{key}.", changes)
+            merged[name] = _merge_mapping(have, value, f"{key}.", changes)
             continue
         if key in ADDED and isinstance(value, list) and isinstance(have, list):
-            value = [*have, *(one for one in value if one not in have)]
-        if have != value or name not in held or isinstance(have, bool) != isinstance(value, bool):
-            changes.append(_change(key, held.get(name), value, there=name in held))
-        whole[name] = value
-    return whole
+            value = [*have, *(item for item in value if item not in have)]
+        if (
+            have != value
+            or name not in observed
+            or isinstance(have, bool) != isinstance(value, bool)
+        ):
+            changes.append(_make_change(key, observed, name, value))
+        merged[name] = value
+    return merged
 
 
-def _change(key: str, before: Any, after: Any, *, there: bool = True) -> Change:
-    def shown(value: Any) -> str:
+def _make_change(key: str, observed: Mapping[str, Any], name: str, after: Any) -> Change:
+    def dump(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
-    return Change(key=key, before=shown(before) if there else "", after=shown(after))
+    before = dump(observed[name]) if name in observed else ""
+    return Change(key=key, before=before, after=dump(after))
 
 
-def _indent(text: str) -> str:
+def _find_indent(text: str) -> str:
     """What the file is indented with, as its first indented line has it."""
-    found = re.search(r'\n([ \t]+)"', text)
-    return found[1] if found else "  "
+    match = re.search(r'\n([ \t]+)"', text)
+    return match[1] if match else "  "

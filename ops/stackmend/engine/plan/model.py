@@ -5,47 +5,103 @@ from typing import Literal
 from stackmend import decision
 from stackmend.frozen import Frozen
 
-Verb = Literal[
-    "install", "trust", "write source", "start", "enable", "start again", "set", "take up"
-]
-
 
 class File(Frozen):
-    """A file that is to be in place, with mode 0644."""
+    """A file that is to be in place, with mode 0644; without text it is to be gone."""
 
     path: str
     text: str
 
 
-class Action(decision.Action):
-    """One step.
+class Trust(decision.Action):
+    """Put the key of a repository in place.
 
-    :param packages: what is installed, by name; of those in ``extras`` what there is.
-    :param extras: what is installed where it is to be had.
-    :param removing: packages that make room.
-    :param snap: whether the snap is switched off.
-    :param files: what is written.
-    :param source: where a key is read from.
-    :param expected: the fingerprints that a key may have.
-    :param keyring: where a key goes.
-    :param config: for ``install``, the daemon.json that a new engine starts with.
-    :param text: what daemon.json is to hold.
-    :param restart: whether a changed key of it needs more than that it is read again.
+    :param key: where it is read from: an address, or a path on the controller.
+    :param fingerprints: those that it may have.
+    :param keyring: where it goes.
     """
 
-    verb: Verb
-    packages: tuple[str, ...] = ()
+    verb: Literal["trust"] = "trust"
+    key: str
+    fingerprints: tuple[str, ...]
+    keyring: str
+
+
+class WriteSource(decision.Action):
+    """Write the files that tell the package manager where packages come from."""
+
+    verb: Literal["write source"] = "write source"
+    files: tuple[File, ...]
+
+
+class Install(decision.Action):
+    """Install packages that start nothing."""
+
+    verb: Literal["install"] = "install"
+    packages: tuple[str, ...]
+
+
+class InstallEngine(decision.Action):
+    """Install an engine, and start it with what ran before.
+
+    :param packages: by name; which versions is decided once the host has read its lists anew.
+    :param extras: packages that are installed as well where a repository has them.
+    :param removing: packages that make room.
+    :param snap: whether the snap is switched off.
+    :param config: the daemon.json that a new engine starts with; empty for none.
+    """
+
+    verb: Literal["install"] = "install"
+    packages: tuple[str, ...]
     extras: tuple[str, ...] = ()
     removing: tuple[str, ...] = ()
     snap: bool = False
-    files: tuple[File, ...] = ()
-    source: str = ""
-    expected: tuple[str, ...] = ()
-    keyring: str = ""
     config: str = ""
-    text: str = ""
-    restart: bool = False
+
+
+class Start(decision.Action):
+    """Start the engine, now and with the host."""
+
+    verb: Literal["start"] = "start"
+
+
+class Enable(decision.Action):
+    """Have the engine start with the host."""
+
+    verb: Literal["enable"] = "enable"
+
+
+class StartAgain(decision.Action):
+    """Start the containers that ran before the engine was stopped."""
+
+    verb: Literal["start again"] = "start again"
+
+
+class SetConfig(decision.Action):
+    """Write daemon.json, the subject, and have the engine run with it.
+
+    :param text: what it is to hold.
+    :param restart: whether a changed key needs more than that the engine reads it again.
+    """
+
+    verb: Literal["set"] = "set"
+    text: str
+    restart: bool
+
+
+class TakeUp(decision.Action):
+    """Have the engine run with a daemon.json, the subject, that it was not seen to run with."""
+
+    verb: Literal["take up"] = "take up"
+
+
+Action = Trust | WriteSource | Install | SetConfig | InstallEngine | Start | Enable | StartAgain
+SettingsAction = SetConfig | TakeUp
 
 
 class Plan(decision.Plan[Action]):
     """What was found, what will be done, in order, and what will not."""
+
+
+class SettingsPlan(decision.Plan[SettingsAction]):
+    """The same of an engine's settings."""

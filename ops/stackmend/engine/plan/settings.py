@@ -1,13 +1,13 @@
-"""What is to be done so that an engine is set as wanted."""
+"""What is to be done so that an engine has the desired settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackmend.decision import Finding, Refusal
-from stackmend.engine.plan import flags as flag
-from stackmend.engine.plan.merge import Change, merged, parsed
-from stackmend.engine.plan.model import Action, Plan
-from stackmend.engine.plan.rivals import passing
+from stackmend.engine.plan.flags import find_conflicts, has_value, parse_flags
+from stackmend.engine.plan.merge import Change, merge, parse_config
+from stackmend.engine.plan.model import InstallEngine, Plan, SetConfig, SettingsPlan, TakeUp
+from stackmend.engine.plan.rivals import refuse_auto_removed
 from stackmend.engine.state import HostEngine
 from stackmend.paths import STATE_ROOT
 
@@ -19,108 +19,106 @@ RELOADED = frozenset(
 )
 
 
-def plan(wanted: Mapping[str, Any], replace: Sequence[str], state: HostEngine) -> Plan:
+def plan_settings(
+    desired: Mapping[str, Any], replace: Sequence[str], state: HostEngine
+) -> SettingsPlan:
     """What is to be done so that daemon.json holds settings and the engine runs with them.
 
-    :param wanted: the settings, as daemon.json has them.
-    :param replace: ``container:NAME`` for those that may be gone when the engine is restarted.
+    :param desired: the settings, as daemon.json has them.
+    :param replace: ``container:NAME`` for those that may be gone when the engine restarts.
     :param state: what the host has.
     """
-    if not wanted and not state.pending:
-        return Plan()
-    if refused := _unfit(state):
-        return Plan(refusals=(refused,))
-    given = flag.given(state.service.flags)
-    # What a flag says already needs no second word.
+    if not desired and not state.pending:
+        return SettingsPlan()
+    if refusal := _check_host(state):
+        return SettingsPlan(refusals=(refusal,))
+    flags = parse_flags(state.service.flags)
+    # What a flag sets already, daemon.json need not hold.
     rest = {
         key: value
-        for key, value in wanted.items()
-        if key not in given or not flag.says(given[key], value)
+        for key, value in desired.items()
+        if key not in flags or not has_value(flags[key], value)
     }
     try:
-        held, _ = parsed(state.config.text)
-        found = merged(state.config.text, rest) if rest else merged(state.config.text, {})
+        observed, _ = parse_config(state.config.text)
+        merged = merge(state.config.text, rest)
     except ValueError as error:
-        return Plan(refusals=(_invalid(state, str(error)),))
-    both = flag.conflicts(given, {**held, **rest})
-    if both:
-        return Plan(refusals=tuple(_both(key, values, state) for key, values in both.items()))
-    actions: list[Action] = []
-    findings: tuple[Finding, ...] = ()
-    if found.changes or found.comments:
-        restart = state.status != "up" or any(
-            change.key.partition(".")[0] not in RELOADED for change in found.changes
+        return SettingsPlan(refusals=(_refuse_config(state, str(error)),))
+    conflicts = find_conflicts(flags, {**observed, **rest})
+    if conflicts:
+        return SettingsPlan(
+            refusals=tuple(_refuse_flag(key, values, state) for key, values in conflicts.items())
         )
-        findings = tuple(_finding(change) for change in found.changes)
-        actions.append(
-            Action(
-                verb="set",
-                subject=state.config.real or state.config.path,
-                cause=_cause(found.changes, comments=found.comments),
-                undo=f"its copy in {STATE_ROOT}/engine/kept, and systemctl restart docker",
-                text=found.text,
-                restart=restart,
-            )
+    action: SetConfig | TakeUp
+    findings = tuple(map(_describe_change, merged.changes))
+    subject, restart = state.config.real or state.config.path, True
+    if merged.changes or merged.comments:
+        restart = state.status != "up" or any(
+            change.key.partition(".")[0] not in RELOADED for change in merged.changes
+        )
+        action = SetConfig(
+            subject=subject,
+            cause=_explain(merged.changes, comments=merged.comments),
+            undo=f"its copy in {STATE_ROOT}/engine/kept, and systemctl restart docker",
+            text=merged.text,
+            restart=restart,
         )
     elif state.pending:
-        restart = True
-        actions.append(
-            Action(
-                verb="take up",
-                subject=state.config.real or state.config.path,
-                cause="it was changed, and the engine was not seen to run with it",
-                restart=True,
-            )
+        action = TakeUp(
+            subject=subject, cause="it was changed, and the engine was not seen to run with it"
         )
-    if actions and restart and "live-restore" not in _on(held, given):
-        refusals = passing(state, replace)
+    else:
+        return SettingsPlan()
+    if restart and "live-restore" not in _list_switches(observed, flags):
+        refusals = refuse_auto_removed(state, replace)
         if refusals:
-            return Plan(findings=findings, refusals=tuple(refusals))
-    return Plan(findings=findings, actions=tuple(actions))
+            return SettingsPlan(findings=findings, refusals=tuple(refusals))
+    return SettingsPlan(findings=findings, actions=(action,))
 
 
-def begun_with(decided: Plan, wanted: Mapping[str, Any], state: HostEngine) -> Plan:
+def add_first_settings(plan: Plan, desired: Mapping[str, Any], state: HostEngine) -> Plan:
     """A plan that installs an engine, with the settings that it starts with.
 
-    Only an engine that is new and has no daemon.json starts with them: any other is set once it is
-    there, by what :func:`plan` says. The step that sets them stands before the one that installs,
-    and is done together with it: the packages start the engine.
+    Only an engine that is new and has no daemon.json starts with them: :func:`plan_settings` sets
+    any other once it is there. The step that sets them stands before the one that installs, and
+    both are one command: the packages start the engine.
 
-    :param decided: the plan.
-    :param wanted: the settings, as daemon.json has them.
+    :param plan: the plan.
+    :param desired: the settings, as daemon.json has them.
     :param state: what the host has.
     """
-    *before, last = decided.actions or (None,)
-    if last is None or last.verb != "install" or last.removing or last.snap or state.daemons:
-        return decided
+    *before, last = plan.actions or (None,)
+    if not isinstance(last, InstallEngine) or last.removing or last.snap or state.daemons:
+        return plan
     path = state.config.path
     if state.pending and state.config.kind == "file":
-        # An installation was broken off, and what it put there was never started with.
-        return decided.model_copy(
+        # An interrupted installation put it there, and no engine was seen to run with it.
+        return plan.model_copy(
             update={"actions": (*before, last.model_copy(update={"config": path}))}
         )
     new = state.status == "absent" and "dockerd" not in state.programs
-    if not new or not wanted or state.config.kind != "missing" or state.config.real:
-        return decided
-    settings = plan(wanted, (), state)
-    if settings.refusals or not settings.actions:
-        return decided
-    first = settings.actions[0].model_copy(update={"undo": f"rm {path}; systemctl restart docker"})
-    return decided.model_copy(
+    if not new or not desired or state.config.kind != "missing" or state.config.real:
+        return plan
+    settings = plan_settings(desired, (), state)
+    first, *_ = settings.actions or (None,)
+    if settings.refusals or not isinstance(first, SetConfig):
+        return plan
+    first = first.model_copy(update={"undo": f"rm {path}; systemctl restart docker"})
+    return plan.model_copy(
         update={
-            "findings": (*decided.findings, *settings.findings),
+            "findings": (*plan.findings, *settings.findings),
             "actions": (*before, first, last.model_copy(update={"config": path})),
         }
     )
 
 
-def _on(held: Mapping[str, Any], given: Mapping[str, Sequence[str]]) -> set[str]:
+def _list_switches(config: Mapping[str, Any], flags: Mapping[str, Sequence[str]]) -> set[str]:
     """Switches that are on in the engine that runs."""
-    named = {key for key, value in held.items() if value is True}
-    return named | {key for key, values in given.items() if values[-1].lower() == "true"}
+    switches = {key for key, value in config.items() if value is True}
+    return switches | {key for key, values in flags.items() if values[-1].lower() == "true"}
 
 
-def _unfit(state: HostEngine) -> Refusal | None:
+def _check_host(state: HostEngine) -> Refusal | None:
     config = state.config
     if state.system != "Linux":
         return Refusal(
@@ -131,44 +129,44 @@ def _unfit(state: HostEngine) -> Refusal | None:
     if not state.root:
         return Refusal(
             subject=config.path,
-            reason="it cannot be written by this user",
+            reason="this user cannot write it",
             remedy="connect as root, or set _sudo = True in the host's data",
         )
     if config.kind == "directory":
         return Refusal(
             subject=config.path,
-            reason="it is a directory (Docker makes one where a container mounts a file that is "
-            "not there), and dockerd does not start with it",
+            reason="it is a directory (Docker makes one where a container mounts a file that "
+            "does not exist), and dockerd does not start with it",
             remedy=f"rmdir {config.path}, there",
         )
     if config.kind == "other":
         return Refusal(
-            subject=config.path, reason="it is no file", remedy="see what it is, and remove it"
+            subject=config.path, reason="it is not a file", remedy="see what it is, and remove it"
         )
     if config.kind == "missing" and config.real:
         return Refusal(
             subject=config.path,
-            reason=f"it is a link to {config.real}, which is not there",
+            reason=f"it is a link to {config.real}, which does not exist",
             remedy="make that file, or remove the link",
         )
     if config.problem:
         return Refusal(
             subject=config.path,
-            reason=f"it cannot be read: {config.problem}",
-            remedy="mend it there; nothing of it is guessed",
+            reason=f"cannot read it: {config.problem}",
+            remedy="fix it there; stackmend guesses nothing",
         )
     return None
 
 
-def _invalid(state: HostEngine, reason: str) -> Refusal:
+def _refuse_config(state: HostEngine, reason: str) -> Refusal:
     return Refusal(
         subject=state.config.path,
         reason=f"it is no JSON that dockerd reads: {reason}",
-        remedy="mend it there: the engine does not start with it either, and nothing is guessed",
+        remedy="fix it there: the engine does not start with it either; stackmend guesses nothing",
     )
 
 
-def _both(key: str, values: Sequence[str], state: HostEngine) -> Refusal:
+def _refuse_flag(key: str, values: Sequence[str], state: HostEngine) -> Refusal:
     files = ", ".join(state.service.sources) or "what starts dockerd"
     return Refusal(
         subject=f"{state.config.path}: {key}",
@@ -179,16 +177,16 @@ def _both(key: str, values: Sequence[str], state: HostEngine) -> Refusal:
     )
 
 
-def _finding(change: Change) -> Finding:
+def _describe_change(change: Change) -> Finding:
     return Finding(
         subject=change.key,
         kind="setting",
-        cause=f"is {change.before or 'not set'}, and is to be {change.after}",
+        cause=f"is {change.before or 'not set'}, should be {change.after}",
     )
 
 
-def _cause(changes: Sequence[Change], *, comments: bool) -> str:
-    said = [", ".join(dict.fromkeys(change.key for change in changes))] if changes else []
+def _explain(changes: Sequence[Change], *, comments: bool) -> str:
+    causes = [", ".join(dict.fromkeys(change.key for change in changes))] if changes else []
     if comments:
-        said.append("comments are taken out, with which dockerd does not start")
-    return "; ".join(said)
+        causes.append("it holds comments, with which dockerd does not start")
+    return "; ".join(causes)

@@ -1,8 +1,7 @@
 """First contact: from a machine that may still be booting to a connection that pyinfra uses.
 
-sshd is waited for, its key is judged before anything is authenticated, and of all logins that are
-known the first that works is taken. What is recorded of the host's key makes every later
-connection the same: the same user, a key that has not changed.
+It waits for sshd, checks its key before it authenticates anything, and uses the first login that
+works. The recorded host key makes every later connection the same: the same user, the same key.
 """
 
 from __future__ import annotations
@@ -20,9 +19,15 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from .contact import Contact
 from .errors import HostKeyRefused
-from .hostkey import KnownHosts, Unmatched, offered
-from .login import Login, logins
-from .target import PATIENCE, Target, ran, transport_factory, waited
+from .hostkey import KnownHosts, Unmatched, find_offered_key
+from .login import Login, list_logins
+from .target import (
+    RECONNECT_TIMEOUT,
+    Target,
+    make_transport_factory,
+    run_once,
+    wait_until_reachable,
+)
 
 if TYPE_CHECKING:
     from paramiko import PKey
@@ -36,12 +41,12 @@ class ContactError(ConnectError):
     """A host cannot be reached or does not let us in; the text says why and what to do."""
 
 
-def arrange(host: Host, wanted: Contact) -> None:
+def arrange(host: Host, contact: Contact) -> None:
     """Makes pyinfra connect to a host by first contact.
 
     Args:
         host: the host; one that is not reached by ``@ssh`` is left alone.
-        wanted: what is known of it.
+        contact: what is known of it.
 
     Example:
         >>> arrange(host, Contact(user="ops", fingerprint="SHA256:…"))
@@ -49,16 +54,16 @@ def arrange(host: Host, wanted: Contact) -> None:
     """
     connector = host.connector
     if isinstance(connector, SSHConnector):
-        vars(connector)["connect"] = _FirstContact(host, connector, wanted).connect
+        vars(connector)["connect"] = _FirstContact(host, connector, contact).connect
 
 
 class _FirstContact:
-    def __init__(self, host: Host, connector: SSHConnector, wanted: Contact) -> None:
+    def __init__(self, host: Host, connector: SSHConnector, contact: Contact) -> None:
         self._host = host
         self._connector = connector
-        self._wanted = wanted
-        # Told now: pyinfra's command line is out of sight where hosts are connected.
-        self._known_hosts = wanted.known_hosts or _known_hosts(connector)
+        self._contact = contact
+        # Read now: pyinfra's command line is out of sight where hosts are connected.
+        self._known_hosts = contact.known_hosts or _find_known_hosts(connector)
         self._tried: list[str] = []
 
     def connect(self) -> None:
@@ -75,29 +80,29 @@ class _FirstContact:
                 raise ContactError(str(error)) from error
             text = " ".join(str(error).split()) or type(error).__name__
             raise ContactError(f"no contact: {text}") from error
-        self._take(client, login)
+        self._use(client, login)
 
     def _first(self) -> tuple[SSHClient, Login]:
         target = Target.of(self._connector)
         known = KnownHosts(
             self._known_hosts,
             target.key_name,
-            fingerprint=self._wanted.fingerprint,
+            fingerprint=self._contact.fingerprint,
             strict=self._connector.data["ssh_strict_host_key_checking"] == "yes",
-            say=lambda text: logger.warning("%s%s", self._host.print_prefix, text),
+            warn=lambda text: logger.warning("%s%s", self._host.print_prefix, text),
         )
-        patience = self._wanted.wait if known.new else min(self._wanted.wait, PATIENCE)
-        for login in logins(self._host, self._connector, self._wanted, target, self._tried):
-            for few in _by(TRIES, login.sources):
-                client = self._try(target, known, few, patience)
-                # It has answered: what closes the door now is not the boot.
-                patience = min(patience, PATIENCE)
-                if client is not None and self._able(client, login):
+        timeout = self._contact.wait if known.new else min(self._contact.wait, RECONNECT_TIMEOUT)
+        for login in list_logins(self._host, self._connector, self._contact, target, self._tried):
+            for few in _split(TRIES, login.sources):
+                client = self._try(target, known, few, timeout)
+                # It has answered: an error now does not come from the boot.
+                timeout = min(timeout, RECONNECT_TIMEOUT)
+                if client is not None and self._can_become_root(client, login):
                     return client, login
-        raise ContactError(_nobody(self._wanted.user, self._tried))
+        raise ContactError(_format_failure(self._contact.user, self._tried))
 
     def _try(
-        self, target: Target, known: KnownHosts, sources: list[AuthSource], patience: float
+        self, target: Target, known: KnownHosts, sources: list[AuthSource], timeout: float
     ) -> SSHClient | None:
         """One connection with a few logins tried on it; None where none of them works."""
 
@@ -105,14 +110,14 @@ class _FirstContact:
             return self._open(target, known, sources)
 
         try:
-            return waited(self._host, target, once, patience)
+            return wait_until_reachable(self._host, target, once, timeout)
         except Unmatched as error:
             # The fingerprint may be that of another of the host's keys: each is asked for, and
             # nothing is authenticated meanwhile.
-            match = offered(target, known)
+            match = find_offered_key(target, known)
             if match is None:
-                raise HostKeyRefused(error.told(known.seen)) from None
-        return waited(self._host, target, once, patience)
+                raise HostKeyRefused(error.format_message(known.offered)) from None
+        return wait_until_reachable(self._host, target, once, timeout)
 
     def _open(
         self, target: Target, known: KnownHosts, sources: list[AuthSource]
@@ -129,11 +134,11 @@ class _FirstContact:
                     port=target.port,
                     sock=target.dial(),
                     timeout=target.timeout,
-                    transport_factory=transport_factory(known.prefer),
+                    transport_factory=make_transport_factory(known.prefer),
                     auth_strategy=Attempts(sources),
                 )
             except AuthFailure as failure:
-                self._tried += _failures(failure)
+                self._tried += _list_failures(failure)
                 return None
             transport = client.get_transport()
             if transport is None or not transport.is_authenticated():
@@ -142,25 +147,24 @@ class _FirstContact:
             unless_in.pop_all()
         return client
 
-    def _able(self, client: SSHClient, login: Login) -> bool:
+    def _can_become_root(self, client: SSHClient, login: Login) -> bool:
         """Whether the login leads to root; a user of that name may have been there before."""
         data = self._host.data
-        if login.user == "root" or _elevates(data) or data.get("_sudo_password"):
+        if login.user == "root" or _has_elevation(data) or data.get("_sudo_password"):
             return True
-        result = ran(cast("Transport", client.get_transport()), "sudo -n true")
+        result = run_once(cast("Transport", client.get_transport()), "sudo -n true")
         if result.ok:
             return True
-        said = result.reason
-        self._tried.append(f"{login.user}: comes in, and may not become root ({said})")
+        self._tried.append(f"{login.user}: logs in, but may not become root ({result.reason})")
         client.close()
         return False
 
-    def _take(self, client: SSHClient, login: Login) -> None:
+    def _use(self, client: SSHClient, login: Login) -> None:
         # pyinfra's own class differs from paramiko's in how it connects, and in nothing else.
         self._connector.client = cast("Any", client)
         self._connector.data["ssh_user"] = login.user
         data = self._host.data
-        if not _elevates(data):
+        if not _has_elevation(data):
             # A new machine may have no sudo at all, and root needs none.
             data._sudo = login.user != "root"
 
@@ -181,45 +185,45 @@ class Attempts(AuthStrategy):
         yield from self._sources
 
 
-def server_key(host: Host) -> PKey:
+def get_server_key(host: Host) -> PKey:
     """The key that the host showed on the connection that pyinfra has to it."""
     from ..link import link
 
     return link(host).transport().get_remote_server_key()
 
 
-def _elevates(data: HostData) -> bool:
+def _has_elevation(data: HostData) -> bool:
     """Whether the host's data names another way to root than sudo."""
     return bool(data.get("_doas") or data.get("_dzdo"))
 
 
-def _failures(failure: AuthFailure) -> Iterator[str]:
+def _list_failures(failure: AuthFailure) -> Iterator[str]:
     for source, result in failure.result:
         if isinstance(result, AuthenticationException):
             yield f"{source}: not accepted"
         else:
-            said = " ".join(str(result).split()) or type(result).__name__
-            yield f"{source}: {said}"
+            reason = " ".join(str(result).split()) or type(result).__name__
+            yield f"{source}: {reason}"
 
 
-def _nobody(user: str, tried: list[str]) -> str:
+def _format_failure(user: str, tried: list[str]) -> str:
     listed = "; ".join(tried) or "nothing: there is no key, no agent and no password"
     return (
-        f"no login works. Tried: {listed}. To go on: have one of these keys accepted for {user} or "
+        f"no login works. Tried: {listed}; remedy: have one of these keys accepted for {user} or "
         "root on the host, load the right one into an agent, name it with ssh_key, or give root's "
         "password in STACKMEND_ROOT_PASSWORD"
     )
 
 
-def _by(size: int, sources: list[AuthSource]) -> Iterator[list[AuthSource]]:
+def _split(size: int, sources: list[AuthSource]) -> Iterator[list[AuthSource]]:
     for first in range(0, len(sources), size):
         yield sources[first : first + size]
 
 
-def _known_hosts(connector: SSHConnector) -> Path:
-    given = connector.data["ssh_known_hosts_file"]
-    if given:
-        return Path(given).expanduser()
+def _find_known_hosts(connector: SSHConnector) -> Path:
+    configured = connector.data["ssh_known_hosts_file"]
+    if configured:
+        return Path(configured).expanduser()
     import click
 
     context = click.get_current_context(silent=True)

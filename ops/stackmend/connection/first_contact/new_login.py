@@ -1,4 +1,4 @@
-"""A fresh login beside the connection that is there: the only proof that one can come in."""
+"""A new login beside the connection that is there: the only proof that a user can log in."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from ..channel import Result
 from ..errors import RemoteError, UnsupportedConnector
-from ..settings import real
-from .arranging import Attempts, server_key
+from ..settings import unwrap
+from .arrange import Attempts, get_server_key
 from .errors import HostKeyRefused
-from .login import ByKey, Identity, able, identities
-from .target import Target, ran, transport_factory, waited
+from .login import ByKey, Identity, list_identities, select_matching_identities
+from .target import Target, make_transport_factory, run_once, wait_until_reachable
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-#: Seconds for which a fresh login is tried again: sshd may be reloading.
-PATIENCE = 8.0
+#: Seconds for which a new login is tried again: sshd may be reloading.
+TIMEOUT = 8.0
 
 
 class NoLogin(RemoteError):
-    """A fresh login does not work; the reason says why."""
+    """A new login does not work; the reason says why."""
 
 
-def usable(host: Host, public: Collection[bytes], files: Sequence[Path] = ()) -> list[Identity]:
+def find_matching_identities(
+    host: Host, public: Collection[bytes], files: Sequence[Path] = ()
+) -> list[Identity]:
     """The private keys on this machine, in files and in the agent, that belong to public ones.
 
     Reaches no host.
@@ -49,17 +51,17 @@ def usable(host: Host, public: Collection[bytes], files: Sequence[Path] = ()) ->
         files: private keys to look at beside the usual ones.
 
     Example:
-        >>> usable(host, public_halves(["AAAAC3Nza…"]))
+        >>> find_matching_identities(host, decode_public_keys(["AAAAC3Nza…"]))
         [Identity(label='/home/me/.ssh/id_ed25519', …)]
     """
-    connector = real(host).connector
+    connector = unwrap(host).connector
     if not isinstance(connector, SSHConnector):
         return []
-    found = list(identities(connector, Target.of(connector), files, []))
-    return able(found, public)
+    found = list(list_identities(connector, Target.of(connector), files, []))
+    return select_matching_identities(found, public)
 
 
-def fresh(host: Host, user: str, keys: Sequence[Identity], command: str) -> Result:
+def run_new_login(host: Host, user: str, keys: Sequence[Identity], command: str) -> Result:
     """Logs in to a host anew, as a user and by a key, and runs one command there.
 
     The connection that pyinfra has is left as it is; the host has to show the same key as on it.
@@ -78,25 +80,25 @@ def fresh(host: Host, user: str, keys: Sequence[Identity], command: str) -> Resu
         UnsupportedConnector: the host is not reached by ``@ssh``.
 
     Example:
-        >>> fresh(host, "ops", usable(host, keys), "sudo -n true").ok
+        >>> run_new_login(host, "ops", find_matching_identities(host, keys), "sudo -n true").ok
         True
     """
-    host = real(host)
+    host = unwrap(host)
     doing = f"log in as {user}"
     if not isinstance(host.connector, SSHConnector):
         raise UnsupportedConnector(host.name, doing, "only a host reached by @ssh has logins")
     if not keys:
         raise NoLogin(host.name, doing, "this machine has no private key that belongs to the user")
-    shown = server_key(host)
+    host_key = get_server_key(host)
     target = Target.of(host.connector)
 
     def once() -> SSHClient:
-        return _opened(target, shown, user, keys)
+        return _open(target, host_key, user, keys)
 
     try:
-        client = waited(host, target, once, PATIENCE)
+        client = wait_until_reachable(host, target, once, TIMEOUT)
         with contextlib.closing(client):
-            return ran(cast("Transport", client.get_transport()), command)
+            return run_once(cast("Transport", client.get_transport()), command)
     except AuthFailure:
         tried = ", ".join(key.label for key in keys)
         raise NoLogin(host.name, doing, f"sshd does not accept {user} with {tried}") from None
@@ -106,8 +108,8 @@ def fresh(host: Host, user: str, keys: Sequence[Identity], command: str) -> Resu
         raise NoLogin(host.name, doing, " ".join(str(error).split())) from error
 
 
-def ways_in(host: Host, user: str) -> tuple[str, ...]:
-    """The ways of authentication that the host's sshd offers to a user who knows nothing.
+def read_auth_methods(host: Host, user: str) -> tuple[str, ...]:
+    """The methods of authentication that the host's sshd offers to a user.
 
     Args:
         host: the host.
@@ -117,26 +119,28 @@ def ways_in(host: Host, user: str) -> tuple[str, ...]:
         NoLogin: it cannot be asked.
 
     Example:
-        >>> ways_in(host, "ops")
+        >>> read_auth_methods(host, "ops")
         ('publickey',)
     """
-    host = real(host)
+    host = unwrap(host)
     assert isinstance(host.connector, SSHConnector), "asked for a host reached by @ssh"
     target = Target.of(host.connector)
-    shown = server_key(host)
+    host_key = get_server_key(host)
 
     def once() -> tuple[str, ...]:
-        transport = transport_factory([shown.get_name()])(target.dial())
+        transport = make_transport_factory([host_key.get_name()])(target.dial())
         with contextlib.closing(transport):
             transport.start_client(timeout=target.timeout)
-            _Same(shown).missing_host_key(None, target.key_name, transport.get_remote_server_key())
+            _Same(host_key).missing_host_key(
+                None, target.key_name, transport.get_remote_server_key()
+            )
             try:
                 return tuple(transport.auth_none(user))
             except BadAuthenticationType as error:
                 return tuple(error.allowed_types)
 
     try:
-        return waited(host, target, once, PATIENCE)
+        return wait_until_reachable(host, target, once, TIMEOUT)
     except (SSHException, OSError, EOFError, PyinfraError) as error:
         raise NoLogin(host.name, "ask sshd", " ".join(str(error).split())) from error
 
@@ -151,9 +155,9 @@ class _Same(MissingHostKeyPolicy):
             raise HostKeyRefused(f"{hostname} shows another host key than a moment ago")
 
 
-def _opened(target: Target, shown: PKey, user: str, keys: Sequence[Identity]) -> SSHClient:
+def _open(target: Target, host_key: PKey, user: str, keys: Sequence[Identity]) -> SSHClient:
     client = SSHClient()
-    client.set_missing_host_key_policy(_Same(shown))
+    client.set_missing_host_key_policy(_Same(host_key))
     with contextlib.ExitStack() as unless_in:
         unless_in.callback(client.close)
         client.connect(
@@ -161,7 +165,7 @@ def _opened(target: Target, shown: PKey, user: str, keys: Sequence[Identity]) ->
             port=target.port,
             sock=target.dial(),
             timeout=target.timeout,
-            transport_factory=transport_factory([shown.get_name()]),
+            transport_factory=make_transport_factory([host_key.get_name()]),
             auth_strategy=Attempts([ByKey(user, key) for key in keys]),
         )
         unless_in.pop_all()

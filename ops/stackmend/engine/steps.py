@@ -1,0 +1,133 @@
+"""Steps that the reconcilers of the engine and of its accelerators share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stackmend import connection
+from stackmend.engine import commands, trust
+from stackmend.errors import StepError
+
+if TYPE_CHECKING:
+    from stackmend.engine.plan import Install, SettingsAction, Trust, WriteSource
+    from stackmend.engine.state import HostEngine
+    from stackmend.reconcile import Reconciler
+
+_FAILURES = {
+    commands.REFUSED: "dockerd refuses these settings, and stackmend changed nothing",
+    commands.FAILED: "the engine does not come up with these settings; {file} is as it was before, "
+    "and the engine runs with that",
+    commands.DOWN: "the engine does not come up, neither with these settings nor with {file} as it "
+    "was before, which is back",
+    commands.CONTAINERS: "the settings are in place and the engine runs",
+}
+
+
+class PackageLists(NamedTuple):
+    """What a host's repositories have of some packages.
+
+    :param versions: every version of each, the newest first.
+    :param candidates: the version of each that the package manager would take.
+    :param unread: why it could not read some lists.
+    """
+
+    versions: dict[str, list[str]]
+    candidates: dict[str, str]
+    unread: list[str]
+
+
+def make_stamp() -> str:
+    """The ending of the copy of a file, from the clock."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def place(room: Reconciler[Any, Any], path: str, content: bytes, *, closing: bool = False) -> None:
+    """Write a file of the host, or remove it where there is no content.
+
+    :param closing: whether it is done even where a signal is about to end the run.
+    """
+    room.run(
+        commands.place(path, make_stamp()),
+        f"cannot write {path}",
+        stdin=content,
+        timeout=commands.LIMIT,
+        closing=closing,
+    )
+
+
+def trust_key(room: Reconciler[Any, Any], action: Trust, setting: str = "key_fingerprint") -> None:
+    """Put a repository's key in place.
+
+    :param setting: what names its fingerprint in a stack's section ``engine``.
+    """
+    # Read and compared before anything of it is on the host.
+    key = trust.read_key(room.host, action.key, action.fingerprints, setting)
+    with room.step(action):
+        place(room, action.keyring, key)
+
+
+def write_source(room: Reconciler[Any, Any], action: WriteSource) -> None:
+    """Write the files that tell the package manager where packages come from."""
+    with room.step(action):
+        for file in action.files:
+            place(room, file.path, file.text.encode())
+
+
+def refresh(
+    room: Reconciler[Any, Any], state: HostEngine, target: str, packages: Sequence[str]
+) -> PackageLists:
+    """What the repositories have of some packages, from lists that the host reads anew.
+
+    :param target: the suite, or apk's address, that they are taken from; empty for any.
+    """
+    result = room.run(
+        commands.refresh(state.manager, target, packages),
+        "cannot read the package lists",
+        timeout=commands.LIMIT,
+    )
+    lists = PackageLists({}, {}, [])
+    for line in result.text.splitlines():
+        kind, _, rest = line.partition(" ")
+        name, _, version = rest.partition(" ")
+        match kind:
+            case "candidate":
+                lists.candidates[name] = version
+            case "version":
+                lists.versions.setdefault(name, []).append(version)
+            case "unread":
+                lists.unread.append(rest)
+    return lists
+
+
+def install_packages(room: Reconciler[Any, Any], action: Install, state: HostEngine) -> None:
+    """Install packages that start nothing."""
+    with room.step(action):
+        lists = refresh(room, state, "", action.packages)
+        absent = [package for package in action.packages if package not in lists.candidates]
+        if absent:
+            connection.run(room.host, commands.drop_lists(), closing=True)
+            reason = f": {'; '.join(lists.unread)}" if lists.unread else ""
+            raise StepError(f"no repository of the host has {', '.join(absent)}{reason}")
+        command = commands.install(state.manager, "", action.packages, engine=False)
+        room.run(command, f"cannot install {action.subject}", timeout=commands.LIMIT)
+
+
+def set_config(room: Reconciler[Any, Any], action: SettingsAction, state: HostEngine) -> None:
+    """Have the engine run with a daemon.json, or with the one before.
+
+    :raises StepError: dockerd refuses it, or does not come up with it.
+    """
+    with room.step(action):
+        if action.verb == "set":
+            command = commands.switch(
+                *(action.subject, state.service.flags, make_stamp()), restart=action.restart
+            )
+            stdin = action.text.encode()
+        else:
+            command, stdin = commands.again(action.subject), None
+        result = connection.run(room.host, command, stdin=stdin, timeout=commands.LIMIT)
+        if not result.ok:
+            failure = _FAILURES.get(result.status, "cannot set {file}")
+            raise StepError(f"{failure.format(file=action.subject)}: {result.reason}")
