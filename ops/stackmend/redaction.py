@@ -67,6 +67,12 @@ _QUOTE = (
     r"""|[\\'"])"""
 )
 _BASE64 = r"[A-Za-z0-9+/_\-]"
+# What follows such a word, and what stands for a password in a URL.
+_LIKELY = re.compile(
+    r"(?i)((?:passw|passphrase|pass\b|pwd|secret|token|credential|api[-_]?key|private[-_]?key)"
+    r"[\w.-]{0,64}+)([\"']?[=:]\s?|\s{1,9}+)\S+"
+)
+_LIKELY_URL = re.compile(r"(?i)(://[^\s/:@]*+:)[^\s/@]++@")
 _DOTENV = str.maketrans({"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r"})
 
 
@@ -152,6 +158,11 @@ def registered() -> frozenset[str]:
 def redact(text: str) -> str:
     """The text with every registered secret replaced."""
     return _process.redact(text)
+
+
+def redact_likely(text: str) -> str:
+    """The text with what only looks like a secret replaced, as in ``--password=x``."""
+    return _LIKELY_URL.sub(r"\1***@", _LIKELY.sub(r"\1\2***", text))
 
 
 def safe_line(text: str, limit: int = LINE_LIMIT) -> str:
