@@ -105,7 +105,7 @@ def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str,
     with TemporaryDirectory() as where, pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "build", lambda run, ended: made)
         patch.setattr(write, "find_directory", lambda run: Path(where))
-        patch.setattr(write, "registered", lambda: frozenset(secrets))
+        patch.setattr(write, "get_secrets", lambda: frozenset(secrets))
         for out in shown:
             with contextlib.redirect_stderr(out):
                 path = write.conclude(SimpleNamespace(id="abc123"))  # type: ignore[arg-type]

@@ -87,10 +87,10 @@ def secret(value: str | bytes | None) -> None:
 def install() -> None:
     """Report this run even if no host can be reached. To be called last from ``config.py``.
 
-    pyinfra reads ``config.py`` before it knows its hosts, so this only leaves word to start when it
+    pyinfra reads ``config.py`` before it knows its hosts, so this only arranges to start when it
     does. Without it a run is reported from the first operation of stackmend on. From here on all
-    that is printed passes the redactor, the secrets of every host's data are known to it before
-    anything else looks at them, and a signal ends the run as ``stackmend.connection.signals`` says.
+    output passes the redactor, which knows the secrets of every host's data before anything else
+    reads them, and a signal ends the run as ``stackmend.connection.signals`` says.
     """
     from pyinfra.context import ctx_state
 
@@ -127,7 +127,7 @@ def get_run_id(state: State) -> str:
 
 
 def finish(state: State) -> Path | None:
-    """Write the record of this run and say where it lies; done by itself when the process ends.
+    """Write the record of this run and print its path; the end of the process does so by itself.
 
     + state: the pyinfra state of the run
 
@@ -185,7 +185,7 @@ def _learn(inventory: Inventory) -> None:
     """Know every secret in the data of the hosts; warn of those that can hardly be hidden."""
     short = {}
     for host in inventory:
-        for path, value in redaction.secrets_in(host.data.dict()):  # type: ignore[no-untyped-call]
+        for path, value in redaction.find_secrets(host.data.dict()):  # type: ignore[no-untyped-call]
             redaction.register(value)
             if 0 < len(value.strip()) < redaction.SHORTEST:
                 short[path] = value

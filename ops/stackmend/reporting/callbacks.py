@@ -1,4 +1,4 @@
-"""What pyinfra itself tells while a run lasts."""
+"""What pyinfra itself reports while a run lasts."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _APPEND = r"""umask 077
 journal=$1 line=$2 limit=$3
 directory=${journal%/*}
 private "$directory" || exit
-# A journal that somebody has just moved away holds nothing.
+# A journal that was just moved away holds nothing.
 size() { wc -c 2>/dev/null <"$journal" || echo 0; }
 if [ -f "$journal" ] && [ "$(size)" -ge "$limit" ]; then
   # Two controllers that rotate at once would drop the older journal: the second looks again.

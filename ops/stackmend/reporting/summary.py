@@ -131,4 +131,4 @@ def _table(record: RunRecord, out: TextIO) -> None:
     console = Console(file=out)
     with console.capture() as capture:
         console.print(table)
-    terminal.styled(out, capture.get())
+    terminal.write_styled(out, capture.get())

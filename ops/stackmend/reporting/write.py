@@ -15,7 +15,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from stackmend.connection import signals
-from stackmend.redaction import registered, safe_line
+from stackmend.redaction import get_secrets, safe_line
 from stackmend.reporting import summary
 from stackmend.reporting.clean import clean
 from stackmend.reporting.state import OperationRecord, Outcome, RunRecord
@@ -42,7 +42,7 @@ def conclude(run: Run) -> Path | None:
         record = build(run, datetime.now(UTC))
         if not record.hosts:
             return None
-        data = clean(record.model_dump(mode="json"), registered())
+        data = clean(record.model_dump(mode="json"), get_secrets())
         record = RunRecord.model_validate(data)
         path = None
         try:
