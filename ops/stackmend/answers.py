@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: read within limits, or refused as a ``ValueError``."""
+"""Foreign JSON: read within limits, or refused as a ``ValueError``."""
 
 from __future__ import annotations
 
@@ -21,32 +21,28 @@ _MARK = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json(given: bytes | str, longest: int = LONGEST) -> Any:
-    """The value that JSON holds.
+def read_json(data: bytes | str, longest: int = LONGEST) -> Any:
+    """Read the value that JSON holds.
 
-    Args:
-        given: bytes of UTF-8, or text.
-        longest: how many of them there may be.
+    >>> read_json(b'{"size": 5}')
+    {'size': 5}
 
-    Raises:
-        ValueError: it is no JSON, longer or deeper than it may be, names a key of one object
-            twice, or holds a number or text that cannot be kept.
-
-    Example:
-        >>> read_json(b'{"size": 5}')
-        {'size': 5}
+    :param data: bytes of UTF-8, or text.
+    :param longest: how many of them there may be.
+    :raises ValueError: it is no JSON, longer or deeper than it may be, names a key of one object
+        twice, or holds a number or text that cannot be kept.
     """
-    if len(given) > longest:
+    if len(data) > longest:
         raise ValueError(f"it is longer than {longest} bytes")
-    text = given.decode() if isinstance(given, bytes) else given
+    text = data.decode() if isinstance(data, bytes) else data
     _check_depth(text)
     try:
         value = json.loads(
             text,
-            parse_int=_whole,
-            parse_float=_finite,
-            parse_constant=_finite,
-            object_pairs_hook=_once,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            parse_constant=_parse_float,
+            object_pairs_hook=_build_object,
         )
         if _HALF.search(text):
             # Half of a surrogate pair can be neither shown nor sent.
@@ -59,8 +55,7 @@ def read_json(given: bytes | str, longest: int = LONGEST) -> Any:
 def size(value: Any) -> int:
     """A number of bytes.
 
-    Raises:
-        ValueError: it is none that a file can have.
+    :raises ValueError: it is none that a file can have.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
         raise ValueError(f"a size is a number from 0 to {LARGEST}")
@@ -70,8 +65,7 @@ def size(value: Any) -> int:
 def string(value: Any) -> str:
     """Text; nothing where there is none.
 
-    Raises:
-        ValueError: it is something else.
+    :raises ValueError: it is something else.
     """
     if value is None:
         return ""
@@ -97,20 +91,20 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
-def _whole(digits: str) -> int:
+def _parse_int(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError("a number has more than 20 digits")
     return int(digits)
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("a number is not finite")
     return number
 
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-#: What the system says of a file, and of one in a directory.
+#: The status of a file, and an entry of a directory.
 Status = os.stat_result
 Entry = os.DirEntry[str]
 
@@ -48,10 +48,10 @@ def expand(path: Path) -> Path:
 
 
 def status(path: Path | str, *, follow: bool = True) -> os.stat_result:
-    """What the system says of a path.
+    """The status of a path.
 
-    :param follow: whether a link is taken for what it leads to.
-    :raises Unreadable: it cannot be told.
+    :param follow: whether a link is followed.
+    :raises Unreadable: the system does not say.
     """
     try:
         return Path(path).stat(follow_symlinks=follow)
@@ -60,9 +60,9 @@ def status(path: Path | str, *, follow: bool = True) -> os.stat_result:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything of this name, a link that leads nowhere included.
+    """Whether anything has this name, a dangling link included.
 
-    :raises Unreadable: it cannot be told.
+    :raises Unreadable: the system does not say.
     """
     try:
         path.lstat()
@@ -74,20 +74,20 @@ def exists(path: Path) -> bool:
 
 
 def check(path: Path) -> os.stat_result:
-    """What the system says of a file that can be read, without reading it.
+    """The status of a file that can be read, without reading it.
 
     :raises Unreadable: it cannot.
     """
-    descriptor, found = _opened(path)
+    descriptor, found = _open(path)
     os.close(descriptor)
     return found
 
 
 def read(path: Path | str, limit: int, expected: os.stat_result | None = None) -> bytes:
-    """The whole content of a file.
+    """All of a file's content.
 
     :param limit: bytes that it may have at most.
-    :param expected: what was said of it before, if it has to be the same file still.
+    :param expected: its status before, if it has to be the same file still.
     :raises Unreadable: it is no file, cannot be read, is too large, or changes meanwhile.
     """
     return b"".join(pieces(path, limit, expected))
@@ -110,14 +110,14 @@ def pieces(
     """The content of a file, piece by piece.
 
     :param limit: bytes that it may have at most.
-    :param expected: what was said of it before, if it has to be the same file still.
+    :param expected: its status before, if it has to be the same file still.
     :raises Unreadable: as :func:`read` does.
     """
-    descriptor, found = _opened(path, expected)
+    descriptor, found = _open(path, expected)
     try:
         if limit is not None and found.st_size > limit:
             raise Unreadable(f"holds {found.st_size} bytes, more than the {limit} that it may")
-        if expected is not None and _identity(found) != _identity(expected):
+        if expected is not None and _identify(found) != _identify(expected):
             raise Unreadable(CHANGED)
         left = found.st_size
         while left >= 0 and (data := os.read(descriptor, min(CHUNK, left + 1))):
@@ -127,7 +127,7 @@ def pieces(
             if not left and len(data) < CHUNK:
                 # One byte more was asked for, and did not come.
                 break
-        if left or _identity(os.fstat(descriptor)) != _identity(found):
+        if left or _identify(os.fstat(descriptor)) != _identify(found):
             raise Unreadable(CHANGED)
     except OSError as error:
         raise Unreadable(reason(error)) from None
@@ -135,7 +135,7 @@ def pieces(
         os.close(descriptor)
 
 
-#: What is said of a file that somebody writes to.
+#: The reason where somebody writes to a file meanwhile.
 CHANGED = "changed while it was read; run again once nothing writes to it"
 
 
@@ -169,49 +169,49 @@ def tree(
                         below.append(path)
                     yield path, entry
         except OSError as error:
-            raise Unreadable(_named(parent, reason(error))) from None
+            raise Unreadable(_prefix(parent, reason(error))) from None
         waiting += sorted(below, reverse=True)
     for parent, since in listed:
         if status(root / parent).st_mtime_ns != since:
-            raise Unreadable(_named(parent, CHANGED))
+            raise Unreadable(_prefix(parent, CHANGED))
 
 
 def kind(found: os.stat_result) -> str:
-    """What a path is that is no file, in words; empty for a file."""
+    """What a path is that is no file, such as ``a directory``; empty for a file."""
     if stat.S_ISREG(found.st_mode):
         return ""
-    return next((words for is_one, words in _KINDS if is_one(found.st_mode)), "something else")
+    return next((text for is_kind, text in _KINDS if is_kind(found.st_mode)), "something else")
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a path cannot be read, in words."""
+    """The reason that a path cannot be read."""
     return f"cannot be read: {getattr(error, 'strerror', None) or 'no name that a file can have'}"
 
 
-def _named(path: str, words: str) -> str:
-    return f"{path} {words}" if path else words
+def _prefix(path: str, text: str) -> str:
+    return f"{path} {text}" if path else text
 
 
-def _opened(path: Path | str, expected: os.stat_result | None = None) -> tuple[int, os.stat_result]:
+def _open(path: Path | str, expected: os.stat_result | None = None) -> tuple[int, os.stat_result]:
     # A device may do something when it is opened: it is known for one before that.
-    _regular(expected or status(path))
+    _check_regular(expected or status(path))
     try:
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
         raise Unreadable(reason(error)) from None
     try:
         found = os.fstat(descriptor)
-        _regular(found)
+        _check_regular(found)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor, found
 
 
-def _regular(found: os.stat_result) -> None:
-    if words := kind(found):
-        raise Unreadable(f"is {words}, not a file")
+def _check_regular(found: os.stat_result) -> None:
+    if text := kind(found):
+        raise Unreadable(f"is {text}, not a file")
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
+def _identify(found: os.stat_result) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

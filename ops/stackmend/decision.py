@@ -12,6 +12,7 @@ class Finding(Frozen):
     :param kind: what sort of thing it is, in a word or two.
     :param cause: what is wrong, in words.
     :param evidence: what was seen that says so, line by line.
+    :param remedy: what would mend it, where the plan does not.
     :param blocks: whether the host cannot be called well because of it.
     """
 
@@ -19,11 +20,17 @@ class Finding(Frozen):
     kind: str
     cause: str
     evidence: tuple[str, ...] = ()
+    remedy: str = ""
     blocks: bool = True
 
 
 class Refusal(Frozen):
-    """Something that is needed and will not be done, why, and what would allow it."""
+    """Something that is needed and will not be done, why, and what would allow it.
+
+    :param subject: what it is about.
+    :param reason: why it is not done.
+    :param remedy: what would allow it: the line to add to the inventory, or another way.
+    """
 
     subject: str
     reason: str

@@ -16,7 +16,7 @@ def is_plain(path: str) -> bool:
     """
     if path.isascii() and path.isprintable():
         return path != ""
-    return not any(unicodedata.category(one) in _ODD for one in path)
+    return not any(unicodedata.category(character) in _ODD for character in path)
 
 
 def is_inside(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: one line each, as long as a person reads, printable."""
+"""Problems of settings as messages: one printable line each, as long as a person reads."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from stackmend.text import printable
 
-#: The longest line that is said of one problem, and the most problems that are told at once.
+#: The longest line of one problem, and the most problems that are reported at once.
 MAXIMUM_LINE = 1000
 MAXIMUM_PROBLEMS = 50
 
@@ -29,14 +29,14 @@ _repr.maxlevel = 3
 
 
 class Problem(ValueError):
-    """Something that was given cannot be used; the text is one line that begins with its place."""
+    """A setting cannot be used; the text is one line that begins with its path."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(one_line(text))
+        super().__init__(cut_line(text))
 
 
 def problems(error: ValidationError, *where: str) -> Iterator[str]:
-    """Each problem in one line, the field's path first; what was given may be secret, and is not.
+    """Each problem in one line, the field's path first; the value may be secret, and is left out.
 
     :param where: what stands before the field in its path.
     """
@@ -49,18 +49,18 @@ def problems(error: ValidationError, *where: str) -> Iterator[str]:
             message = "missing"
         elif item["type"] == "model_type":
             message = "must be a mapping"
-        yield one_line(": ".join(filter(None, [path_of(*where, *item["loc"]), message])))
+        yield cut_line(": ".join(filter(None, [join_path(*where, *item["loc"]), message])))
     if len(found) > MAXIMUM_PROBLEMS:
-        yield one_line(f"{path_of(*where)}: … and {len(found) - MAXIMUM_PROBLEMS} more problems")
+        yield cut_line(f"{join_path(*where)}: … and {len(found) - MAXIMUM_PROBLEMS} more problems")
 
 
 def in_one_line(error: ValueError) -> str:
-    """All that is wrong, in one line."""
+    """All problems in one line."""
     return "; ".join(problems(error)) if isinstance(error, ValidationError) else str(error)
 
 
-def path_of(*parts: str | int) -> str:
-    """The path of a field: its parts with dots between them."""
+def join_path(*parts: str | int) -> str:
+    """Join the parts of a field's path with dots."""
     return ".".join(map(show, parts))
 
 
@@ -76,13 +76,13 @@ def abbreviate(value: Any) -> str:
     """A value as Python writes it, its middle left out where it is long: never more than a line."""
     try:
         text = _repr.repr(value)
-    except Exception:  # What was given may be anything, and its own methods may fail.
+    except Exception:  # The value may be anything, and its own methods may fail.
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 4 * MAXIMUM_QUOTED else f"{text[: 4 * MAXIMUM_QUOTED]}..."
 
 
-def one_line(text: str) -> str:
-    """A text that moves no cursor and is not longer than a person reads; what is cut is counted."""
+def cut_line(text: str) -> str:
+    """Make a text one line that moves no cursor and is no longer than a person reads."""
     return printable(text, MAXIMUM_LINE)
 
 
@@ -92,5 +92,6 @@ def is_plain(text: str) -> bool:
     Names may hold more than is shown as it stands, such as what joins two signs to one.
     """
     return text.isprintable() or not any(
-        one in _DIRECTIONS or unicodedata.category(one) in _CONTROLS for one in text
+        character in _DIRECTIONS or unicodedata.category(character) in _CONTROLS
+        for character in text
     )

@@ -77,15 +77,15 @@ def why_foreign(origin: Origin, project: str, names: Mapping[str, Collection[str
         return "its labels name no project" if not origin.label("project") else "another project's"
     for name, shape in _SHAPES.items():
         if not shape.fullmatch(origin.label(name)):
-            return _unlike(origin, name)
-    if not written_by_compose(origin):
+            return _explain_label(origin, name)
+    if not is_written_by_compose(origin):
         if origin.image_labels is None:
             return "its image is gone, and nothing else tells whose its labels are"
         return "its labels come from its image"
     if origin.label("oneoff") == "True":
         return ""
     if not _NUMBER.fullmatch(origin.label("container-number")):
-        return _unlike(origin, "container-number")
+        return _explain_label(origin, "container-number")
     service, number = origin.label("service"), origin.label("container-number")
     usual = f"{project}-{service}-{number}"
     expected = {usual, f"{project}_{service}_{number}", *names.get(service, ())}
@@ -97,7 +97,7 @@ def why_foreign(origin: Origin, project: str, names: Mapping[str, Collection[str
     return ""
 
 
-def written_by_compose(origin: Origin) -> bool:
+def is_written_by_compose(origin: Origin) -> bool:
     """Whether Compose wrote the labels when it created the container; see the module."""
     if origin.image_id and origin.label("image") == origin.image_id:
         return True
@@ -130,7 +130,7 @@ def is_chosen_by_compose(origin: Origin) -> bool:
     return bool(origin.label("service")) and hashed and oneoff == "False"
 
 
-def _unlike(origin: Origin, name: str) -> str:
+def _explain_label(origin: Origin, name: str) -> str:
     if not origin.label(name):
         return f"it has no label {LABEL}{name}"
     return f"its label {LABEL}{name} is not as Compose writes it"

@@ -1,4 +1,4 @@
-"""What a user gives, made plain before anything is asked of it.
+"""Raw settings of a user, copied to plain data before anything else touches them.
 
 Settings come from Python files, so that they may be anything: objects whose methods fail, mappings
 that hold themselves, numbers of a million digits, generators that give their items once. What is
@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, SecretBytes, SecretStr
 
-from stackmend.problems import Problem, abbreviate, is_plain, path_of
+from stackmend.problems import Problem, abbreviate, is_plain, join_path
 
 #: Values in one mapping of settings, whatever they lie in, and how deep they may lie.
 MAXIMUM_VALUES = 50_000
@@ -47,14 +47,14 @@ class RawProblem(Problem):
 def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
     """Settings as a model has them.
 
-    :param raw: what was given, of whatever kind its values are.
+    :param raw: the settings, of whatever kind their values are.
     :raises ValueError: naming each wrong field; for ``stackmend.problems.in_one_line``.
     """
     return model.model_validate(plain(raw))
 
 
 def plain(raw: Any, *where: str) -> Any:
-    """A copy of what was given that holds nothing but plain data, ``Path`` and ``SecretStr``.
+    """Copy settings to nothing but plain data, ``Path`` and ``SecretStr``.
 
     Models of ours that are validated already stay as they are.
 
@@ -75,104 +75,110 @@ class _Copier:
     def copy(self, raw: Any, where: tuple[str, ...]) -> Any:
         self._values -= 1
         if self._values < 0:
-            raise _wrong(where, f"more than {MAXIMUM_VALUES} values are no settings")
+            raise _make_problem(where, f"more than {MAXIMUM_VALUES} values are no settings")
         kind = type(raw)
         if raw is None or kind is bool or issubclass(kind, float):
             return raw if kind in (bool, type(None)) else float.__float__(raw)
         if issubclass(kind, int):
-            return _number(int.__int__(raw), where)
+            return _check_number(int.__int__(raw), where)
         if issubclass(kind, str):
-            return self._counted(str.__str__(raw), where)
+            return self._count(str.__str__(raw), where)
         if issubclass(kind, bytes):
-            self._counted(raw.decode("latin-1"), where)
+            self._count(raw.decode("latin-1"), where)
             return raw
         if issubclass(kind, PurePath):
-            self._counted(str(raw), where)
+            self._count(str(raw), where)
             return raw
         if issubclass(kind, SecretStr | SecretBytes):
-            return self._secret(raw, where)
+            return self._check_secret(raw, where)
         if issubclass(kind, _AS_THEY_ARE):
             return raw
-        return self._nested(raw, kind, where)
+        return self._copy_nested(raw, kind, where)
 
-    def _nested(self, raw: Any, kind: type, where: tuple[str, ...]) -> Any:
+    def _copy_nested(self, raw: Any, kind: type, where: tuple[str, ...]) -> Any:
         if not issubclass(kind, Collection) or issubclass(kind, Iterator):
-            raise _wrong(
+            raise _make_problem(
                 where,
                 "must be plain data: text, a number, true, false, a list or a mapping; got "
                 f"{kind.__name__}",
             )
         if id(raw) in self._open:
-            raise _wrong(where, "holds itself; write out what it is to hold")
+            raise _make_problem(where, "holds itself; write out what it is to hold")
         if len(self._open) >= MAXIMUM_DEPTH:
-            raise _wrong(where, f"lies deeper than {MAXIMUM_DEPTH} levels; flatten it")
+            raise _make_problem(where, f"lies deeper than {MAXIMUM_DEPTH} levels; flatten it")
         self._open.add(id(raw))
         try:
             if issubclass(kind, Mapping):
-                return dict(self._pairs(raw, where))
+                return dict(self._copy_pairs(raw, where))
             copied = [
                 self.copy(item, (*where, str(index)))
-                for index, item in enumerate(_items(raw, kind, where))
+                for index, item in enumerate(_read_items(raw, kind, where))
             ]
             return tuple(copied) if issubclass(kind, tuple) else copied
         finally:
             self._open.discard(id(raw))
 
-    def _pairs(self, raw: Any, where: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-        for pair in _items(raw, type(raw), where, mapping=True):
+    def _copy_pairs(self, raw: Any, where: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        for pair in _read_items(raw, type(raw), where, mapping=True):
             key, value = pair
             if not isinstance(key, str):
-                raise _wrong(where, f"{abbreviate(key)} is a key that is no text; put it in quotes")
-            key = self._counted(str.__str__(key), where)
+                raise _make_problem(
+                    where, f"{abbreviate(key)} is a key that is no text; put it in quotes"
+                )
+            key = self._count(str.__str__(key), where)
             yield key, self.copy(value, (*where, key))
 
-    def _secret(self, raw: SecretStr | SecretBytes, where: tuple[str, ...]) -> Any:
+    def _check_secret(self, raw: SecretStr | SecretBytes, where: tuple[str, ...]) -> Any:
         content = raw.get_secret_value()
         if isinstance(content, str):
-            self._counted(content, where)
+            self._count(content, where)
         elif not isinstance(content, bytes):
-            raise _wrong(where, "a SecretStr must hold text")
+            raise _make_problem(where, "a SecretStr must hold text")
         return raw
 
-    def _counted(self, text: str, where: tuple[str, ...]) -> str:
+    def _count(self, text: str, where: tuple[str, ...]) -> str:
         self._text -= len(text)
         if self._text < 0:
-            raise _wrong(where, f"more than {MAXIMUM_TEXT} characters are no settings")
+            raise _make_problem(where, f"more than {MAXIMUM_TEXT} characters are no settings")
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise _wrong(where, "holds half of a character, which is no text") from None
+                raise _make_problem(where, "holds half of a character, which is no text") from None
         return text
 
 
-def _items(raw: Any, kind: type, where: tuple[str, ...], *, mapping: bool = False) -> Iterable[Any]:
+def _read_items(
+    raw: Any, kind: type, where: tuple[str, ...], *, mapping: bool = False
+) -> Iterable[Any]:
     """What a collection holds; its methods may be of the user's own, and may fail."""
     try:
         size = len(raw)
         if size > MAXIMUM_VALUES:
-            raise _wrong(where, f"{size} values are more than the {MAXIMUM_VALUES} of settings")
+            raise _make_problem(
+                where, f"{size} values are more than the {MAXIMUM_VALUES} of settings"
+            )
         # One more than it says: its size may be a lie, and its items without end.
         items = zip(range(size), raw.items() if mapping else raw, strict=False)
         return [item for _, item in items]
     except RawProblem:
         raise
     except Exception as error:
-        raise _wrong(
+        raise _make_problem(
             where, f"cannot be read: {kind.__name__} raises {type(error).__name__}"
         ) from None
 
 
-def _number(number: int, where: tuple[str, ...]) -> int:
+def _check_number(number: int, where: tuple[str, ...]) -> int:
     if number.bit_length() > MAXIMUM_BITS:
-        raise _wrong(
+        raise _make_problem(
             where, f"a number of {number.bit_length()} bits is too large; write it as text"
         )
     return number
 
 
-def _wrong(where: tuple[str, ...], words: str) -> RawProblem:
-    return RawProblem(": ".join(filter(None, [path_of(*where), words])))
+def _make_problem(where: tuple[str, ...], reason: str) -> RawProblem:
+    return RawProblem(": ".join(filter(None, [join_path(*where), reason])))
 
 
 def check_lengths(path: str) -> None:
@@ -202,12 +208,12 @@ def check_plain(text: str) -> None:
         raise ValueError(f"must not hold control characters; got {abbreviate(text)}")
 
 
-def _local(value: Path) -> Path:
+def _check_local(value: Path) -> Path:
     if "\0" in str(value):
         raise ValueError("must not hold a NUL: no file has such a name")
     check_lengths(str(value))
     return value
 
 
-LocalPath = Annotated[Path, AfterValidator(_local)]
-"""A path on this machine, as far as a look at the name tells; for use as a type in models."""
+LocalPath = Annotated[Path, AfterValidator(_check_local)]
+"""A path on this machine, as far as its name says; for use as a type in models."""

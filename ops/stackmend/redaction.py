@@ -1,4 +1,4 @@
-"""The one redactor: what the user gave as secret appears in nothing that the process shows.
+"""The one redactor: a secret of the user appears in nothing that the process shows.
 
 Terminal, report, journal and errors all ask :func:`redact`. A secret is found in the notations in
 which programs write values:
@@ -67,6 +67,12 @@ _QUOTE = (
     r"""|[\\'"])"""
 )
 _BASE64 = r"[A-Za-z0-9+/_\-]"
+# What follows such a word, and what stands for a password in a URL.
+_LIKELY = re.compile(
+    r"(?i)((?:passw|passphrase|pass\b|pwd|secret|token|credential|api[-_]?key|private[-_]?key)"
+    r"[\w.-]{0,64}+)([\"']?[=:]\s?|\s{1,9}+)\S+"
+)
+_LIKELY_URL = re.compile(r"(?i)(://[^\s/:@]*+:)[^\s/@]++@")
 _DOTENV = str.maketrans({"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r"})
 
 
@@ -83,14 +89,14 @@ class Redactor:
             self.add(secret)
 
     def add(self, secret: str) -> None:
-        """Know one more secret; an empty one is ignored."""
+        """Add a secret; an empty one is ignored."""
         if secret.strip() and secret not in self._secrets:
             self._secrets.add(secret)
             self._search = None
 
     @property
     def secrets(self) -> frozenset[str]:
-        """All that it knows."""
+        """All secrets that it replaces."""
         return frozenset(self._secrets)
 
     def redact(self, text: str, mask: str = MASK) -> str:
@@ -101,17 +107,17 @@ class Redactor:
         """
         if not self._secrets or not text:
             return text
-        spans = sorted(self._searched.spans(text))
+        spans = sorted(self._searched.find_spans(text))
         if not spans:
             return text
         parts = []
         done = 0
-        for start, end in _united(spans):
+        for start, end in _merge_spans(spans):
             parts += [text[done:start], mask]
             done = end
         return "".join([*parts, text[done:]])
 
-    def begun(self, text: str) -> int:
+    def count_partial(self, text: str) -> int:
         """How many characters at the end of a text may be the beginning of a secret."""
         if not self._secrets or not text:
             return 0
@@ -144,8 +150,8 @@ def register(secret: str | bytes | None) -> None:
         _process.add(secret)
 
 
-def registered() -> frozenset[str]:
-    """Every secret that the process was told of."""
+def get_secrets() -> frozenset[str]:
+    """Every secret that was registered."""
     return _process.secrets
 
 
@@ -154,18 +160,23 @@ def redact(text: str) -> str:
     return _process.redact(text)
 
 
+def redact_likely(text: str) -> str:
+    """The text with what only looks like a secret replaced, as in ``--password=x``."""
+    return _LIKELY_URL.sub(r"\1***@", _LIKELY.sub(r"\1\2***", text))
+
+
 def safe_line(text: str, limit: int = LINE_LIMIT) -> str:
     """Foreign text as one line that may be shown anywhere: redacted, printable, then cut.
 
-    :param text: whatever a host, an image or a container said.
+    :param text: output of a host, an image or a container.
     :param limit: how many of its characters are shown; half of a secret would not be known again.
     """
     return printable(redact(text), limit)
 
 
-def begun(text: str) -> int:
+def count_partial(text: str) -> int:
     """How many characters at the end of a text may be the beginning of a registered secret."""
-    return _process.begun(text)
+    return _process.count_partial(text)
 
 
 @lru_cache(maxsize=32)
@@ -174,30 +185,30 @@ def redactor(secrets: frozenset[str]) -> Redactor:
     return Redactor(secrets)
 
 
-def secrets_in(
-    data: Any, path: str = "", _seen: dict[int, Any] | None = None, _depth: int = 0
+def find_secrets(
+    data: Any, path: str = "", _visited: dict[int, Any] | None = None, _depth: int = 0
 ) -> Iterator[tuple[str, str]]:
     """Yield (path, value) for whatever is given as secret anywhere inside settings.
 
-    Secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, and the
+    A secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, and the
     plain text of a key that ends in ``password``. Nothing is validated yet: what holds itself, is
     without end or fails when it is asked holds no secret that settings can have.
     """
     # Each value is looked at once: one that stands in many places may be many when written out.
-    seen = {} if _seen is None else _seen
-    if issubclass(type(data), str | bytes | int | float | None) or id(data) in seen:
+    visited = {} if _visited is None else _visited
+    if issubclass(type(data), str | bytes | int | float | None) or id(data) in visited:
         return
     if _depth > DEEPEST:
         return
-    seen[id(data)] = data
+    visited[id(data)] = data
     try:
-        revealed, items = _inside(data)
+        revealed, items = _reveal(data)
     except Exception:  # The methods of what a user gives may fail in any way.
         return
     if revealed is not None:
         yield path, revealed
     for key, item in items:
-        below = f"{path}.{_key(key)}" if path else _key(key)
+        below = f"{path}.{_format_key(key)}" if path else _format_key(key)
         if (
             issubclass(type(item), str)
             and issubclass(type(key), str)
@@ -205,10 +216,10 @@ def secrets_in(
         ):
             yield below, str.__str__(item)
         else:
-            yield from secrets_in(item, below, seen, _depth + 1)
+            yield from find_secrets(item, below, visited, _depth + 1)
 
 
-def _inside(data: Any) -> tuple[str | None, list[tuple[Any, Any]]]:
+def _reveal(data: Any) -> tuple[str | None, list[tuple[Any, Any]]]:
     """The secret that a value is, or what it holds."""
     for reader in ("get_secret_value", "unmask"):
         if callable(reveal := getattr(data, reader, None)) and not isinstance(data, type):
@@ -226,7 +237,7 @@ def _inside(data: Any) -> tuple[str | None, list[tuple[Any, Any]]]:
     return None, list(islice(items, MOST))
 
 
-def _key(key: Any) -> str:
+def _format_key(key: Any) -> str:
     if type(key) is int and key.bit_length() < 64:
         return str(key)
     return printable(str.__str__(key), 80) if issubclass(type(key), str) else type(key).__name__
@@ -261,42 +272,42 @@ class _Search:
         needles: list[_Needle] = []
         for secret in secrets:
             if len(secret.strip()) < SHORTEST:
-                needles.append(_word(secret.strip()))
+                needles.append(_make_word_needle(secret.strip()))
                 continue
-            for piece in _pieces(secret):
-                literals = _literals(piece)
+            for piece in _list_pieces(secret):
+                literals = _list_literals(piece)
                 beginnings |= literals
-                needles.append(_Needle(piece, _notations(piece, literals)))
-                for core, expression in _base64(piece):
+                needles.append(_Needle(piece, _list_notations(piece, literals)))
+                for core, expression in _find_base64(piece):
                     beginnings.add(core)
-                    needles.append(_Needle(core, _always(expression)))
-                for digits in {_bytes(piece).hex(), _bytes(piece).hex().upper()}:
+                    needles.append(_Needle(core, _give(expression)))
+                for digits in {_encode(piece).hex(), _encode(piece).hex().upper()}:
                     beginnings.add(digits)
-                    needles.append(_Needle(digits, _always(re.escape(digits))))
+                    needles.append(_Needle(digits, _give(re.escape(digits))))
         self.beginnings = sorted(beginnings)
         self.longest = max(map(len, beginnings), default=1)
         self._unanchored = [needle for needle in needles if not needle.anchors]
         self._by_anchor: dict[str, list[_Needle]] = {}
-        for anchor, needle in _anchored([needle for needle in needles if needle.anchors]):
+        for anchor, needle in _choose_anchors([needle for needle in needles if needle.anchors]):
             self._by_anchor.setdefault(anchor, []).append(needle)
         # The longest first: at one place only one is found, and it stands for those it begins with.
-        words = sorted(self._by_anchor, key=len, reverse=True)
-        self._trie = _trie(words)
-        self._any = re.compile(self._trie) if words else None
+        anchors = sorted(self._by_anchor, key=len, reverse=True)
+        self._trie = _build_trie(anchors)
+        self._any = re.compile(self._trie) if anchors else None
 
     @cached_property
     def _each(self) -> re.Pattern[str]:
         # Anchors overlap: one is looked for at every place, behind the beginning of another too.
         return re.compile(f"(?=({self._trie}))")
 
-    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+    def find_spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where secrets stand in a text; they may overlap."""
-        for needle in {id(needle): needle for needle in self._near(text)}.values():
+        for needle in {id(needle): needle for needle in self._find_candidates(text)}.values():
             for pattern in needle.patterns:
                 for match in pattern.finditer(text):
                     yield match.span()
 
-    def _near(self, text: str) -> Iterator[_Needle]:
+    def _find_candidates(self, text: str) -> Iterator[_Needle]:
         yield from self._unanchored
         if self._any is None or (first := self._any.search(text)) is None:
             return
@@ -305,8 +316,8 @@ class _Search:
                 yield from self._by_anchor.get(found[:length], ())
 
 
-def _united(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Overlapping spans as one, so that no end of one secret is left beside another."""
+def _merge_spans(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Merge overlapping spans, so that no end of one secret is left beside another."""
     start = end = -1
     for begins, ends in spans:
         if begins >= end:
@@ -318,7 +329,7 @@ def _united(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _anchored(needles: list[_Needle]) -> Iterator[tuple[str, _Needle]]:
+def _choose_anchors(needles: list[_Needle]) -> Iterator[tuple[str, _Needle]]:
     """One anchor for each needle, such that all begin with few characters, and rare ones."""
     left = needles
     while left:
@@ -327,22 +338,22 @@ def _anchored(needles: list[_Needle]) -> Iterator[tuple[str, _Needle]]:
             for first in {anchor[0] for needle in left for anchor in needle.anchors}
         }
         best = max(counts, key=lambda first: (counts[first] / (4 + _RARE.index(first)), first))
-        rest = []
+        unanchored = []
         for needle in left:
             anchor = max((a for a in needle.anchors if a[0] == best), key=len, default=None)
             if anchor is None:
-                rest.append(needle)
+                unanchored.append(needle)
             else:
                 yield anchor, needle
-        left = rest
+        left = unanchored
 
 
-def _trie(words: Iterable[str]) -> str:
+def _build_trie(texts: Iterable[str]) -> str:
     """An expression that finds the longest of the words at a place without trying each of them."""
     root: dict[str, Any] = {}
-    for word in words:
+    for text in texts:
         node = root
-        for character in word:
+        for character in text:
             node = node.setdefault(character, {})
         node[""] = {}
 
@@ -363,7 +374,7 @@ def _trie(words: Iterable[str]) -> str:
     )
 
 
-def _pieces(secret: str) -> list[str]:
+def _list_pieces(secret: str) -> list[str]:
     pieces = {secret, secret.strip()}
     lines = secret.splitlines()
     if len(lines) > 1:
@@ -373,24 +384,24 @@ def _pieces(secret: str) -> list[str]:
     return sorted(pieces, key=len, reverse=True)
 
 
-def _word(secret: str) -> _Needle:
-    return _Needle(secret, _always(rf"(?<!\w){re.escape(secret)}(?!\w)"))
+def _make_word_needle(secret: str) -> _Needle:
+    return _Needle(secret, _give(rf"(?<!\w){re.escape(secret)}(?!\w)"))
 
 
-def _always(*expressions: str) -> Callable[[], Iterable[str]]:
+def _give(*expressions: str) -> Callable[[], Iterable[str]]:
     return lambda: expressions
 
 
-def _notations(piece: str, literals: set[str]) -> Callable[[], Iterable[str]]:
+def _list_notations(piece: str, literals: set[str]) -> Callable[[], Iterable[str]]:
     def expressions() -> Iterator[str]:
         # What the libraries themselves write, to the letter, and whatever else is written so.
         yield "|".join(map(re.escape, sorted(literals, key=len, reverse=True)))
-        yield _loose(piece)
+        yield _build_loose(piece)
 
     return expressions
 
 
-def _literals(piece: str) -> set[str]:
+def _list_literals(piece: str) -> set[str]:
     forms = {
         piece,
         json.dumps(piece)[1:-1],
@@ -403,11 +414,11 @@ def _literals(piece: str) -> set[str]:
     }
     for encode in (quote, quote_plus):
         for safe in ("", "/"):
-            forms.add(encode(_bytes(piece), safe=safe))
+            forms.add(encode(_encode(piece), safe=safe))
     return forms
 
 
-def _loose(piece: str) -> str:
+def _build_loose(piece: str) -> str:
     """An expression for a text each character of which may be escaped in any way of its own."""
     parts = []
     index = 0
@@ -424,18 +435,18 @@ def _loose(piece: str) -> str:
             parts.append(f"{_QUOTE}{{{count}{most}")
             index = run
         else:
-            parts.append(_character(character, after_quotes))
+            parts.append(_match_character(character, after_quotes))
             index += 1
         after_quotes = character in _QUOTES
     return "".join(parts)
 
 
 @lru_cache(maxsize=1024)
-def _character(character: str, after_quotes: bool) -> str:
+def _match_character(character: str, after_quotes: bool) -> str:
     if character.isascii() and character.isalnum():
         return character
     code = ord(character)
-    encoded = _bytes(character)
+    encoded = _encode(character)
     raw = re.escape(character)
     if character == "\n":
         raw = r"\r?\n[ \t]{0,80}+"
@@ -447,19 +458,19 @@ def _character(character: str, after_quotes: bool) -> str:
         raw = "%(?:25){0,5}"
     elif character == "&":
         raw = "&(?:amp;|#0{0,6}38;|#[xX]0{0,6}26;){0,5}"
-    escapes = [f"U{_hex(code, 8)}"]
+    escapes = [f"U{_match_hex(code, 8)}"]
     if character in _LETTERS:
         escapes.append(_LETTERS[character])
     if code < 0x100:
-        escapes.append(f"x{_hex(code, 2)}")
+        escapes.append(f"x{_match_hex(code, 2)}")
     if code < 0x10000:
-        escapes.append(f"u{_hex(code, 4)}")
+        escapes.append(f"u{_match_hex(code, 4)}")
     else:
         high, low = divmod(code - 0x10000, 0x400)
-        escapes.append(f"u{_hex(0xD800 + high, 4)}{_SLASHES}u{_hex(0xDC00 + low, 4)}")
-    escapes.append(_SLASHES.join(f"x{_hex(byte, 2)}" for byte in encoded))
+        escapes.append(f"u{_match_hex(0xD800 + high, 4)}{_SLASHES}u{_match_hex(0xDC00 + low, 4)}")
+    escapes.append(_SLASHES.join(f"x{_match_hex(byte, 2)}" for byte in encoded))
     escapes.append(_SLASHES.join(f"{byte:03o}" for byte in encoded))
-    names = [f"#0{{0,6}}{code}", f"#[xX]0{{0,6}}{_hex(code, 1)}"]
+    names = [f"#0{{0,6}}{code}", f"#[xX]0{{0,6}}{_match_hex(code, 1)}"]
     if code in codepoint2name:
         names.append(codepoint2name[code])
     # Quotes before it have taken its own backslashes with them.
@@ -467,24 +478,24 @@ def _character(character: str, after_quotes: bool) -> str:
     return (
         f"(?:{_MAYBE_SLASHES}{raw}"
         f"|{before}(?:{'|'.join(escapes)})"
-        f"|{''.join(f'{_PERCENT}{_hex(byte, 2)}' for byte in encoded)}"
+        f"|{''.join(f'{_PERCENT}{_match_hex(byte, 2)}' for byte in encoded)}"
         f"|{_ENTITY}(?:{'|'.join(names)});)"
     )
 
 
-def _hex(number: int, width: int) -> str:
+def _match_hex(number: int, width: int) -> str:
     return "".join(
         digit if digit.isdigit() else f"[{digit}{digit.upper()}]" for digit in f"{number:0{width}x}"
     )
 
 
-def _bytes(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _base64(piece: str) -> Iterator[tuple[str, str]]:
+def _find_base64(piece: str) -> Iterator[tuple[str, str]]:
     """Yield (what is found for certain, an expression) for each place among groups of 3 bytes."""
-    data = _bytes(piece)
+    data = _encode(piece)
     for before in range(3):
         text = base64.b64encode(bytes(before) + data).decode()
         # Only what none of its neighbours has a bit of.
@@ -492,8 +503,10 @@ def _base64(piece: str) -> Iterator[tuple[str, str]]:
         bits = (before + len(data)) * 8
         core = text[first : bits // 6]
         expression = "".join(
-            {"+": r"(?:\\{0,9}+[+\-]|%2[bB])", "/": r"(?:\\{0,9}+[/_]|%2[fF])"}.get(one, one)
-            for one in core
+            {"+": r"(?:\\{0,9}+[+\-]|%2[bB])", "/": r"(?:\\{0,9}+[/_]|%2[fF])"}.get(
+                character, character
+            )
+            for character in core
         )
         if before:
             expression = f"{_BASE64}?{expression}"

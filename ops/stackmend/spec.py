@@ -1,4 +1,4 @@
-"""The one mapping that says what is wanted of a host: ``host.data.stack``."""
+"""The spec of a host: the one mapping ``host.data.stack``."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,7 +73,7 @@ class Stack(Machine, ComposeSpec):
     models: ModelsPolicy | None = None
 
 
-#: What a host may be given before it has a project.
+#: What a host may have before it has a project.
 _SECTIONS = frozenset({"access", "engine"})
 
 
@@ -93,15 +93,15 @@ def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.
     """
-    given = data.get("stack")
-    if given is None:
+    raw = data.get("stack")
+    if raw is None:
         return None
     try:
-        # Its type, and not what it says of its class: what was given may be anything.
-        found = given if issubclass(type(given), Machine) else _validated(plain(given, "stack"))
+        # Its type, and not what it says of its class: the raw value may be anything.
+        found = raw if issubclass(type(raw), Machine) else _validate(plain(raw, "stack"))
         _read_files(found)
     except ValidationError as error:
-        raise SpecError("\n".join(map(_told, problems(error, "stack")))) from None
+        raise SpecError("\n".join(map(_complete, problems(error, "stack")))) from None
     except RawProblem as error:
         raise SpecError(str(error)) from None
     except Problem as error:
@@ -109,20 +109,20 @@ def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
     return cast("Stack | Machine", found)
 
 
-def _validated(given: Any) -> Stack | Machine:
-    if isinstance(given, dict) and given and set(given) <= {*_SECTIONS, "report"}:
-        return Machine.model_validate(given)
-    return Stack.model_validate(given)
+def _validate(raw: Any) -> Stack | Machine:
+    if isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "report"}:
+        return Machine.model_validate(raw)
+    return Stack.model_validate(raw)
 
 
 def _read_files(found: Machine) -> None:
-    """Read, or see that it can be read, whatever of this machine the settings name.
+    """Read, or check that it can be read, each file of this machine that the settings name.
 
     :raises Problem: naming the first that cannot.
     """
     if found.access is not None:
         read_public_keys(found.access.public_keys, "access.public_keys")
-    for field, path in _named(found):
+    for field, path in _list_files(found):
         try:
             if path is not None:
                 _read_file(field, controller_files.expand(path))
@@ -139,14 +139,14 @@ def _read_files(found: Machine) -> None:
                 raise Problem("project: too long for a file of its models; choose a shorter one")
 
 
-def _named(found: Machine) -> Iterator[tuple[str, Path | None]]:
+def _list_files(found: Machine) -> Iterator[tuple[str, Path | None]]:
     """Each file of this machine that a section names: the field, and its path."""
     if found.access is not None:
         yield "access.known_hosts", found.access.known_hosts
     if found.engine is not None:
         for field in ("key", "toolkit_key"):
-            given = getattr(found.engine, field)
-            yield f"engine.{field}", Path(given) if given and "://" not in given else None
+            raw = getattr(found.engine, field)
+            yield f"engine.{field}", Path(raw) if raw and "://" not in raw else None
 
 
 def _read_file(field: str, path: Path) -> None:
@@ -172,7 +172,7 @@ def preflight(_host: str, data: Mapping[str, Any]) -> None:
     machine(data)
 
 
-def _told(problem: str) -> str:
+def _complete(problem: str) -> str:
     if problem.endswith(": unknown key") and problem.count(".") == 1:
         return f"{problem}; known are {', '.join(sorted(Stack.model_fields))}"
     return problem + (" or a Stack" if problem == "stack: must be a mapping" else "")

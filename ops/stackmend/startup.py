@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
-_begun: WeakSet[State] = WeakSet()
+_started: WeakSet[State] = WeakSet()
 
 
 class Startup:
@@ -48,25 +48,25 @@ def install() -> None:
 
         startup.install()
     """
-    state = _starting()
-    if state is None or state in _begun:
+    state = _get_starting()
+    if state is None or state in _started:
         return
-    _begun.add(state)
+    _started.add(state)
     from stackmend import reporting
     from stackmend.access.contact import find_contact
     from stackmend.compose.source import read_once
     from stackmend.connection import preflight
     from stackmend.spec import preflight as validate
 
-    _say_what_cannot_be_read()
+    _report_unreadable_files()
     read_once()
     preflight.install(validate, find_contact)
-    # Last, so that it begins first: what is wrong with settings is said without their secrets.
+    # Last, so that it begins first: problems of settings are reported without their secrets.
     reporting.install()
 
 
-def _say_what_cannot_be_read() -> None:
-    """One line of an inventory, or of group data, that is no Python or cannot be read.
+def _report_unreadable_files() -> None:
+    """Report in one line where an inventory or group data is no Python or cannot be read.
 
     pyinfra catches only what such a file raises when it runs.
     """
@@ -88,14 +88,14 @@ def _say_what_cannot_be_read() -> None:
     cli.make_inventory = make
 
 
-def _starting() -> State | None:
+def _get_starting() -> State | None:
     state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
     return state if state is not None and not state.initialised else None
 
 
 def _wait_for_inventory() -> None:
     """Begin once the inventory is known, if one of its hosts has a stack."""
-    state = _starting()
+    state = _get_starting()
     if state is None:
         return
     proceed = state.init

@@ -55,20 +55,20 @@ class Screen:
         if _MOVES.fullmatch(data):
             self._put(data)
         elif _SPINNER.fullmatch(data):
-            self._put(self._shown(data[:-1]) + "\r")
+            self._put(self._clean(data[:-1]) + "\r")
         else:
-            self._take(data)
+            self._hold(data)
         return len(data)
 
-    def _take(self, data: str) -> None:
+    def _hold(self, data: str) -> None:
         end = data.rfind("\n") + 1
         if end:
             ready = "".join([*self._held, data[:end]])
             self._held, self._size = [], 0
-            self._put(self._shown(ready))
-        if rest := data[end:]:
-            self._held.append(rest)
-            self._size += len(rest)
+            self._put(self._clean(ready))
+        if unended := data[end:]:
+            self._held.append(unended)
+            self._size += len(unended)
             if self._size > HELD_LIMIT:
                 self._release()
 
@@ -85,16 +85,16 @@ class Screen:
     def finish(self) -> None:
         """Show all that waits: nothing comes any more."""
         ready, self._held, self._size = "".join(self._held), [], 0
-        self._put(self._shown(ready))
+        self._put(self._clean(ready))
         self._pass_on()
 
     def _release(self) -> None:
         if not self._held:
             return
         waiting = "".join(self._held)
-        end = len(waiting) - redaction.begun(waiting)
+        end = len(waiting) - redaction.count_partial(waiting)
         self._held, self._size = [waiting[end:]] if waiting[end:] else [], len(waiting) - end
-        self._put(self._shown(waiting[:end]))
+        self._put(self._clean(waiting[:end]))
 
     def _put(self, data: str) -> None:
         try:
@@ -109,7 +109,7 @@ class Screen:
         except BrokenPipeError:
             signals.broken(self._stream.fileno())
 
-    def _shown(self, data: str) -> str:
+    def _clean(self, data: str) -> str:
         data = redaction.redact(data)
         return "\n".join(map(self._line, data.split("\n")))
 
@@ -118,15 +118,15 @@ class Screen:
         # The styles stand at odd places, text between them at even ones.
         parts = _OURS.split(line.removesuffix("\r"))
         if len(parts) == 1:
-            return text.capped(parts[0], limit)
-        shown = []
+            return text.cut(parts[0], limit)
+        pieces = []
         for index, part in enumerate(parts):
             if index % 2:
-                shown.append(f"\x1b[{part}m")
+                pieces.append(f"\x1b[{part}m")
             elif part and limit >= 0:
-                shown.append(text.capped(part, limit))
+                pieces.append(text.cut(part, limit))
                 limit -= len(part)
-        return "".join(shown)
+        return "".join(pieces)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -147,9 +147,9 @@ class _Bytes(io.RawIOBase):
         return int(self._screen.fileno())
 
 
-def styled(stream: TextIO, shown: str) -> None:
+def write_styled(stream: TextIO, output: str) -> None:
     """Write text whose styles are our own, such as a table, and that holds nothing foreign."""
-    stream.write(_ours(shown) if isinstance(stream, Screen) else shown)
+    stream.write(_mark(output) if isinstance(stream, Screen) else output)
 
 
 def install() -> None:
@@ -160,7 +160,7 @@ def install() -> None:
     if isinstance(sys.stderr, Screen):
         return
     screens = {sys.stdout: Screen(sys.stdout, None), sys.stderr: Screen(sys.stderr)}
-    for handler in _handlers():
+    for handler in _find_handlers():
         if handler.stream in screens:
             handler.setStream(screens[handler.stream])
     sys.stdout = cast("TextIO", screens[sys.stdout])
@@ -172,7 +172,7 @@ def install() -> None:
     _redact_debug_log()
 
 
-def _handlers() -> list[Any]:
+def _find_handlers() -> list[Any]:
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     return [
         handler
@@ -182,8 +182,8 @@ def _handlers() -> list[Any]:
     ]
 
 
-def _ours(shown: str) -> str:
-    return _STYLE.sub(lambda match: f"\x1b[{_NUMBER};{match[1]}m", shown)
+def _mark(output: str) -> str:
+    return _STYLE.sub(lambda match: f"\x1b[{_NUMBER};{match[1]}m", output)
 
 
 def _mark_styles() -> None:
@@ -193,9 +193,9 @@ def _mark_styles() -> None:
     original: Callable[..., str] = click.style
 
     @functools.wraps(original)
-    def style(shown: Any, *args: Any, **kwargs: Any) -> str:
+    def style(output: Any, *args: Any, **kwargs: Any) -> str:
         before, _, after = original("\0", *args, **kwargs).partition("\0")
-        return f"{_ours(before)}{shown}{_ours(after)}"
+        return f"{_mark(before)}{output}{_mark(after)}"
 
     for module in (click, click.termui):
         cast("Any", module).style = style
@@ -208,10 +208,10 @@ def _redact_records() -> None:
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = original(*args, **kwargs)
-        if redaction.registered() and isinstance(record.msg, str):
-            told = record.getMessage()
-            if (shown := redaction.redact(told)) != told:
-                record.msg, record.args = shown, None
+        if redaction.get_secrets() and isinstance(record.msg, str):
+            message = record.getMessage()
+            if (redacted := redaction.redact(message)) != message:
+                record.msg, record.args = redacted, None
         return record
 
     logging.setLogRecordFactory(factory)
@@ -223,8 +223,8 @@ def _redact_debug_log() -> None:
 
     traceback_lines, exception = UnexpectedMixin.get_traceback_lines, UnexpectedMixin.get_exception
 
-    def clean(told: str) -> str:
-        return text.printable_lines(redaction.redact(told))
+    def clean(output: str) -> str:
+        return text.printable_lines(redaction.redact(output))
 
     UnexpectedMixin.get_traceback_lines = lambda self: [*map(clean, traceback_lines(self))]
     UnexpectedMixin.get_exception = lambda self: clean(exception(self))

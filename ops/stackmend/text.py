@@ -37,7 +37,7 @@ def printable(text: str, limit: int = VALUE_LIMIT) -> str:
     :param text: the text; lone surrogates in it are shown as well.
     :param limit: how many of its characters are shown; a mark tells how many more there are.
     """
-    return capped(text, limit, _STEERING_OR_BREAK)
+    return cut(text, limit, _STEERING_OR_BREAK)
 
 
 def printable_lines(text: str, limit: int = LINE_LIMIT, lines: int = LINES_LIMIT) -> str:
@@ -53,17 +53,17 @@ def printable_lines(text: str, limit: int = LINE_LIMIT, lines: int = LINES_LIMIT
     dropped = len(rows) - lines
     if dropped > 0:
         rows = [f"… ({dropped:,} earlier lines)", *rows[dropped:]]
-    return "\n".join(capped(row, limit) for row in rows)
+    return "\n".join(cut(row, limit) for row in rows)
 
 
-def capped(text: str, limit: int, unseen: re.Pattern[str] = _STEERING) -> str:
+def cut(text: str, limit: int, unseen: re.Pattern[str] = _STEERING) -> str:
     """The first ``limit`` characters of a text, made visible, and a mark for what is left out."""
     if len(text) <= limit:
-        return visible(text, unseen)
-    return f"{visible(text[:limit], unseen)}… ({len(text) - limit:,} more characters)"
+        return escape(text, unseen)
+    return f"{escape(text[:limit], unseen)}… ({len(text) - limit:,} more characters)"
 
 
-def visible(text: str, unseen: re.Pattern[str] = _STEERING) -> str:
+def escape(text: str, unseen: re.Pattern[str] = _STEERING) -> str:
     """Text with what steers a terminal, or cannot be seen, written as Python escapes it."""
     return unseen.sub(_escape, text)
 

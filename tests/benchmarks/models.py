@@ -69,7 +69,7 @@ def pull(
         server.forget(model.name)
         told = runs.well([model.name], attempts=1, stall=60)
         seconds["run"].append(told.run.seconds)
-        (done,) = [row for row in told.all("done") if row["action"] == "pull"]
+        (done,) = [row for row in told.all("done") if row["verb"] == "pull"]
         seconds["run's pull"].append(done["seconds"])
         shown = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
         print(f"round {number + 1}: {shown}", flush=True)

@@ -115,11 +115,10 @@ def _tell(record: dict[str, Any], seconds: float) -> None:
     operations = record["operations"]
     print("What was wrong:")
     for finding in (found for operation in operations for found in operation["findings"]):
-        kind, _, words = finding["cause"].partition(": ")
-        _item(f"{finding['subject']}: {words or kind}")
+        _item(f"{finding['subject']}: {finding['cause']}")
     print(f"What was done, in {seconds:.0f} s:")
     for step in (done for operation in operations for done in operation["done"]):
-        _item(f"{step['action']} {step['subject']} ({step['seconds']:.1f} s): {step['cause']}")
+        _item(f"{step['verb']} {step['subject']} ({step['seconds']:.1f} s): {step['cause']}")
 
 
 def _ask(host: LabHost) -> str:

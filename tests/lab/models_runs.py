@@ -64,12 +64,14 @@ class Told:
 
     def did(self, verb: str) -> list[str]:
         """What an action was done to, in order."""
-        return [row["subject"] for row in self.all("done") if row["action"] == verb and row["ok"]]
+        return [subject for done, subject in self.steps if done == verb]
 
     @property
     def steps(self) -> list[tuple[str, str]]:
         """What was done, and to what, in order."""
-        return [(row["action"], row["subject"]) for row in self.all("done") if row["ok"]]
+        return [
+            (row["verb"], row["subject"]) for row in self.all("done") if row["result"] == "done"
+        ]
 
     def measured(self, name: str) -> int:
         """The sum of what the operations on all hosts measured."""
@@ -90,7 +92,7 @@ class Told:
         """Why it did not go on: what each refusal or error is about, and what it says."""
         return [
             *(
-                (row["subject"], f"{row['reason']}. {row['consent']}")
+                (row["subject"], f"{row['reason']}. {row['remedy']}")
                 for row in self.all("refusals")
             ),
             *(_halves(row["message"]) for row in self.all("errors")),

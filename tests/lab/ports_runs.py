@@ -17,6 +17,8 @@ from tests.lab.hosts import LabHost
 
 #: The broadest consent there is.
 EVERYTHING = tuple(f"{kind}:*" for kind in ("exe", "unit", "container", "project", "user"))
+#: What findings, actions, refusals and errors hold for people.
+TEXTS = ("subject", "cause", "evidence", "undo", "reason", "remedy", "message", "log")
 RECORDS = "/var/lib/stackmend/ports"
 
 
@@ -33,12 +35,16 @@ class Told:
 
     def about(self, what: str, port: int) -> list[dict[str, Any]]:
         """Those of them that name a port, as ``ADDRESS:PORT/PROTOCOL``."""
-        return [row for row in self.all(what) if f":{port}/" in json.dumps(row)]
+        return [
+            row
+            for row in self.all(what)
+            if f":{port}/" in json.dumps([row[name] for name in TEXTS if name in row])
+        ]
 
     def rules(self, port: int | None = None) -> list[str]:
         """The consent that the refusals ask for, as they write it."""
         refusals = self.all("refusals") if port is None else self.about("refusals", port)
-        return [rule for row in refusals for rule in consent(row["consent"])]
+        return [rule for row in refusals for rule in consent(row["remedy"])]
 
     @property
     def records(self) -> list[str]:

@@ -143,7 +143,7 @@ def test_the_toolkit_comes_is_registered_beside_others_and_is_proven(
     machine.driver("570.86.10")
     told = accelerated(tmp_path, machine, **toolkit)
     assert told.run.rc == 0, told.run.out
-    assert [row["action"] for row in told.all("done")] == ["describe", "prove"]
+    assert [row["verb"] for row in told.all("done")] == ["describe", "prove"]
     assert "libcuda.so.570.86.10" in host.sh("cat /etc/cdi/nvidia.yaml")
     assert accelerated(tmp_path, machine, **toolkit).all("done") == []
 
@@ -201,7 +201,7 @@ def test_what_is_lost_at_a_daemon_reload_is_not_called_proven(
     machine.host.sh(f"rm /etc/systemd/system-generators/lose {gpus.LOST}")
     told = accelerated(tmp_path, machine, **toolkit)
     assert told.run.rc == 0, told.run.out
-    assert [row["action"] for row in told.all("done")] == ["prove"]
+    assert [row["verb"] for row in told.all("done")] == ["prove"]
 
 
 def test_where_cdi_was_turned_off_the_runtime_is_proven_and_gpus_of_others_are_spared(

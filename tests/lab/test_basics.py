@@ -83,7 +83,7 @@ def test_a_service_that_keeps_the_clock_right_is_installed_and_started(
     as_a_machine(host)
     told = basics(tmp_path, host)
     assert told.run.rc == 0, told.run.out
-    assert [(row["action"], row["subject"]) for row in told.all("done")] == [
+    assert [(row["verb"], row["subject"]) for row in told.all("done")] == [
         ("install", "systemd-timesyncd")
     ]
     assert host.sh("systemctl is-active systemd-timesyncd") == "active"
@@ -93,7 +93,7 @@ def test_a_service_that_keeps_the_clock_right_is_installed_and_started(
     host.sh("systemctl disable --now systemd-timesyncd")
     told = basics(tmp_path, host)
     assert told.run.rc == 0, told.run.out
-    assert [row["action"] for row in told.all("done")] == ["start"]
+    assert [row["verb"] for row in told.all("done")] == ["start"]
     assert host.sh("systemctl is-active systemd-timesyncd") == "active"
     # Masked: somebody wants that.
     host.sh("systemctl mask --now systemd-timesyncd")
@@ -135,7 +135,7 @@ def test_security_updates_are_installed_by_the_host_itself(
     host.sh("systemctl unmask apt-daily.timer apt-daily-upgrade.timer")
     told = basics(tmp_path, host, security_updates=True)
     assert told.run.rc == 0, told.run.out
-    assert {row["action"] for row in told.all("done")} >= {"install", "set", "start"}
+    assert {row["verb"] for row in told.all("done")} >= {"install", "set", "start"}
     effective = host.sh("apt-config dump APT::Periodic")
     assert 'APT::Periodic::Unattended-Upgrade "1";' in effective
     assert 'APT::Periodic::Update-Package-Lists "1";' in effective

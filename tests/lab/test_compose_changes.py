@@ -97,8 +97,12 @@ def test_only_the_changed_service_is_made_anew(shop: Shop, name: str) -> None:
     assert change.proof(shop.container(change.service))
     assert shop.host.docker("exec", shop.id("redis"), "redis-cli", "get", "order") == "17"
     (operation,) = shop.report()["operations"]
-    told = [found for found in operation["findings"] if found["subject"] == change.service]
-    assert any(re.search(change.cause.partition(": ")[2], found["cause"]) for found in told), told
+    told = [
+        f"{found['kind']}: {found['cause']}"
+        for found in operation["findings"]
+        if found["subject"] == change.service
+    ]
+    assert any(re.search(change.cause.partition(": ")[2], found) for found in told), told
     (line,) = [line for line in shop.journal()[-2:] if line["subject"] == f"shop/{change.service}"]
     assert line["action"] == "recreate"
     shop.settle()

@@ -70,7 +70,7 @@ def all_healthy(shop: Shop) -> bool:
 def found(shop: Shop) -> dict[str, str]:
     """What the record of the last run says to have found: subject → cause and evidence."""
     return {
-        finding["subject"]: f"{finding['cause']}\n{finding['evidence']}"
+        finding["subject"]: "\n".join([finding["kind"], finding["cause"], *finding["evidence"]])
         for operation in shop.report()["operations"]
         for finding in operation["findings"]
     }
@@ -78,7 +78,7 @@ def found(shop: Shop) -> dict[str, str]:
 
 def done_to(shop: Shop) -> list[tuple[str, str]]:
     return [
-        (step["action"], step["subject"])
+        (step["verb"], step["subject"])
         for operation in shop.report()["operations"]
         for step in operation["done"]
     ]

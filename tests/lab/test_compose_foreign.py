@@ -114,7 +114,7 @@ def test_nothing_foreign_is_lost_where_a_service_changes(shop: Shop) -> None:
     (refusal,) = shop.report()["operations"][0]["refusals"]
     assert refusal["subject"] == "redis"
     assert "container:foreign-cache" in refusal["reason"]
-    assert 'allow = ["container:foreign-cache"]' in refusal["consent"]
+    assert 'allow = ["container:foreign-cache"]' in refusal["remedy"]
 
     # The other one is in nobody's way.
     host.docker("rm", "-f", "foreign-cache")
@@ -218,7 +218,7 @@ def test_networks_and_volumes_of_our_names_that_are_others(host: LabHost, tmp_pa
     assert subjects.keys() == {"network shop_default", "volume shop_data"}
     assert "it was not made by Compose" in subjects["network shop_default"]["reason"]
     assert "as data of project theirs" in subjects["volume shop_data"]["reason"]
-    assert "external: true" in subjects["volume shop_data"]["consent"]
+    assert "external: true" in subjects["volume shop_data"]["remedy"]
 
     # Declared as what it is, the one is used; the other one is somebody's no longer.
     shop.compose["volumes"] = {"data": {"external": True, "name": "shop_data"}}

@@ -349,7 +349,7 @@ def test_a_container_that_holds_our_name_is_set_aside_with_consent_alone(shop: S
     assert seen.quiet, seen.events
     (operation,) = shop.report()["operations"]
     assert operation["refusals"][0]["subject"] == "web"
-    assert 'allow = ["container:shop-web-1"]' in operation["refusals"][0]["consent"]
+    assert 'allow = ["container:shop-web-1"]' in operation["refusals"][0]["remedy"]
 
     shop.settings["allow"] = ["container:shop-web-1"]
     with shop.watching() as seen:
@@ -525,7 +525,7 @@ def _told(shop: Shop, service: str, verb: str) -> bool:
     """Whether the report and the host's journal tell of the step, with its cause."""
     (operation,) = shop.report()["operations"]
     reported = any(
-        entry["action"] == verb and entry["subject"] == service and entry["ok"]
+        (entry["verb"], entry["subject"], entry["result"]) == (verb, service, "done")
         for entry in operation["done"]
     )
     last = [entry for entry in shop.journal() if entry["subject"] == f"shop/{service}"][-1]

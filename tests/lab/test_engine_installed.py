@@ -210,7 +210,7 @@ class TestSettingsOfANewEngine:
         told = runs.told(BOTH, policy)
         assert told.run.rc == 0, told.run.out
         # Two steps, each with its way back, though one command does both.
-        done = {one["action"]: one for one in told.all("done")}
+        done = {one["verb"]: one for one in told.all("done")}
         assert set(done) == {"set", "install"}, told.run.out
         assert done["set"]["undo"] == f"rm {DAEMON_JSON}; systemctl restart docker"
         assert '"set"' in host.sh("cat /var/lib/stackmend/journal*")

@@ -74,7 +74,7 @@ def test_a_list_that_leads_elsewhere_removes_nothing(shop: Shop, path: str) -> N
     assert shop.host.sh(f"cat {VICTIM}") == "precious"
 
     # The way out that it names, to the letter.
-    assert "remove its list of the project's files (files, beside" in refusal["consent"]
+    assert "remove its list of the project's files (files, beside" in refusal["remedy"]
     shop.host.sh("rm /var/lib/stackmend/shop/files")
     done = shop.run("-y")
 

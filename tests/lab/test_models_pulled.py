@@ -109,7 +109,7 @@ def test_a_tag_that_moved_is_reported_or_pulled(
     told = runs.well(names, update="never")
     assert told.outcomes == {"converged"}
     (finding,) = told.about("findings", old.name)
-    assert "moved" in finding["cause"]
+    assert finding["kind"] == "moved"
     assert server.files() == before
     assert server.asked(moment) == []
 

@@ -297,7 +297,7 @@ def test_the_report_names_it_and_the_line_that_would_allow_it(seen: Seen, name: 
     assert len(refusals) == (2 if name == "reuseport" else 1), refusals
     named = subject(name) or str(seen.pids[name][0])
     assert named in str([*refusals, *told.about("findings", port)])
-    assert all('"on_conflict": "stop"' in row["consent"] for row in refusals), refusals
+    assert all('"on_conflict": "stop"' in row["remedy"] for row in refusals), refusals
     assert len(set(told.rules(port))) == 1, refusals
 
 
@@ -309,7 +309,7 @@ def test_the_plan_is_the_gentlest_way(seen: Seen, name: str) -> None:
     told = seen.told["dry"]
     planned = told.about("planned", seen.shelf[name].port)
     assert planned, told.run.out
-    assert {action["action"] for action in planned} == {verb(name)}
+    assert {action["verb"] for action in planned} == {verb(name)}
     assert all(subject(name) in action["subject"] for action in planned)
     assert all(action["destructive"] and action["undo"] for action in planned)
     assert len(planned) == len(seen.pids[name] if name == "reuseport" else [name])
@@ -326,7 +326,7 @@ def test_the_run_ends_well(seen: Seen) -> None:
     told = seen.told["freed"]
     assert told.run.rc == 0, told.run.out
     assert told.host["outcome"] == "changed"
-    assert all(row["ok"] for row in told.all("done"))
+    assert all(row["result"] == "done" for row in told.all("done"))
 
 
 @pytest.mark.parametrize("name", FREED)

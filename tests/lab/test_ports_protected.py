@@ -120,7 +120,7 @@ def test_nothing_protected_was_touched(
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "refused"
     # To keep a port from outgoing connections ends nothing.
-    assert {row["action"] for what in ("planned", "done") for row in told.all(what)} <= {"reserve"}
+    assert {row["verb"] for what in ("planned", "done") for row in told.all(what)} <= {"reserve"}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_refusal_says_who_and_what_to_do_instead(
     refusals = told.about("refusals", number(ward.ports[name]))
     assert refusals, told.run.out
     assert said in str(refusals)
-    assert all(row["consent"] for row in refusals)
+    assert all(row["remedy"] for row in refusals)
     assert told.rules(number(ward.ports[name])) == []
 
 
@@ -241,7 +241,7 @@ def test_a_number_that_came_back_is_not_ended(ward: Ward) -> None:
     host.sh(f"systemd-run -q --collect --unit=swap -p KillMode=none bash /run/swap.sh {pid}")
     told = ward.runs.stop([21042, *shelf.wanted(["python"])])
     assert host.read("/run/swapped").decode().strip() == str(pid), told.run.out
-    ended = [row["action"] for row in told.all("done")]
+    ended = [row["verb"] for row in told.all("done")]
     assert ended[0] == "stop container", ended
     assert host.sh(f"cat /proc/{pid}/comm") == "sleep"
     host.sh(f"kill -9 {pid}; docker rm -f slow")

@@ -83,5 +83,5 @@ def test_found_while_executing_it_fails_this_host_alone(
     assert command.function(host.state, host, *command.args, **command.kwargs) is False
     assert SECRET not in str(command.args)
     (failure,) = reporting.record(host, "compose.stack").errors
-    assert failure["message"].startswith(message)
+    assert failure.message.startswith(message)
     assert host.connector.executed_commands == []

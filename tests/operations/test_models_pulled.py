@@ -55,7 +55,7 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
     assert isinstance(command, FunctionCommand)
     assert command.function(host.state, host, *command.args, **command.kwargs) is False
     (failure,) = reporting.record(host, "models.pulled").errors
-    assert failure["message"].startswith(message)
+    assert failure.message.startswith(message)
     assert host.connector.executed_commands == []
 
 

@@ -59,7 +59,7 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
     assert isinstance(command, FunctionCommand)
     assert command.function(host.state, host, *command.args, **command.kwargs) is False
     (failure,) = reporting.record(host, "ports.free").errors
-    assert failure["message"].startswith(message)
+    assert failure.message.startswith(message)
     assert host.connector.executed_commands == []
 
 
@@ -85,7 +85,7 @@ def test_who_gives_the_ports_is_asked_in_each_phase_and_may_fail(host: Host) -> 
     assert len(asked) == 2
     failures = reporting.record(host, "ports.free").errors
     assert failures
-    assert all("cut off" in failure["message"] for failure in failures)
+    assert all("cut off" in failure.message for failure in failures)
 
 
 @pytest.mark.parametrize("record", ["", "..", "20260101T120000Z-1/..", 5, None, "-1"])

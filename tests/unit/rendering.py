@@ -20,6 +20,8 @@ def render(decided: Plan[Any], carries: Callable[[Any], Iterable[str]]) -> str:
         told = "" if finding.blocks else " (only told)"
         lines.append(f"  {finding.subject}: {finding.kind}{told}: {finding.cause}")
         lines += [f"      {line}" for line in finding.evidence]
+        if finding.remedy:
+            lines.append(f"      remedy: {finding.remedy}")
     lines.append("actions:")
     for action in decided.actions:
         marks = [word for word in MARKS if getattr(action, word, False)]
@@ -29,5 +31,5 @@ def render(decided: Plan[Any], carries: Callable[[Any], Iterable[str]]) -> str:
             lines.append(f"      undo {action.undo}")
     lines.append("refusals:")
     for refusal in decided.refusals:
-        lines += [f"  {refusal.subject}: {refusal.reason}", f"      to go on: {refusal.remedy}"]
+        lines += [f"  {refusal.subject}: {refusal.reason}", f"      remedy: {refusal.remedy}"]
     return "\n".join(lines) + "\n"

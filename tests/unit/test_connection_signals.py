@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from stackmend import reporting
 from stackmend.reporting.state import RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +190,7 @@ def unread(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 
 def record(site: Path, number: signal.Signals) -> RunRecord:
-    found = RunRecord.model_validate_json((site / "var/reports/latest.json").read_bytes())
+    found = reporting.read(site / "var/reports/latest.json")
     assert (found.interrupted, found.complete) == (number.name, False)
     return found
 
@@ -274,7 +275,7 @@ def test_a_reader_that_leaves_when_all_is_done(site: Path) -> None:
     late = leave + "atexit.register(lambda: [os.dup2(w, 1), os.dup2(w, 2)])\n"
     with started(site, deploy + late, "-y") as process:
         assert process.wait(30) == 0
-    found = RunRecord.model_validate_json((site / "var/reports/latest.json").read_bytes())
+    found = reporting.read(site / "var/reports/latest.json")
     assert (found.interrupted, found.complete) == ("", True)
 
 

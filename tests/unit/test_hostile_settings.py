@@ -34,7 +34,7 @@ from stackmend.models.spec import ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
 from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, plain
-from stackmend.redaction import secrets_in
+from stackmend.redaction import find_secrets
 from stackmend.spec import SpecError, Stack, machine
 from tests.connected import connected
 
@@ -330,7 +330,7 @@ def test_secrets_are_looked_for_in_odd_values(odd: str) -> None:
     """They are learned before anything is validated."""
     begun = time.process_time()
     data = {"first": {"api_password": "tr0ub4dor"}, "odd": ODD[odd](), "last": SecretStr("hunter2")}
-    found = dict(secrets_in({"stack": data}))
+    found = dict(find_secrets({"stack": data}))
     assert time.process_time() - begun < SECONDS
     assert found["stack.first.api_password"] == "tr0ub4dor"
     assert found["stack.last"] == "hunter2"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pyinfra.api.hiddenvalue import HiddenValue
 
-from stackmend.redaction import MASK, Redactor, secrets_in
+from stackmend.redaction import MASK, Redactor, find_secrets
 from tests.hostile_text import HOLE, NOTATIONS, READERS, holds
 
 SECRETS = st.text(
@@ -110,7 +110,7 @@ def test_secrets_are_found_wherever_settings_hold_them() -> None:
         "password_login": False,
     }
     data["itself"] = data
-    assert dict(secrets_in(data)) == {
+    assert dict(find_secrets(data)) == {
         "stack.env.KEY": "one",
         "stack.models.0": "two",
         "typed.token": "three",

@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def entry(cause: str, undo: str = "") -> str:
-    return journal.line(
+    return journal.format_line(
         time=NOW,
         run="1a2b3c",
         room="compose.stack",

@@ -1,6 +1,7 @@
 """Masking, writing and wording of a record."""
 
 import contextlib
+import importlib
 import io
 import itertools
 import json
@@ -18,11 +19,18 @@ from typing import Any, get_args, get_origin
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pyinfra.api import HiddenValue
 
-from stackmend.reporting import summary, write
+from stackmend import reporting
+from stackmend.decision import Action
+from stackmend.redaction import MASK
+from stackmend.reporting import schema, summary, write
 from stackmend.reporting.__main__ import main
-from stackmend.reporting.state import Model, RunRecord
+from stackmend.reporting.clean import clean
+from stackmend.reporting.collect import Collector
+from stackmend.reporting.reader import ReportError
+from stackmend.reporting.state import Done, RunRecord
 from tests.hostile_text import NOTATIONS, holds, steering, strings
 from tests.unit.test_redaction import AROUND, SECRETS
 
@@ -53,19 +61,19 @@ WORDS = st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >
 @settings(deadline=None)  # a busy machine is no failure
 @given(secret=WORDS, before=st.text(max_size=9), after=st.text(max_size=9))
 def test_a_secret_is_nowhere_in_what_is_written(secret: str, before: str, after: str) -> None:
-    if secret in write.MASK:
+    if secret in MASK:
         return
     data = {
         "outcome": "failed",
         "log": [f"{before}{secret}{after}", json.dumps(secret), repr(secret)],
     }
-    masked = write.mask(data, {secret})
+    masked = clean(data, {secret})
     assert masked["outcome"] == "failed"
-    assert all(secret not in text.replace(write.MASK, "\0") for text in masked["log"])
-    assert json.dumps(secret)[1:-1] not in masked["log"][1].replace(write.MASK, "\0")
+    assert all(secret not in text.replace(MASK, "\0") for text in masked["log"])
+    assert json.dumps(secret)[1:-1] not in masked["log"][1].replace(MASK, "\0")
 
 
-def filled(model: type[Model], texts: Iterator[str]) -> dict[str, Any]:
+def filled(model: type[BaseModel], texts: Iterator[str]) -> dict[str, Any]:
     """Data of a part of the record: every text that it may hold is one of those given."""
     data: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -75,12 +83,17 @@ def filled(model: type[Model], texts: Iterator[str]) -> dict[str, Any]:
             data[name] = next(texts)
         elif parts == [str]:
             data[name] = [next(texts), next(texts)]
-        elif get_origin(kind) in (tuple, dict) and issubclass(parts[-1], Model):
+        elif get_origin(kind) in (tuple, dict) and issubclass(parts[-1], BaseModel):
             inner = filled(parts[-1], texts)
             data[name] = [inner] if get_origin(kind) is tuple else {"web": inner}
         elif kind is float and field.is_required():
             data[name] = 1.5
-    return data | ({"outcome": "failed"} if "outcome" in model.model_fields else {})
+    if issubclass(model, Action):
+        # What its class has beside what all have, at any depth.
+        data["path"] = next(texts)
+        data["files"] = [{"content": next(texts), next(texts): [next(texts), next(texts)]}]
+    fixed = {"outcome": "failed", "result": "failed", "started": NOW}
+    return data | {name: value for name, value in fixed.items() if name in model.model_fields}
 
 
 def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str, str]:
@@ -91,8 +104,8 @@ def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str,
     shown = [io.StringIO(), Terminal()]
     with TemporaryDirectory() as where, pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "build", lambda run, ended: made)
-        patch.setattr(write, "directory", lambda run: Path(where))
-        patch.setattr(write, "registered", lambda: frozenset(secrets))
+        patch.setattr(write, "find_directory", lambda run: Path(where))
+        patch.setattr(write, "get_secrets", lambda: frozenset(secrets))
         for out in shown:
             with contextlib.redirect_stderr(out):
                 path = write.conclude(SimpleNamespace(id="abc123"))  # type: ignore[arg-type]
@@ -124,7 +137,7 @@ def test_no_field_and_no_notation_gives_a_secret_back(
 ) -> None:
     texts = [f"{before}{NOTATIONS[notation](secret)}{after}" for notation in notations]
     # What the record holds for certain may be what the secret is.
-    bare, *spoken = concluded([f"{before}{write.MASK}{after}"], set(), mode)
+    bare, *spoken = concluded([f"{before}{MASK}{after}"], set(), mode)
     assume(not any(holds(text, secret) for text in (*strings(bare), *spoken)))
 
     said, *spoken = concluded(texts, {secret}, mode)
@@ -133,7 +146,8 @@ def test_no_field_and_no_notation_gives_a_secret_back(
     assert said["hosts"]["web"]["outcome"] == "failed"
     for text in (*strings(said), json.dumps(said), *spoken):
         assert not holds(text, secret)
-        assert write.MASK in text or text in strings(bare)
+        # What an action holds of its class is cut behind its first line.
+        assert MASK in text or text in strings(bare) or text.endswith(" more lines)")
     assert all(steering(text) == set() for text in spoken)
 
 
@@ -148,11 +162,11 @@ def test_no_field_and_no_notation_gives_a_secret_back(
     ],
 )
 def test_a_secret_is_known_in_other_notations(secret: str, text: str, masked: str) -> None:
-    assert write.mask([text], {secret}) == [masked]
+    assert clean([text], {secret}) == [masked]
 
 
 def test_the_longer_secret_wins_over_the_one_inside_it() -> None:
-    assert write.mask("hunter2hunter2", {"hunter2", "hunter2hunter2"}) == write.MASK
+    assert clean("hunter2hunter2", {"hunter2", "hunter2hunter2"}) == MASK
 
 
 def test_only_whole_records_are_seen_and_old_ones_go(
@@ -187,6 +201,8 @@ def test_an_unknown_field_or_a_time_without_offset_is_not_a_record() -> None:
         RunRecord.model_validate(good | {"ended": "2026-01-02T03:04:05"})
 
 
+RESTART = {"verb": "restart", "subject": "ai/api", "cause": "unhealthy", "container": "ai-api-1"}
+
 MIXED = record(
     web1={"outcome": "converged"},
     web2={
@@ -195,10 +211,16 @@ MIXED = record(
             {
                 "name": "compose.stack",
                 "findings": [
-                    {"subject": "ai/api", "cause": "unhealthy", "evidence": "HTTP 500\nbody"}
+                    {
+                        "subject": "ai/api",
+                        "kind": "unhealthy",
+                        "cause": "its check fails",
+                        "evidence": ["HTTP 500", "body"],
+                        "remedy": "see its log",
+                    }
                 ],
-                "planned": [{"action": "restart", "subject": "ai/api", "cause": "unhealthy"}],
-                "done": [{"action": "restart", "subject": "ai/api", "seconds": 2.04, "ok": False}],
+                "planned": [RESTART],
+                "done": [{**RESTART, "started": NOW, "seconds": 2.04, "result": "failed"}],
                 "errors": [{"message": "ai/api is unhealthy still", "log": ["a", "b"]}],
                 "succeeded": False,
             }
@@ -214,8 +236,9 @@ def test_the_words_tell_what_was_wrong_what_was_done_and_what_is_left() -> None:
     assert out.getvalue().splitlines() == [
         "    web2: failed",
         "      compose.stack",
-        "        found: ai/api: unhealthy",
+        "        found: ai/api: unhealthy: its check fails",
         "               HTTP 500 …",
+        "               remedy: see its log",
         "        tried without success: restart ai/api (2.0 s)",
         "        failed: ai/api is unhealthy still",
         "                | a",
@@ -252,6 +275,151 @@ def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([str(tmp_path / "none.json")]) == 2
     (tmp_path / "other.json").write_text("[]")
     assert main([str(tmp_path / "other.json")]) == 2
+
+
+RECORDED = Path(__file__).parent / "reports" / "version-1.json"
+
+
+def test_a_report_of_version_1_is_read_as_one_of_version_2() -> None:
+    """As stackmend wrote it before version 2, in a run of its own."""
+    made = reporting.read(RECORDED)
+    assert (made.schema_version, made.hosts["web"].outcome) == (2, "unreachable")
+    ai, _, shop, wiki = made.hosts["@local"].operations
+    (finding,) = ai.findings
+    assert (finding.subject, finding.kind, finding.cause, finding.evidence) == (
+        "ai/redis",
+        "stopped",
+        "exited with code 137",
+        ("OOMKilled is true", "out of memory"),
+    )
+    assert [(one.verb, one.undo, one.destructive) for one in ai.planned] == [
+        ("start", "stop it", True)
+    ]
+    done = [*ai.done, *wiki.done]
+    assert [(one.verb, one.result, one.seconds, one.started) for one in done] == [
+        ("start", "done", 0.25, None),
+        ("start", "failed", 0.25, None),
+    ]
+    (refusal,) = shop.refusals
+    assert refusal.remedy == 'to take it, add to the stack: allow = ["container:redis"]'
+    assert wiki.errors[0].log == ("line one", "line two")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["mode"], "wet", "mode: Input should be 'dry' or 'apply'"),
+        (["schema_version"], 3, "schema_version: must be 1 or 2; got 3"),
+        (["hosts", "web", "outcome"], 5, "hosts.web.outcome: Input should be "),
+        (
+            ["hosts", "@local", "operations", 2, "refusals", 0, "consent"],
+            ["x"],
+            "hosts.@local.operations.2.refusals.0.consent: Input should be a valid string",
+        ),
+        (
+            ["hosts", "@local", "operations", 0, "done", 0, "mood"],
+            "x",
+            "hosts.@local.operations.0.done.0.mood: unknown key",
+        ),
+    ],
+)
+def test_what_is_no_report_is_said_with_its_field(
+    tmp_path: Path, path: list[Any], value: object, message: str
+) -> None:
+    data = json.loads(RECORDED.read_text())
+    inner = data
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(ReportError) as raised:
+        reporting.read(file)
+    assert str(raised.value).startswith(f"{file}: {message}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"\xff", b"null", b'{"a": 1, "a": 2}', b"[" * 999]
+)
+def test_what_is_no_record_at_all(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "wrong.json"
+    file.write_bytes(content)
+    with pytest.raises(ReportError) as raised:
+        reporting.read(file)
+    assert str(raised.value).startswith(f"{file}: ")
+
+
+def test_the_committed_schema_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    """``python -m stackmend.reporting --schema > ops/stackmend/reporting/schema-2.json``."""
+    assert main(["--schema"]) == 0
+    assert capsys.readouterr().out == schema.PATH.read_text()
+
+
+class Everything(Action):
+    """An action with whatever fields one may have."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    verb: str = "set"
+    hidden: HiddenValue = HiddenValue("hunter2")
+    secret: SecretStr = SecretStr("hunter2")
+    password: str = "hunter2"
+    raw: bytes = b"\xffhunter2"
+    argv: tuple[str, ...] = ("redis-server", "--requirepass", "hunter2", "redis://me:hunter2@db/")
+    text: str = '{\n "proxy": "http://me:hunter2@proxy/",\n "x": 1\n}'
+    line: str = '{"password": "hunter2"}'
+    long: str = "x" * 1_000_000
+    many: tuple[int, ...] = tuple(range(1000))
+    env: dict[str, str]
+    named: dict[str, int]
+
+
+def test_the_fields_of_an_action_neither_leak_nor_bloat() -> None:
+    deep: Any = "bottom"
+    for _ in range(1000):
+        deep = [deep]
+    report = Collector("room.set")
+    action = Everything(
+        subject="x",
+        cause="c",
+        env={"API_TOKEN": "hunter2", "MODE": "fast"},
+        named={f"n{number}": number for number in range(1000)},
+    )
+    report.add_done(action, started=NOW, seconds=1, ok=True)
+    data = report.done[0].model_dump(mode="json") | {"deep": deep}
+
+    (done,) = clean({"done": [data]}, {"hunter2"})["done"]
+
+    # It is hidden where nobody told that it is secret, too.
+    (untold,) = clean({"done": [data]}, set())["done"]
+    for text in (json.dumps(done), json.dumps({**untold, "raw": ""})):
+        assert "hunter2" not in text
+        assert "68756e74657232" not in text
+        assert len(text) < 5000
+    assert (done["verb"], done["subject"], done["started"]) == ("set", "x", "2026-01-02T03:04:05Z")
+    assert done["argv"] == ["redis-server", "--requirepass", "***", "redis://me:***@db/"]
+    assert done["env"] == {"API_TOKEN": MASK, "MODE": "fast"}
+    assert done["text"] == "{… (3 more lines)"
+    assert done["long"].endswith("… (999,500 more characters)")
+    assert done["many"][-2:] == [49, "… (950 more)"]
+    assert (done["named"]["n49"], done["named"]["…"]) == (49, "950 more")
+    assert "… (1 entries)" in json.dumps(done["deep"], ensure_ascii=False)
+    Done.model_validate(done)
+
+
+def test_the_fields_of_no_action_are_those_of_the_report() -> None:
+    """They stand beside them."""
+    waiting, classes = [Action], set()
+    for room in ("access", "basics", "compose", "engine", "engine.accelerators", "models", "ports"):
+        importlib.import_module(f"stackmend.{room}.plan")
+    while waiting:
+        classes.add(cls := waiting.pop())
+        waiting += cls.__subclasses__()
+    ours = {cls for cls in classes if not cls.__module__.startswith("stackmend.reporting")}
+    assert len(ours) > 7
+    own = set(Done.model_fields) - set(Action.model_fields)
+    assert {cls: own & set(cls.model_fields) for cls in ours} == {cls: set() for cls in ours}
 
 
 def test_what_a_run_imports_for_its_report_is_little() -> None:
@@ -291,5 +459,5 @@ def test_what_is_no_file_is_no_report(tmp_path: Path, kind: str) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)),
     )
     assert shown.returncode == 2
-    assert shown.stderr.startswith(f"no report: {path} "), shown.stderr
+    assert shown.stderr.startswith(f"no report: {path}: "), shown.stderr
     assert "Traceback" not in shown.stderr

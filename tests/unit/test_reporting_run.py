@@ -8,17 +8,37 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from jsonschema import Draft202012Validator, FormatChecker
 
-from stackmend.reporting.state import RunRecord
+from stackmend import reporting
+from stackmend.reporting.state import Outcome, RunRecord
 
 ROOT = Path(__file__).parents[2]
 
+#: Not ours: what others read reports with.
+VALIDATOR = Draft202012Validator(
+    json.loads((ROOT / "ops/stackmend/reporting/schema-2.json").read_bytes()),
+    format_checker=FormatChecker(),
+)
+
 OPERATION = """
+from datetime import UTC, datetime
+from typing import Literal
+from pydantic import SecretStr
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand, StringCommand
 from stackmend import reporting
+from stackmend.decision import Action, Finding, Plan, Refusal
+from stackmend.reporting import announce
+
+class Start(Action):
+    verb: Literal["start"] = "start"
+    containers: tuple[str, ...]
+    text: str
+    password: SecretStr = SecretStr("never shown")
 
 @operation()
 def mended(project, then="done"):
@@ -27,16 +47,33 @@ def mended(project, then="done"):
     if then == "nothing":
         host.noop("all is well")
         return
-    report.found(f"{project}/redis", "exited with code 137", "OOMKilled is true")
+    redis = f"{project}/redis"
+    finding = Finding(
+        subject=redis,
+        kind="stopped",
+        cause="exited with code 137",
+        evidence=("OOMKilled is true", "out of memory"),
+        remedy="give it more memory",
+    )
     if then == "refuse":
-        report.refused(f"{project}/redis", "not ours", 'stack["adopt"] = ["redis"]')
+        refusal = Refusal(subject=redis, reason="not ours", remedy='allow = ["redis"]')
+        announce.report_plan(host, report, Plan(findings=(finding,), refusals=(refusal,)))
         yield StringCommand("false")
         return
-    report.planned("start", f"{project}/redis", "exited", destructive=True, undo="stop it")
+    action = Start(
+        subject=redis,
+        cause="exited",
+        destructive=True,
+        undo="stop it",
+        containers=("redis-1",),
+        text="{\\n" + "x" * 10000,
+    )
+    announce.report_plan(host, report, Plan(findings=(finding,), actions=(action,)))
     def act(state, host):
-        report.done("start", f"{project}/redis", "exited", seconds=0.25, ok=then == "done")
+        now = datetime.now(UTC)
+        report.add_done(action, started=now, seconds=0.25, ok=then == "done")
         if then != "done":
-            report.failed("redis ended at once", ["line one", "password is s3cr'et"])
+            report.add_error("redis ended at once", ["line one", "password is s3cr'et"])
         return then == "done"
     yield FunctionCommand(act, (), {})
 """
@@ -77,7 +114,8 @@ def written(site: Path) -> RunRecord:
     assert [latest.resolve()] == records
     assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json", records[0].name)
     assert records[0].stat().st_mode & 0o777 == 0o600
-    return RunRecord.model_validate_json(latest.read_bytes())
+    VALIDATOR.validate(json.loads(latest.read_bytes()))
+    return reporting.read(latest)
 
 
 def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(site: Path) -> None:
@@ -100,11 +138,30 @@ def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(s
     assert host.outcome == "changed"
     ai, blog = host.operations
     assert ai.name == "room.mended (ai)"
-    assert [(f.subject, f.cause, f.evidence) for f in ai.findings] == [
-        ("ai/redis", "exited with code 137", "OOMKilled is true")
+    assert [finding.model_dump() for finding in ai.findings] == [
+        {
+            "subject": "ai/redis",
+            "kind": "stopped",
+            "cause": "exited with code 137",
+            "evidence": ("OOMKilled is true", "out of memory"),
+            "remedy": "give it more memory",
+            "blocks": True,
+        }
     ]
-    assert [(p.action, p.destructive, p.undo) for p in ai.planned] == [("start", True, "stop it")]
-    assert [(d.action, d.ok, d.seconds) for d in ai.done] == [("start", True, 0.25)]
+    (planned,), (done,) = ai.planned, ai.done
+    assert planned.model_dump() == {
+        "verb": "start",
+        "subject": "ai/redis",
+        "cause": "exited",
+        "destructive": True,
+        "undo": "stop it",
+        "containers": ["redis-1"],
+        "text": "{… (1 more lines)",
+        "password": "*MASKED*",
+    }
+    assert done.model_dump(exclude={"started", "seconds", "result"}) == planned.model_dump()
+    assert (done.result, done.seconds) == ("done", 0.25)
+    assert record.started <= done.started <= record.ended
     assert (ai.succeeded, ai.changed, blog.succeeded, blog.changed) == (True, True, True, False)
     assert (blog.measured["channels"].value, blog.measured["channels"].unit) == (1, "channels")
     assert "1 host: 1 changed; report: " in run.stderr.splitlines()[-1]
@@ -130,9 +187,26 @@ def test_a_dry_run_is_reported_as_such(site: Path) -> None:
     assert "not well: @local (drifted)" in run.stderr
 
 
-def test_a_dry_run_that_looked_at_nothing_claims_nothing(site: Path) -> None:
-    pyinfra(site, deploy(site, "mended('ai')"), "--dry", "-y")
-    assert written(site).hosts["@local"].outcome == "unknown"
+RUNS: dict[str, tuple[str, str, list[str]]] = {
+    # Outcome: what there is to do, the inventory, how it is run.
+    "converged": ("nothing", "['@local']", ["-y"]),
+    "changed": ("done", "['@local']", ["-y"]),
+    "drifted": ("done", "['@local']", ["--dry"]),
+    "refused": ("refuse", "['@local']", ["-y"]),
+    "failed": ("fail", "['@local']", ["-y"]),
+    # A local port that nothing listens on: refused at once.
+    "unreachable": ("done", "[('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]", ["-y"]),
+    # A dry run with --yes evaluates nothing, so it claims nothing.
+    "unknown": ("done", "['@local']", ["--dry", "-y"]),
+}
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_a_report_of_each_outcome_is_as_the_schema_says(site: Path, outcome: str) -> None:
+    then, hosts, words = RUNS[outcome]
+    (site / "inventory.py").write_text(f"hosts = {hosts}\n")
+    pyinfra(site, deploy(site, f"mended('ai', then={then!r})"), *words, inventory="inventory.py")
+    assert [host.outcome for host in written(site).hosts.values()] == [outcome]
 
 
 def test_json_output_stays_json(site: Path) -> None:
@@ -141,11 +215,14 @@ def test_json_output_stays_json(site: Path) -> None:
     assert "report: " in run.stderr
 
 
-def test_a_refusal_names_its_consent(site: Path) -> None:
+def test_a_refusal_names_its_remedy(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai', then='refuse')"), "-y")
     assert run.returncode == 1
     assert written(site).hosts["@local"].outcome == "refused"
-    assert 'to go on: stack["adopt"] = ["redis"]' in run.stderr
+    assert """refused: ai/redis: not ours. Remedy: allow = ["redis"]""" in run.stderr
+    assert """remedy: allow = ["redis"]""" in run.stderr
+    # What would mend a finding is told of each.
+    assert run.stderr.count("emedy: give it more memory") == 2
 
 
 def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:

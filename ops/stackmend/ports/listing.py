@@ -8,7 +8,7 @@ from typing import Any
 from stackmend.connection import rows
 from stackmend.ports.sockets import plain
 from stackmend.ports.state import Container, Program, Unit
-from stackmend.provenance import LABEL, Origin, why_foreign, written_by_compose
+from stackmend.provenance import LABEL, Origin, is_written_by_compose, why_foreign
 
 Section = tuple[int, list[str]]
 
@@ -104,7 +104,7 @@ def _container(
     origin = Origin(name, image, labels, of_image)
     project = origin.label("project")
     from_image = project if of_image is None else of_image[LABEL + "project"]
-    if from_image == project and not written_by_compose(origin):
+    if from_image == project and not is_written_by_compose(origin):
         # The word of the image's maker, who knows of no project of this host.
         origin, project = origin._replace(labels={}), ""
     return Container(

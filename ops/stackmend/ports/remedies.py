@@ -78,7 +78,7 @@ def _free(work: "Freeing", error: BindError) -> bool:
 
 def _report(host: "Host") -> "Collector":
     """The collector of the operation that asks, with all that it has told so far."""
-    run = reporting.run_of(host.state)
+    run = reporting.find_run(host.state)
     ours = run.collectors.get(host.name, {}) if run is not None else {}
     found = ours.get(host.current_op_hash or "")
     return found if found is not None else reporting.record(host, "ports.remedy")

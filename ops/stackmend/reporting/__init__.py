@@ -1,19 +1,18 @@
 """One record per run: what was found, planned, done, refused and measured on every host.
 
-A room tells what it sees through the collector of the operation it runs in:
+A room adds its plan and its steps to the collector of the operation it runs in:
 
 .. code:: python
 
     from stackmend import reporting
 
     report = reporting.record(host)
-    report.found("ai/redis", "exited with code 137", "OOMKilled is true")
-    report.planned("start", "ai/redis", "exited with code 137")
+    report.add_plan(plan)
 
 The record is written once, when the process ends: also after a dry run, after Ctrl-C, and when
 hosts could not be reached. It lies in ``var/reports`` below the directory that pyinfra was started
 in, unless ``host.data.stack["report"]["directory"]`` or the variable ``STACKMEND_REPORTS`` names
-another.
+another. ``schema-2.json`` beside this file is its JSON Schema; :func:`read` reads it again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from stackmend import redaction
 from stackmend.connection import signals
-from stackmend.reporting.collect import Collector, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +30,14 @@ if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
-__all__ = ["Collector", "Run", "finish", "install", "record", "run_id", "run_of", "secret"]
+    # The models cost more to import than the rest of a run that has nothing to report.
+    from stackmend.reporting.collect import Collector as Collector
+    from stackmend.reporting.collect import Run
+    from stackmend.reporting.state import RunRecord
 
-# Commands of pyinfra that look at hosts without running operations have nothing to report.
+__all__ = ["Collector", "find_run", "finish", "get_run_id", "install", "read", "record", "secret"]
+
+# Commands of pyinfra that read hosts without running operations have nothing to report.
 _NOT_A_RUN = frozenset({"fact", "debug-inventory"})
 
 _runs: dict[int, Run] = {}
@@ -49,16 +52,28 @@ def record(host: Host, operation: str | None = None) -> Collector:
     + operation: the name to report it under; by default the one pyinfra prints
 
     Call it once where the operation begins: what an earlier evaluation of the same operation found,
-    planned or refused is replaced, what it did stays.
+    planned or refused is dropped, what it did stays.
 
     **Example:**
 
     .. code:: python
 
         report = reporting.record(host, "compose.stack (ai)")
-        report.refused("ai/redis", "container redis is not ours", 'stack["adopt"] = ["redis"]')
+        report.measured("channels", 1, "channels")
     """
-    return _run(host.state).collector(host, operation)
+    return _run(host.state).get_collector(host, operation)
+
+
+def read(path: Path) -> RunRecord:
+    """The record of a run, from a report of version 1 or 2.
+
+    + path: the report
+
+    Raises ``ReportError``, a ``ValueError``, where it is none: it names the file and the field.
+    """
+    from stackmend.reporting import reader
+
+    return reader.read(path)
 
 
 def secret(value: str | bytes | None) -> None:
@@ -72,10 +87,10 @@ def secret(value: str | bytes | None) -> None:
 def install() -> None:
     """Report this run even if no host can be reached. To be called last from ``config.py``.
 
-    pyinfra reads ``config.py`` before it knows its hosts, so this only leaves word to start when it
+    pyinfra reads ``config.py`` before it knows its hosts, so this only arranges to start when it
     does. Without it a run is reported from the first operation of stackmend on. From here on all
-    that is printed passes the redactor, the secrets of every host's data are known to it before
-    anything else looks at them, and a signal ends the run as ``stackmend.connection.signals`` says.
+    output passes the redactor, which knows the secrets of every host's data before anything else
+    reads them, and a signal ends the run as ``stackmend.connection.signals`` says.
     """
     from pyinfra.context import ctx_state
 
@@ -101,18 +116,18 @@ def install() -> None:
     state.init = init  # type: ignore[method-assign]
 
 
-def run_of(state: State) -> Run | None:
+def find_run(state: State) -> Run | None:
     """What is collected about the run of this state, if anything is."""
     return _runs.get(id(state))
 
 
-def run_id(state: State) -> str:
+def get_run_id(state: State) -> str:
     """The short name of this run, as it stands in its record's file name and in hosts' journals."""
     return _run(state).id
 
 
 def finish(state: State) -> Path | None:
-    """Write the record of this run and say where it lies; done by itself when the process ends.
+    """Write the record of this run and print its path; the end of the process does so by itself.
 
     + state: the pyinfra state of the run
 
@@ -145,6 +160,7 @@ def _run(state: State) -> Run:
     run = _runs.get(id(state))
     if run is None:
         from stackmend.reporting.callbacks import Watch
+        from stackmend.reporting.collect import Run
 
         _guard()
         _learn(state.inventory)
@@ -169,7 +185,7 @@ def _learn(inventory: Inventory) -> None:
     """Know every secret in the data of the hosts; warn of those that can hardly be hidden."""
     short = {}
     for host in inventory:
-        for path, value in redaction.secrets_in(host.data.dict()):  # type: ignore[no-untyped-call]
+        for path, value in redaction.find_secrets(host.data.dict()):  # type: ignore[no-untyped-call]
             redaction.register(value)
             if 0 < len(value.strip()) < redaction.SHORTEST:
                 short[path] = value

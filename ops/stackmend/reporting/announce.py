@@ -1,4 +1,4 @@
-"""How a room tells what it decides and does: on the terminal, in the report, in the journal."""
+"""A room's plan, steps and errors: on the terminal, in the report, in the journal."""
 
 from __future__ import annotations
 
@@ -28,40 +28,30 @@ def show_line(host: Host, text: str) -> None:
     """Show one line on the terminal.
 
     + host: the host it is about
-    + text: the line, foreign words in it as they came
+    + text: the line; what is foreign in it is made safe here
     """
     host.log(safe_line(text))
 
 
-def report_plan(host: Host, report: Collector, decided: Plan[Any]) -> None:
+def report_plan(host: Host, report: Collector, plan: Plan[Any]) -> None:
     """Show what was found and what follows, on the terminal and in the report.
 
     + host: the host it is about
     + report: the collector of the operation
-    + decided: the plan
+    + plan: the plan
     """
-    for finding in decided.findings:
-        told = f"{finding.kind}: {finding.cause}"
-        evidence = [safe_line(one) for one in finding.evidence]
-        report.found(safe_line(finding.subject), safe_line(told), "\n".join(evidence))
-        show_line(host, f"{finding.subject}: {told}")
-        for one in evidence:
-            show_line(host, f"    {one}")
-    for action in decided.actions:
-        report.planned(
-            action.verb,
-            safe_line(action.subject),
-            safe_line(action.cause),
-            destructive=action.destructive,
-            undo=safe_line(action.undo),
-        )
+    report.add_plan(plan)
+    for finding in plan.findings:
+        show_line(host, f"{finding.subject}: {finding.kind}: {finding.cause}")
+        for line in finding.evidence:
+            show_line(host, f"    {line}")
+        if finding.remedy:
+            show_line(host, f"    Remedy: {finding.remedy}")
+    for action in plan.actions:
         show_line(host, f"  → {action}")
-    for refusal in decided.refusals:
-        report.refused(
-            safe_line(refusal.subject), safe_line(refusal.reason), safe_line(refusal.remedy)
-        )
-        _say_in_red(
-            host, f"refused: {refusal.subject}: {refusal.reason}. To go on: {refusal.remedy}"
+    for refusal in plan.refusals:
+        _show_in_red(
+            host, f"refused: {refusal.subject}: {refusal.reason}. Remedy: {refusal.remedy}"
         )
 
 
@@ -76,11 +66,11 @@ def report_error(
     + message: what failed, in one line
     + log: the lines
     """
-    shown = [safe_line(one) for one in log]
-    report.failed(safe_line(message), log=shown)
-    _say_in_red(host, f"{subject}: {message}" if subject else message)
-    for one in shown:
-        show_line(host, f"    {one}")
+    lines = [safe_line(line) for line in log]
+    report.add_error(safe_line(message), lines)
+    _show_in_red(host, f"{subject}: {message}" if subject else message)
+    for line in lines:
+        show_line(host, f"    {line}")
 
 
 def wrong(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
@@ -110,53 +100,43 @@ def refused(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand
 
 @contextmanager
 def track(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
-    """Tell the report and the host's journal what is done, however it ends.
+    """Report what the block does, however it ends, and journal it where it succeeded.
 
     + host: the host it is done to
     + report: the collector of the operation; its name is the room that the journal names
     + actions: what the block does
     + within: what the subjects belong to, such as the project; the journal names it first
-
-    Only what succeeded is written to the journal.
     """
     signals.proceed()
-    started = time.monotonic()
+    started, clock = datetime.now(UTC), time.monotonic()
     ok = False
-    named = ", ".join(f"{action.verb} {action.subject}" for action in actions)
-    with signals.step(host.name, safe_line(named)):
+    names = ", ".join(f"{action.verb} {action.subject}" for action in actions)
+    with signals.step(host.name, safe_line(names)):
         try:
             yield
             ok = True
         finally:
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - clock
             for action in actions:
-                report.done(
-                    action.verb,
-                    safe_line(action.subject),
-                    safe_line(action.cause),
-                    seconds=seconds,
-                    ok=ok,
-                    undo=safe_line(action.undo),
-                )
+                report.add_done(action, started=started, seconds=seconds, ok=ok)
             if ok:
                 for action in actions:
-                    _remember(host, report.name, action, within)
+                    _write_journal(host, report.name, action, within)
 
 
 def _refuse(state: State, host: Host, operation: str, reason: str) -> bool:
-    reporting.record(host, operation).failed(safe_line(reason))
-    _say_in_red(host, reason)
+    report_error(host, reporting.record(host, operation), "", reason)
     return False
 
 
-def _say_in_red(host: Host, text: str) -> None:
+def _show_in_red(host: Host, text: str) -> None:
     host.log_styled(safe_line(text), fg="red")
 
 
-def _remember(host: Host, room: str, action: Action, within: str) -> None:
-    entry = journal.line(
+def _write_journal(host: Host, room: str, action: Action, within: str) -> None:
+    entry = journal.format_line(
         time=datetime.now(UTC),
-        run=reporting.run_id(host.state),
+        run=reporting.get_run_id(host.state),
         room=room,
         action=action.verb,
         subject=safe_line(f"{within}/{action.subject}" if within else action.subject),

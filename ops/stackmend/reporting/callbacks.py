@@ -1,4 +1,4 @@
-"""What pyinfra itself tells while a run lasts."""
+"""What pyinfra itself reports while a run lasts."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Watch(BaseStateCallback):
     @staticmethod
     def host_connect_error(state: State, host: Host, error: Any) -> None:
         """Note why a host cannot be reached."""
-        if run := reporting.run_of(state):
+        if run := reporting.find_run(state):
             run.connect_errors[host.name] = str(error)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
         """Start the clock of the operation, unless the run is being ended."""
         signals.proceed()
-        if run := reporting.run_of(state):
-            run.operation_started(host, op_hash)
+        if run := reporting.find_run(state):
+            run.start_operation(host, op_hash)
 
     @staticmethod
     def operation_host_success(
         state: State, host: Host, op_hash: Any, retry_count: int = 0
     ) -> None:
         """Stop the clock of the operation."""
-        if run := reporting.run_of(state):
-            run.operation_ended(host, op_hash)
+        if run := reporting.find_run(state):
+            run.end_operation(host, op_hash)
 
     @staticmethod
     def operation_host_error(
         state: State, host: Host, op_hash: Any, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         """Stop the clock of the operation."""
-        if run := reporting.run_of(state):
-            run.operation_ended(host, op_hash)
+        if run := reporting.find_run(state):
+            run.end_operation(host, op_hash)

@@ -25,7 +25,7 @@ _APPEND = r"""umask 077
 journal=$1 line=$2 limit=$3
 directory=${journal%/*}
 private "$directory" || exit
-# A journal that somebody has just moved away holds nothing.
+# A journal that was just moved away holds nothing.
 size() { wc -c 2>/dev/null <"$journal" || echo 0; }
 if [ -f "$journal" ] && [ "$(size)" -ge "$limit" ]; then
   # Two controllers that rotate at once would drop the older journal: the second looks again.
@@ -38,7 +38,7 @@ printf '%s\n' "$line" >>"$journal"
 """
 
 
-def line(
+def format_line(
     *,
     time: datetime,
     run: str,
@@ -81,7 +81,7 @@ def line(
 def append(text: str, path: str = PATH, rotate_at: int = ROTATE_AT) -> StringCommand:
     """The command that adds a line to the journal of a host.
 
-    + text: the line, as ``line`` makes it
+    + text: the line, as ``format_line`` makes it
     + path: the journal
     + rotate_at: bytes at which it is rotated
 
@@ -92,7 +92,7 @@ def append(text: str, path: str = PATH, rotate_at: int = ROTATE_AT) -> StringCom
 
     .. code:: python
 
-        yield journal.append(journal.line(time=now, run=run, room="compose.stack", ...))
+        yield journal.append(journal.format_line(time=now, run=run, room="compose.stack", ...))
     """
     return StringCommand(
         "sh",

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from stackmend.decision import Action, Finding, Refusal
+
 #: What a host is after the run. ``converged``: proven well, nothing was touched. ``changed``:
 #: proven well after changes. ``drifted``: a dry run found something to do. ``unknown``: the run
 #: ended before anything was proven.
@@ -14,13 +16,13 @@ Outcome = Literal["converged", "changed", "drifted", "refused", "failed", "unrea
 WELL: frozenset[Outcome] = frozenset({"converged", "changed"})
 
 
-def _is_aware(value: datetime) -> datetime:
+def _check_offset(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs its offset from UTC")
     return value
 
 
-Time = Annotated[datetime, AfterValidator(_is_aware)]
+Time = Annotated[datetime, AfterValidator(_check_offset)]
 
 
 class Model(BaseModel):
@@ -30,96 +32,109 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class Finding(Model):
-    """Something that is not as it is wanted, and how that is known."""
+class Planned(Action):
+    """An action that the plan holds, with the further fields of its class."""
 
-    subject: str
-    cause: str
-    evidence: str = ""
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
-class Planned(Model):
-    """An action that the plan holds."""
+class Done(Planned):
+    """An action that was executed, with the further fields of its class.
 
-    action: str
-    subject: str
-    cause: str
-    destructive: bool = False
-    undo: str = ""
+    :param started: when; ``null`` in a report of version 1.
+    :param seconds: how long it took.
+    :param result: how it ended.
+    """
 
-
-class Done(Model):
-    """An action that was run, and whether it succeeded."""
-
-    action: str
-    subject: str
-    cause: str = ""
-    seconds: float = 0.0
-    ok: bool = True
-    undo: str = ""
+    started: Time | None
+    seconds: float
+    result: Literal["done", "failed"]
 
 
-class Refusal(Model):
-    """What was not done, why, and what would allow it: a line of the inventory, or a way out."""
+class ErrorRecord(Model):
+    """An error.
 
-    subject: str
-    reason: str
-    consent: str = ""
-
-
-class Failure(Model):
-    """An error, with the last lines of the log that explains it."""
+    :param message: what failed.
+    :param log: the last lines of the log that explains it.
+    """
 
     message: str
     log: tuple[str, ...] = ()
 
 
 class Measure(Model):
-    """A number and its unit."""
+    """A number.
+
+    :param value: the number.
+    :param unit: its unit.
+    """
 
     value: float
     unit: str
 
 
 class OperationRecord(Model):
-    """One operation on one host."""
+    """One operation on one host.
+
+    :param name: the operation.
+    :param findings: what is not as it should be.
+    :param planned: what the plan holds, in order.
+    :param done: what was executed, in order.
+    :param refusals: what will not be done.
+    :param errors: what failed.
+    :param measured: numbers, by name.
+    :param seconds: how long it took.
+    :param succeeded: whether it ran to its end; ``null`` where it was not executed.
+    :param changed: whether it changed the host.
+    """
 
     name: str
     findings: tuple[Finding, ...] = ()
     planned: tuple[Planned, ...] = ()
     done: tuple[Done, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    errors: tuple[Failure, ...] = ()
+    errors: tuple[ErrorRecord, ...] = ()
     measured: dict[str, Measure] = {}
     seconds: float = 0.0
-    #: Whether the operation ran to its end; ``None`` where it was not executed.
     succeeded: bool | None = None
     changed: bool = False
 
 
 class HostRecord(Model):
-    """One host of the run."""
+    """One host of the run.
+
+    :param outcome: what it is after the run.
+    :param operations: the operations on it, in order.
+    :param errors: those that belong to no operation, such as a refused connection.
+    :param interrupted_at: where the signal that ended the run met this host: the operation, and
+        the step that was still under way there; empty where none did.
+    """
 
     outcome: Outcome
     operations: tuple[OperationRecord, ...] = ()
-    #: Errors that belong to no operation, such as a refused connection.
-    errors: tuple[Failure, ...] = ()
-    #: Where the signal that ended the run met this host: the operation, and the step that was
-    #: still under way there; empty where none did.
+    errors: tuple[ErrorRecord, ...] = ()
     interrupted_at: str = ""
 
 
 class RunRecord(Model):
-    """One run of pyinfra."""
+    """One run of stackmend.
 
-    schema_version: Literal[1] = 1
+    :param schema_version: the version of this schema.
+    :param started: when the run began.
+    :param ended: when it ended.
+    :param controller: the machine that it ran on.
+    :param mode: ``dry`` where it only looked.
+    :param complete: ``false`` where the run ended before every host was done with.
+    :param interrupted: the signal that ended the run, such as ``SIGTERM``; empty where none did.
+    :param hosts: the hosts, by name.
+    """
+
+    schema_version: Literal[2] = 2
     started: Time
     ended: Time
     controller: str
     mode: Literal["dry", "apply"]
-    #: False where the run was ended before every host was done with.
     complete: bool
-    #: The signal that ended the run, such as ``SIGTERM``; empty where none did.
     interrupted: str = ""
     hosts: dict[str, HostRecord] = {}
 

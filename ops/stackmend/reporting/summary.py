@@ -1,4 +1,4 @@
-"""The record in plain words."""
+"""The record as text for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stackmend import terminal
 from stackmend.text import LINE_LIMIT, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from stackmend.reporting.state import HostRecord, OperationRecord, RunRecord
@@ -23,10 +23,11 @@ _COLOURS = {
     "unreachable": "red",
     "unknown": "red",
 }
+_RESULTS = {"done": "done", "failed": "tried without success"}
 
 
 def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
-    """Print what people need to know at the end of a run: one line if all was well before.
+    """Print what people need to know at the end of a run: one line if every host was converged.
 
     + record: the run
     + path: where it was written, ``None`` if it was not
@@ -35,19 +36,19 @@ def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
     if any(host.outcome != "converged" for host in record.hosts.values()):
         if out.isatty():
             _table(record, out)
-        for line in words(record):
+        for line in format_record(record):
             print(f"    {printable(line, LINE_LIMIT)}", file=out)
-    print(f"--> stackmend: {last_line(record, path)}", file=out)
+    print(f"--> stackmend: {format_last_line(record, path)}", file=out)
 
 
-def words(record: RunRecord) -> Iterator[str]:
-    """What was wrong, what was done and what is left, line by line, for every host that has any."""
+def format_record(record: RunRecord) -> Iterator[str]:
+    """What was wrong, what was done and what is left, line by line, of every host that has any."""
     for name, host in record.hosts.items():
         if host.outcome == "converged":
             continue
         yield f"{name}: {host.outcome}"
-        for failure in host.errors:
-            yield f"  {failure.message}"
+        for error in host.errors:
+            yield f"  {error.message}"
         if host.interrupted_at:
             yield f"  {record.interrupted} interrupted it at: {host.interrupted_at}"
         for operation in host.operations:
@@ -57,11 +58,11 @@ def words(record: RunRecord) -> Iterator[str]:
                 yield from (f"    {line}" for line in lines)
 
 
-def last_line(record: RunRecord, path: Path | None) -> str:
+def format_last_line(record: RunRecord, path: Path | None) -> str:
     """How many hosts are well, which are not, and where the report lies."""
     counts = Counter(host.outcome for host in record.hosts.values())
-    told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
-    parts = [f"{len(record.hosts)} host{'s' if len(record.hosts) != 1 else ''}: {told}"]
+    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
+    parts = [f"{len(record.hosts)} host{'s' if len(record.hosts) != 1 else ''}: {outcomes}"]
     if record.mode == "dry":
         parts.append("dry run, nothing was changed")
     if record.interrupted:
@@ -77,23 +78,25 @@ def last_line(record: RunRecord, path: Path | None) -> str:
 
 def _operation(operation: OperationRecord, host: HostRecord, mode: str) -> Iterator[str]:
     for finding in operation.findings:
-        yield f"found: {finding.subject}: {finding.cause}"
+        kind = f"{finding.kind}: " if finding.kind else ""
+        yield f"found: {finding.subject}: {kind}{finding.cause}"
         if finding.evidence:
-            yield f"       {_first(finding.evidence)}"
+            yield f"       {_cut(finding.evidence)}"
+        if finding.remedy:
+            yield f"       remedy: {finding.remedy}"
     if mode == "dry" or not operation.done:
-        for plan in operation.planned:
-            lost = " (destructive)" if plan.destructive else ""
-            yield f"planned: {plan.action} {plan.subject}{lost}"
+        for action in operation.planned:
+            mark = " (destructive)" if action.destructive else ""
+            yield f"planned: {action.verb} {action.subject}{mark}"
     for done in operation.done:
-        verb = "done" if done.ok else "tried without success"
-        yield f"{verb}: {done.action} {done.subject} ({done.seconds:.1f} s)"
+        yield f"{_RESULTS[done.result]}: {done.verb} {done.subject} ({done.seconds:.1f} s)"
     for refusal in operation.refusals:
         yield f"refused: {refusal.subject}: {refusal.reason}"
-        if refusal.consent:
-            yield f"         to go on: {refusal.consent}"
-    for failure in operation.errors:
-        yield f"failed: {_first(failure.message)}"
-        for line in failure.log[-5:]:
+        if refusal.remedy:
+            yield f"         remedy: {refusal.remedy}"
+    for error in operation.errors:
+        yield f"failed: {_cut(error.message.strip().splitlines())}"
+        for line in error.log[-5:]:
             yield f"        | {line}"
     if operation.succeeded is False and not (operation.errors or operation.refusals):
         yield "failed: see the output above"
@@ -103,9 +106,8 @@ def _operation(operation: OperationRecord, host: HostRecord, mode: str) -> Itera
         yield "not finished"
 
 
-def _first(text: str) -> str:
-    lines = text.strip().splitlines() or [""]
-    return lines[0] + (" …" if len(lines) > 1 else "")
+def _cut(lines: Sequence[str]) -> str:
+    return "".join(lines[:1]) + (" …" if len(lines) > 1 else "")
 
 
 def _table(record: RunRecord, out: TextIO) -> None:
@@ -129,4 +131,4 @@ def _table(record: RunRecord, out: TextIO) -> None:
     console = Console(file=out)
     with console.capture() as capture:
         console.print(table)
-    terminal.styled(out, capture.get())
+    terminal.write_styled(out, capture.get())

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,10 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from stackmend.connection import signals
-from stackmend.redaction import MASK as MASK
-from stackmend.redaction import Redactor, redactor, registered, safe_line
+from stackmend.redaction import get_secrets, safe_line
 from stackmend.reporting import summary
-from stackmend.reporting.state import Outcome, RunRecord
-from stackmend.text import printable, printable_lines
+from stackmend.reporting.clean import clean
+from stackmend.reporting.state import OperationRecord, Outcome, RunRecord
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000
 
-# A password that happens to be the word "failed" must not unmake the record.
-_OURS = frozenset({"outcome", "mode", "started", "ended"})
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
 
 
@@ -45,11 +42,11 @@ def conclude(run: Run) -> Path | None:
         record = build(run, datetime.now(UTC))
         if not record.hosts:
             return None
-        data = mask(record.model_dump(mode="json"), registered())
+        data = clean(record.model_dump(mode="json"), get_secrets())
         record = RunRecord.model_validate(data)
         path = None
         try:
-            path = save(data, directory(run), record.ended, run.id)
+            path = save(data, find_directory(run), record.ended, run.id)
         except OSError as error:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
         summary.show(record, path, sys.stderr)
@@ -78,12 +75,12 @@ def build(run: Run, ended: datetime) -> RunRecord:
                 hosts[host.name] = {"outcome": "unreachable", "errors": [{"message": error}]}
             elif state.activated_hosts or run.connect_errors or interrupted:
                 # pyinfra went on without it, or was ended while it was still connecting.
-                gone = host in state.failed_hosts
-                complete = complete and gone
-                hosts[host.name] = {"outcome": "unreachable" if gone else "unknown"}
+                failed = host in state.failed_hosts
+                complete = complete and failed
+                hosts[host.name] = {"outcome": "unreachable" if failed else "unknown"}
             continue
         operations = _operations(run, host)
-        if not dry and not _finished(run, host):
+        if not dry and not _is_finished(run, host):
             complete = False
         hosts[host.name] = {
             "outcome": _outcome(run, host, operations, dry=dry),
@@ -92,7 +89,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
     if interrupted:
         for host in state.inventory:
             if host.name in hosts:
-                hosts[host.name]["interrupted_at"] = _interrupted_at(run, host)
+                hosts[host.name]["interrupted_at"] = _locate(run, host)
     return RunRecord.model_validate(
         {
             "started": run.started,
@@ -106,10 +103,10 @@ def build(run: Run, ended: datetime) -> RunRecord:
     )
 
 
-def directory(run: Run) -> Path:
-    """Where the records go: ``STACKMEND_REPORTS``, the inventory's word, or ``var/reports``."""
+def find_directory(run: Run) -> Path:
+    """Where the records go: ``STACKMEND_REPORTS``, the inventory's setting, or ``var/reports``."""
     chosen = os.environ.get("STACKMEND_REPORTS") or next(
-        (found for host in run.state.inventory if (found := _setting(host))), "var/reports"
+        filter(None, map(_setting, run.state.inventory)), "var/reports"
     )
     return Path(run.state.cwd or ".") / Path(chosen).expanduser()
 
@@ -144,103 +141,67 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
     return path
 
 
-def mask(data: Any, hidden: Iterable[str]) -> Any:
-    """The same data without secrets, and with nothing in it that steers whoever shows it.
-
-    + data: strings, lists and mappings; keys are names of ours or of the inventory
-    + hidden: the secrets, replaced in whatever notation they may have been written
-    """
-    return _clean(data, redactor(frozenset(hidden)))
-
-
-def _clean(data: Any, hiding: Redactor) -> Any:
-    if isinstance(data, str):
-        return printable_lines(hiding.redact(data))
-    if isinstance(data, list):
-        return [_clean(item, hiding) for item in data]
-    if isinstance(data, dict):
-        return {
-            printable(key): value
-            if key in _OURS and isinstance(value, str)
-            else _clean(value, hiding)
-            for key, value in data.items()
-        }
-    return data
-
-
-def _operations(run: Run, host: Host) -> list[dict[str, Any]]:
-    told = dict(run.collectors.get(host.name, {}))
+def _operations(run: Run, host: Host) -> list[OperationRecord]:
+    collectors = dict(run.collectors.get(host.name, {}))
     records = []
     for op_hash, data in run.state.ops[host].items():
-        collector = told.pop(op_hash, None)
-        name = ", ".join(sorted(run.state.op_meta[op_hash].names))
+        collector = collectors.pop(op_hash, None)
         meta = data.operation_meta
         finished = meta.is_complete()
         records.append(
             _operation(
-                collector.name if collector else name,
                 collector,
+                name=", ".join(sorted(run.state.op_meta[op_hash].names)),
                 seconds=round(run.seconds.get((host.name, op_hash), 0.0), 3),
                 succeeded=meta.did_succeed() if finished else None,
-                changed=(
-                    any(action["ok"] for action in collector.actions)
-                    if collector
-                    else finished and meta.did_change()
-                ),
+                changed=finished and meta.did_change(),
             )
         )
-    records.extend(
-        _operation(
-            collector.name, collector, changed=any(action["ok"] for action in collector.actions)
-        )
-        for collector in told.values()
-    )
+    records.extend(_operation(collector) for collector in collectors.values())
     return records
 
 
-def _operation(name: str, collector: Collector | None, **rest: Any) -> dict[str, Any]:
-    if collector is None:
-        return {"name": name, **rest}
-    return {
-        "name": name,
-        "findings": collector.findings,
-        "planned": collector.plan,
-        "done": collector.actions,
-        "refusals": collector.refusals,
-        "errors": collector.errors,
-        "measured": collector.measures,
-        **rest,
-    }
+def _operation(collector: Collector | None, **fields: Any) -> OperationRecord:
+    if collector is not None:
+        fields |= {
+            "name": collector.name,
+            "findings": collector.findings,
+            "planned": collector.planned,
+            "done": collector.done,
+            "refusals": collector.refusals,
+            "errors": collector.errors,
+            "measured": collector.measures,
+            "changed": collector.changed,
+        }
+    return OperationRecord.model_validate(fields)
 
 
-def _outcome(run: Run, host: Host, operations: list[dict[str, Any]], *, dry: bool) -> Outcome:
-    failed = host in run.state.failed_hosts or any(
-        op.get("succeeded") is False for op in operations
-    )
-    refused = any(op.get("refusals") for op in operations)
-    erred = any(op.get("errors") and op.get("succeeded") is not True for op in operations)
+def _outcome(run: Run, host: Host, operations: Sequence[OperationRecord], *, dry: bool) -> Outcome:
+    failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
+    refused = any(op.refusals for op in operations)
+    erred = any(op.errors and op.succeeded is not True for op in operations)
     if erred or (failed and not refused):
         return "failed"
     if refused:
         return "refused"
     if dry:
-        return _prospect(run, host, operations)
-    if not _finished(run, host):
+        return _forecast(run, host, operations)
+    if not _is_finished(run, host):
         return "unknown"
-    return "changed" if any(op["changed"] for op in operations) else "converged"
+    return "changed" if any(op.changed for op in operations) else "converged"
 
 
-def _prospect(run: Run, host: Host, operations: list[dict[str, Any]]) -> Outcome:
+def _forecast(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
     metas = [data.operation_meta for data in run.state.ops[host].values()]
     # What is found and left alone, such as a foreign container, is nothing to do.
-    if any(op.get("planned") for op in operations) or any(meta._maybe_is_change for meta in metas):
+    if any(op.planned for op in operations) or any(meta._maybe_is_change for meta in metas):
         return "drifted"
-    # With --yes pyinfra does not look while it prepares, so a dry run has looked at nothing.
-    looked = metas and all(meta._maybe_is_change is not None for meta in metas)
-    return "converged" if looked else "unknown"
+    # With --yes pyinfra evaluates nothing while it prepares, so a dry run has observed nothing.
+    observed = metas and all(meta._maybe_is_change is not None for meta in metas)
+    return "converged" if observed else "unknown"
 
 
-def _finished(run: Run, host: Host) -> bool:
+def _is_finished(run: Run, host: Host) -> bool:
     """Whether all that there was to do on the host was done, or its failure ended it."""
     if host in run.state.failed_hosts:
         return True
@@ -248,14 +209,14 @@ def _finished(run: Run, host: Host) -> bool:
     return bool(datas) and all(data.operation_meta.is_complete() for data in datas)
 
 
-def _interrupted_at(run: Run, host: Host) -> str:
+def _locate(run: Run, host: Host) -> str:
     """Where a host is when a signal ends the run."""
     if host not in run.state.activated_hosts:
         return "" if host in run.state.failed_hosts else "connecting"
-    doing = ", ".join(signals.under_way(host.name))
-    operation = run.at(host)
-    if doing:
-        return f"{operation}: {doing}" if operation else doing
+    steps = ", ".join(signals.under_way(host.name))
+    operation = run.get_operation(host)
+    if steps:
+        return f"{operation}: {steps}" if operation else steps
     if not operation and not run.state.is_executing:
         return "preparing"
     return operation

@@ -1,0 +1,99 @@
+"""A record without secrets, without what steers a terminal, and not too long."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
+
+from stackmend.redaction import MASK, redact_likely, redactor
+from stackmend.reporting.state import Done, Outcome
+from stackmend.text import LINES_LIMIT, printable, printable_lines
+
+#: How deep the further fields of an action are recorded, and how many entries of each value.
+DEEPEST, MOST = 6, 50
+
+#: What each action holds, whatever its class.
+_COMMON = frozenset(Done.model_fields)
+
+# A password that happens to be the word "failed" must not unmake the record.
+_TIME = r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)"
+_FIXED = {
+    "outcome": "|".join(get_args(Outcome)),
+    "mode": "dry|apply",
+    "result": "done|failed",
+    "started": _TIME,
+    "ended": _TIME,
+}
+
+
+def clean(data: Any, secrets: Iterable[str]) -> Any:
+    """The same data, fit to be written and shown.
+
+    :param data: the record, or a part of it: strings, lists and mappings.
+    :param secrets: what is replaced, in whatever notation it is written.
+    """
+    return _Cleaner(redactor(frozenset(secrets)).redact).clean(data)
+
+
+class _Cleaner:
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+
+    def clean(self, data: Any) -> Any:
+        if isinstance(data, str):
+            return printable_lines(self._redact(data))
+        if isinstance(data, list):
+            left = len(data) - LINES_LIMIT
+            if left > 0 and all(isinstance(item, str) for item in data):
+                # The end of a log explains it.
+                data = [f"… ({left:,} earlier lines)", *data[left:]]
+            return [self.clean(item) for item in data]
+        if isinstance(data, dict):
+            return {printable(key): self._field(key, value) for key, value in data.items()}
+        return data
+
+    def _field(self, key: str, value: Any) -> Any:
+        if isinstance(value, str) and re.fullmatch(_FIXED.get(key, "(?!)"), value):
+            return value
+        if key in ("planned", "done") and isinstance(value, list):
+            return [self._action(action) for action in value]
+        return self.clean(value)
+
+    def _action(self, action: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: self._field(key, value) if key in _COMMON else self._detail(value, key)
+            for key, value in action.items()
+        }
+
+    def _detail(self, value: Any, name: str = "", depth: int = 0) -> Any:
+        """What an action holds of its class: also what only looks like a secret is hidden."""
+        if isinstance(value, str):
+            return _first_line(self._hide(value, name))
+        if isinstance(value, list | dict) and value and depth == DEEPEST:
+            return f"… ({len(value):,} entries)"
+        if isinstance(value, list):
+            if value and all(isinstance(item, str) and "\n" not in item for item in value):
+                # An option that takes a secret stands before it.
+                value = self._hide("\n".join(value), name).split("\n")
+            items = [self._detail(item, name, depth + 1) for item in value[:MOST]]
+            left = len(value) - len(items)
+            return [*items, f"… ({left:,} more)"] if left else items
+        if isinstance(value, dict):
+            pairs = list(value.items())
+            fields = {
+                printable(self._redact(key)): self._detail(item, key, depth + 1)
+                for key, item in pairs[:MOST]
+            }
+            left = len(pairs) - MOST
+            return fields | ({"…": f"{left:,} more"} if left > 0 else {})
+        return value
+
+    def _hide(self, text: str, name: str) -> str:
+        hidden = redact_likely(self._redact(text))
+        return MASK if redact_likely(f"{name}=x") != f"{name}=x" and text else hidden
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    if len(lines) < 2:
+        return printable(text)
+    return f"{printable(lines[0])}… ({len(lines) - 1:,} more lines)"

@@ -1,0 +1,121 @@
+"""Reports on disk, of every version, as the model of the latest."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from stackmend import controller_files
+from stackmend.answers import read_json
+from stackmend.decision import Finding, Refusal
+from stackmend.problems import problems, show
+from stackmend.reporting.state import Done, HostRecord, OperationRecord, Planned, RunRecord
+
+#: Bytes of a record of very many hosts.
+MAXIMUM = 64 * 1024**2
+
+#: Words of a finding's kind at most.
+KIND_WORDS = 3
+
+
+class ReportError(ValueError):
+    """A file is no report; the text names the file and the field."""
+
+
+def read(path: Path) -> RunRecord:
+    """The record of a run, from a report of version 1 or 2.
+
+    :param path: the report.
+    :raises ReportError: it is none.
+    """
+    try:
+        return _parse(read_json(controller_files.read(path, MAXIMUM), MAXIMUM))
+    except ValidationError as error:
+        first, *others = problems(error)
+        reason = f"{first} (and {len(others)} more problems)" if others else first
+    except ValueError as error:
+        reason = str(error)
+    raise ReportError(f"{show(str(path))}: {reason}")
+
+
+def _parse(data: Any) -> RunRecord:
+    version = data.get("schema_version") if isinstance(data, dict) else 2
+    if version not in (1, 2):
+        raise ValueError(f"schema_version: must be 1 or 2; got {show(version)}")
+    if version == 1:
+        data = RunRecord1.model_validate(data).model_dump() | {"schema_version": 2}
+    return RunRecord.model_validate(data)
+
+
+def _split(value: Any) -> Any:
+    return tuple(value.splitlines()) if isinstance(value, str) else value
+
+
+def _name_result(value: Any) -> Any:
+    return {True: "done", False: "failed"}[value] if isinstance(value, bool) else value
+
+
+class Finding1(Finding):
+    """A finding of version 1: its kind begins the cause, its evidence is one text."""
+
+    kind: str = ""
+    evidence: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_cause(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(cause := data.get("cause"), str):
+            kind, colon, others = cause.partition(": ")
+            if colon and len(kind.split()) <= KIND_WORDS:
+                return {**data, "kind": kind, "cause": others}
+        return data
+
+
+class Planned1(Planned):
+    """An action of version 1, of which only what all classes have was recorded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verb: str = Field(validation_alias="action")
+
+
+class Done1(Done):
+    """The same, executed; when it began was not recorded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verb: str = Field(validation_alias="action")
+    cause: str = ""
+    started: None = None
+    seconds: float = 0.0
+    result: Annotated[Literal["done", "failed"], BeforeValidator(_name_result)] = Field(
+        "done", validation_alias="ok"
+    )
+
+
+class Refusal1(Refusal):
+    """A refusal of version 1."""
+
+    remedy: str = Field("", validation_alias="consent")
+
+
+class OperationRecord1(OperationRecord):
+    """An operation of version 1."""
+
+    findings: tuple[Finding1, ...] = ()
+    planned: tuple[Planned1, ...] = ()
+    done: tuple[Done1, ...] = ()
+    refusals: tuple[Refusal1, ...] = ()
+
+
+class HostRecord1(HostRecord):
+    """A host of version 1."""
+
+    operations: tuple[OperationRecord1, ...] = ()
+
+
+class RunRecord1(RunRecord):
+    """A run of version 1."""
+
+    schema_version: Literal[1] = 1  # type: ignore[assignment]
+    hosts: dict[str, HostRecord1] = Field(default_factory=dict)  # type: ignore[assignment]
