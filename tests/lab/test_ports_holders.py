@@ -94,7 +94,7 @@ def verb(name: str) -> str:
 
 
 @dataclass
-class Seen:
+class Evidence:
     """What the runs said, and what the host showed from outside between them."""
 
     host: LabHost
@@ -113,11 +113,11 @@ class Seen:
         self.picture[when] = self.shelf.picture()
         self.taken[when] = self.shelf.taken()
 
-    def wanted(self, *names: str) -> list[str]:
-        return self.shelf.wanted(names)
+    def desired(self, *names: str) -> list[str]:
+        return self.shelf.desired(names)
 
     def fact(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.facts["ports"][self.shelf[name].wanted]
+        found: dict[str, Any] = self.facts["ports"][self.shelf[name].desired]
         return found
 
     def rules(self, names: tuple[str, ...]) -> list[str]:
@@ -156,18 +156,18 @@ def shelf(lab: Lab) -> Iterator[Shelf]:
 
 
 @pytest.fixture(scope="module")
-def seen(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def seen(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """Looked at, reported, planned, ended with exactly the consent asked for, and brought back."""
     host = shelf.host
-    seen = Seen(host, shelf, Runs(tmp_path_factory.mktemp("holders"), host))
+    seen = Evidence(host, shelf, Runs(tmp_path_factory.mktemp("holders"), host))
     seen.sockets = sockets(shelf)
     seen.pids = {name: pids(host, shelf[name].port) for name in EVERY}
     seen.look("before")
     moment, seen.files = host.now(), [files(host)]
-    seen.facts = seen.runs.fact(",".join(seen.wanted(*EVERY)))
-    seen.told["report"] = seen.runs.free(seen.wanted(*ENDABLE, *HARMLESS))
+    seen.facts = seen.runs.fact(",".join(seen.desired(*EVERY)))
+    seen.told["report"] = seen.runs.free(seen.desired(*ENDABLE, *HARMLESS))
     policy = {"on_conflict": "stop", "allow": seen.rules(FREED), "grace": 1, "settle": 1}
-    ports = seen.wanted(*FREED, *HARMLESS)
+    ports = seen.desired(*FREED, *HARMLESS)
     seen.told["dry"] = seen.runs.free(ports, "--dry", **policy)
     seen.look("reported")
     seen.files.append(files(host))
@@ -180,7 +180,7 @@ def seen(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 @pytest.fixture(scope="module")
-def restored(seen: Seen) -> Seen:
+def restored(seen: Evidence) -> Evidence:
     seen.told["restored"] = seen.runs.restored(*seen.told["freed"].records)
     seen.look("restored")
     seen.told["restored again"] = seen.runs.restored(*seen.told["freed"].records)
@@ -191,7 +191,7 @@ def restored(seen: Seen) -> Seen:
 # What the lab itself has
 
 
-def test_every_holder_is_what_it_is_called(seen: Seen) -> None:
+def test_every_holder_is_what_it_is_called(seen: Evidence) -> None:
     assert seen.taken["before"] == set(HELD)
     assert seen.sockets == SOCKETS
 
@@ -200,9 +200,9 @@ def test_every_holder_is_what_it_is_called(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_it_is_told_rightly(seen: Seen, name: str) -> None:
+def test_it_is_told_rightly(seen: Evidence, name: str) -> None:
     found = seen.fact(name)
-    assert found["verdict"] == "held", found
+    assert found["status"] == "held", found
     assert len(found["holders"]) >= 1, found
     for holder in found["holders"]:
         assert holder["kind"] in kinds(name), found
@@ -237,7 +237,7 @@ ENGINES = {
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_container_is_told_with_its_engine(seen: Seen, name: str) -> None:
+def test_a_container_is_told_with_its_engine(seen: Evidence, name: str) -> None:
     (holder,) = seen.fact(name)["holders"]
     container = holder["container"]
     assert container["name"] == subject(name)
@@ -251,12 +251,12 @@ def test_a_container_is_told_with_its_engine(seen: Seen, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS))
-def test_what_does_not_stand_in_the_way_holds_nothing(seen: Seen, name: str) -> None:
-    assert seen.fact(name)["verdict"] == "free"
+def test_what_does_not_stand_in_the_way_holds_nothing(seen: Evidence, name: str) -> None:
+    assert seen.fact(name)["status"] == "free"
     assert seen.told["report"].about("findings", seen.shelf[name].port) == []
 
 
-def test_the_parent_of_a_respawned_process_is_told(seen: Seen) -> None:
+def test_the_parent_of_a_respawned_process_is_told(seen: Evidence) -> None:
     (holder,) = seen.fact(LOOP)["holders"]
     shell = seen.host.sh(f"ps -o ppid= -p {seen.pids[LOOP][0]}").strip()
     assert str(holder["process"]["parent"]) == shell
@@ -266,7 +266,7 @@ def test_the_parent_of_a_respawned_process_is_told(seen: Seen) -> None:
 # Without consent
 
 
-def test_a_report_fails_for_want_of_consent_and_nothing_else(seen: Seen) -> None:
+def test_a_report_fails_for_want_of_consent_and_nothing_else(seen: Evidence) -> None:
     told = seen.told["report"]
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "refused"
@@ -275,12 +275,12 @@ def test_a_report_fails_for_want_of_consent_and_nothing_else(seen: Seen) -> None
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_without_consent_nothing_happened_to_it(seen: Seen, name: str) -> None:
+def test_without_consent_nothing_happened_to_it(seen: Evidence, name: str) -> None:
     assert seen.picture["reported"][name] == seen.picture["before"][name]
     assert (name in seen.taken["reported"]) is (name in HELD)
 
 
-def test_without_consent_nothing_happened_at_all(seen: Seen) -> None:
+def test_without_consent_nothing_happened_at_all(seen: Evidence) -> None:
     before, after = seen.files
     assert {
         path: after.get(path) for path in {*before, *after} if before.get(path) != after.get(path)
@@ -289,7 +289,7 @@ def test_without_consent_nothing_happened_at_all(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("name", ENDABLE)
-def test_the_report_names_it_and_the_line_that_would_allow_it(seen: Seen, name: str) -> None:
+def test_the_report_names_it_and_the_line_that_would_allow_it(seen: Evidence, name: str) -> None:
     told, port = seen.told["report"], seen.shelf[name].port
     assert told.about("findings", port), told.run.out
     refusals = told.about("refusals", port)
@@ -305,7 +305,7 @@ def test_the_report_names_it_and_the_line_that_would_allow_it(seen: Seen, name: 
 
 
 @pytest.mark.parametrize("name", FREED)
-def test_the_plan_is_the_gentlest_way(seen: Seen, name: str) -> None:
+def test_the_plan_is_the_gentlest_way(seen: Evidence, name: str) -> None:
     told = seen.told["dry"]
     planned = told.about("planned", seen.shelf[name].port)
     assert planned, told.run.out
@@ -315,14 +315,14 @@ def test_the_plan_is_the_gentlest_way(seen: Seen, name: str) -> None:
     assert len(planned) == len(seen.pids[name] if name == "reuseport" else [name])
 
 
-def test_a_dry_run_says_so_and_goes_on(seen: Seen) -> None:
+def test_a_dry_run_says_so_and_goes_on(seen: Evidence) -> None:
     told = seen.told["dry"]
     assert told.run.rc == 0, told.run.out
     assert told.host["outcome"] == "drifted"
     assert told.all("done") == []
 
 
-def test_the_run_ends_well(seen: Seen) -> None:
+def test_the_run_ends_well(seen: Evidence) -> None:
     told = seen.told["freed"]
     assert told.run.rc == 0, told.run.out
     assert told.host["outcome"] == "changed"
@@ -330,7 +330,7 @@ def test_the_run_ends_well(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("name", FREED)
-def test_with_consent_it_is_freed_and_stays_free(seen: Seen, name: str) -> None:
+def test_with_consent_it_is_freed_and_stays_free(seen: Evidence, name: str) -> None:
     assert name not in seen.taken["freed"], seen.told["freed"].run.out
     if name in PROCESSES:
         assert seen.picture["freed"][name] == ""
@@ -354,23 +354,23 @@ def test_with_consent_it_is_freed_and_stays_free(seen: Seen, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [LOOP, OUTGOING, *sorted(HARMLESS)])
-def test_nothing_else_was_touched(seen: Seen, name: str) -> None:
+def test_nothing_else_was_touched(seen: Evidence, name: str) -> None:
     assert seen.picture["freed"][name] == seen.picture["before"][name]
 
 
-def test_engines_and_supervisors_go_on(seen: Seen) -> None:
+def test_engines_and_supervisors_go_on(seen: Evidence) -> None:
     engines = f"docker version && docker -H {SECOND} version && docker -H {THIRD} version"
     assert seen.host.run(f"{engines} && supervisorctl pid").returncode == 0
 
 
-def test_a_second_run_has_nothing_to_do(seen: Seen) -> None:
+def test_a_second_run_has_nothing_to_do(seen: Evidence) -> None:
     told = seen.told["again"]
     assert told.run.rc == 0, told.run.out
     assert told.host["outcome"] == "converged"
     assert "No changes" in told.run.out
 
 
-def test_what_was_ended_is_remembered_for_root_alone(seen: Seen) -> None:
+def test_what_was_ended_is_remembered_for_root_alone(seen: Evidence) -> None:
     modes = seen.host.sh(
         f"find {RECORDS} -mindepth 1 \\( -type d ! -perm 0700 -o -type f ! -perm 0600 \\) -print"
     )
@@ -381,7 +381,7 @@ def test_what_was_ended_is_remembered_for_root_alone(seen: Seen) -> None:
     assert "$(hostname)" not in seen.told["freed"].run.out + str(seen.told["freed"].run.report)
 
 
-def test_the_journal_of_the_host_says_what_was_ended_and_the_way_back(seen: Seen) -> None:
+def test_the_journal_of_the_host_says_what_was_ended_and_the_way_back(seen: Evidence) -> None:
     journal = seen.host.read("/var/lib/stackmend/journal.jsonl").decode()
     for name in FREED:
         lines = [line for line in journal.splitlines() if str(seen.shelf[name].port) in line]
@@ -392,7 +392,7 @@ def test_the_journal_of_the_host_says_what_was_ended_and_the_way_back(seen: Seen
 # Brought back
 
 
-def test_the_way_back_ends_well(restored: Seen) -> None:
+def test_the_way_back_ends_well(restored: Evidence) -> None:
     told = restored.told["restored"]
     assert told.run.rc == 0, told.run.out
     again = restored.told["restored again"]
@@ -417,7 +417,7 @@ def lasting(name: str, picture: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FREED)
-def test_it_is_brought_back_as_it_was(restored: Seen, name: str) -> None:
+def test_it_is_brought_back_as_it_was(restored: Evidence, name: str) -> None:
     if name == "awake":
         # Its service comes with the next one who asks; its socket is there.
         restored.host.sh(": < /dev/tcp/127.0.0.1/21015")
@@ -430,7 +430,7 @@ def test_it_is_brought_back_as_it_was(restored: Seen, name: str) -> None:
     assert restored.picture["restored again"][name] == now
 
 
-def test_a_command_comes_back_with_its_environment(restored: Seen) -> None:
+def test_a_command_comes_back_with_its_environment(restored: Evidence) -> None:
     (pid,) = pids(restored.host, restored.shelf["python"].port)
     assert environment(restored.host, pid)["GREETING"] == GREETING
 
@@ -438,12 +438,12 @@ def test_a_command_comes_back_with_its_environment(restored: Seen) -> None:
 # What cannot be freed by ending it
 
 
-def test_a_respawner_is_named_and_not_fought(restored: Seen) -> None:
+def test_a_respawner_is_named_and_not_fought(restored: Evidence) -> None:
     shelf, host = restored.shelf, restored.host
     (before,) = pids(host, shelf[LOOP].port)
     shell = host.sh(f"ps -o ppid= -p {before}").strip()
     # Known as soon as it holds the port again: on a busy machine that takes its time.
-    told = restored.runs.stop(restored.wanted(LOOP), settle=20)
+    told = restored.runs.stop(restored.desired(LOOP), settle=20)
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "failed"
     assert len(told.all("done")) == 1
@@ -454,9 +454,9 @@ def test_a_respawner_is_named_and_not_fought(restored: Seen) -> None:
     assert LOOP in shelf.taken(LOOP)
 
 
-def test_an_outgoing_connection_is_explained_and_left(restored: Seen) -> None:
+def test_an_outgoing_connection_is_explained_and_left(restored: Evidence) -> None:
     shelf = restored.shelf
-    told = restored.runs.stop(restored.wanted(OUTGOING))
+    told = restored.runs.stop(restored.desired(OUTGOING))
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "refused"
     (refusal,) = told.all("refusals")

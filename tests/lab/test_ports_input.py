@@ -45,7 +45,7 @@ def test_it_is_one_error_that_says_what_would_be_right(
 def test_an_address_that_the_host_does_not_have(idle_host: LabHost, tmp_path: Path) -> None:
     runs = Runs(tmp_path, idle_host)
     found = runs.fact("192.0.2.7:80,81")
-    assert found["ports"]["81/tcp"]["verdict"] == "free"
+    assert found["ports"]["81/tcp"]["status"] == "free"
     told = runs.stop(["192.0.2.7:80"])
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "refused"

@@ -102,11 +102,11 @@ def test_what_is_free_or_ours_is_left_as_it_is(host: LabHost, runs: Runs, policy
 
 
 def test_the_verdicts_are_told_apart(runs: Runs) -> None:
-    wanted = ",".join([RANGE, "21053", "21054/udp", *FREE])
-    done = runs.fact(f"{wanted}", "project=ours", "directory=/opt/ours")
-    verdicts = {key: row["verdict"] for key, row in done["ports"].items()}
+    desired = ",".join([RANGE, "21053", "21054/udp", *FREE])
+    done = runs.fact(f"{desired}", "project=ours", "directory=/opt/ours")
+    statuses = {key: row["status"] for key, row in done["ports"].items()}
     ours = ["21050/tcp", "21051/tcp", "21052/tcp", "21053/tcp", "21054/udp"]
-    assert verdicts == {
+    assert statuses == {
         **dict.fromkeys(ours, "ours"),
         **dict.fromkeys(("21060/tcp", "21061/udp", "21062/tcp"), "free"),
     }
@@ -134,7 +134,7 @@ def test_what_bears_our_labels_from_its_image_is_held(host: LabHost, runs: Runs)
     before = host.identities()
     try:
         found = runs.fact("21053,21058", "project=ours", "directory=/opt/ours")
-        assert {key: row["verdict"] for key, row in found["ports"].items()} == {
+        assert {key: row["status"] for key, row in found["ports"].items()} == {
             "21053/tcp": "ours",
             "21058/tcp": "held",
         }
@@ -167,7 +167,7 @@ def test_a_stopped_container_of_ours_holds_nothing(host: LabHost, runs: Runs) ->
 
 
 def answers(found: dict[str, Any]) -> dict[str, tuple[str, frozenset[str]]]:
-    """Port → its verdict and who holds it: what may not depend on how it was found out."""
+    """Port → its status and who holds it: what may not depend on how it was found out."""
     told = {}
     for port, row in found["ports"].items():
         who = set()
@@ -175,7 +175,7 @@ def answers(found: dict[str, Any]) -> dict[str, tuple[str, frozenset[str]]]:
             container, process = holder.get("container") or {}, holder.get("process") or {}
             unit = (holder.get("unit") or {}).get("name", "").rpartition(".")[0]
             who.add(container.get("name") or unit or f"{holder['kind']} {process.get('pid')}")
-        told[port] = (row["verdict"], frozenset(who))
+        told[port] = (row["status"], frozenset(who))
     return told
 
 
@@ -192,8 +192,8 @@ def expected(shelf: Shelf) -> dict[str, tuple[str, frozenset[str]]]:
     told: dict[str, tuple[str, frozenset[str]]] = {}
     for key in HELD:
         bare = {f"process {pid}" for pid in pids(shelf.host, shelf[key].port)}
-        told[shelf[key].wanted] = ("held", frozenset(who.get(key, bare)))
-    return {**told, **{shelf[key].wanted: ("free", frozenset()) for key in HARMLESS}}
+        told[shelf[key].desired] = ("held", frozenset(who.get(key, bare)))
+    return {**told, **{shelf[key].desired: ("free", frozenset()) for key in HARMLESS}}
 
 
 @pytest.mark.parametrize("lacking", LACKING)
@@ -202,10 +202,10 @@ def test_the_answer_does_not_depend_on_the_tools(
 ) -> None:
     back = hide(shelf.host, *LACKING[lacking])
     try:
-        found = runs.fact(",".join(shelf.wanted()))
+        found = runs.fact(",".join(shelf.desired()))
     finally:
         back()
-    told, bound = answers(found), shelf["bound"].wanted
+    told, bound = answers(found), shelf["bound"].desired
     want = dict(expected)
     rows = found["ports"].values()
     if "python3" in LACKING[lacking]:
@@ -217,11 +217,11 @@ def test_the_answer_does_not_depend_on_the_tools(
         if not tried:
             # Whether a socket of IPv6 takes IPv4 as well is in no table: never an innocent's end.
             for name in ("dual", "v6only", "host-network"):
-                assert told[shelf[name].wanted][0] == "unknown"
-                want[shelf[name].wanted] = told[shelf[name].wanted]
+                assert told[shelf[name].desired][0] == "unknown"
+                want[shelf[name].desired] = told[shelf[name].desired]
     assert told == want
-    verdicts = {row["evidence"] for row in rows if row["verdict"] == "free"}
-    assert len(verdicts) == 1, verdicts
+    statuses = {row["evidence"] for row in rows if row["status"] == "free"}
+    assert len(statuses) == 1, statuses
     by = {
         "nothing": "python3",
         "ss": "python3",
@@ -229,14 +229,14 @@ def test_the_answer_does_not_depend_on_the_tools(
         "python3 and ss": "perl",
         "python3, perl and ss": "/proc/net",
     }
-    assert by[lacking] in verdicts.pop()
+    assert by[lacking] in statuses.pop()
 
 
 @pytest.mark.parametrize("user", ["operator", "keeper"])
 def test_the_answer_does_not_depend_on_the_login(
     shelf: Shelf, tmp_path: Path, expected: dict[str, tuple[str, frozenset[str]]], user: str
 ) -> None:
-    found = Runs(tmp_path, shelf.host, user).fact(",".join(shelf.wanted()))
+    found = Runs(tmp_path, shelf.host, user).fact(",".join(shelf.desired()))
     assert answers(found) == expected
 
 
@@ -244,9 +244,9 @@ def test_without_rights_what_cannot_be_seen_is_never_free(shelf: Shelf, tmp_path
     """As operator, and without sudo."""
     runs = Runs(tmp_path, shelf.host, "operator")
     runs.extra = {"_sudo": False}
-    found = runs.fact(",".join(shelf.wanted(HELD)))
+    found = runs.fact(",".join(shelf.desired(HELD)))
     assert found.get("root", True) is False
-    assert {row["verdict"] for row in found["ports"].values()} <= {"held", "unknown"}
+    assert {row["status"] for row in found["ports"].values()} <= {"held", "unknown"}
 
 
 def test_a_person_can_read_the_fact(shelf: Shelf, runs: Runs) -> None:
@@ -265,7 +265,7 @@ def test_a_person_can_read_the_fact(shelf: Shelf, runs: Runs) -> None:
 def test_a_consent_that_names_something_else_is_none(shelf: Shelf, runs: Runs) -> None:
     before = shelf.picture()
     others = ["exe:/usr/bin/perl*", "unit:*", "container:*", "project:*", "user:keeper"]
-    told = runs.stop(shelf.wanted(["python", "user"]), allow=others)
+    told = runs.stop(shelf.desired(["python", "user"]), allow=others)
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "refused"
     assert told.rules() == ["exe:/usr/bin/python3.11"]
@@ -304,7 +304,7 @@ def test_it_is_freed_with_whatever_there_is(shelf: Shelf, tmp_path: Path, case: 
     back = hide(shelf.host, *LACKING[consent.lacking])
     try:
         runs = Runs(tmp_path, shelf.host, consent.user)
-        told = runs.stop(shelf.wanted(consent.names), allow=consent.allow)
+        told = runs.stop(shelf.desired(consent.names), allow=consent.allow)
     finally:
         back()
     assert told.run.rc == 0, told.run.out

@@ -157,14 +157,14 @@ def test_the_session_of_the_run_itself_is_no_holder_to_end(ward: Ward) -> None:
 def test_one_protected_holder_keeps_its_neighbours_from_being_ended(ward: Ward) -> None:
     """What would not be enough is not begun."""
     before = ward.shelf.picture("python")
-    told = ward.runs.stop([*ward.shelf.wanted(["python"]), "22"])
+    told = ward.runs.stop([*ward.shelf.desired(["python"]), "22"])
     assert told.host["outcome"] == "refused"
     assert ward.shelf.picture("python") == before
 
 
 def test_what_the_user_protects_is_never_ended(ward: Ward) -> None:
     before = ward.shelf.picture("python")
-    told = ward.runs.stop(ward.shelf.wanted(["python"]), protect=["exe:*/python3*"])
+    told = ward.runs.stop(ward.shelf.desired(["python"]), protect=["exe:*/python3*"])
     assert told.run.rc == 1, told.run.out
     assert told.host["outcome"] == "refused"
     assert "protect" in str(told.all("refusals"))
@@ -200,7 +200,7 @@ def test_while_the_engine_is_down_nothing_is_freed(ward: Ward) -> None:
         assert host.run(f"kill -0 {pid}").returncode == 0
         before, held = ward.living(), shelf.picture("python")
         # Nothing listens on the first, which its container still has; the second is anybody's.
-        told = ward.runs.stop([CONTAINER, *shelf.wanted(["python"])])
+        told = ward.runs.stop([CONTAINER, *shelf.desired(["python"])])
         alone = ward.runs.stop([CONTAINER])
         assert ward.living() == before
         assert shelf.picture("python") == held
@@ -239,7 +239,7 @@ def test_a_number_that_came_back_is_not_ended(ward: Ward) -> None:
     host.docker("run", "-d", "--name", "slow", "-p", "21042:80", "lab/box:1", "sh", "-c", slow)
     host.put("/run/swap.sh", SWAP)
     host.sh(f"systemd-run -q --collect --unit=swap -p KillMode=none bash /run/swap.sh {pid}")
-    told = ward.runs.stop([21042, *shelf.wanted(["python"])])
+    told = ward.runs.stop([21042, *shelf.desired(["python"])])
     assert host.read("/run/swapped").decode().strip() == str(pid), told.run.out
     ended = [row["action"] for row in told.all("done")]
     assert ended[0] == "stop container", ended

@@ -150,16 +150,16 @@ def test_the_programs_answer_as_they_were_recorded(side: Windows) -> None:
     status, said, _ = side.run("netstat.exe -ano")
     assert status == 0
     english = (RECORDED / "netstat_en.txt").read_text(encoding="utf-8")
-    assert windows.sockets(said) == windows.sockets(english)
+    assert windows.parse_sockets(said) == windows.parse_sockets(english)
     assert b"ABH\x99REN" in said  # code page 850
     _, said, _ = side.run("tasklist.exe /svc /fo csv /nh")
     english = (RECORDED / "tasklist_en.txt").read_text(encoding="utf-8")
-    assert windows.processes(said) == windows.processes(english)
+    assert windows.parse_processes(said) == windows.parse_processes(english)
     _, said, _ = side.run("netsh.exe interface ipv4 show excludedportrange protocol=tcp")
     english = (RECORDED / "excluded_en.txt").read_text(encoding="utf-8")
-    assert windows.excluded(said) == windows.excluded(english) != ()
+    assert windows.parse_excluded(said) == windows.parse_excluded(english) != ()
     _, said, _ = side.run("netsh.exe interface ipv4 show excludedportrange protocol=udp")
-    assert windows.excluded(said) == ()
+    assert windows.parse_excluded(said) == ()
     assert said.strip()
 
     assert side.run("taskkill.exe /PID 4 /F")[0] == 1
@@ -203,7 +203,7 @@ def test_the_holder_is_told_in_every_language(
         f"{SERVICE}/tcp": [("windows", SERVICE_PID, "memurai.exe")],
         "9999/tcp": [],
     }
-    assert {key: row["verdict"] for key, row in found["ports"].items()} == {
+    assert {key: row["status"] for key, row in found["ports"].items()} == {
         **dict.fromkeys(said, "held"),
         "9999/tcp": "free",
     }
@@ -222,7 +222,7 @@ def test_without_docker_desktop_the_windows_side_is_in_nobodys_way(
     # An engine inside the distribution binds there: WSL's NAT keeps the two apart.
     side.leave_docker_desktop()
     found = runs.fact(f"{REDIS},{RESERVED}")
-    assert {row["verdict"] for row in found["ports"].values()} == {"free"}
+    assert {row["status"] for row in found["ports"].values()} == {"free"}
 
 
 def test_what_docker_desktop_holds_for_a_container_is_that_container(
@@ -235,7 +235,7 @@ def test_what_docker_desktop_holds_for_a_container_is_that_container(
     )  # fmt: skip
     side.host.put(f"{HOME}/follows", "24180 elsewhere-web-1\n")
     row = runs.fact(str(BACKEND))["ports"][f"{BACKEND}/tcp"]
-    assert row["verdict"] == "held"
+    assert row["status"] == "held"
     assert [one["kind"] for one in row["holders"]] == ["container"]
     told = runs.stop([BACKEND])
     assert told.run.rc == 0, told.run.out
@@ -342,6 +342,6 @@ def test_a_windows_that_does_not_answer_is_never_taken_for_free(side: Windows, r
     for name in NAMES:
         side.host.put(f"{ON_PATH}/{name}", b"MZ\x90\x00", "0755")
     row = runs.fact(str(REDIS))["ports"][f"{REDIS}/tcp"]
-    assert row["verdict"] == "unknown", row
+    assert row["status"] == "unknown", row
     told = runs.stop([REDIS])
     assert told.run.rc != 0

@@ -22,8 +22,15 @@ from pyinfra.api import StringCommand
 from stackmend.connection import text
 from stackmend.ports import commands
 from stackmend.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
-from stackmend.ports.plan import Action
-from stackmend.ports.plan.model import Member, Verb
+from stackmend.ports.plan.model import (
+    Member,
+    Stop,
+    StopContainer,
+    StopProcess,
+    StopProgram,
+    StopUnits,
+    StopWindowsProcess,
+)
 from stackmend.ports.state import Container, Process, Program, WindowsProcess
 
 NAME = "20260101T120000Z-1"
@@ -193,14 +200,14 @@ def holder(tmp_path: Path) -> Iterator[object]:
         one.popen.wait()
 
 
-def ending(process: Process, *inodes: int, more: tuple[Member, ...] = ()) -> Action:
+def ending(process: Process, *inodes: int, more: tuple[Member, ...] = ()) -> Stop:
     members = (Member(process=process, inodes=inodes), *more)
-    return action("stop process", members=members)
+    return action(StopProcess, members=members)
 
 
-def action(verb: Verb, **more: object) -> Action:
-    given = {"verb": verb, "subject": "it", "cause": "why", "ports": (PORT,), **more}
-    return Action.model_validate(given)
+def action(kind: type[Stop], **more: object) -> Stop:
+    given = {"subject": "it", "cause": "why", "ports": (PORT,), **more}
+    return kind.model_validate(given)
 
 
 def run(
@@ -218,9 +225,9 @@ def run(
 
 
 def end(
-    what: Action, root: Path, path: str, grace: float = 5, record: str = NAME
+    what: Stop, root: Path, path: str, grace: float = 5, record: str = NAME
 ) -> subprocess.CompletedProcess[bytes]:
-    return run(commands.end(what, record, grace, str(root)), path)
+    return run(commands.execute(what, record, grace, str(root)), path)
 
 
 # A process
@@ -328,7 +335,7 @@ def test_a_number_that_is_used_again_after_it_was_recorded_is_left_alone(  # typ
     )
     (hooks / tool).chmod(0o755)
     first = holder("end")
-    command = commands.end(ending(first.process), NAME, 5, str(tmp_path / "root"))
+    command = commands.execute(ending(first.process), NAME, 5, str(tmp_path / "root"))
     with ThreadPoolExecutor() as threads:
         running = threads.submit(run, command, f"{hooks}:{bare}")
         eventually("it was looked at", lambda: (tmp_path / "there").exists())
@@ -665,7 +672,7 @@ def test_a_supervisor_gets_the_words_as_they_are(tools: Path, bare: Path, name: 
         start=("supervisorctl", "start", name, ""),
     )
     root, path = tools.parent / "root", f"{tools}:{bare}"
-    done = end(action("stop program", program=program), root, path)
+    done = end(action(StopProgram, program=program), root, path)
     assert done.returncode == 0, done.stderr
     assert calls(tools) == [["supervisorctl", "stop", name]]
     for _ in range(2):
@@ -683,7 +690,7 @@ def test_units_are_stopped_together(tools: Path, bare: Path, name: str) -> None:
     )
     stub(tools, "systemctl", answers)
     units = (f"{name}.socket", f"{name}.service")
-    done = end(action("stop unit", units=units), tools.parent / "root", f"{tools}:{bare}")
+    done = end(action(StopUnits, units=units), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 0, done.stderr
     assert [call for call in calls(tools) if call[1] == "stop"] == [
         ["systemctl", "stop", "--", *units]
@@ -708,7 +715,7 @@ def test_a_container_is_stopped_on_its_own_engine(
     )
     stub(tools, words[0], answers)
     one = Container(id=id_, name="cache", engine=engine)
-    done = end(action("stop container", container=one), tools.parent / "root", f"{tools}:{bare}")
+    done = end(action(StopContainer, container=one), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 0, done.stderr
     told = [call for call in calls(tools) if "inspect" not in call]
     assert told == [[*words, "update", "--restart=no", "--", id_], [*words, "stop", "--", id_]]
@@ -726,9 +733,9 @@ def test_what_is_a_users_own_is_stopped_as_that_user(tools: Path, bare: Path, to
     stub(tools, tool, answers)
     root, path = tools.parent / "root", f"{tools}:{bare}"
     one = Container(id="it's", name="cache", engine="podman:nobody")
-    done = end(action("stop container", container=one), root, path)
+    done = end(action(StopContainer, container=one), root, path)
     assert done.returncode == 0, done.stderr
-    units = action("stop unit", units=("a b.service",), manager="nobody")
+    units = action(StopUnits, units=("a b.service",), manager="nobody")
     done = end(units, root, path, record=NAME.replace("-1", "-2"))
     assert done.returncode == 0, done.stderr
     user = pwd.getpwnam("nobody")
@@ -753,7 +760,7 @@ def test_an_unnamed_volume_is_not_lost(tools: Path, bare: Path) -> None:
     )
     stub(tools, "docker", answers)
     one = Container(id="abc", name="cache")
-    done = end(action("stop container", container=one), tools.parent / "root", f"{tools}:{bare}")
+    done = end(action(StopContainer, container=one), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 78
     assert not [call for call in calls(tools) if "inspect" not in call]
 
@@ -767,7 +774,7 @@ def test_who_was_cut_off_leaves_the_restart_policy_to_the_next(tools: Path, bare
     stub(tools, "docker", answers)
     (tools / "docker.policy").write_text("always")
     (tools / "docker.cut").write_text("")
-    one = action("stop container", container=Container(id="abc", name="cache"))
+    one = action(StopContainer, container=Container(id="abc", name="cache"))
     root, path = tools.parent / "root", f"{tools}:{bare}"
     assert end(one, root, path).returncode == 74
     (tools / "docker.cut").unlink()
@@ -783,7 +790,7 @@ def windows(tools: Path, bare: Path, rows: str, status: int = 0) -> int:
     stub(tools, "tasklist.exe", f"cat; printf '%b' '{rows}'")
     stub(tools, "taskkill.exe", f"cat; exit {status}")
     done = end(
-        action("stop windows process", windows=WINDOWS), tools.parent / "root", f"{tools}:{bare}"
+        action(StopWindowsProcess, process=WINDOWS), tools.parent / "root", f"{tools}:{bare}"
     )
     return done.returncode
 

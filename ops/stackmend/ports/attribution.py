@@ -1,13 +1,15 @@
-"""Who holds a wanted port: the tables of a host, put together. Pure."""
+"""Who holds a desired port: the tables of a host, put together. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from stackmend.ports.processes import of_a_user
+from stackmend.ports.processes import is_in_session
 from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Container, Holder, Process, Program, Socket, Unit
+
+Address = IPv4Address | IPv6Address
 
 #: Programs that hold a port for a container, by the kernel's names of them, cut at 15 bytes: those
 #: of Docker, those of Podman, and those that both use.
@@ -43,97 +45,103 @@ class Tables:
     bound_via: str = "pidfd_getfd"
 
 
-def conflicts(wanted: PortSpec, socket: Socket) -> bool | None:
+def is_conflicting(desired: PortSpec, socket: Socket) -> bool | None:
     """Whether a socket of the same network namespace stands in the way of a bind.
 
-    ``None``: an IPv6 socket on every address that may take IPv4 as well, which was not told.
+    ``None``: an IPv6 socket on every address, of which it is not known whether it takes IPv4 too.
     """
-    if (socket.protocol, socket.port) != (wanted.protocol, wanted.port):
+    if (socket.protocol, socket.port) != (desired.protocol, desired.port):
         return False
-    theirs, ours = ip_address(socket.address), ip_address(wanted.address.partition("%")[0])
-    if theirs.version == ours.version:
-        return theirs == ours or theirs.is_unspecified or ours.is_unspecified
+    address, own = ip_address(socket.address), _address(desired)
+    if address.version == own.version:
+        return _is_overlapping(address, own)
     # What is bound to an IPv6 address is bound with V6ONLY by Docker, and never meets IPv4.
-    if theirs.version == 6 and theirs.is_unspecified:
+    if address.version == 6 and address.is_unspecified:
         return socket.dual
     return False
 
 
-def publishes(container: Container, wanted: PortSpec) -> bool:
-    """Whether a container has the port at an address that leaves none for the wanted one."""
-    return any(_meets(one, wanted) for one in container.published)
+def _address(port: PortSpec) -> Address:
+    return ip_address(port.address.partition("%")[0])
 
 
-def _meets(published: str, wanted: PortSpec) -> bool:
-    at, _, protocol = published.rpartition("/")
-    address, _, port = at.rpartition(":")
-    if protocol != wanted.protocol or port != str(wanted.port):
-        return False
-    theirs, ours = ip_address(address.strip("[]")), ip_address(wanted.address.partition("%")[0])
-    return theirs.version == ours.version and (
-        theirs == ours or theirs.is_unspecified or ours.is_unspecified
+def _is_overlapping(address: Address, other: Address) -> bool:
+    return address == other or address.is_unspecified or other.is_unspecified
+
+
+def has_port(container: Container, desired: PortSpec) -> bool:
+    """Whether a container has the port at an address that leaves none for the desired one."""
+    own = _address(desired)
+    return any(
+        address.version == own.version and _is_overlapping(address, own)
+        for address in _published(container, desired.protocol, desired.port)
     )
 
 
 def has_socket(container: Container, socket: Socket) -> bool:
     """Whether a socket is where a container publishes, not merely in the way of the same bind."""
-    there = ip_address(socket.address)
-    for published in container.published:
-        at, _, protocol = published.rpartition("/")
-        address, _, port = at.rpartition(":")
-        mine = ip_address(address.strip("[]"))
+    bound = ip_address(socket.address)
+    return any(
         # One socket may take both kinds of "every address".
-        same = mine == there or (mine.is_unspecified and there.is_unspecified)
-        if same and (protocol, port) == (socket.protocol, str(socket.port)):
-            return True
-    return False
+        address == bound or (address.is_unspecified and bound.is_unspecified)
+        for address in _published(container, socket.protocol, socket.port)
+    )
 
 
-def standing(wanted: PortSpec, sockets: Iterable[Socket]) -> tuple[Socket, ...]:
+def _published(container: Container, protocol: str, port: int) -> Iterator[Address]:
+    """The addresses at which a container has a port."""
+    for published in container.published:
+        address, colon, suffix = published.rpartition(":")
+        if colon and suffix == f"{port}/{protocol}":
+            yield ip_address(address.strip("[]"))
+
+
+def find_conflicts(desired: PortSpec, sockets: Iterable[Socket]) -> tuple[Socket, ...]:
     """The sockets that stand in the way.
 
-    One of which it is not told whether it takes IPv4 counts only where no other explains it.
+    One of which it is not known whether it takes IPv4 counts only where no other explains it.
     Connections to elsewhere count only where nobody waits on the port.
     """
-    told = [(one, conflicts(wanted, one)) for one in sockets]
-    certain = [one for one, whether in told if whether]
-    maybe = [one for one, whether in told if whether is None]
-    found = certain or maybe
-    waiting = [one for one in found if one.state in WAITING and not one.peer]
-    return tuple(waiting or found)
+    conflicts = [(socket, is_conflicting(desired, socket)) for socket in sockets]
+    certain = [socket for socket, conflict in conflicts if conflict]
+    possible = certain or [socket for socket, conflict in conflicts if conflict is None]
+    waiting = [socket for socket in possible if socket.state in WAITING and not socket.peer]
+    return tuple(waiting or possible)
 
 
-def holders(wanted: PortSpec, tables: Tables, *, blocked: bool) -> tuple[Holder, ...]:
+def find_holders(desired: PortSpec, tables: Tables, *, blocked: bool) -> tuple[Holder, ...]:
     """Who holds the port, each once.
 
     :param blocked: whether a bind failed, or would by what is listed. Otherwise only containers
         of the default engine count, whose allocator refuses what the kernel would give.
     """
-    return _Search(wanted, tables).found(blocked)
+    return _Search(desired, tables).run(blocked)
 
 
 class _Search:
     """One port's holders as they are found, by what tells one from another."""
 
-    def __init__(self, wanted: PortSpec, tables: Tables) -> None:
-        self.wanted = wanted
+    def __init__(self, desired: PortSpec, tables: Tables) -> None:
+        self.desired = desired
         self.tables = tables
         self.holders: dict[tuple[str, ...], Holder] = {}
-        self.units = {(one.manager, one.name): one for one in tables.units}
+        self.units = {(unit.manager, unit.name): unit for unit in tables.units}
 
-    def found(self, blocked: bool) -> tuple[Holder, ...]:
+    def run(self, blocked: bool) -> tuple[Holder, ...]:
         containers = [
-            one
-            for one in self.tables.containers
-            if one.running and publishes(one, self.wanted) and (blocked or one.engine == "docker")
+            container
+            for container in self.tables.containers
+            if container.running
+            and has_port(container, self.desired)
+            and (blocked or container.engine == "docker")
         ]
         for container in containers:
             self._add(("container", container.engine, container.id), _container(container))
         if blocked:
-            for socket in standing(self.wanted, self.tables.sockets):
-                self._socket(socket, containers)
+            for socket in find_conflicts(self.desired, self.tables.sockets):
+                self._add_socket(socket, containers)
             self._merge_triggered()
-        if (self.wanted.protocol, self.wanted.port) in self.tables.rules and not self.holders:
+        if (self.desired.protocol, self.desired.port) in self.tables.rules and not self.holders:
             self._add(("node port",), Holder(kind="node port", evidence=("iptables",)))
         if blocked and not self.holders:
             self._add(("hidden",), self._hidden(None))
@@ -155,20 +163,20 @@ class _Search:
             update={"sockets": sockets, "evidence": evidence, "process": process}
         )
 
-    def _socket(self, socket: Socket, containers: list[Container]) -> None:
+    def _add_socket(self, socket: Socket, containers: list[Container]) -> None:
         outgoing = socket.state not in WAITING or bool(socket.peer)
         if not socket.pids:
             if outgoing:
                 self._add(("outgoing",), self._outgoing(socket, None), socket)
-            elif mine := [one for one in containers if has_socket(one, socket)]:
+            elif publishing := [owner for owner in containers if has_socket(owner, socket)]:
                 # Another user's proxy is not shown to us, but its container is.
-                self._add(_key(mine[0]), _container(mine[0]), socket)
+                self._add(_key(publishing[0]), _container(publishing[0]), socket)
             else:
                 self._add(("hidden",), self._hidden(socket), socket)
         held = [self.tables.processes.get(pid) or Process(pid=pid) for pid in socket.pids]
-        if any(self._is_proxy(one) for one in held):
+        if any(self._is_proxy(process) for process in held):
             # An engine that hands its proxy the socket has it as well.
-            held = [one for one in held if one.name != "dockerd"]
+            held = [process for process in held if process.name != "dockerd"]
         for process in held:
             pid = process.pid
             if outgoing:
@@ -193,24 +201,24 @@ class _Search:
         """The container that a proxy or an engine holds the port for."""
         if process.name not in DOCKERS | PODMANS | EITHER:
             return None
-        mine = [
-            one
-            for one in containers
-            if process.name not in (DOCKERS if one.engine.startswith("podman") else PODMANS)
+        engines = [
+            container
+            for container in containers
+            if process.name not in (DOCKERS if container.engine.startswith("podman") else PODMANS)
             # Two engines may publish one port, each at an address of its own.
-            and has_socket(one, socket)
+            and has_socket(container, socket)
         ]
-        if mine:
-            return mine[0]
+        if engines:
+            return engines[0]
         if self._is_proxy(process):
             return self._configured(socket)
         if process.name in DOCKERS or process.name == "exe":
             return None
         # The user's own podman did not answer; where one container is all there is, it is that.
         monitors = [
-            one
-            for one in self.tables.processes.values()
-            if one.name == "conmon" and one.uid == process.uid
+            monitor
+            for monitor in self.tables.processes.values()
+            if monitor.name == "conmon" and monitor.uid == process.uid
         ]
         if len(monitors) == 1 and (id_ := _argument(monitors[0].argv, "-c")):
             name = _argument(monitors[0].argv, "-n") or id_[:12]
@@ -219,12 +227,12 @@ class _Search:
 
     def _configured(self, socket: Socket) -> Container | None:
         """The container that a proxy of the engine was started for, though it is not shown so."""
-        there = [
-            one
-            for one in self.tables.containers
-            if one.engine == "docker" and has_socket(one, socket)
+        configured = [
+            container
+            for container in self.tables.containers
+            if container.engine == "docker" and has_socket(container, socket)
         ]
-        likely = [one for one in there if one.running] or there
+        likely = [container for container in configured if container.running] or configured
         # Its port is its own as long as its proxy has it.
         return likely[0].model_copy(update={"running": True}) if len(likely) == 1 else None
 
@@ -237,10 +245,10 @@ class _Search:
         return process.name == "docker-proxy" and started
 
     def _owner(self, process: Process, socket: Socket) -> tuple[tuple[str, ...], Holder]:
-        container, told = self._inside(process)
+        container, inside = self._inside(process)
         if container is not None:
             return _key(container), Holder(
-                kind="container", container=container, process=process, evidence=told
+                kind="container", container=container, process=process, evidence=inside
             )
         if process.pid == 1 or process.name == "systemd":
             listening = self._listening(process, socket)
@@ -253,7 +261,7 @@ class _Search:
             return ("program", program.supervisor, program.name), Holder(
                 kind="program", program=program, process=process, evidence=(program.supervisor,)
             )
-        if process.unit.endswith(".service") and not self._of_a_user(process):
+        if process.unit.endswith(".service") and not self._is_in_session(process):
             key = (process.manager, process.unit)
             unit = self.units.get(key) or Unit(name=process.unit, manager=process.manager)
             evidence = ("/proc/PID/cgroup", *(("systemctl",) if key in self.units else ()))
@@ -262,19 +270,19 @@ class _Search:
             )
         return ("process", f"{process.pid:010}"), Holder(kind="process", process=process)
 
-    def _of_a_user(self, process: Process) -> bool:
+    def _is_in_session(self, process: Process) -> bool:
         unit = self.units.get((process.manager, process.unit))
-        return of_a_user(process, unit.main_pid if unit else 0)
+        return is_in_session(process, unit.main_pid if unit else 0)
 
     def _inside(self, process: Process) -> tuple[Container | None, tuple[str, ...]]:
         """The container that a process of the host's own network belongs to, and how it is told."""
         id_, evidence, monitor = process.container, "/proc/PID/cgroup", None
         if not id_:
             # A user's engine may have no control groups to give; its monitor is then the parent.
-            for one in ancestors(process, self.tables.processes):
-                found = _monitored(one)
-                if found:
-                    id_, evidence, monitor = found, one.name, one
+            for ancestor in list_ancestors(process, self.tables.processes):
+                id_ = _monitored(ancestor)
+                if id_:
+                    evidence, monitor = ancestor.name, ancestor
                     break
         if not id_:
             return None, ()
@@ -292,28 +300,29 @@ class _Search:
         """The socket unit that systemd, or a user's, listens on this address for."""
         manager = "system" if process.pid == 1 else process.user
         kind = {"tcp": "Stream", "udp": "Datagram"}[socket.protocol]
-        sockets = [
-            one
-            for one in self.tables.units
-            if one.name.endswith(".socket") and one.manager == manager
+        units = [
+            unit
+            for unit in self.tables.units
+            if unit.name.endswith(".socket") and unit.manager == manager
         ]
         address = f"[{socket.address}]" if ":" in socket.address else socket.address
-        exact = [one for one in sockets if f"{address}:{socket.port} ({kind})" in one.listens]
-        near = [
-            one
-            for one in sockets
-            if any(said.endswith(f":{socket.port} ({kind})") for said in one.listens)
+        exact = [unit for unit in units if f"{address}:{socket.port} ({kind})" in unit.listens]
+        same_port = [
+            unit
+            for unit in units
+            if any(place.endswith(f":{socket.port} ({kind})") for place in unit.listens)
         ]
-        return next(iter([*exact, *near]), None)
+        return next(iter([*exact, *same_port]), None)
 
     def _program(self, process: Process) -> Program | None:
-        for one in (process, *ancestors(process, self.tables.processes)):
-            found = self.tables.programs.get(one.pid)
-            if found is not None and (found.name or one is not process):
-                return found if found.name else found.model_copy(update={"name": process.name})
-            parent = self.tables.processes.get(one.parent)
-            if parent is not None and (kept := _supervised(parent)):
-                return kept
+        for kept in (process, *list_ancestors(process, self.tables.processes)):
+            program = self.tables.programs.get(kept.pid)
+            if program is not None and (program.name or kept is not process):
+                name = program.name or process.name
+                return program.model_copy(update={"name": name})
+            parent = self.tables.processes.get(kept.parent)
+            if parent is not None and (program := _supervised(parent)):
+                return program
         return None
 
     def _merge_triggered(self) -> None:
@@ -359,12 +368,12 @@ class _Search:
         return Holder(kind="hidden", why_hidden=why)
 
 
-def ancestors(process: Process, processes: Mapping[int, Process]) -> Iterator[Process]:
+def list_ancestors(process: Process, processes: Mapping[int, Process]) -> Iterator[Process]:
     """A process's parent, its parent, and so on, as far as they are known."""
-    seen = {process.pid}
-    while process.parent not in seen and process.parent in processes:
+    known = {process.pid}
+    while process.parent not in known and process.parent in processes:
         process = processes[process.parent]
-        seen.add(process.pid)
+        known.add(process.pid)
         yield process
 
 

@@ -64,7 +64,7 @@ def _groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
         yield process, files
 
 
-def sockets(lsof: str) -> tuple[Socket, ...]:
+def parse_sockets(lsof: str) -> tuple[Socket, ...]:
     """The sockets of ``lsof``'s field output; one that several processes share is given once.
 
     :param lsof: what it wrote. Without root it shows the user's own processes only.
@@ -122,7 +122,7 @@ def _number(text: str | None) -> int:
     return int(text) if text and re.fullmatch(r"[0-9]{1,10}", text) else 0
 
 
-def processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
+def parse_processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
     """The processes of ``lsof``'s field output, with what ``ps`` says of them and their ancestors.
 
     ``Process.started`` is in seconds since 1970, for macOS tells no ticks; ``Process.exe`` is
@@ -180,32 +180,34 @@ def _seconds(row: re.Match[str]) -> int:
     return int(moment.timestamp())
 
 
-def holders(
-    wanted: PortSpec,
+def find_holders(
+    desired: PortSpec,
     sockets: Iterable[Socket],
     processes: Mapping[int, Process],
     *,
     refused: bool = False,
 ) -> tuple[Holder, ...]:
-    """Who holds a wanted port, each process once.
+    """Who holds a desired port, each process once.
 
-    :param wanted: the port.
-    :param sockets: what :func:`sockets` made of it.
-    :param processes: what :func:`processes` made of it.
+    :param desired: the port.
+    :param sockets: what :func:`parse_sockets` made of it.
+    :param processes: what :func:`parse_processes` made of it.
     :param refused: whether a bind was refused already. A bind with SO_REUSEADDR, as an engine does
         it, is refused on macOS for certain only where the same address is taken; with this set,
         what merely overlaps is named as well.
     """
     by_process: dict[int, list[Socket]] = {}
     for socket in sockets:
-        if (socket.protocol, socket.port) != (wanted.protocol, wanted.port):
+        if (socket.protocol, socket.port) != (desired.protocol, desired.port):
             continue
-        if socket.address == wanted.address or (refused and _overlaps(wanted, socket.address)):
+        if socket.address == desired.address or (
+            refused and _is_overlapping(desired, socket.address)
+        ):
             for pid in socket.pids:
                 by_process.setdefault(pid, []).append(socket)
     return tuple(
         Holder(
-            kind="outgoing" if all(one.peer for one in held) else "process",
+            kind="outgoing" if all(socket.peer for socket in held) else "process",
             evidence=("lsof",),
             sockets=tuple(held),
             process=processes.get(pid, Process(pid=pid)),
@@ -214,15 +216,15 @@ def holders(
     )
 
 
-def _overlaps(wanted: PortSpec, address: str) -> bool:
-    if (":" in address) is not wanted.is_v6:
+def _is_overlapping(desired: PortSpec, address: str) -> bool:
+    if (":" in address) is not desired.is_v6:
         # A listener on every address of IPv6 takes IPv4 as well, unless it was asked not to.
-        return address == "::" or wanted.address == "::"
-    return wanted.everywhere or address in ("0.0.0.0", "::")  # noqa: S104 - as read
+        return address == "::" or desired.address == "::"
+    return desired.is_wildcard or address in ("0.0.0.0", "::")  # noqa: S104 - as read
 
 
-def protected(holder: Holder) -> bool:
-    """Whether a holder must never be ended, whatever a rule says.
+def is_protected(holder: Holder) -> bool:
+    """Whether a holder must never be stopped, whatever a rule says.
 
     What macOS keeps for itself (launchd starts it again at once), Docker Desktop, and a process of
     which nothing is known.
@@ -253,6 +255,6 @@ def explain(holder: Holder) -> str:
         )
     if process.exe == "/usr/sbin/httpd":
         return "this is the Apache of macOS: `sudo apachectl stop` stops it for good"
-    if protected(holder):
+    if is_protected(holder):
         return "macOS keeps it for itself, and starts it again when it is ended"
     return ""
