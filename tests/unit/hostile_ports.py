@@ -173,7 +173,9 @@ PORTS = Room(
     facts=[(PortHolders, {"ports": "6379"})],
     lay=_lay,
     alone=True,
-    scripts=frozenset({"ports/probe.sh"}),
+    scripts=frozenset(
+        f"ports/{name}.sh" for name in ("probe", "sockets", "processes", "units", "engines")
+    ),
     passing=frozenset({"now", "processes"}),
     dump=_dump,
     few=20,

@@ -73,9 +73,11 @@ def restore(record: str, *, look: bool, root: str = ROOT) -> StringCommand:
     :param look: only say, by the exit status, whether there is something to bring back.
     """
     mode = "look" if look else "act"
-    launch = text("stackmend.ports", "record") + text("stackmend.ports", "launch")
+    parts = ("record", "launch.py", "launch")
+    launch = "".join(text("stackmend.ports", part) for part in parts)
     return _script("restore", root, record, mode, launch)
 
 
 def _script(name: str, *arguments: str) -> StringCommand:
-    return script("stackmend.ports", name, *arguments, before=["record"], shared=["walk", "put"])
+    before = ["record", "end.py"] if name == "end" else ["record"]
+    return script("stackmend.ports", name, *arguments, before=before, shared=["walk", "put"])

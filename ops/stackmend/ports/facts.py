@@ -29,6 +29,9 @@ MAXIMUM_RANGES = 200
 #: How many arguments of a process are printed for a person.
 LONGEST_ARGV = 16
 
+#: What the probe is put together from, before its own text.
+_PARTS = ("bind.py", "bind.pl", "bound.py", "sockets", "processes", "units", "engines")
+
 System = Literal["linux", "wsl", "darwin"]
 EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
 
@@ -122,6 +125,7 @@ class PortHolders(FactBase[HostPorts]):
             _filter(ranges),
             " ".join(f"{first}-{last}" for first, last in ranges),
             mark=self._mark,
+            before=_PARTS,
         )
 
     def process(self, output: list[str]) -> HostPorts:

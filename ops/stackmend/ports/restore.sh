@@ -50,7 +50,7 @@ restore_unit() {
       ;;
     esac
     case $active:$(property ActiveState "$unit") in
-    active:active | active:reloading) ;;
+    *:active | *:reloading) ;;
     active:* | reloading:* | activating:*) set -- "$@" "$unit" ;;
     esac
   done <"$dir/units"
