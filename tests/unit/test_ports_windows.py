@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from stackmend.ports import windows
 from stackmend.ports.attribution import Tables
-from stackmend.ports.classification import Evidence, WindowsSide, classify
+from stackmend.ports.classification import Evidence, classify
 from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Container, Holder, PortState, Socket, WindowsProcess
+from stackmend.ports.windows import WindowsSide
 
 RECORDED = Path(__file__).parents[1] / "facts" / "ports_windows"
 
@@ -47,13 +48,14 @@ def written(name: str, encoding: str) -> bytes:
 NETSTAT = windows.parse_sockets(recorded("netstat_en"))
 TASKLIST = windows.parse_processes(recorded("tasklist_en"))
 EXCLUDED = windows.parse_excluded(recorded("excluded_en"))
+SIDE = WindowsSide(NETSTAT, TASKLIST, EXCLUDED)
 
 
 def holders(
     port: int, address: str = "0.0.0.0", protocol: str = "tcp", refused: bool = False
 ) -> tuple[Holder, ...]:
     desired = PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
-    return windows.find_holders(desired, NETSTAT, TASKLIST, EXCLUDED, (), refused=refused)
+    return windows.find_holders(desired, SIDE, refused=refused)
 
 
 def images(*found: Holder) -> list[str]:
@@ -158,7 +160,7 @@ def test_a_refusal_of_a_program_is_no_socket() -> None:
 def test_nothing_that_a_program_writes_can_break_it(raw: bytes | str) -> None:
     windows.decode(raw)
     table, images = windows.parse_sockets(raw), windows.parse_processes(raw)
-    windows.find_holders(PortSpec(port=80), table, images, windows.parse_excluded(raw))
+    windows.find_holders(PortSpec(port=80), WindowsSide(table, images, windows.parse_excluded(raw)))
 
 
 @given(st.sampled_from(sorted(CODE_PAGES)), st.integers(min_value=0, max_value=1700))
@@ -224,7 +226,7 @@ def test_two_processes_on_one_port_are_both_named_and_each_once() -> None:
         "  TCP    0.0.0.0:80    0.0.0.0:0    LISTENING    9676\r\n"
         "  TCP    0.0.0.0:80    0.0.0.0:0    LISTENING    4332\r\n"
     )
-    found = windows.find_holders(PortSpec(port=80), table, {})
+    found = windows.find_holders(PortSpec(port=80), WindowsSide(table))
     assert [one.windows.pid for one in found if one.windows] == [4332, 9676]
     assert [len(one.sockets) for one in found] == [2, 1]
 
@@ -251,11 +253,11 @@ def test_the_shared_dns_of_wsl_is_in_nobodys_way() -> None:
 def test_the_shared_dns_of_one_address_is_in_the_way_of_that_address() -> None:
     table = windows.parse_sockets("  UDP    192.0.2.10:53    *:*    5388\r\n")
     desired = PortSpec(address="192.0.2.10", port=53, protocol="udp")
-    assert images(*windows.find_holders(desired, table, TASKLIST)) == ["svchost.exe"]
+    assert images(*windows.find_holders(desired, WindowsSide(table, TASKLIST))) == ["svchost.exe"]
 
 
 def test_a_process_that_tasklist_does_not_name_is_known_by_its_number_and_protected() -> None:
-    (found,) = windows.find_holders(PortSpec(port=6379), NETSTAT, {})
+    (found,) = windows.find_holders(PortSpec(port=6379), WindowsSide(NETSTAT))
     assert found.windows == WindowsProcess(pid=9120)
     assert found.evidence == ("netstat.exe",)
     assert windows.is_protected(found)

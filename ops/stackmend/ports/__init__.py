@@ -38,12 +38,12 @@ def free(
     Make sure that ports of the host can be bound, and say who holds those that cannot.
 
     + ports: the ports: ``6379``, ``"127.0.0.1:8000-8010/tcp"``, ``"[::1]:53/udp"``, or several; or
-      a function without arguments that gives them, which is asked whenever the host is looked at
+      a function without arguments that gives them, which is called whenever the host is observed
     + on_conflict: ``report`` says who holds a port, fails where one is held, and changes nothing;
-      ``stop`` ends those holders that ``allow`` names
+      ``stop`` stops those holders that ``allow`` names
     + allow: rules ``exe:``, ``unit:``, ``container:``, ``project:`` and ``user:``, each with a name
-      or a pattern: what may be ended
-    + protect: rules of the same kinds for what is never ended, whatever ``allow`` says
+      or a pattern: what may be stopped
+    + protect: rules of the same kinds for what is never stopped, whatever ``allow`` says
     + project: the Compose project that is to have the ports; what its own running containers hold
       is as it should be
     + directory: the directory on the host that this project is started from
@@ -53,14 +53,14 @@ def free(
     A container is stopped on its own engine and does not start again by itself; a systemd unit is
     stopped together with its sockets; what a supervisor keeps is stopped by that supervisor; a
     process is ended by SIGTERM and then SIGKILL, and only while it is proven to be the one that was
-    looked at. Each is recorded on the host first: the journal and the report name the record that
+    observed. Each is recorded on the host first: the journal and the report name the record that
     ``ports.restored`` brings it back from. What the host itself, this connection or a container
-    engine hangs on is never ended, nor what cannot be seen.
+    engine hangs on is never stopped, nor what cannot be seen.
 
-    Where one holder may not be ended, none is: that is a refusal, which fails the operation on this
-    host alone and names the line to add. A holder that comes back is named with what started it,
-    and not fought. With ``stop``, wanted ports that the kernel may give to outgoing connections are
-    added to those that it keeps from them, for good.
+    Where one holder may not be stopped, none is: that is a refusal, which fails the operation on
+    this host alone and names the line to add. A holder that comes back is named with what started
+    it, and not fought. With ``stop``, desired ports that the kernel may give to outgoing
+    connections are added to those that it keeps from them, for good.
 
     **Example:**
 
@@ -100,7 +100,7 @@ def free(
 @operation()
 def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
     """
-    Bring back what ``ports.free`` ended, to the state that it had.
+    Bring back what ``ports.free`` stopped, to the state that it had.
 
     + record: the name of its record, as the journal, the report and the undo of each action name
       it; ``latest`` is the last one of the host

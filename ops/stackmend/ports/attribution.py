@@ -226,7 +226,7 @@ class _Search:
         return None
 
     def _configured(self, socket: Socket) -> Container | None:
-        """The container that a proxy of the engine was started for, though it is not shown so."""
+        """The container that a proxy of the engine was started for, though it is not listed so."""
         configured = [
             container
             for container in self.tables.containers
@@ -275,7 +275,7 @@ class _Search:
         return is_in_session(process, unit.main_pid if unit else 0)
 
     def _inside(self, process: Process) -> tuple[Container | None, tuple[str, ...]]:
-        """The container that a process of the host's own network belongs to, and how it is told."""
+        """The container that a process of the host's own network belongs to, and the evidence."""
         id_, evidence, monitor = process.container, "/proc/PID/cgroup", None
         if not id_:
             # A user's engine may have no control groups to give; its monitor is then the parent.

@@ -1,6 +1,6 @@
 """Find TCP sockets that are bound and do not listen: the kernel before 6.8 lists them nowhere.
 
-The sockets that are in no list are looked at through copies of their descriptors.
+Sockets that are in no list are inspected through copies of their descriptors.
 """
 # pathlib takes longer to load than this takes to run.
 # ruff: noqa: PTH115, PTH123, PTH208
@@ -41,16 +41,12 @@ def _ports(ranges: str) -> "set[int]":
 
 def _print_socket(descriptor: int, inode: str, pid: str, ports: "set[int]") -> None:
     with socket.socket(fileno=descriptor) as copy:
-        if copy.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        if copy.type != socket.SOCK_STREAM:
-            return
-        address, port = copy.getsockname()[:2]
-        if port in ports:
-            only_v6 = copy.family == socket.AF_INET6 and copy.getsockopt(
-                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
-            )
-            print(inode, pid, address, port, int(only_v6))
+        six = copy.family == socket.AF_INET6
+        if (six or copy.family == socket.AF_INET) and copy.type == socket.SOCK_STREAM:
+            address, port = copy.getsockname()[:2]
+            if port in ports:
+                only = six and copy.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                print(inode, pid, address, port, int(only))
 
 
 def _search(pid: str, listed: "set[str]", ports: "set[int]") -> None:

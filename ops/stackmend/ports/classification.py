@@ -15,8 +15,8 @@ from stackmend.ports.state import (
     PortStatus,
     Process,
     Socket,
-    WindowsProcess,
 )
+from stackmend.ports.windows import WindowsSide
 
 #: What a bind can fail with, in the words of the C library.
 _ERRORS = {
@@ -26,34 +26,6 @@ _ERRORS = {
     "EADDRNOTAVAIL": "cannot assign requested address",
     "EAFNOSUPPORT": "address family not supported",
 }
-
-
-@dataclass(frozen=True)
-class WindowsSide:
-    """What the Windows side of a WSL2 machine listed.
-
-    :param desktop: whether the engine is Docker Desktop, whose binds happen on that side.
-    """
-
-    sockets: windows.Sockets = field(default_factory=dict)
-    processes: Mapping[int, WindowsProcess] = field(default_factory=dict)
-    excluded_tcp: tuple[windows.Excluded, ...] = ()
-    excluded_udp: tuple[windows.Excluded, ...] = ()
-    desktop: bool = False
-
-    def find_holders(self, desired: PortSpec, refused: bool) -> tuple[Holder, ...]:
-        """Who keeps the port on that side.
-
-        :param refused: whether a bind failed there already, and only who did it is asked.
-        """
-        return windows.find_holders(
-            desired,
-            self.sockets,
-            self.processes,
-            self.excluded_tcp,
-            self.excluded_udp,
-            refused=refused,
-        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +178,7 @@ def _windows(
     visible = tuple(holder for holder in here if holder.kind != "hidden")
     if not side.desktop and (visible or not here):
         return here, ""
-    there = side.find_holders(desired, refused=bool(here) and not side.desktop)
+    there = windows.find_holders(desired, side, refused=bool(here) and not side.desktop)
     if visible:
         # What Docker Desktop or Windows keeps for it stands for what was found on this side.
         there = tuple(
@@ -221,5 +193,5 @@ def _windows(
     if there:
         return there, ""
     if side.desktop and not side.sockets:
-        return (), "Docker Desktop binds on the Windows side, and netstat.exe told nothing of it"
+        return (), "Docker Desktop binds on the Windows side, and netstat.exe listed nothing"
     return here, ""

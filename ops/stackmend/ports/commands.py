@@ -31,8 +31,8 @@ LIMIT = 600
 #: What :func:`stackmend.ports.restored` takes for a record.
 RECORD = re.compile(r"latest|[0-9]{8}T[0-9]{6}Z-[0-9]+")
 
-#: Exit statuses of the scripts: the record's name is taken; what was to be ended is another one by
-#: now, and was left alone; it was gone already; (look) it is to be brought back; no such record.
+#: Exit statuses of the scripts: the record's name is taken; what was to be stopped is another one
+#: by now, and was left alone; it was gone already; (look) it is to be brought back; no such record.
 TAKEN, CHANGED, GONE, DUE, MISSING = 73, 75, 76, 3, 66
 
 

@@ -125,7 +125,7 @@ def _number(text: str | None) -> int:
 def parse_processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
     """The processes of ``lsof``'s field output, with what ``ps`` says of them and their ancestors.
 
-    ``Process.started`` is in seconds since 1970, for macOS tells no ticks; ``Process.exe`` is
+    ``Process.started`` is in seconds since 1970, for macOS gives no ticks; ``Process.exe`` is
     known from ``ps`` alone.
 
     :param lsof: what it wrote.
@@ -238,7 +238,7 @@ def is_protected(holder: Holder) -> bool:
 
 
 def explain(holder: Holder) -> str:
-    """What a holder is that cannot simply be ended, and what stops it; else empty."""
+    """What a holder is that cannot simply be stopped, and what stops it; else empty."""
     process = holder.process
     if process is None:
         return ""

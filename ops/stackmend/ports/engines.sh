@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2154 # probe.sh begins with it, and shares its variables
 # What an engine runs that concerns the desired ports. $1: its name here; the rest: its client.
 # A container without a network of its own may hold any port of the host. Labels may come from its
-# image: those of the images are told as well.
+# image: those of the images are printed as well.
 # shellcheck disable=SC2016
 shape='[{{json .Image}},{{json .ID}},{{json .Name}},{{json .State.Status}},{{.State.Pid}},{{json .HostConfig.RestartPolicy.Name}},{{json .HostConfig.NetworkMode}},{{json .NetworkSettings.Ports}}'
 label='{{json (index .Config.Labels "com.docker.compose'
@@ -50,7 +50,7 @@ ask_engine() {
   begin "containers $engine"
   printf '%s\n' "$rows" | quoted
   end $status
-  # An image may be gone, and is then not told of.
+  # An image may be gone, and is then not printed.
   begin "images $engine"
   # shellcheck disable=SC2046
   "$@" image inspect --format "[{{json .Id}},$label.project\")}},$label.config-hash\")}}]" \
@@ -84,7 +84,7 @@ ask_further_engines() {
     owner=$(ls -dln "/proc/$pid" 2>/dev/null | awk '{ print $3 }')
     case "$file" in
       *:dockerd)
-        # Anybody may call a process so: where root connects to, root or we have said, and here.
+        # Anybody may call a process so: where root connects to, root or we decide, and here.
         has docker && { [ "$owner" = 0 ] || [ "$owner" = "$me" ]; } &&
           [ "$(readlink "/proc/$pid/ns/mnt")" = "$here" ] || continue
         words=$(tr '\000' '\n' <"/proc/$pid/cmdline" 2>/dev/null)
@@ -110,7 +110,7 @@ $(head -c 65536 "$config" | tr '",' '\n\n')"
         elif login=$(find_login "$owner") && [ -n "$login" ]; then
           ask_engine "podman:$login" as "$owner" "$login" $limit podman
         fi
-        # What cannot be asked is told by what started its containers.
+        # What started its containers stands for what cannot be asked.
         [ $status -eq 0 ] || mute="$mute$owner " pids="$pids $pid"
         ;;
     esac

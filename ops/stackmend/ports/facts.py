@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from pyinfra.api.exceptions import FactValueError
 from stackmend.connection import fresh_mark, parsed, script, sections
 from stackmend.ports import darwin, listing, processes, sockets, windows
 from stackmend.ports.attribution import Tables
-from stackmend.ports.classification import Evidence, WindowsSide, classify
+from stackmend.ports.classification import Evidence, classify
 from stackmend.ports.format import format_port
 from stackmend.ports.spec import (
     PortSpec,
@@ -34,15 +33,6 @@ _PARTS = ("bind.py", "bind.pl", "bound.py", "sockets", "processes", "units", "en
 
 System = Literal["linux", "wsl", "darwin"]
 EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the host was asked: the ports, and the project that is to have them."""
-
-    ports: tuple[PortSpec, ...] = ()
-    project: str = ""
-    directory: str = ""
 
 
 class _Printed(HostPorts):
@@ -82,7 +72,7 @@ def _without_empty(value: Any) -> Any:
 
 
 class PortHolders(FactBase[HostPorts]):
-    """Who holds ports of a host, told by trying to bind them; reads only, in one command.
+    """Who holds ports of a host, found out by trying to bind them; reads only, in one command.
 
     + ports: the ports, as ``6379``, ``"127.0.0.1:8000-8010"`` or ``"[::1]:53/udp"``; several with
       commas or as a list.
@@ -102,7 +92,7 @@ class PortHolders(FactBase[HostPorts]):
     """
 
     _mark = ""
-    _question = Question()
+    _spec = PortsSpec()
 
     def command(self, ports: Any, project: str = "", directory: str = "") -> StringCommand:
         """The probe, with its arguments quoted.
@@ -114,7 +104,8 @@ class PortHolders(FactBase[HostPorts]):
         except ValueError as error:
             raise FactValueError(f"ports: {error}") from None
         groups = group_ports(desired)
-        self._mark, self._question = fresh_mark(), Question(desired, project, directory)
+        self._mark = fresh_mark()
+        self._spec = PortsSpec(ports=desired, project=project, directory=directory)
         ranges = find_ranges(port.port for port in desired)
         if len(ranges) > MAXIMUM_RANGES:
             ranges = [(ranges[0][0], ranges[-1][1])]
@@ -133,7 +124,7 @@ class PortHolders(FactBase[HostPorts]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        state = parsed(lambda lines: parse(lines, self._mark, self._question), output, "the ports")
+        state = parsed(lambda lines: parse(lines, self._mark, self._spec), output, "the ports")
         return _Printed.model_construct(**dict(state))
 
 
@@ -164,7 +155,7 @@ def _filter(ranges: Sequence[tuple[int, int]]) -> str:
     return "( " + " or ".join(parts) + " )" if parts else ""
 
 
-def parse(output: Sequence[str], mark: str, question: Question) -> HostPorts:
+def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
     """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
@@ -178,8 +169,8 @@ def parse(output: Sequence[str], mark: str, question: Question) -> HostPorts:
     settings = [*found["settings"][1], "", ""]
     tool, refused = _binds(found)
     sockets_section = next((name for name in found if name.startswith("sockets ")), "")
-    if (refused or not tool) and not sockets_section and system != "darwin" and question.ports:
-        raise ValueError("it did not tell of the sockets")
+    if (refused or not tool) and not sockets_section and system != "darwin" and spec.ports:
+        raise ValueError("it did not list the sockets")
     up = float(host.get("up", "0"))
     known = processes.parse_processes(found, up)
     names = {process.uid: process.user for process in known.values()}
@@ -207,13 +198,13 @@ def parse(output: Sequence[str], mark: str, question: Question) -> HostPorts:
         tool=tool,
         refused=refused,
         addresses=sockets.parse_addresses(found.get("addresses", (0, []))[1]),
-        project=question.project,
-        directory=question.directory,
+        project=spec.project,
+        directory=spec.directory,
         windows=_windows(found) if system == "wsl" else None,
         darwin=mac,
     )
     return HostPorts(
-        ports=tuple(classify(port, evidence) for port in question.ports),
+        ports=tuple(classify(port, evidence) for port in spec.ports),
         system=system,
         engine=engine,
         engine_reason=reason,
@@ -300,12 +291,12 @@ def _ephemeral(text: str) -> tuple[int, int]:
     return 32768, 60999
 
 
-def _windows(found: Mapping[str, listing.Section]) -> WindowsSide:
+def _windows(found: Mapping[str, listing.Section]) -> windows.WindowsSide:
     def unpack(name: str) -> bytes:
         return windows.unpack(found.get(name, (0, []))[1])
 
     desktop = found.get("desktop", (1, []))[1]
-    return WindowsSide(
+    return windows.WindowsSide(
         sockets=windows.parse_sockets(unpack("netstat")),
         processes=windows.parse_processes(unpack("tasklist")),
         excluded_tcp=tuple(windows.parse_excluded(unpack("excluded4tcp"))),

@@ -21,9 +21,9 @@ if os.getuid() == 0:
     os.setgid(int(gid))
     os.setuid(int(uid))
 quiet = os.open(os.devnull, os.O_RDWR)
-said = os.dup(2)
+errors = os.dup(2)
 os.dup2(quiet, 2)
 try:
     os.execve(os.fsencode(exe), argv or [os.fsencode(exe)], environ)
 except OSError as error:
-    os.write(said, str(error).encode())
+    os.write(errors, str(error).encode())

@@ -66,7 +66,7 @@ def parse_containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
                 _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
                 for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
             }
-            # A container that ends between being listed and looked at leaves a line of its own.
+            # A container that ends between being listed and inspected leaves a line of its own.
             for row in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
                 with suppress(TypeError, ValueError, AttributeError):
                     container = _container(engine, row, images)
@@ -149,7 +149,7 @@ def _published(ports: Mapping[str, Any]) -> set[str]:
 def parse_programs(found: Mapping[str, Section]) -> dict[int, Program]:
     """The programs that supervisord runs, by the number of their process.
 
-    supervisord itself stands for what its client does not tell of: a program without commands.
+    supervisord itself stands for what its client does not list: a program without commands.
     """
     result = {}
     for section, (_, lines) in found.items():

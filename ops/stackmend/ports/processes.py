@@ -22,7 +22,7 @@ Section = tuple[int, list[str]]
 
 
 def parse_processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
-    """Every process that the probe looked at; what could not be read of one stays empty."""
+    """Every process that the probe read; what could not be read of one stays empty."""
     _, lines = found.get("processes", (0, []))
     if len(lines) < 2:
         return {}
@@ -31,7 +31,7 @@ def parse_processes(found: Mapping[str, Section], up: float) -> dict[int, Proces
         raw = bytes.fromhex("".join(lines[1:]))
         mark = raw[: raw.index(b"\n") + 1]
         parts = raw.split(mark)[1:]
-        # Of what was cut off nothing is told apart.
+        # What was cut off cannot be told apart.
         if len(parts) == 3 * len(order):
             links = _links(found)
             names = _names(found.get("users", (0, []))[1])
@@ -184,7 +184,7 @@ def is_in_session(process: Process, main_pid: int) -> bool:
 
 
 def mark_sessions(processes: Mapping[int, Process], units: Iterable[Unit]) -> dict[int, Process]:
-    """The processes, those of sessions marked that only their units tell of."""
+    """The processes, with the sessions marked that only their units reveal."""
     main = {(unit.manager, unit.name): unit.main_pid for unit in units}
     return {
         pid: process.model_copy(update={"session": True})

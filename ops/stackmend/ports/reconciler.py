@@ -70,7 +70,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
             return Observation(Plan())
         (state,) = self.fetch((PortHolders, arguments(self.spec)), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "who holds its ports", "ended on a host")
+            return unreadable(state, "who holds its ports", "stopped on a host")
         return Observation(plan(self.spec, state), state)
 
     def execute(self, observation: Observation[HostPorts, Action], lease: connection.Lease) -> bool:

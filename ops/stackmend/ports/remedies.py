@@ -25,7 +25,7 @@ def remedy(
     :param policy: what may be done about a port that is held.
     :param project: the Compose project that is to have the port.
     :param directory: the directory that this project is started from.
-    :return: a function of the host and of what the engine said. It says whether the port can be
+    :return: a function of the host and of what the engine wrote. It says whether the port can be
         bound now, so that what failed is worth being tried once more. It raises nothing that a
         connection could, and changes nothing where the policy does not allow it.
     """

@@ -153,11 +153,11 @@ Ports = Annotated[tuple[PortSpec, ...], BeforeValidator(parse_ports)]
 class PortsPolicy(BaseModel):
     """What may be done about a port that is held.
 
-    :param on_conflict: ``report`` says who holds it and changes nothing; ``stop`` ends a holder
+    :param on_conflict: ``report`` says who holds it and changes nothing; ``stop`` stops a holder
         that ``allow`` names.
     :param allow: rules ``exe:``, ``unit:``, ``container:``, ``project:`` or ``user:``, each with a
-        name or a pattern: what one of them names may be ended.
-    :param protect: rules of the same kinds for what must never be ended, whatever ``allow`` says.
+        name or a pattern: what one of them names may be stopped.
+    :param protect: rules of the same kinds for what must never be stopped, whatever ``allow`` says.
         What the host itself needs is protected without being named.
     :param grace: seconds that a process has to end by itself before it is killed.
     :param settle: seconds for which a freed port must stay free.

@@ -7,7 +7,7 @@ from stackmend.frozen import Frozen
 from stackmend.ports.spec import PortSpec
 
 #: ``free``: a bind succeeded. ``held``: a bind failed, or a socket stands in its way. ``ours``: a
-#: running container of the project has exactly this port. ``unknown``: neither can be told.
+#: running container of the project has exactly this port. ``unknown``: it could not be found out.
 PortStatus = Literal["free", "ours", "held", "unknown"]
 
 #: What sort of thing holds a port, which decides how it is asked to let go.
@@ -33,7 +33,7 @@ class Socket(Frozen):
 
     :param state: the kernel's word: LISTEN, ESTAB, TIME-WAIT, UNCONN, or BOUND where it is bound
         and not listening.
-    :param dual: an IPv6 socket on ``::`` that takes IPv4 as well; ``None`` where that is not told.
+    :param dual: an IPv6 socket on ``::`` that takes IPv4 as well; ``None`` where that is unknown.
     :param peer: address and port of the other end, where it is connected.
     """
 

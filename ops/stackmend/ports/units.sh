@@ -19,7 +19,7 @@ show_units() {
   [ -d /run/systemd/system ] && has systemctl || return 0
   what=Id,ActiveState,UnitFileState,Restart,MainPID,TriggeredBy,Triggers,Listen,FragmentPath
   case "$family" in *'listener system'*) names="$names *.socket" ;; esac
-  # Word splitting is wanted: the name of a unit holds no space.
+  # The words are split: the name of a unit holds no space.
   # shellcheck disable=SC2086
   [ -z "$names" ] || section 'units system' $limit systemctl show --property=$what -- $names </dev/null
   for uid in $managers; do
@@ -32,7 +32,7 @@ show_units() {
   done
 }
 
-# The programs of each supervisord that a holder descends from, told by its own client. Anybody may
+# The programs of each supervisord that a holder descends from, as its own client lists them. Anybody may
 # call a process so and give it a client and settings of his own: only ours is asked, and what it
 # says is started by root.
 ask_supervisors() {
@@ -72,7 +72,7 @@ EOT
 ask_client() {
   [ -x "$program" ] || program=$(command -v supervisorctl) || return
   printf '%s\n%s\n' "$program" "$config"
-  # What has only just been started is told without its number.
+  # What has only just been started is listed without its number.
   (cd "$work" 2>/dev/null || cd / || exit; $limit "$program" -c "$config" status </dev/null 2>&1) |
     while read -r name state rest; do
       [ "$state" != STARTING ] || rest="pid $($limit "$program" -c "$config" pid "$name" </dev/null), "

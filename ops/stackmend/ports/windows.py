@@ -1,7 +1,7 @@
 """The Windows side of a WSL2 machine: what ``netstat.exe``, ``tasklist.exe``, ``netsh.exe`` say.
 
-Pure: the texts come from the probe. Windows translates headers and states, so rows are told by
-their shape alone, in any language; and it writes in the code page of the console (WSL's interop
+Pure: the texts come from the probe. Windows translates headers and states, so only their shape
+identifies rows, in any language; and it writes in the code page of the console (WSL's interop
 hands the bytes on as they are), so texts are decoded here.
 
 Proven on texts in the form of published recordings in English, German, French, Spanish, Japanese
@@ -18,6 +18,7 @@ exclusive, which no tool shows. A dual-stack listener is shown in a row of IPv4 
 import csv
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from stackmend.frozen import Frozen
@@ -112,6 +113,20 @@ class Excluded(Frozen):
 Sockets = Mapping[tuple[str, int], tuple[Socket, ...]]
 
 
+@dataclass(frozen=True)
+class WindowsSide:
+    """What the Windows side of a WSL2 machine listed.
+
+    :param desktop: whether the engine is Docker Desktop, whose binds happen on that side.
+    """
+
+    sockets: Sockets = field(default_factory=dict)
+    processes: Mapping[int, WindowsProcess] = field(default_factory=dict)
+    excluded_tcp: tuple[Excluded, ...] = ()
+    excluded_udp: tuple[Excluded, ...] = ()
+    desktop: bool = False
+
+
 def unpack(lines: Iterable[str]) -> bytes:
     """The bytes that the probe wrote as hexadecimal digits; what was cut off is left out."""
     digits = re.sub(r"[^0-9a-fA-F]", "", "".join(lines))
@@ -122,7 +137,7 @@ def decode(raw: bytes | str) -> str:
     """What a Windows program wrote, as text; it never raises.
 
     Digits, addresses and names of services are of ASCII in every code page. Where no more can be
-    told, only letters beyond it may be wrong.
+    known, only letters beyond it may be wrong.
 
     :param raw: its bytes, in UTF-16, UTF-8 or the console's code page.
     """
@@ -152,8 +167,8 @@ def _decode_code_page(raw: bytes) -> str:
 def parse_sockets(netstat: bytes | str) -> Sockets:
     """The sockets of ``netstat.exe -ano`` that can hold a port, by protocol and port.
 
-    A listener is told by its foreign address, ``0.0.0.0:0`` or ``[::]:0``. Connections hold no
-    port on Windows.
+    A listener has the foreign address ``0.0.0.0:0`` or ``[::]:0``. Connections hold no port on
+    Windows.
 
     :param netstat: what it wrote. Empty or unreadable, nothing is found: that is not "free".
     """
@@ -227,13 +242,7 @@ def parse_excluded(netsh: bytes | str) -> tuple[Excluded, ...]:
 
 
 def find_holders(
-    desired: PortSpec,
-    netstat: Sockets,
-    tasklist: Mapping[int, WindowsProcess],
-    excluded_tcp: Iterable[Excluded] = (),
-    excluded_udp: Iterable[Excluded] = (),
-    *,
-    refused: bool = False,
+    desired: PortSpec, side: WindowsSide, *, refused: bool = False
 ) -> tuple[Holder, ...]:
     """Who keeps a desired port from being bound on the Windows side, each process once.
 
@@ -242,29 +251,26 @@ def find_holders(
     (measured with Engine 29.6 on Windows 11; ``0.0.0.0:53`` in so many words is not).
 
     :param desired: the port.
-    :param netstat: what :func:`parse_sockets` made of it.
-    :param tasklist: what :func:`parse_processes` made of it.
-    :param excluded_tcp: what :func:`parse_excluded` made of the ranges of TCP.
-    :param excluded_udp: and of UDP. ``netsh interface ipv4`` speaks of IPv4 only.
+    :param side: what Windows listed; ``netsh interface ipv4`` speaks of IPv4 only.
     :param refused: whether a bind was refused already, as WSL does in its mirrored networking:
         then what merely may stand in the way is named as well.
     """
     by_process: dict[int, list[Socket]] = {}
-    for socket in netstat.get((desired.protocol, desired.port), ()):
+    for socket in side.sockets.get((desired.protocol, desired.port), ()):
         if _is_in_the_way(desired, socket.address, refused):
             for pid in socket.pids:
                 by_process.setdefault(pid, []).append(socket)
     found = [
         Holder(
             kind="windows",
-            evidence=("netstat.exe", "tasklist.exe") if pid in tasklist else ("netstat.exe",),
+            evidence=("netstat.exe", "tasklist.exe") if pid in side.processes else ("netstat.exe",),
             sockets=tuple(held),
-            windows=tasklist.get(pid, WindowsProcess(pid=pid)),
+            windows=side.processes.get(pid, WindowsProcess(pid=pid)),
         )
         for pid, held in by_process.items()
-        if refused or not _is_shared_dns(desired, tasklist.get(pid))
+        if refused or not _is_shared_dns(desired, side.processes.get(pid))
     ]
-    ranges = excluded_tcp if desired.protocol == "tcp" else excluded_udp
+    ranges = side.excluded_tcp if desired.protocol == "tcp" else side.excluded_udp
     found.extend(
         Holder(
             kind="reserved",

@@ -28,7 +28,7 @@ _ENGINE_STOPPED = (
     "start it first (systemctl start docker; journalctl -u docker says why it stopped): while it "
     "is down, a port that a container has looks like anybody's"
 )
-_UNTOLD = "whether it is free cannot be told"
+_UNKNOWN = "cannot tell whether it is free"
 _AS_ROOT = "connect as root, or set _sudo = True in the host's data"
 
 
@@ -102,11 +102,11 @@ def explain_allocated(port: PortState, error: str) -> Plan:
 
 
 def _ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
-    """Every desired port, in order; one that the probe did not tell of is unknown."""
+    """Every desired port, in order; one that the probe does not report is unknown."""
     observed = {port.desired: port for port in state.ports}
     return [
         observed.get(port)
-        or PortState(desired=port, status="unknown", problem="the probe did not tell of it")
+        or PortState(desired=port, status="unknown", problem="the probe does not report it")
         for port in sorted(
             dict.fromkeys(spec.ports), key=lambda port: (port.port, port.protocol, port.address)
         )
@@ -116,7 +116,7 @@ def _ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
 def _finding(port: PortState) -> Finding | None:
     subject = str(port.desired)
     if port.status == "unknown":
-        cause = port.problem or _UNTOLD
+        cause = port.problem or _UNKNOWN
         return Finding(subject=subject, kind="unknown", cause=cause, evidence=_evidence(port, ()))
     if port.status != "held":
         return None
@@ -155,7 +155,7 @@ def _refuse_without_engine(state: HostPorts, *, taken: bool) -> list[Refusal]:
         reason = "the Docker daemon does not run"
     elif taken and state.engine in ("forbidden", "unknown"):
         why = f": {state.engine_reason}" if state.engine_reason else ""
-        reason = "which ports Docker's containers have cannot be told" + shorten(why)
+        reason = "cannot read which ports Docker's containers have" + shorten(why)
         remedy = f"{_AS_ROOT}; see what `docker ps` says on the host"
     return [Refusal(subject="engine", reason=reason, remedy=remedy)] if reason else []
 
@@ -166,7 +166,7 @@ def _refuse_unknown(port: PortState, state: HostPorts) -> Refusal:
         remedy += "; `ip address` shows the addresses that the host has"
     if not state.root:
         remedy += f"; {_AS_ROOT}"
-    return Refusal(subject=str(port.desired), reason=port.problem or _UNTOLD, remedy=remedy)
+    return Refusal(subject=str(port.desired), reason=port.problem or _UNKNOWN, remedy=remedy)
 
 
 def _refuse_without_target(held: list[PortState]) -> list[Refusal]:
@@ -230,7 +230,7 @@ def _refuse_without_rule(target: Target, spec: PortsSpec) -> Refusal | None:
     subject, reason = join_some(target.ports), f"held by {target.description}"
     rules = () if allowed else suggest_rules(target)
     if not allowed and not rules:
-        reason += ", and neither its program nor its user can be told"
+        reason += "; its program and its user are unknown"
         return Refusal(subject=subject, reason=reason, remedy=_AS_ROOT)
     settings = [] if spec.on_conflict == "stop" else ['"on_conflict": "stop"']
     settings += [f'"allow": [{", ".join(map(_quote, rules))}]'] if rules else []

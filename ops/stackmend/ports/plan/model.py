@@ -10,7 +10,7 @@ _UNDO = "ports.restored with the name of its record"
 
 
 class Member(Frozen):
-    """One process that is ended, with what tells it from a later one of the same number.
+    """One process that is stopped, with what tells it from a later one of the same number.
 
     :param inodes: its sockets that stand in the way.
     """

@@ -91,7 +91,7 @@ def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protec
         for patterns, reason, remedy in _UNITS:
             if any(fnmatchcase(unit, pattern) for pattern in patterns.split()):
                 return Protection(reason, remedy)
-    # What runs in a container is told by the container, whatever it calls itself.
+    # What runs in a container is known by the container, whatever it calls itself.
     if target.container is None:
         for process in processes:
             if (protection := _program(process, target)) is not None:

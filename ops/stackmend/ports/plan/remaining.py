@@ -14,8 +14,8 @@ class Remaining(Frozen):
     """A port that was to be free and is not.
 
     :param kind: ``back``: somebody new holds it; ``still``: who held it before has not let go;
-        ``closing``: only what the kernel keeps for a while is left of it; ``unknown``: whether it
-        is free cannot be told any more.
+        ``closing``: only what the kernel keeps for a while is left of it; ``unknown``: it
+        cannot be read any more.
     :param reason: what is seen.
     :param remedy: what would stop it.
     """
@@ -52,7 +52,7 @@ def _remaining(
     port: PortState, known: Collection[tuple[int, int]], after: HostPorts
 ) -> Remaining | None:
     if port.status == "unknown":
-        reason = port.problem or "whether it is free cannot be told any more"
+        reason = port.problem or "cannot tell any more whether it is free"
         return Remaining(port=port.desired, kind="unknown", reason=reason)
     if port.status != "held":
         return None

@@ -308,7 +308,7 @@ def is_allowed(target: Target, allow: Sequence[str]) -> bool:
     """
     match target.owner:
         case WindowsProcess(image=image):
-            # Windows knows no case in names; who started a process is not told.
+            # Windows knows no case in names; it does not tell who started a process.
             return is_named([rule.casefold() for rule in allow], "exe", image.casefold())
         case Processes(members=members):
             return all(
