@@ -464,21 +464,21 @@ def comes_back(start: Callable[..., Running], tmp_path: Path, path: str) -> None
     one.popen.wait(5)
     one.said.unlink()
 
-    def restore(*, look: bool = False, record: str = "latest") -> int:
-        done = run(commands.restore(record, look=look, root=str(root)), path, tmp_path)
+    def restore(*, observe: bool = False, record: str = "latest") -> int:
+        done = run(commands.restore(record, observe=observe, root=str(root)), path, tmp_path)
         assert done.stdout.decode() == f"{NAME}\n", done.stderr
         assert done.returncode in (0, DUE), done.stderr
         return done.returncode
 
-    assert restore(look=True) == DUE
-    assert not one.said.exists(), "to look changes nothing"
+    assert restore(observe=True) == DUE
+    assert not one.said.exists(), "to observe changes nothing"
     assert restore() == 0
     pid = int((root / NAME / "restored").read_text().split()[0])
     try:
         eventually("it listens", lambda: one.words == ["ready"])
         assert shape(pid) == before
         assert os.getsid(pid) != os.getsid(0), "it outlives who brought it back"
-        assert restore(look=True) == 0
+        assert restore(observe=True) == 0
         assert restore(record=NAME) == 0
         assert one.words == ["ready"], "the second time changes nothing"
         assert not (tmp_path / "pwned").exists()
@@ -496,7 +496,7 @@ def test_two_records_of_one_process_bring_back_one(holder, tmp_path: Path, path:
     shutil.copytree(tmp_path / NAME, tmp_path / second)
     (tmp_path / NAME / "done").unlink()
     for record in (second, NAME, second):
-        done = run(commands.restore(record, look=False, root=str(tmp_path)), path)
+        done = run(commands.restore(record, observe=False, root=str(tmp_path)), path)
         assert done.returncode == 0, done.stderr
     pid = int((tmp_path / second / "restored").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
@@ -510,7 +510,7 @@ def test_what_is_gone_cannot_come_back(holder, tmp_path: Path, path: str) -> Non
     assert end(ending(one.process, *one.inodes), tmp_path / "root", path).returncode == 0
     one.popen.wait(5)
     place.rmdir()
-    done = run(commands.restore(NAME, look=False, root=str(tmp_path / "root")), path)
+    done = run(commands.restore(NAME, observe=False, root=str(tmp_path / "root")), path)
     assert done.returncode == 69
     assert f"its directory {place} is not there any more" in done.stderr.decode()
 
@@ -522,7 +522,7 @@ def test_what_ends_at_once_is_not_called_back(holder, tmp_path: Path, path: str)
     argv = (tmp_path / NAME / "argv").read_bytes().split(b"\0")
     argv[1] = b"-Z"  # no option of Python's: it ends before it has begun
     (tmp_path / NAME / "argv").write_bytes(b"\0".join(argv))
-    done = run(commands.restore(NAME, look=False, root=str(tmp_path)), path)
+    done = run(commands.restore(NAME, observe=False, root=str(tmp_path)), path)
     assert done.returncode == 69
     assert b"ended at once" in done.stderr
 
@@ -530,14 +530,14 @@ def test_what_ends_at_once_is_not_called_back(holder, tmp_path: Path, path: str)
 def test_what_never_ended_is_not_started_a_second_time(holder, tmp_path: Path, path: str) -> None:  # type: ignore[no-untyped-def]
     one = holder("become")
     assert end(ending(one.process, *one.inodes), tmp_path, path, grace=1).returncode == CHANGED
-    done = run(commands.restore(NAME, look=True, root=str(tmp_path)), path)
+    done = run(commands.restore(NAME, observe=True, root=str(tmp_path)), path)
     assert done.returncode == 0
 
 
 def test_there_is_no_such_record(tmp_path: Path, path: str) -> None:
     for record in ("latest", NAME):
         for root in (tmp_path, tmp_path / "nowhere"):
-            done = run(commands.restore(record, look=True, root=str(root)), path)
+            done = run(commands.restore(record, observe=True, root=str(root)), path)
             assert done.returncode == MISSING
 
 
@@ -547,7 +547,7 @@ def test_the_latest_record_is_the_last_one_by_number(tmp_path: Path, path: str) 
         (tmp_path / name / "kind").write_text("windows")
         (tmp_path / name / "image").write_text("nginx.exe")
     (tmp_path / "lock").write_text("")
-    done = run(commands.restore("latest", look=False, root=str(tmp_path)), path)
+    done = run(commands.restore("latest", observe=False, root=str(tmp_path)), path)
     assert done.stdout == b"20260101T120000Z-10\n"
     assert done.returncode == 69
     assert b"nginx.exe ran on Windows" in done.stderr
@@ -676,7 +676,7 @@ def test_a_supervisor_gets_the_words_as_they_are(tools: Path, bare: Path, name: 
     assert done.returncode == 0, done.stderr
     assert calls(tools) == [["supervisorctl", "stop", name]]
     for _ in range(2):
-        done = run(commands.restore("latest", look=False, root=str(root)), path)
+        done = run(commands.restore("latest", observe=False, root=str(root)), path)
         assert done.returncode == 0, done.stderr
     assert calls(tools)[1:] == [["supervisorctl", "start", name, ""]]
 

@@ -52,7 +52,7 @@ def is_conflicting(desired: PortSpec, socket: Socket) -> bool | None:
     """
     if (socket.protocol, socket.port) != (desired.protocol, desired.port):
         return False
-    address, own = ip_address(socket.address), _address(desired)
+    address, own = ip_address(socket.address), _parse_address(desired)
     if address.version == own.version:
         return _is_overlapping(address, own)
     # What is bound to an IPv6 address is bound with V6ONLY by Docker, and never meets IPv4.
@@ -61,7 +61,7 @@ def is_conflicting(desired: PortSpec, socket: Socket) -> bool | None:
     return False
 
 
-def _address(port: PortSpec) -> Address:
+def _parse_address(port: PortSpec) -> Address:
     return ip_address(port.address.partition("%")[0])
 
 
@@ -71,10 +71,10 @@ def _is_overlapping(address: Address, other: Address) -> bool:
 
 def has_port(container: Container, desired: PortSpec) -> bool:
     """Whether a container has the port at an address that leaves none for the desired one."""
-    own = _address(desired)
+    own = _parse_address(desired)
     return any(
         address.version == own.version and _is_overlapping(address, own)
-        for address in _published(container, desired.protocol, desired.port)
+        for address in _list_addresses(container, desired.protocol, desired.port)
     )
 
 
@@ -84,11 +84,11 @@ def has_socket(container: Container, socket: Socket) -> bool:
     return any(
         # One socket may take both kinds of "every address".
         address == bound or (address.is_unspecified and bound.is_unspecified)
-        for address in _published(container, socket.protocol, socket.port)
+        for address in _list_addresses(container, socket.protocol, socket.port)
     )
 
 
-def _published(container: Container, protocol: str, port: int) -> Iterator[Address]:
+def _list_addresses(container: Container, protocol: str, port: int) -> Iterator[Address]:
     """The addresses at which a container has a port."""
     for published in container.published:
         address, colon, suffix = published.rpartition(":")
@@ -136,7 +136,7 @@ class _Search:
             and (blocked or container.engine == "docker")
         ]
         for container in containers:
-            self._add(("container", container.engine, container.id), _container(container))
+            self._add(("container", container.engine, container.id), _make_holder(container))
         if blocked:
             for socket in find_conflicts(self.desired, self.tables.sockets):
                 self._add_socket(socket, containers)
@@ -144,7 +144,7 @@ class _Search:
         if (self.desired.protocol, self.desired.port) in self.tables.rules and not self.holders:
             self._add(("node port",), Holder(kind="node port", evidence=("iptables",)))
         if blocked and not self.holders:
-            self._add(("hidden",), self._hidden(None))
+            self._add(("hidden",), self._make_hidden(None))
         return tuple(self.holders[key] for key in sorted(self.holders))
 
     def _add(self, key: tuple[str, ...], holder: Holder, socket: Socket | None = None) -> None:
@@ -167,12 +167,12 @@ class _Search:
         outgoing = socket.state not in WAITING or bool(socket.peer)
         if not socket.pids:
             if outgoing:
-                self._add(("outgoing",), self._outgoing(socket, None), socket)
+                self._add(("outgoing",), self._make_outgoing(socket, None), socket)
             elif publishing := [owner for owner in containers if has_socket(owner, socket)]:
                 # Another user's proxy is not shown to us, but its container is.
-                self._add(_key(publishing[0]), _container(publishing[0]), socket)
+                self._add(_make_key(publishing[0]), _make_holder(publishing[0]), socket)
             else:
-                self._add(("hidden",), self._hidden(socket), socket)
+                self._add(("hidden",), self._make_hidden(socket), socket)
         held = [self.tables.processes.get(pid) or Process(pid=pid) for pid in socket.pids]
         if any(self._is_proxy(process) for process in held):
             # An engine that hands its proxy the socket has it as well.
@@ -180,22 +180,24 @@ class _Search:
         for process in held:
             pid = process.pid
             if outgoing:
-                holder = self._outgoing(socket, process)
+                holder = self._make_outgoing(socket, process)
                 self._add(("outgoing", f"{pid:010}"), holder, socket)
                 continue
-            carried = self._carried(process, socket, containers)
+            carried = self._find_carried(process, socket, containers)
             if carried is not None:
-                holder = _container(carried).model_copy(update={"process": process})
+                holder = _make_holder(carried).model_copy(update={"process": process})
                 if carried not in containers and not self._is_proxy(process):
                     holder = holder.model_copy(update={"evidence": ("conmon",)})
-                self._add(_key(carried), holder, socket)
+                self._add(_make_key(carried), holder, socket)
             elif self._is_proxy(process):
-                unknown = Holder(kind="container", process=process, why_hidden=_forwards(process))
+                unknown = Holder(
+                    kind="container", process=process, why_hidden=_explain_proxy(process)
+                )
                 self._add(("proxy", f"{pid:010}"), unknown, socket)
             else:
-                self._add(*self._owner(process, socket), socket)
+                self._add(*self._find_owner(process, socket), socket)
 
-    def _carried(
+    def _find_carried(
         self, process: Process, socket: Socket, containers: list[Container]
     ) -> Container | None:
         """The container that a proxy or an engine holds the port for."""
@@ -211,7 +213,7 @@ class _Search:
         if engines:
             return engines[0]
         if self._is_proxy(process):
-            return self._configured(socket)
+            return self._find_configured(socket)
         if process.name in DOCKERS or process.name == "exe":
             return None
         # The user's own podman did not answer; where one container is all there is, it is that.
@@ -220,12 +222,12 @@ class _Search:
             for monitor in self.tables.processes.values()
             if monitor.name == "conmon" and monitor.uid == process.uid
         ]
-        if len(monitors) == 1 and (id_ := _argument(monitors[0].argv, "-c")):
-            name = _argument(monitors[0].argv, "-n") or id_[:12]
-            return Container(id=id_, name=name, engine=_engine_of(monitors[0]))
+        if len(monitors) == 1 and (id_ := _find_argument(monitors[0].argv, "-c")):
+            name = _find_argument(monitors[0].argv, "-n") or id_[:12]
+            return Container(id=id_, name=name, engine=_name_engine(monitors[0]))
         return None
 
-    def _configured(self, socket: Socket) -> Container | None:
+    def _find_configured(self, socket: Socket) -> Container | None:
         """The container that a proxy of the engine was started for, though it is not listed so."""
         configured = [
             container
@@ -244,19 +246,19 @@ class _Search:
         )
         return process.name == "docker-proxy" and started
 
-    def _owner(self, process: Process, socket: Socket) -> tuple[tuple[str, ...], Holder]:
-        container, inside = self._inside(process)
+    def _find_owner(self, process: Process, socket: Socket) -> tuple[tuple[str, ...], Holder]:
+        container, inside = self._find_container(process)
         if container is not None:
-            return _key(container), Holder(
+            return _make_key(container), Holder(
                 kind="container", container=container, process=process, evidence=inside
             )
         if process.pid == 1 or process.name == "systemd":
-            listening = self._listening(process, socket)
+            listening = self._find_listening(process, socket)
             if listening is not None:
                 return ("socket unit", listening.manager, listening.name), Holder(
                     kind="socket unit", unit=listening, process=process, evidence=("systemctl",)
                 )
-        program = self._program(process)
+        program = self._find_program(process)
         if program is not None:
             return ("program", program.supervisor, program.name), Holder(
                 kind="program", program=program, process=process, evidence=(program.supervisor,)
@@ -274,13 +276,13 @@ class _Search:
         unit = self.units.get((process.manager, process.unit))
         return is_in_session(process, unit.main_pid if unit else 0)
 
-    def _inside(self, process: Process) -> tuple[Container | None, tuple[str, ...]]:
+    def _find_container(self, process: Process) -> tuple[Container | None, tuple[str, ...]]:
         """The container that a process of the host's own network belongs to, and the evidence."""
         id_, evidence, monitor = process.container, "/proc/PID/cgroup", None
         if not id_:
             # A user's engine may have no control groups to give; its monitor is then the parent.
             for ancestor in list_ancestors(process, self.tables.processes):
-                id_ = _monitored(ancestor)
+                id_ = _find_monitored(ancestor)
                 if id_:
                     evidence, monitor = ancestor.name, ancestor
                     break
@@ -288,15 +290,15 @@ class _Search:
             return None, ()
         for known in self.tables.containers:
             if known.id == id_:
-                return known, (evidence, *_container(known).evidence)
+                return known, (evidence, *_make_holder(known).evidence)
         engine, name = "containerd", id_[:12]
         if monitor is not None and monitor.name == "conmon":
-            engine, name = _engine_of(monitor), _argument(monitor.argv, "-n") or name
+            engine, name = _name_engine(monitor), _find_argument(monitor.argv, "-n") or name
         elif re.fullmatch(r"[0-9a-f]{64}", id_) is None:
             engine, name = "machine", id_
         return Container(id=id_, name=name, engine=engine, host_network=True), (evidence,)
 
-    def _listening(self, process: Process, socket: Socket) -> Unit | None:
+    def _find_listening(self, process: Process, socket: Socket) -> Unit | None:
         """The socket unit that systemd, or a user's, listens on this address for."""
         manager = "system" if process.pid == 1 else process.user
         kind = {"tcp": "Stream", "udp": "Datagram"}[socket.protocol]
@@ -314,14 +316,14 @@ class _Search:
         ]
         return next(iter([*exact, *same_port]), None)
 
-    def _program(self, process: Process) -> Program | None:
+    def _find_program(self, process: Process) -> Program | None:
         for kept in (process, *list_ancestors(process, self.tables.processes)):
             program = self.tables.programs.get(kept.pid)
             if program is not None and (program.name or kept is not process):
                 name = program.name or process.name
                 return program.model_copy(update={"name": name})
             parent = self.tables.processes.get(kept.parent)
-            if parent is not None and (program := _supervised(parent)):
+            if parent is not None and (program := _find_supervised(parent)):
                 return program
         return None
 
@@ -335,7 +337,7 @@ class _Search:
                 if service is not None:
                     self.holders[key] = holder.model_copy(update={"process": service.process})
 
-    def _outgoing(self, socket: Socket, process: Process | None) -> Holder:
+    def _make_outgoing(self, socket: Socket, process: Process | None) -> Holder:
         why = ""
         if process is None:
             why = (
@@ -345,7 +347,7 @@ class _Search:
             )
         return Holder(kind="outgoing", process=process, why_hidden=why)
 
-    def _hidden(self, socket: Socket | None) -> Holder:
+    def _make_hidden(self, socket: Socket | None) -> Holder:
         if not self.tables.root:
             why = "only root is shown the owners of other users' sockets"
         elif self.tables.wsl:
@@ -377,43 +379,46 @@ def list_ancestors(process: Process, processes: Mapping[int, Process]) -> Iterat
         yield process
 
 
-def _key(container: Container) -> tuple[str, ...]:
+def _make_key(container: Container) -> tuple[str, ...]:
     return ("container", container.engine, container.id)
 
 
-def _container(container: Container) -> Holder:
+def _make_holder(container: Container) -> Holder:
     client = "podman ps" if container.engine.startswith("podman") else "docker ps"
     return Holder(kind="container", container=container, evidence=(client,))
 
 
-def _forwards(proxy: Process) -> str:
+def _explain_proxy(proxy: Process) -> str:
     """Where a proxy of Docker's forwards to, and why nobody is named."""
-    address, port = _argument(proxy.argv, "-container-ip"), _argument(proxy.argv, "-container-port")
+    address, port = (
+        _find_argument(proxy.argv, "-container-ip"),
+        _find_argument(proxy.argv, "-container-port"),
+    )
     where = f" at {address} port {port}" if address and port else ""
     return f"docker-proxy forwards to a container{where} that Docker does not list as running"
 
 
-def _monitored(process: Process) -> str:
+def _find_monitored(process: Process) -> str:
     """The id of the container that a monitor was started for."""
     if process.name == "conmon":
-        return _argument(process.argv, "-c")
+        return _find_argument(process.argv, "-c")
     if process.name.startswith("containerd-shim"):
-        return _argument(process.argv, "-id")
+        return _find_argument(process.argv, "-id")
     return ""
 
 
-def _engine_of(monitor: Process) -> str:
+def _name_engine(monitor: Process) -> str:
     return "podman" if monitor.uid == 0 else f"podman:{monitor.user}"
 
 
-def _argument(argv: tuple[str, ...], name: str) -> str:
+def _find_argument(argv: tuple[str, ...], name: str) -> str:
     for at, word in enumerate(argv[:-1]):
         if word == name:
             return argv[at + 1]
     return ""
 
 
-def _supervised(parent: Process) -> Program | None:
+def _find_supervised(parent: Process) -> Program | None:
     """What a supervisor that keeps one process each keeps, by its own directory or arguments."""
     if parent.name == "runsv" and parent.cwd:
         name = parent.argv[1] if len(parent.argv) > 1 else parent.cwd.rpartition("/")[2]

@@ -18,7 +18,7 @@ _TABLES = "tcp tcp6 udp udp6 udplite udplite6 raw raw6 icmp icmp6 unix packet ne
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _listed() -> "set[str]":
+def _list_inodes() -> "set[str]":
     inodes = set()
     for name in _TABLES:
         try:
@@ -31,7 +31,7 @@ def _listed() -> "set[str]":
     return inodes
 
 
-def _ports(ranges: str) -> "set[int]":
+def _parse_ports(ranges: str) -> "set[int]":
     ports: set[int] = set()
     for part in ranges.split():
         first, _, last = part.partition("-")
@@ -68,7 +68,7 @@ def _search(pid: str, listed: "set[str]", ports: "set[int]") -> None:
             os.close(handle)
 
 
-listed, ports = _listed(), _ports(sys.argv[1])
+listed, ports = _list_inodes(), _parse_ports(sys.argv[1])
 here = os.readlink("/proc/self/ns/net")
 for pid in filter(str.isdigit, os.listdir("/proc")):
     try:

@@ -51,7 +51,7 @@ class Evidence:
 def classify(desired: PortSpec, evidence: Evidence) -> PortState:
     """One desired port as the host has it."""
     error = evidence.refused.get(desired, "")
-    via, problem, blocked = _bind(desired, evidence, error)
+    via, problem, blocked = _evaluate_bind(desired, evidence, error)
 
     def state(status: PortStatus, **fields: Any) -> PortState:
         return PortState(desired=desired, status=status, evidence=via, **fields)
@@ -60,11 +60,11 @@ def classify(desired: PortSpec, evidence: Evidence) -> PortState:
         return state("unknown", problem=problem)
     holders: tuple[Holder, ...]
     if evidence.darwin is not None:
-        holders = _darwin(desired, evidence, blocked)
+        holders = _find_darwin(desired, evidence, blocked)
     else:
         holders = attribution.find_holders(desired, evidence.tables, blocked=blocked)
     if evidence.windows is not None:
-        holders, problem = _windows(desired, evidence, evidence.windows, holders)
+        holders, problem = _find_windows(desired, evidence, evidence.windows, holders)
         if problem:
             return state("unknown", problem=problem)
     foreign = tuple(holder for holder in holders if not _is_ours(holder.container, evidence))
@@ -79,7 +79,7 @@ def classify(desired: PortSpec, evidence: Evidence) -> PortState:
     return state("held", holders=foreign)
 
 
-def _bind(desired: PortSpec, evidence: Evidence, error: str) -> tuple[str, str, bool]:
+def _evaluate_bind(desired: PortSpec, evidence: Evidence, error: str) -> tuple[str, str, bool]:
     """What it rests on, why it is unknown, and whether something stands in the way."""
     if evidence.tool and not error:
         return f"bind ({evidence.tool})", "", False
@@ -89,17 +89,17 @@ def _bind(desired: PortSpec, evidence: Evidence, error: str) -> tuple[str, str, 
         if error == "EADDRINUSE":
             return via, "", True
         if error not in ("EACCES", "EPERM"):
-            return via, _impossible(desired, error), False
+            return via, _explain_error(desired, error), False
         listed = f"{via}, so {evidence.tables.via}"
     else:
         listed = evidence.tables.via
         if evidence.addresses and not _is_address(evidence.addresses, desired):
-            return listed, _impossible(desired, "EADDRNOTAVAIL"), False
+            return listed, _explain_error(desired, "EADDRNOTAVAIL"), False
     conflicts = attribution.find_conflicts(desired, evidence.tables.sockets)
     if conflicts and all(socket.state == "TIME-WAIT" for socket in conflicts):
         why = "an ended connection had it; only a bind would tell whether it is free again"
         return listed, why, False
-    certain = bool(_publishing(desired, evidence)) or any(
+    certain = bool(_list_publishing(desired, evidence)) or any(
         attribution.is_conflicting(desired, socket) for socket in conflicts
     )
     if conflicts and not certain:
@@ -110,7 +110,7 @@ def _bind(desired: PortSpec, evidence: Evidence, error: str) -> tuple[str, str, 
     return listed, "", bool(conflicts)
 
 
-def _publishing(desired: PortSpec, evidence: Evidence) -> list[Container]:
+def _list_publishing(desired: PortSpec, evidence: Evidence) -> list[Container]:
     return [
         container
         for container in evidence.tables.containers
@@ -118,7 +118,7 @@ def _publishing(desired: PortSpec, evidence: Evidence) -> list[Container]:
     ]
 
 
-def _impossible(desired: PortSpec, error: str) -> str:
+def _explain_error(desired: PortSpec, error: str) -> str:
     if error == "EADDRNOTAVAIL":
         disabled = ", or IPv6 is disabled on it" if desired.is_v6 else ""
         return f"the host does not have the address {desired.address}{disabled}"
@@ -150,13 +150,13 @@ def _is_ours(container: Container | None, evidence: Evidence) -> bool:
     )
 
 
-def _darwin(desired: PortSpec, evidence: Evidence, blocked: bool) -> tuple[Holder, ...]:
+def _find_darwin(desired: PortSpec, evidence: Evidence, blocked: bool) -> tuple[Holder, ...]:
     assert evidence.darwin is not None
     if not blocked:
         return ()
     published = tuple(
         Holder(kind="container", container=container, evidence=("docker ps",))
-        for container in _publishing(desired, evidence)
+        for container in _list_publishing(desired, evidence)
     )
     holders = published or darwin.find_holders(
         desired, *evidence.darwin, refused=desired in evidence.refused
@@ -167,7 +167,7 @@ def _darwin(desired: PortSpec, evidence: Evidence, blocked: bool) -> tuple[Holde
     return (Holder(kind="hidden", why_hidden=why),)
 
 
-def _windows(
+def _find_windows(
     desired: PortSpec, evidence: Evidence, side: WindowsSide, here: tuple[Holder, ...]
 ) -> tuple[tuple[Holder, ...], str]:
     """The holders of both sides, and why it is unknown.

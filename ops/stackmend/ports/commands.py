@@ -32,7 +32,8 @@ LIMIT = 600
 RECORD = re.compile(r"latest|[0-9]{8}T[0-9]{6}Z-[0-9]+")
 
 #: Exit statuses of the scripts: the record's name is taken; what was to be stopped is another one
-#: by now, and was left alone; it was gone already; (look) it is to be brought back; no such record.
+#: by now, and was left alone; it was gone already; (observe) it is to be brought back; no such
+#: record.
 TAKEN, CHANGED, GONE, DUE, MISSING = 73, 75, 76, 3, 66
 
 
@@ -55,24 +56,24 @@ def execute(action: Action, record: str, grace: float, root: str = ROOT) -> Stri
             words = (str(len(program.stop)), *program.stop, *program.start)
             return _script("program", *first, program.supervisor, program.name, *words)
         case StopProcess():
-            return _script("end", *first, str(math.ceil(grace)), *_identities(action.members))
+            return _script("end", *first, str(math.ceil(grace)), *_list_identities(action.members))
         case StopWindowsProcess(process=process):
             return _script("taskkill", *first, str(process.pid), process.image)
 
 
-def _identities(members: Iterable[Member]) -> Iterable[str]:
+def _list_identities(members: Iterable[Member]) -> Iterable[str]:
     for member in members:
         process = member.process
         yield from (str(process.pid), str(process.started), process.exe)
         yield ",".join(map(str, member.inodes))
 
 
-def restore(record: str, *, look: bool, root: str = ROOT) -> StringCommand:
+def restore(record: str, *, observe: bool, root: str = ROOT) -> StringCommand:
     """Bring back what a record holds; print the record's name.
 
-    :param look: only say, by the exit status, whether there is something to bring back.
+    :param observe: only say, by the exit status, whether there is something to bring back.
     """
-    mode = "look" if look else "act"
+    mode = "observe" if observe else "act"
     parts = ("record", "launch.py", "launch")
     launch = "".join(text("stackmend.ports", part) for part in parts)
     return _script("restore", root, record, mode, launch)

@@ -43,7 +43,7 @@ _PS = re.compile(
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def _groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
+def _split_groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
     """Each process with its files, as field letter → text."""
     process: dict[str, str] = {}
     files: list[dict[str, str]] = []
@@ -70,10 +70,10 @@ def parse_sockets(lsof: str) -> tuple[Socket, ...]:
     :param lsof: what it wrote. Without root it shows the user's own processes only.
     """
     found: dict[object, Socket] = {}
-    for process, files in _groups(lsof):
-        pid = _number(process["p"])
+    for process, files in _split_groups(lsof):
+        pid = _parse_number(process["p"])
         for file in files:
-            socket = _socket(file, pid)
+            socket = _parse_socket(file, pid)
             if socket is None:
                 continue
             key: object = socket.inode or (pid, file["f"])
@@ -84,13 +84,13 @@ def parse_sockets(lsof: str) -> tuple[Socket, ...]:
     return tuple(found.values())
 
 
-def _socket(file: Mapping[str, str], pid: int) -> Socket | None:
+def _parse_socket(file: Mapping[str, str], pid: int) -> Socket | None:
     name = _NAME.fullmatch(file.get("n", ""))
     protocol = file.get("P", "").lower()
     if name is None or protocol not in ("tcp", "udp") or not 1 <= int(name["port"]) <= 65535:
         return None
     v6 = file.get("t") == "IPv6"
-    address = _address(name["address"], v6)
+    address = _parse_address(name["address"], v6)
     if not address:
         return None
     peer = name["peer"] or ""
@@ -109,7 +109,7 @@ def _socket(file: Mapping[str, str], pid: int) -> Socket | None:
     )
 
 
-def _address(text: str, v6: bool) -> str:
+def _parse_address(text: str, v6: bool) -> str:
     if text == "*":
         return "::" if v6 else "0.0.0.0"  # noqa: S104 - as read
     try:
@@ -118,7 +118,7 @@ def _address(text: str, v6: bool) -> str:
         return ""
 
 
-def _number(text: str | None) -> int:
+def _parse_number(text: str | None) -> int:
     return int(text) if text and re.fullmatch(r"[0-9]{1,10}", text) else 0
 
 
@@ -138,15 +138,15 @@ def parse_processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
             exe = row["exe"].strip()
             found[int(row["pid"])] = Process(
                 pid=int(row["pid"]),
-                started=_seconds(row),
+                started=_parse_time(row),
                 name=exe.rpartition("/")[2],
                 exe=exe if exe.startswith("/") else "",
                 uid=int(row["uid"]),
                 user=row["user"],
                 parent=int(row["ppid"]),
             )
-    for process, _ in _groups(lsof):
-        pid = _number(process["p"])
+    for process, _ in _split_groups(lsof):
+        pid = _parse_number(process["p"])
         if pid and pid not in found:
             found[pid] = Process(
                 pid=pid,
@@ -156,12 +156,12 @@ def parse_processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
                 ),
                 uid=int(process["u"]) if re.fullmatch(r"\d{1,10}", process.get("u", "")) else -1,
                 user=process.get("L", ""),
-                parent=_number(process.get("R")),
+                parent=_parse_number(process.get("R")),
             )
     return found
 
 
-def _seconds(row: re.Match[str]) -> int:
+def _parse_time(row: re.Match[str]) -> int:
     if row["month"] not in _MONTHS:
         return 0
     hour, minute, second = map(int, row["clock"].split(":"))

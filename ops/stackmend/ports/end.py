@@ -22,7 +22,7 @@ def _strip(path: bytes) -> bytes:
     return path[: -len(_DELETED)] if path.endswith(_DELETED) else path
 
 
-def _identity() -> str:
+def _identify() -> str:
     """Say what the number means: same, released (without its sockets), changed or gone."""
     root = f"/proc/{pid}/"
     try:
@@ -78,13 +78,13 @@ def _end() -> None:
         sys.exit(76)
     except (OSError, AttributeError):
         sys.exit(79)
-    identity = _identity()
+    identity = _identify()
     if identity != "same":
         sys.exit(76 if identity == "gone" else 75)
     _send(handle, signal.SIGTERM)
     if _has_ended(handle, grace):
         sys.exit(0)
-    identity = _identity()
+    identity = _identify()
     if identity in ("gone", "released"):
         sys.exit(0)
     if identity != "same":

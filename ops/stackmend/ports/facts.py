@@ -40,9 +40,9 @@ class _Printed(HostPorts):
 
     def to_json(self) -> dict[str, Any]:
         """As ``pyinfra HOST fact`` prints it: a sentence for each port, and nothing empty."""
-        fact = _without_empty(self.model_dump(mode="json"))
+        fact = _drop_empty(self.model_dump(mode="json"))
         fact["ports"] = [
-            {"message": format_port(port), **_without_empty(port.model_dump(mode="json"))}
+            {"message": format_port(port), **_drop_empty(port.model_dump(mode="json"))}
             for port in self.ports
         ]
         # A number is a holder's or an ancestor's; those nobody is named after say nothing more.
@@ -50,17 +50,17 @@ class _Printed(HostPorts):
             holder.process.pid for port in self.ports for holder in port.holders if holder.process
         }
         fact["processes"] = {
-            str(pid): _without_empty(process.model_dump(mode="json"))
+            str(pid): _drop_empty(process.model_dump(mode="json"))
             for pid, process in sorted(self.processes.items())
             if pid not in named
         }
-        return {**_without_empty(fact), "root": self.root}
+        return {**_drop_empty(fact), "root": self.root}
 
 
-def _without_empty(value: Any) -> Any:
+def _drop_empty(value: Any) -> Any:
     """The same without what says nothing: what is empty, what is not so, a number not known."""
     if isinstance(value, dict):
-        kept = {key: _without_empty(item) for key, item in value.items()}
+        kept = {key: _drop_empty(item) for key, item in value.items()}
         if len(kept.get("argv") or ()) > LONGEST_ARGV:
             kept["argv"] = [*kept["argv"][:LONGEST_ARGV], "…"]
         return {
@@ -68,7 +68,7 @@ def _without_empty(value: Any) -> Any:
             for key, item in kept.items()
             if item is not False and item not in (None, "", [], {}, -1)
         }
-    return [_without_empty(item) for item in value] if isinstance(value, list) else value
+    return [_drop_empty(item) for item in value] if isinstance(value, list) else value
 
 
 class PortHolders(FactBase[HostPorts]):
@@ -113,7 +113,7 @@ class PortHolders(FactBase[HostPorts]):
             "stackmend.ports",
             "probe",
             groups,
-            _filter(ranges),
+            _make_filter(ranges),
             " ".join(f"{first}-{last}" for first, last in ranges),
             mark=self._mark,
             before=_PARTS,
@@ -128,7 +128,7 @@ class PortHolders(FactBase[HostPorts]):
         return _Printed.model_construct(**dict(state))
 
 
-def arguments(spec: PortsSpec) -> dict[str, str]:
+def list_arguments(spec: PortsSpec) -> dict[str, str]:
     """What the fact is asked with, for what is desired."""
     ports = ",".join(map(str, spec.ports))
     return {"ports": ports, "project": spec.project, "directory": spec.directory}
@@ -137,16 +137,16 @@ def arguments(spec: PortsSpec) -> dict[str, str]:
 def group_ports(ports: Iterable[PortSpec]) -> str:
     """Ports as the probe takes them: ``tcp/0.0.0.0/80,8000-8010 udp/::/53``."""
 
-    def place(port: PortSpec) -> tuple[str, str]:
+    def get_place(port: PortSpec) -> tuple[str, str]:
         return port.protocol, port.address
 
     return " ".join(
         f"{protocol}/{address}/{compress_ports(port.port for port in group)}"
-        for (protocol, address), group in groupby(sorted(ports, key=place), key=place)
+        for (protocol, address), group in groupby(sorted(ports, key=get_place), key=get_place)
     )
 
 
-def _filter(ranges: Sequence[tuple[int, int]]) -> str:
+def _make_filter(ranges: Sequence[tuple[int, int]]) -> str:
     """An expression that the kernel itself keeps ss's rows by."""
     parts = [
         f"sport = :{first}" if first == last else f"( sport >= :{first} and sport <= :{last} )"
@@ -163,11 +163,11 @@ def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
     found = sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
-    host = _host(found["host"][1])
+    host = _parse_host(found["host"][1])
     system: System = host["system"]
     root = host["root"] == "0"
     settings = [*found["settings"][1], "", ""]
-    tool, refused = _binds(found)
+    tool, refused = _parse_binds(found)
     sockets_section = next((name for name in found if name.startswith("sockets ")), "")
     if (refused or not tool) and not sockets_section and system != "darwin" and spec.ports:
         raise ValueError("it did not list the sockets")
@@ -176,13 +176,13 @@ def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
     names = {process.uid: process.user for process in known.values()}
     units = listing.parse_units(found, names)
     known = processes.mark_sessions(known, units)
-    engine, reason = _engine(found)
-    mac = _darwin(found) if system == "darwin" else None
+    engine, reason = _parse_engine(found)
+    mac = _parse_darwin(found) if system == "darwin" else None
     unlisted, _ = found.get("sockets ss -B", (1, []))
     via = sockets_section.removeprefix("sockets ").replace("/proc", "/proc/net")
     tables = Tables(
         via="lsof" if mac else via,
-        sockets=mac[0] if mac else _sockets(found, sockets_section),
+        sockets=mac[0] if mac else _parse_sockets(found, sockets_section),
         processes=known,
         units=units,
         containers=listing.parse_containers(found),
@@ -200,7 +200,7 @@ def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
         addresses=sockets.parse_addresses(found.get("addresses", (0, []))[1]),
         project=spec.project,
         directory=spec.directory,
-        windows=_windows(found) if system == "wsl" else None,
+        windows=_parse_windows(found) if system == "wsl" else None,
         darwin=mac,
     )
     return HostPorts(
@@ -212,7 +212,7 @@ def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
         live_containers=len([line for line in found.get("shims", (0, []))[1] if line]),
         processes=dict(mac[1]) if mac else known,
         guarded=processes.find_guarded(found, known),
-        ephemeral=_ephemeral(settings[0]),
+        ephemeral=_parse_ephemeral(settings[0]),
         reserved=settings[1].strip(),
         tools=tuple(host["tools"]),
         root=root,
@@ -220,7 +220,7 @@ def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
     )
 
 
-def _host(lines: Iterable[str]) -> dict[str, Any]:
+def _parse_host(lines: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"tools": []}
     for line in lines:
         word, _, value = line.partition(" ")
@@ -231,7 +231,7 @@ def _host(lines: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, str]]:
+def _parse_binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, str]]:
     """What binds were tried with, and the errors of those that failed."""
     section = next(name for name in found if name.startswith("bind"))
     tool = section.removeprefix("bind").strip()
@@ -251,7 +251,7 @@ def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, st
     return tool, refused
 
 
-def _sockets(found: Mapping[str, listing.Section], section: str) -> tuple[Socket, ...]:
+def _parse_sockets(found: Mapping[str, listing.Section], section: str) -> tuple[Socket, ...]:
     lines = found.get(section, (0, []))[1]
     if section == "sockets ss":
         listed = sockets.parse_ss(lines)
@@ -267,7 +267,7 @@ def _sockets(found: Mapping[str, listing.Section], section: str) -> tuple[Socket
     return (*listed, *unlisted)
 
 
-def _engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
+def _parse_engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
     if "engine docker" not in found:
         return "absent", "no docker client was found"
     status, lines = found["engine docker"]
@@ -284,14 +284,14 @@ def _engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
     return "unknown", text or "docker failed and wrote no reason"
 
 
-def _ephemeral(text: str) -> tuple[int, int]:
+def _parse_ephemeral(text: str) -> tuple[int, int]:
     with suppress(ValueError):
         first, last = map(int, text.split())
         return first, last
     return 32768, 60999
 
 
-def _windows(found: Mapping[str, listing.Section]) -> windows.WindowsSide:
+def _parse_windows(found: Mapping[str, listing.Section]) -> windows.WindowsSide:
     def unpack(name: str) -> bytes:
         return windows.unpack(found.get(name, (0, []))[1])
 
@@ -305,7 +305,7 @@ def _windows(found: Mapping[str, listing.Section]) -> windows.WindowsSide:
     )
 
 
-def _darwin(
+def _parse_darwin(
     found: Mapping[str, listing.Section],
 ) -> tuple[tuple[Socket, ...], Mapping[int, Process]]:
     lsof = "\n".join(found.get("lsof", (0, []))[1])

@@ -70,7 +70,7 @@ def format_process(process: Process) -> str:
 
     It is called what its program's file is called, not what it calls itself.
     """
-    user = f" of {_user(process)}" if _user(process) else ""
+    user = f" of {_format_user(process)}" if _format_user(process) else ""
     command = format_argv(process.argv)
     return f"{format_program(process)} (pid {process.pid}{user})" + (command and f": {command}")
 
@@ -79,20 +79,20 @@ def format_running(process: Process | None) -> str:
     """The process of something else, to stand behind it; empty where none is known."""
     if process is None:
         return ""
-    user = f", {_user(process)}" if _user(process) else ""
+    user = f", {_format_user(process)}" if _format_user(process) else ""
     return f" ({format_program(process)}, pid {process.pid}{user})"
 
 
-def _user(process: Process) -> str:
+def _format_user(process: Process) -> str:
     return f"user {process.user}" if process.user else f"uid {process.uid}" * (process.uid >= 0)
 
 
 def format_program(process: Process) -> str:
     """The short name of a process's program."""
-    return replace_controls(program_of(process)) or "a program"
+    return replace_controls(name_program(process)) or "a program"
 
 
-def program_of(process: Process) -> str:
+def name_program(process: Process) -> str:
     """What a process's program is called: by its file, or by itself where that is not known."""
     return process.exe.rpartition("/")[2].removesuffix(" (deleted)") or process.name
 
@@ -111,7 +111,7 @@ def format_container(container: Container) -> str:
     return f"container {container.name or container.id[:12]}{engine}{project}{network}"
 
 
-def _socket(socket: Socket) -> str:
+def _format_socket(socket: Socket) -> str:
     """One socket as ``ss`` would list it."""
     address = f"[{socket.address}]" if ":" in socket.address else socket.address
     peer = f" to {socket.peer}" if socket.peer else ""
@@ -121,7 +121,7 @@ def _socket(socket: Socket) -> str:
 def list_evidence(holder: Holder) -> list[str]:
     """What is known of a holder, line by line."""
     evidence = [f"seen by {', '.join(holder.evidence)}"] if holder.evidence else []
-    evidence += map(_socket, holder.sockets)
+    evidence += map(_format_socket, holder.sockets)
     if holder.process is not None:
         evidence.append(format_process(holder.process))
     return evidence

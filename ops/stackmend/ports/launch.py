@@ -8,13 +8,13 @@ import sys
 where, exe, uid, gid, *groups = sys.argv[1:]
 
 
-def _words(name: str) -> "list[bytes]":
+def _read_words(name: str) -> "list[bytes]":
     with open(os.path.join(where, name), "rb") as file:
         return file.read().split(b"\0")[:-1]
 
 
-argv = _words("argv")
-pairs = (word.partition(b"=") for word in _words("environ"))
+argv = _read_words("argv")
+pairs = (word.partition(b"=") for word in _read_words("environ"))
 environ = {name: value for name, equals, value in pairs if name and equals}
 if os.getuid() == 0:
     os.setgroups([int(group) for group in groups])

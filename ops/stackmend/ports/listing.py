@@ -28,12 +28,12 @@ def parse_units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple
             if equals:
                 block.setdefault(key, []).append(value)
             elif block:
-                result.append(_unit(block, manager))
+                result.append(_parse_unit(block, manager))
                 block = {}
     return tuple(result)
 
 
-def _unit(block: Mapping[str, list[str]], manager: str) -> Unit:
+def _parse_unit(block: Mapping[str, list[str]], manager: str) -> Unit:
     def first(key: str) -> str:
         return block.get(key, [""])[0]
 
@@ -63,13 +63,16 @@ def parse_containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
             if kind != word:
                 continue
             images = {
-                _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
+                _strip_algorithm(id_): {
+                    LABEL + "project": project or "",
+                    LABEL + "config-hash": hash_ or "",
+                }
                 for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
             }
             # A container that ends between being listed and inspected leaves a line of its own.
             for row in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
                 with suppress(TypeError, ValueError, AttributeError):
-                    container = _container(engine, row, images)
+                    container = _parse_container(engine, row, images)
                     result.setdefault((engine, container.id), container)
     return tuple(result.values())
 
@@ -89,18 +92,18 @@ _LABELS = (
 _WIDTH = 9 + len(_LABELS)
 
 
-def _container(
+def _parse_container(
     engine: str, row: Sequence[Any], images: Mapping[str, Mapping[str, str]]
 ) -> Container:
     image, id_, name, status, pid, restart, mode, ports, *values = row
     values, configured = values[: len(_LABELS)], values[len(_LABELS) :]
-    published = _published(ports or {})
+    published = _list_published(ports or {})
     if not published and status != "running" and configured:
         # Its proxies are there before the engine shows it running with them, and after.
-        published = _published(configured[0] or {})
+        published = _list_published(configured[0] or {})
     name = name.removeprefix("/")
     labels = {LABEL + key: value for key, value in zip(_LABELS, values, strict=True) if value}
-    of_image = images.get(_digest(image))
+    of_image = images.get(_strip_algorithm(image))
     origin = Origin(name, image, labels, of_image)
     project = origin.label("project")
     from_image = project if of_image is None else of_image[LABEL + "project"]
@@ -124,12 +127,12 @@ def _container(
     )
 
 
-def _digest(image: str) -> str:
+def _strip_algorithm(image: str) -> str:
     """An image's id as every engine writes it: Podman leaves the algorithm out."""
     return image.removeprefix("sha256:")
 
 
-def _published(ports: Mapping[str, Any]) -> set[str]:
+def _list_published(ports: Mapping[str, Any]) -> set[str]:
     found = set()
     for inner, bindings in ports.items():
         protocol = inner.partition("/")[2] or "tcp"

@@ -33,22 +33,22 @@ def parse_processes(found: Mapping[str, Section], up: float) -> dict[int, Proces
         parts = raw.split(mark)[1:]
         # What was cut off cannot be told apart.
         if len(parts) == 3 * len(order):
-            links = _links(found)
-            names = _names(found.get("users", (0, []))[1])
+            links = _parse_links(found)
+            names = _parse_names(found.get("users", (0, []))[1])
             read = {
                 pid: (parts[3 * at], parts[3 * at + 1], parts[3 * at + 2])
                 for at, pid in enumerate(order)
             }
-            root = _root(_cgroup(read[1][1])) if 1 in read else ""
+            root = _find_root(_parse_cgroup(read[1][1])) if 1 in read else ""
             return {
-                pid: _process(pid, *files, links=links, names=names, root=root, up=up)
+                pid: _parse_process(pid, *files, links=links, names=names, root=root, up=up)
                 for pid, files in read.items()
                 if files[0]
             }
     return {}
 
 
-def _process(
+def _parse_process(
     pid: int,
     stat: bytes,
     cgroup: bytes,
@@ -65,8 +65,8 @@ def _process(
     started = int(fields[19])
     uid = links.get(f"/proc/{pid}", (-1, ""))[0]
     argv = cmdline[:MAXIMUM_ARGV].decode(errors="replace").removesuffix("\0")
-    path = _below(_cgroup(cgroup), root)
-    container, manager, unit = _place(path, names)
+    path = _strip_root(_parse_cgroup(cgroup), root)
+    container, manager, unit = _parse_place(path, names)
     return Process(
         pid=pid,
         started=started,
@@ -85,7 +85,7 @@ def _process(
     )
 
 
-def _links(found: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
+def _parse_links(found: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
     """``ls -dln``: path → its owner, and what it leads to. What is listed twice is not believed."""
     _, lines = found.get("links", (0, []))
     _, printable = found.get("links masked", (0, []))
@@ -105,7 +105,7 @@ def _links(found: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
     return {path: link for path, link in links.items() if path not in twice}
 
 
-def _names(lines: Iterable[str]) -> dict[int, str]:
+def _parse_names(lines: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for line in lines:
         uid, _, name = line.partition(" ")
@@ -114,7 +114,7 @@ def _names(lines: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def _cgroup(text: bytes) -> str:
+def _parse_cgroup(text: bytes) -> str:
     """The path in systemd's hierarchy, or in the only one there is."""
     unified, named, other = "", "", ""
     for line in text.decode(errors="replace").split("\n"):
@@ -129,12 +129,12 @@ def _cgroup(text: bytes) -> str:
     return next((path for path in (named, unified, other) if path not in ("", "/")), "/")
 
 
-def _root(path: str) -> str:
+def _find_root(path: str) -> str:
     """Where the host's own tree begins: a host may itself be a container of another machine."""
     return path.removesuffix("/init.scope").rstrip("/")
 
 
-def _below(path: str, root: str) -> str:
+def _strip_root(path: str, root: str) -> str:
     return path[len(root) :] if root and (path + "/").startswith(root + "/") else path
 
 
@@ -142,7 +142,7 @@ _IDS = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _GUEST = re.compile(r"/(lxc(?:\.payload)?|machine\.slice)[./](?:systemd-nspawn@)?([^/]+)")
 
 
-def _place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
+def _parse_place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
     """Container, manager and unit that a control group's path names."""
     if ids := _IDS.findall(path):
         return ids[-1], "", ""

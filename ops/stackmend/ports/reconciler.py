@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.ports import commands
-from stackmend.ports.facts import PortHolders, arguments
+from stackmend.ports.facts import PortHolders, list_arguments
 from stackmend.ports.plan import Action, Plan, Reserve, StopProcess, list_remaining, plan
 from stackmend.ports.spec import PortsSpec
 from stackmend.ports.state import Holder, HostPorts
@@ -68,7 +68,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
     def _observe_once(self, *, fresh: bool) -> Observation[HostPorts, Action]:
         if not self.spec.ports:
             return Observation(Plan())
-        (state,) = self.fetch((PortHolders, arguments(self.spec)), fresh=fresh)
+        (state,) = self.fetch((PortHolders, list_arguments(self.spec)), fresh=fresh)
         if isinstance(state, connection.Unknown):
             return unreadable(state, "who holds its ports", "stopped on a host")
         return Observation(plan(self.spec, state), state)

@@ -50,7 +50,7 @@ def remedy(
         # Loaded where an engine could not bind, and only there.
         from stackmend.ports.reconciler import PortsReconciler
 
-        return _free(PortsReconciler(host, spec, _report(host)), error)
+        return _free(PortsReconciler(host, spec, _find_report(host)), error)
 
     return answer
 
@@ -78,7 +78,7 @@ def _free(room: PortsReconciler, error: BindError) -> bool:
     return False
 
 
-def _report(host: Host) -> Collector:
+def _find_report(host: Host) -> Collector:
     """The collector of the running operation, with all that it has reported so far."""
     run = reporting.run_of(host.state)
     collectors = run.collectors.get(host.name, {}) if run is not None else {}

@@ -38,7 +38,7 @@ class RestoreReconciler(Reconciler[str, Restore]):
 
     def observe(self, *, fresh: bool = False) -> Observation[str, Restore]:
         """Ask the host whether all that the record holds is as it was. Changes nothing."""
-        command = commands.restore(self.record, look=True)
+        command = commands.restore(self.record, observe=True)
         result = connection.run(self.host, command, readonly=True)
         if not result.ok and result.status != commands.DUE:
             raise StepError(f"record {self.record}: {result.reason}")
@@ -51,7 +51,7 @@ class RestoreReconciler(Reconciler[str, Restore]):
         """Bring it back."""
         for action in observation.plan.actions:
             lease.check()
-            command = commands.restore(action.subject, look=False)
+            command = commands.restore(action.subject, observe=False)
             with self.step(action):
                 self.run(command, f"record {action.subject}")
         return True

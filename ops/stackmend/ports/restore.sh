@@ -1,7 +1,7 @@
 # Bring back what a record says was stopped, to the state that it had.
-# Arguments: the root of the records, the record ("latest": the last one), "look" or "act", and the
+# Arguments: the root of the records, the record ("latest": the last one), "observe" or "act", and the
 # script that becomes a recorded process.
-# Exit statuses: 0 it is as it was, 3 (look) it is to be brought back, 66 there is no such record,
+# Exit statuses: 0 it is as it was, 3 (observe) it is to be brought back, 66 there is no such record,
 # 69 it cannot be brought back.
 umask 077
 root=$1 record=$2 mode=$3 launch=$4

@@ -33,7 +33,7 @@ def parse_ss(lines: Iterable[str]) -> tuple[Socket, ...]:
             continue
         details = row[6] if len(row) > 6 else ""
         with suppress(ValueError):
-            address, port, any_kind = _ss_address(row[4])
+            address, port, any_kind = _parse_ss_address(row[4])
             only = _find_once(r"\bv6only:([01])\b", details)
             dual: bool | None = None
             if address == "::":
@@ -49,7 +49,7 @@ def parse_ss(lines: Iterable[str]) -> tuple[Socket, ...]:
                     inode=int(_find_once(r"\bino:(\d{1,20})\b", details) or 0),
                     dual=dual,
                     peer="" if row[5].endswith(":*") else row[5],
-                    pids=_pids(details),
+                    pids=_parse_pids(details),
                 )
             )
     return tuple(found)
@@ -61,7 +61,7 @@ def _find_once(pattern: str, details: str) -> str:
     return values.pop() if len(values) == 1 else ""
 
 
-def _ss_address(text: str) -> tuple[str, int, bool]:
+def _parse_ss_address(text: str) -> tuple[str, int, bool]:
     address, _, port = text.rpartition(":")
     # "*" is ss's word for an IPv6 socket that takes IPv4 as well.
     return normalize("::" if address == "*" else address), int(port), address == "*"
@@ -75,7 +75,7 @@ def normalize(address: str) -> str:
     return str(mapped or found)
 
 
-def _pids(details: str) -> tuple[int, ...]:
+def _parse_pids(details: str) -> tuple[int, ...]:
     """The owners that ss names; none where a process's name makes them ambiguous."""
     at = details.find("users:(")
     if at < 0:
@@ -100,8 +100,8 @@ def parse_proc(lines: Iterable[str], owners: Iterable[str]) -> tuple[Socket, ...
         if len(row) != 6 or row[0] not in ("tcp", "tcp6", "udp", "udp6"):
             continue
         with suppress(ValueError):
-            address, port = _kernel_address(row[2])
-            peer, peer_port = _kernel_address(row[3])
+            address, port = _parse_kernel_address(row[2])
+            peer, peer_port = _parse_kernel_address(row[3])
             inode = int(row[5])
             found.append(
                 Socket(
@@ -117,7 +117,7 @@ def parse_proc(lines: Iterable[str], owners: Iterable[str]) -> tuple[Socket, ...
     return tuple(found)
 
 
-def _kernel_address(text: str) -> tuple[str, int]:
+def _parse_kernel_address(text: str) -> tuple[str, int]:
     digits, _, port = text.partition(":")
     raw = bytes.fromhex(digits)
     # Four bytes at a time, in the order of the machine: little-endian on all that run Docker

@@ -92,14 +92,14 @@ def parse_port(raw: Any) -> tuple[PortSpec, ...]:
         raise ValueError(
             f"{abbreviate(raw)}: {abbreviate(protocol)} is not supported; it must be tcp or udp"
         )
-    address = _address(raw, match["address"])
+    address = _parse_address(raw, match["address"])
     return tuple(
         PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
         for port in range(first, last + 1)
     )
 
 
-def _address(raw: object, text: str | None) -> str:
+def _parse_address(raw: object, text: str | None) -> str:
     if text is None or text in ("", "*"):
         return "0.0.0.0"  # noqa: S104 - as above
     try:
@@ -134,7 +134,7 @@ def parse_ports(raw: Any) -> tuple[PortSpec, ...]:
     return tuple(sorted(unique, key=lambda port: (port.port, port.protocol, port.address)))
 
 
-def _rule(value: str) -> str:
+def _check_rule(value: str) -> str:
     kind, colon, pattern = value.partition(":")
     if not colon or kind not in RULE_KINDS or not pattern:
         raise ValueError(
@@ -146,7 +146,7 @@ def _rule(value: str) -> str:
     return value
 
 
-Rule = Annotated[str, AfterValidator(_rule)]
+Rule = Annotated[str, AfterValidator(_check_rule)]
 Ports = Annotated[tuple[PortSpec, ...], BeforeValidator(parse_ports)]
 
 

@@ -181,7 +181,7 @@ def parse_sockets(netstat: bytes | str) -> Sockets:
             continue
         if row is None:
             continue
-        address, port = _address(row["address"]), int(row["port"])
+        address, port = _parse_address(row["address"]), int(row["port"])
         if not address or not 1 <= port <= 65535:
             continue
         found.setdefault((protocol, port), []).append(
@@ -196,7 +196,7 @@ def parse_sockets(netstat: bytes | str) -> Sockets:
     return {key: tuple(rows) for key, rows in found.items()}
 
 
-def _address(text: str) -> str:
+def _parse_address(text: str) -> str:
     try:
         return str(ip_address(text.strip("[]").partition("%")[0]))
     except ValueError:

@@ -41,8 +41,8 @@ def plan(spec: PortsSpec, state: HostPorts) -> Plan:
     :param spec: the desired ports, and what may be done about them.
     :param state: what the host has.
     """
-    ports = _ports(spec, state)
-    findings = [finding for port in ports if (finding := _finding(port)) is not None]
+    ports = _list_ports(spec, state)
+    findings = [finding for port in ports if (finding := _report_port(port)) is not None]
     unknown = [port for port in ports if port.status == "unknown"]
     held = [port for port in ports if port.status == "held"]
     refusals = _refuse_without_engine(state, taken=bool(unknown or held))
@@ -73,7 +73,7 @@ def plan(spec: PortsSpec, state: HostPorts) -> Plan:
     refusals += filter(None, (_refuse_without_rule(target, spec) for target in unprotected))
     stops = () if refusals else tuple(target.stop() for target in unprotected)
     reserves: tuple[Reserve, ...] = ()
-    ranges, cause = _reserving(spec, state)
+    ranges, cause = _find_unreserved(spec, state)
     if ranges and spec.on_conflict == "stop":
         reserves = (Reserve(subject=ranges, cause=cause),)
     elif ranges:
@@ -101,7 +101,7 @@ def explain_allocated(port: PortState, error: str) -> Plan:
     )
 
 
-def _ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
+def _list_ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
     """Every desired port, in order; one that the probe does not report is unknown."""
     observed = {port.desired: port for port in state.ports}
     return [
@@ -113,20 +113,24 @@ def _ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
     ]
 
 
-def _finding(port: PortState) -> Finding | None:
+def _report_port(port: PortState) -> Finding | None:
     subject = str(port.desired)
     if port.status == "unknown":
         cause = port.problem or _UNKNOWN
-        return Finding(subject=subject, kind="unknown", cause=cause, evidence=_evidence(port, ()))
+        return Finding(
+            subject=subject, kind="unknown", cause=cause, evidence=_collect_evidence(port, ())
+        )
     if port.status != "held":
         return None
     holders = sorted(port.holders, key=lambda holder: holder.model_dump_json())
     who = join_some(map(_describe, holders))
     cause = f"held by {who}" if holders else "held, and no owner can be seen"
-    return Finding(subject=subject, kind="held", cause=cause, evidence=_evidence(port, holders))
+    return Finding(
+        subject=subject, kind="held", cause=cause, evidence=_collect_evidence(port, holders)
+    )
 
 
-def _evidence(port: PortState, holders: Iterable[Holder]) -> tuple[str, ...]:
+def _collect_evidence(port: PortState, holders: Iterable[Holder]) -> tuple[str, ...]:
     lines = [port.evidence] if port.evidence else []
     for holder in holders:
         lines += list_evidence(holder)
@@ -243,7 +247,7 @@ def _quote(rule: str) -> str:
     return json.dumps(rule, ensure_ascii=not rule.isprintable())
 
 
-def _reserving(spec: PortsSpec, state: HostPorts) -> tuple[str, str]:
+def _find_unreserved(spec: PortsSpec, state: HostPorts) -> tuple[str, str]:
     """The ranges that are to be reserved, and why; empty where nothing is left to reserve."""
     ports = () if state.system == "darwin" else spec.ports
     first, last = state.ephemeral

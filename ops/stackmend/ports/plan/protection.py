@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from stackmend.ports import darwin, windows
-from stackmend.ports.format import program_of
+from stackmend.ports.format import name_program
 from stackmend.ports.plan.target import Target, list_names
 from stackmend.ports.spec import RULE_KINDS, PortsSpec, is_named
 from stackmend.ports.state import Holder, HostPorts, Process
@@ -84,7 +84,7 @@ _UNITS: tuple[tuple[str, str, str], ...] = (
 def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protection | None:
     """Why a target is never stopped; ``None`` where a rule may allow it."""
     processes = target.processes
-    guarded = _guarded(target, processes, state)
+    guarded = _protect_connection(target, processes, state)
     if guarded is not None:
         return guarded
     for unit in target.units:
@@ -94,15 +94,17 @@ def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protec
     # What runs in a container is known by the container, whatever it calls itself.
     if target.container is None:
         for process in processes:
-            if (protection := _program(process, target)) is not None:
+            if (protection := _protect_program(process, target)) is not None:
                 return protection
     for holder in target.holders:
-        if protection := _other_system(holder, state):
+        if protection := _protect_other_system(holder, state):
             return protection
-    return _named(target, spec)
+    return _protect_named(target, spec)
 
 
-def _guarded(target: Target, processes: Sequence[Process], state: HostPorts) -> Protection | None:
+def _protect_connection(
+    target: Target, processes: Sequence[Process], state: HostPorts
+) -> Protection | None:
     # Somebody else's way in may have brought us here: a web terminal, an agent.
     above = [state.processes[pid] for pid in state.guarded if pid in state.processes]
     if any(process.unit in target.units for process in above) or (
@@ -125,19 +127,19 @@ def _guarded(target: Target, processes: Sequence[Process], state: HostPorts) -> 
     return None
 
 
-def _program(process: Process, target: Target) -> Protection | None:
+def _protect_program(process: Process, target: Target) -> Protection | None:
     if process.pid == 1 and target.units:
         return None
     # A process may call itself whatever it likes: only where its program cannot be read does its
     # own name count.
-    name = program_of(process)
+    name = name_program(process)
     for pattern, reason, remedy in _PROGRAMS:
         if re.fullmatch(pattern, name):
             return Protection(reason, remedy)
     return None
 
 
-def _other_system(holder: Holder, state: HostPorts) -> Protection | None:
+def _protect_other_system(holder: Holder, state: HostPorts) -> Protection | None:
     if holder.kind == "windows" and windows.is_protected(holder):
         return Protection(
             "Windows or Docker Desktop hangs on it",
@@ -153,7 +155,7 @@ def _other_system(holder: Holder, state: HostPorts) -> Protection | None:
     return None
 
 
-def _named(target: Target, spec: PortsSpec) -> Protection | None:
+def _protect_named(target: Target, spec: PortsSpec) -> Protection | None:
     container = target.container
     if (
         container is not None

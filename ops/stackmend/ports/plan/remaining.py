@@ -44,11 +44,12 @@ def list_remaining(
     return tuple(
         remaining
         for port in after.ports
-        if str(port.desired) in freed and (remaining := _remaining(port, known, after)) is not None
+        if str(port.desired) in freed
+        and (remaining := _explain_port(port, known, after)) is not None
     )
 
 
-def _remaining(
+def _explain_port(
     port: PortState, known: Collection[tuple[int, int]], after: HostPorts
 ) -> Remaining | None:
     if port.status == "unknown":
@@ -68,8 +69,8 @@ def _remaining(
         return Remaining(
             port=port.desired,
             kind="back",
-            reason=f"{who} holds it again{_starter(parent)}",
-            remedy=_remedy(target, holder, parent),
+            reason=f"{who} holds it again{_name_starter(parent)}",
+            remedy=_find_remedy(target, holder, parent),
         )
     evidence = join_some(line for holder in port.holders for line in list_evidence(holder))
     return Remaining(
@@ -80,14 +81,14 @@ def _remaining(
     )
 
 
-def _starter(parent: Process | None) -> str:
+def _name_starter(parent: Process | None) -> str:
     if parent is None or parent.pid == 1:
         return ""
     unit = f" of unit {parent.unit}" if parent.unit else ""
     return f", started by {format_process(parent)}{unit}"
 
 
-def _remedy(target: Target, holder: Holder, parent: Process | None) -> str:
+def _find_remedy(target: Target, holder: Holder, parent: Process | None) -> str:
     """What would stop who brought it back."""
     if target.container is not None:
         return (

@@ -11,7 +11,7 @@ from stackmend.ports.format import (
     format_program,
     format_running,
     join_some,
-    program_of,
+    name_program,
     replace_controls,
 )
 from stackmend.ports.plan.model import (
@@ -147,11 +147,11 @@ class Target(Frozen):
 
 def find_target(holder: Holder) -> Target | None:
     """What would be stopped for a holder; ``None`` where nothing of it can be."""
-    owner = _owner(holder)
+    owner = _find_owner(holder)
     return None if owner is None else Target(owner=owner, holders=(holder,))
 
 
-def _owner(holder: Holder) -> Owner | None:
+def _find_owner(holder: Holder) -> Owner | None:
     process, unit = holder.process, holder.unit
     if holder.kind in ("outgoing", "node port", "reserved", "hidden"):
         return None
@@ -167,14 +167,14 @@ def _owner(holder: Holder) -> Owner | None:
         unit = Unit(name=process.unit, manager=process.manager or "system")
     if unit is not None and not _is_launched(unit, process):
         together = unit.triggers if unit.name.endswith(".socket") else unit.triggered_by
-        return Units(names=_sockets_first({unit.name, *together}), manager=unit.manager)
+        return Units(names=_sort_units({unit.name, *together}), manager=unit.manager)
     if process is None:
         return None
     inodes = tuple(sorted({socket.inode for socket in holder.sockets if socket.inode}))
     return Processes(members=(Member(process=process, inodes=inodes),))
 
 
-def _sockets_first(units: Iterable[str]) -> tuple[str, ...]:
+def _sort_units(units: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(units, key=lambda name: (not name.endswith(".socket"), name)))
 
 
@@ -186,7 +186,7 @@ def _is_launched(unit: Unit, process: Process | None) -> bool:
         return True
     if not is_launcher(unit.name):
         return False
-    return process.pid != unit.main_pid and not _OWN_PROGRAM.fullmatch(program_of(process))
+    return process.pid != unit.main_pid and not _OWN_PROGRAM.fullmatch(name_program(process))
 
 
 def is_launcher(unit: str) -> bool:
@@ -201,7 +201,7 @@ def merge_targets(targets: Iterable[Target], parents: dict[int, int]) -> list[Ta
     """
     alike: dict[Hashable, list[Target]] = {}
     for target in targets:
-        alike.setdefault(_key(target), []).append(target)
+        alike.setdefault(_make_key(target), []).append(target)
     merged: list[Target] = []
     for target in (_merge(same, parents) for same in alike.values()):
         same = [other for other in merged if _is_same(target, other, parents)]
@@ -212,7 +212,7 @@ def merge_targets(targets: Iterable[Target], parents: dict[int, int]) -> list[Ta
     return sorted(merged, key=lambda target: target.order)
 
 
-def _key(target: Target) -> Hashable:
+def _make_key(target: Target) -> Hashable:
     """What is equal for the same thing; units and processes may belong together beyond it."""
     match target.owner:
         case Container(engine=engine, id=id_):
@@ -244,10 +244,10 @@ def _is_related(member: Member, other: Member, parents: dict[int, int], common: 
     if not shared and (member.inodes or other.inodes or not common):
         return False
     pid, another = member.process.pid, other.process.pid
-    return pid in _ancestors(another, parents) or another in _ancestors(pid, parents)
+    return pid in _list_ancestors(another, parents) or another in _list_ancestors(pid, parents)
 
 
-def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+def _list_ancestors(pid: int, parents: dict[int, int]) -> set[int]:
     above: set[int] = set()
     while (pid := parents.get(pid, 0)) > 0 and pid not in above:
         above.add(pid)
@@ -257,7 +257,7 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
 def _merge(same: Sequence[Target], parents: dict[int, int]) -> Target:
     owner = min(same, key=lambda target: target.model_dump_json()).owner
     if isinstance(owner, Units):
-        names = _sockets_first({name for target in same for name in target.units})
+        names = _sort_units({name for target in same for name in target.units})
         owner = owner.model_copy(update={"names": names})
     elif isinstance(owner, Processes):
         owner = Processes(members=_merge_members(same, parents))
@@ -277,7 +277,9 @@ def _merge_members(same: Sequence[Target], parents: dict[int, int]) -> tuple[Mem
         inodes = tuple(sorted({*before, *member.inodes}))
         members[pid] = member.model_copy(update={"inodes": inodes})
     # What started the others comes first: it might start them again.
-    ordered = sorted(members, key=lambda pid: (len(_ancestors(pid, parents) & {*members}), pid))
+    ordered = sorted(
+        members, key=lambda pid: (len(_list_ancestors(pid, parents) & {*members}), pid)
+    )
     return tuple(members[pid] for pid in ordered)
 
 
@@ -288,7 +290,7 @@ def list_names(target: Target, kind: str) -> tuple[str, ...]:
     match kind:
         case "exe":
             images = (owner.image,) if isinstance(owner, WindowsProcess) else ()
-            return (*(exe for process in workers for exe in _exes(process)), *images)
+            return (*(exe for process in workers for exe in _list_exes(process)), *images)
         case "user":
             return tuple(process.user for process in workers)
         case "unit":
@@ -312,7 +314,7 @@ def is_allowed(target: Target, allow: Sequence[str]) -> bool:
             return is_named([rule.casefold() for rule in allow], "exe", image.casefold())
         case Processes(members=members):
             return all(
-                is_named(allow, "exe", *_exes(member.process))
+                is_named(allow, "exe", *_list_exes(member.process))
                 or is_named(allow, "user", member.process.user)
                 for member in members
             )
@@ -338,7 +340,7 @@ def suggest_rules(target: Target) -> tuple[str, ...]:
             processes = target.processes
     rules = []
     for process in processes:
-        exes = _exes(process)
+        exes = _list_exes(process)
         if exes:
             rules.append(f"exe:{escape(exes[-1])}")
         elif process.user:
@@ -353,7 +355,7 @@ def escape(value: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", value)
 
 
-def _exes(process: Process) -> tuple[str, ...]:
+def _list_exes(process: Process) -> tuple[str, ...]:
     """The path of a process's program, also as it was before an update took its file away."""
     if not process.exe:
         return ()
