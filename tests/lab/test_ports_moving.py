@@ -69,9 +69,9 @@ def test_of_two_runs_the_loser_says_that_another_is_at_work(
 
 def test_a_lock_left_by_a_killed_run_is_nobodys(shop: Shop, tmp_path: Path) -> None:
     shop.host.sh("mkdir -p /var/lib/stackmend/shop; echo ann >/var/lib/stackmend/shop/lock")
-    told = Runs(tmp_path, shop.host).free(str(PORT), project="shop")
-    assert "another run" not in told.run.out
-    assert f"0.0.0.0:{PORT}/tcp: held by" in told.run.out
+    result = Runs(tmp_path, shop.host).free(str(PORT), project="shop")
+    assert "another run" not in result.run.out
+    assert f"0.0.0.0:{PORT}/tcp: held by" in result.run.out
 
 
 @pytest.fixture
@@ -122,6 +122,6 @@ def test_nothing_is_refused_for_the_projects_own_container_that_crashes(
         for _ in range(READINGS):
             observed = room.observe(fresh=True)
             assert observed.plan.empty, observed.plan
-    told = Runs(tmp_path, looping).free(str(LOOPS), project="loop", directory="/opt/loop")
-    assert told.run.rc == 0, told.run.out
-    assert told.all("refusals") == []
+    result = Runs(tmp_path, looping).free(str(LOOPS), project="loop", directory="/opt/loop")
+    assert result.run.rc == 0, result.run.out
+    assert result.all("refusals") == []
