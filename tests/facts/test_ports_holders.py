@@ -332,7 +332,7 @@ def test_no_engine() -> None:
 # Other systems: the probe's frame around what their tools were recorded to print
 
 
-def told(ports: str, **parts: str) -> HostPorts:
+def reported(ports: str, **parts: str) -> HostPorts:
     sections = {name.replace("_", " "): (0, text.split("\n")) for name, text in parts.items()}
     return asked(PortHolders, ports).process(framed({**sections, "done": (0, [])}))
 
@@ -342,7 +342,7 @@ def recorded(path: str) -> str:
 
 
 def test_darwin() -> None:
-    state = told(
+    state = reported(
         "5000,5001,127.0.0.1:6379",
         host="system darwin\nroot 501\nnow 1795500000",
         settings="",
@@ -362,18 +362,18 @@ def test_darwin() -> None:
 
 @pytest.mark.parametrize("desktop", [True, False])
 def test_wsl(desktop: bool) -> None:
-    def said(name: str) -> str:
+    def output(name: str) -> str:
         return recorded(f"ports_windows/{name}.txt").encode("cp850").hex()
 
-    state = told(
+    state = reported(
         "6379,6380",
         host="system wsl\nroot 0\nnow 1795500000",
         settings="32768 60999\n4000-4002",
         bind_python3="done",
-        netstat=said("netstat_en"),
-        tasklist=said("tasklist_en"),
-        excluded4tcp=said("excluded_en"),
-        excluded4udp=said("nothing_excluded_en"),
+        netstat=output("netstat_en"),
+        tasklist=output("tasklist_en"),
+        excluded4tcp=output("excluded_en"),
+        excluded4udp=output("nothing_excluded_en"),
         engine_docker="up",
         desktop="Docker Desktop" if desktop else "Debian GNU/Linux 12 (bookworm)",
     )

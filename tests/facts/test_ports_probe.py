@@ -117,11 +117,11 @@ def test_arguments_arrive_exactly() -> None:
 def test_nobody_can_make_the_processes_unreadable() -> None:
     """What stands between them is nothing that another process can know."""
     for known in ("/proc/sys/kernel/random/boot_id", "/proc/version", "/proc/self/environ"):
-        said = Path(known).read_bytes().decode(errors="ignore").replace("\0", " ")
-        with running(said, said * 3) as (pid, port):
+        output = Path(known).read_bytes().decode(errors="ignore").replace("\0", " ")
+        with running(output, output * 3) as (pid, port):
             found = process_of(probe(f"127.0.0.1:{port}"))
         assert found.pid == pid
-        assert found.argv[3] == said[: len(found.argv[3])]
+        assert found.argv[3] == output[: len(found.argv[3])]
 
 
 def called_dockerd(socket_path: Path, *before: str) -> subprocess.Popen[bytes]:
@@ -147,9 +147,9 @@ def called_dockerd(socket_path: Path, *before: str) -> subprocess.Popen[bytes]:
 def test_root_asks_no_engine_that_anybody_may_name(
     before: tuple[str, ...], asked: bool, tmp_path: Path
 ) -> None:
-    tools, place, told = tmp_path / "tools", tmp_path / "engine.sock", tmp_path / "told"
+    tools, place, reported = tmp_path / "tools", tmp_path / "engine.sock", tmp_path / "told"
     tools.mkdir()
-    (tools / "docker").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>{told}\nexit 1\n')
+    (tools / "docker").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>{reported}\nexit 1\n')
     (tools / "docker").chmod(0o755)
     with socket.socket(socket.AF_UNIX) as engine, called_dockerd(place, *before) as one:
         engine.bind(str(place))
@@ -159,7 +159,7 @@ def test_root_asks_no_engine_that_anybody_may_name(
         with held() as port:
             probe(f"127.0.0.1:{port}", env={"PATH": f"{tools}:{os.environ['PATH']}"})
         one.kill()
-    assert (f"unix://{place}" in told.read_text()) is asked
+    assert (f"unix://{place}" in reported.read_text()) is asked
 
 
 NAMES = ['a",pid=1,fd=1)', "two\nlines", "users:((", ") R 1 1", "sshd", "x y", '"']

@@ -292,9 +292,9 @@ def test_a_container_that_is_listed_later_is_the_proxys() -> None:
 
 
 def test_a_container_that_runs_has_the_ports_that_it_has() -> None:
-    told = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "81"}]}
+    reported = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "81"}]}
     for status in ("running", "restarting"):
-        (one,) = parse_containers({"containers docker": row(status, told, BINDINGS)})
+        (one,) = parse_containers({"containers docker": row(status, reported, BINDINGS)})
         assert one.published == ("127.0.0.1:81/tcp",)
     (one,) = parse_containers({"containers docker": row("running", {}, BINDINGS)})
     assert one.published == ()
@@ -396,8 +396,8 @@ def test_a_name_cannot_write_on_the_terminal() -> None:
 
 
 def test_what_is_sent_to_kubernetes_is_held() -> None:
-    seen = Evidence(tables=tables(rules=frozenset({("tcp", 30080)})), tool="python3")
-    row = classify(want("30080"), seen)
+    observed = Evidence(tables=tables(rules=frozenset({("tcp", 30080)})), tool="python3")
+    row = classify(want("30080"), observed)
     assert (row.status, [one.kind for one in row.holders]) == ("held", ["node port"])
 
 

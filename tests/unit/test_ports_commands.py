@@ -126,7 +126,7 @@ class Running:
     """A process of the test's own."""
 
     popen: subprocess.Popen[bytes]
-    said: Path
+    output: Path
 
     @property
     def pid(self) -> int:
@@ -142,7 +142,7 @@ class Running:
 
     @property
     def words(self) -> list[str]:
-        return self.said.read_text().split() if self.said.exists() else []
+        return self.output.read_text().split() if self.output.exists() else []
 
     @property
     def alive(self) -> bool:
@@ -183,13 +183,13 @@ def holder(tmp_path: Path) -> Iterator[object]:
     started: list[Running] = []
 
     def start(how: str, *more: str, place: Path = tmp_path, **given: object) -> Running:
-        said = place / f"said-{len(started)}"
+        output = place / f"said-{len(started)}"
         program = (
             ["/bin/sh", "-c", PLAIN, "sh"] if how == "plain" else [sys.executable, "-c", HOLDER]
         )
-        argv = [*program, how, str(said), *more]
+        argv = [*program, how, str(output), *more]
         popen = subprocess.Popen(argv, stderr=subprocess.DEVNULL, **given)  # type: ignore[call-overload]
-        one = Running(popen, said)
+        one = Running(popen, output)
         started.append(one)
         eventually("it listens", lambda: "ready" in one.words)
         return one
@@ -394,7 +394,7 @@ def test_a_child_with_the_same_socket_is_ended_after_its_parent(  # type: ignore
     one = holder("parent")
     children = Path(f"/proc/{one.pid}/task/{one.pid}/children")
     (child,) = map(int, children.read_text().split())
-    child_said = Path(f"{one.said}.child")
+    child_said = Path(f"{one.output}.child")
     eventually("the child listens", lambda: child_said.exists())
     more = (Member(process=described(child), inodes=one.inodes),)
     done = end(ending(one.process, *one.inodes, more=more), tmp_path, path, grace=1)
@@ -462,7 +462,7 @@ def comes_back(start: Callable[..., Running], tmp_path: Path, path: str) -> None
     root.mkdir()
     assert end(ending(one.process, *one.inodes), root, path).returncode == 0
     one.popen.wait(5)
-    one.said.unlink()
+    one.output.unlink()
 
     def restore(*, observe: bool = False, record: str = "latest") -> int:
         done = run(commands.restore(record, observe=observe, root=str(root)), path, tmp_path)
@@ -471,7 +471,7 @@ def comes_back(start: Callable[..., Running], tmp_path: Path, path: str) -> None
         return done.returncode
 
     assert restore(observe=True) == DUE
-    assert not one.said.exists(), "to observe changes nothing"
+    assert not one.output.exists(), "to observe changes nothing"
     assert restore() == 0
     pid = int((root / NAME / "restored").read_text().split()[0])
     try:
@@ -645,15 +645,15 @@ def tools(bare: Path, tmp_path: Path) -> Path:
 
 
 def stub(tools: Path, name: str, answers: str = "") -> None:
-    said = tools.parent / "said"
-    body = f'#!/bin/sh\nprintf "%s\\0" "{name}" $# "$@" >>{said}\n{answers}\n'
+    output = tools.parent / "said"
+    body = f'#!/bin/sh\nprintf "%s\\0" "{name}" $# "$@" >>{output}\n{answers}\n'
     (tools / name).write_text(body)
     (tools / name).chmod(0o755)
 
 
 def calls(tools: Path) -> list[list[str]]:
-    said = tools.parent / "said"
-    left = said.read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    output = tools.parent / "said"
+    left = output.read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
     found = []
     while left:
         count = int(left[1])
@@ -717,8 +717,8 @@ def test_a_container_is_stopped_on_its_own_engine(
     one = Container(id=id_, name="cache", engine=engine)
     done = end(action(StopContainer, container=one), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 0, done.stderr
-    told = [call for call in calls(tools) if "inspect" not in call]
-    assert told == [[*words, "update", "--restart=no", "--", id_], [*words, "stop", "--", id_]]
+    reported = [call for call in calls(tools) if "inspect" not in call]
+    assert reported == [[*words, "update", "--restart=no", "--", id_], [*words, "stop", "--", id_]]
     assert (tools.parent / "root" / NAME / "restart").read_text() == "on-failure:3"
 
 
@@ -746,8 +746,8 @@ def test_what_is_a_users_own_is_stopped_as_that_user(tools: Path, bare: Path, to
         f"XDG_RUNTIME_DIR=/run/user/{user.pw_uid}",
         f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{user.pw_uid}/bus",
     ]
-    told = [call for call in calls(tools) if "stop" in call]
-    assert told == [
+    reported = [call for call in calls(tools) if "stop" in call]
+    assert reported == [
         [*as_whom, "podman", "stop", "--", "it's"],
         [*as_whom, "systemctl", "--user", "stop", "--", "a b.service"],
     ]

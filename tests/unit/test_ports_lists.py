@@ -94,7 +94,7 @@ def test_rubbish_is_no_row(lines: list[str]) -> None:
     assert processes.parse_processes({"processes": (0, text), "links": (0, text)}, 1.0) == {}
 
 
-def told(*rows: tuple[int, bytes, bytes, bytes], links: str = "") -> dict[int, Process]:
+def reported(*rows: tuple[int, bytes, bytes, bytes], links: str = "") -> dict[int, Process]:
     """Processes as the probe writes them."""
     mark = "0b5a-mark"
     raw = b"".join(f"{mark}\n".encode() + part for row in rows for part in row[1:])
@@ -112,7 +112,7 @@ def stat(pid: int, name: str, parent: int = 1, started: int = 5000) -> bytes:
 
 def test_a_process_is_read_whatever_it_calls_itself() -> None:
     name = ") S 1 (\nx"
-    found = told((7, stat(7, name), b"0::/system.slice/a.service\n", b"a\0b c\n\0\0"))
+    found = reported((7, stat(7, name), b"0::/system.slice/a.service\n", b"a\0b c\n\0\0"))
     one = found[7]
     assert (one.name, one.parent, one.started, one.seconds) == (name, 1, 5000, 50.0)
     assert one.argv == ("a", "b c\n", "")
@@ -120,7 +120,7 @@ def test_a_process_is_read_whatever_it_calls_itself() -> None:
 
 
 def test_who_writes_the_mark_makes_nobody_readable() -> None:
-    assert told((7, stat(7, "x"), b"", b"0b5a-mark\nfake")) == {}
+    assert reported((7, stat(7, "x"), b"", b"0b5a-mark\nfake")) == {}
 
 
 def test_a_link_that_is_told_twice_is_not_believed() -> None:
@@ -133,7 +133,7 @@ def test_a_link_that_is_told_twice_is_not_believed() -> None:
             line.format(7, "/usr/bin/postgres"),
         ]
     )
-    found = told((7, stat(7, "x"), b"", b""), (8, stat(8, "y"), b"", b""), links=forged)
+    found = reported((7, stat(7, "x"), b"", b""), (8, stat(8, "y"), b"", b""), links=forged)
     assert (found[7].exe, found[7].user, found[8].exe) == ("", "ann", "/tmp/x")
 
 
@@ -170,12 +170,12 @@ def test_a_link_that_is_told_twice_is_not_believed() -> None:
     ],
 )
 def test_what_a_control_group_names(path: str, expected: tuple[str, str, str]) -> None:
-    one = told((7, stat(7, "x"), f"0::{path}\n".encode(), b""))[7]
+    one = reported((7, stat(7, "x"), f"0::{path}\n".encode(), b""))[7]
     assert (one.container, one.manager, one.unit) == expected
 
 
 def test_a_host_may_itself_be_a_container() -> None:
-    found = told(
+    found = reported(
         (1, stat(1, "systemd", 0), f"0::/docker/{ID}/init.scope\n".encode(), b""),
         (7, stat(7, "x"), f"0::/docker/{ID}/system.slice/a.service\n".encode(), b""),
         (8, stat(8, "y"), f"0::/docker/{ID}\n".encode(), b""),
@@ -207,11 +207,11 @@ def listed(
     image: str, labels: list[Any], of_image: list[Any] | None, engine: str = "docker"
 ) -> Any:
     """A container as it is listed, from its labels and its image's project and hash."""
-    shown = [image, ID, "/web", "running", 7, "no", "bridge", {}, *labels]
+    printed = [image, ID, "/web", "running", 7, "no", "bridge", {}, *labels]
     images = [] if of_image is None else [json.dumps([image, *of_image])]
     (found,) = listing.parse_containers(
         {
-            f"containers {engine}": (0, [json.dumps(shown)]),
+            f"containers {engine}": (0, [json.dumps(printed)]),
             f"images {engine}": (0, images),
         }
     )

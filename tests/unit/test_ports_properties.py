@@ -154,8 +154,8 @@ def untouchable(holder: Holder) -> bool:
     if holder.windows is not None:
         return holder.windows.image != "nginx.exe"
     if holder.unit is not None:
-        told = {holder.unit.name, *holder.unit.triggers, *holder.unit.triggered_by}
-        if told & (PROTECTED_UNITS | {"docker.socket", "ssh.service"}):
+        reported = {holder.unit.name, *holder.unit.triggers, *holder.unit.triggered_by}
+        if reported & (PROTECTED_UNITS | {"docker.socket", "ssh.service"}):
             return True
     return one is not None and one.pid != 1 and one.exe in PROTECTED_EXES
 
@@ -261,6 +261,6 @@ def test_report_never_acts(state: HostPorts, allow: tuple[str, ...]) -> None:
     decided = plan(wanted_of(state, allow=allow), state)
     assert decided.actions == ()
     taken = [port for port in state.ports if port.status in ("held", "unknown")]
-    told = {finding.subject for finding in decided.findings if finding.blocks}
-    assert told == {str(port.desired) for port in taken}
+    reported = {finding.subject for finding in decided.findings if finding.blocks}
+    assert reported == {str(port.desired) for port in taken}
     assert bool(decided.refusals) >= bool(taken)

@@ -189,13 +189,13 @@ def test_the_line_that_a_refusal_offers_is_enough(holder: Holder) -> None:
 
 def test_what_is_told_tells_a_terminal_nothing() -> None:
     odd = "\x1b]0;pwned\x07\x9b"
-    told = [
+    reported = [
         bare(exe=f"/opt/{odd}", argv=(odd, odd), name=odd),
         unit(exe=f"/opt/{odd}"),
         program(odd),
         on_windows(odd),
     ]
-    for holder in told:
+    for holder in reported:
         for desired in (spec(), stop(6379, *EVERYTHING)):
             decided = plan(desired, held(holder))
             lines = [
