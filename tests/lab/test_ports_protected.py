@@ -126,7 +126,7 @@ def test_nothing_protected_was_touched(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "output"),
     [
         ("sshd", "sshd"),
         ("dockerd", "dockerd"),

@@ -8,14 +8,7 @@ from typing import Any
 from stackmend.ports import attribution, darwin, windows
 from stackmend.ports.attribution import Tables
 from stackmend.ports.spec import PortSpec
-from stackmend.ports.state import (
-    Container,
-    Holder,
-    PortState,
-    PortStatus,
-    Process,
-    Socket,
-)
+from stackmend.ports.state import Container, Holder, PortState, PortStatus, Process, Socket
 from stackmend.ports.windows import WindowsSide
 
 #: What a bind can fail with, in the words of the C library.

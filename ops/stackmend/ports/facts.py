@@ -13,13 +13,7 @@ from stackmend.ports import darwin, listing, processes, sockets, windows
 from stackmend.ports.attribution import Tables
 from stackmend.ports.classification import Evidence, classify
 from stackmend.ports.format import format_port
-from stackmend.ports.spec import (
-    PortSpec,
-    PortsSpec,
-    compress_ports,
-    find_ranges,
-    parse_ports,
-)
+from stackmend.ports.spec import PortSpec, PortsSpec, compress_ports, find_ranges, parse_ports
 from stackmend.ports.state import HostPorts, Process, Socket
 
 #: How many ranges of ports ss is asked for; beyond that, one range holds them all.

@@ -11,7 +11,8 @@ from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.ports import commands
 from stackmend.ports.facts import PortHolders, list_arguments
-from stackmend.ports.plan import Action, Plan, Reserve, StopProcess, list_remaining, plan
+from stackmend.ports.plan import Action, Plan, Reserve, list_remaining, plan
+from stackmend.ports.plan.model import StopProcess
 from stackmend.ports.spec import PortsSpec
 from stackmend.ports.state import Holder, HostPorts
 from stackmend.reconcile import Observation, Reconciler, another_run, project_lock, unreadable
@@ -141,8 +142,9 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
 
 def _is_moving(state: HostPorts | None) -> bool:
     """Whether a holder is seen that is just starting or ending: nobody can be named for it."""
-    ports = state.ports if state is not None else ()
-    return any(_is_unnamed(holder) for port in ports for holder in port.holders)
+    return state is not None and any(
+        _is_unnamed(holder) for port in state.ports for holder in port.holders
+    )
 
 
 def _is_unnamed(holder: Holder) -> bool:

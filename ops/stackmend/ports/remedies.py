@@ -39,14 +39,8 @@ def remedy(
         if (host.name, port) in tried:
             return False
         tried.add((host.name, port))
-        spec = PortsSpec.model_validate(
-            {
-                "project": project,
-                "directory": directory,
-                **policy.model_dump(),
-                "ports": (port,),
-            }
-        )
+        stack = {"project": project, "directory": directory}
+        spec = PortsSpec.model_validate({**stack, **policy.model_dump(), "ports": (port,)})
         # Loaded where an engine could not bind, and only there.
         from stackmend.ports.reconciler import PortsReconciler
 

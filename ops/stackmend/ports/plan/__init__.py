@@ -6,15 +6,7 @@ back.
 """
 
 from stackmend.ports.plan.decide import explain_allocated, plan
-from stackmend.ports.plan.model import Action, Plan, Reserve, StopProcess
+from stackmend.ports.plan.model import Action, Plan, Reserve
 from stackmend.ports.plan.remaining import list_remaining
 
-__all__ = [
-    "Action",
-    "Plan",
-    "Reserve",
-    "StopProcess",
-    "explain_allocated",
-    "list_remaining",
-    "plan",
-]
+__all__ = ["Action", "Plan", "Reserve", "explain_allocated", "list_remaining", "plan"]

@@ -5,13 +5,7 @@ from collections.abc import Iterable
 
 from stackmend.decision import Finding, Refusal
 from stackmend.ports import windows
-from stackmend.ports.format import (
-    format_holder,
-    format_running,
-    join_some,
-    list_evidence,
-    shorten,
-)
+from stackmend.ports.format import format_holder, format_running, join_some, list_evidence, shorten
 from stackmend.ports.plan.model import Plan, Reserve
 from stackmend.ports.plan.protection import Protection, find_protection
 from stackmend.ports.plan.target import (

@@ -45,11 +45,7 @@ _PROGRAMS: tuple[tuple[str, str, str], ...] = (
         "give your service another port, or change the Kubernetes service that has it",
     ),
     (r"systemd-resolved", "it is the host's resolver", _RESOLVED),
-    (
-        r"systemd-networkd|NetworkManager|nm-.*",
-        "the host's network hangs on it",
-        _NETWORK,
-    ),
+    (r"systemd-networkd|NetworkManager|nm-.*", "the host's network hangs on it", _NETWORK),
     (
         r"systemd|systemd-executor|systemd-(?:journald|logind|udevd|machined|homed|userdbd)|init|"
         r"dbus-daemon|dbus-broker|dbus-broker-launch",
@@ -64,10 +60,7 @@ _UNITS: tuple[tuple[str, str, str], ...] = (
     ("docker.service docker.socket snap.docker.* containerd.service", *_PROGRAMS[0][1:]),
     ("kubelet.service k3s.service k3s-agent.service snap.microk8s.*", *_PROGRAMS[1][1:]),
     ("systemd-resolved.service systemd-resolved-*.socket", *_PROGRAMS[2][1:]),
-    (
-        "systemd-networkd.service systemd-networkd*.socket NetworkManager.service",
-        *_PROGRAMS[3][1:],
-    ),
+    ("systemd-networkd.service systemd-networkd*.socket NetworkManager.service", *_PROGRAMS[3][1:]),
     (
         "systemd-journald.service systemd-journald*.socket systemd-logind.service "
         "systemd-udevd.service systemd-udevd-*.socket dbus.service dbus.socket "
