@@ -120,7 +120,7 @@ class Reconciler(ABC, Generic[S, A]):
         :param stdin: what it reads.
         :param timeout: seconds that it may take; the connection's own limit by default.
         :param closing: whether it is run even where a signal is about to end the run.
-        :raises StepError: it ended with another status than 0.
+        :raises StepError: it ended with another status than 0, which the error has.
         """
         result = connection.run(
             self.host,
@@ -130,7 +130,7 @@ class Reconciler(ABC, Generic[S, A]):
             closing=closing,
         )
         if not result.ok:
-            raise StepError(f"{failure}: {result.reason}")
+            raise StepError(f"{failure}: {result.reason}", status=result.status)
         return result
 
     @contextmanager

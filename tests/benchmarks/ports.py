@@ -103,7 +103,7 @@ def check(printed: Mapping[str, str]) -> None:
         if not name.startswith("probe"):
             continue
         state = FACT.process(text.split("\n"))
-        held = {row.wanted.port for row in state.ports if row.verdict == "held"}
+        held = {row.desired.port for row in state.ports if row.status == "held"}
         assert held == {port for port in WANTED if port < FIRST + 20000}, (name, held)
         for row in state.ports:
             assert all(one.kind == "unit" and one.process for one in row.holders), (name, row)

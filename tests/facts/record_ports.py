@@ -74,20 +74,20 @@ def main() -> None:
         try:
             record("quiet", host, QUIET)
             shelf.put(*PROCESSES)
-            wanted = shelf.wanted(PROCESSES)
-            record("processes", host, wanted)
+            desired = shelf.desired(PROCESSES)
+            record("processes", host, desired)
             with without(host, "python3"):
-                record("processes_without_python3", host, wanted)
+                record("processes_without_python3", host, desired)
             with without(host, "python3", "perl"):
-                record("processes_by_ss_alone", host, [*wanted, "10.9.9.9:20000"])
+                record("processes_by_ss_alone", host, [*desired, "10.9.9.9:20000"])
             with without(host, "python3", "perl", "ss"):
-                record("processes_by_proc_alone", host, [*wanted, "10.9.9.9:20000"])
-            record("processes_seen_by_a_user", host, wanted, user="operator")
+                record("processes_by_proc_alone", host, [*desired, "10.9.9.9:20000"])
+            record("processes_seen_by_a_user", host, desired, user="operator")
             shelf.put(*KEPT)
-            record("kept", host, shelf.wanted(KEPT))
+            record("kept", host, shelf.desired(KEPT))
             shelf.put(*CONTAINERS)
-            wanted = [*shelf.wanted(CONTAINERS), "127.0.0.1:21017", "21018/udp"]
-            record("containers", host, wanted)
+            desired = [*shelf.desired(CONTAINERS), "127.0.0.1:21017", "21018/udp"]
+            record("containers", host, desired)
             record("ours", host, "21017,21018", project="elsewhere")
             host.put("/etc/docker/daemon.json", '{"live-restore": true}\n')
             host.sh("systemctl restart docker && docker start restarting")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 from pyinfra.api.exceptions import FactValueError
 
-from stackmend.ports import words
-from stackmend.ports.facts import PortHolders, compact
+from stackmend.ports.facts import PortHolders, group_ports
+from stackmend.ports.format import format_port
 from stackmend.ports.spec import PortSpec, parse_ports
 from stackmend.ports.state import Holder, HostPorts, PortState
 from tests.lab.holders import ARGUMENT, CWD, HOME
@@ -50,15 +50,15 @@ def port(state: HostPorts, number: int, protocol: str = "tcp", address: str = ""
     (found,) = [
         row
         for row in state.ports
-        if (row.wanted.port, row.wanted.protocol) == (number, protocol)
-        and row.wanted.address == (address or "0.0.0.0")
+        if (row.desired.port, row.desired.protocol) == (number, protocol)
+        and row.desired.address == (address or "0.0.0.0")
     ]
     return found
 
 
 def holder(name: str, number: int, protocol: str = "tcp") -> Holder:
     row = port(read(name), number, protocol)
-    assert row.verdict == "held"
+    assert row.status == "held"
     (found,) = row.holders
     return found
 
@@ -67,7 +67,7 @@ def holder(name: str, number: int, protocol: str = "tcp") -> Holder:
 
 
 def expanded(groups: str) -> tuple[PortSpec, ...]:
-    """The ports that ``compact`` wrote, as the probe reads them."""
+    """The ports that ``group_ports`` wrote, as the probe reads them."""
     found = []
     for group in groups.split():
         protocol, address, ports = group.split("/")
@@ -114,8 +114,8 @@ wanted_ports = st.builds(
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.sets(wanted_ports, max_size=30))
-def test_what_is_wanted_arrives(wanted: set[PortSpec]) -> None:
-    assert expanded(compact(parse_ports(wanted))) == parse_ports(wanted)
+def test_what_is_wanted_arrives(desired: set[PortSpec]) -> None:
+    assert expanded(group_ports(parse_ports(desired))) == parse_ports(desired)
 
 
 # Verdicts
@@ -123,12 +123,12 @@ def test_what_is_wanted_arrives(wanted: set[PortSpec]) -> None:
 
 def test_quiet() -> None:
     state = read("quiet")
-    assert {row.verdict for row in state.ports if row.wanted.port == 20003} == {"free"}
-    assert {row.evidence for row in state.ports if row.verdict == "free"} == {"bind (python3)"}
+    assert {row.status for row in state.ports if row.desired.port == 20003} == {"free"}
+    assert {row.evidence for row in state.ports if row.status == "free"} == {"bind (python3)"}
     assert (state.engine, state.root, state.system) == ("up", True, "linux")
     for address in ("10.9.9.9", "::1"):
         row = port(state, 20000, address=address)
-        assert (row.verdict, row.holders) == ("unknown", ())
+        assert (row.status, row.holders) == ("unknown", ())
         assert address in row.problem
 
 
@@ -154,7 +154,7 @@ def test_every_holder_comes_with_its_ancestors() -> None:
             for one in row.holders:
                 process = one.process
                 while process is not None and process.parent > 0:
-                    assert process.parent in state.processes, (name, words.said(row))
+                    assert process.parent in state.processes, (name, format_port(row))
                     process = state.processes[process.parent]
 
 
@@ -195,7 +195,7 @@ def test_processes(name: str) -> None:
         if (name, number) != ("processes_by_proc_alone", 21005):
             assert holder(name, number).kind == "process"
     assert holder(name, 21007, "udp").kind == "process"
-    assert port(read(name), 21011).verdict == "free"
+    assert port(read(name), 21011).status == "free"
 
 
 @pytest.mark.parametrize("name", [*ALL_SEEN, "processes_seen_by_a_user"])
@@ -208,11 +208,11 @@ def test_a_connection_to_elsewhere(name: str) -> None:
 
 def test_v6only_is_beside_v4() -> None:
     for name in ("processes", "processes_without_python3", "processes_by_ss_alone"):
-        assert port(read(name), 21006).verdict == "free"
+        assert port(read(name), 21006).status == "free"
     # Where nothing tells it from one that takes both, it is neither free nor anybody's fault.
     for number in (21005, 21006):
         row = port(read("processes_by_proc_alone"), number)
-        assert (row.verdict, row.holders) == ("unknown", ())
+        assert (row.status, row.holders) == ("unknown", ())
         assert "IPv6" in row.problem
 
 
@@ -232,17 +232,17 @@ def test_a_user_is_not_told_and_takes_nothing_for_free() -> None:
     state = read("processes_seen_by_a_user")
     assert not state.root
     for row in state.ports:
-        if row.wanted.port in (21006, 21011):
-            assert row.verdict == "free"
+        if row.desired.port in (21006, 21011):
+            assert row.status == "free"
         else:
-            assert row.verdict == "held"
+            assert row.status == "held"
             assert {one.kind for one in row.holders} <= {"hidden", "outgoing"}
             assert all(one.why_hidden for one in row.holders)
 
 
 def test_addresses_without_a_bind() -> None:
     for name in ("processes_by_ss_alone", "processes_by_proc_alone"):
-        assert port(read(name), 20000, address="10.9.9.9").verdict == "unknown"
+        assert port(read(name), 20000, address="10.9.9.9").status == "unknown"
 
 
 def test_units() -> None:
@@ -311,8 +311,8 @@ def test_containers() -> None:
 
 def test_ours() -> None:
     state = read("ours")
-    assert port(state, 21017).verdict == "ours"
-    assert port(state, 21018).verdict == "held"
+    assert port(state, 21017).status == "ours"
+    assert port(state, 21018).status == "held"
 
 
 def test_the_engine_is_down_and_its_containers_live() -> None:
@@ -326,13 +326,13 @@ def test_the_engine_is_down_and_its_containers_live() -> None:
 def test_no_engine() -> None:
     state = read("not_installed")
     assert state.engine == "absent"
-    assert port(state, 20001).verdict == "free"
+    assert port(state, 20001).status == "free"
 
 
 # Other systems: the probe's frame around what their tools were recorded to print
 
 
-def told(ports: str, **parts: str) -> HostPorts:
+def reported(ports: str, **parts: str) -> HostPorts:
     sections = {name.replace("_", " "): (0, text.split("\n")) for name, text in parts.items()}
     return asked(PortHolders, ports).process(framed({**sections, "done": (0, [])}))
 
@@ -342,7 +342,7 @@ def recorded(path: str) -> str:
 
 
 def test_darwin() -> None:
-    state = told(
+    state = reported(
         "5000,5001,127.0.0.1:6379",
         host="system darwin\nroot 501\nnow 1795500000",
         settings="",
@@ -352,7 +352,7 @@ def test_darwin() -> None:
         guards="54717",
     )
     assert (state.system, state.engine, state.root) == ("darwin", "absent", False)
-    assert [row.verdict for row in state.ports] == ["held", "free", "held"]
+    assert [row.status for row in state.ports] == ["held", "free", "held"]
     (found,) = port(state, 5000).holders
     assert found.process is not None
     assert (found.process.name, found.evidence) == ("ControlCenter", ("lsof",))
@@ -362,27 +362,27 @@ def test_darwin() -> None:
 
 @pytest.mark.parametrize("desktop", [True, False])
 def test_wsl(desktop: bool) -> None:
-    def said(name: str) -> str:
+    def output(name: str) -> str:
         return recorded(f"ports_windows/{name}.txt").encode("cp850").hex()
 
-    state = told(
+    state = reported(
         "6379,6380",
         host="system wsl\nroot 0\nnow 1795500000",
         settings="32768 60999\n4000-4002",
         bind_python3="done",
-        netstat=said("netstat_en"),
-        tasklist=said("tasklist_en"),
-        excluded4tcp=said("excluded_en"),
-        excluded4udp=said("nothing_excluded_en"),
+        netstat=output("netstat_en"),
+        tasklist=output("tasklist_en"),
+        excluded4tcp=output("excluded_en"),
+        excluded4udp=output("nothing_excluded_en"),
         engine_docker="up",
         desktop="Docker Desktop" if desktop else "Debian GNU/Linux 12 (bookworm)",
     )
     assert (state.system, state.engine, state.reserved) == ("wsl", "up", "4000-4002")
     row = port(state, 6379)
     # An engine of the distribution's own binds on this side, where nothing is in its way.
-    assert row.verdict == ("held" if desktop else "free")
+    assert row.status == ("held" if desktop else "free")
     assert [one.kind for one in row.holders] == (["windows"] if desktop else [])
-    assert port(state, 6380).verdict == "free"
+    assert port(state, 6380).status == "free"
 
 
 # What was cut off
@@ -403,9 +403,9 @@ def well(text: str, name: str) -> None:
         state = process(name, text)
     except FactProcessError:
         return
-    known = {row.wanted: row.verdict for row in read(name).ports}
+    known = {row.desired: row.status for row in read(name).ports}
     for row in state.ports:
-        assert row.verdict != "free" or known.get(row.wanted) in ("free", None), words.said(row)
+        assert row.status != "free" or known.get(row.desired) in ("free", None), format_port(row)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -447,8 +447,8 @@ def test_what_is_printed_says_it_first_and_holds_nothing_empty(name: str) -> Non
     shown = read(name).to_json()
     assert next(iter(shown)) == "ports"
     for row, state in zip(shown["ports"], read(name).ports, strict=True):
-        assert next(iter(row)) == "said"
-        assert row["said"].startswith(str(state.wanted))
+        assert next(iter(row)) == "message"
+        assert row["message"].startswith(str(state.desired))
         assert ("holders" in row) == bool(state.holders)
     text = json.dumps(shown)
     assert not {'""', "[]", "{}", "null"} & set(text.replace(",", " ").split())

@@ -63,7 +63,7 @@ def few(tmp_path: Path) -> Mapping[str, str]:
 def test_every_shell_tells_the_same(each_shell: list[str]) -> None:
     with held() as port:
         state = probe(f"127.0.0.1:{port}", each_shell)
-    assert of(state).verdict == "held"
+    assert of(state).status == "held"
     assert process_of(state).pid == os.getpid()
 
 
@@ -71,7 +71,7 @@ def test_who_we_are_is_told_and_guarded() -> None:
     with held() as port:
         state = probe(f"{port},{port}/udp")
     tcp, udp = state.ports
-    assert (tcp.verdict, udp.verdict) == ("held", "free")
+    assert (tcp.status, udp.status) == ("held", "free")
     me = tcp.holders[0].process
     assert me is not None
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -117,11 +117,11 @@ def test_arguments_arrive_exactly() -> None:
 def test_nobody_can_make_the_processes_unreadable() -> None:
     """What stands between them is nothing that another process can know."""
     for known in ("/proc/sys/kernel/random/boot_id", "/proc/version", "/proc/self/environ"):
-        said = Path(known).read_bytes().decode(errors="ignore").replace("\0", " ")
-        with running(said, said * 3) as (pid, port):
+        output = Path(known).read_bytes().decode(errors="ignore").replace("\0", " ")
+        with running(output, output * 3) as (pid, port):
             found = process_of(probe(f"127.0.0.1:{port}"))
         assert found.pid == pid
-        assert found.argv[3] == said[: len(found.argv[3])]
+        assert found.argv[3] == output[: len(found.argv[3])]
 
 
 def called_dockerd(socket_path: Path, *before: str) -> subprocess.Popen[bytes]:
@@ -147,9 +147,9 @@ def called_dockerd(socket_path: Path, *before: str) -> subprocess.Popen[bytes]:
 def test_root_asks_no_engine_that_anybody_may_name(
     before: tuple[str, ...], asked: bool, tmp_path: Path
 ) -> None:
-    tools, place, told = tmp_path / "tools", tmp_path / "engine.sock", tmp_path / "told"
+    tools, place, reported = tmp_path / "tools", tmp_path / "engine.sock", tmp_path / "told"
     tools.mkdir()
-    (tools / "docker").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>{told}\nexit 1\n')
+    (tools / "docker").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>{reported}\nexit 1\n')
     (tools / "docker").chmod(0o755)
     with socket.socket(socket.AF_UNIX) as engine, called_dockerd(place, *before) as one:
         engine.bind(str(place))
@@ -159,7 +159,7 @@ def test_root_asks_no_engine_that_anybody_may_name(
         with held() as port:
             probe(f"127.0.0.1:{port}", env={"PATH": f"{tools}:{os.environ['PATH']}"})
         one.kill()
-    assert (f"unix://{place}" in told.read_text()) is asked
+    assert (f"unix://{place}" in reported.read_text()) is asked
 
 
 NAMES = ['a",pid=1,fd=1)', "two\nlines", "users:((", ") R 1 1", "sshd", "x y", '"']
@@ -175,7 +175,7 @@ def test_a_name_cannot_put_the_blame_on_another(
         (tmp_path / "ss").symlink_to(shutil.which("ss") or "/nowhere")
     with running(name=name) as (pid, port):
         row = of(probe(f"127.0.0.1:{port}", env=env))
-    assert row.verdict == "held"
+    assert row.status == "held"
     pids = {one.process.pid for one in row.holders if one.process}
     # Where a name breaks the row in two, nobody is named.
     assert pids in ({pid}, set())
@@ -198,7 +198,7 @@ def test_an_open_file_cannot_put_the_blame_on_another(
         path.parent.mkdir(parents=True)
         with path.open("w"):
             state = probe(f"127.0.0.1:{port},127.0.0.1:{other}", env=few)
-        (row,) = (row for row in state.ports if row.wanted.port == port)
+        (row,) = (row for row in state.ports if row.desired.port == port)
     assert {one.process.pid for one in row.holders if one.process} == {pid}
 
 
@@ -225,7 +225,7 @@ def test_nobody_has_root_start_a_client_of_his_own(how: str, tmp_path: Path) -> 
         assert one.stdout is not None
         row = of(probe(f"127.0.0.1:{int(one.stdout.readline())}", env=env))
         one.kill()
-    assert row.verdict == "held"
+    assert row.status == "held"
     assert not ran.exists()
 
 
@@ -245,7 +245,7 @@ def test_the_probe_holds_nothing_afterwards() -> None:
     with held() as port:
         pass
     for _ in range(2):
-        assert of(probe(f"127.0.0.1:{port}")).verdict == "free"
+        assert of(probe(f"127.0.0.1:{port}")).status == "free"
 
 
 @pytest.mark.parametrize("tools", [("perl",), ("ss",), ()], ids=lambda tools: "+".join(tools))
@@ -256,17 +256,17 @@ def test_fewer_tools(tools: tuple[str, ...], tmp_path: Path, few: Mapping[str, s
     with held() as port, held(udp=True) as other:
         state = probe(f"127.0.0.1:{port},127.0.0.1:{other}/udp", env=few)
     for row in state.ports:
-        assert (row.verdict, row.evidence.startswith(evidence)) == ("held", True), row
+        assert (row.status, row.evidence.startswith(evidence)) == ("held", True), row
         assert row.holders[0].process is not None
         assert row.holders[0].process.pid == os.getpid()
     free = of(probe(f"127.0.0.1:{port}", env=few))
-    assert free.verdict == "free"
+    assert free.status == "free"
 
 
 def test_an_address_that_is_not_ours(few: Mapping[str, str]) -> None:
     for env in (dict(os.environ), few):
         row = of(probe("203.0.113.7:80", env=env))
-        assert row.verdict == "unknown"
+        assert row.status == "unknown"
         assert "does not have the address 203.0.113.7" in row.problem
 
 
@@ -275,5 +275,5 @@ def test_as_many_as_may_be_asked(ports: str) -> None:
     with held() as port:
         state = probe(ports)
     assert len(state.ports) == 4096
-    assert {row.verdict for row in state.ports} <= {"free", "held", "ours", "unknown"}
+    assert {row.status for row in state.ports} <= {"free", "held", "ours", "unknown"}
     assert port

@@ -51,7 +51,7 @@ class Holder:
     conflicts: bool = True
 
     @property
-    def wanted(self) -> str:
+    def desired(self) -> str:
         """The port as a user asks for it."""
         return f"{self.port}/{self.protocol}"
 
@@ -246,9 +246,9 @@ class Shelf:
         # A process that was only just started has not read its own name yet.
         host.wait_for("! pgrep -f 'setsi[d] .*hold.py' > /dev/null")
 
-    def wanted(self, names: Iterable[str] | None = None) -> list[str]:
+    def desired(self, names: Iterable[str] | None = None) -> list[str]:
         """Their ports, as a user asks for them."""
-        return [self[name].wanted for name in (self.here if names is None else names)]
+        return [self[name].desired for name in (self.here if names is None else names)]
 
     def picture(self, *names: str) -> dict[str, str]:
         """Name → who it is and how it is: the same before and after means untouched."""
@@ -270,7 +270,7 @@ class Shelf:
         return set(self.host.sh(command, timeout=seconds + 60).split())
 
     def _binding(self, names: Iterable[str], seconds: float = 0) -> str:
-        rows = [f"{name}={self[name].wanted}" for name in names]
+        rows = [f"{name}={self[name].desired}" for name in names]
         return f"{HOME}/python -I {HOME}/bind.py {seconds} {shlex.join(rows)}"
 
     def clear(self) -> None:
@@ -399,10 +399,10 @@ def refused(port, protocol):
     return False
 
 until = time.monotonic() + float(sys.argv[1])
-wanted = dict(row.split("=") for row in sys.argv[2:])
+desired = dict(row.split("=") for row in sys.argv[2:])
 found = {}
 while True:
-    for name, row in wanted.items():
+    for name, row in desired.items():
         port, protocol = row.split("/")
         if refused(int(port), protocol):
             found[name] = None

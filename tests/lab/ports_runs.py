@@ -145,7 +145,7 @@ class Runs:
         assert done.rc == 0, done.out
         found = _inner(json.loads(done.stdout[done.stdout.index("{") :]))
         rows = found.pop("ports")
-        return {**found, "ports": {_key(row["wanted"]): row for row in rows}}
+        return {**found, "ports": {_key(row["desired"]): row for row in rows}}
 
     def fact_run(self, ports: str, *words: str, as_json: bool = True) -> Run:
         """``pyinfra HOST fact stackmend.ports.facts.PortHolders ports=PORTS``."""
@@ -160,11 +160,11 @@ class Runs:
         )
 
 
-def _key(wanted: Any) -> str:
+def _key(desired: Any) -> str:
     """``21001/tcp``: enough to tell the ports of a test apart."""
-    if isinstance(wanted, str):
-        return wanted.rpartition(":")[2]
-    return f"{wanted['port']}/{wanted.get('protocol', 'tcp')}"
+    if isinstance(desired, str):
+        return desired.rpartition(":")[2]
+    return f"{desired['port']}/{desired.get('protocol', 'tcp')}"
 
 
 def _inner(printed: Any) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def verb(name: str) -> str:
 
 
 @dataclass
-class Seen:
+class Evidence:
     """What the runs said, and what the host showed from outside between them."""
 
     host: LabHost
@@ -102,7 +102,7 @@ class Seen:
     runs: Runs
     picture: dict[str, dict[str, str]] = field(default_factory=dict)
     taken: dict[str, set[str]] = field(default_factory=dict)
-    told: dict[str, Told] = field(default_factory=dict)
+    result: dict[str, Told] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     pids: dict[str, list[int]] = field(default_factory=dict)
     events: list[Any] = field(default_factory=list)
@@ -113,25 +113,25 @@ class Seen:
         self.picture[when] = self.shelf.picture()
         self.taken[when] = self.shelf.taken()
 
-    def wanted(self, *names: str) -> list[str]:
-        return self.shelf.wanted(names)
+    def desired(self, *names: str) -> list[str]:
+        return self.shelf.desired(names)
 
     def fact(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.facts["ports"][self.shelf[name].wanted]
+        found: dict[str, Any] = self.facts["ports"][self.shelf[name].desired]
         return found
 
     def rules(self, names: tuple[str, ...]) -> list[str]:
         """The consent that the first run asked for, for these holders."""
-        told = self.told["report"]
-        return [rule for name in names for rule in told.rules(self.shelf[name].port)]
+        result = self.result["report"]
+        return [rule for name in names for rule in result.rules(self.shelf[name].port)]
 
 
 def files(host: LabHost) -> dict[str, str]:
     """What lies on the host, without the engine's passing files and the times of shared memory."""
     passing = ("/tmp/runc-process", "/dev/shm", "/etc/mtab")
     return {
-        path: shown
-        for path, shown in host.snapshot_files(*EVERYWHERE).items()
+        path: printed
+        for path, printed in host.snapshot_files(*EVERYWHERE).items()
         if not path.startswith(passing) and path not in ("/tmp", "/var/tmp")
     }
 
@@ -156,68 +156,68 @@ def shelf(lab: Lab) -> Iterator[Shelf]:
 
 
 @pytest.fixture(scope="module")
-def seen(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def observed(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """Looked at, reported, planned, ended with exactly the consent asked for, and brought back."""
     host = shelf.host
-    seen = Seen(host, shelf, Runs(tmp_path_factory.mktemp("holders"), host))
-    seen.sockets = sockets(shelf)
-    seen.pids = {name: pids(host, shelf[name].port) for name in EVERY}
-    seen.look("before")
-    moment, seen.files = host.now(), [files(host)]
-    seen.facts = seen.runs.fact(",".join(seen.wanted(*EVERY)))
-    seen.told["report"] = seen.runs.free(seen.wanted(*ENDABLE, *HARMLESS))
-    policy = {"on_conflict": "stop", "allow": seen.rules(FREED), "grace": 1, "settle": 1}
-    ports = seen.wanted(*FREED, *HARMLESS)
-    seen.told["dry"] = seen.runs.free(ports, "--dry", **policy)
-    seen.look("reported")
-    seen.files.append(files(host))
-    seen.events = host.events_since(moment)
-    seen.told["freed"] = seen.runs.free(ports, **policy)
-    seen.picture["freed"] = shelf.picture()
-    seen.taken["freed"] = shelf.taken_within(10)
-    seen.told["again"] = seen.runs.free(ports, **policy)
-    return seen
+    observed = Evidence(host, shelf, Runs(tmp_path_factory.mktemp("holders"), host))
+    observed.sockets = sockets(shelf)
+    observed.pids = {name: pids(host, shelf[name].port) for name in EVERY}
+    observed.look("before")
+    moment, observed.files = host.now(), [files(host)]
+    observed.facts = observed.runs.fact(",".join(observed.desired(*EVERY)))
+    observed.result["report"] = observed.runs.free(observed.desired(*ENDABLE, *HARMLESS))
+    policy = {"on_conflict": "stop", "allow": observed.rules(FREED), "grace": 1, "settle": 1}
+    ports = observed.desired(*FREED, *HARMLESS)
+    observed.result["dry"] = observed.runs.free(ports, "--dry", **policy)
+    observed.look("reported")
+    observed.files.append(files(host))
+    observed.events = host.events_since(moment)
+    observed.result["freed"] = observed.runs.free(ports, **policy)
+    observed.picture["freed"] = shelf.picture()
+    observed.taken["freed"] = shelf.taken_within(10)
+    observed.result["again"] = observed.runs.free(ports, **policy)
+    return observed
 
 
 @pytest.fixture(scope="module")
-def restored(seen: Seen) -> Seen:
-    seen.told["restored"] = seen.runs.restored(*seen.told["freed"].records)
-    seen.look("restored")
-    seen.told["restored again"] = seen.runs.restored(*seen.told["freed"].records)
-    seen.look("restored again")
-    return seen
+def restored(observed: Evidence) -> Evidence:
+    observed.result["restored"] = observed.runs.restored(*observed.result["freed"].records)
+    observed.look("restored")
+    observed.result["restored again"] = observed.runs.restored(*observed.result["freed"].records)
+    observed.look("restored again")
+    return observed
 
 
 # What the lab itself has
 
 
-def test_every_holder_is_what_it_is_called(seen: Seen) -> None:
-    assert seen.taken["before"] == set(HELD)
-    assert seen.sockets == SOCKETS
+def test_every_holder_is_what_it_is_called(observed: Evidence) -> None:
+    assert observed.taken["before"] == set(HELD)
+    assert observed.sockets == SOCKETS
 
 
 # Who it is
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_it_is_told_rightly(seen: Seen, name: str) -> None:
-    found = seen.fact(name)
-    assert found["verdict"] == "held", found
+def test_it_is_told_rightly(observed: Evidence, name: str) -> None:
+    found = observed.fact(name)
+    assert found["status"] == "held", found
     assert len(found["holders"]) >= 1, found
     for holder in found["holders"]:
         assert holder["kind"] in kinds(name), found
         assert holder["evidence"], found
-    told = [holder.get("process") or {} for holder in found["holders"]]
+    result = [holder.get("process") or {} for holder in found["holders"]]
     if name in (*PROCESSES, OUTGOING, "supervisor", "unit", "always"):
-        assert {process["pid"] for process in told} == set(seen.pids[name]), found
-        for process in told:
+        assert {process["pid"] for process in result} == set(observed.pids[name]), found
+        for process in result:
             assert process["exe"] == PYTHON
             assert process["argv"][1] == f"{HOME}/hold.py"
             assert process["user"] == ("keeper" if name == "user" else "root")
             assert process["started"] > 0
     if name == "python":
-        assert told[0]["argv"][-1] == ARGUMENT
-        assert told[0]["cwd"] == CWD
+        assert result[0]["argv"][-1] == ARGUMENT
+        assert result[0]["cwd"] == CWD
     if name in ("unit", "always", "idle", "awake"):
         units = {holder["unit"]["name"].rpartition(".")[0] for holder in found["holders"]}
         assert units == {subject(name)}
@@ -237,11 +237,11 @@ ENGINES = {
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_container_is_told_with_its_engine(seen: Seen, name: str) -> None:
-    (holder,) = seen.fact(name)["holders"]
+def test_a_container_is_told_with_its_engine(observed: Evidence, name: str) -> None:
+    (holder,) = observed.fact(name)["holders"]
     container = holder["container"]
     assert container["name"] == subject(name)
-    assert seen.picture["before"][name].startswith(container["id"])
+    assert observed.picture["before"][name].startswith(container["id"])
     assert container["engine"] == ENGINES[name]
     if name == "project":
         assert (container["project"], container["service"]) == ("elsewhere", "web")
@@ -251,101 +251,103 @@ def test_a_container_is_told_with_its_engine(seen: Seen, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS))
-def test_what_does_not_stand_in_the_way_holds_nothing(seen: Seen, name: str) -> None:
-    assert seen.fact(name)["verdict"] == "free"
-    assert seen.told["report"].about("findings", seen.shelf[name].port) == []
+def test_what_does_not_stand_in_the_way_holds_nothing(observed: Evidence, name: str) -> None:
+    assert observed.fact(name)["status"] == "free"
+    assert observed.result["report"].about("findings", observed.shelf[name].port) == []
 
 
-def test_the_parent_of_a_respawned_process_is_told(seen: Seen) -> None:
-    (holder,) = seen.fact(LOOP)["holders"]
-    shell = seen.host.sh(f"ps -o ppid= -p {seen.pids[LOOP][0]}").strip()
+def test_the_parent_of_a_respawned_process_is_told(observed: Evidence) -> None:
+    (holder,) = observed.fact(LOOP)["holders"]
+    shell = observed.host.sh(f"ps -o ppid= -p {observed.pids[LOOP][0]}").strip()
     assert str(holder["process"]["parent"]) == shell
-    assert "while :" in " ".join(seen.facts["processes"][shell]["argv"])
+    assert "while :" in " ".join(observed.facts["processes"][shell]["argv"])
 
 
 # Without consent
 
 
-def test_a_report_fails_for_want_of_consent_and_nothing_else(seen: Seen) -> None:
-    told = seen.told["report"]
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "refused"
-    assert told.all("done") == []
-    assert told.all("errors") == []
+def test_a_report_fails_for_want_of_consent_and_nothing_else(observed: Evidence) -> None:
+    result = observed.result["report"]
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "refused"
+    assert result.all("done") == []
+    assert result.all("errors") == []
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_without_consent_nothing_happened_to_it(seen: Seen, name: str) -> None:
-    assert seen.picture["reported"][name] == seen.picture["before"][name]
-    assert (name in seen.taken["reported"]) is (name in HELD)
+def test_without_consent_nothing_happened_to_it(observed: Evidence, name: str) -> None:
+    assert observed.picture["reported"][name] == observed.picture["before"][name]
+    assert (name in observed.taken["reported"]) is (name in HELD)
 
 
-def test_without_consent_nothing_happened_at_all(seen: Seen) -> None:
-    before, after = seen.files
+def test_without_consent_nothing_happened_at_all(observed: Evidence) -> None:
+    before, after = observed.files
     assert {
         path: after.get(path) for path in {*before, *after} if before.get(path) != after.get(path)
     } == {}
-    assert seen.events == []
+    assert observed.events == []
 
 
 @pytest.mark.parametrize("name", ENDABLE)
-def test_the_report_names_it_and_the_line_that_would_allow_it(seen: Seen, name: str) -> None:
-    told, port = seen.told["report"], seen.shelf[name].port
-    assert told.about("findings", port), told.run.out
-    refusals = told.about("refusals", port)
+def test_the_report_names_it_and_the_line_that_would_allow_it(
+    observed: Evidence, name: str
+) -> None:
+    result, port = observed.result["report"], observed.shelf[name].port
+    assert result.about("findings", port), result.run.out
+    refusals = result.about("refusals", port)
     # Each of the two that share a port has to let go of it.
     assert len(refusals) == (2 if name == "reuseport" else 1), refusals
-    named = subject(name) or str(seen.pids[name][0])
-    assert named in str([*refusals, *told.about("findings", port)])
+    named = subject(name) or str(observed.pids[name][0])
+    assert named in str([*refusals, *result.about("findings", port)])
     assert all('"on_conflict": "stop"' in row["remedy"] for row in refusals), refusals
-    assert len(set(told.rules(port))) == 1, refusals
+    assert len(set(result.rules(port))) == 1, refusals
 
 
 # With exactly the consent that was asked for
 
 
 @pytest.mark.parametrize("name", FREED)
-def test_the_plan_is_the_gentlest_way(seen: Seen, name: str) -> None:
-    told = seen.told["dry"]
-    planned = told.about("planned", seen.shelf[name].port)
-    assert planned, told.run.out
+def test_the_plan_is_the_gentlest_way(observed: Evidence, name: str) -> None:
+    result = observed.result["dry"]
+    planned = result.about("planned", observed.shelf[name].port)
+    assert planned, result.run.out
     assert {action["verb"] for action in planned} == {verb(name)}
     assert all(subject(name) in action["subject"] for action in planned)
     assert all(action["destructive"] and action["undo"] for action in planned)
-    assert len(planned) == len(seen.pids[name] if name == "reuseport" else [name])
+    assert len(planned) == len(observed.pids[name] if name == "reuseport" else [name])
 
 
-def test_a_dry_run_says_so_and_goes_on(seen: Seen) -> None:
-    told = seen.told["dry"]
-    assert told.run.rc == 0, told.run.out
-    assert told.host["outcome"] == "drifted"
-    assert told.all("done") == []
+def test_a_dry_run_says_so_and_goes_on(observed: Evidence) -> None:
+    result = observed.result["dry"]
+    assert result.run.rc == 0, result.run.out
+    assert result.host["outcome"] == "drifted"
+    assert result.all("done") == []
 
 
-def test_the_run_ends_well(seen: Seen) -> None:
-    told = seen.told["freed"]
-    assert told.run.rc == 0, told.run.out
-    assert told.host["outcome"] == "changed"
-    assert all(row["result"] == "done" for row in told.all("done"))
+def test_the_run_ends_well(observed: Evidence) -> None:
+    result = observed.result["freed"]
+    assert result.run.rc == 0, result.run.out
+    assert result.host["outcome"] == "changed"
+    assert all(row["result"] == "done" for row in result.all("done"))
 
 
 @pytest.mark.parametrize("name", FREED)
-def test_with_consent_it_is_freed_and_stays_free(seen: Seen, name: str) -> None:
-    assert name not in seen.taken["freed"], seen.told["freed"].run.out
+def test_with_consent_it_is_freed_and_stays_free(observed: Evidence, name: str) -> None:
+    assert name not in observed.taken["freed"], observed.result["freed"].run.out
     if name in PROCESSES:
-        assert seen.picture["freed"][name] == ""
+        assert observed.picture["freed"][name] == ""
     elif name in ("unit", "always", "idle", "awake"):
-        assert "ActiveState=active" not in seen.picture["freed"][name]
-        assert "ActiveState=activating" not in seen.picture["freed"][name]
+        assert "ActiveState=active" not in observed.picture["freed"][name]
+        assert "ActiveState=activating" not in observed.picture["freed"][name]
         # Whether it starts with the host is not ours to change.
         enabled = re.compile("UnitFileState=.*")
-        was, now = (enabled.findall(seen.picture[when][name]) for when in ("before", "freed"))
+        was, now = (enabled.findall(observed.picture[when][name]) for when in ("before", "freed"))
         assert now == was
     elif name == "supervisor":
-        assert "STOPPED" in seen.picture["freed"][name]
+        assert "STOPPED" in observed.picture["freed"][name]
     else:
         # The container itself stays, stopped.
-        was, now = seen.picture["before"][name].split(), seen.picture["freed"][name].split()
+        was, now = observed.picture["before"][name].split(), observed.picture["freed"][name].split()
         assert now[0] == was[0]
         assert now[1] == "exited"
         # With another policy the engine would start it when it starts itself.
@@ -354,37 +356,39 @@ def test_with_consent_it_is_freed_and_stays_free(seen: Seen, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [LOOP, OUTGOING, *sorted(HARMLESS)])
-def test_nothing_else_was_touched(seen: Seen, name: str) -> None:
-    assert seen.picture["freed"][name] == seen.picture["before"][name]
+def test_nothing_else_was_touched(observed: Evidence, name: str) -> None:
+    assert observed.picture["freed"][name] == observed.picture["before"][name]
 
 
-def test_engines_and_supervisors_go_on(seen: Seen) -> None:
+def test_engines_and_supervisors_go_on(observed: Evidence) -> None:
     engines = f"docker version && docker -H {SECOND} version && docker -H {THIRD} version"
-    assert seen.host.run(f"{engines} && supervisorctl pid").returncode == 0
+    assert observed.host.run(f"{engines} && supervisorctl pid").returncode == 0
 
 
-def test_a_second_run_has_nothing_to_do(seen: Seen) -> None:
-    told = seen.told["again"]
-    assert told.run.rc == 0, told.run.out
-    assert told.host["outcome"] == "converged"
-    assert "No changes" in told.run.out
+def test_a_second_run_has_nothing_to_do(observed: Evidence) -> None:
+    result = observed.result["again"]
+    assert result.run.rc == 0, result.run.out
+    assert result.host["outcome"] == "converged"
+    assert "No changes" in result.run.out
 
 
-def test_what_was_ended_is_remembered_for_root_alone(seen: Seen) -> None:
-    modes = seen.host.sh(
+def test_what_was_ended_is_remembered_for_root_alone(observed: Evidence) -> None:
+    modes = observed.host.sh(
         f"find {RECORDS} -mindepth 1 \\( -type d ! -perm 0700 -o -type f ! -perm 0600 \\) -print"
     )
     assert modes == ""
-    assert seen.told["freed"].records
+    assert observed.result["freed"].records
     # Its environment is written on the host, and shown nowhere.
     assert "hostname" in GREETING
-    assert "$(hostname)" not in seen.told["freed"].run.out + str(seen.told["freed"].run.report)
+    assert "$(hostname)" not in observed.result["freed"].run.out + str(
+        observed.result["freed"].run.report
+    )
 
 
-def test_the_journal_of_the_host_says_what_was_ended_and_the_way_back(seen: Seen) -> None:
-    journal = seen.host.read("/var/lib/stackmend/journal.jsonl").decode()
+def test_the_journal_of_the_host_says_what_was_ended_and_the_way_back(observed: Evidence) -> None:
+    journal = observed.host.read("/var/lib/stackmend/journal.jsonl").decode()
     for name in FREED:
-        lines = [line for line in journal.splitlines() if str(seen.shelf[name].port) in line]
+        lines = [line for line in journal.splitlines() if str(observed.shelf[name].port) in line]
         assert lines, name
         assert "ports.restored(" in lines[0]
 
@@ -392,10 +396,10 @@ def test_the_journal_of_the_host_says_what_was_ended_and_the_way_back(seen: Seen
 # Brought back
 
 
-def test_the_way_back_ends_well(restored: Seen) -> None:
-    told = restored.told["restored"]
-    assert told.run.rc == 0, told.run.out
-    again = restored.told["restored again"]
+def test_the_way_back_ends_well(restored: Evidence) -> None:
+    result = restored.result["restored"]
+    assert result.run.rc == 0, result.run.out
+    again = restored.result["restored again"]
     assert again.run.rc == 0, again.run.out
     assert again.host["outcome"] == "converged", again.run.out
 
@@ -417,20 +421,20 @@ def lasting(name: str, picture: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FREED)
-def test_it_is_brought_back_as_it_was(restored: Seen, name: str) -> None:
+def test_it_is_brought_back_as_it_was(restored: Evidence, name: str) -> None:
     if name == "awake":
         # Its service comes with the next one who asks; its socket is there.
         restored.host.sh(": < /dev/tcp/127.0.0.1/21015")
         restored.host.wait_for("systemctl -q is-active lab-awake.service")
         restored.look("restored")
         restored.look("restored again")
-    assert name in restored.taken["restored"], restored.told["restored"].run.out
+    assert name in restored.taken["restored"], restored.result["restored"].run.out
     was, now = restored.picture["before"][name], restored.picture["restored"][name]
     assert lasting(name, now) == lasting(name, was)
     assert restored.picture["restored again"][name] == now
 
 
-def test_a_command_comes_back_with_its_environment(restored: Seen) -> None:
+def test_a_command_comes_back_with_its_environment(restored: Evidence) -> None:
     (pid,) = pids(restored.host, restored.shelf["python"].port)
     assert environment(restored.host, pid)["GREETING"] == GREETING
 
@@ -438,28 +442,28 @@ def test_a_command_comes_back_with_its_environment(restored: Seen) -> None:
 # What cannot be freed by ending it
 
 
-def test_a_respawner_is_named_and_not_fought(restored: Seen) -> None:
+def test_a_respawner_is_named_and_not_fought(restored: Evidence) -> None:
     shelf, host = restored.shelf, restored.host
     (before,) = pids(host, shelf[LOOP].port)
     shell = host.sh(f"ps -o ppid= -p {before}").strip()
     # Known as soon as it holds the port again: on a busy machine that takes its time.
-    told = restored.runs.stop(restored.wanted(LOOP), settle=20)
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "failed"
-    assert len(told.all("done")) == 1
-    (error,) = told.all("errors")
+    result = restored.runs.stop(restored.desired(LOOP), settle=20)
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "failed"
+    assert len(result.all("done")) == 1
+    (error,) = result.all("errors")
     assert shell in str(error)
     assert "while :" in str(error)
     assert host.sh(f"ps -o args= -p {shell}").startswith("/bin/sh -c while")
     assert LOOP in shelf.taken(LOOP)
 
 
-def test_an_outgoing_connection_is_explained_and_left(restored: Seen) -> None:
+def test_an_outgoing_connection_is_explained_and_left(restored: Evidence) -> None:
     shelf = restored.shelf
-    told = restored.runs.stop(restored.wanted(OUTGOING))
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "refused"
-    (refusal,) = told.all("refusals")
-    assert str(restored.pids[OUTGOING][0]) in str([refusal, *told.all("findings")])
-    assert told.rules() == []
+    result = restored.runs.stop(restored.desired(OUTGOING))
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "refused"
+    (refusal,) = result.all("refusals")
+    assert str(restored.pids[OUTGOING][0]) in str([refusal, *result.all("findings")])
+    assert result.rules() == []
     assert shelf.picture(OUTGOING)[OUTGOING] == restored.picture["before"][OUTGOING]

@@ -32,27 +32,27 @@ def idle_host(lab: Lab) -> LabHost:
 def test_it_is_one_error_that_says_what_would_be_right(
     idle_host: LabHost, tmp_path: Path, case: str
 ) -> None:
-    given, said = WRONG[case]
-    told = Runs(tmp_path, idle_host).told(free=given)
-    assert told.run.rc == 1, told.run.out
-    (error,) = told.all("errors")
-    assert said in error["message"]
+    given, output = WRONG[case]
+    result = Runs(tmp_path, idle_host).told(free=given)
+    assert result.run.rc == 1, result.run.out
+    (error,) = result.all("errors")
+    assert output in error["message"]
     assert "\n" not in error["message"]
-    assert [told.all(what) for what in ("findings", "planned", "done", "refusals")] == [[]] * 4
+    assert [result.all(what) for what in ("findings", "planned", "done", "refusals")] == [[]] * 4
     assert not idle_host.exists("/var/lib/stackmend")
 
 
 def test_an_address_that_the_host_does_not_have(idle_host: LabHost, tmp_path: Path) -> None:
     runs = Runs(tmp_path, idle_host)
     found = runs.fact("192.0.2.7:80,81")
-    assert found["ports"]["81/tcp"]["verdict"] == "free"
-    told = runs.stop(["192.0.2.7:80"])
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "refused"
-    (refusal,) = told.all("refusals")
+    assert found["ports"]["81/tcp"]["status"] == "free"
+    result = runs.stop(["192.0.2.7:80"])
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "refused"
+    (refusal,) = result.all("refusals")
     assert "192.0.2.7" in str(refusal)
     assert "address" in refusal["reason"]
-    assert told.all("done") == []
+    assert result.all("done") == []
 
 
 # Ports that the kernel gives to connections
@@ -68,24 +68,24 @@ def test_a_port_that_connections_may_be_given_is_reserved_beside_what_is(
         "net.ipv4.ip_local_port_range='40000 60999'"
     )
     ports = ["127.0.0.1:45678", "45680-45681", 45101, 39000, 8080]
-    shown = "cat /proc/sys/net/ipv4/ip_local_reserved_ports"
+    printed = "cat /proc/sys/net/ipv4/ip_local_reserved_ports"
     try:
         reported = runs.free(ports)
         assert reported.run.rc == 0, reported.run.out
-        assert host.sh(shown) == "45000,45100-45102"
-        told = runs.free(ports, on_conflict="stop")
-        assert told.run.rc == 0, told.run.out
-        assert host.sh(shown) == "45000,45100-45102,45678,45680-45681"
+        assert host.sh(printed) == "45000,45100-45102"
+        result = runs.free(ports, on_conflict="stop")
+        assert result.run.rc == 0, result.run.out
+        assert host.sh(printed) == "45000,45100-45102,45678,45680-45681"
         theirs = host.read("/etc/sysctl.d/50-theirs.conf").decode()
         assert theirs == "net.ipv4.ip_local_reserved_ports = 45000\n"
         again = runs.free(ports, on_conflict="stop")
         assert "No changes" in again.run.out, again.run.out
         # After a start of the host as well, whatever its other files say.
         host.sh("sysctl -q -w net.ipv4.ip_local_reserved_ports=; sysctl -q --system")
-        assert host.sh(shown) == "45000,45100-45102,45678,45680-45681"
-        back = runs.restored(*told.records)
+        assert host.sh(printed) == "45000,45100-45102,45678,45680-45681"
+        back = runs.restored(*result.records)
         assert back.run.rc == 0, back.run.out
-        assert host.sh(shown) == "45000,45100-45102"
+        assert host.sh(printed) == "45000,45100-45102"
     finally:
         host.sh(
             "sysctl -q -w net.ipv4.ip_local_reserved_ports= "

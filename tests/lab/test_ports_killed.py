@@ -40,11 +40,11 @@ def test_the_next_run_comes_to_the_end(shelf: Shelf, tmp_path: Path, moment: str
     host, runs = shelf.host, Runs(tmp_path, shelf.host)
     before = set(host.sh(f"ls {RECORDS} 2> /dev/null", check=False).split())
     assert shelf.taken() == set(NAMES)
-    with runs.start(free={"ports": shelf.wanted(), **POLICY}) as running:
+    with runs.start(free={"ports": shelf.desired(), **POLICY}) as running:
         host.wait_for(f"[ -d {RECORDS} ] && {MOMENTS[moment](shelf)}", 30)
         running.kill()
-    told = runs.free(shelf.wanted(), **POLICY)
-    assert told.run.rc == 0, told.run.out
+    result = runs.free(shelf.desired(), **POLICY)
+    assert result.run.rc == 0, result.run.out
     assert shelf.taken_within(2) == set()
     # What either run ended comes back, in whatever order.
     records = sorted(set(host.sh(f"ls {RECORDS}").split()) - before - {"lock"})

@@ -12,7 +12,7 @@ import yaml
 
 from stackmend.connection import fetch_facts
 from stackmend.ports.facts import PortHolders
-from stackmend.ports.look import Reader
+from stackmend.ports.reconciler import PortsReconciler
 from stackmend.ports.spec import PortsSpec, parse_ports
 from stackmend.reporting import Collector
 from tests import connected
@@ -69,9 +69,9 @@ def test_of_two_runs_the_loser_says_that_another_is_at_work(
 
 def test_a_lock_left_by_a_killed_run_is_nobodys(shop: Shop, tmp_path: Path) -> None:
     shop.host.sh("mkdir -p /var/lib/stackmend/shop; echo ann >/var/lib/stackmend/shop/lock")
-    told = Runs(tmp_path, shop.host).free(str(PORT), project="shop")
-    assert "another run" not in told.run.out
-    assert f"0.0.0.0:{PORT}/tcp: held by" in told.run.out
+    result = Runs(tmp_path, shop.host).free(str(PORT), project="shop")
+    assert "another run" not in result.run.out
+    assert f"0.0.0.0:{PORT}/tcp: held by" in result.run.out
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_proxy_of_a_container_that_crashes_is_never_the_engines(looping: LabHo
             (state,) = fetch_facts(connection, [(PortHolders, asked)])
             (port,) = state.ports
             kinds = {f"{one.kind} {one.container and one.container.name}" for one in port.holders}
-            seen[f"{port.verdict}: {', '.join(sorted(kinds))}"] += 1
+            seen[f"{port.status}: {', '.join(sorted(kinds))}"] += 1
     print(seen)
     assert sum(seen.values()) == READINGS
     # A proxy that has ended meanwhile has neither a name nor a socket any more.
@@ -118,10 +118,10 @@ def test_nothing_is_refused_for_the_projects_own_container_that_crashes(
     """As a run looks, many times: one look in thirteen would refuse by a single reading."""
     spec = PortsSpec(ports=tuple(parse_ports(LOOPS)), project="loop", directory="/opt/loop")
     with connected.lab(looping) as connection:
-        reader = Reader(connection, spec, Collector("ports.free"))
+        room = PortsReconciler(connection, spec, Collector("ports.free"))
         for _ in range(READINGS):
-            look = reader.look_again()
-            assert look.plan.empty, look.plan
-    told = Runs(tmp_path, looping).free(str(LOOPS), project="loop", directory="/opt/loop")
-    assert told.run.rc == 0, told.run.out
-    assert told.all("refusals") == []
+            observed = room.observe(fresh=True)
+            assert observed.plan.empty, observed.plan
+    result = Runs(tmp_path, looping).free(str(LOOPS), project="loop", directory="/opt/loop")
+    assert result.run.rc == 0, result.run.out
+    assert result.all("refusals") == []

@@ -88,13 +88,13 @@ def runs(shelf: Shelf, tmp_path: Path) -> Runs:
 @pytest.mark.parametrize("policy", ["report", "stop"])
 def test_what_is_free_or_ours_is_left_as_it_is(host: LabHost, runs: Runs, policy: str) -> None:
     before, moment, mark = host.identities(), host.now(), host.mark()
-    told = runs.free(
+    result = runs.free(
         [RANGE, "21053", "21054/udp", *FREE], **OURS, on_conflict=policy, allow=EVERYTHING
     )
-    assert told.run.rc == 0, told.run.out
-    assert "No changes" in told.run.out
-    assert told.host["outcome"] == "converged"
-    assert [told.all(what) for what in ("findings", "planned", "done", "refusals")] == [[]] * 4
+    assert result.run.rc == 0, result.run.out
+    assert "No changes" in result.run.out
+    assert result.host["outcome"] == "converged"
+    assert [result.all(what) for what in ("findings", "planned", "done", "refusals")] == [[]] * 4
     assert host.identities() == before
     assert host.events_since(moment) == []
     assert not host.exists("/var/lib/stackmend/ports")
@@ -102,11 +102,11 @@ def test_what_is_free_or_ours_is_left_as_it_is(host: LabHost, runs: Runs, policy
 
 
 def test_the_verdicts_are_told_apart(runs: Runs) -> None:
-    wanted = ",".join([RANGE, "21053", "21054/udp", *FREE])
-    done = runs.fact(f"{wanted}", "project=ours", "directory=/opt/ours")
-    verdicts = {key: row["verdict"] for key, row in done["ports"].items()}
+    desired = ",".join([RANGE, "21053", "21054/udp", *FREE])
+    done = runs.fact(f"{desired}", "project=ours", "directory=/opt/ours")
+    statuses = {key: row["status"] for key, row in done["ports"].items()}
     ours = ["21050/tcp", "21051/tcp", "21052/tcp", "21053/tcp", "21054/udp"]
-    assert verdicts == {
+    assert statuses == {
         **dict.fromkeys(ours, "ours"),
         **dict.fromkeys(("21060/tcp", "21061/udp", "21062/tcp"), "free"),
     }
@@ -121,9 +121,9 @@ def test_what_only_looks_like_ours_is_held(
     host: LabHost, runs: Runs, whose: dict[str, str]
 ) -> None:
     before = host.identities()
-    told = runs.free(["21053"], **whose)
-    assert told.run.rc == 1, told.run.out
-    assert told.rules(21053), told.run.out
+    result = runs.free(["21053"], **whose)
+    assert result.run.rc == 1, result.run.out
+    assert result.rules(21053), result.run.out
     assert host.identities() == before
 
 
@@ -134,18 +134,18 @@ def test_what_bears_our_labels_from_its_image_is_held(host: LabHost, runs: Runs)
     before = host.identities()
     try:
         found = runs.fact("21053,21058", "project=ours", "directory=/opt/ours")
-        assert {key: row["verdict"] for key, row in found["ports"].items()} == {
+        assert {key: row["status"] for key, row in found["ports"].items()} == {
             "21053/tcp": "ours",
             "21058/tcp": "held",
         }
         allow = ["project:ours", "project:*"]
-        told = runs.free(["21058"], **OURS, on_conflict="stop", allow=allow)
-        assert told.run.rc == 1, told.run.out
-        assert told.rules(21058) == ["container:mydebug"], told.run.out
+        result = runs.free(["21058"], **OURS, on_conflict="stop", allow=allow)
+        assert result.run.rc == 1, result.run.out
+        assert result.rules(21058) == ["container:mydebug"], result.run.out
         assert host.identities() == before
         # By its own name it is.
-        told = runs.free(["21058"], **OURS, on_conflict="stop", allow=["container:mydebug"])
-        assert told.run.rc == 0, told.run.out
+        result = runs.free(["21058"], **OURS, on_conflict="stop", allow=["container:mydebug"])
+        assert result.run.rc == 0, result.run.out
         assert host.inspect("mydebug")["State"]["Status"] == "exited"
         assert host.inspect("ours-web-1")["State"]["Status"] == "running"
     finally:
@@ -156,9 +156,9 @@ def test_what_bears_our_labels_from_its_image_is_held(host: LabHost, runs: Runs)
 def test_a_stopped_container_of_ours_holds_nothing(host: LabHost, runs: Runs) -> None:
     host.docker("stop", "ours-web-1")
     try:
-        told = runs.free([RANGE, "21053"], **OURS)
-        assert told.run.rc == 0, told.run.out
-        assert "No changes" in told.run.out
+        result = runs.free([RANGE, "21053"], **OURS)
+        assert result.run.rc == 0, result.run.out
+        assert "No changes" in result.run.out
     finally:
         host.docker("start", "ours-web-1")
 
@@ -167,16 +167,16 @@ def test_a_stopped_container_of_ours_holds_nothing(host: LabHost, runs: Runs) ->
 
 
 def answers(found: dict[str, Any]) -> dict[str, tuple[str, frozenset[str]]]:
-    """Port → its verdict and who holds it: what may not depend on how it was found out."""
-    told = {}
+    """Port → its status and who holds it: what may not depend on how it was found out."""
+    result = {}
     for port, row in found["ports"].items():
         who = set()
         for holder in row.get("holders", ()):
             container, process = holder.get("container") or {}, holder.get("process") or {}
             unit = (holder.get("unit") or {}).get("name", "").rpartition(".")[0]
             who.add(container.get("name") or unit or f"{holder['kind']} {process.get('pid')}")
-        told[port] = (row["verdict"], frozenset(who))
-    return told
+        result[port] = (row["status"], frozenset(who))
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +189,11 @@ def expected(shelf: Shelf) -> dict[str, tuple[str, frozenset[str]]]:
         "host-network": {"host-network"},
         "restarting": {"restarting"},
     }
-    told: dict[str, tuple[str, frozenset[str]]] = {}
+    result: dict[str, tuple[str, frozenset[str]]] = {}
     for key in HELD:
         bare = {f"process {pid}" for pid in pids(shelf.host, shelf[key].port)}
-        told[shelf[key].wanted] = ("held", frozenset(who.get(key, bare)))
-    return {**told, **{shelf[key].wanted: ("free", frozenset()) for key in HARMLESS}}
+        result[shelf[key].desired] = ("held", frozenset(who.get(key, bare)))
+    return {**result, **{shelf[key].desired: ("free", frozenset()) for key in HARMLESS}}
 
 
 @pytest.mark.parametrize("lacking", LACKING)
@@ -202,26 +202,26 @@ def test_the_answer_does_not_depend_on_the_tools(
 ) -> None:
     back = hide(shelf.host, *LACKING[lacking])
     try:
-        found = runs.fact(",".join(shelf.wanted()))
+        found = runs.fact(",".join(shelf.desired()))
     finally:
         back()
-    told, bound = answers(found), shelf["bound"].wanted
+    result, bound = answers(found), shelf["bound"].desired
     want = dict(expected)
     rows = found["ports"].values()
     if "python3" in LACKING[lacking]:
         # That something has it is certain as long as it can be tried.
         tried = "perl" not in LACKING[lacking]
-        if told[bound] != want[bound]:
-            assert told[bound][0] in (("held",) if tried else ("held", "unknown", "free"))
-            want[bound] = told[bound]
+        if result[bound] != want[bound]:
+            assert result[bound][0] in (("held",) if tried else ("held", "unknown", "free"))
+            want[bound] = result[bound]
         if not tried:
             # Whether a socket of IPv6 takes IPv4 as well is in no table: never an innocent's end.
             for name in ("dual", "v6only", "host-network"):
-                assert told[shelf[name].wanted][0] == "unknown"
-                want[shelf[name].wanted] = told[shelf[name].wanted]
-    assert told == want
-    verdicts = {row["evidence"] for row in rows if row["verdict"] == "free"}
-    assert len(verdicts) == 1, verdicts
+                assert result[shelf[name].desired][0] == "unknown"
+                want[shelf[name].desired] = result[shelf[name].desired]
+    assert result == want
+    statuses = {row["evidence"] for row in rows if row["status"] == "free"}
+    assert len(statuses) == 1, statuses
     by = {
         "nothing": "python3",
         "ss": "python3",
@@ -229,14 +229,14 @@ def test_the_answer_does_not_depend_on_the_tools(
         "python3 and ss": "perl",
         "python3, perl and ss": "/proc/net",
     }
-    assert by[lacking] in verdicts.pop()
+    assert by[lacking] in statuses.pop()
 
 
 @pytest.mark.parametrize("user", ["operator", "keeper"])
 def test_the_answer_does_not_depend_on_the_login(
     shelf: Shelf, tmp_path: Path, expected: dict[str, tuple[str, frozenset[str]]], user: str
 ) -> None:
-    found = Runs(tmp_path, shelf.host, user).fact(",".join(shelf.wanted()))
+    found = Runs(tmp_path, shelf.host, user).fact(",".join(shelf.desired()))
     assert answers(found) == expected
 
 
@@ -244,19 +244,19 @@ def test_without_rights_what_cannot_be_seen_is_never_free(shelf: Shelf, tmp_path
     """As operator, and without sudo."""
     runs = Runs(tmp_path, shelf.host, "operator")
     runs.extra = {"_sudo": False}
-    found = runs.fact(",".join(shelf.wanted(HELD)))
+    found = runs.fact(",".join(shelf.desired(HELD)))
     assert found.get("root", True) is False
-    assert {row["verdict"] for row in found["ports"].values()} <= {"held", "unknown"}
+    assert {row["status"] for row in found["ports"].values()} <= {"held", "unknown"}
 
 
 def test_a_person_can_read_the_fact(shelf: Shelf, runs: Runs) -> None:
     done = runs.fact_run("21001", as_json=False)
     assert done.rc == 0, done.out
     (pid,) = pids(shelf.host, 21001)
-    shown = done.out[done.out.index("PortHolders") :]
-    assert str(pid) in shown
-    assert "hold.py" in shown
-    assert "null" not in shown
+    printed = done.out[done.out.index("PortHolders") :]
+    assert str(pid) in printed
+    assert "hold.py" in printed
+    assert "null" not in printed
 
 
 # With consent, by each kind of rule
@@ -265,11 +265,11 @@ def test_a_person_can_read_the_fact(shelf: Shelf, runs: Runs) -> None:
 def test_a_consent_that_names_something_else_is_none(shelf: Shelf, runs: Runs) -> None:
     before = shelf.picture()
     others = ["exe:/usr/bin/perl*", "unit:*", "container:*", "project:*", "user:keeper"]
-    told = runs.stop(shelf.wanted(["python", "user"]), allow=others)
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "refused"
-    assert told.rules() == ["exe:/usr/bin/python3.11"]
-    assert told.all("planned") == []
+    result = runs.stop(shelf.desired(["python", "user"]), allow=others)
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "refused"
+    assert result.rules() == ["exe:/usr/bin/python3.11"]
+    assert result.all("planned") == []
     assert shelf.picture() == before
 
 
@@ -304,18 +304,18 @@ def test_it_is_freed_with_whatever_there_is(shelf: Shelf, tmp_path: Path, case: 
     back = hide(shelf.host, *LACKING[consent.lacking])
     try:
         runs = Runs(tmp_path, shelf.host, consent.user)
-        told = runs.stop(shelf.wanted(consent.names), allow=consent.allow)
+        result = runs.stop(shelf.desired(consent.names), allow=consent.allow)
     finally:
         back()
-    assert told.run.rc == 0, told.run.out
-    assert told.host["outcome"] == "changed"
+    assert result.run.rc == 0, result.run.out
+    assert result.host["outcome"] == "changed"
     assert shelf.taken_within(2, *consent.names) == set()
     assert shelf.picture(*others) == before
 
 
 def test_a_project_is_consent_enough_for_its_containers(host: LabHost, runs: Runs) -> None:
-    told = runs.stop(["21053"], allow=["project:our*"])
-    assert told.run.rc == 0, told.run.out
+    result = runs.stop(["21053"], allow=["project:our*"])
+    assert result.run.rc == 0, result.run.out
     assert host.inspect("ours-web-1")["State"]["Status"] == "exited"
 
 
@@ -338,7 +338,7 @@ def test_a_child_of_a_login_or_a_job_is_a_process(shelf: Shelf, runs: Runs, serv
     assert f"/{service}.service" in host.sh(f"cat /proc/{pid}/cgroup")
     (holder,) = runs.fact(str(port))["ports"][f"{port}/tcp"]["holders"]
     assert (holder["kind"], holder["process"]["pid"]) == ("process", pid)
-    told = runs.stop([port], allow=["exe:/usr/bin/python3.11"])
-    assert told.run.rc == 0, told.run.out
+    result = runs.stop([port], allow=["exe:/usr/bin/python3.11"])
+    assert result.run.rc == 0, result.run.out
     assert pids(host, port) == []
     assert host.sh(main) == before

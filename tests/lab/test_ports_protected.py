@@ -103,8 +103,8 @@ def refused(ward: Ward) -> tuple[Told, dict[str, str], dict[str, str]]:
     before = ward.living()
     # What it may end and nobody forbids is kept from outgoing connections: that was planned.
     with untouched(ward.host, "/etc/sysctl.d/zz-stackmend-reserved-ports.conf"):
-        told = ward.runs.stop(list(ward.ports.values()))
-    return told, before, ward.living()
+        result = ward.runs.stop(list(ward.ports.values()))
+    return result, before, ward.living()
 
 
 def number(port: str) -> int:
@@ -114,17 +114,19 @@ def number(port: str) -> int:
 def test_nothing_protected_was_touched(
     refused: tuple[Told, dict[str, str], dict[str, str]],
 ) -> None:
-    told, before, after = refused
+    result, before, after = refused
     assert all(before[name] for name in PROTECTED), before
     assert after == before
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "refused"
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "refused"
     # To keep a port from outgoing connections ends nothing.
-    assert {row["verb"] for what in ("planned", "done") for row in told.all(what)} <= {"reserve"}
+    assert {row["verb"] for what in ("planned", "done") for row in result.all(what)} <= {
+        "reserve"
+    }
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "output"),
     [
         ("sshd", "sshd"),
         ("dockerd", "dockerd"),
@@ -136,38 +138,38 @@ def test_nothing_protected_was_touched(
     ],
 )
 def test_the_refusal_says_who_and_what_to_do_instead(
-    ward: Ward, refused: tuple[Told, dict[str, str], dict[str, str]], name: str, said: str
+    ward: Ward, refused: tuple[Told, dict[str, str], dict[str, str]], name: str, output: str
 ) -> None:
-    told = refused[0]
-    refusals = told.about("refusals", number(ward.ports[name]))
-    assert refusals, told.run.out
-    assert said in str(refusals)
+    result = refused[0]
+    refusals = result.about("refusals", number(ward.ports[name]))
+    assert refusals, result.run.out
+    assert output in str(refusals)
     assert all(row["remedy"] for row in refusals)
-    assert told.rules(number(ward.ports[name])) == []
+    assert result.rules(number(ward.ports[name])) == []
 
 
 def test_the_session_of_the_run_itself_is_no_holder_to_end(ward: Ward) -> None:
     """Our own login's process has port 22 as well, and so has every other one."""
     with ward.runs.host_session() as alive:
-        told = ward.runs.stop(["22"])
+        result = ward.runs.stop(["22"])
         assert alive()
-    assert told.host["outcome"] == "refused"
+    assert result.host["outcome"] == "refused"
 
 
 def test_one_protected_holder_keeps_its_neighbours_from_being_ended(ward: Ward) -> None:
     """What would not be enough is not begun."""
     before = ward.shelf.picture("python")
-    told = ward.runs.stop([*ward.shelf.wanted(["python"]), "22"])
-    assert told.host["outcome"] == "refused"
+    result = ward.runs.stop([*ward.shelf.desired(["python"]), "22"])
+    assert result.host["outcome"] == "refused"
     assert ward.shelf.picture("python") == before
 
 
 def test_what_the_user_protects_is_never_ended(ward: Ward) -> None:
     before = ward.shelf.picture("python")
-    told = ward.runs.stop(ward.shelf.wanted(["python"]), protect=["exe:*/python3*"])
-    assert told.run.rc == 1, told.run.out
-    assert told.host["outcome"] == "refused"
-    assert "protect" in str(told.all("refusals"))
+    result = ward.runs.stop(ward.shelf.desired(["python"]), protect=["exe:*/python3*"])
+    assert result.run.rc == 1, result.run.out
+    assert result.host["outcome"] == "refused"
+    assert "protect" in str(result.all("refusals"))
     assert ward.shelf.picture("python") == before
 
 
@@ -181,8 +183,8 @@ def test_the_engine_that_holds_a_port_itself_stays_and_its_container_goes(ward: 
     found = ward.runs.fact(str(CONTAINER))["ports"][f"{CONTAINER}/tcp"]
     (holder,) = found["holders"]
     assert (holder["kind"], holder["container"]["id"]) == ("container", identity)
-    told = ward.runs.stop([CONTAINER])
-    assert told.run.rc == 0, told.run.out
+    result = ward.runs.stop([CONTAINER])
+    assert result.run.rc == 0, result.run.out
     assert ward.living()["dockerd"] == before["dockerd"]
     assert host.inspect("plain")["State"]["Status"] == "exited"
     host.docker("start", "plain")
@@ -200,7 +202,7 @@ def test_while_the_engine_is_down_nothing_is_freed(ward: Ward) -> None:
         assert host.run(f"kill -0 {pid}").returncode == 0
         before, held = ward.living(), shelf.picture("python")
         # Nothing listens on the first, which its container still has; the second is anybody's.
-        told = ward.runs.stop([CONTAINER, *shelf.wanted(["python"])])
+        result = ward.runs.stop([CONTAINER, *shelf.desired(["python"])])
         alone = ward.runs.stop([CONTAINER])
         assert ward.living() == before
         assert shelf.picture("python") == held
@@ -208,7 +210,7 @@ def test_while_the_engine_is_down_nothing_is_freed(ward: Ward) -> None:
     finally:
         host.sh("systemctl start docker")
     assert host.inspect("plain")["State"]["Pid"] == pid
-    for refused in (told, alone):
+    for refused in (result, alone):
         assert refused.run.rc == 1, refused.run.out
         assert refused.host["outcome"] == "refused"
         assert "daemon does not run" in str(refused.all("refusals"))
@@ -239,11 +241,11 @@ def test_a_number_that_came_back_is_not_ended(ward: Ward) -> None:
     host.docker("run", "-d", "--name", "slow", "-p", "21042:80", "lab/box:1", "sh", "-c", slow)
     host.put("/run/swap.sh", SWAP)
     host.sh(f"systemd-run -q --collect --unit=swap -p KillMode=none bash /run/swap.sh {pid}")
-    told = ward.runs.stop([21042, *shelf.wanted(["python"])])
-    assert host.read("/run/swapped").decode().strip() == str(pid), told.run.out
-    ended = [row["verb"] for row in told.all("done")]
+    result = ward.runs.stop([21042, *shelf.desired(["python"])])
+    assert host.read("/run/swapped").decode().strip() == str(pid), result.run.out
+    ended = [row["verb"] for row in result.all("done")]
     assert ended[0] == "stop container", ended
     assert host.sh(f"cat /proc/{pid}/comm") == "sleep"
     host.sh(f"kill -9 {pid}; docker rm -f slow")
     # Free for whatever reason, or not done: never a signal to who has the number now.
-    assert (told.run.rc == 0) is (told.host["outcome"] == "changed"), told.run.out
+    assert (result.run.rc == 0) is (result.host["outcome"] == "changed"), result.run.out

@@ -76,11 +76,11 @@ def test_with_consent_the_port_is_freed_and_the_stack_has_it(shelf: Shelf, shop:
     assert shop.page(port=PORT) == "box 1"
     assert shop.report()["outcome"] == "changed"
     mark = shop.host.mark()
-    with shop.watching() as seen:
+    with shop.watching() as observed:
         again = shop.run("-y")
     assert again.rc == 0, again.out
     assert "No changes" in again.out
-    assert seen.quiet
+    assert observed.quiet
     assert len(shop.host.sessions_since(mark)) == 1
 
 

@@ -147,20 +147,20 @@ def runs(tmp_path: Path, machine: Windows) -> Runs:
 
 
 def test_the_programs_answer_as_they_were_recorded(side: Windows) -> None:
-    status, said, _ = side.run("netstat.exe -ano")
+    status, output, _ = side.run("netstat.exe -ano")
     assert status == 0
     english = (RECORDED / "netstat_en.txt").read_text(encoding="utf-8")
-    assert windows.sockets(said) == windows.sockets(english)
-    assert b"ABH\x99REN" in said  # code page 850
-    _, said, _ = side.run("tasklist.exe /svc /fo csv /nh")
+    assert windows.parse_sockets(output) == windows.parse_sockets(english)
+    assert b"ABH\x99REN" in output  # code page 850
+    _, output, _ = side.run("tasklist.exe /svc /fo csv /nh")
     english = (RECORDED / "tasklist_en.txt").read_text(encoding="utf-8")
-    assert windows.processes(said) == windows.processes(english)
-    _, said, _ = side.run("netsh.exe interface ipv4 show excludedportrange protocol=tcp")
+    assert windows.parse_processes(output) == windows.parse_processes(english)
+    _, output, _ = side.run("netsh.exe interface ipv4 show excludedportrange protocol=tcp")
     english = (RECORDED / "excluded_en.txt").read_text(encoding="utf-8")
-    assert windows.excluded(said) == windows.excluded(english) != ()
-    _, said, _ = side.run("netsh.exe interface ipv4 show excludedportrange protocol=udp")
-    assert windows.excluded(said) == ()
-    assert said.strip()
+    assert windows.parse_excluded(output) == windows.parse_excluded(english) != ()
+    _, output, _ = side.run("netsh.exe interface ipv4 show excludedportrange protocol=udp")
+    assert windows.parse_excluded(output) == ()
+    assert output.strip()
 
     assert side.run("taskkill.exe /PID 4 /F")[0] == 1
     assert b"Access is denied" in side.run("taskkill.exe /PID 4 /F")[2]
@@ -183,7 +183,7 @@ def test_the_holder_is_told_in_every_language(
     side = machine
     side.start(language, encoding)
     found = runs.fact(f"{REDIS},{KERNEL},{FORWARDED},{RESERVED},9999,127.0.0.1:{SERVICE}")
-    said = {
+    output = {
         key: [
             (
                 one["kind"],
@@ -195,7 +195,7 @@ def test_the_holder_is_told_in_every_language(
         for key, row in found["ports"].items()
     }
     assert found["system"] == "wsl"
-    assert said == {
+    assert output == {
         f"{REDIS}/tcp": [("windows", REDIS_PID, "redis-server.exe")],
         f"{KERNEL}/tcp": [("windows", 4, "System")],
         f"{FORWARDED}/tcp": [("windows", 3600, "svchost.exe")],
@@ -203,8 +203,8 @@ def test_the_holder_is_told_in_every_language(
         f"{SERVICE}/tcp": [("windows", SERVICE_PID, "memurai.exe")],
         "9999/tcp": [],
     }
-    assert {key: row["verdict"] for key, row in found["ports"].items()} == {
-        **dict.fromkeys(said, "held"),
+    assert {key: row["status"] for key, row in found["ports"].items()} == {
+        **dict.fromkeys(output, "held"),
         "9999/tcp": "free",
     }
     assert side.unchanged()
@@ -222,7 +222,7 @@ def test_without_docker_desktop_the_windows_side_is_in_nobodys_way(
     # An engine inside the distribution binds there: WSL's NAT keeps the two apart.
     side.leave_docker_desktop()
     found = runs.fact(f"{REDIS},{RESERVED}")
-    assert {row["verdict"] for row in found["ports"].values()} == {"free"}
+    assert {row["status"] for row in found["ports"].values()} == {"free"}
 
 
 def test_what_docker_desktop_holds_for_a_container_is_that_container(
@@ -235,10 +235,10 @@ def test_what_docker_desktop_holds_for_a_container_is_that_container(
     )  # fmt: skip
     side.host.put(f"{HOME}/follows", "24180 elsewhere-web-1\n")
     row = runs.fact(str(BACKEND))["ports"][f"{BACKEND}/tcp"]
-    assert row["verdict"] == "held"
+    assert row["status"] == "held"
     assert [one["kind"] for one in row["holders"]] == ["container"]
-    told = runs.stop([BACKEND])
-    assert told.run.rc == 0, told.run.out
+    result = runs.stop([BACKEND])
+    assert result.run.rc == 0, result.run.out
     assert side.asked("taskkill.exe") == []
     assert side.host.inspect("elsewhere-web-1")["State"]["Running"] is False
     side.host.docker("rm", "elsewhere-web-1")
@@ -248,13 +248,13 @@ def test_what_docker_desktop_holds_for_a_container_is_that_container(
 
 
 def test_without_consent_nothing_happens_and_the_rule_is_named(side: Windows, runs: Runs) -> None:
-    told = runs.free([REDIS])
-    assert told.run.rc != 0
+    result = runs.free([REDIS])
+    assert result.run.rc != 0
     assert side.asked("taskkill.exe") == []
     assert side.unchanged()
-    assert told.rules(REDIS) == ["exe:redis-server.exe"]
-    told = runs.free([REDIS], on_conflict="stop", allow=["exe:other.exe", "user:*"])
-    assert told.run.rc != 0
+    assert result.rules(REDIS) == ["exe:redis-server.exe"]
+    result = runs.free([REDIS], on_conflict="stop", allow=["exe:other.exe", "user:*"])
+    assert result.run.rc != 0
     assert side.asked("taskkill.exe") == []
     assert side.unchanged()
 
@@ -268,12 +268,12 @@ def test_with_the_consent_that_was_named_it_is_freed_and_stays_free(
     assert "redis-server.exe" in str(dry.all("planned"))
     assert side.unchanged()
     assert side.asked("taskkill.exe") == []
-    told = runs.free([REDIS], on_conflict="stop", allow=rules, settle=1)
-    assert told.run.rc == 0, told.run.out
+    result = runs.free([REDIS], on_conflict="stop", allow=rules, settle=1)
+    assert result.run.rc == 0, result.run.out
     assert side.asked("taskkill.exe") == [f"taskkill.exe /PID {REDIS_PID} /F"]
     assert not side.listens(REDIS_PID)
     assert side.listens(SERVICE_PID)
-    assert "redis-server.exe" in str(told.all("done"))
+    assert "redis-server.exe" in str(result.all("done"))
     again = runs.free([REDIS], on_conflict="stop", allow=rules, settle=1)
     assert again.run.rc == 0, again.run.out
     assert again.all("done") == []
@@ -285,8 +285,8 @@ def test_with_sudo_the_programs_are_found_where_windows_has_them(
 ) -> None:
     # sudo's PATH has no /mnt/c.
     side.start("es", "cp850", where=SYSTEM32)
-    told = Runs(tmp_path, side.host, "operator").stop([REDIS])
-    assert told.run.rc == 0, told.run.out
+    result = Runs(tmp_path, side.host, "operator").stop([REDIS])
+    assert result.run.rc == 0, result.run.out
     assert side.asked("taskkill.exe") == [f"taskkill.exe /PID {REDIS_PID} /F"]
     assert not side.listens(REDIS_PID)
 
@@ -298,12 +298,12 @@ def test_what_windows_or_docker_desktop_hangs_on_is_never_ended(side: Windows, r
         FORWARDED: "netsh interface portproxy",
         RESERVED: "net stop winnat",
     }
-    told = runs.stop(list(words))
-    assert told.run.rc != 0
+    result = runs.stop(list(words))
+    assert result.run.rc != 0
     assert side.asked("taskkill.exe") == []
     assert side.unchanged()
-    said = {port: str(told.about("refusals", port)) for port in words}
-    assert [port for port, word in words.items() if word not in said[port]] == []
+    output = {port: str(result.about("refusals", port)) for port in words}
+    assert [port for port, word in words.items() if word not in output[port]] == []
 
 
 @pytest.mark.parametrize("status", [1, 128])
@@ -311,18 +311,18 @@ def test_a_process_that_windows_will_not_end_fails_this_host(
     side: Windows, runs: Runs, status: int
 ) -> None:
     side.host.put(f"{HOME}/refuses", f"{REDIS_PID} {status}\n")
-    told = runs.stop([REDIS])
-    assert told.run.rc != 0
+    result = runs.stop([REDIS])
+    assert result.run.rc != 0
     assert side.asked("taskkill.exe") == [f"taskkill.exe /PID {REDIS_PID} /F"]
     assert side.unchanged()
-    assert "Access is denied" in told.run.out
-    assert "is gone" not in told.run.out
+    assert "Access is denied" in result.run.out
+    assert "is gone" not in result.run.out
 
 
 def test_a_number_that_another_program_has_by_now_is_not_ended(side: Windows, runs: Runs) -> None:
     side.host.put(f"{HOME}/reused", f"{REDIS_PID} winword.exe\n")
-    told = runs.stop([REDIS])
-    assert told.run.rc != 0
+    result = runs.stop([REDIS])
+    assert result.run.rc != 0
     assert b"winword.exe" in side.host.read(f"{HOME}/tasklist")
     assert side.asked("taskkill.exe") == []
     assert side.listens(REDIS_PID)
@@ -330,11 +330,11 @@ def test_a_number_that_another_program_has_by_now_is_not_ended(side: Windows, ru
 
 def test_a_service_that_comes_back_is_named_and_not_fought(side: Windows, runs: Runs) -> None:
     side.host.put(f"{HOME}/respawns", f"{SERVICE_PID} 9999\n")
-    told = runs.stop([f"127.0.0.1:{SERVICE}"])
-    assert told.run.rc != 0
+    result = runs.stop([f"127.0.0.1:{SERVICE}"])
+    assert result.run.rc != 0
     assert side.asked("taskkill.exe") == [f"taskkill.exe /PID {SERVICE_PID} /F"]
     assert side.listens(9999)
-    assert "memurai.exe" in told.run.out
+    assert "memurai.exe" in result.run.out
 
 
 def test_a_windows_that_does_not_answer_is_never_taken_for_free(side: Windows, runs: Runs) -> None:
@@ -342,6 +342,6 @@ def test_a_windows_that_does_not_answer_is_never_taken_for_free(side: Windows, r
     for name in NAMES:
         side.host.put(f"{ON_PATH}/{name}", b"MZ\x90\x00", "0755")
     row = runs.fact(str(REDIS))["ports"][f"{REDIS}/tcp"]
-    assert row["verdict"] == "unknown", row
-    told = runs.stop([REDIS])
-    assert told.run.rc != 0
+    assert row["status"] == "unknown", row
+    result = runs.stop([REDIS])
+    assert result.run.rc != 0

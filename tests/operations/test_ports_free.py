@@ -98,7 +98,7 @@ def test_a_record_that_is_none(host: Host, record: Any) -> None:
     assert host.connector.executed_commands == []
 
 
-@pytest.mark.parametrize("said", ["", "no such image", "Error response from daemon: conflict"])
-def test_a_remedy_leaves_other_errors_alone(host: Host, said: str) -> None:
-    assert ports.remedy(PortsPolicy())(host, said) is False
+@pytest.mark.parametrize("output", ["", "no such image", "Error response from daemon: conflict"])
+def test_a_remedy_leaves_other_errors_alone(host: Host, output: str) -> None:
+    assert ports.remedy(PortsPolicy())(host, output) is False
     assert host.connector.executed_commands == []

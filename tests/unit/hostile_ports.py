@@ -18,7 +18,7 @@ from tests.unit.hostile_engine import LABEL, compose_labels, container
 from tests.unit.hostile_host import HostileHost
 from tests.unit.hostile_room import Dump, Room, Slot, at, decoded, told_as
 
-_REQUEST = '{"wanted": "tcp/0.0.0.0/6379", "project": "", "directory": ""}'
+_REQUEST = '{"desired": "tcp/0.0.0.0/6379", "project": "", "directory": ""}'
 _MARK = hostile.computed(_REQUEST)
 _PORTS: dict[str, Any] = {
     "sections": (
@@ -173,7 +173,9 @@ PORTS = Room(
     facts=[(PortHolders, {"ports": "6379"})],
     lay=_lay,
     alone=True,
-    scripts=frozenset({"ports/probe.sh"}),
+    scripts=frozenset(
+        f"ports/{name}.sh" for name in ("probe", "sockets", "processes", "units", "engines")
+    ),
     passing=frozenset({"now", "processes"}),
     dump=_dump,
     few=20,

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stackmend.ports.plan import Action, Plan, compressed, parsed
-from stackmend.ports.spec import PortsSpec, parse_ports
+from stackmend.ports.plan import Action, Plan
+from stackmend.ports.plan.model import (
+    Reserve,
+    StopContainer,
+    StopProcess,
+    StopProgram,
+    StopUnits,
+    StopWindowsProcess,
+)
+from stackmend.ports.spec import PortsSpec, compress_ports, parse_ports, parse_ranges
 from stackmend.ports.state import (
     Container,
     Holder,
@@ -31,7 +39,7 @@ def spec(ports: Any = 6379, **more: Any) -> PortsSpec:
 
 
 def stop(ports: Any = 6379, *allow: str, **more: Any) -> PortsSpec:
-    """What is wanted, with consent to end what these rules name."""
+    """What is desired, with consent to end what these rules name."""
     return spec(ports, on_conflict="stop", allow=allow, **more)
 
 
@@ -111,7 +119,7 @@ def hidden(why: str = "") -> Holder:
 def held(*holders: Holder, ports: Any = 6379, **more: Any) -> HostPorts:
     """A host on which these hold each of the ports."""
     states = [
-        PortState(wanted=one, verdict="held" if holders else "free", holders=holders)
+        PortState(desired=one, status="held" if holders else "free", holders=holders)
         for one in parse_ports(ports)
     ]
     return host(states, **more)
@@ -134,21 +142,21 @@ def host(states: Iterable[PortState], **more: Any) -> HostPorts:
 
 def ends(action: Action, holder: Holder) -> bool:
     """Whether an action would make a holder let go, as the host itself would have it."""
-    if action.verb == "stop container":
-        one = action.container
-        return one is not None and holder.container == one
-    if action.verb == "stop unit":
-        names = {holder.unit.name} if holder.unit else set()
-        if holder.process is not None and holder.process.unit:
-            names.add(holder.process.unit)
-        return holder.container is None and bool(names & {*action.units})
-    if action.verb == "stop program":
-        return holder.program is not None and holder.program == action.program
-    if action.verb == "stop windows process":
-        return holder.windows is not None and holder.windows == action.windows
-    if action.verb == "stop process" and holder.kind == "process" and holder.process is not None:
-        identity = (holder.process.pid, holder.process.started)
-        return identity in {(m.process.pid, m.process.started) for m in action.members}
+    match action:
+        case StopContainer(container=container):
+            return holder.container == container
+        case StopUnits(units=units):
+            names = {holder.unit.name} if holder.unit else set()
+            if holder.process is not None and holder.process.unit:
+                names.add(holder.process.unit)
+            return holder.container is None and bool(names & {*units})
+        case StopProgram(program=program):
+            return holder.program == program
+        case StopWindowsProcess(process=process):
+            return holder.windows == process
+        case StopProcess(members=members) if holder.kind == "process" and holder.process:
+            identity = (holder.process.pid, holder.process.started)
+            return identity in {(m.process.pid, m.process.started) for m in members}
     return False
 
 
@@ -157,32 +165,35 @@ def after(decided: Plan, state: HostPorts) -> HostPorts:
     ports = []
     for port in state.ports:
         rest = tuple(h for h in port.holders if not any(ends(a, h) for a in decided.actions))
-        freed = port.verdict == "held" and not rest
+        freed = port.status == "held" and not rest
         ports.append(
-            port.model_copy(update={"holders": rest, "verdict": "free" if freed else port.verdict})
+            port.model_copy(update={"holders": rest, "status": "free" if freed else port.status})
         )
-    reserved = parsed(state.reserved)
+    reserved = parse_ranges(state.reserved)
     for action in decided.actions:
-        if action.verb == "reserve":
-            reserved |= parsed(",".join(action.ports))
-    return state.model_copy(update={"ports": tuple(ports), "reserved": compressed(reserved)})
+        if isinstance(action, Reserve):
+            reserved |= parse_ranges(action.subject)
+    return state.model_copy(update={"ports": tuple(ports), "reserved": compress_ports(reserved)})
 
 
 def render(decided: Plan) -> str:
     """A plan as text, with all that it carries."""
 
     def carries(action: Action) -> Iterator[str]:
-        yield f"ports {' '.join(action.ports)}"
-        if action.container:
-            yield f"container {action.container.engine} {action.container.id[:12]}"
-        if action.units:
-            yield f"units of {action.manager}: {' '.join(action.units)}"
-        if action.program:
-            yield f"stop {' '.join(action.program.stop)}"
-        for member in action.members:
-            one = member.process
-            yield f"process {one.pid} {one.started} {one.exe} {member.inodes}"
-        if action.windows:
-            yield f"windows {action.windows.pid} {action.windows.image}"
+        if not isinstance(action, Reserve):
+            yield f"ports {' '.join(action.ports)}"
+        match action:
+            case StopContainer(container=container):
+                yield f"container {container.engine} {container.id[:12]}"
+            case StopUnits():
+                yield f"units of {action.manager}: {' '.join(action.units)}"
+            case StopProgram(program=program):
+                yield f"stop {' '.join(program.stop)}"
+            case StopProcess(members=members):
+                for member in members:
+                    one = member.process
+                    yield f"process {one.pid} {one.started} {one.exe} {member.inodes}"
+            case StopWindowsProcess(process=process):
+                yield f"windows {process.pid} {process.image}"
 
     return rendering.render(decided, carries)

@@ -15,8 +15,7 @@ from stackmend.basics.plan import Plan, plan
 from stackmend.basics.spec import BasicsSpec
 from stackmend.basics.state import Clock, HostBasics, Unit, Updates
 from stackmend.connection import text
-from stackmend.ports import ranges
-from stackmend.ports.spec import parse_ports
+from stackmend.ports.spec import compress_ports, list_unreserved, parse_ports, parse_ranges
 
 TIMESYNCD = Unit(name="systemd-timesyncd.service", active=True, enabled=True)
 
@@ -105,11 +104,9 @@ def test_ports_that_are_kept_already_are_not_asked_for_again() -> None:
 
 @given(st.sets(st.integers(1, 65535)), st.sets(st.integers(1, 65535)))
 def test_what_is_reserved_is_exactly_what_is_missing(wanted: set[int], kept: set[int]) -> None:
-    missing = ranges.unreserved(
-        parse_ports(sorted(wanted)), (32768, 60999), ranges.compressed(kept)
-    )
+    missing = list_unreserved(parse_ports(sorted(wanted)), (32768, 60999), compress_ports(kept))
     assert missing == {port for port in wanted if 32768 <= port <= 60999} - kept
-    assert ranges.parsed(ranges.compressed(missing)) == missing
+    assert parse_ranges(compress_ports(missing)) == missing
 
 
 WELL = Updates(

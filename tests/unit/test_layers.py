@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
             "from pyinfra.api import Host",
             "Decisions are pure: no pyinfra, no clock, no randomness, no I/O",
         ),
-        ("ports/look.py", "import httpx", "Only the connection room speaks to transports"),
+        ("ports/reconciler.py", "import httpx", "Only the connection room speaks to transports"),
     ],
 )
 def test_what_is_imported_for_types_alone_counts(

@@ -1,4 +1,4 @@
-"""Who holds a port: the tables of a host, put together, and the verdict that is made of them."""
+"""Who holds a port: the tables of a host, put together, and the status that is made of them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackmend.ports import attribution, words
-from stackmend.ports.attribution import Tables, conflicts, holders
-from stackmend.ports.listing import Section, containers
-from stackmend.ports.processes import of_a_user, settled
-from stackmend.ports.spec import PortSpec, wanted
+from stackmend.ports import attribution
+from stackmend.ports.attribution import Tables, find_holders, is_conflicting
+from stackmend.ports.classification import Evidence, classify
+from stackmend.ports.format import format_holder, format_port, format_process
+from stackmend.ports.listing import Section, parse_containers
+from stackmend.ports.processes import is_in_session, mark_sessions
+from stackmend.ports.spec import PortSpec, parse_port
 from stackmend.ports.state import Container, Holder, PortState, Process, Program, Socket, Unit
-from stackmend.ports.verdict import Seen, judge
 
 ID = "0123456789abcdef" * 4
 
 
 def want(text: str) -> PortSpec:
-    (one,) = wanted(text)
+    (one,) = parse_port(text)
     return one
 
 
@@ -75,30 +76,30 @@ def tables(*listed: Socket, people: tuple[Process, ...] = (), **more: Any) -> Ta
     ],
 )
 def test_conflicts(wish: str, other: Socket, expected: bool | None) -> None:
-    assert conflicts(want(wish), other) is expected
+    assert is_conflicting(want(wish), other) is expected
 
 
 def test_one_that_may_take_ipv4_counts_only_where_no_other_explains_it() -> None:
     six, four = socket("::", dual=None, pids=(6,)), socket("0.0.0.0", pids=(4,))
-    assert attribution.standing(want("80"), [six]) == (six,)
-    assert attribution.standing(want("80"), [six, four]) == (four,)
+    assert attribution.find_conflicts(want("80"), [six]) == (six,)
+    assert attribution.find_conflicts(want("80"), [six, four]) == (four,)
 
 
 def test_connections_count_only_where_nobody_waits() -> None:
     there = socket("10.0.0.1", state="ESTAB", peer="10.0.0.2:443")
     listener = socket()
-    assert attribution.standing(want("80"), [there]) == (there,)
-    assert attribution.standing(want("80"), [there, listener]) == (listener,)
-    (found,) = holders(want("80"), tables(there, people=(process(),)), blocked=True)
+    assert attribution.find_conflicts(want("80"), [there]) == (there,)
+    assert attribution.find_conflicts(want("80"), [there, listener]) == (listener,)
+    (found,) = find_holders(want("80"), tables(there, people=(process(),)), blocked=True)
     assert found.kind == "outgoing"
-    assert "10.0.0.2:443 of server" in words.holder(found)
+    assert "10.0.0.2:443 (server" in format_holder(found)
 
 
 # Who it is
 
 
 def found_one(state: Tables, text: str = "80") -> Holder:
-    (one,) = holders(want(text), state, blocked=True)
+    (one,) = find_holders(want(text), state, blocked=True)
     return one
 
 
@@ -106,7 +107,7 @@ def test_two_processes_that_share_a_port_are_two() -> None:
     both = tables(
         socket(pids=(100,)), socket(inode=8, pids=(101,)), people=(process(100), process(101))
     )
-    found = holders(want("80"), both, blocked=True)
+    found = find_holders(want("80"), both, blocked=True)
     assert [one.process.pid for one in found if one.process] == [100, 101]
 
 
@@ -136,14 +137,14 @@ def test_what_users_start_is_no_service(unit: str, name: str, main: int, expecte
     one = process(unit=unit, manager="system", name=name).model_copy(
         update={"session": unit.startswith("session")}
     )
-    assert of_a_user(one, main) is expected
+    assert is_in_session(one, main) is expected
     table = tables(
         socket(),
         people=(one,),
         units=(Unit(name=unit, main_pid=main),),
     )
     assert (found_one(table).kind == "process") is expected
-    (after,) = settled({100: one}, table.units).values()
+    (after,) = mark_sessions({100: one}, table.units).values()
     assert after.session is expected
 
 
@@ -232,7 +233,7 @@ def test_a_proxy_of_the_engine_is_never_the_engines_own_unit(
     people = (DOCKERD, engine_proxy(unit=unit))
     one = found_one(tables(socket(), people=people, containers=listed))
     assert (one.kind, one.container, one.unit) == ("container", None, None)
-    assert "172.18.0.3 port 8000" in words.holder(one)
+    assert "172.18.0.3 port 8000" in format_holder(one)
 
 
 def test_a_proxy_whose_engine_went_is_none_of_its_unit_either() -> None:
@@ -264,7 +265,7 @@ BINDINGS = {
 
 @pytest.mark.parametrize("ports", [{}, None, {"8000/tcp": None}])
 def test_a_container_that_is_restarted_has_the_ports_it_is_configured_with(ports: Any) -> None:
-    (one,) = containers({"containers docker": row("restarting", ports, BINDINGS)})
+    (one,) = parse_containers({"containers docker": row("restarting", ports, BINDINGS)})
     assert (one.published, one.running) == (("127.0.0.1:80/tcp",), True)
     at = socket("127.0.0.1")
     table = tables(at, people=(DOCKERD, engine_proxy()), containers=(one,))
@@ -276,9 +277,9 @@ def test_a_container_that_is_listed_later_is_the_proxys() -> None:
     at = socket("127.0.0.1")
     first, later = row("running", {}, {}), row("exited", {}, BINDINGS)
     # What was listed at first stands; what was not is added as it was later.
-    (one,) = containers({"later docker": later, "containers docker": first})
+    (one,) = parse_containers({"later docker": later, "containers docker": first})
     assert one.published == ()
-    (one,) = containers({"later docker": later})
+    (one,) = parse_containers({"later docker": later})
     assert (one.published, one.running) == (("127.0.0.1:80/tcp",), False)
     state = tables(at, people=(DOCKERD, engine_proxy()), containers=(one,))
     assert found_one(state, "127.0.0.1:80").container == one.model_copy(update={"running": True})
@@ -291,11 +292,11 @@ def test_a_container_that_is_listed_later_is_the_proxys() -> None:
 
 
 def test_a_container_that_runs_has_the_ports_that_it_has() -> None:
-    told = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "81"}]}
+    reported = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "81"}]}
     for status in ("running", "restarting"):
-        (one,) = containers({"containers docker": row(status, told, BINDINGS)})
+        (one,) = parse_containers({"containers docker": row(status, reported, BINDINGS)})
         assert one.published == ("127.0.0.1:81/tcp",)
-    (one,) = containers({"containers docker": row("running", {}, BINDINGS)})
+    (one,) = parse_containers({"containers docker": row("running", {}, BINDINGS)})
     assert one.published == ()
 
 
@@ -310,7 +311,7 @@ def test_the_engine_itself_may_hold_it_for_a_container() -> None:
 def test_another_process_beside_a_container_is_another_holder() -> None:
     narrow = container(published=("127.0.0.1:80/tcp",))
     both = (socket("127.0.0.1"), socket("10.0.0.1", inode=8, pids=(101,)))
-    found = holders(
+    found = find_holders(
         want("80"),
         tables(*both, people=(PROXY, process(101)), containers=(narrow,)),
         blocked=True,
@@ -335,7 +336,7 @@ def test_a_carrier_belongs_to_its_own_kind_of_engine() -> None:
     pod = container(engine="podman")
     carrier = process(name="rootlessport")
     mixed = tables(socket(), people=(carrier,), containers=(pod, container()))
-    found = holders(want("80"), mixed, blocked=True)
+    found = find_holders(want("80"), mixed, blocked=True)
     assert [one.process for one in found] == [None, carrier]
     assert found[1].container == pod
 
@@ -343,10 +344,10 @@ def test_a_carrier_belongs_to_its_own_kind_of_engine() -> None:
 def test_who_merely_calls_himself_a_proxy_is_no_container() -> None:
     narrow = container(published=("127.0.0.1:80/tcp",))
     table = tables(socket("10.0.0.1"), people=(PROXY,), containers=(narrow,))
-    found = holders(want("80"), table, blocked=True)
+    found = find_holders(want("80"), table, blocked=True)
     assert [(one.kind, len(one.sockets)) for one in found] == [("container", 0), ("process", 1)]
     unseen = tables(socket("10.0.0.1", pids=()), containers=(narrow,), root=False)
-    found = holders(want("80"), unseen, blocked=True)
+    found = find_holders(want("80"), unseen, blocked=True)
     assert [one.kind for one in found] == ["container", "hidden"]
 
 
@@ -380,68 +381,69 @@ def test_a_host_network_container_is_told_by_its_control_group_or_monitor() -> N
     ],
 )
 def test_a_hidden_owner_says_why(settings: dict[str, Any], words_: str) -> None:
-    (found,) = holders(want("80"), tables(**settings), blocked=True)
+    (found,) = find_holders(want("80"), tables(**settings), blocked=True)
     assert found.kind == "hidden"
     assert words_ in found.why_hidden
 
 
 def test_a_name_cannot_write_on_the_terminal() -> None:
-    one = process(name="x\x1b[2J\ny")
-    assert words.process(one) == "x?[2J?y (pid 100 of user root)"
+    name = "x\x1b[2J\ny"
+    for odd in (process(name=name, exe=""), process(exe=f"/srv/{name}")):
+        assert format_process(odd) == "x?[2J?y (pid 100 of user root)"
 
 
-# Verdicts
+# Statuses
 
 
 def test_what_is_sent_to_kubernetes_is_held() -> None:
-    seen = Seen(tables=tables(rules=frozenset({("tcp", 30080)})), tool="python3")
-    row = judge(want("30080"), seen)
-    assert (row.verdict, [one.kind for one in row.holders]) == ("held", ["node port"])
+    observed = Evidence(tables=tables(rules=frozenset({("tcp", 30080)})), tool="python3")
+    row = classify(want("30080"), observed)
+    assert (row.status, [one.kind for one in row.holders]) == ("held", ["node port"])
 
 
-def verdict(text: str, error: str | None = "EADDRINUSE", **more: Any) -> PortState:
+def status(text: str, error: str | None = "EADDRINUSE", **more: Any) -> PortState:
     refused: Mapping[PortSpec, str] = {want(text): error} if error else {}
     settings: dict[str, Any] = {"tables": tables(), "tool": "python3", "refused": refused, **more}
-    return judge(want(text), Seen(**settings))
+    return classify(want(text), Evidence(**settings))
 
 
 def test_a_bind_decides() -> None:
     listed = tables(socket("0.0.0.0"), people=(process(),))
-    assert verdict("80", None, tables=listed).verdict == "free"
-    row = verdict("80", tables=listed)
-    assert row.verdict == "held"
+    assert status("80", None, tables=listed).status == "free"
+    row = status("80", tables=listed)
+    assert row.status == "held"
     assert row.evidence == "bind (python3): address already in use (EADDRINUSE)"
-    nobody = verdict("80")
-    assert (nobody.verdict, nobody.holders[0].kind) == ("held", "hidden")
+    nobody = status("80")
+    assert (nobody.status, nobody.holders[0].kind) == ("held", "hidden")
 
 
 @pytest.mark.parametrize("error", ["EADDRNOTAVAIL", "EAFNOSUPPORT", "EINVAL", "E999"])
 def test_what_can_never_be_bound_is_not_held(error: str) -> None:
-    row = verdict("[::1]:80", error)
-    assert (row.verdict, row.holders) == ("unknown", ())
+    row = status("[::1]:80", error)
+    assert (row.status, row.holders) == ("unknown", ())
     assert row.problem
 
 
 def test_a_bind_that_is_forbidden_says_nothing() -> None:
-    assert verdict("80", "EACCES").verdict == "free"
-    held = verdict("80", "EACCES", tables=tables(socket(pids=()), root=False))
-    assert held.verdict == "held"
+    assert status("80", "EACCES").status == "free"
+    held = status("80", "EACCES", tables=tables(socket(pids=()), root=False))
+    assert held.status == "held"
     assert held.evidence.endswith("so ss")
 
 
 def test_an_ended_connection_without_a_bind_is_not_told() -> None:
     ended = socket(state="TIME-WAIT", peer="10.0.0.1:443", pids=())
-    assert verdict("80", None, tool="", tables=tables(ended)).verdict == "unknown"
-    assert verdict("80", tables=tables(ended)).holders[0].kind == "outgoing"
+    assert status("80", None, tool="", tables=tables(ended)).status == "unknown"
+    assert status("80", tables=tables(ended)).holders[0].kind == "outgoing"
 
 
 def test_an_ipv6_socket_of_unknown_kind_without_a_bind_is_not_told() -> None:
     six = tables(socket("::", dual=None), people=(process(),))
-    row = verdict("80", None, tool="", tables=six)
-    assert (row.verdict, row.holders) == ("unknown", ())
-    assert verdict("[::]:80", None, tool="", tables=six).verdict == "held"
+    row = status("80", None, tool="", tables=six)
+    assert (row.status, row.holders) == ("unknown", ())
+    assert status("[::]:80", None, tool="", tables=six).status == "held"
     both = tables(socket("::", dual=None), people=(PROXY,), containers=(container(),))
-    assert verdict("80", None, tool="", tables=both).holders[0].kind == "container"
+    assert status("80", None, tool="", tables=both).holders[0].kind == "container"
 
 
 def ours(**more: Any) -> str:
@@ -449,7 +451,7 @@ def ours(**more: Any) -> str:
     held = settings.pop("containers")
     at = settings.pop("at", "0.0.0.0")
     table = tables(socket(at), people=(PROXY,), containers=held)
-    return verdict("80", tables=table, **settings).verdict
+    return status("80", tables=table, **settings).status
 
 
 def test_ours() -> None:
@@ -473,16 +475,16 @@ def test_a_foreign_holder_beside_ours_is_the_only_one_named() -> None:
         people=(PROXY, process(101)),
         containers=(mine,),
     )
-    row = verdict("80", tables=table, project="shop")
-    assert (row.verdict, [one.kind for one in row.holders]) == ("held", ["process"])
+    row = status("80", tables=table, project="shop")
+    assert (row.status, [one.kind for one in row.holders]) == ("held", ["process"])
 
 
 def test_what_the_engine_has_given_away_is_held_although_a_bind_succeeds() -> None:
-    row = verdict("80", None, tables=tables(containers=(container(),)))
-    assert row.verdict == "held"
+    row = status("80", None, tables=tables(containers=(container(),)))
+    assert row.status == "held"
     assert row.evidence == "bind (python3), but docker ps"
     other = container(engine="podman")
-    assert verdict("80", None, tables=tables(containers=(other,))).verdict == "free"
+    assert status("80", None, tables=tables(containers=(other,))).status == "free"
 
 
 # Whatever is listed
@@ -532,12 +534,12 @@ wishes = st.sampled_from(["80", "127.0.0.1:80", "[::]:80", "81/udp"])
 @settings(deadline=None)  # a busy machine is no failure
 @given(wishes, tables_, st.sampled_from(["python3", ""]))
 def test_what_is_refused_or_listed_is_never_free(text: str, table: Tables, tool: str) -> None:
-    assert verdict(text, "EADDRINUSE", tables=table).verdict == "held"
-    row = verdict(text, None, tool=tool, tables=table)
-    if not tool and attribution.standing(want(text), table.sockets):
-        assert row.verdict != "free"
-    assert row.holders or row.verdict in ("free", "unknown")
-    assert words.said(row)
+    assert status(text, "EADDRINUSE", tables=table).status == "held"
+    row = status(text, None, tool=tool, tables=table)
+    if not tool and attribution.find_conflicts(want(text), table.sockets):
+        assert row.status != "free"
+    assert row.holders or row.status in ("free", "unknown")
+    assert format_port(row)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -552,7 +554,7 @@ def test_no_proxy_of_an_engine_is_ever_a_unit(text: str, table: Tables, unit: st
     people = {pid: of_the_engine(one) for pid, one in table.processes.items()}
     engine = process(9, name="dockerd", unit=unit, manager="system")
     state = replace(table, processes={**people, 9: engine})
-    for found in holders(want(text), state, blocked=True):
+    for found in find_holders(want(text), state, blocked=True):
         if found.process is not None and found.process.name == "docker-proxy":
             assert found.kind in ("container", "outgoing")
 
@@ -570,7 +572,7 @@ def test_the_order_of_the_lists_does_not_matter(text: str, table: Tables) -> Non
     def keys(state: Tables) -> list[tuple[Any, ...]]:
         return [
             (one.kind, one.process and one.process.pid, one.container, frozenset(one.sockets))
-            for one in holders(want(text), state, blocked=True)
+            for one in find_holders(want(text), state, blocked=True)
         ]
 
     assert keys(table) == keys(turned)

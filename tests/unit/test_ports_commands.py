@@ -22,8 +22,15 @@ from pyinfra.api import StringCommand
 from stackmend.connection import text
 from stackmend.ports import commands
 from stackmend.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
-from stackmend.ports.plan import Action
-from stackmend.ports.plan.model import Member, Verb
+from stackmend.ports.plan.model import (
+    Member,
+    Stop,
+    StopContainer,
+    StopProcess,
+    StopProgram,
+    StopUnits,
+    StopWindowsProcess,
+)
 from stackmend.ports.state import Container, Process, Program, WindowsProcess
 
 NAME = "20260101T120000Z-1"
@@ -119,7 +126,7 @@ class Running:
     """A process of the test's own."""
 
     popen: subprocess.Popen[bytes]
-    said: Path
+    output: Path
 
     @property
     def pid(self) -> int:
@@ -135,7 +142,7 @@ class Running:
 
     @property
     def words(self) -> list[str]:
-        return self.said.read_text().split() if self.said.exists() else []
+        return self.output.read_text().split() if self.output.exists() else []
 
     @property
     def alive(self) -> bool:
@@ -176,13 +183,13 @@ def holder(tmp_path: Path) -> Iterator[object]:
     started: list[Running] = []
 
     def start(how: str, *more: str, place: Path = tmp_path, **given: object) -> Running:
-        said = place / f"said-{len(started)}"
+        output = place / f"said-{len(started)}"
         program = (
             ["/bin/sh", "-c", PLAIN, "sh"] if how == "plain" else [sys.executable, "-c", HOLDER]
         )
-        argv = [*program, how, str(said), *more]
+        argv = [*program, how, str(output), *more]
         popen = subprocess.Popen(argv, stderr=subprocess.DEVNULL, **given)  # type: ignore[call-overload]
-        one = Running(popen, said)
+        one = Running(popen, output)
         started.append(one)
         eventually("it listens", lambda: "ready" in one.words)
         return one
@@ -193,14 +200,14 @@ def holder(tmp_path: Path) -> Iterator[object]:
         one.popen.wait()
 
 
-def ending(process: Process, *inodes: int, more: tuple[Member, ...] = ()) -> Action:
+def ending(process: Process, *inodes: int, more: tuple[Member, ...] = ()) -> Stop:
     members = (Member(process=process, inodes=inodes), *more)
-    return action("stop process", members=members)
+    return action(StopProcess, members=members)
 
 
-def action(verb: Verb, **more: object) -> Action:
-    given = {"verb": verb, "subject": "it", "cause": "why", "ports": (PORT,), **more}
-    return Action.model_validate(given)
+def action(kind: type[Stop], **more: object) -> Stop:
+    given = {"subject": "it", "cause": "why", "ports": (PORT,), **more}
+    return kind.model_validate(given)
 
 
 def run(
@@ -218,9 +225,9 @@ def run(
 
 
 def end(
-    what: Action, root: Path, path: str, grace: float = 5, record: str = NAME
+    what: Stop, root: Path, path: str, grace: float = 5, record: str = NAME
 ) -> subprocess.CompletedProcess[bytes]:
-    return run(commands.end(what, record, grace, str(root)), path)
+    return run(commands.execute(what, record, grace, str(root)), path)
 
 
 # A process
@@ -328,7 +335,7 @@ def test_a_number_that_is_used_again_after_it_was_recorded_is_left_alone(  # typ
     )
     (hooks / tool).chmod(0o755)
     first = holder("end")
-    command = commands.end(ending(first.process), NAME, 5, str(tmp_path / "root"))
+    command = commands.execute(ending(first.process), NAME, 5, str(tmp_path / "root"))
     with ThreadPoolExecutor() as threads:
         running = threads.submit(run, command, f"{hooks}:{bare}")
         eventually("it was looked at", lambda: (tmp_path / "there").exists())
@@ -387,7 +394,7 @@ def test_a_child_with_the_same_socket_is_ended_after_its_parent(  # type: ignore
     one = holder("parent")
     children = Path(f"/proc/{one.pid}/task/{one.pid}/children")
     (child,) = map(int, children.read_text().split())
-    child_said = Path(f"{one.said}.child")
+    child_said = Path(f"{one.output}.child")
     eventually("the child listens", lambda: child_said.exists())
     more = (Member(process=described(child), inodes=one.inodes),)
     done = end(ending(one.process, *one.inodes, more=more), tmp_path, path, grace=1)
@@ -455,23 +462,23 @@ def comes_back(start: Callable[..., Running], tmp_path: Path, path: str) -> None
     root.mkdir()
     assert end(ending(one.process, *one.inodes), root, path).returncode == 0
     one.popen.wait(5)
-    one.said.unlink()
+    one.output.unlink()
 
-    def restore(*, look: bool = False, record: str = "latest") -> int:
-        done = run(commands.restore(record, look=look, root=str(root)), path, tmp_path)
+    def restore(*, observe: bool = False, record: str = "latest") -> int:
+        done = run(commands.restore(record, observe=observe, root=str(root)), path, tmp_path)
         assert done.stdout.decode() == f"{NAME}\n", done.stderr
         assert done.returncode in (0, DUE), done.stderr
         return done.returncode
 
-    assert restore(look=True) == DUE
-    assert not one.said.exists(), "to look changes nothing"
+    assert restore(observe=True) == DUE
+    assert not one.output.exists(), "to observe changes nothing"
     assert restore() == 0
     pid = int((root / NAME / "restored").read_text().split()[0])
     try:
         eventually("it listens", lambda: one.words == ["ready"])
         assert shape(pid) == before
         assert os.getsid(pid) != os.getsid(0), "it outlives who brought it back"
-        assert restore(look=True) == 0
+        assert restore(observe=True) == 0
         assert restore(record=NAME) == 0
         assert one.words == ["ready"], "the second time changes nothing"
         assert not (tmp_path / "pwned").exists()
@@ -489,7 +496,7 @@ def test_two_records_of_one_process_bring_back_one(holder, tmp_path: Path, path:
     shutil.copytree(tmp_path / NAME, tmp_path / second)
     (tmp_path / NAME / "done").unlink()
     for record in (second, NAME, second):
-        done = run(commands.restore(record, look=False, root=str(tmp_path)), path)
+        done = run(commands.restore(record, observe=False, root=str(tmp_path)), path)
         assert done.returncode == 0, done.stderr
     pid = int((tmp_path / second / "restored").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
@@ -503,7 +510,7 @@ def test_what_is_gone_cannot_come_back(holder, tmp_path: Path, path: str) -> Non
     assert end(ending(one.process, *one.inodes), tmp_path / "root", path).returncode == 0
     one.popen.wait(5)
     place.rmdir()
-    done = run(commands.restore(NAME, look=False, root=str(tmp_path / "root")), path)
+    done = run(commands.restore(NAME, observe=False, root=str(tmp_path / "root")), path)
     assert done.returncode == 69
     assert f"its directory {place} is not there any more" in done.stderr.decode()
 
@@ -515,7 +522,7 @@ def test_what_ends_at_once_is_not_called_back(holder, tmp_path: Path, path: str)
     argv = (tmp_path / NAME / "argv").read_bytes().split(b"\0")
     argv[1] = b"-Z"  # no option of Python's: it ends before it has begun
     (tmp_path / NAME / "argv").write_bytes(b"\0".join(argv))
-    done = run(commands.restore(NAME, look=False, root=str(tmp_path)), path)
+    done = run(commands.restore(NAME, observe=False, root=str(tmp_path)), path)
     assert done.returncode == 69
     assert b"ended at once" in done.stderr
 
@@ -523,14 +530,14 @@ def test_what_ends_at_once_is_not_called_back(holder, tmp_path: Path, path: str)
 def test_what_never_ended_is_not_started_a_second_time(holder, tmp_path: Path, path: str) -> None:  # type: ignore[no-untyped-def]
     one = holder("become")
     assert end(ending(one.process, *one.inodes), tmp_path, path, grace=1).returncode == CHANGED
-    done = run(commands.restore(NAME, look=True, root=str(tmp_path)), path)
+    done = run(commands.restore(NAME, observe=True, root=str(tmp_path)), path)
     assert done.returncode == 0
 
 
 def test_there_is_no_such_record(tmp_path: Path, path: str) -> None:
     for record in ("latest", NAME):
         for root in (tmp_path, tmp_path / "nowhere"):
-            done = run(commands.restore(record, look=True, root=str(root)), path)
+            done = run(commands.restore(record, observe=True, root=str(root)), path)
             assert done.returncode == MISSING
 
 
@@ -540,7 +547,7 @@ def test_the_latest_record_is_the_last_one_by_number(tmp_path: Path, path: str) 
         (tmp_path / name / "kind").write_text("windows")
         (tmp_path / name / "image").write_text("nginx.exe")
     (tmp_path / "lock").write_text("")
-    done = run(commands.restore("latest", look=False, root=str(tmp_path)), path)
+    done = run(commands.restore("latest", observe=False, root=str(tmp_path)), path)
     assert done.stdout == b"20260101T120000Z-10\n"
     assert done.returncode == 69
     assert b"nginx.exe ran on Windows" in done.stderr
@@ -638,15 +645,15 @@ def tools(bare: Path, tmp_path: Path) -> Path:
 
 
 def stub(tools: Path, name: str, answers: str = "") -> None:
-    said = tools.parent / "said"
-    body = f'#!/bin/sh\nprintf "%s\\0" "{name}" $# "$@" >>{said}\n{answers}\n'
+    output = tools.parent / "said"
+    body = f'#!/bin/sh\nprintf "%s\\0" "{name}" $# "$@" >>{output}\n{answers}\n'
     (tools / name).write_text(body)
     (tools / name).chmod(0o755)
 
 
 def calls(tools: Path) -> list[list[str]]:
-    said = tools.parent / "said"
-    left = said.read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    output = tools.parent / "said"
+    left = output.read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
     found = []
     while left:
         count = int(left[1])
@@ -665,11 +672,11 @@ def test_a_supervisor_gets_the_words_as_they_are(tools: Path, bare: Path, name: 
         start=("supervisorctl", "start", name, ""),
     )
     root, path = tools.parent / "root", f"{tools}:{bare}"
-    done = end(action("stop program", program=program), root, path)
+    done = end(action(StopProgram, program=program), root, path)
     assert done.returncode == 0, done.stderr
     assert calls(tools) == [["supervisorctl", "stop", name]]
     for _ in range(2):
-        done = run(commands.restore("latest", look=False, root=str(root)), path)
+        done = run(commands.restore("latest", observe=False, root=str(root)), path)
         assert done.returncode == 0, done.stderr
     assert calls(tools)[1:] == [["supervisorctl", "start", name, ""]]
 
@@ -683,7 +690,7 @@ def test_units_are_stopped_together(tools: Path, bare: Path, name: str) -> None:
     )
     stub(tools, "systemctl", answers)
     units = (f"{name}.socket", f"{name}.service")
-    done = end(action("stop unit", units=units), tools.parent / "root", f"{tools}:{bare}")
+    done = end(action(StopUnits, units=units), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 0, done.stderr
     assert [call for call in calls(tools) if call[1] == "stop"] == [
         ["systemctl", "stop", "--", *units]
@@ -708,10 +715,10 @@ def test_a_container_is_stopped_on_its_own_engine(
     )
     stub(tools, words[0], answers)
     one = Container(id=id_, name="cache", engine=engine)
-    done = end(action("stop container", container=one), tools.parent / "root", f"{tools}:{bare}")
+    done = end(action(StopContainer, container=one), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 0, done.stderr
-    told = [call for call in calls(tools) if "inspect" not in call]
-    assert told == [[*words, "update", "--restart=no", "--", id_], [*words, "stop", "--", id_]]
+    reported = [call for call in calls(tools) if "inspect" not in call]
+    assert reported == [[*words, "update", "--restart=no", "--", id_], [*words, "stop", "--", id_]]
     assert (tools.parent / "root" / NAME / "restart").read_text() == "on-failure:3"
 
 
@@ -726,9 +733,9 @@ def test_what_is_a_users_own_is_stopped_as_that_user(tools: Path, bare: Path, to
     stub(tools, tool, answers)
     root, path = tools.parent / "root", f"{tools}:{bare}"
     one = Container(id="it's", name="cache", engine="podman:nobody")
-    done = end(action("stop container", container=one), root, path)
+    done = end(action(StopContainer, container=one), root, path)
     assert done.returncode == 0, done.stderr
-    units = action("stop unit", units=("a b.service",), manager="nobody")
+    units = action(StopUnits, units=("a b.service",), manager="nobody")
     done = end(units, root, path, record=NAME.replace("-1", "-2"))
     assert done.returncode == 0, done.stderr
     user = pwd.getpwnam("nobody")
@@ -739,8 +746,8 @@ def test_what_is_a_users_own_is_stopped_as_that_user(tools: Path, bare: Path, to
         f"XDG_RUNTIME_DIR=/run/user/{user.pw_uid}",
         f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{user.pw_uid}/bus",
     ]
-    told = [call for call in calls(tools) if "stop" in call]
-    assert told == [
+    reported = [call for call in calls(tools) if "stop" in call]
+    assert reported == [
         [*as_whom, "podman", "stop", "--", "it's"],
         [*as_whom, "systemctl", "--user", "stop", "--", "a b.service"],
     ]
@@ -753,7 +760,7 @@ def test_an_unnamed_volume_is_not_lost(tools: Path, bare: Path) -> None:
     )
     stub(tools, "docker", answers)
     one = Container(id="abc", name="cache")
-    done = end(action("stop container", container=one), tools.parent / "root", f"{tools}:{bare}")
+    done = end(action(StopContainer, container=one), tools.parent / "root", f"{tools}:{bare}")
     assert done.returncode == 78
     assert not [call for call in calls(tools) if "inspect" not in call]
 
@@ -767,7 +774,7 @@ def test_who_was_cut_off_leaves_the_restart_policy_to_the_next(tools: Path, bare
     stub(tools, "docker", answers)
     (tools / "docker.policy").write_text("always")
     (tools / "docker.cut").write_text("")
-    one = action("stop container", container=Container(id="abc", name="cache"))
+    one = action(StopContainer, container=Container(id="abc", name="cache"))
     root, path = tools.parent / "root", f"{tools}:{bare}"
     assert end(one, root, path).returncode == 74
     (tools / "docker.cut").unlink()
@@ -783,7 +790,7 @@ def windows(tools: Path, bare: Path, rows: str, status: int = 0) -> int:
     stub(tools, "tasklist.exe", f"cat; printf '%b' '{rows}'")
     stub(tools, "taskkill.exe", f"cat; exit {status}")
     done = end(
-        action("stop windows process", windows=WINDOWS), tools.parent / "root", f"{tools}:{bare}"
+        action(StopWindowsProcess, process=WINDOWS), tools.parent / "root", f"{tools}:{bare}"
     )
     return done.returncode
 

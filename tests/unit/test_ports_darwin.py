@@ -20,15 +20,15 @@ RECORDED = Path(__file__).parents[1] / "facts" / "ports_darwin"
 LSOF = (RECORDED / "lsof.txt").read_text(encoding="utf-8")
 PS = (RECORDED / "ps.txt").read_text(encoding="utf-8")
 
-SOCKETS = darwin.sockets(LSOF)
-PROCESSES = darwin.processes(LSOF, PS)
+SOCKETS = darwin.parse_sockets(LSOF)
+PROCESSES = darwin.parse_processes(LSOF, PS)
 
 
 def holders(
     port: int, address: str = "0.0.0.0", protocol: str = "tcp", refused: bool = False
 ) -> tuple[Holder, ...]:
-    wanted = PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
-    return darwin.holders(wanted, SOCKETS, PROCESSES, refused=refused)
+    desired = PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
+    return darwin.find_holders(desired, SOCKETS, PROCESSES, refused=refused)
 
 
 def test_every_socket_is_read_once() -> None:
@@ -110,11 +110,11 @@ def test_an_outgoing_connection_is_told_from_a_listener() -> None:
 def test_control_center_is_explained_and_protected() -> None:
     for port in (5000, 7000):
         (found,) = holders(port)
-        assert darwin.protected(found)
+        assert darwin.is_protected(found)
         assert "AirPlay Receiver" in darwin.explain(found)
     # Without ps, and as an lsof that cuts names off has it.
     short = Holder(kind="process", process=Process(pid=1347, name="ControlCe"))
-    assert darwin.protected(short)
+    assert darwin.is_protected(short)
     assert "AirPlay Receiver" in darwin.explain(short)
 
 
@@ -139,25 +139,25 @@ def test_control_center_is_explained_and_protected() -> None:
 )
 def test_what_must_not_be_ended_is_protected_and_explained(process: Process, words: str) -> None:
     holder = Holder(kind="process", process=process)
-    assert darwin.protected(holder)
+    assert darwin.is_protected(holder)
     assert words in darwin.explain(holder)
 
 
 def test_a_users_own_program_is_neither_protected_nor_explained() -> None:
     (found, _) = holders(3000)
-    assert not darwin.protected(found)
+    assert not darwin.is_protected(found)
     assert darwin.explain(found) == ""
 
 
 @given(st.one_of(st.text(max_size=300), st.integers(0, len(LSOF)).map(lambda at: LSOF[:at])))
 @settings(max_examples=300, deadline=None)
 def test_nothing_that_lsof_writes_can_break_it(text: str) -> None:
-    sockets, processes = darwin.sockets(text), darwin.processes(text, text)
+    sockets, processes = darwin.parse_sockets(text), darwin.parse_processes(text, text)
     assert all(isinstance(one, Socket) for one in sockets)
-    darwin.holders(PortSpec(port=5000), sockets, processes)
+    darwin.find_holders(PortSpec(port=5000), sockets, processes)
 
 
 @given(st.one_of(st.text(max_size=200), st.integers(0, len(PS)).map(lambda at: PS[:at])))
 @settings(max_examples=200, deadline=None)
 def test_nothing_that_ps_writes_can_break_it(text: str) -> None:
-    darwin.processes(LSOF, text)
+    darwin.parse_processes(LSOF, text)

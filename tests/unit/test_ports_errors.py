@@ -301,28 +301,31 @@ SPELLINGS = (
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [row[1:] for row in SPELLINGS], ids=[r[0] for r in SPELLINGS]
+    ("text", "expected"), [row[1:] for row in SPELLINGS], ids=[r[0] for r in SPELLINGS]
 )
-def test_a_bind_error_is_recognised(text: str, said: tuple[str, int, str, str]) -> None:
+def test_a_bind_error_is_recognised(text: str, expected: tuple[str, int, str, str]) -> None:
     error = parse(text)
     assert error is not None
-    assert (error.address, error.port, error.protocol, error.reason) == said
-    assert error.allocated_by_engine is (said[3] == "engine")
+    assert (error.address, error.port, error.protocol, error.reason) == expected
+    assert error.allocated_by_engine is (expected[3] == "engine")
     # What is looked at next takes it as it is.
-    assert PortSpec(address=error.address, port=error.port, protocol=error.protocol).port == said[1]
+    assert (
+        PortSpec(address=error.address, port=error.port, protocol=error.protocol).port
+        == expected[1]
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [row[1:] for row in SPELLINGS], ids=[r[0] for r in SPELLINGS]
+    ("text", "expected"), [row[1:] for row in SPELLINGS], ids=[r[0] for r in SPELLINGS]
 )
 def test_it_is_recognised_in_the_midst_of_what_compose_says(
-    text: str, said: tuple[str, int, str, str]
+    text: str, expected: tuple[str, int, str, str]
 ) -> None:
     before = " Container shop-redis-1  Started\n Container shop-web-1  Starting\r\n"
     after = "\nGracefully stopping... (press Ctrl+C again to force)\n"
     error = parse(before + text + after)
     assert error is not None
-    assert (error.address, error.port, error.protocol, error.reason) == said
+    assert (error.address, error.port, error.protocol, error.reason) == expected
     assert "Container" not in error.text.replace("Container failed", "")
     assert "Gracefully" not in error.text
 

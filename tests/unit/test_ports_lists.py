@@ -31,7 +31,7 @@ ROW = "tcp   LISTEN 0      128          0.0.0.0:80        0.0.0.0:*    "
     ],
 )
 def test_owners_that_ss_names(users: str, expected: tuple[int, ...]) -> None:
-    (found,) = sockets.from_ss([f"{ROW}{users} ino:77 sk:1 cgroup:/x <->"])
+    (found,) = sockets.parse_ss([f"{ROW}{users} ino:77 sk:1 cgroup:/x <->"])
     assert (found.address, found.port, found.pids) == ("0.0.0.0", 80, expected)
 
 
@@ -50,14 +50,14 @@ def test_owners_that_ss_names(users: str, expected: tuple[int, ...]) -> None:
     ],
 )
 def test_addresses_that_ss_prints(local: str, rest: str, address: str, dual: bool | None) -> None:
-    (found,) = sockets.from_ss([f"tcp LISTEN 0 128 {local} *:* {rest}"])
+    (found,) = sockets.parse_ss([f"tcp LISTEN 0 128 {local} *:* {rest}"])
     assert (found.address, found.port, found.dual) == (address, 80, dual)
 
 
 def test_a_newer_ss_lists_what_is_bound_and_does_not_listen() -> None:
-    (found,) = sockets.from_ss(['tcp UNCONN 0 0 0.0.0.0:80 0.0.0.0:* users:(("x",pid=5,fd=3))'])
+    (found,) = sockets.parse_ss(['tcp UNCONN 0 0 0.0.0.0:80 0.0.0.0:* users:(("x",pid=5,fd=3))'])
     assert (found.state, found.pids) == ("BOUND", (5,))
-    (other,) = sockets.from_ss(["udp UNCONN 0 0 0.0.0.0:80 0.0.0.0:*"])
+    (other,) = sockets.parse_ss(["udp UNCONN 0 0 0.0.0.0:80 0.0.0.0:*"])
     assert other.state == "UNCONN"
 
 
@@ -71,7 +71,7 @@ def test_rows_of_the_kernel() -> None:
         "tcp 06 0100007F:0050 0100007F:9C41 0 0",
         "tcp 0A nonsense",
     ]
-    found = sockets.from_proc(rows, ["11 5", "11 6", "nonsense"])
+    found = sockets.parse_proc(rows, ["11 5", "11 6", "nonsense"])
     assert [(one.address, one.port, one.state, one.peer, one.pids) for one in found] == [
         ("127.0.0.1", 80, "LISTEN", "", (5, 6)),
         ("::", 80, "LISTEN", "", ()),
@@ -86,15 +86,15 @@ def test_rows_of_the_kernel() -> None:
 @given(st.lists(st.text(max_size=60), max_size=4))
 def test_rubbish_is_no_row(lines: list[str]) -> None:
     text = [line.replace("\n", " ") for line in lines]
-    sockets.from_ss([f"tcp LISTEN {line}" for line in text])
-    sockets.from_proc([f"tcp 0A {line}" for line in text], text)
-    sockets.bound(text)
-    sockets.rules(text)
-    sockets.addresses(text)
-    assert processes.processes({"processes": (0, text), "links": (0, text)}, 1.0) == {}
+    sockets.parse_ss([f"tcp LISTEN {line}" for line in text])
+    sockets.parse_proc([f"tcp 0A {line}" for line in text], text)
+    sockets.parse_bound(text)
+    sockets.parse_rules(text)
+    sockets.parse_addresses(text)
+    assert processes.parse_processes({"processes": (0, text), "links": (0, text)}, 1.0) == {}
 
 
-def told(*rows: tuple[int, bytes, bytes, bytes], links: str = "") -> dict[int, Process]:
+def reported(*rows: tuple[int, bytes, bytes, bytes], links: str = "") -> dict[int, Process]:
     """Processes as the probe writes them."""
     mark = "0b5a-mark"
     raw = b"".join(f"{mark}\n".encode() + part for row in rows for part in row[1:])
@@ -103,7 +103,7 @@ def told(*rows: tuple[int, bytes, bytes, bytes], links: str = "") -> dict[int, P
         "links": (0, links.splitlines()),
         "users": (0, ["0 root", "1000 ann"]),
     }
-    return processes.processes(found, up=100.0)
+    return processes.parse_processes(found, up=100.0)
 
 
 def stat(pid: int, name: str, parent: int = 1, started: int = 5000) -> bytes:
@@ -112,7 +112,7 @@ def stat(pid: int, name: str, parent: int = 1, started: int = 5000) -> bytes:
 
 def test_a_process_is_read_whatever_it_calls_itself() -> None:
     name = ") S 1 (\nx"
-    found = told((7, stat(7, name), b"0::/system.slice/a.service\n", b"a\0b c\n\0\0"))
+    found = reported((7, stat(7, name), b"0::/system.slice/a.service\n", b"a\0b c\n\0\0"))
     one = found[7]
     assert (one.name, one.parent, one.started, one.seconds) == (name, 1, 5000, 50.0)
     assert one.argv == ("a", "b c\n", "")
@@ -120,7 +120,7 @@ def test_a_process_is_read_whatever_it_calls_itself() -> None:
 
 
 def test_who_writes_the_mark_makes_nobody_readable() -> None:
-    assert told((7, stat(7, "x"), b"", b"0b5a-mark\nfake")) == {}
+    assert reported((7, stat(7, "x"), b"", b"0b5a-mark\nfake")) == {}
 
 
 def test_a_link_that_is_told_twice_is_not_believed() -> None:
@@ -133,7 +133,7 @@ def test_a_link_that_is_told_twice_is_not_believed() -> None:
             line.format(7, "/usr/bin/postgres"),
         ]
     )
-    found = told((7, stat(7, "x"), b"", b""), (8, stat(8, "y"), b"", b""), links=forged)
+    found = reported((7, stat(7, "x"), b"", b""), (8, stat(8, "y"), b"", b""), links=forged)
     assert (found[7].exe, found[7].user, found[8].exe) == ("", "ann", "/tmp/x")
 
 
@@ -170,12 +170,12 @@ def test_a_link_that_is_told_twice_is_not_believed() -> None:
     ],
 )
 def test_what_a_control_group_names(path: str, expected: tuple[str, str, str]) -> None:
-    one = told((7, stat(7, "x"), f"0::{path}\n".encode(), b""))[7]
+    one = reported((7, stat(7, "x"), f"0::{path}\n".encode(), b""))[7]
     assert (one.container, one.manager, one.unit) == expected
 
 
 def test_a_host_may_itself_be_a_container() -> None:
-    found = told(
+    found = reported(
         (1, stat(1, "systemd", 0), f"0::/docker/{ID}/init.scope\n".encode(), b""),
         (7, stat(7, "x"), f"0::/docker/{ID}/system.slice/a.service\n".encode(), b""),
         (8, stat(8, "y"), f"0::/docker/{ID}\n".encode(), b""),
@@ -197,7 +197,7 @@ def test_what_is_sent_to_kubernetes() -> None:
         "-A INPUT --dport 22",
     ]
     ports = {("udp", port) for port in (53, 8000, 8001, 8002)}
-    assert sockets.rules(lines) == ports | {("tcp", 30080), ("tcp", 30081)}
+    assert sockets.parse_rules(lines) == ports | {("tcp", 30080), ("tcp", 30081)}
 
 
 IMAGE, SNAPSHOT, HASH = "sha256:" + "a" * 64, "sha256:" + "b" * 64, "c" * 64
@@ -207,11 +207,11 @@ def listed(
     image: str, labels: list[Any], of_image: list[Any] | None, engine: str = "docker"
 ) -> Any:
     """A container as it is listed, from its labels and its image's project and hash."""
-    shown = [image, ID, "/web", "running", 7, "no", "bridge", {}, *labels]
+    printed = [image, ID, "/web", "running", 7, "no", "bridge", {}, *labels]
     images = [] if of_image is None else [json.dumps([image, *of_image])]
-    (found,) = listing.containers(
+    (found,) = listing.parse_containers(
         {
-            f"containers {engine}": (0, [json.dumps(shown)]),
+            f"containers {engine}": (0, [json.dumps(printed)]),
             f"images {engine}": (0, images),
         }
     )

@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from stackmend.ports.plan import Plan, Verb, allocated, plan
+from stackmend.ports.plan import Action, Plan, explain_allocated, plan
 from stackmend.ports.state import Holder, PortState
 from tests.unit.ports_world import (
     EVERYTHING,
@@ -55,7 +55,7 @@ def free() -> Plan:
 @scenario
 def ours() -> Plan:
     """Our own running container has it."""
-    state = PortState(wanted=spec().ports[0], verdict="ours", holders=(container(project="ai"),))
+    state = PortState(desired=spec().ports[0], status="ours", holders=(container(project="ai"),))
     return plan(stop(6379, *EVERYTHING, project="ai"), host([state]))
 
 
@@ -293,21 +293,21 @@ def hidden_owner() -> Plan:
 @scenario
 def no_owner_at_all() -> Plan:
     """A bind failed, and nothing is known besides."""
-    state = PortState(wanted=spec().ports[0], verdict="held", evidence="bind (perl)")
+    state = PortState(desired=spec().ports[0], status="held", evidence="bind (perl)")
     return plan(stop(6379, *EVERYTHING), host([state]))
 
 
 @scenario
 def unknown() -> Plan:
     """An address that the host does not have."""
-    wanted = spec("192.0.2.9:80").ports[0]
-    state = PortState(wanted=wanted, verdict="unknown", problem="the host has no 192.0.2.9")
+    desired = spec("192.0.2.9:80").ports[0]
+    state = PortState(desired=desired, status="unknown", problem="the host has no 192.0.2.9")
     return plan(stop("192.0.2.9:80", *EVERYTHING), host([state]))
 
 
 @scenario
 def not_told() -> Plan:
-    """The probe left a wanted port out."""
+    """The probe left a desired port out."""
     return plan(stop("6379,6380", *EVERYTHING), held(ports=6379))
 
 
@@ -348,15 +348,17 @@ def engine_forbidden() -> Plan:
 @scenario
 def allocated_to_nobody() -> Plan:
     """The engine's own list has it, and nothing on the host."""
-    return allocated(held().ports[0], "Bind for 0.0.0.0:6379 failed: port is already allocated")
+    return explain_allocated(
+        held().ports[0], "Bind for 0.0.0.0:6379 failed: port is already allocated"
+    )
 
 
 @scenario
 def allocated_to_our_own() -> Plan:
     """Another container of the project is in the way: no entry is left over."""
     one = container("ai-old-1", project="ai", service="old")
-    state = PortState(wanted=spec().ports[0], verdict="ours", holders=(one,))
-    return allocated(state, "Bind for 0.0.0.0:6379 failed: port is already allocated")
+    state = PortState(desired=spec().ports[0], status="ours", holders=(one,))
+    return explain_allocated(state, "Bind for 0.0.0.0:6379 failed: port is already allocated")
 
 
 # Reserving
@@ -378,7 +380,7 @@ def reserving_is_only_told() -> Plan:
 def one_refusal_keeps_all() -> Plan:
     """What the stack cannot have whole is not worth ending anything for."""
     states = [
-        PortState(wanted=one, verdict="held", holders=(holder,))
+        PortState(desired=one, status="held", holders=(holder,))
         for one, holder in zip(spec("6379,6380").ports, (bare(), unit()), strict=True)
     ]
     return plan(stop("6379,6380", "user:bob"), host(states))
@@ -401,5 +403,5 @@ def test_no_golden_text_is_left_behind() -> None:
 
 
 def test_every_verb_is_in_some_scenario() -> None:
-    done = {action.verb for build in SCENARIOS.values() for action in build().actions}
-    assert done == set(get_args(Verb))
+    done = {type(action) for build in SCENARIOS.values() for action in build().actions}
+    assert done == set(get_args(Action))

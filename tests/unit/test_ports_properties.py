@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stackmend.ports.plan import Plan, plan
-from stackmend.ports.spec import RULE_KINDS, PortsSpec, names
+from stackmend.ports.spec import RULE_KINDS, PortsSpec, is_named
 from stackmend.ports.state import Container, Holder, HostPorts, PortState, Process, Socket, Unit
 from tests.unit.ports_world import after, ends, hidden, host, on_windows, outgoing, render, spec
 
@@ -122,11 +122,11 @@ def holders(draw: st.DrawFn) -> Holder:
 def hosts(draw: st.DrawFn) -> HostPorts:
     states = []
     for port in draw(st.lists(st.sampled_from(PORTS), min_size=1, max_size=4, unique=True)):
-        (wanted,) = spec(port).ports
-        verdict = draw(st.sampled_from(("held", "held", "held", "free", "ours", "unknown")))
-        who = draw(st.lists(holders(), max_size=3)) if verdict in ("held", "ours") else []
+        (desired,) = spec(port).ports
+        status = draw(st.sampled_from(("held", "held", "held", "free", "ours", "unknown")))
+        who = draw(st.lists(holders(), max_size=3)) if status in ("held", "ours") else []
         states.append(
-            PortState.model_validate({"wanted": wanted, "verdict": verdict, "holders": tuple(who)})
+            PortState.model_validate({"desired": desired, "status": status, "holders": tuple(who)})
         )
     engine = draw(st.sampled_from(("up", "up", "up", "up", "absent", "stopped", "unknown")))
     return host(
@@ -139,7 +139,7 @@ def hosts(draw: st.DrawFn) -> HostPorts:
 
 
 def wanted_of(state: HostPorts, **more: Any) -> PortsSpec:
-    return PortsSpec.model_validate({"ports": tuple(p.wanted for p in state.ports), **more})
+    return PortsSpec.model_validate({"ports": tuple(p.desired for p in state.ports), **more})
 
 
 def untouchable(holder: Holder) -> bool:
@@ -154,8 +154,8 @@ def untouchable(holder: Holder) -> bool:
     if holder.windows is not None:
         return holder.windows.image != "nginx.exe"
     if holder.unit is not None:
-        told = {holder.unit.name, *holder.unit.triggers, *holder.unit.triggered_by}
-        if told & (PROTECTED_UNITS | {"docker.socket", "ssh.service"}):
+        reported = {holder.unit.name, *holder.unit.triggers, *holder.unit.triggered_by}
+        if reported & (PROTECTED_UNITS | {"docker.socket", "ssh.service"}):
             return True
     return one is not None and one.pid != 1 and one.exe in PROTECTED_EXES
 
@@ -164,22 +164,22 @@ def consented(holder: Holder, allow: tuple[str, ...]) -> bool:
     """Whether some rule speaks of it at all."""
     one, unit, container = holder.process, holder.unit, holder.container
     if container is not None:
-        return names(allow, "container", container.name, container.id) or names(
+        return is_named(allow, "container", container.name, container.id) or is_named(
             allow, "project", container.project
         )
     if holder.windows is not None:
-        return names(allow, "exe", holder.windows.image)
-    if unit is not None and names(allow, "unit", unit.name, *unit.triggers, *unit.triggered_by):
+        return is_named(allow, "exe", holder.windows.image)
+    if unit is not None and is_named(allow, "unit", unit.name, *unit.triggers, *unit.triggered_by):
         return True
     return (
         one is not None
         and one.pid != 1
-        and (names(allow, "exe", one.exe) or names(allow, "user", one.user))
+        and (is_named(allow, "exe", one.exe) or is_named(allow, "user", one.user))
     )
 
 
 def ended(decided: Plan, state: HostPorts) -> list[Holder]:
-    """Everything of the host that a plan ends, wanted or not."""
+    """Everything of the host that a plan ends, desired or not."""
     return [
         holder
         for port in state.ports
@@ -193,25 +193,25 @@ def ended(decided: Plan, state: HostPorts) -> list[Holder]:
 def test_every_plan_ends_what_it_may_and_nothing_else(
     state: HostPorts, allow: tuple[str, ...], protect: tuple[str, ...], seed: int
 ) -> None:
-    wanted = wanted_of(state, on_conflict="stop", allow=allow, protect=protect)
-    decided = plan(wanted, state)
+    desired = wanted_of(state, on_conflict="stop", allow=allow, protect=protect)
+    decided = plan(desired, state)
     ends_only_what_is_wanted_and_allowed(decided, state, allow)
     ends_nothing_protected(decided, state, protect)
-    leaves_nothing_to_do(decided, state, wanted)
-    is_the_same_in_any_order(decided, state, wanted, random.Random(seed))
+    leaves_nothing_to_do(decided, state, desired)
+    is_the_same_in_any_order(decided, state, desired, random.Random(seed))
 
 
 def ends_only_what_is_wanted_and_allowed(
     decided: Plan, state: HostPorts, allow: tuple[str, ...]
 ) -> None:
-    held = [port for port in state.ports if port.verdict == "held"]
+    held = [port for port in state.ports if port.status == "held"]
     for action in decided.actions:
         if action.verb == "reserve":
             continue
         assert action.destructive
-        assert set(action.ports) <= {str(port.wanted) for port in held}
+        assert set(action.ports) <= {str(port.desired) for port in held}
         mine = [holder for port in held for holder in port.holders if ends(action, holder)]
-        assert mine, "an action ends what holds a wanted port"
+        assert mine, "an action ends what holds a desired port"
         # Of units that are stopped together, a rule may name any.
         enough = any if action.verb == "stop unit" else all
         assert enough(consented(holder, allow) for holder in mine)
@@ -221,27 +221,27 @@ def ends_nothing_protected(decided: Plan, state: HostPorts, protect: tuple[str, 
     for holder in ended(decided, state):
         assert not untouchable(holder)
         if holder.unit is not None:
-            assert not names(protect, "unit", holder.unit.name)
+            assert not is_named(protect, "unit", holder.unit.name)
         if holder.container is not None:
-            assert not names(protect, "container", holder.container.name)
-            assert not names(protect, "project", holder.container.project)
+            assert not is_named(protect, "container", holder.container.name)
+            assert not is_named(protect, "project", holder.container.project)
         if holder.process is not None and holder.process.pid != 1:
-            assert not names(protect, "user", holder.process.user)
-            assert not names(protect, "exe", holder.process.exe)
+            assert not is_named(protect, "user", holder.process.user)
+            assert not is_named(protect, "exe", holder.process.exe)
 
 
-def leaves_nothing_to_do(decided: Plan, state: HostPorts, wanted: PortsSpec) -> None:
+def leaves_nothing_to_do(decided: Plan, state: HostPorts, desired: PortsSpec) -> None:
     if decided.refusals:
         assert all(action.verb == "reserve" for action in decided.actions)
         return
-    left = plan(wanted, after(decided, state))
+    left = plan(desired, after(decided, state))
     assert left.empty, render(decided) + render(left)
     done = [(action.verb, action.subject) for action in decided.actions]
     assert len(done) == len(set(done)), "nothing is done twice"
 
 
 def is_the_same_in_any_order(
-    decided: Plan, state: HostPorts, wanted: PortsSpec, chance: random.Random
+    decided: Plan, state: HostPorts, desired: PortsSpec, chance: random.Random
 ) -> None:
     def mixed(items: Any) -> tuple[Any, ...]:
         return tuple(chance.sample(list(items), len(items)))
@@ -249,8 +249,8 @@ def is_the_same_in_any_order(
     ports = [port.model_copy(update={"holders": mixed(port.holders)}) for port in state.ports]
     processes = dict(mixed(state.processes.items()))
     other = state.model_copy(update={"ports": mixed(ports), "processes": processes})
-    turned = wanted.model_copy(
-        update={name: mixed(getattr(wanted, name)) for name in ("ports", "allow", "protect")}
+    turned = desired.model_copy(
+        update={name: mixed(getattr(desired, name)) for name in ("ports", "allow", "protect")}
     )
     assert render(plan(turned, other)) == render(decided)
 
@@ -260,7 +260,7 @@ def is_the_same_in_any_order(
 def test_report_never_acts(state: HostPorts, allow: tuple[str, ...]) -> None:
     decided = plan(wanted_of(state, allow=allow), state)
     assert decided.actions == ()
-    taken = [port for port in state.ports if port.verdict in ("held", "unknown")]
-    told = {finding.subject for finding in decided.findings if finding.blocks}
-    assert told == {str(port.wanted) for port in taken}
+    taken = [port for port in state.ports if port.status in ("held", "unknown")]
+    reported = {finding.subject for finding in decided.findings if finding.blocks}
+    assert reported == {str(port.desired) for port in taken}
     assert bool(decided.refusals) >= bool(taken)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from stackmend.ports.plan import Plan, compressed, exactly, left, parsed, plan
-from stackmend.ports.spec import PortsSpec, names
+from stackmend.ports.plan import Plan, list_remaining, plan
+from stackmend.ports.plan.target import escape
+from stackmend.ports.spec import PortsSpec, compress_ports, is_named, parse_ranges
 from stackmend.ports.state import Holder, HostPorts, PortState
 from tests.unit.ports_world import (
     EVERYTHING,
@@ -70,8 +71,8 @@ UNITS = (
 )
 
 
-def never(state: HostPorts, *, wanted: PortsSpec | None = None) -> Plan:
-    decided = plan(wanted or stop(6379, *EVERYTHING), state)
+def never(state: HostPorts, *, desired: PortsSpec | None = None) -> Plan:
+    decided = plan(desired or stop(6379, *EVERYTHING), state)
     assert not decided.actions
     (refusal,) = decided.refusals
     assert refusal.remedy
@@ -143,9 +144,9 @@ def test_a_service_that_a_protected_socket_starts_is_protected() -> None:
     ],
 )
 def test_protect_beats_allow(rule: str, holder: Holder) -> None:
-    wanted = stop(6379, *EVERYTHING, rule, protect=[rule])
+    desired = stop(6379, *EVERYTHING, rule, protect=[rule])
     system: Any = "wsl" if holder.kind == "windows" else "linux"
-    never(held(holder, system=system), wanted=wanted)
+    never(held(holder, system=system), desired=desired)
 
 
 # Rules
@@ -153,10 +154,10 @@ def test_protect_beats_allow(rule: str, holder: Holder) -> None:
 
 @pytest.mark.parametrize("value", ["a*b", "[x]", "what?", "plain", "[!a]*", "]", "ä b"])
 def test_a_rule_that_is_offered_names_exactly_what_it_is_for(value: str) -> None:
-    pattern = exactly(value)
-    assert names([f"exe:{pattern}"], "exe", value)
-    assert not names([f"exe:{pattern}"], "exe", value + "x")
-    assert not names([f"exe:{pattern}"], "exe", value.replace("*", "zz").replace("?", "z") + "!")
+    pattern = escape(value)
+    assert is_named([f"exe:{pattern}"], "exe", value)
+    assert not is_named([f"exe:{pattern}"], "exe", value + "x")
+    assert not is_named([f"exe:{pattern}"], "exe", value.replace("*", "zz").replace("?", "z") + "!")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_the_line_that_a_refusal_offers_is_enough(holder: Holder) -> None:
     import re
 
     (refusal,) = plan(spec(), held(holder)).refusals
-    found = re.search(r'"on_conflict": "stop", "allow": (\[.*\]) in', refusal.remedy)
+    found = re.search(r'"on_conflict": "stop", "allow": (\[.*\]) to', refusal.remedy)
     assert found is not None
     decided = plan(stop(6379, *json.loads(found[1])), held(holder))
     assert len(decided.actions) == 1
@@ -188,15 +189,15 @@ def test_the_line_that_a_refusal_offers_is_enough(holder: Holder) -> None:
 
 def test_what_is_told_tells_a_terminal_nothing() -> None:
     odd = "\x1b]0;pwned\x07\x9b"
-    told = [
+    reported = [
         bare(exe=f"/opt/{odd}", argv=(odd, odd), name=odd),
         unit(exe=f"/opt/{odd}"),
         program(odd),
         on_windows(odd),
     ]
-    for holder in told:
-        for wanted in (spec(), stop(6379, *EVERYTHING)):
-            decided = plan(wanted, held(holder))
+    for holder in reported:
+        for desired in (spec(), stop(6379, *EVERYTHING)):
+            decided = plan(desired, held(holder))
             lines = [
                 *map(str, decided.actions),
                 *(text for one in decided.findings for text in (one.cause, *one.evidence)),
@@ -231,35 +232,35 @@ def test_a_windows_process_has_no_user() -> None:
     ],
 )
 def test_reserved_ports_are_read(text: str, ports: set[int]) -> None:
-    assert parsed(text) == ports
+    assert parse_ranges(text) == ports
 
 
 def test_ports_are_written_as_the_kernel_writes_them() -> None:
-    assert compressed([5, 1, 3, 4, 9]) == "1,3-5,9"
-    assert compressed([]) == ""
+    assert compress_ports([5, 1, 3, 4, 9]) == "1,3-5,9"
+    assert compress_ports([]) == ""
 
 
 # Who is back
 
 
 def back(holder: Holder, **more: Any) -> Any:
-    (found,) = left([WANTED], held(bare()), held(holder, **more))
+    (found,) = list_remaining([WANTED], held(bare()), held(holder, **more))
     return found
 
 
 def test_a_port_that_stays_free_leaves_nothing() -> None:
-    assert left([WANTED], held(bare()), held()) == ()
+    assert list_remaining([WANTED], held(bare()), held()) == ()
 
 
 def test_what_nobody_freed_is_not_asked_about() -> None:
-    assert left([], held(bare()), held(bare(5))) == ()
+    assert list_remaining([], held(bare()), held(bare(5))) == ()
 
 
 def test_a_shell_that_starts_it_again_is_named() -> None:
     loop = process(700, "/usr/bin/dash", argv=("sh", "-c", "while :; do serve; done"), parent=1)
     found = back(bare(999), processes={700: loop})
     assert found.kind == "back"
-    assert "dash (pid 700 of user bob): sh -c while :; do serve; done" in found.said
+    assert "dash (pid 700 of user bob): sh -c while :; do serve; done" in found.reason
     assert found.remedy == (
         "its parent starts it again: end pid 700 (sh -c while :; do serve; done) first"
     )
@@ -279,7 +280,7 @@ def test_a_parent_that_is_gone() -> None:
 def test_a_unit_that_is_back_is_named_with_what_starts_it() -> None:
     found = back(unit("web.service"))
     assert found.kind == "back"
-    assert "web.service" in found.said
+    assert "web.service" in found.reason
     assert "systemctl list-dependencies --reverse web.service" in found.remedy
 
 
@@ -287,11 +288,11 @@ def test_who_has_not_let_go_is_no_respawner() -> None:
     assert back(bare()).kind == "still"
 
 
-def test_what_the_kernel_keeps_passes() -> None:
-    assert back(hidden()).kind == "passing"
+def test_what_the_kernel_keeps_is_closing() -> None:
+    assert back(hidden()).kind == "closing"
 
 
 def test_a_port_that_cannot_be_told_any_more() -> None:
-    state = PortState(wanted=spec().ports[0], verdict="unknown", problem="cut off")
-    (found,) = left([WANTED], held(bare()), host([state]))
-    assert (found.kind, found.said) == ("unknown", "cut off")
+    state = PortState(desired=spec().ports[0], status="unknown", problem="cut off")
+    (found,) = list_remaining([WANTED], held(bare()), host([state]))
+    assert (found.kind, found.reason) == ("unknown", "cut off")

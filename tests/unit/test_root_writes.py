@@ -237,13 +237,15 @@ def test_a_record_that_others_may_write_to_starts_nothing(
         (record / name).write_text(content)
     (tmp_path / "ports").chmod(0o777)
     for look in (True, False):
-        command = ports.restore("latest", look=look, root=str(tmp_path / "ports"))
+        command = ports.restore("latest", observe=look, root=str(tmp_path / "ports"))
         done = ran(command, each_shell)
         assert done.returncode == 69
         assert "others than root may write to" in done.stderr
     (tmp_path / "ports").chmod(0o700)
     assert (
-        ran(ports.restore("latest", look=True, root=str(tmp_path / "ports")), each_shell).returncode
+        ran(
+            ports.restore("latest", observe=True, root=str(tmp_path / "ports")), each_shell
+        ).returncode
         == 3
     )
 

@@ -7,7 +7,7 @@ from stackmend.basics.spec import BasicsSpec
 from stackmend.basics.state import Clock, HostBasics, Unit, Updates
 from stackmend.decision import Finding, Refusal
 from stackmend.paths import STATE_ROOT
-from stackmend.ports import ranges
+from stackmend.ports.spec import compress_ports, list_unreserved
 
 #: Seconds that a clock may be away from ours before it is told, and before nothing goes well with
 #: it: certificates that were just made are not valid yet, tokens are over.
@@ -247,7 +247,7 @@ def _well(units: tuple[Unit, ...], name: str) -> bool:
 
 
 def _ports(spec: BasicsSpec, state: HostBasics) -> Plan:
-    wanted = ranges.compressed(ranges.unreserved(spec.ports, state.ephemeral, state.reserved))
+    wanted = compress_ports(list_unreserved(spec.ports, state.ephemeral, state.reserved))
     if not wanted:
         return Plan()
     first, last = state.ephemeral

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
+from pathlib import PurePath
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -41,7 +43,8 @@ def script(
             then known to it): the mark of this reading, of :func:`fresh_mark`. The script reads it
             from its standard input: arguments can be seen by every user of a host.
         fed: the caller sends the mark, as the first line of what the script is to read.
-        before: other scripts of the room that go before it, with functions that it calls.
+        before: other scripts of the room that go before it, with functions that it calls, and
+            programs in other languages that it runs, see :func:`text`.
         shared: the same of those that all rooms have, beside this module.
 
     Example:
@@ -60,13 +63,19 @@ def script(
 def text(room: str, name: str) -> str:
     """The text of a script, without its comments: every host pays for each byte that is sent.
 
+    Of a program in another language it is an assignment: what ``bind.py`` holds is ``$bind_py``.
+
     Args:
         room: the package that the script lies in.
-        name: its file name without ``.sh``.
+        name: its file name; a script of the shell goes without its ``.sh``.
     """
-    lines = (files(room) / f"{name}.sh").read_text(encoding="utf-8").splitlines()
+    file = PurePath(name if "." in name else f"{name}.sh")
+    lines = (files(room) / str(file)).read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.strip() and not line.lstrip().startswith("# ")]
-    return "\n".join(kept) + "\n"
+    body = "\n".join(kept) + "\n"
+    if file.suffix == ".sh":
+        return body
+    return f"{file.stem}_{file.suffix[1:]}={shlex.quote(body)}\n"
 
 
 def fresh_mark() -> str:

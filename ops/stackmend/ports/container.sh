@@ -7,11 +7,11 @@ keep engine "$engine"
 keep id "$id"
 keep name "$6"
 policy='{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}'
-shown=$(engine inspect --type container -f \
+state=$(engine inspect --type container -f \
   "{{.State.Running}} {{.State.Paused}} {{.HostConfig.AutoRemove}} $policy" -- "$id") ||
-  drop 76 "the engine does not tell of container $6"
+  drop 76 "the engine does not know container $6"
 IFS=' ' read -r running paused passing restart <<END
-$shown
+$state
 END
 [ "$running" = true ] || drop 76 "container $6 does not run"
 restart=${restart%:0}

@@ -43,7 +43,7 @@ _PS = re.compile(
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def _groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
+def _split_groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
     """Each process with its files, as field letter → text."""
     process: dict[str, str] = {}
     files: list[dict[str, str]] = []
@@ -64,16 +64,16 @@ def _groups(lsof: str) -> Iterable[tuple[dict[str, str], list[dict[str, str]]]]:
         yield process, files
 
 
-def sockets(lsof: str) -> tuple[Socket, ...]:
+def parse_sockets(lsof: str) -> tuple[Socket, ...]:
     """The sockets of ``lsof``'s field output; one that several processes share is given once.
 
     :param lsof: what it wrote. Without root it shows the user's own processes only.
     """
     found: dict[object, Socket] = {}
-    for process, files in _groups(lsof):
-        pid = _number(process["p"])
+    for process, files in _split_groups(lsof):
+        pid = _parse_number(process["p"])
         for file in files:
-            socket = _socket(file, pid)
+            socket = _parse_socket(file, pid)
             if socket is None:
                 continue
             key: object = socket.inode or (pid, file["f"])
@@ -84,13 +84,13 @@ def sockets(lsof: str) -> tuple[Socket, ...]:
     return tuple(found.values())
 
 
-def _socket(file: Mapping[str, str], pid: int) -> Socket | None:
+def _parse_socket(file: Mapping[str, str], pid: int) -> Socket | None:
     name = _NAME.fullmatch(file.get("n", ""))
     protocol = file.get("P", "").lower()
     if name is None or protocol not in ("tcp", "udp") or not 1 <= int(name["port"]) <= 65535:
         return None
     v6 = file.get("t") == "IPv6"
-    address = _address(name["address"], v6)
+    address = _parse_address(name["address"], v6)
     if not address:
         return None
     peer = name["peer"] or ""
@@ -109,7 +109,7 @@ def _socket(file: Mapping[str, str], pid: int) -> Socket | None:
     )
 
 
-def _address(text: str, v6: bool) -> str:
+def _parse_address(text: str, v6: bool) -> str:
     if text == "*":
         return "::" if v6 else "0.0.0.0"  # noqa: S104 - as read
     try:
@@ -118,14 +118,14 @@ def _address(text: str, v6: bool) -> str:
         return ""
 
 
-def _number(text: str | None) -> int:
+def _parse_number(text: str | None) -> int:
     return int(text) if text and re.fullmatch(r"[0-9]{1,10}", text) else 0
 
 
-def processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
+def parse_processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
     """The processes of ``lsof``'s field output, with what ``ps`` says of them and their ancestors.
 
-    ``Process.started`` is in seconds since 1970, for macOS tells no ticks; ``Process.exe`` is
+    ``Process.started`` is in seconds since 1970, for macOS gives no ticks; ``Process.exe`` is
     known from ``ps`` alone.
 
     :param lsof: what it wrote.
@@ -138,15 +138,15 @@ def processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
             exe = row["exe"].strip()
             found[int(row["pid"])] = Process(
                 pid=int(row["pid"]),
-                started=_seconds(row),
+                started=_parse_time(row),
                 name=exe.rpartition("/")[2],
                 exe=exe if exe.startswith("/") else "",
                 uid=int(row["uid"]),
                 user=row["user"],
                 parent=int(row["ppid"]),
             )
-    for process, _ in _groups(lsof):
-        pid = _number(process["p"])
+    for process, _ in _split_groups(lsof):
+        pid = _parse_number(process["p"])
         if pid and pid not in found:
             found[pid] = Process(
                 pid=pid,
@@ -156,12 +156,12 @@ def processes(lsof: str, ps: str = "") -> Mapping[int, Process]:
                 ),
                 uid=int(process["u"]) if re.fullmatch(r"\d{1,10}", process.get("u", "")) else -1,
                 user=process.get("L", ""),
-                parent=_number(process.get("R")),
+                parent=_parse_number(process.get("R")),
             )
     return found
 
 
-def _seconds(row: re.Match[str]) -> int:
+def _parse_time(row: re.Match[str]) -> int:
     if row["month"] not in _MONTHS:
         return 0
     hour, minute, second = map(int, row["clock"].split(":"))
@@ -180,32 +180,34 @@ def _seconds(row: re.Match[str]) -> int:
     return int(moment.timestamp())
 
 
-def holders(
-    wanted: PortSpec,
+def find_holders(
+    desired: PortSpec,
     sockets: Iterable[Socket],
     processes: Mapping[int, Process],
     *,
     refused: bool = False,
 ) -> tuple[Holder, ...]:
-    """Who holds a wanted port, each process once.
+    """Who holds a desired port, each process once.
 
-    :param wanted: the port.
-    :param sockets: what :func:`sockets` made of it.
-    :param processes: what :func:`processes` made of it.
+    :param desired: the port.
+    :param sockets: what :func:`parse_sockets` made of it.
+    :param processes: what :func:`parse_processes` made of it.
     :param refused: whether a bind was refused already. A bind with SO_REUSEADDR, as an engine does
         it, is refused on macOS for certain only where the same address is taken; with this set,
         what merely overlaps is named as well.
     """
     by_process: dict[int, list[Socket]] = {}
     for socket in sockets:
-        if (socket.protocol, socket.port) != (wanted.protocol, wanted.port):
+        if (socket.protocol, socket.port) != (desired.protocol, desired.port):
             continue
-        if socket.address == wanted.address or (refused and _overlaps(wanted, socket.address)):
+        if socket.address == desired.address or (
+            refused and _is_overlapping(desired, socket.address)
+        ):
             for pid in socket.pids:
                 by_process.setdefault(pid, []).append(socket)
     return tuple(
         Holder(
-            kind="outgoing" if all(one.peer for one in held) else "process",
+            kind="outgoing" if all(socket.peer for socket in held) else "process",
             evidence=("lsof",),
             sockets=tuple(held),
             process=processes.get(pid, Process(pid=pid)),
@@ -214,15 +216,15 @@ def holders(
     )
 
 
-def _overlaps(wanted: PortSpec, address: str) -> bool:
-    if (":" in address) is not wanted.is_v6:
+def _is_overlapping(desired: PortSpec, address: str) -> bool:
+    if (":" in address) is not desired.is_v6:
         # A listener on every address of IPv6 takes IPv4 as well, unless it was asked not to.
-        return address == "::" or wanted.address == "::"
-    return wanted.everywhere or address in ("0.0.0.0", "::")  # noqa: S104 - as read
+        return address == "::" or desired.address == "::"
+    return desired.is_wildcard or address in ("0.0.0.0", "::")  # noqa: S104 - as read
 
 
-def protected(holder: Holder) -> bool:
-    """Whether a holder must never be ended, whatever a rule says.
+def is_protected(holder: Holder) -> bool:
+    """Whether a holder must never be stopped, whatever a rule says.
 
     What macOS keeps for itself (launchd starts it again at once), Docker Desktop, and a process of
     which nothing is known.
@@ -236,7 +238,7 @@ def protected(holder: Holder) -> bool:
 
 
 def explain(holder: Holder) -> str:
-    """What a holder is that cannot simply be ended, and what stops it; else empty."""
+    """What a holder is that cannot simply be stopped, and what stops it; else empty."""
     process = holder.process
     if process is None:
         return ""
@@ -253,6 +255,6 @@ def explain(holder: Holder) -> str:
         )
     if process.exe == "/usr/sbin/httpd":
         return "this is the Apache of macOS: `sudo apachectl stop` stops it for good"
-    if protected(holder):
+    if is_protected(holder):
         return "macOS keeps it for itself, and starts it again when it is ended"
     return ""

@@ -93,75 +93,8 @@ by_number() {
 # The same by a handle of the process, which never means another one. 79: not to be had here.
 by_handle() {
   command -v python3 >/dev/null || return 79
-  python3 -I -S -c '
-import os, select, signal, sys, time
-pid, started, exe, inodes = int(sys.argv[1]), sys.argv[2].encode(), *map(os.fsencode, sys.argv[3:5])
-grace = float(sys.argv[5])
-gone = b" (deleted)"
-def bare(path):
-    return path[: -len(gone)] if path.endswith(gone) else path
-def identity():
-    root = "/proc/%d/" % pid
-    try:
-        with open(root + "stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return "gone"
-    if not fields:
-        return "gone"
-    if fields[19] != started:
-        return "changed"
-    if fields[0] in b"ZXx":
-        return "gone"
-    try:
-        if exe and bare(os.readlink(os.fsencode(root + "exe"))) != bare(exe):
-            return "changed"
-        if not inodes:
-            return "same"
-        held = {b"socket:[%s]" % inode for inode in inodes.split(b",")}
-        for name in os.listdir(root + "fd"):
-            try:
-                if os.readlink(os.fsencode(root + "fd/" + name)) in held:
-                    return "same"
-            except FileNotFoundError:
-                pass
-    except FileNotFoundError:
-        return "gone"
-    except OSError:
-        return "changed"
-    return "released"
-try:
-    handle = os.pidfd_open(pid)
-except ProcessLookupError:
-    sys.exit(76)
-except (OSError, AttributeError):
-    sys.exit(79)
-def over(seconds):
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
-def send(number):
-    try:
-        signal.pidfd_send_signal(handle, number)
-    except ProcessLookupError:
-        sys.exit(0)
-    except PermissionError as error:
-        sys.stderr.write("%s\n" % error)
-        sys.exit(77)
-is_ = identity()
-if is_ != "same":
-    sys.exit(76 if is_ == "gone" else 75)
-send(signal.SIGTERM)
-if over(grace):
-    sys.exit(0)
-is_ = identity()
-if is_ in ("gone", "released"):
-    sys.exit(0)
-if is_ != "same":
-    sys.exit(75)
-send(signal.SIGKILL)
-sys.exit(0 if over(5) else 77)
-' "$@" "$grace"
+  # shellcheck disable=SC2154 # the text of end.py
+  python3 -I -S -c "$end_py" "$@" "$grace"
 }
 end_one() {
   by_handle "$@"

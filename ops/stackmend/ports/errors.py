@@ -116,18 +116,18 @@ def parse(text: str) -> BindError | None:
     found = [match for pattern in _SPELLINGS for match in pattern.finditer(text)]
     # sorted() keeps the order of the spellings where two begin at the same place.
     for match in sorted(found, key=lambda match: match.start()):
-        error = _error(text, match)
+        error = _parse_error(text, match)
         if error is not None:
             return error
     return None
 
 
-def _error(text: str, match: re.Match[str]) -> BindError | None:
+def _parse_error(text: str, match: re.Match[str]) -> BindError | None:
     groups = match.groupdict()
     port = int(groups["port"])
     # What engines bind where none is named.
     everywhere = "::" if groups.get("family") == "6" else "0.0.0.0"  # noqa: S104
-    address = _address(groups["address"], everywhere)
+    address = _parse_address(groups["address"], everywhere)
     if address is None or not 1 <= port <= 65535:
         return None
     protocol: Protocol = "tcp"
@@ -146,7 +146,7 @@ def _error(text: str, match: re.Match[str]) -> BindError | None:
     )
 
 
-def _address(text: str | None, everywhere: str) -> str | None:
+def _parse_address(text: str | None, everywhere: str) -> str | None:
     """As ``ipaddress`` writes it; ``None`` for what is no address."""
     text = (text or "").strip("[]").partition("%")[0]
     if text in ("", "*"):

@@ -1,8 +1,7 @@
-"""Probe text to state: who holds the wanted ports of a host."""
+"""Probe text to state: who holds the desired ports of a host."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
@@ -10,11 +9,12 @@ from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
 from stackmend.connection import fresh_mark, parsed, script, sections
-from stackmend.ports import darwin, listing, processes, sockets, windows, words
+from stackmend.ports import darwin, listing, processes, sockets, windows
 from stackmend.ports.attribution import Tables
-from stackmend.ports.spec import PortSpec, parse_ports
+from stackmend.ports.classification import Evidence, classify
+from stackmend.ports.format import format_port
+from stackmend.ports.spec import PortSpec, PortsSpec, compress_ports, find_ranges, parse_ports
 from stackmend.ports.state import HostPorts, Process, Socket
-from stackmend.ports.verdict import Seen, WindowsSide, judge
 
 #: How many ranges of ports ss is asked for; beyond that, one range holds them all.
 MAXIMUM_RANGES = 200
@@ -22,17 +22,11 @@ MAXIMUM_RANGES = 200
 #: How many arguments of a process are printed for a person.
 LONGEST_ARGV = 16
 
+#: What the probe is put together from, before its own text.
+_PARTS = ("bind.py", "bind.pl", "bound.py", "sockets", "processes", "units", "engines")
+
 System = Literal["linux", "wsl", "darwin"]
 EngineStatus = Literal["up", "absent", "stopped", "forbidden", "unknown"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a reading was asked: the ports, and the project that is to have them."""
-
-    wanted: tuple[PortSpec, ...] = ()
-    project: str = ""
-    directory: str = ""
 
 
 class _Printed(HostPorts):
@@ -40,27 +34,27 @@ class _Printed(HostPorts):
 
     def to_json(self) -> dict[str, Any]:
         """As ``pyinfra HOST fact`` prints it: a sentence for each port, and nothing empty."""
-        shown = _without_empty(self.model_dump(mode="json"))
-        shown["ports"] = [
-            {"said": words.said(port), **_without_empty(port.model_dump(mode="json"))}
+        fact = _drop_empty(self.model_dump(mode="json"))
+        fact["ports"] = [
+            {"message": format_port(port), **_drop_empty(port.model_dump(mode="json"))}
             for port in self.ports
         ]
         # A number is a holder's or an ancestor's; those nobody is named after say nothing more.
         named = {
             holder.process.pid for port in self.ports for holder in port.holders if holder.process
         }
-        shown["processes"] = {
-            str(pid): _without_empty(one.model_dump(mode="json"))
-            for pid, one in sorted(self.processes.items())
+        fact["processes"] = {
+            str(pid): _drop_empty(process.model_dump(mode="json"))
+            for pid, process in sorted(self.processes.items())
             if pid not in named
         }
-        return {**_without_empty(shown), "root": self.root}
+        return {**_drop_empty(fact), "root": self.root}
 
 
-def _without_empty(value: Any) -> Any:
+def _drop_empty(value: Any) -> Any:
     """The same without what says nothing: what is empty, what is not so, a number not known."""
     if isinstance(value, dict):
-        kept = {key: _without_empty(item) for key, item in value.items()}
+        kept = {key: _drop_empty(item) for key, item in value.items()}
         if len(kept.get("argv") or ()) > LONGEST_ARGV:
             kept["argv"] = [*kept["argv"][:LONGEST_ARGV], "…"]
         return {
@@ -68,11 +62,11 @@ def _without_empty(value: Any) -> Any:
             for key, item in kept.items()
             if item is not False and item not in (None, "", [], {}, -1)
         }
-    return [_without_empty(item) for item in value] if isinstance(value, list) else value
+    return [_drop_empty(item) for item in value] if isinstance(value, list) else value
 
 
 class PortHolders(FactBase[HostPorts]):
-    """Who holds ports of a host, told by trying to bind them; reads only, in one command.
+    """Who holds ports of a host, found out by trying to bind them; reads only, in one command.
 
     + ports: the ports, as ``6379``, ``"127.0.0.1:8000-8010"`` or ``"[::1]:53/udp"``; several with
       commas or as a list.
@@ -92,7 +86,7 @@ class PortHolders(FactBase[HostPorts]):
     """
 
     _mark = ""
-    _asked = Asked()
+    _spec = PortsSpec()
 
     def command(self, ports: Any, project: str = "", directory: str = "") -> StringCommand:
         """The probe, with its arguments quoted.
@@ -100,21 +94,23 @@ class PortHolders(FactBase[HostPorts]):
         :raises FactValueError: naming the port that is none.
         """
         try:
-            wanted = parse_ports(ports)
+            desired = parse_ports(ports)
         except ValueError as error:
             raise FactValueError(f"ports: {error}") from None
-        groups = compact(wanted)
-        self._mark, self._asked = fresh_mark(), Asked(tuple(wanted), project, directory)
-        ranges = _ranges(one.port for one in wanted)
+        groups = group_ports(desired)
+        self._mark = fresh_mark()
+        self._spec = PortsSpec(ports=desired, project=project, directory=directory)
+        ranges = find_ranges(port.port for port in desired)
         if len(ranges) > MAXIMUM_RANGES:
             ranges = [(ranges[0][0], ranges[-1][1])]
         return script(
             "stackmend.ports",
             "probe",
             groups,
-            _filter(ranges),
+            _make_filter(ranges),
             " ".join(f"{first}-{last}" for first, last in ranges),
             mark=self._mark,
+            before=_PARTS,
         )
 
     def process(self, output: list[str]) -> HostPorts:
@@ -122,37 +118,29 @@ class PortHolders(FactBase[HostPorts]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        state = parsed(lambda lines: parse(lines, self._mark, self._asked), output, "the ports")
+        state = parsed(lambda lines: parse(lines, self._mark, self._spec), output, "the ports")
         return _Printed.model_construct(**dict(state))
 
 
-def compact(wanted: Iterable[PortSpec]) -> str:
+def list_arguments(spec: PortsSpec) -> dict[str, str]:
+    """What the fact is asked with, for what is desired."""
+    ports = ",".join(map(str, spec.ports))
+    return {"ports": ports, "project": spec.project, "directory": spec.directory}
+
+
+def group_ports(ports: Iterable[PortSpec]) -> str:
     """Ports as the probe takes them: ``tcp/0.0.0.0/80,8000-8010 udp/::/53``."""
 
-    def place(one: PortSpec) -> tuple[str, str]:
-        return one.protocol, one.address
+    def get_place(port: PortSpec) -> tuple[str, str]:
+        return port.protocol, port.address
 
     return " ".join(
-        f"{protocol}/{address}/"
-        + ",".join(
-            str(first) if first == last else f"{first}-{last}"
-            for first, last in _ranges(one.port for one in group)
-        )
-        for (protocol, address), group in groupby(sorted(wanted, key=place), key=place)
+        f"{protocol}/{address}/{compress_ports(port.port for port in group)}"
+        for (protocol, address), group in groupby(sorted(ports, key=get_place), key=get_place)
     )
 
 
-def _ranges(ports: Iterable[int]) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    for port in sorted(set(ports)):
-        if found and port == found[-1][1] + 1:
-            found[-1] = (found[-1][0], port)
-        else:
-            found.append((port, port))
-    return found
-
-
-def _filter(ranges: Sequence[tuple[int, int]]) -> str:
+def _make_filter(ranges: Sequence[tuple[int, int]]) -> str:
     """An expression that the kernel itself keeps ss's rows by."""
     parts = [
         f"sport = :{first}" if first == last else f"( sport >= :{first} and sport <= :{last} )"
@@ -161,7 +149,7 @@ def _filter(ranges: Sequence[tuple[int, int]]) -> str:
     return "( " + " or ".join(parts) + " )" if parts else ""
 
 
-def parse(output: Sequence[str], mark: str, asked: Asked) -> HostPorts:
+def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
     """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
@@ -169,58 +157,56 @@ def parse(output: Sequence[str], mark: str, asked: Asked) -> HostPorts:
     found = sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
-    wanted = asked.wanted
-    host = _host(found["host"][1])
+    host = _parse_host(found["host"][1])
     system: System = host["system"]
     root = host["root"] == "0"
     settings = [*found["settings"][1], "", ""]
-    tool, refused = _binds(found)
+    tool, refused = _parse_binds(found)
     sockets_section = next((name for name in found if name.startswith("sockets ")), "")
-    if (refused or not tool) and not sockets_section and system != "darwin" and wanted:
-        raise ValueError("it did not tell of the sockets")
+    if (refused or not tool) and not sockets_section and system != "darwin" and spec.ports:
+        raise ValueError("it did not list the sockets")
     up = float(host.get("up", "0"))
-    known = processes.processes(found, up)
-    names = {one.uid: one.user for one in known.values()}
-    units = listing.units(found, names)
-    known = processes.settled(known, units)
-    engine, reason = _engine(found)
-    mac = _darwin(found) if system == "darwin" else None
+    known = processes.parse_processes(found, up)
+    names = {process.uid: process.user for process in known.values()}
+    units = listing.parse_units(found, names)
+    known = processes.mark_sessions(known, units)
+    engine, reason = _parse_engine(found)
+    mac = _parse_darwin(found) if system == "darwin" else None
     unlisted, _ = found.get("sockets ss -B", (1, []))
     via = sockets_section.removeprefix("sockets ").replace("/proc", "/proc/net")
     tables = Tables(
         via="lsof" if mac else via,
-        sockets=mac[0] if mac else _sockets(found, sockets_section),
+        sockets=mac[0] if mac else _parse_sockets(found, sockets_section),
         processes=known,
         units=units,
-        containers=listing.containers(found),
-        programs=listing.programs(found),
-        rules=sockets.rules(found.get("rules", (0, []))[1]),
+        containers=listing.parse_containers(found),
+        programs=listing.parse_programs(found),
+        rules=sockets.parse_rules(found.get("rules", (0, []))[1]),
         root=root,
         wsl=system == "wsl",
         searched="python3" in host["tools"] or unlisted == 0,
         bound_via="ss -B" if unlisted == 0 else "pidfd_getfd",
     )
-    seen = Seen(
+    evidence = Evidence(
         tables=tables,
         tool=tool,
         refused=refused,
-        addresses=sockets.addresses(found.get("addresses", (0, []))[1]),
-        project=asked.project,
-        directory=asked.directory,
-        windows=_windows(found) if system == "wsl" else None,
+        addresses=sockets.parse_addresses(found.get("addresses", (0, []))[1]),
+        project=spec.project,
+        directory=spec.directory,
+        windows=_parse_windows(found) if system == "wsl" else None,
         darwin=mac,
     )
-    guards = processes.guarded(found, known)
     return HostPorts(
-        ports=tuple(judge(one, seen) for one in wanted),
+        ports=tuple(classify(port, evidence) for port in spec.ports),
         system=system,
         engine=engine,
         engine_reason=reason,
         live_restore="live" in found,
         live_containers=len([line for line in found.get("shims", (0, []))[1] if line]),
         processes=dict(mac[1]) if mac else known,
-        guarded=guards,
-        ephemeral=_ephemeral(settings[0]),
+        guarded=processes.find_guarded(found, known),
+        ephemeral=_parse_ephemeral(settings[0]),
         reserved=settings[1].strip(),
         tools=tuple(host["tools"]),
         root=root,
@@ -228,7 +214,7 @@ def parse(output: Sequence[str], mark: str, asked: Asked) -> HostPorts:
     )
 
 
-def _host(lines: Iterable[str]) -> dict[str, Any]:
+def _parse_host(lines: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"tools": []}
     for line in lines:
         word, _, value = line.partition(" ")
@@ -239,7 +225,7 @@ def _host(lines: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, str]]:
+def _parse_binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, str]]:
     """What binds were tried with, and the errors of those that failed."""
     section = next(name for name in found if name.startswith("bind"))
     tool = section.removeprefix("bind").strip()
@@ -250,33 +236,32 @@ def _binds(found: Mapping[str, listing.Section]) -> tuple[str, dict[PortSpec, st
         raise ValueError("the binds were not tried to the end")
     refused = {}
     for line in lines[:-1]:
-        words = line.split()
+        row = line.split()
         # What an interpreter warns of stands between the rows.
-        if len(words) == 4 and words[0].startswith("E"):
-            one = PortSpec.model_validate(
-                {"protocol": words[1], "address": words[2], "port": int(words[3])}
-            )
-            refused[one] = words[0]
+        if len(row) == 4 and row[0].startswith("E"):
+            error, protocol, address, port = row
+            fields = {"protocol": protocol, "address": address, "port": int(port)}
+            refused[PortSpec.model_validate(fields)] = error
     return tool, refused
 
 
-def _sockets(found: Mapping[str, listing.Section], section: str) -> tuple[Socket, ...]:
+def _parse_sockets(found: Mapping[str, listing.Section], section: str) -> tuple[Socket, ...]:
     lines = found.get(section, (0, []))[1]
     if section == "sockets ss":
-        listed = sockets.from_ss(lines)
+        listed = sockets.parse_ss(lines)
     else:
-        listed = sockets.from_proc(lines, found.get("owners", (0, []))[1])
-    more = sockets.from_ss(found.get("sockets ss -B", (0, []))[1])
-    known = {one.inode for one in listed}
+        listed = sockets.parse_proc(lines, found.get("owners", (0, []))[1])
+    more = sockets.parse_ss(found.get("sockets ss -B", (0, []))[1])
+    known = {socket.inode for socket in listed}
     unlisted = [
-        one
-        for one in (*more, *sockets.bound(found.get("bound", (0, []))[1]))
-        if one.inode not in known
+        socket
+        for socket in (*more, *sockets.parse_bound(found.get("bound", (0, []))[1]))
+        if socket.inode not in known
     ]
     return (*listed, *unlisted)
 
 
-def _engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
+def _parse_engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
     if "engine docker" not in found:
         return "absent", "no docker client was found"
     status, lines = found["engine docker"]
@@ -290,33 +275,33 @@ def _engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, str]:
         return "forbidden", text
     if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:
         return "stopped", text
-    return "unknown", text or "docker failed without a word"
+    return "unknown", text or "docker failed and wrote no reason"
 
 
-def _ephemeral(text: str) -> tuple[int, int]:
+def _parse_ephemeral(text: str) -> tuple[int, int]:
     with suppress(ValueError):
         first, last = map(int, text.split())
         return first, last
     return 32768, 60999
 
 
-def _windows(found: Mapping[str, listing.Section]) -> WindowsSide:
-    def told(name: str) -> bytes:
-        return windows.unpacked(found.get(name, (0, []))[1])
+def _parse_windows(found: Mapping[str, listing.Section]) -> windows.WindowsSide:
+    def unpack(name: str) -> bytes:
+        return windows.unpack(found.get(name, (0, []))[1])
 
     desktop = found.get("desktop", (1, []))[1]
-    return WindowsSide(
-        sockets=windows.sockets(told("netstat")),
-        processes=windows.processes(told("tasklist")),
-        excluded_tcp=tuple(windows.excluded(told("excluded4tcp"))),
-        excluded_udp=tuple(windows.excluded(told("excluded4udp"))),
+    return windows.WindowsSide(
+        sockets=windows.parse_sockets(unpack("netstat")),
+        processes=windows.parse_processes(unpack("tasklist")),
+        excluded_tcp=tuple(windows.parse_excluded(unpack("excluded4tcp"))),
+        excluded_udp=tuple(windows.parse_excluded(unpack("excluded4udp"))),
         desktop=any(line.startswith("Docker Desktop") for line in desktop),
     )
 
 
-def _darwin(
+def _parse_darwin(
     found: Mapping[str, listing.Section],
 ) -> tuple[tuple[Socket, ...], Mapping[int, Process]]:
     lsof = "\n".join(found.get("lsof", (0, []))[1])
     table = "\n".join(found.get("ps", (0, []))[1])
-    return tuple(darwin.sockets(lsof)), darwin.processes(lsof, table)
+    return tuple(darwin.parse_sockets(lsof)), darwin.parse_processes(lsof, table)

@@ -9,28 +9,8 @@ uid=$(field Uid) gid=$(field Gid) groups=$(field Groups) mask=$(field Umask)
 uid=${uid%% *} gid=${gid%% *}
 umask "${mask:-022}"
 if command -v python3 >/dev/null; then
-  # shellcheck disable=SC2086 # numbers, one word each
-  exec python3 -I -S -c '
-import os, sys
-where, exe, uid, gid, *groups = sys.argv[1:]
-def words(name):
-    with open(os.path.join(where, name), "rb") as file:
-        return file.read().split(b"\0")[:-1]
-argv = words("argv")
-pairs = (word.partition(b"=") for word in words("environ"))
-environ = {name: value for name, equals, value in pairs if name and equals}
-if os.getuid() == 0:
-    os.setgroups([int(group) for group in groups])
-    os.setgid(int(gid))
-    os.setuid(int(uid))
-quiet = os.open(os.devnull, os.O_RDWR)
-said = os.dup(2)
-os.dup2(quiet, 2)
-try:
-    os.execve(os.fsencode(exe), argv or [os.fsencode(exe)], environ)
-except OSError as error:
-    os.write(said, str(error).encode())
-' "$dir" "$exe" "$uid" "$gid" $groups
+  # shellcheck disable=SC2086,SC2154 # numbers, one word each; the text of launch.py
+  exec python3 -I -S -c "$launch_py" "$dir" "$exe" "$uid" "$gid" $groups
 fi
 eval "set -- $(words "$dir/argv")"
 program=$exe

@@ -6,14 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 from stackmend.connection import rows
-from stackmend.ports.sockets import plain
+from stackmend.ports.sockets import normalize
 from stackmend.ports.state import Container, Program, Unit
 from stackmend.provenance import LABEL, Origin, is_written_by_compose, why_foreign
 
 Section = tuple[int, list[str]]
 
 
-def units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple[Unit, ...]:
+def parse_units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple[Unit, ...]:
     """The units of every manager that was asked."""
     result = []
     for section, (status, lines) in found.items():
@@ -28,30 +28,30 @@ def units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple[Unit,
             if equals:
                 block.setdefault(key, []).append(value)
             elif block:
-                result.append(_unit(block, manager))
+                result.append(_parse_unit(block, manager))
                 block = {}
     return tuple(result)
 
 
-def _unit(block: Mapping[str, list[str]], manager: str) -> Unit:
-    def one(key: str) -> str:
+def _parse_unit(block: Mapping[str, list[str]], manager: str) -> Unit:
+    def first(key: str) -> str:
         return block.get(key, [""])[0]
 
     return Unit(
-        name=one("Id"),
+        name=first("Id"),
         manager=manager,
-        active=one("ActiveState"),
-        enabled=one("UnitFileState"),
-        restart=one("Restart"),
-        main_pid=int(one("MainPID")) if one("MainPID").isdecimal() else 0,
-        triggered_by=tuple(one("TriggeredBy").split()),
-        triggers=tuple(one("Triggers").split()),
+        active=first("ActiveState"),
+        enabled=first("UnitFileState"),
+        restart=first("Restart"),
+        main_pid=int(first("MainPID")) if first("MainPID").isdecimal() else 0,
+        triggered_by=tuple(first("TriggeredBy").split()),
+        triggers=tuple(first("Triggers").split()),
         listens=tuple(block.get("Listen", ())),
-        fragment=one("FragmentPath"),
+        fragment=first("FragmentPath"),
     )
 
 
-def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
+def parse_containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
     """The containers of every engine that was asked.
 
     What an engine listed later adds those that it did not list at first.
@@ -63,18 +63,21 @@ def containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
             if kind != word:
                 continue
             images = {
-                _digest(id_): {LABEL + "project": project or "", LABEL + "config-hash": hash_ or ""}
+                _strip_algorithm(id_): {
+                    LABEL + "project": project or "",
+                    LABEL + "config-hash": hash_ or "",
+                }
                 for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
             }
-            # A container that ends between being listed and looked at leaves a line of its own.
-            for shown in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
+            # A container that ends between being listed and inspected leaves a line of its own.
+            for row in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
                 with suppress(TypeError, ValueError, AttributeError):
-                    one = _container(engine, shown, images)
-                    result.setdefault((engine, one.id), one)
+                    container = _parse_container(engine, row, images)
+                    result.setdefault((engine, container.id), container)
     return tuple(result.values())
 
 
-#: Labels of Compose's, in the order in which they are told.
+#: Labels of Compose's, in the order of a row.
 _LABELS = (
     "project",
     "service",
@@ -85,22 +88,22 @@ _LABELS = (
     "config-hash",
     "image",
 )
-#: What is told of a container besides; the last is the ports that it is to publish.
+#: The values of a row; the last is the ports that the container is configured to publish.
 _WIDTH = 9 + len(_LABELS)
 
 
-def _container(
-    engine: str, shown: Sequence[Any], images: Mapping[str, Mapping[str, str]]
+def _parse_container(
+    engine: str, row: Sequence[Any], images: Mapping[str, Mapping[str, str]]
 ) -> Container:
-    image, id_, name, status, pid, restart, mode, ports, *told = shown
-    told, wished = told[: len(_LABELS)], told[len(_LABELS) :]
-    published = _published(ports or {})
-    if not published and status != "running" and wished:
+    image, id_, name, status, pid, restart, mode, ports, *values = row
+    values, configured = values[: len(_LABELS)], values[len(_LABELS) :]
+    published = _list_published(ports or {})
+    if not published and status != "running" and configured:
         # Its proxies are there before the engine shows it running with them, and after.
-        published = _published(wished[0] or {})
+        published = _list_published(configured[0] or {})
     name = name.removeprefix("/")
-    labels = {LABEL + key: value for key, value in zip(_LABELS, told, strict=True) if value}
-    of_image = images.get(_digest(image))
+    labels = {LABEL + key: value for key, value in zip(_LABELS, values, strict=True) if value}
+    of_image = images.get(_strip_algorithm(image))
     origin = Origin(name, image, labels, of_image)
     project = origin.label("project")
     from_image = project if of_image is None else of_image[LABEL + "project"]
@@ -124,38 +127,38 @@ def _container(
     )
 
 
-def _digest(image: str) -> str:
+def _strip_algorithm(image: str) -> str:
     """An image's id as every engine writes it: Podman leaves the algorithm out."""
     return image.removeprefix("sha256:")
 
 
-def _published(ports: Mapping[str, Any]) -> set[str]:
+def _list_published(ports: Mapping[str, Any]) -> set[str]:
     found = set()
     for inner, bindings in ports.items():
         protocol = inner.partition("/")[2] or "tcp"
         for binding in bindings or ():
             address = binding.get("HostIp") or ""
             # An empty address is an engine's way to say every one.
-            for one in (address,) if address else ("0.0.0.0", "::"):  # noqa: S104
-                bare = plain(one)
-                shown = f"[{bare}]" if ":" in bare else bare
+            for host_ip in (address,) if address else ("0.0.0.0", "::"):  # noqa: S104
+                normal = normalize(host_ip)
+                bracketed = f"[{normal}]" if ":" in normal else normal
                 port = binding.get("HostPort") or ""
                 # What is only configured may be a range, or left to the engine.
                 if port.isdigit() and int(port):
-                    found.add(f"{shown}:{port}/{protocol}")
+                    found.add(f"{bracketed}:{port}/{protocol}")
     return found
 
 
-def programs(found: Mapping[str, Section]) -> dict[int, Program]:
+def parse_programs(found: Mapping[str, Section]) -> dict[int, Program]:
     """The programs that supervisord runs, by the number of their process.
 
-    supervisord itself stands for what its client does not tell of: a program without commands.
+    supervisord itself stands for what its client does not list: a program without commands.
     """
     result = {}
     for section, (_, lines) in found.items():
         if not section.startswith("supervisor "):
             continue
-        words = (lines[0], "-c", lines[1]) if len(lines) > 1 else ()
+        client = (lines[0], "-c", lines[1]) if len(lines) > 1 else ()
         result[int(section.split()[1])] = Program(supervisor="supervisord", name="")
         for line in lines[2:]:
             match = re.match(r"(\S+)\s+\S+\s+pid (\d+),", line)
@@ -163,7 +166,7 @@ def programs(found: Mapping[str, Section]) -> dict[int, Program]:
                 result[int(match[2])] = Program(
                     supervisor="supervisord",
                     name=match[1],
-                    stop=(*words, "stop", match[1]),
-                    start=(*words, "start", match[1]),
+                    stop=(*client, "stop", match[1]),
+                    start=(*client, "start", match[1]),
                 )
     return result

@@ -13,7 +13,7 @@ MAXIMUM_ARGV = 4096
 TICKS = 100
 
 #: Services that start whatever their users say: what runs in them is not theirs.
-_DOORS = re.compile(
+_LAUNCHERS = re.compile(
     r"(ssh|sshd|dropbear|cron|crond|cronie|atd|anacron|getty|serial-getty|console-getty|user)"
     r"(@.*)?\.service"
 )
@@ -21,8 +21,8 @@ _DOORS = re.compile(
 Section = tuple[int, list[str]]
 
 
-def processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
-    """Every process that the probe looked at; what could not be read of one stays empty."""
+def parse_processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
+    """Every process that the probe read; what could not be read of one stays empty."""
     _, lines = found.get("processes", (0, []))
     if len(lines) < 2:
         return {}
@@ -31,24 +31,24 @@ def processes(found: Mapping[str, Section], up: float) -> dict[int, Process]:
         raw = bytes.fromhex("".join(lines[1:]))
         mark = raw[: raw.index(b"\n") + 1]
         parts = raw.split(mark)[1:]
-        # Of what was cut off nothing is told apart.
+        # What was cut off cannot be told apart.
         if len(parts) == 3 * len(order):
-            links = _links(found)
-            names = _names(found.get("users", (0, []))[1])
+            links = _parse_links(found)
+            names = _parse_names(found.get("users", (0, []))[1])
             read = {
                 pid: (parts[3 * at], parts[3 * at + 1], parts[3 * at + 2])
                 for at, pid in enumerate(order)
             }
-            root = _root(_cgroup(read[1][1])) if 1 in read else ""
+            root = _find_root(_parse_cgroup(read[1][1])) if 1 in read else ""
             return {
-                pid: _process(pid, *said, links=links, names=names, root=root, up=up)
-                for pid, said in read.items()
-                if said[0]
+                pid: _parse_process(pid, *files, links=links, names=names, root=root, up=up)
+                for pid, files in read.items()
+                if files[0]
             }
     return {}
 
 
-def _process(
+def _parse_process(
     pid: int,
     stat: bytes,
     cgroup: bytes,
@@ -65,8 +65,8 @@ def _process(
     started = int(fields[19])
     uid = links.get(f"/proc/{pid}", (-1, ""))[0]
     argv = cmdline[:MAXIMUM_ARGV].decode(errors="replace").removesuffix("\0")
-    path = _below(_cgroup(cgroup), root)
-    container, manager, unit = _place(path, names)
+    path = _strip_root(_parse_cgroup(cgroup), root)
+    container, manager, unit = _parse_place(path, names)
     return Process(
         pid=pid,
         started=started,
@@ -85,27 +85,27 @@ def _process(
     )
 
 
-def _links(told: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
-    """``ls -dln``: path → its owner, and what it leads to. What is said twice is not believed."""
-    _, lines = told.get("links", (0, []))
-    _, masked = told.get("links masked", (0, []))
-    found: dict[str, tuple[int, str]] = {}
+def _parse_links(found: Mapping[str, Section]) -> dict[str, tuple[int, str]]:
+    """``ls -dln``: path → its owner, and what it leads to. What is listed twice is not believed."""
+    _, lines = found.get("links", (0, []))
+    _, printable = found.get("links masked", (0, []))
+    links: dict[str, tuple[int, str]] = {}
     twice = set()
-    for line in masked or lines:
+    for line in printable or lines:
         match = re.fullmatch(
             r"[dl]\S+ +\d+ +(\d+) +\d+ .*? (/proc/\d+(?:/exe|/cwd)?)(?: -> (.*))?", line
         )
         if match is None:
             continue
-        if match[2] in found:
+        if match[2] in links:
             twice.add(match[2])
         target = match[3] or ""
         # A question mark may stand for what cannot be printed.
-        found[match[2]] = (int(match[1]), "" if "?" in target else target)
-    return {path: said for path, said in found.items() if path not in twice}
+        links[match[2]] = (int(match[1]), "" if "?" in target else target)
+    return {path: link for path, link in links.items() if path not in twice}
 
 
-def _names(lines: Iterable[str]) -> dict[int, str]:
+def _parse_names(lines: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for line in lines:
         uid, _, name = line.partition(" ")
@@ -114,12 +114,12 @@ def _names(lines: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def _cgroup(text: bytes) -> str:
+def _parse_cgroup(text: bytes) -> str:
     """The path in systemd's hierarchy, or in the only one there is."""
     unified, named, other = "", "", ""
     for line in text.decode(errors="replace").split("\n"):
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        number, _, hierarchy = line.partition(":")
+        controllers, _, path = hierarchy.partition(":")
         if controllers == "name=systemd":
             named = path
         elif number == "0":
@@ -129,12 +129,12 @@ def _cgroup(text: bytes) -> str:
     return next((path for path in (named, unified, other) if path not in ("", "/")), "/")
 
 
-def _root(path: str) -> str:
+def _find_root(path: str) -> str:
     """Where the host's own tree begins: a host may itself be a container of another machine."""
     return path.removesuffix("/init.scope").rstrip("/")
 
 
-def _below(path: str, root: str) -> str:
+def _strip_root(path: str, root: str) -> str:
     return path[len(root) :] if root and (path + "/").startswith(root + "/") else path
 
 
@@ -142,7 +142,7 @@ _IDS = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _GUEST = re.compile(r"/(lxc(?:\.payload)?|machine\.slice)[./](?:systemd-nspawn@)?([^/]+)")
 
 
-def _place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
+def _parse_place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
     """Container, manager and unit that a control group's path names."""
     if ids := _IDS.findall(path):
         return ids[-1], "", ""
@@ -159,36 +159,36 @@ def _place(path: str, names: Mapping[int, str]) -> tuple[str, str, str]:
     return "", manager if unit else "", unit
 
 
-def guarded(found: Mapping[str, Section], known: Mapping[int, Process]) -> tuple[int, ...]:
+def find_guarded(found: Mapping[str, Section], known: Mapping[int, Process]) -> tuple[int, ...]:
     """Our own shell and its ancestors, and the sshd that listens for sessions such as ours."""
-    _, given = found.get("guards", (0, []))
-    guards = {int(word) for line in given for word in line.split() if word.isdecimal()}
+    _, lines = found.get("guards", (0, []))
+    guards = {int(word) for line in lines for word in line.split() if word.isdecimal()}
     sessions = {pid for pid in guards if pid in known and known[pid].name.startswith("sshd")}
     if sessions:
         # The listener may have been restarted since, and be no ancestor of ours any more.
         guards |= {
             pid
-            for pid, one in known.items()
-            if one.name == "sshd" and one.parent == 1 and one.uid == 0
+            for pid, process in known.items()
+            if process.name == "sshd" and process.parent == 1 and process.uid == 0
         }
     return tuple(sorted(guards))
 
 
-def of_a_user(process: Process, main_pid: int) -> bool:
+def is_in_session(process: Process, main_pid: int) -> bool:
     """Whether a process merely runs in the control group of a session or of what starts those."""
     if process.session:
         return True
-    if _DOORS.fullmatch(process.unit) is None:
+    if _LAUNCHERS.fullmatch(process.unit) is None:
         return False
     return process.pid != main_pid and not process.name.startswith(("sshd", "cron", "dropbear"))
 
 
-def settled(processes: Mapping[int, Process], units: Iterable[Unit]) -> dict[int, Process]:
-    """The processes, with what the units tell of them."""
-    main = {(one.manager, one.name): one.main_pid for one in units}
+def mark_sessions(processes: Mapping[int, Process], units: Iterable[Unit]) -> dict[int, Process]:
+    """The processes, with the sessions marked that only their units reveal."""
+    main = {(unit.manager, unit.name): unit.main_pid for unit in units}
     return {
-        pid: one.model_copy(update={"session": True})
-        if of_a_user(one, main.get((one.manager, one.unit), 0))
-        else one
-        for pid, one in processes.items()
+        pid: process.model_copy(update={"session": True})
+        if is_in_session(process, main.get((process.manager, process.unit), 0))
+        else process
+        for pid, process in processes.items()
     }

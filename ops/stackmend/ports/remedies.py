@@ -1,84 +1,80 @@
-"""The answer to an engine that could not bind a port: found out for certain, and freed once."""
+"""A port that an engine could not bind, found out about at that very moment."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stackmend import connection, reporting
-from stackmend.ports.errors import BindError, parse
+from stackmend.ports.errors import parse
 from stackmend.ports.spec import PortSpec, PortsPolicy, PortsSpec
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.ports.apply import Freeing
+    from stackmend.ports.errors import BindError
+    from stackmend.ports.reconciler import PortsReconciler
     from stackmend.reporting import Collector
 
 
 def remedy(
     policy: PortsPolicy, project: str = "", directory: str = ""
-) -> Callable[["Host", str], bool]:
+) -> Callable[[Host, str], bool]:
     """What answers an engine's bind error on a host, once for each port.
 
     :param policy: what may be done about a port that is held.
     :param project: the Compose project that is to have the port.
     :param directory: the directory that this project is started from.
-    :return: a function of the host and of what the engine said. It says whether the port can be
+    :return: a function of the host and of what the engine wrote. It says whether the port can be
         bound now, so that what failed is worth being tried once more. It raises nothing that a
         connection could, and changes nothing where the policy does not allow it.
     """
     tried: set[tuple[str, PortSpec]] = set()
 
-    def answer(host: "Host", said: str) -> bool:
-        error = parse(said)
+    def answer(host: Host, output: str) -> bool:
+        error = parse(output)
         if error is None:
             return False
-        from stackmend.ports.apply import (
-            Freeing,  # loaded where an engine could not bind, and only there
-        )
-
-        wanted = PortSpec(address=error.address, port=error.port, protocol=error.protocol)
-        if (host.name, wanted) in tried:
+        port = PortSpec(address=error.address, port=error.port, protocol=error.protocol)
+        if (host.name, port) in tried:
             return False
-        tried.add((host.name, wanted))
-        spec = PortsSpec.model_validate(
-            {
-                "project": project,
-                "directory": directory,
-                **policy.model_dump(),
-                "ports": (wanted,),
-            }
-        )
-        return _free(Freeing(host, spec, _report(host)), error)
+        tried.add((host.name, port))
+        stack = {"project": project, "directory": directory}
+        spec = PortsSpec.model_validate({**stack, **policy.model_dump(), "ports": (port,)})
+        # Loaded where an engine could not bind, and only there.
+        from stackmend.ports.reconciler import PortsReconciler
+
+        return _free(PortsReconciler(host, spec, _find_report(host)), error)
 
     return answer
 
 
-def _free(work: "Freeing", error: BindError) -> bool:
-    from stackmend.ports.apply import is_free
-    from stackmend.ports.plan import allocated
+def _free(room: PortsReconciler, error: BindError) -> bool:
+    from stackmend.ports.plan import explain_allocated
+    from stackmend.reconcile import reconcile
 
-    connection.invalidate(work.host)
+    connection.invalidate(room.host)
     try:
-        look = work.look()
+        observed = room.observe()
     except connection.RemoteError as problem:
-        work.failed(str(problem))
+        room.report_error(problem)
         return False
-    if not is_free(look):
-        if look.plan.actions and not look.plan.refusals:
-            return work.converge(work.host.state, work.host)
-        work.tell(look.plan)
+    plan, state = observed.plan, observed.state
+    if state is None or not all(port.status in ("free", "ours") for port in state.ports):
+        if plan.actions and not plan.refusals:
+            return reconcile(room.host.state, room.host, room)
+        room.report_plan(plan)
         return False
     if not error.allocated_by_engine:
-        # It went by itself since the engine was asked.
+        # It was released since the engine was asked.
         return True
-    assert look.state is not None, "what can be bound was read"
-    work.tell(allocated(look.state.ports[0], error.text))
+    room.report_plan(explain_allocated(state.ports[0], error.text))
     return False
 
 
-def _report(host: "Host") -> "Collector":
-    """The collector of the operation that asks, with all that it has told so far."""
+def _find_report(host: Host) -> Collector:
+    """The collector of the running operation, with all that it has reported so far."""
     run = reporting.find_run(host.state)
-    ours = run.collectors.get(host.name, {}) if run is not None else {}
-    found = ours.get(host.current_op_hash or "")
+    collectors = run.collectors.get(host.name, {}) if run is not None else {}
+    found = collectors.get(host.current_op_hash or "")
     return found if found is not None else reporting.record(host, "ports.remedy")

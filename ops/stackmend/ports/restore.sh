@@ -1,7 +1,7 @@
-# Bring back what a record says was ended, to the state that it had.
-# Arguments: the root of the records, the record ("latest": the last one), "look" or "act", and the
+# Bring back what a record says was stopped, to the state that it had.
+# Arguments: the root of the records, the record ("latest": the last one), "observe" or "act", and the
 # script that becomes a recorded process.
-# Exit statuses: 0 it is as it was, 3 (look) it is to be brought back, 66 there is no such record,
+# Exit statuses: 0 it is as it was, 3 (observe) it is to be brought back, 66 there is no such record,
 # 69 it cannot be brought back.
 umask 077
 root=$1 record=$2 mode=$3 launch=$4
@@ -12,7 +12,7 @@ if [ "$record" = latest ]; then
       [ ! -d "$path" ] || printf '%s\n' "${path##*/}"
     done | sort -t - -k 1,1 -k 2,2n | tail -n 1
   )
-  [ -n "$record" ] || fail 66 "nothing was ever ended here"
+  [ -n "$record" ] || fail 66 "nothing was ever stopped here"
 fi
 dir=$root/$record
 [ -f "$dir/kind" ] || fail 66 "there is no record $record"
@@ -50,7 +50,7 @@ restore_unit() {
       ;;
     esac
     case $active:$(property ActiveState "$unit") in
-    active:active | active:reloading) ;;
+    *:active | *:reloading) ;;
     active:* | reloading:* | activating:*) set -- "$@" "$unit" ;;
     esac
   done <"$dir/units"
@@ -60,12 +60,12 @@ restore_unit() {
 }
 restore_container() {
   engine=$(get engine) id=$(get id) name=$(get name) restart=$(get restart)
-  shown=$(engine inspect --type container -f '{{.State.Running}} {{.State.Paused}} {{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}' -- "$id" 2>&1) || {
+  state=$(engine inspect --type container -f '{{.State.Running}} {{.State.Paused}} {{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}' -- "$id" 2>&1) || {
     [ "$(get passing)" != true ] || fail 69 "container $name was removed when it stopped (--rm)"
-    fail 69 "container $name cannot be brought back: $shown"
+    fail 69 "container $name cannot be brought back: $state"
   }
   IFS=' ' read -r running paused policy <<END
-$shown
+$state
 END
   policy=${policy%:0}
   if [ "${policy:-no}" != "${restart:-no}" ]; then
@@ -88,12 +88,12 @@ restore_program() {
   due
   [ -s "$dir/start" ] || fail 69 "how $(get supervisor) starts $(get name) is not known"
   eval "set -- $(words "$dir/start")"
-  said=$("$@" 2>&1)
+  output=$("$@" 2>&1)
   status=$?
   # Its supervisor knows whether it runs: to start what runs changes nothing.
-  case $status:$said in
+  case $status:$output in
   0:* | *"already started"*) : >"$dir/restored" ;;
-  *) fail 69 "$(get supervisor) does not start $(get name): $said" ;;
+  *) fail 69 "$(get supervisor) does not start $(get name): $output" ;;
   esac
 }
 restore_reserve() {
@@ -142,8 +142,8 @@ restore_command() {
   sleep 1
   launched=$(get launched)
   started=$(start_time "${launched:-0}")
-  said=$(get said)
-  [ -n "$started" ] || fail 69 "it was started and ended at once${said:+: $said}"
+  output=$(get said)
+  [ -n "$started" ] || fail 69 "it was started and ended at once${output:+: $output}"
   keep restored "$launched $started"
 }
 # shellcheck disable=SC2119 # a function's own arguments are none of the script's

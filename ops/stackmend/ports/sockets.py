@@ -23,51 +23,51 @@ _STATES = {
 }
 
 
-def from_ss(lines: Iterable[str]) -> tuple[Socket, ...]:
+def parse_ss(lines: Iterable[str]) -> tuple[Socket, ...]:
     """The rows of ``ss -H -tuanpe``. A row that cannot be read is left out."""
     found = []
     for line in lines:
-        words = line.split(None, 6)
+        row = line.split(None, 6)
         # The name of a process, which may hold a newline, is too short to make such a row.
-        if len(words) < 6 or words[0] not in ("tcp", "udp") or len(words[1]) < len("ESTAB"):
+        if len(row) < 6 or row[0] not in ("tcp", "udp") or len(row[1]) < len("ESTAB"):
             continue
-        rest = words[6] if len(words) > 6 else ""
+        details = row[6] if len(row) > 6 else ""
         with suppress(ValueError):
-            address, port, any_kind = _ss_address(words[4])
-            only = _told(r"\bv6only:([01])\b", rest)
+            address, port, any_kind = _parse_ss_address(row[4])
+            only = _find_once(r"\bv6only:([01])\b", details)
             dual: bool | None = None
             if address == "::":
                 dual = only == "0" if only else any_kind or None
             # TCP has no other state that is not one of a connection.
-            state = "BOUND" if words[:2] == ["tcp", "UNCONN"] else words[1]
+            state = "BOUND" if row[:2] == ["tcp", "UNCONN"] else row[1]
             found.append(
                 Socket(
-                    protocol=words[0],
+                    protocol=row[0],
                     address=address,
                     port=port,
                     state=state,
-                    inode=int(_told(r"\bino:(\d{1,20})\b", rest) or 0),
+                    inode=int(_find_once(r"\bino:(\d{1,20})\b", details) or 0),
                     dual=dual,
-                    peer="" if words[5].endswith(":*") else words[5],
-                    pids=_pids(rest),
+                    peer="" if row[5].endswith(":*") else row[5],
+                    pids=_parse_pids(details),
                 )
             )
     return tuple(found)
 
 
-def _told(pattern: str, rest: str) -> str:
+def _find_once(pattern: str, details: str) -> str:
     """What a row says once; a process's name or control group may say the same and more."""
-    said = set(re.findall(pattern, rest))
-    return said.pop() if len(said) == 1 else ""
+    values = set(re.findall(pattern, details))
+    return values.pop() if len(values) == 1 else ""
 
 
-def _ss_address(text: str) -> tuple[str, int, bool]:
+def _parse_ss_address(text: str) -> tuple[str, int, bool]:
     address, _, port = text.rpartition(":")
     # "*" is ss's word for an IPv6 socket that takes IPv4 as well.
-    return plain("::" if address == "*" else address), int(port), address == "*"
+    return normalize("::" if address == "*" else address), int(port), address == "*"
 
 
-def plain(address: str) -> str:
+def normalize(address: str) -> str:
     """An address as ``ipaddress`` writes it, without the interface; a mapped one as IPv4."""
     bare = re.sub(r"%[^\]]*", "", address).strip("[]")
     found = ip_address(bare)
@@ -75,19 +75,19 @@ def plain(address: str) -> str:
     return str(mapped or found)
 
 
-def _pids(rest: str) -> tuple[int, ...]:
+def _parse_pids(details: str) -> tuple[int, ...]:
     """The owners that ss names; none where a process's name makes them ambiguous."""
-    at = rest.find("users:(")
+    at = details.find("users:(")
     if at < 0:
         return ()
     place, found = at + len("users:("), []
-    while match := _USERS.match(rest, place):
+    while match := _USERS.match(details, place):
         found.append(int(match["pid"]))
         place = match.end() + 1
     return tuple(sorted(set(found)))
 
 
-def from_proc(lines: Iterable[str], owners: Iterable[str]) -> tuple[Socket, ...]:
+def parse_proc(lines: Iterable[str], owners: Iterable[str]) -> tuple[Socket, ...]:
     """Rows of /proc/net as the probe cuts them, and the processes that have their inodes."""
     pids: dict[int, set[int]] = {}
     for line in owners:
@@ -96,19 +96,19 @@ def from_proc(lines: Iterable[str], owners: Iterable[str]) -> tuple[Socket, ...]
             pids.setdefault(inode, set()).add(pid)
     found = []
     for line in lines:
-        words = line.split()
-        if len(words) != 6 or words[0] not in ("tcp", "tcp6", "udp", "udp6"):
+        row = line.split()
+        if len(row) != 6 or row[0] not in ("tcp", "tcp6", "udp", "udp6"):
             continue
         with suppress(ValueError):
-            address, port = _kernel_address(words[2])
-            peer, peer_port = _kernel_address(words[3])
-            inode = int(words[5])
+            address, port = _parse_kernel_address(row[2])
+            peer, peer_port = _parse_kernel_address(row[3])
+            inode = int(row[5])
             found.append(
                 Socket(
-                    protocol=words[0][:3],
+                    protocol=row[0][:3],
                     address=address,
                     port=port,
-                    state=_STATES.get(words[1], words[1]),
+                    state=_STATES.get(row[1], row[1]),
                     inode=inode,
                     peer=f"{peer}:{peer_port}" if peer_port else "",
                     pids=tuple(sorted(pids.get(inode, ()))),
@@ -117,36 +117,36 @@ def from_proc(lines: Iterable[str], owners: Iterable[str]) -> tuple[Socket, ...]
     return tuple(found)
 
 
-def _kernel_address(text: str) -> tuple[str, int]:
+def _parse_kernel_address(text: str) -> tuple[str, int]:
     digits, _, port = text.partition(":")
     raw = bytes.fromhex(digits)
     # Four bytes at a time, in the order of the machine: little-endian on all that run Docker
     # but s390x, where loopback would read 1.0.0.127.
     packed = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-    return plain(str(ip_address(packed))), int(port, 16)
+    return normalize(str(ip_address(packed))), int(port, 16)
 
 
-def bound(lines: Iterable[str]) -> tuple[Socket, ...]:
+def parse_bound(lines: Iterable[str]) -> tuple[Socket, ...]:
     """The sockets that are bound and do not listen, as the probe found them."""
     found: dict[int, Socket] = {}
     for line in lines:
         with suppress(ValueError):
             inode, pid, address, port, only = line.split()
             known = found.get(int(inode))
-            bare = plain(address)
+            normal = normalize(address)
             found[int(inode)] = Socket(
                 protocol="tcp",
-                address=bare,
+                address=normal,
                 port=int(port),
                 state="BOUND",
                 inode=int(inode),
-                dual=only == "0" if bare == "::" else None,
+                dual=only == "0" if normal == "::" else None,
                 pids=tuple(sorted({int(pid), *(known.pids if known else ())})),
             )
     return tuple(found.values())
 
 
-def rules(lines: Iterable[str]) -> frozenset[tuple[str, int]]:
+def parse_rules(lines: Iterable[str]) -> frozenset[tuple[str, int]]:
     """The ports that a packet filter sends to Kubernetes, with their protocols."""
     found = set()
     for line in lines:
@@ -163,7 +163,7 @@ def rules(lines: Iterable[str]) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def addresses(lines: Sequence[str]) -> frozenset[str]:
+def parse_addresses(lines: Sequence[str]) -> frozenset[str]:
     """The addresses that the host has, of /proc/net/fib_trie and /proc/net/if_inet6.
 
     ``::`` is among them where the kernel has IPv6 at all.

@@ -1,4 +1,4 @@
-"""What is wanted of a host's ports: validated before any host is contacted."""
+"""The ports that a stack desires of a host: validated before any host is contacted."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ class PortSpec(Frozen):
     :param protocol: ``tcp`` or ``udp``.
     """
 
-    address: str = "0.0.0.0"  # noqa: S104 - Docker's own default, to be looked at and not bound
+    address: str = "0.0.0.0"  # noqa: S104 - Docker's own default, only looked up and never bound
     port: int = Field(ge=1, le=65535)
     protocol: Protocol = "tcp"
 
@@ -45,8 +45,8 @@ class PortSpec(Frozen):
         return ":" in self.address
 
     @property
-    def everywhere(self) -> bool:
-        """Whether it is wanted on every address of its kind."""
+    def is_wildcard(self) -> bool:
+        """Whether it is desired on every address of its kind."""
         return self.address in ("0.0.0.0", "::")  # noqa: S104 - as above
 
     def __str__(self) -> str:
@@ -54,88 +54,87 @@ class PortSpec(Frozen):
         return f"{address}:{self.port}/{self.protocol}"
 
 
-def wanted(given: Any) -> tuple[PortSpec, ...]:
+def parse_port(raw: Any) -> tuple[PortSpec, ...]:
     """Every port that a text, a number or a mapping asks for; a range asks for several.
 
     ``6379``, ``"6379/udp"``, ``"127.0.0.1:8000-8010"``, ``"[::1]:53/udp"``, or a mapping of
-    ``address``, ``port`` and ``protocol``. Without an address every address of IPv4 is meant.
+    ``address``, ``port`` and ``protocol``. Without an address it is every address of IPv4.
 
     :raises ValueError: naming what is wrong and what would be right.
     """
-    if isinstance(given, PortSpec):
-        return (given,)
-    if isinstance(given, Mapping):
-        return (PortSpec.model_validate(given),)
-    if isinstance(given, bool) or not isinstance(given, int | str):
+    if isinstance(raw, PortSpec):
+        return (raw,)
+    if isinstance(raw, Mapping):
+        return (PortSpec.model_validate(raw),)
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise ValueError(
-            f"must be a port such as 6379 or '127.0.0.1:6379/tcp'; got {abbreviate(given)}"
+            f"must be a port such as 6379 or '127.0.0.1:6379/tcp'; got {abbreviate(raw)}"
         )
-    found = _PORT.fullmatch(str(given).strip())
-    if found is None:
+    match = _PORT.fullmatch(str(raw).strip())
+    if match is None:
         raise ValueError(
-            f"{abbreviate(given)} is not a port: write PORT, FIRST-LAST, ADDRESS:PORT or "
+            f"{abbreviate(raw)} is not a port: write PORT, FIRST-LAST, ADDRESS:PORT or "
             "[V6ADDRESS]:PORT, each with /tcp or /udp behind it if need be"
         )
-    first, last = int(found["first"]), int(found["last"] or found["first"])
+    first, last = int(match["first"]), int(match["last"] or match["first"])
     for port in (first, last):
         if not 1 <= port <= 65535:
-            raise ValueError(f"{abbreviate(given)}: {port} is no port; ports go from 1 to 65535")
+            raise ValueError(f"{abbreviate(raw)}: {port} is no port; ports go from 1 to 65535")
     if last < first:
-        raise ValueError(f"{abbreviate(given)}: an empty range; write it as {last}-{first}")
+        raise ValueError(f"{abbreviate(raw)}: an empty range; write it as {last}-{first}")
     if last - first >= MAXIMUM_PORTS:
         raise ValueError(
-            f"{abbreviate(given)}: {last - first + 1} ports are more than the {MAXIMUM_PORTS} that "
+            f"{abbreviate(raw)}: {last - first + 1} ports are more than the {MAXIMUM_PORTS} that "
             "may be asked"
         )
-    protocol = "tcp" if found["protocol"] is None else found["protocol"]
+    protocol = "tcp" if match["protocol"] is None else match["protocol"]
     if protocol not in ("tcp", "udp"):
         raise ValueError(
-            f"{abbreviate(given)}: {abbreviate(protocol)} is not supported; it must be tcp or udp"
+            f"{abbreviate(raw)}: {abbreviate(protocol)} is not supported; it must be tcp or udp"
         )
-    address = _address(given, found["address"])
+    address = _parse_address(raw, match["address"])
     return tuple(
         PortSpec.model_validate({"address": address, "port": port, "protocol": protocol})
         for port in range(first, last + 1)
     )
 
 
-def _address(given: object, text: str | None) -> str:
+def _parse_address(raw: object, text: str | None) -> str:
     if text is None or text in ("", "*"):
         return "0.0.0.0"  # noqa: S104 - as above
     try:
         return str(ip_address(text.strip("[]")))
     except ValueError:
         raise ValueError(
-            f"{abbreviate(given)}: {show(text)} is not an IP address of the host; write it in "
-            "numbers"
+            f"{abbreviate(raw)}: {show(text)} is not an IP address of the host; write it in numbers"
         ) from None
 
 
-def parse_ports(given: Any) -> tuple[PortSpec, ...]:
+def parse_ports(raw: Any) -> tuple[PortSpec, ...]:
     """Every port of a list, once each, in order; a single text may hold several with commas.
 
     :raises ValueError: naming the place in the list.
     """
-    if isinstance(given, str):
-        given = [part for part in given.split(",") if part.strip()]
-    elif isinstance(given, int | Mapping | PortSpec) or not isinstance(given, Iterable):
-        given = [given]
-    found: dict[PortSpec, None] = {}
+    if isinstance(raw, str):
+        raw = [part for part in raw.split(",") if part.strip()]
+    elif isinstance(raw, int | Mapping | PortSpec) or not isinstance(raw, Iterable):
+        raw = [raw]
+    unique: dict[PortSpec, None] = {}
     count = 0
-    for index, item in enumerate(given):
+    for index, item in enumerate(raw):
         try:
-            ports = wanted(item)
+            ports = parse_port(item)
         except ValueError as error:
             raise ValueError(f"{index}: {in_one_line(error)}") from None
-        # One that is named again counts again: each is looked at.
+        # One that is named again counts again: each is parsed.
         count += len(ports)
         if count > MAXIMUM_PORTS:
             raise ValueError(f"more than the {MAXIMUM_PORTS} ports that may be asked")
-        found.update(dict.fromkeys(ports))
-    return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
+        unique.update(dict.fromkeys(ports))
+    return tuple(sorted(unique, key=lambda port: (port.port, port.protocol, port.address)))
 
 
-def _rule(value: str) -> str:
+def _check_rule(value: str) -> str:
     kind, colon, pattern = value.partition(":")
     if not colon or kind not in RULE_KINDS or not pattern:
         raise ValueError(
@@ -147,18 +146,18 @@ def _rule(value: str) -> str:
     return value
 
 
-Rule = Annotated[str, AfterValidator(_rule)]
+Rule = Annotated[str, AfterValidator(_check_rule)]
 Ports = Annotated[tuple[PortSpec, ...], BeforeValidator(parse_ports)]
 
 
 class PortsPolicy(BaseModel):
     """What may be done about a port that is held.
 
-    :param on_conflict: ``report`` says who holds it and changes nothing; ``stop`` ends a holder
+    :param on_conflict: ``report`` says who holds it and changes nothing; ``stop`` stops a holder
         that ``allow`` names.
     :param allow: rules ``exe:``, ``unit:``, ``container:``, ``project:`` or ``user:``, each with a
-        name or a pattern: what one of them names may be ended.
-    :param protect: rules of the same kinds for what must never be ended, whatever ``allow`` says.
+        name or a pattern: what one of them names may be stopped.
+    :param protect: rules of the same kinds for what must never be stopped, whatever ``allow`` says.
         What the host itself needs is protected without being named.
     :param grace: seconds that a process has to end by itself before it is killed.
     :param settle: seconds for which a freed port must stay free.
@@ -176,7 +175,7 @@ class PortsPolicy(BaseModel):
 class PortsSpec(PortsPolicy):
     """The ports that something of ours is to be bound to, and what may be done about them.
 
-    :param ports: the ports, see :func:`wanted`.
+    :param ports: the ports, see :func:`parse_port`.
     :param project: the Compose project that is to have them; what its own running containers hold
         is as it should be.
     :param directory: the directory that this project is started from.
@@ -187,7 +186,7 @@ class PortsSpec(PortsPolicy):
     directory: str = ""
 
 
-def names(rules: Iterable[str], kind: str, *values: str | None) -> bool:
+def is_named(rules: Iterable[str], kind: str, *values: str | None) -> bool:
     """Whether a rule of this kind names one of the values."""
     return any(
         fnmatchcase(value, pattern)
@@ -197,3 +196,47 @@ def names(rules: Iterable[str], kind: str, *values: str | None) -> bool:
         for value in values
         if value
     )
+
+
+def find_ranges(ports: Iterable[int]) -> list[tuple[int, int]]:
+    """Ports in order, neighbours as one range: the first and the last of each."""
+    ranges: list[tuple[int, int]] = []
+    for port in sorted(set(ports)):
+        if ranges and ranges[-1][1] == port - 1:
+            ranges[-1] = ranges[-1][0], port
+        else:
+            ranges.append((port, port))
+    return ranges
+
+
+def compress_ports(ports: Iterable[int]) -> str:
+    """Ports as the kernel lists those that it keeps from outgoing connections: ``a,b-c``."""
+    ranges = find_ranges(ports)
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def parse_ranges(text: str) -> frozenset[int]:
+    """The ports of a list as ``ip_local_reserved_ports`` has it: ``a,b-c``.
+
+    What is no port is left out, so that nothing of ours is taken for reserved that is not.
+    """
+    ports: set[int] = set()
+    for part in text.replace("\n", ",").split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        if first.isdecimal() and (last.isdecimal() if dash else True):
+            ports.update(range(int(first), min(int(last or first), 65535) + 1))
+    return frozenset(port for port in ports if port > 0)
+
+
+def list_unreserved(
+    ports: Iterable[PortSpec], ephemeral: tuple[int, int], reserved: str
+) -> frozenset[int]:
+    """The ports that an outgoing connection may be given.
+
+    :param ports: those that something of ours is to be bound to.
+    :param ephemeral: the first and the last port that the kernel gives to outgoing connections.
+    :param reserved: the kernel's list of those that it does not.
+    """
+    first, last = ephemeral
+    outgoing = frozenset(port.port for port in ports if first <= port.port <= last)
+    return outgoing - parse_ranges(reserved)

@@ -7,8 +7,8 @@ from stackmend.frozen import Frozen
 from stackmend.ports.spec import PortSpec
 
 #: ``free``: a bind succeeded. ``held``: a bind failed, or a socket stands in its way. ``ours``: a
-#: running container of the project has exactly this port. ``unknown``: it could not be told.
-Verdict = Literal["free", "ours", "held", "unknown"]
+#: running container of the project has exactly this port. ``unknown``: it could not be found out.
+PortStatus = Literal["free", "ours", "held", "unknown"]
 
 #: What sort of thing holds a port, which decides how it is asked to let go.
 #: ``socket unit``: systemd itself listens for a service. ``outgoing``: the kernel gave the port to
@@ -33,7 +33,7 @@ class Socket(Frozen):
 
     :param state: the kernel's word: LISTEN, ESTAB, TIME-WAIT, UNCONN, or BOUND where it is bound
         and not listening.
-    :param dual: an IPv6 socket on ``::`` that takes IPv4 as well; ``None`` where that is not told.
+    :param dual: an IPv6 socket on ``::`` that takes IPv4 as well; ``None`` where that is unknown.
     :param peer: address and port of the other end, where it is connected.
     """
 
@@ -179,23 +179,23 @@ class Holder(Frozen):
 
 
 class PortState(Frozen):
-    """One wanted port as the host has it now.
+    """One desired port as the host has it now.
 
-    :param evidence: what the verdict rests on: ``bind (python3)``, ``bind (perl)``, ``ss``,
+    :param evidence: what the status rests on: ``bind (python3)``, ``bind (perl)``, ``ss``,
         ``/proc/net``, ``netstat.exe``, with the error where there is one.
-    :param problem: why it could not be told, or why this host can never bind it (an address that
+    :param problem: why its status is unknown, or why this host can never bind it (an address that
         it does not have).
     """
 
-    wanted: PortSpec
-    verdict: Verdict
+    desired: PortSpec
+    status: PortStatus
     evidence: str = ""
     holders: tuple[Holder, ...] = ()
     problem: str = ""
 
 
 class HostPorts(Frozen):
-    """The wanted ports of one host, and what must be known to free one without harm.
+    """The desired ports of one host, and what must be known to free one without harm.
 
     :param system: ``linux``, ``wsl`` or ``darwin``.
     :param engine: ``up``, ``absent``, ``stopped``, ``forbidden`` or ``unknown``.

@@ -1,4 +1,4 @@
-# End a process on the Windows side of a WSL2 machine, if it is still the program that was looked at.
+# End a process on the Windows side of a WSL2 machine, if it is still the program that was observed.
 # Arguments: the root of the records, the record, the ports, its number, its image.
 claim windows "$3"
 keep pid "$4"

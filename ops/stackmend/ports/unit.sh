@@ -7,7 +7,7 @@ shift 4
 keep manager "$manager"
 for unit; do
   if ! { active=$(property ActiveState "$unit") && enabled=$(property UnitFileState "$unit"); }; then
-    drop 71 "systemd does not tell of $unit; nothing was stopped"
+    drop 71 "systemd does not know $unit; nothing was stopped"
   fi
   printf '%s|%s|%s\n' "$active" "$enabled" "$unit" >>"$dir/units" || exit 71
 done

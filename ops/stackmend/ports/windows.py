@@ -1,7 +1,7 @@
 """The Windows side of a WSL2 machine: what ``netstat.exe``, ``tasklist.exe``, ``netsh.exe`` say.
 
-Pure: the texts come from the probe. Windows translates headers and states, so rows are told by
-their shape alone, in any language; and it writes in the code page of the console (WSL's interop
+Pure: the texts come from the probe. Windows translates headers and states, so only their shape
+identifies rows, in any language; and it writes in the code page of the console (WSL's interop
 hands the bytes on as they are), so texts are decoded here.
 
 Proven on texts in the form of published recordings in English, German, French, Spanish, Japanese
@@ -18,6 +18,7 @@ exclusive, which no tool shows. A dual-stack listener is shown in a row of IPv4 
 import csv
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from stackmend.frozen import Frozen
@@ -112,17 +113,31 @@ class Excluded(Frozen):
 Sockets = Mapping[tuple[str, int], tuple[Socket, ...]]
 
 
-def unpacked(lines: Iterable[str]) -> bytes:
+@dataclass(frozen=True)
+class WindowsSide:
+    """What the Windows side of a WSL2 machine listed.
+
+    :param desktop: whether the engine is Docker Desktop, whose binds happen on that side.
+    """
+
+    sockets: Sockets = field(default_factory=dict)
+    processes: Mapping[int, WindowsProcess] = field(default_factory=dict)
+    excluded_tcp: tuple[Excluded, ...] = ()
+    excluded_udp: tuple[Excluded, ...] = ()
+    desktop: bool = False
+
+
+def unpack(lines: Iterable[str]) -> bytes:
     """The bytes that the probe wrote as hexadecimal digits; what was cut off is left out."""
     digits = re.sub(r"[^0-9a-fA-F]", "", "".join(lines))
     return bytes.fromhex(digits[: len(digits) // 2 * 2])
 
 
-def decoded(raw: bytes | str) -> str:
+def decode(raw: bytes | str) -> str:
     """What a Windows program wrote, as text; it never raises.
 
     Digits, addresses and names of services are of ASCII in every code page. Where no more can be
-    told, only letters beyond it may be wrong.
+    known, only letters beyond it may be wrong.
 
     :param raw: its bytes, in UTF-16, UTF-8 or the console's code page.
     """
@@ -133,32 +148,32 @@ def decoded(raw: bytes | str) -> str:
     elif len(raw) > 1 and raw[1::2].count(0) > len(raw) // 4:
         text = raw.decode("utf-16-le", errors="replace")
     else:
-        text = _of_a_code_page(raw)
+        text = _decode_code_page(raw)
     return text.replace("\ufeff", "").replace("\0", "")
 
 
-def _of_a_code_page(raw: bytes) -> str:
-    for encoding, words in (("utf-8", ()), *_CODE_PAGES):
+def _decode_code_page(raw: bytes) -> str:
+    for encoding, signs in (("utf-8", ()), *_CODE_PAGES):
         try:
             text = raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if not words or any(word in text for word in words):
+        if not signs or any(word in text for word in signs):
             return text
     # It takes every byte, and its letters are those of cp437 in the languages of both.
     return raw.decode("cp850")
 
 
-def sockets(netstat: bytes | str) -> Sockets:
+def parse_sockets(netstat: bytes | str) -> Sockets:
     """The sockets of ``netstat.exe -ano`` that can hold a port, by protocol and port.
 
-    A listener is told by its foreign address, ``0.0.0.0:0`` or ``[::]:0``. Connections hold no
-    port on Windows.
+    A listener has the foreign address ``0.0.0.0:0`` or ``[::]:0``. Connections hold no port on
+    Windows.
 
     :param netstat: what it wrote. Empty or unreadable, nothing is found: that is not "free".
     """
     found: dict[tuple[str, int], list[Socket]] = {}
-    for line in decoded(netstat).splitlines():
+    for line in decode(netstat).splitlines():
         protocol, row = "tcp", _TCP.fullmatch(line)
         if row is None:
             protocol, row = "udp", _UDP.fullmatch(line)
@@ -166,7 +181,7 @@ def sockets(netstat: bytes | str) -> Sockets:
             continue
         if row is None:
             continue
-        address, port = _address(row["address"]), int(row["port"])
+        address, port = _parse_address(row["address"]), int(row["port"])
         if not address or not 1 <= port <= 65535:
             continue
         found.setdefault((protocol, port), []).append(
@@ -181,20 +196,20 @@ def sockets(netstat: bytes | str) -> Sockets:
     return {key: tuple(rows) for key, rows in found.items()}
 
 
-def _address(text: str) -> str:
+def _parse_address(text: str) -> str:
     try:
         return str(ip_address(text.strip("[]").partition("%")[0]))
     except ValueError:
         return ""
 
 
-def processes(tasklist: bytes | str) -> Mapping[int, WindowsProcess]:
+def parse_processes(tasklist: bytes | str) -> Mapping[int, WindowsProcess]:
     """The processes of ``tasklist.exe /svc /fo csv /nh``, by number.
 
     :param tasklist: what it wrote.
     """
     rows: dict[int, tuple[str, str]] = {}
-    for line in decoded(tasklist).splitlines():
+    for line in decode(tasklist).splitlines():
         try:
             row = next(csv.reader([line]), [])
         except csv.Error:
@@ -214,91 +229,84 @@ def processes(tasklist: bytes | str) -> Mapping[int, WindowsProcess]:
     }
 
 
-def excluded(netsh: bytes | str) -> tuple[Excluded, ...]:
+def parse_excluded(netsh: bytes | str) -> tuple[Excluded, ...]:
     """The ranges of ``netsh.exe interface ipv4 show excludedportrange protocol=…``.
 
     :param netsh: what it wrote.
     """
     return tuple(
         Excluded(first=int(row["first"]), last=int(row["last"]), administered=bool(row["star"]))
-        for line in decoded(netsh).splitlines()
+        for line in decode(netsh).splitlines()
         if (row := _RANGE.fullmatch(line)) and 0 < int(row["first"]) <= int(row["last"]) <= 65535
     )
 
 
-def holders(
-    wanted: PortSpec,
-    netstat: Sockets,
-    tasklist: Mapping[int, WindowsProcess],
-    excluded_tcp: Iterable[Excluded] = (),
-    excluded_udp: Iterable[Excluded] = (),
-    *,
-    refused: bool = False,
+def find_holders(
+    desired: PortSpec, side: WindowsSide, *, refused: bool = False
 ) -> tuple[Holder, ...]:
-    """Who keeps a wanted port from being bound on the Windows side, each process once.
+    """Who keeps a desired port from being bound on the Windows side, each process once.
 
     Left out: the DNS of Internet Connection Sharing, which WSL2's NAT runs on ``0.0.0.0:53/udp``
     of nearly every machine. A port 53 that is published without an address is had beside it
     (measured with Engine 29.6 on Windows 11; ``0.0.0.0:53`` in so many words is not).
 
-    :param wanted: the port.
-    :param netstat: what :func:`sockets` made of it.
-    :param tasklist: what :func:`processes` made of it.
-    :param excluded_tcp: what :func:`excluded` made of the ranges of TCP.
-    :param excluded_udp: and of UDP. ``netsh interface ipv4`` speaks of IPv4 only.
+    :param desired: the port.
+    :param side: what Windows listed; ``netsh interface ipv4`` speaks of IPv4 only.
     :param refused: whether a bind was refused already, as WSL does in its mirrored networking:
         then what merely may stand in the way is named as well.
     """
     by_process: dict[int, list[Socket]] = {}
-    for socket in netstat.get((wanted.protocol, wanted.port), ()):
-        if _in_the_way(wanted, socket.address, refused):
+    for socket in side.sockets.get((desired.protocol, desired.port), ()):
+        if _is_in_the_way(desired, socket.address, refused):
             for pid in socket.pids:
                 by_process.setdefault(pid, []).append(socket)
     found = [
         Holder(
             kind="windows",
-            evidence=("netstat.exe", "tasklist.exe") if pid in tasklist else ("netstat.exe",),
+            evidence=("netstat.exe", "tasklist.exe") if pid in side.processes else ("netstat.exe",),
             sockets=tuple(held),
-            windows=tasklist.get(pid, WindowsProcess(pid=pid)),
+            windows=side.processes.get(pid, WindowsProcess(pid=pid)),
         )
         for pid, held in by_process.items()
-        if refused or not _is_shared_dns(wanted, tasklist.get(pid))
+        if refused or not _is_shared_dns(desired, side.processes.get(pid))
     ]
-    ranges = excluded_tcp if wanted.protocol == "tcp" else excluded_udp
+    ranges = side.excluded_tcp if desired.protocol == "tcp" else side.excluded_udp
     found.extend(
         Holder(
             kind="reserved",
             evidence=("netsh.exe",),
             why_hidden=(
-                f"Windows has reserved the {wanted.protocol} ports {one.first} to {one.last} "
+                f"Windows has reserved the {desired.protocol} ports {ports.first} to {ports.last} "
                 "(excluded port range)"
             ),
         )
-        for one in ranges
-        if not wanted.is_v6 and not one.administered and one.first <= wanted.port <= one.last
+        for ports in ranges
+        if not desired.is_v6
+        and not ports.administered
+        and ports.first <= desired.port <= ports.last
     )
     return tuple(found)
 
 
-def _in_the_way(wanted: PortSpec, address: str, refused: bool) -> bool:
-    if not refused or address == wanted.address:
-        return address == wanted.address
-    if (":" in address) is not wanted.is_v6:
-        return address == "::" or (wanted.is_v6 and wanted.everywhere)
-    return wanted.everywhere or address in ("0.0.0.0", "::")  # noqa: S104 - as read
+def _is_in_the_way(desired: PortSpec, address: str, refused: bool) -> bool:
+    if not refused or address == desired.address:
+        return address == desired.address
+    if (":" in address) is not desired.is_v6:
+        return address == "::" or (desired.is_v6 and desired.is_wildcard)
+    return desired.is_wildcard or address in ("0.0.0.0", "::")  # noqa: S104 - as read
 
 
-def _is_shared_dns(wanted: PortSpec, process: WindowsProcess | None) -> bool:
+def _is_shared_dns(desired: PortSpec, process: WindowsProcess | None) -> bool:
     return (
-        (wanted.protocol, wanted.port) == ("udp", 53)
-        and wanted.everywhere
+        (desired.protocol, desired.port) == ("udp", 53)
+        and desired.is_wildcard
         and process is not None
         and "SharedAccess" in process.services
     )
 
 
-def protected(holder: Holder) -> bool:
-    """Whether a holder on the Windows side must never be ended, whatever a rule says.
+def is_protected(holder: Holder) -> bool:
+    """Whether a holder on the Windows side must never be stopped, whatever a rule says.
 
     Docker Desktop's own programs, what Windows does not survive, a process whose program is not
     known, and what is no process at all.

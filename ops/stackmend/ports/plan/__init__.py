@@ -1,14 +1,12 @@
-"""The decision: from the ports that are wanted and those who hold them to what is done. Pure.
+"""The decision: from the desired ports and those who hold them to what is done. Pure.
 
-``target`` says what would have to be ended for a holder to let go, and ``protected`` what is never
-ended; ``decide`` goes through the ports upon both. ``reserve`` keeps wanted ports from outgoing
-connections, and ``respawn`` names who brought a holder back.
+``target`` says what would have to be stopped for a holder to let go, and ``protection`` what is
+never stopped; ``decide`` goes through the ports upon both. ``remaining`` names who brought a holder
+back.
 """
 
-from stackmend.ports.plan.decide import allocated, plan
-from stackmend.ports.plan.model import Action, Plan, Verb
-from stackmend.ports.plan.respawn import left
-from stackmend.ports.plan.target import exactly
-from stackmend.ports.ranges import compressed, parsed
+from stackmend.ports.plan.decide import explain_allocated, plan
+from stackmend.ports.plan.model import Action, Plan, Reserve
+from stackmend.ports.plan.remaining import list_remaining
 
-__all__ = ["Action", "Plan", "Verb", "allocated", "compressed", "exactly", "left", "parsed", "plan"]
+__all__ = ["Action", "Plan", "Reserve", "explain_allocated", "list_remaining", "plan"]

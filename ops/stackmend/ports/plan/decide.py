@@ -1,293 +1,251 @@
-"""Go through the wanted ports: who holds each, what would end it, and whether it may be ended."""
+"""Go through the desired ports: who holds each, what would stop it, and whether that may be."""
 
 import json
 from collections.abc import Iterable
 
 from stackmend.decision import Finding, Refusal
 from stackmend.ports import windows
-from stackmend.ports.plan import words
-from stackmend.ports.plan.model import Action, Plan
-from stackmend.ports.plan.protected import Barrier, barrier
-from stackmend.ports.plan.reserve import reserve, reserving
-from stackmend.ports.plan.target import Target, allowed, consent, target, united
-from stackmend.ports.spec import PortSpec, PortsSpec
+from stackmend.ports.format import format_holder, format_running, join_some, list_evidence, shorten
+from stackmend.ports.plan.model import Plan, Reserve
+from stackmend.ports.plan.protection import Protection, find_protection
+from stackmend.ports.plan.target import (
+    Target,
+    find_target,
+    is_allowed,
+    merge_targets,
+    suggest_rules,
+)
+from stackmend.ports.spec import PortsSpec, compress_ports, list_unreserved
 from stackmend.ports.state import Holder, HostPorts, PortState
-from stackmend.ports.words import holder as described
 
 _ENGINE_STOPPED = (
     "start it first (systemctl start docker; journalctl -u docker says why it stopped): while it "
     "is down, a port that a container has looks like anybody's"
 )
-_UNDO = "ports.restored with the name of its record"
+_UNKNOWN = "cannot tell whether it is free"
+_AS_ROOT = "connect as root, or set _sudo = True in the host's data"
 
 
 def plan(spec: PortsSpec, state: HostPorts) -> Plan:
-    """What is to be done so that the wanted ports can be bound.
+    """What is to be done so that the desired ports can be bound.
 
-    A holder is ended only where that frees a wanted port: every holder of the port must be one that
-    may be ended. Where anything is refused, nothing is ended at all.
+    A holder is stopped only where that frees a desired port: every holder of the port must be one
+    that may be stopped. Where anything is refused, nothing is stopped at all.
 
-    :param spec: the wanted ports, and what may be done about them.
+    :param spec: the desired ports, and what may be done about them.
     :param state: what the host has.
     """
-    ports = _ports(spec, state)
-    findings = [finding for one in ports if (finding := _finding(one)) is not None]
-    taken = [one for one in ports if one.verdict in ("held", "unknown")]
-    refusals = _engine(state, taken)
-    untold = [one for one in taken if one.verdict == "unknown"]
-    refusals += [_untold(one, state) for one in untold]
-    held = [one for one in taken if one.verdict == "held"]
-    parents = {pid: process.parent for pid, process in state.processes.items()}
-    targets = united(
+    ports = _list_ports(spec, state)
+    findings = [finding for port in ports if (finding := _report_port(port)) is not None]
+    unknown = [port for port in ports if port.status == "unknown"]
+    held = [port for port in ports if port.status == "held"]
+    refusals = _refuse_without_engine(state, taken=bool(unknown or held))
+    refusals += [_refuse_unknown(port, state) for port in unknown]
+    targets = merge_targets(
         (
-            found.model_copy(update={"ports": (str(port.wanted),)})
+            target.model_copy(update={"ports": (str(port.desired),)})
             for port in held
             for holder in port.holders
-            if (found := target(holder)) is not None
+            if (target := find_target(holder)) is not None
         ),
-        parents,
+        {pid: process.parent for pid, process in state.processes.items()},
     )
-    barred = {
-        index: why
-        for index, one in enumerate(targets)
-        if (why := barrier(one, spec, state)) is not None
-    }
-    refusals += _stuck(held)
-    refusals += [
-        Refusal(
-            subject=words.some(one.ports),
-            reason=f"held by {one.said}, and never ended: {barred[index].reason}",
-            remedy=barred[index].remedy,
+    refusals += _refuse_without_target(held)
+    unprotected = []
+    for target in targets:
+        protection = find_protection(target, spec, state)
+        if protection is None:
+            unprotected.append(target)
+            continue
+        refusals.append(
+            Refusal(
+                subject=join_some(target.ports),
+                reason=f"held by {target.description}, and never stopped: {protection.reason}",
+                remedy=protection.remedy,
+            )
         )
-        for index, one in enumerate(targets)
-        if index in barred
-    ]
-    free = [one for index, one in enumerate(targets) if index not in barred]
-    refusals += [refusal for one in free if (refusal := _consent(one, spec)) is not None]
-    reserved = reserve(spec, state) if spec.on_conflict == "stop" else ()
-    if spec.on_conflict == "report":
-        findings += _advice(spec, state)
-    ended = () if refusals else tuple(_ending(one) for one in free)
-    return Plan(findings=tuple(findings), actions=(*ended, *reserved), refusals=tuple(refusals))
+    refusals += filter(None, (_refuse_without_rule(target, spec) for target in unprotected))
+    stops = () if refusals else tuple(target.stop() for target in unprotected)
+    reserves: tuple[Reserve, ...] = ()
+    ranges, cause = _find_unreserved(spec, state)
+    if ranges and spec.on_conflict == "stop":
+        reserves = (Reserve(subject=ranges, cause=cause),)
+    elif ranges:
+        cause += '; "on_conflict": "stop" reserves them'
+        findings.append(Finding(subject=ranges, kind="not reserved", cause=cause, blocks=False))
+    return Plan(findings=tuple(findings), actions=(*stops, *reserves), refusals=tuple(refusals))
 
 
-def allocated(port: PortState, said: str) -> Plan:
+def explain_allocated(port: PortState, error: str) -> Plan:
     """What follows where the engine's own list has a port that nothing stands in the way of.
 
     :param port: the port, which could be bound, or which a container of the project has.
-    :param said: the engine's own words.
+    :param error: what the engine says.
     """
-    subject = str(port.wanted)
-    if port.verdict == "ours":
-        cause = f"held by {words.some(_who(holder) for holder in port.holders)}, the project's own"
+    subject = str(port.desired)
+    if port.status == "ours":
+        cause = f"held by {join_some(map(_describe, port.holders))}, the project's own"
         remedy = "let Compose stop that container first (docker compose stop SERVICE)"
     else:
         cause = "Docker's own list has it for one of its containers, and no container has it"
         remedy = "restart Docker (systemctl restart docker; Docker Desktop: restart it)"
     return Plan(
-        findings=(Finding(subject=subject, kind="allocated", cause=cause, evidence=(said,)),),
+        findings=(Finding(subject=subject, kind="allocated", cause=cause, evidence=(error,)),),
         refusals=(Refusal(subject=subject, reason=cause, remedy=remedy),),
     )
 
 
-def _ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
-    """Every wanted port, in order; one that the probe did not tell of is unknown."""
-    told = {one.wanted: one for one in state.ports}
-    order = dict.fromkeys(spec.ports)
+def _list_ports(spec: PortsSpec, state: HostPorts) -> list[PortState]:
+    """Every desired port, in order; one that the probe does not report is unknown."""
+    observed = {port.desired: port for port in state.ports}
     return [
-        told.get(wanted)
-        or PortState(wanted=wanted, verdict="unknown", problem="the probe did not tell of it")
-        for wanted in sorted(order, key=_order)
+        observed.get(port)
+        or PortState(desired=port, status="unknown", problem="the probe does not report it")
+        for port in sorted(
+            dict.fromkeys(spec.ports), key=lambda port: (port.port, port.protocol, port.address)
+        )
     ]
 
 
-def _order(wanted: PortSpec) -> tuple[int, str, str]:
-    return wanted.port, wanted.protocol, wanted.address
-
-
-def _finding(port: PortState) -> Finding | None:
-    subject = str(port.wanted)
-    if port.verdict == "unknown":
-        cause = port.problem or "whether it is free cannot be told"
-        return Finding(subject=subject, kind="unknown", cause=cause, evidence=_seen(port, ()))
-    if port.verdict != "held":
+def _report_port(port: PortState) -> Finding | None:
+    subject = str(port.desired)
+    if port.status == "unknown":
+        cause = port.problem or _UNKNOWN
+        return Finding(
+            subject=subject, kind="unknown", cause=cause, evidence=_collect_evidence(port, ())
+        )
+    if port.status != "held":
         return None
-    holders = sorted(port.holders, key=lambda one: one.model_dump_json())
-    who = words.some(dict.fromkeys(_who(holder) for holder in holders))
+    holders = sorted(port.holders, key=lambda holder: holder.model_dump_json())
+    who = join_some(map(_describe, holders))
     cause = f"held by {who}" if holders else "held, and no owner can be seen"
-    return Finding(subject=subject, kind="held", cause=cause, evidence=_seen(port, holders))
+    return Finding(
+        subject=subject, kind="held", cause=cause, evidence=_collect_evidence(port, holders)
+    )
 
 
-def _seen(port: PortState, holders: Iterable[Holder]) -> tuple[str, ...]:
+def _collect_evidence(port: PortState, holders: Iterable[Holder]) -> tuple[str, ...]:
     lines = [port.evidence] if port.evidence else []
     for holder in holders:
-        lines += words.evidence(holder)
+        lines += list_evidence(holder)
         lines += filter(None, (windows.explain(holder) if holder.kind == "windows" else "",))
     return tuple(dict.fromkeys(lines))
 
 
-def _who(holder: Holder) -> str:
-    found = target(holder)
-    if found is not None:
-        return found.said
+def _describe(holder: Holder) -> str:
+    target = find_target(holder)
+    if target is not None:
+        return target.description
     process = holder.process
     if holder.container is None and process is not None and process.container:
-        return f"container {process.container[:12]} ({words.process(process)})"
-    return described(holder)
+        return f"container {process.container[:12]}{format_running(process)}"
+    return format_holder(holder)
 
 
-def _engine(state: HostPorts, taken: list[PortState]) -> list[Refusal]:
+def _refuse_without_engine(state: HostPorts, *, taken: bool) -> list[Refusal]:
     """Nothing is freed while the engine cannot say what its containers have."""
+    reason, remedy = "", _ENGINE_STOPPED
     if state.engine == "stopped" and state.live_containers:
         count = state.live_containers
-        return [
-            Refusal(
-                subject="engine",
-                reason=f"the Docker daemon does not run, but {count} of its containers "
-                f"{'do' if count > 1 else 'does'}",
-                remedy=_ENGINE_STOPPED,
-            )
-        ]
-    if not taken:
-        return []
-    if state.engine == "stopped":
-        return [
-            Refusal(
-                subject="engine", reason="the Docker daemon does not run", remedy=_ENGINE_STOPPED
-            )
-        ]
-    if state.engine in ("forbidden", "unknown"):
-        said = f": {state.engine_reason}" if state.engine_reason else ""
-        return [
-            Refusal(
-                subject="engine",
-                reason="which ports Docker's containers have cannot be told" + words.line(said),
-                remedy="connect as root, or set _sudo = True in the host's data; "
-                "see what `docker ps` says on the host",
-            )
-        ]
-    return []
+        verb = "do" if count > 1 else "does"
+        reason = f"the Docker daemon does not run, but {count} of its containers {verb}"
+    elif taken and state.engine == "stopped":
+        reason = "the Docker daemon does not run"
+    elif taken and state.engine in ("forbidden", "unknown"):
+        why = f": {state.engine_reason}" if state.engine_reason else ""
+        reason = "cannot read which ports Docker's containers have" + shorten(why)
+        remedy = f"{_AS_ROOT}; see what `docker ps` says on the host"
+    return [Refusal(subject="engine", reason=reason, remedy=remedy)] if reason else []
 
 
-def _untold(port: PortState, state: HostPorts) -> Refusal:
-    remedy = "see the reason"
-    if port.problem and not port.wanted.everywhere:
+def _refuse_unknown(port: PortState, state: HostPorts) -> Refusal:
+    remedy = "fix the cause above and rerun"
+    if port.problem and not port.desired.is_wildcard:
         remedy += "; `ip address` shows the addresses that the host has"
     if not state.root:
-        remedy += "; connect as root, or set _sudo = True in the host's data"
-    return Refusal(
-        subject=str(port.wanted),
-        reason=port.problem or "whether it is free cannot be told",
-        remedy=remedy,
-    )
+        remedy += f"; {_AS_ROOT}"
+    return Refusal(subject=str(port.desired), reason=port.problem or _UNKNOWN, remedy=remedy)
 
 
-def _stuck(held: list[PortState]) -> list[Refusal]:
-    """Refusals for what nothing can be done about, one for each reason."""
-    ports: dict[Barrier, list[str]] = {}
+def _refuse_without_target(held: list[PortState]) -> list[Refusal]:
+    """Refusals for holders that cannot be stopped, one for each reason."""
+    ports: dict[Protection, list[str]] = {}
     for port in held:
         holders = port.holders or (Holder(kind="hidden", why_hidden="no socket of it is listed"),)
         for holder in holders:
-            if target(holder) is None:
-                ports.setdefault(_hopeless(holder), []).append(str(port.wanted))
+            if find_target(holder) is None:
+                ports.setdefault(_explain_holder(holder), []).append(str(port.desired))
     return [
-        Refusal(subject=words.some(found), reason=stuck.reason, remedy=stuck.remedy)
-        for stuck, found in sorted(ports.items(), key=lambda item: (item[1], item[0]))
+        Refusal(subject=join_some(subjects), reason=reason, remedy=remedy)
+        for (reason, remedy), subjects in sorted(ports.items(), key=lambda item: (item[1], item[0]))
     ]
 
 
-def _hopeless(holder: Holder) -> Barrier:
-    who = _who(holder)
+def _explain_holder(holder: Holder) -> Protection:
+    reason = f"held by {_describe(holder)}"
     match holder.kind:
         case "outgoing":
-            return Barrier(
-                f"held by {who}, which will be over by itself",
+            return Protection(
+                f"{reason}; released when it closes",
                 'wait for that connection to end, or end it yourself; "on_conflict": "stop" '
                 "reserves the port, so that the kernel gives it to no other connection",
             )
         case "node port":
-            return Barrier(
-                f"held by {who}",
+            return Protection(
+                reason,
                 "give your service another port, or change the Kubernetes service that has it",
             )
         case "container" if holder.container is None:
-            return Barrier(
-                f"held by {who}",
+            return Protection(
+                reason,
                 "run again; where no container of `docker ps` has the port then, restart Docker",
             )
         case "reserved":
-            return Barrier(f"held by {who}", windows.explain(holder))
+            return Protection(reason, windows.explain(holder))
         case "program" if holder.program is not None:
-            return Barrier(
-                f"held by {who}; how {holder.program.supervisor} stops it is not known",
+            return Protection(
+                f"{reason}; how {holder.program.supervisor} stops it is not known",
                 f"stop it with {holder.program.supervisor}'s own command",
             )
     process = holder.process
     if process is not None and process.container:
-        return Barrier(
-            f"held by {who}, which no engine that answers knows",
+        return Protection(
+            f"{reason}, which no engine that answers knows",
             "stop it with the engine that started it",
         )
-    return Barrier(
-        f"held by {who}",
+    return Protection(
+        reason,
         "look as root on the host (ss -lntup); a process of another PID namespace, a kernel "
         "service such as NFS, or a virtual machine's host shows no owner",
     )
 
 
-def _consent(one: Target, spec: PortsSpec) -> Refusal | None:
-    """The refusal to end a holder without being told to, with the very line that allows it."""
-    may = allowed(one, spec.allow)
-    if may and spec.on_conflict == "stop":
+def _refuse_without_rule(target: Target, spec: PortsSpec) -> Refusal | None:
+    """The refusal to stop a holder that nobody allowed, with the very line that allows it."""
+    allowed = is_allowed(target, spec.allow)
+    if allowed and spec.on_conflict == "stop":
         return None
-    rules = () if may else consent(one)
-    if not may and not rules:
-        return Refusal(
-            subject=words.some(one.ports),
-            reason=f"held by {one.said}, and neither its program nor its user can be told",
-            remedy="connect as root, or set _sudo = True in the host's data",
-        )
-    line = [] if spec.on_conflict == "stop" else ['"on_conflict": "stop"']
-    line += [f'"allow": [{", ".join(_quoted(rule) for rule in rules)}]'] if rules else []
-    return Refusal(
-        subject=words.some(one.ports),
-        reason=f"held by {one.said}",
-        remedy=f'{", ".join(line)} in the stack\'s "ports" section lets it be ended',
-    )
+    subject, reason = join_some(target.ports), f"held by {target.description}"
+    rules = () if allowed else suggest_rules(target)
+    if not allowed and not rules:
+        reason += "; its program and its user are unknown"
+        return Refusal(subject=subject, reason=reason, remedy=_AS_ROOT)
+    settings = [] if spec.on_conflict == "stop" else ['"on_conflict": "stop"']
+    settings += [f'"allow": [{", ".join(map(_quote, rules))}]'] if rules else []
+    remedy = f'to allow stopping it, add {", ".join(settings)} to the stack\'s "ports" section'
+    return Refusal(subject=subject, reason=reason, remedy=remedy)
 
 
-def _quoted(rule: str) -> str:
+def _quote(rule: str) -> str:
     # As Python and JSON read it; what is not to be printed is written as its number.
     return json.dumps(rule, ensure_ascii=not rule.isprintable())
 
 
-def _ending(one: Target) -> Action:
-    return Action(
-        verb=one.verb,
-        subject=one.subject,
-        cause=f"{words.some(one.ports)} held by {one.said}",
-        destructive=True,
-        undo=_UNDO,
-        ports=one.ports,
-        container=one.container,
-        units=one.units,
-        manager=one.manager,
-        program=one.program,
-        members=one.members,
-        windows=one.windows,
+def _find_unreserved(spec: PortsSpec, state: HostPorts) -> tuple[str, str]:
+    """The ranges that are to be reserved, and why; empty where nothing is left to reserve."""
+    ports = () if state.system == "darwin" else spec.ports
+    first, last = state.ephemeral
+    return compress_ports(list_unreserved(ports, state.ephemeral, state.reserved)), (
+        f"the kernel gives ports from {first} to {last} to outgoing connections, "
+        "which then stand in the way"
     )
-
-
-def _advice(spec: PortsSpec, state: HostPorts) -> list[Finding]:
-    """What ``report`` only tells: it never acts."""
-    ranges, why = reserving(spec, state)
-    if not ranges:
-        return []
-    return [
-        Finding(
-            subject=ranges,
-            kind="not reserved",
-            cause=f'{why}; "on_conflict": "stop" reserves what is wanted',
-            blocks=False,
-        )
-    ]

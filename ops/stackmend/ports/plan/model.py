@@ -6,18 +6,11 @@ from stackmend import decision
 from stackmend.frozen import Frozen
 from stackmend.ports.state import Container, Process, Program, WindowsProcess
 
-Verb = Literal[
-    "stop container",
-    "stop unit",
-    "stop program",
-    "stop process",
-    "stop windows process",
-    "reserve",
-]
+_UNDO = "ports.restored with the name of its record"
 
 
 class Member(Frozen):
-    """One process that is ended, with what tells it from a later one of the same number.
+    """One process that is stopped, with what tells it from a later one of the same number.
 
     :param inodes: its sockets that stand in the way.
     """
@@ -26,27 +19,65 @@ class Member(Frozen):
     inodes: tuple[int, ...] = ()
 
 
-class Action(decision.Action):
-    """One step towards ports that can be bound.
+class Stop(decision.Action):
+    """Stop what holds ports.
 
-    Exactly the fields that its verb speaks of are filled.
-
-    :param ports: the wanted ports that it frees, as :class:`~stackmend.ports.spec.PortSpec` writes
-        them; for ``reserve`` the ranges that are added.
-    :param units: the units that are stopped together.
-    :param manager: whose systemd has them: ``system``, or a user.
-    :param members: the process that is ended first, and then those of its descendants that have
-        the same sockets.
+    :param ports: the desired ports that it frees, as :class:`~stackmend.ports.spec.PortSpec` writes
+        them.
     """
 
-    verb: Verb
-    ports: tuple[str, ...] = ()
-    container: Container | None = None
-    units: tuple[str, ...] = ()
+    destructive: bool = True
+    undo: str = _UNDO
+    ports: tuple[str, ...]
+
+
+class StopContainer(Stop):
+    """Stop a container on its own engine, so that it does not start again by itself."""
+
+    verb: Literal["stop container"] = "stop container"
+    container: Container
+
+
+class StopUnits(Stop):
+    """Stop units together.
+
+    :param manager: whose systemd has them: ``system``, or a user.
+    """
+
+    verb: Literal["stop unit"] = "stop unit"
+    units: tuple[str, ...]
     manager: str = "system"
-    program: Program | None = None
-    members: tuple[Member, ...] = ()
-    windows: WindowsProcess | None = None
+
+
+class StopProgram(Stop):
+    """Have a supervisor stop a program that it keeps."""
+
+    verb: Literal["stop program"] = "stop program"
+    program: Program
+
+
+class StopProcess(Stop):
+    """End a process, and then those of its descendants that have the same sockets."""
+
+    verb: Literal["stop process"] = "stop process"
+    members: tuple[Member, ...]
+
+
+class StopWindowsProcess(Stop):
+    """End a process on the Windows side of a WSL2 machine."""
+
+    verb: Literal["stop windows process"] = "stop windows process"
+    process: WindowsProcess
+
+
+class Reserve(decision.Action):
+    """Keep ports from outgoing connections; the subject lists them as the kernel does."""
+
+    verb: Literal["reserve"] = "reserve"
+    undo: str = _UNDO
+
+
+Action = StopContainer | StopUnits | StopProgram | StopProcess | StopWindowsProcess | Reserve
 
 
 class Plan(decision.Plan[Action]):

@@ -1,297 +1,361 @@
-"""What would have to be ended for a holder to let go, and which rules may allow it. Pure."""
+"""What would have to be stopped for a holder to let go, and which rules may allow it. Pure."""
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 from stackmend.frozen import Frozen
-from stackmend.ports.plan import words
-from stackmend.ports.plan.model import Member, Verb
-from stackmend.ports.spec import names
+from stackmend.ports.format import (
+    format_container,
+    format_process,
+    format_program,
+    format_running,
+    join_some,
+    name_program,
+    replace_controls,
+)
+from stackmend.ports.plan.model import (
+    Action,
+    Member,
+    StopContainer,
+    StopProcess,
+    StopProgram,
+    StopUnits,
+    StopWindowsProcess,
+)
+from stackmend.ports.spec import is_named
 from stackmend.ports.state import Container, Holder, Process, Program, Unit, WindowsProcess
 
 #: Units that start what others ask for: a process there that is not the unit's own program is
 #: nobody's service. Without a login manager, what a login started stays in the SSH server's unit.
-_LENDING = re.compile(
+_LAUNCHERS = re.compile(
     r"user@.*\.service|(?:ssh|sshd|cron|crond|cronie|atd|getty|console-getty|serial-getty)"
     r"(?:@.*)?\.service|.*\.scope|.*\.slice"
 )
 _OWN_PROGRAM = re.compile(r"systemd|sshd|sshd-session|sshd-auth|cron|crond|atd|agetty|login")
 
-_VERBS: tuple[Verb, ...] = (
-    "stop container",
-    "stop unit",
-    "stop program",
-    "stop process",
-    "stop windows process",
-)
+
+class Units(Frozen):
+    """Units that are stopped together.
+
+    :param manager: whose systemd has them: ``system``, or a user.
+    """
+
+    names: tuple[str, ...]
+    manager: str = "system"
+
+
+class Processes(Frozen):
+    """A process, and then those of its descendants that have the same sockets."""
+
+    members: tuple[Member, ...]
+
+
+Owner = Container | Units | Program | Processes | WindowsProcess
+_ORDER = (Container, Units, Program, Processes, WindowsProcess)
 
 
 class Target(Frozen):
-    """One thing that holds wanted ports, and what it would take to end it.
+    """One thing that holds desired ports.
 
-    :param holders: what was seen of it.
-    :param ports: the wanted ports that it holds.
+    :param owner: what would have to be stopped.
+    :param ports: the desired ports that it holds.
+    :param holders: what is known of it.
     """
 
-    verb: Verb
+    owner: Owner
     ports: tuple[str, ...] = ()
     holders: tuple[Holder, ...] = ()
-    container: Container | None = None
-    units: tuple[str, ...] = ()
-    manager: str = "system"
-    program: Program | None = None
-    members: tuple[Member, ...] = ()
-    windows: WindowsProcess | None = None
 
     @property
     def order(self) -> tuple[int, str]:
         """Where it stands on the ladder; the same for the same things in whatever order."""
-        return _VERBS.index(self.verb), self.subject
+        return _ORDER.index(type(self.owner)), self.subject
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units that would be stopped."""
+        return self.owner.names if isinstance(self.owner, Units) else ()
+
+    @property
+    def container(self) -> Container | None:
+        """The container that would be stopped."""
+        return self.owner if isinstance(self.owner, Container) else None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The processes that would be signalled."""
+        return self.owner.members if isinstance(self.owner, Processes) else ()
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """The processes that are known of it, those that would be signalled first."""
+        held = (holder.process for holder in self.holders if holder.process is not None)
+        return (*(member.process for member in self.members), *held)
+
+    @property
+    def workers(self) -> tuple[Process, ...]:
+        """The same without systemd, which listens for others."""
+        return tuple(process for process in self.processes if process.pid != 1)
 
     @property
     def subject(self) -> str:
         """What it is called."""
-        if self.container is not None:
-            one = self.container
-            return one.name or one.id[:12]
-        if self.units:
-            manager = "" if self.manager == "system" else f" of user {self.manager}"
-            return " ".join(self.units) + manager
-        if self.program is not None:
-            return words.shown(f"{self.program.supervisor} program {self.program.name}")
-        if self.windows is not None:
-            image = words.shown(self.windows.image) or "a program"
-            return f"{image} (Windows pid {self.windows.pid})"
-        first = self.members[0].process
-        more = f" and {len(self.members) - 1} of its own" if len(self.members) > 1 else ""
-        return f"{words.name(first)} (pid {first.pid}){more}"
+        match self.owner:
+            case Container(name=name, id=id_):
+                return name or id_[:12]
+            case Units(names=names, manager=manager):
+                return " ".join(names) + ("" if manager == "system" else f" of user {manager}")
+            case Program(supervisor=supervisor, name=name):
+                return replace_controls(f"{supervisor} program {name}")
+            case WindowsProcess(image=image, pid=pid):
+                return f"{replace_controls(image) or 'a program'} (Windows pid {pid})"
+            case Processes(members=members):
+                first = members[0].process
+                more = f" and {len(members) - 1} of its own" if len(members) > 1 else ""
+                return f"{format_program(first)} (pid {first.pid}){more}"
 
     @property
-    def said(self) -> str:
-        """Who it is, in words."""
-        if self.container is not None:
-            one = self.container
-            service = f", service {one.service}" if one.service else ""
-            project = f" of Compose project {one.project}{service}" if one.project else ""
-            engine = "" if one.engine == "docker" else f" of {one.engine}"
-            return f"container {self.subject}{engine}{project}"
-        if self.units:
-            running = next((h.process for h in self.holders if _worker(h.process)), None)
-            which = f" ({words.process(running)})" if running else ""
-            noun = "units" if len(self.units) > 1 else "unit"
-            return f"{noun} {self.subject}{which}"
-        if self.program is not None or self.windows is not None:
-            running = next((h.process for h in self.holders if h.process), None)
-            return self.subject + (f" ({words.process(running)})" if running else "")
-        return words.some(words.process(member.process) for member in self.members)
+    def description(self) -> str:
+        """Who it is, for people."""
+        match self.owner:
+            case Container() as container:
+                return format_container(container)
+            case Processes(members=members):
+                return join_some(format_process(member.process) for member in members)
+            case Units(names=names):
+                noun = "units" if len(names) > 1 else "unit"
+                return f"{noun} {self.subject}{format_running(next(iter(self.workers), None))}"
+        return self.subject + format_running(next(iter(self.processes), None))
+
+    def stop(self) -> Action:
+        """The step that stops it."""
+        cause = f"{join_some(self.ports)} held by {self.description}"
+        common: dict[str, Any] = {"subject": self.subject, "cause": cause, "ports": self.ports}
+        match self.owner:
+            case Container() as container:
+                return StopContainer(container=container, **common)
+            case Units(names=names, manager=manager):
+                return StopUnits(units=names, manager=manager, **common)
+            case Program() as program:
+                return StopProgram(program=program, **common)
+            case Processes(members=members):
+                return StopProcess(members=members, **common)
+            case WindowsProcess() as process:
+                return StopWindowsProcess(process=process, **common)
 
 
-def _worker(process: Process | None) -> bool:
-    return process is not None and process.pid != 1
+def find_target(holder: Holder) -> Target | None:
+    """What would be stopped for a holder; ``None`` where nothing of it can be."""
+    owner = _find_owner(holder)
+    return None if owner is None else Target(owner=owner, holders=(holder,))
 
 
-def target(holder: Holder) -> Target | None:
-    """What would be ended for a holder; ``None`` where nothing of it can be."""
+def _find_owner(holder: Holder) -> Owner | None:
     process, unit = holder.process, holder.unit
     if holder.kind in ("outgoing", "node port", "reserved", "hidden"):
         return None
     if holder.container is not None:
-        return Target(verb="stop container", holders=(holder,), container=holder.container)
+        return holder.container
     if holder.kind == "container" or (process is not None and process.container):
         return None
     if holder.kind == "program":
-        if holder.program is None or not holder.program.stop:
-            return None
-        return Target(verb="stop program", holders=(holder,), program=holder.program)
+        return holder.program if holder.program is not None and holder.program.stop else None
     if holder.kind == "windows":
-        if holder.windows is None:
-            return None
-        return Target(verb="stop windows process", holders=(holder,), windows=holder.windows)
+        return holder.windows
     if unit is None and process is not None and process.unit.endswith(".service"):
         unit = Unit(name=process.unit, manager=process.manager or "system")
-    if unit is not None and not _bare(unit, process):
+    if unit is not None and not _is_launched(unit, process):
         together = unit.triggers if unit.name.endswith(".socket") else unit.triggered_by
-        return Target(
-            verb="stop unit",
-            holders=(holder,),
-            units=tuple(sorted({unit.name, *together}, key=_sockets_first)),
-            manager=unit.manager,
-        )
+        return Units(names=_sort_units({unit.name, *together}), manager=unit.manager)
     if process is None:
         return None
-    inodes = tuple(sorted({one.inode for one in holder.sockets if one.inode}))
-    member = Member(process=process, inodes=inodes)
-    return Target(verb="stop process", holders=(holder,), members=(member,))
+    inodes = tuple(sorted({socket.inode for socket in holder.sockets if socket.inode}))
+    return Processes(members=(Member(process=process, inodes=inodes),))
 
 
-def _sockets_first(name: str) -> tuple[bool, str]:
-    return not name.endswith(".socket"), name
+def _sort_units(units: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(units, key=lambda name: (not name.endswith(".socket"), name)))
 
 
-def _bare(unit: Unit, process: Process | None) -> bool:
+def _is_launched(unit: Unit, process: Process | None) -> bool:
     """Whether a process is nobody's service although a unit's control group has it."""
     if process is None:
         return False
     if process.session:
         return True
-    if not lending(unit.name):
+    if not is_launcher(unit.name):
         return False
-    return process.pid != unit.main_pid and not _OWN_PROGRAM.fullmatch(words.program(process))
+    return process.pid != unit.main_pid and not _OWN_PROGRAM.fullmatch(name_program(process))
 
 
-def lending(unit: str) -> bool:
+def is_launcher(unit: str) -> bool:
     """Whether a unit starts what others ask for, so that its control group says little."""
-    return _LENDING.fullmatch(unit) is not None
+    return _LAUNCHERS.fullmatch(unit) is not None
 
 
-def united(targets: Iterable[Target], parents: dict[int, int]) -> list[Target]:
+def merge_targets(targets: Iterable[Target], parents: dict[int, int]) -> list[Target]:
     """Each thing once, however many ports it holds.
 
     :param parents: the parent of each process, by number.
     """
     alike: dict[Hashable, list[Target]] = {}
-    for one in targets:
-        alike.setdefault(_key(one), []).append(one)
-    found: list[Target] = []
-    for one in (_joined(same, parents) for same in alike.values()):
-        same = [other for other in found if _same(one, other, parents)]
+    for target in targets:
+        alike.setdefault(_make_key(target), []).append(target)
+    merged: list[Target] = []
+    for target in (_merge(same, parents) for same in alike.values()):
+        same = [other for other in merged if _is_same(target, other, parents)]
         if same:
-            one = _joined([*same, one], parents)
-            found = [other for other in found if all(other is not its for its in same)]
-        found.append(one)
-    return sorted(found, key=lambda one: one.order)
+            target = _merge([*same, target], parents)
+            merged = [other for other in merged if all(other is not part for part in same)]
+        merged.append(target)
+    return sorted(merged, key=lambda target: target.order)
 
 
-def _key(one: Target) -> Hashable:
+def _make_key(target: Target) -> Hashable:
     """What is equal for the same thing; units and processes may belong together beyond it."""
-    if one.container is not None:
-        return "container", one.container.engine, one.container.id
-    if one.program is not None:
-        return "program", one.program.supervisor, one.program.name
-    if one.windows is not None:
-        return "windows", one.windows.pid
-    if one.units:
-        return "units", one.manager, one.units
-    return "process", one.members[0].process.pid
+    match target.owner:
+        case Container(engine=engine, id=id_):
+            return "container", engine, id_
+        case Program(supervisor=supervisor, name=name):
+            return "program", supervisor, name
+        case WindowsProcess(pid=pid):
+            return "windows", pid
+        case Units(names=names, manager=manager):
+            return "units", manager, names
+        case Processes(members=members):
+            return "process", members[0].process.pid
 
 
-def _same(one: Target, other: Target, parents: dict[int, int]) -> bool:
-    if one.units and other.units:
-        return one.manager == other.manager and bool({*one.units} & {*other.units})
+def _is_same(target: Target, other: Target, parents: dict[int, int]) -> bool:
+    if isinstance(target.owner, Units) and isinstance(other.owner, Units):
+        managers = {target.owner.manager, other.owner.manager}
+        return len(managers) == 1 and bool({*target.units} & {*other.units})
+    common = bool({*target.ports} & {*other.ports})
     return any(
-        _related(mine, its, one, other, parents) for mine in one.members for its in other.members
+        _is_related(member, another, parents, common)
+        for member in target.members
+        for another in other.members
     )
 
 
-def _related(
-    mine: Member, its: Member, one: Target, other: Target, parents: dict[int, int]
-) -> bool:
-    a, b = mine.process.pid, its.process.pid
-    shared = {*mine.inodes} & {*its.inodes}
-    if not shared and (mine.inodes or its.inodes or not {*one.ports} & {*other.ports}):
+def _is_related(member: Member, other: Member, parents: dict[int, int], common: bool) -> bool:
+    shared = {*member.inodes} & {*other.inodes}
+    if not shared and (member.inodes or other.inodes or not common):
         return False
-    return a in _ancestors(b, parents) or b in _ancestors(a, parents)
+    pid, another = member.process.pid, other.process.pid
+    return pid in _list_ancestors(another, parents) or another in _list_ancestors(pid, parents)
 
 
-def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+def _list_ancestors(pid: int, parents: dict[int, int]) -> set[int]:
     above: set[int] = set()
     while (pid := parents.get(pid, 0)) > 0 and pid not in above:
         above.add(pid)
     return above
 
 
-def _joined(same: Sequence[Target], parents: dict[int, int]) -> Target:
-    members: dict[int, Member] = {}
-    for member in (member for one in same for member in one.members):
-        pid = member.process.pid
-        before = members[pid].inodes if pid in members else ()
-        members[pid] = member.model_copy(
-            update={"inodes": tuple(sorted({*before, *member.inodes}))}
-        )
-    # What started the others comes first: it might start them again.
-    ordered = sorted(members, key=lambda pid: (len(_ancestors(pid, parents) & {*members}), pid))
-    units = {unit for one in same for unit in one.units}
-    holders = {holder.model_dump_json(): holder for one in same for holder in one.holders}
-    first = min(same, key=lambda one: one.model_dump_json())
-    return first.model_copy(
-        update={
-            "ports": tuple(dict.fromkeys(port for one in same for port in one.ports)),
-            "holders": tuple(holders[key] for key in sorted(holders)),
-            "units": tuple(sorted(units, key=_sockets_first)),
-            "members": tuple(members[pid] for pid in ordered),
-        }
+def _merge(same: Sequence[Target], parents: dict[int, int]) -> Target:
+    owner = min(same, key=lambda target: target.model_dump_json()).owner
+    if isinstance(owner, Units):
+        names = _sort_units({name for target in same for name in target.units})
+        owner = owner.model_copy(update={"names": names})
+    elif isinstance(owner, Processes):
+        owner = Processes(members=_merge_members(same, parents))
+    holders = {holder.model_dump_json(): holder for target in same for holder in target.holders}
+    return Target(
+        owner=owner,
+        ports=tuple(dict.fromkeys(port for target in same for port in target.ports)),
+        holders=tuple(holders[key] for key in sorted(holders)),
     )
 
 
-def rule_values(one: Target, kind: str) -> tuple[str, ...]:
+def _merge_members(same: Sequence[Target], parents: dict[int, int]) -> tuple[Member, ...]:
+    members: dict[int, Member] = {}
+    for member in (member for target in same for member in target.members):
+        pid = member.process.pid
+        before = members[pid].inodes if pid in members else ()
+        inodes = tuple(sorted({*before, *member.inodes}))
+        members[pid] = member.model_copy(update={"inodes": inodes})
+    # What started the others comes first: it might start them again.
+    ordered = sorted(
+        members, key=lambda pid: (len(_list_ancestors(pid, parents) & {*members}), pid)
+    )
+    return tuple(members[pid] for pid in ordered)
+
+
+def list_names(target: Target, kind: str) -> tuple[str, ...]:
     """Everything of a target that a rule of this kind may name, to protect it."""
-    processes = [member.process for member in one.members]
-    processes += [h.process for h in one.holders if h.process is not None and _worker(h.process)]
+    owner, workers = target.owner, target.workers
+    container = target.container
     match kind:
         case "exe":
-            images = (one.windows.image,) if one.windows is not None else ()
-            return (*(exe for process in processes for exe in _exes(process)), *images)
+            images = (owner.image,) if isinstance(owner, WindowsProcess) else ()
+            return (*(exe for process in workers for exe in _list_exes(process)), *images)
         case "user":
-            return tuple(process.user for process in processes)
+            return tuple(process.user for process in workers)
         case "unit":
-            return (*one.units, *(process.unit for process in processes))
+            return (*target.units, *(process.unit for process in workers))
         case "container":
-            return (one.container.name, one.container.id) if one.container is not None else ()
+            return (container.name, container.id) if container is not None else ()
         case "project":
-            return (one.container.project,) if one.container is not None else ()
+            return (container.project,) if container is not None else ()
     raise AssertionError(f"{kind} is no kind of rule")
 
 
-def allowed(one: Target, allow: Sequence[str]) -> bool:
-    """Whether rules consent to end a target.
+def is_allowed(target: Target, allow: Sequence[str]) -> bool:
+    """Whether rules allow a target to be stopped.
 
     A container is named by itself or its project; a unit also by its program or user; of several
     processes each must be named.
     """
-    if one.windows is not None:
-        # Windows knows no case in names; who started a process is not told.
-        folded = [rule.casefold() for rule in allow]
-        return names(folded, "exe", one.windows.image.casefold())
-    if one.container is not None:
-        kinds: tuple[str, ...] = ("container", "project")
-    elif one.members:
-        return all(
-            names(allow, "exe", *_exes(member.process)) or names(allow, "user", member.process.user)
-            for member in one.members
-        )
-    else:
-        kinds = ("unit", "exe", "user")
-    return any(names(allow, kind, *rule_values(one, kind)) for kind in kinds)
+    match target.owner:
+        case WindowsProcess(image=image):
+            # Windows knows no case in names; it does not tell who started a process.
+            return is_named([rule.casefold() for rule in allow], "exe", image.casefold())
+        case Processes(members=members):
+            return all(
+                is_named(allow, "exe", *_list_exes(member.process))
+                or is_named(allow, "user", member.process.user)
+                for member in members
+            )
+        case Container():
+            kinds: tuple[str, ...] = ("container", "project")
+        case Units() | Program():
+            kinds = ("unit", "exe", "user")
+    return any(is_named(allow, kind, *list_names(target, kind)) for kind in kinds)
 
 
-def consent(one: Target) -> tuple[str, ...]:
-    """The rules that name exactly this target and would allow to end it."""
-    if one.container is not None:
-        return (f"container:{exactly(one.subject)}",)
-    if one.units:
-        return (f"unit:{exactly(one.units[-1])}",)
-    if one.windows is not None:
-        return (f"exe:{exactly(one.windows.image)}",) if one.windows.image else ()
-    processes = [member.process for member in one.members]
-    processes += [h.process for h in one.holders if h.process is not None and one.program]
+def suggest_rules(target: Target) -> tuple[str, ...]:
+    """The rules that name exactly this target and would allow it to be stopped."""
+    match target.owner:
+        case Container():
+            return (f"container:{escape(target.subject)}",)
+        case Units(names=names):
+            return (f"unit:{escape(names[-1])}",)
+        case WindowsProcess(image=image):
+            return (f"exe:{escape(image)}",) if image else ()
+        case Processes(members=members):
+            processes = tuple(member.process for member in members)
+        case Program():
+            processes = target.processes
     rules = []
     for process in processes:
-        exes = _exes(process)
+        exes = _list_exes(process)
         if exes:
-            rules.append(f"exe:{exactly(exes[-1])}")
+            rules.append(f"exe:{escape(exes[-1])}")
         elif process.user:
-            rules.append(f"user:{exactly(process.user)}")
+            rules.append(f"user:{escape(process.user)}")
         else:
             return ()
     return tuple(dict.fromkeys(rules))
 
 
-def exactly(value: str) -> str:
+def escape(value: str) -> str:
     """A pattern that this value matches, and no other."""
     return re.sub(r"([*?\[])", r"[\1]", value)
 
 
-def _exes(process: Process) -> tuple[str, ...]:
+def _list_exes(process: Process) -> tuple[str, ...]:
     """The path of a process's program, also as it was before an update took its file away."""
     if not process.exe:
         return ()

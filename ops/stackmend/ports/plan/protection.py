@@ -1,4 +1,4 @@
-"""What is never ended, whatever a rule allows, and what the user can do instead. Pure."""
+"""What is never stopped, whatever a rule allows, and what the user can do instead. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from stackmend.ports import darwin, windows
-from stackmend.ports.plan import words
-from stackmend.ports.plan.target import Target, rule_values
-from stackmend.ports.spec import RULE_KINDS, PortsSpec, names
+from stackmend.ports.format import name_program
+from stackmend.ports.plan.target import Target, list_names
+from stackmend.ports.spec import RULE_KINDS, PortsSpec, is_named
 from stackmend.ports.state import Holder, HostPorts, Process
 
 
-class Barrier(NamedTuple):
-    """Why something is not ended, and what can be done instead."""
+class Protection(NamedTuple):
+    """Why something is not stopped, and what can be done instead."""
 
     reason: str
     remedy: str
@@ -45,11 +45,7 @@ _PROGRAMS: tuple[tuple[str, str, str], ...] = (
         "give your service another port, or change the Kubernetes service that has it",
     ),
     (r"systemd-resolved", "it is the host's resolver", _RESOLVED),
-    (
-        r"systemd-networkd|NetworkManager|nm-.*",
-        "the host's network hangs on it",
-        _NETWORK,
-    ),
+    (r"systemd-networkd|NetworkManager|nm-.*", "the host's network hangs on it", _NETWORK),
     (
         r"systemd|systemd-executor|systemd-(?:journald|logind|udevd|machined|homed|userdbd)|init|"
         r"dbus-daemon|dbus-broker|dbus-broker-launch",
@@ -64,10 +60,7 @@ _UNITS: tuple[tuple[str, str, str], ...] = (
     ("docker.service docker.socket snap.docker.* containerd.service", *_PROGRAMS[0][1:]),
     ("kubelet.service k3s.service k3s-agent.service snap.microk8s.*", *_PROGRAMS[1][1:]),
     ("systemd-resolved.service systemd-resolved-*.socket", *_PROGRAMS[2][1:]),
-    (
-        "systemd-networkd.service systemd-networkd*.socket NetworkManager.service",
-        *_PROGRAMS[3][1:],
-    ),
+    ("systemd-networkd.service systemd-networkd*.socket NetworkManager.service", *_PROGRAMS[3][1:]),
     (
         "systemd-journald.service systemd-journald*.socket systemd-logind.service "
         "systemd-udevd.service systemd-udevd-*.socket dbus.service dbus.socket "
@@ -81,88 +74,95 @@ _UNITS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def barrier(target: Target, spec: PortsSpec, state: HostPorts) -> Barrier | None:
-    """Why a target is never ended; ``None`` where a rule may allow it."""
-    processes = [member.process for member in target.members]
-    processes += [one.process for one in target.holders if one.process is not None]
-    guarded = _guarded(target, processes, state)
+def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protection | None:
+    """Why a target is never stopped; ``None`` where a rule may allow it."""
+    processes = target.processes
+    guarded = _protect_connection(target, processes, state)
     if guarded is not None:
         return guarded
     for unit in target.units:
         for patterns, reason, remedy in _UNITS:
             if any(fnmatchcase(unit, pattern) for pattern in patterns.split()):
-                return Barrier(reason, remedy)
-    # What runs in a container is told by the container, whatever it calls itself.
+                return Protection(reason, remedy)
+    # What runs in a container is known by the container, whatever it calls itself.
     if target.container is None:
         for process in processes:
-            if (found := _program(process, target)) is not None:
-                return found
+            if (protection := _protect_program(process, target)) is not None:
+                return protection
     for holder in target.holders:
-        if found := _foreign(holder, state):
-            return found
-    return _named(target, spec)
+        if protection := _protect_other_system(holder, state):
+            return protection
+    return _protect_named(target, spec)
 
 
-def _guarded(target: Target, processes: Sequence[Process], state: HostPorts) -> Barrier | None:
+def _protect_connection(
+    target: Target, processes: Sequence[Process], state: HostPorts
+) -> Protection | None:
     # Somebody else's way in may have brought us here: a web terminal, an agent.
-    ours = [state.processes[pid] for pid in state.guarded if pid in state.processes]
-    if any(one.unit in target.units for one in ours) or (
-        target.container is not None and target.container.id in {one.container for one in ours}
+    above = [state.processes[pid] for pid in state.guarded if pid in state.processes]
+    if any(process.unit in target.units for process in above) or (
+        target.container is not None
+        and target.container.id in {process.container for process in above}
     ):
-        return Barrier("this very connection hangs on it", _SSHD)
+        return Protection("this very connection hangs on it", _SSHD)
     for process in processes:
         # systemd listens for its socket units: these are stopped, it is not signalled.
         if process.pid == 1 and not (target.units or target.container):
-            return Barrier("it is the host's first process", _SYSTEM)
+            return Protection("it is the host's first process", _SYSTEM)
         if process.pid in state.guarded and process.pid != 1:
-            return Barrier(
+            return Protection(
                 "this very connection hangs on it: it is our shell, one of its ancestors, or the "
                 "SSH server that we came through",
                 _SSHD,
             )
         if target.members and process.pid <= 0:
-            return Barrier("it is part of the kernel", _SYSTEM)
+            return Protection("it is part of the kernel", _SYSTEM)
     return None
 
 
-def _program(process: Process, target: Target) -> Barrier | None:
+def _protect_program(process: Process, target: Target) -> Protection | None:
     if process.pid == 1 and target.units:
         return None
     # A process may call itself whatever it likes: only where its program cannot be read does its
-    # own word count.
-    name = words.program(process)
+    # own name count.
+    name = name_program(process)
     for pattern, reason, remedy in _PROGRAMS:
         if re.fullmatch(pattern, name):
-            return Barrier(reason, remedy)
+            return Protection(reason, remedy)
     return None
 
 
-def _foreign(holder: Holder, state: HostPorts) -> Barrier | None:
-    if holder.kind == "windows" and windows.protected(holder):
-        return Barrier(
+def _protect_other_system(holder: Holder, state: HostPorts) -> Protection | None:
+    if holder.kind == "windows" and windows.is_protected(holder):
+        return Protection(
             "Windows or Docker Desktop hangs on it",
             windows.explain(holder) or "give your service another port",
         )
     if state.system == "darwin" and holder.process is not None and holder.container is None:
-        if darwin.protected(holder):
-            return Barrier("macOS hangs on it", darwin.explain(holder) or _SYSTEM)
+        if darwin.is_protected(holder):
+            return Protection("macOS hangs on it", darwin.explain(holder) or _SYSTEM)
         # What it was could not be told apart from a later one for certain, nor be recorded.
         explained = darwin.explain(holder)
         end = f"end it there: kill {holder.process.pid}"
-        return Barrier("it runs on macOS", f"{explained} Or {end}" if explained else end)
+        return Protection("it runs on macOS", f"{explained} Or {end}" if explained else end)
     return None
 
 
-def _named(target: Target, spec: PortsSpec) -> Barrier | None:
-    one = target.container
-    ours = one is not None and spec.project and one.project == spec.project and not one.foreign
-    if one is not None and ours and spec.directory in ("", one.working_dir):
-        return Barrier(
-            "it is the project's own, which Compose itself settles", "end what else holds the port"
+def _protect_named(target: Target, spec: PortsSpec) -> Protection | None:
+    container = target.container
+    if (
+        container is not None
+        and spec.project
+        and container.project == spec.project
+        and not container.foreign
+        and spec.directory in ("", container.working_dir)
+    ):
+        return Protection(
+            "it is the project's own, which Compose itself stops", "stop what else holds the port"
         )
     for kind in RULE_KINDS:
-        if names(spec.protect, kind, *rule_values(target, kind)):
-            return Barrier(
+        if is_named(spec.protect, kind, *list_names(target, kind)):
+            return Protection(
                 f'the stack\'s own "protect" names its {kind}',
                 'take that rule out of "protect", or give your service another port',
             )

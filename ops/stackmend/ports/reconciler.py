@@ -1,0 +1,158 @@
+"""The parts of the loop that are the ports' own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from stackmend import connection
+from stackmend.errors import StepError
+from stackmend.ports import commands
+from stackmend.ports.facts import PortHolders, list_arguments
+from stackmend.ports.plan import Action, Plan, Reserve, list_remaining, plan
+from stackmend.ports.plan.model import StopProcess
+from stackmend.ports.spec import PortsSpec
+from stackmend.ports.state import Holder, HostPorts
+from stackmend.reconcile import Observation, Reconciler, another_run, project_lock, unreadable
+from stackmend.reporting import announce
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.reporting import Collector
+
+#: Seconds between two observations of ports that move.
+PAUSE = 1.0
+
+#: How often a refusal is observed again before it stands.
+ATTEMPTS = 5
+
+#: How many records of one second there can be.
+RECORDS = 1000
+
+
+@dataclass
+class PortsReconciler(Reconciler[HostPorts, Action]):
+    """The desired ports of one host."""
+
+    subject = "ports"
+    lock = commands.LOCK
+    all_or_nothing = False
+
+    host: Host
+    spec: PortsSpec
+    report: Collector
+    _records: int = 0
+    _freed: list[str] = field(default_factory=list)
+
+    def observe(self, *, fresh: bool = False) -> Observation[HostPorts, Action]:
+        """Observe until refusals rest on what stays: on two readings in a row, and on no other run.
+
+        What another run is making, a container that is restarted or a process that is just ending
+        is seen half made.
+        """
+        observed = self._observe_once(fresh=fresh)
+        locks = (commands.LOCK, *([project_lock(self.spec.project)] if self.spec.project else []))
+        for _ in range(ATTEMPTS):
+            if observed.state is None or not observed.plan.refusals:
+                break
+            if busy := another_run(self.host, *locks):
+                return Observation(Plan(refusals=(busy,)), observed.state)
+            time.sleep(PAUSE)
+            before, observed = observed, self._observe_once(fresh=True)
+            if observed.plan.refusals == before.plan.refusals and not _is_moving(observed.state):
+                break
+        return observed
+
+    def _observe_once(self, *, fresh: bool) -> Observation[HostPorts, Action]:
+        if not self.spec.ports:
+            return Observation(Plan())
+        (state,) = self.fetch((PortHolders, list_arguments(self.spec)), fresh=fresh)
+        if isinstance(state, connection.Unknown):
+            return unreadable(state, "who holds its ports", "stopped on a host")
+        return Observation(plan(self.spec, state), state)
+
+    def execute(self, observation: Observation[HostPorts, Action], lease: connection.Lease) -> bool:
+        """Carry out the actions of a plan in its order; each is recorded on the host first."""
+        assert observation.state is not None, "a plan that acts rests on a state"
+        for action in observation.plan.actions:
+            lease.check()
+            done = self.execute_action(action, observation.state.now)
+            if done and not isinstance(action, Reserve):
+                self._freed += action.ports
+        return True
+
+    def execute_action(self, action: Action, now: float) -> bool:
+        """Carry out one step; whether there was still something to be done.
+
+        :param now: the host's clock, in seconds since 1970.
+        :raises StepError: it failed.
+        """
+        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        processes = len(action.members) if isinstance(action, StopProcess) else 1
+        while self._records < RECORDS:
+            self._records += 1
+            record = f"{stamp}-{self._records}"
+            undo = f"ports.restored(record={record!r})"
+            try:
+                with self.step(action.model_copy(update={"undo": undo})):
+                    self.run(
+                        commands.execute(action, record, self.spec.grace),
+                        f"could not {action.verb} {action.subject}",
+                        timeout=commands.LIMIT + self.spec.grace * processes,
+                    )
+            except StepError as error:
+                if error.status == commands.TAKEN:
+                    continue
+                if error.status != commands.GONE:
+                    raise
+                announce.show_line(self.host, f"  {action.subject}: gone by itself")
+                return False
+            announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
+            return True
+        raise StepError(f"{commands.ROOT} holds {RECORDS} records of this second")
+
+    def verify(self, before: Observation[HostPorts, Action]) -> Observation[HostPorts, Action]:
+        """Observe at once, and again until what was freed has stayed so for a while."""
+        assert before.state is not None, "what was executed rests on a state"
+        since = time.monotonic()
+        while True:
+            observed = self._observe_once(fresh=True)
+            if observed.state is None:
+                raise StepError(f"not proven free: {observed.plan.refusals[0].reason}")
+            remaining = list_remaining(self._freed, before.state, observed.state)
+            for port in remaining:
+                if port.kind == "back":
+                    raise StepError(f"{port.port}: {port.reason}; remedy: {port.remedy}")
+            waited = time.monotonic() - since
+            # What the kernel keeps for a while, or who is slow to let go, has as long as a process
+            # has to end.
+            settle = self.spec.settle if self._freed else 0
+            limit = max(settle, self.spec.grace) if remaining else settle
+            if waited >= limit:
+                break
+            time.sleep(min(PAUSE, limit - waited))
+        if remaining:
+            reasons = (f"{port.port} is not free: {port.reason}" for port in remaining)
+            raise StepError("; ".join(reasons))
+        return observed
+
+
+def _is_moving(state: HostPorts | None) -> bool:
+    """Whether a holder is seen that is just starting or ending: nobody can be named for it."""
+    return state is not None and any(
+        _is_unnamed(holder) for port in state.ports for holder in port.holders
+    )
+
+
+def _is_unnamed(holder: Holder) -> bool:
+    match holder.kind:
+        case "container":
+            return holder.container is None
+        case "process":
+            return holder.process is not None and not holder.process.name
+        case "hidden":
+            return not holder.sockets
+    return False
