@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from .errors import PrivilegeError as PrivilegeError
     from .errors import RemoteError as RemoteError
     from .errors import UnsupportedConnector as UnsupportedConnector
+    from .fetching import derive as derive
     from .fetching import fetch_facts as fetch_facts
     from .fetching import invalidate as invalidate
+    from .fetching import keep as keep
     from .fetching import prefetch as prefetch
     from .fetching import read as read
     from .first_contact.contact import Contact as Contact
@@ -69,6 +71,7 @@ _WHERE = {
     "begun": "scripts",
     "causes": "http_client",
     "channels": "link",
+    "derive": "fetching",
     "docker": "docker_api",
     "hold_lock": "lease",
     "holder": "lease",
@@ -93,6 +96,7 @@ _WHERE = {
     "UnsupportedConnector": "errors",
     "prefetch": "fetching",
     "invalidate": "fetching",
+    "keep": "fetching",
     "fresh": "first_contact.fresh",
     "fresh_mark": "scripts",
     "fetch_facts": "fetching",

@@ -7,13 +7,14 @@ an empty input, and its output is framed by a boundary no output can know of.
 
 from __future__ import annotations
 
+import operator
 import secrets
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getcallargs
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
@@ -41,6 +42,8 @@ MAX_AGE = 60.0
 TIMEOUT = 120.0
 
 _MISSING = "-"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -209,18 +212,63 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
     return _fetch(to, wanted)[request]
 
 
+def derive(host: Host, key: Hashable, readings: Sequence[Any], compute: Callable[[], T]) -> T:
+    """A value that follows from readings of a host: computed once for as long as they are the same.
+
+    It lies beside the readings, and :func:`invalidate` drops it with them.
+
+    Args:
+        host: the host.
+        key: what is derived, such as the name of a room with its spec; one value is kept for each.
+        readings: values as :func:`read`, :func:`fetch_facts` or this function gave them. Another
+            reading makes the value a new one, whatever it says.
+        compute: gives the value; what it raises is not kept.
+
+    Example:
+        >>> derive(host, ("models", spec), [state], lambda: ask_registries(state))
+    """
+    derived = _derived(link(real(host)))
+    known = derived.get(key)
+    if known is None or not all(map(operator.is_, known[0], readings)):
+        known = derived[key] = (tuple(readings), compute())
+    return cast("T", known[1])
+
+
 def invalidate(host: Host) -> None:
-    """Makes every fact read so far of a host invalid.
+    """Makes every fact read so far of a host invalid, and all that was derived from them.
 
     Args:
         host: the host.
     """
-    _readings(link(real(host))).clear()
+    to = link(real(host))
+    _readings(to).clear()
+    _derived(to).clear()
+
+
+def keep(host: Host, kind: type[T]) -> T:
+    """What a room knows of a host until the end of the run, whatever becomes of its readings.
+
+    Args:
+        host: the host.
+        kind: a class of the room's own; made without arguments when it is first asked for.
+
+    Returns:
+        The same object whenever it is asked for.
+    """
+    kept = link(real(host)).memory.setdefault("kept", {})
+    if kind not in kept:
+        kept[kind] = kind()
+    return cast("T", kept[kind])
 
 
 def _readings(to: Link) -> dict[Request, _Reading]:
     readings: dict[Request, _Reading] = to.memory.setdefault("readings", {})
     return readings
+
+
+def _derived(to: Link) -> dict[Hashable, tuple[tuple[Any, ...], Any]]:
+    derived: dict[Hashable, tuple[tuple[Any, ...], Any]] = to.memory.setdefault("derived", {})
+    return derived
 
 
 def _expected(to: Link) -> dict[Request, None]:
