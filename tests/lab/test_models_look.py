@@ -187,7 +187,7 @@ def test_a_server_that_is_a_process_of_the_host_is_read_where_its_environment_sa
     assert state.server.place is not None
     assert state.server.place.path == "/srv/model/root/.ollama/models"
     assert state.server.proxy == "proxy.test:3128"
-    assert state.model(Name.parse("tiny")) is not None
+    assert state.find_model(Name.parse("tiny")) is not None
     assert state.free is not None
     assert other.server.status == "unreachable"
 
@@ -210,10 +210,10 @@ def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
         assert (found.status, absent.status) == ("found", "absent")
         assert found.manifest is not None
         assert found.manifest.digest == pushed.digest
-        assert absent.nearest == (f"{model_registry.http}/team/tiny:1",)
+        assert absent.suggestions == (f"{model_registry.http}/team/tiny:1",)
         for name, layer, said in (
             ("registry.invalid/team/tiny", "name", "registry.invalid does not resolve"),
-            ("127.0.0.1:9/team/tiny", "connect", "127.0.0.1:9 cannot be connected to"),
+            ("127.0.0.1:9/team/tiny", "connect", "cannot connect to 127.0.0.1:9: "),
             (f"{model_registry.http}/team/tiny", "tls", "TLS: "),
             (f"{model_registry.https}/team/tiny", "tls", "unable to get local issuer certificate"),
         ):

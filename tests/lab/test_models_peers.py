@@ -26,7 +26,7 @@ def servers(lab: Lab) -> list[ModelServer]:
 @pytest.fixture
 def runs(tmp_path: Path, servers: list[ModelServer], model_registry: ModelRegistry) -> Runs:
     model_registry.clear()
-    return Runs(tmp_path, [server.host for server in servers], source="peer")
+    return Runs(tmp_path, [server.host for server in servers], pull_from="peer")
 
 
 def pullers(registry: ModelRegistry, model: Pushed) -> set[str]:

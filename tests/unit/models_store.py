@@ -94,6 +94,6 @@ def serving(peer: Peer) -> Iterator[Peer]:
 
 
 def named(state: StoreState, text: str) -> StoredModel:
-    found = state.model(Name.parse(text))
+    found = state.find_model(Name.parse(text))
     assert found is not None
     return found

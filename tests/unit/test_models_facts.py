@@ -156,7 +156,7 @@ def test_the_models_of_another_server_are_not_taken_for_this_ones(peer: Peer, st
     peer.shows(**{"tiny:latest": "f" * 64})
     state = probe(peer.endpoint, store)
     assert (state.blobs, state.free, state.server.place) == (None, None, None)
-    assert "are not those that the server shows" in state.reason
+    assert "are not those that the server lists" in state.reason
     tiny = named(state, "tiny")
     assert (tiny.digest, tiny.size, tiny.layers) == ("f" * 64, 7, None)
 
@@ -180,7 +180,7 @@ def test_a_server_without_a_disk_of_this_host_shows_what_it_answers(peer: Peer) 
     assert state.loaded is not None
     (one,) = state.loaded
     assert (str(one.name), one.size, one.size_vram, one.context) == ("tiny:latest", 9, 4, 4096)
-    assert state.reason == "the server's disk cannot be reached from this host"
+    assert state.reason == "cannot reach the server's disk from this host"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_where_nobody_listens_is_unreachable() -> None:
         port = held.getsockname()[1]
     server = probe(f"http://127.0.0.1:{port}").server
     assert server.status == "unreachable"
-    assert server.reason == "nothing listens there, or the way is barred"
+    assert server.reason == "nothing listens there, or something blocks the connection"
     assert (
         probe("http://nowhere.invalid").server.reason == "the name nowhere.invalid does not resolve"
     )
@@ -259,14 +259,14 @@ def test_every_tool_that_speaks_http_will_do(
 def test_what_was_recorded_is_read(peer: Peer) -> None:
     record = Record(models={"tiny:latest": Recorded(digest="a" * 64, at=5)})
     output = lines(record.model_dump_json())
-    assert parse(output).recorded(Name.parse("tiny")) == Recorded(digest="a" * 64, at=5)
+    assert parse(output).find_entry(Name.parse("tiny")) == Recorded(digest="a" * 64, at=5)
     for broken in ("{", "[]", '{"version": 2}'):
         state = parse(lines(broken))
         assert (state.record, state.record_problem != "") == (Record(), True)
 
 
 def parse(lines: list[str]) -> StoreState:
-    return facts.parse(lines, facts.Asked(MARK, MARK, "ai", "ollama"))
+    return facts.parse(lines, facts.Query(MARK, MARK, "ai", "ollama"))
 
 
 def lines(record: str, **more: tuple[int, list[str]]) -> list[str]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from stackmend.models import near, registry
-from stackmend.models.near import nearest
+from stackmend.models import registry, suggestions
 from stackmend.models.registry import MANIFEST_TYPE, ask
 from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Layer, Manifest, RegistryAnswer, Server, StoredModel
+from stackmend.models.suggestions import suggest
 from tests.connected import local
 
 CONFIG = {"digest": "sha256:" + "1" * 64, "size": 10, "mediaType": "config"}
@@ -66,7 +66,7 @@ class Peer:
 
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    monkeypatch.setattr(registry, "PATIENCE", 0.0)
+    monkeypatch.setattr(registry, "LONGEST_WAIT", 0.0)
     one = Peer()
     threading.Thread(target=one.server.serve_forever, args=(0.02,), daemon=True).start()
     yield one
@@ -139,14 +139,14 @@ def test_an_absent_model_brings_the_nearest_names(peer: Peer) -> None:
     got = answer(f"{peer.name}/team/tiny:2b", known=["far/away"])
     assert (got.status, got.layer) == ("absent", None)
     # Of the near repository no tag is told: no name of it is known to exist.
-    assert set(got.nearest) == {f"{peer.name}/team/tiny:1b", f"{peer.name}/team/tiny:3b"}
+    assert set(got.suggestions) == {f"{peer.name}/team/tiny:1b", f"{peer.name}/team/tiny:3b"}
 
 
 def test_a_near_repository_is_offered_with_a_tag_that_it_has(peer: Peer) -> None:
     peer.answers["/v2/_catalog"] = [(200, {}, b'{"repositories": ["team/present", "a/b"]}')]
     peer.answers["/v2/team/present/tags/list"] = [(200, {}, b'{"tags": ["1b"]}')]
     got = answers(f"{peer.name}/team/presnt", f"{peer.name}/team/presentt")
-    assert {one.nearest for one in got.values()} == {(f"{peer.name}/team/present:1b",)}
+    assert {one.suggestions for one in got.values()} == {(f"{peer.name}/team/present:1b",)}
     # What the registry has is asked for once, and what is not near not at all.
     assert peer.paths.count("/v2/_catalog") == 1
     assert peer.paths.count("/v2/team/present/tags/list") == 1
@@ -155,32 +155,32 @@ def test_a_near_repository_is_offered_with_a_tag_that_it_has(peer: Peer) -> None
 
 def test_a_name_that_is_wanted_is_not_one_that_exists(peer: Peer) -> None:
     got = answers(f"{peer.name}/team/presnt:1b", f"{peer.name}/team/present:2b")
-    assert [one.nearest for one in got.values()] == [(), ()]
+    assert [one.suggestions for one in got.values()] == [(), ()]
 
 
 @pytest.mark.parametrize("listed", [b"[]", b'{"tags": null}', b'{"tags": [7, "a b"]}', b"<html>"])
 def test_a_list_that_is_none_is_no_help_and_no_error(peer: Peer, listed: bytes) -> None:
     peer.answers["/v2/team/tiny/tags/list"] = [(200, {}, listed)]
     got = answer(f"{peer.name}/team/tiny:2b")
-    assert (got.status, [one for one in got.nearest if " " in one]) == ("absent", [])
+    assert (got.status, [one for one in got.suggestions if " " in one]) == ("absent", [])
 
 
 def test_an_absent_model_of_a_registry_that_lists_nothing(peer: Peer) -> None:
     near = f"{peer.name}/team/tinyy:1"
-    assert answer(f"{peer.name}/team/tiny:1", known=[near]).nearest == (near,)
+    assert answer(f"{peer.name}/team/tiny:1", known=[near]).suggestions == (near,)
 
 
 def test_a_wrong_name_of_the_library_has_near_ones() -> None:
-    assert nearest(Name.parse("lama3.2"), near.LIBRARY)[0] == "llama3.2"
-    assert nearest(Name.parse("llama3.2:1bb"), ["llama3.2:1b", "mistral"]) == ("llama3.2:1b",)
-    assert nearest(Name.parse("zzzz"), near.LIBRARY) == ()
+    assert suggest(Name.parse("lama3.2"), suggestions.LIBRARY)[0] == "llama3.2"
+    assert suggest(Name.parse("llama3.2:1bb"), ["llama3.2:1b", "mistral"]) == ("llama3.2:1b",)
+    assert suggest(Name.parse("zzzz"), suggestions.LIBRARY) == ()
 
 
 def test_a_long_address_makes_no_names_alike() -> None:
     names = [f"registry.models.lab:5000/team/{one}" for one in ("present:1b", "refused:1b")]
-    assert nearest(Name.parse("registry.models.lab:5000/team/presnt:1b"), names) == (names[0],)
+    assert suggest(Name.parse("registry.models.lab:5000/team/presnt:1b"), names) == (names[0],)
     # Another tag of the same model is near, however unlike the tag is.
-    assert nearest(Name.parse("registry.models.lab:5000/team/present"), names) == (names[0],)
+    assert suggest(Name.parse("registry.models.lab:5000/team/present"), names) == (names[0],)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -222,7 +222,7 @@ def test_a_token_that_anybody_may_have_is_fetched(peer: Peer) -> None:
     [
         ((401, {}, b""), "asks for authentication (HTTP 401)"),
         ((403, {}, b""), "asks for authentication (HTTP 403)"),
-        ((412, {}, b""), "wants a newer Ollama"),
+        ((412, {}, b""), "requires a newer Ollama"),
         ((418, {}, b""), "HTTP 418"),
         ((200, {}, b"<html>log in</html>"), "no manifest"),
         ((200, {}, b"[]"), "no manifest"),
@@ -276,7 +276,7 @@ def test_a_registry_that_nobody_is_at_is_tried_once() -> None:
         port = server.getsockname()[1]
     got = answers(*(f"127.0.0.1:{port}/t/m{number}" for number in range(5)))
     assert {(one.status, one.layer) for one in got.values()} == {("unreachable", "connect")}
-    assert f"127.0.0.1:{port} cannot be connected to" in next(iter(got.values())).reason
+    assert f"cannot connect to 127.0.0.1:{port}: " in next(iter(got.values())).reason
 
 
 def test_a_name_that_does_not_resolve_is_told() -> None:
@@ -295,7 +295,7 @@ def test_a_registry_without_tls_is_told(peer: Peer) -> None:
 def test_a_registry_that_breaks_off_is_asked_again_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "PATIENCE", 0.0)
+    monkeypatch.setattr(registry, "LONGEST_WAIT", 0.0)
     with accepting(lambda one: one.recv(10_000) and None) as (name, seen):
         got = answers(f"{name}/t/a", f"{name}/t/b")
     assert {(one.status, one.layer) for one in got.values()} == {("unreachable", "http")}

@@ -14,10 +14,10 @@ from stackmend.errors import StepError
 from stackmend.models import commands
 from stackmend.models.errors import PeerUnavailable, TransientError
 from stackmend.models.peers import Peer, relay
-from stackmend.models.progress import Meter, Tally, shown
+from stackmend.models.progress import Meter, Tally, display
 from stackmend.models.spec import Name
 from stackmend.models.state import Manifest, Place
-from stackmend.models.store import layers_of
+from stackmend.models.store import parse_layers
 from tests.connected import local
 from tests.unit.models_store import Store
 from tests.unit.models_world import UP, state
@@ -47,7 +47,7 @@ def taker(tmp_path: Path) -> Place:
 
 def manifest(giver: Store) -> Manifest:
     raw = (giver.root / "manifests" / NAME.path).read_text()
-    layers = layers_of(json.loads(raw))
+    layers = parse_layers(json.loads(raw))
     return Manifest(digest=hashlib.sha256(raw.encode()).hexdigest(), layers=layers, raw=raw)
 
 
@@ -56,9 +56,9 @@ def relayed(host: Host, giver: Store, taker: Place, known: Manifest | None) -> i
     there = state(server=UP.model_copy(update={"place": taker}))
     tally = Tally()
     peer = Peer(host, {}, Place(path=str(giver.root)), NAME)
-    with shown(host, "tiny", Meter(tally, {})) as progress:
+    with display(host, "tiny", Meter(tally, {})) as progress:
         relay(peer, host, there, NAME, known, 30, progress)
-    return tally.came
+    return tally.received
 
 
 def files(place: Place) -> dict[str, bytes]:
@@ -128,8 +128,8 @@ def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
         blob.mkdir()
     with pytest.raises(PeerUnavailable, match=said):
         relayed(host, giver, taker, known)
-    assert not Path(commands.blob(taker, known.layers[1].digest)).exists()
-    assert not Path(commands.manifest(taker, NAME)).exists()
+    assert not Path(commands.blob_path(taker, known.layers[1].digest)).exists()
+    assert not Path(commands.manifest_path(taker, NAME)).exists()
 
 
 def test_a_host_that_has_no_such_model_is_told(host: Host, giver: Store, taker: Place) -> None:
@@ -146,5 +146,5 @@ def test_what_cannot_be_written_is_nobody_elses_fault(
 ) -> None:
     """Another giver would not help."""
     Path(taker.path, ".stackmend").write_text("in the way")
-    with pytest.raises(StepError, match="could not be written"):
+    with pytest.raises(StepError, match="cannot write"):
         relayed(host, giver, taker, manifest(giver))

@@ -55,8 +55,8 @@ converse() {
 }
 
 # The models' directory as the host sees it, if it can be read there; else inside the container $2.
-# What is said in a container is framed for itself, and quoted here as a whole.
-look() {
+# What a container prints has frames of its own, and is quoted here as one text.
+read_store() {
   if [ -n "$1" ] && [ -d "$1" ] && [ -x "$1" ] && [ -r "$1" ] &&
     { [ ! -e "$1/blobs" ] || [ -x "$1/blobs" ]; }; then
     section "directory" printf '%s\n' "$1"
@@ -168,9 +168,9 @@ ENDS
     *) outside='' ;;
   esac
   if [ "$state" = running ]; then
-    look "$outside" "$id" "$inside"
+    read_store "$outside" "$id" "$inside"
   else
-    look "$outside" '' ''
+    read_store "$outside" '' ''
   fi
 }
 
@@ -211,7 +211,7 @@ on_host() {
     [ -z "$directory" ] && [ -n "$place" ] || continue
     [ ! -d "$place/manifests" ] && [ ! -d "$place/blobs" ] || directory=$place
   done
-  [ -z "$directory" ] || look "$directory" '' ''
+  [ -z "$directory" ] || read_store "$directory" '' ''
 }
 
 is_here() {
