@@ -21,6 +21,7 @@ from stackmend.models.modelfiles import build_request, parse_modelfile, read_sou
 from stackmend.models.progress import Meter, Tally
 from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import Place
+from tests.unit.models_store import blob_path
 
 STRANGE = ["plain", "with space", "quo'te", 'dou"ble', "$(touch x)", "new\nline", "-n", "*?[a]"]
 CONTENT = b"weights " * 1000
@@ -41,18 +42,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def test_one_blob_is_deleted_and_no_other(place: Place) -> None:
     other = f"sha256:{'0' * 64}"
     for digest in (DIGEST, other):
-        Path(commands.blob_path(place, digest)).write_bytes(CONTENT)
+        blob_path(place, digest).write_bytes(CONTENT)
     assert run(commands.delete_blob(place, DIGEST)).returncode == 0
-    assert not Path(commands.blob_path(place, DIGEST)).exists()
-    assert Path(commands.blob_path(place, other)).exists()
+    assert not blob_path(place, DIGEST).exists()
+    assert blob_path(place, other).exists()
 
 
 def test_a_download_that_was_begun_is_removed_and_no_other(place: Place) -> None:
-    blob, other = commands.blob_path(place, DIGEST), commands.blob_path(place, f"sha256:{'0' * 64}")
+    blob, other = blob_path(place, DIGEST), blob_path(place, f"sha256:{'0' * 64}")
     for name in (blob, f"{blob}-partial", f"{blob}-partial-0", f"{other}-partial"):
         Path(name).touch()
     assert run(commands.delete_partials(place, DIGEST)).returncode == 0
-    assert {f"{one}" for one in Path(blob).parent.iterdir()} == {blob, f"{other}-partial"}
+    assert {str(path) for path in blob.parent.iterdir()} == {str(blob), f"{other}-partial"}
 
 
 def test_a_relayed_blob_is_resumed_and_put_in_place_only_with_its_own_content(place: Place) -> None:
@@ -61,7 +62,7 @@ def test_a_relayed_blob_is_resumed_and_put_in_place_only_with_its_own_content(pl
     assert run(commands.take(place, DIGEST, 0), CONTENT[:3000]).returncode == 0
     assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"3000"
     assert run(commands.take(place, DIGEST, 2000), CONTENT[2000:]).returncode == 0
-    blob = Path(commands.blob_path(place, DIGEST))
+    blob = blob_path(place, DIGEST)
     # What the server itself had begun of it is of no more use.
     for name in (f"{blob}-partial", f"{blob}-partial-0"):
         Path(name).touch()
@@ -91,7 +92,7 @@ def test_a_blob_with_another_content_is_thrown_away(place: Place) -> None:
     refused = run(commands.accept(place, DIGEST))
     assert refused.returncode == commands.MISMATCH
     assert b"its content has the digest" in refused.stderr
-    assert not Path(commands.blob_path(place, DIGEST)).exists()
+    assert not blob_path(place, DIGEST).exists()
     assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"0"
 
 
@@ -292,7 +293,7 @@ def planted(tmp_path: Path) -> tuple[Place, Path]:
     store, foreign = tmp_path / "store", tmp_path / "etc"
     for path in (store, foreign, foreign / "library"):
         path.mkdir()
-    (foreign / Path(commands.blob_path(Place(path="x"), DIGEST)).name).write_bytes(b"theirs")
+    (foreign / blob_path(Place(path="x"), DIGEST).name).write_bytes(b"theirs")
     (foreign / "victim").write_bytes(b"precious")
     for path in foreign.rglob("*"):
         if path.is_file():

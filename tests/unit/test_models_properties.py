@@ -134,12 +134,14 @@ def test_a_plan_that_was_executed_is_empty_but_for_what_it_refused(world: Any) -
 def test_what_is_executed_is_the_plan_in_its_order(world: Any) -> None:
     """Each model's steps are one chain, and no chain waits for one that comes later."""
     decided = plan(*world)
-    stages = arrange(decided.actions)
+    stages = list(arrange(decided.actions))
     chains = [chain for stage in stages for chain in stage.chains]
-    assert sum((chain.actions for chain in chains), ()) == decided.actions
+    assert sum(chains, ()) == decided.actions
+    for chain in chains:
+        assert len({action.for_model for action in chain}) == 1
     for stage in stages:
-        models = [chain.for_model for chain in stage.chains if chain.for_model]
-        assert not stage.parallel or len(set(models)) == len(stage.chains)
+        models = {chain[0].for_model for chain in stage.chains}
+        assert not stage.parallel or len(models) == len(stage.chains)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

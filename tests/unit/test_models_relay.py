@@ -11,7 +11,6 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
-from stackmend.models import commands
 from stackmend.models.errors import PeerUnavailable, TransientError
 from stackmend.models.peers import Peer, relay
 from stackmend.models.progress import Meter, Tally, display
@@ -19,7 +18,7 @@ from stackmend.models.spec import Name
 from stackmend.models.state import Manifest, Place
 from stackmend.models.store import parse_layers
 from tests.connected import local
-from tests.unit.models_store import Store
+from tests.unit.models_store import Store, blob_path, manifest_path
 from tests.unit.models_world import UP, state
 
 NAME = Name.parse("tiny")
@@ -128,8 +127,8 @@ def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
         blob.mkdir()
     with pytest.raises(PeerUnavailable, match=said):
         relayed(host, giver, taker, known)
-    assert not Path(commands.blob_path(taker, known.layers[1].digest)).exists()
-    assert not Path(commands.manifest_path(taker, NAME)).exists()
+    assert not blob_path(taker, known.layers[1].digest).exists()
+    assert not manifest_path(taker, NAME).exists()
 
 
 def test_a_host_that_has_no_such_model_is_told(host: Host, giver: Store, taker: Place) -> None:

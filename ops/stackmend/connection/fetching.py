@@ -213,19 +213,14 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
 
 
 def derive(host: Host, key: Hashable, readings: Sequence[Any], compute: Callable[[], T]) -> T:
-    """A value that follows from readings of a host: computed once for as long as they are the same.
-
-    It lies beside the readings, and :func:`invalidate` drops it with them.
+    """A value that follows from readings of a host: computed once, and dropped with the readings.
 
     Args:
         host: the host.
-        key: what is derived, such as the name of a room with its spec; one value is kept for each.
-        readings: values as :func:`read`, :func:`fetch_facts` or this function gave them. Another
-            reading makes the value a new one, whatever it says.
+        key: what is derived, such as a spec; one value is kept for each.
+        readings: values as :func:`read`, :func:`fetch_facts` or this function gave them; another
+            reading makes the value a new one.
         compute: gives the value; what it raises is not kept.
-
-    Example:
-        >>> derive(host, ("models", spec), [state], lambda: ask_registries(state))
     """
     derived = _derived(link(real(host)))
     known = derived.get(key)
@@ -250,10 +245,7 @@ def keep(host: Host, kind: type[T]) -> T:
 
     Args:
         host: the host.
-        kind: a class of the room's own; made without arguments when it is first asked for.
-
-    Returns:
-        The same object whenever it is asked for.
+        kind: a class of the room's own; the first call makes its only object.
     """
     kept = link(real(host)).memory.setdefault("kept", {})
     if kind not in kept:

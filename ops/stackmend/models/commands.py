@@ -1,4 +1,8 @@
-"""From an action to the command that does it: the only place where values are quoted."""
+"""From an action to the command that does it: the only place where values are quoted.
+
+Everywhere ``place`` is the directory of the models, and ``digest`` a blob: ``sha256:`` and 64
+hexadecimal digits.
+"""
 
 from pyinfra.api import QuoteString, StringCommand
 
@@ -17,29 +21,17 @@ MISMATCH = 65
 
 
 def delete_blob(place: Place, digest: str) -> StringCommand:
-    """Remove one blob, and nothing else.
-
-    :param place: the directory of the models.
-    :param digest: ``sha256:`` and 64 hexadecimal digits.
-    """
+    """Remove one blob, and nothing else."""
     return _in_store(place, "delete", f"blobs/{_file_name(digest)}")
 
 
 def delete_partials(place: Place, digest: str) -> StringCommand:
-    """Remove a partial download of the server.
-
-    :param place: the directory of the models.
-    :param digest: the blob that it is of.
-    """
+    """Remove a partial download of the server."""
     return _in_store(place, "partials", _file_name(digest))
 
 
 def delete_relayed(place: Place, digest: str) -> StringCommand:
-    """Remove a partial relay.
-
-    :param place: the directory of the models.
-    :param digest: the blob that it is of.
-    """
+    """Remove a partial relay."""
     return _in_store(place, "unrelay", _file_name(digest))
 
 
@@ -52,69 +44,39 @@ def write_record(path: str) -> StringCommand:
 
 
 def measure_relayed(place: Place, digest: str) -> StringCommand:
-    """Print how many bytes of a blob an earlier relay has left, or :data:`COMPLETE`.
-
-    :param place: the directory of the models.
-    :param digest: the blob.
-    """
+    """Print how many bytes of a blob an earlier relay has left, or :data:`COMPLETE`."""
     return _in_store(place, "relayed", _file_name(digest))
 
 
 def take(place: Place, digest: str, offset: int) -> StringCommand:
     """Write standard input behind the first bytes of a blob that is relayed.
 
-    :param place: the directory of the models.
-    :param digest: the blob.
     :param offset: how many bytes of it stay; the others are cut off.
     """
     return _in_store(place, "take", _file_name(digest), str(offset))
 
 
 def accept(place: Place, digest: str) -> StringCommand:
-    """Put a relayed blob into its place if its content matches its digest; else remove it.
-
-    :param place: the directory of the models.
-    :param digest: the blob.
-    """
+    """Put a relayed blob into its place if its content matches its digest; else remove it."""
     return _in_store(place, "accept", _file_name(digest), place.owner)
 
 
 def give(place: Place, digest: str, offset: int) -> StringCommand:
     """Write a blob to standard output.
 
-    :param place: the directory of the models.
-    :param digest: the blob.
     :param offset: how many bytes are left out at its beginning.
     """
     return _in_store(place, "give", f"blobs/{_file_name(digest)}", str(offset))
 
 
 def show_manifest(place: Place, name: Name) -> StringCommand:
-    """Write a model's manifest to standard output.
-
-    :param place: the directory of the models.
-    :param name: the model.
-    """
+    """Write a model's manifest to standard output."""
     return _in_store(place, "give", f"manifests/{name.path}", "0")
 
 
 def put_manifest(place: Place, name: Name) -> StringCommand:
-    """Replace a model's manifest by standard input, in one step.
-
-    :param place: the directory of the models.
-    :param name: the model.
-    """
+    """Replace a model's manifest by standard input, in one step."""
     return _in_store(place, "manifest", name.path, place.owner)
-
-
-def blob_path(place: Place, digest: str) -> str:
-    """Where a blob lies."""
-    return f"{place.path}/blobs/{_file_name(digest)}"
-
-
-def manifest_path(place: Place, name: Name) -> str:
-    """Where a model's manifest lies."""
-    return f"{place.path}/manifests/{name.path}"
 
 
 def _file_name(digest: str) -> str:

@@ -28,6 +28,9 @@ from stackmend.models.state import (
 from stackmend.paths import is_inside
 from stackmend.redaction import safe_line
 
+#: What of a disk is not taken as it is.
+_MERGED = ("place", "models")
+
 Sections = Mapping[str, tuple[int, list[str]]]
 
 
@@ -125,13 +128,7 @@ def parse(output: Sequence[str], query: Query) -> StoreState:
     known: dict[str, Any] = {}
     if disk is not None:
         server = server.model_copy(update={"place": disk.place})
-        known = {
-            "blobs": disk.blobs,
-            "problems": disk.problems,
-            "hashed": disk.hashed,
-            "partials": disk.partials,
-            "free": disk.free,
-        }
+        known = {name: value for name, value in vars(disk).items() if name not in _MERGED}
     loaded = _parse_models(_parse_answer(found, "ps")[1])
     return StoreState(
         now=float(found["clock"][1][0]),
@@ -209,37 +206,28 @@ def _classify(found: Sections, where: str) -> tuple[ServerStatus, str, str]:
     """What the answer to ``/api/version`` says of a server: status, version, reason."""
     status, body = _parse_answer(found, "version")
     exit_status = found.get("api version", (99, []))[0]
-    if status == 0:
-        if exit_status in (99, 126, 127):
-            return (
-                "unknown",
-                "",
-                f"cannot ask {where}: neither the host nor the container has curl, wget, python3, "
-                "bash or nc",
-            )
-        if exit_status == 0:
-            return "not-ollama", "", f"what answers at {where} does not speak HTTP"
-        if exit_status == _NO_NAME:
-            return "unreachable", "", f"the name {Endpoint.parse(where).address} does not resolve"
-        output = " ".join(" ".join(found.get("said version", (0, []))[1]).split())
-        status = 28 if exit_status in (124, 137, 143) else exit_status
-        return "unreachable", "", _REASONS.get(status, output or f"status {status}")
+    version = body.get("version") if isinstance(body, dict) else None
+    if status == 200 and isinstance(version, str):
+        return "up", version, ""
     if status in (401, 403, 407):
-        return (
-            "auth",
-            "",
-            f"{where} asks for authentication (HTTP {status}); Ollama itself never does",
-        )
+        reason = f"{where} asks for authentication (HTTP {status}); Ollama itself never does"
+        return "auth", "", reason
     if status >= 500:
         return "unreachable", "", f"{where} answers HTTP {status}"
-    version = body.get("version") if isinstance(body, dict) else None
-    if status != 200 or not isinstance(version, str):
-        return (
-            "not-ollama",
-            "",
-            f"what answers at {where} is not Ollama: HTTP {status} to GET /api/version",
-        )
-    return "up", version, ""
+    if status:
+        reason = f"what answers at {where} is not Ollama: HTTP {status} to GET /api/version"
+        return "not-ollama", "", reason
+    if exit_status in (99, 126, 127):
+        tools = "curl, wget, python3, bash or nc"
+        reason = f"cannot ask {where}: neither the host nor the container has {tools}"
+        return "unknown", "", reason
+    if exit_status == 0:
+        return "not-ollama", "", f"what answers at {where} does not speak HTTP"
+    if exit_status == _NO_NAME:
+        return "unreachable", "", f"the name {Endpoint.parse(where).address} does not resolve"
+    output = " ".join(" ".join(found.get("said version", (0, []))[1]).split())
+    exit_status = 28 if exit_status in (124, 137, 143) else exit_status
+    return "unreachable", "", _REASONS.get(exit_status, output or f"status {exit_status}")
 
 
 _STATUS_LINE = re.compile(r"\s*HTTP/\d(?:\.\d)? (\d{3})\b")

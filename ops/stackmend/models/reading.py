@@ -52,19 +52,20 @@ def read(
     settings = dict(settings or {})
     quick = {**arguments, "hashes": False}
     contents = known.contents
+    state: StoreState | connection.Unknown
     if arguments["hashes"] and (changed or contents is None or contents[0] != arguments):
         (state,) = connection.fetch_facts(
             host, [(ModelStore, {**settings, **arguments, "_timeout": HASHING})]
         )
         if isinstance(state, StoreState):
             known.latest, known.contents = (quick, state), (dict(arguments), state)
-        return _narrow(state)
+        return state
     if fresh:
         (state,) = connection.fetch_facts(host, [(ModelStore, {**settings, **quick})])
     else:
         state = connection.read(host, ModelStore, **{**settings, **quick})
     if not isinstance(state, StoreState):
-        return _narrow(state)
+        return state
     if arguments["hashes"] and contents is not None:
         now, before = state, contents[1]
         state = connection.derive(host, ModelStore, [now, before], lambda: carry_over(now, before))
@@ -85,8 +86,3 @@ def read_latest(
     if latest is not None and latest[0] == quick:
         return latest[1]
     return read(host, quick, settings=settings)
-
-
-def _narrow(state: Any) -> StoreState | connection.Unknown:
-    assert isinstance(state, StoreState | connection.Unknown), "the fact gives nothing else"
-    return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ from stackmend.models.client import Client
 from stackmend.models.errors import TransientError
 from stackmend.models.plan import (
     Action,
-    Chain,
     Copy,
     Create,
     DeleteBlob,
@@ -126,17 +125,11 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         failed: set[str] = set()
         try:
             for stage in arrange(actions):
-                chains = [
-                    chain
-                    for chain in stage.chains
-                    if not chain.for_model or chain.for_model not in failed
-                ]
+                chains = [chain for chain in stage.chains if chain[0].for_model not in failed]
                 workers = self.spec.parallel if stage.parallel else 1
                 with ThreadPoolExecutor(max_workers=workers) as pool:
-                    done = pool.map(lambda chain: self._execute_chain(chain, state, lease), chains)
-                    failed |= {
-                        chain.for_model for chain, ok in zip(chains, done, strict=True) if not ok
-                    }
+                    ended = pool.map(lambda chain: self._execute_chain(chain, state, lease), chains)
+                    failed |= set().union(*ended)
             fetched = {
                 action.for_model for action in actions if isinstance(action, Pull | Copy | Create)
             }
@@ -170,9 +163,11 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
             return 0.0
         return TIMEOUT if state.server.is_starting else TIMEOUT_WITHOUT_HEALTH
 
-    def _execute_chain(self, chain: Chain, state: StoreState, lease: connection.Lease) -> bool:
-        """Execute actions until one fails; whether none did."""
-        for action in chain.actions:
+    def _execute_chain(
+        self, chain: Sequence[Action], state: StoreState, lease: connection.Lease
+    ) -> set[str]:
+        """Execute actions until one fails; the key of the model that failed, if one did."""
+        for action in chain:
             try:
                 lease.check()
                 with self.step(action):
@@ -181,8 +176,8 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
                 log = error.log if isinstance(error, StepError) else ()
                 reason = f"could not {action.verb} {action.subject}: {error}"
                 self.report_error(StepError(reason, log))
-                return False
-        return True
+                return {action.for_model}
+        return set()
 
     def _execute_action(self, action: Action, state: StoreState) -> None:
         client = Client(self.host, state.server)

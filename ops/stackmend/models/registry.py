@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -175,34 +176,28 @@ def _fetch_manifest(
     path = f"/v2/{name.repository}/manifests/{name.tag}"
     answer = asker.get(origin, path, {"Accept": MANIFEST_TYPE})
     if answer.status_code == 404:
+        similar = suggestions.list_similar(name, partial(asker.get_json, origin))
         return RegistryAnswer(
             status="absent",
-            suggestions=suggestions.suggest(
-                name,
-                [
-                    *known,
-                    *suggestions.list_similar(name, lambda path: asker.get_json(origin, path)),
-                ],
-            ),
+            suggestions=suggestions.suggest(name, [*known, *similar]),
             reason=f"{origin} has no model {name}",
         )
     code = answer.status_code
-    if code in (401, 403):
-        raise _Unreachable(
-            "http", f"{origin} asks for authentication (HTTP {code}) to read {name}", code
-        )
-    if code == 412:
-        raise _Unreachable("http", f"{origin} requires a newer Ollama for {name} (HTTP 412)", code)
     if code != 200:
-        raise _Unreachable("http", f"{origin} answers HTTP {code} for {name}", code)
+        reasons = {
+            401: f"asks for authentication (HTTP {code}) to read {name}",
+            403: f"asks for authentication (HTTP {code}) to read {name}",
+            412: f"requires a newer Ollama for {name} (HTTP {code})",
+        }
+        reason = reasons.get(code, f"answers HTTP {code} for {name}")
+        raise _Unreachable("http", f"{origin} {reason}", code)
     raw: bytes = answer.content
     try:
         text = raw.decode()
         layers = parse_layers(read_json(text))
     except ValueError:
-        raise _Unreachable(
-            "http", f"the answer of {origin} for {name} is no manifest", code
-        ) from None
+        reason = f"the answer of {origin} for {name} is no manifest"
+        raise _Unreachable("http", reason, code) from None
     return RegistryAnswer(
         status="found",
         manifest=Manifest(digest=hashlib.sha256(raw).hexdigest(), layers=layers, raw=text),

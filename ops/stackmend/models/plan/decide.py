@@ -88,11 +88,7 @@ class _Decision:
             self._check_current(model, name, stored, answer)
             return
         kind, cause = self._classify(stored)
-        self.findings.append(
-            Finding(
-                subject=str(model), kind=kind, cause=cause, evidence=self._collect_evidence(stored)
-            )
-        )
+        self._add_finding(model, kind, cause, stored)
         if manifest is None:
             if answer is None:
                 # It broke after the registries were asked: the next run asks.
@@ -104,7 +100,7 @@ class _Decision:
                     format.format_suggestions(answer),
                 )
                 return
-            alternative = self._find_alternative(answer)
+            alternative = self._find_alternative(answer, peers=self.spec.from_peers)
             if not alternative:
                 self._refuse(
                     model,
@@ -148,7 +144,7 @@ class _Decision:
         if self.spec.update == "never":
             self._add_note(model, "moved", f'{cause}; to pull it, set "update": "always"')
             return
-        self.findings.append(Finding(subject=str(model), kind="moved", cause=cause))
+        self._add_finding(model, "moved", cause)
         self._fetch(model, name, stored, answer, cause)
 
     def _fetch(
@@ -252,26 +248,19 @@ class _Decision:
         summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         return "broken", f"not intact: of its {len(stored.layers or ())} blobs {summary}"
 
-    def _collect_evidence(self, stored: StoredModel | None) -> tuple[str, ...]:
-        if stored is None:
-            return ()
-        return tuple(map(format.format_problem, find_problems(self.state, stored)))
-
-    def _find_alternative(self, answer: RegistryAnswer) -> str:
+    def _find_alternative(self, answer: RegistryAnswer, *, peers: bool) -> str:
         """How a model may still come whose registry did not answer; empty where it cannot."""
         if format.is_private(answer):
             return "its registry asks for authentication; the server tries with its own key"
         if self.state.server.proxy:
             return "cannot ask its registry; the server tries through its own proxy"
-        if self.spec.from_peers:
+        if peers:
             return "cannot ask its registry; another host may have it"
         return ""
 
     def _explain_unreachable(self, name: Name, answer: RegistryAnswer | None) -> str:
         """Why the server need not try to pull a model."""
-        if answer is None or answer.manifest or self.state.server.proxy:
-            return ""
-        if format.is_private(answer):
+        if answer is None or answer.manifest or self._find_alternative(answer, peers=False):
             return ""
         return f"{format.format_unreachable(name, answer)}; {format.format_remedy(answer)}"
 
@@ -303,11 +292,7 @@ class _Decision:
             if self.spec.update == "never":
                 self._add_note(model, kind, f'{cause}; to create it again, set "update": "always"')
                 return
-        self.findings.append(
-            Finding(
-                subject=str(model), kind=kind, cause=cause, evidence=self._collect_evidence(stored)
-            )
-        )
+        self._add_finding(model, kind, cause, stored)
         self._delete_broken(model.name.key, stored, None)
         size = sum(
             size for digest, size in source.files.items() if not has_blob(self.state, digest, size)
@@ -323,6 +308,13 @@ class _Decision:
                 bytes=size,
             )
         )
+
+    def _add_finding(
+        self, model: ModelSpec, kind: str, cause: str, stored: StoredModel | None = None
+    ) -> None:
+        problems = find_problems(self.state, stored) if stored is not None else ()
+        evidence = tuple(map(format.format_problem, problems))
+        self.findings.append(Finding(subject=str(model), kind=kind, cause=cause, evidence=evidence))
 
     def _add_note(self, model: ModelSpec, kind: str, cause: str) -> None:
         self.findings.append(Finding(subject=str(model), kind=kind, cause=cause, blocks=False))

@@ -1,7 +1,7 @@
 """What this room's decision is made of, beyond what every decision is."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackmend import decision
 from stackmend.frozen import Frozen
@@ -93,6 +93,7 @@ class Prune(decision.Action):
     """Remove a model that stackmend pulled and that is no longer desired."""
 
     verb: Literal["remove"] = "remove"
+    for_model: ClassVar[str] = ""
     destructive: bool = True
     name: Name
 
@@ -104,6 +105,7 @@ class UpdateRecord(decision.Action):
     """
 
     verb: Literal["record"] = "record"
+    for_model: ClassVar[str] = ""
     dropped: tuple[str, ...]
 
 

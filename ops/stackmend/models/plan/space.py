@@ -1,5 +1,6 @@
 """Whether the disk of the models can hold what is to be fetched, and what could be removed."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from stackmend.decision import Refusal
@@ -51,29 +52,18 @@ def check_space(spec: ModelsSpec, state: StoreState, actions: Iterable[Action]) 
 
 
 def _suggest_removals(spec: ModelsSpec, state: StoreState, needs: Collection[str]) -> str:
-    users: dict[str, int] = {}
-    for model in state.models:
-        for digest in {layer.digest for layer in model.layers or ()}:
-            users[digest] = users.get(digest, 0) + 1
+    users = Counter(
+        digest for model in state.models for digest in {x.digest for x in model.layers or ()}
+    )
     desired = {model.name.key for model in spec.wanted}
-    # Blobs that several models share stay when one of them is removed.
-    exclusive = [
-        (
-            sum(
-                {
-                    layer.digest: layer.size for layer in model.layers if users[layer.digest] == 1
-                }.values()
-            )
-            if model.layers is not None
-            else model.size,
-            str(model.name),
-        )
-        for model in state.models
-        if model.name.key not in desired
-    ]
-    largest = [
-        f"{name} ({format_size(size)})" for size, name in sorted(exclusive, reverse=True)[:MOST]
-    ]
+    sizes: list[tuple[int, str]] = []
+    for model in state.models:
+        if model.name.key not in desired:
+            # Blobs that several models share stay when one of them is removed.
+            own = {x.digest: x.size for x in model.layers or () if users[x.digest] == 1}
+            size = model.size if model.layers is None else sum(own.values())
+            sizes.append((size, str(model.name)))
+    largest = [f"{name} ({format_size(size)})" for size, name in sorted(sizes, reverse=True)[:MOST]]
     remedies = []
     if largest:
         remedies.append(f'remove models that are not in "wanted" (ollama rm): {", ".join(largest)}')

@@ -1,6 +1,6 @@
 """What of the desired models is on the server, and what is not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import BlobProblem, Manifest, Record, Recorded, StoredModel, StoreState
@@ -55,30 +55,23 @@ def measure_present(state: StoreState, manifest: Manifest | None) -> dict[str, i
 
 def measure_missing(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
     """Bytes of a model that have still to be fetched, by blob."""
-    partial = {download.digest: download.bytes for download in state.partials}
-    return {
-        digest: max(0, size - partial.get(digest, 0))
-        for digest, size in _list_missing(state, manifest)
-    }
+    return _subtract(state, manifest, {x.digest: x.bytes for x in state.partials})
 
 
 def measure_unallocated(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
     """Bytes of a model that the disk has still to give, by blob."""
     # A partial download is sparse: its size is not what it takes.
-    partial = {download.digest: download.allocated for download in state.partials}
+    return _subtract(state, manifest, {x.digest: x.allocated for x in state.partials})
+
+
+def _subtract(
+    state: StoreState, manifest: Manifest | None, partial: Mapping[str, int]
+) -> dict[str, int]:
     return {
-        digest: max(0, size - partial.get(digest, 0))
-        for digest, size in _list_missing(state, manifest)
-    }
-
-
-def _list_missing(state: StoreState, manifest: Manifest | None) -> list[tuple[str, int]]:
-    layers = manifest.layers if manifest is not None else ()
-    return [
-        (layer.digest, layer.size)
-        for layer in layers
+        layer.digest: max(0, layer.size - partial.get(layer.digest, 0))
+        for layer in (manifest.layers if manifest is not None else ())
         if not has_blob(state, layer.digest, layer.size)
-    ]
+    }
 
 
 def carry_over(now: StoreState, before: StoreState) -> StoreState:
