@@ -84,7 +84,7 @@ def state(
 ) -> StoreState:
     """What a server has; its blobs are those of its models without those that are missing."""
     models, problems = tuple(models), tuple(problems)
-    blobs = {one.digest: one.size for model in models for one in model.layers or ()}
+    blobs = {layer.digest: layer.size for model in models for layer in model.layers or ()}
     for problem in problems:
         if problem.found is None:
             blobs.pop(problem.digest, None)
@@ -107,22 +107,22 @@ def spec(*wanted: Any, **fields: Any) -> ModelsSpec:
 
 def problem(name: str, kind: Any, what: str = "weights", version: str = "1") -> BlobProblem:
     """A blob of a model that is not what it should be."""
-    one = {x.digest: x for x in layers(name, version)}[
+    blob = {x.digest: x for x in layers(name, version)}[
         f"sha256:{hexed(f'{what} {name} {version}')}"
     ]
-    sizes = {"missing": None, "truncated": one.size // 2, "corrupt": one.size}
+    sizes = {"missing": None, "truncated": blob.size // 2, "corrupt": blob.size}
     return BlobProblem(
-        digest=one.digest,
+        digest=blob.digest,
         kind=kind,
         models=(str(Name.parse(name)),),
-        size=one.size,
+        size=blob.size,
         found=sizes[kind],
     )
 
 
 def steps(decided: Any) -> list[str]:
     """The actions, without their reasons."""
-    return [f"{one.verb} {one.subject}" for one in decided.actions]
+    return [f"{action.verb} {action.subject}" for action in decided.actions]
 
 
 def render(decided: Plan) -> str:

@@ -63,7 +63,7 @@ def test_a_relayed_blob_is_resumed_and_put_in_place_only_with_its_own_content(pl
     assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"3000"
     assert run(commands.take(place, DIGEST, 2000), CONTENT[2000:]).returncode == 0
     blob = blob_path(place, DIGEST)
-    # What the server itself had begun of it is of no more use.
+    # What the server itself downloaded of it is no longer needed.
     for name in (f"{blob}-partial", f"{blob}-partial-0"):
         Path(name).touch()
     accepted = run(commands.accept(place, DIGEST))
@@ -72,7 +72,7 @@ def test_a_relayed_blob_is_resumed_and_put_in_place_only_with_its_own_content(pl
     assert blob.stat().st_mode & 0o777 == 0o644
     assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"complete"
     assert run(commands.give(place, DIGEST, 7990)).stdout == CONTENT[7990:]
-    assert [one.name for one in Path(place.path).iterdir()] == ["blobs"]
+    assert [path.name for path in Path(place.path).iterdir()] == ["blobs"]
     assert list(blob.parent.iterdir()) == [blob]
 
 
@@ -84,7 +84,7 @@ def test_what_a_relay_has_begun_is_removed_and_no_other(place: Place) -> None:
     assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"0"
     assert run(commands.measure_relayed(place, other)).stdout.strip() == b"100"
     assert run(commands.delete_relayed(place, other)).returncode == 0
-    assert [one.name for one in Path(place.path).iterdir()] == ["blobs"]
+    assert [path.name for path in Path(place.path).iterdir()] == ["blobs"]
 
 
 def test_a_blob_with_another_content_is_thrown_away(place: Place) -> None:
@@ -102,7 +102,7 @@ def test_a_manifest_lies_where_ollama_looks_for_it(place: Place) -> None:
     path = Path(place.path, "manifests", "registry.lan:5000", "team", "tiny", "1b")
     assert path.read_bytes() == b'{"layers": []}'
     assert run(commands.show_manifest(place, name)).stdout == b'{"layers": []}'
-    assert sorted(one.name for one in Path(place.path).iterdir()) == ["blobs", "manifests"]
+    assert sorted(path.name for path in Path(place.path).iterdir()) == ["blobs", "manifests"]
 
 
 def test_the_record_is_for_root_alone_and_whole(tmp_path: Path) -> None:
@@ -110,17 +110,17 @@ def test_the_record_is_for_root_alone_and_whole(tmp_path: Path) -> None:
     assert run(commands.write_record(str(record)), b'{"models": {}}').returncode == 0
     assert record.read_bytes() == b'{"models": {}}'
     assert record.stat().st_mode & 0o777 == 0o600
-    assert [one.name for one in record.parent.iterdir()] == ["it's.json"]
+    assert [path.name for path in record.parent.iterdir()] == ["it's.json"]
 
 
 def test_inside_a_container_the_same_is_done_through_docker() -> None:
     place = Place(path="/root/.ollama/models", container="a;b")
-    said = commands.delete_blob(place, DIGEST).get_raw_value()
-    assert said.startswith("docker exec -i 'a;b' sh -c ")
+    command = commands.delete_blob(place, DIGEST).get_raw_value()
+    assert command.startswith("docker exec -i 'a;b' sh -c ")
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("message", "kind", "expected"),
     [
         ("pull model manifest: file does not exist", StepError, "has no such model"),
         ("pull model manifest: 412: upgrade", StepError, "needs a newer Ollama"),
@@ -135,17 +135,19 @@ def test_inside_a_container_the_same_is_done_through_docker() -> None:
     ],
 )
 def test_what_cannot_get_better_is_told_from_what_may_pass(
-    said: str, kind: type[Exception], words: str
+    message: str, kind: type[Exception], expected: str
 ) -> None:
-    error = classify_error(said)
+    error = classify_error(message)
     assert type(error) is kind
-    assert words in str(error)
-    assert getattr(error, "wasted", False) == ("mismatch" in said)
+    assert expected in str(error)
+    assert getattr(error, "wasted", False) == ("mismatch" in message)
 
 
 def test_a_blob_that_turned_out_wrong_is_named() -> None:
-    said = f"digest mismatch, file must be downloaded again: want {DIGEST}, got sha256:{'0' * 64}"
-    error = classify_error(said)
+    message = (
+        f"digest mismatch, file must be downloaded again: want {DIGEST}, got sha256:{'0' * 64}"
+    )
+    error = classify_error(message)
     assert isinstance(error, TransientError)
     assert list(error.lost) == [DIGEST]
 
@@ -163,7 +165,7 @@ def test_bytes_that_came_twice_are_counted_twice() -> None:
 
 
 def test_a_blob_that_turned_out_wrong_is_counted_as_often_as_it_came() -> None:
-    """Also one so small that the server never spoke of it."""
+    """Also one so small that the server never named it."""
     tally = Tally()
     meter = Meter(tally, {"a": 1000, "b": 20})
     meter.update("a", 1000, 1000)
@@ -176,15 +178,15 @@ def test_a_blob_that_turned_out_wrong_is_counted_as_often_as_it_came() -> None:
 def test_a_blob_that_two_models_share_is_counted_once() -> None:
     """Each hears of it, a little sooner or later than the other."""
     tally = Tally()
-    one, other = (Meter(tally, {"a": 1000}) for _ in range(2))
-    one.update("a", 300, 1000)
+    first, other = (Meter(tally, {"a": 1000}) for _ in range(2))
+    first.update("a", 300, 1000)
     other.update("a", 250, 1000)
-    one.update("a", 600, 1000)
+    first.update("a", 600, 1000)
     other.update("a", 500, 1000)
-    one.complete()
+    first.complete()
     other.complete()
     assert tally.received == 1000
-    assert (one.present, other.present) == (1000, 1000)
+    assert (first.present, other.present) == (1000, 1000)
 
 
 def test_what_was_there_is_not_counted() -> None:
@@ -257,7 +259,7 @@ def test_a_modelfile_may_stand_upon_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("SYSTEM hi", "has no FROM"),
         ("FROM a\nWHAT is this", "WHAT is no command"),
@@ -265,11 +267,11 @@ def test_a_modelfile_may_stand_upon_another_model(tmp_path: Path) -> None:
         ('FROM a\nSYSTEM """open', "is not closed"),
     ],
 )
-def test_what_is_no_modelfile_is_told(text: str, words: str, tmp_path: Path) -> None:
+def test_what_is_no_modelfile_is_told(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "Modelfile").write_text(text)
     spec = ModelsSpec(wanted=[{"name": "m", "modelfile": str(tmp_path / "Modelfile")}])  # type: ignore[arg-type]
-    (one,) = read_sources(spec).values()
-    assert words in one.problem
+    (source,) = read_sources(spec).values()
+    assert expected in source.problem
 
 
 def test_a_file_that_changed_is_another_and_a_missing_one_is_told(tmp_path: Path) -> None:
@@ -284,7 +286,7 @@ def test_a_file_that_changed_is_another_and_a_missing_one_is_told(tmp_path: Path
     assert first.digest != second.digest
 
 
-# What a server, or whoever may write where its models lie, plants there
+# What a server, or anybody who may write into its store, plants there
 
 
 @pytest.fixture
@@ -398,8 +400,8 @@ def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to("/proc/kmsg")
     reading = script("stackmend.models", "store", str(tmp_path), "yes", mark=fresh_mark())
-    words = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
-    done = subprocess.run(words, capture_output=True, text=True)
+    command = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert "registry/library/endless/1b" in done.stdout
 

@@ -43,10 +43,10 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, StoreState | connection
 
 @pytest.fixture
 def fleet(hosts: list[Host]) -> Fleet:
-    one = Fleet()
+    joined = Fleet()
     for host in hosts:
-        one.join(host, {"hashes": False})
-    return one
+        joined.join(host, {"hashes": False})
+    return joined
 
 
 def giver(found: peers.Peer | None) -> str:

@@ -59,9 +59,9 @@ def scenario(build: Callable[[], Plan]) -> Callable[[], Plan]:
 
 @scenario
 def missing() -> Plan:
-    """Two models, one of which was begun; their licence is there."""
-    begun = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
-    there = state([stored("c")], partials=(begun,))
+    """Two models, one of which was downloaded in part; their licence is there."""
+    partial = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
+    there = state([stored("c")], partials=(partial,))
     return plan(spec("a", "b"), there, {A: found("a"), B: found("b")})
 
 
@@ -178,17 +178,17 @@ def test_missing_is_pulled_and_says_how_much() -> None:
 
 
 def test_what_other_models_share_and_what_was_begun_is_not_fetched_again() -> None:
-    begun = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
-    decided = plan(spec("a"), state([stored("b")], partials=(begun,)), {A: found("a")})
+    partial = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
+    decided = plan(spec("a"), state([stored("b")], partials=(partial,)), {A: found("a")})
     assert decided.actions[0].bytes == 60 * MIB + 500
 
 
 def test_a_tag_that_moved_is_pulled_or_only_told() -> None:
     there, registry = state([stored("a")]), {A: found("a", "2")}
     assert steps(plan(spec("a"), there, registry)) == [f"pull {A}"]
-    told = plan(spec("a", update="never"), there, registry)
-    assert told.empty
-    assert [one.kind for one in told.findings] == ["moved"]
+    reported = plan(spec("a", update="never"), there, registry)
+    assert reported.empty
+    assert [finding.kind for finding in reported.findings] == ["moved"]
 
 
 def test_a_manifest_that_an_old_server_wrote_anew_is_the_same_model() -> None:
@@ -198,7 +198,7 @@ def test_a_manifest_that_an_old_server_wrote_anew_is_the_same_model() -> None:
 
 @pytest.mark.parametrize("layer", ["name", "connect", "tls", "http"])
 def test_an_unreachable_registry_is_a_note_or_a_refusal_that_names_the_layer(layer: Any) -> None:
-    words = {"name": "its name", "connect": "no connection", "tls": "TLS", "http": "HTTP"}[layer]
+    expected = {"name": "its name", "connect": "no connection", "tls": "TLS", "http": "HTTP"}[layer]
     registry = {
         A: RegistryAnswer(status="unreachable", layer=layer, reason="it is so"),
         B: RegistryAnswer(status="unreachable", layer=layer, reason="it is so"),
@@ -207,9 +207,12 @@ def test_an_unreachable_registry_is_a_note_or_a_refusal_that_names_the_layer(lay
     assert decided.actions == ()
     (refusal,) = decided.refusals
     assert refusal.subject == B
-    assert words in refusal.reason
+    assert expected in refusal.reason
     assert "it is so" in refusal.reason
-    assert [(one.subject, one.blocks) for one in decided.findings] == [(A, False), (B, True)]
+    assert [(finding.subject, finding.blocks) for finding in decided.findings] == [
+        (A, False),
+        (B, True),
+    ]
 
 
 def test_a_server_with_a_proxy_of_its_own_may_reach_what_the_host_cannot() -> None:
@@ -276,7 +279,7 @@ def test_what_was_found_corrupt_stays_so_until_it_is_another_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "coming", "said"),
+    ("server", "coming", "starting"),
     [
         ({"status": "up", "state": "running", "health": "healthy"}, False, False),
         ({"status": "up", "state": "running", "health": "starting"}, True, True),
@@ -295,10 +298,10 @@ def test_what_was_found_corrupt_stays_so_until_it_is_another_file() -> None:
     ],
 )
 def test_only_a_server_that_comes_by_itself_is_waited_for(
-    server: dict[str, Any], coming: bool, said: bool
+    server: dict[str, Any], coming: bool, starting: bool
 ) -> None:
-    one = Server(**server)
-    assert (one.may_start, one.is_starting) == (coming, said)
+    observed = Server(**server)
+    assert (observed.may_start, observed.is_starting) == (coming, starting)
 
 
 def test_a_name_that_does_not_exist_gives_the_nearest() -> None:
@@ -374,7 +377,7 @@ def test_what_is_broken_of_a_model_that_nobody_wants_is_told_and_left() -> None:
     there = state([stored("a"), stored("b")], [problem("b", "corrupt")])
     decided = plan(spec("a"), there, {A: found("a")})
     assert decided.empty
-    assert [(one.subject, one.kind) for one in decided.findings] == [(B, "corrupt")]
+    assert [(finding.subject, finding.kind) for finding in decided.findings] == [(B, "corrupt")]
 
 
 def test_a_mirrors_model_is_copied_to_its_name_and_the_other_name_goes() -> None:
@@ -408,7 +411,9 @@ def test_only_what_we_pulled_and_nobody_wants_is_pruned() -> None:
     decided = plan(spec("a", prune=True), there, {A: found("a")})
     assert steps(decided) == [f"remove {B}"]
     assert decided.actions[0].destructive
-    assert [(one.subject, one.kind) for one in decided.findings] == [("d:latest", "unwanted")]
+    assert [(finding.subject, finding.kind) for finding in decided.findings] == [
+        ("d:latest", "unwanted")
+    ]
 
 
 def test_what_another_hand_removed_is_forgotten() -> None:
@@ -451,9 +456,9 @@ def test_a_model_is_created_once_for_what_it_is_made_from() -> None:
     other = {key: ModelSource(digest=hexed("another file"))}
     again = plan(spec(wanted), state([stored("a")], record=known), {}, other)
     assert steps(again) == [f"create {A}"]
-    told = plan(spec(wanted, update="never"), state([stored("a")], record=known), {}, other)
-    assert told.empty
-    assert told.findings
+    reported = plan(spec(wanted, update="never"), state([stored("a")], record=known), {}, other)
+    assert reported.empty
+    assert reported.findings
 
 
 def test_a_file_that_cannot_be_read_is_a_refusal_only_where_it_is_needed() -> None:
@@ -464,7 +469,7 @@ def test_a_file_that_cannot_be_read_is_a_refusal_only_where_it_is_needed() -> No
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "expected"),
     [
         ("absent", "there is no such model server"),
         ("stopped", "does not run"),
@@ -474,19 +479,19 @@ def test_a_file_that_cannot_be_read_is_a_refusal_only_where_it_is_needed() -> No
         ("unknown", "cannot tell"),
     ],
 )
-def test_without_a_server_there_is_one_refusal(status: Any, words: str) -> None:
+def test_without_a_server_there_is_one_refusal(status: Any, expected: str) -> None:
     there = state(server=Server(status=status, reason="it says so"))
     decided = plan(spec("a", "b"), there, {})
     assert decided.actions == ()
     (refusal,) = decided.refusals
-    assert words in refusal.reason
+    assert expected in refusal.reason
     assert refusal.reason.endswith(": it says so")
 
 
 def test_with_a_local_check_only_what_is_not_whole_is_asked_for() -> None:
     there = state([stored("a"), stored("b")], [problem("b", "corrupt")])
     local = spec("a", "b", "c", {"name": "d", "gguf": "/d"}, check="local")
-    assert [str(one) for one in select_to_check(local, there)] == [B, "c:latest"]
+    assert [str(model) for model in select_to_check(local, there)] == [B, "c:latest"]
     everything = spec("a", "b", {"name": "d", "gguf": "/d"})
-    assert [str(one) for one in select_to_check(everything, there)] == [A, B]
+    assert [str(model) for model in select_to_check(everything, there)] == [A, B]
     assert plan(spec("a", check="local"), state([stored("a")]), {}).empty

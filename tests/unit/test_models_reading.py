@@ -27,16 +27,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 @pytest.fixture
 def hashings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The time that each reading of every byte was given."""
-    given: list[Any] = []
+    timeouts: list[Any] = []
     fetch_facts = connection.fetch_facts
 
     def counted(host: Host, facts: Any) -> list[Any]:
         facts = list(facts)
-        given.extend(one.get("_timeout") for _, one in facts if one["hashes"])
+        timeouts.extend(arguments.get("_timeout") for _, arguments in facts if arguments["hashes"])
         return fetch_facts(host, facts)
 
     monkeypatch.setattr(connection, "fetch_facts", counted)
-    return given
+    return timeouts
 
 
 def test_every_byte_is_read_once_and_once_more_after_a_change(
@@ -55,7 +55,9 @@ def test_every_byte_is_read_once_and_once_more_after_a_change(
 
         for how in ({}, {}, {"fresh": True}, {"fresh": True}):
             state = read(**how)
-            assert [(one.kind, one.digest) for one in state.problems] == [("corrupt", weights)]
+            assert [(problem.kind, problem.digest) for problem in state.problems] == [
+                ("corrupt", weights)
+            ]
             assert state.hashed
         # Long enough for a disk that is full of models, whatever a reading is given otherwise.
         assert hashings == [reading.HASHING]
@@ -83,5 +85,5 @@ def test_sizes_are_read_as_often_as_they_are_asked_for(
         store.path(weights).unlink()
         again = reading.read(host, asked, fresh=True)
         assert isinstance(again, StoreState)
-        assert [one.kind for one in again.problems] == ["missing"]
+        assert [problem.kind for problem in again.problems] == ["missing"]
     assert hashings == []

@@ -63,20 +63,20 @@ def relayed(host: Host, giver: Store, taker: Place, known: Manifest | None) -> i
 def files(place: Place) -> dict[str, bytes]:
     root = Path(place.path)
     return {
-        str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*") if one.is_file()
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("known_before", [True, False])
 def test_all_of_it_comes_and_nothing_else(
-    host: Host, giver: Store, taker: Place, told: bool
+    host: Host, giver: Store, taker: Place, known_before: bool
 ) -> None:
     """Also where no registry could tell what it is made of: then the giver's manifest does."""
     known = manifest(giver)
-    came = relayed(host, giver, taker, known if told else None)
+    came = relayed(host, giver, taker, known if known_before else None)
     assert came == known.size
     assert files(taker) == files(Place(path=str(giver.root)))
-    assert sorted(one.name for one in Path(taker.path).iterdir()) == ["blobs", "manifests"]
+    assert sorted(path.name for path in Path(taker.path).iterdir()) == ["blobs", "manifests"]
 
 
 def test_it_goes_on_where_an_earlier_relay_was(host: Host, giver: Store, taker: Place) -> None:
@@ -91,7 +91,7 @@ def test_it_goes_on_where_an_earlier_relay_was(host: Host, giver: Store, taker: 
 def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
     host: Host, giver: Store, taker: Place
 ) -> None:
-    """It is not held against the one who gave the rest, who is asked for all of it."""
+    """It is not held against the one who gave the others, who is asked for all of it."""
     known = manifest(giver)
     half = Path(taker.path, ".stackmend", known.layers[1].digest.replace(":", "-"))
     half.parent.mkdir()
@@ -105,7 +105,7 @@ def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ("flipped", "its content has the digest"),
         ("truncated", "gave 1000 of 400000 bytes"),
@@ -114,7 +114,7 @@ def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
     ],
 )
 def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
-    host: Host, giver: Store, taker: Place, wrong: str, said: str
+    host: Host, giver: Store, taker: Place, wrong: str, expected: str
 ) -> None:
     known = manifest(giver)
     blob = giver.path(known.layers[1].digest)
@@ -125,7 +125,7 @@ def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
         blob.write_bytes(WEIGHTS[:1000])
     elif wrong == "unreadable":
         blob.mkdir()
-    with pytest.raises(PeerUnavailable, match=said):
+    with pytest.raises(PeerUnavailable, match=expected):
         relayed(host, giver, taker, known)
     assert not blob_path(taker, known.layers[1].digest).exists()
     assert not manifest_path(taker, NAME).exists()

@@ -1,4 +1,4 @@
-"""What may be wanted of a model server, and what is told of what may not."""
+"""What may be desired of a model server, and what is reported of what may not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_case_of_a_name_tells_none_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "its model ''"),
         ("x y", "its model 'x y'"),
@@ -65,8 +65,8 @@ def test_the_case_of_a_name_tells_none_apart() -> None:
         ("$(reboot)", "its model"),
     ],
 )
-def test_what_is_no_name_is_told(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_what_is_no_name_is_told(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
         Name.parse(text)
 
 
@@ -85,14 +85,14 @@ def test_every_name_that_ollama_takes_is_taken(parts: tuple[str, str, str, str])
     assert Name.parse(str(name)).key == name.key
 
 
-def told(given: dict[str, Any]) -> list[str]:
+def report(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(ValidationError) as caught:
-        ModelsPolicy.model_validate(given)
+        ModelsPolicy.model_validate(raw)
     return list(problems(caught.value, "stack", "models"))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("raw", "expected"),
     [
         ({"wanted": ["a", "b c"]}, "stack.models.wanted.1.name: 'b c' is not a model's name"),
         ({"wanted": [7]}, "stack.models.wanted.0: must be a model's name"),
@@ -123,9 +123,9 @@ def told(given: dict[str, Any]) -> list[str]:
         ({"prune": "perhaps"}, "stack.models.prune: Input should be a valid boolean"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_path(given: dict[str, Any], said: str) -> None:
-    (problem,) = told(given)
-    assert problem.startswith(said)
+def test_what_is_wrong_is_told_with_its_path(raw: dict[str, Any], expected: str) -> None:
+    (problem,) = report(raw)
+    assert problem.startswith(expected)
 
 
 @pytest.mark.parametrize("field", ["pull_from", "source"])
@@ -136,22 +136,22 @@ def test_the_former_name_of_a_field_still_counts(field: str) -> None:
 
 
 def test_models_are_given_in_many_ways() -> None:
-    given = [
+    raw = [
         "a",
         Name.parse("b"),
         {"name": "c", "source": "lan/t/c"},
         ModelSpec(name="d", gguf="/d"),
     ]
-    wanted = ModelsPolicy.model_validate({"wanted": given}).wanted
-    assert [str(one.pulled_as) for one in wanted] == [
+    wanted = ModelsPolicy.model_validate({"wanted": raw}).wanted
+    assert [str(model.pulled_as) for model in wanted] == [
         "a:latest",
         "b:latest",
         "lan/t/c:latest",
         "None",
     ]
-    assert [one.is_created for one in wanted] == [False, False, False, True]
-    for one in ("a", {"name": "a"}):
-        assert ModelsPolicy.model_validate({"wanted": one}).wanted == (ModelSpec(name="a"),)
+    assert [model.is_created for model in wanted] == [False, False, False, True]
+    for raw in ("a", {"name": "a"}):
+        assert ModelsPolicy.model_validate({"wanted": raw}).wanted == (ModelSpec(name="a"),)
     assert ModelsPolicy.model_validate({"wanted": ["a", "A:latest"]}).wanted[0] == ModelSpec(
         name="a"
     )
@@ -176,7 +176,7 @@ def test_plain_http_is_never_spoken_to_ollamas_own_registry() -> None:
     policy = ModelsPolicy(
         insecure=True, wanted=["a", "lan/t/b", {"name": "lan/t/c", "insecure": False}]
     )
-    assert [policy.is_insecure(one) for one in policy.wanted] == [False, True, False]
+    assert [policy.is_insecure(model) for model in policy.wanted] == [False, True, False]
     assert ModelsPolicy().is_insecure(ModelSpec(name="lan/t/b", insecure=True))
 
 
