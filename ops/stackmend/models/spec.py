@@ -70,23 +70,23 @@ class Name(Frozen):
 
         :raises ValueError: naming the part that is wrong, and what would be right.
         """
-        shown = abbreviate(text)
+        excerpt = abbreviate(text)
         if "://" in text:
             raise ValueError(
-                f"{shown}: a model's name has no scheme; for plain HTTP add insecure=True"
+                f"{excerpt}: a model's name has no scheme; for plain HTTP add insecure=True"
             )
         if "@" in text:
-            raise ValueError(f"{shown}: name a model by its tag, not by a digest")
+            raise ValueError(f"{excerpt}: name a model by its tag, not by a digest")
         path, colon, tag = text.rpartition(":")
         if not colon or "/" in tag:
             path, tag = text, DEFAULT_TAG
         parts = path.split("/")
         if len(parts) > 3:
-            raise ValueError(f"{shown} has too many parts: write [host/namespace/]model[:tag]")
+            raise ValueError(f"{excerpt} has too many parts: write [host/namespace/]model[:tag]")
         host, namespace, model = [*(DEFAULT_REGISTRY, DEFAULT_NAMESPACE)[: 3 - len(parts)], *parts]
         if len(parts) == 2 and ("." in namespace or ":" in namespace):
             raise ValueError(
-                f"{shown}: a registry other than Ollama's needs all of host/namespace/model"
+                f"{excerpt}: a registry other than Ollama's needs all of host/namespace/model"
             )
         for kind, value, rule in (
             ("host", host, _HOST),
@@ -96,20 +96,20 @@ class Name(Frozen):
         ):
             if not rule.fullmatch(value):
                 raise ValueError(
-                    f"{shown} is not a model's name: its {kind} {abbreviate(value)} must be "
+                    f"{excerpt} is not a model's name: its {kind} {abbreviate(value)} must be "
                     f"letters, digits, {_ALLOWED[kind]}, and start with a letter, a digit or '_'"
                 )
         name = cls(host=host, namespace=namespace, model=model, tag=tag)
         port = name.registry[1]
         if port is not None and not 1 <= port <= 65535:
-            raise ValueError(f"{shown}: the registry's port must be a number from 1 to 65535")
+            raise ValueError(f"{excerpt}: the registry's port must be a number from 1 to 65535")
         return name
 
     def __str__(self) -> str:
-        shown = f"{self.model}:{self.tag}"
+        short = f"{self.model}:{self.tag}"
         if self.host.lower() != DEFAULT_REGISTRY:
-            return f"{self.host}/{self.namespace}/{shown}"
-        return shown if self.namespace.lower() == DEFAULT_NAMESPACE else f"{self.namespace}/{shown}"
+            return f"{self.host}/{self.namespace}/{short}"
+        return short if self.namespace.lower() == DEFAULT_NAMESPACE else f"{self.namespace}/{short}"
 
     @property
     def key(self) -> str:
