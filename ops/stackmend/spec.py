@@ -13,7 +13,7 @@ from stackmend.compose.source import load
 from stackmend.compose.spec import ComposeSpec
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine.spec import EnginePolicy
-from stackmend.models.spec import ModelsPolicy, record
+from stackmend.models.spec import ModelsPolicy, record_path
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, plain
@@ -131,10 +131,10 @@ def _read_files(found: Machine) -> None:
     if isinstance(found, Stack):
         load(found)
         if found.models is not None:
-            from stackmend.models import making
+            from stackmend.models import modelfiles
 
-            making.check(found.models)
-            name = record(found.project, found.models.service, found.models.endpoint)
+            modelfiles.check(found.models)
+            name = record_path(found.project, found.models.service, found.models.endpoint)
             if len(name.rpartition("/")[2]) > NAME_MAX:
                 raise Problem("project: too long for a file of its models; choose a shorter one")
 

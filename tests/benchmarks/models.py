@@ -28,17 +28,17 @@ CHANNELS, RATIO = 1, 1.1
 def check(server: ModelServer, registry: ModelRegistry, runs: Runs, rounds: int) -> dict[str, Any]:
     """A check of many present models, with and without the registry."""
     names = [push(registry, f"bench/m{n}:1b", size=1_000_000, seed=n).name for n in range(MODELS)]
-    runs.well(names, parallel=4)
+    runs.converge(names, parallel=4)
     found: dict[str, Any] = {"models": MODELS}
     for kind in ("registry", "local"):
         seconds = []
         for _ in range(rounds):
             mark = server.host.mark()
             registry.forget()
-            told = runs.well(names, check=kind)
-            if told.outcomes != {"converged"}:
-                raise AssertionError(told.run.out)
-            seconds.append(told.run.seconds)
+            result = runs.converge(names, check=kind)
+            if result.outcomes != {"converged"}:
+                raise AssertionError(result.run.out)
+            seconds.append(result.run.seconds)
         found[kind] = {
             "seconds": round(statistics.median(seconds), 2),
             "channels": len(server.host.sessions_since(mark)),
@@ -67,9 +67,9 @@ def pull(
         )
         seconds["by hand"].append(time.perf_counter() - began)
         server.forget(model.name)
-        told = runs.well([model.name], attempts=1, stall=60)
-        seconds["run"].append(told.run.seconds)
-        (done,) = [row for row in told.all("done") if row["verb"] == "pull"]
+        result = runs.converge([model.name], attempts=1, stall=60)
+        seconds["run"].append(result.run.seconds)
+        (done,) = [row for row in result.all("done") if row["verb"] == "pull"]
         seconds["run's pull"].append(done["seconds"])
         shown = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
         print(f"round {number + 1}: {shown}", flush=True)

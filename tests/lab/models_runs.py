@@ -14,9 +14,9 @@ from tests.lab.hosts import LabHost
 if TYPE_CHECKING:
     from tests.lab.model_registry import ModelRegistry, Pushed
 
-#: What every run of these tests is given. A stall is what the operation itself takes for one: on a
-#: busy machine seconds can pass without a byte, so a test that wants one cut says after how long.
-GIVEN: Mapping[str, Any] = {"minimum_free": 0, "project": "ai", "insecure": True}
+#: The arguments of every run of these tests. A stall is what the operation itself takes for one: on
+#: a busy machine seconds can pass without a byte, so a test that wants one cut says after how long.
+DEFAULTS: Mapping[str, Any] = {"minimum_free": 0, "project": "ai", "insecure": True}
 
 
 def push(registry: ModelRegistry, name: str, size: int, seed: int) -> Pushed:
@@ -28,11 +28,15 @@ def push(registry: ModelRegistry, name: str, size: int, seed: int) -> Pushed:
 def fetched(registry: ModelRegistry, *models: Pushed) -> int:
     """Bytes of these models' blobs that left the registry since its log was emptied."""
     digests = {layer.digest.removeprefix("sha256:") for model in models for layer in model.layers}
-    return sum(one.sent for one in registry.log() if any(digest in one.path for digest in digests))
+    return sum(
+        request.sent
+        for request in registry.log()
+        if any(digest in request.path for digest in digests)
+    )
 
 
 @dataclass(frozen=True)
-class Told:
+class Result:
     """A finished run, and its record by host."""
 
     run: Run
@@ -99,16 +103,16 @@ class Told:
         ]
 
     def reason(self, subject: str) -> str:
-        """What is said of one model, or of whatever else; that must be one thing."""
-        found = [said for about, said in self.reasons if about == subject]
+        """The only reason that concerns a model, or whatever else."""
+        found = [text for about, text in self.reasons if about == subject]
         assert len(found) == 1, (subject, self.reasons)
         return found[0]
 
 
 def _halves(message: str) -> tuple[str, str]:
     """What an error is about, and what it says: ``could not pull NAME: REASON``."""
-    about, _, said = message.partition(": ")
-    return about.removeprefix("could not pull "), said
+    about, _, text = message.partition(": ")
+    return about.removeprefix("could not pull "), text
 
 
 class Runs:
@@ -121,39 +125,43 @@ class Runs:
 
     def __init__(self, directory: Path, hosts: Sequence[LabHost], **policy: Any) -> None:
         self.directory, self.hosts = directory, hosts
-        self.policy = {**GIVEN, **policy}
+        self.policy = {**DEFAULTS, **policy}
         self.environment = {"STACKMEND_REPORTS": str(directory / "reports")}
 
-    def pull(self, models: Any, *words: str, user: str = "root", **policy: Any) -> Told:
-        """Run it to its end; `words` instead of ``-y`` on the command line."""
-        return self.each([{**policy, "models": models}], *words, user=user)
+    def pull(self, models: Any, *arguments: str, user: str = "root", **policy: Any) -> Result:
+        """Run it to its end; `arguments` instead of ``-y`` on the command line."""
+        return self.each([{**policy, "models": models}], *arguments, user=user)
 
-    def well(self, models: Any, *words: str, user: str = "root", **policy: Any) -> Told:
+    def converge(self, models: Any, *arguments: str, user: str = "root", **policy: Any) -> Result:
         """The same; it must succeed."""
-        told = self.pull(models, *words, user=user, **policy)
+        told = self.pull(models, *arguments, user=user, **policy)
         assert told.run.rc == 0, told.run.out
         return told
 
-    def each(self, calls: Sequence[Mapping[str, Any]], *words: str, user: str = "root") -> Told:
+    def each(
+        self, calls: Sequence[Mapping[str, Any]], *arguments: str, user: str = "root"
+    ) -> Result:
         """Several of them in one run; one that fails does not keep the next from being tried."""
-        with self.start_each(calls, *words, user=user) as running:
+        with self.start_each(calls, *arguments, user=user) as running:
             done = running.wait()
         assert "Traceback" not in done.out, done.out
-        return Told(done, done.report["hosts"])
+        return Result(done, done.report["hosts"])
 
     def start(self, models: Any, **policy: Any) -> Controller:
         """A run, under way."""
         return self.start_each([{**policy, "models": models}])
 
     def start_each(
-        self, calls: Sequence[Mapping[str, Any]], *words: str, user: str = "root"
+        self, calls: Sequence[Mapping[str, Any]], *arguments: str, user: str = "root"
     ) -> Controller:
         """Several operations in one run, under way."""
-        given = [{**self.policy, **call} for call in calls]
-        pulled = [{key: value for key, value in one.items() if value is not None} for one in given]
+        pulled = [
+            {key: value for key, value in {**self.policy, **call}.items() if value is not None}
+            for call in calls
+        ]
         inventory = controller.write_inventory(
             self.directory, self.hosts, user=user, data={"pulled": pulled}
         )
         return controller.start(
-            inventory, "tests/lab/pull_models.py", *(words or ("-y",)), env=self.environment
+            inventory, "tests/lab/pull_models.py", *(arguments or ("-y",)), env=self.environment
         )

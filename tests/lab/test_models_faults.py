@@ -69,29 +69,31 @@ def test_faults_of_the_registry_are_got_over_in_one_run(
     # A lie about a small layer.
     models["lied-config"] = push(model_registry, "team/lied-config:1b", SIZE, seed=99)
     model_registry.fault(models["lied-config"].layers[-1].digest, kind="mismatch")
-    names = [one.name for one in models.values()]
+    names = [model.name for model in models.values()]
     model_registry.forget()
 
     # Long for a busy machine, and short beside what the server itself takes for a stall.
-    told = runs.well(names, parallel=8, stall=8)
-    assert sorted(told.did("pull")) == sorted(names)
+    result = runs.converge(names, parallel=8, stall=8)
+    assert sorted(result.did("pull")) == sorted(names)
     assert server.whole(*names)
     # The run has asked each of them a word; not all must be loaded here once more.
     assert server.answers(*(models[kind].name for kind in ("cut-0", "lied-weights", "lied-config")))
     assert server.partials() == []
-    ratios = {kind: fetched(model_registry, one) / one.size for kind, one in models.items()}
+    ratios = {
+        kind: fetched(model_registry, pushed) / pushed.size for kind, pushed in models.items()
+    }
     print(" ".join(f"{kind}={ratio:.2f}" for kind, ratio in ratios.items()))
     # Weights that came whole and wrong can only be fetched again as a whole.
     assert ratios.pop("lied-weights") <= 2 * BUDGET
     assert max(ratios.values()) <= BUDGET, ratios
     # Every fault was met: what it was for has been asked again.
     log = model_registry.log()
-    for kind, one in models.items():
+    for kind, pushed in models.items():
         on = "manifest" if "manifest" in kind else "blob" if "blob" in kind else "storage"
-        blob = one.layers[-1] if kind == "lied-config" else one.weights
+        blob = pushed.layers[-1] if kind == "lied-config" else pushed.weights
         wanted = f"/team/{kind}/manifests/" if on == "manifest" else blob.digest
         assert sum(row.on == on and wanted in row.path for row in log) > 1, kind
-    assert runs.well(names).outcomes == {"converged"}
+    assert runs.converge(names).outcomes == {"converged"}
 
 
 def test_a_newer_server_that_is_needed_is_told_at_once(
@@ -101,12 +103,12 @@ def test_a_newer_server_that_is_needed_is_told_at_once(
     fine = push(model_registry, "team/not-too-new:1b", SIZE, seed=31)
     model_registry.fault("team/too-new:1b", "status", status=412, on="manifest", times=None)
     moment = server.host.now()
-    told = runs.pull([new.name, fine.name])
-    assert told.run.rc == 1
-    assert "newer Ollama" in told.reason(new.name)
+    result = runs.pull([new.name, fine.name])
+    assert result.run.rc == 1
+    assert "newer Ollama" in result.reason(new.name)
     # What could be done was done, and nothing else was tried.
     assert len(server.asked(moment, "/api/pull")) == 1
-    assert told.steps == [("pull", fine.name)]
+    assert result.steps == [("pull", fine.name)]
     assert server.answers(fine.name)
 
 
@@ -124,7 +126,7 @@ def test_a_server_restarted_in_the_middle(
     assert "Traceback" not in done.out
     if done.rc != 0:
         server.host.wait_for(f"docker exec {server.container} ollama list")
-        runs.well([model.name])
+        runs.converge([model.name])
     print("one run" if done.rc == 0 else "two runs", fetched(model_registry, model) / model.size)
     assert server.whole(model.name)
     assert server.answers(model.name)
@@ -143,7 +145,7 @@ def test_a_controller_killed_in_the_middle(
             server.host.wait_for(arrived(server, LONG // share), 120)
             run.kill()
     model_registry.rate(None)
-    runs.well([model.name])
+    runs.converge([model.name])
     print("fetched", fetched(model_registry, model) / model.size)
     assert server.whole(model.name)
     assert server.answers(model.name)
@@ -170,7 +172,7 @@ def test_a_signal_in_the_middle(
     (host,) = done.report["hosts"].values()
     assert host["interrupted_at"] == f"models.pulled: pull {model.name}"
     model_registry.rate(None)
-    assert runs.well([model.name]).outcomes == {"changed"}
+    assert runs.converge([model.name]).outcomes == {"changed"}
 
 
 def test_blobs_that_went_bad_are_found_and_mended(
@@ -191,24 +193,24 @@ def test_blobs_that_went_bad_are_found_and_mended(
     server.flip(weights["flipped"].digest, SIZE // 2)
     model_registry.forget()
 
-    told = runs.well(names)
-    assert told.about("findings", weights["truncated"].digest[:12])
-    assert told.about("findings", weights["deleted"].digest[:12])
+    result = runs.converge(names)
+    assert result.about("findings", weights["truncated"].digest[:12])
+    assert result.about("findings", weights["deleted"].digest[:12])
     bad = [pushed[kind] for kind in ("truncated", "deleted")]
     assert server.whole(*(model.name for model in bad))
     assert server.answers(*(model.name for model in bad))
-    assert told.fetched == fetched(model_registry, *bad) == 2 * SIZE
+    assert result.fetched == fetched(model_registry, *bad) == 2 * SIZE
     # A byte that changed shows in no size: only reading all of it tells.
-    assert model_registry.sent() == told.fetched
+    assert model_registry.sent() == result.fetched
 
-    told = runs.well(names, hashes=True)
-    assert told.about("findings", weights["flipped"].digest[:12])
+    result = runs.converge(names, hashes=True)
+    assert result.about("findings", weights["flipped"].digest[:12])
     assert server.whole(*names)
     assert server.answers(*names)
-    assert told.fetched == fetched(model_registry, pushed["flipped"]) == SIZE
+    assert result.fetched == fetched(model_registry, pushed["flipped"]) == SIZE
     assert model_registry.sent() == 3 * SIZE
     assert server.modified()[pushed["whole"].name] == modified[pushed["whole"].name]
-    assert runs.well(names, hashes=True).outcomes == {"converged"}
+    assert runs.converge(names, hashes=True).outcomes == {"converged"}
 
 
 def test_a_blob_that_two_models_share_is_mended_for_both(
@@ -221,7 +223,7 @@ def test_a_blob_that_two_models_share_is_mended_for_both(
     server.host.sh(f"rm {server.blob(shared)}")
     lacking = server.lacks(*twins)
     model_registry.forget()
-    told = runs.well(names)
+    result = runs.converge(names)
     assert server.whole(*names)
     assert server.answers(*names)
-    assert told.fetched == model_registry.sent() == lacking == SIZE
+    assert result.fetched == model_registry.sent() == lacking == SIZE

@@ -79,7 +79,7 @@ def pushed(model_registry: ModelRegistry) -> Pushed:
     return model_registry.push("team/tiny:1", size=600_000)
 
 
-def look(to: Host, **arguments: object) -> StoreState:
+def read_store(to: Host, **arguments: object) -> StoreState:
     connection.invalidate(to)
     state = connection.read(to, ModelStore, **arguments)
     assert isinstance(state, StoreState), state
@@ -89,7 +89,7 @@ def look(to: Host, **arguments: object) -> StoreState:
 def test_a_server_in_a_container_is_read_whole_over_one_channel(host: LabHost) -> None:
     with connected.lab(host) as to:
         before = connection.channels(to)
-        state = look(to)
+        state = read_store(to)
         assert connection.channels(to) - before == 1
     assert state.server.status == "up"
     address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
@@ -97,7 +97,7 @@ def test_a_server_in_a_container_is_read_whole_over_one_channel(host: LabHost) -
     assert state.server.place is not None
     assert (state.server.place.path, state.server.place.container) == (VOLUME, "")
     listed = host.sh("docker exec ollama ollama list").splitlines()[1:]
-    shown = {(str(one.name), one.digest[:12]) for one in state.models}
+    shown = {(str(model.name), model.digest[:12]) for model in state.models}
     assert shown == {tuple(line.split()[:2]) for line in listed}
     digests = host.sh(f"cd {VOLUME}/blobs && sha256sum sha256-*").splitlines()
     assert state.blobs is not None
@@ -108,9 +108,9 @@ def test_without_root_the_disk_is_read_inside_the_container(host: LabHost) -> No
     host.sh("usermod -aG docker operator")
     try:
         with connected.lab(host) as to:
-            mine = look(to)
+            mine = read_store(to)
         with connected.lab(host, "operator") as to:
-            theirs = look(to, _sudo=False)
+            theirs = read_store(to, _sudo=False)
     finally:
         host.sh("gpasswd -d operator docker")
     assert theirs.server.place is not None
@@ -142,7 +142,7 @@ def test_an_image_does_not_choose_where_root_looks(host: LabHost, env: str, link
     )
     try:
         with connected.lab(host) as to:
-            place = look(to).server.place
+            place = read_store(to).server.place
     finally:
         host.sh("rm -r /root/elsewhere")
     assert place is None or place.container or place.path == VOLUME
@@ -157,20 +157,20 @@ def test_what_was_done_behind_the_servers_back_is_found(host: LabHost) -> None:
             (f"rm {weights}", "missing"),
         ):
             host.sh(f"cd {VOLUME}/blobs && {breaks}")
-            (problem,) = look(to, hashes=True).problems
+            (problem,) = read_store(to, hashes=True).problems
             assert (problem.kind, problem.models) == (kind, ("slow:latest",))
 
 
 def test_a_server_that_stopped_is_told_and_its_disk_is_still_read(host: LabHost) -> None:
     host.sh("docker stop -t 1 ollama")
     with connected.lab(host) as to:
-        state = look(to)
+        state = read_store(to)
     assert (state.server.status, state.server.reason) == (
         "stopped",
         "its container ollama is exited",
     )
     assert len(state.models) == 2
-    assert {one.served for one in state.models} == {None}
+    assert {model.served for model in state.models} == {None}
 
 
 def test_a_server_that_is_a_process_of_the_host_is_read_where_its_environment_says(
@@ -179,22 +179,22 @@ def test_a_server_that_is_a_process_of_the_host_is_read_where_its_environment_sa
     managed.sh(ON_THE_HOST, timeout=120)
     try:
         with connected.lab(managed) as to:
-            state = look(to, endpoint="http://127.0.0.1:11888")
-            other = look(to, endpoint="http://127.0.0.1:11889")
+            state = read_store(to, endpoint="http://127.0.0.1:11888")
+            other = read_store(to, endpoint="http://127.0.0.1:11889")
     finally:
         managed.sh("systemctl stop model; rm -rf /srv/model /etc/systemd/system/model.service")
     assert (state.server.status, state.server.port) == ("up", 11888)
     assert state.server.place is not None
     assert state.server.place.path == "/srv/model/root/.ollama/models"
     assert state.server.proxy == "proxy.test:3128"
-    assert state.model(Name.parse("tiny")) is not None
+    assert state.find_model(Name.parse("tiny")) is not None
     assert state.free is not None
     assert other.server.status == "unreachable"
 
 
 def asked(to: Host, *names: str, **more: object) -> list[RegistryAnswer]:
     policy = ModelsPolicy.model_validate({"wanted": names, **more})
-    return list(ask(to, policy.wanted, policy, server=look(to).server, timeout=5).values())
+    return list(ask(to, policy.wanted, policy, server=read_store(to).server, timeout=5).values())
 
 
 def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
@@ -210,16 +210,16 @@ def test_a_registry_is_asked_from_the_host_and_its_failures_told_apart(
         assert (found.status, absent.status) == ("found", "absent")
         assert found.manifest is not None
         assert found.manifest.digest == pushed.digest
-        assert absent.nearest == (f"{model_registry.http}/team/tiny:1",)
-        for name, layer, said in (
+        assert absent.suggestions == (f"{model_registry.http}/team/tiny:1",)
+        for name, layer, text in (
             ("registry.invalid/team/tiny", "name", "registry.invalid does not resolve"),
-            ("127.0.0.1:9/team/tiny", "connect", "127.0.0.1:9 cannot be connected to"),
+            ("127.0.0.1:9/team/tiny", "connect", "cannot connect to 127.0.0.1:9: "),
             (f"{model_registry.http}/team/tiny", "tls", "TLS: "),
             (f"{model_registry.https}/team/tiny", "tls", "unable to get local issuer certificate"),
         ):
             (answer,) = asked(to, name)
             assert (answer.status, answer.layer) == ("unreachable", layer)
-            assert said in answer.reason
+            assert text in answer.reason
         model_registry.fault("team/tiny:1", "status", status=503, times=None, on="manifest")
         (answer,) = asked(to, f"{model_registry.http}/team/tiny:1", insecure=True)
         assert (answer.status, answer.layer, answer.code) == ("unreachable", "http", 503)

@@ -26,16 +26,16 @@ def servers(lab: Lab) -> list[ModelServer]:
 @pytest.fixture
 def runs(tmp_path: Path, servers: list[ModelServer], model_registry: ModelRegistry) -> Runs:
     model_registry.clear()
-    return Runs(tmp_path, [server.host for server in servers], source="peer")
+    return Runs(tmp_path, [server.host for server in servers], pull_from="peer")
 
 
 def pullers(registry: ModelRegistry, model: Pushed) -> set[str]:
     """The hosts that any content of a model was sent to."""
     digests = {layer.digest for layer in model.layers}
     return {
-        one.peer
-        for one in registry.log()
-        if one.on == "storage" and one.path.rpartition("/")[2] in digests
+        request.peer
+        for request in registry.log()
+        if request.on == "storage" and request.path.rpartition("/")[2] in digests
     }
 
 
@@ -61,8 +61,8 @@ def test_one_download_for_three_hosts(
     model = push(model_registry, "team/shared:1b", SIZE, seed=1)
     (lacking,) = {server.lacks(model) for server in servers}
     model_registry.forget()
-    told = runs.well([model.name])
-    assert told.outcomes == {"changed"}
+    result = runs.converge([model.name])
+    assert result.outcomes == {"changed"}
     assert len(pullers(model_registry, model)) == 1, model_registry.log()
     assert fetched(model_registry, model) == lacking
     all_have(servers, model)
@@ -72,7 +72,7 @@ def test_one_download_for_three_hosts(
         assert len(set(owners.splitlines())) == 1
     model_registry.forget()
     moments = [server.host.now() for server in servers]
-    again = runs.well([model.name])
+    again = runs.converge([model.name])
     assert again.outcomes == {"converged"}
     assert fetched(model_registry, model) == 0
     assert [server.asked(moment) for server, moment in zip(servers, moments, strict=True)] == [
@@ -86,7 +86,7 @@ def test_a_host_that_has_it_already_gives_it_to_the_others(
     model = push(model_registry, "team/given:1b", SIZE, seed=2)
     servers[1].pull(model)
     model_registry.forget()
-    runs.well([model.name])
+    runs.converge([model.name])
     assert fetched(model_registry, model) == 0
     all_have(servers, model)
 
@@ -101,13 +101,13 @@ def test_what_a_peer_has_wrong_is_not_taken(
     servers[0].flip(digest, SIZE // 2)
     lacking = servers[1].lacks(model)
     model_registry.forget()
-    told = runs.well([model.name])
+    result = runs.converge([model.name])
     all_have(servers[1:], model)
     # All but the config, which had come from the one who has the weights wrong.
-    assert fetched(model_registry, model) == told.fetched == lacking - model.layers[-1].size
+    assert fetched(model_registry, model) == result.fetched == lacking - model.layers[-1].size
     assert len(pullers(model_registry, model)) == 1
     assert digest not in servers[0].host.sh(f"sha256sum {servers[0].blob(digest)}").split()[0]
-    runs.well([model.name], hashes=True)
+    runs.converge([model.name], hashes=True)
     all_have(servers, model)
 
 
@@ -123,10 +123,10 @@ def test_a_controller_killed_while_it_relays(
         servers[2].host.wait_for(relayed(servers[2], 2_000_000), 120)
         run.kill()
     quick(servers[0])
-    told = runs.well([model.name])
-    assert fetched(model_registry, model) == told.fetched == 0
+    result = runs.converge([model.name])
+    assert fetched(model_registry, model) == result.fetched == 0
     # It went on where it was.
-    assert told.measured("relayed") <= 2 * lacking - 2_000_000
+    assert result.measured("relayed") <= 2 * lacking - 2_000_000
     all_have(servers, model)
 
 

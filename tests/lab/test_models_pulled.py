@@ -43,18 +43,18 @@ def test_what_is_missing_is_pulled_and_answers(
     names = [model.name for model in pushed]
     lacking = server.lacks(*pushed)
     model_registry.forget()
-    told = runs.well(names)
-    assert told.outcomes == {"changed"}
-    assert sorted(told.did("pull")) == names
+    result = runs.converge(names)
+    assert result.outcomes == {"changed"}
+    assert sorted(result.did("pull")) == names
     # Nobody has asked them yet but the run itself.
     assert set(names) <= server.loaded()
     assert server.whole(*names)
     assert server.answers(*names)
     digests = server.digests()
-    assert {name: digests[name] for name in names} == {one.name: one.digest for one in pushed}
+    assert {name: digests[name] for name in names} == {model.name: model.digest for model in pushed}
     # What the server had not, and each of it once: some layers are of several models.
     assert model_registry.sent() == lacking
-    assert told.fetched == lacking
+    assert result.fetched == lacking
     assert server.partials() == []
 
 
@@ -72,14 +72,14 @@ def test_what_is_there_is_left_alone(
     host = server.host
     files, modified, moment, mark = server.files(), server.modified(), host.now(), host.mark()
     model_registry.forget()
-    told = runs.well(three, words, user=user)
-    assert told.outcomes == {"converged"}
+    result = runs.converge(three, words, user=user)
+    assert result.outcomes == {"converged"}
     assert server.files() == files
     assert server.modified() == modified
     assert server.asked(moment) == []
     asked = model_registry.log()
-    assert {(one.method, one.on) for one in asked} == {("GET", "manifest")}
-    assert len(asked) == len({one.path for one in asked}) == len(three)
+    assert {(request.method, request.on) for request in asked} == {("GET", "manifest")}
+    assert len(asked) == len({request.path for request in asked}) == len(three)
     assert len(host.sessions_since(mark)) == 1, host.sessions_since(mark)
     assert host.logins_since(mark) == 1
 
@@ -89,8 +89,8 @@ def test_a_local_check_asks_the_registry_nothing(
 ) -> None:
     moment, mark = server.host.now(), server.host.mark()
     model_registry.forget()
-    told = runs.well(three, check="local")
-    assert told.outcomes == {"converged"}
+    result = runs.converge(three, check="local")
+    assert result.outcomes == {"converged"}
     assert model_registry.log() == []
     assert server.asked(moment) == []
     assert len(server.host.sessions_since(mark)) == 1
@@ -106,22 +106,22 @@ def test_a_tag_that_moved_is_reported_or_pulled(
     new = push(model_registry, "team/moving:1b", SIZE, seed=22)
     before, moment = server.files(), server.host.now()
 
-    told = runs.well(names, update="never")
-    assert told.outcomes == {"converged"}
-    (finding,) = told.about("findings", old.name)
+    result = runs.converge(names, update="never")
+    assert result.outcomes == {"converged"}
+    (finding,) = result.about("findings", old.name)
     assert finding["kind"] == "moved"
     assert server.files() == before
     assert server.asked(moment) == []
 
     modified, lacking = server.modified()[still.name], server.lacks(new)
-    told = runs.well(names)
-    assert told.steps == [("pull", new.name)]
-    assert told.fetched == lacking
+    result = runs.converge(names)
+    assert result.steps == [("pull", new.name)]
+    assert result.fetched == lacking
     assert server.digests()[new.name] == new.digest != old.digest
     assert server.modified()[still.name] == modified
     assert server.whole(new.name)
     assert server.answers(new.name)
-    assert runs.well(names).outcomes == {"converged"}
+    assert runs.converge(names).outcomes == {"converged"}
 
 
 def test_only_what_was_pulled_here_is_pruned(
@@ -132,13 +132,13 @@ def test_only_what_was_pulled_here_is_pruned(
         for n, who in enumerate(("kept", "ours", "theirs"))
     )
     server.pull(theirs)
-    runs.well([kept.name, ours.name])
+    runs.converge([kept.name, ours.name])
     before = set(server.tags())
     assert {kept.name, ours.name, theirs.name} <= before
-    told = runs.well([kept.name], prune=True)
+    result = runs.converge([kept.name], prune=True)
     # Those that other tests have pulled here go as well: nobody wants them in this run.
-    assert ours.name in told.did("remove")
-    assert set(server.tags()) == before - set(told.did("remove"))
+    assert ours.name in result.did("remove")
+    assert set(server.tags()) == before - set(result.did("remove"))
     assert theirs.name in server.tags()
     assert server.answers(kept.name, theirs.name)
 
@@ -155,18 +155,18 @@ def test_a_mirrors_model_has_its_final_name_and_others_are_made_of_files(
         {"name": "own:1", "gguf": str(gguf)},
         {"name": "llama3.2:1b", "source": mirrored.name},
     ]
-    told = runs.well(wanted)
+    result = runs.converge(wanted)
     # The mirror's name goes once its own is there, and what is made of it comes last.
-    assert told.steps[:3] == [
+    assert result.steps[:3] == [
         ("pull", mirrored.name),
         ("copy", "llama3.2:1b"),
         ("remove", mirrored.name),
     ]
-    assert sorted(told.steps[3:]) == [("create", "brief:1"), ("create", "own:1")]
+    assert sorted(result.steps[3:]) == [("create", "brief:1"), ("create", "own:1")]
     assert server.digests()["llama3.2:1b"] == mirrored.digest
     assert mirrored.name not in server.tags()
     assert server.weights("brief:1").digest == server.weights("llama3.2:1b").digest
     assert server.answers("llama3.2:1b", "own:1", "brief:1")
     moment = server.host.now()
-    assert runs.well(wanted).outcomes == {"converged"}
+    assert runs.converge(wanted).outcomes == {"converged"}
     assert server.asked(moment) == []

@@ -52,19 +52,19 @@ def present(server: ModelServer, model_registry: ModelRegistry) -> str:
 def test_what_does_not_fit_is_refused_before_a_byte(
     runs: Runs, server: ModelServer, model_registry: ModelRegistry, present: str
 ) -> None:
-    """Told how much is missing, and which models that nobody wants could go."""
+    """The refusal says how much is missing, and which models could be removed."""
     big = push(model_registry, "team/big:1b", 20_000_000, seed=2)
     free = int(server.host.sh(f"df -B1 --output=avail {SMALL}").split()[-1])
     lacking = server.lacks(big)
     model_registry.forget()
     before, moment = server.files(), server.host.now()
-    told = runs.pull([big.name])
-    assert told.run.rc == 1
-    assert told.outcomes == {"refused"}
-    ((about, said),) = told.reasons
+    result = runs.pull([big.name])
+    assert result.run.rc == 1
+    assert result.outcomes == {"refused"}
+    ((about, text),) = result.reasons
     assert about == "space"
-    assert f"{(lacking - free) / 2**20:.1f}MiB are missing" in said
-    assert present in said
+    assert f"{(lacking - free) / 2**20:.1f}MiB are missing" in text
+    assert present in text
     assert fetched(model_registry, big) == 0
     assert server.asked(moment) == []
     assert server.files() == before
@@ -75,8 +75,8 @@ def test_what_is_to_stay_free_is_counted(
 ) -> None:
     fits = push(model_registry, "team/fits:1b", SIZE, seed=3)
     moment = server.host.now()
-    told = runs.pull([fits.name], minimum_free=DISK - SIZE)
-    assert told.outcomes == {"refused"}
+    result = runs.pull([fits.name], minimum_free=DISK - SIZE)
+    assert result.outcomes == {"refused"}
     assert server.asked(moment) == []
     assert fetched(model_registry, fits) == 0
 
@@ -89,10 +89,10 @@ def test_layers_that_are_there_need_no_space(
     second = push(model_registry, "team/twice:1b", 7_000_000, seed=4)
     server.pull(first)
     model_registry.forget()
-    told = runs.well([first.name, second.name])
-    assert told.steps == [("pull", second.name)]
+    result = runs.converge([first.name, second.name])
+    assert result.steps == [("pull", second.name)]
     assert server.answers(second.name)
-    assert told.fetched == model_registry.sent() == 0
+    assert result.fetched == model_registry.sent() == 0
     server.forget(first.name, second.name)
 
 
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_meanwhile_is_told_and_left_clean(
     assert "no space left on device" in done.out
     assert server.partials() == []
     server.host.sh(f"rm {SMALL}/filler")
-    runs.well([model.name])
+    runs.converge([model.name])
     assert server.answers(model.name)
     server.forget(model.name)
 
@@ -127,15 +127,15 @@ def test_a_registry_out_of_reach(
     address = model_registry.http.partition(":")[0]
     absent = {
         "nowhere.invalid:5000/team/a:1b": "its name is not found): the name nowhere.invalid does",
-        f"{address}:1/team/b:1b": f"no connection): {address}:1 cannot be connected to: ",
+        f"{address}:1/team/b:1b": f"no connection): cannot connect to {address}:1: ",
         refused: f"HTTP): {model_registry.http} answers HTTP 503",
     }
     before, moment = server.files(), server.host.now()
-    told = runs.pull([present, *absent])
-    assert told.run.rc == 1
-    for name, said in absent.items():
-        assert f"cannot be asked ({said}" in told.reason(name)
-    assert {about for about, _ in told.reasons} == set(absent)
+    result = runs.pull([present, *absent])
+    assert result.run.rc == 1
+    for name, text in absent.items():
+        assert f"cannot ask {name.partition('/')[0]} ({text}" in result.reason(name)
+    assert {about for about, _ in result.reasons} == set(absent)
     assert server.files() == before
     assert server.asked(moment) == []
 
@@ -148,10 +148,10 @@ def test_tls_that_cannot_be_trusted_is_named_so(
         f"{model_registry.https}/team/present:1b": "certificate",
         f"{model_registry.http}/team/present-too:1b": "tls",
     }
-    told = runs.pull(list(names), insecure=False)
+    result = runs.pull(list(names), insecure=False)
     for name, word in names.items():
-        reason = told.reason(name)
-        assert "cannot be asked (TLS)" in reason, (name, reason)
+        reason = result.reason(name)
+        assert f"cannot ask {name.partition('/')[0]} (TLS)" in reason, (name, reason)
         assert word.lower() in reason.lower(), (name, reason)
 
 
@@ -169,8 +169,8 @@ def test_a_certificate_that_the_server_trusts_is_trusted(
     trusting.up()
     pushed = model_registry.push("team/encrypted:1b", SIZE, 10)
     name = f"{model_registry.https}/{pushed.name}"
-    told = runs.well([name], project="trusting", insecure=False)
-    assert told.did("pull") == [name]
+    result = runs.converge([name], project="trusting", insecure=False)
+    assert result.did("pull") == [name]
     assert trusting.answers(name)
     trusting.compose("down")
 
@@ -188,14 +188,18 @@ def test_a_registry_that_asks_who_is_there(
     model_registry.fault("team/keyed:1b", "status", status=401, on="manifest", times=2)
     lacking = server.lacks(opens, keyed)
     model_registry.forget()
-    told = runs.pull([opens.name, keyed.name, closed.name])
-    asked = [one for one in model_registry.log() if one.on == "manifest"]
-    assert [one.status for one in asked if one.model == "team/keyed:1b"] == [401, 401, 200]
-    assert "the server's own key does not open it" in told.reason(closed.name)
-    assert [about for about, _ in told.reasons] == [closed.name]
-    assert sorted(told.did("pull")) == sorted([opens.name, keyed.name])
+    result = runs.pull([opens.name, keyed.name, closed.name])
+    asked = [request for request in model_registry.log() if request.on == "manifest"]
+    assert [request.status for request in asked if request.model == "team/keyed:1b"] == [
+        401,
+        401,
+        200,
+    ]
+    assert "does not accept the server's key" in result.reason(closed.name)
+    assert [about for about, _ in result.reasons] == [closed.name]
+    assert sorted(result.did("pull")) == sorted([opens.name, keyed.name])
     assert server.answers(opens.name, keyed.name)
-    assert told.fetched == model_registry.sent() == lacking
+    assert result.fetched == model_registry.sent() == lacking
     server.forget(opens.name, keyed.name)
 
 
@@ -213,18 +217,18 @@ def test_present_models_are_well_without_their_registry(
     )
     leave()
     try:
-        told = runs.pull([absent[0], present, absent[1]])
+        result = runs.pull([absent[0], present, absent[1]])
     finally:
         come()
-    (note,) = told.about("findings", present)
-    assert "whether it is current is not known" in note["cause"]
+    (note,) = result.about("findings", present)
+    assert "cannot tell whether it is current" in note["cause"]
     assert model_registry.http in note["cause"]
-    assert told.run.rc == 1
+    assert result.run.rc == 1
     for name in absent:
-        assert "cannot be asked" in told.reason(name)
+        assert f"cannot ask {model_registry.http}" in result.reason(name)
     assert server.files() == before
     assert server.asked(moment) == []
-    assert told.run.seconds < 30
+    assert result.run.seconds < 30
 
 
 # Names
@@ -248,14 +252,14 @@ BAD_NAMES = [
 
 
 def test_names_that_are_none(runs: Runs, server: ModelServer) -> None:
-    """Each is told, and none of it reaches a host."""
+    """Each is reported, and none of it reaches a host."""
     mark = server.host.mark()
     with runs.start(["fine", *BAD_NAMES]) as running:
-        said = running.wait()
-    assert said.rc == 1
-    assert "Traceback" not in said.out
+        done = running.wait()
+    assert done.rc == 1
+    assert "Traceback" not in done.out
     for name in BAD_NAMES:
-        assert repr(name) in said.out, name
+        assert repr(name) in done.out, name
     assert server.host.sessions_since(mark) == []
     assert not server.host.exists("/tmp/pwned")
 
@@ -263,7 +267,7 @@ def test_names_that_are_none(runs: Runs, server: ModelServer) -> None:
 def test_a_model_that_does_not_exist(
     runs: Runs, server: ModelServer, model_registry: ModelRegistry, present: str
 ) -> None:
-    """Names that are like it are told, and only such as exist."""
+    """Suggests names that are like it, and only such as exist."""
     other = push(model_registry, "team/presents:3b", SIZE, seed=12).name
     names = {
         present.replace("present:1b", "presnt:1b"): present,
@@ -272,11 +276,11 @@ def test_a_model_that_does_not_exist(
         f"{model_registry.http}/nobody/unheard-of:7b": "",
     }
     moment = server.host.now()
-    told = runs.pull(list(names))
-    assert told.run.rc == 1
+    result = runs.pull(list(names))
+    assert result.run.rc == 1
     exist = {*server.tags(), other}
     for name, nearest in names.items():
-        reason = told.reason(name)
+        reason = result.reason(name)
         meant = re.findall(r"did you mean (.*)\?", reason)
         offered = meant[0].split(" or ") if meant else []
         assert nearest in offered or not nearest, reason
@@ -329,15 +333,15 @@ def test_servers_that_are_none(runs: Runs, server: ModelServer, present: str) ->
         *SERVICES.values(),
     ]
     with untouched(server.host):
-        told = runs.each([{"models": [present], **call} for call in calls])
-    assert told.run.rc == 1
-    said = dict(told.reasons)
-    assert [about for about, _ in told.reasons] == [*ENDPOINTS, *SERVICES]
+        result = runs.each([{"models": [present], **call} for call in calls])
+    assert result.run.rc == 1
+    reasons = dict(result.reasons)
+    assert [about for about, _ in result.reasons] == [*ENDPOINTS, *SERVICES]
     for endpoint, words in ENDPOINTS.items():
-        assert words in said[endpoint]
+        assert words in reasons[endpoint]
     for service in SERVICES:
-        assert "there is no such model server" in said[service]
-    assert told.run.seconds < 60
+        assert "there is no such model server" in reasons[service]
+    assert result.run.seconds < 60
 
 
 def test_a_server_that_was_stopped_by_hand_stays_so(
@@ -346,15 +350,15 @@ def test_a_server_that_was_stopped_by_hand_stays_so(
     """It is not waited for, as one that is coming up is."""
     server.compose("stop", "-t", "1")
     try:
-        told = runs.pull([present])
+        result = runs.pull([present])
         state = server.host.docker("inspect", "-f", "{{.State.Status}}", server.container)
     finally:
         server.compose("start")
-    assert told.run.rc == 1
-    assert told.outcomes == {"refused"}
-    assert "the model server does not run" in told.reason("service ollama")
+    assert result.run.rc == 1
+    assert result.outcomes == {"refused"}
+    assert "the model server does not run" in result.reason("service ollama")
     assert state == "exited"
-    assert told.run.seconds < 30
+    assert result.run.seconds < 30
 
 
 def test_a_server_that_is_starting_is_waited_for(
@@ -362,6 +366,6 @@ def test_a_server_that_is_starting_is_waited_for(
 ) -> None:
     model = push(model_registry, "team/early:1b", SIZE, seed=7)
     server.compose("restart", "-t", "0")
-    runs.well([model.name])
+    runs.converge([model.name])
     assert server.answers(model.name)
     server.forget(model.name)

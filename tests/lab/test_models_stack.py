@@ -63,7 +63,7 @@ def test_a_new_machine_has_stack_and_model_after_one_run(
     assert seen.quiet, seen.events
     assert server.files() == files
     assert server.asked(moment) == []
-    assert [one.method for one in model_registry.log()] == ["GET"]
+    assert [request.method for request in model_registry.log()] == ["GET"]
     assert len(shop.host.sessions_since(mark)) == 1, shop.host.sessions_since(mark)
 
 

@@ -54,7 +54,7 @@ _PRELOADED = (
     "stackmend.spec",
     "stackmend.compose",
     "stackmend.ports",
-    "stackmend.models.apply",
+    "stackmend.models.reconciler",
 )
 
 

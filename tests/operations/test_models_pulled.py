@@ -33,6 +33,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"service": "ollama", "endpoint": "http://a:1"}, "give service or endpoint, not both"),
     "endpoint": ({"endpoint": "ftp://a"}, "endpoint: must be the address of a model server"),
     "update": ({"update": "sometimes"}, "update: Input should be 'always' or 'never'"),
+    "transfer": (
+        {"pull_from": "peer", "source": "peer"},
+        "give pull_from or source, not both: source is its former name",
+    ),
     "stall": ({"stall": 0}, "stall: Input should be greater than 0"),
 }
 
@@ -64,15 +68,17 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
     [
         {"wanted": ["a", {"name": "b", "source": "r:5000/team/b", "insecure": True}]},
         {"wanted": "a", "endpoint": "http://10.0.0.1:11434", "minimum_free": "3GiB"},
-        {"wanted": "a", "service": "models", "source": "peer", "prune": True, "stall": 5},
+        {"wanted": "a", "service": "models", "pull_from": "peer", "prune": True, "stall": 5},
+        {"wanted": "a", "source": "peer"},
+        {},
     ],
 )
 def test_a_stacks_section_becomes_the_operations_arguments(section: dict[str, Any]) -> None:
     """What the deploy passes on is what the stack says, whatever it says."""
     policy = ModelsPolicy.model_validate(section)
-    given = models.arguments(policy)
-    given["wanted"] = given.pop("models")
-    spec = ModelsSpec.model_validate(given)
+    options = models.arguments(policy)
+    options["wanted"] = options.pop("models")
+    spec = ModelsSpec.model_validate(options)
     assert {name: getattr(spec, name) for name in ModelsPolicy.model_fields} == {
         name: getattr(policy, name) for name in ModelsPolicy.model_fields
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stackmend.models.spec import Name
-from stackmend.models.state import StoredModel, StoreState
+from stackmend.models.state import Place, StoredModel, StoreState
 
 CONFIG = {
     "model_format": "gguf",
@@ -94,6 +94,16 @@ def serving(peer: Peer) -> Iterator[Peer]:
 
 
 def named(state: StoreState, text: str) -> StoredModel:
-    found = state.model(Name.parse(text))
+    found = state.find_model(Name.parse(text))
     assert found is not None
     return found
+
+
+def blob_path(place: Place, digest: str) -> Path:
+    """The file of a blob."""
+    return Path(place.path, "blobs", digest.replace(":", "-"))
+
+
+def manifest_path(place: Place, name: Name) -> Path:
+    """The file of a model's manifest."""
+    return Path(place.path, "manifests", name.path)

@@ -6,7 +6,17 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from stackmend.models.plan import Action, Plan
+from stackmend.models.plan import (
+    Action,
+    Copy,
+    Create,
+    DeleteBlob,
+    Plan,
+    Prune,
+    Pull,
+    RemoveName,
+    UpdateRecord,
+)
 from stackmend.models.spec import ModelsSpec, Name
 from stackmend.models.state import (
     BlobProblem,
@@ -74,7 +84,7 @@ def state(
 ) -> StoreState:
     """What a server has; its blobs are those of its models without those that are missing."""
     models, problems = tuple(models), tuple(problems)
-    blobs = {one.digest: one.size for model in models for one in model.layers or ()}
+    blobs = {layer.digest: layer.size for model in models for layer in model.layers or ()}
     for problem in problems:
         if problem.found is None:
             blobs.pop(problem.digest, None)
@@ -91,50 +101,55 @@ def state(
 
 
 def spec(*wanted: Any, **fields: Any) -> ModelsSpec:
-    """What is wanted of the server."""
+    """What is desired of the server."""
     return ModelsSpec.model_validate({"wanted": wanted, **fields})
 
 
 def problem(name: str, kind: Any, what: str = "weights", version: str = "1") -> BlobProblem:
     """A blob of a model that is not what it should be."""
-    one = {x.digest: x for x in layers(name, version)}[
+    blob = {x.digest: x for x in layers(name, version)}[
         f"sha256:{hexed(f'{what} {name} {version}')}"
     ]
-    sizes = {"missing": None, "truncated": one.size // 2, "corrupt": one.size}
+    sizes = {"missing": None, "truncated": blob.size // 2, "corrupt": blob.size}
     return BlobProblem(
-        digest=one.digest,
+        digest=blob.digest,
         kind=kind,
         models=(str(Name.parse(name)),),
-        size=one.size,
+        size=blob.size,
         found=sizes[kind],
     )
 
 
 def steps(decided: Any) -> list[str]:
     """The actions, without their reasons."""
-    return [f"{one.verb} {one.subject}" for one in decided.actions]
+    return [f"{action.verb} {action.subject}" for action in decided.actions]
 
 
 def render(decided: Plan) -> str:
     """A plan as text, with all that it carries."""
 
     def carries(action: Action) -> Iterator[str]:
-        if action.name is not None:
-            yield f"name {action.name}" + (f" from {action.source}" if action.source else "")
-        if action.verb == "pull":
-            known = action.manifest.digest[:12] if action.manifest else "not known"
-            yield f"manifest {known}, {action.bytes} bytes" + (
-                " over plain HTTP" if action.insecure else ""
-            )
-        if action.unreachable:
-            yield f"not from its registry: {action.unreachable}"
-        if action.digest:
-            yield f"digest {action.digest[:19]}"
-        if action.made is not None:
-            yield f"made from {action.made.digest[:12]}, {action.bytes} bytes"
-        if action.forgotten:
-            yield f"forgotten {', '.join(action.forgotten)}"
-        if action.serves:
-            yield f"for {action.serves}"
+        match action:
+            case DeleteBlob():
+                yield f"digest {action.digest[:19]}"
+            case Pull():
+                yield f"name {action.name}"
+                known = action.manifest.digest[:12] if action.manifest else "not known"
+                yield f"manifest {known}, {action.bytes} bytes" + (
+                    " over plain HTTP" if action.insecure else ""
+                )
+                if action.unreachable:
+                    yield f"not from its registry: {action.unreachable}"
+            case Copy():
+                yield f"name {action.name} from {action.original}"
+            case Create():
+                yield f"name {action.name}"
+                yield f"created from {action.source.digest[:12]}, {action.bytes} bytes"
+            case RemoveName() | Prune():
+                yield f"name {action.name}"
+            case UpdateRecord():
+                yield f"dropped {', '.join(action.dropped)}"
+        if not isinstance(action, Prune | UpdateRecord):
+            yield f"for {action.for_model}"
 
     return rendering.render(decided, carries)

@@ -14,9 +14,11 @@ from pyinfra.facts.server import Hostname
 
 from stackmend.connection import (
     Unknown,
+    derive,
     fetch_facts,
     fetching,
     invalidate,
+    keep,
     prefetch,
     read,
     run,
@@ -87,6 +89,53 @@ def test_any_command_makes_it_untrue(
     act(host, tmp_path)
     assert turn() == 2
     assert turn() == 2
+
+
+def test_a_derived_value_is_computed_once_for_each_reading(
+    host: Host, turn: Callable[[], int], tmp_path: Path
+) -> None:
+    computed: list[int] = []
+
+    def double(key: str = "double") -> int:
+        reading = turn()
+        return derive(host, key, [reading], lambda: computed.append(reading) or 2 * reading)
+
+    assert [double(), double()] == [2, 2]
+    # Each question has its own answer.
+    assert double("other") == 2
+    assert computed == [1, 1]
+    run(host, "true")
+    assert [double(), double()] == [4, 4]
+    assert computed == [1, 1, 2]
+
+
+def test_an_invalidated_reading_takes_along_what_was_derived_from_it(host: Host) -> None:
+    """Also where a value is handed in again that was read before."""
+    reading = object()
+    first = derive(host, "key", [reading], object)
+    assert derive(host, "key", [reading], object) is first
+    assert derive(host, "key", [object()], object) is not first
+    first = derive(host, "key", [reading], object)
+    invalidate(host)
+    assert derive(host, "key", [reading], object) is not first
+
+
+def test_a_value_that_cannot_be_derived_is_not_kept(host: Host) -> None:
+    with pytest.raises(ZeroDivisionError):
+        derive(host, "key", [], lambda: 1 // 0)
+    assert derive(host, "key", [], lambda: 1) == 1
+
+
+def test_what_a_room_keeps_of_a_host_survives_its_readings(host: Host) -> None:
+    class Notes(list[int]):
+        pass
+
+    keep(host, Notes).append(1)
+    invalidate(host)
+    run(host, "true")
+    assert keep(host, Notes) == [1]
+    with local() as other:
+        assert keep(other, Notes) == []
 
 
 def test_a_put_that_fails_counts_too(host: Host, turn: Callable[[], int]) -> None:

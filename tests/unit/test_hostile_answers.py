@@ -209,14 +209,14 @@ def liar() -> Iterator[Liar]:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setattr(registry, "PATIENCE", 0.0)
+    monkeypatch.setattr(registry, "LONGEST_WAIT", 0.0)
     with local() as one:
         yield one
 
 
 def asked(host: Host, liar: Liar, timeout: float = 5) -> RegistryAnswer:
     policy = ModelsPolicy(wanted=[f"127.0.0.1:{liar.port}/t/x"], insecure=True)
-    registry._silent.clear()
+    connection.keep(host, registry._Silent).clear()
     (one,) = registry.ask(host, policy.wanted, policy, timeout=timeout).values()
     return one
 
@@ -229,8 +229,8 @@ def pulled(host: Host, liar: Liar, stall: float = 5) -> list[tuple[str, int, int
         insecure=True,
         stall=stall,
         size=10,
-        told=lambda *row: told.append(row),
-        said=lambda words: None,
+        on_progress=lambda *row: told.append(row),
+        on_status=lambda words: None,
     )
     return told
 
@@ -350,7 +350,7 @@ def peer(host: Host) -> peers.Peer:
 @pytest.mark.parametrize("text", BODIES, ids=range(len(BODIES)))
 def test_a_peers_manifest_that_is_none_is_told(host: Host, text: bytes) -> None:
     with pytest.raises(PeerUnavailable, match="is no manifest"):
-        peers._layers(text, peer(host))
+        peers._parse_manifest(text, peer(host))
 
 
 def test_what_lies_deep_inside_text_is_text() -> None:
@@ -396,7 +396,7 @@ def test_whatever_a_model_server_says_is_an_answer_or_an_error(host: Host, liar:
                 (done, total) for _, done, total in pulled(host, liar) if not 0 <= done <= 1 << 44
             ],
             "create": lambda: server.create(name, {}, 1),
-            "say": lambda: server.say_a_word(name),
+            "say": lambda: server.check_answer(name),
             "remove": lambda: server.remove(name),
             "copy": lambda: server.copy(name, name),
             "has": lambda: server.has_blob(DIGEST),
@@ -416,7 +416,9 @@ def test_whatever_a_peer_shows_is_a_manifest_or_none(host: Host) -> None:
     def holds(text: bytes) -> None:
         seen["examples"] += 1
         with contextlib.suppress(PeerUnavailable):
-            assert all(0 <= layer.size <= answers.LARGEST for layer in peers._layers(text, one))
+            assert all(
+                0 <= layer.size <= answers.LARGEST for layer in peers._parse_manifest(text, one)
+            )
 
     with counted("manifests of a peer") as seen:
         holds()

@@ -368,7 +368,7 @@ def test_a_limit_is_the_last_that_passes(tmp_path: Path) -> None:
 _SERVER = """
 import json, os, sys
 from stackmend.compose.source import load
-import stackmend.engine.openpgp, stackmend.models.making
+import stackmend.engine.openpgp, stackmend.models.modelfiles
 from stackmend.spec import SpecError, check
 
 for line in sys.stdin:

@@ -813,7 +813,7 @@ OPERATIONS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "models.pulled": (
         models.pulled,
         {"models": ["a"]},
-        ("models", "service", "stall", "source", "project"),
+        ("models", "service", "stall", "pull_from", "source", "project"),
     ),
 }
 

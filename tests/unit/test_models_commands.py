@@ -15,12 +15,13 @@ from pyinfra.api import StringCommand
 from stackmend.connection.scripts import fresh_mark, script
 from stackmend.errors import StepError
 from stackmend.models import commands
-from stackmend.models.client import Watchdog, sorted_out
+from stackmend.models.client import Watchdog, classify_error
 from stackmend.models.errors import Full, TransientError
-from stackmend.models.making import made, modelfile, recipe
+from stackmend.models.modelfiles import build_request, parse_modelfile, read_sources
 from stackmend.models.progress import Meter, Tally
 from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import Place
+from tests.unit.models_store import blob_path
 
 STRANGE = ["plain", "with space", "quo'te", 'dou"ble', "$(touch x)", "new\nline", "-n", "*?[a]"]
 CONTENT = b"weights " * 1000
@@ -41,37 +42,37 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def test_one_blob_is_deleted_and_no_other(place: Place) -> None:
     other = f"sha256:{'0' * 64}"
     for digest in (DIGEST, other):
-        Path(commands.blob(place, digest)).write_bytes(CONTENT)
+        blob_path(place, digest).write_bytes(CONTENT)
     assert run(commands.delete_blob(place, DIGEST)).returncode == 0
-    assert not Path(commands.blob(place, DIGEST)).exists()
-    assert Path(commands.blob(place, other)).exists()
+    assert not blob_path(place, DIGEST).exists()
+    assert blob_path(place, other).exists()
 
 
 def test_a_download_that_was_begun_is_removed_and_no_other(place: Place) -> None:
-    blob, other = commands.blob(place, DIGEST), commands.blob(place, f"sha256:{'0' * 64}")
+    blob, other = blob_path(place, DIGEST), blob_path(place, f"sha256:{'0' * 64}")
     for name in (blob, f"{blob}-partial", f"{blob}-partial-0", f"{other}-partial"):
         Path(name).touch()
     assert run(commands.delete_partials(place, DIGEST)).returncode == 0
-    assert {f"{one}" for one in Path(blob).parent.iterdir()} == {blob, f"{other}-partial"}
+    assert {str(path) for path in blob.parent.iterdir()} == {str(blob), f"{other}-partial"}
 
 
 def test_a_relayed_blob_is_resumed_and_put_in_place_only_with_its_own_content(place: Place) -> None:
-    assert run(commands.begun(place, DIGEST)).stdout.strip() == b"0"
+    assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"0"
     # Only what was cut off in the middle of a write stands behind what stays.
     assert run(commands.take(place, DIGEST, 0), CONTENT[:3000]).returncode == 0
-    assert run(commands.begun(place, DIGEST)).stdout.strip() == b"3000"
+    assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"3000"
     assert run(commands.take(place, DIGEST, 2000), CONTENT[2000:]).returncode == 0
-    blob = Path(commands.blob(place, DIGEST))
-    # What the server itself had begun of it is of no more use.
+    blob = blob_path(place, DIGEST)
+    # What the server itself downloaded of it is no longer needed.
     for name in (f"{blob}-partial", f"{blob}-partial-0"):
         Path(name).touch()
     accepted = run(commands.accept(place, DIGEST))
     assert accepted.returncode == 0, accepted.stderr
     assert blob.read_bytes() == CONTENT
     assert blob.stat().st_mode & 0o777 == 0o644
-    assert run(commands.begun(place, DIGEST)).stdout.strip() == b"whole"
+    assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"complete"
     assert run(commands.give(place, DIGEST, 7990)).stdout == CONTENT[7990:]
-    assert [one.name for one in Path(place.path).iterdir()] == ["blobs"]
+    assert [path.name for path in Path(place.path).iterdir()] == ["blobs"]
     assert list(blob.parent.iterdir()) == [blob]
 
 
@@ -80,19 +81,19 @@ def test_what_a_relay_has_begun_is_removed_and_no_other(place: Place) -> None:
     for digest in (DIGEST, other):
         run(commands.take(place, digest, 0), CONTENT[:100])
     assert run(commands.delete_relayed(place, DIGEST)).returncode == 0
-    assert run(commands.begun(place, DIGEST)).stdout.strip() == b"0"
-    assert run(commands.begun(place, other)).stdout.strip() == b"100"
+    assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"0"
+    assert run(commands.measure_relayed(place, other)).stdout.strip() == b"100"
     assert run(commands.delete_relayed(place, other)).returncode == 0
-    assert [one.name for one in Path(place.path).iterdir()] == ["blobs"]
+    assert [path.name for path in Path(place.path).iterdir()] == ["blobs"]
 
 
 def test_a_blob_with_another_content_is_thrown_away(place: Place) -> None:
     run(commands.take(place, DIGEST, 0), CONTENT[:-1] + b"X")
     refused = run(commands.accept(place, DIGEST))
-    assert refused.returncode == commands.ANOTHER
+    assert refused.returncode == commands.MISMATCH
     assert b"its content has the digest" in refused.stderr
-    assert not Path(commands.blob(place, DIGEST)).exists()
-    assert run(commands.begun(place, DIGEST)).stdout.strip() == b"0"
+    assert not blob_path(place, DIGEST).exists()
+    assert run(commands.measure_relayed(place, DIGEST)).stdout.strip() == b"0"
 
 
 def test_a_manifest_lies_where_ollama_looks_for_it(place: Place) -> None:
@@ -101,25 +102,25 @@ def test_a_manifest_lies_where_ollama_looks_for_it(place: Place) -> None:
     path = Path(place.path, "manifests", "registry.lan:5000", "team", "tiny", "1b")
     assert path.read_bytes() == b'{"layers": []}'
     assert run(commands.show_manifest(place, name)).stdout == b'{"layers": []}'
-    assert sorted(one.name for one in Path(place.path).iterdir()) == ["blobs", "manifests"]
+    assert sorted(path.name for path in Path(place.path).iterdir()) == ["blobs", "manifests"]
 
 
 def test_the_record_is_for_root_alone_and_whole(tmp_path: Path) -> None:
     record = tmp_path / "new dir" / "it's.json"
-    assert run(commands.remember(str(record)), b'{"models": {}}').returncode == 0
+    assert run(commands.write_record(str(record)), b'{"models": {}}').returncode == 0
     assert record.read_bytes() == b'{"models": {}}'
     assert record.stat().st_mode & 0o777 == 0o600
-    assert [one.name for one in record.parent.iterdir()] == ["it's.json"]
+    assert [path.name for path in record.parent.iterdir()] == ["it's.json"]
 
 
 def test_inside_a_container_the_same_is_done_through_docker() -> None:
     place = Place(path="/root/.ollama/models", container="a;b")
-    said = commands.delete_blob(place, DIGEST).get_raw_value()
-    assert said.startswith("docker exec -i 'a;b' sh -c ")
+    command = commands.delete_blob(place, DIGEST).get_raw_value()
+    assert command.startswith("docker exec -i 'a;b' sh -c ")
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("message", "kind", "expected"),
     [
         ("pull model manifest: file does not exist", StepError, "has no such model"),
         ("pull model manifest: 412: upgrade", StepError, "needs a newer Ollama"),
@@ -134,90 +135,92 @@ def test_inside_a_container_the_same_is_done_through_docker() -> None:
     ],
 )
 def test_what_cannot_get_better_is_told_from_what_may_pass(
-    said: str, kind: type[Exception], words: str
+    message: str, kind: type[Exception], expected: str
 ) -> None:
-    error = sorted_out(said)
+    error = classify_error(message)
     assert type(error) is kind
-    assert words in str(error)
-    assert getattr(error, "wasted", False) == ("mismatch" in said)
+    assert expected in str(error)
+    assert getattr(error, "wasted", False) == ("mismatch" in message)
 
 
 def test_a_blob_that_turned_out_wrong_is_named() -> None:
-    said = f"digest mismatch, file must be downloaded again: want {DIGEST}, got sha256:{'0' * 64}"
-    error = sorted_out(said)
+    message = (
+        f"digest mismatch, file must be downloaded again: want {DIGEST}, got sha256:{'0' * 64}"
+    )
+    error = classify_error(message)
     assert isinstance(error, TransientError)
     assert list(error.lost) == [DIGEST]
 
 
 def test_bytes_that_came_twice_are_counted_twice() -> None:
     tally = Tally()
-    tally.begins({"a": 100})
+    tally.start({"a": 100})
     meter = Meter(tally, {"a": 1000, "b": 20})
-    meter.told("a", 400, 1000)
-    meter.told("a", 0, 1000)
-    meter.told("a", 1000, 1000)
+    meter.update("a", 400, 1000)
+    meter.update("a", 0, 1000)
+    meter.update("a", 1000, 1000)
     meter.complete()
-    assert tally.came == 300 + 1000 + 20
-    assert (meter.there, meter.total) == (1020, 1020)
+    assert tally.received == 300 + 1000 + 20
+    assert (meter.present, meter.total) == (1020, 1020)
 
 
 def test_a_blob_that_turned_out_wrong_is_counted_as_often_as_it_came() -> None:
-    """Also one so small that the server never spoke of it."""
+    """Also one so small that the server never named it."""
     tally = Tally()
     meter = Meter(tally, {"a": 1000, "b": 20})
-    meter.told("a", 1000, 1000)
+    meter.update("a", 1000, 1000)
     meter.complete()
-    meter.at("b", 0)
+    meter.restart("b", 0)
     meter.complete()
-    assert tally.came == 1000 + 2 * 20
+    assert tally.received == 1000 + 2 * 20
 
 
 def test_a_blob_that_two_models_share_is_counted_once() -> None:
     """Each hears of it, a little sooner or later than the other."""
     tally = Tally()
-    one, other = (Meter(tally, {"a": 1000}) for _ in range(2))
-    one.told("a", 300, 1000)
-    other.told("a", 250, 1000)
-    one.told("a", 600, 1000)
-    other.told("a", 500, 1000)
-    one.complete()
+    first, other = (Meter(tally, {"a": 1000}) for _ in range(2))
+    first.update("a", 300, 1000)
+    other.update("a", 250, 1000)
+    first.update("a", 600, 1000)
+    other.update("a", 500, 1000)
+    first.complete()
     other.complete()
-    assert tally.came == 1000
-    assert (one.there, other.there) == (1000, 1000)
+    assert tally.received == 1000
+    assert (first.present, other.present) == (1000, 1000)
 
 
 def test_what_was_there_is_not_counted() -> None:
     tally = Tally()
-    tally.begins({"a": 1000, "b": 5})
-    tally.begins({"a": 0})
+    tally.start({"a": 1000, "b": 5})
+    tally.start({"a": 0})
     meter = Meter(tally, {"a": 1000, "b": 20})
-    meter.told("a", 1000, 1000)
+    meter.update("a", 1000, 1000)
     meter.complete()
-    assert tally.came == 15
+    assert tally.received == 15
 
 
 def test_a_size_that_the_server_does_not_say_is_that_of_the_manifest() -> None:
     tally = Tally()
     meter = Meter(tally, {"a": 1000}, guess=True)
-    meter.told("a", 0, 0)
+    meter.update("a", 0, 0)
     meter.complete()
-    assert (tally.came, meter.total) == (1000, 1000)
+    assert (tally.received, meter.total) == (1000, 1000)
 
 
 def test_where_nobody_knows_what_was_there_the_servers_first_word_tells() -> None:
     tally = Tally()
     meter = Meter(tally, {}, guess=True)
-    meter.told("there", 1000, 1000)
-    meter.told("coming", 10, 500)
-    meter.told("coming", 500, 500)
-    assert tally.came == 500
+    meter.update("there", 1000, 1000)
+    meter.update("coming", 10, 500)
+    meter.update("coming", 500, 500)
+    assert tally.received == 500
 
 
 def test_a_connection_is_cut_after_silence_and_only_then() -> None:
     cut = threading.Event()
     with Watchdog(0.4, cut.set) as watchdog:
         for _ in range(16):
-            watchdog.fed()
+            watchdog.feed()
             assert not cut.wait(0.05)
         assert cut.wait(5)
     assert watchdog.fired
@@ -237,26 +240,26 @@ def test_a_modelfile_becomes_what_the_server_is_asked(tmp_path: Path) -> None:
         "SYSTEM You are brief.\n"
         "MESSAGE user Hello\n"
     )
-    found = recipe(ModelSpec(name="tiny", modelfile=tmp_path / "Modelfile"))
-    assert found.body() == {
+    found = build_request(ModelSpec(name="tiny", modelfile=tmp_path / "Modelfile"))
+    assert found.body == {
         "files": {"tiny.gguf": DIGEST},
         "template": "{{ .System }}\n{{ .Prompt }}",
         "parameters": {"temperature": 0.5, "num_ctx": 4096, "stop": ["<|end|>", "two"]},
         "system": "You are brief.",
         "messages": [{"role": "user", "content": "Hello"}],
     }
-    assert found.made().files == {DIGEST: len(CONTENT)}
+    assert found.source.files == {DIGEST: len(CONTENT)}
 
 
 def test_a_modelfile_may_stand_upon_another_model(tmp_path: Path) -> None:
-    assert modelfile("from llama3.2:1b\nsystem hi", tmp_path).body() == {
+    assert parse_modelfile("from llama3.2:1b\nsystem hi", tmp_path).body == {
         "from": "llama3.2:1b",
         "system": "hi",
     }
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("SYSTEM hi", "has no FROM"),
         ("FROM a\nWHAT is this", "WHAT is no command"),
@@ -264,26 +267,26 @@ def test_a_modelfile_may_stand_upon_another_model(tmp_path: Path) -> None:
         ('FROM a\nSYSTEM """open', "is not closed"),
     ],
 )
-def test_what_is_no_modelfile_is_told(text: str, words: str, tmp_path: Path) -> None:
+def test_what_is_no_modelfile_is_told(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "Modelfile").write_text(text)
     spec = ModelsSpec(wanted=[{"name": "m", "modelfile": str(tmp_path / "Modelfile")}])  # type: ignore[arg-type]
-    (one,) = made(spec).values()
-    assert words in one.problem
+    (source,) = read_sources(spec).values()
+    assert expected in source.problem
 
 
 def test_a_file_that_changed_is_another_and_a_missing_one_is_told(tmp_path: Path) -> None:
     gguf = tmp_path / "m.gguf"
     spec = ModelsSpec(wanted=[{"name": "m", "gguf": str(gguf)}])  # type: ignore[arg-type]
-    (missing,) = made(spec).values()
+    (missing,) = read_sources(spec).values()
     assert missing.problem == f"{gguf} cannot be read: No such file or directory"
     gguf.write_bytes(CONTENT)
-    (first,) = made(spec).values()
+    (first,) = read_sources(spec).values()
     gguf.write_bytes(CONTENT + b"more")
-    (second,) = made(spec).values()
+    (second,) = read_sources(spec).values()
     assert first.digest != second.digest
 
 
-# What a server, or whoever may write where its models lie, plants there
+# What a server, or anybody who may write into its store, plants there
 
 
 @pytest.fixture
@@ -292,7 +295,7 @@ def planted(tmp_path: Path) -> tuple[Place, Path]:
     store, foreign = tmp_path / "store", tmp_path / "etc"
     for path in (store, foreign, foreign / "library"):
         path.mkdir()
-    (foreign / commands.blob(Place(path="x"), DIGEST).rpartition("/")[2]).write_bytes(b"theirs")
+    (foreign / blob_path(Place(path="x"), DIGEST).name).write_bytes(b"theirs")
     (foreign / "victim").write_bytes(b"precious")
     for path in foreign.rglob("*"):
         if path.is_file():
@@ -397,8 +400,8 @@ def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to("/proc/kmsg")
     reading = script("stackmend.models", "store", str(tmp_path), "yes", mark=fresh_mark())
-    words = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
-    done = subprocess.run(words, capture_output=True, text=True)
+    command = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert "registry/library/endless/1b" in done.stdout
 

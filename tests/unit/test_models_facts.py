@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    with serving(Peer()) as one:
-        yield one
+    with serving(Peer()) as stand_in:
+        yield stand_in
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_blobs_is_told(peer: Peer, store: Store) -> None:
     store.path(found["corrupt"]).write_bytes(flipped)
 
     def problems(state: StoreState) -> dict[str, tuple[str, tuple[str, ...]]]:
-        return {one.digest: (one.kind, one.models) for one in state.problems}
+        return {problem.digest: (problem.kind, problem.models) for problem in state.problems}
 
     quick = {
         found["missing"]: ("missing", ("missing:latest",)),
@@ -118,7 +118,7 @@ def test_a_blob_that_is_a_link_is_what_it_leads_to(
     store.path(weights).symlink_to(tmp_path / "kept")
     assert probe(peer.endpoint, store, hashes=True).problems == ()
     (tmp_path / "kept").unlink()
-    assert [one.kind for one in probe(peer.endpoint, store).problems] == ["missing"]
+    assert [problem.kind for problem in probe(peer.endpoint, store).problems] == ["missing"]
 
 
 def test_a_download_that_was_begun_is_told_with_what_arrived(peer: Peer, store: Store) -> None:
@@ -148,7 +148,7 @@ def test_a_manifest_that_is_none_is_no_model(peer: Peer, store: Store) -> None:
     (folder / "tiny/empty").touch()
     (folder / "stray").touch()
     state = probe(peer.endpoint, store)
-    assert [str(one.name) for one in state.models] == ["tiny:latest"]
+    assert [str(model.name) for model in state.models] == ["tiny:latest"]
 
 
 def test_the_models_of_another_server_are_not_taken_for_this_ones(peer: Peer, store: Store) -> None:
@@ -156,7 +156,7 @@ def test_the_models_of_another_server_are_not_taken_for_this_ones(peer: Peer, st
     peer.shows(**{"tiny:latest": "f" * 64})
     state = probe(peer.endpoint, store)
     assert (state.blobs, state.free, state.server.place) == (None, None, None)
-    assert "are not those that the server shows" in state.reason
+    assert "are not those that the server lists" in state.reason
     tiny = named(state, "tiny")
     assert (tiny.digest, tiny.size, tiny.layers) == ("f" * 64, 7, None)
 
@@ -178,13 +178,18 @@ def test_a_server_without_a_disk_of_this_host_shows_what_it_answers(peer: Peer) 
     assert (tiny.family, tiny.parameters, tiny.quantization) == ("llama", "1B", "Q8_0")
     assert tiny.modified == pytest.approx(1767319445.123456)
     assert state.loaded is not None
-    (one,) = state.loaded
-    assert (str(one.name), one.size, one.size_vram, one.context) == ("tiny:latest", 9, 4, 4096)
-    assert state.reason == "the server's disk cannot be reached from this host"
+    (model,) = state.loaded
+    assert (str(model.name), model.size, model.size_vram, model.context) == (
+        "tiny:latest",
+        9,
+        4,
+        4096,
+    )
+    assert state.reason == "cannot reach the server's disk from this host"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "expected", "said"),
+    ("status", "body", "expected", "expected_reason"),
     [
         (404, "404 page not found", "not-ollama", "is not Ollama: HTTP 404"),
         (200, "<html></html>", "not-ollama", "is not Ollama: HTTP 200"),
@@ -196,12 +201,12 @@ def test_a_server_without_a_disk_of_this_host_shows_what_it_answers(peer: Peer) 
     ],
 )
 def test_what_answers_is_told_apart(
-    peer: Peer, status: int, body: Any, expected: str, said: str
+    peer: Peer, status: int, body: Any, expected: str, expected_reason: str
 ) -> None:
     peer.answers["/api/version"] = (status, body)
     server = probe(peer.endpoint).server
     assert (server.status, server.address, server.version) == (expected, "", "")
-    assert said in server.reason
+    assert expected_reason in server.reason
 
 
 def test_where_nobody_listens_is_unreachable() -> None:
@@ -209,16 +214,16 @@ def test_where_nobody_listens_is_unreachable() -> None:
         port = held.getsockname()[1]
     server = probe(f"http://127.0.0.1:{port}").server
     assert server.status == "unreachable"
-    assert server.reason == "nothing listens there, or the way is barred"
+    assert server.reason == "nothing listens there, or something blocks the connection"
     assert (
         probe("http://nowhere.invalid").server.reason == "the name nowhere.invalid does not resolve"
     )
 
 
 def test_what_does_not_speak_http_is_not_ollama() -> None:
-    def greet(one: socket.socket) -> None:
-        with one:
-            one.sendall(b"220 mail.example.org ESMTP\r\n")
+    def greet(client: socket.socket) -> None:
+        with client:
+            client.sendall(b"220 mail.example.org ESMTP\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -259,14 +264,14 @@ def test_every_tool_that_speaks_http_will_do(
 def test_what_was_recorded_is_read(peer: Peer) -> None:
     record = Record(models={"tiny:latest": Recorded(digest="a" * 64, at=5)})
     output = lines(record.model_dump_json())
-    assert parse(output).recorded(Name.parse("tiny")) == Recorded(digest="a" * 64, at=5)
+    assert parse(output).find_entry(Name.parse("tiny")) == Recorded(digest="a" * 64, at=5)
     for broken in ("{", "[]", '{"version": 2}'):
         state = parse(lines(broken))
         assert (state.record, state.record_problem != "") == (Record(), True)
 
 
 def parse(lines: list[str]) -> StoreState:
-    return facts.parse(lines, facts.Asked(MARK, MARK, "ai", "ollama"))
+    return facts.parse(lines, facts.Query(MARK, MARK, "ai", "ollama"))
 
 
 def lines(record: str, **more: tuple[int, list[str]]) -> list[str]:
@@ -275,18 +280,20 @@ def lines(record: str, **more: tuple[int, list[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("section", "status", "said"),
+    ("section", "status", "expected_reason"),
     [
         (["engine", "127"], "absent", "docker is not installed"),
         (["engine", "1", "permission denied"], "unknown", "permission denied"),
         (["engine", "0"], "absent", "there is no container of ollama of the project ai"),
     ],
 )
-def test_why_there_is_no_server_is_told(section: list[str], status: str, said: str) -> None:
+def test_why_there_is_no_server_is_told(
+    section: list[str], status: str, expected_reason: str
+) -> None:
     name, code, *text = section
     state = parse(lines("{}", **{name: (int(code), text)}))
     assert state.server.status == status
-    assert said in state.server.reason
+    assert expected_reason in state.server.reason
 
 
 @pytest.mark.usefixtures("foreseen")

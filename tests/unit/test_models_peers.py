@@ -37,16 +37,16 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, StoreState | connection
     last: dict[str, StoreState | connection.Unknown] = {
         f"h{number}": state(server=HERE) for number in range(4)
     }
-    monkeypatch.setattr(reading, "latest", lambda host, asked, arguments: last[host.name])
+    monkeypatch.setattr(reading, "read_latest", lambda host, asked, arguments: last[host.name])
     return last
 
 
 @pytest.fixture
 def fleet(hosts: list[Host]) -> Fleet:
-    one = Fleet()
+    joined = Fleet()
     for host in hosts:
-        one.join(host, {"hashes": False})
-    return one
+        joined.join(host, {"hashes": False})
+    return joined
 
 
 def giver(found: peers.Peer | None) -> str:
@@ -84,10 +84,10 @@ def test_who_got_it_in_this_run_is_not_asked_again(
     fleet: Fleet, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reading that fails under load must not make it cross the outside link a second time."""
-    monkeypatch.setattr(reading, "latest", lambda *_: connection.Unknown("did not end"))
-    fleet.has(hosts[2], NAME, PLACE)
+    monkeypatch.setattr(reading, "read_latest", lambda *_: connection.Unknown("did not end"))
+    fleet.add(hosts[2], NAME, PLACE)
     assert giver(fleet.find(hosts[0], NAME, manifest("a"))) == "h2"
-    fleet.has(hosts[1], NAME, PLACE)
+    fleet.add(hosts[1], NAME, PLACE)
     assert giver(fleet.find(hosts[0], NAME, manifest("a"), {"h2"})) == "h1"
     assert fleet.find(hosts[2], NAME, manifest("a"), {"h1"}) is None
 
@@ -97,13 +97,13 @@ def test_of_many_hosts_at_once_only_one_pulls(fleet: Fleet, hosts: list[Host]) -
     pulling, pulled = threading.Lock(), []
 
     def bring(host: Host) -> str:
-        with fleet.turn(NAME.key):
+        with fleet.take_turn(NAME.key):
             found = fleet.find(host, NAME, manifest("a"))
             if found is None:
                 assert pulling.acquire(blocking=False), "two pull at once"
                 threading.Event().wait(0.05)
                 pulled.append(host.name)
-                fleet.has(host, NAME, PLACE)
+                fleet.add(host, NAME, PLACE)
                 pulling.release()
         return giver(found)
 

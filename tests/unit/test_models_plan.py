@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from stackmend.models.plan import Made, Plan, ask, begun, carried, plan
+from stackmend.models.plan import (
+    ModelSource,
+    Plan,
+    carry_over,
+    measure_present,
+    plan,
+    select_to_check,
+)
 from stackmend.models.spec import Name
 from stackmend.models.state import (
     NamedModel,
@@ -52,9 +59,9 @@ def scenario(build: Callable[[], Plan]) -> Callable[[], Plan]:
 
 @scenario
 def missing() -> Plan:
-    """Two models, one of which was begun; their licence is there."""
-    begun = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
-    there = state([stored("c")], partials=(begun,))
+    """Two models, one of which was downloaded in part; their licence is there."""
+    partial = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
+    there = state([stored("c")], partials=(partial,))
     return plan(spec("a", "b"), there, {A: found("a"), B: found("b")})
 
 
@@ -86,7 +93,7 @@ def private() -> Plan:
 @scenario
 def perhaps_at_a_peer() -> Plan:
     """The registry cannot be reached, but another host may have it."""
-    return plan(spec("a", source="peer"), state(), {A: UNREACHABLE})
+    return plan(spec("a", pull_from="peer"), state(), {A: UNREACHABLE})
 
 
 @scenario
@@ -115,7 +122,7 @@ def made() -> Plan:
     """From a file, of which the server has nothing yet."""
     digest = hexed("file")
     files = {f"sha256:{digest}": 7 * MIB}
-    from_file = {Name.parse("a").key: Made(digest=digest, files=files)}
+    from_file = {Name.parse("a").key: ModelSource(digest=digest, files=files)}
     return plan(spec({"name": "a", "gguf": "/models/a.gguf"}), state(), {}, from_file)
 
 
@@ -171,17 +178,17 @@ def test_missing_is_pulled_and_says_how_much() -> None:
 
 
 def test_what_other_models_share_and_what_was_begun_is_not_fetched_again() -> None:
-    begun = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
-    decided = plan(spec("a"), state([stored("b")], partials=(begun,)), {A: found("a")})
+    partial = PartialDownload(digest=layers("a")[1].digest, bytes=40 * MIB, allocated=41 * MIB)
+    decided = plan(spec("a"), state([stored("b")], partials=(partial,)), {A: found("a")})
     assert decided.actions[0].bytes == 60 * MIB + 500
 
 
 def test_a_tag_that_moved_is_pulled_or_only_told() -> None:
     there, registry = state([stored("a")]), {A: found("a", "2")}
     assert steps(plan(spec("a"), there, registry)) == [f"pull {A}"]
-    told = plan(spec("a", update="never"), there, registry)
-    assert told.empty
-    assert [one.kind for one in told.findings] == ["moved"]
+    reported = plan(spec("a", update="never"), there, registry)
+    assert reported.empty
+    assert [finding.kind for finding in reported.findings] == ["moved"]
 
 
 def test_a_manifest_that_an_old_server_wrote_anew_is_the_same_model() -> None:
@@ -191,7 +198,7 @@ def test_a_manifest_that_an_old_server_wrote_anew_is_the_same_model() -> None:
 
 @pytest.mark.parametrize("layer", ["name", "connect", "tls", "http"])
 def test_an_unreachable_registry_is_a_note_or_a_refusal_that_names_the_layer(layer: Any) -> None:
-    words = {"name": "its name", "connect": "no connection", "tls": "TLS", "http": "HTTP"}[layer]
+    expected = {"name": "its name", "connect": "no connection", "tls": "TLS", "http": "HTTP"}[layer]
     registry = {
         A: RegistryAnswer(status="unreachable", layer=layer, reason="it is so"),
         B: RegistryAnswer(status="unreachable", layer=layer, reason="it is so"),
@@ -200,9 +207,12 @@ def test_an_unreachable_registry_is_a_note_or_a_refusal_that_names_the_layer(lay
     assert decided.actions == ()
     (refusal,) = decided.refusals
     assert refusal.subject == B
-    assert words in refusal.reason
+    assert expected in refusal.reason
     assert "it is so" in refusal.reason
-    assert [(one.subject, one.blocks) for one in decided.findings] == [(A, False), (B, True)]
+    assert [(finding.subject, finding.blocks) for finding in decided.findings] == [
+        (A, False),
+        (B, True),
+    ]
 
 
 def test_a_server_with_a_proxy_of_its_own_may_reach_what_the_host_cannot() -> None:
@@ -224,14 +234,14 @@ def test_a_private_registry_is_left_to_the_key_of_the_server() -> None:
 
 def test_where_a_peer_may_have_it_the_server_is_not_sent_to_a_registry_out_of_reach() -> None:
     for answer in (UNREACHABLE, PRIVATE, found("a")):
-        (action,) = plan(spec("a", source="peer"), state(), {A: answer}).actions
+        (action,) = plan(spec("a", pull_from="peer"), state(), {A: answer}).actions
         assert bool(action.unreachable) == (answer is UNREACHABLE)
     assert (
         "no connection"
-        in plan(spec("a", source="peer"), state(), {A: UNREACHABLE}).actions[0].unreachable
+        in plan(spec("a", pull_from="peer"), state(), {A: UNREACHABLE}).actions[0].unreachable
     )
     proxied = state(server=UP.model_copy(update={"proxy": "proxy:3128"}))
-    (action,) = plan(spec("a", source="peer"), proxied, {A: UNREACHABLE}).actions
+    (action,) = plan(spec("a", pull_from="peer"), proxied, {A: UNREACHABLE}).actions
     assert action.unreachable == ""
 
 
@@ -239,36 +249,37 @@ def test_what_is_there_before_a_model_is_fetched_is_known_by_blob() -> None:
     licence, config, weights = layers("b")[2], layers("a")[0], layers("a")[1]
     partial = PartialDownload(digest=weights.digest, bytes=40 * MIB, allocated=41 * MIB)
     there = state([stored("b")], partials=(partial,))
-    assert begun(there, manifest("a")) == {
+    assert measure_present(there, manifest("a")) == {
         config.digest: 0,
         weights.digest: 40 * MIB,
         licence.digest: 1000,
     }
     # Of what nobody could tell the manifest of, any blob may be a part.
-    assert begun(there, None) == {**(there.blobs or {}), weights.digest: 40 * MIB}
+    assert measure_present(there, None) == {**(there.blobs or {}), weights.digest: 40 * MIB}
     bad = state([stored("a")], [problem("a", "corrupt")])
-    assert begun(bad, manifest("a"))[weights.digest] == 0
-    assert weights.digest not in begun(bad, None)
+    assert measure_present(bad, manifest("a"))[weights.digest] == 0
+    assert weights.digest not in measure_present(bad, None)
 
 
 def test_what_was_found_corrupt_stays_so_until_it_is_another_file() -> None:
     before = state([stored("a"), stored("b")], [problem("a", "corrupt")], hashed=True)
     read_again = state([stored("a"), stored("b")])
-    (kept,) = carried(read_again, before).problems
+    (kept,) = carry_over(read_again, before).problems
     assert (kept.kind, kept.models) == ("corrupt", (A,))
-    assert carried(read_again, before).hashed
+    assert carry_over(read_again, before).hashed
     for other in (
         state([stored("b")]),
         state([stored("a")], [problem("a", "truncated")]),
         state([stored("a")], [problem("a", "missing")]),
     ):
-        assert [one.kind for one in carried(other, before).problems if one.kind == "corrupt"] == []
+        kinds = [problem.kind for problem in carry_over(other, before).problems]
+        assert "corrupt" not in kinds
     unread = before.model_copy(update={"hashed": False})
-    assert carried(read_again, unread) == read_again
+    assert carry_over(read_again, unread) == read_again
 
 
 @pytest.mark.parametrize(
-    ("server", "coming", "said"),
+    ("server", "coming", "starting"),
     [
         ({"status": "up", "state": "running", "health": "healthy"}, False, False),
         ({"status": "up", "state": "running", "health": "starting"}, True, True),
@@ -287,14 +298,14 @@ def test_what_was_found_corrupt_stays_so_until_it_is_another_file() -> None:
     ],
 )
 def test_only_a_server_that_comes_by_itself_is_waited_for(
-    server: dict[str, Any], coming: bool, said: bool
+    server: dict[str, Any], coming: bool, starting: bool
 ) -> None:
-    one = Server(**server)
-    assert (one.coming, one.said_to_come) == (coming, said)
+    observed = Server(**server)
+    assert (observed.may_start, observed.is_starting) == (coming, starting)
 
 
 def test_a_name_that_does_not_exist_gives_the_nearest() -> None:
-    registry = {A: RegistryAnswer(status="absent", nearest=("aa:latest", "ab:latest"))}
+    registry = {A: RegistryAnswer(status="absent", suggestions=("aa:latest", "ab:latest"))}
     (refusal,) = plan(spec("a"), state(), registry).refusals
     assert "has no such model" in refusal.reason
     assert refusal.remedy == "did you mean aa:latest or ab:latest?"
@@ -318,7 +329,7 @@ def test_too_little_space_is_refused_before_anything_is_deleted_or_pulled() -> N
     # Two models' weights and configs, less what is free and what the broken blob gives back.
     assert "takes 200.0MiB" in refusal.reason
     assert "30.0MiB are missing" in refusal.reason
-    assert refusal.remedy.startswith("nobody wants small:latest (100.0MiB), big:latest (100.0MiB)")
+    assert refusal.remedy.endswith(": small:latest (100.0MiB), big:latest (100.0MiB)")
 
 
 def test_what_is_to_stay_free_stays_free() -> None:
@@ -366,7 +377,7 @@ def test_what_is_broken_of_a_model_that_nobody_wants_is_told_and_left() -> None:
     there = state([stored("a"), stored("b")], [problem("b", "corrupt")])
     decided = plan(spec("a"), there, {A: found("a")})
     assert decided.empty
-    assert [(one.subject, one.kind) for one in decided.findings] == [(B, "corrupt")]
+    assert [(finding.subject, finding.kind) for finding in decided.findings] == [(B, "corrupt")]
 
 
 def test_a_mirrors_model_is_copied_to_its_name_and_the_other_name_goes() -> None:
@@ -400,14 +411,16 @@ def test_only_what_we_pulled_and_nobody_wants_is_pruned() -> None:
     decided = plan(spec("a", prune=True), there, {A: found("a")})
     assert steps(decided) == [f"remove {B}"]
     assert decided.actions[0].destructive
-    assert [(one.subject, one.kind) for one in decided.findings] == [("d:latest", "unwanted")]
+    assert [(finding.subject, finding.kind) for finding in decided.findings] == [
+        ("d:latest", "unwanted")
+    ]
 
 
 def test_what_another_hand_removed_is_forgotten() -> None:
     record = {"gone:latest": Recorded(digest=hexed("x")), A: Recorded(digest=stored("a").digest)}
     decided = plan(spec("a"), state([stored("a")], record=record), {A: found("a")})
     assert steps(decided) == ["record gone:latest"]
-    assert decided.actions[0].forgotten == ("gone:latest",)
+    assert decided.actions[0].dropped == ("gone:latest",)
 
 
 def test_a_model_that_the_stack_names_and_nobody_sees_to_is_told() -> None:
@@ -417,54 +430,68 @@ def test_a_model_that_the_stack_names_and_nobody_sees_to_is_told() -> None:
     assert "OLLAMA_MODEL of worker names it" in decided.findings[0].cause
 
 
+def test_the_former_name_of_a_field_is_reported() -> None:
+    decided = plan(spec("a", source="peer"), state([stored("a")]), {A: found("a")})
+    assert decided.empty
+    (finding,) = decided.findings
+    assert '"pull_from": "peer"' in finding.cause
+    assert not plan(spec("a", pull_from="peer"), state([stored("a")]), {A: found("a")}).findings
+
+
+def test_a_model_that_broke_after_its_registry_was_to_be_asked_is_a_problem() -> None:
+    decided = plan(spec("a", check="local"), state(), {})
+    assert decided.actions == ()
+    assert [finding.kind for finding in decided.problems] == ["missing"]
+
+
 def test_a_model_is_created_once_for_what_it_is_made_from() -> None:
     wanted = {"name": "a", "gguf": "/models/a.gguf"}
     key = Name.parse("a").key
-    made = {key: Made(digest=hexed("file"), files={f"sha256:{hexed('file')}": 7 * MIB})}
+    made = {key: ModelSource(digest=hexed("file"), files={f"sha256:{hexed('file')}": 7 * MIB})}
     created = plan(spec(wanted), state(), {}, made)
     assert steps(created) == [f"create {A}"]
     assert created.actions[0].bytes == 7 * MIB
     known = {A: Recorded(digest=stored("a").digest, made_from=hexed("file"))}
     assert plan(spec(wanted), state([stored("a")], record=known), {}, made).empty
-    other = {key: Made(digest=hexed("another file"))}
+    other = {key: ModelSource(digest=hexed("another file"))}
     again = plan(spec(wanted), state([stored("a")], record=known), {}, other)
     assert steps(again) == [f"create {A}"]
-    told = plan(spec(wanted, update="never"), state([stored("a")], record=known), {}, other)
-    assert told.empty
-    assert told.findings
+    reported = plan(spec(wanted, update="never"), state([stored("a")], record=known), {}, other)
+    assert reported.empty
+    assert reported.findings
 
 
 def test_a_file_that_cannot_be_read_is_a_refusal_only_where_it_is_needed() -> None:
     wanted = {"name": "a", "gguf": "/models/a.gguf"}
-    gone = {Name.parse("a").key: Made(problem="No such file or directory")}
+    gone = {Name.parse("a").key: ModelSource(problem="No such file or directory")}
     assert len(plan(spec(wanted), state(), {}, gone).refusals) == 1
     assert plan(spec(wanted), state([stored("a")]), {}, gone).empty
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "expected"),
     [
         ("absent", "there is no such model server"),
         ("stopped", "does not run"),
         ("not-ollama", "is not Ollama"),
         ("auth", "asks for authentication"),
         ("unreachable", "does not answer"),
-        ("unknown", "cannot be told"),
+        ("unknown", "cannot tell"),
     ],
 )
-def test_without_a_server_there_is_one_refusal(status: Any, words: str) -> None:
+def test_without_a_server_there_is_one_refusal(status: Any, expected: str) -> None:
     there = state(server=Server(status=status, reason="it says so"))
     decided = plan(spec("a", "b"), there, {})
     assert decided.actions == ()
     (refusal,) = decided.refusals
-    assert words in refusal.reason
+    assert expected in refusal.reason
     assert refusal.reason.endswith(": it says so")
 
 
 def test_with_a_local_check_only_what_is_not_whole_is_asked_for() -> None:
     there = state([stored("a"), stored("b")], [problem("b", "corrupt")])
     local = spec("a", "b", "c", {"name": "d", "gguf": "/d"}, check="local")
-    assert [str(one) for one in ask(local, there)] == [B, "c:latest"]
+    assert [str(model) for model in select_to_check(local, there)] == [B, "c:latest"]
     everything = spec("a", "b", {"name": "d", "gguf": "/d"})
-    assert [str(one) for one in ask(everything, there)] == [A, B]
+    assert [str(model) for model in select_to_check(everything, there)] == [A, B]
     assert plan(spec("a", check="local"), state([stored("a")]), {}).empty

@@ -27,16 +27,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 @pytest.fixture
 def hashings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The time that each reading of every byte was given."""
-    given: list[Any] = []
+    timeouts: list[Any] = []
     fetch_facts = connection.fetch_facts
 
     def counted(host: Host, facts: Any) -> list[Any]:
         facts = list(facts)
-        given.extend(one.get("_timeout") for _, one in facts if one["hashes"])
+        timeouts.extend(arguments.get("_timeout") for _, arguments in facts if arguments["hashes"])
         return fetch_facts(host, facts)
 
     monkeypatch.setattr(connection, "fetch_facts", counted)
-    return given
+    return timeouts
 
 
 def test_every_byte_is_read_once_and_once_more_after_a_change(
@@ -49,21 +49,23 @@ def test_every_byte_is_read_once_and_once_more_after_a_change(
         spec = ModelsSpec(endpoint=Endpoint.parse(peer.endpoint), hashes=True)
 
         def read(**how: bool) -> StoreState:
-            state = reading.read(host, spec.asked(), **how)
+            state = reading.read(host, spec.fact_arguments, **how)
             assert isinstance(state, StoreState)
             return state
 
-        for how in ({}, {}, {"anew": True}, {"anew": True}):
+        for how in ({}, {}, {"fresh": True}, {"fresh": True}):
             state = read(**how)
-            assert [(one.kind, one.digest) for one in state.problems] == [("corrupt", weights)]
+            assert [(problem.kind, problem.digest) for problem in state.problems] == [
+                ("corrupt", weights)
+            ]
             assert state.hashed
         # Long enough for a disk that is full of models, whatever a reading is given otherwise.
         assert hashings == [reading.HASHING]
         # What others want to know of it needs no contents.
-        assert reading.latest(host, spec.asked(), {}) is state
+        assert reading.read_latest(host, spec.fact_arguments, {}) is state
 
         store.path(weights).write_bytes(b"w" * 5000)
-        assert read(anew=True, changed=True).problems == ()
+        assert read(fresh=True, changed=True).problems == ()
         assert read().problems == ()
         assert hashings == [reading.HASHING] * 2
 
@@ -74,14 +76,14 @@ def test_sizes_are_read_as_often_as_they_are_asked_for(
     store = Store(tmp_path / "models")
     _, weights = store.model("registry.ollama.ai/library/tiny/latest", b"w" * 5000)
     with serving(Peer()) as peer:
-        asked = ModelsSpec(endpoint=Endpoint.parse(peer.endpoint)).asked()
+        asked = ModelsSpec(endpoint=Endpoint.parse(peer.endpoint)).fact_arguments
         first = reading.read(host, asked)
         assert isinstance(first, StoreState)
         assert named(first, "tiny").layers
         # Until something is done on the host it holds.
         assert reading.read(host, asked) is first
         store.path(weights).unlink()
-        again = reading.read(host, asked, anew=True)
+        again = reading.read(host, asked, fresh=True)
         assert isinstance(again, StoreState)
-        assert [one.kind for one in again.problems] == ["missing"]
+        assert [problem.kind for problem in again.problems] == ["missing"]
     assert hashings == []

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from stackmend.models import near, registry
-from stackmend.models.near import nearest
+from stackmend.models import registry, suggestions
 from stackmend.models.registry import MANIFEST_TYPE, ask
 from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Layer, Manifest, RegistryAnswer, Server, StoredModel
+from stackmend.models.suggestions import suggest
 from tests.connected import local
 
 CONFIG = {"digest": "sha256:" + "1" * 64, "size": 10, "mediaType": "config"}
@@ -66,12 +66,12 @@ class Peer:
 
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    monkeypatch.setattr(registry, "PATIENCE", 0.0)
-    one = Peer()
-    threading.Thread(target=one.server.serve_forever, args=(0.02,), daemon=True).start()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    monkeypatch.setattr(registry, "LONGEST_WAIT", 0.0)
+    stand_in = Peer()
+    threading.Thread(target=stand_in.server.serve_forever, args=(0.02,), daemon=True).start()
+    yield stand_in
+    stand_in.server.shutdown()
+    stand_in.server.server_close()
 
 
 def answers(*names: str, **options: Any) -> dict[str, RegistryAnswer]:
@@ -81,8 +81,8 @@ def answers(*names: str, **options: Any) -> dict[str, RegistryAnswer]:
 
 
 def answer(name: str, **options: Any) -> RegistryAnswer:
-    (one,) = answers(name, **options).values()
-    return one
+    (found,) = answers(name, **options).values()
+    return found
 
 
 def test_a_manifest_is_one_request_and_is_read_whole(peer: Peer) -> None:
@@ -114,7 +114,7 @@ def test_many_models_are_asked_for_over_one_connection(
     for number in range(20):
         peer.has(f"team/m{number}:latest")
     got = answers(*(f"{peer.name}/team/m{number}" for number in range(20)))
-    assert {one.status for one in got.values()} == {"found"}
+    assert {found.status for found in got.values()} == {"found"}
     assert (len(peer.asked), len(opened)) == (20, 1)
 
 
@@ -138,16 +138,16 @@ def test_an_absent_model_brings_the_nearest_names(peer: Peer) -> None:
     peer.answers["/v2/_catalog"] = [(200, {}, b'{"repositories": ["team/other", "team/tiny2"]}')]
     got = answer(f"{peer.name}/team/tiny:2b", known=["far/away"])
     assert (got.status, got.layer) == ("absent", None)
-    # Of the near repository no tag is told: no name of it is known to exist.
-    assert set(got.nearest) == {f"{peer.name}/team/tiny:1b", f"{peer.name}/team/tiny:3b"}
+    # The similar repository lists no tag: none of its names is known to exist.
+    assert set(got.suggestions) == {f"{peer.name}/team/tiny:1b", f"{peer.name}/team/tiny:3b"}
 
 
 def test_a_near_repository_is_offered_with_a_tag_that_it_has(peer: Peer) -> None:
     peer.answers["/v2/_catalog"] = [(200, {}, b'{"repositories": ["team/present", "a/b"]}')]
     peer.answers["/v2/team/present/tags/list"] = [(200, {}, b'{"tags": ["1b"]}')]
     got = answers(f"{peer.name}/team/presnt", f"{peer.name}/team/presentt")
-    assert {one.nearest for one in got.values()} == {(f"{peer.name}/team/present:1b",)}
-    # What the registry has is asked for once, and what is not near not at all.
+    assert {found.suggestions for found in got.values()} == {(f"{peer.name}/team/present:1b",)}
+    # What the registry has is asked for once, and what is not similar not at all.
     assert peer.paths.count("/v2/_catalog") == 1
     assert peer.paths.count("/v2/team/present/tags/list") == 1
     assert "/v2/a/b/tags/list" not in peer.paths
@@ -155,32 +155,32 @@ def test_a_near_repository_is_offered_with_a_tag_that_it_has(peer: Peer) -> None
 
 def test_a_name_that_is_wanted_is_not_one_that_exists(peer: Peer) -> None:
     got = answers(f"{peer.name}/team/presnt:1b", f"{peer.name}/team/present:2b")
-    assert [one.nearest for one in got.values()] == [(), ()]
+    assert [found.suggestions for found in got.values()] == [(), ()]
 
 
 @pytest.mark.parametrize("listed", [b"[]", b'{"tags": null}', b'{"tags": [7, "a b"]}', b"<html>"])
 def test_a_list_that_is_none_is_no_help_and_no_error(peer: Peer, listed: bytes) -> None:
     peer.answers["/v2/team/tiny/tags/list"] = [(200, {}, listed)]
     got = answer(f"{peer.name}/team/tiny:2b")
-    assert (got.status, [one for one in got.nearest if " " in one]) == ("absent", [])
+    assert (got.status, [name for name in got.suggestions if " " in name]) == ("absent", [])
 
 
 def test_an_absent_model_of_a_registry_that_lists_nothing(peer: Peer) -> None:
-    near = f"{peer.name}/team/tinyy:1"
-    assert answer(f"{peer.name}/team/tiny:1", known=[near]).nearest == (near,)
+    similar = f"{peer.name}/team/tinyy:1"
+    assert answer(f"{peer.name}/team/tiny:1", known=[similar]).suggestions == (similar,)
 
 
 def test_a_wrong_name_of_the_library_has_near_ones() -> None:
-    assert nearest(Name.parse("lama3.2"), near.LIBRARY)[0] == "llama3.2"
-    assert nearest(Name.parse("llama3.2:1bb"), ["llama3.2:1b", "mistral"]) == ("llama3.2:1b",)
-    assert nearest(Name.parse("zzzz"), near.LIBRARY) == ()
+    assert suggest(Name.parse("lama3.2"), suggestions.LIBRARY)[0] == "llama3.2"
+    assert suggest(Name.parse("llama3.2:1bb"), ["llama3.2:1b", "mistral"]) == ("llama3.2:1b",)
+    assert suggest(Name.parse("zzzz"), suggestions.LIBRARY) == ()
 
 
 def test_a_long_address_makes_no_names_alike() -> None:
-    names = [f"registry.models.lab:5000/team/{one}" for one in ("present:1b", "refused:1b")]
-    assert nearest(Name.parse("registry.models.lab:5000/team/presnt:1b"), names) == (names[0],)
-    # Another tag of the same model is near, however unlike the tag is.
-    assert nearest(Name.parse("registry.models.lab:5000/team/present"), names) == (names[0],)
+    names = [f"registry.models.lab:5000/team/{name}" for name in ("present:1b", "refused:1b")]
+    assert suggest(Name.parse("registry.models.lab:5000/team/presnt:1b"), names) == (names[0],)
+    # Another tag of the same model is similar, however unlike the tag is.
+    assert suggest(Name.parse("registry.models.lab:5000/team/present"), names) == (names[0],)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -198,8 +198,8 @@ def test_a_registry_that_stays_busy_is_not_waited_for_again_and_again(peer: Peer
     peer.answers = {f"/v2/t/{name}/manifests/latest": busy for name in "abc"}
     peer.has("t/d:latest")
     got = answers(*(f"{peer.name}/t/{name}" for name in "abcd"))
-    assert [one.status for one in got.values()] == ["unreachable"] * 3 + ["found"]
-    assert [one.layer for one in got.values()] == ["http"] * 3 + [None]
+    assert [found.status for found in got.values()] == ["unreachable"] * 3 + ["found"]
+    assert [found.layer for found in got.values()] == ["http"] * 3 + [None]
     assert len(peer.asked) == registry.ATTEMPTS + 3
     assert "HTTP 503" in next(iter(got.values())).reason
 
@@ -218,11 +218,11 @@ def test_a_token_that_anybody_may_have_is_fetched(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "expected"),
     [
         ((401, {}, b""), "asks for authentication (HTTP 401)"),
         ((403, {}, b""), "asks for authentication (HTTP 403)"),
-        ((412, {}, b""), "wants a newer Ollama"),
+        ((412, {}, b""), "requires a newer Ollama"),
         ((418, {}, b""), "HTTP 418"),
         ((200, {}, b"<html>log in</html>"), "no manifest"),
         ((200, {}, b"[]"), "no manifest"),
@@ -231,11 +231,11 @@ def test_a_token_that_anybody_may_have_is_fetched(peer: Peer) -> None:
         ((302, {"Location": "file:///etc/passwd"}, b""), "no address of a registry"),
     ],
 )
-def test_an_answer_that_is_none_is_told(peer: Peer, reply: Answer, said: str) -> None:
+def test_an_answer_that_is_none_is_told(peer: Peer, reply: Answer, expected: str) -> None:
     peer.answers["/v2/t/x/manifests/latest"] = [reply]
     got = answer(f"{peer.name}/t/x")
     assert (got.status, got.layer) == ("unreachable", "http")
-    assert said in got.reason
+    assert expected in got.reason
 
 
 def test_a_redirection_is_followed_to_another_server(peer: Peer) -> None:
@@ -255,19 +255,19 @@ def test_a_redirection_is_followed_to_another_server(peer: Peer) -> None:
 @contextlib.contextmanager
 def accepting(behave: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[int]]]:
     """A listener that does something of its own with every connection, and counts them."""
-    seen: list[int] = []
+    connections: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    one, _ = server.accept()
-                    seen.append(1)
-                    with one, contextlib.suppress(OSError):
-                        behave(one)
+                    client, _ = server.accept()
+                    connections.append(1)
+                    with client, contextlib.suppress(OSError):
+                        behave(client)
 
         threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{server.getsockname()[1]}", seen
+        yield f"127.0.0.1:{server.getsockname()[1]}", connections
         server.shutdown(socket.SHUT_RDWR)
 
 
@@ -275,8 +275,8 @@ def test_a_registry_that_nobody_is_at_is_tried_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     got = answers(*(f"127.0.0.1:{port}/t/m{number}" for number in range(5)))
-    assert {(one.status, one.layer) for one in got.values()} == {("unreachable", "connect")}
-    assert f"127.0.0.1:{port} cannot be connected to" in next(iter(got.values())).reason
+    assert {(found.status, found.layer) for found in got.values()} == {("unreachable", "connect")}
+    assert f"cannot connect to 127.0.0.1:{port}: " in next(iter(got.values())).reason
 
 
 def test_a_name_that_does_not_resolve_is_told() -> None:
@@ -295,31 +295,31 @@ def test_a_registry_without_tls_is_told(peer: Peer) -> None:
 def test_a_registry_that_breaks_off_is_asked_again_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "PATIENCE", 0.0)
-    with accepting(lambda one: one.recv(10_000) and None) as (name, seen):
+    monkeypatch.setattr(registry, "LONGEST_WAIT", 0.0)
+    with accepting(lambda client: client.recv(10_000) and None) as (name, connections):
         got = answers(f"{name}/t/a", f"{name}/t/b")
-    assert {(one.status, one.layer) for one in got.values()} == {("unreachable", "http")}
-    assert len(seen) == registry.ATTEMPTS
+    assert {(found.status, found.layer) for found in got.values()} == {("unreachable", "http")}
+    assert len(connections) == registry.ATTEMPTS
 
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_registry_that_says_nothing_is_waited_for_once(tls: bool) -> None:
-    """For all its models, and in the next look too; another host waits for itself."""
+    """For all its models, and in the next observation too; another host waits for itself."""
     over = threading.Event()
-    with accepting(lambda one: over.wait(20) and None) as (name, seen):
+    with accepting(lambda client: over.wait(20) and None) as (name, connections):
         policy = ModelsPolicy(wanted=[f"{name}/t/{x}" for x in "abc"], insecure=not tls)
         server = Server(status="up")
         with local() as host:
-            begun = time.monotonic()
+            started = time.monotonic()
             for _ in range(3):
                 got = ask(host, policy.wanted, policy, server=server, timeout=3)
-            took = time.monotonic() - begun
+            took = time.monotonic() - started
         over.set()
-    assert {(one.status, one.layer) for one in got.values()} == {
+    assert {(found.status, found.layer) for found in got.values()} == {
         ("unreachable", "tls" if tls else "http")
     }
     assert 3 <= took < 6
-    assert len(seen) == 1
+    assert len(connections) == 1
 
 
 def test_a_registry_that_is_refused_is_asked_again_in_the_next_look(peer: Peer) -> None:

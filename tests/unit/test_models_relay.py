@@ -11,15 +11,14 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
-from stackmend.models import commands
 from stackmend.models.errors import PeerUnavailable, TransientError
 from stackmend.models.peers import Peer, relay
-from stackmend.models.progress import Meter, Tally, shown
+from stackmend.models.progress import Meter, Tally, display
 from stackmend.models.spec import Name
 from stackmend.models.state import Manifest, Place
-from stackmend.models.store import layers_of
+from stackmend.models.store import parse_layers
 from tests.connected import local
-from tests.unit.models_store import Store
+from tests.unit.models_store import Store, blob_path, manifest_path
 from tests.unit.models_world import UP, state
 
 NAME = Name.parse("tiny")
@@ -47,7 +46,7 @@ def taker(tmp_path: Path) -> Place:
 
 def manifest(giver: Store) -> Manifest:
     raw = (giver.root / "manifests" / NAME.path).read_text()
-    layers = layers_of(json.loads(raw))
+    layers = parse_layers(json.loads(raw))
     return Manifest(digest=hashlib.sha256(raw.encode()).hexdigest(), layers=layers, raw=raw)
 
 
@@ -56,28 +55,28 @@ def relayed(host: Host, giver: Store, taker: Place, known: Manifest | None) -> i
     there = state(server=UP.model_copy(update={"place": taker}))
     tally = Tally()
     peer = Peer(host, {}, Place(path=str(giver.root)), NAME)
-    with shown(host, "tiny", Meter(tally, {})) as progress:
+    with display(host, "tiny", Meter(tally, {})) as progress:
         relay(peer, host, there, NAME, known, 30, progress)
-    return tally.came
+    return tally.received
 
 
 def files(place: Place) -> dict[str, bytes]:
     root = Path(place.path)
     return {
-        str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*") if one.is_file()
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("known_before", [True, False])
 def test_all_of_it_comes_and_nothing_else(
-    host: Host, giver: Store, taker: Place, told: bool
+    host: Host, giver: Store, taker: Place, known_before: bool
 ) -> None:
     """Also where no registry could tell what it is made of: then the giver's manifest does."""
     known = manifest(giver)
-    came = relayed(host, giver, taker, known if told else None)
+    came = relayed(host, giver, taker, known if known_before else None)
     assert came == known.size
     assert files(taker) == files(Place(path=str(giver.root)))
-    assert sorted(one.name for one in Path(taker.path).iterdir()) == ["blobs", "manifests"]
+    assert sorted(path.name for path in Path(taker.path).iterdir()) == ["blobs", "manifests"]
 
 
 def test_it_goes_on_where_an_earlier_relay_was(host: Host, giver: Store, taker: Place) -> None:
@@ -92,7 +91,7 @@ def test_it_goes_on_where_an_earlier_relay_was(host: Host, giver: Store, taker: 
 def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
     host: Host, giver: Store, taker: Place
 ) -> None:
-    """It is not held against the one who gave the rest, who is asked for all of it."""
+    """It is not held against the one who gave the others, who is asked for all of it."""
     known = manifest(giver)
     half = Path(taker.path, ".stackmend", known.layers[1].digest.replace(":", "-"))
     half.parent.mkdir()
@@ -106,7 +105,7 @@ def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ("flipped", "its content has the digest"),
         ("truncated", "gave 1000 of 400000 bytes"),
@@ -115,7 +114,7 @@ def test_a_beginning_that_another_host_gave_wrong_is_thrown_away(
     ],
 )
 def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
-    host: Host, giver: Store, taker: Place, wrong: str, said: str
+    host: Host, giver: Store, taker: Place, wrong: str, expected: str
 ) -> None:
     known = manifest(giver)
     blob = giver.path(known.layers[1].digest)
@@ -126,10 +125,10 @@ def test_what_a_host_cannot_give_whole_is_no_blob_of_the_other(
         blob.write_bytes(WEIGHTS[:1000])
     elif wrong == "unreadable":
         blob.mkdir()
-    with pytest.raises(PeerUnavailable, match=said):
+    with pytest.raises(PeerUnavailable, match=expected):
         relayed(host, giver, taker, known)
-    assert not Path(commands.blob(taker, known.layers[1].digest)).exists()
-    assert not Path(commands.manifest(taker, NAME)).exists()
+    assert not blob_path(taker, known.layers[1].digest).exists()
+    assert not manifest_path(taker, NAME).exists()
 
 
 def test_a_host_that_has_no_such_model_is_told(host: Host, giver: Store, taker: Place) -> None:
@@ -146,5 +145,5 @@ def test_what_cannot_be_written_is_nobody_elses_fault(
 ) -> None:
     """Another giver would not help."""
     Path(taker.path, ".stackmend").write_text("in the way")
-    with pytest.raises(StepError, match="could not be written"):
+    with pytest.raises(StepError, match="cannot write"):
         relayed(host, giver, taker, manifest(giver))

@@ -1,4 +1,4 @@
-"""What may be wanted of a model server, and what is told of what may not."""
+"""What may be desired of a model server, and what is reported of what may not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stackmend.models.spec import Endpoint, ModelSpec, ModelsPolicy, ModelsSpec, Name, record
+from stackmend.models.spec import Endpoint, ModelSpec, ModelsPolicy, ModelsSpec, Name, record_path
 from stackmend.problems import problems
 
 DIGITS = "0123456789"
@@ -46,7 +46,7 @@ def test_the_case_of_a_name_tells_none_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "its model ''"),
         ("x y", "its model 'x y'"),
@@ -65,8 +65,8 @@ def test_the_case_of_a_name_tells_none_apart() -> None:
         ("$(reboot)", "its model"),
     ],
 )
-def test_what_is_no_name_is_told(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_what_is_no_name_is_told(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
         Name.parse(text)
 
 
@@ -85,14 +85,14 @@ def test_every_name_that_ollama_takes_is_taken(parts: tuple[str, str, str, str])
     assert Name.parse(str(name)).key == name.key
 
 
-def told(given: dict[str, Any]) -> list[str]:
+def report(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(ValidationError) as caught:
-        ModelsPolicy.model_validate(given)
+        ModelsPolicy.model_validate(raw)
     return list(problems(caught.value, "stack", "models"))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("raw", "expected"),
     [
         ({"wanted": ["a", "b c"]}, "stack.models.wanted.1.name: 'b c' is not a model's name"),
         ({"wanted": [7]}, "stack.models.wanted.0: must be a model's name"),
@@ -104,12 +104,17 @@ def told(given: dict[str, Any]) -> list[str]:
         ),
         (
             {"wanted": ["x", {"name": "X:latest", "source": "y"}]},
-            "stack.models.wanted: X:latest is wanted twice",
+            "stack.models.wanted: duplicate model X:latest, with different origins",
         ),
         ({"endpoint": "http://h/api"}, "stack.models.endpoint: must be the address"),
         ({"endpoint": "http://user:secret@h"}, "stack.models.endpoint: must be the address"),
         ({"endpoint": "h:0"}, "stack.models.endpoint: 'h:0': ports go from 1 to 65535"),
         ({"endpoint": "h", "service": "o"}, "stack.models: give service or endpoint, not both"),
+        (
+            {"pull_from": "registry", "source": "peer"},
+            "stack.models: give pull_from or source, not both: source is its former name",
+        ),
+        ({"pull_from": "x"}, "stack.models.pull_from: Input should be 'registry' or 'peer'"),
         ({"service": "a b"}, "stack.models.service: must be the name of a Compose service"),
         ({"update": "sometimes"}, "stack.models.update: Input should be 'always' or 'never'"),
         ({"stall": 0}, "stack.models.stall: Input should be greater than 0"),
@@ -118,28 +123,35 @@ def told(given: dict[str, Any]) -> list[str]:
         ({"prune": "perhaps"}, "stack.models.prune: Input should be a valid boolean"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_path(given: dict[str, Any], said: str) -> None:
-    (problem,) = told(given)
-    assert problem.startswith(said)
+def test_what_is_wrong_is_told_with_its_path(raw: dict[str, Any], expected: str) -> None:
+    (problem,) = report(raw)
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize("field", ["pull_from", "source"])
+def test_the_former_name_of_a_field_still_counts(field: str) -> None:
+    assert not ModelsPolicy().from_peers
+    assert not ModelsPolicy.model_validate({field: "registry"}).from_peers
+    assert ModelsPolicy.model_validate({field: "peer"}).from_peers
 
 
 def test_models_are_given_in_many_ways() -> None:
-    given = [
+    raw = [
         "a",
         Name.parse("b"),
         {"name": "c", "source": "lan/t/c"},
         ModelSpec(name="d", gguf="/d"),
     ]
-    wanted = ModelsPolicy.model_validate({"wanted": given}).wanted
-    assert [str(one.pulled) for one in wanted] == [
+    wanted = ModelsPolicy.model_validate({"wanted": raw}).wanted
+    assert [str(model.pulled_as) for model in wanted] == [
         "a:latest",
         "b:latest",
         "lan/t/c:latest",
         "None",
     ]
-    assert [one.created for one in wanted] == [False, False, False, True]
-    for one in ("a", {"name": "a"}):
-        assert ModelsPolicy.model_validate({"wanted": one}).wanted == (ModelSpec(name="a"),)
+    assert [model.is_created for model in wanted] == [False, False, False, True]
+    for raw in ("a", {"name": "a"}):
+        assert ModelsPolicy.model_validate({"wanted": raw}).wanted == (ModelSpec(name="a"),)
     assert ModelsPolicy.model_validate({"wanted": ["a", "A:latest"]}).wanted[0] == ModelSpec(
         name="a"
     )
@@ -164,8 +176,8 @@ def test_plain_http_is_never_spoken_to_ollamas_own_registry() -> None:
     policy = ModelsPolicy(
         insecure=True, wanted=["a", "lan/t/b", {"name": "lan/t/c", "insecure": False}]
     )
-    assert [policy.over_http(one) for one in policy.wanted] == [False, True, False]
-    assert ModelsPolicy().over_http(ModelSpec(name="lan/t/b", insecure=True))
+    assert [policy.is_insecure(model) for model in policy.wanted] == [False, True, False]
+    assert ModelsPolicy().is_insecure(ModelSpec(name="lan/t/b", insecure=True))
 
 
 def test_each_server_has_a_record_of_its_own() -> None:
@@ -180,4 +192,4 @@ def test_each_server_has_a_record_of_its_own() -> None:
     assert len(places) == 6
     assert all(place.startswith("/var/lib/stackmend/models/") for place in places)
     assert not any(" " in place or ".." in place for place in places)
-    assert record("", "ollama", None) == "/var/lib/stackmend/models/-.ollama.json"
+    assert record_path("", "ollama", None) == "/var/lib/stackmend/models/-.ollama.json"

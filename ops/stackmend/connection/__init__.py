@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from .errors import PrivilegeError as PrivilegeError
     from .errors import RemoteError as RemoteError
     from .errors import UnsupportedConnector as UnsupportedConnector
+    from .fetching import derive as derive
     from .fetching import fetch_facts as fetch_facts
     from .fetching import invalidate as invalidate
+    from .fetching import keep as keep
     from .fetching import prefetch as prefetch
     from .fetching import read as read
     from .first_contact.contact import Contact as Contact
@@ -69,6 +71,7 @@ _WHERE = {
     "begun": "scripts",
     "causes": "http_client",
     "channels": "link",
+    "derive": "fetching",
     "docker": "docker_api",
     "hold_lock": "lease",
     "holder": "lease",
@@ -94,6 +97,7 @@ _WHERE = {
     "prefetch": "fetching",
     "invalidate": "fetching",
     "run_new_login": "first_contact.new_login",
+    "keep": "fetching",
     "fresh_mark": "scripts",
     "fetch_facts": "fetching",
     "parsed": "scripts",

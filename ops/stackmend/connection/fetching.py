@@ -7,13 +7,14 @@ an empty input, and its output is framed by a boundary no output can know of.
 
 from __future__ import annotations
 
+import operator
 import secrets
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getcallargs
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
@@ -41,6 +42,8 @@ MAX_AGE = 60.0
 TIMEOUT = 120.0
 
 _MISSING = "-"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -209,18 +212,55 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
     return _fetch(to, needed)[request]
 
 
+def derive(host: Host, key: Hashable, readings: Sequence[Any], compute: Callable[[], T]) -> T:
+    """A value that follows from readings of a host: computed once, and dropped with the readings.
+
+    Args:
+        host: the host.
+        key: what is derived, such as a spec; one value is kept for each.
+        readings: values as :func:`read`, :func:`fetch_facts` or this function gave them; another
+            reading makes the value a new one.
+        compute: gives the value; what it raises is not kept.
+    """
+    derived = _get_derived(link(unwrap(host)))
+    known = derived.get(key)
+    if known is None or not all(map(operator.is_, known[0], readings)):
+        known = derived[key] = (tuple(readings), compute())
+    return cast("T", known[1])
+
+
 def invalidate(host: Host) -> None:
-    """Makes every fact read so far of a host invalid.
+    """Makes every fact read so far of a host invalid, and all that was derived from them.
 
     Args:
         host: the host.
     """
-    _get_readings(link(unwrap(host))).clear()
+    to = link(unwrap(host))
+    _get_readings(to).clear()
+    _get_derived(to).clear()
+
+
+def keep(host: Host, kind: type[T]) -> T:
+    """What a room knows of a host until the end of the run, whatever becomes of its readings.
+
+    Args:
+        host: the host.
+        kind: a class of the room's own; the first call makes its only object.
+    """
+    kept = link(unwrap(host)).memory.setdefault("kept", {})
+    if kind not in kept:
+        kept[kind] = kind()
+    return cast("T", kept[kind])
 
 
 def _get_readings(to: Link) -> dict[Request, _Reading]:
     readings: dict[Request, _Reading] = to.memory.setdefault("readings", {})
     return readings
+
+
+def _get_derived(to: Link) -> dict[Hashable, tuple[tuple[Any, ...], Any]]:
+    derived: dict[Hashable, tuple[tuple[Any, ...], Any]] = to.memory.setdefault("derived", {})
+    return derived
 
 
 def _get_prefetched(to: Link) -> dict[Request, None]:

@@ -1,21 +1,20 @@
-"""Models: the ones that a stack needs are on its model server, whole and current."""
+"""Models: the ones that a stack needs are on its model server, complete and current."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
-from stackmend import connection, reporting
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
 from stackmend.problems import problems
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import operate
 
 __all__ = ["arguments", "prefetch", "pulled"]
 
-# Every run reads what models a stack may want; what looks and acts is loaded where it is used.
+# Every run reads the spec of the models; what observes and acts is loaded where it is used.
 
 
 @operation()
@@ -30,47 +29,49 @@ def pulled(
     hashes: bool = False,
     insecure: bool = False,
     prune: bool = False,
-    source: str = "registry",
+    pull_from: str | None = None,
+    source: str | None = None,
     stall: float = 60,
     attempts: int = 5,
     parallel: int = 2,
     minimum_free: int | str = "1GiB",
 ) -> Generator[FunctionCommand, None, None]:
     """
-    Have models on an Ollama server, whole and current, and prove that they answer.
+    Have models on an Ollama server, complete and current, and verify that they answer.
 
     + models: names such as ``llama3.2:1b``, or mappings of ``name`` with ``source`` (the name on a
       mirror that it is pulled by), ``gguf`` or ``modelfile`` (a file on this machine that it is
       created from)
     + service: the Compose service that is the server; ``ollama`` by default
-    + endpoint: where a server answers that is no such service, as the host sees it:
+    + endpoint: the address of a server that is no such service, as the host sees it:
       ``http://127.0.0.1:11434``
     + project: the Compose project of the service
     + directory: the directory on the host that this project is started from
-    + update: ``always`` pulls what has moved on its registry, ``never`` only tells
-    + check: ``registry`` reads each model's manifest there; ``local`` asks nobody for a model that
-      is present and whole
-    + hashes: hold each blob's content against its digest, which reads every byte: once, and once
+    + update: ``always`` pulls what has moved on its registry, ``never`` only reports it
+    + check: ``registry`` reads each model's manifest there; ``local`` asks no registry for a model
+      that is intact
+    + hashes: verify each blob's content against its digest, which reads every byte: once, and once
       more where something was changed
     + insecure: speak plain HTTP to registries other than Ollama's
-    + prune: remove models that this operation brought and nobody wants any more
-    + source: ``peer`` has one host pull and gives its blobs to the others; a host that can give
-      nothing any more is replaced by another, or by the registry
+    + prune: remove models that this operation pulled and that are no longer in ``models``
+    + pull_from: ``registry``, which is the default, or ``peer``: one host pulls and gives its blobs
+      to the others; another one, or the registry, replaces a host that can no longer give them
+    + source: the former name of ``pull_from``
     + stall: seconds without a byte after which a pull is cut and resumed
-    + attempts: how often in a row a pull may fail without having brought anything
+    + attempts: how often in a row a pull may fail without progress
     + parallel: how many models are fetched at once, over all hosts
-    + minimum_free: bytes (or ``"1GiB"``) that must stay free where the models lie
+    + minimum_free: bytes (or ``"1GiB"``) that must stay free on the disk of the models
 
     A model that is present and equal to its registry's manifest is left alone, and so is one whose
     registry cannot be reached. The space that is needed is known before a byte is fetched; where it
-    is lacking that is a refusal, which names what could go. A pull that is cut or stalls goes on
-    where it was; only weights that came whole and with another content are fetched twice. Blobs
-    that are not what the manifest says are deleted and pulled again. Models that somebody else put
-    there are never removed. A server that is starting is waited for, two minutes at most; one that
-    was stopped is not started. What is refused fails the operation on this host alone.
+    is lacking the operation refuses, and names what could be removed. A pull that is cut or stalls
+    resumes; only weights that arrived with a wrong content are fetched twice. Blobs that do not
+    match the manifest are deleted and pulled again. Models that somebody else put there are never
+    removed. The operation waits for a server that is starting, two minutes at most; it does not
+    start one that was stopped. What it refuses fails it on this host alone.
 
-    The report measures the bytes that came from registries (``fetched``) and, with ``peer``, from
-    other hosts (``relayed``).
+    The report measures the bytes that arrived from registries (``fetched``) and, with ``peer``,
+    from other hosts (``relayed``).
 
     **Example:**
 
@@ -84,72 +85,78 @@ def pulled(
             project="ai",
         )
     """
-    from stackmend.models.apply import Pulling
+    from stackmend.models.reconciler import ModelsReconciler
 
-    # What works side by side needs the host itself, not the view of the current one.
-    host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
-    report = reporting.record(host, "models.pulled")
-    given: dict[str, Any] = {
+    options = {
         "wanted": models,
         "update": update,
         "check": check,
         "hashes": hashes,
         "insecure": insecure,
         "prune": prune,
-        "source": source,
         "stall": stall,
         "attempts": attempts,
         "parallel": parallel,
         "minimum_free": minimum_free,
-        "project": "" if project is None else project,
-        "directory": "" if directory is None else directory,
     }
-    # There is one server: a default beside an endpoint would name a second.
-    given |= {"service": service} if service is not None else {}
-    given |= {"endpoint": endpoint} if endpoint is not None else {}
-    try:
-        spec = validate(ModelsSpec, given)
-    except ValueError as error:
-        found = problems(error) if isinstance(error, ValidationError) else [str(error)]
-        reason = "; ".join(one.replace("wanted", "models", 1) for one in found)
-        yield from announce.wrong(host, "models.pulled", reason)
-        return
-    work = Pulling(host, spec, report)
-    try:
-        if work.is_well():
-            host.noop("the wanted models are already there, whole and current")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+    optional = {
+        "service": service,
+        "endpoint": endpoint,
+        "project": project,
+        "directory": directory,
+        "pull_from": pull_from,
+        "source": source,
+    }
+    options |= {name: value for name, value in optional.items() if value is not None}
+    # Parallel steps need the host itself, not the view of the current one.
+    host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    yield from operate(
+        host,
+        "models.pulled",
+        lambda report: ModelsReconciler(host, _validate(options), report),
+        converged="every model is present, complete and current",
+    )
 
 
 def arguments(policy: ModelsPolicy) -> dict[str, Any]:
     """The arguments of :func:`pulled` for the ``models`` section of a stack."""
-    given = _given(policy)
-    given["models"] = given.pop("wanted")
-    return given
+    return {**_list_options(policy), "models": policy.wanted}
 
 
 def prefetch(policy: ModelsPolicy, project: str) -> None:
     """Let the next reading of any fact of the host bring what :func:`pulled` will ask for.
 
-    To be called while a deploy is prepared; reaches no host. With ``hashes`` nobody else is made to
-    wait for every byte to be read: what is asked for then has a reading of its own.
+    To be called while a deploy is prepared; reaches no host. Does nothing with ``hashes``: nobody
+    else is to wait until every byte is read.
 
     :param policy: the ``models`` section of the stack.
     :param project: the Compose project of the server.
     """
+    from stackmend import connection
     from stackmend.models.facts import ModelStore
 
-    spec = ModelsSpec.model_validate({**_given(policy), "project": project})
+    spec = ModelsSpec.model_validate(
+        {**_list_options(policy), "wanted": policy.wanted, "project": project}
+    )
     if not spec.hashes:
-        connection.prefetch(ctx_host.get(), ModelStore, **spec.asked())  # type: ignore[no-untyped-call]
+        connection.prefetch(ctx_host.get(), ModelStore, **spec.fact_arguments)  # type: ignore[no-untyped-call]
 
 
-def _given(policy: ModelsPolicy) -> dict[str, Any]:
-    given = {name: getattr(policy, name) for name in ModelsPolicy.model_fields}
-    if policy.endpoint is not None:
-        # There is one server: a default beside an endpoint would name a second.
-        del given["service"]
-    return given
+def _list_options(policy: ModelsPolicy) -> dict[str, Any]:
+    """What a policy was given, but for the models: its defaults may contradict that."""
+    return {name: getattr(policy, name) for name in policy.model_fields_set - {"wanted"}}
+
+
+def _validate(options: Mapping[str, Any]) -> ModelsSpec:
+    """The spec of the operation's arguments.
+
+    :raises ValueError: naming each wrong argument.
+    """
+    try:
+        return validate(ModelsSpec, options)
+    except ValueError as error:
+        found = problems(error) if isinstance(error, ValidationError) else [str(error)]
+        # The first argument has another name than its field.
+        raise ValueError(
+            "; ".join(problem.replace("wanted", "models", 1) for problem in found)
+        ) from None

@@ -1,7 +1,7 @@
-# Put a file into its place if its content is what its name says, and remove it if not. What the
-# server has begun to fetch of it goes. See connection/walk.sh: the server may change all of this.
+# Put a file into its place if its content matches its name, and remove it if not. Also removes the
+# partial download of the server. See connection/walk.sh: the server may change all of this.
 # Arguments: the store, the file's name (sha256-HEX), its owner (UID:GID or empty).
-# Exits with 65 where the content is another one.
+# Exits with 65 where the content does not match.
 # shellcheck disable=SC2154 # walk.sh sets them
 plain "$2" && reach "$1" && dig "$real/blobs" || exit
 exec 4<.

@@ -1,4 +1,4 @@
-"""How bringing a model can fail."""
+"""How getting a model onto a server can fail."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from stackmend.errors import StepError
 
 
 class Full(StepError):
-    """There is no room for it where the models lie."""
+    """The disk of the models is full."""
 
 
 class TransientError(Exception):
-    """It did not work this time.
+    """An attempt failed, and another one may succeed.
 
-    :param wasted: whether what had come until then is lost.
-    :param lost: the blobs that were lost, where that is known.
+    :param wasted: whether what had arrived until then is lost.
+    :param lost: the blobs that are lost, where that is known.
     """
 
     def __init__(self, reason: str, *, wasted: bool = False, lost: Collection[str] = ()) -> None:
@@ -25,4 +25,4 @@ class TransientError(Exception):
 
 
 class PeerUnavailable(Exception):
-    """One host cannot give a model, but another may; the text says why."""
+    """A host cannot give a model, but another may; the text says why."""

@@ -14,7 +14,7 @@ from pyinfra.api.exceptions import FactValueError
 from stackmend.answers import read_json
 from stackmend.connection import fresh_mark, parsed, rows, script, sections, text
 from stackmend.models import store
-from stackmend.models.spec import Endpoint, ModelsPolicy, Name, record
+from stackmend.models.spec import Endpoint, ModelsPolicy, Name, record_path
 from stackmend.models.state import (
     LoadedModel,
     NamedModel,
@@ -28,15 +28,18 @@ from stackmend.models.state import (
 from stackmend.paths import is_inside
 from stackmend.redaction import safe_line
 
+#: What of a disk is not taken as it is.
+_MERGED = ("place", "models")
+
 Sections = Mapping[str, tuple[int, list[str]]]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a reading was asked.
+class Query:
+    """The arguments of a reading, and the marks of its sections.
 
     :param mark: the mark of its sections.
-    :param inner: the mark of the sections that tell of a directory, on the host or in a container.
+    :param inner: the mark of the sections about a directory, on the host or in a container.
     """
 
     mark: str = ""
@@ -50,16 +53,15 @@ class ModelStore(FactBase[StoreState]):
     """What a model server has: its models, their blobs, what is loaded; reads only, one command.
 
     + project: the Compose project that the server's service belongs to; empty for any.
-    + service: the Compose service that is the server, or a container's name where no project is
-      given.
-    + endpoint: where a server answers that is not such a service, as the host sees it.
-    + hashes: whether each blob's content is held against its digest. Every byte is read then:
-      give ``_timeout`` seconds enough.
+    + service: the Compose service that is the server, or a container's name without a project.
+    + endpoint: the address of a server that is not such a service, as the host sees it.
+    + hashes: whether to verify each blob's content against its digest. That reads every byte: allow
+      ``_timeout`` seconds enough.
 
-    What lies on the disk is read there, on the host or through ``docker exec``; of a server
-    elsewhere only what it answers is known, and ``layers``, ``blobs`` and ``free`` are ``None``.
-    The server is asked with curl, wget, python3, bash or nc, whichever the host or the container
-    has. Without root a volume's files are read through ``docker exec``.
+    The probe reads the disk on the host or through ``docker exec``. It cannot read that of a server
+    elsewhere: ``layers``, ``blobs`` and ``free`` are ``None`` there. It asks the server with curl,
+    wget, python3, bash or nc, whichever the host or the container has. Without root it reads a
+    volume's files through ``docker exec``.
 
     **Example:**
 
@@ -68,7 +70,7 @@ class ModelStore(FactBase[StoreState]):
         pyinfra HOST fact stackmend.models.facts.ModelStore project=ai
     """
 
-    _asked = Asked()
+    _query = Query()
 
     def command(
         self, project: str = "", service: str = "ollama", endpoint: str = "", hashes: bool = False
@@ -85,7 +87,7 @@ class ModelStore(FactBase[StoreState]):
         except ValueError as error:
             raise FactValueError(f"endpoint: {error}") from None
         hashed = str(hashes).lower() in ("true", "yes", "1")
-        self._asked = Asked(fresh_mark(), fresh_mark(), project, service, endpoint)
+        self._query = Query(fresh_mark(), fresh_mark(), project, service, endpoint)
         return script(
             "stackmend.models",
             "probe",
@@ -95,11 +97,11 @@ class ModelStore(FactBase[StoreState]):
             place.address if place else "",
             str(place.port) if place else "",
             "yes" if hashed else "no",
-            record(project, service, place),
+            record_path(project, service, place),
             text("stackmend.checks", "attempt"),
             text("stackmend.connection", "frame") + text("stackmend.models", "store"),
-            self._asked.inner,
-            mark=self._asked.mark,
+            self._query.inner,
+            mark=self._query.mark,
             shared=["own"],
         )
 
@@ -108,77 +110,71 @@ class ModelStore(FactBase[StoreState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._asked), output, "the models")
+        return parsed(lambda lines: parse(lines, self._query), output, "the models")
 
 
-def parse(output: Sequence[str], asked: Asked) -> StoreState:
+def parse(output: Sequence[str], query: Query) -> StoreState:
     """Probe output to state.
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, asked.mark)
+    found = sections(output, query.mark)
     if "complete" not in found:
         raise ValueError("it did not run to its end")
-    server = _server(found, asked)
-    tags = _models(_answer(found, "tags")[1])
-    disk, reason = _disk(found, server, tags, asked.inner)
-    recorded, problem = _record(found.get("record"))
+    server = _parse_server(found, query)
+    tags = _parse_models(_parse_answer(found, "tags")[1])
+    disk, reason = _parse_disk(found, server, tags, query.inner)
+    record, problem = _parse_record(found.get("record"))
     known: dict[str, Any] = {}
     if disk is not None:
         server = server.model_copy(update={"place": disk.place})
-        known = {
-            "blobs": disk.blobs,
-            "problems": disk.problems,
-            "hashed": disk.hashed,
-            "partials": disk.partials,
-            "free": disk.free,
-        }
-    loaded = _models(_answer(found, "ps")[1])
+        known = {name: value for name, value in vars(disk).items() if name not in _MERGED}
+    loaded = _parse_models(_parse_answer(found, "ps")[1])
     return StoreState(
         now=float(found["clock"][1][0]),
         server=server,
-        models=_merged(disk.models if disk else None, tags),
-        loaded=None if loaded is None else tuple(_loaded(one, name) for name, one in loaded),
-        record=recorded,
+        models=_merge(disk.models if disk else None, tags),
+        loaded=None if loaded is None else tuple(_parse_loaded(row, name) for name, row in loaded),
+        record=record,
         record_problem=problem,
-        named=_named(found.get("named", (0, []))[1]),
+        named=_parse_named(found.get("named", (0, []))[1]),
         reason=reason,
         **known,
     )
 
 
-def _server(found: Sections, asked: Asked) -> Server:
+def _parse_server(found: Sections, query: Query) -> Server:
     status, lines = found.get("engine", (0, []))
-    where = asked.endpoint or asked.service
+    where = query.endpoint or query.service
     if status == 127:
         return Server(status="absent", reason="docker is not installed on this host")
     if status != 0:
-        # Docker's client adds the request, which tells nothing.
-        said = " ".join(" ".join(lines).split()).partition(': Get "')[0] or "it says nothing"
-        return Server(status="unknown", reason=safe_line(f"Docker cannot be asked: {said}", 400))
+        # Docker's client adds the request, which explains nothing.
+        reason = " ".join(" ".join(lines).split()).partition(': Get "')[0] or "no reason given"
+        return Server(status="unknown", reason=safe_line(f"cannot ask Docker: {reason}", 400))
     name = next((name for name in found if name.startswith("container ")), "")
     known: dict[str, Any] = {}
     if name:
-        told = (line.partition(" ")[::2] for line in found[name][1])
-        shown = {key: str(json.loads(value)) for key, value in told if value}
+        pairs = (line.partition(" ")[::2] for line in found[name][1])
+        fields = {key: str(json.loads(value)) for key, value in pairs if value}
         known = {
             "container": name.removeprefix("container "),
-            "container_name": shown.get("name", "").removeprefix("/"),
-            "state": shown.get("state", ""),
-            "health": shown.get("health", ""),
+            "container_name": fields.get("name", "").removeprefix("/"),
+            "state": fields.get("state", ""),
+            "health": fields.get("health", ""),
         }
         if known["state"] != "running":
             state = known["state"] or "in no known state"
             reason = f"its container {known['container_name']} is {state}"
             return Server(status="stopped", reason=reason, **known)
-    elif not asked.endpoint:
-        of = f" of the project {asked.project}" if asked.project else ""
+    elif not query.endpoint:
+        of = f" of the project {query.project}" if query.project else ""
         return Server(status="absent", reason=f"there is no container of {where}{of}")
     known["proxy"] = " ".join(found.get("proxy", (0, []))[1]).strip()
     reached = (found.get("reached", (0, []))[1] or [""])[0].split(" ")
-    outcome, version, reason = _judged(found, where)
+    outcome, version, reason = _classify(found, where)
     if outcome == "up" and len(reached) > 2 and reached[2]:
-        # Only its container's own network reaches it, and so would no other container.
+        # Only its container's own network reaches it: no other container does.
         outcome, reason = (
             "unreachable",
             f"{where} answers inside its container, but not from the host: does it listen on "
@@ -188,15 +184,15 @@ def _server(found: Sections, asked: Asked) -> Server:
         known |= {
             "address": reached[0],
             "port": int(reached[1]),
-            "tls": asked.endpoint.startswith("https://"),
+            "tls": query.endpoint.startswith("https://"),
         }
     return Server(status=outcome, reason=reason, version=version, **known)
 
 
-#: What checks/attempt.sh exits with for a name without an address, and for the rest.
+#: The exit statuses of checks/attempt.sh: for a name without an address, and all others.
 _NO_NAME = 6
-_FAILED = {
-    7: "nothing listens there, or the way is barred",
+_REASONS = {
+    7: "nothing listens there, or something blocks the connection",
     18: "the answer ended before it was complete",
     28: "no answer within 10 s",
     35: "the TLS handshake failed",
@@ -206,47 +202,38 @@ _FAILED = {
 }
 
 
-def _judged(found: Sections, where: str) -> tuple[ServerStatus, str, str]:
-    """What the answer to ``/api/version`` makes of a server: status, version, reason."""
-    status, body = _answer(found, "version")
-    asked = found.get("api version", (99, []))[0]
-    if status == 0:
-        if asked in (99, 126, 127):
-            return (
-                "unknown",
-                "",
-                f"{where} cannot be asked: neither the host nor the container has curl, wget, "
-                "python3, bash or nc",
-            )
-        if asked == 0:
-            return "not-ollama", "", f"what answers at {where} does not speak HTTP"
-        if asked == _NO_NAME:
-            return "unreachable", "", f"the name {Endpoint.parse(where).address} does not resolve"
-        said = " ".join(" ".join(found.get("said version", (0, []))[1]).split())
-        told = _FAILED.get(28 if asked in (124, 137, 143) else asked, said or f"status {asked}")
-        return "unreachable", "", told
+def _classify(found: Sections, where: str) -> tuple[ServerStatus, str, str]:
+    """What the answer to ``/api/version`` says of a server: status, version, reason."""
+    status, body = _parse_answer(found, "version")
+    exit_status = found.get("api version", (99, []))[0]
+    version = body.get("version") if isinstance(body, dict) else None
+    if status == 200 and isinstance(version, str):
+        return "up", version, ""
     if status in (401, 403, 407):
-        return (
-            "auth",
-            "",
-            f"{where} asks for authentication (HTTP {status}); Ollama itself never does",
-        )
+        reason = f"{where} asks for authentication (HTTP {status}); Ollama itself never does"
+        return "auth", "", reason
     if status >= 500:
         return "unreachable", "", f"{where} answers HTTP {status}"
-    version = body.get("version") if isinstance(body, dict) else None
-    if status != 200 or not isinstance(version, str):
-        return (
-            "not-ollama",
-            "",
-            f"what answers at {where} is not Ollama: HTTP {status} to GET /api/version",
-        )
-    return "up", version, ""
+    if status:
+        reason = f"what answers at {where} is not Ollama: HTTP {status} to GET /api/version"
+        return "not-ollama", "", reason
+    if exit_status in (99, 126, 127):
+        tools = "curl, wget, python3, bash or nc"
+        reason = f"cannot ask {where}: neither the host nor the container has {tools}"
+        return "unknown", "", reason
+    if exit_status == 0:
+        return "not-ollama", "", f"what answers at {where} does not speak HTTP"
+    if exit_status == _NO_NAME:
+        return "unreachable", "", f"the name {Endpoint.parse(where).address} does not resolve"
+    output = " ".join(" ".join(found.get("said version", (0, []))[1]).split())
+    exit_status = 28 if exit_status in (124, 137, 143) else exit_status
+    return "unreachable", "", _REASONS.get(exit_status, output or f"status {exit_status}")
 
 
 _STATUS_LINE = re.compile(r"\s*HTTP/\d(?:\.\d)? (\d{3})\b")
 
 
-def _answer(found: Sections, what: str) -> tuple[int, Any]:
+def _parse_answer(found: Sections, what: str) -> tuple[int, Any]:
     """The HTTP status, 0 for none, and the body, ``None`` where it is not JSON."""
     _, lines = found.get(f"api {what}", (99, []))
     lines = [line.rstrip("\r") for line in lines]
@@ -265,11 +252,8 @@ def _answer(found: Sections, what: str) -> tuple[int, Any]:
         return status, None
 
 
-def _models(body: Any) -> tuple[tuple[Name, Mapping[str, Any]], ...] | None:
-    """The models of an answer by name; ``None`` where it is not one.
-
-    What has no name is left out.
-    """
+def _parse_models(body: Any) -> tuple[tuple[Name, Mapping[str, Any]], ...] | None:
+    """The models of an answer that have a name; ``None`` where it is no answer."""
     if not isinstance(body, dict) or "models" not in body:
         return None
     rows = body["models"] or ()
@@ -282,65 +266,69 @@ def _models(body: Any) -> tuple[tuple[Name, Mapping[str, Any]], ...] | None:
     return tuple(found)
 
 
-def _disk(
+def _parse_disk(
     found: Sections,
     server: Server,
     tags: tuple[tuple[Name, Mapping[str, Any]], ...] | None,
     inner: str,
 ) -> tuple[store.Disk | None, str]:
-    """What lies on the disk, or why that is not known."""
+    """What the disk holds, or why that is not known."""
     name = next((name for name in found if name.split(" ")[0] == "directory"), "")
     if not name:
         if server.container:
-            return None, "the directory of the models can be read neither on the host nor inside"
-        return None, "the server's disk cannot be reached from this host"
+            return (
+                None,
+                "cannot read the directory of the models, neither on the host nor in the container",
+            )
+        return None, "cannot reach the server's disk from this host"
     path = "\n".join(found[name][1])
     if not (path.startswith("/") and is_inside(path[1:])):
-        return None, f"the directory of the models cannot be {path!r}: an absolute path is needed"
+        return None, f"the directory of the models is {path!r}, which is no absolute path"
     try:
-        told = sections(found["stored"][1], inner)
+        stored = sections(found["stored"][1], inner)
     except ValueError as error:
-        return None, f"what is told of {path} cannot be read: {error}"
-    disk = store.disk(told, Place(path=path, container=name.removeprefix("directory")[4:]))
+        return None, f"cannot parse what the probe printed about {path}: {error}"
+    disk = store.parse_disk(stored, Place(path=path, container=name.removeprefix("directory")[4:]))
     if isinstance(disk, str):
         return None, disk
-    served = {_tagged(name, row) for name, row in tags or ()}
-    if served and not any(_same(one, model) for one in served for model in disk.models):
-        return None, f"the models below {path} are not those that the server shows"
+    listed = {_parse_tag(name, row) for name, row in tags or ()}
+    if listed and not any(_is_same(tag, model) for tag in listed for model in disk.models):
+        return None, f"the models below {path} are not those that the server lists"
     return disk, ""
 
 
-def _same(one: StoredModel, other: StoredModel) -> bool:
-    return one.name.key == other.name.key and (
-        one.digest == other.digest or not one.digest or not other.digest
+def _is_same(tag: StoredModel, model: StoredModel) -> bool:
+    return tag.name.key == model.name.key and (
+        tag.digest == model.digest or not tag.digest or not model.digest
     )
 
 
-def _merged(
+def _merge(
     disk: Sequence[StoredModel] | None,
     tags: tuple[tuple[Name, Mapping[str, Any]], ...] | None,
 ) -> tuple[StoredModel, ...]:
     """The models of the disk with what the server says of them, and those that only it knows."""
-    served = {name.key: (name, row) for name, row in tags or ()}
+    listed = {name.key: (name, row) for name, row in tags or ()}
     models = []
-    for one in disk or ():
-        update: dict[str, Any] = {"served": None if tags is None else one.name.key in served}
-        if one.name.key in served:
-            shown = _tagged(*served.pop(one.name.key))
+    for model in disk or ():
+        key = model.name.key
+        update: dict[str, Any] = {"served": None if tags is None else key in listed}
+        if key in listed:
+            tag = _parse_tag(*listed.pop(key))
             update |= {
-                field: getattr(shown, field)
+                field: getattr(tag, field)
                 for field in ("digest", "size", "quantization", "family", "parameters")
-                if not getattr(one, field)
+                if not getattr(model, field)
             }
-        models.append(one.model_copy(update=update))
-    models += [_tagged(name, row) for name, row in served.values()]
-    return tuple(sorted(models, key=lambda one: str(one.name)))
+        models.append(model.model_copy(update=update))
+    models += [_parse_tag(name, row) for name, row in listed.values()]
+    return tuple(sorted(models, key=lambda model: str(model.name)))
 
 
-def _tagged(name: Name, row: Mapping[str, Any]) -> StoredModel:
+def _parse_tag(name: Name, row: Mapping[str, Any]) -> StoredModel:
     details = row.get("details") or {}
     try:
-        modified = datetime.fromisoformat(_short(str(row.get("modified_at")))).timestamp()
+        modified = datetime.fromisoformat(_truncate(str(row.get("modified_at")))).timestamp()
     except ValueError:
         modified = 0
     return StoredModel(
@@ -355,12 +343,12 @@ def _tagged(name: Name, row: Mapping[str, Any]) -> StoredModel:
     )
 
 
-def _short(time: str) -> str:
+def _truncate(time: str) -> str:
     """Go writes nanoseconds; Python reads microseconds."""
     return re.sub(r"(\.\d{1,6})\d*", r"\1", time)
 
 
-def _loaded(row: Mapping[str, Any], name: Name) -> LoadedModel:
+def _parse_loaded(row: Mapping[str, Any], name: Name) -> LoadedModel:
     return LoadedModel(
         name=name,
         size=row.get("size") or 0,
@@ -370,19 +358,19 @@ def _loaded(row: Mapping[str, Any], name: Name) -> LoadedModel:
     )
 
 
-def _record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
+def _parse_record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
     if section is None:
         return Record(), ""
     status, lines = section
     if status != 0:
-        return Record(), f"the record of what was pulled cannot be read: {' '.join(lines)}"
+        return Record(), f"cannot read the record of what was pulled: {' '.join(lines)}"
     try:
         return Record.model_validate_json("\n".join(lines)), ""
     except ValidationError:
-        return Record(), "the record of what was pulled is not one of ours"
+        return Record(), "the record of what was pulled is not one of stackmend"
 
 
-def _named(lines: Sequence[str]) -> tuple[NamedModel, ...]:
+def _parse_named(lines: Sequence[str]) -> tuple[NamedModel, ...]:
     found: dict[NamedModel, None] = {}
     for entry, service in rows(lines, 2):
         variable, _, value = str(entry).partition("=")

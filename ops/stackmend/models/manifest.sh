@@ -1,4 +1,4 @@
-# Write standard input to a model's manifest, whole or not at all.
+# Replace a model's manifest by standard input, in one step.
 # Arguments: the store, the path below its manifests, the owner (UID:GID or empty).
 # shellcheck disable=SC2154 # walk.sh sets them
 umask 077

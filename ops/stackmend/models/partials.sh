@@ -1,4 +1,4 @@
-# Remove what the server has begun to fetch of one blob. Arguments: the store, the blob's name.
+# Remove the partial download of one blob. Arguments: the store, the blob's name.
 # shellcheck disable=SC2154 # walk.sh sets them
 plain "$2" && reach "$1" || exit
 hold "$real/blobs" || exit 0

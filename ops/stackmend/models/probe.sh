@@ -27,7 +27,7 @@ ask() {
     *) authority="$3:$4" ;;
   esac
   begin "api $1"
-  # The end of what is said on standard error, and as the last line the exit status.
+  # The end of standard error, and as the last line the exit status.
   { said=$({ { attempt "$@" 2>&4; printf '\n%s' $? >&4; } | head -c $most | quoted >&3; } 4>&1 | tail -c 65536); } 3>&1
   asked=${said##*"$newline"} said=${said%"$newline"*}
   end "$asked"
@@ -55,8 +55,8 @@ converse() {
 }
 
 # The models' directory as the host sees it, if it can be read there; else inside the container $2.
-# What is said in a container is framed for itself, and quoted here as a whole.
-look() {
+# What a container prints has frames of its own, and is quoted here as one text.
+read_store() {
   if [ -n "$1" ] && [ -d "$1" ] && [ -x "$1" ] && [ -r "$1" ] &&
     { [ ! -e "$1/blobs" ] || [ -x "$1/blobs" ]; }; then
     section "directory" printf '%s\n' "$1"
@@ -97,7 +97,7 @@ in_container() {
     no_engine "$shown"
     return
   }
-  # Of the environment nothing is told: it may be secret.
+  # Nothing of the environment is printed: it may be secret.
   begin "container $id"
   printf '%s\n' "$shown" | grep -E '^(name|state|health) ' | quoted
   end 0
@@ -151,7 +151,7 @@ ENDS
     fi
     [ $met = yes ] || converse "$id" 127.0.0.1 "$listen"
   fi
-  # The mount that is nearest above the directory says where it lies on the host.
+  # The closest mount above the directory says which directory of the host it is.
   outside=''
   case $inside in
     */../* | */.. | */./* | */. | *//*) ;;
@@ -168,9 +168,9 @@ ENDS
     *) outside='' ;;
   esac
   if [ "$state" = running ]; then
-    look "$outside" "$id" "$inside"
+    read_store "$outside" "$id" "$inside"
   else
-    look "$outside" '' ''
+    read_store "$outside" '' ''
   fi
 }
 
@@ -211,7 +211,7 @@ on_host() {
     [ -z "$directory" ] && [ -n "$place" ] || continue
     [ ! -d "$place/manifests" ] && [ ! -d "$place/blobs" ] || directory=$place
   done
-  [ -z "$directory" ] || look "$directory" '' ''
+  [ -z "$directory" ] || read_store "$directory" '' ''
 }
 
 is_here() {
@@ -244,7 +244,7 @@ if [ -n "$host" ]; then
     ends '[^"]*' | grep -q " $port\$" || found=''
   fi
   if [ -n "$found" ]; then
-    # It has answered already: only where its models lie is still to be told.
+    # It has answered already: only the directory of its models is missing.
     converse() { :; }
     in_container "$found"
   elif is_here "$host"; then

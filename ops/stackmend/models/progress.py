@@ -1,10 +1,10 @@
-"""How far pulls are: a bar for each on a terminal, a line now and then without one."""
+"""The progress of pulls: a bar for each on a terminal, a line now and then without one."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from stackmend.models.plan import human
+from stackmend.models.plan import format_size
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -32,91 +32,94 @@ EVERY = 10.0
 
 
 class Tally:
-    """The bytes that come to one server, each counted once, however many models share its blob."""
+    """The bytes that one server receives, each counted once, however many models share its blob."""
 
     def __init__(self) -> None:
-        self._there: dict[str, int] = {}
+        self._present: dict[str, int] = {}
         self._lock = threading.Lock()
-        #: Bytes that have come since it began, whatever became of them.
-        self.came = 0
+        #: Bytes that arrived so far, whatever became of them.
+        self.received = 0
 
-    def there(self, digest: str) -> int:
-        """Bytes of a blob that are there."""
-        return self._there.get(digest, 0)
+    def get_present(self, digest: str) -> int:
+        """Bytes of a blob that are present."""
+        return self._present.get(digest, 0)
 
-    def known(self, digest: str) -> bool:
-        """Whether it is known how much of a blob is there."""
-        return digest in self._there
+    def has_measured(self, digest: str) -> bool:
+        """Whether it is known how much of a blob is present."""
+        return digest in self._present
 
-    def begins(self, there: Mapping[str, int]) -> None:
-        """So much was there before, of blobs that nothing is known of yet."""
+    def start(self, present: Mapping[str, int]) -> None:
+        """Note what was present before, of blobs that nothing is known of yet."""
         with self._lock:
-            self._there = {**there, **self._there}
+            self._present = {**present, **self._present}
 
-    def reached(self, digest: str, there: int) -> None:
-        """So much of a blob is there now; less than what is known is old news."""
+    def advance(self, digest: str, present: int) -> None:
+        """Count what arrived of a blob; less than what is known is out of date."""
         with self._lock:
-            self.came += max(0, there - self._there.get(digest, 0))
-            self._there[digest] = max(there, self._there.get(digest, 0))
+            self.received += max(0, present - self._present.get(digest, 0))
+            self._present[digest] = max(present, self._present.get(digest, 0))
 
-    def fell(self, digest: str, there: int) -> None:
-        """Only so much of a blob is there, whatever there was."""
+    def reset(self, digest: str, present: int) -> None:
+        """Note that only so much of a blob is present, whatever was before."""
         with self._lock:
-            self._there[digest] = there
+            self._present[digest] = present
 
 
 class Meter:
-    """The bytes of one model, while it comes.
+    """The bytes of one model, while they arrive.
 
     :param tally: counts those of all models of the server.
     :param sizes: bytes of its blobs, as far as they are known.
-    :param guess: whether nobody knows what the server had: a blob that is whole when the server
-        speaks of it first was then there before.
+    :param guess: whether it is not known what the server had: a blob that is complete when the
+        server first names it was then present before.
     """
 
     def __init__(self, tally: Tally, sizes: Mapping[str, int], *, guess: bool = False) -> None:
         self._tally = tally
         self._sizes = dict(sizes)
-        self._told: dict[str, int] = {}
+        self._last: dict[str, int] = {}
         self._guess = guess
-        #: Bytes that have come for this model since it began, whatever became of them.
-        self.came = 0
+        #: Bytes that arrived for this model so far, whatever became of them.
+        self.received = 0
 
-    def told(self, digest: str, there: int, total: int) -> None:
-        """So much of a blob is there now; less than before means that it was begun anew.
+    def update(self, digest: str, present: int, total: int) -> None:
+        """Count what arrived of a blob; less than before means that it started again.
 
         :param total: bytes of it; 0 where the server does not say.
         """
-        last = self._told.get(digest)
-        if last is not None and there < last:
-            self._tally.fell(digest, there)
-        elif self._guess and 0 < there == total and not self._tally.known(digest):
-            self._tally.begins({digest: there})
-        self.came += max(0, there - (self._tally.there(digest) if last is None else last))
-        self._tally.reached(digest, there)
-        self._told[digest] = there
+        last = self._last.get(digest)
+        if last is not None and present < last:
+            self._tally.reset(digest, present)
+        elif self._guess and 0 < present == total and not self._tally.has_measured(digest):
+            self._tally.start({digest: present})
+        before = self._tally.get_present(digest) if last is None else last
+        self.received += max(0, present - before)
+        self._tally.advance(digest, present)
+        self._last[digest] = present
         if total:
             self._sizes[digest] = total
 
-    def at(self, digest: str, there: int) -> None:
-        """A blob goes on, or begins again, from here."""
-        self._tally.fell(digest, there)
-        self._told[digest] = there
+    def restart(self, digest: str, present: int) -> None:
+        """Note that a blob continues, or starts again, from here."""
+        self._tally.reset(digest, present)
+        self._last[digest] = present
 
     def complete(self, sizes: Mapping[str, int] | None = None) -> None:
-        """All of it is there: what came between two words of the server is counted too.
+        """Count all of it as present, also what arrived between two reports of the server.
 
         :param sizes: bytes of its blobs, where they were not known before.
         """
         self._sizes |= sizes or {}
         for digest, size in self._sizes.items():
-            self._tally.reached(digest, size)
-            self._told[digest] = size
+            self._tally.advance(digest, size)
+            self._last[digest] = size
 
     @property
-    def there(self) -> int:
-        """Bytes of the model that are there."""
-        return sum(min(size, self._tally.there(one)) for one, size in self._sizes.items())
+    def present(self) -> int:
+        """Bytes of the model that are present."""
+        return sum(
+            min(size, self._tally.get_present(digest)) for digest, size in self._sizes.items()
+        )
 
     @property
     def total(self) -> int:
@@ -141,13 +144,13 @@ class _Board:
                     DownloadColumn(binary_units=True),
                     TransferSpeedColumn(),
                     TimeRemainingColumn(),
-                    TextColumn("{task.fields[said]}"),
-                    console=_console(),
+                    TextColumn("{task.fields[status]}"),
+                    console=_make_console(),
                     transient=True,
                 )
                 self._progress.start()
             self._tasks += 1
-            return self._progress, self._progress.add_task(title, total=total or None, said="")
+            return self._progress, self._progress.add_task(title, total=total or None, status="")
 
     def close(self, progress: Progress, task: TaskID) -> None:
         with self._lock:
@@ -161,12 +164,12 @@ class _Board:
 _board = _Board()
 
 
-def _console() -> Console:
+def _make_console() -> Console:
     # pyinfra writes what it does to standard error as well.
     return Console(stderr=True)
 
 
-class Shown:
+class Display:
     """One pull as the user sees it."""
 
     def __init__(self, host: Host, model: str, meter: Meter) -> None:
@@ -175,72 +178,67 @@ class Shown:
         self._meter = meter
         self._bar: tuple[Progress, TaskID] | None = None
         self._last = time.monotonic()
-        self._there = meter.there
-        if _console().is_terminal:
+        self._present = meter.present
+        if _make_console().is_terminal:
             self._bar = _board.open(f"{host.name} {model}", meter.total)
 
-    def said(self, words: str) -> None:
-        """The server says what it does."""
-        self._draw(words)
+    def show_status(self, status: str) -> None:
+        """Show what the server does."""
+        self._draw(status)
 
-    def told(self, digest: str, there: int, total: int) -> None:
-        """So much of a blob is there."""
-        self._meter.told(digest, there, total)
+    def update(self, digest: str, present: int, total: int) -> None:
+        """Count what arrived of a blob, and show it."""
+        self._meter.update(digest, present, total)
         self._draw("")
 
-    def at(self, digest: str, there: int) -> None:
-        """A blob goes on, or begins again, from here."""
-        self._meter.at(digest, there)
+    def restart(self, digest: str, present: int) -> None:
+        """Note that a blob continues, or starts again, from here."""
+        self._meter.restart(digest, present)
 
-    def counting(self, digest: str, total: int) -> Callable[[bytes], bytes]:
-        """What passes the pieces of a blob on and tells of them."""
-        there = 0
-
-        def passed(piece: bytes) -> bytes:
-            nonlocal there
-            there += len(piece)
-            self.told(digest, there, total)
-            return piece
-
-        return passed
+    def count_pieces(self, digest: str, total: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass the pieces of a blob on, and show how far it is."""
+        present = 0
+        for piece in pieces:
+            present += len(piece)
+            self.update(digest, present, total)
+            yield piece
 
     def close(self) -> None:
-        """It is over, in whatever way."""
+        """Take the bar away."""
         if self._bar is not None:
             _board.close(*self._bar)
             self._bar = None
 
-    def _draw(self, words: str) -> None:
+    def _draw(self, status: str) -> None:
         meter = self._meter
         if self._bar is not None:
             progress, task = self._bar
-            fields: dict[str, Any] = {"said": words} if words else {}
-            progress.update(task, completed=meter.there, total=meter.total or None, **fields)
+            fields: dict[str, Any] = {"status": status} if status else {}
+            progress.update(task, completed=meter.present, total=meter.total or None, **fields)
             return
         now = time.monotonic()
         if now - self._last < EVERY:
             return
-        rate = (meter.there - self._there) / (now - self._last)
-        self._last, self._there = now, meter.there
-        share = f" ({meter.there / meter.total:.0%})" if meter.total else ""
-        doing = f", {words}" if words else ""
+        rate = (meter.present - self._present) / (now - self._last)
+        self._last, self._present = now, meter.present
+        share = f" ({meter.present / meter.total:.0%})" if meter.total else ""
         announce.show_line(
             self._host,
-            f"{self._model}: {human(meter.there)} of {human(meter.total)}{share}, "
-            f"{human(max(0, int(rate)))}/s{doing}",
+            f"{self._model}: {format_size(meter.present)} of {format_size(meter.total)}{share}, "
+            f"{format_size(max(0, int(rate)))}/s" + (f", {status}" if status else ""),
         )
 
 
 @contextmanager
-def shown(host: Host, model: str, meter: Meter) -> Iterator[Shown]:
-    """Show how far a model is for as long as the block lasts.
+def display(host: Host, model: str, meter: Meter) -> Iterator[Display]:
+    """Show the progress of a model for as long as the block lasts.
 
-    :param host: the host that it comes to.
+    :param host: the host that receives it.
     :param model: the model.
     :param meter: counts its bytes.
     """
-    one = Shown(host, model, meter)
+    pull = Display(host, model, meter)
     try:
-        yield one
+        yield pull
     finally:
-        one.close()
+        pull.close()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from stackmend import connection
 from stackmend.models.facts import ModelStore
-from stackmend.models.plan import carried
+from stackmend.models.plan import carry_over
 from stackmend.models.state import StoreState
 
 if TYPE_CHECKING:
@@ -21,81 +20,69 @@ HASHING = 6 * 3600
 
 @dataclass
 class _Known:
-    """What was read of one host's server.
+    """What was read of one host's server, each with the arguments of the fact.
 
-    :param latest: what was asked but for contents, and the last reading.
-    :param contents: what was asked, and the last reading of every byte: good until something is
-        changed.
-    :param together: the last reading without contents, and what the two make together.
+    :param latest: the last reading; the arguments are without contents.
+    :param contents: the last reading of every byte: valid until something is changed.
     """
 
     latest: tuple[Mapping[str, Any], StoreState] | None = None
     contents: tuple[Mapping[str, Any], StoreState] | None = None
-    together: tuple[StoreState, StoreState] | None = None
-
-
-_known: WeakKeyDictionary[Host, _Known] = WeakKeyDictionary()
 
 
 def read(
     host: Host,
-    asked: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     *,
-    anew: bool = False,
+    fresh: bool = False,
     changed: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> StoreState | connection.Unknown:
-    """What a server has, as it was read before where that still holds.
+    """What a server has, as it was read before where that is still valid.
 
-    Where contents are asked for, every byte is read once, and again only where it is said that
-    they have changed; in between what was found of them is taken over.
+    Where contents are asked for, every byte is read once, and again only where they have changed;
+    in between the problems that were found in them are carried over.
 
-    :param asked: the arguments of the fact :class:`ModelStore`.
-    :param anew: read it now, whatever was read before.
-    :param changed: contents were changed since the last reading.
-    :param arguments: pyinfra's own, as whom it is read; by default those of the operation.
+    :param arguments: those of the fact :class:`ModelStore`.
+    :param fresh: whether it is read again, whatever was read before.
+    :param changed: whether contents were changed since the last reading.
+    :param settings: pyinfra's own arguments, as whom it is read; by default the operation's.
     """
-    known = _known.setdefault(host, _Known())
-    given = dict(arguments or {})
-    quick = {**asked, "hashes": False}
-    before = known.contents
-    if asked["hashes"] and (changed or before is None or before[0] != asked):
-        long = {**given, **asked, "_timeout": HASHING}
-        (state,) = connection.fetch_facts(host, [(ModelStore, long)])
+    known = connection.keep(host, _Known)
+    settings = dict(settings or {})
+    quick = {**arguments, "hashes": False}
+    contents = known.contents
+    state: StoreState | connection.Unknown
+    if arguments["hashes"] and (changed or contents is None or contents[0] != arguments):
+        (state,) = connection.fetch_facts(
+            host, [(ModelStore, {**settings, **arguments, "_timeout": HASHING})]
+        )
         if isinstance(state, StoreState):
-            known.latest, known.contents = (quick, state), (dict(asked), state)
-            known.together = None
-        return _checked(state)
-    if anew:
-        (state,) = connection.fetch_facts(host, [(ModelStore, {**given, **quick})])
+            known.latest, known.contents = (quick, state), (dict(arguments), state)
+        return state
+    if fresh:
+        (state,) = connection.fetch_facts(host, [(ModelStore, {**settings, **quick})])
     else:
-        state = connection.read(host, ModelStore, **{**given, **quick})
+        state = connection.read(host, ModelStore, **{**settings, **quick})
     if not isinstance(state, StoreState):
-        return _checked(state)
-    if asked["hashes"] and before is not None:
-        # The same reading gives the same value, by which others tell that nothing is new.
-        if known.together is None or known.together[0] is not state:
-            known.together = (state, carried(state, before[1]))
-        state = known.together[1]
+        return state
+    if arguments["hashes"] and contents is not None:
+        now, before = state, contents[1]
+        state = connection.derive(host, ModelStore, [now, before], lambda: carry_over(now, before))
     known.latest = (quick, state)
     return state
 
 
-def latest(
-    host: Host, asked: Mapping[str, Any], arguments: Mapping[str, Any]
+def read_latest(
+    host: Host, arguments: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> StoreState | connection.Unknown:
-    """What a server had when it was last looked at; read now, without contents, if never.
+    """What a server had when it was last read; read now, without contents, if it never was.
 
-    :param asked: the arguments of the fact :class:`ModelStore`.
-    :param arguments: pyinfra's own, as whom it is read.
+    :param arguments: those of the fact :class:`ModelStore`.
+    :param settings: pyinfra's own arguments, as whom it is read.
     """
-    quick = {**asked, "hashes": False}
-    known = _known.setdefault(host, _Known())
-    if known.latest is not None and known.latest[0] == quick:
-        return known.latest[1]
-    return read(host, quick, arguments=arguments)
-
-
-def _checked(state: Any) -> StoreState | connection.Unknown:
-    assert isinstance(state, StoreState | connection.Unknown), "the fact gives nothing else"
-    return state
+    quick = {**arguments, "hashes": False}
+    latest = connection.keep(host, _Known).latest
+    if latest is not None and latest[0] == quick:
+        return latest[1]
+    return read(host, quick, settings=settings)

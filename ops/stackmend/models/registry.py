@@ -1,4 +1,4 @@
-"""What the registries say of the wanted models, asked from the host: one manifest read each."""
+"""The registries' answers about the desired models, asked from the host: one manifest each."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
-from weakref import WeakKeyDictionary
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from stackmend import connection
 from stackmend.answers import read_json
 from stackmend.connection import script
-from stackmend.models import near
+from stackmend.models import suggestions
 from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Manifest, RegistryAnswer, RegistryLayer, Server
-from stackmend.models.store import layers_of
+from stackmend.models.store import parse_layers
 from stackmend.redaction import safe_line
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 #: How often one manifest is asked for while the registry is busy or its answers break off.
 ATTEMPTS = 3
 
-#: The longest that a registry's own Retry-After is waited for, in seconds.
-PATIENCE = 10.0
+#: The longest Retry-After of a registry that is waited for, in seconds.
+LONGEST_WAIT = 10.0
 
-#: Seconds of silence that are worth remembering: a registry that is as silent again costs the same.
+#: Seconds of silence after which a registry counts as silent: asking again costs the same.
 LONG = 5.0
 
 #: Seconds for which a registry that was silent is not asked again.
@@ -42,13 +42,13 @@ SILENCE = 300.0
 
 _REDIRECTIONS = 5
 
-#: The status that stands for an answer that was not taken: its other models may be asked for.
+#: The status that stands for an answer that was not read: its other models may be asked for.
 _ANSWERED = 200
 
-#: What checks/attempt.sh exits with for a name without an address.
+#: The exit status of checks/attempt.sh for a name without an address.
 _NO_NAME = 6
 
-#: Where a request may lead: addresses and names of hosts, and what a request line may hold.
+#: What a request line may hold, and what addresses and names of hosts may be.
 _LINK = re.compile(r"[!-~]{1,4096}")
 _ADDRESS = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:.]{2,45}"
@@ -71,10 +71,10 @@ class _Origin(NamedTuple):
 
 
 class _Unreachable(Exception):
-    """A registry could not be asked; the text says why, the layer where.
+    """A registry could not be asked; the text says why, the layer where it failed.
 
-    :param code: the HTTP status; 0 where it answered nothing at all, so that asking for its other
-        models is in vain.
+    :param code: the HTTP status; 0 where it did not answer at all, so that asking for its other
+        models is useless.
     """
 
     def __init__(self, layer: RegistryLayer, reason: str, code: int = 0) -> None:
@@ -97,32 +97,32 @@ class _Busy(_Unreachable):
         self.after = after
 
 
-#: The registries that were silent: until when each is not asked again, and what is said of it.
-_silent: WeakKeyDictionary[Host, dict[_Origin, tuple[float, RegistryAnswer]]] = WeakKeyDictionary()
+class _Silent(dict[_Origin, tuple[float, RegistryAnswer]]):
+    """The registries that were silent: until when each is not asked again, and its answer."""
 
 
 def ask(
     host: Host,
-    wanted: Iterable[ModelSpec],
+    models: Iterable[ModelSpec],
     policy: ModelsPolicy,
     known: Iterable[str] = (),
     server: Server | None = None,
     timeout: float = 10.0,
 ) -> dict[str, RegistryAnswer]:
-    """Read the manifest of each wanted model that is pulled, from where the host stands.
+    """Read the manifest of each model that is pulled, from the host.
 
-    One request each, over one connection a registry; only where a registry is busy or breaks off
-    it is asked again, and only for a model that is absent it is asked what it has. A registry
-    that cannot be reached is not tried for its other models, and one that was silent is not waited
-    for again in the next five minutes. Changes nothing.
+    One request each, over one connection a registry. A registry that is busy or breaks off is asked
+    again, and one that has no such model is asked what it has. A registry that cannot be reached is
+    not asked for its other models, and one that was silent is not waited for again in the next five
+    minutes. Changes nothing.
 
     Args:
         host: the host.
-        wanted: the models; those that are created from a file are left out.
-        policy: says for which of them the registry is spoken to over plain HTTP.
-        known: names of models that exist, which a wrong one may be meant for.
-        server: the model server. A certificate that the controller does not trust is held against
-            those that this server trusts, because it is the server that will pull.
+        models: the models; those that are created from a file are left out.
+        policy: says to which registries plain HTTP is spoken.
+        known: names of models that exist, which may be suggested for a wrong one.
+        server: the model server. Registries may also use certificates that this server trusts,
+            because it is the server that pulls.
         timeout: seconds for each step: connecting, each wait for an answer.
 
     Returns:
@@ -136,68 +136,68 @@ def ask(
         'found'
     """
     answers: dict[str, RegistryAnswer] = {}
-    silent = _silent.setdefault(host, {})
+    silent = connection.keep(host, _Silent)
     now = time.monotonic()
-    broken = {origin: answer for origin, (until, answer) in silent.items() if until > now}
+    unreachable = {origin: answer for origin, (until, answer) in silent.items() if until > now}
     names = tuple(known)
     with ExitStack() as stack:
         asker = _Asker(host, stack, server, timeout)
-        for one in wanted:
-            name = one.pulled
+        for model in models:
+            name = model.pulled_as
             if name is None:
                 continue
-            origin = _origin(name, tls=not policy.over_http(one))
-            if origin in broken:
-                answers[str(name)] = broken[origin]
+            origin = _find_origin(name, tls=not policy.is_insecure(model))
+            if origin in unreachable:
+                answers[str(name)] = unreachable[origin]
                 continue
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
-                answers[str(name)] = _manifest(asker, origin, name, names)
+                answers[str(name)] = _fetch_manifest(asker, origin, name, names)
             except _Unreachable as error:
                 answers[str(name)] = error.answer
                 if error.code == 0:
-                    broken[origin] = error.answer
+                    unreachable[origin] = error.answer
                     ended = time.monotonic()
-                    if ended - begun > min(LONG, timeout):
+                    if ended - started > min(LONG, timeout):
                         silent[origin] = (ended + SILENCE, error.answer)
                 if isinstance(error, _Busy):
                     asker.attempts = 1
     return answers
 
 
-def _origin(name: Name, *, tls: bool) -> _Origin:
+def _find_origin(name: Name, *, tls: bool) -> _Origin:
     address, port = name.registry
     return _Origin(tls, address, port or (443 if tls else 80))
 
 
-def _manifest(asker: _Asker, origin: _Origin, name: Name, known: Iterable[str]) -> RegistryAnswer:
+def _fetch_manifest(
+    asker: _Asker, origin: _Origin, name: Name, known: Iterable[str]
+) -> RegistryAnswer:
     path = f"/v2/{name.repository}/manifests/{name.tag}"
     answer = asker.get(origin, path, {"Accept": MANIFEST_TYPE})
     if answer.status_code == 404:
+        similar = suggestions.list_similar(name, partial(asker.get_json, origin))
         return RegistryAnswer(
             status="absent",
-            nearest=near.nearest(
-                name, [*known, *near.told(name, lambda path: asker.json(origin, path))]
-            ),
+            suggestions=suggestions.suggest(name, [*known, *similar]),
             reason=f"{origin} has no model {name}",
         )
     code = answer.status_code
-    if code in (401, 403):
-        raise _Unreachable(
-            "http", f"{origin} asks for authentication (HTTP {code}) to read {name}", code
-        )
-    if code == 412:
-        raise _Unreachable("http", f"{origin} wants a newer Ollama for {name} (HTTP 412)", code)
     if code != 200:
-        raise _Unreachable("http", f"{origin} answers HTTP {code} for {name}", code)
+        reasons = {
+            401: f"asks for authentication (HTTP {code}) to read {name}",
+            403: f"asks for authentication (HTTP {code}) to read {name}",
+            412: f"requires a newer Ollama for {name} (HTTP {code})",
+        }
+        reason = reasons.get(code, f"answers HTTP {code} for {name}")
+        raise _Unreachable("http", f"{origin} {reason}", code)
     raw: bytes = answer.content
     try:
         text = raw.decode()
-        layers = layers_of(read_json(text))
+        layers = parse_layers(read_json(text))
     except ValueError:
-        raise _Unreachable(
-            "http", f"what {origin} answers for {name} is no manifest", code
-        ) from None
+        reason = f"the answer of {origin} for {name} is no manifest"
+        raise _Unreachable("http", reason, code) from None
     return RegistryAnswer(
         status="found",
         manifest=Manifest(digest=hashlib.sha256(raw).hexdigest(), layers=layers, raw=text),
@@ -205,14 +205,14 @@ def _manifest(asker: _Asker, origin: _Origin, name: Name, known: Iterable[str]) 
 
 
 class _Asker:
-    """The connections to registries, kept for all questions of one time."""
+    """The connections to registries, and what they answered, for all questions of one time."""
 
     def __init__(self, host: Host, stack: ExitStack, server: Server | None, timeout: float) -> None:
         self._host = host
         self._stack = stack
         self._server = server
         self._timeout = timeout
-        #: How often one thing is asked for; once is enough where patience was in vain before.
+        #: How often one thing is asked for; once is enough where waiting did not help before.
         self.attempts = ATTEMPTS
         self._clients: dict[_Origin, connection.HTTPClient] = {}
         self._tokens: dict[tuple[_Origin, str], str] = {}
@@ -222,20 +222,20 @@ class _Asker:
     def get(
         self, origin: _Origin, path: str, headers: Mapping[str, str]
     ) -> connection.HTTPResponse:
-        """The answer to a request, redirections followed and a token fetched where one is asked.
+        """The answer to a request; follows redirections, and fetches a token where one is needed.
 
-        :raises _Unreachable: there is none.
+        :raises _Unreachable: there is no answer.
         """
         again = Retrying(
             stop=stop_after_attempt(self.attempts),
-            wait=_wait,
+            wait=_find_pause,
             retry=retry_if_exception_type(_Busy),
             reraise=True,
         )
         answer: connection.HTTPResponse = again(self._get, origin, path, dict(headers))
         return answer
 
-    def json(self, origin: _Origin, path: str) -> Any:
+    def get_json(self, origin: _Origin, path: str) -> Any:
         """The JSON that a path has, asked for once; ``None`` where there is none."""
         if (origin, path) not in self._lists:
             self._lists[(origin, path)] = None
@@ -250,9 +250,11 @@ class _Asker:
             # A token opens one repository: what lies below /v2/<repository>/.
             scope = path.partition("?")[0].rpartition("/")[0].rpartition("/")[0]
             token = self._tokens.get((origin, scope))
-            answer = self._once(origin, path, headers | ({"Authorization": token} if token else {}))
+            answer = self._request(
+                origin, path, headers | ({"Authorization": token} if token else {})
+            )
             if answer.status_code == 401 and token is None:
-                token = self._token(origin, answer.headers.get("WWW-Authenticate", ""))
+                token = self._fetch_token(origin, answer.headers.get("WWW-Authenticate", ""))
                 if token is not None:
                     self._tokens[(origin, scope)] = token
                     continue
@@ -260,35 +262,35 @@ class _Asker:
                 raise _Busy(
                     f"{origin} answers HTTP {answer.status_code}",
                     answer.status_code,
-                    _seconds(answer.headers.get("Retry-After", "")),
+                    _parse_seconds(answer.headers.get("Retry-After", "")),
                 )
             if answer.status_code not in (301, 302, 303, 307, 308):
                 return answer
             try:
-                to = urljoin(_url(origin, path), answer.headers.get("Location", ""))
-                origin, path = _split(to)
+                to = urljoin(_format_url(origin, path), answer.headers.get("Location", ""))
+                origin, path = _parse_url(to)
             except ValueError as error:
                 raise _Unreachable(
                     "http", f"{origin} redirects, but {error}", answer.status_code
                 ) from None
         raise _Unreachable("http", f"{origin} redirects without end", answer.status_code)
 
-    def _once(
+    def _request(
         self, origin: _Origin, path: str, headers: Mapping[str, str]
     ) -> connection.HTTPResponse:
         try:
-            return self._client(origin).get(path, headers=headers)
+            return self._open_client(origin).get(path, headers=headers)
         except connection.HTTPError as error:
-            failed = error
-        refused = connection.layer(failed) == "tls" and not connection.silent(failed)
+            failure = error
+        refused = connection.layer(failure) == "tls" and not connection.silent(failure)
         if refused and self._trust_more(origin):
             try:
-                return self._client(origin).get(path, headers=headers)
+                return self._open_client(origin).get(path, headers=headers)
             except connection.HTTPError as error:
-                failed = error
-        raise self._reason(origin, failed) from failed
+                failure = error
+        raise self._classify(origin, failure) from failure
 
-    def _client(self, origin: _Origin) -> connection.HTTPClient:
+    def _open_client(self, origin: _Origin) -> connection.HTTPClient:
         if origin not in self._clients:
             self._clients[origin] = self._stack.enter_context(
                 connection.http(
@@ -301,39 +303,38 @@ class _Asker:
             )
         return self._clients[origin]
 
-    def _reason(self, origin: _Origin, error: connection.HTTPError) -> _Unreachable:
-        said = " ".join(str(error).split()) or type(error).__name__
+    def _classify(self, origin: _Origin, error: connection.HTTPError) -> _Unreachable:
+        reason = " ".join(str(error).split()) or type(error).__name__
         for cause in connection.causes(error):
             if isinstance(cause, connection.ConnectionLost):
                 raise cause
             if isinstance(cause, connection.DialError):
-                said = cause.reason
+                reason = cause.reason
         layer = connection.layer(error)
-        if layer == "connect" and not self._resolves(origin.address):
-            layer, said = "name", "no address is known for it"
+        if layer == "connect" and not self._can_resolve(origin.address):
+            layer, reason = "name", "it has no address"
         match layer:
             case "name":
                 return _Unreachable(
-                    "name", f"the name {origin.address} does not resolve on the host: {said}"
+                    "name", f"the name {origin.address} does not resolve on the host: {reason}"
                 )
             case "connect":
-                return _Unreachable("connect", f"{origin} cannot be connected to: {said}")
+                return _Unreachable("connect", f"cannot connect to {origin}: {reason}")
             case "tls":
-                return _Unreachable("tls", f"{origin}: {said}")
+                return _Unreachable("tls", f"{origin}: {reason}")
         if connection.silent(error):
-            # Whoever says nothing for so long is not waited for again.
             return _Unreachable("http", f"{origin} does not answer within {self._timeout:g} s")
         if isinstance(error, connection.TooMuch):
-            return _Unreachable("http", f"{origin}: {said}", _ANSWERED)
-        return _Busy(f"{origin} does not answer: {said}")
+            return _Unreachable("http", f"{origin}: {reason}", _ANSWERED)
+        return _Busy(f"{origin} does not answer: {reason}")
 
-    def _resolves(self, address: str) -> bool:
-        """Whether the host knows an address of a name: a server that forwards does not tell."""
-        look = script("stackmend.checks", "attempt", "resolve", "5", address)
-        return connection.run(self._host, look, readonly=True, timeout=20).status != _NO_NAME
+    def _can_resolve(self, address: str) -> bool:
+        """Whether the host knows an address of a name: a server that forwards does not say."""
+        resolve = script("stackmend.checks", "attempt", "resolve", "5", address)
+        return connection.run(self._host, resolve, readonly=True, timeout=20).status != _NO_NAME
 
     def _trust_more(self, origin: _Origin) -> bool:
-        """Trust what the model server trusts; whether that is something new."""
+        """Trust the certificates that the model server trusts; whether there are any more."""
         if self._trusted is not None or self._server is None:
             return False
         read = script("stackmend.models", "trust", self._server.container)
@@ -346,47 +347,49 @@ class _Asker:
         del self._clients[origin]
         return result.ok
 
-    def _token(self, origin: _Origin, challenge: str) -> str | None:
-        """The token that anybody may have, if the registry gives one."""
+    def _fetch_token(self, origin: _Origin, challenge: str) -> str | None:
+        """The token that the registry gives to anybody, if it does."""
         fields = dict(_CHALLENGE.findall(challenge))
         if not challenge.lower().startswith("bearer ") or "realm" not in fields:
             return None
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
         try:
-            realm = urljoin(_url(origin, "/"), fields["realm"])
+            realm = urljoin(_format_url(origin, "/"), fields["realm"])
             realm += ("&" if "?" in realm else "?") + urlencode(query)
-            answer = self._once(*_split(realm), {})
-            given = read_json(answer.content)
+            answer = self._request(*_parse_url(realm), {})
+            body = read_json(answer.content)
         except ValueError:
             return None
-        if answer.status_code != 200 or not isinstance(given, dict):
+        if answer.status_code != 200 or not isinstance(body, dict):
             return None
-        token = given.get("token") or given.get("access_token")
+        token = body.get("token") or body.get("access_token")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             return None
         return f"Bearer {token}"
 
 
-def _wait(state: RetryCallState) -> float:
-    """What the registry says, else a little more each time."""
+def _find_pause(state: RetryCallState) -> float:
+    """The seconds that the registry asks for, else a little more each time."""
     error = state.outcome.exception() if state.outcome else None
     after = error.after if isinstance(error, _Busy) else None
-    return float(min(after if after is not None else 2.0 ** (state.attempt_number - 1), PATIENCE))
+    return float(
+        min(after if after is not None else 2.0 ** (state.attempt_number - 1), LONGEST_WAIT)
+    )
 
 
-def _seconds(text: str) -> float | None:
+def _parse_seconds(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-def _url(origin: _Origin, path: str) -> str:
+def _format_url(origin: _Origin, path: str) -> str:
     address = f"[{origin.address}]" if ":" in origin.address else origin.address
     return f"{'https' if origin.tls else 'http'}://{address}:{origin.port}{path}"
 
 
-def _split(url: str) -> tuple[_Origin, str]:
-    """Where a URL leads.
+def _parse_url(url: str) -> tuple[_Origin, str]:
+    """The origin and the path of a URL.
 
-    :raises ValueError: it is none of HTTP.
+    :raises ValueError: it is no URL of HTTP.
     """
     parts: Any = urlsplit(url) if _LINK.fullmatch(url) else None
     if (

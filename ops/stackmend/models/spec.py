@@ -1,4 +1,4 @@
-"""What is wanted of a model server: validated before any host is contacted."""
+"""What is desired of a model server: validated before any host is contacted."""
 
 import re
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
 from stackmend.raw import LocalPath
 
-#: What a name means where it does not say.
+#: The parts that a name may leave out.
 DEFAULT_REGISTRY, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 
-#: Where Ollama listens where nobody says otherwise.
+#: The port that Ollama listens on by default.
 DEFAULT_PORT = 11434
 
-#: Where the host remembers which models were pulled by us, and where the lock lies.
+#: The directory on the host of the records of what stackmend pulled, and of the lock.
 ROOT = f"{paths.STATE_ROOT}/models"
 
 # Ollama's own rules (types/model/name.go): a namespace holds no dot, and only a host a colon.
@@ -50,7 +50,7 @@ class Name(Frozen):
     :param host: the registry, with its port if it has one.
     :param namespace: whose model it is.
     :param model: the model.
-    :param tag: which one of it.
+    :param tag: its variant.
 
     Example:
         >>> str(Name.parse("llama3.2"))
@@ -66,27 +66,27 @@ class Name(Frozen):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The name that a text is.
+        """Read a name.
 
         :raises ValueError: naming the part that is wrong, and what would be right.
         """
-        shown = abbreviate(text)
+        excerpt = abbreviate(text)
         if "://" in text:
             raise ValueError(
-                f"{shown}: a model's name has no scheme; for plain HTTP say insecure=True"
+                f"{excerpt}: a model's name has no scheme; for plain HTTP add insecure=True"
             )
         if "@" in text:
-            raise ValueError(f"{shown}: a model is named by its tag, not by a digest")
+            raise ValueError(f"{excerpt}: name a model by its tag, not by a digest")
         path, colon, tag = text.rpartition(":")
         if not colon or "/" in tag:
             path, tag = text, DEFAULT_TAG
         parts = path.split("/")
         if len(parts) > 3:
-            raise ValueError(f"{shown} has too many parts: write [host/namespace/]model[:tag]")
+            raise ValueError(f"{excerpt} has too many parts: write [host/namespace/]model[:tag]")
         host, namespace, model = [*(DEFAULT_REGISTRY, DEFAULT_NAMESPACE)[: 3 - len(parts)], *parts]
         if len(parts) == 2 and ("." in namespace or ":" in namespace):
             raise ValueError(
-                f"{shown}: a registry other than Ollama's needs all of host/namespace/model"
+                f"{excerpt}: a registry other than Ollama's needs all of host/namespace/model"
             )
         for kind, value, rule in (
             ("host", host, _HOST),
@@ -96,24 +96,24 @@ class Name(Frozen):
         ):
             if not rule.fullmatch(value):
                 raise ValueError(
-                    f"{shown} is not a model's name: its {kind} {abbreviate(value)} must be "
+                    f"{excerpt} is not a model's name: its {kind} {abbreviate(value)} must be "
                     f"letters, digits, {_ALLOWED[kind]}, and start with a letter, a digit or '_'"
                 )
         name = cls(host=host, namespace=namespace, model=model, tag=tag)
         port = name.registry[1]
         if port is not None and not 1 <= port <= 65535:
-            raise ValueError(f"{shown}: the registry's port must be a number from 1 to 65535")
+            raise ValueError(f"{excerpt}: the registry's port must be a number from 1 to 65535")
         return name
 
     def __str__(self) -> str:
-        shown = f"{self.model}:{self.tag}"
+        short = f"{self.model}:{self.tag}"
         if self.host.lower() != DEFAULT_REGISTRY:
-            return f"{self.host}/{self.namespace}/{shown}"
-        return shown if self.namespace.lower() == DEFAULT_NAMESPACE else f"{self.namespace}/{shown}"
+            return f"{self.host}/{self.namespace}/{short}"
+        return short if self.namespace.lower() == DEFAULT_NAMESPACE else f"{self.namespace}/{short}"
 
     @property
     def key(self) -> str:
-        """What two names share that Ollama takes for the same: it does not mind the case."""
+        """The same for names that Ollama takes for the same: it ignores the case."""
         return self.path.lower()
 
     @property
@@ -143,15 +143,15 @@ _ALLOWED = {
 }
 
 
-def _name(given: Any) -> Any:
-    if isinstance(given, Name | Mapping):
-        return given
-    if not isinstance(given, str):
-        raise ValueError(f"must be a model's name such as 'llama3.2:1b'; got {abbreviate(given)}")
-    return Name.parse(given)
+def _parse_name(raw: Any) -> Any:
+    if isinstance(raw, Name | Mapping):
+        return raw
+    if not isinstance(raw, str):
+        raise ValueError(f"must be a model's name such as 'llama3.2:1b'; got {abbreviate(raw)}")
+    return Name.parse(raw)
 
 
-ModelName = Annotated[Name, BeforeValidator(_name)]
+ModelName = Annotated[Name, BeforeValidator(_parse_name)]
 
 
 class ModelSpec(Frozen):
@@ -160,12 +160,11 @@ class ModelSpec(Frozen):
     At most one of ``source``, ``gguf`` and ``modelfile`` is given; without any it is pulled by its
     own name.
 
-    :param name: what it is called on the server.
+    :param name: its name on the server.
     :param source: the name that it is pulled by, on a mirror for example.
     :param gguf: a GGUF file on the controller that it is created from.
     :param modelfile: a Modelfile on the controller that it is created from.
-    :param insecure: whether its registry is spoken to over plain HTTP; ``None`` is as the policy
-        says.
+    :param insecure: whether to speak plain HTTP to its registry; ``None`` is as the policy says.
     """
 
     name: ModelName
@@ -176,38 +175,38 @@ class ModelSpec(Frozen):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _from_text(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if isinstance(given, str | Name):
-            return handler({"name": given})
-        if not isinstance(given, Mapping | cls):
+    def _accept_text(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(raw, str | Name):
+            return handler({"name": raw})
+        if not isinstance(raw, Mapping | cls):
             raise ValueError(
-                "must be a model's name such as 'llama3.2:1b', or a mapping; got "
-                f"{abbreviate(given)}"
+                f"must be a model's name such as 'llama3.2:1b', or a mapping; got {abbreviate(raw)}"
             )
-        return handler(given)
+        return handler(raw)
 
     @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        origins = [one for one in ("source", "gguf", "modelfile") if getattr(self, one) is not None]
+    def _check_origin(self) -> Self:
+        fields = ("source", "gguf", "modelfile")
+        origins = [field for field in fields if getattr(self, field) is not None]
         if len(origins) > 1:
             raise ValueError(f"give {' or '.join(origins)}, not both: a model has one origin")
         return self
 
     @property
-    def pulled(self) -> Name | None:
+    def pulled_as(self) -> Name | None:
         """The name that it is pulled by; ``None`` where it is created from a file."""
-        return None if self.created else self.source or self.name
+        return None if self.is_created else self.source or self.name
 
     @property
-    def created(self) -> bool:
-        """Whether it is made from a file of the controller's."""
+    def is_created(self) -> bool:
+        """Whether it is created from a file of the controller."""
         return self.gguf is not None or self.modelfile is not None
 
     def __str__(self) -> str:
         return str(self.name)
 
 
-def _service(value: str) -> str:
+def _check_service(value: str) -> str:
     if not _SERVICE.fullmatch(value):
         raise ValueError(
             f"must be the name of a Compose service, such as 'ollama'; got {abbreviate(value)}"
@@ -229,9 +228,9 @@ class Endpoint(Frozen):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The endpoint that a text is: ``[http[s]://]address[:port]``.
+        """Read an endpoint: ``[http[s]://]address[:port]``.
 
-        A scheme brings its own port, as everywhere; without one Ollama's is meant.
+        A scheme brings its own port, as everywhere; the default without one is Ollama's.
 
         :raises ValueError: naming what is wrong.
         """
@@ -257,40 +256,40 @@ class Endpoint(Frozen):
         return f"{'https' if self.tls else 'http'}://{address}:{self.port}"
 
 
-def _project(value: str) -> str:
+def _check_project(value: str) -> str:
     # It is part of the name of a file on the host.
     return project_name(value) if value else value
 
 
-def _endpoint(given: Any) -> Any:
-    return Endpoint.parse(given) if isinstance(given, str) else given
+def _parse_endpoint(raw: Any) -> Any:
+    return Endpoint.parse(raw) if isinstance(raw, str) else raw
 
 
-def _list(given: Any) -> Any:
-    """One model stands for a list of it."""
-    return (given,) if isinstance(given, str | Name | ModelSpec | Mapping) else given
+def _wrap(raw: Any) -> Any:
+    """A model alone stands for a list of it."""
+    return (raw,) if isinstance(raw, str | Name | ModelSpec | Mapping) else raw
 
 
 class ModelsPolicy(BaseModel):
-    """Which models are wanted, where, and what may be done for them.
+    """Which models a server is to have, and what may be done for them.
 
     :param wanted: the models: names, or mappings as :class:`ModelSpec` has them.
     :param service: the Compose service that is the model server.
     :param endpoint: where a model server answers that is not a service of the project, as the host
         sees it; given instead of ``service``.
-    :param update: ``always`` pulls what has moved on its registry; ``never`` only tells.
-    :param check: ``registry`` reads each model's manifest there; ``local`` asks nobody for a model
-        that is present.
-    :param hashes: whether each blob's content is held against its digest, which reads every byte.
-    :param insecure: whether registries are spoken to over plain HTTP; never applies to
-        registry.ollama.ai.
-    :param prune: whether a model that we pulled and nobody wants any more is removed.
-    :param source: ``registry``: every host pulls; ``peer``: one host pulls and the others get the
-        blobs from it.
+    :param update: ``always`` pulls what has moved on its registry; ``never`` only reports it.
+    :param check: ``registry`` reads each model's manifest there; ``local`` asks no registry for a
+        model that is intact.
+    :param hashes: whether to verify each blob's content against its digest, which reads every byte.
+    :param insecure: whether to speak plain HTTP to registries; never applies to registry.ollama.ai.
+    :param prune: whether to remove models that stackmend pulled and that are no longer wanted.
+    :param pull_from: ``registry``: every host pulls; ``peer``: one host pulls and the others get
+        the blobs from it.
+    :param source: the former name of ``pull_from``.
     :param stall: seconds without a byte after which a pull is cut and resumed.
-    :param attempts: how often in a row a pull may fail without having brought anything.
+    :param attempts: how often in a row a pull may fail without progress.
     :param parallel: how many models are fetched at once, over all hosts.
-    :param minimum_free: bytes that must stay free where the models lie.
+    :param minimum_free: bytes that must stay free on the disk of the models.
 
     Example, in ``group_data/all.py``::
 
@@ -299,15 +298,16 @@ class ModelsPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    wanted: Annotated[tuple[ModelSpec, ...], BeforeValidator(_list)] = ()
-    service: Annotated[str, AfterValidator(_service)] = "ollama"
-    endpoint: Annotated[Endpoint | None, BeforeValidator(_endpoint)] = None
+    wanted: Annotated[tuple[ModelSpec, ...], BeforeValidator(_wrap)] = ()
+    service: Annotated[str, AfterValidator(_check_service)] = "ollama"
+    endpoint: Annotated[Endpoint | None, BeforeValidator(_parse_endpoint)] = None
     update: Literal["always", "never"] = "always"
     check: Literal["registry", "local"] = "registry"
     hashes: bool = False
     insecure: bool = False
     prune: bool = False
-    source: Literal["registry", "peer"] = "registry"
+    pull_from: Literal["registry", "peer"] = "registry"
+    source: Literal["registry", "peer"] | None = None
     stall: float = Field(default=60, gt=0, le=3600, allow_inf_nan=False)
     attempts: int = Field(default=5, ge=1, le=100)
     parallel: int = Field(default=2, ge=1, le=64)
@@ -315,25 +315,32 @@ class ModelsPolicy(BaseModel):
 
     @field_validator("wanted", mode="after")
     @classmethod
-    def _once_each(cls, wanted: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
-        seen: dict[str, ModelSpec] = {}
-        for one in wanted:
-            first = seen.setdefault(one.name.key, one)
-            if first.model_copy(update={"name": one.name}) != one:
-                raise ValueError(f"{one.name} is wanted twice, from different origins")
-        return tuple(seen.values())
+    def _drop_duplicates(cls, models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+        unique: dict[str, ModelSpec] = {}
+        for model in models:
+            first = unique.setdefault(model.name.key, model)
+            if first.model_copy(update={"name": model.name}) != model:
+                raise ValueError(f"duplicate model {model.name}, with different origins")
+        return tuple(unique.values())
 
     @model_validator(mode="after")
-    def _one_server(self) -> Self:
+    def _check_conflicts(self) -> Self:
+        if self.source is not None and "pull_from" in self.model_fields_set:
+            raise ValueError("give pull_from or source, not both: source is its former name")
         if self.endpoint is not None and "service" in self.model_fields_set:
             raise ValueError("give service or endpoint, not both: there is one model server")
         return self
 
-    def over_http(self, wanted: ModelSpec) -> bool:
-        """Whether a model's registry is spoken to over plain HTTP."""
-        if wanted.insecure is not None:
-            return wanted.insecure
-        name = wanted.pulled
+    @property
+    def from_peers(self) -> bool:
+        """Whether one host pulls and the others get the blobs from it."""
+        return (self.source or self.pull_from) == "peer"
+
+    def is_insecure(self, model: ModelSpec) -> bool:
+        """Whether to speak plain HTTP to the registry of a model."""
+        if model.insecure is not None:
+            return model.insecure
+        name = model.pulled_as
         return self.insecure and name is not None and name.host.lower() != DEFAULT_REGISTRY
 
 
@@ -344,15 +351,16 @@ class ModelsSpec(ModelsPolicy):
     :param directory: the directory that this project is started from.
     """
 
-    project: Annotated[str, AfterValidator(_project)] = ""
+    project: Annotated[str, AfterValidator(_check_project)] = ""
     directory: str = ""
 
     @property
     def record(self) -> str:
-        """The file on the host that remembers which models of this server we pulled."""
-        return record(self.project, self.service, self.endpoint)
+        """The file on the host that records which models of this server stackmend pulled."""
+        return record_path(self.project, self.service, self.endpoint)
 
-    def asked(self) -> dict[str, Any]:
+    @property
+    def fact_arguments(self) -> dict[str, Any]:
         """The arguments of the fact :class:`stackmend.models.facts.ModelStore`."""
         return {
             "project": self.project,
@@ -362,8 +370,8 @@ class ModelsSpec(ModelsPolicy):
         }
 
 
-def record(project: str, service: str, endpoint: Endpoint | None) -> str:
-    """The file on the host that remembers which models of a server we pulled."""
+def record_path(project: str, service: str, endpoint: Endpoint | None) -> str:
+    """The file on the host that records which models of a server stackmend pulled."""
     if endpoint is None:
         server = f"{project or '-'}.{service}"
     else:

@@ -15,7 +15,7 @@ MODEL_LAYER = "application/vnd.ollama.image.model"
 
 
 class Place(Frozen):
-    """Where the models lie.
+    """The directory of the models.
 
     :param path: the directory that holds ``manifests`` and ``blobs``.
     :param container: the container that the path is to be looked up in, through ``docker exec``;
@@ -31,11 +31,11 @@ class Place(Frozen):
 class Server(Frozen):
     """Whether the model server can be asked, and if not, why not.
 
-    :param status: ``stopped`` is a container that is there and does not run; ``absent`` is no
-        container and no server; ``unknown`` is that nothing could be asked.
-    :param reason: why it is not ``up``, in words.
+    :param status: ``stopped``: its container does not run; ``absent``: no container and no server;
+        ``unknown``: nothing could be asked.
+    :param reason: why it is not ``up``.
     :param version: Ollama's version.
-    :param address: where it answers, as the host sees it; empty where it does not.
+    :param address: its address, as the host sees it; empty where it does not answer.
     :param port: likewise.
     :param tls: whether it speaks https.
     :param container: the container's id; empty for a server without one.
@@ -43,7 +43,7 @@ class Server(Frozen):
     :param state: what Docker says of it: ``running``, ``restarting``, ``exited`` and the like.
     :param health: what its healthcheck says: ``healthy``, ``starting``, ``unhealthy`` or empty.
     :param proxy: the proxy that the server itself pulls through, if it names one.
-    :param place: where its models lie; ``None`` where its disk cannot be reached.
+    :param place: the directory of its models; ``None`` where its disk cannot be reached.
     """
 
     status: ServerStatus
@@ -60,24 +60,24 @@ class Server(Frozen):
     place: Place | None = None
 
     @property
-    def coming(self) -> bool:
-        """Whether it may answer in a moment, all by itself: it starts, or Docker starts it again.
+    def may_start(self) -> bool:
+        """Whether it may answer in a moment by itself: it starts, or Docker starts it again.
 
-        Whoever stopped it by hand has not made it so, nor has one who gave it up as unhealthy; and
-        one that answers inside its container alone will not answer outside.
+        Not where somebody stopped it, and not where Docker calls it unhealthy. A server that
+        answers only inside its container never answers outside.
         """
         silent = self.status == "unreachable" and not self.version
         running = self.state == "running" and self.health != "unhealthy"
-        return self.said_to_come or (running and silent)
+        return self.is_starting or (running and silent)
 
     @property
-    def said_to_come(self) -> bool:
-        """Whether Docker itself says so."""
+    def is_starting(self) -> bool:
+        """Whether Docker says that it starts."""
         return self.state == "restarting" or (self.state == "running" and self.health == "starting")
 
 
 class Layer(Frozen):
-    """One blob of a model.
+    """A blob of a model.
 
     :param digest: ``sha256:`` and 64 hexadecimal digits.
     :param size: bytes.
@@ -90,7 +90,7 @@ class Layer(Frozen):
 
 
 class StoredModel(Frozen):
-    """One model that the server has.
+    """A model that the server has.
 
     :param name: its name.
     :param digest: the sha256 of its manifest, in hexadecimal, as ``/api/tags`` shows it.
@@ -115,7 +115,7 @@ class StoredModel(Frozen):
 
 
 class LoadedModel(Frozen):
-    """One model that is in memory.
+    """A model that is in memory.
 
     :param size: bytes in all.
     :param size_vram: bytes of them on a GPU: 0 is the CPU alone.
@@ -149,7 +149,7 @@ class BlobProblem(Frozen):
 
 
 class PartialDownload(Frozen):
-    """A download that was begun.
+    """A download that did not end yet.
 
     :param digest: ``sha256:…``
     :param bytes: how many of it have arrived.
@@ -164,7 +164,7 @@ class PartialDownload(Frozen):
 
 
 class Recorded(Frozen):
-    """A model that we pulled or created.
+    """A model that stackmend pulled or created.
 
     :param digest: the digest that it then had.
     :param at: when, in seconds since the epoch.
@@ -203,13 +203,13 @@ class StoreState(Frozen):
     :param server: whether it can be asked.
     :param models: what it has.
     :param loaded: what is in memory; ``None`` where that was not answered.
-    :param blobs: bytes of every whole blob file on the disk by digest; ``None`` where the disk
-        cannot be read.
+    :param blobs: bytes of every blob file on the disk by digest, partial ones left out; ``None``
+        where the disk cannot be read.
     :param problems: blobs that are not what the manifests say.
-    :param hashed: whether contents were held against digests.
-    :param partials: downloads that were begun.
-    :param free: bytes free where the models lie; ``None`` where that is not known.
-    :param record: what we pulled; empty where nothing was recorded.
+    :param hashed: whether contents were verified against digests.
+    :param partials: downloads that did not end yet.
+    :param free: bytes free on the disk of the models; ``None`` where that is not known.
+    :param record: what stackmend pulled; empty where nothing was recorded.
     :param record_problem: why the record cannot be read, if it cannot.
     :param named: the models that the stack's own configuration names.
     :param reason: why the disk cannot be read, if it cannot.
@@ -229,12 +229,12 @@ class StoreState(Frozen):
     named: tuple[NamedModel, ...] = ()
     reason: str = ""
 
-    def model(self, name: Name) -> StoredModel | None:
+    def find_model(self, name: Name) -> StoredModel | None:
         """The model of this name, if the server has it."""
-        return next((one for one in self.models if one.name.key == name.key), None)
+        return next((model for model in self.models if model.name.key == name.key), None)
 
-    def recorded(self, name: Name) -> Recorded | None:
-        """What we remember of having pulled a model of this name."""
+    def find_entry(self, name: Name) -> Recorded | None:
+        """The record of having pulled a model of this name."""
         return self.record.models.get(str(name))
 
 
@@ -258,34 +258,34 @@ class Manifest(Frozen):
     def equals(self, model: StoredModel) -> bool:
         """Whether a stored model is this one.
 
-        Ollama before 0.19 wrote the manifest anew, so that only the blobs' digests tell.
+        Ollama before 0.19 wrote a manifest of its own, so that only the blobs' digests tell.
         """
         if model.digest == self.digest:
             return True
-        return model.layers is not None and [one.digest for one in model.layers] == [
-            one.digest for one in self.layers
+        return model.layers is not None and [layer.digest for layer in model.layers] == [
+            layer.digest for layer in self.layers
         ]
 
 
 class RegistryAnswer(Frozen):
-    """What a registry said of one model.
+    """The answer of a registry about one model.
 
     :param status: ``absent``: it answers and has no such model; ``unreachable``: it could not be
         asked, or did not answer the question.
     :param manifest: the model, where it was found.
-    :param nearest: for an absent model: known names that are like it, the likest first.
+    :param suggestions: for an absent model: known names that are like it, the likest first.
     :param layer: for an unreachable one: which part of the way failed.
     :param code: the HTTP status where that is the layer; 0 for none.
-    :param reason: the same in words, one line.
+    :param reason: why it is not ``found``, in one line.
     """
 
     status: Literal["found", "absent", "unreachable"]
     manifest: Manifest | None = None
-    nearest: tuple[str, ...] = ()
+    suggestions: tuple[str, ...] = ()
     layer: RegistryLayer | None = None
     code: int = 0
     reason: str = ""
 
 
-#: What the registries said, by the name that was asked for, as :class:`Name` shows it.
+#: The answers of the registries, by the name that was asked for, as :class:`Name` shows it.
 Registry = Mapping[str, RegistryAnswer]

@@ -1,4 +1,4 @@
-"""What ``store.sh`` tells of a directory of models."""
+"""What ``store.sh`` prints of a directory of models."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ _PART = re.compile(r"sha256[-:]([0-9a-f]{64})-partial(?:-[0-9]+)?")
 
 @dataclass(frozen=True)
 class Disk:
-    """What lies there; the fields are those of :class:`stackmend.models.state.StoreState`."""
+    """What the directory holds, in fields of :class:`stackmend.models.state.StoreState`."""
 
     place: Place
     models: tuple[StoredModel, ...]
@@ -31,52 +31,51 @@ class Disk:
     free: int | None
 
 
-def disk(found: Mapping[str, Section], place: Place) -> Disk | str:
-    """What the sections of the script tell, or why they do not.
+def parse_disk(found: Mapping[str, Section], place: Place) -> Disk | str:
+    """What the sections of the script say, or why they say nothing.
 
     :param found: the sections.
-    :param place: the directory that was looked at.
+    :param place: the directory that was read.
     """
     if "stored" not in found:
         inside = f" inside the container {place.container[:12]}" if place.container else ""
-        return f"{place.path} could not be read{inside}: it has no shell, find or stat"
+        return f"cannot read {place.path}{inside}: there is no shell, find or stat"
     if "forbidden" in found["place"][1]:
-        return f"{place.path} must not be read by this user"
-    if why := _lacks(found):
-        return why
-    blobs, partials = _blobs(found)
-    hashes = dict(_sums(found.get("hashes"))) if "hashes" in found else None
-    models = tuple(_models(found))
+        return f"this user may not read {place.path}"
+    if reason := _explain_missing_tool(found):
+        return reason
+    blobs, partials = _parse_blobs(found)
+    hashes = dict(_parse_sums(found.get("hashes"))) if "hashes" in found else None
+    models = tuple(_parse_models(found))
     owner = (found["owner"][1] or [""])[0]
     return Disk(
         place=place.model_copy(update={"owner": owner if found["owner"][0] == 0 else ""}),
         models=models,
         blobs=blobs,
-        problems=tuple(_problems(models, blobs, hashes)),
+        problems=tuple(_find_problems(models, blobs, hashes)),
         hashed=bool(hashes) or ("hashes" in found and not blobs),
         partials=partials,
-        free=_free(found["free"]),
+        free=_parse_free(found["free"]),
     )
 
 
-def _lacks(found: Mapping[str, Section]) -> str:
-    """The tool that is missing, in words."""
+def _explain_missing_tool(found: Mapping[str, Section]) -> str:
     for name in ("manifests", "blobs"):
         status, lines = found.get(name, (0, []))
-        said = " ".join(lines)
-        if status == 127 or "stat': No such file" in said or "can't execute" in said:
-            return f"the models' files cannot be listed: {said}"
+        output = " ".join(lines)
+        if status == 127 or "stat': No such file" in output or "can't execute" in output:
+            return f"cannot list the models' files: {output}"
     return ""
 
 
-def _free(section: Section) -> int | None:
-    """Bytes available, from ``df -kP``; what is mounted and where may look like numbers, too."""
+def _parse_free(section: Section) -> int | None:
+    """Bytes available, from ``df -kP``; a device and its mount point may look like numbers, too."""
     status, lines = section
     found = _AVAILABLE.findall("\n".join(lines)) if status == 0 else []
     return int(found[0]) * 1024 if len(found) == 1 else None
 
 
-def _sums(section: Section | None) -> Iterator[tuple[str, str]]:
+def _parse_sums(section: Section | None) -> Iterator[tuple[str, str]]:
     """File and digest, of what ``sha256sum`` printed."""
     for line in section[1] if section else ():
         digest, _, name = line.partition("  ")
@@ -84,24 +83,26 @@ def _sums(section: Section | None) -> Iterator[tuple[str, str]]:
             yield name.removeprefix("./"), digest.removeprefix("\\")
 
 
-def _blobs(found: Mapping[str, Section]) -> tuple[dict[str, int], tuple[PartialDownload, ...]]:
+def _parse_blobs(
+    found: Mapping[str, Section],
+) -> tuple[dict[str, int], tuple[PartialDownload, ...]]:
     blobs: dict[str, int] = {}
     allocated: dict[str, int] = {}
     written: dict[str, float] = {}
     for line in found.get("blobs", (0, []))[1]:
-        words = line.split(" ", 3)
-        if len(words) < 4 or not words[0].isdecimal():
+        fields = line.split(" ", 3)
+        if len(fields) < 4 or not fields[0].isdecimal():
             continue
-        name = words[3].removeprefix("./")
+        name = fields[3].removeprefix("./")
         if match := _BLOB.fullmatch(name):
-            blobs[f"sha256:{match[1]}"] = int(words[0])
+            blobs[f"sha256:{match[1]}"] = int(fields[0])
         elif match := _PART.fullmatch(name):
             digest = f"sha256:{match[1]}"
             allocated.setdefault(digest, 0)
             if name.endswith("-partial"):
                 # stat counts blocks of 512 bytes.
-                allocated[digest] = int(words[1]) * 512
-            written[digest] = max(written.get(digest, 0), float(words[2]))
+                allocated[digest] = int(fields[1]) * 512
+            written[digest] = max(written.get(digest, 0), float(fields[2]))
     arrived: dict[str, int] = {}
     for line in found.get("parts", (0, []))[1]:
         name, _, content = line.partition(":")
@@ -122,25 +123,25 @@ def _blobs(found: Mapping[str, Section]) -> tuple[dict[str, int], tuple[PartialD
     )
 
 
-def _models(found: Mapping[str, Section]) -> Iterator[StoredModel]:
+def _parse_models(found: Mapping[str, Section]) -> Iterator[StoredModel]:
     modified: dict[str, float] = {}
     for line in found.get("manifests", (0, []))[1]:
         seconds, _, path = line.partition(" ")
         if seconds.isdecimal():
             modified[path.removeprefix("./")] = float(seconds)
-    digests = dict(_sums(found.get("digests")))
-    contents = _contents(found.get("contents"), modified)
-    configs = _contents(found.get("configs"), None)
+    digests = dict(_parse_sums(found.get("digests")))
+    contents = _parse_contents(found.get("contents"), modified)
+    configs = _parse_contents(found.get("configs"), None)
     for path in sorted(modified):
         parts = path.split("/")
         try:
             host, namespace, model, tag = parts
             name = Name.parse(f"{host}/{namespace}/{model}:{tag}")
-            layers = layers_of(read_json(contents[path]))
+            layers = parse_layers(read_json(contents[path]))
         except (ValueError, LookupError, TypeError):
-            # Not a manifest, or one that cannot be read: Ollama does not show it either.
+            # Not a manifest, or one that cannot be read: Ollama does not list it either.
             continue
-        config = _config(configs, layers[0].digest)
+        config = _parse_config(configs, layers[0].digest)
         digest = digests.get(path, "")
         yield StoredModel(
             name=name,
@@ -154,7 +155,7 @@ def _models(found: Mapping[str, Section]) -> Iterator[StoredModel]:
         )
 
 
-def _contents(section: Section | None, known: Mapping[str, Any] | None) -> dict[str, str]:
+def _parse_contents(section: Section | None, known: Mapping[str, Any] | None) -> dict[str, str]:
     """Each file's text, of what ``grep -H`` printed: ``PATH:LINE``.
 
     :param known: the files there are, where their names may hold colons.
@@ -170,7 +171,7 @@ def _contents(section: Section | None, known: Mapping[str, Any] | None) -> dict[
     return {path: "\n".join(text) for path, text in lines.items()}
 
 
-def _config(configs: Mapping[str, str], digest: str) -> dict[str, Any]:
+def _parse_config(configs: Mapping[str, str], digest: str) -> dict[str, Any]:
     with suppress(ValueError, LookupError):
         config = read_json(configs[digest.replace(":", "-")])
         if isinstance(config, dict):
@@ -178,7 +179,7 @@ def _config(configs: Mapping[str, str], digest: str) -> dict[str, Any]:
     return {}
 
 
-def layers_of(manifest: Any) -> tuple[Layer, ...]:
+def parse_layers(manifest: Any) -> tuple[Layer, ...]:
     """The blobs of a manifest, the config first.
 
     :raises ValueError: it is not a manifest.
@@ -186,20 +187,20 @@ def layers_of(manifest: Any) -> tuple[Layer, ...]:
     try:
         layers = tuple(
             Layer(
-                digest=answers.string(one["digest"]).replace("sha256-", "sha256:"),
-                size=answers.size(one["size"]),
-                media_type=answers.string(one.get("mediaType")),
+                digest=answers.string(layer["digest"]).replace("sha256-", "sha256:"),
+                size=answers.size(layer["size"]),
+                media_type=answers.string(layer.get("mediaType")),
             )
-            for one in (manifest["config"], *(manifest["layers"] or ()))
+            for layer in (manifest["config"], *(manifest["layers"] or ()))
         )
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"not a manifest: {error}") from None
     if not all(_BLOB.fullmatch(layer.digest) for layer in layers):
-        raise ValueError("not a manifest: a digest that is none")
+        raise ValueError("not a manifest: it names a blob by what is no digest")
     return layers
 
 
-def _problems(
+def _find_problems(
     models: Sequence[StoredModel], blobs: Mapping[str, int], hashes: Mapping[str, str] | None
 ) -> Iterator[BlobProblem]:
     needed: dict[str, tuple[int, list[str]]] = {}

@@ -1,4 +1,4 @@
-# What lies in a directory of models, on the host or inside a container. Changes nothing.
+# What a directory of models holds, on the host or inside a container. Changes nothing.
 # Writes sections (connection/frame.sh). Arguments: the directory, whether contents are hashed
 # (yes|no).
 models=$1 hashes=$2

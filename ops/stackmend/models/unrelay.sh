@@ -1,4 +1,4 @@
-# Remove what a relay has begun to bring of one blob. Arguments: the store, the file's name.
+# Remove the partial relay of one blob. Arguments: the store, the file's name.
 # shellcheck disable=SC2154 # walk.sh sets them
 plain "$2" && reach "$1" || exit
 hold "$real/.stackmend" || exit 0

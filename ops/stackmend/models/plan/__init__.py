@@ -1,26 +1,27 @@
-"""The decision: from the models that are wanted and what the server has to what is done. Pure.
+"""The decision: from the desired models and what the server has to what is done. Pure.
 
-``decide`` goes through the wanted models, ``space`` says whether the disk can hold what is to be
-fetched, and ``rest`` sees to what nobody asked for.
+``decide`` goes through the desired models, ``space`` says whether the disk can hold what is to be
+fetched, ``unmanaged`` is what is not desired, and ``stages`` says which action waits for which.
 """
 
-from stackmend.models.plan.decide import plan
-from stackmend.models.plan.model import Action, Made, Plan, Verb
-from stackmend.models.plan.stored import ask, begun, carried, forgotten, remembered, stored, whole
-from stackmend.models.plan.words import human
-
-__all__ = [
-    "Action",
-    "Made",
-    "Plan",
-    "Verb",
-    "ask",
-    "begun",
-    "carried",
-    "forgotten",
-    "human",
-    "plan",
-    "remembered",
-    "stored",
-    "whole",
-]
+from stackmend.models.plan.decide import plan as plan
+from stackmend.models.plan.format import format_size as format_size
+from stackmend.models.plan.model import Action as Action
+from stackmend.models.plan.model import Copy as Copy
+from stackmend.models.plan.model import Create as Create
+from stackmend.models.plan.model import DeleteBlob as DeleteBlob
+from stackmend.models.plan.model import ModelSource as ModelSource
+from stackmend.models.plan.model import Plan as Plan
+from stackmend.models.plan.model import Prune as Prune
+from stackmend.models.plan.model import Pull as Pull
+from stackmend.models.plan.model import RemoveName as RemoveName
+from stackmend.models.plan.model import UpdateRecord as UpdateRecord
+from stackmend.models.plan.stages import arrange as arrange
+from stackmend.models.plan.stored import add_digests as add_digests
+from stackmend.models.plan.stored import add_entry as add_entry
+from stackmend.models.plan.stored import carry_over as carry_over
+from stackmend.models.plan.stored import drop_entries as drop_entries
+from stackmend.models.plan.stored import has_blob as has_blob
+from stackmend.models.plan.stored import is_intact as is_intact
+from stackmend.models.plan.stored import measure_present as measure_present
+from stackmend.models.plan.stored import select_to_check as select_to_check

@@ -1,13 +1,22 @@
-"""Go through the wanted models: what is wrong with each, and what is done about it."""
+"""Go through the desired models: what is wrong with each, and what is done about it."""
 
 from collections.abc import Mapping
 
 from stackmend.decision import Finding, Refusal
-from stackmend.models.plan import rest, words
-from stackmend.models.plan.model import Action, Made, Plan
-from stackmend.models.plan.space import lacking
-from stackmend.models.plan.stored import absent, broken, stored, whole
-from stackmend.models.spec import ModelSpec, ModelsSpec
+from stackmend.models.plan import format, unmanaged
+from stackmend.models.plan.model import (
+    Action,
+    Copy,
+    Create,
+    DeleteBlob,
+    ModelSource,
+    Plan,
+    Pull,
+    RemoveName,
+)
+from stackmend.models.plan.space import check_space
+from stackmend.models.plan.stored import find_problems, has_blob, is_intact, measure_missing
+from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import Manifest, Registry, RegistryAnswer, StoredModel, StoreState
 
 
@@ -15,286 +24,300 @@ def plan(
     spec: ModelsSpec,
     state: StoreState,
     registry: Registry | None = None,
-    made: Mapping[str, Made] | None = None,
+    sources: Mapping[str, ModelSource] | None = None,
 ) -> Plan:
-    """What is to be done so that the wanted models are on the server, whole and current.
+    """What is to be done so that the desired models are on the server, complete and current.
 
-    :param spec: the wanted models, and what may be done for them.
+    :param spec: the desired models, and what may be done for them.
     :param state: what the server has.
     :param registry: what the registries say of the models that were asked for; a model that is not
         in it was not asked for.
-    :param made: what models are to be created from, by the model's key.
+    :param sources: what models are to be created from, by the model's key.
     """
     if state.server.status != "up":
-        return Plan(refusals=(words.no_server(spec, state.server),))
-    return _Decision(spec, state, registry or {}, made or {}).plan()
+        return Plan(refusals=(format.refuse_server(spec, state.server),))
+    return _Decision(spec, state, registry or {}, sources or {}).plan()
 
 
 class _Decision:
-    """One pass over everything that is wanted."""
+    """One pass over everything that is desired."""
 
     def __init__(
-        self, spec: ModelsSpec, state: StoreState, registry: Registry, made: Mapping[str, Made]
+        self,
+        spec: ModelsSpec,
+        state: StoreState,
+        registry: Registry,
+        sources: Mapping[str, ModelSource],
     ) -> None:
         self.spec = spec
         self.state = state
         self.registry = registry
-        self.made = made
+        self.sources = sources
         self.findings: list[Finding] = []
         self.refusals: list[Refusal] = []
-        self.deletes: dict[str, Action] = {}
-        self.pulls: list[Action] = []
-        self.creates: list[Action] = []
+        self.deletes: dict[str, DeleteBlob] = {}
+        self.pulls: list[Pull | Copy | RemoveName] = []
+        self.creates: list[Create] = []
 
     def plan(self) -> Plan:
-        for one in self.spec.wanted:
-            if one.created:
-                self._create(one)
+        for model in self.spec.wanted:
+            name = model.pulled_as
+            if name is None:
+                self._create(model)
             else:
-                self._pull(one)
-        self.findings += rest.notes(self.spec, self.state)
-        fetched = [*self.deletes.values(), *self.pulls, *self.creates]
-        if short := lacking(self.spec, self.state, fetched, self.deletes):
-            self.refusals.append(short)
-            fetched = []
-        # What another model is pulled by is removed with that model's own steps.
-        busy = {action.name.key for action in self.pulls if action.name is not None}
-        pruned, kept = rest.prune(self.spec, self.state, busy)
+                self._pull(model, name)
+        self.findings += unmanaged.find_unmanaged(self.spec, self.state)
+        fetching: list[Action] = [*self.deletes.values(), *self.pulls, *self.creates]
+        if refusal := check_space(self.spec, self.state, fetching):
+            self.refusals.append(refusal)
+            fetching = []
+        # The name that another model is pulled by is removed with that model's own steps.
+        busy = {action.name.key for action in self.pulls}
+        pruned, kept = unmanaged.prune(self.spec, self.state, busy)
         return Plan(
             findings=(*self.findings, *kept),
-            actions=(*fetched, *pruned, *rest.forget(self.spec, self.state)),
+            actions=(*fetching, *pruned, *unmanaged.drop_removed(self.spec, self.state)),
             refusals=tuple(self.refusals),
         )
 
-    def _pull(self, one: ModelSpec) -> None:
-        assert one.pulled is not None, "a model that is created is not pulled"
-        has = self.state.model(one.name)
-        answer = self.registry.get(str(one.pulled))
+    def _pull(self, model: ModelSpec, name: Name) -> None:
+        stored = self.state.find_model(model.name)
+        answer = self.registry.get(str(name))
         manifest = answer.manifest if answer is not None else None
-        if has is not None and whole(self.state, has):
-            self._present(one, has, answer)
+        if stored is not None and is_intact(self.state, stored):
+            self._check_current(model, name, stored, answer)
             return
-        kind, cause = self._wrong(one, has)
-        self.findings.append(
-            Finding(subject=str(one), kind=kind, cause=cause, evidence=self._evidence(has))
-        )
-        if answer is not None and answer.status == "absent":
+        kind, cause = self._classify(stored)
+        self._add_finding(model, kind, cause, stored)
+        if manifest is None:
+            if answer is None:
+                # It broke after the registries were asked: the next run asks.
+                return
+            if answer.status == "absent":
+                self._refuse(
+                    model,
+                    f"{cause}, and {name.host} has no such model",
+                    format.format_suggestions(answer),
+                )
+                return
+            alternative = self._find_alternative(answer, peers=self.spec.from_peers)
+            if not alternative:
+                self._refuse(
+                    model,
+                    f"{cause}, and {format.format_unreachable(name, answer)}",
+                    format.format_remedy(answer),
+                )
+                return
+            cause = f"{cause}; {alternative}"
+        elif stored is not None and not manifest.equals(stored) and self.spec.update == "never":
             self._refuse(
-                one, f"{cause}, and {words.where(one)} has no such model", words.nearest(answer)
+                model,
+                f"{cause}, and {name.host} has another model under this name now",
+                'to allow pulling that one, set "update": "always" in the stack\'s "models" '
+                "section",
             )
             return
-        way = self._another_way(answer) if manifest is None else ""
-        if manifest is None and not way:
-            assert answer is not None, "an absent model's registry is asked"
-            self._refuse(
-                one,
-                f"{cause}, and {words.where(one)} {words.unreachable(answer)}",
-                words.way(answer),
-            )
-            return
-        moved = has is not None and manifest is not None and not manifest.equals(has)
-        if moved and self.spec.update == "never":
-            self._refuse(
-                one,
-                f"{cause}, and {words.where(one)} has another model under this name by now",
-                '"update": "always" in the stack\'s "models" section lets that one be pulled',
-            )
-            return
-        self._fetch(one, has, answer, f"{cause}; {way}" if way else cause)
+        self._fetch(model, name, stored, answer, cause)
 
-    def _present(self, one: ModelSpec, has: StoredModel, answer: RegistryAnswer | None) -> None:
-        """A model that is there and whole: is it the one that the registry has?"""
+    def _check_current(
+        self, model: ModelSpec, name: Name, stored: StoredModel, answer: RegistryAnswer | None
+    ) -> None:
+        """An intact model: is it the one that the registry has?"""
         if answer is None:
             return
-        if answer.status != "found":
-            said = (
-                "has no such model any more"
+        if answer.manifest is None:
+            reason = (
+                f"{name.host} no longer has such a model"
                 if answer.status == "absent"
-                else words.unreachable(answer)
+                else format.format_unreachable(name, answer)
             )
-            self._note(
-                one,
+            self._add_note(
+                model,
                 "unchecked",
-                f"present; whether it is current is not known, as {words.where(one)} {said}",
+                f"present; cannot tell whether it is current: {reason}",
             )
             return
-        assert answer.manifest is not None, "what was found has a manifest"
-        if answer.manifest.equals(has):
+        if answer.manifest.equals(stored):
             return
-        digests = f"{has.digest[:12]} → {answer.manifest.digest[:12]}"
-        cause = f"{words.where(one)} has another one by now: {digests}"
+        digests = f"{stored.digest[:12]} → {answer.manifest.digest[:12]}"
+        cause = f"{name.host} has another one now: {digests}"
         if self.spec.update == "never":
-            self._note(one, "moved", f'{cause}; "update": "always" pulls it')
+            self._add_note(model, "moved", f'{cause}; to pull it, set "update": "always"')
             return
-        self.findings.append(Finding(subject=str(one), kind="moved", cause=cause))
-        self._fetch(one, has, answer, cause)
+        self._add_finding(model, "moved", cause)
+        self._fetch(model, name, stored, answer, cause)
 
     def _fetch(
-        self, one: ModelSpec, has: StoredModel | None, answer: RegistryAnswer | None, cause: str
+        self,
+        model: ModelSpec,
+        name: Name,
+        stored: StoredModel | None,
+        answer: RegistryAnswer | None,
+        cause: str,
     ) -> None:
-        assert one.pulled is not None, "a model that is created is not pulled"
         manifest = answer.manifest if answer is not None else None
-        self._delete(one, has, manifest)
-        size = sum(absent(self.state, manifest).values())
-        model, serves = str(one.name), one.name.key
-        here = self.state.model(one.pulled)
-        ready = (
-            one.source is not None
-            and here is not None
-            and whole(self.state, here)
+        key, undo = model.name.key, "" if stored else f"ollama rm {model}"
+        self._delete_broken(key, stored, manifest)
+        mirrored = name.key != key
+        original = self.state.find_model(name)
+        has_original = (
+            model.source is not None
+            and original is not None
+            and is_intact(self.state, original)
             and manifest is not None
-            and manifest.equals(here)
+            and manifest.equals(original)
         )
-        if not ready:
+        if not has_original:
+            size = sum(measure_missing(self.state, manifest).values())
             self.pulls.append(
-                Action(
-                    verb="pull",
-                    subject=str(one.pulled),
-                    cause=cause + (f" ({words.human(size)} to fetch)" if manifest else ""),
-                    undo="" if has else f"ollama rm {model}",
-                    name=one.pulled,
-                    insecure=self.spec.over_http(one),
+                Pull(
+                    subject=str(name),
+                    cause=cause + (f" ({format.format_size(size)} to fetch)" if manifest else ""),
+                    undo=undo,
+                    for_model=key,
+                    name=name,
                     manifest=manifest,
-                    unreachable=self._barred(one, answer),
                     bytes=size,
-                    serves=serves,
+                    insecure=self.spec.is_insecure(model),
+                    unreachable=self._explain_unreachable(name, answer),
                 )
             )
-        if one.source is None or one.source.key == one.name.key:
+        if not mirrored:
             return
         self.pulls.append(
-            Action(
-                verb="copy",
-                subject=model,
-                cause=f"it is pulled as {one.source}",
-                undo="" if has else f"ollama rm {model}",
-                name=one.name,
-                source=one.source,
+            Copy(
+                subject=str(model),
+                cause=f"pulled as {name}",
+                undo=undo,
+                for_model=key,
+                name=model.name,
+                original=name,
                 manifest=manifest,
-                serves=serves,
             )
         )
-        if here is None and all(one.source.key != other.name.key for other in self.spec.wanted):
+        if original is None and all(name.key != other.name.key for other in self.spec.wanted):
             self.pulls.append(
-                Action(
-                    verb="remove",
-                    subject=str(one.source),
-                    cause=f"its blobs are those of {model} now, and nobody wants that name",
-                    undo=f"ollama cp {model} {one.source}",
-                    name=one.source,
-                    serves=serves,
+                RemoveName(
+                    subject=str(name),
+                    cause=f'{model} has its blobs now, and this name is not in "wanted"',
+                    undo=f"ollama cp {model} {name}",
+                    for_model=key,
+                    name=name,
                 )
             )
 
-    def _delete(self, one: ModelSpec, has: StoredModel | None, manifest: Manifest | None) -> None:
-        """Blobs that a pull would take for whole, because it only looks whether a file is there."""
-        wrong: dict[str, str] = {}
+    def _delete_broken(
+        self, key: str, stored: StoredModel | None, manifest: Manifest | None
+    ) -> None:
+        """Blobs that a pull would keep, because it only looks whether a file is there."""
+        broken: dict[str, str] = {}
         if manifest is None:
-            for problem in broken(self.state, has) if has is not None else ():
-                wrong[problem.digest] = words.told(problem) if problem.kind != "missing" else ""
+            for problem in find_problems(self.state, stored) if stored is not None else ():
+                if problem.kind != "missing":
+                    broken[problem.digest] = format.format_problem(problem)
         else:
             problems = {problem.digest: problem for problem in self.state.problems}
             for layer in manifest.layers:
-                found = (self.state.blobs or {}).get(layer.digest)
+                size = (self.state.blobs or {}).get(layer.digest)
                 if layer.digest in problems and problems[layer.digest].kind != "missing":
-                    wrong[layer.digest] = words.told(problems[layer.digest])
-                elif found is not None and found != layer.size:
-                    wrong[layer.digest] = f"it has {found} bytes instead of {layer.size}"
-        for digest, told in wrong.items():
-            if told:
-                self.deletes.setdefault(
-                    digest,
-                    Action(
-                        verb="delete blob",
-                        subject=digest[:19],
-                        cause=f"{told}; a pull would keep it as it is",
-                        undo="it is fetched anew",
-                        digest=digest,
-                        serves=one.name.key,
-                    ),
-                )
+                    broken[layer.digest] = format.format_problem(problems[layer.digest])
+                elif size is not None and size != layer.size:
+                    broken[layer.digest] = f"it has {size} bytes instead of {layer.size}"
+        for digest, reason in broken.items():
+            self.deletes.setdefault(
+                digest,
+                DeleteBlob(
+                    subject=digest[:19],
+                    cause=f"{reason}; a pull would keep it",
+                    undo="the pull fetches it again",
+                    for_model=key,
+                    digest=digest,
+                ),
+            )
 
-    def _wrong(self, one: ModelSpec, has: StoredModel | None) -> tuple[str, str]:
-        if has is None:
+    def _classify(self, stored: StoredModel | None) -> tuple[str, str]:
+        """What is wrong with a model that is not intact: its kind, and its cause."""
+        if stored is None:
             return "missing", "not on the server"
-        problems = broken(self.state, has)
+        problems = find_problems(self.state, stored)
         if not problems:
             return "broken", "its manifest is on the disk, but the server does not list it"
         counts = dict.fromkeys(("missing", "truncated", "corrupt"), 0)
         for problem in problems:
             counts[problem.kind] += 1
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        return "broken", f"not whole: of its {len(has.layers or ())} blobs {told}"
+        summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        return "broken", f"not intact: of its {len(stored.layers or ())} blobs {summary}"
 
-    def _evidence(self, has: StoredModel | None) -> tuple[str, ...]:
-        return () if has is None else tuple(map(words.told, broken(self.state, has)))
-
-    def _another_way(self, answer: RegistryAnswer | None) -> str:
+    def _find_alternative(self, answer: RegistryAnswer, *, peers: bool) -> str:
         """How a model may still come whose registry did not answer; empty where it cannot."""
-        if words.is_private(answer):
-            return "its registry asks for authentication: the server tries with its own key"
+        if format.is_private(answer):
+            return "its registry asks for authentication; the server tries with its own key"
         if self.state.server.proxy:
-            return "its registry cannot be asked: the server tries through its own proxy"
-        if self.spec.source == "peer":
-            return "its registry cannot be asked: another host may have it"
+            return "cannot ask its registry; the server tries through its own proxy"
+        if peers:
+            return "cannot ask its registry; another host may have it"
         return ""
 
-    def _barred(self, one: ModelSpec, answer: RegistryAnswer | None) -> str:
+    def _explain_unreachable(self, name: Name, answer: RegistryAnswer | None) -> str:
         """Why the server need not try to pull a model."""
-        if answer is None or answer.manifest or words.is_private(answer) or self.state.server.proxy:
+        if answer is None or answer.manifest or self._find_alternative(answer, peers=False):
             return ""
-        return f"{words.where(one)} {words.unreachable(answer)}; {words.way(answer)}"
+        return f"{format.format_unreachable(name, answer)}; {format.format_remedy(answer)}"
 
-    def _create(self, one: ModelSpec) -> None:
-        made = self.made.get(one.name.key, Made(problem="it was not looked at"))
-        has = self.state.model(one.name)
-        origin = one.gguf or one.modelfile
-        sound = has is not None and whole(self.state, has)
-        if made.problem:
-            if sound:
-                self._note(one, "unchecked", f"present; {origin} cannot be read: {made.problem}")
+    def _create(self, model: ModelSpec) -> None:
+        source = self.sources.get(model.name.key, ModelSource(problem="it was not read"))
+        stored = self.state.find_model(model.name)
+        origin = model.gguf or model.modelfile
+        intact = is_intact(self.state, stored)
+        if source.problem:
+            if intact:
+                self._add_note(model, "unchecked", f"present; {origin}: {source.problem}")
             else:
                 self._refuse(
-                    one,
-                    f"{self._wrong(one, has)[1]}, and {origin} cannot be read: {made.problem}",
-                    "the path is one of the machine that runs this",
+                    model,
+                    f"{self._classify(stored)[1]}; {origin}: {source.problem}",
+                    "name a file of the machine that runs stackmend",
                 )
             return
-        if has is None or not sound:
-            kind, cause = self._wrong(one, has)
+        if stored is None or not intact:
+            kind, cause = self._classify(stored)
         else:
-            known = self.state.recorded(one.name)
-            if known is not None and known.made_from == made.digest:
-                if known.digest == has.digest:
+            entry = self.state.find_entry(model.name)
+            if entry is not None and entry.made_from == source.digest:
+                if entry.digest == stored.digest:
                     return
-                kind, cause = "moved", "another hand has put another model under this name"
+                kind, cause = "moved", "somebody else has put another model under this name"
             else:
-                kind, cause = "moved", f"not made from {origin} as it is now"
+                kind, cause = "moved", f"not created from {origin} as it is now"
             if self.spec.update == "never":
-                self._note(one, kind, f'{cause}; "update": "always" creates it anew')
+                self._add_note(model, kind, f'{cause}; to create it again, set "update": "always"')
                 return
-        self.findings.append(
-            Finding(subject=str(one), kind=kind, cause=cause, evidence=self._evidence(has))
-        )
-        self._delete(one, has, None)
-        sent = sum(
-            size for digest, size in made.files.items() if not stored(self.state, digest, size)
+        self._add_finding(model, kind, cause, stored)
+        self._delete_broken(model.name.key, stored, None)
+        size = sum(
+            size for digest, size in source.files.items() if not has_blob(self.state, digest, size)
         )
         self.creates.append(
-            Action(
-                verb="create",
-                subject=str(one),
-                cause=cause + (f" ({words.human(sent)} to send)" if sent else ""),
-                undo="" if has else f"ollama rm {one}",
-                name=one.name,
-                serves=one.name.key,
-                made=made,
-                bytes=sent,
+            Create(
+                subject=str(model),
+                cause=cause + (f" ({format.format_size(size)} to send)" if size else ""),
+                undo="" if stored else f"ollama rm {model}",
+                for_model=model.name.key,
+                name=model.name,
+                source=source,
+                bytes=size,
             )
         )
 
-    def _note(self, one: ModelSpec, kind: str, cause: str) -> None:
-        self.findings.append(Finding(subject=str(one), kind=kind, cause=cause, blocks=False))
+    def _add_finding(
+        self, model: ModelSpec, kind: str, cause: str, stored: StoredModel | None = None
+    ) -> None:
+        problems = find_problems(self.state, stored) if stored is not None else ()
+        evidence = tuple(map(format.format_problem, problems))
+        self.findings.append(Finding(subject=str(model), kind=kind, cause=cause, evidence=evidence))
 
-    def _refuse(self, one: ModelSpec, reason: str, remedy: str) -> None:
-        self.refusals.append(Refusal(subject=str(one), reason=reason, remedy=remedy))
+    def _add_note(self, model: ModelSpec, kind: str, cause: str) -> None:
+        self.findings.append(Finding(subject=str(model), kind=kind, cause=cause, blocks=False))
+
+    def _refuse(self, model: ModelSpec, reason: str, remedy: str) -> None:
+        self.refusals.append(Refusal(subject=str(model), reason=reason, remedy=remedy))

@@ -1,98 +1,120 @@
-"""What of the wanted models is on the server, and what is not."""
+"""What of the desired models is on the server, and what is not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import BlobProblem, Manifest, Record, Recorded, StoredModel, StoreState
 
 
-def ask(spec: ModelsSpec, state: StoreState) -> tuple[ModelSpec, ...]:
-    """The wanted models whose registry is to be asked: none that is whole with ``check: local``."""
+def select_to_check(spec: ModelsSpec, state: StoreState) -> tuple[ModelSpec, ...]:
+    """The desired models whose registry is to be asked: no intact one with ``check: local``."""
     if state.server.status != "up":
         return ()
     return tuple(
-        one
-        for one in spec.wanted
-        if not one.created and (spec.check == "registry" or not whole(state, state.model(one.name)))
+        model
+        for model in spec.wanted
+        if not model.is_created
+        and (spec.check == "registry" or not is_intact(state, state.find_model(model.name)))
     )
 
 
-def whole(state: StoreState, model: StoredModel | None) -> bool:
+def is_intact(state: StoreState, model: StoredModel | None) -> bool:
     """Whether the server has a model, and all of it."""
-    return model is not None and model.served is not False and not broken(state, model)
+    return model is not None and model.served is not False and not find_problems(state, model)
 
 
-def broken(state: StoreState, model: StoredModel) -> tuple[BlobProblem, ...]:
+def find_problems(state: StoreState, model: StoredModel) -> tuple[BlobProblem, ...]:
     """What is wrong with a model's blobs."""
-    return tuple(one for one in state.problems if str(model.name) in one.models)
+    return tuple(problem for problem in state.problems if str(model.name) in problem.models)
 
 
-def stored(state: StoreState, digest: str, size: int) -> bool:
-    """Whether the server has a blob, and nothing is wrong with it, as far as was looked."""
-    if any(one.digest == digest for one in state.problems):
+def has_blob(state: StoreState, digest: str, size: int) -> bool:
+    """Whether the server has a blob, and nothing is known to be wrong with it."""
+    if any(problem.digest == digest for problem in state.problems):
         return False
     if state.blobs is not None:
         return state.blobs.get(digest) == size
     return any(layer.digest == digest for model in state.models for layer in model.layers or ())
 
 
-def begun(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
+def measure_present(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
     """Bytes that are there before a model is fetched, by blob.
 
-    Where nobody knows what it is made of these are those of every blob.
+    Where its manifest is not known these are those of every blob.
     """
     if manifest is not None:
-        missing = absent(state, manifest)
-        return {one.digest: one.size - missing.get(one.digest, 0) for one in manifest.layers}
-    bad = {one.digest for one in state.problems}
-    there = {one.digest: one.bytes for one in state.partials}
-    return there | {key: size for key, size in (state.blobs or {}).items() if key not in bad}
+        missing = measure_missing(state, manifest)
+        return {
+            layer.digest: layer.size - missing.get(layer.digest, 0) for layer in manifest.layers
+        }
+    broken = {problem.digest for problem in state.problems}
+    partial = {download.digest: download.bytes for download in state.partials}
+    blobs = (state.blobs or {}).items()
+    return partial | {digest: size for digest, size in blobs if digest not in broken}
 
 
-def carried(now: StoreState, before: StoreState) -> StoreState:
+def measure_missing(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
+    """Bytes of a model that have still to be fetched, by blob."""
+    return _subtract(state, manifest, {x.digest: x.bytes for x in state.partials})
+
+
+def measure_unallocated(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
+    """Bytes of a model that the disk has still to give, by blob."""
+    # A partial download is sparse: its size is not what it takes.
+    return _subtract(state, manifest, {x.digest: x.allocated for x in state.partials})
+
+
+def _subtract(
+    state: StoreState, manifest: Manifest | None, partial: Mapping[str, int]
+) -> dict[str, int]:
+    return {
+        layer.digest: max(0, layer.size - partial.get(layer.digest, 0))
+        for layer in (manifest.layers if manifest is not None else ())
+        if not has_blob(state, layer.digest, layer.size)
+    }
+
+
+def carry_over(now: StoreState, before: StoreState) -> StoreState:
     """A state whose contents were not read, with what an earlier reading found of them.
 
-    :param before: the earlier one. What it found corrupt is so as long as it is as long.
+    :param before: the earlier one. A corrupt blob of it stays corrupt while its size is the same.
     """
     if now.blobs is None or not before.hashed:
         return now
-    known = {one.digest for one in now.problems}
+    known = {problem.digest for problem in now.problems}
     problems = list(now.problems)
-    for one in before.problems:
+    for problem in before.problems:
         users = tuple(
             str(model.name)
             for model in now.models
-            if any(layer.digest == one.digest for layer in model.layers or ())
+            if any(layer.digest == problem.digest for layer in model.layers or ())
         )
-        same = now.blobs.get(one.digest) == one.found and one.digest not in known
-        if one.kind == "corrupt" and same and users:
-            problems.append(one.model_copy(update={"models": users}))
+        same = now.blobs.get(problem.digest) == problem.found and problem.digest not in known
+        if problem.kind == "corrupt" and same and users:
+            problems.append(problem.model_copy(update={"models": users}))
     return now.model_copy(update={"problems": tuple(problems), "hashed": True})
 
 
-def absent(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
-    """Bytes of a model that have still to be fetched, by blob."""
-    begun = {one.digest: one.bytes for one in state.partials}
-    return {key: max(0, size - begun.get(key, 0)) for key, size in _missing(state, manifest)}
-
-
-def unallocated(state: StoreState, manifest: Manifest | None) -> dict[str, int]:
-    """Bytes of a model that the disk has still to give, by blob."""
-    # A download that was begun is sparse: what it is for is not what it takes.
-    begun = {one.digest: one.allocated for one in state.partials}
-    return {key: max(0, size - begun.get(key, 0)) for key, size in _missing(state, manifest)}
-
-
-def _missing(state: StoreState, manifest: Manifest | None) -> list[tuple[str, int]]:
-    layers = manifest.layers if manifest is not None else ()
-    return [(one.digest, one.size) for one in layers if not stored(state, one.digest, one.size)]
-
-
-def remembered(record: Record, name: Name, entry: Recorded) -> Record:
+def add_entry(record: Record, name: Name, entry: Recorded) -> Record:
     """A record with one model more, or with another entry for it."""
     return Record(models={**record.models, str(name): entry})
 
 
-def forgotten(record: Record, names: Collection[str]) -> Record:
+def drop_entries(record: Record, names: Collection[str]) -> Record:
     """A record without some models."""
-    return Record(models={key: one for key, one in record.models.items() if key not in names})
+    return Record(
+        models={name: entry for name, entry in record.models.items() if name not in names}
+    )
+
+
+def add_digests(record: Record, state: StoreState) -> Record:
+    """A record with the digests that the server gave to models which were recorded without one."""
+    digests = {str(model.name): model.digest for model in state.models}
+    return Record(
+        models={
+            name: entry
+            if entry.digest or name not in digests
+            else entry.model_copy(update={"digest": digests[name]})
+            for name, entry in record.models.items()
+        }
+    )

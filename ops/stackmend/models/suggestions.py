@@ -1,4 +1,4 @@
-"""Names that exist and are like one that does not."""
+"""Suggestions for a name that does not exist: names that do, and are like it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from stackmend.models.spec import DEFAULT_REGISTRY, Name
 
-#: How many near names are told.
-NEAREST = 3
+#: How many names are suggested.
+MAXIMUM = 3
 
-#: How many names of a registry's are looked at, and how long one may be.
+#: How many names of a registry are compared, and how long one may be.
 MOST = 5000
 LONGEST = 512
 
 #: How like a name must be but for its tag, from 0 to 1.
-ALIKE = 0.7
+SIMILARITY = 0.7
 
 # Ollama's library cannot be listed; what people ask for by a wrong name is mostly one of these.
 LIBRARY = tuple(
@@ -32,57 +32,61 @@ LIBRARY = tuple(
 )
 
 
-def told(name: Name, ask: Callable[[str], Any]) -> list[str]:
-    """Names like one that its registry tells, each with a tag that it has.
+def list_similar(name: Name, ask: Callable[[str], Any]) -> list[str]:
+    """Names like one that its registry lists, each with a tag that it has.
 
     :param name: the name that does not exist.
     :param ask: gives the JSON that the registry has at a path; ``None`` where there is none.
     """
     if name.host.lower() == DEFAULT_REGISTRY:
         return list(LIBRARY)
-    listed = [f"{name.host}/{one}" for one in _texts(ask("/v2/_catalog"), "repositories")]
-    near = (Name.parse(one).repository for one in nearest(name, listed))
-    found = []
-    for repository in dict.fromkeys((name.repository, *near)):
-        for tag in _texts(ask(f"/v2/{repository}/tags/list"), "tags"):
-            # What Ollama could not pull by its name is no help.
+    repositories = _list_texts(ask("/v2/_catalog"), "repositories")
+    similar = suggest(name, (f"{name.host}/{repository}" for repository in repositories))
+    names = []
+    for repository in dict.fromkeys(
+        (name.repository, *(Name.parse(text).repository for text in similar))
+    ):
+        for tag in _list_texts(ask(f"/v2/{repository}/tags/list"), "tags"):
+            # A name that Ollama cannot pull is no help.
             with suppress(ValueError):
-                found.append(str(Name.parse(f"{name.host}/{repository}:{tag}")))
-    return found
+                names.append(str(Name.parse(f"{name.host}/{repository}:{tag}")))
+    return names
 
 
-def nearest(name: Name, known: Iterable[str]) -> tuple[str, ...]:
+def suggest(name: Name, known: Iterable[str]) -> tuple[str, ...]:
     """The names that are most like one, the likest first; only those that are like it at all.
 
     :param known: names that exist.
 
-    >>> nearest(Name.parse("lama3.2"), ["mistral", "llama3.2"])
+    >>> suggest(Name.parse("lama3.2"), ["mistral", "llama3.2"])
     ('llama3.2',)
     """
-    scored: dict[str, tuple[float, float]] = {}
-    for one in known:
+    scores: dict[str, tuple[float, float]] = {}
+    for text in known:
         with suppress(ValueError):
-            scored[one] = _likeness(name, Name.parse(one))
-    scored.pop(str(name), None)
-    close = [one for one, (score, _) in scored.items() if score >= ALIKE]
-    return tuple(sorted(close, key=lambda one: (*(-x for x in scored[one]), one))[:NEAREST])
+            scores[text] = _compare(name, Name.parse(text))
+    scores.pop(str(name), None)
+    similar = [text for text, (score, _) in scores.items() if score >= SIMILARITY]
+    return tuple(
+        sorted(similar, key=lambda text: (*(-score for score in scores[text]), text))[:MAXIMUM]
+    )
 
 
-def _likeness(name: Name, other: Name) -> tuple[float, float]:
-    """How like two names are but for their tags, and how like the tags."""
+def _compare(name: Name, other: Name) -> tuple[float, float]:
+    """How like two names are but for their tags, and how like the tags, each from 0 to 1."""
     ours = [name.host, name.namespace, name.model]
     theirs = [other.host, other.namespace, other.model]
     # What they have in common says nothing, and long addresses are alike by their length alone.
     while len(ours) > 1 and ours[0].lower() == theirs[0].lower():
         ours, theirs = ours[1:], theirs[1:]
-    return _ratio("/".join(ours), "/".join(theirs)), _ratio(name.tag, other.tag)
+    return _rate("/".join(ours), "/".join(theirs)), _rate(name.tag, other.tag)
 
 
-def _ratio(one: str, other: str) -> float:
-    return SequenceMatcher(None, one.lower(), other.lower()).ratio()
+def _rate(text: str, other: str) -> float:
+    return SequenceMatcher(None, text.lower(), other.lower()).ratio()
 
 
-def _texts(answer: Any, key: str) -> list[str]:
+def _list_texts(answer: Any, key: str) -> list[str]:
     rows = answer.get(key) if isinstance(answer, dict) else None
     if not isinstance(rows, list):
         return []

@@ -1,4 +1,4 @@
-"""What models are created from: GGUF files and Modelfiles of the controller's. Changes nothing."""
+"""What models are created from: GGUF files and Modelfiles of the controller. Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from stackmend import controller_files
 from stackmend.controller_files import Unreadable
-from stackmend.models.plan import Made
+from stackmend.models.plan import ModelSource
 from stackmend.models.spec import ModelSpec, ModelsPolicy, ModelsSpec
 from stackmend.problems import Problem, abbreviate, in_one_line, show
 
@@ -27,130 +27,137 @@ _TEXTS = ("template", "system", "renderer", "parser", "requires")
 _digests: dict[tuple[str, int, int], str] = {}
 
 
-class MakingProblem(Problem):
-    """What a model is created from cannot be used; the text begins with its place."""
+class ModelSourceProblem(Problem):
+    """What a model is created from cannot be used; the text begins with the field's path."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A model that is created.
+class CreateRequest:
+    """What the server is asked to create a model from.
 
-    :param request: what the server is asked, without the files.
+    :param fields: the request's fields, without the files.
     :param files: the weights: path on the controller and digest, by name.
-    :param adapters: likewise, what is laid over them.
+    :param adapters: likewise, the adapters.
     """
 
-    request: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     adapters: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
+    @property
     def body(self) -> dict[str, Any]:
-        """What the server is asked, once it has the files."""
-        body = dict(self.request)
+        """The request's body, for a server that has the files."""
+        body = dict(self.fields)
         for key, files in (("files", self.files), ("adapters", self.adapters)):
             if files:
                 body[key] = {name: digest for name, (_, digest) in files.items()}
         return body
 
+    @property
     def blobs(self) -> dict[str, Path]:
         """The files that the server has to have, by digest."""
         return {digest: path for path, digest in (*self.files.values(), *self.adapters.values())}
 
-    def made(self) -> Made:
-        """The same for the plan."""
-        text = json.dumps(self.body(), sort_keys=True)
-        return Made(
+    @property
+    def source(self) -> ModelSource:
+        """The same for the plan.
+
+        :raises OSError: a file is no longer there.
+        """
+        text = json.dumps(self.body, sort_keys=True)
+        return ModelSource(
             digest=hashlib.sha256(text.encode()).hexdigest(),
-            files={digest: path.stat().st_size for digest, path in self.blobs().items()},
+            files={digest: path.stat().st_size for digest, path in self.blobs.items()},
         )
 
 
 def check(policy: ModelsPolicy) -> None:
-    """See that all that models are created from can be read; weights are looked at, not read.
+    """Check that all files that models are created from can be read; reads no weights.
 
-    :raises MakingProblem: naming the model, and what is wrong.
+    :raises ModelSourceProblem: naming the model, and what is wrong.
     """
-    for index, one in enumerate(policy.wanted):
-        if one.created:
-            field = "gguf" if one.gguf is not None else "modelfile"
+    for index, model in enumerate(policy.wanted):
+        if model.is_created:
+            field = "gguf" if model.gguf is not None else "modelfile"
             try:
-                _recipe(one, _weighed)
+                build_request(model, _check_file)
             except ValueError as error:
-                raise MakingProblem(f"models.wanted.{index}.{field}: {error}") from None
+                raise ModelSourceProblem(f"models.wanted.{index}.{field}: {error}") from None
 
 
-def recipe(one: ModelSpec) -> Recipe:
-    """How a model is created.
-
-    :raises ValueError: a file cannot be read, or the Modelfile is none.
-    """
-    return _recipe(one, _weights)
-
-
-def made(spec: ModelsSpec) -> dict[str, Made]:
-    """What the wanted models are created from now, by the model's key."""
-    found: dict[str, Made] = {}
-    for one in spec.wanted:
-        if not one.created:
+def read_sources(spec: ModelsSpec) -> dict[str, ModelSource]:
+    """What the desired models are created from now, by the model's key."""
+    sources: dict[str, ModelSource] = {}
+    for model in spec.wanted:
+        if not model.is_created:
             continue
         try:
-            found[one.name.key] = recipe(one).made()
+            sources[model.name.key] = build_request(model).source
+        except OSError as error:
+            problem = f"{error.filename} {controller_files.reason(error)}"
+            sources[model.name.key] = ModelSource(problem=problem)
         except ValueError as error:
-            found[one.name.key] = Made(problem=in_one_line(error))
-    return found
+            sources[model.name.key] = ModelSource(problem=in_one_line(error))
+    return sources
 
 
-def _recipe(one: ModelSpec, digest: Digest) -> Recipe:
-    if one.gguf is not None:
-        return Recipe(files={one.gguf.name: (one.gguf, digest(one.gguf))})
-    assert one.modelfile is not None, "only what is created has a recipe"
+def build_request(model: ModelSpec, digest: Digest | None = None) -> CreateRequest:
+    """The request that creates a model.
+
+    :param digest: what gives a file's digest, by default from its content.
+    :raises ValueError: a file cannot be read, or the Modelfile is none.
+    """
+    digest = digest or _hash_file
+    if model.gguf is not None:
+        return CreateRequest(files={model.gguf.name: (model.gguf, digest(model.gguf))})
+    assert model.modelfile is not None, "this model is not created from a file"
     try:
-        text = controller_files.read_text(one.modelfile)
+        text = controller_files.read_text(model.modelfile)
     except Unreadable as error:
-        raise _unreadable(one.modelfile, error) from None
-    return modelfile(text, one.modelfile.parent, digest)
+        raise _unreadable(model.modelfile, error) from None
+    return parse_modelfile(text, model.modelfile.parent, digest)
 
 
-def modelfile(text: str, directory: Path, digest: Digest | None = None) -> Recipe:
-    """How a Modelfile has its model created.
+def parse_modelfile(text: str, directory: Path, digest: Digest | None = None) -> CreateRequest:
+    """The request of a Modelfile.
 
     :param text: the Modelfile.
     :param directory: what its paths are relative to.
     :param digest: what gives a file's digest, by default from its content.
     :raises ValueError: a file that it names cannot be read, or a line is none of a Modelfile.
     """
-    digest = digest or _weights
+    digest = digest or _hash_file
     request: dict[str, Any] = {}
     files: dict[str, tuple[Path, str]] = {}
     adapters: dict[str, tuple[Path, str]] = {}
-    for command, value in _commands(text):
+    for command, value in _read_commands(text):
         if command == "from":
-            path = _path(value, directory)
+            path = _find_file(value, directory)
             if path is None:
                 request["from"] = value
             else:
                 files[path.name] = (path, digest(path))
         elif command == "adapter":
-            path = directory / _expanded(value)
+            path = directory / _expand(value)
             adapters[path.name] = (path, digest(path))
         elif command in _TEXTS:
             request[command] = value
         elif command == "license":
             request.setdefault("license", []).append(value)
         elif command == "parameter":
-            _parameter(request.setdefault("parameters", {}), value)
+            _add_parameter(request.setdefault("parameters", {}), value)
         elif command == "message":
             role, _, content = value.partition(" ")
-            message = {"role": role.lower(), "content": _unquoted(content.strip())}
+            message = {"role": role.lower(), "content": _unquote(content.strip())}
             request.setdefault("messages", []).append(message)
         else:
             raise ValueError(f"{show(command.upper())} is no command of a Modelfile")
     if not files and "from" not in request:
         raise ValueError("the Modelfile has no FROM")
-    return Recipe(request, files, adapters)
+    return CreateRequest(request, files, adapters)
 
 
-def content(path: Path) -> Iterator[bytes]:
+def read_pieces(path: Path) -> Iterator[bytes]:
     """A file, piece by piece.
 
     :raises ValueError: it cannot be read, or changes meanwhile.
@@ -161,7 +168,7 @@ def content(path: Path) -> Iterator[bytes]:
         raise _unreadable(path, error) from None
 
 
-def _commands(text: str) -> Iterator[tuple[str, str]]:
+def _read_commands(text: str) -> Iterator[tuple[str, str]]:
     """Each command in lower case with its value; a value in three quotes may have many lines."""
     lines = iter(text.splitlines())
     for line in lines:
@@ -178,10 +185,10 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
                     break
             else:
                 raise ValueError(f'{show(command.upper())}: its """ is not closed')
-        yield command, _unquoted(value) if command != "message" else value
+        yield command, _unquote(value) if command != "message" else value
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     value = value.strip()
     for quotes in ('"""', '"'):
         if len(value) >= 2 * len(quotes) and value.startswith(quotes) and value.endswith(quotes):
@@ -189,9 +196,9 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def _parameter(parameters: dict[str, Any], text: str) -> None:
+def _add_parameter(parameters: dict[str, Any], text: str) -> None:
     name, _, value = text.partition(" ")
-    value = _unquoted(value)
+    value = _unquote(value)
     if name == "stop":
         parameters.setdefault(name, []).append(value)
         return
@@ -201,9 +208,9 @@ def _parameter(parameters: dict[str, Any], text: str) -> None:
         parameters[name] = value
 
 
-def _path(value: str, directory: Path) -> Path | None:
+def _find_file(value: str, directory: Path) -> Path | None:
     """The file that FROM names; ``None`` where it is a model's name."""
-    path = directory / _expanded(value)
+    path = directory / _expand(value)
     if value.startswith((".", "/", "~")):
         return path
     try:
@@ -212,32 +219,32 @@ def _path(value: str, directory: Path) -> Path | None:
         return None  # A model's name may be what no file's can be.
 
 
-def _expanded(value: str) -> Path:
+def _expand(value: str) -> Path:
     try:
         return controller_files.expand(Path(value))
     except Unreadable as error:
         raise _unreadable(Path(value), error) from None
 
 
-def _weights(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     """The digest of a file, read once for as long as it is the same one."""
-    found = _looked_at(path)
-    key = (str(path.absolute()), found.st_size, found.st_mtime_ns)
+    status = _check(path)
+    key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
     if key not in _digests:
         digest = hashlib.sha256()
-        for data in content(path):
+        for data in read_pieces(path):
             digest.update(data)
         _digests[key] = f"sha256:{digest.hexdigest()}"
     return _digests[key]
 
 
-def _weighed(path: Path) -> str:
-    """In place of a digest, of a file that can be read."""
-    _looked_at(path)
+def _check_file(path: Path) -> str:
+    """Check that a file can be read, in place of giving its digest."""
+    _check(path)
     return ""
 
 
-def _looked_at(path: Path) -> controller_files.Status:
+def _check(path: Path) -> controller_files.Status:
     try:
         return controller_files.check(path)
     except Unreadable as error:

@@ -1,0 +1,46 @@
+"""Which of a plan's actions wait for which."""
+
+from collections.abc import Iterator, Sequence
+
+from stackmend.frozen import Frozen
+from stackmend.models.plan.model import (
+    Action,
+    Copy,
+    Create,
+    DeleteBlob,
+    Prune,
+    Pull,
+    RemoveName,
+    UpdateRecord,
+)
+
+#: The stages of a plan in its order: the actions in each, and whether those of different models are
+#: executed side by side. What is created may be created from what is pulled.
+STAGES: tuple[tuple[type | tuple[type, ...], bool], ...] = (
+    (DeleteBlob, False),
+    ((Pull, Copy, RemoveName), True),
+    (Create, True),
+    ((Prune, UpdateRecord), False),
+)
+
+
+class Stage(Frozen):
+    """Actions that wait for those of the stages before.
+
+    :param chains: actions of which each waits for the one before, and is left out where that fails.
+    :param parallel: whether chains are executed side by side.
+    """
+
+    chains: tuple[tuple[Action, ...], ...]
+    parallel: bool
+
+
+def arrange(actions: Sequence[Action]) -> Iterator[Stage]:
+    """A plan's actions in its order, as they wait for each other."""
+    for kinds, parallel in STAGES:
+        chains: dict[object, list[Action]] = {}
+        for action in actions:
+            if isinstance(action, kinds):
+                chains.setdefault(action.for_model if parallel else action, []).append(action)
+        if chains:
+            yield Stage(chains=tuple(map(tuple, chains.values())), parallel=parallel)

@@ -1,0 +1,264 @@
+"""The parts of the loop that are the models' own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stackmend import connection, decision
+from stackmend.decision import Finding
+from stackmend.errors import StepError
+from stackmend.models import commands, modelfiles, peers, reading, registry
+from stackmend.models.client import Client
+from stackmend.models.errors import TransientError
+from stackmend.models.plan import (
+    Action,
+    Copy,
+    Create,
+    DeleteBlob,
+    ModelSource,
+    Plan,
+    Prune,
+    Pull,
+    RemoveName,
+    UpdateRecord,
+    add_digests,
+    add_entry,
+    arrange,
+    drop_entries,
+    plan,
+    select_to_check,
+)
+from stackmend.models.puller import Puller
+from stackmend.models.spec import ModelsSpec, Name
+from stackmend.models.state import Manifest, Record, Recorded, Registry, StoreState
+from stackmend.reconcile import Observation, Reconciler, unreadable
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.reporting import Collector
+
+#: Seconds that a server of the stack's own has to become healthy and to answer.
+TIMEOUT = 120.0
+
+#: Seconds likewise where no healthcheck says that it is still starting.
+TIMEOUT_WITHOUT_HEALTH = 40.0
+
+#: Seconds between two observations of a server that starts.
+PAUSE = 2.0
+
+#: What a deploy that runs before this operation may still bring.
+COMING = ("absent", "stopped", "unreachable")
+
+#: What ends the steps of one model, and of no other.
+_ENDS = (StepError, TransientError, OSError, ValueError)
+
+
+@dataclass
+class ModelsReconciler(Reconciler[StoreState, Action]):
+    """The models of one host."""
+
+    subject = "models"
+    lock = commands.LOCK
+    all_or_nothing = False
+
+    host: Host
+    spec: ModelsSpec
+    report: Collector
+    _registry: Registry = field(default_factory=dict)
+    _sources: Mapping[str, ModelSource] = field(default_factory=dict)
+    _after: StoreState | None = None
+    _record: Record = field(default_factory=Record)
+    _recording: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._puller = Puller(self.host, self.spec)
+        if self.spec.from_peers:
+            peers.get_fleet(self.host.state).join(self.host, self.spec.fact_arguments)
+
+    def observe(self, *, fresh: bool = False) -> Observation[StoreState, Action]:
+        """Read the server and its registries, and plan. Changes nothing."""
+        state = reading.read(self.host, self.spec.fact_arguments, fresh=fresh)
+        if isinstance(state, connection.Unknown):
+            return unreadable(state, "the model server", "done to a server")
+        self._registry = self._ask_registries(state)
+        self._sources = modelfiles.read_sources(self.spec)
+        return Observation(plan(self.spec, state, self._registry, self._sources), state)
+
+    def preview(self, observation: Observation[StoreState, Action]) -> decision.Plan[Action]:
+        """The plan, unless a deploy may still bring the server before the plan is executed."""
+        server = observation.state.server if observation.state is not None else None
+        if server is None or self.spec.endpoint or server.status not in COMING:
+            return observation.plan
+        finding = Finding(
+            subject=f"service {self.spec.service}",
+            kind=server.status,
+            cause="the model server is not there yet; its models are pulled once it is",
+        )
+        return Plan(findings=(finding,))
+
+    def wait_until_ready(self) -> Observation[StoreState, Action]:
+        """Observe once the server is healthy and answers, or as it is when the time is over."""
+        self._measure()
+        observed = self.observe()
+        started = time.monotonic()
+        while time.monotonic() - started < self._find_timeout(observed.state):
+            time.sleep(PAUSE)
+            observed = self.observe(fresh=True)
+        return observed
+
+    def execute(
+        self, observation: Observation[StoreState, Action], lease: connection.Lease
+    ) -> bool:
+        """Carry out the actions of a plan in its order, and have each new model answer.
+
+        Models do not wait for each other, nor does one that fails stop the others.
+        """
+        state, actions = observation.state, observation.plan.actions
+        assert state is not None, "a plan that acts rests on a state"
+        self._record = state.record
+        failed: set[str] = set()
+        try:
+            for stage in arrange(actions):
+                chains = [chain for chain in stage.chains if chain[0].for_model not in failed]
+                workers = self.spec.parallel if stage.parallel else 1
+                with ThreadPoolExecutor(max_workers=workers) as pool:
+                    ended = pool.map(lambda chain: self._execute_chain(chain, state, lease), chains)
+                    failed |= set().union(*ended)
+            fetched = {
+                action.for_model for action in actions if isinstance(action, Pull | Copy | Create)
+            }
+            return self._confirm(fetched - failed, changed=bool(fetched)) and not failed
+        finally:
+            self._measure()
+
+    def verify(self, before: Observation[StoreState, Action]) -> Observation[StoreState, Action]:
+        """Plan for what the server has now; the registries are not asked again."""
+        assert self._after is not None, "what was executed was confirmed"
+        state = self._after.model_copy(update={"record": self._record})
+        return Observation(plan(self.spec, state, self._registry, self._sources), state)
+
+    def _ask_registries(self, state: StoreState) -> Registry:
+        """The registries' answers, asked once for each reading of the server."""
+        models = select_to_check(self.spec, state)
+        if not models:
+            return {}
+        names = [str(model.name) for model in state.models]
+        return connection.derive(
+            self.host,
+            self.spec,
+            [state],
+            lambda: registry.ask(self.host, models, self.spec, names, state.server),
+        )
+
+    def _find_timeout(self, state: StoreState | None) -> float:
+        """Seconds that a server is waited for in all."""
+        # What is behind an endpoint is not the stack's own: no deploy starts it.
+        if state is None or self.spec.endpoint or not state.server.may_start:
+            return 0.0
+        return TIMEOUT if state.server.is_starting else TIMEOUT_WITHOUT_HEALTH
+
+    def _execute_chain(
+        self, chain: Sequence[Action], state: StoreState, lease: connection.Lease
+    ) -> set[str]:
+        """Execute actions until one fails; the key of the model that failed, if one did."""
+        for action in chain:
+            try:
+                lease.check()
+                with self.step(action):
+                    self._execute_action(action, state)
+            except _ENDS as error:
+                log = error.log if isinstance(error, StepError) else ()
+                reason = f"could not {action.verb} {action.subject}: {error}"
+                self.report_error(StepError(reason, log))
+                return {action.for_model}
+        return set()
+
+    def _execute_action(self, action: Action, state: StoreState) -> None:
+        client = Client(self.host, state.server)
+        match action:
+            case DeleteBlob():
+                place = state.server.place
+                if place is None:
+                    raise StepError("cannot reach the server's disk")
+                command = commands.delete_blob(place, action.digest)
+                self.run(command, f"cannot change {place.path}")
+            case Pull():
+                self._puller.pull(action, state)
+                self._add_entry(action.name, state, manifest=action.manifest)
+            case Copy():
+                client.copy(action.original, action.name)
+                self._add_entry(action.name, state, manifest=action.manifest)
+            case Create():
+                self._puller.create(action, state)
+                self._add_entry(action.name, state, source=action.source)
+            case RemoveName() | Prune():
+                client.remove(action.name)
+                self._change_record(lambda record: drop_entries(record, [str(action.name)]))
+            case UpdateRecord():
+                self._change_record(lambda record: drop_entries(record, action.dropped))
+
+    def _add_entry(
+        self,
+        name: Name,
+        state: StoreState,
+        *,
+        manifest: Manifest | None = None,
+        source: ModelSource | None = None,
+    ) -> None:
+        """Record a model that was not there before, or that stackmend had pulled or created."""
+        foreign = state.find_model(name) is not None and state.find_entry(name) is None
+        if foreign and source is None:
+            return
+        entry = Recorded(
+            digest=manifest.digest if manifest is not None else "",
+            at=state.now,
+            made_from=source.digest if source is not None else "",
+        )
+        self._change_record(lambda record: add_entry(record, name, entry))
+
+    def _change_record(self, change: Callable[[Record], Record]) -> None:
+        with self._recording:
+            record = change(self._record)
+            if record == self._record:
+                return
+            self.run(
+                commands.write_record(self.spec.record),
+                f"cannot write {self.spec.record}",
+                stdin=record.model_dump_json().encode(),
+            )
+            self._record = record
+
+    def _confirm(self, fetched: Collection[str], *, changed: bool) -> bool:
+        """Read the server again, and have each model that was fetched answer; whether all do.
+
+        :param fetched: keys of the models.
+        :param changed: whether blobs were changed.
+        """
+        connection.invalidate(self.host)
+        state = reading.read(self.host, self.spec.fact_arguments, fresh=True, changed=changed)
+        if isinstance(state, connection.Unknown):
+            raise StepError(f"cannot read the model server: {state.reason}")
+        self._after = state
+        self._puller.count_unmeasured(state)
+        self._change_record(lambda record: add_digests(record, state))
+        answer = True
+        client = Client(self.host, state.server)
+        for model in self.spec.wanted:
+            if model.name.key in fetched:
+                try:
+                    client.check_answer(model.name)
+                except (StepError, TransientError) as error:
+                    answer = False
+                    self.report_error(StepError(f"{model} is there, but does not answer: {error}"))
+        return answer
+
+    def _measure(self) -> None:
+        self.report.measured("fetched", self._puller.fetched, "bytes")
+        if self.spec.from_peers:
+            self.report.measured("relayed", self._puller.relayed, "bytes")
