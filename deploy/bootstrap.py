@@ -9,7 +9,7 @@ from stackmend import access, compose, engine
 from stackmend.spec import Stack, machine
 
 wanted = machine(host.data.dict())  # type: ignore[no-untyped-call]
-published = compose.published(wanted) if isinstance(wanted, Stack) else ()
+published = compose.find_published_ports(wanted) if isinstance(wanted, Stack) else ()
 
 # What all of them ask of the host is read at once, by the first.
 if wanted is not None and wanted.engine is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, Source, SourceError, parse
 
 
-def closure(source: Source) -> Source:
+def find_closure(source: Source) -> Source:
     """The files of a project that Compose reads, or all of them."""
     files = source.files
     by_name: dict[str, list[str]] = {}
@@ -36,9 +36,9 @@ def closure(source: Source) -> Source:
                 named = list(_named(parse(path, files[path].content)))
             except SourceError:
                 return source
-            if not all(isinstance(one, str) and "$" not in one for one in named):
+            if not all(isinstance(name, str) and "$" not in name for name in named):
                 return source
-            names += [PurePosixPath(one).name for one in named]
+            names += [PurePosixPath(name).name for name in named]
     return Source({path: file for path, file in files.items() if path in needed})
 
 

@@ -9,36 +9,51 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.acting import project_lock
-from stackmend.compose.plan import Action
+from stackmend.compose.plan import (
+    Attach,
+    Build,
+    Detach,
+    Disconnect,
+    InstallFiles,
+    Pull,
+    Remove,
+    RemoveNetwork,
+    Restart,
+    RestoreFiles,
+    Resume,
+    SetAside,
+    Start,
+    Tag,
+    Unpause,
+)
 from stackmend.compose.source import MAXIMUM_BYTES, File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, StackState
 from stackmend.connection import script
 from stackmend.paths import STATE_ROOT, is_plain
 
-#: Seconds to wait for what an earlier run has left at work; a build may take its time.
-PATIENCE = 600
+#: Seconds to wait for a command of an earlier run; a build may take its time.
+BUSY_TIMEOUT = 600
 #: What is read of one line of a container's log.
 LOG_LINE_BYTES = 1024 * 1024
 
 _BUSY = (
-    f"{{ flock -w {PATIENCE} 8 || {{ echo 'a command of an earlier run is still at work here' >&2; "
-    "exit 75; }; }"
+    f"{{ flock -w {BUSY_TIMEOUT} 8 || "
+    "{ echo 'a command of an earlier run is still at work here' >&2; exit 75; }; }"
 )
 
 #: Seconds that a command has beyond that: one that pulls or builds, and any other.
 IMAGE_LIMIT = 4 * 3600
 LIMIT = 600
 
-#: Waits, as every command of :func:`alone`, until none of an earlier run changes the project.
-SETTLED = StringCommand("true")
+#: Waits, as every command of :func:`exclusive`, until none of an earlier run changes the project.
+IDLE = StringCommand("true")
 
 #: Bytes of an archive from which it is told whether to pack it.
 PACKED_SAMPLE = 256 * 1024
 
 #: The digests of the project's files among those that Compose is asked about.
-WANTED = ".stackmend.wanted"
+DIGESTS = ".stackmend.wanted"
 
 
 def state_directory(spec: ComposeSpec) -> str:
@@ -51,12 +66,7 @@ def staged(spec: ComposeSpec) -> str:
     return f"{state_directory(spec)}/staged/tree"
 
 
-def lock(spec: ComposeSpec) -> str:
-    """The file whose lock says that this project is being worked on."""
-    return project_lock(spec.project)
-
-
-def alone(spec: ComposeSpec, command: StringCommand) -> StringCommand:
+def exclusive(spec: ComposeSpec, command: StringCommand) -> StringCommand:
     """A command that changes the project, and that is known to be at work for as long as it is.
 
     The lock of a run ends with its controller; a command that it had begun goes on, although nobody
@@ -102,22 +112,24 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 
 def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
-    wanted = _lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
-    return files.archive({WANTED: File(0o600, wanted.encode())})
+    lines = _lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
+    return files.archive({DIGESTS: File(0o600, lines.encode())})
 
 
-def outside(paths: Sequence[str]) -> StringCommand:
+def hash_outside(paths: Sequence[str]) -> StringCommand:
     """Print the digest of each path, one a line; "-" where it is no regular file up to 1 MiB."""
     text = (
         'for path; do sum=-; [ -f "$path" ] && sum=$(timeout 60 sh -c "$0" "$path") || sum=-; '
         'printf "%s\\n" "${sum%% *}"; done'
     )
     # Whoever opens a FIFO waits.
-    one = '[ "$(wc -c <"$0")" -le 1048576 ] && exec sha256sum <"$0"'
-    return StringCommand("sh", "-c", QuoteString(text), QuoteString(one), *map(QuoteString, paths))
+    single = '[ "$(wc -c <"$0")" -le 1048576 ] && exec sha256sum <"$0"'
+    return StringCommand(
+        "sh", "-c", QuoteString(text), QuoteString(single), *map(QuoteString, paths)
+    )
 
 
-def free(spec: ComposeSpec) -> StringCommand:
+def measure_free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
     return _script("free", spec.directory)
 
@@ -163,38 +175,38 @@ def _packages(files: Source) -> bytes:
     return Source({name: File(0o600, content) for name, content in parts.items()}).archive()
 
 
-def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:
+def install(spec: ComposeSpec, action: InstallFiles, generation: str) -> StringCommand:
     """Put the staged files in place, keeping what was there."""
-    return _install(spec, "staged", generation, spec.directory, action.names)
+    return _install(spec, "staged", generation, action.subject, action.removed)
 
 
-def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringCommand:
-    """Put back the files that were proven well, and remove those that came after."""
-    return _install(spec, f"good-{applied.source}", "failed", applied.directory, gone)
+def restore(spec: ComposeSpec, action: RestoreFiles) -> StringCommand:
+    """Put back the files that were proven, and remove those that came after."""
+    return _install(spec, f"good-{action.source}", "failed", action.subject, action.removed)
 
 
 def _install(
-    spec: ComposeSpec, tree: str, generation: str, directory: str, gone: Sequence[str]
+    spec: ComposeSpec, tree: str, generation: str, directory: str, removed: Sequence[str]
 ) -> StringCommand:
-    arguments = (state_directory(spec), tree, generation, directory, str(MAXIMUM_BYTES), *gone)
+    arguments = (state_directory(spec), tree, generation, directory, str(MAXIMUM_BYTES), *removed)
     return script("stackmend.compose", "install", *arguments, shared=["walk"])
 
 
-def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
-    """Remember services that run on other files than those in place, until they are made anew."""
+def mark_stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
+    """Record services that run on other files than those in place, until they are recreated."""
     return script(
         "stackmend.compose", "stale", state_directory(spec), "add", *names, shared=["walk"]
     )
 
 
-def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
+def clear_stale(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
     """Take services off that list; all of them, where none is named."""
     return script(
         "stackmend.compose", "stale", state_directory(spec), "drop", *names, shared=["walk"]
     )
 
 
-def remember(spec: ComposeSpec, digest: str) -> StringCommand:
+def record(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
     arguments = (state_directory(spec), digest, spec.directory, str(MAXIMUM_BYTES))
     return script("stackmend.compose", "remember", *arguments, shared=["walk"])
@@ -220,26 +232,27 @@ def record_archive(applied: Applied) -> bytes:
     return buffer.getvalue()
 
 
-def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
-    """Remember an attempt, by the host's own clock, so that attempts can be counted."""
+def record_mend(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
+    """Record an attempt, by the host's own clock, so that attempts can be counted."""
     line = f"{verb} {subject}"
     return script("stackmend.compose", "mended", state_directory(spec), line, shared=["walk"])
 
 
-def prepare(spec: ComposeSpec, files: Sequence[str], action: Action) -> StringCommand:
-    """Have an image before anything is stopped: pulled, or built from the staged files.
+def fetch_image(
+    spec: ComposeSpec, files: Sequence[str], action: Pull | Build, directory: str
+) -> StringCommand:
+    """Have an image on the host: pulled, or built; a foreign one of its name is kept.
 
-    What has its name and is somebody else's is kept under another.
+    :param directory: where the project's files are.
     """
-    if action.verb == "build":
-        build = compose(
-            spec, files, "build", "--quiet", "--", action.subject, directory=staged(spec)
-        )
-        return StringCommand(tag(*action.names), "&&", build) if action.names else build
-    return compose(spec, files, "pull", "--quiet", "--", action.subject, directory=staged(spec))
+    verb = "build" if isinstance(action, Build) else "pull"
+    command = compose(spec, files, verb, "--quiet", "--", action.subject, directory=directory)
+    if isinstance(action, Build) and action.keep is not None:
+        return StringCommand(tag(action.keep), "&&", command)
+    return command
 
 
-def within(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | None:
+def check_mounts(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | None:
     """Fail where the engine would follow a link on the way to what is mounted.
 
     :param paths: absolute, of all containers of the project; those outside of its directory are
@@ -269,16 +282,17 @@ def up(
     files: Sequence[str],
     names: Iterable[str],
     *,
-    anew: bool,
+    recreate: bool,
     mounted: Iterable[str] = (),
 ) -> StringCommand:
-    """Create what is missing of these services and nothing else; ``anew`` makes them again.
+    """Create what is missing of these services and nothing else.
 
+    :param recreate: whether all their containers are replaced.
     :param mounted: what services of the project mount from the host. Where a link stands in the way
         to it afterwards, these are stopped.
     """
     names = tuple(names)
-    check = within(spec, mounted)
+    check = check_mounts(spec, mounted)
     never = ("--no-build", "--pull", "never")
     # COMPOSE_REMOVE_ORPHANS, in a project's .env too, would end whatever else bears our labels.
     kept = ("--remove-orphans=false",)
@@ -288,66 +302,70 @@ def up(
     made = _guarded(
         check,
         compose(
-            spec, files, "create", *never, *(["--force-recreate"] if anew else []), "--", *names
+            spec, files, "create", *never, *(["--force-recreate"] if recreate else []), "--", *names
         ),
         compose(
             spec, files, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names
         ),
     )
     if check is None:
-        return StringCommand(made, "&&", fresh(spec, names))
+        return StringCommand(made, "&&", clear_stale(spec, names))
     stop = compose(spec, files, "stop", "--", *names)
     return StringCommand(
         *(made, "&&", "{", check, "||", "{", stop, ">/dev/null 2>&1;", "false;", "};", "}"),
-        *("&&", fresh(spec, names)),
+        *("&&", clear_stale(spec, names)),
     )
 
 
-def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
-    """The command of an action that is done to one container, network or stranger."""
-    one, names = action.container, action.names
-    match action.verb:
-        case "set aside":
-            return _script("aside", spec.project, one, f"{one}-set-aside")
-        case "disconnect stranger":
-            return _words("docker", "network", "disconnect", names[0], one)
-        case "detach":
-            return _words("docker", "network", "disconnect", names[0], one)
-        case "attach":
-            network, address, *aliases = names
-            options = [word for alias in aliases for word in ("--alias", alias)]
-            options += ["--ip", address] if address else []
-            connect = _words("docker", "network", "connect", *options, network, one)
+def act(
+    spec: ComposeSpec,
+    action: SetAside
+    | Disconnect
+    | RemoveNetwork
+    | Attach
+    | Detach
+    | Unpause
+    | Resume
+    | Start
+    | Restart
+    | Remove,
+    state: StackState,
+) -> StringCommand:
+    """The command of an action that is done to one container or network."""
+    match action:
+        case SetAside(container=id_):
+            return _script("aside", spec.project, id_, f"{id_}-set-aside")
+        case Disconnect(container=id_, network=network) | Detach(container=id_, network=network):
+            return _words("docker", "network", "disconnect", network, id_)
+        case Attach(container=id_, network=network):
+            options = [word for alias in action.aliases for word in ("--alias", alias)]
+            options += ["--ip", action.address] if action.address else []
+            connect = _words("docker", "network", "connect", *options, network, id_)
             # Attached with other names it has to be let go first; detached, this says so.
             attached = any(
-                container.id == one and network in container.endpoints
+                container.id == id_ and network in container.endpoints
                 for container in state.containers
             )
             if not attached:
                 return connect
             return StringCommand(
-                _words("docker", "network", "disconnect", network, one), "&&", connect
+                _words("docker", "network", "disconnect", network, id_), "&&", connect
             )
-        case "unpause":
-            return _words("docker", "unpause", one)
-        case "resume":
-            return _words("docker", "kill", "--signal=CONT", one)
-        case "start":
-            return _guarded(_mounted(spec, state), _words("docker", "start", one))
-        case "restart":
-            return _guarded(_mounted(spec, state), _words("docker", "restart", one))
-        case "remove":
-            return remove(one)
-        case "remove network":
-            network = action.subject
+        case Unpause(container=id_):
+            return _words("docker", "unpause", id_)
+        case Resume(container=id_):
+            return _words("docker", "kill", "--signal=CONT", id_)
+        case Start(container=id_) | Restart(container=id_):
+            return _guarded(_mounted(spec, state), _words("docker", action.verb, id_))
+        case Remove(container=id_):
+            return remove(id_)
+        case RemoveNetwork(subject=network):
             ends = [
                 ["docker", "network", "disconnect", "--force", network, container.id]
                 for container in state.containers
                 if network in container.endpoints
             ]
             return _all(*ends, ["docker", "network", "rm", network])
-        case verb:
-            raise AssertionError(f"{verb} is not done to one container")
 
 
 def _mounted(spec: ComposeSpec, state: StackState) -> StringCommand | None:
@@ -356,12 +374,12 @@ def _mounted(spec: ComposeSpec, state: StackState) -> StringCommand | None:
         for container in state.containers
         for mount in (container.shape.get("volumes") or {}).values()
     )
-    return within(spec, (str(m["source"]) for m in mounts if m.get("type") == "bind"))
+    return check_mounts(spec, (str(m["source"]) for m in mounts if m.get("type") == "bind"))
 
 
-def tag(image_id: str, ref: str) -> StringCommand:
-    """Let a name mean the image again that it meant before."""
-    return _words("docker", "tag", image_id, ref)
+def tag(named: Tag) -> StringCommand:
+    """Give an image a name, whatever has it now."""
+    return _words("docker", "tag", named.image_id, named.name)
 
 
 def remove(container: str) -> StringCommand:
@@ -369,13 +387,13 @@ def remove(container: str) -> StringCommand:
     return _all(["docker", "stop", container], ["docker", "rm", container])
 
 
-def logs(container: str, lines: int) -> StringCommand:
+def read_logs(container: str, lines: int) -> StringCommand:
     """The last lines a container wrote; of a line a megabyte at most."""
-    logs = _words("docker", "logs", "--tail", str(lines), container)
-    return StringCommand(logs, "2>&1", "|", _words("cut", "-b", f"1-{LOG_LINE_BYTES}"))
+    command = _words("docker", "logs", "--tail", str(lines), container)
+    return StringCommand(command, "2>&1", "|", _words("cut", "-b", f"1-{LOG_LINE_BYTES}"))
 
 
-def ends(container: str) -> StringCommand:
+def read_ends(container: str) -> StringCommand:
     """Print how a container ended of late, `die "CODE"` or `oom` a line, the last one last."""
     return _words(
         *("docker", "events", "--since", "15m", "--until", "0s"),

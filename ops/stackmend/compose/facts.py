@@ -112,7 +112,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         "applied": applied,
         "applied_problem": problem,
         "files": files,
-        "barred": _barred(found.get("files")),
+        "obstacles": _obstacles(found.get("files")),
         # Listed below "/", where the probe looks for them.
         "outside": {f"/{path}": seen for path, seen in outside.items()},
         "mends": _mends(found.get("mends")),
@@ -144,7 +144,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     return StackState(
         engine=Engine(status="up"),
         containers=_ours(containers, project),
-        strangers=tuple(one for one in containers if one.project != project),
+        neighbours=tuple(one for one in containers if one.project != project),
         names={name: row[3] for row in shown for name in row[2].split(",")},
         networks={name: id_ for name, id_, *_ in networks},
         network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
@@ -172,7 +172,7 @@ def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) 
     return engine_problem(text)
 
 
-def watched(
+def update_containers(
     state: StackState,
     inspected: Sequence[Mapping[str, Any]],
     project: str,
@@ -225,7 +225,7 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
             for shown in _documents(found.get("networks", (0, []))[1])
         },
         differs=tuple(line for line in found.get("differs", (0, []))[1] if line),
-        barred=_barred(found.get("barred")),
+        obstacles=_obstacles(found.get("barred")),
     )
 
 
@@ -326,7 +326,7 @@ def _with_same(
     return {**applied.files, **differing}
 
 
-def _barred(section: tuple[int, list[str]] | None) -> dict[str, str]:
+def _obstacles(section: tuple[int, list[str]] | None) -> dict[str, str]:
     """What is in the way of files, and what it is (connection/walk.sh)."""
     lines = section[1] if section else []
     kinds = (line[1:].partition("  ") for line in lines if line.startswith("!"))

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"[1-9][0-9]*(?:-[1-9][0-9]*)?")
 LONGEST = 256
 
 
-def published(spec: ComposeSpec) -> tuple[str, ...]:
+def find_published_ports(spec: ComposeSpec) -> tuple[str, ...]:
     """The ports of the host that a project publishes, each as ``ports.free`` takes it.
 
     For a host that has no engine yet. What depends on a variable that neither ``env`` nor ``.env``

@@ -141,6 +141,11 @@ class Source:
         """Whether its ``.env`` says which compose files there are."""
         return ".env" in self.files and b"COMPOSE_FILE" in self.files[".env"].content
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The words that name these files to Compose."""
+        return file_options(self.files, names_files=self.names_files)
+
     @cached_property
     def digests(self) -> dict[str, str]:
         """Path to content digest."""
