@@ -35,12 +35,12 @@ from stackmend.compose.plan import (
     Start,
     Unpause,
     Up,
-    declaration_of,
     find_obstructions,
-    levels,
     make_record,
     needs_declared,
     plan,
+    read_declaration,
+    sort_into_levels,
     sort_out,
 )
 from stackmend.compose.spec import ComposeSpec
@@ -288,7 +288,7 @@ class World:
         declared = (
             self.declared(desired)
             if needs_declared(desired.spec, desired.digest, state)
-            else declaration_of(self._record(), state)
+            else read_declaration(self._record(), state)
         )
         progress = Progress()
         for action in decided.actions:
@@ -607,7 +607,7 @@ def by_hand(desired: Desired, world: World | None = None) -> World:
     for name in desired.services:
         world.images.setdefault(desired.ref(name), f"sha256:{digest_of(desired.ref(name))}")
     world.files.update(desired.files)
-    for names in levels(desired.services):
+    for names in sort_into_levels(desired.services):
         for name in names:
             world.up(desired, name)
     return world

@@ -8,13 +8,13 @@ import pytest
 
 from stackmend.compose.plan import (
     classify,
-    failed_before,
+    explain_hold,
     find_unpublished,
     find_unstable,
-    levels,
-    mounts,
+    list_mounts,
     needs_declared,
     refuse_crowded,
+    sort_into_levels,
 )
 from stackmend.compose.state import Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
@@ -29,13 +29,13 @@ def test_levels_put_each_service_after_what_it_needs() -> None:
         "cache": {"network_mode": "service:vpn", "pid": "host"},
         "vpn": {"ipc": "service:db"},
     }
-    assert levels(services) == [["db"], ["vpn"], ["cache"], ["api"], ["web"]]
-    assert levels({}) == []
+    assert sort_into_levels(services) == [["db"], ["vpn"], ["cache"], ["api"], ["web"]]
+    assert sort_into_levels({}) == []
 
 
 def test_levels_end_even_where_services_need_each_other() -> None:
     services = {"a": {"depends_on": {"b": {}}}, "b": {"depends_on": {"a": {}}}, "c": {}}
-    assert levels(services) == [["c"], ["a", "b"]]
+    assert sort_into_levels(services) == [["c"], ["a", "b"]]
 
 
 def test_compose_is_asked_only_where_the_record_does_not_say_it() -> None:
@@ -64,7 +64,7 @@ def test_mounts_are_those_of_every_service_with_configs_and_secrets() -> None:
         configs={"app": {"file": "/a"}, "inline": {"content": "x"}},
         secrets={"pw": {"file": "/c"}},
     )
-    assert mounts(config) == ["/a", "/b", "/c"]
+    assert list_mounts(config) == ["/a", "/b", "/c"]
 
 
 def test_the_disk_is_looked_at_where_it_was_measured() -> None:
@@ -99,11 +99,11 @@ def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then:
         Mended(at=NOW - 1, service=other.digest, action="restart"),
         *(Mended(at=NOW - one, service=other.digest, action="rollback") for one in ago),
     ]
-    said = failed_before(other.spec, other.digest, world.state())
+    said = explain_hold(other.spec, other.digest, world.state())
     assert (then in said) if then else said == ""
     # The files that run are not the ones that failed.
-    assert failed_before(desired.spec, desired.digest, world.state()) == ""
-    assert failed_before(other.spec, other.digest, World().state()) == ""
+    assert explain_hold(desired.spec, desired.digest, world.state()) == ""
+    assert explain_hold(other.spec, other.digest, World().state()) == ""
 
 
 # Whether it is well already

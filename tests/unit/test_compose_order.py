@@ -26,14 +26,14 @@ from stackmend.compose.plan import (
     Restart,
     RestoreFiles,
     Up,
-    batches,
+    choose_staging,
     decide_with_images,
-    declaration_of,
     hold_back,
     is_change,
     is_restored,
+    read_declaration,
     roll_back,
-    staging,
+    split_batches,
     was_intact,
 )
 from stackmend.compose.source import File, Source
@@ -162,7 +162,7 @@ def test_compose_is_given_together_what_is_of_one_verb_and_one_batch() -> None:
         Up(subject="e", cause=""),
         Up(subject="f", cause="", batch=1),
     ]
-    assert ["".join(action.subject for action in batch) for batch in batches(actions)] == [
+    assert ["".join(action.subject for action in batch) for batch in split_batches(actions)] == [
         *("a", "b", "cd", "e", "f")
     ]
 
@@ -221,12 +221,12 @@ def test_how_files_are_sent() -> None:
     applied = desired_record(shop())
     digest, record = applied.source, Record(subject="shop", cause="")
     install = InstallFiles(subject="/opt/shop", cause="")
-    assert staging([record], applied, digest) == "none"
-    assert staging([record], applied, "other") == "archives"
-    assert staging([record], None, digest) == "archives"
-    assert staging([install, record], applied, digest) == "archives"
-    assert staging([Pull(subject="web", cause=""), record], applied, digest) == "tree"
-    assert staging([], None, digest) == "none"
+    assert choose_staging([record], applied, digest) == "none"
+    assert choose_staging([record], applied, "other") == "archives"
+    assert choose_staging([record], None, digest) == "archives"
+    assert choose_staging([install, record], applied, digest) == "archives"
+    assert choose_staging([Pull(subject="web", cause=""), record], applied, digest) == "tree"
+    assert choose_staging([], None, digest) == "none"
 
 
 def test_a_change_is_what_makes_the_stack_another_one() -> None:
@@ -345,6 +345,6 @@ def test_a_declaration_of_a_record_is_enough_to_walk_it(monkeypatch: pytest.Monk
     recorder = Recorder(monkeypatch)
     state = world.state()
     executor = recorder.executor(before, snapshot(before, world)).on_record(applied)
-    executor.walk(decided.actions, Snapshot(state, declaration_of(applied, state)))
+    executor.walk(decided.actions, Snapshot(state, read_declaration(applied, state)))
     assert tuple(recorder.steps) == decided.actions
     assert recorder.events == ["restore files /opt/shop", "recreate side + recreate web"]

@@ -408,7 +408,7 @@ def test_files_of_any_name_are_staged_and_installed(
     directory = tmp_path / "place" / (f"{name}." if set(name) <= {"."} else name)
     desired = spec(tmp_path).model_copy(update={"directory": str(directory)})
     sh(*commands.stage(desired, source(first), unpacked=True))
-    assert tree(Path(commands.staged(desired))) == first
+    assert tree(Path(commands.locate_staging(desired))) == first
     install = InstallFiles(subject=str(directory), cause="")
     sh(commands.install(desired, install, "1"))
     assert tree(directory) == first

@@ -33,7 +33,7 @@ def find_closure(source: Source) -> Source:
             if PurePosixPath(path).suffix not in (".yaml", ".yml"):
                 continue
             try:
-                named = list(_named(parse(path, files[path].content)))
+                named = list(_find_named(parse(path, files[path].content)))
             except SourceError:
                 return source
             if not all(isinstance(name, str) and "$" not in name for name in named):
@@ -42,12 +42,12 @@ def find_closure(source: Source) -> Source:
     return Source({path: file for path, file in files.items() if path in needed})
 
 
-def _named(data: Mapping[str, Any]) -> Iterator[Any]:
+def _find_named(data: Mapping[str, Any]) -> Iterator[Any]:
     """The paths that a compose file names for Compose itself to read."""
-    for item in _each(data.get("include")):
+    for item in _as_list(data.get("include")):
         if isinstance(item, dict):
-            yield from _each(item.get("path"))
-            yield from _each(item.get("env_file"))
+            yield from _as_list(item.get("path"))
+            yield from _as_list(item.get("env_file"))
         else:
             yield item
     services = data.get("services")
@@ -55,14 +55,14 @@ def _named(data: Mapping[str, Any]) -> Iterator[Any]:
         if not isinstance(body, dict):
             continue
         for key in ("env_file", "label_file"):
-            for item in _each(body.get(key)):
+            for item in _as_list(body.get(key)):
                 yield item.get("path") if isinstance(item, dict) else item
         extends = body.get("extends")
         if isinstance(extends, dict) and "file" in extends:
             yield extends["file"]
 
 
-def _each(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

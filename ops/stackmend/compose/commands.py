@@ -56,23 +56,23 @@ PACKED_SAMPLE = 256 * 1024
 DIGESTS = ".stackmend.wanted"
 
 
-def state_directory(spec: ComposeSpec) -> str:
+def locate_state(spec: ComposeSpec) -> str:
     """Where this project's memory lies on the host."""
     return f"{STATE_ROOT}/{spec.project}"
 
 
-def staged(spec: ComposeSpec) -> str:
+def locate_staging(spec: ComposeSpec) -> str:
     """Where the new files are a tree, for Compose to pull and build from."""
-    return f"{state_directory(spec)}/staged/tree"
+    return f"{locate_state(spec)}/staged/tree"
 
 
-def exclusive(spec: ComposeSpec, command: StringCommand) -> StringCommand:
+def run_exclusively(spec: ComposeSpec, command: StringCommand) -> StringCommand:
     """A command that changes the project, and that is known to be at work for as long as it is.
 
     The lock of a run ends with its controller; a command that it had begun goes on, although nobody
     reads what it writes. All that the command starts holds this second lock with it.
     """
-    busy = QuoteString(f"{state_directory(spec)}/busy")
+    busy = QuoteString(f"{locate_state(spec)}/busy")
     begin = StringCommand("trap '' HUP PIPE;", "exec 8>>", busy)
     return StringCommand("{", begin, "&&", _BUSY, "&&", command, "; }")
 
@@ -84,12 +84,12 @@ def compose(
 
     :param files: what names its files, of :func:`stackmend.compose.source.file_options`.
     """
-    options = (*files, *_profiles(spec))
+    options = (*files, *_list_profiles(spec))
     return StringCommand(
         "cd",
         QuoteString(directory or spec.directory),
         "&&",
-        _words("docker", "compose", "--ansi", "never", "-p", spec.project, *options, *arguments),
+        _quote("docker", "compose", "--ansi", "never", "-p", spec.project, *options, *arguments),
     )
 
 
@@ -98,7 +98,7 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 
     Standard input is the mark of the answer, one line, and then the files as a tar archive.
     """
-    arguments = (spec.project, spec.directory, str(MAXIMUM_BYTES), *files, *_profiles(spec))
+    arguments = (spec.project, spec.directory, str(MAXIMUM_BYTES), *files, *_list_profiles(spec))
     return script(
         "stackmend.compose",
         "resolve",
@@ -112,7 +112,7 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 
 def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
-    lines = _lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
+    lines = _format_lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
     return files.archive({DIGESTS: File(0o600, lines.encode())})
 
 
@@ -141,16 +141,16 @@ def stage(
 
     :param unpacked: whether Compose is to pull or build from them before they are in place.
     """
-    archive = _packages(files)
+    archive = _pack(files)
     # Most of an archive of small files is padding; what is packed already stays as it is.
     sample = archive[:PACKED_SAMPLE]
     how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
-    words = (state_directory(spec), how, "unpacked" if unpacked else "")
+    words = (locate_state(spec), how, "unpacked" if unpacked else "")
     command = script("stackmend.compose", "stage", *words, shared=["walk"])
     return command, gzip.compress(archive, 1, mtime=0) if how else archive
 
 
-def _packages(files: Source) -> bytes:
+def _pack(files: Source) -> bytes:
     """Files as the host keeps them: an archive for each directory, and lists of what is in them.
 
     So each directory's files can be unpacked straight into it, by names without a slash.
@@ -161,9 +161,9 @@ def _packages(files: Source) -> bytes:
         parent, slash, name = path.rpartition("/")
         directories.setdefault(slash + parent, {})[name] = file
     parts = {
-        "files": _lines(f"{file.sha256}  {path}" for path, file in ordered).encode(),
-        "modes": _lines(f"{stat.S_IFREG | file.mode:x}" for _, file in ordered).encode(),
-        "directories": _lines(
+        "files": _format_lines(f"{file.sha256}  {path}" for path, file in ordered).encode(),
+        "modes": _format_lines(f"{stat.S_IFREG | file.mode:x}" for _, file in ordered).encode(),
+        "directories": _format_lines(
             f"{number} {len(inside)} {directory}"
             for number, (directory, inside) in enumerate(directories.items())
         ).encode(),
@@ -188,27 +188,23 @@ def restore(spec: ComposeSpec, action: RestoreFiles) -> StringCommand:
 def _install(
     spec: ComposeSpec, tree: str, generation: str, directory: str, removed: Sequence[str]
 ) -> StringCommand:
-    arguments = (state_directory(spec), tree, generation, directory, str(MAXIMUM_BYTES), *removed)
+    arguments = (locate_state(spec), tree, generation, directory, str(MAXIMUM_BYTES), *removed)
     return script("stackmend.compose", "install", *arguments, shared=["walk"])
 
 
 def mark_stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
     """Record services that run on other files than those in place, until they are recreated."""
-    return script(
-        "stackmend.compose", "stale", state_directory(spec), "add", *names, shared=["walk"]
-    )
+    return script("stackmend.compose", "stale", locate_state(spec), "add", *names, shared=["walk"])
 
 
 def clear_stale(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
     """Take services off that list; all of them, where none is named."""
-    return script(
-        "stackmend.compose", "stale", state_directory(spec), "drop", *names, shared=["walk"]
-    )
+    return script("stackmend.compose", "stale", locate_state(spec), "drop", *names, shared=["walk"])
 
 
 def record(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
-    arguments = (state_directory(spec), digest, spec.directory, str(MAXIMUM_BYTES))
+    arguments = (locate_state(spec), digest, spec.directory, str(MAXIMUM_BYTES))
     return script("stackmend.compose", "remember", *arguments, shared=["walk"])
 
 
@@ -217,10 +213,10 @@ def record_archive(applied: Applied) -> bytes:
     images = sorted({service.image for service in applied.services.values() if service.image})
     parts = {
         "applied.json": applied.model_dump_json(),
-        "files": _lines(applied.files),
-        "digests": _lines(f"{digest}  {path}" for path, digest in applied.files.items()),
-        "outside": _lines(path.removeprefix("/") for path in applied.outside),
-        "images": _lines(images),
+        "files": _format_lines(applied.files),
+        "digests": _format_lines(f"{digest}  {path}" for path, digest in applied.files.items()),
+        "outside": _format_lines(path.removeprefix("/") for path in applied.outside),
+        "images": _format_lines(images),
     }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
@@ -235,7 +231,7 @@ def record_archive(applied: Applied) -> bytes:
 def record_mend(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
     """Record an attempt, by the host's own clock, so that attempts can be counted."""
     line = f"{verb} {subject}"
-    return script("stackmend.compose", "mended", state_directory(spec), line, shared=["walk"])
+    return script("stackmend.compose", "mended", locate_state(spec), line, shared=["walk"])
 
 
 def fetch_image(
@@ -269,7 +265,7 @@ def check_mounts(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | Non
     return script("stackmend.compose", "within", spec.directory, *below, shared=["walk"])
 
 
-def _guarded(check: StringCommand | None, *commands: StringCommand) -> StringCommand:
+def _guard(check: StringCommand | None, *commands: StringCommand) -> StringCommand:
     """The commands, each only where the check passes before it."""
     before = () if check is None else (check, "&&")
     first, *others = commands
@@ -299,7 +295,7 @@ def up(
     # `up --no-deps` alone would forget depends_on before it compares: Compose 2.26 then takes every
     # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
     # what they depend on as it is, and starts nothing.
-    made = _guarded(
+    made = _guard(
         check,
         compose(
             spec, files, "create", *never, *(["--force-recreate"] if recreate else []), "--", *names
@@ -336,11 +332,11 @@ def act(
         case SetAside(container=id_):
             return _script("aside", spec.project, id_, f"{id_}-set-aside")
         case Disconnect(container=id_, network=network) | Detach(container=id_, network=network):
-            return _words("docker", "network", "disconnect", network, id_)
+            return _quote("docker", "network", "disconnect", network, id_)
         case Attach(container=id_, network=network):
             options = [word for alias in action.aliases for word in ("--alias", alias)]
             options += ["--ip", action.address] if action.address else []
-            connect = _words("docker", "network", "connect", *options, network, id_)
+            connect = _quote("docker", "network", "connect", *options, network, id_)
             # Attached with other names it has to be let go first; detached, this says so.
             attached = any(
                 container.id == id_ and network in container.endpoints
@@ -349,14 +345,14 @@ def act(
             if not attached:
                 return connect
             return StringCommand(
-                _words("docker", "network", "disconnect", network, id_), "&&", connect
+                _quote("docker", "network", "disconnect", network, id_), "&&", connect
             )
         case Unpause(container=id_):
-            return _words("docker", "unpause", id_)
+            return _quote("docker", "unpause", id_)
         case Resume(container=id_):
-            return _words("docker", "kill", "--signal=CONT", id_)
+            return _quote("docker", "kill", "--signal=CONT", id_)
         case Start(container=id_) | Restart(container=id_):
-            return _guarded(_mounted(spec, state), _words("docker", action.verb, id_))
+            return _guard(_check_container_mounts(spec, state), _quote("docker", action.verb, id_))
         case Remove(container=id_):
             return remove(id_)
         case RemoveNetwork(subject=network):
@@ -365,37 +361,37 @@ def act(
                 for container in state.containers
                 if network in container.endpoints
             ]
-            return _all(*ends, ["docker", "network", "rm", network])
+            return _join(*ends, ["docker", "network", "rm", network])
 
 
-def _mounted(spec: ComposeSpec, state: StackState) -> StringCommand | None:
-    mounts = (
+def _check_container_mounts(spec: ComposeSpec, state: StackState) -> StringCommand | None:
+    list_mounts = (
         mount
         for container in state.containers
         for mount in (container.shape.get("volumes") or {}).values()
     )
-    return check_mounts(spec, (str(m["source"]) for m in mounts if m.get("type") == "bind"))
+    return check_mounts(spec, (str(m["source"]) for m in list_mounts if m.get("type") == "bind"))
 
 
 def tag(named: Tag) -> StringCommand:
     """Give an image a name, whatever has it now."""
-    return _words("docker", "tag", named.image_id, named.name)
+    return _quote("docker", "tag", named.image_id, named.name)
 
 
 def remove(container: str) -> StringCommand:
     """End one container; its volumes are kept."""
-    return _all(["docker", "stop", container], ["docker", "rm", container])
+    return _join(["docker", "stop", container], ["docker", "rm", container])
 
 
 def read_logs(container: str, lines: int) -> StringCommand:
     """The last lines a container wrote; of a line a megabyte at most."""
-    command = _words("docker", "logs", "--tail", str(lines), container)
-    return StringCommand(command, "2>&1", "|", _words("cut", "-b", f"1-{LOG_LINE_BYTES}"))
+    command = _quote("docker", "logs", "--tail", str(lines), container)
+    return StringCommand(command, "2>&1", "|", _quote("cut", "-b", f"1-{LOG_LINE_BYTES}"))
 
 
 def read_ends(container: str) -> StringCommand:
     """Print how a container ended of late, `die "CODE"` or `oom` a line, the last one last."""
-    return _words(
+    return _quote(
         *("docker", "events", "--since", "15m", "--until", "0s"),
         *("--filter", f"container={container}", "--filter", "event=die", "--filter", "event=oom"),
         *("--format", '{{.Action}} {{json (index .Actor.Attributes "exitCode")}}'),
@@ -406,20 +402,20 @@ def _script(name: str, *arguments: str) -> StringCommand:
     return script("stackmend.compose", name, *arguments)
 
 
-def _profiles(spec: ComposeSpec) -> list[str]:
+def _list_profiles(spec: ComposeSpec) -> list[str]:
     return [word for profile in spec.profiles for word in ("--profile", profile)]
 
 
-def _words(*words: str) -> StringCommand:
+def _quote(*words: str) -> StringCommand:
     return StringCommand(*(QuoteString(word) for word in words))
 
 
-def _all(*commands: Sequence[str]) -> StringCommand:
+def _join(*commands: Sequence[str]) -> StringCommand:
     joined: list[object] = []
     for command in commands:
-        joined += ["&&", _words(*command)] if joined else [_words(*command)]
+        joined += ["&&", _quote(*command)] if joined else [_quote(*command)]
     return StringCommand(*joined)
 
 
-def _lines(items: Iterable[str] | Mapping[str, str]) -> str:
+def _format_lines(items: Iterable[str] | Mapping[str, str]) -> str:
     return "".join(f"{item}\n" for item in items)

@@ -60,7 +60,7 @@ def format_change(path: str, old: Any, new: Any, secrets: Collection[str] = ()) 
     return f"{path}: {format_value(path, old, secrets)} → {format_value(path, new, secrets)}"
 
 
-def secret_values(config: Mapping[str, Any]) -> frozenset[str]:
+def find_secrets(config: Mapping[str, Any]) -> frozenset[str]:
     """The values in a declared project whose names say that they are secret."""
     found: set[str] = set()
     for service in (config.get("services") or {}).values():

@@ -26,15 +26,15 @@ from stackmend.compose.plan import (
     RestoreFiles,
     Tag,
     Up,
-    batches,
+    choose_staging,
     decide_with_images,
     find_obstructions,
-    mounts,
-    spec_of,
+    list_mounts,
+    restore_spec,
+    split_batches,
     split_images,
-    staging,
 )
-from stackmend.compose.source import file_options
+from stackmend.compose.source import name_files
 from stackmend.compose.state import Applied, Declared, StackState
 from stackmend.errors import StepError
 
@@ -100,8 +100,8 @@ class Executor:
 
     def on_record(self, applied: Applied) -> Executor:
         """The same for the files of a record, which lie on the host."""
-        options = file_options(applied.files, names_files=applied.names_files)
-        return replace(self, spec=spec_of(self.spec, applied), options=options)
+        options = name_files(applied.files, names_files=applied.names_files)
+        return replace(self, spec=restore_spec(self.spec, applied), options=options)
 
     def prepare(self, decided: Plan, snapshot: Snapshot) -> Plan:
         """Have files and images at hand before anything is stopped; the plan of what follows.
@@ -109,7 +109,7 @@ class Executor:
         :raises StepError: an image does not come; then images have the names that they had.
         """
         applied = snapshot.state.applied
-        how = staging(decided.actions, applied, self.source.digest)
+        how = choose_staging(decided.actions, applied, self.source.digest)
         if how != "none":
             unpacked = how == "tree"
             command, archive = commands.stage(self.spec, self.source, unpacked=unpacked)
@@ -118,7 +118,7 @@ class Executor:
         if not images:
             return decided
         try:
-            self.walk(images, snapshot, commands.staged(self.spec))
+            self.walk(images, snapshot, commands.locate_staging(self.spec))
         except StepError:
             self._restore_tags(applied)
             raise
@@ -135,7 +135,7 @@ class Executor:
             by default.
         :raises StepError: a step failed.
         """
-        for batch in batches(actions):
+        for batch in split_batches(actions):
             self.lease.check()
             depends_on = {name for action in batch for name in getattr(action, "depends_on", ())}
             if depends_on:
@@ -183,7 +183,7 @@ class Executor:
         if came := find_obstructions(declared.services, self.observer.read_state(), names):
             raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
         command = commands.up(
-            self.spec, self.options, names, recreate=recreate, mounted=mounts(declared.config)
+            self.spec, self.options, names, recreate=recreate, mounted=list_mounts(declared.config)
         )
         with self.step(*batch):
             self._start(command, f"cannot create {', '.join(names)}", names)
@@ -253,7 +253,7 @@ class Executor:
         """Run a command, once no command of an earlier run changes the project."""
         return connection.run(
             self.host,
-            commands.exclusive(self.spec, command),
+            commands.run_exclusively(self.spec, command),
             stdin=stdin,
             timeout=commands.BUSY_TIMEOUT + timeout,
             tethered=tethered,

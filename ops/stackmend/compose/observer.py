@@ -13,7 +13,7 @@ from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.closure import find_closure
 from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared, update_containers
-from stackmend.compose.plan import LOOP_RESTARTS, is_young, mounts, sort_out
+from stackmend.compose.plan import LOOP_RESTARTS, is_young, list_mounts, sort_out
 from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState
 from stackmend.errors import StepError
@@ -85,7 +85,7 @@ class Observer:
         """The containers as they are now, over a connection that is held open while waiting."""
         label = f"com.docker.compose.project={self.spec.project}"
         inspected = connection.inspected(client, label)
-        unknown = {shown["Image"] for shown in inspected} - self._image_labels.keys()
+        unknown = {raw["Image"] for raw in inspected} - self._image_labels.keys()
         self._image_labels |= connection.image_labels(client, unknown)
         later = update_containers(state, inspected, self.spec.project, self._image_labels)
         return self._add_ends(self.sort_out(later))
@@ -134,7 +134,9 @@ class Observer:
         self._hide(declared.config)
         # What no list can carry is not watched.
         paths = [
-            path for path in mounts(declared.config) if is_plain(path) and not self._is_inside(path)
+            path
+            for path in list_mounts(declared.config)
+            if is_plain(path) and not self._is_inside(path)
         ]
         if paths:
             result = connection.run(self.host, commands.hash_outside(paths), readonly=True)
@@ -209,7 +211,7 @@ class Observer:
         """Never show what a declaration calls secret, nor what was given as secret before."""
         for secret in secrets:
             reporting.secret(secret)
-        self.hidden |= drift.secret_values(config) | frozenset(secrets)
+        self.hidden |= drift.find_secrets(config) | frozenset(secrets)
 
     def sort_out(self, state: StackState) -> StackState:
         """The state with the project's own containers and no others among them."""

@@ -15,8 +15,8 @@ from stackmend.compose.observer import Observer
 from stackmend.compose.plan import (
     Action,
     Plan,
-    declaration_of,
-    failed_before,
+    drop_record,
+    explain_hold,
     find_unpublished,
     hold_back,
     is_change,
@@ -24,10 +24,10 @@ from stackmend.compose.plan import (
     make_record,
     needs_declared,
     plan,
+    read_declaration,
     refuse_engine,
     roll_back,
     was_intact,
-    without_record,
     writes,
 )
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
@@ -98,7 +98,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """Wait for a command that outlived the run that began it."""
         result = connection.run(
             self.host,
-            commands.exclusive(self.spec, commands.IDLE),
+            commands.run_exclusively(self.spec, commands.IDLE),
             timeout=commands.BUSY_TIMEOUT + commands.LIMIT,
             tethered=True,
         )
@@ -116,11 +116,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         spec, source = self.spec, self.source
         if refused := refuse_engine(state):
             return Observation(refused)
-        if reason := failed_before(spec, source.digest, state):
+        if reason := explain_hold(spec, source.digest, state):
             assert state.applied is not None, "only what replaced a record can have failed"
             failed = None if is_restored(state) else self.observer.resolve(state.files)
             decided = hold_back(spec, source.files, state, checks, reason, failed)
-            declared = declaration_of(state.applied, state)
+            declared = read_declaration(state.applied, state)
             return Observation(decided, Snapshot(state, declared, held=True))
         if needs_declared(spec, source.digest, state):
             try:
@@ -132,7 +132,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             state = self.observer.sort_out(state)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
-            declared = declaration_of(state.applied, state)
+            declared = read_declaration(state.applied, state)
         decided = self._plan(state, declared, checks)
         if writes(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
@@ -226,7 +226,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
                 proven = left.model_copy(update={"actions": ()})
                 self._proven = Observation(proven, Snapshot(state, declared))
                 return record
-            steps = without_record(left.actions)
+            steps = drop_record(left.actions)
             if not again or not steps or left.refusals:
                 raise problem or self._explain(left, state)
             again = False
@@ -259,7 +259,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """What would be left to do if what runs now were recorded as it should be."""
         images = {container.image: Image(id=container.image_id) for container in state.containers}
         proven = state.model_copy(update={"applied": record, "files": self.source.digests})
-        known = declaration_of(record, proven).model_copy(
+        known = read_declaration(record, proven).model_copy(
             update={"images": {**declared.images, **images}}
         )
         return self._plan(proven, known, checks, tried)
@@ -288,7 +288,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         decided = roll_back(source.files, source.digest, applied, snapshot.declared, state, touched)
         self.report_plan(decided)
         before = snapshot.state
-        restored = Snapshot(state or before, declaration_of(applied, before))
+        restored = Snapshot(state or before, read_declaration(applied, before))
         executor = executor.on_record(applied)
         executor.walk(decided.actions, restored)
         self._wait_until_stable(executor, restored)

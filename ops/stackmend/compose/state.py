@@ -11,25 +11,25 @@ from stackmend.paths import is_inside, is_name, is_plain
 from stackmend.provenance import Origin
 
 
-def _inside(path: str) -> str:
+def _check_inside(path: str) -> str:
     if not is_inside(path):
         raise ValueError("must be a path inside the project's directory")
     return path
 
 
-def _outside(path: str) -> str:
+def _check_outside(path: str) -> str:
     if not (path.startswith("/") and is_plain(path)):
         raise ValueError("must be an absolute path")
     return path
 
 
-def _name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not is_name(name):
         raise ValueError("must be the name of a file")
     return name
 
 
-def _word(word: str) -> str:
+def _check_word(word: str) -> str:
     if word.startswith("-"):
         raise ValueError("must not be an option")
     return word
@@ -137,12 +137,12 @@ class Applied(Frozen):
     project: str
     directory: Directory
     profiles: tuple[str, ...] = ()
-    source: Annotated[str, AfterValidator(_name)]
-    files: Mapping[Annotated[str, AfterValidator(_inside)], str]
+    source: Annotated[str, AfterValidator(_check_name)]
+    files: Mapping[Annotated[str, AfterValidator(_check_inside)], str]
     names_files: bool = False
     config: Mapping[str, Any]
-    outside: Mapping[Annotated[str, AfterValidator(_outside)], str] = {}
-    services: Mapping[Annotated[str, AfterValidator(_name)], "AppliedService"]
+    outside: Mapping[Annotated[str, AfterValidator(_check_outside)], str] = {}
+    services: Mapping[Annotated[str, AfterValidator(_check_name)], "AppliedService"]
     secrets: tuple[str, ...] = ()
     applied_at: float
 
@@ -150,8 +150,8 @@ class Applied(Frozen):
 class AppliedService(Frozen):
     """One service as it was when it was last proven healthy."""
 
-    image: Annotated[str, AfterValidator(_word)]
-    image_id: Annotated[str, AfterValidator(_word)]
+    image: Annotated[str, AfterValidator(_check_word)]
+    image_id: Annotated[str, AfterValidator(_check_word)]
     shape: Mapping[str, Any]
 
 

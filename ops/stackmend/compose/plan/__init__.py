@@ -34,10 +34,15 @@ from stackmend.compose.plan.actions import (
     Up,
 )
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.declaration import AROUND, find_unpublished, levels, mounts
+from stackmend.compose.plan.declaration import (
+    AROUND,
+    find_unpublished,
+    list_mounts,
+    sort_into_levels,
+)
 from stackmend.compose.plan.foreign import find_obstructions, sort_out
 from stackmend.compose.plan.gates import (
-    failed_before,
+    explain_hold,
     needs_declared,
     refuse_crowded,
     refuse_engine,
@@ -50,20 +55,26 @@ from stackmend.compose.plan.health import (
     is_complete,
     is_young,
 )
-from stackmend.compose.plan.losses import losses
+from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import (
     Progress,
     Staging,
-    batches,
+    choose_staging,
     decide_with_images,
+    drop_record,
     is_change,
+    split_batches,
     split_images,
-    staging,
-    without_record,
     writes,
 )
-from stackmend.compose.plan.record import declaration_of, make_record
-from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, spec_of, was_intact
+from stackmend.compose.plan.record import make_record, read_declaration
+from stackmend.compose.plan.rollback import (
+    hold_back,
+    is_restored,
+    restore_spec,
+    roll_back,
+    was_intact,
+)
 
 __all__ = [
     "AROUND",
@@ -95,11 +106,12 @@ __all__ = [
     "Tag",
     "Unpause",
     "Up",
-    "batches",
+    "choose_staging",
     "classify",
     "decide_with_images",
-    "declaration_of",
-    "failed_before",
+    "drop_record",
+    "explain_hold",
+    "find_losses",
     "find_obstructions",
     "find_unpublished",
     "find_unstable",
@@ -108,20 +120,19 @@ __all__ = [
     "is_complete",
     "is_restored",
     "is_young",
-    "levels",
-    "losses",
+    "list_mounts",
     "make_record",
-    "mounts",
     "needs_declared",
     "plan",
+    "read_declaration",
     "refuse_crowded",
     "refuse_engine",
+    "restore_spec",
     "roll_back",
+    "sort_into_levels",
     "sort_out",
-    "spec_of",
+    "split_batches",
     "split_images",
-    "staging",
     "was_intact",
-    "without_record",
     "writes",
 ]

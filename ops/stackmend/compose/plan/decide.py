@@ -13,7 +13,7 @@ from stackmend.compose.plan.actions import (
     Start,
     Up,
 )
-from stackmend.compose.plan.declaration import levels
+from stackmend.compose.plan.declaration import sort_into_levels
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
     plan_claimants,
@@ -24,9 +24,9 @@ from stackmend.compose.plan.foreign import (
     sort_out,
 )
 from stackmend.compose.plan.gates import needs_declared, refuse_crowded, refuse_engine
-from stackmend.compose.plan.losses import losses
+from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
-from stackmend.compose.plan.record import declaration_of
+from stackmend.compose.plan.record import read_declaration
 from stackmend.compose.plan.resources import (
     check_volumes,
     plan_files,
@@ -61,7 +61,7 @@ def plan(
         return refused
     if declared is None:
         assert state.applied is not None, "needs_declared() says when a declaration is needed"
-        declared = declaration_of(state.applied, state)
+        declared = read_declaration(state.applied, state)
     state = sort_out(state, spec.project, declared.config)
     if crowded := refuse_crowded(spec, declared):
         return crowded
@@ -84,7 +84,7 @@ def plan(
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
     created = [name for name in _ordered(draft) if draft.has(name, Recreate, Up)]
-    draft.refusals += losses(spec, state, declared, created)
+    draft.refusals += find_losses(spec, state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:
@@ -198,4 +198,4 @@ def _services_on_path(draft: Draft, check_name: str) -> list[str]:
 
 def _ordered(draft: Draft) -> list[str]:
     """The services, each after those it depends on."""
-    return [name for level in levels(draft.services) for name in level]
+    return [name for level in sort_into_levels(draft.services) for name in level]

@@ -27,7 +27,7 @@ def effective(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return body
 
 
-def certain_differences(
+def find_certain_differences(
     body: Mapping[str, Any], shape: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Where a container is certainly not what a declaration says: (path, desired, has).
@@ -56,7 +56,7 @@ def certain_differences(
     return list(drift.differences(desired, has))
 
 
-def network_differences(
+def find_network_differences(
     desired: Mapping[str, Any], has: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Where a network is certainly not what a declaration says: (path, has, desired).
@@ -89,7 +89,7 @@ def _port(port: Mapping[str, Any]) -> str:
     return f"{address}:{published}->{target}/{port.get('protocol') or 'tcp'}"
 
 
-def levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def sort_into_levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The services in rounds: each needs only those of earlier rounds."""
     left = {
         name: {needed for needed in (body.get("depends_on") or {}) if needed in services}
@@ -112,7 +112,7 @@ def levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return rounds
 
 
-def mounts(config: Mapping[str, Any]) -> list[str]:
+def list_mounts(config: Mapping[str, Any]) -> list[str]:
     """Every path that any service mounts from the host."""
     return sorted({path for name in config.get("services") or {} for path in sources(config, name)})
 
@@ -133,7 +133,7 @@ def sources(config: Mapping[str, Any], name: str) -> list[str]:
     return paths
 
 
-def container_names(project: str, name: str, body: Mapping[str, Any]) -> list[str]:
+def list_container_names(project: str, name: str, body: Mapping[str, Any]) -> list[str]:
     """The names that Compose gives a service's containers."""
     if body.get("container_name"):
         return [str(body["container_name"])]

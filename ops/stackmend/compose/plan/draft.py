@@ -49,9 +49,9 @@ class Draft:
         self.state, self.declared, self.checks, self.tried = state, declared, checks, tried
         self.applied = state.applied
         self.services = declared.services
-        self.secrets = spec.secrets() | drift.secret_values(declared.config)
+        self.secrets = spec.secrets() | drift.find_secrets(declared.config)
         if self.applied:
-            self.secrets |= drift.secret_values(self.applied.config)
+            self.secrets |= drift.find_secrets(self.applied.config)
             self.secrets |= frozenset(self.applied.secrets)
         self.findings: list[Finding] = []
         self.refusals: list[Refusal] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from stackmend import provenance
 from stackmend.compose.plan.actions import Disconnect, Recreate, SetAside, Up
-from stackmend.compose.plan.declaration import container_names
+from stackmend.compose.plan.declaration import list_container_names
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.state import Container, Labelled, StackState
 
@@ -69,7 +69,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
     ours = {container.name for container in draft.state.containers}
     claimants = {container.name: container for container in draft.state.foreign}
     for service, body in draft.services.items():
-        for name in container_names(draft.spec.project, service, body):
+        for name in list_container_names(draft.spec.project, service, body):
             if name not in draft.state.names or name in ours:
                 continue
             owner = draft.state.names[name]

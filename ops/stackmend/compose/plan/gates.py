@@ -70,7 +70,7 @@ def refuse_crowded(spec: ComposeSpec, declared: Declared) -> Plan | None:
     return None
 
 
-def failed_before(spec: ComposeSpec, digest: str, state: StackState) -> str:
+def explain_hold(spec: ComposeSpec, digest: str, state: StackState) -> str:
     """Why these very files are not applied again now: they failed and were taken back."""
     applied = state.applied
     if applied is None or applied.source == digest:

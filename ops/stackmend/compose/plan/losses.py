@@ -8,7 +8,7 @@ from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, Image, StackState
 
 
-def losses(
+def find_losses(
     spec: ComposeSpec, state: StackState, declared: Declared, names: Iterable[str]
 ) -> tuple[Refusal, ...]:
     """Why services must not be made anew: an anonymous volume of theirs would be left behind.

@@ -15,8 +15,8 @@ from stackmend.compose.plan.actions import (
     ServiceAction,
     Up,
 )
-from stackmend.compose.plan.declaration import levels
-from stackmend.compose.plan.losses import losses
+from stackmend.compose.plan.declaration import sort_into_levels
+from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, StackState
 from stackmend.decision import Finding
@@ -73,7 +73,7 @@ def arrange(
     """
     recreated = tuple(
         name
-        for level in levels(services)
+        for level in sort_into_levels(services)
         for name in level
         if any(isinstance(step, Recreate) for step in steps.get(name, ()))
     )
@@ -82,7 +82,7 @@ def arrange(
         step.model_copy(update={"outdated": recreated}) if isinstance(step, InstallFiles) else step
         for step in ordered
     ]
-    for number, names in enumerate(levels(services)):
+    for number, names in enumerate(sort_into_levels(services)):
         # What is done to a container comes before what may replace it.
         for kind in (None, Recreate, Up):
             for name in names:
@@ -101,7 +101,7 @@ def arrange(
     return [*ordered, *last]
 
 
-def batches(actions: Iterable[Action]) -> Iterator[tuple[Action, ...]]:
+def split_batches(actions: Iterable[Action]) -> Iterator[tuple[Action, ...]]:
     """The steps in their order, those together that Compose is given together."""
 
     def key(numbered: tuple[int, Action]) -> tuple[str, int]:
@@ -131,12 +131,12 @@ def decide_with_images(
     """
     images, others = split_images(decided.actions)
     names = [step.subject for step in others if isinstance(step, Recreate | Up)]
-    if images and (refusals := losses(spec, state, declared, names)):
+    if images and (refusals := find_losses(spec, state, declared, names)):
         return Plan(findings=decided.findings, refusals=refusals)
     return Plan(findings=decided.findings, actions=others)
 
 
-def staging(actions: Iterable[Action], applied: Applied | None, digest: str) -> Staging:
+def choose_staging(actions: Iterable[Action], applied: Applied | None, digest: str) -> Staging:
     """How the project's files are sent for these steps.
 
     :param digest: the digest over the project's files.
@@ -160,7 +160,7 @@ def is_change(findings: Iterable[Finding], applied: Applied | None, digest: str)
     return applied.source != digest or any(finding.kind in CHANGES for finding in findings)
 
 
-def without_record(actions: Iterable[Action]) -> tuple[Action, ...]:
+def drop_record(actions: Iterable[Action]) -> tuple[Action, ...]:
     """The steps but for the record."""
     return tuple(step for step in actions if not isinstance(step, Record))
 

@@ -6,7 +6,7 @@ from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, AppliedService, Declared, StackState
 
 
-def declaration_of(applied: Applied, state: StackState) -> Declared:
+def read_declaration(applied: Applied, state: StackState) -> Declared:
     """The declaration of a record: good as long as the files are those of the record."""
     return Declared(config=applied.config, images=state.images, outside=state.outside)
 

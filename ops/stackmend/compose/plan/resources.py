@@ -14,7 +14,7 @@ from stackmend.compose.plan.actions import (
     Tag,
     Up,
 )
-from stackmend.compose.plan.declaration import network_differences, scale
+from stackmend.compose.plan.declaration import find_network_differences, scale
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
     disconnect_guests,
@@ -159,7 +159,7 @@ def plan_networks(draft: Draft) -> None:
         if key in old:
             found = list(drift.differences(old[key] or {}, desired))
         elif has is not None:
-            found = network_differences(desired, has)
+            found = find_network_differences(desired, has)
         else:
             continue
         cause = join_few(

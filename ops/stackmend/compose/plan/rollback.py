@@ -13,14 +13,14 @@ from stackmend.compose.plan.actions import (
     Up,
 )
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.order import without_record
+from stackmend.compose.plan.order import drop_record
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, Image, StackState
 
 CAUSE = "rolled back to what was proven before"
 
 
-def spec_of(spec: ComposeSpec, applied: Applied) -> ComposeSpec:
+def restore_spec(spec: ComposeSpec, applied: Applied) -> ComposeSpec:
     """The spec that a record was made with, as far as Compose is told of it."""
     changes = {"directory": applied.directory, "profiles": applied.profiles}
     return spec.model_copy(update=changes)
@@ -87,13 +87,13 @@ def hold_back(
     """
     applied = state.applied
     assert applied is not None, "only what replaced a record can have been rolled back"
-    spec = spec_of(spec, applied)
+    spec = restore_spec(spec, applied)
     decided = plan(spec, applied.files, applied.source, state, checks=checks)
-    actions = without_record(decided.actions)
+    actions = drop_record(decided.actions)
     if declared is not None and not decided.refusals:
         restore = _restore(files, applied, declared, state)
         restored = plan(spec, applied.files, applied.source, _after(restore, state), checks=checks)
-        actions = (restore, *without_record(restored.actions))
+        actions = (restore, *drop_record(restored.actions))
     refusal = Refusal(
         subject=spec.project,
         reason=reason,

@@ -19,8 +19,8 @@ from stackmend.compose.plan.actions import (
 from stackmend.compose.plan.declaration import (
     AROUND,
     REPLICAS,
-    certain_differences,
     effective,
+    find_certain_differences,
     is_published,
     scale,
     sources,
@@ -127,7 +127,7 @@ def _shape_steps(draft: Draft, name: str, container: Container) -> list[ServiceA
         steps += _missing_networks(draft, name, body, container)
         causes += [
             drift.format_change(path, desired, has, draft.secrets)
-            for path, desired, has in certain_differences(body, container.shape)
+            for path, desired, has in find_certain_differences(body, container.shape)
         ]
     for network, endpoint in container.endpoints.items():
         current = draft.state.networks.get(network)
