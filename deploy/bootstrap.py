@@ -9,7 +9,7 @@ from stackmend import access, compose, engine
 from stackmend.spec import Stack, machine
 
 desired = machine(host.data.dict())  # type: ignore[no-untyped-call]
-published = compose.published(desired) if isinstance(desired, Stack) else ()
+published = compose.find_published_ports(desired) if isinstance(desired, Stack) else ()
 
 # What all of them ask of the host is read at once, by the first.
 if desired is not None and desired.engine is not None:

@@ -24,7 +24,7 @@ if desired is not None and desired.engine is not None:
 if stack is not None and stack.ports is not None:
     ports.free(
         name=f"The ports that {stack.project} needs can be bound",
-        ports=partial(compose.unpublished, stack),
+        ports=partial(compose.find_unpublished_ports, stack),
         project=stack.project,
         directory=stack.directory,
         **stack.ports.model_dump(),

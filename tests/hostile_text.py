@@ -18,7 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 import yaml
 
-from stackmend.compose.source import dotenv
+from stackmend.compose.source import format_dotenv
 from stackmend.redaction import MASK
 from stackmend.text import LINE_LIMIT
 
@@ -71,7 +71,7 @@ NOTATIONS: dict[str, Callable[[str], str]] = {
     "shell, '\\''": lambda v: "'" + v.replace("'", "'\\''") + "'",
     'shell, "…"': lambda v: '"' + re.sub(r'([\\"$`])', r"\\\1", v) + '"',
     "shell, $'…'": lambda v: f"$'{ansi_c(v)}'",
-    ".env": lambda v: dotenv({"NAME": v}),
+    ".env": lambda v: format_dotenv({"NAME": v}),
     "YAML": lambda v: yaml.safe_dump(v, default_style='"', width=10**6),
     "YAML, not only ASCII": lambda v: yaml.safe_dump(
         v, default_style='"', width=10**6, allow_unicode=True

@@ -46,14 +46,14 @@ class Observation(Generic[S, A]):
 class Reconciler(ABC, Generic[S, A]):
     """What one room fills into the loop, for one host.
 
-    :cvar subject: what an error is about, for the report.
-    :cvar lock: the file on the host whose lock keeps other runs from acting meanwhile.
+    :ivar subject: what an error is about, for the report.
+    :ivar lock: the file on the host whose lock keeps other runs from acting meanwhile.
     :cvar all_or_nothing: whether one refusal keeps every action from being executed.
     :cvar advice: lines that follow each error.
     """
 
-    subject: ClassVar[str]
-    lock: ClassVar[str]
+    subject: str
+    lock: str
     all_or_nothing: ClassVar[bool] = True
     advice: ClassVar[tuple[str, ...]] = ()
 
@@ -92,6 +92,12 @@ class Reconciler(ABC, Generic[S, A]):
     def wait_until_ready(self) -> Observation[S, A]:
         """Observe before anything is executed, once the host can be judged at all."""
         return self.observe()
+
+    def wait_until_idle(self) -> None:
+        """Wait, once the lock is held, for commands that outlived the run that began them.
+
+        :raises StepError: one is still at work.
+        """
 
     def verify(self, before: Observation[S, A]) -> Observation[S, A]:
         """Observe what was made of a host; its plan must be empty now.
@@ -227,6 +233,7 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         room.report_plan(observed.plan)
         return observed.plan.empty
     with connection.hold_lock(room.host, room.lock) as lease:
+        room.wait_until_idle()
         # What other rooms read of the host before is of then as well.
         connection.invalidate(room.host)
         observed = room.observe(fresh=True)

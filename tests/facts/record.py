@@ -92,7 +92,7 @@ BROKEN: dict[str, tuple[str, str]] = {
         "",
     ),
     "missing": ("docker rm -f shop-web-1", ""),
-    "strangers_and_a_moved_tag": (
+    "neighbours_and_a_moved_tag": (
         "docker run -d --name intruder --network shop_default --network-alias redis lab/box:2; "
         "docker run -d --name apart lab/box:2; docker tag lab/box:2 lab/box:1; "
         f"docker run -d --name guest {LABELS.format(service='guest')} lab/box:2",

@@ -74,7 +74,7 @@ def test_healthy() -> None:
     }
     assert {one.process in ("S", "R") for one in state.containers if one.running} == {True}
     assert one(state, "migrate").process is None
-    assert state.strangers == ()
+    assert state.neighbours == ()
     assert state.applied is not None
     assert set(state.applied.services) == {"redis", "web", "migrate"}
     assert state.files == state.applied.files
@@ -128,7 +128,7 @@ def test_created() -> None:
     assert (web.status, web.started_at) == ("created", 0)
     assert "port is already allocated" in web.error
     assert state.names["squatter"] == ""
-    assert state.strangers == ()
+    assert state.neighbours == ()
 
 
 def test_hung_detached_and_updated() -> None:
@@ -159,10 +159,10 @@ def test_missing() -> None:
     assert one(state, "redis").running
 
 
-def test_strangers_and_a_moved_tag() -> None:
-    state = read("strangers_and_a_moved_tag")
+def test_neighbours_and_a_moved_tag() -> None:
+    state = read("neighbours_and_a_moved_tag")
     # It shares our network, and says that it is redis; "apart" is nobody's business.
-    (intruder,) = state.strangers
+    (intruder,) = state.neighbours
     assert intruder.name == "intruder"
     assert "redis" in intruder.endpoints["shop_default"].aliases
     assert {"apart", "guest", "intruder"} <= set(state.names)
@@ -215,7 +215,7 @@ def test_nothing_there_is_told_apart_from_nothing_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["healthy", "missing", "nothing_there", "strangers_and_a_moved_tag"]
+    "name", ["healthy", "missing", "nothing_there", "neighbours_and_a_moved_tag"]
 )
 def test_an_answer_that_was_cut_off_is_never_taken_for_a_host_with_less(name: str) -> None:
     lines = printed(name)

@@ -1,4 +1,4 @@
-"""What a user changes: only what it concerns is made anew, and the cause names the field."""
+"""What a user changes: only what it concerns is recreated, and the cause names the field."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def apply(shop: Shop, *more: str) -> tuple[Run, Seen]:
 class Change:
     """One change of the compose file.
 
-    + service: the service it concerns, and all that may be made anew
+    + service: the service it concerns, and all that may be recreated
     + do: changes the service's section
     + cause: what the run must say, as a regular expression
     + proof: what the engine must show of the new container
@@ -309,14 +309,14 @@ def test_a_secret_is_nowhere_to_be_seen(shop: Shop) -> None:
         done = shop.run(*arguments)
         assert done.rc == 0, done.out
         for field in ("ACCESS", "DB_PASSWORD"):
-            assert f"environment.{field}: (masked) → (masked)" in done.out, done.out
+            assert f"environment.{field}: (redacted) → (redacted)" in done.out, done.out
         said.append(done.out)
     shop.host.docker("stop", shop.id("web"))
     said.append(shop.run("-y", "-vvv").out)
     del shop.secret_env["PIN"]
     del shop.services["web"]["environment"]["ACCESS"]
     done = shop.run("-y")
-    assert "environment.ACCESS: (masked) → (none)" in done.out, done.out
+    assert "environment.ACCESS: (redacted) → (none)" in done.out, done.out
     said.append(done.out)
 
     # It arrived, and only where it should.

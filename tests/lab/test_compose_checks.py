@@ -267,7 +267,7 @@ def test_restart_that_does_not_help(shop: Shop) -> None:
     with shop.watching() as seen:
         done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert "and is left alone" in done.out
+    assert "and leaves it alone" in done.out
     assert "side is ready" in done.out
     assert seen.quiet, seen.events
 
@@ -298,7 +298,7 @@ def test_past_the_cap_it_is_reported_and_left_alone(shop: Shop) -> None:
             break
         runs += 1
     assert runs == 2
-    assert "mended 2 times in the last 60 minutes, and is left alone" in done.out
+    assert "mended it 2 times in the last 60 minutes, and leaves it alone" in done.out
     assert "mend.attempts" in done.out
     assert shop.report()["outcome"] == "refused"
     # It is the host that remembers, by its own clock: once the window is past, it is tried again.

@@ -130,7 +130,7 @@ VERSIONS = {
         "cannot open the vault",
     ),
     "never-healthy": Bad(
-        never_healthy, frozenset({"web"}), "not well after 8 s: web: ", "waiting for the moon"
+        never_healthy, frozenset({"web"}), "not healthy after 8 s: web: ", "waiting for the moon"
     ),
     "dependency-crashes": Bad(
         dependency_crashes,

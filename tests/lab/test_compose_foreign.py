@@ -216,7 +216,7 @@ def test_networks_and_volumes_of_our_names_that_are_others(host: LabHost, tmp_pa
     assert seen.quiet, seen.events
     subjects = {one["subject"]: one for one in shop.report()["operations"][0]["refusals"]}
     assert subjects.keys() == {"network shop_default", "volume shop_data"}
-    assert "it was not made by Compose" in subjects["network shop_default"]["reason"]
+    assert "Compose did not make it" in subjects["network shop_default"]["reason"]
     assert "as data of project theirs" in subjects["volume shop_data"]["reason"]
     assert "external: true" in subjects["volume shop_data"]["remedy"]
 

@@ -181,7 +181,7 @@ def test_image_the_registry_does_not_have(
     shop.services["web"]["image"] = "registry:5000/shop/nothing:9"
     done = untouched()
     (error,) = untouched.errors()
-    assert error.startswith("web: its image cannot be had: ")
+    assert error.startswith("web: cannot pull its image: ")
     assert "not found" in error or "manifest unknown" in error, error
     assert error in done.out
     assert done.seconds < 60
@@ -195,7 +195,7 @@ def test_registry_that_cannot_be_reached(
     registry.stop()
     untouched()
     (error,) = untouched.errors()
-    assert error.startswith("web: its image cannot be had: ")
+    assert error.startswith("web: cannot pull its image: ")
     assert "registry" in error
     # As soon as it answers again, the very same command goes through.
     registry.start()
@@ -211,7 +211,7 @@ def test_one_image_of_two_cannot_be_had(
     shop.services["side"]["image"] = registry.push("lab/box:2", "shop/side:2")
     shop.services["web"]["image"] = "registry:5000/shop/nothing:9"
     untouched()
-    assert "web: its image cannot be had" in untouched.errors()[0]
+    assert "web: cannot pull its image" in untouched.errors()[0]
 
 
 def test_build_that_fails(shop: Shop, untouched: Untouched) -> None:
@@ -221,7 +221,7 @@ def test_build_that_fails(shop: Shop, untouched: Untouched) -> None:
     shop.host.docker("image", "rm", "-f", "shop-web", check=False)
     done = untouched()
     (error,) = untouched.errors()
-    assert error.startswith("web: its image cannot be built: ")
+    assert error.startswith("web: cannot build its image: ")
     assert "no compiler here" in done.out
     # What failed leaves no tag behind that a later run would take for the image.
     assert shop.host.docker("image", "ls", "-q", "shop-web") == ""
@@ -399,7 +399,7 @@ def test_one_host_beyond_repair_does_not_stop_the_other(
         said = "the Docker daemon does not run"
     elif broken == "image":
         data["stack"] = {**stack, "env": {"SIDE": "lab/nothing:0"}}
-        said = "its image cannot be had"
+        said = "cannot pull its image"
     elif broken == "crash":
         data["stack"] = {**stack, "env": {"PROGRAM": "echo going down; exit 8"}}
         said = "going down"

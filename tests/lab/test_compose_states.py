@@ -344,7 +344,7 @@ def test_a_container_that_holds_our_name_is_set_aside_with_consent_alone(shop: S
         refused = shop.run("-y")
 
     assert refused.rc != 0
-    assert "its name shop-web-1 is held by a container that no project owns" in refused.out
+    assert "a container that no project owns holds its name shop-web-1" in refused.out
     assert 'allow = ["container:shop-web-1"]' in refused.out
     assert seen.quiet, seen.events
     (operation,) = shop.report()["operations"]
@@ -375,7 +375,7 @@ def test_a_container_that_answers_to_our_name_is_let_go_with_consent_alone(shop:
         refused = shop.run("-y")
 
     assert refused.rc != 0
-    assert f"its name redis on network {NETWORK} is held by container impostor" in refused.out
+    assert f"container impostor holds its name redis on network {NETWORK}" in refused.out
     assert 'allow = ["container:impostor"]' in refused.out
     assert seen.quiet, seen.events
 
@@ -406,7 +406,7 @@ def test_a_container_that_holds_our_address_is_let_go_with_consent_alone(shop: S
         refused = shop.run("-y")
 
     assert refused.rc != 0
-    assert "its address 10.77.0.10 on network shop_fixed is held by container" in refused.out
+    assert "holds its address 10.77.0.10 on network shop_fixed" in refused.out
     assert 'allow = ["container:squatter"]' in refused.out
     assert seen.quiet, seen.events
 

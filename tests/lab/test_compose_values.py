@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from stackmend.compose.source import dotenv
+from stackmend.compose.source import format_dotenv
 from tests.lab.hosts import LabHost
 from tests.lab.seen import KEEPER_PASSWORD
 from tests.lab.stacks import Shop
@@ -155,7 +155,7 @@ def test_variables_are_read_back_as_they_were_written(host: LabHost, values: lis
     """Compose itself reads the file: it is the judge of how a value must be written."""
     variables = {f"V{number}": item for number, item in enumerate(values)}
     environment = {name: f"${{{name}}}" for name in variables}
-    host.put("/opt/dotenv/.env", dotenv(variables))
+    host.put("/opt/dotenv/.env", format_dotenv(variables))
     compose = {"services": {"web": {"image": "lab/box:1", "environment": environment}}}
     host.put("/opt/dotenv/compose.yaml", json.dumps(compose))
     shown = json.loads(host.sh("cd /opt/dotenv && docker compose config --format json"))

@@ -39,14 +39,14 @@ def told(state: Any) -> dict[str, Any]:
         "networks": sorted({*state.networks} - {"bridge", "host", "none"}),
         "ours": [one.name for one in state.containers],
         "files": dict(state.files),
-        "strangers": {
+        "neighbours": {
             one.name: (
                 one.project,
                 one.shape.get("command"),
                 one.shape["environment"].get("NOTE"),
                 one.shape["labels"].get("note"),
             )
-            for one in state.strangers
+            for one in state.neighbours
         },
     }
 

@@ -20,7 +20,7 @@ MARK = "==" + hashlib.sha256(b"stackmend\0shop\0/opt/shop").hexdigest()[:20]
 #: What is forged → whether by an image, the section, its exit status.
 FORGED = {
     "a file that is not in the source": (False, f"files\n{'0' * 64}  ../..{VICTIM}\n", 0),
-    "a service that is to be made anew": (True, "stale\nweb\n", 0),
+    "a service that is to be recreated": (True, "stale\nweb\n", 0),
     "a directory that may not be written": (False, "writable\n", 1),
     "a record of what was applied": (True, "applied\n{\n", 0),
 }

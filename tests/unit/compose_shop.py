@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tests.unit.compose_world import DIRECTORY, Wanted, compose
+from tests.unit.compose_world import DIRECTORY, Desired, compose
 
 HEALTH = {"test": ["CMD", "true"]}
 #: What the engine shows of a container that does not run.
 ENDED: dict[str, Any] = {"health": None, "process": None}
 
 
-def shop(**more: Any) -> Wanted:
+def shop(**more: Any) -> Desired:
     """redis; web, which leans on it and reads a file; side, which stands alone."""
-    return Wanted(
+    return Desired(
         compose(
             {
                 "redis": {
@@ -46,15 +46,15 @@ def shop(**more: Any) -> Wanted:
     )
 
 
-def changed(wanted: Wanted, service: str = "web", **fields: Any) -> Wanted:
+def changed(desired: Desired, service: str = "web", **fields: Any) -> Desired:
     """The same with fields of one service changed, as an edited compose.yaml says it."""
-    other = copy.deepcopy(wanted)
+    other = copy.deepcopy(desired)
     other.files["compose.yaml"] = "2"
     other.config["services"][service].update(fields)
     return other
 
 
-def replicas(number: int, version: str = "1") -> Wanted:
-    return Wanted(
+def replicas(number: int, version: str = "1") -> Desired:
+    return Desired(
         compose({"worker": {"scale": number, "restart": "always"}}), {"compose.yaml": version}
     )

@@ -12,17 +12,35 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stackmend import decision
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan import (
     AROUND,
     Action,
+    Attach,
+    Build,
+    Detach,
+    Disconnect,
+    InstallFiles,
     Plan,
-    expected,
-    levels,
+    Progress,
+    Pull,
+    Record,
+    Recreate,
+    Remove,
+    RemoveNetwork,
+    Restart,
+    Resume,
+    SetAside,
+    Start,
+    Unpause,
+    Up,
+    find_obstructions,
+    make_record,
     needs_declared,
-    obstructed,
     plan,
-    recorded,
+    read_declaration,
+    sort_into_levels,
     sort_out,
 )
 from stackmend.compose.spec import ComposeSpec
@@ -78,7 +96,7 @@ def compose(
 
 
 @dataclass
-class Wanted:
+class Desired:
     """What the user wants: settings, files, and what Compose makes of them."""
 
     config: dict[str, Any]
@@ -150,7 +168,7 @@ class World:
         self.images = {ref: f"sha256:{digest_of(ref)}" for ref in images}
         self.networks: dict[str, str] = {}
         self.containers: dict[str, Container] = {}
-        self.strangers: dict[str, Container] = {}
+        self.neighbours: dict[str, Container] = {}
         #: Containers that bear our labels and that Compose did not make.
         self.impostors: dict[str, Container] = {}
         self.files: dict[str, str] = {}
@@ -177,7 +195,7 @@ class World:
             return StackState(now=self.now, engine=self.engine, applied=self.applied)
         every = [
             *self.containers.values(),
-            *self.strangers.values(),
+            *self.neighbours.values(),
             *self.impostors.values(),
         ]
         ours = {one.id: one for one in self.containers.values()}
@@ -192,7 +210,7 @@ class World:
                 *(self._named(one, ours) for one in self.containers.values()),
                 *self.impostors.values(),
             ),
-            strangers=tuple(self.strangers.values()),
+            neighbours=tuple(self.neighbours.values()),
             names={one.name: one.project or "" for one in every},
             networks=dict(self.networks),
             network_labels=dict(self.network_labels),
@@ -217,22 +235,22 @@ class World:
             shape[key] = f"service:{ours[id_].service}" if id_ in ours else f"container:{id_[:12]}"
         return one.model_copy(update={"shape": shape})
 
-    def declared(self, wanted: Wanted) -> Declared:
+    def declared(self, desired: Desired) -> Declared:
         differs = tuple(
-            path for path, digest in wanted.files.items() if self.files.get(path) != digest
+            path for path, digest in desired.files.items() if self.files.get(path) != digest
         )
-        refs = {wanted.ref(name) for name in wanted.services}
+        refs = {desired.ref(name) for name in desired.services}
         outside = {
             mount["source"]: self.outside[mount["source"]]
-            for body in wanted.services.values()
+            for body in desired.services.values()
             for mount in body.get("volumes") or ()
             if mount.get("source") in self.outside
         }
         return Declared(
-            config=wanted.config,
+            config=desired.config,
             hashes={}
             if differs
-            else {name: self._hash(body) for name, body in wanted.services.items()},
+            else {name: self._hash(body) for name, body in desired.services.items()},
             images={
                 ref: Image(
                     id=id_,
@@ -247,129 +265,114 @@ class World:
             differs=differs,
         )
 
-    def look(
+    def observe(
         self,
-        wanted: Wanted,
+        desired: Desired,
         checks: Sequence[CheckResult] = (),
         tried: Iterable[str] = (),
     ) -> Plan:
         """The plan for this host as it is now."""
         state = self.state()
         declared = (
-            self.declared(wanted) if needs_declared(wanted.spec, wanted.digest, state) else None
+            self.declared(desired) if needs_declared(desired.spec, desired.digest, state) else None
         )
-        return plan(wanted.spec, wanted.files, wanted.digest, state, declared, checks, tuple(tried))
+        return plan(
+            desired.spec, desired.files, desired.digest, state, declared, checks, tuple(tried)
+        )
 
     # What actions do
 
-    def carry_out(self, decided: Plan, wanted: Wanted) -> None:
+    def execute(self, decided: Plan, desired: Desired) -> None:
         """Do what the plan says, in the order in which it is executed."""
         state = self.state()
         declared = (
-            self.declared(wanted)
-            if needs_declared(wanted.spec, wanted.digest, state)
-            else recorded(self._record(), state)
+            self.declared(desired)
+            if needs_declared(desired.spec, desired.digest, state)
+            else read_declaration(self._record(), state)
         )
-        touched: set[str] = set()
-        by_service: dict[str, list[Action]] = {}
+        progress = Progress()
         for action in decided.actions:
-            match action.verb:
-                case "pull" | "build":
-                    body = wanted.services[action.subject]
-                    what = [body["build"], wanted.files] if "build" in body else "pulled"
-                    self.images[wanted.ref(action.subject)] = (
-                        f"sha256:{digest_of([wanted.ref(action.subject), what])}"
-                    )
-                    self.done.append((action.verb, action.subject))
-        for action in decided.actions:
-            match action.verb:
-                case "install files":
-                    self.files.update(wanted.files)
-                    for path in action.names:
+            progress = progress.after(action)
+            self.done.append((action.verb, action.subject))
+            match action:
+                case Pull(subject=name) | Build(subject=name):
+                    body = desired.services[name]
+                    what = [body["build"], desired.files] if "build" in body else "pulled"
+                    ref = desired.ref(name)
+                    self.images[ref] = f"sha256:{digest_of([ref, what])}"
+                case InstallFiles():
+                    self.files.update(desired.files)
+                    for path in action.removed:
                         del self.files[path]
-                    self.done.append((action.verb, action.subject))
-                case "set aside":
+                case SetAside():
                     one = self._pop(action.container)
                     aside = f"{one.name}-set-aside"
-                    assert aside not in self.strangers, "docker rename: the name is taken"
-                    self.strangers[aside] = one.model_copy(
+                    assert aside not in self.neighbours, "docker rename: the name is taken"
+                    self.neighbours[aside] = one.model_copy(
                         update={"name": aside, "status": "exited", "endpoints": {}}
                     )
-                case "disconnect stranger":
-                    one = self.strangers[action.container]
+                case Disconnect():
+                    one = self.neighbours[action.container]
                     endpoints = dict(one.endpoints)
-                    del endpoints[action.names[0]]
-                    self.strangers[one.name] = one.model_copy(update={"endpoints": endpoints})
-                case "remove network":
+                    del endpoints[action.network]
+                    self.neighbours[one.name] = one.model_copy(update={"endpoints": endpoints})
+                case RemoveNetwork():
                     for one in list(self.containers.values()):
                         self._detach(one, action.subject, forced=True)
                     del self.networks[action.subject]
-                case "pull" | "build" | "record" | "remove":
-                    pass
+                case Remove():
+                    del self.containers[action.container]
+                case Record():
+                    self.applied = make_record(
+                        self.applied,
+                        desired.spec,
+                        desired.files,
+                        desired.digest,
+                        declared,
+                        self.state(),
+                        progress.touched,
+                    )
                 case _:
-                    by_service.setdefault(action.subject, []).append(action)
-        for names in levels(wanted.services):
-            for name in names:
-                steps = by_service.pop(name, [])
-                # What is done to one container comes before what may replace it.
-                for action in sorted(steps, key=lambda one: one.verb in ("recreate", "up")):
-                    touched.add(name)
-                    self.done.append((action.verb, name))
-                    if action.mend:
-                        self.mends.append(Mended(at=self.now, service=name, action=action.verb))
-                    self._act(action, wanted)
-        assert not by_service, f"nothing carries out {by_service}"
-        for action in decided.actions:
-            if action.verb == "remove":
-                del self.containers[action.container]
-                self.done.append((action.verb, action.subject))
-        if any(action.verb == "record" for action in decided.actions):
-            self.applied = expected(
-                self.applied,
-                wanted.spec,
-                wanted.files,
-                wanted.digest,
-                declared,
-                self.state(),
-                touched,
-            )
+                    self._act(action, desired)
 
     def _record(self) -> Applied:
         assert self.applied is not None
         return self.applied
 
-    def _act(self, action: Action, wanted: Wanted) -> None:
-        name, body = action.subject, wanted.services[action.subject]
-        if action.verb in ("recreate", "up"):
-            self.up(wanted, name, anew=action.verb == "recreate")
-            return
-        one = self.containers[action.container]
-        match action.verb:
-            case "attach":
-                network, address, *aliases = action.names
-                one = self._detach(one, network)
-                self._attach(one, network, address, aliases)
-            case "detach":
-                assert action.names[0] in one.endpoints, "docker: is not connected"
-                self._detach(one, action.names[0])
-            case "unpause":
+    def _act(self, action: Action, desired: Desired) -> None:
+        name, body = action.subject, desired.services[action.subject]
+        if getattr(action, "mend", False):
+            self.mends.append(Mended(at=self.now, service=name, action=action.verb))
+        match action:
+            case Recreate() | Up():
+                self.up(desired, name, recreate=isinstance(action, Recreate))
+            case Attach():
+                one = self._detach(self.containers[action.container], action.network)
+                self._attach(one, action.network, action.address, action.aliases)
+            case Detach():
+                one = self.containers[action.container]
+                assert action.network in one.endpoints, "docker: is not connected"
+                self._detach(one, action.network)
+            case Unpause():
+                one = self.containers[action.container]
                 assert one.status == "paused", f"docker: {one.name} is not paused"
                 self._set(one, status="running")
-            case "resume":
+            case Resume():
+                one = self.containers[action.container]
                 assert one.running, f"docker: {one.name} is not running"
                 self._set(one, process="S")
-            case "start" | "restart":
-                self._run(one, body)
-            case verb:
-                raise AssertionError(f"{verb} is not done to one container")
+            case Start() | Restart():
+                self._run(self.containers[action.container], body)
+            case _:
+                raise AssertionError(f"{action.verb} is not done to a service")
 
-    def up(self, wanted: Wanted, name: str, *, anew: bool = False) -> None:
+    def up(self, desired: Desired, name: str, *, recreate: bool = False) -> None:
         """``docker compose up --detach --no-deps [--force-recreate] NAME``."""
-        body = wanted.services[name]
-        ref = wanted.ref(name)
+        body = desired.services[name]
+        ref = desired.ref(name)
         assert ref in self.images or not scale(body), f"no such image: {ref}"
-        state = sort_out(self.state(), PROJECT, wanted.config)
-        assert not obstructed(wanted.services, state, [name]), "docker compose would end it"
+        state = sort_out(self.state(), PROJECT, desired.config)
+        assert not find_obstructions(desired.services, state, [name]), "docker compose would end it"
         for one in self._of(name):
             if one.replaces:
                 del self.containers[one.id]
@@ -378,7 +381,7 @@ class World:
             del self.containers[one.id]
         for one in have[: scale(body)]:
             stale = (
-                anew
+                recreate
                 or one.config_hash != self._hash(body)
                 or one.image_id != self.images[ref]
                 or one.status in ("dead", "removing")
@@ -389,7 +392,7 @@ class World:
             )
             if stale:
                 del self.containers[one.id]
-                self.create(wanted, name, one.number)
+                self.create(desired, name, one.number)
             elif one.status in ("created", "exited"):
                 self._run(one, body)
             elif one.health == "starting":
@@ -397,14 +400,14 @@ class World:
         taken = {one.number for one in self._of(name)}
         free = [number for number in range(1, scale(body) + 1) if number not in taken]
         for number in free[: scale(body) - len(taken)]:
-            self.create(wanted, name, number)
+            self.create(desired, name, number)
         self.stale.discard(name)
 
-    def create(self, wanted: Wanted, name: str, number: int = 1) -> Container:
+    def create(self, desired: Desired, name: str, number: int = 1) -> Container:
         """Make and start one container as its service is declared."""
-        body, config = wanted.services[name], wanted.config
+        body, config = desired.services[name], desired.config
         container_name = body.get("container_name") or f"{PROJECT}-{name}-{number}"
-        others = (*self.strangers.values(), *self.impostors.values())
+        others = (*self.neighbours.values(), *self.impostors.values())
         taken = {one.name for one in (*self.containers.values(), *others)}
         assert container_name not in taken, f"docker: the name {container_name} is in use"
         self.made += 1
@@ -444,10 +447,10 @@ class World:
             config_hash=self._hash(body),
             status="created",
             restart=body.get("restart", "no"),
-            image=wanted.ref(name),
-            image_id=self.images[wanted.ref(name)],
+            image=desired.ref(name),
+            image_id=self.images[desired.ref(name)],
             labels=composed(
-                name, number, self._hash(body), self.images[wanted.ref(name)], DIRECTORY
+                name, number, self._hash(body), self.images[desired.ref(name)], DIRECTORY
             ),
             image_labels={},
             published=tuple(ports),
@@ -542,10 +545,10 @@ class World:
         for one in self._of(name):
             self._detach(one, network)
 
-    def stranger(self, name: str, project: str | None = None, **changes: Any) -> Container:
+    def neighbour(self, name: str, project: str | None = None, **changes: Any) -> Container:
         """A container that is not ours."""
         self.made += 1
-        self.strangers[name] = Container(
+        self.neighbours[name] = Container(
             id=f"{self.made:064x}",
             name=name,
             project=project,
@@ -554,7 +557,7 @@ class World:
             image_id="sha256:0",
             **changes,
         )
-        return self.strangers[name]
+        return self.neighbours[name]
 
     @property
     def obstructs(self) -> bool:
@@ -595,62 +598,68 @@ class World:
         return self.impostors[name]
 
     def _pop(self, name: str) -> Container:
-        return (self.impostors if name in self.impostors else self.strangers).pop(name)
+        return (self.impostors if name in self.impostors else self.neighbours).pop(name)
 
 
-def by_hand(wanted: Wanted, world: World | None = None) -> World:
-    """A host where someone ran ``docker compose up`` on the wanted files."""
+def by_hand(desired: Desired, world: World | None = None) -> World:
+    """A host where someone ran ``docker compose up`` on the desired files."""
     world = world or World()
-    for name in wanted.services:
-        world.images.setdefault(wanted.ref(name), f"sha256:{digest_of(wanted.ref(name))}")
-    world.files.update(wanted.files)
-    for names in levels(wanted.services):
+    for name in desired.services:
+        world.images.setdefault(desired.ref(name), f"sha256:{digest_of(desired.ref(name))}")
+    world.files.update(desired.files)
+    for names in sort_into_levels(desired.services):
         for name in names:
-            world.up(wanted, name)
+            world.up(desired, name)
     return world
 
 
-def well(wanted: Wanted, world: World | None = None) -> World:
-    """A host where the wanted stack was applied, and proven well."""
-    return proven(wanted, by_hand(wanted, world))
+def well(desired: Desired, world: World | None = None) -> World:
+    """A host where the desired stack was applied, and proven well."""
+    return proven(desired, by_hand(desired, world))
 
 
-def proven(wanted: Wanted, world: World) -> World:
+def proven(desired: Desired, world: World) -> World:
     """What runs on the host is what was proven well."""
-    world.applied = expected(
+    world.applied = make_record(
         None,
-        wanted.spec,
-        wanted.files,
-        wanted.digest,
-        world.declared(wanted),
+        desired.spec,
+        desired.files,
+        desired.digest,
+        world.declared(desired),
         world.state(),
-        set(wanted.services),
+        set(desired.services),
     )
     return world
 
 
-def converge(world: World, wanted: Wanted, rounds: int = 2) -> list[Plan]:
+def converge(world: World, desired: Desired, rounds: int = 2) -> list[Plan]:
     """Plan and carry out until nothing is left to do; fails where that takes more rounds."""
     plans = []
     for _ in range(rounds):
-        decided = world.look(wanted)
+        decided = world.observe(desired)
         if decided.empty:
             return plans
         plans.append(decided)
         assert not decided.refusals, render(decided)
-        world.carry_out(decided, wanted)
-    left = world.look(wanted)
+        world.execute(decided, desired)
+    left = world.observe(desired)
     assert left.empty, "\n---\n".join(map(render, [*plans, left]))
     return plans
 
 
 def render(decided: Plan) -> str:
     """A plan as text, with all that it carries."""
-
-    def carries(action: Action) -> Iterator[str]:
-        if action.container:
-            yield f"container {action.container.lstrip('0')}"
-        if action.names:
-            yield f"names {' '.join(name or '-' for name in action.names)}"
-
     return rendering.render(decided, carries)
+
+
+def carries(action: Action) -> Iterator[str]:
+    """What an action has beyond what every action has, a line each."""
+    shared = {*decision.Action.model_fields, "mend"}
+    for name, value in action:
+        if name in shared or value in ("", (), None):
+            continue
+        if name == "container":
+            value = value.lstrip("0")
+        elif isinstance(value, tuple):
+            value = " ".join(map(str, value))
+        yield f"{name} {value}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from stackmend.compose.facts import ComposeStack
-from stackmend.compose.look import Reader
+from stackmend.compose.observer import Observer
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared
@@ -152,30 +152,30 @@ def _lay_compose(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 def _project_of_a_guest(dump: Dump, value: str) -> None:
     dump["names"]["guest"] = value
-    dump["strangers"][0]["project"] = value
-    dump["strangers"][0]["labels"][LABEL + "project"] = value
-    dump["strangers"][0]["shape"]["labels"][LABEL + "project"] = value
+    dump["neighbours"][0]["project"] = value
+    dump["neighbours"][0]["labels"][LABEL + "project"] = value
+    dump["neighbours"][0]["shape"]["labels"][LABEL + "project"] = value
 
 
 def _service_of_a_guest(dump: Dump, value: str) -> None:
-    dump["strangers"][0]["service"] = value
-    dump["strangers"][0]["labels"][LABEL + "service"] = value
-    dump["strangers"][0]["shape"]["labels"][LABEL + "service"] = value
+    dump["neighbours"][0]["service"] = value
+    dump["neighbours"][0]["labels"][LABEL + "service"] = value
+    dump["neighbours"][0]["shape"]["labels"][LABEL + "service"] = value
 
 
 def _label_of_a_guest(dump: Dump, value: str) -> None:
-    labels = dump["strangers"][0]["shape"]["labels"]
+    labels = dump["neighbours"][0]["shape"]["labels"]
     del labels["maintainer"]
     labels[value] = "x"
 
 
 def _alias(dump: Dump, value: str) -> None:
-    dump["strangers"][0]["endpoints"]["shop_default"]["aliases"] = (value,)
-    dump["strangers"][0]["shape"]["networks"]["shop_default"]["aliases"] = [value]
+    dump["neighbours"][0]["endpoints"]["shop_default"]["aliases"] = (value,)
+    dump["neighbours"][0]["shape"]["networks"]["shop_default"]["aliases"] = [value]
 
 
 def _mount(dump: Dump, value: str) -> None:
-    volumes = dump["strangers"][0]["shape"]["volumes"]
+    volumes = dump["neighbours"][0]["shape"]["volumes"]
     volumes[value] = volumes.pop("/data")
 
 
@@ -226,11 +226,11 @@ COMPOSE = Room(
         ),
         Slot("alias", _label().filter(bool).map(lambda v: f"a{v}"), _alias),
         Slot(
-            "source of a mount", _path(), at("strangers", 0, "shape", "volumes", "/data", "source")
+            "source of a mount", _path(), at("neighbours", 0, "shape", "volumes", "/data", "source")
         ),
         Slot("mount", _path(), _mount),
-        Slot("error", _label(), at("strangers", 0, "error")),
-        Slot("health", _label(), told_as(str.strip, "strangers", 0, "health_output")),
+        Slot("error", _label(), at("neighbours", 0, "error")),
+        Slot("health", _label(), told_as(str.strip, "neighbours", 0, "health_output")),
         Slot(
             "command",
             _label(),
@@ -305,7 +305,7 @@ def _declared(host: HostileHost, shell: str) -> Declared | Unknown:
     spec = ComposeSpec.model_validate({"project": "shop", "source": ".", "directory": SHOP})
     source = Source({"compose.yaml": File(0o644, _FILE)})
     try:
-        return Reader(host.hosts[shell], spec, source, None)._declared({})  # type: ignore[arg-type]
+        return Observer(host.hosts[shell], spec, source).resolve({})  # type: ignore[arg-type]
     except StepError as error:
         return Unknown(str(error))
 
@@ -367,7 +367,7 @@ def _lay_mounts(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 def _free(host: HostileHost, shell: str) -> Free:
     spec = ComposeSpec.model_validate({"project": "shop", "source": ".", "directory": SHOP})
-    return Free(free=Reader(host.hosts[shell], spec, None, None)._free())  # type: ignore[arg-type]
+    return Free(free=Observer(host.hosts[shell], spec, Source({})).measure_free())  # type: ignore[arg-type]
 
 
 class Free(BaseModel):

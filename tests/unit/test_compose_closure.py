@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackmend.compose.closure import closure
+from stackmend.compose.closure import find_closure
 from stackmend.compose.source import File, Source
 
 DATA = {f"data/{number}.bin": "x" for number in range(3)}
@@ -12,7 +12,7 @@ DATA = {f"data/{number}.bin": "x" for number in range(3)}
 
 def needed(files: dict[str, str]) -> set[str]:
     source = Source({path: File(0o644, text.encode()) for path, text in {**files, **DATA}.items()})
-    return set(closure(source).files)
+    return set(find_closure(source).files)
 
 
 @pytest.mark.parametrize(

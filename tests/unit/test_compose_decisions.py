@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from stackmend.compose.plan import (
-    failed_before,
-    judge,
-    levels,
-    mounts,
+    classify,
+    explain_hold,
+    find_unpublished,
+    find_unstable,
+    list_mounts,
     needs_declared,
     refuse_crowded,
-    unpublished,
-    unstable,
+    sort_into_levels,
 )
 from stackmend.compose.state import Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
-from tests.unit.compose_world import NOW, Wanted, World, by_hand, compose, proven, render, well
+from tests.unit.compose_world import NOW, Desired, World, by_hand, compose, proven, render, well
 
 
 def test_levels_put_each_service_after_what_it_needs() -> None:
@@ -29,19 +29,19 @@ def test_levels_put_each_service_after_what_it_needs() -> None:
         "cache": {"network_mode": "service:vpn", "pid": "host"},
         "vpn": {"ipc": "service:db"},
     }
-    assert levels(services) == [["db"], ["vpn"], ["cache"], ["api"], ["web"]]
-    assert levels({}) == []
+    assert sort_into_levels(services) == [["db"], ["vpn"], ["cache"], ["api"], ["web"]]
+    assert sort_into_levels({}) == []
 
 
 def test_levels_end_even_where_services_need_each_other() -> None:
     services = {"a": {"depends_on": {"b": {}}}, "b": {"depends_on": {"a": {}}}, "c": {}}
-    assert levels(services) == [["c"], ["a", "b"]]
+    assert sort_into_levels(services) == [["c"], ["a", "b"]]
 
 
 def test_compose_is_asked_only_where_the_record_does_not_say_it() -> None:
-    wanted = shop()
-    state = well(wanted).state()
-    spec, digest = wanted.spec, wanted.digest
+    desired = shop()
+    state = well(desired).state()
+    spec, digest = desired.spec, desired.digest
     assert not needs_declared(spec, digest, state)
     assert needs_declared(spec, "other", state)
     assert needs_declared(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
@@ -64,17 +64,17 @@ def test_mounts_are_those_of_every_service_with_configs_and_secrets() -> None:
         configs={"app": {"file": "/a"}, "inline": {"content": "x"}},
         secrets={"pw": {"file": "/c"}},
     )
-    assert mounts(config) == ["/a", "/b", "/c"]
+    assert list_mounts(config) == ["/a", "/b", "/c"]
 
 
 def test_the_disk_is_looked_at_where_it_was_measured() -> None:
-    wanted = shop(minimum_free="1GiB")
-    declared = World().declared(wanted)
-    assert refuse_crowded(wanted.spec, declared) is None
+    desired = shop(minimum_free="1GiB")
+    declared = World().declared(desired)
+    assert refuse_crowded(desired.spec, declared) is None
     enough = declared.model_copy(update={"free": {"/": 1024**3}})
-    assert refuse_crowded(wanted.spec, enough) is None
+    assert refuse_crowded(desired.spec, enough) is None
     crowded = declared.model_copy(update={"free": {"/": 1024**3 - 1}})
-    refused = refuse_crowded(wanted.spec, crowded)
+    refused = refuse_crowded(desired.spec, crowded)
     assert refused is not None
     assert "minimum_free" in refused.refusals[0].remedy
 
@@ -91,30 +91,30 @@ def test_the_disk_is_looked_at_where_it_was_measured() -> None:
     ],
 )
 def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then: str) -> None:
-    wanted = shop(mend={"attempts": 3, "window": 3600, "backoff": [0, 30, 120]})
-    world = well(wanted)
-    other = changed(wanted, command=["crash"])
+    desired = shop(mend={"attempts": 3, "window": 3600, "backoff": [0, 30, 120]})
+    world = well(desired)
+    other = changed(desired, command=["crash"])
     world.mends = [
         Mended(at=NOW - 1, service="other files", action="rollback"),
         Mended(at=NOW - 1, service=other.digest, action="restart"),
         *(Mended(at=NOW - one, service=other.digest, action="rollback") for one in ago),
     ]
-    said = failed_before(other.spec, other.digest, world.state())
+    said = explain_hold(other.spec, other.digest, world.state())
     assert (then in said) if then else said == ""
     # The files that run are not the ones that failed.
-    assert failed_before(wanted.spec, wanted.digest, world.state()) == ""
-    assert failed_before(other.spec, other.digest, World().state()) == ""
+    assert explain_hold(desired.spec, desired.digest, world.state()) == ""
+    assert explain_hold(other.spec, other.digest, World().state()) == ""
 
 
 # Whether it is well already
 
 
-def verdict(name: str = "web", wanted: Wanted | None = None, **changes: Any) -> tuple[Any, Any]:
-    wanted = wanted or shop()
-    world = well(wanted)
+def verdict(name: str = "web", desired: Desired | None = None, **changes: Any) -> tuple[Any, Any]:
+    desired = desired or shop()
+    world = well(desired)
     if changes:
         world.damage(name, **changes)
-    said = judge(wanted.services, world.state())
+    said = classify(desired.services, world.state())
     return said.waiting, said.failed
 
 
@@ -144,7 +144,7 @@ def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
         (
             {"status": "exited", "exit_code": 137, "oom_killed": True},
             [],
-            ["web: exited with code 137, killed for want of memory"],
+            ["web: exited with code 137, OOM-killed"],
         ),
         ({"status": "exited", "exit_code": 0}, [], ["web: exited with code 0"]),
         ({"restart_count": 9, "started_at": NOW - 9999, "health": None}, [], []),
@@ -155,38 +155,38 @@ def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
         ),
     ],
 )
-def test_judge(changes: dict[str, Any], waiting: list[str], failed: list[str]) -> None:
+def test_classify(changes: dict[str, Any], waiting: list[str], failed: list[str]) -> None:
     said = verdict(**changes)
     assert (list(said[0]), list(said[1])) == (waiting, failed)
 
 
-def test_judge_waits_for_containers_that_are_not_there() -> None:
-    wanted = replicas(2)
-    world = well(wanted)
+def test_classify_waits_for_containers_that_are_not_there() -> None:
+    desired = replicas(2)
+    world = well(desired)
     del world.containers[world._of("worker")[0].id]
-    assert judge(wanted.services, world.state()).waiting == ("worker: no container yet",)
+    assert classify(desired.services, world.state()).waiting == ("worker: no container yet",)
 
 
-def test_judge_takes_completion_for_an_end_only_where_nothing_is_served() -> None:
+def test_classify_takes_completion_for_an_end_only_where_nothing_is_served() -> None:
     ended: dict[str, Any] = {"status": "exited", "exit_code": 0, **ENDED}
-    once = Wanted(compose({"migrate": {}}))
+    once = Desired(compose({"migrate": {}}))
     assert verdict("migrate", once, **ended) == ((), ())
     assert verdict("migrate", once, **{**ended, "exit_code": 1})[1]
-    server = Wanted(compose({"redis": {"ports": [{"target": 1, "published": "1"}]}}))
+    server = Desired(compose({"redis": {"ports": [{"target": 1, "published": "1"}]}}))
     assert verdict("redis", server, **ended)[1]
 
 
 def test_unstable_is_what_moved() -> None:
-    wanted = Wanted(compose({name: {} for name in ("a", "b", "c", "d", "e")}))
-    world = well(wanted)
+    desired = Desired(compose({name: {} for name in ("a", "b", "c", "d", "e")}))
+    world = well(desired)
     before = world.state()
-    assert unstable(before, world.state()) == ()
+    assert find_unstable(before, world.state()) == ()
     world.damage("a", restart_count=1, exit_code=2)
     world.damage("b", started_at=NOW + 1)
     world.damage("c", status="exited", exit_code=1)
     world.damage("d", status="exited", exit_code=0)  # it completed
-    world.up(wanted, "e", anew=True)  # another container: nothing to compare it with
-    assert unstable(before, world.state()) == (
+    world.up(desired, "e", recreate=True)  # another container: nothing to compare it with
+    assert find_unstable(before, world.state()) == (
         "a: restarted within the stability window, exit code 2",
         "b: restarted within the stability window, exit code 0",
         "c: running → exited within the stability window",
@@ -211,26 +211,29 @@ def test_unstable_is_what_moved() -> None:
 def test_a_port_is_published_where_it_was_asked_for(
     declared: str, published: list[str], well: bool
 ) -> None:
-    wanted = Wanted(compose({"web": {"restart": "always"}}))
-    world = by_hand(wanted)
+    desired = Desired(compose({"web": {"restart": "always"}}))
+    world = by_hand(desired)
     one = world._of("web")[0]
     shape = {**one.shape, "ports": [declared]}
     world._set(one, shape=shape, published=tuple(published))
-    decided = proven(wanted, world).look(wanted)
+    decided = proven(desired, world).observe(desired)
     assert decided.empty is well, render(decided)
 
 
 def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
-    wanted = shop()
-    wanted.config["services"]["side"]["ports"] = [
+    desired = shop()
+    desired.config["services"]["side"]["ports"] = [
         {"target": 53, "published": "53", "protocol": "udp"},
         {"target": 53, "published": "53", "protocol": "tcp", "host_ip": "::1"},
         {"target": 80, "published": "8000-8010"},
         {"target": 81},
     ]
-    wanted.config["services"]["redis"].update(ports=[{"target": 1, "published": "1"}], scale=0)
+    desired.config["services"]["redis"].update(ports=[{"target": 1, "published": "1"}], scale=0)
     world = by_hand(shop())
     asked = "0.0.0.0:53/udp", "[::1]:53/tcp"
-    assert unpublished(world.declared(wanted), world.state()) == asked
+    assert find_unpublished(world.declared(desired), world.state()) == asked
     world.damage("web", status="exited", published=())
-    assert unpublished(world.declared(wanted), world.state()) == ("127.0.0.1:8080/tcp", *asked)
+    assert find_unpublished(world.declared(desired), world.state()) == (
+        "127.0.0.1:8080/tcp",
+        *asked,
+    )

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from stackmend.compose import commands
-from stackmend.compose.plan import Action
+from stackmend.compose.plan import InstallFiles
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied
@@ -86,7 +86,8 @@ class Host:
         self, *gone: str, generation: str = "1", directory: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run what puts the staged files in place, and removes these."""
-        action = Action(verb="install files", subject="x", cause="", names=gone)
+        subject = str(directory or self.project)
+        action = InstallFiles(subject=subject, cause="", removed=gone)
         command = commands.install(self.spec(directory), action, generation)
         words = shlex.split(command.get_raw_value())
         return subprocess.run(
@@ -579,7 +580,7 @@ def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
 
 
 def within(host: Host, *paths: str) -> subprocess.CompletedProcess[str]:
-    command = commands.within(host.spec(), [str(host.project / path) for path in paths])
+    command = commands.check_mounts(host.spec(), [str(host.project / path) for path in paths])
     assert command is not None
     words = shlex.split(command.get_raw_value())
     return subprocess.run(
@@ -629,7 +630,7 @@ RECORD = Applied(
 
 def test_nothing_is_remembered_that_was_taken_away(host: Host) -> None:
     def remember() -> subprocess.CompletedProcess[str]:
-        words = shlex.split(commands.remember(host.spec(), "0" * 64).get_raw_value())
+        words = shlex.split(commands.record(host.spec(), "0" * 64).get_raw_value())
         return subprocess.run(
             ["env", f"PATH={host.tools}", *host.shell, *words[1:]],
             input=commands.record_archive(RECORD),

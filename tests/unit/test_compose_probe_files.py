@@ -37,7 +37,7 @@ class Host:
             services={},
             applied_at=0,
         )
-        words = shlex.split(commands.remember(spec, "abc").get_raw_value())
+        words = shlex.split(commands.record(spec, "abc").get_raw_value())
         subprocess.run(
             [*shell, *words[1:]], input=commands.record_archive(applied), timeout=60, check=True
         )
@@ -93,7 +93,7 @@ def test_what_differs_is_told_of_each_file(host: Host) -> None:
         "data/1/a b 4": None,
         "data/2/a b 2": "?",
     }
-    assert state.barred == {"data/2/a b 2": "link"}
+    assert state.obstacles == {"data/2/a b 2": "link"}
 
 
 def test_a_record_that_is_being_replaced_is_compared_here(host: Host) -> None:

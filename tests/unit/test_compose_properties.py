@@ -16,7 +16,7 @@ from stackmend.compose.plan import Plan, plan
 from stackmend.compose.state import Engine
 from tests.unit.compose_world import (
     PROJECT,
-    Wanted,
+    Desired,
     World,
     by_hand,
     compose,
@@ -40,7 +40,7 @@ WORDS = st.sampled_from(["", "a", "b c", "fast", "0", "läuft", "'\"$(x)"])
 
 
 @st.composite
-def stacks(draw: st.DrawFn) -> Wanted:
+def stacks(draw: st.DrawFn) -> Desired:
     """A declared stack whose services lean on one another in every way that Compose knows."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
     keys = ["default", *draw(st.lists(st.just("back"), max_size=1))]
@@ -86,7 +86,7 @@ def stacks(draw: st.DrawFn) -> Wanted:
                 body["scale"] = draw(st.sampled_from([1, 1, 1, 2, 3, 0]))
         services[name] = body
     network = draw(st.sampled_from([{}, {"internal": True}]))
-    return Wanted(
+    return Desired(
         compose(services, networks={"back": network}),
         files,
         {"mend": {"attempts": 100, "backoff": []}},
@@ -163,9 +163,9 @@ def one_lost(world: World, name: str, _: Any) -> None:
     del world.containers[world._of(name)[-1].id]
 
 
-def one_too_many(world: World, name: str, wanted: Any) -> None:
-    if "ports" not in wanted.services[name] and not world._of(name)[0].borrows:
-        world.create(wanted, name, 7)
+def one_too_many(world: World, name: str, desired: Any) -> None:
+    if "ports" not in desired.services[name] and not world._of(name)[0].borrows:
+        world.create(desired, name, 7)
 
 
 #: Each with whether it hits what has ended by itself as well.
@@ -206,56 +206,56 @@ IMPOSTORS: tuple[dict[str, Any], ...] = (
 
 
 @st.composite
-def damages(draw: st.DrawFn, wanted: Wanted) -> dict[str, str]:
+def damages(draw: st.DrawFn, desired: Desired) -> dict[str, str]:
     """Some services, and what happened to each."""
     alive = [
         name
-        for name, body in wanted.services.items()
+        for name, body in desired.services.items()
         if scale(body) and not body.get("x-completes")
     ]
     hit = draw(st.lists(st.sampled_from(alive), unique=True)) if alive else []
     return {name: draw(st.sampled_from(sorted(DAMAGES))) for name in hit}
 
 
-def strike(world: World, wanted: Wanted, what: Mapping[str, str]) -> None:
+def strike(world: World, desired: Desired, what: Mapping[str, str]) -> None:
     for name, damage in what.items():
         if world._of(name):
-            DAMAGES[damage](world, name, wanted)
+            DAMAGES[damage](world, name, desired)
 
 
 @quick
 @given(st.data())
 def test_every_broken_host_converges(data: st.DataObject) -> None:
-    wanted = data.draw(stacks())
-    world = well(wanted)
-    strike(world, wanted, data.draw(damages(wanted)))
-    converge(world, wanted)
+    desired = data.draw(stacks())
+    world = well(desired)
+    strike(world, desired, data.draw(damages(desired)))
+    converge(world, desired)
 
 
 @quick
 @given(st.data())
 def test_every_change_converges_on_every_host(data: st.DataObject) -> None:
-    before, wanted = data.draw(stacks()), data.draw(stacks())
+    before, desired = data.draw(stacks()), data.draw(stacks())
     world = well(before)
     strike(world, before, data.draw(damages(before)))
-    converge(world, wanted)
+    converge(world, desired)
 
 
 @quick
 @given(st.data())
 def test_what_was_started_by_hand_converges(data: st.DataObject) -> None:
-    wanted = data.draw(stacks())
-    world = by_hand(wanted)
-    strike(world, wanted, data.draw(damages(wanted)))
-    converge(world, wanted)
+    desired = data.draw(stacks())
+    world = by_hand(desired)
+    strike(world, desired, data.draw(damages(desired)))
+    converge(world, desired)
 
 
 @quick
 @given(stacks())
-def test_what_was_started_by_hand_and_is_right_is_only_remembered(wanted: Wanted) -> None:
-    world = by_hand(wanted)
+def test_what_was_started_by_hand_and_is_right_is_only_remembered(desired: Desired) -> None:
+    world = by_hand(desired)
     before = dict(world.containers)
-    (decided,) = converge(world, wanted)
+    (decided,) = converge(world, desired)
     assert [action.verb for action in decided.actions] == ["record"]
     assert world.containers == before
 
@@ -263,7 +263,7 @@ def test_what_was_started_by_hand_and_is_right_is_only_remembered(wanted: Wanted
 @quick
 @given(st.data())
 def test_what_only_looks_like_ours_is_never_touched(data: st.DataObject) -> None:
-    before, wanted = data.draw(stacks()), data.draw(stacks())
+    before, desired = data.draw(stacks()), data.draw(stacks())
     world = data.draw(st.sampled_from([well, by_hand]))(before)
     strike(world, before, data.draw(damages(before)))
     kept = [
@@ -271,27 +271,27 @@ def test_what_only_looks_like_ours_is_never_touched(data: st.DataObject) -> None
         for at, kind in enumerate(data.draw(st.lists(st.sampled_from(IMPOSTORS), min_size=1)))
     ]
     for _ in range(3):
-        decided = world.look(wanted)
-        touched = {action.container for action in decided.actions}
+        decided = world.observe(desired)
+        touched = {getattr(action, "container", "") for action in decided.actions}
         assert not touched & {name for one in kept for name in (one.id, one.name)}
         if decided.refusals:
             reasons = " ".join(refusal.reason for refusal in decided.refusals)
             assert any(f"container:{one.name} " in reasons for one in kept) or not world.obstructs
             break
         # Compose would fail this, see World.up().
-        world.carry_out(decided, wanted)
+        world.execute(decided, desired)
     assert [world.impostors[one.name] for one in kept] == kept
 
 
 @quick
 @given(stacks(), st.sampled_from(NAMES))
 def test_what_only_looks_like_ours_does_not_make_a_well_host_unwell(
-    wanted: Wanted, service: str
+    desired: Desired, service: str
 ) -> None:
-    world = well(wanted)
+    world = well(desired)
     for at, kind in enumerate(IMPOSTORS):
         world.impostor(f"foreign-{at}", service, **kind)
-    decided = world.look(wanted)
+    decided = world.observe(desired)
     assert decided.empty, render(decided)
     assert {finding.kind for finding in decided.findings} == {"foreign"}
     for at in range(len(IMPOSTORS)):
@@ -300,14 +300,14 @@ def test_what_only_looks_like_ours_does_not_make_a_well_host_unwell(
 
 @quick
 @given(stacks())
-def test_an_empty_host_converges_in_one_round(wanted: Wanted) -> None:
-    converge(World(), wanted, rounds=1)
+def test_an_empty_host_converges_in_one_round(desired: Desired) -> None:
+    converge(World(), desired, rounds=1)
 
 
 @quick
 @given(stacks())
-def test_a_well_host_has_an_empty_plan(wanted: Wanted) -> None:
-    decided = well(wanted).look(wanted)
+def test_a_well_host_has_an_empty_plan(desired: Desired) -> None:
+    decided = well(desired).observe(desired)
     assert decided.empty, render(decided)
     assert not decided.findings, render(decided)
 
@@ -317,17 +317,17 @@ def test_a_well_host_has_an_empty_plan(wanted: Wanted) -> None:
 def test_only_services_with_a_finding_and_their_dependants_are_touched(
     data: st.DataObject,
 ) -> None:
-    wanted = data.draw(stacks())
-    world = well(wanted)
-    strike(world, wanted, data.draw(damages(wanted)))
-    decided = world.look(wanted)
+    desired = data.draw(stacks())
+    world = well(desired)
+    strike(world, desired, data.draw(damages(desired)))
+    decided = world.observe(desired)
     assume(not decided.refusals)
     found = {finding.subject for finding in decided.findings}
     may = set(found)
     while True:
         leaning = {
             name
-            for name, body in wanted.services.items()
+            for name, body in desired.services.items()
             if any(
                 target in may and settings.get("restart")
                 for target, settings in (body.get("depends_on") or {}).items()
@@ -344,21 +344,21 @@ def test_only_services_with_a_finding_and_their_dependants_are_touched(
 @quick
 @given(st.data())
 def test_no_step_is_done_twice_to_one_container(data: st.DataObject) -> None:
-    wanted = data.draw(stacks())
-    world = well(wanted)
-    strike(world, wanted, data.draw(damages(wanted)))
-    decided = world.look(wanted)
-    steps = [(one.verb, one.subject, one.container, one.names) for one in decided.actions]
+    desired = data.draw(stacks())
+    world = well(desired)
+    strike(world, desired, data.draw(damages(desired)))
+    decided = world.observe(desired)
+    steps = [action.model_copy(update={"cause": ""}) for action in decided.actions]
     assert len(steps) == len(set(steps)), render(decided)
 
 
 @quick
 @given(st.data())
 def test_the_order_in_which_the_engine_lists_things_does_not_matter(data: st.DataObject) -> None:
-    wanted = data.draw(stacks())
-    world = well(wanted)
-    strike(world, wanted, data.draw(damages(wanted)))
-    world.stranger("other", endpoints={})
+    desired = data.draw(stacks())
+    world = well(desired)
+    strike(world, desired, data.draw(damages(desired)))
+    world.neighbour("other", endpoints={})
     state = world.state()
     names = data.draw(st.permutations(sorted(state.names)))
     shuffled = state.model_copy(
@@ -370,7 +370,7 @@ def test_the_order_in_which_the_engine_lists_things_does_not_matter(data: st.Dat
     )
 
     def decide(given: Any) -> Plan:
-        return plan(wanted.spec, wanted.files, wanted.digest, given)
+        return plan(desired.spec, desired.files, desired.digest, given)
 
     assert decide(shuffled) == decide(state)
 
@@ -381,11 +381,11 @@ def test_the_order_in_which_the_engine_lists_things_does_not_matter(data: st.Dat
     st.sampled_from(["absent", "stopped", "forbidden", "no-compose", "unknown"]),
 )
 def test_without_an_engine_that_answers_nothing_is_done(data: st.DataObject, status: Any) -> None:
-    wanted = data.draw(stacks())
-    world = well(wanted)
+    desired = data.draw(stacks())
+    world = well(desired)
     world.engine = Engine(status=status, reason="as it says")
     for read in (world.state(), world.state().model_copy(update={"applied": None})):
-        decided = plan(wanted.spec, wanted.files, wanted.digest, read, world.declared(wanted))
+        decided = plan(desired.spec, desired.files, desired.digest, read, world.declared(desired))
         assert not decided.actions
         assert decided.refusals
         assert not decided.empty
@@ -394,15 +394,15 @@ def test_without_an_engine_that_answers_nothing_is_done(data: st.DataObject, sta
 @quick
 @given(stacks(), st.booleans())
 def test_a_check_that_could_not_be_made_is_not_well_and_is_no_reason_to_act(
-    wanted: Wanted, recorded: bool
+    desired: Desired, recorded: bool
 ) -> None:
-    wanted.settings["checks"] = [
+    desired.settings["checks"] = [
         {"kind": "tcp", "name": "asked", "address": "127.0.0.1:80", "inside": name}
-        for name in list(wanted.services)[:1]
+        for name in list(desired.services)[:1]
     ]
-    world = well(wanted) if recorded else by_hand(wanted)
+    world = well(desired) if recorded else by_hand(desired)
     result = CheckResult(name="asked", outcome="unknown", evidence="no tool to ask with")
-    decided = world.look(wanted, [result])
+    decided = world.observe(desired, [result])
     assert not decided.empty
     assert {action.verb for action in decided.actions} <= {"record"}
 
@@ -418,9 +418,9 @@ SECRETS = st.text(
 @quick
 @given(st.data(), SECRETS, st.sampled_from(["PLAIN", "REDIS_PASSWORD"]))
 def test_no_secret_is_ever_shown(data: st.DataObject, secret: str, variable: str) -> None:
-    wanted, before = data.draw(stacks()), data.draw(stacks())
-    assume(secret not in render(World().look(wanted)))
-    for stack in (wanted, before):
+    desired, before = data.draw(stacks()), data.draw(stacks())
+    assume(secret not in render(World().observe(desired)))
+    for stack in (desired, before):
         stack.settings["env"] = {variable: SecretStr(secret)}
         where = data.draw(st.sampled_from(["environment", "command", "labels", "volumes"]))
         for body in stack.services.values():
@@ -444,12 +444,12 @@ def test_no_secret_is_ever_shown(data: st.DataObject, secret: str, variable: str
                 shape={**one.shape, "command": ["other", secret]},
             )
     strike(world, before, data.draw(damages(before)))
-    wanted.settings["checks"] = [{"kind": "tcp", "name": "asked", "address": "127.0.0.1:80"}]
+    desired.settings["checks"] = [{"kind": "tcp", "name": "asked", "address": "127.0.0.1:80"}]
     result = CheckResult(
         name="asked", outcome="failed", evidence=f"got {secret}", details=(f"saw {secret}",)
     )
-    assert secret not in render(world.look(wanted, [result]))
-    assert secret not in render(World().look(wanted, [result]))
+    assert secret not in render(world.observe(desired, [result]))
+    assert secret not in render(World().observe(desired, [result]))
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
@@ -507,15 +507,15 @@ def test_differences_are_the_same_in_both_directions(old: Any, new: Any) -> None
 
 @given(st.text(max_size=30), st.sets(SECRETS, max_size=3))
 def test_what_is_masked_stays_so(text: str, secrets: set[str]) -> None:
-    once = drift.masked(text, secrets)
+    once = drift.redact(text, secrets)
     assert not [secret for secret in secrets if secret in once and secret not in drift.MASK]
-    assert drift.masked(once, secrets) == once
+    assert drift.redact(once, secrets) == once
 
 
 @pytest.mark.parametrize("kind", sorted(DAMAGES))
 def test_each_damage_is_found(kind: str) -> None:
     """The properties above say something only where the damage is seen."""
-    wanted = Wanted(
+    desired = Desired(
         compose(
             {
                 "web": {
@@ -527,9 +527,9 @@ def test_each_damage_is_found(kind: str) -> None:
             }
         )
     )
-    world = well(wanted)
+    world = well(desired)
     name = "published" if kind == "unpublished" else "web"
-    strike(world, wanted, {name: kind})
-    decided = world.look(wanted)
+    strike(world, desired, {name: kind})
+    decided = world.observe(desired)
     assert name in {finding.subject for finding in decided.findings}, render(decided)
     assert f"{PROJECT}_" not in name

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stackmend.compose import published
+from stackmend.compose import find_published_ports
 from stackmend.compose.spec import ComposeSpec
 from stackmend.ports.spec import parse_ports
 
@@ -19,7 +19,7 @@ def project(path: Path, *ports: Any, env: dict[str, Any] | None = None, **files:
     for name, content in files.items():
         (path / name.replace("_", ".")).write_text(content)
     given = {"project": "p", "source": path, "directory": "/opt/p", "env": env or {}}
-    return published(ComposeSpec.model_validate(given))
+    return find_published_ports(ComposeSpec.model_validate(given))
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_a_file_of_variables_and_an_override_count(tmp_path: Path) -> None:
 
 def test_a_project_that_cannot_be_read_publishes_nothing(tmp_path: Path) -> None:
     given = {"project": "p", "source": tmp_path, "directory": "/opt/p"}
-    assert published(ComposeSpec.model_validate(given)) == ()
+    assert find_published_ports(ComposeSpec.model_validate(given)) == ()

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,7 +15,22 @@ from hypothesis import strategies as st
 from pyinfra.api import StringCommand
 
 from stackmend.compose import commands
-from stackmend.compose.plan import Action
+from stackmend.compose.plan import (
+    Attach,
+    Build,
+    Detach,
+    Disconnect,
+    InstallFiles,
+    Remove,
+    RemoveNetwork,
+    Restart,
+    RestoreFiles,
+    Resume,
+    SetAside,
+    Start,
+    Tag,
+    Unpause,
+)
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, AppliedService, Container, Endpoint, Engine, StackState
@@ -133,10 +148,10 @@ COMPOSE = ["compose", "--ansi", "never", "-p", "shop", *FILES]
 @quick
 @given(names=st.lists(names_of_files, min_size=1, max_size=3))
 def test_up(place: Path, directory: Path, names: list[str]) -> None:
-    for anew in (False, True):
-        calls = given_to_docker(place, commands.up(spec(place), FILES, names, anew=anew))
+    for recreate in (False, True):
+        calls = given_to_docker(place, commands.up(spec(place), FILES, names, recreate=recreate))
         assert calls[-1][len(COMPOSE)] == "up"
-        assert anew == any("--force-recreate" in call[: -len(names)] for call in calls)
+        assert recreate == any("--force-recreate" in call[: -len(names)] for call in calls)
         for call in calls:
             assert call[: len(COMPOSE)] == COMPOSE
             assert call[-len(names) - 1 :] == ["--", *names]
@@ -148,9 +163,10 @@ def test_build_keeps_what_is_not_ours(
     place: Path, directory: Path, image: str, ref: str, service: str
 ) -> None:
     (place / "staged").mkdir(exist_ok=True)
-    action = Action(verb="build", subject=service, cause="", names=(image, ref))
-    with mock.patch.object(commands, "staged", return_value=str(place / "staged")):
-        calls = given_to_docker(place, commands.prepare(spec(place), FILES, action))
+    keep = Tag(image_id=image, name=ref)
+    action = Build(subject=service, cause="", keep=keep)
+    command = commands.fetch_image(spec(place), FILES, action, str(place / "staged"))
+    calls = given_to_docker(place, command)
     assert calls == [
         ["tag", image, ref],
         [*COMPOSE, "build", "--quiet", "--", service],
@@ -168,7 +184,7 @@ def test_directory_with_any_name(place: Path, name: str) -> None:
     home.mkdir(exist_ok=True)
     # Settings take no control characters; quoting does.
     anywhere = spec(place).model_copy(update={"directory": str(home)})
-    command = commands.up(anywhere, FILES, ["web"], anew=False)
+    command = commands.up(anywhere, FILES, ["web"], recreate=False)
     (place / "bin" / "docker").write_text('#!/bin/sh\nprintf "1\\0%s\\0" "$(pwd)" >>"$SAID"\n')
     try:
         assert {tuple(call) for call in given_to_docker(place, command)} == {(str(home),)}
@@ -179,16 +195,18 @@ def test_directory_with_any_name(place: Path, name: str) -> None:
 @quick
 @given(ref=words, image=words)
 def test_tag(place: Path, ref: str, image: str) -> None:
-    assert given_to_docker(place, commands.tag(image, ref)) == [["tag", image, ref]]
+    assert given_to_docker(place, commands.tag(Tag(image_id=image, name=ref))) == [
+        ["tag", image, ref]
+    ]
 
 
 @quick
 @given(container=words)
 def test_logs_and_ends(place: Path, container: str) -> None:
-    assert given_to_docker(place, commands.logs(container, 5)) == [
+    assert given_to_docker(place, commands.read_logs(container, 5)) == [
         ["logs", "--tail", "5", container]
     ]
-    (call,) = given_to_docker(place, commands.ends(container))
+    (call,) = given_to_docker(place, commands.read_ends(container))
     assert call[:5] == ["events", "--since", "15m", "--until", "0s"]
     assert f"container={container}" in call
 
@@ -197,27 +215,29 @@ ONE = {"status": "running", "image": "x", "image_id": "sha256:1"}
 EMPTY = StackState(now=0, engine=Engine(status="up"))
 
 
-def act(verb: str, one: str, names: tuple[str, ...], state: StackState = EMPTY) -> StringCommand:
-    action = Action(verb=verb, subject="web", cause="", container=one, names=names)  # type: ignore[arg-type]
+def act(kind: Any, state: StackState = EMPTY, **fields: Any) -> StringCommand:
+    action = kind(subject="web", cause="", **fields)
     return commands.act(spec(Path("/nowhere")), action, state)
 
 
-ACTS: dict[str, Callable[[str, str], list[list[str]]]] = {
-    "disconnect stranger": lambda one, other: [["network", "disconnect", other, one]],
-    "detach": lambda one, other: [["network", "disconnect", other, one]],
-    "unpause": lambda one, other: [["unpause", one]],
-    "resume": lambda one, other: [["kill", "--signal=CONT", one]],
-    "start": lambda one, other: [["start", one]],
-    "restart": lambda one, other: [["restart", one]],
-    "remove": lambda one, other: [["stop", one], ["rm", one]],
+ACTS: dict[type, Callable[[str, str], list[list[str]]]] = {
+    Disconnect: lambda id_, network: [["network", "disconnect", network, id_]],
+    Detach: lambda id_, network: [["network", "disconnect", network, id_]],
+    Unpause: lambda id_, network: [["unpause", id_]],
+    Resume: lambda id_, network: [["kill", "--signal=CONT", id_]],
+    Start: lambda id_, network: [["start", id_]],
+    Restart: lambda id_, network: [["restart", id_]],
+    Remove: lambda id_, network: [["stop", id_], ["rm", id_]],
 }
 
 
-@pytest.mark.parametrize("verb", ACTS)
+@pytest.mark.parametrize("kind", ACTS)
 @quick
 @given(one=words, other=words)
-def test_act_on_one_container(place: Path, verb: str, one: str, other: str) -> None:
-    assert given_to_docker(place, act(verb, one, (other,))) == ACTS[verb](one, other)
+def test_act_on_one_container(place: Path, kind: Any, one: str, other: str) -> None:
+    network = {"network": other} if "network" in kind.model_fields else {}
+    command = act(kind, container=one, **network)
+    assert given_to_docker(place, command) == ACTS[kind](one, other)
 
 
 @quick
@@ -227,13 +247,18 @@ def test_attach(place: Path, one: str, network: str, address: str, aliases: list
     for alias in aliases:
         expected += ["--alias", alias]
     expected += ["--ip", address, network, one]
-    names = (network, address, *aliases)
-    assert given_to_docker(place, act("attach", one, names)) == [expected]
+    fields: dict[str, Any] = {
+        "container": one,
+        "network": network,
+        "address": address,
+        "aliases": tuple(aliases),
+    }
+    assert given_to_docker(place, act(Attach, **fields)) == [expected]
     there = Container.model_validate(
         {"id": one, "name": "web", **ONE, "endpoints": {network: Endpoint(network_id="1")}}
     )
     state = EMPTY.model_copy(update={"containers": (there,)})
-    assert given_to_docker(place, act("attach", one, names, state)) == [
+    assert given_to_docker(place, act(Attach, state, **fields)) == [
         ["network", "disconnect", network, one],
         expected,
     ]
@@ -257,7 +282,7 @@ def test_set_aside(place: Path, shown: str, one: str) -> None:
     asks = '[ "$1 $2" = "container inspect" ] && [ "${4#*set-aside}" = "$4" ]'
     docker.write_text(f'{plain}{asks} && echo "id7 {shown}"\n[ "$1" != commit ] || echo image7\n')
     try:
-        asked, *calls = given_to_docker(place, act("set aside", one, ()))
+        asked, *calls = given_to_docker(place, act(SetAside, container=one))
     finally:
         docker.write_text(plain)
     assert asked[-2:] == ["--", one]
@@ -273,24 +298,9 @@ def test_set_aside(place: Path, shown: str, one: str) -> None:
             assert call[-1] == "id7"
 
 
-def every_verb() -> set[str]:
-    """The verbs that act() knows, from its own source: none may go untested."""
-    import ast
-    import inspect
-    import textwrap
-
-    tree = ast.parse(textwrap.dedent(inspect.getsource(commands.act)))
-    return {
-        node.pattern.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.match_case)
-        and isinstance(node.pattern, ast.MatchValue)
-        and isinstance(node.pattern.value, ast.Constant)
-    }
-
-
 def test_every_verb_is_tested() -> None:
-    assert every_verb() == {*ACTS, "attach", "remove network", "set aside"}
+    known = get_args(get_type_hints(commands.act)["action"])
+    assert set(known) == {*ACTS, Attach, RemoveNetwork, SetAside}
 
 
 @quick
@@ -300,7 +310,7 @@ def test_remove_network(place: Path, one: str, network: str) -> None:
         {"id": one, "name": "web", **ONE, "endpoints": {network: Endpoint(network_id="1")}}
     )
     state = EMPTY.model_copy(update={"containers": (there,)})
-    action = Action(verb="remove network", subject=network, cause="")
+    action = RemoveNetwork(subject=network, cause="")
     assert given_to_docker(place, commands.act(spec(place), action, state)) == [
         ["network", "disconnect", "--force", network, one],
         ["network", "rm", network],
@@ -319,12 +329,12 @@ def test_outside(place: Path, names: list[str]) -> None:
         if name not in (".", ".."):
             (folder / name).write_bytes(name.encode())
             paths.append(str(folder / name))
-    command = commands.outside([*paths, str(folder / "-missing")])
+    command = commands.hash_outside([*paths, str(folder / "-missing")])
     done = subprocess.run(
         ["sh", "-c", command.get_raw_value()], capture_output=True, check=True, cwd=place
     )
-    wanted = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
-    assert done.stdout.decode().split("\n") == [*wanted, "-", ""]
+    desired = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    assert done.stdout.decode().split("\n") == [*desired, "-", ""]
 
 
 # The scripts that move files, with a state directory of this test's own
@@ -396,15 +406,15 @@ def test_files_of_any_name_are_staged_and_installed(
         shutil.rmtree(left, ignore_errors=True)
     name = home.replace("/", "_").replace("\n", "_")[:40]
     directory = tmp_path / "place" / (f"{name}." if set(name) <= {"."} else name)
-    wanted = spec(tmp_path).model_copy(update={"directory": str(directory)})
-    sh(*commands.stage(wanted, source(first), unpacked=True))
-    assert tree(Path(commands.staged(wanted))) == first
-    install = Action(verb="install files", subject="", cause="")
-    sh(commands.install(wanted, install, "1"))
+    desired = spec(tmp_path).model_copy(update={"directory": str(directory)})
+    sh(*commands.stage(desired, source(first), unpacked=True))
+    assert tree(Path(commands.locate_staging(desired))) == first
+    install = InstallFiles(subject=str(directory), cause="")
+    sh(commands.install(desired, install, "1"))
     assert tree(directory) == first
-    sh(*commands.stage(wanted, source(second)))
+    sh(*commands.stage(desired, source(second)))
     gone = tuple(path for path in first if path not in second)
-    sh(commands.install(wanted, install.model_copy(update={"names": gone}), "2"))
+    sh(commands.install(desired, install.model_copy(update={"removed": gone}), "2"))
     assert tree(directory) == second
     # What was overwritten or removed is kept as it was.
     kept = tree(memory / "replaced" / "2")
@@ -418,14 +428,15 @@ def test_files_of_any_name_are_staged_and_installed(
         services={"web": AppliedService(image="x\n$(id)", image_id="1", shape={})},
         applied_at=0,
     )
-    sh(commands.remember(wanted, "abc"), commands.record_archive(applied))
+    sh(commands.record(desired, "abc"), commands.record_archive(applied))
     assert (memory / "good-abc/files").read_bytes() == b"".join(
         f"{hashlib.sha256(content).hexdigest()}  {path}\n".encode()
         for path, content in sorted(second.items(), key=lambda pair: pair[0].encode())
     )
     # From there they come back.
     shutil.rmtree(directory)
-    sh(commands.restore(wanted, applied.model_copy(update={"directory": str(directory)}), ()))
+    back = RestoreFiles(subject=str(directory), cause="", source="abc")
+    sh(commands.restore(desired, back))
     assert tree(directory) == second
     assert Applied.model_validate_json((memory / "applied.json").read_text()) == applied
 
@@ -434,7 +445,7 @@ def test_files_of_any_name_are_staged_and_installed(
 @given(subject=words.filter(lambda text: "\n" not in text))
 def test_attempts_are_remembered(memory: Path, subject: str) -> None:
     (memory / "mends").unlink(missing_ok=True)
-    sh(commands.mended(spec(Path("/nowhere")), "restart", subject))
+    sh(commands.record_mend(spec(Path("/nowhere")), "restart", subject))
     line = (memory / "mends").read_bytes().decode()
     assert line.endswith(f" restart {subject}\n")
     assert line.split(" ", 1)[0].isdigit()
@@ -442,5 +453,5 @@ def test_attempts_are_remembered(memory: Path, subject: str) -> None:
 
 def test_shell_words_of_a_whole_command_are_readable() -> None:
     """What `-v` prints is what one would type."""
-    command = commands.up(spec(Path("/x")), FILES, ["web"], anew=False).get_raw_value()
+    command = commands.up(spec(Path("/x")), FILES, ["web"], recreate=False).get_raw_value()
     assert shlex.split(command)[:3] == ["cd", "/x/project", "&&"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackmend.compose import source
-from stackmend.compose.source import File, Source, SourceError, dotenv, file_options, load
+from stackmend.compose.source import File, Source, SourceError, format_dotenv, load, name_files
 from stackmend.compose.spec import ComposeSpec
 
 WEB: dict[str, Any] = {"image": "lab/box:1"}
@@ -467,7 +467,7 @@ def undone(text: str) -> dict[str, str]:
     )
 )
 def test_every_value_is_read_back(variables: dict[str, str]) -> None:
-    assert undone(dotenv(variables)) == variables
+    assert undone(format_dotenv(variables)) == variables
 
 
 # What is sent
@@ -537,13 +537,13 @@ def test_compose_is_told_its_files_and_finds_no_others() -> None:
             "--env-file /dev/null --file compose.yaml --file compose.override.yml"
         ),
     }.items():
-        assert " ".join(file_options(paths, names_files=False)) == words
+        assert " ".join(name_files(paths, names_files=False)) == words
 
 
 def test_a_project_whose_env_file_names_its_files_is_left_to_it() -> None:
     source = Source({".env": File(0o600, b"COMPOSE_FILE=a.yaml:b.yaml\n")})
     assert source.names_files
-    assert file_options(source.files, names_files=True) == ("--env-file", ".env")
+    assert name_files(source.files, names_files=True) == ("--env-file", ".env")
     assert not Source({".env": File(0o600, b"A=1\n")}).names_files
 
 

@@ -26,7 +26,7 @@ from pyinfra.context import ctx_host
 from stackmend import access, compose, engine, models, ports
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose import source as files
-from stackmend.compose.published import published
+from stackmend.compose.published import find_published_ports
 from stackmend.compose.source import SourceError, parse
 from stackmend.compose.spec import ComposeSpec
 from stackmend.engine.spec import EnginePolicy
@@ -467,7 +467,7 @@ def test_any_content_of_a_file(tmp_path: Path, content: bytes, name: str) -> Non
     lines = judged(stack(tmp_path), "stack.source: ")
     assert len(lines) <= 1
     if not lines:
-        published(ComposeSpec.model_validate(stack(tmp_path)))
+        find_published_ports(ComposeSpec.model_validate(stack(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -202,9 +202,9 @@ COMMANDS: dict[str, StringCommand] = {
     "the access's confirmation": access.confirm("m"),
     "the access's revert": access.revert("m"),
     "the ports' record": ports._script("reserve", ports.ROOT, "r", "80"),
-    "the services that are to be made anew": compose.stale(SPEC, ["web"]),
-    "the services that are made anew": compose.fresh(SPEC, ["web"]),
-    "an attempt": compose.mended(SPEC, "restart", "web"),
+    "the services that are to be recreated": compose.mark_stale(SPEC, ["web"]),
+    "the services that are recreated": compose.clear_stale(SPEC, ["web"]),
+    "an attempt": compose.record_mend(SPEC, "restart", "web"),
     "the journal": journal.append("{}"),
 }
 
@@ -251,7 +251,7 @@ def test_a_record_that_others_may_write_to_starts_nothing(
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/x", "a/b", "web/"])
-@pytest.mark.parametrize("command", [compose.stale, compose.fresh])
+@pytest.mark.parametrize("command", [compose.mark_stale, compose.clear_stale])
 def test_no_name_of_a_service_leads_out_of_the_list(
     tmp_path: Path, name: str, command: object
 ) -> None:
@@ -269,10 +269,10 @@ def test_services_come_on_the_list_and_off_it(tmp_path: Path, each_shell: list[s
         assert ran(command, each_shell, (str(MEMORY), tmp_path)).returncode == 0
         return sorted(one.name for one in (tmp_path / "ai").glob("stale/*"))
 
-    assert after(compose.fresh(SPEC, ["web"])) == []
-    assert after(compose.stale(SPEC, ["web", "-n", "a.b"])) == ["-n", "a.b", "web"]
-    assert after(compose.fresh(SPEC, ["web", "gone", "-n"])) == ["a.b"]
-    assert after(compose.fresh(SPEC)) == []
+    assert after(compose.clear_stale(SPEC, ["web"])) == []
+    assert after(compose.mark_stale(SPEC, ["web", "-n", "a.b"])) == ["-n", "a.b", "web"]
+    assert after(compose.clear_stale(SPEC, ["web", "gone", "-n"])) == ["a.b"]
+    assert after(compose.clear_stale(SPEC)) == []
     assert not (tmp_path / "ai/stale").exists()
 
 

@@ -18,7 +18,7 @@ from stackmend.redaction import safe_line
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
-class Said:
+class Answer:
     """What the probe printed about one check: keys, each with every value it was given."""
 
     def __init__(self) -> None:
@@ -117,22 +117,22 @@ class _Container(_Model):
         return None
 
 
-def explain(check: Check, said: Said, details: list[str], hints: list[Hint]) -> None:
+def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint]) -> None:
     """Add to `details` and `hints` what the probe's diagnosis tells about a check that failed."""
-    containers = _containers(said)
+    containers = _containers(answer)
     if isinstance(check, ExecCheck):
         for container in containers:
             if container.service == check.service:
                 _explain_health(container, details, hints)
         return
-    if isinstance(check, HttpCheck) and said.get("out"):
-        details.append(f"the answer begins: {said.get('out')}")
-    if said.get("said"):
-        details.append(f"{said.get('method')} said: {said.get('said')}")
+    if isinstance(check, HttpCheck) and answer.get("out"):
+        details.append(f"the answer begins: {answer.get('out')}")
+    if answer.get("said"):
+        details.append(f"{answer.get('method')} said: {answer.get('said')}")
     sources = [c for c in containers if c.running and c.service == check.source]
-    _explain_name(check, said, details, hints)
+    _explain_name(check, answer, details, hints)
     if check.source is None:
-        targets = _explain_published(check, said, containers, details, hints)
+        targets = _explain_published(check, answer, containers, details, hints)
     else:
         targets = [c for c in containers if c.answers_to(check.host)]
         _explain_networks(check, sources, targets, details, hints)
@@ -140,21 +140,21 @@ def explain(check: Check, said: Said, details: list[str], hints: list[Hint]) -> 
             _explain_listening(target, check.port, details, hints)
     for target in targets:
         _explain_health(target, details, hints)
-    _explain_forwarding(said, details, hints)
+    _explain_forwarding(answer, details, hints)
     # Between two containers of one network nothing is translated.
     if check.source is None or not targets:
-        _explain_nat(said, sources + targets, details, hints)
+        _explain_nat(answer, sources + targets, details, hints)
 
 
-def _containers(said: Said) -> list[_Container]:
+def _containers(answer: Answer) -> list[_Container]:
     listens: dict[str, list[tuple[str, int]]] = {}
-    for line in said.all("listen"):
+    for line in answer.all("listen"):
         pid, _, text = line.partition(" ")
         sockets = listens.setdefault(pid, [])
         if socket := _socket(text):
             sockets.append(socket)
     found = {}
-    for line in said.all("inspect"):
+    for line in answer.all("inspect"):
         try:
             pid, *fields = line.split("\t")
             name, _project, service, state, networks, bindings = map(json.loads, fields)
@@ -211,12 +211,12 @@ def _not_running(container: _Container, hints: list[Hint]) -> None:
 
 
 def _explain_name(
-    check: HttpCheck | TcpCheck, said: Said, details: list[str], hints: list[Hint]
+    check: HttpCheck | TcpCheck, answer: Answer, details: list[str], hints: list[Hint]
 ) -> None:
-    if "resolved" not in said or _address(check.host) or check.host == "localhost":
+    if "resolved" not in answer or _address(check.host) or check.host == "localhost":
         return
     place = "there" if check.source is not None else "the host"
-    if addresses := said.get("resolved").split():
+    if addresses := answer.get("resolved").split():
         details.append(f"seen from {place} {check.host} is {', '.join(addresses)}")
     else:
         details.append(f"seen from {place} the name {check.host} has no address")
@@ -272,15 +272,15 @@ def _explain_listening(
 
 def _explain_published(
     check: HttpCheck | TcpCheck,
-    said: Said,
+    answer: Answer,
     containers: list[_Container],
     details: list[str],
     hints: list[Hint],
 ) -> list[_Container]:
-    asked = set(said.get("resolved").split())
-    own = set(said.all("own"))
+    asked = set(answer.get("resolved").split())
+    own = set(answer.all("own"))
     here = not own or bool(asked & own) or any(map(_loopback, asked))
-    if "resolved" in said and not (asked and here):
+    if "resolved" in answer and not (asked and here):
         # Another machine is asked, or none: what this one publishes does not matter.
         return []
     targets = []
@@ -297,7 +297,7 @@ def _explain_published(
                 f"{container.name} would publish {check.port}, but is {container.state.Status}"
             )
             _not_running(container, hints)
-    heard = sorted({socket[0] for line in said.all("host-listen") if (socket := _socket(line))})
+    heard = sorted({socket[0] for line in answer.all("host-listen") if (socket := _socket(line))})
     if heard:
         details.append(f"on the host, port {check.port} is listened to on {', '.join(heard)}")
     elif not targets:
@@ -318,18 +318,18 @@ def _explain_health(container: _Container, details: list[str], hints: list[Hint]
         hints.append("unhealthy")
 
 
-def _iptables_only(said: Said) -> bool:
+def _iptables_only(answer: Answer) -> bool:
     # Where Docker keeps its rules in nftables' own tables, iptables shows none of them.
-    return said.get("tables") == "iptables" and "nftable" not in said
+    return answer.get("tables") == "iptables" and "nftable" not in answer
 
 
-def _explain_forwarding(said: Said, details: list[str], hints: list[Hint]) -> None:
-    if said.get("forwarding") == "0":
+def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -> None:
+    if answer.get("forwarding") == "0":
         details.append("the host forwards nothing: /proc/sys/net/ipv4/ip_forward is 0")
         hints.append("forwarding-off")
-    rules = said.all("forward")
+    rules = answer.all("forward")
     if (
-        _iptables_only(said)
+        _iptables_only(answer)
         and "-P FORWARD DROP" in rules
         and not any("DOCKER" in rule for rule in rules)
     ):
@@ -338,11 +338,11 @@ def _explain_forwarding(said: Said, details: list[str], hints: list[Hint]) -> No
 
 
 def _explain_nat(
-    said: Said, containers: list[_Container], details: list[str], hints: list[Hint]
+    answer: Answer, containers: list[_Container], details: list[str], hints: list[Hint]
 ) -> None:
-    if not _iptables_only(said):
+    if not _iptables_only(answer):
         return
-    rules = said.all("nat")
+    rules = answer.all("nat")
     missing = [
         chain
         for chain in ("PREROUTING", "OUTPUT")

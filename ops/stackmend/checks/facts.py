@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from stackmend.checks.diagnosis import Said, explain
+from stackmend.checks.diagnosis import Answer, explain
 from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, checks_from
 from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.connection import begun, fresh_mark, text
@@ -55,11 +55,13 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         diagnose: bool = True,
     ) -> StringCommand:
         """Return the probe with its values; `checks` may also be JSON, as the CLI passes it."""
-        given: Sequence[Check | Mapping[str, Any]]
-        given = json.loads(checks) if isinstance(checks, str) else checks
-        wanted = checks_from(given)
+        raw: Sequence[Check | Mapping[str, Any]]
+        raw = json.loads(checks) if isinstance(checks, str) else checks
+        desired = checks_from(raw)
         self._mark = fresh_mark()
-        return StringCommand(*_bits(self._mark, project, wanted, attempts, diagnose), _separator="")
+        return StringCommand(
+            *_bits(self._mark, project, desired, attempts, diagnose), _separator=""
+        )
 
     @staticmethod
     @override
@@ -170,7 +172,7 @@ def parse(output: Iterable[str]) -> tuple[CheckResult, ...]:
     asked: int | None = None
     ended = False
     fatal = ""
-    said: dict[int, Said] = {}
+    answers: dict[int, Answer] = {}
     for line in output:
         if match := re.fullmatch(r"checks (\d{1,6})\s*", line):
             asked = int(match[1])
@@ -179,23 +181,23 @@ def parse(output: Iterable[str]) -> tuple[CheckResult, ...]:
         elif line.strip() == "end":
             ended = True
         elif match := _LINE.fullmatch(line.rstrip("\r\n")):
-            said.setdefault(int(match[1]), Said()).add(match[2], match[3] or "")
+            answers.setdefault(int(match[1]), Answer()).add(match[2], match[3] or "")
     if asked is None:
         return CheckResults.default()
     why = fatal or ("it said nothing about this check" if ended else "it was cut off")
-    return tuple(_result(said.get(index, Said()), why, index) for index in range(asked))
+    return tuple(_result(answers.get(index, Answer()), why, index) for index in range(asked))
 
 
-def _result(said: Said, why: str, index: int) -> CheckResult:
+def _result(answer: Answer, why: str, index: int) -> CheckResult:
     try:
-        check = checks_from([json.loads(said.get("spec"))])[0]
+        check = checks_from([json.loads(answer.get("spec"))])[0]
     except (ValueError, ValidationError):
         return CheckResult(
             name=f"check {index + 1}",
             outcome="unknown",
             evidence="the probe's answer about this check cannot be read",
         )
-    outcome = _OUTCOMES.get(said.get("result"))
+    outcome = _OUTCOMES.get(answer.get("result"))
     if outcome is None:
         return CheckResult(
             name=check.name,
@@ -204,25 +206,25 @@ def _result(said: Said, why: str, index: int) -> CheckResult:
         )
     hints: list[Hint] = []
     details: list[str] = []
-    came = _came(check, said, outcome, hints)
+    came = _came(check, answer, outcome, hints)
     if outcome == "failed":
-        explain(check, said, details, hints)
+        explain(check, answer, details, hints)
     return CheckResult(
         name=check.name,
         outcome=outcome,
-        evidence=f"{check.asked}{_where(said)}: {came}",
+        evidence=f"{check.asked}{_where(answer)}: {came}",
         details=tuple(dict.fromkeys(details)),
         hints=tuple(dict.fromkeys(hints)),
-        seconds=said.number("ms") / 1000,
-        method=said.get("method"),
+        seconds=answer.number("ms") / 1000,
+        method=answer.get("method"),
     )
 
 
 _OUTCOMES: dict[str, Outcome] = {"passed": "passed", "failed": "failed", "unknown": "unknown"}
 
 
-def _where(said: Said) -> str:
-    name, _, running = said.get("container").partition(" ")
+def _where(answer: Answer) -> str:
+    name, _, running = answer.get("container").partition(" ")
     return f" ({name}, the first of {running} that run)" if running not in ("", "1") else ""
 
 
@@ -253,16 +255,16 @@ _WORDS = (
 )
 
 
-def _came(check: Check, said: Said, outcome: Outcome, hints: list[Hint]) -> str:
-    if "stopped" in said:
-        return _stopped(said.get("stopped"), hints)
+def _came(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]) -> str:
+    if "stopped" in answer:
+        return _stopped(answer.get("stopped"), hints)
     if outcome == "unknown":
-        return _not_known(said)
+        return _not_known(answer)
     if isinstance(check, ExecCheck):
-        return _came_exec(check, said, outcome)
-    took = f"in {said.number('ms')} ms"
-    if "asleep" in said:
-        service, _, words = said.get("asleep").partition(" ")
+        return _came_exec(check, answer, outcome)
+    took = f"in {answer.number('ms')} ms"
+    if "asleep" in answer:
+        service, _, words = answer.get("asleep").partition(" ")
         states = words.split()
         hints.append("container-paused" if "paused" in states else "container-not-running")
         return (
@@ -273,25 +275,25 @@ def _came(check: Check, said: Said, outcome: Outcome, hints: list[Hint]) -> str:
         if isinstance(check, TcpCheck):
             return f"connected {took}"
         held = " with the text that was asked" if check.contains is not None else ""
-        return f"HTTP {said.get('status')}{held} {took}"
-    return _failure(check, said) + (" (tried twice)" if said.get("tries") == "2" else "")
+        return f"HTTP {answer.get('status')}{held} {took}"
+    return _failure(check, answer) + (" (tried twice)" if answer.get("tries") == "2" else "")
 
 
-def _failure(check: HttpCheck | TcpCheck, said: Said) -> str:
-    reason = _reason(check, said)
-    code = said.get("status")
+def _failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+    reason = _reason(check, answer)
+    code = answer.get("status")
     if not isinstance(check, HttpCheck) or not code:
         return reason
     if not _accepts(check, code):
         return f"HTTP {code} instead of {' or '.join(check.codes)}"
-    if said.get("rc") == "0":
+    if answer.get("rc") == "0":
         return f"HTTP {code}, but without the text {_short(check.contains)}"
     return f"HTTP {code}, but {reason.replace('no answer', 'the answer was not complete')}"
 
 
-def _reason(check: HttpCheck | TcpCheck, said: Said) -> str:
-    words = said.get("said").lower()
-    status = said.number("rc")
+def _reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+    words = answer.get("said").lower()
+    status = answer.number("rc")
     if status in (124, 137, 143):
         status = 28
     text = _STATUS.get(status, "")
@@ -302,22 +304,22 @@ def _reason(check: HttpCheck | TcpCheck, said: Said) -> str:
     if status == 1 and isinstance(check, HttpCheck) and text == "":
         text = "what came back is not HTTP"
     text = text.format(host=check.host, port=check.port, timeout=check.timeout)
-    return text or f"failed (exit status {status} of {said.get('method') or 'the attempt'})"
+    return text or f"failed (exit status {status} of {answer.get('method') or 'the attempt'})"
 
 
 def _accepts(check: HttpCheck, code: str) -> bool:
-    bounds = (wanted.partition("-") for wanted in check.codes)
+    bounds = (code_range.partition("-") for code_range in check.codes)
     return any(low <= code <= (high or low) for low, _, high in bounds)
 
 
-def _came_exec(check: ExecCheck, said: Said, outcome: Outcome) -> str:
-    status = said.get("rc")
+def _came_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
+    status = answer.get("rc")
     if outcome == "passed":
         held = " with the text that was asked" if check.contains is not None else ""
-        return f"ended with exit code {status}{held} in {said.number('ms')} ms"
-    output = f"; it said: {said.get('out')}" if said.get("out") else "; it said nothing"
+        return f"ended with exit code {status}{held} in {answer.number('ms')} ms"
+    output = f"; it said: {answer.get('out')}" if answer.get("out") else "; it said nothing"
     if status == "time":
-        left = "; it may still run there: only root can end it" if "left" in said else ""
+        left = "; it may still run there: only root can end it" if "left" in answer else ""
         return f"had not ended after {check.timeout:g} s{output}{left}"
     if status == str(check.exit_code):
         return f"ended with exit code {status}, but without {_short(check.contains)}{output}"
@@ -326,15 +328,15 @@ def _came_exec(check: ExecCheck, said: Said, outcome: Outcome) -> str:
     return f"ended with exit code {status} instead of {check.exit_code}{output}"
 
 
-def _not_known(said: Said) -> str:
-    if said.get("reason"):
-        return f"not known, {said.get('reason')}"
-    if said.get("rc") == "98":
+def _not_known(answer: Answer) -> str:
+    if answer.get("reason"):
+        return f"not known, {answer.get('reason')}"
+    if answer.get("rc") == "98":
         return (
             "not known: to enter the service's network root, nsenter and unshare are needed on the "
-            f"host, and its container has no shell to ask from: {said.get('said')}"
+            f"host, and its container has no shell to ask from: {answer.get('said')}"
         )
-    where = "neither the host nor the container has" if "container" in said else "the host lacks"
+    where = "neither the host nor the container has" if "container" in answer else "the host lacks"
     return f"not known: {where} a tool that can ask this (curl, wget, python3, bash or nc)"
 
 
@@ -350,5 +352,5 @@ def _stopped(text: str, hints: list[Hint]) -> str:
 
 
 def _short(text: str | None) -> str:
-    shown = json.dumps(redact(text or ""), ensure_ascii=False)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    quoted = json.dumps(redact(text or ""), ensure_ascii=False)
+    return quoted if len(quoted) <= 80 else f"{quoted[:77]}..."

@@ -185,7 +185,7 @@ def _codes(value: Any) -> Any:
 
 def _without_login(url: str) -> str:
     """A URL that is wrong may hold a password all the same, and stands in a message."""
-    return re.sub(r"[^/]*@", "(masked)@", url)
+    return re.sub(r"[^/]*@", "(redacted)@", url)
 
 
 class HttpCheck(_Check):
@@ -229,8 +229,10 @@ class HttpCheck(_Check):
         except ValueError as error:
             raise _wrong(f"{abbreviate(_without_login(value))} is not a URL: {error}") from None
         if parts.scheme not in ("http", "https") or not value.partition(":")[2].startswith("//"):
-            shown = _without_login(value)
-            raise _wrong(f"must be http:// or https:// followed by a host, not {abbreviate(shown)}")
+            redacted = _without_login(value)
+            raise _wrong(
+                f"must be http:// or https:// followed by a host, not {abbreviate(redacted)}"
+            )
         if "@" in parts.netloc:
             raise _wrong(
                 "must not hold a user or password: it would be visible in the host's process list"
@@ -439,13 +441,13 @@ def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
 def _together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     if len(checks) > 64:
         raise _wrong(f"{len(checks)} checks: 64 are the most that one look at a host can hold")
-    seen: set[str] = set()
+    names: set[str] = set()
     for check in checks:
-        if check.name in seen:
+        if check.name in names:
             raise _wrong(
                 f"two checks have the name {abbreviate(check.name)}: give each its own name"
             )
-        seen.add(check.name)
+        names.add(check.name)
     return checks
 
 

@@ -1,4 +1,4 @@
-"""Compose stacks: brought to what is declared, mended where they fail, and proven well."""
+"""Compose stacks: brought to what is declared, mended where they fail, and proven healthy."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -9,21 +9,27 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from stackmend import connection, reporting
-from stackmend.compose.apply import Project
-from stackmend.compose.look import Reader
-from stackmend.compose.published import published
+from stackmend.compose.observer import Observer
+from stackmend.compose.published import find_published_ports
+from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import Source, load
 from stackmend.compose.spec import ComposeSpec, Mend
 from stackmend.errors import StepError
-from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import operate
+from stackmend.reporting import Collector
 
-#: The files that were read for :func:`unpublished`, until :func:`stack` takes them over: a run
-#: decides by one reading.
-_read: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
+#: The files that were read for :func:`find_unpublished_ports`, until :func:`stack` takes them over:
+#: a run decides by one reading.
+_loaded: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
 
-__all__ = ["arguments", "published", "stack", "unpublished"]
+__all__ = [
+    "arguments",
+    "find_published_ports",
+    "find_unpublished_ports",
+    "prefetch",
+    "stack",
+]
 
 
 @operation()
@@ -43,14 +49,14 @@ def stack(
     on_bind_error: Callable[[Host, str], bool] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
-    Bring a Docker Compose project to what its files declare, and prove that it is well.
+    Bring a Docker Compose project to what its files declare, and prove that it is healthy.
 
     + project: the Compose project's name
     + source: the directory on this machine that holds compose.yaml and all that it names
     + directory: where those files live on the host
     + env: variables, written to ``.env`` (mode 0600) beside the compose file; a
       ``pydantic.SecretStr`` is never shown
-    + checks: what well means beyond healthchecks, see ``stackmend.checks``
+    + checks: health criteria beyond healthchecks, see ``stackmend.checks``
     + profiles: Compose profiles to enable
     + health_timeout: seconds a started service has to become healthy
     + stability: seconds it must then stay so
@@ -62,9 +68,9 @@ def stack(
       where it returns true, such as ``ports.remedy(…)`` once it has freed the port, the start is
       tried once more
 
-    Only services that differ from what is declared, from what was proven well before, or that are
-    not well, are touched. Images are pulled or built before anything stops. Volumes are never
-    removed. What is not ours is not touched without consent: that is a refusal, which fails the
+    It touches only services that differ from what is declared or from what was proven before, or
+    that are not healthy. It pulls and builds images before anything stops. It never removes a
+    volume. It touches nothing foreign without consent: that is a refusal, which fails the
     operation on this host alone and names what to add.
 
     **Example:**
@@ -82,38 +88,30 @@ def stack(
             checks=[{"kind": "http", "url": "http://127.0.0.1:8000/healthz"}],
         )
     """
-    report = reporting.record(host, "compose.stack")
-    try:
-        spec = validate(
-            ComposeSpec,
-            {
-                "project": project,
-                "source": source,
-                "directory": directory,
-                "env": {} if env is None else env,
-                "checks": checks,
-                "profiles": profiles,
-                "health_timeout": health_timeout,
-                "stability": stability,
-                "on_failure": on_failure,
-                "mend": {} if mend is None else mend,
-                "allow": allow,
-                "minimum_free": minimum_free,
-            },
-        )
-        work = Project(host, spec, _source(spec), report, remedy=on_bind_error)
-    except ValueError as error:
-        yield from announce.wrong(host, "compose.stack", in_one_line(error))
-        return
-    for secret in work.secrets:
-        reporting.secret(secret)
-    try:
-        if work.is_well():
-            host.noop(f"project {project} is already as declared, and well")
-            return
-        yield FunctionCommand(work.converge, (), {})
-    finally:
-        report.measured("channels", connection.channels(host), "channels")
+    options = {
+        "project": project,
+        "source": source,
+        "directory": directory,
+        "env": {} if env is None else env,
+        "checks": checks,
+        "profiles": profiles,
+        "health_timeout": health_timeout,
+        "stability": stability,
+        "on_failure": on_failure,
+        "mend": {} if mend is None else mend,
+        "allow": allow,
+        "minimum_free": minimum_free,
+    }
+
+    def build(report: Collector) -> ComposeReconciler:
+        spec = validate(ComposeSpec, options)
+        room = ComposeReconciler(host, spec, _load(spec), report, on_bind_error)
+        for secret in room.observer.secrets:
+            reporting.secret(secret)
+        return room
+
+    converged = "the project is already as declared, and healthy"
+    yield from operate(host, "compose.stack", build, converged=converged)
 
 
 def prefetch(spec: ComposeSpec) -> None:
@@ -122,10 +120,11 @@ def prefetch(spec: ComposeSpec) -> None:
     :param spec: the project, on the host that pyinfra is at.
     """
     # What is asked of a host does not depend on the project's files.
-    Reader(host, spec, Source({}), reporting.Collector("compose")).prefetch()
+    for fact, options in Observer(host, spec, Source({})).facts():
+        connection.prefetch(host, fact, **options)
 
 
-def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
+def find_unpublished_ports(spec: ComposeSpec) -> tuple[str, ...]:
     """The host ports that a project is to have and that no running container of its own has yet.
 
     For ``ports.free``, which is to have them free before :func:`stack` needs them. Looks only, in
@@ -135,11 +134,12 @@ def unpublished(spec: ComposeSpec) -> tuple[str, ...]:
     :param spec: the project, on the host that pyinfra is at.
     :returns: ``ADDRESS:PORT/PROTOCOL`` each.
     """
+    # Nothing of this is reported: the operation that it is asked for reports what it makes of it.
+    report = reporting.Collector("ports")
     try:
         source = load(spec)
-        _read.setdefault(host.state, {})[host.name] = spec, source
-        # Nothing of this is told: the operation that it is asked for tells what it makes of it.
-        return Reader(host, spec, source, reporting.Collector("ports")).unpublished()
+        _loaded.setdefault(host.state, {})[host.name] = spec, source
+        return ComposeReconciler(host, spec, source, report).find_unpublished()
     except (ValueError, StepError, connection.RemoteError):
         return ()
 
@@ -149,6 +149,6 @@ def arguments(spec: ComposeSpec) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
 
 
-def _source(spec: ComposeSpec) -> Source:
-    known = _read.get(host.state, {}).pop(host.name, None)
+def _load(spec: ComposeSpec) -> Source:
+    known = _loaded.get(host.state, {}).pop(host.name, None)
     return known[1] if known is not None and known[0] == spec else load(spec)

@@ -11,7 +11,7 @@ from typing import Any
 from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, Source, SourceError, parse
 
 
-def closure(source: Source) -> Source:
+def find_closure(source: Source) -> Source:
     """The files of a project that Compose reads, or all of them."""
     files = source.files
     by_name: dict[str, list[str]] = {}
@@ -33,21 +33,21 @@ def closure(source: Source) -> Source:
             if PurePosixPath(path).suffix not in (".yaml", ".yml"):
                 continue
             try:
-                named = list(_named(parse(path, files[path].content)))
+                named = list(_find_named(parse(path, files[path].content)))
             except SourceError:
                 return source
-            if not all(isinstance(one, str) and "$" not in one for one in named):
+            if not all(isinstance(name, str) and "$" not in name for name in named):
                 return source
-            names += [PurePosixPath(one).name for one in named]
+            names += [PurePosixPath(name).name for name in named]
     return Source({path: file for path, file in files.items() if path in needed})
 
 
-def _named(data: Mapping[str, Any]) -> Iterator[Any]:
+def _find_named(data: Mapping[str, Any]) -> Iterator[Any]:
     """The paths that a compose file names for Compose itself to read."""
-    for item in _each(data.get("include")):
+    for item in _as_list(data.get("include")):
         if isinstance(item, dict):
-            yield from _each(item.get("path"))
-            yield from _each(item.get("env_file"))
+            yield from _as_list(item.get("path"))
+            yield from _as_list(item.get("env_file"))
         else:
             yield item
     services = data.get("services")
@@ -55,14 +55,14 @@ def _named(data: Mapping[str, Any]) -> Iterator[Any]:
         if not isinstance(body, dict):
             continue
         for key in ("env_file", "label_file"):
-            for item in _each(body.get(key)):
+            for item in _as_list(body.get(key)):
                 yield item.get("path") if isinstance(item, dict) else item
         extends = body.get("extends")
         if isinstance(extends, dict) and "file" in extends:
             yield extends["file"]
 
 
-def _each(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

@@ -9,60 +9,70 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.acting import project_lock
-from stackmend.compose.plan import Action
+from stackmend.compose.plan import (
+    Attach,
+    Build,
+    Detach,
+    Disconnect,
+    InstallFiles,
+    Pull,
+    Remove,
+    RemoveNetwork,
+    Restart,
+    RestoreFiles,
+    Resume,
+    SetAside,
+    Start,
+    Tag,
+    Unpause,
+)
 from stackmend.compose.source import MAXIMUM_BYTES, File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, StackState
 from stackmend.connection import script
 from stackmend.paths import STATE_ROOT, is_plain
 
-#: Seconds to wait for what an earlier run has left at work; a build may take its time.
-PATIENCE = 600
+#: Seconds to wait for a command of an earlier run; a build may take its time.
+BUSY_TIMEOUT = 600
 #: What is read of one line of a container's log.
 LOG_LINE_BYTES = 1024 * 1024
 
 _BUSY = (
-    f"{{ flock -w {PATIENCE} 8 || {{ echo 'a command of an earlier run is still at work here' >&2; "
-    "exit 75; }; }"
+    f"{{ flock -w {BUSY_TIMEOUT} 8 || "
+    "{ echo 'a command of an earlier run is still at work here' >&2; exit 75; }; }"
 )
 
 #: Seconds that a command has beyond that: one that pulls or builds, and any other.
 IMAGE_LIMIT = 4 * 3600
 LIMIT = 600
 
-#: Waits, as every command of :func:`alone`, until none of an earlier run changes the project.
-SETTLED = StringCommand("true")
+#: Waits, as every command of :func:`exclusive`, until none of an earlier run changes the project.
+IDLE = StringCommand("true")
 
 #: Bytes of an archive from which it is told whether to pack it.
 PACKED_SAMPLE = 256 * 1024
 
 #: The digests of the project's files among those that Compose is asked about.
-WANTED = ".stackmend.wanted"
+DIGESTS = ".stackmend.wanted"
 
 
-def state_directory(spec: ComposeSpec) -> str:
+def locate_state(spec: ComposeSpec) -> str:
     """Where this project's memory lies on the host."""
     return f"{STATE_ROOT}/{spec.project}"
 
 
-def staged(spec: ComposeSpec) -> str:
+def locate_staging(spec: ComposeSpec) -> str:
     """Where the new files are a tree, for Compose to pull and build from."""
-    return f"{state_directory(spec)}/staged/tree"
+    return f"{locate_state(spec)}/staged/tree"
 
 
-def lock(spec: ComposeSpec) -> str:
-    """The file whose lock says that this project is being worked on."""
-    return project_lock(spec.project)
-
-
-def alone(spec: ComposeSpec, command: StringCommand) -> StringCommand:
+def run_exclusively(spec: ComposeSpec, command: StringCommand) -> StringCommand:
     """A command that changes the project, and that is known to be at work for as long as it is.
 
     The lock of a run ends with its controller; a command that it had begun goes on, although nobody
     reads what it writes. All that the command starts holds this second lock with it.
     """
-    busy = QuoteString(f"{state_directory(spec)}/busy")
+    busy = QuoteString(f"{locate_state(spec)}/busy")
     begin = StringCommand("trap '' HUP PIPE;", "exec 8>>", busy)
     return StringCommand("{", begin, "&&", _BUSY, "&&", command, "; }")
 
@@ -74,12 +84,12 @@ def compose(
 
     :param files: what names its files, of :func:`stackmend.compose.source.file_options`.
     """
-    options = (*files, *_profiles(spec))
+    options = (*files, *_list_profiles(spec))
     return StringCommand(
         "cd",
         QuoteString(directory or spec.directory),
         "&&",
-        _words("docker", "compose", "--ansi", "never", "-p", spec.project, *options, *arguments),
+        _quote("docker", "compose", "--ansi", "never", "-p", spec.project, *options, *arguments),
     )
 
 
@@ -88,7 +98,7 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 
     Standard input is the mark of the answer, one line, and then the files as a tar archive.
     """
-    arguments = (spec.project, spec.directory, str(MAXIMUM_BYTES), *files, *_profiles(spec))
+    arguments = (spec.project, spec.directory, str(MAXIMUM_BYTES), *files, *_list_profiles(spec))
     return script(
         "stackmend.compose",
         "resolve",
@@ -102,22 +112,24 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 
 def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
-    wanted = _lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
-    return files.archive({WANTED: File(0o600, wanted.encode())})
+    lines = _format_lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
+    return files.archive({DIGESTS: File(0o600, lines.encode())})
 
 
-def outside(paths: Sequence[str]) -> StringCommand:
+def hash_outside(paths: Sequence[str]) -> StringCommand:
     """Print the digest of each path, one a line; "-" where it is no regular file up to 1 MiB."""
     text = (
         'for path; do sum=-; [ -f "$path" ] && sum=$(timeout 60 sh -c "$0" "$path") || sum=-; '
         'printf "%s\\n" "${sum%% *}"; done'
     )
     # Whoever opens a FIFO waits.
-    one = '[ "$(wc -c <"$0")" -le 1048576 ] && exec sha256sum <"$0"'
-    return StringCommand("sh", "-c", QuoteString(text), QuoteString(one), *map(QuoteString, paths))
+    single = '[ "$(wc -c <"$0")" -le 1048576 ] && exec sha256sum <"$0"'
+    return StringCommand(
+        "sh", "-c", QuoteString(text), QuoteString(single), *map(QuoteString, paths)
+    )
 
 
-def free(spec: ComposeSpec) -> StringCommand:
+def measure_free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
     return _script("free", spec.directory)
 
@@ -129,16 +141,16 @@ def stage(
 
     :param unpacked: whether Compose is to pull or build from them before they are in place.
     """
-    archive = _packages(files)
+    archive = _pack(files)
     # Most of an archive of small files is padding; what is packed already stays as it is.
     sample = archive[:PACKED_SAMPLE]
     how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
-    words = (state_directory(spec), how, "unpacked" if unpacked else "")
+    words = (locate_state(spec), how, "unpacked" if unpacked else "")
     command = script("stackmend.compose", "stage", *words, shared=["walk"])
     return command, gzip.compress(archive, 1, mtime=0) if how else archive
 
 
-def _packages(files: Source) -> bytes:
+def _pack(files: Source) -> bytes:
     """Files as the host keeps them: an archive for each directory, and lists of what is in them.
 
     So each directory's files can be unpacked straight into it, by names without a slash.
@@ -149,9 +161,9 @@ def _packages(files: Source) -> bytes:
         parent, slash, name = path.rpartition("/")
         directories.setdefault(slash + parent, {})[name] = file
     parts = {
-        "files": _lines(f"{file.sha256}  {path}" for path, file in ordered).encode(),
-        "modes": _lines(f"{stat.S_IFREG | file.mode:x}" for _, file in ordered).encode(),
-        "directories": _lines(
+        "files": _format_lines(f"{file.sha256}  {path}" for path, file in ordered).encode(),
+        "modes": _format_lines(f"{stat.S_IFREG | file.mode:x}" for _, file in ordered).encode(),
+        "directories": _format_lines(
             f"{number} {len(inside)} {directory}"
             for number, (directory, inside) in enumerate(directories.items())
         ).encode(),
@@ -163,40 +175,36 @@ def _packages(files: Source) -> bytes:
     return Source({name: File(0o600, content) for name, content in parts.items()}).archive()
 
 
-def install(spec: ComposeSpec, action: Action, generation: str) -> StringCommand:
+def install(spec: ComposeSpec, action: InstallFiles, generation: str) -> StringCommand:
     """Put the staged files in place, keeping what was there."""
-    return _install(spec, "staged", generation, spec.directory, action.names)
+    return _install(spec, "staged", generation, action.subject, action.removed)
 
 
-def restore(spec: ComposeSpec, applied: Applied, gone: Sequence[str]) -> StringCommand:
-    """Put back the files that were proven well, and remove those that came after."""
-    return _install(spec, f"good-{applied.source}", "failed", applied.directory, gone)
+def restore(spec: ComposeSpec, action: RestoreFiles) -> StringCommand:
+    """Put back the files that were proven, and remove those that came after."""
+    return _install(spec, f"good-{action.source}", "failed", action.subject, action.removed)
 
 
 def _install(
-    spec: ComposeSpec, tree: str, generation: str, directory: str, gone: Sequence[str]
+    spec: ComposeSpec, tree: str, generation: str, directory: str, removed: Sequence[str]
 ) -> StringCommand:
-    arguments = (state_directory(spec), tree, generation, directory, str(MAXIMUM_BYTES), *gone)
+    arguments = (locate_state(spec), tree, generation, directory, str(MAXIMUM_BYTES), *removed)
     return script("stackmend.compose", "install", *arguments, shared=["walk"])
 
 
-def stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
-    """Remember services that run on other files than those in place, until they are made anew."""
-    return script(
-        "stackmend.compose", "stale", state_directory(spec), "add", *names, shared=["walk"]
-    )
+def mark_stale(spec: ComposeSpec, names: Iterable[str]) -> StringCommand:
+    """Record services that run on other files than those in place, until they are recreated."""
+    return script("stackmend.compose", "stale", locate_state(spec), "add", *names, shared=["walk"])
 
 
-def fresh(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
+def clear_stale(spec: ComposeSpec, names: Iterable[str] = ()) -> StringCommand:
     """Take services off that list; all of them, where none is named."""
-    return script(
-        "stackmend.compose", "stale", state_directory(spec), "drop", *names, shared=["walk"]
-    )
+    return script("stackmend.compose", "stale", locate_state(spec), "drop", *names, shared=["walk"])
 
 
-def remember(spec: ComposeSpec, digest: str) -> StringCommand:
+def record(spec: ComposeSpec, digest: str) -> StringCommand:
     """Make the record on standard input the one that counts."""
-    arguments = (state_directory(spec), digest, spec.directory, str(MAXIMUM_BYTES))
+    arguments = (locate_state(spec), digest, spec.directory, str(MAXIMUM_BYTES))
     return script("stackmend.compose", "remember", *arguments, shared=["walk"])
 
 
@@ -205,10 +213,10 @@ def record_archive(applied: Applied) -> bytes:
     images = sorted({service.image for service in applied.services.values() if service.image})
     parts = {
         "applied.json": applied.model_dump_json(),
-        "files": _lines(applied.files),
-        "digests": _lines(f"{digest}  {path}" for path, digest in applied.files.items()),
-        "outside": _lines(path.removeprefix("/") for path in applied.outside),
-        "images": _lines(images),
+        "files": _format_lines(applied.files),
+        "digests": _format_lines(f"{digest}  {path}" for path, digest in applied.files.items()),
+        "outside": _format_lines(path.removeprefix("/") for path in applied.outside),
+        "images": _format_lines(images),
     }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
@@ -220,26 +228,27 @@ def record_archive(applied: Applied) -> bytes:
     return buffer.getvalue()
 
 
-def mended(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
-    """Remember an attempt, by the host's own clock, so that attempts can be counted."""
+def record_mend(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
+    """Record an attempt, by the host's own clock, so that attempts can be counted."""
     line = f"{verb} {subject}"
-    return script("stackmend.compose", "mended", state_directory(spec), line, shared=["walk"])
+    return script("stackmend.compose", "mended", locate_state(spec), line, shared=["walk"])
 
 
-def prepare(spec: ComposeSpec, files: Sequence[str], action: Action) -> StringCommand:
-    """Have an image before anything is stopped: pulled, or built from the staged files.
+def fetch_image(
+    spec: ComposeSpec, files: Sequence[str], action: Pull | Build, directory: str
+) -> StringCommand:
+    """Have an image on the host: pulled, or built; a foreign one of its name is kept.
 
-    What has its name and is somebody else's is kept under another.
+    :param directory: where the project's files are.
     """
-    if action.verb == "build":
-        build = compose(
-            spec, files, "build", "--quiet", "--", action.subject, directory=staged(spec)
-        )
-        return StringCommand(tag(*action.names), "&&", build) if action.names else build
-    return compose(spec, files, "pull", "--quiet", "--", action.subject, directory=staged(spec))
+    verb = "build" if isinstance(action, Build) else "pull"
+    command = compose(spec, files, verb, "--quiet", "--", action.subject, directory=directory)
+    if isinstance(action, Build) and action.keep is not None:
+        return StringCommand(tag(action.keep), "&&", command)
+    return command
 
 
-def within(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | None:
+def check_mounts(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | None:
     """Fail where the engine would follow a link on the way to what is mounted.
 
     :param paths: absolute, of all containers of the project; those outside of its directory are
@@ -256,7 +265,7 @@ def within(spec: ComposeSpec, paths: Iterable[str]) -> StringCommand | None:
     return script("stackmend.compose", "within", spec.directory, *below, shared=["walk"])
 
 
-def _guarded(check: StringCommand | None, *commands: StringCommand) -> StringCommand:
+def _guard(check: StringCommand | None, *commands: StringCommand) -> StringCommand:
     """The commands, each only where the check passes before it."""
     before = () if check is None else (check, "&&")
     first, *others = commands
@@ -269,115 +278,120 @@ def up(
     files: Sequence[str],
     names: Iterable[str],
     *,
-    anew: bool,
+    recreate: bool,
     mounted: Iterable[str] = (),
 ) -> StringCommand:
-    """Create what is missing of these services and nothing else; ``anew`` makes them again.
+    """Create what is missing of these services and nothing else.
 
+    :param recreate: whether all their containers are replaced.
     :param mounted: what services of the project mount from the host. Where a link stands in the way
         to it afterwards, these are stopped.
     """
     names = tuple(names)
-    check = within(spec, mounted)
+    check = check_mounts(spec, mounted)
     never = ("--no-build", "--pull", "never")
     # COMPOSE_REMOVE_ORPHANS, in a project's .env too, would end whatever else bears our labels.
     kept = ("--remove-orphans=false",)
     # `up --no-deps` alone would forget depends_on before it compares: Compose 2.26 then takes every
     # dependant for changed, ours as well as those that somebody started by hand. `create` keeps
     # what they depend on as it is, and starts nothing.
-    made = _guarded(
+    made = _guard(
         check,
         compose(
-            spec, files, "create", *never, *(["--force-recreate"] if anew else []), "--", *names
+            spec, files, "create", *never, *(["--force-recreate"] if recreate else []), "--", *names
         ),
         compose(
             spec, files, "up", "--detach", "--no-deps", "--no-recreate", *kept, *never, "--", *names
         ),
     )
     if check is None:
-        return StringCommand(made, "&&", fresh(spec, names))
+        return StringCommand(made, "&&", clear_stale(spec, names))
     stop = compose(spec, files, "stop", "--", *names)
     return StringCommand(
         *(made, "&&", "{", check, "||", "{", stop, ">/dev/null 2>&1;", "false;", "};", "}"),
-        *("&&", fresh(spec, names)),
+        *("&&", clear_stale(spec, names)),
     )
 
 
-def act(spec: ComposeSpec, action: Action, state: StackState) -> StringCommand:
-    """The command of an action that is done to one container, network or stranger."""
-    one, names = action.container, action.names
-    match action.verb:
-        case "set aside":
-            return _script("aside", spec.project, one, f"{one}-set-aside")
-        case "disconnect stranger":
-            return _words("docker", "network", "disconnect", names[0], one)
-        case "detach":
-            return _words("docker", "network", "disconnect", names[0], one)
-        case "attach":
-            network, address, *aliases = names
-            options = [word for alias in aliases for word in ("--alias", alias)]
-            options += ["--ip", address] if address else []
-            connect = _words("docker", "network", "connect", *options, network, one)
+def act(
+    spec: ComposeSpec,
+    action: SetAside
+    | Disconnect
+    | RemoveNetwork
+    | Attach
+    | Detach
+    | Unpause
+    | Resume
+    | Start
+    | Restart
+    | Remove,
+    state: StackState,
+) -> StringCommand:
+    """The command of an action that is done to one container or network."""
+    match action:
+        case SetAside(container=id_):
+            return _script("aside", spec.project, id_, f"{id_}-set-aside")
+        case Disconnect(container=id_, network=network) | Detach(container=id_, network=network):
+            return _quote("docker", "network", "disconnect", network, id_)
+        case Attach(container=id_, network=network):
+            options = [word for alias in action.aliases for word in ("--alias", alias)]
+            options += ["--ip", action.address] if action.address else []
+            connect = _quote("docker", "network", "connect", *options, network, id_)
             # Attached with other names it has to be let go first; detached, this says so.
             attached = any(
-                container.id == one and network in container.endpoints
+                container.id == id_ and network in container.endpoints
                 for container in state.containers
             )
             if not attached:
                 return connect
             return StringCommand(
-                _words("docker", "network", "disconnect", network, one), "&&", connect
+                _quote("docker", "network", "disconnect", network, id_), "&&", connect
             )
-        case "unpause":
-            return _words("docker", "unpause", one)
-        case "resume":
-            return _words("docker", "kill", "--signal=CONT", one)
-        case "start":
-            return _guarded(_mounted(spec, state), _words("docker", "start", one))
-        case "restart":
-            return _guarded(_mounted(spec, state), _words("docker", "restart", one))
-        case "remove":
-            return remove(one)
-        case "remove network":
-            network = action.subject
+        case Unpause(container=id_):
+            return _quote("docker", "unpause", id_)
+        case Resume(container=id_):
+            return _quote("docker", "kill", "--signal=CONT", id_)
+        case Start(container=id_) | Restart(container=id_):
+            return _guard(_check_container_mounts(spec, state), _quote("docker", action.verb, id_))
+        case Remove(container=id_):
+            return remove(id_)
+        case RemoveNetwork(subject=network):
             ends = [
                 ["docker", "network", "disconnect", "--force", network, container.id]
                 for container in state.containers
                 if network in container.endpoints
             ]
-            return _all(*ends, ["docker", "network", "rm", network])
-        case verb:
-            raise AssertionError(f"{verb} is not done to one container")
+            return _join(*ends, ["docker", "network", "rm", network])
 
 
-def _mounted(spec: ComposeSpec, state: StackState) -> StringCommand | None:
-    mounts = (
+def _check_container_mounts(spec: ComposeSpec, state: StackState) -> StringCommand | None:
+    list_mounts = (
         mount
         for container in state.containers
         for mount in (container.shape.get("volumes") or {}).values()
     )
-    return within(spec, (str(m["source"]) for m in mounts if m.get("type") == "bind"))
+    return check_mounts(spec, (str(m["source"]) for m in list_mounts if m.get("type") == "bind"))
 
 
-def tag(image_id: str, ref: str) -> StringCommand:
-    """Let a name mean the image again that it meant before."""
-    return _words("docker", "tag", image_id, ref)
+def tag(named: Tag) -> StringCommand:
+    """Give an image a name, whatever has it now."""
+    return _quote("docker", "tag", named.image_id, named.name)
 
 
 def remove(container: str) -> StringCommand:
     """End one container; its volumes are kept."""
-    return _all(["docker", "stop", container], ["docker", "rm", container])
+    return _join(["docker", "stop", container], ["docker", "rm", container])
 
 
-def logs(container: str, lines: int) -> StringCommand:
+def read_logs(container: str, lines: int) -> StringCommand:
     """The last lines a container wrote; of a line a megabyte at most."""
-    logs = _words("docker", "logs", "--tail", str(lines), container)
-    return StringCommand(logs, "2>&1", "|", _words("cut", "-b", f"1-{LOG_LINE_BYTES}"))
+    command = _quote("docker", "logs", "--tail", str(lines), container)
+    return StringCommand(command, "2>&1", "|", _quote("cut", "-b", f"1-{LOG_LINE_BYTES}"))
 
 
-def ends(container: str) -> StringCommand:
+def read_ends(container: str) -> StringCommand:
     """Print how a container ended of late, `die "CODE"` or `oom` a line, the last one last."""
-    return _words(
+    return _quote(
         *("docker", "events", "--since", "15m", "--until", "0s"),
         *("--filter", f"container={container}", "--filter", "event=die", "--filter", "event=oom"),
         *("--format", '{{.Action}} {{json (index .Actor.Attributes "exitCode")}}'),
@@ -388,20 +402,20 @@ def _script(name: str, *arguments: str) -> StringCommand:
     return script("stackmend.compose", name, *arguments)
 
 
-def _profiles(spec: ComposeSpec) -> list[str]:
+def _list_profiles(spec: ComposeSpec) -> list[str]:
     return [word for profile in spec.profiles for word in ("--profile", profile)]
 
 
-def _words(*words: str) -> StringCommand:
+def _quote(*words: str) -> StringCommand:
     return StringCommand(*(QuoteString(word) for word in words))
 
 
-def _all(*commands: Sequence[str]) -> StringCommand:
+def _join(*commands: Sequence[str]) -> StringCommand:
     joined: list[object] = []
     for command in commands:
-        joined += ["&&", _words(*command)] if joined else [_words(*command)]
+        joined += ["&&", _quote(*command)] if joined else [_quote(*command)]
     return StringCommand(*joined)
 
 
-def _lines(items: Iterable[str] | Mapping[str, str]) -> str:
+def _format_lines(items: Iterable[str] | Mapping[str, str]) -> str:
     return "".join(f"{item}\n" for item in items)

@@ -7,7 +7,7 @@ from typing import Any
 from stackmend.redaction import redactor
 from stackmend.text import printable
 
-MASK = "(masked)"
+MASK = "(redacted)"
 
 #: A name that tells of a secret, whatever its value.
 SECRET_NAME = re.compile(
@@ -31,34 +31,36 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
         yield path, old, new
 
 
-def shown(path: str, value: Any, secrets: Collection[str] = ()) -> str:
+def format_value(path: str, value: Any, secrets: Collection[str] = ()) -> str:
     """A value as a cause may show it: short, and without secrets."""
     if value is None:
         return "(none)"
     if SECRET_NAME.search(path):
         return MASK
     if isinstance(value, Mapping):
-        text = ", ".join(f"{key}={shown(str(key), item, secrets)}" for key, item in value.items())
+        text = ", ".join(
+            f"{key}={format_value(str(key), item, secrets)}" for key, item in value.items()
+        )
         text = text or "{}"
     elif isinstance(value, list | tuple):
-        text = " ".join(shown("", item, secrets) for item in value) or "[]"
+        text = " ".join(format_value("", item, secrets) for item in value) or "[]"
     else:
         text = str(value)
-    return printable(masked(text, secrets), SHOWN)
+    return printable(redact(text, secrets), SHOWN)
 
 
-def masked(text: str, secrets: Collection[str] = ()) -> str:
+def redact(text: str, secrets: Collection[str] = ()) -> str:
     """Text with every known secret and every password inside a URL replaced."""
     text = redactor(frozenset(secrets)).redact(text, MASK)
     return URL_PASSWORD.sub(rf"\1:{MASK}@", text)
 
 
-def cause(path: str, old: Any, new: Any, secrets: Collection[str] = ()) -> str:
+def format_change(path: str, old: Any, new: Any, secrets: Collection[str] = ()) -> str:
     """One difference in words: ``environment.MODE: slow → fast``."""
-    return f"{path}: {shown(path, old, secrets)} → {shown(path, new, secrets)}"
+    return f"{path}: {format_value(path, old, secrets)} → {format_value(path, new, secrets)}"
 
 
-def secret_values(config: Mapping[str, Any]) -> frozenset[str]:
+def find_secrets(config: Mapping[str, Any]) -> frozenset[str]:
     """The values in a declared project whose names say that they are secret."""
     found: set[str] = set()
     for service in (config.get("services") or {}).values():

@@ -99,23 +99,23 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     if "clock" not in found:
         raise ValueError("it printed nothing that is ours")
     now = float(found["clock"][1][0])
-    files, outside = _digests(found.get("files")), _digests(found.get("outside"))
+    files, outside = _parse_digests(found.get("files")), _parse_digests(found.get("outside"))
     lead_inside = all(map(is_inside, files)) and all(map(is_plain, outside))
-    applied, problem = _applied(found.get("applied"), project)
+    applied, problem = _parse_applied(found.get("applied"), project)
     if not lead_inside:
         applied, problem, files, outside = None, UNREADABLE, {}, {}
     elif applied:
-        files = _with_same(files, applied, found.get("files"))
+        files = _add_unchanged(files, applied, found.get("files"))
     known: dict[str, Any] = {
         "now": now,
         "writable": found["writable"][0] == 0,
         "applied": applied,
         "applied_problem": problem,
         "files": files,
-        "barred": _barred(found.get("files")),
+        "obstacles": _parse_obstacles(found.get("files")),
         # Listed below "/", where the probe looks for them.
-        "outside": {f"/{path}": seen for path, seen in outside.items()},
-        "mends": _mends(found.get("mends")),
+        "outside": {f"/{path}": digest for path, digest in outside.items()},
+        "mends": _parse_mends(found.get("mends")),
         "stale": tuple(name for name in found.get("stale", (0, []))[1] if is_name(name)),
     }
     if "names" not in found:
@@ -126,35 +126,38 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         raise ValueError("it ended before Docker was asked")
     status, lines = found["names"]
     if status != 0:
-        return StackState(engine=engine_problem("\n".join(lines)), **known)
-    shown = rows(lines, 4)
+        return StackState(engine=classify_engine_problem("\n".join(lines)), **known)
+    listed_names = rows(lines, 4)
     for section in ("containers", "image labels", "networks", "volumes", "images"):
-        if why := _missing(section, found, any(row[3] == project for row in shown)):
+        if why := _explain_missing(section, found, any(row[3] == project for row in listed_names)):
             return StackState(engine=why, **known)
 
     def listed(section: str, width: int) -> list[list[Any]]:
         return rows(found.get(section, (0, []))[1], width)
 
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
-    hashes = {id_: _hashed(value) for id_, value in listed("image labels", 2)}
+    hashes = {id_: _make_hash_label(value) for id_, value in listed("image labels", 2)}
     containers = [
-        _container(one, letters, hashes) for one in _documents(found.get("containers", (0, []))[1])
+        _parse_container(raw, letters, hashes)
+        for raw in _parse_documents(found.get("containers", (0, []))[1])
     ]
     networks, volumes = listed("networks", 4), listed("volumes", 3)
     return StackState(
         engine=Engine(status="up"),
-        containers=_ours(containers, project),
-        strangers=tuple(one for one in containers if one.project != project),
-        names={name: row[3] for row in shown for name in row[2].split(",")},
+        containers=_select_own(containers, project),
+        neighbours=tuple(other for other in containers if other.project != project),
+        names={name: row[3] for row in listed_names for name in row[2].split(",")},
         networks={name: id_ for name, id_, *_ in networks},
         network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
         volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
-        images=_images(found.get("images")),
+        images=_parse_images(found.get("images")),
         **known,
     )
 
 
-def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) -> Engine | None:
+def _explain_missing(
+    name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool
+) -> Engine | None:
     """Why a section does not say what is there: nothing must be taken for gone that was not told.
 
     :raises ValueError: the probe was cut off before it.
@@ -169,10 +172,10 @@ def _missing(name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool) 
     # A container that ends between being listed and being looked at is no problem.
     if status == 0 or (name == "containers" and "no such container" in text.lower()):
         return None
-    return engine_problem(text)
+    return classify_engine_problem(text)
 
 
-def watched(
+def update_containers(
     state: StackState,
     inspected: Sequence[Mapping[str, Any]],
     project: str,
@@ -182,8 +185,8 @@ def watched(
 
     :param image_labels: the labels of images, by their ids.
     """
-    containers = [_container(shown, {}, image_labels) for shown in inspected]
-    return state.model_copy(update={"containers": _ours(containers, project), "foreign": ()})
+    containers = [_parse_container(raw, {}, image_labels) for raw in inspected]
+    return state.model_copy(update={"containers": _select_own(containers, project), "foreign": ()})
 
 
 class NoCompose(ValueError):
@@ -212,24 +215,24 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
     status, lines = found["config"]
     if status != 0:
         raise ValueError(problem or "docker compose config failed without a word")
-    (config,) = _documents(lines)
+    (config,) = _parse_documents(lines)
     for name in config.get("services") or {}:
         if not is_name(name):
             raise ValueError(f"services.{name}: must be a name such as web, not {name!r}")
     return Declared(
-        config=_final(config, work, directory),
+        config=_finalize(config, work, directory),
         hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),
-        images=_images(found.get("images")),
+        images=_parse_images(found.get("images")),
         networks={
-            shown["Name"]: _network(shown)
-            for shown in _documents(found.get("networks", (0, []))[1])
+            raw["Name"]: _parse_network(raw)
+            for raw in _parse_documents(found.get("networks", (0, []))[1])
         },
         differs=tuple(line for line in found.get("differs", (0, []))[1] if line),
-        barred=_barred(found.get("barred")),
+        obstacles=_parse_obstacles(found.get("barred")),
     )
 
 
-def engine_problem(text: str) -> Engine:
+def classify_engine_problem(text: str) -> Engine:
     """Why Docker did not answer, from what its client printed."""
     for status, pattern in ENGINE_PROBLEMS:
         if pattern.search(text):
@@ -237,7 +240,7 @@ def engine_problem(text: str) -> Engine:
     return Engine(status="unknown", reason=text.strip() or "docker failed without a word")
 
 
-def _documents(lines: Sequence[str]) -> list[dict[str, Any]]:
+def _parse_documents(lines: Sequence[str]) -> list[dict[str, Any]]:
     """The JSON in the lines, whatever warnings stand around it."""
     for at, line in enumerate(lines):
         # A warning may begin with a bracket, too.
@@ -250,7 +253,7 @@ def _documents(lines: Sequence[str]) -> list[dict[str, Any]]:
     return []
 
 
-def _final(value: Any, work: str, directory: str) -> Any:
+def _finalize(value: Any, work: str, directory: str) -> Any:
     """Undo Compose's escaping of dollars, and put the final directory for the passing one."""
     if isinstance(value, str):
         value = value.replace("$$", "$")
@@ -258,17 +261,17 @@ def _final(value: Any, work: str, directory: str) -> Any:
             value = directory + value[len(work) :]
         return value
     if isinstance(value, list):
-        return [_final(item, work, directory) for item in value]
+        return [_finalize(item, work, directory) for item in value]
     if isinstance(value, dict):
-        return {key: _final(item, work, directory) for key, item in value.items()}
+        return {key: _finalize(item, work, directory) for key, item in value.items()}
     return value
 
 
-def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
+def _parse_images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     images = {}
     for line in section[1] if section else []:
-        told, _, ref = line.rpartition(" ")
-        for id_, volumes, project, service in rows([told], 4):
+        row, _, ref = line.rpartition(" ")
+        for id_, volumes, project, service in rows([row], 4):
             images[ref] = Image(
                 id=id_,
                 volumes=tuple(sorted(volumes or ())),
@@ -277,21 +280,23 @@ def _images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     return images
 
 
-def _network(shown: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_network(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A network as the engine shows it, in Compose's words."""
     return {
-        "driver": shown.get("Driver"),
-        "internal": shown.get("Internal", False),
-        "attachable": shown.get("Attachable", False),
-        "enable_ipv6": shown.get("EnableIPv6", False),
-        "driver_opts": shown.get("Options") or {},
+        "driver": raw.get("Driver"),
+        "internal": raw.get("Internal", False),
+        "attachable": raw.get("Attachable", False),
+        "enable_ipv6": raw.get("EnableIPv6", False),
+        "driver_opts": raw.get("Options") or {},
         "subnets": sorted(
-            pool.get("Subnet", "") for pool in (shown.get("IPAM") or {}).get("Config") or ()
+            pool.get("Subnet", "") for pool in (raw.get("IPAM") or {}).get("Config") or ()
         ),
     }
 
 
-def _applied(section: tuple[int, list[str]] | None, project: str) -> tuple[Applied | None, str]:
+def _parse_applied(
+    section: tuple[int, list[str]] | None, project: str
+) -> tuple[Applied | None, str]:
     if section is None:
         return None, ""
     with suppress(ValueError, RecursionError):
@@ -302,7 +307,7 @@ def _applied(section: tuple[int, list[str]] | None, project: str) -> tuple[Appli
     return None, UNREADABLE
 
 
-def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
+def _parse_digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
     digests: dict[str, str | None] = {}
     for line in section[1] if section else []:
         digest, _, path = line.partition("  ")
@@ -311,7 +316,7 @@ def _digests(section: tuple[int, list[str]] | None) -> dict[str, str | None]:
     return digests
 
 
-def _with_same(
+def _add_unchanged(
     differing: dict[str, str | None], applied: Applied, section: tuple[int, list[str]] | None
 ) -> dict[str, str | None]:
     """All the record's files, where those alone were told that are not as it says.
@@ -326,14 +331,14 @@ def _with_same(
     return {**applied.files, **differing}
 
 
-def _barred(section: tuple[int, list[str]] | None) -> dict[str, str]:
+def _parse_obstacles(section: tuple[int, list[str]] | None) -> dict[str, str]:
     """What is in the way of files, and what it is (connection/walk.sh)."""
     lines = section[1] if section else []
     kinds = (line[1:].partition("  ") for line in lines if line.startswith("!"))
     return {path: kind for kind, _, path in kinds}
 
 
-def _mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
+def _parse_mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
     mends = []
     for line in section[1] if section else []:
         at, _, rest = line.partition(" ")
@@ -343,41 +348,41 @@ def _mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
     return tuple(mends)
 
 
-def _epoch(text: str) -> float:
+def _parse_time(text: str) -> float:
     """The engine's time stamp in seconds; 0 for its "never"."""
     if not text or text.startswith("0001-"):
         return 0
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
 
 
-def _hashed(config_hash: str | None) -> dict[str, str]:
+def _make_hash_label(config_hash: str | None) -> dict[str, str]:
     """What tells whether an image's labels are a container's: Compose's hash is all that counts."""
     return {LABEL + "config-hash": config_hash} if config_hash else {}
 
 
-def _container(
-    shown: Mapping[str, Any],
+def _parse_container(
+    raw: Mapping[str, Any],
     letters: Mapping[str, str],
     image_labels: Mapping[str, Mapping[str, str]],
 ) -> Container:
-    config, host, state = shown["Config"], shown["HostConfig"], shown["State"]
+    config, host, state = raw["Config"], raw["HostConfig"], raw["State"]
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
     log = [entry for entry in health.get("Log") or [] if entry.get("ExitCode") != 0]
-    networks = (shown.get("NetworkSettings") or {}).get("Networks") or {}
-    bound = (shown.get("NetworkSettings") or {}).get("Ports") or {}
+    networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
+    bound = (raw.get("NetworkSettings") or {}).get("Ports") or {}
     policy = host.get("RestartPolicy") or {}
     number = labels.get(LABEL + "container-number", "")
     return Container(
-        id=shown["Id"],
-        name=shown["Name"].removeprefix("/"),
+        id=raw["Id"],
+        name=raw["Name"].removeprefix("/"),
         project=labels.get(LABEL + "project"),
         service=labels.get(LABEL + "service"),
         number=int(number) if re.fullmatch("[0-9]{1,9}", number) else 0,
         oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
         # The label stays on for ever; the name "<id>_<name>" only until the old one is gone.
         replaces=LABEL + "replace" in labels
-        and PASSING_NAME.match(shown["Name"].removeprefix("/")) is not None,
+        and PASSING_NAME.match(raw["Name"].removeprefix("/")) is not None,
         working_dir=labels.get(LABEL + "project.working_dir", ""),
         config_hash=labels.get(LABEL + "config-hash", ""),
         status=state["Status"],
@@ -386,12 +391,12 @@ def _container(
         exit_code=state.get("ExitCode", 0),
         error=state.get("Error", ""),
         oom_killed=bool(state.get("OOMKilled")),
-        restart_count=shown.get("RestartCount", 0),
+        restart_count=raw.get("RestartCount", 0),
         restart=policy.get("Name") or "no",
-        started_at=_epoch(state.get("StartedAt", "")),
+        started_at=_parse_time(state.get("StartedAt", "")),
         process=letters.get(str(state.get("Pid"))),
         image=config.get("Image", ""),
-        image_id=shown.get("Image", ""),
+        image_id=raw.get("Image", ""),
         endpoints={
             name: Endpoint(
                 network_id=endpoint.get("NetworkID") or "",
@@ -400,7 +405,7 @@ def _container(
             )
             for name, endpoint in networks.items()
         },
-        published=tuple(sorted(_bindings(bound))),
+        published=tuple(sorted(_format_bindings(bound))),
         borrows={
             key: mode.removeprefix("container:")
             for key, mode in (
@@ -410,13 +415,13 @@ def _container(
             )
             if mode.startswith("container:")
         },
-        shape=_shape(shown),
+        shape=_make_shape(raw),
         labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
-        image_labels=image_labels.get(shown.get("Image", "")),
+        image_labels=image_labels.get(raw.get("Image", "")),
     )
 
 
-def _bindings(ports: Mapping[str, Any]) -> list[str]:
+def _format_bindings(ports: Mapping[str, Any]) -> list[str]:
     # An empty address is the engine's way to say every one.
     return [
         f"{binding.get('HostIp') or '0.0.0.0'}:{binding.get('HostPort', '')}->{port}"  # noqa: S104
@@ -425,12 +430,12 @@ def _bindings(ports: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _ours(containers: Sequence[Container], project: str) -> tuple[Container, ...]:
-    ours = {one.id: one for one in containers if one.project == project}
-    return tuple(_named(one, ours) for one in ours.values())
+def _select_own(containers: Sequence[Container], project: str) -> tuple[Container, ...]:
+    ours = {container.id: container for container in containers if container.project == project}
+    return tuple(_name_lender(container, ours) for container in ours.values())
 
 
-def _named(container: Container, ours: Mapping[str, Container]) -> Container:
+def _name_lender(container: Container, ours: Mapping[str, Container]) -> Container:
     """Name the service whose namespace a container shares, where its id names one of ours."""
     if not container.borrows:
         return container
@@ -441,11 +446,11 @@ def _named(container: Container, ours: Mapping[str, Container]) -> Container:
     return container.model_copy(update={"shape": shape})
 
 
-def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
+def _make_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
     """What a container was declared to be, in Compose's words, without what passes."""
-    config, host = shown["Config"], shown["HostConfig"]
-    id_ = shown["Id"]
-    networks = (shown.get("NetworkSettings") or {}).get("Networks") or {}
+    config, host = raw["Config"], raw["HostConfig"]
+    id_ = raw["Id"]
+    networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     policy = host.get("RestartPolicy") or {}
     restart = policy.get("Name") or "no"
     if policy.get("MaximumRetryCount"):
@@ -472,26 +477,26 @@ def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
         "stop_grace_period": config.get("StopTimeout"),
         "tty": config.get("Tty"),
         "stdin_open": config.get("OpenStdin"),
-        "ports": sorted(_bindings(host.get("PortBindings") or {})),
-        "volumes": {mount["Destination"]: _mount(mount) for mount in shown.get("Mounts") or ()},
+        "ports": sorted(_format_bindings(host.get("PortBindings") or {})),
+        "volumes": {mount["Destination"]: _parse_mount(mount) for mount in raw.get("Mounts") or ()},
         "networks": {
             name: {
                 # A container's own name and id always lead to it, and differ among replicas.
                 "aliases": sorted(
                     alias
                     for alias in endpoint.get("Aliases") or ()
-                    if not id_.startswith(alias) and alias != shown["Name"].removeprefix("/")
+                    if not id_.startswith(alias) and alias != raw["Name"].removeprefix("/")
                 ),
                 "address": (endpoint.get("IPAMConfig") or {}).get("IPv4Address", ""),
             }
             for name, endpoint in networks.items()
         },
         "restart": restart,
-        "network_mode": _mode(host.get("NetworkMode")),
+        "network_mode": _parse_mode(host.get("NetworkMode")),
         "mem_limit": host.get("Memory"),
         "memswap_limit": host.get("MemorySwap"),
         "mem_reservation": host.get("MemoryReservation"),
-        "cpus": (host.get("NanoCpus") or 0) / 1e9 or _quota(host),
+        "cpus": (host.get("NanoCpus") or 0) / 1e9 or _compute_cpus(host),
         "cpu_shares": host.get("CpuShares"),
         "cpuset": host.get("CpusetCpus"),
         "pids_limit": host.get("PidsLimit"),
@@ -521,17 +526,17 @@ def _shape(shown: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in shape.items() if value not in (None, 0, "", [], {}, False)}
 
 
-def _quota(host: Mapping[str, Any]) -> float:
+def _compute_cpus(host: Mapping[str, Any]) -> float:
     period = host.get("CpuPeriod") or 100000
     return (host.get("CpuQuota") or 0) / period
 
 
-def _mode(mode: str | None) -> str:
+def _parse_mode(mode: str | None) -> str:
     """The network mode, unless it merely names one of the networks."""
     return mode if mode in ("host", "none", "bridge") else ""
 
 
-def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_mount(mount: Mapping[str, Any]) -> dict[str, Any]:
     source = mount.get("Source", "")
     if mount["Type"] == "volume":
         name = mount.get("Name", "")

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"[1-9][0-9]*(?:-[1-9][0-9]*)?")
 LONGEST = 256
 
 
-def published(spec: ComposeSpec) -> tuple[str, ...]:
+def find_published_ports(spec: ComposeSpec) -> tuple[str, ...]:
     """The ports of the host that a project publishes, each as ``ports.free`` takes it.
 
     For a host that has no engine yet. What depends on a variable that neither ``env`` nor ``.env``
@@ -44,33 +44,33 @@ def published(spec: ComposeSpec) -> tuple[str, ...]:
     found = (
         port
         for data in files
-        for service in _mapping(data.get("services")).values()
-        for given in _ports(service)
-        for port in _port(given, variables)
+        for service in _as_mapping(data.get("services")).values()
+        for raw in _list_ports(service)
+        for port in _parse_port(raw, variables)
     )
     return tuple(dict.fromkeys(found))
 
 
-def _mapping(given: Any) -> Mapping[str, Any]:
-    return given if isinstance(given, dict) else {}
+def _as_mapping(raw: Any) -> Mapping[str, Any]:
+    return raw if isinstance(raw, dict) else {}
 
 
-def _ports(service: Any) -> list[Any]:
-    ports = _mapping(service).get("ports")
+def _list_ports(service: Any) -> list[Any]:
+    ports = _as_mapping(service).get("ports")
     return ports if isinstance(ports, list) else []
 
 
-def _port(given: Any, variables: Mapping[str, str]) -> Iterator[str]:
-    if isinstance(given, dict):
-        address = given.get("host_ip") or ""
-        ports, protocol = given.get("published") or "", given.get("protocol") or "tcp"
+def _parse_port(raw: Any, variables: Mapping[str, str]) -> Iterator[str]:
+    if isinstance(raw, dict):
+        address = raw.get("host_ip") or ""
+        ports, protocol = raw.get("published") or "", raw.get("protocol") or "tcp"
     else:
-        parts = PORT.fullmatch(_filled(given, variables))
+        parts = PORT.fullmatch(_substitute(raw, variables))
         if parts is None:
             return
         address, ports = parts["host"] or "", parts["published"] or ""
         protocol = parts["protocol"] or "tcp"
-    address, ports = _filled(address, variables), _filled(ports, variables)
+    address, ports = _substitute(address, variables), _substitute(ports, variables)
     if not _RANGE.fullmatch(ports) or protocol not in ("tcp", "udp"):
         return
     first, _, last = ports.partition("-")
@@ -81,16 +81,16 @@ def _port(given: Any, variables: Mapping[str, str]) -> Iterator[str]:
     yield f"{address}:{ports}/{protocol}" if address else f"{ports}/{protocol}"
 
 
-def _filled(given: Any, variables: Mapping[str, str]) -> str:
-    text = str(given) if isinstance(given, str | int | float) else ""
+def _substitute(raw: Any, variables: Mapping[str, str]) -> str:
+    text = str(raw) if isinstance(raw, str | int | float) else ""
     if len(text) > LONGEST:
         return ""
 
     def value(match: re.Match[str]) -> str:
         name = match["braced"] or match["plain"]
         default = match["default"]
-        if given := variables.get(name):
-            return given
+        if raw := variables.get(name):
+            return raw
         return match[0] if default is None else default
 
     return _VARIABLE.sub(value, text)

@@ -141,6 +141,11 @@ class Source:
         """Whether its ``.env`` says which compose files there are."""
         return ".env" in self.files and b"COMPOSE_FILE" in self.files[".env"].content
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The words that name these files to Compose."""
+        return name_files(self.files, names_files=self.names_files)
+
     @cached_property
     def digests(self) -> dict[str, str]:
         """Path to content digest."""
@@ -154,7 +159,7 @@ class Source:
             context, slash, name = path.rpartition("/")
             if name != ".dockerignore":
                 continue
-            spec = _patterns(path, file.content)
+            spec = _parse_patterns(path, file.content)
             found[context] = frozenset(
                 other
                 for other in self.files
@@ -197,7 +202,7 @@ def read_once() -> None:
     _of_this_run = {}
 
 
-def file_options(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
+def name_files(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
     """The words that name a project's own files to Compose.
 
     Without them it takes whatever has one of its names and lies beside them, and a container that
@@ -218,37 +223,37 @@ def load(spec: ComposeSpec) -> Source:
     :raises SourceError: naming the file and the field.
     """
     root = spec.source
-    shown = show(str(root))
+    root_name = show(str(root))
     try:
         found = controller_files.exists(root) and controller_files.status(root)
         if not found or not stat.S_ISDIR(found.st_mode):
-            raise SourceError(f"source: {shown} is not a directory on this machine")
+            raise SourceError(f"source: {root_name} is not a directory on this machine")
         # Looked for before all is read: a wrong directory may be a large one.
         name = next(filter(lambda name: controller_files.exists(root / name), COMPOSE_FILES), None)
         if name is None:
-            raise SourceError(f"source: {shown} holds none of {', '.join(COMPOSE_FILES)}")
-        files = _files(root, shown)
+            raise SourceError(f"source: {root_name} holds none of {', '.join(COMPOSE_FILES)}")
+        files = _read_files(root, root_name)
     except Unreadable as error:
-        raise SourceError(f"source: {shown} {error}") from None
+        raise SourceError(f"source: {root_name} {error}") from None
     if name not in files:
         raise SourceError(f"source: {name} is a directory; it must be the compose file")
     if spec.env:
-        given = files[".env"].content if ".env" in files else b""
-        if given and not given.endswith(b"\n"):
-            given += b"\n"
-        files[".env"] = File(0o600, given + dotenv(spec.variables()).encode())
+        own = files[".env"].content if ".env" in files else b""
+        if own and not own.endswith(b"\n"):
+            own += b"\n"
+        files[".env"] = File(0o600, own + format_dotenv(spec.variables()).encode())
         if any(path.startswith(".env/") for path in files):
             raise SourceError("source: .env is a directory; the variables of env go into that file")
     source = Source(files)
     _check_paths(source, spec)
     for path, file in files.items():
         if path.rpartition("/")[2] == ".dockerignore":
-            _patterns(path, file.content)
+            _parse_patterns(path, file.content)
     _check(f"source: {name}", parse(f"source: {name}", files[name].content), source, spec)
     return source
 
 
-def _patterns(path: str, content: bytes) -> "PathSpec[Any]":
+def _parse_patterns(path: str, content: bytes) -> "PathSpec[Any]":
     """What a ``.dockerignore`` names.
 
     :raises SourceError: a line is no pattern, or one that takes hours to match.
@@ -269,13 +274,13 @@ def _patterns(path: str, content: bytes) -> "PathSpec[Any]":
             with warnings.catch_warnings():
                 # Of sets that Python may read in another way some day.
                 warnings.simplefilter("ignore", FutureWarning)
-                patterns += PathSpec.from_lines("gitignore", [_anchored(line)]).patterns
+                patterns += PathSpec.from_lines("gitignore", [_anchor(line)]).patterns
         except (ValueError, re.error):
             raise SourceError(f"{where} is not a pattern of files; correct it") from None
     return PathSpec(patterns)
 
 
-def _anchored(pattern: str) -> str:
+def _anchor(pattern: str) -> str:
     """A ``.dockerignore`` line for a matcher of ``.gitignore``, where names match at any depth."""
     if pattern.startswith("#"):
         return pattern
@@ -283,7 +288,7 @@ def _anchored(pattern: str) -> str:
     return f"{no}/{pattern.removeprefix('!').strip().lstrip('/')}"
 
 
-def dotenv(variables: Mapping[str, str]) -> str:
+def format_dotenv(variables: Mapping[str, str]) -> str:
     """Render variables so that Compose reads exactly these values back.
 
     Double quotes are the one form in which its reader undoes an escape for everything: backslash,
@@ -303,22 +308,22 @@ def dotenv(variables: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def _files(root: Path, shown: str) -> dict[str, File]:
+def _read_files(root: Path, root_name: str) -> dict[str, File]:
     if _of_this_run is None:
-        return dict(_read(root, shown))
+        return dict(_read_tree(root, root_name))
     if root not in _of_this_run:
-        _of_this_run[root] = dict(_read(root, shown))
+        _of_this_run[root] = dict(_read_tree(root, root_name))
     return dict(_of_this_run[root])
 
 
-def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
+def _read_tree(root: Path, root_name: str) -> Iterator[tuple[str, File]]:
     found = sorted(controller_files.tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0])
     inside = root.resolve()
     there: list[tuple[str, str, controller_files.Status]] = []
     total = 0
     for path, entry in found:
         _check_name(path)
-        real, status = _real(path, root, inside, entry)
+        real, status = _resolve_entry(path, root, inside, entry)
         if stat.S_ISDIR(status.st_mode):
             continue
         if words := controller_files.kind(status):
@@ -326,7 +331,7 @@ def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
         total += status.st_size
         if total > MAXIMUM_BYTES:
             raise SourceError(
-                f"source: {shown} holds more than {MAXIMUM_BYTES // 1024**2} MiB "
+                f"source: {root_name} holds more than {MAXIMUM_BYTES // 1024**2} MiB "
                 f"(at {path}); keep data in volumes"
             )
         there.append((path, real, status))
@@ -358,7 +363,7 @@ def _read(root: Path, shown: str) -> Iterator[tuple[str, File]]:
         yield path, file
 
 
-def _real(
+def _resolve_entry(
     path: str, root: Path, inside: Path, entry: controller_files.Entry
 ) -> tuple[str, controller_files.Status]:
     """Where the content of an entry lies, and what the system says of it."""
@@ -386,7 +391,7 @@ def _real(
 def _check_name(path: str) -> None:
     if path.isascii() and path.isprintable():
         return
-    if any(0xD800 <= ord(one) <= 0xDFFF for one in path):
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in path):
         raise SourceError(f"source: {abbreviate(path)} is not a name in UTF-8")
     if "\n" in path:
         raise SourceError(
@@ -446,7 +451,7 @@ class _Loader(yaml.SafeLoader):
                 )
             return node
         self._count += 1
-        below = [self._sizes[one] for one in _below(node)]
+        below = [self._sizes[child] for child in _iterate_children(node)]
         total = 1 + sum(count for count, _, _ in below)
         depth = 1 + max((depth for _, depth, _ in below), default=0)
         text = sum(text for _, _, text in below)
@@ -469,10 +474,10 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEYS:
-                shown = (
+                key_name = (
                     abbreviate(key.value) if isinstance(key, yaml.ScalarNode) else "a collection"
                 )
-                raise _Refused(f"the key {shown} is not text; put it in quotes", key.start_mark)
+                raise _Refused(f"the key {key_name} is not text; put it in quotes", key.start_mark)
             if key.value in lines:
                 raise _Refused(
                     f"duplicate key {abbreviate(key.value)}, first in line {lines[key.value]} "
@@ -487,7 +492,7 @@ class _Loader(yaml.SafeLoader):
 _KEYS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
 
 
-def _below(node: yaml.Node) -> Iterator[yaml.Node]:
+def _iterate_children(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield key
@@ -496,7 +501,7 @@ def _below(node: yaml.Node) -> Iterator[yaml.Node]:
         yield from node.value
 
 
-def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+def _construct_tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
     if isinstance(node, yaml.SequenceNode):
@@ -504,7 +509,7 @@ def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     return None
 
 
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     if len(text) > MAXIMUM_DIGITS:
         raise _Refused(
@@ -524,9 +529,9 @@ for _name, _pattern, _first in (
     ("merge", r"<<$", ["<"]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 for _tag in ("!reset", "!override"):
-    _Loader.add_multi_constructor(_tag, _tagged)
+    _Loader.add_multi_constructor(_tag, _construct_tagged)
 
 
 def parse(name: str, content: bytes) -> dict[str, Any]:
@@ -577,7 +582,7 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
         _check_service_name(f"{name}: services", service)
         _check_service(f"{name}: services.{service}", body, services, source, complete)
     further: list[str | None] = [override]
-    for index, item in enumerate(_list(f"{name}: include", data.get("include"))):
+    for index, item in enumerate(_check_list(f"{name}: include", data.get("include"))):
         paths = item.get("path") if isinstance(item, dict) else item
         for path in paths if isinstance(paths, list) else [paths]:
             further.append(_check_path(f"{name}: include.{index}", path, source, exists=True))
@@ -589,11 +594,11 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     for path in dict.fromkeys(filter(None, further)):
         parse(f"source: {show(path)}", source.files[path].content)
     for section in ("configs", "secrets"):
-        for key, body in _mapping(f"{name}: {section}", data.get(section)).items():
+        for key, body in _check_mapping(f"{name}: {section}", data.get(section)).items():
             if isinstance(body, dict) and isinstance(body.get("file"), str):
                 where = f"{name}: {section}.{show(key)}.file"
                 _check_path(where, body["file"], source, exists=True)
-    for key in _mapping(f"{name}: volumes", data.get("volumes")):
+    for key in _check_mapping(f"{name}: volumes", data.get("volumes")):
         if len(f"{spec.project}_{key}".encode()) > NAME_MAX:
             raise SourceError(
                 f"{name}: volumes.{show(key)}: with the project's name before it, the volume's "
@@ -602,11 +607,11 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     if complete:
         for index, check in enumerate(spec.checks):
             for field in ("inside", "service"):
-                wanted = getattr(check, field, None)
-                if wanted is not None and wanted not in services:
+                service = getattr(check, field, None)
+                if service is not None and service not in services:
                     raise SourceError(
-                        f"checks.{index}.{field}: there is no service {abbreviate(wanted)}; "
-                        f"there are {_names(services)}"
+                        f"checks.{index}.{field}: there is no service {abbreviate(service)}; "
+                        f"there are {_list_names(services)}"
                     )
 
 
@@ -628,28 +633,30 @@ def _check_service(
             raise SourceError(f"{where}.{show(key)}: unknown key of a service")
     if not {"image", "build", "extends", "provider"} & set(body):
         raise SourceError(f"{where}: has neither image nor build")
-    for index, port in enumerate(_list(f"{where}.ports", body.get("ports"))):
+    for index, port in enumerate(_check_list(f"{where}.ports", body.get("ports"))):
         _check_port(f"{where}.ports.{index}", port)
     if complete:
-        for field, needed in _needed(where, body):
+        for field, needed in _find_needed(where, body):
             if needed not in services:
                 raise SourceError(
                     f"{where}.{field}: there is no service {abbreviate(needed)}; there are "
-                    f"{_names(services)}"
+                    f"{_list_names(services)}"
                 )
     for key in ("env_file", "label_file"):
-        given = body.get(key)
-        if isinstance(given, str):
-            given = [given]
-        for index, item in enumerate(_list(f"{where}.{key}", given)):
+        files = body.get(key)
+        if isinstance(files, str):
+            files = [files]
+        for index, item in enumerate(_check_list(f"{where}.{key}", files)):
             path, required = (item, True)
             if isinstance(item, dict):
                 path, required = item.get("path"), item.get("required", True)
             _check_path(f"{where}.{key}.{index}", path, source, exists=bool(required))
     _check_build(f"{where}.build", body.get("build"), source)
-    for index, item in enumerate(_list(f"{where}.volumes", body.get("volumes"))):
+    for index, item in enumerate(_check_list(f"{where}.volumes", body.get("volumes"))):
         at = f"{where}.volumes.{index}"
-        path = item.get("source") if isinstance(item, dict) else _text(at, item).split(":", 1)[0]
+        path = (
+            item.get("source") if isinstance(item, dict) else _check_text(at, item).split(":", 1)[0]
+        )
         if isinstance(path, str) and path.startswith("."):
             _check_path(at, path, source, exists=False)
 
@@ -664,29 +671,29 @@ def _check_build(where: str, build: Any, source: Source) -> None:
         _check_path(f"{where}.dockerfile", path, source, exists=True)
 
 
-def _needed(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_needed(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each field of a service that names another service, with that name."""
     depends = body.get("depends_on") or []
     if not isinstance(depends, list | dict):
         raise SourceError(f"{where}.depends_on: must be a list or a mapping of service names")
     for name in depends:
-        yield "depends_on", _text(f"{where}.depends_on", name)
+        yield "depends_on", _check_text(f"{where}.depends_on", name)
     for field in ("network_mode", "pid", "ipc"):
-        kind, colon, name = _text(f"{where}.{field}", body.get(field)).partition(":")
+        kind, colon, name = _check_text(f"{where}.{field}", body.get(field)).partition(":")
         if kind == "service" and colon and "$" not in name:
             yield field, name
     for field in ("links", "volumes_from"):
-        for index, item in enumerate(_list(f"{where}.{field}", body.get(field))):
-            name = _text(f"{where}.{field}.{index}", item).partition(":")[0]
+        for index, item in enumerate(_check_list(f"{where}.{field}", body.get(field))):
+            name = _check_text(f"{where}.{field}.{index}", item).partition(":")[0]
             if name != "container" and "$" not in name:
                 yield field, name
 
 
-def _names(services: Mapping[str, Any]) -> str:
+def _list_names(services: Mapping[str, Any]) -> str:
     return ", ".join(sorted(services))
 
 
-def _text(where: str, value: Any) -> str:
+def _check_text(where: str, value: Any) -> str:
     """A text, also where it looks like a number; empty where there is none."""
     if value is None:
         return ""
@@ -695,7 +702,7 @@ def _text(where: str, value: Any) -> str:
     return str(value)
 
 
-def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+def _check_mapping(where: str, value: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -703,7 +710,7 @@ def _mapping(where: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _list(where: str, value: Any) -> list[Any]:
+def _check_list(where: str, value: Any) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
@@ -734,11 +741,11 @@ def _check_path(where: str, path: Any, source: Source, *, exists: bool) -> str |
 def _check_port(where: str, port: Any) -> None:
     if isinstance(port, dict):
         for key in ("target", "published"):
-            text = _text(f"{where}.{key}", port.get(key))
+            text = _check_text(f"{where}.{key}", port.get(key))
             if text and "$" not in text:
                 _check_range(f"{where}.{key}", text, lowest=0 if key == "published" else 1)
         return
-    text = _text(where, port)
+    text = _check_text(where, port)
     if "$" in text:
         return
     match = PORT.fullmatch(text)
@@ -754,7 +761,9 @@ def _check_port(where: str, port: Any) -> None:
 
 def _check_range(where: str, text: str, *, lowest: int) -> None:
     """Published as 0 lets the engine choose; a container's own port has no such meaning."""
-    numbers = [int(one) if PORT_NUMBER.fullmatch(one) else -1 for one in text.split("-", 2)]
+    numbers = [
+        int(number) if PORT_NUMBER.fullmatch(number) else -1 for number in text.split("-", 2)
+    ]
     if not all(lowest <= number <= 65535 for number in numbers):
         raise SourceError(f"{where}: {show(text)} is not a port; ports are 1 to 65535")
     if numbers != sorted(numbers) or len(numbers) > 2:

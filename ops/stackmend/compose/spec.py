@@ -21,7 +21,7 @@ from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-CONSENT = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*", re.DOTALL)
+RULE = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*", re.DOTALL)
 
 #: What the other rooms remember of a host lies in directories of these names, beside the projects'.
 ROOMS = frozenset({"access", "engine", "models", "ports"})
@@ -33,7 +33,7 @@ SYSTEM_DIRECTORIES = frozenset(
 )
 
 
-def project_name(value: str) -> str:
+def check_project_name(value: str) -> str:
     """A project's name, as it was given.
 
     :raises ValueError: it is none.
@@ -49,7 +49,7 @@ def project_name(value: str) -> str:
     return value
 
 
-def _own_name(value: str) -> str:
+def _check_own_name(value: str) -> str:
     if value in ROOMS:
         raise ValueError(
             f"no project can be called {value!r}: stackmend keeps other records of a host in "
@@ -58,7 +58,7 @@ def _own_name(value: str) -> str:
     return value
 
 
-def _directory(value: str) -> str:
+def _check_directory(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(
             f"must be an absolute path on the host, such as /opt/ai; got {abbreviate(value)}"
@@ -77,11 +77,11 @@ def _directory(value: str) -> str:
 
 
 #: Where a project's files live on a host.
-Directory = Annotated[str, AfterValidator(_directory)]
+Directory = Annotated[str, AfterValidator(_check_directory)]
 
 
-def _consent(value: str) -> str:
-    if not CONSENT.fullmatch(value):
+def _check_rule(value: str) -> str:
+    if not RULE.fullmatch(value):
         raise ValueError(
             "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
             "'project:/DIRECTORY' (a stack started from there may be taken over) or "
@@ -91,7 +91,7 @@ def _consent(value: str) -> str:
     return value
 
 
-def _profile(value: str) -> str:
+def _check_profile(value: str) -> str:
     # Compose's own way to say every profile.
     if value != "*" and not PROFILE_NAME.fullmatch(value):
         raise ValueError(
@@ -101,7 +101,7 @@ def _profile(value: str) -> str:
     return value
 
 
-def _environment(value: Any) -> Any:
+def _parse_environment(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     out: dict[str, Any] = {}
@@ -168,19 +168,19 @@ class ComposeSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    project: Annotated[str, AfterValidator(project_name), AfterValidator(_own_name)]
+    project: Annotated[str, AfterValidator(check_project_name), AfterValidator(_check_own_name)]
     source: LocalPath
     directory: Directory
-    env: Annotated[dict[str, str | SecretStr], BeforeValidator(_environment)] = Field(
+    env: Annotated[dict[str, str | SecretStr], BeforeValidator(_parse_environment)] = Field(
         default_factory=dict
     )
     checks: Checks = ()
-    profiles: tuple[Annotated[str, AfterValidator(_profile)], ...] = ()
+    profiles: tuple[Annotated[str, AfterValidator(_check_profile)], ...] = ()
     health_timeout: float = Field(default=120, gt=0, le=3600)
     stability: float = Field(default=5, ge=0, le=600)
     on_failure: Literal["rollback", "keep"] = "rollback"
     mend: Mend = Mend()
-    allow: tuple[Annotated[str, AfterValidator(_consent)], ...] = ()
+    allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
 
     def variables(self) -> dict[str, str]:

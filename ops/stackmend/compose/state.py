@@ -11,25 +11,25 @@ from stackmend.paths import is_inside, is_name, is_plain
 from stackmend.provenance import Origin
 
 
-def _inside(path: str) -> str:
+def _check_inside(path: str) -> str:
     if not is_inside(path):
         raise ValueError("must be a path inside the project's directory")
     return path
 
 
-def _outside(path: str) -> str:
+def _check_outside(path: str) -> str:
     if not (path.startswith("/") and is_plain(path)):
         raise ValueError("must be an absolute path")
     return path
 
 
-def _name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not is_name(name):
         raise ValueError("must be the name of a file")
     return name
 
 
-def _word(word: str) -> str:
+def _check_word(word: str) -> str:
     if word.startswith("-"):
         raise ValueError("must not be an option")
     return word
@@ -137,21 +137,21 @@ class Applied(Frozen):
     project: str
     directory: Directory
     profiles: tuple[str, ...] = ()
-    source: Annotated[str, AfterValidator(_name)]
-    files: Mapping[Annotated[str, AfterValidator(_inside)], str]
+    source: Annotated[str, AfterValidator(_check_name)]
+    files: Mapping[Annotated[str, AfterValidator(_check_inside)], str]
     names_files: bool = False
     config: Mapping[str, Any]
-    outside: Mapping[Annotated[str, AfterValidator(_outside)], str] = {}
-    services: Mapping[Annotated[str, AfterValidator(_name)], "AppliedService"]
+    outside: Mapping[Annotated[str, AfterValidator(_check_outside)], str] = {}
+    services: Mapping[Annotated[str, AfterValidator(_check_name)], "AppliedService"]
     secrets: tuple[str, ...] = ()
     applied_at: float
 
 
 class AppliedService(Frozen):
-    """One service as it was when it was last proven well."""
+    """One service as it was when it was last proven healthy."""
 
-    image: Annotated[str, AfterValidator(_word)]
-    image_id: Annotated[str, AfterValidator(_word)]
+    image: Annotated[str, AfterValidator(_check_word)]
+    image_id: Annotated[str, AfterValidator(_check_word)]
     shape: Mapping[str, Any]
 
 
@@ -169,11 +169,11 @@ class StackState(Frozen):
     :param now: the host's clock, in seconds since the epoch.
     :param containers: those that bear the project's labels; once they are judged, its own.
     :param foreign: those that bear its labels and are not its own.
-    :param strangers: others that share a network with them.
+    :param neighbours: other containers that share a network with them.
     :param names: every container's name on the engine, with its project ("" for none).
     :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
-    :param barred: what is in the way of such files, by its path: ``link`` where a link is that is
-        not followed, ``directory`` where a file should be, ``large`` for a file larger than
+    :param obstacles: what is in the way of such files, by its path: ``link`` where a link is that
+        is not followed, ``directory`` where a file should be, ``large`` for a file larger than
         any of a project's, ``other``; ``odd`` for a path that leads out of the project's
         directory.
     :param outside: the digests of files that services mount from outside the project.
@@ -186,7 +186,7 @@ class StackState(Frozen):
     engine: Engine
     containers: tuple[Container, ...] = ()
     foreign: tuple[Container, ...] = ()
-    strangers: tuple[Container, ...] = ()
+    neighbours: tuple[Container, ...] = ()
     names: Mapping[str, str] = {}
     networks: Mapping[str, str] = {}
     network_labels: Mapping[str, Labelled] = {}
@@ -195,7 +195,7 @@ class StackState(Frozen):
     applied: Applied | None = None
     applied_problem: str = ""
     files: Mapping[str, str | None] = {}
-    barred: Mapping[str, str] = {}
+    obstacles: Mapping[str, str] = {}
     outside: Mapping[str, str | None] = {}
     mends: tuple[Mended, ...] = ()
     stale: tuple[str, ...] = ()
@@ -204,14 +204,18 @@ class StackState(Frozen):
         """The service's containers, one-off runs left out, in their order."""
         return tuple(
             sorted(
-                (one for one in self.containers if one.service == name and not one.oneoff),
-                key=lambda one: (one.number, one.name),
+                (
+                    container
+                    for container in self.containers
+                    if container.service == name and not container.oneoff
+                ),
+                key=lambda container: (container.number, container.name),
             )
         )
 
 
 class Declared(Frozen):
-    """The project as Docker Compose itself resolved it from the files that are wanted.
+    """The project as Docker Compose itself resolved it from the files that are desired.
 
     :param config: ``docker compose config``, with the final paths and unescaped values.
     :param hashes: ``docker compose config --hash``, per service.
@@ -219,7 +223,7 @@ class Declared(Frozen):
     :param outside: digests of the files that services mount from outside the project.
     :param differs: the project's files that are not on the host as they should be; ``None`` where
         that was not looked at.
-    :param barred: what is in the way of them, as in :class:`StackState`.
+    :param obstacles: what is in the way of them, as in :class:`StackState`.
     :param networks: the project's networks as the engine has them now, by name, in Compose's
         words.
     :param free: bytes free, by the path that was measured.
@@ -230,7 +234,7 @@ class Declared(Frozen):
     images: Mapping[str, Image] = {}
     outside: Mapping[str, str | None] = {}
     differs: tuple[str, ...] | None = None
-    barred: Mapping[str, str] = {}
+    obstacles: Mapping[str, str] = {}
     networks: Mapping[str, Mapping[str, Any]] = {}
     free: Mapping[str, int] = {}
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from stackmend import paths
-from stackmend.compose.spec import project_name
+from stackmend.compose.spec import check_project_name
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
 from stackmend.raw import LocalPath
@@ -258,7 +258,7 @@ class Endpoint(Frozen):
 
 def _check_project(value: str) -> str:
     # It is part of the name of a file on the host.
-    return project_name(value) if value else value
+    return check_project_name(value) if value else value
 
 
 def _parse_endpoint(raw: Any) -> Any:

@@ -27,56 +27,58 @@ def effective(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return body
 
 
-def told_differences(
+def find_certain_differences(
     body: Mapping[str, Any], shape: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
-    """Where a container is certainly not what a declaration says: (path, wanted, has).
+    """Where a container is certainly not what a declaration says: (path, desired, has).
 
     What the declaration leaves to the image, or says in words of its own, is Compose's to compare.
     """
     deploy = body.get("deploy") or {}
     limits = (deploy.get("resources") or {}).get("limits") or {}
-    wanted: dict[str, Any] = {
+    desired: dict[str, Any] = {
         "mem_limit": int(body.get("mem_limit") or limits.get("memory") or 0),
         "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
         "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
         "ports": sorted(_port(port) for port in body.get("ports") or ()),
     }
-    has = {key: shape.get(key) or type(value)() for key, value in wanted.items()}
+    has = {key: shape.get(key) or type(value)() for key, value in desired.items()}
     if "restart_policy" not in deploy:
-        wanted["restart"] = body.get("restart") or "no"
+        desired["restart"] = body.get("restart") or "no"
         has["restart"] = shape.get("restart", "no")
     for key in ("command", "entrypoint"):
         if body.get(key):
-            wanted[key], has[key] = body[key], shape.get(key)
+            desired[key], has[key] = body[key], shape.get(key)
     for key in ("environment", "labels"):
-        told = {name: str(value) for name, value in (body.get(key) or {}).items() if value}
-        wanted[key] = told
-        has[key] = {name: (shape.get(key) or {}).get(name) for name in told}
-    return list(drift.differences(wanted, has))
+        values = {name: str(value) for name, value in (body.get(key) or {}).items() if value}
+        desired[key] = values
+        has[key] = {name: (shape.get(key) or {}).get(name) for name in values}
+    return list(drift.differences(desired, has))
 
 
-def network_differences(
-    wanted: Mapping[str, Any], has: Mapping[str, Any]
+def find_network_differences(
+    desired: Mapping[str, Any], has: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
-    """Where a network is certainly not what a declaration says: (path, has, wanted).
+    """Where a network is certainly not what a declaration says: (path, has, desired).
 
     What the declaration leaves to the engine is the engine's choice.
     """
-    told: dict[str, Any] = {
-        key: bool(wanted[key])
+    declared: dict[str, Any] = {
+        key: bool(desired[key])
         for key in ("internal", "attachable", "enable_ipv6")
-        if wanted.get(key) is not None
+        if desired.get(key) is not None
     }
-    if wanted.get("driver"):
-        told["driver"] = wanted["driver"]
-    told["driver_opts"] = {k: str(v) for k, v in (wanted.get("driver_opts") or {}).items()}
-    pools = (wanted.get("ipam") or {}).get("config") or ()
+    if desired.get("driver"):
+        declared["driver"] = desired["driver"]
+    declared["driver_opts"] = {k: str(v) for k, v in (desired.get("driver_opts") or {}).items()}
+    pools = (desired.get("ipam") or {}).get("config") or ()
     if subnets := sorted(str(pool["subnet"]) for pool in pools if pool.get("subnet")):
-        told["subnets"] = subnets
-    seen = {key: has.get(key) for key in told}
-    seen["driver_opts"] = {k: (has.get("driver_opts") or {}).get(k) for k in told["driver_opts"]}
-    return list(drift.differences(seen, told))
+        declared["subnets"] = subnets
+    actual = {key: has.get(key) for key in declared}
+    actual["driver_opts"] = {
+        k: (has.get("driver_opts") or {}).get(k) for k in declared["driver_opts"]
+    }
+    return list(drift.differences(actual, declared))
 
 
 def _port(port: Mapping[str, Any]) -> str:
@@ -87,7 +89,7 @@ def _port(port: Mapping[str, Any]) -> str:
     return f"{address}:{published}->{target}/{port.get('protocol') or 'tcp'}"
 
 
-def levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def sort_into_levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The services in rounds: each needs only those of earlier rounds."""
     left = {
         name: {needed for needed in (body.get("depends_on") or {}) if needed in services}
@@ -110,7 +112,7 @@ def levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return rounds
 
 
-def mounts(config: Mapping[str, Any]) -> list[str]:
+def list_mounts(config: Mapping[str, Any]) -> list[str]:
     """Every path that any service mounts from the host."""
     return sorted({path for name in config.get("services") or {} for path in sources(config, name)})
 
@@ -131,7 +133,7 @@ def sources(config: Mapping[str, Any], name: str) -> list[str]:
     return paths
 
 
-def container_names(project: str, name: str, body: Mapping[str, Any]) -> list[str]:
+def list_container_names(project: str, name: str, body: Mapping[str, Any]) -> list[str]:
     """The names that Compose gives a service's containers."""
     if body.get("container_name"):
         return [str(body["container_name"])]
@@ -145,18 +147,18 @@ def is_published(port: str, published: Collection[str]) -> bool:
     bound, _, target = port.partition("->")
     address, _, number = bound.rpartition(":")
     first, _, last = (number or "0").partition("-")
-    wanted = range(int(first), int(last or first) + 1)
+    desired = range(int(first), int(last or first) + 1)
     for other in published:
         bound, _, found = other.partition("->")
         host, _, number = bound.rpartition(":")
         if (host, found) == (address, target) and (
-            wanted == range(1) or (number.isdigit() and int(number) in wanted)
+            desired == range(1) or (number.isdigit() and int(number) in desired)
         ):
             return True
     return False
 
 
-def unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
+def find_unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
     """The ports that services are to have on the host and none of the project's containers has.
 
     A port that the engine may choose itself, out of a range or wholly, is none of them: it takes
@@ -164,19 +166,19 @@ def unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
     """
     has = {
         bound.partition("->")[0] + "/" + bound.rpartition("/")[2]
-        for one in state.containers
-        if one.running
-        for bound in one.published
+        for container in state.containers
+        if container.running
+        for bound in container.published
     }
-    wanted: dict[str, None] = {}
+    desired: dict[str, None] = {}
     for body in declared.services.values():
         for port in body.get("ports") or () if scale(body) else ():
             address, _, number = _port(port).partition("->")[0].rpartition(":")
             protocol = port.get("protocol") or "tcp"
             if number.isdigit() and f"{address}:{number}/{protocol}" not in has:
                 address = f"[{address}]" if ":" in address else address
-                wanted[f"{address}:{number}/{protocol}"] = None
-    return tuple(wanted)
+                desired[f"{address}:{number}/{protocol}"] = None
+    return tuple(desired)
 
 
 def scale(body: Mapping[str, Any]) -> int:

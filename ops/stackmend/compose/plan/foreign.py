@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from stackmend import provenance
-from stackmend.compose.plan.declaration import container_names
-from stackmend.compose.plan.model import Verb
-from stackmend.compose.plan.service import Services
+from stackmend.compose.plan.actions import Disconnect, Recreate, SetAside, Up
+from stackmend.compose.plan.declaration import list_container_names
+from stackmend.compose.plan.draft import Draft
 from stackmend.compose.state import Container, Labelled, StackState
+
+_ALLOW = 'add to the stack: allow = ["{}"]'
 
 
 def sort_out(state: StackState, project: str, *configs: Mapping[str, Any]) -> StackState:
@@ -27,254 +29,248 @@ def sort_out(state: StackState, project: str, *configs: Mapping[str, Any]) -> St
                 names.setdefault(service, set()).add(str(body["container_name"]))
     own: list[Container] = []
     foreign: list[Container] = []
-    for one in (*state.containers, *state.foreign):
-        why = provenance.why_foreign(one.origin, project, names)
-        (foreign if why else own).append(one.model_copy(update={"foreign": why}))
+    for container in (*state.containers, *state.foreign):
+        why = provenance.why_foreign(container.origin, project, names)
+        (foreign if why else own).append(container.model_copy(update={"foreign": why}))
     return state.model_copy(update={"containers": tuple(own), "foreign": tuple(foreign)})
 
 
-def made_with(services: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> frozenset[str]:
-    """The services among whose containers Compose chooses where it makes these.
+def find_obstructions(
+    services: Mapping[str, Mapping[str, Any]], state: StackState, names: Iterable[str]
+) -> tuple[str, ...]:
+    """Why Compose must not create these services now: what it would take for theirs, and is not."""
+    created = _created_with(services, names)
+    return tuple(
+        _format_claim(container)
+        for container in state.foreign
+        if container.service in created and _is_chosen(container)
+    )
+
+
+def refuse_elsewhere(draft: Draft) -> bool:
+    """Refuse where the project's name belongs to a stack that was started from elsewhere."""
+    # The one before counts as well where the stack's directory is another now: what it started
+    # there would be half of the project.
+    origins = {provenance.started_from(container.origin) for container in draft.state.containers}
+    for directory in sorted(origins - {draft.spec.directory}):
+        if draft.spec.allows("project", directory):
+            continue
+        draft.refuse(
+            draft.spec.project,
+            f"a project of this name was started from {directory}",
+            f"to take it over, {_ALLOW.format(f'project:{directory}')}; "
+            "or give this stack another project name",
+        )
+    return bool(draft.refusals)
+
+
+def plan_names_and_addresses(draft: Draft) -> None:
+    """Free the project's names and addresses that a foreign container has."""
+    ours = {container.name for container in draft.state.containers}
+    claimants = {container.name: container for container in draft.state.foreign}
+    for service, body in draft.services.items():
+        for name in list_container_names(draft.spec.project, service, body):
+            if name not in draft.state.names or name in ours:
+                continue
+            owner = draft.state.names[name]
+            whose = f"of project {owner}" if owner else "that no project owns"
+            if claimant := claimants.get(name):
+                whose = f"that is foreign ({claimant.foreign})"
+            _take(draft, service, name, f"a container {whose} holds its name {name}", claimant)
+    for other in (*draft.state.neighbours, *draft.state.foreign):
+        for network, endpoint in other.endpoints.items():
+            key = draft.key(network)
+            if not endpoint.address or key is None:
+                continue
+            for service, body in draft.services.items():
+                networks = body.get("networks") or {}
+                held = ""
+                if (networks.get(key) or {}).get("ipv4_address") == endpoint.address:
+                    held = f"its address {endpoint.address}"
+                elif key in networks and service in endpoint.aliases:
+                    held = f"its name {service}"
+                if held:
+                    what = f"container {other.name} holds {held} on network {network}"
+                    _disconnect(draft, service, other.name, network, what)
+
+
+def plan_claimants(draft: Draft) -> None:
+    """Deal with containers that bear the labels of the project's, and are foreign."""
+    created = _created(draft)
+    for container in draft.state.foreign:
+        subject, what = container.service or container.name, _format_claim(container)
+        if subject in created and _is_chosen(container):
+            what += f"; Compose would take it for a replica of {subject}, and remove one"
+            _take(draft, subject, container.name, what, container)
+        else:
+            draft.find(subject, "foreign", f"{what}; left alone", blocks=False)
+
+
+def plan_foreign_networks(draft: Draft) -> None:
+    """Keep services out of networks of our names that Compose did not make for this project."""
+    created = _created(draft)
+    for key, settings in sorted((draft.declared.config.get("networks") or {}).items()):
+        network = draft.network_name(key)
+        what = explain_foreign(draft, draft.state.network_labels.get(network), key)
+        if not what or (settings or {}).get("external"):
+            continue
+        current = draft.state.networks.get(network)
+        joining = [
+            name
+            for name, body in draft.services.items()
+            if key in (body.get("networks") or {})
+            and name in created
+            and not any(
+                (place := container.endpoints.get(network)) and place.network_id == current
+                for container in draft.state.service(name)
+            )
+        ]
+        keep_out(draft, f"network {network}", what, joining, f"networks.{key}", network)
+
+
+def plan_foreign_volumes(draft: Draft) -> None:
+    """Keep services from volumes of our names that Compose did not make for this project."""
+    created = _created(draft)
+    for key, settings in sorted((draft.declared.config.get("volumes") or {}).items()):
+        volume = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
+        what = explain_foreign(draft, draft.state.volume_labels.get(volume), key)
+        if not what or (settings or {}).get("external"):
+            continue
+        joining = [
+            name
+            for name, body in draft.services.items()
+            if name in created
+            and any(
+                mount.get("type") == "volume" and mount.get("source") == key
+                for mount in body.get("volumes") or ()
+            )
+            and not any(
+                mount.get("source") == volume
+                for container in draft.state.service(name)
+                for mount in (container.shape.get("volumes") or {}).values()
+            )
+        ]
+        keep_out(draft, f"volume {volume}", what, joining, f"volumes.{key}", volume)
+
+
+def explain_foreign_image(draft: Draft, name: str) -> str:
+    """Why what has the name of a service's own image was not built for it.
+
+    Compose builds ``PROJECT-SERVICE``; a name that the compose file gives may come from
+    anywhere.
+    """
+    ref = draft.ref(name)
+    image = draft.declared.images[ref]
+    known = draft.applied.services.get(name) if draft.applied else None
+    proven = {container.image_id for container in draft.state.service(name)}
+    proven |= {known.image_id} if known else set()
+    own = image.id in proven or image.built_for in (None, (draft.spec.project, name))
+    if own or draft.services[name].get("image"):
+        return ""
+    project, service = image.built_for or ("", "")
+    whose = f"service {service} of project {project}" if project else "nobody's, by its labels"
+    return f"image {ref} was not built for it, but is {whose}"
+
+
+def explain_foreign(draft: Draft, labelled: Labelled | None, key: str) -> str:
+    """Why a network or volume is not the project's own."""
+    if labelled is None or (labelled.project, labelled.key) == (draft.spec.project, key):
+        return ""
+    if not labelled.project:
+        return "Compose did not make it"
+    return f"Compose made it as {labelled.key or 'nothing'} of project {labelled.project}"
+
+
+def keep_out(
+    draft: Draft, subject: str, what: str, joining: Collection[str], path: str, name: str
+) -> None:
+    """Say that a network or volume is foreign, and keep services out that are not in it yet."""
+    what = f"it has the name of the project's own and is foreign: {what}"
+    if not joining:
+        draft.find(subject, "foreign", f"{what}; left alone", blocks=False)
+        return
+    draft.refuse(
+        subject,
+        f"{what}; Compose would give it to {', '.join(sorted(joining))}",
+        f"to use it, declare {path} with `external: true` and `name: {name}`; otherwise "
+        "declare another name, or remove it yourself",
+    )
+
+
+def disconnect_guests(draft: Draft, network: str) -> None:
+    """Take foreign containers off a network that is to be removed: it cannot be with them on it."""
+    for container in (*draft.state.neighbours, *draft.state.foreign):
+        if network in container.endpoints:
+            _disconnect(
+                draft,
+                f"network {network}",
+                container.name,
+                network,
+                f"container:{container.name} is attached to it, and is foreign",
+            )
+
+
+def _take(draft: Draft, service: str, holder: str, what: str, claimant: Container | None) -> None:
+    """Set a container aside; one that bears our labels loses them, for which it is copied."""
+    aside = f"{holder}-set-aside"
+    undo = f"docker rename {aside} {holder} && docker start {holder}"
+    purpose = "to take it"
+    if claimant is not None:
+        undo += "; the copy has its files and volumes, and no networks, ports, limits or logs"
+        purpose = (
+            "remove it yourself; or, to have it replaced by a stopped copy of its files and "
+            f"volumes called {aside}, without its networks, ports, limits and logs"
+        )
+    step = SetAside(subject=holder, cause=f"{service}: {what}", container=holder, undo=undo)
+    _clear_if_allowed(draft, service, what, step, purpose)
+
+
+def _disconnect(draft: Draft, service: str, holder: str, network: str, what: str) -> None:
+    step = Disconnect(
+        subject=holder,
+        cause=f"{service}: {what}",
+        container=holder,
+        network=network,
+        undo=f"docker network connect {network} {holder}",
+    )
+    _clear_if_allowed(draft, service, what, step, "to take it off the network")
+
+
+def _clear_if_allowed(
+    draft: Draft, service: str, what: str, step: SetAside | Disconnect, purpose: str
+) -> None:
+    draft.find(service, "drift", what)
+    rule = f"container:{step.container}"
+    if rule in draft.spec.allow:
+        draft.clear_way(step)
+    else:
+        draft.refuse(service, what, f"{purpose}, {_ALLOW.format(rule)}")
+
+
+def _created(draft: Draft) -> frozenset[str]:
+    """The services among whose containers Compose chooses while it carries out the steps."""
+    names = (name for name in draft.steps if draft.has(name, Recreate, Up))
+    return _created_with(draft.services, names)
+
+
+def _created_with(
+    services: Mapping[str, Mapping[str, Any]], names: Iterable[str]
+) -> frozenset[str]:
+    """The services among whose containers Compose chooses where it creates these.
 
     ``create`` takes along all that a service leans on.
     """
-    made: set[str] = set()
+    created: set[str] = set()
     left = list(names)
     while left:
         name = left.pop()
-        if name not in made and name in services:
-            made.add(name)
-            left += _leaned_on(services[name])
-    return frozenset(made)
+        if name not in created and name in services:
+            created.add(name)
+            left += _dependencies(services[name])
+    return frozenset(created)
 
 
-def obstructed(
-    services: Mapping[str, Mapping[str, Any]], state: StackState, names: Iterable[str]
-) -> tuple[str, ...]:
-    """Why these services must not be made now: what Compose would take for theirs, and is not."""
-    made = made_with(services, names)
-    return tuple(_claim(one) for one in state.foreign if one.service in made and _is_chosen(one))
-
-
-def _is_chosen(one: Container) -> bool:
-    return provenance.is_chosen_by_compose(one.origin)
-
-
-def _claim(one: Container) -> str:
-    return f"container:{one.name} bears this project's labels and is foreign: {one.foreign}"
-
-
-class Foreign(Services):
-    """Decides about what is not the project's."""
-
-    def _elsewhere(self) -> bool:
-        """Whether the project's name belongs to a stack that was started from elsewhere."""
-        # The one before counts as well where the stack's directory is another now: what it started
-        # there would be half of the project.
-        origins = {provenance.started_from(one.origin) for one in self.state.containers}
-        for directory in sorted(origins - {self.spec.directory}):
-            if self.spec.allows("project", directory):
-                continue
-            self._refuse(
-                self.spec.project,
-                f"a project of this name was started from {directory}",
-                f'to take it over, add to the stack: allow = ["project:{directory}"]; '
-                "or give this stack another project name",
-            )
-        return bool(self.refusals)
-
-    def _names_and_addresses(self) -> None:
-        """Names and addresses of ours that a foreign container has."""
-        ours = {container.name for container in self.state.containers}
-        claimants = {container.name: container for container in self.state.foreign}
-        for name, body in self.services.items():
-            for wanted in container_names(self.spec.project, name, body):
-                if wanted not in self.state.names or wanted in ours:
-                    continue
-                owner = self.state.names[wanted]
-                whose = f"of project {owner}" if owner else "that no project owns"
-                if claimant := claimants.get(wanted):
-                    whose = f"that is foreign ({claimant.foreign})"
-                self._take(
-                    name, wanted, f"its name {wanted} is held by a container {whose}", claimant
-                )
-        for other in (*self.state.strangers, *self.state.foreign):
-            for network, endpoint in other.endpoints.items():
-                if not endpoint.address or not self._is_ours(network):
-                    continue
-                for name, body in self.services.items():
-                    key = self._key(network)
-                    settings = (body.get("networks") or {}).get(key) or {}
-                    what = ""
-                    if settings.get("ipv4_address") == endpoint.address:
-                        what = f"its address {endpoint.address}"
-                    elif key in (body.get("networks") or {}) and name in endpoint.aliases:
-                        what = f"its name {name}"
-                    if what:
-                        what += f" on network {network} is held by container {other.name}"
-                        self._disconnect(name, other.name, network, what)
-
-    def _claimants(self) -> None:
-        """Containers that bear the labels of the project's, and are foreign."""
-        made = self._made()
-        for one in self.state.foreign:
-            subject, what = one.service or one.name, _claim(one)
-            if subject in made and _is_chosen(one):
-                what += f"; Compose would take it for a replica of {subject}, and remove one"
-                self._take(subject, one.name, what, one)
-            else:
-                self._find(subject, "foreign", f"{what}; left alone", blocks=False)
-
-    def _made(self) -> frozenset[str]:
-        return made_with(
-            self.services,
-            (
-                name
-                for name, steps in self.steps.items()
-                if any(step.verb in ("recreate", "up") for step in steps)
-            ),
-        )
-
-    def _foreign_networks(self) -> None:
-        """Networks of our names that Compose did not make for this project."""
-        made = self._made()
-        for key, settings in sorted((self.declared.config.get("networks") or {}).items()):
-            network = self._network_name(key)
-            what = self._unlike(self.state.network_labels.get(network), key)
-            if not what or (settings or {}).get("external"):
-                continue
-            current = self.state.networks.get(network)
-            joins = [
-                name
-                for name, body in self.services.items()
-                if key in (body.get("networks") or {})
-                and name in made
-                and not any(
-                    (place := one.endpoints.get(network)) and place.network_id == current
-                    for one in self.state.service(name)
-                )
-            ]
-            self._keep_out(f"network {network}", what, joins, f"networks.{key}", network)
-
-    def _foreign_volumes(self) -> None:
-        """Volumes of our names that Compose did not make for this project."""
-        made = self._made()
-        for key, settings in sorted((self.declared.config.get("volumes") or {}).items()):
-            volume = str((settings or {}).get("name") or f"{self.spec.project}_{key}")
-            what = self._unlike(self.state.volume_labels.get(volume), key)
-            if not what or (settings or {}).get("external"):
-                continue
-            joins = [
-                name
-                for name, body in self.services.items()
-                if name in made
-                and any(
-                    mount.get("type") == "volume" and mount.get("source") == key
-                    for mount in body.get("volumes") or ()
-                )
-                and not any(
-                    mount.get("source") == volume
-                    for one in self.state.service(name)
-                    for mount in (one.shape.get("volumes") or {}).values()
-                )
-            ]
-            self._keep_out(f"volume {volume}", what, joins, f"volumes.{key}", volume)
-
-    def _unlike_image(self, name: str) -> str:
-        """Why what has the name of a service's own image was not built for it.
-
-        Compose builds ``PROJECT-SERVICE``; a name that the compose file gives may come from
-        anywhere.
-        """
-        ref = self._ref(name)
-        image = self.declared.images[ref]
-        known = self.applied.services.get(name) if self.applied else None
-        proven = {one.image_id for one in self.state.service(name)}
-        proven |= {known.image_id} if known else set()
-        mine = image.id in proven or image.built_for in (None, (self.spec.project, name))
-        if mine or self.services[name].get("image"):
-            return ""
-        project, service = image.built_for or ("", "")
-        whose = f"service {service} of project {project}" if project else "nobody's, by its labels"
-        return f"image {ref} was not built for it, but is {whose}"
-
-    def _unlike(self, labelled: Labelled | None, key: str) -> str:
-        """Why a network or volume is not the project's own."""
-        if labelled is None or (labelled.project, labelled.key) == (self.spec.project, key):
-            return ""
-        if not labelled.project:
-            return "it was not made by Compose"
-        return f"it was made as {labelled.key or 'nothing'} of project {labelled.project}"
-
-    def _keep_out(
-        self, subject: str, what: str, joins: Collection[str], path: str, name: str
-    ) -> None:
-        """Say that a network or volume is foreign, and keep services out that are not in it yet."""
-        what = f"it has the name of the project's own and is foreign: {what}"
-        if not joins:
-            self._find(subject, "foreign", f"{what}; left alone", blocks=False)
-            return
-        self._refuse(
-            subject,
-            f"{what}; {', '.join(sorted(joins))} would be given it",
-            f"to use it, declare {path} with `external: true` and `name: {name}`; otherwise "
-            "declare another name, or remove it yourself",
-        )
-
-    def _guests(self, network: str) -> None:
-        """Foreign containers on a network that is to be removed: it cannot be while they are."""
-        for one in (*self.state.strangers, *self.state.foreign):
-            if network in one.endpoints:
-                self._disconnect(
-                    f"network {network}",
-                    one.name,
-                    network,
-                    f"container:{one.name} is attached to it, and is foreign",
-                )
-
-    def _take(self, service: str, holder: str, what: str, claimant: Container | None) -> None:
-        """Take a container aside; one that bears our labels loses them, for which it is copied."""
-        aside = f"{holder}-set-aside"
-        undo = f"docker rename {aside} {holder} && docker start {holder}"
-        remedy = "to take it"
-        if claimant is not None:
-            undo += "; the copy has its files and volumes, and no networks, ports, limits or logs"
-            remedy = (
-                "remove it yourself; or, to have it replaced by a stopped copy of its files and "
-                f"volumes called {aside}, without its networks, ports, limits and logs"
-            )
-        self._with_consent(service, holder, what, "set aside", undo=undo, remedy=remedy)
-
-    def _disconnect(self, service: str, holder: str, network: str, what: str) -> None:
-        self._with_consent(
-            service,
-            holder,
-            what,
-            "disconnect stranger",
-            names=(network,),
-            undo=f"docker network connect {network} {holder}",
-        )
-
-    def _with_consent(
-        self,
-        service: str,
-        holder: str,
-        what: str,
-        verb: Verb,
-        *,
-        undo: str,
-        remedy: str = "to take it",
-        names: tuple[str, ...] = (),
-    ) -> None:
-        self._find(service, "drift", what)
-        if not self.spec.allows("container", holder):
-            remedy += f', add to the stack: allow = ["container:{holder}"]'
-            self._refuse(service, what, remedy)
-            return
-        self._before(verb, holder, f"{service}: {what}", names=names, undo=undo)
-
-
-def _leaned_on(body: Mapping[str, Any]) -> Iterable[str]:
+def _dependencies(body: Mapping[str, Any]) -> Iterable[str]:
     """The services that one needs, in every way that Compose knows."""
     yield from body.get("depends_on") or ()
     for key in ("network_mode", "pid", "ipc"):
@@ -285,3 +281,14 @@ def _leaned_on(body: Mapping[str, Any]) -> Iterable[str]:
         for item in body.get(key) or ():
             # An alias or a mode may follow.
             yield str(item).partition(":")[0]
+
+
+def _is_chosen(container: Container) -> bool:
+    return provenance.is_chosen_by_compose(container.origin)
+
+
+def _format_claim(container: Container) -> str:
+    return (
+        f"container:{container.name} bears this project's labels and is foreign: "
+        f"{container.foreign}"
+    )

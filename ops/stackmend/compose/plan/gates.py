@@ -1,12 +1,12 @@
 """What must be so before a decision can be made at all."""
 
-from stackmend.compose.plan.model import Plan, Refusal
+from stackmend.compose.plan.actions import Plan, Refusal
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, StackState
 from stackmend.paths import STATE_ROOT
 
-WAYS_OUT = {
-    "absent": "install Docker Engine with its Compose plugin on the host, then run this again",
+REMEDIES = {
+    "absent": "install Docker Engine with its Compose plugin on the host, then rerun",
     "stopped": "start it on the host (systemctl start docker) and see why it stopped "
     "(journalctl -u docker)",
     "forbidden": "connect as root, or set _sudo = True in the host's data",
@@ -37,7 +37,7 @@ def refuse_engine(state: StackState) -> Plan | None:
             "no-compose": "Docker has no Compose plugin",
         }.get(engine.status, f"Docker does not answer: {engine.reason}")
         return Plan(
-            refusals=(Refusal(subject="engine", reason=reason, remedy=WAYS_OUT[engine.status]),)
+            refusals=(Refusal(subject="engine", reason=reason, remedy=REMEDIES[engine.status]),)
         )
     if not state.writable:
         return Plan(
@@ -45,7 +45,7 @@ def refuse_engine(state: StackState) -> Plan | None:
                 Refusal(
                     subject="state",
                     reason=f"this user may not write {STATE_ROOT}",
-                    remedy=WAYS_OUT["forbidden"],
+                    remedy=REMEDIES["forbidden"],
                 ),
             )
         )
@@ -70,7 +70,7 @@ def refuse_crowded(spec: ComposeSpec, declared: Declared) -> Plan | None:
     return None
 
 
-def failed_before(spec: ComposeSpec, digest: str, state: StackState) -> str:
+def explain_hold(spec: ComposeSpec, digest: str, state: StackState) -> str:
     """Why these very files are not applied again now: they failed and were taken back."""
     applied = state.applied
     if applied is None or applied.source == digest:

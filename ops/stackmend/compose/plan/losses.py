@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stackmend.compose.plan.model import Refusal
+from stackmend.compose.plan.actions import Refusal
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, Image, StackState
 
 
-def losses(
+def find_losses(
     spec: ComposeSpec, state: StackState, declared: Declared, names: Iterable[str]
 ) -> tuple[Refusal, ...]:
     """Why services must not be made anew: an anonymous volume of theirs would be left behind.
@@ -25,8 +25,8 @@ def losses(
             continue
         image = declared.images.get(str(body.get("image") or f"{spec.project}-{name}"))
         kept = _kept(body, image)
-        for one in state.service(name):
-            for path, mount in (one.shape.get("volumes") or {}).items():
+        for container in state.service(name):
+            for path, mount in (container.shape.get("volumes") or {}).items():
                 if mount.get("source") != "(anonymous)" or kept is None or path in kept:
                     continue
                 rule = f"volume:{name}:{path}"
@@ -35,8 +35,8 @@ def losses(
                 found.append(
                     Refusal(
                         subject=name,
-                        reason=f"{one.name} keeps data in an anonymous volume at {path}, which its "
-                        "successor would not have",
+                        reason=f"{container.name} keeps data in an anonymous volume at {path}, "
+                        "which its successor would not have",
                         remedy=f"declare a volume for {path} and copy the data into it; or, where "
                         f'it may be left behind, add to the stack: allow = ["{rule}"]',
                     )

@@ -1,4 +1,4 @@
-"""The record of what was proven: read as a declaration, and written anew."""
+"""The record of what was proven: read as a declaration, and made."""
 
 from collections.abc import Collection, Mapping
 
@@ -6,12 +6,12 @@ from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, AppliedService, Declared, StackState
 
 
-def recorded(applied: Applied, state: StackState) -> Declared:
+def read_declaration(applied: Applied, state: StackState) -> Declared:
     """The declaration of a record: good as long as the files are those of the record."""
     return Declared(config=applied.config, images=state.images, outside=state.outside)
 
 
-def expected(
+def make_record(
     before: Applied | None,
     spec: ComposeSpec,
     files: Mapping[str, str],
@@ -22,7 +22,7 @@ def expected(
 ) -> Applied:
     """The record that a successful apply leaves.
 
-    A service that this run made anew is described by what runs now; one that it left alone keeps
+    A service that this run touched is described by what runs now; one that it left alone keeps
     the description that was proven before, so that drift during a run is not written down as right.
     """
     services: dict[str, AppliedService] = {}
@@ -32,8 +32,10 @@ def expected(
         if known and name not in touched:
             services[name] = known
         elif containers:
-            one = containers[0]
-            services[name] = AppliedService(image=one.image, image_id=one.image_id, shape=one.shape)
+            first = containers[0]
+            services[name] = AppliedService(
+                image=first.image, image_id=first.image_id, shape=first.shape
+            )
     return Applied(
         project=spec.project,
         directory=spec.directory,

@@ -1,250 +1,267 @@
-"""The decision about one service: why it is not as declared, or not well, and the remedy."""
+"""The decision about one service: why it is not as declared, or not healthy, and the remedy."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from stackmend.compose import drift
+from stackmend.compose.plan.actions import (
+    Attach,
+    Detach,
+    Kind,
+    Recreate,
+    Restart,
+    Resume,
+    ServiceAction,
+    Start,
+    Unpause,
+    Up,
+)
 from stackmend.compose.plan.declaration import (
     AROUND,
     REPLICAS,
     effective,
+    find_certain_differences,
     is_published,
     scale,
     sources,
-    told_differences,
 )
-from stackmend.compose.plan.health import completed, loops, oom
-from stackmend.compose.plan.model import Kind, Verb
-from stackmend.compose.plan.notes import Notes
-from stackmend.compose.plan.words import line, short, some
+from stackmend.compose.plan.draft import Draft
+from stackmend.compose.plan.format import fit_line, join_few, shorten
+from stackmend.compose.plan.health import format_oom, is_complete, is_looping
 from stackmend.compose.state import Container
 
-#: A remedy, the kind of finding it answers, its cause, and what the step needs to know.
-Cause = tuple[Verb, Kind, str, tuple[str, ...]]
+
+def plan_service(draft: Draft, name: str) -> None:
+    """Note what is wrong with a service, and the steps against it."""
+    body = draft.services[name]
+    containers = draft.state.service(name)
+    scaled = scale(body)
+    regular = [container for container in containers if not container.replaces]
+    if not regular and scaled:
+        draft.do("missing", Up(subject=name, cause="it has no container"))
+    if not regular:
+        return
+    if len(containers) != len(regular):
+        cause = "an interrupted recreation left a second container"
+        draft.do("leftover", Up(subject=name, cause=cause))
+    elif len(regular) != scaled:
+        cause = f"{len(regular)} containers where {scaled} should be"
+        draft.do("scale", Up(subject=name, cause=cause))
+    if causes := _declaration_causes(draft, name, body):
+        for kind, text in causes:
+            draft.find(name, kind, text)
+        adopted = all(kind == "adopted" for kind, _ in causes)
+        cause = join_few([text for _, text in causes])
+        draft.add((Up if adopted else Recreate)(subject=name, cause=cause))
+    for container in regular:
+        for action in _shape_steps(draft, name, container):
+            draft.do("drift", action, container)
+        _plan_life(draft, name, container)
 
 
-class Services(Notes):
-    """Decides service by service."""
+def _declaration_causes(draft: Draft, name: str, body: Mapping[str, Any]) -> list[tuple[Kind, str]]:
+    """Why the service's containers are not those that its declaration asks for."""
+    causes: list[tuple[Kind, str]] = []
+    containers = draft.state.service(name)
+    applied, declared = draft.applied, draft.declared
+    if applied is None or name not in applied.services:
+        desired = declared.hashes.get(name)
+        if desired is None or any(container.config_hash != desired for container in containers):
+            causes.append(("adopted", "nothing is recorded of it; Compose finds what differs"))
+    else:
+        was = effective(applied.config, name)
+        for path, old, new in drift.differences(was, effective(declared.config, name)):
+            if path.split(".")[0] not in AROUND and path != REPLICAS:
+                causes.append(("changed", drift.format_change(path, old, new, draft.secrets)))
+        for path, now in declared.outside.items():
+            before = applied.outside.get(path)
+            if before and now != before and path in sources(declared.config, name):
+                causes.append(("content", f"{path} on the host changed, which it mounts"))
+    for path in _changed_mounts(draft, name):
+        causes.append(("content", f"{path} changed, which it mounts"))
+    if name in draft.state.stale:
+        cause = "an earlier run ended before it recreated it from the files in place"
+        causes.append(("leftover", cause))
+    ref = draft.ref(name)
+    image = declared.images.get(ref)
+    for container in containers:
+        if image and container.image_id != image.id:
+            ids = f"{shorten(container.image_id)} → {shorten(image.id)}"
+            causes.append(("image", f"image {ref}: {ids}"))
+            break
+    return causes
 
-    def _service(self, name: str) -> None:
-        body = self.services[name]
-        containers = self.state.service(name)
-        wanted = scale(body)
-        regular = [one for one in containers if not one.replaces]
-        if not regular and wanted:
-            self._do(name, "up", "missing", "it has no container")
-        if not regular:
-            return
-        if len(containers) != len(regular) or len(regular) != wanted:
-            kind: Kind = "leftover" if len(containers) != len(regular) else "scale"
-            self._do(
-                name,
-                "up",
-                kind,
-                "an interrupted recreation left a second container"
-                if kind == "leftover"
-                else f"{len(regular)} containers where {wanted} should be",
-            )
-        if causes := self._declaration_causes(name, body):
-            for kind, text in causes:
-                self._find(name, kind, text)
-            adopted = all(kind == "adopted" for kind, _ in causes)
-            self._step(name, "up" if adopted else "recreate", some([text for _, text in causes]))
-        for container in regular:
-            self._container(name, container)
 
-    def _declaration_causes(self, name: str, body: Mapping[str, Any]) -> list[tuple[Kind, str]]:
-        """Why the service's containers are not those that its declaration asks for."""
-        causes: list[tuple[Kind, str]] = []
-        containers = self.state.service(name)
-        if self.applied is None or name not in self.applied.services:
-            wanted = self.declared.hashes.get(name)
-            if wanted is None or any(one.config_hash != wanted for one in containers):
-                causes.append(
-                    ("adopted", "nothing is recorded of it; Compose compares and settles")
-                )
-        else:
-            was = effective(self.applied.config, name)
-            for path, old, new in drift.differences(was, effective(self.declared.config, name)):
-                if path.split(".")[0] not in AROUND and path != REPLICAS:
-                    causes.append(("changed", drift.cause(path, old, new, self.secrets)))
-            for path, now in self.declared.outside.items():
-                before = self.applied.outside.get(path)
-                if before and now != before and path in sources(self.declared.config, name):
-                    causes.append(("content", f"{path} on the host changed, which it mounts"))
-        for path in self._mounted(name):
-            causes.append(("content", f"{path} changed, which it mounts"))
-        if name in self.state.stale:
-            cause = "an apply was cut short before it was made anew from the files in place"
-            causes.append(("leftover", cause))
-        ref = self._ref(name)
-        image = self.declared.images.get(ref)
-        for container in containers:
-            if image and container.image_id != image.id:
-                causes.append(
-                    ("image", f"image {ref}: {short(container.image_id)} → {short(image.id)}")
-                )
-                break
-        return causes
+def _changed_mounts(draft: Draft, name: str) -> list[str]:
+    """Changed project files that the service's containers see through a mount."""
+    mounted = [
+        inside
+        for source in sources(draft.declared.config, name)
+        if (inside := draft.inside(source)) is not None
+    ]
+    return [
+        path
+        for path in draft.changed_files()
+        if any(
+            source == "" or path == source or path.startswith(source + "/") for source in mounted
+        )
+    ]
 
-    def _mounted(self, name: str) -> list[str]:
-        """Changed project files that the service's containers see through a mount."""
-        mounted = [
-            inside
-            for source in sources(self.declared.config, name)
-            if (inside := self._inside(source)) is not None
-        ]
-        return [
-            path
-            for path in self._changed_files()
-            if any(
-                source == "" or path == source or path.startswith(source + "/")
-                for source in mounted
-            )
-        ]
 
-    def _container(self, name: str, container: Container) -> None:
-        for verb, kind, text, names in self._shape_causes(name, container):
-            self._do(name, verb, kind, text, container, names)
-        self._life(name, container)
-
-    def _shape_causes(self, name: str, container: Container) -> list[Cause]:
-        """How the container differs from the one that was proven well."""
-        causes: list[Cause] = []
-        known = self.applied.services.get(name) if self.applied else None
-        if known and known.image_id == container.image_id:
-            wanted, actual = dict(known.shape), dict(container.shape)
-            causes += self._network_causes(
-                wanted.pop("networks", {}), actual.pop("networks", {}), container
-            )
-            causes += [
-                ("recreate", "drift", drift.cause(path, old, new, self.secrets), ())
-                for path, old, new in drift.differences(wanted, actual)
-            ]
-        elif not known:
-            causes += self._adopted_causes(name, container)
-        for network, endpoint in container.endpoints.items():
-            current = self.state.networks.get(network)
-            if endpoint.network_id and current != endpoint.network_id:
-                what = "is gone" if current is None else "was removed and made anew"
-                causes.append(("recreate", "drift", f"its network {network} {what}", ()))
-        ids = {one.id for one in self.state.containers}
-        for key, id_ in container.borrows.items():
-            if id_ not in ids:
-                causes.append(
-                    ("recreate", "drift", f"{key}: the container it shares it with is gone", ())
-                )
-        if container.running and container.shape.get("network_mode") != "host":
-            missing = [
-                port
-                for port in container.shape.get("ports", ())
-                if not is_published(port, container.published)
-            ]
-            if missing and container.endpoints:
-                causes.append(
-                    (
-                        "recreate",
-                        "drift",
-                        f"the engine does not publish {', '.join(sorted(missing))}",
-                        (),
-                    )
-                )
-        return causes
-
-    def _network_causes(
-        self, wanted: Mapping[str, Any], actual: Mapping[str, Any], container: Container
-    ) -> list[Cause]:
-        causes: list[Cause] = []
-        for network in sorted({*wanted, *actual}):
-            should, has = wanted.get(network), actual.get(network)
-            if should is None:
-                text = f"networks.{network}: attached, and not declared"
-                causes.append(("detach", "drift", text, (network,)))
-            elif has is None or should != has:
-                text = (
-                    f"networks.{network}: detached"
-                    if has is None
-                    else drift.cause(f"networks.{network}", should, has)
-                )
-                verb: Verb = "recreate" if container.service in self.tried else "attach"
-                causes.append(
-                    (verb, "drift", text, (network, should.get("address", ""), *should["aliases"]))
-                )
-        return causes
-
-    def _adopted_causes(self, name: str, container: Container) -> list[Cause]:
-        """What can change in a living container, held against the declaration itself."""
-        body = self.services[name]
-        causes: list[Cause] = []
-        for key in body.get("networks") or {}:
-            network = self._network_name(key)
-            if network not in container.endpoints:
-                settings = (body["networks"] or {}).get(key) or {}
-                aliases = tuple(dict.fromkeys([name, *(settings.get("aliases") or ())]))
-                address = settings.get("ipv4_address") or ""
-                causes.append(
-                    (
-                        "attach",
-                        "drift",
-                        f"networks.{network}: detached",
-                        (network, address, *aliases),
-                    )
-                )
+def _shape_steps(draft: Draft, name: str, container: Container) -> list[ServiceAction]:
+    """What is to be done where the container differs from the one that was proven healthy."""
+    steps: list[ServiceAction] = []
+    causes: list[str] = []
+    known = draft.applied.services.get(name) if draft.applied else None
+    if known and known.image_id == container.image_id:
+        desired, actual = dict(known.shape), dict(container.shape)
+        steps += _network_steps(
+            draft, name, desired.pop("networks", {}), actual.pop("networks", {}), container
+        )
         causes += [
-            ("recreate", "drift", drift.cause(path, wanted, has, self.secrets), ())
-            for path, wanted, has in told_differences(body, container.shape)
+            drift.format_change(path, old, new, draft.secrets)
+            for path, old, new in drift.differences(desired, actual)
         ]
-        return causes
+    elif not known:
+        body = draft.services[name]
+        steps += _missing_networks(draft, name, body, container)
+        causes += [
+            drift.format_change(path, desired, has, draft.secrets)
+            for path, desired, has in find_certain_differences(body, container.shape)
+        ]
+    for network, endpoint in container.endpoints.items():
+        current = draft.state.networks.get(network)
+        if endpoint.network_id and current != endpoint.network_id:
+            what = "is gone" if current is None else "was removed and made again"
+            causes.append(f"its network {network} {what}")
+    ids = {other.id for other in draft.state.containers}
+    causes += [
+        f"{key}: the container it shares it with is gone"
+        for key, id_ in container.borrows.items()
+        if id_ not in ids
+    ]
+    if container.running and container.shape.get("network_mode") != "host":
+        missing = [
+            port
+            for port in container.shape.get("ports", ())
+            if not is_published(port, container.published)
+        ]
+        if missing and container.endpoints:
+            causes.append(f"the engine does not publish {', '.join(sorted(missing))}")
+    return [*steps, *(Recreate(subject=name, cause=cause) for cause in causes)]
 
-    def _life(self, name: str, container: Container) -> None:
-        """What the container's state asks for."""
-        status = container.status
-        if status == "created":
-            cause = container.error or "it was created and never started"
-            self._do(name, "start", "created", cause, container)
-        elif status == "paused":
-            self._do(name, "unpause", "paused", "it is paused", container)
-        elif status in ("dead", "removing"):
-            self._do(name, "recreate", "exited", f"it is {status}", container)
-        elif status == "exited":
-            self._exited(name, container)
-        elif status == "restarting" or loops(container, self.state.now):
-            self._mend(
-                name,
-                "recreate",
-                "restart loop",
-                f"it restarts again and again ({container.restart_count} times, last exit code "
-                f"{container.exit_code}{oom(container)})",
-                container,
-            )
-        elif container.process in ("T", "t"):
-            verb: Verb = "restart" if name in self.tried else "resume"
-            self._do(name, verb, "hung", "its process is stopped by a signal", container)
-        elif container.process in ("gone", "Z"):
-            self._mend(name, "restart", "hung", "its process is gone", container)
-        elif container.health == "unhealthy":
-            output = drift.masked(container.health_output, self.secrets)
-            self._mend(
-                name,
-                "recreate" if name in self.tried else "restart",
-                "unhealthy",
-                "its healthcheck fails" + (f": {line(output)}" if output else ""),
-                container,
-            )
-        elif container.health == "starting" and name in self.tried:
-            cause = "its healthcheck has not passed since it was mended"
-            self._mend(name, "recreate", "starting", cause, container)
-        elif container.health == "starting":
-            self._find(name, "starting", "its healthcheck has not passed yet", blocks=True)
-            self._step(name, "up", "it is still starting and is waited for")
 
-    def _exited(self, name: str, container: Container) -> None:
-        if completed(container):
-            return
-        how = f"it exited with code {container.exit_code}{oom(container)}"
-        kind: Kind = "stopped" if container.exit_code in (0, 143) else "exited"
-        if container.restart in ("no", "on-failure"):
-            self._mend(name, "start", kind, how, container)
-            return
-        # The engine restarts what crashes under the other policies: someone stopped it.
-        self._do(name, "start", kind, f"{how} and was not restarted", container)
+def _network_steps(
+    draft: Draft,
+    name: str,
+    desired: Mapping[str, Any],
+    actual: Mapping[str, Any],
+    container: Container,
+) -> list[ServiceAction]:
+    steps: list[ServiceAction] = []
+    for network in sorted({*desired, *actual}):
+        should, has = desired.get(network), actual.get(network)
+        path = f"networks.{network}"
+        if should is None:
+            cause = f"{path}: attached, and not declared"
+            steps.append(Detach(subject=name, cause=cause, container=container.id, network=network))
+            continue
+        if has == should:
+            continue
+        cause = f"{path}: detached" if has is None else drift.format_change(path, should, has)
+        if container.service in draft.tried:
+            steps.append(Recreate(subject=name, cause=cause))
+            continue
+        steps.append(
+            Attach(
+                subject=name,
+                cause=cause,
+                container=container.id,
+                network=network,
+                address=should.get("address", ""),
+                aliases=tuple(should["aliases"]),
+            )
+        )
+    return steps
+
+
+def _missing_networks(
+    draft: Draft, name: str, body: Mapping[str, Any], container: Container
+) -> list[ServiceAction]:
+    """Attach a container of which nothing is recorded to the networks that are declared for it."""
+    steps: list[ServiceAction] = []
+    for key in body.get("networks") or {}:
+        network = draft.network_name(key)
+        if network in container.endpoints:
+            continue
+        settings = (body["networks"] or {}).get(key) or {}
+        steps.append(
+            Attach(
+                subject=name,
+                cause=f"networks.{network}: detached",
+                container=container.id,
+                network=network,
+                address=settings.get("ipv4_address") or "",
+                aliases=tuple(dict.fromkeys([name, *(settings.get("aliases") or ())])),
+            )
+        )
+    return steps
+
+
+def _plan_life(draft: Draft, name: str, container: Container) -> None:
+    """What the container's status asks for."""
+    status, id_ = container.status, container.id
+    tried = name in draft.tried
+    if status == "created":
+        cause = container.error or "it was created and never started"
+        draft.do("created", Start(subject=name, cause=cause, container=id_), container)
+    elif status == "paused":
+        cause = "it is paused"
+        draft.do("paused", Unpause(subject=name, cause=cause, container=id_), container)
+    elif status in ("dead", "removing"):
+        draft.do("exited", Recreate(subject=name, cause=f"it is {status}"), container)
+    elif status == "exited":
+        _plan_exited(draft, name, container)
+    elif status == "restarting" or is_looping(container, draft.state.now):
+        cause = (
+            f"it restarts again and again ({container.restart_count} times, last exit code "
+            f"{container.exit_code}{format_oom(container)})"
+        )
+        draft.mend("restart loop", Recreate(subject=name, cause=cause), container)
+    elif container.process in ("T", "t"):
+        cause = "its process is stopped by a signal"
+        step = Restart if tried else Resume
+        draft.do("hung", step(subject=name, cause=cause, container=id_), container)
+    elif container.process in ("gone", "Z"):
+        cause = "its process is gone"
+        draft.mend("hung", Restart(subject=name, cause=cause, container=id_), container)
+    elif container.health == "unhealthy":
+        output = fit_line(drift.redact(container.health_output, draft.secrets))
+        cause = "its healthcheck fails" + (f": {output}" if output else "")
+        draft.mend(
+            "unhealthy",
+            Recreate(subject=name, cause=cause)
+            if tried
+            else Restart(subject=name, cause=cause, container=id_),
+            container,
+        )
+    elif container.health == "starting" and tried:
+        cause = "its healthcheck has not passed since it was mended"
+        draft.mend("starting", Recreate(subject=name, cause=cause), container)
+    elif container.health == "starting":
+        draft.find(name, "starting", "its healthcheck has not passed yet")
+        draft.add(Up(subject=name, cause="it is still starting and is waited for"))
+
+
+def _plan_exited(draft: Draft, name: str, container: Container) -> None:
+    if is_complete(container):
+        return
+    cause = f"it exited with code {container.exit_code}{format_oom(container)}"
+    kind: Kind = "stopped" if container.exit_code in (0, 143) else "exited"
+    start = Start(subject=name, cause=cause, container=container.id)
+    if container.restart in ("no", "on-failure"):
+        draft.mend(kind, start, container)
+        return
+    # The engine restarts what crashes under the other policies: someone stopped it.
+    stopped = f"{cause} and was not restarted"
+    draft.do(kind, start.model_copy(update={"cause": stopped}), container)

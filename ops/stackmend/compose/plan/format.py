@@ -1,38 +1,38 @@
-"""Short words for long things."""
+"""Short text for long things."""
 
 from collections.abc import Iterable, Sequence
 
 from stackmend.paths import STATE_ROOT
 
 
-def short(image_id: str) -> str:
+def shorten(image_id: str) -> str:
     """The part of an image's id that people compare."""
     return image_id.removeprefix("sha256:")[:12]
 
 
-def line(text: str) -> str:
+def fit_line(text: str) -> str:
     """Text on one line, cut where it is long."""
     joined = " ".join(text.split())
     return joined if len(joined) <= 200 else joined[:199] + "…"
 
 
-def few(items: Sequence[str]) -> list[str]:
+def list_few(items: Sequence[str]) -> list[str]:
     """A few of many, and how many more."""
     more = [f"and {len(items) - 6} more"] if len(items) > 6 else []
     return [*items[:6], *more]
 
 
-def some(items: Iterable[str], between: str = "; ") -> str:
+def join_few(items: Iterable[str], between: str = "; ") -> str:
     """A few of many as one text."""
-    return between.join(few(list(items)))
+    return between.join(list_few(list(items)))
 
 
-def barred(path: str, kind: str) -> tuple[str, str]:
-    """Why a path of the project's files cannot be written to as root, and what to do about it."""
+def explain_obstacle(path: str, kind: str) -> tuple[str, str]:
+    """Why stackmend does not write to a path of the project's files as root, and the remedy."""
     match kind:
         case "link":
             return (
-                f"{path} is a link, and links below a project's directory are not followed",
+                f"{path} is a link, and stackmend follows no links below a project's directory",
                 f"remove {path}, or put what it leads to in its place",
             )
         case "directory":

@@ -1,0 +1,277 @@
+"""Carry out the steps of a plan in their order. ``plan`` decides what they are, never this."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import tenacity
+
+from stackmend import connection
+from stackmend.compose import commands
+from stackmend.compose.observer import LOG_LINES
+from stackmend.compose.plan import (
+    Action,
+    Build,
+    InstallFiles,
+    Plan,
+    Progress,
+    Pull,
+    Record,
+    Recreate,
+    RestoreFiles,
+    Tag,
+    Up,
+    choose_staging,
+    decide_with_images,
+    find_obstructions,
+    list_mounts,
+    restore_spec,
+    split_batches,
+    split_images,
+)
+from stackmend.compose.source import name_files
+from stackmend.compose.state import Applied, Declared, StackState
+from stackmend.errors import StepError
+
+if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
+    from pyinfra.api.host import Host
+
+    from stackmend.compose.observer import Observer
+    from stackmend.compose.source import Source
+    from stackmend.compose.spec import ComposeSpec
+    from stackmend.compose.waiter import Waiter
+    from stackmend.connection import Lease, Result
+
+#: What a registry says where asking again cannot help.
+FINAL = ("not found", "denied", "manifest unknown", "invalid reference", "unauthorized")
+
+#: What Compose prints of its progress, which is not what went wrong.
+PROGRESS = re.compile(
+    r"\s*(?:(?:Container|Network|Volume|Image) )?\S+ +"
+    r"(?:Creat|Recreat|Start|Stopp|Remov|Wait|Runn|Pull|Build)(?:e|ed|ing) *"
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a host has of a project.
+
+    :param declared: the services that it is to have.
+    :param changes: whether the plan makes the stack another one, which is taken back if it fails.
+    :param held: whether the services are the record's, because the desired files failed.
+    """
+
+    state: StackState
+    declared: Declared
+    changes: bool = False
+    held: bool = False
+
+
+@dataclass
+class Executor:
+    """What carries out steps for one project on one host.
+
+    :param options: what names the project's files to Compose.
+    :param lease: the lock; each step checks it first.
+    :param step: reports and journals what its block does.
+    :param verify: waits until the stack is healthy, and returns the record of it.
+    :param on_bind_error: asked with the engine's words where a container cannot be started; where
+        it returns true the start is tried once more.
+    :param progress: what was done to services so far.
+    """
+
+    host: Host
+    spec: ComposeSpec
+    source: Source
+    options: tuple[str, ...]
+    observer: Observer
+    waiter: Waiter
+    lease: Lease
+    step: Callable[..., AbstractContextManager[None]]
+    verify: Callable[[Executor, Snapshot], Applied]
+    on_bind_error: Callable[[Host, str], bool] | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def on_record(self, applied: Applied) -> Executor:
+        """The same for the files of a record, which lie on the host."""
+        options = name_files(applied.files, names_files=applied.names_files)
+        return replace(self, spec=restore_spec(self.spec, applied), options=options)
+
+    def prepare(self, decided: Plan, snapshot: Snapshot) -> Plan:
+        """Have files and images at hand before anything is stopped; the plan of what follows.
+
+        :raises StepError: an image does not come; then images have the names that they had.
+        """
+        applied = snapshot.state.applied
+        how = choose_staging(decided.actions, applied, self.source.digest)
+        if how != "none":
+            unpacked = how == "tree"
+            command, archive = commands.stage(self.spec, self.source, unpacked=unpacked)
+            self.run(command, "cannot send the project's files", stdin=archive)
+        images, _ = split_images(decided.actions)
+        if not images:
+            return decided
+        try:
+            self.walk(images, snapshot, commands.locate_staging(self.spec))
+        except StepError:
+            self._restore_tags(applied)
+            raise
+        declared = self.observer.resolve()
+        following = decide_with_images(decided, self.spec, snapshot.state, declared)
+        if following.refusals:
+            self._restore_tags(applied)
+        return following
+
+    def walk(self, actions: Iterable[Action], snapshot: Snapshot, directory: str = "") -> None:
+        """Carry out steps in their order.
+
+        :param directory: where the files are that images are built from; the project's directory
+            by default.
+        :raises StepError: a step failed.
+        """
+        for batch in split_batches(actions):
+            self.lease.check()
+            depends_on = {name for action in batch for name in getattr(action, "depends_on", ())}
+            if depends_on:
+                self.waiter.wait_until_healthy(snapshot.declared, depends_on)
+            for action in batch:
+                if self.progress.counts(action):
+                    self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
+                self.progress = self.progress.after(action)
+            self._execute(batch, snapshot, directory or self.spec.directory)
+
+    def _execute(self, batch: Sequence[Action], snapshot: Snapshot, directory: str) -> None:
+        action = batch[0]
+        match action:
+            case Recreate() | Up():
+                self._create(batch, snapshot, recreate=isinstance(action, Recreate))
+            case Record():
+                applied = self.verify(self, snapshot)
+                with self.step(action):
+                    command = commands.record(self.spec, applied.source)
+                    archive = commands.record_archive(applied)
+                    self.run(command, "cannot record what was proven", stdin=archive)
+            case Pull() | Build():
+                with self.step(action):
+                    self._fetch_image(action, directory)
+            case InstallFiles():
+                self._mark_stale(action.outdated)
+                with self.step(action):
+                    now = datetime.fromtimestamp(snapshot.state.now, UTC)
+                    command = commands.install(self.spec, action, f"{now:%Y%m%dT%H%M%SZ}")
+                    self.run(command, "cannot put the project's files in place")
+            case RestoreFiles():
+                self._mark_stale(action.outdated)
+                with self.step(action):
+                    self._restore_files(action)
+            case _:
+                with self.step(action):
+                    command = commands.act(self.spec, action, snapshot.state)
+                    failure = f"could not {action.verb} {action.subject}"
+                    self._start(command, failure, [action.subject])
+
+    def _create(self, batch: Sequence[Action], snapshot: Snapshot, *, recreate: bool) -> None:
+        names = [action.subject for action in batch]
+        declared = snapshot.declared
+        # Compose chooses by labels, and would end what came since that is foreign and bears them.
+        if came := find_obstructions(declared.services, self.observer.read_state(), names):
+            raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
+        command = commands.up(
+            self.spec, self.options, names, recreate=recreate, mounted=list_mounts(declared.config)
+        )
+        with self.step(*batch):
+            self._start(command, f"cannot create {', '.join(names)}", names)
+
+    def _start(self, command: StringCommand, failure: str, services: Sequence[str]) -> None:
+        """Run what starts containers; once more where what kept them from it could be removed."""
+        result = self.attempt(command)
+        ask = self.on_bind_error
+        if not result.ok and ask is not None and ask(self.host, result.error_text):
+            result = self.attempt(command)
+        self._check(result, failure, services)
+
+    def _fetch_image(self, action: Pull | Build, directory: str) -> None:
+        command = commands.fetch_image(self.spec, self.options, action, directory)
+
+        def fetch() -> Result:
+            # Nothing of the stack changes by it: whoever comes next need not wait for it.
+            return self.attempt(command, timeout=commands.IMAGE_LIMIT, tethered=True)
+
+        if isinstance(action, Pull):
+            fetch = tenacity.retry(
+                retry=tenacity.retry_if_result(_is_transient),
+                stop=tenacity.stop_after_attempt(3),
+                wait=tenacity.wait_exponential(multiplier=2, max=20),
+                retry_error_callback=lambda attempt: attempt.outcome.result(),  # type: ignore[union-attr]
+            )(fetch)
+        self._check(fetch(), f"{action.subject}: cannot {action.verb} its image")
+
+    def _restore_files(self, action: RestoreFiles) -> None:
+        if action.failed:
+            self.attempt(commands.record_mend(self.spec, "rollback", action.failed))
+        # Whatever the engine can still do of it, the files are put back.
+        for tag in action.tags:
+            self.attempt(commands.tag(tag))
+        for container in action.containers:
+            self.attempt(commands.remove(container))
+        self.run(commands.restore(self.spec, action), "cannot put back the files before")
+
+    def _restore_tags(self, applied: Applied | None) -> None:
+        for service in (applied.services if applied else {}).values():
+            if service.image and service.image_id:
+                tag = Tag(image_id=service.image_id, name=service.image)
+                self.attempt(commands.tag(tag))
+
+    def _mark_stale(self, names: Sequence[str]) -> None:
+        """Record what is to be recreated, for whoever comes after a kill."""
+        if names:
+            command = commands.mark_stale(self.spec, names)
+            self.run(command, "cannot record what is to be recreated")
+
+    def run(self, command: StringCommand, failure: str, **options: Any) -> None:
+        """Run a command that has to succeed, as :meth:`attempt` does.
+
+        :param failure: what did not succeed otherwise.
+        :raises StepError: it did not.
+        """
+        self._check(self.attempt(command, **options), failure)
+
+    def attempt(
+        self,
+        command: StringCommand,
+        *,
+        stdin: bytes | None = None,
+        timeout: float = commands.LIMIT,
+        tethered: bool = False,
+    ) -> Result:
+        """Run a command, once no command of an earlier run changes the project."""
+        return connection.run(
+            self.host,
+            commands.run_exclusively(self.spec, command),
+            stdin=stdin,
+            timeout=commands.BUSY_TIMEOUT + timeout,
+            tethered=tethered,
+        )
+
+    def _check(self, result: Result, failure: str, services: Sequence[str] = ()) -> None:
+        if result.ok:
+            return
+        output = (result.error_text or result.text).splitlines()
+        lines = [line for line in output if line.strip() and not PROGRESS.fullmatch(line)]
+        reason = " ".join(lines[-3:]) or f"exit status {result.status}"
+        log = [self.observer.redact(line) for line in lines[-LOG_LINES:]]
+        if services:
+            log += self.observer.read_logs(services, self.observer.read_state())
+        raise StepError(f"{failure}: {self.observer.redact(reason)}", log)
+
+
+def _is_transient(result: Result) -> bool:
+    """Whether a pull failed in a way that may pass by itself."""
+    output = result.error_text.lower()
+    return not result.ok and not any(word in output for word in FINAL)

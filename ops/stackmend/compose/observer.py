@@ -1,0 +1,245 @@
+"""Read what a host has of one project. Nothing here changes a host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stackmend import connection, reporting
+from stackmend.checks.facts import CheckResults
+from stackmend.checks.state import CheckResult
+from stackmend.compose import commands, drift
+from stackmend.compose.closure import find_closure
+from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared, update_containers
+from stackmend.compose.plan import LOOP_RESTARTS, is_young, list_mounts, sort_out
+from stackmend.compose.source import Source
+from stackmend.compose.state import Container, Declared, StackState
+from stackmend.errors import StepError
+from stackmend.paths import is_plain
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.compose.spec import ComposeSpec
+
+#: Lines of a failing container's log that are shown.
+LOG_LINES = 20
+
+#: What :func:`~stackmend.compose.commands.read_ends` prints of an end: a container's labels are
+#: beside.
+ENDED = re.compile(r'^die "([0-9]{1,3})"$', re.M)
+OUT_OF_MEMORY = re.compile(r"^oom\b", re.M)
+
+
+@dataclass
+class Observer:
+    """What reads one project on one host.
+
+    :param hidden: values that declarations call secret.
+    """
+
+    host: Host
+    spec: ComposeSpec
+    source: Source
+    hidden: frozenset[str] = frozenset()
+    _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _image_labels: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+
+    def facts(self) -> list[tuple[type, dict[str, object]]]:
+        """The facts that a plan rests on, with their arguments."""
+        facts = [self._state_fact()]
+        if self.spec.checks:
+            facts.append((CheckResults, self._check_arguments()))
+        return facts
+
+    def _check_arguments(self) -> dict[str, object]:
+        return {"project": self.spec.project, "checks": self.spec.checks}
+
+    def _state_fact(self) -> tuple[type, dict[str, object]]:
+        arguments = {"project": self.spec.project, "directory": self.spec.directory}
+        return ComposeStack, dict(arguments)
+
+    def read_state(self) -> StackState:
+        """What the host has now.
+
+        :raises StepError: it cannot be read.
+        """
+        (state,) = connection.fetch_facts(self.host, [self._state_fact()])
+        if isinstance(state, connection.Unknown):
+            raise StepError(f"cannot read the host's state: {state.reason}")
+        assert isinstance(state, StackState)
+        return self._add_ends(self.sort_out(state))
+
+    def complete(self, state: StackState) -> StackState:
+        """A state that was read, with its containers judged, and how they ended."""
+        state = self.sort_out(state)
+        if any(container.restart_count >= LOOP_RESTARTS for container in state.containers):
+            state = self._add_ends(state)
+        if state.applied:
+            self._hide(state.applied.config, state.applied.secrets)
+        return state
+
+    def watch(self, client: Any, state: StackState) -> StackState:
+        """The containers as they are now, over a connection that is held open while waiting."""
+        label = f"com.docker.compose.project={self.spec.project}"
+        inspected = connection.inspected(client, label)
+        unknown = {raw["Image"] for raw in inspected} - self._image_labels.keys()
+        self._image_labels |= connection.image_labels(client, unknown)
+        later = update_containers(state, inspected, self.spec.project, self._image_labels)
+        return self._add_ends(self.sort_out(later))
+
+    def read_checks(self) -> tuple[CheckResult, ...]:
+        """The results of the checks now, each asked once."""
+        if not self.spec.checks:
+            return ()
+        # Whoever waits for them asks again by itself.
+        arguments = {**self._check_arguments(), "attempts": 1}
+        return self.check_results(connection.fetch_facts(self.host, [(CheckResults, arguments)]))
+
+    def check_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
+        """The results in facts, or one unknown for each check where they could not be read."""
+        results: list[CheckResult] = []
+        for fact in facts:
+            if isinstance(fact, connection.Unknown):
+                results += [
+                    CheckResult(name=check.name, outcome="unknown", evidence=fact.reason)
+                    for check in self.spec.checks
+                ]
+            elif isinstance(fact, tuple):
+                results += fact
+        return tuple(results)
+
+    def resolve(self, known: Mapping[str, str | None] | None = None) -> Declared:
+        """What Compose makes of the project's files.
+
+        :param known: the digests of files on the host.
+        :raises NoCompose: the host has no Compose.
+        :raises StepError: Compose refuses the files.
+        """
+        needed = find_closure(self.source)
+        try:
+            declared = self._resolve(needed, known or {})
+        except NoCompose:
+            raise
+        except ValueError as error:
+            try:
+                if needed.files.keys() == self.source.files.keys():
+                    raise error
+                # What it says of files that it does not have is none of theirs.
+                declared = self._resolve(self.source, known or {})
+            except ValueError as error:
+                raise StepError(f"Docker Compose refuses the project's files: {error}") from None
+        self._hide(declared.config)
+        # What no list can carry is not watched.
+        paths = [
+            path
+            for path in list_mounts(declared.config)
+            if is_plain(path) and not self._is_inside(path)
+        ]
+        if paths:
+            result = connection.run(self.host, commands.hash_outside(paths), readonly=True)
+            digests = zip(paths, result.text.split("\n"), strict=False)
+            outside = {path: digest for path, digest in digests if digest != "-"}
+            declared = declared.model_copy(update={"outside": outside})
+        # It says how containers are called.
+        self._config = declared.config
+        return declared
+
+    def _resolve(self, files: Source, known: Mapping[str, str | None]) -> Declared:
+        asked = {
+            path: digest
+            for path, digest in self.source.digests.items()
+            if known.get(path) != digest
+        }
+        mark = connection.fresh_mark()
+        result = connection.run(
+            self.host,
+            commands.resolve(self.spec, self.source.options, mark),
+            stdin=f"{mark}\n".encode() + commands.resolve_archive(files, asked),
+            readonly=True,
+            secret=True,
+        )
+        return parse_declared(result.text.split("\n"), mark, self.spec.directory)
+
+    def measure_free(self) -> dict[str, int]:
+        """Bytes free, by the path that was measured."""
+        result = connection.run(self.host, commands.measure_free(self.spec), readonly=True)
+        rows = (line.partition("|") for line in result.text.splitlines())
+        return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdecimal()}
+
+    def read_logs(
+        self, services: Iterable[str], state: StackState, *, healthy: bool = False
+    ) -> list[str]:
+        """The last lines of services.
+
+        :param healthy: whether also of their containers that are healthy.
+        """
+        return [
+            line
+            for name in services
+            for container in state.service(name)
+            if healthy or not _is_healthy(container)
+            for line in self._read_log(container)
+        ]
+
+    def _read_log(self, container: Container) -> list[str]:
+        result = connection.run(
+            self.host,
+            commands.read_logs(container.id, LOG_LINES),
+            readonly=True,
+            secret=True,
+            timeout=20,
+        )
+        lines = [self.redact(line) for line in result.text.splitlines()]
+        return [f"{container.name} | {line}" for line in lines[-LOG_LINES:]]
+
+    def redact(self, text: str) -> str:
+        """Text without what nothing may show."""
+        return drift.redact(text, self.secrets)
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that nothing may show."""
+        named = frozenset(
+            value for name, value in self.spec.variables().items() if drift.SECRET_NAME.search(name)
+        )
+        return self.spec.secrets() | named | self.hidden
+
+    def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
+        """Never show what a declaration calls secret, nor what was given as secret before."""
+        for secret in secrets:
+            reporting.secret(secret)
+        self.hidden |= drift.find_secrets(config) | frozenset(secrets)
+
+    def sort_out(self, state: StackState) -> StackState:
+        """The state with the project's own containers and no others among them."""
+        return sort_out(state, self.spec.project, self._config)
+
+    def _add_ends(self, state: StackState) -> StackState:
+        """Fill in how containers ended that run again: the engine shows it in its events only."""
+        containers = []
+        for container in state.containers:
+            young = container.running and is_young(container, state.now)
+            if young and container.restart_count and not container.exit_code:
+                command = commands.read_ends(container.id)
+                ends = connection.run(self.host, command, readonly=True, timeout=20).text
+                codes = [int(code) for code in ENDED.findall(ends)]
+                oom = container.oom_killed or OUT_OF_MEMORY.search(ends) is not None
+                container = container.model_copy(
+                    update={"exit_code": codes[-1] if codes else 0, "oom_killed": oom}
+                )
+            containers.append(container)
+        return state.model_copy(update={"containers": tuple(containers)})
+
+    def _is_inside(self, path: str) -> bool:
+        return path == self.spec.directory or path.startswith(self.spec.directory + "/")
+
+
+def _is_healthy(container: Container) -> bool:
+    if container.status == "exited":
+        return container.exit_code == 0
+    if container.health is None:
+        return container.running and not container.restart_count
+    return container.running and container.health == "healthy"

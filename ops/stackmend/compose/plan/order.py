@@ -1,0 +1,174 @@
+"""The order of a plan's steps, and what follows from the steps themselves."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from stackmend.compose.plan.actions import (
+    Action,
+    Build,
+    InstallFiles,
+    Plan,
+    Pull,
+    Record,
+    Recreate,
+    ServiceAction,
+    Up,
+)
+from stackmend.compose.plan.declaration import sort_into_levels
+from stackmend.compose.plan.losses import find_losses
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied, Declared, StackState
+from stackmend.decision import Finding
+from stackmend.frozen import Frozen
+
+#: Kinds of findings that make the stack another one, rather than the one that was proven.
+CHANGES = frozenset({"changed", "image", "content", "files", "orphan"})
+
+#: How the project's files are sent before the first step: not at all, as they are kept, or also as
+#: a tree that Compose pulls and builds from.
+Staging = Literal["none", "archives", "tree"]
+
+
+class Progress(Frozen):
+    """What one run has done to services so far.
+
+    :param touched: services that anything was done to.
+    :param tried: those to which a remedy was applied; the next one is the stronger.
+    :param counted: those whose mending is recorded against the limits.
+    """
+
+    touched: frozenset[str] = frozenset()
+    tried: frozenset[str] = frozenset()
+    counted: frozenset[str] = frozenset()
+
+    def counts(self, action: Action) -> bool:
+        """Whether a step is to be recorded as a mend: a service's first in a run."""
+        return _is_mend(action) and action.subject not in self.counted
+
+    def after(self, action: Action) -> "Progress":
+        """The progress once a step was begun."""
+        if not isinstance(action, ServiceAction):
+            return self
+        name = frozenset({action.subject})
+        return Progress(
+            touched=self.touched | name,
+            # To have waited for what was still starting is no remedy.
+            tried=self.tried if isinstance(action, Up) else self.tried | name,
+            counted=self.counted | name if _is_mend(action) else self.counted,
+        )
+
+
+def arrange(
+    services: Mapping[str, Mapping[str, Any]],
+    first: Sequence[Action],
+    steps: Mapping[str, Sequence[Action]],
+    last: Sequence[Action],
+) -> list[Action]:
+    """Put steps in order: images come before anything is touched, services after those they need.
+
+    :param first: what is done before any service; its images come first of all.
+    :param steps: what is done to each service.
+    :param last: what is done after all services.
+    """
+    recreated = tuple(
+        name
+        for level in sort_into_levels(services)
+        for name in level
+        if any(isinstance(step, Recreate) for step in steps.get(name, ()))
+    )
+    ordered = sorted(first, key=lambda step: not isinstance(step, Pull | Build))
+    ordered = [
+        step.model_copy(update={"outdated": recreated}) if isinstance(step, InstallFiles) else step
+        for step in ordered
+    ]
+    for number, names in enumerate(sort_into_levels(services)):
+        # What is done to a container comes before what may replace it.
+        for kind in (None, Recreate, Up):
+            for name in names:
+                depends_on = tuple(
+                    target
+                    for target, settings in (services[name].get("depends_on") or {}).items()
+                    if settings.get("condition") != "service_started" and steps.get(target)
+                )
+                for step in steps.get(name, ()):
+                    if kind is not (type(step) if isinstance(step, Recreate | Up) else None):
+                        continue
+                    placed: dict[str, Any] = {"depends_on": depends_on}
+                    if kind is not None:
+                        placed["batch"] = number
+                    ordered.append(step.model_copy(update=placed))
+    return [*ordered, *last]
+
+
+def split_batches(actions: Iterable[Action]) -> Iterator[tuple[Action, ...]]:
+    """The steps in their order, those together that Compose is given together."""
+
+    def key(numbered: tuple[int, Action]) -> tuple[str, int]:
+        number, action = numbered
+        if isinstance(action, Recreate | Up):
+            return action.verb, action.batch
+        return "", number
+
+    for _, group in itertools.groupby(enumerate(actions), key):
+        yield tuple(action for _, action in group)
+
+
+def split_images(actions: Sequence[Action]) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
+    """The steps that bring images, and those that follow once the images have come."""
+    images = tuple(itertools.takewhile(lambda step: isinstance(step, Pull | Build), actions))
+    return images, tuple(actions[len(images) :])
+
+
+def decide_with_images(
+    decided: Plan, spec: ComposeSpec, state: StackState, declared: Declared
+) -> Plan:
+    """What follows once the images of a plan have come: its other steps, or a refusal.
+
+    Only now can be told whether a service's next container would leave data behind.
+
+    :param declared: the declaration with the images that have come.
+    """
+    images, others = split_images(decided.actions)
+    names = [step.subject for step in others if isinstance(step, Recreate | Up)]
+    if images and (refusals := find_losses(spec, state, declared, names)):
+        return Plan(findings=decided.findings, refusals=refusals)
+    return Plan(findings=decided.findings, actions=others)
+
+
+def choose_staging(actions: Iterable[Action], applied: Applied | None, digest: str) -> Staging:
+    """How the project's files are sent for these steps.
+
+    :param digest: the digest over the project's files.
+    """
+    steps = tuple(actions)
+    if any(isinstance(step, Pull | Build) for step in steps):
+        return "tree"
+    unknown = applied is None or applied.source != digest
+    needed = any(isinstance(step, InstallFiles) for step in steps)
+    return "archives" if needed or (unknown and steps) else "none"
+
+
+def is_change(findings: Iterable[Finding], applied: Applied | None, digest: str) -> bool:
+    """Whether a plan makes the stack another one: if that fails, the one before is put back.
+
+    :param applied: the record of what was proven; without one there is nothing to put back.
+    :param digest: the digest over the project's files.
+    """
+    if applied is None:
+        return False
+    return applied.source != digest or any(finding.kind in CHANGES for finding in findings)
+
+
+def drop_record(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """The steps but for the record."""
+    return tuple(step for step in actions if not isinstance(step, Record))
+
+
+def writes(actions: Iterable[Action]) -> bool:
+    """Whether steps write what may fill a disk."""
+    return any(isinstance(step, InstallFiles | Pull | Build) for step in actions)
+
+
+def _is_mend(action: Action) -> bool:
+    return bool(getattr(action, "mend", False))

@@ -1,0 +1,184 @@
+"""The decision about what services are made of: files, images, networks, volumes."""
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from stackmend.compose import drift
+from stackmend.compose.plan.actions import (
+    Build,
+    InstallFiles,
+    Pull,
+    Recreate,
+    RemoveNetwork,
+    Tag,
+    Up,
+)
+from stackmend.compose.plan.declaration import find_network_differences, scale
+from stackmend.compose.plan.draft import Draft
+from stackmend.compose.plan.foreign import (
+    disconnect_guests,
+    explain_foreign,
+    explain_foreign_image,
+    keep_out,
+)
+from stackmend.compose.plan.format import explain_obstacle, join_few, list_few, shorten
+from stackmend.paths import STATE_ROOT, is_inside
+
+
+def check_volumes(draft: Draft) -> None:
+    """Refuse to change a volume: it would have to be recreated, and its data lost."""
+    if not draft.applied:
+        return
+    old = draft.applied.config.get("volumes") or {}
+    new = draft.declared.config.get("volumes") or {}
+    for key in sorted(set(old) & set(new)):
+        for path, was, desired in drift.differences(old[key] or {}, new[key] or {}):
+            if path == "name":
+                continue
+            draft.refuse(
+                f"volume {key}",
+                drift.format_change(f"volumes.{key}.{path}", was, desired, draft.secrets),
+                "declare the new one under another name and copy the data: a volume cannot "
+                "change without being emptied, and stackmend never removes one",
+            )
+
+
+def plan_files(draft: Draft) -> None:
+    """Have the project's files on the host as they are in the source."""
+    for path, kind in sorted({**draft.state.obstacles, **draft.declared.obstacles}.items()):
+        reason, remedy = explain_obstacle(posixpath.join(draft.spec.directory, path), kind)
+        draft.refuse(draft.spec.directory, reason, remedy)
+    host = draft.state.files
+    differs = None if draft.declared.differs is None else frozenset(draft.declared.differs)
+    reasons: dict[str, str] = {}
+    for path, digest in draft.files.items():
+        if path in host:
+            if host[path] == digest:
+                continue
+            reasons[path] = "missing" if host[path] is None else "not as in the source"
+        elif differs is not None and path not in differs:
+            continue
+        else:
+            reasons[path] = "new" if draft.applied else "not on the host as it should be"
+    # Without a record nothing says that what is listed was ours to remove.
+    removed = [
+        path
+        for path in host
+        if draft.applied and path not in draft.files and host[path] is not None
+    ]
+    for path in removed:
+        if not is_inside(path):
+            draft.refuse(
+                "record",
+                f"it names {path!r}, which is no path inside {draft.spec.directory}",
+                f"see who wrote {STATE_ROOT}/{draft.spec.project}/files on the host, and "
+                "remove that file",
+            )
+            return
+    if not reasons and not removed:
+        return
+    changed = [*reasons, *(f"{path} (removed)" for path in removed)]
+    reasons |= dict.fromkeys(removed, "no longer in the source")
+    for reason in dict.fromkeys(reasons.values()):
+        paths = [path for path, its_reason in reasons.items() if its_reason == reason]
+        draft.find(draft.spec.directory, "files", f"{reason}: {', '.join(list_few(paths))}")
+    draft.first.append(
+        InstallFiles(
+            subject=draft.spec.directory,
+            cause=join_few(changed, ", "),
+            removed=tuple(removed),
+            undo=f"the files before lie in {STATE_ROOT}/{draft.spec.project}",
+        )
+    )
+
+
+def plan_images(draft: Draft) -> None:
+    """Have every image on the host; the services that run from one that comes follow it."""
+    for name, body in draft.services.items():
+        ref = draft.ref(name)
+        if ref in draft.fetched or not scale(body):
+            continue
+        missing = f"image {ref} is not on the host" if ref not in draft.declared.images else ""
+        if (build := body.get("build")) is not None:
+            foreign = "" if missing else explain_foreign_image(draft, name)
+            causes = [*filter(None, (missing, foreign)), *_build_causes(draft, name, build)]
+            keep = None
+            if foreign:
+                id_ = draft.declared.images[ref].id
+                keep = Tag(image_id=id_, name=f"{ref}:set-aside-{shorten(id_)}")
+            undo = f"docker tag {keep.name} {ref}" if keep else ""
+            step: Build | Pull = Build(subject=name, cause=join_few(causes), keep=keep, undo=undo)
+        else:
+            causes = [missing] if missing else []
+            step = Pull(subject=name, cause=missing)
+        if not causes:
+            continue
+        draft.find(name, "image", step.cause)
+        draft.first.append(step)
+        draft.fetched.add(ref)
+        # What comes may be the image that runs already: then Compose leaves the containers.
+        for user in draft.services:
+            if draft.ref(user) == ref and draft.state.service(user):
+                draft.add(Up(subject=user, cause=step.cause))
+
+
+def _build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> list[str]:
+    """Why an image must be built again, where it was built from the record's files."""
+    if not draft.applied or name not in draft.applied.config.get("services", {}):
+        return []
+    before = draft.applied.config["services"][name].get("build") or {}
+    causes = [
+        drift.format_change(f"build.{path}", old, new, draft.secrets)
+        for path, old, new in drift.differences(before, build)
+    ]
+    context = draft.inside(str(build.get("context", "")))
+    if context is not None:
+        context = "" if context == "." else context
+        ignored = draft.ignored.get(context, frozenset())
+        recipe = posixpath.join(context, str(build.get("dockerfile") or "Dockerfile"))
+        causes += [
+            f"{path} of its build context changed"
+            for path in draft.changed_files()
+            if path == recipe
+            or ((not context or path.startswith(context + "/")) and path not in ignored)
+        ]
+    return causes
+
+
+def plan_networks(draft: Draft) -> None:
+    """Remove a network that is declared differently, and recreate the services on it with it."""
+    old = (draft.applied.config.get("networks") or {}) if draft.applied else {}
+    new = draft.declared.config.get("networks") or {}
+    for key in sorted(new):
+        desired = new[key] or {}
+        network = draft.network_name(key)
+        has = draft.declared.networks.get(network)
+        if desired.get("external") or (old.get(key) or {}).get("external"):
+            continue
+        if key in old:
+            found = list(drift.differences(old[key] or {}, desired))
+        elif has is not None:
+            found = find_network_differences(desired, has)
+        else:
+            continue
+        cause = join_few(
+            drift.format_change(f"networks.{key}.{path}", was, now, draft.secrets)
+            for path, was, now in found
+        )
+        if not cause:
+            continue
+        joined = [
+            name for name, body in draft.services.items() if key in (body.get("networks") or {})
+        ]
+        draft.find(f"network {network}", "changed", cause)
+        if what := explain_foreign(draft, draft.state.network_labels.get(network), key):
+            keep_out(draft, f"network {network}", what, joined, f"networks.{key}", network)
+            continue
+        disconnect_guests(draft, network)
+        # An apply that was cut short may have removed it already.
+        if network in draft.state.networks:
+            undo = "a rollback makes it as it was" if draft.applied else "declare it as it was"
+            draft.first.append(RemoveNetwork(subject=network, cause=cause, undo=undo))
+        for name in joined:
+            draft.add(Recreate(subject=name, cause=f"its network {network} changed"))

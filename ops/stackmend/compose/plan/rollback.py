@@ -1,0 +1,139 @@
+"""How a project goes back to what was proven, and stays there while new files are not tried."""
+
+from collections.abc import Collection, Sequence
+
+from stackmend.checks.state import CheckResult
+from stackmend.compose.plan.actions import (
+    Action,
+    Plan,
+    Recreate,
+    Refusal,
+    RestoreFiles,
+    Tag,
+    Up,
+)
+from stackmend.compose.plan.decide import plan
+from stackmend.compose.plan.order import drop_record
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Applied, Declared, Image, StackState
+
+CAUSE = "rolled back to what was proven before"
+
+
+def restore_spec(spec: ComposeSpec, applied: Applied) -> ComposeSpec:
+    """The spec that a record was made with, as far as Compose is told of it."""
+    changes = {"directory": applied.directory, "profiles": applied.profiles}
+    return spec.model_copy(update=changes)
+
+
+def is_restored(state: StackState) -> bool:
+    """Whether the files of the record lie on the host."""
+    applied = state.applied
+    return applied is None or all(
+        state.files.get(path) == digest for path, digest in applied.files.items()
+    )
+
+
+def was_intact(before: StackState) -> bool:
+    """Whether every service ran on the files of the record before a run.
+
+    What the run did not touch does so then after a rollback as well.
+    """
+    return is_restored(before) and not before.stale
+
+
+def roll_back(
+    files: Collection[str],
+    digest: str,
+    applied: Applied,
+    declared: Declared,
+    state: StackState | None,
+    touched: Collection[str],
+) -> Plan:
+    """The plan that undoes a run that failed.
+
+    :param files: the paths of the files that failed.
+    :param digest: the digest over them.
+    :param applied: the record that the host goes back to.
+    :param declared: what Compose made of the files that failed.
+    :param state: what runs now; ``None`` where the engine does not answer.
+    :param touched: the services that the run did anything to.
+    """
+    services = applied.config.get("services") or {}
+    recreated = tuple(sorted(set(touched) & set(services)))
+    missing = sorted(set(services) - set(declared.services))
+    restore = _restore(files, applied, declared, state).model_copy(
+        update={"outdated": recreated, "failed": digest}
+    )
+    actions: list[Action] = [restore]
+    actions += (Recreate(subject=name, cause=CAUSE) for name in recreated)
+    actions += (Up(subject=name, cause=CAUSE) for name in missing)
+    return Plan(actions=tuple(actions))
+
+
+def hold_back(
+    spec: ComposeSpec,
+    files: Collection[str],
+    state: StackState,
+    checks: Sequence[CheckResult],
+    reason: str,
+    declared: Declared | None,
+) -> Plan:
+    """The plan that mends the stack of the record, while the files that failed are not tried.
+
+    :param files: the paths of the files that failed.
+    :param reason: why they are not tried.
+    :param declared: what Compose makes of them, where a rollback did not come to its end.
+    """
+    applied = state.applied
+    assert applied is not None, "only what replaced a record can have been rolled back"
+    spec = restore_spec(spec, applied)
+    decided = plan(spec, applied.files, applied.source, state, checks=checks)
+    actions = drop_record(decided.actions)
+    if declared is not None and not decided.refusals:
+        restore = _restore(files, applied, declared, state)
+        restored = plan(spec, applied.files, applied.source, _after(restore, state), checks=checks)
+        actions = (restore, *drop_record(restored.actions))
+    refusal = Refusal(
+        subject=spec.project,
+        reason=reason,
+        remedy="change them, or run again later; mend.attempts and mend.backoff set the limits",
+    )
+    return decided.model_copy(update={"actions": actions, "refusals": (refusal, *decided.refusals)})
+
+
+def _restore(
+    files: Collection[str], applied: Applied, declared: Declared, state: StackState | None
+) -> RestoreFiles:
+    came = declared.services.keys() - (applied.config.get("services") or {}).keys()
+    tags = {
+        service.image: service.image_id
+        for service in applied.services.values()
+        if service.image and service.image_id
+    }
+    return RestoreFiles(
+        subject=applied.directory,
+        cause=CAUSE,
+        source=applied.source,
+        removed=tuple(path for path in files if path not in applied.files),
+        tags=tuple(Tag(image_id=id_, name=name) for name, id_ in tags.items()),
+        containers=tuple(
+            container.id
+            for container in (state.containers if state else ())
+            if container.service in came and not container.oneoff
+        ),
+    )
+
+
+def _after(restore: RestoreFiles, state: StackState) -> StackState:
+    """The state that restoring the files leaves."""
+    assert state.applied is not None, "what is restored is a record's"
+    images = {tag.name: Image(id=tag.image_id) for tag in restore.tags}
+    containers = (other for other in state.containers if other.id not in restore.containers)
+    return state.model_copy(
+        update={
+            "files": state.applied.files,
+            "images": {**state.images, **images},
+            "containers": tuple(containers),
+        }
+    )

@@ -1,0 +1,316 @@
+"""The parts of the loop that are this room's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stackmend import connection
+from stackmend.compose import commands
+from stackmend.compose.executor import Executor, Snapshot
+from stackmend.compose.facts import NoCompose
+from stackmend.compose.observer import Observer
+from stackmend.compose.plan import (
+    Action,
+    Plan,
+    drop_record,
+    explain_hold,
+    find_unpublished,
+    hold_back,
+    is_change,
+    is_restored,
+    make_record,
+    needs_declared,
+    plan,
+    read_declaration,
+    refuse_engine,
+    roll_back,
+    was_intact,
+    writes,
+)
+from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
+from stackmend.compose.waiter import Waiter
+from stackmend.errors import StepError
+from stackmend.reconcile import Observation, Reconciler, project_lock, unreadable
+from stackmend.reporting import announce
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyinfra.api.host import Host
+
+    from stackmend import decision
+    from stackmend.checks.state import CheckResult
+    from stackmend.compose.source import Source
+    from stackmend.compose.spec import ComposeSpec
+    from stackmend.reporting import Collector
+
+#: Seconds for which a mended service may be unhealthy before the next stronger remedy.
+UNHEALTHY_TIMEOUT = 10.0
+
+
+@dataclass
+class ComposeReconciler(Reconciler[Snapshot, Action]):
+    """One project on one host.
+
+    :param on_bind_error: asked with the engine's words where a container cannot be started; where
+        it returns true the start is tried once more.
+    """
+
+    # A plan that refuses has no steps, but for those that mend the stack before a failed change.
+    all_or_nothing = False
+
+    host: Host
+    spec: ComposeSpec
+    source: Source
+    report: Collector
+    on_bind_error: Callable[[Host, str], bool] | None = None
+    observer: Observer = field(init=False)
+    waiter: Waiter = field(init=False)
+    _observed: Observation[Snapshot, Action] | None = field(default=None, init=False)
+    _proven: Observation[Snapshot, Action] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.subject = self.spec.project
+        self.lock = project_lock(self.spec.project)
+        self.observer = Observer(self.host, self.spec, self.source)
+        self.waiter = Waiter(self.observer)
+
+    # What is observed
+
+    def observe(self, *, fresh: bool = False) -> Observation[Snapshot, Action]:
+        """Read the host and plan. Changes nothing."""
+        state, *checked = self.fetch(*self.observer.facts(), fresh=fresh)
+        if isinstance(state, connection.Unknown):
+            self._observed = unreadable(state, "its state", "done on a host")
+        else:
+            state = self.observer.complete(state)
+            self._observed = self._decide(state, self.observer.check_results(checked))
+        return self._observed
+
+    def wait_until_ready(self) -> Observation[Snapshot, Action]:
+        """What the operation observed just now: Compose is asked once what the files mean."""
+        return self._observed or self.observe()
+
+    def wait_until_idle(self) -> None:
+        """Wait for a command that outlived the run that began it."""
+        result = connection.run(
+            self.host,
+            commands.run_exclusively(self.spec, commands.IDLE),
+            timeout=commands.BUSY_TIMEOUT + commands.LIMIT,
+            tethered=True,
+        )
+        if not result.ok:
+            raise StepError(f"timed out waiting for a command of an earlier run: {result.reason}")
+
+    def find_unpublished(self) -> tuple[str, ...]:
+        """The ports that the project is to have and has not, as far as the host can be read."""
+        snapshot = self.observe().state
+        return () if snapshot is None else find_unpublished(snapshot.declared, snapshot.state)
+
+    def _decide(
+        self, state: StackState, checks: Sequence[CheckResult]
+    ) -> Observation[Snapshot, Action]:
+        spec, source = self.spec, self.source
+        if refused := refuse_engine(state):
+            return Observation(refused)
+        if reason := explain_hold(spec, source.digest, state):
+            assert state.applied is not None, "only what replaced a record can have failed"
+            failed = None if is_restored(state) else self.observer.resolve(state.files)
+            decided = hold_back(spec, source.files, state, checks, reason, failed)
+            declared = read_declaration(state.applied, state)
+            return Observation(decided, Snapshot(state, declared, held=True))
+        if needs_declared(spec, source.digest, state):
+            try:
+                declared = self.observer.resolve(state.files)
+            except NoCompose as error:
+                engine = Engine(status="no-compose", reason=str(error))
+                state = state.model_copy(update={"engine": engine})
+                return Observation(refuse_engine(state) or Plan())
+            state = self.observer.sort_out(state)
+        else:
+            assert state.applied is not None, "without a record a declaration is needed"
+            declared = read_declaration(state.applied, state)
+        decided = self._plan(state, declared, checks)
+        if writes(decided.actions):
+            declared = declared.model_copy(update={"free": self.observer.measure_free()})
+            decided = self._plan(state, declared, checks)
+        changes = is_change(decided.findings, state.applied, source.digest)
+        return Observation(decided, Snapshot(state, declared, changes=changes))
+
+    def _plan(
+        self,
+        state: StackState,
+        declared: Declared,
+        checks: Sequence[CheckResult],
+        tried: frozenset[str] = frozenset(),
+    ) -> Plan:
+        source = self.source
+        return plan(
+            self.spec,
+            source.digests,
+            source.digest,
+            state,
+            declared,
+            checks,
+            tried,
+            source.ignored,
+        )
+
+    # What is done
+
+    def execute(self, observation: Observation[Snapshot, Action], lease: connection.Lease) -> bool:
+        """Carry out the steps of a plan in their order; take back a change that fails."""
+        snapshot, decided = observation.state, observation.plan
+        if snapshot is None or not decided.actions:
+            return True
+        executor = Executor(
+            self.host,
+            self.spec,
+            self.source,
+            self.source.options,
+            self.observer,
+            self.waiter,
+            lease,
+            self.step,
+            self._verify_stack,
+            self.on_bind_error,
+        )
+        applied = snapshot.state.applied
+        if snapshot.held:
+            assert applied is not None, "what is held back was decided from a record"
+            executor = executor.on_record(applied)
+            executor.walk(decided.actions, snapshot)
+            self._wait_until_stable(executor, snapshot)
+            return True
+        following = executor.prepare(decided, snapshot)
+        if following.refusals:
+            self.report_plan(following)
+            return False
+        try:
+            executor.walk(following.actions, snapshot)
+        except (StepError, connection.RemoteError) as error:
+            if applied is None or not snapshot.changes or self.spec.on_failure == "keep":
+                raise
+            self.report_error(error)
+            self._roll_back(executor, snapshot, applied)
+            return False
+        return True
+
+    def verify(self, before: Observation[Snapshot, Action]) -> Observation[Snapshot, Action]:
+        """What was proven before it was recorded; where nothing was done, what was observed."""
+        return self._proven or before
+
+    def _verify_stack(self, executor: Executor, snapshot: Snapshot) -> Applied:
+        """Wait until the stack is healthy; try once more where it was so before this run."""
+        declared = snapshot.declared
+        again = not snapshot.changes
+        while True:
+            problem: StepError | None = None
+            checks: tuple[CheckResult, ...] = ()
+            touched = executor.progress.touched
+            try:
+                state = self.waiter.wait_until_stable(
+                    declared,
+                    touched=bool(touched),
+                    unhealthy_timeout=UNHEALTHY_TIMEOUT if again else None,
+                )
+                checks = self.waiter.wait_for_checks()
+            except StepError as error:
+                problem, state = error, self.observer.read_state()
+            record = self._make_record(snapshot, state, touched)
+            left = self._plan_after(record, declared, state, checks, executor.progress.tried)
+            if problem is None and not left.problems and not left.refusals:
+                proven = left.model_copy(update={"actions": ()})
+                self._proven = Observation(proven, Snapshot(state, declared))
+                return record
+            steps = drop_record(left.actions)
+            if not again or not steps or left.refusals:
+                raise problem or self._explain(left, state)
+            again = False
+            self.report_plan(left)
+            executor.walk(steps, Snapshot(state, declared))
+
+    def _make_record(
+        self, snapshot: Snapshot, state: StackState, touched: frozenset[str]
+    ) -> Applied:
+        """The record that this run leaves, if it ends well."""
+        source = self.source
+        return make_record(
+            snapshot.state.applied,
+            self.spec,
+            source.digests,
+            source.digest,
+            snapshot.declared,
+            state,
+            touched,
+        ).model_copy(update={"names_files": source.names_files})
+
+    def _plan_after(
+        self,
+        record: Applied,
+        declared: Declared,
+        state: StackState,
+        checks: Sequence[CheckResult],
+        tried: frozenset[str],
+    ) -> Plan:
+        """What would be left to do if what runs now were recorded as it should be."""
+        images = {container.image: Image(id=container.image_id) for container in state.containers}
+        proven = state.model_copy(update={"applied": record, "files": self.source.digests})
+        known = read_declaration(record, proven).model_copy(
+            update={"images": {**declared.images, **images}}
+        )
+        return self._plan(proven, known, checks, tried)
+
+    def _explain(self, left: Plan, state: StackState) -> StepError:
+        """The error of a stack that is not proven, with what its containers wrote last."""
+        problems = [f"{finding.subject}: {finding.cause}" for finding in left.problems]
+        reasons = [refusal.reason for refusal in left.refusals]
+        evidence = [line for finding in left.problems for line in finding.evidence]
+        names = {finding.subject for finding in left.problems}
+        for check in self.spec.checks:
+            if check.name in names:
+                names.update(check.services())
+        logs = self.observer.read_logs(sorted(names), state, healthy=True)
+        return StepError(f"not proven healthy: {'; '.join(problems or reasons)}", evidence + logs)
+
+    def _roll_back(self, executor: Executor, snapshot: Snapshot, applied: Applied) -> None:
+        """Put back the files and images that were proven, and the services on them."""
+        name = self.spec.project
+        announce.show_line(self.host, f"{name}: rolling back to what was proven before")
+        state: StackState | None = None
+        # Where the engine does not answer, the files are still put back.
+        with suppress(StepError):
+            state = self.observer.read_state()
+        source, touched = self.source, executor.progress.touched
+        decided = roll_back(source.files, source.digest, applied, snapshot.declared, state, touched)
+        self.report_plan(decided)
+        before = snapshot.state
+        restored = Snapshot(state or before, read_declaration(applied, before))
+        executor = executor.on_record(applied)
+        executor.walk(decided.actions, restored)
+        self._wait_until_stable(executor, restored)
+        if was_intact(before):
+            command = commands.clear_stale(self.spec)
+            executor.run(command, "cannot record that every service runs on the files before")
+        announce.show_line(self.host, f"{name}: rolled back, and healthy as it was before")
+
+    def _wait_until_stable(self, executor: Executor, snapshot: Snapshot) -> None:
+        touched = bool(executor.progress.touched)
+        self.waiter.wait_until_stable(snapshot.declared, touched=touched)
+
+    # What is reported
+
+    @contextmanager
+    def step(self, *actions: decision.Action) -> Iterator[None]:
+        """Report and journal what the block does to the project, however it ends."""
+        with announce.track(self.host, self.report, *actions, within=self.spec.project):
+            yield
+
+    def report_error(self, error: StepError | OSError) -> None:
+        """Show an error on the terminal and in the report, without secrets."""
+        message = self.observer.redact(str(error))
+        log = error.log if isinstance(error, StepError) else ()
+        announce.report_error(self.host, self.report, self.subject, message, log)

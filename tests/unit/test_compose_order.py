@@ -1,0 +1,350 @@
+"""A plan is what is done: the executor walks its steps in their order, and no others."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from stackmend import connection
+from stackmend.compose import commands
+from stackmend.compose.executor import Executor, Snapshot
+from stackmend.compose.plan import (
+    Action,
+    Build,
+    InstallFiles,
+    Plan,
+    Progress,
+    Pull,
+    Record,
+    Recreate,
+    Refusal,
+    Remove,
+    Restart,
+    RestoreFiles,
+    Up,
+    choose_staging,
+    decide_with_images,
+    hold_back,
+    is_change,
+    is_restored,
+    read_declaration,
+    roll_back,
+    split_batches,
+    was_intact,
+)
+from stackmend.compose.source import File, Source
+from stackmend.compose.state import Image, Mended
+from tests.unit.compose_shop import changed, shop
+from tests.unit.compose_world import NOW, Desired, World, compose, well
+from tests.unit.test_compose_plan import SCENARIOS
+
+OK = connection.Result(0, b"", b"")
+
+
+class Recorder:
+    """A host on which every command succeeds, and what is done there, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: str = "") -> None:
+        self.steps: list[Action] = []
+        self.events: list[str] = []
+        self.fails = fails
+        monkeypatch.setattr(connection, "run", self._run)
+
+    def _run(self, _host: Any, command: Any, **_: Any) -> connection.Result:
+        text = command.get_raw_value()
+        if self.fails and self.fails in text:
+            return connection.Result(1, b"", b"no")
+        return OK
+
+    @contextmanager
+    def step(self, *actions: Action) -> Iterator[None]:
+        """Record what the block does."""
+        self.steps += actions
+        self.events.append(" + ".join(f"{action.verb} {action.subject}" for action in actions))
+        yield
+
+    def executor(self, desired: Desired, snapshot: Snapshot) -> Executor:
+        """What walks a plan on this host."""
+
+        def verify(executor: Executor, _: Snapshot) -> Any:
+            self.events.append("verify")
+            return desired_record(desired)
+
+        def wait(_: Any, names: set[str]) -> None:
+            self.events.append(f"wait for {', '.join(sorted(names))}")
+
+        observer: Any = types.SimpleNamespace(
+            read_state=lambda: snapshot.state,
+            resolve=lambda: snapshot.declared,
+            redact=str,
+            read_logs=lambda *_: [],
+        )
+        return Executor(
+            host=None,  # type: ignore[arg-type]
+            spec=desired.spec,
+            source=Source({"compose.yaml": File(0o644, b"")}),
+            options=(),
+            observer=observer,
+            waiter=types.SimpleNamespace(wait_until_healthy=wait),  # type: ignore[arg-type]
+            lease=types.SimpleNamespace(check=lambda: None),  # type: ignore[arg-type]
+            step=self.step,
+            verify=verify,
+        )
+
+
+def desired_record(desired: Desired) -> Any:
+    applied = well(desired).applied
+    assert applied is not None
+    return applied
+
+
+def snapshot(desired: Desired, world: World) -> Snapshot:
+    return Snapshot(world.state(), world.declared(desired))
+
+
+def done(recorder: Recorder, decided: Plan, desired: Desired, world: World) -> None:
+    seen = snapshot(desired, world)
+    executor = recorder.executor(desired, seen)
+    following = executor.prepare(decided, seen)
+    executor.walk(following.actions, seen)
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_what_is_planned_is_done_in_its_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = SCENARIOS[name]()
+    recorder = Recorder(monkeypatch)
+    done(recorder, decided, shop(), well(shop()))
+    assert tuple(recorder.steps) == decided.actions
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_the_order_of_a_plan(name: str) -> None:
+    """Images before anything is touched, a service after those it needs, the record at the end."""
+    actions = SCENARIOS[name]().actions
+    order: list[tuple[type, ...]] = [(Pull, Build), (InstallFiles,), (Recreate, Up), (Remove,)]
+    ranks = [
+        next((rank for rank, kinds in enumerate(order) if isinstance(action, kinds)), None)
+        for action in actions
+    ]
+    placed = [rank for rank in ranks if rank is not None]
+    assert placed == sorted(placed)
+    assert not any(isinstance(action, Record) for action in actions[:-1])
+    for at, action in enumerate(actions):
+        for needed in getattr(action, "depends_on", ()):
+            assert needed in {before.subject for before in actions[:at]}
+
+
+def test_what_a_service_needs_is_waited_for_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = shop()
+    world = World()
+    recorder = Recorder(monkeypatch)
+    done(recorder, world.observe(desired), desired, world)
+    assert recorder.events == [
+        "install files /opt/shop",
+        "up redis + up side",
+        "wait for redis",
+        "up web",
+        "verify",
+        "record shop",
+    ]
+
+
+def test_compose_is_given_together_what_is_of_one_verb_and_one_batch() -> None:
+    actions: list[Action] = [
+        Restart(subject="a", cause="", container="1"),
+        Restart(subject="b", cause="", container="2"),
+        Recreate(subject="c", cause=""),
+        Recreate(subject="d", cause=""),
+        Up(subject="e", cause=""),
+        Up(subject="f", cause="", batch=1),
+    ]
+    assert ["".join(action.subject for action in batch) for batch in split_batches(actions)] == [
+        *("a", "b", "cd", "e", "f")
+    ]
+
+
+def test_what_fails_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = shop()
+    world = World()
+    recorder = Recorder(monkeypatch, fails="install")
+    with pytest.raises(Exception, match="cannot put the project's files in place"):
+        done(recorder, world.observe(desired), desired, world)
+    assert [action.verb for action in recorder.steps] == ["install files"]
+
+
+def test_an_image_that_does_not_come_leaves_the_names_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = shop()
+    world = well(before)
+    recorder = Recorder(monkeypatch, fails="pull --quiet")
+    tags: list[str] = []
+    monkeypatch.setattr(commands, "tag", lambda tag: tags.append(tag.name) or commands.IDLE)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    after = changed(before, image="lab/box:3")
+    with pytest.raises(Exception, match="web: cannot pull its image: no"):
+        done(recorder, world.observe(after), after, world)
+    assert [action.verb for action in recorder.steps] == ["pull"]
+    assert set(tags) == {"lab/box:1", "lab/redis:7"}
+
+
+# What is decided once images have come
+
+
+def test_what_an_image_that_came_would_leave_behind_is_a_refusal() -> None:
+    before = shop()
+    before.config["services"]["side"]["volumes"] = [{"type": "volume", "target": "/keep"}]
+    world = well(before)
+    after = changed(before, "side", image="lab/box:3", volumes=[])
+    decided = world.observe(after)
+    assert [action.verb for action in decided.actions[:1]] == ["pull"]
+    came = {"lab/box:3": Image(id="sha256:3", volumes=())}
+    declared = world.declared(after).model_copy(update={"images": came})
+    following = decide_with_images(decided, after.spec, world.state(), declared)
+    assert not following.actions
+    assert [refusal.subject for refusal in following.refusals] == ["side"]
+    hands_on = {"lab/box:3": Image(id="sha256:3", volumes=("/keep",))}
+    declared = declared.model_copy(update={"images": hands_on})
+    following = decide_with_images(decided, after.spec, world.state(), declared)
+    assert following.actions == decided.actions[1:]
+    assert not following.refusals
+
+
+# What follows from a plan's steps
+
+
+def test_how_files_are_sent() -> None:
+    applied = desired_record(shop())
+    digest, record = applied.source, Record(subject="shop", cause="")
+    install = InstallFiles(subject="/opt/shop", cause="")
+    assert choose_staging([record], applied, digest) == "none"
+    assert choose_staging([record], applied, "other") == "archives"
+    assert choose_staging([record], None, digest) == "archives"
+    assert choose_staging([install, record], applied, digest) == "archives"
+    assert choose_staging([Pull(subject="web", cause=""), record], applied, digest) == "tree"
+    assert choose_staging([], None, digest) == "none"
+
+
+def test_a_change_is_what_makes_the_stack_another_one() -> None:
+    desired = shop()
+    world = well(desired)
+    applied, digest = world.applied, desired.digest
+    assert not is_change((), applied, digest)
+    assert is_change((), applied, "other")
+    world.damage("web", health="unhealthy")
+    assert not is_change(world.observe(desired).findings, applied, digest)
+    world.files["compose.yaml"] = "edited"
+    findings = world.observe(desired).findings
+    assert is_change(findings, applied, digest)
+    assert not is_change(findings, None, digest)
+
+
+def test_a_service_is_counted_once_a_run() -> None:
+    mend = Restart(subject="web", cause="", container="1", mend=True)
+    progress = Progress()
+    assert not progress.counts(mend.model_copy(update={"mend": False}))
+    assert progress.counts(mend)
+    progress = progress.after(Up(subject="web", cause=""))
+    assert (progress.touched, progress.tried) == ({"web"}, set())
+    assert progress.counts(mend)
+    progress = progress.after(mend)
+    assert progress.tried == {"web"}
+    assert not progress.counts(mend)
+    assert progress.after(Remove(subject="old", cause="", container="1")) == progress
+
+
+# Back to what was proven
+
+
+def test_a_rollback_puts_back_files_then_services() -> None:
+    before = shop()
+    world = well(before)
+    applied = world.applied
+    assert applied is not None
+    after = changed(before, image="lab/box:2")
+    after.config["services"]["new"] = {"image": "lab/box:2", "networks": {"default": None}}
+    del after.config["services"]["side"]
+    after.files["new.conf"] = "1"
+    world.files.update(after.files)
+    world.up(after, "new")
+    (new,) = world._of("new")
+    declared = world.declared(after)
+    decided = roll_back(after.files, after.digest, applied, declared, world.state(), {"web", "new"})
+    restore, recreate, up = decided.actions
+    assert isinstance(restore, RestoreFiles)
+    assert restore.subject == before.spec.directory
+    assert (restore.source, restore.failed) == (before.digest, after.digest)
+    assert (restore.removed, restore.outdated) == (("new.conf",), ("web",))
+    assert restore.containers == (new.id,)
+    assert {tag.name: tag.image_id for tag in restore.tags} == {
+        ref: world.images[ref] for ref in ("lab/box:1", "lab/redis:7")
+    }
+    assert (recreate.verb, recreate.subject) == ("recreate", "web")
+    assert (up.verb, up.subject) == ("up", "side")
+    blind = roll_back(after.files, after.digest, applied, declared, None, {"web"})
+    assert blind.actions[0] == restore.model_copy(update={"containers": ()})
+
+
+def test_files_that_failed_are_held_back_and_the_stack_before_is_mended() -> None:
+    before = shop()
+    world = well(before)
+    world.mends = [Mended(at=NOW - 1, service="new", action="rollback")]
+    world.lose("side")
+    decided = hold_back(before.spec, before.files, world.state(), (), "they failed", None)
+    assert [(action.verb, action.subject) for action in decided.actions] == [("up", "side")]
+    (refusal,) = decided.refusals
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "they failed"
+    assert refusal.remedy
+    assert not decided.empty
+
+
+def test_a_rollback_that_was_cut_short_is_brought_to_its_end() -> None:
+    before = shop()
+    world = well(before)
+    after = changed(before, image="lab/box:2")
+    world.files.update(after.files)
+    world.stale = {"web"}
+    state = world.state()
+    assert not is_restored(state)
+    assert not was_intact(state)
+    decided = hold_back(before.spec, after.files, state, (), "they failed", world.declared(after))
+    assert [(action.verb, action.subject) for action in decided.actions] == [
+        ("restore files", "/opt/shop"),
+        ("recreate", "web"),
+    ]
+    world.files.update(before.files)
+    assert is_restored(world.state())
+    assert not was_intact(world.state())
+    world.stale = set()
+    assert was_intact(world.state())
+
+
+def test_nothing_is_restored_where_the_host_is_refused() -> None:
+    before = shop()
+    world = well(before)
+    world.files["compose.yaml"] = "2"
+    state = world.state().model_copy(update={"obstacles": {"compose.yaml": "link"}})
+    decided = hold_back(before.spec, before.files, state, (), "they failed", world.declared(before))
+    assert not decided.actions
+    assert len(decided.refusals) == 2
+
+
+def test_a_declaration_of_a_record_is_enough_to_walk_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Desired(compose({"web": {}, "side": {}}))
+    world = well(before)
+    applied = world.applied
+    assert applied is not None
+    decided = roll_back(
+        {}, "0" * 64, applied, world.declared(before), world.state(), {"web", "side"}
+    )
+    recorder = Recorder(monkeypatch)
+    state = world.state()
+    executor = recorder.executor(before, snapshot(before, world)).on_record(applied)
+    executor.walk(decided.actions, Snapshot(state, read_declaration(applied, state)))
+    assert tuple(recorder.steps) == decided.actions
+    assert recorder.events == ["restore files /opt/shop", "recreate side + recreate web"]
