@@ -120,9 +120,7 @@ def test_nothing_protected_was_touched(
     assert result.run.rc == 1, result.run.out
     assert result.host["outcome"] == "refused"
     # To keep a port from outgoing connections ends nothing.
-    assert {row["verb"] for what in ("planned", "done") for row in result.all(what)} <= {
-        "reserve"
-    }
+    assert {row["verb"] for what in ("planned", "done") for row in result.all(what)} <= {"reserve"}
 
 
 @pytest.mark.parametrize(
