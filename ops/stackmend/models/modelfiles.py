@@ -62,12 +62,12 @@ class CreateRequest:
     def source(self) -> ModelSource:
         """The same for the plan.
 
-        :raises OSError: a file is no longer there.
+        :raises ValueError: a file is no longer there.
         """
         text = json.dumps(self.body, sort_keys=True)
         return ModelSource(
             digest=hashlib.sha256(text.encode()).hexdigest(),
-            files={digest: path.stat().st_size for digest, path in self.blobs.items()},
+            files={digest: _check(path).st_size for digest, path in self.blobs.items()},
         )
 
 
@@ -93,9 +93,6 @@ def read_sources(spec: ModelsSpec) -> dict[str, ModelSource]:
             continue
         try:
             sources[model.name.key] = build_request(model).source
-        except OSError as error:
-            problem = f"{error.filename} {controller_files.reason(error)}"
-            sources[model.name.key] = ModelSource(problem=problem)
         except ValueError as error:
             sources[model.name.key] = ModelSource(problem=in_one_line(error))
     return sources

@@ -26,13 +26,13 @@ class _Known:
     :param contents: the last reading of every byte: valid until something is changed.
     """
 
-    latest: tuple[Mapping[str, Any], StoreState] | None = None
-    contents: tuple[Mapping[str, Any], StoreState] | None = None
+    latest: tuple[dict[str, Any], StoreState] | None = None
+    contents: tuple[dict[str, Any], StoreState] | None = None
 
 
 def read(
     host: Host,
-    arguments: Mapping[str, Any],
+    arguments: dict[str, Any],
     *,
     fresh: bool = False,
     changed: bool = False,
@@ -49,24 +49,20 @@ def read(
     :param settings: pyinfra's own arguments, as whom it is read; by default the operation's.
     """
     known = connection.keep(host, _Known)
-    settings = dict(settings or {})
-    quick = {**arguments, "hashes": False}
     contents = known.contents
+    quick = {**arguments, "hashes": False}
+    deep = arguments["hashes"] and (changed or contents is None or contents[0] != arguments)
+    query = {**(settings or {}), **(arguments | {"_timeout": HASHING} if deep else quick)}
     state: StoreState | connection.Unknown
-    if arguments["hashes"] and (changed or contents is None or contents[0] != arguments):
-        (state,) = connection.fetch_facts(
-            host, [(ModelStore, {**settings, **arguments, "_timeout": HASHING})]
-        )
-        if isinstance(state, StoreState):
-            known.latest, known.contents = (quick, state), (dict(arguments), state)
-        return state
-    if fresh:
-        (state,) = connection.fetch_facts(host, [(ModelStore, {**settings, **quick})])
+    if deep or fresh:
+        (state,) = connection.fetch_facts(host, [(ModelStore, query)])
     else:
-        state = connection.read(host, ModelStore, **{**settings, **quick})
+        state = connection.read(host, ModelStore, **query)
     if not isinstance(state, StoreState):
         return state
-    if arguments["hashes"] and contents is not None:
+    if deep:
+        known.contents = (arguments, state)
+    elif arguments["hashes"] and contents is not None:
         now, before = state, contents[1]
         state = connection.derive(host, ModelStore, [now, before], lambda: carry_over(now, before))
     known.latest = (quick, state)

@@ -158,16 +158,9 @@ class _Decision:
         manifest = answer.manifest if answer is not None else None
         key, undo = model.name.key, "" if stored else f"ollama rm {model}"
         self._delete_broken(key, stored, manifest)
-        mirrored = name.key != key
         original = self.state.find_model(name)
-        has_original = (
-            model.source is not None
-            and original is not None
-            and is_intact(self.state, original)
-            and manifest is not None
-            and manifest.equals(original)
-        )
-        if not has_original:
+        current = original is not None and manifest is not None and manifest.equals(original)
+        if not (current and is_intact(self.state, original)):
             size = sum(measure_missing(self.state, manifest).values())
             self.pulls.append(
                 Pull(
@@ -182,7 +175,7 @@ class _Decision:
                     unreachable=self._explain_unreachable(name, answer),
                 )
             )
-        if not mirrored:
+        if name.key == key:
             return
         self.pulls.append(
             Copy(

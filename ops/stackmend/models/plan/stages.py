@@ -3,24 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 from stackmend.frozen import Frozen
-from stackmend.models.plan.model import (
-    Action,
-    Copy,
-    Create,
-    DeleteBlob,
-    Prune,
-    Pull,
-    RemoveName,
-    UpdateRecord,
-)
+from stackmend.models.plan import model
+from stackmend.models.plan.model import Action
 
 #: The stages of a plan in its order: the actions in each, and whether those of different models are
 #: executed side by side. What is created may be created from what is pulled.
 STAGES: tuple[tuple[type | tuple[type, ...], bool], ...] = (
-    (DeleteBlob, False),
-    ((Pull, Copy, RemoveName), True),
-    (Create, True),
-    ((Prune, UpdateRecord), False),
+    (model.DeleteBlob, False),
+    ((model.Pull, model.Copy, model.RemoveName), True),
+    (model.Create, True),
+    ((model.Prune, model.UpdateRecord), False),
 )
 
 

@@ -87,15 +87,8 @@ def drop_removed(spec: ModelsSpec, state: StoreState) -> list[UpdateRecord]:
     """Drop models from the record that somebody else has removed."""
     present = {str(model.name) for model in state.models}
     removed = sorted(set(state.record.models) - present - {str(model) for model in spec.wanted})
-    if not removed:
-        return []
-    return [
-        UpdateRecord(
-            subject=", ".join(removed),
-            cause="no longer on the server",
-            dropped=tuple(removed),
-        )
-    ]
+    subject, cause = ", ".join(removed), "no longer on the server"
+    return [UpdateRecord(subject=subject, cause=cause, dropped=tuple(removed))] if removed else []
 
 
 def _make_note(subject: str, kind: str, cause: str) -> Finding:
