@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
-    # The models cost more to import than the rest of a run that has nothing to report.
     from stackmend.reporting.collect import Collector as Collector
     from stackmend.reporting.collect import Run
     from stackmend.reporting.state import RunRecord
@@ -43,6 +42,15 @@ _NOT_A_RUN = frozenset({"fact", "debug-inventory"})
 _runs: dict[int, Run] = {}
 #: Paths of secrets that were found too short.
 _warned: set[str] = set()
+
+
+def __getattr__(name: str) -> Any:
+    # The models cost more to import than all that a run needs which has nothing to report.
+    if name == "Collector":
+        from stackmend.reporting.collect import Collector
+
+        return Collector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def record(host: Host, operation: str | None = None) -> Collector:
