@@ -6,9 +6,9 @@ pyinfra INVENTORY deploy/bootstrap.py
 from pyinfra import host
 
 from stackmend import access, compose, engine
-from stackmend.spec import Stack, machine
+from stackmend.spec import Stack, parse_machine
 
-desired = machine(host.data.dict())  # type: ignore[no-untyped-call]
+desired = parse_machine(host.data.dict())  # type: ignore[no-untyped-call]
 published = compose.find_published_ports(desired) if isinstance(desired, Stack) else ()
 
 # What all of them ask of the host is read at once, by the first.
@@ -20,7 +20,7 @@ if desired is not None and desired.access is not None:
     access.prefetch(desired.access, ports)
     access.operator(
         name=f"{desired.access.user} comes in by key, and may do what is needed",
-        **access.arguments(desired.access),
+        **access.get_arguments(desired.access),
     )
     access.basics(
         name="The clock is right, and the ports of the stack are kept for it",

@@ -6,9 +6,9 @@ from pyinfra import host
 
 from stackmend import compose, engine, models, ports
 from stackmend.ports.spec import PortsPolicy
-from stackmend.spec import Stack, machine
+from stackmend.spec import Stack, parse_machine
 
-desired = machine(host.data.dict())  # type: ignore[no-untyped-call]
+desired = parse_machine(host.data.dict())  # type: ignore[no-untyped-call]
 stack = desired if isinstance(desired, Stack) else None
 
 # What all of them ask of the host is read at once, by the first.
@@ -33,8 +33,10 @@ if stack is not None and stack.ports is not None:
 if stack is not None:
     compose.stack(
         name=f"Compose project {stack.project} is as declared, and well",
-        on_bind_error=ports.remedy(stack.ports or PortsPolicy(), stack.project, stack.directory),
-        **compose.arguments(stack),
+        on_bind_error=ports.make_remedy(
+            stack.ports or PortsPolicy(), stack.project, stack.directory
+        ),
+        **compose.get_arguments(stack),
     )
 
 if stack is not None and stack.models is not None:
@@ -42,5 +44,5 @@ if stack is not None and stack.models is not None:
         name=f"The models that {stack.project} needs are on its server",
         project=stack.project,
         directory=stack.directory,
-        **models.arguments(stack.models),
+        **models.get_arguments(stack.models),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stackmend import redaction
 from tests.lab.fixtures import (
     bare_host,
     calm_lab,
@@ -49,6 +50,12 @@ __all__ = [
     "trixie_host",
     "wheel",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test registers as a secret is not hidden in the next."""
+    monkeypatch.setattr(redaction, "_process", redaction.Redactor(redaction.get_secrets()))
 
 
 #: Modules that take minutes by themselves, mostly waiting: the last to end if they began late.

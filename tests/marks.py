@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from pyinfra.api import FactBase
 
-from stackmend.connection import begun
+from stackmend.connection import parse_partial_section
 
 T = TypeVar("T", bound=FactBase[Any])
 V = TypeVar("V")
@@ -64,7 +64,7 @@ def checked(command: str, printed: str) -> list[str]:
     """The lines of the checks that a command of theirs printed, out of their frame."""
     found = re.search("==[0-9a-f]{32}", command)
     assert found is not None
-    return begun(printed.split("\n"), found[0], "checks")
+    return parse_partial_section(printed.split("\n"), found[0], "checks")
 
 
 def framed(parts: Mapping[str, tuple[int, Sequence[str]] | None], mark: str = MARK) -> list[str]:

@@ -7,10 +7,10 @@ and the operations themselves in the package's ``__init__``.
 
 from pathlib import Path
 
-__all__ = ["deploy_directory"]
+__all__ = ["get_deploy_directory"]
 
 
-def deploy_directory() -> Path:
+def get_deploy_directory() -> Path:
     """The directory of ``site.py``, ``bootstrap.py`` and the reference stack, to give to pyinfra.
 
     In the installed package where it came as a wheel, else in the checkout.

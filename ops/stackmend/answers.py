@@ -52,7 +52,7 @@ def read_json(data: bytes | str, longest: int = LONGEST) -> Any:
     return value
 
 
-def size(value: Any) -> int:
+def parse_size(value: Any) -> int:
     """A number of bytes.
 
     :raises ValueError: it is none that a file can have.
@@ -62,7 +62,7 @@ def size(value: Any) -> int:
     return value
 
 
-def string(value: Any) -> str:
+def parse_string(value: Any) -> str:
     """Text; nothing where there is none.
 
     :raises ValueError: it is something else.

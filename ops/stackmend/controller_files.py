@@ -47,7 +47,7 @@ def expand(path: Path) -> Path:
         raise Unreadable("begins with the home directory of a user who does not exist") from None
 
 
-def status(path: Path | str, *, follow: bool = True) -> os.stat_result:
+def read_status(path: Path | str, *, follow: bool = True) -> os.stat_result:
     """The status of a path.
 
     :param follow: whether a link is followed.
@@ -56,10 +56,10 @@ def status(path: Path | str, *, follow: bool = True) -> os.stat_result:
     try:
         return Path(path).stat(follow_symlinks=follow)
     except (OSError, ValueError) as error:
-        raise Unreadable(reason(error)) from None
+        raise Unreadable(format_reason(error)) from None
 
 
-def exists(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether anything has this name, a dangling link included.
 
     :raises Unreadable: the system does not say.
@@ -69,7 +69,7 @@ def exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        raise Unreadable(reason(error)) from None
+        raise Unreadable(format_reason(error)) from None
     return True
 
 
@@ -90,7 +90,7 @@ def read(path: Path | str, limit: int, expected: os.stat_result | None = None) -
     :param expected: its status before, if it has to be the same file still.
     :raises Unreadable: it is no file, cannot be read, is too large, or changes meanwhile.
     """
-    return b"".join(pieces(path, limit, expected))
+    return b"".join(read_pieces(path, limit, expected))
 
 
 def read_text(path: Path, limit: int = MAXIMUM_TEXT) -> str:
@@ -104,7 +104,7 @@ def read_text(path: Path, limit: int = MAXIMUM_TEXT) -> str:
         raise Unreadable("cannot be read: not text in UTF-8") from None
 
 
-def pieces(
+def read_pieces(
     path: Path | str, limit: int | None = None, expected: os.stat_result | None = None
 ) -> Iterator[bytes]:
     """The content of a file, piece by piece.
@@ -130,7 +130,7 @@ def pieces(
         if left or _identify(os.fstat(descriptor)) != _identify(found):
             raise Unreadable(CHANGED)
     except OSError as error:
-        raise Unreadable(reason(error)) from None
+        raise Unreadable(format_reason(error)) from None
     finally:
         os.close(descriptor)
 
@@ -139,7 +139,7 @@ def pieces(
 CHANGED = "changed while it was read; run again once nothing writes to it"
 
 
-def tree(
+def walk_tree(
     root: Path, left_out: Collection[str], limit: int
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Everything below a directory, each with its path relative to it; links are not followed.
@@ -169,36 +169,36 @@ def tree(
                         below.append(path)
                     yield path, entry
         except OSError as error:
-            raise Unreadable(_prefix(parent, reason(error))) from None
+            raise Unreadable(_make_prefix(parent, format_reason(error))) from None
         waiting += sorted(below, reverse=True)
     for parent, since in listed:
-        if status(root / parent).st_mtime_ns != since:
-            raise Unreadable(_prefix(parent, CHANGED))
+        if read_status(root / parent).st_mtime_ns != since:
+            raise Unreadable(_make_prefix(parent, CHANGED))
 
 
-def kind(found: os.stat_result) -> str:
+def describe_kind(found: os.stat_result) -> str:
     """What a path is that is no file, such as ``a directory``; empty for a file."""
     if stat.S_ISREG(found.st_mode):
         return ""
     return next((text for is_kind, text in _KINDS if is_kind(found.st_mode)), "something else")
 
 
-def reason(error: OSError | ValueError) -> str:
+def format_reason(error: OSError | ValueError) -> str:
     """The reason that a path cannot be read."""
     return f"cannot be read: {getattr(error, 'strerror', None) or 'no name that a file can have'}"
 
 
-def _prefix(path: str, text: str) -> str:
+def _make_prefix(path: str, text: str) -> str:
     return f"{path} {text}" if path else text
 
 
 def _open(path: Path | str, expected: os.stat_result | None = None) -> tuple[int, os.stat_result]:
     # A device may do something when it is opened: it is known for one before that.
-    _check_regular(expected or status(path))
+    _check_regular(expected or read_status(path))
     try:
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
-        raise Unreadable(reason(error)) from None
+        raise Unreadable(format_reason(error)) from None
     try:
         found = os.fstat(descriptor)
         _check_regular(found)
@@ -209,7 +209,7 @@ def _open(path: Path | str, expected: os.stat_result | None = None) -> tuple[int
 
 
 def _check_regular(found: os.stat_result) -> None:
-    if text := kind(found):
+    if text := describe_kind(found):
         raise Unreadable(f"is {text}, not a file")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stackmend.text import printable
+from stackmend.text import make_printable
 
 #: The longest line of one problem, and the most problems that are reported at once.
 MAXIMUM_LINE = 1000
@@ -35,7 +35,7 @@ class Problem(ValueError):
         super().__init__(cut_line(text))
 
 
-def problems(error: ValidationError, *where: str) -> Iterator[str]:
+def list_problems(error: ValidationError, *where: str) -> Iterator[str]:
     """Each problem in one line, the field's path first; the value may be secret, and is left out.
 
     :param where: what stands before the field in its path.
@@ -54,9 +54,9 @@ def problems(error: ValidationError, *where: str) -> Iterator[str]:
         yield cut_line(f"{join_path(*where)}: … and {len(found) - MAXIMUM_PROBLEMS} more problems")
 
 
-def in_one_line(error: ValueError) -> str:
+def join_problems(error: ValueError) -> str:
     """All problems in one line."""
-    return "; ".join(problems(error)) if isinstance(error, ValidationError) else str(error)
+    return "; ".join(list_problems(error)) if isinstance(error, ValidationError) else str(error)
 
 
 def join_path(*parts: str | int) -> str:
@@ -83,7 +83,7 @@ def abbreviate(value: Any) -> str:
 
 def cut_line(text: str) -> str:
     """Make a text one line that moves no cursor and is no longer than a person reads."""
-    return printable(text, MAXIMUM_LINE)
+    return make_printable(text, MAXIMUM_LINE)
 
 
 def is_plain(text: str) -> bool:

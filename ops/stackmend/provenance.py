@@ -63,30 +63,32 @@ class Origin(NamedTuple):
     labels: Mapping[str, str]
     image_labels: Mapping[str, str] | None = None
 
-    def label(self, name: str) -> str:
+    def get_label(self, name: str) -> str:
         """A label of Compose's, or nothing."""
         return self.labels.get(LABEL + name, "")
 
 
-def why_foreign(origin: Origin, project: str, names: Mapping[str, Collection[str]]) -> str:
+def explain_foreign(origin: Origin, project: str, names: Mapping[str, Collection[str]]) -> str:
     """Why Compose did not make a container for a project; empty where it did.
 
     :param names: per service the ``container_name`` that it is or was declared with.
     """
-    if origin.label("project") != project:
-        return "its labels name no project" if not origin.label("project") else "another project's"
+    if origin.get_label("project") != project:
+        return (
+            "its labels name no project" if not origin.get_label("project") else "another project's"
+        )
     for name, shape in _SHAPES.items():
-        if not shape.fullmatch(origin.label(name)):
+        if not shape.fullmatch(origin.get_label(name)):
             return _explain_label(origin, name)
     if not is_written_by_compose(origin):
         if origin.image_labels is None:
             return "its image is gone, and nothing else tells whose its labels are"
         return "its labels come from its image"
-    if origin.label("oneoff") == "True":
+    if origin.get_label("oneoff") == "True":
         return ""
-    if not _NUMBER.fullmatch(origin.label("container-number")):
+    if not _NUMBER.fullmatch(origin.get_label("container-number")):
         return _explain_label(origin, "container-number")
-    service, number = origin.label("service"), origin.label("container-number")
+    service, number = origin.get_label("service"), origin.get_label("container-number")
     usual = f"{project}-{service}-{number}"
     expected = {usual, f"{project}_{service}_{number}", *names.get(service, ())}
     name = origin.name
@@ -99,23 +101,23 @@ def why_foreign(origin: Origin, project: str, names: Mapping[str, Collection[str
 
 def is_written_by_compose(origin: Origin) -> bool:
     """Whether Compose wrote the labels when it created the container; see the module."""
-    if origin.image_id and origin.label("image") == origin.image_id:
+    if origin.image_id and origin.get_label("image") == origin.image_id:
         return True
-    written = origin.label("config-hash")
+    written = origin.get_label("config-hash")
     if not written or origin.image_labels is None:
         return False
     return origin.image_labels.get(LABEL + "config-hash", "") != written
 
 
-def started_from(origin: Origin) -> str:
+def get_start_directory(origin: Origin) -> str:
     """The directory that a project was started from, by the labels of one of its containers.
 
     Where the first compose file lies outside of the working directory, it is that file's.
     """
-    directory = origin.label("project.working_dir").rstrip("/") or "/"
+    directory = origin.get_label("project.working_dir").rstrip("/") or "/"
     # A directory's name may hold the comma that parts the files.
     inside = directory.rstrip("/") + "/"
-    first = origin.label("project.config_files").replace(inside, "").partition(",")[0]
+    first = origin.get_label("project.config_files").replace(inside, "").partition(",")[0]
     return (first.rpartition("/")[0] or "/") if first.startswith("/") else directory
 
 
@@ -127,10 +129,10 @@ def is_chosen_by_compose(origin: Origin) -> bool:
     """
     oneoff = origin.labels.get(LABEL + "oneoff", "False")
     hashed = LABEL + "config-hash" in origin.labels or LABEL + "oneoff" in origin.labels
-    return bool(origin.label("service")) and hashed and oneoff == "False"
+    return bool(origin.get_label("service")) and hashed and oneoff == "False"
 
 
 def _explain_label(origin: Origin, name: str) -> str:
-    if not origin.label(name):
+    if not origin.get_label(name):
         return f"it has no label {LABEL}{name}"
     return f"its label {LABEL}{name} is not as Compose writes it"

@@ -50,10 +50,10 @@ def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
     :param raw: the settings, of whatever kind their values are.
     :raises ValueError: naming each wrong field; for ``stackmend.problems.in_one_line``.
     """
-    return model.model_validate(plain(raw))
+    return model.model_validate(copy_plain(raw))
 
 
-def plain(raw: Any, *where: str) -> Any:
+def copy_plain(raw: Any, *where: str) -> Any:
     """Copy settings to nothing but plain data, ``Path`` and ``SecretStr``.
 
     Models of ours that are validated already stay as they are.

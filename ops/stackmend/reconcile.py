@@ -17,7 +17,7 @@ from stackmend import connection, reporting
 from stackmend.decision import Action, Plan, Refusal
 from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
-from stackmend.problems import in_one_line
+from stackmend.problems import join_problems
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -176,11 +176,11 @@ def operate(
     try:
         room = build(report)
     except ValueError as error:
-        yield from invalid(host, name, in_one_line(error))
+        yield from yield_invalid(host, name, join_problems(error))
         return
     except connection.RemoteError as error:
         # An argument that is a function may ask the host.
-        yield from failing(host, name, str(error))
+        yield from yield_failure(host, name, str(error))
         return
     try:
         if is_converged(room):
@@ -188,7 +188,7 @@ def operate(
             return
         yield FunctionCommand(reconcile, (room,), {})
     finally:
-        report.measured("channels", connection.channels(host), "channels")
+        report.add_measure("channels", connection.count_channels(host), "channels")
 
 
 def is_converged(room: Reconciler[Any, Any]) -> bool:
@@ -226,7 +226,7 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
 
 def _reconcile(room: Reconciler[Any, Any]) -> bool:
     observed = room.wait_until_ready()
-    if observed.plan.refusals and (busy := another_run(room.host, room.lock)):
+    if observed.plan.refusals and (busy := find_other_run(room.host, room.lock)):
         room.report_plan(Plan(refusals=(busy,)))
         return False
     if not observed.plan.actions:
@@ -251,7 +251,7 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         return verified.plan.empty
 
 
-def invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
+def yield_invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
     """What an operation yields whose arguments are wrong, so that it fails on its host alone.
 
     :param host: the host it is about.
@@ -262,10 +262,10 @@ def invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand
     # Raised while executing it would end the run on every other host as well.
     if not host.state.is_executing:
         raise OperationError(reason)
-    yield from failing(host, operation, reason)
+    yield from yield_failure(host, operation, reason)
 
 
-def failing(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
+def yield_failure(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
     """What an operation yields that cannot do anything: a command that fails, on its host alone.
 
     :param host: the host it is about.
@@ -280,19 +280,19 @@ def _fail(state: State, host: Host, operation: str, reason: str) -> bool:
     return False
 
 
-def project_lock(project: str) -> str:
+def get_project_lock(project: str) -> str:
     """The file on a host whose lock says that a Compose project is being worked on."""
     return f"{STATE_ROOT}/{project}/lock"
 
 
-def another_run(host: Host, *locks: str) -> Refusal | None:
+def find_other_run(host: Host, *locks: str) -> Refusal | None:
     """The refusal to do anything while another run is at work: what is seen then is half made.
 
     :param host: the host.
     :param locks: the files whose locks that run has; those of this one do not count.
     """
     try:
-        holder = connection.holder(host, locks)
+        holder = connection.find_holder(host, locks)
     except connection.RemoteError:
         # What the reading itself says is then all that there is.
         return None
@@ -305,25 +305,15 @@ def another_run(host: Host, *locks: str) -> Refusal | None:
     )
 
 
-def unread(state: connection.Unknown, what: str, nothing: str) -> Refusal:
-    """The refusal to do anything on what could not be read.
-
-    :param state: what there is instead of a state.
-    :param what: what cannot be read, such as ``who holds its ports``.
-    :param nothing: what is not done therefore, such as ``ended on a host``.
-    """
-    return Refusal(
-        subject="host",
-        reason=f"{what} cannot be read: {state.reason}",
-        remedy=f"see the reason; nothing is {nothing} that cannot be read",
-    )
-
-
-def unreadable(state: connection.Unknown, what: str, nothing: str) -> Observation[Any, Any]:
+def observe_unreadable(state: connection.Unknown, what: str) -> Observation[Any, Any]:
     """What is observed where a host cannot be read: a refusal, and no state.
 
     :param state: what there is instead of a state.
     :param what: what cannot be read, such as ``who holds its ports``.
-    :param nothing: what is not done therefore, such as ``ended on a host``.
     """
-    return Observation(Plan(refusals=(unread(state, what, nothing),)))
+    refusal = Refusal(
+        subject="host",
+        reason=f"{what} cannot be read: {state.reason}",
+        remedy="fix the error above and rerun; stackmend never changes a host it cannot read",
+    )
+    return Observation(Plan(refusals=(refusal,)))

@@ -29,7 +29,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from stackmend.text import LINE_LIMIT, printable
+from stackmend.text import LINE_LIMIT, make_printable
 
 MASK = "*MASKED*"
 #: A shorter secret is found as a word of its own only.
@@ -165,13 +165,13 @@ def redact_likely(text: str) -> str:
     return _LIKELY_URL.sub(r"\1***@", _LIKELY.sub(r"\1\2***", text))
 
 
-def safe_line(text: str, limit: int = LINE_LIMIT) -> str:
+def format_safe_line(text: str, limit: int = LINE_LIMIT) -> str:
     """Foreign text as one line that may be shown anywhere: redacted, printable, then cut.
 
     :param text: output of a host, an image or a container.
     :param limit: how many of its characters are shown; half of a secret would not be known again.
     """
-    return printable(redact(text), limit)
+    return make_printable(redact(text), limit)
 
 
 def count_partial(text: str) -> int:
@@ -240,7 +240,9 @@ def _reveal(data: Any) -> tuple[str | None, list[tuple[Any, Any]]]:
 def _format_key(key: Any) -> str:
     if type(key) is int and key.bit_length() < 64:
         return str(key)
-    return printable(str.__str__(key), 80) if issubclass(type(key), str) else type(key).__name__
+    return (
+        make_printable(str.__str__(key), 80) if issubclass(type(key), str) else type(key).__name__
+    )
 
 
 class _Needle:
@@ -357,10 +359,10 @@ def _build_trie(texts: Iterable[str]) -> str:
             node = node.setdefault(character, {})
         node[""] = {}
 
-    def branches(node: dict[str, Any]) -> str:
+    def build_branches(node: dict[str, Any]) -> str:
         # Unfolded upside down: an optional rest is tried before its absence.
         rests = [
-            re.escape(character) + branches(below)
+            re.escape(character) + build_branches(below)
             for character, below in sorted(node.items())
             if character
         ]
@@ -370,7 +372,7 @@ def _build_trie(texts: Iterable[str]) -> str:
         return f"{joined}?" if "" in node else joined
 
     return "|".join(
-        re.escape(character) + branches(below) for character, below in sorted(root.items())
+        re.escape(character) + build_branches(below) for character, below in sorted(root.items())
     )
 
 
@@ -393,12 +395,12 @@ def _give(*expressions: str) -> Callable[[], Iterable[str]]:
 
 
 def _list_notations(piece: str, literals: set[str]) -> Callable[[], Iterable[str]]:
-    def expressions() -> Iterator[str]:
+    def build_expressions() -> Iterator[str]:
         # What the libraries themselves write, to the letter, and whatever else is written so.
         yield "|".join(map(re.escape, sorted(literals, key=len, reverse=True)))
         yield _build_loose(piece)
 
-    return expressions
+    return build_expressions
 
 
 def _list_literals(piece: str) -> set[str]:

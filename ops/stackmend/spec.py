@@ -15,8 +15,8 @@ from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelsPolicy, record_path
 from stackmend.ports.spec import PortsPolicy
-from stackmend.problems import Problem, problems, show
-from stackmend.raw import NAME_MAX, LocalPath, RawProblem, plain
+from stackmend.problems import Problem, list_problems, show
+from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 
 
 class SpecError(ValueError):
@@ -83,11 +83,11 @@ def check(data: Mapping[str, Any]) -> Stack | None:
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.
     """
-    found = machine(data)
+    found = parse_machine(data)
     return found if isinstance(found, Stack) else None
 
 
-def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
+def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
     """The same, also where a host has the sections ``access`` or ``engine`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
@@ -98,10 +98,10 @@ def machine(data: Mapping[str, Any]) -> Stack | Machine | None:
         return None
     try:
         # Its type, and not what it says of its class: the raw value may be anything.
-        found = raw if issubclass(type(raw), Machine) else _validate(plain(raw, "stack"))
+        found = raw if issubclass(type(raw), Machine) else _validate(copy_plain(raw, "stack"))
         _read_files(found)
     except ValidationError as error:
-        raise SpecError("\n".join(map(_complete, problems(error, "stack")))) from None
+        raise SpecError("\n".join(map(_complete, list_problems(error, "stack")))) from None
     except RawProblem as error:
         raise SpecError(str(error)) from None
     except Problem as error:
@@ -152,7 +152,7 @@ def _list_files(found: Machine) -> Iterator[tuple[str, Path | None]]:
 def _read_file(field: str, path: Path) -> None:
     if field == "access.known_hosts":
         # One that is not there yet is made where the first key is trusted.
-        if controller_files.exists(path):
+        if controller_files.is_there(path):
             controller_files.read_text(path)
         return
     from stackmend.engine import openpgp
@@ -164,12 +164,12 @@ def _read_file(field: str, path: Path) -> None:
         raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
 
 
-def preflight(_host: str, data: Mapping[str, Any]) -> None:
+def check_settings(_host: str, data: Mapping[str, Any]) -> None:
     """Check one host's settings before any host is contacted.
 
     :raises SpecError: as :func:`check` does.
     """
-    machine(data)
+    parse_machine(data)
 
 
 def _complete(problem: str) -> str:

@@ -56,7 +56,7 @@ def install() -> None:
     from stackmend.access.contact import find_contact
     from stackmend.compose.source import read_once
     from stackmend.connection import preflight
-    from stackmend.spec import preflight as validate
+    from stackmend.spec import check_settings as validate
 
     _report_unreadable_files()
     read_once()

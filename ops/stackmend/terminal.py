@@ -101,19 +101,19 @@ class Screen:
             self._stream.write(data)
         except BrokenPipeError:
             # Raised from here it would end whichever thread has written, and not the run.
-            signals.broken(self._stream.fileno())
+            signals.replace_broken(self._stream.fileno())
 
     def _pass_on(self) -> None:
         try:
             self._stream.flush()
         except BrokenPipeError:
-            signals.broken(self._stream.fileno())
+            signals.replace_broken(self._stream.fileno())
 
     def _clean(self, data: str) -> str:
         data = redaction.redact(data)
-        return "\n".join(map(self._line, data.split("\n")))
+        return "\n".join(map(self._format_line, data.split("\n")))
 
-    def _line(self, line: str) -> str:
+    def _format_line(self, line: str) -> str:
         limit = self._limit if self._limit is not None else len(line)
         # The styles stand at odd places, text between them at even ones.
         parts = _OURS.split(line.removesuffix("\r"))
@@ -136,7 +136,7 @@ class _Bytes(io.RawIOBase):
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
 
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
@@ -224,7 +224,7 @@ def _redact_debug_log() -> None:
     traceback_lines, exception = UnexpectedMixin.get_traceback_lines, UnexpectedMixin.get_exception
 
     def clean(output: str) -> str:
-        return text.printable_lines(redaction.redact(output))
+        return text.make_lines_printable(redaction.redact(output))
 
     UnexpectedMixin.get_traceback_lines = lambda self: [*map(clean, traceback_lines(self))]
     UnexpectedMixin.get_exception = lambda self: clean(exception(self))

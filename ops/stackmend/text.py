@@ -28,7 +28,7 @@ _STEERING_OR_BREAK = re.compile(f"[{_UNSEEN}\\n\\t]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def printable(text: str, limit: int = VALUE_LIMIT) -> str:
+def make_printable(text: str, limit: int = VALUE_LIMIT) -> str:
     """Text as one line of at most ``limit`` characters, each control character made visible.
 
     >>> printable("a title: \\x1b]0;owned\\x07\\n")
@@ -40,7 +40,7 @@ def printable(text: str, limit: int = VALUE_LIMIT) -> str:
     return cut(text, limit, _STEERING_OR_BREAK)
 
 
-def printable_lines(text: str, limit: int = LINE_LIMIT, lines: int = LINES_LIMIT) -> str:
+def make_lines_printable(text: str, limit: int = LINE_LIMIT, lines: int = LINES_LIMIT) -> str:
     """The same for text of several lines: line feeds and tabs stay, each line is cut by itself.
 
     :param text: the text; a carriage return before a line feed is dropped.

@@ -13,7 +13,7 @@ from pyinfra.api import FactProcessError
 
 from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared
 from stackmend.compose.state import Container, StackState
-from stackmend.connection import fresh_mark
+from stackmend.connection import make_mark
 from tests.marks import MARK, asked, framed
 
 FIXTURES = Path(__file__).parent / "compose.facts.ComposeStack"
@@ -57,7 +57,7 @@ def test_each_reading_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.undo()
     fact = ComposeStack()
     asked = [shlex.split(fact.command("a", "/opt/a").get_raw_value())[2] for _ in range(3)]
-    assert len({*asked, fresh_mark(), MARK}) == 5
+    assert len({*asked, make_mark(), MARK}) == 5
     assert all(len(mark) == len(MARK) for mark in asked)
 
 

@@ -9,6 +9,6 @@ policy = EnginePolicy.model_validate(host.data.engine)
 
 engine.prefetch(policy)
 if "installed" in host.data.get("doing", ("installed", "settings")):
-    engine.installed(name="The engine is here", **engine.installation(policy))
+    engine.installed(name="The engine is here", **engine.get_installation(policy))
 if "settings" in host.data.get("doing", ("installed", "settings")):
-    engine.settings(name="The engine is set", **engine.daemon(policy))
+    engine.settings(name="The engine is set", **engine.get_daemon(policy))

@@ -26,7 +26,7 @@ from stackmend.connection import (
     PrivilegeError,
     RemoteError,
     Unknown,
-    channels,
+    count_channels,
     docker,
     fetch_facts,
     hold_lock,
@@ -115,20 +115,20 @@ def said_by_box(client: httpx.Client) -> str:
 
 def test_every_command_is_one_channel_of_one_login(host: LabHost, linked: Host) -> None:
     run(linked, "true")
-    mark, before = host.mark(), channels(linked)
+    mark, before = host.mark(), count_channels(linked)
     assert run(linked, "id -un").text == "root\n"
     assert run(linked, "cat", stdin=b"\0data\n" * 50_000).stdout == b"\0data\n" * 50_000
     assert run(linked, "x=" + "y" * 200_000 + "\necho ${#x}").text == "200000\n"
-    assert channels(linked) - before == 3
+    assert count_channels(linked) - before == 3
     assert len(host.sessions_since(mark)) == 3
     assert host.logins_since(mark) == 0
 
 
 def test_channels_of_pyinfra_itself_are_counted(host: LabHost, linked: Host) -> None:
-    mark, before = host.mark(), channels(linked)
+    mark, before = host.mark(), count_channels(linked)
     linked.get_fact(server.Hostname)
     run(linked, "true")
-    assert channels(linked) - before == len(host.sessions_since(mark)) >= 2
+    assert count_channels(linked) - before == len(host.sessions_since(mark)) >= 2
 
 
 def test_many_facts_are_one_channel(host: LabHost, linked: Host) -> None:
@@ -284,14 +284,14 @@ def test_a_host_that_falls_silent_is_told(
 def test_after_a_new_connection_all_goes_on(host: LabHost) -> None:
     with connected.lab(host) as connection:
         assert read(connection, server.Hostname) == host.name
-        before = channels(connection)
+        before = count_channels(connection)
         connection.connector.client.close()  # type: ignore[attr-defined]
         with pytest.raises(ConnectionLost):
             run(connection, "true")
         connection.disconnect()
         connection.connect(raise_exceptions=True)
         assert run(connection, "echo again").text == "again\n"
-        assert channels(connection) == before + 1
+        assert count_channels(connection) == before + 1
 
 
 def test_more_channels_than_the_host_grants(host: LabHost) -> None:
@@ -391,13 +391,13 @@ def test_a_lock_that_cannot_be_had_says_why(host: LabHost) -> None:
 
 
 def test_docker_speaks_over_the_login_there_is(host: LabHost, linked: Host, box: str) -> None:
-    before, mark = channels(linked), host.mark()
+    before, mark = count_channels(linked), host.mark()
     with docker(linked) as client:
         expected = host.docker("version", "-f", "{{.Server.APIVersion}}")
         assert client.api.api_version == expected
         for _ in range(10):
             assert [each.name for each in client.containers.list()] == ["box"]
-        assert channels(linked) - before == 1
+        assert count_channels(linked) - before == 1
         container = client.containers.get("box")
         answer = container.exec_run(["sh", "-c", "printf out; printf err >&2; exit 7"], demux=True)
         assert answer == (7, (b"out", b"err"))
@@ -414,15 +414,15 @@ def test_docker_speaks_over_the_login_there_is(host: LabHost, linked: Host, box:
 def test_what_docker_changes_makes_facts_invalid(host: LabHost, box: str) -> None:
     with connected.lab(host) as connection:
         read(connection, server.Hostname)
-        before = channels(connection)
+        before = count_channels(connection)
         with docker(connection, readonly=True) as client:
             client.ping()
         read(connection, server.Hostname)
-        assert channels(connection) - before == 1
+        assert count_channels(connection) - before == 1
         with docker(connection) as client:
             client.ping()
         read(connection, server.Hostname)
-        assert channels(connection) - before == 3
+        assert count_channels(connection) - before == 3
 
 
 @pytest.mark.parametrize(
@@ -487,10 +487,10 @@ def test_http_where_forwarding_is_forbidden(breakable: LabHost, box: str, settin
     with connected.lab(breakable, "operator") as connection:
         with http(connection, box, 8080) as client:
             assert said_by_box(client) == "box 1"
-            before = channels(connection)
+            before = count_channels(connection)
             assert said_by_box(client) == "box 1"
             # It is not asked again for what it has forbidden.
-            assert channels(connection) - before <= 1
+            assert count_channels(connection) - before <= 1
         with (
             http(connection, box, 8080, via="forward") as client,
             pytest.raises(httpx.ConnectError, match="forbids forwarding"),
@@ -506,11 +506,11 @@ def test_a_bridge_carries_any_bytes_both_ways(host: LabHost) -> None:
     data = os.urandom(3_000_000)
     with connected.lab(host, "operator") as connection:
         for via in ("forward", "bridge"):
-            before = channels(connection)
+            before = count_channels(connection)
             with http(connection, "127.0.0.1", 8099, via=via) as client:  # type: ignore[arg-type]
                 for _ in range(3):
                     assert client.post("/", content=data).content == data
-            assert channels(connection) - before == 1, via
+            assert count_channels(connection) - before == 1, via
     host.sh("systemctl stop echo-test")
     host.wait_for("! pgrep -f '[d]ev/tcp'", 30)
 

@@ -88,9 +88,9 @@ def read_store(to: Host, **arguments: object) -> StoreState:
 
 def test_a_server_in_a_container_is_read_whole_over_one_channel(host: LabHost) -> None:
     with connected.lab(host) as to:
-        before = connection.channels(to)
+        before = connection.count_channels(to)
         state = read_store(to)
-        assert connection.channels(to) - before == 1
+        assert connection.count_channels(to) - before == 1
     assert state.server.status == "up"
     address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     assert state.server.address == host.sh(f"docker inspect -f '{address}' ollama").strip()

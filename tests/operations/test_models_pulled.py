@@ -76,7 +76,7 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
 def test_a_stacks_section_becomes_the_operations_arguments(section: dict[str, Any]) -> None:
     """What the deploy passes on is what the stack says, whatever it says."""
     policy = ModelsPolicy.model_validate(section)
-    options = models.arguments(policy)
+    options = models.get_arguments(policy)
     options["wanted"] = options.pop("models")
     spec = ModelsSpec.model_validate(options)
     assert {name: getattr(spec, name) for name in ModelsPolicy.model_fields} == {

@@ -65,10 +65,10 @@ def test_found_while_executing_it_fails_this_host_alone(host: Host, case: str) -
 
 def test_no_ports_are_nothing_to_do() -> None:
     with connected("@local") as host, ctx_host.use(host):
-        before = connection.channels(host)
+        before = connection.count_channels(host)
         assert list(ports.free._inner(ports=[])) == []
         assert list(ports.free._inner(ports=lambda: ())) == []
-        assert connection.channels(host) == before
+        assert connection.count_channels(host) == before
 
 
 def test_who_gives_the_ports_is_asked_in_each_phase_and_may_fail(host: Host) -> None:
@@ -100,5 +100,5 @@ def test_a_record_that_is_none(host: Host, record: Any) -> None:
 
 @pytest.mark.parametrize("output", ["", "no such image", "Error response from daemon: conflict"])
 def test_a_remedy_leaves_other_errors_alone(host: Host, output: str) -> None:
-    assert ports.remedy(PortsPolicy())(host, output) is False
+    assert ports.make_remedy(PortsPolicy())(host, output) is False
     assert host.connector.executed_commands == []

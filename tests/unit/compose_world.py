@@ -36,8 +36,8 @@ from stackmend.compose.plan import (
     Unpause,
     Up,
     find_obstructions,
+    is_declaration_needed,
     make_record,
-    needs_declared,
     plan,
     read_declaration,
     sort_into_levels,
@@ -274,7 +274,9 @@ class World:
         """The plan for this host as it is now."""
         state = self.state()
         declared = (
-            self.declared(desired) if needs_declared(desired.spec, desired.digest, state) else None
+            self.declared(desired)
+            if is_declaration_needed(desired.spec, desired.digest, state)
+            else None
         )
         return plan(
             desired.spec, desired.files, desired.digest, state, declared, checks, tuple(tried)
@@ -287,7 +289,7 @@ class World:
         state = self.state()
         declared = (
             self.declared(desired)
-            if needs_declared(desired.spec, desired.digest, state)
+            if is_declaration_needed(desired.spec, desired.digest, state)
             else read_declaration(self._record(), state)
         )
         progress = Progress()

@@ -84,7 +84,7 @@ class Home:
 
     def edit(self, verb: str, *lines: str) -> subprocess.CompletedProcess[str]:
         name, uid = self.user
-        command = commands._script("keys", name, "%h/.ssh/authorized_keys", verb, *lines)
+        command = commands._build_script("keys", name, "%h/.ssh/authorized_keys", verb, *lines)
         _, option, body, *rest = shlex.split(command.get_raw_value())
         body = body.replace("room=/var/lib/stackmend/access", f"room={self.room}")
         body = body.replace(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from stackmend.access.contact import find_contact
 from stackmend.access.keys import KeyProblem, index_lines, parse_key, read_public_keys
 from stackmend.access.spec import AccessPolicy
-from stackmend.spec import Machine, SpecError, Stack, check, machine
+from stackmend.spec import Machine, SpecError, Stack, check, parse_machine
 from tests.unit.access_world import public
 
 
@@ -67,26 +67,26 @@ POLICY: dict[str, Any] = {"user": "ops", "public_keys": [public()]}
 )
 def test_a_wrong_setting_is_told_with_its_path(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError) as raised:
-        machine({"stack": {"access": {**POLICY, **changes}}})
+        parse_machine({"stack": {"access": {**POLICY, **changes}}})
     assert said in str(raised.value)
 
 
 def test_a_private_key_is_not_shown() -> None:
     with pytest.raises(SpecError) as raised:
-        machine({"stack": {"access": {**POLICY, "public_keys": "PRIVATE KEY b3BlbnNzaC1r"}}})
+        parse_machine({"stack": {"access": {**POLICY, "public_keys": "PRIVATE KEY b3BlbnNzaC1r"}}})
     assert "b3BlbnNzaC1r" not in str(raised.value)
 
 
 def test_a_host_may_have_access_and_engine_and_no_project_yet() -> None:
     data = {"stack": {"access": POLICY, "engine": {}}}
-    found = machine(data)
+    found = parse_machine(data)
     assert isinstance(found, Machine)
     assert not isinstance(found, Stack)
     assert check(data) is None
     with pytest.raises(SpecError, match="source: missing"):
-        machine({"stack": {"access": POLICY, "project": "ai"}})
+        parse_machine({"stack": {"access": POLICY, "project": "ai"}})
     with pytest.raises(SpecError, match="project: missing"):
-        machine({"stack": {}})
+        parse_machine({"stack": {}})
 
 
 def test_how_a_host_is_reached_is_told_for_those_with_the_section_alone(tmp_path: Path) -> None:

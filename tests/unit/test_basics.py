@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stackmend.basics.plan import Plan, plan
 from stackmend.basics.spec import BasicsSpec
 from stackmend.basics.state import Clock, HostBasics, Unit, Updates
-from stackmend.connection import text
+from stackmend.connection import read_script
 from stackmend.ports.spec import compress_ports, list_unreserved, parse_ports, parse_ranges
 
 TIMESYNCD = Unit(name="systemd-timesyncd.service", active=True, enabled=True)
@@ -202,8 +202,8 @@ def automatic(directory: Path, before: str | None) -> str:
     file.unlink(missing_ok=True)
     if before is not None:
         file.write_text(before)
-    script = "".join(text("stackmend.connection", name) for name in ("walk", "put"))
-    script += text("stackmend.basics", "updates").replace("/etc/dnf", str(directory))
+    script = "".join(read_script("stackmend.connection", name) for name in ("walk", "put"))
+    script += read_script("stackmend.basics", "updates").replace("/etc/dnf", str(directory))
     subprocess.run(["sh", "-c", script, "updates", "dnf", str(directory / "kept")], check=True)
     return file.read_text()
 
@@ -225,7 +225,7 @@ def test_a_lock_of_apts_is_waited_for_and_nothing_else(
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-    script = text("stackmend.basics", "install").replace("sleep 5", "sleep 0")
+    script = read_script("stackmend.basics", "install").replace("sleep 5", "sleep 0")
     done = subprocess.run(
         ["sh", "-c", script, "install", "apt", "", "chrony", ""],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},

@@ -11,8 +11,8 @@ from stackmend.compose.plan import (
     explain_hold,
     find_unpublished,
     find_unstable,
+    is_declaration_needed,
     list_mounts,
-    needs_declared,
     refuse_crowded,
     sort_into_levels,
 )
@@ -42,13 +42,13 @@ def test_compose_is_asked_only_where_the_record_does_not_say_it() -> None:
     desired = shop()
     state = well(desired).state()
     spec, digest = desired.spec, desired.digest
-    assert not needs_declared(spec, digest, state)
-    assert needs_declared(spec, "other", state)
-    assert needs_declared(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
-    assert needs_declared(spec.model_copy(update={"directory": "/opt/b"}), digest, state)
-    assert needs_declared(spec, digest, state.model_copy(update={"applied": None}))
+    assert not is_declaration_needed(spec, digest, state)
+    assert is_declaration_needed(spec, "other", state)
+    assert is_declaration_needed(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
+    assert is_declaration_needed(spec.model_copy(update={"directory": "/opt/b"}), digest, state)
+    assert is_declaration_needed(spec, digest, state.model_copy(update={"applied": None}))
     down = state.model_copy(update={"engine": Engine(status="stopped"), "applied": None})
-    assert not needs_declared(spec, digest, down)
+    assert not is_declaration_needed(spec, digest, down)
 
 
 def test_mounts_are_those_of_every_service_with_configs_and_secrets() -> None:

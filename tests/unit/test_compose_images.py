@@ -10,7 +10,7 @@ from tests.marks import MARK
 
 
 def _run(each_shell: list[str], tools: Path, *references: str) -> list[str]:
-    text = scripts.text("stackmend.connection", "frame") + scripts.text(
+    text = scripts.read_script("stackmend.connection", "frame") + scripts.read_script(
         "stackmend.compose", "images"
     )
     done = subprocess.run(

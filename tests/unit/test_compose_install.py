@@ -561,7 +561,9 @@ def test_a_single_file_lands_nowhere_else(moved: Moved, replaced: bool) -> None:
     (own / "app.cfg").write_text("ours\n")
     hooks = moved.hooks(replaced=replaced, once="[ ! -e ../../../../etc/tmp/got ]")
     script = (
-        scripts.text("stackmend.connection", "walk") + hooks + 'hold "$1" && lay "$2" app.cfg\n'
+        scripts.read_script("stackmend.connection", "walk")
+        + hooks
+        + 'hold "$1" && lay "$2" app.cfg\n'
     )
     done = subprocess.run(
         ["env", f"PATH={host.tools}", *host.shell, "-c", script, "sh", str(moved.conf), str(own)],
@@ -708,7 +710,7 @@ def placed(
         if "--no-copy" not in subprocess.run(["mv", "--help"], capture_output=True).stdout.decode():
             pytest.skip("this mv cannot be told not to copy")
         (tools / "mv").write_text('#!/bin/sh\nexec /bin/mv "$@"\n')
-    text = scripts.text("stackmend.connection", "walk")
+    text = scripts.read_script("stackmend.connection", "walk")
     text += 'cd "$1" && exec 4<. && cd "$2" && shift 2 && place "$@"\n'
     return subprocess.run(
         [

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from stackmend.connection import http, layer, silent
+from stackmend.connection import find_layer, http, is_silent
 from tests.connected import local
 
 BODY = bytes(range(256)) * 4096
@@ -156,7 +156,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
     with served(certificate(tmp_path, "127.0.0.1")) as port:
         error = failed(port, tls=True)
     assert isinstance(error, httpx.ConnectError)
-    assert layer(error) == "tls"
+    assert find_layer(error) == "tls"
     assert "self-signed certificate" in str(error)
 
 
@@ -164,50 +164,50 @@ def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
     known = certificate(tmp_path, "elsewhere.test")
     with served(known) as port:
         error = failed(port, tls=trusting(known))
-    assert layer(error) == "tls"
+    assert find_layer(error) == "tls"
     assert "127.0.0.1" in str(error)
 
 
 def test_a_server_without_tls_is_told(tmp_path: Path) -> None:
     with served() as port:
         error = failed(port, tls=True)
-    assert layer(error) == "tls"
+    assert find_layer(error) == "tls"
 
 
 def closes(one: socket.socket) -> None:
     one.recv(1)
 
 
-def is_silent(one: socket.socket) -> None:
+def keeps_silent(one: socket.socket) -> None:
     while one.recv(100_000):
         pass
 
 
-@pytest.mark.parametrize("behave", [closes, is_silent])
+@pytest.mark.parametrize("behave", [closes, keeps_silent])
 def test_a_handshake_that_never_ends_is_tls(behave: Callable[[socket.socket], None]) -> None:
     with peer(behave) as port:
         error = failed(port, tls=True)
-    assert layer(error) == "tls"
-    assert silent(error) == (behave is is_silent)
+    assert find_layer(error) == "tls"
+    assert is_silent(error) == (behave is keeps_silent)
 
 
-@pytest.mark.parametrize("behave", [closes, is_silent])
+@pytest.mark.parametrize("behave", [closes, keeps_silent])
 def test_silence_is_told_from_an_end(behave: Callable[[socket.socket], None]) -> None:
     with peer(behave) as port:
         error = failed(port)
-    assert layer(error) == "http"
-    assert silent(error) == (behave is is_silent)
+    assert find_layer(error) == "http"
+    assert is_silent(error) == (behave is keeps_silent)
 
 
 def test_a_port_where_nobody_listens_is_connect() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert layer(failed(port)) == "connect"
-    assert layer(failed(port, tls=True)) == "connect"
+    assert find_layer(failed(port)) == "connect"
+    assert find_layer(failed(port, tls=True)) == "connect"
 
 
 def test_a_name_without_an_address_is_name() -> None:
-    assert layer(failed(80, "nowhere.invalid")) == "name"
+    assert find_layer(failed(80, "nowhere.invalid")) == "name"
 
 
 def test_an_answer_that_breaks_off_is_http() -> None:
@@ -216,7 +216,7 @@ def test_an_answer_that_breaks_off_is_http() -> None:
         one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 
     with peer(half) as port:
-        assert layer(failed(port)) == "http"
+        assert find_layer(failed(port)) == "http"
 
 
 def test_an_answer_that_breaks_off_within_tls_is_missed(tmp_path: Path) -> None:
@@ -232,4 +232,4 @@ def test_an_answer_that_breaks_off_within_tls_is_missed(tmp_path: Path) -> None:
     with peer(half) as port:
         error = failed(port, tls=trusting(known))
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert layer(error) == "http"
+    assert find_layer(error) == "http"

@@ -11,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 
-from stackmend.connection import fresh_mark, parsed, rows, script, sections, text
+from stackmend.connection import (
+    make_mark,
+    parse_probe,
+    parse_rows,
+    parse_sections,
+    read_script,
+    script,
+)
 from tests.marks import MARK, framed
 
-FRAME = text("stackmend.connection", "frame")
+FRAME = read_script("stackmend.connection", "frame")
 
 #: What could end a section or begin another, if it were not quoted; and what is hard to carry.
 FORGERIES = [
@@ -62,7 +69,7 @@ def test_what_is_written_comes_back_in_its_own_section(
         'begin three\nquoted <"$1"\nend 3\nsection done true\n'
     )
     wanted = lines(FORGERIES[at])
-    assert sections(output(body, each_shell, payload), MARK) == {
+    assert parse_sections(output(body, each_shell, payload), MARK) == {
         "one": (0, wanted),
         "two": (7, wanted),
         "three": (3, wanted),
@@ -75,7 +82,9 @@ def test_nul_and_all_other_bytes_never_make_another_section(
 ) -> None:
     payload = tmp_path / "payload"
     payload.write_bytes(bytes(range(256)) + f"\0\n\0{MARK} end\0\n{MARK} begin two\n\0.0".encode())
-    found = sections(output('section one cat "$1"\nsection done true\n', each_shell, payload), MARK)
+    found = parse_sections(
+        output('section one cat "$1"\nsection done true\n', each_shell, payload), MARK
+    )
     assert found.keys() == {"one", "done"}
     assert any(f"{MARK} end" in line for line in found["one"][1])
 
@@ -95,7 +104,7 @@ def test_any_bytes(written: bytes, tmp_path_factory: pytest.TempPathFactory) -> 
     payload.write_bytes(written)
     body = 'section one cat "$1"\nbegin two\nquoted <"$1"\nend 0\n'
     wanted = (0, lines(written))
-    assert sections(output(body, ["sh"], payload), MARK) == {"one": wanted, "two": wanted}
+    assert parse_sections(output(body, ["sh"], payload), MARK) == {"one": wanted, "two": wanted}
 
 
 @quick
@@ -105,7 +114,7 @@ def test_an_answer_that_was_cut_off_has_whole_sections_alone(data: st.DataObject
     printed = "\n".join(framed(whole))
     cut = printed[: data.draw(st.integers(0, len(printed)))]
     try:
-        found = sections(cut.split("\n"), MARK)
+        found = parse_sections(cut.split("\n"), MARK)
     except ValueError:
         return  # In the middle of a line: nothing of it is read.
     assert found == {name: whole[name] for name in list(whole)[: len(found)]}
@@ -127,12 +136,12 @@ def test_an_answer_that_was_cut_off_has_whole_sections_alone(data: st.DataObject
 )
 def test_what_is_not_framed_as_it_should_be_is_not_read(broken: list[str]) -> None:
     with pytest.raises(ValueError, match=r"section|quoted"):
-        sections(broken, MARK)
+        parse_sections(broken, MARK)
 
 
 def test_without_a_mark_nothing_is_read() -> None:
     with pytest.raises(ValueError, match="without a mark"):
-        sections(framed({"one": (0, [])}, ""), "")
+        parse_sections(framed({"one": (0, [])}, ""), "")
 
 
 def test_the_mark_is_in_no_argument_and_no_environment(
@@ -144,8 +153,8 @@ def test_the_mark_is_in_no_argument_and_no_environment(
         "stackmend.connection.scripts.files",
         lambda room: tmp_path if room == "x" else Path("ops/stackmend/connection"),
     )
-    text.cache_clear()
-    mark = fresh_mark()
+    read_script.cache_clear()
+    mark = make_mark()
     command = script("x", "probe", "a b", mark=mark).get_raw_value()
     # As a reading does it: the command itself comes on standard input.
     done = subprocess.run(
@@ -156,8 +165,8 @@ def test_the_mark_is_in_no_argument_and_no_environment(
         timeout=30,
         check=True,
     )
-    text.cache_clear()
-    ((status, said),) = sections(done.stdout.split("\n"), mark).values()
+    read_script.cache_clear()
+    ((status, said),) = parse_sections(done.stdout.split("\n"), mark).values()
     assert status == 0
     assert "a b" in "".join(said)
     assert mark not in "".join(said)
@@ -165,7 +174,7 @@ def test_the_mark_is_in_no_argument_and_no_environment(
 
 def test_rows_are_lists_in_json() -> None:
     warning = ["WARNING: no swap limit", "[DEPRECATED]", "{}", "[1]", '["a|b\\n","c"]', ""]
-    assert rows(warning, 2) == [["a|b\n", "c"]]
+    assert parse_rows(warning, 2) == [["a|b\n", "c"]]
 
 
 @pytest.mark.parametrize(
@@ -177,5 +186,5 @@ def test_whatever_goes_wrong_is_a_fact_that_cannot_be_read(problem: Exception) -
         raise problem
 
     with pytest.raises(FactProcessError, match=r"^the probe of it cannot be read: ") as caught:
-        parsed(parse, [], "it")
+        parse_probe(parse, [], "it")
     assert len(str(caught.value)) < 600

@@ -216,7 +216,7 @@ def test_every_value_arrives_as_it_is(nasty: str) -> None:
             ),
             [commands.ROOT, nasty, "restart", "s", nasty],
         ),
-        (commands.again(nasty), [commands.ROOT, nasty]),
+        (commands.build_rerun(nasty), [commands.ROOT, nasty]),
         (commands.start(nasty), [commands.ROOT, nasty]),
     ):
         words = shlex.split(command.get_raw_value())

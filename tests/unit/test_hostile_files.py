@@ -155,7 +155,7 @@ def test_a_file_that_vanishes_is_no_smaller_project(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "app.conf").write_text("x")
-    listed = controller_files.tree
+    listed = controller_files.walk_tree
 
     def tree(*args: Any) -> Iterator[Any]:
         yield from listed(*args)
@@ -348,7 +348,7 @@ def test_what_became_a_pipe_is_not_waited_for(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("x")
-    known = controller_files.status(path)
+    known = controller_files.read_status(path)
     path.unlink()
     pipe(path)
     with pytest.raises(Unreadable, match="is a named pipe, not a file"):

@@ -33,9 +33,9 @@ from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
-from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, plain
+from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, copy_plain
 from stackmend.redaction import find_secrets
-from stackmend.spec import SpecError, Stack, machine
+from stackmend.spec import SpecError, Stack, parse_machine
 from tests.connected import connected
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def judged(given: Any, start: str = "stack") -> list[str]:
     """The problems of a stack, each seen to be short, printable, and to begin with its path."""
     begun = time.process_time()
     try:
-        found = machine({"stack": given})
+        found = parse_machine({"stack": given})
     except SpecError as error:
         lines = str(error).split("\n")
     else:
@@ -371,10 +371,10 @@ def test_many_problems_are_counted(root: Path) -> None:
 
 def test_plain_data_stays_what_it_is() -> None:
     value = {"a": [1, 2.5, True, None, ("x",), {"b": "é"}], "p": Path("/x"), "s": SecretStr("y")}
-    assert plain(value) == value
-    assert plain({1, 2}) in ([1, 2], [2, 1])
-    assert type(plain(OddNumber(5))) is int
-    assert type(plain({OddText("k"): OddText("v")})["k"]) is str
+    assert copy_plain(value) == value
+    assert copy_plain({1, 2}) in ([1, 2], [2, 1])
+    assert type(copy_plain(OddNumber(5))) is int
+    assert type(copy_plain({OddText("k"): OddText("v")})["k"]) is str
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import StringCommand
 
-from stackmend.connection.scripts import fresh_mark, script
+from stackmend.connection.scripts import make_mark, script
 from stackmend.errors import StepError
 from stackmend.models import commands
 from stackmend.models.client import Watchdog, classify_error
@@ -399,7 +399,7 @@ def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to("/proc/kmsg")
-    reading = script("stackmend.models", "store", str(tmp_path), "yes", mark=fresh_mark())
+    reading = script("stackmend.models", "store", str(tmp_path), "yes", mark=make_mark())
     command = ["timeout", "20", "sh", "-c", reading.get_raw_value()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stackmend.models.spec import Endpoint, ModelSpec, ModelsPolicy, ModelsSpec, Name, record_path
-from stackmend.problems import problems
+from stackmend.problems import list_problems
 
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_" + DIGITS
@@ -88,7 +88,7 @@ def test_every_name_that_ollama_takes_is_taken(parts: tuple[str, str, str, str])
 def report(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(ValidationError) as caught:
         ModelsPolicy.model_validate(raw)
-    return list(problems(caught.value, "stack", "models"))
+    return list(list_problems(caught.value, "stack", "models"))
 
 
 @pytest.mark.parametrize(

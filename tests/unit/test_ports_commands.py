@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import StringCommand
 
-from stackmend.connection import text
+from stackmend.connection import read_script
 from stackmend.ports import commands
 from stackmend.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
 from stackmend.ports.plan.model import (
@@ -567,8 +567,8 @@ def made(root: Path, name: str, days: float = 0, size: int = 10) -> Path:
 def claim(root: Path, shell: list[str], name: str) -> None:
     """Make a record as each script of the room does."""
     script = (
-        text("stackmend.connection", "walk")
-        + text("stackmend.ports", "record")
+        read_script("stackmend.connection", "walk")
+        + read_script("stackmend.ports", "record")
         + 'claim unit "0.0.0.0:80/tcp"\n'
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stackmend.connection import text
+from stackmend.connection import read_script
 
 ROOM = Path("ops/stackmend/ports")
 #: Those that run on a host: the scripts name them by a variable.
@@ -19,7 +19,7 @@ PROGRAMS = ("bind.py", "bind.pl", "bound.py", "end.py", "launch.py")
 def received(name: str, room: str, shell: list[str]) -> str:
     """What a shell has in the variable of a program."""
     variable = name.replace(".", "_")
-    body = text(room, name) + f'printf %s "${variable}"'
+    body = read_script(room, name) + f'printf %s "${variable}"'
     done = subprocess.run([*shell, "-c", body], capture_output=True, check=True, timeout=30)
     assert done.stderr == b""
     return done.stdout.decode()
@@ -38,9 +38,9 @@ def test_nothing_in_a_program_is_the_shells(
     program = "it's \"$HOME\" $(id) `id` \\n \\\n'\\''\n;exit 1\n#\n"
     (tmp_path / "odd.py").write_text(program)
     monkeypatch.setattr("stackmend.connection.scripts.files", lambda room: tmp_path)
-    text.cache_clear()
+    read_script.cache_clear()
     assert received("odd.py", "x", each_shell) == program
-    text.cache_clear()
+    read_script.cache_clear()
 
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith(".py")])

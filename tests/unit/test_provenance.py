@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackmend.provenance import LABEL, Origin, is_chosen_by_compose, started_from, why_foreign
+from stackmend.provenance import (
+    LABEL,
+    Origin,
+    explain_foreign,
+    get_start_directory,
+    is_chosen_by_compose,
+)
 
 HASH, OTHER_HASH = "1" * 64, "2" * 64
 IMAGE, SNAPSHOT = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -42,7 +48,7 @@ def why(
         key.replace("_number", "-number").replace("_hash", "-hash"): value
         for key, value in changes.items()
     }
-    return why_foreign(Origin(name, image_id, labels(**renamed), image_labels), "gym", names)
+    return explain_foreign(Origin(name, image_id, labels(**renamed), image_labels), "gym", names)
 
 
 # Compose's own
@@ -164,7 +170,7 @@ LABELS = st.dictionaries(KEYS.map(lambda key: LABEL + key), VALUES) | st.just(la
 def test_no_image_makes_a_container_ours(name: str, held: dict[str, str]) -> None:
     """Whatever an image holds, but its own id: no image can, which is made of what it holds."""
     image_id = "sha256:" + "f" * 64
-    assert why_foreign(Origin(name, image_id, held, held), "gym", {"worker": (name,)})
+    assert explain_foreign(Origin(name, image_id, held, held), "gym", {"worker": (name,)})
 
 
 @given(NAMES, LABELS, st.dictionaries(st.text(max_size=8), VALUES, max_size=3))
@@ -173,7 +179,9 @@ def test_labels_of_ones_own_add_nothing_to_an_images(
 ) -> None:
     """``docker run --label team=x``: only a label of Compose's tells of Compose."""
     image_id = "sha256:" + "f" * 64
-    assert why_foreign(Origin(name, image_id, {**held, **own}, held), "gym", {"worker": (name,)})
+    assert explain_foreign(
+        Origin(name, image_id, {**held, **own}, held), "gym", {"worker": (name,)}
+    )
 
 
 @given(NAMES, LABELS, st.none() | LABELS, st.sampled_from([IMAGE, SNAPSHOT, ""]))
@@ -182,7 +190,7 @@ def test_at_most_one_container_is_a_replica(
 ) -> None:
     """What is ours and no one-off run has the name of its service and number: one each."""
     origin = Origin(name, image_id, held, image_labels)
-    if not why_foreign(origin, "gym", {}) and origin.label("oneoff") != "True":
+    if not explain_foreign(origin, "gym", {}) and origin.label("oneoff") != "True":
         service, number = origin.label("service"), origin.label("container-number")
         plain = name[13:] if LABEL + "replace" in held and name[12:13] == "_" else name
         assert plain in {f"gym-{service}-{number}", f"gym_{service}_{number}"}
@@ -230,4 +238,4 @@ def test_whom_compose_chooses(held: dict[str, str], chosen: bool) -> None:
 )
 def test_where_a_project_was_started(directory: str, files: str, start: str) -> None:
     held = labels(project__working_dir=directory, project__config_files=files)
-    assert started_from(Origin("gym-worker-2", IMAGE, held)) == start
+    assert get_start_directory(Origin("gym-worker-2", IMAGE, held)) == start

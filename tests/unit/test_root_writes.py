@@ -17,13 +17,13 @@ from stackmend.access import commands as access
 from stackmend.basics import commands as basics
 from stackmend.compose import commands as compose
 from stackmend.compose.spec import ROOMS, ComposeSpec
-from stackmend.connection import text
+from stackmend.connection import read_script
 from stackmend.engine import commands as engine
 from stackmend.engine.accelerators import commands as accelerators
 from stackmend.ports import commands as ports
 from stackmend.reporting import journal
 
-SHARED = text("stackmend.connection", "walk") + text("stackmend.connection", "put")
+SHARED = read_script("stackmend.connection", "walk") + read_script("stackmend.connection", "put")
 
 Done = subprocess.CompletedProcess[str]
 
@@ -201,7 +201,7 @@ COMMANDS: dict[str, StringCommand] = {
     "the accelerators' proof": accelerators.prove("x", [], []),
     "the access's confirmation": access.confirm("m"),
     "the access's revert": access.revert("m"),
-    "the ports' record": ports._script("reserve", ports.ROOT, "r", "80"),
+    "the ports' record": ports._build_script("reserve", ports.ROOT, "r", "80"),
     "the services that are to be recreated": compose.mark_stale(SPEC, ["web"]),
     "the services that are recreated": compose.clear_stale(SPEC, ["web"]),
     "an attempt": compose.record_mend(SPEC, "restart", "web"),
@@ -299,7 +299,7 @@ def test_sshds_configuration_is_shown_to_nobody_new(tmp_path: Path, mode: int) -
         sshd=f'[ "$1" != -T ] || ! grep -q Include {main} || echo passwordauthentication no',
         **{"systemd-run": ":", "systemctl": ":", "setsid": ":"},
     )
-    command = access._script("sshd", "no", "user=x", "m", "60", "exit 0")
+    command = access._build_script("sshd", "no", "user=x", "m", "60", "exit 0")
     moved = (("/var/lib/stackmend/access", room), ("/etc/ssh", ssh))
     ran(command, ["sh"], *moved, path=path)
     assert state(main) == (mode, f"Include {ssh}/sshd_config.d/*.conf\nPort 22\n")
@@ -315,7 +315,7 @@ def test_dnfs_file_is_shown_to_nobody_new(tmp_path: Path, each_shell: list[str])
     file = dnf / "automatic.conf"
     file.write_text("[email]\npassword = secret\n")
     file.chmod(0o600)
-    command = basics._script("updates", "dnf", str(tmp_path / "kept"))
+    command = basics._build_script("updates", "dnf", str(tmp_path / "kept"))
     done = ran(command, each_shell, ("/etc/dnf", dnf))
     assert (done.returncode, done.stderr) == (0, "")
     assert file.stat().st_mode & 0o777 == 0o600

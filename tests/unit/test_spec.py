@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from stackmend.compose import arguments
+from stackmend.compose import get_arguments
 from stackmend.compose.spec import ComposeSpec
-from stackmend.spec import Report, SpecError, Stack, check, preflight
+from stackmend.spec import Report, SpecError, Stack, check, check_settings
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_smallest_stack_is_complete(source: Path) -> None:
 def test_the_arguments_of_the_operation_are_all_and_only_its_own(source: Path) -> None:
     stack = check({"stack": given_stack(source, env={"PIN": SecretStr("tr0ub4dor")})})
     assert stack is not None
-    passed = arguments(stack)
+    passed = get_arguments(stack)
     assert set(passed) == set(ComposeSpec.model_fields)
     assert "tr0ub4dor" not in str(passed)
     again = ComposeSpec.model_validate(passed)
@@ -151,9 +151,9 @@ def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
 
 
 def test_preflight_says_the_same(source: Path) -> None:
-    preflight("a-host", {"stack": given_stack(source)})
+    check_settings("a-host", {"stack": given_stack(source)})
     with pytest.raises(SpecError, match=r"^stack\.project: "):
-        preflight("a-host", {"stack": given_stack(source, project="")})
+        check_settings("a-host", {"stack": given_stack(source, project="")})
 
 
 SECRET = "correct-horse-battery"

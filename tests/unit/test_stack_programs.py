@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.stacks.ai import settings
-from deploy.stacks.ai.api.app import format_task, task_asked_for
-from deploy.stacks.ai.worker.app import condition, pause_before
+from deploy.stacks.ai.api.app import format_task, parse_task
+from deploy.stacks.ai.worker.app import check_model_server, pause_before
 from deploy.stacks.ai.worker.model import Answer, ModelError, ModelServer, is_same_model
 
 
@@ -37,20 +37,20 @@ from deploy.stacks.ai.worker.model import Answer, ModelError, ModelServer, is_sa
 )
 def test_bodies_that_are_no_task(body: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        task_asked_for(body)
+        parse_task(body)
 
 
 @given(st.text().filter(str.strip), st.text())
 def test_any_prompt_arrives_as_it_is(prompt: str, model: str) -> None:
     asked = json.dumps({"prompt": prompt, "model": model}).encode()
-    assert task_asked_for(asked) == (prompt, model)
+    assert parse_task(asked) == (prompt, model)
 
 
 @given(st.binary())
 def test_no_body_breaks_the_api(body: bytes) -> None:
     # A refusal is fine; any other exception is not.
     with contextlib.suppress(ValueError):
-        prompt, _ = task_asked_for(body)
+        prompt, _ = parse_task(body)
         assert prompt.strip()
 
 
@@ -101,14 +101,14 @@ def test_the_tag_latest_goes_without_saying() -> None:
 
 def test_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SOME", "")
-    assert settings.text("SOME", "default") == "default"
-    assert settings.integer("SOME", 3, least=1) == 3
+    assert settings.get_text("SOME", "default") == "default"
+    assert settings.get_integer("SOME", 3, least=1) == 3
     monkeypatch.setenv("SOME", "2.5")
-    assert settings.number("SOME", 1, least=0) == 2.5
+    assert settings.get_number("SOME", 1, least=0) == 2.5
     for given_text in ("many", "0", "nan", "inf", "2.5"):
         monkeypatch.setenv("SOME", given_text)
         with pytest.raises(SystemExit) as ended:
-            settings.integer("SOME", 3, least=1)
+            settings.get_integer("SOME", 3, least=1)
         assert ended.value.code == 2
         assert capsys.readouterr().err.startswith(f"SOME='{given_text}': ")
 
@@ -254,7 +254,7 @@ def test_the_condition_of_the_model_server(peer: Peer, reply: object, found: str
     async def look() -> str:
         server = ModelServer(peer.url)
         try:
-            return await condition(server, "tiny")
+            return await check_model_server(server, "tiny")
         finally:
             await server.close()
 

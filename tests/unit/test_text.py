@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackmend.text import printable, printable_lines
+from stackmend.text import make_lines_printable, make_printable
 
 FOREIGN = st.text(
     st.one_of(
@@ -35,13 +35,13 @@ def steers(text: str) -> set[str]:
 @settings(deadline=None)
 @given(FOREIGN)
 def test_nothing_in_one_line_steers_a_terminal(text: str) -> None:
-    assert steers(printable(text)) == set()
+    assert steers(make_printable(text)) == set()
 
 
 @settings(deadline=None)
 @given(FOREIGN)
 def test_lines_and_tabs_stay_where_there_are_several(text: str) -> None:
-    shown = printable_lines(text)
+    shown = make_lines_printable(text)
     assert steers(shown) <= {"\n", "\t"}
     assert shown.count("\n") == text.count("\n")
 
@@ -50,7 +50,7 @@ def test_lines_and_tabs_stay_where_there_are_several(text: str) -> None:
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=60))
 def test_what_can_be_read_stays_as_it_is(text: str) -> None:
     seen = "".join(c for c in text if c not in "\u115f\u1160\u3164\uffa0")
-    assert printable(seen) == printable_lines(seen) == seen
+    assert make_printable(seen) == make_lines_printable(seen) == seen
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_what_can_be_read_stays_as_it_is(text: str) -> None:
     ],
 )
 def test_a_value_is_one_line(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert make_printable(text) == shown
 
 
 def test_a_long_line_is_cut_and_says_by_how_much() -> None:
-    assert printable("x" * 10_000_000, 1000) == "x" * 1000 + "… (9,999,000 more characters)"
-    assert printable_lines("a\n" + "x" * 30 + "\nb", limit=10).split("\n") == [
+    assert make_printable("x" * 10_000_000, 1000) == "x" * 1000 + "… (9,999,000 more characters)"
+    assert make_lines_printable("a\n" + "x" * 30 + "\nb", limit=10).split("\n") == [
         "a",
         "xxxxxxxxxx… (20 more characters)",
         "b",
@@ -83,8 +83,8 @@ def test_a_long_line_is_cut_and_says_by_how_much() -> None:
 
 def test_of_many_lines_the_last_ones_are_shown() -> None:
     text = "\n".join(map(str, range(1000)))
-    assert printable_lines(text, lines=3) == "… (997 earlier lines)\n997\n998\n999"
+    assert make_lines_printable(text, lines=3) == "… (997 earlier lines)\n997\n998\n999"
 
 
 def test_line_ends_of_another_system_are_no_control_characters() -> None:
-    assert printable_lines("one\r\ntwo\r\n") == "one\ntwo\n"
+    assert make_lines_printable("one\r\ntwo\r\n") == "one\ntwo\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stackmend.connection.scripts import text
+from stackmend.connection.scripts import read_script
 
 MANY = [
     f"d{number % 7}/deep/a rather long name of a file, number {number}" for number in range(200)
@@ -19,7 +19,7 @@ ODD = ["-n", "a b", "back\\slash", "quo'te", "d1/$(id)", "d1/ lead"]
 
 
 def digests(shell: list[str], root: Path, paths: list[str]) -> list[str]:
-    script = text("stackmend.connection", "walk") + 'digests "$1" 1000\n'
+    script = read_script("stackmend.connection", "walk") + 'digests "$1" 1000\n'
     done = subprocess.run(
         [*shell, "-c", script, "digests", str(root)],
         input="".join(f"{path}\n" for path in paths),

@@ -8,19 +8,19 @@ import sys
 from typing import NoReturn
 
 
-def text(name: str, default: str) -> str:
+def get_text(name: str, default: str) -> str:
     """Return the variable, or `default` where it is unset or empty."""
     return os.environ.get(name) or default
 
 
-def number(name: str, default: float, *, least: float) -> float:
+def get_number(name: str, default: float, *, least: float) -> float:
     """Return the variable as a number; end the program with one line where it is none.
 
     + name: the environment variable
     + default: taken where it is unset or empty
     + least: the smallest value that is accepted
     """
-    raw = text(name, str(default))
+    raw = get_text(name, str(default))
     try:
         value = float(raw)
     except ValueError:
@@ -30,11 +30,11 @@ def number(name: str, default: float, *, least: float) -> float:
     return value
 
 
-def integer(name: str, default: int, *, least: int) -> int:
+def get_integer(name: str, default: int, *, least: int) -> int:
     """Return the variable as a whole number; see `number`."""
-    value = number(name, default, least=least)
+    value = get_number(name, default, least=least)
     if not value.is_integer():
-        _refuse(f"{name}={text(name, '')!r}: a whole number is wanted")
+        _refuse(f"{name}={get_text(name, '')!r}: a whole number is wanted")
     return int(value)
 
 

@@ -241,7 +241,7 @@ class TaskStore:
         + wait: seconds to wait for a new task
         """
         await self._promote(keys=[DELAYED, QUEUE])
-        entry = await self._next_entry(consumer, wait)
+        entry = await self._take_next_entry(consumer, wait)
         if entry is None:
             return None
         entry_id, fields = entry
@@ -304,7 +304,7 @@ class TaskStore:
         """Remove what `report` left."""
         await self.redis.hdel(WORKERS, worker)
 
-    async def health(self) -> dict[str, Any]:
+    async def read_health(self) -> dict[str, Any]:
         """Return the queue's lengths, the totals and what the workers reported last.
 
         Reports of workers which have been silent for a day are removed on the way.
@@ -326,10 +326,12 @@ class TaskStore:
             "workers": workers,
         }
 
-    async def _next_entry(self, consumer: str, wait: float) -> tuple[str, dict[str, str]] | None:
+    async def _take_next_entry(
+        self, consumer: str, wait: float
+    ) -> tuple[str, dict[str, str]] | None:
         try:
             found = await self.redis.xreadgroup(GROUP, consumer, {QUEUE: "0"}, count=1)
-            entries = _entries(found)
+            entries = _parse_entries(found)
             if not entries:
                 claimed = await self.redis.xautoclaim(
                     QUEUE, GROUP, consumer, self._lease_ms, count=1
@@ -339,7 +341,7 @@ class TaskStore:
                 found = await self.redis.xreadgroup(
                     GROUP, consumer, {QUEUE: ">"}, count=1, block=int(wait * 1000)
                 )
-                entries = _entries(found)
+                entries = _parse_entries(found)
         except ResponseError as error:
             # No stream yet, or a redis whose data were removed under us.
             if not str(error).startswith("NOGROUP"):
@@ -362,5 +364,5 @@ class TaskStore:
                 raise
 
 
-def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:
+def _parse_entries(found: Any) -> list[tuple[str, dict[str, str]]]:
     return found[0][1] if found else []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stackmend.access.reconciler import OperatorReconciler
     from stackmend.reporting import Collector
 
-__all__ = ["arguments", "basics", "operator", "prefetch"]
+__all__ = ["basics", "get_arguments", "operator", "prefetch"]
 
 # Every run imports this; what observes and acts is loaded where it is used.
 
@@ -148,6 +148,6 @@ def prefetch(policy: AccessPolicy, ports: Iterable[Any] = ()) -> None:
     host_basics.prefetch(host, spec)
 
 
-def arguments(policy: AccessPolicy) -> dict[str, Any]:
+def get_arguments(policy: AccessPolicy) -> dict[str, Any]:
     """The arguments of :func:`operator` for a section of the stack."""
     return policy.model_dump(include=set(OperatorSpec.model_fields))

@@ -28,9 +28,9 @@ def find_obstacles(
     values = sshd.settings
     if account is not None and account.shell.endswith(NO_SHELLS):
         yield f"its login shell is {account.shell}"
-    if sshd.value("pubkeyauthentication") == "no":
+    if sshd.get_value("pubkeyauthentication") == "no":
         yield "PubkeyAuthentication is no: sshd accepts no keys"
-    if user == "root" and sshd.value("permitrootlogin") == "no":
+    if user == "root" and sshd.get_value("permitrootlogin") == "no":
         yield "PermitRootLogin is no"
     if _has_user(values.get("denyusers", ()), user, address):
         yield f"DenyUsers {' '.join(values['denyusers'])} names it"

@@ -12,7 +12,7 @@ from stackmend.access.plan import (
     TrustKeys,
 )
 from stackmend.access.state import HostAccess
-from stackmend.connection import script, text
+from stackmend.connection import read_script, script
 from stackmend.paths import STATE_ROOT
 
 #: The file whose lock says that a run changes the logins of a host.
@@ -32,33 +32,37 @@ def command(action: Action, user: str, state: HostAccess, mark: str) -> StringCo
     """
     match action:
         case InstallSudo():
-            return _script("sudo", state.installer)
+            return _build_script("sudo", state.installer)
         case AddUser():
-            return _script("account", user)
+            return _build_script("account", user)
         case PermitSudo():
-            return _script("sudoers", user)
+            return _build_script("sudoers", user)
         case TrustKeys() | DropKeys():
-            return _script("keys", user, state.keys_file, action.verb, *action.keys)
+            return _build_script("keys", user, state.keys_file, action.verb, *action.keys)
         case SetPasswordLogin():
             value = "yes" if action.enabled else "no"
             # What the host runs by itself where no run confirms the change in time.
-            parts = [text("stackmend.connection", name) for name in ("walk", "put")]
+            parts = [read_script("stackmend.connection", name) for name in ("walk", "put")]
             revert = "".join(
-                (*parts, text("stackmend.access", "common"), text("stackmend.access", "revert"))
+                (
+                    *parts,
+                    read_script("stackmend.access", "common"),
+                    read_script("stackmend.access", "revert"),
+                )
             )
-            return _script("sshd", value, state.spec, mark, str(REVERT_AFTER), revert)
+            return _build_script("sshd", value, state.spec, mark, str(REVERT_AFTER), revert)
 
 
 def confirm(mark: str) -> StringCommand:
     """Let a change of sshd stay, which was proven."""
-    return _script("confirm", mark)
+    return _build_script("confirm", mark)
 
 
 def revert(mark: str) -> StringCommand:
     """Revert a change of sshd at once."""
-    return _script("revert", mark)
+    return _build_script("revert", mark)
 
 
-def _script(name: str, *arguments: str) -> StringCommand:
+def _build_script(name: str, *arguments: str) -> StringCommand:
     before = ["common", "as_user"] if name == "keys" else ["common"]
     return script("stackmend.access", name, *arguments, before=before, shared=["walk", "put"])

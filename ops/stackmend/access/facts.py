@@ -3,7 +3,7 @@
 from pyinfra.api import FactBase, StringCommand
 
 from stackmend.access.state import Account, HostAccess, Sshd
-from stackmend.connection import fresh_mark, parsed, script, sections
+from stackmend.connection import make_mark, parse_probe, parse_sections, script
 
 
 class Operator(FactBase[HostAccess]):
@@ -24,7 +24,7 @@ class Operator(FactBase[HostAccess]):
 
     def command(self, user: str) -> StringCommand:
         """The probe, with its argument quoted."""
-        self._mark = fresh_mark()
+        self._mark = make_mark()
         return script("stackmend.access", "probe", user, mark=self._mark, before=["as_user"])
 
     def process(self, output: list[str]) -> HostAccess:
@@ -32,7 +32,7 @@ class Operator(FactBase[HostAccess]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._mark), output, "the access")
+        return parse_probe(lambda lines: parse(lines, self._mark), output, "the access")
 
 
 def parse(output: list[str], mark: str) -> HostAccess:
@@ -40,7 +40,7 @@ def parse(output: list[str], mark: str) -> HostAccess:
 
     :raises ValueError: the probe did not run to its end.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     if "whole" not in found:
         raise ValueError("it did not run to its end")
     words: dict[str, list[str]] = {}

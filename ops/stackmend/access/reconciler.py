@@ -16,7 +16,7 @@ from stackmend.access.plan import Action, DropKeys, SetPasswordLogin, plan
 from stackmend.access.spec import OperatorSpec
 from stackmend.access.state import HostAccess
 from stackmend.errors import StepError
-from stackmend.reconcile import Observation, Reconciler, unreadable
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
         """Read the host and plan. Changes nothing."""
         (state,) = self.fetch((Operator, {"user": self.spec.user}), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "how a user logs in", "changed on a host")
+            return observe_unreadable(state, "how a user logs in")
         # Whether the login can be tried only matters to what may lock everyone out.
         risky = self.spec.password_login is not None or self.spec.exclusive_keys
         provable = bool(self.identities) if risky else True

@@ -28,7 +28,7 @@ class Sshd(Frozen):
     problem: str = ""
     settings: Mapping[str, tuple[str, ...]] = {}
 
-    def value(self, keyword: str) -> str:
+    def get_value(self, keyword: str) -> str:
         """The first value of a keyword; empty where sshd does not print it."""
         return next(iter(self.settings.get(keyword, ())), "")
 
@@ -36,7 +36,7 @@ class Sshd(Frozen):
     def passwords(self) -> bool | None:
         """Whether a password lets anyone in; None where it is unknown."""
         values = [
-            self.value(f"{method}authentication") for method in ("password", "kbdinteractive")
+            self.get_value(f"{method}authentication") for method in ("password", "kbdinteractive")
         ]
         return "yes" in values if all(values) else None
 

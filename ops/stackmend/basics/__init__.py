@@ -34,6 +34,6 @@ def prefetch(host: "Host", spec: BasicsSpec) -> None:
     :param spec: what will be desired of it.
     """
     from stackmend import connection
-    from stackmend.basics.facts import Basics, arguments
+    from stackmend.basics.facts import Basics, get_arguments
 
-    connection.prefetch(host, Basics, **arguments(spec))
+    connection.prefetch(host, Basics, **get_arguments(spec))

@@ -22,12 +22,12 @@ def command(action: Install | Start | SetUpdates, state: HostBasics) -> StringCo
     match action:
         case Install():
             packages, units = " ".join(action.packages), " ".join(action.units)
-            return _script("install", state.manager, state.init, packages, units)
+            return _build_script("install", state.manager, state.init, packages, units)
         case Start():
-            return _script("install", state.manager, state.init, "", " ".join(action.units))
+            return _build_script("install", state.manager, state.init, "", " ".join(action.units))
         case SetUpdates():
-            return _script("updates", state.manager, KEPT)
+            return _build_script("updates", state.manager, KEPT)
 
 
-def _script(name: str, *arguments: str) -> StringCommand:
+def _build_script(name: str, *arguments: str) -> StringCommand:
     return script("stackmend.basics", name, *arguments, shared=["walk", "put"])

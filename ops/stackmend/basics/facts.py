@@ -8,7 +8,7 @@ from pyinfra.api import FactBase, StringCommand
 
 from stackmend.basics.spec import BasicsSpec
 from stackmend.basics.state import Clock, HostBasics, Unit, Updates
-from stackmend.connection import fresh_mark, parsed, script, sections
+from stackmend.connection import make_mark, parse_probe, parse_sections, script
 
 Section = tuple[int, list[str]]
 
@@ -30,9 +30,9 @@ class Basics(FactBase[HostBasics]):
 
     def command(self, updates: bool = False) -> StringCommand:
         """The probe."""
-        self._asked, self._mark = time.time(), fresh_mark()
-        wanted = "updates" if updates else ""
-        return script("stackmend.basics", "probe", wanted, mark=self._mark)
+        self._asked, self._mark = time.time(), make_mark()
+        asked = "updates" if updates else ""
+        return script("stackmend.basics", "probe", asked, mark=self._mark)
 
     def process(self, output: list[str]) -> HostBasics:
         """The state that the probe printed.
@@ -40,13 +40,13 @@ class Basics(FactBase[HostBasics]):
         :raises FactProcessError: the probe did not run to its end.
         """
         answered = time.time()
-        return parsed(
+        return parse_probe(
             lambda lines: parse(lines, self._mark, self._asked, answered), output, "the basics"
         )
 
 
-def arguments(spec: BasicsSpec) -> dict[str, bool]:
-    """What the fact is asked with, for what is wanted."""
+def get_arguments(spec: BasicsSpec) -> dict[str, bool]:
+    """What the fact is asked with, for what is asked."""
     return {"updates": spec.security_updates}
 
 
@@ -57,10 +57,10 @@ def parse(output: Sequence[str], mark: str, asked: float, answered: float) -> Ho
     :param answered: the same when the answer was there.
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     if "whole" not in found:
         raise ValueError("it did not run to its end")
-    host = _pairs(found, "host")
+    host = _parse_pairs(found, "host")
     ports = [*found["ports"][1], "", ""]
     return HostBasics.model_validate(
         {
@@ -73,40 +73,40 @@ def parse(output: Sequence[str], mark: str, asked: float, answered: float) -> Ho
                 answered=answered,
                 synchronized={"yes": True, "no": False}.get(host.get("synchronized", "")),
                 outside=host.get("outside", ""),
-                services=tuple(_units(found, "services")),
+                services=tuple(_parse_units(found, "services")),
             ),
-            "ephemeral": _range(ports[0]),
+            "ephemeral": _parse_range(ports[0]),
             "reserved": ports[1].strip(),
-            "updates": _updates(found),
+            "updates": _parse_updates(found),
             "root": host["root"] == "0",
         }
     )
 
 
-def _pairs(found: Mapping[str, Section], name: str) -> dict[str, str]:
+def _parse_pairs(found: Mapping[str, Section], name: str) -> dict[str, str]:
     rows = (line.partition(" ") for line in found.get(name, (0, []))[1] if line)
     return {key: value.strip() for key, _, value in rows}
 
 
-def _range(text: str) -> tuple[int, int]:
+def _parse_range(text: str) -> tuple[int, int]:
     with suppress(ValueError):
         first, last = map(int, text.split())
         return first, last
     return 32768, 60999
 
 
-def _units(found: Mapping[str, Section], name: str) -> Iterator[Unit]:
+def _parse_units(found: Mapping[str, Section], name: str) -> Iterator[Unit]:
     """The units that are there; systemd tells of every name, and of an alias like of the unit."""
     block: dict[str, str] = {}
-    seen = set()
+    names = set()
     for line in [*found.get(name, (0, []))[1], ""]:
         key, equals, value = line.partition("=")
         if equals:
             block[key] = value
         elif block:
             unit, load = block.get("Id", ""), block.get("LoadState", "")
-            if unit not in seen and load not in ("not-found", ""):
-                seen.add(unit)
+            if unit not in names and load not in ("not-found", ""):
+                names.add(unit)
                 yield Unit(
                     name=unit,
                     load=load,
@@ -116,11 +116,11 @@ def _units(found: Mapping[str, Section], name: str) -> Iterator[Unit]:
             block = {}
 
 
-def _updates(found: Mapping[str, Section]) -> Updates | None:
+def _parse_updates(found: Mapping[str, Section]) -> Updates | None:
     if "packages" not in found:
         return None
     return Updates(
         packages=tuple(line for line in found["packages"][1] if line),
-        settings=_pairs(found, "settings"),
-        timers=tuple(_units(found, "timers")),
+        settings=_parse_pairs(found, "settings"),
+        timers=tuple(_parse_units(found, "timers")),
     )

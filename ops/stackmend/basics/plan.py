@@ -75,14 +75,14 @@ def plan(spec: BasicsSpec, state: HostBasics) -> Plan:
     :param state: what the host has.
     """
     parts = [
-        _clock(state) if spec.clock else Plan(),
-        _updates(state) if spec.security_updates else Plan(),
-        _ports(spec, state),
+        _plan_clock(state) if spec.clock else Plan(),
+        _plan_updates(state) if spec.security_updates else Plan(),
+        _plan_ports(spec, state),
     ]
     found = Plan(
-        findings=tuple(one for part in parts for one in part.findings),
-        actions=tuple(one for part in parts for one in part.actions),
-        refusals=tuple(one for part in parts for one in part.refusals),
+        findings=tuple(finding for part in parts for finding in part.findings),
+        actions=tuple(action for part in parts for action in part.actions),
+        refusals=tuple(refusal for part in parts for refusal in part.refusals),
     )
     if found.actions and not state.root:
         refusal = Refusal(
@@ -94,9 +94,9 @@ def plan(spec: BasicsSpec, state: HostBasics) -> Plan:
     return found
 
 
-def _clock(state: HostBasics) -> Plan:
+def _plan_clock(state: HostBasics) -> Plan:
     clock = state.clock
-    findings = tuple(filter(None, (_skew(clock),)))
+    findings = tuple(filter(None, (_find_skew(clock),)))
     if clock.outside:
         return Plan(findings=findings)
     running = [unit for unit in clock.services if unit.active]
@@ -108,10 +108,10 @@ def _clock(state: HostBasics) -> Plan:
             findings=findings,
             actions=(_start(unit.name, "it keeps the clock right, but only until the next start"),),
         )
-    usable = [unit for unit in clock.services if unit.load == "loaded"]
-    if usable:
+    startable = [unit for unit in clock.services if unit.load == "loaded"]
+    if startable:
         # One that is started with the host, and failed, was chosen by somebody.
-        unit = sorted(usable, key=lambda one: not one.enabled)[0]
+        unit = sorted(startable, key=lambda unit: not unit.enabled)[0]
         return Plan(
             findings=findings,
             actions=(_start(unit.name, "nothing keeps the clock right, and it is installed"),),
@@ -152,7 +152,7 @@ def _start(unit: str, cause: str) -> Start:
     )
 
 
-def _skew(clock: Clock) -> Finding | None:
+def _find_skew(clock: Clock) -> Finding | None:
     skew = clock.skew
     if abs(skew) < TOLD:
         return None
@@ -175,7 +175,7 @@ def _skew(clock: Clock) -> Finding | None:
     )
 
 
-def _updates(state: HostBasics) -> Plan:
+def _plan_updates(state: HostBasics) -> Plan:
     updates = state.updates or Updates()
     masked = [unit.name for unit in updates.timers if unit.load == "masked"]
     if masked:
@@ -229,7 +229,7 @@ def _updates(state: HostBasics) -> Plan:
                 undo=f"the file before is kept in {STATE_ROOT}/access",
             )
         )
-    idle = [name for name in timers if not _well(updates.timers, name)]
+    idle = [name for name in timers if not _is_running(updates.timers, name)]
     if idle:
         actions.append(
             Start(
@@ -242,17 +242,17 @@ def _updates(state: HostBasics) -> Plan:
     return Plan(actions=tuple(actions))
 
 
-def _well(units: tuple[Unit, ...], name: str) -> bool:
+def _is_running(units: tuple[Unit, ...], name: str) -> bool:
     return any(unit.name == name and unit.active and unit.enabled for unit in units)
 
 
-def _ports(spec: BasicsSpec, state: HostBasics) -> Plan:
-    wanted = compress_ports(list_unreserved(spec.ports, state.ephemeral, state.reserved))
-    if not wanted:
+def _plan_ports(spec: BasicsSpec, state: HostBasics) -> Plan:
+    ranges = compress_ports(list_unreserved(spec.ports, state.ephemeral, state.reserved))
+    if not ranges:
         return Plan()
     first, last = state.ephemeral
     action = Reserve(
-        subject=wanted,
+        subject=ranges,
         cause=f"the kernel gives ports from {first} to {last} to outgoing connections",
         undo="ports.restored with the name of its record",
     )

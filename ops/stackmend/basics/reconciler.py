@@ -9,11 +9,11 @@ import tenacity
 
 from stackmend import connection
 from stackmend.basics import commands
-from stackmend.basics.facts import Basics, arguments
+from stackmend.basics.facts import Basics, get_arguments
 from stackmend.basics.plan import Action, Reserve, plan
 from stackmend.basics.state import HostBasics
 from stackmend.ports import reserve
-from stackmend.reconcile import Observation, Reconciler, unreadable
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -43,9 +43,9 @@ class BasicsReconciler(Reconciler[HostBasics, Action]):
 
     def observe(self, *, fresh: bool = False) -> Observation[HostBasics, Action]:
         """Read the host and plan. Changes nothing."""
-        (state,) = self.fetch((Basics, arguments(self.spec)), fresh=fresh)
+        (state,) = self.fetch((Basics, get_arguments(self.spec)), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "its clock and what belongs to it", "done on a host")
+            return observe_unreadable(state, "its clock and what belongs to it")
         return Observation(plan(self.spec, state), state)
 
     def execute(
@@ -69,7 +69,7 @@ class BasicsReconciler(Reconciler[HostBasics, Action]):
     def verify(self, before: Observation[HostBasics, Action]) -> Observation[HostBasics, Action]:
         """Observe until the plan is empty; a clock may take a moment until it is right."""
         observe = tenacity.retry(
-            retry=tenacity.retry_if_result(lambda after: _may_become_right(after.plan)),
+            retry=tenacity.retry_if_result(lambda after: _can_become_right(after.plan)),
             stop=tenacity.stop_after_delay(TIMEOUT),
             wait=tenacity.wait_fixed(PAUSE),
             retry_error_callback=lambda attempt: attempt.outcome.result(),  # type: ignore[union-attr]
@@ -77,5 +77,5 @@ class BasicsReconciler(Reconciler[HostBasics, Action]):
         return observe(fresh=True)
 
 
-def _may_become_right(plan: Plan[Action]) -> bool:
+def _can_become_right(plan: Plan[Action]) -> bool:
     return not plan.actions and not plan.refusals and bool(plan.problems)

@@ -10,7 +10,7 @@ Example::
         'checks=[{"kind": "tcp", "address": "127.0.0.1:8000"}]'
 """
 
-from stackmend.checks.spec import Check, Checks, ExecCheck, HttpCheck, TcpCheck, checks_from
+from stackmend.checks.spec import Check, Checks, ExecCheck, HttpCheck, TcpCheck, validate_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
 
 __all__ = [
@@ -22,5 +22,5 @@ __all__ = [
     "HttpCheck",
     "Outcome",
     "TcpCheck",
-    "checks_from",
+    "validate_checks",
 ]

@@ -12,14 +12,14 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from stackmend.checks.diagnosis import Answer, explain
-from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, checks_from
+from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, validate_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
-from stackmend.connection import begun, fresh_mark, text
+from stackmend.connection import make_mark, parse_partial_section, read_script
 from stackmend.redaction import redact
 
-_PROBE = text("stackmend.connection", "own") + text("stackmend.checks", "probe")
-_ATTEMPT = text("stackmend.checks", "attempt")
-_FRAME = text("stackmend.connection", "frame")
+_PROBE = read_script("stackmend.connection", "own") + read_script("stackmend.checks", "probe")
+_ATTEMPT = read_script("stackmend.checks", "attempt")
+_FRAME = read_script("stackmend.connection", "frame")
 
 
 class CheckResults(FactBase[tuple[CheckResult, ...]]):
@@ -57,10 +57,10 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         """Return the probe with its values; `checks` may also be JSON, as the CLI passes it."""
         raw: Sequence[Check | Mapping[str, Any]]
         raw = json.loads(checks) if isinstance(checks, str) else checks
-        desired = checks_from(raw)
-        self._mark = fresh_mark()
+        desired = validate_checks(raw)
+        self._mark = make_mark()
         return StringCommand(
-            *_bits(self._mark, project, desired, attempts, diagnose), _separator=""
+            *_parse_bits(self._mark, project, desired, attempts, diagnose), _separator=""
         )
 
     @staticmethod
@@ -78,10 +78,10 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
     @override
     def process(self, output: Iterable[str]) -> tuple[CheckResult, ...]:
         """Return the results from the lines of the probe; never raises."""
-        return parse(begun(list(output), self._mark, "checks"))
+        return parse(parse_partial_section(list(output), self._mark, "checks"))
 
 
-def _bits(
+def _parse_bits(
     mark: str, project: str, checks: Sequence[Check], attempts: int, diagnose: bool
 ) -> Iterable[str | QuoteString]:
     def call(function: str, *values: object) -> Iterable[str | QuoteString]:
@@ -102,7 +102,7 @@ def _bits(
     for index, check in enumerate(checks):
         yield from call("printf", f"{index} spec %s\\n", json.dumps(check.model_dump(mode="json")))
     yield f"{_PROBE}\n"
-    yield from call("checks_begin", project, attempts, _yes(diagnose))
+    yield from call("checks_begin", project, attempts, _parse_yes(diagnose))
     yield '[ -n "$checks_dir" ] || exit 0\n'
     yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"
     # What needs no container is under way while the containers are looked up.
@@ -134,12 +134,12 @@ def _call(index: int, check: Check) -> tuple[str, list[object]]:
                 check.host,
                 check.port,
                 " ".join(check.codes),
-                _yes(check.contains is not None),
+                _parse_yes(check.contains is not None),
                 check.contains or "",
                 check.method,
                 check.target,
                 f"/{path}",
-                _yes(check.insecure),
+                _parse_yes(check.insecure),
                 *(f"{name}: {value}" for name, value in check.headers.items()),
             ]
         case TcpCheck():
@@ -150,13 +150,13 @@ def _call(index: int, check: Check) -> tuple[str, list[object]]:
                 seconds,
                 source,
                 check.exit_code,
-                _yes(check.contains is not None),
+                _parse_yes(check.contains is not None),
                 check.contains or "",
                 *check.command,
             ]
 
 
-def _yes(value: bool) -> str:
+def _parse_yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
@@ -185,12 +185,12 @@ def parse(output: Iterable[str]) -> tuple[CheckResult, ...]:
     if asked is None:
         return CheckResults.default()
     why = fatal or ("it said nothing about this check" if ended else "it was cut off")
-    return tuple(_result(answers.get(index, Answer()), why, index) for index in range(asked))
+    return tuple(_make_result(answers.get(index, Answer()), why, index) for index in range(asked))
 
 
-def _result(answer: Answer, why: str, index: int) -> CheckResult:
+def _make_result(answer: Answer, why: str, index: int) -> CheckResult:
     try:
-        check = checks_from([json.loads(answer.get("spec"))])[0]
+        check = validate_checks([json.loads(answer.get("spec"))])[0]
     except (ValueError, ValidationError):
         return CheckResult(
             name=f"check {index + 1}",
@@ -206,16 +206,16 @@ def _result(answer: Answer, why: str, index: int) -> CheckResult:
         )
     hints: list[Hint] = []
     details: list[str] = []
-    came = _came(check, answer, outcome, hints)
+    came = _is_passed(check, answer, outcome, hints)
     if outcome == "failed":
         explain(check, answer, details, hints)
     return CheckResult(
         name=check.name,
         outcome=outcome,
-        evidence=f"{check.asked}{_where(answer)}: {came}",
+        evidence=f"{check.asked}{_describe_origin(answer)}: {came}",
         details=tuple(dict.fromkeys(details)),
         hints=tuple(dict.fromkeys(hints)),
-        seconds=answer.number("ms") / 1000,
+        seconds=answer.get_number("ms") / 1000,
         method=answer.get("method"),
     )
 
@@ -223,7 +223,7 @@ def _result(answer: Answer, why: str, index: int) -> CheckResult:
 _OUTCOMES: dict[str, Outcome] = {"passed": "passed", "failed": "failed", "unknown": "unknown"}
 
 
-def _where(answer: Answer) -> str:
+def _describe_origin(answer: Answer) -> str:
     name, _, running = answer.get("container").partition(" ")
     return f" ({name}, the first of {running} that run)" if running not in ("", "1") else ""
 
@@ -255,14 +255,14 @@ _WORDS = (
 )
 
 
-def _came(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]) -> str:
+def _is_passed(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]) -> str:
     if "stopped" in answer:
-        return _stopped(answer.get("stopped"), hints)
+        return _describe_stopped(answer.get("stopped"), hints)
     if outcome == "unknown":
-        return _not_known(answer)
+        return _describe_unknown(answer)
     if isinstance(check, ExecCheck):
-        return _came_exec(check, answer, outcome)
-    took = f"in {answer.number('ms')} ms"
+        return _is_exec_passed(check, answer, outcome)
+    took = f"in {answer.get_number('ms')} ms"
     if "asleep" in answer:
         service, _, words = answer.get("asleep").partition(" ")
         states = words.split()
@@ -276,24 +276,26 @@ def _came(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]) -> 
             return f"connected {took}"
         held = " with the text that was asked" if check.contains is not None else ""
         return f"HTTP {answer.get('status')}{held} {took}"
-    return _failure(check, answer) + (" (tried twice)" if answer.get("tries") == "2" else "")
+    return _describe_failure(check, answer) + (
+        " (tried twice)" if answer.get("tries") == "2" else ""
+    )
 
 
-def _failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
-    reason = _reason(check, answer)
+def _describe_failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+    reason = _make_reason(check, answer)
     code = answer.get("status")
     if not isinstance(check, HttpCheck) or not code:
         return reason
-    if not _accepts(check, code):
+    if not _is_accepted(check, code):
         return f"HTTP {code} instead of {' or '.join(check.codes)}"
     if answer.get("rc") == "0":
-        return f"HTTP {code}, but without the text {_short(check.contains)}"
+        return f"HTTP {code}, but without the text {_shorten(check.contains)}"
     return f"HTTP {code}, but {reason.replace('no answer', 'the answer was not complete')}"
 
 
-def _reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+def _make_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
     words = answer.get("said").lower()
-    status = answer.number("rc")
+    status = answer.get_number("rc")
     if status in (124, 137, 143):
         status = 28
     text = _STATUS.get(status, "")
@@ -307,28 +309,28 @@ def _reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
     return text or f"failed (exit status {status} of {answer.get('method') or 'the attempt'})"
 
 
-def _accepts(check: HttpCheck, code: str) -> bool:
+def _is_accepted(check: HttpCheck, code: str) -> bool:
     bounds = (code_range.partition("-") for code_range in check.codes)
     return any(low <= code <= (high or low) for low, _, high in bounds)
 
 
-def _came_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
+def _is_exec_passed(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
     status = answer.get("rc")
     if outcome == "passed":
         held = " with the text that was asked" if check.contains is not None else ""
-        return f"ended with exit code {status}{held} in {answer.number('ms')} ms"
+        return f"ended with exit code {status}{held} in {answer.get_number('ms')} ms"
     output = f"; it said: {answer.get('out')}" if answer.get("out") else "; it said nothing"
     if status == "time":
         left = "; it may still run there: only root can end it" if "left" in answer else ""
         return f"had not ended after {check.timeout:g} s{output}{left}"
     if status == str(check.exit_code):
-        return f"ended with exit code {status}, but without {_short(check.contains)}{output}"
+        return f"ended with exit code {status}, but without {_shorten(check.contains)}{output}"
     if status in ("126", "127"):
         return f"could not be started there (exit code {status}){output}"
     return f"ended with exit code {status} instead of {check.exit_code}{output}"
 
 
-def _not_known(answer: Answer) -> str:
+def _describe_unknown(answer: Answer) -> str:
     if answer.get("reason"):
         return f"not known, {answer.get('reason')}"
     if answer.get("rc") == "98":
@@ -340,7 +342,7 @@ def _not_known(answer: Answer) -> str:
     return f"not known: {where} a tool that can ask this (curl, wget, python3, bash or nc)"
 
 
-def _stopped(text: str, hints: list[Hint]) -> str:
+def _describe_stopped(text: str, hints: list[Hint]) -> str:
     service, _, words = text.partition(" ")
     others = words.split()
     if not others:
@@ -351,6 +353,6 @@ def _stopped(text: str, hints: list[Hint]) -> str:
     return f"{service} is not running: {', '.join(o.replace('=', ' is ') for o in others)}"
 
 
-def _short(text: str | None) -> str:
+def _shorten(text: str | None) -> str:
     quoted = json.dumps(redact(text or ""), ensure_ascii=False)
     return quoted if len(quoted) <= 80 else f"{quoted[:77]}..."

@@ -24,9 +24,9 @@ from stackmend.reporting import Collector
 _loaded: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
 
 __all__ = [
-    "arguments",
     "find_published_ports",
     "find_unpublished_ports",
+    "get_arguments",
     "prefetch",
     "stack",
 ]
@@ -120,7 +120,7 @@ def prefetch(spec: ComposeSpec) -> None:
     :param spec: the project, on the host that pyinfra is at.
     """
     # What is asked of a host does not depend on the project's files.
-    for fact, options in Observer(host, spec, Source({})).facts():
+    for fact, options in Observer(host, spec, Source({})).list_facts():
         connection.prefetch(host, fact, **options)
 
 
@@ -144,7 +144,7 @@ def find_unpublished_ports(spec: ComposeSpec) -> tuple[str, ...]:
         return ()
 
 
-def arguments(spec: ComposeSpec) -> dict[str, Any]:
+def get_arguments(spec: ComposeSpec) -> dict[str, Any]:
     """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
 

@@ -113,7 +113,7 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
 def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
     lines = _format_lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
-    return files.archive({DIGESTS: File(0o600, lines.encode())})
+    return files.pack_archive({DIGESTS: File(0o600, lines.encode())})
 
 
 def hash_outside(paths: Sequence[str]) -> StringCommand:
@@ -131,7 +131,7 @@ def hash_outside(paths: Sequence[str]) -> StringCommand:
 
 def measure_free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
-    return _script("free", spec.directory)
+    return _build_script("free", spec.directory)
 
 
 def stage(
@@ -168,11 +168,11 @@ def _pack(files: Source) -> bytes:
             for number, (directory, inside) in enumerate(directories.items())
         ).encode(),
         **{
-            f"{number}.tar": Source(inside).archive()
+            f"{number}.tar": Source(inside).pack_archive()
             for number, inside in enumerate(directories.values())
         },
     }
-    return Source({name: File(0o600, content) for name, content in parts.items()}).archive()
+    return Source({name: File(0o600, content) for name, content in parts.items()}).pack_archive()
 
 
 def install(spec: ComposeSpec, action: InstallFiles, generation: str) -> StringCommand:
@@ -273,7 +273,7 @@ def _guard(check: StringCommand | None, *commands: StringCommand) -> StringComma
     return StringCommand(*words)
 
 
-def up(
+def build_up(
     spec: ComposeSpec,
     files: Sequence[str],
     names: Iterable[str],
@@ -330,7 +330,7 @@ def act(
     """The command of an action that is done to one container or network."""
     match action:
         case SetAside(container=id_):
-            return _script("aside", spec.project, id_, f"{id_}-set-aside")
+            return _build_script("aside", spec.project, id_, f"{id_}-set-aside")
         case Disconnect(container=id_, network=network) | Detach(container=id_, network=network):
             return _quote("docker", "network", "disconnect", network, id_)
         case Attach(container=id_, network=network):
@@ -398,7 +398,7 @@ def read_ends(container: str) -> StringCommand:
     )
 
 
-def _script(name: str, *arguments: str) -> StringCommand:
+def _build_script(name: str, *arguments: str) -> StringCommand:
     return script("stackmend.compose", name, *arguments)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from stackmend.redaction import redactor
-from stackmend.text import printable
+from stackmend.text import make_printable
 
 MASK = "(redacted)"
 
@@ -20,11 +20,11 @@ URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
 SHOWN = 160
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def find_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (path, old, new) for each leaf that differs; ``None`` is absent."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}, key=str):
-            yield from differences(
+            yield from find_differences(
                 old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
             )
     elif old != new:
@@ -46,7 +46,7 @@ def format_value(path: str, value: Any, secrets: Collection[str] = ()) -> str:
         text = " ".join(format_value("", item, secrets) for item in value) or "[]"
     else:
         text = str(value)
-    return printable(redact(text, secrets), SHOWN)
+    return make_printable(redact(text, secrets), SHOWN)
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:

@@ -98,7 +98,7 @@ class Executor:
     on_bind_error: Callable[[Host, str], bool] | None = None
     progress: Progress = field(default_factory=Progress)
 
-    def on_record(self, applied: Applied) -> Executor:
+    def take_record(self, applied: Applied) -> Executor:
         """The same for the files of a record, which lie on the host."""
         options = name_files(applied.files, names_files=applied.names_files)
         return replace(self, spec=restore_spec(self.spec, applied), options=options)
@@ -141,9 +141,9 @@ class Executor:
             if depends_on:
                 self.waiter.wait_until_healthy(snapshot.declared, depends_on)
             for action in batch:
-                if self.progress.counts(action):
+                if self.progress.is_counted(action):
                     self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
-                self.progress = self.progress.after(action)
+                self.progress = self.progress.add_step(action)
             self._execute(batch, snapshot, directory or self.spec.directory)
 
     def _execute(self, batch: Sequence[Action], snapshot: Snapshot, directory: str) -> None:
@@ -182,7 +182,7 @@ class Executor:
         # Compose chooses by labels, and would end what came since that is foreign and bears them.
         if came := find_obstructions(declared.services, self.observer.read_state(), names):
             raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
-        command = commands.up(
+        command = commands.build_up(
             self.spec, self.options, names, recreate=recreate, mounted=list_mounts(declared.config)
         )
         with self.step(*batch):

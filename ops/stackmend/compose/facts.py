@@ -21,7 +21,7 @@ from stackmend.compose.state import (
     Mended,
     StackState,
 )
-from stackmend.connection import fresh_mark, parsed, rows, script, sections
+from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
 from stackmend.provenance import LABEL, PASSING_NAME
 
@@ -69,7 +69,7 @@ class ComposeStack(FactBase[StackState]):
 
     def command(self, project: str, directory: str) -> StringCommand:
         """The probe, with its arguments quoted."""
-        self._mark, self._project = fresh_mark(), project
+        self._mark, self._project = make_mark(), project
         return script(
             "stackmend.compose",
             "probe",
@@ -87,7 +87,9 @@ class ComposeStack(FactBase[StackState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._mark, self._project), output, "the project")
+        return parse_probe(
+            lambda lines: parse(lines, self._mark, self._project), output, "the project"
+        )
 
 
 def parse(output: Sequence[str], mark: str, project: str) -> StackState:
@@ -95,7 +97,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     if "clock" not in found:
         raise ValueError("it printed nothing that is ours")
     now = float(found["clock"][1][0])
@@ -127,21 +129,21 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     status, lines = found["names"]
     if status != 0:
         return StackState(engine=classify_engine_problem("\n".join(lines)), **known)
-    listed_names = rows(lines, 4)
+    listed_names = parse_rows(lines, 4)
     for section in ("containers", "image labels", "networks", "volumes", "images"):
         if why := _explain_missing(section, found, any(row[3] == project for row in listed_names)):
             return StackState(engine=why, **known)
 
-    def listed(section: str, width: int) -> list[list[Any]]:
-        return rows(found.get(section, (0, []))[1], width)
+    def list_items(section: str, width: int) -> list[list[Any]]:
+        return parse_rows(found.get(section, (0, []))[1], width)
 
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
-    hashes = {id_: _make_hash_label(value) for id_, value in listed("image labels", 2)}
+    hashes = {id_: _make_hash_label(value) for id_, value in list_items("image labels", 2)}
     containers = [
         _parse_container(raw, letters, hashes)
         for raw in _parse_documents(found.get("containers", (0, []))[1])
     ]
-    networks, volumes = listed("networks", 4), listed("volumes", 3)
+    networks, volumes = list_items("networks", 4), list_items("volumes", 3)
     return StackState(
         engine=Engine(status="up"),
         containers=_select_own(containers, project),
@@ -199,7 +201,7 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
     :raises NoCompose: the host has no Compose.
     :raises ValueError: Compose refuses the files; the text is Compose's own.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     status, lines = found.get("compose", (0, []))
     if status != 0:
         raise NoCompose(" ".join(line.strip() for line in lines if line.strip()))
@@ -271,7 +273,7 @@ def _parse_images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     images = {}
     for line in section[1] if section else []:
         row, _, ref = line.rpartition(" ")
-        for id_, volumes, project, service in rows([row], 4):
+        for id_, volumes, project, service in parse_rows([row], 4):
             images[ref] = Image(
                 id=id_,
                 volumes=tuple(sorted(volumes or ())),

@@ -47,9 +47,9 @@ class Observer:
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _image_labels: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
-    def facts(self) -> list[tuple[type, dict[str, object]]]:
+    def list_facts(self) -> list[tuple[type, dict[str, object]]]:
         """The facts that a plan rests on, with their arguments."""
-        facts = [self._state_fact()]
+        facts = [self._get_state_fact()]
         if self.spec.checks:
             facts.append((CheckResults, self._check_arguments()))
         return facts
@@ -57,7 +57,7 @@ class Observer:
     def _check_arguments(self) -> dict[str, object]:
         return {"project": self.spec.project, "checks": self.spec.checks}
 
-    def _state_fact(self) -> tuple[type, dict[str, object]]:
+    def _get_state_fact(self) -> tuple[type, dict[str, object]]:
         arguments = {"project": self.spec.project, "directory": self.spec.directory}
         return ComposeStack, dict(arguments)
 
@@ -66,7 +66,7 @@ class Observer:
 
         :raises StepError: it cannot be read.
         """
-        (state,) = connection.fetch_facts(self.host, [self._state_fact()])
+        (state,) = connection.fetch_facts(self.host, [self._get_state_fact()])
         if isinstance(state, connection.Unknown):
             raise StepError(f"cannot read the host's state: {state.reason}")
         assert isinstance(state, StackState)
@@ -84,9 +84,9 @@ class Observer:
     def watch(self, client: Any, state: StackState) -> StackState:
         """The containers as they are now, over a connection that is held open while waiting."""
         label = f"com.docker.compose.project={self.spec.project}"
-        inspected = connection.inspected(client, label)
+        inspected = connection.list_inspected(client, label)
         unknown = {raw["Image"] for raw in inspected} - self._image_labels.keys()
-        self._image_labels |= connection.image_labels(client, unknown)
+        self._image_labels |= connection.list_image_labels(client, unknown)
         later = update_containers(state, inspected, self.spec.project, self._image_labels)
         return self._add_ends(self.sort_out(later))
 
@@ -153,7 +153,7 @@ class Observer:
             for path, digest in self.source.digests.items()
             if known.get(path) != digest
         }
-        mark = connection.fresh_mark()
+        mark = connection.make_mark()
         result = connection.run(
             self.host,
             commands.resolve(self.spec, self.source.options, mark),
@@ -179,7 +179,7 @@ class Observer:
         return [
             line
             for name in services
-            for container in state.service(name)
+            for container in state.list_containers(name)
             if healthy or not _is_healthy(container)
             for line in self._read_log(container)
         ]
@@ -203,9 +203,11 @@ class Observer:
     def secrets(self) -> frozenset[str]:
         """The values that nothing may show."""
         named = frozenset(
-            value for name, value in self.spec.variables().items() if drift.SECRET_NAME.search(name)
+            value
+            for name, value in self.spec.get_variables().items()
+            if drift.SECRET_NAME.search(name)
         )
-        return self.spec.secrets() | named | self.hidden
+        return self.spec.list_secrets() | named | self.hidden
 
     def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
         """Never show what a declaration calls secret, nor what was given as secret before."""

@@ -38,7 +38,7 @@ def find_published_ports(spec: ComposeSpec) -> tuple[str, ...]:
         name.strip(): value.strip().strip("'\"")
         for name, equals, value in (line.partition("=") for line in dotenv.splitlines())
         if equals and not name.lstrip().startswith("#")
-    } | spec.variables()
+    } | spec.get_variables()
     # No part of a port is longer, and one that is would be written out once for each use of it.
     variables = {name: value for name, value in variables.items() if len(value) <= LONGEST}
     found = (
@@ -86,11 +86,11 @@ def _substitute(raw: Any, variables: Mapping[str, str]) -> str:
     if len(text) > LONGEST:
         return ""
 
-    def value(match: re.Match[str]) -> str:
+    def get_value(match: re.Match[str]) -> str:
         name = match["braced"] or match["plain"]
         default = match["default"]
         if raw := variables.get(name):
             return raw
         return match[0] if default is None else default
 
-    return _VARIABLE.sub(value, text)
+    return _VARIABLE.sub(get_value, text)

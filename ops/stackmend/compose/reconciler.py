@@ -20,20 +20,20 @@ from stackmend.compose.plan import (
     find_unpublished,
     hold_back,
     is_change,
+    is_declaration_needed,
+    is_intact_before,
     is_restored,
+    is_writing,
     make_record,
-    needs_declared,
     plan,
     read_declaration,
     refuse_engine,
     roll_back,
-    was_intact,
-    writes,
 )
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError
-from stackmend.reconcile import Observation, Reconciler, project_lock, unreadable
+from stackmend.reconcile import Observation, Reconciler, get_project_lock, observe_unreadable
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def __post_init__(self) -> None:
         self.subject = self.spec.project
-        self.lock = project_lock(self.spec.project)
+        self.lock = get_project_lock(self.spec.project)
         self.observer = Observer(self.host, self.spec, self.source)
         self.waiter = Waiter(self.observer)
 
@@ -82,9 +82,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def observe(self, *, fresh: bool = False) -> Observation[Snapshot, Action]:
         """Read the host and plan. Changes nothing."""
-        state, *checked = self.fetch(*self.observer.facts(), fresh=fresh)
+        state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            self._observed = unreadable(state, "its state", "done on a host")
+            self._observed = observe_unreadable(state, "its state")
         else:
             state = self.observer.complete(state)
             self._observed = self._decide(state, self.observer.check_results(checked))
@@ -122,7 +122,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             decided = hold_back(spec, source.files, state, checks, reason, failed)
             declared = read_declaration(state.applied, state)
             return Observation(decided, Snapshot(state, declared, held=True))
-        if needs_declared(spec, source.digest, state):
+        if is_declaration_needed(spec, source.digest, state):
             try:
                 declared = self.observer.resolve(state.files)
             except NoCompose as error:
@@ -134,7 +134,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             assert state.applied is not None, "without a record a declaration is needed"
             declared = read_declaration(state.applied, state)
         decided = self._plan(state, declared, checks)
-        if writes(decided.actions):
+        if is_writing(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
             decided = self._plan(state, declared, checks)
         changes = is_change(decided.findings, state.applied, source.digest)
@@ -181,7 +181,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         applied = snapshot.state.applied
         if snapshot.held:
             assert applied is not None, "what is held back was decided from a record"
-            executor = executor.on_record(applied)
+            executor = executor.take_record(applied)
             executor.walk(decided.actions, snapshot)
             self._wait_until_stable(executor, snapshot)
             return True
@@ -272,7 +272,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         names = {finding.subject for finding in left.problems}
         for check in self.spec.checks:
             if check.name in names:
-                names.update(check.services())
+                names.update(check.list_services())
         logs = self.observer.read_logs(sorted(names), state, healthy=True)
         return StepError(f"not proven healthy: {'; '.join(problems or reasons)}", evidence + logs)
 
@@ -289,10 +289,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         self.report_plan(decided)
         before = snapshot.state
         restored = Snapshot(state or before, read_declaration(applied, before))
-        executor = executor.on_record(applied)
+        executor = executor.take_record(applied)
         executor.walk(decided.actions, restored)
         self._wait_until_stable(executor, restored)
-        if was_intact(before):
+        if is_intact_before(before):
             command = commands.clear_stale(self.spec)
             executor.run(command, "cannot record that every service runs on the files before")
         announce.show_line(self.host, f"{name}: rolled back, and healthy as it was before")

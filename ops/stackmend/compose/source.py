@@ -168,7 +168,7 @@ class Source:
             )
         return found
 
-    def archive(self, more: Mapping[str, File] | None = None) -> bytes:
+    def pack_archive(self, more: Mapping[str, File] | None = None) -> bytes:
         """The files as a tar archive that is the same for the same files.
 
         :param more: what goes with them.
@@ -225,11 +225,13 @@ def load(spec: ComposeSpec) -> Source:
     root = spec.source
     root_name = show(str(root))
     try:
-        found = controller_files.exists(root) and controller_files.status(root)
+        found = controller_files.is_there(root) and controller_files.read_status(root)
         if not found or not stat.S_ISDIR(found.st_mode):
             raise SourceError(f"source: {root_name} is not a directory on this machine")
         # Looked for before all is read: a wrong directory may be a large one.
-        name = next(filter(lambda name: controller_files.exists(root / name), COMPOSE_FILES), None)
+        name = next(
+            filter(lambda name: controller_files.is_there(root / name), COMPOSE_FILES), None
+        )
         if name is None:
             raise SourceError(f"source: {root_name} holds none of {', '.join(COMPOSE_FILES)}")
         files = _read_files(root, root_name)
@@ -241,7 +243,7 @@ def load(spec: ComposeSpec) -> Source:
         own = files[".env"].content if ".env" in files else b""
         if own and not own.endswith(b"\n"):
             own += b"\n"
-        files[".env"] = File(0o600, own + format_dotenv(spec.variables()).encode())
+        files[".env"] = File(0o600, own + format_dotenv(spec.get_variables()).encode())
         if any(path.startswith(".env/") for path in files):
             raise SourceError("source: .env is a directory; the variables of env go into that file")
     source = Source(files)
@@ -274,13 +276,13 @@ def _parse_patterns(path: str, content: bytes) -> "PathSpec[Any]":
             with warnings.catch_warnings():
                 # Of sets that Python may read in another way some day.
                 warnings.simplefilter("ignore", FutureWarning)
-                patterns += PathSpec.from_lines("gitignore", [_anchor(line)]).patterns
+                patterns += PathSpec.from_lines("gitignore", [_anchor_pattern(line)]).patterns
         except (ValueError, re.error):
             raise SourceError(f"{where} is not a pattern of files; correct it") from None
     return PathSpec(patterns)
 
 
-def _anchor(pattern: str) -> str:
+def _anchor_pattern(pattern: str) -> str:
     """A ``.dockerignore`` line for a matcher of ``.gitignore``, where names match at any depth."""
     if pattern.startswith("#"):
         return pattern
@@ -317,7 +319,9 @@ def _read_files(root: Path, root_name: str) -> dict[str, File]:
 
 
 def _read_tree(root: Path, root_name: str) -> Iterator[tuple[str, File]]:
-    found = sorted(controller_files.tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0])
+    found = sorted(
+        controller_files.walk_tree(root, LEFT_OUT, MAXIMUM_FILES), key=lambda pair: pair[0]
+    )
     inside = root.resolve()
     there: list[tuple[str, str, controller_files.Status]] = []
     total = 0
@@ -326,7 +330,7 @@ def _read_tree(root: Path, root_name: str) -> Iterator[tuple[str, File]]:
         real, status = _resolve_entry(path, root, inside, entry)
         if stat.S_ISDIR(status.st_mode):
             continue
-        if words := controller_files.kind(status):
+        if words := controller_files.describe_kind(status):
             raise SourceError(f"source: {path} is neither a file nor a directory, but {words}")
         total += status.st_size
         if total > MAXIMUM_BYTES:
@@ -371,16 +375,16 @@ def _resolve_entry(
         try:
             return entry.path, entry.stat(follow_symlinks=False)
         except OSError as error:
-            raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
+            raise SourceError(f"source: {path} {controller_files.format_reason(error)}") from None
     try:
         real = (root / path).resolve(strict=True)
     except PermissionError as error:
-        raise SourceError(f"source: {path} {controller_files.reason(error)}") from None
+        raise SourceError(f"source: {path} {controller_files.format_reason(error)}") from None
     except (OSError, RuntimeError):
         raise SourceError(f"source: {path} is a link that leads nowhere") from None
     if not real.is_relative_to(inside):
         raise SourceError(f"source: {path} is a link to {show(str(real))}, outside the project")
-    status = controller_files.status(real)
+    status = controller_files.read_status(real)
     if stat.S_ISDIR(status.st_mode):
         raise SourceError(
             f"source: {path} is a link to a directory; put the directory itself there"

@@ -183,14 +183,14 @@ class ComposeSpec(BaseModel):
     allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
 
-    def variables(self) -> dict[str, str]:
+    def get_variables(self) -> dict[str, str]:
         """The variables with their secrets in clear: for the host's ``.env`` and nothing else."""
         return {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in self.env.items()
         }
 
-    def secrets(self) -> frozenset[str]:
+    def list_secrets(self) -> frozenset[str]:
         """The values that must never be shown."""
         return frozenset(
             value.get_secret_value()
@@ -198,6 +198,6 @@ class ComposeSpec(BaseModel):
             if isinstance(value, SecretStr) and value.get_secret_value()
         )
 
-    def allows(self, kind: Literal["container", "project"], name: str) -> bool:
+    def is_allowed(self, kind: Literal["container", "project"], name: str) -> bool:
         """Whether the user consented to touch this thing that is not ours."""
         return f"{kind}:{name}" in self.allow

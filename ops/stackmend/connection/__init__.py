@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .channel import run as run
     from .channel import spawn as spawn
     from .docker_api import docker as docker
-    from .docker_api import image_labels as image_labels
-    from .docker_api import inspected as inspected
+    from .docker_api import list_image_labels as list_image_labels
+    from .docker_api import list_inspected as list_inspected
     from .errors import CommandTimeout as CommandTimeout
     from .errors import ConnectionLost as ConnectionLost
     from .errors import DialError as DialError
@@ -44,22 +44,22 @@ if TYPE_CHECKING:
     from .http_client import HTTPError as HTTPError
     from .http_client import HTTPResponse as HTTPResponse
     from .http_client import TooMuch as TooMuch
-    from .http_client import causes as causes
+    from .http_client import find_layer as find_layer
     from .http_client import http as http
-    from .http_client import layer as layer
-    from .http_client import lines as lines
-    from .http_client import silent as silent
+    from .http_client import is_silent as is_silent
+    from .http_client import iterate_lines as iterate_lines
+    from .http_client import list_causes as list_causes
     from .lease import Lease as Lease
+    from .lease import find_holder as find_holder
     from .lease import hold_lock as hold_lock
-    from .lease import holder as holder
-    from .link import channels as channels
-    from .scripts import begun as begun
-    from .scripts import fresh_mark as fresh_mark
-    from .scripts import parsed as parsed
-    from .scripts import rows as rows
+    from .link import count_channels as count_channels
+    from .scripts import make_mark as make_mark
+    from .scripts import parse_partial_section as parse_partial_section
+    from .scripts import parse_probe as parse_probe
+    from .scripts import parse_rows as parse_rows
+    from .scripts import parse_sections as parse_sections
+    from .scripts import read_script as read_script
     from .scripts import script as script
-    from .scripts import sections as sections
-    from .scripts import text as text
     from .unknown import Unknown as Unknown
 
 _WHERE = {
@@ -68,18 +68,18 @@ _WHERE = {
     "Lease": "lease",
     "NoLogin": "first_contact.new_login",
     "Stream": "channel",
-    "begun": "scripts",
-    "causes": "http_client",
-    "channels": "link",
+    "parse_partial_section": "scripts",
+    "list_causes": "http_client",
+    "count_channels": "link",
     "derive": "fetching",
     "docker": "docker_api",
     "hold_lock": "lease",
-    "holder": "lease",
+    "find_holder": "lease",
     "http": "http_client",
-    "image_labels": "docker_api",
-    "inspected": "docker_api",
-    "layer": "http_client",
-    "lines": "http_client",
+    "list_image_labels": "docker_api",
+    "list_inspected": "docker_api",
+    "find_layer": "http_client",
+    "iterate_lines": "http_client",
     "spawn": "channel",
     "CommandTimeout": "errors",
     "HTTPClient": "http_client",
@@ -98,17 +98,17 @@ _WHERE = {
     "invalidate": "fetching",
     "run_new_login": "first_contact.new_login",
     "keep": "fetching",
-    "fresh_mark": "scripts",
+    "make_mark": "scripts",
     "fetch_facts": "fetching",
-    "parsed": "scripts",
+    "parse_probe": "scripts",
     "decode_public_keys": "first_contact.login",
     "read": "fetching",
-    "rows": "scripts",
+    "parse_rows": "scripts",
     "run": "channel",
     "script": "scripts",
-    "sections": "scripts",
-    "silent": "http_client",
-    "text": "scripts",
+    "parse_sections": "scripts",
+    "is_silent": "http_client",
+    "read_script": "scripts",
     "find_matching_identities": "first_contact.new_login",
     "read_auth_methods": "first_contact.new_login",
 }

@@ -24,7 +24,7 @@ from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.api.output import echo, format_text
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES
 
-from stackmend.redaction import register, safe_line
+from stackmend.redaction import format_safe_line, register
 
 from . import signals
 from .errors import CommandTimeout, ConnectionLost, PrivilegeError, RemoteError
@@ -86,10 +86,9 @@ _WINDOW = 64 * 1024
 class Result(NamedTuple):
     """What a command left behind.
 
-    Attributes:
-        status: its exit status; -1 where a signal ended it.
-        stdout: its standard output.
-        stderr: its standard error, without what sudo said while asking.
+    :param status: its exit status; -1 where a signal ended it.
+    :param stdout: its standard output.
+    :param stderr: its standard error, without what sudo said while asking.
     """
 
     status: int
@@ -177,7 +176,7 @@ def _compose(
     # exec: the login shell, whichever it is, has nothing left to do.
     parts = ["exec"]
     if settings.elevated:
-        parts.append(settings.prefix(prompt=prompt if asking else None))
+        parts.append(settings.build_prefix(prompt=prompt if asking else None))
     if timeout is not None:
         parts.append(f"timeout -k {KILL_AFTER} {timeout:g}")
     parts.append(f"{shell} -c {shlex.quote(inner)}" if inner else f"{shell} -s")
@@ -188,7 +187,7 @@ def _compose(
         marker=marker.encode() if announce else b"",
         prompt=prompt.encode() if asking else b"",
         display=" ".join(
-            filter(None, (settings.prefix(prompt=None), shell, "-c", shlex.quote(redacted)))
+            filter(None, (settings.build_prefix(prompt=None), shell, "-c", shlex.quote(redacted)))
         ),
     )
 
@@ -250,7 +249,7 @@ class _Errors:
         # Not for ever: something the command left behind may hold standard error open.
         self._thread.join(1)
 
-    def text(self) -> str:
+    def read_script(self) -> str:
         return bytes(self._received).decode(errors="replace")
 
 
@@ -297,31 +296,26 @@ def run(
     current operation, of the deploy, of the host's data, of the configuration. A sudo password
     travels on standard input; so does a command that is long or holds a ``HiddenValue``.
 
-    Args:
-        host: the host, reached by ``@ssh`` or ``@local``.
-        command: what the shell is to run; every value in it already quoted.
-        stdin: what the command reads; without it, an empty input.
-        timeout: seconds after which the command is ended on the host. Without it the ``_timeout``
-            in force, else 120 for one that is ``readonly`` and 600 for any other. Needs
-            ``timeout`` (coreutils or busybox) on the host.
-        on_stdout: called with standard output as it arrives.
-        readonly: the command changes nothing on the host, so facts read before stay valid.
-        secret: what it writes holds secrets, and is not printed at ``-vvv`` either.
-        closing: it tells of a step that has been done, or takes back one under way, and runs
-            although a signal is ending the run (see :mod:`stackmend.connection.signals`).
-        tethered: it is safe to end at any moment, and is ended on the host as soon as this process
-            lets go of it, or dies. It can be given no input.
-        **arguments: pyinfra's own, such as ``_sudo=True`` or ``_chdir="/srv"``.
-
-    Returns:
-        Status and output. A status other than 0 is no error here.
-
-    Raises:
-        ConnectionLost: the transport died; whether the command ran is not known.
-        CommandTimeout: the command was ended; what it wrote is in the exception.
-        PrivilegeError: sudo (doas, dzdo) refused; the command did not run.
-        UnsupportedConnector: the host has no channels.
-        ValueError: input was given together with a secret or a very long command.
+    :param host: the host, reached by ``@ssh`` or ``@local``.
+    :param command: what the shell is to run; every value in it already quoted.
+    :param stdin: what the command reads; without it, an empty input.
+    :param timeout: seconds after which the command is ended on the host. Without it the
+        ``_timeout`` in force, else 120 for one that is ``readonly`` and 600 for any other. Needs
+        ``timeout`` (coreutils or busybox) on the host.
+    :param on_stdout: called with standard output as it arrives.
+    :param readonly: the command changes nothing on the host, so facts read before stay valid.
+    :param secret: what it writes holds secrets, and is not printed at ``-vvv`` either.
+    :param closing: it tells of a step that has been done, or takes back one under way, and runs
+        although a signal is ending the run (see :mod:`stackmend.connection.signals`).
+    :param tethered: it is safe to end at any moment, and is ended on the host as soon as this
+        process lets go of it, or dies. It can be given no input.
+    :param **arguments: pyinfra's own, such as ``_sudo=True`` or ``_chdir="/srv"``.
+    :returns: status and output. A status other than 0 is no error here.
+    :raises ConnectionLost: the transport died; whether the command ran is not known.
+    :raises CommandTimeout: the command was ended; what it wrote is in the exception.
+    :raises PrivilegeError: sudo (doas, dzdo) refused; the command did not run.
+    :raises UnsupportedConnector: the host has no channels.
+    :raises ValueError: input was given together with a secret or a very long command.
 
     Example:
         >>> run(host, "cat >/srv/app/.env.new", stdin=b"A=1\\n", _sudo=True).ok
@@ -362,25 +356,24 @@ def execute(
 ) -> Result:
     """:func:`run` with everything resolved; asks the user for a sudo password where one is needed.
 
-    Args:
-        link: the link to the host.
-        settings: as whom and how.
-        command: the command.
-        stdin: its input.
-        timeout: seconds.
-        on_stdout: called with output as it arrives.
-        readonly: facts stay valid.
-        print_input: print the command, masked.
-        print_output: print its output, line by line.
-        doing: what to say is being done in errors; the masked command by default.
-        closing: it runs although a signal is ending the run.
-        tethered: it ends on the host when this process lets go of it.
+    :param link: the link to the host.
+    :param settings: as whom and how.
+    :param command: the command.
+    :param stdin: its input.
+    :param timeout: seconds.
+    :param on_stdout: called with output as it arrives.
+    :param readonly: facts stay valid.
+    :param print_input: print the command, masked.
+    :param print_output: print its output, line by line.
+    :param doing: what to say is being done in errors; the masked command by default.
+    :param closing: it runs although a signal is ending the run.
+    :param tethered: it ends on the host when this process lets go of it.
     """
     if not closing:
         signals.proceed()
     doing = doing or _shorten(command.get_masked_value())
 
-    def once(settings: Settings) -> Result:
+    def try_once(settings: Settings) -> Result:
         call = _compose(settings, command, stdin, timeout, tethered=tethered)
         _announce(link, call, print_input)
         began_at = time.monotonic()
@@ -412,9 +405,9 @@ def execute(
 
     with contextlib.ExitStack() as acting:
         if not readonly:
-            acting.enter_context(link.acting())
+            acting.enter_context(link.mark_change())
             acting.enter_context(signals.step(link.host.name, cut=tethered))
-        result = _retry_with_password(link.host, settings, once)
+        result = _retry_with_password(link.host, settings, try_once)
     if print_output:
         _print(link.host, result)
     return result
@@ -428,7 +421,7 @@ class Stream:
         self._errors = errors
         self._acting = contextlib.ExitStack()
         if not readonly:
-            self._acting.enter_context(link.acting())
+            self._acting.enter_context(link.mark_change())
         #: What carries the bytes: a paramiko channel, or a socket on ``@local``.
         self.sock = process.sock
 
@@ -440,7 +433,7 @@ class Stream:
     @property
     def error_text(self) -> str:
         """What it has written to standard error so far."""
-        return self._errors.text()
+        return self._errors.read_script()
 
     def write(self, data: bytes) -> None:
         """Writes all of data to its standard input; ``OSError`` when it reads no more."""
@@ -457,8 +450,7 @@ class Stream:
     def wait(self, timeout: float = ENDS_WITHIN) -> int:
         """Waits for its end; the exit status, -1 where a signal or this limit ended it.
 
-        Args:
-            timeout: seconds after which it is let go of.
+        :param timeout: seconds after which it is let go of.
         """
         late = threading.Timer(timeout, self._process.close)
         late.daemon = True
@@ -487,22 +479,17 @@ def spawn(
 ) -> Stream:
     """Starts a command on a host and holds it open over one channel.
 
-    Args:
-        host: the host, reached by ``@ssh`` or ``@local``.
-        command: what the shell is to run; it should end when its input does, for that is all
-            that reaches it when this process dies. It must hold no secret. The host ends it
-            after four hours.
-        readonly: the command changes nothing on the host, so facts read before stay valid.
-        **arguments: pyinfra's own, as for :func:`run`.
-
-    Returns:
-        The open command; to be closed by the caller, or used in a ``with``.
-
-    Raises:
-        ConnectionLost: the transport is dead.
-        PrivilegeError: sudo (doas, dzdo) refused.
-        RemoteError: the host opens no further channel.
-        UnsupportedConnector: the host has no channels.
+    :param host: the host, reached by ``@ssh`` or ``@local``.
+    :param command: what the shell is to run; it should end when its input does, for that is all
+        that reaches it when this process dies. It must hold no secret. The host ends it after four
+        hours.
+    :param readonly: the command changes nothing on the host, so facts read before stay valid.
+    :param **arguments: pyinfra's own, as for :func:`run`.
+    :returns: the open command; to be closed by the caller, or used in a ``with``.
+    :raises ConnectionLost: the transport is dead.
+    :raises PrivilegeError: sudo (doas, dzdo) refused.
+    :raises RemoteError: the host opens no further channel.
+    :raises UnsupportedConnector: the host has no channels.
 
     Example:
         >>> with spawn(host, "cat") as echo:
@@ -527,23 +514,20 @@ def open_stream(
 ) -> Stream:
     """:func:`spawn` with everything resolved.
 
-    Args:
-        link: the link to the host.
-        settings: as whom and how; a timeout in it is not for commands held open.
-        command: the command.
-        readonly: facts stay valid.
-        began: what the command writes to standard error once it is of use, and only then; it is
-            waited for.
-        doing: what to say is being done in errors; the command by default.
-        limit: seconds after which the host ends it; None for a command that sees to it itself.
-
-    Raises:
-        RemoteError: the command ended without having been of use; the reason is what it said.
+    :param link: the link to the host.
+    :param settings: as whom and how; a timeout in it is not for commands held open.
+    :param command: the command.
+    :param readonly: facts stay valid.
+    :param began: what the command writes to standard error once it is of use, and only then; it is
+        waited for.
+    :param doing: what to say is being done in errors; the command by default.
+    :param limit: seconds after which the host ends it; None for a command that sees to it itself.
+    :raises RemoteError: the command ended without having been of use; the reason is what it said.
     """
     signals.proceed()
     doing = doing or _shorten(command.get_masked_value())
 
-    def once(settings: Settings) -> Stream:
+    def try_once(settings: Settings) -> Stream:
         call = _compose(settings, command, b"", limit)
         if began is not None:
             call = replace(call, marker=began.encode())
@@ -559,12 +543,12 @@ def open_stream(
                 errors.decided.wait(SUDO_TIMEOUT)
                 if not errors.began:
                     kind = RemoteError if began is not None else PrivilegeError
-                    reason = _format_error(errors.text().encode()) or "it ended at once"
+                    reason = _format_error(errors.read_script().encode()) or "it ended at once"
                     raise kind(link.host.name, doing, reason)
             unless_begun.pop_all()
         return Stream(link, process, errors, readonly)
 
-    return _retry_with_password(link.host, settings, once)
+    return _retry_with_password(link.host, settings, try_once)
 
 
 def resolve_command(
@@ -572,10 +556,9 @@ def resolve_command(
 ) -> tuple[Settings, StringCommand]:
     """A command and the settings it is to run with.
 
-    Args:
-        host: the host.
-        command: the command; arguments it carries itself count too.
-        arguments: pyinfra's own, and no others.
+    :param host: the host.
+    :param command: the command; arguments it carries itself count too.
+    :param arguments: pyinfra's own, and no others.
     """
     if isinstance(command, str):
         command = StringCommand(command)
@@ -609,7 +592,7 @@ def _retry_with_password(host: Host, settings: Settings, once: Callable[[Setting
     try:
         return once(settings)
     except PrivilegeError as error:
-        if settings.sudo_password is not None or not _needs_password(error.reason):
+        if settings.sudo_password is not None or not _is_password_needed(error.reason):
             raise
         return once(_ask_password(host, settings, error))
 
@@ -632,20 +615,20 @@ def _read_next(process: Process, guard: _Guard, host: str, doing: str) -> bytes:
 def _feed(process: Process, data: bytes, *, close: bool) -> threading.Thread | None:
     """Writes the input; in the background where it might have to wait for output to be read."""
 
-    def all_of_it() -> None:
+    def write_all() -> None:
         _send(process, data)
         if close:
             process.close_stdin()
 
     if len(data) <= _WINDOW // 2:
-        all_of_it()
+        write_all()
         return None
-    writer = threading.Thread(target=all_of_it, daemon=True)
+    writer = threading.Thread(target=write_all, daemon=True)
     writer.start()
     return writer
 
 
-def _needs_password(reason: str) -> bool:
+def _is_password_needed(reason: str) -> bool:
     return any(line in reason for line in SUDO_PASSWORD_REQUIRED_LINES)
 
 
@@ -657,7 +640,7 @@ def _ask_password(host: Host, settings: Settings, refusal: PrivilegeError) -> Se
             f"sudo wants the password of {_get_user(host)}: set _sudo_password in the host's data, "
             "or run with --same-sudo-password",
         ) from refusal
-    with signals.at_terminal():
+    with signals.hold_terminal():
         password = getpass(f"{host.print_prefix}sudo password: ")
     register(password)
     # Where pyinfra keeps it too, so that the user is asked once.
@@ -671,7 +654,7 @@ def _get_user(host: Host) -> str:
 
 def _format_error(data: bytes) -> str:
     lines = (line.strip() for line in data.decode(errors="replace").splitlines())
-    return safe_line("; ".join(line for line in lines if line), 300)
+    return format_safe_line("; ".join(line for line in lines if line), 300)
 
 
 def _shorten(text: str, limit: int = 120) -> str:

@@ -243,7 +243,7 @@ class _Dialler:
         self._last = stream
         return _Wire(stream.sock, stream.close, self._longest)
 
-    def complaint(self) -> str:
+    def get_complaint(self) -> str:
         """What the last connection wrote to standard error, in one line."""
         if self._last is None:
             return ""
@@ -276,17 +276,14 @@ def docker(
     whom pyinfra would run it; on ``@local`` through the Unix socket. Streams of ``exec_run`` and
     ``logs`` arrive whole. The API's version is the engine's.
 
-    Args:
-        host: the host.
-        timeout: seconds to wait for each answer.
-        readonly: nothing is changed through it, so facts read before stay valid.
-        endless: an answer may have more than :data:`LONGEST` bytes, as logs that are followed and
-            what an exec writes; whoever reads it says how much.
-        **arguments: pyinfra's own, such as ``_sudo=True``.
-
-    Raises:
-        RemoteError: there is no engine, it is stopped, or it may not be used; the reason is
-            Docker's own words.
+    :param host: the host.
+    :param timeout: seconds to wait for each answer.
+    :param readonly: nothing is changed through it, so facts read before stay valid.
+    :param endless: an answer may have more than :data:`LONGEST` bytes, as logs that are followed
+        and what an exec writes; whoever reads it says how much.
+    :param **arguments: pyinfra's own, such as ``_sudo=True``.
+    :raises RemoteError: there is no engine, it is stopped, or it may not be used; the reason is
+        Docker's own words.
 
     Example:
         >>> with docker(host, readonly=True) as client:
@@ -311,22 +308,19 @@ def docker(
         try:
             api._version = _read_version(api.version(api_version=False))
         except _FOREIGN as error:
-            reason = dial.complaint() or _find_cause(error)
+            reason = dial.get_complaint() or _find_cause(error)
             raise RemoteError(host.name, "speak to Docker", reason) from error
         if not readonly:
-            stack.enter_context(to.acting())
+            stack.enter_context(to.mark_change())
         yield client
 
 
-def inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
+def list_inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
     """Every container that bears a label, as ``docker inspect`` shows it.
 
-    Args:
-        client: what :func:`docker` gave.
-        label: ``name`` or ``name=value``.
-
-    Raises:
-        RemoteError: the engine went away while it was asked.
+    :param client: what :func:`docker` gave.
+    :param label: ``name`` or ``name=value``.
+    :raises RemoteError: the engine went away while it was asked.
 
     Example:
         >>> [one["Name"] for one in inspected(client, "com.docker.compose.project=ai")]
@@ -344,15 +338,12 @@ def inspected(client: sdk.DockerClient, label: str) -> list[dict[str, Any]]:
     return found
 
 
-def image_labels(client: sdk.DockerClient, images: Iterable[str]) -> dict[str, dict[str, str]]:
+def list_image_labels(client: sdk.DockerClient, images: Iterable[str]) -> dict[str, dict[str, str]]:
     """The labels of images; one that is gone is left out.
 
-    Args:
-        client: what :func:`docker` gave.
-        images: their ids.
-
-    Raises:
-        RemoteError: the engine went away while it was asked.
+    :param client: what :func:`docker` gave.
+    :param images: their ids.
+    :raises RemoteError: the engine went away while it was asked.
 
     Example:
         >>> image_labels(client, ["sha256:0123…"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyinfra.api.exceptions import PyinfraError
 
-from stackmend.redaction import safe_line
+from stackmend.redaction import format_safe_line
 
 
 class RemoteError(PyinfraError, OSError):
@@ -22,7 +22,7 @@ class RemoteError(PyinfraError, OSError):
 
     def __init__(self, host: str, doing: str, reason: str) -> None:
         # Whoever catches it may print it anywhere.
-        doing, reason = safe_line(doing), safe_line(reason)
+        doing, reason = format_safe_line(doing), format_safe_line(reason)
         super().__init__(f"{host}: {reason} ({doing})")
         self.host = host
         self.doing = doing

@@ -24,7 +24,7 @@ from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.api.output import format_text
 from pyinfra.api.util import get_kwargs_str
 
-from stackmend.redaction import safe_line
+from stackmend.redaction import format_safe_line
 
 from .channel import execute
 from .errors import CommandTimeout, RemoteError
@@ -66,11 +66,10 @@ class Request:
 class Section(NamedTuple):
     """What one command of a joined script wrote.
 
-    Attributes:
-        stdout: its standard output, exactly.
-        stderr: its standard error, exactly.
-        status: its exit status, ``"-"`` where the command it requires is missing on the host,
-            None where the script ended before this command did.
+    :param stdout: its standard output, exactly.
+    :param stderr: its standard error, exactly.
+    :param status: its exit status, ``"-"`` where the command it requires is missing on the host,
+        None where the script ended before this command did.
     """
 
     stdout: bytes
@@ -88,9 +87,8 @@ class _Reading:
 def join(commands: Sequence[tuple[str, str | None]], token: str) -> str:
     """One POSIX shell script that runs each command on its own and frames what it writes.
 
-    Args:
-        commands: each command with the name of the program it requires, or None.
-        token: the boundary; must not be guessable.
+    :param commands: each command with the name of the program it requires, or None.
+    :param token: the boundary; must not be guessable.
     """
     parts = [
         f"__frame={token}",
@@ -117,11 +115,10 @@ def join(commands: Sequence[tuple[str, str | None]], token: str) -> str:
 def split(stdout: bytes, stderr: bytes, token: str, count: int) -> list[Section]:
     """Takes apart what a script of :func:`join` wrote.
 
-    Args:
-        stdout: its standard output, possibly cut short.
-        stderr: its standard error, possibly cut short.
-        token: the boundary it was made with.
-        count: how many commands it had.
+    :param stdout: its standard output, possibly cut short.
+    :param stderr: its standard error, possibly cut short.
+    :param token: the boundary it was made with.
+    :param count: how many commands it had.
     """
     opening = f"\n{token} begin\n".encode()
     out = stdout.partition(opening)[2]
@@ -147,13 +144,10 @@ def fetch_facts(host: Host, facts: Iterable[tuple[type, Mapping[str, Any]]]) -> 
     not be read or understood is an :class:`Unknown` with the reason, never ``default()`` and never
     an exception. One fact that fails does not touch the others.
 
-    Args:
-        host: the host.
-        facts: pairs of a fact class and its keyword arguments, pyinfra's own (``_sudo``) among
-            them. Facts to be read as different users take one channel per user.
-
-    Returns:
-        The values, in the order asked for. They are remembered and may be handed out again by
+    :param host: the host.
+    :param facts: pairs of a fact class and its keyword arguments, pyinfra's own (``_sudo``) among
+        them. Facts to be read as different users take one channel per user.
+    :returns: the values, in the order asked for. They are remembered and may be handed out again by
         :func:`read`: not to be changed by the caller.
 
     Example:
@@ -171,10 +165,9 @@ def prefetch(host: Host, fact: type, **kwargs: Any) -> None:
 
     To be called while a deploy is prepared, by what will call :func:`read` later. Reaches no host.
 
-    Args:
-        host: the host.
-        fact: the fact class.
-        **kwargs: its arguments, exactly as they will be given to :func:`read`.
+    :param host: the host.
+    :param fact: the fact class.
+    :param **kwargs: its arguments, exactly as they will be given to :func:`read`.
     """
     host = unwrap(host)
     _get_prefetched(link(host))[_make_request(host, fact, kwargs)] = None
@@ -187,13 +180,10 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
     by :func:`stackmend.connection.run`, and for 60 seconds at most. When it has to be read, every
     expected fact that is not valid is read with it, over the same channel.
 
-    Args:
-        host: the host.
-        fact: the fact class.
-        **kwargs: its arguments, pyinfra's own among them.
-
-    Returns:
-        The value, or an :class:`Unknown`. Not to be changed by the caller.
+    :param host: the host.
+    :param fact: the fact class.
+    :param **kwargs: its arguments, pyinfra's own among them.
+    :returns: the value, or an :class:`Unknown`. Not to be changed by the caller.
 
     Example:
         >>> read(host, Hostname)
@@ -215,12 +205,11 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
 def derive(host: Host, key: Hashable, readings: Sequence[Any], compute: Callable[[], T]) -> T:
     """A value that follows from readings of a host: computed once, and dropped with the readings.
 
-    Args:
-        host: the host.
-        key: what is derived, such as a spec; one value is kept for each.
-        readings: values as :func:`read`, :func:`fetch_facts` or this function gave them; another
-            reading makes the value a new one.
-        compute: gives the value; what it raises is not kept.
+    :param host: the host.
+    :param key: what is derived, such as a spec; one value is kept for each.
+    :param readings: values as :func:`read`, :func:`fetch_facts` or this function gave them; another
+        reading makes the value a new one.
+    :param compute: gives the value; what it raises is not kept.
     """
     derived = _get_derived(link(unwrap(host)))
     known = derived.get(key)
@@ -232,8 +221,7 @@ def derive(host: Host, key: Hashable, readings: Sequence[Any], compute: Callable
 def invalidate(host: Host) -> None:
     """Makes every fact read so far of a host invalid, and all that was derived from them.
 
-    Args:
-        host: the host.
+    :param host: the host.
     """
     to = link(unwrap(host))
     _get_readings(to).clear()
@@ -243,9 +231,8 @@ def invalidate(host: Host) -> None:
 def keep(host: Host, kind: type[T]) -> T:
     """What a room knows of a host until the end of the run, whatever becomes of its readings.
 
-    Args:
-        host: the host.
-        kind: a class of the room's own; the first call makes its only object.
+    :param host: the host.
+    :param kind: a class of the room's own; the first call makes its only object.
     """
     kept = link(unwrap(host)).memory.setdefault("kept", {})
     if kind not in kept:
@@ -427,11 +414,11 @@ def _log_value(host: Host, request: Request, value: Any) -> None:
 
 def _find_last_line(data: bytes) -> str:
     lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
-    return safe_line(next((line for line in reversed(lines) if line), ""), 300)
+    return format_safe_line(next((line for line in reversed(lines) if line), ""), 300)
 
 
 def _format_error(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if text and not isinstance(error, FactProcessError):
         text = f"{type(error).__name__}: {text}"
-    return safe_line(text, 300) or type(error).__name__
+    return format_safe_line(text, 300) or type(error).__name__

@@ -100,7 +100,7 @@ class _Deadline:
     def begin(self) -> None:
         self._until = time.monotonic() + (self._total or 0)
 
-    def left(self, timeout: float | None) -> float | None:
+    def get_remaining(self, timeout: float | None) -> float | None:
         """Seconds that the next step may take, where it alone may take ``timeout``."""
         if self._total is None:
             return timeout
@@ -129,7 +129,7 @@ class _Connection(httpcore.NetworkStream):
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        timeout = self._deadline.left(timeout)
+        timeout = self._deadline.get_remaining(timeout)
         try:
             self._sock.settimeout(timeout)
             return self._sock.recv(max_bytes)
@@ -175,9 +175,8 @@ class _Connection(httpcore.NetworkStream):
 class _Encrypted(httpcore.NetworkStream):
     """TLS over a stream that need not be a socket.
 
-    Raises:
-        httpcore.ConnectError: the handshake failed; an ``ssl.SSLError`` is its cause, whatever
-            it failed of.
+    :raises httpcore.ConnectError: the handshake failed; an ``ssl.SSLError`` is its cause, whatever
+        it failed of.
     """
 
     def __init__(
@@ -218,7 +217,7 @@ class _Encrypted(httpcore.NetworkStream):
                 value = step()
             except ssl.SSLWantReadError:
                 self._flush(timeout)
-                if data := self._under.read(65536, self._deadline.left(timeout)):
+                if data := self._under.read(65536, self._deadline.get_remaining(timeout)):
                     self._incoming.write(data)
                 else:
                     self._incoming.write_eof()
@@ -404,17 +403,14 @@ def dial(
 ) -> httpcore.NetworkStream:
     """A TCP connection made by the host.
 
-    Args:
-        to: the link to the host.
-        address: where to, as the host sees it.
-        port: likewise.
-        via: the way, as for :func:`http`.
-        timeout: seconds to wait for it.
-        total: seconds that each answer on it may take in all; ``None`` where there is no limit.
-
-    Raises:
-        DialError: nobody answers there, or the way is barred.
-        ConnectionLost: the transport is dead.
+    :param to: the link to the host.
+    :param address: where to, as the host sees it.
+    :param port: likewise.
+    :param via: the way, as for :func:`http`.
+    :param timeout: seconds to wait for it.
+    :param total: seconds that each answer on it may take in all; ``None`` where there is no limit.
+    :raises DialError: nobody answers there, or the way is barred.
+    :raises ConnectionLost: the transport is dead.
     """
     signals.proceed()
     name, doing = to.host.name, f"reach {address} port {port}"
@@ -425,7 +421,7 @@ def dial(
             raise DialError(name, doing, str(error)) from error
         return _Connection(direct, direct.close, total)
     # Asked once for each connection: a server that forbids it will forbid it again.
-    transport = to.transport()
+    transport = to.open_transport()
     if via == "forward" or (via == "auto" and to.memory.get("no forwarding") is not transport):
         try:
             channel = transport.open_channel(
@@ -476,24 +472,21 @@ def http(
     port bound to the host's loopback. Speaks only to the one address and port, which are its
     ``base_url``. What the host has read before stays valid.
 
-    Args:
-        host: the host.
-        address: an IP address or a name, as the host sees it.
-        port: the port.
-        tls: ``False`` is plain HTTP; ``True`` is HTTPS, with the certificates that the controller
-            trusts; a context says which others. The session is the controller's: the host
-            forwards what it cannot read.
-        via: ``"forward"`` is a forwarding channel of the connection; ``"bridge"`` is bash's
-            ``/dev/tcp`` on an exec channel, for servers that forbid forwarding; ``"auto"`` tries
-            them in this order. On ``@local`` it is a socket, whatever is said here.
-        timeout: seconds for each step: connecting, sending, each wait for an answer. All of an
-            answer has :data:`TO_ITS_END` seconds more than one step, and :data:`LONGEST` bytes.
-        endless: an answer of status 200 has neither limit: whoever reads it, by :func:`lines`,
-            says how long.
-
-    Raises:
-        httpx.ConnectError: at a request, when nobody answers, every way is barred or TLS fails;
-            :func:`layer` tells these apart.
+    :param host: the host.
+    :param address: an IP address or a name, as the host sees it.
+    :param port: the port.
+    :param tls: ``False`` is plain HTTP; ``True`` is HTTPS, with the certificates that the
+        controller trusts; a context says which others. The session is the controller's: the host
+        forwards what it cannot read.
+    :param via: ``"forward"`` is a forwarding channel of the connection; ``"bridge"`` is bash's
+        ``/dev/tcp`` on an exec channel, for servers that forbid forwarding; ``"auto"`` tries them
+        in this order. On ``@local`` it is a socket, whatever is said here.
+    :param timeout: seconds for each step: connecting, sending, each wait for an answer. All of an
+        answer has :data:`TO_ITS_END` seconds more than one step, and :data:`LONGEST` bytes.
+    :param endless: an answer of status 200 has neither limit: whoever reads it, by :func:`lines`,
+        says how long.
+    :raises httpx.ConnectError: at a request, when nobody answers, every way is barred or TLS fails;
+        :func:`layer` tells these apart.
 
     Example:
         >>> with http(host, "172.18.0.3", 8000) as client:
@@ -518,15 +511,12 @@ def http(
         yield client
 
 
-def lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterator[bytes]:
+def iterate_lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterator[bytes]:
     """The lines of an answer as they come, without their ends.
 
-    Args:
-        answer: the answer to a request of :func:`http`'s client, not yet read.
-        longest: bytes that one may have.
-
-    Raises:
-        TooMuch: one is longer.
+    :param answer: the answer to a request of :func:`http`'s client, not yet read.
+    :param longest: bytes that one may have.
+    :raises TooMuch: one is longer.
     """
     rest = bytearray()
     for data in answer.iter_raw():
@@ -545,19 +535,17 @@ def lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterator[bytes
         yield bytes(rest)
 
 
-def layer(error: httpx.HTTPError) -> Layer:
+def find_layer(error: httpx.HTTPError) -> Layer:
     """Which part of the way to an answer failed.
 
-    Args:
-        error: what a request of :func:`http`'s client raised.
-
-    Returns:
-        ``name``: the name has no address; ``connect``: nobody answers there, or the way is barred;
-        ``tls``: the session could not be begun; ``http``: what came is no answer, or not all of it.
+    :param error: what a request of :func:`http`'s client raised.
+    :returns: ``name``: the name has no address; ``connect``: nobody answers there, or the way is
+        barred; ``tls``: the session could not be begun; ``http``: what came is no answer, or not
+        all of it.
     """
     if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         return "http"
-    for cause in causes(error):
+    for cause in list_causes(error):
         if isinstance(cause, ssl.SSLError):
             return "tls"
         if isinstance(cause, socket.gaierror):
@@ -565,12 +553,12 @@ def layer(error: httpx.HTTPError) -> Layer:
     return "name" if any(words in str(error).lower() for words in _NO_NAME) else "connect"
 
 
-def silent(error: httpx.HTTPError) -> bool:
+def is_silent(error: httpx.HTTPError) -> bool:
     """Whether nothing came within the time that was given, rather than something went wrong."""
     return isinstance(error, httpx.TimeoutException)
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def list_causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it came of, the last first; httpcore's pool takes the cause off its own."""
     cause: BaseException | None = error
     while cause is not None:

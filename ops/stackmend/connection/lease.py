@@ -19,7 +19,7 @@ from . import signals
 from .channel import Stream, open_stream, resolve_command, run
 from .errors import ConnectionLost, LeaseHeld, RemoteError
 from .link import link
-from .scripts import text
+from .scripts import read_script
 from .settings import unwrap
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class Lease:
     def check(self) -> None:
         """Makes sure that the lock is still held.
 
-        Raises:
-            ConnectionLost: it is not.
+        :raises ConnectionLost: it is not.
         """
         if self.lost:
             raise ConnectionLost(self._host, f"hold {self._path}", "the lock was lost")
@@ -132,16 +131,13 @@ def hold_lock(
     Facts read before the lock was taken are no longer valid inside: the one who held it before
     may have changed what they say.
 
-    Args:
-        host: the host.
-        path: the lock file, absolute; it is made, with its directory, if it is missing.
-        holder: one line that tells others who holds the lock; by default user, machine, process
-            and time.
-        **arguments: pyinfra's own, such as ``_sudo=True``.
-
-    Raises:
-        LeaseHeld: someone else holds it; nothing is waited for.
-        RemoteError: the file cannot be written, or the host has no ``flock``.
+    :param host: the host.
+    :param path: the lock file, absolute; it is made, with its directory, if it is missing.
+    :param holder: one line that tells others who holds the lock; by default user, machine, process
+        and time.
+    :param **arguments: pyinfra's own, such as ``_sudo=True``.
+    :raises LeaseHeld: someone else holds it; nothing is waited for.
+    :raises RemoteError: the file cannot be written, or the host has no ``flock``.
 
     Example:
         >>> with hold_lock(host, "/run/stackmend/ai.lock") as lease:
@@ -152,7 +148,7 @@ def hold_lock(
         raise ValueError(f"a lock file needs an absolute path: {path}")
     host = unwrap(host)
     doing = f"hold {path}"
-    script = text(__package__, "walk") + _SCRIPT.format(
+    script = read_script(__package__, "walk") + _SCRIPT.format(
         directory=shlex.quote(os.path.dirname(path)),  # noqa: PTH120 - of the host, not of ours
         path=shlex.quote(path),
         holder=shlex.quote(" ".join((holder or _describe_self()).split())),
@@ -180,23 +176,20 @@ def hold_lock(
         lease = Lease(host.name, path, stream)
         try:
             _held.add((host.name, path))
-            with signals.given_up(lease.give_up):
+            with signals.register_release(lease.give_up):
                 yield lease
         finally:
             _held.discard((host.name, path))
             lease.release()
 
 
-def holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
+def find_holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
     """The line of whoever else holds one of these locks; empty where nobody does. Looks only.
 
-    Args:
-        host: the host.
-        paths: the lock files; those that this process holds itself are passed over.
-        **arguments: pyinfra's own, such as ``_sudo=True``.
-
-    Raises:
-        RemoteError: the host cannot be asked.
+    :param host: the host.
+    :param paths: the lock files; those that this process holds itself are passed over.
+    :param **arguments: pyinfra's own, such as ``_sudo=True``.
+    :raises RemoteError: the host cannot be asked.
 
     Example:
         >>> holder(host, ["/var/lib/stackmend/ai/lock"])
@@ -208,7 +201,7 @@ def holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
     argv = (
         "sh",
         "-c",
-        QuoteString(text(__package__, "walk") + _LOOK),
+        QuoteString(read_script(__package__, "walk") + _LOOK),
         "look",
         *map(QuoteString, asked),
     )

@@ -29,10 +29,9 @@ _ACTING = ("run_shell_command", "put_file", "get_file", "rsync")
 class Link:
     """One host as this process sees it. Made at first use, by :func:`link`.
 
-    Attributes:
-        host: the host.
-        generation: grows with every command executed on the host, by whomever in this process.
-        memory: for the modules of this package that keep something per host.
+    :param host: the host.
+    :param generation: grows with every command executed on the host, by whomever in this process.
+    :param memory: for the modules of this package that keep something per host.
     """
 
     def __init__(self, host: Host) -> None:
@@ -47,14 +46,14 @@ class Link:
         method: Callable[..., Any] = getattr(self.host.connector, name)
 
         @functools.wraps(method)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            with self.acting():
+        def open_watched(*args: Any, **kwargs: Any) -> Any:
+            with self.mark_change():
                 return method(*args, **kwargs)
 
-        setattr(self.host.connector, name, watched)
+        setattr(self.host.connector, name, open_watched)
 
     @contextlib.contextmanager
-    def acting(self) -> Iterator[None]:
+    def mark_change(self) -> Iterator[None]:
         """Marks a time in which the host may change: nothing read before its end stays valid."""
         self.generation += 1
         try:
@@ -67,8 +66,7 @@ class Link:
     def is_local(self) -> bool:
         """Whether commands run on this very machine, without a transport.
 
-        Raises:
-            UnsupportedConnector: the host is reached in yet another way.
+        :raises UnsupportedConnector: the host is reached in yet another way.
         """
         connector = self.host.connector
         if isinstance(connector, LocalConnector):
@@ -81,11 +79,10 @@ class Link:
             f"{type(connector).__name__} has no channels; use @ssh or @local",
         )
 
-    def transport(self) -> Transport:
+    def open_transport(self) -> Transport:
         """pyinfra's own paramiko transport to the host, connecting first where need be.
 
-        Raises:
-            ConnectionLost: it is closed.
+        :raises ConnectionLost: it is closed.
         """
         connector = self.host.connector
         assert isinstance(connector, SSHConnector)
@@ -104,7 +101,7 @@ class Link:
             _send_at_once(transport.sock)
             _notice_death(transport)
 
-    def channels(self) -> int:
+    def count_channels(self) -> int:
         """How many channels this process has asked for on the transports to the host."""
         if self.is_local:
             return 0
@@ -121,25 +118,23 @@ def quicken(hosts: Iterable[Host]) -> None:
 
     Without it a login over SSH spends 40 ms or more in waiting for acknowledgements.
 
-    Args:
-        hosts: the hosts; those not reached by ``@ssh`` are left alone.
+    :param hosts: the hosts; those not reached by ``@ssh`` are left alone.
     """
     for host in hosts:
         connector = host.connector
         if isinstance(connector, SSHConnector):
             configured = connector.data["ssh_paramiko_connect_kwargs"] or {}
             connector.data["ssh_paramiko_connect_kwargs"] = {
-                "transport_factory": quick_transport,
+                "transport_factory": make_transport,
                 **configured,
             }
 
 
-def quick_transport(sock: Any, **options: Any) -> Transport:
+def make_transport(sock: Any, **options: Any) -> Transport:
     """A paramiko transport that sends small packets at once.
 
-    Args:
-        sock: the socket, or what stands in for one.
-        **options: as :class:`paramiko.Transport` takes them.
+    :param sock: the socket, or what stands in for one.
+    :param **options: as :class:`paramiko.Transport` takes them.
     """
     _send_at_once(sock)
     return Transport(sock, **options)
@@ -180,16 +175,15 @@ def link(host: Host) -> Link:
     return cast("Link", known)
 
 
-def channels(host: Host) -> int:
+def count_channels(host: Host) -> int:
     """How many channels this process has asked for on the connection to a host.
 
     Counts pyinfra's own as well, and those that the host did not grant; 0 on ``@local``.
 
-    Args:
-        host: the host.
+    :param host: the host.
 
     Example:
         >>> before = channels(host); read(host, Hostname); channels(host) - before
         1
     """
-    return link(unwrap(host)).channels()
+    return link(unwrap(host)).count_channels()

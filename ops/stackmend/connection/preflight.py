@@ -28,8 +28,7 @@ Reached = Callable[[Mapping[str, Any]], "Contact | None"]
 class SettingsError(PyinfraError):
     """Some hosts' settings are wrong; the message names every distinct problem once.
 
-    Attributes:
-        problems: each problem with the names of the hosts that have it.
+    :param problems: each problem with the names of the hosts that have it.
     """
 
     def __init__(self, problems: Mapping[str, list[str]], hosts: int) -> None:
@@ -44,12 +43,9 @@ class SettingsError(PyinfraError):
 def check(inventory: Inventory, validate: Validate) -> None:
     """Looks at the data of every host of an inventory, those left out by ``--limit`` among them.
 
-    Args:
-        inventory: the inventory.
-        validate: called once for every host.
-
-    Raises:
-        SettingsError: one error for all hosts and all their problems.
+    :param inventory: the inventory.
+    :param validate: called once for every host.
+    :raises SettingsError: one error for all hosts and all their problems.
 
     Example:
         >>> check(state.inventory, lambda host, data: Stack.model_validate(data["stack"]))
@@ -69,14 +65,11 @@ def install(validate: Validate, reached: Reached | None = None) -> None:
     message, exit code 1 and no traceback, before any host is contacted. The connections of a run
     that goes on are made without Nagle's delays.
 
-    Args:
-        validate: called with each host's name and data; raises ``ValueError`` with one problem a
-            line.
-        reached: called with each host's data once all are right; a host for which it gives a
-            contact is connected to by first contact (:mod:`~stackmend.connection.first_contact`).
-
-    Raises:
-        RuntimeError: no run is starting: this is not a ``config.py`` read by pyinfra.
+    :param validate: called with each host's name and data; raises ``ValueError`` with one problem a
+        line.
+    :param reached: called with each host's data once all are right; a host for which it gives a
+        contact is connected to by first contact (:mod:`~stackmend.connection.first_contact`).
+    :raises RuntimeError: no run is starting: this is not a ``config.py`` read by pyinfra.
 
     Example:
         >>> preflight.install(lambda host, data: check_stack(data.get("stack")))

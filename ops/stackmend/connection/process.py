@@ -68,16 +68,15 @@ class StreamProcess(Process, Protocol):
 class SshProcess(StreamProcess):
     """A command on an exec channel of the host's transport.
 
-    Raises:
-        ConnectionLost: the transport is dead.
-        RemoteError: the host refuses another channel (``MaxSessions``), or the command.
+    :raises ConnectionLost: the transport is dead.
+    :raises RemoteError: the host refuses another channel (``MaxSessions``), or the command.
     """
 
     def __init__(self, link: Link, command: str, doing: str) -> None:
 
         self._host = link.host.name
         self._doing = doing
-        self._transport: Transport = link.transport()
+        self._transport: Transport = link.open_transport()
         self._channel = self._open()
         # A host that grants a channel and then says no word of the command.
         mute = threading.Timer(OPEN_TIMEOUT, self.close)

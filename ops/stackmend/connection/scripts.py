@@ -35,39 +35,37 @@ def script(
 ) -> StringCommand:
     """A script of a room as a command, with its arguments quoted.
 
-    Args:
-        room: the package that the script lies in, such as ``stackmend.compose``.
-        name: its file name without ``.sh``.
-        *arguments: what it is given.
-        mark: for a script that writes sections (``begin``, ``end``, ``quoted`` and ``section`` are
-            then known to it): the mark of this reading, of :func:`fresh_mark`. The script reads it
-            from its standard input: arguments can be seen by every user of a host.
-        fed: the caller sends the mark, as the first line of what the script is to read.
-        before: other scripts of the room that go before it, with functions that it calls, and
-            programs in other languages that it runs, see :func:`text`.
-        shared: the same of those that all rooms have, beside this module.
+    :param room: the package that the script lies in, such as ``stackmend.compose``.
+    :param name: its file name without ``.sh``.
+    :param *arguments: what it is given.
+    :param mark: for a script that writes sections (``begin``, ``end``, ``quoted`` and ``section``
+        are then known to it): the mark of this reading, of :func:`fresh_mark`. The script reads it
+        from its standard input: arguments can be seen by every user of a host.
+    :param fed: the caller sends the mark, as the first line of what the script is to read.
+    :param before: other scripts of the room that go before it, with functions that it calls, and
+        programs in other languages that it runs, see :func:`text`.
+    :param shared: the same of those that all rooms have, beside this module.
 
     Example:
         >>> script("stackmend.compose", "free", "/opt/ai")
     """
-    body = "".join(text(__package__, part) for part in shared)
-    body += "".join(text(room, part) for part in (*before, name))
+    body = "".join(read_script(__package__, part) for part in shared)
+    body += "".join(read_script(room, part) for part in (*before, name))
     feed: tuple[object, ...] = ()
     if mark is not None:
-        body = f"IFS= read -r mark || exit 70\n{text(__package__, 'frame')}{body}"
+        body = f"IFS= read -r mark || exit 70\n{read_script(__package__, 'frame')}{body}"
         feed = () if fed else ("printf", r"'%s\n'", QuoteString(mark), "|")
     return StringCommand(*feed, "sh", "-c", QuoteString(body), name, *map(QuoteString, arguments))
 
 
 @cache
-def text(room: str, name: str) -> str:
+def read_script(room: str, name: str) -> str:
     """The text of a script, without its comments: every host pays for each byte that is sent.
 
     Of a program in another language it is an assignment: what ``bind.py`` holds is ``$bind_py``.
 
-    Args:
-        room: the package that the script lies in.
-        name: its file name; a script of the shell goes without its ``.sh``.
+    :param room: the package that the script lies in.
+    :param name: its file name; a script of the shell goes without its ``.sh``.
     """
     file = PurePath(name if "." in name else f"{name}.sh")
     lines = (files(room) / str(file)).read_text(encoding="utf-8").splitlines()
@@ -78,20 +76,17 @@ def text(room: str, name: str) -> str:
     return f"{file.stem}_{file.suffix[1:]}={shlex.quote(body)}\n"
 
 
-def fresh_mark() -> str:
+def make_mark() -> str:
     """The mark of one reading's sections: known to nobody on the host before it is read."""
     return f"=={token_hex(16)}"
 
 
-def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]]]:
+def parse_sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]]]:
     """Split framed output into name → (exit status, lines); what was cut off is left out.
 
-    Args:
-        output: the lines that the script wrote.
-        mark: the mark that it was given.
-
-    Raises:
-        ValueError: the frames are not as ``frame.sh`` writes them.
+    :param output: the lines that the script wrote.
+    :param mark: the mark that it was given.
+    :raises ValueError: the frames are not as ``frame.sh`` writes them.
     """
     if not mark:
         raise ValueError("it was asked without a mark")
@@ -126,13 +121,12 @@ def sections(output: Sequence[str], mark: str) -> dict[str, tuple[int, list[str]
     return found
 
 
-def begun(output: Sequence[str], mark: str, name: str) -> list[str]:
+def parse_partial_section(output: Sequence[str], mark: str, name: str) -> list[str]:
     """The lines of one section as far as they came, where the end of it may be missing.
 
-    Args:
-        output: the lines that the script wrote.
-        mark: the mark that it was given.
-        name: the section.
+    :param output: the lines that the script wrote.
+    :param mark: the mark that it was given.
+    :param name: the section.
     """
     lines: list[str] | None = None
     for line in output:
@@ -145,12 +139,11 @@ def begun(output: Sequence[str], mark: str, name: str) -> list[str]:
     return lines or []
 
 
-def rows(lines: Sequence[str], width: int) -> list[list[Any]]:
+def parse_rows(lines: Sequence[str], width: int) -> list[list[Any]]:
     """Lists in JSON, one a line; a client's warnings between them are left out.
 
-    Args:
-        lines: the lines of a section.
-        width: how many values a list has.
+    :param lines: the lines of a section.
+    :param width: how many values a list has.
     """
     found = []
     for line in lines:
@@ -160,18 +153,15 @@ def rows(lines: Sequence[str], width: int) -> list[list[Any]]:
     return found
 
 
-def parsed(parse: Callable[[list[str]], T], output: list[str], of: str) -> T:
+def parse_probe(parse: Callable[[list[str]], T], output: list[str], of: str) -> T:
     """What a probe's output means; output that means nothing is one kind of error.
 
     Any other kind that comes out of a fact's ``process`` would end pyinfra's run on every host.
 
-    Args:
-        parse: from the output to what it means.
-        output: the lines that the probe wrote.
-        of: what it was to read, for the message.
-
-    Raises:
-        FactProcessError: the output cannot be parsed; the message says why.
+    :param parse: from the output to what it means.
+    :param output: the lines that the probe wrote.
+    :param of: what it was to read, for the message.
+    :raises FactProcessError: the output cannot be parsed; the message says why.
     """
     try:
         return parse(output)

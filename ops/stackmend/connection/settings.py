@@ -43,12 +43,11 @@ class Settings:
         """Whether the command runs as a user other than the one who logged in."""
         return self.sudo or self.doas or self.dzdo
 
-    def prefix(self, *, prompt: str | None) -> str:
+    def build_prefix(self, *, prompt: str | None) -> str:
         """The words before the shell that change the user.
 
-        Args:
-            prompt: what sudo is to print when it asks for the password on standard input;
-                None where no password may be asked for.
+        :param prompt: what sudo is to print when it asks for the password on standard input; None
+            where no password may be asked for.
         """
         argv: list[str] = []
         if self.doas:
@@ -77,15 +76,10 @@ def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str,
     The order is pyinfra's: given here, the current operation, the current deploy, the host's
     data, the configuration.
 
-    Args:
-        host: the host.
-        options: keyword arguments, global ones (``_sudo``) among others.
-
-    Returns:
-        The settings, and the arguments that are not global ones.
-
-    Raises:
-        PrivilegeError: ``_su_user`` is set; su reads its password from a terminal only.
+    :param host: the host.
+    :param options: keyword arguments, global ones (``_sudo``) among others.
+    :returns: the settings, and the arguments that are not global ones.
+    :raises PrivilegeError: ``_su_user`` is set; su reads its password from a terminal only.
     """
     merged: dict[str, Any] = dict(host.current_op_global_arguments or {})
     merged.update(options)

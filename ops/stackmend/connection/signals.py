@@ -89,8 +89,7 @@ def install(end: Callable[[], None]) -> None:
     SIGHUP stays ignored where it is (``nohup``). A program that uses pyinfra's API keeps its
     handlers; only a SIGTERM that would end it without a record raises ``SystemExit`` there.
 
-    Args:
-        end: what is to be done before the process exits; called once, and must not wait long.
+    :param end: what is to be done before the process exits; called once, and must not wait long.
     """
     if _run.end is end:
         return
@@ -106,7 +105,7 @@ def install(end: Callable[[], None]) -> None:
             signal.signal(signal.SIGURG, _resume)
 
 
-def received() -> str:
+def get_signal() -> str:
     """The name of the signal that ends this run, such as ``SIGTERM``; empty without one."""
     return _run.signal.name if _run.signal is not None else ""
 
@@ -114,8 +113,7 @@ def received() -> str:
 def proceed() -> None:
     """Return where a new step may begin; where the run is being ended, never.
 
-    Raises:
-        Interrupted: the run is being ended, and nothing else of this process can do it.
+    :raises Interrupted: the run is being ended, and nothing else of this process can do it.
     """
     if _run.signal is None:
         return
@@ -131,10 +129,9 @@ def proceed() -> None:
 def step(host: str, doing: str = "", *, cut: bool = False) -> Iterator[None]:
     """Marks something that is better ended than cut off; it has some seconds after a signal.
 
-    Args:
-        host: the name of the host it is done to.
-        doing: what is done, for the record; without it the record does not name it.
-        cut: it is safe to cut off, and has no time after a signal, nor has what it is a part of.
+    :param host: the name of the host it is done to.
+    :param doing: what is done, for the record; without it the record does not name it.
+    :param cut: it is safe to cut off, and has no time after a signal, nor has what it is a part of.
     """
     this = _Step(host, doing, getcurrent())
     _run.steps.append(this)
@@ -148,14 +145,14 @@ def step(host: str, doing: str = "", *, cut: bool = False) -> Iterator[None]:
             _run.cut.remove(this.greenlet)
 
 
-def under_way(host: str) -> tuple[str, ...]:
+def list_steps(host: str) -> tuple[str, ...]:
     """What is being done to a host, in words."""
     names = (step.doing for step in _run.steps if step.host == host and step.doing)
     return tuple(dict.fromkeys(names))
 
 
 @contextlib.contextmanager
-def at_terminal() -> Iterator[None]:
+def hold_terminal() -> Iterator[None]:
     """Marks a time in which a person is asked, and nothing else of this process runs."""
     this = getcurrent()
     _run.at_terminal.add(this)
@@ -166,11 +163,10 @@ def at_terminal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def given_up(release: Callable[[], None]) -> Iterator[None]:
+def register_release(release: Callable[[], None]) -> Iterator[None]:
     """Marks a time in which something on a host is ours that has to be given up at the end.
 
-    Args:
-        release: gives it up; must not wait long.
+    :param release: gives it up; must not wait long.
     """
     _run.locks.append(release)
     try:
@@ -179,7 +175,7 @@ def given_up(release: Callable[[], None]) -> Iterator[None]:
         _run.locks.remove(release)
 
 
-def closing() -> None:
+def begin_closing() -> None:
     """Marks that the run came to its end: from then on a signal has nothing left to stop."""
     _run.closing = True
 
@@ -192,7 +188,7 @@ def drop(descriptor: int) -> None:
         os.close(nowhere)
 
 
-def broken(descriptor: int) -> None:
+def replace_broken(descriptor: int) -> None:
     """Have a stream lead nowhere whose reader is gone, and end the run for it unless it ends."""
     drop(descriptor)
     _run.broken = True

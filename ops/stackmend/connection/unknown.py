@@ -11,8 +11,7 @@ class Unknown:
 
     It is never to be taken for "nothing there": a plan made from it is a refusal.
 
-    Args:
-        reason: why nothing is known, one line, ready to be shown to the user.
+    :param reason: why nothing is known, one line, ready to be shown to the user.
 
     Example:
         >>> Unknown("docker: permission denied").reason

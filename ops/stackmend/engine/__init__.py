@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accelerated",
-    "acceleration",
     "apply_policy",
-    "daemon",
-    "installation",
+    "get_acceleration",
+    "get_daemon",
+    "get_installation",
     "installed",
     "prefetch",
     "settings",
@@ -257,18 +257,18 @@ def prefetch(policy: EnginePolicy, on: Host = host) -> None:
     accelerators.prefetch(on, policy.accelerator)
 
 
-def installation(policy: EnginePolicy) -> dict[str, Any]:
+def get_installation(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`installed` in a stack's section ``engine``."""
     options = {name: getattr(policy, name) for name in Installation.model_fields}
     return {**options, "settings": policy.daemon_json}
 
 
-def daemon(policy: EnginePolicy) -> dict[str, Any]:
+def get_daemon(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`settings` in a stack's section ``engine``."""
     return {name: getattr(policy, name) for name in Settings.model_fields}
 
 
-def acceleration(policy: EnginePolicy) -> dict[str, Any]:
+def get_acceleration(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`accelerated` in a stack's section ``engine``."""
     return {
         "vendor": policy.accelerator,
@@ -286,15 +286,15 @@ def apply_policy(policy: EnginePolicy) -> None:
     """
     installed(
         name="Docker Engine and Compose are there, and answer",
-        **installation(policy),
+        **get_installation(policy),
     )
     settings(
         name="The engine has its settings",
-        **daemon(policy),
+        **get_daemon(policy),
     )
     accelerated(
         name="Containers reach the accelerators of the host",
-        **acceleration(policy),
+        **get_acceleration(policy),
     )
 
 

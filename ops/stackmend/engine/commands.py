@@ -29,7 +29,7 @@ def place(path: str, stamp: str) -> StringCommand:
 
     :param stamp: the ending of the copy of what was there.
     """
-    return _script("place", path, stamp)
+    return _build_script("place", path, stamp)
 
 
 def refresh(manager: str, target: str, packages: Sequence[str]) -> StringCommand:
@@ -38,7 +38,7 @@ def refresh(manager: str, target: str, packages: Sequence[str]) -> StringCommand
     :param manager: ``apt``, ``dnf`` or ``apk``.
     :param target: the suite, or apk's address, that they are taken from; empty for any.
     """
-    return _script("refresh", manager, target, *packages)
+    return _build_script("refresh", manager, target, *packages)
 
 
 def install(
@@ -59,7 +59,7 @@ def install(
     :param config: the daemon.json, on standard input, that a new engine is to start with. One that
         does not come up with it starts without, and why is printed.
     """
-    return _script(
+    return _build_script(
         *("install", manager, target, "snap" if snap else "", "engine" if engine else ""),
         *(config, *packages, "--", *removing),
     )
@@ -75,7 +75,7 @@ def start(config: str) -> StringCommand:
 
     :param config: its daemon.json. One that it was to start with and never did is removed.
     """
-    return _script("start", config)
+    return _build_script("start", config)
 
 
 def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> StringCommand:
@@ -87,12 +87,12 @@ def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> S
     :param restart: whether it is not enough that the engine reads it again.
     """
     how = "restart" if restart else "reload"
-    return _script("switch", config, how, stamp, *_drop_config_file(flags), before=["takeup"])
+    return _build_script("switch", config, how, stamp, *_drop_config_file(flags), before=["takeup"])
 
 
-def again(config: str) -> StringCommand:
+def build_rerun(config: str) -> StringCommand:
     """Have the engine run with a daemon.json that it was not seen to run with."""
-    return _script("again", config, before=["takeup"])
+    return _build_script("again", config, before=["takeup"])
 
 
 def _drop_config_file(flags: Sequence[str]) -> list[str]:
@@ -108,7 +108,7 @@ def _drop_config_file(flags: Sequence[str]) -> list[str]:
     return kept
 
 
-def _script(name: str, *arguments: str, before: Sequence[str] = ()) -> StringCommand:
+def _build_script(name: str, *arguments: str, before: Sequence[str] = ()) -> StringCommand:
     return script(
         *("stackmend.engine", name, ROOT, *arguments),
         before=("common", *before),

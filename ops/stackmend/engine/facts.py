@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pyinfra.api import FactBase, StringCommand
 
-from stackmend.connection import fresh_mark, parsed, rows, script, sections
+from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.engine import openpgp
 from stackmend.engine.state import (
     Config,
@@ -63,7 +63,7 @@ class HostEngines(FactBase[HostEngine]):
 
     def command(self) -> StringCommand:
         """The probe."""
-        self._mark = fresh_mark()
+        self._mark = make_mark()
         return script(
             "stackmend.engine",
             "probe",
@@ -78,7 +78,7 @@ class HostEngines(FactBase[HostEngine]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._mark), output, "the engine")
+        return parse_probe(lambda lines: parse(lines, self._mark), output, "the engine")
 
 
 def parse(output: Sequence[str], mark: str) -> HostEngine:
@@ -86,7 +86,7 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
     host = _parse_pairs(found["host"][1])
@@ -275,7 +275,7 @@ def _parse_versions(
 def _parse_containers(lines: Sequence[str]) -> tuple[Container, ...]:
     return tuple(
         Container(id=id_, name=name.removeprefix("/"), auto_remove=auto_remove)
-        for id_, name, auto_remove in rows(lines, 3)
+        for id_, name, auto_remove in parse_rows(lines, 3)
     )
 
 

@@ -40,7 +40,7 @@ from stackmend.engine.steps import (
     write_source,
 )
 from stackmend.errors import StepError
-from stackmend.reconcile import Observation, Reconciler, unreadable
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
         """Read the host and plan. Changes nothing."""
         (state,) = self.fetch((HostEngines, {}), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "which engine it has", "done to an engine")
+            return observe_unreadable(state, "which engine it has")
         plan = add_first_settings(plan_engine(self.spec, state), self.settings, state)
         return Observation(plan, state)
 
@@ -177,7 +177,7 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
         """Read the host and plan. Changes nothing."""
         (state,) = self.fetch((HostEngines, {}), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "which engine it has", "done to an engine")
+            return observe_unreadable(state, "which engine it has")
         return Observation(plan_settings(self.settings, self.replace, state), state)
 
     def execute(

@@ -126,7 +126,7 @@ def set_config(room: Reconciler[Any, Any], action: SettingsAction, state: HostEn
             )
             stdin = action.text.encode()
         else:
-            command, stdin = commands.again(action.subject), None
+            command, stdin = commands.build_rerun(action.subject), None
         result = connection.run(room.host, command, stdin=stdin, timeout=commands.LIMIT)
         if not result.ok:
             failure = _FAILURES.get(result.status, "cannot set {file}")

@@ -8,11 +8,11 @@ from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
-from stackmend.problems import problems
+from stackmend.problems import list_problems
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
-__all__ = ["arguments", "prefetch", "pulled"]
+__all__ = ["get_arguments", "prefetch", "pulled"]
 
 # Every run reads the spec of the models; what observes and acts is loaded where it is used.
 
@@ -118,7 +118,7 @@ def pulled(
     )
 
 
-def arguments(policy: ModelsPolicy) -> dict[str, Any]:
+def get_arguments(policy: ModelsPolicy) -> dict[str, Any]:
     """The arguments of :func:`pulled` for the ``models`` section of a stack."""
     return {**_list_options(policy), "models": policy.wanted}
 
@@ -155,7 +155,7 @@ def _validate(options: Mapping[str, Any]) -> ModelsSpec:
     try:
         return validate(ModelsSpec, options)
     except ValueError as error:
-        found = problems(error) if isinstance(error, ValidationError) else [str(error)]
+        found = list_problems(error) if isinstance(error, ValidationError) else [str(error)]
         # The first argument has another name than its field.
         raise ValueError(
             "; ".join(problem.replace("wanted", "models", 1) for problem in found)

@@ -15,7 +15,7 @@ from stackmend.errors import StepError
 from stackmend.models.errors import Full, TransientError
 from stackmend.models.spec import Name
 from stackmend.models.state import Server
-from stackmend.redaction import safe_line
+from stackmend.redaction import format_safe_line
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -125,7 +125,7 @@ class Client:
         # The watchdog knows what the server does, and cuts earlier.
         silence = stall + (size or UNKNOWN_SIZE) / SLOW_DISK
         until = time.monotonic() + LONGEST_PULL
-        with self._stream("POST", "/api/pull", body, silence) as answer:
+        with self._read_stream("POST", "/api/pull", body, silence) as answer:
             cut = answer.extensions["network_stream"].close
             with Watchdog(stall, cut) as watchdog:
                 try:
@@ -173,7 +173,7 @@ class Client:
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server has a blob."""
-        with self._http(SOON) as client:
+        with self._open_http(SOON) as client:
             return bool(client.head(f"/api/blobs/{digest}").status_code == 200)
 
     def put_blob(self, digest: str, size: int, content: Iterable[bytes]) -> None:
@@ -181,7 +181,7 @@ class Client:
 
         :raises StepError: it does not accept it.
         """
-        with self._http(SOON + size / SLOW_DISK) as client:
+        with self._open_http(SOON + size / SLOW_DISK) as client:
             answer = client.post(
                 f"/api/blobs/{digest}", content=content, headers={"Content-Length": str(size)}
             )
@@ -196,7 +196,7 @@ class Client:
         """
         body = {"model": str(name), "stream": True, **request}
         last = ""
-        with self._stream("POST", "/api/create", body, LOADING + size / SLOW_DISK) as answer:
+        with self._read_stream("POST", "/api/create", body, LOADING + size / SLOW_DISK) as answer:
             for line in _read_lines(answer):
                 last = _parse_status(line)
         if last != "success":
@@ -213,7 +213,7 @@ class Client:
             "stream": False,
             "options": {"num_predict": 1},
         }
-        with self._http(LOADING) as client:
+        with self._open_http(LOADING) as client:
             answer = client.post("/api/chat", json=question)
             if answer.status_code == 400 and "does not support chat" in _decode(answer.content):
                 answer = client.post("/api/embed", json={"model": str(name), "input": "Hi"})
@@ -222,29 +222,31 @@ class Client:
             _raise_for_status(answer)
             reply = _parse(answer.content)
         if reply.get("done") is not True or "message" not in reply:
-            raise StepError(f"the reply is none of a model: {_excerpt(answer.content)}")
+            raise StepError(f"the reply is none of a model: {_shorten(answer.content)}")
 
     def _request(self, method: str, path: str, body: Any, *, missing_ok: bool = False) -> None:
-        with self._http(SOON) as client:
+        with self._open_http(SOON) as client:
             answer = client.request(method, path, json=body)
             if not (missing_ok and answer.status_code == 404):
                 _raise_for_status(answer)
 
     @contextmanager
-    def _stream(self, method: str, path: str, body: Any, silence: float) -> Iterator[Any]:
+    def _read_stream(self, method: str, path: str, body: Any, silence: float) -> Iterator[Any]:
         with (
-            self._http(SOON, endless=True) as client,
+            self._open_http(SOON, endless=True) as client,
             client.stream(method, path, json=body, timeout=(SOON, silence, SOON, SOON)) as answer,
         ):
             if answer.status_code != 200:
                 with Watchdog(SOON, answer.extensions["network_stream"].close):
                     answer.read()
                 _raise_for_status(answer)
-                raise _not_ollama(f"HTTP {answer.status_code}")
+                raise _make_not_ollama(f"HTTP {answer.status_code}")
             yield answer
 
     @contextmanager
-    def _http(self, timeout: float, *, endless: bool = False) -> Iterator[connection.HTTPClient]:
+    def _open_http(
+        self, timeout: float, *, endless: bool = False
+    ) -> Iterator[connection.HTTPClient]:
         server = self._server
         with connection.http(
             self._host,
@@ -257,9 +259,9 @@ class Client:
             try:
                 yield client
             except connection.TooMuch as error:
-                raise _not_ollama(str(error)) from error
+                raise _make_not_ollama(str(error)) from error
             except connection.HTTPError as error:
-                reason = safe_line(str(error), LONGEST_MESSAGE) or type(error).__name__
+                reason = format_safe_line(str(error), LONGEST_MESSAGE) or type(error).__name__
                 raise TransientError(f"cannot ask the model server: {reason}") from error
 
 
@@ -305,12 +307,12 @@ class Watchdog:
 
 def _read_lines(answer: Any) -> Iterator[dict[str, Any]]:
     """The objects of a stream; an error in it is an error, although the status is 200."""
-    for text in connection.lines(answer):
+    for text in connection.iterate_lines(answer):
         if not text.strip():
             continue
         line = _parse(text)
         if "error" in line:
-            raise classify_error(safe_line(str(line["error"]), LONGEST_MESSAGE))
+            raise classify_error(format_safe_line(str(line["error"]), LONGEST_MESSAGE))
         yield line
 
 
@@ -320,31 +322,31 @@ def _parse(data: bytes) -> dict[str, Any]:
     except ValueError:
         line = None
     if not isinstance(line, dict):
-        raise _not_ollama(_excerpt(data))
+        raise _make_not_ollama(_shorten(data))
     return line
 
 
-def _not_ollama(reason: str) -> StepError:
+def _make_not_ollama(reason: str) -> StepError:
     return StepError(f"what answers does not speak as Ollama does: {reason}")
 
 
 def _parse_status(line: Mapping[str, Any]) -> str:
     status = line.get("status")
-    return safe_line(status, LONGEST_MESSAGE) if isinstance(status, str) else ""
+    return format_safe_line(status, LONGEST_MESSAGE) if isinstance(status, str) else ""
 
 
 def _parse_progress(line: Mapping[str, Any]) -> tuple[str, int, int]:
     """The blob that a line of a pull is about, or none; bytes that are present, and in all."""
     try:
-        digest = answers.string(line.get("digest"))
+        digest = answers.parse_string(line.get("digest"))
         if not digest:
             return "", 0, 0
         if not _DIGEST.fullmatch(digest):
             raise ValueError("it names a blob by what is no digest")
         # A size that is not known yet is a zero or nothing.
-        done, total = (answers.size(line.get(key) or 0) for key in ("completed", "total"))
+        done, total = (answers.parse_size(line.get(key) or 0) for key in ("completed", "total"))
     except ValueError as error:
-        raise _not_ollama(str(error)) from None
+        raise _make_not_ollama(str(error)) from None
     return digest, done, total
 
 
@@ -353,17 +355,17 @@ def _decode(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _excerpt(data: bytes) -> str:
-    return safe_line(" ".join(_decode(data).split()), 200)
+def _shorten(data: bytes) -> str:
+    return format_safe_line(" ".join(_decode(data).split()), 200)
 
 
 def _raise_for_status(answer: Any) -> None:
     if answer.status_code < 400:
         return
     try:
-        reason = safe_line(str(_parse(answer.content)["error"]), LONGEST_MESSAGE)
+        reason = format_safe_line(str(_parse(answer.content)["error"]), LONGEST_MESSAGE)
     except (StepError, KeyError):
-        reason = _excerpt(answer.content) or "no reason given"
+        reason = _shorten(answer.content) or "no reason given"
     message = f"{reason} (HTTP {answer.status_code})"
     if answer.status_code == 429 or answer.status_code >= 500:
         raise classify_error(message)

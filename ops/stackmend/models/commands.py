@@ -6,7 +6,7 @@ hexadecimal digits.
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.connection import script, text
+from stackmend.connection import read_script, script
 from stackmend.models.spec import ROOT, Name
 from stackmend.models.state import Place
 
@@ -22,17 +22,17 @@ MISMATCH = 65
 
 def delete_blob(place: Place, digest: str) -> StringCommand:
     """Remove one blob, and nothing else."""
-    return _in_store(place, "delete", f"blobs/{_file_name(digest)}")
+    return _build_in_store(place, "delete", f"blobs/{_make_file_name(digest)}")
 
 
 def delete_partials(place: Place, digest: str) -> StringCommand:
     """Remove a partial download of the server."""
-    return _in_store(place, "partials", _file_name(digest))
+    return _build_in_store(place, "partials", _make_file_name(digest))
 
 
 def delete_relayed(place: Place, digest: str) -> StringCommand:
     """Remove a partial relay."""
-    return _in_store(place, "unrelay", _file_name(digest))
+    return _build_in_store(place, "unrelay", _make_file_name(digest))
 
 
 def write_record(path: str) -> StringCommand:
@@ -45,7 +45,7 @@ def write_record(path: str) -> StringCommand:
 
 def measure_relayed(place: Place, digest: str) -> StringCommand:
     """Print how many bytes of a blob an earlier relay has left, or :data:`COMPLETE`."""
-    return _in_store(place, "relayed", _file_name(digest))
+    return _build_in_store(place, "relayed", _make_file_name(digest))
 
 
 def take(place: Place, digest: str, offset: int) -> StringCommand:
@@ -53,12 +53,12 @@ def take(place: Place, digest: str, offset: int) -> StringCommand:
 
     :param offset: how many bytes of it stay; the others are cut off.
     """
-    return _in_store(place, "take", _file_name(digest), str(offset))
+    return _build_in_store(place, "take", _make_file_name(digest), str(offset))
 
 
 def accept(place: Place, digest: str) -> StringCommand:
     """Put a relayed blob into its place if its content matches its digest; else remove it."""
-    return _in_store(place, "accept", _file_name(digest), place.owner)
+    return _build_in_store(place, "accept", _make_file_name(digest), place.owner)
 
 
 def give(place: Place, digest: str, offset: int) -> StringCommand:
@@ -66,24 +66,24 @@ def give(place: Place, digest: str, offset: int) -> StringCommand:
 
     :param offset: how many bytes are left out at its beginning.
     """
-    return _in_store(place, "give", f"blobs/{_file_name(digest)}", str(offset))
+    return _build_in_store(place, "give", f"blobs/{_make_file_name(digest)}", str(offset))
 
 
 def show_manifest(place: Place, name: Name) -> StringCommand:
     """Write a model's manifest to standard output."""
-    return _in_store(place, "give", f"manifests/{name.path}", "0")
+    return _build_in_store(place, "give", f"manifests/{name.path}", "0")
 
 
 def put_manifest(place: Place, name: Name) -> StringCommand:
     """Replace a model's manifest by standard input, in one step."""
-    return _in_store(place, "manifest", name.path, place.owner)
+    return _build_in_store(place, "manifest", name.path, place.owner)
 
 
-def _file_name(digest: str) -> str:
+def _make_file_name(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _in_store(place: Place, name: str, *arguments: str) -> StringCommand:
+def _build_in_store(place: Place, name: str, *arguments: str) -> StringCommand:
     """A script run where the models can be reached, with the store as its first argument.
 
     Relayed blobs lie in ``.stackmend`` there: on the disk of the blobs, so that a complete one is
@@ -99,7 +99,9 @@ def _in_store(place: Place, name: str, *arguments: str) -> StringCommand:
         QuoteString(place.container),
         "sh",
         "-c",
-        QuoteString(text("stackmend.connection", "walk") + text("stackmend.models", name)),
+        QuoteString(
+            read_script("stackmend.connection", "walk") + read_script("stackmend.models", name)
+        ),
         name,
         QuoteString(place.path),
         *map(QuoteString, arguments),

@@ -12,7 +12,14 @@ from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
 from stackmend.answers import read_json
-from stackmend.connection import fresh_mark, parsed, rows, script, sections, text
+from stackmend.connection import (
+    make_mark,
+    parse_probe,
+    parse_rows,
+    parse_sections,
+    read_script,
+    script,
+)
 from stackmend.models import store
 from stackmend.models.spec import Endpoint, ModelsPolicy, Name, record_path
 from stackmend.models.state import (
@@ -26,7 +33,7 @@ from stackmend.models.state import (
     StoreState,
 )
 from stackmend.paths import is_inside
-from stackmend.redaction import safe_line
+from stackmend.redaction import format_safe_line
 
 #: What of a disk is not taken as it is.
 _MERGED = ("place", "models")
@@ -87,7 +94,7 @@ class ModelStore(FactBase[StoreState]):
         except ValueError as error:
             raise FactValueError(f"endpoint: {error}") from None
         hashed = str(hashes).lower() in ("true", "yes", "1")
-        self._query = Query(fresh_mark(), fresh_mark(), project, service, endpoint)
+        self._query = Query(make_mark(), make_mark(), project, service, endpoint)
         return script(
             "stackmend.models",
             "probe",
@@ -98,8 +105,8 @@ class ModelStore(FactBase[StoreState]):
             str(place.port) if place else "",
             "yes" if hashed else "no",
             record_path(project, service, place),
-            text("stackmend.checks", "attempt"),
-            text("stackmend.connection", "frame") + text("stackmend.models", "store"),
+            read_script("stackmend.checks", "attempt"),
+            read_script("stackmend.connection", "frame") + read_script("stackmend.models", "store"),
             self._query.inner,
             mark=self._query.mark,
             shared=["own"],
@@ -110,7 +117,7 @@ class ModelStore(FactBase[StoreState]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._query), output, "the models")
+        return parse_probe(lambda lines: parse(lines, self._query), output, "the models")
 
 
 def parse(output: Sequence[str], query: Query) -> StoreState:
@@ -118,7 +125,7 @@ def parse(output: Sequence[str], query: Query) -> StoreState:
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, query.mark)
+    found = parse_sections(output, query.mark)
     if "complete" not in found:
         raise ValueError("it did not run to its end")
     server = _parse_server(found, query)
@@ -151,7 +158,9 @@ def _parse_server(found: Sections, query: Query) -> Server:
     if status != 0:
         # Docker's client adds the request, which explains nothing.
         reason = " ".join(" ".join(lines).split()).partition(': Get "')[0] or "no reason given"
-        return Server(status="unknown", reason=safe_line(f"cannot ask Docker: {reason}", 400))
+        return Server(
+            status="unknown", reason=format_safe_line(f"cannot ask Docker: {reason}", 400)
+        )
     name = next((name for name in found if name.startswith("container ")), "")
     known: dict[str, Any] = {}
     if name:
@@ -285,7 +294,7 @@ def _parse_disk(
     if not (path.startswith("/") and is_inside(path[1:])):
         return None, f"the directory of the models is {path!r}, which is no absolute path"
     try:
-        stored = sections(found["stored"][1], inner)
+        stored = parse_sections(found["stored"][1], inner)
     except ValueError as error:
         return None, f"cannot parse what the probe printed about {path}: {error}"
     disk = store.parse_disk(stored, Place(path=path, container=name.removeprefix("directory")[4:]))
@@ -372,7 +381,7 @@ def _parse_record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
 
 def _parse_named(lines: Sequence[str]) -> tuple[NamedModel, ...]:
     found: dict[NamedModel, None] = {}
-    for entry, service in rows(lines, 2):
+    for entry, service in parse_rows(lines, 2):
         variable, _, value = str(entry).partition("=")
         for part in value.split(","):
             try:

@@ -14,7 +14,7 @@ from stackmend import controller_files
 from stackmend.controller_files import Unreadable
 from stackmend.models.plan import ModelSource
 from stackmend.models.spec import ModelSpec, ModelsPolicy, ModelsSpec
-from stackmend.problems import Problem, abbreviate, in_one_line, show
+from stackmend.problems import Problem, abbreviate, join_problems, show
 
 #: Gives the digest of a file.
 Digest = Callable[[Path], str]
@@ -94,7 +94,7 @@ def read_sources(spec: ModelsSpec) -> dict[str, ModelSource]:
         try:
             sources[model.name.key] = build_request(model).source
         except ValueError as error:
-            sources[model.name.key] = ModelSource(problem=in_one_line(error))
+            sources[model.name.key] = ModelSource(problem=join_problems(error))
     return sources
 
 
@@ -111,7 +111,7 @@ def build_request(model: ModelSpec, digest: Digest | None = None) -> CreateReque
     try:
         text = controller_files.read_text(model.modelfile)
     except Unreadable as error:
-        raise _unreadable(model.modelfile, error) from None
+        raise _make_unreadable(model.modelfile, error) from None
     return parse_modelfile(text, model.modelfile.parent, digest)
 
 
@@ -160,9 +160,9 @@ def read_pieces(path: Path) -> Iterator[bytes]:
     :raises ValueError: it cannot be read, or changes meanwhile.
     """
     try:
-        yield from controller_files.pieces(path)
+        yield from controller_files.read_pieces(path)
     except Unreadable as error:
-        raise _unreadable(path, error) from None
+        raise _make_unreadable(path, error) from None
 
 
 def _read_commands(text: str) -> Iterator[tuple[str, str]]:
@@ -211,7 +211,7 @@ def _find_file(value: str, directory: Path) -> Path | None:
     if value.startswith((".", "/", "~")):
         return path
     try:
-        return path if controller_files.exists(path) else None
+        return path if controller_files.is_there(path) else None
     except Unreadable:
         return None  # A model's name may be what no file's can be.
 
@@ -220,7 +220,7 @@ def _expand(value: str) -> Path:
     try:
         return controller_files.expand(Path(value))
     except Unreadable as error:
-        raise _unreadable(Path(value), error) from None
+        raise _make_unreadable(Path(value), error) from None
 
 
 def _hash_file(path: Path) -> str:
@@ -245,8 +245,8 @@ def _check(path: Path) -> controller_files.Status:
     try:
         return controller_files.check(path)
     except Unreadable as error:
-        raise _unreadable(path, error) from None
+        raise _make_unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Unreadable) -> ValueError:
+def _make_unreadable(path: Path, error: Unreadable) -> ValueError:
     return ValueError(f"{show(str(path))} {error}")

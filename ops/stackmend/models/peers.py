@@ -129,7 +129,7 @@ class Fleet:
                 continue
             for model in state.models:
                 # Under whatever name: a mirror's model is kept by another one.
-                same = manifest.equals(model) if manifest else model.name.key == name.key
+                same = manifest.is_equal(model) if manifest else model.name.key == name.key
                 if same and model.layers and is_intact(state, model):
                     return Peer(other, member.settings, state.server.place, model.name)
         return None

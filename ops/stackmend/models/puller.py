@@ -131,7 +131,7 @@ class Puller:
     ) -> None:
         manifest = action.manifest
         self._relayed.start(measure_present(state, manifest))
-        meter = Meter(self._relayed, _sizes(manifest))
+        meter = Meter(self._relayed, _list_sizes(manifest))
 
         def attempt() -> None:
             with self._take_slot():
@@ -152,7 +152,7 @@ class Puller:
         name, manifest, server = action.name, action.manifest, state.server
         if state.blobs is not None:
             self._fetched.start(measure_present(state, manifest))
-        meter = Meter(self._fetched, _sizes(manifest), guess=state.blobs is None)
+        meter = Meter(self._fetched, _list_sizes(manifest), guess=state.blobs is None)
         first = True
 
         def on_status(status: str) -> None:
@@ -202,7 +202,7 @@ class Puller:
         manifest: Manifest | None,
     ) -> None:
         """Remove the partial blobs of a model."""
-        for digest in _sizes(manifest):
+        for digest in _list_sizes(manifest):
             connection.run(self.host, command(place, digest), closing=True)
 
     def _refresh(self, state: StoreState) -> StoreState:
@@ -257,6 +257,6 @@ class Puller:
             yield
 
 
-def _sizes(manifest: Manifest | None) -> dict[str, int]:
+def _list_sizes(manifest: Manifest | None) -> dict[str, int]:
     """Bytes of a model's blobs, as far as they are known."""
     return {layer.digest: layer.size for layer in manifest.layers} if manifest is not None else {}

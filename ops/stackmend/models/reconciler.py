@@ -36,7 +36,7 @@ from stackmend.models.plan import (
 from stackmend.models.puller import Puller
 from stackmend.models.spec import ModelsSpec, Name
 from stackmend.models.state import Manifest, Record, Recorded, Registry, StoreState
-from stackmend.reconcile import Observation, Reconciler, unreadable
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -85,7 +85,7 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         """Read the server and its registries, and plan. Changes nothing."""
         state = reading.read(self.host, self.spec.fact_arguments, fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "the model server", "done to a server")
+            return observe_unreadable(state, "the model server")
         self._registry = self._ask_registries(state)
         self._sources = modelfiles.read_sources(self.spec)
         return Observation(plan(self.spec, state, self._registry, self._sources), state)
@@ -259,6 +259,6 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         return answer
 
     def _measure(self) -> None:
-        self.report.measured("fetched", self._puller.fetched, "bytes")
+        self.report.add_measure("fetched", self._puller.fetched, "bytes")
         if self.spec.from_peers:
-            self.report.measured("relayed", self._puller.relayed, "bytes")
+            self.report.add_measure("relayed", self._puller.relayed, "bytes")

@@ -21,7 +21,7 @@ from stackmend.models import suggestions
 from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Manifest, RegistryAnswer, RegistryLayer, Server
 from stackmend.models.store import parse_layers
-from stackmend.redaction import safe_line
+from stackmend.redaction import format_safe_line
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -116,20 +116,15 @@ def ask(
     not asked for its other models, and one that was silent is not waited for again in the next five
     minutes. Changes nothing.
 
-    Args:
-        host: the host.
-        models: the models; those that are created from a file are left out.
-        policy: says to which registries plain HTTP is spoken.
-        known: names of models that exist, which may be suggested for a wrong one.
-        server: the model server. Registries may also use certificates that this server trusts,
-            because it is the server that pulls.
-        timeout: seconds for each step: connecting, each wait for an answer.
-
-    Returns:
-        The answers, by the name that the model is pulled by.
-
-    Raises:
-        ConnectionLost: the connection to the host is dead.
+    :param host: the host.
+    :param models: the models; those that are created from a file are left out.
+    :param policy: says to which registries plain HTTP is spoken.
+    :param known: names of models that exist, which may be suggested for a wrong one.
+    :param server: the model server. Registries may also use certificates that this server trusts,
+        because it is the server that pulls.
+    :param timeout: seconds for each step: connecting, each wait for an answer.
+    :returns: the answers, by the name that the model is pulled by.
+    :raises ConnectionLost: the connection to the host is dead.
 
     Example:
         >>> ask(host, [ModelSpec(name="llama3.2:1b")], policy)["llama3.2:1b"].status
@@ -282,7 +277,7 @@ class _Asker:
             return self._open_client(origin).get(path, headers=headers)
         except connection.HTTPError as error:
             failure = error
-        refused = connection.layer(failure) == "tls" and not connection.silent(failure)
+        refused = connection.find_layer(failure) == "tls" and not connection.is_silent(failure)
         if refused and self._trust_more(origin):
             try:
                 return self._open_client(origin).get(path, headers=headers)
@@ -305,12 +300,12 @@ class _Asker:
 
     def _classify(self, origin: _Origin, error: connection.HTTPError) -> _Unreachable:
         reason = " ".join(str(error).split()) or type(error).__name__
-        for cause in connection.causes(error):
+        for cause in connection.list_causes(error):
             if isinstance(cause, connection.ConnectionLost):
                 raise cause
             if isinstance(cause, connection.DialError):
                 reason = cause.reason
-        layer = connection.layer(error)
+        layer = connection.find_layer(error)
         if layer == "connect" and not self._can_resolve(origin.address):
             layer, reason = "name", "it has no address"
         match layer:
@@ -322,7 +317,7 @@ class _Asker:
                 return _Unreachable("connect", f"cannot connect to {origin}: {reason}")
             case "tls":
                 return _Unreachable("tls", f"{origin}: {reason}")
-        if connection.silent(error):
+        if connection.is_silent(error):
             return _Unreachable("http", f"{origin} does not answer within {self._timeout:g} s")
         if isinstance(error, connection.TooMuch):
             return _Unreachable("http", f"{origin}: {reason}", _ANSWERED)
@@ -397,7 +392,7 @@ def _parse_url(url: str) -> tuple[_Origin, str]:
         or parts.scheme not in ("http", "https")
         or not _ADDRESS.fullmatch(parts.hostname or "")
     ):
-        raise ValueError(f"{safe_line(url, 200)!r} is no address of a registry")
+        raise ValueError(f"{format_safe_line(url, 200)!r} is no address of a registry")
     tls = parts.scheme == "https"
     origin = _Origin(tls, parts.hostname, parts.port or (443 if tls else 80))
     return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

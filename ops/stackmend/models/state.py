@@ -255,7 +255,7 @@ class Manifest(Frozen):
         """Bytes of all blobs, each counted once."""
         return sum({layer.digest: layer.size for layer in self.layers}.values())
 
-    def equals(self, model: StoredModel) -> bool:
+    def is_equal(self, model: StoredModel) -> bool:
         """Whether a stored model is this one.
 
         Ollama before 0.19 wrote a manifest of its own, so that only the blobs' digests tell.

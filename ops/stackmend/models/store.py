@@ -109,7 +109,7 @@ def _parse_blobs(
         if match := _PART.fullmatch(name.removeprefix("./")):
             with suppress(ValueError, LookupError, TypeError):
                 digest = f"sha256:{match[1]}"
-                arrived[digest] = arrived.get(digest, 0) + answers.size(
+                arrived[digest] = arrived.get(digest, 0) + answers.parse_size(
                     read_json(content)["Completed"]
                 )
     return blobs, tuple(
@@ -187,9 +187,9 @@ def parse_layers(manifest: Any) -> tuple[Layer, ...]:
     try:
         layers = tuple(
             Layer(
-                digest=answers.string(layer["digest"]).replace("sha256-", "sha256:"),
-                size=answers.size(layer["size"]),
-                media_type=answers.string(layer.get("mediaType")),
+                digest=answers.parse_string(layer["digest"]).replace("sha256-", "sha256:"),
+                size=answers.parse_size(layer["size"]),
+                media_type=answers.parse_string(layer.get("mediaType")),
             )
             for layer in (manifest["config"], *(manifest["layers"] or ()))
         )

@@ -79,10 +79,10 @@ def _compare(name: Name, other: Name) -> tuple[float, float]:
     # What they have in common says nothing, and long addresses are alike by their length alone.
     while len(ours) > 1 and ours[0].lower() == theirs[0].lower():
         ours, theirs = ours[1:], theirs[1:]
-    return _rate("/".join(ours), "/".join(theirs)), _rate(name.tag, other.tag)
+    return _rank("/".join(ours), "/".join(theirs)), _rank(name.tag, other.tag)
 
 
-def _rate(text: str, other: str) -> float:
+def _rank(text: str, other: str) -> float:
     return SequenceMatcher(None, text.lower(), other.lower()).ratio()
 
 

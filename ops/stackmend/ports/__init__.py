@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
-from stackmend.ports.remedies import remedy
+from stackmend.ports.remedies import make_remedy
 from stackmend.ports.spec import PortsSpec
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
-__all__ = ["free", "remedy", "reserve", "restored"]
+__all__ = ["free", "make_remedy", "reserve", "restored"]
 
 if TYPE_CHECKING:
     from pyinfra.api import Host

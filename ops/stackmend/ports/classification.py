@@ -46,11 +46,11 @@ def classify(desired: PortSpec, evidence: Evidence) -> PortState:
     error = evidence.refused.get(desired, "")
     via, problem, blocked = _evaluate_bind(desired, evidence, error)
 
-    def state(status: PortStatus, **fields: Any) -> PortState:
+    def derive_state(status: PortStatus, **fields: Any) -> PortState:
         return PortState(desired=desired, status=status, evidence=via, **fields)
 
     if problem:
-        return state("unknown", problem=problem)
+        return derive_state("unknown", problem=problem)
     holders: tuple[Holder, ...]
     if evidence.darwin is not None:
         holders = _find_darwin(desired, evidence, blocked)
@@ -59,17 +59,17 @@ def classify(desired: PortSpec, evidence: Evidence) -> PortState:
     if evidence.windows is not None:
         holders, problem = _find_windows(desired, evidence, evidence.windows, holders)
         if problem:
-            return state("unknown", problem=problem)
+            return derive_state("unknown", problem=problem)
     foreign = tuple(holder for holder in holders if not _is_ours(holder.container, evidence))
     if not holders:
-        return state("free")
+        return derive_state("free")
     if not foreign:
-        return state("ours", holders=holders)
+        return derive_state("ours", holders=holders)
     if not blocked and all(holder.kind in ("windows", "reserved") for holder in foreign):
         via = "netstat.exe"
     elif not blocked:
         via = f"{via}, but {', '.join(dict.fromkeys(foreign[0].evidence))}"
-    return state("held", holders=foreign)
+    return derive_state("held", holders=foreign)
 
 
 def _evaluate_bind(desired: PortSpec, evidence: Evidence, error: str) -> tuple[str, str, bool]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pyinfra.api import StringCommand
 
-from stackmend.connection import script, text
+from stackmend.connection import read_script, script
 from stackmend.paths import STATE_ROOT
 from stackmend.ports.plan.model import (
     Action,
@@ -45,20 +45,24 @@ def execute(action: Action, record: str, grace: float, root: str = ROOT) -> Stri
     :param root: where records lie.
     """
     if isinstance(action, Reserve):
-        return _script("reserve", root, record, action.subject)
+        return _build_script("reserve", root, record, action.subject)
     first = (root, record, ",".join(action.ports))
     match action:
         case StopContainer(container=container):
-            return _script("container", *first, container.engine, container.id, container.name)
+            return _build_script(
+                "container", *first, container.engine, container.id, container.name
+            )
         case StopUnits():
-            return _script("unit", *first, action.manager, *action.units)
+            return _build_script("unit", *first, action.manager, *action.units)
         case StopProgram(program=program):
             words = (str(len(program.stop)), *program.stop, *program.start)
-            return _script("program", *first, program.supervisor, program.name, *words)
+            return _build_script("program", *first, program.supervisor, program.name, *words)
         case StopProcess():
-            return _script("end", *first, str(math.ceil(grace)), *_list_identities(action.members))
+            return _build_script(
+                "end", *first, str(math.ceil(grace)), *_list_identities(action.members)
+            )
         case StopWindowsProcess(process=process):
-            return _script("taskkill", *first, str(process.pid), process.image)
+            return _build_script("taskkill", *first, str(process.pid), process.image)
 
 
 def _list_identities(members: Iterable[Member]) -> Iterable[str]:
@@ -75,10 +79,10 @@ def restore(record: str, *, observe: bool, root: str = ROOT) -> StringCommand:
     """
     mode = "observe" if observe else "act"
     parts = ("record", "launch.py", "launch")
-    launch = "".join(text("stackmend.ports", part) for part in parts)
-    return _script("restore", root, record, mode, launch)
+    launch = "".join(read_script("stackmend.ports", part) for part in parts)
+    return _build_script("restore", root, record, mode, launch)
 
 
-def _script(name: str, *arguments: str) -> StringCommand:
+def _build_script(name: str, *arguments: str) -> StringCommand:
     before = ["record", "end.py"] if name == "end" else ["record"]
     return script("stackmend.ports", name, *arguments, before=before, shared=["walk", "put"])

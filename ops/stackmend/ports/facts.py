@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactValueError
 
-from stackmend.connection import fresh_mark, parsed, script, sections
+from stackmend.connection import make_mark, parse_probe, parse_sections, script
 from stackmend.ports import darwin, listing, processes, sockets, windows
 from stackmend.ports.attribution import Tables
 from stackmend.ports.classification import Evidence, classify
@@ -98,7 +98,7 @@ class PortHolders(FactBase[HostPorts]):
         except ValueError as error:
             raise FactValueError(f"ports: {error}") from None
         groups = group_ports(desired)
-        self._mark = fresh_mark()
+        self._mark = make_mark()
         self._spec = PortsSpec(ports=desired, project=project, directory=directory)
         ranges = find_ranges(port.port for port in desired)
         if len(ranges) > MAXIMUM_RANGES:
@@ -118,7 +118,7 @@ class PortHolders(FactBase[HostPorts]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        state = parsed(lambda lines: parse(lines, self._mark, self._spec), output, "the ports")
+        state = parse_probe(lambda lines: parse(lines, self._mark, self._spec), output, "the ports")
         return _Printed.model_construct(**dict(state))
 
 
@@ -154,7 +154,7 @@ def parse(output: Sequence[str], mark: str, spec: PortsSpec) -> HostPorts:
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     if "done" not in found:
         raise ValueError("it did not run to its end")
     host = _parse_host(found["host"][1])

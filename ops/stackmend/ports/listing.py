@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from stackmend.connection import rows
+from stackmend.connection import parse_rows
 from stackmend.ports.sockets import normalize
 from stackmend.ports.state import Container, Program, Unit
-from stackmend.provenance import LABEL, Origin, is_written_by_compose, why_foreign
+from stackmend.provenance import LABEL, Origin, explain_foreign, is_written_by_compose
 
 Section = tuple[int, list[str]]
 
@@ -34,20 +34,20 @@ def parse_units(found: Mapping[str, Section], names: Mapping[int, str]) -> tuple
 
 
 def _parse_unit(block: Mapping[str, list[str]], manager: str) -> Unit:
-    def first(key: str) -> str:
+    def get_first(key: str) -> str:
         return block.get(key, [""])[0]
 
     return Unit(
-        name=first("Id"),
+        name=get_first("Id"),
         manager=manager,
-        active=first("ActiveState"),
-        enabled=first("UnitFileState"),
-        restart=first("Restart"),
-        main_pid=int(first("MainPID")) if first("MainPID").isdecimal() else 0,
-        triggered_by=tuple(first("TriggeredBy").split()),
-        triggers=tuple(first("Triggers").split()),
+        active=get_first("ActiveState"),
+        enabled=get_first("UnitFileState"),
+        restart=get_first("Restart"),
+        main_pid=int(get_first("MainPID")) if get_first("MainPID").isdecimal() else 0,
+        triggered_by=tuple(get_first("TriggeredBy").split()),
+        triggers=tuple(get_first("Triggers").split()),
         listens=tuple(block.get("Listen", ())),
-        fragment=first("FragmentPath"),
+        fragment=get_first("FragmentPath"),
     )
 
 
@@ -67,10 +67,10 @@ def parse_containers(found: Mapping[str, Section]) -> tuple[Container, ...]:
                     LABEL + "project": project or "",
                     LABEL + "config-hash": hash_ or "",
                 }
-                for id_, project, hash_ in rows(found.get(f"images {engine}", (0, []))[1], 3)
+                for id_, project, hash_ in parse_rows(found.get(f"images {engine}", (0, []))[1], 3)
             }
             # A container that ends between being listed and inspected leaves a line of its own.
-            for row in (*rows(lines, _WIDTH), *rows(lines, _WIDTH - 1)):
+            for row in (*parse_rows(lines, _WIDTH), *parse_rows(lines, _WIDTH - 1)):
                 with suppress(TypeError, ValueError, AttributeError):
                     container = _parse_container(engine, row, images)
                     result.setdefault((engine, container.id), container)
@@ -105,7 +105,7 @@ def _parse_container(
     labels = {LABEL + key: value for key, value in zip(_LABELS, values, strict=True) if value}
     of_image = images.get(_strip_algorithm(image))
     origin = Origin(name, image, labels, of_image)
-    project = origin.label("project")
+    project = origin.get_label("project")
     from_image = project if of_image is None else of_image[LABEL + "project"]
     if from_image == project and not is_written_by_compose(origin):
         # The word of the image's maker, who knows of no project of this host.
@@ -115,10 +115,11 @@ def _parse_container(
         name=name,
         engine=engine,
         project=project,
-        service=origin.label("service"),
-        working_dir=origin.label("project.working_dir"),
-        oneoff=origin.label("oneoff").lower() == "true",
-        foreign=project and why_foreign(origin, project, {origin.label("service"): (name,)}),
+        service=origin.get_label("service"),
+        working_dir=origin.get_label("project.working_dir"),
+        oneoff=origin.get_label("oneoff").lower() == "true",
+        foreign=project
+        and explain_foreign(origin, project, {origin.get_label("service"): (name,)}),
         running=status in ("running", "paused", "restarting", "stopping"),
         restart=restart or "no",
         published=tuple(sorted(published)),

@@ -15,7 +15,13 @@ from stackmend.ports.plan import Action, Plan, Reserve, list_remaining, plan
 from stackmend.ports.plan.model import StopProcess
 from stackmend.ports.spec import PortsSpec
 from stackmend.ports.state import Holder, HostPorts
-from stackmend.reconcile import Observation, Reconciler, another_run, project_lock, unreadable
+from stackmend.reconcile import (
+    Observation,
+    Reconciler,
+    find_other_run,
+    get_project_lock,
+    observe_unreadable,
+)
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -54,11 +60,14 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         is seen half made.
         """
         observed = self._observe_once(fresh=fresh)
-        locks = (commands.LOCK, *([project_lock(self.spec.project)] if self.spec.project else []))
+        locks = (
+            commands.LOCK,
+            *([get_project_lock(self.spec.project)] if self.spec.project else []),
+        )
         for _ in range(ATTEMPTS):
             if observed.state is None or not observed.plan.refusals:
                 break
-            if busy := another_run(self.host, *locks):
+            if busy := find_other_run(self.host, *locks):
                 return Observation(Plan(refusals=(busy,)), observed.state)
             time.sleep(PAUSE)
             before, observed = observed, self._observe_once(fresh=True)
@@ -71,7 +80,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
             return Observation(Plan())
         (state,) = self.fetch((PortHolders, list_arguments(self.spec)), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            return unreadable(state, "who holds its ports", "stopped on a host")
+            return observe_unreadable(state, "who holds its ports")
         return Observation(plan(self.spec, state), state)
 
     def execute(self, observation: Observation[HostPorts, Action], lease: connection.Lease) -> bool:

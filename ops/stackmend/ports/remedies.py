@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stackmend.reporting import Collector
 
 
-def remedy(
+def make_remedy(
     policy: PortsPolicy, project: str = "", directory: str = ""
 ) -> Callable[[Host, str], bool]:
     """What answers an engine's bind error on a host, once for each port.
@@ -31,7 +31,7 @@ def remedy(
     """
     tried: set[tuple[str, PortSpec]] = set()
 
-    def answer(host: Host, output: str) -> bool:
+    def answer_bind_error(host: Host, output: str) -> bool:
         error = parse(output)
         if error is None:
             return False
@@ -46,7 +46,7 @@ def remedy(
 
         return _free(PortsReconciler(host, spec, _find_report(host)), error)
 
-    return answer
+    return answer_bind_error
 
 
 def _free(room: PortsReconciler, error: BindError) -> bool:

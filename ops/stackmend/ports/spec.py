@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from stackmend.frozen import Frozen
-from stackmend.problems import abbreviate, in_one_line, show
+from stackmend.problems import abbreviate, join_problems, show
 
 Protocol = Literal["tcp", "udp"]
 
@@ -125,7 +125,7 @@ def parse_ports(raw: Any) -> tuple[PortSpec, ...]:
         try:
             ports = parse_port(item)
         except ValueError as error:
-            raise ValueError(f"{index}: {in_one_line(error)}") from None
+            raise ValueError(f"{index}: {join_problems(error)}") from None
         # One that is named again counts again: each is parsed.
         count += len(ports)
         if count > MAXIMUM_PORTS:

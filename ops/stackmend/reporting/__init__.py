@@ -109,7 +109,7 @@ def install() -> None:
     _guard()
     if state.initialised:
         _learn(state.inventory)
-        if _command() not in _NOT_A_RUN:
+        if _get_command() not in _NOT_A_RUN:
             _run(state)
         return
     original = state.init
@@ -117,7 +117,7 @@ def install() -> None:
     def init(inventory: Inventory, *args: Any, **kwargs: Any) -> None:
         _learn(inventory)
         original(inventory, *args, **kwargs)
-        if _command() not in _NOT_A_RUN:
+        if _get_command() not in _NOT_A_RUN:
             _run(state)
 
     # State.init empties the list of callback handlers: they can only be added after it.
@@ -150,13 +150,13 @@ def finish(state: State) -> Path | None:
     return write.conclude(run)
 
 
-def _command() -> str:
+def _get_command() -> str:
     """The first word after the inventory on pyinfra's command line, if there is one."""
-    operations = _parameters().get("operations") or ("",)
+    operations = _get_parameters().get("operations") or ("",)
     return str(operations[0])
 
 
-def _parameters() -> dict[str, Any]:
+def _get_parameters() -> dict[str, Any]:
     """What pyinfra was called with; empty where it was not called by its command line."""
     import click
 
@@ -175,7 +175,7 @@ def _run(state: State) -> Run:
         if not _runs:
             atexit.register(_finish_all)
             signals.install(_finish_all)
-        run = _runs[id(state)] = Run(state, dry=_parameters().get("dry"))
+        run = _runs[id(state)] = Run(state, dry=_get_parameters().get("dry"))
         state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
     return run
 
@@ -210,6 +210,6 @@ def _learn(inventory: Inventory) -> None:
 
 
 def _finish_all() -> None:
-    signals.closing()
+    signals.begin_closing()
     for run in list(_runs.values()):
         finish(run.state)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stackmend.reporting import read, schema, summary
 from stackmend.reporting.reader import ReportError
-from stackmend.text import printable_lines
+from stackmend.text import make_lines_printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,10 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         record = read(options.path)
     except ReportError as error:
-        print(f"no report: {printable_lines(str(error))}", file=sys.stderr)
+        print(f"no report: {make_lines_printable(str(error))}", file=sys.stderr)
         return 2
     summary.show(record, options.path.resolve(), sys.stdout)
-    return 1 if record.not_well() else 0
+    return 1 if record.list_not_well() else 0
 
 
 if __name__ == "__main__":

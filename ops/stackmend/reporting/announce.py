@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import stackmend.reporting as reporting
 from stackmend import connection
 from stackmend.connection import signals
-from stackmend.redaction import safe_line
+from stackmend.redaction import format_safe_line
 from stackmend.reporting import journal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def show_line(host: Host, text: str) -> None:
     + host: the host it is about
     + text: the line; what is foreign in it is made safe here
     """
-    host.log(safe_line(text))
+    host.log(format_safe_line(text))
 
 
 def report_plan(host: Host, report: Collector, plan: Plan[Any]) -> None:
@@ -63,8 +63,8 @@ def report_error(
     + message: what failed, in one line
     + log: the lines
     """
-    lines = [safe_line(line) for line in log]
-    report.add_error(safe_line(message), lines)
+    lines = [format_safe_line(line) for line in log]
+    report.add_error(format_safe_line(message), lines)
     _show_in_red(host, f"{subject}: {message}" if subject else message)
     for line in lines:
         show_line(host, f"    {line}")
@@ -83,7 +83,7 @@ def track(host: Host, report: Collector, *actions: Action, within: str = "") -> 
     started, clock = datetime.now(UTC), time.monotonic()
     ok = False
     names = ", ".join(f"{action.verb} {action.subject}" for action in actions)
-    with signals.step(host.name, safe_line(names)):
+    with signals.step(host.name, format_safe_line(names)):
         try:
             yield
             ok = True
@@ -97,7 +97,7 @@ def track(host: Host, report: Collector, *actions: Action, within: str = "") -> 
 
 
 def _show_in_red(host: Host, text: str) -> None:
-    host.log_styled(safe_line(text), fg="red")
+    host.log_styled(format_safe_line(text), fg="red")
 
 
 def _write_journal(host: Host, room: str, action: Action, within: str) -> None:
@@ -106,8 +106,8 @@ def _write_journal(host: Host, room: str, action: Action, within: str) -> None:
         run=reporting.get_run_id(host.state),
         room=room,
         action=action.verb,
-        subject=safe_line(f"{within}/{action.subject}" if within else action.subject),
-        cause=safe_line(action.cause),
-        undo=safe_line(action.undo),
+        subject=format_safe_line(f"{within}/{action.subject}" if within else action.subject),
+        cause=format_safe_line(action.cause),
+        undo=format_safe_line(action.undo),
     )
     connection.run(host, journal.append(entry), closing=True)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from stackmend.redaction import MASK, redact_likely, redactor
 from stackmend.reporting.state import Done, Outcome
-from stackmend.text import LINES_LIMIT, printable, printable_lines
+from stackmend.text import LINES_LIMIT, make_lines_printable, make_printable
 
 #: How deep the further fields of an action are recorded, and how many entries of each value.
 DEEPEST, MOST = 6, 50
@@ -40,7 +40,7 @@ class _Cleaner:
 
     def clean(self, data: Any) -> Any:
         if isinstance(data, str):
-            return printable_lines(self._redact(data))
+            return make_lines_printable(self._redact(data))
         if isinstance(data, list):
             left = len(data) - LINES_LIMIT
             if left > 0 and all(isinstance(item, str) for item in data):
@@ -48,39 +48,41 @@ class _Cleaner:
                 data = [f"… ({left:,} earlier lines)", *data[left:]]
             return [self.clean(item) for item in data]
         if isinstance(data, dict):
-            return {printable(key): self._field(key, value) for key, value in data.items()}
+            return {
+                make_printable(key): self._clean_field(key, value) for key, value in data.items()
+            }
         return data
 
-    def _field(self, key: str, value: Any) -> Any:
+    def _clean_field(self, key: str, value: Any) -> Any:
         if isinstance(value, str) and re.fullmatch(_FIXED.get(key, "(?!)"), value):
             return value
         if key in ("planned", "done") and isinstance(value, list):
-            return [self._action(action) for action in value]
+            return [self._clean_action(action) for action in value]
         return self.clean(value)
 
-    def _action(self, action: dict[str, Any]) -> dict[str, Any]:
+    def _clean_action(self, action: dict[str, Any]) -> dict[str, Any]:
         return {
-            key: self._field(key, value) if key in _COMMON else self._detail(value, key)
+            key: self._clean_field(key, value) if key in _COMMON else self._clean_detail(value, key)
             for key, value in action.items()
         }
 
-    def _detail(self, value: Any, name: str = "", depth: int = 0) -> Any:
+    def _clean_detail(self, value: Any, name: str = "", depth: int = 0) -> Any:
         """What an action holds of its class: also what only looks like a secret is hidden."""
         if isinstance(value, str):
-            return _first_line(self._hide(value, name))
+            return _take_first_line(self._hide(value, name))
         if isinstance(value, list | dict) and value and depth == DEEPEST:
             return f"… ({len(value):,} entries)"
         if isinstance(value, list):
             if value and all(isinstance(item, str) and "\n" not in item for item in value):
                 # An option that takes a secret stands before it.
                 value = self._hide("\n".join(value), name).split("\n")
-            items = [self._detail(item, name, depth + 1) for item in value[:MOST]]
+            items = [self._clean_detail(item, name, depth + 1) for item in value[:MOST]]
             left = len(value) - len(items)
             return [*items, f"… ({left:,} more)"] if left else items
         if isinstance(value, dict):
             pairs = list(value.items())
             fields = {
-                printable(self._redact(key)): self._detail(item, key, depth + 1)
+                make_printable(self._redact(key)): self._clean_detail(item, key, depth + 1)
                 for key, item in pairs[:MOST]
             }
             left = len(pairs) - MOST
@@ -92,8 +94,8 @@ class _Cleaner:
         return MASK if redact_likely(f"{name}=x") != f"{name}=x" and text else hidden
 
 
-def _first_line(text: str) -> str:
+def _take_first_line(text: str) -> str:
     lines = text.strip().splitlines()
     if len(lines) < 2:
-        return printable(text)
-    return f"{printable(lines[0])}… ({len(lines) - 1:,} more lines)"
+        return make_printable(text)
+    return f"{make_printable(lines[0])}… ({len(lines) - 1:,} more lines)"

@@ -54,7 +54,7 @@ class Collector:
     def add_plan(self, plan: Plan[Any]) -> None:
         """Add what a plan found, and what follows from it."""
         self.findings += plan.findings
-        self.planned += [Planned.model_validate(_fields(action)) for action in plan.actions]
+        self.planned += [Planned.model_validate(_dump_fields(action)) for action in plan.actions]
         self.refusals += plan.refusals
 
     def add_done(self, action: Action, *, started: datetime, seconds: float, ok: bool) -> None:
@@ -66,7 +66,7 @@ class Collector:
         """
         ended = {"started": started, "seconds": round(seconds, 3)}
         result = "done" if ok else "failed"
-        self.done.append(Done.model_validate({**_fields(action), **ended, "result": result}))
+        self.done.append(Done.model_validate({**_dump_fields(action), **ended, "result": result}))
 
     def add_error(self, message: str, log: Iterable[str] = ()) -> None:
         """Add an error.
@@ -76,7 +76,7 @@ class Collector:
         """
         self.errors.append(ErrorRecord(message=message, log=tuple(log)))
 
-    def measured(self, name: str, value: float, unit: str) -> None:
+    def add_measure(self, name: str, value: float, unit: str) -> None:
         """Add a number, in place of an earlier one of that name.
 
         :param name: what was measured.
@@ -86,7 +86,7 @@ class Collector:
         self.measures[name] = Measure(value=value, unit=unit)
 
 
-def _fields(action: Action) -> dict[str, Any]:
+def _dump_fields(action: Action) -> dict[str, Any]:
     """An action as its class has it, in JSON's terms; what is hidden stays hidden."""
     fields = action.model_dump(warnings=False)
     return dict(to_jsonable_python(fields, bytes_mode="hex", fallback=str))

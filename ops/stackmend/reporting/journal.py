@@ -97,7 +97,7 @@ def append(text: str, path: str = PATH, rotate_at: int = ROTATE_AT) -> StringCom
     return StringCommand(
         "sh",
         "-c",
-        QuoteString(connection.text("stackmend.connection", "walk") + _APPEND),
+        QuoteString(connection.read_script("stackmend.connection", "walk") + _APPEND),
         "journal",
         QuoteString(path),
         QuoteString(text),

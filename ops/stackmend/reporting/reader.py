@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from stackmend import controller_files
 from stackmend.answers import read_json
 from stackmend.decision import Finding, Refusal
-from stackmend.problems import problems, show
+from stackmend.problems import list_problems, show
 from stackmend.reporting.state import Done, HostRecord, OperationRecord, Planned, RunRecord
 
 #: Bytes of a record of very many hosts.
@@ -31,7 +31,7 @@ def read(path: Path) -> RunRecord:
     try:
         return _parse(read_json(controller_files.read(path, MAXIMUM), MAXIMUM))
     except ValidationError as error:
-        first, *others = problems(error)
+        first, *others = list_problems(error)
         reason = f"{first} (and {len(others)} more problems)" if others else first
     except ValueError as error:
         reason = str(error)

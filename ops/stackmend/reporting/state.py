@@ -138,6 +138,6 @@ class RunRecord(Model):
     interrupted: str = ""
     hosts: dict[str, HostRecord] = {}
 
-    def not_well(self) -> dict[str, Outcome]:
+    def list_not_well(self) -> dict[str, Outcome]:
         """The hosts that are not proven to be as their inventory wants them."""
         return {name: h.outcome for name, h in self.hosts.items() if h.outcome not in WELL}

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from stackmend import terminal
-from stackmend.text import LINE_LIMIT, printable
+from stackmend.text import LINE_LIMIT, make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +35,9 @@ def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
     """
     if any(host.outcome != "converged" for host in record.hosts.values()):
         if out.isatty():
-            _table(record, out)
+            _make_table(record, out)
         for line in format_record(record):
-            print(f"    {printable(line, LINE_LIMIT)}", file=out)
+            print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
     print(f"--> stackmend: {format_last_line(record, path)}", file=out)
 
 
@@ -52,7 +52,7 @@ def format_record(record: RunRecord) -> Iterator[str]:
         if host.interrupted_at:
             yield f"  {record.interrupted} interrupted it at: {host.interrupted_at}"
         for operation in host.operations:
-            lines = list(_operation(operation, host, record.mode))
+            lines = list(_format_operation(operation, host, record.mode))
             if lines:
                 yield f"  {operation.name}"
                 yield from (f"    {line}" for line in lines)
@@ -69,14 +69,14 @@ def format_last_line(record: RunRecord, path: Path | None) -> str:
         parts.append(f"{record.interrupted} ended the run early")
     elif not record.complete:
         parts.append("the run was ended early")
-    if bad := record.not_well():
+    if bad := record.list_not_well():
         parts.append("not well: " + ", ".join(f"{name} ({why})" for name, why in bad.items()))
     if path is not None:
         parts.append(f"report: {path}")
     return "; ".join(parts)
 
 
-def _operation(operation: OperationRecord, host: HostRecord, mode: str) -> Iterator[str]:
+def _format_operation(operation: OperationRecord, host: HostRecord, mode: str) -> Iterator[str]:
     for finding in operation.findings:
         kind = f"{finding.kind}: " if finding.kind else ""
         yield f"found: {finding.subject}: {kind}{finding.cause}"
@@ -110,7 +110,7 @@ def _cut(lines: Sequence[str]) -> str:
     return "".join(lines[:1]) + (" …" if len(lines) > 1 else "")
 
 
-def _table(record: RunRecord, out: TextIO) -> None:
+def _make_table(record: RunRecord, out: TextIO) -> None:
     # rich costs more to import than the whole report: only where a table is shown.
     from rich.console import Console
     from rich.table import Table
@@ -120,7 +120,7 @@ def _table(record: RunRecord, out: TextIO) -> None:
     for name, host in record.hosts.items():
         operations = host.operations
         table.add_row(
-            Text(printable(name)),
+            Text(make_printable(name)),
             Text(host.outcome, style=_COLOURS[host.outcome]),
             str(sum(len(op.findings) for op in operations)),
             str(sum(len(op.done) for op in operations)),

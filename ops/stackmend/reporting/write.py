@@ -15,7 +15,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from stackmend.connection import signals
-from stackmend.redaction import get_secrets, safe_line
+from stackmend.redaction import format_safe_line, get_secrets
 from stackmend.reporting import summary
 from stackmend.reporting.clean import clean
 from stackmend.reporting.state import OperationRecord, Outcome, RunRecord
@@ -51,7 +51,7 @@ def conclude(run: Run) -> Path | None:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
         summary.show(record, path, sys.stderr)
     except Exception as error:  # the report must never be what breaks the end of a run
-        print(f"--> stackmend: no report: {safe_line(repr(error))}", file=sys.stderr)
+        print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
         return None
     return path
 
@@ -65,7 +65,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
     state = run.state
     dry = run.dry if run.dry is not None else not state.is_executing
     hosts: dict[str, dict[str, Any]] = {}
-    interrupted = signals.received()
+    interrupted = signals.get_signal()
     complete = not interrupted
     for host in state.inventory:
         if not state.is_host_in_limit(host):
@@ -79,11 +79,11 @@ def build(run: Run, ended: datetime) -> RunRecord:
                 complete = complete and failed
                 hosts[host.name] = {"outcome": "unreachable" if failed else "unknown"}
             continue
-        operations = _operations(run, host)
+        operations = _build_operations(run, host)
         if not dry and not _is_finished(run, host):
             complete = False
         hosts[host.name] = {
-            "outcome": _outcome(run, host, operations, dry=dry),
+            "outcome": _classify_outcome(run, host, operations, dry=dry),
             "operations": operations,
         }
     if interrupted:
@@ -106,7 +106,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
 def find_directory(run: Run) -> Path:
     """Where the records go: ``STACKMEND_REPORTS``, the inventory's setting, or ``var/reports``."""
     chosen = os.environ.get("STACKMEND_REPORTS") or next(
-        filter(None, map(_setting, run.state.inventory)), "var/reports"
+        filter(None, map(_get_setting, run.state.inventory)), "var/reports"
     )
     return Path(run.state.cwd or ".") / Path(chosen).expanduser()
 
@@ -141,7 +141,7 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
     return path
 
 
-def _operations(run: Run, host: Host) -> list[OperationRecord]:
+def _build_operations(run: Run, host: Host) -> list[OperationRecord]:
     collectors = dict(run.collectors.get(host.name, {}))
     records = []
     for op_hash, data in run.state.ops[host].items():
@@ -149,7 +149,7 @@ def _operations(run: Run, host: Host) -> list[OperationRecord]:
         meta = data.operation_meta
         finished = meta.is_complete()
         records.append(
-            _operation(
+            _format_operation(
                 collector,
                 name=", ".join(sorted(run.state.op_meta[op_hash].names)),
                 seconds=round(run.seconds.get((host.name, op_hash), 0.0), 3),
@@ -157,11 +157,11 @@ def _operations(run: Run, host: Host) -> list[OperationRecord]:
                 changed=finished and meta.did_change(),
             )
         )
-    records.extend(_operation(collector) for collector in collectors.values())
+    records.extend(_format_operation(collector) for collector in collectors.values())
     return records
 
 
-def _operation(collector: Collector | None, **fields: Any) -> OperationRecord:
+def _format_operation(collector: Collector | None, **fields: Any) -> OperationRecord:
     if collector is not None:
         fields |= {
             "name": collector.name,
@@ -176,7 +176,9 @@ def _operation(collector: Collector | None, **fields: Any) -> OperationRecord:
     return OperationRecord.model_validate(fields)
 
 
-def _outcome(run: Run, host: Host, operations: Sequence[OperationRecord], *, dry: bool) -> Outcome:
+def _classify_outcome(
+    run: Run, host: Host, operations: Sequence[OperationRecord], *, dry: bool
+) -> Outcome:
     failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
     refused = any(op.refusals for op in operations)
     erred = any(op.errors and op.succeeded is not True for op in operations)
@@ -213,7 +215,7 @@ def _locate(run: Run, host: Host) -> str:
     """Where a host is when a signal ends the run."""
     if host not in run.state.activated_hosts:
         return "" if host in run.state.failed_hosts else "connecting"
-    steps = ", ".join(signals.under_way(host.name))
+    steps = ", ".join(signals.list_steps(host.name))
     operation = run.get_operation(host)
     if steps:
         return f"{operation}: {steps}" if operation else steps
@@ -222,7 +224,7 @@ def _locate(run: Run, host: Host) -> str:
     return operation
 
 
-def _setting(host: Host) -> str:
+def _get_setting(host: Host) -> str:
     stack = host.data.get("stack")
     section = stack.get("report") if isinstance(stack, Mapping) else getattr(stack, "report", None)
     if isinstance(section, Mapping):

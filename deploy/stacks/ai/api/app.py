@@ -34,7 +34,7 @@ log = logging.getLogger("api")
 _TIMES = ("submitted_at", "started_at", "finished_at", "next_attempt_at")
 
 
-def task_asked_for(body: bytes) -> tuple[str, str]:
+def parse_task(body: bytes) -> tuple[str, str]:
     """Return prompt and model of a request's body.
 
     Raises `ValueError` with one sentence for the caller where the body is not
@@ -87,7 +87,7 @@ def format_task(task_id: str, fields: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def application(store: TaskStore, *, max_body: int) -> Starlette:
+def make_application(store: TaskStore, *, max_body: int) -> Starlette:
     """Return the ASGI application.
 
     + store: where the tasks are
@@ -106,7 +106,7 @@ def application(store: TaskStore, *, max_body: int) -> Starlette:
             if len(body) > max_body:
                 raise HTTPException(413, f"the body is longer than {max_body} bytes")
         try:
-            prompt, model = task_asked_for(body)
+            prompt, model = parse_task(body)
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
         task_id = await store.submit(prompt, model)
@@ -121,10 +121,10 @@ def application(store: TaskStore, *, max_body: int) -> Starlette:
             raise HTTPException(404, f"no task {task_id!r}")
         return JSONResponse(format_task(task_id, fields))
 
-    async def healthz(request: Request) -> JSONResponse:
-        return JSONResponse({"redis": "ok", **await store.health()})
+    async def report_health(request: Request) -> JSONResponse:
+        return JSONResponse({"redis": "ok", **await store.read_health()})
 
-    async def redis_away(request: Request, error: Exception) -> JSONResponse:
+    async def report_redis_away(request: Request, error: Exception) -> JSONResponse:
         log.warning("%s %s: redis: %s", request.method, request.url.path, error)
         return JSONResponse(
             {"redis": "away", "error": f"redis: {error}"},
@@ -132,7 +132,7 @@ def application(store: TaskStore, *, max_body: int) -> Starlette:
             headers={"Retry-After": "1"},
         )
 
-    async def refused(request: Request, error: Exception) -> JSONResponse:
+    async def report_refusal(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         return JSONResponse(
             {"error": error.detail}, status_code=error.status_code, headers=error.headers
@@ -147,9 +147,9 @@ def application(store: TaskStore, *, max_body: int) -> Starlette:
         routes=[
             Route("/tasks", submit, methods=["POST"]),
             Route("/tasks/{id}", show),
-            Route("/healthz", healthz),
+            Route("/healthz", report_health),
         ],
-        exception_handlers={RedisError: redis_away, HTTPException: refused},
+        exception_handlers={RedisError: report_redis_away, HTTPException: report_refusal},
         lifespan=lifespan,
     )
 
@@ -157,10 +157,10 @@ def application(store: TaskStore, *, max_body: int) -> Starlette:
 def main() -> None:
     """Serve until SIGTERM, then end the requests under way and exit."""
     logging.basicConfig(
-        level=settings.text("LOG_LEVEL", "INFO"), format="%(levelname)s %(name)s %(message)s"
+        level=settings.get_text("LOG_LEVEL", "INFO"), format="%(levelname)s %(name)s %(message)s"
     )
     redis = Redis.from_url(
-        settings.text("REDIS_URL", "redis://redis:6379/0"),
+        settings.get_text("REDIS_URL", "redis://redis:6379/0"),
         decode_responses=True,
         socket_connect_timeout=2,
         socket_timeout=2,
@@ -168,11 +168,11 @@ def main() -> None:
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), retries=1),
     )
     uvicorn.run(
-        application(
-            TaskStore(redis), max_body=settings.integer("MAX_BODY_BYTES", 1 << 20, least=1)
+        make_application(
+            TaskStore(redis), max_body=settings.get_integer("MAX_BODY_BYTES", 1 << 20, least=1)
         ),
         host="0.0.0.0",  # noqa: S104 - inside its container; compose.yaml publishes on 127.0.0.1
-        port=settings.integer("PORT", 8000, least=1),
+        port=settings.get_integer("PORT", 8000, least=1),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,

@@ -97,7 +97,7 @@ class Worker:
         log.info("working as %s, model %s, slots %d", self._name, self._model, self._slots)
         reporting = asyncio.create_task(self._report())
         slots = [
-            asyncio.create_task(self._slot(f"{self._name}/{number}"))
+            asyncio.create_task(self._run_slot(f"{self._name}/{number}"))
             for number in range(self._slots)
         ]
         try:
@@ -111,7 +111,7 @@ class Worker:
             with contextlib.suppress(RedisError):
                 await self._store.remove_worker(self._name)
 
-    async def _slot(self, consumer: str) -> None:
+    async def _run_slot(self, consumer: str) -> None:
         while not self._stopping.is_set():
             try:
                 task = await self._store.take(consumer, wait=1.0)
@@ -121,7 +121,7 @@ class Worker:
             except RedisError as error:
                 # What this slot holds stays pending under its name: `take` finds it again.
                 log.warning("redis: %s", error)
-                await self._nap(1.0)
+                await self._pause(1.0)
         with contextlib.suppress(RedisError):
             await self._store.retire(consumer)
 
@@ -133,7 +133,7 @@ class Worker:
         try:
             await asyncio.wait([asking, losing, ending], return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
-                await self._settle(task, model, asking)
+                await self._conclude(task, model, asking)
             elif losing.done():
                 log.warning("%s lost to another worker", task.key)
             else:
@@ -144,7 +144,7 @@ class Worker:
                 waiting.cancel()
             await asyncio.gather(asking, losing, ending, return_exceptions=True)
 
-    async def _settle(self, task: Task, model: str, asking: asyncio.Task[Answer]) -> None:
+    async def _conclude(self, task: Task, model: str, asking: asyncio.Task[Answer]) -> None:
         try:
             answer = asking.result()
         except ModelError as error:
@@ -174,17 +174,17 @@ class Worker:
 
     async def _report(self) -> None:
         while not self._stopping.is_set():
-            knowledge = await self._look()
+            knowledge = await self._check_server()
             try:
                 await self._store.report(self._name, knowledge)
             except RedisError as error:
                 log.warning("redis: %s", error)
-            await self._nap(REPORT_SECONDS)
+            await self._pause(REPORT_SECONDS)
 
-    async def _look(self) -> dict[str, str]:
-        return {"model": self._model, "ollama": await condition(self._server, self._model)}
+    async def _check_server(self) -> dict[str, str]:
+        return {"model": self._model, "ollama": await check_model_server(self._server, self._model)}
 
-    async def _nap(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
@@ -193,10 +193,10 @@ class Worker:
         self._alive.write_text(str(time.monotonic()))
 
 
-async def condition(server: ModelServer, model: str) -> str:
+async def check_model_server(server: ModelServer, model: str) -> str:
     """Return `ok`, or in one line what keeps the model server from answering with the model."""
     try:
-        listed = await server.models()
+        listed = await server.list_models()
     except ModelError as error:
         return str(error)
     if not any(is_same_model(model, name) for name in listed):
@@ -204,10 +204,10 @@ async def condition(server: ModelServer, model: str) -> str:
     return "ok"
 
 
-def connected() -> Redis:
+def connect_redis() -> Redis:
     """Return the client for REDIS_URL, which bridges a restart of redis by itself."""
     return Redis.from_url(
-        settings.text("REDIS_URL", "redis://redis:6379/0"),
+        settings.get_text("REDIS_URL", "redis://redis:6379/0"),
         decode_responses=True,
         socket_connect_timeout=2,
         socket_timeout=5,
@@ -215,22 +215,22 @@ def connected() -> Redis:
     )
 
 
-def model_server() -> ModelServer:
+def make_model_server() -> ModelServer:
     """Return the model server that the settings name."""
     return ModelServer(
-        settings.text("OLLAMA_URL", "http://ollama:11434"),
-        silence=settings.number("OLLAMA_SILENCE_SECONDS", 300, least=1),
-        num_predict=settings.integer("OLLAMA_NUM_PREDICT", 1024, least=-1),
+        settings.get_text("OLLAMA_URL", "http://ollama:11434"),
+        silence=settings.get_number("OLLAMA_SILENCE_SECONDS", 300, least=1),
+        num_predict=settings.get_integer("OLLAMA_NUM_PREDICT", 1024, least=-1),
     )
 
 
 async def check(model: str) -> str:
     """Return `ok`, or what is missing for a task to be done; changes nothing."""
-    redis, server = connected(), model_server()
+    redis, server = connect_redis(), make_model_server()
     redis.set_retry(Retry(EqualJitterBackoff(), retries=0))
     try:
         await redis.ping()
-        return await condition(server, model)
+        return await check_model_server(server, model)
     except RedisError as error:
         return f"redis: {error}"
     finally:
@@ -240,23 +240,23 @@ async def check(model: str) -> str:
 
 async def work(model: str) -> None:
     """Work until SIGTERM or SIGINT."""
-    redis, server = connected(), model_server()
-    lease = settings.number("TASK_LEASE_SECONDS", 15, least=1)
+    redis, server = connect_redis(), make_model_server()
+    lease = settings.get_number("TASK_LEASE_SECONDS", 15, least=1)
     worker = Worker(
         TaskStore(
             redis,
             lease=lease,
-            max_attempts=settings.integer("TASK_MAX_ATTEMPTS", 20, least=1),
-            keep=settings.integer("TASK_KEEP_SECONDS", 7 * 24 * 3600, least=1),
+            max_attempts=settings.get_integer("TASK_MAX_ATTEMPTS", 20, least=1),
+            keep=settings.get_integer("TASK_KEEP_SECONDS", 7 * 24 * 3600, least=1),
         ),
         server,
         model=model,
         name=socket.gethostname(),
-        slots=settings.integer("WORKER_CONCURRENCY", 1, least=1),
+        slots=settings.get_integer("WORKER_CONCURRENCY", 1, least=1),
         lease=lease,
-        retry_first=settings.number("TASK_RETRY_SECONDS", 1, least=0.01),
-        retry_longest=settings.number("TASK_RETRY_MAX_SECONDS", 60, least=0.01),
-        shutdown=settings.number("SHUTDOWN_SECONDS", 20, least=0),
+        retry_first=settings.get_number("TASK_RETRY_SECONDS", 1, least=0.01),
+        retry_longest=settings.get_number("TASK_RETRY_MAX_SECONDS", 60, least=0.01),
+        shutdown=settings.get_number("SHUTDOWN_SECONDS", 20, least=0),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -271,12 +271,12 @@ async def work(model: str) -> None:
 def main() -> None:
     """Work, or `check`."""
     logging.basicConfig(
-        level=settings.text("LOG_LEVEL", "INFO"),
+        level=settings.get_text("LOG_LEVEL", "INFO"),
         format="%(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    model = settings.text("OLLAMA_MODEL", "")
+    model = settings.get_text("OLLAMA_MODEL", "")
     if not model:
         sys.exit("OLLAMA_MODEL is not set")
     if sys.argv[1:] == ["check"]:

@@ -87,9 +87,9 @@ class ModelServer:
         try:
             async with self._client.stream("POST", "/api/chat", json=body) as response:
                 if response.status_code != 200:
-                    raise refusal(response.status_code, await response.aread())
+                    raise make_refusal(response.status_code, await response.aread())
                 async for line in response.aiter_lines():
-                    part = _part(line)
+                    part = _parse_part(line)
                     if text := part["content"]:
                         first = first if first is not None else time.monotonic() - asked
                         parts.append(text)
@@ -97,18 +97,18 @@ class ModelServer:
                         measured = {name: part[name] for name in MEASURED if name in part}
                         return Answer("".join(parts), {"first_token_seconds": first, **measured})
         except httpx.HTTPError as error:
-            raise ModelError(away(error)) from error
+            raise ModelError(describe_absence(error)) from error
         raise ModelError("the model server broke its answer off")
 
-    async def models(self) -> list[str]:
+    async def list_models(self) -> list[str]:
         """Return the names of the models the server has; raises `ModelError`."""
         try:
             response = await self._client.get("/api/tags", timeout=5.0)
             if response.status_code != 200:
-                raise refusal(response.status_code, response.content)
+                raise make_refusal(response.status_code, response.content)
             return [model["name"] for model in response.json()["models"]]
         except httpx.HTTPError as error:
-            raise ModelError(away(error)) from error
+            raise ModelError(describe_absence(error)) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"this is no Ollama: GET /api/tags: {error!r}") from error
 
@@ -117,7 +117,7 @@ class ModelServer:
         await self._client.aclose()
 
 
-def refusal(status: int, body: bytes) -> ModelError:
+def make_refusal(status: int, body: bytes) -> ModelError:
     """Return the error for an answer that is not 200.
 
     A missing model (404) may be pulled yet, a busy or failing server (429, 5xx) may recover; any
@@ -128,10 +128,10 @@ def refusal(status: int, body: bytes) -> ModelError:
     except (ValueError, KeyError, TypeError):
         message = body.decode(errors="replace")
     lasting = 400 <= status < 500 and status not in (404, 408, 429)
-    return ModelError(_one_line(message) or f"HTTP {status}", lasting=lasting)
+    return ModelError(_fit_line(message) or f"HTTP {status}", lasting=lasting)
 
 
-def away(error: httpx.HTTPError) -> str:
+def describe_absence(error: httpx.HTTPError) -> str:
     """Return one line for a server that cannot be reached or fell silent."""
     what = str(error) or type(error).__name__
     return f"the model server cannot be reached: {what}"
@@ -146,7 +146,7 @@ def is_same_model(name: str, listed: str) -> bool:
     return listed in (name, f"{name}:latest")
 
 
-def _part(line: str) -> dict[str, Any]:
+def _parse_part(line: str) -> dict[str, Any]:
     """A line of an answer, with the text it adds under `content`."""
     if not line:
         return {"content": ""}
@@ -157,11 +157,11 @@ def _part(line: str) -> dict[str, Any]:
     # Once an answer has begun, an error comes inside HTTP 200.
     match part:
         case {"error": error}:
-            raise ModelError(_one_line(str(error)))
+            raise ModelError(_fit_line(str(error)))
         case {"message": {"content": str(content)}}:
             return {**part, "content": content}
-    raise ModelError(f"the model server's answer is not Ollama's: {_one_line(line)}")
+    raise ModelError(f"the model server's answer is not Ollama's: {_fit_line(line)}")
 
 
-def _one_line(text: str) -> str:
+def _fit_line(text: str) -> str:
     return " ".join(text.split())[:300]

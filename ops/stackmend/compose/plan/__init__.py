@@ -43,7 +43,7 @@ from stackmend.compose.plan.declaration import (
 from stackmend.compose.plan.foreign import find_obstructions, sort_out
 from stackmend.compose.plan.gates import (
     explain_hold,
-    needs_declared,
+    is_declaration_needed,
     refuse_crowded,
     refuse_engine,
 )
@@ -63,17 +63,17 @@ from stackmend.compose.plan.order import (
     decide_with_images,
     drop_record,
     is_change,
+    is_writing,
     split_batches,
     split_images,
-    writes,
 )
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import (
     hold_back,
+    is_intact_before,
     is_restored,
     restore_spec,
     roll_back,
-    was_intact,
 )
 
 __all__ = [
@@ -118,11 +118,13 @@ __all__ = [
     "hold_back",
     "is_change",
     "is_complete",
+    "is_declaration_needed",
+    "is_intact_before",
     "is_restored",
+    "is_writing",
     "is_young",
     "list_mounts",
     "make_record",
-    "needs_declared",
     "plan",
     "read_declaration",
     "refuse_crowded",
@@ -133,6 +135,4 @@ __all__ = [
     "sort_out",
     "split_batches",
     "split_images",
-    "was_intact",
-    "writes",
 ]

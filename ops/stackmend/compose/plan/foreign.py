@@ -30,7 +30,7 @@ def sort_out(state: StackState, project: str, *configs: Mapping[str, Any]) -> St
     own: list[Container] = []
     foreign: list[Container] = []
     for container in (*state.containers, *state.foreign):
-        why = provenance.why_foreign(container.origin, project, names)
+        why = provenance.explain_foreign(container.origin, project, names)
         (foreign if why else own).append(container.model_copy(update={"foreign": why}))
     return state.model_copy(update={"containers": tuple(own), "foreign": tuple(foreign)})
 
@@ -39,7 +39,7 @@ def find_obstructions(
     services: Mapping[str, Mapping[str, Any]], state: StackState, names: Iterable[str]
 ) -> tuple[str, ...]:
     """Why Compose must not create these services now: what it would take for theirs, and is not."""
-    created = _created_with(services, names)
+    created = _list_created_with(services, names)
     return tuple(
         _format_claim(container)
         for container in state.foreign
@@ -51,9 +51,11 @@ def refuse_elsewhere(draft: Draft) -> bool:
     """Refuse where the project's name belongs to a stack that was started from elsewhere."""
     # The one before counts as well where the stack's directory is another now: what it started
     # there would be half of the project.
-    origins = {provenance.started_from(container.origin) for container in draft.state.containers}
+    origins = {
+        provenance.get_start_directory(container.origin) for container in draft.state.containers
+    }
     for directory in sorted(origins - {draft.spec.directory}):
-        if draft.spec.allows("project", directory):
+        if draft.spec.is_allowed("project", directory):
             continue
         draft.refuse(
             draft.spec.project,
@@ -79,7 +81,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
             _take(draft, service, name, f"a container {whose} holds its name {name}", claimant)
     for other in (*draft.state.neighbours, *draft.state.foreign):
         for network, endpoint in other.endpoints.items():
-            key = draft.key(network)
+            key = draft.get_key(network)
             if not endpoint.address or key is None:
                 continue
             for service, body in draft.services.items():
@@ -96,7 +98,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
 
 def plan_claimants(draft: Draft) -> None:
     """Deal with containers that bear the labels of the project's, and are foreign."""
-    created = _created(draft)
+    created = _list_created(draft)
     for container in draft.state.foreign:
         subject, what = container.service or container.name, _format_claim(container)
         if subject in created and _is_chosen(container):
@@ -108,9 +110,9 @@ def plan_claimants(draft: Draft) -> None:
 
 def plan_foreign_networks(draft: Draft) -> None:
     """Keep services out of networks of our names that Compose did not make for this project."""
-    created = _created(draft)
+    created = _list_created(draft)
     for key, settings in sorted((draft.declared.config.get("networks") or {}).items()):
-        network = draft.network_name(key)
+        network = draft.get_network_name(key)
         what = explain_foreign(draft, draft.state.network_labels.get(network), key)
         if not what or (settings or {}).get("external"):
             continue
@@ -122,7 +124,7 @@ def plan_foreign_networks(draft: Draft) -> None:
             and name in created
             and not any(
                 (place := container.endpoints.get(network)) and place.network_id == current
-                for container in draft.state.service(name)
+                for container in draft.state.list_containers(name)
             )
         ]
         keep_out(draft, f"network {network}", what, joining, f"networks.{key}", network)
@@ -130,7 +132,7 @@ def plan_foreign_networks(draft: Draft) -> None:
 
 def plan_foreign_volumes(draft: Draft) -> None:
     """Keep services from volumes of our names that Compose did not make for this project."""
-    created = _created(draft)
+    created = _list_created(draft)
     for key, settings in sorted((draft.declared.config.get("volumes") or {}).items()):
         volume = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
         what = explain_foreign(draft, draft.state.volume_labels.get(volume), key)
@@ -146,7 +148,7 @@ def plan_foreign_volumes(draft: Draft) -> None:
             )
             and not any(
                 mount.get("source") == volume
-                for container in draft.state.service(name)
+                for container in draft.state.list_containers(name)
                 for mount in (container.shape.get("volumes") or {}).values()
             )
         ]
@@ -159,10 +161,10 @@ def explain_foreign_image(draft: Draft, name: str) -> str:
     Compose builds ``PROJECT-SERVICE``; a name that the compose file gives may come from
     anywhere.
     """
-    ref = draft.ref(name)
+    ref = draft.get_reference(name)
     image = draft.declared.images[ref]
     known = draft.applied.services.get(name) if draft.applied else None
-    proven = {container.image_id for container in draft.state.service(name)}
+    proven = {container.image_id for container in draft.state.list_containers(name)}
     proven |= {known.image_id} if known else set()
     own = image.id in proven or image.built_for in (None, (draft.spec.project, name))
     if own or draft.services[name].get("image"):
@@ -247,13 +249,13 @@ def _clear_if_allowed(
         draft.refuse(service, what, f"{purpose}, {_ALLOW.format(rule)}")
 
 
-def _created(draft: Draft) -> frozenset[str]:
+def _list_created(draft: Draft) -> frozenset[str]:
     """The services among whose containers Compose chooses while it carries out the steps."""
-    names = (name for name in draft.steps if draft.has(name, Recreate, Up))
-    return _created_with(draft.services, names)
+    names = (name for name in draft.steps if draft.has_step(name, Recreate, Up))
+    return _list_created_with(draft.services, names)
 
 
-def _created_with(
+def _list_created_with(
     services: Mapping[str, Mapping[str, Any]], names: Iterable[str]
 ) -> frozenset[str]:
     """The services among whose containers Compose chooses where it creates these.
@@ -266,11 +268,11 @@ def _created_with(
         name = left.pop()
         if name not in created and name in services:
             created.add(name)
-            left += _dependencies(services[name])
+            left += _list_dependencies(services[name])
     return frozenset(created)
 
 
-def _dependencies(body: Mapping[str, Any]) -> Iterable[str]:
+def _list_dependencies(body: Mapping[str, Any]) -> Iterable[str]:
     """The services that one needs, in every way that Compose knows."""
     yield from body.get("depends_on") or ()
     for key in ("network_mode", "pid", "ipc"):

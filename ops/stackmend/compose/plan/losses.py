@@ -24,8 +24,8 @@ def find_losses(
         if body is None:
             continue
         image = declared.images.get(str(body.get("image") or f"{spec.project}-{name}"))
-        kept = _kept(body, image)
-        for container in state.service(name):
+        kept = _find_kept_volumes(body, image)
+        for container in state.list_containers(name):
             for path, mount in (container.shape.get("volumes") or {}).items():
                 if mount.get("source") != "(anonymous)" or kept is None or path in kept:
                     continue
@@ -44,7 +44,7 @@ def find_losses(
     return tuple(dict.fromkeys(found))
 
 
-def _kept(body: Mapping[str, Any], image: Image | None) -> frozenset[str] | None:
+def _find_kept_volumes(body: Mapping[str, Any], image: Image | None) -> frozenset[str] | None:
     """Where the next container has anonymous volumes; ``None`` where that cannot be told yet."""
     if image is None or image.volumes is None:
         return None

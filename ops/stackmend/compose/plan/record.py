@@ -28,7 +28,7 @@ def make_record(
     services: dict[str, AppliedService] = {}
     for name in declared.services:
         known = before.services.get(name) if before else None
-        containers = state.service(name)
+        containers = state.list_containers(name)
         if known and name not in touched:
             services[name] = known
         elif containers:
@@ -45,6 +45,6 @@ def make_record(
         config=declared.config,
         outside={path: found for path, found in declared.outside.items() if found},
         services=services,
-        secrets=tuple(sorted(spec.secrets())),
+        secrets=tuple(sorted(spec.list_secrets())),
         applied_at=state.now,
     )

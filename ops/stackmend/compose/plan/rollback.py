@@ -34,7 +34,7 @@ def is_restored(state: StackState) -> bool:
     )
 
 
-def was_intact(before: StackState) -> bool:
+def is_intact_before(before: StackState) -> bool:
     """Whether every service ran on the files of the record before a run.
 
     What the run did not touch does so then after a rollback as well.
@@ -92,7 +92,9 @@ def hold_back(
     actions = drop_record(decided.actions)
     if declared is not None and not decided.refusals:
         restore = _restore(files, applied, declared, state)
-        restored = plan(spec, applied.files, applied.source, _after(restore, state), checks=checks)
+        restored = plan(
+            spec, applied.files, applied.source, _predict_state(restore, state), checks=checks
+        )
         actions = (restore, *drop_record(restored.actions))
     refusal = Refusal(
         subject=spec.project,
@@ -125,7 +127,7 @@ def _restore(
     )
 
 
-def _after(restore: RestoreFiles, state: StackState) -> StackState:
+def _predict_state(restore: RestoreFiles, state: StackState) -> StackState:
     """The state that restoring the files leaves."""
     assert state.applied is not None, "what is restored is a record's"
     images = {tag.name: Image(id=tag.image_id) for tag in restore.tags}

@@ -44,9 +44,8 @@ class ContactError(ConnectError):
 def arrange(host: Host, contact: Contact) -> None:
     """Makes pyinfra connect to a host by first contact.
 
-    Args:
-        host: the host; one that is not reached by ``@ssh`` is left alone.
-        contact: what is known of it.
+    :param host: the host; one that is not reached by ``@ssh`` is left alone.
+    :param contact: what is known of it.
 
     Example:
         >>> arrange(host, Contact(user="ops", fingerprint="SHA256:…"))
@@ -69,12 +68,11 @@ class _FirstContact:
     def connect(self) -> None:
         """Connect; what pyinfra calls.
 
-        Raises:
-            ContactError: and nothing else: another error would end the run on every host.
+        :raises ContactError: and nothing else: another error would end the run on every host.
         """
         self._tried.clear()
         try:
-            client, login = self._first()
+            client, login = self._make_first()
         except (SSHException, OSError, EOFError, PyinfraError, ValueError) as error:
             if isinstance(error, ConnectError):
                 raise ContactError(str(error)) from error
@@ -82,8 +80,8 @@ class _FirstContact:
             raise ContactError(f"no contact: {text}") from error
         self._use(client, login)
 
-    def _first(self) -> tuple[SSHClient, Login]:
-        target = Target.of(self._connector)
+    def _make_first(self) -> tuple[SSHClient, Login]:
+        target = Target.from_connector(self._connector)
         known = KnownHosts(
             self._known_hosts,
             target.key_name,
@@ -106,18 +104,18 @@ class _FirstContact:
     ) -> SSHClient | None:
         """One connection with a few logins tried on it; None where none of them works."""
 
-        def once() -> SSHClient | None:
+        def try_once() -> SSHClient | None:
             return self._open(target, known, sources)
 
         try:
-            return wait_until_reachable(self._host, target, once, timeout)
+            return wait_until_reachable(self._host, target, try_once, timeout)
         except Unmatched as error:
             # The fingerprint may be that of another of the host's keys: each is asked for, and
             # nothing is authenticated meanwhile.
             match = find_offered_key(target, known)
             if match is None:
                 raise HostKeyRefused(error.format_message(known.offered)) from None
-        return wait_until_reachable(self._host, target, once, timeout)
+        return wait_until_reachable(self._host, target, try_once, timeout)
 
     def _open(
         self, target: Target, known: KnownHosts, sources: list[AuthSource]
@@ -172,8 +170,7 @@ class _FirstContact:
 class Attempts(AuthStrategy):
     """Logins tried one after the other on one connection.
 
-    Args:
-        sources: the logins.
+    :param sources: the logins.
     """
 
     def __init__(self, sources: list[AuthSource]) -> None:
@@ -189,7 +186,7 @@ def get_server_key(host: Host) -> PKey:
     """The key that the host showed on the connection that pyinfra has to it."""
     from ..link import link
 
-    return link(host).transport().get_remote_server_key()
+    return link(host).open_transport().get_remote_server_key()
 
 
 def _has_elevation(data: HostData) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from paramiko import HostKeys, MissingHostKeyPolicy, PKey, SSHClient, SSHException
 from paramiko.hostkeys import HostKeyEntry
 
-from stackmend.controller_files import Unreadable, exists, read_text
+from stackmend.controller_files import Unreadable, is_there, read_text
 
 from .errors import HostKeyRefused
 
@@ -39,8 +39,7 @@ class Unmatched(HostKeyRefused):
     def format_message(self, offered: dict[str, str]) -> str:
         """The whole message.
 
-        Args:
-            offered: kind → fingerprint of every key that the host has shown.
+        :param offered: kind → fingerprint of every key that the host has shown.
         """
         listed = ", ".join(f"{mark} ({kind})" for kind, mark in offered.items())
         return (
@@ -54,16 +53,13 @@ class Unmatched(HostKeyRefused):
 class KnownHosts(MissingHostKeyPolicy):
     """What is recorded of one host's keys, and the check of the key that it shows.
 
-    Args:
-        file: the file with the records; made where the first key is trusted.
-        name: the host's name in it.
-        fingerprint: of one of the host's keys, or empty.
-        strict: whether a key is refused that is neither recorded nor has the fingerprint.
-        warn: shows a line to the user.
-
-    Attributes:
-        prefer: the kinds of key to ask for first.
-        offered: kind → fingerprint of every key shown.
+    :param file: the file with the records; made where the first key is trusted.
+    :param name: the host's name in it.
+    :param fingerprint: of one of the host's keys, or empty.
+    :param strict: whether a key is refused that is neither recorded nor has the fingerprint.
+    :param warn: shows a line to the user.
+    :param prefer: the kinds of key to ask for first.
+    :param offered: kind → fingerprint of every key shown.
     """
 
     def __init__(
@@ -86,20 +82,21 @@ class KnownHosts(MissingHostKeyPolicy):
     def missing_host_key(self, client: SSHClient | None, hostname: str, key: PKey) -> None:
         """Checks the key; called by paramiko after the key exchange, before authentication.
 
-        Raises:
-            HostKeyRefused: the key is not to be trusted.
+        :raises HostKeyRefused: the key is not to be trusted.
         """
         kind, mark = key.get_name(), key.fingerprint
         self.offered[kind] = mark
         recorded = self._recorded.get(kind)
         if recorded is not None and recorded != key:
-            raise HostKeyRefused(self._changed(f"{recorded.fingerprint} ({kind})", kind, mark))
+            raise HostKeyRefused(
+                self._describe_change(f"{recorded.fingerprint} ({kind})", kind, mark)
+            )
         if self._fingerprint:
             if mark != self._fingerprint:
                 raise Unmatched(self._name, self._fingerprint)
         elif recorded is None and self._recorded:
             known = ", ".join(f"{key.fingerprint} ({kind})" for kind, key in self._recorded.items())
-            raise HostKeyRefused(self._changed(known, kind, mark))
+            raise HostKeyRefused(self._describe_change(known, kind, mark))
         elif recorded is None and self._strict:
             raise HostKeyRefused(
                 f"unknown host key: {self._name} shows {mark} ({kind}), of which {self._file} "
@@ -124,7 +121,7 @@ class KnownHosts(MissingHostKeyPolicy):
             f"{self._file}"
         )
 
-    def _changed(self, recorded: str, kind: str, mark: str) -> str:
+    def _describe_change(self, recorded: str, kind: str, mark: str) -> str:
         remove = f"ssh-keygen -f {self._file} -R '{self._name}'"
         return (
             f"changed host key: {self._name} shows {mark} ({kind}), {self._file} holds {recorded}; "
@@ -136,16 +133,15 @@ class KnownHosts(MissingHostKeyPolicy):
 def find_offered_key(target: Target, known: KnownHosts) -> PKey | None:
     """Asks a host for each kind of key until one has the fingerprint; authenticates nothing.
 
-    Args:
-        target: where the host is.
-        known: checks the key; from then on it prefers the kind that was found.
+    :param target: where the host is.
+    :param known: checks the key; from then on it prefers the kind that was found.
     """
-    from ..link import quick_transport
+    from ..link import make_transport
 
     for kind in KINDS:
         if kind in known.offered:
             continue
-        transport = quick_transport(target.dial())
+        transport = make_transport(target.dial())
         try:
             security = transport.get_security_options()
             security.key_types = [
@@ -176,7 +172,7 @@ def _is_rsa(kind: str) -> bool:
 def _read_recorded(file: Path, name: str) -> dict[str, PKey]:
     keys = HostKeys()
     try:
-        lines = read_text(file).splitlines() if exists(file) else []
+        lines = read_text(file).splitlines() if is_there(file) else []
     except Unreadable as error:
         raise OSError(f"{file} {error}") from None
     for number, line in enumerate(map(str.strip, lines), start=1):

@@ -46,9 +46,8 @@ _root_passwords: dict[str, str] = {}
 class Identity:
     """A private key in hand.
 
-    Attributes:
-        label: where it is from, for messages.
-        key: the key.
+    :param label: where it is from, for messages.
+    :param key: the key.
     """
 
     label: str
@@ -64,9 +63,8 @@ class Identity:
 class Login:
     """One user, with the methods to log in as that user.
 
-    Attributes:
-        user: its name.
-        sources: the methods, in the order to try.
+    :param user: its name.
+    :param sources: the methods, in the order to try.
     """
 
     user: str
@@ -113,12 +111,11 @@ def list_logins(
 
     A password is only asked for when this is asked for the last one.
 
-    Args:
-        host: the host.
-        connector: pyinfra's connector of it.
-        contact: what is known of it.
-        target: where it is, and what the SSH configuration says of it.
-        notes: gets a line for each way that cannot be tried.
+    :param host: the host.
+    :param connector: pyinfra's connector of it.
+    :param contact: what is known of it.
+    :param target: where it is, and what the SSH configuration says of it.
+    :param notes: gets a line for each way that cannot be tried.
     """
     found = list(list_identities(connector, target, contact.keys, notes))
     configured_user = connector.data["ssh_user"] or target.config.get("user") or ""
@@ -142,11 +139,10 @@ def list_identities(
 ) -> Iterator[Identity]:
     """Every private key that may open a host, once each: files named for it, the agent's, others.
 
-    Args:
-        connector: pyinfra's connector of the host.
-        target: where it is, and what the SSH configuration says of it.
-        keys: files to take first; those that are not there are passed over.
-        notes: gets a line for each key that cannot be used.
+    :param connector: pyinfra's connector of the host.
+    :param target: where it is, and what the SSH configuration says of it.
+    :param keys: files to take first; those that are not there are passed over.
+    :param notes: gets a line for each key that cannot be used.
     """
     # paramiko trips over keys of security tokens in an agent; pyinfra mends that where it connects.
     _patch_paramiko_sk_key_support()
@@ -162,9 +158,8 @@ def select_matching_identities(
 ) -> list[Identity]:
     """Those whose public half is among some keys.
 
-    Args:
-        identities: private keys.
-        public: public keys, as the protocol carries them.
+    :param identities: private keys.
+    :param public: public keys, as the protocol carries them.
     """
     return [identity for identity in identities if identity.public in public]
 
@@ -219,7 +214,7 @@ def _find_root_password(host: Host, variable: str) -> tuple[str, str]:
         _root_passwords[variable] = os.environ.pop(variable)
     password, label = _root_passwords.get(variable, ""), f"of {variable}"
     if not password and sys.stdin.isatty():
-        with _asking, signals.at_terminal():
+        with _asking, signals.hold_terminal():
             password, label = getpass(f"Password of root@{host.name} (none: Enter): "), "typed in"
     register(password)
     return password, label

@@ -45,10 +45,9 @@ def find_matching_identities(
 
     Reaches no host.
 
-    Args:
-        host: the host that they are for; its ``ssh_key`` is among those looked at.
-        public: public keys, as the protocol carries them.
-        files: private keys to look at beside the usual ones.
+    :param host: the host that they are for; its ``ssh_key`` is among those looked at.
+    :param public: public keys, as the protocol carries them.
+    :param files: private keys to look at beside the usual ones.
 
     Example:
         >>> find_matching_identities(host, decode_public_keys(["AAAAC3Nza…"]))
@@ -57,7 +56,7 @@ def find_matching_identities(
     connector = unwrap(host).connector
     if not isinstance(connector, SSHConnector):
         return []
-    found = list(list_identities(connector, Target.of(connector), files, []))
+    found = list(list_identities(connector, Target.from_connector(connector), files, []))
     return select_matching_identities(found, public)
 
 
@@ -66,18 +65,13 @@ def run_new_login(host: Host, user: str, keys: Sequence[Identity], command: str)
 
     The connection that pyinfra has is left as it is; the host has to show the same key as on it.
 
-    Args:
-        host: the host.
-        user: whom to log in as.
-        keys: the keys to try.
-        command: what the user's shell is to run, every value in it already quoted.
-
-    Returns:
-        What the command left behind.
-
-    Raises:
-        NoLogin: the user is not let in, or the command cannot be run.
-        UnsupportedConnector: the host is not reached by ``@ssh``.
+    :param host: the host.
+    :param user: whom to log in as.
+    :param keys: the keys to try.
+    :param command: what the user's shell is to run, every value in it already quoted.
+    :returns: what the command left behind.
+    :raises NoLogin: the user is not let in, or the command cannot be run.
+    :raises UnsupportedConnector: the host is not reached by ``@ssh``.
 
     Example:
         >>> run_new_login(host, "ops", find_matching_identities(host, keys), "sudo -n true").ok
@@ -90,13 +84,13 @@ def run_new_login(host: Host, user: str, keys: Sequence[Identity], command: str)
     if not keys:
         raise NoLogin(host.name, doing, "this machine has no private key that belongs to the user")
     host_key = get_server_key(host)
-    target = Target.of(host.connector)
+    target = Target.from_connector(host.connector)
 
-    def once() -> SSHClient:
+    def try_once() -> SSHClient:
         return _open(target, host_key, user, keys)
 
     try:
-        client = wait_until_reachable(host, target, once, TIMEOUT)
+        client = wait_until_reachable(host, target, try_once, TIMEOUT)
         with contextlib.closing(client):
             return run_once(cast("Transport", client.get_transport()), command)
     except AuthFailure:
@@ -111,12 +105,9 @@ def run_new_login(host: Host, user: str, keys: Sequence[Identity], command: str)
 def read_auth_methods(host: Host, user: str) -> tuple[str, ...]:
     """The methods of authentication that the host's sshd offers to a user.
 
-    Args:
-        host: the host.
-        user: whom it is asked for.
-
-    Raises:
-        NoLogin: it cannot be asked.
+    :param host: the host.
+    :param user: whom it is asked for.
+    :raises NoLogin: it cannot be asked.
 
     Example:
         >>> read_auth_methods(host, "ops")
@@ -124,10 +115,10 @@ def read_auth_methods(host: Host, user: str) -> tuple[str, ...]:
     """
     host = unwrap(host)
     assert isinstance(host.connector, SSHConnector), "asked for a host reached by @ssh"
-    target = Target.of(host.connector)
+    target = Target.from_connector(host.connector)
     host_key = get_server_key(host)
 
-    def once() -> tuple[str, ...]:
+    def try_once() -> tuple[str, ...]:
         transport = make_transport_factory([host_key.get_name()])(target.dial())
         with contextlib.closing(transport):
             transport.start_client(timeout=target.timeout)
@@ -140,7 +131,7 @@ def read_auth_methods(host: Host, user: str) -> tuple[str, ...]:
                 return tuple(error.allowed_types)
 
     try:
-        return wait_until_reachable(host, target, once, TIMEOUT)
+        return wait_until_reachable(host, target, try_once, TIMEOUT)
     except (SSHException, OSError, EOFError, PyinfraError) as error:
         raise NoLogin(host.name, "ask sshd", " ".join(str(error).split())) from error
 

@@ -16,7 +16,7 @@ from pyinfra.connectors.sshuserclient import SSHClient as ConfiguredClient
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from ..channel import Result
-from ..link import quick_transport
+from ..link import make_transport
 from .errors import HostKeyRefused
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ logging.getLogger(_LOG).addHandler(logging.NullHandler())
 class NotReady(ConnectError):
     """Nothing that speaks SSH answered; it may do so later.
 
-    Attributes:
-        symptom: what happened instead, in a few words.
-        advice: what to look at where it stays so.
+    :param symptom: what happened instead, in a few words.
+    :param advice: what to look at where it stays so.
     """
 
     def __init__(self, symptom: str, advice: str) -> None:
@@ -69,13 +68,12 @@ class Unresolvable(ConnectError):
 class Target:
     """The place of one sshd, with what the user's own SSH configuration says of it.
 
-    Attributes:
-        connector: pyinfra's connector of the host.
-        hostname: name or address.
-        port: its port.
-        config: what else the SSH configuration holds: an identity; a way through a jump host, until
-            it is used.
-        agent: the socket of the agent that the SSH configuration names, if it names one.
+    :param connector: pyinfra's connector of the host.
+    :param hostname: name or address.
+    :param port: its port.
+    :param config: what else the SSH configuration holds: an identity; a way through a jump host,
+        until it is used.
+    :param agent: the socket of the agent that the SSH configuration names, if it names one.
     """
 
     connector: SSHConnector
@@ -85,7 +83,7 @@ class Target:
     agent: str | None
 
     @classmethod
-    def of(cls, connector: SSHConnector) -> Target:
+    def from_connector(cls, connector: SSHConnector) -> Target:
         """The target of a connector."""
         data = connector.data
         name = data["ssh_hostname"] or connector.host.name
@@ -117,19 +115,18 @@ class Target:
         if "sock" in self.config:
             # Each connection needs a way of its own through the jump host.
             unused, self.config["sock"] = self.config["sock"], None
-            return unused or Target.of(self.connector).config["sock"]
+            return unused or Target.from_connector(self.connector).config["sock"]
         return socket.create_connection((self.hostname, self.port), self.timeout)
 
 
 def make_transport_factory(prefer: Sequence[str]) -> Callable[..., Transport]:
     """Makes transports without Nagle's delays that ask for a certain kind of host key first.
 
-    Args:
-        prefer: the kinds, as ``known_hosts`` names them.
+    :param prefer: the kinds, as ``known_hosts`` names them.
     """
 
     def make(sock: Any, **options: Any) -> Transport:
-        transport = quick_transport(sock, **options)
+        transport = make_transport(sock, **options)
         transport.set_log_channel(_LOG)
         security = transport.get_security_options()
         first = [kind for kind in security.key_types if _find_kind(kind) in prefer]
@@ -147,16 +144,13 @@ def _find_kind(algorithm: str) -> str:
 def wait_until_reachable(host: Host, target: Target, attempt: Callable[[], T], timeout: float) -> T:
     """Attempts until something that speaks SSH answers, and says what is waited for.
 
-    Args:
-        host: the host, for what is told.
-        target: where it is.
-        attempt: connects; the errors of a host that is not ready are told apart here.
-        timeout: seconds; at 0 one attempt is made.
-
-    Raises:
-        NotReady: it was not ready within that time.
-        Unresolvable: its name leads nowhere, which no waiting mends.
-        HostKeyRefused: its key is not to be trusted.
+    :param host: the host, for what is told.
+    :param target: where it is.
+    :param attempt: connects; the errors of a host that is not ready are told apart here.
+    :param timeout: seconds; at 0 one attempt is made.
+    :raises NotReady: it was not ready within that time.
+    :raises Unresolvable: its name leads nowhere, which no waiting mends.
+    :raises HostKeyRefused: its key is not to be trusted.
     """
     logged: dict[str, float] = {}
 
@@ -175,7 +169,7 @@ def wait_until_reachable(host: Host, target: Target, attempt: Callable[[], T], t
                 error.symptom,
             )
 
-    def once() -> T:
+    def try_once() -> T:
         try:
             return attempt()
         except (HostKeyRefused, AuthenticationException, ConnectError):
@@ -189,19 +183,16 @@ def wait_until_reachable(host: Host, target: Target, attempt: Callable[[], T], t
         retry=retry_if_exception_type(NotReady),
         before_sleep=log_wait,
         reraise=True,
-    )(once)
+    )(try_once)
 
 
 def run_once(transport: Transport, command: str) -> Result:
     """Runs one command on a connection that pyinfra does not have, over one channel.
 
-    Args:
-        transport: the connection, authenticated.
-        command: what the user's shell is to run, every value in it already quoted.
-
-    Raises:
-        SSHException: the connection died, or opens no channel.
-        TimeoutError: nothing came for half a minute.
+    :param transport: the connection, authenticated.
+    :param command: what the user's shell is to run, every value in it already quoted.
+    :raises SSHException: the connection died, or opens no channel.
+    :raises TimeoutError: nothing came for half a minute.
     """
     channel = transport.open_session(timeout=COMMAND_TIMEOUT)
     channel.settimeout(COMMAND_TIMEOUT)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.connection import text
+from stackmend.connection import read_script
 from stackmend.engine.facts import ROOT
 
 #: Exit statuses of a proof: no container can be started with the devices; it does not reach them;
@@ -17,7 +17,7 @@ def build_description(path: str, stamp: str) -> StringCommand:
 
     :param stamp: the ending of the copy of what was there.
     """
-    return _script("describe", path, stamp)
+    return _build_script("describe", path, stamp)
 
 
 def build_proof(evidence: str, groups: Sequence[int], modes: Sequence[str]) -> StringCommand:
@@ -27,10 +27,16 @@ def build_proof(evidence: str, groups: Sequence[int], modes: Sequence[str]) -> S
     :param groups: the groups that AMD's device files need, by number.
     :param modes: how containers are given the devices: ``cdi``, ``runtime``, ``rocm``.
     """
-    return _script("prove", evidence, " ".join(map(str, groups)), *modes)
+    return _build_script("prove", evidence, " ".join(map(str, groups)), *modes)
 
 
-def _script(name: str, *arguments: str) -> StringCommand:
-    shared = text("stackmend.connection", "walk") + text("stackmend.connection", "put")
-    body = shared + text("stackmend.engine", "common") + text("stackmend.engine.accelerators", name)
+def _build_script(name: str, *arguments: str) -> StringCommand:
+    shared = read_script("stackmend.connection", "walk") + read_script(
+        "stackmend.connection", "put"
+    )
+    body = (
+        shared
+        + read_script("stackmend.engine", "common")
+        + read_script("stackmend.engine.accelerators", name)
+    )
     return StringCommand("sh", "-c", QuoteString(body), name, ROOT, *map(QuoteString, arguments))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pyinfra.api import FactBase, StringCommand
 
-from stackmend.connection import fresh_mark, parsed, script, sections
+from stackmend.connection import make_mark, parse_probe, parse_sections, script
 from stackmend.engine.accelerators.state import VENDORS, Accelerators, CdiFile, Device, Node
 
 Section = tuple[int, list[str]]
@@ -27,7 +27,7 @@ class HostAccelerators(FactBase[Accelerators]):
 
     def command(self) -> StringCommand:
         """The probe."""
-        self._mark = fresh_mark()
+        self._mark = make_mark()
         return script("stackmend.engine.accelerators", "probe", mark=self._mark)
 
     def process(self, output: list[str]) -> Accelerators:
@@ -35,7 +35,7 @@ class HostAccelerators(FactBase[Accelerators]):
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parsed(lambda lines: parse(lines, self._mark), output, "the accelerators")
+        return parse_probe(lambda lines: parse(lines, self._mark), output, "the accelerators")
 
 
 def parse(output: Sequence[str], mark: str) -> Accelerators:
@@ -43,7 +43,7 @@ def parse(output: Sequence[str], mark: str) -> Accelerators:
 
     :raises ValueError: the output is not a probe's, or was cut off.
     """
-    found = sections(output, mark)
+    found = parse_sections(output, mark)
     if "whole" not in found:
         raise ValueError("it did not run to its end")
     tools = dict(line.split(" ", 1) for line in _read_lines(found, "tools"))

@@ -149,7 +149,7 @@ def choose_settings(engine: HostEngine) -> dict[str, Any]:
     has_flag = any(flag.startswith("nvidia=") for flag in flags)
     if not has_flag and not (isinstance(runtimes, dict) and "nvidia" in runtimes):
         desired["runtimes"] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
-    if _knows_cdi(engine) and not (isinstance(features, dict) and "cdi" in features):
+    if _can_use_cdi(engine) and not (isinstance(features, dict) and "cdi" in features):
         desired["features"] = {"cdi": True}
     return desired
 
@@ -337,7 +337,7 @@ def _assess_missing_kfd(spec: Acceleration) -> tuple[list[Finding], list[Refusal
     return [], [Refusal(subject="accelerators", reason=reason, remedy=remedy)]
 
 
-def _knows_cdi(engine: HostEngine) -> bool:
+def _can_use_cdi(engine: HostEngine) -> bool:
     # One that is not there yet will be new.
     return not engine.server or parse_version(engine.server) >= CDI
 
@@ -349,4 +349,4 @@ def _has_cdi(engine: HostEngine) -> bool:
     except ValueError:
         features = None
     off = isinstance(features, dict) and features.get("cdi") is False
-    return _knows_cdi(engine) and not off
+    return _can_use_cdi(engine) and not off

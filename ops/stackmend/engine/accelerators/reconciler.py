@@ -25,7 +25,7 @@ from stackmend.engine.steps import (
     write_source,
 )
 from stackmend.errors import StepError
-from stackmend.reconcile import Observation, Reconciler, unreadable
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
         engine, state = self.fetch((HostEngines, {}), (HostAccelerators, {}), fresh=fresh)
         for fact in (state, engine):
             if isinstance(fact, connection.Unknown):
-                return unreadable(fact, "which accelerators it has", "done on a host")
+                return observe_unreadable(fact, "which accelerators it has")
         return Observation(plan(self.spec, engine, state), HostState(engine, state))
 
     def execute(self, observation: Observation[HostState, Action], lease: connection.Lease) -> bool:

@@ -80,12 +80,12 @@ def parse_config(text: str) -> tuple[dict[str, Any], bool]:
 def strip_comments(text: str) -> str:
     """The same with blanks for comments, so that lines and columns stay."""
 
-    def blank(match: re.Match[str]) -> str:
+    def strip_blanks(match: re.Match[str]) -> str:
         token = match[0]
         return token if token.startswith('"') else re.sub(r"[^\r\n]", " ", token)
 
     # Strings match first: what looks like a comment in one is none.
-    return re.sub(r'"(?:\\.|[^"\\\n])*"|//[^\r\n]*|/\*.*?\*/', blank, text, flags=re.DOTALL)
+    return re.sub(r'"(?:\\.|[^"\\\n])*"|//[^\r\n]*|/\*.*?\*/', strip_blanks, text, flags=re.DOTALL)
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

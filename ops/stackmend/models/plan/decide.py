@@ -109,7 +109,7 @@ class _Decision:
                 )
                 return
             cause = f"{cause}; {alternative}"
-        elif stored is not None and not manifest.equals(stored) and self.spec.update == "never":
+        elif stored is not None and not manifest.is_equal(stored) and self.spec.update == "never":
             self._refuse(
                 model,
                 f"{cause}, and {name.host} has another model under this name now",
@@ -137,7 +137,7 @@ class _Decision:
                 f"present; cannot tell whether it is current: {reason}",
             )
             return
-        if answer.manifest.equals(stored):
+        if answer.manifest.is_equal(stored):
             return
         digests = f"{stored.digest[:12]} → {answer.manifest.digest[:12]}"
         cause = f"{name.host} has another one now: {digests}"
@@ -159,7 +159,7 @@ class _Decision:
         key, undo = model.name.key, "" if stored else f"ollama rm {model}"
         self._delete_broken(key, stored, manifest)
         original = self.state.find_model(name)
-        current = original is not None and manifest is not None and manifest.equals(original)
+        current = original is not None and manifest is not None and manifest.is_equal(original)
         if not (current and is_intact(self.state, original)):
             size = sum(measure_missing(self.state, manifest).values())
             self.pulls.append(
