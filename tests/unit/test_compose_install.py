@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from stackmend.compose import commands
-from stackmend.compose.plan import InstallFiles
+from stackmend.compose.plan.actions import InstallFiles
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied

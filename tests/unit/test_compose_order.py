@@ -12,32 +12,31 @@ import pytest
 from stackmend import connection
 from stackmend.compose import commands
 from stackmend.compose.executor import Executor, Snapshot
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Action,
     Build,
     InstallFiles,
     Plan,
-    Progress,
     Pull,
     Record,
     Recreate,
-    Refusal,
     Remove,
     Restart,
     RestoreFiles,
     Up,
+)
+from stackmend.compose.plan.order import (
+    Progress,
     choose_staging,
     decide_with_images,
-    hold_back,
     is_change,
-    is_restored,
-    read_declaration,
-    roll_back,
     split_batches,
-    was_intact,
 )
+from stackmend.compose.plan.record import read_declaration
+from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, was_intact
 from stackmend.compose.source import File, Source
 from stackmend.compose.state import Image, Mended
+from stackmend.decision import Refusal
 from tests.unit.compose_shop import changed, shop
 from tests.unit.compose_world import NOW, Desired, World, compose, well
 from tests.unit.test_compose_plan import SCENARIOS

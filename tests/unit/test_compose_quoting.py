@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyinfra.api import StringCommand
 
 from stackmend.compose import commands
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Attach,
     Build,
     Detach,

@@ -14,7 +14,7 @@ from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
 from stackmend.checks.state import Hint
 from stackmend.redaction import safe_line
 
-# What the JSON of `inspect` is told apart by stays.
+# The tab between the JSON documents of `inspect` stays.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
@@ -25,7 +25,7 @@ class Answer:
         self._lines: dict[str, list[str]] = {}
 
     def add(self, key: str, value: str) -> None:
-        """Keep one more value of `key`, without control characters: others may have said it."""
+        """Keep one more value of `key`, without control characters: it may come from others."""
         self._lines.setdefault(key, []).append(_CONTROL.sub(" ", value).strip())
 
     def get(self, key: str) -> str:
@@ -38,13 +38,13 @@ class Answer:
 
     def number(self, key: str) -> int:
         """Return the last value of `key` as a number, 0 when it is none."""
-        return _number(self.get(key))
+        return _parse_number(self.get(key))
 
     def __contains__(self, key: str) -> bool:
         return key in self._lines
 
 
-def _number(text: str) -> int:
+def _parse_number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
@@ -78,7 +78,7 @@ class _Binding(_Model):
 
 
 class _Container(_Model):
-    """One container: what `docker inspect` says of it, and where it listens (None: not read)."""
+    """One container: what `docker inspect` prints of it, and where it listens (None: not read)."""
 
     name: str
     service: str | None
@@ -89,7 +89,7 @@ class _Container(_Model):
 
     @field_validator("name")
     @classmethod
-    def _without_slash(cls, value: str) -> str:
+    def _strip_slash(cls, value: str) -> str:
         return value.lstrip("/")
 
     @property
@@ -111,15 +111,15 @@ class _Container(_Model):
     def behind(self, port: int) -> int | None:
         """Return the container's port that it publishes as the host's `port`."""
         for inner, outer in (self.bindings or {}).items():
-            published = {_number(binding.HostPort) for binding in outer or ()}
+            published = {_parse_number(binding.HostPort) for binding in outer or ()}
             if inner.endswith("/tcp") and port in published:
-                return _number(inner.partition("/")[0])
+                return _parse_number(inner.partition("/")[0])
         return None
 
 
 def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint]) -> None:
-    """Add to `details` and `hints` what the probe's diagnosis tells about a check that failed."""
-    containers = _containers(answer)
+    """Add to `details` and `hints` what the probe's diagnosis shows of a check that failed."""
+    containers = _parse_containers(answer)
     if isinstance(check, ExecCheck):
         for container in containers:
             if container.service == check.service:
@@ -146,12 +146,12 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
         _explain_nat(answer, sources + targets, details, hints)
 
 
-def _containers(answer: Answer) -> list[_Container]:
+def _parse_containers(answer: Answer) -> list[_Container]:
     listens: dict[str, list[tuple[str, int]]] = {}
     for line in answer.all("listen"):
         pid, _, text = line.partition(" ")
         sockets = listens.setdefault(pid, [])
-        if socket := _socket(text):
+        if socket := _parse_socket(text):
             sockets.append(socket)
     found = {}
     for line in answer.all("inspect"):
@@ -172,7 +172,7 @@ def _containers(answer: Answer) -> list[_Container]:
     return list(found.values())
 
 
-def _socket(text: str) -> tuple[str, int] | None:
+def _parse_socket(text: str) -> tuple[str, int] | None:
     """Decode the kernel's `0100007F:1F90`: words of 32 bits in little endian, then the port."""
     address, _, port = text.partition(":")
     try:
@@ -183,28 +183,28 @@ def _socket(text: str) -> tuple[str, int] | None:
         return None
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
 
 
-def _loopback(text: str) -> bool:
-    address = _address(text)
+def _is_loopback(text: str) -> bool:
+    address = _parse_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     found = mapped or address
     return found is not None and found.is_loopback
 
 
-def _subnet(text: str) -> IPv4Network | None:
+def _parse_subnet(text: str) -> IPv4Network | None:
     try:
         return IPv4Network(text, strict=False)
     except ValueError:
         return None
 
 
-def _not_running(container: _Container, hints: list[Hint]) -> None:
+def _hint_not_running(container: _Container, hints: list[Hint]) -> None:
     hints.append(
         "container-paused" if container.state.Status == "paused" else "container-not-running"
     )
@@ -213,7 +213,7 @@ def _not_running(container: _Container, hints: list[Hint]) -> None:
 def _explain_name(
     check: HttpCheck | TcpCheck, answer: Answer, details: list[str], hints: list[Hint]
 ) -> None:
-    if "resolved" not in answer or _address(check.host) or check.host == "localhost":
+    if "resolved" not in answer or _parse_address(check.host) or check.host == "localhost":
         return
     place = "there" if check.source is not None else "the host"
     if addresses := answer.get("resolved").split():
@@ -233,20 +233,20 @@ def _explain_networks(
     for target in targets:
         if not target.running:
             details.append(f"{target.name} is {target.state.Status}")
-            _not_running(target, hints)
+            _hint_not_running(target, hints)
     for source in sources[:1]:
         for target in targets:
             if target.name != source.name and not source.on.keys() & target.on.keys():
                 details.append(
                     f"{source.name} and {target.name} share no network: {source.name} is on "
-                    f"{_names(source)}, {target.name} on {_names(target)}"
+                    f"{_list_networks(source)}, {target.name} on {_list_networks(target)}"
                 )
                 hints.append("no-shared-network")
     if not targets and "name-not-resolved" in hints:
         details.append(f"no container of the project answers to the name {check.host}")
 
 
-def _names(container: _Container) -> str:
+def _list_networks(container: _Container) -> str:
     return ", ".join(sorted(container.on)) or "none"
 
 
@@ -262,7 +262,7 @@ def _explain_listening(
         heard = ", ".join(map(str, sorted(others))) or "none"
         details.append(f"in {target.name} nothing listens on port {port} (ports heard: {heard})")
         hints.append("nothing-listens")
-    elif all(_loopback(address) for address in addresses):
+    elif all(_is_loopback(address) for address in addresses):
         where = " and ".join(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses)
         details.append(f"{target.name} listens on {where} only: nothing outside it can reach that")
         hints.append("loopback-only")
@@ -279,7 +279,7 @@ def _explain_published(
 ) -> list[_Container]:
     asked = set(answer.get("resolved").split())
     own = set(answer.all("own"))
-    here = not own or bool(asked & own) or any(map(_loopback, asked))
+    here = not own or bool(asked & own) or any(map(_is_loopback, asked))
     if "resolved" in answer and not (asked and here):
         # Another machine is asked, or none: what this one publishes does not matter.
         return []
@@ -296,8 +296,10 @@ def _explain_published(
             details.append(
                 f"{container.name} would publish {check.port}, but is {container.state.Status}"
             )
-            _not_running(container, hints)
-    heard = sorted({socket[0] for line in answer.all("host-listen") if (socket := _socket(line))})
+            _hint_not_running(container, hints)
+    heard = sorted(
+        {socket[0] for line in answer.all("host-listen") if (socket := _parse_socket(line))}
+    )
     if heard:
         details.append(f"on the host, port {check.port} is listened to on {', '.join(heard)}")
     elif not targets:
@@ -318,7 +320,7 @@ def _explain_health(container: _Container, details: list[str], hints: list[Hint]
         hints.append("unhealthy")
 
 
-def _iptables_only(answer: Answer) -> bool:
+def _has_iptables_only(answer: Answer) -> bool:
     # Where Docker keeps its rules in nftables' own tables, iptables shows none of them.
     return answer.get("tables") == "iptables" and "nftable" not in answer
 
@@ -329,7 +331,7 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
         hints.append("forwarding-off")
     rules = answer.all("forward")
     if (
-        _iptables_only(answer)
+        _has_iptables_only(answer)
         and "-P FORWARD DROP" in rules
         and not any("DOCKER" in rule for rule in rules)
     ):
@@ -340,7 +342,7 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
 def _explain_nat(
     answer: Answer, containers: list[_Container], details: list[str], hints: list[Hint]
 ) -> None:
-    if not _iptables_only(answer):
+    if not _has_iptables_only(answer):
         return
     rules = answer.all("nat")
     missing = [
@@ -357,7 +359,8 @@ def _explain_nat(
     masqueraded = [
         subnet
         for rule in rules
-        if (match := re.search(r"-s (\S+) .*MASQUERADE", rule)) and (subnet := _subnet(match[1]))
+        if (match := re.search(r"-s (\S+) .*MASQUERADE", rule))
+        and (subnet := _parse_subnet(match[1]))
     ]
     for container in containers:
         for name, network in container.on.items():

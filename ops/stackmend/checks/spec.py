@@ -1,8 +1,8 @@
-"""What "well" means for a stack, as its owner declares it.
+"""Health criteria of a stack beyond healthchecks, as its owner declares them.
 
 A container that runs is not yet a stack that works. A check names one thing that must be true
 from outside: an HTTP answer, an open TCP port, a command that succeeds in a container. Checks only
-look: they are run by the read-only probe, in `--dry` too, and again when a change is verified.
+read: the probe runs them, in `--dry` too, and so does the verification of a change.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _SECRET_HEADERS = frozenset(
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
 
-def _wrong(message: str) -> PydanticCustomError:
+def _make_error(message: str) -> PydanticCustomError:
     # The message of a custom error reaches the user as it stands; pydantic puts "Value error, "
     # before that of a ValueError.
     return PydanticCustomError("check", message)
 
 
-def _text(value: str) -> str:
+def _check_text(value: str) -> str:
     if "\x00" in value:
-        raise _wrong("must not hold a NUL character: no command can be given one")
+        raise _make_error("must not hold a NUL character: no command can be given one")
     return value
 
 
-def _service(value: str) -> str:
+def _check_service(value: str) -> str:
     if not _SERVICE.fullmatch(value):
-        raise _wrong(
+        raise _make_error(
             f"{abbreviate(value)} is not a service name, which has letters, digits, '.', '_' and "
             "'-'"
         )
     return value
 
 
-def _host(value: str) -> str:
+def _check_host(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
@@ -68,21 +68,21 @@ def _host(value: str) -> str:
     except UnicodeError:
         name = ""
     if len(name) > 253 or not _HOST.fullmatch(name):
-        raise _wrong(f"{abbreviate(value)} is not a host name or an address")
+        raise _make_error(f"{abbreviate(value)} is not a host name or an address")
     return name
 
 
-def _port(value: str) -> int:
+def _check_port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= 65535):
-        raise _wrong(f"port {abbreviate(value)} must be a number from 1 to 65535")
+        raise _make_error(f"port {abbreviate(value)} must be a number from 1 to 65535")
     return int(value)
 
 
-Service = Annotated[str, AfterValidator(_service)]
+Service = Annotated[str, AfterValidator(_check_service)]
 #: The longest text that a check may hold: all checks of a stack are asked in one command.
 MAXIMUM_TEXT = 16_384
 
-Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_text)]
+Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_check_text)]
 Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
 
 
@@ -91,8 +91,8 @@ class _Check(BaseModel):
 
     :param name: as it stands in findings and reports, unique in a stack; derived from the rest
         where it is not given.
-    :param deadline: seconds for which a verification keeps trying until the check passes; a probe,
-        which only looks, tries twice at most.
+    :param deadline: seconds for which a verification keeps trying until the check passes; a probe
+        tries twice at most.
     :param timeout: seconds that one attempt may take, 30 at most.
     """
 
@@ -104,14 +104,14 @@ class _Check(BaseModel):
 
     @field_validator("name", mode="before")
     @classmethod
-    def _no_name(cls, value: Any) -> Any:
+    def _allow_no_name(cls, value: Any) -> Any:
         return "" if value is None else value
 
     @field_validator("name")
     @classmethod
-    def _plain_name(cls, value: str) -> str:
+    def _check_name(cls, value: str) -> str:
         if _CONTROL.search(value):
-            raise _wrong("must be one line of text without control characters")
+            raise _make_error("must be one line of text without control characters")
         return value.strip()
 
     @model_validator(mode="after")
@@ -144,10 +144,11 @@ class _Check(BaseModel):
     def services(self, known: Collection[str] | None = None) -> tuple[str, ...]:
         """Return the services that this check touches, the source first.
 
-        Arguments: `known` the stack's services. The host that is asked counts when it is one of
-        them; without `known`, when it looks like one (a plain name, not an address). A check from
-        the host itself touches the service that publishes `port`, which only the compose file
-        tells: it returns nothing here.
+        A check from the host itself touches the service that publishes `port`, which only the
+        compose file knows: it returns nothing here.
+
+        :param known: the stack's services. The host that is asked counts when it is one of them;
+            without them, when it looks like one (a plain name, not an address).
 
         Example: `TcpCheck(address="redis:6379", inside="api").services() == ("api", "redis")`
         """
@@ -159,7 +160,7 @@ class _Check(BaseModel):
         return tuple(found)
 
 
-def _codes(value: Any) -> Any:
+def _parse_codes(value: Any) -> Any:
     items = value if isinstance(value, (list, tuple)) else [value]
     codes = []
     for item in items:
@@ -173,17 +174,17 @@ def _codes(value: Any) -> Any:
         else:
             low, high = 0, 0
         if not 100 <= low <= high <= 599:
-            raise _wrong(
+            raise _make_error(
                 f"{abbreviate(item)} is not a status: a code (200), a range ('200-299') or a "
                 "family ('2xx')"
             )
         codes.append(f"{low}" if low == high else f"{low}-{high}")
     if not codes:
-        raise _wrong("names no status: give at least one, such as 200")
+        raise _make_error("names no status: give at least one, such as 200")
     return tuple(codes)
 
 
-def _without_login(url: str) -> str:
+def _redact_login(url: str) -> str:
     """A URL that is wrong may hold a password all the same, and stands in a message."""
     return re.sub(r"[^/]*@", "(redacted)@", url)
 
@@ -198,7 +199,7 @@ class HttpCheck(_Check):
     :param url: http:// or https://, without user and password.
     :param inside: a service, to ask from its network and with its resolver and hosts file; without
         it the host itself asks.
-    :param method: GET, HEAD or OPTIONS, because a check only looks.
+    :param method: GET, HEAD or OPTIONS, because a check changes nothing.
     :param status: a code, a range such as "200-299", a family such as "2xx", or a list of these.
     :param contains: text that the first MiB of the answer must hold.
     :param headers: sent with the request. Those that carry secrets are refused: the request is
@@ -212,68 +213,70 @@ class HttpCheck(_Check):
     url: Annotated[Text, Field(max_length=4096)]
     inside: Service | None = None
     method: Literal["GET", "HEAD", "OPTIONS"] = "GET"
-    status: Annotated[int | str | tuple[int | str, ...], BeforeValidator(_codes)] = ("200",)
+    status: Annotated[int | str | tuple[int | str, ...], BeforeValidator(_parse_codes)] = ("200",)
     contains: Annotated[Text, Field(min_length=1, max_length=4096)] | None = None
     headers: dict[str, Text] = Field(default_factory=dict)
     insecure: bool = False
 
     @field_validator("url")
     @classmethod
-    def _web(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         if any(character.isspace() or ord(character) < 33 for character in value):
-            raise _wrong("must not hold blanks or control characters: write them percent-encoded")
+            raise _make_error(
+                "must not hold blanks or control characters: write them percent-encoded"
+            )
         try:
             parts = urlsplit(value)
             port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
             host = parts.hostname or ""
         except ValueError as error:
-            raise _wrong(f"{abbreviate(_without_login(value))} is not a URL: {error}") from None
+            raise _make_error(f"{abbreviate(_redact_login(value))} is not a URL: {error}") from None
         if parts.scheme not in ("http", "https") or not value.partition(":")[2].startswith("//"):
-            redacted = _without_login(value)
-            raise _wrong(
+            redacted = _redact_login(value)
+            raise _make_error(
                 f"must be http:// or https:// followed by a host, not {abbreviate(redacted)}"
             )
         if "@" in parts.netloc:
-            raise _wrong(
+            raise _make_error(
                 "must not hold a user or password: it would be visible in the host's process list"
             )
-        _host(host)
+        _check_host(host)
         if port:
-            _port(port)
+            _check_port(port)
         return value
 
     @field_validator("method", mode="before")
     @classmethod
-    def _looks_only(cls, value: Any) -> Any:
+    def _check_method(cls, value: Any) -> Any:
         method = value.upper() if isinstance(value, str) else value
         if method not in ("GET", "HEAD", "OPTIONS"):
-            raise _wrong(
-                f"must be GET, HEAD or OPTIONS, not {abbreviate(value)}: a check only looks; "
+            raise _make_error(
+                f"must be GET, HEAD or OPTIONS, not {abbreviate(value)}: a check changes nothing; "
                 "use an exec check for anything else"
             )
         return method
 
     @field_validator("headers")
     @classmethod
-    def _safe_headers(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_headers(cls, value: dict[str, str]) -> dict[str, str]:
         for key, content in value.items():
             if not _HEADER.fullmatch(key):
-                raise _wrong(f"{abbreviate(key)} is not the name of a header")
+                raise _make_error(f"{abbreviate(key)} is not the name of a header")
             if key.lower() in _SECRET_HEADERS:
-                raise _wrong(
+                raise _make_error(
                     f"{key} carries a secret, and a check is visible in the host's process list: "
                     "use an exec check that reads the secret in the container"
                 )
             if not content.strip():
-                raise _wrong(f"the value of {key} is empty")
+                raise _make_error(f"the value of {key} is empty")
             if _CONTROL.search(content):
-                raise _wrong(f"the value of {key} must be one line without control characters")
+                raise _make_error(f"the value of {key} must be one line without control characters")
         return value
 
     @model_validator(mode="after")
-    def _body(self) -> HttpCheck:
+    def _check_body(self) -> HttpCheck:
         if self.method == "HEAD" and self.contains is not None:
-            raise _wrong("contains: the answer to HEAD has no text; use GET")
+            raise _make_error("contains: the answer to HEAD has no text; use GET")
         return self
 
     @property
@@ -289,7 +292,7 @@ class HttpCheck(_Check):
     @property
     def host(self) -> str:
         """The host of the URL."""
-        return _host(urlsplit(self.url).hostname or "")
+        return _check_host(urlsplit(self.url).hostname or "")
 
     @property
     def port(self) -> int:
@@ -310,7 +313,7 @@ class HttpCheck(_Check):
     @property
     def asked(self) -> str:
         """What is asked and from where, in words."""
-        return f"{self.method} {self.url} from {_place(self.inside)}"
+        return f"{self.method} {self.url} from {_format_place(self.inside)}"
 
 
 class TcpCheck(_Check):
@@ -330,26 +333,26 @@ class TcpCheck(_Check):
 
     @field_validator("address")
     @classmethod
-    def _host_and_port(cls, value: str) -> str:
+    def _check_address(cls, value: str) -> str:
         host, colon, port = value.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         if not (host and colon) or (":" in host and not bracketed):
-            raise _wrong(
+            raise _make_error(
                 f"must be host:port, such as redis:6379 or [::1]:6379, not {abbreviate(value)}"
             )
-        _host(host[1:-1] if bracketed else host)
-        _port(port)
+        _check_host(host[1:-1] if bracketed else host)
+        _check_port(port)
         return value
 
     @property
     def host(self) -> str:
         """The host of the address."""
-        return _host(self.address.rpartition(":")[0].strip("[]"))
+        return _check_host(self.address.rpartition(":")[0].strip("[]"))
 
     @property
     def port(self) -> int:
         """The port of the address."""
-        return _port(self.address.rpartition(":")[2])
+        return _check_port(self.address.rpartition(":")[2])
 
     @property
     def source(self) -> str | None:
@@ -359,7 +362,7 @@ class TcpCheck(_Check):
     @property
     def asked(self) -> str:
         """What is asked and from where, in words."""
-        return f"connect to {self.address} from {_place(self.inside)}"
+        return f"connect to {self.address} from {_format_place(self.inside)}"
 
 
 class ExecCheck(_Check):
@@ -387,16 +390,16 @@ class ExecCheck(_Check):
 
     @field_validator("command", mode="before")
     @classmethod
-    def _shell(cls, value: Any) -> Any:
+    def _wrap_shell(cls, value: Any) -> Any:
         return ("sh", "-c", value) if isinstance(value, str) and value.strip() else value
 
     @field_validator("command")
     @classmethod
-    def _program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or not value[0]:
-            raise _wrong("names no program")
+            raise _make_error("names no program")
         if value[0].startswith("-"):
-            raise _wrong(
+            raise _make_error(
                 f"the program {abbreviate(value[0])} must not begin with '-': it would be an option"
             )
         return value
@@ -414,7 +417,7 @@ class ExecCheck(_Check):
         return f"run {text if len(text) <= 120 else text[:117] + '...'} in {self.service}"
 
 
-def _place(inside: str | None) -> str:
+def _format_place(inside: str | None) -> str:
     return "the host" if inside is None else f"inside {inside}"
 
 
@@ -425,46 +428,49 @@ _KINDS: dict[str, type[HttpCheck] | type[TcpCheck] | type[ExecCheck]] = {
 }
 
 
-def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
+def _choose_kind(value: Any, _handler: Callable[[Any], Any]) -> Any:
     # A tagged union of pydantic's own would put the tag into the path of every error:
     # checks.0.http.url instead of checks.0.url.
     if isinstance(value, _Check):
         return value
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise _wrong(
+        raise _make_error(
             f"must be a mapping whose kind is http, tcp or exec, not kind {abbreviate(kind)}"
         )
     return _KINDS[kind].model_validate(dict(value))
 
 
-def _together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def _check_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     if len(checks) > 64:
-        raise _wrong(f"{len(checks)} checks: 64 are the most that one look at a host can hold")
+        raise _make_error(
+            f"{len(checks)} checks: 64 are the most that one probe of a host can hold"
+        )
     names: set[str] = set()
     for check in checks:
         if check.name in names:
-            raise _wrong(
+            raise _make_error(
                 f"two checks have the name {abbreviate(check.name)}: give each its own name"
             )
         names.add(check.name)
     return checks
 
 
-Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose)]
-"""One check, its kind told by `kind`; for use as a type in other models."""
+Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose_kind)]
+"""One check, its kind named by `kind`; for use as a type in other models."""
 
-Checks = Annotated[tuple[Check, ...], AfterValidator(_together)]
+Checks = Annotated[tuple[Check, ...], AfterValidator(_check_together)]
 """The checks of a stack, 64 at most, each with its own name; for use as a type in other models."""
 
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(Checks)
 
 
-def checks_from(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...]:
-    """Return `values` (mappings or checks) as validated checks.
+def parse_checks(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...]:
+    """Return validated checks.
 
-    Raises `pydantic.ValidationError` with the path of the wrong field, such as `0.url`.
+    :param values: mappings, or checks.
+    :raises pydantic.ValidationError: with the path of the wrong field, such as `0.url`.
 
-    Example: `checks_from([{"kind": "tcp", "address": "127.0.0.1:6379"}])`
+    Example: `parse_checks([{"kind": "tcp", "address": "127.0.0.1:6379"}])`
     """
     return _CHECKS.validate_python(tuple(values))

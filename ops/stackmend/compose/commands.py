@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Attach,
     Build,
     Detach,
@@ -49,7 +49,7 @@ LIMIT = 600
 #: Waits, as every command of :func:`exclusive`, until none of an earlier run changes the project.
 IDLE = StringCommand("true")
 
-#: Bytes of an archive from which it is told whether to pack it.
+#: Bytes of an archive that decide whether it is packed.
 PACKED_SAMPLE = 256 * 1024
 
 #: The digests of the project's files among those that Compose is asked about.

@@ -14,26 +14,28 @@ import tenacity
 from stackmend import connection
 from stackmend.compose import commands
 from stackmend.compose.observer import LOG_LINES
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Action,
     Build,
     InstallFiles,
     Plan,
-    Progress,
     Pull,
     Record,
     Recreate,
     RestoreFiles,
     Tag,
     Up,
+)
+from stackmend.compose.plan.declaration import list_mounts
+from stackmend.compose.plan.foreign import find_obstructions
+from stackmend.compose.plan.order import (
+    Progress,
     choose_staging,
     decide_with_images,
-    find_obstructions,
-    list_mounts,
-    restore_spec,
     split_batches,
     split_images,
 )
+from stackmend.compose.plan.rollback import restore_spec
 from stackmend.compose.source import name_files
 from stackmend.compose.state import Applied, Declared, StackState
 from stackmend.errors import StepError

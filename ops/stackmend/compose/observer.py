@@ -13,7 +13,9 @@ from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.closure import find_closure
 from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared, update_containers
-from stackmend.compose.plan import LOOP_RESTARTS, is_young, list_mounts, sort_out
+from stackmend.compose.plan.declaration import list_mounts
+from stackmend.compose.plan.foreign import sort_out
+from stackmend.compose.plan.health import LOOP_RESTARTS, is_young
 from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState
 from stackmend.errors import StepError
@@ -73,7 +75,7 @@ class Observer:
         return self._add_ends(self.sort_out(state))
 
     def complete(self, state: StackState) -> StackState:
-        """A state that was read, with its containers judged, and how they ended."""
+        """A state that was read, sorted into own and foreign containers, with how they ended."""
         state = self.sort_out(state)
         if any(container.restart_count >= LOOP_RESTARTS for container in state.containers):
             state = self._add_ends(state)
@@ -127,7 +129,7 @@ class Observer:
             try:
                 if needed.files.keys() == self.source.files.keys():
                     raise error
-                # What it says of files that it does not have is none of theirs.
+                # It complained of files that it was not given.
                 declared = self._resolve(self.source, known or {})
             except ValueError as error:
                 raise StepError(f"Docker Compose refuses the project's files: {error}") from None

@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?-(?P<default>[^{}$]*))?\}|(?
 
 _RANGE = re.compile(r"[1-9][0-9]*(?:-[1-9][0-9]*)?")
 
-#: The longest text that is looked at for a port.
+#: The longest text that may be a port.
 LONGEST = 256
 
 

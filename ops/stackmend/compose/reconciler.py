@@ -12,24 +12,13 @@ from stackmend.compose import commands
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
 from stackmend.compose.observer import Observer
-from stackmend.compose.plan import (
-    Action,
-    Plan,
-    drop_record,
-    explain_hold,
-    find_unpublished,
-    hold_back,
-    is_change,
-    is_restored,
-    make_record,
-    needs_declared,
-    plan,
-    read_declaration,
-    refuse_engine,
-    roll_back,
-    was_intact,
-    writes,
-)
+from stackmend.compose.plan.actions import Action, Plan
+from stackmend.compose.plan.decide import plan
+from stackmend.compose.plan.declaration import find_unpublished
+from stackmend.compose.plan.gates import explain_hold, needs_declared, refuse_engine
+from stackmend.compose.plan.order import drop_record, is_change, writes
+from stackmend.compose.plan.record import make_record, read_declaration
+from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, was_intact
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError

@@ -3,35 +3,7 @@
 from typing import Literal
 
 from stackmend import decision
-from stackmend.decision import Finding, Refusal
 from stackmend.frozen import Frozen
-
-__all__ = [
-    "Action",
-    "Attach",
-    "Build",
-    "Detach",
-    "Disconnect",
-    "Finding",
-    "InstallFiles",
-    "Kind",
-    "Plan",
-    "Pull",
-    "Record",
-    "Recreate",
-    "Refusal",
-    "Remove",
-    "RemoveNetwork",
-    "Restart",
-    "RestoreFiles",
-    "Resume",
-    "ServiceAction",
-    "SetAside",
-    "Start",
-    "Tag",
-    "Unpause",
-    "Up",
-]
 
 Kind = Literal[
     "missing",

@@ -3,16 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan.actions import (
-    Kind,
-    Plan,
-    Record,
-    Recreate,
-    Remove,
-    Restart,
-    Start,
-    Up,
-)
+from stackmend.compose.plan.actions import Kind, Plan, Record, Recreate, Remove, Restart, Start, Up
 from stackmend.compose.plan.declaration import sort_into_levels
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (

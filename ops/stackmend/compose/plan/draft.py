@@ -10,10 +10,8 @@ from stackmend.compose import drift
 from stackmend.compose.plan.actions import (
     Action,
     Disconnect,
-    Finding,
     Kind,
     Recreate,
-    Refusal,
     Restart,
     ServiceAction,
     SetAside,
@@ -23,6 +21,7 @@ from stackmend.compose.plan.actions import (
 from stackmend.compose.plan.declaration import scale
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Container, Declared, StackState
+from stackmend.decision import Finding, Refusal
 
 A = TypeVar("A", bound=decision.Action)
 

@@ -1,4 +1,4 @@
-"""What only looks like the project's: left alone, and named where it stands in the way.
+"""What only looks like the project's: left alone, and refused where it stands in the way.
 
 Docker Compose chooses by labels. Where a container that it did not make bears those of a service,
 ``docker compose create`` takes it for a replica: it stops and removes it, or keeps it and removes

@@ -3,25 +3,18 @@
 from collections.abc import Collection, Sequence
 
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan.actions import (
-    Action,
-    Plan,
-    Recreate,
-    Refusal,
-    RestoreFiles,
-    Tag,
-    Up,
-)
+from stackmend.compose.plan.actions import Action, Plan, Recreate, RestoreFiles, Tag, Up
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.order import drop_record
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, Image, StackState
+from stackmend.decision import Refusal
 
 CAUSE = "rolled back to what was proven before"
 
 
 def restore_spec(spec: ComposeSpec, applied: Applied) -> ComposeSpec:
-    """The spec that a record was made with, as far as Compose is told of it."""
+    """The spec that a record was made with, as far as Compose reads it."""
     changes = {"directory": applied.directory, "profiles": applied.profiles}
     return spec.model_copy(update=changes)
 
