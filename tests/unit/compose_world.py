@@ -289,7 +289,7 @@ class World:
         )
         progress = Progress()
         for action in decided.actions:
-            progress = progress.after(action)
+            progress = progress.advance(action)
             self.done.append((action.verb, action.subject))
             match action:
                 case Pull(subject=name) | Build(subject=name):

@@ -633,7 +633,7 @@ def test_nothing_is_remembered_that_was_taken_away(host: Host) -> None:
         words = shlex.split(commands.record(host.spec(), "0" * 64).get_raw_value())
         return subprocess.run(
             ["env", f"PATH={host.tools}", *host.shell, *words[1:]],
-            input=commands.record_archive(RECORD),
+            input=commands.make_record_archive(RECORD),
             capture_output=True,
             timeout=60,
             check=False,

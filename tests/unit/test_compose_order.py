@@ -247,13 +247,13 @@ def test_a_service_is_counted_once_a_run() -> None:
     progress = Progress()
     assert not progress.counts(mend.model_copy(update={"mend": False}))
     assert progress.counts(mend)
-    progress = progress.after(Up(subject="web", cause=""))
+    progress = progress.advance(Up(subject="web", cause=""))
     assert (progress.touched, progress.tried) == ({"web"}, set())
     assert progress.counts(mend)
-    progress = progress.after(mend)
+    progress = progress.advance(mend)
     assert progress.tried == {"web"}
     assert not progress.counts(mend)
-    assert progress.after(Remove(subject="old", cause="", container="1")) == progress
+    assert progress.advance(Remove(subject="old", cause="", container="1")) == progress
 
 
 # Back to what was proven

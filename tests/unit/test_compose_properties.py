@@ -466,7 +466,7 @@ TREES = st.recursive(
 
 @given(TREES)
 def test_a_thing_does_not_differ_from_itself(tree: Any) -> None:
-    assert list(drift.differences(tree, tree)) == []
+    assert list(drift.find_differences(tree, tree)) == []
 
 
 @given(TREES, TREES)
@@ -490,7 +490,7 @@ def test_applying_the_differences_leads_from_one_to_the_other(old: Any, new: Any
 
     # Keys hold no dots here, so that a path can be taken apart again.
     tree = old
-    for path, was, now in drift.differences(old, new):
+    for path, was, now in drift.find_differences(old, new):
         at = tree
         for key in path.split(".") if path else []:
             at = at.get(key)
@@ -501,8 +501,8 @@ def test_applying_the_differences_leads_from_one_to_the_other(old: Any, new: Any
 
 @given(TREES, TREES)
 def test_differences_are_the_same_in_both_directions(old: Any, new: Any) -> None:
-    there = [(path, was, now) for path, was, now in drift.differences(old, new)]
-    back = [(path, now, was) for path, was, now in drift.differences(new, old)]
+    there = [(path, was, now) for path, was, now in drift.find_differences(old, new)]
+    back = [(path, now, was) for path, was, now in drift.find_differences(new, old)]
     assert there == back
 
 

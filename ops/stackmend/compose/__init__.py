@@ -120,7 +120,7 @@ def prefetch(spec: ComposeSpec) -> None:
     :param spec: the project, on the host that pyinfra is at.
     """
     # What is asked of a host does not depend on the project's files.
-    for fact, options in Observer(host, spec, Source({})).facts():
+    for fact, options in Observer(host, spec, Source({})).list_facts():
         connection.prefetch(host, fact, **options)
 
 

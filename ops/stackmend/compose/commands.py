@@ -110,10 +110,10 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
     )
 
 
-def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
+def make_resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
     lines = _format_lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
-    return files.archive({DIGESTS: File(0o600, lines.encode())})
+    return files.make_archive({DIGESTS: File(0o600, lines.encode())})
 
 
 def hash_outside(paths: Sequence[str]) -> StringCommand:
@@ -168,11 +168,11 @@ def _pack(files: Source) -> bytes:
             for number, (directory, inside) in enumerate(directories.items())
         ).encode(),
         **{
-            f"{number}.tar": Source(inside).archive()
+            f"{number}.tar": Source(inside).make_archive()
             for number, inside in enumerate(directories.values())
         },
     }
-    return Source({name: File(0o600, content) for name, content in parts.items()}).archive()
+    return Source({name: File(0o600, content) for name, content in parts.items()}).make_archive()
 
 
 def install(spec: ComposeSpec, action: InstallFiles, generation: str) -> StringCommand:
@@ -208,7 +208,7 @@ def record(spec: ComposeSpec, digest: str) -> StringCommand:
     return script("stackmend.compose", "remember", *arguments, shared=["walk"])
 
 
-def record_archive(applied: Applied) -> bytes:
+def make_record_archive(applied: Applied) -> bytes:
     """The record, and the lists that the probe reads instead of JSON, as a tar archive."""
     images = sorted({service.image for service in applied.services.values() if service.image})
     parts = {

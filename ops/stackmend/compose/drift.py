@@ -20,11 +20,11 @@ URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
 SHOWN = 160
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def find_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (path, old, new) for each leaf that differs; ``None`` is absent."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}, key=str):
-            yield from differences(
+            yield from find_differences(
                 old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
             )
     elif old != new:

@@ -145,7 +145,7 @@ class Executor:
             for action in batch:
                 if self.progress.counts(action):
                     self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
-                self.progress = self.progress.after(action)
+                self.progress = self.progress.advance(action)
             self._execute(batch, snapshot, directory or self.spec.directory)
 
     def _execute(self, batch: Sequence[Action], snapshot: Snapshot, directory: str) -> None:
@@ -157,7 +157,7 @@ class Executor:
                 applied = self.verify(self, snapshot)
                 with self.step(action):
                     command = commands.record(self.spec, applied.source)
-                    archive = commands.record_archive(applied)
+                    archive = commands.make_record_archive(applied)
                     self.run(command, "cannot record what was proven", stdin=archive)
             case Pull() | Build():
                 with self.step(action):

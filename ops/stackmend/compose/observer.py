@@ -49,17 +49,17 @@ class Observer:
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _image_labels: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
-    def facts(self) -> list[tuple[type, dict[str, object]]]:
+    def list_facts(self) -> list[tuple[type, dict[str, object]]]:
         """The facts that a plan rests on, with their arguments."""
-        facts = [self._state_fact()]
+        facts = [self._make_state_fact()]
         if self.spec.checks:
-            facts.append((CheckResults, self._check_arguments()))
+            facts.append((CheckResults, self._make_check_arguments()))
         return facts
 
-    def _check_arguments(self) -> dict[str, object]:
+    def _make_check_arguments(self) -> dict[str, object]:
         return {"project": self.spec.project, "checks": self.spec.checks}
 
-    def _state_fact(self) -> tuple[type, dict[str, object]]:
+    def _make_state_fact(self) -> tuple[type, dict[str, object]]:
         arguments = {"project": self.spec.project, "directory": self.spec.directory}
         return ComposeStack, dict(arguments)
 
@@ -68,7 +68,7 @@ class Observer:
 
         :raises StepError: it cannot be read.
         """
-        (state,) = connection.fetch_facts(self.host, [self._state_fact()])
+        (state,) = connection.fetch_facts(self.host, [self._make_state_fact()])
         if isinstance(state, connection.Unknown):
             raise StepError(f"cannot read the host's state: {state.reason}")
         assert isinstance(state, StackState)
@@ -97,10 +97,10 @@ class Observer:
         if not self.spec.checks:
             return ()
         # Whoever waits for them asks again by itself.
-        arguments = {**self._check_arguments(), "attempts": 1}
-        return self.check_results(connection.fetch_facts(self.host, [(CheckResults, arguments)]))
+        arguments = {**self._make_check_arguments(), "attempts": 1}
+        return self.collect_results(connection.fetch_facts(self.host, [(CheckResults, arguments)]))
 
-    def check_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
+    def collect_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
         """The results in facts, or one unknown for each check where they could not be read."""
         results: list[CheckResult] = []
         for fact in facts:
@@ -159,7 +159,7 @@ class Observer:
         result = connection.run(
             self.host,
             commands.resolve(self.spec, self.source.options, mark),
-            stdin=f"{mark}\n".encode() + commands.resolve_archive(files, asked),
+            stdin=f"{mark}\n".encode() + commands.make_resolve_archive(files, asked),
             readonly=True,
             secret=True,
         )
@@ -205,9 +205,9 @@ class Observer:
     def secrets(self) -> frozenset[str]:
         """The values that nothing may show."""
         named = frozenset(
-            value for name, value in self.spec.variables().items() if drift.SECRET_NAME.search(name)
+            value for name, value in self.spec.variables.items() if drift.SECRET_NAME.search(name)
         )
-        return self.spec.secrets() | named | self.hidden
+        return self.spec.secrets | named | self.hidden
 
     def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
         """Never show what a declaration calls secret, nor what was given as secret before."""

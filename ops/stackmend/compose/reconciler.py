@@ -71,12 +71,12 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def observe(self, *, fresh: bool = False) -> Observation[Snapshot, Action]:
         """Read the host and plan. Changes nothing."""
-        state, *checked = self.fetch(*self.observer.facts(), fresh=fresh)
+        state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
         if isinstance(state, connection.Unknown):
             self._observed = unreadable(state, "its state", "done on a host")
         else:
             state = self.observer.complete(state)
-            self._observed = self._decide(state, self.observer.check_results(checked))
+            self._observed = self._decide(state, self.observer.collect_results(checked))
         return self._observed
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:

@@ -163,7 +163,7 @@ class Source:
             )
         return found
 
-    def archive(self, more: Mapping[str, File] | None = None) -> bytes:
+    def make_archive(self, more: Mapping[str, File] | None = None) -> bytes:
         """The files as a tar archive that is the same for the same files.
 
         :param more: what goes with them.
@@ -233,7 +233,7 @@ def load(spec: ComposeSpec) -> Source:
         own = files[".env"].content if ".env" in files else b""
         if own and not own.endswith(b"\n"):
             own += b"\n"
-        files[".env"] = File(0o600, own + format_dotenv(spec.variables()).encode())
+        files[".env"] = File(0o600, own + format_dotenv(spec.variables).encode())
         if any(path.startswith(".env/") for path in files):
             raise SourceError("source: .env is a directory; the variables of env go into that file")
     source = Source(files)

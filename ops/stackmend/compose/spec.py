@@ -183,6 +183,7 @@ class ComposeSpec(BaseModel):
     allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
 
+    @property
     def variables(self) -> dict[str, str]:
         """The variables with their secrets in clear: for the host's ``.env`` and nothing else."""
         return {
@@ -190,6 +191,7 @@ class ComposeSpec(BaseModel):
             for name, value in self.env.items()
         }
 
+    @property
     def secrets(self) -> frozenset[str]:
         """The values that must never be shown."""
         return frozenset(

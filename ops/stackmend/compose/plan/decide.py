@@ -74,7 +74,7 @@ def plan(
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
-    created = [name for name in _ordered(draft) if draft.has(name, Recreate, Up)]
+    created = [name for name in _sort_services(draft) if draft.has(name, Recreate, Up)]
     draft.refusals += find_losses(spec, state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
@@ -129,7 +129,7 @@ def _plan_dependants(draft: Draft) -> None:
             if draft.has(name, Recreate)
             or (
                 draft.has(name, Up)
-                and (not draft.state.service(name) or draft.ref(name) in draft.fetched)
+                and (not draft.state.service(name) or draft.name_image(name) in draft.fetched)
             )
         }
         restarted = recreated | {name for name in draft.steps if draft.has(name, Restart, Start)}
@@ -166,14 +166,14 @@ def _plan_failing_checks(draft: Draft) -> None:
         if result.outcome != "failed" or under_way:
             continue
         cause = f"check {result.name} fails: {result.evidence}"
-        for name in _services_on_path(draft, result.name):
+        for name in _list_services_on_path(draft, result.name):
             for container in draft.state.service(name):
                 if name not in draft.tried:
                     step = Restart(subject=name, cause=cause, container=container.id)
                     draft.mend("check", step, container, found=True)
 
 
-def _services_on_path(draft: Draft, check_name: str) -> list[str]:
+def _list_services_on_path(draft: Draft, check_name: str) -> list[str]:
     """The services that a check passes through, in dependency order."""
     check = next((check for check in draft.spec.checks if check.name == check_name), None)
     if check is None:
@@ -184,9 +184,9 @@ def _services_on_path(draft: Draft, check_name: str) -> list[str]:
             ports = (port.get("published") for port in body.get("ports") or ())
             if str(check.port) in map(str, ports):
                 names.add(name)
-    return [name for name in _ordered(draft) if name in names]
+    return [name for name in _sort_services(draft) if name in names]
 
 
-def _ordered(draft: Draft) -> list[str]:
+def _sort_services(draft: Draft) -> list[str]:
     """The services, each after those it depends on."""
     return [name for level in sort_into_levels(draft.services) for name in level]

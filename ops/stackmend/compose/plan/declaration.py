@@ -14,7 +14,7 @@ AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "
 REPLICAS = "deploy.replicas"
 
 
-def effective(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def resolve_service(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A service's section with the definitions of the configs and secrets that it uses."""
     body = dict((config.get("services") or {}).get(name) or {})
     for section in ("configs", "secrets"):
@@ -40,7 +40,7 @@ def find_certain_differences(
         "mem_limit": int(body.get("mem_limit") or limits.get("memory") or 0),
         "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
         "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
-        "ports": sorted(_port(port) for port in body.get("ports") or ()),
+        "ports": sorted(_format_port(port) for port in body.get("ports") or ()),
     }
     has = {key: shape.get(key) or type(value)() for key, value in desired.items()}
     if "restart_policy" not in deploy:
@@ -53,7 +53,7 @@ def find_certain_differences(
         values = {name: str(value) for name, value in (body.get(key) or {}).items() if value}
         desired[key] = values
         has[key] = {name: (shape.get(key) or {}).get(name) for name in values}
-    return list(drift.differences(desired, has))
+    return list(drift.find_differences(desired, has))
 
 
 def find_network_differences(
@@ -78,10 +78,10 @@ def find_network_differences(
     actual["driver_opts"] = {
         k: (has.get("driver_opts") or {}).get(k) for k in declared["driver_opts"]
     }
-    return list(drift.differences(actual, declared))
+    return list(drift.find_differences(actual, declared))
 
 
-def _port(port: Mapping[str, Any]) -> str:
+def _format_port(port: Mapping[str, Any]) -> str:
     """A declared port as the engine shows it."""
     # An empty address is the engine's way to say every one.
     address = port.get("host_ip") or "0.0.0.0"  # noqa: S104
@@ -114,10 +114,12 @@ def sort_into_levels(services: Mapping[str, Mapping[str, Any]]) -> list[list[str
 
 def list_mounts(config: Mapping[str, Any]) -> list[str]:
     """Every path that any service mounts from the host."""
-    return sorted({path for name in config.get("services") or {} for path in sources(config, name)})
+    return sorted(
+        {path for name in config.get("services") or {} for path in list_sources(config, name)}
+    )
 
 
-def sources(config: Mapping[str, Any], name: str) -> list[str]:
+def list_sources(config: Mapping[str, Any], name: str) -> list[str]:
     """The paths on the host that a service sees: bind mounts, and the files of configs, secrets."""
     body = (config.get("services") or {}).get(name) or {}
     paths = [
@@ -137,7 +139,7 @@ def list_container_names(project: str, name: str, body: Mapping[str, Any]) -> li
     """The names that Compose gives a service's containers."""
     if body.get("container_name"):
         return [str(body["container_name"])]
-    return [f"{project}-{name}-{number}" for number in range(1, scale(body) + 1)]
+    return [f"{project}-{name}-{number}" for number in range(1, count_replicas(body) + 1)]
 
 
 def is_published(port: str, published: Collection[str]) -> bool:
@@ -172,8 +174,8 @@ def find_unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
     }
     desired: dict[str, None] = {}
     for body in declared.services.values():
-        for port in body.get("ports") or () if scale(body) else ():
-            address, _, number = _port(port).partition("->")[0].rpartition(":")
+        for port in body.get("ports") or () if count_replicas(body) else ():
+            address, _, number = _format_port(port).partition("->")[0].rpartition(":")
             protocol = port.get("protocol") or "tcp"
             if number.isdigit() and f"{address}:{number}/{protocol}" not in has:
                 address = f"[{address}]" if ":" in address else address
@@ -181,7 +183,7 @@ def find_unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
     return tuple(desired)
 
 
-def scale(body: Mapping[str, Any]) -> int:
+def count_replicas(body: Mapping[str, Any]) -> int:
     """How many containers a service should have."""
     replicas = (body.get("deploy") or {}).get("replicas")
     number = body.get("scale") if replicas is None else replicas

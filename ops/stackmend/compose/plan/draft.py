@@ -18,7 +18,7 @@ from stackmend.compose.plan.actions import (
     Start,
     Up,
 )
-from stackmend.compose.plan.declaration import scale
+from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Container, Declared, StackState
 from stackmend.decision import Finding, Refusal
@@ -48,7 +48,7 @@ class Draft:
         self.state, self.declared, self.checks, self.tried = state, declared, checks, tried
         self.applied = state.applied
         self.services = declared.services
-        self.secrets = spec.secrets() | drift.find_secrets(declared.config)
+        self.secrets = spec.secrets | drift.find_secrets(declared.config)
         if self.applied:
             self.secrets |= drift.find_secrets(self.applied.config)
             self.secrets |= frozenset(self.applied.secrets)
@@ -93,7 +93,7 @@ class Draft:
 
     def clear_way(self, action: SetAside | Disconnect) -> None:
         """Take a foreign container out of the way first; once, however much it holds."""
-        action = self._redacted(action)
+        action = self._redact(action)
         for at, other in enumerate(self.first):
             causes = dict.fromkeys((other.cause, action.cause))
             if action.model_copy(update={"cause": other.cause, "undo": other.undo}) == other:
@@ -109,7 +109,7 @@ class Draft:
 
     def add(self, action: ServiceAction) -> None:
         """Add a step for a service, or let it join the stronger one that is already planned."""
-        action = self._redacted(action)
+        action = self._redact(action)
         steps = self.steps.setdefault(action.subject, [])
         mend = bool(getattr(action, "mend", False))
         for at, other in enumerate(steps):
@@ -172,12 +172,12 @@ class Draft:
                 return
         self.add(action)
 
-    def _redacted(self, action: A) -> A:
+    def _redact(self, action: A) -> A:
         return action.model_copy(update={"cause": drift.redact(action.cause, self.secrets)})
 
     def _place(self, action: A, container: Container | None) -> A:
         """A step whose cause names its container, where the service has several."""
-        if container is None or scale(self.services[action.subject]) < 2:
+        if container is None or count_replicas(self.services[action.subject]) < 2:
             return action
         return action.model_copy(update={"cause": f"{container.name}: {action.cause}"})
 
@@ -187,7 +187,7 @@ class Draft:
         """Whether a service has a step of one of these kinds."""
         return any(isinstance(step, kinds) for step in self.steps.get(name, ()))
 
-    def changed_files(self) -> list[str]:
+    def list_changed_files(self) -> list[str]:
         """Project files whose content is not what the running containers were made with."""
         if not self.applied:
             return [path for path in self.declared.differs or () if path in self.files]
@@ -199,26 +199,26 @@ class Draft:
             or self.state.files.get(path, was.get(path)) != was.get(path)
         ]
 
-    def ref(self, name: str) -> str:
+    def name_image(self, name: str) -> str:
         """The image that a service names, or that Compose builds for it."""
         body = self.services[name]
         return str(body.get("image") or f"{self.spec.project}-{name}")
 
-    def inside(self, path: str) -> str | None:
+    def relativize(self, path: str) -> str | None:
         """A path on the host relative to the project's directory, or None where it lies outside."""
         if path == self.spec.directory:
             return ""
         prefix = self.spec.directory + "/"
         return posixpath.normpath(path[len(prefix) :]) if path.startswith(prefix) else None
 
-    def network_name(self, key: str) -> str:
+    def name_network(self, key: str) -> str:
         """What the engine calls a network of the compose file's."""
         network = (self.declared.config.get("networks") or {}).get(key) or {}
         return str(network.get("name") or f"{self.spec.project}_{key}")
 
-    def key(self, network: str) -> str | None:
+    def find_key(self, network: str) -> str | None:
         """What the compose file calls a network of the engine's."""
         for key in self.declared.config.get("networks") or {}:
-            if self.network_name(key) == network:
+            if self.name_network(key) == network:
                 return str(key)
         return None

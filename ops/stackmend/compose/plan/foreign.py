@@ -39,7 +39,7 @@ def find_obstructions(
     services: Mapping[str, Mapping[str, Any]], state: StackState, names: Iterable[str]
 ) -> tuple[str, ...]:
     """Why Compose must not create these services now: what it would take for theirs, and is not."""
-    created = _created_with(services, names)
+    created = _list_created_with(services, names)
     return tuple(
         _format_claim(container)
         for container in state.foreign
@@ -79,7 +79,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
             _take(draft, service, name, f"a container {whose} holds its name {name}", claimant)
     for other in (*draft.state.neighbours, *draft.state.foreign):
         for network, endpoint in other.endpoints.items():
-            key = draft.key(network)
+            key = draft.find_key(network)
             if not endpoint.address or key is None:
                 continue
             for service, body in draft.services.items():
@@ -96,7 +96,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
 
 def plan_claimants(draft: Draft) -> None:
     """Deal with containers that bear the labels of the project's, and are foreign."""
-    created = _created(draft)
+    created = _list_created(draft)
     for container in draft.state.foreign:
         subject, what = container.service or container.name, _format_claim(container)
         if subject in created and _is_chosen(container):
@@ -108,9 +108,9 @@ def plan_claimants(draft: Draft) -> None:
 
 def plan_foreign_networks(draft: Draft) -> None:
     """Keep services out of networks of our names that Compose did not make for this project."""
-    created = _created(draft)
+    created = _list_created(draft)
     for key, settings in sorted((draft.declared.config.get("networks") or {}).items()):
-        network = draft.network_name(key)
+        network = draft.name_network(key)
         what = explain_foreign(draft, draft.state.network_labels.get(network), key)
         if not what or (settings or {}).get("external"):
             continue
@@ -130,7 +130,7 @@ def plan_foreign_networks(draft: Draft) -> None:
 
 def plan_foreign_volumes(draft: Draft) -> None:
     """Keep services from volumes of our names that Compose did not make for this project."""
-    created = _created(draft)
+    created = _list_created(draft)
     for key, settings in sorted((draft.declared.config.get("volumes") or {}).items()):
         volume = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
         what = explain_foreign(draft, draft.state.volume_labels.get(volume), key)
@@ -159,7 +159,7 @@ def explain_foreign_image(draft: Draft, name: str) -> str:
     Compose builds ``PROJECT-SERVICE``; a name that the compose file gives may come from
     anywhere.
     """
-    ref = draft.ref(name)
+    ref = draft.name_image(name)
     image = draft.declared.images[ref]
     known = draft.applied.services.get(name) if draft.applied else None
     proven = {container.image_id for container in draft.state.service(name)}
@@ -247,13 +247,13 @@ def _clear_if_allowed(
         draft.refuse(service, what, f"{purpose}, {_ALLOW.format(rule)}")
 
 
-def _created(draft: Draft) -> frozenset[str]:
+def _list_created(draft: Draft) -> frozenset[str]:
     """The services among whose containers Compose chooses while it carries out the steps."""
     names = (name for name in draft.steps if draft.has(name, Recreate, Up))
-    return _created_with(draft.services, names)
+    return _list_created_with(draft.services, names)
 
 
-def _created_with(
+def _list_created_with(
     services: Mapping[str, Mapping[str, Any]], names: Iterable[str]
 ) -> frozenset[str]:
     """The services among whose containers Compose chooses where it creates these.
@@ -266,11 +266,11 @@ def _created_with(
         name = left.pop()
         if name not in created and name in services:
             created.add(name)
-            left += _dependencies(services[name])
+            left += _list_dependencies(services[name])
     return frozenset(created)
 
 
-def _dependencies(body: Mapping[str, Any]) -> Iterable[str]:
+def _list_dependencies(body: Mapping[str, Any]) -> Iterable[str]:
     """The services that one needs, in every way that Compose knows."""
     yield from body.get("depends_on") or ()
     for key in ("network_mode", "pid", "ipc"):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stackmend.compose.plan.declaration import scale
+from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.state import Container, StackState
 from stackmend.frozen import Frozen
 
@@ -66,7 +66,7 @@ def classify(services: Mapping[str, Mapping[str, Any]], state: StackState) -> He
     waiting, failed = [], []
     for name, body in services.items():
         containers = state.service(name)
-        if len(containers) < scale(body):
+        if len(containers) < count_replicas(body):
             waiting.append(f"{name}: no container yet")
         for container in containers:
             if is_looping(container, state.now):

@@ -24,7 +24,7 @@ def find_losses(
         if body is None:
             continue
         image = declared.images.get(str(body.get("image") or f"{spec.project}-{name}"))
-        kept = _kept(body, image)
+        kept = _list_kept(body, image)
         for container in state.service(name):
             for path, mount in (container.shape.get("volumes") or {}).items():
                 if mount.get("source") != "(anonymous)" or kept is None or path in kept:
@@ -44,7 +44,7 @@ def find_losses(
     return tuple(dict.fromkeys(found))
 
 
-def _kept(body: Mapping[str, Any], image: Image | None) -> frozenset[str] | None:
+def _list_kept(body: Mapping[str, Any], image: Image | None) -> frozenset[str] | None:
     """Where the next container has anonymous volumes; ``None`` where that is not known yet."""
     if image is None or image.volumes is None:
         return None

@@ -46,7 +46,7 @@ class Progress(Frozen):
         """Whether a step is to be recorded as a mend: a service's first in a run."""
         return _is_mend(action) and action.subject not in self.counted
 
-    def after(self, action: Action) -> "Progress":
+    def advance(self, action: Action) -> "Progress":
         """The progress once a step was begun."""
         if not isinstance(action, ServiceAction):
             return self

@@ -45,6 +45,6 @@ def make_record(
         config=declared.config,
         outside={path: found for path, found in declared.outside.items() if found},
         services=services,
-        secrets=tuple(sorted(spec.secrets())),
+        secrets=tuple(sorted(spec.secrets)),
         applied_at=state.now,
     )

@@ -14,7 +14,7 @@ from stackmend.compose.plan.actions import (
     Tag,
     Up,
 )
-from stackmend.compose.plan.declaration import find_network_differences, scale
+from stackmend.compose.plan.declaration import count_replicas, find_network_differences
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
     disconnect_guests,
@@ -33,7 +33,7 @@ def check_volumes(draft: Draft) -> None:
     old = draft.applied.config.get("volumes") or {}
     new = draft.declared.config.get("volumes") or {}
     for key in sorted(set(old) & set(new)):
-        for path, was, desired in drift.differences(old[key] or {}, new[key] or {}):
+        for path, was, desired in drift.find_differences(old[key] or {}, new[key] or {}):
             if path == "name":
                 continue
             draft.refuse(
@@ -96,13 +96,13 @@ def plan_files(draft: Draft) -> None:
 def plan_images(draft: Draft) -> None:
     """Have every image on the host; the services that run from one that comes follow it."""
     for name, body in draft.services.items():
-        ref = draft.ref(name)
-        if ref in draft.fetched or not scale(body):
+        ref = draft.name_image(name)
+        if ref in draft.fetched or not count_replicas(body):
             continue
         missing = f"image {ref} is not on the host" if ref not in draft.declared.images else ""
         if (build := body.get("build")) is not None:
             foreign = "" if missing else explain_foreign_image(draft, name)
-            causes = [*filter(None, (missing, foreign)), *_build_causes(draft, name, build)]
+            causes = [*filter(None, (missing, foreign)), *_find_build_causes(draft, name, build)]
             keep = None
             if foreign:
                 id_ = draft.declared.images[ref].id
@@ -119,27 +119,27 @@ def plan_images(draft: Draft) -> None:
         draft.fetched.add(ref)
         # What comes may be the image that runs already: then Compose leaves the containers.
         for user in draft.services:
-            if draft.ref(user) == ref and draft.state.service(user):
+            if draft.name_image(user) == ref and draft.state.service(user):
                 draft.add(Up(subject=user, cause=step.cause))
 
 
-def _build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> list[str]:
+def _find_build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> list[str]:
     """Why an image must be built again, where it was built from the record's files."""
     if not draft.applied or name not in draft.applied.config.get("services", {}):
         return []
     before = draft.applied.config["services"][name].get("build") or {}
     causes = [
         drift.format_change(f"build.{path}", old, new, draft.secrets)
-        for path, old, new in drift.differences(before, build)
+        for path, old, new in drift.find_differences(before, build)
     ]
-    context = draft.inside(str(build.get("context", "")))
+    context = draft.relativize(str(build.get("context", "")))
     if context is not None:
         context = "" if context == "." else context
         ignored = draft.ignored.get(context, frozenset())
         recipe = posixpath.join(context, str(build.get("dockerfile") or "Dockerfile"))
         causes += [
             f"{path} of its build context changed"
-            for path in draft.changed_files()
+            for path in draft.list_changed_files()
             if path == recipe
             or ((not context or path.startswith(context + "/")) and path not in ignored)
         ]
@@ -152,12 +152,12 @@ def plan_networks(draft: Draft) -> None:
     new = draft.declared.config.get("networks") or {}
     for key in sorted(new):
         desired = new[key] or {}
-        network = draft.network_name(key)
+        network = draft.name_network(key)
         has = draft.declared.networks.get(network)
         if desired.get("external") or (old.get(key) or {}).get("external"):
             continue
         if key in old:
-            found = list(drift.differences(old[key] or {}, desired))
+            found = list(drift.find_differences(old[key] or {}, desired))
         elif has is not None:
             found = find_network_differences(desired, has)
         else:

@@ -85,7 +85,7 @@ def hold_back(
     actions = drop_record(decided.actions)
     if declared is not None and not decided.refusals:
         restore = _restore(files, applied, declared, state)
-        restored = plan(spec, applied.files, applied.source, _after(restore, state), checks=checks)
+        restored = plan(spec, applied.files, applied.source, _apply(restore, state), checks=checks)
         actions = (restore, *drop_record(restored.actions))
     refusal = Refusal(
         subject=spec.project,
@@ -118,7 +118,7 @@ def _restore(
     )
 
 
-def _after(restore: RestoreFiles, state: StackState) -> StackState:
+def _apply(restore: RestoreFiles, state: StackState) -> StackState:
     """The state that restoring the files leaves."""
     assert state.applied is not None, "what is restored is a record's"
     images = {tag.name: Image(id=tag.image_id) for tag in restore.tags}
