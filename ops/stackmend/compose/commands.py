@@ -14,6 +14,7 @@ from stackmend.compose.plan.actions import (
     Build,
     Detach,
     Disconnect,
+    EngineAction,
     InstallFiles,
     Pull,
     Remove,
@@ -313,20 +314,7 @@ def up(
     )
 
 
-def act(
-    spec: ComposeSpec,
-    action: SetAside
-    | Disconnect
-    | RemoveNetwork
-    | Attach
-    | Detach
-    | Unpause
-    | Resume
-    | Start
-    | Restart
-    | Remove,
-    state: StackState,
-) -> StringCommand:
+def act(spec: ComposeSpec, action: EngineAction, state: StackState) -> StringCommand:
     """The command of an action that is done to one container or network."""
     match action:
         case SetAside(container=id_):

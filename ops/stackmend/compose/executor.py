@@ -23,7 +23,6 @@ from stackmend.compose.plan.actions import (
     Record,
     Recreate,
     RestoreFiles,
-    Tag,
     Up,
 )
 from stackmend.compose.plan.declaration import list_mounts
@@ -35,6 +34,7 @@ from stackmend.compose.plan.order import (
     split_batches,
     split_images,
 )
+from stackmend.compose.plan.record import list_tags
 from stackmend.compose.plan.rollback import restore_spec
 from stackmend.compose.source import name_files
 from stackmend.compose.state import Applied, Declared, StackState
@@ -225,10 +225,8 @@ class Executor:
         self.run(commands.restore(self.spec, action), "cannot put back the files before")
 
     def _restore_tags(self, applied: Applied | None) -> None:
-        for service in (applied.services if applied else {}).values():
-            if service.image and service.image_id:
-                tag = Tag(image_id=service.image_id, name=service.image)
-                self.attempt(commands.tag(tag))
+        for tag in list_tags(applied) if applied else ():
+            self.attempt(commands.tag(tag))
 
     def _mark_stale(self, names: Sequence[str]) -> None:
         """Record what is to be recreated, for whoever comes after a kill."""

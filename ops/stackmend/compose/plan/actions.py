@@ -217,18 +217,21 @@ class Record(decision.Action):
 #: A step that is done to a service.
 ServiceAction = Attach | Detach | Unpause | Resume | Start | Restart | Recreate | Up
 
-Action = (
-    Pull
-    | Build
-    | InstallFiles
-    | RestoreFiles
-    | SetAside
+#: A step that one command of the engine's carries out.
+EngineAction = (
+    SetAside
     | Disconnect
     | RemoveNetwork
-    | ServiceAction
+    | Attach
+    | Detach
+    | Unpause
+    | Resume
+    | Start
+    | Restart
     | Remove
-    | Record
 )
+
+Action = Pull | Build | InstallFiles | RestoreFiles | EngineAction | Recreate | Up | Record
 
 
 #: What was found, what will be done, in order, and what will not.

@@ -5,7 +5,7 @@ Docker Compose chooses by labels. Where a container that it did not make bears t
 the one that is the project's. Nothing that lets Compose choose is done to such a service before.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from stackmend import provenance
@@ -108,49 +108,50 @@ def plan_claimants(draft: Draft) -> None:
 
 def plan_foreign_networks(draft: Draft) -> None:
     """Keep services out of networks of our names that Compose did not make for this project."""
-    created = _list_created(draft)
-    for key, settings in sorted((draft.declared.config.get("networks") or {}).items()):
-        network = draft.name_network(key)
-        what = explain_foreign(draft, draft.state.network_labels.get(network), key)
-        if not what or (settings or {}).get("external"):
-            continue
+
+    def joins(name: str, key: str, network: str) -> bool:
         current = draft.state.networks.get(network)
-        joining = [
-            name
-            for name, body in draft.services.items()
-            if key in (body.get("networks") or {})
-            and name in created
-            and not any(
-                (place := container.endpoints.get(network)) and place.network_id == current
-                for container in draft.state.service(name)
-            )
-        ]
-        keep_out(draft, f"network {network}", what, joining, f"networks.{key}", network)
+        return key in (draft.services[name].get("networks") or {}) and not any(
+            (place := container.endpoints.get(network)) and place.network_id == current
+            for container in draft.state.service(name)
+        )
+
+    _keep_created_out(draft, "network", draft.state.network_labels, joins)
 
 
 def plan_foreign_volumes(draft: Draft) -> None:
     """Keep services from volumes of our names that Compose did not make for this project."""
+
+    def joins(name: str, key: str, volume: str) -> bool:
+        return any(
+            mount.get("type") == "volume" and mount.get("source") == key
+            for mount in draft.services[name].get("volumes") or ()
+        ) and not any(
+            mount.get("source") == volume
+            for container in draft.state.service(name)
+            for mount in (container.shape.get("volumes") or {}).values()
+        )
+
+    _keep_created_out(draft, "volume", draft.state.volume_labels, joins)
+
+
+def _keep_created_out(
+    draft: Draft,
+    kind: str,
+    labels: Mapping[str, Labelled],
+    joins: Callable[[str, str, str], bool],
+) -> None:
     created = _list_created(draft)
-    for key, settings in sorted((draft.declared.config.get("volumes") or {}).items()):
-        volume = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
-        what = explain_foreign(draft, draft.state.volume_labels.get(volume), key)
-        if not what or (settings or {}).get("external"):
-            continue
-        joining = [
-            name
-            for name, body in draft.services.items()
-            if name in created
-            and any(
-                mount.get("type") == "volume" and mount.get("source") == key
-                for mount in body.get("volumes") or ()
-            )
-            and not any(
-                mount.get("source") == volume
-                for container in draft.state.service(name)
-                for mount in (container.shape.get("volumes") or {}).values()
-            )
-        ]
-        keep_out(draft, f"volume {volume}", what, joining, f"volumes.{key}", volume)
+    for key, settings in sorted((draft.declared.config.get(f"{kind}s") or {}).items()):
+        name = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
+        what = explain_foreign(draft, labels.get(name), key)
+        if what and not (settings or {}).get("external"):
+            joining = [
+                service
+                for service in draft.services
+                if service in created and joins(service, key, name)
+            ]
+            keep_out(draft, f"{kind} {name}", what, joining, f"{kind}s.{key}", name)
 
 
 def explain_foreign_image(draft: Draft, name: str) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Sequence
 
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan.actions import Action, Plan, Recreate, RestoreFiles, Tag, Up
+from stackmend.compose.plan.actions import Action, Plan, Recreate, RestoreFiles, Up
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.order import drop_record
+from stackmend.compose.plan.record import list_tags
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, Image, StackState
 from stackmend.decision import Refusal
@@ -99,17 +100,12 @@ def _restore(
     files: Collection[str], applied: Applied, declared: Declared, state: StackState | None
 ) -> RestoreFiles:
     came = declared.services.keys() - (applied.config.get("services") or {}).keys()
-    tags = {
-        service.image: service.image_id
-        for service in applied.services.values()
-        if service.image and service.image_id
-    }
     return RestoreFiles(
         subject=applied.directory,
         cause=CAUSE,
         source=applied.source,
         removed=tuple(path for path in files if path not in applied.files),
-        tags=tuple(Tag(image_id=id_, name=name) for name, id_ in tags.items()),
+        tags=list_tags(applied),
         containers=tuple(
             container.id
             for container in (state.containers if state else ())
