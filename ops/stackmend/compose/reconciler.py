@@ -74,9 +74,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
         if isinstance(state, connection.Unknown):
             self._observed = unreadable(state, "its state", "done on a host")
-        else:
-            state = self.observer.complete(state)
+            return self._observed
+        state = self.observer.complete(state)
+        try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
+        except NoCompose as error:
+            engine = Engine(status="no-compose", reason=str(error))
+            refused = refuse_engine(state.model_copy(update={"engine": engine}))
+            self._observed = Observation(refused or Plan())
         return self._observed
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
@@ -112,12 +117,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             declared = read_declaration(state.applied, state)
             return Observation(decided, Snapshot(state, declared, held=True))
         if needs_declared(spec, source.digest, state):
-            try:
-                declared = self.observer.resolve(state.files)
-            except NoCompose as error:
-                engine = Engine(status="no-compose", reason=str(error))
-                state = state.model_copy(update={"engine": engine})
-                return Observation(refuse_engine(state) or Plan())
+            declared = self.observer.resolve(state.files)
             state = self.observer.sort_out(state)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
