@@ -181,7 +181,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         try:
             executor.walk(following.actions, snapshot)
         except (StepError, connection.RemoteError) as error:
-            if applied is None or not snapshot.changes or self.spec.on_failure == "keep":
+            kept = not snapshot.changes or self.spec.on_failure == "keep"
+            # What is proven, and only not recorded, is not taken back.
+            if applied is None or kept or self._proven is not None:
                 raise
             self.report_error(error)
             self._roll_back(executor, snapshot, applied)
