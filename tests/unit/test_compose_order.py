@@ -25,6 +25,7 @@ from stackmend.compose.plan.actions import (
     RestoreFiles,
     Up,
 )
+from stackmend.compose.plan.foreign import sort_out
 from stackmend.compose.plan.order import (
     Progress,
     choose_staging,
@@ -37,8 +38,9 @@ from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, w
 from stackmend.compose.source import File, Source
 from stackmend.compose.state import Image, Mended
 from stackmend.decision import Refusal
+from stackmend.errors import StepError
 from tests.unit.compose_shop import changed, shop
-from tests.unit.compose_world import NOW, Desired, World, compose, well
+from tests.unit.compose_world import NOW, PROJECT, Desired, World, compose, well
 from tests.unit.test_compose_plan import SCENARIOS
 
 OK = connection.Result(0, b"", b"")
@@ -173,6 +175,23 @@ def test_what_fails_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Exception, match="cannot put the project's files in place"):
         done(recorder, world.observe(desired), desired, world)
     assert [action.verb for action in recorder.steps] == ["install files"]
+
+
+def test_what_foreign_containers_obstruct_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a rollback has no need to create it either."""
+    desired = shop()
+    world = well(desired)
+    after = changed(desired, command=["serve"])
+    decided = world.observe(after)
+    world.impostor("foreign-debug", "web")
+    recorder = Recorder(monkeypatch)
+    state = sort_out(world.state(), PROJECT, after.config)
+    came = Snapshot(state, world.declared(after))
+    executor = recorder.executor(after, came)
+    with pytest.raises(StepError, match="cannot create web now: container:foreign-debug bears"):
+        executor.walk(decided.actions, came)
+    assert [action.verb for action in recorder.steps] == ["install files"]
+    assert not executor.progress.touched
 
 
 def test_an_image_that_does_not_come_leaves_the_names_as_they_were(

@@ -142,6 +142,7 @@ class Executor:
             depends_on = {name for action in batch for name in getattr(action, "depends_on", ())}
             if depends_on:
                 self.waiter.wait_until_healthy(snapshot.declared, depends_on)
+            self._refuse_obstructed(batch, snapshot)
             for action in batch:
                 if self.progress.counts(action):
                     self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
@@ -178,15 +179,22 @@ class Executor:
                     failure = f"could not {action.verb} {action.subject}"
                     self._start(command, failure, [action.subject])
 
+    def _refuse_obstructed(self, batch: Sequence[Action], snapshot: Snapshot) -> None:
+        """Fail before anything is begun where something foreign has come since.
+
+        Compose chooses by labels, and would end what bears those of these services.
+        """
+        names = [action.subject for action in batch if isinstance(action, Recreate | Up)]
+        if not names:
+            return
+        services = snapshot.declared.services
+        if came := find_obstructions(services, self.observer.read_state(), names):
+            raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
+
     def _create(self, batch: Sequence[Action], snapshot: Snapshot, *, recreate: bool) -> None:
         names = [action.subject for action in batch]
-        declared = snapshot.declared
-        # Compose chooses by labels, and would end what came since that is foreign and bears them.
-        if came := find_obstructions(declared.services, self.observer.read_state(), names):
-            raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
-        command = commands.up(
-            self.spec, self.options, names, recreate=recreate, mounted=list_mounts(declared.config)
-        )
+        mounted = list_mounts(snapshot.declared.config)
+        command = commands.up(self.spec, self.options, names, recreate=recreate, mounted=mounted)
         with self.step(*batch):
             self._start(command, f"cannot create {', '.join(names)}", names)
 
