@@ -188,7 +188,7 @@ def test_what_comes_while_a_run_is_at_work_is_not_taken_for_ours(shop: Shop) -> 
         done = run.wait(timeout=120)
 
     assert done.rc == 1, done.out
-    assert "must not be created now: container:foreign-debug bears" in done.out, done.out
+    assert "cannot create web now: container:foreign-debug bears" in done.out, done.out
     assert holds(shop, "foreign-debug")
     # What was changed before is as it was.
     assert "rolled back" in done.out

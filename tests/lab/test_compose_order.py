@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.lab.controller import Run
-from tests.lab.fixtures import Lab
+from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
 
 #: A step of a plan on the terminal.
 STEP = re.compile(r"\]\s+→ (.+)$", re.M)
-
-
-@pytest.fixture(scope="module")
-def shop(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    host = lab.take(1)[0]
-    host.reset()
-    return Shop(tmp_path_factory.mktemp("order"), host, mend={"backoff": [0, 600]})
 
 
 def names(steps: list[dict[str, Any]]) -> list[str]:
@@ -49,7 +41,7 @@ def check(shop: Shop, done: Run, journal: int, *, unreached: int = 0) -> list[st
     return [name.partition(":")[0] for name in reached]
 
 
-def test_first_deploy(shop: Shop) -> None:
+def deploy_first(shop: Shop) -> None:
     done = shop.run("-y")
     assert done.rc == 0, done.out
     assert check(shop, done, 0) == [
@@ -61,7 +53,7 @@ def test_first_deploy(shop: Shop) -> None:
     ]
 
 
-def test_image_changed_with_a_config_file(shop: Shop) -> None:
+def change_image_and_config(shop: Shop) -> None:
     before = len(shop.journal())
     shop.services["web"]["image"] = "lab/box:2"
     shop.services["side"] = {"build": "./side", "restart": "unless-stopped"}
@@ -78,7 +70,7 @@ def test_image_changed_with_a_config_file(shop: Shop) -> None:
     ]
 
 
-def test_rollback(shop: Shop) -> None:
+def change_and_roll_back(shop: Shop) -> None:
     before = len(shop.journal())
     shop.services["web"]["command"] = ["sh", "-c", "echo no way; exit 3"]
     shop.services["extra"] = {"image": "lab/box:1", "restart": "unless-stopped"}
@@ -93,3 +85,11 @@ def test_rollback(shop: Shop) -> None:
     ]
     assert "extra" not in shop.host.containers("shop")
     assert shop.page() == "box 2"
+
+
+def test_what_is_planned_is_done_and_reported(host: LabHost, tmp_path: Path) -> None:
+    """A first deploy, an image changed with a config file, and a rollback."""
+    shop = Shop(tmp_path, host, mend={"backoff": [0, 600]})
+    deploy_first(shop)
+    change_image_and_config(shop)
+    change_and_roll_back(shop)

@@ -14,8 +14,7 @@ from typing import Any
 
 from stackmend import decision
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan import (
-    AROUND,
+from stackmend.compose.plan.actions import (
     Action,
     Attach,
     Build,
@@ -23,7 +22,6 @@ from stackmend.compose.plan import (
     Disconnect,
     InstallFiles,
     Plan,
-    Progress,
     Pull,
     Record,
     Recreate,
@@ -35,14 +33,13 @@ from stackmend.compose.plan import (
     Start,
     Unpause,
     Up,
-    find_obstructions,
-    is_declaration_needed,
-    make_record,
-    plan,
-    read_declaration,
-    sort_into_levels,
-    sort_out,
 )
+from stackmend.compose.plan.decide import plan
+from stackmend.compose.plan.declaration import AROUND, sort_into_levels
+from stackmend.compose.plan.foreign import find_obstructions, sort_out
+from stackmend.compose.plan.gates import needs_declared
+from stackmend.compose.plan.order import Progress
+from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import (
     Applied,
@@ -294,7 +291,7 @@ class World:
         )
         progress = Progress()
         for action in decided.actions:
-            progress = progress.after(action)
+            progress = progress.advance(action)
             self.done.append((action.verb, action.subject))
             match action:
                 case Pull(subject=name) | Build(subject=name):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from stackmend.checks import Checks, ExecCheck, HttpCheck, TcpCheck, validate_checks
+from stackmend.checks import Checks, ExecCheck, HttpCheck, TcpCheck, parse_checks
 
 
 class Stack(BaseModel):
@@ -99,12 +99,12 @@ def test_names_are_unique() -> None:
 
 
 def test_names_are_derived() -> None:
-    assert [check.name for check in validate_checks([HTTP, TCP, EXEC])] == [
+    assert [check.name for check in parse_checks([HTTP, TCP, EXEC])] == [
         "GET http://127.0.0.1:8000/healthz from the host",
         "connect to redis:6379 from inside api",
         "run redis-cli ping in redis",
     ]
-    assert validate_checks([{**HTTP, "name": None}])[0].name.startswith("GET ")
+    assert parse_checks([{**HTTP, "name": None}])[0].name.startswith("GET ")
 
 
 def test_they_survive_being_written_and_read() -> None:

@@ -6,16 +6,9 @@ from typing import Any
 
 import pytest
 
-from stackmend.compose.plan import (
-    classify,
-    explain_hold,
-    find_unpublished,
-    find_unstable,
-    is_declaration_needed,
-    list_mounts,
-    refuse_crowded,
-    sort_into_levels,
-)
+from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
+from stackmend.compose.plan.gates import explain_hold, needs_declared, refuse_crowded
+from stackmend.compose.plan.health import classify, find_unstable
 from stackmend.compose.state import Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
 from tests.unit.compose_world import NOW, Desired, World, by_hand, compose, proven, render, well

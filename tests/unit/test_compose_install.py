@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from stackmend.compose import commands
-from stackmend.compose.plan import InstallFiles
+from stackmend.compose.plan.actions import InstallFiles
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied
@@ -635,7 +635,7 @@ def test_nothing_is_remembered_that_was_taken_away(host: Host) -> None:
         words = shlex.split(commands.record(host.spec(), "0" * 64).get_raw_value())
         return subprocess.run(
             ["env", f"PATH={host.tools}", *host.shell, *words[1:]],
-            input=commands.record_archive(RECORD),
+            input=commands.make_record_archive(RECORD),
             capture_output=True,
             timeout=60,
             check=False,

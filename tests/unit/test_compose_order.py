@@ -12,34 +12,35 @@ import pytest
 from stackmend import connection
 from stackmend.compose import commands
 from stackmend.compose.executor import Executor, Snapshot
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Action,
     Build,
     InstallFiles,
     Plan,
-    Progress,
     Pull,
     Record,
     Recreate,
-    Refusal,
     Remove,
     Restart,
     RestoreFiles,
     Up,
+)
+from stackmend.compose.plan.foreign import sort_out
+from stackmend.compose.plan.order import (
+    Progress,
     choose_staging,
     decide_with_images,
-    hold_back,
     is_change,
-    is_intact_before,
-    is_restored,
-    read_declaration,
-    roll_back,
     split_batches,
 )
+from stackmend.compose.plan.record import read_declaration
+from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, was_intact
 from stackmend.compose.source import File, Source
 from stackmend.compose.state import Image, Mended
+from stackmend.decision import Refusal
+from stackmend.errors import StepError
 from tests.unit.compose_shop import changed, shop
-from tests.unit.compose_world import NOW, Desired, World, compose, well
+from tests.unit.compose_world import NOW, PROJECT, Desired, World, compose, well
 from tests.unit.test_compose_plan import SCENARIOS
 
 OK = connection.Result(0, b"", b"")
@@ -176,6 +177,23 @@ def test_what_fails_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [action.verb for action in recorder.steps] == ["install files"]
 
 
+def test_what_foreign_containers_obstruct_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a rollback has no need to create it either."""
+    desired = shop()
+    world = well(desired)
+    after = changed(desired, command=["serve"])
+    decided = world.observe(after)
+    world.impostor("foreign-debug", "web")
+    recorder = Recorder(monkeypatch)
+    state = sort_out(world.state(), PROJECT, after.config)
+    came = Snapshot(state, world.declared(after))
+    executor = recorder.executor(after, came)
+    with pytest.raises(StepError, match="cannot create web now: container:foreign-debug bears"):
+        executor.walk(decided.actions, came)
+    assert [action.verb for action in recorder.steps] == ["install files"]
+    assert not executor.progress.touched
+
+
 def test_an_image_that_does_not_come_leaves_the_names_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -248,13 +266,13 @@ def test_a_service_is_counted_once_a_run() -> None:
     progress = Progress()
     assert not progress.counts(mend.model_copy(update={"mend": False}))
     assert progress.counts(mend)
-    progress = progress.after(Up(subject="web", cause=""))
+    progress = progress.advance(Up(subject="web", cause=""))
     assert (progress.touched, progress.tried) == ({"web"}, set())
     assert progress.counts(mend)
-    progress = progress.after(mend)
+    progress = progress.advance(mend)
     assert progress.tried == {"web"}
     assert not progress.counts(mend)
-    assert progress.after(Remove(subject="old", cause="", container="1")) == progress
+    assert progress.advance(Remove(subject="old", cause="", container="1")) == progress
 
 
 # Back to what was proven

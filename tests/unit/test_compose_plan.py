@@ -17,7 +17,8 @@ import pytest
 from pydantic import SecretStr
 
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan import Action, Kind, Plan, RestoreFiles, plan
+from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
+from stackmend.compose.plan.decide import plan
 from stackmend.compose.state import Endpoint, Engine, Labelled, Mended
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (

@@ -39,7 +39,10 @@ class Host:
         )
         words = shlex.split(commands.record(spec, "abc").get_raw_value())
         subprocess.run(
-            [*shell, *words[1:]], input=commands.record_archive(applied), timeout=60, check=True
+            [*shell, *words[1:]],
+            input=commands.make_record_archive(applied),
+            timeout=60,
+            check=True,
         )
 
     @property

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
-from stackmend.compose.plan import Plan, plan
+from stackmend.compose.plan.actions import Plan
+from stackmend.compose.plan.decide import plan
 from stackmend.compose.state import Engine
 from tests.unit.compose_world import (
     PROJECT,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyinfra.api import StringCommand
 
 from stackmend.compose import commands
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Attach,
     Build,
     Detach,
@@ -430,7 +430,7 @@ def test_files_of_any_name_are_staged_and_installed(
         services={"web": AppliedService(image="x\n$(id)", image_id="1", shape={})},
         applied_at=0,
     )
-    sh(commands.record(desired, "abc"), commands.record_archive(applied))
+    sh(commands.record(desired, "abc"), commands.make_record_archive(applied))
     assert (memory / "good-abc/files").read_bytes() == b"".join(
         f"{hashlib.sha256(content).hexdigest()}  {path}\n".encode()
         for path, content in sorted(second.items(), key=lambda pair: pair[0].encode())

@@ -32,7 +32,7 @@ def argv(each_shell: list[str], tmp_path: Path) -> list[str]:
 @pytest.fixture
 def files() -> bytes:
     """A project's files, as they are given to it."""
-    return commands.resolve_archive(Source({"secret.env": File(0o600, b"KEY=abc\n")}), {})
+    return commands.make_resolve_archive(Source({"secret.env": File(0o600, b"KEY=abc\n")}), {})
 
 
 @pytest.mark.parametrize("reader", ["stays", "goes"])

@@ -487,9 +487,9 @@ def test_the_same_files_are_the_same_archive(files: dict[str, File], random: Any
     items = list(files.items())
     random.shuffle(items)
     one, other = Source(files), Source(dict(items))
-    assert one.archive() == other.archive()
+    assert one.make_archive() == other.make_archive()
     assert one.digest == other.digest
-    with tarfile.open(fileobj=io.BytesIO(one.archive())) as tar:
+    with tarfile.open(fileobj=io.BytesIO(one.make_archive())) as tar:
         members = tar.getmembers()
         assert [member.name for member in members] == [f"./{path}" for path in sorted(files)]
         for member in members:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stackmend.compose import facts
-from stackmend.compose.plan import plan
+from stackmend.compose.plan.decide import plan
 from stackmend.compose.state import Applied, StackState
 from stackmend.paths import is_inside, is_name
 from tests.marks import MARK, framed

@@ -51,8 +51,8 @@ def test_a_mapping_and_an_object_are_the_same(source: Path) -> None:
     assert mapping is not None
     assert mapping.report == Report(directory=Path("/tmp/reports"))
     assert mapping.minimum_free == 1024**3
-    assert mapping.variables() == {"A": "1", "PIN": "tr0ub4dor"}
-    assert mapping.secrets() == {"tr0ub4dor"}
+    assert mapping.variables == {"A": "1", "PIN": "tr0ub4dor"}
+    assert mapping.secrets == {"tr0ub4dor"}
 
 
 def test_a_smallest_stack_is_complete(source: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_arguments_of_the_operation_are_all_and_only_its_own(source: Path) -
     assert set(passed) == set(ComposeSpec.model_fields)
     assert "tr0ub4dor" not in str(passed)
     again = ComposeSpec.model_validate(passed)
-    assert again.variables() == stack.variables()
+    assert again.variables == stack.variables
 
 
 def test_a_stack_cannot_be_changed_after_it_was_checked(source: Path) -> None:

@@ -1,8 +1,8 @@
-"""What "well" means, declared by the owner of a stack and looked at from outside.
+"""Health criteria beyond healthchecks, declared by the owner of a stack and checked from outside.
 
 `spec` holds the checks (http, tcp, exec), `facts.CheckResults` runs them on a host without
-changing it, `state.CheckResult` is what each found. There is no operation here: a check is looked
-at by the probe of a stack and again when a change to it is verified.
+changing it, `state.CheckResult` is what each found. There is no operation here: the probe of
+a stack runs its checks, and so does the verification of a change.
 
 Example::
 
@@ -10,7 +10,7 @@ Example::
         'checks=[{"kind": "tcp", "address": "127.0.0.1:8000"}]'
 """
 
-from stackmend.checks.spec import Check, Checks, ExecCheck, HttpCheck, TcpCheck, validate_checks
+from stackmend.checks.spec import Check, Checks, ExecCheck, HttpCheck, TcpCheck, parse_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
 
 __all__ = [
@@ -22,5 +22,5 @@ __all__ = [
     "HttpCheck",
     "Outcome",
     "TcpCheck",
-    "validate_checks",
+    "parse_checks",
 ]

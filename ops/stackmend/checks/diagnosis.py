@@ -14,7 +14,7 @@ from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
 from stackmend.checks.state import Hint
 from stackmend.redaction import format_safe_line
 
-# What the JSON of `inspect` is told apart by stays.
+# The tab between the JSON documents of `inspect` stays.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
@@ -25,7 +25,7 @@ class Answer:
         self._lines: dict[str, list[str]] = {}
 
     def add(self, key: str, value: str) -> None:
-        """Keep one more value of `key`, without control characters: others may have said it."""
+        """Keep one more value of `key`, without control characters: it may come from others."""
         self._lines.setdefault(key, []).append(_CONTROL.sub(" ", value).strip())
 
     def get(self, key: str) -> str:
@@ -78,7 +78,7 @@ class _Binding(_Model):
 
 
 class _Container(_Model):
-    """One container: what `docker inspect` says of it, and where it listens (None: not read)."""
+    """One container: what `docker inspect` prints of it, and where it listens (None: not read)."""
 
     name: str
     service: str | None
@@ -118,7 +118,7 @@ class _Container(_Model):
 
 
 def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint]) -> None:
-    """Add to `details` and `hints` what the probe's diagnosis tells about a check that failed."""
+    """Add to `details` and `hints` what the probe's diagnosis shows of a check that failed."""
     containers = _parse_containers(answer)
     if isinstance(check, ExecCheck):
         for container in containers:
@@ -204,7 +204,7 @@ def _parse_subnet(text: str) -> IPv4Network | None:
         return None
 
 
-def _describe_not_running(container: _Container, hints: list[Hint]) -> None:
+def _hint_not_running(container: _Container, hints: list[Hint]) -> None:
     hints.append(
         "container-paused" if container.state.Status == "paused" else "container-not-running"
     )
@@ -233,20 +233,20 @@ def _explain_networks(
     for target in targets:
         if not target.running:
             details.append(f"{target.name} is {target.state.Status}")
-            _describe_not_running(target, hints)
+            _hint_not_running(target, hints)
     for source in sources[:1]:
         for target in targets:
             if target.name != source.name and not source.on.keys() & target.on.keys():
                 details.append(
                     f"{source.name} and {target.name} share no network: {source.name} is on "
-                    f"{_list_names(source)}, {target.name} on {_list_names(target)}"
+                    f"{_list_networks(source)}, {target.name} on {_list_networks(target)}"
                 )
                 hints.append("no-shared-network")
     if not targets and "name-not-resolved" in hints:
         details.append(f"no container of the project answers to the name {check.host}")
 
 
-def _list_names(container: _Container) -> str:
+def _list_networks(container: _Container) -> str:
     return ", ".join(sorted(container.on)) or "none"
 
 
@@ -278,7 +278,7 @@ def _explain_published(
     hints: list[Hint],
 ) -> list[_Container]:
     asked = set(answer.get("resolved").split())
-    own = set(answer.get_all("own"))
+    own = set(answer.all("own"))
     here = not own or bool(asked & own) or any(map(_is_loopback, asked))
     if "resolved" in answer and not (asked and here):
         # Another machine is asked, or none: what this one publishes does not matter.
@@ -296,9 +296,9 @@ def _explain_published(
             details.append(
                 f"{container.name} would publish {check.port}, but is {container.state.Status}"
             )
-            _describe_not_running(container, hints)
+            _hint_not_running(container, hints)
     heard = sorted(
-        {socket[0] for line in answer.get_all("host-listen") if (socket := _parse_socket(line))}
+        {socket[0] for line in answer.all("host-listen") if (socket := _parse_socket(line))}
     )
     if heard:
         details.append(f"on the host, port {check.port} is listened to on {', '.join(heard)}")
@@ -320,7 +320,7 @@ def _explain_health(container: _Container, details: list[str], hints: list[Hint]
         hints.append("unhealthy")
 
 
-def _explain_iptables_only(answer: Answer) -> bool:
+def _has_iptables_only(answer: Answer) -> bool:
     # Where Docker keeps its rules in nftables' own tables, iptables shows none of them.
     return answer.get("tables") == "iptables" and "nftable" not in answer
 
@@ -331,7 +331,7 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
         hints.append("forwarding-off")
     rules = answer.get_all("forward")
     if (
-        _explain_iptables_only(answer)
+        _has_iptables_only(answer)
         and "-P FORWARD DROP" in rules
         and not any("DOCKER" in rule for rule in rules)
     ):
@@ -342,7 +342,7 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
 def _explain_nat(
     answer: Answer, containers: list[_Container], details: list[str], hints: list[Hint]
 ) -> None:
-    if not _explain_iptables_only(answer):
+    if not _has_iptables_only(answer):
         return
     rules = answer.get_all("nat")
     missing = [

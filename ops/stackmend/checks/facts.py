@@ -1,4 +1,4 @@
-"""Run the checks of a stack on a host, looking only."""
+"""Run the checks of a stack on a host; changes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from stackmend.checks.diagnosis import Answer, explain
-from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, validate_checks
+from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, parse_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.connection import make_mark, parse_partial_section, read_script
 from stackmend.redaction import redact
@@ -30,12 +30,15 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
     need root (also through sudo) for the host's own tools, otherwise the right to `docker exec` and
     a tool in the container; where neither is there they are `unknown`, with the reason.
 
-    Arguments: `project` the Compose project; `checks` mappings or checks as in
-    `stackmend.checks.spec`; `attempts` how often one that fails is tried (1 when the caller itself
-    repeats); `diagnose` whether a failed one is explained in its `details`. Raises
-    `pydantic.ValidationError` when a check is wrong, before the host is asked.
+    + project: the Compose project
+    + checks: mappings or checks as in ``stackmend.checks.spec``; a wrong one raises
+      ``pydantic.ValidationError`` before the host is asked
+    + attempts: how often one that fails is tried (1 when the caller itself repeats)
+    + diagnose: whether a failed one is explained in its ``details``
 
-    Example::
+    **Example:**
+
+    .. code:: python
 
         host.get_fact(
             CheckResults,
@@ -57,16 +60,16 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         """Return the probe with its values; `checks` may also be JSON, as the CLI passes it."""
         raw: Sequence[Check | Mapping[str, Any]]
         raw = json.loads(checks) if isinstance(checks, str) else checks
-        desired = validate_checks(raw)
-        self._mark = make_mark()
+        desired = parse_checks(raw)
+        self._mark = fresh_mark()
         return StringCommand(
-            *_parse_bits(self._mark, project, desired, attempts, diagnose), _separator=""
+            *_assemble(self._mark, project, desired, attempts, diagnose), _separator=""
         )
 
     @staticmethod
     @override
     def default() -> tuple[CheckResult, ...]:
-        """Return what is known when the host said nothing: that nothing is known."""
+        """Return what is known when the host printed nothing: that nothing is known."""
         return (
             CheckResult(
                 name="checks",
@@ -81,7 +84,7 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         return parse(parse_partial_section(list(output), self._mark, "checks"))
 
 
-def _parse_bits(
+def _assemble(
     mark: str, project: str, checks: Sequence[Check], attempts: int, diagnose: bool
 ) -> Iterable[str | QuoteString]:
     def call(function: str, *values: object) -> Iterable[str | QuoteString]:
@@ -102,26 +105,26 @@ def _parse_bits(
     for index, check in enumerate(checks):
         yield from call("printf", f"{index} spec %s\\n", json.dumps(check.model_dump(mode="json")))
     yield f"{_PROBE}\n"
-    yield from call("checks_begin", project, attempts, _parse_yes(diagnose))
+    yield from call("checks_begin", project, attempts, _format_flag(diagnose))
     yield '[ -n "$checks_dir" ] || exit 0\n'
     yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"
     # What needs no container is under way while the containers are looked up.
     numbered = list(enumerate(checks))
     for index, check in numbered:
         if check.source is None:
-            function, values = _call(index, check)
+            function, values = _make_call(index, check)
             yield from call(function, *values)
     if any(check.source is not None for check in checks):
         yield "checks_containers\n"
     for index, check in numbered:
         if check.source is not None:
-            function, values = _call(index, check)
+            function, values = _make_call(index, check)
             yield from call(function, *values)
     yield "checks_end\n"
     yield ") | quoted\nend 0"
 
 
-def _call(index: int, check: Check) -> tuple[str, list[object]]:
+def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
     seconds = f"{check.timeout:.3f}".rstrip("0").rstrip(".")
     source = check.source or ""
     match check:
@@ -134,12 +137,12 @@ def _call(index: int, check: Check) -> tuple[str, list[object]]:
                 check.host,
                 check.port,
                 " ".join(check.codes),
-                _parse_yes(check.contains is not None),
+                _format_flag(check.contains is not None),
                 check.contains or "",
                 check.method,
                 check.target,
                 f"/{path}",
-                _parse_yes(check.insecure),
+                _format_flag(check.insecure),
                 *(f"{name}: {value}" for name, value in check.headers.items()),
             ]
         case TcpCheck():
@@ -150,13 +153,13 @@ def _call(index: int, check: Check) -> tuple[str, list[object]]:
                 seconds,
                 source,
                 check.exit_code,
-                _parse_yes(check.contains is not None),
+                _format_flag(check.contains is not None),
                 check.contains or "",
                 *check.command,
             ]
 
 
-def _parse_yes(value: bool) -> str:
+def _format_flag(value: bool) -> str:
     return "yes" if value else "no"
 
 
@@ -164,7 +167,7 @@ _LINE = re.compile(r"(\d{1,6}) ([a-z-]+)(?: (.*))?")
 
 
 def parse(output: Iterable[str]) -> tuple[CheckResult, ...]:
-    """Return the results that the probe's lines tell.
+    """Return the results in the probe's lines.
 
     A check without a result, and a probe without an answer, are `unknown`. Never raises, and never
     returns nothing when something was asked.
@@ -184,13 +187,13 @@ def parse(output: Iterable[str]) -> tuple[CheckResult, ...]:
             answers.setdefault(int(match[1]), Answer()).add(match[2], match[3] or "")
     if asked is None:
         return CheckResults.default()
-    why = fatal or ("it said nothing about this check" if ended else "it was cut off")
-    return tuple(_make_result(answers.get(index, Answer()), why, index) for index in range(asked))
+    why = fatal or ("it printed nothing about this check" if ended else "it was cut off")
+    return tuple(_parse_result(answers.get(index, Answer()), why, index) for index in range(asked))
 
 
-def _make_result(answer: Answer, why: str, index: int) -> CheckResult:
+def _parse_result(answer: Answer, why: str, index: int) -> CheckResult:
     try:
-        check = validate_checks([json.loads(answer.get("spec"))])[0]
+        check = parse_checks([json.loads(answer.get("spec"))])[0]
     except (ValueError, ValidationError):
         return CheckResult(
             name=f"check {index + 1}",
@@ -206,13 +209,13 @@ def _make_result(answer: Answer, why: str, index: int) -> CheckResult:
         )
     hints: list[Hint] = []
     details: list[str] = []
-    came = _is_passed(check, answer, outcome, hints)
+    outcome_text = _explain_outcome(check, answer, outcome, hints)
     if outcome == "failed":
         explain(check, answer, details, hints)
     return CheckResult(
         name=check.name,
         outcome=outcome,
-        evidence=f"{check.asked}{_describe_origin(answer)}: {came}",
+        evidence=f"{check.asked}{_format_place(answer)}: {outcome_text}",
         details=tuple(dict.fromkeys(details)),
         hints=tuple(dict.fromkeys(hints)),
         seconds=answer.get_number("ms") / 1000,
@@ -223,7 +226,7 @@ def _make_result(answer: Answer, why: str, index: int) -> CheckResult:
 _OUTCOMES: dict[str, Outcome] = {"passed": "passed", "failed": "failed", "unknown": "unknown"}
 
 
-def _describe_origin(answer: Answer) -> str:
+def _format_place(answer: Answer) -> str:
     name, _, running = answer.get("container").partition(" ")
     return f" ({name}, the first of {running} that run)" if running not in ("", "1") else ""
 
@@ -239,7 +242,7 @@ _STATUS = {
     60: "its certificate is not trusted",
 }
 
-# What tools say, in the C locale, where their exit status does not tell these apart.
+# What tools print, in the C locale, where their exit status does not tell these apart.
 _WORDS = (
     ("refused", "connection refused: nothing listens on port {port} of {host}"),
     ("no route to host", "no route to {host}"),
@@ -255,14 +258,14 @@ _WORDS = (
 )
 
 
-def _is_passed(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]) -> str:
+def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]) -> str:
     if "stopped" in answer:
-        return _describe_stopped(answer.get("stopped"), hints)
+        return _explain_stopped(answer.get("stopped"), hints)
     if outcome == "unknown":
-        return _describe_unknown(answer)
+        return _explain_unknown(answer)
     if isinstance(check, ExecCheck):
-        return _is_exec_passed(check, answer, outcome)
-    took = f"in {answer.get_number('ms')} ms"
+        return _explain_exec(check, answer, outcome)
+    took = f"in {answer.number('ms')} ms"
     if "asleep" in answer:
         service, _, words = answer.get("asleep").partition(" ")
         states = words.split()
@@ -276,24 +279,24 @@ def _is_passed(check: Check, answer: Answer, outcome: Outcome, hints: list[Hint]
             return f"connected {took}"
         held = " with the text that was asked" if check.contains is not None else ""
         return f"HTTP {answer.get('status')}{held} {took}"
-    return _describe_failure(check, answer) + (
+    return _explain_failure(check, answer) + (
         " (tried twice)" if answer.get("tries") == "2" else ""
     )
 
 
-def _describe_failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
-    reason = _make_reason(check, answer)
+def _explain_failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+    reason = _explain_reason(check, answer)
     code = answer.get("status")
     if not isinstance(check, HttpCheck) or not code:
         return reason
     if not _is_accepted(check, code):
         return f"HTTP {code} instead of {' or '.join(check.codes)}"
     if answer.get("rc") == "0":
-        return f"HTTP {code}, but without the text {_shorten(check.contains)}"
+        return f"HTTP {code}, but without the text {_quote(check.contains)}"
     return f"HTTP {code}, but {reason.replace('no answer', 'the answer was not complete')}"
 
 
-def _make_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+def _explain_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
     words = answer.get("said").lower()
     status = answer.get_number("rc")
     if status in (124, 137, 143):
@@ -314,7 +317,7 @@ def _is_accepted(check: HttpCheck, code: str) -> bool:
     return any(low <= code <= (high or low) for low, _, high in bounds)
 
 
-def _is_exec_passed(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
+def _explain_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
     status = answer.get("rc")
     if outcome == "passed":
         held = " with the text that was asked" if check.contains is not None else ""
@@ -324,13 +327,13 @@ def _is_exec_passed(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
         left = "; it may still run there: only root can end it" if "left" in answer else ""
         return f"had not ended after {check.timeout:g} s{output}{left}"
     if status == str(check.exit_code):
-        return f"ended with exit code {status}, but without {_shorten(check.contains)}{output}"
+        return f"ended with exit code {status}, but without {_quote(check.contains)}{output}"
     if status in ("126", "127"):
         return f"could not be started there (exit code {status}){output}"
     return f"ended with exit code {status} instead of {check.exit_code}{output}"
 
 
-def _describe_unknown(answer: Answer) -> str:
+def _explain_unknown(answer: Answer) -> str:
     if answer.get("reason"):
         return f"not known, {answer.get('reason')}"
     if answer.get("rc") == "98":
@@ -342,7 +345,7 @@ def _describe_unknown(answer: Answer) -> str:
     return f"not known: {where} a tool that can ask this (curl, wget, python3, bash or nc)"
 
 
-def _describe_stopped(text: str, hints: list[Hint]) -> str:
+def _explain_stopped(text: str, hints: list[Hint]) -> str:
     service, _, words = text.partition(" ")
     others = words.split()
     if not others:
@@ -353,6 +356,6 @@ def _describe_stopped(text: str, hints: list[Hint]) -> str:
     return f"{service} is not running: {', '.join(o.replace('=', ' is ') for o in others)}"
 
 
-def _shorten(text: str | None) -> str:
+def _quote(text: str | None) -> str:
     quoted = json.dumps(redact(text or ""), ensure_ascii=False)
     return quoted if len(quoted) <= 80 else f"{quoted[:77]}..."

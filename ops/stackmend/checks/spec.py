@@ -1,8 +1,8 @@
-"""What "well" means for a stack, as its owner declares it.
+"""Health criteria of a stack beyond healthchecks, as its owner declares them.
 
 A container that runs is not yet a stack that works. A check names one thing that must be true
 from outside: an HTTP answer, an open TCP port, a command that succeeds in a container. Checks only
-look: they are run by the read-only probe, in `--dry` too, and again when a change is verified.
+read: the probe runs them, in `--dry` too, and so does the verification of a change.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def _make_error(message: str) -> PydanticCustomError:
     return PydanticCustomError("check", message)
 
 
-def _validate_text(value: str) -> str:
+def _check_text(value: str) -> str:
     if "\x00" in value:
         raise _make_error("must not hold a NUL character: no command can be given one")
     return value
 
 
-def _validate_service(value: str) -> str:
+def _check_service(value: str) -> str:
     if not _SERVICE.fullmatch(value):
         raise _make_error(
             f"{abbreviate(value)} is not a service name, which has letters, digits, '.', '_' and "
@@ -58,7 +58,7 @@ def _validate_service(value: str) -> str:
     return value
 
 
-def _validate_host(value: str) -> str:
+def _check_host(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
@@ -72,17 +72,17 @@ def _validate_host(value: str) -> str:
     return name
 
 
-def _validate_port(value: str) -> int:
+def _check_port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= 65535):
         raise _make_error(f"port {abbreviate(value)} must be a number from 1 to 65535")
     return int(value)
 
 
-Service = Annotated[str, AfterValidator(_validate_service)]
+Service = Annotated[str, AfterValidator(_check_service)]
 #: The longest text that a check may hold: all checks of a stack are asked in one command.
 MAXIMUM_TEXT = 16_384
 
-Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_validate_text)]
+Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_check_text)]
 Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
 
 
@@ -91,8 +91,8 @@ class _Check(BaseModel):
 
     :param name: as it stands in findings and reports, unique in a stack; derived from the rest
         where it is not given.
-    :param deadline: seconds for which a verification keeps trying until the check passes; a probe,
-        which only looks, tries twice at most.
+    :param deadline: seconds for which a verification keeps trying until the check passes; a probe
+        tries twice at most.
     :param timeout: seconds that one attempt may take, 30 at most.
     """
 
@@ -104,12 +104,12 @@ class _Check(BaseModel):
 
     @field_validator("name", mode="before")
     @classmethod
-    def _forbid_name(cls, value: Any) -> Any:
+    def _allow_no_name(cls, value: Any) -> Any:
         return "" if value is None else value
 
     @field_validator("name")
     @classmethod
-    def _validate_name(cls, value: str) -> str:
+    def _check_name(cls, value: str) -> str:
         if _CONTROL.search(value):
             raise _make_error("must be one line of text without control characters")
         return value.strip()
@@ -144,10 +144,11 @@ class _Check(BaseModel):
     def list_services(self, known: Collection[str] | None = None) -> tuple[str, ...]:
         """Return the services that this check touches, the source first.
 
-        Arguments: `known` the stack's services. The host that is asked counts when it is one of
-        them; without `known`, when it looks like one (a plain name, not an address). A check from
-        the host itself touches the service that publishes `port`, which only the compose file
-        tells: it returns nothing here.
+        A check from the host itself touches the service that publishes `port`, which only the
+        compose file knows: it returns nothing here.
+
+        :param known: the stack's services. The host that is asked counts when it is one of them;
+            without them, when it looks like one (a plain name, not an address).
 
         Example: `TcpCheck(address="redis:6379", inside="api").services() == ("api", "redis")`
         """
@@ -183,7 +184,7 @@ def _parse_codes(value: Any) -> Any:
     return tuple(codes)
 
 
-def _strip_login(url: str) -> str:
+def _redact_login(url: str) -> str:
     """A URL that is wrong may hold a password all the same, and stands in a message."""
     return re.sub(r"[^/]*@", "(redacted)@", url)
 
@@ -198,7 +199,7 @@ class HttpCheck(_Check):
     :param url: http:// or https://, without user and password.
     :param inside: a service, to ask from its network and with its resolver and hosts file; without
         it the host itself asks.
-    :param method: GET, HEAD or OPTIONS, because a check only looks.
+    :param method: GET, HEAD or OPTIONS, because a check changes nothing.
     :param status: a code, a range such as "200-299", a family such as "2xx", or a list of these.
     :param contains: text that the first MiB of the answer must hold.
     :param headers: sent with the request. Those that carry secrets are refused: the request is
@@ -219,7 +220,7 @@ class HttpCheck(_Check):
 
     @field_validator("url")
     @classmethod
-    def _validate_url(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         if any(character.isspace() or ord(character) < 33 for character in value):
             raise _make_error(
                 "must not hold blanks or control characters: write them percent-encoded"
@@ -229,9 +230,9 @@ class HttpCheck(_Check):
             port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
             host = parts.hostname or ""
         except ValueError as error:
-            raise _make_error(f"{abbreviate(_strip_login(value))} is not a URL: {error}") from None
+            raise _make_error(f"{abbreviate(_redact_login(value))} is not a URL: {error}") from None
         if parts.scheme not in ("http", "https") or not value.partition(":")[2].startswith("//"):
-            redacted = _strip_login(value)
+            redacted = _redact_login(value)
             raise _make_error(
                 f"must be http:// or https:// followed by a host, not {abbreviate(redacted)}"
             )
@@ -239,25 +240,25 @@ class HttpCheck(_Check):
             raise _make_error(
                 "must not hold a user or password: it would be visible in the host's process list"
             )
-        _validate_host(host)
+        _check_host(host)
         if port:
-            _validate_port(port)
+            _check_port(port)
         return value
 
     @field_validator("method", mode="before")
     @classmethod
-    def _forbid_changes(cls, value: Any) -> Any:
+    def _check_method(cls, value: Any) -> Any:
         method = value.upper() if isinstance(value, str) else value
         if method not in ("GET", "HEAD", "OPTIONS"):
             raise _make_error(
-                f"must be GET, HEAD or OPTIONS, not {abbreviate(value)}: a check only looks; "
+                f"must be GET, HEAD or OPTIONS, not {abbreviate(value)}: a check changes nothing; "
                 "use an exec check for anything else"
             )
         return method
 
     @field_validator("headers")
     @classmethod
-    def _validate_headers(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_headers(cls, value: dict[str, str]) -> dict[str, str]:
         for key, content in value.items():
             if not _HEADER.fullmatch(key):
                 raise _make_error(f"{abbreviate(key)} is not the name of a header")
@@ -273,7 +274,7 @@ class HttpCheck(_Check):
         return value
 
     @model_validator(mode="after")
-    def _validate_body(self) -> HttpCheck:
+    def _check_body(self) -> HttpCheck:
         if self.method == "HEAD" and self.contains is not None:
             raise _make_error("contains: the answer to HEAD has no text; use GET")
         return self
@@ -291,7 +292,7 @@ class HttpCheck(_Check):
     @property
     def host(self) -> str:
         """The host of the URL."""
-        return _validate_host(urlsplit(self.url).hostname or "")
+        return _check_host(urlsplit(self.url).hostname or "")
 
     @property
     def port(self) -> int:
@@ -312,7 +313,7 @@ class HttpCheck(_Check):
     @property
     def asked(self) -> str:
         """What is asked and from where, in words."""
-        return f"{self.method} {self.url} from {_place(self.inside)}"
+        return f"{self.method} {self.url} from {_format_place(self.inside)}"
 
 
 class TcpCheck(_Check):
@@ -332,26 +333,26 @@ class TcpCheck(_Check):
 
     @field_validator("address")
     @classmethod
-    def _split_host_and_port(cls, value: str) -> str:
+    def _check_address(cls, value: str) -> str:
         host, colon, port = value.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         if not (host and colon) or (":" in host and not bracketed):
             raise _make_error(
                 f"must be host:port, such as redis:6379 or [::1]:6379, not {abbreviate(value)}"
             )
-        _validate_host(host[1:-1] if bracketed else host)
-        _validate_port(port)
+        _check_host(host[1:-1] if bracketed else host)
+        _check_port(port)
         return value
 
     @property
     def host(self) -> str:
         """The host of the address."""
-        return _validate_host(self.address.rpartition(":")[0].strip("[]"))
+        return _check_host(self.address.rpartition(":")[0].strip("[]"))
 
     @property
     def port(self) -> int:
         """The port of the address."""
-        return _validate_port(self.address.rpartition(":")[2])
+        return _check_port(self.address.rpartition(":")[2])
 
     @property
     def source(self) -> str | None:
@@ -361,7 +362,7 @@ class TcpCheck(_Check):
     @property
     def asked(self) -> str:
         """What is asked and from where, in words."""
-        return f"connect to {self.address} from {_place(self.inside)}"
+        return f"connect to {self.address} from {_format_place(self.inside)}"
 
 
 class ExecCheck(_Check):
@@ -389,12 +390,12 @@ class ExecCheck(_Check):
 
     @field_validator("command", mode="before")
     @classmethod
-    def _validate_shell(cls, value: Any) -> Any:
+    def _wrap_shell(cls, value: Any) -> Any:
         return ("sh", "-c", value) if isinstance(value, str) and value.strip() else value
 
     @field_validator("command")
     @classmethod
-    def _validate_program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or not value[0]:
             raise _make_error("names no program")
         if value[0].startswith("-"):
@@ -416,7 +417,7 @@ class ExecCheck(_Check):
         return f"run {text if len(text) <= 120 else text[:117] + '...'} in {self.service}"
 
 
-def _place(inside: str | None) -> str:
+def _format_place(inside: str | None) -> str:
     return "the host" if inside is None else f"inside {inside}"
 
 
@@ -427,7 +428,7 @@ _KINDS: dict[str, type[HttpCheck] | type[TcpCheck] | type[ExecCheck]] = {
 }
 
 
-def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
+def _choose_kind(value: Any, _handler: Callable[[Any], Any]) -> Any:
     # A tagged union of pydantic's own would put the tag into the path of every error:
     # checks.0.http.url instead of checks.0.url.
     if isinstance(value, _Check):
@@ -440,9 +441,11 @@ def _choose(value: Any, _handler: Callable[[Any], Any]) -> Any:
     return _KINDS[kind].model_validate(dict(value))
 
 
-def _validate_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def _check_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     if len(checks) > 64:
-        raise _make_error(f"{len(checks)} checks: 64 are the most that one look at a host can hold")
+        raise _make_error(
+            f"{len(checks)} checks: 64 are the most that one probe of a host can hold"
+        )
     names: set[str] = set()
     for check in checks:
         if check.name in names:
@@ -453,20 +456,21 @@ def _validate_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return checks
 
 
-Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose)]
-"""One check, its kind told by `kind`; for use as a type in other models."""
+Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose_kind)]
+"""One check, its kind named by `kind`; for use as a type in other models."""
 
-Checks = Annotated[tuple[Check, ...], AfterValidator(_validate_together)]
+Checks = Annotated[tuple[Check, ...], AfterValidator(_check_together)]
 """The checks of a stack, 64 at most, each with its own name; for use as a type in other models."""
 
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(Checks)
 
 
-def validate_checks(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...]:
-    """Return `values` (mappings or checks) as validated checks.
+def parse_checks(values: Iterable[Check | Mapping[str, Any]]) -> tuple[Check, ...]:
+    """Return validated checks.
 
-    Raises `pydantic.ValidationError` with the path of the wrong field, such as `0.url`.
+    :param values: mappings, or checks.
+    :raises pydantic.ValidationError: with the path of the wrong field, such as `0.url`.
 
-    Example: `checks_from([{"kind": "tcp", "address": "127.0.0.1:6379"}])`
+    Example: `parse_checks([{"kind": "tcp", "address": "127.0.0.1:6379"}])`
     """
     return _CHECKS.validate_python(tuple(values))

@@ -1,7 +1,7 @@
 """Which of a project's files Docker Compose reads to say what the project means.
 
 It is asked with these alone, so that a large project is sent once, when it is installed. Too many
-do no harm: wherever a path cannot be told from here, all files go.
+do no harm: wherever a path is not known here, all files go.
 """
 
 from collections.abc import Iterator, Mapping

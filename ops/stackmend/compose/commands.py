@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Attach,
     Build,
     Detach,
     Disconnect,
+    EngineAction,
     InstallFiles,
     Pull,
     Remove,
@@ -49,7 +50,7 @@ LIMIT = 600
 #: Waits, as every command of :func:`exclusive`, until none of an earlier run changes the project.
 IDLE = StringCommand("true")
 
-#: Bytes of an archive from which it is told whether to pack it.
+#: Bytes of an archive that decide whether it is packed.
 PACKED_SAMPLE = 256 * 1024
 
 #: The digests of the project's files among those that Compose is asked about.
@@ -110,10 +111,10 @@ def resolve(spec: ComposeSpec, files: Sequence[str], mark: str) -> StringCommand
     )
 
 
-def resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
+def make_resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
     lines = _format_lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
-    return files.pack_archive({DIGESTS: File(0o600, lines.encode())})
+    return files.make_archive({DIGESTS: File(0o600, lines.encode())})
 
 
 def hash_outside(paths: Sequence[str]) -> StringCommand:
@@ -168,11 +169,11 @@ def _pack(files: Source) -> bytes:
             for number, (directory, inside) in enumerate(directories.items())
         ).encode(),
         **{
-            f"{number}.tar": Source(inside).pack_archive()
+            f"{number}.tar": Source(inside).make_archive()
             for number, inside in enumerate(directories.values())
         },
     }
-    return Source({name: File(0o600, content) for name, content in parts.items()}).pack_archive()
+    return Source({name: File(0o600, content) for name, content in parts.items()}).make_archive()
 
 
 def install(spec: ComposeSpec, action: InstallFiles, generation: str) -> StringCommand:
@@ -208,7 +209,7 @@ def record(spec: ComposeSpec, digest: str) -> StringCommand:
     return script("stackmend.compose", "remember", *arguments, shared=["walk"])
 
 
-def record_archive(applied: Applied) -> bytes:
+def make_record_archive(applied: Applied) -> bytes:
     """The record, and the lists that the probe reads instead of JSON, as a tar archive."""
     images = sorted({service.image for service in applied.services.values() if service.image})
     parts = {
@@ -313,20 +314,7 @@ def build_up(
     )
 
 
-def act(
-    spec: ComposeSpec,
-    action: SetAside
-    | Disconnect
-    | RemoveNetwork
-    | Attach
-    | Detach
-    | Unpause
-    | Resume
-    | Start
-    | Restart
-    | Remove,
-    state: StackState,
-) -> StringCommand:
+def act(spec: ComposeSpec, action: EngineAction, state: StackState) -> StringCommand:
     """The command of an action that is done to one container or network."""
     match action:
         case SetAside(container=id_):

@@ -1,4 +1,4 @@
-"""Two descriptions held against each other, field by field, and shown without their secrets."""
+"""Two descriptions held against each other, field by field, and formatted without their secrets."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -9,7 +9,7 @@ from stackmend.text import make_printable
 
 MASK = "(redacted)"
 
-#: A name that tells of a secret, whatever its value.
+#: A name that means a secret, whatever its value.
 SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
     re.I,

@@ -14,26 +14,28 @@ import tenacity
 from stackmend import connection
 from stackmend.compose import commands
 from stackmend.compose.observer import LOG_LINES
-from stackmend.compose.plan import (
+from stackmend.compose.plan.actions import (
     Action,
     Build,
     InstallFiles,
     Plan,
-    Progress,
     Pull,
     Record,
     Recreate,
     RestoreFiles,
-    Tag,
     Up,
+)
+from stackmend.compose.plan.declaration import list_mounts
+from stackmend.compose.plan.foreign import find_obstructions
+from stackmend.compose.plan.order import (
+    Progress,
     choose_staging,
     decide_with_images,
-    find_obstructions,
-    list_mounts,
-    restore_spec,
     split_batches,
     split_images,
 )
+from stackmend.compose.plan.record import list_tags
+from stackmend.compose.plan.rollback import restore_spec
 from stackmend.compose.source import name_files
 from stackmend.compose.state import Applied, Declared, StackState
 from stackmend.errors import StepError
@@ -140,10 +142,11 @@ class Executor:
             depends_on = {name for action in batch for name in getattr(action, "depends_on", ())}
             if depends_on:
                 self.waiter.wait_until_healthy(snapshot.declared, depends_on)
+            self._refuse_obstructed(batch, snapshot)
             for action in batch:
                 if self.progress.is_counted(action):
                     self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
-                self.progress = self.progress.add_step(action)
+                self.progress = self.progress.advance(action)
             self._execute(batch, snapshot, directory or self.spec.directory)
 
     def _execute(self, batch: Sequence[Action], snapshot: Snapshot, directory: str) -> None:
@@ -155,7 +158,7 @@ class Executor:
                 applied = self.verify(self, snapshot)
                 with self.step(action):
                     command = commands.record(self.spec, applied.source)
-                    archive = commands.record_archive(applied)
+                    archive = commands.make_record_archive(applied)
                     self.run(command, "cannot record what was proven", stdin=archive)
             case Pull() | Build():
                 with self.step(action):
@@ -176,15 +179,22 @@ class Executor:
                     failure = f"could not {action.verb} {action.subject}"
                     self._start(command, failure, [action.subject])
 
+    def _refuse_obstructed(self, batch: Sequence[Action], snapshot: Snapshot) -> None:
+        """Fail before anything is begun where something foreign has come since.
+
+        Compose chooses by labels, and would end what bears those of these services.
+        """
+        names = [action.subject for action in batch if isinstance(action, Recreate | Up)]
+        if not names:
+            return
+        services = snapshot.declared.services
+        if came := find_obstructions(services, self.observer.read_state(), names):
+            raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
+
     def _create(self, batch: Sequence[Action], snapshot: Snapshot, *, recreate: bool) -> None:
         names = [action.subject for action in batch]
-        declared = snapshot.declared
-        # Compose chooses by labels, and would end what came since that is foreign and bears them.
-        if came := find_obstructions(declared.services, self.observer.read_state(), names):
-            raise StepError(f"cannot create {', '.join(names)} now: {'; '.join(came)}")
-        command = commands.build_up(
-            self.spec, self.options, names, recreate=recreate, mounted=list_mounts(declared.config)
-        )
+        mounted = list_mounts(snapshot.declared.config)
+        command = commands.up(self.spec, self.options, names, recreate=recreate, mounted=mounted)
         with self.step(*batch):
             self._start(command, f"cannot create {', '.join(names)}", names)
 
@@ -223,10 +233,8 @@ class Executor:
         self.run(commands.restore(self.spec, action), "cannot put back the files before")
 
     def _restore_tags(self, applied: Applied | None) -> None:
-        for service in (applied.services if applied else {}).values():
-            if service.image and service.image_id:
-                tag = Tag(image_id=service.image_id, name=service.image)
-                self.attempt(commands.tag(tag))
+        for tag in list_tags(applied) if applied else ():
+            self.attempt(commands.tag(tag))
 
     def _mark_stale(self, names: Sequence[str]) -> None:
         """Record what is to be recreated, for whoever comes after a kill."""

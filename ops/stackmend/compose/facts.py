@@ -1,4 +1,4 @@
-"""Probe text to state: what runs on the host, and what Docker Compose makes of the wanted files."""
+"""Probe text to state: what runs on the host, and what Compose makes of the desired files."""
 
 import json
 import re
@@ -25,13 +25,11 @@ from stackmend.connection import make_mark, parse_probe, parse_rows, parse_secti
 from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
 from stackmend.provenance import LABEL, PASSING_NAME
 
-#: Where stackmend keeps what it must remember on a host, one directory a project.
-
-#: What is said of a record that is none of ours, or whose lists lead out of their directories.
+#: The problem of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"
 
 #: Labels of Compose that differ without the declaration differing, or that say where it was
-#: applied from; those are looked at on their own.
+#: applied from; those are compared on their own.
 PASSING_LABELS = frozenset(
     LABEL + name
     for name in (
@@ -160,7 +158,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
 def _explain_missing(
     name: str, found: Mapping[str, tuple[int, list[str]]], ours: bool
 ) -> Engine | None:
-    """Why a section does not say what is there: nothing must be taken for gone that was not told.
+    """Why a section does not say what is there: nothing is gone only because it was not listed.
 
     :raises ValueError: the probe was cut off before it.
     """
@@ -171,7 +169,7 @@ def _explain_missing(
         return None
     status, lines = found[name]
     text = "\n".join(lines)
-    # A container that ends between being listed and being looked at is no problem.
+    # A container may end between being listed and being inspected.
     if status == 0 or (name == "containers" and "no such container" in text.lower()):
         return None
     return classify_engine_problem(text)
@@ -321,9 +319,9 @@ def _parse_digests(section: tuple[int, list[str]] | None) -> dict[str, str | Non
 def _add_unchanged(
     differing: dict[str, str | None], applied: Applied, section: tuple[int, list[str]] | None
 ) -> dict[str, str | None]:
-    """All the record's files, where those alone were told that are not as it says.
+    """All the record's files, where the probe listed only those that differ from it.
 
-    :raises ValueError: some of them were not looked at.
+    :raises ValueError: some of them were not compared.
     """
     same = [line for line in section[1] if line.startswith("=")] if section else []
     if not same:

@@ -13,7 +13,9 @@ from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.closure import find_closure
 from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared, update_containers
-from stackmend.compose.plan import LOOP_RESTARTS, is_young, list_mounts, sort_out
+from stackmend.compose.plan.declaration import list_mounts
+from stackmend.compose.plan.foreign import sort_out
+from stackmend.compose.plan.health import LOOP_RESTARTS, is_young
 from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState
 from stackmend.errors import StepError
@@ -49,15 +51,15 @@ class Observer:
 
     def list_facts(self) -> list[tuple[type, dict[str, object]]]:
         """The facts that a plan rests on, with their arguments."""
-        facts = [self._get_state_fact()]
+        facts = [self._make_state_fact()]
         if self.spec.checks:
-            facts.append((CheckResults, self._check_arguments()))
+            facts.append((CheckResults, self._make_check_arguments()))
         return facts
 
-    def _check_arguments(self) -> dict[str, object]:
+    def _make_check_arguments(self) -> dict[str, object]:
         return {"project": self.spec.project, "checks": self.spec.checks}
 
-    def _get_state_fact(self) -> tuple[type, dict[str, object]]:
+    def _make_state_fact(self) -> tuple[type, dict[str, object]]:
         arguments = {"project": self.spec.project, "directory": self.spec.directory}
         return ComposeStack, dict(arguments)
 
@@ -66,14 +68,14 @@ class Observer:
 
         :raises StepError: it cannot be read.
         """
-        (state,) = connection.fetch_facts(self.host, [self._get_state_fact()])
+        (state,) = connection.fetch_facts(self.host, [self._make_state_fact()])
         if isinstance(state, connection.Unknown):
             raise StepError(f"cannot read the host's state: {state.reason}")
         assert isinstance(state, StackState)
         return self._add_ends(self.sort_out(state))
 
     def complete(self, state: StackState) -> StackState:
-        """A state that was read, with its containers judged, and how they ended."""
+        """A state that was read, sorted into own and foreign containers, with how they ended."""
         state = self.sort_out(state)
         if any(container.restart_count >= LOOP_RESTARTS for container in state.containers):
             state = self._add_ends(state)
@@ -95,10 +97,10 @@ class Observer:
         if not self.spec.checks:
             return ()
         # Whoever waits for them asks again by itself.
-        arguments = {**self._check_arguments(), "attempts": 1}
-        return self.check_results(connection.fetch_facts(self.host, [(CheckResults, arguments)]))
+        arguments = {**self._make_check_arguments(), "attempts": 1}
+        return self.collect_results(connection.fetch_facts(self.host, [(CheckResults, arguments)]))
 
-    def check_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
+    def collect_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
         """The results in facts, or one unknown for each check where they could not be read."""
         results: list[CheckResult] = []
         for fact in facts:
@@ -127,7 +129,7 @@ class Observer:
             try:
                 if needed.files.keys() == self.source.files.keys():
                     raise error
-                # What it says of files that it does not have is none of theirs.
+                # It complained of files that it was not given.
                 declared = self._resolve(self.source, known or {})
             except ValueError as error:
                 raise StepError(f"Docker Compose refuses the project's files: {error}") from None
@@ -157,7 +159,7 @@ class Observer:
         result = connection.run(
             self.host,
             commands.resolve(self.spec, self.source.options, mark),
-            stdin=f"{mark}\n".encode() + commands.resolve_archive(files, asked),
+            stdin=f"{mark}\n".encode() + commands.make_resolve_archive(files, asked),
             readonly=True,
             secret=True,
         )
@@ -203,11 +205,9 @@ class Observer:
     def secrets(self) -> frozenset[str]:
         """The values that nothing may show."""
         named = frozenset(
-            value
-            for name, value in self.spec.get_variables().items()
-            if drift.SECRET_NAME.search(name)
+            value for name, value in self.spec.variables.items() if drift.SECRET_NAME.search(name)
         )
-        return self.spec.list_secrets() | named | self.hidden
+        return self.spec.secrets | named | self.hidden
 
     def _hide(self, config: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
         """Never show what a declaration calls secret, nor what was given as secret before."""

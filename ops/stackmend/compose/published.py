@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?-(?P<default>[^{}$]*))?\}|(?
 
 _RANGE = re.compile(r"[1-9][0-9]*(?:-[1-9][0-9]*)?")
 
-#: The longest text that is looked at for a port.
+#: The longest text that may be a port.
 LONGEST = 256
 
 
@@ -38,7 +38,7 @@ def find_published_ports(spec: ComposeSpec) -> tuple[str, ...]:
         name.strip(): value.strip().strip("'\"")
         for name, equals, value in (line.partition("=") for line in dotenv.splitlines())
         if equals and not name.lstrip().startswith("#")
-    } | spec.get_variables()
+    } | spec.variables
     # No part of a port is longer, and one that is would be written out once for each use of it.
     variables = {name: value for name, value in variables.items() if len(value) <= LONGEST}
     found = (

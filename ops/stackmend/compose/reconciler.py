@@ -12,24 +12,13 @@ from stackmend.compose import commands
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
 from stackmend.compose.observer import Observer
-from stackmend.compose.plan import (
-    Action,
-    Plan,
-    drop_record,
-    explain_hold,
-    find_unpublished,
-    hold_back,
-    is_change,
-    is_declaration_needed,
-    is_intact_before,
-    is_restored,
-    is_writing,
-    make_record,
-    plan,
-    read_declaration,
-    refuse_engine,
-    roll_back,
-)
+from stackmend.compose.plan.actions import Action, Plan
+from stackmend.compose.plan.decide import plan
+from stackmend.compose.plan.declaration import find_unpublished
+from stackmend.compose.plan.gates import explain_hold, needs_declared, refuse_engine
+from stackmend.compose.plan.order import drop_record, is_change, writes
+from stackmend.compose.plan.record import make_record, read_declaration
+from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, was_intact
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError
@@ -84,10 +73,15 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """Read the host and plan. Changes nothing."""
         state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            self._observed = observe_unreadable(state, "its state")
-        else:
-            state = self.observer.complete(state)
-            self._observed = self._decide(state, self.observer.check_results(checked))
+            self._observed = unreadable(state, "its state", "done on a host")
+            return self._observed
+        state = self.observer.complete(state)
+        try:
+            self._observed = self._decide(state, self.observer.collect_results(checked))
+        except NoCompose as error:
+            engine = Engine(status="no-compose", reason=str(error))
+            refused = refuse_engine(state.model_copy(update={"engine": engine}))
+            self._observed = Observation(refused or Plan())
         return self._observed
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
@@ -122,13 +116,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             decided = hold_back(spec, source.files, state, checks, reason, failed)
             declared = read_declaration(state.applied, state)
             return Observation(decided, Snapshot(state, declared, held=True))
-        if is_declaration_needed(spec, source.digest, state):
-            try:
-                declared = self.observer.resolve(state.files)
-            except NoCompose as error:
-                engine = Engine(status="no-compose", reason=str(error))
-                state = state.model_copy(update={"engine": engine})
-                return Observation(refuse_engine(state) or Plan())
+        if needs_declared(spec, source.digest, state):
+            declared = self.observer.resolve(state.files)
             state = self.observer.sort_out(state)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
@@ -192,7 +181,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         try:
             executor.walk(following.actions, snapshot)
         except (StepError, connection.RemoteError) as error:
-            if applied is None or not snapshot.changes or self.spec.on_failure == "keep":
+            kept = not snapshot.changes or self.spec.on_failure == "keep"
+            # What is proven, and only not recorded, is not taken back.
+            if applied is None or kept or self._proven is not None:
                 raise
             self.report_error(error)
             self._roll_back(executor, snapshot, applied)

@@ -98,13 +98,8 @@ SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 MAXIMUM_SERVICE = 200
 
 
-#: Nanoseconds by which a file must be older than the newest of its project not to be read again: so
-#: much time has passed since it was written, by no other clock than its own.
-YOUNG = 2 * 10**9
-
-
 class SourceError(Problem):
-    """The project's files cannot be used; the text says where and what would be right."""
+    """The project's files cannot be used; the text names the place and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,7 @@ class Source:
             )
         return found
 
-    def pack_archive(self, more: Mapping[str, File] | None = None) -> bytes:
+    def make_archive(self, more: Mapping[str, File] | None = None) -> bytes:
         """The files as a tar archive that is the same for the same files.
 
         :param more: what goes with them.
@@ -185,9 +180,6 @@ class Source:
         buffer.write(bytes(-buffer.tell() % tarfile.RECORDSIZE))
         return buffer.getvalue()
 
-
-#: The files of the last project that was read, which are read again only where they have changed.
-_known: dict[str, tuple[tuple[int, ...], File]] = {}
 
 #: The files of each project that was read, where this process is one run.
 _of_this_run: dict[Path, dict[str, File]] | None = None
@@ -243,7 +235,7 @@ def load(spec: ComposeSpec) -> Source:
         own = files[".env"].content if ".env" in files else b""
         if own and not own.endswith(b"\n"):
             own += b"\n"
-        files[".env"] = File(0o600, own + format_dotenv(spec.get_variables()).encode())
+        files[".env"] = File(0o600, own + format_dotenv(spec.variables).encode())
         if any(path.startswith(".env/") for path in files):
             raise SourceError("source: .env is a directory; the variables of env go into that file")
     source = Source(files)
@@ -340,31 +332,12 @@ def _read_tree(root: Path, root_name: str) -> Iterator[tuple[str, File]]:
             )
         there.append((path, real, status))
     # Nothing is read before all is known to be small enough.
-    newest = max((status.st_ctime_ns for _, _, status in there), default=0)
-    known = dict(_known)
-    _known.clear()
     for path, real, status in there:
-        identity = (
-            status.st_dev,
-            status.st_ino,
-            status.st_mode,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
-        before = known.get(real)
-        if before is not None and before[0] == identity:
-            file = before[1]
-        else:
-            try:
-                content = controller_files.read(real, MAXIMUM_BYTES, status)
-            except Unreadable as error:
-                raise SourceError(f"source: {path} {error}") from None
-            file = File(status.st_mode & 0o755, content)
-        # A file may change twice within one tick of its clock.
-        if newest - status.st_ctime_ns > YOUNG:
-            _known[real] = identity, file
-        yield path, file
+        try:
+            content = controller_files.read(real, MAXIMUM_BYTES, status)
+        except Unreadable as error:
+            raise SourceError(f"source: {path} {error}") from None
+        yield path, File(status.st_mode & 0o755, content)
 
 
 def _resolve_entry(

@@ -1,4 +1,4 @@
-"""What is wanted of a Compose stack: validated before any host is contacted."""
+"""What is desired of a Compose stack: validated before any host is contacted."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -147,19 +147,19 @@ class Mend(BaseModel):
 
 
 class ComposeSpec(BaseModel):
-    """One Compose project on one host, as the user wants it.
+    """One Compose project on one host, as the user desires it.
 
     :param project: the Compose project's name.
     :param source: the directory on the controller that holds compose.yaml and all it names.
     :param directory: where that directory's files live on the host.
     :param env: variables for the compose file, written to ``.env`` (mode 0600) beside it. A
         ``pydantic.SecretStr`` is never shown.
-    :param checks: what well means, beyond healthchecks.
+    :param checks: health criteria beyond healthchecks.
     :param profiles: Compose profiles to enable.
     :param health_timeout: seconds that a started service has to become healthy.
     :param stability: seconds that it must then stay so, without a restart.
     :param on_failure: ``rollback`` puts the previous files and images back, ``keep`` leaves the
-        failed state to be looked at.
+        failed state for inspection.
     :param mend: the limits of restarting what crashed or is unhealthy.
     :param allow: consent to touch what is not ours, one entry each.
     :param minimum_free: bytes that must be free where images and files live before anything is
@@ -183,14 +183,16 @@ class ComposeSpec(BaseModel):
     allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
 
-    def get_variables(self) -> dict[str, str]:
+    @property
+    def variables(self) -> dict[str, str]:
         """The variables with their secrets in clear: for the host's ``.env`` and nothing else."""
         return {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in self.env.items()
         }
 
-    def list_secrets(self) -> frozenset[str]:
+    @property
+    def secrets(self) -> frozenset[str]:
         """The values that must never be shown."""
         return frozenset(
             value.get_secret_value()

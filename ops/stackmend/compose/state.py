@@ -58,7 +58,7 @@ class Container(Frozen):
 
     :param labels: its labels of Compose.
     :param image_labels: those of its image; ``None`` where the image cannot be asked.
-    :param foreign: why it is not the project's own although its labels say so, once it was judged.
+    :param foreign: why it is not the project's own although its labels say so, once sorted out.
     """
 
     id: str
@@ -104,7 +104,7 @@ class Container(Frozen):
 class Image(Frozen):
     """An image that is on the host.
 
-    :param volumes: where it makes a volume of its own; ``None`` where that was not looked at.
+    :param volumes: where it makes a volume of its own; ``None`` where that was not read.
     :param built_for: the project and the service that Compose built it for, by its labels.
     """
 
@@ -130,7 +130,7 @@ class Applied(Frozen):
     It comes back from a host: what could not be there is no record.
 
     :param names_files: its own ``.env`` says which compose files there are.
-    :param secrets: values that were secret then, so that they are not shown as what was before.
+    :param secrets: values that were secret then, so that no cause shows them as what was before.
     """
 
     version: Literal[1] = 1
@@ -167,7 +167,7 @@ class StackState(Frozen):
     """Everything the plan needs to know of one host.
 
     :param now: the host's clock, in seconds since the epoch.
-    :param containers: those that bear the project's labels; once they are judged, its own.
+    :param containers: those that bear the project's labels; once sorted out, its own.
     :param foreign: those that bear its labels and are not its own.
     :param neighbours: other containers that share a network with them.
     :param names: every container's name on the engine, with its project ("" for none).
@@ -222,7 +222,7 @@ class Declared(Frozen):
     :param images: the images that services name and that are on the host.
     :param outside: digests of the files that services mount from outside the project.
     :param differs: the project's files that are not on the host as they should be; ``None`` where
-        that was not looked at.
+        that was not read.
     :param obstacles: what is in the way of them, as in :class:`StackState`.
     :param networks: the project's networks as the engine has them now, by name, in Compose's
         words.

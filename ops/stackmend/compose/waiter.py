@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackmend import connection
-from stackmend.compose.plan import classify, find_unstable
+from stackmend.compose.plan.health import classify, find_unstable
 from stackmend.errors import StepError
 
 if TYPE_CHECKING:

@@ -3,35 +3,7 @@
 from typing import Literal
 
 from stackmend import decision
-from stackmend.decision import Finding, Refusal
 from stackmend.frozen import Frozen
-
-__all__ = [
-    "Action",
-    "Attach",
-    "Build",
-    "Detach",
-    "Disconnect",
-    "Finding",
-    "InstallFiles",
-    "Kind",
-    "Plan",
-    "Pull",
-    "Record",
-    "Recreate",
-    "Refusal",
-    "Remove",
-    "RemoveNetwork",
-    "Restart",
-    "RestoreFiles",
-    "Resume",
-    "ServiceAction",
-    "SetAside",
-    "Start",
-    "Tag",
-    "Unpause",
-    "Up",
-]
 
 Kind = Literal[
     "missing",
@@ -245,18 +217,21 @@ class Record(decision.Action):
 #: A step that is done to a service.
 ServiceAction = Attach | Detach | Unpause | Resume | Start | Restart | Recreate | Up
 
-Action = (
-    Pull
-    | Build
-    | InstallFiles
-    | RestoreFiles
-    | SetAside
+#: A step that one command of the engine's carries out.
+EngineAction = (
+    SetAside
     | Disconnect
     | RemoveNetwork
-    | ServiceAction
+    | Attach
+    | Detach
+    | Unpause
+    | Resume
+    | Start
+    | Restart
     | Remove
-    | Record
 )
+
+Action = Pull | Build | InstallFiles | RestoreFiles | EngineAction | Recreate | Up | Record
 
 
 #: What was found, what will be done, in order, and what will not.

@@ -3,16 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan.actions import (
-    Kind,
-    Plan,
-    Record,
-    Recreate,
-    Remove,
-    Restart,
-    Start,
-    Up,
-)
+from stackmend.compose.plan.actions import Kind, Plan, Record, Recreate, Remove, Restart, Start, Up
 from stackmend.compose.plan.declaration import sort_into_levels
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
@@ -83,7 +74,7 @@ def plan(
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
-    created = [name for name in _order_services(draft) if draft.has_step(name, Recreate, Up)]
+    created = [name for name in _sort_services(draft) if draft.has(name, Recreate, Up)]
     draft.refusals += find_losses(spec, state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
@@ -137,11 +128,8 @@ def _plan_dependants(draft: Draft) -> None:
             for name in draft.steps
             if draft.has_step(name, Recreate)
             or (
-                draft.has_step(name, Up)
-                and (
-                    not draft.state.list_containers(name)
-                    or draft.get_reference(name) in draft.fetched
-                )
+                draft.has(name, Up)
+                and (not draft.state.service(name) or draft.name_image(name) in draft.fetched)
             )
         }
         restarted = recreated | {
@@ -181,7 +169,7 @@ def _plan_failing_checks(draft: Draft) -> None:
             continue
         cause = f"check {result.name} fails: {result.evidence}"
         for name in _list_services_on_path(draft, result.name):
-            for container in draft.state.list_containers(name):
+            for container in draft.state.service(name):
                 if name not in draft.tried:
                     step = Restart(subject=name, cause=cause, container=container.id)
                     draft.mend("check", step, container, found=True)
@@ -198,9 +186,9 @@ def _list_services_on_path(draft: Draft, check_name: str) -> list[str]:
             ports = (port.get("published") for port in body.get("ports") or ())
             if str(check.port) in map(str, ports):
                 names.add(name)
-    return [name for name in _order_services(draft) if name in names]
+    return [name for name in _sort_services(draft) if name in names]
 
 
-def _order_services(draft: Draft) -> list[str]:
+def _sort_services(draft: Draft) -> list[str]:
     """The services, each after those it depends on."""
     return [name for level in sort_into_levels(draft.services) for name in level]

@@ -14,7 +14,7 @@ AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "
 REPLICAS = "deploy.replicas"
 
 
-def merge_definitions(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def resolve_service(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A service's section with the definitions of the configs and secrets that it uses."""
     body = dict((config.get("services") or {}).get(name) or {})
     for section in ("configs", "secrets"):
@@ -139,7 +139,7 @@ def list_container_names(project: str, name: str, body: Mapping[str, Any]) -> li
     """The names that Compose gives a service's containers."""
     if body.get("container_name"):
         return [str(body["container_name"])]
-    return [f"{project}-{name}-{number}" for number in range(1, get_scale(body) + 1)]
+    return [f"{project}-{name}-{number}" for number in range(1, count_replicas(body) + 1)]
 
 
 def is_published(port: str, published: Collection[str]) -> bool:
@@ -174,7 +174,7 @@ def find_unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
     }
     desired: dict[str, None] = {}
     for body in declared.services.values():
-        for port in body.get("ports") or () if get_scale(body) else ():
+        for port in body.get("ports") or () if count_replicas(body) else ():
             address, _, number = _format_port(port).partition("->")[0].rpartition(":")
             protocol = port.get("protocol") or "tcp"
             if number.isdigit() and f"{address}:{number}/{protocol}" not in has:
@@ -183,7 +183,7 @@ def find_unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
     return tuple(desired)
 
 
-def get_scale(body: Mapping[str, Any]) -> int:
+def count_replicas(body: Mapping[str, Any]) -> int:
     """How many containers a service should have."""
     replicas = (body.get("deploy") or {}).get("replicas")
     number = body.get("scale") if replicas is None else replicas

@@ -10,19 +10,18 @@ from stackmend.compose import drift
 from stackmend.compose.plan.actions import (
     Action,
     Disconnect,
-    Finding,
     Kind,
     Recreate,
-    Refusal,
     Restart,
     ServiceAction,
     SetAside,
     Start,
     Up,
 )
-from stackmend.compose.plan.declaration import get_scale
+from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Container, Declared, StackState
+from stackmend.decision import Finding, Refusal
 
 A = TypeVar("A", bound=decision.Action)
 
@@ -49,7 +48,7 @@ class Draft:
         self.state, self.declared, self.checks, self.tried = state, declared, checks, tried
         self.applied = state.applied
         self.services = declared.services
-        self.secrets = spec.list_secrets() | drift.find_secrets(declared.config)
+        self.secrets = spec.secrets | drift.find_secrets(declared.config)
         if self.applied:
             self.secrets |= drift.find_secrets(self.applied.config)
             self.secrets |= frozenset(self.applied.secrets)
@@ -178,7 +177,7 @@ class Draft:
 
     def _place(self, action: A, container: Container | None) -> A:
         """A step whose cause names its container, where the service has several."""
-        if container is None or get_scale(self.services[action.subject]) < 2:
+        if container is None or count_replicas(self.services[action.subject]) < 2:
             return action
         return action.model_copy(update={"cause": f"{container.name}: {action.cause}"})
 
@@ -200,26 +199,26 @@ class Draft:
             or self.state.files.get(path, was.get(path)) != was.get(path)
         ]
 
-    def get_reference(self, name: str) -> str:
+    def name_image(self, name: str) -> str:
         """The image that a service names, or that Compose builds for it."""
         body = self.services[name]
         return str(body.get("image") or f"{self.spec.project}-{name}")
 
-    def strip_directory(self, path: str) -> str | None:
+    def relativize(self, path: str) -> str | None:
         """A path on the host relative to the project's directory, or None where it lies outside."""
         if path == self.spec.directory:
             return ""
         prefix = self.spec.directory + "/"
         return posixpath.normpath(path[len(prefix) :]) if path.startswith(prefix) else None
 
-    def get_network_name(self, key: str) -> str:
+    def name_network(self, key: str) -> str:
         """What the engine calls a network of the compose file's."""
         network = (self.declared.config.get("networks") or {}).get(key) or {}
         return str(network.get("name") or f"{self.spec.project}_{key}")
 
-    def get_key(self, network: str) -> str | None:
+    def find_key(self, network: str) -> str | None:
         """What the compose file calls a network of the engine's."""
         for key in self.declared.config.get("networks") or {}:
-            if self.get_network_name(key) == network:
+            if self.name_network(key) == network:
                 return str(key)
         return None

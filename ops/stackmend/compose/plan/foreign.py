@@ -1,11 +1,11 @@
-"""What only looks like the project's: left alone, and named where it stands in the way.
+"""What only looks like the project's: left alone, and refused where it stands in the way.
 
 Docker Compose chooses by labels. Where a container that it did not make bears those of a service,
 ``docker compose create`` takes it for a replica: it stops and removes it, or keeps it and removes
 the one that is the project's. Nothing that lets Compose choose is done to such a service before.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from stackmend import provenance
@@ -81,7 +81,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
             _take(draft, service, name, f"a container {whose} holds its name {name}", claimant)
     for other in (*draft.state.neighbours, *draft.state.foreign):
         for network, endpoint in other.endpoints.items():
-            key = draft.get_key(network)
+            key = draft.find_key(network)
             if not endpoint.address or key is None:
                 continue
             for service, body in draft.services.items():
@@ -110,49 +110,50 @@ def plan_claimants(draft: Draft) -> None:
 
 def plan_foreign_networks(draft: Draft) -> None:
     """Keep services out of networks of our names that Compose did not make for this project."""
-    created = _list_created(draft)
-    for key, settings in sorted((draft.declared.config.get("networks") or {}).items()):
-        network = draft.get_network_name(key)
-        what = explain_foreign(draft, draft.state.network_labels.get(network), key)
-        if not what or (settings or {}).get("external"):
-            continue
+
+    def joins(name: str, key: str, network: str) -> bool:
         current = draft.state.networks.get(network)
-        joining = [
-            name
-            for name, body in draft.services.items()
-            if key in (body.get("networks") or {})
-            and name in created
-            and not any(
-                (place := container.endpoints.get(network)) and place.network_id == current
-                for container in draft.state.list_containers(name)
-            )
-        ]
-        keep_out(draft, f"network {network}", what, joining, f"networks.{key}", network)
+        return key in (draft.services[name].get("networks") or {}) and not any(
+            (place := container.endpoints.get(network)) and place.network_id == current
+            for container in draft.state.service(name)
+        )
+
+    _keep_created_out(draft, "network", draft.state.network_labels, joins)
 
 
 def plan_foreign_volumes(draft: Draft) -> None:
     """Keep services from volumes of our names that Compose did not make for this project."""
+
+    def joins(name: str, key: str, volume: str) -> bool:
+        return any(
+            mount.get("type") == "volume" and mount.get("source") == key
+            for mount in draft.services[name].get("volumes") or ()
+        ) and not any(
+            mount.get("source") == volume
+            for container in draft.state.service(name)
+            for mount in (container.shape.get("volumes") or {}).values()
+        )
+
+    _keep_created_out(draft, "volume", draft.state.volume_labels, joins)
+
+
+def _keep_created_out(
+    draft: Draft,
+    kind: str,
+    labels: Mapping[str, Labelled],
+    joins: Callable[[str, str, str], bool],
+) -> None:
     created = _list_created(draft)
-    for key, settings in sorted((draft.declared.config.get("volumes") or {}).items()):
-        volume = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
-        what = explain_foreign(draft, draft.state.volume_labels.get(volume), key)
-        if not what or (settings or {}).get("external"):
-            continue
-        joining = [
-            name
-            for name, body in draft.services.items()
-            if name in created
-            and any(
-                mount.get("type") == "volume" and mount.get("source") == key
-                for mount in body.get("volumes") or ()
-            )
-            and not any(
-                mount.get("source") == volume
-                for container in draft.state.list_containers(name)
-                for mount in (container.shape.get("volumes") or {}).values()
-            )
-        ]
-        keep_out(draft, f"volume {volume}", what, joining, f"volumes.{key}", volume)
+    for key, settings in sorted((draft.declared.config.get(f"{kind}s") or {}).items()):
+        name = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
+        what = explain_foreign(draft, labels.get(name), key)
+        if what and not (settings or {}).get("external"):
+            joining = [
+                service
+                for service in draft.services
+                if service in created and joins(service, key, name)
+            ]
+            keep_out(draft, f"{kind} {name}", what, joining, f"{kind}s.{key}", name)
 
 
 def explain_foreign_image(draft: Draft, name: str) -> str:
@@ -161,7 +162,7 @@ def explain_foreign_image(draft: Draft, name: str) -> str:
     Compose builds ``PROJECT-SERVICE``; a name that the compose file gives may come from
     anywhere.
     """
-    ref = draft.get_reference(name)
+    ref = draft.name_image(name)
     image = draft.declared.images[ref]
     known = draft.applied.services.get(name) if draft.applied else None
     proven = {container.image_id for container in draft.state.list_containers(name)}
@@ -251,7 +252,7 @@ def _clear_if_allowed(
 
 def _list_created(draft: Draft) -> frozenset[str]:
     """The services among whose containers Compose chooses while it carries out the steps."""
-    names = (name for name in draft.steps if draft.has_step(name, Recreate, Up))
+    names = (name for name in draft.steps if draft.has(name, Recreate, Up))
     return _list_created_with(draft.services, names)
 
 

@@ -1,8 +1,9 @@
 """What must be so before a decision can be made at all."""
 
-from stackmend.compose.plan.actions import Plan, Refusal
+from stackmend.compose.plan.actions import Plan
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, StackState
+from stackmend.decision import Refusal
 from stackmend.paths import STATE_ROOT
 
 REMEDIES = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stackmend.compose.plan.declaration import get_scale
+from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.state import Container, StackState
 from stackmend.frozen import Frozen
 
@@ -65,8 +65,8 @@ def classify(services: Mapping[str, Mapping[str, Any]], state: StackState) -> He
     """Whether every service is healthy now, may still become so, or will not."""
     waiting, failed = [], []
     for name, body in services.items():
-        containers = state.list_containers(name)
-        if len(containers) < get_scale(body):
+        containers = state.service(name)
+        if len(containers) < count_replicas(body):
             waiting.append(f"{name}: no container yet")
         for container in containers:
             if is_looping(container, state.now):

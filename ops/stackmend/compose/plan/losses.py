@@ -3,20 +3,20 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stackmend.compose.plan.actions import Refusal
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, Image, StackState
+from stackmend.decision import Refusal
 
 
 def find_losses(
     spec: ComposeSpec, state: StackState, declared: Declared, names: Iterable[str]
 ) -> tuple[Refusal, ...]:
-    """Why services must not be made anew: an anonymous volume of theirs would be left behind.
+    """Why services must not be recreated: an anonymous volume of theirs would be left behind.
 
     Compose hands an anonymous volume on to the next container where the image or the declaration
     still makes one at the same place (docker/compose ``pkg/compose/create.go``,
     ``buildContainerMountOptions``), and forgets it otherwise. Where the new image is not there yet,
-    nothing is said of it: to be asked again once it is.
+    there is no answer: ask again once it is.
     """
     found: list[Refusal] = []
     for name in names:
@@ -24,8 +24,8 @@ def find_losses(
         if body is None:
             continue
         image = declared.images.get(str(body.get("image") or f"{spec.project}-{name}"))
-        kept = _find_kept_volumes(body, image)
-        for container in state.list_containers(name):
+        kept = _list_kept(body, image)
+        for container in state.service(name):
             for path, mount in (container.shape.get("volumes") or {}).items():
                 if mount.get("source") != "(anonymous)" or kept is None or path in kept:
                     continue
@@ -44,8 +44,8 @@ def find_losses(
     return tuple(dict.fromkeys(found))
 
 
-def _find_kept_volumes(body: Mapping[str, Any], image: Image | None) -> frozenset[str] | None:
-    """Where the next container has anonymous volumes; ``None`` where that cannot be told yet."""
+def _list_kept(body: Mapping[str, Any], image: Image | None) -> frozenset[str] | None:
+    """Where the next container has anonymous volumes; ``None`` where that is not known yet."""
     if image is None or image.volumes is None:
         return None
     declared = {mount.get("target"): mount for mount in body.get("volumes") or ()}

@@ -46,7 +46,7 @@ class Progress(Frozen):
         """Whether a step is to be recorded as a mend: a service's first in a run."""
         return _is_mend(action) and action.subject not in self.counted
 
-    def add_step(self, action: Action) -> "Progress":
+    def advance(self, action: Action) -> "Progress":
         """The progress once a step was begun."""
         if not isinstance(action, ServiceAction):
             return self
@@ -62,7 +62,7 @@ class Progress(Frozen):
 def arrange(
     services: Mapping[str, Mapping[str, Any]],
     first: Sequence[Action],
-    steps: Mapping[str, Sequence[Action]],
+    steps: Mapping[str, Sequence[ServiceAction]],
     last: Sequence[Action],
 ) -> list[Action]:
     """Put steps in order: images come before anything is touched, services after those they need.
@@ -71,34 +71,38 @@ def arrange(
     :param steps: what is done to each service.
     :param last: what is done after all services.
     """
-    recreated = tuple(
-        name
-        for level in sort_into_levels(services)
-        for name in level
-        if any(isinstance(step, Recreate) for step in steps.get(name, ()))
-    )
-    ordered = sorted(first, key=lambda step: not isinstance(step, Pull | Build))
-    ordered = [
-        step.model_copy(update={"outdated": recreated}) if isinstance(step, InstallFiles) else step
-        for step in ordered
-    ]
+    ordered: list[ServiceAction] = []
     for number, names in enumerate(sort_into_levels(services)):
+        level = [
+            _place(step, services[name], steps, number)
+            for name in names
+            for step in steps.get(name, ())
+        ]
         # What is done to a container comes before what may replace it.
-        for kind in (None, Recreate, Up):
-            for name in names:
-                depends_on = tuple(
-                    target
-                    for target, settings in (services[name].get("depends_on") or {}).items()
-                    if settings.get("condition") != "service_started" and steps.get(target)
-                )
-                for step in steps.get(name, ()):
-                    if kind is not (type(step) if isinstance(step, Recreate | Up) else None):
-                        continue
-                    placed: dict[str, Any] = {"depends_on": depends_on}
-                    if kind is not None:
-                        placed["batch"] = number
-                    ordered.append(step.model_copy(update=placed))
-    return [*ordered, *last]
+        level.sort(key=lambda step: (isinstance(step, Up), isinstance(step, Recreate)))
+        ordered += level
+    outdated = tuple(step.subject for step in ordered if isinstance(step, Recreate))
+    before = [
+        step.model_copy(update={"outdated": outdated}) if isinstance(step, InstallFiles) else step
+        for step in sorted(first, key=lambda step: not isinstance(step, Pull | Build))
+    ]
+    return [*before, *ordered, *last]
+
+
+def _place(
+    step: ServiceAction,
+    body: Mapping[str, Any],
+    steps: Mapping[str, Sequence[ServiceAction]],
+    level: int,
+) -> ServiceAction:
+    """A step with its batch, and with the services that it is to wait for."""
+    depends_on = tuple(
+        target
+        for target, settings in (body.get("depends_on") or {}).items()
+        if settings.get("condition") != "service_started" and steps.get(target)
+    )
+    batch = {"batch": level} if isinstance(step, Recreate | Up) else {}
+    return step.model_copy(update={"depends_on": depends_on, **batch})
 
 
 def split_batches(actions: Iterable[Action]) -> Iterator[tuple[Action, ...]]:
@@ -125,7 +129,7 @@ def decide_with_images(
 ) -> Plan:
     """What follows once the images of a plan have come: its other steps, or a refusal.
 
-    Only now can be told whether a service's next container would leave data behind.
+    Only the image tells whether a service's next container would leave data behind.
 
     :param declared: the declaration with the images that have come.
     """

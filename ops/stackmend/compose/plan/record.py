@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from stackmend.compose.plan.actions import Tag
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, AppliedService, Declared, StackState
 
@@ -9,6 +10,12 @@ from stackmend.compose.state import Applied, AppliedService, Declared, StackStat
 def read_declaration(applied: Applied, state: StackState) -> Declared:
     """The declaration of a record: good as long as the files are those of the record."""
     return Declared(config=applied.config, images=state.images, outside=state.outside)
+
+
+def list_tags(applied: Applied) -> tuple[Tag, ...]:
+    """What the names of images mean by a record."""
+    tags = {service.image: service.image_id for service in applied.services.values()}
+    return tuple(Tag(image_id=id_, name=name) for name, id_ in tags.items() if name and id_)
 
 
 def make_record(
@@ -45,6 +52,6 @@ def make_record(
         config=declared.config,
         outside={path: found for path, found in declared.outside.items() if found},
         services=services,
-        secrets=tuple(sorted(spec.list_secrets())),
+        secrets=tuple(sorted(spec.secrets)),
         applied_at=state.now,
     )

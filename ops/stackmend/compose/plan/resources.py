@@ -14,7 +14,7 @@ from stackmend.compose.plan.actions import (
     Tag,
     Up,
 )
-from stackmend.compose.plan.declaration import find_network_differences, get_scale
+from stackmend.compose.plan.declaration import count_replicas, find_network_differences
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
     disconnect_guests,
@@ -96,13 +96,13 @@ def plan_files(draft: Draft) -> None:
 def plan_images(draft: Draft) -> None:
     """Have every image on the host; the services that run from one that comes follow it."""
     for name, body in draft.services.items():
-        ref = draft.get_reference(name)
-        if ref in draft.fetched or not get_scale(body):
+        ref = draft.name_image(name)
+        if ref in draft.fetched or not count_replicas(body):
             continue
         missing = f"image {ref} is not on the host" if ref not in draft.declared.images else ""
         if (build := body.get("build")) is not None:
             foreign = "" if missing else explain_foreign_image(draft, name)
-            causes = [*filter(None, (missing, foreign)), *_build_causes(draft, name, build)]
+            causes = [*filter(None, (missing, foreign)), *_find_build_causes(draft, name, build)]
             keep = None
             if foreign:
                 id_ = draft.declared.images[ref].id
@@ -119,11 +119,11 @@ def plan_images(draft: Draft) -> None:
         draft.fetched.add(ref)
         # What comes may be the image that runs already: then Compose leaves the containers.
         for user in draft.services:
-            if draft.get_reference(user) == ref and draft.state.list_containers(user):
+            if draft.name_image(user) == ref and draft.state.service(user):
                 draft.add(Up(subject=user, cause=step.cause))
 
 
-def _build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> list[str]:
+def _find_build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> list[str]:
     """Why an image must be built again, where it was built from the record's files."""
     if not draft.applied or name not in draft.applied.config.get("services", {}):
         return []
@@ -132,7 +132,7 @@ def _build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> list[str
         drift.format_change(f"build.{path}", old, new, draft.secrets)
         for path, old, new in drift.find_differences(before, build)
     ]
-    context = draft.strip_directory(str(build.get("context", "")))
+    context = draft.relativize(str(build.get("context", "")))
     if context is not None:
         context = "" if context == "." else context
         ignored = draft.ignored.get(context, frozenset())
@@ -152,7 +152,7 @@ def plan_networks(draft: Draft) -> None:
     new = draft.declared.config.get("networks") or {}
     for key in sorted(new):
         desired = new[key] or {}
-        network = draft.get_network_name(key)
+        network = draft.name_network(key)
         has = draft.declared.networks.get(network)
         if desired.get("external") or (old.get(key) or {}).get("external"):
             continue

@@ -3,25 +3,19 @@
 from collections.abc import Collection, Sequence
 
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan.actions import (
-    Action,
-    Plan,
-    Recreate,
-    Refusal,
-    RestoreFiles,
-    Tag,
-    Up,
-)
+from stackmend.compose.plan.actions import Action, Plan, Recreate, RestoreFiles, Up
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.order import drop_record
+from stackmend.compose.plan.record import list_tags
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, Declared, Image, StackState
+from stackmend.decision import Refusal
 
 CAUSE = "rolled back to what was proven before"
 
 
 def restore_spec(spec: ComposeSpec, applied: Applied) -> ComposeSpec:
-    """The spec that a record was made with, as far as Compose is told of it."""
+    """The spec that a record was made with, as far as Compose reads it."""
     changes = {"directory": applied.directory, "profiles": applied.profiles}
     return spec.model_copy(update=changes)
 
@@ -92,9 +86,7 @@ def hold_back(
     actions = drop_record(decided.actions)
     if declared is not None and not decided.refusals:
         restore = _restore(files, applied, declared, state)
-        restored = plan(
-            spec, applied.files, applied.source, _predict_state(restore, state), checks=checks
-        )
+        restored = plan(spec, applied.files, applied.source, _apply(restore, state), checks=checks)
         actions = (restore, *drop_record(restored.actions))
     refusal = Refusal(
         subject=spec.project,
@@ -108,17 +100,12 @@ def _restore(
     files: Collection[str], applied: Applied, declared: Declared, state: StackState | None
 ) -> RestoreFiles:
     came = declared.services.keys() - (applied.config.get("services") or {}).keys()
-    tags = {
-        service.image: service.image_id
-        for service in applied.services.values()
-        if service.image and service.image_id
-    }
     return RestoreFiles(
         subject=applied.directory,
         cause=CAUSE,
         source=applied.source,
         removed=tuple(path for path in files if path not in applied.files),
-        tags=tuple(Tag(image_id=id_, name=name) for name, id_ in tags.items()),
+        tags=list_tags(applied),
         containers=tuple(
             container.id
             for container in (state.containers if state else ())
@@ -127,7 +114,7 @@ def _restore(
     )
 
 
-def _predict_state(restore: RestoreFiles, state: StackState) -> StackState:
+def _apply(restore: RestoreFiles, state: StackState) -> StackState:
     """The state that restoring the files leaves."""
     assert state.applied is not None, "what is restored is a record's"
     images = {tag.name: Image(id=tag.image_id) for tag in restore.tags}

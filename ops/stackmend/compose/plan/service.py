@@ -19,11 +19,12 @@ from stackmend.compose.plan.actions import (
 from stackmend.compose.plan.declaration import (
     AROUND,
     REPLICAS,
+    count_replicas,
     find_certain_differences,
     get_scale,
     is_published,
     list_sources,
-    merge_definitions,
+    resolve_service,
 )
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.format import fit_line, join_few, shorten
@@ -34,8 +35,8 @@ from stackmend.compose.state import Container
 def plan_service(draft: Draft, name: str) -> None:
     """Note what is wrong with a service, and the steps against it."""
     body = draft.services[name]
-    containers = draft.state.list_containers(name)
-    scaled = get_scale(body)
+    containers = draft.state.service(name)
+    scaled = count_replicas(body)
     regular = [container for container in containers if not container.replaces]
     if not regular and scaled:
         draft.do("missing", Up(subject=name, cause="it has no container"))
@@ -47,21 +48,19 @@ def plan_service(draft: Draft, name: str) -> None:
     elif len(regular) != scaled:
         cause = f"{len(regular)} containers where {scaled} should be"
         draft.do("scale", Up(subject=name, cause=cause))
-    if causes := _find_declaration_causes(draft, name, body):
+    if causes := _find_declaration_causes(draft, name):
         for kind, text in causes:
             draft.find(name, kind, text)
         adopted = all(kind == "adopted" for kind, _ in causes)
         cause = join_few([text for _, text in causes])
         draft.add((Up if adopted else Recreate)(subject=name, cause=cause))
     for container in regular:
-        for action in _plan_shape_steps(draft, name, container):
+        for action in _plan_shape(draft, name, container):
             draft.do("drift", action, container)
         _plan_life(draft, name, container)
 
 
-def _find_declaration_causes(
-    draft: Draft, name: str, body: Mapping[str, Any]
-) -> list[tuple[Kind, str]]:
+def _find_declaration_causes(draft: Draft, name: str) -> list[tuple[Kind, str]]:
     """Why the service's containers are not those that its declaration asks for."""
     causes: list[tuple[Kind, str]] = []
     containers = draft.state.list_containers(name)
@@ -71,20 +70,20 @@ def _find_declaration_causes(
         if desired is None or any(container.config_hash != desired for container in containers):
             causes.append(("adopted", "nothing is recorded of it; Compose finds what differs"))
     else:
-        was = merge_definitions(applied.config, name)
-        for path, old, new in drift.find_differences(was, merge_definitions(declared.config, name)):
+        was = resolve_service(applied.config, name)
+        for path, old, new in drift.find_differences(was, resolve_service(declared.config, name)):
             if path.split(".")[0] not in AROUND and path != REPLICAS:
                 causes.append(("changed", drift.format_change(path, old, new, draft.secrets)))
         for path, now in declared.outside.items():
             before = applied.outside.get(path)
             if before and now != before and path in list_sources(declared.config, name):
                 causes.append(("content", f"{path} on the host changed, which it mounts"))
-    for path in _list_changed_mounts(draft, name):
+    for path in _find_changed_mounts(draft, name):
         causes.append(("content", f"{path} changed, which it mounts"))
     if name in draft.state.stale:
         cause = "an earlier run ended before it recreated it from the files in place"
         causes.append(("leftover", cause))
-    ref = draft.get_reference(name)
+    ref = draft.name_image(name)
     image = declared.images.get(ref)
     for container in containers:
         if image and container.image_id != image.id:
@@ -94,12 +93,12 @@ def _find_declaration_causes(
     return causes
 
 
-def _list_changed_mounts(draft: Draft, name: str) -> list[str]:
+def _find_changed_mounts(draft: Draft, name: str) -> list[str]:
     """Changed project files that the service's containers see through a mount."""
     mounted = [
         inside
         for source in list_sources(draft.declared.config, name)
-        if (inside := draft.strip_directory(source)) is not None
+        if (inside := draft.relativize(source)) is not None
     ]
     return [
         path
@@ -110,14 +109,14 @@ def _list_changed_mounts(draft: Draft, name: str) -> list[str]:
     ]
 
 
-def _plan_shape_steps(draft: Draft, name: str, container: Container) -> list[ServiceAction]:
+def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAction]:
     """What is to be done where the container differs from the one that was proven healthy."""
     steps: list[ServiceAction] = []
     causes: list[str] = []
     known = draft.applied.services.get(name) if draft.applied else None
     if known and known.image_id == container.image_id:
         desired, actual = dict(known.shape), dict(container.shape)
-        steps += _plan_network_steps(
+        steps += _plan_networks(
             draft, name, desired.pop("networks", {}), actual.pop("networks", {}), container
         )
         causes += [
@@ -153,7 +152,7 @@ def _plan_shape_steps(draft: Draft, name: str, container: Container) -> list[Ser
     return [*steps, *(Recreate(subject=name, cause=cause) for cause in causes)]
 
 
-def _plan_network_steps(
+def _plan_networks(
     draft: Draft,
     name: str,
     desired: Mapping[str, Any],
@@ -193,7 +192,7 @@ def _plan_missing_networks(
     """Attach a container of which nothing is recorded to the networks that are declared for it."""
     steps: list[ServiceAction] = []
     for key in body.get("networks") or {}:
-        network = draft.get_network_name(key)
+        network = draft.name_network(key)
         if network in container.endpoints:
             continue
         settings = (body["networks"] or {}).get(key) or {}
