@@ -271,9 +271,7 @@ class World:
         """The plan for this host as it is now."""
         state = self.state()
         declared = (
-            self.declared(desired)
-            if is_declaration_needed(desired.spec, desired.digest, state)
-            else None
+            self.declared(desired) if needs_declared(desired.spec, desired.digest, state) else None
         )
         return plan(
             desired.spec, desired.files, desired.digest, state, declared, checks, tuple(tried)
@@ -286,7 +284,7 @@ class World:
         state = self.state()
         declared = (
             self.declared(desired)
-            if is_declaration_needed(desired.spec, desired.digest, state)
+            if needs_declared(desired.spec, desired.digest, state)
             else read_declaration(self._record(), state)
         )
         progress = Progress()

@@ -32,11 +32,11 @@ class Answer:
         """Return the last value of `key`, an empty string when there is none."""
         return self._lines.get(key, [""])[-1]
 
-    def get_all(self, key: str) -> list[str]:
+    def all(self, key: str) -> list[str]:
         """Return every value of `key`, in order."""
         return self._lines.get(key, [])
 
-    def get_number(self, key: str) -> int:
+    def number(self, key: str) -> int:
         """Return the last value of `key` as a number, 0 when it is none."""
         return _parse_number(self.get(key))
 
@@ -100,7 +100,7 @@ class _Container(_Model):
     def on(self) -> dict[str, _Network]:
         return self.networks or {}
 
-    def find_container(self, host: str) -> bool:
+    def answers_to(self, host: str) -> bool:
         names = {self.service, self.name}
         for network in self.on.values():
             names.update(network.Aliases or ())
@@ -108,7 +108,7 @@ class _Container(_Model):
             names.add(str(network.IPAddress) or self.name)
         return host in names
 
-    def find_published_port(self, port: int) -> int | None:
+    def behind(self, port: int) -> int | None:
         """Return the container's port that it publishes as the host's `port`."""
         for inner, outer in (self.bindings or {}).items():
             published = {_parse_number(binding.HostPort) for binding in outer or ()}
@@ -134,7 +134,7 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
     if check.source is None:
         targets = _explain_published(check, answer, containers, details, hints)
     else:
-        targets = [c for c in containers if c.find_container(check.host)]
+        targets = [c for c in containers if c.answers_to(check.host)]
         _explain_networks(check, sources, targets, details, hints)
         for target in targets:
             _explain_listening(target, check.port, details, hints)
@@ -148,13 +148,13 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
 
 def _parse_containers(answer: Answer) -> list[_Container]:
     listens: dict[str, list[tuple[str, int]]] = {}
-    for line in answer.get_all("listen"):
+    for line in answer.all("listen"):
         pid, _, text = line.partition(" ")
         sockets = listens.setdefault(pid, [])
         if socket := _parse_socket(text):
             sockets.append(socket)
     found = {}
-    for line in answer.get_all("inspect"):
+    for line in answer.all("inspect"):
         try:
             pid, *fields = line.split("\t")
             name, _project, service, state, networks, bindings = map(json.loads, fields)
@@ -285,7 +285,7 @@ def _explain_published(
         return []
     targets = []
     for container in containers:
-        inner = container.find_published_port(check.port)
+        inner = container.behind(check.port)
         if inner is None:
             continue
         targets.append(container)
@@ -329,7 +329,7 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
     if answer.get("forwarding") == "0":
         details.append("the host forwards nothing: /proc/sys/net/ipv4/ip_forward is 0")
         hints.append("forwarding-off")
-    rules = answer.get_all("forward")
+    rules = answer.all("forward")
     if (
         _has_iptables_only(answer)
         and "-P FORWARD DROP" in rules
@@ -344,7 +344,7 @@ def _explain_nat(
 ) -> None:
     if not _has_iptables_only(answer):
         return
-    rules = answer.get_all("nat")
+    rules = answer.all("nat")
     missing = [
         chain
         for chain in ("PREROUTING", "OUTPUT")

@@ -100,7 +100,7 @@ class Executor:
     on_bind_error: Callable[[Host, str], bool] | None = None
     progress: Progress = field(default_factory=Progress)
 
-    def take_record(self, applied: Applied) -> Executor:
+    def on_record(self, applied: Applied) -> Executor:
         """The same for the files of a record, which lie on the host."""
         options = name_files(applied.files, names_files=applied.names_files)
         return replace(self, spec=restore_spec(self.spec, applied), options=options)
@@ -144,7 +144,7 @@ class Executor:
                 self.waiter.wait_until_healthy(snapshot.declared, depends_on)
             self._refuse_obstructed(batch, snapshot)
             for action in batch:
-                if self.progress.is_counted(action):
+                if self.progress.counts(action):
                     self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
                 self.progress = self.progress.advance(action)
             self._execute(batch, snapshot, directory or self.spec.directory)

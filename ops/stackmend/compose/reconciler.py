@@ -73,7 +73,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """Read the host and plan. Changes nothing."""
         state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
         if isinstance(state, connection.Unknown):
-            self._observed = unreadable(state, "its state", "done on a host")
+            self._observed = observe_unreadable(state, "its state")
             return self._observed
         state = self.observer.complete(state)
         try:
@@ -123,7 +123,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             assert state.applied is not None, "without a record a declaration is needed"
             declared = read_declaration(state.applied, state)
         decided = self._plan(state, declared, checks)
-        if is_writing(decided.actions):
+        if writes(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
             decided = self._plan(state, declared, checks)
         changes = is_change(decided.findings, state.applied, source.digest)
@@ -170,7 +170,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         applied = snapshot.state.applied
         if snapshot.held:
             assert applied is not None, "what is held back was decided from a record"
-            executor = executor.take_record(applied)
+            executor = executor.on_record(applied)
             executor.walk(decided.actions, snapshot)
             self._wait_until_stable(executor, snapshot)
             return True
@@ -263,7 +263,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         names = {finding.subject for finding in left.problems}
         for check in self.spec.checks:
             if check.name in names:
-                names.update(check.list_services())
+                names.update(check.services())
         logs = self.observer.read_logs(sorted(names), state, healthy=True)
         return StepError(f"not proven healthy: {'; '.join(problems or reasons)}", evidence + logs)
 
@@ -280,10 +280,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         self.report_plan(decided)
         before = snapshot.state
         restored = Snapshot(state or before, read_declaration(applied, before))
-        executor = executor.take_record(applied)
+        executor = executor.on_record(applied)
         executor.walk(decided.actions, restored)
         self._wait_until_stable(executor, restored)
-        if is_intact_before(before):
+        if was_intact(before):
             command = commands.clear_stale(self.spec)
             executor.run(command, "cannot record that every service runs on the files before")
         announce.show_line(self.host, f"{name}: rolled back, and healthy as it was before")

@@ -14,7 +14,7 @@ from stackmend.compose.plan.foreign import (
     refuse_elsewhere,
     sort_out,
 )
-from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
+from stackmend.compose.plan.gates import needs_declared, refuse_crowded, refuse_engine
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.record import read_declaration
@@ -80,7 +80,7 @@ def plan(
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:
         return decided
-    if actions or decided.problems or is_declaration_needed(spec, digest, state):
+    if actions or decided.problems or needs_declared(spec, digest, state):
         cause = "the next run compares the host with what this one proves"
         actions.append(Record(subject=spec.project, cause=cause))
     return decided.model_copy(update={"actions": tuple(actions)})
@@ -94,7 +94,7 @@ def _plan_orphans(draft: Draft) -> None:
             continue
         name = container.service or container.name
         was_ours = container.service in ours
-        allowed = draft.spec.is_allowed("container", container.name)
+        allowed = draft.spec.allows("container", container.name)
         cause = "no longer in the compose file" if was_ours else "not in the compose file"
         if not was_ours and not allowed:
             remedy = f'(to remove it: allow = ["container:{container.name}"])'
@@ -126,17 +126,15 @@ def _plan_dependants(draft: Draft) -> None:
         recreated = {
             name
             for name in draft.steps
-            if draft.has_step(name, Recreate)
+            if draft.has(name, Recreate)
             or (
                 draft.has(name, Up)
                 and (not draft.state.service(name) or draft.name_image(name) in draft.fetched)
             )
         }
-        restarted = recreated | {
-            name for name in draft.steps if draft.has_step(name, Restart, Start)
-        }
+        restarted = recreated | {name for name in draft.steps if draft.has(name, Restart, Start)}
         for name, body in draft.services.items():
-            if not draft.state.list_containers(name) or name in recreated:
+            if not draft.state.service(name) or name in recreated:
                 continue
             for key in ("network_mode", "pid", "ipc"):
                 kind, _, target = str(body.get(key) or "").partition(":")
@@ -152,7 +150,7 @@ def _plan_dependants(draft: Draft) -> None:
                 restarted.add(name)
                 moved = True
                 cause = f"depends_on.{leaning[0]}.restart: {leaning[0]} is restarted"
-                for container in draft.state.list_containers(name):
+                for container in draft.state.service(name):
                     draft.add(Restart(subject=name, cause=cause, container=container.id))
 
 
@@ -180,7 +178,7 @@ def _list_services_on_path(draft: Draft, check_name: str) -> list[str]:
     check = next((check for check in draft.spec.checks if check.name == check_name), None)
     if check is None:
         return []
-    names = set(check.list_services(draft.services))
+    names = set(check.services(draft.services))
     if check.source is None and check.port is not None:
         for name, body in draft.services.items():
             ports = (port.get("published") for port in body.get("ports") or ())

@@ -55,7 +55,7 @@ def refuse_elsewhere(draft: Draft) -> bool:
         provenance.get_start_directory(container.origin) for container in draft.state.containers
     }
     for directory in sorted(origins - {draft.spec.directory}):
-        if draft.spec.is_allowed("project", directory):
+        if draft.spec.allows("project", directory):
             continue
         draft.refuse(
             draft.spec.project,
@@ -165,7 +165,7 @@ def explain_foreign_image(draft: Draft, name: str) -> str:
     ref = draft.name_image(name)
     image = draft.declared.images[ref]
     known = draft.applied.services.get(name) if draft.applied else None
-    proven = {container.image_id for container in draft.state.list_containers(name)}
+    proven = {container.image_id for container in draft.state.service(name)}
     proven |= {known.image_id} if known else set()
     own = image.id in proven or image.built_for in (None, (draft.spec.project, name))
     if own or draft.services[name].get("image"):

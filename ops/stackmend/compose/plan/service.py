@@ -21,7 +21,6 @@ from stackmend.compose.plan.declaration import (
     REPLICAS,
     count_replicas,
     find_certain_differences,
-    get_scale,
     is_published,
     list_sources,
     resolve_service,
@@ -63,7 +62,7 @@ def plan_service(draft: Draft, name: str) -> None:
 def _find_declaration_causes(draft: Draft, name: str) -> list[tuple[Kind, str]]:
     """Why the service's containers are not those that its declaration asks for."""
     causes: list[tuple[Kind, str]] = []
-    containers = draft.state.list_containers(name)
+    containers = draft.state.service(name)
     applied, declared = draft.applied, draft.declared
     if applied is None or name not in applied.services:
         desired = declared.hashes.get(name)
