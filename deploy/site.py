@@ -36,7 +36,7 @@ if stack is not None:
         on_bind_error=ports.make_remedy(
             stack.ports or PortsPolicy(), stack.project, stack.directory
         ),
-        **compose.arguments(stack),
+        **compose.get_arguments(stack),
     )
 
 if stack is not None and stack.models is not None:

@@ -37,7 +37,7 @@ from stackmend.compose.plan.actions import (
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import AROUND, sort_into_levels
 from stackmend.compose.plan.foreign import find_obstructions, sort_out
-from stackmend.compose.plan.gates import needs_declared
+from stackmend.compose.plan.gates import is_declaration_needed
 from stackmend.compose.plan.order import Progress
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.spec import ComposeSpec
@@ -271,7 +271,9 @@ class World:
         """The plan for this host as it is now."""
         state = self.state()
         declared = (
-            self.declared(desired) if needs_declared(desired.spec, desired.digest, state) else None
+            self.declared(desired)
+            if is_declaration_needed(desired.spec, desired.digest, state)
+            else None
         )
         return plan(
             desired.spec, desired.files, desired.digest, state, declared, checks, tuple(tried)
@@ -284,7 +286,7 @@ class World:
         state = self.state()
         declared = (
             self.declared(desired)
-            if needs_declared(desired.spec, desired.digest, state)
+            if is_declaration_needed(desired.spec, desired.digest, state)
             else read_declaration(self._record(), state)
         )
         progress = Progress()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
-from stackmend.compose.plan.gates import explain_hold, needs_declared, refuse_crowded
+from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_crowded
 from stackmend.compose.plan.health import classify, find_unstable
 from stackmend.compose.state import Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
@@ -35,13 +35,13 @@ def test_compose_is_asked_only_where_the_record_does_not_say_it() -> None:
     desired = shop()
     state = well(desired).state()
     spec, digest = desired.spec, desired.digest
-    assert not needs_declared(spec, digest, state)
-    assert needs_declared(spec, "other", state)
-    assert needs_declared(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
-    assert needs_declared(spec.model_copy(update={"directory": "/opt/b"}), digest, state)
-    assert needs_declared(spec, digest, state.model_copy(update={"applied": None}))
+    assert not is_declaration_needed(spec, digest, state)
+    assert is_declaration_needed(spec, "other", state)
+    assert is_declaration_needed(spec.model_copy(update={"profiles": ("gpu",)}), digest, state)
+    assert is_declaration_needed(spec.model_copy(update={"directory": "/opt/b"}), digest, state)
+    assert is_declaration_needed(spec, digest, state.model_copy(update={"applied": None}))
     down = state.model_copy(update={"engine": Engine(status="stopped"), "applied": None})
-    assert not needs_declared(spec, digest, down)
+    assert not is_declaration_needed(spec, digest, down)
 
 
 def test_mounts_are_those_of_every_service_with_configs_and_secrets() -> None:

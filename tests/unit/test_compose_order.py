@@ -34,7 +34,7 @@ from stackmend.compose.plan.order import (
     split_batches,
 )
 from stackmend.compose.plan.record import read_declaration
-from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, was_intact
+from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.source import File, Source
 from stackmend.compose.state import Image, Mended
 from stackmend.decision import Refusal
@@ -329,7 +329,7 @@ def test_a_rollback_that_was_cut_short_is_brought_to_its_end() -> None:
     world.stale = {"web"}
     state = world.state()
     assert not is_restored(state)
-    assert not was_intact(state)
+    assert not is_intact_before(state)
     decided = hold_back(before.spec, after.files, state, (), "they failed", world.declared(after))
     assert [(action.verb, action.subject) for action in decided.actions] == [
         ("restore files", "/opt/shop"),
@@ -337,9 +337,9 @@ def test_a_rollback_that_was_cut_short_is_brought_to_its_end() -> None:
     ]
     world.files.update(before.files)
     assert is_restored(world.state())
-    assert not was_intact(world.state())
+    assert not is_intact_before(world.state())
     world.stale = set()
-    assert was_intact(world.state())
+    assert is_intact_before(world.state())
 
 
 def test_nothing_is_restored_where_the_host_is_refused() -> None:

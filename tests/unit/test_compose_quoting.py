@@ -149,7 +149,9 @@ COMPOSE = ["compose", "--ansi", "never", "-p", "shop", *FILES]
 @given(names=st.lists(names_of_files, min_size=1, max_size=3))
 def test_up(place: Path, directory: Path, names: list[str]) -> None:
     for recreate in (False, True):
-        calls = given_to_docker(place, commands.up(spec(place), FILES, names, recreate=recreate))
+        calls = given_to_docker(
+            place, commands.build_up(spec(place), FILES, names, recreate=recreate)
+        )
         assert calls[-1][len(COMPOSE)] == "up"
         assert recreate == any("--force-recreate" in call[: -len(names)] for call in calls)
         for call in calls:
@@ -184,7 +186,7 @@ def test_directory_with_any_name(place: Path, name: str) -> None:
     home.mkdir(exist_ok=True)
     # Settings take no control characters; quoting does.
     anywhere = spec(place).model_copy(update={"directory": str(home)})
-    command = commands.up(anywhere, FILES, ["web"], recreate=False)
+    command = commands.build_up(anywhere, FILES, ["web"], recreate=False)
     (place / "bin" / "docker").write_text('#!/bin/sh\nprintf "1\\0%s\\0" "$(pwd)" >>"$SAID"\n')
     try:
         assert {tuple(call) for call in given_to_docker(place, command)} == {(str(home),)}
@@ -453,5 +455,5 @@ def test_attempts_are_remembered(memory: Path, subject: str) -> None:
 
 def test_shell_words_of_a_whole_command_are_readable() -> None:
     """What `-v` prints is what one would type."""
-    command = commands.up(spec(Path("/x")), FILES, ["web"], recreate=False).get_raw_value()
+    command = commands.build_up(spec(Path("/x")), FILES, ["web"], recreate=False).get_raw_value()
     assert shlex.split(command)[:3] == ["cd", "/x/project", "&&"]

@@ -32,11 +32,11 @@ class Answer:
         """Return the last value of `key`, an empty string when there is none."""
         return self._lines.get(key, [""])[-1]
 
-    def all(self, key: str) -> list[str]:
+    def get_all(self, key: str) -> list[str]:
         """Return every value of `key`, in order."""
         return self._lines.get(key, [])
 
-    def number(self, key: str) -> int:
+    def get_number(self, key: str) -> int:
         """Return the last value of `key` as a number, 0 when it is none."""
         return _parse_number(self.get(key))
 
@@ -100,7 +100,7 @@ class _Container(_Model):
     def on(self) -> dict[str, _Network]:
         return self.networks or {}
 
-    def answers_to(self, host: str) -> bool:
+    def find_container(self, host: str) -> bool:
         names = {self.service, self.name}
         for network in self.on.values():
             names.update(network.Aliases or ())
@@ -108,7 +108,7 @@ class _Container(_Model):
             names.add(str(network.IPAddress) or self.name)
         return host in names
 
-    def behind(self, port: int) -> int | None:
+    def find_published_port(self, port: int) -> int | None:
         """Return the container's port that it publishes as the host's `port`."""
         for inner, outer in (self.bindings or {}).items():
             published = {_parse_number(binding.HostPort) for binding in outer or ()}
@@ -134,7 +134,7 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
     if check.source is None:
         targets = _explain_published(check, answer, containers, details, hints)
     else:
-        targets = [c for c in containers if c.answers_to(check.host)]
+        targets = [c for c in containers if c.find_container(check.host)]
         _explain_networks(check, sources, targets, details, hints)
         for target in targets:
             _explain_listening(target, check.port, details, hints)
@@ -148,13 +148,13 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
 
 def _parse_containers(answer: Answer) -> list[_Container]:
     listens: dict[str, list[tuple[str, int]]] = {}
-    for line in answer.all("listen"):
+    for line in answer.get_all("listen"):
         pid, _, text = line.partition(" ")
         sockets = listens.setdefault(pid, [])
         if socket := _parse_socket(text):
             sockets.append(socket)
     found = {}
-    for line in answer.all("inspect"):
+    for line in answer.get_all("inspect"):
         try:
             pid, *fields = line.split("\t")
             name, _project, service, state, networks, bindings = map(json.loads, fields)
@@ -278,14 +278,14 @@ def _explain_published(
     hints: list[Hint],
 ) -> list[_Container]:
     asked = set(answer.get("resolved").split())
-    own = set(answer.all("own"))
+    own = set(answer.get_all("own"))
     here = not own or bool(asked & own) or any(map(_is_loopback, asked))
     if "resolved" in answer and not (asked and here):
         # Another machine is asked, or none: what this one publishes does not matter.
         return []
     targets = []
     for container in containers:
-        inner = container.behind(check.port)
+        inner = container.find_published_port(check.port)
         if inner is None:
             continue
         targets.append(container)
@@ -298,7 +298,7 @@ def _explain_published(
             )
             _hint_not_running(container, hints)
     heard = sorted(
-        {socket[0] for line in answer.all("host-listen") if (socket := _parse_socket(line))}
+        {socket[0] for line in answer.get_all("host-listen") if (socket := _parse_socket(line))}
     )
     if heard:
         details.append(f"on the host, port {check.port} is listened to on {', '.join(heard)}")
@@ -329,7 +329,7 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
     if answer.get("forwarding") == "0":
         details.append("the host forwards nothing: /proc/sys/net/ipv4/ip_forward is 0")
         hints.append("forwarding-off")
-    rules = answer.all("forward")
+    rules = answer.get_all("forward")
     if (
         _has_iptables_only(answer)
         and "-P FORWARD DROP" in rules
@@ -344,7 +344,7 @@ def _explain_nat(
 ) -> None:
     if not _has_iptables_only(answer):
         return
-    rules = answer.all("nat")
+    rules = answer.get_all("nat")
     missing = [
         chain
         for chain in ("PREROUTING", "OUTPUT")

@@ -218,7 +218,7 @@ def _parse_result(answer: Answer, why: str, index: int) -> CheckResult:
         evidence=f"{check.asked}{_format_place(answer)}: {outcome_text}",
         details=tuple(dict.fromkeys(details)),
         hints=tuple(dict.fromkeys(hints)),
-        seconds=answer.number("ms") / 1000,
+        seconds=answer.get_number("ms") / 1000,
         method=answer.get("method"),
     )
 
@@ -265,7 +265,7 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
         return _explain_unknown(answer)
     if isinstance(check, ExecCheck):
         return _explain_exec(check, answer, outcome)
-    took = f"in {answer.number('ms')} ms"
+    took = f"in {answer.get_number('ms')} ms"
     if "asleep" in answer:
         service, _, words = answer.get("asleep").partition(" ")
         states = words.split()
@@ -298,7 +298,7 @@ def _explain_failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
 
 def _explain_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
     words = answer.get("said").lower()
-    status = answer.number("rc")
+    status = answer.get_number("rc")
     if status in (124, 137, 143):
         status = 28
     text = _STATUS.get(status, "")
@@ -321,7 +321,7 @@ def _explain_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
     status = answer.get("rc")
     if outcome == "passed":
         held = " with the text that was asked" if check.contains is not None else ""
-        return f"ended with exit code {status}{held} in {answer.number('ms')} ms"
+        return f"ended with exit code {status}{held} in {answer.get_number('ms')} ms"
     output = f"; it said: {answer.get('out')}" if answer.get("out") else "; it said nothing"
     if status == "time":
         left = "; it may still run there: only root can end it" if "left" in answer else ""

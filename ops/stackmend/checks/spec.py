@@ -141,7 +141,7 @@ class _Check(BaseModel):
         """The TCP port that is asked; None for an exec check."""
         return None
 
-    def services(self, known: Collection[str] | None = None) -> tuple[str, ...]:
+    def list_services(self, known: Collection[str] | None = None) -> tuple[str, ...]:
         """Return the services that this check touches, the source first.
 
         A check from the host itself touches the service that publishes `port`, which only the

@@ -24,9 +24,9 @@ from stackmend.reporting import Collector
 _loaded: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
 
 __all__ = [
-    "arguments",
     "find_published_ports",
     "find_unpublished_ports",
+    "get_arguments",
     "prefetch",
     "stack",
 ]
@@ -144,7 +144,7 @@ def find_unpublished_ports(spec: ComposeSpec) -> tuple[str, ...]:
         return ()
 
 
-def arguments(spec: ComposeSpec) -> dict[str, Any]:
+def get_arguments(spec: ComposeSpec) -> dict[str, Any]:
     """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
 

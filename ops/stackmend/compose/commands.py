@@ -132,7 +132,7 @@ def hash_outside(paths: Sequence[str]) -> StringCommand:
 
 def measure_free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
-    return _script("free", spec.directory)
+    return _build_script("free", spec.directory)
 
 
 def stage(
@@ -274,7 +274,7 @@ def _guard(check: StringCommand | None, *commands: StringCommand) -> StringComma
     return StringCommand(*words)
 
 
-def up(
+def build_up(
     spec: ComposeSpec,
     files: Sequence[str],
     names: Iterable[str],
@@ -318,7 +318,7 @@ def act(spec: ComposeSpec, action: EngineAction, state: StackState) -> StringCom
     """The command of an action that is done to one container or network."""
     match action:
         case SetAside(container=id_):
-            return _script("aside", spec.project, id_, f"{id_}-set-aside")
+            return _build_script("aside", spec.project, id_, f"{id_}-set-aside")
         case Disconnect(container=id_, network=network) | Detach(container=id_, network=network):
             return _quote("docker", "network", "disconnect", network, id_)
         case Attach(container=id_, network=network):
@@ -386,7 +386,7 @@ def read_ends(container: str) -> StringCommand:
     )
 
 
-def _script(name: str, *arguments: str) -> StringCommand:
+def _build_script(name: str, *arguments: str) -> StringCommand:
     return script("stackmend.compose", name, *arguments)
 
 

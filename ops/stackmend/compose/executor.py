@@ -100,7 +100,7 @@ class Executor:
     on_bind_error: Callable[[Host, str], bool] | None = None
     progress: Progress = field(default_factory=Progress)
 
-    def on_record(self, applied: Applied) -> Executor:
+    def take_record(self, applied: Applied) -> Executor:
         """The same for the files of a record, which lie on the host."""
         options = name_files(applied.files, names_files=applied.names_files)
         return replace(self, spec=restore_spec(self.spec, applied), options=options)
@@ -144,7 +144,7 @@ class Executor:
                 self.waiter.wait_until_healthy(snapshot.declared, depends_on)
             self._refuse_obstructed(batch, snapshot)
             for action in batch:
-                if self.progress.counts(action):
+                if self.progress.is_counted(action):
                     self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
                 self.progress = self.progress.advance(action)
             self._execute(batch, snapshot, directory or self.spec.directory)
@@ -194,7 +194,9 @@ class Executor:
     def _create(self, batch: Sequence[Action], snapshot: Snapshot, *, recreate: bool) -> None:
         names = [action.subject for action in batch]
         mounted = list_mounts(snapshot.declared.config)
-        command = commands.up(self.spec, self.options, names, recreate=recreate, mounted=mounted)
+        command = commands.build_up(
+            self.spec, self.options, names, recreate=recreate, mounted=mounted
+        )
         with self.step(*batch):
             self._start(command, f"cannot create {', '.join(names)}", names)
 

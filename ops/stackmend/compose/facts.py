@@ -132,16 +132,16 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         if why := _explain_missing(section, found, any(row[3] == project for row in listed_names)):
             return StackState(engine=why, **known)
 
-    def listed(section: str, width: int) -> list[list[Any]]:
+    def list_items(section: str, width: int) -> list[list[Any]]:
         return parse_rows(found.get(section, (0, []))[1], width)
 
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
-    hashes = {id_: _make_hash_label(value) for id_, value in listed("image labels", 2)}
+    hashes = {id_: _make_hash_label(value) for id_, value in list_items("image labels", 2)}
     containers = [
         _parse_container(raw, letters, hashes)
         for raw in _parse_documents(found.get("containers", (0, []))[1])
     ]
-    networks, volumes = listed("networks", 4), listed("volumes", 3)
+    networks, volumes = list_items("networks", 4), list_items("volumes", 3)
     return StackState(
         engine=Engine(status="up"),
         containers=_select_own(containers, project),

@@ -181,7 +181,7 @@ class Observer:
         return [
             line
             for name in services
-            for container in state.service(name)
+            for container in state.list_containers(name)
             if healthy or not _is_healthy(container)
             for line in self._read_log(container)
         ]

@@ -86,11 +86,11 @@ def _substitute(raw: Any, variables: Mapping[str, str]) -> str:
     if len(text) > LONGEST:
         return ""
 
-    def value(match: re.Match[str]) -> str:
+    def get_value(match: re.Match[str]) -> str:
         name = match["braced"] or match["plain"]
         default = match["default"]
         if raw := variables.get(name):
             return raw
         return match[0] if default is None else default
 
-    return _VARIABLE.sub(value, text)
+    return _VARIABLE.sub(get_value, text)

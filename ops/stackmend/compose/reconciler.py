@@ -15,10 +15,10 @@ from stackmend.compose.observer import Observer
 from stackmend.compose.plan.actions import Action, Plan
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
-from stackmend.compose.plan.gates import explain_hold, needs_declared, refuse_engine
-from stackmend.compose.plan.order import drop_record, is_change, writes
+from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
+from stackmend.compose.plan.order import drop_record, is_change, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
-from stackmend.compose.plan.rollback import hold_back, is_restored, roll_back, was_intact
+from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError
@@ -116,14 +116,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             decided = hold_back(spec, source.files, state, checks, reason, failed)
             declared = read_declaration(state.applied, state)
             return Observation(decided, Snapshot(state, declared, held=True))
-        if needs_declared(spec, source.digest, state):
+        if is_declaration_needed(spec, source.digest, state):
             declared = self.observer.resolve(state.files)
             state = self.observer.sort_out(state)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
             declared = read_declaration(state.applied, state)
         decided = self._plan(state, declared, checks)
-        if writes(decided.actions):
+        if is_writing(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
             decided = self._plan(state, declared, checks)
         changes = is_change(decided.findings, state.applied, source.digest)
@@ -170,7 +170,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         applied = snapshot.state.applied
         if snapshot.held:
             assert applied is not None, "what is held back was decided from a record"
-            executor = executor.on_record(applied)
+            executor = executor.take_record(applied)
             executor.walk(decided.actions, snapshot)
             self._wait_until_stable(executor, snapshot)
             return True
@@ -263,7 +263,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         names = {finding.subject for finding in left.problems}
         for check in self.spec.checks:
             if check.name in names:
-                names.update(check.services())
+                names.update(check.list_services())
         logs = self.observer.read_logs(sorted(names), state, healthy=True)
         return StepError(f"not proven healthy: {'; '.join(problems or reasons)}", evidence + logs)
 
@@ -280,10 +280,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         self.report_plan(decided)
         before = snapshot.state
         restored = Snapshot(state or before, read_declaration(applied, before))
-        executor = executor.on_record(applied)
+        executor = executor.take_record(applied)
         executor.walk(decided.actions, restored)
         self._wait_until_stable(executor, restored)
-        if was_intact(before):
+        if is_intact_before(before):
             command = commands.clear_stale(self.spec)
             executor.run(command, "cannot record that every service runs on the files before")
         announce.show_line(self.host, f"{name}: rolled back, and healthy as it was before")

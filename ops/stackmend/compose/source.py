@@ -221,7 +221,9 @@ def load(spec: ComposeSpec) -> Source:
         if not found or not stat.S_ISDIR(found.st_mode):
             raise SourceError(f"source: {root_name} is not a directory on this machine")
         # Looked for before all is read: a wrong directory may be a large one.
-        name = next(filter(lambda name: controller_files.is_there(root / name), COMPOSE_FILES), None)
+        name = next(
+            filter(lambda name: controller_files.is_there(root / name), COMPOSE_FILES), None
+        )
         if name is None:
             raise SourceError(f"source: {root_name} holds none of {', '.join(COMPOSE_FILES)}")
         files = _read_files(root, root_name)
@@ -266,13 +268,13 @@ def _parse_patterns(path: str, content: bytes) -> "PathSpec[Any]":
             with warnings.catch_warnings():
                 # Of sets that Python may read in another way some day.
                 warnings.simplefilter("ignore", FutureWarning)
-                patterns += PathSpec.from_lines("gitignore", [_anchor(line)]).patterns
+                patterns += PathSpec.from_lines("gitignore", [_anchor_pattern(line)]).patterns
         except (ValueError, re.error):
             raise SourceError(f"{where} is not a pattern of files; correct it") from None
     return PathSpec(patterns)
 
 
-def _anchor(pattern: str) -> str:
+def _anchor_pattern(pattern: str) -> str:
     """A ``.dockerignore`` line for a matcher of ``.gitignore``, where names match at any depth."""
     if pattern.startswith("#"):
         return pattern

@@ -200,6 +200,6 @@ class ComposeSpec(BaseModel):
             if isinstance(value, SecretStr) and value.get_secret_value()
         )
 
-    def allows(self, kind: Literal["container", "project"], name: str) -> bool:
+    def is_allowed(self, kind: Literal["container", "project"], name: str) -> bool:
         """Whether the user consented to touch this thing that is not ours."""
         return f"{kind}:{name}" in self.allow

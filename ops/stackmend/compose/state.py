@@ -200,7 +200,7 @@ class StackState(Frozen):
     mends: tuple[Mended, ...] = ()
     stale: tuple[str, ...] = ()
 
-    def service(self, name: str) -> tuple[Container, ...]:
+    def list_containers(self, name: str) -> tuple[Container, ...]:
         """The service's containers, one-off runs left out, in their order."""
         return tuple(
             sorted(

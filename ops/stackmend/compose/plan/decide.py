@@ -14,7 +14,7 @@ from stackmend.compose.plan.foreign import (
     refuse_elsewhere,
     sort_out,
 )
-from stackmend.compose.plan.gates import needs_declared, refuse_crowded, refuse_engine
+from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.record import read_declaration
@@ -74,13 +74,13 @@ def plan(
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
-    created = [name for name in _sort_services(draft) if draft.has(name, Recreate, Up)]
+    created = [name for name in _sort_services(draft) if draft.has_step(name, Recreate, Up)]
     draft.refusals += find_losses(spec, state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:
         return decided
-    if actions or decided.problems or needs_declared(spec, digest, state):
+    if actions or decided.problems or is_declaration_needed(spec, digest, state):
         cause = "the next run compares the host with what this one proves"
         actions.append(Record(subject=spec.project, cause=cause))
     return decided.model_copy(update={"actions": tuple(actions)})
@@ -94,7 +94,7 @@ def _plan_orphans(draft: Draft) -> None:
             continue
         name = container.service or container.name
         was_ours = container.service in ours
-        allowed = draft.spec.allows("container", container.name)
+        allowed = draft.spec.is_allowed("container", container.name)
         cause = "no longer in the compose file" if was_ours else "not in the compose file"
         if not was_ours and not allowed:
             remedy = f'(to remove it: allow = ["container:{container.name}"])'
@@ -126,15 +126,19 @@ def _plan_dependants(draft: Draft) -> None:
         recreated = {
             name
             for name in draft.steps
-            if draft.has(name, Recreate)
+            if draft.has_step(name, Recreate)
             or (
-                draft.has(name, Up)
-                and (not draft.state.service(name) or draft.name_image(name) in draft.fetched)
+                draft.has_step(name, Up)
+                and (
+                    not draft.state.list_containers(name) or draft.name_image(name) in draft.fetched
+                )
             )
         }
-        restarted = recreated | {name for name in draft.steps if draft.has(name, Restart, Start)}
+        restarted = recreated | {
+            name for name in draft.steps if draft.has_step(name, Restart, Start)
+        }
         for name, body in draft.services.items():
-            if not draft.state.service(name) or name in recreated:
+            if not draft.state.list_containers(name) or name in recreated:
                 continue
             for key in ("network_mode", "pid", "ipc"):
                 kind, _, target = str(body.get(key) or "").partition(":")
@@ -150,7 +154,7 @@ def _plan_dependants(draft: Draft) -> None:
                 restarted.add(name)
                 moved = True
                 cause = f"depends_on.{leaning[0]}.restart: {leaning[0]} is restarted"
-                for container in draft.state.service(name):
+                for container in draft.state.list_containers(name):
                     draft.add(Restart(subject=name, cause=cause, container=container.id))
 
 
@@ -167,7 +171,7 @@ def _plan_failing_checks(draft: Draft) -> None:
             continue
         cause = f"check {result.name} fails: {result.evidence}"
         for name in _list_services_on_path(draft, result.name):
-            for container in draft.state.service(name):
+            for container in draft.state.list_containers(name):
                 if name not in draft.tried:
                     step = Restart(subject=name, cause=cause, container=container.id)
                     draft.mend("check", step, container, found=True)

@@ -183,7 +183,7 @@ class Draft:
 
     # What it rests on
 
-    def has(self, name: str, *kinds: type[ServiceAction]) -> bool:
+    def has_step(self, name: str, *kinds: type[ServiceAction]) -> bool:
         """Whether a service has a step of one of these kinds."""
         return any(isinstance(step, kinds) for step in self.steps.get(name, ()))
 

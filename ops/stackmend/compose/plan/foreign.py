@@ -55,7 +55,7 @@ def refuse_elsewhere(draft: Draft) -> bool:
         provenance.get_start_directory(container.origin) for container in draft.state.containers
     }
     for directory in sorted(origins - {draft.spec.directory}):
-        if draft.spec.allows("project", directory):
+        if draft.spec.is_allowed("project", directory):
             continue
         draft.refuse(
             draft.spec.project,
@@ -111,30 +111,30 @@ def plan_claimants(draft: Draft) -> None:
 def plan_foreign_networks(draft: Draft) -> None:
     """Keep services out of networks of our names that Compose did not make for this project."""
 
-    def joins(name: str, key: str, network: str) -> bool:
+    def can_join(name: str, key: str, network: str) -> bool:
         current = draft.state.networks.get(network)
         return key in (draft.services[name].get("networks") or {}) and not any(
             (place := container.endpoints.get(network)) and place.network_id == current
-            for container in draft.state.service(name)
+            for container in draft.state.list_containers(name)
         )
 
-    _keep_created_out(draft, "network", draft.state.network_labels, joins)
+    _keep_created_out(draft, "network", draft.state.network_labels, can_join)
 
 
 def plan_foreign_volumes(draft: Draft) -> None:
     """Keep services from volumes of our names that Compose did not make for this project."""
 
-    def joins(name: str, key: str, volume: str) -> bool:
+    def can_join(name: str, key: str, volume: str) -> bool:
         return any(
             mount.get("type") == "volume" and mount.get("source") == key
             for mount in draft.services[name].get("volumes") or ()
         ) and not any(
             mount.get("source") == volume
-            for container in draft.state.service(name)
+            for container in draft.state.list_containers(name)
             for mount in (container.shape.get("volumes") or {}).values()
         )
 
-    _keep_created_out(draft, "volume", draft.state.volume_labels, joins)
+    _keep_created_out(draft, "volume", draft.state.volume_labels, can_join)
 
 
 def _keep_created_out(
@@ -165,7 +165,7 @@ def explain_foreign_image(draft: Draft, name: str) -> str:
     ref = draft.name_image(name)
     image = draft.declared.images[ref]
     known = draft.applied.services.get(name) if draft.applied else None
-    proven = {container.image_id for container in draft.state.service(name)}
+    proven = {container.image_id for container in draft.state.list_containers(name)}
     proven |= {known.image_id} if known else set()
     own = image.id in proven or image.built_for in (None, (draft.spec.project, name))
     if own or draft.services[name].get("image"):
@@ -252,7 +252,7 @@ def _clear_if_allowed(
 
 def _list_created(draft: Draft) -> frozenset[str]:
     """The services among whose containers Compose chooses while it carries out the steps."""
-    names = (name for name in draft.steps if draft.has(name, Recreate, Up))
+    names = (name for name in draft.steps if draft.has_step(name, Recreate, Up))
     return _list_created_with(draft.services, names)
 
 

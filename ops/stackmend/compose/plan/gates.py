@@ -16,7 +16,7 @@ REMEDIES = {
 }
 
 
-def needs_declared(spec: ComposeSpec, digest: str, state: StackState) -> bool:
+def is_declaration_needed(spec: ComposeSpec, digest: str, state: StackState) -> bool:
     """Whether Compose must be asked what the files mean, or the record still says it."""
     applied = state.applied
     return state.engine.status == "up" and (

@@ -65,7 +65,7 @@ def classify(services: Mapping[str, Mapping[str, Any]], state: StackState) -> He
     """Whether every service is healthy now, may still become so, or will not."""
     waiting, failed = [], []
     for name, body in services.items():
-        containers = state.service(name)
+        containers = state.list_containers(name)
         if len(containers) < count_replicas(body):
             waiting.append(f"{name}: no container yet")
         for container in containers:

@@ -25,7 +25,7 @@ def find_losses(
             continue
         image = declared.images.get(str(body.get("image") or f"{spec.project}-{name}"))
         kept = _list_kept(body, image)
-        for container in state.service(name):
+        for container in state.list_containers(name):
             for path, mount in (container.shape.get("volumes") or {}).items():
                 if mount.get("source") != "(anonymous)" or kept is None or path in kept:
                     continue

@@ -42,7 +42,7 @@ class Progress(Frozen):
     tried: frozenset[str] = frozenset()
     counted: frozenset[str] = frozenset()
 
-    def counts(self, action: Action) -> bool:
+    def is_counted(self, action: Action) -> bool:
         """Whether a step is to be recorded as a mend: a service's first in a run."""
         return _is_mend(action) and action.subject not in self.counted
 
@@ -108,13 +108,13 @@ def _place(
 def split_batches(actions: Iterable[Action]) -> Iterator[tuple[Action, ...]]:
     """The steps in their order, those together that Compose is given together."""
 
-    def key(numbered: tuple[int, Action]) -> tuple[str, int]:
+    def get_key(numbered: tuple[int, Action]) -> tuple[str, int]:
         number, action = numbered
         if isinstance(action, Recreate | Up):
             return action.verb, action.batch
         return "", number
 
-    for _, group in itertools.groupby(enumerate(actions), key):
+    for _, group in itertools.groupby(enumerate(actions), get_key):
         yield tuple(action for _, action in group)
 
 
@@ -169,7 +169,7 @@ def drop_record(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(step for step in actions if not isinstance(step, Record))
 
 
-def writes(actions: Iterable[Action]) -> bool:
+def is_writing(actions: Iterable[Action]) -> bool:
     """Whether steps write what may fill a disk."""
     return any(isinstance(step, InstallFiles | Pull | Build) for step in actions)
 

@@ -35,7 +35,7 @@ def make_record(
     services: dict[str, AppliedService] = {}
     for name in declared.services:
         known = before.services.get(name) if before else None
-        containers = state.service(name)
+        containers = state.list_containers(name)
         if known and name not in touched:
             services[name] = known
         elif containers:

@@ -119,7 +119,7 @@ def plan_images(draft: Draft) -> None:
         draft.fetched.add(ref)
         # What comes may be the image that runs already: then Compose leaves the containers.
         for user in draft.services:
-            if draft.name_image(user) == ref and draft.state.service(user):
+            if draft.name_image(user) == ref and draft.state.list_containers(user):
                 draft.add(Up(subject=user, cause=step.cause))
 
 

@@ -28,7 +28,7 @@ def is_restored(state: StackState) -> bool:
     )
 
 
-def was_intact(before: StackState) -> bool:
+def is_intact_before(before: StackState) -> bool:
     """Whether every service ran on the files of the record before a run.
 
     What the run did not touch does so then after a rollback as well.

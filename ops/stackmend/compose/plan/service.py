@@ -34,7 +34,7 @@ from stackmend.compose.state import Container
 def plan_service(draft: Draft, name: str) -> None:
     """Note what is wrong with a service, and the steps against it."""
     body = draft.services[name]
-    containers = draft.state.service(name)
+    containers = draft.state.list_containers(name)
     scaled = count_replicas(body)
     regular = [container for container in containers if not container.replaces]
     if not regular and scaled:
@@ -62,7 +62,7 @@ def plan_service(draft: Draft, name: str) -> None:
 def _find_declaration_causes(draft: Draft, name: str) -> list[tuple[Kind, str]]:
     """Why the service's containers are not those that its declaration asks for."""
     causes: list[tuple[Kind, str]] = []
-    containers = draft.state.service(name)
+    containers = draft.state.list_containers(name)
     applied, declared = draft.applied, draft.declared
     if applied is None or name not in applied.services:
         desired = declared.hashes.get(name)
