@@ -105,19 +105,19 @@ VERBS = frozenset(
     dial discard disconnect display do download draw drop dump emit encode end enter escape
     evaluate exchange execute exit expand expire explain extract fail feed fetch fill filter
     finalize find finish fit flatten flush follow forbid forecast format forward free generate
-    get give group guard handle hash hide hold identify ignore include index install interpret
-    invalidate iterate join keep kill learn leave let limit list load locate lock log make map
-    mark match measure meet mend merge mount move name normalize note notice notify observe
-    offer omit open operate order pack parse pass patch pause pick pin place plan predict
-    prefer prefetch prepare preview print proceed process protect prune pull put query quicken
-    quote raise rank read reap receive reconcile record recreate redact refresh refuse register
-    relay release remember remove rename render renew replace report request require rerun
-    reserve reset resolve restart restore resume retag retire retry return reveal revert roll
-    run save scan search select send separate set settle shorten show shut sign skip sort spawn
-    split stage start step stop store strip style submit substitute subtract suggest sum
-    summarize supply switch tag take test touch track transfer translate truncate trust try
-    turn understand undo unlock unpack unquote unwrap update use validate verify wait walk warn
-    watch work wrap write yield
+    get give group guard handle hash hide hint hold identify ignore include index install
+    interpret invalidate iterate join keep kill learn leave let limit list load locate lock log
+    make map mark match measure meet mend merge mount move name normalize note notice notify
+    observe offer omit open operate order pack parse pass patch pause pick pin place plan
+    predict prefer prefetch prepare preview print proceed process protect prune pull put query
+    quicken quote raise rank read reap receive reconcile record recreate redact refresh refuse
+    register relativize relay release remember remove rename render renew replace report
+    request require rerun reserve reset resolve restart restore resume retag retire retry
+    return reveal revert roll run save scan search select send separate set settle shorten show
+    shut sign skip sort spawn split stage start step stop store strip style submit substitute
+    subtract suggest sum summarize supply switch tag take test touch track transfer translate
+    truncate trust try turn understand undo unlock unpack unquote unwrap update use validate
+    verify wait walk warn watch work wrap write yield
     """.split()
 )
 

@@ -182,7 +182,7 @@ def _list_services_on_path(draft: Draft, check_name: str) -> list[str]:
     check = next((check for check in draft.spec.checks if check.name == check_name), None)
     if check is None:
         return []
-    names = set(check.services(draft.services))
+    names = set(check.list_services(draft.services))
     if check.source is None and check.port is not None:
         for name, body in draft.services.items():
             ports = (port.get("published") for port in body.get("ports") or ())
