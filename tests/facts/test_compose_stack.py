@@ -33,7 +33,7 @@ def read(name: str) -> StackState:
 
 
 def one(state: StackState, service: str) -> Container:
-    (container,) = state.service(service)
+    (container,) = state.list_containers(service)
     return container
 
 
@@ -155,7 +155,7 @@ def test_restart_loop() -> None:
 
 def test_missing() -> None:
     state = read("missing")
-    assert state.service("web") == ()
+    assert state.list_containers("web") == ()
     assert one(state, "redis").running
 
 

@@ -264,14 +264,14 @@ def test_a_change_is_what_makes_the_stack_another_one() -> None:
 def test_a_service_is_counted_once_a_run() -> None:
     mend = Restart(subject="web", cause="", container="1", mend=True)
     progress = Progress()
-    assert not progress.counts(mend.model_copy(update={"mend": False}))
-    assert progress.counts(mend)
+    assert not progress.is_counted(mend.model_copy(update={"mend": False}))
+    assert progress.is_counted(mend)
     progress = progress.advance(Up(subject="web", cause=""))
     assert (progress.touched, progress.tried) == ({"web"}, set())
-    assert progress.counts(mend)
+    assert progress.is_counted(mend)
     progress = progress.advance(mend)
     assert progress.tried == {"web"}
-    assert not progress.counts(mend)
+    assert not progress.is_counted(mend)
     assert progress.advance(Remove(subject="old", cause="", container="1")) == progress
 
 
@@ -362,7 +362,7 @@ def test_a_declaration_of_a_record_is_enough_to_walk_it(monkeypatch: pytest.Monk
     )
     recorder = Recorder(monkeypatch)
     state = world.state()
-    executor = recorder.executor(before, snapshot(before, world)).on_record(applied)
+    executor = recorder.executor(before, snapshot(before, world)).take_record(applied)
     executor.walk(decided.actions, Snapshot(state, read_declaration(applied, state)))
     assert tuple(recorder.steps) == decided.actions
     assert recorder.events == ["restore files /opt/shop", "recreate side + recreate web"]

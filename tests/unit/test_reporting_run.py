@@ -43,7 +43,7 @@ class Start(Action):
 @operation()
 def mended(project, then="done"):
     report = reporting.record(host, f"room.mended ({project})")
-    report.measured("channels", 1, "channels")
+    report.add_measure("channels", 1, "channels")
     if then == "nothing":
         host.noop("all is well")
         return
