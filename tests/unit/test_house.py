@@ -50,6 +50,17 @@ def test_no_room_reads_the_plan_or_the_commands_of_another(path: Path) -> None:
             assert ".".join(parts[:2]) == own, f"{path} imports {name}"
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name == "__init__.py"], ids=str)
+def test_no_package_defines_a_name_that_one_of_its_modules_has(path: Path) -> None:
+    # Importing the module puts it in the name's place: the first call works, and no later one.
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    defined = {node.name for node in tree.body if isinstance(node, kinds)}
+    below = {other for other in MODULES if other != path and other.parent == path.parent}
+    below |= {other.parent for other in MODULES if other.parent.parent == path.parent}
+    assert not defined & {other.stem for other in below}
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if p.name == "commands.py"], ids=str)
 def test_commands_only_compose_commands(path: Path) -> None:
     for name in imported(path):

@@ -135,7 +135,7 @@ def basics(
     yield from operate(
         host,
         "access.basics",
-        lambda report: host_basics.reconciler(host, validate(BasicsSpec, raw), report),
+        lambda report: host_basics.make_reconciler(host, validate(BasicsSpec, raw), report),
         converged="the clock, the ports and the updates are already as wanted",
     )
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from stackmend.basics.reconciler import BasicsReconciler
     from stackmend.reporting import Collector
 
-__all__ = ["BasicsSpec", "prefetch", "reconciler"]
+__all__ = ["BasicsSpec", "make_reconciler", "prefetch"]
 
 # Every run reads what a host is to have; what observes and acts is loaded where it is used.
 
 
-def reconciler(host: "Host", spec: BasicsSpec, report: "Collector") -> "BasicsReconciler":
-    """What ``access.basics`` reconciles.
+def make_reconciler(host: "Host", spec: BasicsSpec, report: "Collector") -> "BasicsReconciler":
+    """Make what ``access.basics`` reconciles.
 
     :param host: the host.
     :param spec: what is desired of it.
