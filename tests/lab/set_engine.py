@@ -11,4 +11,4 @@ engine.prefetch(policy)
 if "installed" in host.data.get("doing", ("installed", "settings")):
     engine.installed(name="The engine is here", **engine.installation(policy))
 if "settings" in host.data.get("doing", ("installed", "settings")):
-    engine.settings(name="The engine is set", **engine.daemon(policy))
+    engine.settings(name="The engine is set", **engine.daemon_settings(policy))

@@ -17,7 +17,7 @@ __all__ = [
     "accelerated",
     "acceleration",
     "apply_policy",
-    "daemon",
+    "daemon_settings",
     "installation",
     "installed",
     "prefetch",
@@ -277,7 +277,7 @@ def installation(policy: EnginePolicy) -> dict[str, Any]:
     return {**given, "settings": policy.wanted()}
 
 
-def daemon(policy: EnginePolicy) -> dict[str, Any]:
+def daemon_settings(policy: EnginePolicy) -> dict[str, Any]:
     """The arguments of :func:`settings` in a stack's section ``engine``."""
     return {name: getattr(policy, name) for name in Settings.model_fields}
 
@@ -304,7 +304,7 @@ def apply_policy(policy: EnginePolicy) -> None:
     )
     settings(
         name="The engine has the settings that are wanted",
-        **daemon(policy),
+        **daemon_settings(policy),
     )
     accelerated(
         name="Containers reach the accelerators of the host",
