@@ -49,13 +49,11 @@ class Reconciler(ABC, Generic[S, A]):
     :cvar subject: what an error is about, for the report.
     :cvar lock: the file on the host whose lock keeps other runs from acting meanwhile.
     :cvar all_or_nothing: whether one refusal keeps every action from being executed.
-    :cvar advice: lines that follow each error.
     """
 
     subject: ClassVar[str]
     lock: ClassVar[str]
     all_or_nothing: ClassVar[bool] = True
-    advice: ClassVar[tuple[str, ...]] = ()
 
     host: Host
     report: Collector
@@ -89,10 +87,6 @@ class Reconciler(ABC, Generic[S, A]):
             connection.prefetch(self.host, fact, **arguments)
         return [connection.read(self.host, fact, **arguments) for fact, arguments in facts]
 
-    def wait_until_ready(self) -> Observation[S, A]:
-        """Observe before anything is executed, once the host can be judged at all."""
-        return self.observe()
-
     def verify(self, before: Observation[S, A]) -> Observation[S, A]:
         """Observe what was made of a host; its plan must be empty now.
 
@@ -101,36 +95,21 @@ class Reconciler(ABC, Generic[S, A]):
         """
         return self.observe(fresh=True)
 
-    def preview(self, observation: Observation[S, A]) -> Plan[A]:
-        """The plan as it is reported while nothing is executed yet."""
-        return observation.plan
-
     def run(
-        self,
-        command: StringCommand,
-        failure: str,
-        *,
-        stdin: bytes | None = None,
-        timeout: float | None = None,
-        closing: bool = False,
+        self, command: StringCommand, failure: str, *, timeout: float | None = None
     ) -> connection.Result:
         """Run a command that has to succeed.
 
         :param failure: what did not succeed otherwise, such as ``"the engine does not start"``.
-        :param stdin: what it reads.
         :param timeout: seconds that it may take; the connection's own limit by default.
-        :param closing: whether it is run even where a signal is about to end the run.
-        :raises StepError: it ended with another status than 0.
+        :raises StepError: it ended with another status than 0; the last lines that it wrote to
+            standard error say why.
         """
-        result = connection.run(
-            self.host,
-            command,
-            stdin=stdin,
-            timeout=timeout,
-            closing=closing,
-        )
+        result = connection.run(self.host, command, timeout=timeout)
         if not result.ok:
-            raise StepError(f"{failure}: {result.reason}")
+            lines = [line.strip() for line in result.error_text.splitlines() if line.strip()]
+            reason = "; ".join(lines[-3:]) or f"exit status {result.status}"
+            raise StepError(f"{failure}: {reason}")
         return result
 
     @contextmanager
@@ -150,9 +129,7 @@ class Reconciler(ABC, Generic[S, A]):
         """Show an error, its first line for itself, on the terminal and in the report."""
         first, *rest = str(error).splitlines() or [""]
         log = error.log if isinstance(error, StepError) else ()
-        announce.report_error(
-            self.host, self.report, self.subject, first, [*rest, *log, *self.advice]
-        )
+        announce.report_error(self.host, self.report, self.subject, first, [*rest, *log])
 
 
 def operate(
@@ -195,7 +172,7 @@ def is_converged(room: Reconciler[Any, Any]) -> bool:
             room.report_error(error)
         return False
     if preparing:
-        room.report_plan(room.preview(observation))
+        room.report_plan(observation.plan)
     elif observation.plan.empty:
         # Nothing follows that would report what is found and blocks nothing.
         room.report_plan(observation.plan)
@@ -219,7 +196,7 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
 
 
 def _reconcile(room: Reconciler[Any, Any]) -> bool:
-    observed = room.wait_until_ready()
+    observed = room.observe()
     if observed.plan.refusals and (busy := another_run(room.host, room.lock)):
         room.report_plan(Plan(refusals=(busy,)))
         return False

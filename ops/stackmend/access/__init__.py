@@ -15,8 +15,7 @@ from stackmend.access.spec import AccessPolicy, OperatorSpec
 from stackmend.basics import BasicsSpec
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reconcile import operate
-from stackmend.reporting import announce
+from stackmend.reconcile import invalid, operate
 
 __all__ = ["arguments", "basics", "operator", "prefetch"]
 
@@ -83,7 +82,7 @@ def operator(
         )
         work = Admitting(host, spec, read_keys(spec.public_keys), report)
     except ValueError as error:
-        yield from announce.wrong(host, "access.operator", in_one_line(error))
+        yield from invalid(host, "access.operator", in_one_line(error))
         return
     try:
         if work.is_well():

@@ -17,7 +17,7 @@ from stackmend.compose.spec import ComposeSpec, Mend
 from stackmend.errors import StepError
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import invalid
 
 #: The files that were read for :func:`unpublished`, until :func:`stack` takes them over: a run
 #: decides by one reading.
@@ -103,7 +103,7 @@ def stack(
         )
         work = Project(host, spec, _source(spec), report, remedy=on_bind_error)
     except ValueError as error:
-        yield from announce.wrong(host, "compose.stack", in_one_line(error))
+        yield from invalid(host, "compose.stack", in_one_line(error))
         return
     for secret in work.secrets:
         reporting.secret(secret)

@@ -11,7 +11,7 @@ from stackmend.engine import accelerators
 from stackmend.engine.spec import EnginePolicy, FirstSettings, Installation, Settings
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import invalid
 
 __all__ = [
     "accelerated",
@@ -96,7 +96,7 @@ def installed(
         )
         first = validate(FirstSettings, {"settings": {} if settings is None else settings})
     except ValueError as error:
-        yield from announce.wrong(host, "engine.installed", in_one_line(error))
+        yield from invalid(host, "engine.installed", in_one_line(error))
         return
     work = Installing(host, wanted, report, first.settings)
     try:
@@ -176,7 +176,7 @@ def settings(
             },
         )
     except ValueError as error:
-        yield from announce.wrong(host, "engine.settings", in_one_line(error))
+        yield from invalid(host, "engine.settings", in_one_line(error))
         return
     work = Setting(host, wanted.wanted(), report, wanted.replace)
     try:
@@ -247,7 +247,7 @@ def accelerated(
             },
         )
     except ValueError as error:
-        yield from announce.wrong(host, "engine.accelerated", in_one_line(error))
+        yield from invalid(host, "engine.accelerated", in_one_line(error))
         return
     work = accelerators.Accelerating(host, wanted, report)
     try:

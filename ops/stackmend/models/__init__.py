@@ -11,7 +11,7 @@ from stackmend import connection, reporting
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
 from stackmend.problems import problems
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import invalid
 
 __all__ = ["arguments", "prefetch", "pulled"]
 
@@ -112,7 +112,7 @@ def pulled(
     except ValueError as error:
         found = problems(error) if isinstance(error, ValidationError) else [str(error)]
         reason = "; ".join(one.replace("wanted", "models", 1) for one in found)
-        yield from announce.wrong(host, "models.pulled", reason)
+        yield from invalid(host, "models.pulled", reason)
         return
     work = Pulling(host, spec, report)
     try:

@@ -11,7 +11,7 @@ from stackmend.ports.remedies import remedy
 from stackmend.ports.spec import PortsSpec
 from stackmend.problems import in_one_line
 from stackmend.raw import validate
-from stackmend.reporting import announce
+from stackmend.reconcile import failing, invalid
 
 __all__ = ["free", "remedy", "reserve", "restored"]
 
@@ -95,11 +95,11 @@ def free(
             },
         )
     except ValueError as error:
-        yield from announce.wrong(host, "ports.free", in_one_line(error))
+        yield from invalid(host, "ports.free", in_one_line(error))
         return
     except connection.RemoteError as error:
         # What gives the ports asked the host.
-        yield from announce.refused(host, "ports.free", str(error))
+        yield from failing(host, "ports.free", str(error))
         return
     work = Freeing(host, spec, report)
     try:
@@ -140,7 +140,7 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
     report = reporting.record(host, "ports.restored")
     if not isinstance(record, str) or not RECORD.fullmatch(record):
         reason = f"record: must be a name such as 20260101T120000Z-1, or latest; got {record!r}"
-        yield from announce.wrong(host, "ports.restored", reason)
+        yield from invalid(host, "ports.restored", reason)
         return
     work = restoring.Restoring(host, record, report)
     if work.is_well():

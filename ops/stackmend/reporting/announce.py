@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pyinfra.api import FunctionCommand, OperationError
-
 import stackmend.reporting as reporting
 from stackmend import connection
 from stackmend.connection import signals
@@ -18,7 +16,6 @@ from stackmend.reporting import journal
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
-    from pyinfra.api.state import State
 
     from stackmend.decision import Action, Plan
     from stackmend.reporting.collect import Collector
@@ -83,31 +80,6 @@ def report_error(
         show_line(host, f"    {one}")
 
 
-def wrong(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
-    """What an operation yields whose arguments are wrong, so that it fails on its host alone.
-
-    + host: the host it is about
-    + operation: its name, such as ``ports.free``
-    + reason: what is wrong, and what would be right
-
-    Raises ``OperationError`` while nothing is executed yet.
-    """
-    # Raised while executing it would end the run on every other host as well.
-    if not host.state.is_executing:
-        raise OperationError(reason)
-    yield from refused(host, operation, reason)
-
-
-def refused(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
-    """What an operation yields that cannot do anything: a command that fails, on its host alone.
-
-    + host: the host it is about
-    + operation: its name
-    + reason: why not
-    """
-    yield FunctionCommand(_refuse, (operation, reason), {})
-
-
 @contextmanager
 def track(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
     """Tell the report and the host's journal what is done, however it ends.
@@ -141,12 +113,6 @@ def track(host: Host, report: Collector, *actions: Action, within: str = "") -> 
             if ok:
                 for action in actions:
                     _remember(host, report.name, action, within)
-
-
-def _refuse(state: State, host: Host, operation: str, reason: str) -> bool:
-    reporting.record(host, operation).failed(safe_line(reason))
-    _say_in_red(host, reason)
-    return False
 
 
 def _say_in_red(host: Host, text: str) -> None:
