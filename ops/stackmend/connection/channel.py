@@ -112,8 +112,12 @@ class Result(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it failed, in one line: what it wrote to standard error, else its exit status."""
-        return " ".join(self.error_text.split()) or f"exit status {self.status}"
+        """Why it failed, in one line: the last three that it wrote to standard error.
+
+        Its exit status where it wrote none.
+        """
+        lines = [" ".join(line.split()) for line in self.error_text.splitlines() if line.strip()]
+        return "; ".join(lines[-3:]) or f"exit status {self.status}"
 
 
 @dataclass(frozen=True)
