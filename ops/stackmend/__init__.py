@@ -19,7 +19,7 @@ def get_deploy_directory() -> Path:
 
     .. code:: sh
 
-        deploys=$(python -c 'import stackmend; print(stackmend.deploy_directory())')
+        deploys=$(python -c 'import stackmend; print(stackmend.get_deploy_directory())')
         pyinfra inventory.py "$deploys/site.py"
     """
     here = Path(__file__).resolve().parent

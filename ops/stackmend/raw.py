@@ -48,7 +48,7 @@ def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
     """Settings as a model has them.
 
     :param raw: the settings, of whatever kind their values are.
-    :raises ValueError: naming each wrong field; for ``stackmend.problems.in_one_line``.
+    :raises ValueError: naming each wrong field; for ``stackmend.problems.join_problems``.
     """
     return model.model_validate(copy_plain(raw))
 

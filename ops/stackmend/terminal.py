@@ -136,7 +136,7 @@ class _Bytes(io.RawIOBase):
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
 
-    def is_writable(self) -> bool:
+    def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:

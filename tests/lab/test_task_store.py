@@ -96,8 +96,8 @@ def test_the_first_answer_stands(redis_url: str) -> None:
         assert not await store.delay(quick, "late", 0)
         found = await redis.hgetall(slow.key)
         assert (found["state"], found["answer"]) == ("done", "first")
-        assert (await store.health())["totals"] == {"done": 1, "failed": 0}
-        assert (await store.health())["queue"] == EMPTY
+        assert (await store.read_health())["totals"] == {"done": 1, "failed": 0}
+        assert (await store.read_health())["queue"] == EMPTY
 
     run(redis_url, scene)
 
@@ -113,7 +113,7 @@ def test_an_answer_that_overtakes_the_next_attempt(redis_url: str) -> None:
         # Its next turn comes, and is none.
         assert await store.take("quick", wait=0.01) is None
         assert await state(store, slow) == "done"
-        assert (await store.health())["queue"] == EMPTY
+        assert (await store.read_health())["queue"] == EMPTY
 
     run(redis_url, scene)
 
@@ -143,7 +143,7 @@ def test_a_prompt_that_kills_its_workers_comes_to_an_end(redis_url: str) -> None
         assert found["error"] == (
             "given up after 2 attempts: the worker ended while it was at this task"
         )
-        assert (await store.health())["queue"] == EMPTY
+        assert (await store.read_health())["queue"] == EMPTY
 
     run(redis_url, scene)
 
@@ -154,7 +154,7 @@ def test_a_delayed_task_waits_for_its_time(redis_url: str) -> None:
         await store.submit("x")
         assert await store.delay(await taken(store, "worker"), "away", 2)
         assert await store.take("worker", wait=0.01) is None
-        assert (await store.health())["queue"] == {**EMPTY, "delayed": 1}
+        assert (await store.read_health())["queue"] == {**EMPTY, "delayed": 1}
         await asyncio.sleep(2.1)
         assert (await taken(store, "worker")).attempt == 2
         assert await redis.zcard(DELAYED) == 0
@@ -210,7 +210,7 @@ def test_a_full_redis_refuses_new_tasks_and_nothing_else(redis_url: str) -> None
             assert await store.release(tasks[3])
             for _ in range(2):
                 assert await store.finish(await taken(store, "worker"), "answer", {})
-            health = await store.health()
+            health = await store.read_health()
             assert (health["queue"], health["totals"]) == (EMPTY, {"done": 3, "failed": 1})
         finally:
             await redis.config_set("maxmemory", 0)
@@ -273,7 +273,7 @@ def test_whatever_happens_every_task_ends_once(redis_url: str, seed: int) -> Non
         for _ in range(200):
             if task := await store.take("last", wait=0.001):
                 await store.finish(task, "answer of the last", {})
-            health = await store.health()
+            health = await store.read_health()
             if health["queue"] == EMPTY:
                 break
         assert health["queue"] == EMPTY
@@ -301,7 +301,7 @@ def test_health_counts_each_task_once(redis_url: str) -> None:
         async with asyncio.TaskGroup() as group:
             working = group.create_task(work())
             while not working.done():
-                health = await store.health()
+                health = await store.read_health()
                 assert sum(health["queue"].values()) + health["totals"]["done"] == number
                 looks += 1
         assert looks > 10

@@ -16,7 +16,7 @@ def test_the_wheel_brings_a_stack_up_and_mends_it(
     shop = Shop(tmp_path, host)
     shop.write()
     (tmp_path / "elsewhere").mkdir()
-    ask = "import stackmend; print(stackmend.deploy_directory() / 'site.py')"
+    ask = "import stackmend; print(stackmend.get_deploy_directory() / 'site.py')"
     site = run(home / "bin/python", "-c", ask, cwd=tmp_path).strip()
     assert site.startswith(str(home))
 

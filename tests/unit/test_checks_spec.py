@@ -169,14 +169,14 @@ def test_what_is_asked(url: str, host: str, port: int, target: str | None) -> No
     ],
 )
 def test_the_services_it_touches(check: HttpCheck | TcpCheck, touched: tuple[str, ...]) -> None:
-    assert check.services() == touched
+    assert check.list_services() == touched
 
 
 def test_only_known_services_are_touched_where_they_are_known() -> None:
     check = TcpCheck(address="my.redis:6379", inside="api")
-    assert check.services() == ("api",)
-    assert check.services({"api", "my.redis"}) == ("api", "my.redis")
-    assert TcpCheck(address="redis:1", inside="api").services({"api"}) == ("api",)
+    assert check.list_services() == ("api",)
+    assert check.list_services({"api", "my.redis"}) == ("api", "my.redis")
+    assert TcpCheck(address="redis:1", inside="api").list_services({"api"}) == ("api",)
 
 
 def test_a_string_is_for_the_shell() -> None:

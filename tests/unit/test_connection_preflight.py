@@ -153,7 +153,7 @@ def test_importing_the_connection_brings_nothing_heavy() -> None:
         "import sys, stackmend.connection\n"
         "from stackmend.connection import Unknown\n"
         "assert not {'pyinfra', 'paramiko', 'docker', 'httpx'} & set(sys.modules)\n"
-        "from stackmend.connection import run, fetch_facts, read, prefetch, channels\n"
+        "from stackmend.connection import run, fetch_facts, read, prefetch, count_channels\n"
         "print({'docker', 'httpx', 'httpcore', 'requests', 'pydantic'} & set(sys.modules))\n"
     )
     root = str(Path(__file__).parents[2] / "ops")

@@ -67,7 +67,7 @@ def busy(how):
                 connection.run(host, "touch acted")
                 time.sleep(0.01)
         if how == "terminal":
-            with signals.at_terminal():
+            with signals.hold_terminal():
                 input("who? ")
         return True
     yield FunctionCommand(work, (), {})

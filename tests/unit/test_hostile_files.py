@@ -161,7 +161,7 @@ def test_a_file_that_vanishes_is_no_smaller_project(
         yield from listed(*args)
         (root / "app.conf").unlink()
 
-    monkeypatch.setattr(controller_files, "tree", tree)
+    monkeypatch.setattr(controller_files, "walk_tree", tree)
     said = problem(stack(root))
     assert said == "stack.source: app.conf cannot be read: No such file or directory"
 

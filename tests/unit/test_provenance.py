@@ -190,8 +190,8 @@ def test_at_most_one_container_is_a_replica(
 ) -> None:
     """What is ours and no one-off run has the name of its service and number: one each."""
     origin = Origin(name, image_id, held, image_labels)
-    if not explain_foreign(origin, "gym", {}) and origin.label("oneoff") != "True":
-        service, number = origin.label("service"), origin.label("container-number")
+    if not explain_foreign(origin, "gym", {}) and origin.get_label("oneoff") != "True":
+        service, number = origin.get_label("service"), origin.get_label("container-number")
         plain = name[13:] if LABEL + "replace" in held and name[12:13] == "_" else name
         assert plain in {f"gym-{service}-{number}", f"gym_{service}_{number}"}
         # Compose itself would choose it.

@@ -149,7 +149,7 @@ STAY = {
         ("fileno", "gettimeout", "makefile", "recv", "recv_raw", "sendall", "settimeout"),
         "a socket's",
     ),
-    **dict.fromkeys(("readable", "readinto", "writelines"), "a file's"),
+    **dict.fromkeys(("readable", "readinto", "writable", "writelines"), "a file's"),
     "main": "the convention for a module that is run",
     "on_status": "a callback, as the libraries name theirs",
     **dict.fromkeys(

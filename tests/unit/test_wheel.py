@@ -26,7 +26,7 @@ def test_the_wheel_works_beside_another_package_called_ops(home: Path, tmp_path:
         "import importlib.util, ops, stackmend\n"
         "from stackmend import access, compose, engine, models, ports, reporting\n"
         "assert importlib.util.find_spec('deploy') is None\n"
-        "print(ops.__file__, stackmend.__file__, stackmend.deploy_directory(), sep='\\n')",
+        "print(ops.__file__, stackmend.__file__, stackmend.get_deploy_directory(), sep='\\n')",
         cwd=tmp_path,
     ).splitlines()
     assert all(line.startswith(str(home)) for line in where)

@@ -150,7 +150,7 @@ class _Check(BaseModel):
         :param known: the stack's services. The host that is asked counts when it is one of them;
             without them, when it looks like one (a plain name, not an address).
 
-        Example: `TcpCheck(address="redis:6379", inside="api").services() == ("api", "redis")`
+        Example: `TcpCheck(address="redis:6379", inside="api").list_services() == ("api", "redis")`
         """
         found = [] if self.source is None else [self.source]
         if self.source is not None and self.host is not None and self.host not in found:

@@ -83,7 +83,7 @@ def compose(
 ) -> StringCommand:
     """A ``docker compose`` command for the project, as one would type it in its directory.
 
-    :param files: what names its files, of :func:`stackmend.compose.source.file_options`.
+    :param files: what names its files, of :func:`stackmend.compose.source.Source.options`.
     """
     options = (*files, *_list_profiles(spec))
     return StringCommand(

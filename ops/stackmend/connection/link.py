@@ -183,7 +183,7 @@ def count_channels(host: Host) -> int:
     :param host: the host.
 
     Example:
-        >>> before = channels(host); read(host, Hostname); channels(host) - before
+        >>> before = count_channels(host); read(host, Hostname); count_channels(host) - before
         1
     """
     return link(unwrap(host)).count_channels()

@@ -40,7 +40,7 @@ def parse_task(body: bytes) -> tuple[str, str]:
     Raises `ValueError` with one sentence for the caller where the body is not
     `{"prompt": "…", "model": "…"}` with a prompt that is not blank; model may be absent.
 
-    >>> task_asked_for(b'{"prompt": "Why?"}')
+    >>> parse_task(b'{"prompt": "Why?"}')
     ('Why?', '')
     """
     try:

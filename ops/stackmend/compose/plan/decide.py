@@ -51,7 +51,7 @@ def plan(
     if refused := refuse_engine(state):
         return refused
     if declared is None:
-        assert state.applied is not None, "needs_declared() says when a declaration is needed"
+        assert state.applied is not None, "is_declaration_needed() says when a declaration is needed"
         declared = read_declaration(state.applied, state)
     state = sort_out(state, spec.project, declared.config)
     if crowded := refuse_crowded(spec, declared):
