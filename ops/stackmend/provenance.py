@@ -23,9 +23,9 @@ therefore a project's own only where all of this agrees:
    another's place. An engine has each name once, so at most one container can be a replica. One-off
    runs may have any name: ``docker compose run --name`` takes one.
 
-From which directory it was started is a question of its own (:func:`started_from`): a container
-that Compose made for a project of the same name elsewhere is that project's, and may be taken over
-with consent.
+From which directory it was started is a question of its own (:func:`get_start_directory`): a
+container that Compose made for a project of the same name elsewhere is that project's, and may be
+taken over with consent.
 
 Who may speak to the engine can forge all of it, and could remove the container as well: this keeps
 images, other tools, and people who start things by hand from being taken for the project.

@@ -1,9 +1,12 @@
 """Rules of the house that import-linter cannot hold."""
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -87,3 +90,37 @@ def test_decisions_ask_no_clock(path: Path) -> None:
 def test_deploys_only_wire(path: Path) -> None:
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.ClassDef | ast.While | ast.Try), f"{path}:{node.lineno}"
+
+
+REFERENCE = re.compile(r":(?:func|class|meth|data|mod|attr):`~?([\w.]+)`")
+
+
+def has(found: object, path: list[str]) -> bool:
+    for name in path:
+        if not hasattr(found, name):
+            return False
+        found = getattr(found, name)
+    return True
+
+
+def is_known(reference: str, module: ModuleType) -> bool:
+    """Whether a reference names something of its module, of one of its classes, or by its path."""
+    parts = reference.split(".")
+    owners = [module, *(one for one in vars(module).values() if isinstance(one, type))]
+    if any(has(owner, parts) for owner in owners):
+        return True
+    for end in range(len(parts), 0, -1):
+        try:
+            return has(importlib.import_module(".".join(parts[:end])), parts[end:])
+        except ModuleNotFoundError:
+            continue
+    return False
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] == "ops"], ids=str)
+def test_docstrings_refer_to_what_exists(path: Path) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    # What refers to nothing may be a program for a host, which would run when imported.
+    if references := REFERENCE.findall(text):
+        module = importlib.import_module(name_of(path))
+        assert not [name for name in references if not is_known(name, module)]

@@ -47,7 +47,8 @@ _BUSY = (
 IMAGE_LIMIT = 4 * 3600
 LIMIT = 600
 
-#: Waits, as every command of :func:`exclusive`, until none of an earlier run changes the project.
+#: Waits until no command of an earlier run changes the project, as all of
+#: :func:`run_exclusively` do.
 IDLE = StringCommand("true")
 
 #: Bytes of an archive that decide whether it is packed.

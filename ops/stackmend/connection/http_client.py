@@ -483,10 +483,10 @@ def http(
         in this order. On ``@local`` it is a socket, whatever is said here.
     :param timeout: seconds for each step: connecting, sending, each wait for an answer. All of an
         answer has :data:`TO_ITS_END` seconds more than one step, and :data:`LONGEST` bytes.
-    :param endless: an answer of status 200 has neither limit: whoever reads it, by :func:`lines`,
-        says how long.
+    :param endless: an answer of status 200 has neither limit: whoever reads it, by
+        :func:`iterate_lines`, says how long.
     :raises httpx.ConnectError: at a request, when nobody answers, every way is barred or TLS fails;
-        :func:`layer` tells these apart.
+        :func:`find_layer` tells these apart.
 
     Example:
         >>> with http(host, "172.18.0.3", 8000) as client:

@@ -39,11 +39,11 @@ def script(
     :param name: its file name without ``.sh``.
     :param *arguments: what it is given.
     :param mark: for a script that writes sections (``begin``, ``end``, ``quoted`` and ``section``
-        are then known to it): the mark of this reading, of :func:`fresh_mark`. The script reads it
+        are then known to it): the mark of this reading, of :func:`make_mark`. The script reads it
         from its standard input: arguments can be seen by every user of a host.
     :param fed: the caller sends the mark, as the first line of what the script is to read.
     :param before: other scripts of the room that go before it, with functions that it calls, and
-        programs in other languages that it runs, see :func:`text`.
+        programs in other languages that it runs, see :func:`read_script`.
     :param shared: the same of those that all rooms have, beside this module.
 
     Example:

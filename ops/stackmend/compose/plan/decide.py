@@ -43,7 +43,8 @@ def plan(
 
     :param files: the project's files as they should be: path to digest.
     :param digest: one digest over all of them.
-    :param declared: what Compose makes of them; left out where :func:`needs_declared` is false.
+    :param declared: what Compose makes of them; left out where
+        :func:`~stackmend.compose.plan.gates.is_declaration_needed` is false.
     :param checks: the results of the declared checks.
     :param tried: services that were already mended in this run; they get the stronger remedy.
     :param ignored: per build context (relative to the project), the files that it leaves out.
@@ -51,7 +52,7 @@ def plan(
     if refused := refuse_engine(state):
         return refused
     if declared is None:
-        assert state.applied is not None, "is_declaration_needed() says when a declaration is needed"
+        assert state.applied is not None, "is_declaration_needed() says when one is"
         declared = read_declaration(state.applied, state)
     state = sort_out(state, spec.project, declared.config)
     if crowded := refuse_crowded(spec, declared):

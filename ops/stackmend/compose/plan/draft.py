@@ -29,7 +29,7 @@ A = TypeVar("A", bound=decision.Action)
 class Draft:
     """One decision: its parts read what it rests on, and note here what they find.
 
-    The parameters are those of :func:`stackmend.compose.plan.plan`.
+    The parameters are those of :func:`stackmend.compose.plan.decide.plan`.
     """
 
     def __init__(
