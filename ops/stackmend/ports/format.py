@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from stackmend.ports.state import Container, Holder, PortState, Process, Socket
-
-#: What follows such a word on a command line is a secret.
-_SECRET = re.compile(
-    r"(?i)([\w.-]*(?:passw|passphrase|pass\b|pwd|secret|token|credential|api-?key|private-?key)"
-    r"[\w.-]*)(=|:|\s+)(\S+)"
-)
-_URL = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+@")
+from stackmend.redaction import redact_likely
 
 
 def format_port(port: PortState) -> str:
@@ -99,7 +92,7 @@ def name_program(process: Process) -> str:
 
 def format_argv(argv: Sequence[str]) -> str:
     """A command line, with what looks like a secret replaced."""
-    return shorten(_URL.sub(r"\1***@", _SECRET.sub(r"\1\2***", " ".join(argv))))
+    return shorten(redact_likely(" ".join(argv)))
 
 
 def format_container(container: Container) -> str:
