@@ -1,7 +1,7 @@
 """What the reference stack's healthchecks cost while nothing happens, and how soon it is healthy.
 
 ``python -m tests.benchmarks.healthchecks`` starts the stack on a lab host with its own defaults,
-with a check every 5 seconds, and without any check, and reads the processor time that the host,
+with a check every 5 seconds and programs that start once redis is healthy, and without any check, and reads the processor time that the host,
 engine included, used meanwhile. What checks cost is the difference to a stack without any.
 Numbers are also written as JSON.
 """
@@ -22,14 +22,17 @@ from tests.lab.reference_stack import DIRECTORY, VARIABLES, ReferenceStack
 #: The most that the checks may take, in per cent of a core.
 TARGET = 3.0
 
-#: How much later than with a check every 5 seconds the stack may be healthy, in seconds.
-SLOWER = 2.0
-
-#: compose.yaml's own values, and those it had.
+#: compose.yaml's own values, and those that many stacks have.
 SETTINGS = {
     "own": {},
     "every 5 s": {"HEALTH_INTERVAL": "5s", "HEALTH_START_PERIOD": "30s"},
 }
+
+#: What the others have in place of compose.yaml's own.
+FOR_REDIS = (
+    "redis:\n        condition: service_started",
+    "redis:\n        condition: service_healthy",
+)
 
 
 def used(host: LabHost) -> float:
@@ -45,6 +48,10 @@ def start(host: LabHost, name: str) -> float:
     """Start the stack anew; seconds until it is healthy."""
     host.sh(f"cd {DIRECTORY} 2>/dev/null && docker compose down -t 1 2>&1; rm -rf {DIRECTORY}")
     stack = ReferenceStack(host, SETTINGS.get(name, {}))
+    if name == "every 5 s":
+        file = host.sh(f"cat {DIRECTORY}/compose.yaml")
+        assert FOR_REDIS[0] in file
+        host.put(f"{DIRECTORY}/compose.yaml", file.replace(*FOR_REDIS))
     own = {key: value for key, value in VARIABLES.items() if not key.startswith("HEALTH_")}
     chosen = {**own, **SETTINGS.get(name, {})}
     host.put(f"{DIRECTORY}/.env", "".join(f"{key}={value}\n" for key, value in chosen.items()))
@@ -57,9 +64,8 @@ def silence(host: LabHost) -> None:
     """Start the stack without any healthcheck."""
     start(host, "own")
     file = host.sh(f"cat {DIRECTORY}/compose.yaml")
-    without = file.replace("condition: service_healthy", "condition: service_started")
     off = "x-health: &health\n  disable: true\n"
-    head, _, rest = without.partition("x-health: &health\n")
+    head, _, rest = file.partition("x-health: &health\n")
     host.put(f"{DIRECTORY}/compose.yaml", head + off + rest[rest.index("\nservices:") :])
     host.sh(f"cd {DIRECTORY} && docker compose up -d --no-build 2>&1", timeout=120)
 
@@ -96,7 +102,7 @@ def main() -> int:
     path = VAR.parent / "bench" / "healthchecks.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"cost": cost, "healthy": healthy}, indent=1))
-    met = checks["own"] <= TARGET and took["own"] <= took["every 5 s"] + SLOWER
+    met = checks["own"] <= TARGET and took["own"] <= took["every 5 s"]
     return 0 if met else 1
 
 
