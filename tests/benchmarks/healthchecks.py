@@ -1,9 +1,9 @@
 """What the reference stack's healthchecks cost while nothing happens, and how soon it is healthy.
 
 ``python -m tests.benchmarks.healthchecks`` starts the stack on a lab host with its own defaults,
-with a check every 5 seconds and programs that start once redis is healthy, and without any check, and reads the processor time that the host,
-engine included, used meanwhile. What checks cost is the difference to a stack without any.
-Numbers are also written as JSON.
+with a check every 5 seconds and programs that start once redis is healthy, and without any check.
+It reads the processor time that the host, engine included, used meanwhile: what checks cost is the
+difference to a stack without any. Numbers are also written as JSON.
 """
 
 from __future__ import annotations
