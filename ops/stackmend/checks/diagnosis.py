@@ -365,7 +365,7 @@ def _explain_nat(
     for container in containers:
         for name, network in container.on.items():
             address = network.IPAddress
-            # An internal network has no gateway and no way out.
+            # An internal network has no gateway and no route out.
             if not isinstance(address, IPv4Address) or not network.Gateway:
                 continue
             if not any(address in subnet for subnet in masqueraded):

@@ -579,7 +579,7 @@ def _announce(link: Link, call: _Call, print_input: bool) -> None:
 
 
 def _unlock(link: Link, process: Process, call: _Call, errors: _Errors, doing: str) -> None:
-    """Answers sudo's question for the password and waits for its verdict."""
+    """Answers sudo's question for the password and waits until it decides."""
     if not call.head:
         return
     _send(process, call.head)

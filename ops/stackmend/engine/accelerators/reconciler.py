@@ -59,7 +59,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
 
     subject = "accelerators"
     lock = engine_commands.LOCK
-    advice = ('to go on without them, set "accelerator": "none" in the stack\'s "engine" section',)
+    advice = ('set "accelerator": "none" in the stack\'s "engine" section to run without them',)
 
     host: Host
     spec: Acceleration
