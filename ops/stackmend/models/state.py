@@ -11,8 +11,6 @@ ServerStatus = Literal["up", "absent", "stopped", "not-ollama", "auth", "unreach
 #: What part of the way to a registry failed.
 RegistryLayer = Literal["name", "connect", "tls", "http"]
 
-MODEL_LAYER = "application/vnd.ollama.image.model"
-
 
 class Place(Frozen):
     """The directory of the models.
