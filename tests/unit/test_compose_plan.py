@@ -481,6 +481,25 @@ def network_gone() -> Plan:
 
 
 @scenario
+def network_gone_and_detached() -> Plan:
+    """``docker network disconnect -f`` for each container, then ``docker network rm``."""
+    desired = shop()
+    world = well(desired)
+    world.detach("redis", f"{PROJECT}_default")
+    world.networks.clear()
+    return world.observe(desired)
+
+
+@scenario
+def network_of_an_adopted_stack_is_gone() -> Plan:
+    desired = shop()
+    world = by_hand(desired)
+    world.detach("redis", f"{PROJECT}_default")
+    world.networks.clear()
+    return world.observe(desired)
+
+
+@scenario
 def network_of_an_adopted_stack_differs() -> Plan:
     """Nothing is recorded of it: the engine's own network is held against the declaration."""
     desired = shop()

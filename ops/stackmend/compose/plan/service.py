@@ -169,7 +169,8 @@ def _plan_networks(
         if has == should:
             continue
         cause = f"{path}: detached" if has is None else drift.format_change(path, should, has)
-        if container.service in draft.tried:
+        # Compose makes a network that is gone, for a container that it creates.
+        if container.service in draft.tried or network not in draft.state.networks:
             steps.append(Recreate(subject=name, cause=cause))
             continue
         steps.append(
@@ -194,11 +195,15 @@ def _plan_missing_networks(
         network = draft.name_network(key)
         if network in container.endpoints:
             continue
+        cause = f"networks.{network}: detached"
+        if network not in draft.state.networks:
+            steps.append(Recreate(subject=name, cause=cause))
+            continue
         settings = (body["networks"] or {}).get(key) or {}
         steps.append(
             Attach(
                 subject=name,
-                cause=f"networks.{network}: detached",
+                cause=cause,
                 container=container.id,
                 network=network,
                 address=settings.get("ipv4_address") or "",
