@@ -14,8 +14,8 @@ from tests.lab.stacks import Shop
 STEP = re.compile(r"\]\s+→ (.+)$", re.M)
 
 
-def names(steps: list[dict[str, Any]]) -> list[str]:
-    return [f"{step['action']} {step['subject']}: {step['cause']}" for step in steps]
+def names(steps: list[dict[str, Any]], verb: str = "verb") -> list[str]:
+    return [f"{step[verb]} {step['subject']}: {step['cause']}" for step in steps]
 
 
 def check(shop: Shop, done: Run, journal: int, *, unreached: int = 0) -> list[str]:
@@ -33,11 +33,11 @@ def check(shop: Shop, done: Run, journal: int, *, unreached: int = 0) -> list[st
     assert printed[: -len(planned)] in ([], planned[:first])
     reached = planned[: first - unreached] + planned[first:]
     assert names(operation["done"]) == reached
-    assert all(step["ok"] for step in operation["done"])
+    assert all(step["result"] == "done" for step in operation["done"])
     lines = shop.journal()[journal:]
     assert all(line["subject"].startswith("shop/") for line in lines)
     subjects = ({**line, "subject": line["subject"].removeprefix("shop/")} for line in lines)
-    assert names(list(subjects)) == reached
+    assert names(list(subjects), "action") == reached
     return [name.partition(":")[0] for name in reached]
 
 
