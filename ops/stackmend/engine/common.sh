@@ -92,12 +92,19 @@ bring_back() {
     : >"$root/left.next"
     : >"$root/left.why"
     while read -r id; do
-      runs=$(docker container inspect -f '{{.State.Running}}' "$id" 2>/dev/null) || continue
+      runs=$(docker container inspect -f '{{.State.Running}}' "$id" 2>"$root/left.error") || {
+        # An engine that does not answer says nothing about a container.
+        grep -qi 'no such' "$root/left.error" || {
+          cat "$root/left.error" >>"$root/left.why"
+          echo "$id" >>"$root/left.next"
+        }
+        continue
+      }
       [ "$runs" = true ] && continue
       docker start "$id" >/dev/null 2>>"$root/left.why" </dev/null || echo "$id" >>"$root/left.next"
     done <"$root/left"
     mv -f "$root/left.next" "$root/left"
-    [ -s "$root/left" ] || { rm -f "$root/left" "$root/left.why"; return 0; }
+    [ -s "$root/left" ] || { rm -f "$root/left" "$root/left.why" "$root/left.error"; return 0; }
     sleep 2
   done
   echo 'containers that ran before do not start:' >&2
