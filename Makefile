@@ -29,8 +29,8 @@ lint: setup ## style, types, layering, shell
 	$(BIN)/shellcheck .ci/run
 	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
 
-check: lint ## lint, all tests that need no host, coverage of what decides: a few minutes
-	$(BIN)/pytest -n $(WORKERS) $(SHARE) --cov --durations 10 tests/unit tests/facts tests/operations
+check: lint ## lint, the tests that need no host but for slow ones, coverage of what decides: 4 minutes
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not slow' --cov --durations 10 tests/unit tests/facts tests/operations
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10

@@ -106,12 +106,14 @@ def all_answers(server: Peer, shell: Shell) -> list[CheckResult]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_each_tool_sees_the_same(tool: str, server: Peer, tmp_path: Path) -> None:
     shell = make_shell(tmp_path / "bin", *TOOLS[tool])
     assert not differences(tool, all_answers(server, shell))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bash", "busybox"])
 def test_each_shell_sees_the_same(name: str, server: Peer, tmp_path: Path) -> None:
     shell = make_shell(tmp_path / "bin", "curl", shell=name)
@@ -320,6 +322,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["curl", "wget", "python3"])
 def test_https(tool: str, certificate: Path, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

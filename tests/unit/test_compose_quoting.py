@@ -395,6 +395,7 @@ contents = st.dictionaries(paths, st.binary(max_size=20), min_size=1, max_size=4
 )
 
 
+@pytest.mark.slow
 @quick
 @given(first=contents, second=contents, home=words)
 def test_files_of_any_name_are_staged_and_installed(

@@ -86,6 +86,7 @@ def test_a_command_that_closes_its_output_and_goes_on_has_its_limit(host: Host, 
     eventually(lambda: not sleepers(mark))
 
 
+@pytest.mark.slow
 def test_what_keeps_the_output_open_is_not_waited_for(
     host: Host, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
@@ -213,6 +214,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(link)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [

@@ -71,6 +71,7 @@ def noted(room: Room, seen: Counter[str]) -> None:
             file.write(json.dumps({"probe": room.name, **seen}) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_what_is_told_is_what_is_there(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     # Not even who knows the mark of a reading can forge what it frames.

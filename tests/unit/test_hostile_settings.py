@@ -313,6 +313,7 @@ def placed(root: Path, field: str, value: Any) -> Any:
     return stack(root, **{section: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_value_in_the_place_of_any_field(root: Path, odd: str) -> None:
     for field in FIELDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -188,6 +189,7 @@ def ended(decided: Plan, state: HostPorts) -> list[Holder]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(state=hosts(), allow=rules | everything, protect=rules, seed=st.integers(0, 999))
 def test_every_plan_ends_what_it_may_and_nothing_else(

@@ -53,6 +53,7 @@ def test_no_notation_gives_a_secret_back(
     assert MASK in shown
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(SECRETS, min_size=2, max_size=5), st.lists(st.sampled_from(sorted(NOTATIONS))))
 def test_several_secrets_do_not_hide_one_another(secrets: list[str], notations: list[str]) -> None:

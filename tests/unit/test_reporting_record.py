@@ -122,6 +122,7 @@ def test_each_text_of_a_record_is_tried() -> None:
     assert "│" in table
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     SECRETS,
