@@ -174,9 +174,11 @@ class World:
         self.applied_problem = ""
         self.mends: list[Mended] = []
         self.stale: set[str] = set()
-        #: How the engine shows networks, and what volumes images make: looked at by few tests.
+        #: How the engine shows networks, what volumes images make and whether they bring a
+        #: healthcheck: looked at by few tests.
         self.network_shapes: dict[str, dict[str, Any]] = {}
         self.image_volumes: dict[str, tuple[str, ...]] = {}
+        self.image_healthchecks: dict[str, bool] = {}
         #: Whose networks, volumes and images are by their labels, where a test says so.
         self.network_labels: dict[str, Labelled] = {}
         self.volume_labels: dict[str, Labelled] = {}
@@ -253,6 +255,7 @@ class World:
                     id=id_,
                     volumes=self.image_volumes.get(ref),
                     built_for=self.built_for.get(ref),
+                    healthcheck=self.image_healthchecks.get(ref),
                 )
                 for ref, id_ in self.images.items()
                 if ref in refs

@@ -473,6 +473,57 @@ def network_made_anew() -> Plan:
 
 
 @scenario
+def network_renamed() -> Plan:
+    """Its containers run on the one of the former name."""
+    desired = shop()
+    other = changed(desired)
+    other.config["networks"]["default"]["name"] = "ours"
+    return well(desired).observe(other)
+
+
+@scenario
+def network_becomes_one_that_nobody_made() -> Plan:
+    desired = shop()
+    other = changed(desired)
+    other.config["networks"]["default"] = {"name": "ai-shared", "external": True}
+    other.config["volumes"]["data"] = {"name": "ai-data", "external": True}
+    return well(desired).observe(other)
+
+
+@scenario
+def healthcheck_that_is_waited_for_is_missing() -> Plan:
+    desired = shop()
+    other = changed(desired)
+    other.config["services"]["redis"]["healthcheck"] = {"disable": True}
+    return well(desired).observe(other)
+
+
+def with_healthcheck_of_image(known: bool | None) -> Plan:
+    desired = shop()
+    other = changed(desired)
+    del other.config["services"]["redis"]["healthcheck"]
+    world = well(desired)
+    if known is not None:
+        world.image_healthchecks["lab/redis:7"] = known
+    return world.observe(other)
+
+
+@scenario
+def healthcheck_that_is_waited_for_is_the_images() -> Plan:
+    return with_healthcheck_of_image(True)
+
+
+@scenario
+def healthcheck_that_is_waited_for_is_not_in_the_image() -> Plan:
+    return with_healthcheck_of_image(False)
+
+
+@scenario
+def healthcheck_that_is_waited_for_is_in_no_image_yet() -> Plan:
+    return with_healthcheck_of_image(None)
+
+
+@scenario
 def network_gone() -> Plan:
     desired = shop()
     world = well(desired)
@@ -1127,8 +1178,16 @@ def volume_changed() -> Plan:
 
 
 @scenario
+def volume_renamed_with_consent() -> Plan:
+    desired = shop(allow=["volume:redis:/data"])
+    other = changed(desired)
+    other.config["volumes"]["data"]["name"] = "elsewhere"
+    return well(desired).observe(other)
+
+
+@scenario
 def volume_renamed() -> Plan:
-    """Another volume: the old one stays as it is."""
+    """Another volume: the old one keeps the data."""
     desired = shop()
     other = changed(desired)
     other.config["volumes"]["data"]["name"] = "elsewhere"

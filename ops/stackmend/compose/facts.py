@@ -271,11 +271,13 @@ def _parse_images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     images = {}
     for line in section[1] if section else []:
         row, _, ref = line.rpartition(" ")
-        for id_, volumes, project, service in parse_rows([row], 4):
+        for id_, volumes, healthcheck, project, service in parse_rows([row], 5):
             images[ref] = Image(
                 id=id_,
                 volumes=tuple(sorted(volumes or ())),
                 built_for=(project or "", service or ""),
+                healthcheck=bool(healthcheck)
+                and healthcheck.get("Test") not in (None, [], ["NONE"]),
             )
     return images
 

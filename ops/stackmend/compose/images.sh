@@ -1,11 +1,12 @@
-# Tells of images: `images REFERENCE...` writes id, volumes and Compose's project and service of each as
-# JSON, or "-" where it is not there, and the reference. As a section (connection/frame.sh).
+# Tells of images: `images REFERENCE...` writes id, volumes, healthcheck and Compose's project and
+# service of each as JSON, or "-" where it is not there, and the reference. As a section (connection/frame.sh).
 images() {
   begin images
   {
     # One call answers for all; only where one is missing is each asked alone.
+    health='{{json .Config.Healthcheck}}'
     label='{{json (index .Config.Labels "com.docker.compose'
-    shown="[{{json .ID}},{{json .Config.Volumes}},$label.project\")}},$label.service\")}}]"
+    shown="[{{json .ID}},{{json .Config.Volumes}},$health,$label.project\")}},$label.service\")}}]"
     if found=$(docker image inspect --format "$shown" -- "$@" 2>/dev/null); then
       # Not by the shell: cutting a long text at a line takes dash the square of its length.
       printf '%s\n' "$found" | awk '

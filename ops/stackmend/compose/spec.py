@@ -85,7 +85,7 @@ def _check_rule(value: str) -> str:
         raise ValueError(
             "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
             "'project:/DIRECTORY' (a stack started from there may be taken over) or "
-            "'volume:SERVICE:/PATH' (an anonymous volume there may be left behind); "
+            "'volume:SERVICE:/PATH' (a volume there may be left behind); "
             f"got {abbreviate(value)}"
         )
     return value

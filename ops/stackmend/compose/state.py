@@ -106,11 +106,13 @@ class Image(Frozen):
 
     :param volumes: where it makes a volume of its own; ``None`` where that was not read.
     :param built_for: the project and the service that Compose built it for, by its labels.
+    :param healthcheck: whether it brings one; ``None`` where that was not read.
     """
 
     id: str
     volumes: tuple[str, ...] | None = None
     built_for: tuple[str, str] | None = None
+    healthcheck: bool | None = None
 
 
 class Labelled(Frozen):

@@ -18,6 +18,7 @@ from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, 
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.record import read_declaration
+from stackmend.compose.plan.requirements import refuse_unmet
 from stackmend.compose.plan.resources import (
     check_volumes,
     plan_files,
@@ -62,6 +63,7 @@ def plan(
         return Plan(refusals=tuple(draft.refusals))
     if state.applied_problem:
         draft.find(spec.project, "unknown", state.applied_problem, blocks=False)
+    refuse_unmet(draft)
     check_volumes(draft)
     plan_names_and_addresses(draft)
     plan_files(draft)

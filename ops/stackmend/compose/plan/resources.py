@@ -35,12 +35,36 @@ def check_volumes(draft: Draft) -> None:
     for key in sorted(set(old) & set(new)):
         for path, was, desired in drift.find_differences(old[key] or {}, new[key] or {}):
             if path == "name":
+                _plan_moved_volume(draft, key, str(was), str(desired))
+                continue
+            if path == "external":
                 continue
             draft.refuse(
                 f"volume {key}",
                 drift.format_change(f"volumes.{key}.{path}", was, desired, draft.secrets),
                 "declare the new one under another name and copy the data: a volume cannot "
                 "change without being emptied, and stackmend never removes one",
+            )
+
+
+def _plan_moved_volume(draft: Draft, key: str, was: str, desired: str) -> None:
+    """Recreate the services of a volume that gets another name, where its data may stay behind."""
+    for name, body in draft.services.items():
+        for mount in body.get("volumes") or ():
+            if mount.get("type") != "volume" or mount.get("source") != key:
+                continue
+            cause = f"volumes.{key}.name: {was} → {desired}"
+            if not draft.state.list_containers(name):
+                continue
+            rule = f"volume:{name}:{mount.get('target')}"
+            if rule in draft.spec.allow:
+                draft.do("changed", Recreate(subject=name, cause=cause))
+                continue
+            draft.refuse(
+                f"volume {key}",
+                f"{cause}: {name} would no longer see what {was} holds",
+                f"copy the data from {was} to {desired}; then, or where it may be left behind, add "
+                f'to the stack: allow = ["{rule}"]',
             )
 
 
@@ -147,17 +171,26 @@ def _find_build_causes(draft: Draft, name: str, build: Mapping[str, Any]) -> lis
 
 
 def plan_networks(draft: Draft) -> None:
-    """Remove a network that is declared differently, and recreate the services on it with it."""
+    """Recreate the services on a network that is declared differently, and it with them."""
     old = (draft.applied.config.get("networks") or {}) if draft.applied else {}
     new = draft.declared.config.get("networks") or {}
     for key in sorted(new):
         desired = new[key] or {}
         network = draft.name_network(key)
         has = draft.declared.networks.get(network)
+        joined = [
+            name for name, body in draft.services.items() if key in (body.get("networks") or {})
+        ]
+        before = (old.get(key) or {}).get("name", network)
+        if before != network:
+            for name in joined:
+                cause = f"networks.{key}.name: {before} → {network}"
+                draft.do("changed", Recreate(subject=name, cause=cause))
         if desired.get("external") or (old.get(key) or {}).get("external"):
             continue
         if key in old:
-            found = list(drift.find_differences(old[key] or {}, desired))
+            differences = drift.find_differences(old[key] or {}, desired)
+            found = [difference for difference in differences if difference[0] != "name"]
         elif has is not None:
             found = find_network_differences(desired, has)
         else:
@@ -168,9 +201,6 @@ def plan_networks(draft: Draft) -> None:
         )
         if not cause:
             continue
-        joined = [
-            name for name, body in draft.services.items() if key in (body.get("networks") or {})
-        ]
         draft.find(f"network {network}", "changed", cause)
         if what := explain_foreign(draft, draft.state.network_labels.get(network), key):
             keep_out(draft, f"network {network}", what, joined, f"networks.{key}", network)
