@@ -8,7 +8,7 @@ import pytest
 
 from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_crowded
-from stackmend.compose.plan.health import classify, find_unstable
+from stackmend.compose.plan.health import classify, explain_unrunnable, find_unstable
 from stackmend.compose.state import Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
 from tests.unit.compose_world import NOW, Desired, World, by_hand, compose, proven, render, well
@@ -125,6 +125,11 @@ def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
             [],
         ),
         ({"health": "unhealthy", "health_output": "HTTP\n500"}, ["web: unhealthy: HTTP 500"], []),
+        (
+            {"health": "unhealthy", "health_output": "sh: curl: not found"},
+            [],
+            ["web: its healthcheck cannot run: curl: not found"],
+        ),
         ({"status": "created", "error": ""}, ["web: not started yet"], []),
         ({"status": "created", "error": "no such device"}, [], ["web: no such device"]),
         ({"status": "paused"}, [], ["web: paused"]),
@@ -230,3 +235,54 @@ def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
         "127.0.0.1:8080/tcp",
         *asked,
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "reason", "remedy"),
+    [
+        (
+            "OCI runtime exec failed: exec failed: unable to start container process: exec: "
+            '"curl": executable file not found in $PATH: unknown',
+            'exec failed: unable to start container process: exec: "curl": executable file not '
+            "found in $PATH",
+            "use a program that the image has",
+        ),
+        (
+            "OCI runtime exec failed: exec failed: unable to start container process: exec: "
+            '"/check.sh": permission denied: unknown',
+            'exec failed: unable to start container process: exec: "/check.sh": permission denied',
+            "make the program executable",
+        ),
+        (
+            "OCI runtime exec failed: write /tmp/runc-process1: no space left on device: unknown",
+            "write /tmp/runc-process1: no space left on device",
+            "free space on the host",
+        ),
+        ("OCI runtime exec failed: what is new", "what is new", "fix what the engine reports"),
+        ("/bin/sh: curl: not found", "curl: not found", "use a program"),
+        ("/bin/sh: 1: curl: not found", "curl: not found", "use a program"),
+        ("bash: line 1: wget: command not found", "wget: command not found", "use a program"),
+        ("sh: /check.sh: Permission denied", "/check.sh: Permission denied", "make the program"),
+    ],
+)
+def test_a_healthcheck_that_cannot_run(output: str, reason: str, remedy: str) -> None:
+    found = explain_unrunnable(output)
+    assert found is not None
+    assert found[0] == reason
+    assert found[1].startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "curl: (22) The requested URL returned error: 404 Not Found",
+        "wget: server returned error: HTTP/1.1 404 Not Found",
+        "model not found",
+        "Permission denied (publickey)",
+        "Health check exceeded timeout (5s)",
+        "http: /healthz: not found",
+    ],
+)
+def test_a_healthcheck_that_ran_and_failed(output: str) -> None:
+    assert explain_unrunnable(output) is None

@@ -167,6 +167,15 @@ def unhealthy() -> Plan:
 
 
 @scenario
+def healthcheck_that_cannot_run() -> Plan:
+    """The host's /tmp is full: nothing is known of the service."""
+    output = (
+        "OCI runtime exec failed: write /tmp/runc-process3471: no space left on device: unknown"
+    )
+    return broken(health="unhealthy", health_output=output)
+
+
+@scenario
 def unhealthy_and_tried() -> Plan:
     """A restart in this very run did not help: it is made anew."""
     desired = shop()

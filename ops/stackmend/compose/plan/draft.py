@@ -71,6 +71,7 @@ class Draft:
         *,
         blocks: bool = True,
         evidence: Sequence[str] = (),
+        remedy: str = "",
     ) -> None:
         """Note what is not as it should be."""
         # The engine's own words and a service's output may quote any secret.
@@ -79,6 +80,7 @@ class Draft:
             kind=kind,
             cause=drift.redact(cause, self.secrets),
             evidence=tuple(drift.redact(line, self.secrets) for line in evidence),
+            remedy=remedy,
             blocks=blocks,
         )
         if finding not in self.findings:

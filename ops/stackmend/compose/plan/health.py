@@ -1,5 +1,6 @@
 """How healthy a container is, and a stack that is coming up."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,23 @@ from stackmend.frozen import Frozen
 #: Restarts by the engine that make a container's young life a loop, and how young that is.
 LOOP_RESTARTS = 3
 LOOP_SECONDS = 60
+
+#: What is written in place of a healthcheck's own output where it did not even start: by the
+#: engine (moby ``daemon/health.go`` keeps runc's error), or by the image's shell.
+_UNRUNNABLE = re.compile(
+    r"OCI runtime exec failed: (.+)"
+    r"|(?:^|/)(?:sh|ash|bash|dash): (?:line \d+: |\d+: )?(\S+: "
+    r"(?:command not found|not found|Permission denied))",
+    re.MULTILINE,
+)
+
+#: What keeps a healthcheck from running, and what to do about it.
+_UNRUNNABLE_REMEDIES = (
+    ("no space left", "free space on the host (`df -h /tmp /run` shows what is full)"),
+    ("not found", "use a program that the image has, or install this one in the image"),
+    ("no such file", "use a program that the image has, or install this one in the image"),
+    ("permission denied", "make the program executable in the image, or run it by `sh`"),
+)
 
 
 def is_looping(container: Container, now: float) -> bool:
@@ -35,6 +53,23 @@ def is_complete(container: Container) -> bool:
 def is_young(container: Container, now: float) -> bool:
     """Whether it was started a moment ago."""
     return now - container.started_at < LOOP_SECONDS
+
+
+def explain_unrunnable(output: str) -> tuple[str, str] | None:
+    """Why a healthcheck cannot run at all, and the remedy; ``None`` where it did run.
+
+    Whether the service is healthy is not known then: restarting it would be no remedy.
+
+    >>> explain_unrunnable("sh: 1: curl: not found")[0]
+    'curl: not found'
+    """
+    found = _UNRUNNABLE.search(output)
+    if found is None:
+        return None
+    reason = next(filter(None, found.groups())).strip().removesuffix(": unknown")
+    lower = reason.lower()
+    remedy = next((text for word, text in _UNRUNNABLE_REMEDIES if word in lower), "")
+    return reason, remedy or "fix what the engine reports, then run again"
 
 
 def format_restarts(container: Container) -> str:
@@ -87,6 +122,10 @@ def classify(services: Mapping[str, Mapping[str, Any]], state: StackState) -> He
                 )
             elif container.status == "paused":
                 failed.append(f"{name}: paused")
+            elif container.health == "unhealthy" and (
+                unrunnable := explain_unrunnable(container.health_output)
+            ):
+                failed.append(f"{name}: its healthcheck cannot run: {unrunnable[0]}")
             elif container.health in ("starting", "unhealthy"):
                 # One unhealthy moment must not fail a run: it has until the time-out.
                 ended = container.restart_count and is_young(container, state.now)

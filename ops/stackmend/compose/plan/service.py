@@ -27,7 +27,12 @@ from stackmend.compose.plan.declaration import (
 )
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.format import fit_line, join_few, shorten
-from stackmend.compose.plan.health import format_oom, is_complete, is_looping
+from stackmend.compose.plan.health import (
+    explain_unrunnable,
+    format_oom,
+    is_complete,
+    is_looping,
+)
 from stackmend.compose.state import Container
 
 
@@ -240,6 +245,12 @@ def _plan_life(draft: Draft, name: str, container: Container) -> None:
     elif container.process in ("gone", "Z"):
         cause = "its process is gone"
         draft.mend("hung", Restart(subject=name, cause=cause, container=id_), container)
+    elif container.health == "unhealthy" and (
+        unrunnable := explain_unrunnable(container.health_output)
+    ):
+        reason, remedy = unrunnable
+        cause = f"its healthcheck cannot run, so its health is not known: {fit_line(reason)}"
+        draft.find(name, "unknown", cause, remedy=remedy)
     elif container.health == "unhealthy":
         output = fit_line(drift.redact(container.health_output, draft.secrets))
         cause = "its healthcheck fails" + (f": {output}" if output else "")
