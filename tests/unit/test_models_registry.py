@@ -27,6 +27,9 @@ MANIFEST = json.dumps({"schemaVersion": 2, "config": CONFIG, "layers": [WEIGHTS,
 
 Answer = tuple[int, dict[str, str], bytes]
 
+#: What a registry says of what it does not have.
+ABSENT = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+
 
 class Peer:
     """A server that says to each path what ``answers`` holds, in order, the last for ever."""
@@ -41,7 +44,7 @@ class Peer:
 
             def do_GET(self) -> None:
                 peer.asked.append((self.path, dict(self.headers.items())))
-                rest = peer.answers.get(self.path, [(404, {}, b"")])
+                rest = peer.answers.get(self.path, [(404, {}, ABSENT)])
                 status, headers, body = rest.pop(0) if len(rest) > 1 else rest[0]
                 self.send_response(status)
                 for name, value in headers.items():
@@ -163,6 +166,22 @@ def test_a_list_that_is_none_is_no_help_and_no_error(peer: Peer, listed: bytes) 
     peer.answers["/v2/team/tiny/tags/list"] = [(200, {}, listed)]
     got = answer(f"{peer.name}/team/tiny:2b")
     assert (got.status, [name for name in got.suggestions if " " in name]) == ("absent", [])
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"404 page not found\n", b"<html>Not Found</html>", b'{"error": "none"}', b"[]"]
+)
+def test_a_404_of_what_is_no_registry_is_told_as_such(peer: Peer, body: bytes) -> None:
+    peer.answers["/v2/team/tiny/manifests/1b"] = [(404, {}, body)]
+    got = answer(f"{peer.name}/team/tiny:1b")
+    assert (got.status, got.layer, got.code) == ("unreachable", "http", 404)
+    assert got.reason.endswith("and not as a registry does")
+
+
+def test_a_registry_is_known_by_its_header_too(peer: Peer) -> None:
+    headers = {"Docker-Distribution-Api-Version": "registry/2.0"}
+    peer.answers["/v2/team/tiny/manifests/1b"] = [(404, headers, b"")]
+    assert answer(f"{peer.name}/team/tiny:1b").status == "absent"
 
 
 def test_an_absent_model_of_a_registry_that_lists_nothing(peer: Peer) -> None:

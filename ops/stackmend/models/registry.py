@@ -18,7 +18,7 @@ from stackmend import connection
 from stackmend.answers import read_json
 from stackmend.connection import script
 from stackmend.models import suggestions
-from stackmend.models.spec import ModelSpec, ModelsPolicy, Name
+from stackmend.models.spec import DEFAULT_REGISTRY, ModelSpec, ModelsPolicy, Name
 from stackmend.models.state import Manifest, RegistryAnswer, RegistryLayer, Server
 from stackmend.models.store import parse_layers
 from stackmend.redaction import format_safe_line
@@ -171,6 +171,9 @@ def _fetch_manifest(
     path = f"/v2/{name.repository}/manifests/{name.tag}"
     answer = asker.get(origin, path, {"Accept": MANIFEST_TYPE})
     if answer.status_code == 404:
+        if not _is_registrys(answer, name):
+            reason = f"{origin} answers HTTP 404 for {name}, and not as a registry does"
+            raise _Unreachable("http", reason, answer.status_code)
         similar = suggestions.list_similar(name, partial(asker.get_json, origin))
         return RegistryAnswer(
             status="absent",
@@ -197,6 +200,19 @@ def _fetch_manifest(
         status="found",
         manifest=Manifest(digest=hashlib.sha256(raw).hexdigest(), layers=layers, raw=text),
     )
+
+
+def _is_registrys(answer: connection.HTTPResponse, name: Name) -> bool:
+    """Whether a 404 is a registry's own, and not that of any server that has no such page.
+
+    A registry says which error it is (OCI distribution specification, "Error Codes").
+    """
+    if name.host.lower() == DEFAULT_REGISTRY or "Docker-Distribution-Api-Version" in answer.headers:
+        return True
+    with suppress(ValueError):
+        body = read_json(answer.content)
+        return isinstance(body, dict) and isinstance(body.get("errors"), list)
+    return False
 
 
 class _Asker:
