@@ -72,6 +72,13 @@ class Stack(Machine, ComposeSpec):
     ports: PortsPolicy | None = None
     models: ModelsPolicy | None = None
 
+    def list_named_services(self) -> list[tuple[str, str]]:
+        """The settings that name a service of the project: the field, and the service."""
+        named = super().list_named_services()
+        if self.models is not None and self.models.endpoint is None:
+            named.append(("models.service", self.models.service))
+        return named
+
 
 #: What a host may have before it has a project.
 _SECTIONS = frozenset({"access", "engine"})

@@ -155,7 +155,7 @@ def _pipe_for_a_key(source: Path) -> str:
 def _pipe_for_a_modelfile(source: Path) -> str:
     os.mkfifo(source.parent / "Modelfile")
     one = {"name": "own", "modelfile": str(source.parent / "Modelfile")}
-    return f"{{**right, 'models': {{'wanted': [{one!r}]}}}}"
+    return f"{{**right, 'models': {{'service': 'web', 'wanted': [{one!r}]}}}}"
 
 
 def _pipe_for_known_hosts(source: Path) -> str:

@@ -724,7 +724,8 @@ def test_a_project_is_named_as_a_directory_can_be(root: Path) -> None:
 
 
 def test_names_that_the_project_is_part_of(tmp_path: Path) -> None:
-    compose_file = {"services": {"web": {"image": "a"}}, "volumes": {"v" * 54: {}}}
+    services = {name: {"image": "a"} for name in ("web", "o" * 50)}
+    compose_file = {"services": services, "volumes": {"v" * 54: {}}}
     (tmp_path / "compose.yaml").write_text(json.dumps(compose_file))
     assert judged(stack(tmp_path, project="p" * 200)) == []
     (line,) = judged(stack(tmp_path, project="p" * 201))

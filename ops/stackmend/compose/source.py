@@ -582,14 +582,12 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
                 f"name has more than {NAME_MAX} bytes"
             )
     if complete:
-        for index, check in enumerate(spec.checks):
-            for field in ("inside", "service"):
-                service = getattr(check, field, None)
-                if service is not None and service not in services:
-                    raise SourceError(
-                        f"checks.{index}.{field}: there is no service {abbreviate(service)}; "
-                        f"there are {_list_names(services)}"
-                    )
+        for field, service in spec.list_named_services():
+            if service not in services:
+                raise SourceError(
+                    f"{field}: there is no service {abbreviate(service)}; "
+                    f"there are {_list_names(services)}"
+                )
 
 
 def _check_service_name(where: str, service: str) -> None:

@@ -200,6 +200,15 @@ class ComposeSpec(BaseModel):
             if isinstance(value, SecretStr) and value.get_secret_value()
         )
 
+    def list_named_services(self) -> list[tuple[str, str]]:
+        """The settings that name a service of the project: the field, and the service."""
+        return [
+            (f"checks.{index}.{field}", service)
+            for index, check in enumerate(self.checks)
+            for field in ("inside", "service")
+            if (service := getattr(check, field, None)) is not None
+        ]
+
     def is_allowed(self, kind: Literal["container", "project"], name: str) -> bool:
         """Whether the user consented to touch this thing that is not ours."""
         return f"{kind}:{name}" in self.allow
