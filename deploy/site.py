@@ -32,7 +32,7 @@ if stack is not None and stack.ports is not None:
 
 if stack is not None:
     compose.stack(
-        name=f"Compose project {stack.project} is as declared, and well",
+        name=f"Compose project {stack.project} is as declared and healthy",
         on_bind_error=ports.make_remedy(
             stack.ports or PortsPolicy(), stack.project, stack.directory
         ),

@@ -8,7 +8,6 @@ UTF-8, and values of a megabyte.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Sequence
 
@@ -206,12 +205,6 @@ def hostile_name(*known: str, **more: Sequence[str]) -> st.SearchStrategy[bytes]
         return name if name not in (b"", b".", b"..") else b"_"
 
     return hostile_bytes(*known, **more, longest=255).map(named)  # type: ignore[arg-type]
-
-
-def hostile_path(root: str = "", *known: str, **more: Sequence[str]) -> st.SearchStrategy[bytes]:
-    """A path of one to three such names below `root`."""
-    names = st.lists(hostile_name(*known, **more), min_size=1, max_size=3)
-    return names.map(lambda parts: os.fsencode(root) + b"/" + b"/".join(parts))
 
 
 def hostile_label(*known: str, **more: Sequence[str]) -> st.SearchStrategy[str]:

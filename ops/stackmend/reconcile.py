@@ -183,7 +183,7 @@ def operate(
         yield from yield_failure(host, name, str(error))
         return
     try:
-        if is_converged(room):
+        if report_observation(room):
             host.noop(converged)
             return
         yield FunctionCommand(reconcile, (room,), {})
@@ -191,8 +191,8 @@ def operate(
         report.add_measure("channels", connection.count_channels(host), "channels")
 
 
-def is_converged(room: Reconciler[Any, Any]) -> bool:
-    """Whether nothing is to be done; reports what was found unless executing it will."""
+def report_observation(room: Reconciler[Any, Any]) -> bool:
+    """Observe, and report what was found unless executing will; whether nothing is to be done."""
     preparing = not room.host.state.is_executing
     try:
         observation = room.observe()
@@ -294,7 +294,7 @@ def find_other_run(host: Host, *locks: str) -> Refusal | None:
     try:
         holder = connection.find_holder(host, locks)
     except connection.RemoteError:
-        # What the reading itself says is then all that there is.
+        # Then only the reading itself says anything.
         return None
     if not holder:
         return None
@@ -308,7 +308,7 @@ def find_other_run(host: Host, *locks: str) -> Refusal | None:
 def observe_unreadable(state: connection.Unknown, what: str) -> Observation[Any, Any]:
     """What is observed where a host cannot be read: a refusal, and no state.
 
-    :param state: what there is instead of a state.
+    :param state: why there is no state.
     :param what: what cannot be read, such as ``who holds its ports``.
     """
     refusal = Refusal(

@@ -35,7 +35,7 @@ class Report(BaseModel):
 
 
 class Machine(BaseModel):
-    """What is wanted of a host before it carries a stack. A section that is absent is not managed.
+    """What is desired of a host before it carries a stack. A section that is absent is not managed.
 
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
@@ -54,7 +54,7 @@ class Machine(BaseModel):
 
 
 class Stack(Machine, ComposeSpec):
-    """Everything wanted of one host. A section that is absent is not managed.
+    """Everything desired of one host. A section that is absent is not managed.
 
     The Compose project's own settings stand at the top level, as :class:`ComposeSpec` has them.
 

@@ -77,7 +77,7 @@ def test_a_clock_that_is_away(away: int, told: str, blocks: bool) -> None:
 def test_what_can_be_done_about_a_clock_depends_on_whose_it_is() -> None:
     for more, said in (
         ({"outside": "docker"}, "set the clock of the machine it is on"),
-        ({"synchronized": True}, "look at this machine's"),
+        ({"synchronized": True}, "check this machine's clock"),
         ({"synchronized": False}, "UDP port 123"),
     ):
         (finding,) = decided(state(TIMESYNCD, away=100, **more)).findings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from stackmend.compose.source import File, Source
 from stackmend.compose.state import Image, Mended
 from stackmend.decision import Refusal
 from stackmend.errors import StepError
+from stackmend.reporting.collect import Collector
 from tests.unit.compose_shop import changed, shop
 from tests.unit.compose_world import NOW, PROJECT, Desired, World, compose, well
 from tests.unit.test_compose_plan import SCENARIOS
@@ -366,3 +368,28 @@ def test_a_declaration_of_a_record_is_enough_to_walk_it(monkeypatch: pytest.Monk
     executor.walk(decided.actions, Snapshot(state, read_declaration(applied, state)))
     assert tuple(recorder.steps) == decided.actions
     assert recorder.events == ["restore files /opt/shop", "recreate side + recreate web"]
+
+
+def test_a_record_that_waits_for_another_mend_is_reported_behind_it() -> None:
+    """A restart did not help: the service is recreated before the stack is recorded."""
+    report = Collector("compose.stack")
+    restart = Restart(subject="web", cause="unhealthy", container="1")
+    recreate = Recreate(subject="web", cause="unhealthy still")
+    record = Record(subject="shop", cause="proven")
+    report.add_plan(Plan(actions=(restart, record)))
+    report.add_done(restart, started=datetime.now(UTC), seconds=1, ok=True)
+    report.add_plan(Plan(actions=(recreate, record)))
+    for action in (recreate, record):
+        report.add_done(action, started=datetime.now(UTC), seconds=1, ok=True)
+    planned = [(action.verb, action.cause) for action in report.planned]
+    assert planned == [(action.verb, action.cause) for action in report.done]
+    assert [verb for verb, _ in planned] == ["restart", "recreate", "record"]
+
+
+def test_what_is_done_twice_is_planned_twice() -> None:
+    report = Collector("compose.stack")
+    restart = Restart(subject="web", cause="unhealthy", container="1")
+    for _ in range(2):
+        report.add_plan(Plan(actions=(restart,)))
+        report.add_done(restart, started=datetime.now(UTC), seconds=1, ok=True)
+    assert [action.verb for action in report.planned] == ["restart", "restart"]

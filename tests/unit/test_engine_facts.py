@@ -17,7 +17,6 @@ from tests.marks import MARK, asked, framed
 from tests.unit.test_engine_openpgp import FINGERPRINT, KEY
 
 HOST = ["system Linux", "root 0", "manager apt", "architecture amd64"]
-OWN_FILE = ("--config-file", "x", "--config-file=y")
 NASTY = ("it's", "$(touch pwned)", "two\nlines", "-rf", " a  b ", "\\n", "*", "ä")
 
 

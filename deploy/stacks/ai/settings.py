@@ -16,17 +16,17 @@ def get_text(name: str, default: str) -> str:
 def get_number(name: str, default: float, *, least: float) -> float:
     """Return the variable as a number; end the program with one line where it is none.
 
-    + name: the environment variable
-    + default: taken where it is unset or empty
-    + least: the smallest value that is accepted
+    :param name: the environment variable
+    :param default: taken where it is unset or empty
+    :param least: the smallest value that is accepted
     """
     raw = get_text(name, str(default))
     try:
         value = float(raw)
     except ValueError:
-        _refuse(f"{name}={raw!r}: a number is wanted")
+        _refuse(f"{name}={raw!r}: must be a number")
     if not least <= value < math.inf:
-        _refuse(f"{name}={raw!r}: at least {least:g} is wanted")
+        _refuse(f"{name}={raw!r}: must be at least {least:g}")
     return value
 
 
@@ -34,7 +34,7 @@ def get_integer(name: str, default: int, *, least: int) -> int:
     """Return the variable as a whole number; see `number`."""
     value = get_number(name, default, least=least)
     if not value.is_integer():
-        _refuse(f"{name}={get_text(name, '')!r}: a whole number is wanted")
+        _refuse(f"{name}={get_text(name, '')!r}: must be a whole number")
     return int(value)
 
 

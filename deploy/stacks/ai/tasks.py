@@ -162,12 +162,12 @@ return {redis.call('XLEN', KEYS[2]) - taken, taken, delayed, tonumber(totals[1] 
 class Task:
     """A task taken from the queue, to be finished, failed, delayed or released.
 
-    + key: the task's key in redis
-    + entry: its entry in the stream
-    + consumer: who holds it
-    + attempt: the number of this attempt, from 1
-    + prompt: what to ask
-    + model: which model to ask; empty for the worker's own
+    :param key: the task's key in redis
+    :param entry: its entry in the stream
+    :param consumer: who holds it
+    :param attempt: the number of this attempt, from 1
+    :param prompt: what to ask
+    :param model: which model to ask; empty for the worker's own
     """
 
     key: str
@@ -181,10 +181,10 @@ class Task:
 class TaskStore:
     """Tasks in redis, with every change of state in one atomic step.
 
-    + redis: a client with `decode_responses=True`
-    + lease: seconds after which a task whose holder does not `renew` is given to another
-    + max_attempts: how often a task is begun before it is failed
-    + keep: seconds a finished task can still be read
+    :param redis: a client with `decode_responses=True`
+    :param lease: seconds after which a task whose holder does not `renew` is given to another
+    :param max_attempts: how often a task is begun before it is failed
+    :param keep: seconds a finished task can still be read
 
     Every method raises `redis.exceptions.RedisError` when redis cannot be asked.
     """
@@ -216,8 +216,8 @@ class TaskStore:
     async def submit(self, prompt: str, model: str = "") -> str:
         """Queue a prompt and return the new task's id.
 
-        + prompt: what to ask
-        + model: which model to ask; empty for the worker's own
+        :param prompt: what to ask
+        :param model: which model to ask; empty for the worker's own
 
         >>> await store.submit("Why is the sky blue?")
         '5f2b8c0e9d7a4163'
@@ -237,8 +237,8 @@ class TaskStore:
         First what this consumer held when it died, then what a dead consumer's lease has run out
         on, then the line.
 
-        + consumer: a name of which only one process works at a time
-        + wait: seconds to wait for a new task
+        :param consumer: a name of which only one process works at a time
+        :param wait: seconds to wait for a new task
         """
         await self._promote(keys=[DELAYED, QUEUE])
         entry = await self._take_next_entry(consumer, wait)
@@ -272,8 +272,8 @@ class TaskStore:
     async def delay(self, task: Task, reason: str, seconds: float) -> bool:
         """Put the task off for a later attempt, or fail it where this was the last one.
 
-        + reason: why this attempt failed; readable on the task
-        + seconds: how long from now the next attempt waits
+        :param reason: why this attempt failed; readable on the task
+        :param seconds: how long from now the next attempt waits
         """
         if task.attempt >= self._max_attempts:
             return await self.fail(task, f"given up after {task.attempt} attempts: {reason}")

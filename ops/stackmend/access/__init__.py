@@ -83,7 +83,7 @@ def operator(
         return OperatorReconciler(host, spec, read_public_keys(spec.public_keys), report)
 
     yield from operate(
-        host, "access.operator", build, converged="the user already logs in as wanted"
+        host, "access.operator", build, converged="the user already logs in as the spec says"
     )
 
 
@@ -128,7 +128,7 @@ def basics(
         host,
         "access.basics",
         lambda report: host_basics.make_reconciler(host, validate(BasicsSpec, raw), report),
-        converged="the clock, the ports and the updates are already as wanted",
+        converged="the clock, the ports and the updates are already as the spec says",
     )
 
 

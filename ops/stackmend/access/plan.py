@@ -70,7 +70,7 @@ def plan(
 
     What could lock out comes last.
 
-    :param spec: what is wanted.
+    :param spec: what is desired.
     :param keys: the public keys that it names.
     :param state: what the host has.
     :param provable: whether this controller has a private key that belongs to one of them, and so

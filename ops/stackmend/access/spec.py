@@ -1,4 +1,4 @@
-"""What is wanted of the logins of a host: validated before any host is contacted."""
+"""What is desired of the logins of a host: validated before any host is contacted."""
 
 import re
 from pathlib import Path

@@ -11,7 +11,7 @@ from stackmend.ports.spec import compress_ports, list_unreserved
 
 #: Seconds that a clock may be away from ours before it is told, and before nothing goes well with
 #: it: certificates that were just made are not valid yet, tokens are over.
-TOLD, WRONG = 2.0, 60.0
+REPORTED, WRONG = 2.0, 60.0
 
 #: The package that keeps a clock right, and its service, by package manager.
 TIME_SERVICES = {
@@ -69,9 +69,9 @@ class Plan(decision.Plan[Action]):
 
 
 def plan(spec: BasicsSpec, state: HostBasics) -> Plan:
-    """What is to be done so that the host has what is wanted of it.
+    """What is to be done so that the host has what its spec says.
 
-    :param spec: what is wanted.
+    :param spec: what is desired.
     :param state: what the host has.
     """
     parts = [
@@ -154,14 +154,14 @@ def _start(unit: str, cause: str) -> Start:
 
 def _find_skew(clock: Clock) -> Finding | None:
     skew = clock.skew
-    if abs(skew) < TOLD:
+    if abs(skew) < REPORTED:
         return None
     side = "ahead of" if skew > 0 else "behind"
     cause = f"at least {abs(skew):.0f} s {side} this machine's"
     if clock.outside:
         remedy = f"the host is a container ({clock.outside}): set the clock of the machine it is on"
     elif clock.synchronized:
-        remedy = "the host's kernel was told that its clock is right: look at this machine's"
+        remedy = "check this machine's clock: the host's kernel says that its own is right"
     else:
         remedy = (
             "no time server has answered the host yet: let UDP port 123 through, or name a server "
@@ -216,7 +216,7 @@ def _plan_updates(state: HostBasics) -> Plan:
         actions.append(
             Install(
                 subject=package,
-                cause="security updates are wanted, and nothing installs them",
+                cause="the spec asks for security updates, and nothing installs them",
                 packages=(package,),
                 undo=f"remove the package {package}",
             )

@@ -17,7 +17,7 @@ SECRET_NAME = re.compile(
 URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
 
 #: How much of one value a cause shows.
-SHOWN = 160
+LINE_LENGTH = 160
 
 
 def find_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -46,7 +46,7 @@ def format_value(path: str, value: Any, secrets: Collection[str] = ()) -> str:
         text = " ".join(format_value("", item, secrets) for item in value) or "[]"
     else:
         text = str(value)
-    return make_printable(redact(text, secrets), SHOWN)
+    return make_printable(redact(text, secrets), LINE_LENGTH)
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:

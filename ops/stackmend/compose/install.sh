@@ -85,7 +85,7 @@ if [ ! -f "$from/directories" ] || [ ! -f "$from/modes" ]; then
   { cd "$tree" && find . -type f | sed 's|^\./||' | sort >"$work/tree" && mkdir -- "$from" &&
     digests "$tree" "$largest" <"$work/tree" >"$from/files" &&
     files "$from/files" | each "$tree" stat -c %f -- >"$from/modes" && by_directory "$work/tree"; } ||
-    fail "the files cannot be had from $tree"
+    fail "cannot read the files of $tree"
   while IFS= read -r line; do
     number=${line%% *} at=${line#* }
     printf '%s %s %s\n' "$number" "$(wc -l <"$work/tree.$number")" "$at"
@@ -94,7 +94,7 @@ if [ ! -f "$from/directories" ] || [ ! -f "$from/modes" ]; then
       while IFS= read -r name; do set -- "$@" "$name"; done <"$work/tree.$number"
       # shellcheck disable=SC2086 # one word or none
       cd -P -- "$tree$at" && tar $as_named -cf "$from/$number.tar" -- "$@"
-    ) || fail "the files cannot be had from $tree$at"
+    ) || fail "cannot read the files of $tree$at"
   done <"$work/tree.d" >"$from/directories"
 fi
 printf '%s\n' "$@" | sed '/^$/d' >"$work/gone" || exit 1

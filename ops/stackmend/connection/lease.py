@@ -56,7 +56,7 @@ while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do :; done
 """
 
 # A holder's line is in the file for as long as it has the lock; one that was killed leaves it.
-_LOOK = """
+_HOLDER = """
 for path; do
   reach "${path%/*}" && guarded "$real" || continue
   [ -f "$path" ] && [ -s "$path" ] && [ ! -L "$path" ] || continue
@@ -201,7 +201,7 @@ def find_holder(host: Host, paths: Iterable[str], **arguments: Any) -> str:
     argv = (
         "sh",
         "-c",
-        QuoteString(read_script(__package__, "walk") + _LOOK),
+        QuoteString(read_script(__package__, "walk") + _HOLDER),
         "look",
         *map(QuoteString, asked),
     )

@@ -28,7 +28,7 @@ OPEN_TIMEOUT = 30
 _CHUNK = 32 * 1024
 
 #: Seconds between two looks whether a command of this machine was let go of meanwhile.
-_LOOK = 0.5
+_PAUSE = 0.5
 
 
 class Process(Protocol):
@@ -288,7 +288,7 @@ def _read_next(stream: IO[bytes], size: int, released: threading.Event) -> bytes
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLIN)
     while not released.is_set():
-        if poll.poll(_LOOK * 1000):
+        if poll.poll(_PAUSE * 1000):
             return stream.read(size)
     return b""
 
@@ -297,7 +297,7 @@ def _wait_for_exit(process: subprocess.Popen[bytes], released: threading.Event) 
     """The exit status of a process that ends; -1 where it is let go of before."""
     while True:
         try:
-            return process.wait(_LOOK)
+            return process.wait(_PAUSE)
         except subprocess.TimeoutExpired:
             if released.is_set():
                 return -1

@@ -1,4 +1,4 @@
-# Read the lists of packages anew and print what there is of some: "candidate NAME VERSION" and
+# Read the lists of packages anew and print the versions of some: "candidate NAME VERSION" and
 # "version NAME VERSION", the newest first, and "unread REASON" for lists that cannot be read.
 # Arguments: what common.sh takes, the package manager, the suite (or address) that they are taken
 # from, the packages.

@@ -1,4 +1,4 @@
-"""What is wanted of a host's container engine: validated before any host is contacted."""
+"""What is desired of a host's container engine: validated before any host is contacted."""
 
 import json
 import re
@@ -28,7 +28,6 @@ _VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 _REPOSITORY = re.compile(r"(?:https?|file)://[^\s\"'\\<>\[\]]+(?: [A-Za-z0-9][A-Za-z0-9./_-]*)*")
 _KEY = re.compile(r"(?:https?|file)://[^\s\"'\\]+|[^\0\n:]+")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _CONTAINER = re.compile(r"container:[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SIZE = re.compile(r"[1-9][0-9]*[kmg]?")
 _MIRROR = re.compile(r"https?://[^\s\"'\\/?#@]+(?:/[^\s\"'\\?#]*)?")

@@ -90,7 +90,7 @@ by_number() {
   wait_for 5 "$@"
   case $is in same | ending) return 77 ;; esac
 }
-# The same by a handle of the process, which never means another one. 79: not to be had here.
+# The same by a handle of the process, which never means another one. 79: not possible here.
 by_handle() {
   command -v python3 >/dev/null || return 79
   # shellcheck disable=SC2154 # the text of end.py

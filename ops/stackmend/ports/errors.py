@@ -25,7 +25,7 @@ from typing import Literal
 from stackmend.frozen import Frozen
 from stackmend.ports.spec import Protocol
 
-#: Why the port was not to be had. ``kernel``: another socket of the machine has it, or the system
+#: Why the port could not be bound. ``kernel``: another socket of the machine has it, or the system
 #: refused it in words that are not known. ``engine``: the engine's own allocator has given it to
 #: one of its containers. ``forbidden``: Windows keeps it, mostly in an excluded port range.
 #: ``unavailable``: the address is none of the machine's. ``privilege``: the engine may not bind a

@@ -117,7 +117,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
                     continue
                 if error.status != commands.GONE:
                     raise
-                announce.show_line(self.host, f"  {action.subject}: gone by itself")
+                announce.show_line(self.host, f"  {action.subject}: it ended by itself")
                 return False
             announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
             return True

@@ -362,7 +362,7 @@ def explain(holder: Holder) -> str:
     if "SharedAccess" in process.services:
         return (
             "Internet Connection Sharing (SharedAccess) answers DNS for WSL's own network: leave "
-            "it; a port published without an address can be had beside it"
+            "it; a port published without an address works beside it"
         )
     if len(process.services) == 1:
         name = process.services[0]

@@ -56,8 +56,8 @@ def __getattr__(name: str) -> Any:
 def record(host: Host, operation: str | None = None) -> Collector:
     """The collector of the operation that runs on this host.
 
-    + host: the pyinfra host
-    + operation: the name to report it under; by default the one pyinfra prints
+    :param host: the pyinfra host
+    :param operation: the name to report it under; by default the one pyinfra prints
 
     Call it once where the operation begins: what an earlier evaluation of the same operation found,
     planned or refused is dropped, what it did stays.
@@ -75,7 +75,7 @@ def record(host: Host, operation: str | None = None) -> Collector:
 def read(path: Path) -> RunRecord:
     """The record of a run, from a report of version 1 or 2.
 
-    + path: the report
+    :param path: the report
 
     Raises ``ReportError``, a ``ValueError``, where it is none: it names the file and the field.
     """
@@ -87,7 +87,7 @@ def read(path: Path) -> RunRecord:
 def secret(value: str | bytes | None) -> None:
     """Never let this value appear on the terminal, in a report, a journal or an error.
 
-    + value: the secret; ``None`` and an empty one are ignored
+    :param value: the secret; ``None`` and an empty one are ignored
     """
     redaction.register(value)
 
@@ -137,7 +137,7 @@ def get_run_id(state: State) -> str:
 def finish(state: State) -> Path | None:
     """Write the record of this run and print its path; the end of the process does so by itself.
 
-    + state: the pyinfra state of the run
+    :param state: the pyinfra state of the run
 
     Returns the path of the record, or ``None`` where nothing was begun, where it was written
     already, or where it cannot be written, which is said on stderr and fails nothing.

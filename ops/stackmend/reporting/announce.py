@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def show_line(host: Host, text: str) -> None:
     """Show one line on the terminal.
 
-    + host: the host it is about
-    + text: the line; what is foreign in it is made safe here
+    :param host: the host it is about
+    :param text: the line; what is foreign in it is made safe here
     """
     host.log(format_safe_line(text))
 
@@ -33,9 +33,9 @@ def show_line(host: Host, text: str) -> None:
 def report_plan(host: Host, report: Collector, plan: Plan[Any]) -> None:
     """Show what was found and what follows, on the terminal and in the report.
 
-    + host: the host it is about
-    + report: the collector of the operation
-    + plan: the plan
+    :param host: the host it is about
+    :param report: the collector of the operation
+    :param plan: the plan
     """
     report.add_plan(plan)
     for finding in plan.findings:
@@ -57,11 +57,11 @@ def report_error(
 ) -> None:
     """Show an error with the last lines that explain it.
 
-    + host: the host it happened on
-    + report: the collector of the operation
-    + subject: what it is about, such as the project; empty where the message says it
-    + message: what failed, in one line
-    + log: the lines
+    :param host: the host it happened on
+    :param report: the collector of the operation
+    :param subject: what it is about, such as the project; empty where the message says it
+    :param message: what failed, in one line
+    :param log: the lines
     """
     lines = [format_safe_line(line) for line in log]
     report.add_error(format_safe_line(message), lines)
@@ -74,10 +74,10 @@ def report_error(
 def track(host: Host, report: Collector, *actions: Action, within: str = "") -> Iterator[None]:
     """Report what the block does, however it ends, and journal it where it succeeded.
 
-    + host: the host it is done to
-    + report: the collector of the operation; its name is the room that the journal names
-    + actions: what the block does
-    + within: what the subjects belong to, such as the project; the journal names it first
+    :param host: the host it is done to
+    :param report: the collector of the operation; its name is the room that the journal names
+    :param actions: what the block does
+    :param within: what the subjects belong to, such as the project; the journal names it first
     """
     signals.proceed()
     started, clock = datetime.now(UTC), time.monotonic()

@@ -54,7 +54,13 @@ class Collector:
     def add_plan(self, plan: Plan[Any]) -> None:
         """Add what a plan found, and what follows from it."""
         self.findings += plan.findings
-        self.planned += [Planned.model_validate(_dump_fields(action)) for action in plan.actions]
+        actions = [Planned.model_validate(_dump_fields(action)) for action in plan.actions]
+        done = {(action.verb, action.subject, action.cause) for action in self.done}
+        for action in actions:
+            # A step that an earlier plan did not come to is done where the later plan has it.
+            if (action.verb, action.subject, action.cause) not in done and action in self.planned:
+                self.planned.remove(action)
+        self.planned += actions
         self.refusals += plan.refusals
 
     def add_done(self, action: Action, *, started: datetime, seconds: float, ok: bool) -> None:

@@ -50,13 +50,13 @@ def format_line(
 ) -> str:
     """One entry of the journal, without its newline.
 
-    + time: when it was done, with an offset
-    + run: the id of the run that did it
-    + room: the operation, such as ``compose.stack``
-    + action: what was done
-    + subject: what it was done to
-    + cause: why; secrets must be masked already
-    + undo: how to take it back
+    :param time: when it was done, with an offset
+    :param run: the id of the run that did it
+    :param room: the operation, such as ``compose.stack``
+    :param action: what was done
+    :param subject: what it was done to
+    :param cause: why; secrets must be redacted already
+    :param undo: how to take it back
 
     An entry that would be too long to be written at once has its longest words cut, marked ``…``.
     """
@@ -81,9 +81,9 @@ def format_line(
 def append(text: str, path: str = PATH, rotate_at: int = ROTATE_AT) -> StringCommand:
     """The command that adds a line to the journal of a host.
 
-    + text: the line, as ``format_line`` makes it
-    + path: the journal
-    + rotate_at: bytes at which it is rotated
+    :param text: the line, as ``format_line`` makes it
+    :param path: the journal
+    :param rotate_at: bytes at which it is rotated
 
     It changes the journal alone: makes it with mode 0600 in a directory of mode 0700, keeps one
     older journal beside it, and exits non-zero where the line could not be written.

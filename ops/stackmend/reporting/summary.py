@@ -29,9 +29,9 @@ _RESULTS = {"done": "done", "failed": "tried without success"}
 def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
     """Print what people need to know at the end of a run: one line if every host was converged.
 
-    + record: the run
-    + path: where it was written, ``None`` if it was not
-    + out: where to print; on a terminal the hosts are shown as a table
+    :param record: the run
+    :param path: where it was written, ``None`` if it was not
+    :param out: where to print; on a terminal the hosts are shown as a table
     """
     if any(host.outcome != "converged" for host in record.hosts.values()):
         if out.isatty():

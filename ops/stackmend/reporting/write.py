@@ -34,7 +34,7 @@ _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
 def conclude(run: Run) -> Path | None:
     """Write the record of a run, print its summary, and return where it lies.
 
-    + run: what was collected; no registered secret appears in the record
+    :param run: what was collected; no registered secret appears in the record
 
     Returns ``None`` where there is nothing to report or where it cannot be written; never raises.
     """
@@ -59,8 +59,8 @@ def conclude(run: Run) -> Path | None:
 def build(run: Run, ended: datetime) -> RunRecord:
     """The record of a run, from what was collected and from what pyinfra itself knows.
 
-    + run: what was collected
-    + ended: when the run ended
+    :param run: what was collected
+    :param ended: when the run ended
     """
     state = run.state
     dry = run.dry if run.dry is not None else not state.is_executing
@@ -114,10 +114,10 @@ def find_directory(run: Run) -> Path:
 def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
     """Write a record so that a reader sees all of it or nothing; ``latest.json`` then leads to it.
 
-    + data: the record
-    + where: the directory, made if it is missing
-    + ended: the time in its name
-    + run: the run's short name, in its name too
+    :param data: the record
+    :param where: the directory, made if it is missing
+    :param ended: the time in its name
+    :param run: the run's short name, in its name too
 
     Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
     """

@@ -90,8 +90,8 @@ def format_task(task_id: str, fields: Mapping[str, str]) -> dict[str, Any]:
 def make_application(store: TaskStore, *, max_body: int) -> Starlette:
     """Return the ASGI application.
 
-    + store: where the tasks are
-    + max_body: bytes; a longer request is refused with 413
+    :param store: where the tasks are
+    :param max_body: bytes; a longer request is refused with 413
     """
 
     async def submit(request: Request) -> JSONResponse:

@@ -46,15 +46,15 @@ def pause_before(attempt: int, *, first: float, longest: float) -> float:
 class Worker:
     """Works off the queue in a number of slots until it is told to stop.
 
-    + store: the tasks
-    + server: the model server
-    + model: asked where a task names none
-    + name: of this worker; a restart under the same name takes up at once what it held
-    + slots: tasks worked at side by side
-    + lease: seconds after which another worker may take what this one holds
+    :param store: the tasks
+    :param server: the model server
+    :param model: asked where a task names none
+    :param name: of this worker; a restart under the same name takes up at once what it held
+    :param slots: tasks worked at side by side
+    :param lease: seconds after which another worker may take what this one holds
     + retry_first, retry_longest: seconds before a failed attempt is repeated
-    + shutdown: seconds a task under way may still take after `stop`
-    + alive: file that is written whenever redis has answered; the healthcheck reads it
+    :param shutdown: seconds a task under way may still take after `stop`
+    :param alive: file that is written whenever redis has answered; the healthcheck reads it
     """
 
     def __init__(

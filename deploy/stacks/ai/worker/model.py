@@ -23,7 +23,7 @@ MEASURED = (
 class ModelError(Exception):
     """The model server did not answer. The message is one line, fit to be shown.
 
-    + lasting: whether asking again cannot help
+    :param lasting: whether asking again cannot help
     """
 
     def __init__(self, reason: str, *, lasting: bool = False) -> None:
@@ -35,8 +35,8 @@ class ModelError(Exception):
 class Answer:
     """What a model said.
 
-    + text: the whole answer
-    + timings: `MEASURED`, and `first_token_seconds` as seen from here
+    :param text: the whole answer
+    :param timings: `MEASURED`, and `first_token_seconds` as seen from here
     """
 
     text: str
@@ -46,9 +46,9 @@ class Answer:
 class ModelServer:
     """An Ollama server.
 
-    + url: its address, such as `http://ollama:11434`
-    + silence: seconds without a byte after which the server is given up; loading a model is silent
-    + num_predict: most tokens of an answer, so that a model which finds no end does not stop the
+    :param url: its address, such as `http://ollama:11434`
+    :param silence: seconds without a byte after which the server is given up; loading a model is silent
+    :param num_predict: most tokens of an answer, so that a model which finds no end does not stop the
       line; -1 leaves it to the model
     """
 

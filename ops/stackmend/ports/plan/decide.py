@@ -215,7 +215,7 @@ def _explain_holder(holder: Holder) -> Protection:
         )
     return Protection(
         reason,
-        "look as root on the host (ss -lntup); a process of another PID namespace, a kernel "
+        "run ss -lntup as root on the host; a process of another PID namespace, a kernel "
         "service such as NFS, or a virtual machine's host shows no owner",
     )
 
