@@ -176,7 +176,11 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
 
     :raises SpecError: as :func:`check` does.
     """
-    parse_machine(data)
+    if parse_machine(data) is None:
+        return
+    key = data.get("ssh_key")
+    if isinstance(key, str) and not controller_files.is_there(controller_files.expand(Path(key))):
+        raise SpecError(f"ssh_key: {show(key)} is no file of this machine")
 
 
 def _complete(problem: str) -> str:

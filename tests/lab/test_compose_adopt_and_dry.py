@@ -153,7 +153,7 @@ def test_a_foreign_stack_of_the_same_name_is_taken_over_with_consent_alone(
 
     assert refused.rc != 0
     assert "a project of this name was started from /opt/elsewhere" in refused.out
-    assert 'allow = ["project:/opt/elsewhere"]' in refused.out
+    assert '"allow": ["project:/opt/elsewhere"]' in refused.out
     assert seen.quiet, seen.events
     assert not host.exists(shop.home)
 

@@ -114,7 +114,7 @@ def test_nothing_foreign_is_lost_where_a_service_changes(shop: Shop) -> None:
     (refusal,) = shop.report()["operations"][0]["refusals"]
     assert refusal["subject"] == "redis"
     assert "container:foreign-cache" in refusal["reason"]
-    assert 'allow = ["container:foreign-cache"]' in refusal["remedy"]
+    assert '"allow": ["container:foreign-cache"]' in refusal["remedy"]
 
     # The other one is in nobody's way.
     host.docker("rm", "-f", "foreign-cache")
@@ -150,7 +150,7 @@ def test_what_stands_in_the_way_is_kept_aside_with_consent_alone(shop: Shop) -> 
         assert refused.rc == 1, refused.out
         assert seen.quiet, seen.events
         for rule in set(allow) - set(allowed):
-            assert f'allow = ["{rule}"]' in refused.out
+            assert f'"allow": ["{rule}"]' in refused.out
     shop.settings["allow"] = allow
     done = shop.run("-y")
 

@@ -89,7 +89,7 @@ def test_an_anonymous_volume_is_left_behind_with_consent_alone(
     done = untouched()
 
     assert "keeps data in an anonymous volume at /keep" in done.out
-    assert 'allow = ["volume:side:/keep"]' in done.out
+    assert '"allow": ["volume:side:/keep"]' in done.out
     shop.settings["allow"] = ["volume:side:/keep"]
     again = shop.run("-y")
     assert again.rc == 0, again.out

@@ -66,10 +66,22 @@ def test_a_network_of_another_name(shop: Shop) -> None:
     assert shop.page()
 
 
+def test_other_networks_of_one_service(shop: Shop) -> None:
+    """``networks: [front]`` says no more than the name."""
+    shop.compose["networks"] = {"front": {}, "back": {}}
+    for wanted in (["front"], ["back"], ["front", "back"], ["back"]):
+        shop.services["side"]["networks"] = wanted
+        with shop.watching() as seen:
+            done = shop.run("-y")
+        assert done.rc == 0, done.out
+        assert networks(shop, "side") == {f"shop_{name}" for name in wanted}
+        assert seen.recreated == {"side"}
+
+
 def test_a_volume_of_another_name_would_leave_data_behind(shop: Shop) -> None:
     shop.compose["volumes"] = {"data": {"name": "elsewhere"}}
     found = refused(shop)
-    assert 'allow = ["volume:redis:/data"]' in found["volume data"]["remedy"]
+    assert '"allow": ["volume:redis:/data"]' in found["volume data"]["remedy"]
 
     shop.settings["allow"] = ["volume:redis:/data"]
     done = shop.run("-y")

@@ -345,11 +345,11 @@ def test_a_container_that_holds_our_name_is_set_aside_with_consent_alone(shop: S
 
     assert refused.rc != 0
     assert "a container that no project owns holds its name shop-web-1" in refused.out
-    assert 'allow = ["container:shop-web-1"]' in refused.out
+    assert '"allow": ["container:shop-web-1"]' in refused.out
     assert seen.quiet, seen.events
     (operation,) = shop.report()["operations"]
     assert operation["refusals"][0]["subject"] == "web"
-    assert 'allow = ["container:shop-web-1"]' in operation["refusals"][0]["remedy"]
+    assert '"allow": ["container:shop-web-1"]' in operation["refusals"][0]["remedy"]
 
     shop.settings["allow"] = ["container:shop-web-1"]
     with shop.watching() as seen:
@@ -376,7 +376,7 @@ def test_a_container_that_answers_to_our_name_is_let_go_with_consent_alone(shop:
 
     assert refused.rc != 0
     assert f"container impostor holds its name redis on network {NETWORK}" in refused.out
-    assert 'allow = ["container:impostor"]' in refused.out
+    assert '"allow": ["container:impostor"]' in refused.out
     assert seen.quiet, seen.events
 
     shop.settings["allow"] = ["container:impostor"]
@@ -407,7 +407,7 @@ def test_a_container_that_holds_our_address_is_let_go_with_consent_alone(shop: S
 
     assert refused.rc != 0
     assert "holds its address 10.77.0.10 on network shop_fixed" in refused.out
-    assert 'allow = ["container:squatter"]' in refused.out
+    assert '"allow": ["container:squatter"]' in refused.out
     assert seen.quiet, seen.events
 
     shop.settings["allow"] = ["container:squatter"]
@@ -470,7 +470,7 @@ def test_an_orphan_is_named_and_removed_with_consent_alone(shop: Shop) -> None:
     left = shop.run("--dry")
     assert left.rc == 0, left.out
     assert "extra: orphan: not in the compose file and not started by us; left alone" in left.out
-    assert 'allow = ["container:shop-extra-1"]' in left.out
+    assert '"allow": ["container:shop-extra-1"]' in left.out
 
     shop.settings["allow"] = ["container:shop-extra-1"]
     with shop.watching() as seen:
@@ -491,7 +491,7 @@ def test_a_project_of_the_same_name_from_elsewhere_is_refused(shop: Shop) -> Non
 
     assert refused.rc != 0
     assert "a project of this name was started from /opt/blog" in refused.out
-    assert 'allow = ["project:/opt/blog"]' in refused.out
+    assert '"allow": ["project:/opt/blog"]' in refused.out
     assert seen.quiet, seen.events
 
     shop.settings["allow"] = ["project:/opt/blog"]

@@ -532,6 +532,37 @@ def healthcheck_that_is_waited_for_is_in_no_image_yet() -> Plan:
     return with_healthcheck_of_image(None)
 
 
+def with_networks(*names: str) -> Desired:
+    """``networks: [front, back]``: Compose gives each without settings."""
+    desired = shop()
+    desired.config["networks"] |= {
+        key: {"name": f"{PROJECT}_{key}", "ipam": {}} for key in ("front", "back")
+    }
+    desired.config["services"]["side"]["networks"] = dict.fromkeys(names)
+    return desired
+
+
+@scenario
+def network_of_a_service_is_another() -> Plan:
+    other = with_networks("back")
+    other.files["compose.yaml"] = "2"
+    return well(with_networks("front")).observe(other)
+
+
+@scenario
+def network_of_a_service_is_one_more() -> Plan:
+    other = with_networks("front", "back")
+    other.files["compose.yaml"] = "2"
+    return well(with_networks("front")).observe(other)
+
+
+@scenario
+def network_of_a_service_is_one_less() -> Plan:
+    other = with_networks("front")
+    other.files["compose.yaml"] = "2"
+    return well(with_networks("front", "back")).observe(other)
+
+
 @scenario
 def network_gone() -> Plan:
     desired = shop()

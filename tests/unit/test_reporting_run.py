@@ -56,7 +56,7 @@ def mended(project, then="done"):
         remedy="give it more memory",
     )
     if then == "refuse":
-        refusal = Refusal(subject=redis, reason="not ours", remedy='allow = ["redis"]')
+        refusal = Refusal(subject=redis, reason="not ours", remedy='"allow": ["redis"]')
         announce.report_plan(host, report, Plan(findings=(finding,), refusals=(refusal,)))
         yield StringCommand("false")
         return
@@ -219,8 +219,8 @@ def test_a_refusal_names_its_remedy(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai', then='refuse')"), "-y")
     assert run.returncode == 1
     assert written(site).hosts["@local"].outcome == "refused"
-    assert """refused: ai/redis: not ours. Remedy: allow = ["redis"]""" in run.stderr
-    assert """remedy: allow = ["redis"]""" in run.stderr
+    assert """refused: ai/redis: not ours. Remedy: "allow": ["redis"]""" in run.stderr
+    assert """remedy: "allow": ["redis"]""" in run.stderr
     # What would mend a finding is told of each.
     assert run.stderr.count("emedy: give it more memory") == 2
 

@@ -157,6 +157,15 @@ def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
     check({"stack": given_stack(source, models=elsewhere)})
 
 
+def test_a_key_that_is_not_there_is_told_before_contact(source: Path, tmp_path: Path) -> None:
+    data = {"stack": given_stack(source), "ssh_key": str(tmp_path / "nope")}
+    with pytest.raises(SpecError, match=r"^ssh_key: .*nope is no file of this machine$"):
+        check_settings("a-host", data)
+    (tmp_path / "nope").write_text("a key")
+    check_settings("a-host", data)
+    check_settings("a-host", {"ssh_key": "nobody's business"})
+
+
 def test_preflight_says_the_same(source: Path) -> None:
     check_settings("a-host", {"stack": given_stack(source)})
     with pytest.raises(SpecError, match=r"^stack\.project: "):

@@ -6,7 +6,7 @@ stack = {
     "source": "deploy/stacks/ai",
     "directory": "/opt/ai",
     "env": {"OLLAMA_MODEL": "llama3.2:1b", "OLLAMA_MEMORY": "4g"},
-    # What well means, beyond the healthchecks of compose.yaml.
+    # Health criteria beyond the healthchecks of compose.yaml.
     "checks": [
         {"kind": "http", "url": "http://127.0.0.1:8000/healthz"},
         {"kind": "tcp", "address": "ollama:11434", "inside": "worker"},

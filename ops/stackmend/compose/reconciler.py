@@ -286,7 +286,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if is_intact_before(before):
             command = commands.clear_stale(self.spec)
             executor.run(command, "cannot record that every service runs on the files before")
-        announce.show_line(self.host, f"{name}: rolled back, and healthy as it was before")
+        cause = "the files and images before are back, and it is healthy as it was with them"
+        found = decision.Finding(subject=name, kind="rolled back", cause=cause, blocks=False)
+        self.report_plan(Plan(findings=(found,)))
 
     def _wait_until_stable(self, executor: Executor, snapshot: Snapshot) -> None:
         touched = bool(executor.progress.touched)

@@ -47,9 +47,10 @@ class ModelServer:
     """An Ollama server.
 
     :param url: its address, such as `http://ollama:11434`
-    :param silence: seconds without a byte after which the server is given up; loading a model is silent
-    :param num_predict: most tokens of an answer, so that a model which finds no end does not stop the
-      line; -1 leaves it to the model
+    :param silence: seconds without a byte after which the server is given up; loading a model is
+        silent
+    :param num_predict: most tokens of an answer, so that a model which finds no end does not stop
+        the line; -1 leaves it to the model
     """
 
     def __init__(

@@ -100,7 +100,7 @@ def _plan_orphans(draft: Draft) -> None:
         allowed = draft.spec.is_allowed("container", container.name)
         cause = "no longer in the compose file" if was_ours else "not in the compose file"
         if not was_ours and not allowed:
-            remedy = f'(to remove it: allow = ["container:{container.name}"])'
+            remedy = f'(to remove it: "allow": ["container:{container.name}"])'
             cause = f"{cause} and not started by us; left alone {remedy}"
             draft.find(name, "orphan", cause, blocks=False)
             continue

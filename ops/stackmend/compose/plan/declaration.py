@@ -17,6 +17,9 @@ REPLICAS = "deploy.replicas"
 def resolve_service(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A service's section with the definitions of the configs and secrets that it uses."""
     body = dict((config.get("services") or {}).get(name) or {})
+    if networks := body.get("networks"):
+        # A network that is only named has no settings, and is not absent.
+        body["networks"] = {key: settings or {} for key, settings in networks.items()}
     for section in ("configs", "secrets"):
         used = {}
         for item in body.get(section) or ():

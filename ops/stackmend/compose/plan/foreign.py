@@ -14,7 +14,7 @@ from stackmend.compose.plan.declaration import list_container_names
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.state import Container, Labelled, StackState
 
-_ALLOW = 'add to the stack: allow = ["{}"]'
+_ALLOW = 'add to the stack: "allow": ["{}"]'
 
 
 def sort_out(state: StackState, project: str, *configs: Mapping[str, Any]) -> StackState:

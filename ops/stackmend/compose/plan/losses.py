@@ -38,7 +38,7 @@ def find_losses(
                         reason=f"{container.name} keeps data in an anonymous volume at {path}, "
                         "which its successor would not have",
                         remedy=f"declare a volume for {path} and copy the data into it; or, where "
-                        f'it may be left behind, add to the stack: allow = ["{rule}"]',
+                        f'it may be left behind, add to the stack: "allow": ["{rule}"]',
                     )
                 )
     return tuple(dict.fromkeys(found))

@@ -64,7 +64,7 @@ def _plan_moved_volume(draft: Draft, key: str, was: str, desired: str) -> None:
                 f"volume {key}",
                 f"{cause}: {name} would no longer see what {was} holds",
                 f"copy the data from {was} to {desired}; then, or where it may be left behind, add "
-                f'to the stack: allow = ["{rule}"]',
+                f'to the stack: "allow": ["{rule}"]',
             )
 
 
