@@ -322,7 +322,7 @@ def resolved(**changes: Any) -> list[str]:
         "problem": (0, ['level=warning msg="The \\"X\\" variable is not set."']),
         "differs": (0, ["web.conf", "a b"]),
         "hashes": (0, ["web 0123"]),
-        "images": (0, ['["sha256:1",null,null,null] lab/box:1', "- lab/none:1"]),
+        "images": (0, ['["sha256:1",null,null,null,null] lab/box:1', "- lab/none:1"]),
         **changes,
     }
     return framed(parts)
