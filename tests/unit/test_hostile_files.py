@@ -219,9 +219,11 @@ def settings_of(field: str, path: Path, root: Path) -> dict[str, Any]:
         "access.known_hosts": stack(root, access={**access, "known_hosts": str(path)}),
         "engine.key": stack(root, engine={"key": str(path)}),
         "engine.toolkit_key": stack(root, engine={"toolkit_key": str(path)}),
-        "models.wanted.0.gguf": stack(root, models={"wanted": [{"name": "a", "gguf": str(path)}]}),
+        "models.wanted.0.gguf": stack(
+            root, models={"service": "web", "wanted": [{"name": "a", "gguf": str(path)}]}
+        ),
         "models.wanted.0.modelfile": stack(
-            root, models={"wanted": [{"name": "a", "modelfile": str(path)}]}
+            root, models={"service": "web", "wanted": [{"name": "a", "modelfile": str(path)}]}
         ),
     }[field]
 
