@@ -179,7 +179,13 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
     if parse_machine(data) is None:
         return
     key = data.get("ssh_key")
-    if isinstance(key, str) and not controller_files.is_there(controller_files.expand(Path(key))):
+    if not isinstance(key, str):
+        return
+    try:
+        found = controller_files.is_there(controller_files.expand(Path(key)))
+    except Unreadable as error:
+        raise SpecError(f"ssh_key: {show(key)} {error}") from None
+    if not found:
         raise SpecError(f"ssh_key: {show(key)} is no file of this machine")
 
 

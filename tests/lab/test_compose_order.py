@@ -84,6 +84,8 @@ def change_and_roll_back(shop: Shop) -> None:
         "recreate web",
     ]
     assert "extra" not in shop.host.containers("shop")
+    (operation,) = shop.report()["operations"]
+    assert operation["findings"][-1]["kind"] == "rolled back"
     assert shop.page() == "box 2"
 
 

@@ -69,12 +69,12 @@ def test_a_network_of_another_name(shop: Shop) -> None:
 def test_other_networks_of_one_service(shop: Shop) -> None:
     """``networks: [front]`` says no more than the name."""
     shop.compose["networks"] = {"front": {}, "back": {}}
-    for wanted in (["front"], ["back"], ["front", "back"], ["back"]):
-        shop.services["side"]["networks"] = wanted
+    for names in (["front"], ["back"], ["front", "back"], ["back"]):
+        shop.services["side"]["networks"] = names
         with shop.watching() as seen:
             done = shop.run("-y")
         assert done.rc == 0, done.out
-        assert networks(shop, "side") == {f"shop_{name}" for name in wanted}
+        assert networks(shop, "side") == {f"shop_{name}" for name in names}
         assert seen.recreated == {"side"}
 
 

@@ -161,6 +161,8 @@ def test_a_key_that_is_not_there_is_told_before_contact(source: Path, tmp_path: 
     data = {"stack": given_stack(source), "ssh_key": str(tmp_path / "nope")}
     with pytest.raises(SpecError, match=r"^ssh_key: .*nope is no file of this machine$"):
         check_settings("a-host", data)
+    with pytest.raises(SpecError, match=r"^ssh_key: ~nobody-of-that-name/key begins with the home"):
+        check_settings("a-host", {**data, "ssh_key": "~nobody-of-that-name/key"})
     (tmp_path / "nope").write_text("a key")
     check_settings("a-host", data)
     check_settings("a-host", {"ssh_key": "nobody's business"})

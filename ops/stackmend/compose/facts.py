@@ -276,7 +276,7 @@ def _parse_images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
                 id=id_,
                 volumes=tuple(sorted(volumes or ())),
                 built_for=(project or "", service or ""),
-                healthcheck=bool(healthcheck)
+                healthcheck=isinstance(healthcheck, dict)
                 and healthcheck.get("Test") not in (None, [], ["NONE"]),
             )
     return images

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stackmend import connection
+from stackmend import connection, decision
 from stackmend.compose import commands
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pyinfra.api.host import Host
 
-    from stackmend import decision
     from stackmend.checks.state import CheckResult
     from stackmend.compose.source import Source
     from stackmend.compose.spec import ComposeSpec

@@ -171,7 +171,7 @@ def _fetch_manifest(
     path = f"/v2/{name.repository}/manifests/{name.tag}"
     answer = asker.get(origin, path, {"Accept": MANIFEST_TYPE})
     if answer.status_code == 404:
-        if not _is_registrys(answer, name):
+        if not _is_from_registry(answer, name):
             reason = f"{origin} answers HTTP 404 for {name}, and not as a registry does"
             raise _Unreachable("http", reason, answer.status_code)
         similar = suggestions.list_similar(name, partial(asker.get_json, origin))
@@ -202,7 +202,7 @@ def _fetch_manifest(
     )
 
 
-def _is_registrys(answer: connection.HTTPResponse, name: Name) -> bool:
+def _is_from_registry(answer: connection.HTTPResponse, name: Name) -> bool:
     """Whether a 404 is a registry's own, and not that of any server that has no such page.
 
     A registry says which error it is (OCI distribution specification, "Error Codes").

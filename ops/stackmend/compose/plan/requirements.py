@@ -13,8 +13,8 @@ def refuse_unmet(draft: Draft) -> None:
         if not count_replicas(body):
             continue
         _refuse_missing(draft, "network", list(body.get("networks") or {}), draft.state.networks)
-        mounts = body.get("volumes") or ()
-        keys = [str(mount.get("source")) for mount in mounts if mount.get("type") == "volume"]
+        mounts = [mount for mount in body.get("volumes") or () if mount.get("type") == "volume"]
+        keys = [str(mount["source"]) for mount in mounts if mount.get("source")]
         _refuse_missing(draft, "volume", keys, draft.state.volume_labels)
         for target, settings in (body.get("depends_on") or {}).items():
             if settings.get("condition") == "service_healthy" and settings.get("required", True):
@@ -40,7 +40,7 @@ def _refuse_missing(
 
 def _refuse_without_healthcheck(draft: Draft, name: str, target: str) -> None:
     body = draft.services.get(target)
-    if body is None or not count_replicas(body) or has_healthcheck(draft, target) is not False:
+    if body is None or not count_replicas(body) or _has_healthcheck(draft, target) is not False:
         return
     draft.refuse(
         name,
@@ -49,7 +49,7 @@ def _refuse_without_healthcheck(draft: Draft, name: str, target: str) -> None:
     )
 
 
-def has_healthcheck(draft: Draft, name: str) -> bool | None:
+def _has_healthcheck(draft: Draft, name: str) -> bool | None:
     """Whether a service's next container has a healthcheck; ``None`` where only its image tells."""
     declared: Mapping[str, Any] = draft.services[name].get("healthcheck") or {}
     test = declared.get("test")
