@@ -284,7 +284,8 @@ def test_whoever_comes_while_containers_are_brought_back_waits_for_them(
     host.put("/usr/local/bin/docker", slow, "0755")
     runs = Runs(tmp_path, host)
     with runs.start(("settings",), {"mtu": 1400}) as running:
-        host.wait_for("pgrep -f '[d]ocker start'", 30)
+        # The wrapper itself: the script that calls it has these words in its text.
+        host.wait_for("pgrep -f '^/bin/sh /usr/local/bin/[d]ocker start'", 30)
         running.kill()
     told = runs.settings(mtu=1400)
     assert told.run.rc == 0, told.run.out

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from pyinfra.api import FactProcessError
@@ -197,6 +199,38 @@ def test_the_probe_runs_in_a_plain_shell_and_tells_of_this_machine() -> None:
     state = fact.process(done.stdout.split("\n"))
     assert state.system in ("Linux", "Darwin")
     assert state.release.id or state.system == "Darwin"
+
+
+def test_a_change_that_begins_while_the_probe_reads_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, root, tools = tmp_path / "daemon.json", tmp_path / "root", tmp_path / "tools"
+    config.write_text("{}")
+    root.mkdir()
+    tools.mkdir()
+    for name, body in (
+        ("systemctl", f'echo "path=dockerd --config-file={config} ; x"'),
+        # Just before the file is read, a script announces what it does and does it.
+        (
+            "cat",
+            f'[ "$1" != {config} ] || {{ : >{root}/pending; echo 1 >{config}; }}; tail -c +1 "$@"',
+        ),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setattr(facts, "ROOT", str(root))
+    fact = HostEngines()
+    done = subprocess.run(
+        ["sh", "-c", fact.command().get_raw_value()],
+        env={"PATH": f"{tools}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    state = fact.process(done.stdout.split("\n"))
+    assert (state.config.path, state.config.text.strip()) == (str(config), "1")
+    assert state.pending
 
 
 @pytest.mark.parametrize("nasty", NASTY)

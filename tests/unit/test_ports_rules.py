@@ -149,6 +149,14 @@ def test_protect_beats_allow(rule: str, holder: Holder) -> None:
     never(held(holder, system=system), desired=desired)
 
 
+@pytest.mark.parametrize("rule", ["exe:/usr/bin/thing", "user:redis"])
+def test_protect_holds_for_what_runs_behind_a_socket_unit(rule: str) -> None:
+    behind = process(99, "/usr/bin/thing", unit="web.service", user="redis")
+    state = held(socket_unit(triggers=("web.service",)), processes={99: behind})
+    desired = stop(6379, "unit:web.socket", protect=[rule])
+    never(state, desired=desired)
+
+
 # Rules
 
 

@@ -81,7 +81,11 @@ why() {
 # script could not bring back stays on the list.
 remember() {
   touch "$root/left"
-  limited docker ps -q --no-trunc 2>/dev/null | sed '1!G;h;$!d' |
+  if ! running=$(limited docker ps -q --no-trunc 2>/dev/null) && answers; then
+    echo 'the engine does not tell which containers run: nothing is changed' >&2
+    exit 73
+  fi
+  printf '%s\n' "$running" | sed '1!G;h;$!d' |
     cat "$root/left" - | awk 'NF && !seen[$0]++' >"$root/left.now"
   mv -f "$root/left.now" "$root/left"
 }
@@ -94,7 +98,7 @@ bring_back() {
     while read -r id; do
       runs=$(docker container inspect -f '{{.State.Running}}' "$id" 2>"$root/left.error") || {
         # An engine that does not answer says nothing about a container.
-        grep -qi 'no such' "$root/left.error" || {
+        grep -qi 'no such \(container\|object\)' "$root/left.error" || {
           cat "$root/left.error" >>"$root/left.why"
           echo "$id" >>"$root/left.next"
         }

@@ -117,7 +117,7 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
                 for name, (_, lines) in found.items()
                 if name.startswith("key ")
             },
-            "pending": "pending" in host,
+            "pending": "pending" in found,
             "apparmor": "apparmor" in host,
             "left": tuple(line for line in _read_lines(found, "left") if line),
             "root": host["root"] == "0",

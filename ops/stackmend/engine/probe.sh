@@ -20,7 +20,6 @@ begin host
   printf 'system %s\n' "$(uname -s)"
   printf 'root %s\n' "$(id -u)"
   printf 'manager %s\narchitecture %s\n' "$manager" "$architecture"
-  [ -e "$root/pending" ] && echo 'pending 1'
   [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && echo 'apparmor 1'
 } | quoted
 end 0
@@ -132,6 +131,8 @@ begin config
 } | quoted
 end 0
 [ -f "$config" ] && section text cat "$config"
+# After the file: a script that changes it says so before, and takes that back last.
+[ -e "$root/pending" ] && section pending true
 [ -s "$root/left" ] && section left cat "$root/left"
 
 if have docker; then

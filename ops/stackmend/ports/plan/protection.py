@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stackmend.ports import darwin, windows
 from stackmend.ports.format import name_program
-from stackmend.ports.plan.target import Target, list_names
+from stackmend.ports.plan.target import Target, Units, list_names
 from stackmend.ports.spec import RULE_KINDS, PortsSpec, is_named
 from stackmend.ports.state import Holder, HostPorts, Process
 
@@ -76,7 +76,8 @@ _UNITS: tuple[tuple[str, str, str], ...] = (
 
 def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protection | None:
     """Why a target is never stopped; ``None`` where a rule may allow it."""
-    processes = target.processes
+    others = _list_unit_processes(target, state)
+    processes = (*target.processes, *others)
     guarded = _protect_connection(target, processes, state)
     if guarded is not None:
         return guarded
@@ -92,7 +93,19 @@ def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protec
     for holder in target.holders:
         if protection := _protect_other_system(holder, state):
             return protection
-    return _protect_named(target, spec)
+    return _protect_named(target, others, spec)
+
+
+def _list_unit_processes(target: Target, state: HostPorts) -> tuple[Process, ...]:
+    """What else is known to run in the units that would be stopped, behind a socket unit too."""
+    if not isinstance(target.owner, Units):
+        return ()
+    return tuple(
+        process
+        for process in state.processes.values()
+        if process.unit in target.owner.names
+        and (process.manager or "system") == target.owner.manager
+    )
 
 
 def _protect_connection(
@@ -148,7 +161,7 @@ def _protect_other_system(holder: Holder, state: HostPorts) -> Protection | None
     return None
 
 
-def _protect_named(target: Target, spec: PortsSpec) -> Protection | None:
+def _protect_named(target: Target, others: Sequence[Process], spec: PortsSpec) -> Protection | None:
     container = target.container
     if (
         container is not None
@@ -161,7 +174,7 @@ def _protect_named(target: Target, spec: PortsSpec) -> Protection | None:
             "it is the project's own, which Compose itself stops", "stop what else holds the port"
         )
     for kind in RULE_KINDS:
-        if is_named(spec.protect, kind, *list_names(target, kind)):
+        if is_named(spec.protect, kind, *list_names(target, kind, others)):
             return Protection(
                 f'the stack\'s own "protect" names its {kind}',
                 'take that rule out of "protect", or give your service another port',

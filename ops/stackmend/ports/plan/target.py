@@ -283,9 +283,12 @@ def _merge_members(same: Sequence[Target], parents: dict[int, int]) -> tuple[Mem
     return tuple(members[pid] for pid in ordered)
 
 
-def list_names(target: Target, kind: str) -> tuple[str, ...]:
-    """Everything of a target that a rule of this kind may name, to protect it."""
-    owner, workers = target.owner, target.workers
+def list_names(target: Target, kind: str, others: Sequence[Process] = ()) -> tuple[str, ...]:
+    """Everything of a target that a rule of this kind may name, to protect it.
+
+    :param others: processes that would end with it, although they hold none of the ports.
+    """
+    owner, workers = target.owner, (*target.workers, *others)
     container = target.container
     match kind:
         case "exe":
