@@ -115,7 +115,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
             except StepError as error:
                 if error.status == commands.TAKEN:
                     continue
-                if error.status != commands.GONE:
+                if error.status != commands.ABSENT:
                     raise
                 announce.show_line(self.host, f"  {action.subject}: it ended by itself")
                 return False

@@ -238,7 +238,7 @@ async def check(model: str) -> str:
         await redis.aclose()
 
 
-async def work(model: str) -> None:
+async def run_worker(model: str) -> None:
     """Work until SIGTERM or SIGINT."""
     redis, server = connect_redis(), make_model_server()
     lease = settings.get_number("TASK_LEASE_SECONDS", 15, least=1)
@@ -283,7 +283,7 @@ def main() -> None:
         found = asyncio.run(check(model))
         print(found)
         sys.exit(found != "ok")
-    asyncio.run(work(model))
+    asyncio.run(run_worker(model))
 
 
 if __name__ == "__main__":
