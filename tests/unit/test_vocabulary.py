@@ -83,6 +83,10 @@ SCRIPTS = sorted(
     for path in (PROJECT / directory).rglob("*.sh")
 )
 
+HARNESS = sorted(
+    path for path in (PROJECT / "tests/lab").glob("*.py") if not path.name.startswith("test_")
+)
+
 
 def identifiers(path: Path) -> Iterator[tuple[int, str]]:
     """The names that a module defines or uses, with their lines."""
@@ -143,6 +147,36 @@ def find_rejected(paths: list[Path]) -> Iterator[str]:
 
 def test_no_name_has_a_word_that_was_given_up() -> None:
     found = list(find_rejected([*PYTHON, *SCRIPTS]))
+    assert not found, "\n".join(found)
+
+
+#: What other modules of the lab's harness use, and may be named so, with why.
+STAY_IN_HARNESS = {
+    "WarmProcess.__init__.told": "a file that the forker tells its process by",
+}
+
+
+def definitions(tree: ast.AST, above: str = "") -> Iterator[tuple[int, str, str]]:
+    """The classes, functions and arguments that a module defines: line, full name, own name."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, f"{above}{node.name}", node.name
+            yield from definitions(node, f"{above}{node.name}.")
+        elif isinstance(node, ast.arguments):
+            for argument in (*node.posonlyargs, *node.args, *node.kwonlyargs):
+                yield argument.lineno, f"{above}{argument.arg}", argument.arg
+
+
+def test_the_lab_harness_speaks_the_same_words() -> None:
+    found = [
+        f"{path.name}:{line}: {full}: say {instead}"
+        for path in HARNESS
+        for line, full, name in [
+            (0, path.stem, path.stem),
+            *definitions(ast.parse(path.read_text())),
+        ]
+        if (instead := rejected(name)) and full not in STAY_IN_HARNESS
+    ]
     assert not found, "\n".join(found)
 
 
