@@ -38,7 +38,7 @@ from typing import NamedTuple
 LABEL = "com.docker.compose."
 
 #: The name of a container that Compose has made to take another's place, until it has.
-PASSING_NAME = re.compile(r"[0-9a-f]{12}_")
+TEMPORARY_NAME = re.compile(r"[0-9a-f]{12}_")
 
 #: Labels that Compose gives each container, and what it writes there.
 _SHAPES: Mapping[str, re.Pattern[str]] = {
@@ -93,7 +93,7 @@ def explain_foreign(origin: Origin, project: str, names: Mapping[str, Collection
     expected = {usual, f"{project}_{service}_{number}", *names.get(service, ())}
     name = origin.name
     if LABEL + "replace" in origin.labels:
-        name = PASSING_NAME.sub("", name, count=1)
+        name = TEMPORARY_NAME.sub("", name, count=1)
     if name not in expected and origin.name not in expected:
         return f"Compose calls its own {' or '.join([usual, *sorted(names.get(service, ()))])}"
     return ""

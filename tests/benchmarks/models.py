@@ -34,7 +34,7 @@ def check(server: ModelServer, registry: ModelRegistry, runs: Runs, rounds: int)
         seconds = []
         for _ in range(rounds):
             mark = server.host.mark()
-            registry.forget()
+            registry.clear_log()
             result = runs.converge(names, check=kind)
             if result.outcomes != {"converged"}:
                 raise AssertionError(result.run.out)
@@ -60,13 +60,13 @@ def pull(
     registry.rate(int(rate * 2**20))
     seconds: dict[str, list[float]] = {"by hand": [], "run": [], "run's pull": []}
     for number in range(rounds):
-        server.forget(model.name)
+        server.remove(model.name)
         began = time.perf_counter()
         server.host.sh(
             f"docker exec {server.container} ollama pull --insecure {model.name}", timeout=600
         )
         seconds["by hand"].append(time.perf_counter() - began)
-        server.forget(model.name)
+        server.remove(model.name)
         result = runs.converge([model.name], attempts=1, stall=60)
         seconds["run"].append(result.run.seconds)
         (done,) = [row for row in result.all("done") if row["verb"] == "pull"]
@@ -74,7 +74,7 @@ def pull(
         shown = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
         print(f"round {number + 1}: {shown}", flush=True)
     registry.clear()
-    server.forget(model.name)
+    server.remove(model.name)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "MiB": mib,

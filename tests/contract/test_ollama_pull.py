@@ -22,7 +22,7 @@ SIZE = 1_500_000
 def calm(remote: ModelRegistry) -> Iterator[None]:
     """Each test begins with a registry at which nothing goes wrong, and an empty log."""
     remote.clear()
-    remote.forget()
+    remote.clear_log()
     yield
     remote.clear()
 
@@ -93,7 +93,7 @@ def test_a_pull_of_what_is_there(server: Server, remote: ModelRegistry) -> None:
     name = f"{server.registry}/{pushed.name}"
     assert kinds(pull(server, pushed.name))[-1] == "success"
     before = server.listed("/api/tags")[name]
-    remote.forget()
+    remote.clear_log()
     time.sleep(0.01)
     lines = pull(server, pushed.name)
     assert kinds(lines)[-1] == "success"
@@ -192,7 +192,7 @@ def test_content_that_is_refused(server: Server, remote: ModelRegistry) -> None:
     pushed = remote.push("team/busy:1b", SIZE, seed=10)
     remote.fault(pushed.name, "status", status=503, on="blob")  # the HEAD that asks for its size
     assert kinds(pull(server, pushed.name))[-1] == "503: "
-    remote.forget()
+    remote.clear_log()
     # Where the content is, is asked again and again; the content itself after a second.
     remote.fault(pushed.weights.digest, "status", status=429, body="later", on="storage")
     assert kinds(pull(server, pushed.name))[-1] == "success"
@@ -219,7 +219,7 @@ def test_a_caller_that_leaves_ends_the_pull_and_the_next_goes_on(
     assert state == {"N": 0, "Offset": 0, "Size": SIZE, "Completed": 900_000}
     assert partials(server) == [f"{weights}-partial", f"{weights}-partial-0"]
     assert len(server.read(f"blobs/{weights}-partial")) == SIZE
-    remote.forget()
+    remote.clear_log()
     assert kinds(pull(server, pushed.name))[-1] == "success"
     assert content(remote, pushed) == [(f"bytes=900000-{SIZE - 1}", 206, SIZE - 900_000)]
     assert partials(server) == []
@@ -239,7 +239,7 @@ def test_a_server_that_restarts_goes_on_where_it_was(server: Server, remote: Mod
 
     with pytest.raises(httpx.RemoteProtocolError):
         restart_once_it_stands_still()
-    remote.forget()
+    remote.clear_log()
     assert kinds(pull(server, pushed.name))[-1] == "success"
     assert content(remote, pushed) == [(f"bytes=800000-{SIZE - 1}", 206, SIZE - 800_000)]
 
@@ -280,7 +280,7 @@ def test_what_is_wrong_on_the_disk_is_not_seen(server: Server, remote: ModelRegi
     assert kinds(pull(server, pushed.name))[-1] == "success"
     path = f"blobs/{pushed.weights.digest.replace(':', '-')}"
     server.shell(f"printf rotten | dd of={path} bs=1 seek=1000000 conv=notrunc 2>/dev/null")
-    remote.forget()
+    remote.clear_log()
     assert kinds(pull(server, pushed.name))[-1] == "success"
     assert content(remote, pushed) == []
     server.shell(f"rm {path}")

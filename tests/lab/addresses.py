@@ -50,7 +50,7 @@ def write() -> None:
         _replace(HOSTS_JSON, json.dumps(rows, indent=1) + "\n")
 
 
-def forget() -> None:
+def clear() -> None:
     """No host runs any more."""
     HOSTS_JSON.unlink(missing_ok=True)
 

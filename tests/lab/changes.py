@@ -59,15 +59,15 @@ def _diff(container: str) -> Iterator[str]:
         # An empty directory is told as itself, any other by what is in it.
         for name in files if files or directories else ("",):
             path = Path(directory, name).relative_to(upper)
-            now = _told(upper / path)
-            before = next(filter(None, (_told(layer / path) for layer in below)), ())
+            now = _identify(upper / path)
+            before = next(filter(None, (_identify(layer / path) for layer in below)), ())
             # A file that is gone is a device without a number there.
             gone = bool(now) and stat.S_ISCHR(now[0]) and now[1] == 0
             if now and now != before:
                 yield f"{'D' if gone else 'C'} /{path}"
 
 
-def _told(path: Path) -> tuple[float, ...]:
+def _identify(path: Path) -> tuple[float, ...]:
     """By what a file is told from another one; empty where there is none."""
     try:
         found = path.lstat()

@@ -96,7 +96,7 @@ def _show(host: LabHost) -> int:
         return 1
 
     _chapter("In plain words")
-    _tell(mended, seconds)
+    _print_report(mended, seconds)
     _say(
         "The second run changed nothing: the same containers, started at the same times, and no "
         "event on the host's engine."
@@ -110,7 +110,7 @@ def _show(host: LabHost) -> int:
     return 0
 
 
-def _tell(record: dict[str, Any], seconds: float) -> None:
+def _print_report(record: dict[str, Any], seconds: float) -> None:
     """What was wrong and what was done, from the record of the run."""
     operations = record["operations"]
     print("What was wrong:")

@@ -86,13 +86,13 @@ def docker(
     return done.stdout.decode(errors="replace").strip()
 
 
-def answers(patience: float = 20) -> bool:
-    """Whether an engine answers this user within `patience` seconds."""
+def answers(timeout: float = 20) -> bool:
+    """Whether an engine answers this user within `timeout` seconds."""
     if shutil.which("docker") is None:
         return False
     try:
         done = outer(
-            "docker", "version", "--format", "{{.Server.Version}}", check=False, timeout=patience
+            "docker", "version", "--format", "{{.Server.Version}}", check=False, timeout=timeout
         )
     except OuterCommandError:
         return False
@@ -119,7 +119,7 @@ def ensure() -> None:
                 install("docker-cli")
         if shutil.which("iptables", path=SBIN) is None:
             install("iptables")
-        if not answers(patience=5):  # a package's own start script may have done it
+        if not answers(timeout=5):  # a package's own start script may have done it
             _remember(pid=_start())
 
 
@@ -298,7 +298,7 @@ def _start() -> int | None:
 def _wait(daemon: subprocess.Popen[bytes] | None = None, seconds: float = 90) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if answers(patience=10):
+        if answers(timeout=10):
             return True
         if daemon is not None and daemon.poll() is not None:
             return False

@@ -9,7 +9,7 @@ from typing import Any
 from tests.lab import controller
 from tests.lab.controller import Controller
 from tests.lab.hosts import LabHost
-from tests.lab.ports_runs import Told
+from tests.lab.ports_runs import HostRun
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 BOTH = ("installed", "settings")
@@ -39,25 +39,25 @@ class Runs:
             env={"STACKMEND_REPORTS": str(self.directory / "reports")},
         )
 
-    def told(self, doing: Sequence[str], policy: dict[str, Any], *words: str) -> Told:
+    def execute(self, doing: Sequence[str], policy: dict[str, Any], *words: str) -> HostRun:
         """A run to its end, and its record of the host."""
         with self.start(doing, policy, *words) as running:
             done = running.wait(600)
         assert "Traceback" not in done.out, done.out
-        return Told(done, done.report["hosts"][self.host.name])
+        return HostRun(done, done.report["hosts"][self.host.name])
 
-    def installed(self, *words: str, **policy: Any) -> Told:
+    def installed(self, *words: str, **policy: Any) -> HostRun:
         """``engine.installed`` alone."""
-        return self.told(("installed",), policy, *words)
+        return self.execute(("installed",), policy, *words)
 
-    def settings(self, *words: str, **policy: Any) -> Told:
+    def settings(self, *words: str, **policy: Any) -> HostRun:
         """``engine.settings`` alone."""
-        return self.told(("settings",), policy, *words)
+        return self.execute(("settings",), policy, *words)
 
 
-def changed(told: Told) -> bool:
+def changed(run: HostRun) -> bool:
     """Whether a run did anything."""
-    return bool(told.all("done"))
+    return bool(run.all("done"))
 
 
 def run_container(host: LabHost, name: str, *words: str) -> str:

@@ -15,7 +15,7 @@ from tests.lab import packages as lab_packages
 from tests.lab import registry as lab_registry
 from tests.lab.engine import LabUnavailable, OuterCommandError
 from tests.lab.hosts import LabHost
-from tests.lab.seen import Kind
+from tests.lab.observed import Kind
 
 
 class Lab:

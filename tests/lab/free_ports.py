@@ -4,10 +4,10 @@ from pyinfra import host
 
 from stackmend import ports
 
-given = host.data.dict()  # type: ignore[no-untyped-call]
+data = host.data.dict()  # type: ignore[no-untyped-call]
 
-if "free" in given:
-    ports.free(name="The ports are free", **given["free"])
+if "free" in data:
+    ports.free(name="The ports are free", **data["free"])
 
-for record in given.get("restore", ()):
+for record in data.get("restore", ()):
     ports.restored(name=f"What {record} ended is back", record=record)

@@ -24,6 +24,7 @@ from tests.lab import addresses, engine, images
 from tests.lab.changes import changed_files
 from tests.lab.engine import LabUnavailable, OuterCommandError, docker, outer
 from tests.lab.inside import inside
+from tests.lab.observed import HostCommandError, Kind, ObservedHost
 from tests.lab.paths import (
     HOME_LABEL,
     IMAGE_TARS,
@@ -37,7 +38,6 @@ from tests.lab.paths import (
     VAR,
     locked,
 )
-from tests.lab.seen import HostCommandError, Kind, SeenHost
 
 MAX_HOSTS = 24
 
@@ -48,10 +48,10 @@ _CAPABILITIES = (
     "LINUX_IMMUTABLE"
 ).split()
 _RESET = (Path(__file__).parent / "reset.sh").read_bytes()
-_SETTLE = (Path(__file__).parent / "settle.sh").read_bytes()
+_SNAPSHOT = (Path(__file__).parent / "snapshot.sh").read_bytes()
 
 
-class LabHost(SeenHost):
+class LabHost(ObservedHost):
     """One host of the lab, which can be put back as it was, and made anew."""
 
     def load_images(self, *names: str) -> None:
@@ -180,13 +180,13 @@ def ensure_host(host: LabHost) -> LabHost:
 
 
 @contextlib.contextmanager
-def lease(kind: Kind = "managed", patience: float = 600) -> Iterator[LabHost]:
+def lease(kind: Kind = "managed", timeout: float = 600) -> Iterator[LabHost]:
     """Hold a host nobody else holds, making one if all are taken. It is not reset here.
 
-    + patience: seconds to wait for one when the lab is full
+    + timeout: seconds to wait for one when the lab is full
     """
     LEASES.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         for number in range(1, MAX_HOSTS + 1):
             name = f"{kind}-{number}"
@@ -228,7 +228,7 @@ def down() -> list[str]:
             _remove_host(container)
         for network in engine.lab_objects("network", f"label={HOME_LABEL}={PROJECT}"):
             docker("network", "rm", network, check=False)
-        addresses.forget()
+        addresses.clear()
     return gone
 
 
@@ -342,7 +342,7 @@ def _ready(host: LabHost) -> None:
     key = KEY.with_name(f"{KEY.name}.pub").read_text().strip()
     done = inside(
         *(host.container, "sh", "-s", host.kind),
-        stdin=_SETTLE,
+        stdin=_SNAPSHOT,
         env={"LAB_KEY": key},
         check=False,
         timeout=120,

@@ -117,7 +117,7 @@ def build(names: Iterable[str]) -> dict[str, str]:
         while graph.is_active():
             # First what others are made from.
             ready = sorted(graph.get_ready(), key=lambda name: name not in awaited)
-            building |= {pool.submit(_build_one, name): name for name in ready}
+            building |= {pool.submit(_build_image, name): name for name in ready}
             for built in wait(building, return_when=FIRST_COMPLETED).done:
                 built.result()
                 graph.done(building.pop(built))
@@ -188,7 +188,7 @@ def _exists(ref: str) -> bool:
     return outer("docker", "image", "inspect", ref, check=False).returncode == 0
 
 
-def _build_one(name: str) -> None:
+def _build_image(name: str) -> None:
     ref = reference(name)
     if _exists(ref):
         return

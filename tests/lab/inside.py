@@ -26,7 +26,7 @@ _JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Entry:
     """How one gets into a container: good as long as its first process is the same."""
 
     pid: int
@@ -39,7 +39,7 @@ class _Way:
         return _started(self.pid) == self.started
 
 
-_ways: dict[str, _Way] = {}
+_entries: dict[str, _Entry] = {}
 
 
 def inside(
@@ -55,15 +55,15 @@ def inside(
     + env: variables beside those of the container
     + check: raise `OuterCommandError` where it does not end with 0
     """
-    way = _ways.get(container)
-    if way is None or not way.good:
-        way = _way(container)
-    if way is None:
+    entry = _entries.get(container)
+    if entry is None or not entry.good:
+        entry = _find_entry(container)
+    if entry is None:
         more = [part for name, value in (env or {}).items() for part in ("-e", f"{name}={value}")]
         words = ("docker", "exec", "-i", *more, container, *argv)
         return outer(*words, stdin=stdin, check=check, timeout=timeout)
-    _ways[container] = way
-    done = _run([*way.argv, *argv], stdin, {**way.environment, **(env or {})}, timeout)
+    _entries[container] = entry
+    done = _run([*entry.argv, *argv], stdin, {**entry.environment, **(env or {})}, timeout)
     if check and done.returncode != 0:
         said = (done.stdout + done.stderr).decode(errors="replace")[-4000:]
         raise OuterCommandError(f"{container}: {' '.join(argv)}: exit {done.returncode}\n{said}")
@@ -92,9 +92,9 @@ def _run(
         return subprocess.CompletedProcess(argv, status, out.read(), err.read())
 
 
-def _way(container: str) -> _Way | None:
+def _find_entry(container: str) -> _Entry | None:
     """The way into a container that runs; None where only the engine has one."""
-    _ways.pop(container, None)
+    _entries.pop(container, None)
     tools = [shutil.which(name, path=SBIN) for name in ("sh", "nsenter", "setpriv")]
     if os.geteuid() != 0 or not (_CGROUPS / "systemd").is_dir():
         return None
@@ -113,7 +113,7 @@ def _way(container: str) -> _Way | None:
     if not joined:
         return None
     shell, nsenter, setpriv = map(str, tools)
-    return _Way(
+    return _Entry(
         pid,
         started,
         (

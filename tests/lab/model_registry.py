@@ -203,15 +203,15 @@ class ModelRegistry:
         self._ask("clear")
 
     def log(self) -> list[Request]:
-        """The requests since the start or `forget`, the first first."""
+        """The requests since the start or `clear_log`, the first first."""
         with self._client() as client:
             return [Request(**said) for said in client.get("log").raise_for_status().json()]
 
     def sent(self) -> int:
-        """Bytes of blobs that were sent since the start or `forget`."""
+        """Bytes of blobs that were sent since the start or `clear_log`."""
         return sum(request.sent for request in self.log())
 
-    def forget(self) -> None:
+    def clear_log(self) -> None:
         """Begin the log anew."""
         self._ask("forget")
 

@@ -219,7 +219,7 @@ class ModelServer:
         layers = {layer.digest: layer.size for model in models for layer in model.layers}
         return sum(size for digest, size in layers.items() if digest.replace(":", "-") not in there)
 
-    def whole(self, *names: str) -> bool:
+    def is_complete(self, *names: str) -> bool:
         """Whether every blob of these models is on the disk with the content of its name."""
         layers = {layer.digest: layer for name in names for layer in self.layers(name)}
         lines = "".join(f"{digest}  {self.blob(digest)}\n" for digest in layers)
@@ -247,7 +247,7 @@ class ModelServer:
             f"dd of={file} bs=1 seek={offset} conv=notrunc 2>/dev/null && touch -r /tmp/was {file}"
         )
 
-    def forget(self, *names: str) -> None:
+    def remove(self, *names: str) -> None:
         """Remove models as ``ollama rm`` does: out of memory first, which would keep the space."""
         self.unload(*names)
         for name in names:

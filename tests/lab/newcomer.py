@@ -15,32 +15,32 @@ from tests.lab.engine import outer
 from tests.lab.hosts import LabHost
 
 #: How one comes into a host at first: root by password, root by key, a user with sudo by key.
-Way = Literal["root password", "root key", "sudo user"]
+Login = Literal["root password", "root key", "sudo user"]
 
 ROOT_PASSWORD = "correct horse"
 USER = "ops"
 
 
-def hand_over(host: LabHost, way: Way, public: str = "") -> None:
+def hand_over(host: LabHost, login: Login, public: str = "") -> None:
     """Leave exactly one way into a host.
 
     + way: the one that is left
     + public: the public key that it takes, for the two ways that take one
     """
-    home = "/root/.ssh" if way == "root key" else "/home/provider/.ssh"
+    home = "/root/.ssh" if login == "root key" else "/home/provider/.ssh"
     steps = [
         "pkill -KILL -u operator,keeper || true",
         "userdel -rf operator 2>/dev/null; userdel -rf keeper 2>/dev/null",
         "rm -rf /root/.ssh /etc/sudoers.d/lab",
         "sed -i /PermitRootLogin/d /etc/ssh/sshd_config.d/lab.conf",
     ]
-    if way == "root password":
+    if login == "root password":
         steps += [
             f"echo {shlex.quote(f'root:{ROOT_PASSWORD}')} | chpasswd",
             "echo 'PermitRootLogin yes' >> /etc/ssh/sshd_config.d/lab.conf",
         ]
     else:
-        owner = "root" if way == "root key" else "provider"
+        owner = "root" if login == "root key" else "provider"
         if owner == "provider":
             steps += [
                 "useradd --create-home --shell /bin/bash provider",

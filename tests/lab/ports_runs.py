@@ -23,7 +23,7 @@ RECORDS = "/var/lib/stackmend/ports"
 
 
 @dataclass(frozen=True)
-class Told:
+class HostRun:
     """A finished run on one host, and its record of that host."""
 
     run: Run
@@ -91,24 +91,24 @@ class Runs:
         """What a controller needs to write its record here."""
         return {"STACKMEND_REPORTS": str(self.reports)}
 
-    def free(self, ports: Sequence[Any] | str, *words: str, **policy: Any) -> Told:
+    def free(self, ports: Sequence[Any] | str, *words: str, **policy: Any) -> HostRun:
         """``ports.free`` of these ports; `words` instead of ``-y`` on the command line."""
-        return self.told(*words, free={"ports": ports, **policy})
+        return self.execute(*words, free={"ports": ports, **policy})
 
-    def stop(self, ports: Sequence[Any] | str, *words: str, **policy: Any) -> Told:
+    def stop(self, ports: Sequence[Any] | str, *words: str, **policy: Any) -> HostRun:
         """The same with the broadest consent."""
         chosen = {"on_conflict": "stop", "allow": EVERYTHING, "grace": 2, "settle": 1}
         return self.free(ports, *words, **{**chosen, **policy})
 
-    def restored(self, *records: str) -> Told:
+    def restored(self, *records: str) -> HostRun:
         """``ports.restored`` of each of these records."""
-        return self.told(restore=records)
+        return self.execute(restore=records)
 
-    def told(self, *words: str, **data: Any) -> Told:
+    def execute(self, *words: str, **data: Any) -> HostRun:
         """A run, and its record of the host."""
         done = self.run(*words, **data)
         assert "Traceback" not in done.out, done.out
-        return Told(done, done.report["hosts"][self.host.name])
+        return HostRun(done, done.report["hosts"][self.host.name])
 
     def run(self, *words: str, **data: Any) -> Run:
         """Run the deploy file with the host's data; `words` instead of ``-y``."""

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs as root inside a host: puts it back to the state that settle.sh remembered.
+# Runs as root inside a host: puts it back to the state that snapshot.sh remembered.
 # $1: bare or managed; "thaw" does only the first step. Prints "clean" as its last word when the
 # host is as it was, "reload NAME" before it for an image that must be loaded again; anything else is
 # a reason to make the host anew.

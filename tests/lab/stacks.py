@@ -27,7 +27,7 @@ import yaml
 from tests.lab import controller
 from tests.lab.controller import Controller, Run
 from tests.lab.hosts import LabHost
-from tests.lab.seen import HostCommandError
+from tests.lab.observed import HostCommandError
 
 #: Quick to come up, and gentle with a machine that carries several hosts: each look at a healthy
 #: container costs it a tenth of a second.
@@ -88,7 +88,7 @@ def compose() -> dict[str, Any]:
 
 
 #: Host → the shop that was last proven well there, and how the host looked then.
-_settled: dict[str, tuple[object, str]] = {}
+_converged: dict[str, tuple[object, str]] = {}
 
 
 def standing(directory: Path, host: LabHost, **settings: Any) -> Shop:
@@ -102,8 +102,8 @@ def standing(directory: Path, host: LabHost, **settings: Any) -> Shop:
     """
     shop = Shop(directory, host, **{"mend": {"attempts": 100, "backoff": [0]}, **settings})
     shop.write()
-    settled = _settled.pop(host.name, None)
-    if settled is None or settled != (shop.wanted(), _picture(host)):
+    converged = _converged.pop(host.name, None)
+    if converged is None or converged != (shop.desired(), _picture(host)):
         host.reset()
         shop.deploy()
         shop.assert_well()
@@ -165,7 +165,7 @@ class Shop:
         """Write compose.yaml as ``compose`` says now."""
         self.put("compose.yaml", yaml.safe_dump(self.compose, sort_keys=False))
 
-    def wanted(self) -> object:
+    def desired(self) -> object:
         """All that this asks of the host, to compare: its files and variables."""
         files = {
             path.relative_to(self.source).as_posix(): path.read_bytes()
@@ -228,7 +228,7 @@ class Shop:
         command = shlex.join(["docker", "compose", "-p", self.project, *words])
         return self.host.sh(f"cd {shlex.quote(self.home)} && {command} 2>&1", timeout=120)
 
-    def carry(self, directory: str = "") -> None:
+    def put_files(self, directory: str = "") -> None:
         """Put the files on the host as a person would, without running anything."""
         self.write()
         for path in sorted(self.source.rglob("*")):
@@ -236,7 +236,7 @@ class Shop:
                 relative = path.relative_to(self.source).as_posix()
                 self.host.put(f"{directory or self.home}/{relative}", path.read_bytes())
 
-    def settle(self) -> None:
+    def assert_converged(self) -> None:
         """Run it once more: nothing is wrong, nothing changes, and the engine sees nothing.
 
         What stands after this is what `standing` hands to the next test.
@@ -247,15 +247,15 @@ class Shop:
         assert "No changes" in again.out, again.out
         assert seen.quiet, seen.events
         self.assert_well()
-        _settled[self.host.name] = (self.wanted(), _picture(self.host))
+        _converged[self.host.name] = (self.desired(), _picture(self.host))
 
     def clear(self, *containers: str, files: str = "") -> None:
-        """Take containers and files off the host that the test itself put there, and settle."""
+        """Take containers and files off the host that the test put there; all else converged."""
         if containers:
             self.host.docker("rm", "-f", *containers)
         if files:
             self.host.sh(f"rm -r {shlex.quote(files)}")
-        self.settle()
+        self.assert_converged()
 
     # Looking at the host, from outside
 
@@ -283,11 +283,11 @@ class Shop:
 
     def assert_well(self) -> None:
         """Every declared service runs, is healthy, and the network and its names work."""
-        wanted = {
+        desired = {
             name: "healthy" if "healthcheck" in body else "running"
             for name, body in self.services.items()
         }
-        assert self.health() == wanted
+        assert self.health() == desired
         if {"web", "redis"} <= set(self.services):
             assert self.answers_inside("web", "redis", 6379)
 
@@ -320,18 +320,18 @@ class Shop:
         return host
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[Seen]:
+    def watching(self) -> Iterator[EngineChanges]:
         """Watch what happens on the engine within the block; read the result after it."""
         before = _containers(self.host)
         moment = self.host.now()
-        seen = Seen(self.project)
+        seen = EngineChanges(self.project)
         yield seen
         seen.events = self.host.events_since(moment)
         seen.before, seen.after = before, _containers(self.host)
 
 
 @dataclass
-class Seen:
+class EngineChanges:
     """What the engine shows to have happened, by its events and by its containers."""
 
     project: str

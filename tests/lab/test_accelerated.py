@@ -13,9 +13,9 @@ import pytest
 from tests.lab import controller, gpus, machines
 from tests.lab.gpus import Bus
 from tests.lab.hosts import LabHost
+from tests.lab.observed import HostCommandError
 from tests.lab.packages import Deb, Packages, Repository
-from tests.lab.ports_runs import Told
-from tests.lab.seen import HostCommandError
+from tests.lab.ports_runs import HostRun
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 PROOF = "/var/lib/stackmend/engine/accelerated"
@@ -44,7 +44,7 @@ def policy(repository: Repository) -> dict[str, str]:
 
 def accelerated(
     directory: Path, bus: Bus, *words: str, user: str = "root", **arguments: Any
-) -> Told:
+) -> HostRun:
     inventory = controller.write_inventory(
         directory, [bus.host], user=user, data={"accelerated": arguments}
     )
@@ -53,7 +53,7 @@ def accelerated(
         inventory, "tests/lab/give.py", *(words or ("-y",)), env=environment, timeout=600
     )
     assert "Traceback" not in done.out, done.out
-    return Told(done, done.report["hosts"][bus.host.name])
+    return HostRun(done, done.report["hosts"][bus.host.name])
 
 
 def daemon(host: LabHost) -> dict[str, Any]:

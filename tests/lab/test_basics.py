@@ -7,19 +7,19 @@ from typing import Any
 
 from tests.lab import controller
 from tests.lab.hosts import LabHost
-from tests.lab.ports_runs import Told
+from tests.lab.ports_runs import HostRun
 
 RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 
 
-def basics(directory: Path, host: LabHost, *words: str, **arguments: Any) -> Told:
+def basics(directory: Path, host: LabHost, *words: str, **arguments: Any) -> HostRun:
     inventory = controller.write_inventory(directory, [host], data={"basics": arguments})
     environment = {"STACKMEND_REPORTS": str(directory / "reports")}
     done = controller.run(
         inventory, "tests/lab/give.py", *(words or ("-y",)), env=environment, timeout=600
     )
     assert "Traceback" not in done.out, done.out
-    return Told(done, done.report["hosts"][host.name])
+    return HostRun(done, done.report["hosts"][host.name])
 
 
 def test_ports_are_added_to_those_that_are_kept_and_given_back(

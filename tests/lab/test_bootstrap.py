@@ -16,9 +16,9 @@ from tests.lab import hosts as lab_hosts
 from tests.lab import machines
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
-from tests.lab.newcomer import ROOT_PASSWORD, Newcomer, Way, hand_over
+from tests.lab.newcomer import ROOT_PASSWORD, Login, Newcomer, hand_over
+from tests.lab.observed import Kind
 from tests.lab.reference_stack import VARIABLES
-from tests.lab.seen import Kind
 
 #: What a second run may open on a host.
 LIMIT = 2
@@ -39,17 +39,17 @@ def me(tmp_path: Path) -> Newcomer:
     return Newcomer(tmp_path)
 
 
-def arriving(me: Newcomer, host: LabHost, way: Way, **more: Any) -> dict[str, str]:
+def arriving(me: Newcomer, host: LabHost, login: Login, **more: Any) -> dict[str, str]:
     """Write the inventory for a host that is handed over in some way; what the run needs to know.
 
     Nothing in the inventory but the provider's key or user says how one comes in.
     """
-    hand_over(host, way, me.public("root"))
-    data: dict[str, Any] = {} if way == "root password" else {"ssh_key": str(me.key("root"))}
-    if way == "sudo user":
+    hand_over(host, login, me.public("root"))
+    data: dict[str, Any] = {} if login == "root password" else {"ssh_key": str(me.key("root"))}
+    if login == "sudo user":
         data["ssh_user"] = "provider"
     me.expects([host], more, **data)
-    return {"STACKMEND_ROOT_PASSWORD": ROOT_PASSWORD} if way == "root password" else {}
+    return {"STACKMEND_ROOT_PASSWORD": ROOT_PASSWORD} if login == "root password" else {}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def arriving(me: Newcomer, host: LabHost, way: Way, **more: Any) -> dict[str, st
     [("trixie", "root password"), ("bare", "root key"), ("trixie", "sudo user")],
 )
 def test_a_bare_machine_carries_a_healthy_stack_after_two_commands(
-    lab: Lab, me: Newcomer, kind: Kind, way: Way
+    lab: Lab, me: Newcomer, kind: Kind, login: Login
 ) -> None:
     (host,) = lab.take(1, kind)
     if kind == "trixie":
@@ -67,7 +67,7 @@ def test_a_bare_machine_carries_a_healthy_stack_after_two_commands(
         "access": me.access(password_login=False),
         "engine": {**machines.engine(host), "log": {"max_size": "10m", "max_file": 2}},
     }
-    env = arriving(me, host, way, **wanted)
+    env = arriving(me, host, login, **wanted)
 
     first = me.run("deploy/bootstrap.py", env=env, timeout=600)
     assert first.rc == 0, first.out

@@ -28,14 +28,14 @@ def test_from_nothing_to_well_and_then_nothing_to_do(
     shop.assert_well()
     assert shop.page() == "box 1"
     before = host.identities("shop")
-    shop.settle()
+    shop.assert_converged()
     assert host.identities("shop") == before
 
 
 def by_hand(tmp_path: Path, host: LabHost) -> Shop:
     """The same files, put on the host and started there by a person."""
     shop = Shop(tmp_path, host)
-    shop.carry()
+    shop.put_files()
     shop.host.sh(f"cd {shop.home} && docker compose up -d --wait 2>&1", timeout=120)
     return shop
 
@@ -48,7 +48,7 @@ def test_a_stack_started_by_hand_is_adopted_untouched(host: LabHost, tmp_path: P
 
     assert done.rc == 0, done.out
     assert seen.quiet, seen.events
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_what_is_stopped_of_an_adopted_stack_is_started_alone(
@@ -65,7 +65,7 @@ def test_what_is_stopped_of_an_adopted_stack_is_started_alone(
     assert re.search(r"web: (stopped|exited): it exited with code \d+", done.out), done.out
     assert seen.touched == {"web"}
     assert shop.id("web") == web
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_what_differs_in_an_adopted_stack_is_settled_alone(host: LabHost, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_differs_in_an_adopted_stack_is_settled_alone(host: LabHost, tmp_pa
     assert "environment.GREETING: good evening → good morning" in done.out, done.out
     assert seen.touched == seen.recreated == {"web"}
     assert "GREETING=good evening" in shop.container("web")["Config"]["Env"]
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_an_adopted_stack_sees_the_files_that_are_wanted(host: LabHost, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_an_adopted_stack_sees_the_files_that_are_wanted(host: LabHost, tmp_path
     assert "conf/web.conf" in done.out
     assert seen.touched == seen.recreated == {"web"}
     assert host.docker("exec", shop.id("web"), "cat", "/etc/web.conf") == "answer = 43"
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_network_that_differs_in_an_adopted_stack_is_made_anew_at_once(
@@ -111,7 +111,7 @@ def test_a_network_that_differs_in_an_adopted_stack_is_made_anew_at_once(
     shown = json.loads(host.docker("network", "inspect", "shop_default"))[0]
     assert shown["Attachable"] is True
     assert [pool["Subnet"] for pool in shown["IPAM"]["Config"]] == ["10.99.0.0/24"]
-    shop.settle()
+    shop.assert_converged()
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_what_was_changed_in_a_living_container_is_not_adopted(
     assert seen.touched == seen.recreated == {"side"}
     settings = shop.container("side")["HostConfig"]
     assert (settings["RestartPolicy"]["Name"], settings["Memory"]) == ("unless-stopped", 0)
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_foreign_stack_of_the_same_name_is_taken_over_with_consent_alone(
     host: LabHost, tmp_path: Path
 ) -> None:
     shop = Shop(tmp_path, host)
-    shop.carry("/opt/elsewhere")
+    shop.put_files("/opt/elsewhere")
     host.sh("cd /opt/elsewhere && docker compose -p shop up -d --wait 2>&1", timeout=120)
     keep = "redis-cli set order 17; redis-cli save"
     host.docker("exec", shop.id("redis"), "sh", "-c", keep)
@@ -162,7 +162,7 @@ def test_a_foreign_stack_of_the_same_name_is_taken_over_with_consent_alone(
 
     assert taken.rc == 0, taken.out
     assert host.docker("exec", shop.id("redis"), "redis-cli", "get", "order") == "17"
-    shop.settle()
+    shop.assert_converged()
 
 
 def files(host: LabHost) -> dict[str, str]:
@@ -232,4 +232,4 @@ def test_dry_shows_what_would_be_mended_and_changed_and_touches_nothing(shop: Sh
     assert steps
     assert all(step in done.out for step in steps), "it did not do what it had shown"
     assert seen.touched == {"web", "side", "redis", "extra"}
-    shop.settle()
+    shop.assert_converged()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.controller import Run
 from tests.lab.fixtures import Lab
-from tests.lab.stacks import Seen, Shop
+from tests.lab.stacks import EngineChanges, Shop
 from tests.lab.standing import Standing
 
 
@@ -25,7 +25,7 @@ def shop(standing: Standing) -> Shop:
     return standing.renew()
 
 
-def apply(shop: Shop, *more: str) -> tuple[Run, Seen]:
+def apply(shop: Shop, *more: str) -> tuple[Run, EngineChanges]:
     """Run, and see what happened on the engine."""
     with shop.watching() as seen:
         done = shop.run("-y", *more)
@@ -105,7 +105,7 @@ def test_only_the_changed_service_is_made_anew(shop: Shop, name: str) -> None:
     assert any(re.search(change.cause.partition(": ")[2], found) for found in told), told
     (line,) = [line for line in shop.journal()[-2:] if line["subject"] == f"shop/{change.service}"]
     assert line["action"] == "recreate"
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_new_service_is_started_and_no_other_is_touched(shop: Shop) -> None:
@@ -115,7 +115,7 @@ def test_a_new_service_is_started_and_no_other_is_touched(shop: Shop) -> None:
 
     assert "extra: missing: it has no container" in done.out
     assert seen.touched == {"extra"}
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_removed_service_goes_and_its_volume_stays(shop: Shop) -> None:
@@ -138,7 +138,7 @@ def test_a_removed_service_goes_and_its_volume_stays(shop: Shop) -> None:
     assert seen.touched == {"cache"}
     assert "cache" not in shop.host.containers("shop")
     assert "shop_cache" in shop.host.docker("volume", "ls", "-q").split()
-    shop.settle()
+    shop.assert_converged()
 
     shop.services["cache"] = section
     shop.compose["volumes"]["cache"] = {}
@@ -154,7 +154,7 @@ def test_a_comment_changes_a_file_and_no_container(shop: Shop) -> None:
     assert "conf/README" in done.out
     assert seen.quiet, seen.events
     assert shop.host.read(f"{shop.home}/conf/README") == b"what this is for\n"
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_dependant_is_restarted_where_compose_says_so_and_not_elsewhere(shop: Shop) -> None:
@@ -170,7 +170,7 @@ def test_a_dependant_is_restarted_where_compose_says_so_and_not_elsewhere(shop: 
     assert seen.touched == {"redis", "side"}
     assert seen.recreated == {"redis"}
     assert (shop.id("side"), shop.id("web")) == (side, web)
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_who_shares_a_network_with_a_service_follows_it(shop: Shop) -> None:
@@ -185,7 +185,7 @@ def test_who_shares_a_network_with_a_service_follows_it(shop: Shop) -> None:
     assert seen.recreated == {"web", "side"}
     inside = f"docker exec {shop.id('side')} wget -q -O - http://127.0.0.1/"
     assert shop.host.sh(inside) == "box 1"
-    shop.settle()
+    shop.assert_converged()
 
 
 @dataclass(frozen=True)
@@ -248,14 +248,14 @@ def test_changed_content_is_noticed_and_applied(shop: Shop, name: str) -> None:
     if name == "secret":
         assert case.old not in done.out
         assert case.new not in done.out
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_local_tag_that_moved_is_noticed(shop: Shop) -> None:
     shop.host.docker("tag", "lab/box:1", "shop/side:stable")
     shop.services["side"]["image"] = "shop/side:stable"
     shop.deploy()
-    shop.settle()
+    shop.assert_converged()
     old, new = (
         shop.host.docker("image", "inspect", "-f", "{{.Id}}", ref)
         for ref in ("lab/box:1", "lab/box:2")
@@ -268,7 +268,7 @@ def test_a_local_tag_that_moved_is_noticed(shop: Shop) -> None:
     assert f"side: image: image shop/side:stable: {short[0]} → {short[1]}" in done.out, done.out
     assert seen.touched == seen.recreated == {"side"}
     assert shop.container("side")["Image"] == new
-    shop.settle()
+    shop.assert_converged()
 
 
 # How every command that reaches the host, or a docker client there, looks in its process list.

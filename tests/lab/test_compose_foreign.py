@@ -165,7 +165,7 @@ def test_what_stands_in_the_way_is_kept_aside_with_consent_alone(shop: Shop) -> 
     # What Compose does now does not touch them any more.
     shop.by_hand("up", "-d", "--force-recreate", "side")
     assert all(holds(shop, f"{name}-set-aside") for name in looks)
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_what_comes_while_a_run_is_at_work_is_not_taken_for_ours(shop: Shop) -> None:
@@ -227,7 +227,7 @@ def test_networks_and_volumes_of_our_names_that_are_others(host: LabHost, tmp_pa
 
     assert done.rc == 0, done.out
     assert host.sh(f"cat {keep}") == "theirs"
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_network_that_is_to_change_is_not_taken_from_a_guest(shop: Shop) -> None:
@@ -272,4 +272,4 @@ def test_images_of_our_names_that_are_not_ours_are_kept_and_not_run(shop: Shop) 
         assert host.docker("exec", shop.id(name), "cat", "/whose") == f"our {name}"
         aside = f"shop-{name}:set-aside-{id_.removeprefix('sha256:')[:12]}"
         assert host.docker("image", "inspect", "-f", "{{.Id}}", aside) == id_
-    shop.settle()
+    shop.assert_converged()

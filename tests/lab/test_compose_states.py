@@ -229,7 +229,7 @@ def test_one_service_is_mended_alone(shop: Shop, name: str) -> None:
     if name == "attached to another network":
         # Not ours, so it stays; this would fail where it did not.
         shop.host.docker("network", "rm", "elsewhere")
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_created_but_never_started_is_told_with_the_engines_error(shop: Shop) -> None:
@@ -255,7 +255,7 @@ def test_created_but_never_started_is_told_with_the_engines_error(shop: Shop) ->
     assert "→ start web: " in free.out
     assert seen.touched == {"web"}
     assert shop.page() == "box 1"
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_crash_loop_for_want_of_a_dependency_ends_when_it_is_back(shop: Shop) -> None:
@@ -276,7 +276,7 @@ def test_a_crash_loop_for_want_of_a_dependency_ends_when_it_is_back(shop: Shop) 
     assert re.search(r"web: restart loop: .* last exit code 7", done.out), done.out
     assert seen.touched == {"redis", "web"}
     assert shop.id("side") == side
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_too_many_replicas_are_reduced_to_the_declared(shop: Shop) -> None:
@@ -290,7 +290,7 @@ def test_too_many_replicas_are_reduced_to_the_declared(shop: Shop) -> None:
     assert "side: scale: 3 containers where 1 should be" in done.out
     assert seen.touched == {"side"}
     assert [entry["Id"] for entry in shop.host.containers("shop")["side"]] == [first]
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_missing_replica_is_added_and_the_others_are_left(shop: Shop) -> None:
@@ -315,7 +315,7 @@ def test_a_missing_replica_is_added_and_the_others_are_left(shop: Shop) -> None:
     assert len(after) == 3
     assert set(left) < set(after)
     assert all(seen.before[one] == seen.after[one] for one in left)
-    shop.settle()
+    shop.assert_converged()
 
 
 @pytest.mark.parametrize("how", ["changed", "removed"])
@@ -333,7 +333,7 @@ def test_a_project_file_that_someone_touched_on_the_host_is_put_back(shop: Shop,
     assert seen.touched == {"web"}
     assert shop.host.read(path) == b"answer = 42\n"
     assert shop.host.docker("exec", shop.id("web"), "cat", "/etc/web.conf") == "answer = 42"
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_container_that_holds_our_name_is_set_aside_with_consent_alone(shop: Shop) -> None:
@@ -418,7 +418,7 @@ def test_a_container_that_holds_our_address_is_let_go_with_consent_alone(shop: S
     assert seen.touched == {"squatter", "side"}
     networks = shop.container("side")["NetworkSettings"]["Networks"]
     assert (shop.id("side"), networks["shop_fixed"]["IPAddress"]) == (side, "10.77.0.10")
-    shop.settle()
+    shop.assert_converged()
 
 
 def crash_once(shop: Shop) -> None:
@@ -507,7 +507,7 @@ def test_a_lost_published_port_is_found_by_a_check_and_mended(shop: Shop) -> Non
     shop.settings["checks"] = [
         {"kind": "http", "url": "http://127.0.0.1:8080/", "deadline": 5, "timeout": 2}
     ]
-    shop.settle()
+    shop.assert_converged()
     # What serves the port on the loopback is a process beside the engine, which never looks at it.
     shop.host.sh("pkill -KILL docker-proxy")
 
@@ -518,7 +518,7 @@ def test_a_lost_published_port_is_found_by_a_check_and_mended(shop: Shop) -> Non
     assert re.search(r"http://127\.0\.0\.1:8080/.*: check: .*refused", done.out), done.out
     assert seen.touched == {"web"}
     assert shop.page() == "box 1"
-    shop.settle()
+    shop.assert_converged()
 
 
 def _told(shop: Shop, service: str, verb: str) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stackmend.compose.source import format_dotenv
 from tests.lab.hosts import LabHost
-from tests.lab.seen import KEEPER_PASSWORD
+from tests.lab.observed import KEEPER_PASSWORD
 from tests.lab.stacks import Shop
 
 NASTY = {

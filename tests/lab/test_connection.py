@@ -41,8 +41,8 @@ from tests import connected
 from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
+from tests.lab.observed import KEEPER_PASSWORD, USERS
 from tests.lab.paths import PROJECT
-from tests.lab.seen import KEEPER_PASSWORD, USERS
 
 LOCK = "/run/stackmend-test/it's a.lock"
 

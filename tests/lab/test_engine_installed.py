@@ -12,8 +12,8 @@ from tests.lab import machines
 from tests.lab.engine_runs import BOTH, DAEMON_JSON, Runs, changed, run_container
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
+from tests.lab.observed import Kind
 from tests.lab.packages import Packages
-from tests.lab.seen import Kind
 
 KEYRING = "/etc/apt/keyrings/stackmend-docker.asc"
 SOURCE = "/etc/apt/sources.list.d/stackmend-docker.sources"
@@ -207,7 +207,7 @@ class TestSettingsOfANewEngine:
     def test_it_is_started_once(self, closed_host: LabHost, tmp_path: Path) -> None:
         host, runs = closed_host, Runs(tmp_path, closed_host)
         policy: dict[str, Any] = {"channel": "distro", "mtu": 1400, "log": {"max_size": "10m"}}
-        told = runs.told(BOTH, policy)
+        told = runs.execute(BOTH, policy)
         assert told.run.rc == 0, told.run.out
         # Two steps, each with its way back, though one command does both.
         done = {one["verb"]: one for one in told.all("done")}
@@ -223,7 +223,7 @@ class TestSettingsOfANewEngine:
         assert json.loads(shown)["com.docker.network.driver.mtu"] == "1400"
         assert host.sh(f"stat -c %a {DAEMON_JSON}") == "644"
         assert remembered(host) == REMEMBERED
-        again = runs.told(BOTH, policy)
+        again = runs.execute(BOTH, policy)
         assert again.run.rc == 0, again.run.out
         assert not changed(again), again.run.out
 
@@ -239,14 +239,14 @@ class TestSettingsOfANewEngine:
     ) -> None:
         host, runs = closed_host, Runs(tmp_path, closed_host)
         policy = machines.engine(host)
-        told = runs.told(BOTH, {**policy, "settings": settings})
+        told = runs.execute(BOTH, {**policy, "settings": settings})
         assert told.run.rc != 0
         assert "does not come up with its settings yet" in told.run.out, told.run.out
         assert said in told.run.out, told.run.out
         assert host.sh(f"[ ! -e {DAEMON_JSON} ] && echo none") == "none"
         assert version(host)
         assert remembered(host) == REMEMBERED
-        told = runs.told(BOTH, {**policy, "mtu": 1400})
+        told = runs.execute(BOTH, {**policy, "mtu": 1400})
         assert told.run.rc == 0, told.run.out
 
     def test_a_file_that_is_there_is_left_to_engine_settings(
@@ -260,7 +260,7 @@ class TestSettingsOfANewEngine:
         told = runs.installed(**policy, mtu=1400)
         assert told.run.rc == 0, told.run.out
         assert host.read(DAEMON_JSON).decode() == theirs
-        told = runs.told(BOTH, {**policy, "mtu": 1400})
+        told = runs.execute(BOTH, {**policy, "mtu": 1400})
         assert told.run.rc == 0, told.run.out
         assert json.loads(host.read(DAEMON_JSON)) == {"labels": ["rack=7"], "mtu": 1400}
 
@@ -277,7 +277,7 @@ class TestSettingsOfANewEngine:
             host.wait_for(f"[ -e {DAEMON_JSON} ]", 240)
             host.power_cut()
             running.kill()
-        told = runs.told(BOTH, {**policy, **second})
+        told = runs.execute(BOTH, {**policy, **second})
         assert told.run.rc == 0, told.run.out
         assert version(host)
         assert json.loads(host.read(DAEMON_JSON)) == {"mtu": 1400}

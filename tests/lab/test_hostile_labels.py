@@ -80,4 +80,4 @@ def test_a_list_that_leads_elsewhere_removes_nothing(shop: Shop, path: str) -> N
 
     assert done.rc == 0, done.out
     assert shop.host.sh(f"cat {VICTIM}") == "precious"
-    shop.settle()
+    shop.assert_converged()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.lab import controller
 from tests.lab.hosts import LabHost
+from tests.lab.observed import KEEPER_PASSWORD
 from tests.lab.registry import Registry
-from tests.lab.seen import KEEPER_PASSWORD
 
 
 def test_host_is_a_machine_with_an_engine_of_its_own(host: LabHost) -> None:

@@ -70,12 +70,12 @@ def test_faults_of_the_registry_are_got_over_in_one_run(
     models["lied-config"] = push(model_registry, "team/lied-config:1b", SIZE, seed=99)
     model_registry.fault(models["lied-config"].layers[-1].digest, kind="mismatch")
     names = [model.name for model in models.values()]
-    model_registry.forget()
+    model_registry.clear_log()
 
     # Long for a busy machine, and short beside what the server itself takes for a stall.
     result = runs.converge(names, parallel=8, stall=8)
     assert sorted(result.did("pull")) == sorted(names)
-    assert server.whole(*names)
+    assert server.is_complete(*names)
     # The run has asked each of them a word; not all must be loaded here once more.
     assert server.answers(*(models[kind].name for kind in ("cut-0", "lied-weights", "lied-config")))
     assert server.partials() == []
@@ -117,7 +117,7 @@ def test_a_server_restarted_in_the_middle(
 ) -> None:
     model = push(model_registry, "team/restarted:1b", LONG, seed=40)
     model_registry.rate(RATE)
-    model_registry.forget()
+    model_registry.clear_log()
     with runs.start([model.name]) as run:
         server.host.wait_for(arrived(server, LONG // 4), 120)
         server.host.docker("restart", server.container)
@@ -128,7 +128,7 @@ def test_a_server_restarted_in_the_middle(
         server.host.wait_for(f"docker exec {server.container} ollama list")
         runs.converge([model.name])
     print("one run" if done.rc == 0 else "two runs", fetched(model_registry, model) / model.size)
-    assert server.whole(model.name)
+    assert server.is_complete(model.name)
     assert server.answers(model.name)
     assert fetched(model_registry, model) <= BUDGET * model.size
 
@@ -139,7 +139,7 @@ def test_a_controller_killed_in_the_middle(
     """Twice, and the next run completes it; nobody is left who holds a lock."""
     model = push(model_registry, "team/orphan:1b", LONG, seed=41)
     model_registry.rate(RATE)
-    model_registry.forget()
+    model_registry.clear_log()
     for share in (6, 3):
         with runs.start([model.name]) as run:
             server.host.wait_for(arrived(server, LONG // share), 120)
@@ -147,7 +147,7 @@ def test_a_controller_killed_in_the_middle(
     model_registry.rate(None)
     runs.converge([model.name])
     print("fetched", fetched(model_registry, model) / model.size)
-    assert server.whole(model.name)
+    assert server.is_complete(model.name)
     assert server.answers(model.name)
     assert fetched(model_registry, model) <= BUDGET * model.size
     assert server.host.sh("pgrep -fa stackmend", check=False) == ""
@@ -191,13 +191,13 @@ def test_blobs_that_went_bad_are_found_and_mended(
     server.host.sh(f"truncate -s -1000 {server.blob(weights['truncated'].digest)}")
     server.host.sh(f"rm {server.blob(weights['deleted'].digest)}")
     server.flip(weights["flipped"].digest, SIZE // 2)
-    model_registry.forget()
+    model_registry.clear_log()
 
     result = runs.converge(names)
     assert result.about("findings", weights["truncated"].digest[:12])
     assert result.about("findings", weights["deleted"].digest[:12])
     bad = [pushed[kind] for kind in ("truncated", "deleted")]
-    assert server.whole(*(model.name for model in bad))
+    assert server.is_complete(*(model.name for model in bad))
     assert server.answers(*(model.name for model in bad))
     assert result.fetched == fetched(model_registry, *bad) == 2 * SIZE
     # A byte that changed shows in no size: only reading all of it tells.
@@ -205,7 +205,7 @@ def test_blobs_that_went_bad_are_found_and_mended(
 
     result = runs.converge(names, hashes=True)
     assert result.about("findings", weights["flipped"].digest[:12])
-    assert server.whole(*names)
+    assert server.is_complete(*names)
     assert server.answers(*names)
     assert result.fetched == fetched(model_registry, pushed["flipped"]) == SIZE
     assert model_registry.sent() == 3 * SIZE
@@ -222,8 +222,8 @@ def test_a_blob_that_two_models_share_is_mended_for_both(
     (shared,) = {server.weights(name).digest for name in names}
     server.host.sh(f"rm {server.blob(shared)}")
     lacking = server.lacks(*twins)
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge(names)
-    assert server.whole(*names)
+    assert server.is_complete(*names)
     assert server.answers(*names)
     assert result.fetched == model_registry.sent() == lacking == SIZE

@@ -48,7 +48,7 @@ def all_have(servers: list[ModelServer], model: Pushed) -> None:
     """Each has all of a model, and nothing of how it came is left."""
     for server in servers:
         assert server.digests()[model.name] == model.digest
-        assert server.whole(model.name)
+        assert server.is_complete(model.name)
         assert server.answers(model.name)
         strange = server.host.sh(f"ls -A {server.root}/blobs | grep -v '^sha256-[0-9a-f]*$'", False)
         assert strange == ""
@@ -60,7 +60,7 @@ def test_one_download_for_three_hosts(
 ) -> None:
     model = push(model_registry, "team/shared:1b", SIZE, seed=1)
     (lacking,) = {server.lacks(model) for server in servers}
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge([model.name])
     assert result.outcomes == {"changed"}
     assert len(pullers(model_registry, model)) == 1, model_registry.log()
@@ -70,7 +70,7 @@ def test_one_download_for_three_hosts(
         # What is not the server's own looks as if it were.
         owners = server.host.sh(f"stat -c '%u:%g %a' {server.root}/blobs/sha256-*")
         assert len(set(owners.splitlines())) == 1
-    model_registry.forget()
+    model_registry.clear_log()
     moments = [server.host.now() for server in servers]
     again = runs.converge([model.name])
     assert again.outcomes == {"converged"}
@@ -85,7 +85,7 @@ def test_a_host_that_has_it_already_gives_it_to_the_others(
 ) -> None:
     model = push(model_registry, "team/given:1b", SIZE, seed=2)
     servers[1].pull(model)
-    model_registry.forget()
+    model_registry.clear_log()
     runs.converge([model.name])
     assert fetched(model_registry, model) == 0
     all_have(servers, model)
@@ -100,7 +100,7 @@ def test_what_a_peer_has_wrong_is_not_taken(
     digest = servers[0].weights(model.name).digest
     servers[0].flip(digest, SIZE // 2)
     lacking = servers[1].lacks(model)
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge([model.name])
     all_have(servers[1:], model)
     # All but the config, which had come from the one who has the weights wrong.
@@ -118,7 +118,7 @@ def test_a_controller_killed_while_it_relays(
     lacking = servers[0].lacks(model)
     servers[0].pull(model)
     slow(servers[0])
-    model_registry.forget()
+    model_registry.clear_log()
     with runs.start([model.name]) as run:
         servers[2].host.wait_for(relayed(servers[2], 2_000_000), 120)
         run.kill()
@@ -138,7 +138,7 @@ def test_a_host_that_is_lost_while_it_gives(
     lacking = servers[1].lacks(model)
     servers[1].pull(model)
     slow(servers[1])
-    model_registry.forget()
+    model_registry.clear_log()
     with runs.start([model.name]) as run:
         for other in (servers[0], servers[2]):
             other.host.wait_for(relayed(other, 2_000_000), 120)

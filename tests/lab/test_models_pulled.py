@@ -42,13 +42,13 @@ def test_what_is_missing_is_pulled_and_answers(
     pushed = [push(model_registry, f"team/missing-{n}:1b", SIZE, seed=n) for n in range(3)]
     names = [model.name for model in pushed]
     lacking = server.lacks(*pushed)
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge(names)
     assert result.outcomes == {"changed"}
     assert sorted(result.did("pull")) == names
     # Nobody has asked them yet but the run itself.
     assert set(names) <= server.loaded()
-    assert server.whole(*names)
+    assert server.is_complete(*names)
     assert server.answers(*names)
     digests = server.digests()
     assert {name: digests[name] for name in names} == {model.name: model.digest for model in pushed}
@@ -71,7 +71,7 @@ def test_what_is_there_is_left_alone(
 ) -> None:
     host = server.host
     files, modified, moment, mark = server.files(), server.modified(), host.now(), host.mark()
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge(three, words, user=user)
     assert result.outcomes == {"converged"}
     assert server.files() == files
@@ -88,7 +88,7 @@ def test_a_local_check_asks_the_registry_nothing(
     runs: Runs, server: ModelServer, model_registry: ModelRegistry, three: list[str]
 ) -> None:
     moment, mark = server.host.now(), server.host.mark()
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge(three, check="local")
     assert result.outcomes == {"converged"}
     assert model_registry.log() == []
@@ -119,7 +119,7 @@ def test_a_tag_that_moved_is_reported_or_pulled(
     assert result.fetched == lacking
     assert server.digests()[new.name] == new.digest != old.digest
     assert server.modified()[still.name] == modified
-    assert server.whole(new.name)
+    assert server.is_complete(new.name)
     assert server.answers(new.name)
     assert runs.converge(names).outcomes == {"converged"}
 

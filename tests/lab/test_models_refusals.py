@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused_before_a_byte(
     big = push(model_registry, "team/big:1b", 20_000_000, seed=2)
     free = int(server.host.sh(f"df -B1 --output=avail {SMALL}").split()[-1])
     lacking = server.lacks(big)
-    model_registry.forget()
+    model_registry.clear_log()
     before, moment = server.files(), server.host.now()
     result = runs.pull([big.name])
     assert result.run.rc == 1
@@ -88,12 +88,12 @@ def test_layers_that_are_there_need_no_space(
     first = push(model_registry, "team/once:1b", 7_000_000, seed=4)
     second = push(model_registry, "team/twice:1b", 7_000_000, seed=4)
     server.pull(first)
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.converge([first.name, second.name])
     assert result.steps == [("pull", second.name)]
     assert server.answers(second.name)
     assert result.fetched == model_registry.sent() == 0
-    server.forget(first.name, second.name)
+    server.remove(first.name, second.name)
 
 
 def test_a_disk_that_fills_meanwhile_is_told_and_left_clean(
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_meanwhile_is_told_and_left_clean(
     server.host.sh(f"rm {SMALL}/filler")
     runs.converge([model.name])
     assert server.answers(model.name)
-    server.forget(model.name)
+    server.remove(model.name)
 
 
 # Registries
@@ -187,7 +187,7 @@ def test_a_registry_that_asks_who_is_there(
     # The host is sent away, when it looks and when it looks again to act; the server is not.
     model_registry.fault("team/keyed:1b", "status", status=401, on="manifest", times=2)
     lacking = server.lacks(opens, keyed)
-    model_registry.forget()
+    model_registry.clear_log()
     result = runs.pull([opens.name, keyed.name, closed.name])
     asked = [request for request in model_registry.log() if request.on == "manifest"]
     assert [request.status for request in asked if request.model == "team/keyed:1b"] == [
@@ -200,7 +200,7 @@ def test_a_registry_that_asks_who_is_there(
     assert sorted(result.did("pull")) == sorted([opens.name, keyed.name])
     assert server.answers(opens.name, keyed.name)
     assert result.fetched == model_registry.sent() == lacking
-    server.forget(opens.name, keyed.name)
+    server.remove(opens.name, keyed.name)
 
 
 @pytest.mark.parametrize("gone", ["stopped", "silent"])
@@ -368,4 +368,4 @@ def test_a_server_that_is_starting_is_waited_for(
     server.compose("restart", "-t", "0")
     runs.converge([model.name])
     assert server.answers(model.name)
-    server.forget(model.name)
+    server.remove(model.name)

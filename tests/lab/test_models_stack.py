@@ -51,11 +51,11 @@ def test_a_new_machine_has_stack_and_model_after_one_run(
 ) -> None:
     shop.deploy()
     server = ModelServer(shop.host, project=shop.project)
-    assert server.whole(model.name)
+    assert server.is_complete(model.name)
     assert server.answers(model.name)
 
     files, moment, mark = server.files(), shop.host.now(), shop.host.mark()
-    model_registry.forget()
+    model_registry.clear_log()
     with shop.watching() as seen:
         again = shop.run("-y")
     assert again.rc == 0, again.out
@@ -96,7 +96,7 @@ def test_without_the_section_models_are_not_managed(
     shop: Shop, model_registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(shop.settings, "models")
-    model_registry.forget()
+    model_registry.clear_log()
     done = shop.run("-y")
     assert done.rc == 0, done.out
     assert "models.pulled" not in done.out

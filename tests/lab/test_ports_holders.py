@@ -28,7 +28,7 @@ from tests.lab.holders import (
     pids,
 )
 from tests.lab.hosts import LabHost
-from tests.lab.ports_runs import RECORDS, Runs, Told
+from tests.lab.ports_runs import RECORDS, HostRun, Runs
 from tests.lab.stacks import EVERYWHERE
 
 PYTHON = "/usr/bin/python3.11"
@@ -102,7 +102,7 @@ class Evidence:
     runs: Runs
     picture: dict[str, dict[str, str]] = field(default_factory=dict)
     taken: dict[str, set[str]] = field(default_factory=dict)
-    result: dict[str, Told] = field(default_factory=dict)
+    result: dict[str, HostRun] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     pids: dict[str, list[int]] = field(default_factory=dict)
     events: list[Any] = field(default_factory=list)
@@ -447,7 +447,7 @@ def test_a_respawner_is_named_and_not_fought(restored: Evidence) -> None:
     (before,) = pids(host, shelf[LOOP].port)
     shell = host.sh(f"ps -o ppid= -p {before}").strip()
     # Known as soon as it holds the port again: on a busy machine that takes its time.
-    result = restored.runs.stop(restored.desired(LOOP), settle=20)
+    result = restored.runs.stop(restored.desired(LOOP), assert_converged=20)
     assert result.run.rc == 1, result.run.out
     assert result.host["outcome"] == "failed"
     assert len(result.all("done")) == 1

@@ -33,7 +33,7 @@ def test_it_is_one_error_that_says_what_would_be_right(
     idle_host: LabHost, tmp_path: Path, case: str
 ) -> None:
     given, output = WRONG[case]
-    result = Runs(tmp_path, idle_host).told(free=given)
+    result = Runs(tmp_path, idle_host).execute(free=given)
     assert result.run.rc == 1, result.run.out
     (error,) = result.all("errors")
     assert output in error["message"]

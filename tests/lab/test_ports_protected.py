@@ -15,7 +15,7 @@ import pytest
 from tests.lab.fixtures import Lab
 from tests.lab.holders import Shelf, pids
 from tests.lab.hosts import LabHost
-from tests.lab.ports_runs import Runs, Told
+from tests.lab.ports_runs import HostRun, Runs
 from tests.lab.untouched import untouched
 
 DAEMON = {
@@ -98,7 +98,7 @@ def ward(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 
 
 @pytest.fixture(scope="module")
-def refused(ward: Ward) -> tuple[Told, dict[str, str], dict[str, str]]:
+def refused(ward: Ward) -> tuple[HostRun, dict[str, str], dict[str, str]]:
     """The run with consent to everything, and who lived before and after it."""
     before = ward.living()
     # What it may end and nobody forbids is kept from outgoing connections: that was planned.
@@ -112,7 +112,7 @@ def number(port: str) -> int:
 
 
 def test_nothing_protected_was_touched(
-    refused: tuple[Told, dict[str, str], dict[str, str]],
+    refused: tuple[HostRun, dict[str, str], dict[str, str]],
 ) -> None:
     result, before, after = refused
     assert all(before[name] for name in PROTECTED), before
@@ -136,7 +136,7 @@ def test_nothing_protected_was_touched(
     ],
 )
 def test_the_refusal_says_who_and_what_to_do_instead(
-    ward: Ward, refused: tuple[Told, dict[str, str], dict[str, str]], name: str, output: str
+    ward: Ward, refused: tuple[HostRun, dict[str, str], dict[str, str]], name: str, output: str
 ) -> None:
     result = refused[0]
     refusals = result.about("refusals", number(ward.ports[name]))

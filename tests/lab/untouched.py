@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.lab.seen import SeenHost
+from tests.lab.observed import ObservedHost
 
 # What the system and its engine write at will, and what stackmend remembers; as find matches paths.
 _LIVE = (
@@ -35,7 +35,7 @@ _LARGE = ("/usr", "/var/lib/apt", "/var/lib/dpkg")
 
 
 @contextmanager
-def untouched(host: SeenHost, *except_below: str) -> Iterator[None]:
+def untouched(host: ObservedHost, *except_below: str) -> Iterator[None]:
     """Fail where a file of the host is another one after the block, outside of what is named.
 
     + host: the host
@@ -59,7 +59,7 @@ def untouched(host: SeenHost, *except_below: str) -> Iterator[None]:
     assert not differ, f"files of {host.name} changed:\n" + "\n".join(differ[:20])
 
 
-def _files(host: SeenHost, except_below: tuple[str, ...]) -> dict[str, str]:
+def _files(host: ObservedHost, except_below: tuple[str, ...]) -> dict[str, str]:
     """Path → all that is compared of it, over every file of the host."""
     left_out = " -o ".join(f"-path {shlex.quote(path)}" for path in (*_LIVE, *except_below))
     large = " -o ".join(f"-path {shlex.quote(path + '/*')}" for path in _LARGE)

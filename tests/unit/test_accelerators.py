@@ -13,7 +13,7 @@ from pyinfra.api import FactProcessError
 
 from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.facts import HostAccelerators
-from stackmend.engine.accelerators.plan import Plan, Prove, choose_settings, format_evidence, plan
+from stackmend.engine.accelerators.plan import Plan, Verify, choose_settings, format_evidence, plan
 from stackmend.engine.accelerators.spec import Acceleration
 from stackmend.engine.accelerators.state import Accelerators, CdiFile, Device, Node
 from stackmend.engine.plan import SetConfig, WriteSource
@@ -95,7 +95,7 @@ def test_the_steps_from_nothing_to_a_proof() -> None:
     assert isinstance(set_, SetConfig)
     assert json.loads(set_.text) == SET
     assert set_.restart, "CDI and the hook are looked for when the engine starts, never later"
-    assert isinstance(prove, Prove)
+    assert isinstance(prove, Verify)
     assert prove.modes == ("cdi",)
 
 
@@ -158,7 +158,7 @@ def test_what_somebody_has_decided_stays() -> None:
     assert choose_settings(engine({}, server="24.0.9")) == {"runtimes": SET["runtimes"]}
     state = Accelerators(devices=(NVIDIA,), **{**TOOLKIT, "cdi": ()})
     (prove,) = make_plan(state, engine({**theirs, "features": {"cdi": False}})).actions
-    assert isinstance(prove, Prove)
+    assert isinstance(prove, Verify)
     assert prove.modes == ("runtime",)
 
 
@@ -194,7 +194,7 @@ def test_amds_groups_go_by_number_and_never_by_root() -> None:
     found = make_plan(state)
     assert 'group_add: ["105"]' in found.findings[0].cause
     (prove,) = found.actions
-    assert isinstance(prove, Prove)
+    assert isinstance(prove, Verify)
     assert (prove.modes, prove.groups) == (("rocm",), (105,))
     assert make_plan(proven(state, engine(), "rocm")).empty
     assert make_plan(Accelerators(devices=(AMD,))).empty
@@ -238,7 +238,7 @@ def test_what_the_probe_says() -> None:
         ("nvidia", ""),
         ("amd", "amdgpu"),
     ]
-    assert state.list_usable("nvidia") == (state.devices[0],)
+    assert state.list_with_driver("nvidia") == (state.devices[0],)
     assert state.groups == (105,)
     assert (state.driver, state.toolkit, state.ctk) == (DRIVER, "1.17.8-1", "/usr/bin/nvidia-ctk")
     assert state.cdi == (

@@ -149,7 +149,7 @@ NOT_PARSED = {
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",
     "it becomes another program": "ports/launch",
-    "its lines are shown, and decide nothing": "engine/accelerators/prove",
+    "its lines are shown, and decide nothing": "engine/accelerators/verify",
     "it prints what package managers list, whose repositories root has chosen": "engine/refresh",
     "it prints what it was given for the address of a key, whose fingerprint decides": (
         "engine/fetch"

@@ -17,8 +17,8 @@ import pytest
 from stackmend.models.plan import (
     ModelSource,
     Plan,
-    carry_over,
     measure_present,
+    merge_problems,
     plan,
     select_to_check,
 )
@@ -264,18 +264,18 @@ def test_what_is_there_before_a_model_is_fetched_is_known_by_blob() -> None:
 def test_what_was_found_corrupt_stays_so_until_it_is_another_file() -> None:
     before = state([stored("a"), stored("b")], [problem("a", "corrupt")], hashed=True)
     read_again = state([stored("a"), stored("b")])
-    (kept,) = carry_over(read_again, before).problems
+    (kept,) = merge_problems(read_again, before).problems
     assert (kept.kind, kept.models) == ("corrupt", (A,))
-    assert carry_over(read_again, before).hashed
+    assert merge_problems(read_again, before).hashed
     for other in (
         state([stored("b")]),
         state([stored("a")], [problem("a", "truncated")]),
         state([stored("a")], [problem("a", "missing")]),
     ):
-        kinds = [problem.kind for problem in carry_over(other, before).problems]
+        kinds = [problem.kind for problem in merge_problems(other, before).problems]
         assert "corrupt" not in kinds
     unread = before.model_copy(update={"hashed": False})
-    assert carry_over(read_again, unread) == read_again
+    assert merge_problems(read_again, unread) == read_again
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pyinfra.api import StringCommand
 
 from stackmend.connection import read_script
 from stackmend.ports import commands
-from stackmend.ports.commands import CHANGED, DUE, GONE, MISSING, RECORD, TAKEN
+from stackmend.ports.commands import ABSENT, CHANGED, DUE, MISSING, RECORD, TAKEN
 from stackmend.ports.plan.model import (
     Member,
     Stop,
@@ -354,9 +354,9 @@ def test_a_process_that_is_gone_is_said_to_be(holder, tmp_path: Path, path: str)
     one.popen.kill()
     # Not waited for, its number is a dead process's still.
     eventually("it is dead", lambda: "Z" in Path(f"/proc/{one.pid}/stat").read_text())
-    assert end(action, tmp_path / "root", path).returncode == GONE
+    assert end(action, tmp_path / "root", path).returncode == ABSENT
     one.popen.wait()
-    assert end(action, tmp_path / "root", path).returncode == GONE
+    assert end(action, tmp_path / "root", path).returncode == ABSENT
     assert list((tmp_path / "root").iterdir()) == []
 
 
@@ -411,7 +411,7 @@ def test_what_cannot_be_recorded_is_not_ended(holder, tmp_path: Path, path: str)
     (tmp_path / NAME).mkdir()
     assert end(action, tmp_path, path).returncode == TAKEN
     (tmp_path / "file").write_text("")
-    assert end(action, tmp_path / "file", path).returncode not in (0, CHANGED, GONE)
+    assert end(action, tmp_path / "file", path).returncode not in (0, CHANGED, ABSENT)
     assert one.words == ["ready"]
     assert list((tmp_path / NAME).iterdir()) == []
 
@@ -806,7 +806,7 @@ def test_a_windows_process_is_ended_by_its_number(tools: Path, bare: Path) -> No
 @pytest.mark.parametrize(
     ("rows", "status", "result"),
     [
-        (ROW.replace("4321", "43210"), 0, GONE),
+        (ROW.replace("4321", "43210"), 0, ABSENT),
         (ROW.replace("redis server", "nginx"), 0, CHANGED),
         ("", 0, 71),
         (ROW, 1, 74),

@@ -32,7 +32,7 @@ TOTALS = "tasks:totals"
 WORKERS = "tasks:workers"
 GROUP = "workers"
 
-WORKER_FRESH_SECONDS = 30.0
+WORKER_PRESENT_SECONDS = 30.0
 """A worker that has not reported for so long is not counted as present."""
 
 _NOW = """
@@ -318,7 +318,7 @@ class TaskStore:
             age = float(now) - report.pop("seen_at")
             if age > 24 * 3600:
                 await self.redis.hdel(WORKERS, name)
-            elif age < WORKER_FRESH_SECONDS:
+            elif age < WORKER_PRESENT_SECONDS:
                 workers[name] = {"seen_seconds_ago": round(max(age, 0.0), 1), **report}
         return {
             "queue": {"waiting": waiting, "running": taken, "delayed": delayed},

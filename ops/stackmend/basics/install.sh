@@ -5,13 +5,13 @@ set -e
 manager=$1 init=$2 packages=$3 services=$4
 
 # A new machine may be busy with an upgrade of its own, which holds apt's locks.
-patiently() {
+wait_for_lock() {
   tries=0
-  until said=$("$@" 2>&1); do
+  until output=$("$@" 2>&1); do
     tries=$((tries + 1))
-    case $said in *lock*) ;; *) tries=60 ;; esac
+    case $output in *lock*) ;; *) tries=60 ;; esac
     if [ "$tries" -ge 60 ]; then
-      printf '%s\n' "$said" | tail -n 5 >&2
+      printf '%s\n' "$output" | tail -n 5 >&2
       return 1
     fi
     sleep 5
@@ -23,9 +23,9 @@ if [ -n "$packages" ]; then
   apt)
     export DEBIAN_FRONTEND=noninteractive LC_ALL=C NEEDRESTART_SUSPEND=1
     # What was broken off half-way stands in the way of everything that follows.
-    patiently dpkg --configure -a
-    patiently apt-get -q update
-    patiently apt-get -q -y -o Dpkg::Options::=--force-confold \
+    wait_for_lock dpkg --configure -a
+    wait_for_lock apt-get -q update
+    wait_for_lock apt-get -q -y -o Dpkg::Options::=--force-confold \
       install --no-install-recommends $packages
     ;;
   dnf) dnf -q -y install $packages >&2 ;;

@@ -25,7 +25,7 @@ method() {
 limited() {
     if timeout 9 true >/dev/null 2>&1; then
         limit=$1
-        timeout 9.5 true >/dev/null 2>&1 || limit=$whole
+        timeout 9.5 true >/dev/null 2>&1 || limit=$rounded
         shift
         timeout "$limit" "$@"
     else
@@ -34,7 +34,7 @@ limited() {
         "$@" <&0 &
         child=$!
         (
-            sleep "$whole"
+            sleep "$rounded"
             kill "$child"
         ) >/dev/null 2>&1 </dev/null &
         watchdog=$!
@@ -170,15 +170,15 @@ by_curl() {
     esac
     [ "$insecure" = no ] || set -- "$@" -k
     method curl
-    { said=$(curl -q -g -i -s -S --max-time "$seconds" -A stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
+    { output=$(curl -q -g -i -s -S --max-time "$seconds" -A stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
     status=$?
-    case $status:$said in
+    case $status:$output in
         2:* | 1:*'not supported'* | 1:*disabled* | 132:* | 134:* | 139:*) return 1 ;;
     esac
     # It does not say by itself why a connection failed.
     [ "$status" -ne 7 ] ||
-        said=$(curl -q -g -v -s --max-time "$seconds" "$@" "$url" 2>&1 >/dev/null </dev/null | grep ' failed: ')
-    printf '%s\n' "$said" >&2
+        output=$(curl -q -g -v -s --max-time "$seconds" "$@" "$url" 2>&1 >/dev/null </dev/null | grep ' failed: ')
+    printf '%s\n' "$output" >&2
     return 0
 }
 
@@ -197,7 +197,7 @@ by_wget() {
         *'GNU Wget'*)
             [ "$verb" = GET ] || set -- "$@" --method="$verb"
             set -- -nv --no-config --no-proxy --tries=1 --max-redirect=0 --content-on-error --no-hsts \
-                -T "$whole" "$@"
+                -T "$rounded" "$@"
             tool=wget
             ;;
         *)
@@ -209,17 +209,17 @@ by_wget() {
             ;;
     esac
     method "$tool"
-    { said=$(limited "$seconds" wget -S -O - -U stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
+    { output=$(limited "$seconds" wget -S -O - -U stackmend "$@" "$url" 2>&1 >&3 3>&- </dev/null); } 3>&1
     code=$?
     # Killed by a fault of its own: another tool may do better.
     case $code in
         132 | 134 | 139) return 1 ;;
     esac
-    case $said in
+    case $output in
         *'unrecognized option'* | *'invalid option'* | *'not an http or ftp url'* | *'HTTPS support'*) return 1 ;;
     esac
-    wget_status "$code" "$said"
-    printf '%s\n' "$said" >&2
+    wget_status "$code" "$output"
+    printf '%s\n' "$output" >&2
     return 0
 }
 
@@ -262,7 +262,7 @@ attempt_http() {
                 "$verb" "$path" "$authority"
             [ $# -eq 0 ] || printf '%s\r\n' "$@"
             printf '\r\n'
-        } | limited "$seconds" nc -w "$whole" "$host" "$port"
+        } | limited "$seconds" nc -w "$rounded" "$host" "$port"
         status=$?
         [ "$status" -ne 124 ] || status=28
         [ "$status" -ne 1 ] || status=7
@@ -283,16 +283,16 @@ attempt_tcp() {
         status=$?
     elif has nc; then
         method nc
-        said=$(limited "$seconds" nc -z -w "$whole" "$host" "$port" 2>&1 </dev/null)
+        output=$(limited "$seconds" nc -z -w "$rounded" "$host" "$port" 2>&1 </dev/null)
         status=$?
-        case $said in
+        case $output in
             *'invalid option'* | *'unrecognized option'*)
                 # busybox: a program that it runs once it is connected ends it.
-                said=$(limited "$seconds" nc -w "$whole" "$host" "$port" -e true 2>&1 </dev/null)
+                output=$(limited "$seconds" nc -w "$rounded" "$host" "$port" -e true 2>&1 </dev/null)
                 status=$?
                 ;;
         esac
-        printf '%s\n' "$said" >&2
+        printf '%s\n' "$output" >&2
         [ "$status" -ne 1 ] || status=7
     else
         return 99
@@ -314,8 +314,8 @@ for found in socket.getaddrinfo(sys.argv[1], None, type=socket.SOCK_STREAM): pri
 }
 
 what=$1 seconds=$2
-whole=${seconds%.*}
-[ "$whole" = "$seconds" ] || whole=$((whole + 1))
+rounded=${seconds%.*}
+[ "$rounded" = "$seconds" ] || rounded=$((rounded + 1))
 shift 2
 case $what in
     http) attempt_http "$@" ;;

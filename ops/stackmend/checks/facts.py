@@ -243,7 +243,7 @@ _STATUS = {
 }
 
 # What tools print, in the C locale, where their exit status does not tell these apart.
-_WORDS = (
+_MESSAGES = (
     ("refused", "connection refused: nothing listens on port {port} of {host}"),
     ("no route to host", "no route to {host}"),
     ("unreachable", "the network of {host} is unreachable"),
@@ -303,7 +303,7 @@ def _explain_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
         status = 28
     text = _STATUS.get(status, "")
     if status not in (18, 28, 52, 60):
-        text = next((sentence for word, sentence in _WORDS if word in words), text)
+        text = next((sentence for word, sentence in _MESSAGES if word in words), text)
     if status == 52 and isinstance(check, TcpCheck):
         text = "accepted and closed at once, as Docker's proxy does when nothing listens behind it"
     if status == 1 and isinstance(check, HttpCheck) and text == "":

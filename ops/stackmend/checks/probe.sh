@@ -42,11 +42,11 @@ checks_begin() {
     trap 'exit 143' TERM
     checks_user=$(id -u) checks_started=0
     checks_clock
-    checks_begun=$checks_now
+    checks_started_at=$checks_now
     checks_timeout=''
-    checks_whole=yes
+    checks_rounds=yes
     if timeout -k 1 9.5 true >/dev/null 2>&1; then
-        checks_timeout='timeout -k 1' checks_whole=no
+        checks_timeout='timeout -k 1' checks_rounds=no
     elif timeout 9 true >/dev/null 2>&1; then
         checks_timeout=timeout
     fi
@@ -56,7 +56,7 @@ checks_begin() {
 checks_limited() {
     checks_limit=$1
     shift
-    if [ "$checks_whole" = yes ]; then
+    if [ "$checks_rounds" = yes ]; then
         case $checks_limit in
             *.*) checks_limit=$((${checks_limit%.*} + 1)) ;;
         esac
@@ -216,17 +216,17 @@ exec "$@"
 
 # Runs attempt.sh where the check runs. In a service's network: with the host's tools, from a mount
 # namespace of its own where the container's resolver lies over ours; where that is not possible,
-# in the container with what it has. Sets $way.
+# in the container with what it has. Sets $route.
 checks_reach() {
     limit=$1
     shift
     if [ -z "$source" ]; then
-        way=''
+        route=''
         checks_limited "$limit" sh "$checks_dir/attempt" "$@" </dev/null
         return
     fi
-    if [ "$way" != exec+ ] && [ -n "$pid" ] && checks_has nsenter && checks_has unshare && checks_view; then
-        way=nsenter+
+    if [ "$route" != exec+ ] && [ -n "$pid" ] && checks_has nsenter && checks_has unshare && checks_view; then
+        route=nsenter+
         checks_limited "$limit" nsenter -t "$pid" -n -- unshare -m -- \
             sh -c "$checks_enter" sh "$view" sh "$checks_dir/attempt" "$@" </dev/null
         status=$?
@@ -238,7 +238,7 @@ checks_reach() {
         esac
         : >"$prefix.err"
     fi
-    way=exec+
+    route=exec+
     checks_limited "$limit" docker exec -i -e "STACKMEND_CHECK=$mark" "$cid" \
         sh -s -- "$@" <"$checks_dir/attempt"
     status=$?
@@ -268,12 +268,12 @@ checks_kill() {
 }
 
 # Reads what attempt.sh said: sets $method, leaves the rest in $prefix.said.
-checks_said() {
+checks_read_method() {
     method=''
     while IFS= read -r line; do
         case $line in
             'method '*)
-                method=$way${line#method }
+                method=$route${line#method }
                 : >"$prefix.said"
                 ;;
             *) printf '%s\n' "$line" >>"$prefix.said" ;;
@@ -291,9 +291,9 @@ checks_holds() {
     return 1
 }
 
-checks_status_wanted() {
-    for wanted in $statuses; do
-        [ "$code" -lt "${wanted%-*}" ] || [ "$code" -gt "${wanted#*-}" ] || return 0
+checks_status_accepted() {
+    for accepted in $statuses; do
+        [ "$code" -lt "${accepted%-*}" ] || [ "$code" -gt "${accepted#*-}" ] || return 0
     done
     return 1
 }
@@ -303,10 +303,10 @@ checks_http_once() {
     : >"$prefix.said"
     {
         checks_reach "$grace" http "$seconds" "$verb" "$url" "$target" "$port" "$path" "$insecure" "$@"
-        echo "$? $way" >"$prefix.rc"
+        echo "$? $route" >"$prefix.rc"
     } 2>>"$prefix.err" | head -c "$((checks_body + 65536))" >"$prefix.out"
-    read -r rc way <"$prefix.rc"
-    checks_said
+    read -r rc route <"$prefix.rc"
+    checks_read_method
     # The answer begins with its head, except that of busybox, which is in what it said.
     code='' head=''
     IFS= read -r line <"$prefix.out" 2>/dev/null
@@ -353,7 +353,7 @@ checks_http_once() {
         fi
         return
     fi
-    checks_status_wanted || return
+    checks_status_accepted || return
     if [ "$contains" = yes ]; then
         if [ "$head" = yes ]; then
             sed "1,/^$checks_cr\$/d" "$prefix.out" | head -c "$checks_body" >"$prefix.body"
@@ -378,7 +378,7 @@ checks_tcp_once() {
     [ -n "$source" ] || linger=yes
     checks_reach "$grace" tcp "$seconds" "$target" "$port" "$linger" 2>>"$prefix.err" >/dev/null
     rc=$?
-    checks_said
+    checks_read_method
     checks_clock
     case $rc in
         0) result=passed ;;
@@ -434,7 +434,7 @@ checks_exec_once() {
 # Makes the attempts of one check and prints what came of them. Arguments: the function that makes
 # one, and its arguments.
 checks_make() {
-    prefix=$checks_dir/$index way='' result='' cid='' pid='' cname=''
+    prefix=$checks_dir/$index route='' result='' cid='' pid='' cname=''
     mark=${checks_dir##*.}.$index
     # What an attempt may take before it is ended from outside: its tool keeps the time itself.
     case $seconds in
@@ -455,7 +455,7 @@ checks_make() {
         [ "$tries" -lt "$checks_attempts" ] || break
         # The look as a whole has to end in time too.
         checks_clock
-        [ "$((checks_now - checks_begun))" -lt 30000 ] || break
+        [ "$((checks_now - checks_started_at))" -lt 30000 ] || break
         sleep 1
     done
     checks_say method "$method"
@@ -535,9 +535,9 @@ checks_say_lines() {
 
 # `ADDRESS:PORT` in the kernel's hexadecimal of the sockets that listen, on port $1 if given.
 checks_listening() {
-    wanted=$1
+    port=$1
     shift
-    cat "$@" 2>/dev/null | awk -v wanted="$wanted" '$4 == "0A" && (wanted == "" || $2 ~ (":" wanted "$")) { print $2 }' | head -n 64
+    cat "$@" 2>/dev/null | awk -v port="$port" '$4 == "0A" && (port == "" || $2 ~ (":" port "$")) { print $2 }' | head -n 64
 }
 
 # All at once, but not so many that they keep each other from answering in time.

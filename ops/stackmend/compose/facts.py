@@ -23,14 +23,14 @@ from stackmend.compose.state import (
 )
 from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
-from stackmend.provenance import LABEL, PASSING_NAME
+from stackmend.provenance import LABEL, TEMPORARY_NAME
 
 #: The problem of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"
 
 #: Labels of Compose that differ without the declaration differing, or that say where it was
 #: applied from; those are compared on their own.
-PASSING_LABELS = frozenset(
+VOLATILE_LABELS = frozenset(
     LABEL + name
     for name in (
         "config-hash container-number version image replace project.working_dir "
@@ -206,12 +206,12 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
     if "unpacked" not in found:
         raise ValueError("the host did not take the project's files (it printed nothing)")
     status, lines = found["unpacked"]
-    work = lines[0] if lines else ""
-    if status != 0 or not work:
+    workdir = lines[0] if lines else ""
+    if status != 0 or not workdir:
         raise ValueError(f"the host could not unpack the project's files: {' '.join(lines[1:])}")
     if "config" not in found or (found["config"][0] == 0 and not {"differs", "images"} <= {*found}):
         raise ValueError("the host did not run docker compose to its end")
-    problem = "\n".join(found.get("problem", (0, []))[1]).replace(work, directory).strip()
+    problem = "\n".join(found.get("problem", (0, []))[1]).replace(workdir, directory).strip()
     status, lines = found["config"]
     if status != 0:
         raise ValueError(problem or "docker compose config failed without a word")
@@ -220,7 +220,7 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
         if not is_name(name):
             raise ValueError(f"services.{name}: must be a name such as web, not {name!r}")
     return Declared(
-        config=_finalize(config, work, directory),
+        config=_finalize(config, workdir, directory),
         hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),
         images=_parse_images(found.get("images")),
         networks={
@@ -253,17 +253,17 @@ def _parse_documents(lines: Sequence[str]) -> list[dict[str, Any]]:
     return []
 
 
-def _finalize(value: Any, work: str, directory: str) -> Any:
+def _finalize(value: Any, workdir: str, directory: str) -> Any:
     """Undo Compose's escaping of dollars, and put the final directory for the passing one."""
     if isinstance(value, str):
         value = value.replace("$$", "$")
-        if value == work or value.startswith(work + "/"):
-            value = directory + value[len(work) :]
+        if value == workdir or value.startswith(workdir + "/"):
+            value = directory + value[len(workdir) :]
         return value
     if isinstance(value, list):
-        return [_finalize(item, work, directory) for item in value]
+        return [_finalize(item, workdir, directory) for item in value]
     if isinstance(value, dict):
-        return {key: _finalize(item, work, directory) for key, item in value.items()}
+        return {key: _finalize(item, workdir, directory) for key, item in value.items()}
     return value
 
 
@@ -384,7 +384,7 @@ def _parse_container(
         oneoff=labels.get(LABEL + "oneoff", "").lower() == "true",
         # The label stays on for ever; the name "<id>_<name>" only until the old one is gone.
         replaces=LABEL + "replace" in labels
-        and PASSING_NAME.match(raw["Name"].removeprefix("/")) is not None,
+        and TEMPORARY_NAME.match(raw["Name"].removeprefix("/")) is not None,
         working_dir=labels.get(LABEL + "project.working_dir", ""),
         config_hash=labels.get(LABEL + "config-hash", ""),
         status=state["Status"],
@@ -469,7 +469,7 @@ def _make_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
         "labels": {
             key: value
             for key, value in sorted((config.get("Labels") or {}).items())
-            if key not in PASSING_LABELS
+            if key not in VOLATILE_LABELS
         },
         "user": config.get("User"),
         "working_dir": config.get("WorkingDir"),

@@ -6,16 +6,16 @@ images() {
     # One call answers for all; only where one is missing is each asked alone.
     health='{{json .Config.Healthcheck}}'
     label='{{json (index .Config.Labels "com.docker.compose'
-    shown="[{{json .ID}},{{json .Config.Volumes}},$health,$label.project\")}},$label.service\")}}]"
-    if found=$(docker image inspect --format "$shown" -- "$@" 2>/dev/null); then
+    format="[{{json .ID}},{{json .Config.Volumes}},$health,$label.project\")}},$label.service\")}}]"
+    if found=$(docker image inspect --format "$format" -- "$@" 2>/dev/null); then
       # Not by the shell: cutting a long text at a line takes dash the square of its length.
       printf '%s\n' "$found" | awk '
         BEGIN { for (at = 1; at < ARGC; at++) ref[at] = ARGV[at]; ARGC = 1 }
         { print $0 " " ref[NR] }' "$@"
     else
       for ref; do
-        one=$(docker image inspect --format "$shown" -- "$ref" 2>/dev/null) || one=-
-        printf '%s %s\n' "$one" "$ref"
+        fields=$(docker image inspect --format "$format" -- "$ref" 2>/dev/null) || fields=-
+        printf '%s %s\n' "$fields" "$ref"
       done
     fi
   } | quoted

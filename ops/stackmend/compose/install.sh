@@ -44,7 +44,7 @@ trap 'exit 1' HUP INT PIPE TERM
 mkdir -- "$work" || exit 1
 
 # What is in the way is found before anything is touched.
-said() {
+explain() {
   case $1 in
   link) echo "$2 is a link, which is not followed; remove it, or put what it leads to in its place" ;;
   directory) echo "$2 is in the way: it is a directory; move it elsewhere" ;;
@@ -55,7 +55,7 @@ said() {
   *) echo "$2 is in the way: it is neither a file nor a directory; move it elsewhere" ;;
   esac
 }
-reach "$directory" || fail "$(said "${obstacle%%  *}" "${obstacle#*  }")"
+reach "$directory" || fail "$(explain "${obstacle%%  *}" "${obstacle#*  }")"
 # GNU's tar takes a backslash in a name for the start of an escape.
 case $(tar --version 2>/dev/null) in *GNU*) as_named=--no-unquote ;; *) as_named='' ;; esac
 export as_named
@@ -100,7 +100,7 @@ fi
 printf '%s\n' "$@" | sed '/^$/d' >"$work/gone" || exit 1
 sed 's/^[^ ]*  //' "$from/files" | sort -u - "$work/gone" | digests "$real" "$largest" >"$work/there" || exit 1
 blocked=$(sed -n '/^!/{s/^!//p;q;}' "$work/there")
-[ -z "$blocked" ] || fail "$(said "${blocked%%  *}" "$real/${blocked#*  }")"
+[ -z "$blocked" ] || fail "$(explain "${blocked%%  *}" "$real/${blocked#*  }")"
 
 # Content and permissions, by position. Permissions are not set on what is there: it is put in place
 # again.
@@ -123,7 +123,7 @@ mounted=$(cat "$work/changed" "$work/removed" | root=$real awk '
   { path = root $0
     gsub(/\\/, "\\134", path); gsub(/ /, "\\040", path); gsub(/\t/, "\\011", path)
     if (path in mounted) { print root $0; exit } }' what=mounts /proc/self/mountinfo what='' -) || exit 1
-[ -z "$mounted" ] || fail "$(said mount "$mounted")"
+[ -z "$mounted" ] || fail "$(explain mount "$mounted")"
 
 # with LIST COMMAND...: the command, with the names of the list behind it.
 with() { tr '\n' '\0' <"$1" | (shift && timeout 600 xargs -0 "$@"); }
@@ -208,11 +208,11 @@ while [ $turn -lt $rounds ]; do
   sort -u "$work/move.$turn" >"$work/move"
   { hold "$real$base" && exec 4<. && keep "$work/move" "$base"; } || fail "what is in $real$base cannot be kept"
   { hold "$beside" && is "$inode" . && with "$work/move" sh -c "$renaming" place; } 2>"$work/said" || {
-    said=$(cat "$work/said")
-    case $said in
-    *"not permitted"*) fail "what is in $real$base cannot be replaced: $said; see lsattr there" ;;
-    *"ross-device"*) fail "$real$base lies on another file system than a moment ago: $said" ;;
-    *) fail "$changing: $said" ;;
+    output=$(cat "$work/said")
+    case $output in
+    *"not permitted"*) fail "what is in $real$base cannot be replaced: $output; see lsattr there" ;;
+    *"ross-device"*) fail "$real$base lies on another file system than a moment ago: $output" ;;
+    *) fail "$changing: $output" ;;
     esac
   }
   clear "$inode" . "$beside"

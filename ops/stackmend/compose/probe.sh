@@ -77,9 +77,9 @@ if [ -n "$ids" ]; then
   begin containers
   # Word splitting is wanted: ids are hexadecimal.
   # shellcheck disable=SC2086
-  shown=$(docker container inspect $ids 2>&1)
+  inspected=$(docker container inspect $ids 2>&1)
   status=$?
-  printf '%s\n' "$shown" | quoted
+  printf '%s\n' "$inspected" | quoted
   end $status
   # The hash of Compose's that their images bear: who has it from there was not made by Compose. An
   # image may be gone, and is then not told of.
@@ -87,12 +87,12 @@ if [ -n "$ids" ]; then
   # shellcheck disable=SC2046
   docker image inspect \
     --format '[{{json .ID}},{{json (index .Config.Labels "com.docker.compose.config-hash")}}]' \
-    $(printf '%s\n' "$shown" | sed -n 's/^ *"Image": "\(sha256:[0-9a-f]\{64\}\)",*$/\1/p' | sort -u) \
+    $(printf '%s\n' "$inspected" | sed -n 's/^ *"Image": "\(sha256:[0-9a-f]\{64\}\)",*$/\1/p' | sort -u) \
     2>/dev/null | quoted
   end 0
   # The state letter of each container's first process, or "gone".
   begin processes
-  printf '%s\n' "$shown" | sed -n 's/^ *"Pid": \([1-9][0-9]*\),*$/\1/p' | while read -r pid; do
+  printf '%s\n' "$inspected" | sed -n 's/^ *"Pid": \([1-9][0-9]*\),*$/\1/p' | while read -r pid; do
     letter=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null)
     printf '%s %s\n' "$pid" "${letter:-gone}"
   done | quoted

@@ -18,21 +18,21 @@ for base in /dev/shm "${TMPDIR:-/tmp}"; do
 done
 work=$own/project
 begin unpacked
-said=$(mkdir "$work" && tar -xf - -C "$work" 2>&1)
+output=$(mkdir "$work" && tar -xf - -C "$work" 2>&1)
 status=$?
-printf '%s\n%s\n' "$work" "$said" | quoted
+printf '%s\n%s\n' "$work" "$output" | quoted
 end $status
 [ $status -eq 0 ] || exit 0
 
 compose() { docker compose -p "$project" "$@"; }
 
 cd "$work" || exit 0
-wanted=$own/wanted
-mv .stackmend.wanted "$wanted" || exit 0
+desired=$own/wanted
+mv .stackmend.wanted "$desired" || exit 0
 begin config
-said=$(compose "$@" config --format json 2>"$own/stderr")
+output=$(compose "$@" config --format json 2>"$own/stderr")
 status=$?
-printf '%s\n' "$said" | quoted
+printf '%s\n' "$output" | quoted
 end $status
 section problem cat "$own/stderr"
 rm -f "$own/stderr"
@@ -44,7 +44,7 @@ fi
 
 # Only in its final place does a project have its final hashes; there they can be had where nothing
 # differs.
-paths=$(sed 's/^[0-9a-f]*  //' "$wanted")
+paths=$(sed 's/^[0-9a-f]*  //' "$desired")
 if reach "$directory"; then
   there=$(printf '%s\n' "$paths" | sed '/^$/d' | digests "$real" "$largest")
 else
@@ -53,7 +53,7 @@ fi
 section barred printf '%s\n' "$there"
 differs=$(printf '%s\n' "$there" | awk '
   what == "there" { there[$0] = 1; next }
-  !($0 in there) { print substr($0, 67) }' what=there - what='' "$wanted")
+  !($0 in there) { print substr($0, 67) }' what=there - what='' "$desired")
 cd "$work" || exit 0
 section differs printf '%s\n' "$differs"
 if [ -z "$differs" ]; then

@@ -537,8 +537,8 @@ def open_stream(
             call = replace(call, marker=began.encode())
         _announce(link, call, link.host.state.print_input)
         process = start_stream(link, call.line, doing)
-        with contextlib.ExitStack() as unless_begun:
-            unless_begun.callback(process.close)
+        with contextlib.ExitStack() as unless_started:
+            unless_started.callback(process.close)
             errors = _Errors(process, call)
             _unlock(link, process, call, errors, doing)
             if call.body:
@@ -549,7 +549,7 @@ def open_stream(
                     kind = RemoteError if began is not None else PrivilegeError
                     reason = _format_error(errors.read_script().encode()) or "it ended at once"
                     raise kind(link.host.name, doing, reason)
-            unless_begun.pop_all()
+            unless_started.pop_all()
         return Stream(link, process, errors, readonly)
 
     return _retry_with_password(link.host, settings, try_once)

@@ -66,7 +66,7 @@ class _Wire:
         self._files: set[_File] = set()
         self._pipe: tuple[int, int] | None = None
         self._released = False
-        self._gone = False
+        self._disposed = False
         self.file: _File | None = None
 
     def sendall(self, data: bytes) -> None:
@@ -123,15 +123,15 @@ class _Wire:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._released and not self._files and not self._gone:
-            self._gone = True
+        if self._released and not self._files and not self._disposed:
+            self._disposed = True
             self._close()
             for end in self._pipe or ():
                 os.close(end)
 
     @property
-    def gone(self) -> bool:
-        return self._gone
+    def disposed(self) -> bool:
+        return self._disposed
 
 
 class _Raw(io.RawIOBase):
@@ -221,7 +221,7 @@ class _Dialler:
 
     def __call__(self) -> _Wire:
         wire = self._dial()
-        self._wires = [*(other for other in self._wires if not other.gone), wire]
+        self._wires = [*(other for other in self._wires if not other.disposed), wire]
         return wire
 
     def _dial(self) -> _Wire:

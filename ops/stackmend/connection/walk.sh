@@ -251,7 +251,7 @@ all_files() {
     END { exit bad || have != want }'
 }
 each_alone() {
-  last=. gone='' barred=$newline
+  last=. absent='' excluded=$newline
   while IFS= read -r path; do
     if ! plain "$path"; then
       bar odd "$path"
@@ -259,25 +259,25 @@ each_alone() {
     fi
     case $path in */*) parent=${path%/*} ;; *) parent=. ;; esac
     if [ "$parent" != "$last" ]; then
-      last=$parent gone='' at='' deeper=$parent/
+      last=$parent absent='' at='' deeper=$parent/
       [ "$parent" != . ] || deeper=''
       while [ -n "$deeper" ]; do
         at=${at:+$at/}${deeper%%/*} deeper=${deeper#*/}
         if [ -L "$1/$at" ]; then
           bar link "$at"
-          gone='?'
+          absent='?'
         elif [ ! -e "$1/$at" ]; then
-          gone=-
+          absent=-
         elif [ ! -d "$1/$at" ]; then
           bar other "$at"
-          gone='?'
+          absent='?'
         else
           continue
         fi
         break
       done
     fi
-    is=$gone
+    is=$absent
     if [ -n "$is" ]; then
       :
     elif [ -L "$1/$path" ]; then
@@ -298,10 +298,10 @@ each_alone() {
   done
 }
 bar() {
-  case $barred in
+  case $excluded in
   *"$newline$2$newline"*) ;;
   *)
-    barred=$barred$2$newline
+    excluded=$excluded$2$newline
     printf '!%s  %s\n' "$1" "$2"
     ;;
   esac
@@ -324,16 +324,16 @@ each() {
 
 # digests DIRECTORY BYTES: a survey of it, with the SHA-256 of each file in the place of "f".
 digests() {
-  seen=$(survey "$1" "$2")
-  sums=$(printf '%s\n' "$seen" | each "$1" sha256sum -- 2>/dev/null)
+  observed=$(survey "$1" "$2")
+  sums=$(printf '%s\n' "$observed" | each "$1" sha256sum -- 2>/dev/null)
   # By position: what stands behind a digest is not always the name.
-  printf '%s\n=\n%s\n' "$sums" "$seen" | awk '
+  printf '%s\n=\n%s\n' "$sums" "$observed" | awk '
     !/./ { next }
     !behind { if (/^=/) behind = 1; else { sub(/^\\/, ""); sum[++had] = substr($0, 1, 64) }; next }
     { line[++count] = /^f  / ? sum[++used] substr($0, 2) : $0 }
     END { if (used != had) exit 1; for (i = 1; i <= count; i++) print line[i] }' && return
   # A file went while it was read.
-  printf '%s\n' "$seen" | while IFS= read -r line; do
+  printf '%s\n' "$observed" | while IFS= read -r line; do
     case $line in
     f\ *)
       sum=$(timeout 60 sha256sum -- "$1/${line#f  }" 2>/dev/null)

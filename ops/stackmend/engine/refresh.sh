@@ -12,10 +12,10 @@ case $manager in
     export LC_ALL=C
     lists=$(kept_lists)
     # shellcheck disable=SC2086 # two words, or none
-    fresh() { apt-get update -q $lists -o APT::Update::Error-Mode=any >"$log" 2>&1; }
+    update_lists() { apt-get update -q $lists -o APT::Update::Error-Mode=any >"$log" 2>&1; }
     # Another apt-get of the host may hold the lists: its own unattended upgrade, on a new machine.
     tries=0
-    until fresh; do
+    until update_lists; do
       tries=$((tries + 1))
       if [ "$tries" -ge 120 ] || ! grep -q 'Could not get lock' "$log"; then
         # A source that is not ours may be broken: what counts is what there is then.

@@ -28,10 +28,10 @@ ask() {
   esac
   begin "api $1"
   # The end of standard error, and as the last line the exit status.
-  { said=$({ { attempt "$@" 2>&4; printf '\n%s' $? >&4; } | head -c $most | quoted >&3; } 4>&1 | tail -c 65536); } 3>&1
-  asked=${said##*"$newline"} said=${said%"$newline"*}
+  { output=$({ { attempt "$@" 2>&4; printf '\n%s' $? >&4; } | head -c $most | quoted >&3; } 4>&1 | tail -c 65536); } 3>&1
+  asked=${output##*"$newline"} output=${output%"$newline"*}
   end "$asked"
-  section "said $1" printf '%s\n' "$said"
+  section "said $1" printf '%s\n' "$output"
   return "$asked"
 }
 
@@ -78,11 +78,11 @@ read_store() {
 # shellcheck disable=SC2016 # the template's own
 shape='{{println "name" (json .Name)}}{{println "state" (json .State.Status)}}{{with .State.Health}}{{println "health" (json .Status)}}{{end}}{{println "user" (json .Config.User)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}{{range .Mounts}}{{println "mount" (json .Destination) (json .Source)}}{{end}}{{range .Config.Env}}{{println "env" (json .)}}{{end}}'
 
-of() { printf '%s\n' "$shown" | sed -n "s/^$1 \"\([^\"\\\\]*\)\"\$/\1/p"; }
+of() { printf '%s\n' "$inspected" | sed -n "s/^$1 \"\([^\"\\\\]*\)\"\$/\1/p"; }
 
 # The ends outside of a published port: address and port.
 ends() {
-  printf '%s\n' "$shown" | sed -n "s,^published \"$1\" \"\([0-9a-fA-F:.]*\)\" \"\([0-9]*\)\"\$,\1 \2,p"
+  printf '%s\n' "$inspected" | sed -n "s,^published \"$1\" \"\([0-9a-fA-F:.]*\)\" \"\([0-9]*\)\"\$,\1 \2,p"
 }
 
 no_engine() {
@@ -93,13 +93,13 @@ no_engine() {
 
 in_container() {
   id=$1
-  shown=$(docker inspect --format "$shape" "$id" 2>&1) || {
-    no_engine "$shown"
+  inspected=$(docker inspect --format "$shape" "$id" 2>&1) || {
+    no_engine "$inspected"
     return
   }
   # Nothing of the environment is printed: it may be secret.
   begin "container $id"
-  printf '%s\n' "$shown" | grep -E '^(name|state|health) ' | quoted
+  printf '%s\n' "$inspected" | grep -E '^(name|state|health) ' | quoted
   end 0
   proxy=$(of env | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' | head -n 1)
   # A proxy's address may hold a password.
@@ -155,7 +155,7 @@ ENDS
   outside=''
   case $inside in
     */../* | */.. | */./* | */. | *//*) ;;
-    /*) outside=$(printf '%s\n' "$shown" |
+    /*) outside=$(printf '%s\n' "$inspected" |
       sed -n 's/^mount "\([^"\\]*\)" "\([^"\\]*\)"$/\1\t\2/p' | awk -F '\t' -v inside="$inside" '
         { if (index(inside "/", $1 "/") == 1 && length($1) >= best) {
             best = length($1); found = $2 "\t" $2 substr(inside, length($1) + 1) } }
@@ -239,7 +239,7 @@ if [ -n "$host" ]; then
   fi
   converse '' "$host" "$port"
   if [ -n "$found" ]; then
-    shown=$(docker inspect --format "$shape" "$found" 2>/dev/null)
+    inspected=$(docker inspect --format "$shape" "$found" 2>/dev/null)
     # Only the port on the host is the endpoint's; the filter takes the container's for it, too.
     ends '[^"]*' | grep -q " $port\$" || found=''
   fi

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackmend import connection
 from stackmend.models.facts import ModelStore
-from stackmend.models.plan import carry_over
+from stackmend.models.plan import merge_problems
 from stackmend.models.state import StoreState
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def read(
         known.contents = (arguments, state)
     elif arguments["hashes"] and contents is not None:
         now, before = state, contents[1]
-        state = connection.derive(host, ModelStore, [now, before], lambda: carry_over(now, before))
+        state = connection.derive(
+            host, ModelStore, [now, before], lambda: merge_problems(now, before)
+        )
     known.latest = (quick, state)
     return state
 

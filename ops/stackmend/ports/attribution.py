@@ -183,12 +183,12 @@ class _Search:
                 holder = self._make_outgoing(socket, process)
                 self._add(("outgoing", f"{pid:010}"), holder, socket)
                 continue
-            carried = self._find_carried(process, socket, containers)
-            if carried is not None:
-                holder = _make_holder(carried).model_copy(update={"process": process})
-                if carried not in containers and not self._is_proxy(process):
+            proxied = self._find_proxied(process, socket, containers)
+            if proxied is not None:
+                holder = _make_holder(proxied).model_copy(update={"process": process})
+                if proxied not in containers and not self._is_proxy(process):
                     holder = holder.model_copy(update={"evidence": ("conmon",)})
-                self._add(_make_key(carried), holder, socket)
+                self._add(_make_key(proxied), holder, socket)
             elif self._is_proxy(process):
                 unknown = Holder(
                     kind="container", process=process, why_hidden=_explain_proxy(process)
@@ -197,7 +197,7 @@ class _Search:
             else:
                 self._add(*self._find_owner(process, socket), socket)
 
-    def _find_carried(
+    def _find_proxied(
         self, process: Process, socket: Socket, containers: list[Container]
     ) -> Container | None:
         """The container that a proxy or an engine holds the port for."""

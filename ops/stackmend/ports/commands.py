@@ -34,7 +34,7 @@ RECORD = re.compile(r"latest|[0-9]{8}T[0-9]{6}Z-[0-9]+")
 #: Exit statuses of the scripts: the record's name is taken; what was to be stopped is another one
 #: by now, and was left alone; it was gone already; (observe) it is to be brought back; no such
 #: record.
-TAKEN, CHANGED, GONE, DUE, MISSING = 73, 75, 76, 3, 66
+TAKEN, CHANGED, ABSENT, DUE, MISSING = 73, 75, 76, 3, 66
 
 
 def execute(action: Action, record: str, grace: float, root: str = ROOT) -> StringCommand:

@@ -10,7 +10,7 @@ policy='{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRe
 state=$(engine inspect --type container -f \
   "{{.State.Running}} {{.State.Paused}} {{.HostConfig.AutoRemove}} $policy" -- "$id") ||
   drop 76 "the engine does not know container $6"
-IFS=' ' read -r running paused passing restart <<END
+IFS=' ' read -r running paused temporary restart <<END
 $state
 END
 [ "$running" = true ] || drop 76 "container $6 does not run"
@@ -24,8 +24,8 @@ for old in "$root"/*/; do
 done
 keep restart "$restart"
 keep paused "$paused"
-keep passing "$passing"
-if [ "$passing" = true ]; then
+keep passing "$temporary"
+if [ "$temporary" = true ]; then
   volumes=$(engine inspect --type container -f \
     '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}' -- "$id")
   for volume in $volumes; do

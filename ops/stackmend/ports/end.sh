@@ -96,7 +96,7 @@ by_handle() {
   # shellcheck disable=SC2154 # the text of end.py
   python3 -I -S -c "$end_py" "$@" "$grace"
 }
-end_one() {
+end_process() {
   by_handle "$@"
   ended=$?
   # Anything but an answer of ours: this Python cannot.
@@ -121,7 +121,7 @@ if ! {
 fi
 first=$1
 while [ $# -ge 4 ]; do
-  end_one "$1" "$2" "$3" "$4"
+  end_process "$1" "$2" "$3" "$4"
   ended=$?
   if [ "$1" = "$first" ]; then
     case $ended in

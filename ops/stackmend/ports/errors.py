@@ -89,7 +89,7 @@ _SPELLINGS = tuple(
 
 # The words of Linux, macOS and Windows (WSAEACCES), the latter in the languages that were found.
 # What a console made of an umlaut is not to matter: only letters that survive are looked for.
-_WORDS: tuple[tuple[Reason, re.Pattern[str]], ...] = (
+_PATTERNS: tuple[tuple[Reason, re.Pattern[str]], ...] = (
     ("engine", re.compile(r"port is\s+already allocated", re.I)),
     (
         "forbidden",
@@ -134,7 +134,9 @@ def _parse_error(text: str, match: re.Match[str]) -> BindError | None:
     if (groups.get("protocol") or "").lower() == "udp" or groups.get("option") == "u":
         protocol = "udp"
     words = groups.get("engine") or groups.get("words") or ""
-    reason: Reason = next((reason for reason, pattern in _WORDS if pattern.search(words)), "kernel")
+    reason: Reason = next(
+        (reason for reason, pattern in _PATTERNS if pattern.search(words)), "kernel"
+    )
     start = text.rfind("\n", 0, match.start()) + 1
     end = text.find("\n", match.end())
     return BindError(

@@ -30,20 +30,20 @@ eval "set -- \"\$@\" $(words "$dir/environ")"
 # The environment first, as env wants it; what is no variable was written by the program itself.
 index=0 total=$#
 while [ $index -lt "$total" ]; do
-  one=$1
+  argument=$1
   shift
   if [ $index -lt $count ]; then
-    set -- "$@" "$one"
+    set -- "$@" "$argument"
   else
-    case $one in [A-Za-z_]*=*) set -- "$@" "$one" ;; esac
+    case $argument in [A-Za-z_]*=*) set -- "$@" "$argument" ;; esac
   fi
   index=$((index + 1))
 done
 index=0
 while [ $index -lt $count ]; do
-  one=$1
+  argument=$1
   shift
-  set -- "$@" "$one"
+  set -- "$@" "$argument"
   index=$((index + 1))
 done
 case $program in

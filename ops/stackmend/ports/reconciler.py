@@ -107,7 +107,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
                     timeout=commands.LIMIT + self.spec.grace * processes,
                 )
         except StepError as error:
-            if error.status != commands.GONE:
+            if error.status != commands.ABSENT:
                 raise
             announce.show_line(self.host, f"  {action.subject}: it ended by itself")
             return False

@@ -46,7 +46,7 @@ ask_supervisors() {
     fi
     config='' program='' previous=''
     arguments=$(tr '\000' '\n' <"/proc/$pid/cmdline" 2>/dev/null)
-    work=$(readlink "/proc/$pid/cwd") || work=/
+    cwd=$(readlink "/proc/$pid/cwd") || cwd=/
     while IFS= read -r word; do
       case "$word" in
         */supervisord) program=${word%/*}/supervisorctl ;;
@@ -58,12 +58,12 @@ ask_supervisors() {
 $arguments
 EOT
     if [ -z "$config" ]; then
-      for config in "$work/supervisord.conf" "$work/etc/supervisord.conf" \
+      for config in "$cwd/supervisord.conf" "$cwd/etc/supervisord.conf" \
         /etc/supervisord.conf /etc/supervisor/supervisord.conf; do
         [ ! -r "$config" ] || break
       done
     fi
-    case "$config" in /*) ;; *) config=$work/$config ;; esac
+    case "$config" in /*) ;; *) config=$cwd/$config ;; esac
     section "supervisor $pid" ask_client
   done
 }
@@ -73,7 +73,7 @@ ask_client() {
   [ -x "$program" ] || program=$(command -v supervisorctl) || return
   printf '%s\n%s\n' "$program" "$config"
   # What has only just been started is listed without its number.
-  (cd "$work" 2>/dev/null || cd / || exit; $limit "$program" -c "$config" status </dev/null 2>&1) |
+  (cd "$cwd" 2>/dev/null || cd / || exit; $limit "$program" -c "$config" status </dev/null 2>&1) |
     while read -r name state rest; do
       [ "$state" != STARTING ] || rest="pid $($limit "$program" -c "$config" pid "$name" </dev/null), "
       printf '%s %s %s\n' "$name" "$state" "$rest"

@@ -257,7 +257,7 @@ def find_holders(
     """
     by_process: dict[int, list[Socket]] = {}
     for socket in side.sockets.get((desired.protocol, desired.port), ()):
-        if _is_in_the_way(desired, socket.address, refused):
+        if _is_obstructing(desired, socket.address, refused):
             for pid in socket.pids:
                 by_process.setdefault(pid, []).append(socket)
     found = [
@@ -288,7 +288,7 @@ def find_holders(
     return tuple(found)
 
 
-def _is_in_the_way(desired: PortSpec, address: str, refused: bool) -> bool:
+def _is_obstructing(desired: PortSpec, address: str, refused: bool) -> bool:
     if not refused or address == desired.address:
         return address == desired.address
     if (":" in address) is not desired.is_v6:

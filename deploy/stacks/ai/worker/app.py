@@ -117,7 +117,7 @@ class Worker:
                 task = await self._store.take(consumer, wait=1.0)
                 self._touch()
                 if task is not None:
-                    await self._work(task)
+                    await self._process(task)
             except RedisError as error:
                 # What this slot holds stays pending under its name: `take` finds it again.
                 log.warning("redis: %s", error)
@@ -125,7 +125,7 @@ class Worker:
         with contextlib.suppress(RedisError):
             await self._store.retire(consumer)
 
-    async def _work(self, task: Task) -> None:
+    async def _process(self, task: Task) -> None:
         model = task.model or self._model
         asking = asyncio.create_task(self._server.ask(model, task.prompt))
         losing = asyncio.create_task(self._hold(task))
@@ -238,7 +238,7 @@ async def check(model: str) -> str:
         await redis.aclose()
 
 
-async def work(model: str) -> None:
+async def run_worker(model: str) -> None:
     """Work until SIGTERM or SIGINT."""
     redis, server = connect_redis(), make_model_server()
     lease = settings.get_number("TASK_LEASE_SECONDS", 15, least=1)
@@ -283,7 +283,7 @@ def main() -> None:
         found = asyncio.run(check(model))
         print(found)
         sys.exit(found != "ok")
-    asyncio.run(work(model))
+    asyncio.run(run_worker(model))
 
 
 if __name__ == "__main__":

@@ -163,14 +163,14 @@ def _plan_dependants(draft: Draft) -> None:
 
 def _plan_failing_checks(draft: Draft) -> None:
     # What is already going to be mended may well be why a check fails.
-    under_way = bool(draft.steps)
+    mending = bool(draft.steps)
     for result in draft.checks:
         if result.outcome == "passed":
             continue
         kind: Kind = "check" if result.outcome == "failed" else "unknown"
         cause = result.evidence.removeprefix(f"{result.name}: ")
         draft.find(result.name, kind, cause, evidence=result.details)
-        if result.outcome != "failed" or under_way:
+        if result.outcome != "failed" or mending:
             continue
         cause = f"check {result.name} fails: {result.evidence}"
         for name in _list_services_on_path(draft, result.name):

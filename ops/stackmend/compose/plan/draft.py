@@ -93,7 +93,7 @@ class Draft:
         if refusal not in self.refusals:
             self.refusals.append(refusal)
 
-    def clear_way(self, action: SetAside | Disconnect) -> None:
+    def clear_obstacle(self, action: SetAside | Disconnect) -> None:
         """Take a foreign container out of the way first; once, however much it holds."""
         action = self._redact(action)
         for at, other in enumerate(self.first):

@@ -245,7 +245,7 @@ def _clear_if_allowed(
     draft.find(service, "drift", what)
     rule = f"container:{step.container}"
     if rule in draft.spec.allow:
-        draft.clear_way(step)
+        draft.clear_obstacle(step)
     else:
         draft.refuse(service, what, f"{purpose}, {_ALLOW.format(rule)}")
 

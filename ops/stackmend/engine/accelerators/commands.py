@@ -27,7 +27,7 @@ def build_proof(evidence: str, groups: Sequence[int], modes: Sequence[str]) -> S
     :param groups: the groups that AMD's device files need, by number.
     :param modes: how containers are given the devices: ``cdi``, ``runtime``, ``rocm``.
     """
-    return _build_script("prove", evidence, " ".join(map(str, groups)), *modes)
+    return _build_script("verify", evidence, " ".join(map(str, groups)), *modes)
 
 
 def _build_script(name: str, *arguments: str) -> StringCommand:

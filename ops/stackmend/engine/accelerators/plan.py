@@ -55,7 +55,7 @@ class Describe(decision.Action):
     verb: Literal["describe"] = "describe"
 
 
-class Prove(decision.Action):
+class Verify(decision.Action):
     """Reach the devices from inside a container.
 
     :param modes: how containers are given each vendor's devices: ``cdi``, ``runtime``, ``rocm``.
@@ -69,7 +69,7 @@ class Prove(decision.Action):
     evidence: str
 
 
-Action = Trust | WriteSource | Install | SettingsAction | Describe | Prove
+Action = Trust | WriteSource | Install | SettingsAction | Describe | Verify
 
 
 class Plan(decision.Plan[Action]):
@@ -101,12 +101,12 @@ def plan(spec: Acceleration, engine: HostEngine, state: Accelerators) -> Plan:
             refusals += refused
     actions: list[Action] = []
     modes: list[str] = []
-    if "nvidia" in vendors and state.list_usable("nvidia"):
+    if "nvidia" in vendors and state.list_with_driver("nvidia"):
         planned, refused = _plan_nvidia(spec, engine, state)
         actions += planned
         refusals += refused
         modes.append("cdi" if _has_cdi(engine) else "runtime")
-    if "amd" in vendors and state.list_usable("amd"):
+    if "amd" in vendors and state.list_with_driver("amd"):
         if any(node.path == "/dev/kfd" for node in state.rocm):
             modes.append("rocm")
             findings.append(_describe_rocm(state))
@@ -127,11 +127,13 @@ def format_evidence(engine: HostEngine, state: Accelerators, modes: Sequence[str
     """What a proof rests on, in one line: it holds for as long as that stays."""
     parts = [f"engine {engine.server or '?'}"]
     if "rocm" in modes:
-        parts.append("amd " + ",".join(device.address for device in state.list_usable("amd")))
+        parts.append("amd " + ",".join(device.address for device in state.list_with_driver("amd")))
         parts.append("groups " + ",".join(map(str, state.groups)))
     if "cdi" in modes or "runtime" in modes:
         mode = "cdi" if "cdi" in modes else "runtime"
-        parts.append("nvidia " + ",".join(device.address for device in state.list_usable("nvidia")))
+        parts.append(
+            "nvidia " + ",".join(device.address for device in state.list_with_driver("nvidia"))
+        )
         parts.append(f"driver {state.driver or '?'}")
         parts.append(f"toolkit {state.toolkit or state.runtime or '?'} by {mode}")
     return "; ".join(parts)
@@ -183,7 +185,7 @@ def _assess_idle(
     remedy = (
         "it is handed to virtual machines" if "vfio-pci" in drivers else _DRIVER_REMEDIES[vendor]
     )
-    if spec.vendor == "auto" or state.list_usable(vendor):
+    if spec.vendor == "auto" or state.list_with_driver(vendor):
         finding = Finding(
             subject="accelerators", kind="no driver", cause=f"{cause}; {remedy}", blocks=False
         )
@@ -303,8 +305,8 @@ def _plan_description(engine: HostEngine, state: Accelerators) -> Iterator[Descr
     )
 
 
-def _plan_proof(state: Accelerators, modes: Sequence[str], evidence: str) -> Prove:
-    return Prove(
+def _plan_proof(state: Accelerators, modes: Sequence[str], evidence: str) -> Verify:
+    return Verify(
         subject="accelerators",
         cause=f"what it rests on has changed since the last proof: {state.proof}"
         if state.proof

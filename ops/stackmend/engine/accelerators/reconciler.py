@@ -11,7 +11,7 @@ from stackmend import connection, decision
 from stackmend.engine import commands as engine_commands
 from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.facts import HostAccelerators
-from stackmend.engine.accelerators.plan import Action, Describe, Plan, Prove, plan
+from stackmend.engine.accelerators.plan import Action, Describe, Plan, Verify, plan
 from stackmend.engine.accelerators.state import Accelerators
 from stackmend.engine.facts import HostEngines
 from stackmend.engine.plan import Install, Trust, WriteSource
@@ -92,7 +92,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
             match actions[0]:
                 case Describe() as action:
                     self._describe(action)
-                case Prove() as action:
+                case Verify() as action:
                     self._run_proof(action)
                 case Trust() | WriteSource() | Install():
                     done = self._bring_toolkit(actions, engine)
@@ -140,7 +140,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
             command = commands.build_description(path, make_stamp())
             self.run(command, f"cannot write {path}", timeout=engine_commands.LIMIT)
 
-    def _run_proof(self, action: Prove) -> None:
+    def _run_proof(self, action: Verify) -> None:
         with self.step(action):
             command = commands.build_proof(action.evidence, action.groups, action.modes)
             result = connection.run(self.host, command, timeout=TIMEOUT)

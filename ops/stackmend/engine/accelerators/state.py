@@ -87,7 +87,7 @@ class Accelerators(Frozen):
         """The devices of one vendor."""
         return tuple(device for device in self.devices if device.vendor == vendor)
 
-    def list_usable(self, vendor: Vendor) -> tuple[Device, ...]:
+    def list_with_driver(self, vendor: Vendor) -> tuple[Device, ...]:
         """Those of them that containers can be given."""
         return tuple(device for device in self.list_devices(vendor) if device.has_driver)
 

@@ -19,9 +19,9 @@ from stackmend.models.plan.model import UpdateRecord as UpdateRecord
 from stackmend.models.plan.stages import arrange as arrange
 from stackmend.models.plan.stored import add_digests as add_digests
 from stackmend.models.plan.stored import add_entry as add_entry
-from stackmend.models.plan.stored import carry_over as carry_over
 from stackmend.models.plan.stored import drop_entries as drop_entries
 from stackmend.models.plan.stored import has_blob as has_blob
 from stackmend.models.plan.stored import is_intact as is_intact
 from stackmend.models.plan.stored import measure_present as measure_present
+from stackmend.models.plan.stored import merge_problems as merge_problems
 from stackmend.models.plan.stored import select_to_check as select_to_check

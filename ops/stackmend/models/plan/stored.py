@@ -74,7 +74,7 @@ def _subtract(
     }
 
 
-def carry_over(now: StoreState, before: StoreState) -> StoreState:
+def merge_problems(now: StoreState, before: StoreState) -> StoreState:
     """A state whose contents were not read, with what an earlier reading found of them.
 
     :param before: the earlier one. A corrupt blob of it stays corrupt while its size is the same.

@@ -32,7 +32,7 @@ trap 'exit 1' TERM
   exit 70
 }
 
-given() {
+print_options() {
   case $1 in
   cdi) echo '--device nvidia.com/gpu=all' ;;
   runtime) echo '--runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all -e NVIDIA_DRIVER_CAPABILITIES=all' ;;
@@ -52,10 +52,10 @@ reached() {
     ;;
   *)
     if have nvidia-smi; then
-      seen=$(docker exec "$name" nvidia-smi -L 2>&1)
+      observed=$(docker exec "$name" nvidia-smi -L 2>&1)
       status=$?
-      printf '%s\n' "$seen"
-      [ $status -eq 0 ] && printf '%s\n' "$seen" | grep -q '^GPU '
+      printf '%s\n' "$observed"
+      [ $status -eq 0 ] && printf '%s\n' "$observed" | grep -q '^GPU '
     else
       # shellcheck disable=SC2016 # for the shell in there
       docker exec "$name" sh -c \
@@ -76,24 +76,24 @@ at_risk() {
 
 for mode; do
   # shellcheck disable=SC2046 # one word each
-  output=$(docker run -d --name "$name" --label stackmend.proof=1 --network none $(given "$mode") \
+  output=$(docker run -d --name "$name" --label stackmend.proof=1 --network none $(print_options "$mode") \
     "$image" sleep 120 2>&1) || {
     printf '%s\n' "$output" | tail -n 3 >&2
     exit 70
   }
-  seen=$(reached "$mode" 2>&1) || {
-    printf '%s\n' "$seen" | tail -n 3 >&2
+  observed=$(reached "$mode" 2>&1) || {
+    printf '%s\n' "$observed" | tail -n 3 >&2
     exit 72
   }
-  printf '%s\n' "$seen" | sed 's/^/seen /'
+  printf '%s\n' "$observed" | sed 's/^/seen /'
   if [ -d /run/systemd/system ]; then
     others=$(at_risk)
     if [ -n "$others" ]; then
       printf 'spared %s\n' "$(printf '%s' "$others" | tr '\n' ' ')"
     else
       systemctl daemon-reload
-      seen=$(reached "$mode" 2>&1) || {
-        printf '%s\n' "$seen" | tail -n 3 >&2
+      observed=$(reached "$mode" 2>&1) || {
+        printf '%s\n' "$observed" | tail -n 3 >&2
         exit 76
       }
       echo 'again'

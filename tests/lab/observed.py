@@ -30,7 +30,7 @@ class HostCommandError(Exception):
     """A command inside a host failed. The message holds the command, its status and its output."""
 
 
-class SeenHost:
+class ObservedHost:
     """One host of the lab: commands and files in it, its engine, its journal.
 
     + name: its short name, which is its hostname and its name on the lab's network (``managed-1``)
