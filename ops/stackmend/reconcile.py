@@ -68,10 +68,11 @@ class Reconciler(ABC, Generic[S, A]):
         """
 
     @abstractmethod
-    def execute(self, observation: Observation[S, A], lease: connection.Lease) -> bool:
+    def execute(self, plan: Plan[A], state: S, lease: connection.Lease) -> bool:
         """Carry out the actions of a plan in its order, and decide nothing.
 
-        :param observation: what was read under the lock, and its plan.
+        :param plan: what is to be done.
+        :param state: what was read under the lock, and the plan rests on.
         :param lease: the lock; each action checks it first.
         :returns: whether it makes sense to verify; ``False`` where the reason is reported already.
         :raises StepError: a step failed.
@@ -99,10 +100,11 @@ class Reconciler(ABC, Generic[S, A]):
         :raises StepError: one is still at work.
         """
 
-    def verify(self, before: Observation[S, A]) -> Observation[S, A]:
+    def verify(self, plan: Plan[A], state: S) -> Observation[S, A]:
         """Observe what was made of a host; its plan must be empty now.
 
-        :param before: what was executed.
+        :param plan: what was executed.
+        :param state: what the host had before.
         :raises StepError: it is not proven.
         """
         return self.observe(fresh=True)
@@ -240,9 +242,9 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         room.report_plan(observed.plan)
         if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
             return False
-        if not room.execute(observed, lease) or observed.plan.refusals:
+        if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
             return False
-        verified = room.verify(observed)
+        verified = room.verify(observed.plan, observed.state)
         if not verified.plan.empty:
             room.report_plan(verified.plan)
         if verified.plan.actions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stackmend import connection
+from stackmend import connection, decision
 from stackmend.access import commands
 from stackmend.access.admission import PASSWORD_METHODS
 from stackmend.access.facts import Operator
@@ -58,12 +58,10 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
         return Observation(plan(self.spec, self.keys, state, provable=provable), state)
 
     def execute(
-        self, observation: Observation[HostAccess, Action], lease: connection.Lease
+        self, plan: decision.Plan[Action], state: HostAccess, lease: connection.Lease
     ) -> bool:
         """Carry out the actions of a plan in its order; a login proves what could lock out."""
-        state = observation.state
-        assert state is not None, "a plan that acts rests on a state"
-        actions = observation.plan.actions
+        actions = plan.actions
         risky = [action for action in actions if isinstance(action, DropKeys | SetPasswordLogin)]
         safe = actions[: len(actions) - len(risky)]
         for action in safe:

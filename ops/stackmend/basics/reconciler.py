@@ -48,25 +48,22 @@ class BasicsReconciler(Reconciler[HostBasics, Action]):
             return observe_unreadable(state, "its clock and what belongs to it")
         return Observation(plan(self.spec, state), state)
 
-    def execute(
-        self, observation: Observation[HostBasics, Action], lease: connection.Lease
-    ) -> bool:
+    def execute(self, plan: Plan[Action], state: HostBasics, lease: connection.Lease) -> bool:
         """Carry out the actions of a plan in its order."""
-        assert observation.state is not None, "a plan that acts rests on a state"
-        for action in observation.plan.actions:
+        for action in plan.actions:
             lease.check()
             if isinstance(action, Reserve):
                 # The ports room reports it, and records how to take it back.
-                now = observation.state.clock.now
+                now = state.clock.now
                 reserve(self.host, self.report, action.subject, action.cause, now)
                 continue
-            command = commands.command(action, observation.state)
+            command = commands.command(action, state)
             with self.step(action):
                 failure = f"could not {action.verb} {action.subject}"
                 self.run(command, failure, timeout=commands.LIMIT)
         return True
 
-    def verify(self, before: Observation[HostBasics, Action]) -> Observation[HostBasics, Action]:
+    def verify(self, plan: Plan[Action], state: HostBasics) -> Observation[HostBasics, Action]:
         """Observe until the plan is empty; a clock may take a moment until it is right."""
         observe = tenacity.retry(
             retry=tenacity.retry_if_result(lambda after: _can_become_right(after.plan)),

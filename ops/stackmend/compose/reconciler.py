@@ -149,10 +149,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     # What is done
 
-    def execute(self, observation: Observation[Snapshot, Action], lease: connection.Lease) -> bool:
+    def execute(
+        self, decided: decision.Plan[Action], snapshot: Snapshot, lease: connection.Lease
+    ) -> bool:
         """Carry out the steps of a plan in their order; take back a change that fails."""
-        snapshot, decided = observation.state, observation.plan
-        if snapshot is None or not decided.actions:
+        if not decided.actions:
             return True
         executor = Executor(
             self.host,
@@ -189,9 +190,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return False
         return True
 
-    def verify(self, before: Observation[Snapshot, Action]) -> Observation[Snapshot, Action]:
+    def verify(
+        self, decided: decision.Plan[Action], snapshot: Snapshot
+    ) -> Observation[Snapshot, Action]:
         """What was proven before it was recorded; where nothing was done, what was observed."""
-        return self._proven or before
+        return self._proven or Observation(decided, snapshot)
 
     def _verify_stack(self, executor: Executor, snapshot: Snapshot) -> Applied:
         """Wait until the stack is healthy; try once more where it was so before this run."""

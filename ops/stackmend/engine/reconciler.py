@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stackmend import connection
+from stackmend import connection, decision
 from stackmend.decision import Refusal
 from stackmend.engine import commands
 from stackmend.engine.facts import HostEngines
@@ -79,13 +79,11 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
         return Observation(plan, state)
 
     def execute(
-        self, observation: Observation[HostEngine, Action], lease: connection.Lease
+        self, plan: decision.Plan[Action], state: HostEngine, lease: connection.Lease
     ) -> bool:
         """Carry out the actions of a plan in its order."""
-        state = observation.state
-        assert state is not None, "a plan that acts rests on a state"
         first: SetConfig | None = None
-        for action in observation.plan.actions:
+        for action in plan.actions:
             lease.check()
             match action:
                 case Trust():
@@ -181,14 +179,12 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
         return Observation(plan_settings(self.settings, self.replace, state), state)
 
     def execute(
-        self, observation: Observation[HostEngine, SettingsAction], lease: connection.Lease
+        self, plan: decision.Plan[SettingsAction], state: HostEngine, lease: connection.Lease
     ) -> bool:
         """Carry out the actions of a plan in its order."""
-        state = observation.state
-        assert state is not None, "a plan that acts rests on a state"
         if state.status == "absent":
             raise StepError("there is no engine to set: engine.installed has to succeed first")
-        for action in observation.plan.actions:
+        for action in plan.actions:
             lease.check()
             set_config(self, action, state)
         return True

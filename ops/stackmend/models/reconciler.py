@@ -113,14 +113,13 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         return observed
 
     def execute(
-        self, observation: Observation[StoreState, Action], lease: connection.Lease
+        self, plan: decision.Plan[Action], state: StoreState, lease: connection.Lease
     ) -> bool:
         """Carry out the actions of a plan in its order, and have each new model answer.
 
         Models do not wait for each other, nor does one that fails stop the others.
         """
-        state, actions = observation.state, observation.plan.actions
-        assert state is not None, "a plan that acts rests on a state"
+        actions = plan.actions
         self._record = state.record
         failed: set[str] = set()
         try:
@@ -137,7 +136,9 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         finally:
             self._measure()
 
-    def verify(self, before: Observation[StoreState, Action]) -> Observation[StoreState, Action]:
+    def verify(
+        self, executed: decision.Plan[Action], before: StoreState
+    ) -> Observation[StoreState, Action]:
         """Plan for what the server has now; the registries are not asked again."""
         assert self._after is not None, "what was executed was confirmed"
         state = self._after.model_copy(update={"record": self._record})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from stackmend import connection
+from stackmend import connection, decision
 from stackmend.errors import StepError
 from stackmend.ports import commands
 from stackmend.ports.facts import PortHolders, list_arguments
@@ -35,9 +35,6 @@ PAUSE = 1.0
 #: How often a refusal is observed again before it stands.
 ATTEMPTS = 5
 
-#: How many records of one second there can be.
-RECORDS = 1000
-
 
 @dataclass
 class PortsReconciler(Reconciler[HostPorts, Action]):
@@ -50,7 +47,6 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
     host: Host
     spec: PortsSpec
     report: Collector
-    _records: int = 0
     _freed: list[str] = field(default_factory=list)
 
     def observe(self, *, fresh: bool = False) -> Observation[HostPorts, Action]:
@@ -83,12 +79,13 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
             return observe_unreadable(state, "who holds its ports")
         return Observation(plan(self.spec, state), state)
 
-    def execute(self, observation: Observation[HostPorts, Action], lease: connection.Lease) -> bool:
+    def execute(
+        self, plan: decision.Plan[Action], state: HostPorts, lease: connection.Lease
+    ) -> bool:
         """Carry out the actions of a plan in its order; each is recorded on the host first."""
-        assert observation.state is not None, "a plan that acts rests on a state"
-        for action in observation.plan.actions:
+        for action in plan.actions:
             lease.check()
-            done = self.execute_action(action, observation.state.now)
+            done = self.execute_action(action, state.now)
             if done and not isinstance(action, Reserve):
                 self._freed += action.ports
         return True
@@ -99,39 +96,34 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         :param now: the host's clock, in seconds since 1970.
         :raises StepError: it failed.
         """
-        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         processes = len(action.members) if isinstance(action, StopProcess) else 1
-        while self._records < RECORDS:
-            self._records += 1
-            record = f"{stamp}-{self._records}"
-            undo = f"ports.restored(record={record!r})"
-            try:
-                with self.step(action.model_copy(update={"undo": undo})):
-                    self.run(
-                        commands.execute(action, record, self.spec.grace),
-                        f"could not {action.verb} {action.subject}",
-                        timeout=commands.LIMIT + self.spec.grace * processes,
-                    )
-            except StepError as error:
-                if error.status == commands.TAKEN:
-                    continue
-                if error.status != commands.GONE:
-                    raise
-                announce.show_line(self.host, f"  {action.subject}: it ended by itself")
-                return False
-            announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
-            return True
-        raise StepError(f"{commands.ROOT} holds {RECORDS} records of this second")
+        record = _name_record(now)
+        undo = f"ports.restored(record={record!r})"
+        try:
+            with self.step(action.model_copy(update={"undo": undo})):
+                self.run(
+                    commands.execute(action, record, self.spec.grace),
+                    f"could not {action.verb} {action.subject}",
+                    timeout=commands.LIMIT + self.spec.grace * processes,
+                )
+        except StepError as error:
+            if error.status != commands.GONE:
+                raise
+            announce.show_line(self.host, f"  {action.subject}: it ended by itself")
+            return False
+        announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
+        return True
 
-    def verify(self, before: Observation[HostPorts, Action]) -> Observation[HostPorts, Action]:
+    def verify(
+        self, plan: decision.Plan[Action], state: HostPorts
+    ) -> Observation[HostPorts, Action]:
         """Observe at once, and again until what was freed has stayed so for a while."""
-        assert before.state is not None, "what was executed rests on a state"
         since = time.monotonic()
         while True:
             observed = self._observe_once(fresh=True)
             if observed.state is None:
                 raise StepError(f"not proven free: {observed.plan.refusals[0].reason}")
-            remaining = list_remaining(self._freed, before.state, observed.state)
+            remaining = list_remaining(self._freed, state, observed.state)
             for port in remaining:
                 if port.kind == "back":
                     raise StepError(f"{port.port}: {port.reason}; remedy: {port.remedy}")
@@ -147,6 +139,12 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
             reasons = (f"{port.port} is not free: {port.reason}" for port in remaining)
             raise StepError("; ".join(reasons))
         return observed
+
+
+def _name_record(now: float) -> str:
+    """A name that no other record has: the host's second, and our milliseconds within a day."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{stamp}-{time.time_ns() // 1_000_000 % 86_400_000}"
 
 
 def _is_moving(state: HostPorts | None) -> bool:

@@ -47,9 +47,9 @@ class RestoreReconciler(Reconciler[str, Restore]):
         actions = () if result.ok else (Restore(subject=self.record),)
         return Observation(Plan(actions=actions), self.record)
 
-    def execute(self, observation: Observation[str, Restore], lease: connection.Lease) -> bool:
+    def execute(self, plan: Plan[Restore], state: str, lease: connection.Lease) -> bool:
         """Bring it back."""
-        for action in observation.plan.actions:
+        for action in plan.actions:
             lease.check()
             command = commands.restore(action.subject, observe=False)
             with self.step(action):

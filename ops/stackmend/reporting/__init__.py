@@ -67,7 +67,7 @@ def record(host: Host, operation: str | None = None) -> Collector:
     .. code:: python
 
         report = reporting.record(host, "compose.stack (ai)")
-        report.measured("channels", 1, "channels")
+        report.add_measure("channels", 1, "channels")
     """
     return _run(host.state).get_collector(host, operation)
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import stackmend.reporting as reporting
 from stackmend import connection
 from stackmend.connection import signals
+from stackmend.decision import Finding, Plan
 from stackmend.redaction import format_safe_line
 from stackmend.reporting import journal
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-    from stackmend.decision import Action, Plan
+    from stackmend.decision import Action
     from stackmend.reporting.collect import Collector
 
 
@@ -93,21 +94,31 @@ def track(host: Host, report: Collector, *actions: Action, within: str = "") -> 
                 report.add_done(action, started=started, seconds=seconds, ok=ok)
             if ok:
                 for action in actions:
-                    _write_journal(host, report.name, action, within)
+                    _write_journal(host, report, action, within)
 
 
 def _show_in_red(host: Host, text: str) -> None:
     host.log_styled(format_safe_line(text), fg="red")
 
 
-def _write_journal(host: Host, room: str, action: Action, within: str) -> None:
+def _write_journal(host: Host, report: Collector, action: Action, within: str) -> None:
     entry = journal.format_line(
         time=datetime.now(UTC),
         run=reporting.get_run_id(host.state),
-        room=room,
+        room=report.name,
         action=action.verb,
         subject=format_safe_line(f"{within}/{action.subject}" if within else action.subject),
         cause=format_safe_line(action.cause),
         undo=format_safe_line(action.undo),
     )
-    connection.run(host, journal.append(entry), closing=True)
+    result = connection.run(host, journal.append(entry), closing=True)
+    if not result.ok:
+        finding = Finding(
+            subject=journal.PATH,
+            kind="not written",
+            cause=f"what was done is not in the host's journal: {result.reason}",
+            remedy="see what keeps root from writing it, such as a full disk",
+            blocks=False,
+        )
+        if finding not in report.findings:
+            report_plan(host, report, Plan(findings=(finding,)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
-from stackmend import connection
+from stackmend import connection, decision
 from stackmend.engine import commands as engine_commands
 from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.facts import HostAccelerators
@@ -75,38 +75,50 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
                 return observe_unreadable(fact, "which accelerators it has")
         return Observation(plan(self.spec, engine, state), HostState(engine, state))
 
-    def execute(self, observation: Observation[HostState, Action], lease: connection.Lease) -> bool:
+    def execute(
+        self, plan: decision.Plan[Action], state: HostState, lease: connection.Lease
+    ) -> bool:
         """Carry out the first actions of a plan, and go on with what is then to be done.
 
         What the toolkit brings decides what is described, and what a proof rests on.
         """
-        while actions := observation.plan.actions:
-            assert observation.state is not None, "a plan that acts rests on a state"
-            engine = observation.state.engine
+        actions = plan.actions
+        while actions:
+            engine = state.engine
             if engine.status != "up":
                 raise StepError(f"no engine answers: {engine.reason or engine.status}")
             lease.check()
+            done = 1
             match actions[0]:
                 case Describe() as action:
                     self._describe(action)
                 case Prove() as action:
                     self._run_proof(action)
                 case Trust() | WriteSource() | Install():
-                    self._bring_toolkit(actions, engine)
+                    done = self._bring_toolkit(actions, engine)
                 case action:
                     set_config(self, action, engine)
-            observation = self.observe(fresh=True)
-            if observation.plan.actions[:1] == actions[:1]:
+            observed = self.observe(fresh=True)
+            if observed.state is None:
+                break
+            if observed.plan.actions[:1] == actions[:1]:
                 raise StepError(f"not proven: still to do: {actions[0]}")
+            if observed.plan.actions != actions[done:]:
+                self.report_plan(observed.plan)
+            actions, state = observed.plan.actions, observed.state
         return True
 
-    def _bring_toolkit(self, actions: Sequence[Action], engine: HostEngine) -> None:
-        """Install the toolkit from its repository; where that fails, restore the source's file."""
+    def _bring_toolkit(self, actions: Sequence[Action], engine: HostEngine) -> int:
+        """Install the toolkit from its repository; where that fails, restore the source's file.
+
+        :returns: how many of the actions that were.
+        """
         placed: list[str] = []
         before = {origin.path: origin.text for origin in engine.origins}
         kinds = Trust | WriteSource | Install
+        steps = list(takewhile(lambda action: isinstance(action, kinds), actions))
         try:
-            for action in takewhile(lambda action: isinstance(action, kinds), actions):
+            for action in steps:
                 match action:
                     case Trust():
                         trust_key(self, action, "toolkit_key_fingerprint")
@@ -120,6 +132,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
             for path in placed:
                 place(self, path, before.get(path, "").encode(), closing=True)
             raise
+        return len(steps)
 
     def _describe(self, action: Describe) -> None:
         path = action.subject

@@ -1,0 +1,220 @@
+"""The loop of every room, on this machine: what is called when, and what ends it before it acts."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pyinfra.api.host import Host
+
+from stackmend import reconcile
+from stackmend.connection import Lease, RemoteError, Unknown
+from stackmend.decision import Action, Finding, Plan, Refusal
+from stackmend.errors import StepError
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
+from stackmend.reporting import announce, journal
+from stackmend.reporting.collect import Collector
+from tests.connected import local
+
+TURN = Action(verb="turn", subject="it", cause="it is the wrong way round", undo="turn it back")
+BEND = Action(verb="bend", subject="it", cause="it is straight")
+REFUSAL = Refusal(subject="it", reason="it is somebody's", remedy='"allow": ["it"]')
+FINDING = Finding(subject="it", kind="wrong", cause="it is wrong")
+
+
+@dataclass
+class Room(Reconciler[str, Action]):
+    """Observes what it is given, one after the other, and writes down what is called."""
+
+    subject = "it"
+
+    host: Host
+    report: Collector
+    lock: str
+    observations: list[Observation[str, Action] | Exception]
+    failing: Exception | None = None
+    verifiable: bool = True
+    calls: list[str] = field(default_factory=list)
+
+    def observe(self, *, fresh: bool = False) -> Observation[str, Action]:
+        self.calls.append("observe again" if fresh else "observe")
+        observed = self.observations.pop(0)
+        if isinstance(observed, Exception):
+            raise observed
+        return observed
+
+    def wait_until_idle(self) -> None:
+        self.calls.append("idle")
+
+    def execute(self, plan: Plan[Action], state: str, lease: Lease) -> bool:
+        lease.check()
+        for action in plan.actions:
+            with self.step(action):
+                self.calls.append(f"{action.verb} in {state}")
+                if self.failing is not None:
+                    raise self.failing
+        return self.verifiable
+
+
+class Partial(Room):
+    """Acts although something is refused."""
+
+    all_or_nothing: ClassVar[bool] = False
+
+
+def wrong(state: str, *actions: Action) -> Observation[str, Action]:
+    return Observation(Plan(actions=actions), state)
+
+
+def right(state: str = "right") -> Observation[str, Action]:
+    return Observation(Plan(), state)
+
+
+def refused(state: str, *actions: Action) -> Observation[str, Action]:
+    return Observation(Plan(actions=actions, refusals=(REFUSAL,)), state)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    append = functools.partial(journal.append, path=str(tmp_path / "state/journal.jsonl"))
+    monkeypatch.setattr(journal, "append", append)
+    monkeypatch.setattr(announce.reporting, "get_run_id", lambda state: "1a2b3c")
+    with local() as host:
+        yield host
+
+
+@pytest.fixture
+def room(host: Host, tmp_path: Path) -> Callable[..., Room]:
+    def build(*observations: Any, kind: type[Room] = Room, **more: Any) -> Room:
+        lock = str(tmp_path / "state/lock")
+        return kind(host, Collector("it.turned"), lock, list(observations), **more)
+
+    return build
+
+
+def run(room: Room) -> bool:
+    return reconcile.reconcile(room.host.state, room.host, room)
+
+
+def list_results(room: Room) -> list[tuple[str, str]]:
+    return [(action.verb, action.result) for action in room.report.done]
+
+
+def list_errors(room: Room) -> list[str]:
+    return [error.message for error in room.report.errors]
+
+
+def test_what_is_executed_is_what_was_read_under_the_lock(room: Any, tmp_path: Path) -> None:
+    one = room(wrong("before", TURN), wrong("locked", BEND), right())
+    assert run(one)
+    assert one.calls == ["observe", "idle", "observe again", "bend in locked", "observe again"]
+    assert list_results(one) == [("bend", "done")]
+    assert [action.verb for action in one.report.planned] == ["bend"]
+    (line,) = (tmp_path / "state/journal.jsonl").read_text().splitlines()
+    assert '"action":"bend"' in line.replace(" ", "")
+
+
+def test_nothing_to_do_takes_no_lock(room: Any, tmp_path: Path) -> None:
+    one = room(right())
+    assert run(one)
+    assert one.calls == ["observe"]
+    assert not (tmp_path / "state/lock").exists()
+
+
+def test_what_became_right_while_the_lock_was_waited_for_stays_as_it_is(room: Any) -> None:
+    one = room(wrong("before", TURN), right(), right())
+    assert run(one)
+    assert list_results(one) == []
+
+
+def test_a_refusal_keeps_every_action_from_being_executed(room: Any) -> None:
+    one = room(refused("before", TURN), refused("locked", TURN))
+    assert not run(one)
+    assert list_results(one) == []
+    assert one.report.refusals == [REFUSAL]
+
+
+def test_a_room_may_act_on_what_is_not_refused_and_still_fails(room: Any) -> None:
+    one = room(refused("before", TURN), refused("locked", TURN), kind=Partial)
+    assert not run(one)
+    assert list_results(one) == [("turn", "done")]
+
+
+def test_a_finding_without_an_action_is_no_success(room: Any) -> None:
+    one = room(Observation(Plan(findings=(FINDING,)), "wrong"))
+    assert not run(one)
+    assert one.report.findings == [FINDING]
+
+
+@pytest.mark.parametrize("moment", ["at first", "under the lock", "afterwards"])
+def test_what_cannot_be_read_is_never_executed_nor_called_well(room: Any, moment: str) -> None:
+    unreadable = observe_unreadable(Unknown("the probe ended with 1"), "it")
+    observations = [wrong("before", TURN), wrong("locked", TURN), right()]
+    place = ["at first", "under the lock", "afterwards"].index(moment)
+    observations[place] = unreadable
+    one = room(*observations)
+    assert not run(one)
+    assert list_results(one) == ([("turn", "done")] if moment == "afterwards" else [])
+    assert "the probe ended with 1" in one.report.refusals[0].reason
+
+
+def test_what_is_left_afterwards_is_not_proven(room: Any) -> None:
+    one = room(wrong("before", TURN), wrong("locked", TURN), wrong("after", TURN))
+    assert not run(one)
+    assert list_errors(one) == ["not proven: still to do: turn it: it is the wrong way round"]
+
+
+def test_a_room_that_has_reported_why_is_not_verified(room: Any) -> None:
+    one = room(wrong("before", TURN), wrong("locked", TURN), verifiable=False)
+    assert not run(one)
+    assert one.calls[-1] == "turn in locked"
+
+
+@pytest.mark.parametrize("error", [StepError("it broke", log=["why"]), RemoteError("here", "reading it", "no answer")])
+def test_a_step_that_fails_ends_it_and_says_so(room: Any, error: Exception, tmp_path: Path) -> None:
+    one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND), failing=error)
+    assert not run(one)
+    assert list_results(one) == [("turn", "failed")]
+    assert list_errors(one) == [str(error)]
+    assert not (tmp_path / "state/journal.jsonl").exists()
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2])
+def test_a_reading_that_fails_is_told(room: Any, moment: int) -> None:
+    observations: list[Any] = [wrong("before", TURN), wrong("locked", TURN), right()]
+    observations[moment] = StepError("the disk is gone")
+    one = room(*observations)
+    assert not run(one)
+    assert list_errors(one) == ["the disk is gone"]
+
+
+@pytest.mark.parametrize("refusing", [True, False])
+def test_while_another_run_is_at_work_nothing_is_done(
+    room: Any, tmp_path: Path, refusing: bool
+) -> None:
+    lock = tmp_path / "state/lock"
+    lock.parent.mkdir(mode=0o700)
+    lock.write_text("me@there pid 7\n")
+    one = room(refused("half made") if refusing else wrong("before", TURN))
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not run(one)
+    assert list_results(one) == []
+    reasons = [refusal.reason for refusal in one.report.refusals] + list_errors(one)
+    assert any("me@there pid 7" in reason for reason in reasons), reasons
+
+
+def test_a_journal_that_cannot_be_written_is_told_once(room: Any, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/journal.jsonl").mkdir()
+    both = (TURN, BEND)
+    one = room(wrong("before", *both), wrong("locked", *both), right())
+    assert run(one), "what was done is done"
+    (finding,) = one.report.findings
+    assert (finding.kind, finding.blocks) == ("not written", False)
+    assert "journal.jsonl" in finding.cause
