@@ -96,7 +96,7 @@ def test_what_would_steer_docker_is_taken_out_and_named(
     for name in ("DOCKER_HOST", "COMPOSE_FILE", "COMPOSE_PROFILES"):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DOCKER_CONFIG", "/srv/docker")
-    script = f"env | grep -a -e ^DOCKER_ -e ^COMPOSE_ | sort; echo \"${IGNORED}\""
+    script = f'env | grep -a -e ^DOCKER_ -e ^COMPOSE_ | sort; echo "${IGNORED}"'
     with local(_shell_executable=shell) as host:
         kept = "DOCKER_CONFIG=/srv/docker\nDOCKER_CONTEXT=default\n"
         assert run(host, script).text == f"{kept} DOCKER_HOST COMPOSE_FILE COMPOSE_PROFILES\n"

@@ -175,7 +175,9 @@ def test_a_room_that_has_reported_why_is_not_verified(room: Any) -> None:
     assert one.calls[-1] == "turn in locked"
 
 
-@pytest.mark.parametrize("error", [StepError("it broke", log=["why"]), RemoteError("here", "reading it", "no answer")])
+@pytest.mark.parametrize(
+    "error", [StepError("it broke", log=["why"]), RemoteError("here", "reading it", "no answer")]
+)
 def test_a_step_that_fails_ends_it_and_says_so(room: Any, error: Exception, tmp_path: Path) -> None:
     one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND), failing=error)
     assert not run(one)
