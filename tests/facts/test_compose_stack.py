@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pyinfra.api import FactProcessError
 
-from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared
+from stackmend.compose.facts import DEFAULTS, ComposeStack, NoCompose, parse_declared
 from stackmend.compose.state import Container, StackState
 from stackmend.connection import make_mark
 from tests.marks import MARK, asked, framed
@@ -50,6 +50,7 @@ def test_the_command_quotes_what_it_is_given(text: str) -> None:
         f"/opt/{text}",
         f"/var/lib/stackmend/{text}",
         str(64 * 1024**2),
+        *DEFAULTS,
     ]
 
 

@@ -97,7 +97,7 @@ contents = st.binary(max_size=60) | st.sampled_from(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(contents, contents, st.integers(0, 255)), min_size=1, max_size=5))
 def test_what_is_written_comes_back_byte_for_byte(written: list[tuple[bytes, bytes, int]]) -> None:
-    stdout, stderr = shell(join([(writes(*each), None) for each in written], TOKEN))
+    stdout, stderr = shell(join([(writes(*each), None, 30) for each in written], TOKEN))
     expected = [Section(out, err, str(status)) for out, err, status in written]
     assert split(stdout, stderr, TOKEN, len(written)) == expected
 
@@ -145,10 +145,12 @@ def test_a_stream_cut_short_never_gives_a_wrong_section(
 )
 def test_a_hostile_fact_leaves_its_neighbours_alone(hostile: str, each_shell: list[str]) -> None:
     echo = 'printf "%s" "$PWD|$#|"; cat'
-    alone = split(*shell(join([(echo, None)], TOKEN), each_shell), TOKEN, 1)[0]
+    alone = split(*shell(join([(echo, None, 30)], TOKEN), each_shell), TOKEN, 1)[0]
     assert alone.status == "0"
     before, middle, after = split(
-        *shell(join([(echo, None), (hostile, None), (echo, None)], TOKEN), each_shell), TOKEN, 3
+        *shell(join([(echo, None, 30), (hostile, None, 30), (echo, None, 30)], TOKEN), each_shell),
+        TOKEN,
+        3,
     )
     assert before == alone
     assert after == alone
@@ -156,7 +158,14 @@ def test_a_hostile_fact_leaves_its_neighbours_alone(hostile: str, each_shell: li
 
 
 def test_the_end_of_the_whole_script_is_told_from_an_empty_output() -> None:
-    script = join([("echo a", None), ("kill -9 $$; sleep 1", None), ("echo b", None)], TOKEN)
+    script = join(
+        [
+            ("echo a", None, 30),
+            ("kill -9 $STACKMEND_READER; sleep 1", None, 30),
+            ("echo b", None, 30),
+        ],
+        TOKEN,
+    )
     first, second, third = split(*shell(script), TOKEN, 3)
     assert first == Section(b"a\n", b"", "0")
     assert second.status is None
@@ -164,7 +173,7 @@ def test_the_end_of_the_whole_script_is_told_from_an_empty_output() -> None:
 
 
 def test_what_a_profile_says_first_belongs_to_nobody() -> None:
-    stdout, stderr = shell("echo welcome; echo warning >&2\n" + join([("echo a", None)], TOKEN))
+    stdout, stderr = shell("echo welcome; echo warning >&2\n" + join([("echo a", None, 30)], TOKEN))
     assert split(stdout, stderr, TOKEN, 1) == [Section(b"a\n", b"", "0")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class Batch(FactBase[str]):
     """The process id of the shell that reads it: equal for what was read together."""
 
     def command(self, label: str) -> str:
-        return f": {label}; echo $$"
+        return f": {label}; echo $STACKMEND_READER"
 
 
 @pytest.fixture
@@ -239,10 +240,39 @@ def test_a_hung_fact_does_not_hide_those_before_it(
     class Hangs(FactBase[str]):
         command = "sleep 30"
 
+    asked = [(Batch, {"label": "a"}), (Hangs, {}), (Batch, {"label": "b"})]
+    monkeypatch.setattr(fetching, "PROBE_TIMEOUT", 1)
+    before, hung, behind = fetch_facts(host, asked)
+    assert int(before) == int(behind) > 0
+    assert hung == Unknown("did not end within 1 s")
+    # All of them together have a limit as well.
+    monkeypatch.setattr(fetching, "PROBE_TIMEOUT", 30)
     monkeypatch.setattr(fetching, "TIMEOUT", 1)
-    values = fetch_facts(host, [(Batch, {"label": "a"}), (Hangs, {}), (Batch, {"label": "b"})])
+    values = fetch_facts(host, asked)
     assert int(values[0]) > 0
     assert values[1:] == [Unknown("did not end within 1 s")] * 2
+
+
+def test_what_hung_once_is_not_waited_for_by_others(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hangs(FactBase[str]):
+        command = "sleep 30"
+
+    class Declares(Hangs):
+        limit = 3.0
+        command = "sleep 2; echo slow"
+
+    prefetch(host, Hangs)
+    monkeypatch.setattr(fetching, "PROBE_TIMEOUT", 1)
+    started = time.monotonic()
+    read(host, Batch, label="a")
+    assert 1 <= time.monotonic() - started < 8
+    run(host, "true")
+    assert host.connector_data["stackmend"].memory["slow"]
+    assert read(host, Declares) == "slow"
+    # It is neither read with others again, nor told as of before to whoever asks for it.
+    assert read(host, Hangs) == Unknown("did not end within 1 s")
 
 
 def test_two_hidden_values_are_two_questions(host: Host) -> None:

@@ -50,7 +50,7 @@ case $(cat "$log/policy") in
 esac
 [ -z "$noninteractive" ] || { echo "sudo: a password is required" >&2; exit 1; }
 for attempt in 1 2 3; do
-    printf %s "$prompt" >&2
+    printf %s "${prompt//%%/%}" >&2
     IFS= read -r answer || break
     printf '%s\n' "$answer" >>"$log/attempts"
     [ "$answer" != "$(cat "$log/password")" ] || exec "$@"

@@ -14,12 +14,16 @@ from typing_extensions import override
 from stackmend.checks.diagnosis import Answer, explain
 from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, parse_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
-from stackmend.connection import make_mark, parse_partial_section, read_script
+from stackmend.connection import PROBE_TIMEOUT, make_mark, parse_partial_section, read_script
 from stackmend.redaction import redact
 
 _PROBE = read_script("stackmend.connection", "own") + read_script("stackmend.checks", "probe")
 _ATTEMPT = read_script("stackmend.checks", "attempt")
 _FRAME = read_script("stackmend.connection", "frame")
+
+
+#: How many checks run at once.
+AT_ONCE = 32
 
 
 class CheckResults(FactBase[tuple[CheckResult, ...]]):
@@ -48,6 +52,7 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
     """
 
     _mark = ""
+    limit = PROBE_TIMEOUT
 
     @override
     def command(
@@ -62,6 +67,7 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         raw = json.loads(checks) if isinstance(checks, str) else checks
         desired = parse_checks(raw)
         self._mark = make_mark()
+        self.limit = find_limit(desired, attempts)
         return StringCommand(
             *_assemble(self._mark, project, desired, attempts, diagnose), _separator=""
         )
@@ -82,6 +88,17 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
     def process(self, output: Iterable[str]) -> tuple[CheckResult, ...]:
         """Return the results from the lines of the probe; never raises."""
         return parse(parse_partial_section(list(output), self._mark, "checks"))
+
+
+def find_limit(checks: Sequence[Check], attempts: int = 2) -> float:
+    """Seconds after which checks that are still at it are ended, and are unknown.
+
+    :param checks: those of a stack, 32 of which run at once.
+    :param attempts: how often one that fails is tried, a second apart.
+    """
+    slowest = max((check.timeout for check in checks), default=0)
+    rounds = -(-len(checks) // AT_ONCE) * attempts
+    return PROBE_TIMEOUT + rounds * (slowest + 1)
 
 
 def _assemble(

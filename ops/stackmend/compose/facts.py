@@ -9,7 +9,7 @@ from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
-from stackmend.compose.source import MAXIMUM_BYTES
+from stackmend.compose.source import COMPOSE_FILES, MAXIMUM_BYTES, OVERRIDE_FILES
 from stackmend.compose.state import (
     Applied,
     Container,
@@ -24,6 +24,10 @@ from stackmend.compose.state import (
 from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
 from stackmend.provenance import LABEL, TEMPORARY_NAME
+from stackmend.steering import parse_ignored
+
+#: What Compose reads in a project's directory where nobody tells it its files.
+DEFAULTS = (".env", *COMPOSE_FILES, *OVERRIDE_FILES)
 
 #: The problem of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"
@@ -47,6 +51,7 @@ ENGINE_PROBLEMS = (
             r"cannot connect to the docker daemon|failed to connect to the docker api", re.I
         ),
     ),
+    ("hung", re.compile(r"does not answer within")),
 )
 
 
@@ -75,9 +80,10 @@ class ComposeStack(FactBase[StackState]):
             directory,
             f"{STATE_ROOT}/{project}",
             str(MAXIMUM_BYTES),
+            *DEFAULTS,
             mark=self._mark,
             before=["images"],
-            shared=["walk"],
+            shared=["walk", "steering"],
         )
 
     def process(self, output: list[str]) -> StackState:
@@ -116,6 +122,8 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         # Listed below "/", where the probe looks for them.
         "outside": {f"/{path}": digest for path, digest in outside.items()},
         "mends": _parse_mends(found.get("mends")),
+        "ignored": parse_ignored(found.get("steering", (0, []))[1]),
+        "defaults": tuple(name for name in found.get("defaults", (0, []))[1] if name in DEFAULTS),
         "stale": tuple(name for name in found.get("stale", (0, []))[1] if is_name(name)),
     }
     if "names" not in found:

@@ -1,8 +1,14 @@
 # What this host has of a Compose project, in one reading. Changes nothing.
 # Writes sections (connection/frame.sh), those of images by images.sh. Arguments: the project, its
-# directory, its state directory, the bytes that a project's file can have.
+# directory, its state directory, the bytes that a project's file can have, the files that Compose
+# would read by itself.
 # shellcheck disable=SC2154 # connection/walk.sh sets them
 project=$1 directory=$2 state=$3 largest=$4
+shift 4
+
+defaults() {
+  for name; do [ ! -e "$directory/$name" ] || printf '%s\n' "$name"; done
+}
 
 # What services mount from elsewhere may be links, which are followed: "DIGEST  PATH" or "-  PATH".
 elsewhere() {
@@ -35,6 +41,8 @@ recorded() {
 }
 
 section clock date +%s
+section steering steering
+section defaults defaults "$@"
 begin writable
 if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
 end $?

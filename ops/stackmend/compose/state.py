@@ -38,7 +38,7 @@ def _check_word(word: str) -> str:
 class Engine(Frozen):
     """Whether Docker can be asked, and if not, why not."""
 
-    status: Literal["up", "absent", "stopped", "forbidden", "no-compose", "unknown"]
+    status: Literal["up", "absent", "stopped", "forbidden", "hung", "no-compose", "unknown"]
     reason: str = ""
 
 
@@ -179,6 +179,8 @@ class StackState(Frozen):
         any of a project's, ``other``; ``odd`` for a path that leads out of the project's
         directory.
     :param outside: the digests of files that services mount from outside the project.
+    :param ignored: what of the environment would lead commands elsewhere.
+    :param defaults: the files in the project's directory that Compose reads without being told.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.
     """
@@ -201,6 +203,8 @@ class StackState(Frozen):
     outside: Mapping[str, str | None] = {}
     mends: tuple[Mended, ...] = ()
     stale: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
 
     def list_containers(self, name: str) -> tuple[Container, ...]:
         """The service's containers, one-off runs left out, in their order."""

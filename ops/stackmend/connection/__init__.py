@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import PrivilegeError as PrivilegeError
     from .errors import RemoteError as RemoteError
     from .errors import UnsupportedConnector as UnsupportedConnector
+    from .fetching import PROBE_TIMEOUT as PROBE_TIMEOUT
     from .fetching import derive as derive
     from .fetching import fetch_facts as fetch_facts
     from .fetching import invalidate as invalidate
@@ -71,6 +72,7 @@ _WHERE = {
     "parse_partial_section": "scripts",
     "list_causes": "http_client",
     "count_channels": "link",
+    "PROBE_TIMEOUT": "fetching",
     "derive": "fetching",
     "docker": "docker_api",
     "hold_lock": "lease",

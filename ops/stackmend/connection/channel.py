@@ -29,6 +29,7 @@ from stackmend.redaction import format_safe_line, register
 from . import signals
 from .errors import CommandTimeout, ConnectionLost, PrivilegeError, RemoteError
 from .link import Link, link
+from .preamble import BEGINS_WITHIN, CLEARED, Preamble, format_silence, make_marker, skip
 from .process import Process, StreamProcess, start, start_stream
 from .settings import Settings, resolve, unwrap
 
@@ -54,9 +55,6 @@ LIMIT = 600
 #: Seconds for which a command is held open at most, and that one has to end once it was told to.
 STREAM_LIMIT = 4 * 3600
 ENDS_WITHIN = 60
-
-#: Seconds to wait for sudo to make up its mind about a password.
-SUDO_TIMEOUT = 60
 
 #: What `timeout` exits with after SIGTERM and after SIGKILL, and what a lost channel gives.
 _TIMED_OUT = (124, 128 + 9, -1)
@@ -143,7 +141,7 @@ def _compose(
     raw, redacted = command.get_raw_value(), command.get_masked_value()
     if raw != redacted:
         _register_secrets(command)
-    setup = "".join(
+    setup = CLEARED + "".join(
         f"export {shlex.quote(f'{key}={value}')} || exit\n" for key, value in settings.env
     )
     if settings.directory is not None:
@@ -159,23 +157,25 @@ def _compose(
         raise ValueError(f"a command of {len(script)} characters cannot also be given input")
 
     token = secrets.token_hex(8)
-    marker, prompt, boundary = f"{token}-began", f"{token}-password:", f"{token}-input"
+    # sudo writes %% as %: no echo of the command holds what it asks.
+    prompt, boundary = f"{token}%%password:", f"{token}-input"
+    marker = make_marker()
     asking = settings.sudo and settings.sudo_password is not None
-    announce = f"printf %s {marker} >&2; " if settings.elevated else ""
+    announce = marker.command
     shell = shlex.quote(settings.shell)
     if feed:
         # Braces: the shell reads all of the script before it runs any of it, so that no command
         # in it can take the rest of the script for its own input.
         tether = _TETHERED.format(script=script, kill_after=KILL_AFTER)
         body = (tether if tethered else f"{{\n{script}\n}} </dev/null\n").encode()
-        inner = f"{announce}exec {shell} -s" if announce else ""
+        inner = f"exec {shell} -s"
     else:
         body = stdin or b""
-        inner = f"{announce}{script}"
+        inner = script
     if asking:
         # Where sudo did not ask, the password is still waiting to be read: skip to the boundary.
-        skip = f'while IFS= read -r l && [ "$l" != {boundary} ]; do :; done; '
-        inner = inner.replace(announce, announce + skip, 1)
+        skip_to = f'while IFS= read -r l && [ "$l" != {boundary} ]; do :; done; '
+        announce += skip_to
         body = f"{boundary}\n".encode() + body
     # exec: the login shell, whichever it is, has nothing left to do.
     parts = ["exec"]
@@ -183,13 +183,13 @@ def _compose(
         parts.append(settings.build_prefix(prompt=prompt if asking else None))
     if timeout is not None:
         parts.append(f"timeout -k {KILL_AFTER} {timeout:g}")
-    parts.append(f"{shell} -c {shlex.quote(inner)}" if inner else f"{shell} -s")
+    parts.append(f"{shell} -c {shlex.quote(announce + inner)}")
     return _Call(
         line=" ".join(parts),
         head=f"{settings.sudo_password}\n".encode() if asking else b"",
         body=body,
-        marker=marker.encode() if announce else b"",
-        prompt=prompt.encode() if asking else b"",
+        marker=marker.value,
+        prompt=prompt.replace("%%", "%").encode() if asking else b"",
         display=" ".join(
             filter(None, (settings.build_prefix(prompt=None), shell, "-c", shlex.quote(redacted)))
         ),
@@ -210,51 +210,46 @@ def _register_secrets(bit: object) -> None:
 class _Errors:
     """Reads standard error as it comes and watches sudo ask, refuse or let the command begin."""
 
-    def __init__(self, process: Process, call: _Call) -> None:
+    def __init__(self, process: Process, call: _Call, began: bytes = b"") -> None:
         self._process = process
-        self._call = call
+        self._prompt = call.prompt
+        self._preamble = Preamble(*filter(None, (call.marker, began)))
         self._received = bytearray()
-        self.began = not call.marker
         self.refused = False
         #: Set as soon as the command began, sudo refused, or standard error ended.
         self.decided = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
+    @property
+    def began(self) -> bool:
+        return self._preamble.over
+
     def _read(self) -> None:
         try:
             while data := self._process.read_error():
-                self._received += data
-                if not self.began:
-                    self._check_start()
+                self._received += self._preamble.strip(data)
+                # The second prompt means that the first answer was wrong. Saying more would only
+                # count as further failed attempts.
+                self.refused = bool(self._prompt) and self._preamble.before.count(self._prompt) > 1
+                if self.began or self.refused:
+                    self.decided.set()
         except (OSError, EOFError, ValueError):
             pass  # The other stream tells what became of the channel.
         finally:
             self.decided.set()
 
-    def _check_start(self) -> None:
-        before, marker, after = self._received.partition(self._call.marker)
-        if marker:
-            self._received = after
-            self.began = True
-            self.decided.set()
-        elif self._call.prompt and before.count(self._call.prompt) > 1:
-            # The second prompt means that the first answer was wrong. Saying more would only
-            # count as further failed attempts.
-            self.refused = True
-            self.decided.set()
-
     def finish(self) -> bytes:
         self._thread.join()
-        received = bytes(self._received)
-        return received.replace(self._call.prompt, b"") if self._call.prompt else received
+        return self.read()
 
     def join_briefly(self) -> None:
         # Not for ever: something the command left behind may hold standard error open.
         self._thread.join(1)
 
-    def read_script(self) -> str:
-        return bytes(self._received).decode(errors="replace")
+    def read(self) -> bytes:
+        received = bytes(self._received) if self.began else self._preamble.before
+        return received.replace(self._prompt, b"") if self._prompt else received
 
 
 class _Guard:
@@ -386,10 +381,11 @@ def execute(
             errors = _Errors(process, call)
             _unlock(link, process, call, errors, doing)
             writer = _feed(process, call.body, close=not tethered)
-            out = bytearray()
+            out, preamble = bytearray(), Preamble(call.marker)
             while data := _read_next(process, guard, link.host.name, doing):
+                data = preamble.strip(data)
                 out += data
-                if on_stdout is not None:
+                if data and on_stdout is not None:
                     on_stdout(data)
             if writer is not None:
                 writer.join()
@@ -401,10 +397,9 @@ def execute(
             if guard.expired:
                 reason += " and could not be ended"
             raise CommandTimeout(link.host.name, doing, reason, result.stdout, result.stderr)
-        if not errors.began:
-            raise PrivilegeError(
-                link.host.name, doing, _format_error(err) or f"exit status {status}"
-            )
+        if not preamble.over:
+            reason = format_silence(preamble.before, err, status)
+            raise _refuse_start(link, settings, doing, reason)
         return result
 
     with contextlib.ExitStack() as acting:
@@ -437,7 +432,7 @@ class Stream:
     @property
     def error_text(self) -> str:
         """What it has written to standard error so far."""
-        return self._errors.read_script()
+        return self._errors.read().decode(errors="replace")
 
     def write(self, data: bytes) -> None:
         """Writes all of data to its standard input; ``OSError`` when it reads no more."""
@@ -533,22 +528,23 @@ def open_stream(
 
     def try_once(settings: Settings) -> Stream:
         call = _compose(settings, command, b"", limit)
-        if began is not None:
-            call = replace(call, marker=began.encode())
         _announce(link, call, link.host.state.print_input)
         process = start_stream(link, call.line, doing)
         with contextlib.ExitStack() as unless_started:
             unless_started.callback(process.close)
-            errors = _Errors(process, call)
+            errors = _Errors(process, call, (began or "").encode())
             _unlock(link, process, call, errors, doing)
             if call.body:
                 process.write(call.body)
-            if call.marker:
-                errors.decided.wait(SUDO_TIMEOUT)
-                if not errors.began:
-                    kind = RemoteError if began is not None else PrivilegeError
-                    reason = _format_error(errors.read_script().encode()) or "it ended at once"
-                    raise kind(link.host.name, doing, reason)
+            preamble = skip(process, call.marker)
+            if not preamble.over:
+                errors.join_briefly()
+                reason = format_silence(preamble.before, errors.read())
+                raise _refuse_start(link, settings, doing, reason)
+            errors.decided.wait(BEGINS_WITHIN)
+            if not errors.began:
+                reason = _format_error(errors.read()) or "it ended at once"
+                raise RemoteError(link.host.name, doing, reason)
             unless_started.pop_all()
         return Stream(link, process, errors, readonly)
 
@@ -578,14 +574,21 @@ def _announce(link: Link, call: _Call, print_input: bool) -> None:
         echo(f"{link.host.print_prefix}>>> {call.display}", err=True)
 
 
+def _refuse_start(link: Link, settings: Settings, doing: str, reason: str) -> RemoteError:
+    """The error of a command of which not even the first word came."""
+    if settings.elevated:
+        return PrivilegeError(link.host.name, doing, reason)
+    return RemoteError(link.host.name, doing, f"the host did not run the command: {reason}")
+
+
 def _unlock(link: Link, process: Process, call: _Call, errors: _Errors, doing: str) -> None:
     """Answers sudo's question for the password and waits until it decides."""
     if not call.head:
         return
     _send(process, call.head)
-    if errors.decided.wait(SUDO_TIMEOUT) and not errors.refused:
+    if errors.decided.wait(BEGINS_WITHIN) and not errors.refused:
         return
-    reason = f"sudo did not answer within {SUDO_TIMEOUT} s"
+    reason = f"sudo did not answer within {BEGINS_WITHIN} s"
     if errors.refused:
         reason = f"sudo refused the password of {_get_user(link.host)}"
     raise PrivilegeError(link.host.name, doing, reason)

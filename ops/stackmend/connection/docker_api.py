@@ -225,7 +225,8 @@ class _Dialler:
         return wire
 
     def _dial(self) -> _Wire:
-        if self._to.is_local and not self._settings.elevated:
+        chosen = any(name.startswith("DOCKER_") for name, _ in self._settings.env)
+        if self._to.is_local and not self._settings.elevated and not chosen:
             direct = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 direct.connect(SOCKET)

@@ -38,8 +38,14 @@ if TYPE_CHECKING:
 #: Seconds for which a fact stays valid when nothing has been executed on the host.
 MAX_AGE = 60.0
 
-#: Seconds after which a reading is ended on the host; a hung engine must not hang the run.
-TIMEOUT = 120.0
+#: Seconds after which what reads a fact is ended on the host, where neither ``_timeout`` nor the
+#: fact (``limit``) says otherwise, and after which a reading of many is: nothing there that hangs
+#: must hang the run. What single facts have beyond theirs comes on top.
+PROBE_TIMEOUT = 30.0
+TIMEOUT = 60.0
+
+#: What `timeout` exits with.
+_LATE = ("124", "137")
 
 _MISSING = "-"
 
@@ -84,20 +90,35 @@ class _Reading:
     at: float
 
 
-def join(commands: Sequence[tuple[str, str | None]], token: str) -> str:
+def join(commands: Sequence[tuple[str, str | None, float]], token: str, shell: str = "sh") -> str:
     """One POSIX shell script that runs each command on its own and frames what it writes.
 
-    :param commands: each command with the name of the program it requires, or None.
+    :param commands: each command with the name of the program it requires, or None, and the
+        seconds that it has.
     :param token: the boundary; must not be guessable.
+    :param shell: what runs each command.
     """
     parts = [
         f"__frame={token}",
+        # A probe that finds the engine hung says so to those behind it (frame.sh).
+        "trap 'STACKMEND_HUNG=1; export STACKMEND_HUNG' USR1",
+        "STACKMEND_READER=$$; export STACKMEND_READER",
+        # `timeout` puts what it runs out of reach of the one that ends this shell.
+        "__reading=; trap 'kill $__reading; exit 143' TERM",
         r"printf '\n%s begin\n' $__frame",
         r"printf '\n%s begin\n' $__frame >&2",
     ]
-    for index, (command, required) in enumerate(commands):
-        # eval in a subshell: a syntax error, an exit or a changed directory stays in there.
-        body = f"( eval {shlex.quote(command)} ) </dev/null; __status=$?"
+    for index, (command, required, limit) in enumerate(commands):
+        # In a shell of its own: a syntax error, an exit or a changed directory stays in there. By
+        # its input: arguments can be seen by every user of a host.
+        fed = shlex.quote(f"eval {shlex.quote(command)} </dev/null")
+        body = (
+            f"printf '%s\\n' {fed} | timeout -k 2 {limit:g} {shlex.quote(shell)} -s & "
+            "__reading=$!; wait $__reading; __status=$?; "
+            # A signal ends the waiting, and not what is waited for.
+            "while [ $__status -gt 128 ] && kill -0 $__reading 2>/dev/null; "
+            "do wait $__reading; __status=$?; done"
+        )
         if required is not None:
             program = shlex.quote(required)
             body = (
@@ -196,8 +217,12 @@ def read(host: Host, fact: type, **kwargs: Any) -> Any:
     if known is not None:
         return known.value
     needed = {request: None}
+    slow = _get_slow(to)
     for other in _get_prefetched(to):
-        if other.settings == request.settings and _find_valid(to, other) is None:
+        # What did not end once is not waited for by those who have not asked for it.
+        if other in slow or other.settings != request.settings:
+            continue
+        if _find_valid(to, other) is None:
             needed[other] = None
     return _fetch(to, needed)[request]
 
@@ -255,6 +280,11 @@ def _get_prefetched(to: Link) -> dict[Request, None]:
     return expected
 
 
+def _get_slow(to: Link) -> set[Request]:
+    slow: set[Request] = to.memory.setdefault("slow", set())
+    return slow
+
+
 def _find_valid(to: Link, request: Request) -> _Reading | None:
     reading = _get_readings(to).get(request)
     if reading is None or reading.generation != to.generation:
@@ -307,7 +337,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
     values: dict[Request, Any] = {}
     # One instance from command() to process(): some facts keep their arguments in it.
     askable: list[tuple[Request, FactBase[Any]]] = []
-    commands: list[tuple[str, str | None]] = []
+    commands: list[tuple[str, str | None, float]] = []
     display: list[str] = []
     for request in requests:
         fact = request.fact()
@@ -317,7 +347,9 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
             values[request] = Unknown(f"{request.name}: {_format_error(error)}")
             continue
         askable.append((request, fact))
-        commands.append((command, required))
+        own: float = getattr(fact, "limit", PROBE_TIMEOUT)
+        limit = request.settings.timeout or own
+        commands.append((command, required, limit))
         display.append(redacted)
     if not askable:
         return values
@@ -326,14 +358,14 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
     state = host.state
     token = secrets.token_hex(16)
     generation, at = to.generation, time.monotonic()
-    timeout = settings.timeout or TIMEOUT
+    timeout = TIMEOUT + sum(max(0, limit - PROBE_TIMEOUT) for _, _, limit in commands)
     late = ""
     names = ", ".join(request.name for request, _ in askable)
     try:
         result = execute(
             to,
             settings,
-            _Joined(join(commands, token), "; ".join(display)),
+            _Joined(join(commands, token, settings.shell), "; ".join(display)),
             timeout=timeout,
             readonly=True,
             print_input=state.print_fact_input,
@@ -351,8 +383,10 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
 
     readings = _get_readings(to)
     sections = split(stdout, stderr, token, len(askable))
-    for (request, fact), section in zip(askable, sections, strict=True):
-        value = _understand(fact, request, section, late)
+    for (request, fact), asked, section in zip(askable, commands, sections, strict=True):
+        if section.status in (*_LATE, None):
+            _get_slow(to).add(request)
+        value = _understand(fact, request, section, late, asked[2])
         values[request] = value
         readings[request] = _Reading(value, generation, at)
         _log_value(host, request, value)
@@ -382,12 +416,17 @@ def _make_command(fact: FactBase[Any], request: Request) -> tuple[str, str, str 
     return raw, redacted, required
 
 
-def _understand(fact: FactBase[Any], request: Request, section: Section, late: str) -> Any:
+def _understand(
+    fact: FactBase[Any], request: Request, section: Section, late: str, limit: float
+) -> Any:
     if section.status == _MISSING:
         return _shorten(request, fact.default())
     if section.status is None:
         output = _find_last_line(section.stderr)
         return Unknown(late or f"the reading broke off{f': {output}' if output else ''}")
+    if section.status in _LATE:
+        killed = "was killed, or " if section.status == _LATE[1] else ""
+        return Unknown(f"{killed}did not end within {limit:g} s")
     if section.status != "0":
         output = _find_last_line(section.stderr) or _find_last_line(section.stdout)
         return Unknown(f"exit status {section.status}{f': {output}' if output else ''}")

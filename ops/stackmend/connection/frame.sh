@@ -14,3 +14,25 @@ section() {
   { "$@" 2>&1; printf '\n%s\n' $?; } | LC_ALL=C sed 's/^/|/; $s/^|/./'
   printf '%s end\n' "$mark"
 }
+# An engine that hangs is waited for once. Whoever finds it so says so to the script's own shell, and
+# to the one that reads other facts beside it (connection/fetching.py).
+trap 'STACKMEND_HUNG=1; export STACKMEND_HUNG' USR1
+if command -v docker >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1; then
+  docker() {
+    if [ -z "${STACKMEND_HUNG:-}" ]; then
+      # What these run takes the time that it takes.
+      case $1 in exec | compose)
+        command docker "$@"
+        return
+        ;;
+      esac
+      timeout -k 2 20 docker "$@"
+      docker_status=$?
+      case $docker_status in 124 | 137) ;; *) return $docker_status ;; esac
+      # shellcheck disable=SC2086 # one word or none
+      kill -USR1 $$ ${STACKMEND_READER:-}
+    fi
+    echo 'the Docker daemon does not answer within 20 s' >&2
+    return 124
+  }
+fi

@@ -20,10 +20,9 @@ answers() { limited docker version --format '{{.Server.Version}}' >/dev/null 2>&
 
 # Within $1 seconds, unless its service is seen to have failed.
 comes_up() {
-  tries=0
+  up_until=$(($(date +%s) + $1))
   until answers; do
-    tries=$((tries + 1))
-    [ "$tries" -lt "$1" ] || return 1
+    [ "$(date +%s)" -lt "$up_until" ] || return 1
     if [ -d /run/systemd/system ] && systemctl is-failed --quiet docker.service; then return 1; fi
     sleep 1
   done

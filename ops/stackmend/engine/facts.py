@@ -23,6 +23,7 @@ from stackmend.engine.state import (
     Service,
 )
 from stackmend.paths import STATE_ROOT
+from stackmend.steering import parse_ignored
 
 #: Where a host keeps what it has to remember of its engine.
 ROOT = f"{STATE_ROOT}/engine"
@@ -71,6 +72,7 @@ class HostEngines(FactBase[HostEngine]):
             " ".join(PACKAGES),
             " ".join(KEYRINGS.values()),
             mark=self._mark,
+            shared=["steering"],
         )
 
     def process(self, output: list[str]) -> HostEngine:
@@ -120,6 +122,7 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
             "pending": "pending" in found,
             "apparmor": "apparmor" in host,
             "left": tuple(line for line in _read_lines(found, "left") if line),
+            "ignored": parse_ignored(_read_lines(found, "steering")),
             "root": host["root"] == "0",
         }
     )
@@ -253,7 +256,7 @@ def _split(text: str) -> list[str]:
 
 def _parse_versions(
     found: Mapping[str, Section],
-) -> tuple[Literal["up", "absent", "stopped", "forbidden", "unknown"], str, str, str]:
+) -> tuple[Literal["up", "absent", "stopped", "forbidden", "hung", "unknown"], str, str, str]:
     if "versions" not in found:
         return "absent", "no docker client was found", "", ""
     status, lines = found["versions"]
@@ -264,7 +267,7 @@ def _parse_versions(
     output = " ".join(line.strip() for line in lines if "|" not in line).strip()
     lower = output.lower()
     if status in (124, 137):
-        return "unknown", "docker did not answer within 20 seconds", client, ""
+        return "hung", "docker did not answer within 20 seconds", client, ""
     if "permission denied" in lower:
         return "forbidden", output, client, ""
     if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:

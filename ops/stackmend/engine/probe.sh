@@ -51,7 +51,7 @@ owner() {
 begin programs
 {
   for name in docker dockerd containerd; do
-    path=$(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin command -v "$name") || continue
+    path=$(unset -f docker; PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin command -v "$name") || continue
     real=$(readlink -f "$path")
     package=$(owner "$real")
     # Where /usr is merged, a package may name a file by its path before.
@@ -136,13 +136,14 @@ end 0
 [ -s "$root/left" ] && section left cat "$root/left"
 
 if have docker; then
-  section versions limited docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
+  section versions docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
   section compose limited docker compose version --short
   begin containers
-  ids=$(limited docker ps -q --no-trunc 2>/dev/null)
+  ids=$(docker ps -q --no-trunc 2>/dev/null)
   # shellcheck disable=SC2086
-  [ -z "$ids" ] || limited docker container inspect \
+  [ -z "$ids" ] || docker container inspect \
     --format '[{{json .Id}},{{json .Name}},{{json .HostConfig.AutoRemove}}]' $ids 2>/dev/null | quoted
   end 0
 fi
+section steering steering
 section 'done' true

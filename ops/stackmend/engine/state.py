@@ -131,8 +131,8 @@ class HostEngine(Frozen):
     :param snap: whether the snap ``docker`` is installed and enabled.
     :param programs: ``docker``, ``dockerd`` and ``containerd``, by name.
     :param daemons: every dockerd that runs in the host's own namespace.
-    :param status: ``up``, ``absent``, ``stopped``, ``forbidden`` or ``unknown``, of the engine that
-        answers at the usual place.
+    :param status: ``up``, ``absent``, ``stopped``, ``forbidden``, ``hung`` or ``unknown``, of the
+        engine that answers at the usual place.
     :param reason: what docker printed instead of an answer.
     :param client: the version of the docker client.
     :param server: the version of the engine that answers.
@@ -143,6 +143,7 @@ class HostEngine(Frozen):
     :param pending: whether daemon.json changed and the engine was not seen to run with it.
     :param apparmor: whether the kernel confines by AppArmor.
     :param left: containers that ran before the engine was stopped, and do not run since.
+    :param ignored: what of the environment would lead commands to another engine.
     :param root: whether the probe could read everything.
     """
 
@@ -155,7 +156,7 @@ class HostEngine(Frozen):
     programs: Mapping[str, Program] = {}
     daemons: tuple[Daemon, ...] = ()
     service: Service = Service()
-    status: Literal["up", "absent", "stopped", "forbidden", "unknown"] = "unknown"
+    status: Literal["up", "absent", "stopped", "forbidden", "hung", "unknown"] = "unknown"
     reason: str = ""
     client: str = ""
     server: str = ""
@@ -167,4 +168,5 @@ class HostEngine(Frozen):
     pending: bool = False
     apparmor: bool = False
     left: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     root: bool = True

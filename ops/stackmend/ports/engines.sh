@@ -62,10 +62,10 @@ ask_engine() {
 ask_engines() {
   has docker || return 0
   # shellcheck disable=SC2086
-  ask_engine docker $limit docker
+  ask_engine docker docker
   # shellcheck disable=SC2086
   [ $system != wsl ] ||
-    section desktop $limit docker info --format '{{.OperatingSystem}}' </dev/null
+    section desktop docker info --format '{{.OperatingSystem}}' </dev/null
 }
 # Engines other than the default one: further daemons of Docker, and podman, root's and users' own.
 # The words of $limit and of lists are split; /proc shows its owners to ls as well as to find.
@@ -126,9 +126,9 @@ inspect_again() {
     name=''
     [ ! -r "/proc/$pid/comm" ] || read -r name <"/proc/$pid/comm"
     [ "$name" = docker-proxy ] || continue
-    ids=$($limit docker ps --all --quiet --no-trunc </dev/null 2>/dev/null)
+    ids=$(docker ps --all --quiet --no-trunc </dev/null 2>/dev/null)
     [ -z "$ids" ] || section 'later docker' \
-      $limit docker container inspect --format "$shape" $ids </dev/null
+      docker container inspect --format "$shape" $ids </dev/null
     return
   done
 }

@@ -25,6 +25,7 @@ Kind = Literal[
     "leftover",
     "adopted",
     "foreign",
+    "ignored",
     "check",
     "unknown",
 ]

@@ -28,6 +28,7 @@ from stackmend.compose.plan.resources import (
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, StackState
+from stackmend.steering import find_ignored
 
 
 def plan(
@@ -63,6 +64,7 @@ def plan(
         return Plan(refusals=tuple(draft.refusals))
     if state.applied_problem:
         draft.find(spec.project, "unknown", state.applied_problem, blocks=False)
+    _find_ignored(draft)
     refuse_unmet(draft)
     check_volumes(draft)
     plan_names_and_addresses(draft)
@@ -87,6 +89,19 @@ def plan(
         cause = "the next run compares the host with what this one proves"
         actions.append(Record(subject=spec.project, cause=cause))
     return decided.model_copy(update={"actions": tuple(actions)})
+
+
+def _find_ignored(draft: Draft) -> None:
+    """Tell of what others would take for the project's, and what counts for nothing here."""
+    project, state = draft.spec.project, draft.state
+    draft.findings += find_ignored(project, state.ignored)
+    recorded = state.applied.files if state.applied else {}
+    strays = [name for name in state.defaults if name not in {*draft.files, *recorded}]
+    if strays:
+        names = ", ".join(f"{draft.spec.directory}/{name}" for name in strays)
+        cause = f"not in the source, though Compose reads it by itself: {names}; kept, and ignored"
+        remedy = "add it to the source, or remove it from the host"
+        draft.find(project, "ignored", cause, remedy=remedy, blocks=False)
 
 
 def _plan_orphans(draft: Draft) -> None:

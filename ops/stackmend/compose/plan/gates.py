@@ -11,6 +11,8 @@ REMEDIES = {
     "stopped": "start it on the host (systemctl start docker) and see why it stopped "
     "(journalctl -u docker)",
     "forbidden": "connect as root, or set _sudo = True in the host's data",
+    "hung": "see what it waits for (journalctl -u docker), then restart it: "
+    "systemctl restart docker",
     "no-compose": "install the Compose plugin (package docker-compose-plugin or docker-compose-v2)",
     "unknown": "see what `docker ps` says on the host",
 }
@@ -35,6 +37,7 @@ def refuse_engine(state: StackState) -> Plan | None:
             "absent": "Docker is not installed",
             "stopped": "the Docker daemon does not run",
             "forbidden": "this user may not talk to the Docker daemon",
+            "hung": "the Docker daemon hangs: it does not answer within 20 s",
             "no-compose": "Docker has no Compose plugin",
         }.get(engine.status, f"Docker does not answer: {engine.reason}")
         return Plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shlex
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from ..channel import Result
 from ..link import make_transport
+from ..preamble import Preamble, format_silence, make_marker
 from .errors import HostKeyRefused
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ TIMEOUT = 10.0
 
 #: Seconds for which a command on such a connection may say nothing.
 COMMAND_TIMEOUT = 30.0
+
+#: The exit status of a shell that cannot run a command.
+_NOT_RUN = 126
 
 # Every attempt that fails is told by us; paramiko would print a traceback for each.
 _LOG = "stackmend.contact"
@@ -194,13 +199,23 @@ def run_once(transport: Transport, command: str) -> Result:
     :raises SSHException: the connection died, or opens no channel.
     :raises TimeoutError: nothing came for half a minute.
     """
+    marker = make_marker()
     channel = transport.open_session(timeout=COMMAND_TIMEOUT)
     channel.settimeout(COMMAND_TIMEOUT)
-    channel.exec_command(command.encode())
+    channel.exec_command(f"exec sh -c {shlex.quote(marker.command + command)}".encode())
     channel.shutdown_write()
-    out = b"".join(_read_chunks(channel.recv))
-    err = b"".join(_read_chunks(channel.recv_stderr))
-    return Result(channel.recv_exit_status(), out, err)
+    preambles = Preamble(marker.value), Preamble(marker.value)
+    streams = channel.recv, channel.recv_stderr
+    out, err = (
+        b"".join(map(preamble.strip, _read_chunks(receive)))
+        for preamble, receive in zip(preambles, streams, strict=True)
+    )
+    status = channel.recv_exit_status()
+    if not preambles[0].over:
+        # What runs in its place may end well.
+        message = format_silence(preambles[0].before, preambles[1].before, status)
+        return Result(status or _NOT_RUN, b"", f"does not run the command: {message}".encode())
+    return Result(status, out, err)
 
 
 def _read_chunks(receive: Any) -> Iterator[bytes]:

@@ -15,7 +15,13 @@ from stackmend.engine.plan.model import (
     Trust,
     WriteSource,
 )
-from stackmend.engine.plan.rivals import KIN, find_rivals, is_installed, refuse_auto_removed
+from stackmend.engine.plan.rivals import (
+    KIN,
+    find_rivals,
+    is_installed,
+    refuse_auto_removed,
+    refuse_hung,
+)
 from stackmend.engine.plan.source import Source, find_source
 from stackmend.engine.plan.versions import (
     extract_upstream,
@@ -26,6 +32,7 @@ from stackmend.engine.plan.versions import (
 )
 from stackmend.engine.spec import MINIMUM_COMPOSE, MINIMUM_ENGINE, Installation
 from stackmend.engine.state import HostEngine
+from stackmend.steering import find_ignored
 
 _OURS = (
     "/etc/apt/sources.list.d/stackmend-docker.sources",
@@ -50,6 +57,7 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         return Plan(refusals=(source,))
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
+    refusals += refuse_hung(state)
     causes: list[str] = []
     missing = [name for name in source.packages if not is_installed(state, name)]
     if missing and (not state.compose or missing != [source.compose]):
@@ -145,7 +153,7 @@ def _note(source: Source, state: HostEngine) -> tuple[Finding, ...]:
         for daemon in state.daemons
         if daemon.uid
     ]
-    return tuple(notes)
+    return (*notes, *find_ignored("engine", state.ignored))
 
 
 def _check_versions(

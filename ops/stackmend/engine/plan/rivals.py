@@ -74,6 +74,16 @@ def refuse_auto_removed(state: HostEngine, replace: Sequence[str]) -> list[Refus
     ]
 
 
+def refuse_hung(state: HostEngine) -> list[Refusal]:
+    """An engine that takes questions and answers none: whatever it does, it is not to be lost."""
+    if state.status != "hung":
+        return []
+    remedy = (
+        "see what it waits for (journalctl -u docker), then restart it: systemctl restart docker"
+    )
+    return [Refusal(subject="engine", reason=f"the engine hangs: {state.reason}", remedy=remedy)]
+
+
 def is_installed(state: HostEngine, name: str) -> bool:
     """Whether a package is installed to the end."""
     return name in state.packages and state.packages[name].complete
