@@ -447,7 +447,7 @@ def test_a_respawner_is_named_and_not_fought(restored: Evidence) -> None:
     (before,) = pids(host, shelf[LOOP].port)
     shell = host.sh(f"ps -o ppid= -p {before}").strip()
     # Known as soon as it holds the port again: on a busy machine that takes its time.
-    result = restored.runs.stop(restored.desired(LOOP), assert_converged=20)
+    result = restored.runs.stop(restored.desired(LOOP), settle=20)
     assert result.run.rc == 1, result.run.out
     assert result.host["outcome"] == "failed"
     assert len(result.all("done")) == 1

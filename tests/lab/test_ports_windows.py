@@ -268,13 +268,13 @@ def test_with_the_consent_that_was_named_it_is_freed_and_stays_free(
     assert "redis-server.exe" in str(dry.all("planned"))
     assert side.unchanged()
     assert side.asked("taskkill.exe") == []
-    result = runs.free([REDIS], on_conflict="stop", allow=rules, assert_converged=1)
+    result = runs.free([REDIS], on_conflict="stop", allow=rules, settle=1)
     assert result.run.rc == 0, result.run.out
     assert side.asked("taskkill.exe") == [f"taskkill.exe /PID {REDIS_PID} /F"]
     assert not side.listens(REDIS_PID)
     assert side.listens(SERVICE_PID)
     assert "redis-server.exe" in str(result.all("done"))
-    again = runs.free([REDIS], on_conflict="stop", allow=rules, assert_converged=1)
+    again = runs.free([REDIS], on_conflict="stop", allow=rules, settle=1)
     assert again.run.rc == 0, again.run.out
     assert again.all("done") == []
     assert side.asked("taskkill.exe") == []
