@@ -245,7 +245,7 @@ def test_every_value_arrives_as_it_is(nasty: str) -> None:
         ),
         (
             commands.switch(
-                nasty, [nasty, "--config-file", "x", "--config-file=x"], "s", restart=True
+                nasty, [nasty, "--config-file", "x", "--config-file=x"], "s", "restart"
             ),
             [commands.ROOT, nasty, "restart", "s", nasty],
         ),

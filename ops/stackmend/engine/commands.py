@@ -78,15 +78,15 @@ def start(config: str) -> StringCommand:
     return _build_script("start", config)
 
 
-def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> StringCommand:
+def switch(config: str, flags: Sequence[str], stamp: str, how: str) -> StringCommand:
     """Put standard input in place of daemon.json and have the engine run with it, or put it back.
 
     :param config: the file, no link.
     :param flags: the words that the service starts dockerd with.
     :param stamp: the ending of the copy of what was there.
-    :param restart: whether it is not enough that the engine reads it again.
+    :param how: ``restart``; ``reload``, where it is enough that the engine reads it again;
+        ``either``, where that is tried first.
     """
-    how = "restart" if restart else "reload"
     return _build_script("switch", config, how, stamp, *_drop_config_file(flags), before=["takeup"])
 
 

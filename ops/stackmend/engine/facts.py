@@ -290,15 +290,33 @@ def _parse_config(found: Mapping[str, Section]) -> Config:
         problem = content or f"exit status {status}"
     elif "�" in content:
         problem = "it is not text in UTF-8"
+    path = properties.get("path", "/etc/docker/daemon.json")
+    refused, reasons = found.get("refused", (0, []))
+    copies = [name for name in found if name.startswith("copy ")]
     return Config.model_validate(
         {
             "kind": kind,
-            "path": properties.get("path", "/etc/docker/daemon.json"),
+            "path": path,
             "real": properties.get("real", ""),
             "text": "" if problem else content,
             "problem": problem,
+            # One of another status than 1 could not be asked: a time-out, no memory.
+            "refused": _shorten_refusal(reasons, path) if refused == 1 else "",
+            "copied": {"path": copies[0][5:], "text": _join(found[copies[0]][1])}
+            if copies and not found[copies[0]][0]
+            else None,
         }
     )
+
+
+def _join(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shorten_refusal(lines: Sequence[str], path: str) -> str:
+    """What dockerd says of a file that it does not read, without what it says of itself."""
+    text = " ".join(line.strip() for line in lines if not line.startswith("time="))
+    return text.rpartition(f"{path}: ")[2] or "it does not say why"
 
 
 def _parse_origins(lines: Sequence[str]) -> tuple[Origin, ...]:

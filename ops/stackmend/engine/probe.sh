@@ -131,6 +131,26 @@ begin config
 } | quoted
 end 0
 [ -f "$config" ] && section text cat "$config"
+# Whether dockerd reads it, and the one to put back where it does not. What the engine was last seen to
+# run with needs no asking.
+if [ -f "$config" ] && ! cmp -s "$config" "$root/kept/proven.json"; then
+  validated() {
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin limited dockerd --validate --config-file "$1" 2>&1
+  }
+  case $(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin limited dockerd --help 2>/dev/null) in
+    *--validate*)
+      section refused validated "$config"
+      # shellcheck disable=SC2046 # paths of ours hold no blanks
+      set -- $(find "$root/kept" -name 'daemon.json.*Z' 2>/dev/null | sort -r | head -n 5)
+      for file in "$root/kept/proven.json" "$@"; do
+        if [ -f "$file" ] && validated "$file" >/dev/null; then
+          section "copy $file" cat "$file"
+          break
+        fi
+      done
+      ;;
+  esac
+fi
 # After the file: a script that changes it says so before, and takes that back last.
 [ -e "$root/pending" ] && section pending true
 [ -s "$root/left" ] && section left cat "$root/left"

@@ -17,6 +17,7 @@ from stackmend.engine.plan import (
     Install,
     InstallEngine,
     Plan,
+    RestoreConfig,
     SetConfig,
     SettingsAction,
     Source,
@@ -97,6 +98,8 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
                 case SetConfig():
                     # The packages start the engine: installing it puts the file in place, too.
                     first = action
+                case RestoreConfig():
+                    set_config(self, action, state)
                 case InstallEngine():
                     if not self._install_engine(action, state, first):
                         return False
@@ -163,6 +166,7 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
 
     :param settings: what daemon.json is to hold, among what others have in it.
     :param replace: ``container:NAME`` for those that may be gone when the engine restarts.
+    :param allow: ``config`` where an earlier daemon.json may be put back.
     """
 
     subject = "engine"
@@ -172,13 +176,14 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
     settings: Mapping[str, Any]
     report: Collector
     replace: Sequence[str] = ()
+    allow: Sequence[str] = ()
 
     def observe(self, *, fresh: bool = False) -> Observation[HostEngine, SettingsAction]:
         """Read the host and plan. Changes nothing."""
         (state,) = self.fetch((HostEngines, {}), fresh=fresh)
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "which engine it has")
-        return Observation(plan_settings(self.settings, self.replace, state), state)
+        return Observation(plan_settings(self.settings, self.replace, state, self.allow), state)
 
     def execute(
         self, observation: Observation[HostEngine, SettingsAction], lease: connection.Lease

@@ -94,6 +94,17 @@ class Container(Frozen):
     auto_remove: bool = False
 
 
+class Copy(Frozen):
+    """An earlier daemon.json that stackmend kept, and that dockerd reads.
+
+    :param path: where it is.
+    :param text: what it holds.
+    """
+
+    path: str
+    text: str
+
+
 class Config(Frozen):
     """The engine's daemon.json.
 
@@ -102,6 +113,9 @@ class Config(Frozen):
     :param real: where that leads to, where it is a symbolic link.
     :param text: what it holds.
     :param problem: why the probe could not read it.
+    :param refused: why dockerd would not start with it, in dockerd's words.
+    :param copied: the last one that the engine was seen to run with, or else the newest that
+        stackmend kept and dockerd reads; only where the file is another one than that.
     """
 
     kind: Literal["file", "missing", "directory", "other"] = "missing"
@@ -109,6 +123,8 @@ class Config(Frozen):
     real: str = ""
     text: str = ""
     problem: str = ""
+    refused: str = ""
+    copied: Copy | None = None
 
 
 class Origin(Frozen):

@@ -2,7 +2,8 @@
 
 ``installation`` says what a host needs to have an engine, ``source`` where that comes from,
 ``rivals`` what is in its way and ``selection`` which versions it is; ``settings`` says what
-daemon.json needs, upon ``merge`` and ``flags``.
+daemon.json needs, upon ``merge`` and ``flags``, and ``broken`` what becomes of one that the engine
+does not start with.
 """
 
 from stackmend.engine.plan.installation import plan_engine
@@ -13,6 +14,7 @@ from stackmend.engine.plan.model import (
     Install,
     InstallEngine,
     Plan,
+    RestoreConfig,
     SetConfig,
     SettingsAction,
     SettingsPlan,
@@ -33,6 +35,7 @@ __all__ = [
     "Install",
     "InstallEngine",
     "Plan",
+    "RestoreConfig",
     "Selection",
     "SetConfig",
     "SettingsAction",

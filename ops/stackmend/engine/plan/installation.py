@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from stackmend.decision import Finding, Refusal
+from stackmend.engine.plan.broken import find_fault, plan_restoration
 from stackmend.engine.plan.model import (
     Action,
     Enable,
@@ -50,6 +51,13 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         return Plan(refusals=(source,))
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
+    actions: list[Action] = []
+    if fault := find_fault(state):
+        restored = plan_restoration(state, fault, spec.allow)
+        if isinstance(restored, Refusal):
+            refusals.append(restored)
+        else:
+            actions.append(restored)
     causes: list[str] = []
     missing = [name for name in source.packages if not is_installed(state, name)]
     if missing and (not state.compose or missing != [source.compose]):
@@ -66,7 +74,6 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         causes.append(f"it replaces {', '.join(replaced)}")
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
-    actions: list[Action] = []
     if causes:
         actions += _plan_repository(state, source)
         removing = tuple(
@@ -100,7 +107,7 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         # An engine that answers needs no source; one that is ours is kept as the spec says.
         if spec.version or any(origin.path in _OURS for origin in state.origins):
             actions += _plan_repository(state, source)
-        actions += _plan_service(state)
+        actions += _plan_service(state, starting=bool(fault))
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
     return Plan(findings=findings, actions=tuple(actions))
@@ -231,10 +238,13 @@ def _plan_files(source: Source, state: HostEngine) -> list[Action]:
     ]
 
 
-def _plan_service(state: HostEngine) -> list[Action]:
-    """What lets an engine that is there answer, now and after every start of the host."""
+def _plan_service(state: HostEngine, *, starting: bool) -> list[Action]:
+    """What lets an engine that is there answer, now and after every start of the host.
+
+    :param starting: whether an earlier step starts it.
+    """
     actions: list[Action] = []
-    if state.status != "up":
+    if state.status != "up" and not starting:
         actions.append(Start(subject="engine", cause=state.reason or "it does not answer"))
     elif state.service.enabled == "disabled":
         actions.append(

@@ -89,14 +89,36 @@ class SetConfig(decision.Action):
     restart: bool
 
 
+class RestoreConfig(decision.Action):
+    """Put a daemon.json, the subject, back that the engine does not start with.
+
+    :param text: what it is to hold.
+    :param restart: whether the engine is down; one that runs reads the file again.
+    """
+
+    verb: Literal["put back"] = "put back"
+    text: str
+    restart: bool
+
+
 class TakeUp(decision.Action):
     """Have the engine run with a daemon.json, the subject, that it was not seen to run with."""
 
     verb: Literal["take up"] = "take up"
 
 
-Action = Trust | WriteSource | Install | SetConfig | InstallEngine | Start | Enable | StartAgain
-SettingsAction = SetConfig | TakeUp
+Action = (
+    Trust
+    | WriteSource
+    | Install
+    | SetConfig
+    | RestoreConfig
+    | InstallEngine
+    | Start
+    | Enable
+    | StartAgain
+)
+SettingsAction = SetConfig | RestoreConfig | TakeUp
 
 
 class Plan(decision.Plan[Action]):
