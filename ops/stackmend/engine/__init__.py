@@ -63,9 +63,13 @@ def installed(
     + upgrade: consent to change the version of an engine that is there
     + settings: what daemon.json holds when an engine that is new here first starts, so that
       ``engine.settings`` need not restart it; a daemon.json that is there is left alone
-    + allow: consent to mend an engine; ``config`` puts the last daemon.json back that the engine
+    + allow: consent to mend an engine. ``config`` puts the last daemon.json back that the engine
       ran with, where somebody broke it since, and keeps the broken one in
-      ``/var/lib/stackmend/engine/kept``
+      ``/var/lib/stackmend/engine/kept``. ``restart`` restarts the engine where its rules of the
+      packet filter are gone, which nothing else makes again, and starts the containers that ran.
+      ``rule:-A DOCKER-USER -d 172.18.0.3/32 -j DROP`` removes this one rule of somebody's that
+      drops traffic of containers, as ``iptables-save`` prints it. ``repair:networks`` moves a
+      database of networks aside that the engine does not start with
 
     stackmend computes the key's fingerprint here, and compares it before the key is in place. It
     fetches packages before it stops anything, and removes only what ``replace`` names. What an

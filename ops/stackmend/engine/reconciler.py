@@ -13,16 +13,24 @@ from stackmend.engine import commands
 from stackmend.engine.facts import HostEngines
 from stackmend.engine.plan import (
     Action,
+    AttachPort,
     Enable,
     Install,
     InstallEngine,
+    MoveDatabase,
     Plan,
+    RaiseBridge,
+    RemovePidFile,
+    RemoveRule,
+    RestartEngine,
+    RestoreAddress,
     RestoreConfig,
     SetConfig,
     SettingsAction,
     Source,
     Start,
     StartAgain,
+    StartContainerd,
     Trust,
     WriteSource,
     add_first_settings,
@@ -34,6 +42,7 @@ from stackmend.engine.plan import (
 from stackmend.engine.state import HostEngine
 from stackmend.engine.steps import (
     install_packages,
+    make_stamp,
     place,
     refresh,
     set_config,
@@ -45,6 +54,7 @@ from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
     from pyinfra.api.host import Host
 
     from stackmend.engine.spec import Installation
@@ -103,10 +113,17 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
                 case InstallEngine():
                     if not self._install_engine(action, state, first):
                         return False
+                case RestartEngine():
+                    with self.step(action):
+                        command = commands.restart(action.bridges)
+                        self.run(command, "the engine does not restart", timeout=commands.LIMIT)
                 case Start() | Enable() | StartAgain():
                     with self.step(action):
                         command = commands.start(state.config.path)
                         self.run(command, "the engine does not start", timeout=commands.LIMIT)
+                case _:
+                    with self.step(action):
+                        self.run(_build_command(action), f"cannot {action.verb} {action.subject}")
         return True
 
     def _install_engine(
@@ -158,6 +175,25 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
         for path in (*(file.path for file in source.files), source.keyring):
             if path and path not in observed:
                 place(self, path, b"", closing=True)
+
+
+def _build_command(action: Action) -> StringCommand:
+    match action:
+        case StartContainerd():
+            return commands.start_containerd()
+        case RemovePidFile():
+            return commands.remove_pid_file(action.subject, action.pid)
+        case MoveDatabase():
+            return commands.move_aside(action.subject, f"{make_stamp()}.broken")
+        case RestoreAddress():
+            return commands.restore_address(action.subject, action.address)
+        case RaiseBridge():
+            return commands.raise_bridge(action.subject)
+        case AttachPort():
+            return commands.attach_port(action.subject, action.bridge)
+        case RemoveRule():
+            return commands.remove_rule(action.subject)
+    raise AssertionError(f"{action.verb} is more than a command")
 
 
 @dataclass

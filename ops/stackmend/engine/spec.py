@@ -25,7 +25,7 @@ MINIMUM_ENGINE, MINIMUM_COMPOSE = "23", "2.20"
 REPLACEABLE = ("docker-ce", "docker.io", "moby-engine", "podman-docker", "snap", "container:NAME")
 
 #: What may stand in ``allow``.
-ALLOWED = ("config", "restart", "rule:-A CHAIN ...")
+ALLOWED = ("config", "restart", "repair:networks", "rule:-A CHAIN ...")
 
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}")
@@ -200,7 +200,10 @@ class Installation(BaseModel):
     :param replace: consent to replace what would fight with the engine.
     :param upgrade: consent to change the version of an engine that is there.
     :param allow: consent to mend an engine: ``config`` to put the last daemon.json back that the
-        engine ran with.
+        engine ran with; ``restart`` to restart it, with its containers, where only that makes its
+        rules of the packet filter again; ``rule:-A CHAIN ...`` to remove this one rule, as
+        ``iptables-save`` prints it, that drops traffic of containers; ``repair:networks`` to move
+        a database of networks aside with which the engine does not start.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -138,6 +138,66 @@ class Origin(Frozen):
     text: str
 
 
+class Network(Frozen):
+    """A network of the engine upon a bridge.
+
+    :param bridge: its device.
+    :param gateways: the bridge's own addresses, with their prefix, as ``172.18.0.1/16``.
+    :param options: as the engine shows them.
+    :param containers: those that run in it: name → address.
+    """
+
+    name: str
+    bridge: str
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    internal: bool = False
+    options: Mapping[str, str] = {}
+    containers: Mapping[str, str] = {}
+
+
+class Published(Frozen):
+    """A port that a container in such a network publishes.
+
+    :param address: the container's.
+    :param port: the container's.
+    """
+
+    container: str
+    address: str
+    port: int
+    protocol: str
+    host_port: int
+
+
+class Rule(Frozen):
+    """A rule of the packet filter, as ``iptables-save`` prints it.
+
+    :param position: in its chain, from 1.
+    """
+
+    table: str
+    text: str
+    position: int = 0
+    packets: int = 0
+    octets: int = 0
+
+
+class Device(Frozen):
+    """A network device; its addresses with their prefix."""
+
+    up: bool = True
+    addresses: tuple[str, ...] = ()
+
+
+class Loose(Frozen):
+    """A container's port that is on no bridge."""
+
+    container: str
+    device: str
+    bridge: str
+
+
 class HostEngine(Frozen):
     """What a host has of container engines.
 
@@ -160,6 +220,17 @@ class HostEngine(Frozen):
     :param apparmor: whether the kernel confines by AppArmor.
     :param left: containers that ran before the engine was stopped, and do not run since.
     :param root: whether the probe could read everything.
+    :param networks: those of the engine that answers.
+    :param rules: those of the packet filter that are Docker's, or asked before; ``None`` where
+        they cannot be read.
+    :param devices: by name.
+    :param forwarding: what ``/proc/sys/net/ipv4/ip_forward`` holds.
+    :param restarted: whether the engine was restarted for rules that did not come.
+    :param containerd: the state of ``containerd.service``, which dockerd is told to use; empty
+        where it uses its own.
+    :param pid_file: the number and the name of a process that the engine's pid file names, and that
+        is no dockerd.
+    :param database: why the engine does not start with its database of networks.
     """
 
     system: str = "Linux"
@@ -184,3 +255,13 @@ class HostEngine(Frozen):
     apparmor: bool = False
     left: tuple[str, ...] = ()
     root: bool = True
+    networks: tuple[Network, ...] = ()
+    published: tuple[Published, ...] = ()
+    rules: tuple[Rule, ...] | None = None
+    devices: Mapping[str, Device] = {}
+    loose: tuple[Loose, ...] = ()
+    forwarding: str = ""
+    restarted: bool = False
+    containerd: str = ""
+    pid_file: tuple[int, str] | None = None
+    database: str = ""

@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 
 from stackmend.decision import Finding, Refusal
+from stackmend.engine.plan.beneath import plan_beneath
 from stackmend.engine.plan.broken import find_fault, plan_restoration
 from stackmend.engine.plan.model import (
     Action,
-    Enable,
     File,
     Install,
     InstallEngine,
     Plan,
-    Start,
-    StartAgain,
     Trust,
     WriteSource,
 )
 from stackmend.engine.plan.rivals import KIN, find_rivals, is_installed, refuse_auto_removed
+from stackmend.engine.plan.service import plan_service
 from stackmend.engine.plan.source import Source, find_source
 from stackmend.engine.plan.versions import (
     extract_upstream,
@@ -107,7 +106,14 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         # An engine that answers needs no source; one that is ours is kept as the spec says.
         if spec.version or any(origin.path in _OURS for origin in state.origins):
             actions += _plan_repository(state, source)
-        actions += _plan_service(state, starting=bool(fault))
+        serving, obstacles = plan_service(spec, state, starting=bool(fault))
+        actions += serving
+        refusals += obstacles
+        if state.status == "up":
+            beneath = plan_beneath(spec, state)
+            findings += beneath.findings
+            actions += beneath.actions
+            refusals += beneath.refusals
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
     return Plan(findings=findings, actions=tuple(actions))
@@ -236,32 +242,6 @@ def _plan_files(source: Source, state: HostEngine) -> list[Action]:
             files=tuple(changed),
         )
     ]
-
-
-def _plan_service(state: HostEngine, *, starting: bool) -> list[Action]:
-    """What lets an engine that is there answer, now and after every start of the host.
-
-    :param starting: whether an earlier step starts it.
-    """
-    actions: list[Action] = []
-    if state.status != "up" and not starting:
-        actions.append(Start(subject="engine", cause=state.reason or "it does not answer"))
-    elif state.service.enabled == "disabled":
-        actions.append(
-            Enable(
-                subject="engine",
-                cause="it does not start with the host",
-                undo="systemctl disable docker.service",
-            )
-        )
-    if state.left:
-        actions.append(
-            StartAgain(
-                subject=f"{len(state.left)} containers",
-                cause="they ran before the engine was stopped, and nothing has started them since",
-            )
-        )
-    return actions
 
 
 def _find_undo(state: HostEngine, removing: Sequence[str], *, snap: bool) -> str:
