@@ -248,6 +248,7 @@ def _lay_engine(host: HostileHost, values: Mapping[str, Any]) -> None:
         " start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }\n",
     )
     host.says("dpkg-query", "docker.io 20.10 installed\n")
+    host.says("ip", "7: br-one: <BROADCAST,UP> mtu 1500\n")
     host.stand("dockerd", *values.get("arguments", ()))
     host.engine.containers = [
         container(1, "one", Config={"Labels": {"x": values.get("label", "y")}})
@@ -291,6 +292,7 @@ ENGINE = Room(
     lay=_lay_engine,
     scripts=frozenset({"engine/probe.sh"}),
     programs={
+        "ip": """cat "$say/ip" """,
         "systemctl": """
             case "$*" in
               *--value*)

@@ -250,6 +250,26 @@ def test_a_diagnosis_from_the_host() -> None:
     )
 
 
+def test_a_rule_of_somebody_that_drops_is_named() -> None:
+    drop = "-A DOCKER-USER -d 172.18.0.2/32 -j DROP"
+    lines = (
+        "rc 28",
+        "result failed",
+        inspected("p-redis-1", "redis", 200, networks={"a": "172.18.0.2"}),
+    )
+    found = result(TCP, *lines, f"drop [5:300] {drop}")
+    assert "traffic-dropped" in found.hints
+    named = f"somebody's rule of the packet filter drops traffic of p-redis-1: {drop} "
+    assert f"{named}(5 packets, 300 bytes so far)" in found.details
+    for other in (
+        "-A DOCKER-USER -i eth0 -d 172.18.0.2/32 -j DROP",
+        "-A DOCKER-USER -s 10.0.0.0/8 -d 172.18.0.2/32 -j DROP",
+        "-A DOCKER-USER ! -s 10.0.0.0/8 -d 172.18.0.2/32 -j DROP",
+        "-A FORWARD -d x -j DROP",
+    ):
+        assert "traffic-dropped" not in result(TCP, *lines, f"drop [5:300] {other}").hints
+
+
 def test_rules_in_nftables_are_not_called_missing() -> None:
     found = result(
         HTTP, "rc 28", "result failed", "tables iptables", "nftable table ip docker-bridges"

@@ -1237,7 +1237,9 @@ def volume_renamed() -> Plan:
 # Declared checks
 
 
-def check(outcome: Any, tried: tuple[str, ...] = (), **more: Any) -> Plan:
+def check(
+    outcome: Any, tried: tuple[str, ...] = (), hints: tuple[Any, ...] = (), **more: Any
+) -> Plan:
     desired = shop(
         checks=[{"kind": "tcp", "name": "redis answers", "address": "redis:6379", "inside": "web"}],
         **more,
@@ -1247,6 +1249,7 @@ def check(outcome: Any, tried: tuple[str, ...] = (), **more: Any) -> Plan:
         outcome=outcome,
         evidence="connect to redis:6379 from inside web: no answer in 5 s",
         details=("redis listens on 127.0.0.1 only",),
+        hints=hints,
     )
     return well(desired).observe(desired, [result], tried)
 
@@ -1260,6 +1263,18 @@ def check_passes() -> Plan:
 def check_fails() -> Plan:
     """The services on its path are restarted, each after those it depends on."""
     return check("failed")
+
+
+@scenario
+def check_fails_for_rules_that_are_gone() -> Plan:
+    """What is beneath the services is mended by the engine's section: none is restarted."""
+    return check("failed", hints=("nat-missing", "nothing-listens"))
+
+
+@scenario
+def check_fails_for_a_rule_of_somebody() -> Plan:
+    """No restart gets past it."""
+    return check("failed", hints=("traffic-dropped",))
 
 
 @scenario

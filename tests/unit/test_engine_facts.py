@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import FactProcessError
 
+from stackmend.connection import parse_probe
 from stackmend.engine import commands, facts, openpgp
 from stackmend.engine.facts import HostEngines
 from stackmend.engine.state import HostEngine
@@ -245,13 +246,160 @@ def test_every_value_arrives_as_it_is(nasty: str) -> None:
         ),
         (
             commands.switch(
-                nasty, [nasty, "--config-file", "x", "--config-file=x"], "s", restart=True
+                nasty, [nasty, "--config-file", "x", "--config-file=x"], "s", "restart"
             ),
             [commands.ROOT, nasty, "restart", "s", nasty],
         ),
         (commands.build_rerun(nasty), [commands.ROOT, nasty]),
         (commands.start(nasty), [commands.ROOT, nasty]),
+        (commands.restart([nasty, nasty]), [commands.ROOT, nasty, nasty]),
+        (commands.remove_pid_file(nasty, 7), [commands.ROOT, nasty, "7"]),
     ):
         words = shlex.split(command.get_raw_value())
         assert words[:2] == ["sh", "-c"]
         assert words[4:] == given
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_every_value_of_a_short_command_arrives_as_it_is(nasty: str) -> None:
+    rule = f"-A DOCKER-USER -m comment --comment {shlex.quote(nasty)} -j DROP"
+    ip = ["ip", "link", "set", "dev", nasty]
+    for command, words in (
+        (commands.move_aside(nasty, "s"), ["mv", "-n", "--", nasty, f"{nasty}.s"]),
+        (
+            commands.restore_address(nasty, nasty),
+            ["ip", "address", "replace", nasty, "broadcast", "+", "dev", nasty],
+        ),
+        (commands.raise_bridge(nasty), [*ip, "up"]),
+        (commands.attach_port(nasty, nasty), [*ip, "master", nasty, "up"]),
+        (
+            commands.remove_rule(rule),
+            ["iptables", "-w", "10", "-D", *shlex.split(rule)[1:]],
+        ),
+    ):
+        assert shlex.split(command.get_raw_value()) == words
+
+
+BENEATH = {
+    "containers": ['["' + "a" * 64 + '","/one",false]'],
+    "networks": [
+        '["shop","' + "0123456789ab" * 5 + '",false,null,[{"Subnet":"172.18.0.0/16","Gateway":'
+        '"172.18.0.1"},{"Subnet":"fd00::/64","Gateway":"fd00::1"}],{"x":{"Name":"one",'
+        '"IPv4Address":"172.18.0.2/16"}}]',
+        '["far","ff",true,{"com.docker.network.bridge.name":"br-far"},null,{}]',
+        "WARNING: something else",
+    ],
+    "endpoints": [
+        '["/one",4711,{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::",'
+        '"HostPort":"8080"}],"53/udp":null}]'
+    ],
+    "addresses": ["3: br-0123456789ab    inet 172.18.0.1/16 brd 172.18.255.255 scope global x"],
+    "links": [
+        "3: br-0123456789ab: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP",
+        "5: veth1@if4: <BROADCAST,UP> mtu 1500 qdisc noqueue state UP link-netnsid 0",
+        "7: veth2@if6: <BROADCAST,UP> mtu 1500 master br-0123456789ab state UP link-netnsid 1",
+        "9: eth0: <BROADCAST> mtu 1500",
+    ],
+    "ends": [
+        "4711 link 1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536",
+        "4711 link 4: eth0@if5: <BROADCAST,UP> mtu 1500",
+        "4711 address 4: eth0    inet 172.18.0.2/16 brd 172.18.255.255 scope global eth0",
+    ],
+    "rules": [
+        "*filter",
+        "[1:60] -A FORWARD -j DOCKER-USER",
+        "[5:300] -A DOCKER-USER -d 172.18.0.2/32 -j DROP",
+        '[0:0] -A DOCKER-USER -m comment --comment "a \\"b" -j RETURN',
+        '[0:0] -A DOCKER-USER -m comment --comment "not closed',
+        "*nat",
+        "[0:0] -A DOCKER -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:80",
+    ],
+    "others": ["*filter", "-A FORWARD -j DOCKER-USER"],
+    "forwarding": ["1"],
+}
+
+
+def test_what_the_engine_made_in_the_kernel() -> None:
+    state = parse(output(BENEATH))
+    shop, far = state.networks
+    assert (shop.bridge, far.bridge) == ("br-0123456789ab", "br-far")
+    assert (shop.subnets, shop.gateways) == (("172.18.0.0/16",), ("172.18.0.1/16",))
+    assert shop.containers == {"one": "172.18.0.2"}
+    assert far.internal
+    (port,) = state.published
+    assert (port.container, port.address, port.port) == ("one", "172.18.0.2", 80)
+    assert (port.protocol, port.host_port) == ("tcp", 8080)
+    assert state.devices["br-0123456789ab"].addresses == ("172.18.0.1/16",)
+    assert not state.devices["eth0"].up
+    (loose,) = state.loose
+    assert (loose.container, loose.device, loose.bridge) == ("one", "veth1", "br-0123456789ab")
+    assert state.rules is not None
+    assert [(rule.table, rule.position, rule.packets) for rule in state.rules] == [
+        ("filter", 1, 1),
+        ("filter", 1, 5),
+        ("filter", 2, 0),
+        ("nat", 1, 0),
+        ("other filter", 1, 0),
+    ]
+    assert state.rules[1].text == "-A DOCKER-USER -d 172.18.0.2/32 -j DROP"
+
+
+def test_a_packet_filter_that_is_too_large_is_not_read() -> None:
+    rules = ["*filter", *["-A FORWARD -j DOCKER"] * facts.MOST_RULES]
+    assert parse(output({**BENEATH, "rules": rules})).rules is None
+    without = {name: lines for name, lines in BENEATH.items() if name != "rules"}
+    assert parse(output(without)).rules is None
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("networks", ['["shop","a",false,null,[{"Subnet":"nowhere"}],{}]']),
+        ("networks", ['["shop","a",false,[1],[],{}]']),
+        ("endpoints", ['["/one",1,{"80/tcp":[{"HostIp":"","HostPort":"many"}]}]']),
+        ("endpoints", ['["/one",1,[7]]']),
+        ("pidfile", ["many words"]),
+    ],
+)
+def test_what_makes_no_sense_is_no_state(name: str, lines: list[str]) -> None:
+    with pytest.raises(FactProcessError, match="cannot be read"):
+        parse_probe(parse, output({**BENEATH, name: lines}), "the engine")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", ""),
+        (
+            "failed to start daemon: Error initializing network controller: error obtaining "
+            "controller instance: invalid database",
+            "invalid database",
+        ),
+        (
+            "github.com/docker/docker/libnetwork/datastore.(*cache).kmap(0xc000bf03a0)",
+            "dockerd crashes as it reads it",
+        ),
+    ],
+)
+def test_why_an_engine_does_not_start_with_its_database(line: str, reason: str) -> None:
+    assert parse(output({"database": [line]})).database == reason
+
+
+def test_a_file_that_dockerd_does_not_read_and_the_one_to_put_back() -> None:
+    kept = "/var/lib/stackmend/engine/kept/proven.json"
+    said = [
+        'time="2026-01-01" level=warning msg="x"',
+        "unable to configure the Docker daemon with file /srv/d.json: no such key",
+    ]
+    sections: dict[str, Sequence[str] | tuple[int, Sequence[str]]] = {
+        "config": ["path /srv/d.json", "file"],
+        "text": ["{"],
+        "refused": (1, said),
+        f"copy {kept}": ["{", "}"],
+    }
+    config = parse(output(sections)).config
+    assert config.refused == "no such key"
+    assert config.copied is not None
+    assert (config.copied.path, config.copied.text) == (kept, "{\n}\n")
+    # A time-out says nothing of the file.
+    assert not parse(output({**sections, "refused": (124, [])})).config.refused

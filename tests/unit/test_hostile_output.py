@@ -139,9 +139,10 @@ NOT_PARSED = {
         "access/sudoers basics/install basics/updates compose/aside "
         "compose/install compose/mended compose/remember compose/stale compose/stage "
         "compose/within engine/accelerators/describe engine/again engine/install "
-        "engine/place engine/start engine/switch models/accept models/delete models/manifest "
-        "models/partials models/remember models/take models/unrelay ports/container ports/end "
-        "ports/program ports/reserve ports/taskkill ports/unit"
+        "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
+        "models/delete models/manifest models/partials models/remember models/take "
+        "models/unrelay ports/container ports/end ports/program ports/reserve "
+        "ports/taskkill ports/unit"
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "

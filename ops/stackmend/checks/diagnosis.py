@@ -141,6 +141,7 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
     for target in targets:
         _explain_health(target, details, hints)
     _explain_forwarding(answer, details, hints)
+    _explain_dropping(answer, sources + targets, details, hints)
     # Between two containers of one network nothing is translated.
     if check.source is None or not targets:
         _explain_nat(answer, sources + targets, details, hints)
@@ -337,6 +338,36 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
     ):
         details.append("the host's FORWARD chain drops everything: Docker's rules are gone from it")
         hints.append("forwarding-blocked")
+
+
+def _explain_dropping(
+    answer: Answer, containers: list[_Container], details: list[str], hints: list[Hint]
+) -> None:
+    """Somebody's rules that drop what these containers send, or what is sent to them."""
+    for line in answer.get_all("drop"):
+        match = re.fullmatch(r"\[(\d+):(\d+)\] (-A .*)", line)
+        # One about what comes in from elsewhere, or with an exception, is no cause by itself.
+        if match is None or re.search(r" -i (?!br-|docker)| ! ", match[3]):
+            continue
+        packets, octets, rule = match.groups()
+        subnets = [_parse_subnet(text) for text in re.findall(r" -[sd] (\S+)", rule)]
+        addresses = [
+            (container.name, network.IPAddress)
+            for container in containers
+            for network in container.on.values()
+            if isinstance(network.IPAddress, IPv4Address)
+        ]
+        hit = [
+            {name for name, address in addresses if subnet is not None and address in subnet}
+            for subnet in subnets
+        ]
+        if hit and all(hit):
+            names = ", ".join(sorted(set().union(*hit)))
+            details.append(
+                f"somebody's rule of the packet filter drops traffic of {names}: {rule} "
+                f"({packets} packets, {octets} bytes so far)"
+            )
+            hints.append("traffic-dropped")
 
 
 def _explain_nat(

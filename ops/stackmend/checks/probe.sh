@@ -521,7 +521,11 @@ checks_diagnosis() {
     checks_say forwarding "$(cat /proc/sys/net/ipv4/ip_forward 2>/dev/null)"
     [ "$checks_user" -eq 0 ] || return
     if checks_has iptables; then
-        checks_say tables iptables
+        # An engine that is told to make no rules misses none.
+        tr '\0' ' ' </proc/"$(pidof dockerd 2>/dev/null)"/cmdline 2>/dev/null | grep -q -e '--iptables=false' ||
+            grep -q '"iptables"[[:space:]]*:[[:space:]]*false' /etc/docker/daemon.json 2>/dev/null ||
+            checks_say tables iptables
+        checks_say_lines drop "$(checks_limited 5 iptables-save -c -t filter 2>/dev/null | grep -e '-A DOCKER-USER ' -e '-A FORWARD ' | grep -e '-j DROP' -e '-j REJECT' | head -n 40)"
         checks_say_lines nat "$(checks_limited 5 iptables -w 2 -t nat -S 2>/dev/null | grep -e '-j DOCKER' -e MASQUERADE | head -n 60)"
         checks_say_lines forward "$(checks_limited 5 iptables -w 2 -S FORWARD 2>/dev/null | head -n 60)"
     fi

@@ -21,6 +21,7 @@ Hint = Literal[
     "forwarding-blocked",
     "nat-missing",
     "masquerade-missing",
+    "traffic-dropped",
     "port-not-published",
     "unhealthy",
 ]

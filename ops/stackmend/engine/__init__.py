@@ -40,6 +40,7 @@ def installed(
     replace: Sequence[str] | str = (),
     upgrade: bool = False,
     settings: Mapping[str, Any] | None = None,
+    allow: Sequence[str] | str = (),
 ) -> Generator[FunctionCommand, None, None]:
     """
     Make sure that the host has Docker Engine and Compose, new enough, and that the engine answers.
@@ -62,6 +63,13 @@ def installed(
     + upgrade: consent to change the version of an engine that is there
     + settings: what daemon.json holds when an engine that is new here first starts, so that
       ``engine.settings`` need not restart it; a daemon.json that is there is left alone
+    + allow: consent to mend an engine. ``config`` puts the last daemon.json back that the engine
+      ran with, where somebody broke it since, and keeps the broken one in
+      ``/var/lib/stackmend/engine/kept``. ``restart`` restarts the engine where its rules of the
+      packet filter are gone, which nothing else makes again, and starts the containers that ran.
+      ``rule:-A DOCKER-USER -d 172.18.0.3/32 -j DROP`` removes this one rule of somebody's that
+      drops traffic of containers, as ``iptables-save`` prints it. ``repair:networks`` moves a
+      database of networks aside that the engine does not start with
 
     stackmend computes the key's fingerprint here, and compares it before the key is in place. It
     fetches packages before it stops anything, and removes only what ``replace`` names. What an
@@ -89,6 +97,7 @@ def installed(
         "key_fingerprint": key_fingerprint,
         "replace": _wrap_single(replace),
         "upgrade": upgrade,
+        "allow": _wrap_single(allow),
     }
 
     def build(report: "Collector") -> "InstallationReconciler":
@@ -117,6 +126,7 @@ def settings(
     runtimes: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     replace: Sequence[str] | str = (),
+    allow: Sequence[str] | str = (),
 ) -> Generator[FunctionCommand, None, None]:
     """
     Have the engine's daemon.json hold these settings, among whatever else it holds.
@@ -131,6 +141,8 @@ def settings(
     + runtimes: name → ``{"path": …, "args": […]}``
     + settings: further keys, as daemon.json has them
     + replace: ``container:NAME`` for a container that is removed when it stops, and may be
+    + allow: ``config`` puts the last daemon.json back that the engine ran with, where somebody
+      broke it since
 
     stackmend sets each key of the arguments, in a mapping each key below it; what others set stays,
     and so do the order and the indentation of the file. It adds mirrors and insecure registries to
@@ -165,13 +177,14 @@ def settings(
         "runtimes": runtimes,
         "settings": {} if settings is None else settings,
         "replace": _wrap_single(replace),
+        "allow": _wrap_single(allow),
     }
 
     def build(report: "Collector") -> "SettingsReconciler":
         from stackmend.engine.reconciler import SettingsReconciler
 
         spec = validate(Settings, options)
-        return SettingsReconciler(host, spec.daemon_json, report, spec.replace)
+        return SettingsReconciler(host, spec.daemon_json, report, spec.replace, spec.allow)
 
     yield from operate(
         host, "engine.settings", build, converged="the engine already has these settings"

@@ -1,8 +1,9 @@
 """From an action to the command that does it: the only place where values are quoted."""
 
+import shlex
 from collections.abc import Sequence
 
-from pyinfra.api import StringCommand
+from pyinfra.api import QuoteString, StringCommand
 
 from stackmend.connection import script
 from stackmend.engine.facts import ROOT
@@ -70,6 +71,55 @@ def drop_lists() -> StringCommand:
     return StringCommand("rm", "-f", f"{ROOT}/lists.bin")
 
 
+def restart(bridges: Sequence[str]) -> StringCommand:
+    """Restart the engine, which makes its rules again, and start the containers that ran.
+
+    :param bridges: devices that the packet filter has to have rules for, then.
+    """
+    return _build_script("restart", *bridges)
+
+
+def start_containerd() -> StringCommand:
+    """Start containerd."""
+    return StringCommand("systemctl", "start", "containerd.service")
+
+
+def remove_pid_file(path: str, pid: int) -> StringCommand:
+    """Remove the engine's pid file where it still names this process, which is no dockerd."""
+    return _build_script("unpid", path, str(pid))
+
+
+def move_aside(path: str, stamp: str) -> StringCommand:
+    """Give a file another name, beside where it is.
+
+    :param stamp: what its name then ends with.
+    """
+    return StringCommand("mv", "-n", "--", QuoteString(path), QuoteString(f"{path}.{stamp}"))
+
+
+def restore_address(bridge: str, address: str) -> StringCommand:
+    """Give a bridge an address, with its prefix."""
+    words = ("ip", "address", "replace", address, "broadcast", "+", "dev", bridge)
+    return StringCommand(*map(QuoteString, words))
+
+
+def raise_bridge(bridge: str) -> StringCommand:
+    """Set a bridge up."""
+    return StringCommand("ip", "link", "set", "dev", QuoteString(bridge), "up")
+
+
+def attach_port(device: str, bridge: str) -> StringCommand:
+    """Put a port on a bridge, and set it up."""
+    words = ("ip", "link", "set", "dev", device, "master", bridge, "up")
+    return StringCommand(*map(QuoteString, words))
+
+
+def remove_rule(rule: str) -> StringCommand:
+    """Remove a rule of the table ``filter``, as ``iptables-save`` prints it."""
+    words = shlex.split(rule)
+    return StringCommand("iptables", "-w", "10", "-D", *map(QuoteString, words[1:]))
+
+
 def start(config: str) -> StringCommand:
     """Start the engine, let it start with the host, and start what ran before it was stopped.
 
@@ -78,15 +128,15 @@ def start(config: str) -> StringCommand:
     return _build_script("start", config)
 
 
-def switch(config: str, flags: Sequence[str], stamp: str, *, restart: bool) -> StringCommand:
+def switch(config: str, flags: Sequence[str], stamp: str, how: str) -> StringCommand:
     """Put standard input in place of daemon.json and have the engine run with it, or put it back.
 
     :param config: the file, no link.
     :param flags: the words that the service starts dockerd with.
     :param stamp: the ending of the copy of what was there.
-    :param restart: whether it is not enough that the engine reads it again.
+    :param how: ``restart``; ``reload``, where it is enough that the engine reads it again;
+        ``either``, where that is tried first.
     """
-    how = "restart" if restart else "reload"
     return _build_script("switch", config, how, stamp, *_drop_config_file(flags), before=["takeup"])
 
 

@@ -28,6 +28,12 @@ comes_up() {
   done
 }
 
+# Keep the daemon.json with which the engine was seen to come up, to be put back once it is broken.
+proven() {
+  [ -f "$1" ] && ! cmp -s "$1" "$root/kept/proven.json" || return 0
+  cp -- "$1" "$root/kept/proven.new" && mv -f "$root/kept/proven.new" "$root/kept/proven.json"
+}
+
 # Remove a file that a new engine was to start with and never was up with, and print why.
 without() {
   [ -n "$1" ] && [ -e "$root/pending" ] && [ ! -s "$root/pending" ] || return 1

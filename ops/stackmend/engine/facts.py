@@ -4,7 +4,8 @@ import base64
 import binascii
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from ipaddress import ip_interface, ip_network
 from typing import Any, Literal
 
 from pyinfra.api import FactBase, StringCommand
@@ -15,11 +16,16 @@ from stackmend.engine.state import (
     Config,
     Container,
     Daemon,
+    Device,
     HostEngine,
+    Loose,
+    Network,
     Origin,
     Package,
     Program,
+    Published,
     Release,
+    Rule,
     Service,
 )
 from stackmend.paths import STATE_ROOT
@@ -42,6 +48,9 @@ KEYRINGS = {
     "apt": "/etc/apt/keyrings/stackmend-docker.asc",
     "dnf": "/etc/pki/rpm-gpg/stackmend-docker.asc",
 }
+
+#: More rules of the packet filter than this are not read.
+MOST_RULES = 5000
 
 Section = tuple[int, list[str]]
 
@@ -124,6 +133,11 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
             "left": tuple(line for line in _read_lines(found, "left") if line),
             "ignored": parse_ignored(_read_lines(found, "steering")),
             "root": host["root"] == "0",
+            "restarted": "restarted" in found,
+            "containerd": _parse_containerd(found),
+            "pid_file": _parse_pid_file(_read_lines(found, "pidfile")),
+            "database": _explain_database(_read_lines(found, "database")),
+            **_parse_beneath(found),
         }
     )
 
@@ -282,6 +296,182 @@ def _parse_containers(lines: Sequence[str]) -> tuple[Container, ...]:
     )
 
 
+def _parse_containerd(found: Mapping[str, Section]) -> str:
+    """The state of the containerd that dockerd is told to use; empty where it has its own."""
+    properties = _parse_pairs(_read_lines(found, "containerd"), "=")
+    told = "--containerd" in " ".join(_read_lines(found, "systemd"))
+    return (
+        properties.get("ActiveState", "")
+        if properties.get("LoadState") == "loaded" and told
+        else ""
+    )
+
+
+def _parse_pid_file(lines: Sequence[str]) -> tuple[int, str] | None:
+    pid, _, name = " ".join(lines).strip().partition(" ")
+    return (int(pid), name) if pid and name != "dockerd" else None
+
+
+def _explain_database(lines: Sequence[str]) -> str:
+    """Why the engine does not start with its database of networks."""
+    line = " ".join(lines).strip()
+    if "libnetwork/datastore" in line:
+        return "dockerd crashes as it reads it"
+    return line.rpartition("error obtaining controller instance: ")[2]
+
+
+def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
+    """What the engine made in the kernel: networks, ports that are published, rules, devices."""
+    rows = parse_rows(_read_lines(found, "endpoints"), 3)
+    names = {pid: name.removeprefix("/") for name, pid, _ in rows}
+    networks = [
+        _parse_network(row, {*names.values()})
+        for row in parse_rows(_read_lines(found, "networks"), 6)
+    ]
+    addresses = {
+        name: address for network in networks for name, address in network.containers.items()
+    }
+    links = _parse_links(_read_lines(found, "links"))
+    shown = [
+        match.groups()
+        for line in _read_lines(found, "addresses")
+        if (match := re.match(r"\d+: (\S+)\s+inet (\S+)", line))
+    ]
+    rules = None
+    if "rules" in found:
+        lines, others = _read_lines(found, "rules"), _read_lines(found, "others")
+        if max(len(lines), len(others)) < MOST_RULES:
+            rules = (*parse_rules(lines), *parse_rules(others, foreign=True))
+    return {
+        "networks": tuple(networks),
+        "published": tuple(
+            port
+            for name, _, ports in rows
+            if (address := addresses.get(name.removeprefix("/")))
+            for port in _parse_ports(name.removeprefix("/"), address, ports or {})
+        ),
+        "rules": rules,
+        "devices": {
+            name: Device(
+                up="UP" in flags,
+                addresses=tuple(address for device, address in shown if device == name),
+            )
+            for name, (_, flags, _) in links.items()
+        },
+        "loose": tuple(_find_loose(_read_lines(found, "ends"), links, networks, names)),
+        "forwarding": "".join(_read_lines(found, "forwarding")[:1]),
+    }
+
+
+def _parse_network(row: Sequence[Any], running: Set[str]) -> Network:
+    """A network with those of its containers that ran before its rules were read and after."""
+    name, id_, internal, options, pools, containers = row
+    options = options or {}
+    subnets = [pool for pool in pools or () if ":" not in pool.get("Subnet", ":")]
+    return Network(
+        name=name,
+        bridge=options.get("com.docker.network.bridge.name") or f"br-{id_[:12]}",
+        subnets=tuple(str(ip_network(pool["Subnet"])) for pool in subnets),
+        gateways=tuple(
+            f"{pool['Gateway']}/{ip_network(pool['Subnet']).prefixlen}"
+            for pool in subnets
+            if pool.get("Gateway")
+        ),
+        internal=internal,
+        options=options,
+        containers={
+            container["Name"]: str(ip_interface(container["IPv4Address"]).ip)
+            for container in (containers or {}).values()
+            if container.get("IPv4Address") and container["Name"] in running
+        },
+    )
+
+
+def _parse_ports(name: str, address: str, ports: Mapping[str, Any]) -> list[Published]:
+    found = []
+    for inner, bindings in ports.items():
+        port, _, protocol = inner.partition("/")
+        for binding in bindings or ():
+            if ":" not in binding["HostIp"]:
+                found.append(
+                    Published(
+                        container=name,
+                        address=address,
+                        port=int(port),
+                        protocol=protocol,
+                        host_port=int(binding["HostPort"]),
+                    )
+                )
+    return found
+
+
+def _parse_links(lines: Sequence[str]) -> dict[str, tuple[int, list[str], bool]]:
+    """Devices: name → number, flags, whether it is on a bridge."""
+    found = {}
+    for line in lines:
+        if match := re.match(r"(\d+): ([^\s:@]+)(?:@\S+)?: <([^>]*)>(.*)", line):
+            number, name, flags, rest = match.groups()
+            found[name] = (int(number), flags.split(","), " master " in rest)
+    return found
+
+
+def parse_rules(lines: Sequence[str], *, foreign: bool = False) -> list[Rule]:
+    """Rules as ``iptables-save`` prints them; those of another iptables are nothing but there."""
+    rules: list[Rule] = []
+    table, seen = "", dict[str, int]()
+    for line in lines:
+        if line.startswith("*"):
+            table, seen = line[1:].strip(), {}
+            continue
+        match = re.fullmatch(r"(?:\[(\d+):(\d+)\] )?(-A (\S+)(?: .*)?)", line)
+        if match is None:
+            continue
+        packets, octets, text, chain = match.groups()
+        seen[chain] = seen.get(chain, 0) + 1
+        try:
+            shlex.split(text)
+        except ValueError:
+            continue
+        rules.append(
+            Rule(
+                table=f"other {table}" if foreign else table,
+                text=text,
+                position=seen[chain],
+                packets=int(packets or 0),
+                octets=int(octets or 0),
+            )
+        )
+    return rules
+
+
+def _find_loose(
+    lines: Sequence[str],
+    links: Mapping[str, tuple[int, list[str], bool]],
+    networks: Sequence[Network],
+    names: Mapping[int, str],
+) -> list[Loose]:
+    """Ports of containers that are on no bridge, and the bridge where each belongs."""
+    peers: dict[tuple[str, str], int] = {}
+    found = []
+    for line in lines:
+        if match := re.match(r"(\d+) link \d+: ([^\s:@]+)@if(\d+):", line):
+            peers[match[1], match[2]] = int(match[3])
+    for line in lines:
+        match = re.match(r"(\d+) address \d+: (\S+)\s+inet (\S+)", line)
+        if match is None or (match[1], match[2]) not in peers:
+            continue
+        container = names.get(int(match[1]), "")
+        address = str(ip_interface(match[3]).ip)
+        found += [
+            Loose(container=container, device=device, bridge=network.bridge)
+            for device, (number, _, attached) in links.items()
+            if number == peers[match[1], match[2]] and not attached
+            for network in networks
+            if network.containers.get(container) == address
+        ]
+    return found
+
+
 def _parse_config(found: Mapping[str, Section]) -> Config:
     lines = _read_lines(found, "config")
     properties: dict[str, Any] = _parse_pairs([line for line in lines if " " in line])
@@ -293,15 +483,33 @@ def _parse_config(found: Mapping[str, Section]) -> Config:
         problem = content or f"exit status {status}"
     elif "�" in content:
         problem = "it is not text in UTF-8"
+    path = properties.get("path", "/etc/docker/daemon.json")
+    refused, reasons = found.get("refused", (0, []))
+    copies = [name for name in found if name.startswith("copy ")]
     return Config.model_validate(
         {
             "kind": kind,
-            "path": properties.get("path", "/etc/docker/daemon.json"),
+            "path": path,
             "real": properties.get("real", ""),
             "text": "" if problem else content,
             "problem": problem,
+            # One of another status than 1 could not be asked: a time-out, no memory.
+            "refused": _shorten_refusal(reasons, path) if refused == 1 else "",
+            "copied": {"path": copies[0][5:], "text": _join(found[copies[0]][1])}
+            if copies and not found[copies[0]][0]
+            else None,
         }
     )
+
+
+def _join(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shorten_refusal(lines: Sequence[str], path: str) -> str:
+    """What dockerd says of a file that it does not read, without what it says of itself."""
+    text = " ".join(line.strip() for line in lines if not line.startswith("time="))
+    return text.rpartition(f"{path}: ")[2] or "it does not say why"
 
 
 def _parse_origins(lines: Sequence[str]) -> tuple[Origin, ...]:

@@ -94,7 +94,7 @@ enabled
 answers || service start >/dev/null 2>&1
 if comes_up 90; then
   # It runs with the file.
-  [ -z "$config" ] || rm -f "$root/pending"
+  [ -z "$config" ] || { proven "$config"; rm -f "$root/pending"; }
 else
   without "$config" || { why >&2; exit 71; }
 fi

@@ -131,10 +131,32 @@ begin config
 } | quoted
 end 0
 [ -f "$config" ] && section text cat "$config"
+# Whether dockerd reads it, and the one to put back where it does not. What the engine was last seen to
+# run with needs no asking.
+if [ -f "$config" ] && ! cmp -s "$config" "$root/kept/proven.json"; then
+  validated() {
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin limited dockerd --validate --config-file "$1" 2>&1
+  }
+  case $(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin limited dockerd --help 2>/dev/null) in
+    *--validate*)
+      section refused validated "$config"
+      # shellcheck disable=SC2046 # paths of ours hold no blanks
+      set -- $(find "$root/kept" -name 'daemon.json.*Z' 2>/dev/null | sort -r | head -n 5)
+      for file in "$root/kept/proven.json" "$@"; do
+        if [ -f "$file" ] && validated "$file" >/dev/null; then
+          section "copy $file" cat "$file"
+          break
+        fi
+      done
+      ;;
+  esac
+fi
 # After the file: a script that changes it says so before, and takes that back last.
 [ -e "$root/pending" ] && section pending true
 [ -s "$root/left" ] && section left cat "$root/left"
+[ -e "$root/restarted" ] && section restarted true
 
+ids=''
 if have docker; then
   section versions docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
   section compose limited docker compose version --short
@@ -146,4 +168,66 @@ if have docker; then
   end 0
 fi
 section steering steering
+
+# What keeps an engine from starting that is not up; one that fails is started again and again.
+if [ -d /run/systemd/system ] && ! systemctl is-active -q docker.service; then
+  pid=$(cat /run/docker.pid 2>/dev/null)
+  case $pid in
+    '' | *[!0-9]*) ;;
+    *) [ ! -r "/proc/$pid/comm" ] || section pidfile printf '%s ' "$pid" "$(cat "/proc/$pid/comm")" ;;
+  esac
+  # What it said when it was last started.
+  begin database
+  journalctl -u docker.service -n 400 --no-pager -o cat 2>/dev/null |
+    awk '/^Starting / { n = 0 } { line[++n] = $0 } END { for (i = 1; i <= n; i++) print line[i] }' |
+    grep -e 'error obtaining controller instance' -e 'libnetwork/datastore' | head -n 1 | quoted
+  end 0
+fi
+if [ -d /run/systemd/system ]; then
+  section containerd systemctl show containerd.service -p LoadState,ActiveState
+fi
+
+# What an engine that answers made in the kernel: bridges, their addresses and ports, rules.
+[ -n "$ids" ] && [ "$(id -u)" = 0 ] || { section 'done' true; exit 0; }
+networks=$(docker network ls -q --no-trunc --filter driver=bridge 2>/dev/null)
+begin endpoints
+# shellcheck disable=SC2086 # ids
+docker container inspect \
+  --format '[{{json .Name}},{{json .State.Pid}},{{json .NetworkSettings.Ports}}]' $ids 2>/dev/null | quoted
+end 0
+section addresses ip -o -4 address show
+section links ip -o link show
+section forwarding cat /proc/sys/net/ipv4/ip_forward
+if have iptables-save && saved=$(limited iptables-save -c 2>/dev/null); then
+  begin rules
+  printf '%s\n' "$saved" |
+    grep -e '^\*' -e DOCKER -e '-A FORWARD ' -e MASQUERADE -e DNAT | head -n 5000 | quoted
+  end 0
+  # An engine may bring its own iptables, of the other kind.
+  begin others
+  for variant in iptables-nft-save iptables-legacy-save; do
+    have "$variant" || continue
+    limited "$variant" 2>/dev/null | grep -e '^\*' -e DOCKER -e '-A FORWARD ' -e MASQUERADE -e DNAT |
+      head -n 5000
+  done | quoted
+  end 0
+fi
+# After the rules: what came or went meanwhile is not said to miss any.
+begin networks
+# shellcheck disable=SC2086 # ids
+[ -z "$networks" ] || docker network inspect --format \
+  '[{{json .Name}},{{json .Id}},{{json .Internal}},{{json .Options}},{{json .IPAM.Config}},{{json .Containers}}]' \
+  $networks 2>/dev/null | quoted
+end 0
+# Ports that are on no bridge, and whose: both ends of such a pair name the number of the other.
+if have nsenter && ip -o link show type veth 2>/dev/null | grep -v ' master ' | grep -q ': veth'; then
+  begin ends
+  # shellcheck disable=SC2086 # ids
+  for pid in $(docker container inspect --format '{{.State.Pid}}' $ids 2>/dev/null); do
+    [ "$pid" -gt 0 ] || continue
+    nsenter -t "$pid" -n ip -o link show 2>/dev/null | sed "s/^/$pid link /"
+    nsenter -t "$pid" -n ip -o -4 address show 2>/dev/null | sed "s/^/$pid address /"
+  done | quoted
+  end 0
+fi
 section 'done' true

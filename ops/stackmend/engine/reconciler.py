@@ -13,15 +13,24 @@ from stackmend.engine import commands
 from stackmend.engine.facts import HostEngines
 from stackmend.engine.plan import (
     Action,
+    AttachPort,
     Enable,
     Install,
     InstallEngine,
+    MoveDatabase,
     Plan,
+    RaiseBridge,
+    RemovePidFile,
+    RemoveRule,
+    RestartEngine,
+    RestoreAddress,
+    RestoreConfig,
     SetConfig,
     SettingsAction,
     Source,
     Start,
     StartAgain,
+    StartContainerd,
     Trust,
     WriteSource,
     add_first_settings,
@@ -33,6 +42,7 @@ from stackmend.engine.plan import (
 from stackmend.engine.state import HostEngine
 from stackmend.engine.steps import (
     install_packages,
+    make_stamp,
     place,
     refresh,
     set_config,
@@ -44,6 +54,7 @@ from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
     from pyinfra.api.host import Host
 
     from stackmend.engine.spec import Installation
@@ -95,13 +106,22 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
                 case SetConfig():
                     # The packages start the engine: installing it puts the file in place, too.
                     first = action
+                case RestoreConfig():
+                    set_config(self, action, state)
                 case InstallEngine():
                     if not self._install_engine(action, state, first):
                         return False
+                case RestartEngine():
+                    with self.step(action):
+                        command = commands.restart(action.bridges)
+                        self.run(command, "the engine does not restart", timeout=commands.LIMIT)
                 case Start() | Enable() | StartAgain():
                     with self.step(action):
                         command = commands.start(state.config.path)
                         self.run(command, "the engine does not start", timeout=commands.LIMIT)
+                case _:
+                    with self.step(action):
+                        self.run(_build_command(action), f"cannot {action.verb} {action.subject}")
         return True
 
     def _install_engine(
@@ -155,12 +175,32 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
                 place(self, path, b"", closing=True)
 
 
+def _build_command(action: Action) -> StringCommand:
+    match action:
+        case StartContainerd():
+            return commands.start_containerd()
+        case RemovePidFile():
+            return commands.remove_pid_file(action.subject, action.pid)
+        case MoveDatabase():
+            return commands.move_aside(action.subject, f"{make_stamp()}.broken")
+        case RestoreAddress():
+            return commands.restore_address(action.subject, action.address)
+        case RaiseBridge():
+            return commands.raise_bridge(action.subject)
+        case AttachPort():
+            return commands.attach_port(action.subject, action.bridge)
+        case RemoveRule():
+            return commands.remove_rule(action.subject)
+    raise AssertionError(f"{action.verb} is more than a command")
+
+
 @dataclass
 class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
     """The settings of one host's engine.
 
     :param settings: what daemon.json is to hold, among what others have in it.
     :param replace: ``container:NAME`` for those that may be gone when the engine restarts.
+    :param allow: ``config`` where an earlier daemon.json may be put back.
     """
 
     subject = "engine"
@@ -170,13 +210,14 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
     settings: Mapping[str, Any]
     report: Collector
     replace: Sequence[str] = ()
+    allow: Sequence[str] = ()
 
     def observe(self, *, fresh: bool = False) -> Observation[HostEngine, SettingsAction]:
         """Read the host and plan. Changes nothing."""
         (state,) = self.fetch((HostEngines, {}), fresh=fresh)
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "which engine it has")
-        return Observation(plan_settings(self.settings, self.replace, state), state)
+        return Observation(plan_settings(self.settings, self.replace, state, self.allow), state)
 
     def execute(
         self, plan: decision.Plan[SettingsAction], state: HostEngine, lease: connection.Lease

@@ -24,11 +24,15 @@ MINIMUM_ENGINE, MINIMUM_COMPOSE = "23", "2.20"
 #: What may stand in ``replace``.
 REPLACEABLE = ("docker-ce", "docker.io", "moby-engine", "podman-docker", "snap", "container:NAME")
 
+#: What may stand in ``allow``.
+ALLOWED = ("config", "restart", "repair:networks", "rule:-A CHAIN ...")
+
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 _REPOSITORY = re.compile(r"(?:https?|file)://[^\s\"'\\<>\[\]]+(?: [A-Za-z0-9][A-Za-z0-9./_-]*)*")
 _KEY = re.compile(r"(?:https?|file)://[^\s\"'\\]+|[^\0\n:]+")
 _CONTAINER = re.compile(r"container:[A-Za-z0-9][A-Za-z0-9_.-]*")
+_RULE = re.compile(r"rule:-A [!-~]+( [ -~]+)?")
 _SIZE = re.compile(r"[1-9][0-9]*[kmg]?")
 _MIRROR = re.compile(r"https?://[^\s\"'\\/?#@]+(?:/[^\s\"'\\?#]*)?")
 _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -75,6 +79,12 @@ def _check_key(value: str) -> str:
 def _check_replace(value: str) -> str:
     if value not in REPLACEABLE[:-1] and not _CONTAINER.fullmatch(value):
         raise ValueError(f"must be one of {', '.join(REPLACEABLE)}; got {abbreviate(value)}")
+    return value
+
+
+def _check_allow(value: str) -> str:
+    if value not in ALLOWED[:-1] and not _RULE.fullmatch(value):
+        raise ValueError(f"must be one of {', '.join(ALLOWED)}; got {abbreviate(value)}")
     return value
 
 
@@ -134,6 +144,7 @@ Version = Annotated[str, AfterValidator(_check_version)]
 Fingerprint = Annotated[str, AfterValidator(_check_fingerprint)]
 Repository = Annotated[str, AfterValidator(_check_repository)]
 Key = Annotated[str, AfterValidator(_check_key)]
+Allowed = tuple[Annotated[str, AfterValidator(_check_allow)], ...]
 
 #: The key of daemon.json that each field of :class:`Settings` sets.
 KEYS = {
@@ -188,6 +199,11 @@ class Installation(BaseModel):
     :param key_fingerprint: that key's, 40 hexadecimal digits; Docker's own by default.
     :param replace: consent to replace what would fight with the engine.
     :param upgrade: consent to change the version of an engine that is there.
+    :param allow: consent to mend an engine: ``config`` to put the last daemon.json back that the
+        engine ran with; ``restart`` to restart it, with its containers, where only that makes its
+        rules of the packet filter again; ``rule:-A CHAIN ...`` to remove this one rule, as
+        ``iptables-save`` prints it, that drops traffic of containers; ``repair:networks`` to move
+        a database of networks aside with which the engine does not start.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -199,6 +215,7 @@ class Installation(BaseModel):
     key_fingerprint: Fingerprint = ""
     replace: tuple[Annotated[str, AfterValidator(_check_replace)], ...] = ()
     upgrade: bool = False
+    allow: Allowed = ()
 
 
 class FirstSettings(BaseModel):
@@ -224,6 +241,7 @@ class Settings(BaseModel):
     :param runtimes: name → what daemon.json holds of a runtime.
     :param settings: further keys, as daemon.json has them.
     :param replace: ``container:NAME`` for one that may be gone when the engine is restarted.
+    :param allow: ``config`` to put the last daemon.json back that the engine ran with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -239,6 +257,7 @@ class Settings(BaseModel):
         default_factory=dict
     )
     replace: tuple[Annotated[str, AfterValidator(_check_replace)], ...] = ()
+    allow: Allowed = ()
 
     @property
     def daemon_json(self) -> dict[str, Any]:

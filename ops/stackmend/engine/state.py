@@ -94,6 +94,17 @@ class Container(Frozen):
     auto_remove: bool = False
 
 
+class Copy(Frozen):
+    """An earlier daemon.json that stackmend kept, and that dockerd reads.
+
+    :param path: where it is.
+    :param text: what it holds.
+    """
+
+    path: str
+    text: str
+
+
 class Config(Frozen):
     """The engine's daemon.json.
 
@@ -102,6 +113,9 @@ class Config(Frozen):
     :param real: where that leads to, where it is a symbolic link.
     :param text: what it holds.
     :param problem: why the probe could not read it.
+    :param refused: why dockerd would not start with it, in dockerd's words.
+    :param copied: the last one that the engine was seen to run with, or else the newest that
+        stackmend kept and dockerd reads; only where the file is another one than that.
     """
 
     kind: Literal["file", "missing", "directory", "other"] = "missing"
@@ -109,6 +123,8 @@ class Config(Frozen):
     real: str = ""
     text: str = ""
     problem: str = ""
+    refused: str = ""
+    copied: Copy | None = None
 
 
 class Origin(Frozen):
@@ -120,6 +136,66 @@ class Origin(Frozen):
 
     path: str
     text: str
+
+
+class Network(Frozen):
+    """A network of the engine upon a bridge.
+
+    :param bridge: its device.
+    :param gateways: the bridge's own addresses, with their prefix, as ``172.18.0.1/16``.
+    :param options: as the engine shows them.
+    :param containers: those that run in it: name → address.
+    """
+
+    name: str
+    bridge: str
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    internal: bool = False
+    options: Mapping[str, str] = {}
+    containers: Mapping[str, str] = {}
+
+
+class Published(Frozen):
+    """A port that a container in such a network publishes.
+
+    :param address: the container's.
+    :param port: the container's.
+    """
+
+    container: str
+    address: str
+    port: int
+    protocol: str
+    host_port: int
+
+
+class Rule(Frozen):
+    """A rule of the packet filter, as ``iptables-save`` prints it.
+
+    :param position: in its chain, from 1.
+    """
+
+    table: str
+    text: str
+    position: int = 0
+    packets: int = 0
+    octets: int = 0
+
+
+class Device(Frozen):
+    """A network device; its addresses with their prefix."""
+
+    up: bool = True
+    addresses: tuple[str, ...] = ()
+
+
+class Loose(Frozen):
+    """A container's port that is on no bridge."""
+
+    container: str
+    device: str
+    bridge: str
 
 
 class HostEngine(Frozen):
@@ -145,6 +221,17 @@ class HostEngine(Frozen):
     :param left: containers that ran before the engine was stopped, and do not run since.
     :param ignored: what of the environment would lead commands to another engine.
     :param root: whether the probe could read everything.
+    :param networks: those of the engine that answers.
+    :param rules: those of the packet filter that are Docker's, or asked before; ``None`` where
+        they cannot be read.
+    :param devices: by name.
+    :param forwarding: what ``/proc/sys/net/ipv4/ip_forward`` holds.
+    :param restarted: whether the engine was restarted for rules that did not come.
+    :param containerd: the state of ``containerd.service``, which dockerd is told to use; empty
+        where it uses its own.
+    :param pid_file: the number and the name of a process that the engine's pid file names, and that
+        is no dockerd.
+    :param database: why the engine does not start with its database of networks.
     """
 
     system: str = "Linux"
@@ -170,3 +257,13 @@ class HostEngine(Frozen):
     left: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     root: bool = True
+    networks: tuple[Network, ...] = ()
+    published: tuple[Published, ...] = ()
+    rules: tuple[Rule, ...] | None = None
+    devices: Mapping[str, Device] = {}
+    loose: tuple[Loose, ...] = ()
+    forwarding: str = ""
+    restarted: bool = False
+    containerd: str = ""
+    pid_file: tuple[int, str] | None = None
+    database: str = ""

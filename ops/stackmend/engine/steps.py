@@ -120,13 +120,15 @@ def set_config(room: Reconciler[Any, Any], action: SettingsAction, state: HostEn
     :raises StepError: dockerd refuses it, or does not come up with it.
     """
     with room.step(action):
-        if action.verb == "set":
-            command = commands.switch(
-                *(action.subject, state.service.flags, make_stamp()), restart=action.restart
-            )
-            stdin = action.text.encode()
-        else:
+        if action.verb == "take up":
             command, stdin = commands.build_rerun(action.subject), None
+        else:
+            broken = action.verb == "put back"
+            how = "restart" if action.restart else "either" if broken else "reload"
+            # What ends so is never put back itself.
+            stamp = f"{make_stamp()}.broken" if broken else make_stamp()
+            command = commands.switch(action.subject, state.service.flags, stamp, how)
+            stdin = action.text.encode()
         result = connection.run(room.host, command, stdin=stdin, timeout=commands.LIMIT)
         if not result.ok:
             failure = _FAILURES.get(result.status, "cannot set {file}")

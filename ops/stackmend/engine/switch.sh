@@ -1,6 +1,6 @@
 # Put a daemon.json in place and have the engine run with it; where it does not, restore the one
-# before. The file is on standard input. Arguments: what common.sh takes, the file, "restart" or
-# "reload", the stamp of its copy, then the words that the service starts dockerd with.
+# before. The file is on standard input. Arguments: what common.sh takes, the file, "restart", "reload"
+# or "either", the stamp of its copy, then the words that the service starts dockerd with.
 config=$1 how=$2 stamp=$3
 shift 3
 root=${root:?}

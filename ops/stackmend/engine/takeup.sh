@@ -1,5 +1,5 @@
-# adopt HOW CONFIG: have the engine run with what is in the file; where it does not, with the file
-# that $root/pending names (with none, where it names none).
+# adopt HOW CONFIG: have the engine run with what is in the file, by "reload", "restart", or "either";
+# where it does not, with the file that $root/pending names (with none, where it names none).
 root=${root:?}
 reloaded() {
   since=$(date +%s)
@@ -13,15 +13,16 @@ reloaded() {
   return 1
 }
 
+restarted() { service restart >/dev/null 2>&1 && comes_up 90; }
+
 adopt() {
-  if [ "$1" = reload ]; then
-    reloaded && took=1 || took=
-  else
-    service restart >/dev/null 2>&1 && comes_up 90 && took=1 || took=
-  fi
+  took=
+  [ "$1" = restart ] || ! reloaded || took=1
+  [ -n "$took" ] || [ "$1" = reload ] || ! restarted || took=1
   # The change is over only once its containers run: another run waits for them.
   if [ -n "$took" ]; then
     bring_back && back=0 || back=74
+    proven "$2"
     rm -f "$root/pending"
     exit "$back"
   fi

@@ -176,6 +176,21 @@ def _plan_dependants(draft: Draft) -> None:
                     draft.add(Restart(subject=name, cause=cause, container=container.id))
 
 
+_RULES = (
+    'no restart of a service mends it: the stack\'s section "engine" does, with '
+    '"allow": ["restart"]; or run `systemctl restart docker` there'
+)
+#: What lies beneath every service, by what a check's diagnosis calls it: what mends it.
+_BENEATH: dict[str, str] = {
+    "forwarding-off": _RULES,
+    "forwarding-blocked": _RULES,
+    "nat-missing": _RULES,
+    "masquerade-missing": _RULES,
+    "traffic-dropped": "no restart of a service mends it: remove the rule there, or name it in "
+    'the stack\'s section "engine", in "allow", as "rule:-A ..."',
+}
+
+
 def _plan_failing_checks(draft: Draft) -> None:
     # What is already going to be mended may well be why a check fails.
     mending = bool(draft.steps)
@@ -184,8 +199,9 @@ def _plan_failing_checks(draft: Draft) -> None:
             continue
         kind: Kind = "check" if result.outcome == "failed" else "unknown"
         cause = result.evidence.removeprefix(f"{result.name}: ")
-        draft.find(result.name, kind, cause, evidence=result.details)
-        if result.outcome != "failed" or mending:
+        remedy = next((_BENEATH[hint] for hint in result.hints if hint in _BENEATH), "")
+        draft.find(result.name, kind, cause, evidence=result.details, remedy=remedy)
+        if result.outcome != "failed" or mending or remedy:
             continue
         cause = f"check {result.name} fails: {result.evidence}"
         for name in _list_services_on_path(draft, result.name):

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from stackmend.decision import Finding, Refusal
+from stackmend.engine.plan.beneath import plan_beneath
+from stackmend.engine.plan.broken import find_fault, plan_restoration
 from stackmend.engine.plan.model import (
     Action,
-    Enable,
     File,
     Install,
     InstallEngine,
     Plan,
-    Start,
-    StartAgain,
     Trust,
     WriteSource,
 )
@@ -22,6 +21,7 @@ from stackmend.engine.plan.rivals import (
     refuse_auto_removed,
     refuse_hung,
 )
+from stackmend.engine.plan.service import plan_service
 from stackmend.engine.plan.source import Source, find_source
 from stackmend.engine.plan.versions import (
     extract_upstream,
@@ -58,6 +58,13 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
     refusals += refuse_hung(state)
+    actions: list[Action] = []
+    if fault := find_fault(state):
+        restored = plan_restoration(state, fault, spec.allow)
+        if isinstance(restored, Refusal):
+            refusals.append(restored)
+        else:
+            actions.append(restored)
     causes: list[str] = []
     missing = [name for name in source.packages if not is_installed(state, name)]
     if missing and (not state.compose or missing != [source.compose]):
@@ -74,7 +81,6 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         causes.append(f"it replaces {', '.join(replaced)}")
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
-    actions: list[Action] = []
     if causes:
         actions += _plan_repository(state, source)
         removing = tuple(
@@ -108,7 +114,14 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         # An engine that answers needs no source; one that is ours is kept as the spec says.
         if spec.version or any(origin.path in _OURS for origin in state.origins):
             actions += _plan_repository(state, source)
-        actions += _plan_service(state)
+        serving, obstacles = plan_service(spec, state, starting=bool(fault))
+        actions += serving
+        refusals += obstacles
+        if state.status == "up":
+            beneath = plan_beneath(spec, state)
+            findings += beneath.findings
+            actions += beneath.actions
+            refusals += beneath.refusals
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
     return Plan(findings=findings, actions=tuple(actions))
@@ -237,29 +250,6 @@ def _plan_files(source: Source, state: HostEngine) -> list[Action]:
             files=tuple(changed),
         )
     ]
-
-
-def _plan_service(state: HostEngine) -> list[Action]:
-    """What lets an engine that is there answer, now and after every start of the host."""
-    actions: list[Action] = []
-    if state.status != "up":
-        actions.append(Start(subject="engine", cause=state.reason or "it does not answer"))
-    elif state.service.enabled == "disabled":
-        actions.append(
-            Enable(
-                subject="engine",
-                cause="it does not start with the host",
-                undo="systemctl disable docker.service",
-            )
-        )
-    if state.left:
-        actions.append(
-            StartAgain(
-                subject=f"{len(state.left)} containers",
-                cause="they ran before the engine was stopped, and nothing has started them since",
-            )
-        )
-    return actions
 
 
 def _find_undo(state: HostEngine, removing: Sequence[str], *, snap: bool) -> str:

@@ -77,6 +77,64 @@ class StartAgain(decision.Action):
     verb: Literal["start again"] = "start again"
 
 
+class StartContainerd(decision.Action):
+    """Start containerd, which the engine works upon."""
+
+    verb: Literal["start"] = "start"
+
+
+class RemovePidFile(decision.Action):
+    """Remove a pid file, the subject, that keeps the engine from starting.
+
+    :param pid: what it holds.
+    """
+
+    verb: Literal["remove"] = "remove"
+    pid: int
+
+
+class MoveDatabase(decision.Action):
+    """Move the engine's database of networks, the subject, out of its way."""
+
+    verb: Literal["move"] = "move"
+
+
+class RestartEngine(decision.Action):
+    """Restart the engine, which makes its rules again, and start the containers that ran.
+
+    :param bridges: devices that the packet filter has rules for, then.
+    """
+
+    verb: Literal["restart"] = "restart"
+    bridges: tuple[str, ...]
+
+
+class RestoreAddress(decision.Action):
+    """Give a bridge, the subject, its address back."""
+
+    verb: Literal["give back"] = "give back"
+    address: str
+
+
+class RaiseBridge(decision.Action):
+    """Set a bridge, the subject, up."""
+
+    verb: Literal["set up"] = "set up"
+
+
+class AttachPort(decision.Action):
+    """Put a container's port, the subject, on its bridge."""
+
+    verb: Literal["attach"] = "attach"
+    bridge: str
+
+
+class RemoveRule(decision.Action):
+    """Remove a rule of the packet filter, the subject."""
+
+    verb: Literal["remove"] = "remove"
+
+
 class SetConfig(decision.Action):
     """Write daemon.json, the subject, and have the engine run with it.
 
@@ -89,14 +147,44 @@ class SetConfig(decision.Action):
     restart: bool
 
 
+class RestoreConfig(decision.Action):
+    """Put a daemon.json, the subject, back that the engine does not start with.
+
+    :param text: what it is to hold.
+    :param restart: whether the engine is down; one that runs reads the file again.
+    """
+
+    verb: Literal["put back"] = "put back"
+    text: str
+    restart: bool
+
+
 class TakeUp(decision.Action):
     """Have the engine run with a daemon.json, the subject, that it was not seen to run with."""
 
     verb: Literal["take up"] = "take up"
 
 
-Action = Trust | WriteSource | Install | SetConfig | InstallEngine | Start | Enable | StartAgain
-SettingsAction = SetConfig | TakeUp
+Action = (
+    Trust
+    | WriteSource
+    | Install
+    | SetConfig
+    | RestoreConfig
+    | InstallEngine
+    | Start
+    | StartContainerd
+    | RemovePidFile
+    | MoveDatabase
+    | Enable
+    | StartAgain
+    | RestartEngine
+    | RestoreAddress
+    | RaiseBridge
+    | AttachPort
+    | RemoveRule
+)
+SettingsAction = SetConfig | RestoreConfig | TakeUp
 
 
 class Plan(decision.Plan[Action]):

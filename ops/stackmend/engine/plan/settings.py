@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackmend.decision import Finding, Refusal
+from stackmend.engine.plan.broken import find_fault, plan_restoration
 from stackmend.engine.plan.flags import find_conflicts, has_value, parse_flags
 from stackmend.engine.plan.merge import Change, merge, parse_config
 from stackmend.engine.plan.model import InstallEngine, Plan, SetConfig, SettingsPlan, TakeUp
@@ -20,13 +21,17 @@ RELOADED = frozenset(
 
 
 def plan_settings(
-    desired: Mapping[str, Any], replace: Sequence[str], state: HostEngine
+    desired: Mapping[str, Any],
+    replace: Sequence[str],
+    state: HostEngine,
+    allow: Sequence[str] = (),
 ) -> SettingsPlan:
     """What is to be done so that daemon.json holds settings and the engine runs with them.
 
     :param desired: the settings, as daemon.json has them.
     :param replace: ``container:NAME`` for those that may be gone when the engine restarts.
     :param state: what the host has.
+    :param allow: what may be done beyond that: ``config``.
     """
     if not desired and not state.pending:
         return SettingsPlan()
@@ -39,11 +44,17 @@ def plan_settings(
         for key, value in desired.items()
         if key not in flags or not has_value(flags[key], value)
     }
+    fault = find_fault(state)
+    if fault and "config" in allow:
+        restored = plan_restoration(state, fault, allow, rest)
+        if isinstance(restored, Refusal):
+            return SettingsPlan(refusals=(restored,))
+        return SettingsPlan(actions=(restored,))
     try:
         observed, _ = parse_config(state.config.text)
         merged = merge(state.config.text, rest)
     except ValueError as error:
-        return SettingsPlan(refusals=(_refuse_config(state, str(error)),))
+        return SettingsPlan(refusals=(_refuse_config(state, fault, str(error)),))
     conflicts = find_conflicts(flags, {**observed, **rest})
     if conflicts:
         return SettingsPlan(
@@ -160,11 +171,14 @@ def _check_host(state: HostEngine) -> Refusal | None:
     return None
 
 
-def _refuse_config(state: HostEngine, reason: str) -> Refusal:
+def _refuse_config(state: HostEngine, fault: str, reason: str) -> Refusal:
+    refused = plan_restoration(state, fault, ()) if fault else None
+    if isinstance(refused, Refusal):
+        return refused
     return Refusal(
         subject=state.config.path,
-        reason=f"it is no JSON that dockerd reads: {reason}",
-        remedy="fix it there: the engine does not start with it either; stackmend guesses nothing",
+        reason=f"nothing can be set in it: {reason}",
+        remedy="fix it there; stackmend guesses nothing",
     )
 
 

@@ -1,0 +1,113 @@
+"""What lets an engine that is there answer, now and after every start of the host."""
+
+from stackmend.decision import Refusal
+from stackmend.engine.plan.flags import parse_flags
+from stackmend.engine.plan.merge import parse_config
+from stackmend.engine.plan.model import (
+    Action,
+    Enable,
+    MoveDatabase,
+    RemovePidFile,
+    Start,
+    StartAgain,
+    StartContainerd,
+)
+from stackmend.engine.spec import Installation
+from stackmend.engine.state import HostEngine
+
+PID_FILE = "/run/docker.pid"
+
+
+def plan_service(
+    spec: Installation, state: HostEngine, *, starting: bool
+) -> tuple[list[Action], list[Refusal]]:
+    """What starts an engine, and what keeps it from starting.
+
+    :param spec: what may be done for it.
+    :param state: what the host has.
+    :param starting: whether an earlier step starts it.
+    """
+    actions: list[Action] = []
+    if state.status != "up":
+        if refusal := _find_obstacle(spec, state):
+            return [], [refusal]
+        if state.pid_file:
+            pid, name = state.pid_file
+            actions.append(
+                RemovePidFile(
+                    subject=PID_FILE,
+                    cause=f"it names process {pid}, which is no dockerd but {name}: the engine "
+                    "does not start for it",
+                    undo=f"echo {pid} >{PID_FILE}",
+                    pid=pid,
+                )
+            )
+        if state.database:
+            path = _find_database(state)
+            actions.append(
+                MoveDatabase(
+                    subject=path,
+                    cause=f"the engine does not start with it: {state.database}",
+                    destructive=True,
+                    undo="its copy beside it, which ends in .broken, and systemctl restart docker",
+                )
+            )
+        if not starting:
+            actions.append(Start(subject="engine", cause=state.reason or "it does not answer"))
+    elif state.containerd in ("inactive", "failed"):
+        actions.append(
+            StartContainerd(
+                subject="containerd",
+                cause=f"containerd.service is {state.containerd}: the engine answers, and can "
+                "start no container",
+                undo="systemctl stop containerd.service",
+            )
+        )
+    if state.status == "up" and state.service.enabled == "disabled":
+        actions.append(
+            Enable(
+                subject="engine",
+                cause="it does not start with the host",
+                undo="systemctl disable docker.service",
+            )
+        )
+    if state.left:
+        actions.append(
+            StartAgain(
+                subject=f"{len(state.left)} containers",
+                cause="they ran before the engine was stopped, and nothing has started them since",
+            )
+        )
+    return actions, []
+
+
+def _find_obstacle(spec: Installation, state: HostEngine) -> Refusal | None:
+    hung = [daemon for daemon in state.daemons if not daemon.uid]
+    # One that is starting may be one that fails, again and again.
+    if state.status == "unknown" and hung and state.service.active == "active":
+        return Refusal(
+            subject="engine",
+            reason=f"dockerd (process {hung[0].pid}) runs and does not answer: {state.reason}",
+            remedy="see `journalctl -u docker` there; `systemctl restart docker` ends it, and the "
+            "containers with it where live-restore is off",
+        )
+    if state.database and "repair:networks" not in spec.allow:
+        return Refusal(
+            subject=_find_database(state),
+            reason=f"the engine does not start with it: {state.database}",
+            remedy='to move it aside, add "allow": ["repair:networks"] to the stack\'s "engine" '
+            "section; the engine then knows none of its networks, and Compose makes a project's "
+            "anew",
+        )
+    return None
+
+
+def _find_database(state: HostEngine) -> str:
+    """The engine's database of networks, which only its settings tell while it is down."""
+    try:
+        config, _ = parse_config(state.config.text)
+    except ValueError:
+        config = {}
+    flag = parse_flags(state.service.flags).get("data-root", ("",))[-1]
+    root = flag or config.get("data-root") or "/var/lib/docker"
+    return f"{root}/network/files/local-kv.db"

@@ -1,0 +1,20 @@
+# Restart the engine, so that it makes its rules of the packet filter again, and start the containers
+# that ran. Arguments: what common.sh takes, the bridges that there are rules for, then.
+root=${root:?}
+alone
+remember
+rm -f "$root/restarted"
+service restart >/dev/null 2>&1
+comes_up 90 || { why >&2; exit 70; }
+bring_back || exit 74
+for bridge; do
+  # The engine makes some of them only once it answers.
+  for _ in 1 2 3 4 5; do
+    iptables-save 2>/dev/null | grep -q -e " $bridge " && continue 2
+    sleep 1
+  done
+  # Nobody is to restart it for the same again and again.
+  : >"$root/restarted"
+  echo "it makes no rules for $bridge" >&2
+  exit 70
+done
