@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.state import Endpoint, Engine, Labelled, Mended
+from stackmend.compose.state import Container, Endpoint, Engine, Labelled, Mended
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
     DIRECTORY,
@@ -710,21 +710,108 @@ def one_replica_stopped() -> Plan:
     return world.observe(desired)
 
 
+def interrupted(
+    desired: Desired, service: str = "side", number: int = 1, **changes: Any
+) -> tuple[World, Container]:
+    """A host where Compose was interrupted while it replaced a container, and the new one."""
+    world = well(desired)
+    one = next(one for one in world._of(service) if one.number == number)
+    world.made += 1
+    passing = {
+        "id": f"{world.made:064x}",
+        "name": f"{one.id[:12]}_{one.name}",
+        "replaces": True,
+        "status": "created",
+        "started_at": 0,
+        **ENDED,
+        **labelled(one, replace=one.id),
+        **changes,
+    }
+    new = world.containers[passing["id"]] = one.model_copy(update=passing)
+    return world, new
+
+
 @scenario
 def leftover() -> Plan:
-    """Compose was interrupted while it replaced a container."""
-    desired = shop()
-    world = well(desired)
-    one = world._of("side")[0]
-    world.containers["f" * 64] = one.model_copy(
-        update={
-            "id": "f" * 64,
-            "name": "0123456789ab_shop-side-1",
-            "replaces": True,
-            **labelled(one, replace=one.id),
-        }
+    """Compose was interrupted before it removed the container that it replaced."""
+    return interrupted(shop())[0].observe(shop())
+
+
+@scenario
+def leftover_of_what_is_to_change() -> Plan:
+    """The twin goes first; then Compose has one container to put another in the place of."""
+    world, _ = interrupted(shop())
+    return world.observe(changed(shop(), "side", environment={"MODE": "fast"}))
+
+
+@scenario
+def leftover_alone() -> Plan:
+    """Compose was interrupted before it gave the new container its name."""
+    world, _ = interrupted(shop())
+    del world.containers[world._of("side")[0].id]
+    return world.observe(shop())
+
+
+@scenario
+def leftover_that_ran_and_a_twin_that_never_did() -> Plan:
+    """What may hold data is kept."""
+    world, _ = interrupted(shop(), status="exited", started_at=NOW - 60)
+    world.damage("side", status="created", started_at=0, **ENDED)
+    return world.observe(shop())
+
+
+@scenario
+def leftover_that_ended_and_a_twin_that_runs_otherwise() -> Plan:
+    """The twin holds the name and runs, though not as declared: it is put right."""
+    world, _ = interrupted(shop(), status="exited", started_at=NOW - 60)
+    twin = next(one for one in world._of("side") if not one.replaces)
+    world._set(twin, shape={**twin.shape, "command": ["sleep", "1"]})
+    return world.observe(shop())
+
+
+@scenario
+def leftovers_of_replicas() -> Plan:
+    """One replica has a twin, the other one is left without its name."""
+    world, _ = interrupted(replicas(2), "worker", 1)
+    second = next(one for one in world._of("worker") if one.number == 2)
+    world._set(
+        world.rename(second.id, f"0123456789ab_{second.name}"),
+        **labelled(second, replace="0123456789ab"),
     )
-    return world.observe(desired)
+    return world.observe(replicas(2))
+
+
+@scenario
+def leftover_of_a_replica_that_is_no_longer_desired() -> Plan:
+    world, _ = interrupted(replicas(2), "worker", 2)
+    return world.observe(replicas(1, "2"))
+
+
+@scenario
+def leftover_whose_name_is_foreign() -> Plan:
+    """What holds the name is somebody's: refused, and nothing of ours is removed before."""
+    world, _ = interrupted(shop())
+    del world.containers[world._of("side")[0].id]
+    world.neighbour("shop-side-1")
+    return world.observe(shop())
+
+
+@scenario
+def leftover_with_data_of_its_own() -> Plan:
+    """It ran, and wrote to an anonymous volume that its twin does not have."""
+    world, _ = interrupted(
+        shop(), status="exited", started_at=NOW - 60, anonymous={"/data": "d" * 64}
+    )
+    return world.observe(shop())
+
+
+@scenario
+def leftover_with_data_that_is_handed_on() -> Plan:
+    """Compose gives the new container the anonymous volumes of the one before."""
+    held = {"/data": "d" * 64}
+    world, _ = interrupted(shop(), status="exited", started_at=NOW - 60, anonymous=held)
+    world.damage("side", anonymous=held)
+    return world.observe(shop())
 
 
 # Who leans on whom

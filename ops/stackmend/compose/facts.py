@@ -38,6 +38,9 @@ PASSING_LABELS = frozenset(
     ).split()
 )
 
+#: What the engine calls a volume that nobody gave a name.
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+
 # What dockerd or the client says, up to v29 (moby client/errors.go, cli/command).
 ENGINE_PROBLEMS = (
     ("forbidden", re.compile(r"permission denied.*(docker|daemon)", re.I | re.S)),
@@ -417,6 +420,11 @@ def _parse_container(
             )
             if mode.startswith("container:")
         },
+        anonymous={
+            mount["Destination"]: mount["Name"]
+            for mount in raw.get("Mounts") or ()
+            if mount["Type"] == "volume" and ANONYMOUS.fullmatch(mount.get("Name", ""))
+        },
         shape=_make_shape(raw),
         labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
         image_labels=image_labels.get(raw.get("Image", "")),
@@ -542,5 +550,5 @@ def _parse_mount(mount: Mapping[str, Any]) -> dict[str, Any]:
     source = mount.get("Source", "")
     if mount["Type"] == "volume":
         name = mount.get("Name", "")
-        source = "(anonymous)" if re.fullmatch(r"[0-9a-f]{64}", name) else name
+        source = "(anonymous)" if ANONYMOUS.fullmatch(name) else name
     return {"type": mount["Type"], "source": source, "read_only": not mount.get("RW", True)}

@@ -56,6 +56,8 @@ class Container(Frozen):
     ``shape`` is what it was created and updated to be, without what differs from one creation to
     the next (ids, addresses, times): two containers of one declaration have equal shapes.
 
+    :param replaces: it has the passing name of one that Compose puts in another's place.
+    :param anonymous: its volumes without a name of their own, by where it has them.
     :param labels: its labels of Compose.
     :param image_labels: those of its image; ``None`` where the image cannot be asked.
     :param foreign: why it is not the project's own although its labels say so, once sorted out.
@@ -85,6 +87,7 @@ class Container(Frozen):
     endpoints: Mapping[str, Endpoint] = {}
     published: tuple[str, ...] = ()
     borrows: Mapping[str, str] = {}
+    anonymous: Mapping[str, str] = {}
     shape: Mapping[str, Any] = {}
     labels: Mapping[str, str] = {}
     image_labels: Mapping[str, str] | None = None

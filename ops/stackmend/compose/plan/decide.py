@@ -15,6 +15,7 @@ from stackmend.compose.plan.foreign import (
     sort_out,
 )
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
+from stackmend.compose.plan.leftovers import plan_leftovers
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.record import read_declaration
@@ -66,6 +67,7 @@ def plan(
     refuse_unmet(draft)
     check_volumes(draft)
     plan_names_and_addresses(draft)
+    plan_leftovers(draft)
     plan_files(draft)
     plan_images(draft)
     for name in draft.services:
@@ -78,7 +80,7 @@ def plan(
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
     created = [name for name in _sort_services(draft) if draft.has_step(name, Recreate, Up)]
-    draft.refusals += find_losses(spec, state, declared, created)
+    draft.refusals += find_losses(spec, draft.state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:
