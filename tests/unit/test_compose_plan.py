@@ -953,6 +953,7 @@ def name_taken_by_no_project() -> Plan:
 def with_stranger_on_our_network(**more: Any) -> Plan:
     desired = shop(**more)
     desired.config["services"]["side"]["networks"] = {"default": {"ipv4_address": "10.0.0.7"}}
+    desired.config["networks"]["default"]["ipam"] = {"config": [{"subnet": "10.0.0.0/24"}]}
     world = well(desired)
     world.neighbour(
         "intruder",

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stackmend.compose.plan.contradictions import find_contradictions
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.draft import Draft
 
 
 def refuse_unmet(draft: Draft) -> None:
     """Refuse what ``docker compose up`` could not do, although what runs may be as declared."""
+    for subject, reason, remedy in find_contradictions(draft.declared.config):
+        draft.refuse(subject, reason, remedy)
     for name, body in draft.services.items():
         if not count_replicas(body):
             continue
