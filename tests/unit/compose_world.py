@@ -53,6 +53,7 @@ from stackmend.compose.state import (
     Labelled,
     Mended,
     StackState,
+    Surroundings,
 )
 from stackmend.provenance import LABEL, PASSING_NAME, is_chosen_by_compose
 from tests.unit import rendering
@@ -184,6 +185,10 @@ class World:
         #: Whose networks, volumes and images are by their labels, where a test says so.
         self.network_labels: dict[str, Labelled] = {}
         self.volume_labels: dict[str, Labelled] = {}
+        #: What the engine shows of volumes, what Compose warns of, and what new things must fit in.
+        self.volume_shapes: dict[str, dict[str, Any]] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.surroundings: Surroundings | None = None
         self.built_for: dict[str, tuple[str, str]] = {}
         self.made = 0
         #: What has been done, in order: (verb, service or thing, container).
@@ -263,6 +268,9 @@ class World:
                 if ref in refs
             },
             networks=self.network_shapes,
+            volumes=self.volume_shapes,
+            warnings=self.warnings,
+            surroundings=self.surroundings,
             outside=outside,
             differs=differs,
         )

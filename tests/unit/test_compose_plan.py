@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.state import Container, Endpoint, Engine, Labelled, Mended
+from stackmend.compose.state import Container, Endpoint, Engine, Labelled, Mended, Surroundings
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
     DIRECTORY,
@@ -31,6 +31,7 @@ from tests.unit.compose_world import (
     compose,
     digest_of,
     labelled,
+    proven,
     render,
     well,
 )
@@ -814,6 +815,182 @@ def leftover_with_data_that_is_handed_on() -> Plan:
     return world.observe(shop())
 
 
+# What a host has to have
+
+
+def on_host(desired: Desired | None = None, **around: Any) -> Plan:
+    """The plan for a new host that has this much room."""
+    world = World()
+    world.surroundings = Surroundings(**around)
+    return world.observe(desired or shop())
+
+
+def with_subnet(subnet: str) -> Desired:
+    desired = shop()
+    desired.config["networks"]["default"]["ipam"] = {"config": [{"subnet": subnet}]}
+    return desired
+
+
+def with_gpu(**device: Any) -> Desired:
+    devices = [{"capabilities": ["gpu"], "count": -1, **device}]
+    resources = {"reservations": {"devices": devices}}
+    return changed(shop(), "side", deploy={"resources": resources})
+
+
+@scenario
+def fits_in() -> Plan:
+    """Another network, a route elsewhere, one subnet that is left."""
+    return on_host(
+        with_subnet("10.9.0.0/16"),
+        subnets={"bridge": ("172.17.0.0/16",)},
+        routes=("172.17.0.0/16", "192.168.1.0/24"),
+        pools=(("172.17.0.0/16", 16), ("172.18.0.0/16", 16)),
+        cpus=2,
+        gpus="none",
+    )
+
+
+@scenario
+def subnet_of_another_network_and_of_the_host() -> Plan:
+    return on_host(
+        with_subnet("10.9.0.0/16"),
+        subnets={"other_default": ("10.9.1.0/24",), "bridge": ("172.17.0.0/16",)},
+        routes=("10.9.1.0/24", "172.17.0.0/16", "10.8.0.0/15"),
+    )
+
+
+@scenario
+def subnets_used_up() -> Plan:
+    """What the host itself is in is left out as well."""
+    return on_host(
+        subnets={"bridge": ("172.17.0.0/16",), "other": ("192.168.0.0/25",)},
+        routes=("192.168.1.0/24",),
+        pools=(("172.17.0.0/16", 16), ("192.168.0.0/23", 24)),
+    )
+
+
+@scenario
+def subnets_used_up_and_none_needed() -> Plan:
+    """Its network is there already."""
+    desired = shop()
+    world = well(desired)
+    world.surroundings = Surroundings(
+        subnets={f"{PROJECT}_default": ("172.17.0.0/16",)}, pools=(("172.17.0.0/16", 16),)
+    )
+    return world.observe(changed(desired, environment={"MODE": "fast"}))
+
+
+@scenario
+def gpu_and_none_there() -> Plan:
+    return on_host(with_gpu(), gpus="none")
+
+
+@scenario
+def gpu_without_a_driver() -> Plan:
+    return on_host(with_gpu(driver="nvidia"), gpus="no driver")
+
+
+@scenario
+def gpu_without_the_toolkit() -> Plan:
+    return on_host(changed(shop(), "side", gpus=[{"count": -1}]), gpus="no toolkit")
+
+
+@scenario
+def gpu_of_another_driver() -> Plan:
+    """Whether the engine knows it, it says itself."""
+    return on_host(with_gpu(driver="cdi"), gpus="none")
+
+
+@scenario
+def more_processors_than_the_host_has() -> Plan:
+    limits = {"limits": {"cpus": "4.5"}}
+    return on_host(changed(shop(), "side", deploy={"resources": limits}), cpus=2)
+
+
+@scenario
+def mounts_what_is_not_there() -> Plan:
+    """Files by their names, and what says not to be made; what the project brings is none."""
+    mounts = [
+        {"type": "bind", "source": "/etc/app.conf", "target": "/etc/app.conf"},
+        {
+            "type": "bind",
+            "source": "/srv/models",
+            "target": "/models",
+            "bind": {"create_host_path": False},
+        },
+        {"type": "bind", "source": "/srv/data", "target": "/data"},
+    ]
+    return on_host(
+        changed(shop(), "side", volumes=mounts),
+        absent=("/etc/app.conf", "/srv/models", f"{DIRECTORY}/conf/web.conf"),
+    )
+
+
+@scenario
+def all_that_is_lacking_at_once() -> Plan:
+    desired = with_gpu()
+    desired.config["services"]["side"] |= {"cpus": 8, "mem_limit": "4194304"}
+    desired.config["services"]["redis"]["ports"] = [{"target": 6379, "published": "8080"}]
+    return on_host(desired, gpus="none", cpus=2)
+
+
+@scenario
+def volume_of_another_driver() -> Plan:
+    """The engine has it otherwise than it is declared, and nothing is recorded."""
+    desired = shop()
+    desired.config["volumes"]["data"]["driver_opts"] = {"type": "nfs", "device": ":/data"}
+    world = by_hand(desired)
+    world.volume_shapes = {f"{PROJECT}_data": {"driver": "local", "driver_opts": {}}}
+    return world.observe(desired)
+
+
+@scenario
+def volume_as_declared() -> Plan:
+    desired = shop()
+    world = by_hand(desired)
+    world.volume_shapes = {f"{PROJECT}_data": {"driver": "local", "driver_opts": {}}}
+    return world.observe(desired)
+
+
+@scenario
+def runs_on_another_volume_than_declared() -> Plan:
+    """A container of an adopted stack; its next one would not see the data."""
+    desired = shop()
+    world = by_hand(desired)
+    elsewhere = {"/data": {"type": "volume", "source": "elsewhere"}}
+    world.damage("redis", shape={**world._of("redis")[0].shape, "volumes": elsewhere})
+    return world.observe(desired)
+
+
+@scenario
+def record_that_was_wrong() -> Plan:
+    """It says of a container that it is right to be on another network than declared."""
+    desired = shop()
+    world = by_hand(desired)
+    world.detach("side")
+    return proven(desired, world).observe(desired)
+
+
+@scenario
+def warnings_of_compose() -> Plan:
+    """They are told, and block nothing."""
+    desired = shop()
+    world = World()
+    world.warnings = (
+        'The "PORT" variable is not set. Defaulting to a blank string.',
+        "compose.yaml: the attribute `version` is obsolete",
+    )
+    return world.observe(desired)
+
+
+@scenario
+def warnings_of_compose_are_told_again() -> Plan:
+    desired = shop()
+    world = by_hand(desired)
+    world.warnings = ('The "PORT" variable is not set. Defaulting to a blank string.',)
+    return proven(desired, world).observe(desired)
+
+
 # Who leans on whom
 
 
@@ -1152,6 +1329,15 @@ def network_and_volume_that_are_in_use() -> Plan:
     desired = shop()
     world = well(desired, with_labels("theirs"))
     return world.observe(changed(desired, "redis", environment={"MODE": "fast"}))
+
+
+@scenario
+def network_that_is_in_use_and_has_no_label() -> Plan:
+    """Compose could not bring the stack up again, though all of it runs."""
+    desired = shop()
+    world = well(desired)
+    world.network_labels["shop_default"] = Labelled()
+    return world.observe(desired)
 
 
 @scenario

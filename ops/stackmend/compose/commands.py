@@ -138,6 +138,14 @@ def measure_free(spec: ComposeSpec) -> StringCommand:
     return _build_script("free", spec.directory)
 
 
+def read_surroundings(paths: Iterable[str], mark: str) -> StringCommand:
+    """Print what new networks and containers have to fit in, and which of these paths are absent.
+
+    :param mark: that of the answer's sections.
+    """
+    return script("stackmend.compose", "surroundings", *paths, mark=mark)
+
+
 def stage(
     spec: ComposeSpec, files: Source, *, unpacked: bool = False
 ) -> tuple[StringCommand, bytes]:

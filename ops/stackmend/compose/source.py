@@ -22,6 +22,7 @@ import yaml
 
 from stackmend import controller_files
 from stackmend.compose.plan.contradictions import find_contradictions
+from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec
 from stackmend.controller_files import Unreadable
 from stackmend.problems import Problem, abbreviate, is_plain, show
@@ -93,13 +94,6 @@ PORT = re.compile(
 
 # With zeros before them, as people write them.
 PORT_NUMBER = re.compile(r"0{0,9}[0-9]{1,9}")
-
-#: Ends of names that files have and directories have not.
-FILE_ENDINGS = frozenset(
-    ".bash .cfg .cnf .conf .crt .css .csv .env .hcl .htm .html .ini .j2 .js .json .key .lua .md "
-    ".pem .php .pl .properties .ps1 .py .rb .rules .sh .sql .tmpl .toml .ts .txt .xml .yaml "
-    ".yml".split()
-)
 
 #: Compose's own rule; what is made of a service on the host is a file of its name.
 SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -724,17 +718,12 @@ def _check_mounted(where: str, path: str, item: Any, source: Source) -> None:
     else:
         target, made = item.split(":")[1] if ":" in item else "", True
     is_there = found in source.files or any(other.startswith(f"{found}/") for other in source.files)
-    if found and made and not is_there and (_is_file_name(path) or _is_file_name(target)):
+    if found and made and not is_there and (is_file_name(path) or is_file_name(target)):
         raise SourceError(
             f"{where}: {show(path)} is not among the project's files, and the engine would make a "
             "directory of it; add it, or, where it is to be made on the host, mount it by its "
             "absolute path or with `bind: {create_host_path: false}`"
         )
-
-
-def _is_file_name(path: str) -> bool:
-    """Whether nobody would call a directory so."""
-    return PurePosixPath(path).suffix.lower() in FILE_ENDINGS
 
 
 def _check_build(where: str, build: Any, source: Source) -> None:

@@ -136,6 +136,7 @@ class Applied(Frozen):
 
     :param names_files: its own ``.env`` says which compose files there are.
     :param secrets: values that were secret then, so that no cause shows them as what was before.
+    :param warnings: what Compose warned of.
     """
 
     version: Literal[1] = 1
@@ -149,6 +150,7 @@ class Applied(Frozen):
     outside: Mapping[Annotated[str, AfterValidator(_check_outside)], str] = {}
     services: Mapping[Annotated[str, AfterValidator(_check_name)], "AppliedService"]
     secrets: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     applied_at: float
 
 
@@ -219,6 +221,25 @@ class StackState(Frozen):
         )
 
 
+class Surroundings(Frozen):
+    """What new networks and containers have to fit in on a host, as far as it says so.
+
+    :param subnets: those of the engine's networks, by name.
+    :param routes: the subnets that the host itself is in.
+    :param pools: what the engine takes subnets from: a subnet, and the length of their prefixes.
+    :param cpus: processors that a container can have; 0 where the engine does not say.
+    :param gpus: how far containers can have NVIDIA's GPUs; ``None`` where it cannot be told.
+    :param absent: paths that services mount and that must be there, and are not.
+    """
+
+    subnets: Mapping[str, tuple[str, ...]] = {}
+    routes: tuple[str, ...] = ()
+    pools: tuple[tuple[str, int], ...] = ()
+    cpus: int = 0
+    gpus: Literal["none", "no driver", "no toolkit", "usable"] | None = None
+    absent: tuple[str, ...] = ()
+
+
 class Declared(Frozen):
     """The project as Docker Compose itself resolved it from the files that are desired.
 
@@ -231,7 +252,10 @@ class Declared(Frozen):
     :param obstacles: what is in the way of them, as in :class:`StackState`.
     :param networks: the project's networks as the engine has them now, by name, in Compose's
         words.
+    :param volumes: its volumes, in the same way.
+    :param warnings: what Compose warned of.
     :param free: bytes free, by the path that was measured.
+    :param surroundings: what is to be created must fit in it; ``None`` where it was not read.
     """
 
     config: Mapping[str, Any]
@@ -241,7 +265,10 @@ class Declared(Frozen):
     differs: tuple[str, ...] | None = None
     obstacles: Mapping[str, str] = {}
     networks: Mapping[str, Mapping[str, Any]] = {}
+    volumes: Mapping[str, Mapping[str, Any]] = {}
+    warnings: tuple[str, ...] = ()
     free: Mapping[str, int] = {}
+    surroundings: Surroundings | None = None
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Any]]:

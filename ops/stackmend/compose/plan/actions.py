@@ -26,6 +26,7 @@ Kind = Literal[
     "adopted",
     "foreign",
     "check",
+    "warning",
     "unknown",
 ]
 
