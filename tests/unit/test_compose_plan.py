@@ -643,6 +643,16 @@ def updated_by_hand() -> Plan:
 
 
 @scenario
+def updated_by_hand_in_an_adopted_stack() -> Plan:
+    """What is certainly not as declared is mended, though nothing is recorded of it."""
+    desired = changed(shop(), "side", mem_reservation="33554432", cpuset="0", cpus=0.5)
+    world = by_hand(desired)
+    updated = {"mem_reservation": 1, "cpuset": "0-1", "cpus": 1.0, "cpu_shares": 9, "pids_limit": 7}
+    world.damage("side", shape={**world._of("side")[0].shape, **updated})
+    return world.observe(desired)
+
+
+@scenario
 def cut_short_between_files_and_service() -> Plan:
     """The files were put in place, and whoever was to make the service anew was killed."""
     desired = shop()

@@ -46,14 +46,19 @@ def find_certain_differences(
     What the declaration leaves to the image, or says in words of its own, is Compose's to compare.
     """
     deploy = body.get("deploy") or {}
-    limits = (deploy.get("resources") or {}).get("limits") or {}
+    resources = deploy.get("resources") or {}
+    limits, reserved = resources.get("limits") or {}, resources.get("reservations") or {}
     desired: dict[str, Any] = {
+        "cpu_shares": int(body.get("cpu_shares") or 0),
+        "cpuset": str(body.get("cpuset") or ""),
+        "mem_reservation": int(body.get("mem_reservation") or reserved.get("memory") or 0),
         "mem_limit": int(body.get("mem_limit") or limits.get("memory") or 0),
         "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
         "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
         "ports": sorted(_format_port(port) for port in body.get("ports") or ()),
     }
-    has = {key: shape.get(key) or type(value)() for key, value in desired.items()}
+    desired = {key: value or None for key, value in desired.items()}
+    has = {key: shape.get(key) or None for key in desired}
     if "restart_policy" not in deploy:
         desired["restart"] = body.get("restart") or "no"
         has["restart"] = shape.get("restart", "no")
