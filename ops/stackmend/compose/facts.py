@@ -261,7 +261,7 @@ def parse_surroundings(output: Sequence[str], mark: str) -> Surroundings:
 
     info: dict[str, Any] = next(iter(_parse_documents(list_lines("info"))), {})
     known = {*list_lines("gpu")}
-    if "bus 0x1002" in known or "cdi" in known or not list_lines("info"):
+    if "bus 0x1002" in known or "cdi" in known or not info or "gpu" not in found:
         # Engines differ in what they make of those.
         gpus = None
     elif "driver" not in known:
