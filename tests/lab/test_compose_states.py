@@ -232,6 +232,50 @@ def test_one_service_is_mended_alone(shop: Shop, name: str) -> None:
     shop.assert_converged()
 
 
+LIMITS = {"cpus": 0.5, "mem_limit": "64m", "memswap_limit": "64m", "pids_limit": 100}
+
+#: What somebody does with ``docker update``, whether limits are declared, and what the run says.
+UPDATES: dict[str, tuple[list[str], dict[str, Any], str]] = {
+    "cpus": (["--cpus=0.25"], LIMITS, "cpus: 0.5 → 0.25"),
+    "quota": (["--cpu-quota=50000"], {}, "cpus: (none) → 0.5"),
+    "shares": (["--cpu-shares=512"], {}, "cpu_shares: (none) → 512"),
+    "cpuset": (["--cpuset-cpus=0"], {}, "cpuset: (none) → 0"),
+    "memory": (["--memory=96m", "--memory-swap=96m"], LIMITS, "mem_limit: 67108864 → 100663296"),
+    "reservation": (["--memory-reservation=32m"], {}, "mem_reservation: (none) → 33554432"),
+    "pids": (["--pids-limit=50"], LIMITS, "pids_limit: 100 → 50"),
+    "policy": (["--restart=on-failure:3"], {}, "restart: unless-stopped → on-failure:3"),
+}
+
+
+def limits(shop: Shop, name: str) -> dict[str, Any]:
+    """What ``docker update`` can change of a container."""
+    host = shop.container(name)["HostConfig"]
+    keys = "NanoCpus CpuQuota CpuShares CpusetCpus Memory MemoryReservation MemorySwap PidsLimit"
+    return {key: host[key] or 0 for key in keys.split()} | host["RestartPolicy"]
+
+
+def test_every_update_by_hand_is_seen(shop: Shop) -> None:
+    for name, (_, declared, _) in UPDATES.items():
+        shop.services[name] = {"image": "lab/box:1", "restart": "unless-stopped", **declared}
+    shop.deploy()
+    declared = {name: limits(shop, name) for name in UPDATES}
+
+    for recorded in (True, False):
+        for name, (options, _, _) in UPDATES.items():
+            shop.host.docker("update", *options, shop.id(name))
+        assert all(limits(shop, name) != declared[name] for name in UPDATES)
+        if not recorded:
+            shop.host.sh("rm /var/lib/stackmend/shop/applied.json")
+        with shop.watching() as seen:
+            done = shop.run("-y")
+        assert done.rc == 0, done.out
+        for name, (_, _, found) in UPDATES.items():
+            assert f"{name}: drift: {found}" in done.out
+        assert seen.recreated == {*UPDATES}
+        assert {name: limits(shop, name) for name in UPDATES} == declared
+    shop.settle()
+
+
 def test_created_but_never_started_is_told_with_the_engines_error(shop: Shop) -> None:
     shop.host.docker("rm", "-f", shop.id("web"))
     shop.host.docker("run", "-d", "--name", "holder", "-p", "127.0.0.1:8080:80", "lab/box:2")

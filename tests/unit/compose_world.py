@@ -26,7 +26,9 @@ from stackmend.compose.plan.actions import (
     Record,
     Recreate,
     Remove,
+    RemoveLeftover,
     RemoveNetwork,
+    Rename,
     Restart,
     Resume,
     SetAside,
@@ -51,8 +53,9 @@ from stackmend.compose.state import (
     Labelled,
     Mended,
     StackState,
+    Surroundings,
 )
-from stackmend.provenance import LABEL, is_chosen_by_compose
+from stackmend.provenance import LABEL, PASSING_NAME, is_chosen_by_compose
 from tests.unit import rendering
 
 PROJECT, DIRECTORY = "shop", "/opt/shop"
@@ -182,6 +185,10 @@ class World:
         #: Whose networks, volumes and images are by their labels, where a test says so.
         self.network_labels: dict[str, Labelled] = {}
         self.volume_labels: dict[str, Labelled] = {}
+        #: What the engine shows of volumes, what Compose warns of, and what new things must fit in.
+        self.volume_shapes: dict[str, dict[str, Any]] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.surroundings: Surroundings | None = None
         self.built_for: dict[str, tuple[str, str]] = {}
         self.made = 0
         #: What has been done, in order: (verb, service or thing, container).
@@ -261,6 +268,9 @@ class World:
                 if ref in refs
             },
             networks=self.network_shapes,
+            volumes=self.volume_shapes,
+            warnings=self.warnings,
+            surroundings=self.surroundings,
             outside=outside,
             differs=differs,
         )
@@ -322,8 +332,10 @@ class World:
                     for one in list(self.containers.values()):
                         self._detach(one, action.subject, forced=True)
                     del self.networks[action.subject]
-                case Remove():
+                case Remove() | RemoveLeftover():
                     del self.containers[action.container]
+                case Rename():
+                    self.rename(action.container, action.name)
                 case Record():
                     self.applied = make_record(
                         self.applied,
@@ -375,10 +387,8 @@ class World:
         assert ref in self.images or not scale(body), f"no such image: {ref}"
         state = sort_out(self.state(), PROJECT, desired.config)
         assert not find_obstructions(desired.services, state, [name]), "docker compose would end it"
-        for one in self._of(name):
-            if one.replaces:
-                del self.containers[one.id]
         have = self._of(name)
+        assert not any(one.replaces for one in have), "docker: the name is already in use"
         for one in have[scale(body) :]:
             del self.containers[one.id]
         for one in have[: scale(body)]:
@@ -466,6 +476,22 @@ class World:
             aliases = [name, container_name, *((settings or {}).get("aliases") or ())]
             one = self._attach(one, network, (settings or {}).get("ipv4_address", ""), aliases)
         return self._run(one, body)
+
+    def rename(self, id_: str, name: str) -> Container:
+        """``docker rename``: its own name leads to a container whatever its aliases are."""
+        everyone = (*self.containers.values(), *self.neighbours.values(), *self.impostors.values())
+        assert name not in {one.name for one in everyone}, f"docker: the name {name} is in use"
+        one = self.containers[id_]
+        shape = dict(one.shape)
+        shape["networks"] = {
+            key: {
+                **place,
+                "aliases": sorted(alias for alias in one.endpoints[key].aliases if alias != name),
+            }
+            for key, place in shape.get("networks", {}).items()
+        }
+        passing = PASSING_NAME.match(name) is not None
+        return self._set(one, name=name, replaces=passing, shape=shape)
 
     def _of(self, name: str) -> list[Container]:
         return sorted(

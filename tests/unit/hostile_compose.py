@@ -14,7 +14,7 @@ from stackmend.compose.facts import ComposeStack
 from stackmend.compose.observer import Observer
 from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.state import Declared
+from stackmend.compose.state import Declared, Surroundings
 from stackmend.connection import Unknown
 from stackmend.errors import StepError
 from tests import hostile
@@ -396,5 +396,55 @@ FREE = Room(
     slots=[
         Slot("what is mounted", hostile.hostile_bytes(**_MOUNT, longest=1000)),
         Slot("name of a directory", hostile.hostile_name(**_MOUNT)),
+    ],
+)
+
+
+# compose/surroundings.sh
+
+
+def _lay_surroundings(host: HostileHost, values: Mapping[str, Any]) -> None:
+    host.clear("home")
+    pools = [{"Subnet": "10.9.0.0/16"}, {"Gateway": values.get("gateway", "10.9.0.1")}]
+    host.engine.networks = [
+        {
+            "Name": values.get("network", "theirs"),
+            "Id": "9" * 64,
+            "IPAM": {"Config": pools},
+            "Options": {"o": values.get("option", "x")},
+        }
+    ]
+
+
+def _surroundings(host: HostileHost, shell: str) -> Surroundings:
+    spec = ComposeSpec.model_validate({"project": "shop", "source": ".", "directory": SHOP})
+    mounts = [
+        {"type": "bind", "source": f"/home/{name}.conf", "target": "/etc/app.conf"}
+        for name in ("gone", "absent' $(id)")
+    ]
+    declared = Declared(config={"services": {"web": {"volumes": mounts}}})
+    return Observer(host.hosts[shell], spec, Source({})).read_surroundings(declared)  # type: ignore[arg-type]
+
+
+def _known_surroundings(state: Surroundings) -> Dump:
+    return {"subnets": dict(state.subnets), "absent": state.absent, "gpus": state.gpus}
+
+
+def _network_around(dump: Dump, value: str) -> None:
+    dump["subnets"][value] = dump["subnets"].pop("theirs")
+
+
+SURROUNDINGS = Room(
+    name="surroundings",
+    read=_surroundings,
+    lay=_lay_surroundings,
+    scripts=frozenset({"compose/surroundings.sh"}),
+    dump=_known_surroundings,
+    few=10,
+    many=300,
+    slots=[
+        Slot("network", _label(longest=500).filter(lambda v: v.strip()), _network_around),
+        Slot("gateway", _label()),
+        Slot("option", _label()),
     ],
 )

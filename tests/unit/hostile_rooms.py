@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.hostile_checks import CHECKS
-from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE
+from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
 from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
@@ -12,6 +12,7 @@ ROOMS = (
     COMPOSE,
     RESOLVE,
     FREE,
+    SURROUNDINGS,
     ACCELERATORS,
     ACCESS,
     ESSENTIALS,

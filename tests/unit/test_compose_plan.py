@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.state import Endpoint, Engine, Labelled, Mended
+from stackmend.compose.state import Container, Endpoint, Engine, Labelled, Mended, Surroundings
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
     DIRECTORY,
@@ -31,6 +31,7 @@ from tests.unit.compose_world import (
     compose,
     digest_of,
     labelled,
+    proven,
     render,
     well,
 )
@@ -642,6 +643,16 @@ def updated_by_hand() -> Plan:
 
 
 @scenario
+def updated_by_hand_in_an_adopted_stack() -> Plan:
+    """What is certainly not as declared is mended, though nothing is recorded of it."""
+    desired = changed(shop(), "side", mem_reservation="33554432", cpuset="0", cpus=0.5)
+    world = by_hand(desired)
+    updated = {"mem_reservation": 1, "cpuset": "0-1", "cpus": 1.0, "cpu_shares": 9, "pids_limit": 7}
+    world.damage("side", shape={**world._of("side")[0].shape, **updated})
+    return world.observe(desired)
+
+
+@scenario
 def cut_short_between_files_and_service() -> Plan:
     """The files were put in place, and whoever was to make the service anew was killed."""
     desired = shop()
@@ -710,21 +721,284 @@ def one_replica_stopped() -> Plan:
     return world.observe(desired)
 
 
+def interrupted(
+    desired: Desired, service: str = "side", number: int = 1, **changes: Any
+) -> tuple[World, Container]:
+    """A host where Compose was interrupted while it replaced a container, and the new one."""
+    world = well(desired)
+    one = next(one for one in world._of(service) if one.number == number)
+    world.made += 1
+    passing = {
+        "id": f"{world.made:064x}",
+        "name": f"{one.id[:12]}_{one.name}",
+        "replaces": True,
+        "status": "created",
+        "started_at": 0,
+        **ENDED,
+        **labelled(one, replace=one.id),
+        **changes,
+    }
+    new = world.containers[passing["id"]] = one.model_copy(update=passing)
+    return world, new
+
+
 @scenario
 def leftover() -> Plan:
-    """Compose was interrupted while it replaced a container."""
+    """Compose was interrupted before it removed the container that it replaced."""
+    return interrupted(shop())[0].observe(shop())
+
+
+@scenario
+def leftover_of_what_is_to_change() -> Plan:
+    """The twin goes first; then Compose has one container to put another in the place of."""
+    world, _ = interrupted(shop())
+    return world.observe(changed(shop(), "side", environment={"MODE": "fast"}))
+
+
+@scenario
+def leftover_alone() -> Plan:
+    """Compose was interrupted before it gave the new container its name."""
+    world, _ = interrupted(shop())
+    del world.containers[world._of("side")[0].id]
+    return world.observe(shop())
+
+
+@scenario
+def leftover_that_ran_and_a_twin_that_never_did() -> Plan:
+    """What may hold data is kept."""
+    world, _ = interrupted(shop(), status="exited", started_at=NOW - 60)
+    world.damage("side", status="created", started_at=0, **ENDED)
+    return world.observe(shop())
+
+
+@scenario
+def leftover_that_ended_and_a_twin_that_runs_otherwise() -> Plan:
+    """The twin holds the name and runs, though not as declared: it is put right."""
+    world, _ = interrupted(shop(), status="exited", started_at=NOW - 60)
+    twin = next(one for one in world._of("side") if not one.replaces)
+    world._set(twin, shape={**twin.shape, "command": ["sleep", "1"]})
+    return world.observe(shop())
+
+
+@scenario
+def leftovers_of_replicas() -> Plan:
+    """One replica has a twin, the other one is left without its name."""
+    world, _ = interrupted(replicas(2), "worker", 1)
+    second = next(one for one in world._of("worker") if one.number == 2)
+    world._set(
+        world.rename(second.id, f"0123456789ab_{second.name}"),
+        **labelled(second, replace="0123456789ab"),
+    )
+    return world.observe(replicas(2))
+
+
+@scenario
+def leftover_of_a_replica_that_is_no_longer_desired() -> Plan:
+    world, _ = interrupted(replicas(2), "worker", 2)
+    return world.observe(replicas(1, "2"))
+
+
+@scenario
+def leftover_whose_name_is_foreign() -> Plan:
+    """What holds the name is somebody's: refused, and nothing of ours is removed before."""
+    world, _ = interrupted(shop())
+    del world.containers[world._of("side")[0].id]
+    world.neighbour("shop-side-1")
+    return world.observe(shop())
+
+
+@scenario
+def leftover_with_data_of_its_own() -> Plan:
+    """It ran, and wrote to an anonymous volume that its twin does not have."""
+    world, _ = interrupted(
+        shop(), status="exited", started_at=NOW - 60, anonymous={"/data": "d" * 64}
+    )
+    return world.observe(shop())
+
+
+@scenario
+def leftover_with_data_that_is_handed_on() -> Plan:
+    """Compose gives the new container the anonymous volumes of the one before."""
+    held = {"/data": "d" * 64}
+    world, _ = interrupted(shop(), status="exited", started_at=NOW - 60, anonymous=held)
+    world.damage("side", anonymous=held)
+    return world.observe(shop())
+
+
+# What a host has to have
+
+
+def on_host(desired: Desired | None = None, **around: Any) -> Plan:
+    """The plan for a new host that has this much room."""
+    world = World()
+    world.surroundings = Surroundings(**around)
+    return world.observe(desired or shop())
+
+
+def with_subnet(subnet: str) -> Desired:
+    desired = shop()
+    desired.config["networks"]["default"]["ipam"] = {"config": [{"subnet": subnet}]}
+    return desired
+
+
+def with_gpu(**device: Any) -> Desired:
+    devices = [{"capabilities": ["gpu"], "count": -1, **device}]
+    resources = {"reservations": {"devices": devices}}
+    return changed(shop(), "side", deploy={"resources": resources})
+
+
+@scenario
+def fits_in() -> Plan:
+    """Another network, a route elsewhere, one subnet that is left."""
+    return on_host(
+        with_subnet("10.9.0.0/16"),
+        subnets={"bridge": ("172.17.0.0/16",)},
+        routes=("172.17.0.0/16", "192.168.1.0/24"),
+        pools=(("172.17.0.0/16", 16), ("172.18.0.0/16", 16)),
+        cpus=2,
+        gpus="none",
+    )
+
+
+@scenario
+def subnet_of_another_network_and_of_the_host() -> Plan:
+    return on_host(
+        with_subnet("10.9.0.0/16"),
+        subnets={"other_default": ("10.9.1.0/24",), "bridge": ("172.17.0.0/16",)},
+        routes=("10.9.1.0/24", "172.17.0.0/16", "10.8.0.0/15"),
+    )
+
+
+@scenario
+def subnets_used_up() -> Plan:
+    """What the host itself is in is left out as well."""
+    return on_host(
+        subnets={"bridge": ("172.17.0.0/16",), "other": ("192.168.0.0/25",)},
+        routes=("192.168.1.0/24",),
+        pools=(("172.17.0.0/16", 16), ("192.168.0.0/23", 24)),
+    )
+
+
+@scenario
+def subnets_used_up_and_none_needed() -> Plan:
+    """Its network is there already."""
     desired = shop()
     world = well(desired)
-    one = world._of("side")[0]
-    world.containers["f" * 64] = one.model_copy(
-        update={
-            "id": "f" * 64,
-            "name": "0123456789ab_shop-side-1",
-            "replaces": True,
-            **labelled(one, replace=one.id),
-        }
+    world.surroundings = Surroundings(
+        subnets={f"{PROJECT}_default": ("172.17.0.0/16",)}, pools=(("172.17.0.0/16", 16),)
+    )
+    return world.observe(changed(desired, environment={"MODE": "fast"}))
+
+
+@scenario
+def gpu_and_none_there() -> Plan:
+    return on_host(with_gpu(), gpus="none")
+
+
+@scenario
+def gpu_without_a_driver() -> Plan:
+    return on_host(with_gpu(driver="nvidia"), gpus="no driver")
+
+
+@scenario
+def gpu_without_the_toolkit() -> Plan:
+    return on_host(changed(shop(), "side", gpus=[{"count": -1}]), gpus="no toolkit")
+
+
+@scenario
+def gpu_of_another_driver() -> Plan:
+    """Whether the engine knows it, it says itself."""
+    return on_host(with_gpu(driver="cdi"), gpus="none")
+
+
+@scenario
+def more_processors_than_the_host_has() -> Plan:
+    limits = {"limits": {"cpus": "4.5"}}
+    return on_host(changed(shop(), "side", deploy={"resources": limits}), cpus=2)
+
+
+@scenario
+def mounts_what_is_not_there() -> Plan:
+    """Files by their names, and what says not to be made; what the project brings is none."""
+    mounts = [
+        {"type": "bind", "source": "/etc/app.conf", "target": "/etc/app.conf"},
+        {
+            "type": "bind",
+            "source": "/srv/models",
+            "target": "/models",
+            "bind": {"create_host_path": False},
+        },
+        {"type": "bind", "source": "/srv/data", "target": "/data"},
+    ]
+    return on_host(
+        changed(shop(), "side", volumes=mounts),
+        absent=("/etc/app.conf", "/srv/models", f"{DIRECTORY}/conf/web.conf"),
+    )
+
+
+@scenario
+def all_that_is_lacking_at_once() -> Plan:
+    desired = with_gpu()
+    desired.config["services"]["side"] |= {"cpus": 8, "mem_limit": "4194304"}
+    desired.config["services"]["redis"]["ports"] = [{"target": 6379, "published": "8080"}]
+    return on_host(desired, gpus="none", cpus=2)
+
+
+@scenario
+def volume_of_another_driver() -> Plan:
+    """The engine has it otherwise than it is declared, and nothing is recorded."""
+    desired = shop()
+    desired.config["volumes"]["data"]["driver_opts"] = {"type": "nfs", "device": ":/data"}
+    world = by_hand(desired)
+    world.volume_shapes = {f"{PROJECT}_data": {"driver": "local", "driver_opts": {}}}
+    return world.observe(desired)
+
+
+@scenario
+def volume_as_declared() -> Plan:
+    desired = shop()
+    world = by_hand(desired)
+    world.volume_shapes = {f"{PROJECT}_data": {"driver": "local", "driver_opts": {}}}
+    return world.observe(desired)
+
+
+@scenario
+def runs_on_another_volume_than_declared() -> Plan:
+    """A container of an adopted stack; its next one would not see the data."""
+    desired = shop()
+    world = by_hand(desired)
+    elsewhere = {"/data": {"type": "volume", "source": "elsewhere"}}
+    world.damage("redis", shape={**world._of("redis")[0].shape, "volumes": elsewhere})
+    return world.observe(desired)
+
+
+@scenario
+def record_that_was_wrong() -> Plan:
+    """It says of a container that it is right to be on another network than declared."""
+    desired = shop()
+    world = by_hand(desired)
+    world.detach("side")
+    return proven(desired, world).observe(desired)
+
+
+@scenario
+def warnings_of_compose() -> Plan:
+    """They are told, and block nothing."""
+    desired = shop()
+    world = World()
+    world.warnings = (
+        'The "PORT" variable is not set. Defaulting to a blank string.',
+        "compose.yaml: the attribute `version` is obsolete",
     )
     return world.observe(desired)
+
+
+@scenario
+def warnings_of_compose_are_told_again() -> Plan:
+    desired = shop()
+    world = by_hand(desired)
+    world.warnings = ('The "PORT" variable is not set. Defaulting to a blank string.',)
+    return proven(desired, world).observe(desired)
 
 
 # Who leans on whom
@@ -866,6 +1140,7 @@ def name_taken_by_no_project() -> Plan:
 def with_stranger_on_our_network(**more: Any) -> Plan:
     desired = shop(**more)
     desired.config["services"]["side"]["networks"] = {"default": {"ipv4_address": "10.0.0.7"}}
+    desired.config["networks"]["default"]["ipam"] = {"config": [{"subnet": "10.0.0.0/24"}]}
     world = well(desired)
     world.neighbour(
         "intruder",
@@ -1064,6 +1339,15 @@ def network_and_volume_that_are_in_use() -> Plan:
     desired = shop()
     world = well(desired, with_labels("theirs"))
     return world.observe(changed(desired, "redis", environment={"MODE": "fast"}))
+
+
+@scenario
+def network_that_is_in_use_and_has_no_label() -> Plan:
+    """Compose could not bring the stack up again, though all of it runs."""
+    desired = shop()
+    world = well(desired)
+    world.network_labels["shop_default"] = Labelled()
+    return world.observe(desired)
 
 
 @scenario

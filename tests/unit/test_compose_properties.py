@@ -124,6 +124,14 @@ def replaced(world: World, name: str, _: Any) -> None:
     world.containers[left.id] = left
 
 
+def unnamed(world: World, name: str, _: Any) -> None:
+    """The same, after the old one's end and before the new one had its name."""
+    one = world._of(name)[-1]
+    world._set(
+        world.rename(one.id, f"0123456789ab_{one.name}"), **labelled(one, replace="0123456789ab")
+    )
+
+
 def drifted(world: World, name: str, _: Any) -> None:
     for one in world._of(name):
         world._set(one, shape={**one.shape, "restart": "on-failure:7"})
@@ -185,6 +193,7 @@ DAMAGES: Mapping[str, Damage] = {
     "stopped by a signal": happen(status="running", process="T"),
     "process gone": happen(status="running", process="gone"),
     "replaced": replaced,
+    "unnamed": unnamed,
     "drifted": drifted,
     "network made anew": network_made_anew,
     "network gone": network_gone,

@@ -18,7 +18,9 @@ from stackmend.compose.plan.actions import (
     InstallFiles,
     Pull,
     Remove,
+    RemoveLeftover,
     RemoveNetwork,
+    Rename,
     Restart,
     RestoreFiles,
     Resume,
@@ -134,6 +136,14 @@ def hash_outside(paths: Sequence[str]) -> StringCommand:
 def measure_free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
     return _build_script("free", spec.directory)
+
+
+def read_surroundings(paths: Iterable[str], mark: str) -> StringCommand:
+    """Print what new networks and containers have to fit in, and which of these paths are absent.
+
+    :param mark: that of the answer's sections.
+    """
+    return script("stackmend.compose", "surroundings", *paths, mark=mark)
 
 
 def stage(
@@ -342,8 +352,10 @@ def act(spec: ComposeSpec, action: EngineAction, state: StackState) -> StringCom
             return _quote("docker", "kill", "--signal=CONT", id_)
         case Start(container=id_) | Restart(container=id_):
             return _guard(_check_container_mounts(spec, state), _quote("docker", action.verb, id_))
-        case Remove(container=id_):
+        case Remove(container=id_) | RemoveLeftover(container=id_):
             return remove(id_)
+        case Rename(container=id_, name=name):
+            return _quote("docker", "rename", id_, name)
         case RemoveNetwork(subject=network):
             ends = [
                 ["docker", "network", "disconnect", "--force", network, container.id]

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
@@ -20,6 +21,7 @@ from stackmend.compose.state import (
     Labelled,
     Mended,
     StackState,
+    Surroundings,
 )
 from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
@@ -41,6 +43,18 @@ VOLATILE_LABELS = frozenset(
         "project.config_files project.environment_file"
     ).split()
 )
+
+#: What an engine takes subnets from where its settings name nothing else (moby ``ipamutils``).
+DEFAULT_POOLS = (
+    *((f"172.{number}.0.0/16", 16) for number in range(17, 32)),
+    ("192.168.0.0/16", 20),
+)
+
+#: What Compose prints of a warning; of what an engine says beside it nothing.
+WARNING = re.compile(r'\blevel=warning msg="((?:[^"\\]|\\.)*)"')
+
+#: What the engine calls a volume that nobody gave a name.
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 # What dockerd or the client says, up to v29 (moby client/errors.go, cli/command).
 ENGINE_PROBLEMS = (
@@ -235,9 +249,68 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
             raw["Name"]: _parse_network(raw)
             for raw in _parse_documents(found.get("networks", (0, []))[1])
         },
+        volumes={
+            raw["Name"]: {"driver": raw.get("Driver"), "driver_opts": raw.get("Options") or {}}
+            for raw in _parse_documents(found.get("volumes", (0, []))[1])
+        },
+        warnings=_parse_warnings(problem),
         differs=tuple(line for line in found.get("differs", (0, []))[1] if line),
         obstacles=_parse_obstacles(found.get("barred")),
     )
+
+
+def parse_surroundings(output: Sequence[str], mark: str) -> Surroundings:
+    """What ``surroundings.sh`` printed; what the host did not say is left out."""
+    found = parse_sections(output, mark)
+
+    def list_lines(section: str) -> list[str]:
+        status, lines = found.get(section, (1, []))
+        return lines if status == 0 else []
+
+    info: dict[str, Any] = next(iter(_parse_documents(list_lines("info"))), {})
+    known = {*list_lines("gpu")}
+    if "bus 0x1002" in known or "cdi" in known or not info or "gpu" not in found:
+        # Engines differ in what they make of those.
+        gpus = None
+    elif "driver" not in known:
+        gpus = "no driver" if "bus 0x10de" in known else "none"
+    else:
+        gpus = (
+            "usable" if "hook" in known or "nvidia" in str(info.get("Runtimes")) else "no toolkit"
+        )
+    return Surroundings.model_validate(
+        {
+            "subnets": {
+                name: tuple(pool["Subnet"] for pool in pools or () if pool.get("Subnet"))
+                for name, pools in parse_rows(list_lines("networks"), 2)
+            },
+            "routes": tuple(_parse_routes(list_lines("routes"))),
+            "pools": tuple(
+                (pool["Base"], pool["Size"]) for pool in info.get("DefaultAddressPools") or ()
+            )
+            or (DEFAULT_POOLS if info else ()),
+            "cpus": info.get("NCPU") or 0,
+            "gpus": gpus,
+            "absent": tuple(list_lines("absent")),
+        }
+    )
+
+
+def _parse_routes(lines: Sequence[str]) -> Iterator[str]:
+    """The subnets that the kernel's table reaches without a gateway."""
+    for line in lines[1:]:
+        words = line.split()
+        if len(words) > 7 and words[2] == "00000000" != words[7]:
+            # Numbers as they lie in memory, whose lowest byte comes first.
+            address, mask = (bytes.fromhex(words[at])[::-1] for at in (1, 7))
+            yield str(IPv4Network((address, IPv4Address(mask).compressed), strict=False))
+
+
+def _parse_warnings(problem: str) -> tuple[str, ...]:
+    """What Compose warned of, each once."""
+    found = (WARNING.search(line) for line in problem.split("\n"))
+    texts = (match[1].replace('\\"', '"') for match in found if match)
+    return tuple(dict.fromkeys(texts))
 
 
 def classify_engine_problem(text: str) -> Engine:
@@ -425,6 +498,11 @@ def _parse_container(
             )
             if mode.startswith("container:")
         },
+        anonymous={
+            mount["Destination"]: mount["Name"]
+            for mount in raw.get("Mounts") or ()
+            if mount["Type"] == "volume" and ANONYMOUS.fullmatch(mount.get("Name", ""))
+        },
         shape=_make_shape(raw),
         labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
         image_labels=image_labels.get(raw.get("Image", "")),
@@ -509,6 +587,9 @@ def _make_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
         "cpus": (host.get("NanoCpus") or 0) / 1e9 or _compute_cpus(host),
         "cpu_shares": host.get("CpuShares"),
         "cpuset": host.get("CpusetCpus"),
+        "cpuset_mems": host.get("CpusetMems"),
+        "cpu_rt_runtime": host.get("CpuRealtimeRuntime"),
+        "blkio_weight": host.get("BlkioWeight"),
         "pids_limit": host.get("PidsLimit"),
         "privileged": host.get("Privileged"),
         "read_only": host.get("ReadonlyRootfs"),
@@ -550,5 +631,5 @@ def _parse_mount(mount: Mapping[str, Any]) -> dict[str, Any]:
     source = mount.get("Source", "")
     if mount["Type"] == "volume":
         name = mount.get("Name", "")
-        source = "(anonymous)" if re.fullmatch(r"[0-9a-f]{64}", name) else name
+        source = "(anonymous)" if ANONYMOUS.fullmatch(name) else name
     return {"type": mount["Type"], "source": source, "read_only": not mount.get("RW", True)}

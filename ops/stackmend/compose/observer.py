@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,18 @@ from stackmend.checks.facts import CheckResults
 from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.closure import find_closure
-from stackmend.compose.facts import ComposeStack, NoCompose, parse_declared, update_containers
-from stackmend.compose.plan.declaration import list_mounts
+from stackmend.compose.facts import (
+    ComposeStack,
+    NoCompose,
+    parse_declared,
+    parse_surroundings,
+    update_containers,
+)
+from stackmend.compose.plan.declaration import list_mounts, list_required_mounts
 from stackmend.compose.plan.foreign import sort_out
 from stackmend.compose.plan.health import LOOP_RESTARTS, is_young
 from stackmend.compose.source import Source
-from stackmend.compose.state import Container, Declared, StackState
+from stackmend.compose.state import Container, Declared, StackState, Surroundings
 from stackmend.errors import StepError
 from stackmend.paths import is_plain
 
@@ -170,6 +177,17 @@ class Observer:
         result = connection.run(self.host, commands.measure_free(self.spec), readonly=True)
         rows = (line.partition("|") for line in result.text.splitlines())
         return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdecimal()}
+
+    def read_surroundings(self, declared: Declared) -> Surroundings:
+        """What new networks and containers of the project have to fit in."""
+        mark = connection.make_mark()
+        paths = filter(is_plain, list_required_mounts(declared.config))
+        command = commands.read_surroundings(paths, mark)
+        result = connection.run(self.host, command, readonly=True)
+        # What cannot be parsed stands in nobody's way: the engine judges it itself.
+        with suppress(ValueError):
+            return parse_surroundings(result.text.split("\n"), mark)
+        return Surroundings()
 
     def read_logs(
         self, services: Iterable[str], state: StackState, *, healthy: bool = False

@@ -16,7 +16,7 @@ from stackmend.compose.plan.actions import Action, Plan
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
-from stackmend.compose.plan.order import drop_record, is_change, is_writing
+from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
@@ -124,6 +124,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         decided = self._plan(state, declared, checks)
         if is_writing(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
+            decided = self._plan(state, declared, checks)
+        if is_creating(decided.actions):
+            around = self.observer.read_surroundings(declared)
+            declared = declared.model_copy(update={"surroundings": around})
             decided = self._plan(state, declared, checks)
         changes = is_change(decided.findings, state.applied, source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))

@@ -70,3 +70,8 @@ networks=$(docker network ls -q --filter "label=com.docker.compose.project=$proj
 # Word splitting is wanted: ids are hexadecimal.
 # shellcheck disable=SC2086
 [ -z "$networks" ] || section networks docker network inspect $networks
+
+volumes=$(docker volume ls -q --filter "label=com.docker.compose.project=$project")
+# Word splitting is wanted: an engine's names of volumes hold no blanks.
+# shellcheck disable=SC2086
+[ -z "$volumes" ] || section volumes docker volume inspect -- $volumes

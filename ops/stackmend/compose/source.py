@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackmend import controller_files
+from stackmend.compose.plan.contradictions import find_contradictions
+from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec
 from stackmend.controller_files import Unreadable
 from stackmend.problems import Problem, abbreviate, is_plain, show
@@ -575,6 +577,8 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
             if isinstance(body, dict) and isinstance(body.get("file"), str):
                 where = f"{name}: {section}.{show(key)}.file"
                 _check_path(where, body["file"], source, exists=True)
+    if complete:
+        _refuse_contradictions(name, data, spec)
     for key in _check_mapping(f"{name}: volumes", data.get("volumes")):
         if len(f"{spec.project}_{key}".encode()) > NAME_MAX:
             raise SourceError(
@@ -588,6 +592,72 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
                     f"{field}: there is no service {abbreviate(service)}; "
                     f"there are {_list_names(services)}"
                 )
+
+
+def _refuse_contradictions(name: str, data: dict[str, Any], spec: ComposeSpec) -> None:
+    """Refuse, all at once, what no engine can do, as far as these files alone say it."""
+    services = {
+        service: _simplify(body)
+        for service, body in (data.get("services") or {}).items()
+        if "extends" not in body
+        and (not body.get("profiles") or set(_list_texts(body["profiles"])) & {*spec.profiles})
+    }
+    config: dict[str, Any] = {"services": services}
+    for section in ("networks", "configs", "secrets"):
+        # What depends on variables may be anything, as what somebody else makes.
+        config[section] = {
+            key: {"external": section == "networks"} if "$" in str(body) else _as_mapping(body)
+            for key, body in _as_mapping(data.get(section)).items()
+        }
+    try:
+        found = list(find_contradictions(config))
+    except (TypeError, ValueError, AttributeError):
+        # Something is of another kind than it must be, which Compose will name.
+        return
+    if found:
+        raise SourceError(
+            "; ".join(f"{name}: {item.subject}: {item.reason}: {item.remedy}" for item in found)
+        )
+
+
+def _simplify(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A service in the long syntax, without what depends on variables."""
+    certain = {
+        key: value
+        for key, value in body.items()
+        if key in ("networks", "ports", "configs", "secrets") or "$" not in str(value)
+    }
+    networks = body.get("networks")
+    if not isinstance(networks, dict):
+        networks = dict.fromkeys(_list_texts(networks or ["default"]))
+    certain["networks"] = {
+        key: None if "$" in str(place) else place for key, place in networks.items()
+    }
+    certain["ports"] = [
+        parsed
+        for port in body.get("ports") or ()
+        if "$" not in str(port) and (parsed := _parse_port(port))
+    ]
+    for section in ("configs", "secrets"):
+        certain[section] = [
+            item if isinstance(item, dict) else {"source": item} for item in body.get(section) or ()
+        ]
+    return certain
+
+
+def _parse_port(port: Any) -> Mapping[str, Any] | None:
+    if isinstance(port, dict):
+        return port
+    match = PORT.fullmatch(str(port))
+    return match and {**match.groupdict(), "host_ip": (match["host"] or "").strip("[]")}
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list_texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _check_service_name(where: str, service: str) -> None:
@@ -633,7 +703,27 @@ def _check_service(
             item.get("source") if isinstance(item, dict) else _check_text(at, item).split(":", 1)[0]
         )
         if isinstance(path, str) and path.startswith("."):
-            _check_path(at, path, source, exists=False)
+            _check_mounted(at, path, item, source)
+
+
+def _check_mounted(where: str, path: str, item: Any, source: Source) -> None:
+    """Refuse a file that the engine would make a directory of, as it does with what is not there.
+
+    Directories are made so on purpose; ``create_host_path: false`` says that the host has it.
+    """
+    found = _check_path(where, path, source, exists=False)
+    if isinstance(item, dict):
+        target = str(item.get("target") or "")
+        made = _as_mapping(item.get("bind")).get("create_host_path", True)
+    else:
+        target, made = item.split(":")[1] if ":" in item else "", True
+    is_there = found in source.files or any(other.startswith(f"{found}/") for other in source.files)
+    if found and made and not is_there and (is_file_name(path) or is_file_name(target)):
+        raise SourceError(
+            f"{where}: {show(path)} is not among the project's files, and the engine would make a "
+            "directory of it; add it, or, where it is to be made on the host, mount it by its "
+            "absolute path or with `bind: {create_host_path: false}`"
+        )
 
 
 def _check_build(where: str, build: Any, source: Source) -> None:

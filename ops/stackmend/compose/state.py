@@ -56,6 +56,8 @@ class Container(Frozen):
     ``shape`` is what it was created and updated to be, without what differs from one creation to
     the next (ids, addresses, times): two containers of one declaration have equal shapes.
 
+    :param replaces: it has the passing name of one that Compose puts in another's place.
+    :param anonymous: its volumes without a name of their own, by where it has them.
     :param labels: its labels of Compose.
     :param image_labels: those of its image; ``None`` where the image cannot be asked.
     :param foreign: why it is not the project's own although its labels say so, once sorted out.
@@ -85,6 +87,7 @@ class Container(Frozen):
     endpoints: Mapping[str, Endpoint] = {}
     published: tuple[str, ...] = ()
     borrows: Mapping[str, str] = {}
+    anonymous: Mapping[str, str] = {}
     shape: Mapping[str, Any] = {}
     labels: Mapping[str, str] = {}
     image_labels: Mapping[str, str] | None = None
@@ -133,6 +136,7 @@ class Applied(Frozen):
 
     :param names_files: its own ``.env`` says which compose files there are.
     :param secrets: values that were secret then, so that no cause shows them as what was before.
+    :param warnings: what Compose warned of.
     """
 
     version: Literal[1] = 1
@@ -146,6 +150,7 @@ class Applied(Frozen):
     outside: Mapping[Annotated[str, AfterValidator(_check_outside)], str] = {}
     services: Mapping[Annotated[str, AfterValidator(_check_name)], "AppliedService"]
     secrets: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     applied_at: float
 
 
@@ -220,6 +225,25 @@ class StackState(Frozen):
         )
 
 
+class Surroundings(Frozen):
+    """What new networks and containers have to fit in on a host, as far as it says so.
+
+    :param subnets: those of the engine's networks, by name.
+    :param routes: the subnets that the host itself is in.
+    :param pools: what the engine takes subnets from: a subnet, and the length of their prefixes.
+    :param cpus: processors that a container can have; 0 where the engine does not say.
+    :param gpus: how far containers can have NVIDIA's GPUs; ``None`` where it cannot be told.
+    :param absent: paths that services mount and that must be there, and are not.
+    """
+
+    subnets: Mapping[str, tuple[str, ...]] = {}
+    routes: tuple[str, ...] = ()
+    pools: tuple[tuple[str, int], ...] = ()
+    cpus: int = 0
+    gpus: Literal["none", "no driver", "no toolkit", "usable"] | None = None
+    absent: tuple[str, ...] = ()
+
+
 class Declared(Frozen):
     """The project as Docker Compose itself resolved it from the files that are desired.
 
@@ -232,7 +256,10 @@ class Declared(Frozen):
     :param obstacles: what is in the way of them, as in :class:`StackState`.
     :param networks: the project's networks as the engine has them now, by name, in Compose's
         words.
+    :param volumes: its volumes, in the same way.
+    :param warnings: what Compose warned of.
     :param free: bytes free, by the path that was measured.
+    :param surroundings: what is to be created must fit in it; ``None`` where it was not read.
     """
 
     config: Mapping[str, Any]
@@ -242,7 +269,10 @@ class Declared(Frozen):
     differs: tuple[str, ...] | None = None
     obstacles: Mapping[str, str] = {}
     networks: Mapping[str, Mapping[str, Any]] = {}
+    volumes: Mapping[str, Mapping[str, Any]] = {}
+    warnings: tuple[str, ...] = ()
     free: Mapping[str, int] = {}
+    surroundings: Surroundings | None = None
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Any]]:

@@ -27,6 +27,7 @@ Kind = Literal[
     "foreign",
     "ignored",
     "check",
+    "warning",
     "unknown",
 ]
 
@@ -107,6 +108,21 @@ class RemoveNetwork(decision.Action):
     """Remove a network, with every container taken off it."""
 
     verb: Literal["remove network"] = "remove network"
+
+
+class RemoveLeftover(decision.Action):
+    """Remove what an interrupted recreation left beside a service's container; volumes are kept."""
+
+    verb: Literal["remove leftover"] = "remove leftover"
+    container: str
+
+
+class Rename(decision.Action):
+    """Give a service's container the name that an interrupted recreation did not give it."""
+
+    verb: Literal["rename"] = "rename"
+    container: str
+    name: str
 
 
 class _ServiceAction(decision.Action):
@@ -223,6 +239,8 @@ EngineAction = (
     SetAside
     | Disconnect
     | RemoveNetwork
+    | RemoveLeftover
+    | Rename
     | Attach
     | Detach
     | Unpause

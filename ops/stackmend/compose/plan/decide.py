@@ -7,6 +7,7 @@ from stackmend.compose.plan.actions import Kind, Plan, Record, Recreate, Remove,
 from stackmend.compose.plan.declaration import sort_into_levels
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
+    list_created,
     plan_claimants,
     plan_foreign_networks,
     plan_foreign_volumes,
@@ -14,16 +15,19 @@ from stackmend.compose.plan.foreign import (
     refuse_elsewhere,
     sort_out,
 )
+from stackmend.compose.plan.format import explain_warning
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
+from stackmend.compose.plan.leftovers import plan_leftovers
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.record import read_declaration
-from stackmend.compose.plan.requirements import refuse_unmet
+from stackmend.compose.plan.requirements import refuse_unfit, refuse_unmet
 from stackmend.compose.plan.resources import (
     check_volumes,
     plan_files,
     plan_images,
     plan_networks,
+    plan_places,
 )
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
@@ -65,22 +69,27 @@ def plan(
     if state.applied_problem:
         draft.find(spec.project, "unknown", state.applied_problem, blocks=False)
     _find_ignored(draft)
+    for warning in declared.warnings:
+        draft.find(spec.project, "warning", warning, blocks=False, remedy=explain_warning(warning))
     refuse_unmet(draft)
     check_volumes(draft)
     plan_names_and_addresses(draft)
+    plan_leftovers(draft)
     plan_files(draft)
     plan_images(draft)
     for name in draft.services:
         plan_service(draft, name)
     plan_networks(draft)
+    plan_places(draft)
     _plan_orphans(draft)
     _plan_dependants(draft)
     _plan_failing_checks(draft)
+    refuse_unfit(draft, list_created(draft))
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
     created = [name for name in _sort_services(draft) if draft.has_step(name, Recreate, Up)]
-    draft.refusals += find_losses(spec, state, declared, created)
+    draft.refusals += find_losses(spec, draft.state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:

@@ -1,5 +1,6 @@
 """What a declared project says, in the terms that the engine shows it in."""
 
+import posixpath
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +13,13 @@ AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "
 
 
 REPLICAS = "deploy.replicas"
+
+#: Ends of names that files have and directories have not.
+FILE_ENDINGS = frozenset(
+    ".bash .cfg .cnf .conf .crt .css .csv .env .hcl .htm .html .ini .j2 .js .json .key .lua .md "
+    ".pem .php .pl .properties .ps1 .py .rb .rules .sh .sql .tmpl .toml .ts .txt .xml .yaml "
+    ".yml".split()
+)
 
 
 def resolve_service(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -38,14 +46,19 @@ def find_certain_differences(
     What the declaration leaves to the image, or says in words of its own, is Compose's to compare.
     """
     deploy = body.get("deploy") or {}
-    limits = (deploy.get("resources") or {}).get("limits") or {}
+    resources = deploy.get("resources") or {}
+    limits, reserved = resources.get("limits") or {}, resources.get("reservations") or {}
     desired: dict[str, Any] = {
+        "cpu_shares": int(body.get("cpu_shares") or 0),
+        "cpuset": str(body.get("cpuset") or ""),
+        "mem_reservation": int(body.get("mem_reservation") or reserved.get("memory") or 0),
         "mem_limit": int(body.get("mem_limit") or limits.get("memory") or 0),
         "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
         "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
         "ports": sorted(_format_port(port) for port in body.get("ports") or ()),
     }
-    has = {key: shape.get(key) or type(value)() for key, value in desired.items()}
+    desired = {key: value or None for key, value in desired.items()}
+    has = {key: shape.get(key) or None for key in desired}
     if "restart_policy" not in deploy:
         desired["restart"] = body.get("restart") or "no"
         has["restart"] = shape.get("restart", "no")
@@ -120,6 +133,35 @@ def list_mounts(config: Mapping[str, Any]) -> list[str]:
     return sorted(
         {path for name in config.get("services") or {} for path in list_sources(config, name)}
     )
+
+
+def list_required_mounts(config: Mapping[str, Any]) -> list[str]:
+    """Every path on the host that a service mounts and that the engine must not make."""
+    services = config.get("services") or {}
+    return sorted({path for name in services for path in list_required_sources(config, name)})
+
+
+def list_required_sources(config: Mapping[str, Any], name: str) -> list[str]:
+    """The paths of one service: files by their names, and what it says not to make."""
+    body = (config.get("services") or {}).get(name) or {}
+    made = {
+        str(mount.get("source"))
+        for mount in body.get("volumes") or ()
+        if mount.get("type") == "bind"
+        and (mount.get("bind") or {}).get("create_host_path") is not False
+        and not is_file_name(str(mount.get("source")))
+        and not is_file_name(str(mount.get("target")))
+    }
+    return [path for path in list_sources(config, name) if path not in made]
+
+
+def is_file_name(path: str) -> bool:
+    """Whether nobody would call a directory so.
+
+    >>> is_file_name("/etc/app.conf"), is_file_name("/etc/app.d")
+    (True, False)
+    """
+    return posixpath.splitext(path)[1].lower() in FILE_ENDINGS
 
 
 def list_sources(config: Mapping[str, Any], name: str) -> list[str]:

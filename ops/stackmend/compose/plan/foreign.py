@@ -10,7 +10,7 @@ from typing import Any
 
 from stackmend import provenance
 from stackmend.compose.plan.actions import Disconnect, Recreate, SetAside, Up
-from stackmend.compose.plan.declaration import list_container_names
+from stackmend.compose.plan.declaration import count_replicas, list_container_names
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.state import Container, Labelled, StackState
 
@@ -98,7 +98,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
 
 def plan_claimants(draft: Draft) -> None:
     """Deal with containers that bear the labels of the project's, and are foreign."""
-    created = _list_created(draft)
+    created = list_created(draft)
     for container in draft.state.foreign:
         subject, what = container.service or container.name, _format_claim(container)
         if subject in created and _is_chosen(container):
@@ -143,7 +143,7 @@ def _keep_created_out(
     labels: Mapping[str, Labelled],
     joins: Callable[[str, str, str], bool],
 ) -> None:
-    created = _list_created(draft)
+    created = list_created(draft)
     for key, settings in sorted((draft.declared.config.get(f"{kind}s") or {}).items()):
         name = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
         what = explain_foreign(draft, labels.get(name), key)
@@ -153,7 +153,16 @@ def _keep_created_out(
                 for service in draft.services
                 if service in created and joins(service, key, name)
             ]
-            keep_out(draft, f"{kind} {name}", what, joining, f"{kind}s.{key}", name)
+            then = "Compose would give it to"
+            if kind == "network" and labels[name].key != key:
+                # It does so whoever is on it already, and whatever project it was made for.
+                then = "Compose would stop at its labels before it starts"
+                joining = [
+                    service
+                    for service, body in draft.services.items()
+                    if key in (body.get("networks") or {}) and count_replicas(body)
+                ]
+            keep_out(draft, f"{kind} {name}", what, joining, f"{kind}s.{key}", name, then)
 
 
 def explain_foreign_image(draft: Draft, name: str) -> str:
@@ -185,7 +194,13 @@ def explain_foreign(draft: Draft, labelled: Labelled | None, key: str) -> str:
 
 
 def keep_out(
-    draft: Draft, subject: str, what: str, joining: Collection[str], path: str, name: str
+    draft: Draft,
+    subject: str,
+    what: str,
+    joining: Collection[str],
+    path: str,
+    name: str,
+    then: str = "Compose would give it to",
 ) -> None:
     """Say that a network or volume is foreign, and keep services out that are not in it yet."""
     what = f"it has the name of the project's own and is foreign: {what}"
@@ -194,7 +209,7 @@ def keep_out(
         return
     draft.refuse(
         subject,
-        f"{what}; Compose would give it to {', '.join(sorted(joining))}",
+        f"{what}; {then} {', '.join(sorted(joining))}",
         f"to use it, declare {path} with `external: true` and `name: {name}`; otherwise "
         "declare another name, or remove it yourself",
     )
@@ -250,7 +265,7 @@ def _clear_if_allowed(
         draft.refuse(service, what, f"{purpose}, {_ALLOW.format(rule)}")
 
 
-def _list_created(draft: Draft) -> frozenset[str]:
+def list_created(draft: Draft) -> frozenset[str]:
     """The services among whose containers Compose chooses while it carries out the steps."""
     names = (name for name in draft.steps if draft.has_step(name, Recreate, Up))
     return _list_created_with(draft.services, names)

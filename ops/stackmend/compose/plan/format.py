@@ -27,6 +27,13 @@ def join_few(items: Iterable[str], between: str = "; ") -> str:
     return between.join(list_few(list(items)))
 
 
+def explain_warning(warning: str) -> str:
+    """What to do about a warning of Compose's, where it is of a known kind."""
+    if "variable is not set" in warning:
+        return "give the variable a value in `env`, or write $$ where the dollar itself is meant"
+    return ""
+
+
 def explain_obstacle(path: str, kind: str) -> tuple[str, str]:
     """Why stackmend does not write to a path of the project's files as root, and the remedy."""
     match kind:

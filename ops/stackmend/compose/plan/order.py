@@ -174,5 +174,10 @@ def is_writing(actions: Iterable[Action]) -> bool:
     return any(isinstance(step, InstallFiles | Pull | Build) for step in actions)
 
 
+def is_creating(actions: Iterable[Action]) -> bool:
+    """Whether steps may create containers or networks."""
+    return any(isinstance(step, Recreate | Up) for step in actions)
+
+
 def _is_mend(action: Action) -> bool:
     return bool(getattr(action, "mend", False))

@@ -9,7 +9,9 @@ from stackmend.compose.state import Applied, AppliedService, Declared, StackStat
 
 def read_declaration(applied: Applied, state: StackState) -> Declared:
     """The declaration of a record: good as long as the files are those of the record."""
-    return Declared(config=applied.config, images=state.images, outside=state.outside)
+    return Declared(
+        config=applied.config, images=state.images, outside=state.outside, warnings=applied.warnings
+    )
 
 
 def list_tags(applied: Applied) -> tuple[Tag, ...]:
@@ -53,5 +55,6 @@ def make_record(
         outside={path: found for path, found in declared.outside.items() if found},
         services=services,
         secrets=tuple(sorted(spec.secrets)),
+        warnings=declared.warnings,
         applied_at=state.now,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from stackmend.compose import drift
 from stackmend.compose.plan.actions import (
+    Attach,
     Build,
     InstallFiles,
     Pull,
@@ -28,44 +29,92 @@ from stackmend.paths import STATE_ROOT, is_inside
 
 def check_volumes(draft: Draft) -> None:
     """Refuse to change a volume: it would have to be recreated, and its data lost."""
+    new = draft.declared.config.get("volumes") or {}
+    for key, settings in sorted(new.items()):
+        name = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
+        has = draft.declared.volumes.get(name)
+        if has is not None and not (settings or {}).get("external"):
+            for path, was, desired in drift.find_differences(dict(has), _describe(settings or {})):
+                _refuse_other_volume(draft, key, path, was, desired)
     if not draft.applied:
         return
     old = draft.applied.config.get("volumes") or {}
-    new = draft.declared.config.get("volumes") or {}
     for key in sorted(set(old) & set(new)):
         for path, was, desired in drift.find_differences(old[key] or {}, new[key] or {}):
             if path == "name":
                 _plan_moved_volume(draft, key, str(was), str(desired))
                 continue
-            if path == "external":
+            asked = str((new[key] or {}).get("name")) in draft.declared.volumes
+            if path == "external" or (asked and path.startswith("driver")):
                 continue
-            draft.refuse(
-                f"volume {key}",
-                drift.format_change(f"volumes.{key}.{path}", was, desired, draft.secrets),
-                "declare the new one under another name and copy the data: a volume cannot "
-                "change without being emptied, and stackmend never removes one",
-            )
+            _refuse_other_volume(draft, key, path, was, desired)
+
+
+def _describe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A declared volume as the engine shows it."""
+    options = {key: str(value) for key, value in (settings.get("driver_opts") or {}).items()}
+    return {"driver": settings.get("driver") or "local", "driver_opts": options}
+
+
+def _refuse_other_volume(draft: Draft, key: str, path: str, was: Any, desired: Any) -> None:
+    draft.refuse(
+        f"volume {key}",
+        drift.format_change(f"volumes.{key}.{path}", was, desired, draft.secrets),
+        "declare the new one under another name and copy the data: a volume cannot "
+        "change without being emptied, and stackmend never removes one",
+    )
 
 
 def _plan_moved_volume(draft: Draft, key: str, was: str, desired: str) -> None:
-    """Recreate the services of a volume that gets another name, where its data may stay behind."""
+    """Recreate the services of a volume that gets another name."""
+    for name in draft.services:
+        for target in _list_targets(draft, name, key):
+            if draft.state.list_containers(name):
+                _move(draft, name, key, target, was, desired)
+
+
+def _list_targets(draft: Draft, name: str, key: str) -> list[str]:
+    """Where a service has a volume of the compose file's."""
+    return [
+        str(mount.get("target"))
+        for mount in draft.services[name].get("volumes") or ()
+        if mount.get("type") == "volume" and mount.get("source") == key
+    ]
+
+
+def _move(draft: Draft, name: str, key: str, target: str, was: str, desired: str) -> None:
+    """Recreate a service on another volume, where its data may stay behind."""
+    cause, rule = f"volumes.{key}.name: {was} → {desired}", f"volume:{name}:{target}"
+    if rule in draft.spec.allow:
+        draft.do("changed", Recreate(subject=name, cause=cause))
+        return
+    draft.refuse(
+        f"volume {key}",
+        f"{cause}: {name} would no longer see what {was} holds",
+        f"copy the data from {was} to {desired}; then, or where it may be left behind, add "
+        f'to the stack: "allow": ["{rule}"]',
+    )
+
+
+def plan_places(draft: Draft) -> None:
+    """Recreate what is on other networks or volumes than declared, whatever a record says of it."""
+    volumes = draft.declared.config.get("volumes") or {}
     for name, body in draft.services.items():
-        for mount in body.get("volumes") or ():
-            if mount.get("type") != "volume" or mount.get("source") != key:
+        for container in draft.state.list_containers(name):
+            if draft.has_step(name, Recreate):
                 continue
-            cause = f"volumes.{key}.name: {was} → {desired}"
-            if not draft.state.list_containers(name):
-                continue
-            rule = f"volume:{name}:{mount.get('target')}"
-            if rule in draft.spec.allow:
-                draft.do("changed", Recreate(subject=name, cause=cause))
-                continue
-            draft.refuse(
-                f"volume {key}",
-                f"{cause}: {name} would no longer see what {was} holds",
-                f"copy the data from {was} to {desired}; then, or where it may be left behind, add "
-                f'to the stack: "allow": ["{rule}"]',
-            )
+            for key, settings in sorted(volumes.items()):
+                desired = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
+                for target in _list_targets(draft, name, key):
+                    mount = (container.shape.get("volumes") or {}).get(target) or {}
+                    if mount.get("type") == "volume" and mount.get("source") != desired:
+                        _move(draft, name, key, target, str(mount["source"]), desired)
+            attached = any(isinstance(step, Attach) for step in draft.steps.get(name, ()))
+            for key in body.get("networks") or {}:
+                network = draft.name_network(key)
+                if network not in container.endpoints and not attached:
+                    cause = f"networks.{key}: it is not on {network}"
+                    draft.do("drift", Recreate(subject=name, cause=cause), container)
 
 
 def plan_files(draft: Draft) -> None:

@@ -41,16 +41,12 @@ def plan_service(draft: Draft, name: str) -> None:
     body = draft.services[name]
     containers = draft.state.list_containers(name)
     scaled = count_replicas(body)
-    regular = [container for container in containers if not container.replaces]
-    if not regular and scaled:
+    if not containers and scaled:
         draft.do("missing", Up(subject=name, cause="it has no container"))
-    if not regular:
+    if not containers:
         return
-    if len(containers) != len(regular):
-        cause = "an interrupted recreation left a second container"
-        draft.do("leftover", Up(subject=name, cause=cause))
-    elif len(regular) != scaled:
-        cause = f"{len(regular)} containers where {scaled} should be"
+    if len(containers) != scaled:
+        cause = f"{len(containers)} containers where {scaled} should be"
         draft.do("scale", Up(subject=name, cause=cause))
     if causes := _find_declaration_causes(draft, name):
         for kind, text in causes:
@@ -58,7 +54,7 @@ def plan_service(draft: Draft, name: str) -> None:
         adopted = all(kind == "adopted" for kind, _ in causes)
         cause = join_few([text for _, text in causes])
         draft.add((Up if adopted else Recreate)(subject=name, cause=cause))
-    for container in regular:
+    for container in containers:
         for action in _plan_shape(draft, name, container):
             draft.do("drift", action, container)
         _plan_life(draft, name, container)
