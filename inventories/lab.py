@@ -33,7 +33,7 @@ _STACK = {
     "checks": [
         {"kind": "http", "url": "http://127.0.0.1:8000/healthz"},
         {"kind": "http", "url": "http://ollama:11434/api/version", "inside": "worker"},
-        {"kind": "tcp", "address": "redis:6379", "inside": "worker"},
+        {"kind": "redis", "service": "redis", "address": "redis:6379", "inside": "worker"},
     ],
     # What may be ended where it holds a port of the stack: the demo starts it to be in the way.
     "ports": {"on_conflict": "stop", "allow": ["unit:squatter.service"]},

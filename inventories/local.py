@@ -13,6 +13,7 @@ hosts = [
                 "source": "deploy/stacks/ai",
                 "directory": "/opt/ai",
                 "checks": [
+                    {"kind": "redis", "service": "redis"},
                     {"kind": "http", "url": "http://127.0.0.1:8000/healthz"},
                     {"kind": "http", "url": "http://ollama:11434/api/version", "inside": "worker"},
                 ],

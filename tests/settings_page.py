@@ -11,7 +11,7 @@ from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
 from stackmend.access.spec import AccessPolicy
-from stackmend.checks.spec import ExecCheck, HttpCheck, TcpCheck
+from stackmend.checks.spec import ExecCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.compose.spec import Mend
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
@@ -26,6 +26,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.checks[]` of the kind `http`", HttpCheck),
     ("`stack.checks[]` of the kind `tcp`", TcpCheck),
     ("`stack.checks[]` of the kind `exec`", ExecCheck),
+    ("`stack.checks[]` of the kind `redis`", RedisCheck),
     ("`stack.access`", AccessPolicy),
     ("`stack.engine`", EnginePolicy),
     ("`stack.ports`", PortsPolicy),

@@ -549,6 +549,7 @@ class World:
             process="S",
             health="healthy" if "healthcheck" in body else None,
             health_output="",
+            replaced={},
         )
 
     def _set(self, one: Container, **changes: Any) -> Container:

@@ -76,8 +76,8 @@ EXEC = {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"]}
         ),
         ({**EXEC, "command": ["a\0"]}, "checks.0.command.0: must not hold a NUL"),
         ({**EXEC, "exit_code": 256}, "checks.0.exit_code: "),
-        ({"kind": "ping"}, "checks.0: must be a mapping whose kind is http, tcp or exec"),
-        ("http://a", "checks.0: must be a mapping whose kind is http, tcp or exec"),
+        ({"kind": "ping"}, "checks.0: must be a mapping whose kind is http, tcp, exec or redis"),
+        ("http://a", "checks.0: must be a mapping whose kind is http, tcp, exec or redis"),
     ],
 )
 def test_a_wrong_one_is_named_by_its_path(check: Any, message: str) -> None:

@@ -433,6 +433,69 @@ def files_missing_and_gone() -> Plan:
 
 
 @scenario
+def mounted_file_replaced_on_the_host() -> Plan:
+    """Its content on the host is right; the container holds the file that was there before."""
+    return broken(replaced={"/etc/web.conf": "file"})
+
+
+@scenario
+def mounted_file_replaced_and_changed() -> Plan:
+    """It is recreated already: it then mounts what is in place."""
+    desired = shop()
+    world = well(desired)
+    world.files["conf/web.conf"] = "edited"
+    world.damage("web", replaced={"/etc/web.conf": "file"})
+    return world.observe(desired)
+
+
+def sharing() -> Desired:
+    """Two services that mount one path of the host, outside of the project."""
+    mount = {"type": "bind", "source": "/srv/shared", "target": "/shared"}
+    return Desired(
+        compose({name: {"restart": "always", "volumes": [mount]} for name in ("front", "side")})
+    )
+
+
+def shared(*names: str, tried: tuple[str, ...] = (), **changes: Any) -> Plan:
+    desired = sharing()
+    world = well(desired)
+    for name in names or ("front", "side"):
+        world.damage(name, **changes)
+    return world.observe(desired, tried=tried)
+
+
+@scenario
+def mounted_directory_replaced_for_two_services() -> Plan:
+    """Each of them is restarted."""
+    return shared(replaced={"/shared": "directory"})
+
+
+@scenario
+def mounted_socket_replaced_and_a_restart_that_did_not_help() -> Plan:
+    """The stronger remedy."""
+    return shared("side", replaced={"/shared": "other"}, tried=("side",))
+
+
+@scenario
+def mounted_file_became_a_directory() -> Plan:
+    """No container can be started on that: it is left as it is."""
+    return shared("side", replaced={"/shared": "kind"})
+
+
+@scenario
+def mounted_file_gone_from_the_host() -> Plan:
+    """The container still has it: that is told, and nothing is done."""
+    return shared("side", replaced={"/shared": "missing"})
+
+
+@scenario
+def mount_of_a_stopped_container() -> Plan:
+    """It is started, and then mounts what is there."""
+    changes: dict[str, Any] = {"status": "exited", "exit_code": 143, **ENDED}
+    return shared("side", replaced={"/shared": "file"}, **changes)
+
+
+@scenario
 def mounted_file_outside_the_project_changed() -> Plan:
     desired = shop()
     desired.config["services"]["side"]["volumes"] = [

@@ -177,6 +177,12 @@ def one_too_many(world: World, name: str, desired: Any) -> None:
         world.create(desired, name, 7)
 
 
+def mount_replaced(world: World, name: str, _: Any) -> None:
+    for one in world._of(name):
+        places = one.shape.get("volumes") or {}
+        world._set(one, replaced=dict.fromkeys(places, "file"))
+
+
 #: Each with whether it hits what has ended by itself as well.
 DAMAGES: Mapping[str, Damage] = {
     "removed": remove,
@@ -201,6 +207,7 @@ DAMAGES: Mapping[str, Damage] = {
     "attached": attached,
     "tag moved": tag_moved,
     "unpublished": unpublished,
+    "mount replaced": mount_replaced,
 }
 
 
@@ -532,6 +539,7 @@ def test_each_damage_is_found(kind: str) -> None:
                     "restart": "always",
                     "scale": 2,
                     "healthcheck": {"test": ["CMD", "true"]},
+                    "volumes": [{"type": "bind", "source": "/srv/a", "target": "/a"}],
                 },
                 "published": {"restart": "always", "ports": [{"target": 80, "published": "8000"}]},
             }

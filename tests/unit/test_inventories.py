@@ -30,7 +30,7 @@ def test_the_example_fleet_loads_and_its_settings_are_right() -> None:
         assert host["data"]["ssh_user"] == "operator"
         stack = check(host["data"])
         assert stack is not None
-        assert len(stack.checks) == 2
+        assert len(stack.checks) == 3
 
 
 def test_the_new_machine_loads_and_its_settings_are_right(tmp_path: Path) -> None:

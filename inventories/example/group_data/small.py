@@ -8,6 +8,7 @@ stack = {
     "env": {"OLLAMA_MODEL": "llama3.2:1b", "OLLAMA_MEMORY": "4g"},
     # Health criteria beyond the healthchecks of compose.yaml.
     "checks": [
+        {"kind": "redis", "service": "redis"},
         {"kind": "http", "url": "http://127.0.0.1:8000/healthz"},
         {"kind": "tcp", "address": "ollama:11434", "inside": "worker"},
     ],

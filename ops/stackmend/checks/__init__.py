@@ -1,6 +1,6 @@
 """Health criteria beyond healthchecks, declared by the owner of a stack and checked from outside.
 
-`spec` holds the checks (http, tcp, exec), `facts.CheckResults` runs them on a host without
+`spec` holds the checks (http, tcp, exec, redis), `facts.CheckResults` runs them on a host without
 changing it, `state.CheckResult` is what each found. There is no operation here: the probe of
 a stack runs its checks, and so does the verification of a change.
 
@@ -10,7 +10,15 @@ Example::
         'checks=[{"kind": "tcp", "address": "127.0.0.1:8000"}]'
 """
 
-from stackmend.checks.spec import Check, Checks, ExecCheck, HttpCheck, TcpCheck, parse_checks
+from stackmend.checks.spec import (
+    Check,
+    Checks,
+    ExecCheck,
+    HttpCheck,
+    RedisCheck,
+    TcpCheck,
+    parse_checks,
+)
 from stackmend.checks.state import CheckResult, Hint, Outcome
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "Hint",
     "HttpCheck",
     "Outcome",
+    "RedisCheck",
     "TcpCheck",
     "parse_checks",
 ]

@@ -7,6 +7,7 @@
 #
 #   attempt http SECONDS METHOD URL HOST PORT PATH INSECURE(yes|no) [HEADER: VALUE]...
 #   attempt tcp SECONDS HOST PORT LINGER(yes|no)
+#   attempt redis SECONDS HOST PORT   (with its password, where it has one, set as $password before)
 #   attempt resolve SECONDS HOST
 
 LC_ALL=C
@@ -128,6 +129,36 @@ try:
 except socket.gaierror as error: end(6, error)
 except socket.timeout as error: end(28, error)
 except OSError as error: end(7, error)
+'
+
+# What is sent and received goes through standard input and output: it holds a password.
+# shellcheck disable=SC2016 # these are the variables of that bash
+talk_bash='
+trap "" PIPE
+{ exec 3<>"/dev/tcp/$1/$2"; } || exit 7
+cat >&3
+exec cat <&3
+'
+
+talk_python='
+import socket, sys
+def end(code, error):
+    print(error, file=sys.stderr)
+    sys.exit(code)
+connected = False
+try:
+    peer = socket.create_connection((sys.argv[2], int(sys.argv[3])), float(sys.argv[1]))
+    connected = True
+    peer.sendall(sys.stdin.buffer.read())
+    while True:
+        part = peer.recv(65536)
+        if not part: break
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+except socket.gaierror as error: end(6, error)
+except socket.timeout as error: end(28, error)
+except ConnectionResetError as error: end(56, error)
+except OSError as error: end(56 if connected else 7, error)
 '
 
 # wget names its reasons in words and has its own exit codes; 6 and 8 are an answer with an error
@@ -301,6 +332,38 @@ attempt_tcp() {
     return "$status"
 }
 
+# Nothing is changed by it: SETRANGE writes nothing to a key that is not there, and is refused where
+# writes are. QUIT ends the answer.
+redis_words() {
+    # shellcheck disable=SC2016 # the protocol's dollars
+    [ -z "$password" ] ||
+        printf '*2\r\n$4\r\nAUTH\r\n$%s\r\n%s\r\n' "${#password}" "$password"
+    printf '%s\r\n' PING 'INFO replication' 'INFO persistence' 'SETRANGE stackmend:check 0 ""' QUIT
+}
+
+attempt_redis() {
+    host=$1 port=$2
+    if has bash; then
+        method bash
+        redis_words | limited "$seconds" bash -c "$talk_bash" bash "$host" "$port"
+        status=$?
+        [ "$status" -ne 1 ] || status=56
+    elif has python3; then
+        method python3
+        redis_words | limited "$seconds" python3 -I -S -c "$talk_python" "$seconds" "$host" "$port"
+        status=$?
+    elif has nc; then
+        method nc
+        redis_words | limited "$seconds" nc -w "$whole" "$host" "$port"
+        status=$?
+        [ "$status" -ne 1 ] || status=7
+    else
+        return 99
+    fi
+    [ "$status" -ne 124 ] || status=28
+    return "$status"
+}
+
 attempt_resolve() {
     if has getent; then
         limited "$seconds" getent ahosts "$1" </dev/null || return 6
@@ -320,5 +383,6 @@ shift 2
 case $what in
     http) attempt_http "$@" ;;
     tcp) attempt_tcp "$@" ;;
+    redis) attempt_redis "$@" ;;
     resolve) attempt_resolve "$@" ;;
 esac

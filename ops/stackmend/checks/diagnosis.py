@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck
+from stackmend.checks.spec import Check, ExecCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import Hint
 from stackmend.redaction import format_safe_line
 
@@ -212,8 +212,10 @@ def _hint_not_running(container: _Container, hints: list[Hint]) -> None:
 
 
 def _explain_name(
-    check: HttpCheck | TcpCheck, answer: Answer, details: list[str], hints: list[Hint]
+    check: HttpCheck | TcpCheck | RedisCheck, answer: Answer, details: list[str], hints: list[Hint]
 ) -> None:
+    if isinstance(check, RedisCheck) and check.address is None:
+        return
     if "resolved" not in answer or _parse_address(check.host) or check.host == "localhost":
         return
     place = "there" if check.source is not None else "the host"
@@ -225,7 +227,7 @@ def _explain_name(
 
 
 def _explain_networks(
-    check: HttpCheck | TcpCheck,
+    check: HttpCheck | TcpCheck | RedisCheck,
     sources: list[_Container],
     targets: list[_Container],
     details: list[str],
@@ -272,7 +274,7 @@ def _explain_listening(
 
 
 def _explain_published(
-    check: HttpCheck | TcpCheck,
+    check: HttpCheck | TcpCheck | RedisCheck,
     answer: Answer,
     containers: list[_Container],
     details: list[str],

@@ -12,7 +12,8 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from stackmend.checks.diagnosis import Answer, explain
-from stackmend.checks.spec import Check, ExecCheck, HttpCheck, TcpCheck, parse_checks
+from stackmend.checks.redis import explain_passed, explain_redis
+from stackmend.checks.spec import Check, ExecCheck, HttpCheck, RedisCheck, TcpCheck, parse_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.connection import PROBE_TIMEOUT, make_mark, parse_partial_section, read_script
 from stackmend.redaction import redact
@@ -164,6 +165,10 @@ def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
             ]
         case TcpCheck():
             return "checks_tcp", [index, seconds, source, check.host, check.port]
+        case RedisCheck():
+            target = "127.0.0.1" if check.address is None else check.host
+            owner = check.service
+            return "checks_redis", [index, seconds, source, target, check.port, owner, check.role]
         case ExecCheck():
             return "checks_exec", [
                 index,
@@ -227,6 +232,14 @@ def _parse_result(answer: Answer, why: str, index: int) -> CheckResult:
     hints: list[Hint] = []
     details: list[str] = []
     outcome_text = _explain_outcome(check, answer, outcome, hints)
+    remedy = ""
+    if (
+        isinstance(check, RedisCheck)
+        and outcome == "failed"
+        and (explained := explain_redis(check, answer))
+    ):
+        outcome, outcome_text, remedy = explained.outcome, explained.text, explained.remedy
+        hints += explained.hints
     if outcome == "failed":
         explain(check, answer, details, hints)
     return CheckResult(
@@ -235,6 +248,7 @@ def _parse_result(answer: Answer, why: str, index: int) -> CheckResult:
         evidence=f"{check.asked}{_format_place(answer)}: {outcome_text}",
         details=tuple(dict.fromkeys(details)),
         hints=tuple(dict.fromkeys(hints)),
+        remedy=remedy,
         seconds=answer.get_number("ms") / 1000,
         method=answer.get("method"),
     )
@@ -294,6 +308,8 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
     if outcome == "passed":
         if isinstance(check, TcpCheck):
             return f"connected {took}"
+        if isinstance(check, RedisCheck):
+            return f"PONG, {explain_passed(check)} {took}"
         held = " with the text that was asked" if check.contains is not None else ""
         return f"HTTP {answer.get('status')}{held} {took}"
     return _explain_failure(check, answer) + (
@@ -301,7 +317,7 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
     )
 
 
-def _explain_failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+def _explain_failure(check: HttpCheck | TcpCheck | RedisCheck, answer: Answer) -> str:
     reason = _explain_reason(check, answer)
     code = answer.get("status")
     if not isinstance(check, HttpCheck) or not code:
@@ -313,7 +329,7 @@ def _explain_failure(check: HttpCheck | TcpCheck, answer: Answer) -> str:
     return f"HTTP {code}, but {reason.replace('no answer', 'the answer was not complete')}"
 
 
-def _explain_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
+def _explain_reason(check: HttpCheck | TcpCheck | RedisCheck, answer: Answer) -> str:
     words = answer.get("said").lower()
     status = answer.get_number("rc")
     if status in (124, 137, 143):
@@ -325,6 +341,8 @@ def _explain_reason(check: HttpCheck | TcpCheck, answer: Answer) -> str:
         text = "accepted and closed at once, as Docker's proxy does when nothing listens behind it"
     if status == 1 and isinstance(check, HttpCheck) and text == "":
         text = "what came back is not HTTP"
+    if status == 0 and isinstance(check, RedisCheck):
+        text = "what answers does not speak as redis does"
     text = text.format(host=check.host, port=check.port, timeout=check.timeout)
     return text or f"failed (exit status {status} of {answer.get('method') or 'the attempt'})"
 

@@ -7,6 +7,7 @@
 #   checks_tcp INDEX SECONDS SOURCE TARGET PORT
 #   checks_containers                                (before the first check with a SOURCE)
 #   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
+#   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE
 #   checks_end
 #
 # It prints lines `INDEX KEY VALUE`; control characters in what others said become blanks.
@@ -222,13 +223,13 @@ checks_reach() {
     shift
     if [ -z "$source" ]; then
         route=''
-        checks_limited "$limit" sh "$checks_dir/attempt" "$@" </dev/null
+        checks_limited "$limit" sh "$attempt" "$@" </dev/null
         return
     fi
     if [ "$route" != exec+ ] && [ -n "$pid" ] && checks_has nsenter && checks_has unshare && checks_view; then
         route=nsenter+
         checks_limited "$limit" nsenter -t "$pid" -n -- unshare -m -- \
-            sh -c "$checks_enter" sh "$view" sh "$checks_dir/attempt" "$@" </dev/null
+            sh -c "$checks_enter" sh "$view" sh "$attempt" "$@" </dev/null
         status=$?
         # 97: the mounts; 1 without a tool named: nsenter or unshare are not permitted.
         case $status in
@@ -240,7 +241,7 @@ checks_reach() {
     fi
     route=exec+
     checks_limited "$limit" docker exec -i -e "STACKMEND_CHECK=$mark" "$cid" \
-        sh -s -- "$@" <"$checks_dir/attempt"
+        sh -s -- "$@" <"$attempt"
     status=$?
     case $status in
         124 | 137 | 143) checks_kill ;;
@@ -431,10 +432,127 @@ checks_exec_once() {
     result=passed
 }
 
+# Where the password of service $1 is, by its container: "DECLARED-AS<tab>VALUE", with "file PATH"
+# for what a file holds and "hidden" for what only its shell knows; nothing where there is none.
+# shellcheck disable=SC2016 # what is looked for has dollars
+checks_redis_password='
+function expand(value, bare) {
+    if (bare && value ~ /^[$][{]?[A-Za-z_][A-Za-z0-9_]*[}]?$/) {
+        gsub(/[${}]/, "", value)
+        return value in env ? env[value] : "hidden"
+    }
+    return bare && value ~ /[$`]/ ? "hidden" : value
+}
+/^A / { words[++count] = substr($0, 3) }
+/^E / { at = index($0, "="); env[substr($0, 3, at - 3)] = substr($0, at + 1) }
+/^D / { directory = substr($0, 3) }
+END {
+    if ("REDIS_ARGS" in env) words[++count] = env["REDIS_ARGS"]
+    for (i = 1; i <= count; i++) {
+        if (words[i] == "--requirepass") { print "--requirepass\t" words[i + 1]; exit }
+        if (match(words[i], /--requirepass[= ]+/)) {
+            value = substr(words[i], RSTART + RLENGTH)
+            mark = substr(value, 1, 1)
+            if (mark == "\"" || mark == "\047") {
+                value = substr(value, 2)
+                value = substr(value, 1, index(value mark, mark) - 1)
+            } else sub(/[ \t;&|].*/, "", value)
+            print "--requirepass\t" expand(value, mark != "\047")
+            exit
+        }
+        if (match(words[i], /[^ ]+[.]conf/)) file = substr(words[i], RSTART, RLENGTH)
+    }
+    if (file != "") print "conf\t" (file ~ /^[/]/ ? "" : directory "/") file
+    split("REDIS_PASSWORD VALKEY_PASSWORD REDISCLI_AUTH", names, " ")
+    for (i = 1; i <= 3; i++) {
+        if (env[names[i]] != "") { print names[i] "\t" env[names[i]]; exit }
+        if (env[names[i] "_FILE"] != "") { print names[i] "_FILE\tfile " env[names[i] "_FILE"]; exit }
+    }
+}'
+
+# Has the password of service $1 in $prefix.secret, and says where it is from; it is shown nowhere.
+# What stands in the environment alone is weak: the image may not heed it.
+checks_redis_secret() {
+    : >"$prefix.secret"
+    weak=no holder=''
+    while read -r service _ state id _; do
+        [ "$service" != "$1" ] || [ "$state" != running ] || [ -n "$holder" ] || holder=$id
+    done <"$checks_dir/containers"
+    [ -n "$holder" ] || return
+    checks_limited 8 docker container inspect -f \
+        '{{range .Config.Entrypoint}}A {{println .}}{{end}}{{range .Config.Cmd}}A {{println .}}{{end}}{{range .Config.Env}}E {{println .}}{{end}}D {{.Config.WorkingDir}}' \
+        "$holder" </dev/null 2>/dev/null | awk "$checks_redis_password" >"$prefix.declared"
+    while IFS="$checks_tab" read -r from value; do
+        case $from in
+            conf)
+                from=$value
+                checks_limited 5 docker exec "$holder" cat -- "$from" 2>/dev/null </dev/null >"$prefix.conf"
+                ! grep -q -i -E '^[[:space:]]*(replica|slave)of[[:space:]]+[^n]' "$prefix.conf" || role=any
+                value=$(sed -n 's/^[[:space:]]*[Rr][Ee][Qq][Uu][Ii][Rr][Ee][Pp][Aa][Ss][Ss][[:space:]]*//p' "$prefix.conf" |
+                    tail -n 1 | sed "s/[[:space:]]*\$//; s/^'\(.*\)'\$/\1/
+                        /^\"/ { s/^.\(.*\).\$/\1/; s/\\\\\([\"\\\\]\)/\1/g; }")
+                ;;
+            *_FILE)
+                weak=yes
+                value=$(checks_limited 5 docker exec "$holder" cat -- "${value#file }" 2>/dev/null </dev/null)
+                [ -n "$value" ] || value=hidden
+                ;;
+            --*) ;;
+            *) weak=yes ;;
+        esac
+        [ -n "$value" ] || continue
+        checks_say secret "$from"
+        if [ "$value" = hidden ]; then
+            checks_say hidden "$from"
+        else
+            printf '%s\n' "$value" >"$prefix.secret"
+        fi
+        return
+    done <"$prefix.declared"
+}
+
+checks_redis_once() {
+    : >"$prefix.err"
+    : >"$prefix.said"
+    if [ ! -e "$prefix.secret" ]; then
+        checks_redis_secret "$owner"
+        {
+            printf "password='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.secret")"
+            cat "$attempt"
+        } >"$prefix.attempt"
+        attempt=$prefix.attempt
+    fi
+    {
+        checks_reach "$grace" redis "$seconds" "$target" "$port"
+        echo "$? $route" >"$prefix.rc"
+    } 2>>"$prefix.err" | head -c 65536 | tr -d '\r' >"$prefix.answer"
+    read -r rc way <"$prefix.rc"
+    checks_said
+    checks_clock
+    {
+        grep -E '^(\+PONG|role:.*|master_(host|port|link_status):.*|(rdb_last_bgsave|aof_last_write)_status:.*)$' "$prefix.answer"
+        # Whatever answers there may quote what it was sent.
+        grep -E '^-[A-Z]+ ' "$prefix.answer" | grep -v -F -f "$prefix.secret" | sed 's/, with args .*//'
+    } | head -n 20 >"$prefix.out"
+    result=failed
+    case $rc in
+        98 | 99) result=unknown ;;
+    esac
+    grep -qx -F +PONG "$prefix.out" || return
+    # Who may not ask for it (NOPERM) or keeps its keys elsewhere (MOVED) is well as far as it goes.
+    awk -v role="$role" -v weak="$weak" '
+        /^-(NOPERM|MOVED|ASK) / { next }
+        /^-READONLY / && role != "master" { next }
+        /^-ERR .*([Nn]o password|without any password)/ && weak == "yes" { next }
+        /^-/ || /^(rdb_last_bgsave|aof_last_write)_status:err/ { bad = 1 }
+        /^role:/ && role != "any" && $0 != (role == "master" ? "role:master" : "role:slave") { bad = 1 }
+        END { exit bad }' "$prefix.out" && result=passed
+}
+
 # Makes the attempts of one check and prints what came of them. Arguments: the function that makes
 # one, and its arguments.
 checks_make() {
-    prefix=$checks_dir/$index route='' result='' cid='' pid='' cname=''
+    prefix=$checks_dir/$index attempt=$checks_dir/attempt route='' result='' cid='' pid='' cname=''
     mark=${checks_dir##*.}.$index
     # What an attempt may take before it is ended from outside: its tool keeps the time itself.
     case $seconds in
@@ -475,6 +593,7 @@ checks_make() {
                 mv "$prefix.body" "$prefix.out"
             }
             ;;
+        checks_redis_once) checks_say_lines reply "$(cat "$prefix.out")" ;;
     esac
     [ ! -e "$prefix.out" ] || checks_say_file out 200 "$prefix.out"
     [ "$result" = failed ] && [ "$checks_diagnose" = yes ] && checks_diagnosis
@@ -562,6 +681,11 @@ checks_http() {
 checks_tcp() {
     index=$1 seconds=$2 source=$3 target=$4 port=$5 code='' found='' head=''
     checks_start checks_tcp_once
+}
+
+checks_redis() {
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 owner=$6 role=$7 code='' found='' head=''
+    checks_start checks_redis_once
 }
 
 checks_exec() {

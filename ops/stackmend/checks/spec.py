@@ -1,8 +1,9 @@
 """Health criteria of a stack beyond healthchecks, as its owner declares them.
 
 A container that runs is not yet a stack that works. A check names one thing that must be true
-from outside: an HTTP answer, an open TCP port, a command that succeeds in a container. Checks only
-read: the probe runs them, in `--dry` too, and so does the verification of a change.
+from outside: an HTTP answer, an open TCP port, a command that succeeds in a container, a redis that
+takes and keeps what is written. Checks only read: the probe runs them, in `--dry` too, and so does
+the verification of a change.
 """
 
 from __future__ import annotations
@@ -76,6 +77,23 @@ def _check_port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= 65535):
         raise _make_error(f"port {abbreviate(value)} must be a number from 1 to 65535")
     return int(value)
+
+
+def _check_host_and_port(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not (host and colon) or (":" in host and not bracketed):
+        raise _make_error(
+            f"must be host:port, such as redis:6379 or [::1]:6379, not {abbreviate(value)}"
+        )
+    _check_host(host[1:-1] if bracketed else host)
+    _check_port(port)
+    return value
+
+
+def _split_address(value: str) -> tuple[str, int]:
+    host, _, port = value.rpartition(":")
+    return _check_host(host.strip("[]")), _check_port(port)
 
 
 Service = Annotated[str, AfterValidator(_check_service)]
@@ -334,25 +352,17 @@ class TcpCheck(_Check):
     @field_validator("address")
     @classmethod
     def _check_address(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        if not (host and colon) or (":" in host and not bracketed):
-            raise _make_error(
-                f"must be host:port, such as redis:6379 or [::1]:6379, not {abbreviate(value)}"
-            )
-        _check_host(host[1:-1] if bracketed else host)
-        _check_port(port)
-        return value
+        return _check_host_and_port(value)
 
     @property
     def host(self) -> str:
         """The host of the address."""
-        return _check_host(self.address.rpartition(":")[0].strip("[]"))
+        return _split_address(self.address)[0]
 
     @property
     def port(self) -> int:
         """The port of the address."""
-        return _check_port(self.address.rpartition(":")[2])
+        return _split_address(self.address)[1]
 
     @property
     def source(self) -> str | None:
@@ -417,14 +427,73 @@ class ExecCheck(_Check):
         return f"run {text if len(text) <= 120 else text[:117] + '...'} in {self.service}"
 
 
+class RedisCheck(_Check):
+    """A redis (or one that speaks as it does) that answers, takes writes and can keep them.
+
+    ``redis-cli ping`` is content with a replica, and exits 0 where redis asks for a password or
+    refuses writes. This asks for PING, for its role, for its last saves, and makes a write that
+    changes nothing (SETRANGE of nothing to a key that is not there). It logs in with the password
+    that the service has: ``--requirepass`` in its command, its configuration file, or the
+    environment (``REDIS_PASSWORD``, ``REDISCLI_AUTH``, ``VALKEY_PASSWORD``, or such a ``_FILE``).
+    TLS is not spoken.
+
+    :param kind: ``redis``.
+    :param service: the service that runs redis.
+    :param address: ``host:port``; by default port 6379 of the service's own loopback.
+    :param inside: a service, to ask from its network and with its resolver and hosts file; by
+        default ``service`` itself.
+    :param role: ``master``, ``replica``, or ``any`` of them, as which also counts what its
+        configuration file makes a replica. A replica need not take writes.
+
+    Example: `{"kind": "redis", "service": "redis", "address": "redis:6379", "inside": "api"}`
+    """
+
+    kind: Literal["redis"] = "redis"
+    service: Service
+    address: Text | None = None
+    inside: Service | None = None
+    role: Literal["master", "replica", "any"] = "master"
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str | None) -> str | None:
+        return value if value is None else _check_host_and_port(value)
+
+    @property
+    def host(self) -> str:
+        """The host of the address; the service, where it is asked in its own network."""
+        return self.service if self.address is None else _split_address(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port of the address."""
+        return 6379 if self.address is None else _split_address(self.address)[1]
+
+    @property
+    def source(self) -> str:
+        """The service from whose network it is asked."""
+        return self.inside or self.service
+
+    def list_services(self, known: Collection[str] | None = None) -> tuple[str, ...]:
+        """Return the services that this check touches, the source first."""
+        return tuple(dict.fromkeys([*super().list_services(known), self.service]))
+
+    @property
+    def asked(self) -> str:
+        """What is asked and from where, in words."""
+        where = f" at {self.address}" if self.address else ""
+        return f"ask redis{where} of {self.service} from inside {self.source}"
+
+
 def _format_place(inside: str | None) -> str:
     return "the host" if inside is None else f"inside {inside}"
 
 
-_KINDS: dict[str, type[HttpCheck] | type[TcpCheck] | type[ExecCheck]] = {
+_KINDS: dict[str, type[HttpCheck] | type[TcpCheck] | type[ExecCheck] | type[RedisCheck]] = {
     "http": HttpCheck,
     "tcp": TcpCheck,
     "exec": ExecCheck,
+    "redis": RedisCheck,
 }
 
 
@@ -436,7 +505,7 @@ def _choose_kind(value: Any, _handler: Callable[[Any], Any]) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise _make_error(
-            f"must be a mapping whose kind is http, tcp or exec, not kind {abbreviate(kind)}"
+            f"must be a mapping whose kind is http, tcp, exec or redis, not kind {abbreviate(kind)}"
         )
     return _KINDS[kind].model_validate(dict(value))
 
@@ -456,7 +525,7 @@ def _check_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return checks
 
 
-Check = Annotated[HttpCheck | TcpCheck | ExecCheck, WrapValidator(_choose_kind)]
+Check = Annotated[HttpCheck | TcpCheck | ExecCheck | RedisCheck, WrapValidator(_choose_kind)]
 """One check, its kind named by `kind`; for use as a type in other models."""
 
 Checks = Annotated[tuple[Check, ...], AfterValidator(_check_together)]

@@ -24,6 +24,7 @@ Hint = Literal[
     "traffic-dropped",
     "port-not-published",
     "unhealthy",
+    "restart-harms",
 ]
 """What the diagnosis of a failed check established, for a plan to act upon."""
 
@@ -32,10 +33,11 @@ class CheckResult(BaseModel):
     """The outcome of one check, with its evidence.
 
     `evidence` is one sentence: what was asked, from where, what came back. `details` are lines of
-    diagnosis, only for a check that failed, and `hints` the same for a machine. `method` is the
-    tool the evidence rests on, with how it reached the place (`curl`, `nsenter+python3`,
-    `exec+wget`, `docker exec`), or an empty string when nothing could be asked. `seconds` is how
-    long the last attempt took.
+    diagnosis, only for a check that failed, `hints` the same for a machine (`restart-harms`: it
+    cannot help, and what was not saved is lost by it), and `remedy` what would mend it where that
+    is known. `method` is the tool the evidence rests on, with how it reached the place (`curl`,
+    `nsenter+python3`, `exec+wget`, `docker exec`), or an empty string when nothing could be asked.
+    `seconds` is how long the last attempt took.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +47,7 @@ class CheckResult(BaseModel):
     evidence: str
     details: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ()
+    remedy: str = ""
     seconds: float = 0.0
     method: str = ""
 

@@ -20,6 +20,7 @@ from stackmend.compose.state import (
     Image,
     Labelled,
     Mended,
+    Replaced,
     StackState,
     Surroundings,
 )
@@ -67,6 +68,8 @@ ENGINE_PROBLEMS = (
     ),
     ("hung", re.compile(r"does not answer within")),
 )
+
+_REPLACED = re.compile(r"([0-9]{1,10}) (file|directory|other|missing) (file|directory|other) (/.*)")
 
 
 class ComposeStack(FactBase[StackState]):
@@ -159,8 +162,9 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
 
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
     hashes = {id_: _make_hash_label(value) for id_, value in list_items("image labels", 2)}
+    replaced = _parse_replaced(found.get("mounts"))
     containers = [
-        _parse_container(raw, letters, hashes)
+        _parse_container(raw, letters, hashes, replaced)
         for raw in _parse_documents(found.get("containers", (0, []))[1])
     ]
     networks, volumes = list_items("networks", 4), list_items("volumes", 3)
@@ -431,6 +435,17 @@ def _parse_mends(section: tuple[int, list[str]] | None) -> tuple[Mended, ...]:
     return tuple(mends)
 
 
+def _parse_replaced(section: tuple[int, list[str]] | None) -> dict[str, dict[str, Replaced]]:
+    """What containers hold of what was replaced on the host: process → place → kind."""
+    found: dict[str, dict[str, Replaced]] = {}
+    for line in section[1] if section else []:
+        if match := _REPLACED.fullmatch(line):
+            pid, here, there, place = match.groups()
+            kind: Any = here if here in (there, "missing") else "kind"
+            found.setdefault(pid, {})[place] = kind
+    return found
+
+
 def _parse_time(text: str) -> float:
     """The engine's time stamp in seconds; 0 for its "never"."""
     if not text or text.startswith("0001-"):
@@ -447,6 +462,7 @@ def _parse_container(
     raw: Mapping[str, Any],
     letters: Mapping[str, str],
     image_labels: Mapping[str, Mapping[str, str]],
+    replaced: Mapping[str, Mapping[str, Replaced]] | None = None,
 ) -> Container:
     config, host, state = raw["Config"], raw["HostConfig"], raw["State"]
     labels = config.get("Labels") or {}
@@ -506,6 +522,7 @@ def _parse_container(
         shape=_make_shape(raw),
         labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
         image_labels=image_labels.get(raw.get("Image", "")),
+        replaced=(replaced or {}).get(str(state.get("Pid")), {}),
     )
 
 

@@ -40,6 +40,58 @@ recorded() {
   fi
 }
 
+# locate PID PATH: where a path of a process's root leads, links followed within it, into $at.
+locate() {
+  at='' further=${2#/} hops=0
+  while [ -n "$further" ]; do
+    part=${further%%/*}
+    case $further in */*) further=${further#*/} ;; *) further='' ;; esac
+    case $part in
+    '' | .) ;;
+    ..) at=${at%/*} ;;
+    *)
+      if [ -L "/proc/$1/root$at/$part" ]; then
+        hops=$((hops + 1))
+        [ $hops -le 20 ] && target=$(readlink -- "/proc/$1/root$at/$part") || return 1
+        case $target in /*) at='' ;; esac
+        further=$target/$further
+      else
+        at=$at/$part
+      fi
+      ;;
+    esac
+  done
+}
+kind() {
+  if [ -f "$1" ]; then echo file
+  elif [ -d "$1" ]; then echo directory
+  elif [ -e "$1" ]; then echo other
+  else echo missing; fi
+}
+# Of what containers mount from the host ("PID<tab>SOURCE<tab>DESTINATION"), what is there something
+# else than on the host: "PID KIND-ON-THE-HOST KIND-IN-THE-CONTAINER DESTINATION". Files of one
+# content are not told of.
+replaced() {
+  while IFS="$tab" read -r pid source destination; do
+    locate "$pid" "$destination" || continue
+    held=/proc/$pid/root$at
+    # shellcheck disable=SC3013 # dash, busybox and bash have it
+    if [ "$source" -ef "$held" ]; then continue; fi
+    here=$(kind "$source") there=$(kind "$held")
+    [ "$there" != missing ] || continue
+    # Only what the engine mounted there: a container may mount over it, or show another root.
+    [ "$(awk '{
+      gsub(/\\040/, " ", $5); gsub(/\\011/, "\t", $5); print $5
+    }' "/proc/$pid/mountinfo" 2>/dev/null | grep -cxF -e "$at")" = 1 ] || continue
+    if [ "$here $there" = 'file file' ]; then
+      ours=$(printf '%s\n' "$source" | elsewhere) theirs=$(printf '%s\n' "$held" | elsewhere)
+      case ${ours%% *}${theirs%% *} in *'?'* | "${ours%% *}${ours%% *}") continue ;; esac
+    fi
+    printf '%s %s %s %s\n' "$pid" "$here" "$there" "$destination"
+  done
+}
+tab=$(printf '\t')
+
 section clock date +%s
 section steering steering
 section defaults defaults "$@"
@@ -104,6 +156,23 @@ if [ -n "$ids" ]; then
     letter=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null)
     printf '%s %s\n' "$pid" "${letter:-gone}"
   done | quoted
+  end 0
+  # A label stands deeper in the text than the keys that are looked for here. What is escaped is
+  # left out.
+  begin mounts
+  printf '%s\n' "$shown" | awk '
+    /^    \{$/ { pid = 0 }
+    /^            "Pid": [1-9][0-9]*,?$/ { pid = $2 + 0 }
+    /^        "Mounts": \[$/ { list = 1 }
+    /^        \]/ { list = 0 }
+    list && /^            \{$/ { bind = 0; source = "" }
+    list && /^                "Type": "bind",?$/ { bind = 1 }
+    list && bind && pid && !/\\/ {
+      if (!/^                "(Source|Destination)": "\//) next
+      value = $0; sub(/^[^:]*: "/, "", value); sub(/",?$/, "", value)
+      if ($1 == "\"Source\":") source = value
+      else if (source != "") print pid "\t" source "\t" value
+    }' | replaced | quoted
   end 0
 fi
 section networks docker network ls --no-trunc --format \

@@ -50,6 +50,9 @@ class Endpoint(Frozen):
     aliases: tuple[str, ...] = ()
 
 
+Replaced = Literal["file", "directory", "other", "kind", "missing"]
+
+
 class Container(Frozen):
     """One container as the engine shows it now.
 
@@ -60,6 +63,9 @@ class Container(Frozen):
     :param anonymous: its volumes without a name of their own, by where it has them.
     :param labels: its labels of Compose.
     :param image_labels: those of its image; ``None`` where the image cannot be asked.
+    :param replaced: what it mounts and holds another one of than the host has by now, by its place
+        in the container: both of one kind, ``kind`` where they are not, ``missing`` where the
+        host has none. Files of one content are the same.
     :param foreign: why it is not the project's own although its labels say so, once sorted out.
     """
 
@@ -91,6 +97,7 @@ class Container(Frozen):
     shape: Mapping[str, Any] = {}
     labels: Mapping[str, str] = {}
     image_labels: Mapping[str, str] | None = None
+    replaced: Mapping[str, Replaced] = {}
     foreign: str = ""
 
     @property

@@ -13,7 +13,7 @@ from stackmend.compose.plan.actions import RemoveLeftover, Rename
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.state import Container, StackState
-from stackmend.provenance import PASSING_NAME
+from stackmend.provenance import TEMPORARY_NAME
 
 
 def plan_leftovers(draft: Draft) -> None:
@@ -47,7 +47,7 @@ def settle_leftovers(
                     steps.append(_remove(service, container, kept))
                     gone.add(container.id)
             if kept and kept.replaces:
-                name = PASSING_NAME.sub("", kept.name, count=1)
+                name = TEMPORARY_NAME.sub("", kept.name, count=1)
                 steps.append(
                     Rename(
                         subject=service,

@@ -57,6 +57,7 @@ def plan_service(draft: Draft, name: str) -> None:
     for container in containers:
         for action in _plan_shape(draft, name, container):
             draft.do("drift", action, container)
+        _plan_mounts(draft, name, container)
         _plan_life(draft, name, container)
 
 
@@ -150,6 +151,36 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
         if missing and container.endpoints:
             causes.append(f"the engine does not publish {', '.join(sorted(missing))}")
     return [*steps, *(Recreate(subject=name, cause=cause) for cause in causes)]
+
+
+def _plan_mounts(draft: Draft, name: str, container: Container) -> None:
+    """Restart a container that holds a file or directory that was replaced on the host since."""
+    for place, kind in container.replaced.items():
+        mount = (container.shape.get("volumes") or {}).get(place) or {}
+        source = mount.get("source")
+        # What comes for another reason mounts what is there then.
+        if not source or not container.running or draft.has_step(name, Recreate):
+            continue
+        if kind == "missing":
+            if draft.relativize(source) not in draft.files:
+                cause = f"{source}, which it mounts, is gone from the host"
+                remedy = f"put {source} back: {container.name} cannot be started without it"
+                draft.find(name, "drift", cause, remedy=remedy, blocks=False)
+        elif kind == "kind":
+            cause = f"{source} on the host is of another kind than what it mounted from there"
+            remedy = (
+                f"put back at {source} what was there; {container.name} still has it at {place}"
+            )
+            draft.find(name, "drift", cause, remedy=remedy)
+        else:
+            cause = f"{source} was replaced on the host; it still has the one before"
+            tried = name in draft.tried
+            step = (
+                Recreate(subject=name, cause=cause)
+                if tried
+                else Restart(subject=name, cause=cause, container=container.id)
+            )
+            draft.do("drift", step, container)
 
 
 def _plan_networks(

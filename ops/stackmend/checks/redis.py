@@ -1,0 +1,121 @@
+"""What a redis answered to a check: the fault, its remedy, and whether a restart harms. Pure."""
+
+from __future__ import annotations
+
+from stackmend.checks.diagnosis import Answer
+from stackmend.checks.spec import RedisCheck
+from stackmend.checks.state import Hint, Outcome
+from stackmend.frozen import Frozen
+
+#: What redis refuses with, and what to do where a restart cannot help: it comes up as it is, and
+#: may lose what was not saved.
+_HARMED = {
+    "MISCONF": (
+        "it cannot save to its disk, and refuses writes",
+        "free space where its data lies, or let its user write there (`docker logs` says which); "
+        "redis then saves by itself, and a restart before that loses what is not saved",
+    ),
+    "OOM": (
+        "its memory is full, and it refuses writes",
+        "raise `maxmemory`, or set a `maxmemory-policy` that evicts",
+    ),
+    "NOREPLICAS": (
+        "too few replicas follow it, and it refuses writes",
+        "start the replicas, or lower `min-replicas-to-write`",
+    ),
+    "LOADING": (
+        "it is still loading its data",
+        "wait until it is loaded (`redis-cli info persistence`)",
+    ),
+    "CLUSTERDOWN": (
+        "its cluster is down",
+        "see `redis-cli cluster info`, and start the nodes that are missing",
+    ),
+}
+
+
+class Explained(Frozen):
+    """A fault that redis itself told of."""
+
+    text: str
+    remedy: str
+    outcome: Outcome = "failed"
+    hints: tuple[Hint, ...] = ()
+
+
+def explain_passed(check: RedisCheck) -> str:
+    """What is true of a redis whose check passes."""
+    return "it takes writes" if check.role == "master" else f"its role is right ({check.role})"
+
+
+def explain_redis(check: RedisCheck, answer: Answer) -> Explained | None:
+    """What redis said is wrong, the worst first; ``None`` where it said nothing of it."""
+    replies = answer.get_all("reply")
+    errors: dict[str, str] = {}
+    for reply in replies:
+        if reply.startswith("-"):
+            word, _, text = reply[1:].partition(" ")
+            errors.setdefault(word, f"{word} {text}")
+    split = (reply.partition(":") for reply in replies if not reply.startswith("-"))
+    fields = {key: value for key, colon, value in split if colon}
+    if found := _explain_password(check, answer, errors):
+        return found
+    for word, (text, remedy) in _HARMED.items():
+        if word in errors:
+            return _make_harmful(f"{text}: {errors[word]}", remedy)
+    role = {"slave": "replica"}.get(fields.get("role", ""), fields.get("role", ""))
+    if role and check.role not in ("any", role):
+        leader = f"{fields.get('master_host', '?')}:{fields.get('master_port', '?')}"
+        state = fields.get("master_link_status", "not known")
+        text = f"it is a {role}" + (f" of {leader}, link {state}" if role == "replica" else "")
+        remedy = (
+            f"it should be a {check.role}: a change at run time (`replicaof`) is taken back by a "
+            "restart; if it is meant to be so, say it in the check's `role`"
+        )
+        return Explained(text=text, remedy=remedy)
+    for key, option in (("rdb_last_bgsave_status", "RDB"), ("aof_last_write_status", "AOF")):
+        if fields.get(key) == "err":
+            text = f"its last write to disk failed ({option}: {key}:err)"
+            return _make_harmful(text, _HARMED["MISCONF"][1])
+    others = [text for word, text in errors.items() if word not in ("NOPERM", "MOVED", "ASK")]
+    if others:
+        return Explained(text=f"it answers {'; '.join(others)}", remedy="")
+    return None
+
+
+def _make_harmful(text: str, remedy: str) -> Explained:
+    return Explained(text=text, remedy=remedy, hints=("restart-harms",))
+
+
+def _explain_password(
+    check: RedisCheck, answer: Answer, errors: dict[str, str]
+) -> Explained | None:
+    source = answer.get("secret")
+    if "WRONGPASS" in errors or "invalid password" in errors.get("ERR", ""):
+        return Explained(
+            text=f"it refuses the password that {source} of {check.service} gives: "
+            f"{errors.get('WRONGPASS') or errors['ERR']}",
+            remedy="it was changed at run time (`config set requirepass`), which a restart takes "
+            "back; to keep the new one, declare it",
+        )
+    if "NOAUTH" in errors and "hidden" in answer:
+        return Explained(
+            outcome="unknown",
+            text=f"not known: it asks for a password, and what {source} of {check.service} gives "
+            "cannot be read from outside its container",
+            remedy="give the password by --requirepass, a configuration file or REDIS_PASSWORD",
+        )
+    if "NOAUTH" in errors:
+        return Explained(
+            text=f"it asks for a password that nothing of {check.service} declares: "
+            f"{errors['NOAUTH']}",
+            remedy="it was set at run time (`config set requirepass`), which a restart takes back; "
+            "to keep it, declare it: `command: redis-server --requirepass ...`",
+        )
+    if source and "without any password" in errors.get("ERR", ""):
+        return Explained(
+            text=f"it lets in everybody, although {source} of {check.service} gives it a password",
+            remedy="it was taken away at run time (`config set requirepass`), which a restart "
+            "takes back",
+        )
+    return None

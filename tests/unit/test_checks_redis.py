@@ -1,0 +1,220 @@
+"""What a redis answered to a check: recorded from redis 7, from those before, and from liars."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stackmend.checks.facts import CheckResults, parse
+from stackmend.checks.spec import RedisCheck, parse_checks
+from stackmend.checks.state import CheckResult
+from stackmend.connection import read_script
+from tests.marks import checked
+
+QUEUE = RedisCheck(service="redis", address="redis:6379", inside="api")
+WELL = (
+    "+PONG",
+    "role:master",
+    "rdb_last_bgsave_status:ok",
+    "aof_last_write_status:ok",
+)
+MISCONF = (
+    "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist on "
+    "disk."
+)
+
+
+def result(*lines: str, check: RedisCheck = QUEUE, outcome: str = "failed") -> CheckResult:
+    """What comes of a check and the probe's lines about it."""
+    printed = [
+        "checks 1",
+        f"0 spec {json.dumps(check.model_dump(mode='json'))}",
+        *(f"0 {line}" for line in ("method nsenter+bash", "ms 9", "rc 0", *lines)),
+        f"0 result {outcome}",
+        "end",
+    ]
+    (found,) = parse(printed)
+    return found
+
+
+def replies(*lines: str) -> list[str]:
+    return [f"reply {line}" for line in lines]
+
+
+def test_well() -> None:
+    found = result(outcome="passed")
+    assert found.ok
+    assert found.evidence == (
+        "ask redis at redis:6379 of redis from inside api: PONG, it takes writes in 9 ms"
+    )
+
+
+NOAUTH = "-NOAUTH Authentication required."
+WRONG = "-WRONGPASS invalid username-password pair or user is disabled."
+BARE = "-ERR AUTH <password> called without any password configured for the default user. Are you"
+REPLICA = ("role:slave", "master_host:192.0.2.66", "master_port:6379", "master_link_status:down")
+
+
+@pytest.mark.parametrize(
+    ("lines", "evidence", "remedy", "harms"),
+    [
+        (replies(NOAUTH), "asks for a password that nothing of redis declares: NOAUTH", "set", 0),
+        (
+            ["secret --requirepass", *replies(WRONG)],
+            "it refuses the password that --requirepass of redis gives: WRONGPASS invalid",
+            "changed at run time",
+            0,
+        ),
+        # Before redis 6.
+        (
+            ["secret --requirepass", *replies("-ERR invalid password")],
+            "it refuses the password that --requirepass of redis gives: ERR invalid password",
+            "changed at run time",
+            0,
+        ),
+        (
+            ["secret /etc/redis.conf", *replies(BARE, *WELL)],
+            "it lets in everybody, although /etc/redis.conf of redis gives it a password",
+            "taken away at run time",
+            0,
+        ),
+        (
+            replies("+PONG", *REPLICA, "-READONLY You can't write against a read only replica."),
+            "it is a replica of 192.0.2.66:6379, link down",
+            "a restart",
+            0,
+        ),
+        (replies(MISCONF, "role:master"), "refuses writes: MISCONF Redis is", "free space", 1),
+        (
+            replies("+PONG", "role:master", "rdb_last_bgsave_status:err"),
+            "its last write to disk failed (RDB: rdb_last_bgsave_status:err)",
+            "free space",
+            1,
+        ),
+        (
+            replies("+PONG", "role:master", "aof_last_write_status:err"),
+            "its last write to disk failed (AOF: aof_last_write_status:err)",
+            "free space",
+            1,
+        ),
+        (
+            replies(*WELL, "-OOM command not allowed when used memory > 'maxmemory'."),
+            "its memory is full, and it refuses writes: OOM command",
+            "maxmemory-policy",
+            1,
+        ),
+        (replies("-LOADING Redis is loading the dataset in memory"), "still loading", "wait", 1),
+        (replies(*WELL, "-NOREPLICAS Not enough good replicas"), "too few replicas", "start", 1),
+        (replies("-BUSY Redis is busy running a script."), "it answers BUSY Redis is busy", "", 0),
+    ],
+)
+def test_what_is_wrong_comes_with_its_remedy(
+    lines: list[str], evidence: str, remedy: str, harms: int
+) -> None:
+    found = result(*lines)
+    assert found.outcome == "failed"
+    assert evidence in found.evidence
+    assert remedy in found.remedy
+    assert ("restart-harms" in found.hints) == bool(harms)
+
+
+def test_a_password_that_only_a_shell_knows_is_not_known() -> None:
+    found = result("secret --requirepass", "hidden --requirepass", *replies(NOAUTH))
+    assert found.outcome == "unknown"
+    assert "what --requirepass of redis gives cannot be read" in found.evidence
+
+
+def test_what_is_no_redis() -> None:
+    assert "does not speak as redis does" in result().evidence
+    assert "does not resolve" in result("rc 6").evidence
+    assert "connection to port 6379 failed" in result("rc 7").evidence
+
+
+@given(st.lists(st.text(max_size=40), max_size=8))
+def test_whatever_is_answered_a_failure_stays_no_pass(lines: list[str]) -> None:
+    said = [line.replace("\n", " ").replace("\r", " ") for line in lines]
+    assert not result(*replies(*said)).ok
+
+
+# The password
+
+
+def find_password(*lines: str) -> str:
+    """What the probe reads of a container's configuration."""
+    found = re.search(
+        r"checks_redis_password='(.*?\n})'", read_script("stackmend.checks", "probe"), re.S
+    )
+    assert found is not None
+    done = subprocess.run(
+        ["awk", found[1]],
+        input="\n".join([*lines, "D /data", ""]),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout.removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["A redis-server"], ""),
+        (["A redis-server", "A --requirepass", "A it's a $PW"], "--requirepass\tit's a $PW"),
+        (["A redis-server --requirepass plain --save ''"], "--requirepass\tplain"),
+        (["A exec redis-server --requirepass=plain; wait"], "--requirepass\tplain"),
+        (['A redis-server --requirepass "two words" --port 1'], "--requirepass\ttwo words"),
+        (["A redis-server --requirepass 'a $b'"], "--requirepass\ta $b"),
+        (["E PW=of env", "A sh", "A x --requirepass $PW"], "--requirepass\tof env"),
+        (["E PW=x=y", 'A redis-server --requirepass "${PW}"'], "--requirepass\tx=y"),
+        (["A redis-server --requirepass $UNSET"], "--requirepass\thidden"),
+        (["A redis-server --requirepass $(cat /run/secrets/pw)"], "--requirepass\thidden"),
+        (["A redis-server", "A /etc/redis.conf"], "conf\t/etc/redis.conf"),
+        (["A r", "A my.conf", "E REDISCLI_AUTH=x"], "conf\t/data/my.conf\nREDISCLI_AUTH\tx"),
+        (["E REDIS_PASSWORD=x"], "REDIS_PASSWORD\tx"),
+        (["E REDISCLI_AUTH=x"], "REDISCLI_AUTH\tx"),
+        (["E REDIS_PASSWORD=", "E VALKEY_PASSWORD=x"], "VALKEY_PASSWORD\tx"),
+        (["E REDIS_PASSWORD_FILE=/run/secrets/pw"], "REDIS_PASSWORD_FILE\tfile /run/secrets/pw"),
+        (["E REDIS_ARGS=--requirepass x"], "--requirepass\tx"),
+    ],
+)  # fmt: skip
+def test_where_the_password_is(lines: list[str], found: str) -> None:
+    assert find_password(*lines) == found
+
+
+# The command
+
+
+@pytest.mark.parametrize("text", ["a b", "'; id; '", "$(id)", "-x", "ü"])
+def test_values_are_quoted(text: str) -> None:
+    command = CheckResults().command(text, [QUEUE]).get_raw_value()
+    assert "checks_redis 0 5 api redis 6379 redis master" in command
+    assert not checked(command, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "service"),
+        ({"service": "a b"}, "is not a service name"),
+        ({"service": "redis", "address": "redis"}, "must be host:port"),
+        ({"service": "redis", "role": "slave"}, "role"),
+        ({"service": "redis", "password": "x"}, "password"),
+    ],
+)
+def test_what_is_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        parse_checks([{"kind": "redis", **fields}])
+
+
+def test_what_it_touches() -> None:
+    assert QUEUE.list_services({"api", "redis"}) == ("api", "redis")
+    assert RedisCheck(service="redis").list_services() == ("redis",)
+    behind = RedisCheck(service="redis", address="proxy:6379", inside="api")
+    assert behind.list_services({"api", "proxy", "redis"}) == ("api", "proxy", "redis")
