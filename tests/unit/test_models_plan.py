@@ -17,15 +17,19 @@ import pytest
 from stackmend.models.plan import (
     ModelSource,
     Plan,
+    add_answer,
     carry_over,
+    drop_answers,
     measure_present,
     plan,
     select_to_check,
 )
 from stackmend.models.spec import Name
 from stackmend.models.state import (
+    Answered,
     NamedModel,
     PartialDownload,
+    Record,
     Recorded,
     RegistryAnswer,
     Server,
@@ -136,6 +140,20 @@ def let_go() -> Plan:
     }
     there = state([stored("a"), stored("b"), stored("c")], record=record)
     return plan(spec("a", prune=True), there, {A: found("a")})
+
+
+@scenario
+def unproven() -> Plan:
+    """One has never answered, one not since it changed, one not since its server was started."""
+    there = state([stored("a"), stored("b", "2"), stored("c"), stored("d")])
+    answered = {
+        Name.parse(name).key: Answered(digest=stored(name).digest, server=server)
+        for name, server in (("b", UP.instance), ("c", "0.23.0"), ("d", UP.instance))
+    }
+    there = there.model_copy(update={"record": Record(answered=answered)})
+    names = ("a", "b", "c", "d")
+    answers = {f"{name}:latest": found(name, "2" if name == "b" else "1") for name in names}
+    return plan(spec(*names), there, answers)
 
 
 @scenario
@@ -495,3 +513,42 @@ def test_with_a_local_check_only_what_is_not_whole_is_asked_for() -> None:
     everything = spec("a", "b", {"name": "d", "gguf": "/d"})
     assert [str(model) for model in select_to_check(everything, there)] == [A, B]
     assert plan(spec("a", check="local"), state([stored("a")]), {}).empty
+
+
+def test_an_answer_counts_for_that_model_on_that_start_of_the_server() -> None:
+    """A failed one is no answer, whatever a later run reads."""
+    there = state([stored("a"), stored("b")], record={})
+    there = there.model_copy(update={"record": Record()})
+    wanted, answers = spec("a", "b"), {A: found("a"), B: found("b")}
+    assert steps(plan(wanted, there, answers)) == ["ask a:latest", "ask b:latest"]
+    record = add_answer(wanted, there.record, there, Name.parse("a"))
+    after = there.model_copy(update={"record": record})
+    assert steps(plan(wanted, after, answers)) == ["ask b:latest"]
+    record = add_answer(wanted, record, after, Name.parse("b"))
+    after = after.model_copy(update={"record": record})
+    assert plan(wanted, after, answers).empty
+    for changes in ({"started": "later"}, {"version": "0.25.0"}, {"container": "f" * 64}):
+        again = after.model_copy(update={"server": UP.model_copy(update=changes)})
+        assert steps(plan(wanted, again, answers)) == ["ask a:latest", "ask b:latest"]
+    dropped = drop_answers(record, {Name.parse("B").key})
+    again = after.model_copy(update={"record": dropped})
+    assert steps(plan(wanted, again, answers)) == ["ask b:latest"]
+    # What is no longer desired is not remembered.
+    record = add_answer(spec("a"), record, after, Name.parse("a"))
+    assert list(record.answered) == [Name.parse("a").key]
+
+
+def test_an_old_record_without_answers_is_read() -> None:
+    assert Record.model_validate_json('{"version": 1, "models": {}}') == Record()
+
+
+@pytest.mark.parametrize("reason", ["", "this user may not read /m"])
+def test_contents_that_were_to_be_verified_and_could_not_be_are_a_refusal(reason: str) -> None:
+    there, answers = state([stored("a")], reason=reason), {A: found("a")}
+    (refusal,) = plan(spec("a", hashes=True), there, answers).refusals
+    assert refusal.subject == "blobs"
+    assert reason in refusal.reason
+    assert '"hashes": false' in refusal.remedy
+    assert plan(spec("a"), there, answers).refusals == ()
+    hashed = there.model_copy(update={"hashed": True, "reason": ""})
+    assert plan(spec("a", hashes=True), hashed, answers).empty

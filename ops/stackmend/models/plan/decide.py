@@ -1,11 +1,12 @@
 """Go through the desired models: what is wrong with each, and what is done about it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stackmend.decision import Finding, Refusal
 from stackmend.models.plan import format, unmanaged
 from stackmend.models.plan.model import (
     Action,
+    Ask,
     Copy,
     Create,
     DeleteBlob,
@@ -15,7 +16,13 @@ from stackmend.models.plan.model import (
     RemoveName,
 )
 from stackmend.models.plan.space import check_space
-from stackmend.models.plan.stored import find_problems, has_blob, is_intact, measure_missing
+from stackmend.models.plan.stored import (
+    find_problems,
+    has_blob,
+    is_intact,
+    measure_missing,
+    select_to_ask,
+)
 from stackmend.models.spec import ModelSpec, ModelsSpec, Name
 from stackmend.models.state import Manifest, Registry, RegistryAnswer, StoredModel, StoreState
 
@@ -67,6 +74,8 @@ class _Decision:
             else:
                 self._pull(model, name)
         self.findings += unmanaged.find_unmanaged(self.spec, self.state)
+        if self.spec.hashes and not self.state.hashed:
+            self.refusals.append(format.refuse_unhashed(self.state))
         fetching: list[Action] = [*self.deletes.values(), *self.pulls, *self.creates]
         if refusal := check_space(self.spec, self.state, fetching):
             self.refusals.append(refusal)
@@ -74,11 +83,31 @@ class _Decision:
         # The name that another model is pulled by is removed with that model's own steps.
         busy = {action.name.key for action in self.pulls}
         pruned, kept = unmanaged.prune(self.spec, self.state, busy)
+        dropped = unmanaged.drop_removed(self.spec, self.state)
+        asks = self._ask({action.for_model for action in fetching})
         return Plan(
             findings=(*self.findings, *kept),
-            actions=(*fetching, *pruned, *unmanaged.drop_removed(self.spec, self.state)),
+            actions=(*fetching, *pruned, *dropped, *asks),
             refusals=tuple(self.refusals),
         )
+
+    def _ask(self, fetched: Collection[str]) -> list[Ask]:
+        """Those that stay as they are; each that is fetched is asked in any case."""
+        asks = []
+        for model in select_to_ask(self.spec, self.state):
+            if model.name.key in fetched:
+                continue
+            known = model.name.key in self.state.record.answered
+            cause = (
+                "it or its server has changed since it last answered"
+                if known
+                else "it is there, but stackmend has had no answer from it"
+            )
+            self._add_finding(model, "unproven", cause)
+            asks.append(
+                Ask(subject=str(model), cause=cause, for_model=model.name.key, name=model.name)
+            )
+        return asks
 
     def _pull(self, model: ModelSpec, name: Name) -> None:
         stored = self.state.find_model(model.name)

@@ -89,6 +89,13 @@ class Create(ModelAction):
     bytes: int = 0
 
 
+class Ask(ModelAction):
+    """Have a model answer that has not answered since it or its server last changed."""
+
+    verb: Literal["ask"] = "ask"
+    name: Name
+
+
 class Prune(decision.Action):
     """Remove a model that stackmend pulled and that is no longer desired."""
 
@@ -109,7 +116,7 @@ class UpdateRecord(decision.Action):
     dropped: tuple[str, ...]
 
 
-Action = DeleteBlob | Pull | Copy | RemoveName | Create | Prune | UpdateRecord
+Action = DeleteBlob | Pull | Copy | RemoveName | Create | Prune | UpdateRecord | Ask
 
 
 class Plan(decision.Plan[Action]):

@@ -13,6 +13,8 @@ STAGES: tuple[tuple[type | tuple[type, ...], bool], ...] = (
     ((model.Pull, model.Copy, model.RemoveName), True),
     (model.Create, True),
     ((model.Prune, model.UpdateRecord), False),
+    # Side by side they would push each other out of memory.
+    (model.Ask, False),
 )
 
 
