@@ -183,7 +183,7 @@ def test_a_server_that_is_a_process_of_the_host_is_read_where_its_environment_sa
     [
         ("/srv/data/models", ["PrivateTmp=yes"]),
         ("/tmp/models", ["PrivateTmp=yes"]),
-        ("/mnt/models", ["TemporaryFileSystem=/mnt"]),
+        ("/mnt/models", ["BindPaths=/srv/private:/mnt"]),
     ],
     ids=["where-all-see-it", "in-its-own-tmp", "in-a-mount-of-its-own"],
 )
@@ -191,6 +191,7 @@ def test_a_unit_with_mounts_of_its_own_is_read_where_it_has_its_models(
     managed: LabHost, models: str, settings: list[str]
 ) -> None:
     """And not where an older one had them, although it has the same names."""
+    managed.sh("mkdir -p /srv/private")
     unit = ModelUnit(managed, models, settings)
     unit.up()
     managed.sh("mkdir -p /root/.ollama && cp -a /srv/model/root/.ollama/models /root/.ollama/")

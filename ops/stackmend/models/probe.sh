@@ -190,7 +190,7 @@ contained() {
 # In systemd's hierarchy, or in the only one there is.
 group() {
   awk -F : '$2 == "name=systemd" { named = $3 } $1 == 0 { unified = $3 } { other = $3 }
-    END { print length(named) > 1 ? named : length(unified) > 1 ? unified : other }' \
+    END { print (length(named) > 1 ? named : length(unified) > 1 ? unified : other) }' \
     "/proc/$1/cgroup" 2>/dev/null
 }
 
