@@ -155,6 +155,8 @@ def render(decided: Plan) -> str:
             case Create():
                 yield f"name {action.name}"
                 yield f"created from {action.source.digest[:12]}, {action.bytes} bytes"
+                if action.source.base is not None:
+                    yield f"base {action.source.base}"
             case RemoveName() | Prune() | Ask():
                 yield f"name {action.name}"
             case UpdateRecord():

@@ -18,8 +18,12 @@ from stackmend.models.plan import (
     ModelSource,
     Plan,
     add_answer,
+    add_digests,
+    add_entry,
+    arrange,
     carry_over,
     drop_answers,
+    find_missing_base,
     measure_present,
     plan,
     select_to_check,
@@ -128,6 +132,37 @@ def made() -> Plan:
     files = {f"sha256:{digest}": 7 * MIB}
     from_file = {Name.parse("a").key: ModelSource(digest=digest, files=files)}
     return plan(spec({"name": "a", "gguf": "/models/a.gguf"}), state(), {}, from_file)
+
+
+def derived(**bases: str) -> tuple[list[dict[str, str]], dict[str, ModelSource]]:
+    """Models that are each made from another, and what they are made from."""
+    wanted = [{"name": name, "modelfile": f"/models/{name}"} for name in bases]
+    sources = {
+        Name.parse(name).key: ModelSource(digest=hexed(name), base=Name.parse(base))
+        for name, base in bases.items()
+    }
+    return wanted, sources
+
+
+@scenario
+def made_from_each_other() -> Plan:
+    """The tag that all rests on has moved; what is derived comes in order, however it is listed."""
+    wanted, sources = derived(c="b", b="a", d="a")
+    record = {
+        f"{name}:latest": Recorded(
+            digest=stored(name).digest, made_from=hexed(name), base=stored(base).digest
+        )
+        for name, base in (("b", "a"), ("c", "b"))
+    }
+    there = state([stored("a"), stored("b"), stored("c")], record=record)
+    return plan(spec(*wanted, "a"), there, {A: found("a", "2")}, sources)
+
+
+@scenario
+def made_from_what_is_missing() -> Plan:
+    """One base is on no registry, one is desired of nobody, two are made from each other."""
+    wanted, sources = derived(b="a", c="elsewhere", d="e", e="d", f="hf.co/team/x:1")
+    return plan(spec("a", *wanted), state(), {A: RegistryAnswer(status="absent")}, sources)
 
 
 @scenario
@@ -552,3 +587,43 @@ def test_contents_that_were_to_be_verified_and_could_not_be_are_a_refusal(reason
     assert plan(spec("a"), there, answers).refusals == ()
     hashed = there.model_copy(update={"hashed": True, "reason": ""})
     assert plan(spec("a", hashes=True), hashed, answers).empty
+
+
+def test_what_is_made_from_another_is_made_again_once_for_each_that_comes() -> None:
+    wanted, sources = derived(b="a")
+    desired, answers = spec("a", *wanted), {A: found("a")}
+    b = Name.parse("b")
+
+    def recorded(**fields: str) -> Any:
+        entry = Recorded(digest=stored("b").digest, made_from=hexed("b"), **fields)
+        return state([stored("a"), stored("b")], record={B: entry})
+
+    assert plan(desired, recorded(base=stored("a").digest), answers, sources).empty
+    # Made by a stackmend that did not know, or before somebody else pulled the base.
+    for before in ({}, {"base": stored("a", "2").digest}):
+        decided = plan(desired, recorded(**before), answers, sources)
+        assert steps(decided) == [f"create {B}"]
+    never = spec("a", *wanted, update="never")
+    reported = plan(never, recorded(base="x"), answers, sources)
+    assert (reported.empty, len(reported.findings)) == (True, 1)
+    after = state([stored("a"), stored("b")], record={})
+    record = add_entry(after.record, b, Recorded(digest="", made_from=hexed("b")))
+    record = add_digests(record, after, {B: Name.parse("a")})
+    after = after.model_copy(update={"record": record})
+    assert plan(desired, after, answers, sources).empty
+    # The same weights again are no other base.
+    broken = recorded(base=stored("a").digest)
+    broken = broken.model_copy(update={"problems": (problem("a", "missing"),)})
+    assert steps(plan(desired, broken, answers, sources)) == [f"pull {A}"]
+
+
+def test_what_is_created_waits_for_what_it_is_created_from() -> None:
+    wanted, sources = derived(c="b", b="a", a="base", d="base")
+    decided = plan(spec(*wanted), state([stored("base")]), {}, sources)
+    stages = [
+        sorted(chain[0].subject for chain in stage.chains) for stage in arrange(decided.actions)
+    ]
+    assert stages == [[A, "d:latest"], [B], ["c:latest"]]
+    (chain,) = list(arrange(decided.actions))[1].chains
+    assert find_missing_base(chain, {Name.parse("a").key}) == A
+    assert find_missing_base(chain, {Name.parse("d").key}) == ""

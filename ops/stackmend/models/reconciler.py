@@ -35,6 +35,7 @@ from stackmend.models.plan import (
     arrange,
     drop_answers,
     drop_entries,
+    find_missing_base,
     plan,
     select_to_ask,
     select_to_check,
@@ -137,7 +138,7 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
             # What ends this run from here on leaves them to be asked by the next.
             self._change_record(lambda record: drop_answers(record, fetched))
             for stage in arrange([action for action in actions if not isinstance(action, Ask)]):
-                chains = [chain for chain in stage.chains if chain[0].for_model not in failed]
+                chains = [chain for chain in stage.chains if self._can_start(chain, failed)]
                 workers = self.spec.parallel if stage.parallel else 1
                 with ThreadPoolExecutor(max_workers=workers) as pool:
                     ended = pool.map(lambda chain: self._execute_chain(chain, state, lease), chains)
@@ -171,6 +172,20 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         if state is None or self.spec.endpoint or not state.server.may_start:
             return 0.0
         return TIMEOUT if state.server.is_starting else TIMEOUT_WITHOUT_HEALTH
+
+    def _can_start(self, chain: Sequence[Action], failed: set[str]) -> bool:
+        """Whether nothing failed that a chain rests on; what does not start has failed as well."""
+        model = chain[0].for_model
+        if model in failed:
+            return False
+        if base := find_missing_base(chain, failed):
+            failed.add(model)
+            # Made without it, the server would ask a registry for a name that is ours.
+            self.report_error(
+                StepError(f"could not create {chain[0].subject}: {base} failed, its base")
+            )
+            return False
+        return True
 
     def _execute_chain(
         self, chain: Sequence[Action], state: StoreState, lease: connection.Lease
@@ -258,7 +273,12 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
             raise StepError(f"cannot read the model server: {state.reason}")
         self._after = state
         self._puller.count_unmeasured(state)
-        self._change_record(lambda record: add_digests(record, state))
+        bases = {
+            str(model.name): source.base
+            for model in self.spec.wanted
+            if (source := self._sources.get(model.name.key)) is not None and source.base is not None
+        }
+        self._change_record(lambda record: add_digests(record, state, bases))
         answer = True
         client = Client(self.host, state.server)
         for model in select_to_ask(self.spec, state):

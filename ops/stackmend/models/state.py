@@ -176,11 +176,13 @@ class Recorded(Frozen):
     :param digest: the digest that it then had.
     :param at: when, in seconds since the epoch.
     :param made_from: for a model that was created: the sha256 of what it was created from.
+    :param base: for a model that was created from another: the digest that this one then had.
     """
 
     digest: str
     at: float = 0
     made_from: str = ""
+    base: str = ""
 
 
 class Answered(Frozen):

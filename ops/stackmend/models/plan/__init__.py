@@ -5,6 +5,7 @@ fetched, ``unmanaged`` is what is not desired, and ``stages`` says which action 
 """
 
 from stackmend.models.plan.decide import plan as plan
+from stackmend.models.plan.derived import list_bases as list_bases
 from stackmend.models.plan.format import format_size as format_size
 from stackmend.models.plan.model import Action as Action
 from stackmend.models.plan.model import Ask as Ask
@@ -18,6 +19,7 @@ from stackmend.models.plan.model import Pull as Pull
 from stackmend.models.plan.model import RemoveName as RemoveName
 from stackmend.models.plan.model import UpdateRecord as UpdateRecord
 from stackmend.models.plan.stages import arrange as arrange
+from stackmend.models.plan.stages import find_missing_base as find_missing_base
 from stackmend.models.plan.stored import add_answer as add_answer
 from stackmend.models.plan.stored import add_digests as add_digests
 from stackmend.models.plan.stored import add_entry as add_entry

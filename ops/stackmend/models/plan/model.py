@@ -14,11 +14,13 @@ class ModelSource(Frozen):
 
     :param digest: a sha256 over all of it, in hexadecimal.
     :param files: bytes of each file that the server is given, by digest (``sha256:…``).
+    :param base: the model that it is created from, if it is.
     :param problem: why it cannot be read, if it cannot.
     """
 
     digest: str = ""
     files: Mapping[str, int] = {}
+    base: Name | None = None
     problem: str = ""
 
 

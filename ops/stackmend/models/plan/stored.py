@@ -142,13 +142,16 @@ def select_to_ask(spec: ModelsSpec, state: StoreState) -> tuple[ModelSpec, ...]:
     )
 
 
-def add_digests(record: Record, state: StoreState) -> Record:
-    """A record with the digests that the server gave to models which were recorded without one."""
+def add_digests(record: Record, state: StoreState, bases: Mapping[str, Name]) -> Record:
+    """A record with the digests that the server gave to models which were recorded without one.
+
+    :param bases: the models that they were made from.
+    """
     digests = {str(model.name): model.digest for model in state.models}
-    models = {
-        name: entry
-        if entry.digest or name not in digests
-        else entry.model_copy(update={"digest": digests[name]})
-        for name, entry in record.models.items()
-    }
+    models = dict(record.models)
+    for name, entry in record.models.items():
+        if not entry.digest and name in digests:
+            base = state.find_model(bases[name]) if name in bases else None
+            known = {"digest": digests[name], "base": base.digest if base is not None else ""}
+            models[name] = entry.model_copy(update=known)
     return record.model_copy(update={"models": models})
