@@ -432,8 +432,8 @@ def test_models_that_are_made_from_each_other_are_told_before_any_host_is_contac
 ) -> None:
     def policy(**bases: str) -> ModelsPolicy:
         for name, base in bases.items():
-            (tmp_path / name).write_text(f"FROM {base}\n")
-        wanted = [{"name": name, "modelfile": str(tmp_path / name)} for name in bases]
+            (tmp_path / f"{name}.txt").write_text(f"FROM {base}\n")
+        wanted = [{"name": name, "modelfile": str(tmp_path / f"{name}.txt")} for name in bases]
         return ModelsPolicy.model_validate({"wanted": wanted})
 
     # The last one takes up a name of the registry's, as Ollama itself allows.
