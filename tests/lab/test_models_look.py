@@ -19,37 +19,16 @@ from tests import connected
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.model_registry import ModelRegistry, Pushed
+from tests.lab.model_unit import ModelUnit
 
 MODELS = "/root/.ollama/models"
 VOLUME = "/var/lib/docker/volumes/models/_data/models"
 
-#: The lab's server as a process of the host's own: the image's files, out of the image. Its own
-#: program would give up its name to Python; one of Ollama's is called `ollama serve`.
-ON_THE_HOST = """\
-set -e
-docker create --name source lab/model:1 >/dev/null
-mkdir -p /srv/model
-docker export source | tar -x -C /srv/model opt root usr/lib
-docker rm source >/dev/null
-mkdir /srv/model/lib
-mv /srv/model/usr/lib/x86_64-linux-gnu/lib{gomp,stdc++}.so* /srv/model/lib
-cat >/srv/model/serve <<'ENDS'
-from pathlib import Path
-from server.app import serve
-serve("127.0.0.1", 11888, Path("/srv/model/root/.ollama/models"))
-ENDS
-cat >/etc/systemd/system/model.service <<'ENDS'
-[Service]
-Environment=OLLAMA_MODELS=/srv/model/root/.ollama/models OLLAMA_HOST=127.0.0.1:11888
-Environment=PYTHONPATH=/srv/model/usr/lib/python3/dist-packages:/srv/model/opt/ollama
-Environment=LD_LIBRARY_PATH=/srv/model/lib
-Environment=HTTPS_PROXY=http://user:secret@proxy.test:3128
-ExecStart=/usr/bin/python3 /srv/model/serve ollama serve
-ENDS
-systemctl daemon-reload
-systemctl start model
-for i in $(seq 200); do curl -sf http://127.0.0.1:11888/api/version && break; sleep 0.2; done
-"""
+#: The program of a server in a container that has no network of its own, on port 11889.
+SERVE = (
+    "from pathlib import Path; from server.app import serve; "
+    "serve('127.0.0.1', 11889, Path('/root/.ollama/models'))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -176,20 +155,77 @@ def test_a_server_that_stopped_is_told_and_its_disk_is_still_read(host: LabHost)
 def test_a_server_that_is_a_process_of_the_host_is_read_where_its_environment_says(
     managed: LabHost,
 ) -> None:
-    managed.sh(ON_THE_HOST, timeout=120)
+    proxy = "Environment=HTTPS_PROXY=http://user:secret@proxy.test:3128"
+    unit = ModelUnit(managed, "/srv/data/models", [proxy])
+    unit.up()
     try:
         with connected.lab(managed) as to:
-            state = read_store(to, endpoint="http://127.0.0.1:11888")
+            state = read_store(to, endpoint=unit.endpoint)
             other = read_store(to, endpoint="http://127.0.0.1:11889")
+            managed.sh("systemctl restart model")
+            managed.wait_for(f"curl -sf {unit.endpoint}/api/version", 60)
+            again = read_store(to, endpoint=unit.endpoint)
     finally:
-        managed.sh("systemctl stop model; rm -rf /srv/model /etc/systemd/system/model.service")
+        unit.down()
     assert (state.server.status, state.server.port) == ("up", 11888)
     assert state.server.place is not None
-    assert state.server.place.path == "/srv/model/root/.ollama/models"
+    assert (state.server.place.path, state.server.place.process) == ("/srv/data/models", 0)
     assert state.server.proxy == "proxy.test:3128"
     assert state.find_model(Name.parse("tiny")) is not None
     assert state.free is not None
     assert other.server.status == "unreachable"
+    assert state.server.started
+    assert again.server.started not in ("", state.server.started)
+
+
+@pytest.mark.parametrize(
+    ("models", "settings"),
+    [
+        ("/srv/data/models", ["PrivateTmp=yes"]),
+        ("/tmp/models", ["PrivateTmp=yes"]),
+        ("/mnt/models", ["BindPaths=/srv/private:/mnt"]),
+    ],
+    ids=["where-all-see-it", "in-its-own-tmp", "in-a-mount-of-its-own"],
+)
+def test_a_unit_with_mounts_of_its_own_is_read_where_it_has_its_models(
+    managed: LabHost, models: str, settings: list[str]
+) -> None:
+    """And not where an older one had them, although it has the same names."""
+    managed.sh("mkdir -p /srv/private")
+    unit = ModelUnit(managed, models, settings)
+    unit.up()
+    managed.sh("mkdir -p /root/.ollama && cp -a /srv/model/root/.ollama/models /root/.ollama/")
+    try:
+        weights = unit.weights("tiny")
+        managed.sh(f"truncate -s -9 {unit.blob(weights.digest)}")
+        with connected.lab(managed) as to:
+            state = read_store(to, endpoint=unit.endpoint)
+    finally:
+        unit.down()
+        managed.sh("rm -r /root/.ollama")
+    assert state.server.place is not None
+    assert state.server.place.path == models
+    assert (state.server.place.process > 0) is (models != "/srv/data/models")
+    (problem,) = state.problems
+    assert (problem.kind, problem.digest) == ("truncated", f"sha256:{weights.digest}")
+
+
+def test_a_container_on_the_hosts_network_is_read_by_its_endpoint(managed: LabHost) -> None:
+    endpoint = "http://127.0.0.1:11889"
+    managed.docker(
+        *("run", "-d", "--name", "beside", "--network", "host", "-v", "beside:/root/.ollama"),
+        *("-e", "OLLAMA_HOST=127.0.0.1:11889", "-w", "/opt/ollama", "--entrypoint", "python3"),
+        *("lab/model:1", "-c", SERVE, "ollama", "serve"),
+    )
+    try:
+        managed.wait_for(f"curl -sf {endpoint}/api/version", 60)
+        with connected.lab(managed) as to:
+            state = read_store(to, endpoint=endpoint)
+    finally:
+        managed.sh("docker rm -f beside; docker volume rm -f beside")
+    assert state.server.container_name == "beside"
+    assert state.server.place is not None
+    assert state.server.place.path == "/var/lib/docker/volumes/beside/_data/models"
 
 
 def asked(to: Host, *names: str, **more: object) -> list[RegistryAnswer]:

@@ -29,11 +29,15 @@ def runs(tmp_path: Path, server: ModelServer, model_registry: ModelRegistry) -> 
 
 
 @pytest.fixture(scope="module")
-def three(server: ModelServer, model_registry: ModelRegistry) -> list[str]:
-    """Three models that are there, pulled by the server itself."""
+def three(
+    server: ModelServer, model_registry: ModelRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """Three models that are there and have answered, pulled by the server itself."""
     present = [push(model_registry, f"team/present-{n}:1b", SIZE, seed=100 + n) for n in range(3)]
     server.pull(*present)
-    return [model.name for model in present]
+    names = [model.name for model in present]
+    Runs(tmp_path_factory.mktemp("three"), [server.host]).converge(names)
+    return names
 
 
 def test_what_is_missing_is_pulled_and_answers(
@@ -103,6 +107,7 @@ def test_a_tag_that_moved_is_reported_or_pulled(
     still = push(model_registry, "team/still:1b", SIZE, seed=21)
     names = [old.name, still.name]
     server.pull(old, still)
+    runs.converge(names)
     new = push(model_registry, "team/moving:1b", SIZE, seed=22)
     before, moment = server.files(), server.host.now()
 

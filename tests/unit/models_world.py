@@ -8,6 +8,7 @@ from typing import Any
 
 from stackmend.models.plan import (
     Action,
+    Ask,
     Copy,
     Create,
     DeleteBlob,
@@ -19,6 +20,7 @@ from stackmend.models.plan import (
 )
 from stackmend.models.spec import ModelsSpec, Name
 from stackmend.models.state import (
+    Answered,
     BlobProblem,
     Layer,
     Manifest,
@@ -82,7 +84,9 @@ def state(
     record: Mapping[str, Recorded] | None = None,
     **fields: Any,
 ) -> StoreState:
-    """What a server has; its blobs are those of its models without those that are missing."""
+    """What a server has, all of which has answered; its blobs are those of its models without
+    those that are missing.
+    """
     models, problems = tuple(models), tuple(problems)
     blobs = {layer.digest: layer.size for model in models for layer in model.layers or ()}
     for problem in problems:
@@ -95,7 +99,13 @@ def state(
         "server": UP,
         "blobs": blobs,
         "free": 100 * 1024 * MIB,
-        "record": Record(models=record or {}),
+        "record": Record(
+            models=record or {},
+            answered={
+                model.name.key: Answered(digest=model.digest, server=UP.instance)
+                for model in models
+            },
+        ),
     }
     return StoreState(**{**known, "models": models, "problems": problems, **fields})
 
@@ -145,7 +155,9 @@ def render(decided: Plan) -> str:
             case Create():
                 yield f"name {action.name}"
                 yield f"created from {action.source.digest[:12]}, {action.bytes} bytes"
-            case RemoveName() | Prune():
+                if action.source.base is not None:
+                    yield f"base {action.source.base}"
+            case RemoveName() | Prune() | Ask():
                 yield f"name {action.name}"
             case UpdateRecord():
                 yield f"dropped {', '.join(action.dropped)}"

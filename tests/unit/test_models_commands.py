@@ -17,9 +17,15 @@ from stackmend.errors import StepError
 from stackmend.models import commands
 from stackmend.models.client import Watchdog, classify_error
 from stackmend.models.errors import Full, TransientError
-from stackmend.models.modelfiles import build_request, parse_modelfile, read_sources
+from stackmend.models.modelfiles import (
+    ModelSourceProblem,
+    build_request,
+    check,
+    parse_modelfile,
+    read_sources,
+)
 from stackmend.models.progress import Meter, Tally
-from stackmend.models.spec import ModelSpec, ModelsSpec, Name
+from stackmend.models.spec import ModelSpec, ModelsPolicy, ModelsSpec, Name
 from stackmend.models.state import Place
 from tests.unit.models_store import blob_path
 
@@ -419,3 +425,19 @@ def test_a_relayed_file_is_no_other_inode(planted: tuple[Place, Path]) -> None:
     (half / FILE).unlink()
     os.mkfifo(half / FILE)
     assert run(commands.take(place, DIGEST, 0), CONTENT).returncode != 0
+
+
+def test_models_that_are_made_from_each_other_are_told_before_any_host_is_contacted(
+    tmp_path: Path,
+) -> None:
+    def policy(**bases: str) -> ModelsPolicy:
+        for name, base in bases.items():
+            (tmp_path / f"{name}.txt").write_text(f"FROM {base}\n")
+        wanted = [{"name": name, "modelfile": str(tmp_path / f"{name}.txt")} for name in bases]
+        return ModelsPolicy.model_validate({"wanted": wanted})
+
+    # The last one takes up a name of the registry's, as Ollama itself allows.
+    check(policy(c="b", b="a", d="d"))
+    with pytest.raises(ModelSourceProblem) as raised:
+        check(policy(x="a", a="b", b="C:latest", c="A"))
+    assert str(raised.value).startswith("models.wanted.1.modelfile: a:latest is made from ")

@@ -17,6 +17,12 @@ import pytest
 from stackmend.models.plan import (
     ModelSource,
     Plan,
+    add_answer,
+    add_digests,
+    add_entry,
+    arrange,
+    drop_answers,
+    find_missing_base,
     measure_present,
     merge_problems,
     plan,
@@ -24,8 +30,10 @@ from stackmend.models.plan import (
 )
 from stackmend.models.spec import Name
 from stackmend.models.state import (
+    Answered,
     NamedModel,
     PartialDownload,
+    Record,
     Recorded,
     RegistryAnswer,
     Server,
@@ -126,6 +134,37 @@ def made() -> Plan:
     return plan(spec({"name": "a", "gguf": "/models/a.gguf"}), state(), {}, from_file)
 
 
+def derived(**bases: str) -> tuple[list[dict[str, str]], dict[str, ModelSource]]:
+    """Models that are each made from another, and what they are made from."""
+    wanted = [{"name": name, "modelfile": f"/models/{name}"} for name in bases]
+    sources = {
+        Name.parse(name).key: ModelSource(digest=hexed(name), base=Name.parse(base))
+        for name, base in bases.items()
+    }
+    return wanted, sources
+
+
+@scenario
+def made_from_each_other() -> Plan:
+    """The tag that all rests on has moved; what is derived comes in order, however it is listed."""
+    wanted, sources = derived(c="b", b="a", d="a")
+    record = {
+        f"{name}:latest": Recorded(
+            digest=stored(name).digest, made_from=hexed(name), base=stored(base).digest
+        )
+        for name, base in (("b", "a"), ("c", "b"))
+    }
+    there = state([stored("a"), stored("b"), stored("c")], record=record)
+    return plan(spec(*wanted, "a"), there, {A: found("a", "2")}, sources)
+
+
+@scenario
+def made_from_what_is_missing() -> Plan:
+    """One base is on no registry, one is desired of nobody, two are made from each other."""
+    wanted, sources = derived(b="a", c="elsewhere", d="e", e="d", f="hf.co/team/x:1")
+    return plan(spec("a", *wanted), state(), {A: RegistryAnswer(status="absent")}, sources)
+
+
 @scenario
 def let_go() -> Plan:
     """One that we pulled and nobody wants, one that another hand changed, one that is gone."""
@@ -136,6 +175,20 @@ def let_go() -> Plan:
     }
     there = state([stored("a"), stored("b"), stored("c")], record=record)
     return plan(spec("a", prune=True), there, {A: found("a")})
+
+
+@scenario
+def unproven() -> Plan:
+    """One has never answered, one not since it changed, one not since its server was started."""
+    there = state([stored("a"), stored("b", "2"), stored("c"), stored("d")])
+    answered = {
+        Name.parse(name).key: Answered(digest=stored(name).digest, server=server)
+        for name, server in (("b", UP.instance), ("c", "0.23.0"), ("d", UP.instance))
+    }
+    there = there.model_copy(update={"record": Record(answered=answered)})
+    names = ("a", "b", "c", "d")
+    answers = {f"{name}:latest": found(name, "2" if name == "b" else "1") for name in names}
+    return plan(spec(*names), there, answers)
 
 
 @scenario
@@ -495,3 +548,82 @@ def test_with_a_local_check_only_what_is_not_whole_is_asked_for() -> None:
     everything = spec("a", "b", {"name": "d", "gguf": "/d"})
     assert [str(model) for model in select_to_check(everything, there)] == [A, B]
     assert plan(spec("a", check="local"), state([stored("a")]), {}).empty
+
+
+def test_an_answer_counts_for_that_model_on_that_start_of_the_server() -> None:
+    """A failed one is no answer, whatever a later run reads."""
+    there = state([stored("a"), stored("b")], record={})
+    there = there.model_copy(update={"record": Record()})
+    wanted, answers = spec("a", "b"), {A: found("a"), B: found("b")}
+    assert steps(plan(wanted, there, answers)) == ["ask a:latest", "ask b:latest"]
+    record = add_answer(wanted, there.record, there, Name.parse("a"))
+    after = there.model_copy(update={"record": record})
+    assert steps(plan(wanted, after, answers)) == ["ask b:latest"]
+    record = add_answer(wanted, record, after, Name.parse("b"))
+    after = after.model_copy(update={"record": record})
+    assert plan(wanted, after, answers).empty
+    for changes in ({"started": "later"}, {"version": "0.25.0"}, {"container": "f" * 64}):
+        again = after.model_copy(update={"server": UP.model_copy(update=changes)})
+        assert steps(plan(wanted, again, answers)) == ["ask a:latest", "ask b:latest"]
+    dropped = drop_answers(record, {Name.parse("B").key})
+    again = after.model_copy(update={"record": dropped})
+    assert steps(plan(wanted, again, answers)) == ["ask b:latest"]
+    # What is no longer desired is not remembered.
+    record = add_answer(spec("a"), record, after, Name.parse("a"))
+    assert list(record.answered) == [Name.parse("a").key]
+
+
+def test_an_old_record_without_answers_is_read() -> None:
+    assert Record.model_validate_json('{"version": 1, "models": {}}') == Record()
+
+
+@pytest.mark.parametrize("reason", ["", "this user may not read /m"])
+def test_contents_that_were_to_be_verified_and_could_not_be_are_a_refusal(reason: str) -> None:
+    there, answers = state([stored("a")], reason=reason), {A: found("a")}
+    (refusal,) = plan(spec("a", hashes=True), there, answers).refusals
+    assert refusal.subject == "blobs"
+    assert reason in refusal.reason
+    assert '"hashes": false' in refusal.remedy
+    assert plan(spec("a"), there, answers).refusals == ()
+    hashed = there.model_copy(update={"hashed": True, "reason": ""})
+    assert plan(spec("a", hashes=True), hashed, answers).empty
+
+
+def test_what_is_made_from_another_is_made_again_once_for_each_that_comes() -> None:
+    wanted, sources = derived(b="a")
+    desired, answers = spec("a", *wanted), {A: found("a")}
+    b = Name.parse("b")
+
+    def recorded(**fields: str) -> Any:
+        entry = Recorded(digest=stored("b").digest, made_from=hexed("b"), **fields)
+        return state([stored("a"), stored("b")], record={B: entry})
+
+    assert plan(desired, recorded(base=stored("a").digest), answers, sources).empty
+    # Made by a stackmend that did not know, or before somebody else pulled the base.
+    for before in ({}, {"base": stored("a", "2").digest}):
+        decided = plan(desired, recorded(**before), answers, sources)
+        assert steps(decided) == [f"create {B}"]
+    never = spec("a", *wanted, update="never")
+    reported = plan(never, recorded(base="x"), answers, sources)
+    assert (reported.empty, len(reported.findings)) == (True, 1)
+    after = state([stored("a"), stored("b")], record={})
+    record = add_entry(after.record, b, Recorded(digest="", made_from=hexed("b")))
+    record = add_digests(record, after, {B: Name.parse("a")})
+    after = after.model_copy(update={"record": record})
+    assert plan(desired, after, answers, sources).empty
+    # The same weights again are no other base.
+    broken = recorded(base=stored("a").digest)
+    broken = broken.model_copy(update={"problems": (problem("a", "missing"),)})
+    assert steps(plan(desired, broken, answers, sources)) == [f"pull {A}"]
+
+
+def test_what_is_created_waits_for_what_it_is_created_from() -> None:
+    wanted, sources = derived(c="b", b="a", a="base", d="base")
+    decided = plan(spec(*wanted), state([stored("base")]), {}, sources)
+    stages = [
+        sorted(chain[0].subject for chain in stage.chains) for stage in arrange(decided.actions)
+    ]
+    assert stages == [[A, "d:latest"], [B], ["c:latest"]]
+    (chain,) = list(arrange(decided.actions))[1].chains
+    assert find_missing_base(chain, {Name.parse("a").key}) == A
+    assert find_missing_base(chain, {Name.parse("d").key}) == ""

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stackmend.models.plan import (
+    Ask,
     Copy,
     DeleteBlob,
     Plan,
@@ -18,6 +19,7 @@ from stackmend.models.plan import (
     add_entry,
     arrange,
     drop_entries,
+    is_intact,
     plan,
     select_to_check,
 )
@@ -67,6 +69,15 @@ def worlds(draw: Any) -> tuple[ModelsSpec, StoreState, Registry]:
     )
     free = draw(st.sampled_from((0, 150, 10**6))) * 1024**2
     state = make_state(models, problems, record, free=free)
+    silent = {name for name in present if draw(st.integers(0, 3)) == 0}
+    answered = {
+        key: answer
+        for key, answer in state.record.answered.items()
+        if key not in {Name.parse(name).key for name in silent}
+    }
+    state = state.model_copy(
+        update={"record": state.record.model_copy(update={"answered": answered})}
+    )
     answers = {}
     for model in select_to_check(desired, state):
         answer = draw(statuses)
@@ -127,6 +138,20 @@ def test_a_plan_that_was_executed_is_empty_but_for_what_it_refused(world: Any) -
     after = plan(desired, execute(decided, state), answers)
     assert after.actions == ()
     assert [x.subject for x in after.refusals] == [x.subject for x in decided.refusals]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+def test_every_desired_model_that_stays_has_answered_or_is_asked(world: Any) -> None:
+    desired, state, _ = world
+    decided = plan(*world)
+    coming = {action.for_model for action in decided.actions if isinstance(action, Pull | Copy)}
+    asked = {action.for_model for action in decided.actions if isinstance(action, Ask)}
+    assert not asked & coming
+    for model in desired.wanted:
+        there = state.find_model(model.name)
+        if there is not None and is_intact(state, there) and model.name.key not in coming:
+            assert (model.name.key in asked) is not state.has_answered(there)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

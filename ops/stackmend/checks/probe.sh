@@ -526,7 +526,7 @@ checks_redis_once() {
         checks_reach "$grace" redis "$seconds" "$target" "$port"
         echo "$? $route" >"$prefix.rc"
     } 2>>"$prefix.err" | head -c 65536 | tr -d '\r' >"$prefix.answer"
-    read -r rc way <"$prefix.rc"
+    read -r rc route <"$prefix.rc"
     checks_said
     checks_clock
     {

@@ -90,13 +90,15 @@ def _build_in_store(place: Place, name: str, *arguments: str) -> StringCommand:
     moved in one step; not among them, because the server removes what it does not know there when
     it starts.
     """
-    if not place.container:
+    within: tuple[str | QuoteString, ...]
+    if place.container:
+        within = ("docker", "exec", "-i", QuoteString(place.container))
+    elif place.process:
+        within = ("nsenter", "--target", str(place.process), "--mount")
+    else:
         return script("stackmend.models", name, place.path, *arguments, shared=["walk"])
     return StringCommand(
-        "docker",
-        "exec",
-        "-i",
-        QuoteString(place.container),
+        *within,
         "sh",
         "-c",
         QuoteString(

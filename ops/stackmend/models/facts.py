@@ -38,6 +38,8 @@ from stackmend.redaction import format_safe_line
 #: What of a disk is not taken as it is.
 _MERGED = ("place", "models")
 
+_PID = re.compile(r"[0-9]{1,10}")
+
 Sections = Mapping[str, tuple[int, list[str]]]
 
 
@@ -171,6 +173,7 @@ def _parse_server(found: Sections, query: Query) -> Server:
             "container_name": fields.get("name", "").removeprefix("/"),
             "state": fields.get("state", ""),
             "health": fields.get("health", ""),
+            "started": fields.get("started", ""),
         }
         if known["state"] != "running":
             state = known["state"] or "in no known state"
@@ -179,6 +182,8 @@ def _parse_server(found: Sections, query: Query) -> Server:
     elif not query.endpoint:
         of = f" of the project {query.project}" if query.project else ""
         return Server(status="absent", reason=f"there is no container of {where}{of}")
+    elif "process" in found:
+        known["started"] = " ".join(found["process"][1]).strip()
     known["proxy"] = " ".join(found.get("proxy", (0, []))[1]).strip()
     reached = (found.get("reached", (0, []))[1] or [""])[0].split(" ")
     outcome, version, reason = _classify(found, where)
@@ -289,6 +294,8 @@ def _parse_disk(
                 None,
                 "cannot read the directory of the models, neither on the host nor in the container",
             )
+        if "process" in found:
+            return None, "cannot read which directory its process has its models in: run as root"
         return None, "cannot reach the server's disk from this host"
     path = "\n".join(found[name][1])
     if not (path.startswith("/") and is_inside(path[1:])):
@@ -297,7 +304,13 @@ def _parse_disk(
         stored = parse_sections(found["stored"][1], inner)
     except ValueError as error:
         return None, f"cannot parse what the probe printed about {path}: {error}"
-    disk = store.parse_disk(stored, Place(path=path, container=name.removeprefix("directory")[4:]))
+    place = Place(path=path, container=name.removeprefix("directory")[4:])
+    if "within" in found:
+        process, _, inside = "\n".join(found["within"][1]).partition("\n")
+        if not (_PID.fullmatch(process) and inside.startswith("/") and is_inside(inside[1:])):
+            return None, f"cannot parse where the process has its models: {inside!r}"
+        place = Place(path=inside, process=int(process))
+    disk = store.parse_disk(stored, place)
     if isinstance(disk, str):
         return None, disk
     listed = {_parse_tag(name, row) for name, row in tags or ()}

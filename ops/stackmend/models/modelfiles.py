@@ -12,8 +12,8 @@ from typing import Any
 
 from stackmend import controller_files
 from stackmend.controller_files import Unreadable
-from stackmend.models.plan import ModelSource
-from stackmend.models.spec import ModelSpec, ModelsPolicy, ModelsSpec
+from stackmend.models.plan import ModelSource, list_bases
+from stackmend.models.spec import ModelSpec, ModelsPolicy, ModelsSpec, Name
 from stackmend.problems import Problem, abbreviate, join_problems, show
 
 #: Gives the digest of a file.
@@ -59,6 +59,15 @@ class CreateRequest:
         return {digest: path for path, digest in (*self.files.values(), *self.adapters.values())}
 
     @property
+    def base(self) -> Name | None:
+        """The model that it is created from, where that is no file."""
+        try:
+            return Name.parse(str(self.fields["from"])) if "from" in self.fields else None
+        except ValueError:
+            # The server says what is wrong with it.
+            return None
+
+    @property
     def source(self) -> ModelSource:
         """The same for the plan.
 
@@ -68,21 +77,33 @@ class CreateRequest:
         return ModelSource(
             digest=hashlib.sha256(text.encode()).hexdigest(),
             files={digest: _check(path).st_size for digest, path in self.blobs.items()},
+            base=self.base,
         )
 
 
 def check(policy: ModelsPolicy) -> None:
-    """Check that all files that models are created from can be read; reads no weights.
+    """Check that all files that models are created from can be read, and that no model is made,
+    over others, from itself; reads no weights.
 
     :raises ModelSourceProblem: naming the model, and what is wrong.
     """
+    bases: dict[str, str] = {}
     for index, model in enumerate(policy.wanted):
         if model.is_created:
             field = "gguf" if model.gguf is not None else "modelfile"
             try:
-                build_request(model, _check_file)
+                base = build_request(model, _check_file).base
             except ValueError as error:
                 raise ModelSourceProblem(f"models.wanted.{index}.{field}: {error}") from None
+            if base is not None:
+                bases[model.name.key] = base.key
+    for index, model in enumerate(policy.wanted):
+        key = model.name.key
+        if bases.get(key) != key and key in list_bases(key, bases):
+            raise ModelSourceProblem(
+                f"models.wanted.{index}.modelfile: {model} is made from {bases[key]}, and that, "
+                f"in the end, from {model}"
+            )
 
 
 def read_sources(spec: ModelsSpec) -> dict[str, ModelSource]:

@@ -76,7 +76,7 @@ read_store() {
 # One "KEY VALUE..." a line, the values as JSON: what an image sets may hold any character. A value
 # that JSON has to escape (a quote, a backslash, a control character) is as good as none.
 # shellcheck disable=SC2016 # the template's own
-shape='{{println "name" (json .Name)}}{{println "state" (json .State.Status)}}{{with .State.Health}}{{println "health" (json .Status)}}{{end}}{{println "user" (json .Config.User)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}{{range .Mounts}}{{println "mount" (json .Destination) (json .Source)}}{{end}}{{range .Config.Env}}{{println "env" (json .)}}{{end}}'
+shape='{{println "name" (json .Name)}}{{println "state" (json .State.Status)}}{{println "started" (json .State.StartedAt)}}{{with .State.Health}}{{println "health" (json .Status)}}{{end}}{{println "user" (json .Config.User)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}{{range .Mounts}}{{println "mount" (json .Destination) (json .Source)}}{{end}}{{range .Config.Env}}{{println "env" (json .)}}{{end}}'
 
 of() { printf '%s\n' "$inspected" | sed -n "s/^$1 \"\([^\"\\\\]*\)\"\$/\1/p"; }
 
@@ -99,7 +99,7 @@ in_container() {
   }
   # Nothing of the environment is printed: it may be secret.
   begin "container $id"
-  printf '%s\n' "$inspected" | grep -E '^(name|state|health) ' | quoted
+  printf '%s\n' "$inspected" | grep -E '^(name|state|health|started) ' | quoted
   end 0
   proxy=$(of env | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' | head -n 1)
   # A proxy's address may hold a password.
@@ -174,10 +174,37 @@ ENDS
   fi
 }
 
+# Whether a process is a container's: its control group says so, below the host's own tree, because
+# the host may be a container of another machine. A unit may have a mount namespace of its own, too.
+contained() {
+  above=$(group 1)
+  above=${above%/init.scope}
+  below=$(group "$1")
+  case $below/ in
+    "${above:-/}"/*) below=${below#"$above"} ;;
+  esac
+  container=$(printf '%s\n' "$below" | grep -oE '[0-9a-f]{64}' | tail -n 1)
+  [ -n "$container" ] || printf '%s\n' "$below" | grep -qE '/(lxc(\.payload)?|machine\.slice)[./]'
+}
+
+# In systemd's hierarchy, or in the only one there is.
+group() {
+  awk -F : '$2 == "name=systemd" { named = $3 } $1 == 0 { unified = $3 } { other = $3 }
+    END { print (length(named) > 1 ? named : length(unified) > 1 ? unified : other) }' \
+    "/proc/$1/cgroup" 2>/dev/null
+}
+
+# What is another one for each process, even where its number was used before.
+started() {
+  cat /proc/sys/kernel/random/boot_id
+  printf '%s\n' "${1#/proc/}"
+  sed 's/.*) //' "$1/stat" | cut -d ' ' -f 20
+}
+
 # A server that is a process of the host: what its environment says, else where packages put it.
 on_host() {
-  own=$(readlink /proc/self/ns/mnt 2>/dev/null)
-  directory=''
+  own=$(readlink /proc/self/ns/net 2>/dev/null)
+  directory='' server='' container=''
   # No such path holds blanks.
   # shellcheck disable=SC2013
   for file in $(grep -l ollama /proc/[0-9]*/cmdline 2>/dev/null); do
@@ -186,26 +213,50 @@ on_host() {
       *ollama' serve '*) ;;
       *) continue ;;
     esac
-    # Also the processes of containers are seen here.
-    [ "$(readlink "$process/ns/mnt" 2>/dev/null)" = "$own" ] || continue
+    net=$(readlink "$process/ns/net" 2>/dev/null)
+    [ "${net:-$own}" = "$own" ] || continue
     variables=$({ tr '\000' '\n' <"$process/environ"; } 2>/dev/null)
     heard=$(printf '%s\n' "$variables" | sed -n 's/^OLLAMA_HOST=//p')
     heard=${heard##*:}
     case $heard in
       '' | *[!0-9]*) heard=11434 ;;
     esac
-    [ "$heard" = "$port" ] || continue
+    # Of another user's process nothing else is known.
+    [ "$heard" = "$port" ] || [ -z "$variables" ] || continue
+    if contained "${process#/proc/}"; then
+      # One that has no network of its own publishes no port.
+      if [ -n "$container" ] && docker inspect "$container" >/dev/null 2>&1; then
+        converse() { :; }
+        in_container "$container"
+        return
+      fi
+      continue
+    fi
+    server=$process
+    section process started "$process"
     directory=$(printf '%s\n' "$variables" | sed -n 's/^OLLAMA_MODELS=//p' | head -n 1)
     home=$(printf '%s\n' "$variables" | sed -n 's/^HOME=//p' | head -n 1)
     [ -n "$directory" ] || directory=${home:+$home/.ollama/models}
     # Anybody may call a process so: what it names has to be its own.
     uid=$(stat -c %u "$process")
-    [ "$uid" = 0 ] || [ "$(stat -L -c %u "$directory" 2>/dev/null)" = "$uid" ] || directory=''
+    [ "$uid" = 0 ] || [ "$(stat -L -c %u "$process/root$directory" 2>/dev/null)" = "$uid" ] ||
+      directory=''
     proxy=$(printf '%s\n' "$variables" | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' |
       head -n 1)
     [ -z "$proxy" ] || section proxy printf '%s\n' "${proxy##*@}"
     break
   done
+  if [ -n "$server" ]; then
+    [ -n "$directory" ] || return
+    # What it sees under this path may be another directory than ours.
+    seen=$(stat -L -c %d:%i "$server/root$directory" 2>/dev/null)
+    if [ -n "$seen" ] && [ "$seen" != "$(stat -L -c %d:%i "$directory" 2>/dev/null)" ]; then
+      section within printf '%s\n%s\n' "${server#/proc/}" "$directory"
+      directory=$server/root$directory
+    fi
+    read_store "$directory" '' ''
+    return
+  fi
   for place in "${OLLAMA_MODELS-}" /usr/share/ollama/.ollama/models /var/lib/ollama/.ollama/models \
     /var/lib/ollama/models "${HOME-/root}/.ollama/models"; do
     [ -z "$directory" ] && [ -n "$place" ] || continue

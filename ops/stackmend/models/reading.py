@@ -60,7 +60,7 @@ def read(
         state = connection.read(host, ModelStore, **query)
     if not isinstance(state, StoreState):
         return state
-    if deep:
+    if deep and state.blobs is not None:
         known.contents = (arguments, state)
     elif arguments["hashes"] and contents is not None:
         now, before = state, contents[1]

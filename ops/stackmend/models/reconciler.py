@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stackmend import connection, decision
@@ -17,6 +19,7 @@ from stackmend.models.client import Client
 from stackmend.models.errors import TransientError
 from stackmend.models.plan import (
     Action,
+    Ask,
     Copy,
     Create,
     DeleteBlob,
@@ -26,11 +29,15 @@ from stackmend.models.plan import (
     Pull,
     RemoveName,
     UpdateRecord,
+    add_answer,
     add_digests,
     add_entry,
     arrange,
+    drop_answers,
     drop_entries,
+    find_missing_base,
     plan,
+    select_to_ask,
     select_to_check,
 )
 from stackmend.models.puller import Puller
@@ -115,24 +122,27 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
     def execute(
         self, plan: decision.Plan[Action], state: StoreState, lease: connection.Lease
     ) -> bool:
-        """Carry out the actions of a plan in its order, and have each new model answer.
+        """Carry out the actions of a plan in its order, and have each model answer that changed.
 
         Models do not wait for each other, nor does one that fails stop the others.
         """
         actions = plan.actions
         self._record = state.record
         failed: set[str] = set()
+        fetched = {
+            action.for_model for action in actions if isinstance(action, Pull | Copy | Create)
+        }
+        asks = {action.for_model: action for action in actions if isinstance(action, Ask)}
         try:
-            for stage in arrange(actions):
-                chains = [chain for chain in stage.chains if chain[0].for_model not in failed]
+            # What ends this run from here on leaves them to be asked by the next.
+            self._change_record(lambda record: drop_answers(record, fetched))
+            for stage in arrange([action for action in actions if not isinstance(action, Ask)]):
+                chains = [chain for chain in stage.chains if self._can_start(chain, failed)]
                 workers = self.spec.parallel if stage.parallel else 1
                 with ThreadPoolExecutor(max_workers=workers) as pool:
                     ended = pool.map(lambda chain: self._execute_chain(chain, state, lease), chains)
                     failed |= set().union(*ended)
-            fetched = {
-                action.for_model for action in actions if isinstance(action, Pull | Copy | Create)
-            }
-            return self._confirm(fetched - failed, changed=bool(fetched)) and not failed
+            return self._confirm(asks, failed, changed=bool(fetched)) and not failed
         finally:
             self._measure()
 
@@ -163,6 +173,20 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         if state is None or self.spec.endpoint or not state.server.may_start:
             return 0.0
         return TIMEOUT if state.server.is_starting else TIMEOUT_WITHOUT_HEALTH
+
+    def _can_start(self, chain: Sequence[Action], failed: set[str]) -> bool:
+        """Whether nothing failed that a chain rests on; what does not start has failed as well."""
+        model = chain[0].for_model
+        if model in failed:
+            return False
+        if base := find_missing_base(chain, failed):
+            failed.add(model)
+            # Made without it, the server would ask a registry for a name that is ours.
+            self.report_error(
+                StepError(f"could not create {chain[0].subject}: {base} failed, its base")
+            )
+            return False
+        return True
 
     def _execute_chain(
         self, chain: Sequence[Action], state: StoreState, lease: connection.Lease
@@ -235,10 +259,13 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
             )
             self._record = record
 
-    def _confirm(self, fetched: Collection[str], *, changed: bool) -> bool:
-        """Read the server again, and have each model that was fetched answer; whether all do.
+    def _confirm(self, asks: Mapping[str, Ask], failed: Collection[str], *, changed: bool) -> bool:
+        """Read the server again, and have each model answer that has to; whether all do.
 
-        :param fetched: keys of the models.
+        Those too that the plan did not name: the server may have been started again meanwhile.
+
+        :param asks: the planned steps, by the model's key.
+        :param failed: keys of models that are left out.
         :param changed: whether blobs were changed.
         """
         connection.invalidate(self.host)
@@ -247,16 +274,26 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
             raise StepError(f"cannot read the model server: {state.reason}")
         self._after = state
         self._puller.count_unmeasured(state)
-        self._change_record(lambda record: add_digests(record, state))
+        bases = {
+            str(model.name): source.base
+            for model in self.spec.wanted
+            if (source := self._sources.get(model.name.key)) is not None and source.base is not None
+        }
+        self._change_record(lambda record: add_digests(record, state, bases))
         answer = True
         client = Client(self.host, state.server)
-        for model in self.spec.wanted:
-            if model.name.key in fetched:
-                try:
+        for model in select_to_ask(self.spec, state):
+            if model.name.key in failed:
+                continue
+            ask = asks.get(model.name.key)
+            try:
+                with self.step(ask) if ask is not None else nullcontext():
                     client.check_answer(model.name)
-                except (StepError, TransientError) as error:
-                    answer = False
-                    self.report_error(StepError(f"{model} is there, but does not answer: {error}"))
+            except (StepError, TransientError) as error:
+                answer = False
+                self.report_error(StepError(f"{model} is there, but does not answer: {error}"))
+                continue
+            self._change_record(partial(add_answer, self.spec, state=state, name=model.name))
         return answer
 
     def _measure(self) -> None:

@@ -18,11 +18,13 @@ class Place(Frozen):
     :param path: the directory that holds ``manifests`` and ``blobs``.
     :param container: the container that the path is to be looked up in, through ``docker exec``;
         empty where it is a path of the host's own.
+    :param process: the process in whose mount namespace the path is to be looked up; 0 for none.
     :param owner: ``UID:GID`` of the directory that holds the blobs.
     """
 
     path: str
     container: str = ""
+    process: int = 0
     owner: str = ""
 
 
@@ -40,6 +42,7 @@ class Server(Frozen):
     :param container_name: its name.
     :param state: what Docker says of it: ``running``, ``restarting``, ``exited`` and the like.
     :param health: what its healthcheck says: ``healthy``, ``starting``, ``unhealthy`` or empty.
+    :param started: what its start is known by; empty where that cannot be read.
     :param proxy: the proxy that the server itself pulls through, if it names one.
     :param place: the directory of its models; ``None`` where its disk cannot be reached.
     """
@@ -54,6 +57,7 @@ class Server(Frozen):
     container_name: str = ""
     state: str = ""
     health: str = ""
+    started: str = ""
     proxy: str = ""
     place: Place | None = None
 
@@ -67,6 +71,11 @@ class Server(Frozen):
         silent = self.status == "unreachable" and not self.version
         running = self.state == "running" and self.health != "unhealthy"
         return self.is_starting or (running and silent)
+
+    @property
+    def instance(self) -> str:
+        """What changes with its version and with each start."""
+        return " ".join(filter(None, (self.version, self.container, self.started)))
 
     @property
     def is_starting(self) -> bool:
@@ -167,18 +176,39 @@ class Recorded(Frozen):
     :param digest: the digest that it then had.
     :param at: when, in seconds since the epoch.
     :param made_from: for a model that was created: the sha256 of what it was created from.
+    :param base: for a model that was created from another: the digest that this one then had.
     """
 
     digest: str
     at: float = 0
     made_from: str = ""
+    base: str = ""
+
+
+class Answered(Frozen):
+    """A model that has answered.
+
+    :param digest: the digest that it then had.
+    :param server: the :attr:`Server.instance` that it was on.
+    :param at: when that was read, in seconds since the epoch.
+    """
+
+    digest: str
+    server: str = ""
+    at: float = 0
 
 
 class Record(Frozen):
-    """What the file on the host holds; the keys are names as :class:`Name` shows them."""
+    """What the file on the host holds.
+
+    :param models: the models that stackmend pulled or created, by their names as :class:`Name`
+        shows them.
+    :param answered: the desired models that have answered, by their keys.
+    """
 
     version: Literal[1] = 1
     models: Mapping[str, Recorded] = {}
+    answered: Mapping[str, Answered] = {}
 
 
 class NamedModel(Frozen):
@@ -234,6 +264,14 @@ class StoreState(Frozen):
     def find_entry(self, name: Name) -> Recorded | None:
         """The record of having pulled a model of this name."""
         return self.record.models.get(str(name))
+
+    def has_answered(self, model: StoredModel) -> bool:
+        """Whether a model has answered since it or the server last changed."""
+        answered = self.record.answered.get(model.name.key)
+        return answered is not None and (answered.digest, answered.server) == (
+            model.digest,
+            self.server.instance,
+        )
 
 
 class Manifest(Frozen):

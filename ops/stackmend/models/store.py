@@ -45,7 +45,7 @@ def parse_disk(found: Mapping[str, Section], place: Place) -> Disk | str:
     if reason := _explain_missing_tool(found):
         return reason
     blobs, partials = _parse_blobs(found)
-    hashes = dict(_parse_sums(found.get("hashes"))) if "hashes" in found else None
+    hashes = _parse_hashes(found["hashes"]) if "hashes" in found else None
     models = tuple(_parse_models(found))
     owner = (found["owner"][1] or [""])[0]
     return Disk(
@@ -53,7 +53,13 @@ def parse_disk(found: Mapping[str, Section], place: Place) -> Disk | str:
         models=models,
         blobs=blobs,
         problems=tuple(_find_problems(models, blobs, hashes)),
-        hashed=bool(hashes) or ("hashes" in found and not blobs),
+        hashed=hashes is not None
+        and all(
+            layer.digest in hashes
+            for model in models
+            for layer in model.layers or ()
+            if layer.size and blobs.get(layer.digest) == layer.size
+        ),
         partials=partials,
         free=_parse_free(found["free"]),
     )
@@ -81,6 +87,15 @@ def _parse_sums(section: Section | None) -> Iterator[tuple[str, str]]:
         digest, _, name = line.partition("  ")
         if name:
             yield name.removeprefix("./"), digest.removeprefix("\\")
+
+
+def _parse_hashes(section: Section) -> dict[str, str]:
+    """What each blob's content has as its digest, by the digest that its name says."""
+    return {
+        f"sha256:{match[1]}": f"sha256:{digest}"
+        for name, digest in _parse_sums(section)
+        if (match := _BLOB.fullmatch(name))
+    }
 
 
 def _parse_blobs(
@@ -207,18 +222,13 @@ def _find_problems(
     for model in models:
         for layer in dict.fromkeys(model.layers or ()):
             needed.setdefault(layer.digest, (layer.size, []))[1].append(str(model.name))
-    contents = {
-        f"sha256:{match[1]}": digest
-        for name, digest in (hashes or {}).items()
-        if (match := _BLOB.fullmatch(name))
-    }
     for digest, (size, names) in sorted(needed.items()):
         found = blobs.get(digest)
         if found is None:
             kind: Literal["missing", "truncated", "corrupt"] = "missing"
         elif found != size:
             kind = "truncated"
-        elif contents.get(digest, digest[7:]) != digest[7:]:
+        elif (hashes or {}).get(digest, digest) != digest:
             kind = "corrupt"
         else:
             continue

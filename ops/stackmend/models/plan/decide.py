@@ -1,11 +1,13 @@
 """Go through the desired models: what is wrong with each, and what is done about it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stackmend.decision import Finding, Refusal
 from stackmend.models.plan import format, unmanaged
+from stackmend.models.plan.derived import list_bases, sort_by_base
 from stackmend.models.plan.model import (
     Action,
+    Ask,
     Copy,
     Create,
     DeleteBlob,
@@ -15,9 +17,22 @@ from stackmend.models.plan.model import (
     RemoveName,
 )
 from stackmend.models.plan.space import check_space
-from stackmend.models.plan.stored import find_problems, has_blob, is_intact, measure_missing
-from stackmend.models.spec import ModelSpec, ModelsSpec, Name
-from stackmend.models.state import Manifest, Registry, RegistryAnswer, StoredModel, StoreState
+from stackmend.models.plan.stored import (
+    find_problems,
+    has_blob,
+    is_intact,
+    measure_missing,
+    select_to_ask,
+)
+from stackmend.models.spec import DEFAULT_REGISTRY, ModelSpec, ModelsSpec, Name
+from stackmend.models.state import (
+    Manifest,
+    Recorded,
+    Registry,
+    RegistryAnswer,
+    StoredModel,
+    StoreState,
+)
 
 
 def plan(
@@ -60,13 +75,17 @@ class _Decision:
         self.creates: list[Create] = []
 
     def plan(self) -> Plan:
+        created = {model.name.key: model for model in self.spec.wanted if model.is_created}
         for model in self.spec.wanted:
             name = model.pulled_as
-            if name is None:
-                self._create(model)
-            else:
+            if name is not None:
                 self._pull(model, name)
+        bases = {key: source.base.key for key, source in self.sources.items() if source.base}
+        for key in sort_by_base(list(created), bases):
+            self._create(created[key], circular=key in list_bases(key, bases))
         self.findings += unmanaged.find_unmanaged(self.spec, self.state)
+        if self.spec.hashes and not self.state.hashed:
+            self.refusals.append(format.refuse_unhashed(self.state))
         fetching: list[Action] = [*self.deletes.values(), *self.pulls, *self.creates]
         if refusal := check_space(self.spec, self.state, fetching):
             self.refusals.append(refusal)
@@ -74,11 +93,31 @@ class _Decision:
         # The name that another model is pulled by is removed with that model's own steps.
         busy = {action.name.key for action in self.pulls}
         pruned, kept = unmanaged.prune(self.spec, self.state, busy)
+        dropped = unmanaged.drop_removed(self.spec, self.state)
+        asks = self._ask({action.for_model for action in fetching})
         return Plan(
             findings=(*self.findings, *kept),
-            actions=(*fetching, *pruned, *unmanaged.drop_removed(self.spec, self.state)),
+            actions=(*fetching, *pruned, *dropped, *asks),
             refusals=tuple(self.refusals),
         )
+
+    def _ask(self, fetched: Collection[str]) -> list[Ask]:
+        """Those that stay as they are; each that is fetched is asked in any case."""
+        asks = []
+        for model in select_to_ask(self.spec, self.state):
+            if model.name.key in fetched:
+                continue
+            known = model.name.key in self.state.record.answered
+            cause = (
+                "it or its server has changed since it last answered"
+                if known
+                else "it is there, but stackmend has had no answer from it"
+            )
+            self._add_finding(model, "unproven", cause)
+            asks.append(
+                Ask(subject=str(model), cause=cause, for_model=model.name.key, name=model.name)
+            )
+        return asks
 
     def _pull(self, model: ModelSpec, name: Name) -> None:
         stored = self.state.find_model(model.name)
@@ -257,7 +296,55 @@ class _Decision:
             return ""
         return f"{format.format_unreachable(name, answer)}; {format.format_remedy(answer)}"
 
-    def _create(self, model: ModelSpec) -> None:
+    def _find_base_problem(self, base: Name, *, circular: bool) -> tuple[str, str]:
+        """Why a model cannot be made from another one now, and the remedy; empty where it can.
+
+        Of a model that it does not have the server would ask a registry, also where it is ours.
+        """
+        if circular:
+            return f"it is made from {base}, and that from it", "give one of them another name"
+        coming = {action.for_model for action in (*self.pulls, *self.creates)}
+        if base.key in coming or is_intact(self.state, self.state.find_model(base)):
+            return "", ""
+        if any(base.key == other.name.key for other in self.spec.wanted):
+            return (
+                f"{base}, which it is made from, cannot be brought",
+                f"see what is said of {base}",
+            )
+        if base.host.lower() != DEFAULT_REGISTRY:
+            return "", ""
+        return (
+            f"{base}, which it is made from, is not on the server",
+            f'to have it there first, add "{base}" to "wanted" in the stack\'s "models" section',
+        )
+
+    def _find_base_change(self, base: Name, entry: Recorded) -> str:
+        """How the model that another was made from is another one now; empty where it is not."""
+        stored = self.state.find_model(base)
+        for action in (*self.pulls, *self.creates):
+            if action.for_model == base.key and action.name.key == base.key:
+                coming = None if isinstance(action, Create | RemoveName) else action.manifest
+                if stored is None or coming is None or coming.digest != stored.digest:
+                    return f"{base}, which it is made from, changes"
+        if stored is None or entry.base == stored.digest:
+            return ""
+        was = entry.base[:12] or "not known"
+        return f"{base}, which it was made from, is another one now: {was} → {stored.digest[:12]}"
+
+    def _find_staleness(
+        self, model: ModelSpec, stored: StoredModel, source: ModelSource, *, circular: bool
+    ) -> str:
+        """Why an intact model has to be created again; empty where it need not."""
+        entry = self.state.find_entry(model.name)
+        if entry is None or entry.made_from != source.digest:
+            return f"not created from {model.gguf or model.modelfile} as it is now"
+        if entry.digest != stored.digest:
+            return "somebody else has put another model under this name"
+        if source.base is None or circular:
+            return ""
+        return self._find_base_change(source.base, entry)
+
+    def _create(self, model: ModelSpec, *, circular: bool) -> None:
         source = self.sources.get(model.name.key, ModelSource(problem="it was not read"))
         stored = self.state.find_model(model.name)
         origin = model.gguf or model.modelfile
@@ -275,15 +362,16 @@ class _Decision:
         if stored is None or not intact:
             kind, cause = self._classify(stored)
         else:
-            entry = self.state.find_entry(model.name)
-            if entry is not None and entry.made_from == source.digest:
-                if entry.digest == stored.digest:
-                    return
-                kind, cause = "moved", "somebody else has put another model under this name"
-            else:
-                kind, cause = "moved", f"not created from {origin} as it is now"
+            kind, cause = "moved", self._find_staleness(model, stored, source, circular=circular)
+            if not cause:
+                return
             if self.spec.update == "never":
                 self._add_note(model, kind, f'{cause}; to create it again, set "update": "always"')
+                return
+        if source.base is not None:
+            problem, remedy = self._find_base_problem(source.base, circular=circular)
+            if problem:
+                self._refuse(model, f"{cause}; {problem}", remedy)
                 return
         self._add_finding(model, kind, cause, stored)
         self._delete_broken(model.name.key, stored, None)

@@ -6,7 +6,7 @@ from pydantic import ByteSize
 
 from stackmend.decision import Refusal
 from stackmend.models.spec import ModelsSpec, Name
-from stackmend.models.state import BlobProblem, RegistryAnswer, Server, ServerStatus
+from stackmend.models.state import BlobProblem, RegistryAnswer, Server, ServerStatus, StoreState
 
 #: Why a server cannot be asked, and what to do about it.
 _SERVERS: Mapping[ServerStatus, tuple[str, str]] = {
@@ -87,6 +87,17 @@ def format_problem(problem: BlobProblem) -> str:
             return f"{blob} has {problem.found} bytes instead of {problem.size}"
         case "corrupt":
             return f"{blob} does not have the content that its digest says"
+
+
+def refuse_unhashed(state: StoreState) -> Refusal:
+    """The refusal to call blobs intact whose contents were to be read and could not be."""
+    return Refusal(
+        subject="blobs",
+        reason='cannot verify their contents, which "hashes" asks for: '
+        + (state.reason or "the host cannot read all of them, or has no sha256sum"),
+        remedy='run as root on the host of the model server, or set "hashes": false in the '
+        'stack\'s "models" section',
+    )
 
 
 def refuse_server(spec: ModelsSpec, server: Server) -> Refusal:

@@ -14,11 +14,13 @@ class ModelSource(Frozen):
 
     :param digest: a sha256 over all of it, in hexadecimal.
     :param files: bytes of each file that the server is given, by digest (``sha256:…``).
+    :param base: the model that it is created from, if it is.
     :param problem: why it cannot be read, if it cannot.
     """
 
     digest: str = ""
     files: Mapping[str, int] = {}
+    base: Name | None = None
     problem: str = ""
 
 
@@ -89,6 +91,13 @@ class Create(ModelAction):
     bytes: int = 0
 
 
+class Ask(ModelAction):
+    """Have a model answer that has not answered since it or its server last changed."""
+
+    verb: Literal["ask"] = "ask"
+    name: Name
+
+
 class Prune(decision.Action):
     """Remove a model that stackmend pulled and that is no longer desired."""
 
@@ -109,7 +118,7 @@ class UpdateRecord(decision.Action):
     dropped: tuple[str, ...]
 
 
-Action = DeleteBlob | Pull | Copy | RemoveName | Create | Prune | UpdateRecord
+Action = DeleteBlob | Pull | Copy | RemoveName | Create | Prune | UpdateRecord | Ask
 
 
 class Plan(decision.Plan[Action]):

@@ -3,7 +3,15 @@
 from collections.abc import Collection, Mapping
 
 from stackmend.models.spec import ModelSpec, ModelsSpec, Name
-from stackmend.models.state import BlobProblem, Manifest, Record, Recorded, StoredModel, StoreState
+from stackmend.models.state import (
+    Answered,
+    BlobProblem,
+    Manifest,
+    Record,
+    Recorded,
+    StoredModel,
+    StoreState,
+)
 
 
 def select_to_check(spec: ModelsSpec, state: StoreState) -> tuple[ModelSpec, ...]:
@@ -97,24 +105,53 @@ def merge_problems(now: StoreState, before: StoreState) -> StoreState:
 
 def add_entry(record: Record, name: Name, entry: Recorded) -> Record:
     """A record with one model more, or with another entry for it."""
-    return Record(models={**record.models, str(name): entry})
+    return record.model_copy(update={"models": {**record.models, str(name): entry}})
 
 
 def drop_entries(record: Record, names: Collection[str]) -> Record:
     """A record without some models."""
-    return Record(
-        models={name: entry for name, entry in record.models.items() if name not in names}
+    kept = {name: entry for name, entry in record.models.items() if name not in names}
+    return record.model_copy(update={"models": kept})
+
+
+def drop_answers(record: Record, keys: Collection[str]) -> Record:
+    """A record without the answers of models that are about to change."""
+    kept = {key: answered for key, answered in record.answered.items() if key not in keys}
+    return record.model_copy(update={"answered": kept})
+
+
+def add_answer(spec: ModelsSpec, record: Record, state: StoreState, name: Name) -> Record:
+    """A record with a model that has answered, and without those that are no longer desired."""
+    model = state.find_model(name)
+    if model is None:
+        return record
+    desired = {other.name.key for other in spec.wanted}
+    answered = {key: entry for key, entry in record.answered.items() if key in desired}
+    answered[name.key] = Answered(digest=model.digest, server=state.server.instance, at=state.now)
+    return record.model_copy(update={"answered": answered})
+
+
+def select_to_ask(spec: ModelsSpec, state: StoreState) -> tuple[ModelSpec, ...]:
+    """The desired models that are intact and have to prove that they answer."""
+    return tuple(
+        model
+        for model in spec.wanted
+        if (stored := state.find_model(model.name)) is not None
+        and is_intact(state, stored)
+        and not state.has_answered(stored)
     )
 
 
-def add_digests(record: Record, state: StoreState) -> Record:
-    """A record with the digests that the server gave to models which were recorded without one."""
+def add_digests(record: Record, state: StoreState, bases: Mapping[str, Name]) -> Record:
+    """A record with the digests that the server gave to models which were recorded without one.
+
+    :param bases: the models that they were made from.
+    """
     digests = {str(model.name): model.digest for model in state.models}
-    return Record(
-        models={
-            name: entry
-            if entry.digest or name not in digests
-            else entry.model_copy(update={"digest": digests[name]})
-            for name, entry in record.models.items()
-        }
-    )
+    models = dict(record.models)
+    for name, entry in record.models.items():
+        if not entry.digest and name in digests:
+            base = state.find_model(bases[name]) if name in bases else None
+            known = {"digest": digests[name], "base": base.digest if base is not None else ""}
+            models[name] = entry.model_copy(update=known)
+    return record.model_copy(update={"models": models})
