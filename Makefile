@@ -15,6 +15,8 @@ WORKERS ?= 4
 SHARE := --dist loadscope --no-loadscope-reorder
 # Certificates of the machine, not those that uv carries: a company's proxy is known to the former.
 export UV_SYSTEM_CERTS := 1
+# Each of the many processes that the tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +59,7 @@ python = $$(if [ -x $(BIN)/python ]; then echo $(BIN)/python; else echo $(PYTHON
 
 $(VENV)/.synced: pyproject.toml uv.lock | $(BIN)/python
 	@$(BIN)/python -c 'import uv' 2> /dev/null || $(BIN)/python -m pip install -q 'uv>=0.8'
-	@$(BIN)/uv sync -q --frozen --inexact
+	@$(BIN)/uv sync -q --frozen --inexact --compile-bytecode
 	@touch $@
 
 $(BIN)/python:

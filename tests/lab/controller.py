@@ -84,7 +84,7 @@ class Controller:
         arguments = [str(inventory), *args]
         environment = {**os.environ, **settings}
         # What changes how Python itself starts needs a start of its own.
-        cold = program or cwd != PROJECT or any(name.startswith("PYTHON") for name in env or {})
+        cold = program or any(name.startswith("PYTHON") for name in env or {})
         self.process: subprocess.Popen[bytes] | warm.WarmProcess = (
             subprocess.Popen(
                 [*(program or pyinfra_argv()), *arguments],
@@ -96,7 +96,7 @@ class Controller:
                 start_new_session=True,
             )
             if cold
-            else warm.start(arguments, environment, self._in, self._out, self._err)
+            else warm.start(arguments, environment, cwd, self._in, self._out, self._err)
         )
 
     def __enter__(self) -> Self:
@@ -112,10 +112,14 @@ class Controller:
         for stream in {self._out, self._err, self._in}:
             stream.close()
 
+    def read(self) -> bytes:
+        """The bytes that it has written so far."""
+        written = _read(self._out)
+        return written if self._err is self._out else written + _read(self._err)
+
     def output(self) -> str:
         """What it has written so far."""
-        text = _content(self._out)
-        return text if self._err is self._out else text + _content(self._err)
+        return self.read().decode(errors="replace")
 
     def wait(self, timeout: float = 300) -> Run:
         """Wait until it ends by itself; past `timeout` seconds kill it and raise `TimeoutError`."""
@@ -126,7 +130,8 @@ class Controller:
             message = f"no end after {timeout} s:\n{self.output()[-4000:]}"
             raise TimeoutError(message) from None
         seconds = time.monotonic() - self._started
-        return Run(self.process.returncode, self.output(), _content(self._out), seconds)
+        stdout = _read(self._out).decode(errors="replace")
+        return Run(self.process.returncode, self.output(), stdout, seconds)
 
     def wait_for_output(self, text: str, timeout: float = 60) -> bool:
         """Wait until `text` has been written; False when the run ends or time is up before."""
@@ -210,7 +215,6 @@ def write_inventory(
     return path
 
 
-def _content(stream: IO[bytes]) -> str:
+def _read(stream: IO[bytes]) -> bytes:
     # pread: the child shares this file's offset.
-    size = os.fstat(stream.fileno()).st_size
-    return os.pread(stream.fileno(), size, 0).decode(errors="replace")
+    return os.pread(stream.fileno(), os.fstat(stream.fileno()).st_size, 0)

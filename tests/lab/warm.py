@@ -2,10 +2,10 @@
 
 A process that has imported pyinfra and this project's modules waits here and forks for each run.
 What runs is pyinfra's own command line in a process of its own, which ends as any other; only the
-interpreter's start is shared. What asks for another start (a program of its own, another working
-directory, settings of Python's) gets it from `tests.lab.controller`.
+interpreter's start is shared. What asks for another start (a program of its own, settings of
+Python's) gets it from `tests.lab.controller`.
 
->>> process = start(["inventory.py", "deploy/site.py", "-y"], env, stdin, stdout, stderr)
+>>> process = start(["inventory.py", "deploy/site.py", "-y"], env, PROJECT, stdin, stdout, stderr)
 >>> process.wait(60)
 0
 """
@@ -45,8 +45,8 @@ _LARGEST = 1 << 20
 #: Not ``-m``, by which click would name the program in its messages.
 _SERVE = "import sys; from tests.lab import warm; sys.exit(warm.serve({}))"
 
-#: What pyinfra is asked, and its environment.
-Request = tuple[list[str], dict[str, str]]
+#: What pyinfra is asked, its environment, and the directory that it runs in.
+Request = tuple[list[str], dict[str, str], str]
 
 _PRELOADED = (
     "stackmend.reporting",
@@ -105,13 +105,14 @@ class WarmProcess:
 def start(
     arguments: Sequence[str],
     env: Mapping[str, str],
+    cwd: Path,
     stdin: IO[bytes],
     stdout: IO[bytes],
     stderr: IO[bytes],
 ) -> WarmProcess:
-    """Start ``pyinfra ARGUMENTS`` in the project's directory, in a session of its own."""
+    """Start ``pyinfra ARGUMENTS`` in a directory, in a session of its own."""
     told, tells = os.pipe()
-    request = json.dumps([list(arguments), dict(env)]).encode()
+    request = json.dumps([list(arguments), dict(env), str(cwd)]).encode()
     files = [stdin.fileno(), stdout.fileno(), stderr.fileno(), tells]
     try:
         send_fds(_forker(os.getpid()), [request], files)
@@ -171,8 +172,8 @@ def _serve(requests: socket, fork: Callable[[], int], waitpid: Any) -> Request:
             os.dup2(file, number)
         for file in (*files, requests.fileno()):
             os.close(file)
-        arguments, env = json.loads(text)
-        return arguments, env
+        arguments, env, cwd = json.loads(text)
+        return arguments, env, cwd
 
 
 def serve(file: int) -> Any:
@@ -193,7 +194,8 @@ def serve(file: int) -> Any:
     gc.freeze()
     # gevent's own would start here what has to begin in each run.
     fork, waitpid = get_original("os", ["fork", "waitpid"])
-    arguments, env = _serve(requests, fork, waitpid)
+    arguments, env, cwd = _serve(requests, fork, waitpid)
+    os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(env)

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from stackmend import reporting
 from stackmend.reporting.state import Outcome, RunRecord
+from tests.lab import controller
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,17 +81,15 @@ def mended(project, then="done"):
 
 
 def pyinfra(
-    directory: Path, *arguments: str, inventory: str = "@local", **env: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pyinfra", inventory, *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "ops"), **env},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        stdin=subprocess.DEVNULL,
-    )
+    directory: Path,
+    *arguments: str,
+    inventory: str = "@local",
+    reports: str = "",
+    stdin: bytes = b"",
+) -> controller.Run:
+    """What pyinfra does in the directory; records go where they go without a setting."""
+    env = {"STACKMEND_REPORTS": reports}
+    return controller.run(inventory, *arguments, cwd=directory, env=env, stdin=stdin, timeout=180)
 
 
 @pytest.fixture
@@ -122,16 +121,8 @@ def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(s
     (site / "config.py").unlink()
     # Without --yes pyinfra prepares, asks and then executes.
     file = deploy(site, "mended('ai')", "mended('blog', then='nothing')")
-    run = subprocess.run(
-        [sys.executable, "-m", "pyinfra", "@local", file],
-        cwd=site,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "ops")},
-        input="\n",
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert run.returncode == 0, run.stderr
+    run = pyinfra(site, file, stdin=b"\n")
+    assert run.rc == 0, run.out
     record = written(site)
     assert (record.mode, record.complete) == ("apply", True)
     host = record.hosts["@local"]
@@ -164,14 +155,14 @@ def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(s
     assert record.started <= done.started <= record.ended
     assert (ai.succeeded, ai.changed, blog.succeeded, blog.changed) == (True, True, True, False)
     assert (blog.measured["channels"].value, blog.measured["channels"].unit) == (1, "channels")
-    assert "1 host: 1 changed; report: " in run.stderr.splitlines()[-1]
+    assert "1 host: 1 changed; report: " in run.out.splitlines()[-1]
 
 
 def test_a_run_that_finds_nothing_ends_with_one_line(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai', then='nothing')"), "-y")
-    assert run.returncode == 0
+    assert run.rc == 0
     assert written(site).hosts["@local"].outcome == "converged"
-    ours = run.stderr[run.stderr.index("Disconnecting") :].splitlines()[1:]
+    ours = run.out[run.out.index("Disconnecting") :].splitlines()[1:]
     assert len(ours) == 1
     assert "1 converged" in ours[0]
     assert "not well" not in ours[0]
@@ -179,12 +170,12 @@ def test_a_run_that_finds_nothing_ends_with_one_line(site: Path) -> None:
 
 def test_a_dry_run_is_reported_as_such(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai')"), "--dry")
-    assert run.returncode == 0
+    assert run.rc == 0
     record = written(site)
     assert (record.mode, record.hosts["@local"].outcome) == ("dry", "drifted")
     assert not record.hosts["@local"].operations[0].done
-    assert "planned: start ai/redis (destructive)" in run.stderr
-    assert "not well: @local (drifted)" in run.stderr
+    assert "planned: start ai/redis (destructive)" in run.out
+    assert "not well: @local (drifted)" in run.out
 
 
 RUNS: dict[str, tuple[str, str, list[str]]] = {
@@ -212,17 +203,17 @@ def test_a_report_of_each_outcome_is_as_the_schema_says(site: Path, outcome: str
 def test_json_output_stays_json(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai')"), "-y", "--json")
     assert json.loads(run.stdout)["results"]["totals"]["error"] == 0
-    assert "report: " in run.stderr
+    assert "report: " in run.out
 
 
 def test_a_refusal_names_its_remedy(site: Path) -> None:
     run = pyinfra(site, deploy(site, "mended('ai', then='refuse')"), "-y")
-    assert run.returncode == 1
+    assert run.rc == 1
     assert written(site).hosts["@local"].outcome == "refused"
-    assert """refused: ai/redis: not ours. Remedy: "allow": ["redis"]""" in run.stderr
-    assert """remedy: "allow": ["redis"]""" in run.stderr
+    assert """refused: ai/redis: not ours. Remedy: "allow": ["redis"]""" in run.out
+    assert """remedy: "allow": ["redis"]""" in run.out
     # What would mend a finding is told of each.
-    assert run.stderr.count("emedy: give it more memory") == 2
+    assert run.out.count("emedy: give it more memory") == 2
 
 
 def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:
@@ -231,12 +222,12 @@ def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:
         deploy(site, 'reporting.secret("s3cr\'et")', "mended('ai', then='fail')"),
         "-y",
     )
-    assert run.returncode == 1
+    assert run.rc == 1
     record = written(site)
     assert record.hosts["@local"].outcome == "failed"
     assert record.hosts["@local"].operations[0].errors[0].log[1] == "password is *MASKED*"
     assert "s3cr" not in (site / "var/reports/latest.json").read_text()
-    assert "s3cr" not in run.stderr
+    assert "s3cr" not in run.out
 
 
 def test_an_operation_that_only_pyinfra_knows_is_in_the_record_too(site: Path) -> None:
@@ -246,7 +237,7 @@ def test_an_operation_that_only_pyinfra_knows_is_in_the_record_too(site: Path) -
         "server.shell(name='second', commands=['false'])\n"
         "server.shell(name='third', commands=['true'])\n"
     )
-    assert pyinfra(site, "deploy.py", "-y").returncode == 1
+    assert pyinfra(site, "deploy.py", "-y").rc == 1
     host = written(site).hosts["@local"]
     assert host.outcome == "failed"
     assert [(op.name, op.succeeded, op.changed) for op in host.operations] == [
@@ -262,7 +253,7 @@ def test_hosts_that_cannot_be_reached_are_in_the_record(site: Path) -> None:
         "far = [('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1}), '@local']\n"
     )
     file = deploy(site, "mended('ai', then='nothing')")
-    assert pyinfra(site, file, "-y", inventory="inventory.py").returncode == 1
+    assert pyinfra(site, file, "-y", inventory="inventory.py").rc == 1
     record = written(site)
     assert {name: host.outcome for name, host in record.hosts.items()} == {
         "gone": "unreachable",
@@ -276,9 +267,9 @@ def test_a_run_that_reaches_no_host_at_all_is_reported(site: Path) -> None:
         "far = [('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]\n"
     )
     run = pyinfra(site, deploy(site, "mended('ai')"), "-y", inventory="inventory.py")
-    assert run.returncode != 0
+    assert run.rc != 0
     assert written(site).hosts["gone"].outcome == "unreachable"
-    assert "not well: gone (unreachable)" in run.stderr
+    assert "not well: gone (unreachable)" in run.out
 
 
 def test_hosts_outside_the_limit_are_not_part_of_the_run(site: Path) -> None:
@@ -325,7 +316,7 @@ def test_a_run_that_is_interrupted_is_reported_as_unfinished(
 
 
 def test_looking_at_facts_reports_nothing(site: Path) -> None:
-    assert pyinfra(site, "fact", "server.Hostname").returncode == 0
+    assert pyinfra(site, "fact", "server.Hostname").rc == 0
     assert not (site / "var").exists()
 
 
@@ -337,7 +328,7 @@ def test_the_inventory_says_where_and_the_environment_overrules_it(site: Path) -
     pyinfra(site, file, "-y", inventory="inventory.py")
     assert (site / "here/latest.json").exists()
     elsewhere = site / "there"
-    pyinfra(site, file, "-y", inventory="inventory.py", STACKMEND_REPORTS=str(elsewhere))
+    pyinfra(site, file, "-y", inventory="inventory.py", reports=str(elsewhere))
     assert (elsewhere / "latest.json").exists()
     assert len(list((site / "here").glob("2*.json"))) == 1
 
@@ -345,6 +336,6 @@ def test_the_inventory_says_where_and_the_environment_overrules_it(site: Path) -
 def test_a_directory_that_cannot_be_written_fails_nothing(site: Path) -> None:
     (site / "var").write_text("a file where a directory should be")
     run = pyinfra(site, deploy(site, "mended('ai', then='nothing')"), "-y")
-    assert run.returncode == 0
-    assert "the report could not be written" in run.stderr
-    assert "1 converged" in run.stderr
+    assert run.rc == 0
+    assert "the report could not be written" in run.out
+    assert "1 converged" in run.out

@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 from stackmend import redaction, terminal
 from stackmend.redaction import Redactor
 from tests.hostile_text import NOTATIONS, SEQUENCES, assert_clean, holds, on_a_terminal, strings
+from tests.lab import controller
 from tests.unit.test_redaction import SECRETS
 
 ROOT = Path(__file__).parents[2]
@@ -156,31 +155,14 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT / "ops"),
-        "TERM": "xterm-256color",
-        "COLUMNS": "120",
-    }
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pyinfra", "inventory.py", "deploy.py", "-y", *arguments]
+ENVIRONMENT = {"TERM": "xterm-256color", "COLUMNS": "120", "STACKMEND_REPORTS": ""}
 
 
 def piped(site: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        command(*arguments),
-        cwd=site,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=180,
-    )
-    assert done.returncode == 1
-    return done.stdout.decode("utf-8", "surrogateescape")
+    words = ("inventory.py", "deploy.py", "-y", *arguments)
+    with controller.start(*words, cwd=site, env=ENVIRONMENT) as run:
+        assert run.wait(180).rc == 1
+        return run.read().decode("utf-8", "surrogateescape")
 
 
 @pytest.mark.parametrize("arguments", [(), ("-vvv", "--debug"), ("--debug-all",)])
@@ -199,7 +181,8 @@ def test_nothing_that_a_run_prints_gives_a_secret_away_or_steers(
 
 
 def test_styles_are_pyinfras_own_on_a_terminal(site: Path) -> None:
-    status, text = on_a_terminal(command("-vvv", "--debug"), site, environment())
+    words = [*controller.pyinfra_argv(), "inventory.py", "deploy.py", "-y", "-vvv", "--debug"]
+    status, text = on_a_terminal(words, site, {**os.environ, **ENVIRONMENT})
     assert status == 1
     assert "\x1b[32m" in text
     assert "\x1b[31mred" not in text
@@ -223,39 +206,18 @@ def test_the_debug_log_of_pyinfra_is_clean(site: Path) -> None:
 
 
 def test_a_fact_is_shown_without_secrets(site: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pyinfra",
-            "inventory.py",
-            "fact",
-            "server.Command",
-            "command=sed '$d' hostile.txt",
-        ],
-        cwd=site,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert "*MASKED*" in done.stderr
-    assert_clean(done.stdout + done.stderr, SECRET)
+    words = ("inventory.py", "fact", "server.Command", "command=sed '$d' hostile.txt")
+    with controller.start(*words, cwd=site, env=ENVIRONMENT) as run:
+        run.wait(180)
+        text = run.read().decode()
+    assert "*MASKED*" in text
+    assert_clean(text, SECRET)
 
 
 def test_json_for_programs_stays_json(site: Path) -> None:
     (site / "deploy.py").write_text("from pyinfra.operations import server\n")
-    done = subprocess.run(
-        command("--json"),
-        cwd=site,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    json.loads(done.stdout)
+    words = ("inventory.py", "deploy.py", "-y", "--json")
+    assert controller.run(*words, cwd=site, env=ENVIRONMENT, timeout=180).json
 
 
 def test_a_secret_that_is_too_short_is_told(site: Path) -> None:

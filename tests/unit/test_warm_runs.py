@@ -22,17 +22,21 @@ server.shell(commands=["exit 3" if host.data.get("fails") else "true"])
 """
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize(
     "words", [("-y",), ("-y", "--data", "fails=1"), ("--dry",), ("--nonsense",)]
 )
-def test_it_says_the_same_and_ends_alike(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_it_says_the_same_and_ends_alike(
+    tmp_path: Path, words: tuple[str, ...], elsewhere: bool
+) -> None:
     deploy = tmp_path / "deploy.py"
     deploy.write_text(_SCRIPT)
     env = {"STACKMEND_REPORTS": str(tmp_path), "A_VALUE": "é=\n"}
+    cwd = tmp_path if elsewhere else PROJECT
     said = []
     for program in ((), controller.pyinfra_argv()):
         run = controller.run(
-            "@local", str(deploy), *words, env=env, stdin=b"typed", program=program
+            "@local", str(deploy), *words, env=env, stdin=b"typed", program=program, cwd=cwd
         )
         text = re.sub(r"\d{8}T\d{6}Z-[0-9a-f]+|/tmp/tmp\w+", "…", run.out)
         said.append([run.rc, *text.splitlines()])
@@ -69,7 +73,13 @@ def test_json_stays_apart_from_what_is_said() -> None:
     assert json.loads(run.stdout)
 
 
-def test_another_directory_is_started_anew(tmp_path: Path) -> None:
+def test_another_directory_has_a_config_and_modules_of_its_own(tmp_path: Path) -> None:
     assert tmp_path != PROJECT
+    (tmp_path / "config.py").write_text("import beside\nbeside.begin()\n")
+    (tmp_path / "beside.py").write_text(
+        "import sys\nfrom pyinfra import logger\n"
+        "def begin(): logger.info(f'begun in {__file__}, {\"stackmend.startup\" in sys.modules}')\n"
+    )
     run = controller.run("@local", "exec", "-y", "--", "true", cwd=tmp_path)
-    assert "stackmend:" not in run.out, "config.py is not there"
+    assert f"begun in {tmp_path}/beside.py, False" in run.out
+    assert "stackmend:" not in run.out, "its config.py has no part of ours"

@@ -6,6 +6,7 @@ exist, files that are missing or lie outside the project. A directory that canno
 an error, never a smaller project: what is not in it any more is removed on the host.
 """
 
+import copy
 import hashlib
 import io
 import re
@@ -14,7 +15,7 @@ import tarfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -525,8 +526,8 @@ def parse(name: str, content: bytes) -> dict[str, Any]:
             "keep data in files of its own"
         )
     try:
-        # A SafeLoader subclass: nothing in the file can construct more than plain data.
-        data = yaml.load(content, Loader=_Loader)  # noqa: S506
+        # The values of one call are its caller's own.
+        data = copy.deepcopy(_load_yaml(content))
     except yaml.reader.ReaderError as error:
         number = content[: error.position].count(b"\n") + 1
         raise SourceError(f"{name} line {number}: not valid YAML: {error.reason}") from None
@@ -540,6 +541,12 @@ def parse(name: str, content: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SourceError(f"{name}: must be a mapping with 'services'")
     return data
+
+
+@lru_cache(maxsize=8)  # each host of a run, and each of its steps, has the same file
+def _load_yaml(content: bytes) -> Any:
+    # A SafeLoader subclass: nothing in the file can construct more than plain data.
+    return yaml.load(content, Loader=_Loader)  # noqa: S506
 
 
 def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -> None:
