@@ -354,7 +354,7 @@ attempt_redis() {
         status=$?
     elif has nc; then
         method nc
-        redis_words | limited "$seconds" nc -w "$whole" "$host" "$port"
+        redis_words | limited "$seconds" nc -w "$rounded" "$host" "$port"
         status=$?
         [ "$status" -ne 1 ] || status=7
     else

@@ -160,7 +160,7 @@ if [ -n "$ids" ]; then
   # A label stands deeper in the text than the keys that are looked for here. What is escaped is
   # left out.
   begin mounts
-  printf '%s\n' "$shown" | awk '
+  printf '%s\n' "$inspected" | awk '
     /^    \{$/ { pid = 0 }
     /^            "Pid": [1-9][0-9]*,?$/ { pid = $2 + 0 }
     /^        "Mounts": \[$/ { list = 1 }
