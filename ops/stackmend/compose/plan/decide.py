@@ -24,6 +24,7 @@ from stackmend.compose.plan.resources import (
     plan_files,
     plan_images,
     plan_networks,
+    report_left_volumes,
 )
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
@@ -65,6 +66,7 @@ def plan(
         draft.find(spec.project, "unknown", state.applied_problem, blocks=False)
     refuse_unmet(draft)
     check_volumes(draft)
+    report_left_volumes(draft)
     plan_names_and_addresses(draft)
     plan_files(draft)
     plan_images(draft)
