@@ -146,6 +146,36 @@ def test_a_removed_service_goes_and_its_volume_stays(shop: Shop) -> None:
     assert shop.host.docker("exec", shop.id("cache"), "redis-cli", "get", "order") == "18"
 
 
+def test_a_volume_under_another_key_is_new_and_the_old_ones_data_are_told_of(shop: Shop) -> None:
+    host = shop.host
+    host.docker("exec", shop.id("redis"), "sh", "-c", "redis-cli set order 19; redis-cli save")
+    shop.services["redis"]["volumes"] = ["store:/data"]
+    shop.compose["volumes"] = {"store": {}}
+
+    done, seen = apply(shop)
+
+    (finding,) = (
+        row
+        for operation in shop.report()["operations"]
+        for row in operation["findings"]
+        if row["subject"] == "volume store"
+    )
+    assert "shop_data, which still holds its data" in finding["cause"]
+    assert not finding["blocks"]
+    assert finding["remedy"] in done.out
+    assert seen.recreated == {"redis"}
+    assert {"shop_data", "shop_store"} <= {*host.docker("volume", "ls", "-q").split()}
+    assert host.docker("exec", shop.id("redis"), "redis-cli", "get", "order") == ""
+
+    # As it says, with an image that this host has.
+    copy = finding["remedy"].partition("copy it: ")[2]
+    host.docker("stop", shop.id("redis"))
+    host.sh(copy.replace("busybox cp", "--entrypoint cp lab/box:1"))
+    done, _ = apply(shop)
+    assert host.docker("exec", shop.id("redis"), "redis-cli", "get", "order") == "19"
+    shop.assert_converged()
+
+
 def test_a_comment_changes_a_file_and_no_container(shop: Shop) -> None:
     shop.put("conf/README", "what this is for\n")
 

@@ -155,8 +155,10 @@ def test_what_stands_in_the_way_is_kept_aside_with_consent_alone(shop: Shop) -> 
     done = shop.run("-y")
 
     assert done.rc == 0, done.out
+    summary = done.out.rpartition("stackmend: 1 host")[0].rpartition("Disconnecting")[2]
     for name in looks:
         aside = f"{name}-set-aside"
+        assert f"undo: docker rename {aside} {name} && docker start {name}" in summary
         assert host.docker("ps", "-aq", "--filter", f"name=^{name}$") == ""
         assert host.inspect(aside)["State"]["Status"] == "created"
         host.docker("start", aside)

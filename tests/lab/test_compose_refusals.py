@@ -137,8 +137,9 @@ SEMANTICS: dict[str, tuple[Callable[[Shop], Any], str]] = {
         lambda shop: shop.services["web"]["healthcheck"].update(interval="soon"),
         "interval",
     ),
-    "variable-required": (
-        lambda shop: shop.services["web"]["environment"].update(A="${WANTED:?give it a value}"),
+    # One that stands alone is refused before contact.
+    "variable-required-within-another": (
+        lambda shop: shop.services["web"]["environment"].update(A="${B:-${C:?give it a value}}"),
         "give it a value",
     ),
     "depends-on-itself": (
@@ -183,7 +184,10 @@ def test_image_the_registry_does_not_have(
     (error,) = untouched.errors()
     assert error.startswith("web: cannot pull its image: ")
     assert "not found" in error or "manifest unknown" in error, error
-    assert error in done.out
+    # Told as it happens and at the end, once each.
+    cause = error.rpartition("Error response from daemon: ")[2]
+    assert error.count(cause) == 1
+    assert done.out.count(cause) == 2, done.out
     assert done.seconds < 60
 
 

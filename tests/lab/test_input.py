@@ -432,6 +432,10 @@ FILES: Mapping[str, tuple[Any, str]] = {
     "services-is-a-list": ({"services": ["web"]}, "services: must be a mapping"),
     "service-is-text": ({"services": {"web": "nginx"}}, "services.web: must be a mapping"),
     "unknown-top-key": ({"service": {}}, "service: unknown key; known are configs"),
+    "required-variable": (
+        service(environment={"KEY": "${TOKEN:?give it}"}),
+        "services.web.environment.KEY: ${TOKEN} has no value: give it; set it in env",
+    ),
     "unknown-key": (service(prots=["80:80"]), "services.web.prots: unknown key of a service"),
     "nothing-to-run": ({"services": {"web": {}}}, "services.web: has neither image nor build"),
     "port-is-a-word": (service(ports=["80:http"]), "services.web.ports.0: '80:http' is not ["),

@@ -1572,6 +1572,36 @@ def volume_renamed_with_consent() -> Plan:
     return well(desired).observe(other)
 
 
+def with_volume_under_another_key(**definition: Any) -> Desired:
+    """redis has ``store`` where it had ``data``."""
+    mount = {"type": "volume", "source": "store", "target": "/data"}
+    other = changed(shop(), "redis", volumes=[mount])
+    other.config["volumes"] = {"store": {"name": f"{PROJECT}_store", **definition}}
+    return other
+
+
+@scenario
+def volume_under_another_key() -> Plan:
+    """Compose makes an empty volume: the old one, which is still there, keeps the data."""
+    world = well(shop())
+    world.volume_labels[f"{PROJECT}_data"] = Labelled(project=PROJECT, key="data")
+    return world.observe(with_volume_under_another_key())
+
+
+@scenario
+def volume_under_another_key_with_the_same_name() -> Plan:
+    """The data come along."""
+    world = well(shop())
+    world.volume_labels[f"{PROJECT}_data"] = Labelled(project=PROJECT, key="data")
+    return world.observe(with_volume_under_another_key(name=f"{PROJECT}_data"))
+
+
+@scenario
+def volume_under_another_key_and_the_old_one_removed() -> Plan:
+    """Somebody removed it: there is nothing to bring over."""
+    return well(shop()).observe(with_volume_under_another_key())
+
+
 @scenario
 def volume_renamed() -> Plan:
     """Another volume: the old one keeps the data."""

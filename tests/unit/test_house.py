@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -44,17 +45,82 @@ def test_there_is_something_to_look_at() -> None:
     assert "stackmend.reporting.state" in set(imported(Path("ops/stackmend/reporting/write.py")))
 
 
+#: What decides or acts in a room, and is its own.
+DOORS = frozenset({"plan", "commands", "reconciler", "executor"})
+
+
+def find_rooms() -> list[str]:
+    """The packages that have such a module or package, also those inside of another room."""
+    parents = (
+        path.parents[1] if path.name == "__init__.py" else path.parent
+        for path in MODULES
+        if (path.parent.name if path.name == "__init__.py" else path.stem) in DOORS
+    )
+    return sorted({name_of(parent / "__init__.py") for parent in parents})
+
+
+ROOMS = find_rooms()
+
+
+def find_room(name: str) -> str:
+    """The innermost room that a dotted name lies in; empty where it lies in none."""
+    inside = [room for room in ROOMS if f"{name}.".startswith(f"{room}.")]
+    return max(inside, key=len, default="")
+
+
+def is_kept_within(room: str, name: str) -> bool:
+    """Whether a room must not import a name: it is what decides or acts in another one."""
+    other = find_room(name)
+    door = name.removeprefix(f"{other}.").partition(".")[0]
+    if not other or other == room or door not in DOORS:
+        return False
+    # What a room inside of another plans may be made of that one's actions.
+    return door != "plan" or not room.startswith(f"{other}.")
+
+
+def test_the_rooms_are_found() -> None:
+    assert {"stackmend.compose", "stackmend.basics", "stackmend.engine.accelerators"} <= {*ROOMS}
+    assert find_room("stackmend.engine.accelerators.plan.plan") == "stackmend.engine.accelerators"
+    assert find_room("stackmend.enginery.plan") == ""
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "kept"),
+    [
+        ("stackmend.compose", "stackmend.ports.plan.decide", True),
+        ("stackmend.compose", "stackmend.compose.plan.decide", False),
+        ("stackmend.compose", "stackmend.ports.spec", False),
+        ("stackmend.engine", "stackmend.engine.accelerators.commands", True),
+        ("stackmend.engine.accelerators", "stackmend.engine.commands.LIMIT", True),
+        ("stackmend.engine.accelerators", "stackmend.engine.plan.Install", False),
+        ("stackmend.engine.accelerators", "stackmend.compose.plan.plan", True),
+        ("", "stackmend.engine.accelerators.plan", True),
+    ],
+)
+def test_what_a_room_keeps_within(room: str, name: str, kept: bool) -> None:
+    assert is_kept_within(room, name) is kept
+
+
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_no_room_reads_what_decides_or_acts_in_another(path: Path) -> None:
-    own = ".".join(name_of(path).split(".")[:2])
-    for name in imported(path):
-        parts = name.split(".")
-        if (
-            parts[0] == "stackmend"
-            and len(parts) > 2
-            and parts[2] in {"plan", "commands", "reconciler", "executor"}
-        ):
-            assert ".".join(parts[:2]) == own, f"{path} imports {name}"
+    room = find_room(name_of(path))
+    found = [name for name in imported(path) if is_kept_within(room, name)]
+    assert not found, f"{path} imports {', '.join(found)}"
+
+
+def test_the_contract_names_every_room() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = (
+        contract
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["name"] == "The connection and the reports know no room"
+    )
+    # Whatever is a package, a room or what it needs, but these two and what all are made of.
+    packages = {
+        name_of(path) for path in MODULES if path.name == "__init__.py" and len(path.parts) == 4
+    }
+    rooms = packages - {"stackmend.connection", "stackmend.reporting"}
+    assert rooms | {"stackmend.spec"} == {*contract["forbidden_modules"]}
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.name == "__init__.py"], ids=str)
@@ -94,6 +160,20 @@ def test_decisions_ask_no_clock(path: Path) -> None:
 def test_deploys_only_wire(path: Path) -> None:
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.ClassDef | ast.While | ast.Try), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name != "paths.py"], ids=str)
+def test_only_one_module_says_where_stackmend_keeps_its_own(path: Path) -> None:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and id(node) not in prose
+        and "/var/lib/stackmend" in str(node.value)
+    ]
+    assert not found, f"{path}:{found}: say paths.STATE_ROOT"
 
 
 REFERENCE = re.compile(r":(?:func|class|meth|data|mod|attr):`~?([\w.]+)`")

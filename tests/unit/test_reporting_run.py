@@ -156,6 +156,9 @@ def test_what_was_found_and_done_is_told_once_although_pyinfra_evaluates_twice(s
     assert (ai.succeeded, ai.changed, blog.succeeded, blog.changed) == (True, True, True, False)
     assert (blog.measured["channels"].value, blog.measured["channels"].unit) == (1, "channels")
     assert "1 host: 1 changed; report: " in run.out.splitlines()[-1]
+    # What was destroyed is told with the way back.
+    lines = [line.strip() for line in run.out.splitlines()]
+    assert lines[lines.index("done: start ai/redis (0.2 s)") + 1] == "undo: stop it"
 
 
 def test_a_run_that_finds_nothing_ends_with_one_line(site: Path) -> None:
@@ -187,6 +190,7 @@ RUNS: dict[str, tuple[str, str, list[str]]] = {
     "failed": ("fail", "['@local']", ["-y"]),
     # A local port that nothing listens on: refused at once.
     "unreachable": ("done", "[('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]", ["-y"]),
+    "unmanaged": ("", "['@local']", ["-y"]),
     # A dry run with --yes evaluates nothing, so it claims nothing.
     "unknown": ("done", "['@local']", ["--dry", "-y"]),
 }
@@ -196,8 +200,46 @@ RUNS: dict[str, tuple[str, str, list[str]]] = {
 def test_a_report_of_each_outcome_is_as_the_schema_says(site: Path, outcome: str) -> None:
     then, hosts, words = RUNS[outcome]
     (site / "inventory.py").write_text(f"hosts = {hosts}\n")
-    pyinfra(site, deploy(site, f"mended('ai', then={then!r})"), *words, inventory="inventory.py")
+    lines = [f"mended('ai', then={then!r})"] if then else []
+    pyinfra(site, deploy(site, *lines), *words, inventory="inventory.py")
     assert [host.outcome for host in written(site).hosts.values()] == [outcome]
+
+
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBrlXCFeFJ9sFfXVWsKqBQYBXOQ1vPCvDrbQG4nGqUV0 me\n"
+NO_STACK = "@local: unmanaged: nothing was asked of this host: no `stack` in its data"
+
+
+@pytest.mark.parametrize("words", [["-y"], ["--dry"]], ids=" ".join)
+def test_a_host_without_a_stack_is_said_to_be_asked_for_nothing(
+    site: Path, words: list[str]
+) -> None:
+    run = pyinfra(site, deploy(site), *words)
+    assert run.rc == 0
+    record = written(site)
+    assert (record.complete, record.hosts["@local"].outcome) == (True, "unmanaged")
+    assert NO_STACK in run.out
+    assert "ended early" not in run.out
+    # Where nothing at all was asked, nothing is proven.
+    assert record.list_not_well() == {"@local": "unmanaged"}
+
+
+def test_a_host_whose_stack_has_nothing_for_a_deploy_is_said_to_be_so(site: Path) -> None:
+    key = site / "id.pub"
+    key.write_text(PUBLIC_KEY)
+    access = {"user": "ops", "public_keys": str(key)}
+    (site / "inventory.py").write_text(
+        f"hosts = [('@local', {{'stack': {{'access': {access}}}}})]\n"
+    )
+    run = pyinfra(site, deploy(site), "-y", inventory="inventory.py")
+    assert written(site).hosts["@local"].outcome == "unmanaged", run.out
+    assert "this deploy applies nothing that its `stack` holds" in run.out
+
+
+def test_a_deploy_that_breaks_is_not_said_to_have_asked_nothing(site: Path) -> None:
+    run = pyinfra(site, deploy(site, "1 / 0"), "-y")
+    assert run.rc == 1
+    record = written(site)
+    assert (record.complete, record.hosts["@local"].outcome) == (False, "unknown")
 
 
 def test_json_output_stays_json(site: Path) -> None:

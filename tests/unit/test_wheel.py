@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,20 @@ def test_the_wheel_holds_what_is_not_python_too(wheel: Path) -> None:
     assert wanted <= held
     assert "stackmend/py.typed" in wanted
     assert {name.partition("/")[0] for name in held if ".dist-info/" not in name} == {"stackmend"}
+
+
+def test_a_checkout_has_its_deploys_at_its_root(tmp_path: Path) -> None:
+    # The environment of these tests has stackmend as an editable install.
+    where = run(
+        sys.executable,
+        *("-c", "import stackmend; print(stackmend.__file__, stackmend.get_deploy_directory())"),
+        cwd=tmp_path,
+    ).split()
+    assert [Path(path).resolve() for path in where] == [
+        ROOT / "ops/stackmend/__init__.py",
+        ROOT / "deploy",
+    ]
+    assert (ROOT / "deploy/site.py").is_file()
 
 
 def test_the_wheel_works_beside_another_package_called_ops(home: Path, tmp_path: Path) -> None:

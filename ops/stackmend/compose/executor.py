@@ -27,6 +27,7 @@ from stackmend.compose.plan.actions import (
 )
 from stackmend.compose.plan.declaration import list_mounts
 from stackmend.compose.plan.foreign import find_obstructions
+from stackmend.compose.plan.format import drop_repeated
 from stackmend.compose.plan.order import (
     Progress,
     choose_staging,
@@ -274,8 +275,10 @@ class Executor:
             return
         output = (result.error_text or result.text).splitlines()
         lines = [line for line in output if line.strip() and not PROGRESS.fullmatch(line)]
+        lines = drop_repeated(lines)
         reason = " ".join(lines[-3:]) or f"exit status {result.status}"
-        log = [self.observer.redact(line) for line in lines[-LOG_LINES:]]
+        # What the reason holds already is not shown again below it.
+        log = [self.observer.redact(line) for line in lines[-LOG_LINES:] if len(lines) > 3]
         if services:
             log += self.observer.read_logs(services, self.observer.read_state())
         raise StepError(f"{failure}: {self.observer.redact(reason)}", log)

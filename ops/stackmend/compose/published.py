@@ -6,6 +6,7 @@ from typing import Any
 
 from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, PORT, SourceError, load, parse
 from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.variables import parse_dotenv
 
 # ${NAME}, ${NAME:-default}, ${NAME-default}, $NAME
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?-(?P<default>[^{}$]*))?\}|(?P<plain>\w+))")
@@ -35,9 +36,7 @@ def find_published_ports(spec: ComposeSpec) -> tuple[str, ...]:
         return ()
     dotenv = source.files[".env"].content.decode(errors="replace") if ".env" in source.files else ""
     variables = {
-        name.strip(): value.strip().strip("'\"")
-        for name, equals, value in (line.partition("=") for line in dotenv.splitlines())
-        if equals and not name.lstrip().startswith("#")
+        name: value for name, value in parse_dotenv(dotenv).items() if value is not None
     } | spec.variables
     # No part of a port is longer, and one that is would be written out once for each use of it.
     variables = {name: value for name, value in variables.items() if len(value) <= LONGEST}

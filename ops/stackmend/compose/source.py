@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackmend import controller_files
+from stackmend.compose import variables
 from stackmend.compose.plan.contradictions import find_contradictions
 from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec
 from stackmend.controller_files import Unreadable
 from stackmend.problems import Problem, abbreviate, is_plain, show
 from stackmend.raw import NAME_MAX, PATH_MAX
+from stackmend.text import cut
 
 if TYPE_CHECKING:
     from pathspec import PathSpec
@@ -246,8 +248,22 @@ def load(spec: ComposeSpec) -> Source:
     for path, file in files.items():
         if path.rpartition("/")[2] == ".dockerignore":
             _parse_patterns(path, file.content)
-    _check(f"source: {name}", parse(f"source: {name}", files[name].content), source, spec)
+    data = parse(f"source: {name}", files[name].content)
+    _check(f"source: {name}", data, source, spec)
+    if not source.names_files:
+        _check_variables(f"source: {name}", data, source)
+        if override := next((path for path in OVERRIDE_FILES if path in files), None):
+            laid_over = parse(f"source: {override}", files[override].content)
+            _check_variables(f"source: {override}", laid_over, source)
     return source
+
+
+def _check_variables(name: str, data: dict[str, Any], source: Source) -> None:
+    """Refuse a file that requires a variable which nothing gives; else Compose says so later."""
+    own = source.files.get(".env")
+    assigned = variables.parse_dotenv(own.content.decode(errors="replace")) if own else {}
+    for missing in variables.find_missing(data, assigned):
+        raise SourceError(f"{name}: {cut(missing, 300)}; set it in env")
 
 
 def _parse_patterns(path: str, content: bytes) -> "PathSpec[Any]":

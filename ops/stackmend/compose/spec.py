@@ -29,8 +29,8 @@ ROOMS = frozenset({"access", "engine", "models", "ports"})
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(
     "/ /bin /boot /dev /etc /home /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys "
-    "/tmp /usr /var /var/lib /var/lib/docker /var/lib/stackmend".split()
-)
+    "/tmp /usr /var /var/lib /var/lib/docker".split()
+) | {STATE_ROOT}
 
 
 def check_project_name(value: str) -> str:
@@ -153,7 +153,8 @@ class ComposeSpec(BaseModel):
     :param source: the directory on the controller that holds compose.yaml and all it names.
     :param directory: where that directory's files live on the host.
     :param env: variables for the compose file, written to ``.env`` (mode 0600) beside it. A
-        ``pydantic.SecretStr`` is never shown.
+        ``pydantic.SecretStr`` is never shown. What the compose file requires (``${NAME:?}``) stands
+        here or in the ``.env`` of the source.
     :param checks: health criteria beyond healthchecks.
     :param profiles: Compose profiles to enable.
     :param health_timeout: seconds that a started service has to become healthy.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from stackmend.engine.state import HostEngine
     from stackmend.reconcile import Reconciler
 
+#: The lock and the seconds that a step of either has.
+LOCK, LIMIT = commands.LOCK, commands.LIMIT
+
 _FAILURES = {
     commands.REFUSED: "dockerd refuses these settings, and stackmend changed nothing",
     commands.FAILED: "the engine does not come up with these settings; {file} is as it was before, "

@@ -8,9 +8,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from stackmend.decision import Action, Finding, Refusal
 
 #: What a host is after the run. ``converged``: proven well, nothing was touched. ``changed``:
-#: proven well after changes. ``drifted``: a dry run found something to do. ``unknown``: the run
-#: ended before anything was proven.
-Outcome = Literal["converged", "changed", "drifted", "refused", "failed", "unreachable", "unknown"]
+#: proven well after changes. ``drifted``: a dry run found something to do. ``unmanaged``: the run
+#: asked nothing of it. ``unknown``: the run ended before anything was proven.
+Outcome = Literal[
+    "converged",
+    "changed",
+    "drifted",
+    "refused",
+    "failed",
+    "unreachable",
+    "unmanaged",
+    "unknown",
+]
 
 #: Outcomes after which the host is as its inventory wants it.
 WELL: frozenset[Outcome] = frozenset({"converged", "changed"})
@@ -104,6 +113,7 @@ class HostRecord(Model):
     """One host of the run.
 
     :param outcome: what it is after the run.
+    :param reason: why nothing was asked of it; empty where something was.
     :param operations: the operations on it, in order.
     :param errors: those that belong to no operation, such as a refused connection.
     :param interrupted_at: where the signal that ended the run met this host: the operation, and
@@ -111,6 +121,7 @@ class HostRecord(Model):
     """
 
     outcome: Outcome
+    reason: str = ""
     operations: tuple[OperationRecord, ...] = ()
     errors: tuple[ErrorRecord, ...] = ()
     interrupted_at: str = ""
@@ -139,5 +150,11 @@ class RunRecord(Model):
     hosts: dict[str, HostRecord] = {}
 
     def list_not_well(self) -> dict[str, Outcome]:
-        """The hosts that are not proven to be as their inventory wants them."""
-        return {name: h.outcome for name, h in self.hosts.items() if h.outcome not in WELL}
+        """The hosts that are not proven to be as their inventory wants them.
+
+        Those that nothing is asked of count only where nothing is asked of any: a run that proves
+        nothing does not pass for one that proved all.
+        """
+        managed = any(host.outcome != "unmanaged" for host in self.hosts.values())
+        fine = WELL | {"unmanaged"} if managed else WELL
+        return {name: h.outcome for name, h in self.hosts.items() if h.outcome not in fine}

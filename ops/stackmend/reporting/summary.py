@@ -21,6 +21,7 @@ _COLOURS = {
     "refused": "magenta",
     "failed": "red",
     "unreachable": "red",
+    "unmanaged": "cyan",
     "unknown": "red",
 }
 _RESULTS = {"done": "done", "failed": "tried without success"}
@@ -46,7 +47,7 @@ def format_record(record: RunRecord) -> Iterator[str]:
     for name, host in record.hosts.items():
         if host.outcome == "converged":
             continue
-        yield f"{name}: {host.outcome}"
+        yield f"{name}: {host.outcome}{host.reason and ': '}{host.reason}"
         for error in host.errors:
             yield f"  {error.message}"
         if host.interrupted_at:
@@ -90,6 +91,8 @@ def _format_operation(operation: OperationRecord, host: HostRecord, mode: str) -
             yield f"planned: {action.verb} {action.subject}{mark}"
     for done in operation.done:
         yield f"{_RESULTS[done.result]}: {done.verb} {done.subject} ({done.seconds:.1f} s)"
+        if done.destructive and done.undo:
+            yield f"      undo: {done.undo}"
     for refusal in operation.refusals:
         yield f"refused: {refusal.subject}: {refusal.reason}"
         if refusal.remedy:

@@ -80,6 +80,9 @@ def build(run: Run, ended: datetime) -> RunRecord:
                 hosts[host.name] = {"outcome": "unreachable" if failed else "unknown"}
             continue
         operations = _build_operations(run, host)
+        if not operations and not interrupted and (reason := _explain_unmanaged(run, host)):
+            hosts[host.name] = {"outcome": "unmanaged", "reason": reason}
+            continue
         if not dry and not _is_finished(run, host):
             complete = False
         hosts[host.name] = {
@@ -209,6 +212,19 @@ def _is_finished(run: Run, host: Host) -> bool:
         return True
     datas = run.state.ops[host].values()
     return bool(datas) and all(data.operation_meta.is_complete() for data in datas)
+
+
+def _explain_unmanaged(run: Run, host: Host) -> str:
+    """Why nothing was asked of a host that has no operation; empty where that is not known."""
+    executing = run.state.is_executing
+    # Before the operations begin, more of them may be to come; a dry run never comes to that.
+    if host in run.state.failed_hosts or not (executing or run.dry):
+        return ""
+    if "stack" not in host.data.dict():  # type: ignore[no-untyped-call]
+        return "nothing was asked of this host: no `stack` in its data"
+    if executing:
+        return "nothing was asked of this host: this deploy applies nothing that its `stack` holds"
+    return ""
 
 
 def _locate(run: Run, host: Host) -> str:

@@ -28,6 +28,7 @@ from stackmend.compose.plan.resources import (
     plan_images,
     plan_networks,
     plan_places,
+    report_left_volumes,
 )
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
@@ -73,6 +74,7 @@ def plan(
         draft.find(spec.project, "warning", warning, blocks=False, remedy=explain_warning(warning))
     refuse_unmet(draft)
     check_volumes(draft)
+    report_left_volumes(draft)
     plan_names_and_addresses(draft)
     plan_leftovers(draft)
     plan_files(draft)

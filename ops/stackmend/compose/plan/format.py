@@ -1,8 +1,12 @@
 """Short text for long things."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from stackmend.paths import STATE_ROOT
+
+#: What stands before an error that Compose prints of a service or an image.
+_REPORTED = re.compile(r"^\s*(?:Image )?\S+ Error(?: |$)")
 
 
 def shorten(image_id: str) -> str:
@@ -14,6 +18,19 @@ def fit_line(text: str) -> str:
     """Text on one line, cut where it is long."""
     joined = " ".join(text.split())
     return joined if len(joined) <= 200 else joined[:199] + "…"
+
+
+def drop_repeated(lines: Sequence[str]) -> list[str]:
+    """The lines of an error, each that a later one says again left out.
+
+    Compose prints what the engine answers twice: behind the service's name, and alone.
+    """
+    cores = [_REPORTED.sub("", line).strip() for line in lines]
+    return [
+        line
+        for at, line in enumerate(lines)
+        if not any(cores[at] in later for later in lines[at + 1 :])
+    ]
 
 
 def list_few(items: Sequence[str]) -> list[str]:

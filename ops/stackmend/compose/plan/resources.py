@@ -65,6 +65,42 @@ def _refuse_other_volume(draft: Draft, key: str, path: str, was: Any, desired: A
     )
 
 
+def report_left_volumes(draft: Draft) -> None:
+    """Say where the data of a volume stays that the compose file has under another key now."""
+    if not draft.applied:
+        return
+    old = draft.applied.config.get("volumes") or {}
+    new = draft.declared.config.get("volumes") or {}
+    before = draft.applied.config.get("services") or {}
+    for name, body in draft.services.items():
+        mounts = _list_volumes(before.get(name) or {})
+        for target, key in _list_volumes(body).items():
+            left = mounts.get(target, key)
+            if left == key or left not in old or key not in new:
+                continue
+            was, now = (old[left] or {}).get("name"), (new[key] or {}).get("name")
+            if was == now or was not in draft.state.volume_labels:
+                continue
+            draft.find(
+                f"volume {key}",
+                "changed",
+                f"{name} gets {now} at {target} instead of {was}, which still holds its data",
+                blocks=False,
+                remedy=f"to keep that data in use, call the volume {left} again; or, after this "
+                f"run, stop {name} and copy it: docker run --rm -v {was}:/from:ro -v {now}:/to "
+                "busybox cp -a /from/. /to/",
+            )
+
+
+def _list_volumes(service: Mapping[str, Any]) -> dict[str, str]:
+    """Where a service has a volume with a name: target → the volume's key."""
+    return {
+        str(mount.get("target")): str(mount["source"])
+        for mount in service.get("volumes") or ()
+        if mount.get("type") == "volume" and mount.get("source")
+    }
+
+
 def _plan_moved_volume(draft: Draft, key: str, was: str, desired: str) -> None:
     """Recreate the services of a volume that gets another name."""
     for name in draft.services:

@@ -8,7 +8,6 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from stackmend import connection, decision
-from stackmend.engine import commands as engine_commands
 from stackmend.engine.accelerators import commands
 from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.engine.accelerators.plan import Action, Describe, Plan, Verify, plan
@@ -17,6 +16,8 @@ from stackmend.engine.facts import HostEngines
 from stackmend.engine.plan import Install, Trust, WriteSource
 from stackmend.engine.state import HostEngine
 from stackmend.engine.steps import (
+    LIMIT,
+    LOCK,
     install_packages,
     make_stamp,
     place,
@@ -58,7 +59,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
     """The accelerators of one host, to be reached from containers."""
 
     subject = "accelerators"
-    lock = engine_commands.LOCK
+    lock = LOCK
     advice = ('set "accelerator": "none" in the stack\'s "engine" section to run without them',)
 
     host: Host
@@ -138,7 +139,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
         path = action.subject
         with self.step(action):
             command = commands.build_description(path, make_stamp())
-            self.run(command, f"cannot write {path}", timeout=engine_commands.LIMIT)
+            self.run(command, f"cannot write {path}", timeout=LIMIT)
 
     def _run_proof(self, action: Verify) -> None:
         with self.step(action):
