@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,13 +37,13 @@ class Peer:
     :param host: the host.
     :param settings: pyinfra's own arguments, as whom its files are read.
     :param place: the directory of its models.
-    :param name: the model's name there.
+    :param names: the names that the model has there, or had.
     """
 
     host: Host
     settings: Mapping[str, Any]
     place: Place
-    name: Name
+    names: tuple[Name, ...]
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,32 @@ class Fleet:
         with turn:
             yield
 
-    def add(self, host: Host, name: Name, place: Place) -> None:
-        """Note that a host has received a model: it need not be asked whether it has."""
+    def add(self, host: Host, names: Sequence[Name], place: Place) -> None:
+        """Note that a host has received a model: it need not be asked whether it has.
+
+        :param names: the one that it is pulled by, and the one that it keeps it by.
+        """
         with self._lock:
-            peer = Peer(host, self._members[host.name].settings, place, name)
-            self._received.setdefault(name.key, []).append(peer)
+            peer = Peer(host, self._members[host.name].settings, place, tuple(names))
+            self._received.setdefault(names[0].key, []).append(peer)
 
     def find(
-        self, host: Host, name: Name, manifest: Manifest | None, without: Collection[str] = ()
+        self,
+        host: Host,
+        names: Sequence[Name],
+        manifest: Manifest | None,
+        without: Collection[str] = (),
     ) -> Peer | None:
         """A host that has a model: one that received it in this run, else one that had it before.
 
         :param host: the host that needs it.
-        :param name: the model.
+        :param names: the name that the model is pulled by, and the one that hosts keep it by.
         :param manifest: what it has to be; ``None`` where that is not known.
         :param without: names of hosts that are not asked.
         """
         with self._lock:
             members = list(self._members.values())
-            received = list(self._received.get(name.key, ()))
+            received = list(self._received.get(names[0].key, ()))
         excluded = {host.name, *without}
         for peer in received:
             if peer.host.name not in excluded and peer.host.connected:
@@ -129,9 +136,10 @@ class Fleet:
                 continue
             for model in state.models:
                 # Under whatever name: a mirror's model is kept by another one.
-                same = manifest.is_equal(model) if manifest else model.name.key == name.key
+                named = model.name.key in {name.key for name in names}
+                same = manifest.is_equal(model) if manifest else named
                 if same and model.layers and is_intact(state, model):
-                    return Peer(other, member.settings, state.server.place, model.name)
+                    return Peer(other, member.settings, state.server.place, (model.name,))
         return None
 
 
@@ -182,18 +190,21 @@ def relay(
 
 
 def _read_manifest(peer: Peer) -> bytes:
-    try:
-        result = connection.run(
-            peer.host,
-            commands.show_manifest(peer.place, peer.name),
-            readonly=True,
-            **peer.settings,
-        )
-    except connection.RemoteError as error:
-        raise PeerUnavailable(str(error)) from error
-    if not result.ok:
-        raise PeerUnavailable(f"{peer.host.name} cannot show its manifest: {result.reason}")
-    return result.stdout
+    reason = ""
+    for name in peer.names:
+        try:
+            result = connection.run(
+                peer.host,
+                commands.show_manifest(peer.place, name),
+                readonly=True,
+                **peer.settings,
+            )
+        except connection.RemoteError as error:
+            raise PeerUnavailable(str(error)) from error
+        if result.ok:
+            return result.stdout
+        reason = result.reason
+    raise PeerUnavailable(f"{peer.host.name} cannot show its manifest: {reason}")
 
 
 def _parse_manifest(manifest: bytes, peer: Peer) -> tuple[Layer, ...]:
