@@ -103,6 +103,12 @@ def test_what_a_peer_has_wrong_is_not_taken(
     model_registry.forget()
     result = runs.converge([model.name])
     all_have(servers[1:], model)
+    # The giver is told, by the one that could not use what it gave.
+    giver = result.hosts[servers[0].host.name]
+    assert giver["outcome"] == "refused"
+    (refusal,) = [row for operation in giver["operations"] for row in operation["refusals"]]
+    assert digest[:12] in refusal["reason"]
+    assert '"hashes": true' in refusal["remedy"]
     # All but the config, which had come from the one who has the weights wrong.
     assert fetched(model_registry, model) == result.fetched == lacking - model.layers[-1].size
     assert len(pullers(model_registry, model)) == 1

@@ -14,6 +14,7 @@ from stackmend.models import peers, reading
 from stackmend.models.peers import Fleet
 from stackmend.models.spec import Name
 from stackmend.models.state import Place, StoreState
+from stackmend.reporting import Collector
 from tests.unit.models_world import UP, manifest, problem, state, stored
 
 NAME = Name.parse("a")
@@ -111,3 +112,25 @@ def test_of_many_hosts_at_once_only_one_pulls(fleet: Fleet, hosts: list[Host]) -
         givers = list(pool.map(bring, hosts))
     assert len(pulled) == 1
     assert sorted(givers) == ["", *pulled * 3]
+
+
+def test_a_giver_is_told_once_that_it_gave_what_it_has_not(
+    fleet: Fleet, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Collector("models.pulled")
+    fleet.join(hosts[1], {"hashes": False}, report)
+    noted: set[str] = set()
+
+    def note(host: Host, digest: str) -> bool:
+        new = digest not in noted
+        noted.add(digest)
+        return new
+
+    monkeypatch.setattr(reading, "note_corrupt", note)
+    peer = peers.Peer(hosts[1], {}, PLACE, (NAME,))
+    for _ in range(2):
+        fleet.report_corrupt(peer, f"sha256:{'c' * 64}")
+    (refusal,) = report.refusals
+    assert refusal.subject == "a:latest"
+    assert "cccc" in refusal.reason
+    assert '"hashes": true' in refusal.remedy

@@ -18,6 +18,7 @@ from stackmend.models.plan import (
     ModelSource,
     Plan,
     add_answer,
+    add_corrupt,
     add_digests,
     add_entry,
     add_leftovers,
@@ -679,3 +680,18 @@ def test_what_was_replaced_or_sent_goes_once_no_model_needs_it() -> None:
     (told,) = plan(spec(), after.model_copy(update={"record": Record()})).findings
     assert (told.subject, told.kind, told.blocks) == ("blobs", "unneeded", False)
     assert set(told.evidence) == gone
+
+
+def test_what_another_host_found_corrupt_is_mended_as_if_it_had_been_read() -> None:
+    there = state([stored("a"), stored("b")])
+    weights = layers("a")[1].digest
+    told = add_corrupt(there, {weights, f"sha256:{hexed('of nobody')}"})
+    assert [(x.kind, x.digest, x.models) for x in told.problems] == [("corrupt", weights, (A,))]
+    answers = {A: found("a"), B: found("b")}
+    assert steps(plan(spec("a", "b"), told, answers)) == [
+        f"delete blob {weights[:19]}",
+        f"pull {A}",
+    ]
+    assert add_corrupt(told, {weights}).problems == told.problems
+    gone = state([stored("a")], [problem("a", "missing")])
+    assert add_corrupt(gone, {weights}).problems == gone.problems

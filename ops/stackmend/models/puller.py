@@ -119,6 +119,8 @@ class Puller:
                 self._pull_from_peer(peer, action, state, place)
             except (PeerUnavailable, TransientError) as error:
                 tried.add(peer.host.name)
+                if isinstance(error, PeerUnavailable) and error.corrupt:
+                    fleet.report_corrupt(peer, error.corrupt)
                 announce.show_line(
                     self.host,
                     f"{action.subject}: {peer.host.name} cannot give it ({error}); "

@@ -91,7 +91,7 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
     def __post_init__(self) -> None:
         self._puller = Puller(self.host, self.spec)
         if self.spec.from_peers:
-            peers.get_fleet(self.host.state).join(self.host, self.spec.fact_arguments)
+            peers.get_fleet(self.host.state).join(self.host, self.spec.fact_arguments, self.report)
 
     def observe(self, *, fresh: bool = False) -> Observation[StoreState, Action]:
         """Read the server and its registries, and plan. Changes nothing."""

@@ -25,6 +25,7 @@ from stackmend.models.plan.model import UpdateRecord as UpdateRecord
 from stackmend.models.plan.stages import arrange as arrange
 from stackmend.models.plan.stages import find_missing_base as find_missing_base
 from stackmend.models.plan.stored import add_answer as add_answer
+from stackmend.models.plan.stored import add_corrupt as add_corrupt
 from stackmend.models.plan.stored import add_digests as add_digests
 from stackmend.models.plan.stored import add_entry as add_entry
 from stackmend.models.plan.stored import carry_over as carry_over
