@@ -110,3 +110,79 @@ def test_what_is_made_from_a_tag_that_moved_is_made_again(
     assert runs.converge(wanted).did("create") == ["brief:latest"]
     assert server.weights("brief").digest == server.weights("base:1b").digest != old
     assert server.answers("brief", "base:1b")
+
+
+# What is left on the disk, and under which names
+
+
+def unneeded(server: ModelServer) -> set[str]:
+    """Blobs that no manifest on the disk names."""
+    listed = set(server.host.sh(f"ls {server.root}/blobs").split())
+    named = server.host.sh(
+        f"grep -rhoE 'sha256:[0-9a-f]{{64}}' {server.root}/manifests | tr : - | sort -u"
+    )
+    return listed - set(named.split())
+
+
+def test_a_mirrors_tag_that_moves_leaves_nothing_of_the_old_one(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    """Nor where a run is killed before it could copy, or before it could remove a name."""
+    first = push(model_registry, "mirror/moving:1b", SIZE, seed=20)
+    wanted = [{"name": "moving:1b", "source": first.name}]
+    runs.converge(wanted)
+    assert unneeded(server) == set()
+    second = push(model_registry, "mirror/moving:1b", SIZE, seed=21)
+    runs.converge(wanted)
+    assert server.digests()["moving:1b"] == second.digest
+    assert unneeded(server) == set()
+    # Killed when the weights have come: what is left then is the mirror's name.
+    third = push(model_registry, "mirror/moving:1b", SIZE, seed=22)
+    model_registry.rate(300_000)
+    with runs.start(wanted) as run:
+        server.host.wait_for(f"ls {server.root}/blobs | grep -q partial", 120)
+        run.kill()
+    model_registry.rate(None)
+    server.pull(third)
+    assert third.name in server.tags()
+    runs.converge(wanted)
+    assert server.digests()["moving:1b"] == third.digest
+    assert third.name not in server.tags()
+    assert unneeded(server) == set()
+    # The same after the copy.
+    server.ask("POST", "/api/copy", {"source": "moving:1b", "destination": third.name})
+    record = "/var/lib/stackmend/models/ai.ollama.json"
+    server.host.sh(
+        f"python3 - <<'ENDS'\nimport json\nrecord = json.load(open('{record}'))\n"
+        f"record['models']['{third.name}'] = dict(record['models']['moving:1b'])\n"
+        f"json.dump(record, open('{record}', 'w'))\nENDS"
+    )
+    assert runs.converge(wanted).steps == [("remove", third.name)]
+    assert third.name not in server.tags()
+    assert server.answers("moving:1b")
+
+
+def test_a_name_of_the_mirror_that_somebody_else_pulled_stays(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    model = push(model_registry, "mirror/kept:1b", SIZE, seed=25)
+    server.pull(model)
+    runs.converge([{"name": "kept:1b", "source": model.name}])
+    assert {"kept:1b", model.name} <= set(server.tags())
+
+
+def test_what_the_server_refuses_does_not_stay_on_its_disk(
+    runs: Runs, server: ModelServer, tmp_path: Path
+) -> None:
+    (tmp_path / "garbage.gguf").write_bytes(b"garbage" * 100_000)
+    wanted = [{"name": "garbage:1", "gguf": str(tmp_path / "garbage.gguf")}]
+    before = server.files()
+    result = runs.pull(wanted)
+    assert result.outcomes == {"failed"}
+    assert server.files() == before
+    # What somebody else left there is told, and stays.
+    server.host.sh(f"echo stray >{server.root}/blobs/sha256-{'5' * 64}")
+    told = runs.converge(["tiny"], check="local").about("findings", "5" * 64)
+    assert [finding["kind"] for finding in told] == ["unneeded"]
+    assert unneeded(server) == {f"sha256-{'5' * 64}"}
+    server.host.sh(f"rm {server.root}/blobs/sha256-{'5' * 64}")

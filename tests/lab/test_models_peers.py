@@ -103,6 +103,12 @@ def test_what_a_peer_has_wrong_is_not_taken(
     model_registry.clear_log()
     result = runs.converge([model.name])
     all_have(servers[1:], model)
+    # The giver is told, by the one that could not use what it gave.
+    giver = result.hosts[servers[0].host.name]
+    assert giver["outcome"] == "refused"
+    (refusal,) = [row for operation in giver["operations"] for row in operation["refusals"]]
+    assert digest[:12] in refusal["reason"]
+    assert '"hashes": true' in refusal["remedy"]
     # All but the config, which had come from the one who has the weights wrong.
     assert fetched(model_registry, model) == result.fetched == lacking - model.layers[-1].size
     assert len(pullers(model_registry, model)) == 1
@@ -162,3 +168,23 @@ def slow(server: ModelServer) -> None:
 def quick(server: ModelServer) -> None:
     """End `slow`."""
     server.host.sh("tc qdisc del dev eth0 root")
+
+
+def test_a_mirrors_model_comes_from_a_peer_while_the_registry_is_down(
+    runs: Runs, servers: list[ModelServer], model_registry: ModelRegistry
+) -> None:
+    """The peers keep it by its own name, and nobody can say what the mirror's tag is."""
+    model = push(model_registry, "mirror/away:1b", SIZE, seed=6)
+    wanted = [{"name": "away:1b", "source": model.name}]
+    Runs(runs.directory, [servers[0].host]).converge(wanted)
+    assert model.name not in servers[0].tags()
+    model_registry.stop()
+    try:
+        runs.converge(wanted)
+    finally:
+        model_registry.start()
+    for server in servers:
+        assert server.digests()["away:1b"] == model.digest
+        assert model.name not in server.tags()
+        assert server.whole("away:1b")
+        assert server.answers("away:1b")

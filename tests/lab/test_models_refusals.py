@@ -140,6 +140,30 @@ def test_a_registry_out_of_reach(
     assert server.asked(moment) == []
 
 
+def test_a_404_of_what_is_no_registry_is_not_taken_for_a_missing_model(
+    runs: Runs, server: ModelServer, model_registry: ModelRegistry
+) -> None:
+    """A web server's page, a program's own JSON, nothing; and a registry's own beside them."""
+    bodies = ("<html><h1>Not Found</h1></html>", '{"error": "no such page"}', "")
+    names = []
+    for number, body in enumerate(bodies):
+        names.append(push(model_registry, f"team/page-{number}:1b", SIZE, seed=15).name)
+        model_registry.fault(
+            f"team/page-{number}:1b", "status", status=404, body=body, on="manifest", times=None
+        )
+    absent = f"{model_registry.http}/team/never-pushed:1b"
+    moment = server.host.now()
+    result = runs.pull([*names, absent])
+    assert result.outcomes == {"refused"}
+    for name in names:
+        assert "answers HTTP 404" in result.reason(name)
+        assert "not as a registry does" in result.reason(name)
+        assert "has no such model" not in result.reason(name)
+        assert "something else answers there" in result.reason(name)
+    assert "has no such model" in result.reason(absent)
+    assert server.asked(moment) == []
+
+
 def test_tls_that_cannot_be_trusted_is_named_so(
     runs: Runs, server: ModelServer, model_registry: ModelRegistry
 ) -> None:

@@ -92,6 +92,27 @@ def test_a_service_that_is_no_model_server_fails_the_run(
     assert "refused: service worker: what answers there is not Ollama" in done.out
 
 
+@pytest.mark.parametrize("words", ["--dry", "-y"])
+def test_a_service_that_the_compose_file_lacks_is_told_before_any_host_is_contacted(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    mark = shop.host.mark()
+    for name in ("model", "Ollama", "ollama-1"):
+        section = {**shop.settings["models"], "service": name}
+        monkeypatch.setitem(shop.settings, "models", section)
+        done = shop.run(words)
+        assert done.rc == 1, done.out
+        assert f"stack.models.service: there is no service {name!r}; there are " in done.out
+    assert shop.host.logins_since(mark) == 0
+
+
+def test_a_stopped_server_is_started_by_the_stack(shop: Shop, model: Pushed) -> None:
+    server = ModelServer(shop.host, project=shop.project)
+    server.compose("stop", "ollama")
+    shop.deploy()
+    assert model.name in server.loaded()
+
+
 def test_without_the_section_models_are_not_managed(
     shop: Shop, model_registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

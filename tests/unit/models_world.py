@@ -12,6 +12,7 @@ from stackmend.models.plan import (
     Copy,
     Create,
     DeleteBlob,
+    DropBlob,
     Plan,
     Prune,
     Pull,
@@ -140,7 +141,7 @@ def render(decided: Plan) -> str:
 
     def carries(action: Action) -> Iterator[str]:
         match action:
-            case DeleteBlob():
+            case DeleteBlob() | DropBlob():
                 yield f"digest {action.digest[:19]}"
             case Pull():
                 yield f"name {action.name}"
@@ -161,7 +162,7 @@ def render(decided: Plan) -> str:
                 yield f"name {action.name}"
             case UpdateRecord():
                 yield f"dropped {', '.join(action.dropped)}"
-        if not isinstance(action, Prune | UpdateRecord):
+        if not isinstance(action, Prune | UpdateRecord | DropBlob):
             yield f"for {action.for_model}"
 
     return rendering.render(decided, carries)

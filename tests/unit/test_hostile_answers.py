@@ -344,7 +344,7 @@ def test_a_pull_is_read_as_it_comes(host: Host, liar: Liar) -> None:
 
 
 def peer(host: Host) -> peers.Peer:
-    return peers.Peer(host, {}, Place(path="/m"), Name.parse("x"))
+    return peers.Peer(host, {}, Place(path="/m"), (Name.parse("x"),))
 
 
 @pytest.mark.parametrize("text", BODIES, ids=range(len(BODIES)))

@@ -14,6 +14,7 @@ from stackmend.models import peers, reading
 from stackmend.models.peers import Fleet
 from stackmend.models.spec import Name
 from stackmend.models.state import Place, StoreState
+from stackmend.reporting import Collector
 from tests.unit.models_world import UP, manifest, problem, state, stored
 
 NAME = Name.parse("a")
@@ -59,25 +60,25 @@ def test_who_has_it_whole_and_equal_gives_it(
     states["h0"] = connection.Unknown("cut off")
     states["h1"] = state([stored("a", "2")], server=HERE)
     states["h2"] = state([stored("a")], [problem("a", "corrupt")], server=HERE)
-    assert fleet.find(hosts[0], NAME, manifest("a")) is None
+    assert fleet.find(hosts[0], [NAME], manifest("a")) is None
     states["h3"] = state([stored("a")], server=HERE)
-    assert giver(fleet.find(hosts[0], NAME, manifest("a"))) == "h3"
+    assert giver(fleet.find(hosts[0], [NAME], manifest("a"))) == "h3"
     # Whose disk cannot be read gives nothing; nor does one that is gone, or was tried in vain.
-    assert fleet.find(hosts[3], NAME, manifest("a")) is None
-    assert fleet.find(hosts[0], NAME, manifest("a"), {"h3"}) is None
+    assert fleet.find(hosts[3], [NAME], manifest("a")) is None
+    assert fleet.find(hosts[0], [NAME], manifest("a"), {"h3"}) is None
     hosts[3].connected = False
-    assert fleet.find(hosts[0], NAME, manifest("a")) is None
+    assert fleet.find(hosts[0], [NAME], manifest("a")) is None
     # Where nobody could tell the manifest, the name has to do.
-    assert giver(fleet.find(hosts[0], NAME, None)) == "h1"
+    assert giver(fleet.find(hosts[0], [NAME], None)) == "h1"
 
 
 def test_a_mirrors_model_is_found_by_what_it_is(
     fleet: Fleet, hosts: list[Host], states: dict[str, StoreState | connection.Unknown]
 ) -> None:
     states["h1"] = state([stored("a")], server=HERE)
-    found = fleet.find(hosts[0], Name.parse("mirror:5000/team/a:1"), manifest("a"))
+    found = fleet.find(hosts[0], [Name.parse("mirror:5000/team/a:1")], manifest("a"))
     assert found is not None
-    assert (found.host.name, str(found.name)) == ("h1", "a:latest")
+    assert (found.host.name, str(found.names[0])) == ("h1", "a:latest")
 
 
 def test_who_got_it_in_this_run_is_not_asked_again(
@@ -85,11 +86,11 @@ def test_who_got_it_in_this_run_is_not_asked_again(
 ) -> None:
     """A reading that fails under load must not make it cross the outside link a second time."""
     monkeypatch.setattr(reading, "read_latest", lambda *_: connection.Unknown("did not end"))
-    fleet.add(hosts[2], NAME, PLACE)
-    assert giver(fleet.find(hosts[0], NAME, manifest("a"))) == "h2"
-    fleet.add(hosts[1], NAME, PLACE)
-    assert giver(fleet.find(hosts[0], NAME, manifest("a"), {"h2"})) == "h1"
-    assert fleet.find(hosts[2], NAME, manifest("a"), {"h1"}) is None
+    fleet.add(hosts[2], [NAME], PLACE)
+    assert giver(fleet.find(hosts[0], [NAME], manifest("a"))) == "h2"
+    fleet.add(hosts[1], [NAME], PLACE)
+    assert giver(fleet.find(hosts[0], [NAME], manifest("a"), {"h2"})) == "h1"
+    assert fleet.find(hosts[2], [NAME], manifest("a"), {"h1"}) is None
 
 
 @pytest.mark.usefixtures("states")
@@ -98,12 +99,12 @@ def test_of_many_hosts_at_once_only_one_pulls(fleet: Fleet, hosts: list[Host]) -
 
     def bring(host: Host) -> str:
         with fleet.take_turn(NAME.key):
-            found = fleet.find(host, NAME, manifest("a"))
+            found = fleet.find(host, [NAME], manifest("a"))
             if found is None:
                 assert pulling.acquire(blocking=False), "two pull at once"
                 threading.Event().wait(0.05)
                 pulled.append(host.name)
-                fleet.add(host, NAME, PLACE)
+                fleet.add(host, [NAME], PLACE)
                 pulling.release()
         return giver(found)
 
@@ -111,3 +112,25 @@ def test_of_many_hosts_at_once_only_one_pulls(fleet: Fleet, hosts: list[Host]) -
         givers = list(pool.map(bring, hosts))
     assert len(pulled) == 1
     assert sorted(givers) == ["", *pulled * 3]
+
+
+def test_a_giver_is_told_once_that_it_gave_what_it_has_not(
+    fleet: Fleet, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Collector("models.pulled")
+    fleet.join(hosts[1], {"hashes": False}, report)
+    noted: set[str] = set()
+
+    def note(host: Host, digest: str) -> bool:
+        new = digest not in noted
+        noted.add(digest)
+        return new
+
+    monkeypatch.setattr(reading, "note_corrupt", note)
+    peer = peers.Peer(hosts[1], {}, PLACE, (NAME,))
+    for _ in range(2):
+        fleet.report_corrupt(peer, f"sha256:{'c' * 64}")
+    (refusal,) = report.refusals
+    assert refusal.subject == "a:latest"
+    assert "cccc" in refusal.reason
+    assert '"hashes": true' in refusal.remedy

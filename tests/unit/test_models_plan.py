@@ -18,11 +18,15 @@ from stackmend.models.plan import (
     ModelSource,
     Plan,
     add_answer,
+    add_corrupt,
     add_digests,
     add_entry,
+    add_leftovers,
     arrange,
     drop_answers,
+    drop_leftovers,
     find_missing_base,
+    keep_leftovers,
     measure_present,
     merge_problems,
     plan,
@@ -627,3 +631,67 @@ def test_what_is_created_waits_for_what_it_is_created_from() -> None:
     (chain,) = list(arrange(decided.actions))[1].chains
     assert find_missing_base(chain, {Name.parse("a").key}) == A
     assert find_missing_base(chain, {Name.parse("d").key}) == ""
+
+
+def test_a_mirrors_name_goes_also_after_a_run_that_was_cut() -> None:
+    """Between its steps, whichever they were; one that somebody else pulled stays."""
+    mirror = Name.parse(MIRRORED["source"])
+    left = stored("a").model_copy(update={"name": mirror})
+    wanted, answers = spec(MIRRORED), {MIRRORED["source"]: found("a")}
+    for digest in (left.digest, ""):
+        ours = {str(mirror): Recorded(digest=digest)}
+        copied = state([stored("a"), left], record=ours)
+        assert steps(plan(wanted, copied, answers)) == [f"remove {mirror}"]
+        assert steps(plan(wanted, copied, {MIRRORED["source"]: UNREACHABLE})) == [
+            f"remove {mirror}"
+        ]
+        pulled = plan(wanted, state([left], record=ours), answers)
+        assert steps(pulled) == [f"copy {A}", f"remove {mirror}"]
+    for theirs in ({}, {str(mirror): Recorded(digest=hexed("another"))}):
+        assert plan(wanted, state([stored("a"), left], record=theirs), answers).empty
+    both = spec(MIRRORED, MIRRORED["source"])
+    assert plan(both, state([stored("a"), left], record=ours), answers).empty
+
+
+def test_what_was_replaced_or_sent_goes_once_no_model_needs_it() -> None:
+    old, new = stored("a"), manifest("a", "2")
+    wanted = spec(MIRRORED, {"name": "b", "gguf": "/b.gguf"})
+    file = f"sha256:{hexed('file')}"
+    sources = {Name.parse("b").key: ModelSource(digest="x", files={file: 7})}
+    before = state([old, stored("c")])
+    decided = plan(wanted, before, {MIRRORED["source"]: found("a", "2")}, sources)
+    record = add_leftovers(before.record, before, decided.actions)
+    assert set(record.leftovers) == {*(x.digest for x in old.layers or ()), file}
+
+    # The model is another one now; the file was refused.
+    now = stored("a").model_copy(update={"digest": new.digest, "layers": new.layers})
+    blobs = {x.digest: x.size for x in (*(old.layers or ()), *new.layers)} | {file: 7}
+    after = state([now, stored("c")], blobs=blobs)
+    after = after.model_copy(update={"record": record})
+    gone = {action.digest for action in drop_leftovers(after)}
+    # The licence is another model's, too.
+    assert gone == {old.layers[0].digest, old.layers[1].digest, file}  # type: ignore[index]
+    assert drop_leftovers(after, {file}) != drop_leftovers(after)
+    assert set(keep_leftovers(record, after).leftovers) == gone
+    # While somebody pulls, what is there may be what is needed.
+    partial = PartialDownload(digest=f"sha256:{hexed('x')}", bytes=1, modified=after.now - 5)
+    pulled = after.model_copy(update={"partials": (partial,)})
+    assert drop_leftovers(pulled) == []
+    (told,) = plan(spec(), after.model_copy(update={"record": Record()})).findings
+    assert (told.subject, told.kind, told.blocks) == ("blobs", "unneeded", False)
+    assert set(told.evidence) == gone
+
+
+def test_what_another_host_found_corrupt_is_mended_as_if_it_had_been_read() -> None:
+    there = state([stored("a"), stored("b")])
+    weights = layers("a")[1].digest
+    told = add_corrupt(there, {weights, f"sha256:{hexed('of nobody')}"})
+    assert [(x.kind, x.digest, x.models) for x in told.problems] == [("corrupt", weights, (A,))]
+    answers = {A: found("a"), B: found("b")}
+    assert steps(plan(spec("a", "b"), told, answers)) == [
+        f"delete blob {weights[:19]}",
+        f"pull {A}",
+    ]
+    assert add_corrupt(told, {weights}).problems == told.problems
+    gone = state([stored("a")], [problem("a", "missing")])
+    assert add_corrupt(gone, {weights}).problems == gone.problems

@@ -11,6 +11,7 @@ from stackmend.models.plan import (
     Ask,
     Copy,
     DeleteBlob,
+    DropBlob,
     Plan,
     Prune,
     Pull,
@@ -31,7 +32,7 @@ from stackmend.models.state import (
     RegistryAnswer,
     StoreState,
 )
-from tests.unit.models_world import UNREACHABLE, found, hexed, problem, stored
+from tests.unit.models_world import UNREACHABLE, found, hexed, layers, problem, stored
 from tests.unit.models_world import spec as make_spec
 from tests.unit.models_world import state as make_state
 
@@ -49,10 +50,27 @@ def worlds(draw: Any) -> tuple[ModelsSpec, StoreState, Registry]:
     present = {name: draw(versions) for name in NAMES if draw(st.booleans())}
     broken = [name for name in present if draw(st.integers(0, 3)) == 0]
     models = [stored(name, version) for name, version in present.items()]
-    problems = [problem(name, draw(kinds), version=present[name]) for name in broken]
+    # A name of the mirror's may be left over from a run that was cut, or be somebody's.
+    for name in NAMES:
+        if draw(st.integers(0, 3)) == 0:
+            mirrored = Name.parse(SOURCE.format(name))
+            models.append(stored(name, draw(versions)).model_copy(update={"name": mirrored}))
+    problems = [
+        broke.model_copy(
+            update={
+                "models": tuple(
+                    str(model.name)
+                    for model in models
+                    if any(x.digest == broke.digest for x in model.layers or ())
+                )
+            }
+        )
+        for broke in (problem(name, draw(kinds), version=present[name]) for name in broken)
+    ]
     record = {
-        str(Name.parse(name)): Recorded(digest=hexed(f"manifest {name} {draw(versions)}"))
+        str(Name.parse(text)): Recorded(digest=hexed(f"manifest {name} {draw(versions)}"))
         for name in NAMES
+        for text in (name, SOURCE.format(name))
         if draw(st.booleans())
     }
     specs = [
@@ -75,8 +93,21 @@ def worlds(draw: Any) -> tuple[ModelsSpec, StoreState, Registry]:
         for key, answer in state.record.answered.items()
         if key not in {Name.parse(name).key for name in silent}
     }
+    left = {layer.digest: layer.size for name in NAMES for layer in layers(name, "1")}
+    record = {
+        "answered": answered,
+        "leftovers": tuple(digest for digest in left if draw(st.booleans())),
+    }
+    blobs = {digest: size for digest, size in left.items() if draw(st.booleans())}
     state = state.model_copy(
-        update={"record": state.record.model_copy(update={"answered": answered})}
+        update={
+            "record": state.record.model_copy(update=record),
+            # What is missing stays so.
+            "blobs": {
+                **{x: size for x, size in blobs.items() if x not in {p.digest for p in problems}},
+                **(state.blobs or {}),
+            },
+        }
     )
     answers = {}
     for model in select_to_check(desired, state):
@@ -115,7 +146,10 @@ def execute(decided: Plan, state: StoreState) -> StoreState:
                 # A pull keeps the files that are there: it fetches only what is missing.
                 problems = [p for p in problems if p.digest not in fetched or p.kind != "missing"]
                 entry = Recorded(digest=action.manifest.digest)
-                record = add_entry(record, action.name, entry)
+                if action.name.key == action.for_model or state.is_ours(action.name):
+                    record = add_entry(record, action.name, entry)
+                else:
+                    record = drop_entries(record, [str(action.name)])
             case RemoveName() | Prune():
                 models.pop(action.name.key)
                 record = drop_entries(record, [str(action.name)])
@@ -176,8 +210,9 @@ def test_what_others_put_there_is_never_removed(world: Any) -> None:
     models = {model.name.key for model in desired.wanted}
     for action in plan(desired, state, answers).actions:
         if isinstance(action, RemoveName):
-            # The name on a mirror that the plan's own pull brings.
-            assert state.find_model(action.name) is None
+            # The name on a mirror that the plan's own pull brings, or that an earlier one brought.
+            there, ours = state.find_model(action.name), state.find_entry(action.name)
+            assert there is None or (ours is not None and ours.digest == there.digest)
         elif action.verb == "remove":
             assert isinstance(action, Prune)
             assert desired.prune
@@ -203,6 +238,31 @@ def test_a_blob_is_deleted_only_where_it_is_broken_and_comes_again(world: Any) -
     for action in decided.actions:
         if isinstance(action, DeleteBlob):
             assert action.digest in broken & coming
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+def test_what_is_left_over_goes_where_it_is_ours_and_no_model_needs_it(world: Any) -> None:
+    _, state, _ = world
+    decided = plan(*world)
+    needed = {layer.digest for model in state.models for layer in model.layers or ()}
+    for action in decided.actions:
+        if isinstance(action, Pull) and action.manifest is not None:
+            needed |= {layer.digest for layer in action.manifest.layers}
+    dropped = {action.digest for action in decided.actions if isinstance(action, DropBlob)}
+    ours, there = set(state.record.leftovers), set(state.blobs or {})
+    assert dropped <= (there & ours) - needed
+    if any(refusal.subject == "space" for refusal in decided.refusals):
+        # What a model needs that does not fit now is kept for it.
+        return
+    assert dropped == (there & ours) - needed
+    told = {
+        digest
+        for finding in decided.findings
+        if finding.kind == "unneeded"
+        for digest in finding.evidence
+    }
+    assert told == there - ours - needed
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -54,7 +54,7 @@ def relayed(host: Host, giver: Store, taker: Place, known: Manifest | None) -> i
     """Relay it; how many bytes came."""
     there = state(server=UP.model_copy(update={"place": taker}))
     tally = Tally()
-    peer = Peer(host, {}, Place(path=str(giver.root)), NAME)
+    peer = Peer(host, {}, Place(path=str(giver.root)), (NAME,))
     with display(host, "tiny", Meter(tally, {})) as progress:
         relay(peer, host, there, NAME, known, 30, progress)
     return tally.received

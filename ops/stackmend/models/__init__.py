@@ -51,7 +51,7 @@ def pulled(
     + check: ``registry`` reads each model's manifest there; ``local`` asks no registry for a model
       that is intact
     + hashes: verify each blob's content against its digest, which reads every byte: once, and once
-      more where something was changed
+      more where something was changed; refused where they cannot be read
     + insecure: speak plain HTTP to registries other than Ollama's
     + prune: remove models that this operation pulled and that are no longer in ``models``
     + pull_from: ``registry``, which is the default, or ``peer``: one host pulls and gives its blobs
@@ -67,8 +67,16 @@ def pulled(
     is lacking the operation refuses, and names what could be removed. A pull that is cut or stalls
     resumes; only weights that arrived with a wrong content are fetched twice. Blobs that do not
     match the manifest are deleted and pulled again. Models that somebody else put there are never
-    removed. The operation waits for a server that is starting, two minutes at most; it does not
-    start one that was stopped. What it refuses fails it on this host alone.
+    removed. Blobs that a run replaced or sent, and that no model needs, are deleted; others are
+    reported. A model that is made from another one follows it, and is made again where that one
+    has changed.
+
+    Every model is loaded and asked for one token after it, or the server, has changed, and by each
+    run until it answers: only then is the host well.
+
+    The operation waits for a server that is starting, two minutes at most; it does not start one
+    that was stopped: ``compose.stack`` does, which ``deploy/site.py`` runs first. What it refuses
+    fails it on this host alone.
 
     The report measures the bytes that arrived from registries (``fetched``) and, with ``peer``,
     from other hosts (``relayed``).

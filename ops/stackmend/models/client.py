@@ -54,7 +54,8 @@ _OLD = "this model needs a newer Ollama than the server is: update the server"
 
 #: Messages of the server where another attempt cannot help, and what they mean.
 _FINAL: Mapping[str, str] = {
-    "file does not exist": "the registry has no such model",
+    # Ollama says so of any 404.
+    "file does not exist": "the registry has no such model, or what answers there is no registry",
     "newer version of ollama": _OLD,
     "412:": _OLD,
     "read-only file system": "the disk of the models is mounted read-only",

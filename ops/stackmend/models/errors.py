@@ -25,4 +25,11 @@ class TransientError(Exception):
 
 
 class PeerUnavailable(Exception):
-    """A host cannot give a model, but another may; the text says why."""
+    """A host cannot give a model, but another may; the text says why.
+
+    :param corrupt: the blob that it gave with another content, if it did.
+    """
+
+    def __init__(self, reason: str, *, corrupt: str = "") -> None:
+        super().__init__(reason)
+        self.corrupt = corrupt

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,23 @@ from weakref import WeakKeyDictionary
 
 from stackmend import connection
 from stackmend.answers import read_json
+from stackmend.decision import Refusal
 from stackmend.errors import StepError
 from stackmend.models import commands, reading
 from stackmend.models.client import LOADING, SLOW_DISK, Watchdog, is_full
 from stackmend.models.errors import Full, PeerUnavailable, TransientError
-from stackmend.models.plan import has_blob, is_intact
+from stackmend.models.plan import Plan, has_blob, is_intact
 from stackmend.models.progress import Display
 from stackmend.models.spec import Name
 from stackmend.models.state import Layer, Manifest, Place, StoreState
 from stackmend.models.store import parse_layers
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
+
+    from stackmend.reporting import Collector
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,13 @@ class Peer:
     :param host: the host.
     :param settings: pyinfra's own arguments, as whom its files are read.
     :param place: the directory of its models.
-    :param name: the model's name there.
+    :param names: the names that the model has there, or had.
     """
 
     host: Host
     settings: Mapping[str, Any]
     place: Place
-    name: Name
+    names: tuple[Name, ...]
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,13 @@ class _Member:
 
     :param arguments: those of the fact that says what it has.
     :param settings: pyinfra's own arguments, as whom it is read.
+    :param report: where it is told what others find of it.
     """
 
     host: Host
     arguments: Mapping[str, Any]
     settings: Mapping[str, Any]
+    report: Collector | None
 
 
 @dataclass
@@ -69,14 +75,29 @@ class Fleet:
     _slots: threading.Semaphore | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def join(self, host: Host, arguments: Mapping[str, Any]) -> None:
+    def join(
+        self, host: Host, arguments: Mapping[str, Any], report: Collector | None = None
+    ) -> None:
         """Let a host take part in giving.
 
         :param arguments: those of the fact that says what it has.
+        :param report: where it is told what others find of it.
         """
         settings = dict(host.current_op_global_arguments or {})
         with self._lock:
-            self._members[host.name] = _Member(host, dict(arguments), settings)
+            self._members[host.name] = _Member(host, dict(arguments), settings, report)
+
+    def report_corrupt(self, peer: Peer, digest: str) -> None:
+        """Tell a host that it gave a blob with another content: it is not well, whatever it read.
+
+        Where its own turn is still to come in this run, it mends the blob then.
+
+        :param digest: the blob.
+        """
+        with self._lock:
+            report = self._members[peer.host.name].report
+        if reading.note_corrupt(peer.host, digest) and report is not None:
+            announce.report_plan(peer.host, report, Plan(refusals=(refuse_corrupt(peer, digest),)))
 
     @contextmanager
     def take_slot(self, parallel: int) -> Iterator[None]:
@@ -97,25 +118,32 @@ class Fleet:
         with turn:
             yield
 
-    def add(self, host: Host, name: Name, place: Place) -> None:
-        """Note that a host has received a model: it need not be asked whether it has."""
+    def add(self, host: Host, names: Sequence[Name], place: Place) -> None:
+        """Note that a host has received a model: it need not be asked whether it has.
+
+        :param names: the one that it is pulled by, and the one that it keeps it by.
+        """
         with self._lock:
-            peer = Peer(host, self._members[host.name].settings, place, name)
-            self._received.setdefault(name.key, []).append(peer)
+            peer = Peer(host, self._members[host.name].settings, place, tuple(names))
+            self._received.setdefault(names[0].key, []).append(peer)
 
     def find(
-        self, host: Host, name: Name, manifest: Manifest | None, without: Collection[str] = ()
+        self,
+        host: Host,
+        names: Sequence[Name],
+        manifest: Manifest | None,
+        without: Collection[str] = (),
     ) -> Peer | None:
         """A host that has a model: one that received it in this run, else one that had it before.
 
         :param host: the host that needs it.
-        :param name: the model.
+        :param names: the name that the model is pulled by, and the one that hosts keep it by.
         :param manifest: what it has to be; ``None`` where that is not known.
         :param without: names of hosts that are not asked.
         """
         with self._lock:
             members = list(self._members.values())
-            received = list(self._received.get(name.key, ()))
+            received = list(self._received.get(names[0].key, ()))
         excluded = {host.name, *without}
         for peer in received:
             if peer.host.name not in excluded and peer.host.connected:
@@ -129,10 +157,23 @@ class Fleet:
                 continue
             for model in state.models:
                 # Under whatever name: a mirror's model is kept by another one.
-                same = manifest.is_equal(model) if manifest else model.name.key == name.key
+                named = model.name.key in {name.key for name in names}
+                same = manifest.is_equal(model) if manifest else named
                 if same and model.layers and is_intact(state, model):
-                    return Peer(other, member.settings, state.server.place, model.name)
+                    return Peer(other, member.settings, state.server.place, (model.name,))
         return None
+
+
+def refuse_corrupt(peer: Peer, digest: str) -> Refusal:
+    """The refusal to call a host well whose blob another one could not use."""
+    names = " or ".join(map(str, peer.names))
+    return Refusal(
+        subject=str(peer.names[0]),
+        reason=f"blob {digest[:19]} of {names} does not have the content that its digest says; "
+        "another host, which got it from here, has found out",
+        remedy='to have it deleted and pulled again, set "hashes": true in the stack\'s "models" '
+        "section and rerun",
+    )
 
 
 #: The fleets, by the run that they belong to.
@@ -182,18 +223,21 @@ def relay(
 
 
 def _read_manifest(peer: Peer) -> bytes:
-    try:
-        result = connection.run(
-            peer.host,
-            commands.show_manifest(peer.place, peer.name),
-            readonly=True,
-            **peer.settings,
-        )
-    except connection.RemoteError as error:
-        raise PeerUnavailable(str(error)) from error
-    if not result.ok:
-        raise PeerUnavailable(f"{peer.host.name} cannot show its manifest: {result.reason}")
-    return result.stdout
+    reason = ""
+    for name in peer.names:
+        try:
+            result = connection.run(
+                peer.host,
+                commands.show_manifest(peer.place, name),
+                readonly=True,
+                **peer.settings,
+            )
+        except connection.RemoteError as error:
+            raise PeerUnavailable(str(error)) from error
+        if result.ok:
+            return result.stdout
+        reason = result.reason
+    raise PeerUnavailable(f"{peer.host.name} cannot show its manifest: {reason}")
 
 
 def _parse_manifest(manifest: bytes, peer: Peer) -> tuple[Layer, ...]:
@@ -255,7 +299,9 @@ def _relay_blob(
     if accepted.status == commands.MISMATCH:
         reason = f"blob {layer.digest[:19]} from {peer.host.name}: {accepted.reason}"
         # The first bytes may have come from another host, and the fault with them.
-        raise TransientError(reason, wasted=True) if offset else PeerUnavailable(reason)
+        if offset:
+            raise TransientError(reason, wasted=True)
+        raise PeerUnavailable(reason, corrupt=layer.digest)
     if not accepted.ok:
         raise _explain_write(f"blob {layer.digest[:19]}", accepted.reason)
 

@@ -102,28 +102,32 @@ class Puller:
         """From a host that has it; where there is none, from the registry, and for the others."""
         fleet = peers.get_fleet(self.host.state)
         tried: set[str] = set()
+        kept = [model.name for model in self.spec.wanted if model.name.key == action.for_model]
+        names = (action.name, *kept)
         while True:
             # The puller keeps the turn until it is done: only then do the others look for it.
             with fleet.take_turn(action.name.key):
-                peer = fleet.find(self.host, action.name, action.manifest, tried)
+                peer = fleet.find(self.host, names, action.manifest, tried)
                 if peer is None:
                     if tried:
                         self._clear(commands.delete_relayed, place, action.manifest)
                     self._pull_from_registry(action, self._refresh(state) if tried else state)
-                    fleet.add(self.host, action.name, place)
+                    fleet.add(self.host, names, place)
                     return
             announce.show_line(self.host, f"{action.subject}: its blobs come from {peer.host.name}")
             try:
                 self._pull_from_peer(peer, action, state, place)
             except (PeerUnavailable, TransientError) as error:
                 tried.add(peer.host.name)
+                if isinstance(error, PeerUnavailable) and error.corrupt:
+                    fleet.report_corrupt(peer, error.corrupt)
                 announce.show_line(
                     self.host,
                     f"{action.subject}: {peer.host.name} cannot give it ({error}); "
                     "trying the other hosts",
                 )
             else:
-                fleet.add(self.host, action.name, place)
+                fleet.add(self.host, names, place)
                 return
 
     def _pull_from_peer(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stackmend import connection
 from stackmend.models.facts import ModelStore
-from stackmend.models.plan import merge_problems
+from stackmend.models.plan import add_corrupt, merge_problems
 from stackmend.models.state import StoreState
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ class _Known:
 
     :param latest: the last reading; the arguments are without contents.
     :param contents: the last reading of every byte: valid until something is changed.
+    :param corrupt: digests of blobs whose content others have found to be another: likewise.
     """
 
     latest: tuple[dict[str, Any], StoreState] | None = None
     contents: tuple[dict[str, Any], StoreState] | None = None
+    corrupt: set[str] = field(default_factory=set)
 
 
 def read(
@@ -67,8 +69,23 @@ def read(
         state = connection.derive(
             host, ModelStore, [now, before], lambda: merge_problems(now, before)
         )
+    if changed:
+        known.corrupt.clear()
+    if known.corrupt:
+        state = add_corrupt(state, known.corrupt)
     known.latest = (quick, state)
     return state
+
+
+def note_corrupt(host: Host, digest: str) -> bool:
+    """Note that a blob of a host has another content than its digest says; whether that is new."""
+    known = connection.keep(host, _Known)
+    if digest in known.corrupt:
+        return False
+    known.corrupt.add(digest)
+    if known.latest is not None:
+        known.latest = (known.latest[0], add_corrupt(known.latest[1], known.corrupt))
+    return True
 
 
 def read_latest(

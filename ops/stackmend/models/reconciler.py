@@ -23,6 +23,7 @@ from stackmend.models.plan import (
     Copy,
     Create,
     DeleteBlob,
+    DropBlob,
     ModelSource,
     Plan,
     Prune,
@@ -32,10 +33,13 @@ from stackmend.models.plan import (
     add_answer,
     add_digests,
     add_entry,
+    add_leftovers,
     arrange,
     drop_answers,
     drop_entries,
+    drop_leftovers,
     find_missing_base,
+    keep_leftovers,
     plan,
     select_to_ask,
     select_to_check,
@@ -81,12 +85,13 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
     _sources: Mapping[str, ModelSource] = field(default_factory=dict)
     _after: StoreState | None = None
     _record: Record = field(default_factory=Record)
+    _unfinished: set[str] = field(default_factory=set)
     _recording: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._puller = Puller(self.host, self.spec)
         if self.spec.from_peers:
-            peers.get_fleet(self.host.state).join(self.host, self.spec.fact_arguments)
+            peers.get_fleet(self.host.state).join(self.host, self.spec.fact_arguments, self.report)
 
     def observe(self, *, fresh: bool = False) -> Observation[StoreState, Action]:
         """Read the server and its registries, and plan. Changes nothing."""
@@ -135,7 +140,9 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         asks = {action.for_model: action for action in actions if isinstance(action, Ask)}
         try:
             # What ends this run from here on leaves them to be asked by the next.
-            self._change_record(lambda record: drop_answers(record, fetched))
+            self._change_record(
+                lambda record: add_leftovers(drop_answers(record, fetched), state, actions)
+            )
             for stage in arrange([action for action in actions if not isinstance(action, Ask)]):
                 chains = [chain for chain in stage.chains if self._can_start(chain, failed)]
                 workers = self.spec.parallel if stage.parallel else 1
@@ -198,6 +205,9 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
                 with self.step(action):
                     self._execute_action(action, state)
             except _ENDS as error:
+                if isinstance(action, Create) and not isinstance(error, StepError):
+                    # The next run need not send it again.
+                    self._unfinished |= action.source.files.keys()
                 log = error.log if isinstance(error, StepError) else ()
                 reason = f"could not {action.verb} {action.subject}: {error}"
                 self.report_error(StepError(reason, log))
@@ -208,14 +218,19 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         client = Client(self.host, state.server)
         match action:
             case DeleteBlob():
-                place = state.server.place
-                if place is None:
-                    raise StepError("cannot reach the server's disk")
-                command = commands.delete_blob(place, action.digest)
-                self.run(command, f"cannot change {place.path}")
+                self._drop_blob(action, state)
+            case DropBlob():
+                self._drop_blob(action, state)
             case Pull():
+                borrowed = action.name.key != action.for_model
+                # After a run that is cut the next one knows whose name this is.
+                if borrowed and state.is_ours(action.name):
+                    self._add_entry(action.name, state, manifest=action.manifest)
+                elif borrowed:
+                    self._change_record(lambda record: drop_entries(record, [str(action.name)]))
                 self._puller.pull(action, state)
-                self._add_entry(action.name, state, manifest=action.manifest)
+                if not borrowed:
+                    self._add_entry(action.name, state, manifest=action.manifest)
             case Copy():
                 client.copy(action.original, action.name)
                 self._add_entry(action.name, state, manifest=action.manifest)
@@ -227,6 +242,24 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
                 self._change_record(lambda record: drop_entries(record, [str(action.name)]))
             case UpdateRecord():
                 self._change_record(lambda record: drop_entries(record, action.dropped))
+
+    def _drop_blob(self, action: DeleteBlob | DropBlob, state: StoreState) -> None:
+        place = state.server.place
+        if place is None:
+            raise StepError("cannot reach the server's disk")
+        self.run(commands.delete_blob(place, action.digest), f"cannot change {place.path}")
+
+    def _drop_leftovers(self, state: StoreState) -> StoreState:
+        """Delete what the steps have left behind; what the server has then."""
+        observed = state.model_copy(update={"record": self._record})
+        blobs = dict(state.blobs or {})
+        for action in drop_leftovers(observed, self._unfinished):
+            with self.step(action):
+                self._drop_blob(action, state)
+            del blobs[action.digest]
+        state = state if state.blobs is None else state.model_copy(update={"blobs": blobs})
+        self._change_record(lambda record: keep_leftovers(record, state))
+        return state
 
     def _add_entry(
         self,
@@ -272,7 +305,7 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         state = reading.read(self.host, self.spec.fact_arguments, fresh=True, changed=changed)
         if isinstance(state, connection.Unknown):
             raise StepError(f"cannot read the model server: {state.reason}")
-        self._after = state
+        self._after = state = self._drop_leftovers(state)
         self._puller.count_unmeasured(state)
         bases = {
             str(model.name): source.base

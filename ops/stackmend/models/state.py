@@ -204,11 +204,14 @@ class Record(Frozen):
     :param models: the models that stackmend pulled or created, by their names as :class:`Name`
         shows them.
     :param answered: the desired models that have answered, by their keys.
+    :param leftovers: digests of blobs that stackmend brought, or whose models it replaced: those
+        that no model needs may go.
     """
 
     version: Literal[1] = 1
     models: Mapping[str, Recorded] = {}
     answered: Mapping[str, Answered] = {}
+    leftovers: tuple[str, ...] = ()
 
 
 class NamedModel(Frozen):
@@ -264,6 +267,11 @@ class StoreState(Frozen):
     def find_entry(self, name: Name) -> Recorded | None:
         """The record of having pulled a model of this name."""
         return self.record.models.get(str(name))
+
+    def is_ours(self, name: Name) -> bool:
+        """Whether a name is free, or the model of this name is the one that stackmend pulled."""
+        model, entry = self.find_model(name), self.find_entry(name)
+        return model is None or (entry is not None and entry.digest in ("", model.digest))
 
     def has_answered(self, model: StoredModel) -> bool:
         """Whether a model has answered since it or the server last changed."""

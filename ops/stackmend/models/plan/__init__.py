@@ -7,11 +7,15 @@ fetched, ``unmanaged`` is what is not desired, and ``stages`` says which action 
 from stackmend.models.plan.decide import plan as plan
 from stackmend.models.plan.derived import list_bases as list_bases
 from stackmend.models.plan.format import format_size as format_size
+from stackmend.models.plan.leftovers import add_leftovers as add_leftovers
+from stackmend.models.plan.leftovers import drop_leftovers as drop_leftovers
+from stackmend.models.plan.leftovers import keep_leftovers as keep_leftovers
 from stackmend.models.plan.model import Action as Action
 from stackmend.models.plan.model import Ask as Ask
 from stackmend.models.plan.model import Copy as Copy
 from stackmend.models.plan.model import Create as Create
 from stackmend.models.plan.model import DeleteBlob as DeleteBlob
+from stackmend.models.plan.model import DropBlob as DropBlob
 from stackmend.models.plan.model import ModelSource as ModelSource
 from stackmend.models.plan.model import Plan as Plan
 from stackmend.models.plan.model import Prune as Prune
@@ -21,6 +25,7 @@ from stackmend.models.plan.model import UpdateRecord as UpdateRecord
 from stackmend.models.plan.stages import arrange as arrange
 from stackmend.models.plan.stages import find_missing_base as find_missing_base
 from stackmend.models.plan.stored import add_answer as add_answer
+from stackmend.models.plan.stored import add_corrupt as add_corrupt
 from stackmend.models.plan.stored import add_digests as add_digests
 from stackmend.models.plan.stored import add_entry as add_entry
 from stackmend.models.plan.stored import drop_answers as drop_answers

@@ -1,9 +1,9 @@
 """Go through the desired models: what is wrong with each, and what is done about it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from stackmend.decision import Finding, Refusal
-from stackmend.models.plan import format, unmanaged
+from stackmend.models.plan import format, leftovers, unmanaged
 from stackmend.models.plan.derived import list_bases, sort_by_base
 from stackmend.models.plan.model import (
     Action,
@@ -84,6 +84,8 @@ class _Decision:
         for key in sort_by_base(list(created), bases):
             self._create(created[key], circular=key in list_bases(key, bases))
         self.findings += unmanaged.find_unmanaged(self.spec, self.state)
+        coming = set(self._list_coming())
+        self.findings += leftovers.find_unneeded(self.state, coming)
         if self.spec.hashes and not self.state.hashed:
             self.refusals.append(format.refuse_unhashed(self.state))
         fetching: list[Action] = [*self.deletes.values(), *self.pulls, *self.creates]
@@ -93,13 +95,23 @@ class _Decision:
         # The name that another model is pulled by is removed with that model's own steps.
         busy = {action.name.key for action in self.pulls}
         pruned, kept = unmanaged.prune(self.spec, self.state, busy)
-        dropped = unmanaged.drop_removed(self.spec, self.state)
-        asks = self._ask({action.for_model for action in fetching})
+        dropped = unmanaged.drop_removed(self.spec, self.state, busy)
+        left = leftovers.drop_leftovers(self.state, coming)
+        fetched = (action for action in fetching if isinstance(action, Pull | Copy | Create))
+        asks = self._ask({action.for_model for action in fetched})
         return Plan(
             findings=(*self.findings, *kept),
-            actions=(*fetching, *pruned, *dropped, *asks),
+            actions=(*fetching, *pruned, *dropped, *left, *asks),
             refusals=tuple(self.refusals),
         )
+
+    def _list_coming(self) -> Iterator[str]:
+        """Digests of the blobs that the plan's own steps need."""
+        for action in (*self.pulls, *self.creates):
+            if isinstance(action, Create):
+                yield from action.source.files
+            elif not isinstance(action, RemoveName) and action.manifest is not None:
+                yield from (layer.digest for layer in action.manifest.layers)
 
     def _ask(self, fetched: Collection[str]) -> list[Ask]:
         """Those that stay as they are; each that is fetched is asked in any case."""
@@ -125,6 +137,8 @@ class _Decision:
         manifest = answer.manifest if answer is not None else None
         if stored is not None and is_intact(self.state, stored):
             self._check_current(model, name, stored, answer)
+            if not any(action.for_model == model.name.key for action in self.pulls):
+                self._remove_source(model, name)
             return
         kind, cause = self._classify(stored)
         self._add_finding(model, kind, cause, stored)
@@ -227,13 +241,22 @@ class _Decision:
                 manifest=manifest,
             )
         )
-        if original is None and all(name.key != other.name.key for other in self.spec.wanted):
+        self._remove_source(model, name, coming=original is None)
+
+    def _remove_source(self, model: ModelSpec, name: Name, *, coming: bool = False) -> None:
+        """Remove the name that a model was pulled by, where it is ours: also after a run was cut.
+
+        :param coming: whether the plan itself brings that name.
+        """
+        if any(name.key == other.name.key for other in self.spec.wanted):
+            return
+        if coming or (self.state.find_model(name) is not None and self.state.is_ours(name)):
             self.pulls.append(
                 RemoveName(
                     subject=str(name),
                     cause=f'{model} has its blobs now, and this name is not in "wanted"',
                     undo=f"ollama cp {model} {name}",
-                    for_model=key,
+                    for_model=model.name.key,
                     name=name,
                 )
             )

@@ -67,6 +67,8 @@ def format_remedy(answer: RegistryAnswer) -> str:
     """What to do where a registry could not be asked."""
     if answer.code == 412:
         return "update the model server: Ollama itself, or the image of its service"
+    if answer.code == 404:
+        return "check the registry's address: something else answers there"
     return _LAYERS[answer.layer or "http"][1]
 
 

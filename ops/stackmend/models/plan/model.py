@@ -98,6 +98,14 @@ class Ask(ModelAction):
     name: Name
 
 
+class DropBlob(decision.Action):
+    """Delete a blob that stackmend brought or replaced, and that no model needs."""
+
+    verb: Literal["delete blob"] = "delete blob"
+    for_model: ClassVar[str] = ""
+    digest: str
+
+
 class Prune(decision.Action):
     """Remove a model that stackmend pulled and that is no longer desired."""
 
@@ -118,7 +126,7 @@ class UpdateRecord(decision.Action):
     dropped: tuple[str, ...]
 
 
-Action = DeleteBlob | Pull | Copy | RemoveName | Create | Prune | UpdateRecord | Ask
+Action = DeleteBlob | Pull | Copy | RemoveName | Create | Prune | UpdateRecord | DropBlob | Ask
 
 
 class Plan(decision.Plan[Action]):

@@ -14,7 +14,7 @@ STAGES: tuple[tuple[type | tuple[type, ...], bool], ...] = (
     (model.DeleteBlob, False),
     ((model.Pull, model.Copy, model.RemoveName), True),
     (model.Create, True),
-    ((model.Prune, model.UpdateRecord), False),
+    ((model.Prune, model.UpdateRecord, model.DropBlob), False),
     # Side by side they would push each other out of memory.
     (model.Ask, False),
 )

@@ -82,6 +82,30 @@ def _subtract(
     }
 
 
+def add_corrupt(state: StoreState, digests: Collection[str]) -> StoreState:
+    """A state with blobs that are known to have another content than their digests say."""
+    known = {problem.digest for problem in state.problems}
+    found = []
+    for digest in sorted(set(digests) - known):
+        users = [
+            (str(model.name), layer.size)
+            for model in state.models
+            for layer in model.layers or ()
+            if layer.digest == digest
+        ]
+        if users and (state.blobs or {}).get(digest) is not None:
+            found.append(
+                BlobProblem(
+                    digest=digest,
+                    kind="corrupt",
+                    models=tuple(dict.fromkeys(name for name, _ in users)),
+                    size=users[0][1],
+                    found=(state.blobs or {})[digest],
+                )
+            )
+    return state.model_copy(update={"problems": (*state.problems, *found)})
+
+
 def merge_problems(now: StoreState, before: StoreState) -> StoreState:
     """A state whose contents were not read, with what an earlier reading found of them.
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from stackmend.decision import Finding
 from stackmend.models.plan.format import format_problem
 from stackmend.models.plan.model import Prune, UpdateRecord
-from stackmend.models.spec import ModelsSpec
+from stackmend.models.spec import ModelsSpec, Name
 from stackmend.models.state import StoreState
 
 
@@ -83,12 +83,23 @@ def prune(
     return actions, findings
 
 
-def drop_removed(spec: ModelsSpec, state: StoreState) -> list[UpdateRecord]:
-    """Drop models from the record that somebody else has removed."""
+def drop_removed(spec: ModelsSpec, state: StoreState, busy: Collection[str]) -> list[UpdateRecord]:
+    """Drop models from the record that somebody else has removed.
+
+    :param busy: keys of names that other steps need.
+    """
     present = {str(model.name) for model in state.models}
+    present |= {name for name in state.record.models if _find_key(name) in busy}
     removed = sorted(set(state.record.models) - present - {str(model) for model in spec.wanted})
     subject, cause = ", ".join(removed), "no longer on the server"
     return [UpdateRecord(subject=subject, cause=cause, dropped=tuple(removed))] if removed else []
+
+
+def _find_key(name: str) -> str:
+    try:
+        return Name.parse(name).key
+    except ValueError:
+        return ""
 
 
 def _make_note(subject: str, kind: str, cause: str) -> Finding:
