@@ -59,6 +59,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
 
     subject = "accelerators"
     lock = engine_commands.LOCK
+    step_limit = engine_commands.LIMIT
     advice = ('set "accelerator": "none" in the stack\'s "engine" section to run without them',)
 
     host: Host
