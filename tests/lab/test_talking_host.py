@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -91,6 +92,9 @@ def force(host: LabHost, program: str = "") -> None:
         f"[ ! -e {FORCED} ] || {{ chmod +x {FORCED}; echo 'ForceCommand {FORCED}' >{SSHD}; }}; "
         "systemctl reload ssh"
     )
+    # It makes itself anew, and lets nobody in meanwhile.
+    time.sleep(1)
+    host.wait_for("exec 3<>/dev/tcp/127.0.0.1/22 && read -t 5 -r greeting <&3")
 
 
 @pytest.mark.parametrize("talk", TALK)
@@ -194,7 +198,9 @@ def test_the_engine_on_the_hosts_socket_is_meant(shop: Shop, steer: str) -> None
         shop.services["web"]["environment"]["GREETING"] = f"{steer} {user}"
         done = shop.run("-y")
         assert done.rc == 0, done.out
-        shop.assert_well()
+        # The lab's own client has that context, too.
+        if "context" not in steer:
+            shop.assert_well()
         assert f"GREETING={steer} {user}" in host.inspect(shop.id("web"))["Config"]["Env"]
         with shop.watching() as seen:
             done = shop.run("-y")
