@@ -19,6 +19,7 @@ from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
 from stackmend.problems import join_problems
 from stackmend.reporting import announce
+from stackmend.text import format_limit
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
     from stackmend.reporting import Collector
+
+#: Seconds that an operation has beside its actions: it is observed before the lock is taken, under
+#: it, and at the end.
+OVERHEAD = 3 * connection.TIMEOUT + connection.ANSWER_WITHIN
 
 S = TypeVar("S")
 A = TypeVar("A", bound=Action)
@@ -49,12 +54,14 @@ class Reconciler(ABC, Generic[S, A]):
     :ivar subject: what an error is about, for the report.
     :ivar lock: the file on the host whose lock keeps other runs from acting meanwhile.
     :cvar all_or_nothing: whether one refusal keeps every action from being executed.
+    :cvar step_limit: seconds that an action has.
     :cvar advice: lines that follow each error.
     """
 
     subject: str
     lock: str
     all_or_nothing: ClassVar[bool] = True
+    step_limit: ClassVar[float] = connection.LIMIT
     advice: ClassVar[tuple[str, ...]] = ()
 
     host: Host
@@ -108,6 +115,20 @@ class Reconciler(ABC, Generic[S, A]):
         :raises StepError: it is not proven.
         """
         return self.observe(fresh=True)
+
+    def find_limit(self, plan: Plan[A]) -> float:
+        """Seconds after which a run that carries out a plan has ended, whatever hangs.
+
+        :param plan: what is to be done.
+        """
+        return OVERHEAD + sum(map(self.find_step_limit, plan.actions))
+
+    def find_step_limit(self, action: A) -> float:
+        """Seconds that one action has.
+
+        :param action: one of the room's.
+        """
+        return self.step_limit
 
     def preview(self, observation: Observation[S, A]) -> Plan[A]:
         """The plan as it is reported while nothing is executed yet."""
@@ -203,7 +224,12 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
             room.report_error(error)
         return False
     if preparing:
-        room.report_plan(room.preview(observation))
+        plan = room.preview(observation)
+        room.report_plan(plan)
+        if plan.actions and not (plan.refusals and room.all_or_nothing):
+            limit = room.find_limit(plan)
+            announce.show_line(room.host, f"  ends within {format_limit(limit)}, whatever hangs")
+            room.report.add_measure("limit", limit, "s")
     elif observation.plan.empty:
         # Nothing follows that would report what is found and blocks nothing.
         room.report_plan(observation.plan)

@@ -76,3 +76,18 @@ def _escape(match: re.Match[str]) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def format_limit(seconds: float) -> str:
+    """A limit in the two largest units that tell it, rounded up.
+
+    :param seconds: how long.
+
+    Example:
+        >>> format_limit(4000)
+        '1 h 7 min'
+    """
+    minutes = -(-int(seconds) // 60)
+    parts = {"d": minutes // 1440, "h": minutes // 60 % 24, "min": minutes % 60}
+    shown = [f"{count} {unit}" for unit, count in parts.items() if count]
+    return " ".join(shown[:2]) or "1 min"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_no_echo_of_a_command_is_a_mark(elevated: bool, script: str) -> None:
     assert call.marker not in sent
     assert not call.prompt or call.prompt not in sent
     assert call.marker != channel._compose(settings, StringCommand(script), None, 60).marker
+
+
+@given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=60))
+def test_sudos_login_shell_changes_nothing_of_a_command(text: str) -> None:
+    """sudo -i puts a backslash before all that is not plain, but for the dollar sign."""
+    script = f'printf %s {shlex.quote(text)}; printf %s $((1 + 1)) "${{HOME:-x}}"'
+    word = channel._spell_out(script)
+    escaped = "".join(c if c.isalnum() or c in "_-$" else f"\\{c}" for c in word)
+    done = subprocess.run(
+        ["sh", "-c", f"sh -c {escaped}"], env={"PATH": "/usr/bin:/bin"}, capture_output=True
+    )
+    assert done.stdout.decode() == f"{text}2x"
 
 
 def test_a_stream_is_read_up_to_the_mark_and_no_byte_further() -> None:

@@ -146,6 +146,7 @@ NOT_PARSED = {
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "
+        "connection/steering "
         "engine/common engine/takeup ports/record"
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",

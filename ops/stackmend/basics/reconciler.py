@@ -35,6 +35,7 @@ class BasicsReconciler(Reconciler[HostBasics, Action]):
 
     subject = "basics"
     lock = commands.LOCK
+    step_limit = commands.LIMIT
     all_or_nothing = False
 
     host: Host

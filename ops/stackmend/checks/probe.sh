@@ -105,6 +105,11 @@ checks_containers() {
         echo 'docker is not installed here, or not in PATH' >"$checks_dir/no-docker"
         return
     fi
+    # Another probe has waited for it.
+    if [ -n "${STACKMEND_HUNG:-}" ]; then
+        echo 'the Docker daemon does not answer' >"$checks_dir/no-docker"
+        return
+    fi
     if checks_limited 20 docker ps -a --no-trunc \
         --filter "label=com.docker.compose.project=$checks_project" \
         --filter label=com.docker.compose.oneoff=False \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -212,9 +213,12 @@ class Executor:
     def _fetch_image(self, action: Pull | Build, directory: str) -> None:
         command = commands.fetch_image(self.spec, self.options, action, directory)
 
+        until = time.monotonic() + commands.IMAGE_LIMIT
+
         def fetch() -> Result:
             # Nothing of the stack changes by it: whoever comes next need not wait for it.
-            return self.attempt(command, timeout=commands.IMAGE_LIMIT, tethered=True)
+            left = max(commands.LIMIT, until - time.monotonic())
+            return self.attempt(command, timeout=left, tethered=True)
 
         if isinstance(action, Pull):
             fetch = tenacity.retry(

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stackmend import connection, decision
+from stackmend.checks.facts import find_limit
 from stackmend.compose import commands
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
 from stackmend.compose.observer import Observer
-from stackmend.compose.plan.actions import Action, Plan
+from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
@@ -22,7 +23,13 @@ from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_rest
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError
-from stackmend.reconcile import Observation, Reconciler, get_project_lock, observe_unreadable
+from stackmend.reconcile import (
+    OVERHEAD,
+    Observation,
+    Reconciler,
+    get_project_lock,
+    observe_unreadable,
+)
 from stackmend.reporting import announce
 
 if TYPE_CHECKING:
@@ -97,6 +104,23 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         )
         if not result.ok:
             raise StepError(f"timed out waiting for a command of an earlier run: {result.reason}")
+
+    def find_limit(self, plan: Plan) -> float:
+        """Seconds after which a run that carries out a plan has ended, whatever hangs."""
+        changes = self._observed and self._observed.state and self._observed.state.changes
+        steps = sum(map(self.find_step_limit, plan.actions))
+        if changes and self.spec.on_failure == "rollback":
+            steps *= 2
+        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + steps
+
+    def find_step_limit(self, action: Action) -> float:
+        """Seconds that one action has, with the wait for a command of an earlier run."""
+        limit: float = commands.IMAGE_LIMIT if isinstance(action, Pull | Build) else commands.LIMIT
+        if isinstance(action, Record):
+            limit += self.spec.stability + find_limit(self.spec.checks)
+        if isinstance(action, Record | ServiceAction):
+            limit += self.spec.health_timeout
+        return limit + commands.BUSY_TIMEOUT
 
     def find_unpublished(self) -> tuple[str, ...]:
         """The ports that the project is to have and has not, as far as the host can be read."""

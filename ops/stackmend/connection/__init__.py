@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .channel import LIMIT as LIMIT
     from .channel import Result as Result
     from .channel import Stream as Stream
     from .channel import run as run
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .errors import RemoteError as RemoteError
     from .errors import UnsupportedConnector as UnsupportedConnector
     from .fetching import PROBE_TIMEOUT as PROBE_TIMEOUT
+    from .fetching import TIMEOUT as TIMEOUT
     from .fetching import derive as derive
     from .fetching import fetch_facts as fetch_facts
     from .fetching import invalidate as invalidate
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from .http_client import is_silent as is_silent
     from .http_client import iterate_lines as iterate_lines
     from .http_client import list_causes as list_causes
+    from .lease import ANSWER_WITHIN as ANSWER_WITHIN
     from .lease import Lease as Lease
     from .lease import find_holder as find_holder
     from .lease import hold_lock as hold_lock
@@ -72,7 +75,10 @@ _WHERE = {
     "parse_partial_section": "scripts",
     "list_causes": "http_client",
     "count_channels": "link",
+    "ANSWER_WITHIN": "lease",
+    "LIMIT": "channel",
     "PROBE_TIMEOUT": "fetching",
+    "TIMEOUT": "fetching",
     "derive": "fetching",
     "docker": "docker_api",
     "hold_lock": "lease",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shlex
+import string
 import sys
 import threading
 import time
@@ -76,6 +77,9 @@ kill -KILL $!
 exit $__status
 }}
 """
+
+#: Characters that mean nothing to a shell.
+_PLAIN = frozenset(string.ascii_letters + string.digits + " ,./:=_-")
 
 #: Bytes that fit into the window of a channel before anything has been read on the other side.
 _WINDOW = 64 * 1024
@@ -168,7 +172,9 @@ def _compose(
         # in it can take the rest of the script for its own input.
         tether = _TETHERED.format(script=script, kill_after=KILL_AFTER)
         body = (tether if tethered else f"{{\n{script}\n}} </dev/null\n").encode()
-        inner = f"exec {shell} -s"
+        inner = f"exec {shell} -s" if asking else ""
+        if not asking:
+            body = f"{announce}\n".encode() + body
     else:
         body = stdin or b""
         inner = script
@@ -183,7 +189,10 @@ def _compose(
         parts.append(settings.build_prefix(prompt=prompt if asking else None))
     if timeout is not None:
         parts.append(f"timeout -k {KILL_AFTER} {timeout:g}")
-    parts.append(f"{shell} -c {shlex.quote(announce + inner)}")
+    inline = announce + inner
+    if settings.sudo_login:
+        inline = _spell_out(inline)
+    parts.append(f"{shell} -c {shlex.quote(inline)}" if inner else f"{shell} -s")
     return _Call(
         line=" ".join(parts),
         head=f"{settings.sudo_password}\n".encode() if asking else b"",
@@ -194,6 +203,17 @@ def _compose(
             filter(None, (settings.build_prefix(prompt=None), shell, "-c", shlex.quote(redacted)))
         ),
     )
+
+
+def _spell_out(script: str) -> str:
+    """A script without a character that means something to the shell of ``sudo -i``.
+
+    sudo hands the words on to it with a backslash before each of these, but for ``$``.
+    """
+    spelled = "".join(
+        chr(byte) if chr(byte) in _PLAIN else rf"\\{byte:03o}" for byte in script.encode()
+    )
+    return f"eval \"`printf '{spelled}'`\""
 
 
 def _register_secrets(bit: object) -> None:

@@ -41,6 +41,9 @@ ADDRESS = "http+docker://ssh"
 
 SOCKET = "/var/run/docker.sock"
 
+#: Seconds to wait for each answer.
+TIMEOUT = 60.0
+
 #: Bytes that an answer may have, unless it is a stream that is read as it comes.
 LONGEST = 64 << 20
 
@@ -266,7 +269,7 @@ class _Dialler:
 def docker(
     host: Host,
     *,
-    timeout: float = 60,
+    timeout: float = TIMEOUT,
     readonly: bool = False,
     endless: bool = False,
     **arguments: Any,

@@ -90,13 +90,12 @@ class _Reading:
     at: float
 
 
-def join(commands: Sequence[tuple[str, str | None, float]], token: str, shell: str = "sh") -> str:
+def join(commands: Sequence[tuple[str, str | None, float]], token: str) -> str:
     """One POSIX shell script that runs each command on its own and frames what it writes.
 
     :param commands: each command with the name of the program it requires, or None, and the
         seconds that it has.
     :param token: the boundary; must not be guessable.
-    :param shell: what runs each command.
     """
     parts = [
         f"__frame={token}",
@@ -109,11 +108,11 @@ def join(commands: Sequence[tuple[str, str | None, float]], token: str, shell: s
         r"printf '\n%s begin\n' $__frame >&2",
     ]
     for index, (command, required, limit) in enumerate(commands):
-        # In a shell of its own: a syntax error, an exit or a changed directory stays in there. By
-        # its input: arguments can be seen by every user of a host.
+        # In another shell like this one: a syntax error, an exit or a changed directory stays in
+        # there. By its input: arguments can be seen by every user of a host.
         fed = shlex.quote(f"eval {shlex.quote(command)} </dev/null")
         body = (
-            f"printf '%s\\n' {fed} | timeout -k 2 {limit:g} {shlex.quote(shell)} -s & "
+            f"printf '%s\\n' {fed} | timeout -k 2 {limit:g} \"$0\" -s & "
             "__reading=$!; wait $__reading; __status=$?; "
             # A signal ends the waiting, and not what is waited for.
             "while [ $__status -gt 128 ] && kill -0 $__reading 2>/dev/null; "
@@ -365,7 +364,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         result = execute(
             to,
             settings,
-            _Joined(join(commands, token, settings.shell), "; ".join(display)),
+            _Joined(join(commands, token), "; ".join(display)),
             timeout=timeout,
             readonly=True,
             print_input=state.print_fact_input,

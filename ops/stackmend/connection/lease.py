@@ -45,10 +45,19 @@ _SCRIPT = """
 umask 077
 private {directory} || exit
 exec 9>>{path} || exit
-if ! flock -n 9; then
+lock() {{
+  timeout 20 flock -n 9
+  case $? in
+  0) ;;
+  1) return 1 ;;
+  124) echo 'flock does not end' >&2; exit 70 ;;
+  *) exit 70 ;;
+  esac
+}}
+if ! lock; then
   # Whoever merely looks has it for a moment.
   sleep 1
-  if ! flock -n 9; then echo held; cat -- {path}; exit; fi
+  if ! lock; then echo held; cat -- {path}; exit; fi
 fi
 printf '%s\\n' {holder} >{path}; echo yours
 while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do :; done

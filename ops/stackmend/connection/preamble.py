@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Seconds that a host has to begin a command that is held open: its shell, and sudo, may ask.
 BEGINS_WITHIN = 60
 
+#: Has the shells that a command starts not talk again: bash reads its user's file where sshd seems
+#: to have started it, and no other shell around it.
+_SILENT = "unset BASH_ENV ENV; SHLVL=2; export SHLVL; "
+
 #: Bytes kept of what came before, for the reason why a command did not begin.
 _KEPT = 4 * 1024
 
@@ -70,7 +74,7 @@ def make_marker() -> Marker:
     """A marker for one call."""
     halves = secrets.token_hex(8), secrets.token_hex(8)
     write = "printf %s%s {} {}".format(*halves)
-    return Marker("".join(halves).encode(), f"unset BASH_ENV ENV; {write}; {write} >&2; ")
+    return Marker("".join(halves).encode(), f"{_SILENT}{write}; {write} >&2; ")
 
 
 class Preamble:

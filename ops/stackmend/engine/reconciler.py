@@ -75,6 +75,7 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
 
     subject = "engine"
     lock = commands.LOCK
+    step_limit = commands.LIMIT
 
     host: Host
     spec: Installation
@@ -205,6 +206,7 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
 
     subject = "engine"
     lock = commands.LOCK
+    step_limit = commands.LIMIT
 
     host: Host
     settings: Mapping[str, Any]

@@ -15,7 +15,7 @@ from stackmend import connection, decision
 from stackmend.decision import Finding
 from stackmend.errors import StepError
 from stackmend.models import commands, modelfiles, peers, reading, registry
-from stackmend.models.client import Client
+from stackmend.models.client import LOADING, LONGEST_PULL, Client
 from stackmend.models.errors import TransientError
 from stackmend.models.plan import (
     Action,
@@ -92,6 +92,10 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         self._puller = Puller(self.host, self.spec)
         if self.spec.from_peers:
             peers.get_fleet(self.host.state).join(self.host, self.spec.fact_arguments, self.report)
+
+    def find_step_limit(self, action: Action) -> float:
+        """Seconds that one action has: a pull as long as it moves, any other to load a model."""
+        return LONGEST_PULL + LOADING if isinstance(action, Pull) else LOADING
 
     def observe(self, *, fresh: bool = False) -> Observation[StoreState, Action]:
         """Read the server and its registries, and plan. Changes nothing."""

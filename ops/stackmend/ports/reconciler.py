@@ -49,6 +49,11 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
     report: Collector
     _freed: list[str] = field(default_factory=list)
 
+    def find_step_limit(self, action: Action) -> float:
+        """Seconds that one action has, with the grace of what it ends."""
+        processes = len(action.members) if isinstance(action, StopProcess) else 1
+        return commands.LIMIT + self.spec.grace * processes
+
     def observe(self, *, fresh: bool = False) -> Observation[HostPorts, Action]:
         """Observe until refusals rest on what stays: on two readings in a row, and on no other run.
 
@@ -96,7 +101,6 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         :param now: the host's clock, in seconds since 1970.
         :raises StepError: it failed.
         """
-        processes = len(action.members) if isinstance(action, StopProcess) else 1
         record = _name_record(now)
         undo = f"ports.restored(record={record!r})"
         try:
@@ -104,7 +108,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
                 self.run(
                     commands.execute(action, record, self.spec.grace),
                     f"could not {action.verb} {action.subject}",
-                    timeout=commands.LIMIT + self.spec.grace * processes,
+                    timeout=self.find_step_limit(action),
                 )
         except StepError as error:
             if error.status != commands.ABSENT:

@@ -60,6 +60,7 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
 
     subject = "accelerators"
     lock = LOCK
+    step_limit = LIMIT
     advice = ('set "accelerator": "none" in the stack\'s "engine" section to run without them',)
 
     host: Host

@@ -1,0 +1,73 @@
+"""A probe waits for a hung engine once, and those beside it not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyinfra.api import FactBase, StringCommand
+from pyinfra.api.host import Host
+
+from stackmend.connection import fetch_facts, make_mark, parse_sections, read_script
+from tests.connected import local
+
+#: Asks the engine, through a subshell as probes do, and says what it heard.
+PROBE = """
+rows=$(docker ps 2>&1)
+begin asked; printf '%s\\n' "$rows" | quoted; end $?
+section again docker inspect x
+section exec docker exec x true
+"""
+
+
+class Asks(FactBase[dict[str, tuple[int, list[str]]]]):
+    """Docker, by the functions that all probes share."""
+
+    def command(self, label: str) -> StringCommand:
+        self._mark = make_mark()
+        frame = read_script("stackmend.connection", "frame").replace(" -k 2 20 ", " -k 1 2 ")
+        body = f"IFS= read -r mark\n{frame}{PROBE}: {label}\n"
+        return StringCommand("printf", r"'%s\n'", self._mark, "|", f"sh -c '{quote(body)}'")
+
+    def process(self, output: list[str]) -> dict[str, tuple[int, list[str]]]:
+        return parse_sections(output, self._mark)
+
+
+def quote(text: str) -> str:
+    return text.replace("'", "'\\''")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\nexec sleep 60\n')
+    docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with local() as host:
+        yield host
+
+
+def test_it_is_waited_for_once_however_many_ask(host: Host, tmp_path: Path) -> None:
+    started = time.monotonic()
+    found = fetch_facts(host, [(Asks, {"label": name}) for name in ("a", "b", "c")])
+    assert time.monotonic() - started < 20
+    assert (tmp_path / "asked").read_text() == "ps\n"
+    for each in found:
+        (_, asked), again, execed = each["asked"], each["again"], each["exec"]
+        assert asked == ["the Docker daemon does not answer within 20 s"]
+        assert again == (124, asked)
+        assert execed == (124, asked)
+
+
+def test_where_there_is_no_docker_no_function_stands_in_for_it(tmp_path: Path) -> None:
+    for name in ("sh", "timeout", "sed"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    frame = read_script("stackmend.connection", "frame")
+    command = ["/bin/sh", "-c", f"{frame}command -v docker || echo none"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.stdout == "none\n"
