@@ -271,7 +271,7 @@ def test_every_value_of_a_short_command_arrives_as_it_is(nasty: str) -> None:
             ["ip", "address", "replace", nasty, "broadcast", "+", "dev", nasty],
         ),
         (commands.raise_bridge(nasty), [*ip, "up"]),
-        (commands.attach_port(nasty, nasty), [*ip, "master", nasty, "up"]),
+        (commands.put_on_bridge(nasty, nasty), [*ip, "master", nasty, "up"]),
         (
             commands.remove_rule(rule),
             ["iptables", "-w", "10", "-D", *shlex.split(rule)[1:]],
