@@ -267,6 +267,12 @@ def a_pid_file_of_another_process() -> Plan[Any]:
 
 
 @scenario
+def a_pid_file_beside_a_broken_daemon_json() -> Plan[Any]:
+    """What keeps the engine from starting goes first."""
+    return installed(broken('{"dns": [', pid_file=(4711, "sleep")), "config")
+
+
+@scenario
 def a_corrupt_database_without_consent() -> Plan[Any]:
     """The engine would know none of its networks."""
     return installed(broken("{}", refused="", database="invalid database"))
