@@ -327,8 +327,8 @@ def test_what_the_engine_made_in_the_kernel() -> None:
     assert shop.containers == {"one": "172.18.0.2"}
     assert far.internal
     (port,) = state.published
-    assert (port.container, port.address, port.port) == ("one", "172.18.0.2", 80)
-    assert (port.protocol, port.host_port) == ("tcp", 8080)
+    assert (port.container, port.port, port.protocol) == ("one", 80, "tcp")
+    assert port.host_port == 8080
     assert state.devices["br-0123456789ab"].addresses == ("172.18.0.1/16",)
     assert not state.devices["eth0"].up
     (loose,) = state.loose

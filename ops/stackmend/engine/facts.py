@@ -325,9 +325,6 @@ def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
         _parse_network(row, {*names.values()})
         for row in parse_rows(_read_lines(found, "networks"), 6)
     ]
-    addresses = {
-        name: address for network in networks for name, address in network.containers.items()
-    }
     links = _parse_links(_read_lines(found, "links"))
     assigned = [
         match.groups()
@@ -344,8 +341,7 @@ def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
         "published": tuple(
             port
             for name, _, ports in rows
-            if (address := addresses.get(name.removeprefix("/")))
-            for port in _parse_ports(name.removeprefix("/"), address, ports or {})
+            for port in _parse_ports(name.removeprefix("/"), ports or {})
         ),
         "rules": rules,
         "devices": {
@@ -384,7 +380,7 @@ def _parse_network(row: Sequence[Any], running: Set[str]) -> Network:
     )
 
 
-def _parse_ports(name: str, address: str, ports: Mapping[str, Any]) -> list[Published]:
+def _parse_ports(name: str, ports: Mapping[str, Any]) -> list[Published]:
     found = []
     for inner, bindings in ports.items():
         port, _, protocol = inner.partition("/")
@@ -393,7 +389,6 @@ def _parse_ports(name: str, address: str, ports: Mapping[str, Any]) -> list[Publ
                 found.append(
                     Published(
                         container=name,
-                        address=address,
                         port=int(port),
                         protocol=protocol,
                         host_port=int(binding["HostPort"]),
