@@ -203,8 +203,9 @@ def test_what_lies_beneath_containers_comes_back(host: LabHost, tmp_path: Path) 
     assert "-s 192.168.70.99/32 -j DROP" in rules, "only the one that is named"
     assert answers_outside(host)
     host.sh(
-        f"ip link set $(ls /sys/class/net/{BRIDGE}/brif | head -n 1) nomaster;"
-        f" ip address flush dev {BRIDGE}; ip link set {BRIDGE} down"
+        f"ip address del 192.168.70.1/24 dev {BRIDGE} &&"
+        f" ip link set $(ls /sys/class/net/{BRIDGE}/brif | head -n 1) nomaster &&"
+        f" ip link set {BRIDGE} down"
     )
     assert not answers_outside(host)
     told = runs.installed(**CHANNEL)
@@ -232,19 +233,27 @@ def test_what_an_engine_needs_to_run(host: LabHost, tmp_path: Path) -> None:
     assert host.sh(f"cat /proc/{pid}/comm") == "sleep", "whose number it is lives on"
     assert host.docker("run", "--rm", "lab/box:1", "echo", "here") == "here"
 
-    for fault in (f"truncate -s 5000 {database}", f"dd if=/dev/zero of={database} bs=1k count=64"):
-        host.docker("network", "create", "lost")
-        host.sh(f"systemctl stop docker.socket docker; {fault} 2>/dev/null")
-        host.sh("systemctl start docker", check=False)
-        if fault.startswith("truncate"):
-            told = runs.installed(**CHANNEL)
-            assert told.run.rc != 0, told.run.out
-            (refusal,) = told.all("refusals")
-            assert refusal["subject"] == database
-            assert '"allow": ["repair:networks"]' in refusal["remedy"]
-            assert host.sh(f"stat -c %s {database}") == "5000"
-        told = runs.installed(allow=["repair:networks"], **CHANNEL)
-        assert told.run.rc == 0, told.run.out
-        assert host.docker("run", "--rm", "lab/box:1", "echo", "here") == "here"
-        assert "lost" not in host.docker("network", "ls", "--format", "{{.Name}}").split()
-    assert host.sh(f"ls {database}.*.broken | wc -l") == "2"
+    try:
+        for fault in (
+            f"truncate -s 5000 {database}",
+            f"dd if=/dev/zero of={database} bs=1k count=64",
+        ):
+            host.docker("network", "create", "lost")
+            host.sh(f"systemctl stop docker.socket docker; {fault} 2>/dev/null")
+            host.sh("systemctl start docker", check=False)
+            if fault.startswith("truncate"):
+                told = runs.installed(**CHANNEL)
+                assert told.run.rc != 0, told.run.out
+                (refusal,) = told.all("refusals")
+                assert refusal["subject"] == database
+                assert '"allow": ["repair:networks"]' in refusal["remedy"]
+                assert host.sh(f"stat -c %s {database}") == "5000"
+            told = runs.installed(allow=["repair:networks"], **CHANNEL)
+            assert told.run.rc == 0, told.run.out
+            assert host.docker("run", "--rm", "lab/box:1", "echo", "here") == "here"
+            assert "lost" not in host.docker("network", "ls", "--format", "{{.Name}}").split()
+        assert host.sh(f"ls {database}.*.broken | wc -l") == "2"
+    finally:
+        if not is_up(host):
+            # No reset of a host would start its engine again.
+            host.sh(f"rm -f {database}; systemctl reset-failed docker; systemctl restart docker")

@@ -271,7 +271,7 @@ def test_every_value_of_a_short_command_arrives_as_it_is(nasty: str) -> None:
             ["ip", "address", "replace", nasty, "broadcast", "+", "dev", nasty],
         ),
         (commands.raise_bridge(nasty), [*ip, "up"]),
-        (commands.attach_port(nasty, nasty), [*ip, "master", nasty, "up"]),
+        (commands.put_on_bridge(nasty, nasty), [*ip, "master", nasty, "up"]),
         (
             commands.remove_rule(rule),
             ["iptables", "-w", "10", "-D", *shlex.split(rule)[1:]],
@@ -327,8 +327,8 @@ def test_what_the_engine_made_in_the_kernel() -> None:
     assert shop.containers == {"one": "172.18.0.2"}
     assert far.internal
     (port,) = state.published
-    assert (port.container, port.address, port.port) == ("one", "172.18.0.2", 80)
-    assert (port.protocol, port.host_port) == ("tcp", 8080)
+    assert (port.container, port.port, port.protocol) == ("one", 80, "tcp")
+    assert port.host_port == 8080
     assert state.devices["br-0123456789ab"].addresses == ("172.18.0.1/16",)
     assert not state.devices["eth0"].up
     (loose,) = state.loose

@@ -135,9 +135,7 @@ SHOP = Network(
     gateways=("172.18.0.1/16",),
     containers={"shop-redis-1": "172.18.0.2", "shop-api-1": "172.18.0.3"},
 )
-API = Published(
-    container="shop-api-1", address="172.18.0.3", port=80, protocol="tcp", host_port=8080
-)
+API = Published(container="shop-api-1", port=80, protocol="tcp", host_port=8080)
 BRIDGE = Device(addresses=("172.18.0.1/16",))
 
 
@@ -267,6 +265,12 @@ def a_pid_file_of_another_process() -> Plan[Any]:
 
 
 @scenario
+def a_pid_file_beside_a_broken_daemon_json() -> Plan[Any]:
+    """What keeps the engine from starting goes first."""
+    return installed(broken('{"dns": [', pid_file=(4711, "sleep")), "config")
+
+
+@scenario
 def a_corrupt_database_without_consent() -> Plan[Any]:
     """The engine would know none of its networks."""
     return installed(broken("{}", refused="", database="invalid database"))
@@ -361,6 +365,17 @@ def test_a_network_that_is_not_masqueraded(options: dict[str, str]) -> None:
     assert installed(running(rules, networks=(network,)), "restart").empty
     internal = SHOP.model_copy(update={"internal": True})
     assert installed(running(rules, networks=(internal,)), "restart").empty
+
+
+def test_a_port_of_a_container_on_several_networks_leads_to_one_of_them() -> None:
+    back = Network(name="back", bridge="br-back", containers={"shop-api-1": "172.19.0.3"})
+    rules = RULES + "*filter\n[0:0] -A FORWARD -o br-back -j DOCKER"
+    devices = {"br-shop": BRIDGE, "br-back": Device()}
+    for networks in ((SHOP, back), (back, SHOP)):
+        assert installed(running(rules, networks=networks, devices=devices)).empty
+    inside = back.model_copy(update={"internal": True})
+    state = running(rules, networks=(inside,), devices=devices)
+    assert installed(state).empty, "nothing leads into a network that is internal"
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_every_room_that_remembers_has_a_name_that_no_project_has() -> None:
 MEMORY = Path("/var/lib/stackmend")
 COMMANDS: dict[str, StringCommand] = {
     "the engine's place": engine.place("/etc/apt/sources.list.d/stackmend-x", "s"),
-    "the engine's switch": engine.switch("/etc/docker/daemon.json", [], "s", restart=True),
+    "the engine's switch": engine.switch("/etc/docker/daemon.json", [], "s", "restart"),
     "the engine's start": engine.start("/etc/docker/daemon.json"),
     "the accelerators' description": accelerators.build_description("/etc/cdi/nvidia.yaml", "s"),
     "the accelerators' proof": accelerators.build_proof("x", [], []),

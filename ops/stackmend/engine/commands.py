@@ -108,7 +108,7 @@ def raise_bridge(bridge: str) -> StringCommand:
     return StringCommand("ip", "link", "set", "dev", QuoteString(bridge), "up")
 
 
-def attach_port(device: str, bridge: str) -> StringCommand:
+def put_on_bridge(device: str, bridge: str) -> StringCommand:
     """Put a port on a bridge, and set it up."""
     words = ("ip", "link", "set", "dev", device, "master", bridge, "up")
     return StringCommand(*map(QuoteString, words))

@@ -299,10 +299,10 @@ def _parse_containers(lines: Sequence[str]) -> tuple[Container, ...]:
 def _parse_containerd(found: Mapping[str, Section]) -> str:
     """The state of the containerd that dockerd is told to use; empty where it has its own."""
     properties = _parse_pairs(_read_lines(found, "containerd"), "=")
-    told = "--containerd" in " ".join(_read_lines(found, "systemd"))
+    external = "--containerd" in " ".join(_read_lines(found, "systemd"))
     return (
         properties.get("ActiveState", "")
-        if properties.get("LoadState") == "loaded" and told
+        if properties.get("LoadState") == "loaded" and external
         else ""
     )
 
@@ -328,11 +328,8 @@ def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
         _parse_network(row, {*names.values()})
         for row in parse_rows(_read_lines(found, "networks"), 6)
     ]
-    addresses = {
-        name: address for network in networks for name, address in network.containers.items()
-    }
     links = _parse_links(_read_lines(found, "links"))
-    shown = [
+    assigned = [
         match.groups()
         for line in _read_lines(found, "addresses")
         if (match := re.match(r"\d+: (\S+)\s+inet (\S+)", line))
@@ -347,14 +344,13 @@ def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
         "published": tuple(
             port
             for name, _, ports in rows
-            if (address := addresses.get(name.removeprefix("/")))
-            for port in _parse_ports(name.removeprefix("/"), address, ports or {})
+            for port in _parse_ports(name.removeprefix("/"), ports or {})
         ),
         "rules": rules,
         "devices": {
             name: Device(
                 up="UP" in flags,
-                addresses=tuple(address for device, address in shown if device == name),
+                addresses=tuple(address for device, address in assigned if device == name),
             )
             for name, (_, flags, _) in links.items()
         },
@@ -387,7 +383,7 @@ def _parse_network(row: Sequence[Any], running: Set[str]) -> Network:
     )
 
 
-def _parse_ports(name: str, address: str, ports: Mapping[str, Any]) -> list[Published]:
+def _parse_ports(name: str, ports: Mapping[str, Any]) -> list[Published]:
     found = []
     for inner, bindings in ports.items():
         port, _, protocol = inner.partition("/")
@@ -396,7 +392,6 @@ def _parse_ports(name: str, address: str, ports: Mapping[str, Any]) -> list[Publ
                 found.append(
                     Published(
                         container=name,
-                        address=address,
                         port=int(port),
                         protocol=protocol,
                         host_port=int(binding["HostPort"]),
@@ -418,16 +413,16 @@ def _parse_links(lines: Sequence[str]) -> dict[str, tuple[int, list[str], bool]]
 def parse_rules(lines: Sequence[str], *, foreign: bool = False) -> list[Rule]:
     """Rules as ``iptables-save`` prints them; those of another iptables are nothing but there."""
     rules: list[Rule] = []
-    table, seen = "", dict[str, int]()
+    table, counts = "", dict[str, int]()
     for line in lines:
         if line.startswith("*"):
-            table, seen = line[1:].strip(), {}
+            table, counts = line[1:].strip(), {}
             continue
         match = re.fullmatch(r"(?:\[(\d+):(\d+)\] )?(-A (\S+)(?: .*)?)", line)
         if match is None:
             continue
         packets, octets, text, chain = match.groups()
-        seen[chain] = seen.get(chain, 0) + 1
+        counts[chain] = counts.get(chain, 0) + 1
         try:
             shlex.split(text)
         except ValueError:
@@ -436,7 +431,7 @@ def parse_rules(lines: Sequence[str], *, foreign: bool = False) -> list[Rule]:
             Rule(
                 table=f"other {table}" if foreign else table,
                 text=text,
-                position=seen[chain],
+                position=counts[chain],
                 packets=int(packets or 0),
                 octets=int(octets or 0),
             )

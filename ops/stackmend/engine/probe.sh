@@ -176,10 +176,14 @@ if [ -d /run/systemd/system ] && ! systemctl is-active -q docker.service; then
     '' | *[!0-9]*) ;;
     *) [ ! -r "/proc/$pid/comm" ] || section pidfile printf '%s ' "$pid" "$(cat "/proc/$pid/comm")" ;;
   esac
-  # What it said when it was last started.
+  # What it said when it last failed to start: it may be starting again.
   begin database
   journalctl -u docker.service -n 400 --no-pager -o cat 2>/dev/null |
-    awk '/^Starting / { n = 0 } { line[++n] = $0 } END { for (i = 1; i <= n; i++) print line[i] }' |
+    awk '
+      /^Starting / { before = block; block = ""; over = 0 }
+      { block = block $0 "\n" }
+      /Main process exited/ { over = 1 }
+      END { printf "%s", over ? block : before }' |
     grep -e 'error obtaining controller instance' -e 'libnetwork/datastore' | head -n 1 | quoted
   end 0
 fi

@@ -189,7 +189,7 @@ def _build_command(action: Action) -> StringCommand:
         case RaiseBridge():
             return commands.raise_bridge(action.subject)
         case AttachPort():
-            return commands.attach_port(action.subject, action.bridge)
+            return commands.put_on_bridge(action.subject, action.bridge)
         case RemoveRule():
             return commands.remove_rule(action.subject)
     raise AssertionError(f"{action.verb} is more than a command")

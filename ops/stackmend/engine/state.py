@@ -157,14 +157,12 @@ class Network(Frozen):
 
 
 class Published(Frozen):
-    """A port that a container in such a network publishes.
+    """A port that a container publishes.
 
-    :param address: the container's.
     :param port: the container's.
     """
 
     container: str
-    address: str
     port: int
     protocol: str
     host_port: int

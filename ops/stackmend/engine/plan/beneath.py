@@ -111,13 +111,22 @@ def find_lost(state: HostEngine, settings: Mapping[str, Any]) -> tuple[str, ...]
             if _is_masquerading(network)
             and not any("MASQUERADE" in words and subnet in words for _, words in rules)
         ]
+    published = False
     for port in state.published:
-        destination = f"{port.address}:{port.port}"
-        if not any(destination in words and str(port.host_port) in words for _, words in rules):
+        # The engine leads it to one of them.
+        places = {
+            f"{network.containers[port.container]}:{port.port}"
+            for network in used
+            if port.container in network.containers and _is_masquerading(network)
+        }
+        published = published or bool(places)
+        if places and not any(
+            str(port.host_port) in words and not places.isdisjoint(words) for _, words in rules
+        ):
             lost.append(
                 f"nothing leads from port {port.host_port}/{port.protocol} to {port.container}"
             )
-    if state.published and not any(
+    if published and not any(
         words[1] == "PREROUTING" and "DOCKER" in words for table, words in rules if table == "nat"
     ):
         lost.append("nothing in the chain PREROUTING leads to Docker's rules")

@@ -45,7 +45,7 @@ def plan_restoration(
     subject = state.config.real or state.config.path
     reason = f"dockerd does not start with it: {reason}"
     copied = state.config.copied
-    if copied is None or _conflicts(state, copied.text):
+    if copied is None or _is_conflicting(state, copied.text):
         return Refusal(
             subject=subject,
             reason=f"{reason}; stackmend knows no earlier one that dockerd reads",
@@ -69,7 +69,7 @@ def plan_restoration(
     )
 
 
-def _conflicts(state: HostEngine, text: str) -> bool:
+def _is_conflicting(state: HostEngine, text: str) -> bool:
     try:
         observed, _ = parse_config(text)
     except ValueError:

@@ -11,6 +11,7 @@ from stackmend.engine.plan.model import (
     Install,
     InstallEngine,
     Plan,
+    RestoreConfig,
     Trust,
     WriteSource,
 )
@@ -58,13 +59,13 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
     refusals += refuse_hung(state)
-    actions: list[Action] = []
+    restored: RestoreConfig | None = None
     if fault := find_fault(state):
-        restored = plan_restoration(state, fault, spec.allow)
-        if isinstance(restored, Refusal):
-            refusals.append(restored)
+        put_back = plan_restoration(state, fault, spec.allow)
+        if isinstance(put_back, Refusal):
+            refusals.append(put_back)
         else:
-            actions.append(restored)
+            restored = put_back
     causes: list[str] = []
     missing = [name for name in source.packages if not is_installed(state, name)]
     if missing and (not state.compose or missing != [source.compose]):
@@ -81,7 +82,9 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         causes.append(f"it replaces {', '.join(replaced)}")
     if refusals:
         return Plan(findings=findings, refusals=tuple(refusals))
+    actions: list[Action] = []
     if causes:
+        actions += [restored] if restored else []
         actions += _plan_repository(state, source)
         removing = tuple(
             package
@@ -114,7 +117,7 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         # An engine that answers needs no source; one that is ours is kept as the spec says.
         if spec.version or any(origin.path in _OURS for origin in state.origins):
             actions += _plan_repository(state, source)
-        serving, obstacles = plan_service(spec, state, starting=bool(fault))
+        serving, obstacles = plan_service(spec, state, restored)
         actions += serving
         refusals += obstacles
         if state.status == "up":

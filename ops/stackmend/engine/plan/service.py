@@ -8,6 +8,7 @@ from stackmend.engine.plan.model import (
     Enable,
     MoveDatabase,
     RemovePidFile,
+    RestoreConfig,
     Start,
     StartAgain,
     StartContainerd,
@@ -19,13 +20,13 @@ PID_FILE = "/run/docker.pid"
 
 
 def plan_service(
-    spec: Installation, state: HostEngine, *, starting: bool
+    spec: Installation, state: HostEngine, restored: RestoreConfig | None
 ) -> tuple[list[Action], list[Refusal]]:
     """What starts an engine, and what keeps it from starting.
 
     :param spec: what may be done for it.
     :param state: what the host has.
-    :param starting: whether an earlier step starts it.
+    :param restored: the step that puts a daemon.json back, and starts the engine with it.
     """
     actions: list[Action] = []
     if state.status != "up":
@@ -52,8 +53,8 @@ def plan_service(
                     undo="its copy beside it, which ends in .broken, and systemctl restart docker",
                 )
             )
-        if not starting:
-            actions.append(Start(subject="engine", cause=state.reason or "it does not answer"))
+        start = Start(subject="engine", cause=state.reason or "it does not answer")
+        actions.append(restored or start)
     elif state.containerd in ("inactive", "failed"):
         actions.append(
             StartContainerd(
@@ -63,6 +64,8 @@ def plan_service(
                 undo="systemctl stop containerd.service",
             )
         )
+    if state.status == "up" and restored:
+        actions.append(restored)
     if state.status == "up" and state.service.enabled == "disabled":
         actions.append(
             Enable(
