@@ -597,7 +597,7 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
 def _refuse_contradictions(name: str, data: dict[str, Any], spec: ComposeSpec) -> None:
     """Refuse, all at once, what no engine can do, as far as these files alone say it."""
     services = {
-        service: _simplify(body)
+        service: _parse_certain(body)
         for service, body in (data.get("services") or {}).items()
         if "extends" not in body
         and (not body.get("profiles") or set(_list_texts(body["profiles"])) & {*spec.profiles})
@@ -620,7 +620,7 @@ def _refuse_contradictions(name: str, data: dict[str, Any], spec: ComposeSpec) -
         )
 
 
-def _simplify(body: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_certain(body: Mapping[str, Any]) -> dict[str, Any]:
     """A service in the long syntax, without what depends on variables."""
     certain = {
         key: value
