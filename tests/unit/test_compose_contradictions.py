@@ -141,6 +141,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     },
     "what nobody uses": {"services": {"a": body()}, "secrets": {"key": {"external": True}}},
     "what is of another kind": {"services": {"a": body(scale="two", deploy=[1])}},
+    "no list": {"services": {"a": body(configs=7, networks=3)}},
 }
 
 
@@ -163,11 +164,15 @@ def test_what_can_be_passes(tmp_path: Path, case: str) -> None:
 
 
 def test_all_is_told_at_once(tmp_path: Path) -> None:
-    compose = {"services": {"a": body("80:80", mem_limit="1m"), "b": body("80:80")}}
+    lacking = ["./one.conf:/etc/one.conf", "./two.conf:/etc/two.conf"]
+    a = body("80:80", mem_limit="1m", volumes=lacking)
+    compose = {"services": {"a": a, "b": body("80:80")}}
     with pytest.raises(SourceError) as told:
         read(tmp_path, compose)
     assert "a: mem_limit is 1m" in str(told.value)
     assert "b: port 80/tcp is published by a as well" in str(told.value)
+    for path in ("./one.conf", "./two.conf"):
+        assert f"{path} is not among the project's files" in str(told.value)
 
 
 def test_what_compose_resolved_is_looked_at_as_well() -> None:

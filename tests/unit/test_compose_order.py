@@ -42,7 +42,7 @@ from stackmend.decision import Refusal
 from stackmend.errors import StepError
 from stackmend.reporting.collect import Collector
 from tests.unit.compose_shop import changed, shop
-from tests.unit.compose_world import NOW, PROJECT, Desired, World, compose, well
+from tests.unit.compose_world import NOW, PROJECT, Desired, World, compose, labelled, well
 from tests.unit.test_compose_plan import SCENARIOS
 
 OK = connection.Result(0, b"", b"")
@@ -307,6 +307,34 @@ def test_a_rollback_puts_back_files_then_services() -> None:
     assert (up.verb, up.subject) == ("up", "side")
     blind = roll_back(after.files, after.digest, applied, declared, None, {"web"})
     assert blind.actions[0] == restore.model_copy(update={"containers": ()})
+
+
+def test_a_rollback_settles_what_the_failed_apply_left() -> None:
+    """Compose would stop at the name of a container that it did not come to replace."""
+    before = shop()
+    world = well(before)
+    assert world.applied is not None
+    (old,) = world._of("web")
+    passing = old.model_copy(
+        update={
+            "id": "f" * 64,
+            "name": f"{old.id[:12]}_{old.name}",
+            "replaces": True,
+            "status": "created",
+            "started_at": 0,
+            **labelled(old, replace=old.id),
+        }
+    )
+    world.containers[passing.id] = passing
+    after = changed(before, image="lab/box:2")
+    declared = world.declared(after)
+    decided = roll_back(after.files, after.digest, world.applied, declared, world.state(), {"web"})
+    assert [str(action).partition(":")[0] for action in decided.actions] == [
+        "restore files /opt/shop",
+        "remove leftover web",
+        "recreate web",
+    ]
+    assert decided.actions[1].container == passing.id  # type: ignore[union-attr]
 
 
 def test_files_that_failed_are_held_back_and_the_stack_before_is_mended() -> None:

@@ -580,9 +580,10 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     # What is included or laid over may have services and sections of its own.
     override = next((path for path in OVERRIDE_FILES if path in source.files), None)
     complete = "include" not in data and override is None
+    lacking: list[str] = []
     for service, body in services.items():
         _check_service_name(f"{name}: services", service)
-        _check_service(f"{name}: services.{service}", body, services, source, complete)
+        lacking += _check_service(f"{name}: services.{service}", body, services, source, complete)
     further: list[str | None] = [override]
     for index, item in enumerate(_check_list(f"{name}: include", data.get("include"))):
         paths = item.get("path") if isinstance(item, dict) else item
@@ -600,8 +601,9 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
             if isinstance(body, dict) and isinstance(body.get("file"), str):
                 where = f"{name}: {section}.{show(key)}.file"
                 _check_path(where, body["file"], source, exists=True)
-    if complete:
-        _refuse_contradictions(name, data, spec)
+    # All at once: each was told by the engine otherwise, one after another.
+    if problems := [*lacking, *(_list_contradictions(name, data, spec) if complete else ())]:
+        raise SourceError("; ".join(problems))
     for key in _check_mapping(f"{name}: volumes", data.get("volumes")):
         if len(f"{spec.project}_{key}".encode()) > NAME_MAX:
             raise SourceError(
@@ -617,33 +619,30 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
                 )
 
 
-def _refuse_contradictions(name: str, data: dict[str, Any], spec: ComposeSpec) -> None:
-    """Refuse, all at once, what no engine can do, as far as these files alone say it."""
-    services = {
-        service: _simplify(body)
-        for service, body in (data.get("services") or {}).items()
-        if "extends" not in body
-        and (not body.get("profiles") or set(_list_texts(body["profiles"])) & {*spec.profiles})
-    }
-    config: dict[str, Any] = {"services": services}
-    for section in ("networks", "configs", "secrets"):
-        # What depends on variables may be anything, as what somebody else makes.
-        config[section] = {
-            key: {"external": section == "networks"} if "$" in str(body) else _as_mapping(body)
-            for key, body in _as_mapping(data.get(section)).items()
-        }
+def _list_contradictions(name: str, data: dict[str, Any], spec: ComposeSpec) -> list[str]:
+    """What no engine can do, as far as these files alone say it."""
     try:
+        services = {
+            service: _parse_certain(body)
+            for service, body in (data.get("services") or {}).items()
+            if "extends" not in body
+            and (not body.get("profiles") or {*_list_texts(body["profiles"])} & {*spec.profiles})
+        }
+        config: dict[str, Any] = {"services": services}
+        for section in ("networks", "configs", "secrets"):
+            # What depends on variables may be anything, as what somebody else makes.
+            config[section] = {
+                key: {"external": section == "networks"} if "$" in str(body) else _as_mapping(body)
+                for key, body in _as_mapping(data.get(section)).items()
+            }
         found = list(find_contradictions(config))
     except (TypeError, ValueError, AttributeError):
         # Something is of another kind than it must be, which Compose will name.
-        return
-    if found:
-        raise SourceError(
-            "; ".join(f"{name}: {item.subject}: {item.reason}: {item.remedy}" for item in found)
-        )
+        return []
+    return [f"{name}: {item.subject}: {item.reason}: {item.remedy}" for item in found]
 
 
-def _simplify(body: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_certain(body: Mapping[str, Any]) -> dict[str, Any]:
     """A service in the long syntax, without what depends on variables."""
     certain = {
         key: value
@@ -693,7 +692,8 @@ def _check_service_name(where: str, service: str) -> None:
 
 def _check_service(
     where: str, body: Any, services: Mapping[str, Any], source: Source, complete: bool
-) -> None:
+) -> list[str]:
+    """Check one service; the files that it mounts and that the source lacks."""
     if not isinstance(body, dict):
         raise SourceError(f"{where}: must be a mapping")
     for key in body:
@@ -720,17 +720,19 @@ def _check_service(
                 path, required = item.get("path"), item.get("required", True)
             _check_path(f"{where}.{key}.{index}", path, source, exists=bool(required))
     _check_build(f"{where}.build", body.get("build"), source)
+    lacking: list[str] = []
     for index, item in enumerate(_check_list(f"{where}.volumes", body.get("volumes"))):
         at = f"{where}.volumes.{index}"
         path = (
             item.get("source") if isinstance(item, dict) else _check_text(at, item).split(":", 1)[0]
         )
         if isinstance(path, str) and path.startswith("."):
-            _check_mounted(at, path, item, source)
+            lacking += _list_lacking(at, path, item, source)
+    return lacking
 
 
-def _check_mounted(where: str, path: str, item: Any, source: Source) -> None:
-    """Refuse a file that the engine would make a directory of, as it does with what is not there.
+def _list_lacking(where: str, path: str, item: Any, source: Source) -> list[str]:
+    """A mounted file that the engine would make a directory of, as of all that is not there.
 
     Directories are made so on purpose; ``create_host_path: false`` says that the host has it.
     """
@@ -742,11 +744,12 @@ def _check_mounted(where: str, path: str, item: Any, source: Source) -> None:
         target, made = item.split(":")[1] if ":" in item else "", True
     is_there = found in source.files or any(other.startswith(f"{found}/") for other in source.files)
     if found and made and not is_there and (is_file_name(path) or is_file_name(target)):
-        raise SourceError(
+        return [
             f"{where}: {show(path)} is not among the project's files, and the engine would make a "
             "directory of it; add it, or, where it is to be made on the host, mount it by its "
             "absolute path or with `bind: {create_host_path: false}`"
-        )
+        ]
+    return []
 
 
 def _check_build(where: str, build: Any, source: Source) -> None:

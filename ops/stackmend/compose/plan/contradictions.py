@@ -72,9 +72,9 @@ def list_subnets(network: Mapping[str, Any]) -> list[Network]:
     return [subnet for subnet in found if subnet]
 
 
-def is_overlapping(one: Network, other: Network) -> bool:
+def is_overlapping(subnet: Network, other: Network) -> bool:
     """Whether two subnets share an address."""
-    return one.version == other.version and one.overlaps(other)
+    return subnet.version == other.version and subnet.overlaps(other)
 
 
 def _find_shared_ports(services: Mapping[str, Mapping[str, Any]]) -> Iterator[Contradiction]:
@@ -97,7 +97,7 @@ def _find_shared_ports(services: Mapping[str, Mapping[str, Any]]) -> Iterator[Co
                     # Compose takes what is there twice for one.
                     if (other, its_address, its_target) == (name, address, target):
                         break
-                    if _share_address(address, its_address):
+                    if _is_same_address(address, its_address):
                         whose = "twice" if other == name else f"by {other} as well"
                         yield Contradiction(
                             name,
@@ -127,11 +127,11 @@ def _expand(text: str) -> list[int]:
     return list(range(int(first), int(last or first) + 1))
 
 
-def _share_address(one: str, other: str) -> bool:
-    if one == other:
+def _is_same_address(address: str, other: str) -> bool:
+    if address == other:
         return True
-    families = [_EVERY.get(address) or (_get_family(address),) for address in (one, other)]
-    return bool({*families[0]} & {*families[1]}) and (one in _EVERY or other in _EVERY)
+    families = [_EVERY.get(text) or (_get_family(text),) for text in (address, other)]
+    return bool({*families[0]} & {*families[1]}) and (address in _EVERY or other in _EVERY)
 
 
 def _get_family(address: str) -> int:
@@ -142,23 +142,23 @@ def _find_small_memory(services: Mapping[str, Mapping[str, Any]]) -> Iterator[Co
     for name, body in services.items():
         resources = (body.get("deploy") or {}).get("resources") or {}
         limits, reservations = resources.get("limits") or {}, resources.get("reservations") or {}
-        field, given = "mem_limit", body.get("mem_limit")
-        if not given:
-            field, given = "deploy.resources.limits.memory", limits.get("memory")
-        limit = parse_bytes(given) if given else None
+        field, raw = "mem_limit", body.get("mem_limit")
+        if not raw:
+            field, raw = "deploy.resources.limits.memory", limits.get("memory")
+        limit = parse_bytes(raw) if raw else None
         if not limit:
             continue
         if limit < MINIMUM_MEMORY:
             yield Contradiction(
                 name,
-                f"{field} is {given}, and the engine takes no less than 6m",
+                f"{field} is {raw}, and the engine takes no less than 6m",
                 f"raise {field} to what the program needs",
             )
         reserved = parse_bytes(body.get("mem_reservation") or reservations.get("memory") or 0)
         if reserved and reserved > limit:
             yield Contradiction(
                 name,
-                f"{field} is {given}, and less than the memory that it reserves",
+                f"{field} is {raw}, and less than the memory that it reserves",
                 f"raise {field}, or reserve less",
             )
         swap = parse_bytes(body.get("memswap_limit") or 0)
@@ -166,24 +166,24 @@ def _find_small_memory(services: Mapping[str, Mapping[str, Any]]) -> Iterator[Co
             yield Contradiction(
                 name,
                 f"memswap_limit is {body['memswap_limit']}, and less than {field}, which it holds",
-                f"raise memswap_limit to at least {given}, or leave it out",
+                f"raise memswap_limit to at least {raw}, or leave it out",
             )
 
 
 def _find_shared_subnets(
     config: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Contradiction]:
-    seen: list[tuple[str, Network]] = []
+    declared: list[tuple[str, Network]] = []
     for key in _list_made(config, services):
         for subnet in list_subnets(config["networks"][key]):
-            for other, its_subnet in seen:
+            for other, its_subnet in declared:
                 if is_overlapping(subnet, its_subnet):
                     yield Contradiction(
                         f"network {key}",
                         f"its subnet {subnet} overlaps {its_subnet} of network {other}",
                         f"declare another subnet in networks.{key}.ipam, or none",
                     )
-            seen.append((key, subnet))
+            declared.append((key, subnet))
 
 
 def _list_made(

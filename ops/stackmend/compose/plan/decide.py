@@ -7,7 +7,6 @@ from stackmend.compose.plan.actions import Kind, Plan, Record, Recreate, Remove,
 from stackmend.compose.plan.declaration import sort_into_levels
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
-    list_created,
     plan_claimants,
     plan_foreign_networks,
     plan_foreign_volumes,
@@ -86,11 +85,11 @@ def plan(
     _plan_orphans(draft)
     _plan_dependants(draft)
     _plan_failing_checks(draft)
-    refuse_unfit(draft, list_created(draft))
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
     created = [name for name in _sort_services(draft) if draft.has_step(name, Recreate, Up)]
+    refuse_unfit(draft, created)
     draft.refusals += find_losses(spec, draft.state, declared, created)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))

@@ -98,7 +98,7 @@ def plan_names_and_addresses(draft: Draft) -> None:
 
 def plan_claimants(draft: Draft) -> None:
     """Deal with containers that bear the labels of the project's, and are foreign."""
-    created = list_created(draft)
+    created = _list_created(draft)
     for container in draft.state.foreign:
         subject, what = container.service or container.name, _format_claim(container)
         if subject in created and _is_chosen(container):
@@ -143,7 +143,7 @@ def _keep_created_out(
     labels: Mapping[str, Labelled],
     joins: Callable[[str, str, str], bool],
 ) -> None:
-    created = list_created(draft)
+    created = _list_created(draft)
     for key, settings in sorted((draft.declared.config.get(f"{kind}s") or {}).items()):
         name = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
         what = explain_foreign(draft, labels.get(name), key)
@@ -265,7 +265,7 @@ def _clear_if_allowed(
         draft.refuse(service, what, f"{purpose}, {_ALLOW.format(rule)}")
 
 
-def list_created(draft: Draft) -> frozenset[str]:
+def _list_created(draft: Draft) -> frozenset[str]:
     """The services among whose containers Compose chooses while it carries out the steps."""
     names = (name for name in draft.steps if draft.has_step(name, Recreate, Up))
     return _list_created_with(draft.services, names)

@@ -36,7 +36,9 @@ def settle_leftovers(
     renamed: dict[str, Container] = {}
     for service, body in services.items():
         # Their order is that of their numbers.
-        for number, group in groupby(state.list_containers(service), lambda one: one.number):
+        for number, group in groupby(
+            state.list_containers(service), lambda container: container.number
+        ):
             rivals = list(group)
             if not any(container.replaces for container in rivals):
                 continue
@@ -58,7 +60,11 @@ def settle_leftovers(
                     )
                 )
                 renamed[kept.id] = _rename(kept, name)
-    containers = (renamed.get(one.id, one) for one in state.containers if one.id not in gone)
+    containers = (
+        renamed.get(container.id, container)
+        for container in state.containers
+        if container.id not in gone
+    )
     return steps, state.model_copy(update={"containers": tuple(containers)})
 
 

@@ -67,7 +67,7 @@ def _refuse_missing(
 def refuse_unfit(draft: Draft, created: Collection[str]) -> None:
     """Refuse to create what does not fit in the host.
 
-    :param created: the services among whose containers Compose chooses.
+    :param created: the services that may get new containers.
     """
     around = draft.declared.surroundings
     if around is None:
@@ -78,7 +78,7 @@ def refuse_unfit(draft: Draft, created: Collection[str]) -> None:
             continue
         _refuse_absent(draft, name, around)
         _refuse_cpus(draft, name, around)
-        if _needs_nvidia(body) and around.gpus in _GPUS:
+        if _is_nvidia_needed(body) and around.gpus in _GPUS:
             lack, remedy = _GPUS[around.gpus]
             draft.refuse(name, f"it reserves a GPU, and {lack}", remedy)
     _refuse_subnets(draft, created, around)
@@ -110,7 +110,7 @@ def _refuse_cpus(draft: Draft, name: str, around: Surroundings) -> None:
         )
 
 
-def _needs_nvidia(body: Mapping[str, Any]) -> bool:
+def _is_nvidia_needed(body: Mapping[str, Any]) -> bool:
     """Whether a container is to have GPUs that only NVIDIA's toolkit can give it."""
     resources = (body.get("deploy") or {}).get("resources") or {}
     devices = (resources.get("reservations") or {}).get("devices") or ()
@@ -175,9 +175,9 @@ def _list_free(pools: Sequence[tuple[str, int]], taken: Sequence[Network]) -> It
         pool = parse_network(base)
         if pool is None or pool.version != 4 or not pool.prefixlen <= size <= 32:
             continue
-        near = [subnet for subnet in taken if is_overlapping(pool, subnet)]
+        overlapping = [subnet for subnet in taken if is_overlapping(pool, subnet)]
         for subnet in pool.subnets(new_prefix=size):
-            if not any(is_overlapping(subnet, other) for other in near):
+            if not any(is_overlapping(subnet, other) for other in overlapping):
                 yield subnet
 
 
