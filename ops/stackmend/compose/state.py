@@ -59,6 +59,7 @@ class Container(Frozen):
     ``shape`` is what it was created and updated to be, without what differs from one creation to
     the next (ids, addresses, times): two containers of one declaration have equal shapes.
 
+    :param log: the last lines that it wrote, where it is down or restarts again and again.
     :param labels: its labels of Compose.
     :param image_labels: those of its image; ``None`` where the image cannot be asked.
     :param replaced: what it mounts and holds another one of than the host has by now, by its place
@@ -79,6 +80,7 @@ class Container(Frozen):
     status: str
     health: str | None = None
     health_output: str = ""
+    log: tuple[str, ...] = ()
     exit_code: int = 0
     error: str = ""
     oom_killed: bool = False
