@@ -158,7 +158,7 @@ def test_what_only_its_owner_can_put_right(
     found = told(shop, "side")
     assert cause in found["cause"]
     assert remedy in found["remedy"]
-    shop.host.sh(cure)
+    shop.host.sh(f"{cure}; docker restart {shop.id('side')}")
     done = shop.run("-y")
     assert done.rc == 0, done.out
 

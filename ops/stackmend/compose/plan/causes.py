@@ -37,9 +37,9 @@ _PATTERNS: tuple[tuple[Literal["aof", "disk", "memory", "password"], re.Pattern[
 )
 
 _REMEDIES = {
-    "disk": "free space where it writes (`df -h` on the host, `docker system df`), then run again",
-    "memory": "raise its memory limit (`mem_limit`), or have it need less, then run again",
-    "password": "give both sides the same password in the compose file, then run again",
+    "disk": "free space where it writes (`df -h` on the host, `docker system df`)",
+    "memory": "raise its memory limit (`mem_limit`), or have it need less",
+    "password": "give both sides the same password in the compose file",
 }
 
 
@@ -65,7 +65,7 @@ def find_cause(container: Container) -> Cause | None:
     if container.oom_killed:
         limit = container.shape.get("mem_limit")
         cause = "it is OOM-killed" + (f" at its limit of {limit} bytes" if limit else "")
-        return Cause(kind="memory", cause=cause, remedy=_REMEDIES["memory"])
+        return Cause(kind="memory", cause=cause, remedy=_explain_remedy("memory", container))
     return None
 
 
@@ -73,10 +73,17 @@ def _search(lines: Iterable[str], container: Container) -> Cause | None:
     for line in reversed(tuple(lines)):
         for kind, pattern in _PATTERNS:
             if pattern.search(line):
-                remedy = _REMEDIES.get(kind) or _explain_repair(container)
+                remedy = _explain_remedy(kind, container)
                 cause = f"it says what is wrong: {fit_line(line)}"
                 return Cause(kind=kind, cause=cause, remedy=remedy)
     return None
+
+
+def _explain_remedy(kind: str, container: Container) -> str:
+    if kind == "aof":
+        return _explain_repair(container)
+    # The engine waits longer and longer between its own attempts.
+    return f"{_REMEDIES[kind]}, then `docker restart {container.name}` and run again"
 
 
 def _explain_repair(container: Container) -> str:
