@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,38 @@ def test_the_shape_is_what_was_declared() -> None:
     assert one(state, "migrate").shape["network_mode"] == "service:redis"
     # Nothing of it is another one's name or number: replicas are alike.
     assert not {key for key in shape["labels"] if "number" in key or "hash" in key}
+
+
+def test_what_was_replaced_beneath_mounts() -> None:
+    lines = printed("healthy")
+    name, pid = "", ""
+    for line in lines:
+        if found := re.match(r'\| +"Pid": ([1-9]\d*)', line):
+            pid = found[1]
+        elif found := re.match(r'\| +"Name": "/(.*)"', line):
+            name, pid = (found[1], pid) if "web" in found[1] else (name, pid)
+            if name:
+                break
+    told = [
+        f"{pid} file file /etc/web.conf",
+        f"{pid} directory directory /a b",
+        f"{pid} missing other /run/socket",
+        f"{pid} directory file /etc/was file",
+        f"{pid} file missing /gone",
+        f"{pid} link file /odd",
+        "0 file file /nobody",
+        "x file file /nobody",
+    ]
+    at = next(index for index, line in enumerate(lines) if line == f"{MARK} begin networks")
+    state = process([*lines[:at], *framed({"mounts": (0, told)}), *lines[at:]])
+    assert one(state, "web").replaced == {
+        "/etc/web.conf": "file",
+        "/a b": "directory",
+        "/run/socket": "missing",
+        "/etc/was file": "kind",
+    }
+    assert one(state, "redis").replaced == {}
+    assert one(read("healthy"), "web").replaced == {}
 
 
 def test_files_changed() -> None:

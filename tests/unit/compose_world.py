@@ -29,6 +29,7 @@ from stackmend.compose.plan.actions import (
     RemoveLeftover,
     RemoveNetwork,
     Rename,
+    Repair,
     Restart,
     Resume,
     SetAside,
@@ -280,6 +281,7 @@ class World:
         desired: Desired,
         checks: Sequence[CheckResult] = (),
         tried: Iterable[str] = (),
+        hops: Sequence[CheckResult] = (),
     ) -> Plan:
         """The plan for this host as it is now."""
         state = self.state()
@@ -289,7 +291,14 @@ class World:
             else None
         )
         return plan(
-            desired.spec, desired.files, desired.digest, state, declared, checks, tuple(tried)
+            desired.spec,
+            desired.files,
+            desired.digest,
+            state,
+            declared,
+            checks,
+            tuple(tried),
+            hops=hops,
         )
 
     # What actions do
@@ -375,7 +384,7 @@ class World:
                 one = self.containers[action.container]
                 assert one.running, f"docker: {one.name} is not running"
                 self._set(one, process="S")
-            case Start() | Restart():
+            case Start() | Restart() | Repair():
                 self._run(self.containers[action.container], body)
             case _:
                 raise AssertionError(f"{action.verb} is not done to a service")
@@ -549,6 +558,7 @@ class World:
             process="S",
             health="healthy" if "healthcheck" in body else None,
             health_output="",
+            log=(),
             replaced={},
         )
 

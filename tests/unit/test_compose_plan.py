@@ -190,6 +190,83 @@ def restart_loop() -> Plan:
     return broken(status="restarting", restart_count=7, exit_code=1, **ENDED)
 
 
+AOF = (
+    "1:M # Bad file format reading the append only file appendonly.aof.1.incr.aof: make "
+    "a backup of your AOF file, then use ./redis-check-aof --fix <filename>"
+)
+LOOP: dict[str, Any] = {"status": "restarting", "restart_count": 9, "exit_code": 1, **ENDED}
+
+
+@scenario
+def redis_that_cannot_read_its_append_only_file() -> Plan:
+    """No restart helps: how to mend it by hand, and what to allow to have it done."""
+    return broken("redis", log=(AOF,), **LOOP)
+
+
+@scenario
+def redis_whose_append_only_file_may_be_repaired() -> Plan:
+    return broken("redis", shop(allow=["repair:redis-aof"]), log=(AOF,), **LOOP)
+
+
+@scenario
+def redis_whose_append_only_file_was_repaired_in_vain() -> Plan:
+    desired = shop(allow=["repair:redis-aof"])
+    world = well(desired)
+    world.damage("redis", log=(AOF,), **LOOP)
+    return world.observe(desired, tried=["redis"])
+
+
+@scenario
+def check_on_what_leans_on_a_redis_that_says_what_is_wrong() -> Plan:
+    """Nothing is restarted for it."""
+    desired = shop(checks=[{"kind": "http", "url": "http://127.0.0.1:8080/", "name": "page"}])
+    world = well(desired)
+    world.damage("redis", log=(AOF,), **LOOP)
+    hop = CheckResult(name="web → redis:6379", outcome="failed", evidence="ask redis: no answer")
+    failed = CheckResult(name="page", outcome="failed", evidence="GET /: 502")
+    return world.observe(desired, [failed], hops=[hop])
+
+
+@scenario
+def restart_loop_for_want_of_space() -> Plan:
+    return broken(log=("write: No space left on device", "bye"), **LOOP)
+
+
+@scenario
+def unhealthy_for_a_wrong_password() -> Plan:
+    """One set at run time goes with a restart."""
+    return broken("redis", health="unhealthy", health_output="NOAUTH Authentication required.")
+
+
+@scenario
+def unhealthy_for_a_wrong_password_still() -> Plan:
+    """No recreation helps then."""
+    desired = shop()
+    world = well(desired)
+    world.damage("redis", health="unhealthy", health_output="NOAUTH Authentication required.")
+    return world.observe(desired, tried=["redis"])
+
+
+@scenario
+def unhealthy_for_want_of_memory() -> Plan:
+    return broken("web", health="unhealthy", health_output="MemoryError: Cannot allocate memory")
+
+
+@scenario
+def exited_with_what_it_could_not_write() -> Plan:
+    """Somebody may have made room since: a start tells."""
+    return broken(status="exited", exit_code=1, log=("fatal: No space left on device",), **ENDED)
+
+
+@scenario
+def exited_again_with_what_it_could_not_write() -> Plan:
+    desired = shop()
+    world = well(desired)
+    log = ("fatal: No space left on device",)
+    world.damage("web", status="exited", exit_code=1, log=log, **ENDED)
+    return world.observe(desired, tried=["web"])
+
+
 @scenario
 def restart_loop_caught_running() -> Plan:
     """It runs at this moment, and was restarted again and again just before."""
@@ -1676,6 +1753,63 @@ def check_from_the_host_fails() -> Plan:
     desired = shop(checks=[{"kind": "http", "url": "http://127.0.0.1:8080/", "name": "page"}])
     result = CheckResult(name="page", outcome="failed", evidence="GET /: 502")
     return well(desired).observe(desired, [result])
+
+
+def check_behind(
+    through: str, own: str, outer: str, *, hints: tuple[Any, ...] = (), **more: Any
+) -> Plan:
+    """The plan where a page fails, and this came of the calls of its service to redis."""
+    desired = shop(checks=[{"kind": "http", "url": "http://127.0.0.1:8080/", "name": "page"}])
+    outcomes: dict[str, Any] = {
+        "web → redis:6379": through,
+        "redis:6379 in its own network": own,
+        "host → redis:6379": outer,
+    }
+    hops = [
+        CheckResult(
+            name=name,
+            outcome=outcome,
+            evidence=f"ask redis: it is {outcome}",
+            hints=hints if outcome == "failed" else (),
+            remedy="put it right" if outcome == "failed" else "",
+        )
+        for name, outcome in outcomes.items()
+    ]
+    failed = CheckResult(name="page", outcome="failed", evidence="GET /: 502")
+    return well(desired).observe(desired, [failed], hops=hops, **more)
+
+
+@scenario
+def check_fails_because_of_another_service() -> Plan:
+    """The one that does not even answer itself is restarted, and named; the addressee is not."""
+    return check_behind("failed", "failed", "passed")
+
+
+@scenario
+def check_fails_because_its_service_is_cut_off() -> Plan:
+    return check_behind("failed", "passed", "passed")
+
+
+@scenario
+def check_fails_still_once_the_other_service_was_restarted() -> Plan:
+    """Then the path of the check itself."""
+    return check_behind("failed", "failed", "passed", tried=("redis",))
+
+
+@scenario
+def check_fails_because_of_what_a_restart_would_lose() -> Plan:
+    """Nothing is restarted: neither what holds the data, nor what leans on it."""
+    return check_behind("failed", "failed", "passed", hints=("restart-harms",))
+
+
+@scenario
+def check_fails_and_its_hops_pass() -> Plan:
+    return check_behind("passed", "passed", "passed")
+
+
+@scenario
+def check_fails_and_its_hops_are_not_known() -> Plan:
+    return check_behind("unknown", "unknown", "unknown")
 
 
 @scenario

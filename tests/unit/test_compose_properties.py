@@ -87,10 +87,15 @@ def stacks(draw: st.DrawFn) -> Desired:
                 body["scale"] = draw(st.sampled_from([1, 1, 1, 2, 3, 0]))
         services[name] = body
     network = draw(st.sampled_from([{}, {"internal": True}]))
+    redis = [name for name, body in services.items() if body.get("image") == "lab/redis:7"]
     return Desired(
         compose(services, networks={"back": network}),
         files,
-        {"mend": {"attempts": 100, "backoff": []}},
+        {
+            "mend": {"attempts": 100, "backoff": []},
+            # One that nobody checks is told of.
+            "checks": [{"kind": "redis", "service": name} for name in redis],
+        },
     )
 
 

@@ -23,6 +23,7 @@ from stackmend.compose.plan.actions import (
     InstallFiles,
     Remove,
     RemoveNetwork,
+    Repair,
     Restart,
     RestoreFiles,
     Resume,
@@ -300,9 +301,27 @@ def test_set_aside(place: Path, shown: str, one: str) -> None:
             assert call[-1] == "id7"
 
 
+@quick
+@given(one=words)
+def test_repair(place: Path, one: str) -> None:
+    docker = place / "bin" / "docker"
+    plain = docker.read_text()
+    docker.write_text(f'{plain}case "$4" in *Image*) echo image7 ;; *Dir*) echo "/a b" ;; esac\n')
+    try:
+        calls = given_to_docker(place, act(Repair, container=one))
+    finally:
+        docker.write_text(plain)
+    image, directory, stop, run, start = calls
+    assert image[-2:] == directory[-2:] == ["--", one]
+    assert (stop, start) == (["stop", one], ["start", one])
+    assert run[run.index("--volumes-from") + 1] == one
+    assert run[run.index("--workdir") + 1] == "/a b"
+    assert run[run.index("--entrypoint") + 1 :][:3] == ["sh", "image7", "-s"]
+
+
 def test_every_verb_is_tested() -> None:
     known = get_args(get_type_hints(commands.act)["action"])
-    assert set(known) == {*ACTS, Attach, RemoveNetwork, SetAside}
+    assert set(known) == {*ACTS, Attach, RemoveNetwork, Repair, SetAside}
 
 
 @quick

@@ -136,7 +136,7 @@ def fuzz(room: Room, host: HostileHost, seen: Counter[str]) -> None:
 NOT_PARSED = {
     "it changes something, and what it says is shown as text where it fails": (
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
-        "access/sudoers basics/install basics/updates compose/aside "
+        "access/sudoers basics/install basics/updates compose/aside compose/repair "
         "compose/install compose/mended compose/remember compose/stale compose/stage "
         "compose/within engine/accelerators/describe engine/again engine/install "
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "

@@ -11,6 +11,7 @@ stack = {
         "API_PORT": 8080,
     },
     "checks": [
+        {"kind": "redis", "service": "redis"},
         {"kind": "http", "url": "http://127.0.0.1:8080/healthz"},
         {"kind": "tcp", "address": "ollama:11434", "inside": "worker"},
     ],

@@ -21,6 +21,7 @@ from stackmend.compose.plan.actions import (
     RemoveLeftover,
     RemoveNetwork,
     Rename,
+    Repair,
     Restart,
     RestoreFiles,
     Resume,
@@ -352,6 +353,8 @@ def act(spec: ComposeSpec, action: EngineAction, state: StackState) -> StringCom
             return _quote("docker", "kill", "--signal=CONT", id_)
         case Start(container=id_) | Restart(container=id_):
             return _guard(_check_container_mounts(spec, state), _quote("docker", action.verb, id_))
+        case Repair(container=id_):
+            return _build_script("repair", id_)
         case Remove(container=id_) | RemoveLeftover(container=id_):
             return remove(id_)
         case Rename(container=id_, name=name):

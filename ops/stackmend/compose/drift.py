@@ -1,5 +1,6 @@
 """Two descriptions held against each other, field by field, and formatted without their secrets."""
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
     re.I,
 )
+#: Options of redis that take a password, in a command given as words or as a shell's line.
+PASSWORD_OPTION = re.compile(r"--(?:requirepass|masterauth)(?:[= ]+[\"']?([^\s\"';&|]+))?")
 URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
 
 #: How much of one value a cause shows.
@@ -61,10 +64,14 @@ def format_change(path: str, old: Any, new: Any, secrets: Collection[str] = ()) 
 
 
 def find_secrets(config: Mapping[str, Any]) -> frozenset[str]:
-    """The values in a declared project whose names say that they are secret."""
+    """The values in a declared project whose names or options say that they are secret."""
     found: set[str] = set()
     for service in (config.get("services") or {}).values():
         for name, value in (service.get("environment") or {}).items():
             if value and SECRET_NAME.search(name):
                 found.add(str(value))
-    return frozenset(found)
+        words = [*map(str, service.get("command") or ()), ""]
+        for word, following in itertools.pairwise(words):
+            if option := PASSWORD_OPTION.search(word):
+                found.add(option[1] or (following if option[0] == word else ""))
+    return frozenset(found - {""})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ from stackmend.compose.facts import (
     parse_surroundings,
     update_containers,
 )
+from stackmend.compose.plan.decide import list_hop_checks
 from stackmend.compose.plan.declaration import list_mounts, list_required_mounts
 from stackmend.compose.plan.foreign import sort_out
-from stackmend.compose.plan.health import LOOP_RESTARTS, is_young
+from stackmend.compose.plan.health import LOOP_RESTARTS, is_looping, is_young
 from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState, Surroundings
 from stackmend.errors import StepError
@@ -79,13 +80,14 @@ class Observer:
         if isinstance(state, connection.Unknown):
             raise StepError(f"cannot read the host's state: {state.reason}")
         assert isinstance(state, StackState)
-        return self._add_ends(self.sort_out(state))
+        return self._add_logs(self._add_ends(self.sort_out(state)))
 
     def complete(self, state: StackState) -> StackState:
         """A state that was read, sorted into own and foreign containers, with how they ended."""
         state = self.sort_out(state)
         if any(container.restart_count >= LOOP_RESTARTS for container in state.containers):
             state = self._add_ends(state)
+        state = self._add_logs(state)
         if state.applied:
             self._hide(state.applied.config, state.applied.secrets)
         return state
@@ -106,6 +108,17 @@ class Observer:
         # Whoever waits for them asks again by itself.
         arguments = {**self._make_check_arguments(), "attempts": 1}
         return self.collect_results(connection.fetch_facts(self.host, [(CheckResults, arguments)]))
+
+    def read_hops(
+        self, state: StackState, declared: Declared, checks: Sequence[CheckResult]
+    ) -> tuple[CheckResult, ...]:
+        """What the calls between services find on the path of the checks that fail."""
+        hops = list_hop_checks(self.spec, state, declared, checks)
+        if not hops:
+            return ()
+        arguments = {"project": self.spec.project, "checks": hops, "attempts": 1}
+        (results,) = connection.fetch_facts(self.host, [(CheckResults, arguments)])
+        return results if isinstance(results, tuple) else ()
 
     def collect_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
         """The results in facts, or one unknown for each check where they could not be read."""
@@ -205,6 +218,9 @@ class Observer:
         ]
 
     def _read_log(self, container: Container) -> list[str]:
+        return [f"{container.name} | {line}" for line in self._read_lines(container)]
+
+    def _read_lines(self, container: Container) -> list[str]:
         result = connection.run(
             self.host,
             commands.read_logs(container.id, LOG_LINES),
@@ -212,8 +228,7 @@ class Observer:
             secret=True,
             timeout=20,
         )
-        lines = [self.redact(line) for line in result.text.splitlines()]
-        return [f"{container.name} | {line}" for line in lines[-LOG_LINES:]]
+        return [self.redact(line) for line in result.text.splitlines()[-LOG_LINES:]]
 
     def redact(self, text: str) -> str:
         """Text without what nothing may show."""
@@ -251,6 +266,18 @@ class Observer:
                     update={"exit_code": codes[-1] if codes else 0, "oom_killed": oom}
                 )
             containers.append(container)
+        return state.model_copy(update={"containers": tuple(containers)})
+
+    def _add_logs(self, state: StackState) -> StackState:
+        """Fill in what containers wrote last that are down, or restart again and again."""
+        containers = (
+            container.model_copy(update={"log": tuple(self._read_lines(container))})
+            if container.status == "restarting"
+            or (container.status == "exited" and container.exit_code)
+            or is_looping(container, state.now)
+            else container
+            for container in state.containers
+        )
         return state.model_copy(update={"containers": tuple(containers)})
 
     def _is_inside(self, path: str) -> bool:

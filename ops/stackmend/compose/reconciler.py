@@ -145,14 +145,15 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         else:
             assert state.applied is not None, "without a record a declaration is needed"
             declared = read_declaration(state.applied, state)
-        decided = self._plan(state, declared, checks)
+        hops = self.observer.read_hops(state, declared, checks)
+        decided = self._plan(state, declared, checks, hops)
         if is_writing(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
-            decided = self._plan(state, declared, checks)
+            decided = self._plan(state, declared, checks, hops)
         if is_creating(decided.actions):
             around = self.observer.read_surroundings(declared)
             declared = declared.model_copy(update={"surroundings": around})
-            decided = self._plan(state, declared, checks)
+            decided = self._plan(state, declared, checks, hops)
         changes = is_change(decided.findings, state.applied, source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))
 
@@ -161,6 +162,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         state: StackState,
         declared: Declared,
         checks: Sequence[CheckResult],
+        hops: Sequence[CheckResult],
         tried: frozenset[str] = frozenset(),
     ) -> Plan:
         source = self.source
@@ -173,6 +175,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             checks,
             tried,
             source.ignored,
+            hops,
         )
 
     # What is done
@@ -242,7 +245,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             except StepError as error:
                 problem, state = error, self.observer.read_state()
             record = self._make_record(snapshot, state, touched)
-            left = self._plan_after(record, declared, state, checks, executor.progress.tried)
+            hops = self.observer.read_hops(state, declared, checks)
+            left = self._plan_after(record, declared, state, checks, hops, executor.progress.tried)
             if problem is None and not left.problems and not left.refusals:
                 proven = left.model_copy(update={"actions": ()})
                 self._proven = Observation(proven, Snapshot(state, declared))
@@ -275,6 +279,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         declared: Declared,
         state: StackState,
         checks: Sequence[CheckResult],
+        hops: Sequence[CheckResult],
         tried: frozenset[str],
     ) -> Plan:
         """What would be left to do if what runs now were recorded as it should be."""
@@ -283,7 +288,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         known = read_declaration(record, proven).model_copy(
             update={"images": {**declared.images, **images}}
         )
-        return self._plan(proven, known, checks, tried)
+        return self._plan(proven, known, checks, hops, tried)
 
     def _explain(self, left: Plan, state: StackState) -> StepError:
         """The error of a stack that is not proven, with what its containers wrote last."""

@@ -21,7 +21,7 @@ from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-RULE = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*", re.DOTALL)
+RULE = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*|repair:redis-aof", re.DOTALL)
 
 #: What the other rooms remember of a host lies in directories of these names, beside the projects'.
 ROOMS = frozenset({"access", "engine", "models", "ports"})
@@ -84,8 +84,9 @@ def _check_rule(value: str) -> str:
     if not RULE.fullmatch(value):
         raise ValueError(
             "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
-            "'project:/DIRECTORY' (a stack started from there may be taken over) or "
-            "'volume:SERVICE:/PATH' (a volume there may be left behind); "
+            "'project:/DIRECTORY' (a stack started from there may be taken over), "
+            "'volume:SERVICE:/PATH' (a volume there may be left behind) or 'repair:redis-aof' "
+            "(what is broken of a redis's append-only file may be cut off, with a copy kept); "
             f"got {abbreviate(value)}"
         )
     return value
@@ -162,7 +163,7 @@ class ComposeSpec(BaseModel):
     :param on_failure: ``rollback`` puts the previous files and images back, ``keep`` leaves the
         failed state for inspection.
     :param mend: the limits of restarting what crashed or is unhealthy.
-    :param allow: consent to touch what is not ours, one entry each.
+    :param allow: consent to touch what is not ours, or what may be lost by it, one entry each.
     :param minimum_free: bytes that must be free where images and files live before anything is
         pulled, built or written.
     """

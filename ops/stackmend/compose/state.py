@@ -61,6 +61,7 @@ class Container(Frozen):
 
     :param replaces: it has the passing name of one that Compose puts in another's place.
     :param anonymous: its volumes without a name of their own, by where it has them.
+    :param log: the last lines that it wrote, where it is down or restarts again and again.
     :param labels: its labels of Compose.
     :param image_labels: those of its image; ``None`` where the image cannot be asked.
     :param replaced: what it mounts and holds another one of than the host has by now, by its place
@@ -81,6 +82,7 @@ class Container(Frozen):
     status: str
     health: str | None = None
     health_output: str = ""
+    log: tuple[str, ...] = ()
     exit_code: int = 0
     error: str = ""
     oom_killed: bool = False

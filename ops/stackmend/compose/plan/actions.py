@@ -192,6 +192,18 @@ class Restart(_ContainerAction):
     mend: bool = False
 
 
+class Repair(_ContainerAction):
+    """Cut off what is broken of a redis's append-only file, keep a copy of all of it, and start it.
+
+    :param mend: whether it counts against the limits of mending this service.
+    """
+
+    verb: Literal["repair"] = "repair"
+    destructive: bool = True
+    undo: str = "the files before are kept beside it"
+    mend: bool = False
+
+
 class Recreate(_ServiceAction):
     """Put new containers in the place of a service's.
 
@@ -232,7 +244,7 @@ class Record(decision.Action):
 
 
 #: A step that is done to a service.
-ServiceAction = Attach | Detach | Unpause | Resume | Start | Restart | Recreate | Up
+ServiceAction = Attach | Detach | Unpause | Resume | Start | Restart | Repair | Recreate | Up
 
 #: A step that one command of the engine's carries out.
 EngineAction = (
@@ -247,6 +259,7 @@ EngineAction = (
     | Resume
     | Start
     | Restart
+    | Repair
     | Remove
 )
 

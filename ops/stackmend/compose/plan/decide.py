@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from stackmend.checks.spec import Check, RedisCheck
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Kind, Plan, Record, Recreate, Remove, Restart, Start, Up
-from stackmend.compose.plan.declaration import sort_into_levels
+from stackmend.compose.plan.declaration import count_replicas, is_redis, sort_into_levels
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.foreign import (
     plan_claimants,
@@ -19,6 +20,7 @@ from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, 
 from stackmend.compose.plan.leftovers import plan_leftovers
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
+from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks
 from stackmend.compose.plan.record import read_declaration
 from stackmend.compose.plan.requirements import refuse_unfit, refuse_unmet
 from stackmend.compose.plan.resources import (
@@ -44,6 +46,7 @@ def plan(
     checks: Sequence[CheckResult] = (),
     tried: Collection[str] = (),
     ignored: Mapping[str, frozenset[str]] | None = None,
+    hops: Sequence[CheckResult] = (),
 ) -> Plan:
     """Decide what brings the host from ``state`` to what is desired.
 
@@ -53,6 +56,8 @@ def plan(
         :func:`~stackmend.compose.plan.gates.is_declaration_needed` is false.
     :param checks: the results of the declared checks.
     :param tried: services that were already mended in this run; they get the stronger remedy.
+    :param hops: what the calls between services found, of :func:`list_hop_checks`, where a check
+        fails.
     :param ignored: per build context (relative to the project), the files that it leaves out.
     """
     if refused := refuse_engine(state):
@@ -84,7 +89,7 @@ def plan(
     plan_places(draft)
     _plan_orphans(draft)
     _plan_dependants(draft)
-    _plan_failing_checks(draft)
+    _plan_failing_checks(draft, {result.name: result for result in hops})
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
@@ -95,6 +100,9 @@ def plan(
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:
         return decided
+    if not actions and not decided.problems:
+        _offer_checks(draft)
+        decided = decided.model_copy(update={"findings": tuple(draft.findings)})
     if actions or decided.problems or is_declaration_needed(spec, digest, state):
         cause = "the next run compares the host with what this one proves"
         actions.append(Record(subject=spec.project, cause=cause))
@@ -186,22 +194,8 @@ def _plan_dependants(draft: Draft) -> None:
                     draft.add(Restart(subject=name, cause=cause, container=container.id))
 
 
-_RULES = (
-    'no restart of a service mends it: the stack\'s section "engine" does, with '
-    '"allow": ["restart"]; or run `systemctl restart docker` there'
-)
-#: What lies beneath every service, by what a check's diagnosis calls it: what mends it.
-_BENEATH: dict[str, str] = {
-    "forwarding-off": _RULES,
-    "forwarding-blocked": _RULES,
-    "nat-missing": _RULES,
-    "masquerade-missing": _RULES,
-    "traffic-dropped": "no restart of a service mends it: remove the rule there, or name it in "
-    'the stack\'s section "engine", in "allow", as "rule:-A ..."',
-}
-
-
-def _plan_failing_checks(draft: Draft) -> None:
+def _plan_failing_checks(draft: Draft, results: Mapping[str, CheckResult]) -> None:
+    """Restart what the path of a failing check shows to be broken, or else all of the path."""
     # What is already going to be mended may well be why a check fails.
     mending = bool(draft.steps)
     for result in draft.checks:
@@ -209,16 +203,61 @@ def _plan_failing_checks(draft: Draft) -> None:
             continue
         kind: Kind = "check" if result.outcome == "failed" else "unknown"
         cause = result.evidence.removeprefix(f"{result.name}: ")
-        remedy = next((_BENEATH[hint] for hint in result.hints if hint in _BENEATH), "")
-        draft.find(result.name, kind, cause, evidence=result.details, remedy=remedy)
-        if result.outcome != "failed" or mending or remedy:
+        names = _list_services_on_path(draft, result.name)
+        hops = find_hops(draft.services, draft.spec.project, names)
+        blamed = find_blame(hops, results)
+        evidence = [*result.details, *(f"broken: {blame.evidence}" for blame in blamed)]
+        evidence += (f"not known: {line}" for line in list_unknown(hops, results))
+        beneath = next((BENEATH[hint] for hint in result.hints if hint in BENEATH), "")
+        remedy = beneath or next((blame.remedy for blame in blamed if blame.remedy), result.remedy)
+        draft.find(result.name, kind, cause, evidence=evidence, remedy=remedy)
+        if result.outcome != "failed" or mending or beneath or "restart-harms" in result.hints:
             continue
-        cause = f"check {result.name} fails: {result.evidence}"
-        for name in _list_services_on_path(draft, result.name):
+        causes = {
+            blame.other if blame.service in draft.tried else blame.service: blame.evidence
+            for blame in blamed
+        }
+        spared = draft.spared | {blame.spared for blame in blamed}
+        targets = [name for name in _sort_services(draft) if name in causes.keys() - spared]
+        if not {*targets} - draft.tried and (not blamed or targets):
+            targets = [name for name in names if name not in spared]
+        for name in targets:
+            why = causes.get(name, result.evidence)
             for container in draft.state.list_containers(name):
                 if name not in draft.tried:
+                    cause = f"check {result.name} fails: {why}"
                     step = Restart(subject=name, cause=cause, container=container.id)
                     draft.mend("check", step, container, found=True)
+
+
+def list_hop_checks(
+    spec: ComposeSpec, state: StackState, declared: Declared, checks: Sequence[CheckResult]
+) -> tuple[Check, ...]:
+    """The checks that prove the hops on the path of those that fail."""
+    draft = Draft(spec, {}, "", state, declared, checks, frozenset(), {})
+    start = {
+        name
+        for result in checks
+        if result.outcome == "failed"
+        for name in _list_services_on_path(draft, result.name)
+    }
+    hops = find_hops(draft.services, spec.project, sorted(start))
+    return make_checks(hops, draft.services, state)
+
+
+def _offer_checks(draft: Draft) -> None:
+    """Tell of a redis without a check: its healthcheck is well where it refuses writes."""
+    checked = {check.service for check in draft.spec.checks if isinstance(check, RedisCheck)}
+    for name, body in draft.services.items():
+        redis = count_replicas(body) and is_redis(draft.name_image(name), body)
+        if redis and name not in checked:
+            draft.find(
+                name,
+                "check",
+                "it runs redis, and no check asks whether it takes writes and can save them",
+                remedy=f'add to the stack: "checks": [{{"kind": "redis", "service": "{name}"}}]',
+                blocks=False,
+            )
 
 
 def _list_services_on_path(draft: Draft, check_name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What a declared project says, in the terms that the engine shows it in."""
 
 import posixpath
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ FILE_ENDINGS = frozenset(
     ".pem .php .pl .properties .ps1 .py .rb .rules .sh .sql .tmpl .toml .ts .txt .xml .yaml "
     ".yml".split()
 )
+#: Images, without registry and tag, and programs that are redis or speak as it does.
+_REDIS_IMAGES = frozenset({"redis", "valkey", "keydb", "redis-stack", "redis-stack-server"})
+_REDIS_SERVER = re.compile(r"(?:^|[\s/])(?:redis|valkey|keydb)-server(?:\s|$)")
 
 
 def resolve_service(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -226,6 +230,16 @@ def find_unpublished(declared: Declared, state: StackState) -> tuple[str, ...]:
                 address = f"[{address}]" if ":" in address else address
                 desired[f"{address}:{number}/{protocol}"] = None
     return tuple(desired)
+
+
+def is_redis(image: str, body: Mapping[str, Any]) -> bool:
+    """Whether a service runs redis, by its image's name or its command; a sentinel is none."""
+    words = [*(body.get("entrypoint") or ()), *(body.get("command") or ())]
+    command = " ".join(map(str, words))
+    if "sentinel" in command:
+        return False
+    name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    return name in _REDIS_IMAGES or _REDIS_SERVER.search(command) is not None
 
 
 def count_replicas(body: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from stackmend.compose.plan.actions import (
     Disconnect,
     Kind,
     Recreate,
+    Repair,
     Restart,
     ServiceAction,
     SetAside,
@@ -58,6 +59,8 @@ class Draft:
         self.first: list[Action] = []
         self.steps: dict[str, list[ServiceAction]] = {}
         self.last: list[Action] = []
+        #: Services that no restart helps: what they say is wrong is for their owner to put right.
+        self.spared: set[str] = set()
         #: The images that steps bring.
         self.fetched: set[str] = set()
 
@@ -132,7 +135,7 @@ class Draft:
     def mend(
         self,
         kind: Kind,
-        action: Start | Restart | Recreate,
+        action: Start | Restart | Repair | Recreate,
         container: Container,
         *,
         found: bool = False,

@@ -9,6 +9,7 @@ from stackmend.compose.plan.actions import (
     Detach,
     Kind,
     Recreate,
+    Repair,
     Restart,
     Resume,
     ServiceAction,
@@ -16,6 +17,7 @@ from stackmend.compose.plan.actions import (
     Unpause,
     Up,
 )
+from stackmend.compose.plan.causes import REPAIR_RULE, find_cause
 from stackmend.compose.plan.declaration import (
     AROUND,
     REPLICAS,
@@ -257,6 +259,8 @@ def _plan_life(draft: Draft, name: str, container: Container) -> None:
         draft.do("paused", Unpause(subject=name, cause=cause, container=id_), container)
     elif status in ("dead", "removing"):
         draft.do("exited", Recreate(subject=name, cause=f"it is {status}"), container)
+    elif _plan_cause(draft, name, container):
+        return
     elif status == "exited":
         _plan_exited(draft, name, container)
     elif status == "restarting" or is_looping(container, draft.state.now):
@@ -294,6 +298,32 @@ def _plan_life(draft: Draft, name: str, container: Container) -> None:
     elif container.health == "starting":
         draft.find(name, "starting", "its healthcheck has not passed yet")
         draft.add(Up(subject=name, cause="it is still starting and is waited for"))
+
+
+def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
+    """Plan by what a service says is wrong with it; whether that is all there is to do."""
+    looping = container.status == "restarting" or is_looping(container, draft.state.now)
+    ended = container.status == "exited" and not is_complete(container) and container.exit_code
+    unhealthy = container.health == "unhealthy" and not explain_unrunnable(container.health_output)
+    found = find_cause(container) if looping or ended or unhealthy else None
+    if found is None:
+        return False
+    kind: Kind = "restart loop" if looping else "exited" if ended else "unhealthy"
+    cause = found.cause
+    if found.kind == "aof" and REPAIR_RULE in draft.spec.allow and name not in draft.tried:
+        step = Repair(subject=name, cause=cause, container=container.id)
+        draft.mend(kind, step, container)
+        return True
+    # It may have been put right since it ended: then a start is all it lacks.
+    if ended and name not in draft.tried:
+        return False
+    # A password that was set at run time goes with a restart; a recreation does no more.
+    if found.kind == "password" and unhealthy and not looping and name not in draft.tried:
+        draft.mend(kind, Restart(subject=name, cause=cause, container=container.id), container)
+        return True
+    draft.find(name, kind, cause, remedy=drift.redact(found.remedy, draft.secrets))
+    draft.spared.add(name)
+    return True
 
 
 def _plan_exited(draft: Draft, name: str, container: Container) -> None:

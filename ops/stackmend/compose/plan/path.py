@@ -1,0 +1,241 @@
+"""The path of a check: which service calls which, what a call of each found, who is to blame. Pure.
+
+A check is addressed to one service, and fails because of another. A hop is one call between two
+services, as ``depends_on`` and the addresses in their environment say. Each is asked three times:
+from the network of the one that calls, in the network of the one that is called, and from the host
+to its address. What passes and what fails then tells which of the two ends is broken.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from stackmend.checks.spec import Check, RedisCheck, TcpCheck
+from stackmend.checks.state import CheckResult
+from stackmend.compose.plan.declaration import count_replicas, is_redis
+from stackmend.compose.state import StackState
+from stackmend.frozen import Frozen
+
+#: Seconds for one call, which a service beside it answers at once.
+HOP_TIMEOUT = 3
+#: Hops of one path: three checks for each must fit into one probe.
+MAXIMUM_HOPS = 16
+
+_SCHEME_PORTS = {
+    "amqp": 5672,
+    "http": 80,
+    "https": 443,
+    "mongodb": 27017,
+    "mysql": 3306,
+    "postgres": 5432,
+    "postgresql": 5432,
+    "redis": 6379,
+    "valkey": 6379,
+}
+_SCHEME = re.compile(r"([a-z]+)(?:\+\w+)?://(?:[^/\s]*@)?$")
+_REPLICA = re.compile(r"replicaof|slaveof", re.I)
+#: Names of variables whose value may be the bare name of a service.
+_ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|upstream", re.I)
+
+_RULES = (
+    'no restart of a service mends it: the stack\'s section "engine" does, with '
+    '"allow": ["restart"]; or run `systemctl restart docker` there'
+)
+#: What lies beneath every service, by what a check's diagnosis calls it: what mends it.
+BENEATH: dict[str, str] = {
+    "forwarding-off": _RULES,
+    "forwarding-blocked": _RULES,
+    "nat-missing": _RULES,
+    "masquerade-missing": _RULES,
+    "traffic-dropped": "no restart of a service mends it: remove the rule there, or name it in "
+    'the stack\'s section "engine", in "allow", as "rule:-A ..."',
+}
+
+
+class Hop(Frozen):
+    """One call of a service to another.
+
+    :param redis: whether the one that is called runs redis, which then is asked as such.
+    """
+
+    source: str
+    target: str
+    port: int
+    redis: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target}:{self.port}"
+
+    @property
+    def own(self) -> str:
+        """The name of the call that the target makes to itself."""
+        return f"{self.target}:{self.port} in its own network"
+
+    @property
+    def outer(self) -> str:
+        """The name of the host's call to the target's address."""
+        return f"host → {self.target}:{self.port}"
+
+
+class Blame(Frozen):
+    """A service that a broken hop points to.
+
+    :param service: to be restarted; empty where a restart of neither end would help.
+    :param other: the other end, which is left to try once that did not help.
+    :param spared: a service that a restart would harm.
+    :param evidence: the hop, and what was reached of it.
+    """
+
+    service: str = ""
+    other: str = ""
+    spared: str = ""
+    evidence: str
+    remedy: str = ""
+
+
+def find_hops(
+    services: Mapping[str, Mapping[str, Any]], project: str, start: Collection[str]
+) -> tuple[Hop, ...]:
+    """The hops that lead on from services, nearest first.
+
+    :param start: the services that a check passes through.
+    """
+    found: dict[Hop, None] = {}
+    queue = [name for name in start if name in services]
+    reached = set(queue)
+    for name in queue:
+        for target, port in _list_calls(services, name):
+            if target not in reached:
+                reached.add(target)
+                queue.append(target)
+            body = services[target]
+            redis = is_redis(str(body.get("image") or f"{project}-{target}"), body)
+            port = port or _find_port(body) or (6379 if redis else 0)
+            if 0 < port < 65536 and count_replicas(body) and not body.get("network_mode"):
+                found[Hop(source=name, target=target, port=port, redis=redis)] = None
+    return tuple(found)[:MAXIMUM_HOPS]
+
+
+def _list_calls(services: Mapping[str, Mapping[str, Any]], name: str) -> Iterable[tuple[str, int]]:
+    """The services that a service calls, each with the port (0: none is named)."""
+    body = services[name]
+    environment = {key: str(value) for key, value in (body.get("environment") or {}).items()}
+    addressed: set[str] = set()
+    for target in services:
+        pattern = re.compile(rf"(?<![\w.:-]){re.escape(target)}(?::(\d{{1,5}}))?(?![\w.:@-])")
+        for key, value in environment.items() if target != name else ():
+            for match in pattern.finditer(value):
+                before = value[: match.start()]
+                if value == target and not _ADDRESS_NAME.search(key):
+                    # A word that happens to be a service's name.
+                    continue
+                beside = environment.get(re.sub("(?i)host$", "PORT", key), "")
+                scheme = _SCHEME.search(before)
+                port = int(match[1] or 0) or (int(beside) if beside.isdecimal() else 0)
+                addressed.add(target)
+                yield target, port or _SCHEME_PORTS.get(scheme[1] if scheme else "", 0)
+    for target in body.get("depends_on") or {}:
+        if target in services and target not in addressed:
+            yield target, 0
+
+
+def _find_port(body: Mapping[str, Any]) -> int:
+    """The port that a service listens on, by what it publishes or exposes; 0 where it says none."""
+    for port in body.get("ports") or ():
+        if port.get("protocol", "tcp") == "tcp" and str(port.get("target", "")).isdecimal():
+            return int(port["target"])
+    for exposed in body.get("expose") or ():
+        number, _, protocol = str(exposed).partition("/")
+        if number.isdecimal() and protocol in ("", "tcp"):
+            return int(number)
+    return 0
+
+
+def make_checks(
+    hops: Iterable[Hop], services: Mapping[str, Mapping[str, Any]], state: StackState
+) -> tuple[Check, ...]:
+    """The checks that prove each hop, from each of its ends."""
+    made: dict[str, Check] = {}
+    for hop in hops:
+        address, own = f"{hop.target}:{hop.port}", f"127.0.0.1:{hop.port}"
+        common: dict[str, Any] = {"timeout": HOP_TIMEOUT, "deadline": 0}
+        if hop.redis:
+            body = services[hop.target]
+            words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
+            role = "any" if _REPLICA.search(f"{words}") else "master"
+            common |= {"service": hop.target, "role": role}
+            through: Check = RedisCheck(name=str(hop), address=address, inside=hop.source, **common)
+            made[hop.own] = RedisCheck(name=hop.own, address=own, **common)
+        else:
+            through = TcpCheck(name=str(hop), address=address, inside=hop.source, **common)
+            made[hop.own] = TcpCheck(name=hop.own, address=own, inside=hop.target, **common)
+        made[str(hop)] = through
+        addresses = [
+            endpoint.address
+            for container in state.list_containers(hop.target)[:1]
+            for endpoint in container.endpoints.values()
+            if endpoint.address
+        ]
+        if addresses:
+            made[hop.outer] = TcpCheck(
+                name=hop.outer,
+                address=f"{addresses[0]}:{hop.port}",
+                timeout=HOP_TIMEOUT,
+                deadline=0,
+            )
+    return tuple(made.values())
+
+
+def find_blame(hops: Sequence[Hop], results: Mapping[str, CheckResult]) -> tuple[Blame, ...]:
+    """Who is to blame for each broken hop."""
+    calling = {hop.source for hop in hops if _has_outcome(results.get(str(hop)), "passed")}
+    found: dict[str, Blame] = {}
+    for hop in hops:
+        result = results.get(str(hop))
+        if not _has_outcome(result, "failed") or result is None:
+            continue
+        own, outer = results.get(hop.own), results.get(hop.outer)
+        alone = _has_outcome(own, "passed")
+        evidence = f"{hop}: {_shorten(result)}"
+        service, other, spared, remedy = hop.target, hop.source, "", result.remedy
+        beneath = next((BENEATH[hint] for hint in result.hints if hint in BENEATH), "")
+        if beneath:
+            service, other, remedy = "", "", beneath
+        elif "restart-harms" in (*result.hints, *(own.hints if own else ())):
+            service, other, spared = "", "", hop.target
+            remedy = remedy or (own.remedy if own else "")
+        elif own is not None and own.outcome == "failed":
+            evidence = f"{evidence}; {hop.own}: {_shorten(own)}"
+        elif alone and _has_outcome(outer, "failed"):
+            evidence += f"; {hop.target} answers itself, and neither {hop.source} nor the host"
+        elif alone and _has_outcome(outer, "passed") and hop.source not in calling:
+            service, other = hop.source, hop.target
+            evidence += f"; {hop.target} answers itself and the host: {hop.source} is cut off"
+        elif alone and _has_outcome(outer, "passed"):
+            service, other = "", ""
+            evidence += (
+                f"; {hop.target} answers itself and the host, and {hop.source} reaches others: "
+                "something between them keeps them apart"
+            )
+            remedy = "see the host's packet filter (`iptables -S DOCKER-USER`, `nft list ruleset`)"
+        blame = Blame(service=service, other=other, spared=spared, evidence=evidence, remedy=remedy)
+        found.setdefault(f"{blame.service or hop}", blame)
+    return tuple(found.values())
+
+
+def list_unknown(hops: Sequence[Hop], results: Mapping[str, CheckResult]) -> tuple[str, ...]:
+    """The hops of which it is not known whether they work, and why."""
+    return tuple(
+        f"{hop}: {_shorten(result)}"
+        for hop in hops
+        if (result := results.get(str(hop))) is not None and result.outcome == "unknown"
+    )
+
+
+def _has_outcome(result: CheckResult | None, outcome: str) -> bool:
+    return result is not None and result.outcome == outcome
+
+
+def _shorten(result: CheckResult) -> str:
+    """What came of a call, without what was asked, which the hop's name says."""
+    return result.evidence.partition(": ")[2] or result.evidence
