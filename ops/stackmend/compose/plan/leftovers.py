@@ -19,7 +19,7 @@ from stackmend.provenance import TEMPORARY_NAME
 def plan_leftovers(draft: Draft) -> None:
     """Leave one container in each place, under its own name; what follows is decided on that."""
     before = draft.state
-    steps, draft.state = settle_leftovers(before, draft.services)
+    steps, draft.state = resolve_leftovers(before, draft.services)
     for step in steps:
         draft.find(step.subject, "leftover", step.cause)
         draft.first.append(step)
@@ -27,12 +27,12 @@ def plan_leftovers(draft: Draft) -> None:
             _refuse_loss(draft, next(c for c in before.containers if c.id == step.container))
 
 
-def settle_leftovers(
+def resolve_leftovers(
     state: StackState, services: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[RemoveLeftover | Rename], StackState]:
     """The steps that leave one container in each place, and the state that they lead to."""
     steps: list[RemoveLeftover | Rename] = []
-    gone: set[str] = set()
+    removed: set[str] = set()
     renamed: dict[str, Container] = {}
     for service, body in services.items():
         # Their order is that of their numbers.
@@ -47,7 +47,7 @@ def settle_leftovers(
                 # A place too many is Compose's to empty.
                 if container.replaces if kept is None else container is not kept:
                     steps.append(_remove(service, container, kept))
-                    gone.add(container.id)
+                    removed.add(container.id)
             if kept and kept.replaces:
                 name = TEMPORARY_NAME.sub("", kept.name, count=1)
                 steps.append(
@@ -63,7 +63,7 @@ def settle_leftovers(
     containers = (
         renamed.get(container.id, container)
         for container in state.containers
-        if container.id not in gone
+        if container.id not in removed
     )
     return steps, state.model_copy(update={"containers": tuple(containers)})
 

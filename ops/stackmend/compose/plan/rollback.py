@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Plan, Recreate, RestoreFiles, Up
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.leftovers import settle_leftovers
+from stackmend.compose.plan.leftovers import resolve_leftovers
 from stackmend.compose.plan.order import drop_record
 from stackmend.compose.plan.record import list_tags
 from stackmend.compose.spec import ComposeSpec
@@ -63,7 +63,7 @@ def roll_back(
     actions: list[Action] = [restore]
     if state is not None:
         # What failed may have ended while Compose put one container in another's place.
-        actions += settle_leftovers(state, services)[0]
+        actions += resolve_leftovers(state, services)[0]
     actions += (Recreate(subject=name, cause=CAUSE) for name in recreated)
     actions += (Up(subject=name, cause=CAUSE) for name in missing)
     return Plan(actions=tuple(actions))
