@@ -130,6 +130,24 @@ def stock(inventory: Path) -> Sample:
 
 
 def ansible(hosts: Sequence[LabHost]) -> Sample:
+    """One playbook run that must find nothing to do."""
+    sample = ansible_playbook(
+        hosts,
+        HERE / "ansible/site.yml",
+        project=STACK["project"],
+        source=STACK["source"],
+        directory=STACK["directory"],
+        env_file=str(WORK / "env"),
+        directory_mode=f"0{(WORK / 'mode').read_text()}",
+        url=URL,
+    )
+    recap = [line for line in sample.output.splitlines() if "changed=" in line]
+    if len(recap) != len(hosts) or any("changed=0" not in line for line in recap):
+        raise NotANoop(f"ansible changed something:\n{sample.output[-4000:]}")
+    return sample
+
+
+def ansible_playbook(hosts: Sequence[LabHost], playbook: Path, **variables: str) -> Sample:
     """One playbook run, pipelining on, 8 forks, from a cold connection as the others."""
     inventory = WORK / "hosts.json"
     common = {
@@ -137,12 +155,7 @@ def ansible(hosts: Sequence[LabHost]) -> Sample:
         "ansible_ssh_private_key_file": str(KEY),
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={KNOWN_HOSTS} -o IdentitiesOnly=yes",
         "ansible_python_interpreter": "/usr/bin/python3",
-        "project": STACK["project"],
-        "source": STACK["source"],
-        "directory": STACK["directory"],
-        "env_file": str(WORK / "env"),
-        "directory_mode": f"0{(WORK / 'mode').read_text()}",
-        "url": URL,
+        **variables,
     }
     names = {h.name: {"ansible_host": "127.0.0.1", "ansible_port": h.port} for h in hosts}
     inventory.write_text(json.dumps({"all": {"hosts": names, "vars": common}}))
@@ -152,7 +165,7 @@ def ansible(hosts: Sequence[LabHost]) -> Sample:
                 str(WORK / "ansible/bin/ansible-playbook"),
                 "-i",
                 str(inventory),
-                str(HERE / "ansible/site.yml"),
+                str(playbook),
             ],
             env={
                 "ANSIBLE_PIPELINING": "true",
@@ -168,9 +181,6 @@ def ansible(hosts: Sequence[LabHost]) -> Sample:
             subprocess.run(
                 ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "x"], capture_output=True
             )
-    recap = [line for line in sample.output.splitlines() if "changed=" in line]
-    if len(recap) != len(hosts) or any("changed=0" not in line for line in recap):
-        raise NotANoop(f"ansible changed something:\n{sample.output[-4000:]}")
     return sample
 
 

@@ -569,3 +569,13 @@ def test_a_run_decides_by_one_reading(root: Path, monkeypatch: pytest.MonkeyPatc
     # What the settings add is not of the files.
     assert load(spec(root, env={"A": "1"})).files[".env"].content == b'A="1"\n'
     assert ".env" not in load(spec(root)).files
+
+
+def test_the_same_file_is_parsed_once_and_nobody_shares_its_values() -> None:
+    content = b"services: {web: {image: once/only:1, ports: [80]}}\n"
+    first = source.parse("compose.yaml", content)
+    first["services"]["web"]["ports"].append(81)
+    before = source._load_yaml.cache_info()
+    assert source.parse("compose.yaml", content)["services"]["web"]["ports"] == [80]
+    after = source._load_yaml.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -243,3 +244,28 @@ def test_the_projects_own_config_looks_first(tmp_path: Path, listener: Listener)
     assert done.out.count("stack.colour") == 1
     assert "Traceback" not in done.out
     assert listener.came == 0
+
+
+def test_operations_are_in_order_without_their_source_being_read(tmp_path: Path) -> None:
+    (tmp_path / "fleet.py").write_text("hosts = ['@local']\n")
+    (tmp_path / "beside.py").write_text(
+        "from pyinfra.operations import server\n"
+        "def two(name):\n"
+        "    server.shell('true', name=name + ' a')\n"
+        "    server.shell('true', name=name + ' b')\n"
+    )
+    (tmp_path / "deploy_it.py").write_text(
+        "from pyinfra import logger\nfrom pyinfra.api import util\nfrom beside import two\n"
+        "logger.info('source read: %s', util.stack()[0].code_context is not None)\n"
+        "two('first')\nfor name in ('second', 'third'):\n    two(name)\n"
+    )
+    orders = []
+    for config in ("", "from stackmend import startup\nstartup.install()\n"):
+        (tmp_path / "config.py").write_text(config)
+        done = run(tmp_path)
+        assert done.rc == 0, done.out
+        assert f"source read: {not config}" in done.out
+        orders.append(re.findall(r"operation: (\w+ [ab])", done.out))
+    assert (
+        orders[0] == orders[1] == [f"{n} {x}" for n in ("first", "second", "third") for x in "ab"]
+    )

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from stackmend.compose.observer import Observer
     from stackmend.compose.state import Declared, StackState
 
-#: Seconds between two observations of a stack that is coming up.
-PAUSE = 0.5
+#: Seconds between two looks at containers that are coming up, over a connection that is held open.
+PAUSE = 0.2
+
+#: Seconds between two rounds of checks.
+CHECK_PAUSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Waiter:
             checks = self.observer.spec.checks
             if not any(check.name in failing and elapsed < check.deadline for check in checks):
                 return results
-            time.sleep(PAUSE)
+            time.sleep(CHECK_PAUSE)
 
     def _wait(
         self,
