@@ -39,10 +39,13 @@ def runs(tmp_path: Path, server: ModelServer, model_registry: ModelRegistry) -> 
 
 
 @pytest.fixture(scope="module")
-def present(server: ModelServer, model_registry: ModelRegistry) -> str:
-    """A model that is there, pulled by the server itself."""
+def present(
+    server: ModelServer, model_registry: ModelRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A model that is there and has answered, pulled by the server itself."""
     model = push(model_registry, "team/present:1b", SIZE, seed=1)
     server.pull(model)
+    Runs(tmp_path_factory.mktemp("present"), [server.host]).converge([model.name])
     return model.name
 
 
@@ -90,7 +93,7 @@ def test_layers_that_are_there_need_no_space(
     server.pull(first)
     model_registry.clear_log()
     result = runs.converge([first.name, second.name])
-    assert result.steps == [("pull", second.name)]
+    assert result.steps == [("pull", second.name), ("ask", first.name)]
     assert server.answers(second.name)
     assert result.fetched == model_registry.sent() == 0
     server.remove(first.name, second.name)
