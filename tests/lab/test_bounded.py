@@ -122,6 +122,8 @@ def test_an_sshd_that_accepts_and_says_nothing(pair: Pair) -> None:
         started = time.monotonic()
         done = controller.run(inventory, "deploy/site.py", "-y", timeout=300)
         seconds = time.monotonic() - started
+        for accepted in kept:
+            accepted.close()
     assert done.rc == 1
     assert seconds < MINUTE + SLOWNESS, (seconds, done.out)
     assert "sshd accepts connections and does not answer within 10 s" in done.out
