@@ -89,5 +89,5 @@ def format_limit(seconds: float) -> str:
     """
     minutes = -(-int(seconds) // 60)
     parts = {"d": minutes // 1440, "h": minutes // 60 % 24, "min": minutes % 60}
-    named = [f"{count} {unit}" for unit, count in parts.items() if count]
-    return " ".join(named[:2]) or "1 min"
+    units = [f"{count} {unit}" for unit, count in parts.items() if count]
+    return " ".join(units[:2]) or "1 min"

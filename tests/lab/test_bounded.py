@@ -122,9 +122,12 @@ def test_an_sshd_that_accepts_and_says_nothing(pair: Pair) -> None:
         started = time.monotonic()
         done = controller.run(inventory, "deploy/site.py", "-y", timeout=300)
         seconds = time.monotonic() - started
+        for accepted in kept:
+            accepted.close()
     assert done.rc == 1
     assert seconds < MINUTE + SLOWNESS, (seconds, done.out)
-    assert "banner" in done.out.lower() or "timed out" in done.out.lower()
+    assert "sshd accepts connections and does not answer within 10 s" in done.out
+    assert "Traceback" not in done.out
 
 
 @pytest.mark.parametrize("full", ["/var/lib/stackmend", "/tmp", "/dev/shm"])
@@ -141,11 +144,8 @@ def test_a_full_disk(pair: Pair, full: str) -> None:
         done = pair.run()
         seconds = time.monotonic() - started
         assert seconds < 3 * MINUTE, (seconds, done.out)
-        if full == "/var/lib/stackmend":
-            assert done.rc == 1
-            assert "No space left" in done.out or "MiB are free" in done.out
-        else:
-            assert done.rc == 0, done.out
+        assert done.rc == 1, done.out
+        assert "no space left on device" in done.out.lower() or "MiB are free" in done.out
     finally:
         host.sh(f"umount -l {full}; rm -rf /var/tmp/saved")
     done = pair.run()

@@ -70,7 +70,7 @@ def test_no_echo_of_a_command_is_a_mark(elevated: bool, script: str) -> None:
 def test_sudos_login_shell_changes_nothing_of_a_command(text: str) -> None:
     """sudo -i puts a backslash before all that is not plain, but for the dollar sign."""
     script = f'printf %s {shlex.quote(text)}; printf %s $((1 + 1)) "${{HOME:-x}}"'
-    word = channel._escape(script)
+    word = channel._encode_script(script)
     escaped = "".join(c if c.isalnum() or c in "_-$" else f"\\{c}" for c in word)
     done = subprocess.run(
         ["sh", "-c", f"sh -c {escaped}"], env={"PATH": "/usr/bin:/bin"}, capture_output=True

@@ -123,7 +123,7 @@ def test_flags_with_what_their_unit_puts_in() -> None:
             "stopped",
         ),
         ((1, ["28.5.1|", "permission denied while trying to connect"]), "forbidden"),
-        ((124, ["28.5.1|"]), "unknown"),
+        ((124, ["28.5.1|"]), "hung"),
         ((2, ["something else"]), "unknown"),
     ],
 )

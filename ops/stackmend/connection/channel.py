@@ -191,7 +191,7 @@ def _compose(
         parts.append(f"timeout -k {KILL_AFTER} {timeout:g}")
     inline = announce + inner
     if settings.sudo_login:
-        inline = _escape(inline)
+        inline = _encode_script(inline)
     parts.append(f"{shell} -c {shlex.quote(inline)}" if inner else f"{shell} -s")
     return _Call(
         line=" ".join(parts),
@@ -205,7 +205,7 @@ def _compose(
     )
 
 
-def _escape(script: str) -> str:
+def _encode_script(script: str) -> str:
     """A script without a character that means something to the shell of ``sudo -i``.
 
     sudo hands the words on to it with a backslash before each of these, but for ``$``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import socket
 import threading
 import time
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING, Any, cast
 from paramiko import SSHException, Transport
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
+from typing_extensions import override
 
 from .errors import ConnectionLost, UnsupportedConnector
 from .settings import unwrap
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
+
+# What ends a connection is told by whoever uses it; paramiko would print a traceback as well.
+logging.getLogger("paramiko.transport").addHandler(logging.NullHandler())
 
 #: Seconds after which a host that answers nothing any more counts as gone.
 DEAD_AFTER = 60
@@ -137,7 +142,22 @@ def make_transport(sock: Any, **options: Any) -> Transport:
     :param **options: as :class:`paramiko.Transport` takes them.
     """
     _send_at_once(sock)
-    return Transport(sock, **options)
+    return _Transport(sock, **options)
+
+
+class _Transport(Transport):
+    @override
+    def start_client(
+        self, event: threading.Event | None = None, timeout: float | None = None
+    ) -> None:
+        """Begin, and say why where nothing begins: paramiko returns when the time is over."""
+        super().start_client(event, timeout)
+        if event is None and timeout is not None and not self.initial_kex_done:
+            self.close()
+            raise SSHException(
+                f"sshd accepts connections and does not answer within {timeout:g} s: see on the "
+                "host what it waits for (journalctl -u ssh), and what listens at this port"
+            )
 
 
 def _send_at_once(sock: Any) -> None:

@@ -123,9 +123,9 @@ def skip(process: Process, mark: bytes) -> Preamble:
     late.start()
     with contextlib.suppress(OSError, EOFError, ValueError):
         while not preamble.over:
-            before = preamble.before
+            received = preamble.before
             missing = next(
-                n for n in range(1, len(mark) + 1) if before.endswith(mark[: len(mark) - n])
+                n for n in range(1, len(mark) + 1) if received.endswith(mark[: len(mark) - n])
             )
             if not (data := process.read(missing)):
                 break

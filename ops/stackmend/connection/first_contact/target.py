@@ -213,8 +213,8 @@ def run_once(transport: Transport, command: str) -> Result:
     status = channel.recv_exit_status()
     if not preambles[0].over:
         # What runs in its place may end well.
-        message = format_silence(preambles[0].before, preambles[1].before, status)
-        return Result(status or _NOT_RUN, b"", f"does not run the command: {message}".encode())
+        output = format_silence(preambles[0].before, preambles[1].before, status)
+        return Result(status or _NOT_RUN, b"", f"does not run the command: {output}".encode())
     return Result(status, out, err)
 
 
