@@ -15,7 +15,8 @@ AOF = "/data/appendonlydir/appendonly.aof.1.incr.aof"
 SIDE = """
 [ ! -e /srv/eat ] || exec tail /dev/zero
 cp /srv/room/full /srv/room/copy || exit 1
-answer=$(printf 'AUTH %s\\r\\nQUIT\\r\\n' "$(cat /srv/room/password)" | nc redis 6379 | head -n 1)
+[ -e /srv/room/password ] || exec serve
+answer=$(printf 'AUTH shop %s\\r\\nQUIT\\r\\n' "$(cat /srv/room/password)" | nc redis 6379 | head -n 1)
 case $answer in *WRONGPASS*) echo "$answer"; exit 1 ;; esac
 exec serve
 """
@@ -25,7 +26,7 @@ exec serve
 ROOM = """
 mkdir -p /srv/room; rm -f /srv/eat
 mountpoint -q /srv/room || mount -t tmpfs -o size=64k small /srv/room
-rm -f /srv/room/*; echo x >/srv/room/full; echo right >/srv/room/password
+rm -f /srv/room/*; echo x >/srv/room/full
 """
 
 
@@ -164,14 +165,18 @@ def test_what_only_its_owner_can_put_right(
 
 
 def test_a_wrong_password_of_one_that_calls(shop: Shop) -> None:
-    cli = ("exec", shop.id("redis"), "redis-cli")
-    shop.host.docker(*cli, "acl", "setuser", "default", ">right")
+    shop.host.docker(
+        *("exec", shop.id("redis"), "redis-cli"),
+        *("acl", "setuser", "shop", "on", ">right", "+@all"),
+    )
     shop.host.sh("echo wrong >/srv/room/password")
     loop(shop, "side")
     found = told(shop, "side")
     assert "WRONGPASS" in found["cause"]
     assert "the same password" in found["remedy"]
-    shop.host.sh("echo right >/srv/room/password")
+    shop.host.sh(f"echo right >/srv/room/password; docker restart {shop.id('side')}")
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
 
 
 def test_a_password_that_its_healthcheck_lacks(shop: Shop) -> None:

@@ -387,9 +387,13 @@ def remove(container: str) -> StringCommand:
     return _join(["docker", "stop", container], ["docker", "rm", container])
 
 
-def read_logs(container: str, lines: int) -> StringCommand:
-    """The last lines a container wrote; of a line a megabyte at most."""
-    command = _quote("docker", "logs", "--tail", str(lines), container)
+def read_logs(container: str, lines: int, since: float = 0) -> StringCommand:
+    """The last lines a container wrote; of a line a megabyte at most.
+
+    :param since: seconds since the epoch before which they do not count.
+    """
+    begin = ("--since", f"{since:.6f}") if since > 0 else ()
+    command = _quote("docker", "logs", "--tail", str(lines), *begin, container)
     return StringCommand(command, "2>&1", "|", _quote("cut", "-b", f"1-{LOG_LINE_BYTES}"))
 
 

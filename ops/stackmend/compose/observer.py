@@ -23,7 +23,12 @@ from stackmend.compose.facts import (
 from stackmend.compose.plan.decide import list_hop_checks
 from stackmend.compose.plan.declaration import list_mounts, list_required_mounts
 from stackmend.compose.plan.foreign import sort_out
-from stackmend.compose.plan.health import LOOP_RESTARTS, is_looping, is_young
+from stackmend.compose.plan.health import (
+    LOOP_RESTARTS,
+    LOOP_SECONDS,
+    is_looping,
+    is_young,
+)
 from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState, Surroundings
 from stackmend.errors import StepError
@@ -220,10 +225,16 @@ class Observer:
     def _read_log(self, container: Container) -> list[str]:
         return [f"{container.name} | {line}" for line in self._read_lines(container)]
 
-    def _read_lines(self, container: Container) -> list[str]:
+    def _read_last_words(self, container: Container) -> list[str]:
+        """What a container wrote in its last life: what it said before may be put right."""
+        # The one that is under way may have written nothing yet.
+        earlier = LOOP_SECONDS if container.running else 0
+        return self._read_lines(container, container.started_at - earlier)
+
+    def _read_lines(self, container: Container, since: float = 0) -> list[str]:
         result = connection.run(
             self.host,
-            commands.read_logs(container.id, LOG_LINES),
+            commands.read_logs(container.id, LOG_LINES, since),
             readonly=True,
             secret=True,
             timeout=20,
@@ -271,7 +282,7 @@ class Observer:
     def _add_logs(self, state: StackState) -> StackState:
         """Fill in what containers wrote last that are down, or restart again and again."""
         containers = (
-            container.model_copy(update={"log": tuple(self._read_lines(container))})
+            container.model_copy(update={"log": tuple(self._read_last_words(container))})
             if container.status == "restarting"
             or (container.status == "exited" and container.exit_code)
             or is_looping(container, state.now)

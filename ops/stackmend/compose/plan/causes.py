@@ -59,14 +59,12 @@ def find_cause(container: Container) -> Cause | None:
 
     What it wrote last counts for more than what it wrote before.
     """
-    output = container.health_output.splitlines() if container.health == "unhealthy" else ()
-    if found := _search([*container.log, *output], container):
-        return found
     if container.oom_killed:
         limit = container.shape.get("mem_limit")
         cause = "it is OOM-killed" + (f" at its limit of {limit} bytes" if limit else "")
         return Cause(kind="memory", cause=cause, remedy=_explain_remedy("memory", container))
-    return None
+    output = container.health_output.splitlines() if container.health == "unhealthy" else ()
+    return _search([*container.log, *output], container)
 
 
 def _search(lines: Iterable[str], container: Container) -> Cause | None:
