@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.lab.engine import outer
 from tests.lab.engine_runs import DAEMON_JSON, Runs, changed, run_container
@@ -110,16 +113,24 @@ def test_without_a_proven_file_the_one_before_or_none(host: LabHost, tmp_path: P
 BRIDGE = "br-shop"
 
 
-def start_shop(host: LabHost) -> None:
-    """Two containers on a network of their own, one of which publishes a port."""
+@pytest.fixture
+def shop(host: LabHost) -> Iterator[LabHost]:
+    """A host with two containers on a network of their own, one of which publishes a port."""
     host.docker(
         *("network", "create", "--subnet=192.168.70.0/24", "-o"),
         *(f"com.docker.network.bridge.name={BRIDGE}", "shop"),
     )
     # What is sent to a bridge without an address is to leave no machine.
-    host.sh("ip route add unreachable 192.168.70.0/24 metric 4000")
+    host.sh("ip route replace unreachable 192.168.70.0/24 metric 4000")
     run_container(host, "one", "--network=shop", "-p", "8090:80")
     run_container(host, "two", "--network=shop", "-e", "PORT=80")
+    yield host
+    # No reset of a host takes these back.
+    host.sh(
+        "ip route del unreachable 192.168.70.0/24; iptables -P FORWARD ACCEPT;"
+        " iptables -D DOCKER-USER -s 192.168.70.99 -j DROP",
+        check=False,
+    )
 
 
 def answers_outside(host: LabHost) -> bool:
@@ -144,9 +155,8 @@ FLUSHES = (
 )
 
 
-def test_rules_of_the_packet_filter_are_made_again(host: LabHost, tmp_path: Path) -> None:
-    runs = Runs(tmp_path, host)
-    start_shop(host)
+def test_rules_of_the_packet_filter_are_made_again(shop: LabHost, tmp_path: Path) -> None:
+    host, runs = shop, Runs(tmp_path, shop)
     assert answers_outside(host)
     assert reaches(host)
     before = host.identities()
@@ -177,10 +187,9 @@ def test_rules_of_the_packet_filter_are_made_again(host: LabHost, tmp_path: Path
     assert not changed(again), again.run.out
 
 
-def test_what_lies_beneath_containers_comes_back(host: LabHost, tmp_path: Path) -> None:
+def test_what_lies_beneath_containers_comes_back(shop: LabHost, tmp_path: Path) -> None:
     """A rule of somebody, a bridge that is down and without its address, a port that is off it."""
-    runs = Runs(tmp_path, host)
-    start_shop(host)
+    host, runs = shop, Runs(tmp_path, shop)
     before, pid = host.identities(), host.sh("pidof dockerd")
     inspect = "docker inspect -f '{{.NetworkSettings.Networks.shop.IPAddress}}' one"
     address = host.sh(inspect)

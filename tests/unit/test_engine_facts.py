@@ -291,7 +291,7 @@ BENEATH = {
     ],
     "endpoints": [
         '["/one",4711,{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::",'
-        '"HostPort":"8080"}],"53/udp":null}]'
+        '"HostPort":"8080"}],"53/udp":null},{"shop":{"Gateway":"172.18.0.1"},"far":{"Gateway":""}}]'
     ],
     "addresses": ["3: br-0123456789ab    inet 172.18.0.1/16 brd 172.18.255.255 scope global x"],
     "links": [
@@ -344,6 +344,15 @@ def test_what_the_engine_made_in_the_kernel() -> None:
     assert state.rules[1].text == "-A DOCKER-USER -d 172.18.0.2/32 -j DROP"
 
 
+@pytest.mark.parametrize("gateway", ["", ',"Gateway":"172.18.0.1"'])
+@pytest.mark.parametrize("pool", ['{"Subnet":"172.18.0.0/16"%s}', '{"Subnet":"10.9.0.0/24"%s}'])
+def test_a_gateway_that_only_containers_tell(gateway: str, pool: str) -> None:
+    row = f'["shop","a",false,{{}},[{pool % gateway}],{{}}]'
+    (network,) = parse(output({**BENEATH, "networks": [row]})).networks
+    inside = "172.18" in pool
+    assert network.gateways == (("172.18.0.1/16",) if inside else ())
+
+
 def test_a_packet_filter_that_is_too_large_is_not_read() -> None:
     rules = ["*filter", *["-A FORWARD -j DOCKER"] * facts.MOST_RULES]
     assert parse(output({**BENEATH, "rules": rules})).rules is None
@@ -356,8 +365,9 @@ def test_a_packet_filter_that_is_too_large_is_not_read() -> None:
     [
         ("networks", ['["shop","a",false,null,[{"Subnet":"nowhere"}],{}]']),
         ("networks", ['["shop","a",false,[1],[],{}]']),
-        ("endpoints", ['["/one",1,{"80/tcp":[{"HostIp":"","HostPort":"many"}]}]']),
-        ("endpoints", ['["/one",1,[7]]']),
+        ("endpoints", ['["/one",1,{"80/tcp":[{"HostIp":"","HostPort":"many"}]},{}]']),
+        ("endpoints", ['["/one",1,[7],{}]']),
+        ("endpoints", ['["/one",1,{},[7]]']),
         ("pidfile", ["many words"]),
     ],
 )

@@ -5,7 +5,7 @@ import binascii
 import re
 import shlex
 from collections.abc import Mapping, Sequence, Set
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Literal
 
 from pyinfra.api import FactBase, StringCommand
@@ -322,10 +322,17 @@ def _explain_database(lines: Sequence[str]) -> str:
 
 def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
     """What the engine made in the kernel: networks, ports that are published, rules, devices."""
-    rows = parse_rows(_read_lines(found, "endpoints"), 3)
-    names = {pid: name.removeprefix("/") for name, pid, _ in rows}
+    rows = parse_rows(_read_lines(found, "endpoints"), 4)
+    names = {pid: name.removeprefix("/") for name, pid, _, _ in rows}
+    # The engine leaves out those that it chose itself, until it is started again.
+    chosen = {
+        network: endpoint["Gateway"]
+        for _, _, _, endpoints in rows
+        for network, endpoint in (endpoints or {}).items()
+        if endpoint.get("Gateway")
+    }
     networks = [
-        _parse_network(row, {*names.values()})
+        _parse_network(row, {*names.values()}, chosen.get(row[0], ""))
         for row in parse_rows(_read_lines(found, "networks"), 6)
     ]
     links = _parse_links(_read_lines(found, "links"))
@@ -343,7 +350,7 @@ def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
         "networks": tuple(networks),
         "published": tuple(
             port
-            for name, _, ports in rows
+            for name, _, ports, _ in rows
             for port in _parse_ports(name.removeprefix("/"), ports or {})
         ),
         "rules": rules,
@@ -359,8 +366,12 @@ def _parse_beneath(found: Mapping[str, Section]) -> dict[str, Any]:
     }
 
 
-def _parse_network(row: Sequence[Any], running: Set[str]) -> Network:
-    """A network with those of its containers that ran before its rules were read and after."""
+def _parse_network(row: Sequence[Any], running: Set[str], chosen: str) -> Network:
+    """A network with those of its containers that ran before its rules were read and after.
+
+    :param running: the containers that ran before.
+    :param chosen: the gateway that its containers have.
+    """
     name, id_, internal, options, pools, containers = row
     options = options or {}
     subnets = [pool for pool in pools or () if ":" not in pool.get("Subnet", ":")]
@@ -369,9 +380,10 @@ def _parse_network(row: Sequence[Any], running: Set[str]) -> Network:
         bridge=options.get("com.docker.network.bridge.name") or f"br-{id_[:12]}",
         subnets=tuple(str(ip_network(pool["Subnet"])) for pool in subnets),
         gateways=tuple(
-            f"{pool['Gateway']}/{ip_network(pool['Subnet']).prefixlen}"
+            f"{gateway}/{ip_network(pool['Subnet']).prefixlen}"
             for pool in subnets
-            if pool.get("Gateway")
+            if (gateway := pool.get("Gateway") or chosen)
+            and ip_address(gateway) in ip_network(pool["Subnet"])
         ),
         internal=internal,
         options=options,

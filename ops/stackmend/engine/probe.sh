@@ -197,7 +197,8 @@ networks=$(docker network ls -q --no-trunc --filter driver=bridge 2>/dev/null)
 begin endpoints
 # shellcheck disable=SC2086 # ids
 docker container inspect \
-  --format '[{{json .Name}},{{json .State.Pid}},{{json .NetworkSettings.Ports}}]' $ids 2>/dev/null | quoted
+  --format '[{{json .Name}},{{json .State.Pid}},{{json .NetworkSettings.Ports}},{{json .NetworkSettings.Networks}}]' \
+  $ids 2>/dev/null | quoted
 end 0
 section addresses ip -o -4 address show
 section links ip -o link show
