@@ -34,7 +34,9 @@ def check_volumes(draft: Draft) -> None:
         name = str((settings or {}).get("name") or f"{draft.spec.project}_{key}")
         has = draft.declared.volumes.get(name)
         if has is not None and not (settings or {}).get("external"):
-            for path, was, desired in drift.find_differences(dict(has), _describe(settings or {})):
+            for path, was, desired in drift.find_differences(
+                _describe(has), _describe(settings or {})
+            ):
                 _refuse_other_volume(draft, key, path, was, desired)
     if not draft.applied:
         return
@@ -53,7 +55,9 @@ def check_volumes(draft: Draft) -> None:
 def _describe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A declared volume as the engine shows it."""
     options = {key: str(value) for key, value in (settings.get("driver_opts") or {}).items()}
-    return {"driver": settings.get("driver") or "local", "driver_opts": options}
+    # The engine shows a plugin with its tag.
+    driver = str(settings.get("driver") or "local").removesuffix(":latest")
+    return {"driver": driver, "driver_opts": options}
 
 
 def _refuse_other_volume(draft: Draft, key: str, path: str, was: Any, desired: Any) -> None:
