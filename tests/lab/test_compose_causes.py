@@ -135,7 +135,7 @@ def test_an_append_only_file_that_may_be_repaired(shop: Shop) -> None:
     )
     assert "broken-by-a-bad-disk" in kept
     assert any(step["verb"] == "repair" for step in shop.report()["operations"][0]["done"])
-    shop.settle()
+    shop.assert_converged()
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_a_password_that_its_healthcheck_lacks(shop: Shop) -> None:
     assert "it says what is wrong: NOAUTH" in done.out
     assert seen.recreated == set()
     assert seen.actions("redis").count("restart") == 1
-    shop.settle()
+    shop.assert_converged()

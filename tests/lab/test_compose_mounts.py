@@ -44,7 +44,7 @@ def mend(shop: Shop, **restarted: str) -> None:
     for service, path in restarted.items():
         assert seen.actions(service).count("restart") == 1
         assert f"{service}: drift: {path} was replaced on the host" in done.out
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_project_file_replaced_by_mv(shop: Shop) -> None:
@@ -127,7 +127,7 @@ def test_a_directory_where_a_file_was(shop: Shop) -> None:
         assert "remedy: put back at /srv/pages what was there" in done.out
     finally:
         shop.host.sh("rm /srv/pages; mv /srv/before /srv/pages")
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_directory_gone_from_the_host(shop: Shop) -> None:

@@ -86,7 +86,7 @@ def mend(shop: Shop, service: str, *evidence: str) -> None:
     assert seen.recreated == set()
     assert seen.actions(service).count("restart") == 1
     assert served(shop)
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_password_set_at_run_time(shop: Shop) -> None:
@@ -134,7 +134,7 @@ def test_a_mounted_file_of_the_one_that_is_called(shop: Shop) -> None:
     assert f"redis: drift: {path} was replaced on the host" in done.out
     assert seen.touched == {"redis"}
     assert served(shop)
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_a_rule_between_them(shop: Shop) -> None:
@@ -150,7 +150,7 @@ def test_a_rule_between_them(shop: Shop) -> None:
     assert done.rc == 0, done.out
     assert seen.actions("web").count("restart") <= 1
     assert seen.actions("redis").count("restart") == 1
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_what_it_holds_is_not_lost(shop: Shop) -> None:

@@ -67,7 +67,7 @@ def test_what_a_restart_takes_back(shop: Shop, words: list[str], text: str) -> N
     assert seen.actions("redis").count("restart") == 1
     assert cli(shop, "set", "a", "b") == "OK"
     assert "role:master" in cli(shop, "info", "replication")
-    shop.settle()
+    shop.assert_converged()
 
 
 @pytest.mark.parametrize("inside", ["", "web"])
@@ -94,7 +94,7 @@ def test_what_a_restart_would_lose(shop: Shop, inside: str) -> None:
     shop.host.wait_for(
         f"docker exec {shop.id('redis')} redis-cli info persistence | grep -q bgsave_status:ok"
     )
-    shop.settle()
+    shop.assert_converged()
     assert cli(shop, "get", "precious") == "yes"
 
 

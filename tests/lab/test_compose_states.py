@@ -273,7 +273,7 @@ def test_every_update_by_hand_is_seen(shop: Shop) -> None:
             assert f"{name}: drift: {found}" in done.out
         assert seen.recreated == {*UPDATES}
         assert {name: limits(shop, name) for name in UPDATES} == declared
-    shop.settle()
+    shop.assert_converged()
 
 
 def test_created_but_never_started_is_told_with_the_engines_error(shop: Shop) -> None:

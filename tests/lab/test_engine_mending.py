@@ -76,7 +76,7 @@ def test_an_engine_that_runs_goes_on(host: LabHost, tmp_path: Path) -> None:
     before, pid = host.identities(), host.sh("pidof dockerd")
     host.put(DAEMON_JSON, '{"dns": [')
     # What is set in the same run joins what is put back.
-    told = runs.told(("installed", "settings"), {**CHANNEL, "allow": ["config"], "mtu": 1400})
+    told = runs.execute(("installed", "settings"), {**CHANNEL, "allow": ["config"], "mtu": 1400})
     assert told.run.rc == 0, told.run.out
     assert held(host)["mtu"] == 1400
     assert (host.identities(), host.sh("pidof dockerd")) == (before, pid)

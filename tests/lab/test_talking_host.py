@@ -26,7 +26,7 @@ from tests import connected
 from tests.lab.engine_runs import Runs
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
-from tests.lab.seen import USERS
+from tests.lab.observed import USERS
 from tests.lab.stacks import Shop
 from tests.lab.standing import Standing
 

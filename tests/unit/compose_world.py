@@ -56,7 +56,7 @@ from stackmend.compose.state import (
     StackState,
     Surroundings,
 )
-from stackmend.provenance import LABEL, PASSING_NAME, is_chosen_by_compose
+from stackmend.provenance import LABEL, TEMPORARY_NAME, is_chosen_by_compose
 from tests.unit import rendering
 
 PROJECT, DIRECTORY = "shop", "/opt/shop"
@@ -499,8 +499,8 @@ class World:
             }
             for key, place in shape.get("networks", {}).items()
         }
-        passing = PASSING_NAME.match(name) is not None
-        return self._set(one, name=name, replaces=passing, shape=shape)
+        temporary = TEMPORARY_NAME.match(name) is not None
+        return self._set(one, name=name, replaces=temporary, shape=shape)
 
     def _of(self, name: str) -> list[Container]:
         return sorted(

@@ -22,7 +22,9 @@ from stackmend.compose.plan.actions import (
     Disconnect,
     InstallFiles,
     Remove,
+    RemoveLeftover,
     RemoveNetwork,
+    Rename,
     Repair,
     Restart,
     RestoreFiles,
@@ -231,6 +233,8 @@ ACTS: dict[type, Callable[[str, str], list[list[str]]]] = {
     Start: lambda id_, network: [["start", id_]],
     Restart: lambda id_, network: [["restart", id_]],
     Remove: lambda id_, network: [["stop", id_], ["rm", id_]],
+    RemoveLeftover: lambda id_, network: [["stop", id_], ["rm", id_]],
+    Rename: lambda id_, name: [["rename", id_, name]],
 }
 
 
@@ -238,8 +242,8 @@ ACTS: dict[type, Callable[[str, str], list[list[str]]]] = {
 @quick
 @given(one=words, other=words)
 def test_act_on_one_container(place: Path, kind: Any, one: str, other: str) -> None:
-    network = {"network": other} if "network" in kind.model_fields else {}
-    command = act(kind, container=one, **network)
+    second = {key: other for key in ("network", "name") if key in kind.model_fields}
+    command = act(kind, container=one, **second)
     assert given_to_docker(place, command) == ACTS[kind](one, other)
 
 

@@ -34,8 +34,8 @@ def client() -> httpx.AsyncClient:
 
     SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's, and Go's too.
     """
-    patience = httpx.Timeout(None, connect=30)
-    return httpx.AsyncClient(verify=ssl.create_default_context(), timeout=patience)
+    timeout = httpx.Timeout(None, connect=30)
+    return httpx.AsyncClient(verify=ssl.create_default_context(), timeout=timeout)
 
 
 @dataclass
