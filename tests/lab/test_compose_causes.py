@@ -16,7 +16,8 @@ SIDE = """
 [ ! -e /srv/eat ] || exec tail /dev/zero
 cp /srv/room/full /srv/room/copy || exit 1
 [ -e /srv/room/password ] || exec serve
-answer=$(printf 'AUTH shop %s\\r\\nQUIT\\r\\n' "$(cat /srv/room/password)" | nc redis 6379 | sed 1q)
+password=$(cat /srv/room/password)
+answer=$(printf 'AUTH shop %s\\r\\nQUIT\\r\\n' "$password" | nc redis 6379 | sed 1q)
 case $answer in *WRONGPASS*) echo "$answer"; exit 1 ;; esac
 exec serve
 """

@@ -227,8 +227,9 @@ class Observer:
 
     def _read_last_words(self, container: Container) -> list[str]:
         """What a container wrote in its last life: what it said before may be put right."""
-        # The one that is under way may have written nothing yet.
-        earlier = LOOP_SECONDS if container.running else 0
+        # The one that is under way may have written nothing yet, and the engine notes a start a
+        # moment after it.
+        earlier = LOOP_SECONDS if container.running else 1
         return self._read_lines(container, container.started_at - earlier)
 
     def _read_lines(self, container: Container, since: float = 0) -> list[str]:
