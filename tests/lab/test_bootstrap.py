@@ -53,7 +53,7 @@ def arriving(me: Newcomer, host: LabHost, login: Login, **more: Any) -> dict[str
 
 
 @pytest.mark.parametrize(
-    ("kind", "way"),
+    ("kind", "login"),
     [("trixie", "root password"), ("bare", "root key"), ("trixie", "sudo user")],
 )
 def test_a_bare_machine_carries_a_healthy_stack_after_two_commands(
