@@ -145,11 +145,12 @@ def ends(action: Action, holder: Holder) -> bool:
     match action:
         case StopContainer(container=container):
             return holder.container == container
-        case StopUnits(units=units):
-            names = {holder.unit.name} if holder.unit else set()
+        case StopUnits(units=units, manager=manager):
+            # A user's unit may be called as one of the system's is.
+            names = {(holder.unit.manager, holder.unit.name)} if holder.unit else set()
             if holder.process is not None and holder.process.unit:
-                names.add(holder.process.unit)
-            return holder.container is None and bool(names & {*units})
+                names.add((holder.process.manager or "system", holder.process.unit))
+            return holder.container is None and any((manager, unit) in names for unit in units)
         case StopProgram(program=program):
             return holder.program == program
         case StopWindowsProcess(process=process):
