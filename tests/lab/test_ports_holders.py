@@ -447,13 +447,15 @@ def test_a_respawner_is_named_and_not_fought(restored: Evidence) -> None:
     (before,) = pids(host, shelf[LOOP].port)
     shell = host.sh(f"ps -o ppid= -p {before}").strip()
     # Known as soon as it holds the port again: on a busy machine that takes its time.
-    result = restored.runs.stop(restored.desired(LOOP), settle=20)
+    result = restored.runs.stop(restored.desired(LOOP), allow=["exe:*/python3*"], settle=20)
     assert result.run.rc == 1, result.run.out
     assert result.host["outcome"] == "failed"
     assert len(result.all("done")) == 1
     (error,) = result.all("errors")
     assert shell in str(error)
     assert "while :" in str(error)
+    # What would allow it, to be pasted.
+    assert re.search(r'or add "allow": \["exe:/usr/bin/\w*sh"\]', error["message"])
     assert host.sh(f"ps -o args= -p {shell}").startswith("/bin/sh -c while")
     assert LOOP in shelf.taken(LOOP)
 
@@ -465,5 +467,39 @@ def test_an_outgoing_connection_is_explained_and_left(restored: Evidence) -> Non
     assert result.host["outcome"] == "refused"
     (refusal,) = result.all("refusals")
     assert str(restored.pids[OUTGOING][0]) in str([refusal, *result.all("findings")])
-    assert result.rules() == []
+    assert result.rules() == ["connection:127.0.0.1:21110"]
     assert shelf.picture(OUTGOING)[OUTGOING] == restored.picture["before"][OUTGOING]
+    other = restored.runs.stop(restored.desired(OUTGOING), allow=["connection:127.0.0.1:2111"])
+    assert other.host["outcome"] == "refused", other.run.out
+    assert shelf.picture(OUTGOING)[OUTGOING] == restored.picture["before"][OUTGOING]
+
+
+def test_an_outgoing_connection_is_closed_and_its_program_goes_on(restored: Evidence) -> None:
+    shelf, host = restored.shelf, restored.host
+    (program,) = restored.pids[OUTGOING]
+    policy = {"allow": ["connection:127.0.0.1:*"]}
+    result = restored.runs.stop(restored.desired(OUTGOING), **policy)
+    assert result.run.rc == 0, result.run.out
+    assert [row["verb"] for row in result.all("done")][-1] == "close"
+    assert OUTGOING not in shelf.taken(OUTGOING)
+    assert host.sh(f"ps -o args= -p {program}").endswith("outgoing 127.0.0.1:21110 21010")
+    # Whoever listened there does so still.
+    assert host.sh("ss -Hltn 'sport = :21110'")
+    again = restored.runs.stop(restored.desired(OUTGOING), **policy)
+    assert again.host["outcome"] == "converged", again.run.out
+
+
+def test_a_parent_that_rules_name_is_ended_with_what_it_starts(restored: Evidence) -> None:
+    shelf, host = restored.shelf, restored.host
+    (before,) = pids(host, shelf[LOOP].port)
+    shell = host.sh(f"ps -o ppid= -p {before}").strip()
+    result = restored.runs.stop(restored.desired(LOOP), settle=10)
+    assert result.run.rc == 0, result.run.out
+    assert [row["verb"] for row in result.all("done")] == ["stop process", "stop process"]
+    assert "Traceback" not in result.run.out
+    assert LOOP not in shelf.taken(LOOP)
+    assert host.run(f"kill -0 {shell}").returncode != 0
+    # The last record is the parent's, which starts again what held the port.
+    back = restored.runs.restored("latest")
+    assert back.run.rc == 0, back.run.out
+    host.wait_for(f"ss -Hltn 'sport = :{shelf[LOOP].port}' | grep -q .")

@@ -7,6 +7,7 @@ from typing import Any
 
 from stackmend.ports.plan import Action, Plan
 from stackmend.ports.plan.model import (
+    CloseConnections,
     Reserve,
     StopContainer,
     StopProcess,
@@ -106,9 +107,14 @@ def on_windows(image: str = "redis-server.exe", pid: int = 4321, *services: str)
     return Holder(kind="windows", evidence=("netstat.exe",), windows=one)
 
 
-def outgoing(pid: int = 333, peer: str = "192.0.2.7:443") -> Holder:
-    one = process(pid, "/usr/bin/curl")
-    held = socket(state="ESTAB", peer=peer, pids=(pid,))
+def outgoing(
+    pid: int = 333,
+    peer: str = "192.0.2.7:443",
+    exe: str = "/usr/bin/curl",
+    inode: int = 5000,
+) -> Holder:
+    one = process(pid, exe)
+    held = socket(inode=inode, state="ESTAB", peer=peer, pids=(pid,))
     return Holder(kind="outgoing", sockets=(held,), process=one)
 
 
@@ -155,6 +161,8 @@ def ends(action: Action, holder: Holder) -> bool:
             return holder.program == program
         case StopWindowsProcess(process=process):
             return holder.windows == process
+        case CloseConnections(sockets=sockets):
+            return holder.kind == "outgoing" and {*holder.sockets} <= {*sockets}
         case StopProcess(members=members) if holder.kind == "process" and holder.process:
             identity = (holder.process.pid, holder.process.started)
             return identity in {(m.process.pid, m.process.started) for m in members}

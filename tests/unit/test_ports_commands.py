@@ -23,6 +23,7 @@ from stackmend.connection import read_script
 from stackmend.ports import commands
 from stackmend.ports.commands import ABSENT, CHANGED, DUE, MISSING, RECORD, TAKEN
 from stackmend.ports.plan.model import (
+    CloseConnections,
     Member,
     Stop,
     StopContainer,
@@ -31,7 +32,7 @@ from stackmend.ports.plan.model import (
     StopUnits,
     StopWindowsProcess,
 )
-from stackmend.ports.state import Container, Process, Program, WindowsProcess
+from stackmend.ports.state import Container, Process, Program, Socket, WindowsProcess
 
 NAME = "20260101T120000Z-1"
 PORT = "0.0.0.0:6379/tcp"
@@ -414,6 +415,61 @@ def test_what_cannot_be_recorded_is_not_ended(holder, tmp_path: Path, path: str)
     assert end(action, tmp_path / "file", path).returncode not in (0, CHANGED, ABSENT)
     assert one.words == ["ready"]
     assert list((tmp_path / NAME).iterdir()) == []
+
+
+# Connections
+
+#: What ss says of two connections from one port; a program may call itself whatever it likes.
+LISTED = """\
+ESTAB 0 0 [::ffff:192.0.2.1]:40000 [::ffff:192.0.2.7]:443 uid:33 ino:77 sk:1 <->
+ESTAB 0 0 192.0.2.1:40000 198.51.100.1:80 timer:(keepalive,5sec,0) ino:78 sk:2 <->
+"""
+
+
+def close(tmp_path: Path, shell: str, *inodes: int, works: bool = True) -> tuple[int, list[str]]:
+    """The exit status, and the calls that were to close something."""
+    (tmp_path / "listed").write_text(LISTED)
+    fake = f"""#!/bin/sh
+case " $* " in
+*" -K "*) echo "$*" >>{tmp_path}/calls; [ {int(works)} = 0 ] || : >{tmp_path}/listed ;;
+*) cat {tmp_path}/listed ;;
+esac
+"""
+    (tmp_path / "ss").write_text(fake)
+    (tmp_path / "ss").chmod(0o755)
+    (tmp_path / "calls").write_text("")
+    sockets = tuple(
+        Socket(
+            protocol="tcp", address="192.0.2.1", port=40000, state="ESTAB", inode=inode, peer="x"
+        )
+        for inode in inodes
+    )
+    action = CloseConnections(subject="one", cause="", ports=(PORT,), sockets=sockets)
+    done = run(commands.execute(action, NAME, 5, str(tmp_path / "root")), f"{tmp_path}:{shell}")
+    assert not (tmp_path / "root").exists(), "there is nothing to bring back"
+    return done.returncode, (tmp_path / "calls").read_text().splitlines()
+
+
+def test_only_the_connection_that_was_looked_at_is_closed(tmp_path: Path, path: str) -> None:
+    assert close(tmp_path, path, 78) == (
+        0,
+        ["-K -H -n -t state connected src 192.0.2.1:40000 dst 198.51.100.1:80"],
+    )
+    status, (call,) = close(tmp_path, path, 77)
+    assert status == 0
+    assert call.endswith("src [::ffff:192.0.2.1]:40000 dst [::ffff:192.0.2.7]:443")
+
+
+@pytest.mark.parametrize("inode", [7, 778, 40000])
+def test_a_connection_that_is_gone_is_told_and_no_other_closed(
+    tmp_path: Path, path: str, inode: int
+) -> None:
+    assert close(tmp_path, path, inode) == (ABSENT, [])
+
+
+def test_a_kernel_that_closes_no_connection_is_told(tmp_path: Path, path: str) -> None:
+    status, calls = close(tmp_path, path, 78, works=False)
+    assert (status, len(calls)) == (69, 1)
 
 
 # Bringing it back

@@ -274,8 +274,52 @@ def macos_process() -> Plan:
 
 @scenario
 def outgoing_connection() -> Plan:
-    """It is over by itself; the port is reserved, so that there is no next one."""
+    """Its own rule closes it, and no other; the port is reserved, so that there is no next one."""
     return plan(stop(40000, *EVERYTHING), held(outgoing(), ports=40000))
+
+
+@scenario
+def outgoing_connections_closed() -> Plan:
+    """The port is reserved first: whoever connects again at once gets another one."""
+    several = (outgoing(), outgoing(peer="[2001:db8::7]:443", inode=5001))
+    allowed = stop(40000, "connection:192.0.2.7:443", "connection:[[]2001:db8::7]:*")
+    return plan(allowed, held(*several, ports=40000))
+
+
+@scenario
+def one_of_two_connections_allowed() -> Plan:
+    """Then none is closed: the port would not be free."""
+    several = (outgoing(), outgoing(peer="198.51.100.1:80", inode=5001))
+    return plan(stop(40000, "connection:192.0.2.7:443"), held(*several, ports=40000))
+
+
+@scenario
+def connection_of_a_tunnel() -> Plan:
+    """Somebody may come in by it."""
+    holder = outgoing(exe="/usr/bin/ssh")
+    return plan(stop(40000, "connection:*"), held(holder, ports=40000))
+
+
+@scenario
+def connection_of_the_engine() -> Plan:
+    """A pull of an image, perhaps."""
+    holder = outgoing(exe="/usr/bin/dockerd")
+    return plan(stop(40000, "connection:*"), held(holder, ports=40000))
+
+
+@scenario
+def connection_of_a_protected_program() -> Plan:
+    """``protect`` names the program, whatever is allowed of the connection."""
+    desired = stop(40000, "connection:*", protect=["exe:/usr/bin/curl"])
+    return plan(desired, held(outgoing(), ports=40000))
+
+
+@scenario
+def connection_of_nobody() -> Plan:
+    """A mount of NFS has no process; it is left alone."""
+    held_by = outgoing()
+    nobody = held_by.model_copy(update={"process": None, "why_hidden": "a connection (ESTAB)"})
+    return plan(stop(40000, "connection:*"), held(nobody, ports=40000))
 
 
 @scenario

@@ -43,6 +43,7 @@ RULES = (
     "project:other",
     "user:bob",
     "user:r*",
+    "connection:192.0.2.7:*",
 )
 rules = st.lists(st.sampled_from(RULES), max_size=5, unique=True).map(tuple)
 everything = st.just(tuple(f"{kind}:*" for kind in RULE_KINDS))
@@ -145,9 +146,9 @@ def wanted_of(state: HostPorts, **more: Any) -> PortsSpec:
 
 def untouchable(holder: Holder) -> bool:
     """Whether nothing may end it, said once more and in other words than the plan's."""
-    if holder.kind in ("outgoing", "hidden", "node port", "reserved"):
-        return True
     one = holder.process
+    if holder.kind in ("hidden", "node port", "reserved"):
+        return True
     if one is not None and one.pid in GUARDED and not (one.pid == 1 and holder.unit):
         return True
     if holder.container is not None:
@@ -164,6 +165,8 @@ def untouchable(holder: Holder) -> bool:
 def consented(holder: Holder, allow: tuple[str, ...]) -> bool:
     """Whether some rule speaks of it at all."""
     one, unit, container = holder.process, holder.unit, holder.container
+    if holder.kind == "outgoing":
+        return all(is_named(allow, "connection", socket.peer) for socket in holder.sockets)
     if container is not None:
         return is_named(allow, "container", container.name, container.id) or is_named(
             allow, "project", container.project
@@ -222,6 +225,7 @@ def ends_only_what_is_wanted_and_allowed(
 def ends_nothing_protected(decided: Plan, state: HostPorts, protect: tuple[str, ...]) -> None:
     for holder in ended(decided, state):
         assert not untouchable(holder)
+        assert not is_named(protect, "connection", *(socket.peer for socket in holder.sockets))
         if holder.unit is not None:
             assert not is_named(protect, "unit", holder.unit.name)
         if holder.container is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from stackmend.ports.plan import Plan, list_remaining, plan
+from stackmend.ports.plan import Plan, list_remaining, plan, plan_starters
+from stackmend.ports.plan.model import StopProcess, StopUnits
 from stackmend.ports.plan.target import escape
 from stackmend.ports.spec import PortsSpec, compress_ports, is_named, parse_ranges
 from stackmend.ports.state import Holder, HostPorts, PortState
@@ -270,7 +272,8 @@ def test_a_shell_that_starts_it_again_is_named() -> None:
     assert found.kind == "back"
     assert "dash (pid 700 of user bob): sh -c while :; do serve; done" in found.reason
     assert found.remedy == (
-        "its parent starts it again: end pid 700 (sh -c while :; do serve; done) first"
+        "its parent starts it again: end pid 700 (sh -c while :; do serve; done) first, or add "
+        '"allow": ["exe:/usr/bin/dash"]'
     )
 
 
@@ -290,6 +293,60 @@ def test_a_unit_that_is_back_is_named_with_what_starts_it() -> None:
     assert found.kind == "back"
     assert "web.service" in found.reason
     assert "systemctl list-dependencies --reverse web.service" in found.remedy
+
+
+LOOP = {"argv": ("sh", "-c", "while :; do serve; done"), "parent": 1}
+
+
+def starters(*rules: str, parent: Any = None, holder: Holder | None = None, **more: Any) -> Plan:
+    """What is stopped once somebody new, whom process 700 started, holds the port."""
+    known = {700: parent or process(700, "/usr/bin/dash", **LOOP)}
+    after = held(holder or bare(999, parent=700), processes=known)
+    return plan_starters(stop(6379, *rules, **more), [WANTED], held(bare()), after)
+
+
+@pytest.mark.parametrize("rules", [("exe:*",), ("user:bob",), ("exe:*/dash", "exe:*/python3*")])
+def test_a_parent_that_rules_name_is_stopped_before_what_it_started(rules: Sequence[str]) -> None:
+    (action,) = starters(*rules).actions
+    assert isinstance(action, StopProcess)
+    assert [member.process.pid for member in action.members] == [700, 999]
+    assert action.destructive
+
+
+@pytest.mark.parametrize("rules", [("exe:*/python3*",), ("exe:*/dash",), ("user:else",), ()])
+def test_a_parent_that_no_rule_names_is_left(rules: Sequence[str]) -> None:
+    assert not starters(*rules).actions
+
+
+def test_a_parent_of_a_unit_is_stopped_with_it_by_its_own_rule_alone() -> None:
+    parent = process(700, "/usr/bin/dash", unit="keeper.service", **LOOP)
+    assert not starters("exe:*", "user:*", parent=parent).actions
+    (action,) = starters("unit:keeper.*", parent=parent).actions
+    assert isinstance(action, StopUnits)
+    assert action.units == ("keeper.service",)
+
+
+@pytest.mark.parametrize(
+    ("parent", "protect"),
+    [
+        (process(700, "/usr/bin/dash", parent=1), ["exe:*/dash"]),
+        (process(700, "/usr/bin/dash", parent=1), ["exe:*/python3*"]),
+        (process(700, "/usr/bin/containerd-shim-runc-v2", parent=1), []),
+        (process(700, "/usr/bin/dash", unit="docker.service", parent=1), []),
+    ],
+)
+def test_a_parent_that_is_protected_is_left(parent: Any, protect: list[str]) -> None:
+    assert not starters(*EVERYTHING, parent=parent, protect=protect).actions
+
+
+def test_our_own_shell_is_no_parent_to_stop() -> None:
+    ours = process(600, "/usr/bin/dash", parent=1)
+    after = held(bare(999, parent=600), processes={600: ours})
+    assert not plan_starters(stop(6379, *EVERYTHING), [WANTED], held(bare()), after).actions
+
+
+def test_who_has_not_let_go_starts_no_search_for_its_parent() -> None:
+    assert not starters(*EVERYTHING, holder=bare(parent=700)).actions
 
 
 def test_who_has_not_let_go_is_no_respawner() -> None:

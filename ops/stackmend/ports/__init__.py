@@ -42,7 +42,8 @@ def free(
     + on_conflict: ``report`` says who holds a port, fails where one is held, and changes nothing;
       ``stop`` stops those holders that ``allow`` names
     + allow: rules ``exe:``, ``unit:``, ``container:``, ``project:`` and ``user:``, each with a name
-      or a pattern: what may be stopped
+      or a pattern: what may be stopped; ``connection:`` with the other end of an outgoing
+      connection, such as ``connection:192.0.2.7:443``: what may be closed
     + protect: rules of the same kinds for what is never stopped, whatever ``allow`` says
     + project: the Compose project that is to have the ports; what its own running containers hold
       is as it should be
@@ -58,9 +59,12 @@ def free(
     engine hangs on is never stopped, nor what cannot be seen.
 
     Where one holder may not be stopped, none is: that is a refusal, which fails the operation on
-    this host alone and names the line to add. A holder that comes back is named with what started
-    it, and not fought. With ``stop``, desired ports that the kernel may give to outgoing
-    connections are added to those that it keeps from them, for good.
+    this host alone and names the line to add. A holder that comes back is named with the parent
+    that started it; where ``allow`` names that parent as well (its unit by ``unit:``) and nothing
+    protects it, it is stopped too, and otherwise not fought. An outgoing connection is closed by
+    the kernel (``ss --kill``, see ss(8)) and its program goes on. With ``stop``, desired ports
+    that the kernel may give to outgoing connections are added to those that it keeps from them, for
+    good.
 
     **Example:**
 

@@ -10,6 +10,7 @@ from stackmend.connection import read_script, script
 from stackmend.paths import STATE_ROOT
 from stackmend.ports.plan.model import (
     Action,
+    CloseConnections,
     Member,
     Reserve,
     StopContainer,
@@ -38,7 +39,7 @@ TAKEN, CHANGED, ABSENT, DUE, MISSING = 73, 75, 76, 3, 66
 
 
 def execute(action: Action, record: str, grace: float, root: str = ROOT) -> StringCommand:
-    """Record what an action changes, and carry it out.
+    """Record what an action changes where it can be brought back, and carry it out.
 
     :param record: the name of its record, which must not be there yet.
     :param grace: seconds that a process has to end by itself.
@@ -46,6 +47,10 @@ def execute(action: Action, record: str, grace: float, root: str = ROOT) -> Stri
     """
     if isinstance(action, Reserve):
         return _build_script("reserve", root, record, action.subject)
+    if isinstance(action, CloseConnections):
+        # A connection is not brought back: there is nothing to record.
+        ends = ((socket.protocol, str(socket.port), str(socket.inode)) for socket in action.sockets)
+        return script("stackmend.ports", "close", *(word for end in ends for word in end))
     first = (root, record, ",".join(action.ports))
     match action:
         case StopContainer(container=container):

@@ -11,8 +11,15 @@ from stackmend import connection, decision
 from stackmend.errors import StepError
 from stackmend.ports import commands
 from stackmend.ports.facts import PortHolders, list_arguments
-from stackmend.ports.plan import Action, Plan, Reserve, list_remaining, plan
-from stackmend.ports.plan.model import StopProcess
+from stackmend.ports.plan import (
+    Action,
+    Plan,
+    Reserve,
+    list_remaining,
+    plan,
+    plan_starters,
+)
+from stackmend.ports.plan.model import CloseConnections, StopProcess
 from stackmend.ports.spec import PortsSpec
 from stackmend.ports.state import Holder, HostPorts
 from stackmend.reconcile import (
@@ -35,6 +42,9 @@ PAUSE = 1.0
 #: How often a refusal is observed again before it stands.
 ATTEMPTS = 5
 
+#: How often who starts a holder again is stopped as well: it may have been started itself.
+STARTERS = 3
+
 
 @dataclass
 class PortsReconciler(Reconciler[HostPorts, Action]):
@@ -48,6 +58,7 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
     spec: PortsSpec
     report: Collector
     _freed: list[str] = field(default_factory=list)
+    _lease: connection.Lease | None = None
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has, with the grace of what it ends."""
@@ -88,12 +99,17 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         self, plan: decision.Plan[Action], state: HostPorts, lease: connection.Lease
     ) -> bool:
         """Carry out the actions of a plan in its order; each is recorded on the host first."""
+        self._lease = lease
+        self._execute_all(plan, state)
+        return True
+
+    def _execute_all(self, plan: decision.Plan[Action], state: HostPorts) -> None:
         for action in plan.actions:
-            lease.check()
+            if self._lease is not None:
+                self._lease.check()
             done = self.execute_action(action, state.now)
             if done and not isinstance(action, Reserve):
                 self._freed += action.ports
-        return True
 
     def execute_action(self, action: Action, now: float) -> bool:
         """Carry out one step; whether there was still something to be done.
@@ -103,8 +119,10 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         """
         record = _name_record(now)
         undo = f"ports.restored(record={record!r})"
+        # A connection is not brought back.
+        recorded = not isinstance(action, CloseConnections)
         try:
-            with self.step(action.model_copy(update={"undo": undo})):
+            with self.step(action.model_copy(update={"undo": undo}) if recorded else action):
                 self.run(
                     commands.execute(action, record, self.spec.grace),
                     f"could not {action.verb} {action.subject}",
@@ -115,14 +133,15 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
                 raise
             announce.show_line(self.host, f"  {action.subject}: it ended by itself")
             return False
-        announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
+        if recorded:
+            announce.show_line(self.host, f"  {action.subject}: {undo} brings it back")
         return True
 
     def verify(
         self, plan: decision.Plan[Action], state: HostPorts
     ) -> Observation[HostPorts, Action]:
         """Observe at once, and again until what was freed has stayed so for a while."""
-        since = time.monotonic()
+        since, rounds = time.monotonic(), 0
         while True:
             observed = self._observe_once(fresh=True)
             if observed.state is None:
@@ -130,7 +149,13 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
             remaining = list_remaining(self._freed, state, observed.state)
             for port in remaining:
                 if port.kind == "back":
-                    raise StepError(f"{port.port}: {port.reason}; remedy: {port.remedy}")
+                    following = plan_starters(self.spec, self._freed, state, observed.state)
+                    if not following.actions or rounds == STARTERS:
+                        raise StepError(f"{port.port}: {port.reason}; remedy: {port.remedy}")
+                    self.report_plan(following)
+                    self._execute_all(following, observed.state)
+                    rounds, since = rounds + 1, time.monotonic()
+                    break
             waited = time.monotonic() - since
             # What the kernel keeps for a while, or who is slow to let go, has as long as a process
             # has to end.

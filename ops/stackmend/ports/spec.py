@@ -14,7 +14,7 @@ from stackmend.problems import abbreviate, join_problems, show
 Protocol = Literal["tcp", "udp"]
 
 #: What a rule may name. A pattern may hold ``*``, ``?`` and ``[…]``.
-RULE_KINDS = ("exe", "unit", "container", "project", "user")
+RULE_KINDS = ("exe", "unit", "container", "project", "user", "connection")
 
 #: The longest list that a stack may ask for; more is a range that was mistyped.
 MAXIMUM_PORTS = 4096
@@ -156,7 +156,9 @@ class PortsPolicy(BaseModel):
     :param on_conflict: ``report`` says who holds it and changes nothing; ``stop`` stops a holder
         that ``allow`` names.
     :param allow: rules ``exe:``, ``unit:``, ``container:``, ``project:`` or ``user:``, each with a
-        name or a pattern: what one of them names may be stopped.
+        name or a pattern: what one of them names may be stopped, and so may a parent that starts it
+        again. ``connection:`` with the other end of outgoing connections, such as
+        ``connection:192.0.2.7:443``: they may be closed, and their programs are left alone.
     :param protect: rules of the same kinds for what must never be stopped, whatever ``allow`` says.
         What the host itself needs is protected without being named.
     :param grace: seconds that a process has to end by itself before it is killed.

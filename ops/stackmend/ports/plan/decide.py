@@ -1,18 +1,19 @@
 """Go through the desired ports: who holds each, what would stop it, and whether that may be."""
 
-import json
 from collections.abc import Iterable
 
 from stackmend.decision import Finding, Refusal
 from stackmend.ports import windows
 from stackmend.ports.format import format_holder, format_running, join_some, list_evidence, shorten
-from stackmend.ports.plan.model import Plan, Reserve
+from stackmend.ports.plan.model import CloseConnections, Plan, Reserve
 from stackmend.ports.plan.protection import Protection, find_protection
 from stackmend.ports.plan.target import (
+    Connections,
     Target,
     find_target,
     is_allowed,
     merge_targets,
+    quote_rule,
     suggest_rules,
 )
 from stackmend.ports.spec import PortsSpec, compress_ports, list_unreserved
@@ -24,6 +25,10 @@ _ENGINE_STOPPED = (
 )
 _UNKNOWN = "cannot tell whether it is free"
 _AS_ROOT = "connect as root, or set _sudo = True in the host's data"
+_WAIT = "wait for that connection to end"
+_RESERVED = (
+    '"on_conflict": "stop" reserves the port, so that the kernel gives it to no other connection'
+)
 
 
 def plan(spec: PortsSpec, state: HostPorts) -> Plan:
@@ -73,7 +78,10 @@ def plan(spec: PortsSpec, state: HostPorts) -> Plan:
     elif ranges:
         cause += '; "on_conflict": "stop" reserves them'
         findings.append(Finding(subject=ranges, kind="not reserved", cause=cause, blocks=False))
-    return Plan(findings=tuple(findings), actions=(*stops, *reserves), refusals=tuple(refusals))
+    # A program whose connection is closed may connect again at once.
+    closing = any(isinstance(action, CloseConnections) for action in stops)
+    actions = (*reserves, *stops) if closing else (*stops, *reserves)
+    return Plan(findings=tuple(findings), actions=actions, refusals=tuple(refusals))
 
 
 def explain_allocated(port: PortState, error: str) -> Plan:
@@ -187,8 +195,7 @@ def _explain_holder(holder: Holder) -> Protection:
         case "outgoing":
             return Protection(
                 f"{reason}; released when it closes",
-                'wait for that connection to end, or end it yourself; "on_conflict": "stop" '
-                "reserves the port, so that the kernel gives it to no other connection",
+                f"{_WAIT}, or end it yourself; {_RESERVED}",
             )
         case "node port":
             return Protection(
@@ -231,14 +238,14 @@ def _refuse_without_rule(target: Target, spec: PortsSpec) -> Refusal | None:
         reason += "; its program and its user are unknown"
         return Refusal(subject=subject, reason=reason, remedy=_AS_ROOT)
     settings = [] if spec.on_conflict == "stop" else ['"on_conflict": "stop"']
-    settings += [f'"allow": [{", ".join(map(_quote, rules))}]'] if rules else []
-    remedy = f'to allow stopping it, add {", ".join(settings)} to the stack\'s "ports" section'
+    settings += [f'"allow": [{", ".join(map(quote_rule, rules))}]'] if rules else []
+    line = f'add {", ".join(settings)} to the stack\'s "ports" section'
+    if isinstance(target.owner, Connections):
+        reason += "; released when it closes"
+        remedy = f"{_WAIT}; to have it closed, and the program left alone, {line}; {_RESERVED}"
+    else:
+        remedy = f"to allow stopping it, {line}"
     return Refusal(subject=subject, reason=reason, remedy=remedy)
-
-
-def _quote(rule: str) -> str:
-    # As Python and JSON read it; what is not to be printed is written as its number.
-    return json.dumps(rule, ensure_ascii=not rule.isprintable())
 
 
 def _find_unreserved(spec: PortsSpec, state: HostPorts) -> tuple[str, str]:

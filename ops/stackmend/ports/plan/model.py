@@ -4,7 +4,7 @@ from typing import Literal
 
 from stackmend import decision
 from stackmend.frozen import Frozen
-from stackmend.ports.state import Container, Process, Program, WindowsProcess
+from stackmend.ports.state import Container, Process, Program, Socket, WindowsProcess
 
 _UNDO = "ports.restored with the name of its record"
 
@@ -70,6 +70,14 @@ class StopWindowsProcess(Stop):
     process: WindowsProcess
 
 
+class CloseConnections(Stop):
+    """Close outgoing connections, and leave the program that has them alone."""
+
+    verb: Literal["close"] = "close"
+    undo: str = "the program connects again by itself where it needs to"
+    sockets: tuple[Socket, ...]
+
+
 class Reserve(decision.Action):
     """Keep ports from outgoing connections; the subject lists them as the kernel does."""
 
@@ -77,7 +85,15 @@ class Reserve(decision.Action):
     undo: str = _UNDO
 
 
-Action = StopContainer | StopUnits | StopProgram | StopProcess | StopWindowsProcess | Reserve
+Action = (
+    StopContainer
+    | StopUnits
+    | StopProgram
+    | StopProcess
+    | StopWindowsProcess
+    | CloseConnections
+    | Reserve
+)
 
 
 class Plan(decision.Plan[Action]):

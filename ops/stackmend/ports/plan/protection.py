@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stackmend.ports import darwin, windows
 from stackmend.ports.format import name_program
-from stackmend.ports.plan.target import Target, Units, list_names
+from stackmend.ports.plan.target import Connections, Target, Units, list_names
 from stackmend.ports.spec import RULE_KINDS, PortsSpec, is_named
 from stackmend.ports.state import Holder, HostPorts, Process
 
@@ -74,6 +74,12 @@ _UNITS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+#: Programs by whose own connections somebody may come in, and perhaps we ourselves.
+_TUNNELS = re.compile(
+    r"ssh|autossh|dropbear|dbclient|cloudflared|tailscaled|openvpn|wireguard.*|frpc|ngrok|zerotier-one"
+)
+
+
 def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protection | None:
     """Why a target is never stopped; ``None`` where a rule may allow it."""
     others = _list_unit_processes(target, state)
@@ -90,6 +96,10 @@ def find_protection(target: Target, spec: PortsSpec, state: HostPorts) -> Protec
         for process in processes:
             if (protection := _protect_program(process, target)) is not None:
                 return protection
+    if isinstance(target.owner, Connections) and _TUNNELS.fullmatch(
+        name_program(target.owner.process)
+    ):
+        return Protection("it may be somebody's way to this host", _NETWORK)
     for holder in target.holders:
         if protection := _protect_other_system(holder, state):
             return protection

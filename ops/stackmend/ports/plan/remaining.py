@@ -5,7 +5,13 @@ from typing import Literal
 
 from stackmend.frozen import Frozen
 from stackmend.ports.format import format_argv, format_process, join_some, list_evidence
-from stackmend.ports.plan.target import Target, find_target, is_launcher, suggest_rules
+from stackmend.ports.plan.target import (
+    Target,
+    find_target,
+    is_launcher,
+    quote_rule,
+    suggest_rules,
+)
 from stackmend.ports.spec import PortSpec
 from stackmend.ports.state import Holder, HostPorts, PortState, Process
 
@@ -35,17 +41,22 @@ def list_remaining(
     :param before: what the host had before anything was stopped.
     :param after: what it has now.
     """
-    known = {
-        (holder.process.pid, holder.process.started)
-        for port in before.ports
-        for holder in port.holders
-        if holder.process is not None and holder.process.pid != 1
-    }
+    known = list_identities(before)
     return tuple(
         remaining
         for port in after.ports
         if str(port.desired) in freed
         and (remaining := _explain_port(port, known, after)) is not None
+    )
+
+
+def list_identities(state: HostPorts) -> frozenset[tuple[int, int]]:
+    """The processes that hold ports, each by what tells it from a later one of its number."""
+    return frozenset(
+        (holder.process.pid, holder.process.started)
+        for port in state.ports
+        for holder in port.holders
+        if holder.process is not None and holder.process.pid != 1
     )
 
 
@@ -129,6 +140,9 @@ def _stop_parent(parent: Process | None, process: Process | None) -> str:
         )
     if parent is not None and parent.pid != 1:
         command = format_argv(parent.argv)
-        return f"its parent starts it again: end pid {parent.pid} ({command}) first"
+        target = find_target(Holder(kind="process", process=parent))
+        rules = suggest_rules(target) if target is not None else ()
+        named = f', or add "allow": [{", ".join(map(quote_rule, rules))}]' if rules else ""
+        return f"its parent starts it again: end pid {parent.pid} ({command}) first{named}"
     where = f" in {process.unit}" if process is not None and process.unit else ""
     return f"what started it{where} has ended by itself: a scheduled job, or somebody's script"

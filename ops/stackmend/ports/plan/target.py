@@ -1,5 +1,6 @@
 """What would have to be stopped for a holder to let go, and which rules may allow it. Pure."""
 
+import json
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from stackmend.ports.format import (
 )
 from stackmend.ports.plan.model import (
     Action,
+    CloseConnections,
     Member,
     StopContainer,
     StopProcess,
@@ -24,7 +26,15 @@ from stackmend.ports.plan.model import (
     StopWindowsProcess,
 )
 from stackmend.ports.spec import is_named
-from stackmend.ports.state import Container, Holder, Process, Program, Unit, WindowsProcess
+from stackmend.ports.state import (
+    Container,
+    Holder,
+    Process,
+    Program,
+    Socket,
+    Unit,
+    WindowsProcess,
+)
 
 #: Units that start what others ask for: a process there that is not the unit's own program is
 #: nobody's service. Without a login manager, what a login started stays in the SSH server's unit.
@@ -51,8 +61,20 @@ class Processes(Frozen):
     members: tuple[Member, ...]
 
 
-Owner = Container | Units | Program | Processes | WindowsProcess
-_ORDER = (Container, Units, Program, Processes, WindowsProcess)
+class Connections(Frozen):
+    """Outgoing connections of one process, which is left alone."""
+
+    process: Process
+    sockets: tuple[Socket, ...]
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Their other ends."""
+        return tuple(dict.fromkeys(socket.peer for socket in self.sockets))
+
+
+Owner = Container | Units | Program | Processes | WindowsProcess | Connections
+_ORDER = (Container, Units, Program, Processes, WindowsProcess, Connections)
 
 
 class Target(Frozen):
@@ -114,6 +136,8 @@ class Target(Frozen):
                 first = members[0].process
                 more = f" and {len(members) - 1} of its own" if len(members) > 1 else ""
                 return f"{format_program(first)} (pid {first.pid}){more}"
+            case Connections(peers=peers, process=process):
+                return f"connection of pid {process.pid} to {join_some(peers)}"
 
     @property
     def description(self) -> str:
@@ -126,6 +150,8 @@ class Target(Frozen):
             case Units(names=names):
                 noun = "units" if len(names) > 1 else "unit"
                 return f"{noun} {self.subject}{format_running(next(iter(self.workers), None))}"
+            case Connections(peers=peers, process=process):
+                return f"outgoing connection to {join_some(peers)}{format_running(process)}"
         return self.subject + format_running(next(iter(self.processes), None))
 
     def stop(self) -> Action:
@@ -143,6 +169,8 @@ class Target(Frozen):
                 return StopProcess(members=members, **common)
             case WindowsProcess() as process:
                 return StopWindowsProcess(process=process, **common)
+            case Connections(sockets=sockets):
+                return CloseConnections(sockets=sockets, **common)
 
 
 def find_target(holder: Holder) -> Target | None:
@@ -153,7 +181,13 @@ def find_target(holder: Holder) -> Target | None:
 
 def _find_owner(holder: Holder) -> Owner | None:
     process, unit = holder.process, holder.unit
-    if holder.kind in ("outgoing", "node port", "reserved", "hidden"):
+    if holder.kind == "outgoing":
+        # What the kernel itself has is a mount, or is ending already.
+        closable = all(socket.peer and socket.inode for socket in holder.sockets)
+        if process is None or process.container or not holder.sockets or not closable:
+            return None
+        return Connections(process=process, sockets=holder.sockets)
+    if holder.kind in ("node port", "reserved", "hidden"):
         return None
     if holder.container is not None:
         return holder.container
@@ -225,6 +259,8 @@ def _make_key(target: Target) -> Hashable:
             return "units", manager, names
         case Processes(members=members):
             return "process", members[0].process.pid
+        case Connections(process=process):
+            return "connections", process.pid
 
 
 def _is_same(target: Target, other: Target, parents: dict[int, int]) -> bool:
@@ -261,6 +297,15 @@ def _merge(same: Sequence[Target], parents: dict[int, int]) -> Target:
         owner = owner.model_copy(update={"names": names})
     elif isinstance(owner, Processes):
         owner = Processes(members=_merge_members(same, parents))
+    elif isinstance(owner, Connections):
+        sockets = {
+            socket.model_dump_json(): socket
+            for target in same
+            if isinstance(target.owner, Connections)
+            for socket in target.owner.sockets
+        }
+        sockets = {key: sockets[key] for key in sorted(sockets)}
+        owner = owner.model_copy(update={"sockets": tuple(sockets.values())})
     holders = {holder.model_dump_json(): holder for target in same for holder in target.holders}
     return Target(
         owner=owner,
@@ -302,6 +347,8 @@ def list_names(target: Target, kind: str, others: Sequence[Process] = ()) -> tup
             return (container.name, container.id) if container is not None else ()
         case "project":
             return (container.project,) if container is not None else ()
+        case "connection":
+            return owner.peers if isinstance(owner, Connections) else ()
     raise AssertionError(f"{kind} is no kind of rule")
 
 
@@ -309,7 +356,7 @@ def is_allowed(target: Target, allow: Sequence[str]) -> bool:
     """Whether rules allow a target to be stopped.
 
     A container is named by itself or its project; a unit also by its program or user; of several
-    processes each must be named.
+    processes each must be named, and of connections each other end.
     """
     match target.owner:
         case WindowsProcess(image=image):
@@ -321,6 +368,8 @@ def is_allowed(target: Target, allow: Sequence[str]) -> bool:
                 or is_named(allow, "user", member.process.user)
                 for member in members
             )
+        case Connections(peers=peers):
+            return all(is_named(allow, "connection", peer) for peer in peers)
         case Container():
             kinds: tuple[str, ...] = ("container", "project")
         case Units() | Program():
@@ -337,6 +386,8 @@ def suggest_rules(target: Target) -> tuple[str, ...]:
             return (f"unit:{escape(names[-1])}",)
         case WindowsProcess(image=image):
             return (f"exe:{escape(image)}",) if image else ()
+        case Connections(peers=peers):
+            return tuple(f"connection:{escape(peer)}" for peer in peers)
         case Processes(members=members):
             processes = tuple(member.process for member in members)
         case Program():
@@ -351,6 +402,11 @@ def suggest_rules(target: Target) -> tuple[str, ...]:
         else:
             return ()
     return tuple(dict.fromkeys(rules))
+
+
+def quote_rule(rule: str) -> str:
+    """A rule as Python and JSON read it; what is not to be printed is written as its number."""
+    return json.dumps(rule, ensure_ascii=not rule.isprintable())
 
 
 def escape(value: str) -> str:
