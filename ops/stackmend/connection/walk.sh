@@ -239,7 +239,7 @@ all_files() {
         seen[path] = 1; print "./" path }
     }
     END { for (i = 1; i <= NR; i++) print "./" file[i] }' | tr '\n' '\0' | (
-    cd -P -- "$1" 2>/dev/null && timeout 300 xargs -0 -r stat -c '%f %s' -- 2>/dev/null
+    cd -P -- "$1" 2>/dev/null && timeout 60 xargs -0 -r stat -c '%f %s' -- 2>/dev/null
   )) || return 1
   # Directories, and behind them as many files as were asked for.
   printf '%s\n=\n%s\n' "$types" "$paths" | most=$2 awk '
@@ -318,7 +318,7 @@ each() {
   shift
   sed -n 's|^f  |./|p' | tr '\n' '\0' | (
     cd -P -- "$surveyed" 2>/dev/null || exit 0
-    timeout 300 xargs -0 -r "$@"
+    timeout 60 xargs -0 -r "$@"
   )
 }
 
