@@ -186,5 +186,5 @@ def test_a_mirrors_model_comes_from_a_peer_while_the_registry_is_down(
     for server in servers:
         assert server.digests()["away:1b"] == model.digest
         assert model.name not in server.tags()
-        assert server.whole("away:1b")
+        assert server.is_complete("away:1b")
         assert server.answers("away:1b")

@@ -132,11 +132,11 @@ def test_blobs_of_a_unit_with_its_own_mounts_are_found_broken_and_mended(
     unit.host.sh(f"truncate -s -1000 {unit.blob(blob)}")
     result = runs.converge([model.name])
     assert result.about("findings", blob[:12])
-    assert unit.whole(model.name)
+    assert unit.is_complete(model.name)
     unit.flip(blob, SIZE // 2)
     result = runs.converge([model.name], hashes=True)
     assert result.about("findings", blob[:12])
-    assert unit.whole(model.name)
+    assert unit.is_complete(model.name)
     assert unit.answers(model.name)
     assert runs.converge([model.name], hashes=True).outcomes == {"converged"}
 

@@ -189,6 +189,9 @@ class World:
         #: What the engine shows of volumes, what Compose warns of, and what new things must fit in.
         self.volume_shapes: dict[str, dict[str, Any]] = {}
         self.warnings: tuple[str, ...] = ()
+        #: What would steer others: of the environment, and by name in the project's directory.
+        self.ignored: tuple[str, ...] = ()
+        self.defaults: tuple[str, ...] = ()
         self.surroundings: Surroundings | None = None
         self.built_for: dict[str, tuple[str, str]] = {}
         self.made = 0
@@ -222,6 +225,8 @@ class World:
             networks=dict(self.networks),
             network_labels=dict(self.network_labels),
             volume_labels=dict(self.volume_labels),
+            ignored=self.ignored,
+            defaults=self.defaults,
             images={ref: Image(id=id_) for ref, id_ in self.images.items() if ref in known},
             applied=self.applied,
             applied_problem=self.applied_problem,

@@ -1141,6 +1141,16 @@ def warnings_of_compose_are_told_again() -> Plan:
     return proven(desired, world).observe(desired)
 
 
+@scenario
+def what_lies_around_steers_nothing() -> Plan:
+    """Variables, a context, and files that Compose would read: told, kept, and no change."""
+    desired = shop()
+    world = proven(desired, by_hand(desired))
+    world.ignored = ("DOCKER_HOST", "COMPOSE_FILE", "context remote")
+    world.defaults = (".env", "compose.override.yaml", "compose.yaml")
+    return world.observe(desired)
+
+
 # Who leans on whom
 
 

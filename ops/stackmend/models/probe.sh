@@ -249,8 +249,8 @@ on_host() {
   if [ -n "$server" ]; then
     [ -n "$directory" ] || return
     # What it sees under this path may be another directory than ours.
-    inner=$(stat -L -c %d:%i "$server/root$directory" 2>/dev/null)
-    if [ -n "$inner" ] && [ "$inner" != "$(stat -L -c %d:%i "$directory" 2>/dev/null)" ]; then
+    outside=$(stat -L -c %d:%i "$server/root$directory" 2>/dev/null)
+    if [ -n "$outside" ] && [ "$outside" != "$(stat -L -c %d:%i "$directory" 2>/dev/null)" ]; then
       section within printf '%s\n%s\n' "${server#/proc/}" "$directory"
       directory=$server/root$directory
     fi
