@@ -126,6 +126,10 @@ def test_what_a_shell_says_first_is_nobodys(shop: Shop, talk: str) -> None:
                 assert stream.read(6) == b"\0bytes"
                 stream.write(b"there")
                 assert stream.read(5) == b"there"
+                # It comes by a way of its own, in its own time.
+                until = time.monotonic() + 10
+                while stream.error_text != "to err" and time.monotonic() < until:
+                    time.sleep(0.05)
                 assert stream.error_text == "to err"
             with docker(connection, readonly=True) as client:
                 web = client.containers.get(shop.id("web"))

@@ -234,6 +234,18 @@ def test_a_change_that_begins_while_the_probe_reads_is_seen(
     assert state.pending
 
 
+@pytest.mark.parametrize(
+    ("active", "status"),
+    [("active", "hung"), ("failed", "stopped"), ("activating", "stopped"), ("inactive", "stopped")],
+)
+def test_an_engine_that_is_not_there_does_not_hang(active: str, status: str) -> None:
+    """systemd listens for it, and nobody answers."""
+    rows = ["LoadState=loaded", f"ActiveState={active}"]
+    state = parse(output({"systemd": rows, "versions": (124, ["28.5.1|"])}))
+    assert state.status == status
+    assert state.reason
+
+
 @pytest.mark.parametrize("nasty", NASTY)
 def test_every_value_arrives_as_it_is(nasty: str) -> None:
     for command, given in (

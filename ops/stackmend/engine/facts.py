@@ -92,6 +92,10 @@ class HostEngines(FactBase[HostEngine]):
         return parse_probe(lambda lines: parse(lines, self._mark), output, "the engine")
 
 
+#: What systemd says of a service whose process is not there, or not ready.
+_DOWN = frozenset({"inactive", "failed", "activating", "deactivating"})
+
+
 def parse(output: Sequence[str], mark: str) -> HostEngine:
     """Probe output to state.
 
@@ -101,7 +105,11 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
     if "done" not in found:
         raise ValueError("it did not run to its end")
     host = _parse_pairs(found["host"][1])
+    service = _parse_service(found)
     status, reason, client, server = _parse_versions(found)
+    if status == "hung" and service.active in _DOWN:
+        # systemd takes connections for an engine that is not there.
+        status, reason = "stopped", f"docker.service is {service.active}"
     compose, lines = found.get("compose", (1, []))
     texts = [*(line.strip() for line in lines), ""]
     return HostEngine.model_validate(
@@ -114,7 +122,7 @@ def parse(output: Sequence[str], mark: str) -> HostEngine:
             "snap": any(line.startswith("snap|") for line in _read_lines(found, "programs")),
             "programs": _parse_programs(_read_lines(found, "programs")),
             "daemons": _parse_daemons(_read_lines(found, "daemons")),
-            "service": _parse_service(found),
+            "service": service,
             "status": status,
             "reason": reason,
             "client": client,

@@ -17,7 +17,7 @@ from stackmend.compose.plan.foreign import (
 )
 from stackmend.compose.plan.format import explain_warning
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
-from stackmend.compose.plan.leftovers import plan_leftovers
+from stackmend.compose.plan.leftovers import plan_leftovers, restart_doomed
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks
@@ -80,7 +80,7 @@ def plan(
     check_volumes(draft)
     report_left_volumes(draft)
     plan_names_and_addresses(draft)
-    plan_leftovers(draft)
+    doomed = plan_leftovers(draft)
     plan_files(draft)
     plan_images(draft)
     for name in draft.services:
@@ -96,6 +96,7 @@ def plan(
     created = [name for name in _sort_services(draft) if draft.has_step(name, Recreate, Up)]
     refuse_unfit(draft, created)
     draft.refusals += find_losses(spec, draft.state, declared, created)
+    restart_doomed(draft, doomed)
     actions = arrange(draft.services, draft.first, draft.steps, draft.last)
     decided = Plan(findings=tuple(draft.findings), refusals=tuple(draft.refusals))
     if decided.refusals:

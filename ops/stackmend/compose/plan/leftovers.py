@@ -5,26 +5,48 @@ one its name (docker/compose ``pkg/compose/convergence.go``). Where that ended o
 both for replicas afterwards, and may stop at a name that the other one has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from stackmend.compose.plan.actions import RemoveLeftover, Rename
+from stackmend.compose.plan.actions import RemoveLeftover, Rename, Restart
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.state import Container, StackState
 from stackmend.provenance import TEMPORARY_NAME
 
 
-def plan_leftovers(draft: Draft) -> None:
-    """Leave one container in each place, under its own name; what follows is decided on that."""
+def plan_leftovers(draft: Draft) -> tuple[Container, ...]:
+    """Leave one container in each place, under its own name; what follows is decided on that.
+
+    :returns: what runs in the place of one that never did: the engine may be about to stop it.
+    """
     before = draft.state
+    doomed: list[Container] = []
     steps, draft.state = resolve_leftovers(before, draft.services)
     for step in steps:
         draft.find(step.subject, "leftover", step.cause)
         draft.first.append(step)
         if isinstance(step, RemoveLeftover):
-            _refuse_loss(draft, next(c for c in before.containers if c.id == step.container))
+            leftover = next(c for c in before.containers if c.id == step.container)
+            _refuse_loss(draft, leftover)
+            doomed += [
+                kept
+                for kept in draft.state.list_containers(str(leftover.service))
+                if kept.number == leftover.number and kept.status == "running"
+                if not leftover.started_at
+            ]
+    return tuple(doomed)
+
+
+def restart_doomed(draft: Draft, doomed: Iterable[Container]) -> None:
+    """Start these again once they are stopped, but for what is replaced or removed anyway."""
+    changing = {name for name, steps in draft.steps.items() if steps}
+    for container in doomed:
+        if container.service not in changing:
+            cause = f"{container.name} was being replaced, and may be stopped at any moment"
+            step = Restart(subject=str(container.service), cause=cause, container=container.id)
+            draft.first.append(step)
 
 
 def resolve_leftovers(
