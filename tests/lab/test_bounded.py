@@ -190,7 +190,7 @@ def test_a_check_that_never_answers(pair: Pair) -> None:
     finally:
         pair.shop.settings.pop("checks")
     assert done.rc == 1
-    assert "never: had not ended after 5 s" in done.out or "had not ended" in done.out, done.out
+    assert "had not ended" in done.out, done.out
     assert seconds < 3 * MINUTE, (seconds, done.out)
 
 

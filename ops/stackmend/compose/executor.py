@@ -282,7 +282,8 @@ class Executor:
         lines = drop_repeated(lines)
         reason = " ".join(lines[-3:]) or f"exit status {result.status}"
         # What the reason holds already is not shown again below it.
-        log = [self.observer.redact(line) for line in lines[-LOG_LINES:] if len(lines) > 3]
+        last = lines[-LOG_LINES:] if len(lines) > 3 else []
+        log = [self.observer.redact(line) for line in last]
         if services:
             log += self.observer.read_logs(services, self.observer.read_state())
         raise StepError(f"{failure}: {self.observer.redact(reason)}", log)
