@@ -141,7 +141,7 @@ NOT_PARSED = {
         "compose/within engine/accelerators/describe engine/again engine/install "
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
         "models/delete models/manifest models/partials models/remember models/take "
-        "models/unrelay ports/container ports/end ports/program ports/reserve "
+        "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
         "ports/taskkill ports/unit"
     ),
     "other scripts begin with it": (
