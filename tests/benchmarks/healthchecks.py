@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 
-from tests.lab.hosts import LabHost, lease
+from tests.lab.hosts import LabHost, lease, prepare
 from tests.lab.paths import VAR
 from tests.lab.reference_stack import DIRECTORY, VARIABLES, ReferenceStack
 
@@ -76,6 +76,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=60, help="how long each is watched")
     given = parser.parse_args()
+    prepare()
     cost: dict[str, list[float]] = {"none": []} | {name: [] for name in SETTINGS}
     healthy: dict[str, list[float]] = {name: [] for name in SETTINGS}
     with lease() as host:

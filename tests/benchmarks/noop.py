@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.engine import outer
-from tests.lab.hosts import LabHost, lease
+from tests.lab.hosts import LabHost, lease, prepare
 from tests.lab.images import reference
 from tests.lab.paths import KEY, KNOWN_HOSTS, PROJECT, VAR
 
@@ -440,6 +440,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--json", type=Path, default=WORK / "noop.json")
     chosen = parser.parse_args(arguments)
+    prepare()
     result: dict[str, Any] = {}
     try:
         if chosen.scale:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackmend.ports.facts import PortHolders
-from tests.lab.hosts import LabHost, lease
+from tests.lab.hosts import LabHost, lease, prepare
 from tests.lab.paths import VAR
 
 PROCESSES, SOCKETS = 1000, 5000
@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds: int = parser.parse_args().rounds
+    prepare()
     with lease("managed") as host:
         host.reset()
         try:

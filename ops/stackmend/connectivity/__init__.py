@@ -1,0 +1,1 @@
+"""Whether a host reaches what its stack needs from outside, and which layer is broken where not."""
