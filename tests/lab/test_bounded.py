@@ -102,6 +102,30 @@ def test_an_engine_that_hangs_is_not_started_again(pair: Pair) -> None:
     assert not told.all("done")
 
 
+@pytest.mark.parametrize("name", ["dockerd", "containerd"])
+def test_an_engine_that_hangs_is_restarted_with_consent(pair: Pair, name: str) -> None:
+    """Itself, or what it works upon; what ran before runs again."""
+    host = pair.host
+    running = set(host.docker("ps", "--format", "{{.Names}}").split())
+    assert running
+    pid = host.sh(f"pgrep -x {name}")
+    host.sh(f"kill -STOP {pid}")
+    try:
+        started = time.monotonic()
+        told = Runs(pair.directory, host).installed(channel="distro")
+        assert time.monotonic() - started < MINUTE
+        (refusal,) = told.all("refusals")
+        assert ("containerd hangs" in refusal["reason"]) == (name == "containerd")
+        assert '"allow": ["restart"]' in refusal["remedy"]
+        told = Runs(pair.directory, host).installed(channel="distro", allow=["restart"])
+        assert told.run.rc == 0, told.run.out
+        assert [row["verb"] for row in told.all("done")] == ["restart"]
+    finally:
+        host.sh(f"kill -CONT {pid}", check=False)
+    assert host.sh(f"pgrep -x {name}") != pid
+    assert set(host.docker("ps", "--format", "{{.Names}}").split()) == running
+
+
 def test_an_sshd_that_accepts_and_says_nothing(pair: Pair) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         kept = []

@@ -86,10 +86,13 @@ why() {
 # script could not bring back stays on the list.
 remember() {
   touch "$root/left"
-  running=''
-  if ! engine_failed && ! running=$(limited docker ps -q --no-trunc 2>/dev/null) && answers; then
-    echo 'the engine does not tell which containers run: nothing is changed' >&2
-    exit 73
+  if engine_failed || ! running=$(limited docker ps -q --no-trunc 2>/dev/null); then
+    if answers; then
+      echo 'the engine does not tell which containers run: nothing is changed' >&2
+      exit 73
+    fi
+    # What runs without an engine, or under one that hangs, containerd knows of.
+    running=$(ls /run/containerd/io.containerd.runtime.v2.task/moby 2>/dev/null)
   fi
   printf '%s\n' "$running" | sed '1!G;h;$!d' |
     cat "$root/left" - | awk 'NF && !seen[$0]++' >"$root/left.now"

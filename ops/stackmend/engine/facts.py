@@ -305,7 +305,12 @@ def _parse_containers(lines: Sequence[str]) -> tuple[Container, ...]:
 
 
 def _parse_containerd(found: Mapping[str, Section]) -> str:
-    """The state of the containerd that dockerd is told to use; empty where it has its own."""
+    """The state of the containerd that dockerd is told to use; empty where it has its own.
+
+    ``hung`` where it does not answer, and dockerd with it.
+    """
+    if "silent" in found:
+        return "hung"
     properties = _parse_pairs(_read_lines(found, "containerd"), "=")
     external = "--containerd" in " ".join(_read_lines(found, "systemd"))
     return (

@@ -187,6 +187,9 @@ if [ -d /run/systemd/system ] && ! systemctl is-active -q docker.service; then
     grep -e 'error obtaining controller instance' -e 'libnetwork/datastore' | head -n 1 | quoted
   end 0
 fi
+if [ -n "${STACKMEND_HUNG:-}" ] && have ctr && have timeout; then
+  timeout -k 1 4 ctr version >/dev/null 2>&1 || section silent echo containerd
+fi
 if [ -d /run/systemd/system ]; then
   section containerd systemctl show containerd.service -p LoadState,ActiveState
 fi

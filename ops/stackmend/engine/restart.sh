@@ -4,6 +4,10 @@ root=${root:?}
 alone
 remember
 rm -f "$root/restarted"
+# An engine whose containerd hangs would hang again.
+if have ctr && have timeout && ! timeout -k 1 4 ctr version >/dev/null 2>&1; then
+  systemctl restart containerd.service 2>/dev/null
+fi
 service restart >/dev/null 2>&1
 comes_up 90 || { why >&2; exit 70; }
 bring_back || exit 74

@@ -58,7 +58,7 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
         return Plan(refusals=(source,))
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
-    refusals += refuse_hung(state)
+    refusals += [] if "restart" in spec.allow else refuse_hung(state)
     restored: RestoreConfig | None = None
     if fault := find_fault(state):
         put_back = plan_restoration(state, fault, spec.allow)

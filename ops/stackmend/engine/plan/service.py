@@ -8,11 +8,13 @@ from stackmend.engine.plan.model import (
     Enable,
     MoveDatabase,
     RemovePidFile,
+    RestartEngine,
     RestoreConfig,
     Start,
     StartAgain,
     StartContainerd,
 )
+from stackmend.engine.plan.rivals import explain_hung
 from stackmend.engine.spec import Installation
 from stackmend.engine.state import HostEngine
 
@@ -29,7 +31,12 @@ def plan_service(
     :param restored: the step that puts a daemon.json back, and starts the engine with it.
     """
     actions: list[Action] = []
-    if state.status != "up":
+    if state.status == "hung":
+        undo = "nothing: it answers again, or is as it was"
+        actions.append(
+            RestartEngine(subject="engine", cause=explain_hung(state), undo=undo, bridges=())
+        )
+    elif state.status != "up":
         if refusal := _find_obstacle(spec, state):
             return [], [refusal]
         if state.pid_file:
