@@ -175,6 +175,7 @@ def _parse_server(found: Sections, query: Query) -> Server:
             "state": fields.get("state", ""),
             "health": fields.get("health", ""),
             "started": fields.get("started", ""),
+            "memory": "" if fields.get("memory", "0") == "0" else fields["memory"],
         }
         if known["state"] != "running":
             state = known["state"] or "in no known state"

@@ -98,6 +98,8 @@ class Fleet:
             report = self._members[peer.host.name].report
         if reading.note_corrupt(peer.host, digest) and report is not None:
             announce.report_plan(peer.host, report, Plan(refusals=(refuse_corrupt(peer, digest),)))
+            # Its own turn is over: what is left is that the run as a whole does not end well.
+            peer.host.state.failed_hosts.add(peer.host)
 
     @contextmanager
     def take_slot(self, parallel: int) -> Iterator[None]:

@@ -76,7 +76,7 @@ read_store() {
 # One "KEY VALUE..." a line, the values as JSON: what an image sets may hold any character. A value
 # that JSON has to escape (a quote, a backslash, a control character) is as good as none.
 # shellcheck disable=SC2016 # the template's own
-shape='{{println "name" (json .Name)}}{{println "state" (json .State.Status)}}{{println "started" (json .State.StartedAt)}}{{with .State.Health}}{{println "health" (json .Status)}}{{end}}{{println "user" (json .Config.User)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}{{range .Mounts}}{{println "mount" (json .Destination) (json .Source)}}{{end}}{{range .Config.Env}}{{println "env" (json .)}}{{end}}'
+shape='{{println "name" (json .Name)}}{{println "state" (json .State.Status)}}{{println "started" (json .State.StartedAt)}}{{println "memory" (json .HostConfig.Memory)}}{{with .State.Health}}{{println "health" (json .Status)}}{{end}}{{println "user" (json .Config.User)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}{{range .Mounts}}{{println "mount" (json .Destination) (json .Source)}}{{end}}{{range .Config.Env}}{{println "env" (json .)}}{{end}}'
 
 of() { printf '%s\n' "$inspected" | sed -n "s/^$1 \"\([^\"\\\\]*\)\"\$/\1/p"; }
 
@@ -99,7 +99,7 @@ in_container() {
   }
   # Nothing of the environment is printed: it may be secret.
   begin "container $id"
-  printf '%s\n' "$inspected" | grep -E '^(name|state|health|started) ' | quoted
+  printf '%s\n' "$inspected" | grep -E '^(name|state|health|started|memory) ' | quoted
   end 0
   proxy=$(of env | sed -n 's/^[Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy]=//p' | head -n 1)
   # A proxy's address may hold a password.
@@ -194,11 +194,20 @@ group() {
     "/proc/$1/cgroup" 2>/dev/null
 }
 
-# What is another one for each process, even where its number was used before.
+# The most memory that a process may take, empty where nothing says so.
+memory() {
+  file=$(awk -F : '$2 ~ /(^|,)memory(,|$)/ { own = $3 } $1 == 0 { unified = $3 }
+    END { print length(own) ? "memory" own "/memory.limit_in_bytes" : unified "/memory.max" }' \
+    "/proc/$1/cgroup" 2>/dev/null)
+  grep -x '[0-9]\{1,15\}' "/sys/fs/cgroup/$file" 2>/dev/null
+}
+
+# What is another one for each process, even where its number was used before, and for each limit.
 started() {
   cat /proc/sys/kernel/random/boot_id
   printf '%s\n' "${1#/proc/}"
   sed 's/.*) //' "$1/stat" | cut -d ' ' -f 20
+  memory "${1#/proc/}"
 }
 
 # A server that is a process of the host: what its environment says, else where packages put it.

@@ -58,6 +58,7 @@ class Server(Frozen):
     state: str = ""
     health: str = ""
     started: str = ""
+    memory: str = ""
     proxy: str = ""
     place: Place | None = None
 
@@ -74,8 +75,8 @@ class Server(Frozen):
 
     @property
     def instance(self) -> str:
-        """What changes with its version and with each start."""
-        return " ".join(filter(None, (self.version, self.container, self.started)))
+        """What changes with its version, with each start, and with the memory that it may take."""
+        return " ".join(filter(None, (self.version, self.container, self.started, self.memory)))
 
     @property
     def is_starting(self) -> bool:
