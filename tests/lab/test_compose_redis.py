@@ -145,6 +145,34 @@ def test_the_password_of_the_stack(shop: Shop) -> None:
         assert PASSWORD not in told
 
 
+def test_an_error_that_its_password_is_part_of(shop: Shop) -> None:
+    shop.services["redis"]["command"] = ["redis-server", "--requirepass", "x"]
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    cli(shop, "-a", "x", "config", "set", "maxmemory", "1")
+    with shop.watching() as seen:
+        done = shop.run("-y")
+    assert done.rc == 1, done.out
+    assert seen.quiet, seen.events
+    assert "its memory is full, and it refuses writes: OOM " in finding(shop)["text"]
+
+
+def test_an_access_list_is_no_password_that_was_set_by_hand(shop: Shop) -> None:
+    """Nobody but the stack's own user gets in, which is as it should be: no restart."""
+    users = "--user default off --user app on >word ~* &* +@all"
+    shop.services["redis"]["command"] = ["redis-server", *users.split()]
+    shop.services["redis"]["healthcheck"]["test"] = ["CMD", "true"]
+    shop.settings["checks"] = []
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    shop.settings["checks"] = [CHECK]
+    with shop.watching() as seen:
+        done = shop.run("-y")
+    assert done.rc == 1, done.out
+    assert seen.quiet, seen.events
+    assert "its access list of redis gives cannot be read from outside" in finding(shop)["text"]
+
+
 def test_a_redis_that_nobody_checks(shop: Shop) -> None:
     shop.settings["checks"] = []
     done = shop.run("-y")

@@ -57,6 +57,37 @@ def test_addresses_in_the_environment(environment: dict[str, str], port: int | N
     assert hops(services, "api") == ([] if port is None else [f"api → redis:{port}"])
 
 
+@pytest.mark.parametrize(
+    ("command", "port"),
+    [
+        (["celery", "-A", "app", "-b", "redis://redis:6380/0", "worker"], 6380),
+        (["sh", "-c", "exec app --queue=redis:6381"], 6381),
+        ("app --broker redis://redis", 6379),
+        (["redis"], None),
+        (["app", "--name", "redis"], None),
+    ],
+)
+def test_addresses_in_a_command(command: Any, port: int | None) -> None:
+    services = {"api": {"command": command}, "redis": {"image": "redis:7"}}
+    assert hops(services, "api") == ([] if port is None else [f"api → redis:{port}"])
+
+
+@pytest.mark.parametrize(
+    ("url", "redis"),
+    [
+        ("redis://redis", True),
+        ("redis://:password@redis", True),
+        ("redis://default:password@redis", True),
+        ("redis://app:password@redis", False),
+        ("rediss://redis", False),
+    ],
+)
+def test_a_redis_that_only_its_caller_may_ask_is_not_asked_as_such(url: str, redis: bool) -> None:
+    services = {"api": {"environment": {"URL": url}}, "redis": {"image": "redis:7"}}
+    (hop,) = find_hops(services, PROJECT, ["api"])
+    assert hop.redis is redis
+
+
 def test_each_hop_is_asked_from_three_places() -> None:
     desired = Desired(compose(STACK))
     found = make_checks(

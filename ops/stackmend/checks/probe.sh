@@ -28,11 +28,14 @@ checks_begin() {
     checks_project=$1 checks_attempts=$2 checks_diagnose=$3
     checks_dir=''
     for checks_place in /dev/shm /run /tmp "${TMPDIR:-/var/tmp}"; do
-        checks_dir=$(mktemp -d "$checks_place/stackmend-checks.XXXXXX" 2>/dev/null) && break
+        checks_dir=$(mktemp -d "$checks_place/stackmend-checks.XXXXXX" 2>/dev/null) || continue
+        # One that is full takes the directory, and no file.
+        { head -c 1048576 /dev/zero >"$checks_dir/room"; } 2>/dev/null && rm "$checks_dir/room" && break
+        rm -rf "$checks_dir"
         checks_dir=''
     done
-    if [ -z "$checks_dir" ]; then
-        echo 'fatal no directory for temporary files can be made on this host'
+    if [ -z "$checks_dir" ] || [ ! -d "$checks_dir" ]; then
+        echo 'fatal no room for temporary files in /dev/shm, /run and /tmp: see df -h /dev/shm /run /tmp'
         return 1
     fi
     trap 'rm -rf "$checks_dir"' EXIT
@@ -469,9 +472,11 @@ END {
             print "--requirepass\t" expand(value, mark != "\047")
             exit
         }
+        if (words[i] ~ /(^|[ \t])--(aclfile|user|include)([= \t]|$)/) list = 1
         if (match(words[i], /[^ ]+[.]conf/)) file = substr(words[i], RSTART, RLENGTH)
     }
     if (file != "") print "conf\t" (file ~ /^[/]/ ? "" : directory "/") file
+    if (list) print "its access list\thidden"
     split("REDIS_PASSWORD VALKEY_PASSWORD REDISCLI_AUTH", names, " ")
     for (i = 1; i <= 3; i++) {
         if (env[names[i]] != "") { print names[i] "\t" env[names[i]]; exit }
@@ -500,6 +505,7 @@ checks_redis_secret() {
                 value=$(sed -n 's/^[[:space:]]*[Rr][Ee][Qq][Uu][Ii][Rr][Ee][Pp][Aa][Ss][Ss][[:space:]]*//p' "$prefix.conf" |
                     tail -n 1 | sed "s/[[:space:]]*\$//; s/^'\(.*\)'\$/\1/
                         /^\"/ { s/^.\(.*\).\$/\1/; s/\\\\\([\"\\\\]\)/\1/g; }")
+                [ -n "$value" ] || ! grep -q -i -E '^[[:space:]]*(aclfile|user|include)[[:space:]]' "$prefix.conf" || value=hidden
                 ;;
             *_FILE)
                 weak=yes
@@ -540,8 +546,14 @@ checks_redis_once() {
     checks_clock
     {
         grep -E '^(\+PONG|role:.*|master_(host|port|link_status):.*|(rdb_last_bgsave|aof_last_write)_status:.*)$' "$prefix.answer"
-        # Whatever answers there may quote what it was sent.
-        grep -E '^-[A-Z]+ ' "$prefix.answer" | grep -v -F -f "$prefix.secret" | sed 's/, with args .*//'
+        # Whatever answers there may quote what it was sent. The first word says what it is.
+        grep -E '^-[A-Z]+ ' "$prefix.answer" | sed 's/, with args .*//' | awk '
+            FILENAME != "-" { secret = $0; next }
+            { kept = $1; rest = substr($0, length($1) + 1)
+              while (secret != "" && (at = index(rest, secret))) {
+                kept = kept substr(rest, 1, at - 1) "***"
+                rest = substr(rest, at + length(secret)) }
+              print kept rest }' "$prefix.secret" -
     } | head -n 20 >"$prefix.out"
     result=failed
     case $rc in

@@ -33,6 +33,8 @@ _SCHEME_PORTS = {
     "valkey": 6379,
 }
 _SCHEME = re.compile(r"([a-z]+)(?:\+\w+)?://(?:[^/\s]*@)?$")
+#: Redis as only its caller may ask it: by TLS, or as a user of its own.
+_PRIVATE_LOGIN = re.compile(r"(?:rediss|valkeys)://|\w+://(?!default:)[^:@/\s]+:?[^@]*@")
 _REPLICA = re.compile(r"replicaof|slaveof", re.I)
 #: Names of variables whose value may be the bare name of a service.
 _ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|upstream", re.I)
@@ -40,6 +42,9 @@ _ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|up
 _RULES = (
     'no restart of a service mends it: the stack\'s section "engine" does, with '
     '"allow": ["restart"]; or run `systemctl restart docker` there'
+)
+_FILTER = (
+    "see the host's packet filter (`iptables-save | grep -e DROP -e REJECT`, `nft list ruleset`)"
 )
 #: What lies beneath every service, by what a check's diagnosis calls it: what mends it.
 BENEATH: dict[str, str] = {
@@ -104,26 +109,32 @@ def find_hops(
     queue = [name for name in start if name in services]
     reached = set(queue)
     for name in queue:
-        for target, port in _list_calls(services, name):
+        for target, port, url in _list_calls(services, name):
             if target not in reached:
                 reached.add(target)
                 queue.append(target)
             body = services[target]
             redis = is_redis(str(body.get("image") or f"{project}-{target}"), body)
             port = port or _find_port(body) or (6379 if redis else 0)
+            # Asked without TLS, or without the caller's own login, it would refuse what is well.
+            redis = redis and not _PRIVATE_LOGIN.match(url)
             if 0 < port < 65536 and count_replicas(body) and not body.get("network_mode"):
                 found[Hop(source=name, target=target, port=port, redis=redis)] = None
     return tuple(found)[:MAXIMUM_HOPS]
 
 
-def _list_calls(services: Mapping[str, Mapping[str, Any]], name: str) -> Iterable[tuple[str, int]]:
-    """The services that a service calls, each with the port (0: none is named)."""
+def _list_calls(
+    services: Mapping[str, Mapping[str, Any]], name: str
+) -> Iterable[tuple[str, int, str]]:
+    """The services that a service calls, each with the port (0: none) and what is before it."""
     body = services[name]
     environment = {key: str(value) for key, value in (body.get("environment") or {}).items()}
+    arguments = [word for key in ("entrypoint", "command") for word in _split(body.get(key))]
     addressed: set[str] = set()
     for target in services:
         pattern = re.compile(rf"(?<![\w.:-]){re.escape(target)}(?::(\d{{1,5}}))?(?![\w.:@-])")
-        for key, value in environment.items() if target != name else ():
+        given = [*environment.items(), *(("", word) for word in arguments)]
+        for key, value in given if target != name else ():
             for match in pattern.finditer(value):
                 before = value[: match.start()]
                 if value == target and not _ADDRESS_NAME.search(key):
@@ -131,12 +142,21 @@ def _list_calls(services: Mapping[str, Mapping[str, Any]], name: str) -> Iterabl
                     continue
                 beside = environment.get(re.sub("(?i)host$", "PORT", key), "")
                 scheme = _SCHEME.search(before)
+                if not (key or scheme or match[1]):
+                    # A word of a command.
+                    continue
                 port = int(match[1] or 0) or (int(beside) if beside.isdecimal() else 0)
                 addressed.add(target)
-                yield target, port or _SCHEME_PORTS.get(scheme[1] if scheme else "", 0)
+                url = scheme[0] if scheme else ""
+                yield target, port or _SCHEME_PORTS.get(scheme[1] if scheme else "", 0), url
     for target in body.get("depends_on") or {}:
         if target in services and target not in addressed:
-            yield target, 0
+            yield target, 0, ""
+
+
+def _split(words: Any) -> list[str]:
+    """The words of a command, which Compose has as a list, or as one text."""
+    return [str(word) for word in words] if isinstance(words, list) else str(words or "").split()
 
 
 def _find_port(body: Mapping[str, Any]) -> int:
@@ -211,13 +231,14 @@ def find_blame(hops: Sequence[Hop], results: Mapping[str, CheckResult]) -> tuple
         elif alone and _has_outcome(outer, "passed") and hop.source not in calling:
             service, other = hop.source, hop.target
             evidence += f"; {hop.target} answers itself and the host: {hop.source} is cut off"
+            remedy = remedy or _FILTER
         elif alone and _has_outcome(outer, "passed"):
             service, other = "", ""
             evidence += (
                 f"; {hop.target} answers itself and the host, and {hop.source} reaches others: "
                 "something between them keeps them apart"
             )
-            remedy = "see the host's packet filter (`iptables -S DOCKER-USER`, `nft list ruleset`)"
+            remedy = _FILTER
         blame = Blame(service=service, other=other, spared=spared, evidence=evidence, remedy=remedy)
         found.setdefault(f"{blame.service or hop}", blame)
     return tuple(found.values())
