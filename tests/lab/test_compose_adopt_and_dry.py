@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,24 @@ def test_what_was_changed_in_a_living_container_is_not_adopted(
     assert seen.touched == seen.recreated == {"side"}
     settings = shop.container("side")["HostConfig"]
     assert (settings["RestartPolicy"]["Name"], settings["Memory"]) == ("unless-stopped", 0)
+    shop.assert_converged()
+
+
+def test_a_service_without_its_name_is_not_adopted_so(host: LabHost, tmp_path: Path) -> None:
+    """Off its network and on again by hand: nobody finds it by the service's name."""
+    shop = by_hand(tmp_path, host)
+    redis = shop.id("redis")
+    host.docker("network", "disconnect", "shop_default", redis)
+    host.docker("network", "connect", "shop_default", redis)
+    find = ("exec", shop.id("side"), "busybox", "nc", "-w", "3", "redis", "6379")
+    assert host.run(f"docker {shlex.join(find)} </dev/null").returncode != 0
+
+    done = shop.run("-y")
+
+    assert done.rc == 0, done.out
+    assert "without the name redis" in done.out
+    assert host.run(f"docker {shlex.join(find)} </dev/null").returncode == 0
+    assert shop.id("redis") == redis
     shop.assert_converged()
 
 

@@ -146,12 +146,21 @@ def test_a_removed_service_goes_and_its_volume_stays(shop: Shop) -> None:
     assert shop.host.docker("exec", shop.id("cache"), "redis-cli", "get", "order") == "18"
 
 
-def test_a_volume_under_another_key_is_new_and_the_old_ones_data_are_told_of(shop: Shop) -> None:
+def test_a_volume_under_another_key_needs_consent_and_the_old_ones_data_are_told_of(
+    shop: Shop,
+) -> None:
     host = shop.host
     host.docker("exec", shop.id("redis"), "sh", "-c", "redis-cli set order 19; redis-cli save")
     shop.services["redis"]["volumes"] = ["store:/data"]
     shop.compose["volumes"] = {"store": {}}
 
+    with shop.watching() as seen:
+        refused = shop.run("-y")
+    assert refused.rc != 0, refused.out
+    assert "keeps data in the volume shop_data at /data" in refused.out
+    assert seen.quiet, seen.events
+
+    shop.settings["allow"] = ["volume:redis:/data"]
     done, seen = apply(shop)
 
     (finding,) = (

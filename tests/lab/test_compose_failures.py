@@ -261,6 +261,16 @@ def test_what_was_rolled_back_is_not_tried_for_ever(shop: Shop) -> None:
     assert "applied 2 times" in over.out
     assert "left alone until they change" in over.out
     assert seen.quiet, seen.events
+    # The version before is proven again, whatever the other one had brought.
+    extra = shop.source / "conf/extra"
+    shop.put("conf/extra", "1\n")
+    assert shop.run("-y").rc == 1
+    shop.services["web"] = good
+    extra.unlink()
+    shop.host.docker("stop", shop.id("side"))
+    back = shop.run("-y")
+    assert back.rc == 0, back.out
+    shop.assert_converged()
     # Another version is another matter.
     shop.services["web"] = {**good, "image": "lab/box:2"}
     fixed = shop.run("-y")

@@ -202,6 +202,21 @@ def test_what_comes_while_a_run_is_at_work_is_not_taken_for_ours(shop: Shop) -> 
 # Networks, volumes and images
 
 
+def test_a_directory_of_another_project(host: LabHost, tmp_path: Path) -> None:
+    """Each would overwrite the other's files."""
+    shop = Shop(tmp_path, host)
+    shop.deploy()
+    file = host.read(f"{shop.home}/compose.yaml")
+    shop.settings["project"] = "mall"
+    with shop.watching() as seen:
+        done = shop.run("-y")
+    assert done.rc == 1, done.out
+    assert f"{shop.home} is the directory of the project shop, which runs here" in done.out
+    assert "give this stack another directory" in done.out
+    assert seen.quiet, seen.events
+    assert host.read(f"{shop.home}/compose.yaml") == file
+
+
 def test_networks_and_volumes_of_our_names_that_are_others(host: LabHost, tmp_path: Path) -> None:
     shop = Shop(tmp_path, host)
     labels = [f"--label={COMPOSE}.project=theirs", f"--label={COMPOSE}.volume=data"]

@@ -12,11 +12,13 @@ from tests.lab.standing import Standing
 @pytest.fixture(scope="module")
 def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
     host = lab.take(1)[0]
-    host.sh("mkdir -p /srv/pages && echo one >/srv/pages/page && echo first >/srv/shared")
+    host.sh("mkdir -p /srv/data /srv/pages && echo one >/srv/pages/page && echo first >/srv/shared")
     shop = Shop(tmp_path_factory.mktemp("mounts"), host, mend={"attempts": 100, "backoff": [0]})
     # In this image /var/run is a link.
     shop.services["redis"]["volumes"] += ["/srv/shared:/var/run/shared:ro"]
-    shop.services["side"]["volumes"] = ["/srv/shared:/etc/shared:ro", "/srv/pages:/pages"]
+    shop.services["side"]["volumes"] = [
+        *("/srv/shared:/etc/shared:ro", "/srv/pages:/pages:ro", "/srv/data:/data")
+    ]
     return Standing(shop)
 
 
@@ -81,6 +83,23 @@ def test_a_directory_replaced_by_another(shop: Shop) -> None:
     # What was there before is still somebody's.
     assert shop.host.read("/srv/before/page") == b"one\n"
     shop.host.sh("echo one >/srv/pages/page")
+
+
+def test_a_data_directory_replaced_by_an_empty_one(shop: Shop) -> None:
+    """As where a disk is unmounted: a restart would begin without the data, and is refused."""
+    host = shop.host
+    host.docker("exec", shop.id("side"), "sh", "-c", "echo precious >/data/order")
+    host.sh("rm -rf /srv/moved && mv /srv/data /srv/moved && mkdir /srv/data")
+    try:
+        with shop.watching() as seen:
+            done = shop.run("-y")
+        assert done.rc != 0, done.out
+        assert seen.quiet, seen.events
+        assert '"allow": ["volume:side:/data"]' in done.out
+        assert inside(shop, "side", "/data/order") == "precious"
+    finally:
+        host.sh("rmdir /srv/data && mv /srv/moved /srv/data")
+    shop.assert_converged()
 
 
 def test_a_socket_made_again_by_its_daemon(shop: Shop) -> None:

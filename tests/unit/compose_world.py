@@ -178,6 +178,7 @@ class World:
         self.applied_problem = ""
         self.mends: list[Mended] = []
         self.stale: set[str] = set()
+        self.sharing: tuple[str, ...] = ()
         #: How the engine shows networks, what volumes images make and whether they bring a
         #: healthcheck: looked at by few tests.
         self.network_shapes: dict[str, dict[str, Any]] = {}
@@ -237,6 +238,7 @@ class World:
             if self.applied
             else {},
             mends=tuple(self.mends),
+            sharing=self.sharing,
             stale=tuple(sorted(self.stale)),
         )
 
@@ -453,12 +455,15 @@ class World:
             "labels": {"com.docker.compose.service": name, **(body.get("labels") or {})},
             "restart": body.get("restart", "no"),
             "command": body.get("command"),
-            "healthcheck": body.get("healthcheck"),
+            "healthcheck": {
+                key.capitalize(): value for key, value in (body.get("healthcheck") or {}).items()
+            },
             "ports": ports,
             "volumes": {
                 mount["target"]: {
                     "type": mount["type"],
                     "source": volumes.get(mount.get("source"), mount.get("source", "(anonymous)")),
+                    "read_only": bool(mount.get("read_only")),
                 }
                 for mount in body.get("volumes") or ()
             },

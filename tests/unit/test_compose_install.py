@@ -76,6 +76,18 @@ class Host:
             # Python knows no filter before 3.11.4.
             safe: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
             tar.extractall(self.memory / "staged", **safe)
+        (self.memory / "staged/digest").write_text("0" * 64)
+
+    def remember(self) -> subprocess.CompletedProcess[bytes]:
+        """Run what makes a version's record the one that counts."""
+        words = shlex.split(commands.record(self.spec(), "0" * 64).get_raw_value())
+        return subprocess.run(
+            ["env", f"PATH={self.tools}", *self.shell, *words[1:]],
+            input=commands.make_record_archive(RECORD),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
 
     def spec(self, directory: Path | None = None) -> ComposeSpec:
         return ComposeSpec.model_validate(
@@ -631,28 +643,31 @@ RECORD = Applied(
 
 
 def test_nothing_is_remembered_that_was_taken_away(host: Host) -> None:
-    def remember() -> subprocess.CompletedProcess[str]:
-        words = shlex.split(commands.record(host.spec(), "0" * 64).get_raw_value())
-        return subprocess.run(
-            ["env", f"PATH={host.tools}", *host.shell, *words[1:]],
-            input=commands.make_record_archive(RECORD),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
     host.stage(FILES)
     assert host.install().returncode == 0
     lost = host.project / "conf/app.cfg"
     lost.unlink()
-    done = remember()
+    done = host.remember()
     assert done.returncode == 1
     assert done.stderr.decode().startswith("conf/app.cfg was put in place and is no longer there")
     assert not (host.memory / "applied.json").exists()
     lost.write_text("ours\n")
-    done = remember()
+    done = host.remember()
     assert (done.returncode, done.stderr) == (0, b"")
     assert (host.memory / "applied.json").exists()
+
+
+def test_what_another_version_left_staged_is_not_remembered(host: Host) -> None:
+    """One that was rolled back, or whose run ended early: it is nothing to go back to."""
+    host.stage(FILES)
+    (host.memory / "staged/digest").write_text("1" * 64)
+    good = host.memory / f"good-{'0' * 64}"
+    good.mkdir()
+    (good / "files").write_text("proven")
+    done = host.remember()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (good / "files").read_text() == "proven"
+    assert not (host.memory / "staged").exists()
 
 
 RENAMERS = ("mv", "python3", "perl", "ln")

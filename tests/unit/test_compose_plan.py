@@ -253,6 +253,29 @@ def unhealthy_for_want_of_memory() -> Plan:
 
 
 @scenario
+def unhealthy_for_want_of_memory_after_a_restart() -> Plan:
+    """A leak would be gone."""
+    output = "MemoryError: Cannot allocate memory"
+    desired = shop()
+    world = well(desired)
+    world.damage("web", health="unhealthy", health_output=output)
+    return world.observe(desired, tried=["web"])
+
+
+@scenario
+def unhealthy_long_after_a_process_in_it_was_killed() -> Plan:
+    """The engine goes on saying so of a container that runs."""
+    return broken("web", health="unhealthy", health_output="refused", oom_killed=True)
+
+
+@scenario
+def healthcheck_whose_second_half_ran() -> Plan:
+    """`curl … || wget …`: the image has no curl, and wget says what is wrong."""
+    output = "/bin/sh: curl: not found\nwget: can't connect to remote host: Connection refused"
+    return broken("web", health="unhealthy", health_output=output)
+
+
+@scenario
 def exited_with_what_it_could_not_write() -> Plan:
     """Somebody may have made room since: a start tells."""
     return broken(status="exited", exit_code=1, log=("fatal: No space left on device",), **ENDED)
@@ -525,11 +548,12 @@ def mounted_file_replaced_and_changed() -> Plan:
     return world.observe(desired)
 
 
-def sharing() -> Desired:
+def sharing(*, read_only: bool = True, **spec: Any) -> Desired:
     """Two services that mount one path of the host, outside of the project."""
-    mount = {"type": "bind", "source": "/srv/shared", "target": "/shared"}
+    mount = {"type": "bind", "source": "/srv/shared", "target": "/shared", "read_only": read_only}
     return Desired(
-        compose({name: {"restart": "always", "volumes": [mount]} for name in ("front", "side")})
+        compose({name: {"restart": "always", "volumes": [mount]} for name in ("front", "side")}),
+        settings=spec,
     )
 
 
@@ -545,6 +569,24 @@ def shared(*names: str, tried: tuple[str, ...] = (), **changes: Any) -> Plan:
 def mounted_directory_replaced_for_two_services() -> Plan:
     """Each of them is restarted."""
     return shared(replaced={"/shared": "directory"})
+
+
+@scenario
+def mounted_data_replaced() -> Plan:
+    """A disk that was unmounted: a restart would begin with an empty directory."""
+    desired = sharing(read_only=False)
+    world = well(desired)
+    world.damage("side", replaced={"/shared": "directory"})
+    return world.observe(desired)
+
+
+@scenario
+def mounted_data_replaced_with_consent() -> Plan:
+    """The one that is there now is the right one."""
+    desired = sharing(read_only=False, allow=["volume:side:/shared"])
+    world = well(desired)
+    world.damage("side", replaced={"/shared": "directory"})
+    return world.observe(desired)
 
 
 @scenario
@@ -789,6 +831,33 @@ def updated_by_hand_in_an_adopted_stack() -> Plan:
     world = by_hand(desired)
     updated = {"mem_reservation": 1, "cpuset": "0-1", "cpus": 1.0, "cpu_shares": 9, "pids_limit": 7}
     world.damage("side", shape={**world._of("side")[0].shape, **updated})
+    return world.observe(desired)
+
+
+@scenario
+def made_otherwise_in_an_adopted_stack() -> Plan:
+    """Privileged, as another user, with another healthcheck, and with another mount."""
+    mount = {"type": "bind", "source": "/srv/pages", "target": "/pages"}
+    desired = changed(shop(), "side", user="1000", volumes=[mount])
+    world = by_hand(desired)
+    shape = dict(world._of("side")[0].shape)
+    elsewhere = {"type": "bind", "source": "/srv/old", "read_only": False}
+    shape |= {"privileged": True, "user": "0", "volumes": {"/pages": elsewhere}}
+    world.damage("side", shape=shape)
+    check = {"Test": ["CMD", "false"]}
+    world.damage("web", shape={**world._of("web")[0].shape, "healthcheck": check})
+    return world.observe(desired)
+
+
+@scenario
+def attached_without_its_name_in_an_adopted_stack() -> Plan:
+    """`docker network connect` by hand: nobody finds it by its service's name."""
+    desired = shop()
+    world = by_hand(desired)
+    network = f"{PROJECT}_default"
+    shape = dict(world._of("redis")[0].shape)
+    shape["networks"] = {network: {"aliases": [], "address": ""}}
+    world.damage("redis", shape=shape)
     return world.observe(desired)
 
 
@@ -1346,6 +1415,15 @@ def project_started_elsewhere() -> Plan:
 
 
 @scenario
+def directory_of_another_project() -> Plan:
+    """Each would overwrite the other's files."""
+    world = World()
+    world.sharing = ("gym", "gone")
+    world.neighbour("gym-web-1", "gym")
+    return world.observe(shop())
+
+
+@scenario
 def project_started_elsewhere_with_consent() -> Plan:
     return started_elsewhere(allow=["project:/home/ann/shop"])
 
@@ -1676,6 +1754,38 @@ def volume_under_another_key() -> Plan:
 
 
 @scenario
+def volume_under_another_key_with_consent() -> Plan:
+    """It may begin without the data: where they are is told."""
+    other = with_volume_under_another_key()
+    other.settings["allow"] = ["volume:redis:/data"]
+    world = well(shop())
+    world.volume_labels[f"{PROJECT}_data"] = Labelled(project=PROJECT, key="data")
+    return world.observe(other)
+
+
+@scenario
+def volume_becomes_a_directory() -> Plan:
+    """The data would be out of sight."""
+    other = changed(shop())
+    mount = {"type": "bind", "source": "/srv/data", "target": "/data"}
+    other.config["services"]["redis"]["volumes"] = [mount]
+    world = well(shop())
+    world.volume_labels[f"{PROJECT}_data"] = Labelled(project=PROJECT, key="data")
+    return world.observe(other)
+
+
+@scenario
+def volume_at_another_place() -> Plan:
+    """The service would begin with an empty directory where it looks."""
+    other = changed(shop())
+    mount = {"type": "volume", "source": "data", "target": "/var/data"}
+    other.config["services"]["redis"]["volumes"] = [mount]
+    world = well(shop())
+    world.volume_labels[f"{PROJECT}_data"] = Labelled(project=PROJECT, key="data")
+    return world.observe(other)
+
+
+@scenario
 def volume_under_another_key_with_the_same_name() -> Plan:
     """The data come along."""
     world = well(shop())
@@ -1716,6 +1826,19 @@ def check(
         hints=hints,
     )
     return well(desired).observe(desired, [result], tried)
+
+
+@scenario
+def two_checks_that_fail_for_one_service() -> Plan:
+    """It is restarted once, and that counts once."""
+    names = ("redis answers", "the queue")
+    asked = {"kind": "tcp", "address": "redis:6379", "inside": "web"}
+    desired = shop(checks=[{**asked, "name": name} for name in names])
+    results = [
+        CheckResult(name=name, outcome="failed", evidence=f"{name}: no answer in 5 s")
+        for name in names
+    ]
+    return well(desired).observe(desired, results)
 
 
 @scenario

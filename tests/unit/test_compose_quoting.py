@@ -448,20 +448,20 @@ def test_files_of_any_name_are_staged_and_installed(
     applied = Applied(
         project="shop",
         directory='/opt/it\'s "$(id)" -x',
-        source="abc",
+        source=source(second).digest,
         files={},
         config={},
         services={"web": AppliedService(image="x\n$(id)", image_id="1", shape={})},
         applied_at=0,
     )
-    sh(commands.record(desired, "abc"), commands.make_record_archive(applied))
-    assert (memory / "good-abc/files").read_bytes() == b"".join(
+    sh(commands.record(desired, applied.source), commands.make_record_archive(applied))
+    assert (memory / f"good-{applied.source}/files").read_bytes() == b"".join(
         f"{hashlib.sha256(content).hexdigest()}  {path}\n".encode()
         for path, content in sorted(second.items(), key=lambda pair: pair[0].encode())
     )
     # From there they come back.
     shutil.rmtree(directory)
-    back = RestoreFiles(subject=str(directory), cause="", source="abc")
+    back = RestoreFiles(subject=str(directory), cause="", source=applied.source)
     sh(commands.restore(desired, back))
     assert tree(directory) == second
     assert Applied.model_validate_json((memory / "applied.json").read_text()) == applied

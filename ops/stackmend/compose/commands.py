@@ -158,7 +158,7 @@ def stage(
     # Most of an archive of small files is padding; what is packed already stays as it is.
     sample = archive[:PACKED_SAMPLE]
     how = "packed" if len(zlib.compress(sample, 1)) < 0.7 * len(sample) else ""
-    words = (locate_state(spec), how, "unpacked" if unpacked else "")
+    words = (locate_state(spec), how, "unpacked" if unpacked else "", files.digest)
     command = script("stackmend.compose", "stage", *words, shared=["walk"])
     return command, gzip.compress(archive, 1, mtime=0) if how else archive
 

@@ -147,7 +147,9 @@ class Executor:
             self._refuse_obstructed(batch, snapshot)
             for action in batch:
                 if self.progress.is_counted(action):
-                    self.attempt(commands.record_mend(self.spec, action.verb, action.subject))
+                    # What is not counted would be mended for ever.
+                    command = commands.record_mend(self.spec, action.verb, action.subject)
+                    self.run(command, f"cannot count the attempt to mend {action.subject}")
                 self.progress = self.progress.advance(action)
             self._execute(batch, snapshot, directory or self.spec.directory)
 

@@ -141,6 +141,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         "mends": _parse_mends(found.get("mends")),
         "ignored": parse_ignored(found.get("steering", (0, []))[1]),
         "defaults": tuple(name for name in found.get("defaults", (0, []))[1] if name in DEFAULTS),
+        "sharing": tuple(name for name in found.get("sharing", (0, []))[1] if is_name(name)),
         "stale": tuple(name for name in found.get("stale", (0, []))[1] if is_name(name)),
     }
     if "names" not in found:
@@ -570,7 +571,8 @@ def _make_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
             )
         ),
         "labels": {
-            key: value
+            # Compose lists dependencies in any order.
+            key: ",".join(sorted(value.split(","))) if key == LABEL + "depends_on" else value
             for key, value in sorted((config.get("Labels") or {}).items())
             if key not in VOLATILE_LABELS
         },

@@ -1,6 +1,6 @@
 # Print "KiB free|path" where Docker's images, the project's files and our memory live.
 # Arguments: the project's directory.
-root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+root=$(timeout -k 2 20 docker info --format '{{.DockerRootDir}}' 2>/dev/null)
 for path in "$root" "$1" /var/lib/stackmend; do
   while [ -n "$path" ] && [ ! -d "$path" ]; do path=${path%/*}; done
   # Not df: what is mounted has any name that it was given, with blanks and lines of its own.

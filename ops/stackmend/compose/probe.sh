@@ -83,7 +83,10 @@ replaced() {
     [ "$(awk '{
       gsub(/\\040/, " ", $5); gsub(/\\011/, "\t", $5); print $5
     }' "/proc/$pid/mountinfo" 2>/dev/null | grep -cxF -e "$at")" = 1 ] || continue
-    if [ "$here $there" = 'file file' ]; then
+    # A file too large to be read in time is another one where its inode is.
+    if [ "$here $there" = 'file file' ] &&
+      [ "$(stat -L -c %s -- "$source" 2>/dev/null)" = "$(stat -L -c %s -- "$held" 2>/dev/null)" ] &&
+      [ -z "$(find -L "$source" -maxdepth 0 -size +131072 2>/dev/null)" ]; then
       ours=$(printf '%s\n' "$source" | elsewhere) theirs=$(printf '%s\n' "$held" | elsewhere)
       case ${ours%% *}${theirs%% *} in *'?'* | "${ours%% *}${ours%% *}") continue ;; esac
     fi
@@ -99,6 +102,17 @@ begin writable
 if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
 end $?
 [ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
+# Other projects of ours that have this directory.
+sharing() {
+  for record in "${state%/*}"/*/applied.json; do
+    [ "$record" != "$state/applied.json" ] && [ -f "$record" ] || continue
+    if grep -q -F -e "\"directory\":\"$directory\"" "$record"; then
+      record=${record%/*}
+      printf '%s\n' "${record##*/}"
+    fi
+  done
+}
+section sharing sharing
 [ -d "$state/stale" ] && section stale ls "$state/stale"
 [ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
 [ -f "$state/files" ] && section files recorded

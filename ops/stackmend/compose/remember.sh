@@ -13,6 +13,8 @@ case $digest in
   exit 1
   ;;
 esac
+# Those of a run that was rolled back, or ended early, are not these.
+[ "$(cat "$state/staged/digest" 2>/dev/null)" = "$digest" ] || rm -rf "$state/staged"
 if [ -f "$state/staged/files" ]; then
   if reach "$directory"; then
     lost=$(sed 's/^[^ ]*  //' "$state/staged/files" | survey "$real" "$largest" | sed -n '/^f  /!{s/^[^ ]*  //p;q;}')

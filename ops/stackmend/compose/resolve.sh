@@ -14,7 +14,10 @@ trap '[ -z "$own" ] || rm -rf "$own"' EXIT
 # A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
 trap 'exit 1' HUP INT PIPE TERM
 for base in /dev/shm "${TMPDIR:-/tmp}"; do
-  [ -d "$base" ] && [ -w "$base" ] && own=$(mktemp -d "$base/stackmend.XXXXXX") && break
+  own=$(mktemp -d "$base/stackmend.XXXXXX" 2>/dev/null) || continue
+  # One that is full takes the directory, and no file. The last one says so itself.
+  { head -c 16777216 /dev/zero >"$own/room"; } 2>/dev/null && rm "$own/room" && break
+  [ "$base" != /dev/shm ] || rm -rf "$own"
 done
 work=$own/project
 begin unpacked

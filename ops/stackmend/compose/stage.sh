@@ -1,7 +1,7 @@
 # Take the project's files, as a tar archive on standard input, into a staging directory that
 # nothing reads yet: an archive for each of the project's directories, and lists of what they hold.
 # Arguments: the state directory, "packed" where what comes went through gzip, "unpacked" where the
-# files are also needed as a tree.
+# files are also needed as a tree, the digest over all of them.
 state=$1 unpacked=$3
 if [ "$2" = packed ]; then how=-xzf; else how=-xf; fi
 umask 077
@@ -18,5 +18,6 @@ tar $how - -C "$new"
   # A tar may take what stands behind -C for more than a name.
   (cd -P -- "$at" && exec tar -xf - <"$archive")
 done <"$new/directories"
+printf '%s\n' "$4" >"$new/digest"
 sync "$new" 2>/dev/null || sync
 mv "$new" "$state/staged"

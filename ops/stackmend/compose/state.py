@@ -195,6 +195,7 @@ class StackState(Frozen):
     :param outside: the digests of files that services mount from outside the project.
     :param ignored: what of the environment would lead commands elsewhere.
     :param defaults: the files in the project's directory that Compose reads without being told.
+    :param sharing: other projects of ours whose directory is this one's.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.
     """
@@ -216,6 +217,7 @@ class StackState(Frozen):
     obstacles: Mapping[str, str] = {}
     outside: Mapping[str, str | None] = {}
     mends: tuple[Mended, ...] = ()
+    sharing: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()

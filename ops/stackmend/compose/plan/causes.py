@@ -59,7 +59,8 @@ def find_cause(container: Container) -> Cause | None:
 
     What it wrote last counts for more than what it wrote before.
     """
-    if container.oom_killed:
+    # The engine goes on saying so of one that runs, long after a process in it was killed.
+    if container.oom_killed and (container.restart_count or not container.running):
         limit = container.shape.get("mem_limit")
         cause = "it is OOM-killed" + (f" at its limit of {limit} bytes" if limit else "")
         return Cause(kind="memory", cause=cause, remedy=_explain_remedy("memory", container))

@@ -60,20 +60,37 @@ def find_certain_differences(
         "cpus": float(body.get("cpus") or limits.get("cpus") or 0),
         "pids_limit": int(body.get("pids_limit") or limits.get("pids") or 0),
         "ports": sorted(_format_port(port) for port in body.get("ports") or ()),
+        "privileged": bool(body.get("privileged")),
+        "read_only": bool(body.get("read_only")),
     }
     desired = {key: value or None for key, value in desired.items()}
     has = {key: shape.get(key) or None for key in desired}
     if "restart_policy" not in deploy:
         desired["restart"] = body.get("restart") or "no"
         has["restart"] = shape.get("restart", "no")
-    for key in ("command", "entrypoint"):
+    for key in ("command", "entrypoint", "user", "working_dir", "memswap_limit"):
         if body.get(key):
-            desired[key], has[key] = body[key], shape.get(key)
+            value = int(body[key]) if key == "memswap_limit" else body[key]
+            desired[key], has[key] = value, shape.get(key)
+    test = (body.get("healthcheck") or {}).get("test")
+    if isinstance(test, list):
+        desired["healthcheck.test"] = test
+        has["healthcheck.test"] = (shape.get("healthcheck") or {}).get("Test")
+    mounts = shape.get("volumes") or {}
+    for mount in body.get("volumes") or ():
+        if mount.get("type") == "bind":
+            path = f"volumes.{mount['target']}"
+            found = mounts.get(mount["target"]) or {}
+            desired[path], has[path] = _format_mount(mount), _format_mount(found)
     for key in ("environment", "labels"):
         values = {name: str(value) for name, value in (body.get(key) or {}).items() if value}
         desired[key] = values
         has[key] = {name: (shape.get(key) or {}).get(name) for name in values}
     return list(drift.find_differences(desired, has))
+
+
+def _format_mount(mount: Mapping[str, Any]) -> str:
+    return f"{mount.get('source')}{':ro' if mount.get('read_only') else ''}"
 
 
 def find_network_differences(

@@ -125,6 +125,11 @@ class Draft:
                         changes["mend"] = other.mend or mend
                     steps[at] = other.model_copy(update=changes)
                 return
+            same = {"cause": other.cause, "undo": other.undo, "mend": mend}
+            if isinstance(action, Restart | Start) and action.model_copy(update=same) == other:
+                causes = dict.fromkeys((other.cause, action.cause))
+                steps[at] = other.model_copy(update={"cause": "; ".join(causes)})
+                return
         if isinstance(action, Recreate):
             mend = mend or any(getattr(step, "mend", False) for step in steps)
             causes = dict.fromkeys([*(step.cause for step in steps), action.cause])
@@ -158,6 +163,8 @@ class Draft:
             if mend.service == name and now - mend.at < policy.window
         ]
         if name not in self.tried and len(recent) >= policy.attempts:
+            if any(refusal.subject == name for refusal in self.refusals):
+                return
             self.refuse(
                 name,
                 f"{cause}. stackmend mended it {len(recent)} times in the last "

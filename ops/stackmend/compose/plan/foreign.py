@@ -63,6 +63,14 @@ def refuse_elsewhere(draft: Draft) -> bool:
             f"to take it over, {_ALLOW.format(f'project:{directory}')}; "
             "or give this stack another project name",
         )
+    # Each would overwrite the other's files. One that has no container any more needs none.
+    for project in sorted({*draft.state.sharing} & {*draft.state.names.values()}):
+        draft.refuse(
+            draft.spec.project,
+            f"{draft.spec.directory} is the directory of the project {project}, which runs here",
+            "give this stack another directory; or, to replace it, run "
+            f"`docker compose -p {project} down` in {draft.spec.directory} first",
+        )
     return bool(draft.refusals)
 
 

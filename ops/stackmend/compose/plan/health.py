@@ -63,7 +63,9 @@ def explain_unrunnable(output: str) -> tuple[str, str] | None:
     >>> explain_unrunnable("sh: 1: curl: not found")[0]
     'curl: not found'
     """
-    found = _UNRUNNABLE.search(output)
+    # Where something else wrote after it (`curl ... || wget ...`), that did run.
+    last = output.strip().splitlines()[-1:]
+    found = _UNRUNNABLE.search(last[0]) if last else None
     if found is None:
         return None
     reason = next(filter(None, found.groups())).strip().removesuffix(": unknown")

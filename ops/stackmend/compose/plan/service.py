@@ -174,6 +174,22 @@ def _plan_mounts(draft: Draft, name: str, container: Container) -> None:
                 f"put back at {source} what was there; {container.name} still has it at {place}"
             )
             draft.find(name, "drift", cause, remedy=remedy)
+        elif (
+            kind == "directory"
+            and not mount.get("read_only")
+            and (rule := f"volume:{name}:{place}") not in draft.spec.allow
+        ):
+            # A disk that was unmounted, a directory moved away: a restart would begin with no data.
+            reason = (
+                f"{source} is another directory on the host by now; {container.name} still works "
+                f"in the one before, at {place}, and its data may be there"
+            )
+            remedy = (
+                f"put the one before back at {source} (`mount`, `mv`); or, where {name} is to use "
+                f'the one that is there now, add to the stack: "allow": ["{rule}"]'
+            )
+            draft.refuse(name, reason, remedy)
+            draft.spared.add(name)
         else:
             cause = f"{source} was replaced on the host; it still has the one before"
             tried = name in draft.tried
@@ -227,13 +243,20 @@ def _plan_missing_networks(
     steps: list[ServiceAction] = []
     for key in body.get("networks") or {}:
         network = draft.name_network(key)
-        if network in container.endpoints:
+        settings = (body["networks"] or {}).get(key) or {}
+        aliases = tuple(dict.fromkeys([name, *(settings.get("aliases") or ())]))
+        has = (container.shape.get("networks") or {}).get(network) or {}
+        lacking = sorted({*aliases} - {*has.get("aliases", ())})
+        if network in container.endpoints and not lacking:
             continue
-        cause = f"networks.{network}: detached"
+        cause = f"networks.{network}: " + (
+            f"without the name {', '.join(lacking)}"
+            if network in container.endpoints
+            else "detached"
+        )
         if network not in draft.state.networks:
             steps.append(Recreate(subject=name, cause=cause))
             continue
-        settings = (body["networks"] or {}).get(key) or {}
         steps.append(
             Attach(
                 subject=name,
@@ -241,7 +264,7 @@ def _plan_missing_networks(
                 container=container.id,
                 network=network,
                 address=settings.get("ipv4_address") or "",
-                aliases=tuple(dict.fromkeys([name, *(settings.get("aliases") or ())])),
+                aliases=aliases,
             )
         )
     return steps
@@ -317,8 +340,10 @@ def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
     # It may have been put right since it ended: then a start is all it lacks.
     if ended and name not in draft.tried:
         return False
-    # A password that was set at run time goes with a restart; a recreation does no more.
-    if found.kind == "password" and unhealthy and not looping and name not in draft.tried:
+    # A password that was set at run time goes with a restart, as does memory that leaked; a
+    # recreation does no more.
+    temporary = found.kind in ("password", "memory")
+    if temporary and unhealthy and not looping and name not in draft.tried:
         draft.mend(kind, Restart(subject=name, cause=cause, container=container.id), container)
         return True
     draft.find(name, kind, cause, remedy=drift.redact(found.remedy, draft.secrets))
