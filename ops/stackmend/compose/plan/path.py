@@ -133,8 +133,8 @@ def _list_calls(
     addressed: set[str] = set()
     for target in services:
         pattern = re.compile(rf"(?<![\w.:-]){re.escape(target)}(?::(\d{{1,5}}))?(?![\w.:@-])")
-        given = [*environment.items(), *(("", word) for word in arguments)]
-        for key, value in given if target != name else ():
+        pairs = [*environment.items(), *(("", word) for word in arguments)]
+        for key, value in pairs if target != name else ():
             for match in pattern.finditer(value):
                 before = value[: match.start()]
                 if value == target and not _ADDRESS_NAME.search(key):
