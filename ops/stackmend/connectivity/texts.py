@@ -34,8 +34,8 @@ _CAUSES: dict[FaultName | None, tuple[str, ...]] = {
     "name": (
         r"\blookup [^\s:]{1,253}(?: on [^\s]{2,60}:\d{1,5})?:[^\n\"]{0,200}?"
         r"(?:no such host|i/o timeout|server misbehaving|connection refused|network is unreachable"
-        r"|no route to host|operation was canceled|try again|connection reset by peer|no answer from dns server"
-        r"|cannot unmarshal dns message)",
+        r"|no route to host|operation was canceled|try again|connection reset by peer"
+        r"|no answer from dns server|cannot unmarshal dns message)",
         r"no such host\b",
         r"(?:could not|couldn't) resolve (?:host(?:name)?\b|')",
         r"temporary failure (?:in name resolution|resolving)",
