@@ -46,6 +46,7 @@ from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import (
     Applied,
+    Checkout,
     Container,
     Declared,
     Endpoint,
@@ -287,6 +288,7 @@ class World:
         checks: Sequence[CheckResult] = (),
         tried: Iterable[str] = (),
         hops: Sequence[CheckResult] = (),
+        checkout: Checkout | None = None,
     ) -> Plan:
         """The plan for this host as it is now."""
         state = self.state()
@@ -304,6 +306,7 @@ class World:
             checks,
             tuple(tried),
             hops=hops,
+            checkout=checkout,
         )
 
     # What actions do

@@ -87,6 +87,7 @@ class Executor:
     :param verify: waits until the stack is healthy, and returns the record of it.
     :param on_bind_error: asked with the engine's words where a container cannot be started; where
         it returns true the start is tried once more.
+    :param packed: the files of the commit that the source is, for the host to keep.
     :param progress: what was done to services so far.
     """
 
@@ -100,6 +101,7 @@ class Executor:
     step: Callable[..., AbstractContextManager[None]]
     verify: Callable[[Executor, Snapshot], Applied]
     on_bind_error: Callable[[Host, str], bool] | None = None
+    packed: bytes = b""
     progress: Progress = field(default_factory=Progress)
 
     def take_record(self, applied: Applied) -> Executor:
@@ -160,7 +162,7 @@ class Executor:
                 applied = self.verify(self, snapshot)
                 with self.step(action):
                     command = commands.record(self.spec, applied.source)
-                    archive = commands.make_record_archive(applied)
+                    archive = commands.make_record_archive(applied, self.packed)
                     self.run(command, "cannot record what was proven", stdin=archive)
             case Pull() | Build():
                 with self.step(action):

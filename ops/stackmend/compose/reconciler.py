@@ -20,6 +20,8 @@ from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, re
 from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
+from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
+from stackmend.compose.spec import GitSource
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError
@@ -64,6 +66,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     on_bind_error: Callable[[Host, str], bool] | None = None
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
+    _fetched: Fetched | None = field(default=None, init=False)
     _observed: Observation[Snapshot, Action] | None = field(default=None, init=False)
     _proven: Observation[Snapshot, Action] | None = field(default=None, init=False)
 
@@ -81,6 +84,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if isinstance(state, connection.Unknown):
             self._observed = observe_unreadable(state, "its state")
             return self._observed
+        if isinstance(self.spec.source, GitSource) and self._fetched is None:
+            if refused := refuse_engine(state):
+                return Observation(refused)
+            try:
+                self._fetched = fetch(self.host, self.spec, self.spec.source)
+            except Unfetched as error:
+                return Observation(Plan(refusals=(error.refusal,)))
+            self.source = self.observer.source = self._fetched.source
         state = self.observer.complete(state)
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
@@ -111,7 +122,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         steps = sum(map(self.find_step_limit, plan.actions))
         if changes and self.spec.on_failure == "rollback":
             steps *= 2
-        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + steps
+        fetching = FETCH_LIMIT if isinstance(self.spec.source, GitSource) else 0
+        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has, with the wait for a command of an earlier run."""
@@ -176,6 +188,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             tried,
             source.ignored,
             hops,
+            self._fetched.checkout if self._fetched else None,
         )
 
     # What is done
@@ -197,6 +210,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self.step,
             self._verify_stack,
             self.on_bind_error,
+            self._fetched.packed if self._fetched else b"",
         )
         applied = snapshot.state.applied
         if snapshot.held:
@@ -271,7 +285,12 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             snapshot.declared,
             state,
             touched,
-        ).model_copy(update={"names_files": source.names_files})
+        ).model_copy(
+            update={
+                "names_files": source.names_files,
+                "checkout": self._fetched.checkout if self._fetched else None,
+            }
+        )
 
     def _plan_after(
         self,
