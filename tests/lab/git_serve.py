@@ -2,8 +2,9 @@
 
 Serves the repositories below ``DIRECTORY`` with git's own ``http-backend``. The file ``fault`` in
 it says what is wrong now: ``reset``, ``empty``, ``status CODE``, ``login USER:PASSWORD`` (others
-get 401), ``cut BYTES`` (of all that it has answered since, so many bytes; then a reset), ``hang``,
-or ``first N FAULT`` (the fault N times, then none). Each request is a line of ``requests``.
+get 401), ``cut BYTES...`` (once for each number: of all that it answers, so many bytes; then a
+reset), ``hang``, or ``first N FAULT`` (the fault N times, then none). Each request is a line of
+``requests``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kind != "empty":
             answer = self._ask_git(body)
             if kind == "cut":
-                self._cut(answer, int(value))
+                self._cut(answer, *map(int, value.split()))
             else:
                 self.wfile.write(answer)
 
@@ -106,11 +107,15 @@ class Handler(BaseHTTPRequestHandler):
         lines.append(f"Content-Length: {len(rest)}".encode())
         return b"HTTP/1.0 " + status + b"\r\n" + b"\r\n".join(lines) + b"\r\n\r\n" + rest
 
-    def _cut(self, answer: bytes, limit: int) -> None:
+    def _cut(self, answer: bytes, limit: int, *later: int) -> None:
         with _lock:
             path = ROOT / "sent"
             sent = int(path.read_text()) if path.exists() else 0
-            path.write_text(str(min(limit, sent + len(answer))))
+            over = sent + len(answer) > limit
+            path.write_text(str(0 if over else sent + len(answer)))
+            if over:
+                left = " ".join(map(str, later))
+                (ROOT / "fault").write_text(f"cut {left}" if left else "")
         if sent + len(answer) <= limit:
             self.wfile.write(answer)
             return

@@ -217,7 +217,6 @@ _CAUSES: dict[FaultName | None, tuple[str, ...]] = {
         r"refusing to merge unrelated histories",
         r"automatic merge failed",
         r"would be overwritten by (?:merge|checkout)",
-        r"did not complete successfully: exit code: \d{1,3}",
         r"dockerfile parse error",
         r"port is already allocated|address already in use",
         r"out of memory|oom-?killed",
