@@ -24,6 +24,7 @@ from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
 from stackmend.compose.spec import GitSource
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
+from stackmend.decision import Refusal
 from stackmend.errors import StepError
 from stackmend.reconcile import (
     OVERHEAD,
@@ -67,6 +68,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
     _fetched: Fetched | None = field(default=None, init=False)
+    _unfetched: Refusal | None = field(default=None, init=False)
     _observed: Observation[Snapshot, Action] | None = field(default=None, init=False)
     _proven: Observation[Snapshot, Action] | None = field(default=None, init=False)
 
@@ -84,14 +86,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if isinstance(state, connection.Unknown):
             self._observed = observe_unreadable(state, "its state")
             return self._observed
-        if isinstance(self.spec.source, GitSource) and self._fetched is None:
-            if refused := refuse_engine(state):
-                return Observation(refused)
-            try:
-                self._fetched = fetch(self.host, self.spec, self.spec.source)
-            except Unfetched as error:
-                return Observation(Plan(refusals=(error.refusal,)))
-            self.source = self.observer.source = self._fetched.source
         state = self.observer.complete(state)
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
@@ -145,6 +139,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         spec, source = self.spec, self.source
         if refused := refuse_engine(state):
             return Observation(refused)
+        if refusal := self._fetch_source():
+            return self._hold(refusal, state, checks)
         if reason := explain_hold(spec, source.digest, state):
             assert state.applied is not None, "only what replaced a record can have failed"
             failed = None if is_restored(state) else self.observer.resolve(state.files)
@@ -168,6 +164,28 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             decided = self._plan(state, declared, checks, hops)
         changes = is_change(decided.findings, state.applied, source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))
+
+    def _fetch_source(self) -> Refusal | None:
+        """Have the files of a git repository, once; the refusal where they cannot be had."""
+        if isinstance(self.spec.source, GitSource) and not self._fetched and not self._unfetched:
+            try:
+                self._fetched = fetch(self.host, self.spec, self.spec.source)
+            except Unfetched as error:
+                self._unfetched = error.refusal
+            else:
+                self.source = self.observer.source = self._fetched.source
+        return self._unfetched
+
+    def _hold(
+        self, refusal: Refusal, state: StackState, checks: Sequence[CheckResult]
+    ) -> Observation[Snapshot, Action]:
+        """Mend what was proven, where its files are all there; its new ones cannot be had."""
+        if state.applied is None or not is_restored(state):
+            return Observation(Plan(refusals=(refusal,)))
+        reason, remedy = refusal.reason, refusal.remedy
+        decided = hold_back(self.spec, (), state, checks, reason, remedy=remedy)
+        declared = read_declaration(state.applied, state)
+        return Observation(decided, Snapshot(state, declared, held=True))
 
     def _plan(
         self,

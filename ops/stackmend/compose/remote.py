@@ -45,7 +45,7 @@ _REMEDIES = {
     "clock": "set the host's clock right",
     "proxy": "correct the proxy in the host's environment",
 }
-_UNTOUCHED = "the running stack is untouched; run again"
+_UNTOUCHED = "what was proven before stays as it is; run again"
 
 
 class Unfetched(Exception):
