@@ -1,6 +1,6 @@
 # What a git server has, and the files of one of its commits. Nothing stays on the host: the
-# repository lies in a directory of its own and is gone when this ends. Nobody's configuration,
-# hooks, helpers or environment count, and no file of the repository is ever checked out.
+# repository lies in a directory of its own and is gone when this ends. Nobody's configuration of
+# git, hooks, helpers or environment count, and no file of the repository is ever checked out.
 # Arguments: the address, the protocols that may be spoken, the server that the login is for, then
 # "list" and patterns of refs; or "tree", the full name of a ref (or a commit), the commit, the
 # directory in it, the bytes that its files may have, and the file that keeps those of the commit
@@ -59,7 +59,7 @@ run 60 init -q --bare repository && cd repository || exit 73
 mkdir -p info
 echo '* -text !eol !ident !filter !working-tree-encoding -export-ignore -export-subst' >info/attributes
 fetch() {
-  run 1800 fetch -q --no-tags --no-recurse-submodules --no-write-fetch-head "$@" \
+  run 1800 fetch -q --no-tags --no-recurse-submodules "$@" \
     -- "$url" "+$ref:refs/fetched" 2>"$own/said"
 }
 fetch --depth 1 || { grep -q 'does not support shallow' "$own/said" && fetch; } || {

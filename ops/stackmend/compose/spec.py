@@ -336,7 +336,12 @@ class ComposeSpec(BaseModel):
     def secrets(self) -> frozenset[str]:
         """The values that must never be shown."""
         of_source = self.source.secrets if isinstance(self.source, GitSource) else frozenset()
-        return of_source | frozenset(
+        return of_source | self.env_secrets
+
+    @property
+    def env_secrets(self) -> frozenset[str]:
+        """Those of them that the stack itself has."""
+        return frozenset(
             value.get_secret_value()
             for value in self.env.values()
             if isinstance(value, SecretStr) and value.get_secret_value()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from stackmend.compose.spec import Directory
 from stackmend.frozen import Frozen
@@ -150,7 +150,7 @@ class Checkout(Frozen):
     url: str
     ref: str
     path: str = ""
-    commit: str
+    commit: Annotated[str, Field(pattern="^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
     def format_change(self, before: "Checkout") -> str:
         """How another one became this one, in words."""
