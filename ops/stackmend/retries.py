@@ -75,7 +75,7 @@ def retry(
 
 def find_result_cause(result: Result) -> Cause | None:
     """What a command that failed says of the outside world."""
-    return find_cause(result.error_text or result.text)
+    return find_cause(f"{result.text}\n{result.error_text}")
 
 
 def explain(result: Result) -> str:

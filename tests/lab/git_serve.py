@@ -3,8 +3,8 @@
 Serves the repositories below ``DIRECTORY`` with git's own ``http-backend``. The file ``fault`` in
 it says what is wrong now: ``reset``, ``empty``, ``status CODE``, ``login USER:PASSWORD`` (others
 get 401), ``cut BYTES...`` (once for each number: of all that it answers, so many bytes; then a
-reset), ``hang``, or ``first N FAULT`` (the fault N times, then none). Each request is a line of
-``requests``.
+reset), ``hang``, or ``first N FAULT`` (the fault N times, then none); ``at PATH FAULT`` is one of
+requests for that path alone. Each request is a line of ``requests``.
 """
 
 from __future__ import annotations
@@ -61,10 +61,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _take_fault(self) -> str:
         path = ROOT / "fault"
-        fault = path.read_text().strip() if path.exists() else ""
+        fault, at = path.read_text().strip() if path.exists() else "", ""
+        if fault.startswith("at "):
+            _, where, fault = fault.split(" ", 2)
+            at = f"at {where} "
+            if self.path != where:
+                return ""
         if fault.startswith("first "):
             _, left, rest = fault.split(" ", 2)
-            path.write_text(f"first {int(left) - 1} {rest}" if int(left) > 1 else "")
+            path.write_text(f"{at}first {int(left) - 1} {rest}" if int(left) > 1 else "")
             return rest
         return fault
 

@@ -51,7 +51,7 @@ class GitShop(Shop):
         """Start the server, with an empty repository."""
         self.host.put(f"{ROOT}/serve.py", SERVE.read_bytes())
         self.host.sh(
-            f"cd {ROOT} && git init -q --bare app.git && git init -q -b main work && "
+            f"cd {ROOT} && git init -q --bare -b main app.git && git init -q -b main work && "
             f"systemd-run -q --unit lab-git python3 {ROOT}/serve.py {ROOT} {PORT} && "
             f"timeout 20 sh -c 'until curl -so /dev/null 127.0.0.1:{PORT}; do sleep 0.1; done'"
         )
@@ -299,3 +299,22 @@ def test_a_version_that_fails_is_rolled_back_to_the_commit_before(shop: GitShop)
     assert done.rc == 0, done.out
     assert shop.page() == "seventh"
     assert shop.applied()["commit"] == commit
+
+
+def test_a_build_is_tried_again_where_that_can_help(shop: GitShop) -> None:
+    shop.compose["services"]["web"]["build"] = {"context": "./image", "network": "host"}
+    fetch = f"FROM lab/box:1\nRUN wget -O /www/index.html http://127.0.0.1:{PORT}/app.git/"
+    shop.push("fetched", image__Dockerfile=f"{fetch}HEAD\n")
+    shop.fault("at /app.git/HEAD first 2 reset")
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert done.out.count("web: something on the way resets the connection") == 2, done.out
+    assert shop.page() == "ref: refs/heads/main"
+    page = shop.id("web")
+    shop.push("not there", image__Dockerfile=f"{fetch}nothing\n")
+    shop.fault("at /nowhere reset")
+    done = shop.run("-y")
+    assert done.rc == 1, done.out
+    assert "web: cannot build its image: the provider does not have it (" in done.out, done.out
+    assert len([line for line in shop.requests() if "/nothing " in line]) == 1
+    assert shop.id("web") == page

@@ -101,3 +101,10 @@ def test_the_reason_is_the_class_with_the_line_that_says_so() -> None:
     leak = b"fatal: unable to access 'https://me:s3cret@x/': Could not resolve host: x"
     assert "s3cret" not in retries.explain(Result(1, b"", leak))
     assert retries.explain(Result(1, b"", b"a\nb\n")) == "a; b"
+    # A build's log is on standard output, and what it ends with is a wrapper.
+    build = Result(
+        17,
+        b"#5 0.298 wget: can't connect to remote host (127.0.0.1): Connection refused\n",
+        b'failed to solve: process "/bin/sh -c wget" did not complete successfully: exit code: 1\n',
+    )
+    assert retries.explain(build).startswith("nothing listens there (#5 0.298 wget: ")

@@ -285,8 +285,9 @@ def fetch_image(
 
     :param directory: where the project's files are.
     """
-    verb = "build" if isinstance(action, Build) else "pull"
-    command = compose(spec, files, verb, "--quiet", "--", action.subject, directory=directory)
+    # Of a build that fails, its last step says why.
+    words = ("build",) if isinstance(action, Build) else ("pull", "--quiet")
+    command = compose(spec, files, *words, "--", action.subject, directory=directory)
     if isinstance(action, Build) and action.keep is not None:
         return StringCommand(tag(action.keep), "&&", command)
     return command

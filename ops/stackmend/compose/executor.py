@@ -279,9 +279,10 @@ class Executor:
         lines = [line for line in output if line.strip() and not PROGRESS.fullmatch(line)]
         lines = drop_repeated(lines)
         reason = " ".join(lines[-3:]) or f"exit status {result.status}"
-        cause = retries.find_result_cause(result) if remote else None
-        if cause is not None:
-            reason = retries.format_cause(cause)
+        if remote:
+            if cause := retries.find_result_cause(result):
+                reason = retries.format_cause(cause)
+            lines = drop_repeated([*filter(str.strip, result.text.splitlines()), *lines])
         # What the reason holds already is not shown again below it.
         last = lines[-LOG_LINES:] if len(lines) > 3 else []
         log = [self.observer.redact(line) for line in last]
