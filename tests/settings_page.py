@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from stackmend.access.spec import AccessPolicy
 from stackmend.checks.spec import ExecCheck, HttpCheck, RedisCheck, TcpCheck
-from stackmend.compose.spec import Mend
+from stackmend.compose.spec import GitSource, Mend
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
@@ -22,6 +22,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack`", Stack),
+    ("`stack.source` as a git repository", GitSource),
     ("`stack.mend`", Mend),
     ("`stack.checks[]` of the kind `http`", HttpCheck),
     ("`stack.checks[]` of the kind `tcp`", TcpCheck),

@@ -49,7 +49,9 @@ def list_problems(error: ValidationError, *where: str) -> Iterator[str]:
             message = "missing"
         elif item["type"] == "model_type":
             message = "must be a mapping"
-        yield cut_line(": ".join(filter(None, [join_path(*where, *item["loc"]), message])))
+        # What tells the kinds of a value apart is in angle brackets, and no part of its path.
+        path = join_path(*where, *(part for part in item["loc"] if str(part)[:1] != "<"))
+        yield cut_line(": ".join(filter(None, [path, message])))
     if len(found) > MAXIMUM_PROBLEMS:
         yield cut_line(f"{join_path(*where)}: … and {len(found) - MAXIMUM_PROBLEMS} more problems")
 

@@ -10,7 +10,7 @@ from stackmend import controller_files
 from stackmend.access.keys import read_public_keys
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose.source import load
-from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelsPolicy, record_path
@@ -136,7 +136,8 @@ def _read_files(found: Machine) -> None:
         except Unreadable as error:
             raise Problem(f"{field}: {show(str(path))} {error}") from None
     if isinstance(found, Stack):
-        load(found)
+        if not isinstance(found.source, GitSource):
+            load(found)
         if found.models is not None:
             from stackmend.models import modelfiles
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from stackmend.connectivity.faults import TITLES
+from stackmend.retries import ATTEMPTS
 from tests.lab import controller
 from tests.lab.controller import Run
 from tests.lab.fixtures import Lab
@@ -184,6 +186,8 @@ def test_image_the_registry_does_not_have(
     (error,) = untouched.errors()
     assert error.startswith("web: cannot pull its image: ")
     assert "not found" in error or "manifest unknown" in error, error
+    assert "the provider does not have it" in error
+    assert "next attempt" not in done.out
     # Told as it happens and at the end, once each.
     cause = error.rpartition("Error response from daemon: ")[2]
     assert error.count(cause) == 1
@@ -197,13 +201,17 @@ def test_registry_that_cannot_be_reached(
     registry.push("lab/box:2", "shop/web:2")
     shop.services["web"]["image"] = "registry:5000/shop/web:2"
     registry.stop()
-    untouched()
+    said = untouched()
     (error,) = untouched.errors()
     assert error.startswith("web: cannot pull its image: ")
     assert "registry" in error
-    # As soon as it answers again, the very same command goes through.
-    registry.start()
-    done = shop.run("-y")
+    assert any(f"its image: {title} (" in error for title in TITLES.values()), error
+    assert said.out.count("next attempt in") == ATTEMPTS - 1
+    # As soon as it answers again, the very same command goes through, also one under way.
+    with shop.start("-y") as run:
+        assert run.wait_for_output("next attempt in")
+        registry.start()
+        done = run.wait()
     assert done.rc == 0, done.out
     assert shop.page() == "box 2"
 

@@ -46,6 +46,7 @@ from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import (
     Applied,
+    Checkout,
     Container,
     Declared,
     Endpoint,
@@ -289,6 +290,7 @@ class World:
         checks: Sequence[CheckResult] = (),
         tried: Iterable[str] = (),
         hops: Sequence[CheckResult] = (),
+        checkout: Checkout | None = None,
     ) -> Plan:
         """The plan for this host as it is now."""
         state = self.state()
@@ -306,6 +308,7 @@ class World:
             checks,
             tuple(tried),
             hops=hops,
+            checkout=checkout,
         )
 
     # What actions do

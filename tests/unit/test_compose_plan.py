@@ -19,7 +19,15 @@ from pydantic import SecretStr
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.state import Container, Endpoint, Engine, Labelled, Mended, Surroundings
+from stackmend.compose.state import (
+    Checkout,
+    Container,
+    Endpoint,
+    Engine,
+    Labelled,
+    Mended,
+    Surroundings,
+)
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
 from tests.unit.compose_world import (
     DIRECTORY,
@@ -517,6 +525,53 @@ def mounted_file_changed_on_the_host() -> Plan:
     world = well(desired)
     world.files["conf/web.conf"] = "edited by hand"
     return world.observe(desired)
+
+
+def checked_out(commit: str, **fields: str) -> Checkout:
+    return Checkout(
+        **{
+            "url": "https://git.example.com/shop.git",
+            "ref": "main",
+            "commit": commit * 40,
+            **fields,
+        }
+    )
+
+
+def of_commit(world: World, commit: str) -> World:
+    """The host, with the record of a source that was this commit."""
+    assert world.applied is not None
+    world.applied = world.applied.model_copy(update={"checkout": checked_out(commit)})
+    return world
+
+
+@scenario
+def commit_that_was_proven() -> Plan:
+    return of_commit(well(shop()), "a").observe(shop(), checkout=checked_out("a"))
+
+
+@scenario
+def ref_that_moved() -> Plan:
+    desired = shop()
+    other = copy.deepcopy(desired)
+    other.files["conf/web.conf"] = "2"
+    return of_commit(well(desired), "a").observe(other, checkout=checked_out("b"))
+
+
+@scenario
+def ref_that_moved_to_the_same_files() -> Plan:
+    return of_commit(well(shop()), "a").observe(shop(), checkout=checked_out("b"))
+
+
+@scenario
+def other_ref_of_another_repository() -> Plan:
+    other = checked_out("b", url="https://git.example.com/other.git", ref="v2", path="deploy")
+    return of_commit(well(shop()), "a").observe(shop(), checkout=other)
+
+
+@scenario
+def first_commit_in_the_place_of_a_directory() -> Plan:
+    return well(shop()).observe(shop(), checkout=checked_out("a"))
 
 
 @scenario

@@ -174,7 +174,7 @@ def test_build_keeps_what_is_not_ours(
     calls = given_to_docker(place, command)
     assert calls == [
         ["tag", image, ref],
-        [*COMPOSE, "build", "--quiet", "--", service],
+        [*COMPOSE, "build", "--", service],
     ]
 
 

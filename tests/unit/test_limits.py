@@ -12,6 +12,7 @@ from stackmend.basics import commands as basics
 from stackmend.checks.facts import find_limit
 from stackmend.checks.spec import parse_checks
 from stackmend.compose import commands as compose
+from stackmend.compose import remote
 from stackmend.connection import channel, docker_api, fetching, lease, link, preamble, process
 from stackmend.connection.first_contact.contact import Contact
 from stackmend.engine import commands as engine
@@ -45,6 +46,8 @@ FRAME = connection.read_frame()
         ("a command that changes the project", [compose.LIMIT, compose.BUSY_TIMEOUT]),
         ("the images of a service", [compose.IMAGE_LIMIT, compose.BUSY_TIMEOUT]),
         ("models read with", [reading.HASHING]),
+        ("the refs of a git server", [remote.LIST_LIMIT]),
+        ("a commit of it", [remote.TREE_LIMIT]),
         ("a script that changes the engine", [engine.LIMIT]),
         ("packages and the clock", [basics.LIMIT]),
         ("ending a holder", [ports.LIMIT]),

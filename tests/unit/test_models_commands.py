@@ -136,6 +136,8 @@ def test_inside_a_container_the_same_is_done_through_docker() -> None:
         ("tls: failed to verify certificate: x509", StepError, "certificate"),
         ("digest mismatch, file must be downloaded again: want a, got b", TransientError, "digest"),
         ("max retries exceeded: unexpected EOF", TransientError, "unexpected EOF"),
+        ('Get "https://r/v2/": Proxy Authentication Required', StepError, "the proxy"),
+        ("unexpected status code 404 Not Found", StepError, "does not have it"),
         ("pull model manifest: 429: slow down", TransientError, "429"),
         ("context canceled", TransientError, "canceled"),
     ],

@@ -13,7 +13,7 @@ from stackmend.compose.observer import Observer
 from stackmend.compose.published import find_published_ports
 from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import Source, load
-from stackmend.compose.spec import ComposeSpec, Mend
+from stackmend.compose.spec import ComposeSpec, GitSource, Mend
 from stackmend.errors import StepError
 from stackmend.raw import validate
 from stackmend.reconcile import operate
@@ -35,7 +35,7 @@ __all__ = [
 @operation()
 def stack(
     project: str,
-    source: str | Path,
+    source: str | Path | Mapping[str, Any] | GitSource,
     directory: str,
     env: Mapping[str, Any] | None = None,
     checks: Sequence[Any] = (),
@@ -52,7 +52,8 @@ def stack(
     Bring a Docker Compose project to what its files declare, and prove that it is healthy.
 
     + project: the Compose project's name
-    + source: the directory on this machine that holds compose.yaml and all that it names
+    + source: the directory on this machine that holds compose.yaml and all that it names; or a git
+      repository that the host fetches them from: ``{"git": URL, "ref": "main", "path": "deploy"}``
     + directory: where those files live on the host
     + env: variables, written to ``.env`` (mode 0600) beside the compose file; a
       ``pydantic.SecretStr`` is never shown
@@ -137,7 +138,7 @@ def find_unpublished_ports(spec: ComposeSpec) -> tuple[str, ...]:
     # Nothing of this is reported: the operation that it is asked for reports what it makes of it.
     report = reporting.Collector("ports")
     try:
-        source = load(spec)
+        source = _read(spec)
         _loaded.setdefault(host.state, {})[host.name] = spec, source
         return ComposeReconciler(host, spec, source, report).find_unpublished()
     except (ValueError, StepError, connection.RemoteError):
@@ -151,4 +152,9 @@ def get_arguments(spec: ComposeSpec) -> dict[str, Any]:
 
 def _load(spec: ComposeSpec) -> Source:
     known = _loaded.get(host.state, {}).pop(host.name, None)
-    return known[1] if known is not None and known[0] == spec else load(spec)
+    return known[1] if known is not None and known[0] == spec else _read(spec)
+
+
+def _read(spec: ComposeSpec) -> Source:
+    """The project's files; none yet where the host is to fetch them."""
+    return Source({}) if isinstance(spec.source, GitSource) else load(spec)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
 
+from stackmend.compose.checkout import MAXIMUM_ARCHIVE
 from stackmend.compose.plan.actions import (
     Attach,
     Build,
@@ -31,7 +32,7 @@ from stackmend.compose.plan.actions import (
     Unpause,
 )
 from stackmend.compose.source import MAXIMUM_BYTES, File, Source
-from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.compose.state import Applied, StackState
 from stackmend.connection import script
 from stackmend.paths import STATE_ROOT, is_plain
@@ -119,6 +120,30 @@ def make_resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
     """What :func:`resolve` reads: files, and the digests of those that are to lie on the host."""
     lines = _format_lines(f"{digest}  {path}" for path, digest in sorted(digests.items()))
     return files.make_archive({DIGESTS: File(0o600, lines.encode())})
+
+
+def read_git(spec: ComposeSpec, source: GitSource, how: str, *arguments: str) -> StringCommand:
+    """Print a server's refs (``list``), or the files of a commit as a packed archive (``tree``).
+
+    Standard input is what :func:`format_login` makes of its login.
+    """
+    scheme = source.url.partition("://")[0] if "://" in source.url else "ssh"
+    # A server may send us on to where all is encrypted.
+    protocols = "http:https" if scheme == "http" else scheme
+    words = (source.url, protocols, source.origin, how, *arguments)
+    return _build_script("git", *words)
+
+
+def read_tree(spec: ComposeSpec, source: GitSource, ref: str, commit: str) -> StringCommand:
+    """The same of a commit: kept on the host where it was proven, else fetched."""
+    kept = f"{locate_state(spec)}/checkout"
+    return read_git(spec, source, "tree", ref, commit, source.path, str(MAXIMUM_ARCHIVE), kept)
+
+
+def format_login(source: GitSource) -> bytes:
+    """A user and a password, a line each."""
+    user, password = source.login or ("", "")
+    return f"{user}\n{password}\n".encode()
 
 
 def hash_outside(paths: Sequence[str]) -> StringCommand:
@@ -221,8 +246,11 @@ def record(spec: ComposeSpec, digest: str) -> StringCommand:
     return script("stackmend.compose", "remember", *arguments, shared=["walk"])
 
 
-def make_record_archive(applied: Applied) -> bytes:
-    """The record, and the lists that the probe reads instead of JSON, as a tar archive."""
+def make_record_archive(applied: Applied, packed: bytes = b"") -> bytes:
+    """The record, and the lists that the probe reads instead of JSON, as a tar archive.
+
+    :param packed: the files of its commit, which the host is to keep.
+    """
     images = sorted({service.image for service in applied.services.values() if service.image})
     parts = {
         "applied.json": applied.model_dump_json(),
@@ -231,10 +259,13 @@ def make_record_archive(applied: Applied) -> bytes:
         "outside": _format_lines(path.removeprefix("/") for path in applied.outside),
         "images": _format_lines(images),
     }
+    contents = {name: text.encode() for name, text in parts.items()}
+    if applied.checkout is not None and packed:
+        key = f"{applied.checkout.commit} {applied.checkout.path}\n"
+        contents["checkout"] = key.encode() + packed
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, text in parts.items():
-            data = text.encode()
+        for name, data in contents.items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o600
             tar.addfile(info, io.BytesIO(data))
@@ -254,8 +285,9 @@ def fetch_image(
 
     :param directory: where the project's files are.
     """
-    verb = "build" if isinstance(action, Build) else "pull"
-    command = compose(spec, files, verb, "--quiet", "--", action.subject, directory=directory)
+    # Of a build that fails, its last step says why.
+    words = ("build",) if isinstance(action, Build) else ("pull", "--quiet")
+    command = compose(spec, files, *words, "--", action.subject, directory=directory)
     if isinstance(action, Build) and action.keep is not None:
         return StringCommand(tag(action.keep), "&&", command)
     return command

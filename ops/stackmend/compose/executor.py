@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import tenacity
-
-from stackmend import connection
+from stackmend import connection, retries
 from stackmend.compose import commands
 from stackmend.compose.observer import LOG_LINES
 from stackmend.compose.plan.actions import (
@@ -41,6 +38,7 @@ from stackmend.compose.plan.rollback import restore_spec
 from stackmend.compose.source import name_files
 from stackmend.compose.state import Applied, Declared, StackState
 from stackmend.errors import StepError
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api import StringCommand
@@ -51,9 +49,6 @@ if TYPE_CHECKING:
     from stackmend.compose.spec import ComposeSpec
     from stackmend.compose.waiter import Waiter
     from stackmend.connection import Lease, Result
-
-#: What a registry says where asking again cannot help.
-FINAL = ("not found", "denied", "manifest unknown", "invalid reference", "unauthorized")
 
 #: What Compose prints of its progress, which is not what went wrong.
 PROGRESS = re.compile(
@@ -87,6 +82,7 @@ class Executor:
     :param verify: waits until the stack is healthy, and returns the record of it.
     :param on_bind_error: asked with the engine's words where a container cannot be started; where
         it returns true the start is tried once more.
+    :param packed: the files of the commit that the source is, for the host to keep.
     :param progress: what was done to services so far.
     """
 
@@ -100,6 +96,7 @@ class Executor:
     step: Callable[..., AbstractContextManager[None]]
     verify: Callable[[Executor, Snapshot], Applied]
     on_bind_error: Callable[[Host, str], bool] | None = None
+    packed: bytes = b""
     progress: Progress = field(default_factory=Progress)
 
     def take_record(self, applied: Applied) -> Executor:
@@ -162,7 +159,7 @@ class Executor:
                 applied = self.verify(self, snapshot)
                 with self.step(action):
                     command = commands.record(self.spec, applied.source)
-                    archive = commands.make_record_archive(applied)
+                    archive = commands.make_record_archive(applied, self.packed)
                     self.run(command, "cannot record what was proven", stdin=archive)
             case Pull() | Build():
                 with self.step(action):
@@ -215,21 +212,16 @@ class Executor:
     def _fetch_image(self, action: Pull | Build, directory: str) -> None:
         command = commands.fetch_image(self.spec, self.options, action, directory)
 
-        until = time.monotonic() + commands.IMAGE_LIMIT
+        def report(text: str) -> None:
+            announce.show_line(self.host, f"  {action.subject}: {self.observer.redact(text)}")
 
-        def fetch() -> Result:
-            # Nothing of the stack changes by it: whoever comes next need not wait for it.
-            left = max(commands.LIMIT, until - time.monotonic())
-            return self.attempt(command, timeout=left, tethered=True)
-
-        if isinstance(action, Pull):
-            fetch = tenacity.retry(
-                retry=tenacity.retry_if_result(_is_transient),
-                stop=tenacity.stop_after_attempt(3),
-                wait=tenacity.wait_exponential(multiplier=2, max=20),
-                retry_error_callback=lambda attempt: attempt.outcome.result(),  # type: ignore[union-attr]
-            )(fetch)
-        self._check(fetch(), f"{action.subject}: cannot {action.verb} its image")
+        # Nothing of the stack changes by it: whoever comes next need not wait for it.
+        result = retries.retry(
+            lambda left: self.attempt(command, timeout=left, tethered=True),
+            limit=commands.IMAGE_LIMIT,
+            on_retry=report,
+        )
+        self._check(result, f"{action.subject}: cannot {action.verb} its image", remote=True)
 
     def _restore_files(self, action: RestoreFiles) -> None:
         if action.failed:
@@ -276,22 +268,26 @@ class Executor:
             tethered=tethered,
         )
 
-    def _check(self, result: Result, failure: str, services: Sequence[str] = ()) -> None:
+    def _check(
+        self, result: Result, failure: str, services: Sequence[str] = (), *, remote: bool = False
+    ) -> None:
+        """Raise where a command failed.
+
+        :param remote: whether it spoke to the outside world, so that its cause has a class.
+        """
         if result.ok:
             return
         output = (result.error_text or result.text).splitlines()
         lines = [line for line in output if line.strip() and not PROGRESS.fullmatch(line)]
         lines = drop_repeated(lines)
         reason = " ".join(lines[-3:]) or f"exit status {result.status}"
+        if remote:
+            if cause := retries.find_result_cause(result):
+                reason = retries.format_cause(cause)
+            lines = drop_repeated([*filter(str.strip, result.text.splitlines()), *lines])
         # What the reason holds already is not shown again below it.
         last = lines[-LOG_LINES:] if len(lines) > 3 else []
         log = [self.observer.redact(line) for line in last]
         if services:
             log += self.observer.read_logs(services, self.observer.read_state())
         raise StepError(f"{failure}: {self.observer.redact(reason)}", log)
-
-
-def _is_transient(result: Result) -> bool:
-    """Whether a pull failed in a way that may pass by itself."""
-    output = result.error_text.lower()
-    return not result.ok and not any(word in output for word in FINAL)

@@ -20,8 +20,11 @@ from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, re
 from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
+from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
+from stackmend.compose.spec import GitSource
 from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
 from stackmend.compose.waiter import Waiter
+from stackmend.decision import Refusal
 from stackmend.errors import StepError
 from stackmend.reconcile import (
     OVERHEAD,
@@ -64,6 +67,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     on_bind_error: Callable[[Host, str], bool] | None = None
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
+    _fetched: Fetched | None = field(default=None, init=False)
+    _unfetched: Refusal | None = field(default=None, init=False)
     _observed: Observation[Snapshot, Action] | None = field(default=None, init=False)
     _proven: Observation[Snapshot, Action] | None = field(default=None, init=False)
 
@@ -111,7 +116,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         steps = sum(map(self.find_step_limit, plan.actions))
         if changes and self.spec.on_failure == "rollback":
             steps *= 2
-        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + steps
+        fetching = FETCH_LIMIT if isinstance(self.spec.source, GitSource) else 0
+        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has, with the wait for a command of an earlier run."""
@@ -133,6 +139,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         spec, source = self.spec, self.source
         if refused := refuse_engine(state):
             return Observation(refused)
+        if refusal := self._fetch_source():
+            return self._hold(refusal, state, checks)
         if reason := explain_hold(spec, source.digest, state):
             assert state.applied is not None, "only what replaced a record can have failed"
             failed = None if is_restored(state) else self.observer.resolve(state.files)
@@ -157,6 +165,28 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         changes = is_change(decided.findings, state.applied, source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))
 
+    def _fetch_source(self) -> Refusal | None:
+        """Have the files of a git repository, once; the refusal where they cannot be had."""
+        if isinstance(self.spec.source, GitSource) and not self._fetched and not self._unfetched:
+            try:
+                self._fetched = fetch(self.host, self.spec, self.spec.source)
+            except Unfetched as error:
+                self._unfetched = error.refusal
+            else:
+                self.source = self.observer.source = self._fetched.source
+        return self._unfetched
+
+    def _hold(
+        self, refusal: Refusal, state: StackState, checks: Sequence[CheckResult]
+    ) -> Observation[Snapshot, Action]:
+        """Mend what was proven, where its files are all there; its new ones cannot be had."""
+        if state.applied is None or not is_restored(state):
+            return Observation(Plan(refusals=(refusal,)))
+        reason, remedy = refusal.reason, refusal.remedy
+        decided = hold_back(self.spec, (), state, checks, reason, remedy=remedy)
+        declared = read_declaration(state.applied, state)
+        return Observation(decided, Snapshot(state, declared, held=True))
+
     def _plan(
         self,
         state: StackState,
@@ -176,6 +206,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             tried,
             source.ignored,
             hops,
+            self._fetched.checkout if self._fetched else None,
         )
 
     # What is done
@@ -197,6 +228,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self.step,
             self._verify_stack,
             self.on_bind_error,
+            self._fetched.packed if self._fetched else b"",
         )
         applied = snapshot.state.applied
         if snapshot.held:
@@ -271,7 +303,12 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             snapshot.declared,
             state,
             touched,
-        ).model_copy(update={"names_files": source.names_files})
+        ).model_copy(
+            update={
+                "names_files": source.names_files,
+                "checkout": self._fetched.checkout if self._fetched else None,
+            }
+        )
 
     def _plan_after(
         self,

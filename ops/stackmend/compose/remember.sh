@@ -39,6 +39,11 @@ rm -f "$state/digests"
 for name in files outside images applied.json digests; do
   mv -f "$state/record.new/$name" "$state/$name"
 done
+if [ -f "$state/record.new/checkout" ]; then
+  mv -f "$state/record.new/checkout" "$state/checkout"
+else
+  rm -f "$state/checkout"
+fi
 sync "$state" 2>/dev/null || sync
 rm -rf "$state/record.new" "$state/stale"
 for old in "$state"/good-*; do

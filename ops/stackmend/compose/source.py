@@ -25,7 +25,7 @@ from stackmend import controller_files
 from stackmend.compose import variables
 from stackmend.compose.plan.contradictions import find_contradictions
 from stackmend.compose.plan.declaration import is_file_name
-from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.controller_files import Unreadable
 from stackmend.problems import Problem, abbreviate, is_plain, show
 from stackmend.raw import NAME_MAX, PATH_MAX
@@ -217,9 +217,11 @@ def name_files(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
 def load(spec: ComposeSpec) -> Source:
     """Read ``spec.source`` and check it against the spec.
 
-    :raises SourceError: naming the file and the field.
+    :raises SourceError: naming the file and the field; or it is not on this machine at all.
     """
     root = spec.source
+    if isinstance(root, GitSource):
+        raise SourceError(f"source: {show(root.url)} is fetched by the host itself")
     root_name = show(str(root))
     try:
         found = controller_files.is_there(root) and controller_files.read_status(root)
@@ -236,6 +238,19 @@ def load(spec: ComposeSpec) -> Source:
         raise SourceError(f"source: {root_name} {error}") from None
     if name not in files:
         raise SourceError(f"source: {name} is a directory; it must be the compose file")
+    return make(spec, files)
+
+
+def make(spec: ComposeSpec, files: dict[str, File]) -> Source:
+    """A project's files, checked against the spec, with the variables of the spec among them.
+
+    :param spec: what is desired.
+    :param files: as they were read, by their path.
+    :raises SourceError: naming the file and the field.
+    """
+    name = next((name for name in COMPOSE_FILES if name in files), None)
+    if name is None:
+        raise SourceError(f"source: holds none of {', '.join(COMPOSE_FILES)}")
     if spec.env:
         own = files[".env"].content if ".env" in files else b""
         if own and not own.endswith(b"\n"):
@@ -337,7 +352,7 @@ def _read_tree(root: Path, root_name: str) -> Iterator[tuple[str, File]]:
     there: list[tuple[str, str, controller_files.Status]] = []
     total = 0
     for path, entry in found:
-        _check_name(path)
+        check_name(path)
         real, status = _resolve_entry(path, root, inside, entry)
         if stat.S_ISDIR(status.st_mode):
             continue
@@ -384,7 +399,11 @@ def _resolve_entry(
     return str(real), status
 
 
-def _check_name(path: str) -> None:
+def check_name(path: str) -> None:
+    """Hold a file's name against what lists and terminals can carry.
+
+    :raises SourceError: it is none of these.
+    """
     if path.isascii() and path.isprintable():
         return
     if any(0xD800 <= ord(character) <= 0xDFFF for character in path):

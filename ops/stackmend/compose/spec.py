@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -9,12 +10,15 @@ from pydantic import (
     BeforeValidator,
     ByteSize,
     ConfigDict,
+    Discriminator,
     Field,
     SecretStr,
+    Tag,
+    model_validator,
 )
 
 from stackmend.checks.spec import Checks
-from stackmend.paths import STATE_ROOT
+from stackmend.paths import STATE_ROOT, is_inside
 from stackmend.problems import abbreviate, show
 from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
 
@@ -127,6 +131,137 @@ def _parse_environment(value: Any) -> Any:
     return out
 
 
+#: What a URL of git's may hold: no blanks, no quotes, nothing that a shell or a terminal reads.
+_URL = re.compile(r"[!#$%&()*+,\-./:;=?@\[\]_~A-Za-z0-9]{1,2000}")
+_SHORT_SSH = re.compile(r"(?:\w[\w.-]{0,63}@)?[A-Za-z0-9][A-Za-z0-9.-]{0,252}:(?!/)[^:]{1,1000}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# git-check-ref-format(1), and nothing that git takes for an expression.
+_REF = re.compile(
+    r"(?!-)(?!.*(?:\.\.|//|@\{|/\.|\.lock(?:/|$)))[^\s\x00-\x20\x7f~^:?*\[\\/.][^\s\x00-\x20\x7f~^:?*\[\\]{0,240}"
+)
+_SCHEMES = ("https", "ssh", "http", "git", "file")
+
+
+def _check_url(value: str | SecretStr) -> str | SecretStr:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if _SHORT_SSH.fullmatch(text) and "://" not in text and _URL.fullmatch(text):
+        return value
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    local = parts.scheme == "file"
+    if (
+        parts.scheme not in _SCHEMES
+        or not _URL.fullmatch(text)
+        or bool(parts.hostname) == local
+        or (parts.hostname or "").startswith("-")
+        or not parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        # It may hold a password.
+        raise ValueError(
+            "must be the URL of a repository, such as https://git.example.com/team/stack.git or "
+            f"git@git.example.com:team/stack.git; known are {', '.join(_SCHEMES)}"
+        )
+    for part in (parts.username, parts.password):
+        if part is not None and not unquote(part).isprintable():
+            raise ValueError("holds a login with a control character")
+    return SecretStr(text) if parts.username or parts.password else value
+
+
+def _check_ref(value: str) -> str:
+    if not _REF.fullmatch(value) or value.endswith(("/", ".")):
+        raise ValueError(
+            f"must be a branch, a tag, a full ref or a commit's id; got {abbreviate(value)}"
+        )
+    return value
+
+
+def _check_inner(value: str) -> str:
+    path = value.strip("/")
+    if path and not is_inside(path):
+        raise ValueError(f"must be a directory within the repository; got {abbreviate(value)}")
+    return path
+
+
+class GitSource(BaseModel):
+    """The project's files in a git repository, which each host fetches by itself.
+
+    :param git: the repository's URL. A login in it (``https://USER:TOKEN@…``) is sent to that
+        server alone and never shown; with ``ssh://`` or ``git@HOST:PATH`` the keys of the login on
+        the host count. No other protocol than the URL's is spoken.
+    :param ref: a branch, a tag, a full ref such as ``refs/heads/main``, or a commit's full id.
+    :param path: the directory in it that holds compose.yaml and all it names.
+    :param insecure: whether ``http://`` and ``git://`` may be spoken, where anybody on the way can
+        put other files in the place of these. Not needed where ``ref`` is a commit's id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    git: Annotated[str | SecretStr, AfterValidator(_check_url)]
+    ref: Annotated[str, AfterValidator(_check_ref)] = "HEAD"
+    path: Annotated[str, AfterValidator(_check_inner)] = ""
+    insecure: bool = False
+
+    @model_validator(mode="after")
+    def _check_secure(self) -> "GitSource":
+        scheme = self.url.partition("://")[0]
+        if scheme in ("http", "git") and not self.insecure and not self.is_pinned:
+            raise ValueError(
+                f"{scheme}:// proves nothing about who answers: use https or ssh, name a commit by "
+                'its full id in "ref", or add "insecure": True'
+            )
+        return self
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the ref is a commit's id, which is the same for ever."""
+        return _COMMIT.fullmatch(self.ref) is not None
+
+    @property
+    def url(self) -> str:
+        """The URL without its login, which may be shown."""
+        text = self._text
+        if "://" not in text or not self.login:
+            return text
+        parts = urlsplit(text)
+        user = f"{quote(parts.username or '')}@" if parts.scheme == "ssh" else ""
+        return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
+
+    @property
+    def origin(self) -> str:
+        """The server that its login is for."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}" if "://" in self.url else ""
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """The user and the password in the URL."""
+        if "://" not in self._text:
+            return None
+        parts = urlsplit(self._text)
+        if parts.username is None:
+            return None
+        return unquote(parts.username), unquote(parts.password or "")
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that must never be shown: a token may stand in the place of the user."""
+        user, password = self.login or ("", "")
+        return frozenset(filter(None, (password or (user if self.origin[:4] == "http" else ""),)))
+
+    @property
+    def _text(self) -> str:
+        return self.git.get_secret_value() if isinstance(self.git, SecretStr) else self.git
+
+
+def _choose_tag(value: Any) -> str:
+    return "<git>" if isinstance(value, dict | GitSource) else "<path>"
+
+
 class Mend(BaseModel):
     """How often a service that crashed or turned unhealthy may be restarted by us.
 
@@ -151,7 +286,8 @@ class ComposeSpec(BaseModel):
     """One Compose project on one host, as the user desires it.
 
     :param project: the Compose project's name.
-    :param source: the directory on the controller that holds compose.yaml and all it names.
+    :param source: the directory on the controller that holds compose.yaml and all it names; or a
+        git repository that the host fetches them from: ``{"git": URL, "ref": "main"}``.
     :param directory: where that directory's files live on the host.
     :param env: variables for the compose file, written to ``.env`` (mode 0600) beside it. A
         ``pydantic.SecretStr`` is never shown. What the compose file requires (``${NAME:?}``) stands
@@ -171,7 +307,10 @@ class ComposeSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     project: Annotated[str, AfterValidator(check_project_name), AfterValidator(_check_own_name)]
-    source: LocalPath
+    source: Annotated[
+        Annotated[LocalPath, Tag("<path>")] | Annotated[GitSource, Tag("<git>")],
+        Discriminator(_choose_tag),
+    ]
     directory: Directory
     env: Annotated[dict[str, str | SecretStr], BeforeValidator(_parse_environment)] = Field(
         default_factory=dict
@@ -196,6 +335,12 @@ class ComposeSpec(BaseModel):
     @property
     def secrets(self) -> frozenset[str]:
         """The values that must never be shown."""
+        of_source = self.source.secrets if isinstance(self.source, GitSource) else frozenset()
+        return of_source | self.env_secrets
+
+    @property
+    def env_secrets(self) -> frozenset[str]:
+        """Those of them that the stack itself has."""
         return frozenset(
             value.get_secret_value()
             for value in self.env.values()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from stackmend.compose.spec import Directory
 from stackmend.frozen import Frozen
@@ -138,6 +138,31 @@ class Labelled(Frozen):
     key: str = ""
 
 
+class Checkout(Frozen):
+    """Where a project's files come from, where that is a git repository.
+
+    :param url: its URL without a login.
+    :param ref: what is desired of it.
+    :param path: the directory in it.
+    :param commit: the commit that the ref is.
+    """
+
+    url: str
+    ref: str
+    path: str = ""
+    commit: Annotated[str, Field(pattern="^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
+
+    def format_change(self, before: "Checkout") -> str:
+        """How another one became this one, in words."""
+        if self.commit != before.commit and (self.url, self.ref) == (before.url, before.ref):
+            return f"{self.ref} moved from {before.commit[:12]} to {self.commit[:12]}"
+        return f"source: {before} → {self}"
+
+    def __str__(self) -> str:
+        where = f", {self.path}" if self.path else ""
+        return f"{self.ref} of {self.url}{where}, commit {self.commit[:12]}"
+
+
 class Applied(Frozen):
     """What the last successful apply left, and what it was made from.
 
@@ -146,6 +171,7 @@ class Applied(Frozen):
     :param names_files: its own ``.env`` says which compose files there are.
     :param secrets: values that were secret then, so that no cause shows them as what was before.
     :param warnings: what Compose warned of.
+    :param checkout: where the files came from, where that is a git repository.
     """
 
     version: Literal[1] = 1
@@ -160,6 +186,7 @@ class Applied(Frozen):
     services: Mapping[Annotated[str, AfterValidator(_check_name)], "AppliedService"]
     secrets: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    checkout: Checkout | None = None
     applied_at: float
 
 

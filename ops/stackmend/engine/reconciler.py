@@ -45,6 +45,7 @@ from stackmend.engine.steps import (
     make_stamp,
     place,
     refresh,
+    run_remote,
     set_config,
     trust_key,
     write_source,
@@ -153,12 +154,8 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
         with self.step(action), suppress(_SettingsRemoved), ExitStack() as steps:
             if first is not None:
                 steps.enter_context(self.step(first))
-            result = self.run(
-                command,
-                f"cannot install {action.subject}",
-                stdin=first.text.encode() if first else None,
-                timeout=commands.LIMIT,
-            )
+            stdin = first.text.encode() if first else None
+            result = run_remote(self, command, f"cannot install {action.subject}", stdin=stdin)
             for line in result.text.splitlines():
                 announce.show_line(
                     self.host, f"  the engine does not come up with its settings yet: {line}"

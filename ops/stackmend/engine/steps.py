@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stackmend import connection
+from stackmend import connection, retries
 from stackmend.engine import commands, trust
 from stackmend.errors import StepError
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
+    from pyinfra.api import StringCommand
+
     from stackmend.engine.plan import Install, SettingsAction, Trust, WriteSource
     from stackmend.engine.state import HostEngine
     from stackmend.reconcile import Reconciler
@@ -44,6 +47,25 @@ class PackageLists(NamedTuple):
 def make_stamp() -> str:
     """The ending of the copy of a file, from the clock."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def run_remote(
+    room: Reconciler[Any, Any], command: StringCommand, failure: str, *, stdin: bytes | None = None
+) -> connection.Result:
+    """Run a command that fetches over the network; again where trying again can help.
+
+    :param failure: what did not succeed otherwise.
+    :param stdin: what it reads.
+    :raises StepError: it did not succeed; the error names the class of what went wrong.
+    """
+    result = retries.retry(
+        lambda left: connection.run(room.host, command, stdin=stdin, timeout=left),
+        limit=commands.LIMIT,
+        on_retry=lambda text: announce.show_line(room.host, f"  {failure}: {text}"),
+    )
+    if not result.ok:
+        raise StepError(f"{failure}: {retries.explain(result)}", status=result.status)
+    return result
 
 
 def place(room: Reconciler[Any, Any], path: str, content: bytes, *, closing: bool = False) -> None:
@@ -85,11 +107,8 @@ def refresh(
 
     :param target: the suite, or apk's address, that they are taken from; empty for any.
     """
-    result = room.run(
-        commands.refresh(state.manager, target, packages),
-        "cannot read the package lists",
-        timeout=commands.LIMIT,
-    )
+    command = commands.refresh(state.manager, target, packages)
+    result = run_remote(room, command, "cannot read the package lists")
     lists = PackageLists({}, {}, [])
     for line in result.text.splitlines():
         kind, _, rest = line.partition(" ")
@@ -114,7 +133,7 @@ def install_packages(room: Reconciler[Any, Any], action: Install, state: HostEng
             reason = f": {'; '.join(lists.unread)}" if lists.unread else ""
             raise StepError(f"no repository of the host has {', '.join(absent)}{reason}")
         command = commands.install(state.manager, "", action.packages, engine=False)
-        room.run(command, f"cannot install {action.subject}", timeout=commands.LIMIT)
+        run_remote(room, command, f"cannot install {action.subject}")
 
 
 def set_config(room: Reconciler[Any, Any], action: SettingsAction, state: HostEngine) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackmend import connection, controller_files
+from stackmend import connection, controller_files, retries
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine import commands, openpgp
 from stackmend.errors import StepError
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
+
+#: Seconds for reading a key from an address once.
+FETCH_LIMIT = 180.0
 
 
 def read_key(
@@ -42,9 +45,14 @@ def read_key(
 
 
 def _fetch(host: "Host", address: str) -> bytes:
-    result = connection.run(host, commands.fetch(address), readonly=True, timeout=180)
+    result = retries.retry(
+        lambda left: connection.run(
+            host, commands.fetch(address), readonly=True, timeout=min(left, FETCH_LIMIT)
+        ),
+        limit=commands.LIMIT / 2,
+    )
     if not result.ok:
-        raise StepError(f"the host cannot read the key {address}: {result.reason}")
+        raise StepError(f"the host cannot read the key {address}: {retries.explain(result)}")
     try:
         return base64.b64decode("".join(result.text.split()), validate=True)
     except binascii.Error as error:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stackmend import answers, connection
+from stackmend import answers, connection, connectivity
 from stackmend.answers import read_json
+from stackmend.connectivity.faults import TITLES, FaultName
 from stackmend.errors import StepError
 from stackmend.models.errors import Full, TransientError
 from stackmend.models.spec import Name
@@ -68,6 +69,9 @@ _FINAL: Mapping[str, str] = {
     "gave http response to https client": 'the registry speaks plain HTTP: add "insecure": true',
     "certificate": "the server does not trust the registry's certificate: set SSL_CERT_FILE there",
 }
+
+#: Classes of trouble in which the next attempt ends as this one.
+_LASTING: frozenset[FaultName] = frozenset({"denied", "absent", "proxy", "portal"})
 
 #: Messages of a full disk.
 _FULL = ("no space left", "disk quota exceeded")
@@ -383,6 +387,9 @@ def classify_error(message: str) -> StepError | TransientError:
     for part, meaning in _FINAL.items():
         if part in lower:
             return StepError(f"{meaning} ({message})")
+    name = connectivity.classify(message)
+    if name in _LASTING:
+        return StepError(f"{TITLES[name]} ({message})")
     return TransientError(message)
 
 

@@ -20,6 +20,7 @@ Kind = Literal[
     "image",
     "content",
     "files",
+    "source",
     "drift",
     "orphan",
     "leftover",

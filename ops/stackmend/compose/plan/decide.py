@@ -33,7 +33,7 @@ from stackmend.compose.plan.resources import (
 )
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.state import Declared, StackState
+from stackmend.compose.state import Checkout, Declared, StackState
 from stackmend.steering import find_ignored
 
 
@@ -47,6 +47,7 @@ def plan(
     tried: Collection[str] = (),
     ignored: Mapping[str, frozenset[str]] | None = None,
     hops: Sequence[CheckResult] = (),
+    checkout: Checkout | None = None,
 ) -> Plan:
     """Decide what brings the host from ``state`` to what is desired.
 
@@ -59,6 +60,7 @@ def plan(
     :param hops: what the calls between services found, of :func:`list_hop_checks`, where a check
         fails.
     :param ignored: per build context (relative to the project), the files that it leaves out.
+    :param checkout: the commit that the files are of, where they come from git.
     """
     if refused := refuse_engine(state):
         return refused
@@ -68,12 +70,16 @@ def plan(
     state = sort_out(state, spec.project, declared.config)
     if crowded := refuse_crowded(spec, declared):
         return crowded
-    draft = Draft(spec, files, digest, state, declared, checks, frozenset(tried), ignored or {})
+    known = frozenset(tried), ignored or {}, checkout
+    draft = Draft(spec, files, digest, state, declared, checks, *known)
     if refuse_elsewhere(draft):
         return Plan(refusals=tuple(draft.refusals))
     if state.applied_problem:
         draft.find(spec.project, "unknown", state.applied_problem, blocks=False)
     _find_ignored(draft)
+    if checkout is not None:
+        cause = f"{checkout.ref} of {checkout.url} is commit {checkout.commit}"
+        draft.find(spec.project, "source", cause, blocks=False)
     for warning in declared.warnings:
         draft.find(spec.project, "warning", warning, blocks=False, remedy=explain_warning(warning))
     refuse_unmet(draft)
@@ -104,8 +110,11 @@ def plan(
     if not actions and not decided.problems:
         _offer_checks(draft)
         decided = decided.model_copy(update={"findings": tuple(draft.findings)})
-    if actions or decided.problems or is_declaration_needed(spec, digest, state):
+    moved = checkout is not None and (not state.applied or state.applied.checkout != checkout)
+    if actions or decided.problems or moved or is_declaration_needed(spec, digest, state):
         cause = "the next run compares the host with what this one proves"
+        if moved and not actions and (move := draft.explain_move()):
+            cause = f"{move}, with the same files"
         actions.append(Record(subject=spec.project, cause=cause))
     return decided.model_copy(update={"actions": tuple(actions)})
 

@@ -21,7 +21,7 @@ from stackmend.compose.plan.actions import (
 )
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.state import Container, Declared, StackState
+from stackmend.compose.state import Checkout, Container, Declared, StackState
 from stackmend.decision import Finding, Refusal
 
 A = TypeVar("A", bound=decision.Action)
@@ -43,8 +43,9 @@ class Draft:
         checks: Sequence[CheckResult],
         tried: frozenset[str],
         ignored: Mapping[str, frozenset[str]],
+        checkout: Checkout | None = None,
     ) -> None:
-        self.ignored = ignored
+        self.ignored, self.checkout = ignored, checkout
         self.spec, self.files, self.digest = spec, files, digest
         self.state, self.declared, self.checks, self.tried = state, declared, checks, tried
         self.applied = state.applied
@@ -63,6 +64,13 @@ class Draft:
         self.spared: set[str] = set()
         #: The images that steps bring.
         self.fetched: set[str] = set()
+
+    def explain_move(self) -> str:
+        """How the files' commit became another one; empty where it is the record's."""
+        before = self.applied.checkout if self.applied else None
+        if self.checkout is None or before is None or self.checkout == before:
+            return ""
+        return self.checkout.format_change(before)
 
     # What is noted
 

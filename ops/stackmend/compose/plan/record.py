@@ -54,7 +54,7 @@ def make_record(
         config=declared.config,
         outside={path: found for path, found in declared.outside.items() if found},
         services=services,
-        secrets=tuple(sorted(spec.secrets)),
+        secrets=tuple(sorted(spec.env_secrets)),
         warnings=declared.warnings,
         applied_at=state.now,
     )

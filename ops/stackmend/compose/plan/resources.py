@@ -199,7 +199,7 @@ def plan_files(draft: Draft) -> None:
     draft.first.append(
         InstallFiles(
             subject=draft.spec.directory,
-            cause=join_few(changed, ", "),
+            cause=": ".join(filter(None, (draft.explain_move(), join_few(changed, ", ")))),
             removed=tuple(removed),
             undo=f"the files before lie in {STATE_ROOT}/{draft.spec.project}",
         )

@@ -13,6 +13,7 @@ from stackmend.compose.state import Applied, Declared, Image, StackState
 from stackmend.decision import Refusal
 
 CAUSE = "rolled back to what was proven before"
+HOLD_REMEDY = "change them, or run again later; mend.attempts and mend.backoff set the limits"
 
 
 def restore_spec(spec: ComposeSpec, applied: Applied) -> ComposeSpec:
@@ -75,13 +76,15 @@ def hold_back(
     state: StackState,
     checks: Sequence[CheckResult],
     reason: str,
-    declared: Declared | None,
+    declared: Declared | None = None,
+    remedy: str = HOLD_REMEDY,
 ) -> Plan:
-    """The plan that mends the stack of the record, while the files that failed are not tried.
+    """The plan that mends the stack of the record, while the desired files are not tried.
 
     :param files: the paths of the files that failed.
-    :param reason: why they are not tried.
+    :param reason: why they are not tried: they failed, or cannot be had.
     :param declared: what Compose makes of them, where a rollback did not come to its end.
+    :param remedy: what would have them tried.
     """
     applied = state.applied
     assert applied is not None, "only what replaced a record can have been rolled back"
@@ -92,11 +95,7 @@ def hold_back(
         restore = _restore(files, applied, declared, state)
         restored = plan(spec, applied.files, applied.source, _apply(restore, state), checks=checks)
         actions = (restore, *drop_record(restored.actions))
-    refusal = Refusal(
-        subject=spec.project,
-        reason=reason,
-        remedy="change them, or run again later; mend.attempts and mend.backoff set the limits",
-    )
+    refusal = Refusal(subject=spec.project, reason=reason, remedy=remedy)
     return decided.model_copy(update={"actions": actions, "refusals": (refusal, *decided.refusals)})
 
 
