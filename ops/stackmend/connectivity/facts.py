@@ -226,12 +226,14 @@ def _parse_view(rows: Iterable[tuple[str, str]], skipped: Mapping[str, str]) -> 
                 answers[-1].setdefault("headers", {})[key] = value.strip()
             case "burst":
                 address, *numbers = words
-                handshakes, repeated, echoes, received = map(int, numbers)
+                handshakes, repeated, control, late, echoes, received = map(int, numbers)
                 bursts.append(
                     {
                         "address": _parse_address(address),
                         "handshakes": handshakes,
                         "repeated": repeated,
+                        "control": control,
+                        "late": late,
                         "echoes": echoes,
                         "missing": max(0, echoes - received),
                     }

@@ -184,6 +184,9 @@ def _find_unchecked(state: HostConnectivity) -> Iterable[Finding]:
     for found in state.endpoints:
         for layer, reason in found.host.skipped.items():
             reasons.setdefault(f"{layer}: {reason}", []).append(found.endpoint.origin)
+        if any(burst.late for burst in found.host.bursts):
+            line = "packet loss: the host is so busy that it is late with itself"
+            reasons.setdefault(line, []).append(found.endpoint.origin)
         if isinstance(found.container, Unknown):
             reasons.setdefault(f"from containers: {found.container.reason}", [])
         else:
@@ -324,12 +327,13 @@ class _Look:
         """A resolver that answers with addresses that no server knows, and that lead nowhere."""
         old = _list_addresses(system)
         new = _list_addresses(lookup for asked in servers.values() for lookup in asked)
-        if not old or not new or set(old) & set(new):
+        if not old or set(new) <= set(old):
             return None
         leads = {connect.address for connect in self.view.connects if connect.status == "connected"}
-        if leads & set(new) and not leads & set(old):
-            return "resolver", evidence
-        return None
+        if not leads & set(new) or leads & set(old):
+            return None
+        wrong = any(set(_list_addresses(asked)) & set(old) for asked in servers.values())
+        return "dns-server" if wrong else "resolver", evidence
 
     def classify_way(self) -> Result | None:
         """Routes, and whether anything answers to a connection."""
@@ -420,7 +424,8 @@ class _Look:
 
     def _classify_exit(self, answer: Answer) -> FaultName:
         text = answer.error.lower()
-        if answer.tunnel >= 400 or (self.found.proxy and not self.inside and not answer.connected):
+        unmet = self.found.proxy and not answer.connected and not answer.tunnel
+        if answer.tunnel >= 400 or unmet:
             return "proxy"
         match answer.exit:
             case 5 | 97:
@@ -430,9 +435,7 @@ class _Look:
             case 7:
                 return "refused"
             case 28:
-                if answer.connected and self.view.small:
-                    return "mtu"
-                return "timeout"
+                return "mtu" if self.view.small else "timeout"
             case 35 if "reset" in text:
                 return "reset"
             case 35 if re.search(r"syscall|unexpected eof|end of file|zero return", text):
@@ -525,7 +528,11 @@ def is_lossy(burst: Burst, repeated: int) -> bool:
     :param burst: what was exchanged with one address.
     :param repeated: the segments that the host's kernel sent again meanwhile.
     """
-    # Echoes are limited by many, and a busy host is slow: the kernel's own count has to agree.
+    # A host that is too busy to shake its own hand in time is late with others', too.
+    busy = burst.late / max(burst.control, 1)
+    if burst.late and burst.repeated < max(0.2, 3 * busy) * burst.handshakes:
+        return False
+    # Echoes are limited by many: the kernel's own count has to agree.
     lost = min(burst.repeated, repeated)
     echoes = burst.missing if burst.missing < burst.echoes else 0
     if burst.handshakes and burst.repeated == burst.handshakes:
@@ -619,8 +626,7 @@ def _format_answer(answer: Answer) -> str:
     place = f"{answer.address}: " if answer.address else ""
     if answer.exit:
         status = f", HTTP {answer.tunnel} to CONNECT" if answer.tunnel >= 400 else ""
-        stage = "TCP" if not answer.connected else "TLS or HTTP"
-        return f"{place}{answer.error or f'no answer over {stage}'} (curl {answer.exit}{status})"
+        return f"{place}{answer.error or 'no answer'} (curl {answer.exit}{status})"
     extra = [
         f"{name} {answer.headers[name]}"
         for name in (

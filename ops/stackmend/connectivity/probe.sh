@@ -121,15 +121,28 @@ while [ $# -gt 0 ]; do
 done 2>/dev/null
 wait
 '
-# Address, port, how many, seconds between them. Prints milliseconds and exit status of each; what
-# has not answered when it is ended prints nothing.
+# Address, port, how many at once, how many by each of them, and for how many seconds they begin any.
+# Prints milliseconds and exit status of each. One that has not answered when it is ended prints
+# nothing but that it began.
 # shellcheck disable=SC2016 # these are the variables of that bash
 tcp='
 trap "kill \$(jobs -p); exit 0" TERM
+exec 9<> <(:)
 tick() { read -r clock _ </proc/uptime; clock=${clock/./}0; clock=$((10#$clock)); }
-for ((i = 0; i < $3; i++)); do
-  { tick; began=$clock; : <>"/dev/tcp/$1/$2"; rc=$?; tick; echo "$((clock - began)) $rc"; } &
-  [ "$4" = 0 ] || sleep "$4"
+tick
+last=$((clock + $5 * 1000))
+for ((worker = 0; worker < $3; worker++)); do
+  for ((i = 0; i < $4; i++)); do
+    tick
+    began=$clock
+    ((i == 0 || began < last)) || break
+    echo begin
+    : <>"/dev/tcp/$1/$2"
+    rc=$?
+    tick
+    echo "$((clock - began)) $rc"
+    ((i + 1 == $4)) || read -r -t 0.05 -u 9
+  done &
 done
 wait
 '
@@ -189,24 +202,30 @@ look_name() {
   say "lookup - 0 $status $((clock - began))$found"
 }
 
-# Handshakes with $address: three, or as many as tell a rate.
+# Three handshakes with $address, or a hundred, which tell a rate.
 look_tcp() {
-  limited "$seconds" bash -c "$tcp" bash "$address" "$port" "$1" "$2" </dev/null 2>"$file.$address.$1.err" >"$file.$address.$1.out"
+  limited "$seconds" bash -c "$tcp" bash "$address" "$port" "$1" "$2" "$half" </dev/null 2>"$file.tcp.$2.$address.err" >"$file.tcp.$2.$address"
+  if [ "$2" -gt 1 ]; then
+    awk '$1 == "begin" { begun++ } NF == 2 { ended++; late += $1 >= 900 } END { print begun + 0, late + begun - ended }' \
+      "$file.tcp.$2.$address" >"$file.burst.$address"
+    return
+  fi
   reason=failed
-  case $(tail -n 1 "$file.$address.$1.err") in
+  case $(tail -n 1 "$file.tcp.$2.$address.err") in
     *refused*) reason=refused ;;
     *'No route'* | *unreachable*) reason=unreachable ;;
     *'timed out'*) reason=timeout ;;
   esac
-  if [ "$1" -eq 3 ]; then
-    awk -v limit="${seconds}000" -v reason="$reason" '
-      { print $1, $2 ? reason : "connected"; n++ }
-      END { for (; n < 3; n++) print limit, "timeout" }' "$file.$address.$1.out" |
-      while read -r took status; do say "connect $address $status $took"; done
-  else
-    awk -v sent="$1" -v late=900 '{ n++ } $1 >= late { late_n++ } END { print sent, late_n + sent - n }' \
-      "$file.$address.$1.out" >"$file.burst"
-  fi
+  awk -v limit="${seconds}000" -v reason="$reason" '
+    NF == 2 { print $1, $2 ? reason : "connected"; n++ }
+    END { for (; n < 3; n++) print limit, "timeout" }' "$file.tcp.$2.$address" |
+    while read -r took status; do say "connect $address $status $took"; done
+}
+
+# The same with the host itself, where nothing can be lost: how late a busy host alone makes it.
+look_control() {
+  address=127.0.0.1 port=1
+  look_tcp 3 33
 }
 
 look_echo() {
@@ -231,14 +250,14 @@ look_http() {
   { [ -n "$address" ] || printf 'proxy = "%s"\n' "$proxy"; } |
     limited "$((seconds + 1))" curl -K - "$@" \
       -w '%{http_code} %{http_connect} %{time_connect} %{time_appconnect} %{time_total} %{size_download}\n' \
-      "$scheme://$name:$port$path" >"$out.told" 2>"$out.err" || rc=$?
+      "$scheme://$name:$port$path" >"$out.curl" 2>"$out.err" || rc=$?
   [ "$rc" -ne 124 ] || rc=28
   told='000 000 0 0 0 0'
-  read -r told <"$out.told"
+  read -r told <"$out.curl"
   # shellcheck disable=SC2086 # six numbers
   set -- $told
   say "answer ${address:--} $rc $1 $2 $(milliseconds "$3") $(milliseconds "$4") $(milliseconds "$5") $6"
-  [ ! -s "$out.err" ] || say "error ${address:--} $rc $(line 300 <"$out.err" | sed 's/^curl: ([0-9]*) //')"
+  [ ! -s "$out.err" ] || say "error ${address:--} $rc $(line 300 <"$out.err" | sed 's/^curl: ([0-9]*) //; s/ More details here.*//')"
   [ ! -s "$out.head" ] || head -c 16384 "$out.head" | tr -d '\r' |
     awk -F': *' 'BEGIN { split("date content-type location retry-after ratelimit-limit ratelimit-remaining ratelimit-reset x-ratelimit-remaining x-ratelimit-reset docker-distribution-api-version proxy-authenticate via server", names, " ")
         for (i in names) known[names[i]] = 1 }
@@ -246,19 +265,20 @@ look_http() {
     line_by_line | while read -r told; do say "header ${address:--} $told"; done
 }
 line_by_line() { tr '\000-\011\013-\037\177' ' ' | cut -c 1-300; }
+# Rounded up: what took any time at all is not nothing.
 milliseconds() {
-  awk -v t="$1" 'BEGIN { printf "%d", t * 1000 + 0.5 }' </dev/null
+  awk -v t="$1" 'BEGIN { t *= 1000; printf "%d", int(t) + (t > int(t)) }' </dev/null
 }
 
 look_greeting() {
-  limited "$((seconds + 1))" bash -c "$greet" bash "$address" "$port" "$seconds" </dev/null >"$file.$address.$1" 2>"$file.$address.$1.err"
+  limited "$((seconds + 1))" bash -c "$greet" bash "$address" "$port" "$seconds" </dev/null >"$file.greet.$1.$address" 2>"$file.greet.$1.$address.err"
   rc=$?
-  case $rc:$(cat "$file.$address.$1.err") in
+  case $rc:$(cat "$file.greet.$1.$address.err") in
     52:*'reset by peer'*) rc=56 ;;
     124:*) rc=28 ;;
   esac
   connected=0
-  [ ! -s "$file.$address.$1" ] || connected=1
+  [ ! -s "$file.greet.$1.$address" ] || connected=1
   say "answer $address $rc 0 0 $connected 0 0 0"
 }
 
@@ -266,7 +286,7 @@ look_greeting() {
 look_closer() {
   tls=no
   [ "$scheme" != https ] || tls=yes
-  if grep -q "^$index $at answer $address 28 [0-9]* [0-9]* [1-9]" "$file.rows"; then
+  if grep -q "^$index $at answer $address 28 " "$file.rows" && grep -q ' 0$' "$file.tcp.1.$address"; then
     if has python3; then
       if limited "$((half + 1))" python3 -I -c "$small" "$address" "$port" "$tls" "$host" "$path" "$half" </dev/null >/dev/null 2>&1; then
         say 'small yes'
@@ -372,7 +392,7 @@ look_at() {
       *:*) first6=${first6:-$address} ;;
       *) first4=${first4:-$address} ;;
     esac
-    [ "$bash" = no ] || look_tcp 3 0 &
+    [ "$bash" = no ] || look_tcp 3 1 &
   done <"$file.addresses"
   for address in $first4 $first6; do
     for try in 1 2 3; do
@@ -384,14 +404,17 @@ look_at() {
     done
   done
   address=${first4:-$first6}
-  if [ -n "$address" ] && [ "$at" = host ] && [ "$bash" = yes ]; then
-    look_tcp 50 0.04 &
+  # Who greets nobody a hundred times takes it for an attack, and shuts us out.
+  if [ -n "$address" ] && [ "$at" = host ] && [ "$bash" = yes ] && [ "$scheme" != ssh ] && [ "$address" != 127.0.0.1 ]; then
+    look_tcp 3 33 &
+    look_control &
     has ping && look_echo &
     if [ "$repository" != - ] && [ "$curl" = yes ]; then look_rate & fi
   fi
   wait
   cat "$file".names.* "$file".answer.* 2>/dev/null | tee "$file.rows"
-  [ ! -e "$file.burst" ] || say "burst $address $(cat "$file.burst") $(cat "$file.echo" 2>/dev/null || echo 0 0)"
+  [ ! -e "$file.burst.$address" ] ||
+    say "burst $address $(cat "$file.burst.$address") $(cat "$file.burst.127.0.0.1") $(cat "$file.echo" 2>/dev/null || echo 0 0)"
   for address in $first4 $first6; do look_closer; done
 }
 

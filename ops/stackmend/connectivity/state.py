@@ -71,6 +71,8 @@ class Burst(Frozen):
 
     :param handshakes: TCP handshakes begun.
     :param repeated: those of them that took so long that a packet was sent again.
+    :param control: the same with the host itself meanwhile, where no packet can be lost.
+    :param late: those of these that took as long: how busy the host is.
     :param echoes: echo requests sent.
     :param missing: those of them that nothing answered.
     """
@@ -78,6 +80,8 @@ class Burst(Frozen):
     address: str
     handshakes: int = 0
     repeated: int = 0
+    control: int = 0
+    late: int = 0
     echoes: int = 0
     missing: int = 0
 
