@@ -115,17 +115,17 @@ def test_dns_servers(side: FarSide) -> None:
             ((54, 53), "healthy"),
         ):
             side.resolve_by(*servers)
-            assert side.faults([WELL]) == [fault], servers
+            assert side.faults([WELL], timeout=3) == [fault], servers
         # UDP alone is blocked, on the way out or back; then everything is.
         for rule in ("OUTPUT -p udp --dport 53 -j DROP", "INPUT -p udp --sport 53 -j DROP"):
             with side.rules(rule):
-                assert side.faults([WELL]) == ["dns-blocked"]
+                assert side.faults([WELL], timeout=3) == ["dns-blocked"]
         with side.rules("INPUT -i near0 -j DROP"):
-            assert side.faults([WELL, "https://192.0.2.10"]) == ["route", "route"]
+            assert side.faults([WELL, "https://192.0.2.10"], timeout=3) == ["route", "route"]
         # Port 53 alone, TCP as well: an address that is named tells that the link is up.
         with side.rules("INPUT -p udp --sport 53 -j DROP", "INPUT -p tcp --sport 53 -j DROP"):
             named = {"url": WELL, "addresses": ["192.0.2.10"]}
-            assert side.faults([named]) == ["dns-blocked"]
+            assert side.faults([named], timeout=3) == ["dns-blocked"]
     finally:
         side.resolve_by(53, 54)
 
@@ -146,17 +146,17 @@ def test_the_hosts_own_resolver(side: FarSide) -> None:
 def test_ipv6_apart(side: FarSide) -> None:
     host = side.host
     asked = ["https://six.far.test", "https://dead-six.far.test", WELL]
-    assert side.faults(asked) == ["healthy", "ipv6", "healthy"]
+    assert side.faults(asked, timeout=3) == ["healthy", "ipv6", "healthy"]
     with side.rules("INPUT -s fd00:2::/64 -p tcp -j DROP", tool="ip6tables"):
-        assert side.faults(asked) == ["ipv6", "ipv6", "healthy"]
+        assert side.faults(asked, timeout=3) == ["ipv6", "ipv6", "healthy"]
     # Without a way there, nobody tries it: that is no trouble.
     host.sh("ip addr del fd00:2::1/64 dev near0")
     try:
-        assert side.faults(asked) == ["healthy", "healthy", "healthy"]
+        assert side.faults(asked, timeout=3) == ["healthy", "healthy", "healthy"]
     finally:
         host.sh("ip addr add fd00:2::1/64 dev near0 nodad")
     with side.rules("INPUT -s 192.0.2.10 -p tcp -j DROP"):
-        assert side.faults(asked[:1]) == ["route"]
+        assert side.faults(asked[:1], timeout=3) == ["route"]
 
 
 def test_proxies_of_the_programs(side: FarSide) -> None:
@@ -214,7 +214,7 @@ def test_containers_apart_and_a_port_with_nothing_behind(side: FarSide) -> None:
     asked = ["https://h10.far.test/large", "http://127.0.0.1:18080"]
 
     def places() -> list[tuple[str, str]]:
-        found = side.classify(asked, project="look")
+        found = side.classify(asked, project="look", timeout=3)
         return [(one.fault, one.place) for one in found.values()]
 
     assert places() == [("healthy", "host"), ("docker-proxy", "host")]

@@ -220,9 +220,9 @@ def _parse_view(rows: Iterable[tuple[str, str]], skipped: Mapping[str, str]) -> 
             case "answer":
                 answers.append(_parse_answer(words))
             case "error" if answers:
-                answers[-1]["error"] = rest.split(" ", 2)[2].strip()
+                answers[-1]["error"] = [*rest.split(" ", 2), "", ""][2].strip()
             case "header" if answers:
-                _, key, value = rest.split(" ", 2)
+                _, key, value = [*rest.split(" ", 2), ""][:3]
                 answers[-1].setdefault("headers", {})[key] = value.strip()
             case "burst":
                 address, *numbers = words

@@ -309,14 +309,17 @@ look_closer() {
 
 # What a registry says is left: to anybody, with the token that it gives to anybody.
 look_rate() {
-  ask() { printf '%s' "$1" | limited "$half" curl -q -g -s -K - --max-time "$half" --noproxy '*' -A stackmend "$2" "$3" 2>/dev/null; }
+  ask() { printf '%s' "$1" | limited "$seconds" curl -q -g -s -K - --max-time "$seconds" --noproxy '*' -A stackmend "$2" "$3" 2>/dev/null; }
   realm=$(ask '' -I "$scheme://$host:$port/v2/" | tr -d '\r' |
     sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate: *Bearer realm="\(https\{0,1\}:\/\/[A-Za-z0-9._:\/-]*\)",service="\([A-Za-z0-9._:-]*\)".*/\1?service=\2/p' | head -n 1)
   header=''
   if [ -n "$realm" ]; then
     token=$(ask '' -L "$realm&scope=repository:$repository:pull" |
       sed -n 's/.*"token" *: *"\([A-Za-z0-9._~+\/=-]*\)".*/\1/p' | head -n 1)
-    [ -n "$token" ] || return
+    if [ -z "$token" ]; then
+      say 'skip rate limit: curl got no token for anybody'
+      return
+    fi
     header="header = \"Authorization: Bearer $token\""
   fi
   ask "$header" -I "$scheme://$host:$port/v2/$repository/manifests/latest" | tr -d '\r' | line_by_line |
@@ -412,7 +415,8 @@ look_at() {
     if [ "$repository" != - ] && [ "$curl" = yes ]; then look_rate & fi
   fi
   wait
-  cat "$file".names.* "$file".answer.* 2>/dev/null | tee "$file.rows"
+  cat "$file".names.* "$file".answer.* 2>/dev/null >"$file.rows"
+  cat "$file.rows"
   [ ! -e "$file.burst.$address" ] ||
     say "burst $address $(cat "$file.burst.$address") $(cat "$file.burst.127.0.0.1") $(cat "$file.echo" 2>/dev/null || echo 0 0)"
   for address in $first4 $first6; do look_closer; done
