@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from stackmend.connectivity.facts import Connectivity
-from stackmend.connectivity.plan import Diagnosis, diagnose
+from stackmend.connectivity.plan import Diagnosis, classify_endpoints
 from stackmend.connectivity.state import HostConnectivity
 from tests.lab.hosts import LabHost
 
@@ -53,7 +53,9 @@ class FarSide:
             for rule in rules:
                 self.host.sh(f"{tool} -w 5 -D {rule}")
 
-    def look(self, endpoints: Sequence[Any], prefix: str = "", **options: Any) -> HostConnectivity:
+    def observe(
+        self, endpoints: Sequence[Any], prefix: str = "", **options: Any
+    ) -> HostConnectivity:
         """What the probe finds, run as root in the host.
 
         + prefix: what the shell does before it, such as setting a variable
@@ -69,12 +71,12 @@ class FarSide:
         self, endpoints: Sequence[Any], prefix: str = "", **options: Any
     ) -> dict[str, Diagnosis]:
         """The diagnosis of each endpoint, by its origin and path."""
-        found = diagnose(self.look(endpoints, prefix, **options))
+        found = classify_endpoints(self.observe(endpoints, prefix, **options))
         return {str(one.endpoint): one for one in found}
 
     def faults(self, endpoints: Sequence[Any], prefix: str = "", **options: Any) -> list[str]:
         """The class of each endpoint, in order."""
-        return [one.fault for one in diagnose(self.look(endpoints, prefix, **options))]
+        return [one.fault for one in classify_endpoints(self.observe(endpoints, prefix, **options))]
 
 
 @contextlib.contextmanager

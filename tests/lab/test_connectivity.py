@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stackmend.connection import Unknown
-from stackmend.connectivity.plan import diagnose
+from stackmend.connectivity.plan import classify_endpoints
 from tests.lab import controller
 from tests.lab.far import FarSide, far_side
 from tests.lab.fixtures import Lab
@@ -29,7 +29,7 @@ def side(lab: Lab) -> Iterator[FarSide]:
 
 
 def expecting(last: int, scheme: str = "https") -> dict[str, Any]:
-    return {"url": f"{scheme}://h{last}.far.test/204", "expect": [204]}
+    return {"url": f"{scheme}://h{last}.far.test/204", "statuses": [204]}
 
 
 #: What a server does at each stage, and what it is called.
@@ -207,7 +207,7 @@ services:
 
 def test_containers_apart_and_a_port_with_nothing_behind(side: FarSide) -> None:
     host = side.host
-    assert isinstance(side.look([WELL], project="look").endpoints[0].container, Unknown)
+    assert isinstance(side.observe([WELL], project="look").endpoints[0].container, Unknown)
     host.put("/opt/look/compose.yaml", COMPOSE)
     host.sh("cd /opt/look && docker compose -p look up -d --quiet-pull")
     host.docker("run", "-d", "--name", "idle", "-p", "18080:80", "lab/box:1", "sleep", "100000")
@@ -258,7 +258,7 @@ def status_page(indicator: str) -> Iterator[tuple[str, list[str]]]:
 def checked(side: FarSide, directory: Path, **look: Any) -> HostRun:
     inventory = controller.write_inventory(directory, [side.host], data={"look": look})
     environment = {"STACKMEND_REPORTS": str(directory / "reports")}
-    done = controller.run(inventory, "tests/lab/look.py", "-y", env=environment)
+    done = controller.run(inventory, "tests/lab/check_connectivity.py", "-y", env=environment)
     assert "Traceback" not in done.out, done.out
     return HostRun(done, done.report["hosts"][side.host.name])
 
@@ -269,7 +269,7 @@ def test_the_operation_tells_and_looks_only(side: FarSide, tmp_path: Path) -> No
     files, shared = host.snapshot_files(*places), host.sh("ls -A /dev/shm /tmp")
     mark = host.mark()
     with status_page("major") as (url, asked):
-        page = {"provider": "far", "url": url, "serves": ["far.test"]}
+        page = {"provider": "far", "url": url, "domains": ["far.test"]}
         told = checked(side, tmp_path, endpoints=[WELL], status_pages=[page])
         assert told.run.rc == 0, told.run.out
         assert host.sessions_since(mark) == ["command for root"]
@@ -299,7 +299,7 @@ def test_a_wrong_endpoint_is_refused_before_contact(side: FarSide, tmp_path: Pat
     inventory = controller.write_inventory(
         tmp_path, [side.host], data={"look": {"endpoints": ["ftp://x", "https://a:b@c"]}}
     )
-    done = controller.run(inventory, "tests/lab/look.py", "-y")
+    done = controller.run(inventory, "tests/lab/check_connectivity.py", "-y")
     assert done.rc == 1
     assert "without user, password" in done.out
     assert side.host.sessions_since(mark) == []
@@ -313,7 +313,7 @@ def test_healthy_endpoints_are_never_called_broken(side: FarSide) -> None:
     busy = "for i in 1 2 3 4; do timeout 300 sh -c 'while :; do :; done' & done; "
     found = []
     for _ in range(10):
-        found += diagnose(side.look(endpoints, busy))
+        found += classify_endpoints(side.observe(endpoints, busy))
         side.host.sh("pkill -f 'while :; do :; done'", check=False)
     assert len(found) == 200
     assert [one for one in found if one.fault != "healthy"] == []

@@ -39,8 +39,8 @@ def _bytes(text: str) -> bytes:
 
 
 def _expect_header(dump: Dump, text: str) -> None:
-    data = _bytes(text).replace(b"\r", b"").lstrip(b" ")
-    row = _CONTROLS.sub(b" ", b"server " + data)[:300]
+    data = _CONTROLS.sub(b" ", _bytes(text)).lstrip(b" ")
+    row = (b"server " + data)[:300]
     for answer in dump["endpoints"][0]["host"]["answers"]:
         answer["headers"]["server"] = decoded(row.partition(b" ")[2]).strip()
 

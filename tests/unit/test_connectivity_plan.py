@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stackmend.connection import Unknown
 from stackmend.connectivity.faults import TITLES, FaultName
-from stackmend.connectivity.plan import diagnose, find_pages, is_lossy, plan
+from stackmend.connectivity.plan import classify_endpoints, find_pages, is_lossy, plan
 from stackmend.connectivity.remedies import find_remedy
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.connectivity.state import (
@@ -65,7 +65,7 @@ def answers(**fields: Any) -> tuple[Answer, ...]:
 def view(**fields: Any) -> View:
     well = {
         "lookups": GOOD,
-        "ways": {FOUR: True},
+        "routed": {FOUR: True},
         "connects": connects("connected"),
         "answers": answers(),
     }
@@ -92,7 +92,7 @@ def failing(**fields: Any) -> EndpointState:
     return met(view(answers=answers(status=0, **fields)))
 
 
-DARK = {"ways": {}, "connects": (), "answers": ()}
+DARK = {"routed": {}, "connects": (), "answers": ()}
 BOTH = {FOUR: True, SIX: True}
 LATE = Clock(asked=1000, now=1000 - 86400, answered=1001)
 REGISTRY = {"url": "https://hub.lan/v2/", "kind": "registry"}
@@ -226,7 +226,7 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
             met(
                 view(
                     lookups=lookups(("", "answered"), addresses=(FOUR, SIX)),
-                    ways=BOTH,
+                    routed=BOTH,
                     connects=(*connects("connected"), *connects("timeout", SIX)),
                 )
             )
@@ -234,14 +234,14 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
         "ipv6",
     ),
     "no way for IPv6": (
-        host(met(view(lookups=GOOD, ways={FOUR: True, SIX: False}))),
+        host(met(view(lookups=GOOD, routed={FOUR: True, SIX: False}))),
         "healthy",
     ),
     "IPv6 connects and does not answer": (
         host(
             met(
                 view(
-                    ways=BOTH,
+                    routed=BOTH,
                     connects=(*connects("connected"), *connects("connected", SIX)),
                     answers=(*answers(), *answers(address=SIX, exit=28, status=0)),
                 )
@@ -283,7 +283,7 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
     ),
     "407 without a proxy": (host(met(view(answers=answers(status=407)))), "proxy"),
     "200 instead of 204": (
-        host(met(url={"url": "http://api.lan/204", "expect": [204]})),
+        host(met(url={"url": "http://api.lan/204", "statuses": [204]})),
         "portal",
     ),
     "a page instead of a registry": (
@@ -326,7 +326,7 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
         host(
             met(
                 container=view(
-                    lookups=lookups(("127.0.0.11", "failed")), ways={}, connects=(), answers=()
+                    lookups=lookups(("127.0.0.11", "failed")), routed={}, connects=(), answers=()
                 )
             ),
             container="ai-api-1",
@@ -365,7 +365,7 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_each_scenario_has_one_class_and_says_why(name: str) -> None:
     state, fault = SCENARIOS[name]
-    assert diagnose(state)[0].fault == fault
+    assert classify_endpoints(state)[0].fault == fault
     text = render(plan(ConnectivityPolicy(), state, {}), lambda action: ())
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -385,7 +385,7 @@ def test_each_class_has_a_remedy() -> None:
         assert find_remedy(fault, "container")
 
 
-PAGE = StatusPage(provider="far", url="https://status.lan/", serves=("api.lan",))
+PAGE = StatusPage(provider="far", url="https://status.lan/", domains=("api.lan",))
 
 
 @pytest.mark.parametrize(
@@ -403,15 +403,15 @@ def test_a_provider_explains_only_what_the_host_does_not(
 ) -> None:
     state = host(failing(**fault))
     said = ProviderStatus(provider="far", indicator=indicator, text="as it is")
-    (found,) = diagnose(state, [PAGE], {"far": said})
+    (found,) = classify_endpoints(state, [PAGE], {"far": said})
     assert found.fault == outcome
-    asked = find_pages(diagnose(state), [PAGE])
+    asked = find_pages(classify_endpoints(state), [PAGE])
     assert asked == (() if outcome == "tls" else (PAGE,))
     assert any("status page" in line for line in found.evidence) == bool(asked)
 
 
 def test_a_page_that_could_not_be_read_is_told() -> None:
-    (found,) = diagnose(host(failing(exit=56)), [PAGE], {"far": Unknown("HTTP 500")})
+    (found,) = classify_endpoints(host(failing(exit=56)), [PAGE], {"far": Unknown("HTTP 500")})
     assert found.fault == "reset"
     assert "HTTP 500" in found.evidence[-1]
 
@@ -467,7 +467,7 @@ _views = st.builds(
         ),
         max_size=6,
     ).map(tuple),
-    ways=st.dictionaries(_addresses, st.booleans()),
+    routed=st.dictionaries(_addresses, st.booleans()),
     own=st.lists(_addresses, max_size=1).map(tuple),
     connects=st.lists(
         st.builds(
@@ -503,7 +503,7 @@ _states = st.builds(
             Endpoint.model_validate("https://api.lan"),
             Endpoint.model_validate("ssh://git.lan"),
             Endpoint.model_validate(REGISTRY),
-            Endpoint.model_validate({"url": "http://192.0.2.10/204", "expect": [204]}),
+            Endpoint.model_validate({"url": "http://192.0.2.10/204", "statuses": [204]}),
         )
     ),
     host=_views,
@@ -525,7 +525,7 @@ def test_every_state_has_exactly_one_class_for_each_endpoint(
     states: tuple[EndpointState, ...], repeated: int, servers: tuple[str, ...]
 ) -> None:
     state = host(*states, repeated=repeated, servers=servers, reached=servers)
-    found = diagnose(state)
+    found = classify_endpoints(state)
     assert [one.endpoint for one in found] == [one.endpoint for one in states]
     for one, asked in zip(found, states, strict=True):
         if one.fault == "healthy":
@@ -543,6 +543,6 @@ def test_every_state_has_exactly_one_class_for_each_endpoint(
 @given(_views)
 def test_a_container_is_no_matter_where_the_host_itself_fails(inside: View) -> None:
     state = failing(exit=56)
-    (alone,) = diagnose(host(state))
-    (both,) = diagnose(host(state.model_copy(update={"container": inside})))
+    (alone,) = classify_endpoints(host(state))
+    (both,) = classify_endpoints(host(state.model_copy(update={"container": inside})))
     assert both == alone

@@ -116,11 +116,13 @@ def parse(
     :raises ValueError: the output is not a probe's, or was cut off.
     """
     sections = parse_sections(output, mark)
-    if "look" not in sections:
+    if "observed" not in sections:
         reason = next((line for line in output if line and not line.startswith(mark)), "")
         raise ValueError(f"it did not run to its end: {reason.lstrip('|')}".rstrip(": "))
     rows = [
-        match.groups(default="") for line in sections["look"][1] if (match := _ROW.fullmatch(line))
+        match.groups(default="")
+        for line in sections["observed"][1]
+        if (match := _ROW.fullmatch(line))
     ]
     general = [(word, rest) for index, _, word, rest in rows if index == "-"]
     own: dict[str, list[str]] = {}
@@ -199,7 +201,7 @@ def _parse_endpoint(
 def _parse_view(rows: Iterable[tuple[str, str]], skipped: Mapping[str, str]) -> dict[str, Any]:
     lookups, connects, bursts = [], [], []
     answers: list[dict[str, Any]] = []
-    ways: dict[str, bool] = {}
+    routed: dict[str, bool] = {}
     own: list[str] = []
     more = dict(skipped)
     small = None
@@ -208,8 +210,8 @@ def _parse_view(rows: Iterable[tuple[str, str]], skipped: Mapping[str, str]) -> 
         match word:
             case "lookup":
                 lookups.append(_parse_lookup(rest.split()))
-            case "way":
-                ways[_parse_address(words[0])] = words[1] == "yes"
+            case "routed":
+                routed[_parse_address(words[0])] = words[1] == "yes"
             case "own":
                 own.append(_parse_address(words[0]))
             case "connect":
@@ -245,7 +247,7 @@ def _parse_view(rows: Iterable[tuple[str, str]], skipped: Mapping[str, str]) -> 
                 more[layer] = reason
     return {
         "lookups": tuple(lookups),
-        "ways": ways,
+        "routed": routed,
         "own": tuple(own),
         "connects": tuple(connects),
         "answers": tuple(answers),

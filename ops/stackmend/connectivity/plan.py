@@ -92,13 +92,13 @@ def plan(
             remedy=found.remedy,
             blocks=policy.on_fault == "fail",
         )
-        for found in diagnose(state, policy.status_pages, providers)
+        for found in classify_endpoints(state, policy.status_pages, providers)
         if found.fault != "healthy"
     ]
     return Plan(findings=(*findings, *_find_skew(state, findings), *_find_unchecked(state)))
 
 
-def diagnose(
+def classify_endpoints(
     state: HostConnectivity,
     pages: Iterable[StatusPage] = (),
     providers: Mapping[str, ProviderStatus | Unknown] | None = None,
@@ -110,7 +110,9 @@ def diagnose(
     :param providers: what the providers that were asked say of themselves, by their names.
     """
     known = providers or {}
-    return tuple(_add_provider(_diagnose(found, state), pages, known) for found in state.endpoints)
+    return tuple(
+        _add_provider(_classify_endpoint(found, state), pages, known) for found in state.endpoints
+    )
 
 
 def find_pages(
@@ -122,7 +124,7 @@ def find_pages(
     :param pages: those that there are.
     """
     open_ = [found for found in diagnoses if found.fault in _MAYBE_THEIRS and found.place == "host"]
-    return tuple(page for page in pages if any(page.covers(found.endpoint.host) for found in open_))
+    return tuple(page for page in pages if any(page.is_for(found.endpoint.host) for found in open_))
 
 
 def _add_provider(
@@ -133,14 +135,14 @@ def _add_provider(
     if found.fault not in _MAYBE_THEIRS or found.place != "host":
         return found
     for page in pages:
-        said = providers.get(page.provider)
-        if said is None or not page.covers(found.endpoint.host):
+        answer = providers.get(page.provider)
+        if answer is None or not page.is_for(found.endpoint.host):
             continue
-        if isinstance(said, Unknown):
-            line = f"{page.provider}'s status page could not be read: {said.reason}"
+        if isinstance(answer, Unknown):
+            line = f"{page.provider}'s status page could not be read: {answer.reason}"
             return found.model_copy(update={"evidence": (*found.evidence, line)})
-        line = f"{page.provider}'s status page says {said.indicator}: {said.text}".rstrip(": ")
-        fault = "outage" if said.indicator in ("major", "critical") else found.fault
+        line = f"{page.provider}'s status page says {answer.indicator}: {answer.text}".rstrip(": ")
+        fault = "outage" if answer.indicator in ("major", "critical") else found.fault
         remedy = find_remedy(fault, "host")
         return found.model_copy(
             update={"fault": fault, "remedy": remedy, "evidence": (*found.evidence, line)}
@@ -148,12 +150,12 @@ def _add_provider(
     return found
 
 
-def _diagnose(found: EndpointState, state: HostConnectivity) -> Diagnosis:
+def _classify_endpoint(found: EndpointState, state: HostConnectivity) -> Diagnosis:
     endpoint = found.endpoint
-    result = _Look(found, found.host, state, inside=False).classify()
+    result = _Classifier(found, found.host, state, inside=False).classify()
     place: Literal["host", "container"] = "host"
     if result is None and isinstance(found.container, View):
-        result = _Look(found, found.container, state, inside=True).classify()
+        result = _Classifier(found, found.container, state, inside=True).classify()
         place = "container"
     if result is None:
         return Diagnosis(endpoint=endpoint, fault="healthy")
@@ -206,7 +208,7 @@ def _find_unchecked(state: HostConnectivity) -> Iterable[Finding]:
         )
 
 
-class _Look:
+class _Classifier:
     """One endpoint from one place, layer by layer."""
 
     def __init__(
@@ -222,7 +224,7 @@ class _Look:
     def classify(self) -> Result | None:
         """The fault, with its evidence; ``None`` where there is none."""
         layers: tuple[Callable[[], Result | None], ...] = (
-            (self.classify_names, self.classify_way, self.classify_loss, self.classify_answers)
+            (self.classify_names, self.classify_route, self.classify_loss, self.classify_answers)
             if not self.found.proxy or self.inside
             else (self.classify_answers,)
         )
@@ -242,13 +244,13 @@ class _Look:
         if self.inside and not servers:
             # Docker's own server, which asks the others for the container.
             servers, caches = caches, {}
-        works = any(lookup.status == "answered" for lookup in system)
+        resolves = any(lookup.status == "answered" for lookup in system)
         good = {server for server, asked in servers.items() if _has_answered(asked)}
         bad = sorted(set(servers) - good)
         evidence = tuple(_format_lookups(server, asked) for server, asked in raw.items())
         if system:
             evidence = (_format_lookups("", system), *evidence)
-        if works or (not system and good):
+        if resolves or (not system and good):
             if bad and good and not caches:
                 return "dns-server", evidence
             return self._classify_cache(system, servers, evidence)
@@ -335,7 +337,7 @@ class _Look:
         wrong = any(set(_list_addresses(asked)) & set(old) for asked in servers.values())
         return "dns-server" if wrong else "resolver", evidence
 
-    def classify_way(self) -> Result | None:
+    def classify_route(self) -> Result | None:
         """Routes, and whether anything answers to a connection."""
         results = {family: self._classify_family(family) for family in (4, 6)}
         if any(result == "connected" for result in results.values()):
@@ -352,13 +354,17 @@ class _Look:
         return None
 
     def _classify_family(self, family: int) -> Result | str | None:
-        connects = [one for one in self.view.connects if _get_family(one.address) == family]
-        ways = [way for address, way in self.view.ways.items() if _get_family(address) == family]
-        if ways and not any(ways):
+        connects = [
+            connect for connect in self.view.connects if _get_family(connect.address) == family
+        ]
+        routed = [
+            known for address, known in self.view.routed.items() if _get_family(address) == family
+        ]
+        if routed and not any(routed):
             return "no way"
         if not connects:
             return None
-        statuses = {one.status for one in connects}
+        statuses = {connect.status for connect in connects}
         if "connected" in statuses:
             return "connected"
         evidence = tuple(_format_connects(connects))
@@ -388,13 +394,13 @@ class _Look:
             most = max(dict.fromkeys(faults), key=faults.count)
             if most is None or faults.count(most) * 2 < len(faults):
                 return None
-            shown = dict.fromkeys(
+            lines = dict.fromkeys(
                 _format_answer(answer)
                 for answer, fault in zip(answers, faults, strict=True)
                 if fault == most
             )
             count = f"{faults.count(most)} of {len(faults)} tries"
-            fallback = fallback or (most, (*shown, count, *self._explain(most)))
+            fallback = fallback or (most, (*lines, count, *self._explain(most)))
         return fallback
 
     def _explain(self, fault: FaultName) -> Iterable[str]:
@@ -474,11 +480,11 @@ class _Look:
             return "rate-limit"
         if status == 511:
             return "portal"
-        if status in self.endpoint.expect or not status:
+        if status in self.endpoint.statuses or not status:
             return None
         if status >= 500:
             return "outage"
-        if self.endpoint.expect:
+        if self.endpoint.statuses:
             if status < 400:
                 return "portal"
             return "denied" if status in (401, 403) else "absent"
@@ -495,8 +501,8 @@ class _Look:
         if rate is None or self.inside:
             return None
         if rate.status == 429 or _parse_first(rate.remaining) == 0:
-            shown = {"limit": rate.limit, "remaining": rate.remaining, "reset": rate.reset}
-            lines = tuple(f"{name} {value}" for name, value in shown.items() if value)
+            headers = {"limit": rate.limit, "remaining": rate.remaining, "reset": rate.reset}
+            lines = tuple(f"{name} {value}" for name, value in headers.items() if value)
             return "rate-limit", (f"HTTP {rate.status}", *lines)
         return None
 
@@ -504,19 +510,21 @@ class _Look:
         """IPv6 that goes nowhere while IPv4 is well."""
         if self.inside or self.found.proxy:
             return None
-        six = [one for one in self.view.connects if _get_family(one.address) == 6]
+        six = [connect for connect in self.view.connects if _get_family(connect.address) == 6]
         four = any(
-            one.status == "connected" and _get_family(one.address) == 4
-            for one in self.view.connects
+            connect.status == "connected" and _get_family(connect.address) == 4
+            for connect in self.view.connects
         )
-        routed = any(way for address, way in self.view.ways.items() if _get_family(address) == 6)
+        routed = any(
+            known for address, known in self.view.routed.items() if _get_family(address) == 6
+        )
         if not four or not routed or not six:
             return None
-        if not any(one.status == "connected" for one in six):
+        if not any(connect.status == "connected" for connect in six):
             return "ipv6", (*_format_connects(six), "IPv4 connects")
-        answers = [one for one in self.view.answers if _get_family(one.address) == 6]
+        answers = [answer for answer in self.view.answers if _get_family(answer.address) == 6]
         if answers and all(
-            self._classify_answer(one) not in (None, "rate-limit") for one in answers
+            self._classify_answer(answer) not in (None, "rate-limit") for answer in answers
         ):
             return "ipv6", (*dict.fromkeys(map(_format_answer, answers)), "IPv4 answers")
         return None
@@ -600,10 +608,10 @@ _STATUSES = {
 
 def _format_lookups(server: str, asked: Sequence[Lookup]) -> str:
     # An absent family is no trouble where the other one is there.
-    told = [lookup for lookup in asked if lookup.status != "none"] or asked
-    statuses = [lookup.status for lookup in told]
+    relevant = [lookup for lookup in asked if lookup.status != "none"] or asked
+    statuses = [lookup.status for lookup in relevant]
     parts = [
-        f"{_STATUSES[status]} ({statuses.count(status)} of {len(told)})"
+        f"{_STATUSES[status]} ({statuses.count(status)} of {len(relevant)})"
         for status in dict.fromkeys(statuses)
     ]
     addresses = ", ".join(_list_addresses(asked)[:4])

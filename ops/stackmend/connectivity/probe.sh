@@ -1,4 +1,4 @@
-# What this host meets on its way to each endpoint, layer by layer, all at once. Changes nothing: what
+# What this host meets on its entry to each endpoint, layer by layer, all at once. Changes nothing: what
 # it writes lies in a directory of its own, removed at the end.
 #
 # Arguments: SECONDS PROJECT PACKAGES(yes|no), then one for each endpoint: "KIND SCHEME HOST PORT PATH
@@ -14,9 +14,10 @@ export LC_ALL PATH
 seconds=$1 project=$2 packages=$3
 shift 3
 half=$(((seconds + 1) / 2))
+tenths=$(awk -v n="$((half * 10 - 10))" 'BEGIN { while (n-- > 0) print n }' </dev/null)
 dir='' within=''
 for place in /dev/shm /run /tmp "${TMPDIR:-/var/tmp}"; do
-  dir=$(mktemp -d "$place/stackmend-look.XXXXXX" 2>/dev/null) && break
+  dir=$(mktemp -d "$place/stackmend-connectivity.XXXXXX" 2>/dev/null) && break
   dir=''
 done
 [ -n "$dir" ] || { echo 'no directory for temporary files can be made on this host' >&2; exit 71; }
@@ -27,7 +28,7 @@ trap 'exit 141' PIPE
 trap 'exit 143' TERM
 
 has() { command -v "$1" >/dev/null 2>&1; }
-# One line of what others said, at most $1 bytes.
+# One line of what others banner, at most $1 bytes.
 line() { tr -s '\000-\037\177' ' ' | cut -c "1-$1"; }
 # Has the milliseconds since the start of the host in $clock, to a hundredth of a second.
 tick() {
@@ -111,8 +112,9 @@ while [ $# -gt 0 ]; do
     elif ! env printf "$3" >&3; then
       rc=8
     else
-      data=$(timeout "$limit" dd bs=4096 count=1 <&3 2>/dev/null | od -An -v -tx1 | tr -d " \n")
+      data=$(timeout "$limit" dd bs=4096 count=1 <&3 2>/dev/null | od -An -v -tx1)
       rc=$?
+      data=${data//[[:space:]]/}
     fi
     tick
     echo "$1 $2 $((clock - began)) $rc $data"
@@ -151,8 +153,8 @@ wait
 greet='
 { exec 3<>"/dev/tcp/$1/$2"; } || exit 7
 echo connected
-said=$(timeout "$3" dd bs=1 count=4 <&3)
-case $?:$said in
+banner=$(timeout "$3" dd bs=1 count=4 <&3)
+case $?:$banner in
   *:SSH-) exit 0 ;;
   124:*) exit 28 ;;
   *) exit 52 ;;
@@ -180,20 +182,20 @@ limited() {
 }
 say() { printf '%s %s %s\n' "$index" "$at" "$1"; }
 
-look_dns() {
+ask_server() {
   # shellcheck disable=SC2046 # three words for each question
   set -- $(awk -v name="$host" -v id="$(($$ % 60000 + index))" "$questions" </dev/null)
   limited "$((half + 2))" bash -c "$udp" bash "$server" "$half" "$@" </dev/null 2>/dev/null |
-    awk "$answer" | while read -r told; do say "lookup $server $told"; done
+    awk "$answer" | while read -r row; do say "lookup $server $row"; done
 }
 
-look_name() {
+ask_resolver() {
   tick
   began=$clock
-  told=$(RES_OPTIONS="timeout:$half attempts:1" timeout "$seconds" getent ahosts "$host" </dev/null 2>/dev/null)
+  row=$(RES_OPTIONS="timeout:$half attempts:1" timeout "$seconds" getent ahosts "$host" </dev/null 2>/dev/null)
   rc=$?
   tick
-  found=$(printf '%s\n' "$told" | awk '$1 ~ /^[0-9A-Fa-f:.]+$/ && !seen[$1]++ && n++ < 8 { printf " %s", $1 }')
+  found=$(printf '%s\n' "$row" | awk '$1 ~ /^[0-9A-Fa-f:.]+$/ && !seen[$1]++ && n++ < 8 { printf " %s", $1 }')
   case $rc in
     0) status=answered ;;
     124 | 143) status=timeout ;;
@@ -203,7 +205,7 @@ look_name() {
 }
 
 # Three handshakes with $address, or a hundred, which tell a rate.
-look_tcp() {
+connect() {
   limited "$seconds" bash -c "$tcp" bash "$address" "$port" "$1" "$2" "$half" </dev/null 2>"$file.tcp.$2.$address.err" >"$file.tcp.$2.$address"
   if [ "$2" -gt 1 ]; then
     awk '$1 == "begin" { begun++ } NF == 2 { ended++; late += $1 >= 900 } END { print begun + 0, late + begun - ended }' \
@@ -223,19 +225,19 @@ look_tcp() {
 }
 
 # The same with the host itself, where nothing can be lost: how late a busy host alone makes it.
-look_control() {
+connect_to_itself() {
   address=127.0.0.1 port=1
-  look_tcp 3 33
+  connect 3 33
 }
 
-look_echo() {
-  told=$(limited "$seconds" ping -n -q -c 100 -i 0.02 -W 1 "$address" </dev/null 2>/dev/null |
+send_echoes() {
+  row=$(limited "$seconds" ping -n -q -c 100 -i 0.02 -W 1 "$address" </dev/null 2>/dev/null |
     sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) .*received.*/\1 \2/p')
-  [ -z "$told" ] || printf '%s\n' "$told" >"$file.echo"
+  [ -z "$row" ] || printf '%s\n' "$row" >"$file.echo"
 }
 
 # One exchange; $address may be empty, where a proxy finds it.
-look_http() {
+exchange() {
   out=$file.${address:-proxy}.$1
   route=$address
   case $route in *:*) route="[$route]" ;; esac
@@ -252,25 +254,25 @@ look_http() {
       -w '%{http_code} %{http_connect} %{time_connect} %{time_appconnect} %{time_total} %{size_download}\n' \
       "$scheme://$name:$port$path" >"$out.curl" 2>"$out.err" || rc=$?
   [ "$rc" -ne 124 ] || rc=28
-  told='000 000 0 0 0 0'
-  read -r told <"$out.curl"
-  # shellcheck disable=SC2086 # six numbers
-  set -- $told
-  say "answer ${address:--} $rc $1 $2 $(milliseconds "$3") $(milliseconds "$4") $(milliseconds "$5") $6"
+  numbers='000 000 0 0 0 0'
+  read -r numbers <"$out.curl"
+  # What took any time at all is not nothing: milliseconds are rounded up.
+  awk -v row="$index $at answer ${address:--} $rc" -v numbers="$numbers" '
+    function ms(t) { t *= 1000; return int(t) + (t > int(t)) }
+    BEGIN { split(numbers, n, " "); print row, n[1], n[2], ms(n[3]), ms(n[4]), ms(n[5]), n[6] }' </dev/null
   [ ! -s "$out.err" ] || say "error ${address:--} $rc $(line 300 <"$out.err" | sed 's/^curl: ([0-9]*) //; s/ More details here.*//')"
-  [ ! -s "$out.head" ] || head -c 16384 "$out.head" | tr -d '\r' |
-    awk -F': *' 'BEGIN { split("date content-type location retry-after ratelimit-limit ratelimit-remaining ratelimit-reset x-ratelimit-remaining x-ratelimit-reset docker-distribution-api-version proxy-authenticate via server", names, " ")
-        for (i in names) known[names[i]] = 1 }
-      { key = tolower($1); if (key in known && !seen[key]++) { sub(/^[^:]*: */, ""); print key, $0 } }' |
-    line_by_line | while read -r told; do say "header ${address:--} $told"; done
+  [ ! -s "$out.head" ] || head -c 16384 "$out.head" | tr '\000-\011\013-\037\177' ' ' |
+    awk -F: -v row="$index $at header ${address:--}" '
+      BEGIN {
+        split("date content-type location retry-after ratelimit-limit ratelimit-remaining ratelimit-reset x-ratelimit-remaining x-ratelimit-reset docker-distribution-api-version proxy-authenticate via server", names, " ")
+        for (i in names) known[names[i]] = 1
+      }
+      { key = tolower($1) }
+      key in known && !seen[key]++ { sub(/^[^:]*: */, ""); print row, substr(key " " $0, 1, 300) }'
 }
 line_by_line() { tr '\000-\011\013-\037\177' ' ' | cut -c 1-300; }
-# Rounded up: what took any time at all is not nothing.
-milliseconds() {
-  awk -v t="$1" 'BEGIN { t *= 1000; printf "%d", int(t) + (t > int(t)) }' </dev/null
-}
 
-look_greeting() {
+greet() {
   limited "$((seconds + 1))" bash -c "$greet" bash "$address" "$port" "$seconds" </dev/null >"$file.greet.$1.$address" 2>"$file.greet.$1.$address.err"
   rc=$?
   case $rc:$(cat "$file.greet.$1.$address.err") in
@@ -282,33 +284,41 @@ look_greeting() {
   say "answer $address $rc 0 0 $connected 0 0 0"
 }
 
-# What follows from an exchange that failed: small packets, the server's clock.
-look_closer() {
+# Whether small packets bring what large ones do not: tried where no exchange ends soon, while they go
+# on.
+exchange_small() {
+  for try in $tenths; do
+    for ended in "$file.$address".[123].curl; do [ ! -s "$ended" ] || return; done
+    sleep 0.1
+  done
+  grep -q ' 0$' "$file.tcp.1.$address" || return
+  if ! has python3; then
+    say 'skip MTU python3 is not on the host'
+    return
+  fi
   tls=no
   [ "$scheme" != https ] || tls=yes
-  if grep -q "^$index $at answer $address 28 " "$file.rows" && grep -q ' 0$' "$file.tcp.1.$address"; then
-    if has python3; then
-      if limited "$((half + 1))" python3 -I -c "$small" "$address" "$port" "$tls" "$host" "$path" "$half" </dev/null >/dev/null 2>&1; then
-        say 'small yes'
-      else
-        say 'small no'
-      fi
-    else
-      say 'skip MTU python3 is not on the host'
-    fi
+  if limited "$half" python3 -I -c "$small" "$address" "$port" "$tls" "$host" "$path" "$half" </dev/null >/dev/null 2>&1; then
+    say 'small yes'
+  else
+    say 'small no'
   fi
+}
+
+# The server's clock, where its certificate was not believed.
+read_date() {
   if [ "$at" = host ] && grep -q "^$index host answer $address 60 " "$file.rows"; then
     route=$address
     case $route in *:*) route="[$route]" ;; esac
     # Believed in nothing but the time.
     limited "$half" curl -q -g -s -k -I --max-time "$half" --noproxy '*' --resolve "$host:$port:$route" \
       -o /dev/null -D - -A stackmend "$scheme://$host:$port$path" </dev/null 2>/dev/null |
-      tr -d '\r' | sed -n 's/^[Dd]ate: *//p' | head -n 1 | line 60 | while read -r told; do say "date $told"; done
+      tr -d '\r' | sed -n 's/^[Dd]ate: *//p' | head -n 1 | line 60 | while read -r row; do say "date $row"; done
   fi
 }
 
 # What a registry says is left: to anybody, with the token that it gives to anybody.
-look_rate() {
+read_rate() {
   ask() { printf '%s' "$1" | limited "$seconds" curl -q -g -s -K - --max-time "$seconds" --noproxy '*' -A stackmend "$2" "$3" 2>/dev/null; }
   realm=$(ask '' -I "$scheme://$host:$port/v2/" | tr -d '\r' |
     sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate: *Bearer realm="\(https\{0,1\}:\/\/[A-Za-z0-9._:\/-]*\)",service="\([A-Za-z0-9._:-]*\)".*/\1?service=\2/p' | head -n 1)
@@ -325,10 +335,10 @@ look_rate() {
   ask "$header" -I "$scheme://$host:$port/v2/$repository/manifests/latest" | tr -d '\r' | line_by_line |
     awk 'NR == 1 { print "status", $2 } { key = tolower($1); sub(/:$/, "", key) }
       key ~ /^ratelimit-(limit|remaining|reset)$/ { print substr(key, 11), $2 }' |
-    while read -r told; do say "rate $told"; done
+    while read -r row; do say "rate $row"; done
 }
 
-look_addresses() {
+wait_for_addresses() {
   while :; do
     cat "$file".names.* 2>/dev/null | awk '$3 == "lookup" { for (i = 8; i <= NF; i++) print $i }' >"$file.found"
     complete=yes
@@ -342,7 +352,7 @@ look_addresses() {
   done
 }
 
-look_at() {
+observe_endpoint() {
   file=$dir/$at.$index address='' waited=0 jobs=''
   if [ -n "$proxy" ] && [ "$at" = container ]; then
     say 'skip all its programs are set to use a proxy'
@@ -356,13 +366,13 @@ look_at() {
   if [ -z "$address" ]; then
     for server in $servers; do
       jobs="$jobs $server"
-      { look_dns >"$file.part.$server"; mv "$file.part.$server" "$file.names.$server"; } &
+      { ask_server >"$file.part.$server"; mv "$file.part.$server" "$file.names.$server"; } &
     done
     if [ "$at" = host ]; then
       if has getent; then
         for job in 1 2 3; do
           jobs="$jobs $job"
-          { look_name >"$file.part.$job"; mv "$file.part.$job" "$file.names.$job"; } &
+          { ask_resolver >"$file.part.$job"; mv "$file.part.$job" "$file.names.$job"; } &
         done
       else
         say 'skip resolver getent is not on the host'
@@ -370,64 +380,65 @@ look_at() {
     fi
   fi
   if [ -n "$proxy" ]; then
-    for try in 1 2 3; do look_http "$try" >"$file.answer.$try" & done
+    for try in 1 2 3; do exchange "$try" >"$file.answer.$try" & done
     wait
     cat "$file".names.* "$file".answer.* 2>/dev/null
     return
   fi
-  [ -n "$address" ] || look_addresses
+  [ -n "$address" ] || wait_for_addresses
   {
     [ -z "$address" ] || echo "$address"
     cat "$file.found" 2>/dev/null
-    [ "$given" = - ] || printf '%s\n' "$given" | tr , '\n'
+    [ "$hints" = - ] || printf '%s\n' "$hints" | tr , '\n'
   } | awk '!seen[$1]++ { six = $1 ~ /:/; if (count[six]++ < 4) print $1 }' >"$file.addresses"
   first4='' first6=''
   while read -r address; do
     if has ip; then
-      way=$(limited 2 ip route get "$address" 2>/dev/null) || way=''
-      case $way in
-        '' | unreachable* | *' src fe80:'*) say "way $address no" ; case $address in *:*) continue ;; esac ;;
-        *) say "way $address yes" ;;
+      entry=$(limited 2 ip route get "$address" 2>/dev/null) || entry=''
+      case $entry in
+        '' | unreachable* | *' src fe80:'*) say "routed $address no" ; case $address in *:*) continue ;; esac ;;
+        *) say "routed $address yes" ;;
       esac
-      case $way in local*) say "own $address" ;; esac
+      case $entry in local*) say "own $address" ;; esac
     fi
     case $address in
       *:*) first6=${first6:-$address} ;;
       *) first4=${first4:-$address} ;;
     esac
-    [ "$bash" = no ] || look_tcp 3 1 &
+    [ "$bash" = no ] || connect 3 1 &
   done <"$file.addresses"
   for address in $first4 $first6; do
     for try in 1 2 3; do
       case $scheme in
-        ssh) [ "$bash" = no ] || look_greeting "$try" & ;;
+        ssh) [ "$bash" = no ] || greet "$try" & ;;
         tcp) ;;
-        *) [ "$curl" = no ] || look_http "$try" & ;;
+        *) [ "$curl" = no ] || exchange "$try" & ;;
       esac >"$file.answer.$address.$try"
     done
+    case $scheme in http*) [ "$curl" = no ] || exchange_small & ;; esac
   done
   address=${first4:-$first6}
   # Who greets nobody a hundred times takes it for an attack, and shuts us out.
   if [ -n "$address" ] && [ "$at" = host ] && [ "$bash" = yes ] && [ "$scheme" != ssh ] && [ "$address" != 127.0.0.1 ]; then
-    look_tcp 3 33 &
-    look_control &
-    has ping && look_echo &
-    if [ "$repository" != - ] && [ "$curl" = yes ]; then look_rate & fi
+    connect 3 33 &
+    connect_to_itself &
+    has ping && send_echoes &
+    if [ "$repository" != - ] && [ "$curl" = yes ]; then read_rate & fi
   fi
   wait
   cat "$file".names.* "$file".answer.* 2>/dev/null >"$file.rows"
   cat "$file.rows"
   [ ! -e "$file.burst.$address" ] ||
     say "burst $address $(cat "$file.burst.$address") $(cat "$file.burst.127.0.0.1") $(cat "$file.echo" 2>/dev/null || echo 0 0)"
-  for address in $first4 $first6; do look_closer; done
+  for address in $first4 $first6; do read_date; done
 }
 
-# Runs a look at each endpoint from one place.
-look() {
+# Observes each endpoint from one place.
+observe() {
   at=$1 servers=$2 within=$3 index=0
-  while read -r kind scheme host port path repository given proxy; do
+  while read -r kind scheme host port path repository hints proxy; do
     index=$((index + 1))
-    { look_at >"$dir/$at.$index.told" 2>"$dir/$at.$index.err"; } &
+    { observe_endpoint >"$dir/$at.$index.row" 2>"$dir/$at.$index.err"; } &
   done <"$dir/endpoints"
   wait
 }
@@ -522,9 +533,9 @@ pid=$(pidof dockerd 2>/dev/null | cut -d ' ' -f 1)
 {
   for endpoint; do printf '%s\n' "$endpoint"; done
   [ "$packages" = no ] || list_packages
-} | while read -r kind scheme host port path repository given; do
+} | while read -r kind scheme host port path repository hints; do
   find_proxy
-  printf '%s\n' "$kind $scheme $host $port $path $repository $given $proxy"
+  printf '%s\n' "$kind $scheme $host $port $path $repository $hints $proxy"
 done >"$dir/endpoints"
 
 servers=$(awk '$1 == "nameserver" && $2 ~ /^[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?$/ && n++ < 3 { print $2 }' /etc/resolv.conf 2>/dev/null)
@@ -543,12 +554,12 @@ $servers
 esac
 asked=$servers
 [ "$bash" = yes ] || asked=''
-look host "$asked" '' &
+observe host "$asked" '' &
 for server in $servers; do
   [ "$bash" = no ] || {
     # shellcheck disable=SC2016 # the words of that bash
-    told=$(timeout "$half" bash -c ': <>"/dev/tcp/$0/53"' "$server" 2>&1 </dev/null)
-    case $?:$told in
+    row=$(timeout "$half" bash -c ': <>"/dev/tcp/$0/53"' "$server" 2>&1 </dev/null)
+    case $?:$row in
       0:* | *refused*) echo "$server" >"$dir/reached.$server" ;;
     esac
   } &
@@ -580,7 +591,7 @@ else
   fi
 fi
 
-[ -z "$container" ] || look container "$inside" "$within_container"
+[ -z "$container" ] || observe container "$inside" "$within_container"
 wait
 
 # Who holds a port of this host for a container.
@@ -591,7 +602,7 @@ done
 tick
 took=$((clock - began))
 
-begin look
+begin observed
 {
   index='-' at=host
   say "now $now"
@@ -608,14 +619,14 @@ begin look
   [ "$bash" = yes ] || say 'skip DNS servers and TCP: bash is not on the host'
   [ "$curl" = yes ] || say 'skip TLS and HTTP: curl is not on the host'
   has ping || say 'skip echo requests: ping is not on the host'
-  while read -r kind scheme host port path repository given proxy; do
+  while read -r kind scheme host port path repository hints proxy; do
     case $index in -) index=0 ;; esac
     index=$((index + 1))
     say "endpoint $kind $scheme $host $port $path"
     [ -z "$proxy" ] || say "proxy $(printf '%s' "$proxy" | sed 's/^\([a-z0-9]*:\/\/\)\{0,1\}[^@]*@/\1/')"
     case " $forwarded " in *" $port "*) say forwarder ;; esac
   done <"$dir/endpoints"
-  cat "$dir"/host.*.told "$dir"/container.*.told 2>/dev/null
+  cat "$dir"/host.*.row "$dir"/container.*.row 2>/dev/null
   index='-'
   say complete
 } | quoted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stackmend import connection
 from stackmend.connectivity import providers
 from stackmend.connectivity.facts import Connectivity
-from stackmend.connectivity.plan import diagnose, find_pages, plan
+from stackmend.connectivity.plan import classify_endpoints, find_pages, plan
 from stackmend.connectivity.state import HostConnectivity, ProviderStatus
 from stackmend.decision import Action
 from stackmend.paths import STATE_ROOT
@@ -37,7 +37,7 @@ class ConnectivityReconciler(Reconciler[HostConnectivity, Action]):
     report: Collector
 
     def observe(self, *, fresh: bool = False) -> Observation[HostConnectivity, Action]:
-        """Look at the host's endpoints, and diagnose. Changes nothing."""
+        """Look at the host's endpoints, and classify_endpoints. Changes nothing."""
         arguments: dict[str, Any] = {
             "endpoints": [endpoint.model_dump() for endpoint in self.spec.endpoints],
             "packages": self.spec.derived,
@@ -48,20 +48,20 @@ class ConnectivityReconciler(Reconciler[HostConnectivity, Action]):
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "what it reaches outside")
         pages = self.spec.status_pages
-        said = connection.derive(
+        status = connection.derive(
             self.host, ("connectivity", pages), [state], lambda: self._ask_providers(state)
         )
         self.report.add_measure("endpoints", len(state.endpoints), "endpoints")
         self.report.add_measure("look", state.took / 1000, "s")
-        return Observation(plan(self.spec, state, said), state)
+        return Observation(plan(self.spec, state, status), state)
 
     def _ask_providers(self, state: HostConnectivity) -> Mapping[str, ProviderStatus | Unknown]:
-        pages = find_pages(diagnose(state), self.spec.status_pages)
+        pages = find_pages(classify_endpoints(state), self.spec.status_pages)
         if not pages:
             return {}
         with ThreadPoolExecutor(len(pages)) as pool:
             answers = pool.map(providers.ask, pages)
-            return {page.provider: said for page, said in zip(pages, answers, strict=True)}
+            return {page.provider: status for page, status in zip(pages, answers, strict=True)}
 
     def execute(self, plan: Plan[Action], state: HostConnectivity, lease: connection.Lease) -> bool:
         """Do nothing: there is no action that this room plans."""

@@ -41,7 +41,7 @@ class Endpoint(Frozen):
     :param host: a name or an IP address.
     :param port: the port; the scheme's own by default.
     :param path: what HTTP asks for.
-    :param expect: the HTTP statuses that only the right server answers; any by default. With
+    :param statuses: the HTTP statuses that only the right server answers; any by default. With
         ``[204]`` and a page that answers nothing else, a captive portal is told.
     :param addresses: IP addresses of it, to be tried where no DNS server answers.
     :param rate_limit: the repository of a registry whose manifest is asked for (HEAD) to learn what
@@ -57,7 +57,7 @@ class Endpoint(Frozen):
     host: str
     port: int = Field(default=0, ge=0, le=65535)
     path: str = "/"
-    expect: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
+    statuses: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
     addresses: tuple[str, ...] = Field(default=(), max_length=8)
     rate_limit: str = ""
     kind: Kind = "named"
@@ -94,8 +94,8 @@ class Endpoint(Frozen):
             raise ValueError("tcp needs a port: 'tcp://host:port'")
         if _URL.fullmatch(f"x{self.path}") is None:
             raise ValueError(f"the path {abbreviate(self.path)} is none of a URL without a query")
-        if self.expect and self.scheme not in ("https", "http"):
-            raise ValueError(f"expect holds HTTP statuses, and {self.scheme} has none")
+        if self.statuses and self.scheme not in ("https", "http"):
+            raise ValueError(f"statuses holds HTTP statuses, and {self.scheme} has none")
         if self.rate_limit and not _REPOSITORY.fullmatch(self.rate_limit):
             raise ValueError(f"rate_limit: {abbreviate(self.rate_limit)} is no repository")
         for address in self.addresses:
@@ -136,7 +136,8 @@ def _parse(text: str) -> dict[str, Any]:
     if found is None or scheme not in _PORTS:
         raise ValueError(
             "must be [https://|http://|ssh://|tcp://]host[:port][/path], without user, password "
-            f"and query; got {abbreviate(text) if '@' not in text else 'one with a user'}"
+            # Either may hold a secret.
+            f"and query; got {abbreviate(text) if not set('@?') & set(text) else 'one with such'}"
         )
     host = found["host"]
     if host.startswith("["):
@@ -160,44 +161,44 @@ class StatusPage(Frozen):
 
     :param provider: the provider's name.
     :param url: the page, asked from the controller.
-    :param serves: the domains of its endpoints; those below them count too.
+    :param domains: the domains of its endpoints; those below them count too.
 
     Example:
         >>> page = StatusPage(provider="GitHub", url="https://status.lan/v2/status.json",
-        ...                   serves=["github.com"])
-        >>> page.covers("api.github.com"), page.covers("notgithub.com")
+        ...                   domains=["github.com"])
+        >>> page.is_for("api.github.com"), page.is_for("notgithub.com")
         (True, False)
     """
 
     provider: str
     url: str = Field(pattern=r"^https?://[!-~]{1,2000}$")
-    serves: tuple[str, ...] = Field(min_length=1)
+    domains: tuple[str, ...] = Field(min_length=1)
 
-    def covers(self, host: str) -> bool:
+    def is_for(self, host: str) -> bool:
         """Whether an endpoint's host is one of the provider's."""
-        return any(f".{host.lower()}".endswith(f".{name.lower()}") for name in self.serves)
+        return any(f".{host.lower()}".endswith(f".{name.lower()}") for name in self.domains)
 
 
 STATUS_PAGES = (
     StatusPage(
         provider="GitHub",
         url="https://www.githubstatus.com/api/v2/status.json",
-        serves=("github.com", "ghcr.io", "githubusercontent.com"),
+        domains=("github.com", "ghcr.io", "githubusercontent.com"),
     ),
     StatusPage(
         provider="Docker",
         url="https://api.status.io/1.0/status/533c6539221ae15e3f000031",
-        serves=("docker.io", "docker.com"),
+        domains=("docker.io", "docker.com"),
     ),
     StatusPage(
         provider="PyPI",
         url="https://status.python.org/api/v2/status.json",
-        serves=("pypi.org", "pythonhosted.org"),
+        domains=("pypi.org", "pythonhosted.org"),
     ),
     StatusPage(
         provider="Quay",
         url="https://status.redhat.com/api/v2/status.json",
-        serves=("quay.io",),
+        domains=("quay.io",),
     ),
 )
 

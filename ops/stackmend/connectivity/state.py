@@ -89,14 +89,14 @@ class Burst(Frozen):
 class View(Frozen):
     """One endpoint as it is seen from one place.
 
-    :param ways: whether there is a route to each address.
+    :param routed: whether there is a route to each address.
     :param own: the addresses that are the host's own.
     :param small: whether an answer came once its packets were made small; ``None``: not tried.
     :param skipped: the layers that could not be looked at, and why.
     """
 
     lookups: tuple[Lookup, ...] = ()
-    ways: Mapping[str, bool] = {}
+    routed: Mapping[str, bool] = {}
     own: tuple[str, ...] = ()
     connects: tuple[Connect, ...] = ()
     answers: tuple[Answer, ...] = ()
