@@ -54,7 +54,6 @@ SERVERS: list[tuple[Any, str]] = [
     ({"url": "http://h16.far.test/v2/", "kind": "registry"}, "portal"),
     (expecting(24), "portal"),
     ("https://h17.far.test", "rate-limit"),
-    ({"url": "https://h31.far.test/v2/", "kind": "registry", "rate_limit": "a/b"}, "rate-limit"),
     ("https://h18.far.test", "outage"),
     ("https://h19.far.test", "timeout"),
     ("https://h22.far.test", "tls"),
@@ -70,6 +69,13 @@ SERVERS: list[tuple[Any, str]] = [
 def test_what_servers_do_at_each_stage(side: FarSide) -> None:
     found = side.faults([endpoint for endpoint, _ in SERVERS])
     assert found == [fault for _, fault in SERVERS]
+
+
+def test_what_remains_of_a_rate_limit(side: FarSide) -> None:
+    hub = {"url": "https://h31.far.test/v2/", "kind": "registry", "rate_limit": "a/b"}
+    (found,) = side.classify([hub]).values()
+    assert found.fault == "rate-limit"
+    assert found.evidence == ("HTTP 200", "limit 100;w=21600", "remaining 0;w=21600")
 
 
 def test_packets_that_do_not_arrive(side: FarSide) -> None:

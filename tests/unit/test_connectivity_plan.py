@@ -357,6 +357,24 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
                 )
             )
         ),
+        "unknown",
+    ),
+    "each try fails in another manner": (
+        host(
+            met(
+                view(
+                    answers=(
+                        Answer(address=FOUR, exit=28, connected=1),
+                        Answer(address=FOUR, exit=0, status=503, connected=1),
+                        Answer(address=FOUR, exit=56, connected=1),
+                    )
+                )
+            )
+        ),
+        "outage",
+    ),
+    "one of three tries fails": (
+        host(met(view(answers=(*answers()[:2], Answer(address=FOUR, exit=28, connected=1))))),
         "healthy",
     ),
 }
@@ -531,7 +549,7 @@ def test_every_state_has_exactly_one_class_for_each_endpoint(
         if one.fault == "healthy":
             assert not one.evidence
         else:
-            assert one.fault in TITLES
+            assert one.fault in {*TITLES, "unknown"}
             assert one.evidence
             assert all(line.isprintable() for line in one.evidence)
             assert one.remedy

@@ -47,14 +47,15 @@ class Diagnosis(Frozen):
     """What became of one endpoint.
 
     :param endpoint: the endpoint.
-    :param fault: its one class, or ``healthy``.
+    :param fault: its one class, or ``healthy``; ``unknown`` where nothing that was looked at fails,
+        and nothing proves that it answers.
     :param place: where it was met: on the host, or only in a container.
     :param evidence: what was seen that says so, line by line.
     :param remedy: what would mend it.
     """
 
     endpoint: Endpoint
-    fault: FaultName | Literal["healthy"]
+    fault: FaultName | Literal["healthy", "unknown"]
     place: Literal["host", "container"] = "host"
     evidence: tuple[str, ...] = ()
     remedy: str = ""
@@ -64,6 +65,8 @@ class Diagnosis(Frozen):
         """The class in words."""
         if self.fault == "healthy":
             return "healthy"
+        if self.fault == "unknown":
+            return "whether it answers could not be looked at"
         title = TITLES[self.fault]
         return f"{title}, in containers alone" if self.place == "container" else title
 
@@ -152,8 +155,16 @@ def _add_provider(
 
 def _classify_endpoint(found: EndpointState, state: HostConnectivity) -> Diagnosis:
     endpoint = found.endpoint
-    result = _Classifier(found, found.host, state, inside=False).classify()
+    outside = _Classifier(found, found.host, state, inside=False)
+    result = outside.classify()
     place: Literal["host", "container"] = "host"
+    if result is None and not outside.is_proven():
+        return Diagnosis(
+            endpoint=endpoint,
+            fault="unknown",
+            evidence=("nothing that was looked at fails",),
+            remedy="install curl and bash on the host, or look again while it is less busy",
+        )
     if result is None and isinstance(found.container, View):
         result = _Classifier(found, found.container, state, inside=True).classify()
         place = "container"
@@ -232,6 +243,12 @@ class _Classifier:
             if (result := classify()) is not None:
                 return result
         return None
+
+    def is_proven(self) -> bool:
+        """Whether something shows that the endpoint answers, and not only that nothing fails."""
+        if self.endpoint.scheme == "tcp" and not self.found.proxy:
+            return any(connect.status == "connected" for connect in self.view.connects)
+        return any(self._classify_answer(answer) is None for answer in self.view.answers)
 
     def classify_names(self) -> Result | None:
         """The resolver and the DNS servers."""
@@ -391,9 +408,11 @@ class _Classifier:
             if not answers:
                 continue
             faults = [self._classify_answer(answer) for answer in answers]
-            most = max(dict.fromkeys(faults), key=faults.count)
-            if most is None or faults.count(most) * 2 < len(faults):
+            bad = [fault for fault in faults if fault is not None]
+            if len(bad) * 2 <= len(faults):
                 return None
+            # Where they differ, one that is late says least.
+            most = max(dict.fromkeys(bad), key=lambda fault: (bad.count(fault), fault != "timeout"))
             lines = dict.fromkeys(
                 _format_answer(answer)
                 for answer, fault in zip(answers, faults, strict=True)

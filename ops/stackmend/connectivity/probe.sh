@@ -254,8 +254,9 @@ exchange() {
       -w '%{http_code} %{http_connect} %{time_connect} %{time_appconnect} %{time_total} %{size_download}\n' \
       "$scheme://$name:$port$path" >"$out.curl" 2>"$out.err" || rc=$?
   [ "$rc" -ne 124 ] || rc=28
-  numbers='000 000 0 0 0 0'
   read -r numbers <"$out.curl"
+  # Ended from outside, it says nothing.
+  numbers=${numbers:-000 000 0 0 0 0}
   # What took any time at all is not nothing: milliseconds are rounded up.
   awk -v row="$index $at answer ${address:--} $rc" -v numbers="$numbers" '
     function ms(t) { t *= 1000; return int(t) + (t > int(t)) }
@@ -332,19 +333,23 @@ read_rate() {
     fi
     header="header = \"Authorization: Bearer $token\""
   fi
-  ask "$header" -I "$scheme://$host:$port/v2/$repository/manifests/latest" | tr -d '\r' | line_by_line |
+  limits=$(ask "$header" -I "$scheme://$host:$port/v2/$repository/manifests/latest" | tr -d '\r' | line_by_line |
     awk 'NR == 1 { print "status", $2 } { key = tolower($1); sub(/:$/, "", key) }
-      key ~ /^ratelimit-(limit|remaining|reset)$/ { print substr(key, 11), $2 }' |
-    while read -r row; do say "rate $row"; done
+      key ~ /^ratelimit-(limit|remaining|reset)$/ { print substr(key, 11), $2 }')
+  if [ -z "$limits" ]; then
+    say 'skip rate limit: curl got no answer'
+    return
+  fi
+  printf '%s\n' "$limits" | while read -r row; do say "rate $row"; done
 }
 
+# Has the addresses in $file.found, once all answers are there, or a while after the first.
 wait_for_addresses() {
   while :; do
-    cat "$file".names.* 2>/dev/null | awk '$3 == "lookup" { for (i = 8; i <= NF; i++) print $i }' >"$file.found"
     complete=yes
     for job in $jobs; do [ -e "$file.names.$job" ] || complete=no; done
+    cat "$file".names.* 2>/dev/null | awk '$3 == "lookup" { for (i = 8; i <= NF; i++) print $i }' >"$file.found"
     [ "$complete" = no ] || break
-    # Some servers answer, others are waited for; what they say is looked at beside it.
     [ ! -s "$file.found" ] || [ "$waited" -lt 3 ] || break
     [ "$waited" -lt "$((half * 10 + 20))" ] || break
     waited=$((waited + 1))
