@@ -211,11 +211,26 @@ services:
 """
 
 
-def test_containers_apart_and_a_port_with_nothing_behind(side: FarSide) -> None:
+def test_containers_apart_and_a_port_with_nothing_behind(side: FarSide, tmp_path: Path) -> None:
     host = side.host
     assert isinstance(side.observe([WELL], project="look").endpoints[0].container, Unknown)
-    host.put("/opt/look/compose.yaml", COMPOSE)
-    host.sh("cd /opt/look && docker compose -p look up -d --quiet-pull")
+    # The section in a stack: what it needs is told, and the stack is brought up all the same.
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    stack = {"project": "look", "source": str(tmp_path), "directory": "/opt/look"}
+    section = {"endpoints": [WELL], "timeout": 3, "status_pages": []}
+    inventory = controller.write_inventory(
+        tmp_path, [host], stack={**stack, "connectivity": section, "stability": 1}
+    )
+    environment = {"STACKMEND_REPORTS": str(tmp_path / "reports")}
+    done = controller.run(inventory, "deploy/site.py", "-y", env=environment)
+    assert done.rc == 0, done.out
+    record = HostRun(done, done.report["hosts"][host.name])
+    kinds = {row["subject"]: row["kind"] for row in record.all("findings")}
+    assert kinds["https://registry-1.docker.io"] == "name"
+    assert WELL.removesuffix("/204") not in kinds
+    sources = [name for name in kinds if name.startswith("http") and "docker.io" not in name]
+    assert sources
+    assert {kinds[name] for name in sources} <= {"name", "route"}
     host.docker("run", "-d", "--name", "idle", "-p", "18080:80", "lab/box:1", "sleep", "100000")
     asked = ["https://h10.far.test/large", "http://127.0.0.1:18080"]
 
