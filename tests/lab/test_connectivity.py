@@ -71,6 +71,27 @@ def test_what_servers_do_at_each_stage(side: FarSide) -> None:
     assert found == [fault for _, fault in SERVERS]
 
 
+def test_with_what_a_host_has(side: FarSide) -> None:
+    """Without curl Python speaks; what neither does, and what bash alone does, is unknown."""
+    here = "mkdir -p /run/far/bin; cd /run/far/bin; ln -sf /usr/bin/* .; rm {}; cd /; "
+    here += "export PATH=/run/far/bin; "
+    names = ("10", "11", "12", "13", "17", "18", "22", "23", "34")
+    asked = [(end, fault) for end, fault in SERVERS if str(end)[9:11] in names and "https" in end]
+    found = side.faults([endpoint for endpoint, _ in asked], here.format("curl"))
+    assert found == [fault for _, fault in asked]
+    asked = [("http://h11.far.test", "empty-reply"), ("http://h12.far.test", "reset")]
+    found = side.faults([endpoint for endpoint, _ in asked], here.format("curl"))
+    assert found == [fault for _, fault in asked]
+    rules = "INPUT -s 192.0.2.20 -m length --length 900:65535 -j DROP"
+    with side.rules(rules):
+        assert side.faults(["https://h20.far.test/"], here.format("curl")) == ["mtu"]
+    ends = ["https://h10.far.test", "tcp://h10.far.test:80"]
+    assert side.faults(ends, here.format("curl python3*")) == ["unknown", "healthy"]
+    state = side.observe(ends[:1], here.format("bash"))
+    assert [one.fault for one in classify_endpoints(state)] == ["healthy"]
+    assert "bash is not on the host" in state.endpoints[0].host.skipped.values()
+
+
 def test_what_remains_of_a_rate_limit(side: FarSide) -> None:
     hub = {"url": "https://h31.far.test/v2/", "kind": "registry", "rate_limit": "a/b"}
     (found,) = side.classify([hub]).values()

@@ -67,6 +67,7 @@ class Connectivity(FactBase[HostConnectivity]):
             "yes" if packages else "no",
             *map(_format_endpoint, self._endpoints),
             mark=self._mark,
+            before=["exchange.py"],
             shared=["own"],
         )
 

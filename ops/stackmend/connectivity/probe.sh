@@ -4,6 +4,8 @@
 # Arguments: SECONDS PROJECT PACKAGES(yes|no), then one for each endpoint: "KIND SCHEME HOST PORT PATH
 # REPOSITORY ADDRESSES", where "-" stands for none and commas divide addresses; values without blanks.
 #
+# exchange.py goes before it, as $exchange_py.
+#
 # Writes one section of lines "INDEX PLACE WORD VALUES", where PLACE is host or container and INDEX is
 # "-" for what is of no endpoint.
 # First of all: the controller counts the seconds around it.
@@ -248,11 +250,18 @@ exchange() {
     set -- "$@" --noproxy '*' --resolve "$host:$port:$route"
   fi
   rc=0
-  # The proxy may name a password: it goes by the input.
-  { [ -n "$address" ] || printf 'proxy = "%s"\n' "$proxy"; } |
-    limited "$((seconds + 1))" curl -K - "$@" \
-      -w '%{http_code} %{http_connect} %{time_connect} %{time_appconnect} %{time_total} %{size_download}\n' \
-      "$scheme://$name:$port$path" >"$out.curl" 2>"$out.err" || rc=$?
+  if [ "$client" = python3 ]; then
+    [ -n "$address" ] || return
+    # shellcheck disable=SC2154 # the program goes before this script
+    limited "$((seconds + 1))" python3 -I -c "$exchange_py" "$seconds" "$scheme" "$host" "$port" "$path" "$address" "$out.head" \
+      </dev/null >"$out.curl" 2>"$out.err" || rc=$?
+  else
+    # The proxy may name a password: it goes by the input.
+    { [ -n "$address" ] || printf 'proxy = "%s"\n' "$proxy"; } |
+      limited "$((seconds + 1))" curl -K - "$@" \
+        -w '%{http_code} %{http_connect} %{time_connect} %{time_appconnect} %{time_total} %{size_download}\n' \
+        "$scheme://$name:$port$path" >"$out.curl" 2>"$out.err" || rc=$?
+  fi
   [ "$rc" -ne 124 ] || rc=28
   read -r numbers <"$out.curl"
   # Ended from outside, it says nothing.
@@ -308,7 +317,8 @@ exchange_small() {
 
 # The server's clock, where its certificate was not believed.
 read_date() {
-  if [ "$at" = host ] && grep -q "^$index host answer $address 60 " "$file.rows"; then
+  if [ "$at" = host ] && [ "$client" = curl ] &&
+    grep -q "^$index host answer $address 60 " "$file.rows"; then
     route=$address
     case $route in *:*) route="[$route]" ;; esac
     # Believed in nothing but the time.
@@ -385,6 +395,7 @@ observe_endpoint() {
     fi
   fi
   if [ -n "$proxy" ]; then
+    [ "$client" = curl ] || say 'skip the proxy curl is not on the host'
     for try in 1 2 3; do exchange "$try" >"$file.answer.$try" & done
     wait
     cat "$file".names.* "$file".answer.* 2>/dev/null
@@ -417,10 +428,10 @@ observe_endpoint() {
       case $scheme in
         ssh) [ "$bash" = no ] || greet "$try" & ;;
         tcp) ;;
-        *) [ "$curl" = no ] || exchange "$try" & ;;
+        *) [ -z "$client" ] || exchange "$try" & ;;
       esac >"$file.answer.$address.$try"
     done
-    case $scheme in http*) [ "$curl" = no ] || exchange_small & ;; esac
+    case $scheme in http*) [ -z "$client" ] || exchange_small & ;; esac
   done
   address=${first4:-$first6}
   # Who greets nobody a hundred times takes it for an attack, and shuts us out.
@@ -428,7 +439,7 @@ observe_endpoint() {
     connect 3 33 &
     connect_to_itself &
     has ping && send_echoes &
-    if [ "$repository" != - ] && [ "$curl" = yes ]; then read_rate & fi
+    if [ "$repository" != - ] && [ "$client" = curl ]; then read_rate & fi
   fi
   wait
   cat "$file".names.* "$file".answer.* 2>/dev/null >"$file.rows"
@@ -515,8 +526,8 @@ find_proxy() {
 tick
 began=$clock
 before=$(counted)
-curl=yes bash=yes
-has curl || curl=no
+bash=yes client=''
+if has curl; then client=curl; elif has python3; then client=python3; fi
 has bash || bash=no
 if ! has timeout; then
   echo 'the command timeout is not on this host: no wait could be limited' >&2
@@ -622,7 +633,7 @@ begin observed
   fi
   if [ -n "$container" ]; then say "container $container"; else say "alone $reason"; fi
   [ "$bash" = yes ] || say 'skip DNS servers and TCP: bash is not on the host'
-  [ "$curl" = yes ] || say 'skip TLS and HTTP: curl is not on the host'
+  [ -n "$client" ] || say 'skip TLS and HTTP: curl is not on the host, and python3 is not'
   has ping || say 'skip echo requests: ping is not on the host'
   while read -r kind scheme host port path repository hints proxy; do
     case $index in -) index=0 ;; esac
