@@ -428,6 +428,12 @@ def test_a_provider_explains_only_what_the_host_does_not(
     assert any("status page" in line for line in found.evidence) == bool(asked)
 
 
+def test_no_page_is_asked_where_the_link_explains_it() -> None:
+    dead = met(view(connects=connects("timeout"), answers=answers(exit=28, status=0)))
+    assert find_pages(classify_endpoints(host(dead)), [PAGE]) == ()
+    assert find_pages(classify_endpoints(host(dead, met())), [PAGE]) == (PAGE,)
+
+
 def test_a_page_that_could_not_be_read_is_told() -> None:
     (found,) = classify_endpoints(host(failing(exit=56)), [PAGE], {"far": Unknown("HTTP 500")})
     assert found.fault == "reset"

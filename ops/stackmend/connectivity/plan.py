@@ -126,7 +126,16 @@ def find_pages(
     :param diagnoses: what is known without them.
     :param pages: those that there are.
     """
-    open_ = [found for found in diagnoses if found.fault in _MAYBE_THEIRS and found.place == "host"]
+    known = list(diagnoses)
+    # Where nothing is reached the link explains it.
+    linked = any(found.fault == "healthy" for found in known)
+    open_ = [
+        found
+        for found in known
+        if found.fault in _MAYBE_THEIRS
+        and found.place == "host"
+        and (linked or found.fault != "route")
+    ]
     return tuple(page for page in pages if any(page.is_for(found.endpoint.host) for found in open_))
 
 
