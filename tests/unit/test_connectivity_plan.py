@@ -118,6 +118,19 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
         ),
         "resolver",
     ),
+    "other addresses at each question": (
+        host(
+            met(
+                view(
+                    lookups=(
+                        *lookups(("", "answered"), addresses=("192.0.2.98",)),
+                        *lookups(("192.0.2.53", "answered")),
+                    )
+                )
+            )
+        ),
+        "healthy",
+    ),
     "a cache of the host that fails": (
         host(
             met(

@@ -358,7 +358,9 @@ class _Classifier:
         if not old or set(new) <= set(old):
             return None
         leads = {connect.address for connect in self.view.connects if connect.status == "connected"}
-        if not leads & set(new) or leads & set(old):
+        tried = {connect.address for connect in self.view.connects}
+        # Many names have other addresses at each question: only what was tried says anything.
+        if not leads & set(new) or leads & set(old) or not tried & set(old):
             return None
         wrong = any(set(_list_addresses(asked)) & set(old) for asked in servers.values())
         return "dns-server" if wrong else "resolver", evidence

@@ -1,4 +1,4 @@
-# What this host meets on its entry to each endpoint, layer by layer, all at once. Changes nothing: what
+# What this host meets on its way to each endpoint, layer by layer, all at once. Changes nothing: what
 # it writes lies in a directory of its own, removed at the end.
 #
 # Arguments: SECONDS PROJECT PACKAGES(yes|no), then one for each endpoint: "KIND SCHEME HOST PORT PATH
@@ -30,7 +30,7 @@ trap 'exit 141' PIPE
 trap 'exit 143' TERM
 
 has() { command -v "$1" >/dev/null 2>&1; }
-# One line of what others banner, at most $1 bytes.
+# One line of what others wrote, at most $1 bytes.
 line() { tr -s '\000-\037\177' ' ' | cut -c "1-$1"; }
 # Has the milliseconds since the start of the host in $clock, to a hundredth of a second.
 tick() {
