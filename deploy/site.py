@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from stackmend import compose, engine, models, ports
+from stackmend import compose, connectivity, engine, models, ports
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, parse_machine
 
@@ -20,6 +20,19 @@ if desired is not None and desired.engine is not None:
     if stack is not None:
         compose.prefetch(stack)
     engine.apply_policy(desired.engine)
+
+if stack is not None and stack.connectivity is not None:
+    images, remotes = compose.find_outside(stack)
+    connectivity.checked(
+        name=f"What {stack.project} needs from outside is looked at",
+        project=stack.project,
+        **connectivity.get_arguments(
+            stack.connectivity,
+            images=images,
+            remotes=remotes,
+            registries=models.find_registries(stack.models) if stack.models else (),
+        ),
+    )
 
 if stack is not None and stack.ports is not None:
     ports.free(

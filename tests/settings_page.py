@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from stackmend.access.spec import AccessPolicy
 from stackmend.checks.spec import ExecCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.compose.spec import GitSource, Mend
+from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
@@ -33,6 +34,9 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.ports`", PortsPolicy),
     ("`stack.models`", ModelsPolicy),
     ("`stack.models.wanted[]`", ModelSpec),
+    ("`stack.connectivity`", ConnectivityPolicy),
+    ("`stack.connectivity.endpoints[]`", Endpoint),
+    ("`stack.connectivity.status_pages[]`", StatusPage),
     ("`stack.report`", Report),
 ]
 

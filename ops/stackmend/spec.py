@@ -11,6 +11,7 @@ from stackmend.access.keys import read_public_keys
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose.source import load
 from stackmend.compose.spec import ComposeSpec, GitSource
+from stackmend.connectivity.spec import ConnectivityPolicy
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelsPolicy, record_path
@@ -62,6 +63,7 @@ class Stack(Machine, ComposeSpec):
     :param engine: the container engine that the host is to have.
     :param ports: what may be done about a port that the stack needs and something else holds.
     :param models: the models that the stack's model server is to have.
+    :param connectivity: which endpoints outside are looked at before anything is pulled.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -71,6 +73,7 @@ class Stack(Machine, ComposeSpec):
 
     ports: PortsPolicy | None = None
     models: ModelsPolicy | None = None
+    connectivity: ConnectivityPolicy | None = None
 
     def list_named_services(self) -> list[tuple[str, str]]:
         """The settings that name a service of the project: the field, and the service."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.unit.hostile_checks import CHECKS
 from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
+from tests.unit.hostile_connectivity import CONNECTIVITY
 from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
@@ -21,4 +22,5 @@ ROOMS = (
     INSIDE,
     PORTS,
     CHECKS,
+    CONNECTIVITY,
 )

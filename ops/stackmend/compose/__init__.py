@@ -10,6 +10,7 @@ from pyinfra.api import FunctionCommand, Host, State, operation
 
 from stackmend import connection, reporting
 from stackmend.compose.observer import Observer
+from stackmend.compose.outside import find_outside
 from stackmend.compose.published import find_published_ports
 from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import Source, load
@@ -24,6 +25,7 @@ from stackmend.reporting import Collector
 _loaded: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
 
 __all__ = [
+    "find_outside",
     "find_published_ports",
     "find_unpublished_ports",
     "get_arguments",

@@ -4,7 +4,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, PORT, SourceError, load, parse
+from stackmend.compose.source import (
+    COMPOSE_FILES,
+    OVERRIDE_FILES,
+    PORT,
+    Source,
+    SourceError,
+    load,
+    parse,
+)
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.variables import parse_dotenv
 
@@ -29,25 +37,41 @@ def find_published_ports(spec: ComposeSpec) -> tuple[str, ...]:
     :returns: ``ADDRESS:PORT/PROTOCOL`` each.
     """
     try:
-        source = load(spec)
-        names = [name for name in (*COMPOSE_FILES, *OVERRIDE_FILES) if name in source.files]
-        files = [parse(name, source.files[name].content) for name in names]
+        _, services, variables = read_declared(spec)
     except SourceError:
         return ()
+    found = (
+        port
+        for service in services
+        for raw in _list_ports(service)
+        for port in _parse_port(raw, variables)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def read_declared(
+    spec: ComposeSpec,
+) -> tuple[Source, list[Mapping[str, Any]], Mapping[str, str]]:
+    """A project's files, its services as each file has them, and the variables that have a value.
+
+    :param spec: the project.
+    :raises SourceError: the files cannot be read.
+    """
+    source = load(spec)
+    names = [name for name in (*COMPOSE_FILES, *OVERRIDE_FILES) if name in source.files]
+    files = [parse(name, source.files[name].content) for name in names]
     dotenv = source.files[".env"].content.decode(errors="replace") if ".env" in source.files else ""
     variables = {
         name: value for name, value in parse_dotenv(dotenv).items() if value is not None
     } | spec.variables
     # No part of a port is longer, and one that is would be written out once for each use of it.
     variables = {name: value for name, value in variables.items() if len(value) <= LONGEST}
-    found = (
-        port
+    services = [
+        _as_mapping(service)
         for data in files
         for service in _as_mapping(data.get("services")).values()
-        for raw in _list_ports(service)
-        for port in _parse_port(raw, variables)
-    )
-    return tuple(dict.fromkeys(found))
+    ]
+    return source, services, variables
 
 
 def _as_mapping(raw: Any) -> Mapping[str, Any]:
@@ -64,12 +88,12 @@ def _parse_port(raw: Any, variables: Mapping[str, str]) -> Iterator[str]:
         address = raw.get("host_ip") or ""
         ports, protocol = raw.get("published") or "", raw.get("protocol") or "tcp"
     else:
-        parts = PORT.fullmatch(_substitute(raw, variables))
+        parts = PORT.fullmatch(substitute(raw, variables))
         if parts is None:
             return
         address, ports = parts["host"] or "", parts["published"] or ""
         protocol = parts["protocol"] or "tcp"
-    address, ports = _substitute(address, variables), _substitute(ports, variables)
+    address, ports = substitute(address, variables), substitute(ports, variables)
     if not _RANGE.fullmatch(ports) or protocol not in ("tcp", "udp"):
         return
     first, _, last = ports.partition("-")
@@ -80,7 +104,12 @@ def _parse_port(raw: Any, variables: Mapping[str, str]) -> Iterator[str]:
     yield f"{address}:{ports}/{protocol}" if address else f"{ports}/{protocol}"
 
 
-def _substitute(raw: Any, variables: Mapping[str, str]) -> str:
+def substitute(raw: Any, variables: Mapping[str, str]) -> str:
+    """A short text with the variables that have a value in their places; empty for a long one.
+
+    :param raw: what a file has there.
+    :param variables: their values.
+    """
     text = str(raw) if isinstance(raw, str | int | float) else ""
     if len(text) > LONGEST:
         return ""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .http_client import HTTPResponse as HTTPResponse
     from .http_client import TooMuch as TooMuch
     from .http_client import find_layer as find_layer
+    from .http_client import get_from_controller as get_from_controller
     from .http_client import http as http
     from .http_client import is_silent as is_silent
     from .http_client import iterate_lines as iterate_lines
@@ -88,6 +89,7 @@ _WHERE = {
     "list_image_labels": "docker_api",
     "list_inspected": "docker_api",
     "find_layer": "http_client",
+    "get_from_controller": "http_client",
     "iterate_lines": "http_client",
     "spawn": "channel",
     "CommandTimeout": "errors",

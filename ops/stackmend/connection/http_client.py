@@ -511,6 +511,33 @@ def http(
         yield client
 
 
+def get_from_controller(url: str, *, timeout: float, longest: int = LONGEST) -> httpx.Response:
+    """The answer to a GET that the controller itself sends, by the proxies that it is set to use.
+
+    :param url: what is asked for; a redirection is an answer, and is not followed.
+    :param timeout: seconds for each step, and for all of the answer together.
+    :param longest: bytes that it may have.
+    :raises httpx.HTTPError: there is no answer, it is longer, or it takes longer.
+    """
+    deadline = time.monotonic() + timeout
+    headers = {"Accept-Encoding": "identity", "User-Agent": "stackmend"}
+    try:
+        with (
+            httpx.Client(timeout=timeout) as client,
+            client.stream("GET", url, headers=headers) as answer,
+        ):
+            data = bytearray()
+            for part in answer.iter_raw():
+                data += part
+                if len(data) > longest:
+                    raise TooMuch(f"the answer is longer than {longest} bytes")
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"the answer did not end within {timeout:g} s")
+            return httpx.Response(answer.status_code, headers=answer.headers, content=bytes(data))
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise httpx.UnsupportedProtocol(str(error)) from error
+
+
 def iterate_lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterator[bytes]:
     """The lines of an answer as they come, without their ends.
 

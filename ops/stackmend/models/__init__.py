@@ -12,7 +12,7 @@ from stackmend.problems import list_problems
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
-__all__ = ["get_arguments", "prefetch", "pulled"]
+__all__ = ["find_registries", "get_arguments", "prefetch", "pulled"]
 
 # Every run reads the spec of the models; what observes and acts is loaded where it is used.
 
@@ -129,6 +129,16 @@ def pulled(
 def get_arguments(policy: ModelsPolicy) -> dict[str, Any]:
     """The arguments of :func:`pulled` for the ``models`` section of a stack."""
     return {**_list_options(policy), "models": policy.wanted}
+
+
+def find_registries(policy: ModelsPolicy) -> tuple[str, ...]:
+    """The registries that the models of a section ``models`` are pulled from, as URLs."""
+    found: dict[str, None] = {}
+    for model in policy.wanted:
+        if model.pulled_as is not None:
+            scheme = "http" if policy.is_insecure(model) else "https"
+            found[f"{scheme}://{model.pulled_as.host}"] = None
+    return tuple(found)
 
 
 def prefetch(policy: ModelsPolicy, project: str) -> None:

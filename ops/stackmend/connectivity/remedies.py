@@ -1,0 +1,57 @@
+"""What would mend each class of trouble. Pure."""
+
+from typing import Literal
+
+from stackmend.connectivity.faults import FaultName
+
+_HOST: dict[FaultName, str] = {
+    "name": "check the name's spelling, or add it to the DNS zone that is to have it",
+    "timeout": "check the server: it accepts connections and does not answer",
+    "refused": "start the service there, or correct the port",
+    "resolver": 'give the stack a section "resolver", or restart the host\'s resolver and flush '
+    "its cache",
+    "dns-server": 'take the server out of the host\'s resolver, or mend it: "resolver": '
+    '{"servers": [...]}',
+    "dns-blocked": "let UDP and TCP port 53 to the DNS servers through, or name others that "
+    'the host reaches: "resolver": {"servers": [...]}',
+    "route": "check the link, the default route, and the firewalls between",
+    "ipv6": "mend the host's IPv6 route, or take its IPv6 address and route away until it works",
+    "loss": "check the link: cable, radio, a shaper, a firewall that drops at random",
+    "mtu": "set the MTU that the path carries on the link, and let ICMP 'fragmentation needed' "
+    "through",
+    "docker-proxy": "start what is to listen in the container that publishes the port, or correct "
+    "the published port",
+    "proxy": "correct the proxy's address, user and password where the program that fails reads "
+    "them: dockerd, ~/.docker/config.json, or the build",
+    "portal": "log in on the network's own page, or have the host let through without it",
+    "tls": "trust the certificate's issuer on the host, or have the server send the right "
+    "certificate",
+    "clock": "set the host's clock, and keep it right: chrony or systemd-timesyncd",
+    "reset": "let the firewall or middlebox on the way pass it, or ask the provider",
+    "empty-reply": "check the server, and the proxy or middlebox on the way that closes",
+    "rate-limit": "wait for the reset, log in to the provider, or use a mirror",
+    "outage": "wait for the provider, or use a mirror",
+    "denied": "log in with an account that may read it",
+    "absent": "correct the address: the server has nothing there",
+}
+
+_CONTAINER: dict[FaultName, str] = {
+    "resolver": 'give Docker servers that containers reach: engine settings, "dns": [...]; '
+    "containers take them once they are restarted",
+    "dns-server": "restart the container: it keeps the DNS servers of the time when it started",
+    "route": "let the host forward for Docker's networks: net.ipv4.ip_forward, the FORWARD and "
+    "DOCKER-USER chains",
+    "timeout": "let the host forward for Docker's networks, and check their MTU",
+    "mtu": "give the compose network the path's MTU: driver_opts, com.docker.network.driver.mtu",
+}
+
+
+def find_remedy(fault: FaultName, place: Literal["host", "container"]) -> str:
+    """What would mend a fault, beginning with a verb.
+
+    :param fault: its class.
+    :param place: where it was met.
+    """
+    if place == "container" and fault in _CONTAINER:
+        return _CONTAINER[fault]
+    return _HOST[fault]
