@@ -18,8 +18,9 @@ _REMOTE = re.compile(r"(?:https?|git|ssh)://.*|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:.
 def find_outside(spec: ComposeSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The images that a project needs from registries, and the git remotes that it builds from.
 
-    Of a source in a git repository only that is known. What depends on a variable without a value is left out, and so is what ``FROM`` takes from an
-    argument; where the files cannot be read there is nothing.
+    Of a source in a git repository only that is known. What depends on a variable without a value
+    is left out, and so is what ``FROM`` takes from an argument; where the files cannot be read
+    there is nothing.
 
     :param spec: the project.
     :returns: references of images, and URLs.
