@@ -23,7 +23,12 @@ class Lab:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": [], "trixie": []}
+        self._held: dict[Kind, list[LabHost]] = {
+            "managed": [],
+            "bare": [],
+            "names": [],
+            "trixie": [],
+        }
         self._calm: set[LabHost] = set()
         self._models: lab_model_registry.ModelRegistry | None = None
 
@@ -124,6 +129,12 @@ def bare_host(lab: Lab) -> LabHost:
 def trixie_host(lab: Lab) -> LabHost:
     """The same with Debian 13."""
     return lab.take(1, "trixie")[0]
+
+
+@pytest.fixture
+def names_host(lab: Lab) -> LabHost:
+    """A host with what may own its resolver, and two DNS servers of the lab's own."""
+    return lab.take(1, "names")[0]
 
 
 @pytest.fixture
