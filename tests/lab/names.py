@@ -33,7 +33,9 @@ _STOP = (
     "/etc/resolvconf.conf /etc/dhcp/dhclient-enter-hooks.d/zz-stackmend /var/lib/stackmend "
     "/etc/systemd/system/stackmend-resolver.service /run/systemd/netif/links; "
     "systemctl stop 'stackmend-resolver-*' 2>/dev/null; "
-    "ln -sf /usr/bin/resolvectl /usr/sbin/resolvconf; ip link del tun0 2>/dev/null; ip address flush dev lan0; "
+    "rm -f /etc/tmpfiles.d/60-stackmend-resolver.conf /etc/unbound/unbound.conf.d/lab.conf; "
+    "ln -sf /usr/bin/resolvectl /usr/sbin/resolvconf; ip link del tun0 2>/dev/null; "
+    "ip address flush dev lan0; "
     "if [ ! -L /etc/resolv.conf ]; then chattr -i /etc/resolv.conf; fi; systemctl daemon-reload; "
 )
 _OWN = "umount /etc/resolv.conf 2>/dev/null; touch /lab/own-resolver; rm -f /etc/resolv.conf; "

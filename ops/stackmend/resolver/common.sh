@@ -12,6 +12,20 @@ fail() { # STATUS TEXT
   printf '%s\n' "$2" >&2
   exit "$1"
 }
+# A change and a revert are never under way at once: a revert would restore what is not written yet.
+# Below /run: whoever held it is over when the host has started anew.
+busy=/run/stackmend-resolver
+enter() {
+  turns=0
+  until mkdir -- "$busy" 2>/dev/null; do
+    turns=$((turns + 1))
+    [ $turns -lt 900 ] || fail 75 "another change of the servers does not come to its end"
+    if [ $((turns % 10)) = 0 ] && ! kill -0 "$(cat "$busy/pid" 2>/dev/null || echo none)" 2>/dev/null; then leave; fi
+    sleep 0.2
+  done
+  echo $$ >"$busy/pid"
+}
+leave() { rm -rf -- "$busy"; }
 unit=/etc/systemd/system/stackmend-resolver.service
 wanted=/etc/systemd/system/multi-user.target.wants/stackmend-resolver.service
 # The host reverts an unconfirmed change when it starts, too: no timer outlives that.
@@ -39,7 +53,11 @@ reload() {
   worst=0
   while read -r service uuid device path; do
     case $service in
-    resolved) timeout 60 systemctl reload-or-restart systemd-resolved.service ;;
+    resolved)
+      # However often it was started lately.
+      systemctl reset-failed systemd-resolved.service 2>/dev/null
+      timeout 60 systemctl reload-or-restart systemd-resolved.service
+      ;;
     networkd) timeout 30 networkctl reload ;;
     openresolv) timeout 30 resolvconf -u ;;
     dhcpcd) timeout 30 dhcpcd -n ;;

@@ -33,6 +33,7 @@ FILES = (
     "/etc/dhcp/dhclient-enter-hooks.d/zz-stackmend",
     "/etc/dhcpcd.conf",
     "/etc/wsl.conf",
+    "/etc/tmpfiles.d/60-stackmend-resolver.conf",
 )
 
 #: What Python's ``int`` takes of a number that a host prints.

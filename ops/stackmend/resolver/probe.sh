@@ -18,7 +18,7 @@ begin host
   if [ ! -L $file ] && has lsattr; then
     printf 'attributes %s\n' "$(lsattr -d -- $file 2>/dev/null | cut -d ' ' -f 1)"
   fi
-  for tool in bash chattr systemd-run setsid nmcli resolvectl networkctl; do
+  for tool in bash chattr systemd-run setsid systemd-tmpfiles; do
     if has "$tool"; then printf 'tool %s\n' "$tool"; fi
   done
   if [ -d /etc/dhcp/dhclient-enter-hooks.d ]; then echo 'tool dhclient-hooks'; fi
@@ -103,7 +103,7 @@ fi
 number=0
 for path in /etc/systemd/resolved.conf.d/60-stackmend.conf /etc/resolvconf.conf \
   /etc/resolvconf/resolv.conf.d/head /etc/dhcp/dhclient-enter-hooks.d/zz-stackmend \
-  /etc/dhcpcd.conf /etc/wsl.conf; do
+  /etc/dhcpcd.conf /etc/wsl.conf /etc/tmpfiles.d/60-stackmend-resolver.conf; do
   number=$((number + 1))
   if [ -f "$path" ]; then
     begin "file$number"

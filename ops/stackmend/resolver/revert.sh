@@ -1,12 +1,11 @@
-# Revert a change of servers, unless a run has confirmed it. Arguments: its mark.
+# Revert a change of servers, unless a run has confirmed it. Arguments: its mark; none for whichever
+# it is.
 # shellcheck disable=SC2154 # common.sh sets them
-mark=$1
-[ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || exit 0
-status=0 turns=0
-while kill -0 "$(cat "$room/setting" 2>/dev/null || echo none)" 2>/dev/null && [ $turns -lt 180 ]; do
-  turns=$((turns + 1))
-  sleep 1
-done
+enter
+trap leave EXIT
+mark=${1:-$(cat "$room/armed" 2>/dev/null)}
+if [ -z "$mark" ] || [ "$(cat "$room/armed" 2>/dev/null)" != "$mark" ]; then exit 0; fi
+status=0
 if has chattr && [ ! -L "$file" ]; then chattr -i -- "$file" 2>/dev/null; fi
 for record in "$room"/before/*.path; do
   read -r path <"$record" || continue
@@ -26,7 +25,7 @@ for record in "$room"/before/*.path; do
     put "$path" "$saved" || status=$?
   fi
 done
-reload || status=$?
+reload || { sleep 2 && reload; } || status=$?
 if [ -e "$room/before/immutable" ]; then chattr +i -- "$file"; fi
 # What services wrote themselves while they took it up counts from here on.
 if [ $status = 0 ]; then

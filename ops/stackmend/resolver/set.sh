@@ -7,17 +7,18 @@
 mark=$1 seconds=$2 revert=$3 services=$4
 shift 4
 
+enter
+trap leave EXIT
+private "$room/kept" || exit
 # An ended run may have left an unconfirmed change on the disk: what was before it counts.
-if [ -s "$room/armed" ]; then sh "$room/revert.sh" "$(cat "$room/armed")" || exit; fi
-# A revert waits until this process is through: it would restore what is not written yet.
-echo $$ >"$room/setting" || exit
-rm -rf "$room/before" && mkdir "$room/before" && private "$room/kept" || exit
+if [ ! -s "$room/armed" ]; then rm -rf "$room/before" && mkdir "$room/before" || exit; fi
 printf '%s\n' "$services" >"$room/reload" || exit
 stamp=$(date -u +%Y%m%dT%H%M%SZ)
 number=0
 # save PATH: keep it as it is: its content, or the link that it is, its mode, that it is not there.
 save() {
-  number=$((number + 1))
+  if grep -qsxF -e "$1" "$room"/before/*.path; then return 0; fi
+  while [ -e "$room/before/$number.path" ]; do number=$((number + 1)); done
   printf '%s\n' "$1" >"$room/before/$number.path" || return
   if [ -e "$1" ] || [ -L "$1" ]; then
     cp -d -p -- "$1" "$room/before/$number" || return
@@ -41,7 +42,7 @@ for argument; do
 done
 sync "$room/before" 2>/dev/null || sync
 
-printf '%s\n' "$revert" >"$room/revert.sh" && printf '%s\n' "$mark" >"$room/armed" || exit
+printf '%s\n' "$revert" >"$room/revert.sh" || exit
 if [ -d /run/systemd/system ] && has systemd-run; then
   put "$unit" <<EOF && mkdir -p "${wanted%/*}" && ln -sf "$unit" "$wanted" &&
 # Written by stackmend: reverts a change of DNS servers that no run has confirmed.
@@ -49,7 +50,7 @@ if [ -d /run/systemd/system ] && has systemd-run; then
 After=network.target systemd-resolved.service systemd-networkd.service NetworkManager.service
 [Service]
 Type=oneshot
-ExecStart=/bin/sh $room/revert.sh $mark
+ExecStart=/bin/sh $room/revert.sh
 EOF
     systemd-run --quiet --on-active="$seconds" --timer-property=AccuracySec=100ms \
     --unit="stackmend-resolver-$mark" /bin/sh "$room/revert.sh" "$mark"
@@ -57,15 +58,11 @@ elif has setsid; then
   setsid sh -c 'sleep "$1"; exec sh "$2" "$3"' revert "$seconds" "$room/revert.sh" "$mark" \
     </dev/null >/dev/null 2>&1 &
 else
-  rm -f "$room/armed"
   fail 69 "the host has neither systemd-run nor setsid: nothing could revert the change"
-fi || {
-  rm -f "$room/armed"
-  disarm
-  fail 71 "cannot arm the revert of the change"
-}
+fi || fail 71 "cannot arm the revert of the change"
+printf '%s\n' "$mark" >"$room/armed.new" && mv -f -- "$room/armed.new" "$room/armed" || exit
 back() {
-  rm -f "$room/setting"
+  leave
   sh "$room/revert.sh" "$mark"
   fail "$1" "$2"
 }
@@ -83,4 +80,3 @@ while [ $# -gt 2 ]; do
 done
 if [ -e "$room/before/immutable" ]; then chattr +i -- "$file"; fi
 reload || back 71 "the change is not taken up"
-rm -f "$room/setting"

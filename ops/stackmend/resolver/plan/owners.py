@@ -30,6 +30,7 @@ RESOLVCONF = "/etc/resolvconf/resolv.conf.d/head"
 DHCLIENT = "/etc/dhcp/dhclient-enter-hooks.d/zz-stackmend"
 DHCPCD = "/etc/dhcpcd.conf"
 WSL = "/etc/wsl.conf"
+TMPFILES = "/etc/tmpfiles.d/60-stackmend-resolver.conf"
 
 _HEAD = "# Written by stackmend: resolver.servers"
 _BEGIN, _END = "# stackmend: resolver.servers", "# stackmend: end"
@@ -337,6 +338,12 @@ def _draft_file(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
         how: Literal["put", "in place"] = "in place" if owner == "bind mount" else "put"
         files.append(File(path=RESOLV_CONF, text=_edit(state.file.text, spec), how=how))
         causes.append(_describe_file(spec, state))
+    if owner == "bind mount" and "systemd-tmpfiles" in state.tools:
+        # Whoever made the mount writes the file anew each time the host starts.
+        kept = File(path=TMPFILES, text=_make_tmpfiles(spec, state.file.text))
+        if state.files.get(TMPFILES) != kept.text:
+            files.append(kept)
+            causes.append("nothing writes the file when the host starts")
     if "dhclient" in state.running:
         # It reads this before each time it writes the file, also where it runs already.
         hook = File(path=DHCLIENT, text=_make_hook(spec))
@@ -377,6 +384,14 @@ def _edit(text: str, spec: ServersSpec) -> str:
         else:
             lines.append(line)
     return _join([*lines, *ours])
+
+
+def _make_tmpfiles(spec: ServersSpec, text: str) -> str:
+    """The line by which systemd writes the file's settings, in place."""
+    lines = [line for line in _edit(text, spec).splitlines() if line.split()[:1]]
+    lines = [line for line in lines if not line.startswith(("#", ";")) and line.isascii()]
+    escaped = "\\n".join(line.replace("\\", "\\\\").replace("%", "%%") for line in lines)
+    return _join([_HEAD, f"f+ {RESOLV_CONF} - - - - {escaped}\\n"])
 
 
 def _make_hook(spec: ServersSpec) -> str:
