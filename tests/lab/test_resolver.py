@@ -147,7 +147,8 @@ def test_a_change_that_nobody_confirms_is_reverted(names: Names, owner: str) -> 
     seen = names.seen()
     # Within the host: nobody from outside is as quick.
     dying = (
-        f"setsid sh -c 'until [ -e {ROOM}/armed ] && ! [ -e /run/stackmend-resolver ]; do sleep 0.01; done; "
+        f"setsid sh -c 'until [ -e {ROOM}/armed ] && ! [ -e /run/stackmend-resolver ]; do "
+        "sleep 0.01; done; "
         f"echo dead > /var/lib/lab-dns/{FIRST}; date +%s > /run/died' > /dev/null 2>&1 &"
     )
     for number in range(10):

@@ -7,6 +7,7 @@ from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
 from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
+from tests.unit.hostile_resolver import ANSWERS, CACHES, RESOLVER
 
 ROOMS = (
     COMPOSE,
@@ -21,4 +22,7 @@ ROOMS = (
     INSIDE,
     PORTS,
     CHECKS,
+    RESOLVER,
+    ANSWERS,
+    CACHES,
 )

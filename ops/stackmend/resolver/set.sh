@@ -33,6 +33,8 @@ for argument; do
   case $at in
   1) how=$argument ;;
   2)
+    # What a link leads to is written as well.
+    if [ "$how $argument" = "put $file" ] && [ -L "$file" ]; then argument=$(readlink -f -- "$file"); fi
     if [ "$how" != connection ] && [ "$argument" != "$file" ]; then
       save "$argument" || fail 74 "cannot keep $argument as it is: nothing is changed"
     fi
@@ -63,6 +65,7 @@ fi || fail 71 "cannot arm the revert of the change"
 printf '%s\n' "$mark" >"$room/armed.new" && mv -f -- "$room/armed.new" "$room/armed" || exit
 back() {
   leave
+  trap - EXIT
   sh "$room/revert.sh" "$mark"
   fail "$1" "$2"
 }
