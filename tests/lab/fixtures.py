@@ -132,12 +132,6 @@ def trixie_host(lab: Lab) -> LabHost:
 
 
 @pytest.fixture
-def names_host(lab: Lab) -> LabHost:
-    """A host with what may own its resolver, and two DNS servers of the lab's own."""
-    return lab.take(1, "names")[0]
-
-
-@pytest.fixture
 def closed_host(trixie_host: LabHost) -> LabHost:
     """The same in a closed network: it knows no packages but the lab's (`machines.closed`)."""
     machines.closed(trixie_host)

@@ -32,6 +32,8 @@ wanted=/etc/systemd/system/multi-user.target.wants/stackmend-resolver.service
 disarm() {
   rm -f -- "$wanted"
   remove "$unit"
+  # Timers of earlier changes too: an ended run left them.
+  if [ -d /run/systemd/system ]; then systemctl stop 'stackmend-resolver-*.timer' 2>/dev/null; fi
 }
 mounted() { awk '$5 == "/etc/resolv.conf" { found = 1 } END { exit !found }' /proc/self/mountinfo; }
 # write PATH HOW: have a file hold standard input. Subshells: no variable is anybody else's.

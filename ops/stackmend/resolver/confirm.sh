@@ -15,6 +15,4 @@ done
 mv -- "$room/armed" "$room/confirmed" || fail 74 "cannot disarm the revert"
 rm -rf "$room/confirmed" "$room/before" "$room/revert.sh" "$room/reload"
 disarm
-# Timers of earlier changes too: an ended run left them.
-if [ -d /run/systemd/system ]; then systemctl stop 'stackmend-resolver-*.timer' 2>/dev/null; fi
 exit 0
