@@ -121,7 +121,7 @@ class Names:
         assert "Traceback" not in done.out, done.out
         return HostRun(done, done.report["hosts"][self.host.name])
 
-    def seen(self) -> Sequence[str]:
+    def observe(self) -> Sequence[str]:
         """What of the resolver lies on the host: links, modes, attributes and content."""
         return self.host.sh(
             "stat -c '%N %A %U' /etc/resolv.conf; cat /etc/resolv.conf; "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.names import (
@@ -60,11 +61,11 @@ def test_servers_last_through_their_owner(names: Names, owner: str) -> None:
     assert names.resolve() == SAYS[FIRST]
     assert not names.host.exists(f"{ROOM}/armed")
     assert "stackmend" not in names.host.sh("systemctl list-units --all --no-legend 'stackmend*'")
-    seen = names.seen()
+    seen = names.observe()
     again = names.set(FIRST)
     assert again.run.rc == 0, again.run.out
     assert not again.all("done"), again.run.out
-    assert names.seen() == seen
+    assert names.observe() == seen
     names.host.sh(AGAIN[owner], timeout=60)
     assert names.resolve() == SAYS[FIRST], "after the owner said it again"
     names.host.power_cut()
@@ -95,12 +96,12 @@ def test_what_else_a_file_holds_stays(names: Names) -> None:
 def test_an_immutable_file_stays_unless_forced(names: Names) -> None:
     names.own("plain file")
     names.host.sh("chattr +i /etc/resolv.conf")
-    seen = names.seen()
+    seen = names.observe()
     done = names.set(FIRST)
     assert done.run.rc == 1
     assert "/etc/resolv.conf: it is immutable (chattr +i)" in done.run.out
     assert '"on_conflict": "force"' in done.run.out
-    assert names.seen() == seen
+    assert names.observe() == seen
     assert not changed(names)
     forced = names.set(FIRST, on_conflict="force")
     assert forced.run.rc == 0, forced.run.out
@@ -127,12 +128,12 @@ def test_a_server_that_is_no_good_is_refused_by_name(
 ) -> None:
     names.own("stub" if lines == ["lies"] else "plain file")
     names.serve(FIRST, *lines)
-    seen = names.seen()
+    seen = names.observe()
     done = names.set(SECOND, FIRST)
     assert done.run.rc == 1
     assert f"refused: DNS server {FIRST}: {reason}" in done.run.out
     assert f"DNS server {SECOND}" not in done.run.out
-    assert names.seen() == seen
+    assert names.observe() == seen
     assert not changed(names)
     assert names.resolve() == SAYS[SECOND]
 
@@ -144,7 +145,7 @@ def test_a_server_that_is_no_good_is_refused_by_name(
 def test_a_change_that_nobody_confirms_is_reverted(names: Names, owner: str) -> None:
     """Ten tries each: the server dies after the write, and the controller before the disarming."""
     names.own(owner)
-    seen = names.seen()
+    seen = names.observe()
     # Within the host: nobody from outside is as quick.
     dying = (
         f"setsid sh -c 'until [ -e {ROOM}/armed ] && ! [ -e /run/stackmend-resolver ]; do "
@@ -173,7 +174,7 @@ def test_a_change_that_nobody_confirms_is_reverted(names: Names, owner: str) -> 
             names.host.sh(f"systemctl start {timer.split()[0].removesuffix('.timer')}.service")
             names.host.wait_for(f"! [ -e {ROOM}/armed ]", 30)
         assert names.resolve() == SAYS[SECOND]
-        assert names.seen() == seen
+        assert names.observe() == seen
     names.serve(FIRST)
     done = names.set(FIRST)
     assert done.run.rc == 0, done.run.out
@@ -182,7 +183,7 @@ def test_a_change_that_nobody_confirms_is_reverted(names: Names, owner: str) -> 
 
 def test_a_server_that_dies_meanwhile_is_reverted_at_once(names: Names) -> None:
     names.own("NetworkManager")
-    seen = names.seen()
+    seen = names.observe()
     names.host.sh(
         f"setsid sh -c 'until [ -e {ROOM}/armed ]; do sleep 0.01; done; "
         f"echo dead > /var/lib/lab-dns/{FIRST}' > /dev/null 2>&1 &"
@@ -192,7 +193,7 @@ def test_a_server_that_dies_meanwhile_is_reverted_at_once(names: Names) -> None:
     assert f"DNS server {FIRST} does not answer" in done.run.out
     assert "The change of the servers was reverted" in done.run.out
     assert not names.host.exists(f"{ROOM}/armed")
-    assert names.seen() == seen
+    assert names.observe() == seen
     names.wait_for(SECOND)
 
 
@@ -233,11 +234,11 @@ def test_a_vpn_in_one_list_for_all_names_is_refused(names: Names) -> None:
         "ip link add tun0 type veth peer name tun1; "
         f"printf 'nameserver {SECOND}\\nsearch corp.lab\\n' | resolvconf -a tun0.openvpn"
     )
-    seen = names.seen()
+    seen = names.observe()
     done = names.set(FIRST)
     assert done.run.rc == 1
     assert f"VPN tun0.openvpn: it has its own server {SECOND}" in done.run.out
-    assert names.seen() == seen
+    assert names.observe() == seen
     assert names.set(FIRST, on_conflict="force").run.rc == 0
     assert names.resolve() == SAYS[FIRST]
 
@@ -296,3 +297,23 @@ def test_a_stale_cache_is_flushed_once(names: Names, cache: str) -> None:
     assert done.run.rc == 0, done.run.out
     assert names.resolve() == "192.0.2.22"
     assert not names.flush().all("done"), "and once it is fresh, nothing"
+
+
+# In the deploy.
+
+
+def test_site_heals_names_first_and_asks_over_one_channel(names: Names) -> None:
+    names.own("stub")
+    names.serve(SECOND, "dead")
+    section = {"servers": [FIRST], "check_names": CHECKED}
+    inventory = controller.write_inventory(
+        names.directory, [names.host], stack={"resolver": section}, user="operator"
+    )
+    done = controller.run(inventory, "deploy/site.py", "-y")
+    assert done.rc == 0, done.out
+    assert names.resolve() == SAYS[FIRST]
+    before = names.host.mark()
+    again = controller.run(inventory, "deploy/site.py", "-y")
+    assert again.rc == 0, again.out
+    assert " converged" in again.out
+    assert len(names.host.sessions_since(before)) == 1

@@ -67,7 +67,8 @@ def words_of(line: str) -> list[str]:
         ("macos", "dscacheutil -flushcache\nkillall -HUP mDNSResponder"),
     ],
 )
-@pytest.mark.parametrize("shell", SHELLS)
+# busybox has a killall of its own, and no Mac has busybox.
+@pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_cache_is_flushed_by_its_own_command(
     shell: str, cache: Any, command: str, tmp_path: Path
 ) -> None:
@@ -178,12 +179,14 @@ def test_what_was_there_comes_back(place: Place, before: str, how: Any) -> None:
 
 def test_a_write_that_fails_is_reverted_at_once(place: Place) -> None:
     (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
-    (place.etc / "new.conf").mkdir()
-    (place.etc / "new.conf" / "x").write_text("x")
-    (place.etc / "old.conf").write_text("theirs\n")
-    done = place.run(commands.set_servers(action(files=files(place, "put")), "m", 60))
+    theirs = place.root / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    made = (*files(place, "put")[:2], File(path=str(theirs / "x.conf"), text="ours\n"))
+    done = place.run(commands.set_servers(action(files=made), "m", 60))
     assert done.returncode == 74
-    assert "is no file" in done.stderr
+    assert "others than root may write to" in done.stderr
+    assert not (place.etc / "new.conf").exists()
     assert (place.etc / "resolv.conf").read_text() == "nameserver 192.0.2.60\n"
     assert not (place.room / "armed").exists()
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stackmend.decision import Plan
 from stackmend.resolver.plan import SetServers, plan_caches, plan_servers
-from stackmend.resolver.plan.owners import draft, find_owner
+from stackmend.resolver.plan.owners import find_owner, plan_owner
 from stackmend.resolver.spec import CachesSpec
 from stackmend.resolver.state import Answers, Cache, HostCaches, HostResolver, Link, Reply
 from tests.unit import resolver_world as world
@@ -362,7 +362,7 @@ def test_files_that_were_written_are_as_desired(state: HostResolver, spec: Any) 
     owner, _ = find_owner(state)
     if owner in ("systemd-resolved", "NetworkManager", "WSL"):
         return
-    made = draft(owner, spec, state)
+    made = plan_owner(owner, spec, state)
     if made.refusals:
         return
     files = {**state.files, **{file.path: file.text for file in made.files}}
@@ -379,5 +379,5 @@ def test_files_that_were_written_are_as_desired(state: HostResolver, spec: Any) 
             )
         }
     )
-    again = draft(owner, spec, state.model_copy(update={"file": file, "files": files}))
+    again = plan_owner(owner, spec, state.model_copy(update={"file": file, "files": files}))
     assert not again.cause, again

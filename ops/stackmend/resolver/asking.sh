@@ -15,7 +15,7 @@ ask() {
     fi
   done
 }
-# look_up NAME: print it with the addresses that the host's own resolver has for it, if it has any.
-look_up() {
+# resolve_name NAME: print it with the addresses that the host's own resolver has for it, if it has any.
+resolve_name() {
   printf '%s %s\n' "$1" "$(timeout 8 getent ahosts "$1" 2>/dev/null | awk '{ print $1 }' | sort -u | head -n 16 | tr '\n' ' ')"
 }

@@ -69,7 +69,7 @@ begin caches
           ask "$cache cached $1 4" "$at" "$2" &
           ask "$cache cached $1 6" "$at" "$3" &
         else
-          printf '%s looked %s\n' "$cache" "$(look_up "$1")" &
+          printf '%s looked %s\n' "$cache" "$(resolve_name "$1")" &
         fi
         for server in $upstream; do
           ask "$cache $server $1 4" "$server" "$2" &

@@ -27,10 +27,10 @@ enter() {
 }
 leave() { rm -rf -- "$busy"; }
 unit=/etc/systemd/system/stackmend-resolver.service
-wanted=/etc/systemd/system/multi-user.target.wants/stackmend-resolver.service
+boot=/etc/systemd/system/multi-user.target.wants/stackmend-resolver.service
 # The host reverts an unconfirmed change when it starts, too: no timer outlives that.
 disarm() {
-  rm -f -- "$wanted"
+  rm -f -- "$boot"
   remove "$unit"
   # Timers of earlier changes too: an ended run left them.
   if [ -d /run/systemd/system ]; then systemctl stop 'stackmend-resolver-*.timer' 2>/dev/null; fi

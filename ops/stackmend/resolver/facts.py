@@ -198,8 +198,8 @@ def parse(output: list[str], mark: str) -> HostResolver:
         domains=domains.get("", ()),
         links=tuple(_parse_links(found, servers, domains)),
         connections=tuple(_parse_connections(found)),
-        records=_parse_records(_lines(found, "records")),
-        routes=dict(_parse_pairs(_lines(found, "routes"))),
+        records=_parse_records(_list_lines(found, "records")),
+        routes=dict(_parse_pairs(_list_lines(found, "routes"))),
         files={
             path: "".join(f"{line}\n" for line in found[f"file{number}"][1])
             for number, path in enumerate(FILES, 1)
@@ -209,20 +209,20 @@ def parse(output: list[str], mark: str) -> HostResolver:
     )
 
 
-def _lines(found: Sections, name: str) -> list[str]:
+def _list_lines(found: Sections, name: str) -> list[str]:
     return found[name][1] if name in found else []
 
 
 def _parse_property(found: Sections, name: str) -> str:
     """A text as busctl prints it: ``s "stub"``."""
-    line = "".join(_lines(found, name)[:1])
+    line = "".join(_list_lines(found, name)[:1])
     return line[3:-1] if line.startswith('s "') and line.endswith('"') else ""
 
 
 def _parse_scopes(found: Sections, name: str) -> dict[str, tuple[str, ...]]:
     """Link → what resolvectl prints of it; the empty name is systemd-resolved itself."""
     scopes = {}
-    for line in _lines(found, name):
+    for line in _list_lines(found, name):
         scope, separator, values = line.partition(":")
         if not separator:
             continue
@@ -253,7 +253,7 @@ def _parse_links(
 
 def _parse_connections(found: Sections) -> Iterator[Connection]:
     settings: dict[str, dict[str, str]] = {}
-    for line in _lines(found, "settings"):
+    for line in _list_lines(found, "settings"):
         uuid, _, rest = line.partition(" ")
         key, _, value = rest.partition(":")
         own = settings.setdefault(uuid, {})
@@ -263,7 +263,7 @@ def _parse_connections(found: Sections) -> Iterator[Connection]:
             own.setdefault("dns", value)
         else:
             own[key] = value.replace(" ", "")
-    for line in _lines(found, "connections"):
+    for line in _list_lines(found, "connections"):
         parts = line.split(":", 3)
         if len(parts) == 4:
             uuid, kind, device, path = parts
@@ -383,7 +383,7 @@ def _fill(
     }
     return cache.model_copy(
         update={
-            "upstream": tuple(sorted(raw)),
+            "upstream": tuple(sorted(server for server, known in raw.items() if known)),
             "cached": {name: cached[name] for name in names if name in cached},
             "raw": {name: found for name, found in replies.items() if found},
         }

@@ -76,7 +76,7 @@ class ServersReconciler(Reconciler[HostResolver, SetServers]):
         self.run(command, f"could not {action.verb} {action.subject}")
         try:
             self._verify_answers()
-            with connection.new_login(self.host):
+            with connection.open_new_login(self.host):
                 self.run(
                     commands.confirm(mark, self.spec.check_names),
                     "the change is not confirmed",

@@ -46,7 +46,7 @@ sync "$room/before" 2>/dev/null || sync
 
 printf '%s\n' "$revert" >"$room/revert.sh" || exit
 if [ -d /run/systemd/system ] && has systemd-run; then
-  put "$unit" <<EOF && mkdir -p "${wanted%/*}" && ln -sf "$unit" "$wanted" &&
+  put "$unit" <<EOF && mkdir -p "${boot%/*}" && ln -sf "$unit" "$boot" &&
 # Written by stackmend: reverts a change of DNS servers that no run has confirmed.
 [Unit]
 After=network.target systemd-resolved.service systemd-networkd.service NetworkManager.service

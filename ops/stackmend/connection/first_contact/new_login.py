@@ -103,7 +103,7 @@ def run_new_login(host: Host, user: str, keys: Sequence[Identity], command: str)
 
 
 @contextlib.contextmanager
-def new_login(host: Host) -> Iterator[None]:
+def open_new_login(host: Host) -> Iterator[None]:
     """Within the block, commands go over a connection made anew, as the same user.
 
     The connection before is left as it is, and comes back at the end. On ``@local`` there is none
@@ -113,7 +113,7 @@ def new_login(host: Host) -> Iterator[None]:
     :raises NoLogin: the host lets nobody in any more.
 
     Example:
-        >>> with new_login(host): run(host, "true").ok
+        >>> with open_new_login(host): run(host, "true").ok
         True
     """
     connector = unwrap(host).connector

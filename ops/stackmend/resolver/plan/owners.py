@@ -130,7 +130,7 @@ _COMMENTS: tuple[tuple[str, Owner], ...] = (
 )
 
 
-def draft(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
+def plan_owner(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
     """What makes the servers last through an owner.
 
     :param owner: who owns the resolver.
@@ -139,17 +139,17 @@ def draft(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
     """
     match owner:
         case "systemd-resolved":
-            return _draft_resolved(spec, state)
+            return _plan_resolved(spec, state)
         case "NetworkManager":
-            return _draft_network_manager(spec, state)
+            return _plan_network_manager(spec, state)
         case "openresolv" | "resolvconf":
-            return _draft_resolvconf(owner, spec, state)
+            return _plan_resolvconf(owner, spec, state)
         case "dhcpcd":
-            return _draft_dhcpcd(spec, state)
+            return _plan_dhcpcd(spec, state)
         case "WSL":
-            return _draft_wsl(spec, state)
+            return _plan_wsl(spec, state)
         case "bind mount" | "dhclient" | "plain file":
-            return _draft_file(owner, spec, state)
+            return _plan_file(owner, spec, state)
 
 
 def is_tunnel(link: Link, state: HostResolver) -> bool:
@@ -172,7 +172,7 @@ def _find_main(state: HostResolver) -> str | None:
 # systemd-resolved, with what systemd-networkd and NetworkManager tell it.
 
 
-def _draft_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
+def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
     links = [link for link in state.links if link.servers and not is_tunnel(link, state)]
     differing = [link for link in links if link.servers != spec.servers]
     causes: list[str] = []
@@ -244,7 +244,7 @@ def _refuse_unknown(link: Link) -> Refusal:
 # NetworkManager by itself.
 
 
-def _draft_network_manager(spec: ServersSpec, state: HostResolver) -> Draft:
+def _plan_network_manager(spec: ServersSpec, state: HostResolver) -> Draft:
     connections = [item for item in state.connections if item.kind not in (*_TUNNELS, "loopback")]
     # One that says nothing of names may stay as it is where another does.
     naming = [item for item in connections if _has_names(item)] or [
@@ -267,8 +267,8 @@ def _draft_network_manager(spec: ServersSpec, state: HostResolver) -> Draft:
         elif made.values:
             settings.append(made)
     if not settings and not refusals:
-        shown = state.file.servers
-        if state.dns != "default" or set(shown) == set(spec.servers):
+        written = state.file.servers
+        if state.dns != "default" or set(written) == set(spec.servers):
             return Draft()
         # The settings are right and the file is not: reapplying writes it.
         settings = [
@@ -331,12 +331,12 @@ def _get_family(spec: ServersSpec) -> str:
 # Files.
 
 
-def _draft_file(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
+def _plan_file(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
     files = []
     causes = []
     if state.file.servers != spec.servers or not _is_searched(spec, state):
         how: Literal["put", "in place"] = "in place" if owner == "bind mount" else "put"
-        files.append(File(path=RESOLV_CONF, text=_edit(state.file.text, spec), how=how))
+        files.append(File(path=RESOLV_CONF, text=_replace_servers(state.file.text, spec), how=how))
         causes.append(_describe_file(spec, state))
     if owner == "bind mount" and "systemd-tmpfiles" in state.tools:
         # Whoever made the mount writes the file anew each time the host starts.
@@ -371,7 +371,7 @@ def _is_searched(spec: ServersSpec, state: HostResolver) -> bool:
     return not spec.search or state.file.search == spec.search
 
 
-def _edit(text: str, spec: ServersSpec) -> str:
+def _replace_servers(text: str, spec: ServersSpec) -> str:
     """The file with these servers where its own were, and the rest as it is."""
     dropped = ("nameserver", *(("search", "domain") if spec.search else ()))
     ours = [f"search {' '.join(spec.search)}"] * bool(spec.search)
@@ -388,7 +388,7 @@ def _edit(text: str, spec: ServersSpec) -> str:
 
 def _make_tmpfiles(spec: ServersSpec, text: str) -> str:
     """The line by which systemd writes the file's settings, in place."""
-    lines = [line for line in _edit(text, spec).splitlines() if line.split()[:1]]
+    lines = [line for line in _replace_servers(text, spec).splitlines() if line.split()[:1]]
     lines = [line for line in lines if not line.startswith(("#", ";")) and line.isascii()]
     escaped = "\\n".join(line.replace("\\", "\\\\").replace("%", "%%") for line in lines)
     return _join([_HEAD, f"f+ {RESOLV_CONF} - - - - {escaped}\\n"])
@@ -401,7 +401,7 @@ def _make_hook(spec: ServersSpec) -> str:
     return _join(lines)
 
 
-def _draft_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
+def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
     count = len(spec.servers)
     if owner == "openresolv":
         path, lines = OPENRESOLV, [f'name_servers="{" ".join(spec.servers)}"']
@@ -413,38 +413,34 @@ def _draft_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> D
             lines.insert(0, f"search {' '.join(spec.search)}")
     text = _set_block(state.files.get(path, ""), lines)
     kept = any(servers[:count] == spec.servers for servers in state.records.values())
-    shown = state.file.servers[:count] == spec.servers and (
+    written = state.file.servers[:count] == spec.servers and (
         state.file.search[: len(spec.search)] == spec.search
     )
-    if shown and (kept or state.files.get(path) == text):
+    if written and (kept or state.files.get(path) == text):
         return Draft()
-    cause = _describe_file(spec, state) if not shown else f"{path} does not name them"
+    cause = _describe_file(spec, state) if not written else f"{path} does not name them"
     return Draft(cause=cause, files=(File(path=path, text=text),), reload=("openresolv",))
 
 
-def _draft_dhcpcd(spec: ServersSpec, state: HostResolver) -> Draft:
+def _plan_dhcpcd(spec: ServersSpec, state: HostResolver) -> Draft:
     lines = [f"static domain_name_servers={' '.join(spec.servers)}"]
     if spec.search:
         lines.append(f"static domain_search={' '.join(spec.search)}")
     # Settings behind a line "interface …" are that link's alone: ours go first.
     text = _set_block(state.files.get(DHCPCD, ""), lines, first=True)
-    shown = state.file.servers == spec.servers and _is_searched(spec, state)
-    if shown and state.files.get(DHCPCD) == text:
+    written = state.file.servers == spec.servers and _is_searched(spec, state)
+    if written and state.files.get(DHCPCD) == text:
         return Draft()
-    cause = f"{DHCPCD} does not name them" if shown else _describe_file(spec, state)
+    cause = f"{DHCPCD} does not name them" if written else _describe_file(spec, state)
     return Draft(cause=cause, files=(File(path=DHCPCD, text=text),), reload=("dhcpcd",))
 
 
-def _draft_wsl(spec: ServersSpec, state: HostResolver) -> Draft:
+def _plan_wsl(spec: ServersSpec, state: HostResolver) -> Draft:
     text = _set_key(state.files.get(WSL, ""), "network", "generateResolvConf", "false")
+    own = _replace_servers(_drop_comments(state.file.text), spec)
     return Draft(
         cause=f"WSL generates {RESOLV_CONF}, which has {_list(state.file.servers)}",
-        files=(
-            File(path=WSL, text=text),
-            File(
-                path=RESOLV_CONF, text=_edit(_drop_comments(state.file.text), spec), how="replace"
-            ),
-        ),
+        files=(File(path=WSL, text=text), File(path=RESOLV_CONF, text=own, how="replace")),
     )
 
 

@@ -13,8 +13,8 @@ from stackmend.resolver.plan.owners import (
     File,
     Owner,
     Setting,
-    draft,
     find_owner,
+    plan_owner,
 )
 from stackmend.resolver.spec import ServersSpec
 from stackmend.resolver.state import Answers, HostResolver, Reply
@@ -64,7 +64,7 @@ def plan_servers(
     if not state.root:
         return ServersPlan(refusals=(_refuse_unprivileged(),))
     owner, evidence = find_owner(state)
-    drafted = draft(owner, spec, state)
+    drafted = plan_owner(owner, spec, state)
     cause = drafted.cause
     if state.armed:
         cause = cause or "an unverified change of it is about to be reverted"
@@ -98,7 +98,7 @@ def check_servers(spec: ServersSpec, answers: Answers) -> Iterator[Refusal]:
     :param answers: what they answer.
     """
     for server in spec.servers:
-        if reason := _judge(spec.check_names, answers.replies.get(server, {})):
+        if reason := _find_fault(spec.check_names, answers.replies.get(server, {})):
             yield Refusal(
                 subject=f"DNS server {server}",
                 reason=reason,
@@ -107,7 +107,7 @@ def check_servers(spec: ServersSpec, answers: Answers) -> Iterator[Refusal]:
             )
 
 
-def _judge(names: tuple[str, ...], replies: Mapping[str, Reply]) -> str:
+def _find_fault(names: tuple[str, ...], replies: Mapping[str, Reply]) -> str:
     """What is wrong with a server; empty where nothing is."""
     if not replies:
         return "does not answer: asked from the host over UDP, port 53, twice for each name"
