@@ -25,7 +25,7 @@ ROOM = "/var/lib/stackmend/resolver"
 
 _STOP = (
     "systemctl stop lab-dhclient NetworkManager systemd-networkd.socket systemd-networkd "
-    "systemd-resolved nscd unbound 2>/dev/null; pkill -x dnsmasq --ns $$ --nslist net; "
+    "systemd-resolved nscd unbound 2>/dev/null; pkill -F /run/dnsmasq.pid; "
     "systemctl disable -q lab-dhclient NetworkManager systemd-networkd systemd-resolved nscd "
     "unbound 2>/dev/null; "
     "rm -rf /etc/systemd/network/* /run/systemd/network /etc/systemd/resolved.conf.d "
@@ -83,7 +83,10 @@ class Names:
         """Make the host as it was, with another owner of its resolver; it resolves by it."""
         for server in SAYS:
             self.serve(server)
-        mounted = "rm -f /lab/own-resolver; " if owner == "bind mount" else _OWN
+        mounted = "" if owner == "bind mount" else _OWN
+        if owner == "bind mount" and self.host.exists("/lab/own-resolver"):
+            self.host.sh(f"{_STOP}rm -f /lab/own-resolver", timeout=90)
+            self.host.power_cut()
         self.host.sh(f"{_STOP}{mounted}{OWNERS[owner]}", timeout=90)
         self.wait_for(SECOND)
 

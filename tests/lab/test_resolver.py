@@ -259,7 +259,8 @@ CACHES = {
         "plain file",
         "echo nameserver 127.0.0.1 > /etc/resolv.conf; "
         f"printf 'server={FIRST}\\nno-resolv\\n' > /etc/dnsmasq.conf; "
-        "dnsmasq --conf-file=/etc/dnsmasq.conf --listen-address=127.0.0.1 --bind-interfaces",
+        "dnsmasq --conf-file=/etc/dnsmasq.conf --pid-file=/run/dnsmasq.pid "
+        "--listen-address=127.0.0.1 --bind-interfaces",
     ),
     "unbound": (
         "plain file",

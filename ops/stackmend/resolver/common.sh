@@ -50,21 +50,36 @@ write() (
   *) put "$1" ;;
   esac
 )
-# Have the services take up what is on the disk: each line of "$room/reload" is one.
+# reload [revert]: have the services take up what is on the disk: each line of "$room/reload" is one.
 reload() {
   worst=0
-  while read -r service uuid device path; do
+  while read -r service first rest; do
     case $service in
     resolved)
       # However often it was started lately.
       systemctl reset-failed systemd-resolved.service 2>/dev/null
       timeout 60 systemctl reload-or-restart systemd-resolved.service
       ;;
-    networkd) timeout 30 networkctl reload ;;
+    link)
+      if [ "${1:-}" != revert ]; then
+        # shellcheck disable=SC2086 # servers are several words
+        timeout 20 resolvectl dns "$first" $rest
+      elif [ -e "/sys/class/net/$first" ]; then
+        # It may have read its files meanwhile; those that are as they were change nothing.
+        timeout 30 networkctl reload && timeout 20 resolvectl revert "$first"
+      fi
+      ;;
+    domain)
+      # shellcheck disable=SC2086 # domains are several words
+      if [ "${1:-}" != revert ]; then timeout 20 resolvectl domain "$first" $rest; fi
+      ;;
     openresolv) timeout 30 resolvconf -u ;;
     dhcpcd) timeout 30 dhcpcd -n ;;
     # Where its file is gone or is another now, it reads it again first.
-    connection) timeout 30 nmcli connection load "$path" && timeout 60 nmcli device reapply "$device" >/dev/null ;;
+    connection)
+      timeout 30 nmcli connection load "${rest#* }" &&
+        timeout 60 nmcli device reapply "${rest%% *}" >/dev/null
+      ;;
     esac </dev/null || worst=$?
   done <"$room/reload"
   return $worst

@@ -25,7 +25,7 @@ for record in "$room"/before/*.path; do
     put "$path" "$saved" || status=$?
   fi
 done
-reload || { sleep 2 && reload; } || status=$?
+reload revert || { sleep 2 && reload revert; } || status=$?
 if [ -e "$room/before/immutable" ]; then chattr +i -- "$file"; fi
 # What services wrote themselves while they took it up counts from here on.
 if [ $status = 0 ]; then

@@ -1,6 +1,6 @@
 # Set the DNS servers of a host; the revert is armed before anything changes.
 # Arguments: the mark of this change, seconds until the host reverts it, the script that does so, the
-# services that take it up, a line each; then triples: HOW PATH TEXT for a file to be written,
+# services that take it up, a line each (as reload reads them); then triples: HOW PATH TEXT for a file to be written,
 # "keep" PATH '' for one that a service writes, "connection" UUID 'KEY=VALUE' for a setting of
 # NetworkManager's.
 # shellcheck disable=SC2154,SC2016 # common.sh sets them; the inner shell expands

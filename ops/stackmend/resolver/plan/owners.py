@@ -75,7 +75,9 @@ class Draft(Frozen):
     :param cause: what differs; empty where nothing does.
     :param files: what is to be written.
     :param settings: what NetworkManager is to be told.
-    :param reload: which services take it up: resolved, networkd, openresolv, dhcpcd.
+    :param reload: what takes it up, one each: a service (``resolved``, ``openresolv``, ``dhcpcd``),
+        or ``link NAME SERVER…`` and ``domain NAME DOMAIN…``: systemd-networkd reads its files when
+        it starts, and until then is told; to have it read them now may take a link's address away.
     :param refusals: what keeps it from being done, and force does not lift.
     """
 
@@ -191,7 +193,9 @@ def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
                 settings.append(made)
         elif link.network:
             files.append(_make_network(spec, link.network))
-            reload.append("networkd")
+            reload.append(f"link {link.name} {' '.join(spec.servers)}")
+            if spec.search:
+                reload.append(f"domain {link.name} {' '.join(spec.search)}")
         else:
             refusals.append(_refuse_unknown(link))
     searching = spec.search and not files and not settings

@@ -34,7 +34,7 @@ class SetServers(decision.Action):
     :param servers: the servers.
     :param files: what is written.
     :param settings: what NetworkManager is told.
-    :param reload: which services take it up.
+    :param reload: what takes it up.
     :param immutable: whether ``/etc/resolv.conf`` is immutable, and is made so again.
     """
 
