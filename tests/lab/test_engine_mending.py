@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def test_a_broken_file_is_put_back(host: LabHost, tmp_path: Path) -> None:
         host.put(DAEMON_JSON, text)
         host.sh("systemctl restart docker", check=False)
         assert not is_up(host), "dockerd does not start with it"
+        began = time.monotonic()
         told = runs.installed(**CHANNEL)
+        assert time.monotonic() - began < 20, "no client waits for an engine that cannot start"
         assert told.run.rc != 0, told.run.out
         (refusal,) = told.all("refusals")
         assert reason in refusal["reason"]
@@ -242,6 +245,7 @@ def test_what_an_engine_needs_to_run(host: LabHost, tmp_path: Path) -> None:
     assert host.sh(f"cat /proc/{pid}/comm") == "sleep", "whose number it is lives on"
     assert host.docker("run", "--rm", "lab/box:1", "echo", "here") == "here"
 
+    host.sh(f"rm -f {database}.*.broken")
     try:
         for fault in (
             f"truncate -s 5000 {database}",

@@ -10,9 +10,7 @@ from tests.marks import MARK
 
 
 def _run(each_shell: list[str], tools: Path, *references: str) -> list[str]:
-    text = scripts.read_script("stackmend.connection", "frame") + scripts.read_script(
-        "stackmend.compose", "images"
-    )
+    text = scripts.read_frame() + scripts.read_script("stackmend.compose", "images")
     done = subprocess.run(
         [*each_shell, "-c", f'mark={MARK}\n{text}images "$@"', "images", *references],
         env={"PATH": f"{tools}:/usr/bin:/bin"},

@@ -16,12 +16,13 @@ from stackmend.connection import (
     parse_probe,
     parse_rows,
     parse_sections,
+    read_frame,
     read_script,
     script,
 )
 from tests.marks import MARK, framed
 
-FRAME = read_script("stackmend.connection", "frame")
+FRAME = read_frame()
 
 #: What could end a section or begin another, if it were not quoted; and what is hard to carry.
 FORGERIES = [

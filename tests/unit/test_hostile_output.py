@@ -138,7 +138,7 @@ NOT_PARSED = {
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
         "access/sudoers basics/install basics/updates compose/aside compose/repair "
         "compose/install compose/mended compose/remember compose/stale compose/stage "
-        "compose/within engine/accelerators/describe engine/again engine/install "
+        "compose/within engine/accelerators/describe engine/again engine/containerd engine/install "
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
         "models/delete models/manifest models/partials models/remember models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
@@ -146,7 +146,7 @@ NOT_PARSED = {
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "
-        "connection/steering "
+        "connection/failed connection/steering "
         "engine/common engine/takeup ports/record resolver/asking resolver/common"
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",

@@ -13,7 +13,7 @@ import pytest
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.host import Host
 
-from stackmend.connection import fetch_facts, make_mark, parse_sections, read_script
+from stackmend.connection import fetch_facts, make_mark, parse_sections, read_frame
 from tests.connected import local
 
 #: Asks the engine, through a subshell as probes do, and says what it heard.
@@ -30,7 +30,7 @@ class Asks(FactBase[dict[str, tuple[int, list[str]]]]):
 
     def command(self, label: str) -> StringCommand:
         self._mark = make_mark()
-        frame = read_script("stackmend.connection", "frame").replace(" -k 2 20 ", " -k 1 2 ")
+        frame = read_frame().replace(" -k 2 20 ", " -k 1 2 ")
         body = f"IFS= read -r mark\n{frame}{PROBE}: {label}\n"
         return StringCommand("printf", r"'%s\n'", self._mark, "|", f"sh -c '{quote(body)}'")
 
@@ -67,7 +67,7 @@ def test_it_is_waited_for_once_however_many_ask(host: Host, tmp_path: Path) -> N
 def test_where_there_is_no_docker_no_function_stands_in_for_it(tmp_path: Path) -> None:
     for name in ("sh", "timeout", "sed"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    frame = read_script("stackmend.connection", "frame")
+    frame = read_frame()
     command = ["/bin/sh", "-c", f"{frame}command -v docker || echo none"]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.stdout == "none\n"

@@ -26,7 +26,7 @@ ROWS = {
     if line.startswith("| ") and len(cells := line.split("|")) == 5
 }
 
-FRAME = connection.read_script("stackmend.connection", "frame")
+FRAME = connection.read_frame()
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,18 @@ from stackmend.checks.diagnosis import Answer, explain
 from stackmend.checks.redis import explain_passed, explain_redis
 from stackmend.checks.spec import Check, ExecCheck, HttpCheck, RedisCheck, TcpCheck, parse_checks
 from stackmend.checks.state import CheckResult, Hint, Outcome
-from stackmend.connection import PROBE_TIMEOUT, make_mark, parse_partial_section, read_script
+from stackmend.connection import (
+    PROBE_TIMEOUT,
+    make_mark,
+    parse_partial_section,
+    read_frame,
+    read_script,
+)
 from stackmend.redaction import redact
 
 _PROBE = read_script("stackmend.connection", "own") + read_script("stackmend.checks", "probe")
 _ATTEMPT = read_script("stackmend.checks", "attempt")
-_FRAME = read_script("stackmend.connection", "frame")
+_FRAME = read_frame()
 
 
 #: How many checks run at once.

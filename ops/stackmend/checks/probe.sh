@@ -105,6 +105,10 @@ checks_containers() {
         echo 'docker is not installed here, or not in PATH' >"$checks_dir/no-docker"
         return
     fi
+    if engine_failed; then
+        echo 'the Docker daemon does not run: docker.service failed' >"$checks_dir/no-docker"
+        return
+    fi
     # Another probe has waited for it.
     if [ -n "${STACKMEND_HUNG:-}" ]; then
         echo 'the Docker daemon does not answer' >"$checks_dir/no-docker"

@@ -71,13 +71,14 @@ class Waiter:
         state = observer.read_state()
         with connection.docker(observer.host, readonly=True) as client:
             state = self._wait_for_health(client, services, state, unhealthy_timeout)
-            if stability:
-                time.sleep(stability)
-                later = observer.watch(client, state)
-                problems = find_unstable(state, later) or classify(services, later).failed
-                if problems:
-                    raise StepError("; ".join(problems), observer.read_logs(services, later))
-        return observer.read_state()
+        if stability:
+            time.sleep(stability)
+        later = observer.read_state()
+        if stability:
+            problems = find_unstable(state, later) or classify(services, later).failed
+            if problems:
+                raise StepError("; ".join(problems), observer.read_logs(services, later))
+        return later
 
     def _wait_for_health(
         self,

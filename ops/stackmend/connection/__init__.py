@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .scripts import parse_probe as parse_probe
     from .scripts import parse_rows as parse_rows
     from .scripts import parse_sections as parse_sections
+    from .scripts import read_frame as read_frame
     from .scripts import read_script as read_script
     from .scripts import script as script
     from .unknown import Unknown as Unknown
@@ -117,6 +118,7 @@ _WHERE = {
     "script": "scripts",
     "parse_sections": "scripts",
     "is_silent": "http_client",
+    "read_frame": "scripts",
     "read_script": "scripts",
     "find_matching_identities": "first_contact.new_login",
     "open_new_login": "first_contact.new_login",

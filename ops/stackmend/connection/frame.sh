@@ -19,6 +19,10 @@ section() {
 trap 'STACKMEND_HUNG=1; export STACKMEND_HUNG' USR1
 if command -v docker >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1; then
   docker() {
+    if engine_failed; then
+      echo 'Cannot connect to the Docker daemon: docker.service failed' >&2
+      return 1
+    fi
     if [ -z "${STACKMEND_HUNG:-}" ]; then
       # What these run takes the time that it takes.
       case $1 in exec | compose)

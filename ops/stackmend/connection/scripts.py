@@ -53,7 +53,7 @@ def script(
     body += "".join(read_script(room, part) for part in (*before, name))
     feed: tuple[object, ...] = ()
     if mark is not None:
-        body = f"IFS= read -r mark || exit 70\n{read_script(__package__, 'frame')}{body}"
+        body = f"IFS= read -r mark || exit 70\n{read_frame()}{body}"
         feed = () if fed else ("printf", r"'%s\n'", QuoteString(mark), "|")
     return StringCommand(*feed, "sh", "-c", QuoteString(body), name, *map(QuoteString, arguments))
 
@@ -74,6 +74,11 @@ def read_script(room: str, name: str) -> str:
     if file.suffix == ".sh":
         return body
     return f"{file.stem}_{file.suffix[1:]}={shlex.quote(body)}\n"
+
+
+def read_frame() -> str:
+    """The functions that write sections, with a ``docker`` that never hangs."""
+    return read_script(__package__, "failed") + read_script(__package__, "frame")
 
 
 def make_mark() -> str:

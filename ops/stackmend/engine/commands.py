@@ -80,8 +80,8 @@ def restart(bridges: Sequence[str]) -> StringCommand:
 
 
 def start_containerd() -> StringCommand:
-    """Start containerd."""
-    return StringCommand("systemctl", "start", "containerd.service")
+    """Start containerd, and wait until the engine reaches it."""
+    return _build_script("containerd")
 
 
 def remove_pid_file(path: str, pid: int) -> StringCommand:
@@ -162,5 +162,5 @@ def _build_script(name: str, *arguments: str, before: Sequence[str] = ()) -> Str
     return script(
         *("stackmend.engine", name, ROOT, *arguments),
         before=("common", *before),
-        shared=["walk", "put"],
+        shared=["walk", "put", "failed"],
     )

@@ -16,7 +16,7 @@ alone() {
   }
 }
 
-answers() { limited docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+answers() { ! engine_failed && limited docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # Within $1 seconds, unless its service is seen to have failed.
 comes_up() {
@@ -86,7 +86,8 @@ why() {
 # script could not bring back stays on the list.
 remember() {
   touch "$root/left"
-  if ! running=$(limited docker ps -q --no-trunc 2>/dev/null) && answers; then
+  running=''
+  if ! engine_failed && ! running=$(limited docker ps -q --no-trunc 2>/dev/null) && answers; then
     echo 'the engine does not tell which containers run: nothing is changed' >&2
     exit 73
   fi

@@ -17,6 +17,7 @@ from stackmend.connection import (
     parse_probe,
     parse_rows,
     parse_sections,
+    read_frame,
     read_script,
     script,
 )
@@ -108,7 +109,7 @@ class ModelStore(FactBase[StoreState]):
             "yes" if hashed else "no",
             record_path(project, service, place),
             read_script("stackmend.checks", "attempt"),
-            read_script("stackmend.connection", "frame") + read_script("stackmend.models", "store"),
+            read_frame() + read_script("stackmend.models", "store"),
             self._query.inner,
             mark=self._query.mark,
             shared=["own"],

@@ -11,8 +11,8 @@ begin host
 end 0
 
 runs() { pidof "$1" >/dev/null 2>&1; }
-# serves NAME: whether it is this one that answers at $own. There may be others: libvirt has a dnsmasq.
-serves() {
+# answers_here NAME: whether it is this one that answers at $own. There may be others: libvirt has a dnsmasq.
+answers_here() {
   runs "$1" || return 1
   has ss || return 0
   ss -H -lunp 'sport = :53' 2>/dev/null | awk -v own="$own" -v name="((\"$1\"" '
@@ -40,13 +40,13 @@ begin caches
         org.freedesktop.resolve1.Manager CacheStatistics 2>/dev/null | awk '{ print $2 }' | number
     )"
   fi
-  if serves dnsmasq; then
+  if answers_here dnsmasq; then
     caches="$caches dnsmasq"
     dnsmasq=$(cat /etc/dnsmasq.conf /etc/dnsmasq.d/*.conf 2>/dev/null | sed -n 's/^server=//p' | only)
     if [ -z "$dnsmasq" ]; then dnsmasq=$(addresses /run/dnsmasq/resolv.conf /etc/resolv.conf); fi
     printf 'dnsmasq size \n'
   fi
-  if serves unbound; then
+  if answers_here unbound; then
     caches="$caches unbound"
     unbound=$(timeout 5 unbound-control list_forwards 2>/dev/null |
       awk '$1 == "." { for (i = 4; i <= NF; i++) print $i }' | only)

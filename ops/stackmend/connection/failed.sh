@@ -1,0 +1,15 @@
+# shellcheck shell=sh
+# Behind a socket that systemd holds open, an engine that fails to start keeps its clients waiting. One
+# that was ended by a signal is started again in a moment, and worth waiting for.
+engine_failed() {
+  read -r engine_pid 2>/dev/null </run/docker.pid && [ -d "/proc/$engine_pid" ] && return 1
+  [ -d /run/systemd/system ] || return 1
+  timeout -k 2 5 systemctl is-active -q docker.socket 2>/dev/null || return 1
+  # In the order in which systemd prints them.
+  # shellcheck disable=SC2046 # words
+  set -- $(timeout -k 2 5 systemctl show -p Result,SubState docker.service 2>/dev/null)
+  case $* in
+    *SubState=failed* | *Result=exit-code*SubState=auto-restart*) ;;
+    *) return 1 ;;
+  esac
+}
