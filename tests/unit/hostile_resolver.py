@@ -39,7 +39,7 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
     host.write("etc/resolv.conf", _TEXT + values.get("more of resolv.conf", b""))
     host.write("etc/resolvconf.conf", b"# a\n" + values.get("resolvconf.conf", b""))
     host.write("var/lib/stackmend/resolver/armed", values.get("armed", "m"))
-    host.write("sys/class/net/eth0/ifindex", "2\n")
+    host.write("sys/class/net/eth0/uevent", "INTERFACE=eth0\nIFINDEX=2\n")
     host.write("run/systemd/netif/links/2", f"NETWORK_FILE=/etc/{values.get('network', 'x')}\n")
     host.path("run/resolvconf/interfaces").mkdir(parents=True, exist_ok=True)
     host.write(
@@ -141,6 +141,12 @@ ANSWERS = Room(
 )
 
 
+def _lay_caches(host: HostileHost, values: Mapping[str, Any]) -> None:
+    _lay_answers(host, values)
+    host.write("run/systemd/resolve/resolv.conf", _TEXT)
+    host.stand("systemd-resolve")
+
+
 def _forget(dump: Dump, value: Any) -> None:
     dump["caches"][0].update(cached={}, raw={}, upstream=())
 
@@ -152,14 +158,10 @@ def _size(dump: Dump, value: str) -> None:
 CACHES = Room(
     name="caches",
     facts=[(Caches, {"names": (_NAME,)})],
-    lay=lambda host, values: (
-        _lay_answers(host, values),
-        host.write("run/systemd/resolve/resolv.conf", _TEXT),
-    )[0],
+    lay=_lay_caches,
     scripts=frozenset({"resolver/caches.sh"}),
     programs={
         **_PROGRAMS,
-        "pidof": '[ "$1" = systemd-resolved ]',
         "busctl": 'cat "$say/busctl"',
         "resolvectl": "true",
     },

@@ -169,7 +169,7 @@ def test_caches_are_compared_but_for_names_of_links(foreseen: str) -> None:
     )
     state = fact.process(
         frame(
-            host=["root 0", "system Linux", "wsl yes"],
+            host=["root 0", "wsl yes"],
             caches=lines,
             domain=["Link 3 (tun0): ~corp.example"],
         )
@@ -183,7 +183,5 @@ def test_caches_are_compared_but_for_names_of_links(foreseen: str) -> None:
 def test_a_mac_has_a_cache_of_its_own(foreseen: str) -> None:
     fact = Caches()
     fact.command((NAME,))
-    state = fact.process(
-        frame(host=["root 0", "system Darwin", "missing bash"], caches=[], domain=[])
-    )
+    state = fact.process(frame(host=["root 0", "system Darwin"], caches=[], domain=[]))
     assert [cache.name for cache in state.caches] == ["macos"]

@@ -1,16 +1,30 @@
 # Which DNS caches run, and whether they say what the servers behind them do. Changes nothing.
 # Writes sections (connection/frame.sh). Arguments: for each name: the name, and the questions for its
 # IPv4 and its IPv6 addresses.
+running=' '
+for process in /proc/[0-9]*/comm; do
+  read -r name 2>/dev/null <"$process" || continue
+  # The kernel keeps 15 letters.
+  case $name in systemd-resolve | dnsmasq | unbound | nscd) running="$running$name " ;; esac
+done
 begin host
 {
   printf 'root %s\n' "$(id -u)"
-  printf 'system %s\n' "$(uname -s)"
-  case $(cat /proc/sys/kernel/osrelease 2>/dev/null) in *[Mm]icrosoft*) echo 'wsl yes' ;; esac
-  if ! has bash || ! has od || ! has dd || ! has timeout; then echo 'missing bash'; fi
+  if [ -d /System/Library ]; then echo 'system Darwin'; fi
+  release=''
+  if [ -e /proc/sys/kernel/osrelease ]; then read -r release </proc/sys/kernel/osrelease; fi
+  case $release in *[Mm]icrosoft*) echo 'wsl yes' ;; esac
 } | quoted
 end 0
+if [ "$running" = ' ' ]; then
+  for section in caches domain whole; do
+    begin $section
+    end 0
+  done
+  exit
+fi
 
-runs() { pidof "$1" >/dev/null 2>&1; }
+runs() { case $running in *" $1 "*) ;; *) return 1 ;; esac }
 # answers_here NAME: whether it is this one that answers at $own. There may be others: libvirt has a dnsmasq.
 answers_here() {
   runs "$1" || return 1
@@ -32,7 +46,7 @@ resolved='' dnsmasq='' unbound='' nscd='' caches=''
 
 begin caches
 {
-  if runs systemd-resolved; then
+  if runs systemd-resolve; then
     caches="$caches systemd-resolved"
     resolved=$(addresses /run/systemd/resolve/resolv.conf)
     printf 'systemd-resolved size %s\n' "$(
@@ -92,6 +106,6 @@ begin caches
 } | quoted
 end 0
 begin domain
-if runs systemd-resolved; then timeout 5 resolvectl domain 2>/dev/null </dev/null; fi | quoted
+if runs systemd-resolve; then timeout 5 resolvectl domain 2>/dev/null </dev/null; fi | quoted
 end 0
 section whole true

@@ -354,7 +354,7 @@ def parse_caches(output: list[str], mark: str, names: Sequence[str]) -> HostCach
             _add(replies, words[2], words[4], mark)
     if "wsl" in host:
         caches["windows"] = Cache(name="windows")
-    if host["system"] == ["Darwin"]:
+    if "system" in host:
         caches["macos"] = Cache(name="macos")
     routed = {
         domain.lstrip("~").lower()

@@ -16,7 +16,8 @@ begin host
   printf 'target %s\n' "$(readlink -- $file)"
   awk '$5 == "/etc/resolv.conf" { print "mounted yes"; exit }' /proc/self/mountinfo 2>/dev/null
   if [ ! -L $file ] && has lsattr; then
-    printf 'attributes %s\n' "$(lsattr -d -- $file 2>/dev/null | cut -d ' ' -f 1)"
+    attributes=$(lsattr -d -- $file 2>/dev/null)
+    printf 'attributes %s\n' "${attributes%% *}"
   fi
   for tool in bash chattr systemd-run setsid systemd-tmpfiles; do
     if has "$tool"; then printf 'tool %s\n' "$tool"; fi
@@ -30,40 +31,53 @@ begin host
     systemd-network*) echo 'running networkd' ;;
     esac
   done | sort -u
-  case $(readlink -f "$(command -v resolvconf)" 2>/dev/null) in
+  resolvconf=$(command -v resolvconf)
+  case $resolvconf in ?*) resolvconf=$(readlink -f "$resolvconf") ;; esac
+  case $resolvconf in
   '' | */resolvectl) ;;
   *) if [ -e /etc/resolvconf.conf ]; then echo 'resolvconf openresolv'; else echo 'resolvconf resolvconf'; fi ;;
   esac
-  case $(cat /proc/sys/kernel/osrelease 2>/dev/null) in *[Mm]icrosoft*) echo 'wsl yes' ;; esac
-  printf 'armed %s\n' "$(cat /var/lib/stackmend/resolver/armed 2>/dev/null)"
+  read -r release </proc/sys/kernel/osrelease
+  case $release in *[Mm]icrosoft*) echo 'wsl yes' ;; esac
+  armed=''
+  if [ -e /var/lib/stackmend/resolver/armed ]; then read -r armed </var/lib/stackmend/resolver/armed; fi
+  printf 'armed %s\n' "$armed"
 } | quoted
 end 0
 begin text
 text $file | quoted
 end 0
 
+tunnels='' links=''
+for path in /sys/class/net/*; do
+  link=${path##*/} kind=plain index='' network=''
+  if [ -e "$path/tun_flags" ]; then kind=tunnel; fi
+  case $link in tun[0-9]* | tap[0-9]* | wg[0-9]* | ppp[0-9]* | tailscale* | zt* | nordlynx) kind=tunnel ;; esac
+  while read -r line; do
+    case $line in DEVTYPE=wireguard) kind=tunnel ;; IFINDEX=*) index=${line#*=} ;; esac
+  done 2>/dev/null <"$path/uevent"
+  if [ -f "/run/systemd/netif/links/$index" ]; then
+    network=$(sed -n 's/^NETWORK_FILE=//p' "/run/systemd/netif/links/$index")
+  fi
+  if [ $kind = tunnel ]; then tunnels=yes; fi
+  links="$links$kind $link $network
+"
+done
+begin links
+printf %s "$links" | quoted
+end 0
+begin default
+awk 'FNR == 1 { file++ }
+  file == 1 && $2 == "00000000" && $8 == "00000000" { print $1 }
+  file == 2 && $1 ~ /^0+$/ && $2 == "00" && $NF != "lo" { print $NF }' \
+  /proc/net/route /proc/net/ipv6_route 2>/dev/null | quoted
+end 0
 begin routes
-if has ip; then
+if [ -n "$tunnels" ] && has ip; then
   awk '$1 == "nameserver" { print $2 }' $file 2>/dev/null | head -n 8 | while read -r server; do
     case $server in 127.* | ::1 | -* | *[!0-9A-Fa-f.:]*) continue ;; esac
     printf '%s %s\n' "$server" "$(ip route get "$server" 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)"
   done
-fi | quoted
-end 0
-begin links
-for path in /sys/class/net/*; do
-  link=${path##*/}
-  kind=plain
-  if [ -e "$path/tun_flags" ] || grep -qx 'DEVTYPE=wireguard' "$path/uevent" 2>/dev/null; then kind=tunnel; fi
-  case $link in tun[0-9]* | tap[0-9]* | wg[0-9]* | ppp[0-9]* | tailscale* | zt* | nordlynx) kind=tunnel ;; esac
-  index=$(cat "$path/ifindex" 2>/dev/null)
-  network=$(sed -n 's/^NETWORK_FILE=//p' "/run/systemd/netif/links/$index" 2>/dev/null)
-  printf '%s %s %s\n' "$kind" "$link" "$network"
-done | quoted
-end 0
-begin default
-if has ip; then
-  for family in -4 -6; do ip $family route show default 2>/dev/null; done | sed -n 's/.* dev \([^ ]*\).*/\1/p' | sort -u
 fi | quoted
 end 0
 
