@@ -41,7 +41,8 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
     host.write("var/lib/stackmend/resolver/armed", values.get("armed", "m"))
     host.write("sys/class/net/eth0/uevent", "INTERFACE=eth0\nIFINDEX=2\n")
     host.write("run/systemd/netif/links/2", f"NETWORK_FILE=/etc/{values.get('network', 'x')}\n")
-    host.path("run/resolvconf/interfaces").mkdir(parents=True, exist_ok=True)
+    for place in ("run/resolvconf/interfaces", "run/NetworkManager"):
+        host.path(place).mkdir(parents=True, exist_ok=True)
     host.write(
         "run/resolvconf/interfaces/eth0.dhcp", b"nameserver 192.0.2.1\n" + values.get("record", b"")
     )
@@ -63,7 +64,7 @@ RESOLVER = Room(
     facts=[(Resolver, {})],
     lay=_lay,
     scripts=frozenset({"resolver/probe.sh"}),
-    programs={"nmcli": _NMCLI, "pidof": "true", "busctl": """printf '%s\\n' 's "default"'"""},
+    programs={"nmcli": _NMCLI, "busctl": """printf '%s\\n' 's "default"'"""},
     passing=frozenset({"running"}),
     many=1500,
     slots=[

@@ -89,7 +89,7 @@ if [ -S /run/systemd/resolve/io.systemd.Resolve ] && has resolvectl; then
   section dns soon resolvectl dns
   section domain soon resolvectl domain
 fi
-if has nmcli && pidof NetworkManager >/dev/null 2>&1; then
+if has nmcli && [ -d /run/NetworkManager ]; then
   begin dns-mode
   soon busctl get-property org.freedesktop.NetworkManager /org/freedesktop/NetworkManager/DnsManager \
     org.freedesktop.NetworkManager.DnsManager Mode | quoted
