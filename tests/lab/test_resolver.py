@@ -38,7 +38,10 @@ AGAIN = {
 @pytest.fixture(scope="module")
 def machine(lab: Lab) -> LabHost:
     """One host for all of these tests: each makes its resolver as it needs it."""
-    return lab.take(1, "names")[0]
+    host = lab.take(1, "names")[0]
+    # A reset ends the DHCP server beside it.
+    host.sh("systemctl restart lab-dns")
+    return host
 
 
 @pytest.fixture
