@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from stackmend import compose, connectivity, engine, models, ports
+from stackmend import compose, connectivity, engine, models, ports, resolver
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, parse_machine
 
@@ -17,8 +17,16 @@ if stack is not None and stack.models is not None:
 
 if desired is not None and desired.engine is not None:
     engine.prefetch(desired.engine)
-    if stack is not None:
-        compose.prefetch(stack)
+if desired is not None and desired.resolver is not None:
+    resolver.prefetch(desired.resolver)
+if stack is not None and (stack.engine is not None or stack.resolver is not None):
+    compose.prefetch(stack)
+
+# Before anything is installed or pulled: both ask for names.
+if desired is not None and desired.resolver is not None:
+    resolver.apply_policy(desired.resolver)
+
+if desired is not None and desired.engine is not None:
     engine.apply_policy(desired.engine)
 
 if stack is not None and stack.connectivity is not None:

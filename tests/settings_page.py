@@ -17,6 +17,7 @@ from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
+from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import Report, Stack
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -31,6 +32,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.checks[]` of the kind `redis`", RedisCheck),
     ("`stack.access`", AccessPolicy),
     ("`stack.engine`", EnginePolicy),
+    ("`stack.resolver`", ResolverPolicy),
     ("`stack.ports`", PortsPolicy),
     ("`stack.models`", ModelsPolicy),
     ("`stack.models.wanted[]`", ModelSpec),

@@ -18,6 +18,7 @@ from stackmend.models.spec import ModelsPolicy, record_path
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
+from stackmend.resolver.spec import ResolverPolicy
 
 
 class SpecError(ValueError):
@@ -40,6 +41,7 @@ class Machine(BaseModel):
 
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
+    :param resolver: the DNS servers that the host is to ask, and its caches.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -51,6 +53,7 @@ class Machine(BaseModel):
 
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
+    resolver: ResolverPolicy | None = None
     report: Report = Report()
 
 
@@ -61,6 +64,7 @@ class Stack(Machine, ComposeSpec):
 
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
+    :param resolver: the DNS servers that the host is to ask, and its caches.
     :param ports: what may be done about a port that the stack needs and something else holds.
     :param models: the models that the stack's model server is to have.
     :param connectivity: which endpoints outside are looked at before anything is pulled.
@@ -84,7 +88,7 @@ class Stack(Machine, ComposeSpec):
 
 
 #: What a host may have before it has a project.
-_SECTIONS = frozenset({"access", "engine"})
+_SECTIONS = frozenset({"access", "engine", "resolver"})
 
 
 def check(data: Mapping[str, Any]) -> Stack | None:
@@ -98,7 +102,7 @@ def check(data: Mapping[str, Any]) -> Stack | None:
 
 
 def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
-    """The same, also where a host has the sections ``access`` or ``engine`` alone.
+    """The same, also where a host has ``access``, ``engine`` or ``resolver`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.

@@ -23,7 +23,12 @@ class Lab:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._held: dict[Kind, list[LabHost]] = {"managed": [], "bare": [], "trixie": []}
+        self._held: dict[Kind, list[LabHost]] = {
+            "managed": [],
+            "bare": [],
+            "names": [],
+            "trixie": [],
+        }
         self._calm: set[LabHost] = set()
         self._models: lab_model_registry.ModelRegistry | None = None
 

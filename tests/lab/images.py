@@ -69,6 +69,7 @@ CATALOGUE: dict[str, Image] = {
     "bare": Image(HERE / "bare", {"BASE": f"@{BASE}"}),
     "trixie": Image(HERE / "bare", {"BASE": "@lab/base-13"}),
     "managed": Image(HERE / "managed", {"BASE": "@bare"}),
+    "names": Image(HERE / "names", {"BASE": "@bare"}),
     "packages": Image(HERE / "packages", {"BASE": "@lab/base-13"}),
     "registry": Image(HERE / "registry", {"BASE": f"@{BASE}"}),
     "lab/box:1": Image(HERE / "box", {"BASE": f"@{BASE}", "VERSION": "1"}, inner=True),

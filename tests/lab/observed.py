@@ -13,7 +13,7 @@ from tests.lab.engine import docker
 from tests.lab.inside import inside
 from tests.lab.paths import KEY, KNOWN_HOSTS, PREFIX
 
-Kind = Literal["bare", "managed", "trixie"]
+Kind = Literal["bare", "managed", "names", "trixie"]
 
 KEEPER_PASSWORD = "lab-keeper"
 USERS = ("root", "operator", "keeper")

@@ -8,6 +8,7 @@ from tests.unit.hostile_connectivity import CONNECTIVITY
 from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
+from tests.unit.hostile_resolver import ANSWERS, CACHES, RESOLVER
 
 ROOMS = (
     COMPOSE,
@@ -23,4 +24,7 @@ ROOMS = (
     PORTS,
     CHECKS,
     CONNECTIVITY,
+    RESOLVER,
+    ANSWERS,
+    CACHES,
 )

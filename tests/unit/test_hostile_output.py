@@ -142,12 +142,12 @@ NOT_PARSED = {
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
         "models/delete models/manifest models/partials models/remember models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
-        "ports/taskkill ports/unit"
+        "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set"
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "
         "connection/failed connection/steering "
-        "engine/common engine/takeup ports/record"
+        "engine/common engine/takeup ports/record resolver/asking resolver/common"
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",
     "it becomes another program": "ports/launch",

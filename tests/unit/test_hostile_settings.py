@@ -23,7 +23,7 @@ from pyinfra.api import OperationError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
-from stackmend import access, compose, engine, models, ports
+from stackmend import access, compose, engine, models, ports, resolver
 from stackmend.access.spec import AccessPolicy
 from stackmend.compose import source as files
 from stackmend.compose.published import find_published_ports
@@ -35,6 +35,7 @@ from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import MAXIMUM_LINE, MAXIMUM_PROBLEMS
 from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, copy_plain
 from stackmend.redaction import find_secrets
+from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import SpecError, Stack, parse_machine
 from tests.connected import connected
 
@@ -264,6 +265,7 @@ _SECTIONS: dict[str, type] = {
     "engine": EnginePolicy,
     "models": ModelsPolicy,
     "ports": PortsPolicy,
+    "resolver": ResolverPolicy,
 }
 FIELDS = [
     *Stack.model_fields,
@@ -293,6 +295,7 @@ def placed(root: Path, field: str, value: Any) -> Any:
         "engine": {},
         "models": {},
         "ports": {},
+        "resolver": {},
         "mend": {},
         "env": {},
     }
@@ -812,6 +815,12 @@ OPERATIONS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "engine.settings": (engine.settings, {}, ("dns", "log", "runtimes", "settings", "replace")),
     "engine.accelerated": (engine.accelerated, {}, ("repository", "key", "replace")),
     "ports.free": (ports.free, {"ports": 80}, ("ports", "allow", "protect", "grace", "project")),
+    "resolver.servers": (
+        resolver.servers,
+        {"servers": ["192.0.2.53"]},
+        ("servers", "search", "check_names", "on_conflict", "revert_after"),
+    ),
+    "resolver.cache_flushed": (resolver.cache_flushed, {}, ("when", "check_names")),
     "models.pulled": (
         models.pulled,
         {"models": ["a"]},

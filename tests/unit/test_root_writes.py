@@ -22,6 +22,7 @@ from stackmend.engine import commands as engine
 from stackmend.engine.accelerators import commands as accelerators
 from stackmend.ports import commands as ports
 from stackmend.reporting import journal
+from stackmend.resolver import commands as resolver
 
 SHARED = read_script("stackmend.connection", "walk") + read_script("stackmend.connection", "put")
 
@@ -171,7 +172,7 @@ def memory(place: Path, how: str) -> None:
 SPEC = ComposeSpec(project="ai", source="/", directory="/opt/ai")
 
 
-@pytest.mark.parametrize("name", ["access", "engine", "models", "ports"])
+@pytest.mark.parametrize("name", ["access", "engine", "models", "ports", "resolver"])
 def test_no_project_shares_a_rooms_memory(name: str) -> None:
     with pytest.raises(ValidationError, match=f"/var/lib/stackmend/{name}; choose") as refused:
         ComposeSpec(project=name, source="/", directory="/opt/ai")
@@ -201,6 +202,8 @@ COMMANDS: dict[str, StringCommand] = {
     "the accelerators' proof": accelerators.build_proof("x", [], []),
     "the access's confirmation": access.confirm("m"),
     "the access's revert": access.revert("m"),
+    "the resolver's confirmation": resolver.confirm("m", ["a.example"]),
+    "the resolver's revert": resolver.revert("m"),
     "the ports' record": ports._build_script("reserve", ports.ROOT, "r", "80"),
     "the services that are to be recreated": compose.mark_stale(SPEC, ["web"]),
     "the services that are recreated": compose.clear_stale(SPEC, ["web"]),

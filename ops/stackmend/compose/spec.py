@@ -28,7 +28,7 @@ PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RULE = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*|repair:redis-aof", re.DOTALL)
 
 #: What the other rooms remember of a host lies in directories of these names, beside the projects'.
-ROOMS = frozenset({"access", "engine", "models", "ports"})
+ROOMS = frozenset({"access", "engine", "models", "ports", "resolver"})
 
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(

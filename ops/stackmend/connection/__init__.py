@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .first_contact.login import decode_public_keys as decode_public_keys
     from .first_contact.new_login import NoLogin as NoLogin
     from .first_contact.new_login import find_matching_identities as find_matching_identities
+    from .first_contact.new_login import open_new_login as open_new_login
     from .first_contact.new_login import read_auth_methods as read_auth_methods
     from .first_contact.new_login import run_new_login as run_new_login
     from .http_client import HTTPClient as HTTPClient
@@ -122,6 +123,7 @@ _WHERE = {
     "read_frame": "scripts",
     "read_script": "scripts",
     "find_matching_identities": "first_contact.new_login",
+    "open_new_login": "first_contact.new_login",
     "read_auth_methods": "first_contact.new_login",
 }
 

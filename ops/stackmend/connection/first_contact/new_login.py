@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -100,6 +100,38 @@ def run_new_login(host: Host, user: str, keys: Sequence[Identity], command: str)
         if isinstance(error, RemoteError):
             raise
         raise NoLogin(host.name, doing, " ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def open_new_login(host: Host) -> Iterator[None]:
+    """Within the block, commands go over a connection made anew, as the same user.
+
+    The connection before is left as it is, and comes back at the end. On ``@local`` there is none
+    to be made.
+
+    :param host: the host.
+    :raises NoLogin: the host lets nobody in any more.
+
+    Example:
+        >>> with open_new_login(host): run(host, "true").ok
+        True
+    """
+    connector = unwrap(host).connector
+    if not isinstance(connector, SSHConnector):
+        yield
+        return
+    before, connector.client = connector.client, None
+    try:
+        try:
+            connector.connect()
+        except (SSHException, OSError, EOFError, PyinfraError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise NoLogin(host.name, "log in anew", reason) from error
+        yield
+    finally:
+        made, connector.client = connector.client, before
+        if made is not None:
+            made.close()
 
 
 def read_auth_methods(host: Host, user: str) -> tuple[str, ...]:

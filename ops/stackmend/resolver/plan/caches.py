@@ -1,0 +1,103 @@
+"""Which DNS caches hold what is true no more. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from stackmend import decision
+from stackmend.decision import Finding, Refusal
+from stackmend.resolver.spec import CachesSpec
+from stackmend.resolver.state import Cache, CacheName, HostCaches, Reply
+
+
+class Flush(decision.Action):
+    """Drop what a cache holds.
+
+    :param cache: which.
+    """
+
+    verb: Literal["flush"] = "flush"
+    undo: str = "nothing is lost: it asks its servers again"
+    cache: CacheName
+
+
+class CachesPlan(decision.Plan[Flush]):
+    """What was found, what will be done, and what will not."""
+
+
+def plan_caches(
+    spec: CachesSpec, state: HostCaches, flushed: Collection[CacheName] = ()
+) -> CachesPlan:
+    """Which caches are to be flushed, those next to the servers first.
+
+    :param spec: what is desired.
+    :param state: the caches of the host.
+    :param flushed: those that this run has flushed: where an answer differs still, the cache is
+        not its cause.
+    """
+    if not state.root:
+        refusal = Refusal(
+            subject="host",
+            reason="neither root nor allowed to become root",
+            remedy="set _sudo = True in the host's data, or log in as root",
+        )
+        return CachesPlan(refusals=(refusal,))
+    findings, actions = [], []
+    for cache in state.caches:
+        stale = find_stale(cache)
+        if cache.name in flushed:
+            if stale:
+                findings.append(_find_unmended(cache, stale))
+        elif stale:
+            actions.append(Flush(subject=cache.name, cause="; ".join(stale), cache=cache.name))
+        elif spec.when == "always" and cache.size != 0:
+            held = "it may hold entries" if cache.size is None else f"it holds {cache.size} entries"
+            actions.append(Flush(subject=cache.name, cause=held, cache=cache.name))
+    return CachesPlan(findings=tuple(findings), actions=tuple(actions))
+
+
+def find_stale(cache: Cache) -> list[str]:
+    """What a cache says otherwise than the servers behind it, in words.
+
+    :param cache: the cache.
+
+    Names that have many addresses in turn differ with every question: only an answer none of whose
+    addresses the servers give, or none at all where they give some, is stale.
+    """
+    return [
+        f"{name}: it says {_describe(reply)}, the servers behind it {_describe_all(raw)}"
+        for name, reply in cache.cached.items()
+        if (raw := cache.raw.get(name)) and _is_stale(reply, raw)
+    ]
+
+
+def _is_stale(cached: Reply, raw: tuple[Reply, ...]) -> bool:
+    # A server that fails says nothing of what is true.
+    sure = [reply for reply in raw if reply.code in (0, 3)]
+    if not sure or cached.code not in (0, 3):
+        return False
+    true = {address for reply in sure for address in reply.addresses}
+    if not cached.addresses or not true:
+        return bool(cached.addresses) != bool(true)
+    return not true & set(cached.addresses)
+
+
+def _find_unmended(cache: Cache, stale: list[str]) -> Finding:
+    return Finding(
+        subject=cache.name,
+        kind="answers differ",
+        cause="it was flushed, and answers otherwise than its servers still",
+        evidence=tuple(stale),
+        remedy="look at the host's own entries for these names (hosts files, local zones)",
+        blocks=False,
+    )
+
+
+def _describe(reply: Reply) -> str:
+    return ", ".join(reply.addresses[:4]) or "there is no such name"
+
+
+def _describe_all(raw: tuple[Reply, ...]) -> str:
+    addresses = dict.fromkeys(address for reply in raw for address in reply.addresses)
+    return ", ".join(list(addresses)[:4]) or "that there is no such name"

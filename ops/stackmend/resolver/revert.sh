@@ -1,0 +1,35 @@
+# Revert a change of servers, unless a run has confirmed it. Arguments: its mark; none for whichever
+# it is.
+# shellcheck disable=SC2154 # common.sh sets them
+enter
+trap leave EXIT
+mark=${1:-$(cat "$room/armed" 2>/dev/null)}
+if [ -z "$mark" ] || [ "$(cat "$room/armed" 2>/dev/null)" != "$mark" ]; then exit 0; fi
+status=0
+if has chattr && [ ! -L "$file" ]; then chattr -i -- "$file" 2>/dev/null; fi
+for record in "$room"/before/*.path; do
+  read -r path <"$record" || continue
+  saved=${record%.path}
+  if [ -L "$saved" ]; then
+    # The link itself, and not what it leads to now.
+    if [ "$(readlink -- "$path")" != "$(readlink -- "$saved")" ]; then
+      cp -d -p -- "$saved" "$path.stackmend" && mv -f -T -- "$path.stackmend" "$path" || status=$?
+    fi
+  elif [ ! -e "$saved" ]; then
+    if [ -e "$path" ] || [ -L "$path" ]; then remove "$path" || status=$?; fi
+  elif [ "$path" = "$file" ] && mounted; then
+    cmp -s -- "$saved" "$path" || cat -- "$saved" >"$path" || status=$?
+  elif [ -L "$path" ]; then
+    cp -p -- "$saved" "$path.stackmend" && mv -f -T -- "$path.stackmend" "$path" || status=$?
+  elif ! cmp -s -- "$saved" "$path"; then
+    put "$path" "$saved" || status=$?
+  fi
+done
+reload revert || { sleep 2 && reload revert; } || status=$?
+if [ -e "$room/before/immutable" ]; then chattr +i -- "$file"; fi
+# What services wrote themselves while they took it up counts from here on.
+if [ $status = 0 ]; then
+  rm -rf "$room/before" "$room/armed"
+  disarm
+fi
+exit $status

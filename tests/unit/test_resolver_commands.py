@@ -1,0 +1,206 @@
+"""The resolver's scripts in real shells: values arrive, and files come back, as they were."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackmend.resolver import commands
+from stackmend.resolver.facts import ServerAnswers
+from stackmend.resolver.plan import File, SetServers, Setting
+from tests.shells import find
+from tests.unit.test_access_commands import NASTY, words
+from tests.unit.test_root_writes import ran
+
+SHELLS = {"dash": [find("dash")], "bash": [find("bash")], "busybox": [find("busybox"), "sh"]}
+
+
+def action(**changes: Any) -> SetServers:
+    fields: dict[str, Any] = {
+        "subject": "DNS servers",
+        "cause": "x",
+        "owner": "plain file",
+        "servers": ("192.0.2.53",),
+    }
+    return SetServers.model_validate({**fields, **changes})
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_values_arrive_as_they_are(
+    nasty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    setting = Setting(uuid=nasty, device="eth0", path=nasty, values=(("ipv4.dns", nasty),))
+    made = action(files=(File(path=nasty, text=nasty),), settings=(setting,), reload=("resolved",))
+    arrived = words(commands.set_servers(made, nasty, 9))
+    assert arrived[-9:] == [
+        *("keep", nasty, ""),
+        *("put", nasty, nasty),
+        *("connection", nasty, f"ipv4.dns={nasty}"),
+    ]
+    assert arrived[-13:-11] == [nasty, "9"]
+    assert words(commands.confirm(nasty, [nasty, "b"]))[-3:] == [nasty, nasty, "b"]
+    assert words(commands.revert(nasty))[-1] == nasty
+    asked = ServerAnswers().command((nasty,), ("a.example",)).get_raw_value()
+    assert nasty in words_of(asked.partition(" | ")[2])
+    assert not (tmp_path / "pwned").exists()
+
+
+def words_of(line: str) -> list[str]:
+    done = subprocess.run(
+        ["sh", "-c", f'set -- {line}\nfor word; do printf "%s\\0" "$word"; done'],
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("cache", "command"),
+    [
+        ("systemd-resolved", "resolvectl flush-caches"),
+        ("nscd", "nscd -i hosts"),
+        ("windows", "ipconfig.exe /flushdns"),
+        ("macos", "dscacheutil -flushcache\nkillall -HUP mDNSResponder"),
+    ],
+)
+# busybox has a killall of its own, and no Mac has busybox.
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_cache_is_flushed_by_its_own_command(
+    shell: str, cache: Any, command: str, tmp_path: Path
+) -> None:
+    for name in ("resolvectl", "nscd", "ipconfig.exe", "dscacheutil", "killall"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/said\n')
+        program.chmod(0o755)
+    done = ran(commands.flush(cache), SHELLS[shell], path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "said").read_text() == f"{command}\n"
+
+
+class Place:
+    """A host's room, file and link below a directory of this machine."""
+
+    def __init__(self, root: Path, shell: list[str]) -> None:
+        self.root, self.shell = root, shell
+        self.etc, self.room = root / "etc", root / "room"
+        self.bin = root / "bin"
+        for path in (self.etc, self.bin, root / "units"):
+            path.mkdir(mode=0o755)
+        for name in ("systemctl", "chattr"):
+            self.program(name, "exit 0")
+        # Nothing of this machine's services is to be asked, and no timer to be left.
+        self.program("systemd-run", "exit 0")
+        self.program("setsid", "exit 0")
+        self.moved = (
+            ("/etc/systemd/system", root / "units"),
+            ("/etc/resolv.conf", self.etc / "resolv.conf"),
+            ("/var/lib/stackmend/resolver", self.room),
+            ("/run/stackmend-resolver", root / "busy"),
+        )
+
+    def program(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def run(self, command: Any) -> subprocess.CompletedProcess[str]:
+        return ran(command, self.shell, *self.moved, path=self.bin)
+
+    def seen(self) -> dict[str, tuple[Any, ...]]:
+        return {
+            path.name: (
+                path.is_symlink() and path.readlink(),
+                path.read_text(),
+                path.stat().st_mode,
+            )
+            for path in sorted(self.etc.iterdir())
+        }
+
+
+@pytest.fixture(params=SHELLS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    tmp_path.chmod(0o755)
+    return Place(tmp_path, SHELLS[request.param])
+
+
+def files(place: Place, how: Any) -> tuple[File, ...]:
+    return (
+        File(path="/etc/resolv.conf", text="nameserver 192.0.2.53\n", how=how),
+        File(path=str(place.etc / "new.conf"), text="ours\n"),
+        File(path=str(place.etc / "old.conf"), text="ours\n"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "how"),
+    [
+        ("file", "put"),
+        ("file", "in place"),
+        ("link", "put"),
+        ("link", "replace"),
+        ("nothing", "put"),
+    ],
+)
+def test_what_was_there_comes_back(place: Place, before: str, how: Any) -> None:
+    """The old state, whole: links, modes, and what was not there."""
+    resolv_conf = place.etc / "resolv.conf"
+    if before == "link":
+        (place.etc / "site.conf").write_text("nameserver 192.0.2.60\n")
+        (place.etc / "site.conf").chmod(0o640)
+        resolv_conf.symlink_to("site.conf")
+    elif before == "file":
+        resolv_conf.write_text("# mine\nnameserver 192.0.2.60\n")
+        resolv_conf.chmod(0o604)
+    (place.etc / "old.conf").write_text("theirs\n")
+    (place.etc / "old.conf").chmod(0o600)
+    seen = place.seen()
+    done = place.run(commands.set_servers(action(files=files(place, how)), "m1", 60))
+    assert done.returncode == 0, done.stderr
+    assert resolv_conf.read_text() == "nameserver 192.0.2.53\n"
+    assert resolv_conf.is_symlink() is (before == "link" and how != "replace")
+    assert (place.etc / "old.conf").read_text() == "ours\n"
+    assert (place.room / "armed").read_text() == "m1\n"
+    # Another run takes an unconfirmed change over, with what was before it.
+    again = action(files=files(place, how)[:1])
+    assert place.run(commands.set_servers(again, "m2", 60)).returncode == 0
+    assert place.run(commands.revert("m1")).returncode == 0
+    assert (place.etc / "new.conf").exists(), "the revert of the first is none of the second's"
+    done = place.run(commands.revert("m2"))
+    assert done.returncode == 0, done.stderr
+    assert place.seen() == seen
+    assert not (place.room / "armed").exists()
+    assert not list((place.root / "units").glob("*.service"))
+    assert not (place.root / "busy").exists()
+
+
+def test_a_write_that_fails_is_reverted_at_once(place: Place) -> None:
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
+    theirs = place.root / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    made = (*files(place, "put")[:2], File(path=str(theirs / "x.conf"), text="ours\n"))
+    done = place.run(commands.set_servers(action(files=made), "m", 60))
+    assert done.returncode == 74
+    assert "others than root may write to" in done.stderr
+    assert not (place.etc / "new.conf").exists()
+    assert (place.etc / "resolv.conf").read_text() == "nameserver 192.0.2.60\n"
+    assert not (place.room / "armed").exists()
+
+
+def test_names_that_do_not_resolve_confirm_nothing(place: Place) -> None:
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
+    done = place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60))
+    assert done.returncode == 0, done.stderr
+    place.program("getent", '[ "$2" = good.example ]')
+    place.program("sleep", "exit 0")
+    done = place.run(commands.confirm("m", ["good.example", "bad.example"]))
+    assert (done.returncode, "does not resolve bad.example" in done.stderr) == (68, True)
+    assert (place.room / "armed").exists()
+    assert place.run(commands.confirm("m", ["good.example"])).returncode == 0
+    assert not (place.room / "armed").exists()
+    done = place.run(commands.confirm("m", ["good.example"]))
+    assert (done.returncode, "has reverted the change already" in done.stderr) == (75, True)

@@ -1,0 +1,383 @@
+"""What is decided about a host's DNS servers and caches, as text and as properties.
+
+Each scenario's plan lies as plain text below ``golden/resolver_plan``. ``UPDATE_GOLDEN=1 pytest``
+writes them anew; what then changes is to be read as the change of behaviour that it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackmend.decision import Plan
+from stackmend.resolver.plan import SetServers, plan_caches, plan_servers
+from stackmend.resolver.plan.owners import find_owner, plan_owner
+from stackmend.resolver.spec import CachesSpec
+from stackmend.resolver.state import Answers, Cache, HostCaches, HostResolver, Link, Reply
+from tests.unit import resolver_world as world
+from tests.unit.rendering import render
+from tests.unit.resolver_world import FIRST, GOOD, INTERNAL, NONE, OLD, PUBLIC, SECOND
+
+GOLDEN = Path(__file__).parent / "golden" / "resolver_plan"
+TUNNEL = Link(name="tun0", servers=("198.18.0.1",), domains=("corp.example",), tunnel=True)
+LAN = Link(name="eth0", servers=(OLD,), network="/run/systemd/network/10-netplan-eth0.network")
+
+SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
+    # Owners.
+    "plain_file": lambda: world.make_plan(
+        world.plain(file=world.resolv_conf(f"# mine\nsearch a.example\nnameserver {OLD}\n"))
+    ),
+    "plain_file_with_search": lambda: world.make_plan(
+        world.plain(file=world.resolv_conf(f"domain x\nnameserver {OLD}\noptions rotate\n")),
+        world.desired(FIRST, search=["a.example"]),
+    ),
+    "bind_mount": lambda: world.make_plan(
+        world.plain(
+            file=world.resolv_conf("nameserver 127.0.0.11\noptions ndots:0\n", mounted=True),
+            tools=("systemd-tmpfiles",),
+        ),
+        world.desired("fe80::1%eth0"),
+    ),
+    "bind_mount_without_systemd": lambda: world.make_plan(
+        world.plain(file=world.resolv_conf(mounted=True))
+    ),
+    "resolved": lambda: world.make_plan(world.stub()),
+    "resolved_with_search": lambda: world.make_plan(
+        world.stub(servers=()), world.desired(search=["a.example"])
+    ),
+    "resolved_that_is_down": lambda: world.make_plan(world.stub(mode="", servers=(), links=())),
+    "networkd": lambda: world.make_plan(world.networkd()),
+    "networkd_and_resolved_both_have_servers": lambda: world.make_plan(
+        world.networkd(servers=(OLD,))
+    ),
+    "netplan": lambda: world.make_plan(world.networkd(LAN)),
+    "network_manager": lambda: world.make_plan(world.manager()),
+    "network_manager_with_servers_of_two_families": lambda: world.make_plan(
+        world.manager(), world.desired(FIRST, "2001:db8::53", search=["a.example"])
+    ),
+    "network_manager_whose_file_is_another_s": lambda: world.make_plan(
+        world.manager(
+            world.connection(
+                settings={
+                    "ipv4.dns": f"{FIRST},{SECOND}",
+                    "ipv4.ignore-auto-dns": "yes",
+                    "ipv6.dns": "",
+                    "ipv6.ignore-auto-dns": "yes",
+                }
+            )
+        )
+    ),
+    "network_manager_behind_resolved": lambda: world.make_plan(
+        world.stub(
+            servers=(),
+            links=(Link(name="eth0", servers=(OLD,), default=True),),
+            connections=(world.connection(),),
+        )
+    ),
+    "network_manager_by_netplan": lambda: world.make_plan(
+        world.manager(
+            world.connection(
+                path="/run/NetworkManager/system-connections/netplan-eth0.nmconnection"
+            )
+        )
+    ),
+    "network_manager_without_ipv6": lambda: world.make_plan(
+        world.manager(world.connection(settings={"ipv6.method": "disabled"})),
+        world.desired("2001:db8::53"),
+    ),
+    "network_manager_without_a_connection": lambda: world.make_plan(
+        world.manager(world.connection(kind="wireguard"))
+    ),
+    "openresolv": lambda: world.make_plan(world.openresolv()),
+    "resolvconf": lambda: world.make_plan(
+        world.openresolv(
+            resolvconf="resolvconf",
+            file=world.resolv_conf(target="/run/resolvconf/resolv.conf"),
+            files={},
+        )
+    ),
+    "dhclient": lambda: world.make_plan(
+        world.plain(running=("dhclient",), tools=("dhclient-hooks",)),
+        world.desired(search=["a.example"]),
+    ),
+    "dhclient_would_write_it_again": lambda: world.make_plan(
+        world.plain(
+            file=world.resolv_conf(f"nameserver {FIRST}\nnameserver {SECOND}\n"),
+            running=("dhclient",),
+            tools=("dhclient-hooks",),
+        )
+    ),
+    "dhclient_without_hooks": lambda: world.make_plan(world.plain(running=("dhclient",))),
+    # Read of no such host: from the manuals of dhcpcd 9.4 and 10, and of WSL 2.
+    "dhcpcd": lambda: world.make_plan(
+        world.plain(
+            file=world.resolv_conf(f"# Generated by dhcpcd from eth0.dhcp\nnameserver {OLD}\n"),
+            running=("dhcpcd",),
+            files={"/etc/dhcpcd.conf": "hostname\ninterface eth0\nmetric 10\n"},
+        )
+    ),
+    "wsl": lambda: world.make_plan(
+        world.plain(
+            file=world.resolv_conf(
+                "# This file was automatically generated by WSL. To stop automatic generation…\n"
+                "nameserver 172.25.80.1\n",
+                target="/mnt/wsl/resolv.conf",
+            ),
+            wsl=True,
+            files={"/etc/wsl.conf": "[boot]\nsystemd=true\n[network]\nhostname=box\n"},
+        )
+    ),
+    # What is left alone, or refused.
+    "as_desired": lambda: world.make_plan(world.plain(), world.desired(OLD)),
+    "immutable": lambda: world.make_plan(world.plain(file=world.resolv_conf(attributes="----i--"))),
+    "immutable_forced": lambda: world.make_plan(
+        world.plain(file=world.resolv_conf(attributes="----i--")),
+        world.desired(on_conflict="force"),
+    ),
+    "a_tunnel_with_its_own_domain": lambda: world.make_plan(world.stub(links=(TUNNEL,))),
+    "a_link_with_a_routing_domain": lambda: world.make_plan(
+        world.networkd(
+            LAN,
+            Link(name="lab0", servers=("198.18.0.1",), domains=("~lab.example",), network="/x"),
+        )
+    ),
+    "a_link_that_takes_all_names": lambda: world.make_plan(
+        world.stub(links=(TUNNEL.model_copy(update={"domains": ("~.",)}),))
+    ),
+    "a_link_that_takes_all_names_forced": lambda: world.make_plan(
+        world.stub(links=(TUNNEL.model_copy(update={"domains": ("~.",)}),)),
+        world.desired(on_conflict="force"),
+    ),
+    "a_link_set_at_run_time": lambda: world.make_plan(
+        world.stub(links=(Link(name="eth0", servers=(OLD,), default=True),))
+    ),
+    "a_vpn_in_one_list": lambda: world.make_plan(
+        world.openresolv(
+            records={"eth0.dhcp": (OLD,), "tun0.openvpn": ("198.18.0.1",)}, links=(TUNNEL,)
+        )
+    ),
+    "a_server_behind_a_vpn": lambda: world.make_plan(
+        world.plain(routes={OLD: "wg0"}, links=(Link(name="wg0", tunnel=True),))
+    ),
+    "a_vpn_of_network_manager": lambda: world.make_plan(
+        world.manager(
+            world.connection(),
+            world.connection(kind="vpn", device="tun0", settings={"dns": "198.18.0.1"}),
+        )
+    ),
+    "without_root": lambda: world.make_plan(world.plain(root=False)),
+    "armed": lambda: world.make_plan(world.plain(armed="m"), world.desired(OLD)),
+    # Servers that are no good.
+    "servers_that_are_no_good": lambda: plan_servers(
+        world.desired(FIRST, SECOND, OLD),
+        world.plain(),
+        Answers(
+            replies={
+                SECOND: {PUBLIC: NONE, INTERNAL: NONE},
+                OLD: {PUBLIC: GOOD, INTERNAL: Reply(code=2)},
+            }
+        ),
+    ),
+    "a_server_that_invents": lambda: plan_servers(
+        world.desired(FIRST),
+        world.plain(),
+        Answers(replies={FIRST: {PUBLIC: GOOD, INTERNAL: GOOD, "stackmend-check.invalid": GOOD}}),
+    ),
+    # Caches.
+    "a_stale_cache": lambda: caches(stale("systemd-resolved")),
+    "a_cache_that_knows_a_name_no_more": lambda: caches(stale("nscd", raw=NONE)),
+    "a_cache_that_does_not_know_a_new_name": lambda: caches(stale("dnsmasq", cached=NONE)),
+    "a_cache_of_a_name_with_many_addresses": lambda: caches(
+        stale("unbound", raw=Reply(code=0, addresses=("192.0.2.9", "192.0.2.11")))
+    ),
+    "a_cache_whose_server_fails": lambda: caches(stale("unbound", raw=Reply(code=2))),
+    "caches_that_are_flushed_in_any_case": lambda: plan_caches(
+        CachesSpec(when="always"),
+        HostCaches(
+            caches=(
+                Cache(name="systemd-resolved", size=3),
+                Cache(name="nscd", size=0),
+                Cache(name="dnsmasq"),
+                Cache(name="windows"),
+                Cache(name="macos"),
+            )
+        ),
+    ),
+    "a_cache_that_flushing_does_not_mend": lambda: plan_caches(
+        CachesSpec(), HostCaches(caches=(stale("dnsmasq"),)), ["dnsmasq"]
+    ),
+    "caches_without_root": lambda: plan_caches(CachesSpec(), HostCaches(root=False)),
+}
+
+
+def stale(
+    name: Any,
+    cached: Reply = Reply(code=0, addresses=("192.0.2.11",)),  # noqa: B008 - frozen
+    raw: Reply = Reply(code=0, addresses=("192.0.2.21",)),  # noqa: B008
+) -> Cache:
+    return Cache(name=name, upstream=(FIRST,), cached={INTERNAL: cached}, raw={INTERNAL: (raw,)})
+
+
+def caches(*found: Cache) -> Plan[Any]:
+    return plan_caches(CachesSpec(), HostCaches(caches=found))
+
+
+def carries(action: Any) -> Iterator[str]:
+    if not isinstance(action, SetServers):
+        return
+    for file in action.files:
+        yield f"{file.how}: {file.path}"
+        yield from (f"  | {line}" for line in file.text.splitlines())
+    for setting in action.settings:
+        yield f"connection of {setting.device}"
+        yield from (f"  | {key} = {value}" for key, value in setting.values)
+    if action.reload:
+        yield f"reload {', '.join(action.reload)}"
+    if action.immutable:
+        yield "immutable again"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_golden(name: str) -> None:
+    text = render(SCENARIOS[name](), carries)
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    known = path.read_text()
+    assert text == known, "\n".join(difflib.unified_diff(known.split("\n"), text.split("\n")))
+
+
+def test_no_golden_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SCENARIOS)
+
+
+# What holds for every host.
+
+ADDRESSES = st.lists(
+    st.sampled_from([FIRST, SECOND, OLD, "2001:db8::53", "127.0.0.1"]), max_size=3, unique=True
+).map(tuple)
+TEXTS = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "# Generated by NetworkManager",
+                "# Generated by resolvconf",
+                "# Generated by dhcpcd",
+                "options rotate",
+                "search a.example",
+                "domain b.example",
+                "nameserver",
+                "",
+                "# stackmend: resolver.servers",
+                "# stackmend: end",
+            ]
+        ),
+        st.sampled_from([FIRST, OLD]).map(lambda server: f"nameserver {server}"),
+    ),
+    max_size=6,
+).map(lambda lines: "".join(f"{line}\n" for line in lines))
+LINKS = st.builds(
+    Link,
+    name=st.sampled_from(["eth0", "lan0", "tun0"]),
+    servers=ADDRESSES,
+    domains=st.sampled_from([(), ("corp.example",), ("~corp.example",), ("~.",)]),
+    network=st.sampled_from(["", "/etc/systemd/network/10-x.network"]),
+    tunnel=st.booleans(),
+    default=st.booleans(),
+)
+STATES = st.builds(
+    HostResolver,
+    file=st.builds(
+        lambda text, mounted, target, attributes: world.resolv_conf(
+            text, mounted=mounted, target=target, attributes=attributes
+        ),
+        TEXTS,
+        st.booleans(),
+        st.sampled_from(["", "", "../run/systemd/resolve/stub-resolv.conf", "/mnt/wsl/x"]),
+        st.sampled_from(["", "----i---"]),
+    ),
+    mode=st.sampled_from(["", "stub", "uplink", "foreign"]),
+    running=st.sampled_from([(), ("dhclient",), ("dhcpcd",), ("resolved",)]),
+    resolvconf=st.sampled_from(["", "openresolv", "resolvconf"]),
+    tools=st.sampled_from([(), ("dhclient-hooks", "systemd-tmpfiles")]),
+    servers=ADDRESSES,
+    links=st.lists(LINKS, max_size=3, unique_by=lambda link: link.name).map(tuple),
+    connections=st.sampled_from([(), (world.connection(),)]),
+    files=st.dictionaries(
+        st.sampled_from(["/etc/resolvconf.conf", "/etc/dhcpcd.conf", "/etc/wsl.conf"]), TEXTS
+    ),
+)
+SPECS = st.builds(
+    lambda servers, search, conflict: world.desired(
+        *(servers or (FIRST,)), search=search, on_conflict=conflict
+    ),
+    ADDRESSES,
+    st.sampled_from([(), ("a.example",)]),
+    st.sampled_from(["refuse", "force"]),
+)
+
+
+@given(STATES, SPECS)
+def test_nothing_is_done_beside_a_refusal_or_before_servers_are_asked(
+    state: HostResolver, spec: Any
+) -> None:
+    silent = plan_servers(spec, state, Answers())
+    assert not silent.actions
+    plan = world.make_plan(state, spec)
+    assert not (plan.actions and plan.refusals)
+    for refusal in (*silent.refusals, *plan.refusals):
+        assert refusal.reason
+        assert refusal.remedy
+
+
+@given(STATES, SPECS)
+def test_links_that_are_not_ours_are_never_written(state: HostResolver, spec: Any) -> None:
+    for action in world.make_plan(state, spec).actions:
+        written = {file.path for file in action.files} | {item.device for item in action.settings}
+        for link in state.links:
+            if link.tunnel and link.network and action.owner == "systemd-resolved":
+                others = [other for other in state.links if other.network and not other.tunnel]
+                name = link.network.rpartition("/")[2]
+                assert others or not [path for path in written if name in path]
+
+
+@given(STATES, SPECS)
+def test_an_immutable_file_is_written_by_force_alone(state: HostResolver, spec: Any) -> None:
+    for action in world.make_plan(state, spec).actions:
+        if spec.on_conflict == "refuse" and state.file.immutable:
+            assert "/etc/resolv.conf" not in {file.path for file in action.files}
+
+
+@given(STATES, SPECS)
+def test_files_that_were_written_are_as_desired(state: HostResolver, spec: Any) -> None:
+    """Written once and read again, nothing of them is to be written."""
+    owner, _ = find_owner(state)
+    if owner in ("systemd-resolved", "NetworkManager", "WSL"):
+        return
+    made = plan_owner(owner, spec, state)
+    if made.refusals:
+        return
+    files = {**state.files, **{file.path: file.text for file in made.files}}
+    file = state.file.model_copy(
+        update={
+            "text": files.get(
+                "/etc/resolv.conf",
+                # Its owner writes it anew.
+                f"# Generated by {'dhcpcd' if owner == 'dhcpcd' else 'resolvconf'}\n"
+                f"search {' '.join(spec.search)}\n"
+                + "".join(f"nameserver {server}\n" for server in spec.servers)
+                if owner in ("openresolv", "resolvconf", "dhcpcd")
+                else state.file.text,
+            )
+        }
+    )
+    again = plan_owner(owner, spec, state.model_copy(update={"file": file, "files": files}))
+    assert not again.cause, again
