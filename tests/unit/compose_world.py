@@ -54,6 +54,7 @@ from stackmend.compose.state import (
     Image,
     Labelled,
     Mended,
+    Resolver,
     StackState,
     Surroundings,
 )
@@ -180,6 +181,7 @@ class World:
         self.mends: list[Mended] = []
         self.stale: set[str] = set()
         self.sharing: tuple[str, ...] = ()
+        self.resolver: Resolver | None = None
         #: How the engine shows networks, what volumes images make and whether they bring a
         #: healthcheck: looked at by few tests.
         self.network_shapes: dict[str, dict[str, Any]] = {}
@@ -240,6 +242,7 @@ class World:
             else {},
             mends=tuple(self.mends),
             sharing=self.sharing,
+            resolver=self.resolver,
             stale=tuple(sorted(self.stale)),
         )
 

@@ -26,6 +26,7 @@ from stackmend.compose.state import (
     Engine,
     Labelled,
     Mended,
+    Resolver,
     Surroundings,
 )
 from tests.unit.compose_shop import ENDED, HEALTH, changed, replicas, shop
@@ -601,6 +602,36 @@ def mounted_file_replaced_and_changed() -> Plan:
     world.files["conf/web.conf"] = "edited"
     world.damage("web", replaced={"/etc/web.conf": "file"})
     return world.observe(desired)
+
+
+def asking(*allow: str, tried: tuple[str, ...] = (), **changes: Any) -> Plan:
+    """The host has another DNS server by now, and one container asks it already."""
+    desired = shop(allow=list(allow))
+    for key, value in changes.items():
+        desired.config["services"]["web"][key] = value
+    world = well(desired)
+    world.resolver = Resolver(servers=("192.0.2.53",))
+    world.damage("redis", resolver=world.resolver)
+    for name in ("web", "side"):
+        world.damage(name, resolver=Resolver(servers=("192.0.2.1", "192.0.2.2")))
+    return world.observe(desired, tried=tried)
+
+
+@scenario
+def servers_of_before() -> Plan:
+    """What still works is not restarted without consent."""
+    return asking()
+
+
+@scenario
+def servers_of_before_with_consent() -> Plan:
+    """Those that need it, one by one."""
+    return asking("restart:resolver")
+
+
+@scenario
+def servers_of_before_and_one_that_names_its_own() -> Plan:
+    return asking("restart:resolver", dns=["192.0.2.1"])
 
 
 def sharing(*, read_only: bool = True, **spec: Any) -> Desired:

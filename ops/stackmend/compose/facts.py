@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
@@ -21,6 +21,7 @@ from stackmend.compose.state import (
     Labelled,
     Mended,
     Replaced,
+    Resolver,
     StackState,
     Surroundings,
 )
@@ -164,8 +165,9 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
     hashes = {id_: _make_hash_label(value) for id_, value in list_items("image labels", 2)}
     replaced = _parse_replaced(found.get("mounts"))
+    resolvers = _parse_resolvers(found.get("resolvers"))
     containers = [
-        _parse_container(raw, letters, hashes, replaced)
+        _parse_container(raw, letters, hashes, replaced, resolvers)
         for raw in _parse_documents(found.get("containers", (0, []))[1])
     ]
     networks, volumes = list_items("networks", 4), list_items("volumes", 3)
@@ -178,6 +180,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
         volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
         images=_parse_images(found.get("images")),
+        resolver=_find_engine_resolver(found),
         **known,
     )
 
@@ -447,6 +450,58 @@ def _parse_replaced(section: tuple[int, list[str]] | None) -> dict[str, dict[str
     return found
 
 
+def _parse_resolvers(section: tuple[int, list[str]] | None) -> dict[str, Resolver]:
+    """The DNS servers that containers were given when they started, by the container's id.
+
+    The engine notes them from 25 on (moby ``libnetwork/internal/resolvconf``): ``host(ADDRESS)`` is
+    asked from the host.
+    """
+    noted: dict[str, dict[str, str]] = {}
+    for line in section[1] if section else []:
+        id_, _, rest = line.partition(" ")
+        key, _, value = rest.partition(" ")
+        noted.setdefault(id_, {})[key] = value
+    found = {}
+    for id_, lines in noted.items():
+        words = [word.removeprefix("host(").removesuffix(")") for word in _split(lines, "servers")]
+        if "servers" in lines and all(map(_is_address, words)):
+            overridden = "nameservers" in _split(lines, "overrides")
+            found[id_] = Resolver(servers=tuple(words), overridden=overridden)
+    return found
+
+
+def _split(lines: Mapping[str, str], key: str) -> list[str]:
+    return lines.get(key, "").split()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _find_engine_resolver(found: Mapping[str, tuple[int, list[str]]]) -> Resolver | None:
+    """What the engine gives a container that starts now: its own servers, or the host's."""
+    status, lines = found.get("daemon", (1, []))
+    try:
+        settings = json.loads("\n".join(lines)) if status == 0 else None
+    except ValueError:
+        return None
+    if not isinstance(settings, dict):
+        return None
+    if own := settings.get("dns"):
+        servers, overridden = own, True
+    else:
+        servers, overridden = found.get("servers /etc/resolv.conf", (1, []))[1], False
+        if servers == ["127.0.0.53"]:
+            # What systemd-resolved itself asks (moby ``libnetwork/resolvconf``).
+            servers = found.get("servers /run/systemd/resolve/resolv.conf", (1, servers))[1]
+    known = [str(server).strip() for server in servers if _is_address(str(server).strip())]
+    return Resolver(servers=tuple(known), overridden=overridden) if known else None
+
+
 def _parse_time(text: str) -> float:
     """The engine's time stamp in seconds; 0 for its "never"."""
     if not text or text.startswith("0001-"):
@@ -464,6 +519,7 @@ def _parse_container(
     letters: Mapping[str, str],
     image_labels: Mapping[str, Mapping[str, str]],
     replaced: Mapping[str, Mapping[str, Replaced]] | None = None,
+    resolvers: Mapping[str, Resolver] | None = None,
 ) -> Container:
     config, host, state = raw["Config"], raw["HostConfig"], raw["State"]
     labels = config.get("Labels") or {}
@@ -524,6 +580,7 @@ def _parse_container(
         labels={key: value for key, value in labels.items() if key.startswith(LABEL)},
         image_labels=image_labels.get(raw.get("Image", "")),
         replaced=(replaced or {}).get(str(state.get("Pid")), {}),
+        resolver=(resolvers or {}).get(raw["Id"]),
     )
 
 

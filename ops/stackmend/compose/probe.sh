@@ -188,6 +188,25 @@ if [ -n "$ids" ]; then
       else if (source != "") print pid "\t" source "\t" value
     }' | replaced | quoted
   end 0
+  # The DNS servers that each asks, as the engine notes them in its resolv.conf, and what it would
+  # give one that starts now. Whoever is root in a container may write there.
+  begin resolvers
+  printf '%s\n' "$inspected" | awk '
+    /^        "Id": "[0-9a-f]*",?$/ { id = substr($2, 2, 64) }
+    /^        "ResolvConfPath": "\// && !/\\/ { path = $2; gsub(/[",]/, "", path); print id, path }' |
+    while read -r id path; do
+      head -c 4096 "$path" 2>/dev/null | sed -n -e "s/^# ExtServers: \[\(.*\)\]\$/$id servers \1/p" \
+        -e "s/^# Overrides: \[\(.*\)\]\$/$id overrides \1/p"
+    done | quoted
+  end 0
+  for file in /etc/resolv.conf /run/systemd/resolve/resolv.conf; do
+    [ ! -f "$file" ] || section "servers $file" sed -n 's/^nameserver[[:space:]]*//p' "$file"
+  done
+  # An engine that did not read its settings yet gives what they said before.
+  if [ ! -f /etc/docker/daemon.json ]; then section daemon echo '{}'
+  elif [ /run/docker.pid -nt /etc/docker/daemon.json ]; then
+    section daemon head -c 65536 /etc/docker/daemon.json
+  fi
 fi
 section networks docker network ls --no-trunc --format \
   '[{{json .Name}},{{json .ID}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.network")}}]'

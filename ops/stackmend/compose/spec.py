@@ -25,7 +25,9 @@ from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-RULE = re.compile(r"container:.+|project:/.*|volume:[^:]+:/.*|repair:redis-aof", re.DOTALL)
+RULE = re.compile(
+    r"container:.+|project:/.*|volume:[^:]+:/.*|repair:redis-aof|restart:resolver", re.DOTALL
+)
 
 #: What the other rooms remember of a host lies in directories of these names, beside the projects'.
 ROOMS = frozenset({"access", "engine", "models", "ports", "resolver"})
@@ -89,8 +91,9 @@ def _check_rule(value: str) -> str:
         raise ValueError(
             "must be 'container:NAME' (a container that is not ours may be stopped and set aside), "
             "'project:/DIRECTORY' (a stack started from there may be taken over), "
-            "'volume:SERVICE:/PATH' (a volume there may be left behind) or 'repair:redis-aof' "
-            "(what is broken of a redis's append-only file may be cut off, with a copy kept); "
+            "'volume:SERVICE:/PATH' (a volume there may be left behind), 'repair:redis-aof' "
+            "(what is broken of a redis's append-only file may be cut off, with a copy kept) or "
+            "'restart:resolver' (what asks DNS servers that the host had before may be restarted); "
             f"got {abbreviate(value)}"
         )
     return value

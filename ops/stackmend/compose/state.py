@@ -53,6 +53,17 @@ class Endpoint(Frozen):
 Replaced = Literal["file", "directory", "other", "kind", "missing"]
 
 
+class Resolver(Frozen):
+    """The DNS servers behind the engine's own.
+
+    :param servers: their addresses.
+    :param overridden: whether the engine or the service names them, and not the host.
+    """
+
+    servers: tuple[str, ...]
+    overridden: bool = False
+
+
 class Container(Frozen):
     """One container as the engine shows it now.
 
@@ -67,6 +78,7 @@ class Container(Frozen):
     :param replaced: what it mounts and holds another one of than the host has by now, by its place
         in the container: both of one kind, ``kind`` where they are not, ``missing`` where the
         host has none. Files of one content are the same.
+    :param resolver: the DNS servers it was given when it started; ``None`` is not known.
     :param foreign: why it is not the project's own although its labels say so, once sorted out.
     """
 
@@ -100,6 +112,7 @@ class Container(Frozen):
     labels: Mapping[str, str] = {}
     image_labels: Mapping[str, str] | None = None
     replaced: Mapping[str, Replaced] = {}
+    resolver: Resolver | None = None
     foreign: str = ""
 
     @property
@@ -222,6 +235,7 @@ class StackState(Frozen):
     :param outside: the digests of files that services mount from outside the project.
     :param ignored: what of the environment would lead commands elsewhere.
     :param defaults: the files in the project's directory that Compose reads without being told.
+    :param resolver: what the engine gives a container that starts now; ``None`` is not known.
     :param sharing: other projects of ours whose directory is this one's.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.
@@ -244,6 +258,7 @@ class StackState(Frozen):
     obstacles: Mapping[str, str] = {}
     outside: Mapping[str, str | None] = {}
     mends: tuple[Mended, ...] = ()
+    resolver: Resolver | None = None
     sharing: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()

@@ -37,6 +37,9 @@ from stackmend.compose.plan.health import (
 )
 from stackmend.compose.state import Container
 
+#: The consent to restart what asks DNS servers of before.
+RESOLVER_RULE = "restart:resolver"
+
 
 def plan_service(draft: Draft, name: str) -> None:
     """Note what is wrong with a service, and the steps against it."""
@@ -60,6 +63,7 @@ def plan_service(draft: Draft, name: str) -> None:
         for action in _plan_shape(draft, name, container):
             draft.do("drift", action, container)
         _plan_mounts(draft, name, container)
+        _plan_resolver(draft, name, container)
         _plan_life(draft, name, container)
 
 
@@ -199,6 +203,28 @@ def _plan_mounts(draft: Draft, name: str, container: Container) -> None:
                 else Restart(subject=name, cause=cause, container=container.id)
             )
             draft.do("drift", step, container)
+
+
+def _plan_resolver(draft: Draft, name: str, container: Container) -> None:
+    """Restart a container that asks the DNS servers of the time when it was started."""
+    has, now, body = container.resolver, draft.state.resolver, draft.services[name]
+    if has is None or now is None or has == now or not container.running or body.get("dns"):
+        return
+    if draft.has_step(name, Recreate, Restart):
+        return
+    cause = (
+        f"it asks the DNS servers of when it was started, {', '.join(has.servers) or 'none'}; a "
+        f"container that starts now asks {', '.join(now.servers)}"
+    )
+    if RESOLVER_RULE in draft.spec.allow:
+        step = Restart(subject=name, cause=cause, container=container.id)
+        draft.mend("drift", step, container)
+        return
+    remedy = (
+        f"run `docker restart {container.name}`; to have it done, add to the stack: "
+        f'"allow": ["{RESOLVER_RULE}"]'
+    )
+    draft.find(name, "drift", cause, remedy=remedy, blocks=False)
 
 
 def _plan_networks(
