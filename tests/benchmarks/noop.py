@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 from tests.lab.engine import outer
 from tests.lab.hosts import LabHost, lease, prepare
 from tests.lab.images import reference
+from tests.lab.names import serve, stop_serving
 from tests.lab.paths import KEY, KNOWN_HOSTS, PROJECT, VAR
 
 HERE = Path(__file__).parent
@@ -44,11 +45,14 @@ STACK: dict[str, Any] = {
 URL = "http://127.0.0.1:8000/"
 # Settings of a developer's shell or of CI would slow some contenders more than others.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-CONTENDERS = ("floor", "stackmend", "stock", "ansible")
+#: What the lab's hosts have: a section that finds its servers set.
+RESOLVER = {"servers": ["192.0.2.53"], "check_names": ["registry.lab.test"]}
+CONTENDERS = ("floor", "stackmend", "resolver", "stock", "ansible")
 TARGETS = (
-    ("times faster than ansible", "ansible", "stackmend", 8.0, True),
+    ("times faster than ansible", "ansible", "stackmend", 10.0, True),
     ("times the stock operations", "stackmend", "stock", 1.0, False),
-    ("times the floor", "stackmend", "floor", 2.0, False),
+    ("times the floor", "stackmend", "floor", 1.8, False),
+    ("times a run without the section resolver", "resolver", "stackmend", 1.15, False),
 )
 
 
@@ -87,14 +91,19 @@ def timed(argv: Sequence[str], *, env: dict[str, str] | None = None) -> Sample:
     return Sample(seconds, usage.ru_maxrss / 1024, output)
 
 
-def write_inventory(path: Path, hosts: Sequence[LabHost], names: int | None = None) -> Path:
+def write_inventory(
+    path: Path,
+    hosts: Sequence[LabHost],
+    names: int | None = None,
+    stack: Mapping[str, Any] = STACK,
+) -> Path:
     """An inventory of `names` names, which share the hosts where there are more of them."""
     entries = [
         (
             f"h{number}-{hosts[number % len(hosts)].name}",
             {
                 **hosts[number % len(hosts)].ssh_data(),
-                "stack": STACK,
+                "stack": dict(stack),
                 "env_file": str(WORK / "env"),
                 "directory_mode": (WORK / "mode").read_text(),
             },
@@ -261,6 +270,7 @@ def healthy_hosts(number: int) -> Iterator[list[LabHost]]:
         print(f"bringing the stack up on {', '.join(h.name for h in hosts)} …", flush=True)
         for host in hosts:
             host.reset()
+            serve(host, *RESOLVER["servers"], name=RESOLVER["check_names"][0], address="192.0.2.10")
             for path in sorted(source.rglob("*")):
                 if path.is_file():
                     host.put(f"{directory}/{path.relative_to(source)}", path.read_bytes())
@@ -268,7 +278,11 @@ def healthy_hosts(number: int) -> Iterator[list[LabHost]]:
             host.sh(
                 f"cd {directory} && docker compose -p {STACK['project']} up -d --wait", timeout=120
             )
-        yield hosts
+        try:
+            yield hosts
+        finally:
+            for host in hosts:
+                stop_serving(host)
 
 
 def adopt(hosts: Sequence[LabHost]) -> None:
@@ -287,6 +301,11 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
     """Ansible, stock pyinfra, stackmend and the floor, in interleaved rounds on the same hosts."""
     with healthy_hosts(4) as hosts:
         inventory = write_inventory(WORK / "inventory.py", hosts)
+        sections = write_inventory(
+            WORK / "sections.py", hosts, stack={**STACK, "resolver": RESOLVER}
+        )
+        if "resolver" in only:
+            pyinfra(sections, "deploy/site.py")
         if "ansible" in only:
             prepare_ansible(hosts)
         if "stackmend" in only:
@@ -294,6 +313,7 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
         everyone: dict[str, Callable[[], Sample]] = {
             "floor": lambda: floor(hosts),
             "stackmend": lambda: stackmend(inventory),
+            "resolver": lambda: stackmend(sections),
             "stock": lambda: stock(inventory),
             "ansible": lambda: ansible(hosts),
         }

@@ -12,6 +12,7 @@ from typing import Any
 from tests.lab import controller
 from tests.lab.controller import Controller
 from tests.lab.hosts import LabHost
+from tests.lab.images import HERE
 from tests.lab.ports_runs import HostRun
 
 FIRST, SECOND = "192.0.2.53", "192.0.2.54"
@@ -22,6 +23,8 @@ CHECKED = (PUBLIC, INTERNAL)
 SAYS = {FIRST: "192.0.2.11", SECOND: "192.0.2.12"}
 
 ROOM = "/var/lib/stackmend/resolver"
+#: What the lab's DNS servers answer.
+DATA = "/var/lib/lab-dns"
 
 _STOP = (
     "systemctl stop lab-dhclient NetworkManager systemd-networkd.socket systemd-networkd "
@@ -67,6 +70,26 @@ OWNERS = {
     "\\n' > /etc/resolv.conf",
     "bind mount": f"printf 'nameserver {SECOND}\\noptions timeout:3\\n' > /etc/resolv.conf",
 }
+
+
+def serve(host: LabHost, *servers: str, name: str, address: str) -> None:
+    """Have DNS servers of the lab's own on a managed host, on addresses of its own.
+
+    + name: what each of them resolves
+    + address: to what
+    """
+    host.put("/opt/lab-dns.py", (HERE / "names/lab-dns.py").read_bytes())
+    host.sh(
+        f"ip link add dns0 type bridge; ip link set dns0 up; mkdir -p /run/lab-dns {DATA}; "
+        f"for server in {' '.join(servers)}; do ip address add $server/32 dev dns0; "
+        f"echo '{name} {address}' >{DATA}/$server; done; "
+        f"setsid python3 /opt/lab-dns.py {' '.join(servers)} >/dev/null 2>&1 </dev/null & sleep 1"
+    )
+
+
+def stop_serving(host: LabHost) -> None:
+    """Take them away again, and all that they left."""
+    host.sh(f"pkill -f lab-dns.py; rm -r {DATA} /run/lab-dns; ip link del dns0", check=False)
 
 
 class Names:

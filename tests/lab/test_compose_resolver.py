@@ -10,13 +10,12 @@ import pytest
 
 from tests.lab.engine_runs import DAEMON_JSON
 from tests.lab.hosts import LabHost
-from tests.lab.images import HERE
+from tests.lab.names import DATA, FIRST, SECOND, serve, stop_serving
 from tests.lab.stacks import Shop
 
-#: The DNS servers of the lab, both on the host itself, and an address where none is.
-FIRST, SECOND, NONE = "192.0.2.53", "192.0.2.54", "192.0.2.55"
+#: An address where no server is.
+NONE = "192.0.2.55"
 NAME, ADDRESS = "queue.lab.test", "192.0.2.10"
-DATA = "/var/lib/lab-dns"
 CHECK = {
     "kind": "exec",
     "name": "the name",
@@ -30,18 +29,12 @@ CHECK = {
 @pytest.fixture
 def names(host: LabHost) -> Iterator[LabHost]:
     """A host that asks the first of two servers, which both know the name."""
-    host.put("/opt/lab-dns.py", (HERE / "names/lab-dns.py").read_bytes())
-    host.sh(
-        "ip link add dns0 type bridge; ip link set dns0 up; mkdir -p /run/lab-dns " + DATA + "; "
-        f"for address in {FIRST} {SECOND} {NONE}; do ip address add $address/32 dev dns0; "
-        f"echo '{NAME} {ADDRESS}' >{DATA}/$address; done; "
-        f"setsid python3 /opt/lab-dns.py {FIRST} {SECOND} >/dev/null 2>&1 </dev/null & sleep 1; "
-        f"echo 'nameserver {FIRST}' >/etc/resolv.conf"
-    )
+    serve(host, FIRST, SECOND, name=NAME, address=ADDRESS)
+    host.sh(f"ip address add {NONE}/32 dev dns0; echo 'nameserver {FIRST}' >/etc/resolv.conf")
     before = host.read(DAEMON_JSON)
     yield host
     host.put(DAEMON_JSON, before)
-    host.sh(f"pkill -f lab-dns.py; rm -r {DATA} /run/lab-dns; ip link del dns0", check=False)
+    stop_serving(host)
     host.sh("systemctl restart docker")
 
 
