@@ -70,6 +70,12 @@ ENGINE_PROBLEMS = (
     ("hung", re.compile(r"does not answer within")),
 )
 
+_RESOLV_CONF = "/etc/resolv.conf"
+_UPLINKS = "/run/systemd/resolve/resolv.conf"
+_RESOLVER_LINE = re.compile(
+    rf"(?:/.*/([0-9a-f]{{64}})/resolv\.conf|({_RESOLV_CONF}|{_UPLINKS})):"
+    r"(?:# (ExtServers|Overrides): \[(.*)\]|nameserver\s+(\S.*))"
+)
 _REPLACED = re.compile(r"([0-9]{1,10}) (file|directory|other|missing) (file|directory|other) (/.*)")
 
 
@@ -180,7 +186,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
         volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
         images=_parse_images(found.get("images")),
-        resolver=_find_engine_resolver(found),
+        resolver=_find_engine_resolver(found, resolvers),
         **known,
     )
 
@@ -451,27 +457,25 @@ def _parse_replaced(section: tuple[int, list[str]] | None) -> dict[str, dict[str
 
 
 def _parse_resolvers(section: tuple[int, list[str]] | None) -> dict[str, Resolver]:
-    """The DNS servers that containers were given when they started, by the container's id.
+    """The DNS servers that each was given: by a container's id, or by a file of the host's.
 
     The engine notes them from 25 on (moby ``libnetwork/internal/resolvconf``): ``host(ADDRESS)`` is
     asked from the host.
     """
-    noted: dict[str, dict[str, str]] = {}
+    noted: dict[str, dict[str, list[str]]] = {}
     for line in section[1] if section else []:
-        id_, _, rest = line.partition(" ")
-        key, _, value = rest.partition(" ")
-        noted.setdefault(id_, {})[key] = value
+        if match := _RESOLVER_LINE.fullmatch(line):
+            id_, file, key, listed, server = match.groups()
+            words = listed.split() if key else server.split()[:1]
+            noted.setdefault(id_ or file, {}).setdefault(key or "nameserver", []).extend(words)
     found = {}
-    for id_, lines in noted.items():
-        words = [word.removeprefix("host(").removesuffix(")") for word in _split(lines, "servers")]
-        if "servers" in lines and all(map(_is_address, words)):
-            overridden = "nameservers" in _split(lines, "overrides")
-            found[id_] = Resolver(servers=tuple(words), overridden=overridden)
+    for owner, lines in noted.items():
+        words = lines.get("nameserver" if owner.startswith("/") else "ExtServers")
+        servers = [word.removeprefix("host(").removesuffix(")") for word in words or ()]
+        if words is not None and all(map(_is_address, servers)):
+            overridden = "nameservers" in lines.get("Overrides", ())
+            found[owner] = Resolver(servers=tuple(servers), overridden=overridden)
     return found
-
-
-def _split(lines: Mapping[str, str], key: str) -> list[str]:
-    return lines.get(key, "").split()
 
 
 def _is_address(text: str) -> bool:
@@ -482,9 +486,11 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _find_engine_resolver(found: Mapping[str, tuple[int, list[str]]]) -> Resolver | None:
+def _find_engine_resolver(
+    found: Mapping[str, tuple[int, list[str]]], resolvers: Mapping[str, Resolver]
+) -> Resolver | None:
     """What the engine gives a container that starts now: its own servers, or the host's."""
-    status, lines = found.get("daemon", (1, []))
+    status, lines = found.get("daemon", (0, ["{}"]))
     try:
         settings = json.loads("\n".join(lines)) if status == 0 else None
     except ValueError:
@@ -492,14 +498,13 @@ def _find_engine_resolver(found: Mapping[str, tuple[int, list[str]]]) -> Resolve
     if not isinstance(settings, dict):
         return None
     if own := settings.get("dns"):
-        servers, overridden = own, True
-    else:
-        servers, overridden = found.get("servers /etc/resolv.conf", (1, []))[1], False
-        if servers == ["127.0.0.53"]:
-            # What systemd-resolved itself asks (moby ``libnetwork/resolvconf``).
-            servers = found.get("servers /run/systemd/resolve/resolv.conf", (1, servers))[1]
-    known = [str(server).strip() for server in servers if _is_address(str(server).strip())]
-    return Resolver(servers=tuple(known), overridden=overridden) if known else None
+        known = isinstance(own, list) and all(_is_address(str(server)) for server in own)
+        return Resolver(servers=tuple(map(str, own)), overridden=True) if known else None
+    host = resolvers.get(_RESOLV_CONF)
+    if host is not None and host.servers == ("127.0.0.53",):
+        # What systemd-resolved itself asks (moby ``libnetwork/resolvconf``).
+        return resolvers.get(_UPLINKS, host)
+    return host
 
 
 def _parse_time(text: str) -> float:

@@ -188,24 +188,24 @@ if [ -n "$ids" ]; then
       else if (source != "") print pid "\t" source "\t" value
     }' | replaced | quoted
   end 0
-  # The DNS servers that each asks, as the engine notes them in its resolv.conf, and what it would
-  # give one that starts now. Whoever is root in a container may write there.
+  # The DNS servers that each asks, as the engine notes them in its resolv.conf, and the host's own,
+  # which it gives those that start now. Whoever is root in a container may write there.
   begin resolvers
-  printf '%s\n' "$inspected" | awk '
-    /^        "Id": "[0-9a-f]*",?$/ { id = substr($2, 2, 64) }
-    /^        "ResolvConfPath": "\// && !/\\/ { path = $2; gsub(/[",]/, "", path); print id, path }' |
-    while read -r id path; do
-      head -c 4096 "$path" 2>/dev/null | sed -n -e "s/^# ExtServers: \[\(.*\)\]\$/$id servers \1/p" \
-        -e "s/^# Overrides: \[\(.*\)\]\$/$id overrides \1/p"
-    done | quoted
+  # shellcheck disable=SC2046 # paths without blanks
+  timeout -k 1 5 grep -H -m 5 -e '^# ExtServers: \[' -e '^# Overrides: \[' -e '^nameserver' \
+    /etc/resolv.conf /run/systemd/resolve/resolv.conf $(printf '%s\n' "$inspected" |
+      sed -n 's|^        "ResolvConfPath": "\(/[^" ]*/[0-9a-f]\{64\}/resolv.conf\)",*$|\1|p') 2>/dev/null |
+    quoted
   end 0
-  for file in /etc/resolv.conf /run/systemd/resolve/resolv.conf; do
-    [ ! -f "$file" ] || section "servers $file" sed -n 's/^nameserver[[:space:]]*//p' "$file"
-  done
-  # An engine that did not read its settings yet gives what they said before.
-  if [ ! -f /etc/docker/daemon.json ]; then section daemon echo '{}'
-  elif [ /run/docker.pid -nt /etc/docker/daemon.json ]; then
-    section daemon head -c 65536 /etc/docker/daemon.json
+  if [ /etc/docker/daemon.json -nt /run/docker.pid ]; then
+    # The engine goes on with what it said before.
+    section daemon false
+  elif [ -f /etc/docker/daemon.json ]; then
+    named=''
+    while IFS= read -r line; do
+      case $line in *'"dns"'*) named=1 ;; esac
+    done </etc/docker/daemon.json
+    [ -z "$named" ] || section daemon head -c 65536 /etc/docker/daemon.json
   fi
 fi
 section networks docker network ls --no-trunc --format \
