@@ -168,8 +168,10 @@ def test_a_full_disk(pair: Pair, full: str) -> None:
         done = pair.run()
         seconds = time.monotonic() - started
         assert seconds < 3 * MINUTE, (seconds, done.out)
-        assert done.rc == 1, done.out
-        assert "no space left on device" in done.out.lower() or "MiB are free" in done.out
+        # Another directory does for what is temporary.
+        assert done.rc == (0 if full == "/dev/shm" else 1), done.out
+        if done.rc:
+            assert "no space left on device" in done.out.lower() or "MiB are free" in done.out
     finally:
         host.sh(f"umount -l {full}; rm -rf /var/tmp/saved")
     # Docker runs a healthcheck again in its own time: until then its last result stands.

@@ -259,6 +259,8 @@ def test_a_login_goes_to_its_server_alone_and_is_not_shown(server: Server, tmp_p
     source = GitSource(git=url, ref="main", insecure=True)
     assert "s3cr3t" not in f"{source!r} {source.url} {source.model_dump()}"
     assert source.secrets == {"s3cr3t-%@/x"}
+    for login in ("t0k3n", "t0k3n:", "t0k3n:x-oauth-basic"):
+        assert GitSource(git=f"https://{login}@git.lan/a.git").secrets == {"t0k3n"}
     command = commands.read_git(make_spec(source), source, "list", *list_patterns(source))
     assert "s3cr3t" not in command.get_raw_value()
     ref, commit = resolve(source, tmp_path)

@@ -630,6 +630,17 @@ def servers_of_before_with_consent() -> Plan:
 
 
 @scenario
+def servers_of_before_although_it_was_restarted() -> Plan:
+    """The engine goes on giving them: no restart of a container helps."""
+    desired = shop(allow=["restart:resolver"])
+    world = well(desired)
+    world.resolver = Resolver(servers=("192.0.2.53",))
+    world.damage("side", resolver=Resolver(servers=("192.0.2.1",)), started_at=NOW - 60)
+    world.mends.append(Mended(at=NOW - 61, service="side", action="restart"))
+    return world.observe(desired)
+
+
+@scenario
 def servers_of_before_and_one_that_names_its_own() -> Plan:
     return asking("restart:resolver", dns=["192.0.2.1"])
 

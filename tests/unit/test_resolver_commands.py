@@ -204,3 +204,89 @@ def test_names_that_do_not_resolve_confirm_nothing(place: Place) -> None:
     assert not (place.room / "armed").exists()
     done = place.run(commands.confirm("m", ["good.example"]))
     assert (done.returncode, "has reverted the change already" in done.stderr) == (75, True)
+
+
+def calls(place: Place) -> list[str]:
+    """What services were told since the last time."""
+    log = place.root / "calls"
+    found = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return found
+
+
+def test_a_revert_has_every_service_take_it_up(place: Place) -> None:
+    """Also those of a run before that was killed, and whose change another took over."""
+    place.program("systemctl", f'echo "$*" >>{place.root}/calls')
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
+    first = action(files=files(place, "put")[:1], reload=("resolved",))
+    assert place.run(commands.set_servers(first, "m1", 60)).returncode == 0
+    calls(place)
+    assert place.run(commands.set_servers(action(), "m2", 60)).returncode == 0
+    assert "reload-or-restart systemd-resolved.service" not in calls(place)
+    assert place.run(commands.revert("m2")).returncode == 0
+    assert "reload-or-restart systemd-resolved.service" in calls(place)
+    assert (place.etc / "resolv.conf").read_text() == "nameserver 192.0.2.60\n"
+
+
+def test_a_revert_that_no_service_takes_up_is_over(place: Place) -> None:
+    """The files are back: what somebody writes later is not reverted at the next start."""
+    place.program("sleep", "exit 0")
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
+    made = action(files=files(place, "put")[:1], reload=("resolved",))
+    assert place.run(commands.set_servers(made, "m", 60)).returncode == 0
+    place.program("systemctl", "exit 5")
+    assert place.run(commands.revert("m")).returncode == 5
+    assert (place.etc / "resolv.conf").read_text() == "nameserver 192.0.2.60\n"
+    assert not (place.room / "armed").exists()
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.61\n")
+    assert place.run(commands.revert("m")).returncode == 0
+    assert (place.etc / "resolv.conf").read_text() == "nameserver 192.0.2.61\n"
+
+
+def test_a_file_that_others_may_lead_astray_is_not_written(place: Place) -> None:
+    """Its link leads into a directory of somebody else's, who waits with a link beside it."""
+    theirs = place.root / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    (theirs / "site.conf").write_text("nameserver 192.0.2.60\n")
+    precious = place.root / "precious"
+    precious.write_text("root's\n")
+    (theirs / "site.conf.stackmend").symlink_to(precious)
+    (place.etc / "resolv.conf").symlink_to(theirs / "site.conf")
+    done = place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60))
+    assert (done.returncode, "nothing is changed" in done.stderr) == (74, True)
+    assert (theirs / "site.conf").read_text() == "nameserver 192.0.2.60\n"
+    assert precious.read_text() == "root's\n"
+    assert not (place.room / "armed").exists()
+
+
+@pytest.mark.parametrize("target", ["settings.conf", "real/resolv.conf"])
+def test_what_a_link_leads_to_comes_back(place: Place, target: str) -> None:
+    """Of an owner's settings as well as of resolv.conf, whatever its name."""
+    real = place.etc / "real"
+    real.mkdir(mode=0o755)
+    name = "resolv.conf" if target.startswith("real/") else "dhcpcd.conf"
+    (place.etc / target).write_text("theirs\n")
+    (place.etc / name).symlink_to(target)
+    path = "/etc/resolv.conf" if name == "resolv.conf" else str(place.etc / name)
+    made = action(files=(File(path=path, text="ours\n"),))
+    done = place.run(commands.set_servers(made, "m", 60))
+    assert done.returncode == 0, done.stderr
+    assert (place.etc / target).read_text() == "ours\n"
+    assert (place.etc / name).is_symlink()
+    assert place.run(commands.revert("m")).returncode == 0
+    assert (place.etc / target).read_text() == "theirs\n"
+    assert (place.etc / name).is_symlink()
+
+
+def test_nothing_is_confirmed_while_it_is_reverted(place: Place) -> None:
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
+    assert (
+        place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60)).returncode
+        == 0
+    )
+    # A revert holds its turn, and ends while the confirmation waits for its own.
+    away = f"sleep 1; rm -rf {place.root}/busy {place.room}/armed"
+    place.program("getent", f"mkdir {place.root}/busy; ({away}) >/dev/null 2>&1 &")
+    done = place.run(commands.confirm("m", ["good.example"]))
+    assert (done.returncode, "has reverted the change already" in done.stderr) == (75, True)

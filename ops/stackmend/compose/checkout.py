@@ -27,6 +27,9 @@ MAXIMUM_ARCHIVE = MAXIMUM_BYTES + 1024 * MAXIMUM_FILES
 #: Links that lead to links.
 MAXIMUM_HOPS = 8
 
+#: What git has in the place of a file that LFS keeps (git-lfs ``docs/spec.md``).
+_LARGE = b"version https://git-lfs.github.com/spec/v1\n"
+
 _LINE = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\t(\S{1,300})")
 
 
@@ -86,11 +89,13 @@ def unpack(archive: bytes) -> dict[str, File]:
 
 def _read_members(tar: tarfile.TarFile) -> Iterator[tuple[str, File]]:
     members: dict[str, tarfile.TarInfo] = {}
+    parents: set[str] = set()
     total = 0
     for member in tar:
         path = member.name.rstrip("/")
         if not is_inside(path) or path in members:
             raise SourceError(f"source: {abbreviate(path)} is no path within the repository")
+        parents.add(posixpath.dirname(path))
         if LEFT_OUT & {*path.split("/")}:
             continue
         check_name(path)
@@ -102,7 +107,6 @@ def _read_members(tar: tarfile.TarFile) -> Iterator[tuple[str, File]]:
                 f"{MAXIMUM_BYTES // 1024**2} MiB; keep data in volumes, or name a directory of it "
                 'in "path"'
             )
-    parents = {posixpath.dirname(path) for path in members}
     for path, member in members.items():
         if member.isdir():
             # Of all that git keeps, only what it keeps elsewhere is an empty directory here.
@@ -116,7 +120,10 @@ def _read_members(tar: tarfile.TarFile) -> Iterator[tuple[str, File]]:
         content = tar.extractfile(target)
         if content is None:
             raise SourceError(f"source: {show(path)} is neither a file nor a link to one")
-        yield path, File(target.mode & 0o755, content.read())
+        file = File(target.mode & 0o755, content.read())
+        if file.content.startswith(_LARGE):
+            raise SourceError(f"source: {show(path)} is kept in git LFS, which is not fetched")
+        yield path, file
 
 
 def _follow(path: str, members: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo:

@@ -474,7 +474,9 @@ def _parse_resolvers(section: tuple[int, list[str]] | None) -> dict[str, Resolve
         servers = [word.removeprefix("host(").removesuffix(")") for word in words or ()]
         if words is not None and all(map(_is_address, servers)):
             overridden = "nameservers" in lines.get("Overrides", ())
-            found[owner] = Resolver(servers=tuple(servers), overridden=overridden)
+            # One address is written in several ways.
+            same = tuple(str(ip_address(server)) for server in servers)
+            found[owner] = Resolver(servers=same, overridden=overridden)
     return found
 
 
@@ -498,8 +500,10 @@ def _find_engine_resolver(
     if not isinstance(settings, dict):
         return None
     if own := settings.get("dns"):
-        known = isinstance(own, list) and all(_is_address(str(server)) for server in own)
-        return Resolver(servers=tuple(map(str, own)), overridden=True) if known else None
+        if not isinstance(own, list) or not all(_is_address(str(server)) for server in own):
+            return None
+        servers = tuple(str(ip_address(str(server))) for server in own)
+        return Resolver(servers=servers, overridden=True)
     host = resolvers.get(_RESOLV_CONF)
     if host is not None and host.servers == ("127.0.0.53",):
         # What systemd-resolved itself asks (moby ``libnetwork/resolvconf``).

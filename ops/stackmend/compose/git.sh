@@ -45,6 +45,10 @@ run() {
     ${origin:+-c "credential.$origin.helper=!cat '$own/login'; :"} \
     -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 -c submodule.recurse=false \
     -c http.lowSpeedLimit=100 -c http.lowSpeedTime=30 -c tar.umask=0022 "$@"
+  ran=$?
+  # Whatever it waits for, it says nothing of it.
+  [ $ran -ne 124 ] || echo "Operation timed out after $limit seconds" >&2
+  return $ran
 }
 if [ "$how" = list ]; then
   run 120 ls-remote -- "$url" "$@"

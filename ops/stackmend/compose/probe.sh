@@ -197,8 +197,12 @@ if [ -n "$ids" ]; then
       sed -n 's|^        "ResolvConfPath": "\(/[^" ]*/[0-9a-f]\{64\}/resolv.conf\)",*$|\1|p') 2>/dev/null |
     quoted
   end 0
-  if [ /etc/docker/daemon.json -nt /run/docker.pid ]; then
-    # The engine goes on with what it said before.
+  engine=''
+  read -r engine 2>/dev/null </run/docker.pid
+  if [ /etc/docker/daemon.json -nt /run/docker.pid ] ||
+    ! tr '\000' '\n' <"/proc/${engine:-none}/cmdline" 2>/dev/null |
+      awk '/^--?(dns|config-file)(=|$)/ { other = 1 } END { exit other || !NR }'; then
+    # It goes on with what it said before, or takes it from elsewhere.
     section daemon false
   elif [ -f /etc/docker/daemon.json ]; then
     named=''

@@ -254,7 +254,9 @@ class GitSource(BaseModel):
     def secrets(self) -> frozenset[str]:
         """The values that must never be shown: a token may stand in the place of the user."""
         user, password = self.login or ("", "")
-        return frozenset(filter(None, (password or (user if self.origin[:4] == "http" else ""),)))
+        if self.origin[:4] == "http" and password in ("", "x-oauth-basic"):
+            password = user
+        return frozenset(filter(None, (password,)))
 
     @property
     def _text(self) -> str:

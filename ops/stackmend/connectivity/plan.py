@@ -521,8 +521,10 @@ class _Classifier:
         if self.endpoint.kind == "registry":
             return _classify_registry(answer)
         html = answer.headers.get("content-type", "").lower().startswith("text/html")
-        if self.endpoint.kind == "packages" and status == 200 and html:
-            return "portal"
+        if self.endpoint.kind == "packages":
+            if status < 400:
+                return "portal" if html else None
+            return "denied" if status in (401, 403) else "absent"
         return None
 
     def classify_rate(self) -> Result | None:

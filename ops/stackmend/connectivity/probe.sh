@@ -639,7 +639,7 @@ begin observed
     case $index in -) index=0 ;; esac
     index=$((index + 1))
     say "endpoint $kind $scheme $host $port $path"
-    [ -z "$proxy" ] || say "proxy $(printf '%s' "$proxy" | sed 's/^\([a-z0-9]*:\/\/\)\{0,1\}[^@]*@/\1/')"
+    [ -z "$proxy" ] || say "proxy $(printf '%s' "$proxy" | sed 's/^\([a-z0-9]*:\/\/\)\{0,1\}.*@/\1/')"
     case " $forwarded " in *" $port "*) say forwarder ;; esac
   done <"$dir/endpoints"
   cat "$dir"/host.*.row "$dir"/container.*.row 2>/dev/null

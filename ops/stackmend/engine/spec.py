@@ -201,9 +201,10 @@ class Installation(BaseModel):
     :param upgrade: consent to change the version of an engine that is there.
     :param allow: consent to mend an engine: ``config`` to put the last daemon.json back that the
         engine ran with; ``restart`` to restart it, with its containers, where it hangs, or where
-        only that makes its rules of the packet filter again; ``rule:-A CHAIN ...`` to remove this one rule, as
-        ``iptables-save`` prints it, that drops traffic of containers; ``repair:networks`` to move
-        a database of networks aside with which the engine does not start.
+        only that makes its rules of the packet filter again; ``rule:-A CHAIN ...`` to remove this
+        one rule, as ``iptables-save`` prints it, that drops traffic of containers;
+        ``repair:networks`` to move a database of networks aside with which the engine does not
+        start.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -15,15 +15,21 @@ fail() { # STATUS TEXT
 # A change and a revert are never under way at once: a revert would restore what is not written yet.
 # Below /run: whoever held it is over when the host has started anew.
 busy=/run/stackmend-resolver
+# What is another one for each process, even where its number was used before.
+life() { cut -d ' ' -f 1,22 "/proc/$1/stat" 2>/dev/null; }
+patience=900
 enter() {
   turns=0
   until mkdir -- "$busy" 2>/dev/null; do
     turns=$((turns + 1))
-    [ $turns -lt 900 ] || fail 75 "another change of the servers does not come to its end"
-    if [ $((turns % 10)) = 0 ] && ! kill -0 "$(cat "$busy/pid" 2>/dev/null || echo none)" 2>/dev/null; then leave; fi
+    [ $turns -lt "$patience" ] || fail 75 "another change of the servers does not come to its end"
+    if [ $((turns % 10)) = 0 ]; then
+      holder=$(cat "$busy/pid" 2>/dev/null)
+      [ -n "$holder" ] && [ "$(life "${holder%% *}")" = "$holder" ] || leave
+    fi
     sleep 0.2
   done
-  echo $$ >"$busy/pid"
+  life $$ >"$busy/pid"
 }
 leave() { rm -rf -- "$busy"; }
 unit=/etc/systemd/system/stackmend-resolver.service
@@ -52,7 +58,8 @@ write() (
 )
 # reload [revert]: have the services take up what is on the disk: each line of "$room/reload" is one.
 reload() {
-  worst=0
+  worst=0 list=services
+  [ "${1:-}" != revert ] || list=reload
   while read -r service first rest; do
     case $service in
     resolved)
@@ -81,6 +88,6 @@ reload() {
         timeout 60 nmcli device reapply "${rest%% *}" >/dev/null
       ;;
     esac </dev/null || worst=$?
-  done <"$room/reload"
+  done <"$room/$list"
   return $worst
 }

@@ -11,8 +11,12 @@ for name; do
     sleep 0.5
   done
 done
+# Not while a revert is under way.
+enter
+trap leave EXIT
+[ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || fail 75 "the host has reverted the change already"
 # Taken away by one rename: a revert that begins now finds nothing to do.
 mv -- "$room/armed" "$room/confirmed" || fail 74 "cannot disarm the revert"
-rm -rf "$room/confirmed" "$room/before" "$room/revert.sh" "$room/reload"
+rm -rf "$room/confirmed" "$room/before" "$room/revert.sh" "$room/reload" "$room/services"
 disarm
 exit 0

@@ -11,8 +11,11 @@ enter
 trap leave EXIT
 private "$room/kept" || exit
 # An ended run may have left an unconfirmed change on the disk: what was before it counts.
-if [ ! -s "$room/armed" ]; then rm -rf "$room/before" && mkdir "$room/before" || exit; fi
-printf '%s\n' "$services" >"$room/reload" || exit
+if [ ! -s "$room/armed" ]; then
+  rm -rf "$room/before" && mkdir "$room/before" && : >"$room/reload" || exit
+fi
+# A revert has every service take it up that took up any of what it reverts.
+printf '%s\n' "$services" >"$room/services" && cat "$room/services" >>"$room/reload" || exit
 stamp=$(date -u +%Y%m%dT%H%M%SZ)
 number=0
 # save PATH: keep it as it is: its content, or the link that it is, its mode, that it is not there.
@@ -22,7 +25,7 @@ save() {
   printf '%s\n' "$1" >"$room/before/$number.path" || return
   if [ -e "$1" ] || [ -L "$1" ]; then
     cp -d -p -- "$1" "$room/before/$number" || return
-    cp -d -p -- "$1" "$room/kept/${1##*/}.$stamp" || return
+    cp -d -p -T -- "$1" "$room/kept/$stamp.$number.${1##*/}" || return
   fi
 }
 save "$file" || fail 74 "cannot keep $file as it is: nothing is changed"
@@ -33,8 +36,11 @@ for argument; do
   case $at in
   1) how=$argument ;;
   2)
-    # What a link leads to is written as well.
-    if [ "$how $argument" = "put $file" ] && [ -L "$file" ]; then argument=$(readlink -f -- "$file"); fi
+    # What a link leads to is written.
+    if [ "$how" = put ]; then
+      if [ -L "$argument" ]; then argument=$(readlink -f -- "$argument"); fi
+      (aim "$argument") || fail 74 "$argument cannot be written: nothing is changed"
+    fi
     if [ "$how" != connection ] && [ "$argument" != "$file" ]; then
       save "$argument" || fail 74 "cannot keep $argument as it is: nothing is changed"
     fi
@@ -63,11 +69,13 @@ else
   fail 69 "the host has neither systemd-run nor setsid: nothing could revert the change"
 fi || fail 71 "cannot arm the revert of the change"
 printf '%s\n' "$mark" >"$room/armed.new" && mv -f -- "$room/armed.new" "$room/armed" || exit
+# A host that loses its power now has to find all of it when it starts.
+sync
 back() {
   leave
   trap - EXIT
-  sh "$room/revert.sh" "$mark"
-  fail "$1" "$2"
+  if sh "$room/revert.sh" "$mark"; then fail "$1" "$2: what was there before is back"; fi
+  fail "$1" "$2; reverting it ended with an error: see $file and the services of the resolver there"
 }
 if [ -e "$room/before/immutable" ]; then chattr -i -- "$file" || back 74 "cannot make $file mutable"; fi
 while [ $# -gt 2 ]; do

@@ -216,6 +216,14 @@ def _plan_resolver(draft: Draft, name: str, container: Container) -> None:
         f"it asks the DNS servers of when it was started, {', '.join(has.servers) or 'none'}; a "
         f"container that starts now asks {', '.join(now.servers)}"
     )
+    restarted = [mend.at for mend in draft.state.mends if mend.service == name]
+    if any(container.started_at > at - 1 for at in restarted):
+        # The engine itself may ask the host's file only when it starts.
+        remedy = (
+            "restart the engine there (`systemctl restart docker`): a restart of it did not help"
+        )
+        draft.find(name, "drift", cause, remedy=remedy, blocks=False)
+        return
     if RESOLVER_RULE in draft.spec.allow:
         step = Restart(subject=name, cause=cause, container=container.id)
         draft.mend("drift", step, container)
