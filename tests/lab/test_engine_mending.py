@@ -245,6 +245,16 @@ def test_what_an_engine_needs_to_run(host: LabHost, tmp_path: Path) -> None:
     assert host.sh(f"cat /proc/{pid}/comm") == "sleep", "whose number it is lives on"
     assert host.docker("run", "--rm", "lab/box:1", "echo", "here") == "here"
 
+    host.sh("rm /run/docker.sock")
+    pid = host.sh("pidof dockerd")
+    told = runs.installed(**CHANNEL)
+    assert told.run.rc != 0, told.run.out
+    (refusal,) = told.all("refusals")
+    assert f"dockerd (process {pid}) runs and does not answer" in refusal["reason"]
+    told = runs.installed(allow=["restart"], **CHANNEL)
+    assert told.run.rc == 0, told.run.out
+    assert host.docker("run", "--rm", "lab/box:1", "echo", "here") == "here"
+
     host.sh(f"rm -f {database}.*.broken")
     try:
         for fault in (

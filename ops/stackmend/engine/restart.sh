@@ -4,6 +4,8 @@ root=${root:?}
 alone
 remember
 rm -f "$root/restarted"
+# A socket that somebody removed comes back only together with the unit that listens on it.
+[ -S /run/docker.sock ] || systemctl stop docker.socket docker.service 2>/dev/null
 # An engine whose containerd hangs would hang again.
 if have ctr && have timeout && ! timeout -k 1 4 ctr version >/dev/null 2>&1; then
   systemctl restart containerd.service 2>/dev/null

@@ -31,11 +31,10 @@ def plan_service(
     :param restored: the step that puts a daemon.json back, and starts the engine with it.
     """
     actions: list[Action] = []
-    if state.status == "hung":
+    silent = _explain_silent(state)
+    if silent and "restart" in spec.allow:
         undo = "nothing: it answers again, or is as it was"
-        actions.append(
-            RestartEngine(subject="engine", cause=explain_hung(state), undo=undo, bridges=())
-        )
+        actions.append(RestartEngine(subject="engine", cause=silent, undo=undo, bridges=()))
     elif state.status != "up":
         if refusal := _find_obstacle(spec, state):
             return [], [refusal]
@@ -91,15 +90,25 @@ def plan_service(
     return actions, []
 
 
-def _find_obstacle(spec: Installation, state: HostEngine) -> Refusal | None:
-    hung = [daemon for daemon in state.daemons if not daemon.uid]
+def _explain_silent(state: HostEngine) -> str:
+    """Why an engine that runs does not answer; empty where that is not so."""
+    if state.status == "hung":
+        return explain_hung(state)
+    running = [daemon for daemon in state.daemons if not daemon.uid]
     # One that is starting may be one that fails, again and again.
-    if state.status == "unknown" and hung and state.service.active == "active":
+    if state.status in ("unknown", "stopped") and running and state.service.active == "active":
+        return f"dockerd (process {running[0].pid}) runs and does not answer: {state.reason}"
+    return ""
+
+
+def _find_obstacle(spec: Installation, state: HostEngine) -> Refusal | None:
+    if silent := _explain_silent(state):
         return Refusal(
             subject="engine",
-            reason=f"dockerd (process {hung[0].pid}) runs and does not answer: {state.reason}",
-            remedy="see `journalctl -u docker` there; `systemctl restart docker` ends it, and the "
-            "containers with it where live-restore is off",
+            reason=silent,
+            remedy="see `journalctl -u docker` there, then run `systemctl restart docker.socket "
+            'docker`; to have it done, add "allow": ["restart"] to the stack\'s "engine" section: '
+            "containers are stopped with it and started again, but where live-restore is on",
         )
     if state.database and "repair:networks" not in spec.allow:
         return Refusal(
