@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from stackmend.reporting.state import HostRecord, OperationRecord, RunRecord
+    from stackmend.reporting.state import HostRecord, OperationRecord, Planned, RunRecord
 
 _COLOURS = {
     "converged": "green",
@@ -89,8 +89,10 @@ def _format_operation(operation: OperationRecord, host: HostRecord, mode: str) -
         for action in operation.planned:
             mark = " (destructive)" if action.destructive else ""
             yield f"planned: {action.verb} {action.subject}{mark}"
+            yield from _format_cause(action, operation)
     for done in operation.done:
         yield f"{_RESULTS[done.result]}: {done.verb} {done.subject} ({done.seconds:.1f} s)"
+        yield from _format_cause(done, operation)
         if done.destructive and done.undo:
             yield f"      undo: {done.undo}"
     for refusal in operation.refusals:
@@ -107,6 +109,12 @@ def _format_operation(operation: OperationRecord, host: HostRecord, mode: str) -
         yield "changed"
     if host.outcome == "unknown" and mode == "apply" and operation.succeeded is None:
         yield "not finished"
+
+
+def _format_cause(action: Planned, operation: OperationRecord) -> Iterator[str]:
+    """Why something is done, where no finding says so."""
+    if action.cause and not operation.findings:
+        yield f"      cause: {action.cause}"
 
 
 def _cut(lines: Sequence[str]) -> str:
