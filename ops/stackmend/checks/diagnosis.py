@@ -365,9 +365,11 @@ def _explain_dropping(
         ]
         if hit and all(hit):
             names = ", ".join(sorted(set().union(*hit)))
-            details.append(
+            # Before all that only follows from it.
+            details.insert(
+                0,
                 f"somebody's rule of the packet filter drops traffic of {names}: {rule} "
-                f"({packets} packets, {octets} bytes so far)"
+                f"({packets} packets, {octets} bytes so far)",
             )
             hints.append("traffic-dropped")
 

@@ -216,7 +216,8 @@ def _plan_failing_checks(draft: Draft, results: Mapping[str, CheckResult]) -> No
         names = _list_services_on_path(draft, result.name)
         hops = find_hops(draft.services, draft.spec.project, names)
         blamed = find_blame(hops, results)
-        evidence = [*result.details, *(f"broken: {blame.evidence}" for blame in blamed)]
+        # What decides comes first: the summary has room for one line.
+        evidence = [*(f"broken: {blame.evidence}" for blame in blamed), *result.details]
         evidence += (f"not known: {line}" for line in list_unknown(hops, results))
         beneath = next((BENEATH[hint] for hint in result.hints if hint in BENEATH), "")
         remedy = beneath or next((blame.remedy for blame in blamed if blame.remedy), result.remedy)
