@@ -104,7 +104,7 @@ class GitShop(Shop):
         assert "t0k3n" not in done.out
         record = (self.reports / "latest.json").read_text()
         assert "t0k3n" not in record
-        assert self.host.sh("ls -d /tmp/stackmend.* 2>/dev/null", check=False) == ""
+        assert self.host.sh("ls -d /tmp/stackmend* 2>/dev/null", check=False) == ""
         grep = f"grep -rl t0k3n /var/lib/stackmend {self.home} 2>/dev/null"
         assert self.host.sh(grep, check=False) == ""
 
@@ -278,7 +278,7 @@ def test_a_controller_that_is_killed_while_it_is_fetched(shop: GitShop) -> None:
     assert shop.page() == "fifth"
     assert shop.applied()["commit"] == commit
     shop.host.sh(
-        "timeout 60 sh -c 'while ls -d /tmp/stackmend.* >/dev/null 2>&1; do sleep 0.2; done'"
+        "timeout 60 sh -c 'while ls -d /tmp/stackmend* >/dev/null 2>&1; do sleep 0.2; done'"
     )
 
 

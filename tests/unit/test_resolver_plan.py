@@ -38,6 +38,9 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
         world.plain(file=world.resolv_conf(f"domain x\nnameserver {OLD}\noptions rotate\n")),
         world.desired(FIRST, search=["a.example"]),
     ),
+    "plain_file_that_something_makes_anew": lambda: world.make_plan(
+        world.plain(file=world.resolv_conf(target="../run/connman/resolv.conf"))
+    ),
     "bind_mount": lambda: world.make_plan(
         world.plain(
             file=world.resolv_conf("nameserver 127.0.0.11\noptions ndots:0\n", mounted=True),

@@ -28,7 +28,9 @@ own=
 trap '[ -z "$own" ] || rm -rf "$own"' EXIT
 # A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
 trap 'exit 1' HUP INT PIPE TERM
-own=$(mktemp -d "${TMPDIR:-/tmp}/stackmend.XXXXXX") && cd "$own" || exit 73
+# What a run left that was killed has the login in it.
+find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'stackmend-git.*' -mmin +60 -exec rm -rf {} + 2>/dev/null
+own=$(mktemp -d "${TMPDIR:-/tmp}/stackmend-git.XXXXXX") && cd "$own" || exit 73
 
 LC_ALL=C HOME=$own XDG_CONFIG_HOME=$own GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=$protocols GIT_NO_LAZY_FETCH=1

@@ -17,12 +17,12 @@ fail() { # STATUS TEXT
 busy=/run/stackmend-resolver
 # What is another one for each process, even where its number was used before.
 life() { cut -d ' ' -f 1,22 "/proc/$1/stat" 2>/dev/null; }
-patience=900
+timeout=900
 enter() {
   turns=0
   until mkdir -- "$busy" 2>/dev/null; do
     turns=$((turns + 1))
-    [ $turns -lt "$patience" ] || fail 75 "another change of the servers does not come to its end"
+    [ $turns -lt "$timeout" ] || fail 75 "another change of the servers does not come to its end"
     if [ $((turns % 10)) = 0 ]; then
       holder=$(cat "$busy/pid" 2>/dev/null)
       [ -n "$holder" ] && [ "$(life "${holder%% *}")" = "$holder" ] || leave

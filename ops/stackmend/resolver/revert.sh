@@ -2,7 +2,7 @@
 # it is.
 # shellcheck disable=SC2034,SC2154 # common.sh sets and reads them
 # Its timer is spent: it waits for as long as it takes.
-patience=100000
+timeout=100000
 enter
 trap leave EXIT
 mark=${1:-$(cat "$room/armed" 2>/dev/null)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -338,7 +339,15 @@ def _get_family(spec: ServersSpec) -> str:
 def _plan_file(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
     files = []
     causes = []
-    if state.file.servers != spec.servers or not _is_searched(spec, state):
+    differs = state.file.servers != spec.servers or not _is_searched(spec, state)
+    if differs and owner == "plain file" and (volatile := _find_volatile(state.file.target)):
+        refusal = Refusal(
+            subject=RESOLV_CONF,
+            reason=f"it is a link to {volatile}, which something makes anew when the host starts",
+            remedy="set the servers where that is configured, or replace the link by a file",
+        )
+        return Draft(cause=_describe_file(spec, state), refusals=(refusal,))
+    if differs:
         how: Literal["put", "in place"] = "in place" if owner == "bind mount" else "put"
         files.append(File(path=RESOLV_CONF, text=_replace_servers(state.file.text, spec), how=how))
         causes.append(_describe_file(spec, state))
@@ -363,6 +372,12 @@ def _plan_file(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
             )
             return Draft(cause="; ".join(causes) or "its hook", refusals=(refusal,))
     return Draft(cause="; ".join(causes), files=tuple(files))
+
+
+def _find_volatile(target: str) -> str:
+    """Where a link leads, where nothing that is written there lasts."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(RESOLV_CONF), target))
+    return path if target and path.startswith(("/run/", "/var/run/", "/tmp/")) else ""  # noqa: S108
 
 
 def _describe_file(spec: ServersSpec, state: HostResolver) -> str:
@@ -461,14 +476,17 @@ def _set_block(text: str, lines: Sequence[str], *, first: bool = False) -> str:
 
 
 def _skip_block(lines: Sequence[str]) -> Iterator[str]:
-    within = False
-    for line in lines:
-        if line == _BEGIN and _END in lines:
-            within = True
-        elif within:
-            within = line != _END
-        else:
-            yield line
+    """The lines that are not ours; a mark that stands alone is ours, and nothing behind it."""
+    resume = 0
+    for at, line in enumerate(lines):
+        if at < resume or line == _END:
+            continue
+        if line == _BEGIN:
+            marks = [place for place in range(at + 1, len(lines)) if lines[place] in (_BEGIN, _END)]
+            if marks and lines[marks[0]] == _END:
+                resume = marks[0] + 1
+            continue
+        yield line
 
 
 def _set_key(text: str, section: str, key: str, value: str) -> str:
