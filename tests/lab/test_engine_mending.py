@@ -49,10 +49,12 @@ def test_a_broken_file_is_put_back(host: LabHost, tmp_path: Path) -> None:
     for text, reason in BROKEN.items():
         host.put(DAEMON_JSON, text)
         host.sh("systemctl restart docker", check=False)
-        assert not is_up(host), "dockerd does not start with it"
+        up = host.sh("systemctl is-active docker", check=False)
+        assert up != "active", "dockerd does not start with it"
         began = time.monotonic()
         told = runs.installed(**CHANNEL)
-        assert time.monotonic() - began < 20, "no client waits for an engine that cannot start"
+        seconds = time.monotonic() - began
+        assert seconds < 40, "no client waits for an engine that cannot start"
         assert told.run.rc != 0, told.run.out
         (refusal,) = told.all("refusals")
         assert reason in refusal["reason"]
