@@ -51,7 +51,7 @@ class GitShop(Shop):
         """Start the server, with an empty repository."""
         self.host.put(f"{ROOT}/serve.py", SERVE.read_bytes())
         self.host.sh(
-            f"cd {ROOT} && git init -q --bare -b main app.git && git init -q -b main work && "
+            f"cd {ROOT} && git init -q --bare -b main app.git && git init -q -b main tree && "
             f"systemd-run -q --unit lab-git python3 {ROOT}/serve.py {ROOT} {PORT} && "
             f"timeout 20 sh -c 'until curl -so /dev/null 127.0.0.1:{PORT}; do sleep 0.1; done'"
         )
@@ -59,7 +59,7 @@ class GitShop(Shop):
 
     def push(self, page: str, ref: str = "main", **files: str) -> str:
         """Commit what is declared now, with this page in the image; the commit's id."""
-        tree = f"{ROOT}/work/deploy"
+        tree = f"{ROOT}/tree/deploy"
         contents = {
             "compose.yaml": yaml.safe_dump(self.compose, sort_keys=False),
             "image/Dockerfile": f"FROM lab/box:1\nRUN echo {shlex.quote(page)} >/www/index.html\n",
@@ -71,7 +71,7 @@ class GitShop(Shop):
             self.host.put(f"{tree}/{path}", content)
         author = "-c user.name=lab -c user.email=lab@example.com"
         return self.host.sh(
-            f"cd {ROOT}/work && git add -A && git {author} commit -q --allow-empty -m {page!r} && "
+            f"cd {ROOT}/tree && git add -A && git {author} commit -q --allow-empty -m {page!r} && "
             f"git push -q -f {ROOT}/app.git HEAD:refs/heads/{ref} && git rev-parse HEAD"
         )
 

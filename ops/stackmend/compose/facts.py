@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
+from stackmend.compose.resolvers import find_engine_resolver, parse_resolvers
 from stackmend.compose.source import COMPOSE_FILES, MAXIMUM_BYTES, OVERRIDE_FILES
 from stackmend.compose.state import (
     Applied,
@@ -70,12 +71,6 @@ ENGINE_PROBLEMS = (
     ("hung", re.compile(r"does not answer within")),
 )
 
-_RESOLV_CONF = "/etc/resolv.conf"
-_UPLINKS = "/run/systemd/resolve/resolv.conf"
-_RESOLVER_LINE = re.compile(
-    rf"(?:/.*/([0-9a-f]{{64}})/resolv\.conf|({_RESOLV_CONF}|{_UPLINKS})):"
-    r"(?:# (ExtServers|Overrides): \[(.*)\]|nameserver\s+(\S.*))"
-)
 _REPLACED = re.compile(r"([0-9]{1,10}) (file|directory|other|missing) (file|directory|other) (/.*)")
 
 
@@ -171,7 +166,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     letters = dict(line.split(" ") for line in found.get("processes", (0, []))[1] if line)
     hashes = {id_: _make_hash_label(value) for id_, value in list_items("image labels", 2)}
     replaced = _parse_replaced(found.get("mounts"))
-    resolvers = _parse_resolvers(found.get("resolvers"))
+    resolvers = parse_resolvers(found.get("resolvers"))
     containers = [
         _parse_container(raw, letters, hashes, replaced, resolvers)
         for raw in _parse_documents(found.get("containers", (0, []))[1])
@@ -186,7 +181,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
         volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
         images=_parse_images(found.get("images")),
-        resolver=_find_engine_resolver(found, resolvers),
+        resolver=find_engine_resolver(found, resolvers),
         **known,
     )
 
@@ -454,61 +449,6 @@ def _parse_replaced(section: tuple[int, list[str]] | None) -> dict[str, dict[str
             kind: Any = here if here in (there, "missing") else "kind"
             found.setdefault(pid, {})[place] = kind
     return found
-
-
-def _parse_resolvers(section: tuple[int, list[str]] | None) -> dict[str, Resolver]:
-    """The DNS servers that each was given: by a container's id, or by a file of the host's.
-
-    The engine notes them from 25 on (moby ``libnetwork/internal/resolvconf``): ``host(ADDRESS)`` is
-    asked from the host.
-    """
-    noted: dict[str, dict[str, list[str]]] = {}
-    for line in section[1] if section else []:
-        if match := _RESOLVER_LINE.fullmatch(line):
-            id_, file, key, listed, server = match.groups()
-            words = listed.split() if key else server.split()[:1]
-            noted.setdefault(id_ or file, {}).setdefault(key or "nameserver", []).extend(words)
-    found = {}
-    for owner, lines in noted.items():
-        words = lines.get("nameserver" if owner.startswith("/") else "ExtServers")
-        servers = [word.removeprefix("host(").removesuffix(")") for word in words or ()]
-        if words is not None and all(map(_is_address, servers)):
-            overridden = "nameservers" in lines.get("Overrides", ())
-            # One address is written in several ways.
-            same = tuple(str(ip_address(server)) for server in servers)
-            found[owner] = Resolver(servers=same, overridden=overridden)
-    return found
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _find_engine_resolver(
-    found: Mapping[str, tuple[int, list[str]]], resolvers: Mapping[str, Resolver]
-) -> Resolver | None:
-    """What the engine gives a container that starts now: its own servers, or the host's."""
-    status, lines = found.get("daemon", (0, ["{}"]))
-    try:
-        settings = json.loads("\n".join(lines)) if status == 0 else None
-    except ValueError:
-        return None
-    if not isinstance(settings, dict):
-        return None
-    if own := settings.get("dns"):
-        if not isinstance(own, list) or not all(_is_address(str(server)) for server in own):
-            return None
-        servers = tuple(str(ip_address(str(server))) for server in own)
-        return Resolver(servers=servers, overridden=True)
-    host = resolvers.get(_RESOLV_CONF)
-    if host is not None and host.servers == ("127.0.0.53",):
-        # What systemd-resolved itself asks (moby ``libnetwork/resolvconf``).
-        return resolvers.get(_UPLINKS, host)
-    return host
 
 
 def _parse_time(text: str) -> float:

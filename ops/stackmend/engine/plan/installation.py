@@ -20,9 +20,8 @@ from stackmend.engine.plan.rivals import (
     find_rivals,
     is_installed,
     refuse_auto_removed,
-    refuse_hung,
 )
-from stackmend.engine.plan.service import plan_service
+from stackmend.engine.plan.service import plan_service, refuse_hung
 from stackmend.engine.plan.source import Source, find_source
 from stackmend.engine.plan.versions import (
     extract_upstream,

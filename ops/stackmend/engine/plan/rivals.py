@@ -74,26 +74,6 @@ def refuse_auto_removed(state: HostEngine, replace: Sequence[str]) -> list[Refus
     ]
 
 
-def refuse_hung(state: HostEngine) -> list[Refusal]:
-    """An engine that takes questions and answers none: whatever it does, it is not to be lost."""
-    if state.status != "hung":
-        return []
-    units = "docker" if state.containerd != "hung" else "containerd docker"
-    remedy = (
-        f"see what it waits for (journalctl -u docker), then run `systemctl restart {units}`; to "
-        'have it done, add "allow": ["restart"] to the stack\'s "engine" section: containers are '
-        "stopped with it and started again, but where live-restore is on"
-    )
-    return [Refusal(subject="engine", reason=explain_hung(state), remedy=remedy)]
-
-
-def explain_hung(state: HostEngine) -> str:
-    """What of an engine hangs."""
-    if state.containerd == "hung":
-        return f"containerd hangs, and the engine with it: {state.reason}"
-    return f"the engine hangs: {state.reason}"
-
-
 def is_installed(state: HostEngine, name: str) -> bool:
     """Whether a package is installed to the end."""
     return name in state.packages and state.packages[name].complete

@@ -14,7 +14,6 @@ from stackmend.engine.plan.model import (
     StartAgain,
     StartContainerd,
 )
-from stackmend.engine.plan.rivals import explain_hung
 from stackmend.engine.spec import Installation
 from stackmend.engine.state import HostEngine
 
@@ -90,10 +89,33 @@ def plan_service(
     return actions, []
 
 
+def refuse_hung(state: HostEngine) -> list[Refusal]:
+    """An engine that takes questions and answers none: whatever it does, it is not to be lost."""
+    return [_refuse_silent(state, _explain_hung(state))] if state.status == "hung" else []
+
+
+def _refuse_silent(state: HostEngine, reason: str) -> Refusal:
+    """The refusal to restart an engine that runs and does not answer."""
+    units = "docker.socket docker" if state.containerd != "hung" else "containerd docker"
+    remedy = (
+        f"see what it waits for (journalctl -u docker), then run `systemctl restart {units}`; to "
+        'have it done, add "allow": ["restart"] to the stack\'s "engine" section: containers are '
+        "stopped with it and started again, but where live-restore is on"
+    )
+    return Refusal(subject="engine", reason=reason, remedy=remedy)
+
+
+def _explain_hung(state: HostEngine) -> str:
+    """What of an engine hangs."""
+    if state.containerd == "hung":
+        return f"containerd hangs, and the engine with it: {state.reason}"
+    return f"the engine hangs: {state.reason}"
+
+
 def _explain_silent(state: HostEngine) -> str:
     """Why an engine that runs does not answer; empty where that is not so."""
     if state.status == "hung":
-        return explain_hung(state)
+        return _explain_hung(state)
     running = [daemon for daemon in state.daemons if not daemon.uid]
     # One that is starting may be one that fails, again and again.
     if state.status in ("unknown", "stopped") and running and state.service.active == "active":
@@ -103,13 +125,7 @@ def _explain_silent(state: HostEngine) -> str:
 
 def _find_obstacle(spec: Installation, state: HostEngine) -> Refusal | None:
     if silent := _explain_silent(state):
-        return Refusal(
-            subject="engine",
-            reason=silent,
-            remedy="see `journalctl -u docker` there, then run `systemctl restart docker.socket "
-            'docker`; to have it done, add "allow": ["restart"] to the stack\'s "engine" section: '
-            "containers are stopped with it and started again, but where live-restore is on",
-        )
+        return _refuse_silent(state, silent)
     if state.database and "repair:networks" not in spec.allow:
         return Refusal(
             subject=_find_database(state),

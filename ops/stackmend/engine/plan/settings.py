@@ -8,7 +8,8 @@ from stackmend.engine.plan.broken import find_fault, plan_restoration
 from stackmend.engine.plan.flags import find_conflicts, has_value, parse_flags
 from stackmend.engine.plan.merge import Change, merge, parse_config
 from stackmend.engine.plan.model import InstallEngine, Plan, SetConfig, SettingsPlan, TakeUp
-from stackmend.engine.plan.rivals import refuse_auto_removed, refuse_hung
+from stackmend.engine.plan.rivals import refuse_auto_removed
+from stackmend.engine.plan.service import refuse_hung
 from stackmend.engine.state import HostEngine
 from stackmend.paths import STATE_ROOT
 
