@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +117,7 @@ def run(
     command: StringCommand, source: GitSource, tmp_path: Path, shell: tuple[str, ...] = ("sh",)
 ) -> subprocess.CompletedProcess[bytes]:
     """The command as a host runs it, with an environment that would lead git astray."""
-    _, *rest = shlex.split(command.get_raw_value())
+    rest = shlex.split(commands.add_login(source, command).get_raw_value())
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
     (home / ".gitconfig").write_text(
@@ -123,9 +125,10 @@ def run(
     )
     work = tmp_path / "tmp"
     work.mkdir(exist_ok=True)
+    sh = rest.index("|") + 1
     return subprocess.run(
-        [*shell, *rest],
-        input=commands.format_login(source),
+        [*shell, *rest[sh + 1 :]],
+        input="".join(f"{word}\n" for word in rest[2 : sh - 1]).encode(),
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(home),
@@ -160,6 +163,7 @@ def read_tree(
     done = run(command, source, tmp_path, shell or ("sh",))
     # Nothing of it stays.
     assert not list((tmp_path / "tmp").iterdir())
+    done.stdout = done.stdout.removeprefix(commands.FETCHING)
     return done
 
 
@@ -275,6 +279,90 @@ def test_a_login_goes_to_its_server_alone_and_is_not_shown(server: Server, tmp_p
     assert b"s3cr3t" not in done.stderr + done.stdout
 
 
+@pytest.fixture
+def stalling(server: Server) -> Iterator[str]:
+    """The same repository over git://, through a relay that stops after some bytes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["daemon", "--export-all", f"--base-path={server.root}", "--listen=127.0.0.1"]
+    with subprocess.Popen([find("git"), *words, f"--port={port}", "--reuseaddr"]) as daemon:
+        relay = socket.create_server(("127.0.0.1", 0))
+        relaying = threading.Thread(target=relay_and_stop, args=(relay, port, 60_000))
+        relaying.start()
+        try:
+            yield f"git://127.0.0.1:{relay.getsockname()[1]}/app.git"
+        finally:
+            relay.shutdown(socket.SHUT_RDWR)
+            relaying.join()
+            daemon.terminate()
+
+
+def relay_and_stop(relay: socket.socket, port: int, most: int) -> None:
+    with contextlib.ExitStack() as ends, contextlib.suppress(OSError), relay:
+        while True:
+            near = ends.enter_context(relay.accept()[0])
+            far = ends.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for way in ((near, far, 10**9), (far, near, most)):
+                thread = threading.Thread(target=carry, args=way)
+                thread.start()
+                ends.callback(thread.join)
+                ends.callback(hang_up, way[0])
+
+
+def hang_up(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+def carry(source: socket.socket, target: socket.socket, left: int) -> None:
+    with contextlib.suppress(OSError):
+        while left > 0 and (data := source.recv(4096)):
+            target.sendall(data)
+            left -= len(data)
+
+
+@pytest.mark.slow
+def test_a_fetch_that_stalls_ends_by_itself_and_with_its_run(
+    server: Server, stalling: str, tmp_path: Path
+) -> None:
+    commit = server.commit({"noise": os.urandom(200_000).hex()}, ref="slow")
+    source = GitSource(git=stalling, ref=commit)
+    words = ("tree", "refs/heads/slow", commit, "", str(10**8), "/nowhere", "50", "10")
+    command = commands.read_git(make_spec(source), source, *words)
+    began = time.monotonic()
+    done = run(command, source, tmp_path)
+    assert (done.returncode, done.stdout) == (1, commands.FETCHING)
+    assert b"nothing came for 10 seconds" in done.stderr
+    assert classify(done.stderr.decode()) == "timeout"
+    assert time.monotonic() - began < 40
+    assert not list((tmp_path / "tmp").iterdir())
+    # A signal ends git and all that it started.
+    rest = shlex.split(command.get_raw_value())
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(rest, stdin=subprocess.PIPE, env=environment) as process:
+        assert process.stdin
+        process.stdin.write(b"\n\n")
+        process.stdin.flush()
+        for _ in range(200):
+            if list((tmp_path / "tmp").rglob("tmp_pack_*")):
+                break
+            time.sleep(0.1)
+        (own,) = (tmp_path / "tmp").iterdir()
+        process.terminate()
+        assert process.wait(20) == 1
+    assert not own.exists()
+    open_there = [link for link in Path("/proc").glob("[0-9]*/cwd") if leads_to(link, own)]
+    assert open_there == []
+
+
+def leads_to(link: Path, directory: Path) -> bool:
+    try:
+        return str(link.readlink()).startswith(str(directory))
+    except OSError:
+        return False
+
+
 def test_what_was_proven_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
     source = GitSource(git=server.url, ref="main", insecure=True)
     ref, commit = resolve(source, tmp_path)
@@ -282,7 +370,7 @@ def test_what_was_proven_is_not_fetched_again(server: Server, tmp_path: Path) ->
     kept = tmp_path / "checkout"
     kept.write_bytes(f"{commit} \n".encode() + packed)
     server.fault("reset")
-    words = ("tree", ref, commit, "", str(10**8), str(kept))
+    words = ("tree", ref, commit, "", str(10**8), str(kept), "60", "60")
     command = commands.read_git(make_spec(source), source, *words)
     assert run(command, source, tmp_path).stdout == packed
     assert not server.requests()
@@ -329,10 +417,10 @@ def test_a_hostile_repository(server: Server, tmp_path: Path) -> None:
 def test_files_that_are_too_many_bytes(server: Server, tmp_path: Path) -> None:
     commit = server.commit({"zeros": "0" * 3_000_000}, ref="large")
     source = GitSource(git=server.url, ref="large", insecure=True)
-    words = ("tree", "refs/heads/large", commit, "", str(10**6), "/nowhere")
+    words = ("tree", "refs/heads/large", commit, "", str(2 << 20), "/nowhere", "60", "60")
     done = run(commands.read_git(make_spec(source), source, *words), source, tmp_path)
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert b"more than 1000000 bytes" in done.stderr
+    assert (done.returncode, done.stdout) == (1, commands.FETCHING)
+    assert b"more than 2 MiB" in done.stderr
     git(server.tree, "reset", "-q", "--hard", "HEAD~1")
 
 

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api.hiddenvalue import HiddenValue
 
 from stackmend.compose.checkout import MAXIMUM_ARCHIVE
 from stackmend.compose.plan.actions import (
@@ -50,6 +51,11 @@ _BUSY = (
 #: Seconds that a command has beyond that: one that pulls or builds, and any other.
 IMAGE_LIMIT = 4 * 3600
 LIMIT = 600
+
+#: Seconds that a fetch may take, and for which nothing may come meanwhile; and what goes before
+#: what it brings.
+FETCH_LIMIT, IDLE_LIMIT = 1800, 120
+FETCHING = b"fetching\n"
 
 #: Waits until no command of an earlier run changes the project, as all of
 #: :func:`run_exclusively` do.
@@ -125,7 +131,7 @@ def make_resolve_archive(files: Source, digests: Mapping[str, str]) -> bytes:
 def read_git(spec: ComposeSpec, source: GitSource, how: str, *arguments: str) -> StringCommand:
     """Print a server's refs (``list``), or the files of a commit as a packed archive (``tree``).
 
-    Standard input is what :func:`format_login` makes of its login.
+    Standard input is its login: :func:`add_login`.
     """
     scheme = source.url.partition("://")[0] if "://" in source.url else "ssh"
     # A server may send us on to where all is encrypted.
@@ -135,15 +141,24 @@ def read_git(spec: ComposeSpec, source: GitSource, how: str, *arguments: str) ->
 
 
 def read_tree(spec: ComposeSpec, source: GitSource, ref: str, commit: str) -> StringCommand:
-    """The same of a commit: kept on the host where it was proven, else fetched."""
+    """The same of a commit: kept on the host where it was proven, else fetched.
+
+    :data:`FETCHING` goes before what is fetched.
+    """
     kept = f"{locate_state(spec)}/checkout"
-    return read_git(spec, source, "tree", ref, commit, source.path, str(MAXIMUM_ARCHIVE), kept)
+    limits = (str(FETCH_LIMIT), str(IDLE_LIMIT))
+    words = ("tree", ref, commit, source.path, str(MAXIMUM_ARCHIVE), kept, *limits)
+    return read_git(spec, source, *words)
 
 
-def format_login(source: GitSource) -> bytes:
-    """A user and a password, a line each."""
-    user, password = source.login or ("", "")
-    return f"{user}\n{password}\n".encode()
+def add_login(source: GitSource, command: StringCommand) -> StringCommand:
+    """A command with the user and the password, a line each, as its input."""
+    words = (
+        # Hidden words go by the input, never as arguments.
+        QuoteString(HiddenValue(word) if word in source.secrets else word)  # type: ignore[no-untyped-call]
+        for word in source.login or ("", "")
+    )
+    return StringCommand("printf", "'%s\\n'", *words, "|", command)
 
 
 def hash_outside(paths: Sequence[str]) -> StringCommand:

@@ -3,8 +3,9 @@
 # git, hooks, helpers or environment count, and no file of the repository is ever checked out.
 # Arguments: the address, the protocols that may be spoken, the server that the login is for, then
 # "list" and patterns of refs; or "tree", the full name of a ref (or a commit), the commit, the
-# directory in it, the bytes that its files may have, and the file that keeps those of the commit
-# that was proven. Standard input: the user and the password.
+# directory in it, the bytes that its files may have, the file that keeps those of the commit that
+# was proven, the seconds for a fetch, and those of them for which nothing may come. Standard input:
+# the user and the password. The line "fetching" goes before files that are not at hand.
 umask 077
 url=$1 protocols=$2 origin=$3 how=$4
 shift 4
@@ -24,8 +25,15 @@ command -v git >/dev/null 2>&1 || {
 for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p; s/^\(SSH_ASKPASS[A-Z_]*\)=.*/\1/p'); do
   unset "$name"
 done
-own=
-trap '[ -z "$own" ] || rm -rf "$own"' EXIT
+own='' running='' watcher=''
+# git is in a group of its own, that of timeout, which hands the signal on.
+# shellcheck disable=SC2329 # the trap calls it
+end() {
+  [ -z "$watcher" ] || kill "$watcher" 2>/dev/null
+  [ -z "$running" ] || { kill "$running" 2>/dev/null && wait "$running"; }
+  [ -z "$own" ] || rm -rf "$own"
+}
+trap end EXIT
 # A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
 trap 'exit 1' HUP INT PIPE TERM
 temporary=${TMPDIR:-/tmp}
@@ -50,21 +58,56 @@ exec 9<login && rm login || exit 73
 run() {
   limit=$1
   shift
+  # In the background: a signal is heard while it runs.
   timeout -k 5 "$limit" git -c core.askPass= -c credential.helper= \
     ${origin:+-c "credential.$origin.helper=!cat /proc/self/fd/9; :"} \
     -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 -c submodule.recurse=false \
-    -c http.lowSpeedLimit=100 -c http.lowSpeedTime=30 -c tar.umask=0022 "$@"
+    -c http.lowSpeedLimit=100 -c http.lowSpeedTime=30 -c fetch.unpackLimit=1 -c tar.umask=0022 "$@" &
+  running=$!
+  watcher=''
+  [ "$1" != fetch ] || {
+    watch "$running" </dev/null >/dev/null 2>&1 9<&- &
+    watcher=$!
+  }
+  wait "$running"
   ran=$?
+  running=''
+  [ -z "$watcher" ] || kill "$watcher" 2>/dev/null
+  watcher=''
   # Whatever it waits for, it says nothing of it.
   [ $ran -ne 124 ] || echo "Operation timed out after $limit seconds" >&2
+  [ ! -e "$own/stalled" ] || echo "Operation timed out: nothing came for $idle seconds" >&2
   return $ran
+}
+# Ends a fetch of which nothing moves any more: no file, no byte that git reads (ssh keeps its
+# connection alive by itself). A protocol other than HTTP has no limit of its own.
+watch() {
+  cd / || return
+  was='' quiet=0
+  while [ $quiet -lt "$idle" ]; do
+    sleep 5
+    now=$(
+      ls -lR "$own"
+      for process in /proc/[0-9]*; do
+        # shellcheck disable=SC3013 # every sh that a host has knows it
+        [ "$process/cwd" -ef "$own/repository" ] && read -r program <"$process/comm" || continue
+        case $program in git*) cat "$process/io" ;; esac
+      done
+    )
+    quiet=$((quiet + 5))
+    [ "$now" = "$was" ] || quiet=0
+    was=$now
+  done
+  : >"$own/stalled"
+  kill "$1"
 }
 if [ "$how" = list ]; then
   run 120 ls-remote -- "$url" "$@"
   exit
 fi
 
-ref=$1 commit=$2 path=$3 largest=$4
+ref=$1 commit=$2 path=$3 largest=$4 allowed=$6 idle=$7
+echo fetching
 # Blocks of 512 bytes: no pack fills the disk.
 ulimit -f 4194304 2>/dev/null
 run 60 init -q --bare repository && cd repository || exit 73
@@ -72,7 +115,8 @@ run 60 init -q --bare repository && cd repository || exit 73
 mkdir -p info
 echo '* -text !eol !ident !filter !working-tree-encoding -export-ignore -export-subst' >info/attributes
 fetch() {
-  run 1800 fetch -q --no-tags --no-recurse-submodules "$@" \
+  rm -f "$own/stalled"
+  run "$allowed" fetch -q --no-tags --no-recurse-submodules "$@" \
     -- "$url" "+$ref:refs/fetched" 2>"$own/said"
 }
 fetch --depth 1 || { grep -q 'does not support shallow' "$own/said" && fetch; } || {
@@ -89,7 +133,7 @@ run 60 cat-file -e "$commit:$path" 2>/dev/null || {
   exit 66
 }
 (ulimit -f $((largest / 512)) && run 600 archive --format=tar -o "$own/tree.tar" "$commit:$path") 2>"$own/said" || {
-  [ "$(wc -c <"$own/tree.tar")" -lt $((largest / 512 * 512)) ] || echo "its files have more than $largest bytes" >&2
+  [ "$(wc -c <"$own/tree.tar")" -lt $((largest / 512 * 512)) ] || echo "its files have more than $((largest / 1048576)) MiB" >&2
   cat "$own/said" >&2
   exit 1
 }

@@ -20,6 +20,7 @@ from stackmend.compose.state import Checkout
 from stackmend.decision import Refusal
 from stackmend.problems import show
 from stackmend.reporting import announce
+from stackmend.text import format_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from stackmend.compose.spec import ComposeSpec, GitSource
 
 #: Seconds for the refs of a server and for a commit, each with all attempts.
-LIST_LIMIT, TREE_LIMIT = 240.0, 1800.0
+LIST_LIMIT, TREE_LIMIT = 240.0, float(commands.FETCH_LIMIT)
 #: How often it is asked again where a ref moves between the two.
 MOVES = 3
 FETCH_LIMIT = MOVES * (LIST_LIMIT + TREE_LIMIT)
@@ -107,7 +108,8 @@ def _fetch(host: Host, spec: ComposeSpec, source: GitSource) -> Fetched:
         result = run(commands.read_tree(spec, source, ref, commit), TREE_LIMIT)
         if result.ok:
             checkout = Checkout(url=source.url, ref=source.ref, path=source.path, commit=commit)
-            return Fetched(checkout, result.stdout, make(spec, unpack(result.stdout)))
+            packed = result.stdout.removeprefix(commands.FETCHING)
+            return Fetched(checkout, packed, make(spec, unpack(packed)))
     raise Unfetched(f"{show(source.url)}: {result.reason}", _UNTOUCHED)
 
 
@@ -119,20 +121,31 @@ def _run(
     :raises Unfetched: it failed for good.
     """
 
+    report = _make_report(host, source)
+
+    def announce_fetch(data: bytes) -> None:
+        if data.startswith(commands.FETCHING):
+            report(
+                f"fetching; ends within {format_limit(limit)}, and once nothing comes for "
+                f"{commands.IDLE_LIMIT} s"
+            )
+
     def attempt(left: float) -> connection.Result:
         try:
             return connection.run(
                 host,
-                command,
-                stdin=commands.format_login(source),
+                commands.add_login(source, command),
                 timeout=left,
+                on_stdout=announce_fetch,
                 readonly=True,
                 secret=True,
+                # Nobody waits for a fetch whose run is gone.
+                tethered=True,
             )
         except connection.CommandTimeout:
             return connection.Result(124, b"", f"Operation timed out after {left:.0f} s".encode())
 
-    result = retries.retry(attempt, limit=limit, on_retry=_make_report(host, source))
+    result = retries.retry(attempt, limit=limit, on_retry=report)
     if result.ok or result.status == _MOVED:
         return result
     if result.status == _NO_GIT:
