@@ -439,6 +439,15 @@ def test_no_other_protocol_is_spoken(url: str, server: Server, tmp_path: Path) -
     assert b"not allowed" in done.stderr
 
 
+def test_a_scheme_is_read_without_case() -> None:
+    for url in ("HTTPS://GIT.example/x", "Https://u:p@GIT.example/x"):
+        source = GitSource(git=url)
+        assert source.url == "https://GIT.example/x"
+        assert (
+            commands.read_git(make_spec(source), source, "list").get_raw_value().count("https") > 1
+        )
+
+
 LINES = [f"{'a' * 40}\trefs/heads/x", f"{'b' * 40}\trefs/tags/x", f"{'c' * 40}\trefs/tags/x^{{}}"]
 
 
@@ -460,6 +469,8 @@ def test_which_ref_a_name_means() -> None:
     ("raw", "problem"),
     [
         ({"git": "http://h.example/x"}, "proves nothing about who answers"),
+        ({"git": "HTTP://GIT.example/x"}, "proves nothing about who answers"),
+        ({"git": "Git://u:p@h.example/x"}, "proves nothing about who answers"),
         ({"git": "git://h.example/x"}, "proves nothing about who answers"),
         ({"git": "ext::sh -c id"}, "must be the URL of a repository"),
         ({"git": "-oProxyCommand=x"}, "must be the URL of a repository"),

@@ -33,10 +33,16 @@ from stackmend.raw import validate
         ("tcp://db.lan:5432", "tcp://db.lan:5432"),
         ("https://[fd00::1]:5000/v2/", "https://[fd00::1]:5000/v2/"),
         ("192.0.2.1", "https://192.0.2.1/"),
+        ("HTTP://deb.lan", "http://deb.lan/"),
     ],
 )
 def test_an_endpoint_is_a_url(text: str, url: str) -> None:
     assert str(Endpoint.model_validate(text)) == url
+
+
+def test_a_remote_is_read_without_case_of_its_scheme() -> None:
+    assert str(parse_remote("HTTP://git.lan/x.git")) == "http://git.lan/x.git/info/refs"
+    assert str(parse_remote("SSH://git@git.lan/x.git")) == "ssh://git.lan"
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,11 @@ def _check_url(value: str | SecretStr) -> str | SecretStr:
     for part in (parts.username, parts.password):
         if part is not None and not unquote(part).isprintable():
             raise ValueError("holds a login with a control character")
-    return SecretStr(text) if parts.username or parts.password else value
+    # git knows schemes in small letters alone.
+    text = parts.scheme + text[len(parts.scheme) :]
+    if parts.username or parts.password or isinstance(value, SecretStr):
+        return SecretStr(text)
+    return text
 
 
 def _check_ref(value: str) -> str:

@@ -13,7 +13,7 @@ RATE_LIMIT = "ratelimitpreview/test"
 _REGISTRY = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 _SCP = re.compile(r"(?:[A-Za-z0-9_.-]+@)?(?P<host>[A-Za-z0-9_.-]+):(?!//)(?P<path>.*)")
 _URL = re.compile(
-    r"(?P<scheme>https?|ssh|git)://(?:[^/?#]*@)?(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?P<scheme>(?i:https?|ssh|git))://(?:[^/?#]*@)?(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^?#]*)?(?:[?#].*)?"
 )
 
@@ -97,7 +97,7 @@ def parse_remote(url: str) -> Endpoint | None:
         'https://git.lan/owner/api.git/info/refs'
     """
     if found := _URL.fullmatch(url):
-        scheme = found["scheme"]
+        scheme = found["scheme"].lower()
         host, port = found["host"].strip("[]"), int(found["port"] or 0)
         if scheme == "git":
             return Endpoint(scheme="tcp", host=host, port=port or 9418, kind="git")

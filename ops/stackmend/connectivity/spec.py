@@ -20,7 +20,7 @@ Kind = Literal["named", "registry", "git", "packages"]
 _PORTS = {"https": 443, "http": 80, "ssh": 22, "tcp": 0}
 
 _URL = re.compile(
-    r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)"
+    r"(?:(?P<scheme>[A-Za-z]+)://)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
 )
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:[/._-]+[a-z0-9]+)*")
@@ -132,7 +132,7 @@ def _parse(text: str) -> dict[str, Any]:
     :raises ValueError: it is none, or holds what an endpoint has not.
     """
     found = _URL.fullmatch(text.strip())
-    scheme = (found and found["scheme"]) or "https"
+    scheme = ((found and found["scheme"]) or "https").lower()
     if found is None or scheme not in _PORTS:
         raise ValueError(
             "must be [https://|http://|ssh://|tcp://]host[:port][/path], without user, password "
