@@ -216,7 +216,7 @@ MIXED = record(
                         "subject": "ai/api",
                         "kind": "unhealthy",
                         "cause": "its check fails",
-                        "evidence": ["HTTP 500", "body"],
+                        "evidence": ["HTTP 500", *(f"line {n}" for n in range(2, 9))],
                         "remedy": "see its log",
                     }
                 ],
@@ -238,7 +238,9 @@ def test_the_words_tell_what_was_wrong_what_was_done_and_what_is_left() -> None:
         "    web2: failed",
         "      compose.stack",
         "        found: ai/api: unhealthy: its check fails",
-        "               HTTP 500 …",
+        "               HTTP 500",
+        *(f"               line {number}" for number in range(2, 7)),
+        "               … (2 more in the report)",
         "               remedy: see its log",
         "        tried without success: restart ai/api (2.0 s)",
         "        failed: ai/api is unhealthy still",
@@ -249,6 +251,18 @@ def test_the_words_tell_what_was_wrong_what_was_done_and_what_is_left() -> None:
         "--> stackmend: 3 hosts: 1 converged, 1 failed, 1 unreachable; "
         "not well: web2 (failed), web3 (unreachable); report: /r/x.json",
     ]
+
+
+def test_findings_that_fail_nothing_are_counted() -> None:
+    finding = {"subject": "https://x.lan", "kind": "loss", "cause": "packet loss"}
+    for number, words in (
+        (0, "1 host: 1 converged"),
+        (1, "1 host: 1 converged; 1 finding that fails nothing"),
+        (8, "1 host: 1 converged; 8 findings that fail nothing"),
+    ):
+        operation = {"name": "connectivity.checked", "findings": [finding] * number}
+        made = record(web={"outcome": "converged", "operations": [operation]})
+        assert summary.format_last_line(made, None) == words
 
 
 def test_a_terminal_gets_a_table_of_the_hosts() -> None:

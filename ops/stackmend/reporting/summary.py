@@ -24,6 +24,9 @@ _COLOURS = {
     "unmanaged": "cyan",
     "unknown": "red",
 }
+#: Lines of a finding's evidence that are shown.
+EVIDENCE_LINES = 6
+
 _RESULTS = {"done": "done", "failed": "tried without success"}
 
 
@@ -72,6 +75,17 @@ def format_last_line(record: RunRecord, path: Path | None) -> str:
         parts.append("the run was ended early")
     if bad := record.list_not_well():
         parts.append("not well: " + ", ".join(f"{name} ({why})" for name, why in bad.items()))
+    # Those of hosts that are not converged are listed above.
+    told = sum(
+        len(operation.findings)
+        for host in record.hosts.values()
+        if host.outcome == "converged"
+        for operation in host.operations
+    )
+    if told:
+        parts.append(
+            f"{told} finding{'s' if told != 1 else ''} that fail{'s' * (told == 1)} nothing"
+        )
     if path is not None:
         parts.append(f"report: {path}")
     return "; ".join(parts)
@@ -81,8 +95,10 @@ def _format_operation(operation: OperationRecord, host: HostRecord, mode: str) -
     for finding in operation.findings:
         kind = f"{finding.kind}: " if finding.kind else ""
         yield f"found: {finding.subject}: {kind}{finding.cause}"
-        if finding.evidence:
-            yield f"       {_cut(finding.evidence)}"
+        for line in finding.evidence[:EVIDENCE_LINES]:
+            yield f"       {line}"
+        if left := len(finding.evidence[EVIDENCE_LINES:]):
+            yield f"       … ({left} more in the report)"
         if finding.remedy:
             yield f"       remedy: {finding.remedy}"
     if mode == "dry" or not operation.done:
