@@ -42,9 +42,21 @@ MODES = {
     33: "well",
     34: "fin-after-head",
     35: "page",
+    38: "garbage",
 }
+#: Ports of 36 with the short queue of a small server, which serves one after another; and that of
+#: 37, which accepts nothing.
+SHORT, HUNG = range(8001, 8009), 8000
 #: What each DNS server does.
-SERVERS = {53: "good", 54: "good", 55: "absent", 56: "silent", 57: "failing", 58: "stale"}
+SERVERS = {
+    53: "good",
+    54: "good",
+    55: "absent",
+    56: "silent",
+    57: "failing",
+    58: "stale",
+    59: "denied",
+}
 #: Names with an IPv6 address.
 SIX = {"six": "fd00:2::10", "dead-six": "fd00:2::66"}
 
@@ -71,6 +83,8 @@ def answer_dns(data, mode):
         code = 3
     elif mode == "failing":
         code = 2
+    elif mode == "denied":
+        code = 5
     elif mode == "stale" and kind == 1:
         found = [socket.inet_aton(f"{NETWORK}.99")]
     elif kind == 1:
@@ -130,6 +144,9 @@ def serve(s, last, port, contexts):
             s.recv(4096)
     elif mode == "reset":
         reset(s)
+    elif mode == "garbage":
+        s.sendall(b"220 far.test ready\r\n")
+        time.sleep(0.5)
     elif port == 22:
         s.sendall(b"SSH-2.0-far\r\n")
     else:
@@ -189,6 +206,13 @@ def accept(listener, contexts):
         threading.Thread(target=guarded, args=(s, contexts), daemon=True).start()
 
 
+def accept_slowly(listener, contexts):
+    while True:
+        s, _ = listener.accept()
+        time.sleep(0.02)
+        guarded(s, contexts)
+
+
 def main(directory):
     contexts = {}
     for kind in ("well", "early", "late", "foreign"):
@@ -199,6 +223,10 @@ def main(directory):
             ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=30000
         )
         threading.Thread(target=accept, args=(listener, contexts), daemon=True).start()
+    hung = socket.create_server((f"{NETWORK}.37", HUNG), backlog=5)
+    for port in SHORT:
+        listener = socket.create_server((f"{NETWORK}.36", port), backlog=5)
+        threading.Thread(target=accept_slowly, args=(listener, contexts), daemon=True).start()
     for last, mode in SERVERS.items():
         threading.Thread(target=serve_udp, args=(last, mode), daemon=True).start()
         if last in (53, 54):
@@ -206,6 +234,7 @@ def main(directory):
             threading.Thread(target=accept, args=(listener, contexts), daemon=True).start()
     print("ready", flush=True)
     threading.Event().wait()
+    hung.close()
 
 
 if __name__ == "__main__":

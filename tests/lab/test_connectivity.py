@@ -66,6 +66,12 @@ SERVERS: list[tuple[Any, str]] = [
     ("https://h10.far.test:444", "refused"),
     ("tcp://h10.far.test:444", "refused"),
     ("https://nowhere.far.test", "name"),
+    # It accepts nothing: the kernel does, until its queue is full.
+    ("http://h37.far.test:8000", "timeout"),
+    ("http://h38.far.test", "protocol"),
+    ("ssh://h38.far.test", "protocol"),
+    ("https://h38.far.test", "tls"),
+    *((f"http://h36.far.test:{port}", "healthy") for port in range(8001, 8009)),
 ]
 
 
@@ -90,8 +96,13 @@ def test_with_what_a_host_has(side: FarSide) -> None:
         assert side.faults(["https://h20.far.test/"], here.format("curl")) == ["mtu"]
     ends = ["https://h10.far.test", "tcp://h10.far.test:80"]
     assert side.faults(ends, here.format("curl python3*")) == ["unknown", "healthy"]
+    state = side.observe(ends[:1], here.format("ping python3*"))
+    assert "ping and python3 are not on the host" in state.endpoints[0].host.skipped.values()
+    assert state.endpoints[0].host.bursts[0].echoes == 0
+    # Without ping Python sends them.
     state = side.observe(ends[:1], here.format("ping"))
-    assert "ping is not on the host" in state.endpoints[0].host.skipped.values()
+    (burst,) = state.endpoints[0].host.bursts
+    assert (burst.echoes, burst.missing) == (100, 0)
     state = side.observe(ends[:1], here.format("bash"))
     assert [one.fault for one in classify_endpoints(state)] == ["healthy"]
     assert "bash is not on the host" in state.endpoints[0].host.skipped.values()
@@ -153,13 +164,17 @@ def test_dns_servers(side: FarSide) -> None:
             ((), "resolver"),
             ((56,), "dns-blocked"),
             ((54, 53), "healthy"),
+            ((59,), "dns-server"),
         ):
             side.resolve_by(*servers)
             assert side.faults([WELL], timeout=3) == [fault], servers
         # UDP alone is blocked, on the way out or back; then everything is.
         for rule in ("OUTPUT -p udp --dport 53 -j DROP", "INPUT -p udp --sport 53 -j DROP"):
             with side.rules(rule):
-                assert side.faults([WELL], timeout=3) == ["dns-blocked"]
+                (found,) = side.classify([WELL], timeout=3).values()
+                assert found.fault == "dns-blocked"
+                own = any("the host's own packet filter" in line for line in found.evidence)
+                assert own == rule.startswith("OUTPUT")
         with side.rules("INPUT -i near0 -j DROP"):
             assert side.faults([WELL, "https://192.0.2.10"], timeout=3) == ["route", "route"]
         # Port 53 alone, TCP as well: an address that is named tells that the link is up.
@@ -358,6 +373,26 @@ def test_a_wrong_endpoint_is_refused_before_contact(side: FarSide, tmp_path: Pat
     assert done.rc == 1
     assert "without user, password" in done.out
     assert side.host.sessions_since(mark) == []
+
+
+def test_small_servers_of_the_host_itself(side: FarSide) -> None:
+    """Eight that have a queue of five: healthy, and the kernel of the host drops nothing for us."""
+    program = '/^TcpExt/ { for (i in n) if (n[i] == "ListenOverflows") print $i; split($0, n) }'
+    count = f"awk '{program}' /proc/net/netstat"
+    side.host.sh(
+        "for p in 1 2 3 4 5 6 7 8; do (setsid timeout 300 python3 -m http.server 900$p "
+        "--bind 192.0.2.1 -d /run/far/.. >/dev/null 2>&1 </dev/null &); done; "
+        "for p in 1 2 3 4 5 6 7 8; do timeout 20 sh -c "
+        '"until curl -so /dev/null 192.0.2.1:900$p; do sleep 0.1; done"; done'
+    )
+    before = side.host.sh(count)
+    assert side.faults([f"http://192.0.2.1:900{p}" for p in range(1, 9)]) == ["healthy"] * 8
+    assert side.host.sh(count) == before
+    # One that hangs, and again once its queue is full.
+    side.host.sh("pkill -STOP -f 'http.server [9]001'")
+    for _ in range(2):
+        assert side.faults(["http://192.0.2.1:9001"], timeout=3) == ["timeout"]
+    side.host.sh("pkill -KILL -f 'http.server [9]00'", check=False)
 
 
 def test_healthy_endpoints_are_never_called_broken(side: FarSide) -> None:

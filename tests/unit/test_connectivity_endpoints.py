@@ -137,7 +137,7 @@ def test_what_a_stacks_files_need(tmp_path: Path) -> None:
     alone = policy.model_copy(update={"derived": False})
     found = get_arguments(alone, images, remotes, registries)
     assert [str(one) for one in found["endpoints"]] == ["https://own.lan/"]
-    assert found["packages"] is False
+    assert found["derived"] is False
     # Where the files cannot be read nothing is known, and the operation that needs them says why.
     gone = ComposeSpec.model_validate({"project": "a", "source": "/nowhere", "directory": "/a"})
     assert compose.find_outside(gone) == ((), ())
@@ -204,11 +204,11 @@ def message(kind: int, rows: list[tuple[int, bytes]], code: int = 0) -> bytes:
         (f"258 1 3 0 {message(1, []).hex()}", "4 none 3"),
         (f"258 1 3 0 {message(1, [], 3).hex()}", "4 absent 3"),
         (f"258 1 3 0 {message(1, [], 2).hex()}", "4 failed 3"),
-        (f"258 1 3 0 {message(1, [], 5).hex()}", "4 refused 3"),
+        (f"258 1 3 0 {message(1, [], 5).hex()}", "4 denied 3"),
         (f"259 1 3 0 {message(1, []).hex()}", "4 unreadable 3"),
         ("258 1 3 124", "4 timeout 3"),
         ("258 1 3 1", "4 refused 3"),
-        ("258 1 3 8", "4 refused 3"),
+        ("258 1 3 8", "4 filtered 3"),
         ("258 1 3 9", "4 unreachable 3"),
     ],
 )  # fmt: skip

@@ -27,6 +27,7 @@ from stackmend.connectivity.state import (
     EndpointState,
     HostConnectivity,
     Lookup,
+    LookupStatus,
     ProviderStatus,
     RateLimit,
     View,
@@ -228,6 +229,147 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
         ),
         "loss",
     ),
+    "packets are lost, and no echo tells": (
+        host(
+            met(
+                view(
+                    connects=(
+                        *connects("connected"),
+                        Connect(address=FOUR, status="connected", ms=1010),
+                    ),
+                    bursts=(Burst(address=FOUR, handshakes=50, repeated=6, spells=4),),
+                )
+            ),
+            repeated=12,
+        ),
+        "loss",
+    ),
+    "a queue that is full drops handshakes, no packet is lost": (
+        host(
+            met(
+                view(
+                    bursts=(Burst(address=FOUR, handshakes=50, repeated=12, spells=5, echoes=100),)
+                )
+            ),
+            repeated=12,
+        ),
+        "healthy",
+    ),
+    "a full queue while many come, and no echo tells": (
+        host(
+            met(view(bursts=(Burst(address=FOUR, handshakes=50, repeated=12, spells=5),))),
+            repeated=12,
+        ),
+        "healthy",
+    ),
+    "a server that hangs fills its queue": (
+        host(
+            met(
+                view(
+                    answers=answers(exit=28, status=0, error="timed out"),
+                    bursts=(Burst(address=FOUR, handshakes=50, repeated=49, spells=1),),
+                )
+            ),
+            repeated=60,
+        ),
+        "timeout",
+    ),
+    "packets are lost to an address that another endpoint has too": (
+        host(
+            met(),
+            met(
+                view(
+                    bursts=(Burst(address=FOUR, handshakes=50, repeated=5, echoes=100, missing=9),)
+                ),
+                "http://api.lan/",
+            ),
+            repeated=12,
+        ),
+        "loss",
+    ),
+    "a reset on a lossy way": (
+        host(
+            met(
+                view(
+                    answers=answers(exit=56, status=0, error="Connection reset by peer"),
+                    bursts=(Burst(address=FOUR, handshakes=50, repeated=5, echoes=100, missing=9),),
+                )
+            ),
+            repeated=12,
+        ),
+        "reset",
+    ),
+    "429 on a lossy way": (
+        host(
+            met(
+                view(
+                    answers=answers(status=429),
+                    bursts=(Burst(address=FOUR, handshakes=50, repeated=5, echoes=100, missing=9),),
+                )
+            ),
+            repeated=12,
+        ),
+        "rate-limit",
+    ),
+    "a server of the host itself whose queue is full": (
+        host(
+            met(view(own=(FOUR,), connects=connects("timeout"), answers=answers(exit=28, status=0)))
+        ),
+        "timeout",
+    ),
+    "a DNS server answers REFUSED": (
+        host(
+            met(view(lookups=lookups(("", "failed"), ("192.0.2.53", "denied")), **DARK)),
+            reached=("192.0.2.53",),
+        ),
+        "dns-server",
+    ),
+    "the host's own filter drops questions for DNS": (
+        host(met(view(lookups=lookups(("", "failed"), ("192.0.2.53", "filtered")), **DARK))),
+        "dns-blocked",
+    ),
+    "nothing listens on port 53": (
+        host(met(view(lookups=lookups(("", "failed"), ("192.0.2.53", "refused")), **DARK))),
+        "dns-blocked",
+    ),
+    "no route to the address": (
+        host(met(view(routed={FOUR: False}, connects=(), answers=()))),
+        "route",
+    ),
+    "something else than HTTP answers": (
+        host(
+            met(
+                view(answers=answers(status=0, exit=1, error="Received HTTP/0.9 when not allowed")),
+                "http://api.lan/",
+            )
+        ),
+        "protocol",
+    ),
+    "headers that are none": (
+        host(
+            met(
+                view(answers=answers(status=0, exit=8, error="Header without colon")),
+                "http://api.lan/",
+            )
+        ),
+        "protocol",
+    ),
+    "an exit without a class, over http": (
+        host(met(view(answers=answers(status=0, exit=61, error="x")), "http://api.lan/")),
+        "protocol",
+    ),
+    "TLS to a port of plain HTTP": (
+        host(failing(exit=35, error="error:0A00010B:SSL routines::wrong version number")),
+        "tls",
+    ),
+    "a certificate that has expired": (
+        host(failing(exit=60, error="SSL certificate problem: certificate has expired")),
+        "tls",
+    ),
+    "a certificate for another name": (
+        host(failing(exit=60, error="SSL: no alternative certificate subject name matches")),
+        "tls",
+    ),
     "large packets are lost": (
         host(
             met(view(answers=answers(exit=28, status=0, error="timed out"), small=True)),
@@ -393,6 +535,17 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
 }
 
 
+def test_a_healthy_host_is_silent() -> None:
+    """What no echo and no container could add is told where something fails alone."""
+    skipped = {"echo requests": "ping and python3 are not on the host"}
+    for well, kinds in ((True, []), (False, ["empty-reply", "unchecked"])):
+        fields = {} if well else {"answers": answers(exit=52, status=0)}
+        found = met(view(skipped=skipped, **fields), container=Unknown("there is no stack"))
+        decided = plan(ConnectivityPolicy(), host(found), {})
+        assert [row.kind for row in decided.findings] == kinds
+    assert len(decided.findings[1].evidence) == 2
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_each_scenario_has_one_class_and_says_why(name: str) -> None:
     state, fault = SCENARIOS[name]
@@ -481,16 +634,21 @@ def test_no_loss_without_the_kernels_word(
         echoes=100,
         missing=missing,
     )
-    assert not is_lossy(burst, 0)
-    # Limited or unanswered echoes alone, and one handshake alone, are nothing.
-    assert not is_lossy(burst.model_copy(update={"repeated": 0}), 0)
-    assert not is_lossy(burst.model_copy(update={"repeated": 1, "echoes": 0}), min(segments, 2))
-    # Half of the echoes lost, and no handshake: who limits them is well, whatever others lose.
-    limited = burst.model_copy(update={"repeated": 0, "echoes": 100, "missing": 50})
-    assert not is_lossy(limited, segments + 1)
-    assert is_lossy(limited.model_copy(update={"missing": 3, "late": 0}), segments + 1)
+    assert not is_lossy(burst, 0, single=True)
+    # Echoes that all come back tell that a server's own queue drops, whatever handshakes say.
+    assert not is_lossy(burst.model_copy(update={"missing": 0}), segments, single=True)
+    # Limited or unanswered echoes alone, and late handshakes in a row, are nothing.
+    assert not is_lossy(burst.model_copy(update={"repeated": 0}), segments, single=True)
+    silent = burst.model_copy(update={"echoes": 0, "missing": 0, "spells": 1})
+    assert not is_lossy(silent, segments, single=True)
+    assert not is_lossy(silent.model_copy(update={"spells": 9}), segments, single=False)
+    # Half of the echoes lost, and hardly a handshake: who limits them is well.
+    limited = burst.model_copy(update={"repeated": 2, "missing": 50})
+    assert not is_lossy(limited, segments + 1, single=True)
+    both = limited.model_copy(update={"repeated": 9, "missing": 10, "late": 0})
+    assert is_lossy(both, segments + 1, single=False)
     # A host that is as late with itself is busy.
-    assert not is_lossy(burst.model_copy(update={"late": max(1, repeated)}), segments)
+    assert not is_lossy(burst.model_copy(update={"late": max(1, repeated)}), segments, single=True)
 
 
 _addresses = st.sampled_from((FOUR, SIX, "192.0.2.99"))
@@ -501,9 +659,7 @@ _views = st.builds(
         st.builds(
             Lookup,
             server=st.sampled_from(("", "127.0.0.53", "192.0.2.53", "192.0.2.54", "fe80::1")),
-            status=st.sampled_from(
-                ("answered", "none", "absent", "failed", "refused", "timeout", "unreachable")
-            ),
+            status=st.sampled_from(get_args(LookupStatus)),
             addresses=st.lists(_addresses, max_size=2).map(tuple),
         ),
         max_size=6,
@@ -522,7 +678,7 @@ _views = st.builds(
         st.builds(
             Answer,
             address=st.one_of(_addresses, st.just("")),
-            exit=st.sampled_from((0, 5, 6, 7, 18, 28, 35, 52, 56, 60, 77, 97)),
+            exit=st.sampled_from((0, 1, 5, 6, 8, 7, 18, 28, 35, 52, 56, 60, 77, 97)),
             status=st.sampled_from((0, 200, 204, 302, 401, 403, 404, 407, 429, 500, 511)),
             tunnel=st.sampled_from((0, 200, 407)),
             connected=st.integers(0, 1),

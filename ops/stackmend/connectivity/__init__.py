@@ -18,7 +18,7 @@ __all__ = ["checked", "classify", "get_arguments"]
 @operation()
 def checked(
     endpoints: Sequence[Any] | None = None,
-    packages: bool | None = None,
+    derived: bool | None = None,
     project: str = "",
     status_pages: Sequence[Any] | None = None,
     on_fault: str = "report",
@@ -29,7 +29,7 @@ def checked(
 
     + endpoints: addresses such as ``https://ghcr.io/v2/``, or mappings as in
       ``stackmend.connectivity.spec.Endpoint``
-    + packages: whether to look at the host's own package sources as well; by default where no
+    + derived: whether to look at the host's own package sources as well; by default where no
       ``endpoints`` are given
     + project: the Compose project from one of whose containers to look as well
     + status_pages: the providers' pages about their outages; GitHub's, Docker's, PyPI's and Quay's
@@ -42,6 +42,8 @@ def checked(
     gets one class with its evidence and remedy. A provider's status page is asked from this
     machine, and only for what the host does not explain. What could not be looked at is told with
     its reason.
+
+    The arguments are the keys of the section ``connectivity``, and ``project``.
 
     By default nothing that is found fails the run: a stack that runs needs none of its registries
     until something is pulled, and is not to be left alone for one of them.
@@ -62,7 +64,7 @@ def checked(
 
     options: dict[str, Any] = {
         "endpoints": endpoints or (),
-        "derived": endpoints is None if packages is None else packages,
+        "derived": endpoints is None if derived is None else derived,
         "on_fault": on_fault,
         "timeout": timeout,
         "project": project,
@@ -92,7 +94,7 @@ def get_arguments(
     """
     return {
         "endpoints": list_needed(policy, images, remotes, registries),
-        "packages": policy.derived,
+        "derived": policy.derived,
         "status_pages": policy.status_pages,
         "on_fault": policy.on_fault,
         "timeout": policy.timeout,

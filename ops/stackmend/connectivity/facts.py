@@ -67,7 +67,7 @@ class Connectivity(FactBase[HostConnectivity]):
             "yes" if packages else "no",
             *map(_format_endpoint, self._endpoints),
             mark=self._mark,
-            before=["exchange.py"],
+            before=["exchange.py", "echo.py"],
             shared=["own"],
         )
 
@@ -229,12 +229,13 @@ def _parse_view(rows: Iterable[tuple[str, str]], skipped: Mapping[str, str]) -> 
                 answers[-1].setdefault("headers", {})[key] = value.strip()
             case "burst":
                 address, *numbers = words
-                handshakes, repeated, control, late, echoes, received = map(int, numbers)
+                handshakes, repeated, spells, control, late, echoes, received = map(int, numbers)
                 bursts.append(
                     {
                         "address": _parse_address(address),
                         "handshakes": handshakes,
                         "repeated": repeated,
+                        "spells": spells,
                         "control": control,
                         "late": late,
                         "echoes": echoes,

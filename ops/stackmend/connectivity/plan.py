@@ -6,6 +6,7 @@ A diagnosis goes from the lowest layer up, and stops at the first that explains 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
+from math import comb
 from typing import Literal
 
 from stackmend import decision
@@ -36,6 +37,9 @@ _MAYBE_THEIRS: frozenset[FaultName] = frozenset(
 
 #: Milliseconds after which a handshake was not answered at once: kernels send again after a second.
 REPEATED_AFTER = 900
+
+#: Why nothing is looked at from a container, where there is none to look from.
+NO_STACK = "there is no stack"
 
 #: Bytes of a body after which its rest is no matter: full packets arrive.
 LONG_BODY = 16384
@@ -98,7 +102,8 @@ def plan(
         for found in classify_endpoints(state, policy.status_pages, providers)
         if found.fault != "healthy"
     ]
-    return Plan(findings=(*findings, *_find_skew(state, findings), *_find_unchecked(state)))
+    findings += _find_skew(state, findings)
+    return Plan(findings=(*findings, *_find_unchecked(state, well=not findings)))
 
 
 def classify_endpoints(
@@ -155,7 +160,7 @@ def _add_provider(
             return found.model_copy(update={"evidence": (*found.evidence, line)})
         line = f"{page.provider}'s status page says {answer.indicator}: {answer.text}".rstrip(": ")
         fault = "outage" if answer.indicator in ("major", "critical") else found.fault
-        remedy = find_remedy(fault, "host")
+        remedy = find_remedy(fault, "host", found.evidence)
         return found.model_copy(
             update={"fault": fault, "remedy": remedy, "evidence": (*found.evidence, line)}
         )
@@ -185,7 +190,7 @@ def _classify_endpoint(found: EndpointState, state: HostConnectivity) -> Diagnos
             f"the host itself reaches it; looked at from container {state.container}",
             *evidence,
         )
-    remedy = find_remedy(fault, place)
+    remedy = find_remedy(fault, place, evidence)
     return Diagnosis(endpoint=endpoint, fault=fault, place=place, evidence=evidence, remedy=remedy)
 
 
@@ -201,15 +206,20 @@ def _find_skew(state: HostConnectivity, findings: Sequence[Finding]) -> Iterable
         )
 
 
-def _find_unchecked(state: HostConnectivity) -> Iterable[Finding]:
+def _find_unchecked(state: HostConnectivity, *, well: bool) -> Iterable[Finding]:
+    """What could not be looked at; echoes, and containers of no stack, only where one fails."""
     reasons: dict[str, list[str]] = {}
     for found in state.endpoints:
         for layer, reason in found.host.skipped.items():
+            if well and layer == "echo requests":
+                continue
             reasons.setdefault(f"{layer}: {reason}", []).append(found.endpoint.origin)
         if any(burst.late for burst in found.host.bursts):
             line = "packet loss: the host is so busy that it is late with itself"
             reasons.setdefault(line, []).append(found.endpoint.origin)
         if isinstance(found.container, Unknown):
+            if well and found.container.reason == NO_STACK:
+                continue
             reasons.setdefault(f"from containers: {found.container.reason}", [])
         else:
             for layer, reason in found.container.skipped.items():
@@ -244,7 +254,7 @@ class _Classifier:
     def classify(self) -> Result | None:
         """The fault, with its evidence; ``None`` where there is none."""
         layers: tuple[Callable[[], Result | None], ...] = (
-            (self.classify_names, self.classify_route, self.classify_loss, self.classify_answers)
+            (self.classify_names, self.classify_route, self.classify_exchanges)
             if not self.found.proxy or self.inside
             else (self.classify_answers,)
         )
@@ -314,14 +324,14 @@ class _Classifier:
             return "name", evidence
         if self.inside:
             return "resolver", evidence
-        if not statuses <= {"timeout", "refused", "unreachable"}:
+        if not statuses <= {"timeout", "refused", "filtered", "unreachable"}:
             return otherwise, evidence
         if statuses == {"unreachable"} or (
             self.state.routes and not any(self.state.routes.values())
         ):
             return "route", (*evidence, "the host has no route to any of them")
         alive = self._find_alive()
-        if alive or "refused" in statuses:
+        if alive or statuses & {"refused", "filtered"}:
             return "dns-blocked", (*evidence, *([f"{alive} by address"] if alive else []))
         if alive is None:
             line = "no address could be tried without a name: the link itself may be down"
@@ -378,7 +388,8 @@ class _Classifier:
             if isinstance(result, tuple):
                 return result
         if "no way" in results.values():
-            return "route", ("the host has no route to any of its addresses",)
+            none = ", ".join(address for address, known in self.view.routed.items() if not known)
+            return "route", (f"the host has no route to any of its addresses: {none}",)
         return None
 
     def _classify_family(self, family: int) -> Result | str | None:
@@ -398,12 +409,36 @@ class _Classifier:
         evidence = tuple(_format_connects(connects))
         if statuses == {"refused"}:
             return "refused", evidence
+        if statuses == {"timeout"} and self.own >= {connect.address for connect in connects}:
+            line = "the address is the host's own: its queue is full, or the host's filter drops"
+            return "timeout", (*evidence, line)
         return "route", evidence
 
+    def classify_exchanges(self) -> Result | None:
+        """What an answer says itself; else packets that are lost while others arrive."""
+        answers = self.classify_answers()
+        if answers is None or answers[0] in ("timeout", "mtu"):
+            return self.classify_loss() or answers
+        return answers
+
     def classify_loss(self) -> Result | None:
-        """Packets that are lost while others arrive."""
-        for burst in self.view.bursts:
-            if is_lossy(burst, self.state.repeated):
+        """Packets that are lost while others arrive: a matter of an address, not of its ports."""
+        if self.inside:
+            return None
+        connected = {one.address for one in self.view.connects if one.status == "connected"}
+        late = {
+            address
+            for other in self.state.endpoints
+            for address, ms in (
+                *((one.address, one.ms) for one in other.host.connects),
+                *((one.address, one.connected) for one in other.host.answers),
+            )
+            if ms >= REPEATED_AFTER
+        }
+        for burst in (burst for other in self.state.endpoints for burst in other.host.bursts):
+            if burst.address in connected and is_lossy(
+                burst, self.state.repeated, single=burst.address in late
+            ):
                 return "loss", tuple(_format_burst(burst, self.state.repeated))
         return None
 
@@ -480,6 +515,10 @@ class _Classifier:
                 return "empty-reply"
             case 16 | 55 | 56 | 92:
                 return "reset"
+            case 1 | 8:
+                return "protocol"
+        if self.endpoint.scheme != "https":
+            return "protocol"
         return "clock" if self._is_clock(text) else "tls"
 
     def _is_clock(self, text: str) -> bool:
@@ -562,27 +601,35 @@ class _Classifier:
         return None
 
 
-def is_lossy(burst: Burst, repeated: int) -> bool:
-    """Whether so much is lost that chance, a busy host, or a limit of echoes alone is no reason.
+def is_lossy(burst: Burst, repeated: int, *, single: bool) -> bool:
+    """Whether so much is lost that chance, a busy host or server, or limited echoes are no reason.
 
     :param burst: what was exchanged with one address.
     :param repeated: the segments that the host's kernel sent again meanwhile.
+    :param single: whether one of the few other connections with it was late, too.
     """
     # A host that is too busy to shake its own hand in time is late with others', too.
     busy = burst.late / max(burst.control, 1)
     if burst.late and burst.repeated < max(0.2, 3 * busy) * burst.handshakes:
         return False
-    # Echoes are limited by many: the kernel's own count has to agree, which is one for all that it
-    # speaks with, and that handshakes met no such loss has to be possible.
-    lost = min(burst.repeated, repeated)
-    echoes = burst.missing if burst.missing < burst.echoes else 0
-    chance = (1 - echoes / max(burst.echoes, 1)) ** burst.handshakes
-    if burst.handshakes and burst.repeated == burst.handshakes:
+    # The kernel's own count, which is one for all that it speaks with, has to agree.
+    late = min(burst.repeated, repeated)
+    if not late or burst.repeated == burst.handshakes:
         return False
-    return (
-        lost >= 2
-        or (lost >= 1 and (echoes >= 2 or repeated >= 3))
-        or (echoes >= 3 and echoes * 50 >= burst.echoes and repeated >= 1 and chance >= 0.01)
+    if burst.missing < burst.echoes:
+        # A server whose queue of connections is full drops what opens one, and answers echoes; who
+        # limits echoes loses more of these. Both have to be one rate.
+        rate = burst.missing / burst.echoes
+        return burst.missing >= 2 and rate >= 0.02 and _rate_chance(burst, rate) >= 0.005
+    # A full queue drops in a row, and only while many come.
+    return burst.spells >= 3 and late >= 3 and single
+
+
+def _rate_chance(burst: Burst, rate: float) -> float:
+    """How likely so few late handshakes are, or fewer, at a rate of loss."""
+    return sum(
+        comb(burst.handshakes, count) * rate**count * (1 - rate) ** (burst.handshakes - count)
+        for count in range(burst.repeated + 1)
     )
 
 
@@ -633,7 +680,9 @@ _STATUSES = {
     "none": "says that it has no address",
     "absent": "says that it does not exist",
     "failed": "answers that it failed",
-    "refused": "refuses",
+    "denied": "answers that it refuses (REFUSED)",
+    "refused": "is refused by ICMP: nothing listens on UDP port 53, or a firewall rejects",
+    "filtered": "cannot be asked: the host's own packet filter drops the question",
     "timeout": "does not answer in time",
     "unreachable": "cannot be reached",
     "unreadable": "answers what is no DNS",

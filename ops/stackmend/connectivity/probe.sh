@@ -4,7 +4,7 @@
 # Arguments: SECONDS PROJECT PACKAGES(yes|no), then one for each endpoint: "KIND SCHEME HOST PORT PATH
 # REPOSITORY ADDRESSES", where "-" stands for none and commas divide addresses; values without blanks.
 #
-# exchange.py goes before it, as $exchange_py.
+# exchange.py and echo.py go before it, as $exchange_py and $echo_py.
 #
 # Writes one section of lines "INDEX PLACE WORD VALUES", where PLACE is host or container and INDEX is
 # "-" for what is of no endpoint.
@@ -75,10 +75,11 @@ function skip(i, n) {
   family = $2 == 1 ? 4 : 6; data = $5; size = length(data) / 2; status = ""; list = ""
   if ($4 == 124 || $4 == 143) status = "timeout"
   else if ($4 == 9) status = "unreachable"
+  else if ($4 == 8) status = "filtered"
   else if (size == 0) status = "refused"
   else if (size < 12 || at(0) * 256 + at(1) != $1 || at(2) < 128) status = "unreadable"
   else if (at(3) % 16 == 3) status = "absent"
-  else if (at(3) % 16 == 5) status = "refused"
+  else if (at(3) % 16 == 5) status = "denied"
   else if (at(3) % 16) status = "failed"
   else {
     i = 12
@@ -125,9 +126,9 @@ while [ $# -gt 0 ]; do
 done 2>/dev/null
 wait
 '
-# Address, port, how many at once, how many by each of them, and for how many seconds they begin any.
-# Prints milliseconds and exit status of each. One that has not answered when it is ended prints
-# nothing but that it began.
+# Address, port, how many, seconds from one to the next, and for how many seconds any begins: a server
+# with a short queue is not to be flooded. Prints for each that it began, and if it ended its
+# milliseconds and exit status.
 # shellcheck disable=SC2016 # these are the variables of that bash
 tcp='
 trap "kill \$(jobs -p); exit 0" TERM
@@ -135,18 +136,18 @@ exec 9<> <(:)
 tick() { read -r clock _ </proc/uptime; clock=${clock/./}0; clock=$((10#$clock)); }
 tick
 last=$((clock + $5 * 1000))
-for ((worker = 0; worker < $3; worker++)); do
-  for ((i = 0; i < $4; i++)); do
-    tick
+for ((i = 0; i < $3; i++)); do
+  tick
+  ((i == 0 || clock < last)) || break
+  echo "$i begin"
+  {
     began=$clock
-    ((i == 0 || began < last)) || break
-    echo begin
     : <>"/dev/tcp/$1/$2"
     rc=$?
     tick
-    echo "$((clock - began)) $rc"
-    ((i + 1 == $4)) || read -r -t 0.05 -u 9
-  done &
+    echo "$i $((clock - began)) $rc"
+  } &
+  read -r -t "$4" -u 9
 done
 wait
 '
@@ -159,6 +160,7 @@ banner=$(timeout "$3" dd bs=1 count=4 <&3)
 case $?:$banner in
   *:SSH-) exit 0 ;;
   124:*) exit 28 ;;
+  0:?*) exit 8 ;;
   *) exit 52 ;;
 esac
 '
@@ -206,35 +208,60 @@ ask_resolver() {
   say "lookup - 0 $status $((clock - began))$found"
 }
 
-# Three handshakes with $address, or a hundred, which tell a rate.
+# Address, port, how many, seconds between them, file.
+shake() {
+  limited "$seconds" bash -c "$tcp" bash "$1" "$2" "$3" "$4" "$half" </dev/null 2>"$5.err" >"$5"
+}
+
 connect() {
-  limited "$seconds" bash -c "$tcp" bash "$address" "$port" "$1" "$2" "$half" </dev/null 2>"$file.tcp.$2.$address.err" >"$file.tcp.$2.$address"
-  if [ "$2" -gt 1 ]; then
-    awk '$1 == "begin" { begun++ } NF == 2 { ended++; late += $1 >= 900 } END { print begun + 0, late + begun - ended }' \
-      "$file.tcp.$2.$address" >"$file.burst.$address"
-    return
-  fi
+  shake "$address" "$port" 3 0.1 "$file.tcp.$address"
   reason=failed
-  case $(tail -n 1 "$file.tcp.$2.$address.err") in
+  case $(tail -n 1 "$file.tcp.$address.err") in
     *refused*) reason=refused ;;
     *'No route'* | *unreachable*) reason=unreachable ;;
     *'timed out'*) reason=timeout ;;
   esac
   awk -v limit="${seconds}000" -v reason="$reason" '
-    NF == 2 { print $1, $2 ? reason : "connected"; n++ }
-    END { for (; n < 3; n++) print limit, "timeout" }' "$file.tcp.$2.$address" |
+    NF == 3 { print $2, $3 ? reason : "connected"; n++ }
+    END { for (; n < 3; n++) print limit, "timeout" }' "$file.tcp.$address" |
     while read -r took status; do say "connect $address $status $took"; done
 }
 
-# The same with the host itself, where nothing can be lost: how late a busy host alone makes it.
-connect_to_itself() {
-  address=127.0.0.1 port=1
-  connect 3 33
+# How many handshakes began, how many were late, and how often one was that came after one in time.
+count_late() {
+  awk '
+    NF == 2 { begun++; late[$1] = 1 }
+    NF == 3 && $2 < 900 { late[$1] = 0 }
+    END {
+      for (i = 0; i < begun; i++) { all += late[i]; spells += late[i] && !(i && late[i - 1]) }
+      print begun + 0, all + 0, spells + 0
+    }' "$1"
+}
+
+# The rate at which packets are lost on the way to $address, by one alone of the endpoints that share
+# it, once one has connected.
+measure_loss() {
+  # The few connections of the other checks go first.
+  sleep 0.3
+  for try in $tenths; do
+    ! grep -q ' 0$' "$file.tcp.$address" 2>/dev/null || break
+    sleep 0.1
+  done
+  grep -q ' 0$' "$file.tcp.$address" 2>/dev/null && mkdir "$dir/measured.$address" 2>/dev/null || return
+  send_echoes &
+  # The same with the host itself, where nothing can be lost: how late a busy host alone makes it.
+  shake 127.0.0.1 1 50 0.06 "$file.self" &
+  shake "$address" "$port" 50 0.06 "$file.many"
+  wait
+  say "burst $address $(count_late "$file.many") $(count_late "$file.self" | cut -d ' ' -f 1,2) $(cat "$file.echo" 2>/dev/null || echo 0 0)"
 }
 
 send_echoes() {
-  row=$(limited "$seconds" ping -n -q -c 100 -i 0.02 -W 1 "$address" </dev/null 2>/dev/null |
+  row=''
+  ! has ping || row=$(limited "$seconds" ping -n -q -c 100 -i 0.02 -W 1 "$address" </dev/null 2>/dev/null |
     sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) .*received.*/\1 \2/p')
+  # shellcheck disable=SC2154 # the program goes before this script
+  [ -n "$row" ] || ! has python3 || row=$(limited "$seconds" python3 -I -c "$echo_py" "$address" </dev/null 2>/dev/null)
   [ -z "$row" ] || printf '%s\n' "$row" >"$file.echo"
 }
 
@@ -301,7 +328,7 @@ exchange_small() {
     for ended in "$file.$address".[123].curl; do [ ! -s "$ended" ] || return; done
     sleep 0.1
   done
-  grep -q ' 0$' "$file.tcp.1.$address" || return
+  grep -q ' 0$' "$file.tcp.$address" || return
   if ! has python3; then
     say 'skip MTU python3 is not on the host'
     return
@@ -407,7 +434,7 @@ observe_endpoint() {
     cat "$file.found" 2>/dev/null
     [ "$hints" = - ] || printf '%s\n' "$hints" | tr , '\n'
   } | awk '!seen[$1]++ { six = $1 ~ /:/; if (count[six]++ < 4) print $1 }' >"$file.addresses"
-  first4='' first6=''
+  first4='' first6='' here=' 127.0.0.1 ::1 '
   while read -r address; do
     if has ip; then
       entry=$(limited 2 ip route get "$address" 2>/dev/null) || entry=''
@@ -415,37 +442,37 @@ observe_endpoint() {
         '' | unreachable* | *' src fe80:'*) say "routed $address no" ; case $address in *:*) continue ;; esac ;;
         *) say "routed $address yes" ;;
       esac
-      case $entry in local*) say "own $address" ;; esac
+      case $entry in local*) say "own $address" ; here="$here$address " ;; esac
     fi
     case $address in
       *:*) first6=${first6:-$address} ;;
       *) first4=${first4:-$address} ;;
     esac
-    [ "$bash" = no ] || connect 3 1 &
+    [ "$bash" = no ] || connect &
   done <"$file.addresses"
   for address in $first4 $first6; do
     for try in 1 2 3; do
       case $scheme in
         ssh) [ "$bash" = no ] || greet "$try" & ;;
         tcp) ;;
-        *) [ -z "$client" ] || exchange "$try" & ;;
+        *) [ -z "$client" ] || { sleep "0.$((try - 1))" ; exchange "$try"; } & ;;
       esac >"$file.answer.$address.$try"
     done
     case $scheme in http*) [ -z "$client" ] || exchange_small & ;; esac
   done
   address=${first4:-$first6}
-  # Who greets nobody a hundred times takes it for an attack, and shuts us out.
-  if [ -n "$address" ] && [ "$at" = host ] && [ "$bash" = yes ] && [ "$scheme" != ssh ] && [ "$address" != 127.0.0.1 ]; then
-    connect 3 33 &
-    connect_to_itself &
-    has ping && send_echoes &
+  if [ -n "$address" ] && [ "$at" = host ]; then
+    # Who greets nobody a hundred times takes it for an attack, and shuts us out; and nothing is lost
+    # on the way to the host itself.
+    case "$scheme:$bash:$here" in
+      ssh:* | *:no:* | *" $address "*) ;;
+      *) measure_loss >"$file.measured" & ;;
+    esac
     if [ "$repository" != - ] && [ "$client" = curl ]; then read_rate & fi
   fi
   wait
-  cat "$file".names.* "$file".answer.* 2>/dev/null >"$file.rows"
+  cat "$file".names.* "$file".answer.* "$file.measured" 2>/dev/null >"$file.rows"
   cat "$file.rows"
-  [ ! -e "$file.burst.$address" ] ||
-    say "burst $address $(cat "$file.burst.$address") $(cat "$file.burst.127.0.0.1") $(cat "$file.echo" 2>/dev/null || echo 0 0)"
   for address in $first4 $first6; do read_date; done
 }
 
@@ -634,7 +661,7 @@ begin observed
   if [ -n "$container" ]; then say "container $container"; else say "alone $reason"; fi
   [ "$bash" = yes ] || say 'skip DNS servers and TCP: bash is not on the host'
   [ -n "$client" ] || say 'skip TLS and HTTP: curl is not on the host, and python3 is not'
-  has ping || say 'skip echo requests: ping is not on the host'
+  has ping || has python3 || say 'skip echo requests: ping and python3 are not on the host'
   while read -r kind scheme host port path repository hints proxy; do
     case $index in -) index=0 ;; esac
     index=$((index + 1))

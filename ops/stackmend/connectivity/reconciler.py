@@ -13,6 +13,7 @@ from stackmend.connectivity.facts import Connectivity
 from stackmend.connectivity.plan import classify_endpoints, find_pages, plan
 from stackmend.connectivity.state import HostConnectivity, ProviderStatus
 from stackmend.decision import Action
+from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 
@@ -54,6 +55,15 @@ class ConnectivityReconciler(Reconciler[HostConnectivity, Action]):
         self.report.add_measure("endpoints", len(state.endpoints), "endpoints")
         self.report.add_measure("look", state.took / 1000, "s")
         return Observation(plan(self.spec, state, status), state)
+
+    def report_plan(self, plan: Plan[Action]) -> None:
+        """The same; and which endpoints fail the operation, once it does."""
+        super().report_plan(plan)
+        failing = [f"{found.subject} ({found.kind})" for found in plan.findings if found.blocks]
+        if failing and self.host.state.is_executing:
+            self.report_error(
+                StepError(f'in trouble, with "on_fault": "fail": {", ".join(failing)}')
+            )
 
     def _ask_providers(self, state: HostConnectivity) -> Mapping[str, ProviderStatus | Unknown]:
         pages = find_pages(classify_endpoints(state), self.spec.status_pages)

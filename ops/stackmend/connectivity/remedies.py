@@ -1,5 +1,7 @@
 """What would mend each class of trouble. Pure."""
 
+import re
+from collections.abc import Iterable
 from typing import Literal
 
 from stackmend.connectivity.faults import FaultName
@@ -26,6 +28,7 @@ _HOST: dict[FaultName, str] = {
     "portal": "log in on the network's own page, or have the host let through without it",
     "tls": "trust the certificate's issuer on the host, or have the server send the right "
     "certificate",
+    "protocol": "correct the scheme or the port of the address: another program answers there",
     "clock": "set the host's clock, and keep it right: chrony or systemd-timesyncd",
     "reset": "let the firewall or middlebox on the way pass it, or ask the provider",
     "empty-reply": "check the server, and the proxy or middlebox on the way that closes",
@@ -45,13 +48,44 @@ _CONTAINER: dict[FaultName, str] = {
     "mtu": "give the compose network the path's MTU: driver_opts, com.docker.network.driver.mtu",
 }
 
+#: What TLS says of itself, and what mends that; the issuer is a matter of none of them.
+_TLS = (
+    (
+        r"wrong[ _]version[ _]number|packet length too long|unexpected tls packet|http[ _]request"
+        r"|does not look like a tls|http response to https",
+        "correct the scheme or the port: what answers there does not speak TLS",
+    ),
+    (r"expired", "have the server's owner renew its certificate: it has expired"),
+    (
+        r"not (?:yet )?valid(?: yet)?\b|not yet activated",
+        "wait until the certificate is valid, or have the server's owner send one that is",
+    ),
+    (
+        r"subject name|subject alternative|hostname|host name|ip address mismatch|not match",
+        "correct the name in the address, or have the server send a certificate for that name",
+    ),
+    (
+        r"alert|handshake fail|protocol version|unsupported protocol|no shared cipher|dh key",
+        "have the server speak a version and ciphers of TLS that the host takes, or send the "
+        "client certificate that it asks for",
+    ),
+)
 
-def find_remedy(fault: FaultName, place: Literal["host", "container"]) -> str:
+
+def find_remedy(
+    fault: FaultName, place: Literal["host", "container"], evidence: Iterable[str] = ()
+) -> str:
     """What would mend a fault, beginning with a verb.
 
     :param fault: its class.
     :param place: where it was met.
+    :param evidence: the lines that say so; of TLS the remedy depends on them.
     """
+    if fault == "tls":
+        text = " ".join(evidence).lower()
+        for pattern, remedy in _TLS:
+            if re.search(pattern, text):
+                return remedy
     if place == "container" and fault in _CONTAINER:
         return _CONTAINER[fault]
     return _HOST[fault]

@@ -9,9 +9,20 @@ from stackmend.frozen import Frozen
 
 Family = Literal[4, 6]
 
-#: What a question about a name came to; ``none``: it has no address of that family.
+#: What a question about a name came to; ``none``: it has no address of that family; ``denied``: the
+#: server's answer is REFUSED, where ``refused`` is an ICMP message; ``filtered``: the host itself
+#: did not let the question out.
 LookupStatus = Literal[
-    "answered", "none", "absent", "failed", "refused", "timeout", "unreachable", "unreadable"
+    "answered",
+    "none",
+    "absent",
+    "failed",
+    "denied",
+    "refused",
+    "filtered",
+    "timeout",
+    "unreachable",
+    "unreadable",
 ]
 ConnectStatus = Literal["connected", "refused", "unreachable", "timeout", "failed"]
 
@@ -71,6 +82,7 @@ class Burst(Frozen):
 
     :param handshakes: TCP handshakes begun.
     :param repeated: those of them that took so long that a packet was sent again.
+    :param spells: how often one of these came after one in time.
     :param control: the same with the host itself meanwhile, where no packet can be lost.
     :param late: those of these that took as long: how busy the host is.
     :param echoes: echo requests sent.
@@ -80,6 +92,7 @@ class Burst(Frozen):
     address: str
     handshakes: int = 0
     repeated: int = 0
+    spells: int = 0
     control: int = 0
     late: int = 0
     echoes: int = 0
