@@ -425,13 +425,13 @@ class _Classifier:
         """Packets that are lost while others arrive: a matter of an address, not of its ports."""
         if self.inside:
             return None
-        connected = {one.address for one in self.view.connects if one.status == "connected"}
+        connected = {found.address for found in self.view.connects if found.status == "connected"}
         late = {
             address
             for other in self.state.endpoints
             for address, ms in (
-                *((one.address, one.ms) for one in other.host.connects),
-                *((one.address, one.connected) for one in other.host.answers),
+                *((found.address, found.ms) for found in other.host.connects),
+                *((found.address, found.connected) for found in other.host.answers),
             )
             if ms >= REPEATED_AFTER
         }
@@ -620,12 +620,12 @@ def is_lossy(burst: Burst, repeated: int, *, single: bool) -> bool:
         # A server whose queue of connections is full drops what opens one, and answers echoes; who
         # limits echoes loses more of these. Both have to be one rate.
         rate = burst.missing / burst.echoes
-        return burst.missing >= 2 and rate >= 0.02 and _rate_chance(burst, rate) >= 0.005
+        return burst.missing >= 2 and rate >= 0.02 and _compute_chance(burst, rate) >= 0.005
     # A full queue drops in a row, and only while many come.
     return burst.spells >= 3 and late >= 3 and single
 
 
-def _rate_chance(burst: Burst, rate: float) -> float:
+def _compute_chance(burst: Burst, rate: float) -> float:
     """How likely so few late handshakes are, or fewer, at a rate of loss."""
     return sum(
         comb(burst.handshakes, count) * rate**count * (1 - rate) ** (burst.handshakes - count)

@@ -217,6 +217,8 @@ class ConnectivityPolicy(BaseModel):
         fails the operation on that host.
     :param timeout: seconds that one check of one layer may take.
 
+    An operation of one's own, ``connectivity.checked``, takes the same keys as arguments.
+
     Example, in ``group_data/all.py``::
 
         stack = {..., "connectivity": {"endpoints": ["https://mirror.lan/v2/"], "derived": False}}

@@ -76,15 +76,15 @@ def format_last_line(record: RunRecord, path: Path | None) -> str:
     if bad := record.list_not_well():
         parts.append("not well: " + ", ".join(f"{name} ({why})" for name, why in bad.items()))
     # Those of hosts that are not converged are listed above.
-    told = sum(
+    count = sum(
         len(operation.findings)
         for host in record.hosts.values()
         if host.outcome == "converged"
         for operation in host.operations
     )
-    if told:
+    if count:
         parts.append(
-            f"{told} finding{'s' if told != 1 else ''} that fail{'s' * (told == 1)} nothing"
+            f"{count} finding{'s' if count != 1 else ''} that fail{'s' * (count == 1)} nothing"
         )
     if path is not None:
         parts.append(f"report: {path}")

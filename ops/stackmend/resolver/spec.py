@@ -172,7 +172,7 @@ class ResolverPolicy(BaseModel):
         file, and to change servers where a VPN or a routing domain has its own.
     :param revert_after: seconds after which the host reverts a change that no run has confirmed.
     :param flush: when caches are flushed: ``symptom`` where an answer is stale, ``always``, or
-        ``never``.
+        ``never``; the operation ``resolver.cache_flushed`` calls it ``when``.
 
     Example, in ``group_data/all.py``::
 
