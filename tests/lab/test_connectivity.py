@@ -289,6 +289,15 @@ def test_containers_apart_and_a_port_with_nothing_behind(side: FarSide, tmp_path
 
     assert places() == [("healthy", "host"), ("docker-proxy", "host")]
     del asked[1:]
+    # What docker gives builds and containers, and no program of the host.
+    proxy = "http://somebody:s3cret@192.0.2.30:3128"
+    for except_, result in (("", ("proxy", "container")), ("far.test", ("healthy", "host"))):
+        proxies = {"httpsProxy": proxy, "httpProxy": proxy, "noProxy": except_}
+        host.put(
+            "/root/.docker/config.json", json.dumps({"proxies": {"default": proxies}}, indent=1)
+        )
+        assert places() == [result]
+    host.sh("rm /root/.docker/config.json")
     with side.rules("DOCKER-USER -p tcp -d 192.0.2.0/24 -j DROP"):
         assert places() == [("route", "container")]
     with side.rules("DOCKER-USER -s 192.0.2.10 -m length --length 900:65535 -j DROP"):
@@ -343,7 +352,8 @@ def test_the_operation_tells_and_looks_only(side: FarSide, tmp_path: Path) -> No
         told = checked(side, tmp_path, endpoints=[WELL], status_pages=[page])
         assert told.run.rc == 0, told.run.out
         assert host.sessions_since(mark) == ["command for root"]
-        assert [row for row in told.all("findings") if row["kind"] != "unchecked"] == []
+        assert told.all("findings") == []
+        assert "--> stackmend: 1 host: 1 converged; report:" in told.run.out, told.run.out
         # What the host explains is asked of nobody.
         told = checked(side, tmp_path, endpoints=["https://nowhere.far.test"], status_pages=[page])
         assert [row["kind"] for row in told.all("findings")][:1] == ["name"]
@@ -352,6 +362,8 @@ def test_the_operation_tells_and_looks_only(side: FarSide, tmp_path: Path) -> No
             side, tmp_path, endpoints=["https://h18.far.test"], status_pages=[page], on_fault="fail"
         )
         assert told.run.rc == 1, told.run.out
+        assert 'with "on_fault": "fail": https://h18.far.test (outage)' in told.run.out
+        assert "see the output above" not in told.run.out
         finding = told.all("findings")[0]
         assert (finding["subject"], finding["kind"]) == ("https://h18.far.test", "outage")
         assert "far's status page says major: as it is" in finding["evidence"]
@@ -360,6 +372,7 @@ def test_the_operation_tells_and_looks_only(side: FarSide, tmp_path: Path) -> No
     told = checked(side, tmp_path, endpoints=["https://h18.far.test"], status_pages=[page])
     assert told.run.rc == 0, told.run.out
     assert "could not be read" in " ".join(told.all("findings")[0]["evidence"])
+    assert "1 converged; 2 findings that fail nothing" in told.run.out, told.run.out
     assert host.snapshot_files(*places) == files
     assert host.sh("ls -A /dev/shm /tmp") == shared
 

@@ -488,6 +488,25 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
         ),
         "resolver",
     ),
+    "the proxy of containers wants a password": (
+        host(
+            met(
+                container=View(
+                    proxy="http://proxy.lan:3128",
+                    answers=answers(address="", exit=56, status=0, tunnel=407),
+                )
+            ),
+            container="ai-api-1",
+        ),
+        "proxy",
+    ),
+    "the proxy of containers answers": (
+        host(
+            met(container=View(proxy="http://proxy.lan:3128", answers=answers(address=""))),
+            container="ai-api-1",
+        ),
+        "healthy",
+    ),
     "containers do not reach": (
         host(
             met(
@@ -690,6 +709,7 @@ _views = st.builds(
         st.builds(Burst, address=_addresses, handshakes=st.just(99), repeated=st.integers(0, 99)),
         max_size=1,
     ).map(tuple),
+    proxy=st.sampled_from(("", "http://proxy.lan:3128")),
     small=st.sampled_from((None, True, False)),
     skipped=st.just({}),
 )

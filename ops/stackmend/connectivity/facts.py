@@ -191,7 +191,9 @@ def _parse_endpoint(
     return {
         "endpoint": endpoint,
         "host": _parse_view(host, skipped),
-        "container": _parse_view(inside, {}) if container else alone,
+        "container": {**_parse_view(inside, {}), "proxy": dict(inside).get("proxy", "")}
+        if container
+        else alone,
         "proxy": named.get("proxy", ""),
         "forwarder": "forwarder" in named,
         "date": _parse_date(named.get("date", "")),

@@ -250,12 +250,13 @@ class _Classifier:
         self.state = state
         self.inside = inside
         self.own = frozenset(view.own)
+        self.proxy = view.proxy if inside else found.proxy
 
     def classify(self) -> Result | None:
         """The fault, with its evidence; ``None`` where there is none."""
         layers: tuple[Callable[[], Result | None], ...] = (
             (self.classify_names, self.classify_route, self.classify_exchanges)
-            if not self.found.proxy or self.inside
+            if not self.proxy
             else (self.classify_answers,)
         )
         for classify in (*layers, self.classify_rate, self.classify_ipv6):
@@ -471,8 +472,9 @@ class _Classifier:
     def _explain(self, fault: FaultName) -> Iterable[str]:
         if fault == "clock":
             yield from self._list_skews()
-        if fault == "proxy" and self.found.proxy:
-            yield f"the proxy is {self.found.proxy}"
+        if fault == "proxy" and self.proxy:
+            whose = "of builds and containers (docker's config.json) " if self.inside else ""
+            yield f"the proxy {whose}is {self.proxy}"
         if fault == "docker-proxy":
             yield f"docker-proxy listens on port {self.endpoint.port} of this host"
         if fault == "mtu":
@@ -495,7 +497,7 @@ class _Classifier:
 
     def _classify_exit(self, answer: Answer) -> FaultName:
         text = answer.error.lower()
-        unmet = self.found.proxy and not answer.connected and not answer.tunnel
+        unmet = self.proxy and not answer.connected and not answer.tunnel
         if answer.tunnel >= 400 or unmet:
             return "proxy"
         match answer.exit:

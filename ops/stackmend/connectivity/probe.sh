@@ -307,6 +307,7 @@ exchange() {
       { key = tolower($1) }
       key in known && !seen[key]++ { sub(/^[^:]*: */, ""); print row, substr(key " " $0, 1, 300) }'
 }
+hide_login() { printf '%s' "$1" | sed 's/^\([a-z0-9]*:\/\/\)\{0,1\}.*@/\1/'; }
 line_by_line() { tr '\000-\011\013-\037\177' ' ' | cut -c 1-300; }
 
 greet() {
@@ -396,7 +397,10 @@ wait_for_addresses() {
 
 observe_endpoint() {
   file=$dir/$at.$index address='' waited=0 jobs=''
-  if [ -n "$proxy" ] && [ "$at" = container ]; then
+  if [ "$at" = container ] && [ -n "$inner" ]; then
+    proxy=$inner
+    say "proxy $(hide_login "$proxy")"
+  elif [ "$at" = container ] && [ -n "$proxy" ]; then
     say 'skip all its programs are set to use a proxy'
     return
   fi
@@ -479,8 +483,10 @@ observe_endpoint() {
 # Observes each endpoint from one place.
 observe() {
   at=$1 servers=$2 within=$3 index=0
-  while read -r kind scheme host port path repository hints proxy; do
+  while read -r kind scheme host port path repository hints proxy inner; do
     index=$((index + 1))
+    [ "$proxy" != - ] || proxy=''
+    [ "$inner" != - ] || inner=''
     { observe_endpoint >"$dir/$at.$index.row" 2>"$dir/$at.$index.err"; } &
   done <"$dir/endpoints"
   wait
@@ -535,6 +541,32 @@ find_proxy() {
     *) from=$dir/own ;;
   esac
   [ -z "$from" ] || proxy=$(sed -n "s/^\($scheme\)_proxy=//p" "$from" | head -n 1)
+  check_proxy
+}
+# Has in $inner what builds and containers get, from the one whom docker runs as.
+find_inner_proxy() {
+  from=$dir/inner
+  inner=$(sed -n "s/^\($scheme\)_proxy=//p" "$from" | head -n 1)
+  proxy=$inner
+  check_proxy
+  # A name is resolved here: no resolver of the host is reached from a container's network.
+  login='' rest=$proxy
+  case $rest in *://*) login=${rest%%://*}:// rest=${rest#*://} ;; esac
+  case $rest in *@*) login=$login${rest%@*}@ rest=${rest##*@} ;; esac
+  name=${rest%%[:/]*}
+  case $name in
+    '' | *[!A-Za-z0-9.-]*) ;;
+    *[!0-9.]*)
+      [ "$name" = "$resolved" ] ||
+        address=$(timeout 5 getent ahostsv4 "$name" </dev/null 2>/dev/null | awk '{ print $1; exit }')
+      resolved=$name
+      proxy=$login${address:-$name}${rest#"$name"}
+      ;;
+  esac
+  inner=$proxy
+}
+# Has $proxy emptied where $from excepts $host from it.
+check_proxy() {
   case $proxy in
     *[!!-~]* | *'"'* | *\\*) proxy='' ;;
   esac
@@ -565,6 +597,11 @@ fi
 # shellcheck disable=SC2016 # the fields of awk
 lower='{ at = index($0, "="); key = tolower(substr($0, 1, at - 1)); if (key ~ /^(https?|no)_proxy$/) print key substr($0, at) }'
 env | awk "$lower" >"$dir/own"
+resolved=''
+tr -d '\n' <"${DOCKER_CONFIG:-${HOME:-/root}/.docker}/config.json" 2>/dev/null |
+  sed -n 's/.*"proxies"[[:space:]]*:[[:space:]]*{[[:space:]]*"default"[[:space:]]*:[[:space:]]*{\([^}]*\)}.*/\1/p' |
+  sed 's/",/"\n/g' |
+  sed -n 's/.*"\(https\{0,1\}\|no\)Proxy"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1_proxy=\2/p' >"$dir/inner"
 pid=$(pidof dockerd 2>/dev/null | cut -d ' ' -f 1)
 {
   tr -d '\n' </etc/docker/daemon.json 2>/dev/null |
@@ -577,8 +614,9 @@ pid=$(pidof dockerd 2>/dev/null | cut -d ' ' -f 1)
   for endpoint; do printf '%s\n' "$endpoint"; done
   [ "$packages" = no ] || list_packages
 } | while read -r kind scheme host port path repository hints; do
+  find_inner_proxy
   find_proxy
-  printf '%s\n' "$kind $scheme $host $port $path $repository $hints $proxy"
+  printf '%s\n' "$kind $scheme $host $port $path $repository $hints ${proxy:--} ${inner:--}"
 done >"$dir/endpoints"
 
 servers=$(awk '$1 == "nameserver" && $2 ~ /^[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?$/ && n++ < 3 { print $2 }' /etc/resolv.conf 2>/dev/null)
@@ -662,11 +700,11 @@ begin observed
   [ "$bash" = yes ] || say 'skip DNS servers and TCP: bash is not on the host'
   [ -n "$client" ] || say 'skip TLS and HTTP: curl is not on the host, and python3 is not'
   has ping || has python3 || say 'skip echo requests: ping and python3 are not on the host'
-  while read -r kind scheme host port path repository hints proxy; do
+  while read -r kind scheme host port path repository hints proxy inner; do
     case $index in -) index=0 ;; esac
     index=$((index + 1))
     say "endpoint $kind $scheme $host $port $path"
-    [ -z "$proxy" ] || say "proxy $(printf '%s' "$proxy" | sed 's/^\([a-z0-9]*:\/\/\)\{0,1\}.*@/\1/')"
+    [ "$proxy" = - ] || say "proxy $(hide_login "$proxy")"
     case " $forwarded " in *" $port "*) say forwarder ;; esac
   done <"$dir/endpoints"
   cat "$dir"/host.*.row "$dir"/container.*.row 2>/dev/null

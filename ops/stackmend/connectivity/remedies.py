@@ -44,6 +44,8 @@ _CONTAINER: dict[FaultName, str] = {
     "dns-server": "restart the container: it keeps the DNS servers of the time when it started",
     "route": "let the host forward for Docker's networks: net.ipv4.ip_forward, the FORWARD and "
     "DOCKER-USER chains",
+    "proxy": 'correct "proxies" in ~/.docker/config.json of the user whom docker runs as; '
+    "containers take it once they are made anew",
     "timeout": "let the host forward for Docker's networks, and check their MTU",
     "mtu": "give the compose network the path's MTU: driver_opts, com.docker.network.driver.mtu",
 }

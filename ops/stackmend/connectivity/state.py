@@ -104,6 +104,7 @@ class View(Frozen):
 
     :param routed: whether there is a route to each address.
     :param own: the addresses that are the host's own.
+    :param proxy: that of its programs, where it is of this place alone, without user and password.
     :param small: whether an answer came once its packets were made small; ``None``: not tried.
     :param skipped: the layers that could not be looked at, and why.
     """
@@ -114,6 +115,7 @@ class View(Frozen):
     connects: tuple[Connect, ...] = ()
     answers: tuple[Answer, ...] = ()
     bursts: tuple[Burst, ...] = ()
+    proxy: str = ""
     small: bool | None = None
     skipped: Mapping[str, str] = {}
 
