@@ -156,6 +156,7 @@ def test_a_ref_that_moved_is_a_change_with_its_cause(shop: GitShop) -> None:
     assert again.rc == 0, again.out
     assert "No changes" in again.out, again.out
     assert seen.quiet
+    assert "fetching" not in again.out
     # What was proven is on the host: only the refs were asked for.
     assert not [line for line in shop.requests() if "POST" in line and line.count("upload") > 1]
 
@@ -163,6 +164,7 @@ def test_a_ref_that_moved_is_a_change_with_its_cause(shop: GitShop) -> None:
     done = shop.run("-y")
     assert done.rc == 0, done.out
     assert f"main moved from {before[:12]} to {commit[:12]}" in done.out, done.out
+    assert "fetching; ends within 30 min, and once nothing comes for 120 s" in done.out, done.out
     assert "image/Dockerfile of its build context changed" in done.out
     assert shop.page() == "second"
     assert shop.id("side") == side
@@ -267,8 +269,16 @@ def test_a_controller_that_is_killed_while_it_is_fetched(shop: GitShop) -> None:
     commit = shop.push("fifth")
     shop.fault("hang")
     page = shop.page()
+    waiting = f"timeout 60 sh -c 'until grep -q GET {ROOT}/requests; do sleep 0.1; done'"
     with shop.start("-y") as run:
-        shop.host.sh(f"timeout 60 sh -c 'until grep -q GET {ROOT}/requests; do sleep 0.1; done'")
+        shop.host.sh(waiting)
+        run.kill()
+    # Its fetch ends with it, and leaves nothing.
+    there = "ls -d /tmp/stackmend-git.* || pgrep -f [l]s-remote"
+    shop.host.sh(f"timeout 30 sh -c 'while {there}; do sleep 0.2; done' >/dev/null 2>&1")
+    shop.fault("hang")
+    with shop.start("-y") as run:
+        shop.host.sh(waiting)
         # What it runs on the host cannot clean up after itself either.
         left = shop.host.sh("ls -d /tmp/stackmend-git.*")
         process = left.split(".")[1]

@@ -25,17 +25,18 @@ command -v git >/dev/null 2>&1 || {
 for name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p; s/^\(SSH_ASKPASS[A-Z_]*\)=.*/\1/p'); do
   unset "$name"
 done
-own='' running='' watcher=''
+own='' running='' watcher='' ended=''
 # git is in a group of its own, that of timeout, which hands the signal on.
 # shellcheck disable=SC2329 # the trap calls it
 end() {
   [ -z "$watcher" ] || kill "$watcher" 2>/dev/null
-  [ -z "$running" ] || { kill "$running" 2>/dev/null && wait "$running"; }
+  [ -z "$running" ] || while kill "$running" 2>/dev/null; do wait "$running"; done
   [ -z "$own" ] || rm -rf "$own"
 }
 trap end EXIT
-# A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
-trap 'exit 1' HUP INT PIPE TERM
+# A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself. More
+# than one comes: the next is not to cut off the cleaning.
+trap 'ended=yes' HUP INT PIPE TERM
 temporary=${TMPDIR:-/tmp}
 # What a run left that was killed.
 find "$temporary" -maxdepth 1 -type d -user "$(id -u)" -name 'stackmend-git.*.*' 2>/dev/null |
@@ -58,6 +59,7 @@ exec 9<login && rm login || exit 73
 run() {
   limit=$1
   shift
+  [ -z "$ended" ] || exit 1
   # In the background: a signal is heard while it runs.
   timeout -k 5 "$limit" git -c core.askPass= -c credential.helper= \
     ${origin:+-c "credential.$origin.helper=!cat /proc/self/fd/9; :"} \
@@ -71,6 +73,7 @@ run() {
   }
   wait "$running"
   ran=$?
+  [ -z "$ended" ] || exit 1
   running=''
   [ -z "$watcher" ] || kill "$watcher" 2>/dev/null
   watcher=''
@@ -90,7 +93,8 @@ watch() {
       ls -lR "$own"
       for process in /proc/[0-9]*; do
         # shellcheck disable=SC3013 # every sh that a host has knows it
-        [ "$process/cwd" -ef "$own/repository" ] && read -r program <"$process/comm" || continue
+        [ "$process/cwd" -ef "$own/repository" ] || continue
+        read -r program <"$process/comm" || continue
         case $program in git*) cat "$process/io" ;; esac
       done
     )
