@@ -445,9 +445,10 @@ checks_greet_once() {
     # Who is silent may answer in another language.
     case $result:$reply:$rc in
         failed::28 | failed::52 | failed::56)
-            kept=$rc
+            kept="$rc $seconds"
+            [ "${seconds%.*}" -lt 3 ] || seconds=3
             checks_greet_with "$last_request"
-            rc=$kept
+            rc=${kept% *} seconds=${kept#* }
             ;;
     esac
 }
@@ -616,12 +617,14 @@ checks_redis_caller_secret() {
     { read -r state; read -r _; IFS= read -r value; } <"$prefix.declared"
     if [ "$state" = file ]; then
         # Read from outside: the container may have no program.
-        {
-            printf 'V '
-            checks_limited 5 docker cp -L "$cid:$value" - 2>/dev/null </dev/null | tar -xOf - 2>/dev/null | head -c 4096
-            echo
-        } | awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
-        read -r state <"$prefix.declared"
+        checks_limited 5 docker cp -L "$cid:$value" - 2>/dev/null </dev/null |
+            tar -xOf - 2>/dev/null | head -c 4096 >"$prefix.file"
+        state=hidden
+        if [ -s "$prefix.file" ]; then
+            { printf 'V ' && cat "$prefix.file" && echo; } |
+                awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
+            read -r state <"$prefix.declared"
+        fi
     fi
     case $state in
         found)
@@ -629,7 +632,13 @@ checks_redis_caller_secret() {
             sed -n 3p "$prefix.declared" >"$prefix.secret"
             ;;
         hidden) checks_say hidden "$1" ;;
-        *) checks_say bare "$state" ;;
+        none | missing) checks_say bare "$state" ;;
+        *)
+            rm "$prefix.secret"
+            checks_say reason "docker does not say what $1 of $source is"
+            result=unknown rc=99 method=''
+            return 1
+            ;;
     esac
 }
 
@@ -696,7 +705,7 @@ checks_redis_once() {
     : >"$prefix.said"
     if [ ! -e "$prefix.secret" ]; then
         if [ -n "$variable" ]; then
-            checks_redis_caller_secret "$variable"
+            checks_redis_caller_secret "$variable" || return
         else
             checks_redis_secret "$owner"
         fi
