@@ -172,10 +172,12 @@ def test_a_static_program_alone(host: LabHost) -> None:
 def test_a_static_program_and_no_right_to_enter(host: LabHost) -> None:
     host.sh("usermod -aG docker operator")
     try:
-        results = ask(host, *LINKS[2:5], user="operator", sudo=False)
+        links = [*LINKS[2:5], greet("postgres", "db:5432", inside="web")]
+        *results, with_tools = ask(host, *links, user="operator", sudo=False)
     finally:
         host.sh("gpasswd -d operator docker")
     assert [r.outcome for r in results] == ["unknown"] * 3
+    assert (with_tools.outcome, with_tools.method) == ("passed", "exec+nc")
     assert "its container has no shell to ask from" in results[1].evidence
 
 

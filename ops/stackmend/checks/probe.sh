@@ -7,7 +7,7 @@
 #   checks_tcp INDEX SECONDS SOURCE TARGET PORT
 #   checks_containers                                (before the first check with a SOURCE)
 #   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
-#   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST LAST_REQUEST
+#   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST
 #   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE [VARIABLE]
 #   checks_end
 #
@@ -442,12 +442,12 @@ checks_greet_once() {
         esac
     done
     set +f
-    # Who is silent may answer in another language.
+    # Who is silent may speak something else: most of those answer this.
     case $result:$reply:$rc in
         failed::28 | failed::52 | failed::56)
             kept="$rc $seconds"
             [ "${seconds%.*}" -lt 3 ] || seconds=3
-            checks_greet_with "$last_request"
+            checks_greet_with 'GET / HTTP/1.0\r\n\r\n'
             rc=${kept% *} seconds=${kept#* }
             ;;
     esac
@@ -958,7 +958,7 @@ checks_tcp() {
 }
 
 checks_greet() {
-    index=$1 seconds=$2 source=$3 target=$4 port=$5 patterns=$6 request=$7 last_request=$8 code='' found='' head=''
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 patterns=$6 request=$7 code='' found='' head=''
     checks_start checks_greet_once
 }
 
