@@ -290,7 +290,8 @@ checks_read_method() {
                 method=$route${line#method }
                 : >"$prefix.said"
                 ;;
-            'resolved '*) resolved=${line#resolved } ;;
+            # A container's shell may say anything.
+            'resolved '*) resolved=$(printf %s "${line#resolved }" | head -c 2000 | tr -cd '0-9a-fA-F:. ') ;;
             *) printf '%s\n' "$line" >>"$prefix.said" ;;
         esac
     done <"$prefix.err"
