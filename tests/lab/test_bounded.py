@@ -172,7 +172,7 @@ def test_an_attempt_that_cannot_be_counted_is_not_made(shops: Shops) -> None:
         host.sh("rm -f /var/lib/stackmend/shop/mends")
     before = {host: host.containers("shop")["side"][0]["State"] for host in (full_up, roomy)}
     with full(full_up, "/var/lib/stackmend", files=True):
-        done = shops.run(stacks=dict.fromkeys(before, {"checks": [lost]}))
+        done = shops.run(stacks={host: {"checks": [lost]} for host in before})
         reasons = list_reasons(done, full_up)
         assert any("cannot count the attempt to mend side" in reason for reason in reasons), reasons
         assert any("No space left on device" in reason for reason in reasons), reasons
