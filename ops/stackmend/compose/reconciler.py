@@ -270,6 +270,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             try:
                 state = self.waiter.wait_until_stable(
                     declared,
+                    snapshot.state,
                     touched=bool(touched),
                     unhealthy_timeout=UNHEALTHY_TIMEOUT if again else None,
                 )
@@ -364,7 +365,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def _wait_until_stable(self, executor: Executor, snapshot: Snapshot) -> None:
         touched = bool(executor.progress.touched)
-        self.waiter.wait_until_stable(snapshot.declared, touched=touched)
+        self.waiter.wait_until_stable(snapshot.declared, snapshot.state, touched=touched)
 
     # What is reported
 

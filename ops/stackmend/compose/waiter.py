@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackmend import connection
-from stackmend.compose.plan.health import classify, find_unstable
+from stackmend.compose.plan.health import (
+    classify,
+    explain_unrunnable,
+    find_moment,
+    find_unstable,
+)
 from stackmend.errors import StepError
 
 if TYPE_CHECKING:
@@ -30,24 +35,34 @@ class Waiter:
     observer: Observer
 
     def wait_until_stable(
-        self, declared: Declared, *, touched: bool, unhealthy_timeout: float | None = None
+        self,
+        declared: Declared,
+        before: StackState,
+        *,
+        touched: bool,
+        unhealthy_timeout: float | None = None,
     ) -> StackState:
         """Wait until all services are up and healthy, and have stayed so for a while.
 
+        :param before: what was read before anything was done; a healthcheck that could not run
+            then may do so now.
         :param touched: whether anything was done to them; otherwise they have stayed so before.
         :param unhealthy_timeout: seconds for which a service may be unhealthy without a break,
             where a stronger remedy is left to try; otherwise it has all of ``health_timeout``.
         :raises StepError: they do not become healthy, or do not stay so.
         """
         stability = self.observer.spec.stability if touched else 0
-        return self._wait(declared.services, stability, unhealthy_timeout)
+        return self._wait(declared.services, before, stability, unhealthy_timeout)
 
-    def wait_until_healthy(self, declared: Declared, names: Collection[str]) -> None:
+    def wait_until_healthy(
+        self, declared: Declared, before: StackState, names: Collection[str]
+    ) -> None:
         """Wait until these services are up and healthy.
 
+        :param before: what was read before anything was done.
         :raises StepError: they do not become healthy.
         """
-        self._wait({name: declared.services[name] for name in names}, 0, None)
+        self._wait({name: declared.services[name] for name in names}, before, 0, None)
 
     def wait_for_checks(self) -> tuple[CheckResult, ...]:
         """The checks' results, each waited for until its deadline."""
@@ -64,42 +79,54 @@ class Waiter:
     def _wait(
         self,
         services: Mapping[str, Mapping[str, Any]],
+        before: StackState,
         stability: float,
         unhealthy_timeout: float | None,
     ) -> StackState:
-        observer = self.observer
-        state = observer.read_state()
-        with connection.docker(observer.host, readonly=True) as client:
-            state = self._wait_for_health(client, services, state, unhealthy_timeout)
-        if stability:
-            time.sleep(stability)
+        observer, since = self.observer, find_moment(before)
+        deadline = time.monotonic() + observer.spec.health_timeout
         later = observer.read_state()
-        if stability:
-            problems = find_unstable(state, later) or classify(services, later).failed
+        while True:
+            with connection.docker(observer.host, readonly=True) as client:
+                state = self._wait_for_health(
+                    client, services, later, since, deadline, unhealthy_timeout
+                )
+            if stability:
+                time.sleep(stability)
+            later = observer.read_state()
+            if not stability:
+                return later
+            problems = find_unstable(state, later) or classify(services, later, since).failed
             if problems:
                 raise StepError("; ".join(problems), observer.read_logs(services, later))
-        return later
+            containers = (each for name in services for each in later.list_containers(name))
+            if not any(each.running and explain_unrunnable(each) for each in containers):
+                return later
+            since = find_moment(later)
 
     def _wait_for_health(
         self,
         client: Any,
         services: Mapping[str, Mapping[str, Any]],
         state: StackState,
+        since: float,
+        deadline: float,
         unhealthy_timeout: float | None,
     ) -> StackState:
         observer, timeout = self.observer, self.observer.spec.health_timeout
-        deadline = time.monotonic() + timeout
-        since: dict[str, float] = {}
+        starts: dict[str, float] = {}
         while True:
-            health = classify(services, state)
             now = time.monotonic()
-            unhealthy = {
-                container.id for container in state.containers if container.health == "unhealthy"
-            }
-            since = {id_: since.get(id_, now) for id_ in unhealthy}
+            unhealthy = [each for each in state.containers if each.health == "unhealthy"]
+            starts = {each.id: starts.get(each.id, now) for each in unhealthy}
+            lasted = {id_: now - start for id_, start in starts.items()}
+            health = classify(services, state, since, lasted)
             waiting = "; ".join(health.waiting)
             problem = "; ".join(health.failed)
-            longest = max((now - start for start in since.values()), default=0)
+            # Of a healthcheck that cannot run no remedy is left to try.
+            longest = max(
+                (lasted[each.id] for each in unhealthy if not explain_unrunnable(each)), default=0
+            )
             if not problem and unhealthy_timeout is not None and longest > unhealthy_timeout:
                 problem = waiting
             if not problem and waiting and now > deadline:
