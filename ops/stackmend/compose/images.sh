@@ -13,6 +13,7 @@ images() {
         BEGIN { for (at = 1; at < ARGC; at++) ref[at] = ARGV[at]; ARGC = 1 }
         { print $0 " " ref[NR] }' "$@"
     else
+      [ $? -ne 124 ] || export STACKMEND_HUNG=1
       for ref; do
         fields=$(docker image inspect --format "$format" -- "$ref" 2>/dev/null) || fields=-
         printf '%s %s\n' "$fields" "$ref"
