@@ -13,6 +13,8 @@ import pytest
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.host import Host
 
+from stackmend.compose.facts import ComposeStack
+from stackmend.compose.state import StackState
 from stackmend.connection import fetch_facts, make_mark, parse_sections, read_frame
 from tests.connected import local
 
@@ -71,3 +73,35 @@ def test_where_there_is_no_docker_no_function_stands_in_for_it(tmp_path: Path) -
     command = ["/bin/sh", "-c", f"{frame}command -v docker || echo none"]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.stdout == "none\n"
+
+
+class Stack(ComposeStack):
+    """The reading of a project, with an engine that has two seconds instead of twenty."""
+
+    def command(self, project: str, directory: str) -> StringCommand:
+        raw = super().command(project, directory).get_raw_value()
+        assert " -k 2 20 " in raw
+        return StringCommand(raw.replace(" -k 2 20 ", " -k 1 2 "))
+
+
+@pytest.mark.parametrize("silent", ["*", "ps*", "container*", "image*", "network*", "volume*"])
+def test_a_project_is_read_in_the_time_of_one_wait(
+    host: Host, tmp_path: Path, silent: str
+) -> None:
+    """Its calls are made side by side; what is behind the one that hangs is not asked."""
+    state = tmp_path / "state/ai"
+    state.mkdir(parents=True)
+    (state / "images").write_text("one:1\ntwo:2\nthree:3\n")
+    row = f'["{"a" * 64}","ai_default","ai-web-1","ai"]'
+    (tmp_path / "docker").write_text(
+        f"#!/bin/sh\ncase $1 in {silent}) exec sleep 60 ;; ps) echo '{row}' ;; esac\n"
+        """case "$1 $2" in 'container inspect') echo '[]' ;; esac\n"""
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stackmend.compose.facts.STATE_ROOT", str(state.parent))
+        started = time.monotonic()
+        (found,) = fetch_facts(host, [(Stack, {"project": "ai", "directory": str(tmp_path)})])
+    # One wait takes two seconds; one after the other they would take ten.
+    assert time.monotonic() - started < 7
+    assert isinstance(found, StackState), found
+    assert found.engine.status == "hung"
