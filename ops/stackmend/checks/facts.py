@@ -315,7 +315,7 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
         if isinstance(check, TcpCheck):
             return f"connected {took}"
         if isinstance(check, RedisCheck):
-            return f"PONG, {explain_passed(check)} {took}"
+            return f"PONG, {explain_passed(check, answer)} {took}"
         held = " with the text that was asked" if check.contains is not None else ""
         return f"HTTP {answer.get('status')}{held} {took}"
     return _explain_failure(check, answer) + (
