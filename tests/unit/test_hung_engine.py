@@ -85,9 +85,7 @@ class Stack(ComposeStack):
 
 
 @pytest.mark.parametrize("silent", ["*", "ps*", "container*", "image*", "network*", "volume*"])
-def test_a_project_is_read_in_the_time_of_one_wait(
-    host: Host, tmp_path: Path, silent: str
-) -> None:
+def test_a_project_is_read_in_the_time_of_one_wait(host: Host, tmp_path: Path, silent: str) -> None:
     """Its calls are made side by side; what is behind the one that hangs is not asked."""
     state = tmp_path / "state/ai"
     state.mkdir(parents=True)

@@ -149,9 +149,11 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     }
     if "names" not in found:
         if "engine" in found:
-            return StackState(
-                engine=Engine(status="absent", reason="docker is not installed"), **known
-            )
+            paths = found["engine"][1]
+            engine = Engine(status="absent", reason="docker is not installed")
+            if paths:
+                engine = Engine(status="unexecutable", reason=paths[0])
+            return StackState(engine=engine, **known)
         raise ValueError("it ended before Docker was asked")
     status, lines = found["names"]
     if status != 0:

@@ -236,11 +236,11 @@ known_images() {
 }
 
 section clock date +%s
-command -v docker >/dev/null 2>&1 || {
+if ! command -v docker >/dev/null 2>&1 || unexecutable docker >/dev/null; then
   recorded_state "$@"
-  section engine false
+  section engine unexecutable docker
   exit 0
-}
+fi
 recorded_state "$@" |
   containers |
   beside section networks docker network ls --no-trunc --format \

@@ -35,10 +35,15 @@ def _check_word(word: str) -> str:
     return word
 
 
+EngineStatus = Literal[
+    "up", "absent", "unexecutable", "stopped", "forbidden", "hung", "no-compose", "unknown"
+]
+
+
 class Engine(Frozen):
     """Whether Docker can be asked, and if not, why not."""
 
-    status: Literal["up", "absent", "stopped", "forbidden", "hung", "no-compose", "unknown"]
+    status: EngineStatus
     reason: str = ""
 
 

@@ -1,4 +1,14 @@
 # shellcheck shell=sh
+# unexecutable PROGRAM: where PATH has it, if nobody may execute it; only some shells find it then.
+unexecutable() (
+  IFS=: found=''
+  for place in $PATH; do
+    [ -f "$place/$1" ] || continue
+    [ ! -x "$place/$1" ] || exit 1
+    found=${found:-$place/$1}
+  done
+  [ -n "$found" ] && printf '%s\n' "$found"
+)
 # Behind a socket that systemd holds open, an engine that fails to start keeps its clients waiting. One
 # that was ended by a signal is started again in a moment, and worth waiting for.
 engine_failed() {

@@ -157,7 +157,9 @@ fi
 [ -e "$root/restarted" ] && section restarted true
 
 ids=''
-if have docker; then
+if unexecutable docker >/dev/null; then
+  section unexecutable unexecutable docker
+elif have docker; then
   section versions docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
   section compose limited docker compose version --short
   begin containers
