@@ -13,8 +13,8 @@ from stackmend.connectivity.faults import TITLES
 from stackmend.retries import ATTEMPTS
 from tests.lab import controller
 from tests.lab.controller import Run
-from tests.lab.fixtures import Lab
 from tests.lab.engine_runs import Runs
+from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.registry import Registry
 from tests.lab.stacks import EVERYWHERE, Shop
