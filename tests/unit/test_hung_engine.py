@@ -15,7 +15,7 @@ from pyinfra.api.host import Host
 
 from stackmend.compose.facts import ComposeStack
 from stackmend.compose.state import StackState
-from stackmend.connection import fetch_facts, make_mark, parse_sections, read_frame
+from stackmend.connection import fetch_facts, make_mark, parse_sections, read_frame, read_script
 from tests.connected import local
 
 #: Asks the engine, through a subshell as probes do, and says what it heard.
@@ -103,3 +103,32 @@ def test_a_project_is_read_in_the_time_of_one_wait(host: Host, tmp_path: Path, s
     assert time.monotonic() - started < 7
     assert isinstance(found, StackState), found
     assert found.engine.status == "hung"
+
+
+@pytest.mark.parametrize(("name", "asked"), [("dockerd", False), ("sleep", True), (None, True)])
+def test_systemd_is_asked_only_of_an_engine_that_does_not_run(
+    each_shell: list[str], tmp_path: Path, name: str | None, asked: bool
+) -> None:
+    """The engine writes its number without an end of line; what is left may name anything."""
+    (tmp_path / "proc/7").mkdir(parents=True)
+    if name:
+        (tmp_path / "proc/7/comm").write_text(f"{name}\n")
+    (tmp_path / "docker.pid").write_text("7")
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(
+        f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\n'
+        'case $1 in show) printf "Result=exit-code\\nSubState=failed\\n" ;; esac\n'
+    )
+    systemctl.chmod(0o755)
+    text = read_script("stackmend.connection", "failed")
+    text = text.replace("/run/docker.pid", f"{tmp_path}/docker.pid")
+    text = text.replace("/proc/", f"{tmp_path}/proc/").replace("/run/systemd/system", "/")
+    done = subprocess.run(
+        [*each_shell, "-c", f"{text}engine_failed && echo failed"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout == ("failed\n" if asked else "")
+    assert (tmp_path / "asked").exists() is asked
