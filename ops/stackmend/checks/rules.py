@@ -48,22 +48,22 @@ def find_blocking(
     found = []
     for line in iptables:
         if match := _IPTABLES.fullmatch(line):
-            table, packets, octets, rule, chain, verdict = match.groups()
+            table, packets, octets, rule, chain, target = match.groups()
             removable = not table and chain in _REMOVABLE
             # What it never met it did not drop, however few it may meet.
             if packets == "0" and not (removable and _ADDRESSES.search(rule)):
                 continue
             if whose := _find_subjects(rule, names, ports):
                 where = f"the table {table} of " if table else ""
-                text = f"{verdict.lower()}s traffic of {whose}: {rule}"
+                text = f"{target.lower()}s traffic of {whose}: {rule}"
                 counted = f"({packets} packets, {octets} bytes so far)"
                 text = f"somebody's rule of {where}the packet filter {text} {counted}"
                 found.append(Blocking(text, removable))
     for line in nftables:
         if match := _NFTABLES.fullmatch(line):
-            family, table, chain, rule, verdict = match.groups()
+            family, table, chain, rule, target = match.groups()
             if whose := _find_subjects(rule, names, ports):
-                text = f"{verdict}s traffic of {whose}: {rule.strip()}"
+                text = f"{target}s traffic of {whose}: {rule.strip()}"
                 place = f"nft table {family} {table}, chain {chain}"
                 text = f"somebody's rule of the packet filter ({place}) {text}"
                 found.append(Blocking(text, removable=False))
@@ -76,12 +76,12 @@ def _find_subjects(rule: str, names: Mapping[str, str], ports: Collection[int]) 
         return ""
     subjects: set[str] = set()
     for group in _ADDRESSES.findall(rule):
-        hit = {name for address, name in names.items() if _holds(group, address)}
+        hit = {name for address, name in names.items() if _has_address(group, address)}
         if not hit:
             return ""
         subjects |= hit
     groups = _PORTS.findall(rule)
-    if not all(any(_spans(group, port) for port in ports) for group in groups):
+    if not all(any(_has_port(group, port) for port in ports) for group in groups):
         return ""
     if groups and not subjects and _OWN.search(rule):
         return f"port {', '.join(map(str, sorted(ports)))}"
@@ -92,7 +92,7 @@ def _split(group: str) -> list[str]:
     return [word for word in re.split(r"[{},\s]+", group) if word]
 
 
-def _holds(group: str, address: str) -> bool:
+def _has_address(group: str, address: str) -> bool:
     for word in _split(group):
         try:
             if ipaddress.ip_address(address) in ipaddress.ip_network(word, strict=False):
@@ -102,7 +102,7 @@ def _holds(group: str, address: str) -> bool:
     return False
 
 
-def _spans(group: str, port: int) -> bool:
+def _has_port(group: str, port: int) -> bool:
     for word in _split(group):
         first, _, last = word.replace("-", ":").partition(":")
         bounds = (first, last or first)

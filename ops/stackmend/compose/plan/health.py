@@ -108,7 +108,7 @@ def compute_result_limit(container: Container) -> float:
     return _DELAY + sum((value or 0) / 1e9 or _ENGINE_DEFAULT for value in nanoseconds)
 
 
-def _cannot_run(
+def _is_final(
     container: Container, unrunnable: Unrunnable, since: float, unhealthy_for: float
 ) -> bool:
     """Whether a healthcheck still cannot run; a result of before says only what was.
@@ -185,7 +185,7 @@ def classify(
                 failed.append(f"{name}: paused")
             elif unrunnable := explain_unrunnable(container):
                 waited = (unhealthy_for or {}).get(container.id, 0)
-                (failed if _cannot_run(container, unrunnable, since, waited) else waiting).append(
+                (failed if _is_final(container, unrunnable, since, waited) else waiting).append(
                     f"{name}: its healthcheck cannot run: {unrunnable.reason}"
                 )
             elif container.health in ("starting", "unhealthy"):
