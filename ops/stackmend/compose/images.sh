@@ -16,7 +16,7 @@ images() {
         { print $0 " " ref[NR] }' "$@"
     elif [ $answered -eq 124 ]; then
       # None is gone because an engine that hangs does not tell of it (connection/frame.sh).
-      echo 'the Docker daemon does not answer within 20 s'
+      echo 'the Docker daemon does not answer within 10 s'
     else
       for ref; do
         fields=$(docker image inspect --format "$format" -- "$ref" 2>/dev/null) || fields=-
