@@ -1,5 +1,7 @@
 """Send echo requests to an address as ping does, for a host without it: prints SENT RECEIVED."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select

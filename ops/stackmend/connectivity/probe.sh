@@ -250,8 +250,8 @@ measure_loss() {
   grep -q ' 0$' "$file.tcp.$address" 2>/dev/null && mkdir "$dir/measured.$address" 2>/dev/null || return
   send_echoes &
   # The same with the host itself, where nothing can be lost: how late a busy host alone makes it.
-  shake 127.0.0.1 1 50 0.06 "$file.self" &
-  shake "$address" "$port" 50 0.06 "$file.many"
+  shake 127.0.0.1 1 50 0.04 "$file.self" &
+  shake "$address" "$port" 50 0.04 "$file.many"
   wait
   say "burst $address $(count_late "$file.many") $(count_late "$file.self" | cut -d ' ' -f 1,2) $(cat "$file.echo" 2>/dev/null || echo 0 0)"
 }
