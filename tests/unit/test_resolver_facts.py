@@ -249,10 +249,12 @@ def test_an_answer_is_fetched_whole(udp: str, tcp: bool, reply: Reply) -> None:
 
 
 def test_a_host_that_cannot_ask_is_unreadable(foreseen: str) -> None:
-    fact = ServerAnswers()
-    fact.command(("192.0.2.53",), (NAME,))
-    with pytest.raises(Exception, match="the host has no bash, od, dd or timeout"):
-        fact.process(frame(missing=[]))
+    asking, comparing = ServerAnswers(), Caches()
+    asking.command(("192.0.2.53",), (NAME,))
+    comparing.command((NAME,))
+    for fact in (asking, comparing):
+        with pytest.raises(Exception, match="the host has no bash, od, dd, timeout or getent"):
+            fact.process(frame(missing=[]))
 
 
 def test_caches_are_compared_but_for_names_of_links(foreseen: str) -> None:

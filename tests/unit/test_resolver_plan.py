@@ -234,7 +234,7 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
         world.stub(startup="disabled")
     ),
     "resolved_as_desired_that_does_not_start_with_the_host": lambda: world.make_plan(
-        world.stub(startup="disabled"), world.desired(OLD)
+        world.stub(startup="enabled-runtime"), world.desired(OLD)
     ),
     "resolved_that_is_masked": lambda: world.make_plan(
         world.stub(mode="", servers=(), links=(), startup="masked")

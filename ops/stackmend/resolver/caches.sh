@@ -23,6 +23,10 @@ if [ "$running" = ' ' ]; then
   done
   exit
 fi
+if ! has bash || ! has od || ! has dd || ! has timeout || ! has getent; then
+  section missing true
+  exit
+fi
 
 runs() { case $running in *" $1 "*) ;; *) return 1 ;; esac }
 # answers_here NAME: whether it is this one that answers at $own. There may be others: libvirt has a dnsmasq.

@@ -166,7 +166,9 @@ def _identify(name: str, mark: str) -> bytes:
 def _read(output: list[str], mark: str) -> Sections:
     found = parse_sections(output, mark)
     if "missing" in found:
-        raise ValueError("the host has no bash, od, dd or timeout, with which servers are asked")
+        raise ValueError(
+            "the host has no bash, od, dd, timeout or getent, with which servers are asked"
+        )
     if "whole" not in found:
         raise ValueError("it did not run to its end")
     return found

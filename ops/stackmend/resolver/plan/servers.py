@@ -168,7 +168,7 @@ def _find_slow(spec: ServersSpec, answers: Answers) -> Iterator[Finding]:
 
 
 def _plan_startup(owner: Owner, state: HostResolver) -> Iterator[Enable]:
-    if owner == "systemd-resolved" and state.startup == "disabled":
+    if owner == "systemd-resolved" and state.startup in ("disabled", "enabled-runtime"):
         cause = "it owns the resolver, and does not start with the host: no name would resolve then"
         yield Enable(subject="systemd-resolved", cause=cause)
 
