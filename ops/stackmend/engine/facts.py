@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence, Set
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any, Literal
+from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
@@ -17,6 +17,7 @@ from stackmend.engine.state import (
     Container,
     Daemon,
     Device,
+    EngineStatus,
     HostEngine,
     Loose,
     Network,
@@ -278,8 +279,10 @@ def _split(text: str) -> list[str]:
 
 def _parse_versions(
     found: Mapping[str, Section],
-) -> tuple[Literal["up", "absent", "stopped", "forbidden", "hung", "unknown"], str, str, str]:
+) -> tuple[EngineStatus, str, str, str]:
     if "versions" not in found:
+        for path in found.get("unexecutable", (0, []))[1]:
+            return "unexecutable", f"{path} is there, and nobody may execute it", "", ""
         return "absent", "no docker client was found", "", ""
     status, lines = found["versions"]
     answers = [line.split("|") for line in lines if re.fullmatch(r"[^ |]+\|[^ |]*", line)]
@@ -289,7 +292,7 @@ def _parse_versions(
     output = " ".join(line.strip() for line in lines if "|" not in line).strip()
     lower = output.lower()
     if status in (124, 137):
-        return "hung", "docker did not answer within 20 seconds", client, ""
+        return "hung", "docker did not answer within 10 seconds", client, ""
     if "permission denied" in lower:
         return "forbidden", output, client, ""
     if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:

@@ -157,9 +157,12 @@ fi
 [ -e "$root/restarted" ] && section restarted true
 
 ids=''
-if have docker; then
+if unexecutable docker >/dev/null; then
+  section unexecutable unexecutable docker
+elif have docker; then
   section versions docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
-  section compose limited docker compose version --short
+  # Some versions of it ask the engine, and would wait for one that hangs.
+  [ -n "${STACKMEND_HUNG:-}" ] || section compose limited docker compose version --short
   begin containers
   ids=$(docker ps -q --no-trunc 2>/dev/null)
   # shellcheck disable=SC2086

@@ -21,7 +21,7 @@ from stackmend.engine.plan.rivals import (
     is_installed,
     refuse_auto_removed,
 )
-from stackmend.engine.plan.service import plan_service, refuse_hung
+from stackmend.engine.plan.service import plan_service, refuse_hung, refuse_unexecutable
 from stackmend.engine.plan.source import Source, find_source
 from stackmend.engine.plan.versions import (
     extract_upstream,
@@ -58,6 +58,7 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
     refusals += [] if "restart" in spec.allow else refuse_hung(state)
+    refusals += refuse_unexecutable(state)
     restored: RestoreConfig | None = None
     if fault := find_fault(state):
         put_back = plan_restoration(state, fault, spec.allow)
@@ -67,7 +68,9 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
             restored = put_back
     causes: list[str] = []
     missing = [name for name in source.packages if not is_installed(state, name)]
-    if missing and (not state.compose or missing != [source.compose]):
+    # Of one that hangs no Compose is asked for.
+    composed = state.compose or state.status == "hung"
+    if missing and (not composed or missing != [source.compose]):
         partial = [name for name in missing if name in state.packages]
         names = partial or missing
         verb = "is" if len(names) == 1 else "are"
