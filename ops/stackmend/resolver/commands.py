@@ -57,7 +57,7 @@ def revert(mark: str) -> StringCommand:
     return _build_script("revert", mark)
 
 
-def enable() -> StringCommand:
+def set_startup() -> StringCommand:
     """Have systemd-resolved start with the host."""
     return StringCommand("timeout 60 systemctl enable -q systemd-resolved.service")
 

@@ -72,7 +72,7 @@ class ServersReconciler(Reconciler[HostResolver, SetServers | Enable]):
             lease.check()
             with self.step(action):
                 if isinstance(action, Enable):
-                    self.run(commands.enable(), f"could not enable {action.subject}")
+                    self.run(commands.set_startup(), f"could not enable {action.subject}")
                 else:
                     self._set(action)
         return True

@@ -103,8 +103,8 @@ def _find_incomparable(cache: Cache) -> Iterator[Finding]:
         # It may serve others, elsewhere: what the host resolves is looked at by itself.
         blocks = False
     else:
-        said = "answer with an error" if codes else "do not answer"
-        cause = f"the servers behind it {said}: {servers}"
+        answering = "answer with an error" if codes else "do not answer"
+        cause = f"the servers behind it {answering}: {servers}"
         remedy = 'mend these servers, or have the host ask others: stack["resolver"]["servers"]'
     yield Finding(
         subject=cache.name,
