@@ -256,6 +256,7 @@ def test_names_that_do_not_resolve_confirm_nothing(place: Place) -> None:
     assert not (place.room / "armed").exists()
     done = place.run(commands.confirm("m", ["good.example"]))
     assert (done.returncode, "has reverted the change already" in done.stderr) == (75, True)
+    assert 'raise stack["resolver"]["revert_after"]' in done.stderr
 
 
 def calls(place: Place) -> list[str]:
@@ -329,6 +330,16 @@ def test_what_a_link_leads_to_comes_back(place: Place, target: str) -> None:
     assert place.run(commands.revert("m")).returncode == 0
     assert (place.etc / target).read_text() == "theirs\n"
     assert (place.etc / name).is_symlink()
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_is_written_through(place: Place) -> None:
+    (place.etc / "resolv.conf").symlink_to("site.conf")
+    done = place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60))
+    assert done.returncode == 0, done.stderr
+    assert (place.etc / "site.conf").read_text() == "nameserver 192.0.2.53\n"
+    assert place.run(commands.revert("m")).returncode == 0
+    assert (place.etc / "resolv.conf").readlink() == Path("site.conf")
+    assert not (place.etc / "site.conf").exists()
 
 
 def test_nothing_is_confirmed_while_it_is_reverted(place: Place) -> None:

@@ -20,7 +20,8 @@ trap end EXIT
 # stop STATUS PATH WHAT: end before anything is changed; PATH is where it does not go on.
 stop() {
   at=$2
-  until [ -e "$at" ]; do at=${at%/*}; done
+  case $at in /*) ;; *) at=/ ;; esac
+  until [ -e "${at:=/}" ]; do at=${at%/*}; done
   why="see what keeps root from writing there (df -h $at, findmnt -T $at)"
   if df -P -k -- "$at" 2>/dev/null | awk 'NR > 1 { free = $4 } END { exit !(NR && free == 0) }'; then
     why="$at is full: see df -h $at and make room there"
@@ -63,8 +64,9 @@ for argument; do
   2)
     # What a link leads to is written.
     if [ "$how" = put ]; then
-      if [ -L "$argument" ]; then argument=$(readlink -f -- "$argument"); fi
-      (aim "$argument") || stop 74 "${argument:-$file}" "${argument:-$file} cannot be written"
+      target=$(aim "$argument" && printf '%s\n' "$parent/$name") ||
+        stop 74 "$argument" "$argument cannot be written"
+      argument=$target
     fi
     if [ "$how" != connection ] && [ "$argument" != "$file" ]; then
       save "$argument" || stop 74 "$room" "cannot keep $argument as it is"
