@@ -27,6 +27,8 @@ GATEWAYS = frozenset({"host.docker.internal", "gateway.docker.internal"})
 _LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
+#: Names of variables whose values are compared, and never connected to.
+_COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
 #: Variables whose address of an object storage is for the server, whatever it signs for others.
 _NEVER_SIGNED = frozenset({"event", "events", "backup", "backups", "internal", "log", "logs"})
 #: What other protocols' schemes are called in the table of kinds.
@@ -152,6 +154,9 @@ class _Classifier:
         service, port = address.place.service, self._find_port(address)
         right = Judgement(address=address)
         if address.host in _EVERYWHERE and not address.scheme:
+            return right
+        if address.scheme in ("http", "https") and not address.explicit:
+            # The site itself, wherever it is.
             return right
         if self.names.is_host(service) or self._is_own(address, port):
             return right
@@ -326,7 +331,7 @@ class _Classifier:
             for name, target, _ in self.names.published.get(port, ())
             if name not in group and self.names.can_reach(address.place.service, name)
         }
-        if not found or not address.scheme:
+        if not found or not address.scheme or _COMPARED.search(address.place.name):
             return Judgement(address=address)
         cause = f"{address.place.name} is for browsers by its name, and {address.text} is a port of"
         return self._report_ambiguous(

@@ -263,7 +263,7 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
     :param key: the name of the variable or of the flag, which says whether a bare name is a host.
     """
     value = value[:LONGEST]
-    if not value or _NO_ADDRESS.search(key):
+    if not value or _NO_ADDRESS.search(key) or _is_prose(key, value):
         return
     taken: list[tuple[int, int]] = []
     if "://" in value:
@@ -295,6 +295,17 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
     bare = _BARE.fullmatch(value)
     if bare is not None and _is_host(bare["host"]):
         yield _Found(bare.start("host"), bare.end("host"), bare["host"], bare=True)
+
+
+def _is_prose(key: str, value: str) -> bool:
+    """Whether a value is a text for people, which may speak of an address."""
+    words = value.split()
+    return (
+        len(words) > 1
+        and not ADDRESS_NAME.search(key)
+        and words[0][0] not in "[{"
+        and any(not re.search("[:=/]", word) for word in words)
+    )
 
 
 def _find_in_url(match: re.Match[str], value: str) -> Iterator[_Found]:
