@@ -12,10 +12,6 @@ from tests.unit.addresses_world import RIGHT, findings, judge, read_files, read_
 #: What is reported with both readings: a URL for browsers by its name, on the service's own
 #: loopback, with a port that another service publishes on the host.
 AMBIGUOUS = {
-    "anchors_airflow": {
-        f"{name}.AIRFLOW__WEBSERVER__BASE_URL"
-        for name in ("airflow-scheduler", "airflow-worker", "flower")
-    },
     "frontends": {
         "api.FRONTEND_URL",
         "api.WEBHOOK_URL",

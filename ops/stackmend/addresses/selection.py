@@ -17,6 +17,14 @@ _GROUPS: Mapping[str, frozenset[str]] = {
     "cache": frozenset({"cache", "queue", "session", "broker", "broadcast"}),
     "search": frozenset({"search"}),
 }
+#: Words of variables that mean software of a group, whichever it is.
+MEANT: Mapping[str, frozenset[str]] = {
+    **_GROUPS,
+    "ai": _GROUPS["ai"] | {"openai"},
+    "cache": _GROUPS["cache"] | {"celery", "bull"},
+    "queue": frozenset({"queue", "broker", "brokers", "bootstrap", "events"}),
+    "storage": frozenset({"storage", "s3", "bucket", "blob"}),
+}
 _CHOOSES = frozenset(
     "provider engine backend driver type store connection client adapter dialect vendor".split()
 )
@@ -24,6 +32,8 @@ _CHOICE = re.compile(r"[A-Za-z][\w.+:-]{1,40}")
 _SWITCH = frozenset({"enable", "enabled", "use", "disable", "disabled"})
 #: What says of software that it is in the service's own image.
 _BUNDLED = frozenset({"builtin", "bundled", "docker", "embedded", "local"})
+#: Words beside what is switched that mean nothing of their own.
+_PLAIN = frozenset({"api", "base", "host", "server", "service", "url"})
 _OFF = frozenset({"0", "false", "no", "off", "none"})
 _ON = frozenset({"1", "true", "yes", "on"})
 #: Words of variables that are no product's name.
@@ -55,7 +65,7 @@ class Selection:
             plain = value.strip(" \"'").lower()
             if words & _SWITCH and (plain in _OFF or plain in _ON):
                 on = (plain in _ON) != bool(words & {"disable", "disabled"})
-                (self._on if on else self._off).append(words - _SWITCH - _GENERIC)
+                (self._on if on else self._off).append(words - _SWITCH - _PLAIN)
             elif (words & _CHOOSES or words == {"vector", "db"}) and _CHOICE.fullmatch(plain):
                 group = next((name for name, of in _GROUPS.items() if words & of), "")
                 self._chosen.setdefault(group, set()).add(re.sub(r"[^a-z0-9]", "", plain))
@@ -74,7 +84,7 @@ class Selection:
         group = "vector" if vector else KINDS[kind].group if kind in KINDS else ""
         tokens = KINDS[kind].tokens.split() if kind in KINDS else []
         stores = self._chosen.get("vector")
-        if stores and group in ("db", "search", ""):
+        if stores and group in ("db", "search"):
             products = words - _GENERIC - self._own - frozenset(tokens)
             if products and not any(
                 len(product) > 2 and product in store for product in products for store in stores
@@ -87,6 +97,16 @@ class Selection:
         if any(choice in plain or any(token in choice for token in tokens) for choice in choices):
             return False
         return bool(find_kinds(variable)) or group in ("ai", "vector")
+
+    def is_unused(self, variable: str) -> bool:
+        """Whether an address is of a product that none of the choices names."""
+        products = {*split_name(variable)} - _GENERIC - self._own
+        choices = {choice for of in self._chosen.values() for choice in of}
+        plain = re.sub(r"[^a-z0-9]", "", variable.lower())
+        return bool(products and choices) and not any(
+            choice in plain or any(len(word) > 2 and word in choice for word in products)
+            for choice in choices
+        )
 
     def is_bundled(self, kind: str) -> bool:
         """Whether the service may well run such software itself."""
