@@ -15,6 +15,7 @@ from stackmend.addresses.kinds import (
     SCHEME_PORTS,
     find_kind_of_name,
     find_kinds,
+    is_server,
     is_telling_port,
     split_name,
 )
@@ -215,6 +216,8 @@ class _Classifier:
                 return True
             hinted = {KIND_OF_SCHEME.get(address.scheme, ""), *find_kinds(address.place.hint)}
             if self.names.kinds[member] and self.names.kinds[member] in hinted:
+                return True
+            if any(kind and is_server(kind, self.services[member]) for kind in hinted):
                 return True
         return any(
             name in group or self._is_same(service, name, address)
