@@ -27,8 +27,8 @@ from stackmend.addresses.state import Address, Edit, ImageFacts, Judgement, Plac
 GATEWAYS = frozenset({"host.docker.internal", "gateway.docker.internal"})
 
 _LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
-#: What stands before a port in a command: the end of a URL's scheme, and a word.
-_WORD_BEFORE = re.compile(r"(://)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
+#: What stands before a port in a command: what a host of a URL follows, and a word.
+_WORD_BEFORE = re.compile(r"(://|@)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
 #: Names of variables whose values are compared, and never connected to.
