@@ -139,6 +139,8 @@ KIND_OF_SCHEME: Mapping[str, str] = {
     scheme: name for name, kind in KINDS.items() for scheme in kind.schemes
 } | {"plaintext": "kafka", "sasl_plaintext": "kafka"}
 
+_LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
+
 #: Programs that start whatever an image is for.
 _OF_ANY_IMAGE = frozenset({"docker-entrypoint.sh", "entrypoint.sh"})
 
@@ -171,6 +173,15 @@ _OF_TOKEN = {token: name for name, kind in KINDS.items() for token in kind.token
 #: Words of variables that mean any database.
 _DATABASE = frozenset({"db", "database", "sql", "datasource"})
 _GLUED = re.compile(r"(.{2,}?)(?:host(?:name)?|port|ur[li]|addr|server)$")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is the one that asks.
+
+    >>> is_loopback("127.0.1.1"), is_loopback("localhost.example.org")
+    (True, False)
+    """
+    return _LOOPBACK.fullmatch(host) is not None
 
 
 @lru_cache(4096)
