@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from stackmend.addresses.corrections import correct, make_edits, split_right
+from stackmend.addresses.corrections import make_edits, replace_host, split_right
 from stackmend.addresses.kinds import (
     KIND_OF_SCHEME,
     KINDS,
@@ -18,7 +18,7 @@ from stackmend.addresses.kinds import (
     find_kinds,
     is_loopback,
     is_server,
-    is_telling_port,
+    is_typical_port,
     split_name,
 )
 from stackmend.addresses.names import Names
@@ -37,7 +37,7 @@ _BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
 #: Names of variables whose values are compared, and never connected to.
 _COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
 #: Words of services' names that variables have for other reasons.
-_SAYS_NOTHING = frozenset({"api", "app", "server", "service", "web", "main"})
+_GENERIC = frozenset({"api", "app", "server", "service", "web", "main"})
 #: Variables whose address of an object storage is for the server, whatever it signs for others.
 _NEVER_SIGNED = frozenset({"event", "events", "backup", "backups", "internal", "log", "logs"})
 #: What other protocols' schemes are called in the table of kinds.
@@ -120,8 +120,12 @@ class _Classifier:
             words = frozenset(re.split(r"[^a-z0-9]+", f"{name} {image}".lower()))
             self.selections[name] = Selection(environment, words)
         self.addressed: dict[str, set[str]] = {}
+        #: The services that have a host in a variable of a name.
+        self.holders: dict[tuple[str, str], set[str]] = {}
         for address in addresses:
             service = address.place.service
+            if address.place.kind == "environment":
+                self.holders.setdefault((address.place.key, address.host), set()).add(service)
             if address.target and address.target != service:
                 self.addressed.setdefault(service, set()).add(address.target)
         self.swapped = self._find_swapped(addresses)
@@ -133,7 +137,7 @@ class _Classifier:
             host, port = split_right(judgement)
             if not host or judgement.reason in ("form", "swapped"):
                 break
-            corrected = correct(address, host, port, self.services)
+            corrected = replace_host(address, host, port, self.services)
             after = self._classify(corrected)
             if after.status != "wrong":
                 break
@@ -312,11 +316,11 @@ class _Classifier:
         kind, words = self.names.kinds[target], {*split_name(address.place.hint)}
         if kind and (
             kind in self._list_hints(address)
-            or is_telling_port(port, kind)
+            or is_typical_port(port, kind)
             or words & MEANT.get(KINDS[kind].group, frozenset())
         ):
             return True
-        own = {*split_name(target)} - _SAYS_NOTHING
+        own = {*split_name(target)} - _GENERIC
         return bool(own) and own <= words
 
     def _list_hints(self, address: Address) -> set[str]:
@@ -494,11 +498,9 @@ class _Classifier:
 
     def _is_of_another(self, address: Address) -> bool:
         """Whether a service has a variable only because another, which can use it, has the same."""
-        key = address.place.key
-        value = self.environments[address.place.service].get(key)
-        return address.place.kind == "environment" and any(
-            environment.get(key) == value and self.names.resolve(name, address.host)
-            for name, environment in self.environments.items()
+        return any(
+            self.names.resolve(name, address.host)
+            for name in self.holders.get((address.place.key, address.host), ())
         )
 
     def _classify_bridge(self, address: Address) -> Judgement:

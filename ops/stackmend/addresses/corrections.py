@@ -35,7 +35,7 @@ def split_right(judgement: Judgement) -> tuple[str, int]:
     return (host, int(port)) if host and port.isdecimal() else (judgement.right, 0)
 
 
-def correct(address: Address, host: str, port: int, services: Iterable[str]) -> Address:
+def replace_host(address: Address, host: str, port: int, services: Iterable[str]) -> Address:
     """The address once another host and port are written for it."""
     target = next((name for name in services if name.lower() == host.lower()), "")
     return address.model_copy(

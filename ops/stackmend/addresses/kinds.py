@@ -254,10 +254,10 @@ def is_server(kind: str, body: Mapping[str, Any]) -> bool:
     return bool(words & servers)
 
 
-def is_telling_port(port: int, kind: str) -> bool:
+def is_typical_port(port: int, kind: str) -> bool:
     """Whether a port is usual for this kind of software and for nothing else.
 
-    >>> is_telling_port(6379, "redis"), is_telling_port(8080, "weaviate")
+    >>> is_typical_port(6379, "redis"), is_typical_port(8080, "weaviate")
     (True, False)
     """
     return port in KINDS[kind].ports and port not in _COMMON_PORTS
