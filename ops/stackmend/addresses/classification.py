@@ -95,11 +95,8 @@ def _classify(stack: Stack, address: Address) -> Judgement:
         return classify_loopback(stack, address)
     if address.host in GATEWAYS:
         return classify_gateway(stack, address)
-    if (
-        "." in address.host
-        or ":" in address.host
-        or stack.names.is_elsewhere(service, address.host)
-    ):
+    is_foreign = "." in address.host and not stack.names.resolve(service, address.host)
+    if is_foreign or ":" in address.host or stack.names.is_elsewhere(service, address.host):
         return Judgement(address=address)
     if address.side != "server":
         return Judgement(address=address)

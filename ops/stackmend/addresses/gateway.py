@@ -13,10 +13,15 @@ def classify_gateway(stack: Stack, address: Address) -> Judgement:
     service, port = address.place.service, address.port
     right = Judgement(address=address)
     hints, selection = stack.list_hints(address), stack.selections[service]
-    if address.side != "server" or (
-        all(selection.is_unselected(address.place.hint, kind) for kind in hints)
-        if hints
-        else selection.is_unused(address.place.hint)
+    # What only the image says may be an example of something that nobody uses.
+    if (
+        address.place.kind == "image"
+        or address.side != "server"
+        or (
+            all(selection.is_unselected(address.place.hint, kind) for kind in hints)
+            if hints
+            else selection.is_unused(address.place.hint)
+        )
     ):
         return right
     local = [

@@ -98,8 +98,10 @@ KINDS: Mapping[str, Kind] = {
     "weaviate": Kind({8080: "http", 50051: "grpc"}, "weaviate", "weaviate", {}, "vector"),
     "chroma": Kind({8000: "http"}, "chroma", "chroma chromadb", {}, "vector"),
     "milvus": Kind({19530: "http", 9091: "http"}, "milvus", "milvus", {}, "vector"),
-    "meilisearch": Kind({7700: "http"}, "meilisearch", "meili meilisearch", {}, "search"),
-    "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search"),
+    "meilisearch": Kind(
+        {7700: "http"}, "meilisearch", "meili meilisearch", {}, "search", internal=False
+    ),
+    "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search", internal=False),
     "elasticsearch": Kind(
         {9200: "http"},
         "elasticsearch",

@@ -1,6 +1,8 @@
 """The service's own loopback: whether another service is meant. Pure."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from stackmend.addresses.corrections import report_ambiguous, report_wrong
 from stackmend.addresses.kinds import (
@@ -18,6 +20,10 @@ from stackmend.addresses.state import Address, Judgement
 
 #: What stands before a port in a command: what a host of a URL follows, and a word.
 _WORD_BEFORE = re.compile(r"(://|@)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
+#: Images that hold several programs.
+_SEVERAL = re.compile(r"all-?in-?one|\baio\b|standalone|omnibus|bundled?\b|monolith|embedded")
+#: Words of variables that are for another place than this.
+_NOT_HERE = frozenset({"dev", "development", "example", "local", "sample", "test", "testing"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 #: Names of variables whose values are compared, and never connected to.
 _COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
@@ -35,6 +41,8 @@ def classify_loopback(stack: Stack, address: Address) -> Judgement:
         return right
     if address.scheme in ("http", "https") and not address.explicit:
         # The site itself, wherever it is.
+        return right
+    if not _NOT_HERE.isdisjoint(split_name(address.place.hint)):
         return right
     if stack.names.is_host(service) or _is_own(stack, address, port):
         return right
@@ -197,6 +205,15 @@ def _prefer_named(stack: Stack, address: Address, found: dict[str, int]) -> dict
     return named if len(named) == 1 else found
 
 
+def _list_volumes(body: Mapping[str, Any]) -> list[str]:
+    """Where a service has volumes, which say what it keeps data of."""
+    return [
+        str(mount.get("target", "")).lower()
+        for mount in body.get("volumes") or ()
+        if isinstance(mount, Mapping) and mount.get("type") == "volume"
+    ]
+
+
 def _find_doubt(stack: Stack, address: Address, target: str, port: int, number: int) -> str:
     """Why an address of the service itself may be meant as it stands."""
     service, kind = address.place.service, stack.names.kinds[target]
@@ -205,7 +222,8 @@ def _find_doubt(stack: Stack, address: Address, target: str, port: int, number: 
     if kind and (
         stack.selections[service].is_bundled(kind)
         or kind in re.split(r"[^a-z0-9]+", tag)
-        or "all-in-one" in image
+        or _SEVERAL.search(image)
+        or any(kind in path for path in _list_volumes(stack.services[service]))
     ):
         return f"{service} may run {kind} itself"
     if (

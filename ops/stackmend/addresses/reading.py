@@ -109,7 +109,7 @@ def read(
     """
     images = images or {}
     services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
-    by_lower = {name.lower(): name for name in services}
+    targets = list_targets(services)
     found: list[Address] = []
     for name, body in services.items():
         image = str(body.get("image") or f"{config.get('name', '')}-{name}")
@@ -130,11 +130,26 @@ def read(
             if source in (mounted or {}):
                 found += _read_file(name, source, (mounted or {})[source])
     return tuple(
-        address.model_copy(update={"target": by_lower[address.host]})
-        if address.host in by_lower
+        address.model_copy(update={"target": targets[address.host]})
+        if address.host in targets
         else address
         for address in found
     )
+
+
+def list_targets(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The names that services have somewhere, in lower case, each with the first that has it."""
+    found = {name.lower(): name for name in services}
+    for name, body in services.items():
+        aliases = [
+            str(alias)
+            for settings in (body.get("networks") or {}).values()
+            for alias in (settings or {}).get("aliases") or ()
+        ]
+        for alias in (str(body.get("container_name") or ""), *aliases):
+            if alias:
+                found.setdefault(alias.lower(), name)
+    return found
 
 
 def list_mounted(config: Mapping[str, Any], name: str) -> list[str]:

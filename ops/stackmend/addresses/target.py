@@ -59,7 +59,8 @@ def classify_target(stack: Stack, address: Address, target: str) -> Judgement:
                 stack, address, "published-port", cause, {target: number}, itself=True
             )
         return report_wrong(stack, address, "published-port", cause, target, number)
-    if kind and len(KINDS[kind].ports) == 1 and not stack.names.is_configured(target):
+    built = bool(stack.services[target].get("build"))
+    if kind and len(KINDS[kind].ports) == 1 and not built and not stack.names.is_configured(target):
         (usual,) = KINDS[kind].ports
         others = {
             number
