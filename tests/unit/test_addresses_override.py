@@ -125,6 +125,17 @@ def written(override: Override) -> Any:
             "redis://redis:6379",
             ("b.env", "URL=redis://redis:6379 # x"),
         ),
+        (
+            {
+                "compose.yaml": "include: [sub/compose.yaml]\nservices:\n  redis: {}\n",
+                "sub/compose.yaml": "services:\n  api:\n    env_file: ./x.env\n",
+                "sub/x.env": "URL=redis://localhost:6379\n",
+                "x.env": "URL=redis://other:6379\n",
+            },
+            "redis://localhost:6379",
+            "redis://redis:6379",
+            ("sub/x.env", "URL=redis://redis:6379"),
+        ),
         # Passed through from .env by its name alone.
         (
             compose("environment:", "  - URL", **{".env": "URL=redis://localhost:6379\n"}),

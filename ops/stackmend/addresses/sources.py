@@ -1,5 +1,6 @@
 """Where a value comes from: the text of a project's own files that Compose made it of. Pure."""
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -203,12 +204,14 @@ class Sources:
 
     def _list_env_files(self, service: str) -> Iterator[str]:
         """A service's env files, the one that counts first."""
-        for _, node in self._find_nodes(service, "env_file"):
+        for compose_file, node in self._find_nodes(service, "env_file"):
             items = node.value if isinstance(node, yaml.SequenceNode) else [node]
             for item in reversed(items):
                 path = _get(item, "path") if isinstance(item, yaml.MappingNode) else item
                 if isinstance(path, yaml.ScalarNode):
-                    name = path.value.removeprefix("./")
+                    # Relative to the file that names it.
+                    directory = posixpath.dirname(compose_file)
+                    name = posixpath.normpath(posixpath.join(directory, path.value))
                     if name in self.files:
                         yield name
 

@@ -634,8 +634,7 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     if complete:
         lacking += _list_contradictions(name, data, spec)
         lacking += [
-            f"{field}: there is no service {abbreviate(service)}; there are "
-            f"{_list_names(services)}"
+            f"{field}: there is no service {abbreviate(service)}; there are {_list_names(services)}"
             for field, service in spec.list_named_services()
             if service not in services
         ]
