@@ -301,6 +301,27 @@ def test_a_variable_that_something_else_uses_too_stays_as_it_is() -> None:
     assert [left.reason for left in patch.left] == ["others use .env there as it stands"]
 
 
+@pytest.mark.parametrize(
+    ("line", "port", "status"),
+    [
+        ("env_file: .env", "'${DB_PORT}:5432'", "ambiguous"),
+        ("env_file: [.env]", "{target: 5432, published: '${DB_PORT:-1}'}", "ambiguous"),
+        ("env_file: .env", "5433:5432", "wrong"),
+        ("environment: {DB_HOST: db, DB_PORT: '${DB_PORT}'}", "${DB_PORT}:5432", "wrong"),
+    ],
+)
+def test_a_variable_that_publishes_a_port_may_be_for_that_alone(
+    line: str, port: str, status: str
+) -> None:
+    files = {
+        "compose.yaml": "services:\n  redis: {}\n"
+        f"  db:\n    image: postgres:16\n    ports:\n      - {port}\n  api:\n    {line}\n",
+        ".env": "DB_HOST=db\nDB_PORT=5433\n",
+    }
+    _, (found,), _, _ = correct(files, DB_HOST="db", DB_PORT="5433")
+    assert (found.status, found.reason) == (status, "published-port")
+
+
 def test_what_is_right_for_one_and_wrong_for_another_is_not_changed_for_both() -> None:
     files = {
         "compose.yaml": "x-env: &env\n  REDIS_URL: redis://localhost:6379\nservices:\n"

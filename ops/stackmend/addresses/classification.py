@@ -29,7 +29,8 @@ def classify(
 ) -> tuple[Judgement, ...]:
     """What is thought of each address, in their order.
 
-    :param addresses: as :func:`stackmend.addresses.read` read them.
+    :param addresses: as :func:`stackmend.addresses.read` read them, and
+        :func:`stackmend.addresses.locate` found their lines where the project's files are known.
     :param config: what ``docker compose config --format json`` gives, ``$$`` unescaped.
     :param running: what runs, as far as it is known; without it the configuration alone decides.
     :param images: what images bring, as for ``read``.

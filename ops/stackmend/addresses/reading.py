@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
-from stackmend.addresses.kinds import SCHEME_PORTS
+from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
 #: A longer value is data, and no address.
@@ -51,8 +51,6 @@ _PUBLIC = re.compile(
     r"|^(?:base_url|server_url|hostname|domain|virtual_host|server_name|kc_hostname.*)$"
 )
 _ADVERTISED = re.compile(r"(?i)advertis")
-#: What browsers speak; "" is no scheme.
-_BROWSED = frozenset({"", "http", "https", "ws", "wss"})
 _INTERNAL = re.compile(r"(?i)internal|server_?side|private|backchannel")
 #: Names of variables that say where the service itself listens.
 _BIND = re.compile(
@@ -417,7 +415,7 @@ def find_side(name: str, scheme: str = "", *, bare: bool = False) -> Side:
         return "server"
     if _BIND.search(name):
         return "bind"
-    if _PUBLIC.search(name) and (scheme in _BROWSED or _ADVERTISED.search(name)):
+    if _PUBLIC.search(name) and (scheme in ("", *BROWSED) or _ADVERTISED.search(name)):
         return "browser"
     return "unknown" if bare and not name else "server"
 
