@@ -140,6 +140,17 @@ def test_a_name_that_does_not_exist(
 
 
 @pytest.mark.parametrize(
+    "host", ["cache", "REDIS", "shop-redis-1", "shop-redis-3", "store", "mine"]
+)
+def test_every_name_that_a_service_has_is_right(host: str) -> None:
+    networks = {"default": {"aliases": ["store"]}}
+    redis = REDIS | {"hostname": "cache", "deploy": {"replicas": 3}, "networks": networks}
+    named = {"image": "mysql:8", "container_name": "mine"}
+    config = project({"app": app({"REDIS_HOST": host}), "redis": redis, "other": named})
+    assert findings(config) == []
+
+
+@pytest.mark.parametrize(
     "more",
     [
         {"networks": {"outside": None, "default": None}},

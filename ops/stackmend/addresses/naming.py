@@ -19,6 +19,8 @@ def classify_name(stack: Stack, address: Address) -> Judgement:
     if stack.names.get_mode(stack.names.owners[service]) == "bridge":
         return _classify_bridge(stack, address)
     found = stack.names.resolve(service, host)
+    if stack.names.groups[service].intersection(found):
+        return Judgement(address=address)
     if len(found) == 1:
         return classify_target(stack, address, found[0])
     if found:

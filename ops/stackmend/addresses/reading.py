@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
@@ -147,9 +147,9 @@ def list_targets(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             for settings in (body.get("networks") or {}).values()
             for alias in (settings or {}).get("aliases") or ()
         ]
-        for alias in (str(body.get("container_name") or ""), *aliases):
+        for alias in (body.get("container_name"), body.get("hostname"), *aliases):
             if alias:
-                found.setdefault(alias.lower(), name)
+                found.setdefault(str(alias).lower(), name)
     return found
 
 
@@ -418,11 +418,3 @@ def find_side(name: str, scheme: str = "", *, bare: bool = False) -> Side:
     if _PUBLIC.search(name) and (scheme in ("", *BROWSED) or _ADVERTISED.search(name)):
         return "browser"
     return "unknown" if bare and not name else "server"
-
-
-def iterate_services(addresses: Iterable[Address]) -> dict[str, list[Address]]:
-    """The addresses of each service."""
-    found: dict[str, list[Address]] = {}
-    for address in addresses:
-        found.setdefault(address.place.service, []).append(address)
-    return found
