@@ -461,6 +461,47 @@ def test_values_that_are_exchanged(inner: str, outer: str) -> None:
     assert environment == {"INTERNAL_FILES_URL": outer, "FILES_URL": inner}
 
 
+@pytest.mark.parametrize(
+    ("environment", "others", "value"),
+    [
+        # The host's port, and what it leads to speaks something else.
+        (
+            {"CLICKHOUSE_URL": "http://localhost:9001"},
+            {"clickhouse": CLICKHOUSE | {"ports": ["9001:9000"]}},
+            "http://clickhouse:8123",
+        ),
+        (
+            {"CLICKHOUSE_URL": "http://clickhuose:9001"},
+            {"clickhouse": CLICKHOUSE | {"ports": ["9001:9000"]}},
+            "http://clickhouse:8123",
+        ),
+        (
+            {"OLLAMA_BASE_URL": "http://localhost:11434/api"},
+            {"ollama": {"image": "ollama/ollama"}},
+            "http://ollama:11434",
+        ),
+        (
+            {"OLLAMA_BASE_URLS": "http://olama:11434/api/;http://ollama:11434"},
+            {"ollama": {"image": "ollama/ollama"}},
+            "http://ollama:11434;http://ollama:11434",
+        ),
+        (
+            {"OLLAMA_BASE_URL": "http://ollama:80"},
+            {"ollama": {"image": "ollama/ollama", "network_mode": "host"}},
+            "http://host.docker.internal:80",
+        ),
+    ],
+)
+def test_several_faults_of_one_address_are_corrected_at_once(
+    environment: dict[str, str], others: dict[str, Any], value: str
+) -> None:
+    body = app(environment) | {"image": "ghcr.io/open-webui/open-webui:main"}
+    config = project({"app": body, **others})
+    mended = mend(config)
+    assert [*mended["services"]["app"]["environment"].values()] == [value]
+    assert findings(mended) == []
+
+
 #: Addresses of a service's own loopback, or that merely have its name, which nobody is to touch.
 RIGHT: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("it serves that port", {"SELF": "http://localhost:8080"}, {"expose": ["8080"]}),

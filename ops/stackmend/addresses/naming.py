@@ -105,11 +105,7 @@ def _classify_borrowed(stack: Stack, address: Address, target: str) -> Judgement
     if stack.names.is_host(target):
         gateway = "host.docker.internal"
         cause = f"{target} is on the host's network, where no container finds it by name"
-        found = report_rewritten(address, "host-network", cause, gateway, stack.find_port(address))
-        if stack.names.is_elsewhere(service, gateway) or stack.names.owners[service] != service:
-            return found
-        needs = {"extra_hosts": [f"{gateway}:host-gateway"]}
-        return found.model_copy(update={"needs": needs})
+        return report_rewritten(address, "host-network", cause, gateway, stack.find_port(address))
     reason: Reason = "default-bridge" if mode == "bridge" else "not-shared"
     return Judgement(
         address=address,
