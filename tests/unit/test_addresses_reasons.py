@@ -567,6 +567,32 @@ def test_what_is_right_is_left_alone(
 
 
 @pytest.mark.parametrize(
+    ("environment", "body", "status"),
+    [
+        ({"DB_HOST": "localhost"}, {}, "ambiguous"),
+        ({"DB_HOST": "postgres"}, {}, "ambiguous"),
+        ({"DATABASE_URL": "postgresql://localhost/n"}, {}, "ambiguous"),
+        ({"DB_HOST": "localhost"}, {"depends_on": {"keycloak-db": {}}}, "wrong"),
+        ({"DB_HOST": "postgres"}, {"depends_on": {"keycloak-db": {}}}, "wrong"),
+        ({"DB_HOST": "keycloack-db"}, {"depends_on": {"keycloak-db": {}}}, "wrong"),
+    ],
+)
+def test_what_another_service_has_for_itself_is_not_meant_for_sure(
+    environment: dict[str, str], body: dict[str, Any], status: str
+) -> None:
+    keycloak = {"image": "keycloak", "environment": {"KC_DB_URL_HOST": "keycloak-db"}}
+    services = {"app": app(environment) | body, "keycloak": keycloak, "keycloak-db": DB}
+    assert [found[0] for found in reasons(project(services))] == [status]
+
+
+@pytest.mark.parametrize("body", [{"scale": 0}, {"deploy": {"replicas": 0}}])
+def test_a_service_without_containers_is_not_meant(body: dict[str, Any]) -> None:
+    for value in ("redis://localhost", "redis://rediss"):
+        config = project({"app": app({"REDIS_URL": value}), "redis": REDIS | body})
+        assert findings(config) == []
+
+
+@pytest.mark.parametrize(
     "test",
     [
         ["CMD", "redis-cli", "-h", "localhost", "ping"],

@@ -151,7 +151,9 @@ def _find_candidates(stack: Stack, address: Address, port: int) -> dict[str, int
     others = [
         name
         for name in stack.services
-        if name not in stack.names.groups[service] and name not in stack.names.clients
+        if name not in stack.names.groups[service]
+        and name not in stack.names.clients
+        and not stack.names.is_absent(name)
     ]
     found: dict[str, int] = {}
     if port:
@@ -242,6 +244,8 @@ def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
         or any(kind in path for path in _list_volumes(stack.services[service]))
     ):
         return f"{service} may run {kind} itself"
+    if user := stack.find_user(service, target):
+        return f"{target} is for {user} by its name"
     if address.scheme not in BROWSED:
         return ""
     published = any(name == target for name, _, _ in stack.names.published.get(port, ()))

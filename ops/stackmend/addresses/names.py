@@ -123,6 +123,12 @@ class Names:
         """Whether two services share a network, and the name of the one leads the other there."""
         return target in self.resolve(source, target.lower())
 
+    def is_absent(self, name: str) -> bool:
+        """Whether a service is to have no container."""
+        body = self.services[name]
+        replicas = (body.get("deploy") or {}).get("replicas")
+        return (body.get("scale") if replicas is None else replicas) == 0
+
     def is_host(self, name: str) -> bool:
         """Whether a service is on the host's network."""
         return self.get_mode(self.owners[name] or name) == "host"

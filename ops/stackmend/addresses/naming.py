@@ -159,6 +159,7 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         name: _map_port(stack, address, name)
         for name in stack.services
         if name not in stack.names.groups[service]
+        and not stack.names.is_absent(name)
         and _is_meant(stack, address, name)
         and stack.names.can_reach(service, name)
         and not stack.is_unselected(address, name)
@@ -166,6 +167,8 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     cause = f"no service, alias or container of the project is called {host}"
     if len(found) == 1:
         ((target, number),) = found.items()
+        if _is_of_others(stack, address, target):
+            return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if place.kind != "image" or stack.is_needed(service, target):
             return report_wrong(stack, address, "unknown-name", cause, target, number)
         return right
@@ -180,6 +183,17 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
             remedy="correct the name, or put what has it on a network of the service",
         )
     return right
+
+
+def _is_of_others(stack: Stack, address: Address, target: str) -> bool:
+    """Whether a service is used by others alone, so that a host of the network may be meant."""
+    service = address.place.service
+    if stack.find_user(service, target):
+        return True
+    needed = target in (stack.services[service].get("depends_on") or {})
+    if needed or is_similar(address.host, target.lower()):
+        return False
+    return any(target in of for name, of in stack.addressed.items() if name != service)
 
 
 def _map_port(stack: Stack, address: Address, target: str) -> int:
