@@ -55,6 +55,25 @@ def test_loopback_where_another_service_is_meant(
 
 
 @pytest.mark.parametrize(
+    ("environment", "remedy"),
+    [
+        (
+            {"REDIS_URL": "redis://:p@localhost:6379/0"},
+            "write redis:6379 instead of localhost:6379 in app.REDIS_URL",
+        ),
+        (
+            {"DB_HOST": "localhost", "DB_PORT": "5433"},
+            "write db instead of localhost in app.DB_HOST, and 5432 instead of 5433 in app.DB_PORT",
+        ),
+        ({"URL": "redis://rediss"}, "write redis instead of rediss in app.URL"),
+    ],
+)
+def test_the_remedy_is_what_is_to_be_written(environment: dict[str, str], remedy: str) -> None:
+    services = {"app": app(environment), "redis": REDIS, "db": DB | {"ports": ["5433:5432"]}}
+    assert [one.remedy for one in judge(project(services)) if one.remedy] == [remedy]
+
+
+@pytest.mark.parametrize(
     ("command", "entrypoint", "right"),
     [
         (["celery", "-b", "redis://localhost:6379/0", "worker"], None, "redis:6379"),
@@ -348,6 +367,22 @@ def test_the_default_bridge_has_no_names(
 def test_what_runs_of_the_target(value: str, ran: RunningService, found: list[Any]) -> None:
     config = project({"app": app({"U": value}), "redis": REDIS})
     assert reasons(config, running=Running(services={"redis": ran})) == found
+
+
+@pytest.mark.parametrize(
+    "ran",
+    [
+        RunningService(up=False),
+        RunningService(sockets=()),
+        RunningService(sockets=(Socket(port=6379, loopback=True),)),
+        RunningService(sockets=(Socket(port=6379),)),
+    ],
+)
+def test_what_is_right_stays_right_where_the_target_does_not_run(ran: RunningService) -> None:
+    config = project({"app": app({"U": "redis://localhost"}), "redis": REDIS})
+    assert reasons(config, running=Running(services={"redis": ran})) == [
+        ("wrong", "loopback", "redis:6379")
+    ]
 
 
 def test_the_port_that_listens_is_the_right_one_where_it_is_the_usual_one() -> None:
