@@ -71,6 +71,7 @@ def test_servers_last_through_their_owner(names: Names, owner: str) -> None:
     assert names.observe() == seen
     names.host.sh(AGAIN[owner], timeout=60)
     assert names.resolve() == SAYS[FIRST], "after the owner said it again"
+    assert SECOND not in names.host.read("/etc/resolv.conf").decode(), "nor as one of several"
     names.host.power_cut()
     names.wait_for(FIRST)
     assert not names.set(FIRST).all("done"), "after a reboot"
@@ -123,6 +124,90 @@ def test_an_immutable_file_stays_unless_forced(names: Names) -> None:
     assert names.resolve() == SAYS[FIRST]
     assert "i" in names.host.sh("lsattr -d /etc/resolv.conf").split()[0]
     assert not names.set(FIRST).all("done"), "what is so already needs no consent"
+
+
+def test_servers_as_desired_are_proven_to_resolve(names: Names) -> None:
+    names.own("plain file")
+    assert names.set(FIRST).run.rc == 0
+    names.serve(FIRST, "dead")
+    seen = names.observe()
+    done = names.set(FIRST)
+    assert done.run.rc == 1, done.run.out
+    assert f"DNS server {FIRST}" in done.run.out
+    assert "does not answer: asked from the host" in done.run.out
+    assert f"the host does not resolve {PUBLIC}, {INTERNAL}" in done.run.out
+    assert not done.all("done")
+    assert names.observe() == seen
+    names.serve(FIRST)
+    done = names.set(FIRST)
+    assert done.run.rc == 0, done.run.out
+    assert not done.all("done")
+
+
+def test_resolved_starts_with_the_host_from_then_on(names: Names) -> None:
+    names.own("stub")
+    names.host.sh("systemctl disable -q --now systemd-resolved")
+    done = names.set(FIRST)
+    assert done.run.rc == 0, done.run.out
+    assert [action["verb"] for action in done.all("done")] == ["set", "enable"]
+    assert names.host.sh("systemctl is-enabled systemd-resolved").strip() == "enabled"
+    assert names.resolve() == SAYS[FIRST]
+    assert not names.set(FIRST).all("done")
+
+
+#: What stands where the file should, or is in it, and what is said of it.
+BROKEN = {
+    "ln -s resolv.conf /etc/resolv.conf": "it is a link that leads to itself",
+    "mkdir /etc/resolv.conf": "it is a directory",
+    "mkfifo /etc/resolv.conf": "it is no file (a FIFO",
+    "ln -s /run/NetworkManager/resolv.conf /etc/resolv.conf": "it is NetworkManager's, which does",
+    "echo nameserver 192.0.2.54 >/etc/resolv.conf; chattr +a /etc/resolv.conf": "append-only",
+    "mkdir -p /mnt/iso; mount -t tmpfs -o mode=0755 iso /mnt/iso; "
+    "echo nameserver 192.0.2.54 >/mnt/iso/resolv.conf; mount -o remount,ro /mnt/iso; "
+    "ln -s /mnt/iso/resolv.conf /etc/resolv.conf": "root cannot write to /mnt/iso/",
+    "{ echo nameserver 192.0.2.54; yes '# x' | head -c 70000; } >/etc/resolv.conf": "more than 64",
+    "printf 'nameserver 192.0.2.54\\n# caf\\351\\n' >/etc/resolv.conf": "no UTF-8 text",
+    "printf 'nameserver 192.0.2.54\\n# a\\000b\\n' >/etc/resolv.conf": "no UTF-8 text",
+}
+
+
+def test_what_cannot_be_written_as_it_is_is_refused_first(names: Names) -> None:
+    names.own("plain file")
+    file = "/etc/resolv.conf"
+    look = f"stat -c '%N %F %s' {file}; if [ -f {file} ]; then md5sum {file}; fi"
+    for begin, reason in BROKEN.items():
+        names.host.sh(f"rm -rf /etc/resolv.conf; {begin}")
+        seen = names.host.sh(look)
+        done = names.set(FIRST)
+        assert done.run.rc == 1, begin
+        (refusal,) = done.all("refusals")
+        assert refusal["subject"] == "/etc/resolv.conf"
+        assert reason in refusal["reason"], begin
+        assert refusal["remedy"]
+        assert "nmcli" not in done.run.out
+        assert done.run.seconds < 30, begin
+        assert names.host.sh(look) == seen, begin
+        names.host.sh(f"if [ -f {file} ]; then chattr -a {file} 2>/dev/null; fi; true")
+    names.host.sh("umount /mnt/iso; rm -rf /etc/resolv.conf")
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(names: Names) -> None:
+    names.own("plain file")
+    seen = names.observe()
+    full = {
+        ROOM: "size=8k",
+        "/etc/systemd/system": "size=4k",
+    }
+    for path, size in full.items():
+        fill = "" if path == ROOM else f"; head -c 4096 /dev/zero >{path}/fill"
+        names.host.sh(f"mkdir -p {path}; mount -t tmpfs -o mode=0700,{size} full {path}{fill}")
+        done = names.set(FIRST)
+        left = names.host.sh(f"ls {ROOM} /etc/systemd/system/stackmend* 2>/dev/null", check=False)
+        names.host.sh(f"umount {path}")
+        assert done.run.rc == 1
+        assert f"nothing is changed; {path} is full: see df -h {path}" in done.run.out
+        assert set(left.split()) - {"kept", "lock", f"{ROOM}:"} == set()
+    assert names.observe() == seen
 
 
 # Servers that are no good.
@@ -242,6 +327,10 @@ def test_a_link_with_its_own_domain_keeps_its_servers(names: Names, domain: str)
     refused = names.set(FIRST, SECOND)
     assert refused.run.rc == 1
     assert "the routing domain ~. sends all names to link tun0" in refused.run.out
+    for conflict, code in (("refuse", 1), ("force", 0)):
+        same = names.set(FIRST, on_conflict=conflict)
+        assert same.run.rc == code, same.run.out
+        assert "the routing domain ~. sends all names to link tun0" in same.run.out
 
 
 def test_a_vpn_in_one_list_for_all_names_is_refused(names: Names) -> None:
@@ -314,6 +403,14 @@ def test_a_stale_cache_is_flushed_once(names: Names, cache: str) -> None:
     assert done.run.rc == 0, done.run.out
     assert names.resolve() == "192.0.2.22"
     assert not names.flush().all("done"), "and once it is fresh, nothing"
+
+
+def test_a_cache_whose_servers_are_silent_is_not_called_fresh(names: Names) -> None:
+    names.own("stub")
+    names.serve(SECOND, "dead")
+    done = names.flush()
+    assert done.run.rc == 1, done.run.out
+    assert f"cannot be told: the servers behind it do not answer: {SECOND}" in done.run.out
 
 
 # In the deploy.

@@ -61,7 +61,7 @@ def _whole(first: bytes, value: bytes) -> str:
 
 RESOLVER = Room(
     name="resolver",
-    facts=[(Resolver, {})],
+    facts=[(Resolver, {"names": ("localhost",)})],
     lay=_lay,
     scripts=frozenset({"resolver/probe.sh"}),
     programs={"nmcli": _NMCLI, "busctl": """printf '%s\\n' 's "default"'"""},
@@ -120,7 +120,7 @@ def _lay_answers(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 
 def _drop(dump: Dump, value: str) -> None:
-    dump["replies"] = {}
+    dump["replies"][_SERVER][_NAME].update(code=-1, addresses=())
 
 
 _ASKED = {
@@ -149,7 +149,7 @@ def _lay_caches(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 
 def _forget(dump: Dump, value: Any) -> None:
-    dump["caches"][0].update(cached={}, raw={}, upstream=())
+    dump["caches"][0].update(cached={}, raw={})
 
 
 def _size(dump: Dump, value: str) -> None:

@@ -37,7 +37,7 @@ def resolv_conf(text: str = f"nameserver {OLD}\n", **changes: Any) -> ResolvConf
 
 
 def plain(**changes: Any) -> HostResolver:
-    return HostResolver(**{"file": resolv_conf(), **changes})
+    return HostResolver(**{"file": resolv_conf(), "resolved": (PUBLIC, INTERNAL), **changes})
 
 
 def stub(**changes: Any) -> HostResolver:
@@ -48,6 +48,7 @@ def stub(**changes: Any) -> HostResolver:
         ),
         "mode": "stub",
         "running": ("resolved",),
+        "resolved": (PUBLIC, INTERNAL),
         "servers": (OLD,),
         "links": (Link(name="eth0", default=True),),
     }

@@ -191,6 +191,58 @@ def test_a_write_that_fails_is_reverted_at_once(place: Place) -> None:
     assert not (place.room / "armed").exists()
 
 
+# busybox runs its own df and cp.
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("full", ["room", "units", "timer"])
+def test_what_cannot_be_armed_changes_nothing_and_leaves_nothing(
+    shell: str, full: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    place = Place(tmp_path, SHELLS[shell])
+    (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
+    if full == "timer":
+        place.program("systemd-run", "echo 'Unit x.timer not found' >&2; exit 1")
+        place.moved += (("[ -d /run/systemd/system ]", place.root / "true"),)
+        (place.root / "true").symlink_to("/bin/true")
+    elif full == "units":
+        place.moved += (("[ -d /run/systemd/system ]", place.root / "true"),)
+        (place.root / "true").symlink_to("/bin/true")
+        (place.root / "units").rmdir()
+        (place.root / "units").write_text("")
+    else:
+        place.program("cp", "echo 'cp: No space left on device' >&2; exit 1")
+    seen = place.seen()
+    place.program("df", "printf 'Filesystem\\nx 9 9 0 100%% /\\n'")
+    done = place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60))
+    assert done.returncode in (71, 74)
+    reason = " ".join(done.stderr.splitlines()[-3:])
+    assert "nothing is changed; " in reason
+    assert "is full: see df -h " in reason
+    assert place.seen() == seen
+    left = {path.name for path in place.room.iterdir()} - {"kept"}
+    assert not left, done.stderr
+    assert not (place.root / "busy").exists()
+    assert not (place.root / "units").is_dir() or not list(
+        (place.root / "units").rglob("*.service")
+    )
+
+
+@pytest.mark.parametrize("locks", ["i", "a", "ia"])
+def test_a_locked_file_is_locked_again(place: Place, locks: str) -> None:
+    """Also where a link leads to it, and when it is reverted."""
+    place.program("lsattr", f'echo "---{locks}---e--- $3"')
+    place.program("chattr", f'echo "$1 $3" >>{place.root}/calls')
+    (place.etc / "site.conf").write_text("nameserver 192.0.2.60\n")
+    (place.etc / "resolv.conf").symlink_to("site.conf")
+    made = commands.set_servers(action(files=files(place, "put")[:1]), "m", 60)
+    done = place.run(made)
+    assert done.returncode == 0, done.stderr
+    site = place.etc / "site.conf"
+    assert calls(place) == [f"-{locks} {site}", f"+{locks} {site}"]
+    assert place.run(commands.revert("m")).returncode == 0
+    assert calls(place) == [f"-{locks} {site}", f"+{locks} {site}"]
+
+
 def test_names_that_do_not_resolve_confirm_nothing(place: Place) -> None:
     (place.etc / "resolv.conf").write_text("nameserver 192.0.2.60\n")
     done = place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60))
@@ -204,6 +256,7 @@ def test_names_that_do_not_resolve_confirm_nothing(place: Place) -> None:
     assert not (place.room / "armed").exists()
     done = place.run(commands.confirm("m", ["good.example"]))
     assert (done.returncode, "has reverted the change already" in done.stderr) == (75, True)
+    assert 'raise stack["resolver"]["revert_after"]' in done.stderr
 
 
 def calls(place: Place) -> list[str]:
@@ -277,6 +330,16 @@ def test_what_a_link_leads_to_comes_back(place: Place, target: str) -> None:
     assert place.run(commands.revert("m")).returncode == 0
     assert (place.etc / target).read_text() == "theirs\n"
     assert (place.etc / name).is_symlink()
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_is_written_through(place: Place) -> None:
+    (place.etc / "resolv.conf").symlink_to("site.conf")
+    done = place.run(commands.set_servers(action(files=files(place, "put")[:1]), "m", 60))
+    assert done.returncode == 0, done.stderr
+    assert (place.etc / "site.conf").read_text() == "nameserver 192.0.2.53\n"
+    assert place.run(commands.revert("m")).returncode == 0
+    assert (place.etc / "resolv.conf").readlink() == Path("site.conf")
+    assert not (place.etc / "site.conf").exists()
 
 
 def test_nothing_is_confirmed_while_it_is_reverted(place: Place) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -46,6 +51,11 @@ def test_a_question_is_what_a_shell_sends() -> None:
         (message(), Reply(code=0)),
         (message(code=3), Reply(code=3)),
         (message(code=2), Reply(code=2)),
+        (message().replace("8180", "8380"), Reply(code=-2)),
+        (
+            message(record(1, b"\1\2\3\4")).replace("8180", "8380"),
+            Reply(code=0, addresses=("1.2.3.4",)),
+        ),
         (message(identity=b"\0\0"), None),
         (message().replace("8180", "0100"), None),
         (message().replace(b"git".hex(), b"xyz".hex()), None),
@@ -63,7 +73,7 @@ def test_an_answer_says_what_it_says_or_nothing(text: str, reply: Reply | None) 
 def test_no_answer_breaks_anything(data: bytes) -> None:
     for raw in (data, IDENTITY + data, bytes.fromhex(message())[:12] + data):
         found = parse_answer(raw.hex(), NAME, IDENTITY)
-        assert found is None or 0 <= found.code <= 15
+        assert found is None or 0 <= found.code <= 15 or found == Reply(code=-2)
 
 
 def frame(**sections: list[str]) -> list[str]:
@@ -107,6 +117,18 @@ def test_scopes_of_resolved_are_told_apart(foreseen: str) -> None:
     assert state.mode == "stub"
 
 
+@pytest.mark.parametrize(
+    ("sections", "resolved"),
+    [({}, None), ({"resolved": []}, ()), ({"resolved": ["b.example", NAME]}, (NAME,))],
+)
+def test_names_that_resolve_are_those_asked_for(
+    sections: dict[str, list[str]], resolved: tuple[str, ...] | None, foreseen: str
+) -> None:
+    fact = Resolver()
+    fact.command((NAME, "a.example"))
+    assert fact.process(probe(**sections)).resolved == resolved
+
+
 def test_connections_have_the_servers_that_they_have_now(foreseen: str) -> None:
     fact = Resolver()
     fact.command()
@@ -144,16 +166,95 @@ def test_answers_of_both_families_are_one(foreseen: str) -> None:
     ]
     for ordered in (lines, lines[::-1]):
         answers = fact.process(frame(answers=ordered))
-        assert answers.replies == {"192.0.2.53": {NAME: Reply(code=0, addresses=("1.2.3.4",))}}, (
-            "one of an other reading is none"
-        )
+        assert answers.replies == {
+            "192.0.2.53": {NAME: Reply(code=0, addresses=("1.2.3.4",))},
+            # One of another reading is none.
+            "192.0.2.54": {NAME: Reply(code=-1)},
+        }
+
+
+@contextmanager
+def serving(udp: Callable[[bytes], bytes], *, tcp: bool) -> Iterator[int]:
+    """A DNS server on a port of its own."""
+    links: list[socket.socket] = []
+
+    def stream() -> None:
+        with suppress(TimeoutError):
+            while True:
+                link, _ = listener.accept()
+                links.append(link)
+                asked = link.recv(4096)
+                assert int.from_bytes(asked[:2]) == len(asked) - 2
+                records = [record(1, b"\1\2\3\4")] * 40
+                answer = bytes.fromhex(message(*records, identity=asked[2:4]))
+                # In parts, as networks have it, and left open behind it.
+                link.sendall(len(answer).to_bytes(2) + answer[:99])
+                time.sleep(0.05)
+                link.sendall(answer[99:])
+
+    def datagrams() -> None:
+        with suppress(TimeoutError):
+            while True:
+                asked, peer = receiver.recvfrom(4096)
+                receiver.sendto(udp(asked), peer)
+
+    with socket.socket() as listener, socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        receiver.bind(("127.0.0.1", port))
+        threads = [threading.Thread(target=datagrams)]
+        if tcp:
+            listener.listen()
+            threads.append(threading.Thread(target=stream))
+        for place in (listener, receiver):
+            place.settimeout(3)
+        for thread in threads:
+            thread.start()
+        yield port
+        for thread in threads:
+            thread.join()
+        for link in links:
+            link.close()
+
+
+def answer_slowly(asked: bytes) -> bytes:
+    """One question waits behind the other."""
+    time.sleep(0.7)
+    return bytes.fromhex(message(code=3, identity=asked[:2]))
+
+
+@pytest.mark.parametrize(
+    ("udp", "tcp", "reply"),
+    [
+        ("cut", True, Reply(code=0, addresses=("1.2.3.4",))),
+        ("cut", False, Reply(code=-2)),
+        ("garbage", False, Reply(code=-1)),
+        ("whole", False, Reply(code=3)),
+        ("slow", False, Reply(code=3, late=True)),
+    ],
+)
+def test_an_answer_is_fetched_whole(udp: str, tcp: bool, reply: Reply) -> None:
+    answers: dict[str, Callable[[bytes], bytes]] = {
+        "cut": lambda asked: bytes.fromhex(message(identity=asked[:2]).replace("8180", "8380", 1)),
+        "garbage": lambda asked: b"SSH-2.0-OpenSSH_9.2\r\n",
+        "whole": lambda asked: bytes.fromhex(message(code=3, identity=asked[:2])),
+        "slow": answer_slowly,
+    }
+    fact = ServerAnswers()
+    line = fact.command(("127.0.0.1",), (NAME,)).get_raw_value()
+    with serving(answers[udp], tcp=tcp) as port:
+        line = line.replace("/53", f"/{port}")
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert fact.process(done.stdout.splitlines()).replies == {"127.0.0.1": {NAME: reply}}
 
 
 def test_a_host_that_cannot_ask_is_unreadable(foreseen: str) -> None:
-    fact = ServerAnswers()
-    fact.command(("192.0.2.53",), (NAME,))
-    with pytest.raises(Exception, match="the host has no bash, od, dd or timeout"):
-        fact.process(frame(missing=[]))
+    asking, comparing = ServerAnswers(), Caches()
+    asking.command(("192.0.2.53",), (NAME,))
+    comparing.command((NAME,))
+    for fact in (asking, comparing):
+        with pytest.raises(Exception, match="the host has no bash, od, dd, timeout or getent"):
+            fact.process(frame(missing=[]))
 
 
 def test_caches_are_compared_but_for_names_of_links(foreseen: str) -> None:
@@ -162,7 +263,8 @@ def test_caches_are_compared_but_for_names_of_links(foreseen: str) -> None:
     fact.command(names)
     lines = ["nscd size 3", "unbound size x", "bind size 1"]
     for name in names:
-        lines.append(f"nscd looked {name} 192.0.2.11 junk")
+        lines += [f"nscd asked {name}", f"nscd looked {name} 192.0.2.11 junk"]
+    lines += ["nscd upstream 192.0.2.53", "nscd upstream 192.0.2.54", "bind upstream 192.0.2.55"]
     identity = _identify(NAME, MARK)
     lines.append(
         f"nscd 192.0.2.53 {NAME} 4 {message(record(1, bytes((9, 9, 9, 9))), identity=identity)}"
@@ -176,6 +278,8 @@ def test_caches_are_compared_but_for_names_of_links(foreseen: str) -> None:
     )
     nscd, unbound, windows = state.caches
     assert (nscd.size, unbound.size, windows.name) == (3, None, "windows")
+    assert nscd.upstream == ("192.0.2.53", "192.0.2.54"), "one that is silent is one as well"
+    assert nscd.names == (NAME,)
     assert nscd.cached == {NAME: Reply(code=0, addresses=("192.0.2.11",))}
     assert nscd.raw == {NAME: (Reply(code=0, addresses=("9.9.9.9",)),)}
 

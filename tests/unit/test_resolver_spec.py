@@ -41,6 +41,14 @@ def parse(**section: Any) -> Any:
         ({"servers": ["::ffff:192.0.2.53"]}, "is an IPv4 address; write 192.0.2.53"),
         ({"servers": []}, "servers"),
         ({"servers": [53]}, "servers.0"),
+        ({"search": ["a.example"]}, "search goes with servers, and none are named"),
+        ({"on_conflict": "force"}, "on_conflict goes with servers, and none are named"),
+        ({"revert_after": 9}, "revert_after goes with servers, and none are named"),
+        (
+            {"check_names": ["stackmend-check.invalid"]},
+            "check_names.0: stackmend-check.invalid can",
+        ),
+        ({"check_names": ["a.example", "Invalid."]}, "check_names.1: invalid can have no"),
         ({"search": ["~corp.example"]}, "search.0: ~corp.example routes names to a link"),
         ({"search": ["a b"]}, "search.0: must be a name"),
         ({"search": ["x.example"] * 2}, "is there twice"),
@@ -60,7 +68,7 @@ def test_what_is_wrong_is_one_error(section: dict[str, Any], error: str) -> None
     with pytest.raises(SpecError) as refused:
         parse(**section)
     text = str(refused.value)
-    assert text.startswith("stack.resolver.")
+    assert text.startswith(("stack.resolver.", "stack.resolver: "))
     assert error in text
     assert "\n" not in text
 

@@ -75,6 +75,26 @@ def state(file: Path) -> tuple[int, str]:
     return file.stat().st_mode & 0o7777, file.read_text()
 
 
+def test_runs_that_begin_at_once_make_one_directory(each_shell: list[str], etc: Path) -> None:
+    """Each part of it may appear while another run looks for it."""
+    body = f'{SHARED}until [ -e "$2" ]; do :; done; private "$1"; code=$?; exit $code'
+    for number in range(12):
+        go, room = etc / f"go{number}", etc / f"s{number}/a/b/c"
+        runs = [
+            subprocess.Popen(
+                [*each_shell, "-c", body, "sh", str(room), str(go)],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(6)
+        ]
+        go.touch()
+        errors = [run.communicate(timeout=60)[1] for run in runs]
+        assert [run.returncode for run in runs] == [0] * 6, errors
+        assert errors == [""] * 6
+        assert room.stat().st_mode & 0o7777 == 0o700
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400])
 def test_a_file_keeps_its_permissions(each_shell: list[str], etc: Path, mode: int) -> None:
     file = etc / "a setting.conf"

@@ -26,7 +26,8 @@ hold() {
 # dig PATH: hold the directory at this path, which has no links; what is missing of it is made.
 dig() {
   hold "${1:-/}" && return 0
-  [ -n "$1" ] && dig "${1%/*}" && mkdir -- "./${1##*/}" && hold "$1"
+  # Another run may make it at this very moment.
+  [ -n "$1" ] && dig "${1%/*}" && mkdir -p -- "./${1##*/}" && hold "$1"
 }
 
 # plain PATH: it leads to something below the directory that it starts in.
@@ -88,7 +89,8 @@ reach() {
     elif [ -d "./$part" ] && [ ! -x "./$part" ]; then
       obstacle="closed  $real/$part"
       return 1
-    elif [ -e "./$part" ]; then
+    elif [ -e "./$part" ] && ! hold "$real/$part"; then
+      # No directory that another run has made meanwhile.
       obstacle="other  $real/$part"
       return 1
     else

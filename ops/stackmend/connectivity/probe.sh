@@ -619,7 +619,8 @@ pid=$(pidof dockerd 2>/dev/null | cut -d ' ' -f 1)
   printf '%s\n' "$kind $scheme $host $port $path $repository $hints ${proxy:--} ${inner:--}"
 done >"$dir/endpoints"
 
-servers=$(awk '$1 == "nameserver" && $2 ~ /^[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?$/ && n++ < 3 { print $2 }' /etc/resolv.conf 2>/dev/null)
+# Whoever opens a FIFO waits.
+servers=$([ ! -f /etc/resolv.conf ] || awk '$1 == "nameserver" && $2 ~ /^[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?$/ && n++ < 3 { print $2 }' /etc/resolv.conf 2>/dev/null)
 case "
 $servers
 " in

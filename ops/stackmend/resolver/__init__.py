@@ -37,25 +37,31 @@ def servers(
     + search: domains behind which short names are looked up; empty leaves them as they are
     + check_names: names that each server has to answer before anything changes, and that the host
       has to resolve afterwards; name an internal one as well, where there is one
-    + on_conflict: ``force`` changes an immutable file (and makes it immutable again), and changes
-      servers where a VPN or a routing domain has its own
+    + on_conflict: ``force`` changes an immutable or append-only file (and makes it so again), and
+      changes servers where a VPN or a routing domain has its own
     + revert_after: seconds after which the host reverts a change that no run has confirmed
 
     The owner is found, and takes the servers in its own way: systemd-resolved (a drop-in),
     systemd-networkd and netplan (a drop-in of the link's ``.network``), NetworkManager (the
     settings of its connections), openresolv and resolvconf, dhclient (a hook) and dhcpcd, WSL2, a
     file that is mounted, or a plain one. Links of a VPN, and links with routing domains, keep
-    their servers. What the owner says already is no change.
+    their servers. What the owner says already is no change; that the host resolves every check
+    name is looked at in any case, and where it does not, the operation fails and says by which
+    server.
 
     Each server is asked by the host itself before anything changes. The revert is armed before
     the first write, and disarmed from a new connection once the servers answer and the host
     resolves every check name. What was there before, links and modes too, stays in
     ``/var/lib/stackmend/resolver/kept``.
 
+    systemd-resolved, where it owns the resolver, is enabled: it starts with the host from then on.
+
     Refused, which fails the operation on this host alone and changes nothing: a server that is
     silent, that does not resolve a check name, or that invents answers; and, unless forced, an
-    immutable file, the routing domain ``~.``, and a VPN whose server stands in the one list that
-    all names share. Forced or not: a link whose servers something sets at run time.
+    immutable file, the routing domain ``~.`` of another link's servers (also where the servers are
+    set already), and a VPN whose server stands in the one list that all names share. Forced or not:
+    a link whose servers something sets at run time; and a file that cannot be written as it is: a
+    directory, a FIFO, a link astray, more than 64 KiB, bytes that are no UTF-8, a read-only mount.
 
     **Example:**
 
@@ -103,7 +109,8 @@ def cache_flushed(
     macOS, which are flushed with ``always`` alone, since they cannot be compared. An answer is
     stale where it has none of the addresses that the servers give. A name in the hosts file, or
     below a domain that is routed to a link, is not compared. A change only where something was
-    flushed.
+    flushed. Where the servers behind a cache are silent or fail for every name, nothing can be told
+    of it, and the operation fails; a cache whose settings name no servers is only told.
 
     **Example:**
 
@@ -133,7 +140,7 @@ def prefetch(policy: ResolverPolicy) -> None:
     from stackmend.resolver.facts import Caches, Resolver
 
     if policy.servers is not None:
-        connection.prefetch(host, Resolver)
+        connection.prefetch(host, Resolver, names=policy.check_names)
     if policy.flush != "never":
         connection.prefetch(host, Caches, names=policy.check_names)
 

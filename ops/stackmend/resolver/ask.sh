@@ -1,4 +1,4 @@
-# What DNS servers answer to this host, and what its own resolver does. Changes nothing.
+# What DNS servers answer to this host. Changes nothing.
 # Writes sections (connection/frame.sh). Arguments: how many servers, the servers; then for each
 # name: the name, and the questions for its IPv4 and its IPv6 addresses.
 count=$1

@@ -23,6 +23,10 @@ if [ "$running" = ' ' ]; then
   done
   exit
 fi
+if ! has bash || ! has od || ! has dd || ! has timeout || ! has getent; then
+  section missing true
+  exit
+fi
 
 runs() { case $running in *" $1 "*) ;; *) return 1 ;; esac }
 # answers_here NAME: whether it is this one that answers at $own. There may be others: libvirt has a dnsmasq.
@@ -36,11 +40,14 @@ answers_here() {
 }
 # addresses FILE...: the servers that these files name, but for this host's own.
 addresses() {
-  awk '$1 == "nameserver" && $2 !~ /^127\./ && $2 != "::1" { print $2 }' "$@" 2>/dev/null | only
+  for file; do if [ -f "$file" ]; then head -c 65536 -- "$file"; fi; done 2>/dev/null | awk '$1 == "nameserver" && $2 !~ /^127\./ && $2 != "::1" { print $2 }' | only
 }
 only() { grep -E '^[0-9A-Fa-f.:]+(%[A-Za-z0-9_.-]+)?$' | sort -u | head -n 3; }
 number() { sed -n 's/^ *\([0-9]\{1,12\}\)$/\1/p' | head -n 1; }
-own=$(awk '$1 == "nameserver" && $2 ~ /^127\./ && $2 !~ /^127\.0\.0\.5[34]$/ { print $2 }' /etc/resolv.conf 2>/dev/null | only | head -n 1)
+own=''
+if [ -f /etc/resolv.conf ]; then
+  own=$(awk '$1 == "nameserver" && $2 ~ /^127\./ && $2 !~ /^127\.0\.0\.5[34]$/ { print $2 }' /etc/resolv.conf 2>/dev/null | only | head -n 1)
+fi
 own=${own:-127.0.0.1}
 resolved='' dnsmasq='' unbound='' nscd='' caches=''
 
@@ -78,6 +85,10 @@ begin caches
         awk '/^hosts cache:/ { on = 1 } on && /current number of cached values/ { print $1; exit }' | number
     )"
   fi
+  for server in $resolved; do printf 'systemd-resolved upstream %s\n' "$server"; done
+  for server in $dnsmasq; do printf 'dnsmasq upstream %s\n' "$server"; done
+  for server in $unbound; do printf 'unbound upstream %s\n' "$server"; done
+  for server in $nscd; do printf 'nscd upstream %s\n' "$server"; done
   while [ $# -gt 2 ]; do
     # An entry of the hosts file is no answer of a server.
     if ! awk -v name="$1" '{ sub(/#.*/, ""); for (i = 2; i <= NF; i++) if ($i == name) found = 1 } END { exit !found }' /etc/hosts 2>/dev/null; then
@@ -88,6 +99,7 @@ begin caches
         unbound) at=$own upstream=$unbound ;;
         nscd) at='' upstream=$nscd ;;
         esac
+        printf '%s asked %s\n' "$cache" "$1"
         if [ -n "$at" ]; then
           ask "$cache cached $1 4" "$at" "$2" &
           ask "$cache cached $1 6" "$at" "$3" &

@@ -57,6 +57,11 @@ def revert(mark: str) -> StringCommand:
     return _build_script("revert", mark)
 
 
+def set_startup() -> StringCommand:
+    """Have systemd-resolved start with the host."""
+    return StringCommand("timeout 60 systemctl enable -q systemd-resolved.service")
+
+
 def flush(cache: CacheName) -> StringCommand:
     """Drop what a cache holds."""
     return script("stackmend.resolver", "flush", cache)

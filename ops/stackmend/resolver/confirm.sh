@@ -2,7 +2,11 @@
 # shellcheck disable=SC2154 # common.sh sets them
 mark=$1
 shift
-[ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || fail 75 "the host has reverted the change already"
+confirmable() {
+  [ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] && return
+  fail 75 "the host has reverted the change already: the servers answer too slowly for that; mend them, or raise stack[\"resolver\"][\"revert_after\"]"
+}
+confirmable
 for name; do
   tries=0
   until timeout 8 getent hosts "$name" >/dev/null 2>&1; do
@@ -14,7 +18,7 @@ done
 # Not while a revert is under way.
 enter
 trap leave EXIT
-[ "$(cat "$room/armed" 2>/dev/null)" = "$mark" ] || fail 75 "the host has reverted the change already"
+confirmable
 # Taken away by one rename: a revert that begins now finds nothing to do.
 mv -- "$room/armed" "$room/confirmed" || fail 74 "cannot disarm the revert"
 rm -rf "$room/confirmed" "$room/before" "$room/revert.sh" "$room/reload" "$room/services"

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from stackmend.resolver.state import Reply
 
 _A, _AAAA, _CNAME_LIMIT = 1, 28, 64
+_TRUNCATED = 0x02
 
 
 def make_question(name: str, family: int, identity: bytes) -> str:
@@ -57,7 +58,9 @@ def _parse(message: bytes, name: str, identity: bytes) -> Reply | None:
             addresses.append(str(IPv4Address(data)))
         elif kind == _AAAA and len(data) == 16:
             addresses.append(str(IPv6Address(data)))
-    return Reply(code=message[3] & 0x0F, addresses=tuple(addresses))
+    # One that is cut short and brings no address says nothing.
+    cut = message[2] & _TRUNCATED and not addresses
+    return Reply(code=-2 if cut else message[3] & 0x0F, addresses=tuple(addresses))
 
 
 def _read_name(message: bytes, position: int) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from pyinfra.api import FactBase, StringCommand
 
@@ -36,6 +36,9 @@ FILES = (
     "/etc/tmpfiles.d/60-stackmend-resolver.conf",
 )
 
+#: The code of an answer that is cut short.
+_CUT = -2
+
 #: What Python's ``int`` takes of a number that a host prints.
 _DIGITS = 12
 
@@ -43,28 +46,33 @@ _DIGITS = 12
 class Resolver(FactBase[HostResolver]):
     """By what a host resolves names: who owns its resolver, and what that one says.
 
+    + names: names that its own resolver is asked for, side by side
+
     Reads only, in one command; needs root to see all of it.
 
     **Example:**
 
     .. code:: shell
 
-        pyinfra HOST fact stackmend.resolver.facts.Resolver
+        pyinfra HOST fact stackmend.resolver.facts.Resolver names=example.com
     """
 
     _mark = ""
+    _names: tuple[str, ...] = ()
 
-    def command(self) -> StringCommand:
-        """The probe."""
-        self._mark = make_mark()
-        return script("stackmend.resolver", "probe", mark=self._mark)
+    def command(self, names: Sequence[str] = ()) -> StringCommand:
+        """The probe, with its arguments quoted."""
+        self._mark, self._names = make_mark(), tuple(names)
+        return script("stackmend.resolver", "probe", *self._names, mark=self._mark)
 
     def process(self, output: list[str]) -> HostResolver:
         """The state that the probe printed.
 
         :raises FactProcessError: the probe did not run to its end.
         """
-        return parse_probe(lambda lines: parse(lines, self._mark), output, "the resolver")
+        return parse_probe(
+            lambda lines: parse(lines, self._mark, self._names), output, "the resolver"
+        )
 
 
 class ServerAnswers(FactBase[Answers]):
@@ -158,7 +166,9 @@ def _identify(name: str, mark: str) -> bytes:
 def _read(output: list[str], mark: str) -> Sections:
     found = parse_sections(output, mark)
     if "missing" in found:
-        raise ValueError("the host has no bash, od, dd or timeout, with which servers are asked")
+        raise ValueError(
+            "the host has no bash, od, dd, timeout or getent, with which servers are asked"
+        )
     if "whole" not in found:
         raise ValueError("it did not run to its end")
     return found
@@ -172,7 +182,7 @@ def _index(lines: Iterable[str]) -> dict[str, list[str]]:
     return words
 
 
-def parse(output: list[str], mark: str) -> HostResolver:
+def parse(output: list[str], mark: str, names: Sequence[str] = ()) -> HostResolver:
     """The state that the probe printed.
 
     :raises ValueError: the probe did not run to its end.
@@ -186,10 +196,13 @@ def parse(output: list[str], mark: str) -> HostResolver:
             target=words["target"][0],
             mounted="mounted" in words,
             attributes="".join(words.get("attributes", ())),
+            kind=cast("Any", "".join(words.get("kind", ["file"])[:1])),
+            closed="".join(words.get("closed", ())[:1]),
             text="".join(f"{line}\n" for line in found["text"][1]),
         ),
         mode=_parse_property(found, "mode"),
         running=tuple(words.get("running", ())),
+        startup="".join(words.get("startup", ())[:1]),
         dns=_parse_property(found, "dns-mode"),
         resolvconf="".join(words.get("resolvconf", ())[:1]),
         wsl="wsl" in words,
@@ -206,6 +219,9 @@ def parse(output: list[str], mark: str) -> HostResolver:
             if f"file{number}" in found
         },
         armed="".join(words["armed"][:1]),
+        resolved=tuple(name for name in names if name in found["resolved"][1])
+        if "resolved" in found
+        else None,
     )
 
 
@@ -301,24 +317,28 @@ def parse_answers(output: list[str], mark: str, names: Sequence[str]) -> Answers
     replies: dict[str, dict[str, Reply]] = {}
     for line in found["answers"][1]:
         words = line.split(" ")
-        if len(words) == 4 and words[1] in names:
-            _add(replies.setdefault(words[0], {}), words[1], words[3], mark)
+        if len(words) >= 4 and words[1] in names:
+            known = replies.setdefault(words[0], {})
+            _add(known, words[1], words[3], mark, late=words[4:] == ["late"])
+            if words[3]:
+                known.setdefault(words[1], Reply(code=-1))
     return Answers(replies={server: known for server, known in replies.items() if known})
 
 
-def _add(replies: dict[str, Reply], name: str, text: str, mark: str) -> None:
+def _add(replies: dict[str, Reply], name: str, text: str, mark: str, *, late: bool = False) -> None:
     """Add one answer for a name to that for its other family."""
     reply = parse_answer(text, name, _identify(name, mark))
     if reply is None:
         return
     before = replies.get(name)
     if before is None:
-        replies[name] = reply
+        replies[name] = reply.model_copy(update={"late": late})
         return
     # Answers come in any order: the sum of both must not depend on it.
     addresses = tuple(sorted({*before.addresses, *reply.addresses}, key=_sort_key))
-    code = 0 if addresses else max(before.code, reply.code)
-    replies[name] = Reply(code=code, addresses=addresses)
+    codes = (before.code, reply.code)
+    code = 0 if addresses else _CUT if _CUT in codes else max(codes)
+    replies[name] = Reply(code=code, addresses=addresses, late=late or before.late)
 
 
 def _sort_key(address: str) -> tuple[int, int]:
@@ -334,6 +354,8 @@ def parse_caches(output: list[str], mark: str, names: Sequence[str]) -> HostCach
     found = _read(output, mark)
     host = _index(found["host"][1])
     caches: dict[CacheName, Cache] = {}
+    asked: set[tuple[str, str]] = set()
+    upstream: dict[str, list[str]] = {}
     cached: dict[str, dict[str, Reply]] = {}
     raw: dict[str, dict[str, dict[str, Reply]]] = {}
     for line in found["caches"][1]:
@@ -344,6 +366,10 @@ def parse_caches(output: list[str], mark: str, names: Sequence[str]) -> HostCach
         if words[1] == "size":
             size = words[2] if words[2].isascii() and words[2].isdecimal() else ""
             caches[name] = Cache(name=name, size=int(size[:_DIGITS]) if size else None)
+        elif words[1] == "upstream":
+            upstream.setdefault(name, []).append(words[2])
+        elif words[1] == "asked":
+            asked.add((name, words[2]))
         elif words[2] not in names:
             continue
         elif words[1] == "looked":
@@ -351,7 +377,7 @@ def parse_caches(output: list[str], mark: str, names: Sequence[str]) -> HostCach
             cached.setdefault(name, {})[words[2]] = Reply(
                 code=0 if addresses else 3, addresses=addresses
             )
-        elif len(words) == 5:
+        elif len(words) >= 5:
             replies = (
                 cached.setdefault(name, {})
                 if words[1] == "cached"
@@ -367,33 +393,24 @@ def parse_caches(output: list[str], mark: str, names: Sequence[str]) -> HostCach
         for domains in _parse_scopes(found, "domain").values()
         for domain in domains
     } - {"", "."}
-    compared = [name for name in names if not _is_below(name, routed)]
-    return HostCaches(
-        root=host["root"] == ["0"],
-        caches=tuple(
-            _fill(cache, compared, cached.get(cache.name, {}), raw.get(cache.name, {}))
-            for cache in caches.values()
-        ),
-    )
-
-
-def _fill(
-    cache: Cache,
-    names: Sequence[str],
-    cached: Mapping[str, Reply],
-    raw: Mapping[str, Mapping[str, Reply]],
-) -> Cache:
-    replies = {
-        name: tuple(raw[server][name] for server in sorted(raw) if name in raw[server])
-        for name in names
-    }
-    return cache.model_copy(
-        update={
-            "upstream": tuple(sorted(server for server, known in raw.items() if known)),
-            "cached": {name: cached[name] for name in names if name in cached},
-            "raw": {name: found for name, found in replies.items() if found},
+    filled = []
+    for cache in caches.values():
+        compared = tuple(
+            name for name in names if (cache.name, name) in asked and not _is_below(name, routed)
+        )
+        own, behind = cached.get(cache.name, {}), raw.get(cache.name, {})
+        heard = {
+            name: tuple(behind[server][name] for server in sorted(behind) if name in behind[server])
+            for name in compared
         }
-    )
+        update = {
+            "upstream": tuple(upstream.get(cache.name, ())),
+            "names": compared,
+            "cached": {name: own[name] for name in compared if name in own},
+            "raw": {name: known for name, known in heard.items() if known},
+        }
+        filled.append(cache.model_copy(update=update))
+    return HostCaches(root=host["root"] == ["0"], caches=tuple(filled))
 
 
 def _list_addresses(words: Sequence[str]) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 # By what a host resolves names, in one reading. Changes nothing.
-# Writes sections (connection/frame.sh).
+# Writes sections (connection/frame.sh). Arguments: names that it is to resolve by now.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
@@ -7,17 +7,36 @@ cd /
 has() { command -v "$1" >/dev/null 2>&1; }
 # Whoever asks over D-Bus may wait for as long as the other side likes.
 soon() { if has timeout; then timeout 5 "$@"; else "$@"; fi 2>/dev/null </dev/null; }
-text() { head -c 65536 -- "$1" 2>/dev/null; }
+# Whoever opens a FIFO waits. One byte more than is taken shows that there is more.
+text() { if [ -f "$1" ]; then head -c 65537 -- "$1" 2>/dev/null; fi; }
 file=/etc/resolv.conf
+real=$(readlink -f -- $file)
 
 begin host
 {
   printf 'root %s\n' "$(id -u)"
-  printf 'target %s\n' "$(readlink -- $file)"
-  awk '$5 == "/etc/resolv.conf" { print "mounted yes"; exit }' /proc/self/mountinfo 2>/dev/null
-  if [ ! -L $file ] && has lsattr; then
-    attributes=$(lsattr -d -- $file 2>/dev/null)
+  target=$(readlink -- $file)
+  printf 'target %s\n' "$target"
+  mounted=$(awk '$5 == "/etc/resolv.conf" { print "yes"; exit }' /proc/self/mountinfo 2>/dev/null)
+  if [ -n "$mounted" ]; then echo 'mounted yes'; fi
+  if [ -f $file ] && has lsattr; then
+    attributes=$(lsattr -d -- "$real" 2>/dev/null)
     printf 'attributes %s\n' "${attributes%% *}"
+  fi
+  kind='file'
+  if [ -d $file ]; then
+    kind='directory'
+  elif [ -e $file ] && [ ! -f $file ]; then
+    kind='special'
+  elif [ -L $file ] && { [ -z "$real" ] || [ ! -d "${real%/*}/" ]; }; then
+    kind='astray'
+  fi
+  printf 'kind %s\n' "$kind"
+  if [ "$kind" = file ] && [ "$(id -u)" = 0 ]; then
+    # What takes its place is made beside it, but for a mount.
+    where=${real%/*}/
+    if [ -n "$mounted" ]; then where=$file; fi
+    if [ ! -w "$where" ]; then printf 'closed %s\n' "$where"; fi
   fi
   for tool in bash chattr systemd-run setsid systemd-tmpfiles; do
     if has "$tool"; then printf 'tool %s\n' "$tool"; fi
@@ -37,6 +56,17 @@ begin host
   '' | */resolvectl) ;;
   *) if [ -e /etc/resolvconf.conf ]; then echo 'resolvconf openresolv'; else echo 'resolvconf resolvconf'; fi ;;
   esac
+  if [ -d /run/systemd/system ]; then
+    resolved=$target
+    if [ -d /run/systemd/resolve ]; then resolved=/systemd/; fi
+    case $resolved in
+    */systemd/*)
+      # Of one that is not there, some print nothing.
+      startup=$(soon systemctl is-enabled systemd-resolved.service)
+      printf 'startup %s\n' "${startup:-not-found}"
+      ;;
+    esac
+  fi
   read -r release </proc/sys/kernel/osrelease
   case $release in *[Mm]icrosoft*) echo 'wsl yes' ;; esac
   armed=''
@@ -87,7 +117,7 @@ awk 'FNR == 1 { file++ }
 end 0
 begin routes
 if [ -n "$tunnels" ] && has ip; then
-  awk '$1 == "nameserver" { print $2 }' $file 2>/dev/null | head -n 8 | while read -r server; do
+  text $file | awk '$1 == "nameserver" { print $2 }' | head -n 8 | while read -r server; do
     case $server in 127.* | ::1 | -* | *[!0-9A-Fa-f.:]*) continue ;; esac
     printf '%s %s\n' "$server" "$(ip route get "$server" 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)"
   done
@@ -138,4 +168,15 @@ for path in /etc/systemd/resolved.conf.d/60-stackmend.conf /etc/resolvconf.conf 
     end 0
   fi
 done
+# Side by side: a server that is silent costs its wait once.
+if [ $# -gt 0 ] && has getent && has timeout; then
+  begin resolved
+  {
+    for name; do
+      if timeout 8 getent ahosts "$name" >/dev/null 2>&1 </dev/null; then printf '%s\n' "$name"; fi &
+    done
+    wait
+  } | quoted
+  end 0
+fi
 section whole true

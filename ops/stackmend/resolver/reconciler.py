@@ -13,6 +13,7 @@ from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.resolver import commands
 from stackmend.resolver.facts import Caches, Resolver, ServerAnswers
 from stackmend.resolver.plan import (
+    Enable,
     Flush,
     SetServers,
     check_servers,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ServersReconciler(Reconciler[HostResolver, SetServers]):
+class ServersReconciler(Reconciler[HostResolver, SetServers | Enable]):
     """The DNS servers of one host."""
 
     subject = "resolver"
@@ -40,13 +41,13 @@ class ServersReconciler(Reconciler[HostResolver, SetServers]):
     spec: ServersSpec
     report: Collector
 
-    def observe(self, *, fresh: bool = False) -> Observation[HostResolver, SetServers]:
-        """Read the host, ask the servers where they are to be set, and plan."""
-        (state,) = self.fetch((Resolver, {}), fresh=fresh)
+    def observe(self, *, fresh: bool = False) -> Observation[HostResolver, SetServers | Enable]:
+        """Read the host, ask the servers where they are to be set or names fail, and plan."""
+        (state,) = self.fetch((Resolver, {"names": self.spec.check_names}), fresh=fresh)
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "by what it resolves names")
         planned = plan_servers(self.spec, state)
-        if not planned.actions:
+        if planned.empty or planned.refusals:
             return Observation(planned, state)
         answers = self._ask(fresh=fresh)
         if isinstance(answers, connection.Unknown):
@@ -61,13 +62,19 @@ class ServersReconciler(Reconciler[HostResolver, SetServers]):
         return found
 
     def execute(
-        self, plan: decision.Plan[SetServers], state: HostResolver, lease: connection.Lease
+        self,
+        plan: decision.Plan[SetServers | Enable],
+        state: HostResolver,
+        lease: connection.Lease,
     ) -> bool:
         """Set the servers; they stay only where names resolve, seen from a new connection."""
         for action in plan.actions:
             lease.check()
             with self.step(action):
-                self._set(action)
+                if isinstance(action, Enable):
+                    self.run(commands.set_startup(), f"could not enable {action.subject}")
+                else:
+                    self._set(action)
         return True
 
     def _set(self, action: SetServers) -> None:
@@ -79,7 +86,7 @@ class ServersReconciler(Reconciler[HostResolver, SetServers]):
             with connection.open_new_login(self.host):
                 self.run(
                     commands.confirm(mark, self.spec.check_names),
-                    "the change is not confirmed",
+                    f"the change is not confirmed within {self.spec.revert_after} s",
                     closing=True,
                 )
         except (StepError, connection.RemoteError) as error:

@@ -8,7 +8,8 @@ trap leave EXIT
 mark=${1:-$(cat "$room/armed" 2>/dev/null)}
 if [ -z "$mark" ] || [ "$(cat "$room/armed" 2>/dev/null)" != "$mark" ]; then exit 0; fi
 status=0
-if has chattr && [ ! -L "$file" ]; then chattr -i -- "$file" 2>/dev/null; fi
+locks=$(cat "$room/before/immutable" 2>/dev/null)
+if [ -n "$locks" ]; then chattr "-$locks" -- "$(readlink -f -- "$file")" 2>/dev/null; fi
 for record in "$room"/before/*.path; do
   read -r path <"$record" || continue
   saved=${record%.path}
@@ -37,7 +38,7 @@ for _ in 1 2 3 4; do
   taken=$?
   sleep 2
 done
-if [ -e "$room/before/immutable" ]; then chattr +i -- "$file"; fi
+if [ -n "$locks" ]; then chattr "+$locks" -- "$(readlink -f -- "$file")"; fi
 # What services wrote themselves while they took it up counts from here on.
 if [ $status = 0 ]; then
   rm -rf "$room/before" "$room/armed"

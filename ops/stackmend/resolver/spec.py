@@ -3,9 +3,16 @@
 import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from stackmend.problems import abbreviate, show
 
@@ -67,6 +74,10 @@ def _check_name(value: str) -> str:
     try:
         ip_address(plain)
     except ValueError:
+        if plain.rpartition(".")[2] == "invalid":
+            raise ValueError(
+                f"{show(plain)} can have no address: .invalid stands for none"
+            ) from None
         if len(plain) <= 253 and _NAME.fullmatch(plain):
             return plain
     raise ValueError(f"must be a name such as registry.example.com; got {abbreviate(value)}")
@@ -133,7 +144,7 @@ class ServersSpec(BaseModel):
     :param check_names: names that each server has to answer before anything changes, and that the
         host has to resolve afterwards. Name an internal one as well, where there is one.
     :param on_conflict: ``force`` consents to what is refused otherwise: to change an immutable
-        file, and to change servers where a VPN or a routing domain has its own.
+        or append-only file, and to change servers where a VPN or a routing domain has its own.
     :param revert_after: seconds after which the host reverts a change that no run has confirmed.
     """
 
@@ -169,7 +180,7 @@ class ResolverPolicy(BaseModel):
     :param check_names: names that each server has to answer before anything changes, and that the
         host has to resolve afterwards. Name an internal one as well, where there is one.
     :param on_conflict: ``force`` consents to what is refused otherwise: to change an immutable
-        file, and to change servers where a VPN or a routing domain has its own.
+        or append-only file, and to change servers where a VPN or a routing domain has its own.
     :param revert_after: seconds after which the host reverts a change that no run has confirmed.
     :param flush: when caches are flushed: ``symptom`` where an answer is stale, ``always``, or
         ``never``; the operation ``resolver.cache_flushed`` calls it ``when``.
@@ -187,3 +198,10 @@ class ResolverPolicy(BaseModel):
     on_conflict: Literal["refuse", "force"] = "refuse"
     revert_after: int = Field(default=120, ge=5, le=3600)
     flush: Literal["symptom", "always", "never"] = "symptom"
+
+    @model_validator(mode="after")
+    def _check_use(self) -> Self:
+        for name in ("search", "on_conflict", "revert_after"):
+            if self.servers is None and name in self.model_fields_set:
+                raise ValueError(f"{name} goes with servers, and none are named: nothing follows")
+        return self

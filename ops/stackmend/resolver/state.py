@@ -52,19 +52,24 @@ class ResolvConf(Frozen):
 
     :param target: where it leads, where it is a symbolic link.
     :param mounted: whether it is a mount of its own, as in a container.
-    :param attributes: the letters that ``lsattr`` prints.
+    :param attributes: the letters that ``lsattr`` prints, through the link.
+    :param kind: what it is: ``file``, which may be missing; ``directory``; ``special`` for a FIFO
+        or a device; ``astray`` for a link that leads to itself or into no directory.
+    :param closed: what root itself may not write where the file is to be written.
     :param text: what is in it, through the link.
     """
 
     target: str = ""
     mounted: bool = False
     attributes: str = ""
+    kind: Literal["file", "directory", "special", "astray"] = "file"
+    closed: str = ""
     text: str = ""
 
     @property
-    def immutable(self) -> bool:
-        """Whether not even root may change it as it is."""
-        return "i" in self.attributes
+    def locked(self) -> str:
+        """The attributes by which not even root may change it as it is."""
+        return "".join(letter for letter in "ia" if letter in self.attributes)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -89,6 +94,7 @@ class HostResolver(Frozen):
     :param file: ``/etc/resolv.conf``.
     :param mode: systemd-resolved's ``ResolvConfMode``; empty where it does not run.
     :param running: which of resolved, networkd, NetworkManager, dhclient and dhcpcd run.
+    :param startup: what ``systemctl is-enabled`` says of systemd-resolved; empty without systemd.
     :param dns: what NetworkManager does with servers (its ``Mode``); empty where it does not run.
     :param resolvconf: ``openresolv`` or ``resolvconf`` where the host has one; empty where not.
     :param wsl: whether the host is WSL2.
@@ -101,12 +107,15 @@ class HostResolver(Frozen):
     :param routes: server of ``/etc/resolv.conf`` → the link over which it is reached.
     :param files: the files that stackmend may write, as far as they are there.
     :param armed: the mark of an unconfirmed change, which the host is about to revert.
+    :param resolved: those of the names asked for that its own resolver has an address for; None
+        where the host has nothing to ask it with.
     """
 
     root: bool = True
     file: ResolvConf = ResolvConf()
     mode: str = ""
     running: tuple[str, ...] = ()
+    startup: str = ""
     dns: str = ""
     resolvconf: str = ""
     wsl: bool = False
@@ -119,29 +128,30 @@ class HostResolver(Frozen):
     routes: Mapping[str, str] = {}
     files: Mapping[str, str] = {}
     armed: str = ""
+    resolved: tuple[str, ...] | None = None
 
 
 class Reply(Frozen):
     """What a server answers for one name.
 
-    :param code: DNS's own, 0 for no error and 3 for a name that does not exist.
+    :param code: DNS's own, 0 for no error and 3 for a name that does not exist; -1 for an answer
+        that is no DNS, -2 for one that is cut short over UDP and does not come over TCP.
     :param addresses: of the name.
+    :param late: whether it came only when the server was asked again, after a second.
     """
 
     code: int
     addresses: tuple[str, ...] = ()
+    late: bool = False
 
 
 class Answers(Frozen):
     """What servers answer, asked from the host.
 
     :param replies: server → name → its reply; a name that got none is missing.
-    :param resolved: name → addresses, as the host's own resolver has them; a name that it does not
-        resolve is missing.
     """
 
     replies: Mapping[str, Mapping[str, Reply]] = {}
-    resolved: Mapping[str, tuple[str, ...]] = {}
 
 
 class Cache(Frozen):
@@ -149,7 +159,8 @@ class Cache(Frozen):
 
     :param name: what it is.
     :param size: entries that it holds; None where it does not say.
-    :param upstream: the servers that it asks.
+    :param upstream: the servers that it asks, as far as its settings name them.
+    :param names: those that are compared.
     :param cached: name → its reply.
     :param raw: name → the replies of the servers behind it.
     """
@@ -157,6 +168,7 @@ class Cache(Frozen):
     name: CacheName
     size: int | None = None
     upstream: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     cached: Mapping[str, Reply] = {}
     raw: Mapping[str, tuple[Reply, ...]] = {}
 

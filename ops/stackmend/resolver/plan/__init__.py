@@ -2,9 +2,10 @@
 
 from stackmend.resolver.plan.caches import Flush, plan_caches
 from stackmend.resolver.plan.owners import File, Setting, find_owner
-from stackmend.resolver.plan.servers import SetServers, check_servers, plan_servers
+from stackmend.resolver.plan.servers import Enable, SetServers, check_servers, plan_servers
 
 __all__ = [
+    "Enable",
     "File",
     "Flush",
     "SetServers",

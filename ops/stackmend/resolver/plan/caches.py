@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
 from stackmend.resolver.spec import CachesSpec
 from stackmend.resolver.state import Cache, CacheName, HostCaches, Reply
+
+#: Codes of answers that say what is true: addresses, or that there is no such name.
+_SURE = (0, 3)
 
 
 class Flush(decision.Action):
@@ -54,6 +57,8 @@ def plan_caches(
         elif spec.when == "always" and cache.size != 0:
             held = "it may hold entries" if cache.size is None else f"it holds {cache.size} entries"
             actions.append(Flush(subject=cache.name, cause=held, cache=cache.name))
+        elif spec.when == "symptom" and not _list_compared(cache):
+            findings.extend(_find_incomparable(cache))
     return CachesPlan(findings=tuple(findings), actions=tuple(actions))
 
 
@@ -72,10 +77,49 @@ def find_stale(cache: Cache) -> list[str]:
     ]
 
 
+def _list_compared(cache: Cache) -> list[str]:
+    return [
+        name
+        for name, reply in cache.cached.items()
+        if reply.code in _SURE and any(raw.code in _SURE for raw in cache.raw.get(name, ()))
+    ]
+
+
+def _find_incomparable(cache: Cache) -> Iterator[Finding]:
+    """Why nothing that a cache holds could be compared; in the way where that is a fault."""
+    if cache.name in ("macos", "windows") or not cache.names:
+        return
+    names = ", ".join(cache.names)
+    servers = ", ".join(cache.upstream)
+    codes = {reply.code for replies in cache.raw.values() for reply in replies}
+    blocks = True
+    if not cache.upstream:
+        # One that asks the root servers itself has none.
+        cause, blocks = "its settings name no server that it could be compared with", False
+        remedy = 'set "flush": "always" to flush it in any case, or "never" to leave it alone'
+    elif codes & set(_SURE):
+        cause = "the servers behind it answer, and it does not"
+        remedy = f"see what {cache.name} logs, and whether it listens at its usual address"
+        # It may serve others, elsewhere: what the host resolves is looked at by itself.
+        blocks = False
+    else:
+        answering = "answer with an error" if codes else "do not answer"
+        cause = f"the servers behind it {answering}: {servers}"
+        remedy = 'mend these servers, or have the host ask others: stack["resolver"]["servers"]'
+    yield Finding(
+        subject=cache.name,
+        kind="not compared",
+        cause=f"whether it holds what is true no more cannot be told: {cause}",
+        evidence=(f"asked for {names}",),
+        remedy=remedy,
+        blocks=blocks,
+    )
+
+
 def _is_stale(cached: Reply, raw: tuple[Reply, ...]) -> bool:
     # A server that fails says nothing of what is true.
-    sure = [reply for reply in raw if reply.code in (0, 3)]
-    if not sure or cached.code not in (0, 3):
+    sure = [reply for reply in raw if reply.code in _SURE]
+    if not sure or cached.code not in _SURE:
         return False
     true = {address for reply in sure for address in reply.addresses}
     if not cached.addresses or not true:

@@ -263,6 +263,14 @@ def _plan_network_manager(spec: ServersSpec, state: HostResolver) -> Draft:
         for item in connections
         if any(link.default for link in state.links if link.name == item.device)
     ]
+    if not naming and "NetworkManager" not in state.running:
+        refusal = Refusal(
+            subject=RESOLV_CONF,
+            reason="it is NetworkManager's, which does not run here",
+            remedy="systemctl enable --now NetworkManager where it is installed; else rm "
+            f"{RESOLV_CONF} to have a file of its own there",
+        )
+        return Draft(cause="NetworkManager does not run", refusals=(refusal,))
     if not naming:
         refusal = Refusal(
             subject="NetworkManager",
@@ -427,20 +435,35 @@ def _make_hook(spec: ServersSpec) -> str:
 
 
 def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Draft:
+    if not state.resolvconf:
+        refusal = Refusal(
+            subject=RESOLV_CONF,
+            reason="it is resolvconf's, which is not installed here",
+            remedy=f"install resolvconf or openresolv; else rm {RESOLV_CONF} to have a file of its "
+            "own there",
+        )
+        return Draft(cause=_describe_file(spec, state), refusals=(refusal,))
     count = len(spec.servers)
     if owner == "openresolv":
         path, lines = OPENRESOLV, [f'name_servers="{" ".join(spec.servers)}"']
+        replaced = ["nameserver/*/"]
         if spec.search:
             lines.append(f'search_domains="{" ".join(spec.search)}"')
+            replaced += ["search/*/", "domain/*/"]
+        # Without it ours stand before those of the interfaces, which stay.
+        lines.append(f'replace="${{replace:+$replace }}{" ".join(replaced)}"')
     else:
         path, lines = RESOLVCONF, [f"nameserver {server}" for server in spec.servers]
         if spec.search:
             lines.insert(0, f"search {' '.join(spec.search)}")
     text = _set_block(state.files.get(path, ""), lines)
     kept = any(servers[:count] == spec.servers for servers in state.records.values())
-    written = state.file.servers[:count] == spec.servers and (
-        state.file.search[: len(spec.search)] == spec.search
-    )
+    if owner == "openresolv":
+        written = state.file.servers == spec.servers and _is_searched(spec, state)
+    else:
+        written = state.file.servers[:count] == spec.servers and (
+            state.file.search[: len(spec.search)] == spec.search
+        )
     if written and (kept or state.files.get(path) == text):
         return Draft()
     cause = _describe_file(spec, state) if not written else f"{path} does not name them"
