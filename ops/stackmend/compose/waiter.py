@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stackmend.compose.state import Declared, StackState
 
 #: Seconds between two looks at containers that are coming up, over a connection that is held open.
-PAUSE = 0.2
+PAUSE = 0.1
 
 #: Seconds between two rounds of checks.
 CHECK_PAUSE = 0.5
