@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackmend import connection
 from stackmend.compose.plan.health import classify, find_unstable
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from stackmend.checks.state import CheckResult
     from stackmend.compose.observer import Observer
     from stackmend.compose.state import Declared, StackState
+
+T = TypeVar("T")
 
 #: Seconds between two looks at containers that are coming up, over a connection that is held open.
 PAUSE = 0.2
@@ -51,15 +53,23 @@ class Waiter:
 
     def wait_for_checks(self) -> tuple[CheckResult, ...]:
         """The checks' results, each waited for until its deadline."""
-        started = time.monotonic()
-        while True:
-            results = self.observer.read_checks()
+
+        def is_waiting(results: tuple[CheckResult, ...], elapsed: float) -> bool:
             failing = {result.name for result in results if result.outcome == "failed"}
-            elapsed = time.monotonic() - started
             checks = self.observer.spec.checks
-            if not any(check.name in failing and elapsed < check.deadline for check in checks):
-                return results
+            return any(check.name in failing and elapsed < check.deadline for check in checks)
+
+        return self.wait_while(is_waiting, self.observer.read_checks)
+
+    def wait_while(self, is_waiting: Callable[[T, float], bool], read: Callable[[], T]) -> T:
+        """What is read, again and again until it is worth no wait.
+
+        :param is_waiting: asked with what was read, and the seconds since the first reading.
+        """
+        started = time.monotonic()
+        while is_waiting(found := read(), time.monotonic() - started):
             time.sleep(CHECK_PAUSE)
+        return found
 
     def _wait(
         self,

@@ -1,0 +1,403 @@
+"""The links of a project: the addresses that its services are given for each other. Pure.
+
+They are read and classified in the room ``addresses``; here stand the checks that prove them, what
+is found of them, and what corrects those that are wrong.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from stackmend import addresses
+from stackmend.addresses.spec import LinksPolicy
+from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
+from stackmend.checks.spec import Check, HttpCheck, TcpCheck
+from stackmend.checks.state import CheckResult
+from stackmend.compose import drift
+from stackmend.compose.plan.declaration import count_replicas
+from stackmend.compose.plan.draft import Draft
+from stackmend.compose.plan.health import is_complete
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
+from stackmend.frozen import Frozen
+
+#: Seconds for one call, which a service beside it answers at once.
+CALL_TIMEOUT = 3
+#: Links of one project that are proven.
+MAXIMUM_LINKS = 256
+
+#: What listens: pairs of an address and a port, by a container's id or for the host.
+Listeners = Mapping[str, Sequence[tuple[str, int]]]
+
+#: A line of a log that tells of a call that failed.
+_FAILED_CALL = re.compile(
+    r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
+)
+#: What keeps settings of its first start, by its image's name, and what has it read them again.
+_KEEPERS = {"open-webui": "ENABLE_PERSISTENT_CONFIG=False in its environment"}
+_REMEDY = (
+    'correct it there, as the patch does, or add to the stack: "links": {"on_conflict": "override"}'
+)
+
+
+class Links(Frozen):
+    """What is known of a project's links.
+
+    :param judgements: what the addresses are by the declaration, and by what runs.
+    :param links: those that are to be proven.
+    :param results: what asking for them found, by the checks' names.
+    :param correction: what corrects the project's own files.
+    :param unheard: a value that was corrected, and a line of a log with the one before.
+    """
+
+    judgements: tuple[Judgement, ...] = ()
+    links: tuple[Link, ...] = ()
+    results: Mapping[str, CheckResult] = {}
+    correction: Correction | None = None
+    unheard: tuple[tuple[Change, str], ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Judgement, ...]:
+        """The addresses that are wrong; one that answers is not."""
+        return tuple(
+            judgement
+            for judgement in self.judgements
+            if judgement.status == "wrong" and self.get_outcome(judgement) != "passed"
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a link that should work does not yet."""
+        return any(
+            judgement.status == "right" and self.get_outcome(judgement) == "failed"
+            for judgement in self.judgements
+        )
+
+    def get_result(self, judgement: Judgement) -> CheckResult | None:
+        """What asking for an address found."""
+        place = judgement.address.place
+        names = (name_check(link) for link in self.links if link.place == place)
+        return next((self.results[name] for name in names if name in self.results), None)
+
+    def get_outcome(self, judgement: Judgement) -> str:
+        """The same in a word; empty where it was not asked."""
+        result = self.get_result(judgement)
+        return result.outcome if result else ""
+
+
+def classify_links(
+    spec: ComposeSpec,
+    files: Mapping[str, bytes],
+    declared: Declared,
+    state: StackState | None = None,
+    results: Mapping[str, CheckResult] | None = None,
+    listeners: Listeners | None = None,
+) -> Links:
+    """What the addresses in a declaration are.
+
+    :param files: the project's own files, in which the line of each is looked for.
+    :param state: what runs, where links were asked for.
+    :param results: what that found, by the checks' names.
+    :param listeners: what listens.
+    """
+    policy = spec.links or LinksPolicy()
+    images = {
+        name: ImageFacts(env=image.env, ports=_list_tcp(image.ports))
+        for name, body in declared.services.items()
+        if (image := declared.images.get(str(body.get("image") or f"{spec.project}-{name}")))
+    }
+    found = addresses.locate(addresses.read(declared.config, images, files, policy), files)
+    links = addresses.list_links(found)
+    running = None
+    if state is not None:
+        running = _describe_running(links, declared, state, results or {}, listeners or {})
+    judgements = addresses.classify(found, declared.config, running)
+    return Links(judgements=judgements, links=links, results=results or {})
+
+
+def _list_tcp(ports: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of TCP ports in an image's words."""
+    pairs = (port.partition("/") for port in ports)
+    return tuple(
+        int(number)
+        for number, _, protocol in pairs
+        if number.isdecimal() and protocol in ("", "tcp")
+    )
+
+
+def _describe_running(
+    links: Sequence[Link],
+    declared: Declared,
+    state: StackState,
+    results: Mapping[str, CheckResult],
+    listeners: Listeners,
+) -> Running:
+    services = {}
+    for name in declared.services:
+        containers = state.list_containers(name)
+        known = [listeners[other.id] for other in containers if other.id in listeners]
+        if not containers or all(map(is_complete, containers)):
+            continue
+        services[name] = RunningService(
+            up=any(container.running for container in containers),
+            sockets=_list_sockets(pair for pairs in known for pair in pairs) if known else None,
+        )
+    host = _list_sockets(listeners["host"]) if "host" in listeners else None
+    reachable = {socket.port for socket in host or () if not socket.loopback}
+    filtered = {
+        link.port
+        for link in links
+        if not link.target
+        and link.port in reachable
+        and (result := results.get(name_check(link))) is not None
+        and result.outcome == "failed"
+        and "name-not-resolved" not in result.hints
+    }
+    return Running(services=services, host=host, filtered=tuple(sorted(filtered)))
+
+
+def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
+    """What listens, where one on loopback counts only if nothing else has its port."""
+    open_to: dict[int, bool] = {}
+    for address, port in pairs:
+        loopback = ip_address(address).is_loopback
+        open_to[port] = open_to.get(port, True) and loopback
+    return tuple(Socket(port=port, loopback=loopback) for port, loopback in sorted(open_to.items()))
+
+
+# Proving
+
+
+def name_check(link: Link) -> str:
+    """The name of the check that proves a link."""
+    return f"link {link}"[:200]
+
+
+def make_link_checks(
+    links: Sequence[Link], declared: Declared, state: StackState
+) -> tuple[Check, ...]:
+    """The checks that prove links, each from the network of the service that calls.
+
+    What has done its work and ended calls nobody, and nobody calls what is not to run.
+    """
+    made: dict[str, Check] = {}
+    for link in links:
+        ends = [link.source, *([link.target] if link.target else [])]
+        if 0 < link.port < 65536 and all(_is_serving(name, declared, state) for name in ends):
+            name = name_check(link)
+            made.setdefault(name, _make_check(name, link))
+    return tuple(made.values())[:MAXIMUM_LINKS]
+
+
+def _is_serving(name: str, declared: Declared, state: StackState) -> bool:
+    body = declared.services.get(name)
+    containers = state.list_containers(name)
+    return bool(body is not None and count_replicas(body) and containers) and not all(
+        map(is_complete, containers)
+    )
+
+
+def _make_check(name: str, link: Link) -> Check:
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    common: dict[str, Any] = {"name": name, "inside": link.source, "timeout": CALL_TIMEOUT}
+    if link.scheme in ("http", "https"):
+        # Whatever it answers: the path of the address may want a login, or be none.
+        url = f"{link.scheme}://{host}:{link.port}/"
+        return HttpCheck(url=url, status="100-599", insecure=True, **common)
+    return TcpCheck(address=f"{host}:{link.port}", **common)
+
+
+# Correcting
+
+
+def is_correcting(spec: ComposeSpec) -> bool:
+    """Whether a file of ours is to correct wrong links."""
+    return spec.links is not None and spec.links.on_conflict == "override"
+
+
+def list_correctable(links: Links) -> frozenset[str]:
+    """The addresses that could be corrected."""
+    return frozenset(judgement.subject for judgement in links.judgements if judgement.correctable)
+
+
+def correct(
+    spec: ComposeSpec, files: Mapping[str, bytes], declared: Declared, links: Links
+) -> Correction:
+    """What corrects the wrong links of a project's own files.
+
+    :param files: these files.
+    :param declared: what Compose makes of them.
+    """
+    assert spec.links is not None, "only what is desired is corrected"
+    override = addresses.make_override(links.wrong, declared.config, files)
+    changes = tuple(
+        Change(
+            service=judgement.address.place.service,
+            variable=judgement.address.place.name,
+            origin=judgement.address.place.source,
+            old=judgement.address.text,
+            new=judgement.right,
+            cause=judgement.cause,
+        )
+        for judgement in override.changes
+    )
+    return Correction(
+        policy=spec.links,
+        content=override.content.decode(),
+        changes=changes,
+        patch=tuple(addresses.make_patch(links.wrong, files).splitlines()),
+    )
+
+
+def drop_content(correction: Correction, problem: str) -> Correction:
+    """The same without the file, which would not do what it is for."""
+    return correction.model_copy(update={"content": "", "changes": (), "problem": problem})
+
+
+def find_excess(declared: Declared, corrected: Declared, links: Links) -> str:
+    """What a correction changes that it should not; empty where it changes what is wrong alone.
+
+    :param declared: what Compose makes of the project's own files.
+    :param corrected: what it makes of them with the file of ours.
+    """
+    allowed: dict[str, set[str]] = {}
+    for judgement in links.wrong:
+        place = judgement.address.place
+        keys = allowed.setdefault(place.service, set())
+        for edit in judgement.edits:
+            kind = "environment" if edit.place.kind == "image" else edit.place.kind
+            keys.add(f"environment.{edit.place.key}" if kind == "environment" else kind)
+        keys.update(judgement.needs)
+    for name in sorted({*declared.services, *corrected.services}):
+        pair = declared.services.get(name), corrected.services.get(name)
+        for path, _, _ in drift.find_differences(*pair, ""):
+            if not any(path == key or path.startswith(f"{key}.") for key in allowed.get(name, ())):
+                return f"it would change {name}.{path}"
+    rest = [{**config, "services": None} for config in (declared.config, corrected.config)]
+    return "" if rest[0] == rest[1] else "it would change more than services"
+
+
+def find_unheard(
+    changes: Collection[Change], logs: Mapping[str, Sequence[str]]
+) -> tuple[tuple[Change, str], ...]:
+    """The values that were corrected and whose service still calls the address before.
+
+    :param logs: the last lines of services since they were started with the right one.
+    """
+    found = []
+    for change in changes:
+        old = change.old.rpartition("://")[2]
+        # What stands in a log is the address alone: a port or a path may follow a bare name.
+        pattern = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w.-])", re.I)
+        lines = [
+            line
+            for line in logs.get(change.service, ())
+            if pattern.search(line) and _FAILED_CALL.search(line)
+        ]
+        found += [(change, lines[-1])] if lines else []
+    return tuple(found)
+
+
+# What is found
+
+
+def find_links(draft: Draft, links: Links) -> None:
+    """Note what is known of each link that is not as it should be."""
+    for judgement in links.judgements:
+        result = links.get_result(judgement)
+        if judgement.status == "right":
+            _find_unproven(draft, judgement, result)
+        elif judgement.status == "ambiguous":
+            evidence = [describe(judgement), *judgement.readings, *_quote(result)]
+            draft.find(
+                judgement.subject,
+                "link",
+                judgement.cause,
+                evidence=evidence,
+                remedy=judgement.remedy,
+                blocks=False,
+            )
+        elif result is not None and result.ok:
+            cause = f"it answers, so it is left alone, although {judgement.cause}"
+            draft.find(judgement.subject, "link", cause, blocks=False, evidence=_quote(result))
+        else:
+            _find_wrong(draft, judgement, result)
+    correction = links.correction
+    for change in correction.changes if correction else ():
+        cause = f"{LINKS_FILE} corrects it: {change.old} → {change.new}"
+        evidence = [f"{change.origin}: {change.cause}"]
+        draft.find(
+            f"{change.service}.{change.variable}", "link", cause, evidence=evidence, blocks=False
+        )
+    if correction and correction.problem:
+        cause = f"its wrong links are not corrected by {LINKS_FILE}: {correction.problem}"
+        draft.find(draft.spec.project, "link", cause, blocks=False)
+    for change, line in links.unheard:
+        _find_unheard(draft, change, line)
+    if correction and correction.patch:
+        draft.find(
+            draft.spec.project,
+            "patch",
+            "this change to the project's own files makes its links right",
+            evidence=correction.patch,
+            remedy="apply it in the source's directory: `git apply`",
+            blocks=False,
+        )
+
+
+def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
+    if result is None or result.ok:
+        return
+    draft.find(
+        result.name,
+        "link",
+        result.evidence.removeprefix(f"{result.name}: "),
+        evidence=[describe(judgement), *result.details],
+        remedy=result.remedy,
+        blocks=result.outcome == "failed",
+    )
+
+
+def _find_wrong(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
+    right = [f"right: {judgement.right}"] if judgement.right else []
+    draft.find(
+        judgement.subject,
+        "link",
+        judgement.cause,
+        evidence=[describe(judgement), *right, *_quote(result)],
+        remedy=judgement.remedy or _REMEDY,
+        blocks=result is not None and result.outcome == "failed",
+    )
+
+
+def _find_unheard(draft: Draft, change: Change, line: str) -> None:
+    image = draft.name_image(change.service)
+    keeper = next((remedy for name, remedy in _KEEPERS.items() if name in image), "")
+    known = f", or {keeper}" if keeper else ""
+    draft.find(
+        f"{change.service}.{change.variable}",
+        "link",
+        f"it is {change.new} now, and {change.service} still calls {change.old}: the application "
+        "keeps what it was set to at its first start, and ignores its environment",
+        evidence=[line],
+        remedy=f"change it in the settings of the application itself{known}",
+    )
+
+
+def describe(judgement: Judgement) -> str:
+    """Where an address stands, and what it is."""
+    place = judgement.address.place
+    return f"{place.source}: {place.name} is {judgement.address.url}"
+
+
+def _quote(result: CheckResult | None) -> list[str]:
+    return [result.evidence] if result is not None else []
+
+
+def explain_wrong(links: Links | None, names: Collection[str]) -> Iterator[str]:
+    """The wrong addresses that services have, as evidence of what fails because of them."""
+    for judgement in links.wrong if links else ():
+        if judgement.address.place.service in names:
+            right = f"; right: {judgement.right}" if judgement.right else ""
+            yield f"wrong link: {describe(judgement)}: {judgement.cause}{right}"
