@@ -16,14 +16,14 @@ def restore_correction(
     known = applied.correction if applied else None
     if applied is None or known is None or known.policy != spec.links or not is_correcting(spec):
         return None
-    return known if lay_over(own, known).digest == applied.source else None
+    return known if apply_correction(own, known).digest == applied.source else None
 
 
-def lay_over(own: Source, correction: Correction | None) -> Source:
+def apply_correction(own: Source, correction: Correction | None) -> Source:
     """The project's own files, and over them the one that corrects their links."""
     if correction is None or not correction.content:
         return own
-    return own.lay_over(correction.content.encode())
+    return own.add_override(correction.content.encode())
 
 
 def is_possible(spec: ComposeSpec, own: Source) -> bool:

@@ -127,7 +127,7 @@ class Observer:
         (results,) = connection.fetch_facts(self.host, [(CheckResults, arguments)])
         return results if isinstance(results, tuple) else ()
 
-    def prove_links(
+    def read_links(
         self, checks: Sequence[Check], state: StackState, attempts: int
     ) -> tuple[dict[str, CheckResult], Listeners]:
         """What links are found to be, by the checks' names, and what listens; in one reading."""

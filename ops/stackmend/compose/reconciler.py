@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stackmend import connection, decision
 from stackmend.checks.facts import find_limit
 from stackmend.compose import commands
-from stackmend.compose.correction import is_possible, lay_over, restore_correction
+from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
 from stackmend.compose.observer import Observer
@@ -21,11 +21,11 @@ from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, re
 from stackmend.compose.plan.links import (
     Links,
     classify_links,
-    correct,
     drop_content,
     find_excess,
     find_unheard,
     list_correctable,
+    make_correction,
     make_link_checks,
 )
 from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
@@ -165,7 +165,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return Observation(refused)
         if refusal := self._fetch_source():
             return self._hold(refusal, state, checks)
-        self._correct(restore_correction(spec, self._own, state.applied))
+        self._set_correction(restore_correction(spec, self._own, state.applied))
         if reason := explain_hold(spec, self.source.digest, state):
             failed = None if is_restored(state) else self.observer.resolve(state.files)
             return self._hold_back(reason, state, checks, failed)
@@ -202,17 +202,17 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def _resolve(self, state: StackState) -> tuple[Declared, StackState]:
         """What Compose makes of the files, with wrong links corrected where that is desired."""
-        self._correct(None)
+        self._set_correction(None)
         declared = self.observer.resolve(state.files)
         state = self.observer.sort_out(state)
         if not is_possible(self.spec, self._own):
             return declared, state
         links = self._read_links(state, declared, ())
         assert links is not None, "links are desired"
-        correction = correct(self.spec, self._own.contents, declared, links)
+        correction = make_correction(self.spec, self._own.contents, declared, links)
         corrected, problem = declared, ""
         if correction.content:
-            self._correct(correction)
+            self._set_correction(correction)
             try:
                 corrected = self.observer.resolve(state.files)
                 problem = find_excess(declared, corrected, links)
@@ -222,13 +222,13 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             # A wrong link that is told is better than a file that changes something else.
             correction, corrected = drop_content(correction, problem), declared
         left = list_correctable(self._classify_links(corrected))
-        self._correct(correction.model_copy(update={"left": tuple(sorted(left))}))
+        self._set_correction(correction.model_copy(update={"left": tuple(sorted(left))}))
         return corrected, state
 
-    def _correct(self, correction: Correction | None) -> None:
+    def _set_correction(self, correction: Correction | None) -> None:
         """Take the project's own files, and over them what corrects their links."""
         self._correction = correction
-        self.source = self.observer.source = lay_over(self._own, correction)
+        self.source = self.observer.source = apply_correction(self._own, correction)
 
     def _read_links(
         self,
@@ -244,7 +244,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         links = self._classify_links(declared)
         if desired and state.containers:
             asked = make_link_checks(links.links, declared, state)
-            found = self.observer.prove_links(asked, state, attempts)
+            found = self.observer.read_links(asked, state, attempts)
             links = self._classify_links(declared, state, *found)
         return links.model_copy(update={"correction": self._correction})
 

@@ -174,7 +174,7 @@ class Source:
             )
         return found
 
-    def lay_over(self, content: bytes) -> "Source":
+    def add_override(self, content: bytes) -> "Source":
         """The same files with one that is laid over them last."""
         return Source({**self.files, LINKS_FILE: File(0o600, content)})
 

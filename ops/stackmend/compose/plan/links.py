@@ -30,6 +30,7 @@ MAXIMUM_LINKS = 256
 #: What listens: pairs of an address and a port, by a container's id or for the host.
 Listeners = Mapping[str, Sequence[tuple[str, int]]]
 
+_TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 #: A line of a log that tells of a call that failed.
 _FAILED_CALL = re.compile(
     r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
@@ -104,26 +105,22 @@ def classify_links(
     policy = spec.links or LinksPolicy()
     images = {
         name: ImageFacts(env=image.env, ports=_list_tcp(image.ports))
-        for name, body in declared.services.items()
-        if (image := declared.images.get(str(body.get("image") or f"{spec.project}-{name}")))
+        for name, image in declared.images.items()
     }
-    found = addresses.locate(addresses.read(declared.config, images, files, policy), files)
+    placed = {f"{spec.directory}/{path}": content for path, content in files.items()}
+    read = addresses.read(declared.config, images, placed if policy.files else None)
+    found = addresses.locate(read, files)
     links = addresses.list_links(found)
     running = None
     if state is not None:
         running = _describe_running(links, declared, state, results or {}, listeners or {})
-    judgements = addresses.classify(found, declared.config, running)
+    judgements = addresses.classify(found, declared.config, images, running)
     return Links(judgements=judgements, links=links, results=results or {})
 
 
 def _list_tcp(ports: Sequence[str]) -> tuple[int, ...]:
     """The numbers of TCP ports in an image's words."""
-    pairs = (port.partition("/") for port in ports)
-    return tuple(
-        int(number)
-        for number, _, protocol in pairs
-        if number.isdecimal() and protocol in ("", "tcp")
-    )
+    return tuple(int(match[1]) for port in ports if (match := _TCP_PORT.fullmatch(port)))
 
 
 def _describe_running(
@@ -221,7 +218,7 @@ def list_correctable(links: Links) -> frozenset[str]:
     return frozenset(judgement.subject for judgement in links.judgements if judgement.correctable)
 
 
-def correct(
+def make_correction(
     spec: ComposeSpec, files: Mapping[str, bytes], declared: Declared, links: Links
 ) -> Correction:
     """What corrects the wrong links of a project's own files.
