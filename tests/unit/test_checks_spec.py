@@ -25,6 +25,7 @@ def messages(*checks: Any) -> list[str]:
 
 HTTP = {"kind": "http", "url": "http://127.0.0.1:8000/healthz"}
 TCP = {"kind": "tcp", "address": "redis:6379", "inside": "api"}
+GREETING = {"kind": "greeting", "address": "db:5432", "protocol": "postgres", "inside": "api"}
 EXEC = {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"]}
 
 
@@ -76,8 +77,20 @@ EXEC = {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"]}
         ),
         ({**EXEC, "command": ["a\0"]}, "checks.0.command.0: must not hold a NUL"),
         ({**EXEC, "exit_code": 256}, "checks.0.exit_code: "),
-        ({"kind": "ping"}, "checks.0: must be a mapping whose kind is http, tcp, exec or redis"),
-        ("http://a", "checks.0: must be a mapping whose kind is http, tcp, exec or redis"),
+        ({"kind": "ping"}, "checks.0: must be a mapping whose kind is http, tcp, greeting, exec"),
+        (
+            "http://a",
+            "checks.0: must be a mapping whose kind is http, tcp, greeting, exec or redis",
+        ),
+        ({**GREETING, "protocol": "kafka"}, "checks.0.protocol: "),
+        ({**GREETING, "address": "db"}, "checks.0.address: must be host:port"),
+        ({**GREETING, "inside": "a b"}, "checks.0.inside: 'a b' is not a service name"),
+        ({**GREETING, "user": "a\0"}, "checks.0.user: must not hold a NUL"),
+        ({**GREETING, "password": "x"}, "checks.0.password: Extra inputs"),
+        (
+            {**GREETING, "protocol": "amqp", "user": "x"},
+            "checks.0: user, database: only a postgres is asked for them",
+        ),
     ],
 )
 def test_a_wrong_one_is_named_by_its_path(check: Any, message: str) -> None:

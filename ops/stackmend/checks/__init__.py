@@ -1,8 +1,8 @@
 """Health criteria beyond healthchecks, declared by the owner of a stack and checked from outside.
 
-`spec` holds the checks (http, tcp, exec, redis), `facts.CheckResults` runs them on a host without
-changing it, `state.CheckResult` is what each found. There is no operation here: the probe of
-a stack runs its checks, and so does the verification of a change.
+`spec` holds the checks (http, tcp, greeting, exec, redis), `facts.CheckResults` runs them on a host
+without changing it, `state.CheckResult` is what each found. There is no operation here: the probe
+of a stack runs its checks, and so does the verification of a change.
 
 Example::
 
@@ -14,6 +14,7 @@ from stackmend.checks.spec import (
     Check,
     Checks,
     ExecCheck,
+    GreetingCheck,
     HttpCheck,
     RedisCheck,
     TcpCheck,
@@ -26,6 +27,7 @@ __all__ = [
     "CheckResult",
     "Checks",
     "ExecCheck",
+    "GreetingCheck",
     "Hint",
     "HttpCheck",
     "Outcome",

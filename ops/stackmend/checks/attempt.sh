@@ -1,13 +1,15 @@
 # shellcheck shell=sh
 # One attempt of one check, made where it runs: on the host, in a service's network, or, as the
 # standard input of `sh -s`, in a container. It writes nothing to any file: the answer goes to
-# standard output as it came, `method TOOL` and what the tool said to standard error, and its exit
-# status is that of curl, whatever the tool: 0 answered, 6 name, 7 connection, 18 incomplete,
-# 28 time, 35 TLS, 52 empty, 56 reset, 60 certificate; 99 no tool.
+# standard output as it came, `method TOOL`, `resolved ADDRESS...` (of tcp, redis, greet) and what
+# the tool said to standard error, and its exit status is that of curl, whatever the tool:
+# 0 answered, 6 name, 7 connection, 18 incomplete, 28 time, 35 TLS, 52 empty, 56 reset,
+# 60 certificate; 99 no tool.
 #
 #   attempt http SECONDS METHOD URL HOST PORT PATH INSECURE(yes|no) [HEADER: VALUE]...
 #   attempt tcp SECONDS HOST PORT LINGER(yes|no)
-#   attempt redis SECONDS HOST PORT   (with its password, where it has one, set as $password before)
+#   attempt redis SECONDS HOST PORT   (with $password and $login set before, where there are any)
+#   attempt greet SECONDS HOST PORT REQUEST   (as octal escapes)
 #   attempt resolve SECONDS HOST
 
 LC_ALL=C
@@ -131,13 +133,17 @@ except socket.timeout as error: end(28, error)
 except OSError as error: end(7, error)
 '
 
-# What is sent and received goes through standard input and output: it holds a password.
+# What is sent and received goes through standard input and output: it holds a password. A server
+# that goes on waiting (yes) has answered once it is silent.
 # shellcheck disable=SC2016 # these are the variables of that bash
 talk_bash='
 trap "" PIPE
 { exec 3<>"/dev/tcp/$1/$2"; } || exit 7
 cat >&3
-exec cat <&3
+[ "$3" = yes ] || exec cat <&3
+dd bs=4096 count=1 <&3 2>/dev/null || exit 56
+timeout 0.3 cat <&3 2>/dev/null
+exit 0
 '
 
 talk_python='
@@ -150,13 +156,17 @@ try:
     peer = socket.create_connection((sys.argv[2], int(sys.argv[3])), float(sys.argv[1]))
     connected = True
     peer.sendall(sys.stdin.buffer.read())
+    answered = False
     while True:
         part = peer.recv(65536)
         if not part: break
         sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
+        if sys.argv[4] == "yes":
+            answered = True
+            peer.settimeout(0.3)
 except socket.gaierror as error: end(6, error)
-except socket.timeout as error: end(28, error)
+except socket.timeout as error: answered or end(28, error)
 except ConnectionResetError as error: end(56, error)
 except OSError as error: end(56 if connected else 7, error)
 '
@@ -304,6 +314,7 @@ attempt_http() {
 
 attempt_tcp() {
     host=$1 port=$2 linger=$3
+    [ "$linger" = yes ] || name_addresses "$host"
     if has bash; then
         method bash
         limited "$seconds" bash -c "$tcp_bash" bash "$host" "$port" "$linger" </dev/null
@@ -336,25 +347,28 @@ attempt_tcp() {
 # writes are. QUIT ends the answer.
 redis_words() {
     # shellcheck disable=SC2016 # the protocol's dollars
-    [ -z "$password" ] ||
+    if [ -n "$login" ]; then
+        printf '*3\r\n$4\r\nAUTH\r\n$%s\r\n%s\r\n$%s\r\n%s\r\n' "${#login}" "$login" "${#password}" "$password"
+    elif [ -n "$password" ]; then
         printf '*2\r\n$4\r\nAUTH\r\n$%s\r\n%s\r\n' "${#password}" "$password"
+    fi
     printf '%s\r\n' PING 'INFO replication' 'INFO persistence' 'SETRANGE stackmend:check 0 ""' QUIT
 }
 
-attempt_redis() {
-    host=$1 port=$2
-    if has bash; then
+# Sends its standard input and prints what comes back; $3: whether the server goes on waiting.
+talk() {
+    if has bash && { [ "$3" = no ] || has dd; }; then
         method bash
-        redis_words | limited "$seconds" bash -c "$talk_bash" bash "$host" "$port"
+        limited "$seconds" bash -c "$talk_bash" bash "$1" "$2" "$3"
         status=$?
         [ "$status" -ne 1 ] || status=56
     elif has python3; then
         method python3
-        redis_words | limited "$seconds" python3 -I -S -c "$talk_python" "$seconds" "$host" "$port"
+        limited "$seconds" python3 -I -S -c "$talk_python" "$seconds" "$1" "$2" "$3"
         status=$?
     elif has nc; then
         method nc
-        redis_words | limited "$seconds" nc -w "$rounded" "$host" "$port"
+        limited "$seconds" nc -w "$rounded" "$1" "$2"
         status=$?
         [ "$status" -ne 1 ] || status=7
     else
@@ -362,6 +376,17 @@ attempt_redis() {
     fi
     [ "$status" -ne 124 ] || status=28
     return "$status"
+}
+
+# The addresses that a name has there; an address has no other.
+name_addresses() {
+    case $1 in
+        *:* | localhost) return ;;
+        *[!0-9.]*) ;;
+        *) return ;;
+    esac
+    found=$(attempt_resolve "$1" | sed -n 's/^\([^ ]*\) *STREAM.*/\1/p' | sort -u | tr '\n' ' ')
+    [ -z "$found" ] || printf 'resolved %s\n' "$found" >&2
 }
 
 attempt_resolve() {
@@ -383,6 +408,14 @@ shift 2
 case $what in
     http) attempt_http "$@" ;;
     tcp) attempt_tcp "$@" ;;
-    redis) attempt_redis "$@" ;;
+    redis)
+        name_addresses "$1"
+        redis_words | talk "$1" "$2" no
+        ;;
+    greet)
+        name_addresses "$1"
+        # shellcheck disable=SC2059 # escapes, and nothing else
+        printf "$3" | talk "$1" "$2" yes
+        ;;
     resolve) attempt_resolve "$@" ;;
 esac

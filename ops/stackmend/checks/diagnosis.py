@@ -10,9 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from stackmend.checks.spec import Check, ExecCheck, HttpCheck, RedisCheck, TcpCheck
+from stackmend.checks.spec import Check, ExecCheck, GreetingCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import Hint
 from stackmend.redaction import format_safe_line
+
+Called = HttpCheck | TcpCheck | GreetingCheck | RedisCheck
 
 # The tab between the JSON documents of `inspect` stays.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -138,6 +140,7 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
         _explain_networks(check, sources, targets, details, hints)
         for target in targets:
             _explain_listening(target, check.port, details, hints)
+        _explain_call_of_host(check, answer, containers, details, hints)
     for target in targets:
         _explain_health(target, details, hints)
     _explain_forwarding(answer, details, hints)
@@ -211,9 +214,7 @@ def _hint_not_running(container: _Container, hints: list[Hint]) -> None:
     )
 
 
-def _explain_name(
-    check: HttpCheck | TcpCheck | RedisCheck, answer: Answer, details: list[str], hints: list[Hint]
-) -> None:
+def _explain_name(check: Called, answer: Answer, details: list[str], hints: list[Hint]) -> None:
     if isinstance(check, RedisCheck) and check.address is None:
         return
     if "resolved" not in answer or _parse_address(check.host) or check.host == "localhost":
@@ -224,10 +225,15 @@ def _explain_name(
     else:
         details.append(f"seen from {place} the name {check.host} has no address")
         hints.append("name-not-resolved")
+        if check.host == "host.docker.internal":
+            details.append(
+                "on Linux a container knows it only by "
+                '`extra_hosts: ["host.docker.internal:host-gateway"]`'
+            )
 
 
 def _explain_networks(
-    check: HttpCheck | TcpCheck | RedisCheck,
+    check: Called,
     sources: list[_Container],
     targets: list[_Container],
     details: list[str],
@@ -274,7 +280,7 @@ def _explain_listening(
 
 
 def _explain_published(
-    check: HttpCheck | TcpCheck | RedisCheck,
+    check: Called,
     answer: Answer,
     containers: list[_Container],
     details: list[str],
@@ -309,6 +315,80 @@ def _explain_published(
         details.append(f"no container publishes port {check.port}, and nothing listens on it here")
         hints.append("port-not-published")
     return targets
+
+
+def _explain_call_of_host(
+    check: Called,
+    answer: Answer,
+    containers: list[_Container],
+    details: list[str],
+    hints: list[Hint],
+) -> None:
+    """A container that calls the host itself: three things have to be right there."""
+    address = answer.get("called")
+    if _parse_address(address) is None:
+        return
+    published = False
+    for container in containers:
+        if inner := container.find_published_port(check.port):
+            published = True
+            better = f"{container.service}:{inner}" if container.service else "it"
+            details.append(
+                f"{container.name} publishes its port {inner} as the host's {check.port}: "
+                f"containers on its networks reach it as {better}"
+            )
+    sockets = [_parse_socket(line) for line in answer.get_all("host-listen")]
+    heard = sorted({socket[0] for socket in sockets if socket is not None})
+    if answer.get("host-reaches") == address:
+        rules = "; ".join(answer.get_all("input")[:3])
+        details.append(
+            f"the host itself gets through to {address}:{check.port}, and {check.source} does not: "
+            "its packet filter keeps containers out" + (f" ({rules})" if rules else "")
+        )
+        hints.append("host-filtered")
+    elif heard and all(map(_is_loopback, heard)):
+        details.append(
+            f"on the host, port {check.port} is listened to on {', '.join(heard)} only: no "
+            f"container can reach that; it has to listen on {address} as well"
+        )
+        hints.append("host-loopback-only")
+    elif heard:
+        details.append(
+            f"on the host, port {check.port} is listened to on {', '.join(heard)}, not on {address}"
+        )
+    elif not published:
+        details.append(f"on the host nothing listens on port {check.port}")
+        hints.append("host-nothing-listens")
+
+
+def explain_shared_name(
+    check: Check, answer: Answer, details: list[str], hints: list[Hint]
+) -> None:
+    """Tell of a name that leads to several services in turn, also where the check passes."""
+    if isinstance(check, ExecCheck) or check.source is None:
+        return
+    addresses = [
+        address
+        for text in answer.get("resolved").split()
+        if isinstance(address := _parse_address(text), IPv4Address)
+    ]
+    owners: dict[IPv4Address, tuple[str, str]] = {
+        network.IPAddress: (container.service or container.name, container.name)
+        for container in _parse_containers(answer)
+        for network in container.on.values()
+        if isinstance(network.IPAddress, IPv4Address) and container.running
+    }
+    services = {owners[address][0] if address in owners else "" for address in addresses}
+    if len(addresses) < 2 or len(services) < 2:
+        return
+    names = ", ".join(
+        f"{address} ({owners[address][1] if address in owners else 'no container of the project'})"
+        for address in addresses
+    )
+    details.append(
+        f"the name {check.host} has {len(addresses)} addresses, and calls go to any: {names}"
+    )
+    hints.append("name-shared")
 
 
 def _explain_health(container: _Container, details: list[str], hints: list[Hint]) -> None:

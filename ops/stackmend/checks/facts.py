@@ -11,9 +11,24 @@ from pydantic import ValidationError
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from stackmend.checks.diagnosis import Answer, explain
-from stackmend.checks.redis import explain_passed, explain_redis
-from stackmend.checks.spec import Check, ExecCheck, HttpCheck, RedisCheck, TcpCheck, parse_checks
+from stackmend.checks.diagnosis import Answer, explain, explain_shared_name
+from stackmend.checks.greetings import (
+    LAST_REQUEST,
+    list_patterns,
+    make_request,
+    read_greeting,
+    recognize_other,
+)
+from stackmend.checks.redis import explain_ignored, explain_passed, explain_redis
+from stackmend.checks.spec import (
+    Check,
+    ExecCheck,
+    GreetingCheck,
+    HttpCheck,
+    RedisCheck,
+    TcpCheck,
+    parse_checks,
+)
 from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.connection import (
     PROBE_TIMEOUT,
@@ -171,10 +186,22 @@ def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
             ]
         case TcpCheck():
             return "checks_tcp", [index, seconds, source, check.host, check.port]
+        case GreetingCheck():
+            return "checks_greet", [
+                index,
+                seconds,
+                source,
+                check.host,
+                check.port,
+                " ".join(list_patterns(check)),
+                _escape(make_request(check)),
+                _escape(LAST_REQUEST),
+            ]
         case RedisCheck():
             target = "127.0.0.1" if check.address is None else check.host
             owner = check.service
-            return "checks_redis", [index, seconds, source, target, check.port, owner, check.role]
+            values = [index, seconds, source, target, check.port, owner, check.role]
+            return "checks_redis", values + [check.password_from] * bool(check.password_from)
         case ExecCheck():
             return "checks_exec", [
                 index,
@@ -185,6 +212,11 @@ def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
                 check.contains or "",
                 *check.command,
             ]
+
+
+def _escape(request: bytes) -> str:
+    """Bytes as printf takes them: NULs have no place among a shell's arguments."""
+    return "".join(f"\\{byte:03o}" for byte in request)
 
 
 def _format_flag(value: bool) -> str:
@@ -239,15 +271,21 @@ def _parse_result(answer: Answer, why: str, index: int) -> CheckResult:
     details: list[str] = []
     outcome_text = _explain_outcome(check, answer, outcome, hints)
     remedy = ""
-    if (
+    if isinstance(check, GreetingCheck) and outcome != "unknown" and (reply := _read_reply(answer)):
+        outcome, text, remedy = read_greeting(check, reply)
+        outcome_text = f"{text} in {answer.get_number('ms')} ms" if outcome == "passed" else text
+    elif (
         isinstance(check, RedisCheck)
         and outcome == "failed"
         and (explained := explain_redis(check, answer))
     ):
         outcome, outcome_text, remedy = explained.outcome, explained.text, explained.remedy
         hints += explained.hints
+    if isinstance(check, RedisCheck) and (ignored := explain_ignored(check, answer)):
+        details.append(ignored)
     if outcome == "failed":
         explain(check, answer, details, hints)
+    explain_shared_name(check, answer, details, hints)
     return CheckResult(
         name=check.name,
         outcome=outcome,
@@ -316,6 +354,8 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
             return f"connected {took}"
         if isinstance(check, RedisCheck):
             return f"PONG, {explain_passed(check)} {took}"
+        if isinstance(check, GreetingCheck):
+            return f"answered {took}"
         held = " with the text that was asked" if check.contains is not None else ""
         return f"HTTP {answer.get('status')}{held} {took}"
     return _explain_failure(check, answer) + (
@@ -323,7 +363,9 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
     )
 
 
-def _explain_failure(check: HttpCheck | TcpCheck | RedisCheck, answer: Answer) -> str:
+def _explain_failure(
+    check: HttpCheck | TcpCheck | GreetingCheck | RedisCheck, answer: Answer
+) -> str:
     reason = _explain_reason(check, answer)
     code = answer.get("status")
     if not isinstance(check, HttpCheck) or not code:
@@ -335,7 +377,9 @@ def _explain_failure(check: HttpCheck | TcpCheck | RedisCheck, answer: Answer) -
     return f"HTTP {code}, but {reason.replace('no answer', 'the answer was not complete')}"
 
 
-def _explain_reason(check: HttpCheck | TcpCheck | RedisCheck, answer: Answer) -> str:
+def _explain_reason(
+    check: HttpCheck | TcpCheck | GreetingCheck | RedisCheck, answer: Answer
+) -> str:
     words = answer.get("said").lower()
     status = answer.get_number("rc")
     if status in (124, 137, 143):
@@ -347,10 +391,20 @@ def _explain_reason(check: HttpCheck | TcpCheck | RedisCheck, answer: Answer) ->
         text = "accepted and closed at once, as Docker's proxy does when nothing listens behind it"
     if status == 1 and isinstance(check, HttpCheck) and text == "":
         text = "what came back is not HTTP"
-    if status == 0 and isinstance(check, RedisCheck):
+    if isinstance(check, RedisCheck) and (other := recognize_other("redis", _read_reply(answer))):
+        text = f"it speaks {other}, not redis' protocol"
+    elif status == 0 and isinstance(check, RedisCheck):
         text = "what answers does not speak as redis does"
     text = text.format(host=check.host, port=check.port, timeout=check.timeout)
     return text or f"failed (exit status {status} of {answer.get('method') or 'the attempt'})"
+
+
+def _read_reply(answer: Answer) -> bytes:
+    """The first bytes of what came back, which the probe prints in hexadecimal."""
+    try:
+        return bytes.fromhex(answer.get("hex"))
+    except ValueError:
+        return b""
 
 
 def _is_accepted(check: HttpCheck, code: str) -> bool:

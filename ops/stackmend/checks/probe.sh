@@ -7,7 +7,8 @@
 #   checks_tcp INDEX SECONDS SOURCE TARGET PORT
 #   checks_containers                                (before the first check with a SOURCE)
 #   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
-#   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE
+#   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST LAST_REQUEST
+#   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE [VARIABLE]
 #   checks_end
 #
 # It prints lines `INDEX KEY VALUE`; control characters in what others said become blanks.
@@ -280,15 +281,16 @@ checks_kill() {
     done
 }
 
-# Reads what attempt.sh said: sets $method, leaves the rest in $prefix.said.
+# Reads what attempt.sh said: sets $method and $resolved, leaves the rest in $prefix.said.
 checks_read_method() {
-    method=''
+    method='' resolved=''
     while IFS= read -r line; do
         case $line in
             'method '*)
                 method=$route${line#method }
                 : >"$prefix.said"
                 ;;
+            'resolved '*) resolved=${line#resolved } ;;
             *) printf '%s\n' "$line" >>"$prefix.said" ;;
         esac
     done <"$prefix.err"
@@ -414,6 +416,54 @@ checks_tcp_once() {
     fi
 }
 
+checks_greet_once() {
+    : >"$prefix.err"
+    : >"$prefix.said"
+    if ! checks_has od; then
+        checks_say reason 'the host lacks od, which reads the answer'
+        result=unknown rc=99 method=''
+        return
+    fi
+    checks_greet_with "$request"
+    result=failed
+    case $rc in
+        98 | 99) result=unknown; return ;;
+    esac
+    if [ -n "$reply" ]; then
+        rc=0
+    elif [ "$rc" -eq 0 ]; then
+        rc=52
+    fi
+    set -f
+    for pattern in $patterns; do
+        # shellcheck disable=SC2254 # it is a pattern
+        case $reply in
+            $pattern) result=passed ;;
+        esac
+    done
+    set +f
+    # Who is silent may answer in another language.
+    case $result:$reply:$rc in
+        failed::28 | failed::52 | failed::56)
+            kept=$rc
+            checks_greet_with "$last_request"
+            rc=$kept
+            ;;
+    esac
+}
+
+# Sends a request; what comes back is in $reply, in hexadecimal.
+checks_greet_with() {
+    {
+        checks_reach "$grace" greet "$seconds" "$target" "$port" "$1"
+        echo "$? $route" >"$prefix.rc"
+    } 2>>"$prefix.err" | head -c 4096 | od -An -v -tx1 | tr -d ' \n' >"$prefix.hex"
+    read -r rc route <"$prefix.rc"
+    checks_read_method
+    checks_clock
+    reply=$(cat "$prefix.hex")
+}
+
 checks_exec_once() {
     : >"$prefix.said"
     {
@@ -484,8 +534,107 @@ END {
     }
 }'
 
+# What variable $ENVIRON["variable"] of a container holds to log in at host:port, as three lines: the
+# state (found, none, missing, hidden, file), the user, and the password or the file's path.
+# shellcheck disable=SC2016 # what is looked for has dollars
+checks_redis_caller='
+function number(digit) { return index("0123456789abcdef", tolower(digit)) - 1 }
+function decode(text,    out) {
+    while (match(text, /%[0-9A-Fa-f][0-9A-Fa-f]/)) {
+        out = out substr(text, 1, RSTART - 1) \
+            sprintf("%c", number(substr(text, RSTART + 1, 1)) * 16 + number(substr(text, RSTART + 2, 1)))
+        text = substr(text, RSTART + 3)
+    }
+    return out text
+}
+function answer(state, user, password) {
+    print state; print user; print password
+    done = 1
+    exit
+}
+# The first address for host:port, or else the first that has a password; 1: the text has addresses.
+function read_addresses(text,    addressed, authority, at, place, login, colon, user, password) {
+    user = password = ""
+    while (match(text, /[A-Za-z][A-Za-z0-9+.-]*:\/\//)) {
+        addressed = 1
+        text = substr(text, RSTART + RLENGTH)
+        authority = text
+        sub(/[\/?#" \t\047].*/, "", authority)
+        place = authority
+        sub(/.*@/, "", place)
+        login = substr(authority, 1, length(authority) - length(place) - 1)
+        sub(/[,;].*/, "", place)
+        colon = index(login, ":")
+        if (tolower(place) == tolower(host) || tolower(place) == tolower(host ":" port))
+            keep(login, colon)
+        else if (colon && first == "") first = login
+    }
+    if (addressed && first != "") keep(first, index(first, ":"))
+    return addressed
+}
+function keep(login, colon,    user, password) {
+    user = decode(colon ? substr(login, 1, colon - 1) : login)
+    password = colon ? substr(login, colon + 1) : ""
+    if (commanded && password ~ /^[$][{]?[A-Za-z_][A-Za-z0-9_]*[}]?$/) {
+        gsub(/[${}]/, "", password)
+        if (!(password in env)) answer("hidden", "", "")
+        password = env[password]
+    } else if (commanded && password ~ /[$`]/) answer("hidden", "", "")
+    password = decode(password)
+    answer(password == "" ? "none" : "found", password == "" ? "" : user, password)
+}
+function read_value(text) {
+    if (read_addresses(text)) answer("none", "", "")
+    if (text == "" || text == host || text == host ":" port) answer("none", "", "")
+    answer("found", "", text)
+}
+/^A / { words[++count] = substr($0, 3) }
+/^E / { at = index($0, "="); env[substr($0, 3, at - 3)] = substr($0, at + 1) }
+/^V / { read_value(substr($0, 3)) }
+END {
+    if (done) exit
+    if (variable in env) {
+        if (variable ~ /_FILE$/) answer("file", "", env[variable])
+        read_value(env[variable])
+    }
+    if (variable != "command") answer("missing", "", "")
+    commanded = 1
+    for (i = 1; i <= count; i++) if (index(tolower(words[i]), tolower(host))) read_addresses(words[i])
+    answer("none", "", "")
+}'
+
+# Has what variable $1 of the caller holds in $prefix.secret and $prefix.login.
+checks_redis_caller_secret() {
+    : >"$prefix.secret"
+    : >"$prefix.login"
+    weak=no
+    checks_say secret "$1"
+    checks_limited 8 docker container inspect -f \
+        '{{range .Config.Entrypoint}}A {{println .}}{{end}}{{range .Config.Cmd}}A {{println .}}{{end}}{{range .Config.Env}}E {{println .}}{{end}}' \
+        "$cid" </dev/null 2>/dev/null |
+        awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
+    { read -r state; read -r _; IFS= read -r value; } <"$prefix.declared"
+    if [ "$state" = file ]; then
+        # Read from outside: the container may have no program.
+        {
+            printf 'V '
+            checks_limited 5 docker cp -L "$cid:$value" - 2>/dev/null </dev/null | tar -xOf - 2>/dev/null | head -c 4096
+            echo
+        } | awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
+        read -r state <"$prefix.declared"
+    fi
+    case $state in
+        found)
+            sed -n 2p "$prefix.declared" >"$prefix.login"
+            sed -n 3p "$prefix.declared" >"$prefix.secret"
+            ;;
+        hidden) checks_say hidden "$1" ;;
+        *) checks_say bare "$state" ;;
+    esac
+}
+
 # Has the password of service $1 in $prefix.secret, and says where it is from; it is shown nowhere.
-# What stands in the environment alone is weak: the image may not heed it.
+# What stands in the environment alone is weak: the image may not heed it. $2 stands before the keys.
 checks_redis_secret() {
     : >"$prefix.secret"
     weak=no holder=''
@@ -516,9 +665,9 @@ checks_redis_secret() {
             *) weak=yes ;;
         esac
         [ -n "$value" ] || continue
-        checks_say secret "$from"
+        checks_say "${2:-}secret" "$from"
         if [ "$value" = hidden ]; then
-            checks_say hidden "$from"
+            checks_say "${2:-}hidden" "$from"
         else
             printf '%s\n' "$value" >"$prefix.secret"
         fi
@@ -526,24 +675,36 @@ checks_redis_secret() {
     done <"$prefix.declared"
 }
 
-checks_redis_once() {
-    : >"$prefix.err"
-    : >"$prefix.said"
-    if [ ! -e "$prefix.secret" ]; then
-        checks_redis_secret "$owner"
-        {
-            printf "password='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.secret")"
-            cat "$attempt"
-        } >"$prefix.attempt"
-        attempt=$prefix.attempt
-    fi
+# Asks with what is in $prefix.secret and $prefix.login, which no argument holds.
+checks_redis_ask() {
+    [ -e "$prefix.login" ] || : >"$prefix.login"
+    {
+        printf "login='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.login")"
+        printf "password='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.secret")"
+        cat "$checks_dir/attempt"
+    } >"$prefix.attempt"
+    attempt=$prefix.attempt
     {
         checks_reach "$grace" redis "$seconds" "$target" "$port"
         echo "$? $route" >"$prefix.rc"
     } 2>>"$prefix.err" | head -c 65536 | tr -d '\r' >"$prefix.answer"
     read -r rc route <"$prefix.rc"
-    checks_said
+}
+
+checks_redis_once() {
+    : >"$prefix.err"
+    : >"$prefix.said"
+    if [ ! -e "$prefix.secret" ]; then
+        if [ -n "$variable" ]; then
+            checks_redis_caller_secret "$variable"
+        else
+            checks_redis_secret "$owner"
+        fi
+    fi
+    checks_redis_ask
+    checks_read_method
     checks_clock
+    head -c 512 "$prefix.answer" | od -An -v -tx1 | tr -d ' \n' >"$prefix.hex"
     {
         grep -E '^(\+PONG|role:.*|master_(host|port|link_status):.*|(rdb_last_bgsave|aof_last_write)_status:.*)$' "$prefix.answer"
         # Whatever answers there may quote what it was sent. The first word says what it is.
@@ -557,23 +718,49 @@ checks_redis_once() {
     } | head -n 20 >"$prefix.out"
     result=failed
     case $rc in
-        98 | 99) result=unknown ;;
+        98 | 99) result=unknown; return ;;
     esac
+    checks_redis_classify
+    [ "$result" = passed ] || [ -z "$variable" ] || [ -e "$prefix.own" ] || checks_redis_own
+}
+
+# Passes what is well, in $prefix.out.
+checks_redis_classify() {
     grep -qx -F +PONG "$prefix.out" || return
     # Who may not ask for it (NOPERM) or keeps its keys elsewhere (MOVED) is well as far as it goes.
-    awk -v role="$role" -v weak="$weak" '
+    # A redis without a password lets those in that send one; some of them complain.
+    awk -v role="$role" -v weak="$weak" -v variable="$variable" '
         /^-(NOPERM|MOVED|ASK) / { next }
         /^-READONLY / && role != "master" { next }
-        /^-ERR .*([Nn]o password|without any password)/ && weak == "yes" { next }
+        /^-ERR .*([Nn]o password|without any password)/ && (weak == "yes" || variable != "") { next }
         /^-/ || /^(rdb_last_bgsave|aof_last_write)_status:err/ { bad = 1 }
         /^role:/ && role != "any" && $0 != (role == "master" ? "role:master" : "role:slave") { bad = 1 }
         END { exit bad }' "$prefix.out" && result=passed
 }
 
+# What the service itself declares, where its caller is refused: a role, and whether its own password
+# is taken.
+checks_redis_own() {
+    : >"$prefix.own"
+    mv "$prefix.secret" "$prefix.caller" && mv "$prefix.login" "$prefix.user" || return
+    checks_redis_secret "$owner" own
+    if grep -q -E '^-(NOAUTH|WRONGPASS|ERR invalid password)' "$prefix.out"; then
+        if [ -s "$prefix.secret" ]; then
+            kept="$rc $route"
+            checks_redis_ask
+            if grep -qx -F +PONG "$prefix.answer"; then checks_say own yes; else checks_say own no; fi
+            rc=${kept%% *} route=${kept#* }
+        fi
+    else
+        checks_redis_classify
+    fi
+    mv "$prefix.caller" "$prefix.secret" && mv "$prefix.user" "$prefix.login"
+}
+
 # Makes the attempts of one check and prints what came of them. Arguments: the function that makes
 # one, and its arguments.
 checks_make() {
-    prefix=$checks_dir/$index attempt=$checks_dir/attempt route='' result='' cid='' pid='' cname=''
+    prefix=$checks_dir/$index attempt=$checks_dir/attempt route='' result='' cid='' pid='' cname='' resolved=''
     mark=${checks_dir##*.}.$index
     # What an attempt may take before it is ended from outside: its tool keeps the time itself.
     case $seconds in
@@ -603,8 +790,16 @@ checks_make() {
     checks_say rc "$rc"
     [ -z "$code" ] || checks_say status "$code"
     [ -z "$found" ] || checks_say found "$found"
+    [ -z "$resolved" ] || checks_say resolved "$resolved"
+    [ ! -s "$prefix.hex" ] || checks_say hex "$(head -c 1024 "$prefix.hex")"
     checks_say result "$result"
-    [ "$result" != passed ] || return 0
+    case $result in
+        passed)
+            [ ! -e "$prefix.out" ] || [ "$1" != checks_redis_once ] || checks_say_lines reply "$(cat "$prefix.out")"
+            checks_shared
+            return 0
+            ;;
+    esac
     checks_say_file said 400 "$prefix.said"
     [ "$result" != unknown ] || checks_say_file said 400 "$prefix.err"
     case $1 in
@@ -620,43 +815,92 @@ checks_make() {
     [ "$result" = failed ] && [ "$checks_diagnose" = yes ] && checks_diagnosis
 }
 
+# Whose the addresses are, of a name that has more of them than its service has containers.
+checks_shared() {
+    count=0
+    for address in $resolved; do
+        case $address in
+            *:*) ;;
+            *) count=$((count + 1)) ;;
+        esac
+    done
+    [ -n "$source" ] && [ "$count" -gt 1 ] && [ -s "$checks_dir/containers" ] || return 0
+    [ "$count" -gt "$(grep -c "^$target [0-9]* running " "$checks_dir/containers")" ] || return 0
+    checks_inspect "$(checks_list_own)"
+}
+
+checks_list_own() {
+    # shellcheck disable=SC2046 # a list of ids
+    made_by_compose 'checks_limited 8 docker' \
+        $(checks_limited 8 docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$checks_project" </dev/null 2>/dev/null | head -n 60)
+}
+
+# What containers are, and where they listen. Its argument: their ids.
+checks_inspect() {
+    # shellcheck disable=SC2086 # a list of ids
+    set -- $1
+    [ $# -gt 0 ] || return 0
+    checks_limited 8 docker inspect -f '{{.State.Pid}}{{"\t"}}{{json .Name}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.project")}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.service")}}{{"\t"}}{{json .State}}{{"\t"}}{{json .NetworkSettings.Networks}}{{"\t"}}{{json .HostConfig.PortBindings}}' "$@" \
+        </dev/null 2>/dev/null >"$prefix.inspect"
+    while IFS="$checks_tab" read -r process rest; do
+        checks_say inspect "$process$checks_tab$rest"
+        if [ "$process" != 0 ] && [ -r "/proc/$process/net/tcp" ]; then
+            # Even without any: that it could be read is worth knowing.
+            checks_say listen "$process"
+            checks_say_lines listen "$(checks_listening '' "/proc/$process/net/tcp" "/proc/$process/net/tcp6" | sed "s/^/$process /")"
+        fi
+    done <"$prefix.inspect"
+}
+
+# What the host has for a container that calls it: its own addresses, who listens there, whether
+# the host itself gets through, and rules for what comes in.
+checks_call_of_host() {
+    called=''
+    own=$(checks_limited 5 ip -o addr 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }')
+    for address in ${resolved:-$target}; do
+        case $address in
+            127.* | ::1) continue ;;
+        esac
+        printf '%s\n' "$own" | grep -qx -F -e "$address" || continue
+        called=$address
+        checks_say called "$address"
+        checks_say_lines host-listen "$(checks_listening "$hex" /proc/net/tcp /proc/net/tcp6)"
+        if checks_limited 4 sh "$checks_dir/attempt" tcp 3 "$address" "$port" yes </dev/null >/dev/null 2>&1; then
+            checks_say host-reaches "$address"
+        fi
+        [ "$checks_user" -ne 0 ] || ! checks_has iptables ||
+            checks_say_lines input "$(checks_limited 5 iptables -w 2 -S INPUT 2>/dev/null | grep -e '-P INPUT' -e DROP -e REJECT | head -n 20)"
+        return
+    done
+}
+
 # Only for a check that failed. Prints what is there; what it means is for facts.py.
 checks_diagnosis() {
     if [ -n "$target" ]; then
         : >"$prefix.err"
-        resolved=$(checks_reach 5 resolve 3 "$target" 2>>"$prefix.err")
+        found=$(checks_reach 5 resolve 3 "$target" 2>>"$prefix.err")
         case $? in
-            0) checks_say resolved "$(printf '%s\n' "$resolved" | sed -n 's/^\([^ ]*\) *STREAM.*/\1/p' | sort -u | head -n 8 | tr '\n' ' ')" ;;
+            0)
+                resolved=$(printf '%s\n' "$found" | sed -n 's/^\([^ ]*\) *STREAM.*/\1/p' | sort -u | head -n 8 | tr '\n' ' ')
+                checks_say resolved "$resolved"
+                ;;
             6) checks_say resolved '' ;;
         esac
         hex=$(printf '%04X' "$port")
         if [ -z "$source" ]; then
             checks_say_lines host-listen "$(checks_listening "$hex" /proc/net/tcp /proc/net/tcp6)"
             checks_say_lines own "$(checks_limited 5 ip -o addr 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }')"
+        else
+            checks_call_of_host
         fi
     fi
     checks_has docker || return
     # Those of the project, and whoever publishes the port that is asked.
-    # shellcheck disable=SC2046 # a list of ids
-    set -- $(checks_limited 8 docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$checks_project" </dev/null 2>/dev/null | head -n 60)
-    # shellcheck disable=SC2046 # a list of ids
-    set -- $(made_by_compose 'checks_limited 8 docker' "$@")
-    if [ -n "$target" ] && [ -z "$source" ]; then
-        # shellcheck disable=SC2046 # a list of ids
-        set -- "$@" $(checks_limited 8 docker ps -q --no-trunc --filter "publish=$port" </dev/null 2>/dev/null)
+    containers=$(checks_list_own)
+    if [ -n "$target" ] && { [ -z "$source" ] || [ -n "$called" ]; }; then
+        containers="$containers $(checks_limited 8 docker ps -q --no-trunc --filter "publish=$port" </dev/null 2>/dev/null)"
     fi
-    if [ $# -gt 0 ]; then
-        checks_limited 8 docker inspect -f '{{.State.Pid}}{{"\t"}}{{json .Name}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.project")}}{{"\t"}}{{json (index .Config.Labels "com.docker.compose.service")}}{{"\t"}}{{json .State}}{{"\t"}}{{json .NetworkSettings.Networks}}{{"\t"}}{{json .HostConfig.PortBindings}}' "$@" \
-            </dev/null 2>/dev/null >"$prefix.inspect"
-        while IFS="$checks_tab" read -r process rest; do
-            checks_say inspect "$process$checks_tab$rest"
-            if [ "$process" != 0 ] && [ -r "/proc/$process/net/tcp" ]; then
-                # Even without any: that it could be read is worth knowing.
-                checks_say listen "$process"
-                checks_say_lines listen "$(checks_listening '' "/proc/$process/net/tcp" "/proc/$process/net/tcp6" | sed "s/^/$process /")"
-            fi
-        done <"$prefix.inspect"
-    fi
+    checks_inspect "$containers"
     [ -n "$target" ] || return
     checks_say forwarding "$(cat /proc/sys/net/ipv4/ip_forward 2>/dev/null)"
     [ "$checks_user" -eq 0 ] || return
@@ -704,8 +948,13 @@ checks_tcp() {
     checks_start checks_tcp_once
 }
 
+checks_greet() {
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 patterns=$6 request=$7 last_request=$8 code='' found='' head=''
+    checks_start checks_greet_once
+}
+
 checks_redis() {
-    index=$1 seconds=$2 source=$3 target=$4 port=$5 owner=$6 role=$7 code='' found='' head=''
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 owner=$6 role=$7 variable=${8:-} code='' found='' head=''
     checks_start checks_redis_once
 }
 

@@ -34,6 +34,20 @@ _HARMED = {
 }
 
 
+_PROTECTED = (
+    "give it a password (`--requirepass`), or `--protected-mode no` where only the stack's own "
+    "networks lead to it; what was set at run time (`config set`) a restart takes back"
+)
+_CHANGED = (
+    "it was changed at run time (`config set requirepass`), which a restart takes back; to keep "
+    "the new one, declare it"
+)
+_ADDED = (
+    "it was set at run time (`config set requirepass`), which a restart takes back; to keep it, "
+    "declare it: `command: redis-server --requirepass ...`"
+)
+
+
 class Explained(Frozen):
     """A fault that redis itself told of."""
 
@@ -60,6 +74,9 @@ def explain_redis(check: RedisCheck, answer: Answer) -> Explained | None:
     fields = {key: value for key, colon, value in split if colon}
     if found := _explain_password(check, answer, errors):
         return found
+    if "DENIED" in errors:
+        text = "it is in protected mode, and answers its own container alone"
+        return Explained(text=f"{text}: {errors['DENIED'][:120]}", remedy=_PROTECTED)
     for word, (text, remedy) in _HARMED.items():
         if word in errors:
             return _make_harmful(f"{text}: {errors[word]}", remedy)
@@ -90,13 +107,14 @@ def _make_harmful(text: str, remedy: str) -> Explained:
 def _explain_password(
     check: RedisCheck, answer: Answer, errors: dict[str, str]
 ) -> Explained | None:
+    if check.password_from is not None:
+        return _explain_caller(check, answer, errors)
     source = answer.get("secret")
     if "WRONGPASS" in errors or "invalid password" in errors.get("ERR", ""):
         return Explained(
             text=f"it refuses the password that {source} of {check.service} gives: "
             f"{errors.get('WRONGPASS') or errors['ERR']}",
-            remedy="it was changed at run time (`config set requirepass`), which a restart takes "
-            "back; to keep the new one, declare it",
+            remedy=_CHANGED,
         )
     if "NOAUTH" in errors and "hidden" in answer:
         return Explained(
@@ -109,8 +127,7 @@ def _explain_password(
         return Explained(
             text=f"it asks for a password that nothing of {check.service} declares: "
             f"{errors['NOAUTH']}",
-            remedy="it was set at run time (`config set requirepass`), which a restart takes back; "
-            "to keep it, declare it: `command: redis-server --requirepass ...`",
+            remedy=_ADDED,
         )
     if source and "without any password" in errors.get("ERR", ""):
         return Explained(
@@ -119,3 +136,56 @@ def _explain_password(
             "takes back",
         )
     return None
+
+
+def _explain_caller(check: RedisCheck, answer: Answer, errors: dict[str, str]) -> Explained | None:
+    """Why redis refuses what its caller holds: which of the two has the wrong password."""
+    holder = f"{check.password_from} of {check.inside}"
+    refused = errors.get("WRONGPASS") or errors.get("NOAUTH")
+    if refused is None and "invalid password" in errors.get("ERR", ""):
+        refused = errors["ERR"]
+    if refused is None:
+        return None
+    if "hidden" in answer:
+        return Explained(
+            outcome="unknown",
+            text=f"not known: it asks for a password, and what {holder} gives cannot be read from "
+            "outside its container",
+            remedy=f"give {check.inside} the password in a variable",
+        )
+    if answer.get("bare") == "missing":
+        text = f"it asks for a password, and {check.inside} has no {check.password_from}"
+    elif "bare" in answer:
+        text = f"it asks for a password, and {holder} holds none"
+    else:
+        text = f"it refuses the password that {holder} gives"
+    text = f"{text}: {refused}"
+    own = answer.get("ownsecret")
+    if answer.get("own") == "yes":
+        return Explained(
+            text=f"{text}; it takes the one that {own} of {check.service} gives",
+            remedy=f"give {check.inside} the password that {own} of {check.service} gives",
+            # A restart of redis changes nothing of what its caller holds.
+            hints=("login-refused", "restart-harms"),
+        )
+    if answer.get("own") == "no":
+        return Explained(
+            text=f"{text}; it refuses the one that {own} of {check.service} gives, too",
+            remedy=_CHANGED,
+        )
+    if "ownhidden" in answer:
+        return Explained(text=text, remedy="compare both passwords", hints=("restart-harms",))
+    return Explained(text=text, remedy=_ADDED)
+
+
+def explain_ignored(check: RedisCheck, answer: Answer) -> str:
+    """What a caller that passes should know; empty: nothing."""
+    if check.password_from is None or not any(
+        "without any password" in reply or "no password is set" in reply
+        for reply in answer.get_all("reply")
+    ):
+        return ""
+    return (
+        f"it has no password, and {check.password_from} of {check.inside} gives one: some clients "
+        "go on, others fail"
+    )

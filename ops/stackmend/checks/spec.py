@@ -1,9 +1,9 @@
 """Health criteria of a stack beyond healthchecks, as its owner declares them.
 
 A container that runs is not yet a stack that works. A check names one thing that must be true
-from outside: an HTTP answer, an open TCP port, a command that succeeds in a container, a redis that
-takes and keeps what is written. Checks only read: the probe runs them, in `--dry` too, and so does
-the verification of a change.
+from outside: an HTTP answer, an open TCP port, a server that speaks the right protocol, a command
+that succeeds in a container, a redis that takes and keeps what is written. Checks only read: the
+probe runs them, in `--dry` too, and so does the verification of a change.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from stackmend.problems import abbreviate
 
 _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"}
@@ -379,6 +380,65 @@ class TcpCheck(_Check):
         return f"connect to {self.address} from {_format_place(self.inside)}"
 
 
+class GreetingCheck(_Check):
+    """A server that answers the first words of its protocol as one that is ready does.
+
+    An open port is not yet the right server: this one is told from another that listens there, and
+    from one that is still starting. Nobody logs in, and TLS is not spoken.
+
+    :param kind: ``greeting``.
+    :param address: ``host:port``, an IPv6 address in brackets.
+    :param protocol: ``http`` (any status counts), ``postgres``, ``amqp`` (RabbitMQ), ``mysql``
+        (MariaDB too), ``mongodb``, ``clickhouse`` (its native protocol), or ``redis``, of which a
+        check of the kind ``redis`` asks more.
+    :param inside: a service, to ask from its network and with its resolver and hosts file; without
+        it the host itself asks.
+    :param user: whom a postgres is asked for; an error about that role then fails the check.
+    :param database: which database a postgres is asked for, by default that of the user's name. A
+        postgres that asks for a password says nothing of either.
+
+    Example: `{"kind": "greeting", "address": "db:5432", "protocol": "postgres", "inside": "api"}`
+    """
+
+    kind: Literal["greeting"] = "greeting"
+    address: Text
+    protocol: Literal["http", "postgres", "amqp", "mysql", "mongodb", "clickhouse", "redis"]
+    inside: Service | None = None
+    user: Annotated[Text, Field(min_length=1, max_length=63)] | None = None
+    database: Annotated[Text, Field(min_length=1, max_length=63)] | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        return _check_host_and_port(value)
+
+    @model_validator(mode="after")
+    def _check_login(self) -> GreetingCheck:
+        if self.protocol != "postgres" and (self.user or self.database):
+            raise _make_error("user, database: only a postgres is asked for them")
+        return self
+
+    @property
+    def host(self) -> str:
+        """The host of the address."""
+        return _split_address(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port of the address."""
+        return _split_address(self.address)[1]
+
+    @property
+    def source(self) -> str | None:
+        """The service from whose network the server is asked."""
+        return self.inside
+
+    @property
+    def asked(self) -> str:
+        """What is asked and from where, in words."""
+        return f"greet {self.protocol} at {self.address} from {_format_place(self.inside)}"
+
+
 class ExecCheck(_Check):
     """A command that must end with the right exit code in a service's container.
 
@@ -438,8 +498,8 @@ class RedisCheck(_Check):
     refuses writes. This asks for PING, for its role, for its last saves, and makes a write that
     changes nothing (SETRANGE of nothing to a key that is not there). It logs in with the password
     that the service has: ``--requirepass`` in its command, its configuration file, or the
-    environment (``REDIS_PASSWORD``, ``REDISCLI_AUTH``, ``VALKEY_PASSWORD``, or such a ``_FILE``).
-    TLS is not spoken.
+    environment (``REDIS_PASSWORD``, ``REDISCLI_AUTH``, ``VALKEY_PASSWORD``, or such a ``_FILE``);
+    or, with ``password_from``, as its caller does. TLS is not spoken.
 
     :param kind: ``redis``.
     :param service: the service that runs redis.
@@ -448,8 +508,13 @@ class RedisCheck(_Check):
         default ``service`` itself.
     :param role: ``master``, ``replica``, or ``any`` of them, as which also counts what its
         configuration file makes a replica. A replica need not take writes.
+    :param password_from: the variable of ``inside`` that holds the password, an address with it
+        (``redis://:PASSWORD@redis:6379/0``), or the path of a file with either (``..._FILE``); or
+        ``command``, for an address in its command. The host reads it there: what the caller would
+        be answered is then the check's outcome, and where it holds none, none is sent.
 
-    Example: `{"kind": "redis", "service": "redis", "address": "redis:6379", "inside": "api"}`
+    Example: `{"kind": "redis", "service": "redis", "address": "redis:6379", "inside": "api",
+    "password_from": "REDIS_URL"}`
     """
 
     kind: Literal["redis"] = "redis"
@@ -457,11 +522,27 @@ class RedisCheck(_Check):
     address: Text | None = None
     inside: Service | None = None
     role: Literal["master", "replica", "any"] = "master"
+    password_from: Annotated[str, Field(max_length=200)] | None = None
 
     @field_validator("address")
     @classmethod
     def _check_address(cls, value: str | None) -> str | None:
         return value if value is None else _check_host_and_port(value)
+
+    @field_validator("password_from")
+    @classmethod
+    def _check_variable(cls, value: str | None) -> str | None:
+        if value is not None and not _VARIABLE.fullmatch(value):
+            raise _make_error(
+                f"{abbreviate(value)} is not the name of a variable: never give the password itself"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_caller(self) -> RedisCheck:
+        if self.password_from is not None and self.inside is None:
+            raise _make_error("password_from: name the service that has it, as inside")
+        return self
 
     @property
     def host(self) -> str:
@@ -493,9 +574,10 @@ def _format_place(inside: str | None) -> str:
     return "the host" if inside is None else f"inside {inside}"
 
 
-_KINDS: dict[str, type[HttpCheck] | type[TcpCheck] | type[ExecCheck] | type[RedisCheck]] = {
+_KINDS: dict[str, type[_Check]] = {
     "http": HttpCheck,
     "tcp": TcpCheck,
+    "greeting": GreetingCheck,
     "exec": ExecCheck,
     "redis": RedisCheck,
 }
@@ -509,7 +591,8 @@ def _choose_kind(value: Any, _handler: Callable[[Any], Any]) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise _make_error(
-            f"must be a mapping whose kind is http, tcp, exec or redis, not kind {abbreviate(kind)}"
+            "must be a mapping whose kind is http, tcp, greeting, exec or redis, not kind "
+            f"{abbreviate(kind)}"
         )
     return _KINDS[kind].model_validate(dict(value))
 
@@ -529,7 +612,9 @@ def _check_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return checks
 
 
-Check = Annotated[HttpCheck | TcpCheck | ExecCheck | RedisCheck, WrapValidator(_choose_kind)]
+Check = Annotated[
+    HttpCheck | TcpCheck | GreetingCheck | ExecCheck | RedisCheck, WrapValidator(_choose_kind)
+]
 """One check, its kind named by `kind`; for use as a type in other models."""
 
 Checks = Annotated[tuple[Check, ...], AfterValidator(_check_together)]

@@ -23,6 +23,11 @@ Hint = Literal[
     "masquerade-missing",
     "traffic-dropped",
     "port-not-published",
+    "name-shared",
+    "host-loopback-only",
+    "host-nothing-listens",
+    "host-filtered",
+    "login-refused",
     "unhealthy",
     "restart-harms",
 ]
@@ -33,11 +38,17 @@ class CheckResult(BaseModel):
     """The outcome of one check, with its evidence.
 
     `evidence` is one sentence: what was asked, from where, what came back. `details` are lines of
-    diagnosis, only for a check that failed, `hints` the same for a machine (`restart-harms`: it
-    cannot help, and what was not saved is lost by it), and `remedy` what would mend it where that
-    is known. `method` is the tool the evidence rests on, with how it reached the place (`curl`,
-    `nsenter+python3`, `exec+wget`, `docker exec`), or an empty string when nothing could be asked.
-    `seconds` is how long the last attempt took.
+    diagnosis, for a check that failed, or one that may have passed by chance (`name-shared`: its
+    name leads to several services). `hints` are the same for a machine:
+
+    - `restart-harms`: it cannot help, and what was not saved is lost by it;
+    - `login-refused`: the caller's, where the service takes its own;
+    - `host-loopback-only`, `host-nothing-listens`, `host-filtered` (its packet filter keeps
+      containers out): of the host itself, which a container calls.
+
+    `remedy` is what would mend it where that is known. `method` is the tool the evidence rests on,
+    with how it reached the place (`curl`, `nsenter+python3`, `exec+wget`, `docker exec`), or an
+    empty string when nothing could be asked. `seconds` is how long the last attempt took.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -243,7 +243,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return None
         links = self._classify_links(declared)
         if desired and state.containers:
-            asked = make_link_checks(links.links, declared, state)
+            asked = make_link_checks(self.spec, links.links, declared, state)
             found = self.observer.read_links(asked, state, attempts)
             links = self._classify_links(declared, state, *found)
         return links.model_copy(update={"correction": self._correction})

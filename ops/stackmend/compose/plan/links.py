@@ -12,12 +12,13 @@ from typing import Any
 from stackmend import addresses
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
-from stackmend.checks.spec import Check, HttpCheck, TcpCheck
+from stackmend.checks.spec import Check, GreetingCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
-from stackmend.compose.plan.declaration import count_replicas
+from stackmend.compose.plan.declaration import count_replicas, is_redis
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.health import is_complete
+from stackmend.compose.plan.path import REPLICA
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
@@ -30,6 +31,24 @@ MAXIMUM_LINKS = 256
 #: What listens: pairs of an address and a port, by a container's id or for the host.
 Listeners = Mapping[str, Sequence[tuple[str, int]]]
 
+#: Schemes, and the protocol by whose greeting they are proven; what speaks TLS is connected to.
+_PROTOCOLS = {
+    "http": "http",
+    "ws": "http",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "pgsql": "postgres",
+    "amqp": "amqp",
+    "pyamqp": "amqp",
+    "mysql": "mysql",
+    "mysql2": "mysql",
+    "mariadb": "mysql",
+    "mongodb": "mongodb",
+    "clickhouse": "clickhouse",
+    "redis": "redis",
+    "valkey": "redis",
+}
+_REDIS_SCHEMES = ("redis", "valkey")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 #: A line of a log that tells of a call that failed.
 _FAILED_CALL = re.compile(
@@ -172,7 +191,7 @@ def name_check(link: Link) -> str:
 
 
 def make_link_checks(
-    links: Sequence[Link], declared: Declared, state: StackState
+    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState
 ) -> tuple[Check, ...]:
     """The checks that prove links, each from the network of the service that calls.
 
@@ -183,7 +202,7 @@ def make_link_checks(
         ends = [link.source, *([link.target] if link.target else [])]
         if 0 < link.port < 65536 and all(_is_serving(name, declared, state) for name in ends):
             name = name_check(link)
-            made.setdefault(name, _make_check(name, link))
+            made.setdefault(name, _make_check(name, link, declared, spec.project))
     return tuple(made.values())[:MAXIMUM_LINKS]
 
 
@@ -195,14 +214,27 @@ def _is_serving(name: str, declared: Declared, state: StackState) -> bool:
     )
 
 
-def _make_check(name: str, link: Link) -> Check:
+def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
+    """What proves a link: what speaks there is asked as its caller would, as far as that is known."""
     host = f"[{link.host}]" if ":" in link.host else link.host
-    common: dict[str, Any] = {"name": name, "inside": link.source, "timeout": CALL_TIMEOUT}
-    if link.scheme in ("http", "https"):
-        # Whatever it answers: the path of the address may want a login, or be none.
-        url = f"{link.scheme}://{host}:{link.port}/"
-        return HttpCheck(url=url, status="100-599", insecure=True, **common)
-    return TcpCheck(address=f"{host}:{link.port}", **common)
+    where: dict[str, Any] = {
+        "name": name,
+        "address": f"{host}:{link.port}",
+        "inside": link.source,
+        "timeout": CALL_TIMEOUT,
+    }
+    body = declared.services.get(link.target) or {}
+    image = str(body.get("image") or f"{project}-{link.target}")
+    if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
+        words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
+        where["role"] = "any" if REPLICA.search(f"{words}") else "master"
+        if link.scheme:
+            variable = link.place is not None and link.place.kind in ("environment", "image")
+            where["password_from"] = link.variable if variable else "command"
+        return RedisCheck(service=link.target, **where)
+    if protocol := _PROTOCOLS.get(link.scheme):
+        return GreetingCheck.model_validate({"protocol": protocol, **where})
+    return TcpCheck(**where)
 
 
 # Correcting

@@ -35,7 +35,8 @@ _SCHEME_PORTS = {
 _SCHEME = re.compile(r"([a-z]+)(?:\+\w+)?://(?:[^/\s]*@)?$")
 #: Redis as only its caller may ask it: by TLS, or as a user of its own.
 _PRIVATE_LOGIN = re.compile(r"(?:rediss|valkeys)://|\w+://(?!default:)[^:@/\s]+:?[^@]*@")
-_REPLICA = re.compile(r"replicaof|slaveof", re.I)
+#: Words that make a redis a replica of another.
+REPLICA = re.compile(r"replicaof|slaveof", re.I)
 #: Names of variables whose value may be the bare name of a service.
 _ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|upstream", re.I)
 
@@ -182,7 +183,7 @@ def make_checks(
         if hop.redis:
             body = services[hop.target]
             words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
-            role = "any" if _REPLICA.search(f"{words}") else "master"
+            role = "any" if REPLICA.search(f"{words}") else "master"
             common |= {"service": hop.target, "role": role}
             through: Check = RedisCheck(name=str(hop), address=address, inside=hop.source, **common)
             made[hop.own] = RedisCheck(name=hop.own, address=own, **common)
