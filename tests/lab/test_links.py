@@ -31,7 +31,7 @@ FAULTS: dict[str, tuple[dict[str, str], str, str]] = {
     "published": ({"UPSTREAM": "http://page:8080"}, "8080", "page:80"),
     "named": ({"REDIS_URL": "redis://rediss:6379"}, "rediss", "redis:6379"),
     "ported": ({"REDIS_URL": "redis://redis:6380"}, "6380", "redis:6379"),
-    "schemed": ({"CELERY_BROKER_URL": "redis://page:80/1"}, "page", ""),
+    "schemed": ({"CLICKHOUSE_URL": "http://clickhouse:9000"}, "9000", "clickhouse:8123"),
     "proxied": (
         {"HTTP_PROXY": "http://192.0.2.9:3128", "UPSTREAM": "http://page:80"},
         "proxy",
@@ -96,6 +96,15 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     shop = Links(tmp_path, host)
     for name, (environment, _, _) in FAULTS.items():
         shop.call(name, environment=environment)
+    # By its name the image says what it runs, and which of its ports speaks HTTP.
+    host.docker("tag", "lab/box:1", "clickhouse:lab")
+    shop.services["clickhouse"] = {
+        "image": "clickhouse:lab",
+        "command": [
+            *("sh", "-c"),
+            "trap 'exit 0' TERM; nc -ll -p 9000 -e cat & httpd -f -p 8123 -h /www & wait",
+        ],
+    }
     # What is right on loopback, or without a proxy, is nobody's fault.
     shop.call(
         "well",
@@ -147,7 +156,7 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
         ("published", "UPSTREAM"),
         ("named", "REDIS_URL"),
         ("ported", "REDIS_URL"),
-        ("schemed", "CELERY_BROKER_URL"),
+        ("schemed", "CLICKHOUSE_URL"),
         ("beyond", "BACKEND_URL"),
     ):
         assert shop.reaches(name, *url(name, key)), (name, shop.env(name))
@@ -313,14 +322,14 @@ def test_without_the_section_a_failing_check_names_wrong_links(lab: Lab, tmp_pat
 
 def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Path) -> None:
     script = (
-        "trap 'exit 0' TERM; [ -f /data/url ] || echo $UPSTREAM >/data/url; "
-        "while :; do u=$(cat /data/url); wget -qO- $u >/dev/null 2>&1 "
+        "trap 'exit 0' TERM; [ -f /data/url ] || echo $REDIS_URL >/data/url; "
+        "while :; do u=$(cat /data/url); u=${u#redis://}; nc -w 1 ${u%:*} ${u#*:} </dev/null "
         '|| echo "error: cannot connect to $u"; sleep 1 & wait $!; done'
     )
     shop = Links(tmp_path, lab.take(1)[0])
     shop.call(
         "app",
-        environment={"UPSTREAM": "http://localhost:8080"},
+        environment={"REDIS_URL": "redis://localhost:6379"},
         command=["sh", "-c", script.replace("$", "$$")],
         volumes=["kept:/data"],
     )
@@ -329,11 +338,11 @@ def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Pa
     shop.settings["links"] = {"on_conflict": "override"}
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert "app still calls localhost:8080" in done.out
+    assert "app still calls localhost:6379" in done.out
     assert "ignores its environment" in done.out
     # A correction that changes nothing is taken back.
     assert not shop.host.exists(OVERRIDE)
-    assert shop.env("app")["UPSTREAM"] == "http://localhost:8080"
+    assert shop.env("app")["REDIS_URL"] == "redis://localhost:6379"
 
 
 def test_the_operation(lab: Lab, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from stackmend.compose.plan.declaration import find_unpublished
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
 from stackmend.compose.plan.links import (
     Links,
+    add_patch,
     classify_links,
-    drop_content,
     find_excess,
     find_unheard,
+    leave,
     list_correctable,
     make_correction,
     make_link_checks,
@@ -196,9 +197,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return True
         if state.applied is None or not is_possible(self.spec, self._own):
             return False
-        known = self._correction.left if self._correction else ()
+        known = self._correction.left if self._correction else {}
         links = self._classify_links(read_declaration(state.applied, state))
-        return not list_correctable(links) <= {*known}
+        return not list_correctable(links) <= known.keys()
 
     def _resolve(self, state: StackState) -> tuple[Declared, StackState]:
         """What Compose makes of the files, with wrong links corrected where that is desired."""
@@ -220,9 +221,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
                 problem = self.observer.redact(str(error))
         if problem:
             # A wrong link that is told is better than a file that changes something else.
-            correction, corrected = drop_content(correction, problem), declared
+            corrected = declared
         left = list_correctable(self._classify_links(corrected))
-        self._set_correction(correction.model_copy(update={"left": tuple(sorted(left))}))
+        self._set_correction(leave(correction, left, problem))
         return corrected, state
 
     def _set_correction(self, correction: Correction | None) -> None:
@@ -246,7 +247,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             asked = make_link_checks(self.spec, links.links, declared, state)
             found = self.observer.read_links(asked, state, attempts)
             links = self._classify_links(declared, state, *found)
-        return links.model_copy(update={"correction": self._correction})
+        return add_patch(links, self._own.contents, self._correction) if desired else links
 
     def _classify_links(self, declared: Declared, *running: Any) -> Links:
         return classify_links(self.spec, self._own.contents, declared, *running)

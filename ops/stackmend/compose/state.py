@@ -209,7 +209,7 @@ class Correction(Frozen):
     :param policy: the settings that it was made with.
     :param content: the file that is laid over the project's own; empty where none is.
     :param changes: what it corrects.
-    :param left: the addresses that were judged wrong and are not corrected.
+    :param left: the addresses that are wrong and not corrected, each with why, where that is known.
     :param patch: the lines of the same change to the project's own files.
     :param problem: why there is no such file, although there is something to correct.
     """
@@ -217,7 +217,7 @@ class Correction(Frozen):
     policy: LinksPolicy
     content: str = ""
     changes: tuple[Change, ...] = ()
-    left: tuple[str, ...] = ()
+    left: Mapping[str, str] = {}
     patch: tuple[str, ...] = ()
     problem: str = ""
 

@@ -48,6 +48,10 @@ _PROTOCOLS = {
     "redis": "redis",
     "valkey": "redis",
 }
+#: The host, by the name that containers have for it.
+_GATEWAYS = ("host.docker.internal", "gateway.docker.internal")
+#: Why an address is wrong although what it names may answer a call.
+_BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
 _REDIS_SCHEMES = ("redis", "valkey")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 #: A line of a log that tells of a call that failed.
@@ -56,9 +60,7 @@ _FAILED_CALL = re.compile(
 )
 #: What keeps settings of its first start, by its image's name, and what has it read them again.
 _KEEPERS = {"open-webui": "ENABLE_PERSISTENT_CONFIG=False in its environment"}
-_REMEDY = (
-    'correct it there, as the patch does, or add to the stack: "links": {"on_conflict": "override"}'
-)
+_CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "override"}'
 
 
 class Links(Frozen):
@@ -68,6 +70,7 @@ class Links(Frozen):
     :param links: those that are to be proven.
     :param results: what asking for them found, by the checks' names.
     :param correction: what corrects the project's own files.
+    :param patch: the lines of the same change to these files.
     :param unheard: a value that was corrected, and a line of a log with the one before.
     """
 
@@ -75,6 +78,7 @@ class Links(Frozen):
     links: tuple[Link, ...] = ()
     results: Mapping[str, CheckResult] = {}
     correction: Correction | None = None
+    patch: tuple[str, ...] = ()
     unheard: tuple[tuple[Change, str], ...] = ()
 
     @property
@@ -96,9 +100,14 @@ class Links(Frozen):
 
     def get_result(self, judgement: Judgement) -> CheckResult | None:
         """What asking for an address found."""
-        place = judgement.address.place
-        names = (name_check(link) for link in self.links if link.place == place)
-        return next((self.results[name] for name in names if name in self.results), None)
+        if judgement.status == "wrong" and judgement.reason in _BEYOND_CALLS:
+            return None
+        address = judgement.address
+        key = (address.place.service, address.host, address.port, address.scheme)
+        for link in self.links:
+            if (link.source, link.host, link.port, link.scheme) == key:
+                return self.results.get(name_check(link))
+        return None
 
     def get_outcome(self, judgement: Judgement) -> str:
         """The same in a word; empty where it was not asked."""
@@ -122,19 +131,50 @@ def classify_links(
     :param listeners: what listens.
     """
     policy = spec.links or LinksPolicy()
-    images = {
-        name: ImageFacts(env=image.env, ports=_list_tcp(image.ports))
-        for name, image in declared.images.items()
-    }
+    images = _list_images(declared)
     placed = {f"{spec.directory}/{path}": content for path, content in files.items()}
     read = addresses.read(declared.config, images, placed if policy.files else None)
     found = addresses.locate(read, files)
-    links = addresses.list_links(found)
-    running = None
+    known = declared.config, None, images, policy.ignore
+    judgements = addresses.classify(found, *known)
+    links = _list_calls(judgements)
     if state is not None:
         running = _describe_running(links, declared, state, results or {}, listeners or {})
-    judgements = addresses.classify(found, declared.config, images, running)
+        judgements = addresses.classify(found, known[0], running, *known[2:])
     return Links(judgements=judgements, links=links, results=results or {})
+
+
+def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
+    """What is to be asked: links within the project, wrong ones, and those to the host itself."""
+    others = (
+        judgement.address
+        for judgement in judgements
+        if judgement.address.port
+        and (
+            (judgement.status == "wrong" and judgement.reason not in _BEYOND_CALLS)
+            or (judgement.address.host in _GATEWAYS and judgement.address.side == "server")
+        )
+    )
+    made = [
+        Link(
+            source=address.place.service,
+            target=address.target,
+            host=address.host,
+            port=address.port,
+            scheme=address.scheme,
+            variable=address.place.name,
+            place=address.place,
+        )
+        for address in others
+    ]
+    return (*addresses.list_links(judgements), *made)
+
+
+def _list_images(declared: Declared) -> dict[str, ImageFacts]:
+    return {
+        name: ImageFacts(env=image.env, ports=_list_tcp(image.ports))
+        for name, image in declared.images.items()
+    }
 
 
 def _list_tcp(ports: Sequence[str]) -> tuple[int, ...]:
@@ -215,7 +255,7 @@ def _is_serving(name: str, declared: Declared, state: StackState) -> bool:
 
 
 def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
-    """What proves a link: what speaks there is asked as its caller would, as far as that is known."""
+    """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
     host = f"[{link.host}]" if ":" in link.host else link.host
     where: dict[str, Any] = {
         "name": name,
@@ -259,7 +299,8 @@ def make_correction(
     :param declared: what Compose makes of them.
     """
     assert spec.links is not None, "only what is desired is corrected"
-    override = addresses.make_override(links.wrong, declared.config, files)
+    override = addresses.make_override(links.wrong, declared.config, files, _list_images(declared))
+    left = {left.subject: f"{left.reason}; {left.remedy}" for left in override.left}
     changes = tuple(
         Change(
             service=judgement.address.place.service,
@@ -269,19 +310,49 @@ def make_correction(
             new=judgement.right,
             cause=judgement.cause,
         )
-        for judgement in override.changes
+        for judgement in links.wrong
+        if judgement.correctable and judgement.subject not in left
     )
     return Correction(
         policy=spec.links,
         content=override.content.decode(),
         changes=changes,
-        patch=tuple(addresses.make_patch(links.wrong, files).splitlines()),
+        left=left,
+        patch=make_patch(links, files),
     )
 
 
-def drop_content(correction: Correction, problem: str) -> Correction:
-    """The same without the file, which would not do what it is for."""
-    return correction.model_copy(update={"content": "", "changes": (), "problem": problem})
+def add_patch(links: Links, files: Mapping[str, bytes], correction: Correction | None) -> Links:
+    """The same with what corrects the project's own files, and with the patch that does so there.
+
+    :param files: these files.
+    :param correction: what corrects them, and was made from addresses as they stand there.
+    """
+    patch = correction.patch if correction else ()
+    return links.model_copy(
+        update={"correction": correction, "patch": patch or make_patch(links, files)}
+    )
+
+
+def make_patch(links: Links, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The lines of a patch of the project's own files, which corrects what is wrong there."""
+    wrong = links.wrong
+    judgements = [
+        judgement
+        for judgement in links.judgements
+        if judgement.status != "wrong" or judgement in wrong
+    ]
+    return tuple(addresses.make_patch(judgements, files).text.splitlines())
+
+
+def leave(correction: Correction, subjects: Collection[str], problem: str = "") -> Correction:
+    """The same with what is still wrong although it was made.
+
+    :param problem: why it is not laid over the project's files; empty where it is.
+    """
+    left = {subject: correction.left.get(subject, "") for subject in sorted(subjects)}
+    changes = {"content": "", "changes": ()} if problem else {}
+    return correction.model_copy(update={"left": left, "problem": problem, **changes})
 
 
 def find_excess(declared: Declared, corrected: Declared, links: Links) -> str:
@@ -351,32 +422,37 @@ def find_links(draft: Draft, links: Links) -> None:
             cause = f"it answers, so it is left alone, although {judgement.cause}"
             draft.find(judgement.subject, "link", cause, blocks=False, evidence=_quote(result))
         else:
-            _find_wrong(draft, judgement, result)
+            _find_wrong(draft, judgement, links)
     correction = links.correction
     for change in correction.changes if correction else ():
-        cause = f"{LINKS_FILE} corrects it: {change.old} → {change.new}"
-        evidence = [f"{change.origin}: {change.cause}"]
         draft.find(
-            f"{change.service}.{change.variable}", "link", cause, evidence=evidence, blocks=False
+            f"{change.service}.{change.variable}",
+            "link",
+            f"{LINKS_FILE} corrects it" + (f": {change.old} → {change.new}" if change.new else ""),
+            evidence=[f"{change.origin}: {change.cause}"],
+            remedy="correct it there, as the patch below does: then that file goes away",
+            blocks=False,
         )
     if correction and correction.problem:
-        cause = f"its wrong links are not corrected by {LINKS_FILE}: {correction.problem}"
+        cause = f"wrong links are not corrected by {LINKS_FILE}: {correction.problem}"
         draft.find(draft.spec.project, "link", cause, blocks=False)
     for change, line in links.unheard:
         _find_unheard(draft, change, line)
-    if correction and correction.patch:
+    if links.patch:
         draft.find(
             draft.spec.project,
             "patch",
             "this change to the project's own files makes its links right",
-            evidence=correction.patch,
-            remedy="apply it in the source's directory: `git apply`",
+            evidence=links.patch,
+            remedy="apply it in the source's directory with `git apply`",
             blocks=False,
         )
 
 
 def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
-    if result is None or result.ok:
+    address = judgement.address
+    # What is done to either end may well be why it does not answer yet.
+    if result is None or result.ok or {address.place.service, address.target} & {*draft.steps}:
         return
     draft.find(
         result.name,
@@ -388,14 +464,23 @@ def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | Non
     )
 
 
-def _find_wrong(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
-    right = [f"right: {judgement.right}"] if judgement.right else []
+def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
+    result, address = links.get_result(judgement), judgement.address
+    evidence = [describe(judgement)]
+    left = links.correction.left if links.correction else {}
+    if reason := left.get(judgement.subject, ""):
+        evidence.append(f"{LINKS_FILE} leaves it as it is: {reason}")
+    remedy = judgement.remedy
+    if judgement.right and not remedy:
+        remedy = f"put {judgement.right} in place of {address.text} in {address.place.source}"
+    if judgement.correctable and not is_correcting(draft.spec):
+        remedy += f", or {_CONSENT}"
     draft.find(
         judgement.subject,
         "link",
         judgement.cause,
-        evidence=[describe(judgement), *right, *_quote(result)],
-        remedy=judgement.remedy or _REMEDY,
+        evidence=[*evidence, *_quote(result)],
+        remedy=remedy,
         blocks=result is not None and result.outcome == "failed",
     )
 
@@ -415,9 +500,10 @@ def _find_unheard(draft: Draft, change: Change, line: str) -> None:
 
 
 def describe(judgement: Judgement) -> str:
-    """Where an address stands, and what it is."""
+    """Where an address stands, what it is, and what it should be."""
     place = judgement.address.place
-    return f"{place.source}: {place.name} is {judgement.address.url}"
+    right = f"; right: {judgement.right}" if judgement.right else ""
+    return f"{place.source}: {place.name} is {judgement.address.url}{right}"
 
 
 def _quote(result: CheckResult | None) -> list[str]:
@@ -428,5 +514,4 @@ def explain_wrong(links: Links | None, names: Collection[str]) -> Iterator[str]:
     """The wrong addresses that services have, as evidence of what fails because of them."""
     for judgement in links.wrong if links else ():
         if judgement.address.place.service in names:
-            right = f"; right: {judgement.right}" if judgement.right else ""
-            yield f"wrong link: {describe(judgement)}: {judgement.cause}{right}"
+            yield f"wrong link: {describe(judgement)}; {judgement.cause}"
