@@ -10,7 +10,8 @@ import yaml
 
 from stackmend.compose.source import SourceError, load
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.variables import find_missing, parse_dotenv
+from stackmend.compose.variables import find_missing
+from stackmend.dotenv import parse_dotenv
 
 
 def read(root: Path, body: dict[str, Any], dotenv: str = "", **more: Any) -> None:

@@ -14,7 +14,7 @@ from stackmend.compose.source import (
     parse,
 )
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.variables import parse_dotenv
+from stackmend.dotenv import parse_dotenv
 
 # ${NAME}, ${NAME:-default}, ${NAME-default}, $NAME
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?-(?P<default>[^{}$]*))?\}|(?P<plain>\w+))")

@@ -28,6 +28,7 @@ from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.compose.state import LINKS_FILE
 from stackmend.controller_files import Unreadable
+from stackmend.dotenv import parse_dotenv
 from stackmend.problems import Problem, abbreviate, is_plain, show
 from stackmend.raw import NAME_MAX, PATH_MAX
 from stackmend.text import cut
@@ -290,7 +291,7 @@ def make(spec: ComposeSpec, files: dict[str, File]) -> Source:
 def _check_variables(name: str, data: dict[str, Any], source: Source) -> None:
     """Refuse a file that requires a variable which nothing gives; else Compose says so later."""
     own = source.files.get(".env")
-    assigned = variables.parse_dotenv(own.content.decode(errors="replace")) if own else {}
+    assigned = parse_dotenv(own.content.decode(errors="replace")) if own else {}
     for missing in variables.find_missing(data, assigned):
         raise SourceError(f"{name}: {cut(missing, 300)}; set it in env")
 

@@ -10,32 +10,12 @@ _REQUIRED = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<colon>:?)\?(?P<messa
 #: A variable within a variable: Compose asks for it only where it comes to it.
 _NESTED = re.compile(r"\$\{[^{}]*\$")
 
-_ASSIGNED = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*(?:[=:](?P<value>.*))?")
-
 #: What the host's own shell may have, and Compose then takes from there.
 _OF_A_SHELL = frozenset(
     "HOME HOSTNAME LANG LOGNAME MAIL OLDPWD PATH PWD SHELL SHLVL SUDO_COMMAND SUDO_GID SUDO_UID "
     "SUDO_USER TERM TMPDIR TZ UID USER".split()
 )
 _PREFIXES_OF_A_SHELL = ("COMPOSE_", "DOCKER_", "LC_", "SSH_", "XDG_")
-
-
-def parse_dotenv(text: str) -> dict[str, str | None]:
-    """The variables that a ``.env`` assigns, as far as one line each says; no escape is undone.
-
-    :param text: the file's content.
-    :returns: name → value without its quotes; ``None`` where only the name stands, and where an
-        empty one stands behind a quote that may still be open.
-    """
-    found: dict[str, str | None] = {}
-    is_open = False
-    for line in text.splitlines():
-        if match := _ASSIGNED.match(line):
-            value = (match["value"] or "").strip()
-            is_open |= value[:1] in ("'", '"') and (len(value) == 1 or value[-1] != value[0])
-            unknown = match["value"] is None or (is_open and not value)
-            found[match["name"]] = None if unknown else value.strip("'\"")
-    return found
 
 
 def find_missing(data: Mapping[str, Any], variables: Mapping[str, str | None]) -> Iterator[str]:

@@ -7,9 +7,11 @@ to its address. What passes and what fails then tells which of the two ends is b
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from stackmend.addresses import is_call, read
+from stackmend.addresses.state import Address
 from stackmend.checks.spec import Check, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.declaration import count_replicas, is_redis
@@ -21,25 +23,8 @@ HOP_TIMEOUT = 3
 #: Hops of one path: three checks for each must fit into one probe.
 MAXIMUM_HOPS = 16
 
-_SCHEME_PORTS = {
-    "amqp": 5672,
-    "http": 80,
-    "https": 443,
-    "mongodb": 27017,
-    "mysql": 3306,
-    "postgres": 5432,
-    "postgresql": 5432,
-    "redis": 6379,
-    "valkey": 6379,
-}
-_SCHEME = re.compile(r"([a-z]+)(?:\+\w+)?://(?:[^/\s]*@)?$")
-#: Redis as only its caller may ask it: by TLS, or as a user of its own.
-_PRIVATE_LOGIN = re.compile(r"(?:rediss|valkeys)://|\w+://(?!default:)[^:@/\s]+:?[^@]*@")
 #: Words that make a redis a replica of another.
 REPLICA = re.compile(r"replicaof|slaveof", re.I)
-#: Names of variables whose value may be the bare name of a service.
-_ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|upstream", re.I)
-
 _RULES = (
     'no restart of a service mends it: the stack\'s section "engine" does, with '
     '"allow": ["restart"]; or run `systemctl restart docker` there'
@@ -106,11 +91,14 @@ def find_hops(
 
     :param start: the services that a check passes through.
     """
+    calls: dict[str, list[Address]] = {name: [] for name in services}
+    for address in read({"services": services, "name": project}):
+        calls[address.place.service].append(address)
     found: dict[Hop, None] = {}
     queue = [name for name in start if name in services]
     reached = set(queue)
     for name in queue:
-        for target, port, url in _list_calls(services, name):
+        for target, port, is_private in _list_calls(services, name, calls[name]):
             if target not in reached:
                 reached.add(target)
                 queue.append(target)
@@ -118,46 +106,27 @@ def find_hops(
             redis = is_redis(str(body.get("image") or f"{project}-{target}"), body)
             port = port or _find_port(body) or (6379 if redis else 0)
             # Asked without TLS, or without the caller's own login, it would refuse what is well.
-            redis = redis and not _PRIVATE_LOGIN.match(url)
+            redis = redis and not is_private
             if 0 < port < 65536 and count_replicas(body) and not body.get("network_mode"):
                 found[Hop(source=name, target=target, port=port, redis=redis)] = None
     return tuple(found)[:MAXIMUM_HOPS]
 
 
 def _list_calls(
-    services: Mapping[str, Mapping[str, Any]], name: str
-) -> Iterable[tuple[str, int, str]]:
-    """The services that a service calls, each with the port (0: none) and what is before it."""
-    body = services[name]
-    environment = {key: str(value) for key, value in (body.get("environment") or {}).items()}
-    arguments = [word for key in ("entrypoint", "command") for word in _split(body.get(key))]
+    services: Mapping[str, Mapping[str, Any]], name: str, addresses: Iterable[Address]
+) -> Iterator[tuple[str, int, bool]]:
+    """The services that a service calls, each with the port, and whether only it may log in.
+
+    The port is 0 where the address has none.
+    """
     addressed: set[str] = set()
-    for target in services:
-        pattern = re.compile(rf"(?<![\w.:-]){re.escape(target)}(?::(\d{{1,5}}))?(?![\w.:@-])")
-        pairs = [*environment.items(), *(("", word) for word in arguments)]
-        for key, value in pairs if target != name else ():
-            for match in pattern.finditer(value):
-                before = value[: match.start()]
-                if value == target and not _ADDRESS_NAME.search(key):
-                    # A word that happens to be a service's name.
-                    continue
-                beside = environment.get(re.sub("(?i)host$", "PORT", key), "")
-                scheme = _SCHEME.search(before)
-                if not (key or scheme or match[1]):
-                    # A word of a command.
-                    continue
-                port = int(match[1] or 0) or (int(beside) if beside.isdecimal() else 0)
-                addressed.add(target)
-                url = scheme[0] if scheme else ""
-                yield target, port or _SCHEME_PORTS.get(scheme[1] if scheme else "", 0), url
-    for target in body.get("depends_on") or {}:
+    for address in addresses:
+        if is_call(address):
+            addressed.add(address.target)
+            yield address.target, address.port, address.is_private
+    for target in services[name].get("depends_on") or {}:
         if target in services and target not in addressed:
-            yield target, 0, ""
-
-
-def _split(words: Any) -> list[str]:
-    """The words of a command, which Compose has as a list, or as one text."""
-    return [str(word) for word in words] if isinstance(words, list) else str(words or "").split()
+            yield target, 0, False
 
 
 def _find_port(body: Mapping[str, Any]) -> int:

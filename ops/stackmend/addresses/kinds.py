@@ -1,0 +1,188 @@
+"""What services of the field speak: kinds of software, their ports, and what people call them."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """One kind of software.
+
+    :param ports: its usual ports, with what each speaks: a scheme of URLs.
+    :param images: last parts of the names of images that run it.
+    :param tokens: words in names of variables that mean it.
+    :param schemes: schemes that nothing else speaks, with the port each implies.
+    :param group: what it is chosen for, where software can choose.
+    :param internal: whether browsers have no business with it.
+    :param clients: programs in its image that connect, and do not serve.
+    :param servers: programs that serve.
+    """
+
+    ports: Mapping[int, str]
+    images: str
+    tokens: str = ""
+    schemes: Mapping[str, int] = {}
+    group: str = ""
+    internal: bool = True
+    clients: str = ""
+    servers: str = ""
+
+
+KINDS: Mapping[str, Kind] = {
+    "redis": Kind(
+        {6379: "redis"},
+        "redis valkey keydb dragonfly redis-stack redis-stack-server",
+        "redis valkey keydb",
+        {"redis": 6379, "rediss": 6379, "valkey": 6379, "valkeys": 6379},
+        "cache",
+        clients="redis-cli valkey-cli",
+        servers="redis-server valkey-server keydb-server docker-entrypoint.sh",
+    ),
+    "sentinel": Kind(
+        {26379: "sentinel"}, "redis-sentinel", "sentinel sentinels", {"sentinel": 26379}, "cache"
+    ),
+    "postgres": Kind(
+        {5432: "postgresql"},
+        "postgres postgresql postgis pgvector timescaledb timescaledb-ha pgvecto-rs alloydbomni",
+        "postgres postgresql postgresdb pg pgsql pgvector",
+        {"postgresql": 5432, "postgres": 5432, "pgsql": 5432},
+        "db",
+        clients="psql pg_isready pg_dump pg_dumpall pg_restore createdb",
+        servers="postgres docker-entrypoint.sh",
+    ),
+    "mysql": Kind(
+        {3306: "mysql"},
+        "mysql mariadb percona mysql-server percona-server",
+        "mysql mariadb",
+        {"mysql": 3306, "mariadb": 3306, "mysql2": 3306},
+        "db",
+        clients="mysql mysqladmin mysqldump mariadb mariadb-admin mariadb-dump",
+        servers="mysqld mariadbd docker-entrypoint.sh",
+    ),
+    "mongodb": Kind(
+        {27017: "mongodb"},
+        "mongo mongodb mongodb-community-server percona-server-mongodb",
+        "mongo mongodb",
+        {"mongodb": 27017},
+        "db",
+        clients="mongosh mongo mongodump mongorestore",
+        servers="mongod docker-entrypoint.sh",
+    ),
+    "rabbitmq": Kind(
+        {5672: "amqp", 15672: "http"},
+        "rabbitmq lavinmq",
+        "amqp rabbitmq rabbit",
+        {"amqp": 5672, "amqps": 5671, "pyamqp": 5672},
+        "cache",
+        clients="rabbitmqadmin",
+        servers="rabbitmq-server docker-entrypoint.sh",
+    ),
+    "clickhouse": Kind(
+        {8123: "http", 9000: "clickhouse"},
+        "clickhouse clickhouse-server",
+        "clickhouse",
+        {"clickhouse": 9000},
+        "db",
+        clients="clickhouse-client",
+        servers="clickhouse-server entrypoint.sh",
+    ),
+    "ollama": Kind(
+        {11434: "http"}, "ollama", "ollama", {}, "ai", clients="ollama", servers="serve"
+    ),
+    "vllm": Kind({8000: "http"}, "vllm-openai vllm", "vllm", {}, "ai"),
+    "litellm": Kind({4000: "http"}, "litellm litellm-database", "litellm", {}, "ai"),
+    "localai": Kind({8080: "http"}, "localai local-ai", "localai", {}, "ai"),
+    "embeddings": Kind({80: "http"}, "text-embeddings-inference", "tei", {}, "ai"),
+    "qdrant": Kind({6333: "http", 6334: "grpc"}, "qdrant", "qdrant", {}, "vector"),
+    "weaviate": Kind({8080: "http", 50051: "grpc"}, "weaviate", "weaviate", {}, "vector"),
+    "chroma": Kind({8000: "http"}, "chroma", "chroma chromadb", {}, "vector"),
+    "milvus": Kind({19530: "http", 9091: "http"}, "milvus", "milvus", {}, "vector"),
+    "meilisearch": Kind({7700: "http"}, "meilisearch", "meili meilisearch", {}, "search"),
+    "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search"),
+    "elasticsearch": Kind({9200: "http"}, "elasticsearch", "elasticsearch elastic", {}, "search"),
+    "opensearch": Kind({9200: "http"}, "opensearch", "opensearch", {}, "search"),
+    "minio": Kind({9000: "http"}, "minio", "minio s3", {}, "storage", internal=False),
+    "tika": Kind({9998: "http"}, "tika docker-tika tika-server", "tika", {}, "convert"),
+    "gotenberg": Kind({3000: "http"}, "gotenberg", "gotenberg", {}, "convert"),
+    "kafka": Kind({9092: "kafka"}, "kafka cp-kafka redpanda", "kafka", {"kafka": 9092}, "queue"),
+    "nats": Kind({4222: "nats"}, "nats nats-server", "nats", {"nats": 4222}, "queue"),
+    "memcached": Kind(
+        {11211: "memcached"}, "memcached", "memcached memcache", {"memcached": 11211}, "cache"
+    ),
+    "neo4j": Kind(
+        {7687: "bolt", 7474: "http"}, "neo4j", "neo4j", {"bolt": 7687, "neo4j": 7687}, "db"
+    ),
+    "zookeeper": Kind({2181: "zookeeper"}, "zookeeper cp-zookeeper", "zookeeper zk", {}, ""),
+    "etcd": Kind({2379: "http"}, "etcd", "etcd", {}, ""),
+}
+
+#: The port that a scheme implies where none is written.
+SCHEME_PORTS: Mapping[str, int] = {
+    "http": 80,
+    "https": 443,
+    "ws": 80,
+    "wss": 443,
+    **{scheme: port for kind in KINDS.values() for scheme, port in kind.schemes.items()},
+}
+
+#: The kind that alone speaks a scheme.
+KIND_OF_SCHEME: Mapping[str, str] = {
+    scheme: name for name, kind in KINDS.items() for scheme in kind.schemes
+} | {"plaintext": "kafka", "sasl_plaintext": "kafka"}
+
+_OF_IMAGE = {image: name for name, kind in KINDS.items() for image in kind.images.split()}
+_OF_TOKEN = {token: name for name, kind in KINDS.items() for token in kind.tokens.split()}
+
+#: Words of variables that mean any database.
+_DATABASE = frozenset({"db", "database", "sql", "datasource"})
+_GLUED = re.compile(r"(.{2,}?)(?:host(?:name)?|port|ur[li]|addr|server)$")
+
+
+@lru_cache(4096)
+def split_name(name: str) -> tuple[str, ...]:
+    """The words of a variable's name, in lower case.
+
+    >>> split_name("PAPERLESS_DBHOST"), split_name("spring.datasource.url")
+    (('paperless', 'db', 'dbhost'), ('spring', 'datasource', 'url'))
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    found: list[str] = []
+    for word in re.split(r"[^A-Za-z0-9]+", spaced):
+        lower = word.lower()
+        if glued := _GLUED.fullmatch(lower):
+            found.append(glued[1])
+        if lower:
+            found.append(lower)
+    return tuple(found)
+
+
+def find_kinds(name: str) -> tuple[str, ...]:
+    """The kinds of software that a variable's name means, or any database.
+
+    >>> find_kinds("REDIS_HOST"), find_kinds("HOST")
+    (('redis',), ())
+    """
+    words = split_name(name)
+    if named := dict.fromkeys(_OF_TOKEN[word] for word in words if word in _OF_TOKEN):
+        return tuple(named)
+    if _DATABASE.intersection(words):
+        return tuple(name for name, kind in KINDS.items() if kind.group == "db")
+    return ()
+
+
+def find_kind(name: str, body: Mapping[str, Any]) -> str:
+    """The kind of software that a service runs; empty where that is not known.
+
+    :param name: the service's name, which counts where it has no image.
+    :param body: its section.
+    """
+    image = str(body.get("image") or "")
+    if not image:
+        return _OF_IMAGE.get(name.lower(), "")
+    return _OF_IMAGE.get(image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower(), "")
+
+
+def find_kind_of_name(host: str) -> str:
+    """The kind of software that a host's name is usual for."""
+    return _OF_TOKEN.get(host.lower()) or _OF_IMAGE.get(host.lower(), "")

@@ -1,0 +1,212 @@
+"""Which names lead where: what Docker's resolver answers inside each service of a project. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stackmend.addresses.kinds import KINDS, find_kind, find_kinds
+from stackmend.addresses.state import ImageFacts, Running
+
+#: Names of variables that may say where a service listens.
+_LISTENS = re.compile("(?i)port|listen|bind|addr|host")
+
+
+class Names:
+    """The names, networks and ports of a project's services.
+
+    :param config: what ``docker compose config --format json`` gives.
+    :param images: what images bring, as for :func:`stackmend.addresses.read`.
+    :param running: what runs.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        images: Mapping[str, ImageFacts] | None = None,
+        running: Running | None = None,
+    ) -> None:
+        self.services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
+        self.running = running or Running()
+        self.kinds = {name: find_kind(name, body) for name, body in self.services.items()}
+        self._networks = config.get("networks") or {}
+        self._project = str(config.get("name") or "")
+        self.owners = {name: self._find_owner(name) for name in self.services}
+        self.networks = {name: self._list_networks(name) for name in self.services}
+        #: The services that share a network namespace, themselves among them.
+        self.groups = {
+            name: frozenset(
+                other
+                for other, owner in self.owners.items()
+                if owner and owner == self.owners[name]
+            )
+            | {name}
+            for name in self.services
+        }
+        own = {
+            name: frozenset(self._list_ports(name, body, images or {}))
+            for name, body in self.services.items()
+        }
+        #: The ports that each network namespace has, as far as they are declared.
+        self.ports = {
+            name: frozenset(port for member in group for port in own[member])
+            for name, group in self.groups.items()
+        }
+        #: On the host: which service's port each published one leads to, and whether it is
+        #: published on the host's loopback alone.
+        self.published: dict[int, list[tuple[str, int, bool]]] = {}
+        for name, body in self.services.items():
+            for port in body.get("ports") or ():
+                for published, target in _list_published(port):
+                    local = str(port.get("host_ip") or "").startswith(("127.", "::1"))
+                    self.published.setdefault(published, []).append((name, target, local))
+        # By name: the services that answer to it, each with the networks they do so on; "" is all.
+        self._names: dict[str, dict[str, set[str]]] = {}
+        for name, body in self.services.items():
+            if self.get_mode(name):
+                continue
+            for network in self.networks[name]:
+                aliases = ((body.get("networks") or {}).get(network) or {}).get("aliases") or ()
+                for alias in (name, *self._list_container_names(name, body), *aliases):
+                    answers = self._names.setdefault(str(alias).lower(), {})
+                    answers.setdefault(name, set()).add(network)
+
+    def get_mode(self, name: str) -> str:
+        """A service's ``network_mode``; empty where it has networks."""
+        return str(self.services[name].get("network_mode") or "")
+
+    def resolve(self, source: str, host: str) -> tuple[str, ...]:
+        """The services that a name leads to inside of another."""
+        body = self.services[source]
+        for link in body.get("links") or ():
+            target, _, alias = str(link).partition(":")
+            if host == (alias or target).lower():
+                return (target,)
+        own = self.networks[source]
+        answers = self._names.get(host, {})
+        return tuple(name for name, networks in answers.items() if networks & own)
+
+    def list_elsewhere(self, host: str) -> tuple[str, ...]:
+        """The services that answer to a name on any network."""
+        return tuple(self._names.get(host, {}))
+
+    def is_elsewhere(self, source: str, host: str) -> bool:
+        """Whether a service is told by its configuration where a name leads."""
+        body = self.services[self.owners[source] or source]
+        own = [
+            str(item).replace("=", ":").partition(":")[0] for item in _as_items(body, "extra_hosts")
+        ]
+        linked = [str(item).rpartition(":")[2] for item in body.get("external_links") or ()]
+        named = [str(body.get("hostname") or ""), *own, *linked]
+        return host in {name.lower() for name in named}
+
+    def has_foreign_names(self, source: str) -> bool:
+        """Whether names that the project does not have may still be known inside of a service."""
+        body = self.services[source]
+        outside = any(
+            (self._networks.get(key) or {}).get("external") for key in self.networks[source]
+        )
+        return bool(outside or body.get("dns") or body.get("dns_search") or body.get("domainname"))
+
+    def can_reach(self, source: str, target: str) -> bool:
+        """Whether two services share a network, and the name of the one leads the other there."""
+        return target in self.resolve(source, target.lower())
+
+    def is_host(self, name: str) -> bool:
+        """Whether a service is on the host's network."""
+        return self.get_mode(self.owners[name] or name) == "host"
+
+    def name_target(self, name: str) -> str:
+        """The service by whose name another can be reached: the owner of its network."""
+        return self.owners[name] or name
+
+    def has_mention(self, name: str, port: int) -> bool:
+        """Whether a service's own settings speak of a port, which it may then listen on."""
+        number = str(port)
+        for member in self.groups[name]:
+            body = self.services[member]
+            words = [*_as_items(body, "command"), *_as_items(body, "entrypoint")]
+            words += [
+                str(value)
+                for key, value in (body.get("environment") or {}).items()
+                if _LISTENS.search(key)
+                # The port of something else, which it is to call.
+                and (not (kinds := find_kinds(key)) or self.kinds[member] in kinds)
+            ]
+            if any(number in _split_numbers(word) for word in map(str, words)):
+                return True
+        return False
+
+    def is_configured(self, name: str) -> bool:
+        """Whether a service reads a file that may say where it listens."""
+        body = self.services[name]
+        return bool(body.get("configs")) or any(
+            mount.get("type") == "bind"
+            and str(mount.get("target", "")).endswith((".conf", ".cnf", ".yaml", ".yml", ".xml"))
+            for mount in body.get("volumes") or ()
+            if isinstance(mount, Mapping)
+        )
+
+    def _find_owner(self, name: str) -> str:
+        """The service whose network namespace a service has; empty for a foreign container's."""
+        for _ in range(len(self.services)):
+            mode = self.get_mode(name)
+            if mode.startswith("container:"):
+                return ""
+            if not mode.startswith("service:") or mode[8:] not in self.services:
+                return name
+            name = mode[8:]
+        return name
+
+    def _list_networks(self, name: str) -> frozenset[str]:
+        owner = self.owners[name]
+        if not owner or self.get_mode(owner):
+            return frozenset()
+        return frozenset(self.services[owner].get("networks") or {"default": None})
+
+    def _list_ports(
+        self, name: str, body: Mapping[str, Any], images: Mapping[str, ImageFacts]
+    ) -> Iterator[int]:
+        for port in body.get("ports") or ():
+            if port.get("protocol", "tcp") == "tcp" and str(port.get("target", "")).isdecimal():
+                yield int(port["target"])
+        for exposed in body.get("expose") or ():
+            first, _, last = str(exposed).partition("/")[0].partition("-")
+            if first.isdecimal() and (last or first).isdecimal():
+                yield from range(int(first), min(int(last or first), 65535) + 1)
+        image = str(body.get("image") or f"{self._project}-{name}")
+        if image in images:
+            yield from images[image].ports
+        if kind := KINDS.get(self.kinds[name]):
+            yield from kind.ports
+        for key, value in (body.get("environment") or {}).items():
+            if key.upper() in ("PORT", "HTTP_PORT", "SERVER_PORT", "LISTEN_PORT") and (
+                str(value).isdecimal()
+            ):
+                yield int(value)
+
+    def _list_container_names(self, name: str, body: Mapping[str, Any]) -> Iterator[str]:
+        if body.get("container_name"):
+            yield str(body["container_name"])
+        elif self._project:
+            yield f"{self._project}-{name}-1"
+
+
+def _as_items(body: Mapping[str, Any], key: str) -> list[Any]:
+    value = body.get(key) or []
+    if isinstance(value, Mapping):
+        return [f"{name}={item}" for name, item in value.items()]
+    return value if isinstance(value, list) else [value]
+
+
+def _split_numbers(text: str) -> set[str]:
+    return set("".join(c if c.isascii() and c.isdigit() else " " for c in text[:20_000]).split())
+
+
+def _list_published(port: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    published, target = str(port.get("published") or ""), str(port.get("target") or "")
+    first, _, last = published.partition("-")
+    if port.get("protocol", "tcp") != "tcp" or not (first.isdecimal() and target.isdecimal()):
+        return
+    # Of a range the engine chooses one.
+    if not last or last == first:
+        yield int(first), int(target)

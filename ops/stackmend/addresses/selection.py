@@ -1,0 +1,88 @@
+"""Which of the software that a service could use it does use, as its environment says. Pure."""
+
+import re
+from collections.abc import Mapping
+
+from stackmend.addresses.kinds import KINDS, find_kinds, split_name
+
+#: Words of variables that choose between kinds of software, by what is chosen.
+_GROUPS: Mapping[str, frozenset[str]] = {
+    "vector": frozenset({"vector", "vectordb", "vectorstore"}),
+    "ai": frozenset(
+        "llm ai chat model models embedding embeddings rag tts stt transcription whisper agent "
+        "inference completion".split()
+    ),
+    "db": frozenset({"db", "database", "sql", "datasource"}),
+    "storage": frozenset({"storage", "file", "files", "media", "upload", "uploads", "filesystem"}),
+    "cache": frozenset({"cache", "queue", "session", "broker", "broadcast"}),
+    "search": frozenset({"search"}),
+}
+_CHOOSES = frozenset(
+    "provider engine backend driver type store connection client adapter dialect vendor".split()
+)
+_CHOICE = re.compile(r"[A-Za-z][\w.+:-]{1,40}")
+_SWITCH = frozenset({"enable", "enabled", "use", "disable", "disabled"})
+_OFF = frozenset({"0", "false", "no", "off", "none"})
+_ON = frozenset({"1", "true", "yes", "on"})
+#: Words of variables that are no product's name.
+_GENERIC = frozenset(
+    "address addr api async backend base broker bull bullmq cache celery client cluster "
+    "connection conn data database datasource db default dsn endpoint endpoints host hostname "
+    "hosts http https internal job jobs main master migration native path port postgresdb "
+    "primary queue read reader replica result results root server servers service session "
+    "socket source spring sql store string sync tcp uri uris url urls user worker write "
+    "writer".split()
+)
+
+
+class Selection:
+    """What one service's environment chooses.
+
+    :param environment: its variables, those of its image among them.
+    :param own: words of the service's and its image's name, which are no other product's.
+    """
+
+    def __init__(self, environment: Mapping[str, str], own: frozenset[str]) -> None:
+        self._own = own
+        self._chosen: dict[str, set[str]] = {}
+        #: Words of what is switched on or off.
+        self._switches: dict[str, bool] = {}
+        for key, value in environment.items():
+            words = frozenset(split_name(key))
+            plain = value.strip(" \"'").lower()
+            if words & _SWITCH and (plain in _OFF or plain in _ON):
+                on = (plain in _ON) != bool(words & {"disable", "disabled"})
+                for word in words - _SWITCH - _GENERIC:
+                    self._switches.setdefault(word, on)
+            elif (words & _CHOOSES or words == {"vector", "db"}) and _CHOICE.fullmatch(plain):
+                group = next((name for name, of in _GROUPS.items() if words & of), "")
+                self._chosen.setdefault(group, set()).add(re.sub(r"[^a-z0-9]", "", plain))
+
+    def is_unselected(self, variable: str, kind: str) -> bool:
+        """Whether an address is of something that the service could use and does not.
+
+        :param variable: what holds the address.
+        :param kind: the kind of software that it would lead to.
+        """
+        words = frozenset(split_name(variable))
+        if any(not self._switches.get(word, True) for word in words):
+            return True
+        # Of a database that is named for what it stores, such as PGVECTOR_HOST.
+        vector = any("vector" in word for word in words)
+        group = "vector" if vector else KINDS[kind].group if kind in KINDS else ""
+        plain = re.sub(r"[^a-z0-9]", "", variable.lower())
+        tokens = KINDS[kind].tokens.split() if kind in KINDS else []
+        if choices := self._chosen.get(group) if group else None:
+            if any(
+                choice in plain or any(token in choice for token in tokens) for choice in choices
+            ):
+                return False
+            return bool(find_kinds(variable)) or group in ("ai", "vector")
+        products = words - _GENERIC - self._own - frozenset(tokens)
+        if products and (choices := self._chosen.get("vector")):
+            return not any(product in choice for product in products for choice in choices)
+        return False
+
+    def is_bundled(self, kind: str) -> bool:
+        """Whether the service may well run such software itself."""
+        return any(self._switches.get(word, False) for word in (kind, "embedded", "bundled"))
