@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stackmend.addresses import classify, make_override, read
 from stackmend.addresses.state import ImageFacts, Judgement, Running
+
+#: Stacks of public shape in which every address is right, each in a directory of its own.
+RIGHT = sorted((Path(__file__).parent / "right_stacks").iterdir())
+
+
+def read_resolved(path: Path) -> Any:
+    """What ``docker compose config --format json`` printed of a stack on a lab host."""
+    return json.loads((path / "resolved.json").read_text(encoding="utf-8"))
+
+
+def unescape(value: Any) -> Any:
+    """A resolved value as the container has it."""
+    if isinstance(value, str):
+        return value.replace("$$", "$")
+    if isinstance(value, list):
+        return [unescape(item) for item in value]
+    if isinstance(value, dict):
+        return {key: unescape(item) for key, item in value.items()}
+    return value
+
+
+def read_files(path: Path) -> dict[str, bytes]:
+    """A stack's own files, by their path in it."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "resolved.json"
+    }
 
 
 def project(services: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, Any]:

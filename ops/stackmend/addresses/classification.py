@@ -15,18 +15,25 @@ from stackmend.addresses.kinds import (
     SCHEME_PORTS,
     find_kind_of_name,
     find_kinds,
+    is_telling_port,
     split_name,
 )
 from stackmend.addresses.names import Names
-from stackmend.addresses.selection import Selection
+from stackmend.addresses.selection import MEANT, Selection
 from stackmend.addresses.state import Address, Edit, ImageFacts, Judgement, Place, Reason, Running
 
 #: The host, by a name that Docker Desktop knows and Linux does not.
 GATEWAYS = frozenset({"host.docker.internal", "gateway.docker.internal"})
 
 _LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
+#: What stands before a port in a command: the end of a URL's scheme, and a word.
+_WORD_BEFORE = re.compile(r"(://)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
+#: Names of variables whose values are compared, and never connected to.
+_COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
+#: Words of services' names that variables have for other reasons.
+_SAYS_NOTHING = frozenset({"api", "app", "server", "service", "web", "main"})
 #: Variables whose address of an object storage is for the server, whatever it signs for others.
 _NEVER_SIGNED = frozenset({"event", "events", "backup", "backups", "internal", "log", "logs"})
 #: What other protocols' schemes are called in the table of kinds.
@@ -96,7 +103,13 @@ class _Classifier:
         running: Running | None,
         images: Mapping[str, ImageFacts] | None,
     ) -> None:
-        self.names = Names(config, images, running)
+        listening: dict[str, set[int]] = {}
+        for address in addresses:
+            # Where it listens, and what its healthcheck asks on its own loopback, is there.
+            asked = address.place.kind == "healthcheck" and is_loopback(address.host)
+            if address.port and (address.side == "bind" or asked):
+                listening.setdefault(address.place.service, set()).add(address.port)
+        self.names = Names(config, images, running, listening)
         self.services = self.names.services
         self.running = running or Running()
         project = str(config.get("name") or "")
@@ -110,13 +123,9 @@ class _Classifier:
             self.environments[name] = environment
             words = frozenset(re.split(r"[^a-z0-9]+", f"{name} {image}".lower()))
             self.selections[name] = Selection(environment, words)
-        # What a healthcheck asks on its own loopback is there.
-        self.own_ports: dict[str, set[int]] = {}
         self.addressed: dict[str, set[str]] = {}
         for address in addresses:
             service = address.place.service
-            if address.place.kind == "healthcheck" and is_loopback(address.host) and address.port:
-                self.own_ports.setdefault(service, set()).add(address.port)
             if address.target and address.target != service:
                 self.addressed.setdefault(service, set()).add(address.target)
         self.swapped = self._find_swapped(addresses)
@@ -152,6 +161,9 @@ class _Classifier:
         service, port = address.place.service, self._find_port(address)
         right = Judgement(address=address)
         if address.host in _EVERYWHERE and not address.scheme:
+            return right
+        if address.scheme in ("http", "https") and not address.explicit:
+            # The site itself, wherever it is.
             return right
         if self.names.is_host(service) or self._is_own(address, port):
             return right
@@ -199,48 +211,52 @@ class _Classifier:
             ran = self.running.services.get(member)
             if ran and ran.sockets and any(socket.port == port for socket in ran.sockets):
                 return True
-            if port in self.own_ports.get(member, ()):
-                return True
-            kind = self.names.kinds[member]
-            if kind and self._is_client(member, kind):
-                # Its image could serve, and what it runs of it does not.
-                continue
-            if port in self._list_own(member) or self._has_mention(member, port, address):
+            if port in self.names.ports[member] or self._has_mention(member, port, address):
                 return True
             hinted = {KIND_OF_SCHEME.get(address.scheme, ""), *find_kinds(address.place.hint)}
-            if kind and kind in hinted:
+            if self.names.kinds[member] and self.names.kinds[member] in hinted:
                 return True
-        return any(name in group for name, _, _ in self.names.published.get(port, ()))
+        return any(
+            name in group or self._is_same(service, name, address)
+            for name, _, _ in self.names.published.get(port, ())
+        )
 
-    def _list_own(self, service: str) -> frozenset[int]:
-        return self.names.ports[service]
-
-    def _is_client(self, service: str, kind: str) -> bool:
-        body = self.services[service]
-        words: set[str] = set()
-        for key in ("entrypoint", "command"):
-            value = body.get(key) or ()
-            texts = [value] if isinstance(value, str) else value
-            for text in texts:
-                words.update(re.split(r"[\s;&|()'\"]+", str(text)[:20_000]))
-        words = {word.rpartition("/")[2] for word in words}
-        clients, servers = KINDS[kind].clients.split(), KINDS[kind].servers.split()
-        return bool(words.intersection(clients)) and not words.intersection(servers)
+    def _is_same(self, service: str, other: str, address: Address) -> bool:
+        """Whether another service is a part of the same application, whose site it may mean."""
+        image = self.services[service].get("image")
+        return (
+            image is not None
+            and image == self.services[other].get("image")
+            and address.scheme in ("http", "https")
+            and "internal" not in split_name(address.place.hint)
+        )
 
     def _has_mention(self, service: str, port: int, address: Address) -> bool:
-        """Whether a service speaks of a port beside the address itself."""
-        if not port or not self.names.has_mention(service, port):
+        """Whether a service's own settings may have it listen on a port."""
+        if not port:
             return False
-        if address.place.kind not in ("command", "entrypoint"):
+        if any(str(port) in value for _, value in self.names.list_own_ports(service)):
             return True
         body = self.services[service]
-        words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))
-        return words.count(str(port)) > words.count(f"{address.host}:{port}")
+        words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))[:20_000]
+        for match in re.finditer(rf"(?<!\d){port}(?!\d)", words):
+            before = _WORD_BEFORE.search(words, 0, match.start())
+            word = before[2].lower() if before else ""
+            called = word in self.services or bool(find_kinds(word))
+            is_url = before is not None and before[1] is not None
+            itself = is_loopback(word) and (is_url or bool(find_kinds(address.place.word)))
+            if not called and not itself:
+                return True
+        return False
 
     def _find_candidates(self, address: Address, port: int) -> dict[str, int]:
         """The services that may be meant, each with the port that it has there; 0 is not known."""
         service = address.place.service
-        others = [name for name in self.services if name not in self.names.groups[service]]
+        others = [
+            name
+            for name in self.services
+            if name not in self.names.groups[service] and name not in self.names.clients
+        ]
         found: dict[str, int] = {}
         if port:
             found = {name: port for name in others if port in self.names.ports[name]}
@@ -258,7 +274,28 @@ class _Classifier:
                 found = {name: 0 for name in others if kinds[name] in hints}
         elif not address.scheme and not address.explicit and not port:
             return {}
+        # By the one name that leads to several of one network.
+        found = {self.names.name_target(name): number for name, number in found.items()}
+        if (
+            not address.scheme
+            and len(found) == 1
+            and not self._is_named(address, next(iter(found)), port)
+        ):
+            # Where it listens, as likely as not.
+            return {}
         return self._prefer_named(address, found)
+
+    def _is_named(self, address: Address, target: str, port: int) -> bool:
+        """Whether the name of what holds an address, or its port, says which service is meant."""
+        kind, words = self.names.kinds[target], {*split_name(address.place.hint)}
+        if kind and (
+            kind in self._list_hints(address)
+            or is_telling_port(port, kind)
+            or words & MEANT.get(KINDS[kind].group, frozenset())
+        ):
+            return True
+        own = {*split_name(target)} - _SAYS_NOTHING
+        return bool(own) and own <= words
 
     def _list_hints(self, address: Address) -> set[str]:
         """The kinds of software that an address means, by its scheme and by its name."""
@@ -282,12 +319,10 @@ class _Classifier:
         """Why an address of the service itself may be meant as it stands."""
         service, kind = address.place.service, self.names.kinds[target]
         image = str(self.services[service].get("image") or "").lower()
+        tag = image.rpartition("/")[2].partition(":")[2]
         if kind and (
             self.selections[service].is_bundled(kind)
-            or (
-                kind != self.names.kinds[service]
-                and kind in re.split(r"[^a-z0-9]+", image.rpartition("/")[2])
-            )
+            or kind in re.split(r"[^a-z0-9]+", tag)
             or "all-in-one" in image
         ):
             return f"{service} may run {kind} itself"
@@ -312,6 +347,8 @@ class _Classifier:
             return "browsers may be sent to it"
         if published and not kind and "internal" not in words:
             return "it may be for browsers"
+        if not self._is_named(address, target, port):
+            return f"{service} may have something on port {port} itself"
         return ""
 
     def _is_needed(self, service: str, target: str) -> bool:
@@ -320,13 +357,13 @@ class _Classifier:
         return target in needs and target not in self.addressed.get(service, ())
 
     def _classify_browser(self, address: Address, port: int) -> Judgement:
-        group = self.names.groups[address.place.service]
+        service = address.place.service
         found = {
             name: target
             for name, target, _ in self.names.published.get(port, ())
-            if name not in group and self.names.can_reach(address.place.service, name)
+            if name not in self.names.groups[service] and self.names.can_reach(service, name)
         }
-        if not found or not address.scheme:
+        if not found or not address.scheme or _COMPARED.search(address.place.name):
             return Judgement(address=address)
         cause = f"{address.place.name} is for browsers by its name, and {address.text} is a port of"
         return self._report_ambiguous(
@@ -338,9 +375,11 @@ class _Classifier:
     def _classify_gateway(self, address: Address) -> Judgement:
         service, port = address.place.service, address.port
         right = Judgement(address=address)
-        hints = self._list_hints(address) or {""}
-        if address.side != "server" or all(
-            self.selections[service].is_unselected(address.place.hint, kind) for kind in hints
+        hints, selection = self._list_hints(address), self.selections[service]
+        if address.side != "server" or (
+            all(selection.is_unselected(address.place.hint, kind) for kind in hints)
+            if hints
+            else selection.is_unused(address.place.hint)
         ):
             return right
         local = [
@@ -412,7 +451,11 @@ class _Classifier:
         if target and self.names.get_mode(target):
             return self._classify_borrowed(address, target)
         if elsewhere := self.names.list_elsewhere(host):
-            if self.names.has_foreign_names(service) or self._is_unselected(address, elsewhere[0]):
+            if (
+                self.names.has_foreign_names(service)
+                or self._is_unselected(address, elsewhere[0])
+                or self._is_of_another(address)
+            ):
                 return Judgement(address=address)
             return Judgement(
                 address=address,
@@ -426,6 +469,15 @@ class _Classifier:
     def _is_unselected(self, address: Address, target: str) -> bool:
         kind = self.names.kinds[target]
         return self.selections[address.place.service].is_unselected(address.place.hint, kind)
+
+    def _is_of_another(self, address: Address) -> bool:
+        """Whether a service has a variable only because another, which can use it, has the same."""
+        key = address.place.key
+        value = self.environments[address.place.service].get(key)
+        return address.place.kind == "environment" and any(
+            environment.get(key) == value and self.names.resolve(name, address.host)
+            for name, environment in self.environments.items()
+        )
 
     def _classify_bridge(self, address: Address) -> Judgement:
         service, host = address.place.service, address.host

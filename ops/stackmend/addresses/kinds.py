@@ -100,7 +100,15 @@ KINDS: Mapping[str, Kind] = {
     "milvus": Kind({19530: "http", 9091: "http"}, "milvus", "milvus", {}, "vector"),
     "meilisearch": Kind({7700: "http"}, "meilisearch", "meili meilisearch", {}, "search"),
     "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search"),
-    "elasticsearch": Kind({9200: "http"}, "elasticsearch", "elasticsearch elastic", {}, "search"),
+    "elasticsearch": Kind(
+        {9200: "http"},
+        "elasticsearch",
+        "elasticsearch elastic",
+        {},
+        "search",
+        clients="curl",
+        servers="elasticsearch eswrapper docker-entrypoint.sh",
+    ),
     "opensearch": Kind({9200: "http"}, "opensearch", "opensearch", {}, "search"),
     "minio": Kind({9000: "http"}, "minio", "minio s3", {}, "storage", internal=False),
     "tika": Kind({9998: "http"}, "tika docker-tika tika-server", "tika", {}, "convert"),
@@ -130,6 +138,29 @@ SCHEME_PORTS: Mapping[str, int] = {
 KIND_OF_SCHEME: Mapping[str, str] = {
     scheme: name for name, kind in KINDS.items() for scheme in kind.schemes
 } | {"plaintext": "kafka", "sasl_plaintext": "kafka"}
+
+#: Ports that anything may listen on.
+_COMMON_PORTS = frozenset(
+    {
+        80,
+        443,
+        3000,
+        4000,
+        5000,
+        5001,
+        8000,
+        8001,
+        8008,
+        8080,
+        8081,
+        8088,
+        8443,
+        8888,
+        9000,
+        9090,
+        9091,
+    }
+)
 
 _OF_IMAGE = {image: name for name, kind in KINDS.items() for image in kind.images.split()}
 _OF_TOKEN = {token: name for name, kind in KINDS.items() for token in kind.tokens.split()}
@@ -177,10 +208,32 @@ def find_kind(name: str, body: Mapping[str, Any]) -> str:
     :param name: the service's name, which counts where it has no image.
     :param body: its section.
     """
-    image = str(body.get("image") or "")
-    if not image:
-        return _OF_IMAGE.get(name.lower(), "")
-    return _OF_IMAGE.get(image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower(), "")
+    image = str(body.get("image") or "") or name
+    kind = _OF_IMAGE.get(image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower(), "")
+    if kind == "redis" and "sentinel" in f"{body.get('command')}{body.get('entrypoint')}":
+        return "sentinel"
+    return kind
+
+
+def is_client(kind: str, body: Mapping[str, Any]) -> bool:
+    """Whether a service has the image of a server and runs a client of it alone."""
+    words: set[str] = set()
+    for key in ("entrypoint", "command"):
+        value = body.get(key) or ()
+        for text in [value] if isinstance(value, str) else value:
+            words.update(re.split(r"[\s;&|()'\"]+", str(text)[:20_000]))
+    words = {word.rpartition("/")[2] for word in words}
+    clients, servers = KINDS[kind].clients.split(), KINDS[kind].servers.split()
+    return bool(words.intersection(clients)) and not words.intersection(servers)
+
+
+def is_telling_port(port: int, kind: str) -> bool:
+    """Whether a port is usual for this kind of software and for nothing else.
+
+    >>> is_telling_port(6379, "redis"), is_telling_port(8080, "weaviate")
+    (True, False)
+    """
+    return port in KINDS[kind].ports and port not in _COMMON_PORTS
 
 
 def find_kind_of_name(host: str) -> str:

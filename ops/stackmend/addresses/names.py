@@ -1,13 +1,15 @@
 """Which names lead where: what Docker's resolver answers inside each service of a project. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from stackmend.addresses.kinds import KINDS, find_kind, find_kinds
+from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, split_name
 from stackmend.addresses.state import ImageFacts, Running
 
 #: Names of variables that may say where a service listens.
+_ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
+_FLAG = re.compile(r"(?:^|[\s'\"])--?(?:http-|server-|listen-)?port[= ](\d{2,5})(?!\d)")
 _LISTENS = re.compile("(?i)port|listen|bind|addr|host")
 
 
@@ -17,6 +19,7 @@ class Names:
     :param config: what ``docker compose config --format json`` gives.
     :param images: what images bring, as for :func:`stackmend.addresses.read`.
     :param running: what runs.
+    :param listening: ports on which services listen, as their own settings say.
     """
 
     def __init__(
@@ -24,10 +27,18 @@ class Names:
         config: Mapping[str, Any],
         images: Mapping[str, ImageFacts] | None = None,
         running: Running | None = None,
+        listening: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         self.services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
         self.running = running or Running()
         self.kinds = {name: find_kind(name, body) for name, body in self.services.items()}
+        #: The services that run a client out of a server's image.
+        self.clients = {
+            name: kind
+            for name, kind in self.kinds.items()
+            if kind and is_client(kind, self.services[name])
+        }
+        self.kinds |= dict.fromkeys(self.clients, "")
         self._networks = config.get("networks") or {}
         self._project = str(config.get("name") or "")
         self.owners = {name: self._find_owner(name) for name in self.services}
@@ -43,7 +54,9 @@ class Names:
             for name in self.services
         }
         own = {
-            name: frozenset(self._list_ports(name, body, images or {}))
+            name: frozenset(
+                [*self._list_ports(name, body, images or {}), *(listening or {}).get(name, ())]
+            )
             for name, body in self.services.items()
         }
         #: The ports that each network namespace has, as far as they are declared.
@@ -125,13 +138,7 @@ class Names:
         for member in self.groups[name]:
             body = self.services[member]
             words = [*_as_items(body, "command"), *_as_items(body, "entrypoint")]
-            words += [
-                str(value)
-                for key, value in (body.get("environment") or {}).items()
-                if _LISTENS.search(key)
-                # The port of something else, which it is to call.
-                and (not (kinds := find_kinds(key)) or self.kinds[member] in kinds)
-            ]
+            words += [value for _, value in self.list_own_ports(member)]
             if any(number in _split_numbers(word) for word in map(str, words)):
                 return True
         return False
@@ -174,15 +181,30 @@ class Names:
             if first.isdecimal() and (last or first).isdecimal():
                 yield from range(int(first), min(int(last or first), 65535) + 1)
         image = str(body.get("image") or f"{self._project}-{name}")
-        if image in images:
+        if image in images and name not in self.clients:
             yield from images[image].ports
         if kind := KINDS.get(self.kinds[name]):
             yield from kind.ports
-        for key, value in (body.get("environment") or {}).items():
-            if key.upper() in ("PORT", "HTTP_PORT", "SERVER_PORT", "LISTEN_PORT") and (
-                str(value).isdecimal()
-            ):
+        own = {*split_name(name), *split_name(image), "http", "server", "listen"}
+        for key, value in self.list_own_ports(name):
+            if value.isdecimal() and {*split_name(key)} - {"port"} <= own:
                 yield int(value)
+        for word in find_flags(body):
+            yield int(word)
+
+    def list_own_ports(self, name: str) -> Iterator[tuple[str, str]]:
+        """The variables that may say where a service listens, and not whom it calls."""
+        environment = self.services[name].get("environment") or {}
+        for key, value in environment.items():
+            if not _LISTENS.search(key) or value is None:
+                continue
+            kinds = find_kinds(key)
+            if kinds and self.kinds[name] not in kinds:
+                continue
+            host = re.sub("(?i)port$", "HOST", key)
+            beside = {host, f"{host}NAME"} & environment.keys() if host != key else set()
+            if all(str(environment[other]) in _ANYWHERE for other in beside):
+                yield key, str(value)
 
     def _list_container_names(self, name: str, body: Mapping[str, Any]) -> Iterator[str]:
         if body.get("container_name"):
@@ -196,6 +218,12 @@ def _as_items(body: Mapping[str, Any], key: str) -> list[Any]:
     if isinstance(value, Mapping):
         return [f"{name}={item}" for name, item in value.items()]
     return value if isinstance(value, list) else [value]
+
+
+def find_flags(body: Mapping[str, Any]) -> list[str]:
+    """The ports that a command's ``--port`` names."""
+    words = " ".join(str(word) for word in _as_items(body, "command"))
+    return _FLAG.findall(words[:20_000])
 
 
 def _split_numbers(text: str) -> set[str]:

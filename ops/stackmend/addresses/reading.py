@@ -40,7 +40,7 @@ _PORT_NAME = re.compile(r"(?i)(host_?name|host|server|addr(?:ess)?|endpoint)$")
 
 #: Names of variables whose value goes to browsers, or is compared and never connected to.
 _PUBLIC = re.compile(
-    r"(?i)public|external|origin|cors|webhook|callback|redirect|advertis|issuer|cookie|domain"
+    r"(?i)public|external|expose|webserver|origin|cors|webhook|callback|redirect|advertis|issuer|cookie|domain"
     r"|allow|trusted|whitelist|bypass|browser|frontend|dashboard|logout|login_url|oauth|openid|oidc"
     r"|(?:^|_)sso(?:_|$)|presign|share|(?:^|_)link"
     r"|(?:nextauth|webui|site|app|root|trigger|files|client|home|web|auth|ui)_url|console.*url"
@@ -263,7 +263,7 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
     :param key: the name of the variable or of the flag, which says whether a bare name is a host.
     """
     value = value[:LONGEST]
-    if not value or _NO_ADDRESS.search(key):
+    if not value or _NO_ADDRESS.search(key) or _is_prose(key, value):
         return
     taken: list[tuple[int, int]] = []
     if "://" in value:
@@ -297,9 +297,23 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
         yield _Found(bare.start("host"), bare.end("host"), bare["host"], bare=True)
 
 
+def _is_prose(key: str, value: str) -> bool:
+    """Whether a value is a text for people, which may speak of an address."""
+    words = value.split()
+    return (
+        len(words) > 1
+        and not ADDRESS_NAME.search(key)
+        and words[0][0] not in "[{"
+        and any(not re.search("[:=/]", word) for word in words)
+    )
+
+
 def _find_in_url(match: re.Match[str], value: str) -> Iterator[_Found]:
     """The hosts of a URL, of which there may be several."""
     scheme, _, driver = match["scheme"].lower().partition("+")
+    if scheme == "db" and driver:
+        # As Celery has a database for its results.
+        scheme, _, driver = driver.partition("+")
     if value[: match.start()].lower().endswith("jdbc:"):
         driver = "jdbc"
     authority, end = match["authority"], match.end()

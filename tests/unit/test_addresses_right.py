@@ -1,0 +1,43 @@
+"""Addresses that are right: nothing is found in stacks of public shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackmend.addresses import make_override
+from tests.unit.addresses_world import RIGHT, findings, judge, read_files, read_resolved, unescape
+
+#: What is reported with both readings: a URL for browsers by its name, on the service's own
+#: loopback, with a port that another service publishes on the host.
+AMBIGUOUS = {
+    "frontends": {
+        "api.FRONTEND_URL",
+        "api.WEBHOOK_URL",
+        "next.NEXT_PUBLIC_API_URL",
+        "next.NEXT_PUBLIC_WS_URL",
+        "react.REACT_APP_API_URL",
+        "vite.VITE_API_BASE",
+        "vite.VITE_MINIO",
+    },
+    "langfuse": {
+        "langfuse-worker.LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT",
+        "langfuse-worker.LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT",
+        "langfuse-worker.NEXTAUTH_URL",
+        "langfuse-web.LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT",
+        "langfuse-web.LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT",
+    },
+    "monitoring": {"grafana.GF_AUTH_GENERIC_OAUTH_AUTH_URL"},
+    "supabase": {"auth.API_EXTERNAL_URL", "studio.SUPABASE_PUBLIC_URL"},
+}
+
+
+@pytest.mark.parametrize("path", RIGHT, ids=lambda path: path.name)
+def test_nothing_is_found_in_a_right_stack(path: Path) -> None:
+    config = unescape(read_resolved(path))
+    found = findings(config)
+    assert [subject for subject, status, *_ in found if status == "wrong"] == []
+    doubtful = {subject for subject, status, *_ in found if status == "ambiguous"}
+    assert doubtful == AMBIGUOUS.get(path.name, set())
+    assert make_override(judge(config), config, read_files(path)).content == b""
