@@ -92,9 +92,10 @@ def look(
     sudo: bool | None = None,
     attempts: int = 1,
     before: str = "",
+    project: str = PROJECT,
 ) -> tuple[CheckResult, ...]:
     """The results, as `user` of the host gets them."""
-    command = CheckResults().command(PROJECT, list(checks), attempts).get_raw_value()
+    command = CheckResults().command(project, list(checks), attempts).get_raw_value()
     words = ["sh", "-c", before + command]
     if user != "root" and sudo is not False:
         words = ["sudo", "-n", *words]

@@ -21,8 +21,8 @@ from tests.shells import find
 
 # What probe.sh and attempt.sh call, beside the tool that asks.
 BASE = (
-    "awk cat cp dd grep head id ls mkdir mktemp mv od readlink rm sed sh sleep sort timeout tr true "
-    "wc"
+    "awk cat cp dd grep head id ls mkdir mktemp mv od readlink rm sed sh sleep sort timeout tr "
+    "true wc"
 ).split()
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from stackmend.checks import GreetingCheck, parse_checks
 from stackmend.checks.facts import CheckResults
+from stackmend.checks.greetings import read_greeting
 from tests import hostile
 from tests.unit.hostile_engine import compose_labels, container
 from tests.unit.hostile_host import HostileHost
@@ -36,6 +38,7 @@ _ASKED = [
     {"kind": "http", "url": f"{_URL}/ill", "timeout": 30},
     {"kind": "exec", "service": "web", "command": ["say"], "timeout": 30},
     {"kind": "exec", "service": "web", "command": ["fail"], "timeout": 30},
+    {"kind": "greeting", "address": f"127.0.0.1:{SERVER.port}", "protocol": "http", "timeout": 30},
 ]
 
 
@@ -47,6 +50,7 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
     SERVER.answers = {
         "/well": answer(of("answer", b"") + b"all is well" + of("answer", b""), **head),
         "/ill": answer(of("answer", b"no"), **{**head, "status": 500}),
+        "/": of("greeting", b"HTTP/1.1 200 OK\r\n\r\n"),
     }
     said = of("output", b"no")
 
@@ -82,6 +86,23 @@ def _begins(dump: Dump, value: bytes) -> None:
     dump["results"][1]["details"] = (*begins, *dump["results"][1]["details"][1:])
 
 
+def _greets(dump: Dump, value: bytes) -> None:
+    """What any first bytes are read as: they reach the reader as they were sent."""
+    (check,) = parse_checks(_ASKED[4:])
+    assert isinstance(check, GreetingCheck)
+    outcome, text, remedy = read_greeting(check, value[:512])
+    took = " in time" if outcome == "passed" else ""
+    if outcome == "failed":
+        # The diagnosis is that of another check of the same port, but for what it was answered.
+        dump["results"][4]["details"] = dump["results"][1]["details"][1:]
+        dump["results"][4]["hints"] = dump["results"][1]["hints"]
+    dump["results"][4] |= {
+        "outcome": outcome,
+        "evidence": f"{check.asked}: {text}{took}",
+        "remedy": remedy,
+    }
+
+
 def _dump(state: Any) -> Dump:
     results = [one.model_dump() for one in state]
     for one in results:
@@ -111,6 +132,7 @@ CHECKS = Room(
         Slot("header", _header()),
         Slot("output", hostile.hostile_bytes(**_CHECKS, nul=True), _said),
         Slot("service", hostile.hostile_label(**_CHECKS).filter(lambda value: value != "web")),
+        Slot("greeting", hostile.hostile_bytes(**_CHECKS, nul=True).filter(bool), _greets),
         Slot("error", hostile.hostile_label(**_CHECKS)),
     ],
 )

@@ -65,6 +65,8 @@ class Server:
                 with contextlib.suppress(OSError):
                     self.wfile.write(server.answers.get(self.path, b"HTTP/1.0 404 no\r\n\r\n"))
 
+            do_HEAD = do_GET
+
             def log_message(self, *_: object) -> None:
                 pass
 

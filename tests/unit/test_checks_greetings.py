@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from stackmend.checks import GreetingCheck
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.greetings import (
+    find_protocol,
     list_patterns,
     make_request,
     read_greeting,
-    recognize,
 )
 from stackmend.checks.state import CheckResult
 from tests.marks import checked
@@ -159,7 +159,7 @@ def test_no_two_protocols_are_taken_for_each_other() -> None:
         "redis": [greetings.REDIS, greetings.REDIS_CLOSED, greetings.REDIS_DENIED],
     }
     for protocol, known in replies.items():
-        assert {recognize(reply) for reply in known} == {protocol}
+        assert {find_protocol(reply) for reply in known} == {protocol}
 
 
 def matches(patterns: tuple[str, ...], reply: bytes) -> bool:

@@ -16,6 +16,7 @@ from stackmend.checks.spec import RedisCheck, parse_checks
 from stackmend.checks.state import CheckResult
 from stackmend.connection import read_script
 from tests.marks import checked
+from tests.shells import find
 
 QUEUE = RedisCheck(service="redis", address="redis:6379", inside="api")
 WELL = (
@@ -191,6 +192,160 @@ def test_where_the_password_is(lines: list[str], found: str) -> None:
     assert find_password(*lines) == found
 
 
+CALLER = [
+    # What the variable holds, and what its caller sends: the state, the user, the password.
+    ("redis://:pw@redis:6379/0", "found", "", "pw"),
+    ("redis://redis:6379/0", "none", "", ""),
+    ("redis://:@redis:6379", "none", "", ""),
+    ("redis://app:pw@redis:6379", "found", "app", "pw"),
+    ("redis://app@redis:6379", "none", "", ""),
+    ("redis://:p%40s%2Fs%25%20%c3%bc@redis:6379/0", "found", "", "p@s/s% ü"),
+    ("redis://:p@s@redis:6379", "found", "", "p@s"),
+    ("redis://:a:b@redis", "found", "", "a:b"),
+    ('redis://:it\'s $a "x"@redis', "found", "", 'it\'s $a "x"'),
+    ("redis://:a@other:6379 redis://:b@redis:6379", "found", "", "b"),
+    ("redis://:$a\\n&|`;@REDIS:6379", "found", "", "$a\\n&|`;"),
+    ("redis://:pw@redis:6379?db=1", "found", "", "pw"),
+    ("redis://:a@other:6379;redis://:b@redis:6379;redis://:c@redis:6380", "found", "", "b"),
+    ("redis://:a@other:1,redis://:b@redis:6379/1", "found", "", "b"),
+    ("sentinel://:pw@redis:26379;sentinel://:pw@b:26379", "found", "", "pw"),
+    ("redis+socket://:pw@redis:6379", "found", "", "pw"),
+    ("plain word: %40", "found", "", "plain word: %40"),
+    ("", "none", "", ""),
+    ("redis", "none", "", ""),
+    ("redis:6379", "none", "", ""),
+]
+
+
+def read_caller(awk: list[str], variable: str, *lines: str) -> tuple[str, ...]:
+    """What the probe reads of a caller's configuration."""
+    found = re.search(
+        r"checks_redis_caller='(.*?\n})'", read_script("stackmend.checks", "probe"), re.S
+    )
+    assert found is not None
+    values = {"variable": variable, "host": "redis", "port": "6379"}
+    done = subprocess.run(
+        [*awk, *(w for k, v in values.items() for w in ("-v", f"{k}={v}")), found[1]],
+        input="\n".join([*lines, ""]),
+        env={"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return tuple(done.stdout.removesuffix("\n").split("\n"))
+
+
+@pytest.fixture(params=["mawk", "busybox awk"])
+def awk(request: pytest.FixtureRequest) -> list[str]:
+    program, *applet = request.param.split()
+    return [find(program), *applet]
+
+
+def test_what_a_variable_of_the_caller_holds(awk: list[str]) -> None:
+    for value, *found in CALLER:
+        lines = ["A node", "E OTHER=redis://:wrong@redis:6379", f"E REDIS_URL={value}"]
+        assert list(read_caller(awk, "REDIS_URL", *lines)) == found, value
+        assert list(read_caller(awk, "REDIS_URL", f"V {value}")) == found, value
+
+
+def test_what_else_a_caller_holds(awk: list[str]) -> None:
+    cases: list[tuple[str, list[str], tuple[str, ...]]] = [
+        ("REDIS_URL", ["E OTHER=x"], ("missing", "", "")),
+        ("PASS_FILE", ["E PASS_FILE=/run/secrets/pw"], ("file", "", "/run/secrets/pw")),
+        ("PASS_FILE", ["V two words"], ("found", "", "two words")),
+        ("PASS_FILE", ["V redis://:a%40b@redis:6379"], ("found", "", "a@b")),
+        ("command", ["A celery", "A -b", "A redis://:pw@redis:6379/0"], ("found", "", "pw")),
+        ("command", ["A celery -b redis://:pw@redis:6379/0 -l info"], ("found", "", "pw")),
+        ("command", ["A sh", "A -c", "A run 'redis://:pw@redis:6379'"], ("found", "", "pw")),
+        ("command", ["A x redis://:$PW@redis", "E PW=a@b%"], ("found", "", "a@b%")),
+        ("command", ["A x redis://:${PW}@redis", "E PW=y"], ("found", "", "y")),
+        ("command", ["A x redis://:$PW@redis"], ("hidden", "", "")),
+        ("command", ["A x redis://:$(cat)@redis"], ("hidden", "", "")),
+        ("command", ["A x redis://redis:6379"], ("none", "", "")),
+        ("command", ["A x redis://other:6379", "A redis://:b@redis:6379"], ("found", "", "b")),
+        ("command", ["A node server.js"], ("none", "", "")),
+    ]
+    for variable, lines, found in cases:
+        assert read_caller(awk, variable, *lines) == found, lines
+
+
+def asked_as_caller(*lines: str) -> CheckResult:
+    check = QUEUE.model_copy(update={"password_from": "REDIS_URL"})
+    return result("secret REDIS_URL", *lines, check=check)
+
+
+@pytest.mark.parametrize(
+    ("lines", "evidence", "remedy", "hints"),
+    [
+        (
+            ["own yes", "ownsecret --requirepass", *replies(WRONG)],
+            f"it refuses the password that REDIS_URL of api gives: {WRONG[1:]}; "
+            "it takes the one that --requirepass of redis gives",
+            "give api the password that --requirepass of redis gives",
+            ("login-refused", "restart-harms"),
+        ),
+        (
+            ["bare none", "own yes", "ownsecret --requirepass", *replies(NOAUTH)],
+            "it asks for a password, and REDIS_URL of api holds none: NOAUTH",
+            "give api the password",
+            ("login-refused", "restart-harms"),
+        ),
+        (
+            ["bare missing", "own yes", "ownsecret REDIS_PASSWORD", *replies(NOAUTH)],
+            "it asks for a password, and api has no REDIS_URL: NOAUTH",
+            "give api the password that REDIS_PASSWORD of redis gives",
+            ("login-refused", "restart-harms"),
+        ),
+        (
+            ["own no", "ownsecret --requirepass", *replies(WRONG)],
+            "; it refuses the one that --requirepass of redis gives, too",
+            "it was changed at run time",
+            (),
+        ),
+        (["bare none", *replies(NOAUTH)], "REDIS_URL of api holds none", "set at run time", ()),
+        (
+            ["ownsecret its access list", "ownhidden its access list", *replies(WRONG)],
+            "it refuses the password that REDIS_URL of api gives",
+            "compare both",
+            ("restart-harms",),
+        ),
+        (replies("-ERR invalid password"), "refuses the password that REDIS_URL", "", ()),
+        (replies(MISCONF), "refuses writes: MISCONF", "free space", ("restart-harms",)),
+        (
+            replies("-DENIED Redis is running in protected mode because protected mode is enabled"),
+            "it is in protected mode, and answers its own container alone: DENIED Redis is running",
+            "--protected-mode no",
+            (),
+        ),
+    ],
+)  # fmt: skip
+def test_what_its_caller_is_answered(
+    lines: list[str], evidence: str, remedy: str, hints: tuple[str, ...]
+) -> None:
+    found = asked_as_caller(*lines)
+    assert found.outcome == "failed"
+    assert evidence in found.evidence
+    assert remedy in found.remedy
+    assert found.hints == hints
+
+
+def test_what_a_caller_passes_with() -> None:
+    check = QUEUE.model_copy(update={"password_from": "REDIS_URL"})
+    assert result(*replies(*WELL), check=check, outcome="passed").details == ()
+    ignored = result("secret REDIS_URL", *replies(BARE, *WELL), check=check, outcome="passed")
+    assert ignored.ok
+    assert "it has no password, and REDIS_URL of api gives one" in ignored.details[0]
+    unknown = asked_as_caller("hidden command", *replies(NOAUTH))
+    assert unknown.outcome == "unknown"
+    assert "cannot be read from outside its container" in unknown.evidence
+
+
+def test_what_speaks_another_protocol() -> None:
+    found = result(f"hex {b'HTTP/1.1 400 Bad Request'.hex()}")
+    assert found.evidence.endswith("it speaks HTTP, not redis' protocol")
+
+
 # The command
 
 
@@ -199,6 +354,9 @@ def test_values_are_quoted(text: str) -> None:
     command = CheckResults().command(text, [QUEUE]).get_raw_value()
     assert "checks_redis 0 5 api redis 6379 redis master" in command
     assert not checked(command, "")
+    caller = QUEUE.model_copy(update={"password_from": "REDIS_URL"})
+    command = CheckResults().command(text, [caller]).get_raw_value()
+    assert "checks_redis 0 5 api redis 6379 redis master REDIS_URL" in command
 
 
 @pytest.mark.parametrize(
@@ -209,6 +367,11 @@ def test_values_are_quoted(text: str) -> None:
         ({"service": "redis", "address": "redis"}, "must be host:port"),
         ({"service": "redis", "role": "slave"}, "role"),
         ({"service": "redis", "password": "x"}, "password"),
+        ({"service": "redis", "password_from": "X"}, "password_from: name the service that has it"),
+        (
+            {"service": "redis", "inside": "api", "password_from": "p@ss"},
+            "is not the name of a variable: never give the password itself",
+        ),
     ],
 )
 def test_what_is_refused(fields: dict[str, str], message: str) -> None:

@@ -14,10 +14,10 @@ from typing_extensions import override
 from stackmend.checks.diagnosis import Answer, explain, explain_shared_name
 from stackmend.checks.greetings import (
     LAST_REQUEST,
+    find_other_protocol,
     list_patterns,
     make_request,
     read_greeting,
-    recognize_other,
 )
 from stackmend.checks.redis import explain_ignored, explain_passed, explain_redis
 from stackmend.checks.spec import (
@@ -391,7 +391,9 @@ def _explain_reason(
         text = "accepted and closed at once, as Docker's proxy does when nothing listens behind it"
     if status == 1 and isinstance(check, HttpCheck) and text == "":
         text = "what came back is not HTTP"
-    if isinstance(check, RedisCheck) and (other := recognize_other("redis", _read_reply(answer))):
+    if isinstance(check, RedisCheck) and (
+        other := find_other_protocol("redis", _read_reply(answer))
+    ):
         text = f"it speaks {other}, not redis' protocol"
     elif status == 0 and isinstance(check, RedisCheck):
         text = "what answers does not speak as redis does"

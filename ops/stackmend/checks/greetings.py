@@ -52,7 +52,7 @@ def make_request(check: GreetingCheck) -> bytes:
             # A login as nobody, and the end: a server that is left without one counts an error of
             # the caller's address, and locks it out after max_connect_errors of them.
             login = struct.pack("<IIB23x", 0x8200, 0x1000000, 33) + b"stackmend\0\0"
-            return _frame_mysql(1, login) + _frame_mysql(0, b"\x01")
+            return _make_mysql_packet(1, login) + _make_mysql_packet(0, b"\x01")
         case "mongodb":
             hello = b"\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0"
             body = struct.pack("<IBI", 0, 0, len(hello) + 4) + hello
@@ -74,7 +74,7 @@ def make_request(check: GreetingCheck) -> bytes:
 LAST_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 
 
-def _frame_mysql(number: int, body: bytes) -> bytes:
+def _make_mysql_packet(number: int, body: bytes) -> bytes:
     return struct.pack("<I", len(body))[:3] + bytes([number]) + body
 
 
@@ -121,14 +121,14 @@ _KNOWN: tuple[tuple[str, Callable[[bytes], object]], ...] = (
 )  # fmt: skip
 
 
-def recognize(reply: bytes) -> str:
+def find_protocol(reply: bytes) -> str:
     """The protocol that an answer is of, by the names of `GreetingCheck`; empty: not known."""
     return next((name for name, matches in _KNOWN if matches(reply)), "")
 
 
-def recognize_other(protocol: str, reply: bytes) -> str:
+def find_other_protocol(protocol: str, reply: bytes) -> str:
     """What an answer speaks that is not of the protocol, by its title; empty: nothing known."""
-    spoken = recognize(reply)
+    spoken = find_protocol(reply)
     return "" if spoken == protocol else TITLES.get(spoken, spoken)
 
 
@@ -137,12 +137,12 @@ def read_greeting(check: GreetingCheck, reply: bytes) -> Greeting:
 
     :param reply: its first bytes; not empty.
     """
-    spoken = recognize(reply)
+    spoken = find_protocol(reply)
     name = TITLES.get(spoken, spoken)
     asked = TITLES[check.protocol]
     if not spoken:
         begins = format_safe_line(reply[:60].decode(errors="replace"), 60)
-        return Greeting("failed", f"what answers does not speak {asked}; it begins: {begins!r}")
+        return Greeting("failed", f"what answers does not speak {asked}; it begins: {begins}")
     if spoken != check.protocol:
         remedy = f"address the port of {check.host} that speaks {asked}"
         return Greeting("failed", f"it speaks {name}, not {asked}", remedy)

@@ -559,11 +559,11 @@ function read_addresses(text,    addressed, authority, at, place, login, colon, 
         addressed = 1
         text = substr(text, RSTART + RLENGTH)
         authority = text
-        sub(/[\/?#" \t\047].*/, "", authority)
+        sub(commanded ? "[/?# \t\"\047].*" : "[/?#].*", "", authority)
         place = authority
         sub(/.*@/, "", place)
         login = substr(authority, 1, length(authority) - length(place) - 1)
-        sub(/[,;].*/, "", place)
+        sub("[,; \t\"\047].*", "", place)
         colon = index(login, ":")
         if (tolower(place) == tolower(host) || tolower(place) == tolower(host ":" port))
             keep(login, colon)
