@@ -18,7 +18,7 @@ from stackmend.compose.plan.foreign import (
 from stackmend.compose.plan.format import explain_warning
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
 from stackmend.compose.plan.leftovers import plan_leftovers, restart_doomed
-from stackmend.compose.plan.links import Links, explain_wrong, find_links
+from stackmend.compose.plan.links import Links, explain_wrong, find_links, list_wrong
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks
@@ -223,12 +223,15 @@ def _plan_failing_checks(
         names = _list_services_on_path(draft, result.name)
         hops = find_hops(draft.services, draft.spec.project, names)
         blamed = find_blame(hops, results)
+        wrong = list_wrong(links, names)
         # What decides comes first: the summary has room for one line.
-        wrong = list(explain_wrong(links, names))
-        evidence = [*wrong, *(f"broken: {blame.evidence}" for blame in blamed), *result.details]
+        evidence = [explain_wrong(judgement) for judgement in wrong]
+        evidence += [*(f"broken: {blame.evidence}" for blame in blamed), *result.details]
         evidence += (f"not known: {line}" for line in list_unknown(hops, results))
         beneath = next((BENEATH[hint] for hint in result.hints if hint in BENEATH), "")
-        remedy = beneath or next((blame.remedy for blame in blamed if blame.remedy), result.remedy)
+        remedies = [beneath, *(judgement.remedy for judgement in wrong)]
+        remedies += [*(blame.remedy for blame in blamed), result.remedy]
+        remedy = next(filter(None, remedies), "")
         draft.find(result.name, kind, cause, evidence=evidence, remedy=remedy)
         if result.outcome != "failed" or mending or beneath or "restart-harms" in result.hints:
             continue

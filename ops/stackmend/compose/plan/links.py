@@ -5,7 +5,7 @@ is found of them, and what corrects those that are wrong.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -190,10 +190,11 @@ def _describe_running(
     listeners: Listeners,
 ) -> Running:
     services = {}
-    for name in declared.services:
+    for name, body in declared.services.items():
         containers = state.list_containers(name)
         known = [listeners[other.id] for other in containers if other.id in listeners]
-        if not containers or all(map(is_complete, containers)):
+        # What is not there yet will be, and what has done its work is gone for good.
+        if count_replicas(body) and (not containers or all(map(is_complete, containers))):
             continue
         services[name] = RunningService(
             up=any(container.running for container in containers),
@@ -235,23 +236,17 @@ def make_link_checks(
 ) -> tuple[Check, ...]:
     """The checks that prove links, each from the network of the service that calls.
 
-    What has done its work and ended calls nobody, and nobody calls what is not to run.
+    What has done its work and ended calls nobody, and is called by nobody.
     """
     made: dict[str, Check] = {}
+    running = {container.service for container in state.containers if container.running}
     for link in links:
-        ends = [link.source, *([link.target] if link.target else [])]
-        if 0 < link.port < 65536 and all(_is_serving(name, declared, state) for name in ends):
+        target = state.list_containers(link.target) if link.target else ()
+        ended = bool(target) and all(map(is_complete, target))
+        if 0 < link.port < 65536 and link.source in running and not ended:
             name = name_check(link)
             made.setdefault(name, _make_check(name, link, declared, spec.project))
     return tuple(made.values())[:MAXIMUM_LINKS]
-
-
-def _is_serving(name: str, declared: Declared, state: StackState) -> bool:
-    body = declared.services.get(name)
-    containers = state.list_containers(name)
-    return bool(body is not None and count_replicas(body) and containers) and not all(
-        map(is_complete, containers)
-    )
 
 
 def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
@@ -430,7 +425,7 @@ def find_links(draft: Draft, links: Links) -> None:
             "link",
             f"{LINKS_FILE} corrects it" + (f": {change.old} → {change.new}" if change.new else ""),
             evidence=[f"{change.origin}: {change.cause}"],
-            remedy="correct it there, as the patch below does: then that file goes away",
+            remedy=f"correct it in {change.origin}: then {LINKS_FILE} goes away",
             blocks=False,
         )
     if correction and correction.problem:
@@ -510,8 +505,15 @@ def _quote(result: CheckResult | None) -> list[str]:
     return [result.evidence] if result is not None else []
 
 
-def explain_wrong(links: Links | None, names: Collection[str]) -> Iterator[str]:
-    """The wrong addresses that services have, as evidence of what fails because of them."""
-    for judgement in links.wrong if links else ():
-        if judgement.address.place.service in names:
-            yield f"wrong link: {describe(judgement)}; {judgement.cause}"
+def list_wrong(links: Links | None, names: Collection[str]) -> list[Judgement]:
+    """The wrong addresses that services have."""
+    return [
+        judgement
+        for judgement in (links.wrong if links else ())
+        if judgement.address.place.service in names
+    ]
+
+
+def explain_wrong(judgement: Judgement) -> str:
+    """A wrong address as evidence of what fails because of it."""
+    return f"wrong link: {describe(judgement)}; {judgement.cause}"
