@@ -47,12 +47,15 @@ URL = "http://127.0.0.1:8000/"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 #: What the lab's hosts have: a section that finds its servers set.
 RESOLVER = {"servers": ["192.0.2.53"], "check_names": ["registry.lab.test"]}
-CONTENDERS = ("floor", "stackmend", "resolver", "stock", "ansible")
+#: The section that proves each address of a service, and would correct wrong ones.
+LINKS = {"on_conflict": "override"}
+CONTENDERS = ("floor", "stackmend", "resolver", "links", "stock", "ansible")
 TARGETS = (
     ("times faster than ansible", "ansible", "stackmend", 10.0, True),
     ("times the stock operations", "stackmend", "stock", 1.0, False),
     ("times the floor", "stackmend", "floor", 1.8, False),
     ("times a run without the section resolver", "resolver", "stackmend", 1.15, False),
+    ("times a run without the section links", "links", "stackmend", 1.15, False),
 )
 
 
@@ -304,6 +307,7 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
         sections = write_inventory(
             WORK / "sections.py", hosts, stack={**STACK, "resolver": RESOLVER}
         )
+        linked = write_inventory(WORK / "linked.py", hosts, stack={**STACK, "links": LINKS})
         if "resolver" in only:
             pyinfra(sections, "deploy/site.py")
         if "ansible" in only:
@@ -314,6 +318,7 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
             "floor": lambda: floor(hosts),
             "stackmend": lambda: stackmend(inventory),
             "resolver": lambda: stackmend(sections),
+            "links": lambda: stackmend(linked),
             "stock": lambda: stock(inventory),
             "ansible": lambda: ansible(hosts),
         }

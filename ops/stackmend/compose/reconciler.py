@@ -13,6 +13,7 @@ from stackmend.compose import commands
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
+from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
@@ -92,6 +93,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     _correction: Correction | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
     _unfetched: Refusal | None = field(default=None, init=False)
+    _reading: Any = field(default=None, init=False)
     _observed: Observation[Snapshot, Action] | None = field(default=None, init=False)
     _proven: Observation[Snapshot, Action] | None = field(default=None, init=False)
 
@@ -107,6 +109,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def observe(self, *, fresh: bool = False) -> Observation[Snapshot, Action]:
         """Read the host and plan. Changes nothing."""
         state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
+        self._reading = state
         if isinstance(state, connection.Unknown):
             self._observed = observe_unreadable(state, "its state")
             return self._observed
@@ -245,7 +248,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         links = self._classify_links(declared)
         if desired and state.containers:
             asked = make_link_checks(self.spec, links.links, declared, state)
-            found = self.observer.read_links(asked, state, attempts)
+
+            def ask() -> tuple[dict[str, CheckResult], Listeners]:
+                return self.observer.read_links(asked, state, attempts)
+
+            # Whoever waits asks anew; else it is asked as often as the host is read.
+            key = "links", self.spec.project, asked
+            waiting = attempts == 1
+            found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
             links = self._classify_links(declared, state, *found)
         return add_patch(links, self._own.contents, self._correction) if desired else links
 
