@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
@@ -323,6 +324,21 @@ def test_without_the_section_a_failing_check_names_wrong_links(lab: Lab, tmp_pat
     assert "right: redis" in done.out
     assert not shop.host.exists(OVERRIDE)
 
+    # The operation by itself, in a deploy of the user's own.
+    deploy = tmp_path / "deploy.py"
+    deploy.write_text(
+        "from stackmend import links\n"
+        f"links.repaired(project='shop', source={str(shop.source)!r}, directory='/opt/shop', "
+        "stability=1, on_conflict='override')\n"
+    )
+    done = controller.run(shop.inventory(), str(deploy), "-y")
+    assert done.rc == 0, done.out
+    assert shop.env("api")["REDIS_HOST"] == "redis"
+    assert shop.reaches("api", "redis", 6379)
+    again = controller.run(shop.inventory(), str(deploy), "-y")
+    assert again.rc == 0, again.out
+    assert "No changes" in again.out, again.out
+
 
 def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Path) -> None:
     script = (
@@ -347,9 +363,3 @@ def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Pa
     # A correction that changes nothing is taken back.
     assert not shop.host.exists(OVERRIDE)
     assert shop.env("app")["REDIS_URL"] == "redis://localhost:6379"
-
-
-def test_the_operation(lab: Lab, tmp_path: Path) -> None:
-    shop = Links(tmp_path, lab.take(1)[0])
-    shop.call("loop", environment={"REDIS_URL": "redis://localhost:6379"})
-    shop.write()

@@ -52,6 +52,8 @@ _PROTOCOLS = {
 _GATEWAYS = ("host.docker.internal", "gateway.docker.internal")
 #: Why an address is wrong although what it names may answer a call.
 _BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
+#: Why an address is wrong as long as the one it names is as it is now.
+_OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
 _REDIS_SCHEMES = ("redis", "valkey")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 #: A line of a log that tells of a call that failed.
@@ -301,7 +303,7 @@ def make_correction(
             service=judgement.address.place.service,
             variable=judgement.address.place.name,
             origin=judgement.address.place.source,
-            old=judgement.address.text,
+            old=_format_address(judgement),
             new=judgement.right,
             cause=judgement.cause,
         )
@@ -338,6 +340,11 @@ def make_patch(links: Links, files: Mapping[str, bytes]) -> tuple[str, ...]:
         if judgement.status != "wrong" or judgement in wrong
     ]
     return tuple(addresses.make_patch(judgements, files).text.splitlines())
+
+
+def _format_address(judgement: Judgement) -> str:
+    address = judgement.address
+    return f"{address.host}:{address.port}" if address.port else address.text
 
 
 def leave(correction: Correction, subjects: Collection[str], problem: str = "") -> Correction:
@@ -382,13 +389,15 @@ def find_unheard(
     """
     found = []
     for change in changes:
-        old = change.old.rpartition("://")[2]
-        # What stands in a log is the address alone: a port or a path may follow a bare name.
-        pattern = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w.-])", re.I)
+        host, colon, port = change.old.rpartition(":")
+        # A name alone, without its port, may stand in a log for anything.
+        pattern = re.compile(
+            rf"(?<![\w.-]){re.escape(host)}(?::|\W.{{0,40}}?port\W{{0,3}}){port}(?![\w-])", re.I
+        )
         lines = [
             line
             for line in logs.get(change.service, ())
-            if pattern.search(line) and _FAILED_CALL.search(line)
+            if colon and pattern.search(line) and _FAILED_CALL.search(line)
         ]
         found += [(change, lines[-1])] if lines else []
     return tuple(found)
@@ -461,6 +470,8 @@ def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | Non
 
 def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
     result, address = links.get_result(judgement), judgement.address
+    if judgement.reason in _OF_A_MOMENT and address.target in draft.steps:
+        return
     evidence = [describe(judgement)]
     left = links.correction.left if links.correction else {}
     if reason := left.get(judgement.subject, ""):
