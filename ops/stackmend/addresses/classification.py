@@ -5,29 +5,33 @@ may be meant in two ways is reported with both and never rewritten.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from stackmend.addresses.corrections import correct, make_edits, split_right
 from stackmend.addresses.kinds import (
     KIND_OF_SCHEME,
     KINDS,
     SCHEME_PORTS,
     find_kind_of_name,
     find_kinds,
+    is_loopback,
+    is_server,
     is_telling_port,
     split_name,
 )
 from stackmend.addresses.names import Names
+from stackmend.addresses.proxies import add_exemptions
 from stackmend.addresses.selection import MEANT, Selection
-from stackmend.addresses.state import Address, Edit, ImageFacts, Judgement, Place, Reason, Running
+from stackmend.addresses.slips import is_similar
+from stackmend.addresses.state import Address, Edit, ImageFacts, Judgement, Reason, Running
 
 #: The host, by a name that Docker Desktop knows and Linux does not.
 GATEWAYS = frozenset({"host.docker.internal", "gateway.docker.internal"})
 
-_LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
-#: What stands before a port in a command: the end of a URL's scheme, and a word.
-_WORD_BEFORE = re.compile(r"(://)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
+#: What stands before a port in a command: what a host of a URL follows, and a word.
+_WORD_BEFORE = re.compile(r"(://|@)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
 #: Names of variables whose values are compared, and never connected to.
@@ -54,15 +58,6 @@ _SPEAKS = {
 _RELATED = ({"redis", "sentinel"}, {"elasticsearch", "opensearch"})
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is the one that asks.
-
-    >>> is_loopback("127.0.1.1"), is_loopback("localhost.example.org")
-    (True, False)
-    """
-    return _LOOPBACK.fullmatch(host) is not None
-
-
 def classify(
     addresses: Sequence[Address],
     config: Mapping[str, Any],
@@ -85,14 +80,15 @@ def classify(
         [('wrong', 'redis')]
     """
     classifier = _Classifier(addresses, config, running, images)
-    return tuple(
+    judgements = [
         classifier.classify(address)
         for address in addresses
         if not any(
             fnmatchcase(f"{address.place.service}.{address.place.name}", pattern)
             for pattern in ignore
         )
-    )
+    ]
+    return add_exemptions(judgements, classifier.names, classifier.environments)
 
 
 class _Classifier:
@@ -129,9 +125,33 @@ class _Classifier:
             if address.target and address.target != service:
                 self.addressed.setdefault(service, set()).add(address.target)
         self.swapped = self._find_swapped(addresses)
-        self.unproxied = self._find_unproxied(addresses)
 
     def classify(self, address: Address) -> Judgement:
+        judgement = self._classify(address)
+        # What is right instead is asked about as well: a port may be the host's there, too.
+        for _ in range(3):
+            host, port = split_right(judgement)
+            if not host or judgement.reason in ("form", "swapped"):
+                break
+            corrected = correct(address, host, port, self.services)
+            after = self._classify(corrected)
+            if after.status != "wrong":
+                break
+            if after.reason == "form":
+                form = self._classify_form(address, corrected.target)
+                more = form.edits if form else ()
+                return judgement.model_copy(update={"edits": (*judgement.edits, *more)})
+            if after.needs and not after.right:
+                return judgement.model_copy(update={"needs": {**judgement.needs, **after.needs}})
+            cause, remedy = f"{judgement.cause}; {after.cause}", after.remedy
+            host, port = split_right(after)
+            edits = make_edits(address, host, port) if host else ()
+            judgement = judgement.model_copy(
+                update={"right": after.right, "edits": edits, "cause": cause, "remedy": remedy}
+            )
+        return judgement
+
+    def _classify(self, address: Address) -> Judgement:
         service = address.place.service
         if address.place.kind == "healthcheck" or address.side == "bind":
             return Judgement(address=address)
@@ -215,6 +235,8 @@ class _Classifier:
                 return True
             hinted = {KIND_OF_SCHEME.get(address.scheme, ""), *find_kinds(address.place.hint)}
             if self.names.kinds[member] and self.names.kinds[member] in hinted:
+                return True
+            if any(kind and is_server(kind, self.services[member]) for kind in hinted):
                 return True
         return any(
             name in group or self._is_same(service, name, address)
@@ -591,8 +613,8 @@ class _Classifier:
             name: self._map_port(address, name)
             for name in self.services
             if name not in self.names.groups[service]
-            and self.names.can_reach(service, name)
             and self._is_meant(address, name)
+            and self.names.can_reach(service, name)
             and not self._is_unselected(address, name)
         }
         cause = f"no service, alias or container of the project is called {host}"
@@ -651,13 +673,10 @@ class _Classifier:
     # A service of the project, by a name that it has.
 
     def _classify_target(self, address: Address, target: str) -> Judgement:
-        service, port = address.place.service, address.port
+        port = address.port
         right = Judgement(address=address)
         if self._is_unselected(address, target):
             return right
-        environment, hosts = self.unproxied.get(service, ({}, ()))
-        if address.host in hosts and address.scheme in ("http", "https"):
-            return self._report_proxied(address, environment)
         if form := self._classify_form(address, target):
             return form
         if not port:
@@ -828,65 +847,7 @@ class _Classifier:
             )
         return None
 
-    # Proxies and exchanged values.
-
-    def _find_unproxied(
-        self, addresses: Iterable[Address]
-    ) -> dict[str, tuple[dict[str, str], tuple[str, ...]]]:
-        """The internal names that go to a proxy, and the variables that keep them from it."""
-        missing: dict[str, dict[str, None]] = {}
-        for address in addresses:
-            service = address.place.service
-            environment = self.environments[service]
-            proxies = {
-                key: value
-                for key, value in environment.items()
-                if key.lower() in (f"{address.scheme}_proxy", "all_proxy") and value.strip()
-            }
-            if (
-                not proxies
-                or address.scheme not in ("http", "https")
-                or "proxy" in address.place.name.lower()
-                or address.place.kind == "healthcheck"
-                or address.side != "server"
-                or not self.names.resolve(service, address.host)
-                or address.host in {name.lower() for name in self.names.groups[service]}
-            ):
-                continue
-            # A proxy within the project knows its names.
-            if any(
-                re.search(rf"(?:^|[/@]){re.escape(name)}(?::|/|$)", value)
-                for value in proxies.values()
-                for name in self.services
-            ):
-                continue
-            exempt = [v for k, v in environment.items() if k.lower() == "no_proxy"]
-            if not any(_is_exempt(address.host, value) for value in exempt):
-                missing.setdefault(service, {})[address.host] = None
-        found = {}
-        for service, hosts in missing.items():
-            environment = self.environments[service]
-            keys = [key for key in environment if key.lower() == "no_proxy"] or [
-                "NO_PROXY",
-                "no_proxy",
-            ]
-            needs = {
-                key: ",".join([*filter(None, [environment.get(key, "").strip(" ,")]), *hosts])
-                for key in keys
-            }
-            found[service] = needs, tuple(hosts)
-        return found
-
-    def _report_proxied(self, address: Address, environment: Mapping[str, str]) -> Judgement:
-        service = address.place.service
-        return Judgement(
-            address=address,
-            status="wrong",
-            reason="proxy",
-            needs={"environment": dict(environment)},
-            cause=f"{service} sends {address.url} to its proxy, which does not know {address.host}",
-            remedy=f"add {address.host} to NO_PROXY of {service}",
-        )
+    # Exchanged values.
 
     def _find_swapped(self, addresses: Sequence[Address]) -> dict[tuple[str, str], Address]:
         """Values for browsers and for services that are exchanged, each with the other one."""
@@ -984,71 +945,4 @@ class _Classifier:
         )
 
 
-def make_edits(address: Address, host: str, port: int) -> tuple[Edit, ...]:
-    """What is to be written so that an address leads elsewhere, and nothing more.
-
-    :param host: the host that is right.
-    :param port: its port; 0 leaves the port as it is.
-    """
-    place, text = address.place, address.text
-    if address.explicit:
-        new = f"{host}:{port or address.port}"
-        return (Edit(place=place, old=text, new=new),) if new != text else ()
-    edits = []
-    if address.port_place is not None:
-        if port and port != address.port:
-            edits.append(Edit(place=address.port_place, old=str(address.port), new=str(port)))
-    elif port and address.scheme and port != SCHEME_PORTS.get(address.scheme):
-        host = f"{host}:{port}"
-    if host != text:
-        edits.insert(0, Edit(place=place, old=text, new=host))
-    return tuple(edits)
-
-
-def is_similar(host: str, name: str) -> bool:
-    """Whether a name may be a slip of another.
-
-    Numbers tell apart what is deliberately alike: ``ollama2`` is no slip of ``ollama``.
-
-    >>> is_similar("postgress", "postgres"), is_similar("ollama2", "ollama")
-    (True, False)
-    >>> is_similar("db", "db_postgres"), is_similar("api", "app")
-    (True, False)
-    """
-    if re.findall(r"\d+", host) != re.findall(r"\d+", name):
-        return False
-    parts = [frozenset(re.split("[-_]", word)) for word in (host, name)]
-    if parts[0] < parts[1] or parts[1] < parts[0]:
-        return True
-    plain, other = (re.sub("[-_]", "", word) for word in (host, name))
-    shorter = min(len(plain), len(other))
-    allowed = 0 if shorter < 4 else 1 if shorter < 8 else 2
-    return _count_slips(plain, other, allowed) <= allowed
-
-
-def _count_slips(word: str, other: str, limit: int) -> int:
-    """The letters that are added, left out, replaced or exchanged; more than a limit is any."""
-    if abs(len(word) - len(other)) > limit:
-        return limit + 1
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(word, 1):
-        before, row, last = row, [i], before
-        for j, other_letter in enumerate(other, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other_letter))
-            if i > 1 and j > 1 and letter == other[j - 2] and word[i - 2] == other_letter:
-                cost = min(cost, last[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
-
-
-def _is_exempt(host: str, value: str) -> bool:
-    """Whether ``NO_PROXY`` keeps a host from the proxy."""
-    for item in value.lower().split(","):
-        name = item.strip().partition(":")[0]
-        if name == "*" or host == name or (name and host.endswith(f".{name.lstrip('.')}")):
-            return True
-    return False
-
-
-__all__ = ["Place", "classify", "is_loopback", "is_similar", "make_edits"]
+__all__ = ["classify"]

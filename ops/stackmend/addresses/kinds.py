@@ -139,6 +139,11 @@ KIND_OF_SCHEME: Mapping[str, str] = {
     scheme: name for name, kind in KINDS.items() for scheme in kind.schemes
 } | {"plaintext": "kafka", "sasl_plaintext": "kafka"}
 
+_LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
+
+#: Programs that start whatever an image is for.
+_OF_ANY_IMAGE = frozenset({"docker-entrypoint.sh", "entrypoint.sh"})
+
 #: Ports that anything may listen on.
 _COMMON_PORTS = frozenset(
     {
@@ -168,6 +173,15 @@ _OF_TOKEN = {token: name for name, kind in KINDS.items() for token in kind.token
 #: Words of variables that mean any database.
 _DATABASE = frozenset({"db", "database", "sql", "datasource"})
 _GLUED = re.compile(r"(.{2,}?)(?:host(?:name)?|port|ur[li]|addr|server)$")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is the one that asks.
+
+    >>> is_loopback("127.0.1.1"), is_loopback("localhost.example.org")
+    (True, False)
+    """
+    return _LOOPBACK.fullmatch(host) is not None
 
 
 @lru_cache(4096)
@@ -215,16 +229,29 @@ def find_kind(name: str, body: Mapping[str, Any]) -> str:
     return kind
 
 
-def is_client(kind: str, body: Mapping[str, Any]) -> bool:
-    """Whether a service has the image of a server and runs a client of it alone."""
+def _list_programs(body: Mapping[str, Any]) -> set[str]:
+    """The words of a service's commands, each without its path."""
     words: set[str] = set()
     for key in ("entrypoint", "command"):
         value = body.get(key) or ()
         for text in [value] if isinstance(value, str) else value:
             words.update(re.split(r"[\s;&|()'\"]+", str(text)[:20_000]))
-    words = {word.rpartition("/")[2] for word in words}
+    return {word.rpartition("/")[2] for word in words}
+
+
+def is_client(kind: str, body: Mapping[str, Any]) -> bool:
+    """Whether a service has the image of a server and runs a client of it alone."""
+    words = _list_programs(body)
     clients, servers = KINDS[kind].clients.split(), KINDS[kind].servers.split()
     return bool(words.intersection(clients)) and not words.intersection(servers)
+
+
+def is_server(kind: str, body: Mapping[str, Any]) -> bool:
+    """Whether a service's commands start a server of this kind, whatever its image."""
+    words, servers = _list_programs(body), {*KINDS[kind].servers.split()} - _OF_ANY_IMAGE
+    if "serve" in servers:
+        return "serve" in words and kind in words
+    return bool(words & servers)
 
 
 def is_telling_port(port: int, kind: str) -> bool:

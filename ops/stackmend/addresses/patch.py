@@ -92,7 +92,7 @@ class _Maker:
             for other in self._sources.files
             if other.endswith((".yaml", ".yml"))
         )
-        return uses == len(corrected)
+        return uses <= len(corrected)
 
     def _add(
         self, span: tuple[str, int, int], new: str, judgement: Judgement, edit: Edit | None

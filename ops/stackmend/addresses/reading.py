@@ -13,7 +13,7 @@ from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 LONGEST = 64 * 1024
 
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-_PIECE = re.compile(rf"(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?")
+_PIECE = re.compile(rf"(?P<host>{_HOST})\.?(?::(?P<port>\d{{1,5}}))?")
 _URL = re.compile(
     r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^\s/?#\"'<>`]*)"
 )
@@ -270,7 +270,8 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
         for url in _URL.finditer(value):
             taken.append((url.start(), url.end()))
             yield from _find_in_url(url, value)
-    for pattern in (_HOST_AND_PORT, _LOGIN) if ":" in value else ():
+    patterns = (_HOST_AND_PORT,) if "://" in value else (_HOST_AND_PORT, _LOGIN)
+    for pattern in patterns if ":" in value else ():
         for match in pattern.finditer(value):
             start, end = match.start("host"), match.end("port")
             if any(start < other and begin < end for begin, other in taken):

@@ -85,8 +85,13 @@ class Sources:
 
     def find_origin(self, raw: Raw, old: str) -> Raw:
         """Where a part of a value comes from: the text itself, or a variable of ``.env`` in it."""
-        if raw.variable or old in _strip_variables(raw.text) or "$" not in raw.text:
+        if raw.variable or "$" not in raw.text:
             return raw
+        if old in _strip_variables(raw.text):
+            # A default counts only where the variable has no value.
+            marked = raw._replace(text=raw.text.replace(old, "\0"))
+            if "\0" in (self.resolve(marked) or "\0"):
+                return raw
         names = [
             name for name in iterate_variables(raw.text) if old in self.variables.get(name, "")
         ]
@@ -117,7 +122,7 @@ class Sources:
     def find_span(self, place: Place, old: str) -> tuple[str, int, int] | None:
         """The file, the start and the end of a text of a value; ``None`` where that is not sure."""
         if place.kind == "file":
-            paths = [path for path in self.files if place.file.endswith(f"/{path}")]
+            paths = [path for path in self.files if f"/{place.file}".endswith(f"/{path}")]
             return self._find_in_file(max(paths, key=len), place, old) if paths else None
         raw = self.find(place)
         if raw is None:

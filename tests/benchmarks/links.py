@@ -1,0 +1,104 @@
+"""How long it takes to read and classify the addresses of a large stack, and to correct them.
+
+``python -m tests.benchmarks.links`` takes a stack of 50 services with 2,000 environment values, of
+which one in twelve is an address, and prints the median of several rounds; no host is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from stackmend.addresses import classify, make_override, read
+
+#: Seconds for reading and classifying.
+TARGET = 0.2
+
+_SERVERS = ("redis:7", "postgres:16", "ollama/ollama", "rabbitmq:4", "mongo:7")
+
+
+class Measured(NamedTuple):
+    """One round.
+
+    :param reading: seconds to read the addresses.
+    :param classifying: seconds to classify them.
+    :param correcting: seconds to make the override.
+    :param found: addresses that are wrong.
+    """
+
+    reading: float
+    classifying: float
+    correcting: float
+    found: int
+
+
+def make_large() -> dict[str, Any]:
+    """A resolved project of 50 services with 40 values each and more."""
+    services: dict[str, Any] = {}
+    for number, image in enumerate(_SERVERS * 2):
+        services[f"server-{number}"] = {"image": image, "networks": {"default": None}}
+    for number in range(40):
+        environment = {f"SETTING_{index}": f"value {index} of {number}" for index in range(26)}
+        environment |= {f"FLAG_{index}": "true" for index in range(20)}
+        environment |= {
+            "REDIS_URL": "redis://:p%40ss@server-0:6379/0",
+            "DATABASE_URL": "postgresql+asyncpg://app:s3cret@localhost:5432/app",
+            "OLLAMA_BASE_URLS": "http://server-2:11434;http://server-7:11434",
+            "AMQP_HOST": "server-3",
+            "AMQP_PORT": "5672",
+            "MONGO_URI": f"mongodb://server-{4 + 5 * (number % 2)}:27017/app",
+            "PEER_URL": f"http://app-{(number + 1) % 40}:9999",
+            "PUBLIC_URL": f"http://localhost:{20000 + number}",
+            "TYPO_URL": "redis://serverr-0:6379",
+            "LONG": "x" * 2000,
+        }
+        services[f"app-{number}"] = {
+            "image": f"example/app-{number}:1",
+            "environment": environment,
+            "command": ["sh", "-c", f"exec app --port 9999 --peer http://app-{number}:9999"],
+            "ports": [
+                {"target": 9999, "published": str(20000 + number), "protocol": "tcp"},
+            ],
+            "networks": {"default": None},
+            "depends_on": {"server-0": {"condition": "service_healthy"}},
+        }
+    # One database alone, so that an address of nobody can be meant for it.
+    services["server-6"]["image"] = "example/other:1"
+    return {"name": "large", "services": services, "networks": {"default": {}}}
+
+
+def measure(config: dict[str, Any]) -> Measured:
+    """Read, classify and correct once."""
+    marks = [time.perf_counter()]
+    addresses = read(config)
+    marks.append(time.perf_counter())
+    judgements = classify(addresses, config)
+    marks.append(time.perf_counter())
+    make_override(judgements, config, {})
+    marks.append(time.perf_counter())
+    took = [after - before for before, after in pairwise(marks)]
+    return Measured(*took, found=sum(one.status == "wrong" for one in judgements))
+
+
+def main() -> int:
+    """Measure, print, and say whether it is within what it may take."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.links", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    chosen = parser.parse_args()
+    config = make_large()
+    values = sum(len(body.get("environment") or {}) for body in config["services"].values())
+    rounds = [measure(config) for _ in range(chosen.rounds)]
+    print(f"{len(config['services'])} services, {values} values, {rounds[0].found} wrong")
+    for name in ("reading", "classifying", "correcting"):
+        print(f"{name:12} {statistics.median(getattr(one, name) for one in rounds) * 1000:7.1f} ms")
+    median = statistics.median(one.reading + one.classifying for one in rounds)
+    print(f"{'in all':12} {median * 1000:7.1f} ms of {TARGET * 1000:.0f} ms")
+    return 0 if median <= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

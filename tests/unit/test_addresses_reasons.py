@@ -1,0 +1,541 @@
+"""Why an address is wrong: each reason by several inputs, and beside each what is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stackmend.addresses import classify, read
+from stackmend.addresses.state import ImageFacts, Running, RunningService, Socket
+from tests.unit.addresses_world import findings, judge, mend, project
+
+REDIS: dict[str, Any] = {"image": "redis:7"}
+DB: dict[str, Any] = {"image": "postgres:16"}
+APP = "example/app:1"
+
+
+def app(environment: dict[str, str], **body: Any) -> dict[str, Any]:
+    return {"image": APP, "environment": environment, **body}
+
+
+def reasons(config: dict[str, Any], **more: Any) -> list[tuple[str, str, str]]:
+    return [found[1:] for found in findings(config, **more)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "others", "right"),
+    [
+        ({"REDIS_URL": "redis://localhost:6379/0"}, {"redis": REDIS}, "redis:6379"),
+        ({"REDIS_URL": "redis://127.0.1.1"}, {"cache": REDIS}, "cache:6379"),
+        ({"REDIS_URL": "redis://[::1]:6379"}, {"redis": REDIS}, "redis:6379"),
+        ({"REDIS_URL": "redis://LOCALHOST:6379"}, {"redis": REDIS}, "redis:6379"),
+        ({"REDIS_URL": "redis://localhost.:6379"}, {"redis": REDIS}, "redis:6379"),
+        ({"REDIS_URL": '"redis://localhost:6379"'}, {"redis": REDIS}, "redis:6379"),
+        ({"JDBC": "jdbc:postgresql://localhost:5432/n"}, {"db": DB}, "db:5432"),
+        ({"DSN": "host=localhost port=5432 dbname=n"}, {"db": DB}, "db:5432"),
+        ({"DB": "Server=127.0.0.1,1433;Database=n"}, {"db": DB}, None),
+        ({"GO_DSN": "u:p@tcp(127.0.0.1:3306)/n"}, {"db": {"image": "mysql:8"}}, "db:3306"),
+        ({"DB_HOST": "localhost"}, {"db": DB}, "db"),
+        ({"DB_HOST": "localhost", "DB_PORT": "5432"}, {"db": DB}, "db:5432"),
+        ({"MONGO": "mongodb://u:p@localhost:27017/a"}, {"m": {"image": "mongo"}}, "m:27017"),
+        # The host's port, where the container has another.
+        ({"URL": "redis://localhost:6380"}, {"redis": REDIS | {"ports": ["6380:6379"]}},
+         "redis:6379"),
+        ({"TIKA": "http://localhost:9998"}, {"tika": {"image": "apache/tika"}}, "tika:9998"),
+        ({"WORKER_URL": "http://localhost:7001"}, {"worker": {"expose": ["7001"]}}, "worker:7001"),
+        ({"BROKERS": "localhost:9092"}, {"kafka": {"image": "apache/kafka"}}, "kafka:9092"),
+    ],
+)  # fmt: skip
+def test_loopback_where_another_service_is_meant(
+    environment: dict[str, str], others: dict[str, Any], right: str | None
+) -> None:
+    found = reasons(project({"app": app(environment), **others}))
+    assert found == ([("wrong", "loopback", right)] if right else [])
+
+
+@pytest.mark.parametrize(
+    ("command", "entrypoint", "right"),
+    [
+        (["celery", "-b", "redis://localhost:6379/0", "worker"], None, "redis:6379"),
+        (["app", "--redis-url=redis://127.0.0.1:6379"], None, "redis:6379"),
+        (["app", "--redis-host", "localhost"], None, "redis:6379"),
+        (["sh", "-c", "exec app --queue 'redis://localhost:6379/1' # redis://127.0.0.1"], None,
+         "redis:6379"),
+        (None, ["bash", "-ec", "REDIS_HOST=localhost app"], "redis:6379"),
+        # It is its own: it listens there, or it does not say whom it calls.
+        (["php", "-S", "localhost:6379"], None, None),
+        (["sh", "-c", "echo redis at localhost"], None, None),
+        (["app", "--listen", "localhost:6379"], None, None),
+        (["sh", "-c", "redis-server & sleep 1; app --url redis://localhost:6379"], None, None),
+    ],
+)  # fmt: skip
+def test_loopback_in_a_command(command: Any, entrypoint: Any, right: str | None) -> None:
+    body = {"image": APP, "command": command, "entrypoint": entrypoint}
+    found = reasons(project({"app": body, "redis": REDIS}))
+    assert found == ([("wrong", "loopback", right)] if right else [])
+
+
+@pytest.mark.parametrize(
+    ("environment", "target", "right"),
+    [
+        ({"U": "redis://redis:6380/0"}, REDIS | {"ports": ["6380:6379"]}, "redis:6379"),
+        ({"REDIS_HOST": "redis", "REDIS_PORT": "16379"}, REDIS | {"ports": ["16379:6379"]},
+         "redis:6379"),
+        ({"U": "http://redis:8080/x"}, {"image": APP, "ports": ["127.0.0.1:8080:80"]}, "redis"),
+        ({"U": "http://redis"}, {"image": APP, "ports": ["80:8000"]}, "redis:8000"),
+        ({"U": "redis:6380"}, REDIS | {"ports": ["6380:6379"]}, "redis:6379"),
+        # It may listen there as well.
+        ({"U": "http://redis:8080"}, {"image": APP, "ports": ["8080:80"], "expose": ["8080"]},
+         None),
+        ({"U": "http://redis:8080"}, {"image": APP, "ports": ["8080:80"], "environment":
+         {"PORT": "8080"}}, None),
+        ({"U": "http://redis:8080"}, {"image": APP, "ports": ["8080:80"], "command":
+         ["serve", "-l", "8080"]}, None),
+    ],
+)  # fmt: skip
+def test_the_hosts_port_instead_of_the_containers(
+    environment: dict[str, str], target: dict[str, Any], right: str | None
+) -> None:
+    config = project({"app": app(environment), "redis": target})
+    found = reasons(config)
+    if right == "redis":
+        # What a scheme implies need not be written, and stays where it was.
+        right = "redis:80"
+    assert found == ([("wrong", "published-port", right)] if right else [])
+    assert not findings(mend(config))
+
+
+def test_a_port_that_a_mounted_configuration_may_open_is_doubtful() -> None:
+    mount = {"type": "bind", "source": "/opt/nginx.conf", "target": "/etc/nginx/nginx.conf"}
+    web = {"image": "nginx", "ports": ["8080:80"], "volumes": [mount]}
+    config = project({"app": app({"URL": "http://web:8080"}), "web": web})
+    assert reasons(config) == [("ambiguous", "published-port", "")]
+
+
+@pytest.mark.parametrize(
+    ("environment", "others", "status", "right"),
+    [
+        ({"URL": "redis://rediss:6379"}, {"redis": REDIS}, "wrong", "redis:6379"),
+        ({"URL": "postgresql://db/n"}, {"db_postgres": DB}, "wrong", "db_postgres:5432"),
+        ({"URL": "redis://redis"}, {"cache": REDIS}, "wrong", "cache:6379"),
+        ({"DB_HOST": "postgres"}, {"database": DB}, "wrong", "database"),
+        ({"URL": "http://chat_api:8000"}, {"chat-api": {"expose": ["8000"]}}, "wrong",
+         "chat-api:8000"),
+        ({"REDIS": "redis://redis"}, {"redis-a": REDIS, "redis-b": REDIS}, "ambiguous", ""),
+        # A host of the network here, another number of what is deliberately alike, another kind.
+        ({"URL": "http://nas:5000"}, {"app2": {"expose": ["5000"]}}, "", ""),
+        ({"URL": "http://ollama2:11434"}, {"ollama": {"image": "ollama/ollama"}}, "", ""),
+        ({"URL": "redis://redis"}, {"redis-exporter": {"image": "oliver006/redis_exporter"}}, "",
+         ""),
+        ({"URL": "postgresql://rediss:5432"}, {"redis": REDIS}, "", ""),
+        ({"BACKEND": "redis-cluster"}, {"redis": REDIS}, "", ""),
+    ],
+)  # fmt: skip
+def test_a_name_that_does_not_exist(
+    environment: dict[str, str], others: dict[str, Any], status: str, right: str
+) -> None:
+    found = reasons(project({"app": app(environment), **others}))
+    assert found == ([(status, "unknown-name", right)] if status else [])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"networks": {"outside": None, "default": None}},
+        {"dns_search": ["lan"]},
+        {"extra_hosts": ["rediss=192.168.1.2"]},
+        {"external_links": ["other:rediss"]},
+        {"links": ["redis:rediss"]},
+        {"hostname": "rediss"},
+    ],
+)
+def test_a_name_that_something_else_may_have(more: dict[str, Any]) -> None:
+    body = app({"URL": "redis://rediss:6379"}, **more)
+    redis = REDIS | ({"networks": more["networks"]} if "networks" in more else {})
+    config = project({"app": body, "redis": redis}, networks={"outside": {"external": True}})
+    assert findings(config) == []
+
+
+def test_a_name_that_nobody_knows_when_asked_is_wrong_without_a_right_one() -> None:
+    config = project({"app": app({"URL": "http://nas:5000"}), "redis": REDIS})
+    nobody = Running(services={"app": RunningService(names={"nas": ()})})
+    known = Running(services={"app": RunningService(names={"nas": ("192.168.1.2",)})})
+    assert reasons(config, running=nobody) == [("wrong", "unknown-name", "")]
+    assert reasons(config, running=known) == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "its", "host"),
+    [
+        ({"networks": {"front": None}}, {"networks": {"back": None}}, "redis"),
+        ({"networks": {"front": None}}, {"networks": {"back": {"aliases": ["cache"]}}}, "cache"),
+        (
+            {"networks": {"front": None, "other": None}},
+            {"networks": {"back": None}, "container_name": "my-redis"},
+            "my-redis",
+        ),
+        (
+            {"networks": {"front": None, "back": None}},
+            {"networks": {"back": {}, "third": {"aliases": ["cache"]}}},
+            "cache",
+        ),
+    ],
+)
+def test_a_name_on_a_network_that_is_not_shared(
+    mine: dict[str, Any], its: dict[str, Any], host: str
+) -> None:
+    config = project({"app": app({"URL": f"redis://{host}:6379"}, **mine), "redis": REDIS | its})
+    assert reasons(config) == [("wrong", "not-shared", "")]
+
+
+def test_loopback_for_a_service_that_cannot_be_reached_is_not_rewritten() -> None:
+    config = project(
+        {
+            "app": app({"URL": "redis://localhost"}, networks={"a": None}),
+            "redis": REDIS | {"networks": {"b": None}},
+        }
+    )
+    (found,) = (one for one in judge(config) if one.status == "wrong")
+    assert (found.right, found.edits) == ("", ())
+    assert "no network in common" in found.cause
+
+
+GATEWAY = "host.docker.internal"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OLLAMA_BASE_URL": f"http://{GATEWAY}:11434"},
+        {"OLLAMA_HOST": GATEWAY},
+        {"API_HOST": GATEWAY, "MYSQL_HOST": GATEWAY, "MYSQL_PORT": "3306"},
+    ],
+)
+def test_the_host_without_extra_hosts(environment: dict[str, str]) -> None:
+    config = project({"app": app(environment)})
+    assert {one[1:] for one in findings(config)} == {("wrong", "no-extra-host", "")}
+    mended = mend(config)
+    assert mended["services"]["app"]["extra_hosts"] == [f"{GATEWAY}:host-gateway"]
+    assert findings(mended) == []
+
+
+@pytest.mark.parametrize("form", [f"{GATEWAY}:host-gateway", f"{GATEWAY}=host-gateway"])
+@pytest.mark.parametrize(
+    ("running", "found"),
+    [
+        (None, []),
+        (Running(host=(Socket(port=11434),)), []),
+        (Running(host=(Socket(port=11434, loopback=True),)), [("wrong", "host-loopback", "")]),
+        (
+            Running(host=(Socket(port=11434, loopback=True), Socket(port=11434))),
+            [],
+        ),
+        (Running(host=(Socket(port=22),)), [("wrong", "not-listening", "")]),
+        (Running(host=(Socket(port=11434),), filtered=(11434,)), [("wrong", "host-firewall", "")]),
+    ],
+)
+def test_a_process_of_the_host(form: str, running: Any, found: list[Any]) -> None:
+    body = app({"OLLAMA_BASE_URL": f"http://{GATEWAY}:11434"}, extra_hosts=[form])
+    assert reasons(project({"app": body}), running=running) == found
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_a_service_published_on_the_hosts_loopback_is_reached_by_name(address: str) -> None:
+    body = app({"URL": f"http://{GATEWAY}:9000"}, extra_hosts=[f"{GATEWAY}:host-gateway"])
+    port = {"target": 8000, "published": "9000", "protocol": "tcp", "host_ip": address}
+    config = project({"app": body, "api": {"ports": [port]}})
+    assert reasons(config) == [("wrong", "host-loopback", "api:8000")]
+
+
+@pytest.mark.parametrize(
+    ("services", "right"),
+    [
+        # It has no name, and others reach it through the host.
+        (
+            {
+                "app": app({"U": "http://ollama:11434"}),
+                "ollama": {"image": "ollama/ollama", "network_mode": "host"},
+            },
+            f"{GATEWAY}:11434",
+        ),
+        # It knows no names, and reaches published ports on its own loopback.
+        (
+            {
+                "app": app({"U": "redis://redis:6379"}, network_mode="host"),
+                "redis": REDIS | {"ports": ["127.0.0.1:6380:6379"]},
+            },
+            "127.0.0.1:6380",
+        ),
+        (
+            {"app": app({"U": "redis://redis:6379"}, network_mode="host"), "redis": REDIS},
+            "",
+        ),
+        (
+            {
+                "app": app({"U": "redis://redis:6379"}, network_mode="host"),
+                "redis": REDIS | {"network_mode": "host"},
+            },
+            "127.0.0.1:6379",
+        ),
+    ],
+)
+def test_the_hosts_network(services: dict[str, Any], right: str) -> None:
+    config = project(services)
+    assert reasons(config) == [("wrong", "host-network", right)]
+    if right:
+        assert findings(mend(config)) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "redis"])
+def test_a_borrowed_network_has_the_name_of_its_owner(scheme: str) -> None:
+    config = project(
+        {
+            "app": app({"U": f"{scheme}://torrents:8080"}),
+            "vpn": {"image": "gluetun"},
+            "torrents": {"image": "qbittorrent", "network_mode": "service:vpn"},
+        }
+    )
+    assert reasons(config) == [("wrong", "shared-namespace", "vpn:8080")]
+    assert findings(mend(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "its", "found"),
+    [
+        ({"network_mode": "bridge"}, {}, [("wrong", "default-bridge", "")]),
+        ({}, {"network_mode": "bridge"}, [("wrong", "default-bridge", "")]),
+        ({"network_mode": "bridge"}, {"network_mode": "bridge"}, [("wrong", "default-bridge", "")]),
+        (
+            {"network_mode": "bridge", "links": ["redis:redis"]},
+            {"network_mode": "bridge"},
+            [],
+        ),
+        ({}, {"network_mode": "none"}, [("wrong", "not-shared", "")]),
+    ],
+)
+def test_the_default_bridge_has_no_names(
+    mine: dict[str, Any], its: dict[str, Any], found: list[Any]
+) -> None:
+    config = project({"app": app({"U": "redis://redis:6379"}, **mine), "redis": REDIS | its})
+    assert reasons(config) == found
+
+
+@pytest.mark.parametrize(
+    ("ran", "found"),
+    [
+        (RunningService(), []),
+        (RunningService(up=False), [("wrong", "not-up", "")]),
+        (RunningService(sockets=(Socket(port=6379),)), []),
+        (RunningService(sockets=(Socket(port=6379, loopback=True),)),
+         [("wrong", "loopback-only", "")]),
+        (RunningService(sockets=(Socket(port=7000),)), [("wrong", "not-listening", "")]),
+        (RunningService(sockets=()), [("wrong", "not-listening", "")]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["redis://redis:6379/0", "redis://redis", "redis:6379"])
+def test_what_runs_of_the_target(value: str, ran: RunningService, found: list[Any]) -> None:
+    config = project({"app": app({"U": value}), "redis": REDIS})
+    assert reasons(config, running=Running(services={"redis": ran})) == found
+
+
+def test_the_port_that_listens_is_the_right_one_where_it_is_the_usual_one() -> None:
+    ran = RunningService(sockets=(Socket(port=6379),))
+    config = project({"app": app({"U": "redis://redis:7777"}), "redis": REDIS})
+    assert reasons(config, running=Running(services={"redis": ran})) == [
+        ("wrong", "not-listening", "redis:6379")
+    ]
+
+
+CLICKHOUSE = {"image": "clickhouse/clickhouse-server"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "target", "status", "right"),
+    [
+        ({"U": "http://it:9000"}, CLICKHOUSE, "wrong", "it:8123"),
+        ({"MIGRATION_URL": "clickhouse://it:8123"}, CLICKHOUSE, "wrong", "it:9000"),
+        ({"U": "amqp://it:15672"}, {"image": "rabbitmq:4"}, "wrong", "it:5672"),
+        ({"U": "bolt://it:7474"}, {"image": "neo4j:5"}, "wrong", "it:7687"),
+        ({"DB_HOST": "it", "DB_PORT": "3306"}, DB, "wrong", "it:5432"),
+        ({"U": "http://it:8080"}, {"image": "ollama/ollama"}, "wrong", "it:11434"),
+        ({"U": "redis://it:5432"}, DB, "wrong", ""),
+        ({"U": "mysql://it:5432/n"}, DB, "wrong", ""),
+        # Drivers that speak HTTP below a scheme of their own.
+        ({"U": "jdbc:clickhouse://it:8123/n"}, CLICKHOUSE, "", ""),
+        ({"U": "clickhouse+http://it:8123/n"}, CLICKHOUSE, "", ""),
+        ({"U": "clickhouse://it:8123/n"}, CLICKHOUSE, "ambiguous", ""),
+        ({"U": "http://it:6334"}, {"image": "qdrant/qdrant"}, "", ""),
+        ({"U": "redis://it:26379"}, {"image": "redis", "command": ["redis-sentinel"]}, "", ""),
+        ({"U": "http://it:8080"}, {"image": "ollama/ollama", "environment":
+         {"OLLAMA_HOST": "0.0.0.0:8080"}}, "", ""),
+    ],
+)  # fmt: skip
+def test_a_port_of_the_wrong_kind(
+    environment: dict[str, str], target: dict[str, Any], status: str, right: str
+) -> None:
+    config = project({"app": app(environment), "it": target})
+    assert reasons(config) == ([(status, "wrong-kind", right)] if status else [])
+    if right:
+        assert findings(mend(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "right"),
+    [
+        (REDIS, DB, "a:6379"),
+        ({"image": APP, "expose": ["6379"]}, {"image": "nginx", "expose": ["80"]}, "a:6379"),
+        (REDIS, {"image": "valkey:8"}, ""),
+    ],
+)
+def test_two_services_with_one_alias(
+    one: dict[str, Any], other: dict[str, Any], right: str
+) -> None:
+    alias = {"networks": {"default": {"aliases": ["store"]}}}
+    config = project(
+        {"app": app({"U": "redis://store:6379"}), "a": one | alias, "b": other | alias}
+    )
+    assert reasons(config) == [("wrong", "shared-alias", right)]
+
+
+def test_copies_of_one_service_may_share_a_name() -> None:
+    alias = {"networks": {"default": {"aliases": ["store"]}}}
+    config = project({"app": app({"U": "redis://store"}), "a": REDIS | alias, "b": REDIS | alias})
+    assert findings(config) == []
+
+
+@pytest.mark.parametrize(
+    ("proxy", "no_proxy", "found"),
+    [
+        ({"HTTP_PROXY": "http://proxy.lan:3128"}, {}, True),
+        ({"http_proxy": "http://proxy.lan:3128"}, {"no_proxy": "localhost,127.0.0.1"}, True),
+        ({"ALL_PROXY": "socks5://10.0.0.1:1080"}, {"NO_PROXY": "tik,atika,.tika.x"}, True),
+        ({"HTTP_PROXY": "http://proxy.lan:3128"}, {"NO_PROXY": "localhost, tika"}, False),
+        ({"HTTP_PROXY": "http://proxy.lan:3128"}, {"no_proxy": "*"}, False),
+        ({"HTTP_PROXY": "http://proxy.lan:3128"}, {"NO_PROXY": "tika:9998"}, False),
+        ({"HTTPS_PROXY": "http://proxy.lan:3128"}, {}, False),
+        ({"HTTP_PROXY": ""}, {}, False),
+        # A proxy of the project knows the project's names.
+        ({"HTTP_PROXY": "http://squid:3128"}, {}, False),
+    ],
+)
+def test_internal_names_that_go_to_a_proxy(
+    proxy: dict[str, str], no_proxy: dict[str, str], found: bool
+) -> None:
+    body = app({"TIKA_URL": "http://tika:9998"} | proxy | no_proxy)
+    config = project({"app": body, "tika": {"image": "apache/tika"}, "squid": {"image": "squid"}})
+    assert reasons(config) == ([("wrong", "proxy", "")] if found else [])
+    mended = mend(config)
+    assert findings(mended) == []
+    if found:
+        environment = mended["services"]["app"]["environment"]
+        keys = [*no_proxy] or ["NO_PROXY", "no_proxy"]
+        assert all(environment[key].endswith("tika") for key in keys)
+        assert all(environment[key].startswith(value) for key, value in no_proxy.items())
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        ("https://files.example.org", "http://api:5001"),
+        ("http://localhost:5001", "http://api:5001"),
+        ("http://192.0.2.7:5001/files", "http://api:5001/files"),
+    ],
+)
+def test_values_that_are_exchanged(inner: str, outer: str) -> None:
+    body = app({"INTERNAL_FILES_URL": inner, "FILES_URL": outer})
+    config = project({"app": body, "api": {"expose": ["5001"]}})
+    assert {found[2] for found in findings(config)} == {"swapped"}
+    environment = mend(config)["services"]["app"]["environment"]
+    assert environment == {"INTERNAL_FILES_URL": outer, "FILES_URL": inner}
+
+
+#: Addresses of a service's own loopback, or that merely have its name, which nobody is to touch.
+RIGHT: list[tuple[str, dict[str, str], dict[str, Any]]] = [
+    ("it serves that port", {"SELF": "http://localhost:8080"}, {"expose": ["8080"]}),
+    ("it publishes that port", {"SELF": "http://localhost:6379"}, {"ports": ["6379:80"]}),
+    ("it runs it as well", {"REDIS_URL": "redis://localhost:6379"},
+     {"command": ["sh", "-c", "redis-server --port 6379 & exec app"]}),
+    ("its image has it", {"REDIS_URL": "redis://localhost:6379"}, {"image": "gitlab:all-in-one"}),
+    ("a switch says so", {"REDIS_HOST": "localhost", "USE_EMBEDDED_REDIS": "true"}, {}),
+    ("switched off", {"REDIS_URL": "redis://localhost:6379", "REDIS_ENABLED": "false"}, {}),
+    ("switched off", {"REDIS_URL": "redis://localhost:6379", "DISABLE_REDIS": "1"}, {}),
+    ("another is chosen", {"REDIS_HOST": "127.0.0.1", "CACHE_DRIVER": "file"}, {}),
+    ("another is chosen", {"CACHE_BACKEND": "memcached", "REDIS_URL": "redis://localhost"}, {}),
+    ("it listens there", {"LISTEN_ADDR": "localhost:6379"}, {}),
+    ("it listens there", {"BIND": "127.0.0.1:6379"}, {}),
+    ("it listens there", {"HOST": "localhost", "PORT": "6379"}, {}),
+    ("it listens there", {"METRICS_ADDR": "localhost:9090"}, {}),
+    ("everywhere", {"REDIS_ADDR": "0.0.0.0:6379"}, {}),
+    ("for browsers", {"CORS_ORIGINS": "http://localhost:6379"}, {}),
+    ("for browsers", {"SITE_URL": "http://localhost"}, {}),
+    ("compared", {"ALLOWED_HOSTS": "localhost,redis,127.0.0.1"}, {}),
+    ("compared", {"NO_PROXY": "localhost,127.0.0.1"}, {}),
+    ("compared", {"TRUSTED_PROXIES": "127.0.0.1"}, {}),
+    ("a text", {"MOTD": "redis runs at localhost:6379 or redis://localhost:6379 here"}, {}),
+    ("a word", {"MODE": "localhost"}, {}),
+    ("no host", {"URL": "redis://localhost.example.org:6379"}, {}),
+    ("no host", {"URL": "redis://my-localhost:6379"}, {}),
+    ("a database of its own", {"DB_HOST": "localhost"}, {"image": "mysql:8"}),
+    ("an agent beside every program", {"STATSD_HOST": "localhost", "STATSD_PORT": "8125"}, {}),
+    ("an agent beside every program", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}, {}),
+    ("a file", {"DATABASE_URL": "sqlite:////data/localhost.db"}, {}),
+    ("a bucket", {"BUCKET": "s3://redis/localhost"}, {}),
+    ("a socket", {"DATABASE_URL": "postgresql:///app?host=/var/run/postgresql"}, {}),
+    ("a template", {"URL": "redis://${HOST}:6379"}, {}),
+    ("a template", {"URL": "http://{{ host }}:6379"}, {}),
+    ("an image", {"RUNNER_IMAGE": "redis:7"}, {}),
+    ("a time", {"AT": "10:30"}, {}),
+    ("a path", {"SUBPATH": "/redis:6379/x"}, {}),
+    ("a password", {"URL": "http://u:localhost@example.org"}, {}),
+    ("a password", {"URL": "postgresql://u:pass/w@redis:5432/n"}, {}),
+    ("on the host", {"REDIS_URL": "redis://localhost:6379"}, {"network_mode": "host"}),
+    ("beside it", {"REDIS_URL": "redis://localhost:6379"}, {"network_mode": "service:redis"}),
+    ("of a foreign one", {"REDIS_URL": "redis://localhost:6379"}, {"network_mode": "container:x"}),
+    ("alone", {"REDIS_URL": "redis://localhost:6379"}, {"network_mode": "none"}),
+    ("a port of nobody", {"URL": "http://localhost:1234"}, {}),
+    ("a cluster's other member", {"seed_hosts": "localhost:9300"}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("why", "environment", "body"), RIGHT)
+def test_what_is_right_is_left_alone(
+    why: str, environment: dict[str, str], body: dict[str, Any]
+) -> None:
+    config = project({"app": app(environment) | body, "redis": REDIS, "db": DB})
+    found = findings(config)
+    doubtful = {"its image has it", "a switch says so"}
+    assert found == [] or (why in doubtful and [one[1] for one in found] == ["ambiguous"]), why
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        ["CMD", "redis-cli", "-h", "localhost", "ping"],
+        ["CMD-SHELL", "curl -f http://localhost:6379/ || exit 1"],
+        ["CMD", "pg_isready", "--host=127.0.0.1"],
+    ],
+)
+def test_a_healthcheck_asks_the_service_itself(test: list[str]) -> None:
+    body = app({}, healthcheck={"test": test})
+    assert findings(project({"app": body, "redis": REDIS, "db": DB})) == []
+
+
+@pytest.mark.parametrize(
+    ("ignore", "left"),
+    [((), 2), (("app.REDIS_URL",), 1), (("app.*",), 0), (("*.REDIS_URL",), 1), (("api.*",), 2)],
+)
+def test_what_is_to_be_ignored(ignore: tuple[str, ...], left: int) -> None:
+    environment = {"REDIS_URL": "redis://localhost", "DATABASE_URL": "postgresql://localhost/n"}
+    config = project({"app": app(environment), "redis": REDIS, "db": DB})
+    found = classify(read(config), config, ignore=ignore)
+    assert len([one for one in found if one.status == "wrong"]) == left
+
+
+def test_what_an_image_brings_counts_only_where_the_service_waits_for_it() -> None:
+    images = {APP: ImageFacts(env={"REDIS_HOST": "localhost"}, ports=(8000,))}
+    waits = project({"app": app({}, depends_on={"redis": {}}), "redis": REDIS})
+    alone = project({"app": app({}), "redis": REDIS})
+    assert reasons(waits, images=images) == [("wrong", "loopback", "redis:6379")]
+    assert reasons(alone, images=images) == []
