@@ -64,6 +64,20 @@ SERVICES: dict[str, dict[str, Any]] = {
     "caller": CALLER | {"environment": {"REDIS_URL": URL.replace("$", "$$")}},
     "wrong": CALLER | {"environment": {"REDIS_URL": "redis://:another@redis:6379/0"}},
     "bare": CALLER | {"environment": {"REDIS_URL": "redis://redis:6379/0"}},
+    "filed": CALLER
+    | {
+        "environment": {"REDIS_PASSWORD_FILE": "/run/secrets/password"},
+        "volumes": ["./password:/run/secrets/password:ro"],
+    },
+    "ordered": CALLER
+    | {
+        "command": [
+            "/busybox",
+            "sh",
+            "-c",
+            f": '{URL.replace('$', '$$')}'; exec /busybox sleep 3600",
+        ]
+    },
     "redis": REDIS | {"command": ["redis-server", "--requirepass", PASSWORD.replace("$", "$$")]},
     "open": REDIS,
     "db": {
@@ -93,6 +107,8 @@ def greet(protocol: str, address: str, inside: str = "caller", **fields: Any) ->
 
 LINKS = [
     redis("caller"),
+    redis("filed", password_from="REDIS_PASSWORD_FILE"),
+    redis("ordered", password_from="command"),
     greet("postgres", "db:5432"),
     greet("amqp", "db:5672"),
     greet("mysql", "db:3306"),
@@ -113,6 +129,7 @@ def host(lab: Lab) -> LabHost:
     host.docker("rm", box)
     host.sh("tar -c -C /opt/static busybox | docker import - lab/static:1")
     services = json.dumps({"services": SERVICES})
+    host.put("/opt/linked/password", f"{PASSWORD}\n")
     host.put("/opt/linked/compose.yaml", services)
     host.docker("compose", "-f", "/opt/linked/compose.yaml", "-p", PROJECT, "up", "-d")
     for name in ("redis", "open"):
@@ -145,18 +162,22 @@ def test_a_static_program_alone(host: LabHost) -> None:
     assert [r.outcome for r in results] == ["passed"] * len(LINKS), results
     assert all(r.method.startswith("nsenter+") for r in results)
     assert host.identities() == before
-    assert host.events_since(began) == []
+    # Not even a command in a container: only the file with a password was read.
+    events = host.api(f"/events?since={began}&until={host.now()}")
+    assert {event["Action"] for event in events} == {"archive-path"}
     assert "PONG, it takes writes" in results[0].evidence
-    assert "it is a postgres, and asks for a password (SCRAM)" in results[1].evidence
+    assert "it is a postgres, and asks for a password (SCRAM)" in results[3].evidence
 
 
 def test_a_static_program_and_no_right_to_enter(host: LabHost) -> None:
     host.sh("usermod -aG docker operator")
     try:
-        results = ask(host, *LINKS[:3], user="operator", sudo=False)
+        links = [*LINKS[2:5], greet("postgres", "db:5432", inside="web")]
+        *results, with_tools = ask(host, *links, user="operator", sudo=False)
     finally:
         host.sh("gpasswd -d operator docker")
     assert [r.outcome for r in results] == ["unknown"] * 3
+    assert (with_tools.outcome, with_tools.method) == ("passed", "exec+nc")
     assert "its container has no shell to ask from" in results[1].evidence
 
 

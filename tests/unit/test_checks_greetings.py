@@ -56,6 +56,8 @@ def test_the_requests_of_others() -> None:
         b"HEAD / HTTP/1.1\r\nHost: ollama:11434\r\nUser-Agent: stackmend\r\nAccept: */*\r\n"
         b"Connection: close\r\n\r\n"
     )
+    assert b"Host: [::1]:80\r\n" in make_request(make("http", address="[::1]:80"))
+    assert b"Host: xn--bcher-kva:80\r\n" in make_request(make("http", address="bücher:80"))
     # OP_MSG, with the one document {hello: 1, $db: "admin"}.
     assert make_request(make("mongodb")).hex() == (
         "340000000100000000000000dd07000000000000" + "00" + "1f000000"

@@ -131,6 +131,12 @@ def test_a_password_that_only_a_shell_knows_is_not_known() -> None:
     assert "what --requirepass of redis gives cannot be read" in found.evidence
 
 
+def test_a_user_that_may_not_ping() -> None:
+    found = result(*replies("-NOPERM this user has no permissions to run the 'ping' command"))
+    assert found.outcome == "unknown"
+    assert "its user may not ask for it: NOPERM this user" in found.evidence
+
+
 def test_what_is_no_redis() -> None:
     assert "does not speak as redis does" in result().evidence
     assert "does not resolve" in result("rc 6").evidence

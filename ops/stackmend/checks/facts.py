@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from stackmend.checks.diagnosis import Answer, explain, explain_shared_name
 from stackmend.checks.greetings import (
-    LAST_REQUEST,
     find_other_protocol,
     list_patterns,
     make_request,
@@ -195,7 +194,6 @@ def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
                 check.port,
                 " ".join(list_patterns(check)),
                 _escape(make_request(check)),
-                _escape(LAST_REQUEST),
             ]
         case RedisCheck():
             target = "127.0.0.1" if check.address is None else check.host

@@ -60,18 +60,14 @@ def make_request(check: GreetingCheck) -> bytes:
         case "redis":
             return b"PING\r\n"
         case "http":
-            host = check.address.encode("idna" if not check.address.isascii() else "ascii")
+            host = f"[{check.host}]" if ":" in check.host else check.host
             return (
-                b"HEAD / HTTP/1.1\r\nHost: %b\r\nUser-Agent: stackmend\r\nAccept: */*\r\n"
-                b"Connection: close\r\n\r\n" % host
+                b"HEAD / HTTP/1.1\r\nHost: %b:%d\r\nUser-Agent: stackmend\r\nAccept: */*\r\n"
+                b"Connection: close\r\n\r\n" % (host.encode(), check.port)
             )
         case "clickhouse":
             # What it says to those who mistake its port.
             return b"GET / HTTP/1.0\r\n\r\n"
-
-
-#: Asked of whoever did not answer the greeting: most who speak something else answer this.
-LAST_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 
 
 def _make_mysql_packet(number: int, body: bytes) -> bytes:

@@ -7,7 +7,7 @@
 #   checks_tcp INDEX SECONDS SOURCE TARGET PORT
 #   checks_containers                                (before the first check with a SOURCE)
 #   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
-#   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST LAST_REQUEST
+#   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST
 #   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE [VARIABLE]
 #   checks_end
 #
@@ -442,12 +442,13 @@ checks_greet_once() {
         esac
     done
     set +f
-    # Who is silent may answer in another language.
+    # Who is silent may speak something else: most of those answer this.
     case $result:$reply:$rc in
         failed::28 | failed::52 | failed::56)
-            kept=$rc
-            checks_greet_with "$last_request"
-            rc=$kept
+            kept="$rc $seconds"
+            [ "${seconds%.*}" -lt 3 ] || seconds=3
+            checks_greet_with 'GET / HTTP/1.0\r\n\r\n'
+            rc=${kept% *} seconds=${kept#* }
             ;;
     esac
 }
@@ -616,12 +617,14 @@ checks_redis_caller_secret() {
     { read -r state; read -r _; IFS= read -r value; } <"$prefix.declared"
     if [ "$state" = file ]; then
         # Read from outside: the container may have no program.
-        {
-            printf 'V '
-            checks_limited 5 docker cp -L "$cid:$value" - 2>/dev/null </dev/null | tar -xOf - 2>/dev/null | head -c 4096
-            echo
-        } | awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
-        read -r state <"$prefix.declared"
+        checks_limited 5 docker cp -L "$cid:$value" - 2>/dev/null </dev/null |
+            tar -xOf - 2>/dev/null | head -c 4096 >"$prefix.file"
+        state=hidden
+        if [ -s "$prefix.file" ]; then
+            { printf 'V ' && cat "$prefix.file" && echo; } |
+                awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
+            read -r state <"$prefix.declared"
+        fi
     fi
     case $state in
         found)
@@ -629,7 +632,13 @@ checks_redis_caller_secret() {
             sed -n 3p "$prefix.declared" >"$prefix.secret"
             ;;
         hidden) checks_say hidden "$1" ;;
-        *) checks_say bare "$state" ;;
+        none | missing) checks_say bare "$state" ;;
+        *)
+            rm "$prefix.secret"
+            checks_say reason "docker does not say what $1 of $source is"
+            result=unknown rc=99 method=''
+            return 1
+            ;;
     esac
 }
 
@@ -696,7 +705,7 @@ checks_redis_once() {
     : >"$prefix.said"
     if [ ! -e "$prefix.secret" ]; then
         if [ -n "$variable" ]; then
-            checks_redis_caller_secret "$variable"
+            checks_redis_caller_secret "$variable" || return
         else
             checks_redis_secret "$owner"
         fi
@@ -949,7 +958,7 @@ checks_tcp() {
 }
 
 checks_greet() {
-    index=$1 seconds=$2 source=$3 target=$4 port=$5 patterns=$6 request=$7 last_request=$8 code='' found='' head=''
+    index=$1 seconds=$2 source=$3 target=$4 port=$5 patterns=$6 request=$7 code='' found='' head=''
     checks_start checks_greet_once
 }
 

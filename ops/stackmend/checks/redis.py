@@ -94,6 +94,9 @@ def explain_redis(check: RedisCheck, answer: Answer) -> Explained | None:
         if fields.get(key) == "err":
             text = f"its last write to disk failed ({option}: {key}:err)"
             return _make_harmful(text, _HARMED["MISCONF"][1])
+    if "NOPERM" in errors and "+PONG" not in replies:
+        text = f"not known: its user may not ask for it: {errors['NOPERM']}"
+        return Explained(outcome="unknown", text=text, remedy="permit that user PING")
     others = [text for word, text in errors.items() if word not in ("NOPERM", "MOVED", "ASK")]
     if others:
         return Explained(text=f"it answers {'; '.join(others)}", remedy="")
