@@ -300,9 +300,9 @@ def adopt(hosts: Sequence[LabHost]) -> None:
     write_inventory(inventory, hosts)
 
 
-def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
+def compare(rounds: int, only: frozenset[str], number_of_hosts: int) -> dict[str, Any]:
     """Ansible, stock pyinfra, stackmend and the floor, in interleaved rounds on the same hosts."""
-    with healthy_hosts(4) as hosts:
+    with healthy_hosts(number_of_hosts) as hosts:
         inventory = write_inventory(WORK / "inventory.py", hosts)
         sections = write_inventory(
             WORK / "sections.py", hosts, stack={**STACK, "resolver": RESOLVER}
@@ -350,7 +350,7 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
         met = ratio >= limit if at_least else ratio <= limit
         targets.append({"what": words, "ratio": round(ratio, 2), "target": limit, "met": met})
     return {
-        "hosts": 4,
+        "hosts": number_of_hosts,
         "rounds": rounds,
         "versions": versions(),
         "seconds": {name: [round(value, 3) for value in values] for name, values in times.items()},
@@ -460,6 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the numbers as JSON. Returns 1 if a contender did not only look."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.noop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--scale", action="store_true", help="measure 1, 4, 8 and 16 hosts")
     parser.add_argument("--crowded", action="store_true", help="200 containers, 5,000 sockets")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
@@ -473,7 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.crowded:
             result["crowded"] = crowded(chosen.rounds)
         if not (chosen.scale or chosen.crowded):
-            result["noop"] = compare(chosen.rounds, frozenset(chosen.only))
+            result["noop"] = compare(chosen.rounds, frozenset(chosen.only), chosen.hosts)
     except NotANoop as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1

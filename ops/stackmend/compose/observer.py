@@ -127,26 +127,24 @@ class Observer:
         (results,) = connection.fetch_facts(self.host, [(CheckResults, arguments)])
         return results if isinstance(results, tuple) else ()
 
-    def read_links(
-        self, checks: Sequence[Check], state: StackState, attempts: int
-    ) -> tuple[dict[str, CheckResult], Listeners]:
-        """What links are found to be, by the checks' names, and what listens; in one reading."""
-        running = tuple(container.id for container in state.containers if container.running)
-        if not running:
-            return {}, {}
+    def read_links(self, checks: Sequence[Check], attempts: int) -> dict[str, CheckResult]:
+        """What links are found to be, by the checks' names; all are asked over one channel."""
         parts = [checks[at : at + MAXIMUM_CHECKS] for at in range(0, len(checks), MAXIMUM_CHECKS)]
-        facts: list[tuple[type, dict[str, object]]] = [
-            (CheckResults, {"project": self.spec.project, "checks": part, "attempts": attempts})
-            for part in parts
+        arguments = [
+            {"project": self.spec.project, "checks": part, "attempts": attempts} for part in parts
         ]
-        facts.append((Listening, {"containers": running}))
-        *found, listening = connection.fetch_facts(self.host, facts)
-        results = {
+        found = connection.fetch_facts(self.host, [(CheckResults, each) for each in arguments])
+        return {
             result.name: result
             for part, fact in zip(parts, found, strict=True)
             for result in self.collect_results([fact], part)
         }
-        return results, listening if isinstance(listening, dict) else {}
+
+    def read_listeners(self, state: StackState) -> Listeners:
+        """What listens in the project's containers and on the host, as far as it can be read."""
+        running = tuple(container.id for container in state.containers if container.running)
+        (found,) = connection.fetch_facts(self.host, [(Listening, {"containers": running})])
+        return found if isinstance(found, dict) else {}
 
     def collect_results(
         self, facts: Iterable[object], checks: Sequence[Check] | None = None
