@@ -269,7 +269,13 @@ def test_a_controller_that_is_killed_while_it_is_fetched(shop: GitShop) -> None:
     page = shop.page()
     with shop.start("-y") as run:
         shop.host.sh(f"timeout 60 sh -c 'until grep -q GET {ROOT}/requests; do sleep 0.1; done'")
+        # What it runs on the host cannot clean up after itself either.
+        left = shop.host.sh("ls -d /tmp/stackmend-git.*")
+        process = left.split(".")[1]
+        shop.host.sh(f"kill -KILL {process}; pkill -KILL -f '[s]elf/fd/9'; true")
         run.kill()
+    assert shop.host.exists(left)
+    assert shop.host.sh("grep -rl t0k3n /tmp /dev/shm /run/user 2>/dev/null", check=False) == ""
     assert shop.page() == page
     shop.fault()
     shop.host.sh("systemctl restart lab-git")

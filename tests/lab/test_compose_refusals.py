@@ -119,12 +119,13 @@ def test_what_only_the_built_image_shows_is_found_before_anything_stops(
 # A compose file, an image or a build that cannot be
 
 SEMANTICS: dict[str, tuple[Callable[[Shop], Any], str]] = {
-    "network-not-declared": (
-        lambda shop: shop.services["web"].update(networks=["nowhere"]),
+    # One in the compose file alone is refused before contact.
+    "network-not-declared-by-an-override": (
+        lambda shop: shop.put("compose.override.yaml", "services: {web: {networks: [nowhere]}}\n"),
         "undefined network",
     ),
-    "volume-not-declared": (
-        lambda shop: shop.services["side"].update(volumes=["nothing:/x"]),
+    "volume-not-declared-by-an-override": (
+        lambda shop: shop.put("compose.override.yaml", "services: {side: {volumes: [no:/x]}}\n"),
         "undefined volume",
     ),
     "not-a-restart-policy": (

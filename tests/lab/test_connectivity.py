@@ -24,7 +24,10 @@ WELL = "https://h10.far.test/204"
 
 @pytest.fixture(scope="module")
 def side(lab: Lab) -> Iterator[FarSide]:
-    with far_side(lab.take(1)[0]) as made:
+    host = lab.take(1)[0]
+    install = "apt-get install -y -q --no-install-recommends iputils-ping"
+    host.sh(f"apt-get update -q && {install}", timeout=300)
+    with far_side(host) as made:
         yield made
 
 
@@ -87,6 +90,8 @@ def test_with_what_a_host_has(side: FarSide) -> None:
         assert side.faults(["https://h20.far.test/"], here.format("curl")) == ["mtu"]
     ends = ["https://h10.far.test", "tcp://h10.far.test:80"]
     assert side.faults(ends, here.format("curl python3*")) == ["unknown", "healthy"]
+    state = side.observe(ends[:1], here.format("ping"))
+    assert "ping is not on the host" in state.endpoints[0].host.skipped.values()
     state = side.observe(ends[:1], here.format("bash"))
     assert [one.fault for one in classify_endpoints(state)] == ["healthy"]
     assert "bash is not on the host" in state.endpoints[0].host.skipped.values()
@@ -123,6 +128,14 @@ def test_packets_that_do_not_arrive(side: FarSide) -> None:
         found = side.classify(list(asked))
     assert {name: one.fault for name, one in found.items()} == asked
     (rate,) = [line for line in found["https://h27.far.test/"].evidence if "handshakes" in line]
+    assert 10 <= int(rate.rpartition(": ")[2].split()[0]) <= 55
+    # Echo requests are a second witness; who limits them alone is well.
+    echoes = "INPUT -p icmp --icmp-type echo-reply -s 192.0.2.{} "
+    limited = (f"{echoes.format(33)}{drop} 0.5 -j DROP", f"{echoes.format(29)}-j DROP")
+    with side.rules(*rules[2:5], *limited):
+        found = side.classify([f"https://h{last}.far.test/" for last in (26, 27, 29, 33)])
+    assert [one.fault for one in found.values()] == ["loss", "loss", "healthy", "healthy"]
+    (rate,) = [line for line in found["https://h27.far.test/"].evidence if "echo" in line]
     assert 10 <= int(rate.rpartition(": ")[2].split()[0]) <= 55
     # Small answers alone are no trouble of the MTU.
     with side.rules(rules[0]):

@@ -76,6 +76,18 @@ def test_servers_last_through_their_owner(names: Names, owner: str) -> None:
     assert not names.set(FIRST).all("done"), "after a reboot"
 
 
+def test_servers_set_at_run_time_alone_are_made_to_last(names: Names) -> None:
+    names.own("networkd")
+    names.host.sh(f"resolvectl dns lan0 {FIRST}")
+    names.wait_for(FIRST)
+    done = names.set(FIRST)
+    assert done.run.rc == 0, done.run.out
+    assert f"lan0 has {FIRST} at run time alone" in done.run.out
+    assert not names.set(FIRST).all("done")
+    names.host.sh(AGAIN["networkd"], timeout=60)
+    assert names.resolve() == SAYS[FIRST]
+
+
 def test_what_else_a_file_holds_stays(names: Names) -> None:
     names.own("plain file")
     names.host.sh("chmod 0640 /etc/resolv.conf && ln -sf /etc/site.conf /etc/resolv.tmp")
@@ -307,18 +319,19 @@ def test_a_stale_cache_is_flushed_once(names: Names, cache: str) -> None:
 # In the deploy.
 
 
-def test_site_heals_names_first_and_asks_over_one_channel(names: Names) -> None:
+@pytest.mark.parametrize("deploy", ["deploy/bootstrap.py", "deploy/site.py"])
+def test_a_deploy_heals_names_first_and_asks_over_one_channel(names: Names, deploy: str) -> None:
     names.own("stub")
     names.serve(SECOND, "dead")
     section = {"servers": [FIRST], "check_names": CHECKED}
     inventory = controller.write_inventory(
         names.directory, [names.host], stack={"resolver": section}, user="operator"
     )
-    done = controller.run(inventory, "deploy/site.py", "-y")
+    done = controller.run(inventory, deploy, "-y")
     assert done.rc == 0, done.out
     assert names.resolve() == SAYS[FIRST]
     before = names.host.mark()
-    again = controller.run(inventory, "deploy/site.py", "-y")
+    again = controller.run(inventory, deploy, "-y")
     assert again.rc == 0, again.out
     assert " converged" in again.out
     assert len(names.host.sessions_since(before)) == 1

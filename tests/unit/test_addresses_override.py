@@ -13,7 +13,7 @@ import yaml
 from stackmend.addresses import classify, locate, make_override, make_patch, read
 from stackmend.addresses.override import Override, has_secret
 from stackmend.addresses.patch import Patch
-from stackmend.addresses.sources import substitute
+from stackmend.addresses.sources import Sources, substitute
 from stackmend.addresses.state import Judgement
 from tests.unit.addresses_world import findings, lay_over, project
 
@@ -103,6 +103,16 @@ def written(override: Override) -> Any:
             "redis://:${PASSWORD}@redis:6379/0",
             ("compose.yaml", "  URL: redis://:${PASSWORD}@redis:6379/0"),
         ),
+        (
+            compose(
+                "environment:",
+                "  URL: redis://:$PASSWORD@localhost:6379/0",
+                **{".env": 'PASSWORD=1\nPASSWORD="s3cr%40t@home" # as stackmend writes it\n'},
+            ),
+            f"redis://:{PASSWORD}@localhost:6379/0",
+            "redis://:$PASSWORD@redis:6379/0",
+            ("compose.yaml", "  URL: redis://:$PASSWORD@redis:6379/0"),
+        ),
         # From .env and from an env file, without a secret.
         (
             compose("environment:", "  URL: ${URL}", **{".env": "A=1\nURL=redis://localhost:6379\n"}),
@@ -124,6 +134,17 @@ def written(override: Override) -> Any:
             "redis://localhost:6379",
             "redis://redis:6379",
             ("b.env", "URL=redis://redis:6379 # x"),
+        ),
+        (
+            {
+                "compose.yaml": "include: [sub/compose.yaml]\nservices:\n  redis: {}\n",
+                "sub/compose.yaml": "services:\n  api:\n    env_file: ./x.env\n",
+                "sub/x.env": "URL=redis://localhost:6379\n",
+                "x.env": "URL=redis://other:6379\n",
+            },
+            "redis://localhost:6379",
+            "redis://redis:6379",
+            ("sub/x.env", "URL=redis://redis:6379"),
         ),
         # Passed through from .env by its name alone.
         (
@@ -203,6 +224,24 @@ def test_a_secret_of_an_env_file_is_in_nothing_that_is_written(
     assert patch.left
     for part in (PASSWORD, "s3cr", "home"):
         assert part not in f"{judgements}{override}{patch}"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("P=a b # c", "a b"),
+        ("P='a $b' # c", "a $b"),
+        ('P="a\\$b\\"\\\\"', 'a$b"\\'),
+        ('P="a\\nb"', "a\nb"),
+        ("export P=a", "a"),
+        ('P="a$b"', None),
+        ("P=a$b", None),
+        ('P="a', None),
+    ],
+)
+def test_what_env_assigns(line: str, value: str | None) -> None:
+    found = Sources({".env": f"{line}\n".encode()}).variables.get("P")
+    assert found == value
 
 
 def test_a_secret_beside_a_change_is_not_in_the_patch(tmp_path: Path) -> None:

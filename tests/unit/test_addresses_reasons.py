@@ -458,6 +458,11 @@ RIGHT: list[tuple[str, dict[str, str], dict[str, Any]]] = [
      {"command": ["sh", "-c", "redis-server --port 6379 & exec app"]}),
     ("its image has it", {"REDIS_URL": "redis://localhost:6379"}, {"image": "gitlab:all-in-one"}),
     ("a switch says so", {"REDIS_HOST": "localhost", "USE_EMBEDDED_REDIS": "true"}, {}),
+    ("its image has it", {"REDIS_URL": "redis://localhost"}, {"image": "sentry:omnibus"}),
+    ("it keeps its data", {"DATABASE_URL": "postgresql://localhost/n"},
+     {"volumes": [{"type": "volume", "source": "pg", "target": "/var/lib/postgresql/data"}]}),
+    ("for tests", {"TEST_REDIS_URL": "redis://localhost:6379"}, {}),
+    ("for a laptop", {"REDIS_URL_LOCAL": "redis://localhost:6379"}, {}),
     ("switched off", {"REDIS_URL": "redis://localhost:6379", "REDIS_ENABLED": "false"}, {}),
     ("switched off", {"REDIS_URL": "redis://localhost:6379", "DISABLE_REDIS": "1"}, {}),
     ("another is chosen", {"REDIS_HOST": "127.0.0.1", "CACHE_DRIVER": "file"}, {}),
@@ -504,7 +509,7 @@ def test_what_is_right_is_left_alone(
 ) -> None:
     config = project({"app": app(environment) | body, "redis": REDIS, "db": DB})
     found = findings(config)
-    doubtful = {"its image has it", "a switch says so"}
+    doubtful = {"its image has it", "a switch says so", "it keeps its data"}
     assert found == [] or (why in doubtful and [one[1] for one in found] == ["ambiguous"]), why
     assert mend(config) == config
 

@@ -60,6 +60,11 @@ SHAPES: dict[str, Shape] = {
                 {"OLLAMA_BASE_URLS": "http://a:11434,http://b:11434"},
                 [wrong("OLLAMA_BASE_URLS", "form", "a:11434;")],
             ),
+            # Which of the two the second one is cannot be known.
+            (
+                {"OLLAMA_BASE_URLS": "http://a:11434;http://localhost:11434"},
+                [doubtful("OLLAMA_BASE_URLS", "loopback")],
+            ),
         ],
         WEBUI,
     ),

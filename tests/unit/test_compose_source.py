@@ -132,6 +132,31 @@ WRONG: list[tuple[Any, str]] = [
         "there are db, web",
     ),
     (
+        {
+            **web(
+                volumes=["data:/data:ro", {"type": "volume", "source": "more", "target": "/more"}],
+                networks=["back", "default"],
+                configs=["app"],
+                secrets=[{"source": "key"}],
+                depends_on=["redis"],
+            ),
+            "volumes": {"other": {}},
+        },
+        "source: compose.yaml: services.web.depends_on: there is no service 'redis'; there are "
+        "db, web; "
+        + "; ".join(
+            f"source: compose.yaml: services.web.{section}: '{name}' is not declared at the top "
+            f"level of the file, under '{section}'; {have}"
+            for section, name, have in [
+                ("networks", "back", "it is empty"),
+                ("volumes", "data", "it has other"),
+                ("volumes", "more", "it has other"),
+                ("configs", "app", "it is empty"),
+                ("secrets", "key", "it is empty"),
+            ]
+        ),
+    ),
+    (
         web(env_file="web.env"),
         "source: compose.yaml: services.web.env_file.0: web.env is not among the project's files",
     ),
@@ -211,9 +236,17 @@ RIGHT: list[Any] = [
     web(depends_on=["db"], network_mode="service:db", links=["db:alias"]),
     web(network_mode="host", pid="host", ipc="shareable", volumes_from=["container:other"]),
     web(env_file=[{"path": "none.env", "required": False}, "/etc/web.env", "~/web.env"]),
-    web(
-        env_file="${WHERE}/web.env", volumes=["${DATA}:/data", "data:/data", "/srv:/srv", "./x:/x"]
-    ),
+    {
+        **web(
+            env_file="${WHERE}/web.env",
+            volumes=["${DATA}:/data", "data:/data", "/srv:/srv", "./x:/x", "/own", "unnamed"],
+            networks={"default": None, "back": {"aliases": ["w"]}, "${NET}": None},
+            configs=["app", {"source": "${APP}"}],
+        ),
+        "volumes": {"data": None},
+        "networks": {"back": {}},
+        "configs": {"app": {"content": "x"}},
+    },
     web(build="https://example.org/a.git"),
     web(build="git@example.org:a.git", **{"x-note": 1}),
     {**web(), "x-anything": [1], "name": "shop", "version": "3"},
@@ -323,6 +356,8 @@ def test_a_check_names_a_service_that_there_is(
     fine = {"kind": "tcp", "address": "127.0.0.1:80"}
     said = refused(root, web(), checks=[fine, check])
     assert said == f"checks.1.{field}: there is no service 'api'; there are db, web"
+    both = refused(root, web(), checks=[check, fine, {**check, "name": "b"}])
+    assert both == f"{said.replace('.1.', '.0.')}; {said.replace('.1.', '.2.')}"
     read(root, {**web(), "services": {"api": WEB}}, checks=[check])
     (root / "compose.override.yaml").write_text("services: {api: {image: a}}\n")
     read(root, web(), checks=[check])

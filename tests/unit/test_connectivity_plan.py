@@ -485,6 +485,10 @@ def test_no_loss_without_the_kernels_word(
     # Limited or unanswered echoes alone, and one handshake alone, are nothing.
     assert not is_lossy(burst.model_copy(update={"repeated": 0}), 0)
     assert not is_lossy(burst.model_copy(update={"repeated": 1, "echoes": 0}), min(segments, 2))
+    # Half of the echoes lost, and no handshake: who limits them is well, whatever others lose.
+    limited = burst.model_copy(update={"repeated": 0, "echoes": 100, "missing": 50})
+    assert not is_lossy(limited, segments + 1)
+    assert is_lossy(limited.model_copy(update={"missing": 3, "late": 0}), segments + 1)
     # A host that is as late with itself is busy.
     assert not is_lossy(burst.model_copy(update={"late": max(1, repeated)}), segments)
 

@@ -60,6 +60,17 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
     "networkd_and_resolved_both_have_servers": lambda: world.make_plan(
         world.networkd(servers=(OLD,))
     ),
+    "networkd_at_run_time_alone": lambda: world.make_plan(
+        world.networkd(
+            Link(
+                name="eth0",
+                servers=(FIRST, SECOND),
+                network="/etc/systemd/network/10-lan.network",
+                lasting=(OLD,),
+                default=True,
+            )
+        )
+    ),
     "netplan": lambda: world.make_plan(world.networkd(LAN)),
     "network_manager": lambda: world.make_plan(world.manager()),
     "network_manager_with_servers_of_two_families": lambda: world.make_plan(
@@ -83,6 +94,14 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
             links=(Link(name="eth0", servers=(OLD,), default=True),),
             connections=(world.connection(),),
         )
+    ),
+    "network_manager_behind_resolved_with_servers_of_two_families": lambda: world.make_plan(
+        world.stub(
+            servers=(),
+            links=(Link(name="eth0", servers=("2001:db8::53", FIRST), default=True),),
+            connections=(world.connection(),),
+        ),
+        world.desired(FIRST, "2001:db8::53"),
     ),
     "network_manager_by_netplan": lambda: world.make_plan(
         world.manager(

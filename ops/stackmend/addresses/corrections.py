@@ -1,9 +1,10 @@
 """What is written in place of a wrong address. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from stackmend.addresses.kinds import SCHEME_PORTS
-from stackmend.addresses.state import Address, Edit, Judgement
+from stackmend.addresses.stack import Stack
+from stackmend.addresses.state import Address, Edit, Judgement, Reason
 
 
 def make_edits(address: Address, host: str, port: int) -> tuple[Edit, ...]:
@@ -35,7 +36,7 @@ def split_right(judgement: Judgement) -> tuple[str, int]:
     return (host, int(port)) if host and port.isdecimal() else (judgement.right, 0)
 
 
-def correct(address: Address, host: str, port: int, services: Iterable[str]) -> Address:
+def replace_host(address: Address, host: str, port: int, services: Iterable[str]) -> Address:
     """The address once another host and port are written for it."""
     target = next((name for name in services if name.lower() == host.lower()), "")
     return address.model_copy(
@@ -45,4 +46,68 @@ def correct(address: Address, host: str, port: int, services: Iterable[str]) -> 
             "target": target,
             "text": f"{host}:{port}" if port else host,
         }
+    )
+
+
+def report_wrong(
+    stack: Stack, address: Address, reason: Reason, cause: str, target: str, port: int
+) -> Judgement:
+    """A wrong address that a service's own name and port correct, where it can be reached."""
+    service, name = address.place.service, stack.names.name_target(target)
+    if stack.names.can_reach(service, name):
+        return report_rewritten(address, reason, cause, name, port)
+    written = f"{name}:{port}" if port else name
+    return Judgement(
+        address=address,
+        status="wrong",
+        reason=reason,
+        cause=f"{cause}; {service} and {name} have no network in common",
+        remedy=f"add one network to both, and use {written}",
+    )
+
+
+def report_rewritten(
+    address: Address, reason: Reason, cause: str, host: str, port: int
+) -> Judgement:
+    """A wrong address that another host and port correct."""
+    edits = make_edits(address, host, port)
+    written = f"{host}:{port}" if port else host
+    where = f"{address.place.service}.{address.place.name}"
+    return Judgement(
+        address=address,
+        status="wrong",
+        reason=reason,
+        right=written,
+        edits=edits,
+        cause=cause,
+        remedy=f"write {written} instead of {address.text} in {where}",
+    )
+
+
+def report_ambiguous(
+    stack: Stack,
+    address: Address,
+    reason: Reason,
+    cause: str,
+    found: Mapping[str, int],
+    *,
+    itself: bool = False,
+) -> Judgement:
+    """An address that may be meant in several ways.
+
+    :param found: the services that may be meant, with the port of each; 0 is not known.
+    :param itself: whether it may be meant as it stands, too.
+    """
+    readings = [f"{address.text}: as it stands"] if itself else []
+    for name, port in found.items():
+        host = stack.names.name_target(name)
+        readings.append(f"{host}:{port}" if port else host)
+    return Judgement(
+        address=address,
+        status="ambiguous",
+        reason=reason,
+        readings=tuple(readings),
+        cause=cause,
+        remedy=f"write what is meant in {address.place.service}.{address.place.name}, or add "
+        f'"{address.place.service}.{address.place.name}" to "ignore" of the section "links"',
     )

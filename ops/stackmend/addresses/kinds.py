@@ -98,8 +98,10 @@ KINDS: Mapping[str, Kind] = {
     "weaviate": Kind({8080: "http", 50051: "grpc"}, "weaviate", "weaviate", {}, "vector"),
     "chroma": Kind({8000: "http"}, "chroma", "chroma chromadb", {}, "vector"),
     "milvus": Kind({19530: "http", 9091: "http"}, "milvus", "milvus", {}, "vector"),
-    "meilisearch": Kind({7700: "http"}, "meilisearch", "meili meilisearch", {}, "search"),
-    "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search"),
+    "meilisearch": Kind(
+        {7700: "http"}, "meilisearch", "meili meilisearch", {}, "search", internal=False
+    ),
+    "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search", internal=False),
     "elasticsearch": Kind(
         {9200: "http"},
         "elasticsearch",
@@ -254,10 +256,10 @@ def is_server(kind: str, body: Mapping[str, Any]) -> bool:
     return bool(words & servers)
 
 
-def is_telling_port(port: int, kind: str) -> bool:
+def is_typical_port(port: int, kind: str) -> bool:
     """Whether a port is usual for this kind of software and for nothing else.
 
-    >>> is_telling_port(6379, "redis"), is_telling_port(8080, "weaviate")
+    >>> is_typical_port(6379, "redis"), is_typical_port(8080, "weaviate")
     (True, False)
     """
     return port in KINDS[kind].ports and port not in _COMMON_PORTS

@@ -10,18 +10,21 @@ from stackmend.addresses.kinds import SCHEME_PORTS
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
 #: A longer value is data, and no address.
-LONGEST = 64 * 1024
+LONGEST = 16 * 1024
 
-_HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+# Bounded, so that a long value takes no longer than it is long.
+_HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
 _PIECE = re.compile(rf"(?P<host>{_HOST})\.?(?::(?P<port>\d{{1,5}}))?")
 _URL = re.compile(
-    r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^\s/?#\"'<>`]*)"
+    r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,40})://(?P<authority>[^\s/?#\"'<>`]*)"
 )
-_NEXT_SCHEME = re.compile(r"[,;|]?[A-Za-z][A-Za-z0-9+.-]*:$")
+_NEXT_SCHEME = re.compile(r"[,;|]?[A-Za-z][A-Za-z0-9+.-]{0,40}:$")
 _PATH = re.compile(r"/[^\s?#\"'<>`,;]*")
 # Not within a longer name, path or login; what has no letter and no dot is no host.
 _HOST_AND_PORT = re.compile(rf"(?<![\w.:/@%$\[-])(?P<host>{_HOST}):(?P<port>\d{{1,5}})(?![\w.:@-])")
-_LOGIN = re.compile(rf"[^\s:@/]+:[^\s@]+@(?P<host>{_HOST}):(?P<port>\d{{1,5}})(?![\w:@-])")
+_LOGIN = re.compile(
+    rf"(?<![^\s,;=])[^\s:@/]{{1,128}}:[^\s@]{{1,256}}@(?P<host>{_HOST}):(?P<port>\d{{1,5}})(?![\w:@-])"
+)
 #: ``host=db port=5432`` and ``Server=db,1433;``.
 _KEYWORDS = re.compile(
     rf"(?i)(?<![\w.-])(?:host|hostaddr|server|data source|addr)\s*=\s*(?P<host>{_HOST})"
@@ -109,7 +112,7 @@ def read(
     """
     images = images or {}
     services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
-    by_lower = {name.lower(): name for name in services}
+    targets = list_targets(services)
     found: list[Address] = []
     for name, body in services.items():
         image = str(body.get("image") or f"{config.get('name', '')}-{name}")
@@ -130,11 +133,26 @@ def read(
             if source in (mounted or {}):
                 found += _read_file(name, source, (mounted or {})[source])
     return tuple(
-        address.model_copy(update={"target": by_lower[address.host]})
-        if address.host in by_lower
+        address.model_copy(update={"target": targets[address.host]})
+        if address.host in targets
         else address
         for address in found
     )
+
+
+def list_targets(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The names that services have somewhere, in lower case, each with the first that has it."""
+    found = {name.lower(): name for name in services}
+    for name, body in services.items():
+        aliases = [
+            str(alias)
+            for settings in (body.get("networks") or {}).values()
+            for alias in (settings or {}).get("aliases") or ()
+        ]
+        for alias in (str(body.get("container_name") or ""), *aliases):
+            if alias:
+                found.setdefault(alias.lower(), name)
+    return found
 
 
 def list_mounted(config: Mapping[str, Any], name: str) -> list[str]:
@@ -267,9 +285,11 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
         return
     taken: list[tuple[int, int]] = []
     if "://" in value:
-        for url in _URL.finditer(value):
-            taken.append((url.start(), url.end()))
-            yield from _find_in_url(url, value)
+        at = 0
+        while url := _URL.search(value, at):
+            at = _find_end(url, value)
+            taken.append((url.start(), at))
+            yield from _find_in_url(url, value, at)
     patterns = (_HOST_AND_PORT,) if "://" in value else (_HOST_AND_PORT, _LOGIN)
     for pattern in patterns if ":" in value else ():
         for match in pattern.finditer(value):
@@ -309,7 +329,18 @@ def _is_prose(key: str, value: str) -> bool:
     )
 
 
-def _find_in_url(match: re.Match[str], value: str) -> Iterator[_Found]:
+def _find_end(match: re.Match[str], value: str) -> int:
+    """Where the authority of a URL ends: another of a list may begin in what looks like it."""
+    start, end = match.span("authority")
+    authority = match["authority"]
+    if match["scheme"].lower() == "sqlserver":
+        return start + len(authority.partition(";")[0])
+    if value[end : end + 2] == "//" and (cut := _NEXT_SCHEME.search(authority)):
+        return start + cut.start()
+    return end
+
+
+def _find_in_url(match: re.Match[str], value: str, end: int) -> Iterator[_Found]:
     """The hosts of a URL, of which there may be several."""
     scheme, _, driver = match["scheme"].lower().partition("+")
     if scheme == "db" and driver:
@@ -317,16 +348,9 @@ def _find_in_url(match: re.Match[str], value: str) -> Iterator[_Found]:
         scheme, _, driver = driver.partition("+")
     if value[: match.start()].lower().endswith("jdbc:"):
         driver = "jdbc"
-    authority, end = match["authority"], match.end()
     if scheme in _ELSEWHERE:
         return
-    if scheme == "sqlserver":
-        authority = authority.partition(";")[0]
-        end = match.start("authority") + len(authority)
-    if value[end : end + 2] == "//" and (cut := _NEXT_SCHEME.search(authority)):
-        # The next one of a list begins here.
-        authority = authority[: cut.start()]
-        end = match.start("authority") + len(authority)
+    authority = value[match.start("authority") : end]
     at = authority.rfind("@") + 1
     if not at and ":" in authority and "@" in re.split(r"[\s\"'<>`,;]", value[end:], maxsplit=1)[0]:
         # A password that holds what ends an authority: where the host begins cannot be told.

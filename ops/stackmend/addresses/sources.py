@@ -1,5 +1,6 @@
 """Where a value comes from: the text of a project's own files that Compose made it of. Pure."""
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -17,7 +18,9 @@ _BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<rest>.*
 _LINE = re.compile(
     r"^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*(?P<value>.*?)[ \t\r]*$", re.M
 )
-_QUOTED = re.compile(r"(?P<quote>['\"])(?P<text>.*?)(?<!\\)(?P=quote)(?:[ \t]+#.*)?")
+_QUOTED = re.compile(r"(?:'(?P<single>[^']*)'|\"(?P<double>(?:[^\"\\]|\\.)*)\")(?:[ \t]+#.*)?")
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "r": "\r", "\\": "\\", '"': '"', "$": "$"}
 
 
 class Raw(NamedTuple):
@@ -95,10 +98,11 @@ class Sources:
         names = [
             name for name in iterate_variables(raw.text) if old in self.variables.get(name, "")
         ]
-        for name, start, end, text in self._iterate_lines(".env"):
-            if names and name == names[0] and text is not None:
-                return Raw(".env", start, end, text, name)
-        return raw
+        lines = [line for line in self._iterate_lines(".env") if [line[0]] == names[:1]]
+        if not lines or lines[-1][3] is None:
+            return raw
+        name, start, end, text = lines[-1]
+        return Raw(".env", start, end, text or "", name)
 
     def find_body(
         self, service: str, section: str
@@ -203,12 +207,14 @@ class Sources:
 
     def _list_env_files(self, service: str) -> Iterator[str]:
         """A service's env files, the one that counts first."""
-        for _, node in self._find_nodes(service, "env_file"):
+        for compose_file, node in self._find_nodes(service, "env_file"):
             items = node.value if isinstance(node, yaml.SequenceNode) else [node]
             for item in reversed(items):
                 path = _get(item, "path") if isinstance(item, yaml.MappingNode) else item
                 if isinstance(path, yaml.ScalarNode):
-                    name = path.value.removeprefix("./")
+                    # Relative to the file that names it.
+                    directory = posixpath.dirname(compose_file)
+                    name = posixpath.normpath(posixpath.join(directory, path.value))
                     if name in self.files:
                         yield name
 
@@ -220,11 +226,11 @@ class Sources:
             value, start = match["value"], match.start("value")
             quoted = _QUOTED.fullmatch(value)
             if quoted:
-                text: str | None = quoted["text"]
-                if "\\" in quoted["text"] or ("$" in quoted["text"] and quoted["quote"] == '"'):
-                    # What an escape or another variable makes of it is Compose's to say.
-                    text = None
-                span = (start + quoted.start("text"), start + quoted.end("text"))
+                kind = "single" if quoted["single"] is not None else "double"
+                text: str | None = quoted[kind]
+                span = (start + quoted.start(kind), start + quoted.end(kind))
+                if kind == "double":
+                    text = _undo_escapes(quoted[kind])
             elif value[:1] in ("'", '"'):
                 text, span = None, (start, start + len(value))
             else:
@@ -232,6 +238,13 @@ class Sources:
                 span = (start, start + len(text))
                 text = None if "$" in text else text
             yield match["name"], *span, text
+
+
+def _undo_escapes(text: str) -> str | None:
+    """What Compose reads between double quotes; ``None`` where another variable is in it."""
+    if "$" in _ESCAPE.sub("", text) or any(c not in _ESCAPED for c in _ESCAPE.findall(text)):
+        return None
+    return _ESCAPE.sub(lambda match: _ESCAPED[match[1]], text)
 
 
 def locate(addresses: Iterable[Address], files: Mapping[str, bytes]) -> tuple[Address, ...]:

@@ -28,9 +28,14 @@ own=
 trap '[ -z "$own" ] || rm -rf "$own"' EXIT
 # A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself.
 trap 'exit 1' HUP INT PIPE TERM
-# What a run left that was killed has the login in it.
-find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'stackmend-git.*' -mmin +60 -exec rm -rf {} + 2>/dev/null
-own=$(mktemp -d "${TMPDIR:-/tmp}/stackmend-git.XXXXXX") && cd "$own" || exit 73
+temporary=${TMPDIR:-/tmp}
+# What a run left that was killed.
+find "$temporary" -maxdepth 1 -type d -user "$(id -u)" -name 'stackmend-git.*.*' 2>/dev/null |
+  while IFS= read -r left; do
+    process=${left#"$temporary"/stackmend-git.}
+    [ "$process" = "$left" ] || [ -d "/proc/${process%%.*}" ] || rm -rf "$left"
+  done
+own=$(mktemp -d "$temporary/stackmend-git.$$.XXXXXX") && cd "$own" || exit 73
 
 LC_ALL=C HOME=$own XDG_CONFIG_HOME=$own GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=$protocols GIT_NO_LAZY_FETCH=1
@@ -39,12 +44,14 @@ export LC_ALL HOME XDG_CONFIG_HOME GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_TER
 export GIT_ALLOW_PROTOCOL GIT_NO_LAZY_FETCH GIT_SSH_COMMAND
 # Whoever asks for a login gets it for this very server, wherever that may send us to.
 printf 'username=%s\npassword=%s\n' "$user" "$password" >login
+# It has no name that would be left if this is killed.
+exec 9<login && rm login || exit 73
 [ -n "$user" ] || origin=
 run() {
   limit=$1
   shift
   timeout -k 5 "$limit" git -c core.askPass= -c credential.helper= \
-    ${origin:+-c "credential.$origin.helper=!cat '$own/login'; :"} \
+    ${origin:+-c "credential.$origin.helper=!cat /proc/self/fd/9; :"} \
     -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 -c submodule.recurse=false \
     -c http.lowSpeedLimit=100 -c http.lowSpeedTime=30 -c tar.umask=0022 "$@"
   ran=$?

@@ -39,7 +39,7 @@ _NO_GIT, _MOVED, _NO_PATH = 69, 75, 66
 
 _REMEDIES = {
     "denied": 'give it a login: "git": "https://USER:TOKEN@…", or a key of the login on the host '
-    "for ssh://",
+    "for ssh://, whose server ~/.ssh/known_hosts there has to name",
     "absent": 'correct "git" and "ref" in the stack\'s "source"',
     "tls": "have the host trust the server's certificate, or correct the URL",
     "clock": "set the host's clock right",

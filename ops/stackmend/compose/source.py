@@ -100,6 +100,12 @@ PORT = re.compile(
 # With zeros before them, as people write them.
 PORT_NUMBER = re.compile(r"0{0,9}[0-9]{1,9}")
 
+#: What is neither a path nor has a variable in it.
+VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+#: The top-level sections that a service takes something of, but for networks.
+_TAKEN = ("volumes", "configs", "secrets")
+
 #: Compose's own rule; what is made of a service on the host is a file of its name.
 SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 MAXIMUM_SERVICE = 200
@@ -617,7 +623,10 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     lacking: list[str] = []
     for service, body in services.items():
         _check_service_name(f"{name}: services", service)
-        lacking += _check_service(f"{name}: services.{service}", body, services, source, complete)
+        where = f"{name}: services.{service}"
+        lacking += _check_service(where, body, source)
+        if complete:
+            lacking += _list_undeclared(where, body, data)
     further: list[str | None] = [override]
     for index, item in enumerate(_check_list(f"{name}: include", data.get("include"))):
         paths = item.get("path") if isinstance(item, dict) else item
@@ -636,21 +645,21 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
                 where = f"{name}: {section}.{show(key)}.file"
                 _check_path(where, body["file"], source, exists=True)
     # All at once: each was told by the engine otherwise, one after another.
-    if problems := [*lacking, *(_list_contradictions(name, data, spec) if complete else ())]:
-        raise SourceError("; ".join(problems))
+    if complete:
+        lacking += _list_contradictions(name, data, spec)
+        lacking += [
+            f"{field}: there is no service {abbreviate(service)}; there are {_list_names(services)}"
+            for field, service in spec.list_named_services()
+            if service not in services
+        ]
+    if lacking:
+        raise SourceError("; ".join(lacking))
     for key in _check_mapping(f"{name}: volumes", data.get("volumes")):
         if len(f"{spec.project}_{key}".encode()) > NAME_MAX:
             raise SourceError(
                 f"{name}: volumes.{show(key)}: with the project's name before it, the volume's "
                 f"name has more than {NAME_MAX} bytes"
             )
-    if complete:
-        for field, service in spec.list_named_services():
-            if service not in services:
-                raise SourceError(
-                    f"{field}: there is no service {abbreviate(service)}; "
-                    f"there are {_list_names(services)}"
-                )
 
 
 def _list_contradictions(name: str, data: dict[str, Any], spec: ComposeSpec) -> list[str]:
@@ -724,9 +733,7 @@ def _check_service_name(where: str, service: str) -> None:
         )
 
 
-def _check_service(
-    where: str, body: Any, services: Mapping[str, Any], source: Source, complete: bool
-) -> list[str]:
+def _check_service(where: str, body: Any, source: Source) -> list[str]:
     """Check one service; the files that it mounts and that the source lacks."""
     if not isinstance(body, dict):
         raise SourceError(f"{where}: must be a mapping")
@@ -737,13 +744,6 @@ def _check_service(
         raise SourceError(f"{where}: has neither image nor build")
     for index, port in enumerate(_check_list(f"{where}.ports", body.get("ports"))):
         _check_port(f"{where}.ports.{index}", port)
-    if complete:
-        for field, needed in _find_needed(where, body):
-            if needed not in services:
-                raise SourceError(
-                    f"{where}.{field}: there is no service {abbreviate(needed)}; there are "
-                    f"{_list_names(services)}"
-                )
     for key in ("env_file", "label_file"):
         files = body.get(key)
         if isinstance(files, str):
@@ -812,6 +812,44 @@ def _find_needed(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str
             name = _check_text(f"{where}.{field}.{index}", item).partition(":")[0]
             if name != "container" and "$" not in name:
                 yield field, name
+
+
+def _list_undeclared(where: str, body: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """The services, networks, volumes, configs and secrets that a service names and nothing is."""
+    services = data["services"]
+    problems = [
+        f"{where}.{field}: there is no service {abbreviate(needed)}; there are "
+        f"{_list_names(services)}"
+        for field, needed in _find_needed(where, body)
+        if needed not in services
+    ]
+    for section, name in _find_named(where, body):
+        declared = _as_mapping(data.get(section))
+        if name not in declared and (section, name) != ("networks", "default"):
+            have = f"it has {_list_names(declared)}" if declared else "it is empty"
+            problems.append(
+                f"{where}.{section}: {abbreviate(name)} is not declared at the top level of the "
+                f"file, under {section!r}; {have}"
+            )
+    return problems
+
+
+def _find_named(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a service takes of each top-level section: the section, and the name there."""
+    networks = body.get("networks")
+    if isinstance(networks, dict):
+        networks = list(networks)
+    for section, items in (("networks", networks), *((key, body.get(key)) for key in _TAKEN)):
+        for item in _check_list(f"{where}.{section}", items):
+            name, kind = item, "volume"
+            if isinstance(item, dict):
+                name, kind = item.get("source"), item.get("type", kind)
+            elif section == "volumes" and isinstance(item, str):
+                name, colon, _ = item.partition(":")
+                kind = "volume" if colon else ""
+            is_name = isinstance(name, str) and VOLUME_NAME.fullmatch(name) is not None
+            if is_name and kind == "volume":
+                yield section, name
 
 
 def _list_names(services: Mapping[str, Any]) -> str:

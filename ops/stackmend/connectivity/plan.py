@@ -572,15 +572,17 @@ def is_lossy(burst: Burst, repeated: int) -> bool:
     busy = burst.late / max(burst.control, 1)
     if burst.late and burst.repeated < max(0.2, 3 * busy) * burst.handshakes:
         return False
-    # Echoes are limited by many: the kernel's own count has to agree.
+    # Echoes are limited by many: the kernel's own count has to agree, which is one for all that it
+    # speaks with, and that handshakes met no such loss has to be possible.
     lost = min(burst.repeated, repeated)
     echoes = burst.missing if burst.missing < burst.echoes else 0
+    chance = (1 - echoes / max(burst.echoes, 1)) ** burst.handshakes
     if burst.handshakes and burst.repeated == burst.handshakes:
         return False
     return (
         lost >= 2
         or (lost >= 1 and (echoes >= 2 or repeated >= 3))
-        or (echoes >= 3 and echoes * 50 >= burst.echoes and repeated >= 1)
+        or (echoes >= 3 and echoes * 50 >= burst.echoes and repeated >= 1 and chance >= 0.01)
     )
 
 

@@ -186,6 +186,7 @@ _CAUSES: dict[FaultName | None, tuple[str, ...]] = {
         r"could not read (?:username|password) for '",
         r"invalid (?:username or (?:password|token)|credentials)",
         r"permission denied \((?:publickey|password|keyboard-interactive)",
+        r"host key verification failed",
         r"write access to repository not granted",
         r"http basic: access denied",
         r"\bforbidden \[ip:",

@@ -238,6 +238,11 @@ def _parse_links(
     domains: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Link]:
     default = set(found["default"][1])
+    lasting: dict[str, list[str]] = {}
+    for line in _list_lines(found, "lasting"):
+        name, *named = line.split()
+        # systemd takes a port, a link and a name for TLS behind the address.
+        lasting.setdefault(name, []).extend(server.partition("#")[0] for server in named)
     for line in found["links"][1]:
         kind, _, rest = line.partition(" ")
         name, _, network = rest.partition(" ")
@@ -246,6 +251,7 @@ def _parse_links(
             servers=servers.get(name, ()),
             domains=domains.get(name, ()),
             network=network,
+            lasting=tuple(lasting.get(name, ())),
             tunnel=kind == "tunnel",
             default=name in default,
         )

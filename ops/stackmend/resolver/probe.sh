@@ -48,7 +48,7 @@ begin text
 text $file | quoted
 end 0
 
-tunnels='' links=''
+tunnels='' links='' lasting=''
 for path in /sys/class/net/*; do
   link=${path##*/} kind=plain index='' network=''
   if [ -e "$path/tun_flags" ]; then kind=tunnel; fi
@@ -58,6 +58,16 @@ for path in /sys/class/net/*; do
   done 2>/dev/null <"$path/uevent"
   if [ -f "/run/systemd/netif/links/$index" ]; then
     network=$(sed -n 's/^NETWORK_FILE=//p' "/run/systemd/netif/links/$index")
+    # What resolvectl told systemd-networkd is in none of these.
+    for kept in "$network" "/run/systemd/netif/leases/$index" \
+      /etc/systemd/network/"${network##*/}".d/*.conf /run/systemd/network/"${network##*/}".d/*.conf \
+      /usr/lib/systemd/network/"${network##*/}".d/*.conf; do
+      if [ -f "$kept" ]; then
+        named=$(text "$kept" | sed -n 's/^DNS *= *//p' | tr '\n' ' ')
+        lasting="$lasting$link $named
+"
+      fi
+    done
   fi
   if [ $kind = tunnel ]; then tunnels=yes; fi
   links="$links$kind $link $network
@@ -65,6 +75,9 @@ for path in /sys/class/net/*; do
 done
 begin links
 printf %s "$links" | quoted
+end 0
+begin lasting
+printf %s "$lasting" | quoted
 end 0
 begin default
 awk 'FNR == 1 { file++ }

@@ -33,6 +33,7 @@ class Link(Frozen):
     :param domains: those that systemd-resolved has; one that begins with ``~`` routes alone.
     :param network: the ``.network`` file by which systemd-networkd manages it; empty where it does
         not.
+    :param lasting: the servers that files of systemd-networkd, or a lease of its, name for it.
     :param tunnel: whether it is a tunnel: tun, tap, WireGuard, or named as one.
     :param default: whether a default route leads over it.
     """
@@ -41,6 +42,7 @@ class Link(Frozen):
     servers: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     network: str = ""
+    lasting: tuple[str, ...] = ()
     tunnel: bool = False
     default: bool = False
 

@@ -177,15 +177,21 @@ def _find_main(state: HostResolver) -> str | None:
 
 def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
     links = [link for link in state.links if link.servers and not is_tunnel(link, state)]
-    differing = [link for link in links if link.servers != spec.servers]
     causes: list[str] = []
     files: list[File] = []
     settings: list[Setting] = []
     reload: list[str] = []
     refusals: list[Refusal] = []
-    for link in differing:
-        causes.append(f"{link.name} has {_list(link.servers)}")
+    for link in links:
         connection = next((c for c in state.connections if c.device == link.name), None)
+        # NetworkManager keeps the two families apart, and decides which of them comes first.
+        same = link.servers == spec.servers or (
+            connection is not None and set(link.servers) == set(spec.servers)
+        )
+        if same and (not link.network or set(spec.servers) <= set(link.lasting)):
+            continue
+        at_run_time = " at run time alone" if same else ""
+        causes.append(f"{link.name} has {_list(link.servers)}{at_run_time}")
         if connection is not None:
             made = _make_setting(spec, connection)
             if isinstance(made, Refusal):

@@ -1,0 +1,221 @@
+"""Names: which service one leads to, and which one is meant where it leads nowhere. Pure."""
+
+import re
+from collections.abc import Sequence
+
+from stackmend.addresses.corrections import report_ambiguous, report_rewritten, report_wrong
+from stackmend.addresses.kinds import find_kind_of_name
+from stackmend.addresses.slips import is_similar
+from stackmend.addresses.stack import Stack
+from stackmend.addresses.state import Address, Judgement, Reason
+from stackmend.addresses.target import classify_target
+
+_BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
+
+
+def classify_name(stack: Stack, address: Address) -> Judgement:
+    """What is thought of a name without dots."""
+    service, host = address.place.service, address.host
+    if stack.names.get_mode(stack.names.owners[service]) == "bridge":
+        return _classify_bridge(stack, address)
+    found = stack.names.resolve(service, host)
+    if len(found) == 1:
+        return classify_target(stack, address, found[0])
+    if found:
+        return _classify_shared(stack, address, found)
+    target = next((name for name in stack.services if name.lower() == host), "")
+    if target and stack.is_unselected(address, target):
+        return Judgement(address=address)
+    if stack.names.is_host(service):
+        return _classify_from_host(stack, address)
+    if target and stack.names.get_mode(target):
+        return _classify_borrowed(stack, address, target)
+    if elsewhere := stack.names.list_elsewhere(host):
+        if (
+            stack.names.has_foreign_names(service)
+            or stack.is_unselected(address, elsewhere[0])
+            or stack.is_of_another(address)
+        ):
+            return Judgement(address=address)
+        return Judgement(
+            address=address,
+            status="wrong",
+            reason="not-shared",
+            cause=f"{service} and {elsewhere[0]} have no network in common",
+            remedy=f"add one network to both {service} and {elsewhere[0]}",
+        )
+    return _classify_unknown(stack, address)
+
+
+def _classify_bridge(stack: Stack, address: Address) -> Judgement:
+    service, host = address.place.service, address.host
+    linked = any(
+        host == str(link).rpartition(":")[2].lower()
+        for link in stack.services[service].get("links") or ()
+    )
+    known = stack.names.list_elsewhere(host) or [n for n in stack.services if n.lower() == host]
+    if linked or not known or stack.is_unselected(address, known[0]):
+        return Judgement(address=address)
+    return Judgement(
+        address=address,
+        status="wrong",
+        reason="default-bridge",
+        cause=f"{service} is on Docker's default bridge, where names lead nowhere",
+        remedy=f"remove network_mode from {service}, or put both on a network of the project",
+    )
+
+
+def _classify_from_host(stack: Stack, address: Address) -> Judgement:
+    """A name in a service that is on the host's network, where only published ports are."""
+    service, host = address.place.service, address.host
+    target = next((name for name in stack.services if name.lower() == host), "")
+    if not target:
+        return Judgement(address=address)
+    port = stack.find_port(address)
+    ports = sorted(
+        published
+        for published, targets in stack.names.published.items()
+        for name, number, _ in targets
+        if name == target and number == port
+    )
+    if stack.names.is_host(target):
+        ports = [port] if port else []
+    cause = f"{service} is on the host's network, where {host} leads nowhere"
+    if len(ports) != 1:
+        remedy = f"publish the port of {target} on 127.0.0.1, and use that"
+        return Judgement(
+            address=address, status="wrong", reason="host-network", cause=cause, remedy=remedy
+        )
+    return report_rewritten(address, "host-network", cause, "127.0.0.1", ports[0])
+
+
+def _classify_borrowed(stack: Stack, address: Address, target: str) -> Judgement:
+    """A service without networks of its own."""
+    service, mode = address.place.service, stack.names.get_mode(target)
+    owner = stack.names.owners[target]
+    if not owner or stack.names.has_foreign_names(service):
+        return Judgement(address=address)
+    if owner != target and not stack.names.get_mode(owner):
+        cause = f"{target} has the network of {owner} (network_mode: {mode}) and no name there"
+        return report_wrong(
+            stack, address, "shared-namespace", cause, owner, stack.find_port(address)
+        )
+    if stack.names.is_host(target):
+        gateway = "host.docker.internal"
+        cause = f"{target} is on the host's network, where no container finds it by name"
+        found = report_rewritten(address, "host-network", cause, gateway, stack.find_port(address))
+        if stack.names.is_elsewhere(service, gateway) or stack.names.owners[service] != service:
+            return found
+        needs = {"extra_hosts": [f"{gateway}:host-gateway"]}
+        return found.model_copy(update={"needs": needs})
+    reason: Reason = "default-bridge" if mode == "bridge" else "not-shared"
+    return Judgement(
+        address=address,
+        status="wrong",
+        reason=reason,
+        cause=f"{target} has network_mode: {mode}, and no name that {service} could ask for",
+        remedy=f"remove network_mode from {target}",
+    )
+
+
+def _classify_shared(stack: Stack, address: Address, found: Sequence[str]) -> Judgement:
+    """A name that several services answer to."""
+    shapes = {
+        str([stack.services[name].get(key) for key in ("image", "build", "command")])
+        for name in found
+    }
+    if len(shapes) == 1:
+        # Copies of one service that share their callers.
+        return Judgement(address=address)
+    port = stack.find_port(address)
+    serving = [name for name in found if port and port in stack.names.ports[name]]
+    cause = f"{' and '.join(found)} both answer to {address.host}; which does is chance"
+    if len(serving) == 1 and stack.names.resolve(address.place.service, serving[0].lower()) == (
+        serving[0],
+    ):
+        return report_wrong(stack, address, "shared-alias", cause, serving[0], port)
+    return Judgement(
+        address=address,
+        status="wrong",
+        reason="shared-alias",
+        cause=cause,
+        remedy=f"give the alias {address.host} to one of them",
+    )
+
+
+def _classify_unknown(stack: Stack, address: Address) -> Judgement:
+    """A name that nothing in the project has."""
+    service, host, place = address.place.service, address.host, address.place
+    right = Judgement(address=address)
+    if stack.names.has_foreign_names(service) or (
+        place.kind in ("command", "entrypoint") and not (address.scheme or address.explicit)
+    ):
+        return right
+    if not address.scheme and not address.explicit and not _BARE_NAME.search(place.name):
+        return right
+    ran = stack.running.services.get(service)
+    addresses = ran.names.get(host) if ran else None
+    if addresses:
+        return right
+    found = {
+        name: _map_port(stack, address, name)
+        for name in stack.services
+        if name not in stack.names.groups[service]
+        and _is_meant(stack, address, name)
+        and stack.names.can_reach(service, name)
+        and not stack.is_unselected(address, name)
+    }
+    cause = f"no service, alias or container of the project is called {host}"
+    if len(found) == 1:
+        ((target, number),) = found.items()
+        if place.kind != "image" or stack.is_needed(service, target):
+            return report_wrong(stack, address, "unknown-name", cause, target, number)
+        return right
+    if found:
+        return report_ambiguous(stack, address, "unknown-name", cause, found)
+    if addresses is not None:
+        return Judgement(
+            address=address,
+            status="wrong",
+            reason="unknown-name",
+            cause=f"{cause}, and Docker's resolver in {service} does not know it either",
+            remedy="correct the name, or put what has it on a network of the service",
+        )
+    return right
+
+
+def _map_port(stack: Stack, address: Address, target: str) -> int:
+    """The port of a service that an address means."""
+    port = address.port
+    if port in stack.names.ports[target]:
+        return port
+    for name, number, _ in stack.names.published.get(port, ()):
+        if name == target:
+            return number
+    return port
+
+
+def _is_meant(stack: Stack, address: Address, target: str) -> bool:
+    """Whether a name that nothing has may well be meant for a service."""
+    kind, host = stack.names.kinds[target], address.host
+    hints = stack.list_hints(address)
+    if kind and hints and kind not in hints:
+        return False
+    ports = stack.names.ports[target]
+    port = stack.find_port(address)
+    if hints and not kind and port not in ports:
+        return False
+    if (
+        ports
+        and port
+        and _map_port(stack, address.model_copy(update={"port": port}), target) not in ports
+    ):
+        return False
+    if is_similar(host, target.lower()):
+        return True
+    # A name that is usual for this software, and one service that runs it.
+    return bool(
+        kind
+        and (find_kind_of_name(host) == kind or kind in hints)
+        and (find_kind_of_name(host) == kind or stack.is_needed(address.place.service, target))
+    )
