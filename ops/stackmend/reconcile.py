@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import gevent  # type: ignore[import-untyped]
 from pyinfra.api import FunctionCommand, OperationError
+from pyinfra.context import ctx_config, ctx_host
+from typing_extensions import override
 
 from stackmend import connection, reporting
 from stackmend.decision import Action, Plan, Refusal
@@ -209,9 +212,37 @@ def operate(
         if report_observation(room):
             host.noop(converged)
             return
-        yield FunctionCommand(reconcile, (room,), {})
+        yield _Untimed(reconcile, (room,), {})
     finally:
         report.add_measure("channels", connection.count_channels(host), "channels")
+
+
+class _Untimed(FunctionCommand):
+    """What an operation does, ended by the limits of its own commands alone.
+
+    pyinfra would end all of it, in the middle of a step, after the ``_timeout`` of one command.
+    """
+
+    @override
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
+        def run_function() -> Any:
+            with ctx_config.use(state.config.copy()), ctx_host.use(host):
+                try:
+                    return self.function(state, host, *self.args)
+                except Exception as error:  # raised to pyinfra, which shows it
+                    return error
+
+        running = gevent.spawn(run_function)
+        try:
+            while not running.ready():
+                with suppress(TimeoutError):
+                    running.join()
+        except BaseException:
+            running.kill()
+            raise
+        if isinstance(result := running.get(), Exception):
+            raise result
+        return result
 
 
 def report_observation(room: Reconciler[Any, Any]) -> bool:
@@ -223,16 +254,18 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
         if preparing:
             room.report_error(error)
         return False
-    if preparing:
-        plan = room.preview(observation)
+    plan = room.preview(observation) if preparing else observation.plan
+    # Where executing follows, it reports what it finds under the lock.
+    if preparing or observation.plan.empty:
         room.report_plan(plan)
-        if plan.actions and not (plan.refusals and room.all_or_nothing):
-            limit = room.find_limit(plan)
+    if plan.actions and not (plan.refusals and room.all_or_nothing):
+        # A `_timeout` takes the place of what is shorter: of a reading, of what is asked on top of
+        # it, each at most three times, and of each step.
+        longer = (6 + len(plan.actions)) * connection.find_timeout(room.host)
+        limit = room.find_limit(plan) + longer
+        room.report.add_measure("limit", limit, "s")
+        if preparing:
             announce.show_line(room.host, f"  ends within {format_limit(limit)}, whatever hangs")
-            room.report.add_measure("limit", limit, "s")
-    elif observation.plan.empty:
-        # Nothing follows that would report what is found and blocks nothing.
-        room.report_plan(observation.plan)
     return observation.plan.empty
 
 

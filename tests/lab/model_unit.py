@@ -62,7 +62,7 @@ class ModelUnit(ModelServer):
     def down(self) -> None:
         """Remove it, and what it has."""
         self.host.sh(
-            "systemctl stop model; "
+            "systemctl stop model; systemctl revert model; "
             f"rm -rf /srv/model {self._models} /etc/systemd/system/model.service"
         )
 

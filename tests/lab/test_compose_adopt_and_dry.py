@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import EVERYWHERE, Shop
 
@@ -33,16 +34,22 @@ def test_from_nothing_to_well_and_then_nothing_to_do(
     assert host.identities("shop") == before
 
 
-def by_hand(tmp_path: Path, host: LabHost) -> Shop:
-    """The same files, put on the host and started there by a person."""
+@pytest.fixture
+def shop_by_hand(lab: Lab, tmp_path: Path) -> Shop:
+    """The same files, put on the host and started there by a person, of which we know nothing.
+
+    What the last test left running is taken up by Compose: most of the time that a start takes.
+    """
+    (host,) = lab.hold(1)
     shop = Shop(tmp_path, host)
+    host.sh("rm -rf /var/lib/stackmend")
     shop.put_files()
-    shop.host.sh(f"cd {shop.home} && docker compose up -d --wait 2>&1", timeout=120)
+    host.sh(f"cd {shop.home} && docker compose up -d --wait --remove-orphans 2>&1", timeout=120)
     return shop
 
 
-def test_a_stack_started_by_hand_is_adopted_untouched(host: LabHost, tmp_path: Path) -> None:
-    shop = by_hand(tmp_path, host)
+def test_a_stack_started_by_hand_is_adopted_untouched(shop_by_hand: Shop) -> None:
+    shop = shop_by_hand
 
     with shop.watching() as seen:
         done = shop.run("-y")
@@ -52,10 +59,8 @@ def test_a_stack_started_by_hand_is_adopted_untouched(host: LabHost, tmp_path: P
     shop.assert_converged()
 
 
-def test_what_is_stopped_of_an_adopted_stack_is_started_alone(
-    host: LabHost, tmp_path: Path
-) -> None:
-    shop = by_hand(tmp_path, host)
+def test_what_is_stopped_of_an_adopted_stack_is_started_alone(shop_by_hand: Shop) -> None:
+    shop, host = shop_by_hand, shop_by_hand.host
     web = shop.id("web")
     host.docker("stop", web)
 
@@ -69,8 +74,8 @@ def test_what_is_stopped_of_an_adopted_stack_is_started_alone(
     shop.assert_converged()
 
 
-def test_what_differs_in_an_adopted_stack_is_settled_alone(host: LabHost, tmp_path: Path) -> None:
-    shop = by_hand(tmp_path, host)
+def test_what_differs_in_an_adopted_stack_is_settled_alone(shop_by_hand: Shop) -> None:
+    shop = shop_by_hand
     shop.services["web"]["environment"]["GREETING"] = "good evening"
 
     with shop.watching() as seen:
@@ -83,8 +88,8 @@ def test_what_differs_in_an_adopted_stack_is_settled_alone(host: LabHost, tmp_pa
     shop.assert_converged()
 
 
-def test_an_adopted_stack_sees_the_files_that_are_wanted(host: LabHost, tmp_path: Path) -> None:
-    shop = by_hand(tmp_path, host)
+def test_an_adopted_stack_sees_the_files_that_are_wanted(shop_by_hand: Shop) -> None:
+    shop, host = shop_by_hand, shop_by_hand.host
     shop.put("conf/web.conf", "answer = 43\n")
 
     with shop.watching() as seen:
@@ -97,24 +102,6 @@ def test_an_adopted_stack_sees_the_files_that_are_wanted(host: LabHost, tmp_path
     shop.assert_converged()
 
 
-def test_a_network_that_differs_in_an_adopted_stack_is_made_anew_at_once(
-    host: LabHost, tmp_path: Path
-) -> None:
-    shop = by_hand(tmp_path, host)
-    shop.compose["networks"] = {
-        "default": {"ipam": {"config": [{"subnet": "10.99.0.0/24"}]}, "attachable": True}
-    }
-
-    done = shop.run("-y")
-
-    assert done.rc == 0, done.out
-    assert "networks.default.attachable: False → True" in done.out, done.out
-    shown = json.loads(host.docker("network", "inspect", "shop_default"))[0]
-    assert shown["Attachable"] is True
-    assert [pool["Subnet"] for pool in shown["IPAM"]["Config"]] == ["10.99.0.0/24"]
-    shop.assert_converged()
-
-
 @pytest.mark.parametrize(
     ("update", "cause"),
     [
@@ -124,9 +111,9 @@ def test_a_network_that_differs_in_an_adopted_stack_is_made_anew_at_once(
     ids=["restart policy", "memory limit"],
 )
 def test_what_was_changed_in_a_living_container_is_not_adopted(
-    host: LabHost, tmp_path: Path, update: list[str], cause: str
+    shop_by_hand: Shop, update: list[str], cause: str
 ) -> None:
-    shop = by_hand(tmp_path, host)
+    shop, host = shop_by_hand, shop_by_hand.host
     host.docker("update", *update, shop.id("side"))
 
     with shop.watching() as seen:
@@ -140,9 +127,9 @@ def test_what_was_changed_in_a_living_container_is_not_adopted(
     shop.assert_converged()
 
 
-def test_a_service_without_its_name_is_not_adopted_so(host: LabHost, tmp_path: Path) -> None:
+def test_a_service_without_its_name_is_not_adopted_so(shop_by_hand: Shop) -> None:
     """Off its network and on again by hand: nobody finds it by the service's name."""
-    shop = by_hand(tmp_path, host)
+    shop, host = shop_by_hand, shop_by_hand.host
     redis = shop.id("redis")
     host.docker("network", "disconnect", "shop_default", redis)
     host.docker("network", "connect", "shop_default", redis)
@@ -155,6 +142,24 @@ def test_a_service_without_its_name_is_not_adopted_so(host: LabHost, tmp_path: P
     assert "without the name redis" in done.out
     assert host.run(f"docker {shlex.join(find)} </dev/null").returncode == 0
     assert shop.id("redis") == redis
+    shop.assert_converged()
+
+
+def test_a_network_that_differs_in_an_adopted_stack_is_made_anew_at_once(
+    shop_by_hand: Shop,
+) -> None:
+    shop, host = shop_by_hand, shop_by_hand.host
+    shop.compose["networks"] = {
+        "default": {"ipam": {"config": [{"subnet": "10.99.0.0/24"}]}, "attachable": True}
+    }
+
+    done = shop.run("-y")
+
+    assert done.rc == 0, done.out
+    assert "networks.default.attachable: False → True" in done.out, done.out
+    shown = json.loads(host.docker("network", "inspect", "shop_default"))[0]
+    assert shown["Attachable"] is True
+    assert [pool["Subnet"] for pool in shown["IPAM"]["Config"]] == ["10.99.0.0/24"]
     shop.assert_converged()
 
 

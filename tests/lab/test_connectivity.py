@@ -365,7 +365,7 @@ def test_healthy_endpoints_are_never_called_broken(side: FarSide) -> None:
     endpoints = [f"https://h{last}.far.test/204" for last in (10, 25, 26, 27, 28, 32, 33, 35)]
     endpoints += [f"http://h{last}.far.test/204" for last in (10, 25, 26, 27, 28, 32, 33, 35)]
     endpoints += [f"ssh://h{last}.far.test" for last in (10, 25, 26, 27)]
-    busy = "for i in 1 2 3 4; do timeout 300 sh -c 'while :; do :; done' & done; "
+    busy = "for i in $(seq $(nproc)); do timeout 300 sh -c 'while :; do :; done' & done; "
     found = []
     for _ in range(10):
         found += classify_endpoints(side.observe(endpoints, busy))

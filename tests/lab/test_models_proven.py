@@ -105,6 +105,10 @@ def test_what_somebody_else_pulled_is_asked_once(
     server.unload(model.name)
     assert runs.converge([model.name]).outcomes == {"converged"}
     assert model.name not in server.loaded()
+    # With less memory it may answer no more, and nothing else of it has changed.
+    server.host.docker("update", "--memory", "900m", "--memory-swap", "900m", server.container)
+    assert runs.converge([model.name]).did("ask") == [model.name]
+    assert runs.converge([model.name]).outcomes == {"converged"}
 
 
 # A server without a container, whose unit has mounts of its own
@@ -139,6 +143,10 @@ def test_blobs_of_a_unit_with_its_own_mounts_are_found_broken_and_mended(
     assert unit.is_complete(model.name)
     assert unit.answers(model.name)
     assert runs.converge([model.name], hashes=True).outcomes == {"converged"}
+    # A limit of its memory that is set while it runs.
+    unit.host.sh("systemctl set-property --runtime model MemoryMax=900M")
+    assert runs.converge([model.name]).did("ask") == [model.name]
+    assert runs.converge([model.name]).outcomes == {"converged"}
 
 
 def test_hashes_that_cannot_be_read_are_not_well(runs: Runs, unit: ModelUnit) -> None:

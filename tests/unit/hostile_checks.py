@@ -48,7 +48,8 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
 
     head = {"reason": of("reason", "OK"), "header": of("header", "x")}
     SERVER.answers = {
-        "/well": answer(of("answer", b"") + b"all is well" + of("answer", b""), **head),
+        # The text is looked for in the first MiB.
+        "/well": answer(of("answer", b"")[:9999] + b"all is well" + of("answer", b""), **head),
         "/ill": answer(of("answer", b"no"), **{**head, "status": 500}),
         "/": of("greeting", b"HTTP/1.1 200 OK\r\n\r\n"),
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 import paramiko
 import pytest
 from pyinfra.api import StringCommand
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
 
 from stackmend.connection import (
@@ -146,9 +147,18 @@ class Mute(paramiko.ServerInterface):
         return False
 
 
+class Undecided(Mute):
+    """Never says whether one may come in."""
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        time.sleep(30)
+        return paramiko.common.AUTH_FAILED
+
+
 @pytest.fixture
-def mute() -> Iterator[int]:
+def mute(request: pytest.FixtureRequest) -> Iterator[int]:
     key = paramiko.ECDSAKey.generate()
+    kind = getattr(request, "param", Mute)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         transports = []
 
@@ -158,7 +168,7 @@ def mute() -> Iterator[int]:
                     peer, _ = listener.accept()
                     transport = paramiko.Transport(peer)
                     transport.add_server_key(key)
-                    transport.start_server(server=Mute())
+                    transport.start_server(server=kind())
                     transports.append(transport)
 
         threading.Thread(target=serve, daemon=True).start()
@@ -177,6 +187,21 @@ def test_a_host_that_never_begins_the_command(mute: int, monkeypatch: pytest.Mon
             run(host, "true")
         assert time.monotonic() - began < 10
     assert "true" in str(caught.value)
+
+
+@pytest.mark.parametrize("mute", [Undecided], indirect=True)
+def test_a_host_that_never_decides_about_a_login(mute: int) -> None:
+    given = {"ssh_hostname": "127.0.0.1", "ssh_port": mute, "ssh_user": "a", "ssh_password": "b"}
+    strict = {"ssh_strict_host_key_checking": "off", "ssh_allow_agent": False}
+    # 30 by default, see test_limits.py.
+    soon = {"ssh_paramiko_connect_kwargs": {"auth_timeout": 1}}
+    began = time.monotonic()
+    with (
+        pytest.raises(ConnectError, match="timeout"),
+        connected("mute", **given, **strict, **soon, ssh_look_for_keys=False),
+    ):
+        raise AssertionError("it came in")
+    assert time.monotonic() - began < 10
 
 
 # What is tied to this process

@@ -286,7 +286,7 @@ def a_corrupt_database() -> Plan[Any]:
 @scenario
 def an_engine_that_hangs() -> Plan[Any]:
     """It is named, and left alone."""
-    reason = "docker did not answer within 20 seconds"
+    reason = "docker did not answer within 10 seconds"
     state = broken(
         "{}",
         refused="",

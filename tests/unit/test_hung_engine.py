@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.host import Host
 
-from stackmend.connection import fetch_facts, make_mark, parse_sections, read_frame
+from stackmend.connection import Unknown, fetch_facts, make_mark, parse_sections, read_frame
+from stackmend.connection.fetching import PROBE_TIMEOUT
+from stackmend.engine.state import HostEngine
 from tests.connected import local
+from tests.unit.hostile_checks import CHECKS
+from tests.unit.hostile_compose import COMPOSE, SURROUNDINGS
+from tests.unit.hostile_connectivity import CONNECTIVITY
+from tests.unit.hostile_machine import ACCELERATORS, ENGINE
+from tests.unit.hostile_models import MODELS
+from tests.unit.hostile_ports import PORTS
 
 #: Asks the engine, through a subshell as probes do, and says what it heard.
 PROBE = """
@@ -30,7 +40,7 @@ class Asks(FactBase[dict[str, tuple[int, list[str]]]]):
 
     def command(self, label: str) -> StringCommand:
         self._mark = make_mark()
-        frame = read_frame().replace(" -k 2 20 ", " -k 1 2 ")
+        frame = read_frame().replace(" -k 2 10 ", " -k 1 2 ")
         body = f"IFS= read -r mark\n{frame}{PROBE}: {label}\n"
         return StringCommand("printf", r"'%s\n'", self._mark, "|", f"sh -c '{quote(body)}'")
 
@@ -52,16 +62,21 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         yield host
 
 
-def test_it_is_waited_for_once_however_many_ask(host: Host, tmp_path: Path) -> None:
+#: A client that waits, one that no signal ends, and one that has written some of its answer.
+HANGS = ("exec sleep 60", "trap '' TERM; sleep 60", "printf '[\"some'; exec sleep 60")
+
+
+@pytest.mark.parametrize("hangs", HANGS)
+def test_it_is_waited_for_once_however_many_ask(host: Host, tmp_path: Path, hangs: str) -> None:
+    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\n{hangs}\n')
     started = time.monotonic()
     found = fetch_facts(host, [(Asks, {"label": name}) for name in ("a", "b", "c")])
     assert time.monotonic() - started < 20
     assert (tmp_path / "asked").read_text() == "ps\n"
     for each in found:
-        (_, asked), again, execed = each["asked"], each["again"], each["exec"]
-        assert asked == ["the Docker daemon does not answer within 20 s"]
-        assert again == (124, asked)
-        assert execed == (124, asked)
+        text = "the Docker daemon does not answer within 10 s"
+        assert each["asked"][1][-1].endswith(text)
+        assert each["again"] == each["exec"] == (124, [text])
 
 
 def test_where_there_is_no_docker_no_function_stands_in_for_it(tmp_path: Path) -> None:
@@ -71,3 +86,42 @@ def test_where_there_is_no_docker_no_function_stands_in_for_it(tmp_path: Path) -
     command = ["/bin/sh", "-c", f"{frame}command -v docker || echo none"]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.stdout == "none\n"
+
+
+#: Ends what would ask a hung engine at once, and writes down how long it would have waited.
+TIMEOUT = """#!/bin/sh
+limit=$1 command=$2
+[ "$1" != -k ] || limit=$2+$3 command=$4
+case $command in docker | ctr | podman) ;; *) exec {timeout} "$@" ;; esac
+printf '%s %s\\n' "$limit" "$command" >>{directory}/waited
+exit 124
+"""
+
+#: Every fact that asks the engine, on a host that it knows nothing of.
+ASKING = [
+    pytest.param(fact, arguments, id=fact.__name__)
+    for room in (COMPOSE, SURROUNDINGS, ENGINE, ACCELERATORS, MODELS, PORTS, CHECKS, CONNECTIVITY)
+    for fact, arguments in room.facts
+]
+
+
+@pytest.mark.parametrize(("fact", "arguments"), ASKING)
+def test_what_a_probe_waits_for_adds_up_to_much_less_than_it_has(
+    host: Host, tmp_path: Path, fact: type, arguments: Mapping[str, Any]
+) -> None:
+    """A hung engine is a reading, on a slow host too, and never a host that cannot be read."""
+    for name in ("ctr", "podman"):
+        (tmp_path / name).symlink_to(tmp_path / "docker")
+    stand_in = tmp_path / "timeout"
+    stand_in.write_text(TIMEOUT.format(timeout=shutil.which("timeout"), directory=tmp_path))
+    stand_in.chmod(0o755)
+    (state,) = fetch_facts(host, [(fact, arguments)])
+    assert not isinstance(state, Unknown), state
+    waited = tmp_path / "waited"
+    rows = waited.read_text().splitlines() if waited.exists() else []
+    limits = [float(part) for row in rows for part in row.split()[0].split("+")]
+    assert sum(limits) <= PROBE_TIMEOUT * 2 / 3, rows
+    assert not (tmp_path / "asked").exists(), "it was asked without a limit"
+    if isinstance(state, HostEngine):
+        assert state.containerd == "hung"
+        assert state.status in ("hung", "stopped"), "whether systemd knows it, is this machine's"

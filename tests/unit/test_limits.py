@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
+import paramiko
 import pytest
+from pyinfra.api import Config
 
 from stackmend import connection, reconcile
 from stackmend.basics import commands as basics
@@ -30,9 +33,18 @@ ROWS = {
 FRAME = connection.read_frame()
 
 
+def list_connection_limits() -> list[float]:
+    """What pyinfra and paramiko give a connection, sshd's greeting and a login."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = paramiko.Transport(ours)
+        return [Config().CONNECT_TIMEOUT, transport.banner_timeout, transport.auth_timeout]
+
+
 @pytest.mark.parametrize(
     ("what", "seconds"),
     [
+        ("a connection, sshd's greeting", list_connection_limits()),
         ("sshd of a machine never reached", [Contact("root").wait]),
         ("a host that answers nothing", [link.DEAD_AFTER]),
         ("the host granting a channel", [process.OPEN_TIMEOUT]),

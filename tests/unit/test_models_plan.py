@@ -566,7 +566,12 @@ def test_an_answer_counts_for_that_model_on_that_start_of_the_server() -> None:
     record = add_answer(wanted, record, after, Name.parse("b"))
     after = after.model_copy(update={"record": record})
     assert plan(wanted, after, answers).empty
-    for changes in ({"started": "later"}, {"version": "0.25.0"}, {"container": "f" * 64}):
+    for changes in (
+        {"started": "later"},
+        {"version": "0.25.0"},
+        {"container": "f" * 64},
+        {"memory": "209715200"},
+    ):
         again = after.model_copy(update={"server": UP.model_copy(update=changes)})
         assert steps(plan(wanted, again, answers)) == ["ask a:latest", "ask b:latest"]
     dropped = drop_answers(record, {Name.parse("B").key})

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gevent  # type: ignore[import-untyped]
 import pytest
 from pyinfra.api.host import Host
+from pyinfra.context import ctx_host
 
 from stackmend import reconcile
 from stackmend.connection import Lease, RemoteError, Unknown
@@ -220,3 +222,39 @@ def test_a_journal_that_cannot_be_written_is_told_once(room: Any, tmp_path: Path
     (finding,) = one.report.findings
     assert (finding.kind, finding.blocks) == ("not written", False)
     assert "journal.jsonl" in finding.cause
+
+
+def test_the_limit_of_a_command_is_none_of_the_operation(host: Host, tmp_path: Path) -> None:
+    """pyinfra ends what a function does after ``_timeout``, wherever it is."""
+
+    class Slow(Room):
+        def execute(self, plan: Plan[Action], state: str, lease: Lease) -> bool:
+            with self.step(*plan.actions):
+                gevent.sleep(0.5)
+                assert ctx_host.get() is host
+            return True
+
+    one = Slow(
+        *(host, Collector("it.turned"), str(tmp_path / "state/lock")),
+        [wrong("before", TURN), wrong("before", TURN), wrong("locked", TURN), right()],
+    )
+    host.state.is_executing = True
+    (command,) = reconcile.operate(host, "it.turned", lambda report: one, converged="it is right")
+    with gevent.Timeout(0.1, exception=TimeoutError):
+        assert command.execute(host.state, host, {})
+    assert list_results(one) == [("turn", "done")]
+
+
+def test_an_operation_that_is_ended_leaves_nothing_that_works_on(host: Host) -> None:
+    ended = []
+
+    def work(state: Any, host: Host) -> None:
+        try:
+            gevent.sleep(30)
+        finally:
+            ended.append(host)
+
+    command = reconcile._Untimed(work, (), {})
+    with gevent.Timeout(0.1, exception=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        command.execute(host.state, host, {})
+    assert ended == [host]

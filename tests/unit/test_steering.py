@@ -112,8 +112,8 @@ def test_an_engine_that_hangs_is_refused_with_its_remedy_and_not_started() -> No
     assert plan_settings({}, (), state).empty
     desired = shop()
     world = well(desired)
-    world.engine = Engine(status="hung", reason="does not answer within 20 s")
+    world.engine = Engine(status="hung", reason="does not answer within 10 s")
     decided = world.observe(desired)
     (refusal,) = decided.refusals
-    assert refusal.reason == "the Docker daemon hangs: it does not answer within 20 s"
+    assert refusal.reason == "the Docker daemon hangs: it does not answer within 10 s"
     assert "systemctl restart docker" in refusal.remedy

@@ -118,7 +118,7 @@ checks_containers() {
         echo 'the Docker daemon does not answer' >"$checks_dir/no-docker"
         return
     fi
-    if checks_limited 20 docker ps -a --no-trunc \
+    if checks_limited 10 docker ps -a --no-trunc \
         --filter "label=com.docker.compose.project=$checks_project" \
         --filter label=com.docker.compose.oneoff=False \
         --format '{{.State}} {{.ID}} {{.Names}} {{json (.Label "com.docker.compose.container-number")}} {{json (.Label "com.docker.compose.service")}}' \
@@ -133,7 +133,9 @@ checks_containers() {
             awk 'FILENAME != "-" { own[$1] = 1; next } $4 in own' "$checks_dir/own" - |
             sort -k 1,1 -k 2,2n >"$checks_dir/containers"
     else
-        echo "docker does not answer within 20 s" >"$checks_dir/no-docker"
+        # shellcheck disable=SC2086 # one word or none
+        case $? in 124 | 137 | 143) kill -USR1 $$ ${STACKMEND_READER:-} ;; esac
+        echo "docker does not answer within 10 s" >"$checks_dir/no-docker"
         [ ! -s "$checks_dir/said" ] || checks_line 300 <"$checks_dir/said" >"$checks_dir/no-docker"
         return
     fi
@@ -290,7 +292,8 @@ checks_read_method() {
                 method=$route${line#method }
                 : >"$prefix.said"
                 ;;
-            'resolved '*) resolved=${line#resolved } ;;
+            # A container's shell may say anything.
+            'resolved '*) resolved=$(printf %s "${line#resolved }" | head -c 2000 | tr -cd '0-9a-fA-F:. ') ;;
             *) printf '%s\n' "$line" >>"$prefix.said" ;;
         esac
     done <"$prefix.err"

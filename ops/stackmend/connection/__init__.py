@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .scripts import read_frame as read_frame
     from .scripts import read_script as read_script
     from .scripts import script as script
+    from .settings import find_timeout as find_timeout
     from .unknown import Unknown as Unknown
 
 _WHERE = {
@@ -86,6 +87,7 @@ _WHERE = {
     "docker": "docker_api",
     "hold_lock": "lease",
     "find_holder": "lease",
+    "find_timeout": "settings",
     "http": "http_client",
     "list_image_labels": "docker_api",
     "list_inspected": "docker_api",

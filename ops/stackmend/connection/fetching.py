@@ -357,7 +357,8 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
     state = host.state
     token = secrets.token_hex(16)
     generation, at = to.generation, time.monotonic()
-    timeout = TIMEOUT + sum(max(0, limit - PROBE_TIMEOUT) for _, _, limit in commands)
+    longer = [max(0, limit - PROBE_TIMEOUT) for _, _, limit in commands]
+    timeout = TIMEOUT + (max(longer) if settings.timeout else sum(longer))
     late = ""
     names = ", ".join(request.name for request, _ in askable)
     try:

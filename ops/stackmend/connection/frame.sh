@@ -19,24 +19,24 @@ section() {
 trap 'STACKMEND_HUNG=1; export STACKMEND_HUNG' USR1
 if command -v docker >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1; then
   docker() {
-    if engine_failed; then
-      echo 'Cannot connect to the Docker daemon: docker.service failed' >&2
-      return 1
-    fi
     if [ -z "${STACKMEND_HUNG:-}" ]; then
+      if engine_failed; then
+        echo 'Cannot connect to the Docker daemon: docker.service failed' >&2
+        return 1
+      fi
       # What these run takes the time that it takes.
       case $1 in exec | compose)
         command docker "$@"
         return
         ;;
       esac
-      timeout -k 2 20 docker "$@"
+      timeout -k 2 10 docker "$@"
       docker_status=$?
       case $docker_status in 124 | 137) ;; *) return $docker_status ;; esac
       # shellcheck disable=SC2086 # one word or none
       kill -USR1 $$ ${STACKMEND_READER:-}
     fi
-    echo 'the Docker daemon does not answer within 20 s' >&2
+    echo 'the Docker daemon does not answer within 10 s' >&2
     return 124
   }
 fi

@@ -70,6 +70,14 @@ def unwrap(host: Host) -> Host:
     return host
 
 
+def find_timeout(host: Host) -> float:
+    """Seconds that ``_timeout`` gives each command on a host; 0 where nothing says it.
+
+    :param host: the host.
+    """
+    return resolve(unwrap(host), {})[0].timeout or 0
+
+
 def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Splits keyword arguments into connector settings and the rest.
 

@@ -86,8 +86,11 @@ why() {
 # script could not bring back stays on the list.
 remember() {
   touch "$root/left"
-  if engine_failed || ! running=$(limited docker ps -q --no-trunc 2>/dev/null); then
-    if answers; then
+  asked=1
+  engine_failed || { running=$(timeout -k 2 10 docker ps -q --no-trunc 2>/dev/null) && asked=0 || asked=$?; }
+  if [ $asked -ne 0 ]; then
+    # One that hangs is waited for once.
+    if [ $asked -ne 124 ] && [ $asked -ne 137 ] && answers; then
       echo 'the engine does not tell which containers run: nothing is changed' >&2
       exit 73
     fi

@@ -289,7 +289,7 @@ def _parse_versions(
     output = " ".join(line.strip() for line in lines if "|" not in line).strip()
     lower = output.lower()
     if status in (124, 137):
-        return "hung", "docker did not answer within 20 seconds", client, ""
+        return "hung", "docker did not answer within 10 seconds", client, ""
     if "permission denied" in lower:
         return "forbidden", output, client, ""
     if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:

@@ -159,7 +159,8 @@ fi
 ids=''
 if have docker; then
   section versions docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
-  section compose limited docker compose version --short
+  # Some versions of it ask the engine, and would wait for one that hangs.
+  [ -n "${STACKMEND_HUNG:-}" ] || section compose limited docker compose version --short
   begin containers
   ids=$(docker ps -q --no-trunc 2>/dev/null)
   # shellcheck disable=SC2086

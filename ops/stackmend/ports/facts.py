@@ -270,7 +270,7 @@ def _parse_engine(found: Mapping[str, listing.Section]) -> tuple[EngineStatus, s
     if status == 0:
         return "up", ""
     if status in (124, 137):
-        return "unknown", "docker did not answer within 20 seconds"
+        return "unknown", "docker did not answer within 10 seconds"
     if "permission denied" in lower:
         return "forbidden", text
     if "cannot connect to the docker daemon" in lower or "connect to the docker api" in lower:

@@ -13,7 +13,7 @@ cd /
 me=$(id -u)
 has() { command -v "$1" >/dev/null 2>&1; }
 # A program that hangs must not hang the run.
-if has timeout; then limit='timeout 20'; else limit=; fi
+if has timeout; then limit='timeout 8'; else limit=; fi
 system=linux
 if [ -r /proc/version ]; then
   read -r version </proc/version

@@ -37,7 +37,7 @@ def refuse_engine(state: StackState) -> Plan | None:
             "absent": "Docker is not installed",
             "stopped": "the Docker daemon does not run",
             "forbidden": "this user may not talk to the Docker daemon",
-            "hung": "the Docker daemon hangs: it does not answer within 20 s",
+            "hung": "the Docker daemon hangs: it does not answer within 10 s",
             "no-compose": "Docker has no Compose plugin",
         }.get(engine.status, f"Docker does not answer: {engine.reason}")
         return Plan(

@@ -67,7 +67,9 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
             restored = put_back
     causes: list[str] = []
     missing = [name for name in source.packages if not is_installed(state, name)]
-    if missing and (not state.compose or missing != [source.compose]):
+    # Of one that hangs no Compose is asked for.
+    composed = state.compose or state.status == "hung"
+    if missing and (not composed or missing != [source.compose]):
         partial = [name for name in missing if name in state.packages]
         names = partial or missing
         verb = "is" if len(names) == 1 else "are"
