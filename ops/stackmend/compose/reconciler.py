@@ -252,8 +252,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             def ask() -> tuple[dict[str, CheckResult], Listeners]:
                 results = self.observer.read_links(asked, attempts) if asked else {}
                 # Of what works nobody asks why.
-                works = all(result.ok for result in results.values()) and not links.wrong
-                return results, {} if works else self.observer.read_listeners(state)
+                answered = all(result.ok for result in results.values()) and not links.wrong
+                return results, {} if answered else self.observer.read_listeners(state)
 
             # Whoever waits asks anew; else it is asked as often as the host is read.
             key = "links", self.spec.project, asked

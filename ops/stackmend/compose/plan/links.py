@@ -62,6 +62,8 @@ _FAILED_CALL = re.compile(
 )
 #: What keeps settings of its first start, by its image's name, and what has it read them again.
 _KEEPERS = {"open-webui": "ENABLE_PERSISTENT_CONFIG=False in its environment"}
+#: Why a project has no correction at all, although one is desired.
+_NAMED = "the project's .env names its compose files, and no other one can be laid over them"
 _CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "override"}'
 
 
@@ -473,8 +475,8 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
     if judgement.reason in _OF_A_MOMENT and address.target in draft.steps:
         return
     evidence = [describe(judgement)]
-    left = links.correction.left if links.correction else {}
-    if reason := left.get(judgement.subject, ""):
+    reason = links.correction.left.get(judgement.subject, "") if links.correction else _NAMED
+    if reason and is_correcting(draft.spec):
         evidence.append(f"{LINKS_FILE} leaves it as it is: {reason}")
     remedy = judgement.remedy
     if judgement.right and not remedy:
