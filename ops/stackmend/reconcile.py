@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -293,7 +293,12 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
     if not observed.plan.actions:
         room.report_plan(observed.plan)
         return observed.plan.empty
-    with connection.hold_lock(room.host, room.lock) as lease:
+    with ExitStack() as stack:
+        try:
+            lease = stack.enter_context(connection.hold_lock(room.host, room.lock))
+        except connection.LeaseHeld as error:
+            room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
+            return False
         room.wait_until_idle()
         # What other rooms read of the host before is of then as well.
         connection.invalidate(room.host)
@@ -357,8 +362,10 @@ def find_other_run(host: Host, *locks: str) -> Refusal | None:
     except connection.RemoteError:
         # Then only the reading itself says anything.
         return None
-    if not holder:
-        return None
+    return _refuse_busy(holder) if holder else None
+
+
+def _refuse_busy(holder: str) -> Refusal:
     return Refusal(
         subject="host",
         reason=f"another run is at work here: {holder}",

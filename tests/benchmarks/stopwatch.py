@@ -113,7 +113,8 @@ def install(watch: Stopwatch) -> None:
 
     connection.hold_lock = hold_lock
     watch.put(waiter.Waiter, "_wait_for_health", "health")
-    watch.put(waiter.Waiter, "wait_for_checks", "proof")
+    watch.put(observer.Observer, "read_proof", "proof")
+    watch.put(waiter.Waiter, "_wait_for_checks", "proof")
     pause = waiter.time.sleep
 
     def sleep(seconds: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.lab.fixtures import Lab
@@ -150,6 +152,40 @@ def test_a_rule_between_them(shop: Shop) -> None:
     assert done.rc == 0, done.out
     assert seen.actions("web").count("restart") <= 1
     assert seen.actions("redis").count("restart") == 1
+    shop.assert_converged()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "raw PREROUTING -s {web} -d {redis} -p tcp -m tcp --dport 6379 -j DROP",
+        "mangle FORWARD -d {redis} -j DROP",
+        "filter OUTPUT -o lo -p tcp -m tcp --dport 8080 -j REJECT",
+    ],
+    ids=["raw", "mangle", "loopback"],
+)
+def test_a_rule_of_the_host(shop: Shop, rule: str) -> None:
+    """No restart gets past it: it is named, and nothing is done to either end."""
+    addresses = {
+        name: shop.container(name)["NetworkSettings"]["Networks"]["shop_default"]["IPAddress"]
+        for name in ("web", "redis")
+    }
+    table, _, words = rule.format(**addresses).partition(" ")
+    shop.host.sh(f"iptables -t {table} -I {words}")
+    try:
+        with shop.watching() as seen:
+            done = shop.run("-y")
+    finally:
+        shop.host.sh(f"iptables -t {table} -D {words}")
+    assert done.rc == 1, done.out
+    assert seen.quiet, seen.events
+    chain, _, rest = words.partition(" ")
+    named = shop.report()["operations"][0]["findings"][0]
+    text = " ".join((named["cause"], *named["evidence"]))
+    assert re.search(rf"somebody's rule .*: -A {chain} ", text), text
+    for word in rest.split()[:2]:
+        assert word.partition("/")[0] in text
+    assert "no restart of a service mends it: remove the rule there" in done.out
     shop.assert_converged()
 
 

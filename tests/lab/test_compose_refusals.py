@@ -13,6 +13,7 @@ from stackmend.connectivity.faults import TITLES
 from stackmend.retries import ATTEMPTS
 from tests.lab import controller
 from tests.lab.controller import Run
+from tests.lab.engine_runs import Runs
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.registry import Registry
@@ -339,6 +340,24 @@ def test_engine_stopped(host: LabHost, tmp_path: Path) -> None:
 def test_engine_not_installed(bare_host: LabHost, tmp_path: Path) -> None:
     nothing_done(Shop(tmp_path, bare_host), "Docker is not installed", "install Docker Engine")
     assert bare_host.sh("command -v docker || echo none") == "none"
+
+
+def test_engine_whose_client_nobody_may_execute(host: LabHost, tmp_path: Path) -> None:
+    """It is not absent, and the engine not silent: with all consent nothing is done to either."""
+    docker = host.sh("readlink -f /usr/bin/docker")
+    engine = host.sh("cat /run/docker.pid")
+    reason = f"{docker} is there, and nobody may execute it"
+    host.sh(f"chmod a-x {docker}")
+    try:
+        nothing_done(Shop(tmp_path, host), reason, "make it executable again")
+        asked = Runs(tmp_path, host).installed(channel="distro", allow=["restart"])
+        assert asked.run.rc == 1, asked.run.out
+        assert reason in asked.run.out
+        assert not asked.all("done")
+    finally:
+        host.sh(f"chmod a+x {docker}")
+    assert host.sh("cat /run/docker.pid") == engine
+    assert Shop(tmp_path, host).run("--dry").rc == 0
 
 
 def test_engine_without_compose(host: LabHost, tmp_path: Path) -> None:

@@ -574,6 +574,7 @@ class World:
             process="S",
             health="healthy" if "healthcheck" in body else None,
             health_output="",
+            health_failures=(),
             log=(),
             replaced={},
         )

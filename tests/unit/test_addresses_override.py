@@ -14,7 +14,7 @@ from stackmend.addresses import classify, locate, make_override, make_patch, rea
 from stackmend.addresses.override import Override, has_secret
 from stackmend.addresses.patch import Patch
 from stackmend.addresses.sources import Sources, substitute
-from stackmend.addresses.state import Judgement
+from stackmend.addresses.state import ImageFacts, Judgement
 from tests.unit.addresses_world import findings, lay_over, project
 
 PASSWORD = "s3cr%40t@home"
@@ -85,6 +85,43 @@ def written(override: Override) -> Any:
             "redis://localhost:6379/0",
             "redis://redis:6379/0",
             ("compose.yaml", "  URL: redis://redis:6379/0 # here"),
+        ),
+        (
+            {
+                "compose.yaml": "services:\n  api:\n    extends: {file: base.yaml, service: app}\n"
+                "  redis: {}\n",
+                "base.yaml": "services:\n  app: {environment: {URL: 'redis://localhost:6379'}}\n",
+            },
+            "redis://localhost:6379",
+            "redis://redis:6379",
+            ("base.yaml", "  app: {environment: {URL: 'redis://redis:6379'}}"),
+        ),
+        (
+            {
+                "compose.yaml": "services:\n  api:\n    environment:\n      URL: redis://old:1\n"
+                "  redis: {}\n",
+                "compose.override.yaml": "services:\n  api:\n    environment:\n"
+                "      URL: redis://localhost:6379\n",
+            },
+            "redis://localhost:6379",
+            "redis://redis:6379",
+            ("compose.override.yaml", "URL: redis://redis:6379"),
+        ),
+        # Twice in one value, and only once wrong.
+        (
+            compose("environment:", "  URL: redis://localhost:6379;http://localhost:7000"),
+            "redis://localhost:6379;http://localhost:7000",
+            "redis://redis:6379;http://localhost:7000",
+            ("compose.yaml", "  URL: redis://redis:6379;http://localhost:7000"),
+        ),
+        (
+            {
+                "compose.yaml": "services:\n  redis: {}\n  api:\n    environment:\n"
+                "      <<: [{A: 1}, {URL: 'redis://localhost:6379'}]\n"
+            },
+            "redis://localhost:6379",
+            "redis://redis:6379",
+            ("compose.yaml", "<<: [{A: 1}, {URL: 'redis://redis:6379'}]"),
         ),
         # A default, and a password that is a variable.
         (
@@ -301,6 +338,27 @@ def test_a_variable_that_something_else_uses_too_stays_as_it_is() -> None:
     assert [left.reason for left in patch.left] == ["others use .env there as it stands"]
 
 
+@pytest.mark.parametrize(
+    ("line", "port", "status"),
+    [
+        ("env_file: .env", "'${DB_PORT}:5432'", "ambiguous"),
+        ("env_file: [.env]", "{target: 5432, published: '${DB_PORT:-1}'}", "ambiguous"),
+        ("env_file: .env", "5433:5432", "wrong"),
+        ("environment: {DB_HOST: db, DB_PORT: '${DB_PORT}'}", "${DB_PORT}:5432", "wrong"),
+    ],
+)
+def test_a_variable_that_publishes_a_port_may_be_for_that_alone(
+    line: str, port: str, status: str
+) -> None:
+    files = {
+        "compose.yaml": "services:\n  redis: {}\n"
+        f"  db:\n    image: postgres:16\n    ports:\n      - {port}\n  api:\n    {line}\n",
+        ".env": "DB_HOST=db\nDB_PORT=5433\n",
+    }
+    _, (found,), _, _ = correct(files, DB_HOST="db", DB_PORT="5433")
+    assert (found.status, found.reason) == (status, "published-port")
+
+
 def test_what_is_right_for_one_and_wrong_for_another_is_not_changed_for_both() -> None:
     files = {
         "compose.yaml": "x-env: &env\n  REDIS_URL: redis://localhost:6379\nservices:\n"
@@ -502,6 +560,44 @@ def test_a_mounted_file_that_is_none_is_not_read(name: str, content: str) -> Non
 )
 def test_what_may_be_a_secret(text: str, secret: bool) -> None:
     assert has_secret(text) is secret
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "value"),
+    [
+        ("a$$b", {}, "a$b"),
+        ("$A-${B}", {"A": "1", "B": "2"}, "1-2"),
+        ("${A:-x}${A-y}", {"A": ""}, "x"),
+        ("${A:+x}${A+y}${B+z}", {"A": ""}, "y"),
+        ("${A:-${B:-c}}", {}, "c"),
+        ("${A?gone}", {"A": "1"}, "1"),
+        ("$A", {}, None),
+        ("${A?gone}", {}, None),
+        ("${A!}", {"A": "1"}, None),
+        ("${A", {"A": "1"}, None),
+    ],
+)
+def test_what_compose_makes_of_variables(
+    text: str, variables: dict[str, str], value: str | None
+) -> None:
+    if value is not None:
+        assert substitute(text, variables) == value
+        return
+    with pytest.raises(KeyError):
+        substitute(text, variables)
+
+
+def test_what_an_image_says_is_corrected_by_a_variable_of_the_service() -> None:
+    images = {"example/api:1": ImageFacts(env={"REDIS_HOST": "localhost", "X": "1"})}
+    body = {"image": "example/api:1", "depends_on": {"redis": {}}}
+    config = project({"api": body, **OTHERS})
+    files = {path: text.encode() for path, text in compose("build: .").items()}
+    judgements = classify(locate(read(config, images), files), config, images=images)
+    override = make_override(judgements, config, files, images)
+    assert written(override) == {"api": {"environment": {"REDIS_HOST": "redis"}}}
+    # No line of the user's own files says so.
+    patch = make_patch(judgements, files)
+    assert (str(patch), [left.subject for left in patch.left]) == ("", ["api.REDIS_HOST"])
 
 
 def test_crlf_and_a_missing_last_newline_survive_a_patch(tmp_path: Path) -> None:

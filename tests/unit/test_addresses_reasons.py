@@ -55,6 +55,25 @@ def test_loopback_where_another_service_is_meant(
 
 
 @pytest.mark.parametrize(
+    ("environment", "remedy"),
+    [
+        (
+            {"REDIS_URL": "redis://:p@localhost:6379/0"},
+            "write redis:6379 instead of localhost:6379 in app.REDIS_URL",
+        ),
+        (
+            {"DB_HOST": "localhost", "DB_PORT": "5433"},
+            "write db instead of localhost in app.DB_HOST, and 5432 instead of 5433 in app.DB_PORT",
+        ),
+        ({"URL": "redis://rediss"}, "write redis instead of rediss in app.URL"),
+    ],
+)
+def test_the_remedy_is_what_is_to_be_written(environment: dict[str, str], remedy: str) -> None:
+    services = {"app": app(environment), "redis": REDIS, "db": DB | {"ports": ["5433:5432"]}}
+    assert [one.remedy for one in judge(project(services)) if one.remedy] == [remedy]
+
+
+@pytest.mark.parametrize(
     ("command", "entrypoint", "right"),
     [
         (["celery", "-b", "redis://localhost:6379/0", "worker"], None, "redis:6379"),
@@ -137,6 +156,17 @@ def test_a_name_that_does_not_exist(
 ) -> None:
     found = reasons(project({"app": app(environment), **others}))
     assert found == ([(status, "unknown-name", right)] if status else [])
+
+
+@pytest.mark.parametrize(
+    "host", ["cache", "REDIS", "shop-redis-1", "shop-redis-3", "store", "mine"]
+)
+def test_every_name_that_a_service_has_is_right(host: str) -> None:
+    networks = {"default": {"aliases": ["store"]}}
+    redis = REDIS | {"hostname": "cache", "deploy": {"replicas": 3}, "networks": networks}
+    named = {"image": "mysql:8", "container_name": "mine"}
+    config = project({"app": app({"REDIS_HOST": host}), "redis": redis, "other": named})
+    assert findings(config) == []
 
 
 @pytest.mark.parametrize(
@@ -339,6 +369,22 @@ def test_what_runs_of_the_target(value: str, ran: RunningService, found: list[An
     assert reasons(config, running=Running(services={"redis": ran})) == found
 
 
+@pytest.mark.parametrize(
+    "ran",
+    [
+        RunningService(up=False),
+        RunningService(sockets=()),
+        RunningService(sockets=(Socket(port=6379, loopback=True),)),
+        RunningService(sockets=(Socket(port=6379),)),
+    ],
+)
+def test_what_is_right_stays_right_where_the_target_does_not_run(ran: RunningService) -> None:
+    config = project({"app": app({"U": "redis://localhost"}), "redis": REDIS})
+    assert reasons(config, running=Running(services={"redis": ran})) == [
+        ("wrong", "loopback", "redis:6379")
+    ]
+
+
 def test_the_port_that_listens_is_the_right_one_where_it_is_the_usual_one() -> None:
     ran = RunningService(sockets=(Socket(port=6379),))
     config = project({"app": app({"U": "redis://redis:7777"}), "redis": REDIS})
@@ -450,6 +496,47 @@ def test_values_that_are_exchanged(inner: str, outer: str) -> None:
     assert environment == {"INTERNAL_FILES_URL": outer, "FILES_URL": inner}
 
 
+@pytest.mark.parametrize(
+    ("environment", "others", "value"),
+    [
+        # The host's port, and what it leads to speaks something else.
+        (
+            {"CLICKHOUSE_URL": "http://localhost:9001"},
+            {"clickhouse": CLICKHOUSE | {"ports": ["9001:9000"]}},
+            "http://clickhouse:8123",
+        ),
+        (
+            {"CLICKHOUSE_URL": "http://clickhuose:9001"},
+            {"clickhouse": CLICKHOUSE | {"ports": ["9001:9000"]}},
+            "http://clickhouse:8123",
+        ),
+        (
+            {"OLLAMA_BASE_URL": "http://localhost:11434/api"},
+            {"ollama": {"image": "ollama/ollama"}},
+            "http://ollama:11434",
+        ),
+        (
+            {"OLLAMA_BASE_URLS": "http://olama:11434/api/;http://ollama:11434"},
+            {"ollama": {"image": "ollama/ollama"}},
+            "http://ollama:11434;http://ollama:11434",
+        ),
+        (
+            {"OLLAMA_BASE_URL": "http://ollama:80"},
+            {"ollama": {"image": "ollama/ollama", "network_mode": "host"}},
+            "http://host.docker.internal:80",
+        ),
+    ],
+)
+def test_several_faults_of_one_address_are_corrected_at_once(
+    environment: dict[str, str], others: dict[str, Any], value: str
+) -> None:
+    body = app(environment) | {"image": "ghcr.io/open-webui/open-webui:main"}
+    config = project({"app": body, **others})
+    mended = mend(config)
+    assert [*mended["services"]["app"]["environment"].values()] == [value]
+    assert findings(mended) == []
+
+
 #: Addresses of a service's own loopback, or that merely have its name, which nobody is to touch.
 RIGHT: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("it serves that port", {"SELF": "http://localhost:8080"}, {"expose": ["8080"]}),
@@ -512,6 +599,32 @@ def test_what_is_right_is_left_alone(
     doubtful = {"its image has it", "a switch says so", "it keeps its data"}
     assert found == [] or (why in doubtful and [one[1] for one in found] == ["ambiguous"]), why
     assert mend(config) == config
+
+
+@pytest.mark.parametrize(
+    ("environment", "body", "status"),
+    [
+        ({"DB_HOST": "localhost"}, {}, "ambiguous"),
+        ({"DB_HOST": "postgres"}, {}, "ambiguous"),
+        ({"DATABASE_URL": "postgresql://localhost/n"}, {}, "ambiguous"),
+        ({"DB_HOST": "localhost"}, {"depends_on": {"keycloak-db": {}}}, "wrong"),
+        ({"DB_HOST": "postgres"}, {"depends_on": {"keycloak-db": {}}}, "wrong"),
+        ({"DB_HOST": "keycloack-db"}, {"depends_on": {"keycloak-db": {}}}, "wrong"),
+    ],
+)
+def test_what_another_service_has_for_itself_is_not_meant_for_sure(
+    environment: dict[str, str], body: dict[str, Any], status: str
+) -> None:
+    keycloak = {"image": "keycloak", "environment": {"KC_DB_URL_HOST": "keycloak-db"}}
+    services = {"app": app(environment) | body, "keycloak": keycloak, "keycloak-db": DB}
+    assert [found[0] for found in reasons(project(services))] == [status]
+
+
+@pytest.mark.parametrize("body", [{"scale": 0}, {"deploy": {"replicas": 0}}])
+def test_a_service_without_containers_is_not_meant(body: dict[str, Any]) -> None:
+    for value in ("redis://localhost", "redis://rediss"):
+        config = project({"app": app({"REDIS_URL": value}), "redis": REDIS | body})
+        assert findings(config) == []
 
 
 @pytest.mark.parametrize(

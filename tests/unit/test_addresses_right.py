@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stackmend.addresses import make_override
-from tests.unit.addresses_world import RIGHT, findings, judge, read_files, read_resolved, unescape
+from tests.unit.addresses_world import (
+    RIGHT,
+    findings,
+    judge,
+    project,
+    read_files,
+    read_resolved,
+    unescape,
+)
 
 #: What is reported with both readings: a URL for browsers by its name, on the service's own
 #: loopback, with a port that another service publishes on the host.
@@ -41,3 +50,12 @@ def test_nothing_is_found_in_a_right_stack(path: Path) -> None:
     doubtful = {subject for subject, status, *_ in found if status == "ambiguous"}
     assert doubtful == AMBIGUOUS.get(path.name, set())
     assert make_override(judge(config), config, read_files(path)).content == b""
+
+
+FIELD = yaml.safe_load((Path(__file__).parent / "right_field.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_nothing_is_found_in_applications_of_the_field(name: str) -> None:
+    config = project(FIELD[name])
+    assert findings(config) == []

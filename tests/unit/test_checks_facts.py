@@ -270,6 +270,97 @@ def test_a_rule_of_somebody_that_drops_is_named() -> None:
         assert "traffic-dropped" not in result(TCP, *lines, f"drop [5:300] {other}").hints
 
 
+API = inspected("p-api-1", "api", 300, networks={"a": "172.18.0.3"})
+REDIS = inspected("p-redis-1", "redis", 200, networks={"a": "172.18.0.2"})
+
+
+def named(*lines: str, check: Any = TCP) -> list[str]:
+    """The rules that are named of a check that got no answer, and hinted at."""
+    found = result(check, "rc 28", "result failed", "resolved 127.0.0.1", REDIS, API, *lines)
+    texts = [line for line in found.details if "somebody's rule" in line]
+    assert bool(texts) is ("traffic-blocked" in found.hints)
+    assert "traffic-dropped" not in found.hints
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -p tcp -m tcp --dport 6379 -j DROP",
+            "somebody's rule of the table raw of the packet filter drops traffic of p-api-1: "
+            "-A PREROUTING -s 172.18.0.3/32 -p tcp -m tcp --dport 6379 -j DROP "
+            "(5 packets, 300 bytes so far)",
+        ),
+        (
+            "drop mangle [1:60] -A POSTROUTING -d 172.18.0.0/16 -o br-1 -j DROP",
+            "somebody's rule of the table mangle of the packet filter drops traffic of p-api-1, "
+            "p-redis-1: -A POSTROUTING -d 172.18.0.0/16 -o br-1 -j DROP "
+            "(1 packets, 60 bytes so far)",
+        ),
+        (
+            "drop [2:9] -A mine -d 172.18.0.2/32 -j REJECT --reject-with icmp-port-unreachable",
+            "somebody's rule of the packet filter rejects traffic of p-redis-1: -A mine -d "
+            "172.18.0.2/32 -j REJECT --reject-with icmp-port-unreachable "
+            "(2 packets, 9 bytes so far)",
+        ),
+        (
+            "nft inet lab in ip daddr { 172.18.0.2, 10.0.0.1 } tcp dport 6000-7000 counter drop",
+            "somebody's rule of the packet filter (nft table inet lab, chain in) drops traffic of "
+            "p-redis-1: ip daddr { 172.18.0.2, 10.0.0.1 } tcp dport 6000-7000 counter drop",
+        ),
+        (
+            'nft inet lab in iifname "br-1" tcp dport { 80, 6379 } reject',
+            "somebody's rule of the packet filter (nft table inet lab, chain in) rejects traffic "
+            'of port 6379: iifname "br-1" tcp dport { 80, 6379 } reject',
+        ),
+    ],
+)
+def test_a_rule_between_two_services_is_named(line: str, text: str) -> None:
+    assert named(line) == [text]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # It met nothing.
+        "drop raw [0:0] -A PREROUTING -s 172.18.0.3/32 -j DROP",
+        # Another port, another address, another way in, another protocol, an exception.
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -p tcp -m tcp --dport 6380 -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.9/32 -j DROP",
+        "drop raw [5:300] -A PREROUTING -d 172.18.0.2/32 ! -i br-1 -j DROP",
+        "drop raw [5:300] -A PREROUTING -d 172.18.0.2/32 -i eth0 -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -p udp -j DROP",
+        "nft inet lab in ip daddr != 172.18.0.2 drop",
+        'nft inet lab in iifname "eth0" ip daddr 172.18.0.2 drop',
+        "nft inet lab in ip daddr 172.18.0.2 udp dport 53 drop",
+        # What others send to that port may be all that it met.
+        "drop [9:900] -A INPUT -p tcp -m tcp --dport 6379 -j DROP",
+        "nft inet lab in tcp dport 6379 drop",
+        # Words of a host that are no rule.
+        "drop raw [5:300] -A PREROUTING -s nobody -j DROP",
+        "drop -A PREROUTING -s 172.18.0.3/32 -j DROP",
+        "nft drop",
+        "nft inet lab in ip daddr {} tcp dport a-b drop",
+    ],
+)
+def test_a_rule_about_something_else_is_not(line: str) -> None:
+    assert named(line) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "whose"),
+    [
+        ("-A OUTPUT -d 127.0.0.1/32 -p tcp -m tcp --dport 8000 -j REJECT", "the host"),
+        ("-A OUTPUT -o lo -p tcp -m tcp --dport 8000 -j REJECT", "port 8000"),
+        ("-A INPUT -i lo -p tcp -m multiport --dports 22,8000:8100 -j DROP", "port 8000"),
+    ],
+)
+def test_a_rule_on_the_loopback_is_named(rule: str, whose: str) -> None:
+    (text,) = named(f"drop [3:180] {rule}", check=HTTP)
+    assert f"s traffic of {whose}: {rule} (3 packets" in text
+
+
 def test_rules_in_nftables_are_not_called_missing() -> None:
     found = result(
         HTTP, "rc 28", "result failed", "tables iptables", "nftable table ip docker-bridges"

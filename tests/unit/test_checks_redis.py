@@ -56,6 +56,32 @@ def test_well() -> None:
     )
 
 
+NOPERM = "-NOPERM this user has no permissions to run the '{}' command"
+
+
+def test_an_access_list_that_forbids_part_of_what_is_asked() -> None:
+    """It does not say that it takes writes."""
+    found = result(*replies("+PONG", NOPERM.format("setrange")), outcome="passed")
+    assert found.evidence.endswith(
+        "PONG, and not all may be asked: "
+        "NOPERM this user has no permissions to run the 'setrange' command in 9 ms"
+    )
+
+
+def test_an_access_list_that_forbids_all_that_is_asked() -> None:
+    """Nothing is known of it then, and no restart is spent."""
+    asked = [NOPERM.format(word) for word in ("ping", "info", "setrange")]
+    found = result(*replies(*asked))
+    assert found.outcome == "unknown"
+    assert found.evidence.endswith(
+        "not known: its access list does not let this login ask: "
+        "NOPERM this user has no permissions to run the 'ping' command"
+    )
+    assert "acl setuser" in found.remedy
+    # What it says beside of itself counts.
+    assert result(*replies(MISCONF, *asked)).outcome == "failed"
+
+
 NOAUTH = "-NOAUTH Authentication required."
 WRONG = "-WRONGPASS invalid username-password pair or user is disabled."
 BARE = "-ERR AUTH <password> called without any password configured for the default user. Are you"
@@ -129,12 +155,6 @@ def test_a_password_that_only_a_shell_knows_is_not_known() -> None:
     found = result("secret --requirepass", "hidden --requirepass", *replies(NOAUTH))
     assert found.outcome == "unknown"
     assert "what --requirepass of redis gives cannot be read" in found.evidence
-
-
-def test_a_user_that_may_not_ping() -> None:
-    found = result(*replies("-NOPERM this user has no permissions to run the 'ping' command"))
-    assert found.outcome == "unknown"
-    assert "its user may not ask for it: NOPERM this user" in found.evidence
 
 
 def test_what_is_no_redis() -> None:

@@ -8,8 +8,13 @@ import pytest
 
 from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_crowded
-from stackmend.compose.plan.health import classify, explain_unrunnable, find_unstable
-from stackmend.compose.state import Engine, Mended
+from stackmend.compose.plan.health import (
+    classify,
+    explain_unrunnable,
+    find_moment,
+    find_unstable,
+)
+from stackmend.compose.state import Container, Engine, Mended
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
 from tests.unit.compose_world import NOW, Desired, World, by_hand, compose, proven, render, well
 
@@ -107,7 +112,7 @@ def verdict(name: str = "web", desired: Desired | None = None, **changes: Any) -
     world = well(desired)
     if changes:
         world.damage(name, **changes)
-    said = classify(desired.services, world.state())
+    said = classify(desired.services, world.state(), NOW)
     return said.waiting, said.failed
 
 
@@ -126,7 +131,11 @@ def test_what_is_well_is_neither_waited_for_nor_failed() -> None:
         ),
         ({"health": "unhealthy", "health_output": "HTTP\n500"}, ["web: unhealthy: HTTP 500"], []),
         (
-            {"health": "unhealthy", "health_output": "sh: curl: not found"},
+            {
+                "health": "unhealthy",
+                "health_output": "sh: curl: not found",
+                "health_failures": (NOW + 1,),
+            },
             [],
             ["web: its healthcheck cannot run: curl: not found"],
         ),
@@ -162,7 +171,7 @@ def test_classify_waits_for_containers_that_are_not_there() -> None:
     desired = replicas(2)
     world = well(desired)
     del world.containers[world._of("worker")[0].id]
-    assert classify(desired.services, world.state()).waiting == ("worker: no container yet",)
+    assert classify(desired.services, world.state(), NOW).waiting == ("worker: no container yet",)
 
 
 def test_classify_takes_completion_for_an_end_only_where_nothing_is_served() -> None:
@@ -237,6 +246,11 @@ def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
     )
 
 
+def unhealthy(output: str, **changes: Any) -> Container:
+    """A container whose last healthcheck left this output."""
+    return well(shop()).damage("web", health="unhealthy", health_output=output, **changes)
+
+
 @pytest.mark.parametrize(
     ("output", "reason", "remedy"),
     [
@@ -266,10 +280,11 @@ def test_unpublished_ports_are_those_that_no_running_container_has() -> None:
     ],
 )
 def test_a_healthcheck_that_cannot_run(output: str, reason: str, remedy: str) -> None:
-    found = explain_unrunnable(output)
+    found = explain_unrunnable(unhealthy(output))
     assert found is not None
-    assert found[0] == reason
-    assert found[1].startswith(remedy)
+    assert found.reason == reason
+    assert found.remedy.startswith(remedy)
+    assert found.lasting is ("image" in found.remedy)
 
 
 @pytest.mark.parametrize(
@@ -285,4 +300,69 @@ def test_a_healthcheck_that_cannot_run(output: str, reason: str, remedy: str) ->
     ],
 )
 def test_a_healthcheck_that_ran_and_failed(output: str) -> None:
-    assert explain_unrunnable(output) is None
+    assert explain_unrunnable(unhealthy(output)) is None
+
+
+FULL = "OCI runtime exec failed: write /tmp/runc-process1: no space left on device: unknown"
+CANNOT_RUN = "web: its healthcheck cannot run: write /tmp/runc-process1: no space left on device"
+
+
+@pytest.mark.parametrize(
+    ("output", "began", "fails"),
+    [
+        # A result of before the reading says what was, however many there are.
+        (FULL, [-60, -30, -1, 0], False),
+        # The new one shows that nothing changed; where there was none before it takes two.
+        (FULL, [-30, 1], True),
+        (FULL, [1], False),
+        (FULL, [1, 31], True),
+        ("OCI runtime exec failed: what is new", [1], False),
+        # What the image lacks is not there a moment later.
+        ("sh: curl: not found", [-60, -30], False),
+        ("sh: curl: not found", [1], True),
+        ("sh: /check.sh: Permission denied", [1], True),
+        # An engine that keeps no results.
+        (FULL, [], False),
+    ],
+)
+def test_a_healthcheck_cannot_run_where_a_new_result_says_so(
+    output: str, began: list[int], fails: bool
+) -> None:
+    container = unhealthy(output, health_failures=tuple(NOW + second for second in began))
+    desired = shop()
+    world = well(desired)
+    world.containers[container.id] = container
+    found = classify(desired.services, world.state(), NOW)
+    (text,) = found.failed if fails else found.waiting
+    assert text.startswith("web: its healthcheck cannot run: ")
+    assert not (found.waiting if fails else found.failed)
+
+
+@pytest.mark.parametrize(
+    ("healthcheck", "limit"),
+    [
+        ({"Interval": 6 * 10**9, "Timeout": 10 * 10**9}, 16),
+        ({"Interval": 5 * 10**8, "Timeout": 10**9}, 1.5),
+        ({"Interval": 0}, 60),
+        ({}, 60),
+    ],
+)
+def test_a_new_result_is_waited_for_as_long_as_the_healthcheck_takes(
+    healthcheck: dict[str, Any], limit: float
+) -> None:
+    container = unhealthy(FULL, health_failures=(NOW - 1,))
+    shape = {**container.shape, "healthcheck": healthcheck}
+    desired = shop()
+    world = well(desired)
+    world.containers[container.id] = container.model_copy(update={"shape": shape})
+    state = world.state()
+    # The engine may be late by two seconds.
+    assert classify(desired.services, state, NOW, {container.id: limit + 2}).failed == ()
+    found = classify(desired.services, state, NOW, {container.id: limit + 2.1})
+    assert (found.waiting, found.failed) == ((), (CANNOT_RUN,))
+    assert classify(desired.services, state, NOW, {"another": 1000}).waiting == (CANNOT_RUN,)
+
+
+def test_what_begins_in_the_second_of_a_reading_may_be_of_before_it() -> None:
+    state = well(shop()).state()
+    assert find_moment(state) == state.now + 1

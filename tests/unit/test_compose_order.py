@@ -77,7 +77,7 @@ class Recorder:
             self.events.append("verify")
             return desired_record(desired)
 
-        def wait(_: Any, names: set[str]) -> None:
+        def wait(_declared: Any, _before: Any, names: set[str]) -> None:
             self.events.append(f"wait for {', '.join(sorted(names))}")
 
         observer: Any = types.SimpleNamespace(

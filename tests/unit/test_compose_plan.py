@@ -2077,6 +2077,12 @@ def engine_absent() -> Plan:
 
 
 @scenario
+def engine_that_nobody_may_execute() -> Plan:
+    """Somebody took the right away (`chmod -x`): it is installed."""
+    return engine("unexecutable", "/usr/bin/docker")
+
+
+@scenario
 def engine_stopped() -> Plan:
     return engine("stopped", "Cannot connect to the Docker daemon")
 

@@ -49,13 +49,13 @@ class Host:
     def memory(self) -> Path:
         return self.root / "state" / "shop"
 
-    def probe(self) -> tuple[StackState, int]:
+    def probe(self, path: str = "/usr/bin:/bin") -> tuple[StackState, int]:
         """The state, and how many bytes of output tell of its files."""
         fact = ComposeStack()
         words = shlex.split(fact.command("shop", str(self.project)).get_raw_value())
         mark, script = words[2], words[6:]
         done = subprocess.run(
-            ["env", "PATH=/usr/bin:/bin", *self.shell, "-c", *script],
+            ["env", f"PATH={path}", *self.shell, "-c", *script],
             input=f"{mark}\n",
             capture_output=True,
             text=True,
@@ -118,3 +118,24 @@ def test_files_that_were_not_looked_at_are_not_taken_for_equal(host: Host, lost:
     else:
         # One is told of that need not have been.
         assert host.probe()[0].files == digests()
+
+
+@pytest.mark.parametrize("mode", [None, 0o644, 0o755])
+def test_a_docker_that_nobody_may_execute_is_not_one_that_is_absent(
+    host: Host, tmp_path: Path, mode: int | None
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name != "docker":
+            (programs / program.name).symlink_to(program)
+    docker = tmp_path / "some where/docker"
+    docker.parent.mkdir()
+    if mode is not None:
+        docker.write_text("#!/bin/sh\nexit 1\n")
+        docker.chmod(mode)
+    engine = host.probe(f"{docker.parent}:{programs}")[0].engine
+    status = {None: "absent", 0o644: "unexecutable", 0o755: "unknown"}[mode]
+    assert engine.status == status
+    if mode == 0o644:
+        assert engine.reason == str(docker)

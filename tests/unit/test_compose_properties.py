@@ -400,7 +400,7 @@ def test_the_order_in_which_the_engine_lists_things_does_not_matter(data: st.Dat
 @quick
 @given(
     st.data(),
-    st.sampled_from(["absent", "stopped", "forbidden", "no-compose", "unknown"]),
+    st.sampled_from(["absent", "unexecutable", "stopped", "forbidden", "no-compose", "unknown"]),
 )
 def test_without_an_engine_that_answers_nothing_is_done(data: st.DataObject, status: Any) -> None:
     desired = data.draw(stacks())

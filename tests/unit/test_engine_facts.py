@@ -425,3 +425,9 @@ def test_a_file_that_dockerd_does_not_read_and_the_one_to_put_back() -> None:
     assert (config.copied.path, config.copied.text) == (kept, "{\n}\n")
     # A time-out says nothing of the file.
     assert not parse(output({**sections, "refused": (124, [])})).config.refused
+
+
+def test_a_docker_that_nobody_may_execute() -> None:
+    state = parse(output({"unexecutable": ["/usr/bin/docker"]}))
+    assert state.status == "unexecutable"
+    assert state.reason == "/usr/bin/docker is there, and nobody may execute it"

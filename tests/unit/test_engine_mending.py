@@ -65,6 +65,16 @@ def installed(state: HostEngine, *allow: str) -> Plan[Any]:
 
 
 @scenario
+def a_client_that_nobody_may_execute() -> Plan[Any]:
+    """It says nothing of the engine, which is not restarted, with consent neither."""
+    reason = "/usr/bin/docker is there, and nobody may execute it"
+    state = world.engine(
+        world.DOCKER_IO, status="unexecutable", reason=reason, server="", client=""
+    )
+    return installed(state, "restart", "config")
+
+
+@scenario
 def a_file_that_is_cut_off_without_consent() -> Plan[Any]:
     """daemon.json ends in the middle; nobody said that another may be put back."""
     return installed(broken('{"dns": ['))

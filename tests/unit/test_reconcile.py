@@ -209,8 +209,10 @@ def test_while_another_run_is_at_work_nothing_is_done(
         fcntl.flock(held, fcntl.LOCK_EX)
         assert not run(one)
     assert list_results(one) == []
-    reasons = [refusal.reason for refusal in one.report.refusals] + list_errors(one)
-    assert any("me@there pid 7" in reason for reason in reasons), reasons
+    assert list_errors(one) == []
+    (refusal,) = one.report.refusals
+    assert refusal.reason == "another run is at work here: me@there pid 7"
+    assert refusal.remedy == "wait for that run to end, then run again"
 
 
 def test_a_journal_that_cannot_be_written_is_told_once(room: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from stackmend.addresses.corrections import make_edits, replace_host, split_right
+from stackmend.addresses.corrections import format_edits, make_edits, replace_host, split_right
 from stackmend.addresses.exchanged import find_swapped, report_swapped
 from stackmend.addresses.gateway import GATEWAYS, classify_gateway
 from stackmend.addresses.kinds import is_loopback
@@ -29,7 +29,8 @@ def classify(
 ) -> tuple[Judgement, ...]:
     """What is thought of each address, in their order.
 
-    :param addresses: as :func:`stackmend.addresses.read` read them.
+    :param addresses: as :func:`stackmend.addresses.read` read them, and
+        :func:`stackmend.addresses.locate` found their lines where the project's files are known.
     :param config: what ``docker compose config --format json`` gives, ``$$`` unescaped.
     :param running: what runs, as far as it is known; without it the configuration alone decides.
     :param images: what images bring, as for ``read``.
@@ -68,19 +69,30 @@ def _classify_thoroughly(
             break
         corrected = replace_host(address, host, port, stack.services)
         after = _classify(stack, corrected)
-        if after.status != "wrong":
+        # What does not run is none of the address's.
+        if after.status != "wrong" or after.reason in ("not-up", "loopback-only"):
             break
-        if after.reason == "form":
-            form = classify_form(stack, address, corrected.target)
-            more = form.edits if form else ()
-            return judgement.model_copy(update={"edits": (*judgement.edits, *more)})
+        if after.reason == "not-listening" and not after.right:
+            break
+        if after.reason == "form" and (form := classify_form(stack, address, corrected.target)):
+            return judgement.model_copy(
+                update={
+                    "edits": (*judgement.edits, *form.edits),
+                    "cause": f"{judgement.cause}; {form.cause}",
+                    "remedy": f"{judgement.remedy}, and {form.remedy}",
+                }
+            )
         if after.needs and not after.right:
             return judgement.model_copy(update={"needs": {**judgement.needs, **after.needs}})
-        cause, remedy = f"{judgement.cause}; {after.cause}", after.remedy
         host, port = split_right(after)
         edits = make_edits(address, host, port) if host else ()
         judgement = judgement.model_copy(
-            update={"right": after.right, "edits": edits, "cause": cause, "remedy": remedy}
+            update={
+                "right": after.right,
+                "edits": edits,
+                "cause": f"{judgement.cause}; {after.cause}",
+                "remedy": format_edits(edits) if edits else after.remedy,
+            }
         )
     return judgement
 

@@ -28,6 +28,14 @@ def make_edits(address: Address, host: str, port: int) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
+def format_edits(edits: Iterable[Edit]) -> str:
+    """What is to be written where, in words."""
+    return "write " + ", and ".join(
+        f"{edit.new} instead of {edit.old} in {edit.place.service}.{edit.place.name}"
+        for edit in edits
+    )
+
+
 def split_right(judgement: Judgement) -> tuple[str, int]:
     """The host and the port that are right; empty and 0 where they are not known."""
     if judgement.status != "wrong" or not judgement.edits:
@@ -72,7 +80,6 @@ def report_rewritten(
     """A wrong address that another host and port correct."""
     edits = make_edits(address, host, port)
     written = f"{host}:{port}" if port else host
-    where = f"{address.place.service}.{address.place.name}"
     return Judgement(
         address=address,
         status="wrong",
@@ -80,7 +87,7 @@ def report_rewritten(
         right=written,
         edits=edits,
         cause=cause,
-        remedy=f"write {written} instead of {address.text} in {where}",
+        remedy=format_edits(edits),
     )
 
 

@@ -136,6 +136,9 @@ SCHEME_PORTS: Mapping[str, int] = {
     **{scheme: port for kind in KINDS.values() for scheme, port in kind.schemes.items()},
 }
 
+#: What browsers speak.
+BROWSED = frozenset({"http", "https", "ws", "wss"})
+
 #: The kind that alone speaks a scheme.
 KIND_OF_SCHEME: Mapping[str, str] = {
     scheme: name for name, kind in KINDS.items() for scheme in kind.schemes

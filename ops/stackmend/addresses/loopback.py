@@ -6,6 +6,7 @@ from typing import Any
 
 from stackmend.addresses.corrections import report_ambiguous, report_wrong
 from stackmend.addresses.kinds import (
+    BROWSED,
     KIND_OF_SCHEME,
     KINDS,
     find_kinds,
@@ -67,7 +68,9 @@ def classify_loopback(stack: Stack, address: Address) -> Judgement:
             stack, address, "loopback", f"{address.text} is {service} itself", found
         )
     ((target, number),) = found.items()
-    if doubt := _find_doubt(stack, address, target, port, number):
+    if _is_text(stack, address, target, port):
+        return right
+    if doubt := _find_doubt(stack, address, target, port):
         return report_ambiguous(stack, address, "loopback", doubt, found, itself=True)
     if address.place.kind == "image" and not stack.is_needed(service, target):
         return right
@@ -148,7 +151,9 @@ def _find_candidates(stack: Stack, address: Address, port: int) -> dict[str, int
     others = [
         name
         for name in stack.services
-        if name not in stack.names.groups[service] and name not in stack.names.clients
+        if name not in stack.names.groups[service]
+        and name not in stack.names.clients
+        and not stack.names.is_absent(name)
     ]
     found: dict[str, int] = {}
     if port:
@@ -214,7 +219,20 @@ def _list_volumes(body: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _find_doubt(stack: Stack, address: Address, target: str, port: int, number: int) -> str:
+def _is_text(stack: Stack, address: Address, target: str, port: int) -> bool:
+    """Whether nothing says that a service calls another by a URL that may be for people."""
+    if address.scheme not in BROWSED or "internal" in split_name(address.place.hint):
+        return False
+    place, kind = address.place, stack.names.kinds[target]
+    published = any(name == target for name, _, _ in stack.names.published.get(port, ()))
+    if place.kind in ("command", "entrypoint") and not place.word:
+        return published
+    related = target in (stack.services[place.service].get("depends_on") or {})
+    unclear = (published and not kind) or not _is_named(stack, address, target, port)
+    return unclear and not related
+
+
+def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
     """Why an address of the service itself may be meant as it stands."""
     service, kind = address.place.service, stack.names.kinds[target]
     image = str(stack.services[service].get("image") or "").lower()
@@ -226,20 +244,9 @@ def _find_doubt(stack: Stack, address: Address, target: str, port: int, number: 
         or any(kind in path for path in _list_volumes(stack.services[service]))
     ):
         return f"{service} may run {kind} itself"
-    if (
-        port
-        and number
-        and port
-        not in stack.names.ports[target]
-        | {
-            published
-            for published, targets in stack.names.published.items()
-            for name, _, _ in targets
-            if name == target
-        }
-    ):
-        return f"{target} has no port {port}"
-    if address.scheme not in ("http", "https", "ws", "wss"):
+    if user := stack.find_user(service, target):
+        return f"{target} is for {user} by its name"
+    if address.scheme not in BROWSED:
         return ""
     published = any(name == target for name, _, _ in stack.names.published.get(port, ()))
     words = {*split_name(address.place.hint)}

@@ -109,8 +109,7 @@ class Names:
             str(item).replace("=", ":").partition(":")[0] for item in _as_items(body, "extra_hosts")
         ]
         linked = [str(item).rpartition(":")[2] for item in body.get("external_links") or ()]
-        named = [str(body.get("hostname") or ""), *own, *linked]
-        return host in {name.lower() for name in named}
+        return host in {name.lower() for name in (*own, *linked)}
 
     def has_foreign_names(self, source: str) -> bool:
         """Whether names that the project does not have may still be known inside of a service."""
@@ -123,6 +122,12 @@ class Names:
     def can_reach(self, source: str, target: str) -> bool:
         """Whether two services share a network, and the name of the one leads the other there."""
         return target in self.resolve(source, target.lower())
+
+    def is_absent(self, name: str) -> bool:
+        """Whether a service is to have no container."""
+        body = self.services[name]
+        replicas = (body.get("deploy") or {}).get("replicas")
+        return (body.get("scale") if replicas is None else replicas) == 0
 
     def is_host(self, name: str) -> bool:
         """Whether a service is on the host's network."""
@@ -207,10 +212,15 @@ class Names:
                 yield key, str(value)
 
     def _list_container_names(self, name: str, body: Mapping[str, Any]) -> Iterator[str]:
+        if body.get("hostname"):
+            # Engines from 25 on answer to it.
+            yield str(body["hostname"])
         if body.get("container_name"):
             yield str(body["container_name"])
         elif self._project:
-            yield f"{self._project}-{name}-1"
+            replicas = (body.get("deploy") or {}).get("replicas") or body.get("scale") or 1
+            for number in range(1, min(int(replicas), 100) + 1):
+                yield f"{self._project}-{name}-{number}"
 
 
 def _as_items(body: Mapping[str, Any], key: str) -> list[Any]:

@@ -19,6 +19,8 @@ def classify_name(stack: Stack, address: Address) -> Judgement:
     if stack.names.get_mode(stack.names.owners[service]) == "bridge":
         return _classify_bridge(stack, address)
     found = stack.names.resolve(service, host)
+    if stack.names.groups[service].intersection(found):
+        return Judgement(address=address)
     if len(found) == 1:
         return classify_target(stack, address, found[0])
     if found:
@@ -103,11 +105,7 @@ def _classify_borrowed(stack: Stack, address: Address, target: str) -> Judgement
     if stack.names.is_host(target):
         gateway = "host.docker.internal"
         cause = f"{target} is on the host's network, where no container finds it by name"
-        found = report_rewritten(address, "host-network", cause, gateway, stack.find_port(address))
-        if stack.names.is_elsewhere(service, gateway) or stack.names.owners[service] != service:
-            return found
-        needs = {"extra_hosts": [f"{gateway}:host-gateway"]}
-        return found.model_copy(update={"needs": needs})
+        return report_rewritten(address, "host-network", cause, gateway, stack.find_port(address))
     reason: Reason = "default-bridge" if mode == "bridge" else "not-shared"
     return Judgement(
         address=address,
@@ -161,6 +159,7 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         name: _map_port(stack, address, name)
         for name in stack.services
         if name not in stack.names.groups[service]
+        and not stack.names.is_absent(name)
         and _is_meant(stack, address, name)
         and stack.names.can_reach(service, name)
         and not stack.is_unselected(address, name)
@@ -168,6 +167,8 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     cause = f"no service, alias or container of the project is called {host}"
     if len(found) == 1:
         ((target, number),) = found.items()
+        if _is_of_others(stack, address, target):
+            return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if place.kind != "image" or stack.is_needed(service, target):
             return report_wrong(stack, address, "unknown-name", cause, target, number)
         return right
@@ -182,6 +183,17 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
             remedy="correct the name, or put what has it on a network of the service",
         )
     return right
+
+
+def _is_of_others(stack: Stack, address: Address, target: str) -> bool:
+    """Whether a service is used by others alone, so that a host of the network may be meant."""
+    service = address.place.service
+    if stack.find_user(service, target):
+        return True
+    needed = target in (stack.services[service].get("depends_on") or {})
+    if needed or is_similar(address.host, target.lower()):
+        return False
+    return any(target in of for name, of in stack.addressed.items() if name != service)
 
 
 def _map_port(stack: Stack, address: Address, target: str) -> int:

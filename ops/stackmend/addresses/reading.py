@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
-from stackmend.addresses.kinds import SCHEME_PORTS
+from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
 #: A longer value is data, and no address.
@@ -51,8 +51,6 @@ _PUBLIC = re.compile(
     r"|^(?:base_url|server_url|hostname|domain|virtual_host|server_name|kc_hostname.*)$"
 )
 _ADVERTISED = re.compile(r"(?i)advertis")
-#: What browsers speak; "" is no scheme.
-_BROWSED = frozenset({"", "http", "https", "ws", "wss"})
 _INTERNAL = re.compile(r"(?i)internal|server_?side|private|backchannel")
 #: Names of variables that say where the service itself listens.
 _BIND = re.compile(
@@ -149,9 +147,9 @@ def list_targets(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             for settings in (body.get("networks") or {}).values()
             for alias in (settings or {}).get("aliases") or ()
         ]
-        for alias in (str(body.get("container_name") or ""), *aliases):
+        for alias in (body.get("container_name"), body.get("hostname"), *aliases):
             if alias:
-                found.setdefault(alias.lower(), name)
+                found.setdefault(str(alias).lower(), name)
     return found
 
 
@@ -417,14 +415,6 @@ def find_side(name: str, scheme: str = "", *, bare: bool = False) -> Side:
         return "server"
     if _BIND.search(name):
         return "bind"
-    if _PUBLIC.search(name) and (scheme in _BROWSED or _ADVERTISED.search(name)):
+    if _PUBLIC.search(name) and (scheme in ("", *BROWSED) or _ADVERTISED.search(name)):
         return "browser"
     return "unknown" if bare and not name else "server"
-
-
-def iterate_services(addresses: Iterable[Address]) -> dict[str, list[Address]]:
-    """The addresses of each service."""
-    found: dict[str, list[Address]] = {}
-    for address in addresses:
-        found.setdefault(address.place.service, []).append(address)
-    return found

@@ -157,6 +157,20 @@ class Sources:
             ]
         return (path, *spans[0]) if len(spans) == 1 else None
 
+    def is_published(self, place: Place) -> bool:
+        """Whether a variable of an env file is one by which a compose file publishes a port."""
+        raw = self.find(place)
+        if raw is None or raw.variable != "-":
+            return False
+        return any(
+            place.key in iterate_variables(item.value)
+            for root in self._roots.values()
+            for body in _list_values(_get(root, "services"))
+            for port in _list_values(_get(body, "ports"))
+            for item in (_list_values(port) or [port])
+            if isinstance(item, yaml.ScalarNode)
+        )
+
     def resolve(self, raw: Raw) -> str | None:
         """The value that Compose makes of a text; ``None`` where a variable is not known."""
         if raw.variable:
@@ -256,12 +270,13 @@ def locate(addresses: Iterable[Address], files: Mapping[str, bytes]) -> tuple[Ad
     sources = Sources(files)
     found = []
     for address in addresses:
-        place = address.place
+        place, port = address.place, address.port_place
         if span := sources.find_span(place, address.text):
             path, start, _ = span
             line = sources.read_text(path).count("\n", 0, start) + 1
             place = place.model_copy(update={"file": path, "line": line})
-        found.append(address.model_copy(update={"place": place}))
+        published = port is not None and sources.is_published(port)
+        found.append(address.model_copy(update={"place": place, "published": published}))
     return tuple(found)
 
 
@@ -386,6 +401,13 @@ def _iterate_environment(path: str, node: yaml.Node, depth: int = 0) -> Iterator
                 yield key.value, raw
         for item in merged:
             yield from _iterate_environment(path, item, depth + 1)
+
+
+def _list_values(node: yaml.Node | None) -> list[yaml.Node]:
+    """The values of a mapping or a list."""
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _count_uses(node: yaml.Node, sought: yaml.Node, done: set[int]) -> int:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackmend.addresses.kinds import KIND_OF_SCHEME, KINDS, find_kinds, is_loopback
+from stackmend.addresses.kinds import KIND_OF_SCHEME, KINDS, find_kinds, is_loopback, split_name
 from stackmend.addresses.names import Names
 from stackmend.addresses.selection import Selection
 from stackmend.addresses.state import Address, ImageFacts, Running
@@ -74,6 +74,26 @@ class Stack:
         """Whether a service waits for another that it has no other address for."""
         needs = self.services[service].get("depends_on") or {}
         return target in needs and target not in self.addressed.get(service, ())
+
+    def find_user(self, service: str, target: str) -> str:
+        """The other service that a target is for by its name, and that uses it; empty for none."""
+        if target in (self.services[service].get("depends_on") or {}):
+            return ""
+        words = {*split_name(target)}
+        return next(
+            (
+                name
+                for name, body in self.services.items()
+                if name not in (service, target)
+                and {*split_name(name)} < words
+                and not {*split_name(name)} <= {*split_name(service)}
+                and (
+                    target in self.addressed.get(name, ())
+                    or target in (body.get("depends_on") or {})
+                )
+            ),
+            "",
+        )
 
     def is_unselected(self, address: Address, target: str) -> bool:
         """Whether a service could use what an address leads to, and does not."""

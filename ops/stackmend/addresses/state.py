@@ -104,6 +104,8 @@ class Address(Frozen):
     :param host: in lower case, without brackets.
     :param port: its port, or what the scheme implies; 0 is not known.
     :param port_place: where the port stands, where that is elsewhere.
+    :param published: whether the variable that holds its port is one by which the project publishes
+        a port, and which the service has of an env file.
     :param explicit: whether the port is written within the span.
     :param target: the service it names; empty where it names none.
     :param side: who connects to it.
@@ -120,6 +122,7 @@ class Address(Frozen):
     host: str
     port: int = 0
     port_place: Place | None = None
+    published: bool = False
     explicit: bool = False
     target: str = ""
     side: Side = "server"

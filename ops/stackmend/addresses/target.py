@@ -54,7 +54,7 @@ def classify_target(stack: Stack, address: Address, target: str) -> Judgement:
     if len(numbers) == 1:
         (number,) = numbers
         cause = f"{port} is the port of {target} on the host; in its network it is {number}"
-        if not kind and stack.names.is_configured(target):
+        if address.published or (not kind and stack.names.is_configured(target)):
             return report_ambiguous(
                 stack, address, "published-port", cause, {target: number}, itself=True
             )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from stackmend.checks.rules import find_blocking
 from stackmend.checks.spec import Check, ExecCheck, GreetingCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import Hint
 from stackmend.redaction import format_safe_line
@@ -144,7 +145,7 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
     for target in targets:
         _explain_health(target, details, hints)
     _explain_forwarding(answer, details, hints)
-    _explain_dropping(answer, sources + targets, details, hints)
+    _explain_dropping(check, answer, sources + targets, details, hints)
     # Between two containers of one network nothing is translated.
     if check.source is None or not targets:
         _explain_nat(answer, sources + targets, details, hints)
@@ -423,35 +424,28 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
 
 
 def _explain_dropping(
-    answer: Answer, containers: list[_Container], details: list[str], hints: list[Hint]
+    check: HttpCheck | TcpCheck | GreetingCheck | RedisCheck,
+    answer: Answer,
+    containers: list[_Container],
+    details: list[str],
+    hints: list[Hint],
 ) -> None:
     """Somebody's rules that drop what these containers send, or what is sent to them."""
-    for line in answer.get_all("drop"):
-        match = re.fullmatch(r"\[(\d+):(\d+)\] (-A .*)", line)
-        # One about what comes in from elsewhere, or with an exception, is no cause by itself.
-        if match is None or re.search(r" -i (?!br-|docker)| ! ", match[3]):
-            continue
-        packets, octets, rule = match.groups()
-        subnets = [_parse_subnet(text) for text in re.findall(r" -[sd] (\S+)", rule)]
-        addresses = [
-            (container.name, network.IPAddress)
-            for container in containers
-            for network in container.on.values()
-            if isinstance(network.IPAddress, IPv4Address)
-        ]
-        hit = [
-            {name for name, address in addresses if subnet is not None and address in subnet}
-            for subnet in subnets
-        ]
-        if hit and all(hit):
-            names = ", ".join(sorted(set().union(*hit)))
-            # Before all that only follows from it.
-            details.insert(
-                0,
-                f"somebody's rule of the packet filter drops traffic of {names}: {rule} "
-                f"({packets} packets, {octets} bytes so far)",
-            )
-            hints.append("traffic-dropped")
+    names = {
+        str(network.IPAddress): container.name
+        for container in containers
+        for network in container.on.values()
+        if network.IPAddress
+    }
+    ports = {check.port} if check.port else set()
+    if check.source is None:
+        names |= dict.fromkeys(("127.0.0.1", "::1", *answer.get("resolved").split()), "the host")
+        inner = (container.find_published_port(check.port) for container in containers)
+        ports |= {port for port in inner if port}
+    for rule in find_blocking(answer.get_all("drop"), answer.get_all("nft"), names, ports):
+        # Before all that only follows from it.
+        details.insert(0, rule.text)
+        hints.append("traffic-dropped" if rule.removable else "traffic-blocked")
 
 
 def _explain_nat(

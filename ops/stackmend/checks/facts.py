@@ -351,7 +351,7 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
         if isinstance(check, TcpCheck):
             return f"connected {took}"
         if isinstance(check, RedisCheck):
-            return f"PONG, {explain_passed(check)} {took}"
+            return f"PONG, {explain_passed(check, answer)} {took}"
         if isinstance(check, GreetingCheck):
             return f"answered {took}"
         held = " with the text that was asked" if check.contains is not None else ""

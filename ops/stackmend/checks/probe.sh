@@ -921,12 +921,23 @@ checks_diagnosis() {
         tr '\0' ' ' </proc/"$(pidof dockerd 2>/dev/null)"/cmdline 2>/dev/null | grep -q -e '--iptables=false' ||
             grep -q '"iptables"[[:space:]]*:[[:space:]]*false' /etc/docker/daemon.json 2>/dev/null ||
             checks_say tables iptables
-        checks_say_lines drop "$(checks_limited 5 iptables-save -c -t filter 2>/dev/null | grep -e '-A DOCKER-USER ' -e '-A FORWARD ' | grep -e '-j DROP' -e '-j REJECT' | head -n 40)"
+        # What drops, in the chains that are not Docker's own; but for the table "filter" with the table.
+        checks_say_lines drop "$(checks_limited 5 iptables-save -c 2>/dev/null | awk '
+            /^\*/ { table = substr($1, 2) " "; if (table == "filter ") table = "" }
+            $2 == "-A" && ($3 !~ /^DOCKER/ || $3 == "DOCKER-USER") && / -j (DROP|REJECT)/ {
+                if ($1 !~ /^\[0:/ || $3 ~ /^(DOCKER-USER|FORWARD)$/) print table $0 }' | head -n 200)"
         checks_say_lines nat "$(checks_limited 5 iptables -w 2 -t nat -S 2>/dev/null | grep -e '-j DOCKER' -e MASQUERADE | head -n 60)"
         checks_say_lines forward "$(checks_limited 5 iptables -w 2 -S FORWARD 2>/dev/null | head -n 60)"
     fi
     # From 29 on Docker can keep rules of its own in nftables.
-    ! checks_has nft || checks_say_lines nftable "$(checks_limited 5 nft list tables 2>/dev/null | grep -i docker)"
+    checks_has nft || return 0
+    checks_say_lines nft "$(checks_limited 5 nft list ruleset 2>/dev/null | awk '
+        $1 == "table" { table = $2 " " $3 }
+        $1 == "chain" { chain = $2 }
+        # Those of iptables and of Docker are told of above.
+        table ~ /^ip6? (filter|nat|mangle|raw|security)$/ || table ~ /docker/ { next }
+        / (drop|reject)( |$)/ && !/policy/ { print table, chain, $0 }' | head -n 200)"
+    checks_say_lines nftable "$(checks_limited 5 nft list tables 2>/dev/null | grep -i docker)"
 }
 
 checks_say_lines() {

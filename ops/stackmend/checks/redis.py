@@ -57,8 +57,11 @@ class Explained(Frozen):
     hints: tuple[Hint, ...] = ()
 
 
-def explain_passed(check: RedisCheck) -> str:
-    """What is true of a redis whose check passes."""
+def explain_passed(check: RedisCheck, answer: Answer) -> str:
+    """What is true of a redis whose check passes, as far as it lets itself be asked."""
+    forbidden = [reply[1:] for reply in answer.get_all("reply") if reply.startswith("-NOPERM")]
+    if forbidden:
+        return f"and not all may be asked: {forbidden[0]}"
     return "it takes writes" if check.role == "master" else f"its role is right ({check.role})"
 
 
@@ -94,12 +97,17 @@ def explain_redis(check: RedisCheck, answer: Answer) -> Explained | None:
         if fields.get(key) == "err":
             text = f"its last write to disk failed ({option}: {key}:err)"
             return _make_harmful(text, _HARMED["MISCONF"][1])
-    if "NOPERM" in errors and "+PONG" not in replies:
-        text = f"not known: its user may not ask for it: {errors['NOPERM']}"
-        return Explained(outcome="unknown", text=text, remedy="permit that user PING")
     others = [text for word, text in errors.items() if word not in ("NOPERM", "MOVED", "ASK")]
     if others:
         return Explained(text=f"it answers {'; '.join(others)}", remedy="")
+    if "NOPERM" in errors and "+PONG" not in replies:
+        return Explained(
+            outcome="unknown",
+            text=f"not known: its access list does not let this login ask: {errors['NOPERM']}",
+            remedy="allow it to the login that is asked as, by default `redis-cli acl setuser "
+            "default +ping +info +setrange`; a list that was changed at run time is taken back by "
+            "a restart",
+        )
     return None
 
 

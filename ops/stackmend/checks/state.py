@@ -22,6 +22,7 @@ Hint = Literal[
     "nat-missing",
     "masquerade-missing",
     "traffic-dropped",
+    "traffic-blocked",
     "port-not-published",
     "name-shared",
     "host-loopback-only",

@@ -140,7 +140,7 @@ class Executor:
             self.lease.check()
             depends_on = {name for action in batch for name in getattr(action, "depends_on", ())}
             if depends_on:
-                self.waiter.wait_until_healthy(snapshot.declared, depends_on)
+                self.waiter.wait_until_healthy(snapshot.declared, snapshot.state, depends_on)
             self._refuse_obstructed(batch, snapshot)
             for action in batch:
                 if self.progress.is_counted(action):

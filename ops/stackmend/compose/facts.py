@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
+from itertools import takewhile
 from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
@@ -148,9 +149,11 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     }
     if "names" not in found:
         if "engine" in found:
-            return StackState(
-                engine=Engine(status="absent", reason="docker is not installed"), **known
-            )
+            paths = found["engine"][1]
+            engine = Engine(status="absent", reason="docker is not installed")
+            if paths:
+                engine = Engine(status="unexecutable", reason=paths[0])
+            return StackState(engine=engine, **known)
         raise ValueError("it ended before Docker was asked")
     status, lines = found["names"]
     if status != 0:
@@ -475,7 +478,9 @@ def _parse_container(
     config, host, state = raw["Config"], raw["HostConfig"], raw["State"]
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
-    log = [entry for entry in health.get("Log") or [] if entry.get("ExitCode") != 0]
+    results = health.get("Log") or []
+    log = [entry for entry in results if entry.get("ExitCode")]
+    in_a_row = [*takewhile(lambda entry: entry.get("ExitCode"), reversed(results))]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     bound = (raw.get("NetworkSettings") or {}).get("Ports") or {}
     policy = host.get("RestartPolicy") or {}
@@ -495,6 +500,7 @@ def _parse_container(
         status=state["Status"],
         health=health.get("Status") if health.get("Status") != "none" else None,
         health_output=log[-1].get("Output", "").strip() if log else "",
+        health_failures=tuple(_parse_time(entry.get("Start", "")) for entry in reversed(in_a_row)),
         exit_code=state.get("ExitCode", 0),
         error=state.get("Error", ""),
         oom_killed=bool(state.get("OOMKilled")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Observer:
     """What reads one project on one host.
 
     :param hidden: values that declarations call secret.
+    :ivar _clock: the host's time when it was read last, and this process's then.
     """
 
     host: Host
@@ -62,6 +64,7 @@ class Observer:
     source: Source
     hidden: frozenset[str] = frozenset()
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _clock: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
     _image_labels: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     def list_facts(self) -> list[tuple[type, dict[str, object]]]:
@@ -83,14 +86,30 @@ class Observer:
 
         :raises StepError: it cannot be read.
         """
-        (state,) = connection.fetch_facts(self.host, [self._make_state_fact()])
+        return self._read([self._make_state_fact()])[0]
+
+    def read_proof(self) -> tuple[StackState, tuple[CheckResult, ...]]:
+        """What the host has now, and the results of the checks after it, each asked once.
+
+        :raises StepError: the state cannot be read.
+        """
+        facts = [self._make_state_fact()]
+        if self.spec.checks:
+            facts.append((CheckResults, {**self._make_check_arguments(), "attempts": 1}))
+        state, checked = self._read(facts)
+        return state, self.collect_results(checked)
+
+    def _read(self, facts: list[tuple[type, dict[str, object]]]) -> tuple[StackState, list[object]]:
+        state, *others = connection.fetch_facts(self.host, facts)
         if isinstance(state, connection.Unknown):
             raise StepError(f"cannot read the host's state: {state.reason}")
         assert isinstance(state, StackState)
-        return self._add_logs(self._add_ends(self.sort_out(state)))
+        self._clock = state.now, time.monotonic()
+        return self._add_logs(self._add_ends(self.sort_out(state))), others
 
     def complete(self, state: StackState) -> StackState:
         """A state that was read, sorted into own and foreign containers, with how they ended."""
+        self._clock = state.now, time.monotonic()
         state = self.sort_out(state)
         if any(container.restart_count >= LOOP_RESTARTS for container in state.containers):
             state = self._add_ends(state)
@@ -106,6 +125,8 @@ class Observer:
         unknown = {raw["Image"] for raw in inspected} - self._image_labels.keys()
         self._image_labels |= connection.list_image_labels(client, unknown)
         later = update_containers(state, inspected, self.spec.project, self._image_labels)
+        now, read_at = self._clock
+        later = later.model_copy(update={"now": now + time.monotonic() - read_at})
         return self._add_ends(self.sort_out(later))
 
     def read_checks(self) -> tuple[CheckResult, ...]:

@@ -95,13 +95,6 @@ replaced() {
 }
 tab=$(printf '\t')
 
-section clock date +%s
-section steering steering
-section defaults defaults "$@"
-begin writable
-if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
-end $?
-[ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
 # Other projects of ours that have this directory.
 sharing() {
   for record in "${state%/*}"/*/applied.json; do
@@ -112,51 +105,29 @@ sharing() {
     fi
   done
 }
-section sharing sharing
-[ -d "$state/stale" ] && section stale ls "$state/stale"
-[ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
-[ -f "$state/files" ] && section files recorded
-[ -f "$state/outside" ] && section outside elsewhere <"$state/outside"
-
-command -v docker >/dev/null 2>&1 || { section engine false; exit 0; }
-
-# Every container's id, networks, names and project as JSON: a label may hold whatever an image gives
-# it. Then the ids of those that are ours or share a network with ours.
-begin names
-rows=$(docker ps -a --no-trunc --format \
-  '[{{json .ID}},{{json .Networks}},{{json .Names}},{{json (.Label "com.docker.compose.project")}}]' 2>&1)
-status=$?
-printf '%s\n' "$rows" | quoted
-end $status
-[ $status -eq 0 ] || exit 0
-
-# No value of a row's can end as a row of the project's does: it would have to hold a bare quote.
-ids=$(printf '%s\n' "$rows" | awk -F '","' -v end=",\"$project\"]" '
-  length($1) == 66 && $1 ~ /^\["[0-9a-f]*$/ {
-    id[++count] = substr($1, 3); nets[count] = $2
-    own[count] = substr($0, length($0) - length(end) + 1) == end }
-  END {
-    for (row = 1; row <= count; row++) if (own[row]) {
-      n = split(nets[row], list, ","); for (i = 1; i <= n; i++) ours[list[i]] = 1 }
-    delete ours["bridge"]; delete ours["host"]; delete ours["none"]; delete ours[""]
-    for (row = 1; row <= count; row++) {
-      take = own[row]
-      n = split(nets[row], list, ",")
-      for (i = 1; i <= n; i++) if (list[i] in ours) take = 1
-      if (take) print id[row]
-    }
-  }')
-
-if [ -n "$ids" ]; then
-  begin containers
-  # Word splitting is wanted: ids are hexadecimal.
-  # shellcheck disable=SC2086
-  inspected=$(docker container inspect $ids 2>&1)
-  status=$?
-  printf '%s\n' "$inspected" | quoted
-  end $status
-  # The hash of Compose's that their images bear: who has it from there was not made by Compose. An
-  # image may be gone, and is then not told of.
+# What is on the host without the engine's help. Arguments: the files that Compose would read.
+recorded_state() {
+  section steering steering
+  section defaults defaults "$@"
+  begin writable
+  if [ -d "$state" ]; then [ -w "$state" ]; else [ -w /var/lib ]; fi
+  end $?
+  [ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
+  section sharing sharing
+  [ -d "$state/stale" ] && section stale ls "$state/stale"
+  [ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
+  [ -f "$state/files" ] && section files recorded
+  [ -f "$state/outside" ] && section outside elsewhere <"$state/outside"
+}
+# Runs a command while what stands before it is still read: calls of the engine wait for no other.
+beside() {
+  late=$("$@" </dev/null)
+  cat
+  printf '%s\n' "$late"
+}
+# The hash of Compose's that containers' images bear: who has it from there was not made by Compose.
+# An image may be gone, and is then not told of.
+label_images() {
   begin "image labels"
   # shellcheck disable=SC2046
   docker image inspect \
@@ -164,6 +135,9 @@ if [ -n "$ids" ]; then
     $(printf '%s\n' "$inspected" | sed -n 's/^ *"Image": "\(sha256:[0-9a-f]\{64\}\)",*$/\1/p' | sort -u) \
     2>/dev/null | quoted
   end 0
+}
+# What runs, and what it has of the host.
+describe_processes() {
   # The state letter of each container's first process, or "gone".
   begin processes
   printf '%s\n' "$inspected" | sed -n 's/^ *"Pid": \([1-9][0-9]*\),*$/\1/p' | while read -r pid; do
@@ -211,13 +185,66 @@ if [ -n "$ids" ]; then
     done </etc/docker/daemon.json
     [ -z "$named" ] || section daemon head -c 65536 /etc/docker/daemon.json
   fi
+}
+# Every container's id, networks, names and project as JSON: a label may hold whatever an image gives
+# it. Then those that are ours or share a network with ours.
+containers() {
+  rows=$(docker ps -a --no-trunc --format \
+    '[{{json .ID}},{{json .Networks}},{{json .Names}},{{json (.Label "com.docker.compose.project")}}]' 2>&1 </dev/null)
+  listed=$?
+  ids=''
+  # No value of a row's can end as a row of the project's does: it would have to hold a bare quote.
+  [ $listed -ne 0 ] || ids=$(printf '%s\n' "$rows" | awk -F '","' -v end=",\"$project\"]" '
+    length($1) == 66 && $1 ~ /^\["[0-9a-f]*$/ {
+      id[++count] = substr($1, 3); nets[count] = $2
+      own[count] = substr($0, length($0) - length(end) + 1) == end }
+    END {
+      for (row = 1; row <= count; row++) if (own[row]) {
+        n = split(nets[row], list, ","); for (i = 1; i <= n; i++) ours[list[i]] = 1 }
+      delete ours["bridge"]; delete ours["host"]; delete ours["none"]; delete ours[""]
+      for (row = 1; row <= count; row++) {
+        take = own[row]
+        n = split(nets[row], list, ",")
+        for (i = 1; i <= n; i++) if (list[i] in ours) take = 1
+        if (take) print id[row]
+      }
+    }')
+  if [ -n "$ids" ]; then
+    # Word splitting is wanted: ids are hexadecimal.
+    # shellcheck disable=SC2086
+    inspected=$(docker container inspect $ids 2>&1 </dev/null)
+    status=$?
+    # One that hangs is waited for once (connection/frame.sh).
+    [ $status -ne 124 ] || export STACKMEND_HUNG=1
+  fi
+  cat
+  begin names
+  printf '%s\n' "$rows" | quoted
+  end $listed
+  [ -n "$ids" ] || return 0
+  begin containers
+  printf '%s\n' "$inspected" | quoted
+  end "$status"
+  describe_processes | beside label_images
+}
+known_images() {
+  [ -f "$state/images" ] || return 0
+  set -f
+  # Word splitting is wanted: the list holds references alone.
+  # shellcheck disable=SC2046
+  images $(cat "$state/images")
+}
+
+section clock date +%s
+if ! command -v docker >/dev/null 2>&1 || unexecutable docker >/dev/null; then
+  recorded_state "$@"
+  section engine unexecutable docker
+  exit 0
 fi
-section networks docker network ls --no-trunc --format \
-  '[{{json .Name}},{{json .ID}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.network")}}]'
-section volumes docker volume ls --format \
-  '[{{json .Name}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.volume")}}]'
-[ -f "$state/images" ] || exit 0
-set -f
-# Word splitting is wanted: the list holds references alone.
-# shellcheck disable=SC2046
-images $(cat "$state/images")
+recorded_state "$@" |
+  containers |
+  beside section networks docker network ls --no-trunc --format \
+    '[{{json .Name}},{{json .ID}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.network")}}]' |
+  beside section volumes docker volume ls --format \
+    '[{{json .Name}},{{json (.Label "com.docker.compose.project")}},{{json (.Label "com.docker.compose.volume")}}]' |
+  beside known_images

@@ -383,12 +383,12 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             checks: tuple[CheckResult, ...] = ()
             touched = executor.progress.touched
             try:
-                state = self.waiter.wait_until_stable(
+                state, checks = self.waiter.wait_until_proven(
                     declared,
+                    snapshot.state,
                     touched=bool(touched),
                     unhealthy_timeout=UNHEALTHY_TIMEOUT if again else None,
                 )
-                checks = self.waiter.wait_for_checks()
             except StepError as error:
                 problem, state = error, self.observer.read_state()
             record = self._make_record(snapshot, state, touched)
@@ -506,7 +506,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def _wait_until_stable(self, executor: Executor, snapshot: Snapshot) -> None:
         touched = bool(executor.progress.touched)
-        self.waiter.wait_until_stable(snapshot.declared, touched=touched)
+        self.waiter.wait_until_stable(snapshot.declared, snapshot.state, touched=touched)
 
     # What is reported
 

@@ -39,10 +39,15 @@ def _check_word(word: str) -> str:
     return word
 
 
+EngineStatus = Literal[
+    "up", "absent", "unexecutable", "stopped", "forbidden", "hung", "no-compose", "unknown"
+]
+
+
 class Engine(Frozen):
     """Whether Docker can be asked, and if not, why not."""
 
-    status: Literal["up", "absent", "stopped", "forbidden", "hung", "no-compose", "unknown"]
+    status: EngineStatus
     reason: str = ""
 
 
@@ -75,6 +80,8 @@ class Container(Frozen):
     the next (ids, addresses, times): two containers of one declaration have equal shapes.
 
     :param replaces: it has the passing name of one that Compose puts in another's place.
+    :param health_failures: when its last healthchecks began that failed in a row, as the host has
+        the time; the engine keeps five results.
     :param anonymous: its volumes without a name of their own, by where it has them.
     :param log: the last lines that it wrote, where it is down or restarts again and again.
     :param labels: its labels of Compose.
@@ -98,6 +105,7 @@ class Container(Frozen):
     status: str
     health: str | None = None
     health_output: str = ""
+    health_failures: tuple[float, ...] = ()
     log: tuple[str, ...] = ()
     exit_code: int = 0
     error: str = ""

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackmend import connection
-from stackmend.compose.plan.health import classify, find_unstable
+from stackmend.compose.plan.health import (
+    classify,
+    explain_unrunnable,
+    find_moment,
+    find_unstable,
+)
 from stackmend.errors import StepError
 
 if TYPE_CHECKING:
@@ -31,35 +36,56 @@ class Waiter:
 
     observer: Observer
 
-    def wait_until_stable(
-        self, declared: Declared, *, touched: bool, unhealthy_timeout: float | None = None
-    ) -> StackState:
-        """Wait until all services are up and healthy, and have stayed so for a while.
+    def wait_until_proven(
+        self,
+        declared: Declared,
+        before: StackState,
+        *,
+        touched: bool,
+        unhealthy_timeout: float | None = None,
+    ) -> tuple[StackState, tuple[CheckResult, ...]]:
+        """Wait until all is healthy and has stayed so for a while, and then for the checks.
 
-        :param touched: whether anything was done to them; otherwise they have stayed so before.
+        :param before: what was read before anything was done.
+        :param touched: whether anything was done to services; otherwise they have stayed so before.
         :param unhealthy_timeout: seconds for which a service may be unhealthy without a break,
             where a stronger remedy is left to try; otherwise it has all of ``health_timeout``.
+        :returns: what the host has then, and what each check found.
         :raises StepError: they do not become healthy, or do not stay so.
         """
-        stability = self.observer.spec.stability if touched else 0
-        return self._wait(declared.services, stability, unhealthy_timeout)
+        read = self.observer.read_proof
+        state, checks = self._wait(declared.services, before, touched, unhealthy_timeout, read)
+        return state, self._wait_for_checks(checks)
 
-    def wait_until_healthy(self, declared: Declared, names: Collection[str]) -> None:
+    def wait_until_stable(
+        self, declared: Declared, before: StackState, *, touched: bool
+    ) -> StackState:
+        """The same without the checks."""
+        read = self.observer.read_state
+        return self._wait(declared.services, before, touched, None, lambda: (read(), ()))[0]
+
+    def wait_until_healthy(
+        self, declared: Declared, before: StackState, names: Collection[str]
+    ) -> None:
         """Wait until these services are up and healthy.
 
+        :param before: what was read before anything was done.
         :raises StepError: they do not become healthy.
         """
-        self._wait({name: declared.services[name] for name in names}, 0, None)
+        services = {name: declared.services[name] for name in names}
+        self._wait_for_health(services, before, find_moment(before), self._find_deadline(), None)
 
-    def wait_for_checks(self) -> tuple[CheckResult, ...]:
+    def _wait_for_checks(self, results: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
         """The checks' results, each waited for until its deadline."""
-
-        def is_waiting(results: tuple[CheckResult, ...], elapsed: float) -> bool:
+        started = time.monotonic()
+        while True:
             failing = {result.name for result in results if result.outcome == "failed"}
+            elapsed = time.monotonic() - started
             checks = self.observer.spec.checks
-            return any(check.name in failing and elapsed < check.deadline for check in checks)
-
-        return self.wait_while(is_waiting, self.observer.read_checks)
+            if not any(check.name in failing and elapsed < check.deadline for check in checks):
+                return results
+            time.sleep(CHECK_PAUSE)
+            results = self.observer.read_checks()
 
     def wait_while(self, is_waiting: Callable[[T, float], bool], read: Callable[[], T]) -> T:
         """What is read, again and again until it is worth no wait.
@@ -74,49 +100,62 @@ class Waiter:
     def _wait(
         self,
         services: Mapping[str, Mapping[str, Any]],
-        stability: float,
+        before: StackState,
+        touched: bool,
         unhealthy_timeout: float | None,
-    ) -> StackState:
-        observer = self.observer
-        state = observer.read_state()
-        with connection.docker(observer.host, readonly=True) as client:
-            state = self._wait_for_health(client, services, state, unhealthy_timeout)
-        if stability:
-            time.sleep(stability)
-        later = observer.read_state()
-        if stability:
-            problems = find_unstable(state, later) or classify(services, later).failed
+        read: Callable[[], tuple[StackState, tuple[CheckResult, ...]]],
+    ) -> tuple[StackState, tuple[CheckResult, ...]]:
+        stability = self.observer.spec.stability if touched else 0
+        deadline, state = self._find_deadline(), before
+        while True:
+            # Whose healthcheck could not run in a reading may be healthy in the next.
+            since = find_moment(state)
+            state = self._wait_for_health(services, state, since, deadline, unhealthy_timeout)
+            if stability:
+                time.sleep(stability)
+            later, checks = read()
+            if not stability:
+                return later, checks
+            problems = find_unstable(state, later) or classify(services, later, since).failed
             if problems:
-                raise StepError("; ".join(problems), observer.read_logs(services, later))
-        return later
+                raise StepError("; ".join(problems), self.observer.read_logs(services, later))
+            containers = (each for name in services for each in later.list_containers(name))
+            if not any(each.running and explain_unrunnable(each) for each in containers):
+                return later, checks
+            state = later
+
+    def _find_deadline(self) -> float:
+        return time.monotonic() + self.observer.spec.health_timeout
 
     def _wait_for_health(
         self,
-        client: Any,
         services: Mapping[str, Mapping[str, Any]],
         state: StackState,
+        since: float,
+        deadline: float,
         unhealthy_timeout: float | None,
     ) -> StackState:
         observer, timeout = self.observer, self.observer.spec.health_timeout
-        deadline = time.monotonic() + timeout
-        since: dict[str, float] = {}
-        while True:
-            health = classify(services, state)
-            now = time.monotonic()
-            unhealthy = {
-                container.id for container in state.containers if container.health == "unhealthy"
-            }
-            since = {id_: since.get(id_, now) for id_ in unhealthy}
-            waiting = "; ".join(health.waiting)
-            problem = "; ".join(health.failed)
-            longest = max((now - start for start in since.values()), default=0)
-            if not problem and unhealthy_timeout is not None and longest > unhealthy_timeout:
-                problem = waiting
-            if not problem and waiting and now > deadline:
-                problem = f"not healthy after {timeout:g} s: {waiting}"
-            if problem:
-                raise StepError(problem, observer.read_logs(services, state))
-            if not waiting:
-                return state
-            time.sleep(PAUSE)
-            state = observer.watch(client, state)
+        starts: dict[str, float] = {}
+        with connection.docker(observer.host, readonly=True) as client:
+            while True:
+                state = observer.watch(client, state)
+                now = time.monotonic()
+                unhealthy = [each for each in state.containers if each.health == "unhealthy"]
+                starts = {each.id: starts.get(each.id, now) for each in unhealthy}
+                lasted = {id_: now - start for id_, start in starts.items()}
+                health = classify(services, state, since, lasted)
+                waiting = "; ".join(health.waiting)
+                problem = "; ".join(health.failed)
+                # Where a healthcheck cannot run no remedy is left to try.
+                failing = (lasted[each.id] for each in unhealthy if not explain_unrunnable(each))
+                longest = max(failing, default=0)
+                if not problem and unhealthy_timeout is not None and longest > unhealthy_timeout:
+                    problem = waiting
+                if not problem and waiting and now > deadline:
+                    problem = f"not healthy after {timeout:g} s: {waiting}"
+                if problem:
+                    raise StepError(problem, observer.read_logs(services, state))
+                if not waiting:
+                    return state
+                time.sleep(PAUSE)

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence, Set
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any, Literal
+from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
@@ -17,6 +17,7 @@ from stackmend.engine.state import (
     Container,
     Daemon,
     Device,
+    EngineStatus,
     HostEngine,
     Loose,
     Network,
@@ -278,8 +279,10 @@ def _split(text: str) -> list[str]:
 
 def _parse_versions(
     found: Mapping[str, Section],
-) -> tuple[Literal["up", "absent", "stopped", "forbidden", "hung", "unknown"], str, str, str]:
+) -> tuple[EngineStatus, str, str, str]:
     if "versions" not in found:
+        for path in found.get("unexecutable", (0, []))[1]:
+            return "unexecutable", f"{path} is there, and nobody may execute it", "", ""
         return "absent", "no docker client was found", "", ""
     status, lines = found["versions"]
     answers = [line.split("|") for line in lines if re.fullmatch(r"[^ |]+\|[^ |]*", line)]

@@ -157,7 +157,9 @@ fi
 [ -e "$root/restarted" ] && section restarted true
 
 ids=''
-if have docker; then
+if unexecutable docker >/dev/null; then
+  section unexecutable unexecutable docker
+elif have docker; then
   section versions docker version --format '{{.Client.Version}}|{{with .Server}}{{.Version}}{{end}}'
   # Some versions of it ask the engine, and would wait for one that hangs.
   [ -n "${STACKMEND_HUNG:-}" ] || section compose limited docker compose version --short

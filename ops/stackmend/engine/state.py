@@ -196,6 +196,9 @@ class Loose(Frozen):
     bridge: str
 
 
+EngineStatus = Literal["up", "absent", "unexecutable", "stopped", "forbidden", "hung", "unknown"]
+
+
 class HostEngine(Frozen):
     """What a host has of container engines.
 
@@ -205,8 +208,8 @@ class HostEngine(Frozen):
     :param snap: whether the snap ``docker`` is installed and enabled.
     :param programs: ``docker``, ``dockerd`` and ``containerd``, by name.
     :param daemons: every dockerd that runs in the host's own namespace.
-    :param status: ``up``, ``absent``, ``stopped``, ``forbidden``, ``hung`` or ``unknown``, of the
-        engine that answers at the usual place.
+    :param status: of the engine that answers at the usual place; ``unexecutable`` where nobody may
+        execute the client.
     :param reason: what docker printed instead of an answer.
     :param client: the version of the docker client.
     :param server: the version of the engine that answers.
@@ -241,7 +244,7 @@ class HostEngine(Frozen):
     programs: Mapping[str, Program] = {}
     daemons: tuple[Daemon, ...] = ()
     service: Service = Service()
-    status: Literal["up", "absent", "stopped", "forbidden", "hung", "unknown"] = "unknown"
+    status: EngineStatus = "unknown"
     reason: str = ""
     client: str = ""
     server: str = ""

@@ -8,6 +8,8 @@ from stackmend.paths import STATE_ROOT
 
 REMEDIES = {
     "absent": "install Docker Engine with its Compose plugin on the host, then rerun",
+    "unexecutable": "make it executable again there (`chmod 755`), or install its package again; "
+    "then rerun",
     "stopped": "start it on the host (systemctl start docker) and see why it stopped "
     "(journalctl -u docker)",
     "forbidden": "connect as root, or set _sudo = True in the host's data",
@@ -35,6 +37,7 @@ def refuse_engine(state: StackState) -> Plan | None:
     if engine.status != "up":
         reason = {
             "absent": "Docker is not installed",
+            "unexecutable": f"{engine.reason} is there, and nobody may execute it",
             "stopped": "the Docker daemon does not run",
             "forbidden": "this user may not talk to the Docker daemon",
             "hung": "the Docker daemon hangs: it does not answer within 10 s",

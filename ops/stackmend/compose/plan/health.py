@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.state import Container, StackState
@@ -21,13 +21,29 @@ _UNRUNNABLE = re.compile(
     re.MULTILINE,
 )
 
-#: What keeps a healthcheck from running, and what to do about it.
-_UNRUNNABLE_REMEDIES = (
-    ("no space left", "free space on the host (`df -h /tmp /run` shows what is full)"),
+#: What keeps a healthcheck from running until the image is another one, and what to do about it.
+_LACKING = (
     ("not found", "use a program that the image has, or install this one in the image"),
     ("no such file", "use a program that the image has, or install this one in the image"),
     ("permission denied", "make the program executable in the image, or run it by `sh`"),
 )
+
+#: Seconds that the engine takes for a healthcheck's interval and for its timeout by default.
+_ENGINE_DEFAULT = 30.0
+
+#: Seconds after which a healthcheck's result that is due has come, on a busy engine too.
+_DELAY = 2.0
+
+
+class Unrunnable(NamedTuple):
+    """Why a healthcheck cannot run.
+
+    :param lasting: whether the image is why; what the host lacks may be there a moment later.
+    """
+
+    reason: str
+    remedy: str
+    lasting: bool
 
 
 def is_looping(container: Container, now: float) -> bool:
@@ -55,23 +71,55 @@ def is_young(container: Container, now: float) -> bool:
     return now - container.started_at < LOOP_SECONDS
 
 
-def explain_unrunnable(output: str) -> tuple[str, str] | None:
-    """Why a healthcheck cannot run at all, and the remedy; ``None`` where it did run.
+def explain_unrunnable(container: Container) -> Unrunnable | None:
+    """Why the healthcheck that made a container unhealthy did not run; ``None`` where it did.
 
     Whether the service is healthy is not known then: restarting it would be no remedy.
 
-    >>> explain_unrunnable("sh: 1: curl: not found")[0]
-    'curl: not found'
+    :param container: one that runs; the engine calls those that ended unhealthy.
     """
+    if container.health != "unhealthy":
+        return None
     # Where something else wrote after it (`curl ... || wget ...`), that did run.
-    last = output.strip().splitlines()[-1:]
+    last = container.health_output.strip().splitlines()[-1:]
     found = _UNRUNNABLE.search(last[0]) if last else None
     if found is None:
         return None
     reason = next(filter(None, found.groups())).strip().removesuffix(": unknown")
     lower = reason.lower()
-    remedy = next((text for word, text in _UNRUNNABLE_REMEDIES if word in lower), "")
-    return reason, remedy or "fix what the engine reports, then run again"
+    if "no space left" in lower:
+        remedy = "free space on the host (`df -h /tmp /run` shows what is full)"
+        return Unrunnable(reason, remedy, lasting=False)
+    for word, remedy in _LACKING:
+        if word in lower:
+            return Unrunnable(reason, remedy, lasting=True)
+    return Unrunnable(reason, "fix what the engine reports, then run again", lasting=False)
+
+
+def find_moment(state: StackState) -> float:
+    """The host's time after which whatever begins was not yet in a reading of it."""
+    return state.now + 1
+
+
+def compute_result_limit(container: Container) -> float:
+    """Seconds within which the engine has a new result of a container's healthcheck."""
+    healthcheck = container.shape.get("healthcheck") or {}
+    nanoseconds = (healthcheck.get("Interval"), healthcheck.get("Timeout"))
+    return _DELAY + sum((value or 0) / 1e9 or _ENGINE_DEFAULT for value in nanoseconds)
+
+
+def _is_final(
+    container: Container, unrunnable: Unrunnable, since: float, unhealthy_for: float
+) -> bool:
+    """Whether a healthcheck still cannot run; a result of before says only what was.
+
+    What the host lacks may be passing: it takes two results, of which the last is new.
+    """
+    failures = container.health_failures
+    new = bool(failures) and failures[-1] > since
+    if new and (unrunnable.lasting or len(failures) > 1):
+        return True
+    return unhealthy_for > compute_result_limit(container)
 
 
 def format_restarts(container: Container) -> str:
@@ -98,8 +146,19 @@ class Health(Frozen):
     failed: tuple[str, ...] = ()
 
 
-def classify(services: Mapping[str, Mapping[str, Any]], state: StackState) -> Health:
-    """Whether every service is healthy now, may still become so, or will not."""
+def classify(
+    services: Mapping[str, Mapping[str, Any]],
+    state: StackState,
+    since: float,
+    unhealthy_for: Mapping[str, float] | None = None,
+) -> Health:
+    """Whether every service is healthy now, may still become so, or will not.
+
+    :param since: the host's time (:func:`find_moment`); a healthcheck that began after it says
+        what is now.
+    :param unhealthy_for: the seconds for which containers have been waited for while unhealthy, by
+        their ids.
+    """
     waiting, failed = [], []
     for name, body in services.items():
         containers = state.list_containers(name)
@@ -124,10 +183,11 @@ def classify(services: Mapping[str, Mapping[str, Any]], state: StackState) -> He
                 )
             elif container.status == "paused":
                 failed.append(f"{name}: paused")
-            elif container.health == "unhealthy" and (
-                unrunnable := explain_unrunnable(container.health_output)
-            ):
-                failed.append(f"{name}: its healthcheck cannot run: {unrunnable[0]}")
+            elif unrunnable := explain_unrunnable(container):
+                waited = (unhealthy_for or {}).get(container.id, 0)
+                (failed if _is_final(container, unrunnable, since, waited) else waiting).append(
+                    f"{name}: its healthcheck cannot run: {unrunnable.reason}"
+                )
             elif container.health in ("starting", "unhealthy"):
                 # One unhealthy moment must not fail a run: it has until the time-out.
                 ended = container.restart_count and is_young(container, state.now)

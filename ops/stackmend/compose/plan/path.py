@@ -40,6 +40,8 @@ BENEATH: dict[str, str] = {
     "masquerade-missing": _RULES,
     "traffic-dropped": "no restart of a service mends it: remove the rule there, or name it in "
     'the stack\'s section "engine", in "allow", as "rule:-A ..."',
+    "traffic-blocked": "no restart of a service mends it: remove the rule there (`iptables -D` "
+    "with its table, or `nft delete rule`)",
 }
 
 
@@ -191,6 +193,7 @@ def find_blame(hops: Sequence[Hop], results: Mapping[str, CheckResult]) -> tuple
         beneath = next((BENEATH[hint] for hint in result.hints if hint in BENEATH), "")
         if beneath:
             service, other, remedy = "", "", beneath
+            evidence = "; ".join((evidence, *result.details[:1]))
         elif "restart-harms" in (*result.hints, *(own.hints if own else ())):
             service, other, spared = "", "", hop.target
             remedy = remedy or (own.remedy if own else "")

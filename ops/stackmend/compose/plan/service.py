@@ -333,12 +333,10 @@ def _plan_life(draft: Draft, name: str, container: Container) -> None:
     elif container.process in ("gone", "Z"):
         cause = "its process is gone"
         draft.mend("hung", Restart(subject=name, cause=cause, container=id_), container)
-    elif container.health == "unhealthy" and (
-        unrunnable := explain_unrunnable(container.health_output)
-    ):
-        reason, remedy = unrunnable
-        cause = f"its healthcheck cannot run, so its health is not known: {fit_line(reason)}"
-        draft.find(name, "unknown", cause, remedy=remedy)
+    elif unrunnable := explain_unrunnable(container):
+        reason = fit_line(unrunnable.reason)
+        cause = f"its healthcheck cannot run, so its health is not known: {reason}"
+        draft.find(name, "unknown", cause, remedy=unrunnable.remedy)
     elif container.health == "unhealthy":
         output = fit_line(drift.redact(container.health_output, draft.secrets))
         cause = "its healthcheck fails" + (f": {output}" if output else "")
@@ -361,7 +359,7 @@ def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
     """Plan by what a service says is wrong with it; whether that is all there is to do."""
     looping = container.status == "restarting" or is_looping(container, draft.state.now)
     ended = container.status == "exited" and not is_complete(container) and container.exit_code
-    unhealthy = container.health == "unhealthy" and not explain_unrunnable(container.health_output)
+    unhealthy = container.health == "unhealthy" and not explain_unrunnable(container)
     found = find_cause(container) if looping or ended or unhealthy else None
     if found is None:
         return False

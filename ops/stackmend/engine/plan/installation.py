@@ -21,7 +21,7 @@ from stackmend.engine.plan.rivals import (
     is_installed,
     refuse_auto_removed,
 )
-from stackmend.engine.plan.service import plan_service, refuse_hung
+from stackmend.engine.plan.service import plan_service, refuse_hung, refuse_unexecutable
 from stackmend.engine.plan.source import Source, find_source
 from stackmend.engine.plan.versions import (
     extract_upstream,
@@ -58,6 +58,7 @@ def plan_engine(spec: Installation, state: HostEngine) -> Plan:
     findings = _note(source, state)
     refusals, replaced = find_rivals(spec, state, source)
     refusals += [] if "restart" in spec.allow else refuse_hung(state)
+    refusals += refuse_unexecutable(state)
     restored: RestoreConfig | None = None
     if fault := find_fault(state):
         put_back = plan_restoration(state, fault, spec.allow)

@@ -89,6 +89,16 @@ def plan_service(
     return actions, []
 
 
+def refuse_unexecutable(state: HostEngine) -> list[Refusal]:
+    """A client that nobody may execute: the engine may be well, and nothing asks it."""
+    if state.status != "unexecutable":
+        return []
+    remedy = (
+        "make it executable again there (`chmod 755`), or install its package again; then rerun"
+    )
+    return [Refusal(subject="engine", reason=state.reason, remedy=remedy)]
+
+
 def refuse_hung(state: HostEngine) -> list[Refusal]:
     """An engine that takes questions and answers none: whatever it does, it is not to be lost."""
     return [_refuse_silent(state, _explain_hung(state))] if state.status == "hung" else []

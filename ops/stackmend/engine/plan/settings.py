@@ -9,7 +9,7 @@ from stackmend.engine.plan.flags import find_conflicts, has_value, parse_flags
 from stackmend.engine.plan.merge import Change, merge, parse_config
 from stackmend.engine.plan.model import InstallEngine, Plan, SetConfig, SettingsPlan, TakeUp
 from stackmend.engine.plan.rivals import refuse_auto_removed
-from stackmend.engine.plan.service import refuse_hung
+from stackmend.engine.plan.service import refuse_hung, refuse_unexecutable
 from stackmend.engine.state import HostEngine
 from stackmend.paths import STATE_ROOT
 
@@ -81,7 +81,7 @@ def plan_settings(
         )
     else:
         return SettingsPlan()
-    if refusals := refuse_hung(state):
+    if refusals := refuse_hung(state) + refuse_unexecutable(state):
         return SettingsPlan(findings=findings, refusals=tuple(refusals))
     if restart and "live-restore" not in _list_switches(observed, flags):
         refusals = refuse_auto_removed(state, replace)
