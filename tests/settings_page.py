@@ -11,6 +11,7 @@ from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
 from stackmend.access.spec import AccessPolicy
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.checks.spec import ExecCheck, GreetingCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.compose.spec import GitSource, Mend
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
@@ -35,6 +36,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.engine`", EnginePolicy),
     ("`stack.resolver`", ResolverPolicy),
     ("`stack.ports`", PortsPolicy),
+    ("`stack.links`", LinksPolicy),
     ("`stack.models`", ModelsPolicy),
     ("`stack.models.wanted[]`", ModelSpec),
     ("`stack.connectivity`", ConnectivityPolicy),

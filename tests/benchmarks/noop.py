@@ -47,12 +47,15 @@ URL = "http://127.0.0.1:8000/"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 #: What the lab's hosts have: a section that finds its servers set.
 RESOLVER = {"servers": ["192.0.2.53"], "check_names": ["registry.lab.test"]}
-CONTENDERS = ("floor", "stackmend", "resolver", "stock", "ansible")
+#: The section that proves each address of a service, and would correct wrong ones.
+LINKS = {"on_conflict": "override"}
+CONTENDERS = ("floor", "stackmend", "resolver", "links", "stock", "ansible")
 TARGETS = (
     ("times faster than ansible", "ansible", "stackmend", 10.0, True),
     ("times the stock operations", "stackmend", "stock", 1.0, False),
     ("times the floor", "stackmend", "floor", 1.8, False),
     ("times a run without the section resolver", "resolver", "stackmend", 1.15, False),
+    ("times a run without the section links", "links", "stackmend", 1.15, False),
 )
 
 
@@ -297,13 +300,14 @@ def adopt(hosts: Sequence[LabHost]) -> None:
     write_inventory(inventory, hosts)
 
 
-def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
+def compare(rounds: int, only: frozenset[str], number_of_hosts: int) -> dict[str, Any]:
     """Ansible, stock pyinfra, stackmend and the floor, in interleaved rounds on the same hosts."""
-    with healthy_hosts(4) as hosts:
+    with healthy_hosts(number_of_hosts) as hosts:
         inventory = write_inventory(WORK / "inventory.py", hosts)
         sections = write_inventory(
             WORK / "sections.py", hosts, stack={**STACK, "resolver": RESOLVER}
         )
+        linked = write_inventory(WORK / "linked.py", hosts, stack={**STACK, "links": LINKS})
         if "resolver" in only:
             pyinfra(sections, "deploy/site.py")
         if "ansible" in only:
@@ -314,6 +318,7 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
             "floor": lambda: floor(hosts),
             "stackmend": lambda: stackmend(inventory),
             "resolver": lambda: stackmend(sections),
+            "links": lambda: stackmend(linked),
             "stock": lambda: stock(inventory),
             "ansible": lambda: ansible(hosts),
         }
@@ -345,7 +350,7 @@ def compare(rounds: int, only: frozenset[str]) -> dict[str, Any]:
         met = ratio >= limit if at_least else ratio <= limit
         targets.append({"what": words, "ratio": round(ratio, 2), "target": limit, "met": met})
     return {
-        "hosts": 4,
+        "hosts": number_of_hosts,
         "rounds": rounds,
         "versions": versions(),
         "seconds": {name: [round(value, 3) for value in values] for name, values in times.items()},
@@ -455,6 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the numbers as JSON. Returns 1 if a contender did not only look."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.noop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--scale", action="store_true", help="measure 1, 4, 8 and 16 hosts")
     parser.add_argument("--crowded", action="store_true", help="200 containers, 5,000 sockets")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
@@ -468,7 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.crowded:
             result["crowded"] = crowded(chosen.rounds)
         if not (chosen.scale or chosen.crowded):
-            result["noop"] = compare(chosen.rounds, frozenset(chosen.only))
+            result["noop"] = compare(chosen.rounds, frozenset(chosen.only), chosen.hosts)
     except NotANoop as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1

@@ -356,7 +356,13 @@ def resolved(**changes: Any) -> list[str]:
         "problem": (0, ['level=warning msg="The \\"X\\" variable is not set."']),
         "differs": (0, ["web.conf", "a b"]),
         "hashes": (0, ["web 0123"]),
-        "images": (0, ['["sha256:1",null,null,null,null] lab/box:1', "- lab/none:1"]),
+        "images": (
+            0,
+            [
+                '["sha256:1",null,null,null,null,["A=b=c","D"],{"80/tcp":{}}] lab/box:1',
+                "- lab/none:1",
+            ],
+        ),
         **changes,
     }
     return framed(parts)
@@ -373,6 +379,8 @@ def test_declared() -> None:
     assert declared.differs == ("web.conf", "a b")
     assert declared.hashes == {"web": "0123"}
     assert {ref: image.id for ref, image in declared.images.items()} == {"lab/box:1": "sha256:1"}
+    assert declared.images["lab/box:1"].env == {"A": "b=c", "D": ""}
+    assert declared.images["lab/box:1"].ports == ("80/tcp",)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,11 @@ def _lay_compose(host: HostileHost, values: Mapping[str, Any]) -> None:
     host.engine.images = {
         "lab/box:1": {
             "Id": f"sha256:{'a' * 64}",
-            "Config": {"Volumes": {of("volume of an image", "/data"): {}}},
+            "Config": {
+                "Volumes": {of("volume of an image", "/data"): {}},
+                "Env": [f"A={of('variable of an image', '1')}"],
+                "ExposedPorts": {of("port of an image", "80/tcp"): {}},
+            },
         }
     }
     host.engine.containers = [
@@ -249,6 +253,12 @@ COMPOSE = Room(
             _path(),
             told_as(lambda value: (value,), "images", "lab/box:1", "volumes"),
         ),
+        Slot("variable of an image", _label(), at("images", "lab/box:1", "env", "A")),
+        Slot(
+            "port of an image",
+            _label(),
+            told_as(lambda value: (value,), "images", "lab/box:1", "ports"),
+        ),
     ],
 )
 
@@ -285,7 +295,11 @@ def _lay_resolved(host: HostileHost, values: Mapping[str, Any]) -> None:
     host.engine.images = {
         "lab/box:1": {
             "Id": f"sha256:{'a' * 64}",
-            "Config": {"Volumes": {of("volume of an image", "/data"): {}}},
+            "Config": {
+                "Volumes": {of("volume of an image", "/data"): {}},
+                "Env": [f"A={of('variable of an image', '1')}"],
+                "ExposedPorts": {of("port of an image", "80/tcp"): {}},
+            },
         }
     }
     ours = {LABEL + "project": "shop", "note": of("label", "x")}
@@ -342,6 +356,12 @@ RESOLVE = Room(
             "volume of an image",
             _path(),
             told_as(lambda value: (value,), "images", "lab/box:1", "volumes"),
+        ),
+        Slot("variable of an image", _label(), at("images", "lab/box:1", "env", "A")),
+        Slot(
+            "port of an image",
+            _label(),
+            told_as(lambda value: (value,), "images", "lab/box:1", "ports"),
         ),
         Slot("file on the host", hostile.hostile_bytes(**_COMPOSE, nul=True), _differs),
     ],

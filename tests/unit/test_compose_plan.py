@@ -14,11 +14,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
 from stackmend.compose.plan.decide import plan
+from stackmend.compose.plan.links import (
+    Links,
+    add_patch,
+    classify_links,
+    find_unheard,
+    leave,
+    make_correction,
+    name_check,
+)
 from stackmend.compose.state import (
     Checkout,
     Container,
@@ -2108,6 +2118,85 @@ def disk_full() -> Plan:
         update={"free": {"/var/lib/docker": 300 * 1024**2, "/": 10 * 1024**3}}
     )
     return plan(desired.spec, desired.files, desired.digest, world.state(), declared)
+
+
+# Links
+
+
+LINKS = b"""services:
+  web:
+    environment:
+      REDIS_URL: redis://:pa55word@localhost:6379/0
+      PAGE_URL: http://localhost:8080
+      QUEUE: redis://redis:6379/1
+  side:
+    environment:
+      CACHE_URL: redis://127.0.0.1:6379/2
+"""
+
+
+def linked(more: dict[str, Any], **outcomes: str) -> tuple[Desired, World, Links]:
+    """The shop with addresses, some of them wrong, and what asking for them found."""
+    desired = shop(**more)
+    for name, body in yaml.safe_load(LINKS)["services"].items():
+        desired.services[name].setdefault("environment", {}).update(body["environment"])  # type: ignore[index]
+    world = well(desired)
+    declared, state = world.declared(desired), world.state()
+    files = {"compose.yaml": LINKS}
+    asked = classify_links(desired.spec, files, declared).links
+    results = {
+        name_check(link): CheckResult(
+            name=name_check(link),
+            outcome=outcomes.get(link.variable, "passed"),  # type: ignore[arg-type]
+            evidence=f"{name_check(link)}: {outcomes.get(link.variable, 'it answers')}",
+        )
+        for link in asked
+    }
+    links = classify_links(desired.spec, files, declared, state, results)
+    return desired, world, add_patch(links, files, None)
+
+
+@scenario
+def links_that_are_wrong() -> Plan:
+    """A wrong address that nobody answers, one that is answered, and a right one that is not."""
+    desired, world, links = linked({"links": {}}, REDIS_URL="failed", QUEUE="failed")
+    return plan(desired.spec, desired.files, desired.digest, world.state(), links=links)
+
+
+@scenario
+def links_that_are_corrected() -> Plan:
+    """What a file of ours corrects is told; so is an application that ignores it."""
+    more = {"links": {"on_conflict": "override"}}
+    desired, world, links = linked(more, REDIS_URL="failed", CACHE_URL="failed")
+    files = {"compose.yaml": LINKS}
+    correction = make_correction(desired.spec, files, world.declared(desired), links)
+    (change, *_) = correction.changes
+    links = add_patch(links, files, leave(correction, ["web.REDIS_URL"])).model_copy(
+        update={
+            "judgements": (),
+            "unheard": find_unheard(
+                [change], {change.service: [f"error: {change.old}: connection refused"]}
+            ),
+        }
+    )
+    return plan(desired.spec, desired.files, desired.digest, world.state(), links=links)
+
+
+@scenario
+def links_of_a_failing_check() -> Plan:
+    """Without the section they stand in the evidence of what fails, before all else."""
+    checks = [{"kind": "http", "name": "page", "url": "http://127.0.0.1:8080/"}]
+    desired, world, links = linked({"checks": checks})
+    failing = CheckResult(name="page", outcome="failed", evidence="page: status 503")
+    return plan(
+        desired.spec,
+        desired.files,
+        desired.digest,
+        world.state(),
+        None,
+        [failing],
+        links=links.model_copy(update={"results": {}}),
+    )
 
 
 # Secrets

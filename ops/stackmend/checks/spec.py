@@ -39,6 +39,10 @@ _SECRET_HEADERS = frozenset(
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
 
+#: Checks that one probe of a host can hold.
+MAXIMUM_CHECKS = 64
+
+
 def _make_error(message: str) -> PydanticCustomError:
     # The message of a custom error reaches the user as it stands; pydantic puts "Value error, "
     # before that of a ValueError.
@@ -594,9 +598,9 @@ def _choose_kind(value: Any, _handler: Callable[[Any], Any]) -> Any:
 
 
 def _check_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
-    if len(checks) > 64:
+    if len(checks) > MAXIMUM_CHECKS:
         raise _make_error(
-            f"{len(checks)} checks: 64 are the most that one probe of a host can hold"
+            f"{len(checks)} checks: {MAXIMUM_CHECKS} are the most that one probe of a host can hold"
         )
     names: set[str] = set()
     for check in checks:

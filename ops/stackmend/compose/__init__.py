@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from stackmend import connection, reporting
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.compose.observer import Observer
 from stackmend.compose.outside import find_outside
 from stackmend.compose.published import find_published_ports
@@ -30,6 +31,7 @@ __all__ = [
     "find_unpublished_ports",
     "get_arguments",
     "prefetch",
+    "reconcile_stack",
     "stack",
 ]
 
@@ -48,6 +50,7 @@ def stack(
     mend: Mapping[str, Any] | Mend | None = None,
     allow: Sequence[str] = (),
     minimum_free: int | str = "2GiB",
+    links: Mapping[str, Any] | LinksPolicy | None = None,
     on_bind_error: Callable[[Host, str], bool] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
@@ -67,6 +70,9 @@ def stack(
     + mend: limits of restarting what failed by itself: ``attempts``, ``window``, ``backoff``
     + allow: consent to touch what is not ours: ``container:NAME``, ``project:/DIRECTORY``
     + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + links: whether the addresses that services are given for each other are proven, and what is
+      done about wrong ones: ``{}`` reports them, ``{"on_conflict": "override"}`` corrects them in
+      a file of stackmend's own, see ``links.repaired``
     + on_bind_error: asked with the host and the engine's words where a container cannot be started;
       where it returns true, such as ``ports.remedy(…)`` once it has freed the port, the start is
       tried once more
@@ -104,7 +110,25 @@ def stack(
         "mend": {} if mend is None else mend,
         "allow": allow,
         "minimum_free": minimum_free,
+        "links": links,
     }
+    converged = "the project is already as declared, and healthy"
+    yield from reconcile_stack("compose.stack", options, converged, on_bind_error)
+
+
+def reconcile_stack(
+    name: str,
+    options: Mapping[str, Any],
+    converged: str,
+    on_bind_error: Callable[[Host, str], bool] | None = None,
+) -> Generator[FunctionCommand, None, None]:
+    """The body of :func:`stack`, for operations that do the same under another name.
+
+    :param name: the operation's name, such as ``links.repaired``.
+    :param options: the fields of a :class:`~stackmend.compose.spec.ComposeSpec`, not validated yet.
+    :param converged: what to say where nothing is to be done.
+    :param on_bind_error: as :func:`stack` takes it.
+    """
 
     def build(report: Collector) -> ComposeReconciler:
         spec = validate(ComposeSpec, options)
@@ -113,8 +137,7 @@ def stack(
             reporting.secret(secret)
         return room
 
-    converged = "the project is already as declared, and healthy"
-    yield from operate(host, "compose.stack", build, converged=converged)
+    yield from operate(host, name, build, converged=converged)
 
 
 def prefetch(spec: ComposeSpec) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from stackmend.compose.source import COMPOSE_FILES, OVERRIDE_FILES, Source, SourceError, parse
+from stackmend.compose.source import (
+    COMPOSE_FILES,
+    OVERRIDE_FILES,
+    Source,
+    SourceError,
+    parse,
+)
+from stackmend.compose.state import LINKS_FILE
 
 
 def find_closure(source: Source) -> Source:
@@ -18,7 +25,7 @@ def find_closure(source: Source) -> Source:
     for path in files:
         by_name.setdefault(path.rpartition("/")[2], []).append(path)
     # Relative to what a path is depends on where it stands: any file of its name will do.
-    names = [".env", *COMPOSE_FILES, *OVERRIDE_FILES]
+    names = [".env", *COMPOSE_FILES, *OVERRIDE_FILES, LINKS_FILE]
     needed: set[str] = set()
     while names:
         for path in by_name.get(names.pop(), ()):

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from stackmend.redaction import redactor
 from stackmend.text import make_printable
@@ -18,6 +19,8 @@ SECRET_NAME = re.compile(
 #: Options of redis that take a password, in a command given as words or as a shell's line.
 PASSWORD_OPTION = re.compile(r"--(?:requirepass|masterauth)(?:[= ]+[\"']?([^\s\"';&|]+))?")
 URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
+#: The same where the password itself holds an @.
+_URL_LOGIN = re.compile(r"://[^/@\s:]*:([^/\s]+)@")
 
 #: How much of one value a cause shows.
 LINE_LENGTH = 160
@@ -64,14 +67,25 @@ def format_change(path: str, old: Any, new: Any, secrets: Collection[str] = ()) 
 
 
 def find_secrets(config: Mapping[str, Any]) -> frozenset[str]:
-    """The values in a declared project whose names or options say that they are secret."""
+    """The values in a declared project whose names or options say that they are secret.
+
+    The passwords of URLs are among them, but for those that are a service's name.
+    """
     found: set[str] = set()
-    for service in (config.get("services") or {}).values():
+    services: Mapping[str, Any] = config.get("services") or {}
+    for service in services.values():
         for name, value in (service.get("environment") or {}).items():
             if value and SECRET_NAME.search(name):
                 found.add(str(value))
+            found |= _find_passwords(str(value), services)
         words = [*map(str, service.get("command") or ()), ""]
         for word, following in itertools.pairwise(words):
             if option := PASSWORD_OPTION.search(word):
                 found.add(option[1] or (following if option[0] == word else ""))
+            found |= _find_passwords(word, services)
     return frozenset(found - {""})
+
+
+def _find_passwords(text: str, services: Collection[str]) -> set[str]:
+    passwords = {match for match in _URL_LOGIN.findall(text) if match not in services}
+    return passwords | set(map(unquote, passwords))

@@ -364,13 +364,15 @@ def _parse_images(section: tuple[int, list[str]] | None) -> dict[str, Image]:
     images = {}
     for line in section[1] if section else []:
         row, _, ref = line.rpartition(" ")
-        for id_, volumes, healthcheck, project, service in parse_rows([row], 5):
+        for id_, volumes, healthcheck, project, service, env, ports in parse_rows([row], 7):
             images[ref] = Image(
                 id=id_,
                 volumes=tuple(sorted(volumes or ())),
                 built_for=(project or "", service or ""),
                 healthcheck=isinstance(healthcheck, dict)
                 and healthcheck.get("Test") not in (None, [], ["NONE"]),
+                env=dict(entry.partition("=")[::2] for entry in env or ()),
+                ports=tuple(sorted(ports or ())),
             )
     return images
 

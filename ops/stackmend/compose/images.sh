@@ -1,11 +1,13 @@
-# Tells of images: `images REFERENCE...` writes id, volumes, healthcheck and Compose's project and
-# service of each as JSON, or "-" where it is not there, and the reference. As a section (connection/frame.sh).
+# Tells of images: `images REFERENCE...` writes id, volumes, healthcheck, Compose's project and
+# service, environment and exposed ports of each as JSON, or "-" where it is not there, and the
+# reference. As a section (connection/frame.sh).
 images() {
   begin images
   # One call answers for all; only where one is missing is each asked alone.
   health='{{json .Config.Healthcheck}}'
   label='{{json (index .Config.Labels "com.docker.compose'
-  format="[{{json .ID}},{{json .Config.Volumes}},$health,$label.project\")}},$label.service\")}}]"
+  format="[{{json .ID}},{{json .Config.Volumes}},$health,$label.project\")}},$label.service\")}}"
+  format="$format,{{json .Config.Env}},{{json .Config.ExposedPorts}}]"
   found=$(docker image inspect --format "$format" -- "$@" 2>/dev/null)
   answered=$?
   {

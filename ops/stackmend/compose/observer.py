@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackmend import connection, reporting
 from stackmend.checks.facts import CheckResults
+from stackmend.checks.spec import MAXIMUM_CHECKS, Check
 from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
 from stackmend.compose.closure import find_closure
@@ -21,6 +22,7 @@ from stackmend.compose.facts import (
     parse_surroundings,
     update_containers,
 )
+from stackmend.compose.listening import Listeners, Listening
 from stackmend.compose.plan.decide import list_hop_checks
 from stackmend.compose.plan.declaration import list_mounts, list_required_mounts
 from stackmend.compose.plan.foreign import sort_out
@@ -146,14 +148,39 @@ class Observer:
         (results,) = connection.fetch_facts(self.host, [(CheckResults, arguments)])
         return results if isinstance(results, tuple) else ()
 
-    def collect_results(self, facts: Iterable[object]) -> tuple[CheckResult, ...]:
-        """The results in facts, or one unknown for each check where they could not be read."""
+    def read_links(self, checks: Sequence[Check], attempts: int) -> dict[str, CheckResult]:
+        """What links are found to be, by the checks' names; all are asked over one channel."""
+        parts = [checks[at : at + MAXIMUM_CHECKS] for at in range(0, len(checks), MAXIMUM_CHECKS)]
+        arguments = [
+            {"project": self.spec.project, "checks": part, "attempts": attempts} for part in parts
+        ]
+        found = connection.fetch_facts(self.host, [(CheckResults, each) for each in arguments])
+        return {
+            result.name: result
+            for part, fact in zip(parts, found, strict=True)
+            for result in self.collect_results([fact], part)
+        }
+
+    def read_listeners(self, state: StackState) -> Listeners:
+        """What listens in the project's containers and on the host, as far as it can be read."""
+        running = tuple(container.id for container in state.containers if container.running)
+        (found,) = connection.fetch_facts(self.host, [(Listening, {"containers": running})])
+        return found if isinstance(found, dict) else {}
+
+    def collect_results(
+        self, facts: Iterable[object], checks: Sequence[Check] | None = None
+    ) -> tuple[CheckResult, ...]:
+        """The results in facts, or one unknown for each check where they could not be read.
+
+        :param checks: those that were asked; the declared ones by default.
+        """
+        asked = self.spec.checks if checks is None else checks
         results: list[CheckResult] = []
         for fact in facts:
             if isinstance(fact, connection.Unknown):
                 results += [
                     CheckResult(name=check.name, outcome="unknown", evidence=fact.reason)
-                    for check in self.spec.checks
+                    for check in asked
                 ]
             elif isinstance(fact, tuple):
                 results += fact
@@ -242,6 +269,14 @@ class Observer:
             if healthy or not _is_healthy(container)
             for line in self._read_log(container)
         ]
+
+    def read_lives(self, service: str, state: StackState) -> tuple[str, ...]:
+        """The last lines that a service's containers wrote since they were started."""
+        return tuple(
+            line
+            for container in state.list_containers(service)
+            for line in self._read_lines(container, container.started_at)
+        )
 
     def _read_log(self, container: Container) -> list[str]:
         return [f"{container.name} | {line}" for line in self._read_lines(container)]

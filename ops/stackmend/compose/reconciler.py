@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackmend import connection, decision
 from stackmend.checks.facts import find_limit
 from stackmend.compose import commands
+from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
+from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
+from stackmend.compose.plan.links import (
+    Links,
+    add_patch,
+    classify_links,
+    find_excess,
+    find_unheard,
+    leave,
+    list_correctable,
+    make_correction,
+    make_link_checks,
+)
 from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
 from stackmend.compose.spec import GitSource
-from stackmend.compose.state import Applied, Declared, Engine, Image, StackState
+from stackmend.compose.state import (
+    Applied,
+    Correction,
+    Declared,
+    Engine,
+    Image,
+    StackState,
+)
 from stackmend.compose.waiter import Waiter
 from stackmend.decision import Refusal
 from stackmend.errors import StepError
@@ -47,6 +67,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a mended service may be unhealthy before the next stronger remedy.
 UNHEALTHY_TIMEOUT = 10.0
+#: Seconds that links have to work once the stack is healthy: not all that serves has a healthcheck.
+LINK_TIMEOUT = 20.0
 
 
 @dataclass
@@ -67,14 +89,18 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     on_bind_error: Callable[[Host, str], bool] | None = None
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
+    _own: Source = field(init=False)
+    _correction: Correction | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
     _unfetched: Refusal | None = field(default=None, init=False)
+    _reading: Any = field(default=None, init=False)
     _observed: Observation[Snapshot, Action] | None = field(default=None, init=False)
     _proven: Observation[Snapshot, Action] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.subject = self.spec.project
         self.lock = get_project_lock(self.spec.project)
+        self._own = self.source
         self.observer = Observer(self.host, self.spec, self.source)
         self.waiter = Waiter(self.observer)
 
@@ -83,6 +109,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def observe(self, *, fresh: bool = False) -> Observation[Snapshot, Action]:
         """Read the host and plan. Changes nothing."""
         state, *checked = self.fetch(*self.observer.list_facts(), fresh=fresh)
+        self._reading = state
         if isinstance(state, connection.Unknown):
             self._observed = observe_unreadable(state, "its state")
             return self._observed
@@ -124,6 +151,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         limit: float = commands.IMAGE_LIMIT if isinstance(action, Pull | Build) else commands.LIMIT
         if isinstance(action, Record):
             limit += self.spec.stability + find_limit(self.spec.checks)
+            limit += LINK_TIMEOUT if self.spec.links else 0
         if isinstance(action, Record | ServiceAction):
             limit += self.spec.health_timeout
         return limit + commands.BUSY_TIMEOUT
@@ -136,34 +164,119 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def _decide(
         self, state: StackState, checks: Sequence[CheckResult]
     ) -> Observation[Snapshot, Action]:
-        spec, source = self.spec, self.source
+        spec = self.spec
         if refused := refuse_engine(state):
             return Observation(refused)
         if refusal := self._fetch_source():
             return self._hold(refusal, state, checks)
-        if reason := explain_hold(spec, source.digest, state):
-            assert state.applied is not None, "only what replaced a record can have failed"
+        self._set_correction(restore_correction(spec, self._own, state.applied))
+        if reason := explain_hold(spec, self.source.digest, state):
             failed = None if is_restored(state) else self.observer.resolve(state.files)
-            decided = hold_back(spec, source.files, state, checks, reason, failed)
-            declared = read_declaration(state.applied, state)
-            return Observation(decided, Snapshot(state, declared, held=True))
-        if is_declaration_needed(spec, source.digest, state):
-            declared = self.observer.resolve(state.files)
-            state = self.observer.sort_out(state)
+            return self._hold_back(reason, state, checks, failed)
+        if self._is_declaration_needed(state):
+            declared, state = self._resolve(state)
+            if self._correction and (reason := explain_hold(spec, self.source.digest, state)):
+                failed = None if is_restored(state) else declared
+                return self._hold_back(reason, state, checks, failed)
         else:
             assert state.applied is not None, "without a record a declaration is needed"
             declared = read_declaration(state.applied, state)
         hops = self.observer.read_hops(state, declared, checks)
-        decided = self._plan(state, declared, checks, hops)
+        links = self._read_links(state, declared, checks)
+        decided = self._plan(state, declared, checks, hops, links)
         if is_writing(decided.actions):
             declared = declared.model_copy(update={"free": self.observer.measure_free()})
-            decided = self._plan(state, declared, checks, hops)
+            decided = self._plan(state, declared, checks, hops, links)
         if is_creating(decided.actions):
             around = self.observer.read_surroundings(declared)
             declared = declared.model_copy(update={"surroundings": around})
-            decided = self._plan(state, declared, checks, hops)
-        changes = is_change(decided.findings, state.applied, source.digest)
+            decided = self._plan(state, declared, checks, hops, links)
+        changes = is_change(decided.findings, state.applied, self.source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))
+
+    def _is_declaration_needed(self, state: StackState) -> bool:
+        """Whether Compose is asked: about other files, or to correct what is not corrected yet."""
+        if is_declaration_needed(self.spec, self.source.digest, state):
+            return True
+        if state.applied is None or not is_possible(self.spec, self._own):
+            return False
+        known = self._correction.left if self._correction else {}
+        links = self._classify_links(read_declaration(state.applied, state))
+        return not list_correctable(links) <= known.keys()
+
+    def _resolve(self, state: StackState) -> tuple[Declared, StackState]:
+        """What Compose makes of the files, with wrong links corrected where that is desired."""
+        self._set_correction(None)
+        declared = self.observer.resolve(state.files)
+        state = self.observer.sort_out(state)
+        if not is_possible(self.spec, self._own):
+            return declared, state
+        links = self._read_links(state, declared, ())
+        assert links is not None, "links are desired"
+        correction = make_correction(self.spec, self._own.contents, declared, links)
+        corrected, problem = declared, ""
+        if correction.content:
+            self._set_correction(correction)
+            try:
+                corrected = self.observer.resolve(state.files)
+                problem = find_excess(declared, corrected, links)
+            except StepError as error:
+                problem = self.observer.redact(str(error))
+        if problem:
+            # A wrong link that is told is better than a file that changes something else.
+            corrected = declared
+        left = list_correctable(self._classify_links(corrected))
+        self._set_correction(leave(correction, left, problem))
+        return corrected, state
+
+    def _set_correction(self, correction: Correction | None) -> None:
+        """Take the project's own files, and over them what corrects their links."""
+        self._correction = correction
+        self.source = self.observer.source = apply_correction(self._own, correction)
+
+    def _read_links(
+        self,
+        state: StackState,
+        declared: Declared,
+        checks: Sequence[CheckResult],
+        attempts: int = 2,
+    ) -> Links | None:
+        """What is known of the addresses between services, as far as anybody asks for it."""
+        desired = self.spec.links is not None
+        if not desired and all(result.outcome == "passed" for result in checks):
+            return None
+        links = self._classify_links(declared)
+        if desired and state.containers:
+            asked = make_link_checks(self.spec, links.links, declared, state)
+
+            def ask() -> tuple[dict[str, CheckResult], Listeners]:
+                results = self.observer.read_links(asked, attempts) if asked else {}
+                # Of what works nobody asks why.
+                answered = all(result.ok for result in results.values()) and not links.wrong
+                return results, {} if answered else self.observer.read_listeners(state)
+
+            # Whoever waits asks anew; else it is asked as often as the host is read.
+            key = "links", self.spec.project, asked
+            waiting = attempts == 1
+            found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
+            links = self._classify_links(declared, state, *found)
+        return add_patch(links, self._own.contents, self._correction) if desired else links
+
+    def _classify_links(self, declared: Declared, *running: Any) -> Links:
+        return classify_links(self.spec, self._own.contents, declared, *running)
+
+    def _hold_back(
+        self,
+        reason: str,
+        state: StackState,
+        checks: Sequence[CheckResult],
+        failed: Declared | None,
+    ) -> Observation[Snapshot, Action]:
+        """Mend what was proven, while the files that failed are not tried."""
+        assert state.applied is not None, "only what replaced a record can have failed"
+        decided = hold_back(self.spec, self.source.files, state, checks, reason, failed)
+        declared = read_declaration(state.applied, state)
+        return Observation(decided, Snapshot(state, declared, held=True))
 
     def _fetch_source(self) -> Refusal | None:
         """Have the files of a git repository, once; the refusal where they cannot be had."""
@@ -173,7 +286,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             except Unfetched as error:
                 self._unfetched = error.refusal
             else:
-                self.source = self.observer.source = self._fetched.source
+                self._own = self._fetched.source
         return self._unfetched
 
     def _hold(
@@ -193,6 +306,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         declared: Declared,
         checks: Sequence[CheckResult],
         hops: Sequence[CheckResult],
+        links: Links | None,
         tried: frozenset[str] = frozenset(),
     ) -> Plan:
         source = self.source
@@ -207,6 +321,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             source.ignored,
             hops,
             self._fetched.checkout if self._fetched else None,
+            links,
         )
 
     # What is done
@@ -278,7 +393,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
                 problem, state = error, self.observer.read_state()
             record = self._make_record(snapshot, state, touched)
             hops = self.observer.read_hops(state, declared, checks)
-            left = self._plan_after(record, declared, state, checks, hops, executor.progress.tried)
+            links = self._wait_for_links(state, declared, checks, touched)
+            left = self._plan_after(
+                record, declared, state, checks, hops, links, executor.progress.tried
+            )
             if problem is None and not left.problems and not left.refusals:
                 proven = left.model_copy(update={"actions": ()})
                 self._proven = Observation(proven, Snapshot(state, declared))
@@ -289,6 +407,28 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             again = False
             self.report_plan(left)
             executor.walk(steps, Snapshot(state, declared))
+
+    def _wait_for_links(
+        self,
+        state: StackState,
+        declared: Declared,
+        checks: Sequence[CheckResult],
+        touched: Collection[str],
+    ) -> Links | None:
+        """What links are found to be, once those that should work do, or their time is over."""
+
+        def is_waiting(links: Links | None, elapsed: float) -> bool:
+            return links is not None and links.is_waiting and elapsed < LINK_TIMEOUT
+
+        links = self.waiter.wait_while(
+            is_waiting, lambda: self._read_links(state, declared, checks, attempts=1)
+        )
+        changes = self._correction.changes if self._correction else ()
+        names = sorted({change.service for change in changes} & {*touched})
+        if links is None or not names:
+            return links
+        logs = {name: self.observer.read_lives(name, state) for name in names}
+        return links.model_copy(update={"unheard": find_unheard(changes, logs)})
 
     def _make_record(
         self, snapshot: Snapshot, state: StackState, touched: frozenset[str]
@@ -307,6 +447,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             update={
                 "names_files": source.names_files,
                 "checkout": self._fetched.checkout if self._fetched else None,
+                "correction": self._correction,
             }
         )
 
@@ -317,6 +458,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         state: StackState,
         checks: Sequence[CheckResult],
         hops: Sequence[CheckResult],
+        links: Links | None,
         tried: frozenset[str],
     ) -> Plan:
         """What would be left to do if what runs now were recorded as it should be."""
@@ -325,7 +467,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         known = read_declaration(record, proven).model_copy(
             update={"images": {**declared.images, **images}}
         )
-        return self._plan(proven, known, checks, hops, tried)
+        return self._plan(proven, known, checks, hops, links, tried)
 
     def _explain(self, left: Plan, state: StackState) -> StepError:
         """The error of a stack that is not proven, with what its containers wrote last."""

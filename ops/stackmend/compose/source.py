@@ -26,6 +26,7 @@ from stackmend.compose import variables
 from stackmend.compose.plan.contradictions import find_contradictions
 from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec, GitSource
+from stackmend.compose.state import LINKS_FILE
 from stackmend.controller_files import Unreadable
 from stackmend.dotenv import parse_dotenv
 from stackmend.problems import Problem, abbreviate, is_plain, show
@@ -159,6 +160,11 @@ class Source:
         return {path: file.sha256 for path, file in sorted(self.files.items())}
 
     @cached_property
+    def contents(self) -> dict[str, bytes]:
+        """Path to content."""
+        return {path: file.content for path, file in self.files.items()}
+
+    @cached_property
     def ignored(self) -> dict[str, frozenset[str]]:
         """For each directory with a ``.dockerignore``, the files that no build from it sees."""
         found: dict[str, frozenset[str]] = {}
@@ -174,6 +180,10 @@ class Source:
                 and spec.match_file(other.removeprefix(context + slash))
             )
         return found
+
+    def add_override(self, content: bytes) -> "Source":
+        """The same files with one that is laid over them last."""
+        return Source({**self.files, LINKS_FILE: File(0o600, content)})
 
     def make_archive(self, more: Mapping[str, File] | None = None) -> bytes:
         """The files as a tar archive that is the same for the same files.
@@ -218,6 +228,8 @@ def name_files(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
     words = ["--env-file", ".env" if ".env" in paths else "/dev/null"]
     for names in () if names_files else (COMPOSE_FILES, OVERRIDE_FILES):
         words += next((["--file", name] for name in names if name in paths), [])
+    if LINKS_FILE in paths:
+        words += ["--file", LINKS_FILE]
     return tuple(words)
 
 
@@ -258,6 +270,8 @@ def make(spec: ComposeSpec, files: dict[str, File]) -> Source:
     name = next((name for name in COMPOSE_FILES if name in files), None)
     if name is None:
         raise SourceError(f"source: holds none of {', '.join(COMPOSE_FILES)}")
+    if LINKS_FILE in files:
+        raise SourceError(f"source: {LINKS_FILE} is a file that stackmend makes; remove it")
     if spec.env:
         own = files[".env"].content if ".env" in files else b""
         if own and not own.endswith(b"\n"):

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.checks.spec import Checks
 from stackmend.paths import STATE_ROOT, is_inside
 from stackmend.problems import abbreviate, show
@@ -311,6 +312,8 @@ class ComposeSpec(BaseModel):
     :param allow: consent to touch what is not ours, or what may be lost by it, one entry each.
     :param minimum_free: bytes that must be free where images and files live before anything is
         pulled, built or written.
+    :param links: whether the addresses that services are given for each other are proven, and what
+        is done about wrong ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -332,6 +335,7 @@ class ComposeSpec(BaseModel):
     mend: Mend = Mend()
     allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
+    links: LinksPolicy | None = None
 
     @property
     def variables(self) -> dict[str, str]:

@@ -5,10 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.compose.spec import Directory
 from stackmend.frozen import Frozen
 from stackmend.paths import is_inside, is_name, is_plain
 from stackmend.provenance import Origin
+
+#: The file of ours that corrects the links of a project's own; Compose does not read it by itself.
+LINKS_FILE = "compose.stackmend.yaml"
 
 
 def _check_inside(path: str) -> str:
@@ -140,12 +144,16 @@ class Image(Frozen):
     :param volumes: where it makes a volume of its own; ``None`` where that was not read.
     :param built_for: the project and the service that Compose built it for, by its labels.
     :param healthcheck: whether it brings one; ``None`` where that was not read.
+    :param env: the environment that its containers have of it.
+    :param ports: the ports that it says it listens on, such as ``6379/tcp``.
     """
 
     id: str
     volumes: tuple[str, ...] | None = None
     built_for: tuple[str, str] | None = None
     healthcheck: bool | None = None
+    env: Mapping[str, str] = {}
+    ports: tuple[str, ...] = ()
 
 
 class Labelled(Frozen):
@@ -184,6 +192,44 @@ class Checkout(Frozen):
         return f"{self.ref} of {self.url}{where}, commit {self.commit[:12]}"
 
 
+class Change(Frozen):
+    """One address that stackmend corrects in a file of its own.
+
+    :param service: the service that is given it.
+    :param variable: where: the name of a variable, ``command``, …
+    :param origin: the file and the line that it comes from, where that is known.
+    :param old: the wrong address, as ``HOST:PORT``.
+    :param new: the right one.
+    :param cause: why the old one is wrong.
+    """
+
+    service: str
+    variable: str
+    origin: str = ""
+    old: str
+    new: str
+    cause: str
+
+
+class Correction(Frozen):
+    """What stackmend made of the wrong links of a project's own files.
+
+    :param policy: the settings that it was made with.
+    :param content: the file that is laid over the project's own; empty where none is.
+    :param changes: what it corrects.
+    :param left: the addresses that are wrong and not corrected, each with why, where that is known.
+    :param patch: the lines of the same change to the project's own files.
+    :param problem: why there is no such file, although there is something to correct.
+    """
+
+    policy: LinksPolicy
+    content: str = ""
+    changes: tuple[Change, ...] = ()
+    left: Mapping[str, str] = {}
+    patch: tuple[str, ...] = ()
+    problem: str = ""
+
+
 class Applied(Frozen):
     """What the last successful apply left, and what it was made from.
 
@@ -193,6 +239,7 @@ class Applied(Frozen):
     :param secrets: values that were secret then, so that no cause shows them as what was before.
     :param warnings: what Compose warned of.
     :param checkout: where the files came from, where that is a git repository.
+    :param correction: what corrects links of theirs, where that was desired.
     """
 
     version: Literal[1] = 1
@@ -208,6 +255,7 @@ class Applied(Frozen):
     secrets: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     checkout: Checkout | None = None
+    correction: Correction | None = None
     applied_at: float
 
 

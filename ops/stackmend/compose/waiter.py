@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackmend import connection
 from stackmend.compose.plan.health import (
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stackmend.checks.state import CheckResult
     from stackmend.compose.observer import Observer
     from stackmend.compose.state import Declared, StackState
+
+T = TypeVar("T")
 
 #: Seconds between two looks at containers that are coming up, over a connection that is held open.
 PAUSE = 0.1
@@ -84,6 +86,16 @@ class Waiter:
                 return results
             time.sleep(CHECK_PAUSE)
             results = self.observer.read_checks()
+
+    def wait_while(self, is_waiting: Callable[[T, float], bool], read: Callable[[], T]) -> T:
+        """What is read, again and again until it is worth no wait.
+
+        :param is_waiting: asked with what was read, and the seconds since the first reading.
+        """
+        started = time.monotonic()
+        while is_waiting(found := read(), time.monotonic() - started):
+            time.sleep(CHECK_PAUSE)
+        return found
 
     def _wait(
         self,

@@ -28,6 +28,8 @@ Kind = Literal[
     "foreign",
     "ignored",
     "check",
+    "link",
+    "patch",
     "warning",
     "unknown",
 ]

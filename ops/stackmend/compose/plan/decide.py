@@ -18,6 +18,7 @@ from stackmend.compose.plan.foreign import (
 from stackmend.compose.plan.format import explain_warning
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
 from stackmend.compose.plan.leftovers import plan_leftovers, restart_doomed
+from stackmend.compose.plan.links import Links, explain_wrong, find_links, list_wrong
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks
@@ -48,6 +49,7 @@ def plan(
     ignored: Mapping[str, frozenset[str]] | None = None,
     hops: Sequence[CheckResult] = (),
     checkout: Checkout | None = None,
+    links: Links | None = None,
 ) -> Plan:
     """Decide what brings the host from ``state`` to what is desired.
 
@@ -61,6 +63,7 @@ def plan(
         fails.
     :param ignored: per build context (relative to the project), the files that it leaves out.
     :param checkout: the commit that the files are of, where they come from git.
+    :param links: what is known of the addresses between services, as far as somebody asks for it.
     """
     if refused := refuse_engine(state):
         return refused
@@ -95,7 +98,9 @@ def plan(
     plan_places(draft)
     _plan_orphans(draft)
     _plan_dependants(draft)
-    _plan_failing_checks(draft, {result.name: result for result in hops})
+    if links is not None and spec.links is not None:
+        find_links(draft, links)
+    _plan_failing_checks(draft, {result.name: result for result in hops}, links)
     plan_claimants(draft)
     plan_foreign_networks(draft)
     plan_foreign_volumes(draft)
@@ -204,7 +209,9 @@ def _plan_dependants(draft: Draft) -> None:
                     draft.add(Restart(subject=name, cause=cause, container=container.id))
 
 
-def _plan_failing_checks(draft: Draft, results: Mapping[str, CheckResult]) -> None:
+def _plan_failing_checks(
+    draft: Draft, results: Mapping[str, CheckResult], links: Links | None
+) -> None:
     """Restart what the path of a failing check shows to be broken, or else all of the path."""
     # What is already going to be mended may well be why a check fails.
     mending = bool(draft.steps)
@@ -216,11 +223,15 @@ def _plan_failing_checks(draft: Draft, results: Mapping[str, CheckResult]) -> No
         names = _list_services_on_path(draft, result.name)
         hops = find_hops(draft.services, draft.spec.project, names)
         blamed = find_blame(hops, results)
+        wrong = list_wrong(links, names)
         # What decides comes first: the summary has room for one line.
-        evidence = [*(f"broken: {blame.evidence}" for blame in blamed), *result.details]
+        evidence = [explain_wrong(judgement) for judgement in wrong]
+        evidence += [*(f"broken: {blame.evidence}" for blame in blamed), *result.details]
         evidence += (f"not known: {line}" for line in list_unknown(hops, results))
         beneath = next((BENEATH[hint] for hint in result.hints if hint in BENEATH), "")
-        remedy = beneath or next((blame.remedy for blame in blamed if blame.remedy), result.remedy)
+        remedies = [beneath, *(judgement.remedy for judgement in wrong)]
+        remedies += [*(blame.remedy for blame in blamed), result.remedy]
+        remedy = next(filter(None, remedies), "")
         draft.find(result.name, kind, cause, evidence=evidence, remedy=remedy)
         if result.outcome != "failed" or mending or beneath or "restart-harms" in result.hints:
             continue

@@ -23,7 +23,8 @@ HOP_TIMEOUT = 3
 #: Hops of one path: three checks for each must fit into one probe.
 MAXIMUM_HOPS = 16
 
-_REPLICA = re.compile(r"replicaof|slaveof", re.I)
+#: Words that make a redis a replica of another.
+REPLICA = re.compile(r"replicaof|slaveof", re.I)
 _RULES = (
     'no restart of a service mends it: the stack\'s section "engine" does, with '
     '"allow": ["restart"]; or run `systemctl restart docker` there'
@@ -153,7 +154,7 @@ def make_checks(
         if hop.redis:
             body = services[hop.target]
             words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
-            role = "any" if _REPLICA.search(f"{words}") else "master"
+            role = "any" if REPLICA.search(f"{words}") else "master"
             common |= {"service": hop.target, "role": role}
             through: Check = RedisCheck(name=str(hop), address=address, inside=hop.source, **common)
             made[hop.own] = RedisCheck(name=hop.own, address=own, **common)

@@ -1,0 +1,532 @@
+"""The links of a project: the addresses that its services are given for each other. Pure.
+
+They are read and classified in the room ``addresses``; here stand the checks that prove them, what
+is found of them, and what corrects those that are wrong.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from stackmend import addresses
+from stackmend.addresses.spec import LinksPolicy
+from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
+from stackmend.checks.spec import Check, GreetingCheck, RedisCheck, TcpCheck
+from stackmend.checks.state import CheckResult
+from stackmend.compose import drift
+from stackmend.compose.plan.declaration import count_replicas, is_redis
+from stackmend.compose.plan.draft import Draft
+from stackmend.compose.plan.health import is_complete
+from stackmend.compose.plan.path import REPLICA
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
+from stackmend.frozen import Frozen
+
+#: Seconds for one call, which a service beside it answers at once.
+CALL_TIMEOUT = 3
+#: Links of one project that are proven.
+MAXIMUM_LINKS = 256
+
+#: What listens: pairs of an address and a port, by a container's id or for the host.
+Listeners = Mapping[str, Sequence[tuple[str, int]]]
+
+#: Schemes, and the protocol by whose greeting they are proven; what speaks TLS is connected to.
+_PROTOCOLS = {
+    "http": "http",
+    "ws": "http",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "pgsql": "postgres",
+    "amqp": "amqp",
+    "pyamqp": "amqp",
+    "mysql": "mysql",
+    "mysql2": "mysql",
+    "mariadb": "mysql",
+    "mongodb": "mongodb",
+    "clickhouse": "clickhouse",
+    "redis": "redis",
+    "valkey": "redis",
+}
+#: The host, by the name that containers have for it.
+_GATEWAYS = ("host.docker.internal", "gateway.docker.internal")
+#: Why an address is wrong although what it names may answer a call.
+_BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
+#: Why an address is wrong as long as the one it names is as it is now.
+_OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
+_REDIS_SCHEMES = ("redis", "valkey")
+_TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
+#: A line of a log that tells of a call that failed.
+_FAILED_CALL = re.compile(
+    r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
+)
+#: What keeps settings of its first start, by its image's name, and what has it read them again.
+_KEEPERS = {"open-webui": "ENABLE_PERSISTENT_CONFIG=False in its environment"}
+#: Why a project has no correction at all, although one is desired.
+_NAMED = "the project's .env names its compose files, and no other one can be laid over them"
+_CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "override"}'
+
+
+class Links(Frozen):
+    """What is known of a project's links.
+
+    :param judgements: what the addresses are by the declaration, and by what runs.
+    :param links: those that are to be proven.
+    :param results: what asking for them found, by the checks' names.
+    :param correction: what corrects the project's own files.
+    :param patch: the lines of the same change to these files.
+    :param unheard: a value that was corrected, and a line of a log with the one before.
+    """
+
+    judgements: tuple[Judgement, ...] = ()
+    links: tuple[Link, ...] = ()
+    results: Mapping[str, CheckResult] = {}
+    correction: Correction | None = None
+    patch: tuple[str, ...] = ()
+    unheard: tuple[tuple[Change, str], ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Judgement, ...]:
+        """The addresses that are wrong; one that answers is not."""
+        return tuple(
+            judgement
+            for judgement in self.judgements
+            if judgement.status == "wrong" and self.get_outcome(judgement) != "passed"
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a link that should work does not yet."""
+        return any(
+            judgement.status == "right" and self.get_outcome(judgement) == "failed"
+            for judgement in self.judgements
+        )
+
+    def get_result(self, judgement: Judgement) -> CheckResult | None:
+        """What asking for an address found."""
+        if judgement.status == "wrong" and judgement.reason in _BEYOND_CALLS:
+            return None
+        address = judgement.address
+        key = (address.place.service, address.host, address.port, address.scheme)
+        for link in self.links:
+            if (link.source, link.host, link.port, link.scheme) == key:
+                return self.results.get(name_check(link))
+        return None
+
+    def get_outcome(self, judgement: Judgement) -> str:
+        """The same in a word; empty where it was not asked."""
+        result = self.get_result(judgement)
+        return result.outcome if result else ""
+
+
+def classify_links(
+    spec: ComposeSpec,
+    files: Mapping[str, bytes],
+    declared: Declared,
+    state: StackState | None = None,
+    results: Mapping[str, CheckResult] | None = None,
+    listeners: Listeners | None = None,
+) -> Links:
+    """What the addresses in a declaration are.
+
+    :param files: the project's own files, in which the line of each is looked for.
+    :param state: what runs, where links were asked for.
+    :param results: what that found, by the checks' names.
+    :param listeners: what listens.
+    """
+    policy = spec.links or LinksPolicy()
+    images = _list_images(declared)
+    placed = {f"{spec.directory}/{path}": content for path, content in files.items()}
+    read = addresses.read(declared.config, images, placed if policy.files else None)
+    found = addresses.locate(read, files)
+    known = declared.config, None, images, policy.ignore
+    judgements = addresses.classify(found, *known)
+    links = _list_calls(judgements)
+    if state is not None:
+        running = _describe_running(links, declared, state, results or {}, listeners or {})
+        judgements = addresses.classify(found, known[0], running, *known[2:])
+    return Links(judgements=judgements, links=links, results=results or {})
+
+
+def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
+    """What is to be asked: links within the project, wrong ones, and those to the host itself."""
+    others = (
+        judgement.address
+        for judgement in judgements
+        if judgement.address.port
+        and (
+            (judgement.status == "wrong" and judgement.reason not in _BEYOND_CALLS)
+            or (judgement.address.host in _GATEWAYS and judgement.address.side == "server")
+        )
+    )
+    made = [
+        Link(
+            source=address.place.service,
+            target=address.target,
+            host=address.host,
+            port=address.port,
+            scheme=address.scheme,
+            variable=address.place.name,
+            place=address.place,
+        )
+        for address in others
+    ]
+    return (*addresses.list_links(judgements), *made)
+
+
+def _list_images(declared: Declared) -> dict[str, ImageFacts]:
+    return {
+        name: ImageFacts(env=image.env, ports=_list_tcp(image.ports))
+        for name, image in declared.images.items()
+    }
+
+
+def _list_tcp(ports: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of TCP ports in an image's words."""
+    return tuple(int(match[1]) for port in ports if (match := _TCP_PORT.fullmatch(port)))
+
+
+def _describe_running(
+    links: Sequence[Link],
+    declared: Declared,
+    state: StackState,
+    results: Mapping[str, CheckResult],
+    listeners: Listeners,
+) -> Running:
+    services = {}
+    for name, body in declared.services.items():
+        containers = state.list_containers(name)
+        known = [listeners[other.id] for other in containers if other.id in listeners]
+        # What is not there yet will be, and what has done its work is gone for good.
+        if count_replicas(body) and (not containers or all(map(is_complete, containers))):
+            continue
+        services[name] = RunningService(
+            up=any(container.running for container in containers),
+            sockets=_list_sockets(pair for pairs in known for pair in pairs) if known else None,
+        )
+    host = _list_sockets(listeners["host"]) if "host" in listeners else None
+    reachable = {socket.port for socket in host or () if not socket.loopback}
+    filtered = {
+        link.port
+        for link in links
+        if not link.target
+        and link.port in reachable
+        and (result := results.get(name_check(link))) is not None
+        and result.outcome == "failed"
+        and "name-not-resolved" not in result.hints
+    }
+    return Running(services=services, host=host, filtered=tuple(sorted(filtered)))
+
+
+def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
+    """What listens, where one on loopback counts only if nothing else has its port."""
+    open_to: dict[int, bool] = {}
+    for address, port in pairs:
+        loopback = ip_address(address).is_loopback
+        open_to[port] = open_to.get(port, True) and loopback
+    return tuple(Socket(port=port, loopback=loopback) for port, loopback in sorted(open_to.items()))
+
+
+# Proving
+
+
+def name_check(link: Link) -> str:
+    """The name of the check that proves a link."""
+    return f"link {link}"[:200]
+
+
+def make_link_checks(
+    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState
+) -> tuple[Check, ...]:
+    """The checks that prove links, each from the network of the service that calls.
+
+    What has done its work and ended calls nobody, and is called by nobody.
+    """
+    made: dict[str, Check] = {}
+    running = {container.service for container in state.containers if container.running}
+    for link in links:
+        target = state.list_containers(link.target) if link.target else ()
+        ended = bool(target) and all(map(is_complete, target))
+        if 0 < link.port < 65536 and link.source in running and not ended:
+            name = name_check(link)
+            made.setdefault(name, _make_check(name, link, declared, spec.project))
+    return tuple(made.values())[:MAXIMUM_LINKS]
+
+
+def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
+    """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    where: dict[str, Any] = {
+        "name": name,
+        "address": f"{host}:{link.port}",
+        "inside": link.source,
+        "timeout": CALL_TIMEOUT,
+    }
+    body = declared.services.get(link.target) or {}
+    image = str(body.get("image") or f"{project}-{link.target}")
+    if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
+        words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
+        where["role"] = "any" if REPLICA.search(f"{words}") else "master"
+        if link.scheme:
+            variable = link.place is not None and link.place.kind in ("environment", "image")
+            where["password_from"] = link.variable if variable else "command"
+        return RedisCheck(service=link.target, **where)
+    if protocol := _PROTOCOLS.get(link.scheme):
+        return GreetingCheck.model_validate({"protocol": protocol, **where})
+    return TcpCheck(**where)
+
+
+# Correcting
+
+
+def is_correcting(spec: ComposeSpec) -> bool:
+    """Whether a file of ours is to correct wrong links."""
+    return spec.links is not None and spec.links.on_conflict == "override"
+
+
+def list_correctable(links: Links) -> frozenset[str]:
+    """The addresses that could be corrected."""
+    return frozenset(judgement.subject for judgement in links.judgements if judgement.correctable)
+
+
+def make_correction(
+    spec: ComposeSpec, files: Mapping[str, bytes], declared: Declared, links: Links
+) -> Correction:
+    """What corrects the wrong links of a project's own files.
+
+    :param files: these files.
+    :param declared: what Compose makes of them.
+    """
+    assert spec.links is not None, "only what is desired is corrected"
+    override = addresses.make_override(links.wrong, declared.config, files, _list_images(declared))
+    left = {left.subject: f"{left.reason}; {left.remedy}" for left in override.left}
+    changes = tuple(
+        Change(
+            service=judgement.address.place.service,
+            variable=judgement.address.place.name,
+            origin=judgement.address.place.source,
+            old=_format_address(judgement),
+            new=judgement.right,
+            cause=judgement.cause,
+        )
+        for judgement in links.wrong
+        if judgement.correctable and judgement.subject not in left
+    )
+    return Correction(
+        policy=spec.links,
+        content=override.content.decode(),
+        changes=changes,
+        left=left,
+        patch=make_patch(links, files),
+    )
+
+
+def add_patch(links: Links, files: Mapping[str, bytes], correction: Correction | None) -> Links:
+    """The same with what corrects the project's own files, and with the patch that does so there.
+
+    :param files: these files.
+    :param correction: what corrects them, and was made from addresses as they stand there.
+    """
+    patch = correction.patch if correction else ()
+    return links.model_copy(
+        update={"correction": correction, "patch": patch or make_patch(links, files)}
+    )
+
+
+def make_patch(links: Links, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The lines of a patch of the project's own files, which corrects what is wrong there."""
+    wrong = links.wrong
+    judgements = [
+        judgement
+        for judgement in links.judgements
+        if judgement.status != "wrong" or judgement in wrong
+    ]
+    return tuple(addresses.make_patch(judgements, files).text.splitlines())
+
+
+def _format_address(judgement: Judgement) -> str:
+    address = judgement.address
+    return f"{address.host}:{address.port}" if address.port else address.text
+
+
+def leave(correction: Correction, subjects: Collection[str], problem: str = "") -> Correction:
+    """The same with what is still wrong although it was made.
+
+    :param problem: why it is not laid over the project's files; empty where it is.
+    """
+    left = {subject: correction.left.get(subject, "") for subject in sorted(subjects)}
+    changes = {"content": "", "changes": ()} if problem else {}
+    return correction.model_copy(update={"left": left, "problem": problem, **changes})
+
+
+def find_excess(declared: Declared, corrected: Declared, links: Links) -> str:
+    """What a correction changes that it should not; empty where it changes what is wrong alone.
+
+    :param declared: what Compose makes of the project's own files.
+    :param corrected: what it makes of them with the file of ours.
+    """
+    allowed: dict[str, set[str]] = {}
+    for judgement in links.wrong:
+        place = judgement.address.place
+        keys = allowed.setdefault(place.service, set())
+        for edit in judgement.edits:
+            kind = "environment" if edit.place.kind == "image" else edit.place.kind
+            keys.add(f"environment.{edit.place.key}" if kind == "environment" else kind)
+        keys.update(judgement.needs)
+    for name in sorted({*declared.services, *corrected.services}):
+        pair = declared.services.get(name), corrected.services.get(name)
+        for path, _, _ in drift.find_differences(*pair, ""):
+            if not any(path == key or path.startswith(f"{key}.") for key in allowed.get(name, ())):
+                return f"it would change {name}.{path}"
+    rest = [{**config, "services": None} for config in (declared.config, corrected.config)]
+    return "" if rest[0] == rest[1] else "it would change more than services"
+
+
+def find_unheard(
+    changes: Collection[Change], logs: Mapping[str, Sequence[str]]
+) -> tuple[tuple[Change, str], ...]:
+    """The values that were corrected and whose service still calls the address before.
+
+    :param logs: the last lines of services since they were started with the right one.
+    """
+    found = []
+    for change in changes:
+        host, colon, port = change.old.rpartition(":")
+        # A name alone, without its port, may stand in a log for anything.
+        pattern = re.compile(
+            rf"(?<![\w.-]){re.escape(host)}(?::|\W.{{0,40}}?port\W{{0,3}}){port}(?![\w-])", re.I
+        )
+        lines = [
+            line
+            for line in logs.get(change.service, ())
+            if colon and pattern.search(line) and _FAILED_CALL.search(line)
+        ]
+        found += [(change, lines[-1])] if lines else []
+    return tuple(found)
+
+
+# What is found
+
+
+def find_links(draft: Draft, links: Links) -> None:
+    """Note what is known of each link that is not as it should be."""
+    for judgement in links.judgements:
+        result = links.get_result(judgement)
+        if judgement.status == "right":
+            _find_unproven(draft, judgement, result)
+        elif judgement.status == "ambiguous":
+            evidence = [describe(judgement), *judgement.readings, *_quote(result)]
+            draft.find(
+                judgement.subject,
+                "link",
+                judgement.cause,
+                evidence=evidence,
+                remedy=judgement.remedy,
+                blocks=False,
+            )
+        elif result is not None and result.ok:
+            cause = f"it answers, so it is left alone, although {judgement.cause}"
+            draft.find(judgement.subject, "link", cause, blocks=False, evidence=_quote(result))
+        else:
+            _find_wrong(draft, judgement, links)
+    correction = links.correction
+    for change in correction.changes if correction else ():
+        draft.find(
+            f"{change.service}.{change.variable}",
+            "link",
+            f"{LINKS_FILE} corrects it" + (f": {change.old} → {change.new}" if change.new else ""),
+            evidence=[f"{change.origin}: {change.cause}"],
+            remedy=f"correct it in {change.origin}: then {LINKS_FILE} goes away",
+            blocks=False,
+        )
+    if correction and correction.problem:
+        cause = f"wrong links are not corrected by {LINKS_FILE}: {correction.problem}"
+        draft.find(draft.spec.project, "link", cause, blocks=False)
+    for change, line in links.unheard:
+        _find_unheard(draft, change, line)
+    if links.patch:
+        draft.find(
+            draft.spec.project,
+            "patch",
+            "this change to the project's own files makes its links right",
+            evidence=links.patch,
+            remedy="apply it in the source's directory with `git apply`",
+            blocks=False,
+        )
+
+
+def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
+    address = judgement.address
+    # What is done to either end may well be why it does not answer yet.
+    if result is None or result.ok or {address.place.service, address.target} & {*draft.steps}:
+        return
+    draft.find(
+        result.name,
+        "link",
+        result.evidence.removeprefix(f"{result.name}: "),
+        evidence=[describe(judgement), *result.details],
+        remedy=result.remedy,
+        blocks=result.outcome == "failed",
+    )
+
+
+def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
+    result, address = links.get_result(judgement), judgement.address
+    if judgement.reason in _OF_A_MOMENT and address.target in draft.steps:
+        return
+    evidence = [describe(judgement)]
+    reason = links.correction.left.get(judgement.subject, "") if links.correction else _NAMED
+    if reason and is_correcting(draft.spec):
+        evidence.append(f"{LINKS_FILE} leaves it as it is: {reason}")
+    remedy = judgement.remedy
+    if judgement.right and not remedy:
+        remedy = f"put {judgement.right} in place of {address.text} in {address.place.source}"
+    if judgement.correctable and not is_correcting(draft.spec):
+        remedy += f", or {_CONSENT}"
+    draft.find(
+        judgement.subject,
+        "link",
+        judgement.cause,
+        evidence=[*evidence, *_quote(result)],
+        remedy=remedy,
+        blocks=result is not None and result.outcome == "failed",
+    )
+
+
+def _find_unheard(draft: Draft, change: Change, line: str) -> None:
+    image = draft.name_image(change.service)
+    keeper = next((remedy for name, remedy in _KEEPERS.items() if name in image), "")
+    known = f", or {keeper}" if keeper else ""
+    draft.find(
+        f"{change.service}.{change.variable}",
+        "link",
+        f"it is {change.new} now, and {change.service} still calls {change.old}: the application "
+        "keeps what it was set to at its first start, and ignores its environment",
+        evidence=[line],
+        remedy=f"change it in the settings of the application itself{known}",
+    )
+
+
+def describe(judgement: Judgement) -> str:
+    """Where an address stands, what it is, and what it should be."""
+    place = judgement.address.place
+    right = f"; right: {judgement.right}" if judgement.right else ""
+    return f"{place.source}: {place.name} is {judgement.address.url}{right}"
+
+
+def _quote(result: CheckResult | None) -> list[str]:
+    return [result.evidence] if result is not None else []
+
+
+def list_wrong(links: Links | None, names: Collection[str]) -> list[Judgement]:
+    """The wrong addresses that services have."""
+    return [
+        judgement
+        for judgement in (links.wrong if links else ())
+        if judgement.address.place.service in names
+    ]
+
+
+def explain_wrong(judgement: Judgement) -> str:
+    """A wrong address as evidence of what fails because of it."""
+    return f"wrong link: {describe(judgement)}; {judgement.cause}"

@@ -1,0 +1,230 @@
+"""Links in the compose room: what is asked, what corrects them, and what is still called."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from stackmend.checks.spec import GreetingCheck, RedisCheck, TcpCheck
+from stackmend.checks.state import CheckResult
+from stackmend.compose.correction import apply_correction, is_possible, restore_correction
+from stackmend.compose.listening import parse_listening
+from stackmend.compose.plan.links import (
+    Links,
+    classify_links,
+    find_excess,
+    find_unheard,
+    leave,
+    list_correctable,
+    make_correction,
+    make_link_checks,
+    name_check,
+)
+from stackmend.compose.source import File, Source, SourceError, make, name_files
+from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
+from tests.marks import MARK
+from tests.unit.compose_world import Desired, World, compose, well
+
+OVERRIDE = {"links": {"on_conflict": "override"}}
+ENVIRONMENT = {"REDIS_URL": "redis://localhost:6379", "QUEUE": "redis://redis:6379"}
+
+
+def world(environment: dict[str, Any], **settings: Any) -> tuple[Desired, World, Declared]:
+    desired = Desired(
+        compose({"redis": {"image": "redis:7"}, "api": {"environment": environment}}),
+        settings=settings or OVERRIDE,
+    )
+    made = well(desired, World(images=["lab/box:1", "redis:7"]))
+    return desired, made, made.declared(desired)
+
+
+def classified(environment: dict[str, Any], *running: Any, **settings: Any) -> Links:
+    desired, _, declared = world(environment, **settings)
+    return classify_links(desired.spec, {}, declared, *running)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "kind", "more"),
+    [
+        ("R", "redis://:p@redis:6379/0", RedisCheck, {"service": "redis", "password_from": "R"}),
+        ("REDIS_HOST", "redis", RedisCheck, {"service": "redis", "password_from": None}),
+        ("R", "rediss://redis:6379", TcpCheck, {}),
+        ("U", "http://redis:6379/x", GreetingCheck, {"protocol": "http"}),
+        ("U", "postgresql+asyncpg://u:p@redis/n", GreetingCheck, {"protocol": "postgres"}),
+        ("U", "https://redis:6379", TcpCheck, {}),
+        ("U", "http://host.docker.internal:9000", GreetingCheck, {"protocol": "http"}),
+    ],
+)
+def test_each_scheme_is_asked_in_its_own_way(
+    variable: str, value: str, kind: type, more: dict[str, Any]
+) -> None:
+    environment = {variable: value, "REDIS_PORT": "6379"}
+    desired, host, declared = world(environment)
+    links = classify_links(desired.spec, {}, declared)
+    (check,) = make_link_checks(desired.spec, links.links, declared, host.state())
+    assert type(check) is kind
+    assert check.source == "api"
+    assert {key: getattr(check, key) for key in more} == more
+    assert check.name.startswith("link api → ")
+    assert ":p@" not in check.model_dump_json()
+
+
+def test_nobody_asks_from_or_for_what_has_ended() -> None:
+    desired, host, declared = world(ENVIRONMENT)
+    links = classify_links(desired.spec, {}, declared)
+    assert make_link_checks(desired.spec, links.links, declared, host.state())
+    host.damage("api", status="exited", health=None)
+    assert not make_link_checks(desired.spec, links.links, declared, host.state())
+
+
+def test_what_answers_is_not_wrong() -> None:
+    links = classified(ENVIRONMENT)
+    (wrong,) = links.wrong
+    assert wrong.subject == "api.REDIS_URL"
+    name = next(name_check(link) for link in links.links if link.host == "localhost")
+    passed = {name: CheckResult(name=name, outcome="passed", evidence="it answers")}
+    assert not links.model_copy(update={"results": passed}).wrong
+
+
+def test_ignored_addresses_are_left_alone() -> None:
+    settings = {"links": {"on_conflict": "override", "ignore": ["api.REDIS_URL"]}}
+    assert not classified(ENVIRONMENT, **settings).wrong
+
+
+def corrected(environment: dict[str, Any], new: dict[str, Any]) -> str:
+    """What is wrong with what Compose makes of a correction."""
+    desired, _, declared = world(environment)
+    other = copy.deepcopy(desired.config)
+    for service, body in new.items():
+        other["services"][service].update(body)
+    links = classify_links(desired.spec, {}, declared)
+    return find_excess(declared, declared.model_copy(update={"config": other}), links)
+
+
+@pytest.mark.parametrize(
+    ("new", "excess"),
+    [
+        ({}, ""),
+        ({"api": {"environment": {**ENVIRONMENT, "REDIS_URL": "redis://redis:6379"}}}, ""),
+        ({"api": {"environment": {**ENVIRONMENT, "QUEUE": "x"}}}, "api.environment.QUEUE"),
+        ({"api": {"environment": {}}}, "api.environment"),
+        ({"api": {"command": ["x"]}}, "api.command"),
+        ({"redis": {"environment": {"REDIS_URL": "x"}}}, "redis.environment"),
+    ],
+)
+def test_a_correction_that_changes_more_is_not_used(new: dict[str, Any], excess: str) -> None:
+    found = corrected(ENVIRONMENT, new)
+    assert found == (f"it would change {excess}" if excess else "") or found.startswith(
+        f"it would change {excess}."
+    )
+
+
+def correction(**changes: Any) -> tuple[Desired, Correction]:
+    desired, _, declared = world(ENVIRONMENT)
+    links = classify_links(desired.spec, {}, declared)
+    made = make_correction(desired.spec, {}, declared, links)
+    return desired, made.model_copy(update=changes)
+
+
+def test_a_correction_says_what_it_changes() -> None:
+    _, made = correction()
+    assert "redis://redis:6379" in made.content
+    assert [(change.variable, change.old, change.new) for change in made.changes] == [
+        ("REDIS_URL", "localhost:6379", "redis:6379")
+    ]
+    left = leave(made, ["api.REDIS_URL"], "Compose refuses it")
+    assert (left.content, left.changes, left.problem) == ("", (), "Compose refuses it")
+    assert left.left == {"api.REDIS_URL": ""}
+    assert list_correctable(classified(ENVIRONMENT)) == {"api.REDIS_URL"}
+
+
+def test_a_recorded_correction_counts_for_the_files_it_was_made_for() -> None:
+    desired, made = correction()
+    own = Source({"compose.yaml": File(0o644, b"services: {}\n")})
+    host = well(desired, World(images=["lab/box:1", "redis:7"]))
+    assert host.applied is not None
+    source = apply_correction(own, made)
+    applied = host.applied.model_copy(update={"source": source.digest, "correction": made})
+    assert restore_correction(desired.spec, own, applied) == made
+    assert source.options[-2:] == ("--file", LINKS_FILE)
+    other = Source({"compose.yaml": File(0o644, b"services: {a: {}}\n")})
+    assert restore_correction(desired.spec, other, applied) is None
+    reported = Desired(desired.config, settings={"links": {}})
+    assert restore_correction(reported.spec, own, applied) is None
+    assert restore_correction(desired.spec, own, None) is None
+
+
+def test_the_file_is_named_last_and_is_nobody_elses() -> None:
+    paths = [LINKS_FILE, "compose.yaml", "compose.override.yml"]
+    assert name_files(paths, names_files=False)[-4:] == (
+        *("--file", "compose.override.yml"),
+        *("--file", LINKS_FILE),
+    )
+    desired, _, _ = world(ENVIRONMENT)
+    file = File(0o644, b"services: {a: {image: a}}\n")
+    with pytest.raises(SourceError, match=LINKS_FILE):
+        make(desired.spec, {"compose.yaml": file, LINKS_FILE: file})
+
+
+def test_files_that_dotenv_names_are_not_corrected() -> None:
+    desired, _, _ = world(ENVIRONMENT)
+    own = Source({"compose.yaml": File(0o644, b""), ".env": File(0o600, b"COMPOSE_FILE=a.yaml\n")})
+    assert not is_possible(desired.spec, own)
+    assert is_possible(desired.spec, Source({"compose.yaml": File(0o644, b"")}))
+
+
+@pytest.mark.parametrize(
+    ("line", "heard"),
+    [
+        ("error: connect to localhost:6379: connection refused", False),
+        ("ConnectionError: Error 111 connecting to localhost:6379. Connection refused.", False),
+        ('failed: connection to server at "localhost" (127.0.0.1), port 6379: refused', False),
+        ("listening, redis is redis:6379", True),
+        ("moved from localhost:6379", True),
+        ("error: mylocalhost:6379 refused", True),
+        ("error: localhost:63790 refused", True),
+        ("error: GET from localhost refused", True),
+    ],
+)
+def test_a_log_with_the_address_before_says_that_nobody_listened(line: str, heard: bool) -> None:
+    change = Change(
+        service="api", variable="R", old="localhost:6379", new="redis:6379", cause="wrong"
+    )
+    found = find_unheard([change], {"api": ["started", line]})
+    assert found == (() if heard else ((change, line),))
+    assert not find_unheard([change], {"redis": [line]})
+
+
+def frame(*lines: str) -> list[str]:
+    return [
+        f"{MARK} begin listening",
+        *(f"|{line}" for line in lines),
+        ".0",
+        f"{MARK} end",
+    ]
+
+
+def test_the_kernels_tables() -> None:
+    id_ = "a" * 64
+    found = parse_listening(
+        frame(
+            "host 0100007F:18EB",
+            "host 00000000:0016",
+            "host -",
+            f"{id_} 00000000000000000000000000000000:1F90",
+            f"{id_} 0000000000000000FFFF00000100007F:0050",
+            f"{id_} 00000000000000000000000001000000:0051",
+            f"{id_} nonsense",
+            f"{id_} -",
+            f"{'b' * 64} 00000000:0050",
+        ),
+        MARK,
+    )
+    assert found == {
+        "host": (("0.0.0.0", 22), ("127.0.0.1", 6379)),
+        id_: (("127.0.0.1", 80), ("::", 8080), ("::1", 81)),
+    }
+    with pytest.raises(ValueError, match="nothing that is ours"):
+        parse_listening([], MARK)
