@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stackmend.checks.facts import CheckResults
 from stackmend.checks.spec import GreetingCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
@@ -22,6 +23,7 @@ from stackmend.compose.plan.links import (
     make_link_checks,
     name_check,
 )
+from stackmend.compose.plan.path import list_containers
 from stackmend.compose.source import File, Source, SourceError, make, name_files
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
 from tests.marks import MARK
@@ -77,6 +79,39 @@ def test_nobody_asks_from_or_for_what_has_ended() -> None:
     assert make_link_checks(desired.spec, links.links, declared, host.state())
     host.damage("api", status="exited", health=None)
     assert not make_link_checks(desired.spec, links.links, declared, host.state())
+
+
+def test_what_speaks_there_is_asked_once_and_by_whoever_has_a_login() -> None:
+    urls = {
+        "api": "redis://redis:6379",
+        "side": "redis://redis:6379",
+        "web": "redis://:p@redis:6379",
+        "other": "http://redis:6379",
+    }
+    services = {name: {"environment": {"U": url}} for name, url in urls.items()}
+    desired = Desired(compose({"redis": {"image": "redis:7"}, **services}), settings=OVERRIDE)
+    host = well(desired, World(images=["lab/box:1", "redis:7"]))
+    declared = host.declared(desired)
+    links = classify_links(desired.spec, {}, declared)
+    checks = make_link_checks(desired.spec, links.links, declared, host.state())
+    kinds = {check.source: type(check) for check in checks}
+    assert {kinds.pop("api"), kinds.pop("side")} == {RedisCheck, TcpCheck}
+    # One of another kind, or with a login, may be refused where the first is not.
+    assert kinds == {"web": RedisCheck, "other": GreetingCheck}
+
+
+def test_containers_that_were_read_are_named_to_the_probe() -> None:
+    _, host, _ = world(ENVIRONMENT)
+    rows = list_containers(host.state())
+    assert [row.split(" ")[:3] for row in rows] == [
+        ["api", "1", "running"],
+        ["redis", "1", "running"],
+    ]
+    host.damage("api", service="api\nredis 0 running 0 x")
+    assert [row.split(" ")[0] for row in list_containers(host.state())] == ["redis"]
+    command = CheckResults().command("ai", [TcpCheck(address="a:1", inside="api")], containers=rows)
+    assert f"checks_known '{rows[0]}' '{rows[1]}'" in command.get_raw_value()
+    assert "\nchecks_containers\n" not in command.get_raw_value()
 
 
 def test_what_answers_is_not_wrong() -> None:

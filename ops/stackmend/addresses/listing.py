@@ -44,6 +44,7 @@ def list_links(addresses: Iterable[Address | Judgement]) -> tuple[Link, ...]:
             scheme=address.scheme,
             variable=place.name,
             place=place,
+            login=address.user or address.password,
         )
         found.setdefault((link.source, link.host, link.port, link.scheme), link)
     return tuple(found.values())

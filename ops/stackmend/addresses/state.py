@@ -227,6 +227,7 @@ class Link(Frozen):
 
     :param target: the service; empty where the address is none of the project's.
     :param variable: what holds the address.
+    :param login: whether a user or a password stands in it.
     """
 
     source: str
@@ -236,6 +237,7 @@ class Link(Frozen):
     scheme: str = ""
     variable: str = ""
     place: Place | None = None
+    login: bool = False
 
     def __str__(self) -> str:
         name = f" ({self.variable})" if self.variable else ""

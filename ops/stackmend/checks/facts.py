@@ -60,6 +60,8 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
       ``pydantic.ValidationError`` before the host is asked
     + attempts: how often one that fails is tried (1 when the caller itself repeats)
     + diagnose: whether a failed one is explained in its ``details``
+    + containers: the project's own, each as ``SERVICE NUMBER STATE ID NAME`` by service and number,
+      where the caller has just read them; by default the host is asked for them
 
     **Example:**
 
@@ -82,6 +84,7 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         checks: Sequence[Check | Mapping[str, Any]] | str,
         attempts: int = 2,
         diagnose: bool = True,
+        containers: Sequence[str] = (),
     ) -> StringCommand:
         """Return the probe with its values; `checks` may also be JSON, as the CLI passes it."""
         raw: Sequence[Check | Mapping[str, Any]]
@@ -90,7 +93,8 @@ class CheckResults(FactBase[tuple[CheckResult, ...]]):
         self._mark = make_mark()
         self.limit = find_limit(desired, attempts)
         return StringCommand(
-            *_assemble(self._mark, project, desired, attempts, diagnose), _separator=""
+            *_assemble(self._mark, project, desired, attempts, diagnose, containers),
+            _separator="",
         )
 
     @staticmethod
@@ -123,7 +127,12 @@ def find_limit(checks: Sequence[Check], attempts: int = 2) -> float:
 
 
 def _assemble(
-    mark: str, project: str, checks: Sequence[Check], attempts: int, diagnose: bool
+    mark: str,
+    project: str,
+    checks: Sequence[Check],
+    attempts: int,
+    diagnose: bool,
+    containers: Sequence[str],
 ) -> Iterable[str | QuoteString]:
     def call(function: str, *values: object) -> Iterable[str | QuoteString]:
         yield function
@@ -153,7 +162,7 @@ def _assemble(
             function, values = _make_call(index, check)
             yield from call(function, *values)
     if any(check.source is not None for check in checks):
-        yield "checks_containers\n"
+        yield from call("checks_known" if containers else "checks_containers", *containers)
     for index, check in numbered:
         if check.source is not None:
             function, values = _make_call(index, check)

@@ -5,7 +5,7 @@
 #   checks_begin PROJECT ATTEMPTS DIAGNOSE(yes|no)   (and the text of attempt.sh into $checks_dir)
 #   checks_http INDEX SECONDS SOURCE TARGET PORT STATUSES CONTAINS(yes|no) TEXT METHOD URL PATH INSECURE [HEADER]...
 #   checks_tcp INDEX SECONDS SOURCE TARGET PORT
-#   checks_containers                                (before the first check with a SOURCE)
+#   checks_containers, or checks_known CONTAINER...  (before the first check with a SOURCE)
 #   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
 #   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST
 #   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE [VARIABLE]
@@ -139,7 +139,17 @@ checks_containers() {
         [ ! -s "$checks_dir/said" ] || checks_line 300 <"$checks_dir/said" >"$checks_dir/no-docker"
         return
     fi
-    # What each running one's first process is: the way into its network.
+    checks_processes
+}
+
+# The same where the caller has just read them: each `SERVICE NUMBER STATE ID NAME`.
+checks_known() {
+    printf '%s\n' "$@" >"$checks_dir/containers"
+    checks_processes
+}
+
+# What each running one's first process is: the way into its network.
+checks_processes() {
     : >"$checks_dir/pids"
     [ "$checks_user" -eq 0 ] || return
     set --

@@ -32,6 +32,7 @@ from stackmend.compose.plan.health import (
     is_looping,
     is_young,
 )
+from stackmend.compose.plan.path import list_containers
 from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState, Surroundings
 from stackmend.errors import StepError
@@ -144,21 +145,32 @@ class Observer:
         hops = list_hop_checks(self.spec, state, declared, checks)
         if not hops:
             return ()
-        arguments = {"project": self.spec.project, "checks": hops, "attempts": 1}
+        arguments = self._make_call_arguments(hops, state, 1)
         (results,) = connection.fetch_facts(self.host, [(CheckResults, arguments)])
         return results if isinstance(results, tuple) else ()
 
-    def read_links(self, checks: Sequence[Check], attempts: int) -> dict[str, CheckResult]:
+    def read_links(
+        self, checks: Sequence[Check], state: StackState, attempts: int
+    ) -> dict[str, CheckResult]:
         """What links are found to be, by the checks' names; all are asked over one channel."""
         parts = [checks[at : at + MAXIMUM_CHECKS] for at in range(0, len(checks), MAXIMUM_CHECKS)]
-        arguments = [
-            {"project": self.spec.project, "checks": part, "attempts": attempts} for part in parts
-        ]
+        arguments = [self._make_call_arguments(part, state, attempts) for part in parts]
         found = connection.fetch_facts(self.host, [(CheckResults, each) for each in arguments])
         return {
             result.name: result
             for part, fact in zip(parts, found, strict=True)
             for result in self.collect_results([fact], part)
+        }
+
+    def _make_call_arguments(
+        self, checks: Sequence[Check], state: StackState, attempts: int
+    ) -> dict[str, object]:
+        """What has checks between services made, in containers that were read just now."""
+        return {
+            "project": self.spec.project,
+            "checks": checks,
+            "attempts": attempts,
+            "containers": list_containers(state),
         }
 
     def read_listeners(self, state: StackState) -> Listeners:

@@ -250,7 +250,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             asked = make_link_checks(self.spec, links.links, declared, state)
 
             def ask() -> tuple[dict[str, CheckResult], Listeners]:
-                results = self.observer.read_links(asked, attempts) if asked else {}
+                results = self.observer.read_links(asked, state, attempts) if asked else {}
                 # Of what works nobody asks why.
                 answered = all(result.ok for result in results.values()) and not links.wrong
                 return results, {} if answered else self.observer.read_listeners(state)

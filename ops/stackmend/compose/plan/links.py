@@ -168,6 +168,7 @@ def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
             scheme=address.scheme,
             variable=address.place.name,
             place=address.place,
+            login=address.user or address.password,
         )
         for address in others
     ]
@@ -240,16 +241,25 @@ def make_link_checks(
 ) -> tuple[Check, ...]:
     """The checks that prove links, each from the network of the service that calls.
 
-    What has done its work and ended calls nobody, and is called by nobody.
+    What has done its work and ended calls nobody, and is called by nobody. What speaks at an
+    address is asked by one of those that have no login for it; the others connect.
     """
     made: dict[str, Check] = {}
+    asked: set[tuple[str, str, int, str]] = set()
     running = {container.service for container in state.containers if container.running}
     for link in links:
         target = state.list_containers(link.target) if link.target else ()
         ended = bool(target) and all(map(is_complete, target))
         if 0 < link.port < 65536 and link.source in running and not ended:
             name = name_check(link)
-            made.setdefault(name, _make_check(name, link, declared, spec.project))
+            check = _make_check(name, link, declared, spec.project)
+            key = link.target, link.host, link.port, link.scheme
+            if not link.login and isinstance(check, RedisCheck | GreetingCheck):
+                if key in asked:
+                    where = {"address", "inside", "name", "timeout"}
+                    check = TcpCheck.model_validate(check.model_dump(include=where))
+                asked.add(key)
+            made.setdefault(name, check)
     return tuple(made.values())[:MAXIMUM_LINKS]
 
 

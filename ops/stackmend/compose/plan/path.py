@@ -23,6 +23,7 @@ HOP_TIMEOUT = 3
 #: Hops of one path: three checks for each must fit into one probe.
 MAXIMUM_HOPS = 16
 
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 #: Words that make a redis a replica of another.
 REPLICA = re.compile(r"replicaof|slaveof", re.I)
 _RULES = (
@@ -141,6 +142,20 @@ def _find_port(body: Mapping[str, Any]) -> int:
         if number.isdecimal() and protocol in ("", "tcp"):
             return int(number)
     return 0
+
+
+def list_containers(state: StackState) -> tuple[str, ...]:
+    """A project's containers as the probe of the checks has them, by service and number."""
+    # A label holds whatever an image gives it: what is no service's name is no service.
+    named = [
+        other
+        for other in state.containers
+        if other.service and _SERVICE.fullmatch(other.service) and not other.oneoff
+    ]
+    return tuple(
+        f"{other.service} {other.number} {other.status} {other.id} {other.name}"
+        for other in sorted(named, key=lambda other: (other.service or "", other.number))
+    )
 
 
 def make_checks(
