@@ -67,6 +67,17 @@ _QUOTE = (
     r"""|[\\'"])"""
 )
 _BASE64 = r"[A-Za-z0-9+/_\-]"
+#: A name that means a secret, whatever its value.
+SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
+    re.I,
+)
+#: User and password before a host: in a URL, or as Go writes them, without a scheme. A user alone
+#: may be a token.
+LOGIN = re.compile(
+    r"(?<=://)(?P<user>[^\s/@:\"'<>]{0,256}+)(?::(?P<password>[^\s/\"'<>]{0,512}))?@"
+    r"|(?<![^\s,;=\"'])[^\s/@:=,;\"']{1,128}+:(?!//)(?P<bare>[^\s/\"',;]{1,256})@(?!sha\d)(?=[\w(\[])"
+)
 # What follows such a word, and what stands for a password in a URL.
 _LIKELY = re.compile(
     r"(?i)((?:passw|passphrase|pass\b|pwd|secret|token|credential|api[-_]?key|private[-_]?key)"

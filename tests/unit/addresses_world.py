@@ -99,6 +99,30 @@ def lay_over(config: Mapping[str, Any], content: bytes) -> dict[str, Any]:
     return merged
 
 
+def write(config: Mapping[str, Any]) -> dict[str, bytes]:
+    """A compose file that holds all that a resolved project has."""
+    services = {
+        name: {
+            key: _escape(body[key])
+            for key in ("environment", "command", "entrypoint")
+            if key in body
+        }
+        for name, body in config["services"].items()
+    }
+    return {"compose.yaml": yaml.safe_dump({"services": services}, allow_unicode=True).encode()}
+
+
+def _escape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escape(item) for key, item in value.items()}
+    return (
+        [_escape(item) for item in value]
+        if isinstance(value, list)
+        else (value.replace("$", "$$") if isinstance(value, str) else value)
+    )
+
+
 def mend(config: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
     """The project once its override is laid over it."""
-    return lay_over(config, make_override(judge(config, **kwargs), config, {}).content)
+    override = make_override(judge(config, **kwargs), config, write(config))
+    return lay_over(config, override.content)

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from stackmend.addresses import classify, locate, make_override, make_patch, read
-from stackmend.addresses.override import Override, has_secret
+from stackmend.addresses.override import Override
 from stackmend.addresses.patch import Patch
+from stackmend.addresses.secrecy import has_secret
 from stackmend.addresses.sources import Sources, substitute
 from stackmend.addresses.state import ImageFacts, Judgement
 from tests.unit.addresses_world import findings, lay_over, project
@@ -246,6 +247,26 @@ def test_a_value_is_corrected_where_it_comes_from(
         ),
         # Where it comes from is not known at all.
         (compose("image: x"), f"redis://:{PASSWORD}@localhost:6379"),
+        # However it is written.
+        *(
+            (compose("env_file: api.env", **{"api.env": f"URL='{value}'\n"}), value)
+            for value in (
+                "mysql://root:s3cr@tcp(localhost:3306)/home;redis://localhost:6379",
+                "http://s3cr@localhost:6379",
+                "redis://localhost:6379/0?key=s3cr",
+                "redis://localhost:6379?auth=home",
+                "redis://localhost:6379?sig=home",
+                '{"auth":"s3cr","url":"redis://localhost:6379"}',
+                "redis://localhost:6379/services/s3cr/home",
+                "redis://:$s3cr@localhost:6379",
+                "redis://localhost:6379 s3cr",
+            )
+        ),
+        # A variable that the project's own files do not know.
+        (
+            compose("environment:", "  URL: redis://:${PW}@localhost:6379"),
+            f"redis://:{PASSWORD}@localhost:6379",
+        ),
     ],
 )
 def test_a_secret_of_an_env_file_is_in_nothing_that_is_written(
@@ -254,13 +275,12 @@ def test_a_secret_of_an_env_file_is_in_nothing_that_is_written(
     _, judgements, override, patch = correct(files, URL=value)
     assert [one.status for one in judgements] == ["wrong"]
     assert override.content == b""
-    assert str(patch) == ""
     (left,) = override.left
     assert "password" in left.reason
     assert "localhost" in left.remedy
-    assert patch.left
+    assert patch.left or "$" in files["compose.yaml"]
     for part in (PASSWORD, "s3cr", "home"):
-        assert part not in f"{judgements}{override}{patch}"
+        assert part not in f"{override}{patch}{override.left}{patch.left}"
 
 
 @pytest.mark.parametrize(
@@ -308,7 +328,7 @@ def test_a_password_arrives_exactly(password: str) -> None:
     final = lay_over(config, override.content)["services"]["api"]["environment"]["URL"]
     assert final == f"redis://:{password}@redis:6379/0"
     assert password not in f"{judgements}"
-    assert password not in f"{override.changes}{override.left}"
+    assert password not in f"{override.left}"
     assert str(patch) == ""
 
 
@@ -409,6 +429,29 @@ def test_a_command_is_rewritten_as_its_file_has_it(
     assert written(override) == {"api": {"command": expected}}
     assert PASSWORD not in f"{override}{patch}{judgements}"
     assert "localhost" not in apply(patch, files, tmp_path)["compose.yaml"]
+
+
+@pytest.mark.parametrize("dotenv", ["", "PW=abc$x\n", "OTHER=1\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "command: app --redis-host localhost -a ${PW}",
+        'command: ["app", "--redis-host", "localhost", "-a", "$PW"]',
+        "command: app --redis-host localhost -a ${PW:-x}",
+    ],
+)
+def test_no_word_of_a_command_is_written_for_a_variable(line: str, dotenv: str) -> None:
+    words = ["app", "--redis-host", "localhost", "-a", "s3cr"]
+    _, _, override, patch = correct(compose(line, **{".env": dotenv}), command=words)
+    assert "s3cr" not in f"{override}{patch}"
+    assert [left.subject for left in override.left] == ["api.redis_host"]
+
+
+def test_a_command_of_literals_is_written_however_it_is_split() -> None:
+    words = ["app", "-a", "x\\y", "--redis-host", "localhost"]
+    files = compose("command: app -a x\\y --redis-host localhost")
+    _, _, override, _ = correct(files, command=words)
+    assert written(override)["api"]["command"] == [*words[:-1], "redis"]
 
 
 def test_a_command_with_a_secret_of_unknown_origin_is_left() -> None:
@@ -548,10 +591,23 @@ def test_a_mounted_file_that_is_none_is_not_read(name: str, content: str) -> Non
     [
         ("redis://:p@h", True),
         ("redis://u:p@h", True),
-        ("redis://u@h", False),
+        # A user alone may be a token, and a default a password.
+        ("redis://u@h", True),
+        ("redis://${USER}:${P}@h", False),
         ("redis://:${P}@h", False),
         ("redis://:$P@h", False),
-        ("redis://:${P:-abc}@h", False),
+        ("redis://:${P:-abc}@h", True),
+        ("redis://:${P:?give a password}@h", False),
+        ("root:PW@tcp(localhost:3306)/db", True),
+        ("root:PW@localhost:5432/db", True),
+        ("http://TOKEN@localhost:9200", True),
+        ("http://h/?key=abc", True),
+        ("http://h/?a=1&auth=abc", True),
+        ("http://h/?sig=abc", True),
+        ('{"auth": "abc"}', True),
+        ("https://hooks.example.org/services/T00000000B00000000XyZ", True),
+        ("image: redis:7@sha256:" + "a1" * 32, False),
+        ("x" * 5000, True),
         ("password=abc", True),
         ("API_KEY: abc", True),
         ("API_KEY: ${KEY}", False),

@@ -20,6 +20,7 @@ from tests.unit.addresses_world import (
     project,
     read_resolved,
     unescape,
+    write,
 )
 
 TARGETS: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
@@ -109,7 +110,7 @@ def test_a_repair_is_complete_and_final_and_changes_only_what_is_wrong(
     before = judge(config)
     mended = mend(config)
     after = judge(mended)
-    held = {one.subject for one in make_override(before, config, {}).left}
+    held = {one.subject for one in make_override(before, config, write(config)).left}
     # What is still wrong is what nobody could correct, or what holds a password.
     lasting = {
         (one.subject, one.reason)
@@ -118,7 +119,7 @@ def test_a_repair_is_complete_and_final_and_changes_only_what_is_wrong(
     }
     assert {(one.subject, one.reason) for one in after if one.status == "wrong"} <= lasting
     assert {one.subject for one in after if one.correctable} <= held
-    assert make_override(after, mended, {}).content == b""
+    assert make_override(after, mended, write(mended)).content == b""
     assert mend(mended) == mended
     assert not held & {one.subject for one in before if one.status != "wrong"}
     for name, body in config["services"].items():

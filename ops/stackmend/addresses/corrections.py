@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from stackmend.addresses.kinds import SCHEME_PORTS
+from stackmend.addresses.secrecy import show
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, Edit, Judgement, Reason
 
@@ -31,7 +32,7 @@ def make_edits(address: Address, host: str, port: int) -> tuple[Edit, ...]:
 def format_edits(edits: Iterable[Edit]) -> str:
     """What is to be written where, in words."""
     return "write " + ", and ".join(
-        f"{edit.new} instead of {edit.old} in {edit.place.service}.{edit.place.name}"
+        f"{show(edit.new)} instead of {show(edit.old)} in {edit.place.service}.{edit.place.name}"
         for edit in edits
     )
 

@@ -33,18 +33,21 @@ def list_links(addresses: Iterable[Address | Judgement]) -> tuple[Link, ...]:
     found: dict[tuple[str, str, int, str], Link] = {}
     for item in addresses:
         address = item.address if isinstance(item, Judgement) else item
-        place = address.place
-        if not is_call(address):
-            continue
-        link = Link(
-            source=place.service,
-            target=address.target,
-            host=address.host,
-            port=address.port,
-            scheme=address.scheme,
-            variable=place.name,
-            place=place,
-            login=address.user or address.password,
-        )
-        found.setdefault((link.source, link.host, link.port, link.scheme), link)
+        if is_call(address):
+            link = make_link(address)
+            found.setdefault((link.source, link.host, link.port, link.scheme), link)
     return tuple(found.values())
+
+
+def make_link(address: Address) -> Link:
+    """An address as it is to be proven."""
+    return Link(
+        source=address.place.service,
+        target=address.target,
+        host=address.host,
+        port=address.port,
+        scheme=address.scheme,
+        variable=address.place.name,
+        place=address.place,
+        login=address.user or address.password,
+    )

@@ -1,41 +1,22 @@
 """A compose file that corrects exactly the wrong values, and holds no secret. Pure."""
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from stackmend.addresses.sources import Raw, Sources
+from stackmend.addresses.secrecy import has_secret, is_plain, is_written, list_known, show
+from stackmend.addresses.sources import Raw, Sources, find_words, iterate_variables
 from stackmend.addresses.state import Edit, ImageFacts, Judgement
 from stackmend.frozen import Frozen
-from stackmend.redaction import redact_likely
 
 _HEAD = (
     "# Made by stackmend: corrects addresses between services, and is removed once the project's\n"
     "# own files are right.\n"
 )
-_INTERPOLATED = re.compile(r"\$\{[^{}]*\}|\$[A-Za-z_]\w*")
-_LOGIN = re.compile(r"://[^\s/]*:[^\s/]+@")
-
-
-class Change(Frozen):
-    """One value that the override corrects, as it may be displayed.
-
-    :param key: what of the service: ``environment.REDIS_URL``, ``command``.
-    :param old: the part that was wrong.
-    :param new: what stands there instead.
-    """
-
-    service: str
-    key: str
-    old: str
-    new: str
-
-    def __str__(self) -> str:
-        change = f"{self.old} → {self.new}" if self.old else f"+ {self.new}"
-        return f"{self.service}.{self.key}: {change}"
+#: Why a value is left.
+_KEPT_OUT = "it may hold a password, and stackmend keeps those out"
 
 
 class Left(Frozen):
@@ -58,31 +39,20 @@ class Override(Frozen):
     """
 
     content: bytes = b""
-    changes: tuple[Change, ...] = ()
     left: tuple[Left, ...] = ()
-
-
-def has_secret(text: str) -> bool:
-    """Whether a text holds what may be a secret; a variable in its place is none.
-
-    >>> has_secret("redis://:p@redis"), has_secret("redis://:${PASSWORD}@redis")
-    (True, False)
-    """
-    plain = _INTERPOLATED.sub("", text)
-    return _LOGIN.search(plain) is not None or redact_likely(plain) != plain
 
 
 def make_override(
     judgements: Iterable[Judgement],
     config: Mapping[str, Any],
-    files: Mapping[str, bytes],
+    files: Sources | Mapping[str, bytes],
     images: Mapping[str, ImageFacts] | None = None,
 ) -> Override:
     """The override that corrects what is wrong and can be corrected.
 
-    A value keeps the variables that the project's own file has in it. Where a value holds what may
-    be a secret, it is written as that file has it, or not at all: what comes from an env file or
-    ``.env`` stays there.
+    A value is written as the project's own compose file has it, with the variables in it. Where it
+    comes from an env file, ``.env`` or an image, or nobody knows from where, it is written only if
+    it holds addresses alone.
 
     :param judgements: as :func:`stackmend.addresses.classify` made them; only wrong ones count.
     :param config: what ``docker compose config --format json`` gives, ``$$`` unescaped.
@@ -96,15 +66,14 @@ class _Maker:
     def __init__(
         self,
         config: Mapping[str, Any],
-        files: Mapping[str, bytes],
+        files: Sources | Mapping[str, bytes],
         images: Mapping[str, ImageFacts],
     ) -> None:
         self._services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
         self._project = str(config.get("name") or "")
-        self._sources = Sources(files)
+        self._sources = Sources.of(files)
         self._images = images
         self._made: dict[str, dict[str, Any]] = {}
-        self._changes: list[Change] = []
         self._left: list[Left] = []
 
     def make(self, judgements: Iterable[Judgement]) -> Override:
@@ -118,7 +87,7 @@ class _Maker:
                 # A command is one value, however many of its words are wrong.
                 key = edit.place.key if kind in ("environment", "file") else ""
                 edits.setdefault((service, kind, key), {})[edit] = judgement
-            self._add_needs(service, judgement.needs)
+            self._add_needs(judgement)
         for (service, kind, key), of in edits.items():
             if kind == "environment":
                 self._replace_variable(service, key, of)
@@ -132,23 +101,21 @@ class _Maker:
             content = _HEAD.encode() + yaml.safe_dump(
                 {"services": services}, allow_unicode=True, width=1000
             ).encode("utf-8", "surrogateescape")
-        return Override(content=content, changes=tuple(self._changes), left=tuple(self._left))
+        return Override(content=content, left=tuple(self._left))
 
-    def _add_needs(self, service: str, needs: Mapping[str, Any]) -> None:
-        body = self._made.setdefault(service, {}) if needs else {}
+    def _add_needs(self, judgement: Judgement) -> None:
+        service, needs = judgement.address.place.service, judgement.needs
         for host in needs.get("extra_hosts") or ():
-            hosts = body.setdefault("extra_hosts", [])
+            hosts = self._made.setdefault(service, {}).setdefault("extra_hosts", [])
             if host not in hosts:
                 hosts.append(host)
-                self._changes.append(Change(service=service, key="extra_hosts", old="", new=host))
         for key, value in (needs.get("environment") or {}).items():
-            environment = body.setdefault("environment", {})
-            if environment.get(key) != _escape(value):
-                environment[key] = _escape(value)
-                old = str((self._services[service].get("environment") or {}).get(key) or "")
-                self._changes.append(
-                    Change(service=service, key=f"environment.{key}", old=old, new=value)
-                )
+            if has_secret(value, raw=False):
+                left = Left(subject=judgement.subject, reason=_KEPT_OUT, remedy=judgement.remedy)
+                self._left.append(left)
+                continue
+            body = self._made.setdefault(service, {})
+            body.setdefault("environment", {})[key] = _escape(value)
 
     def _replace_variable(self, service: str, key: str, edits: Mapping[Edit, Judgement]) -> None:
         value = self._get_value(service, key)
@@ -156,16 +123,20 @@ class _Maker:
         if corrected is None:
             self._leave(edits, "it stands there no more as it was read")
             return
+        if not all(map(is_written, edits)):
+            self._leave(edits, _KEPT_OUT)
+            return
         place = next(iter(edits)).place
         raw = self._sources.find(place) if place.kind == "environment" else None
         written = self._render(raw, edits, value, corrected)
         if written is None:
-            if has_secret(corrected):
-                self._leave(edits, "it holds a password, and stackmend keeps those out of its file")
+            # A text of the compose file itself, without a variable, may have more in it.
+            known = raw is not None and not raw.variable and raw.text.replace("$$", "$") == value
+            if not known and not is_plain(key, corrected, list_known(edits, self._services)):
+                self._leave(edits, _KEPT_OUT)
                 return
             written = _escape(corrected)
         self._made.setdefault(service, {}).setdefault("environment", {})[key] = written
-        self._note(service, f"environment.{key}", edits)
 
     def _get_value(self, service: str, key: str) -> str:
         body = self._services[service]
@@ -198,12 +169,19 @@ class _Maker:
         final = [word for word in corrected if word is not None]
         written = self._render_command(service, kind, by_index, words, final)
         if written is None:
-            if any(map(has_secret, final)) or has_secret(" ".join(final)):
-                self._leave(edits, "the command holds a password, and stackmend keeps those out")
+            if not self._is_literal(service, kind, words):
+                self._leave(edits, "the command may hold a password, and stackmend keeps those out")
                 return
             written = [_escape(word) for word in final]
         self._made.setdefault(service, {})[kind] = written
-        self._note(service, kind, edits)
+
+    def _is_literal(self, service: str, kind: str, words: Iterable[str]) -> bool:
+        """Whether a compose file itself holds each word, and no variable."""
+        texts = [raw.text for raw in self._sources.find_command(service, kind) or ()]
+        plain = "\0".join(texts).replace("$$", "$")
+        return not any(True for text in texts for _ in iterate_variables(text)) and all(
+            word in plain for word in words
+        )
 
     def _render_command(
         self,
@@ -235,15 +213,10 @@ class _Maker:
             return None
         return text if (before, after) == ([*words], [*corrected]) else None
 
-    def _note(self, service: str, key: str, edits: Iterable[Edit]) -> None:
-        for edit in edits:
-            old, new = (redact_login(text) for text in (edit.old, edit.new))
-            self._changes.append(Change(service=service, key=key, old=old, new=new))
-
     def _leave(self, edits: Mapping[Edit, Judgement], reason: str) -> None:
         for edit, judgement in edits.items():
             where = judgement.address.place.source
-            change = f"{redact_login(edit.old)} by {redact_login(edit.new)}"
+            change = f"{show(edit.old)} by {show(edit.new)}"
             remedy = f"replace {change} in {where}"
             self._left.append(Left(subject=judgement.subject, reason=reason, remedy=remedy))
 
@@ -257,21 +230,16 @@ def apply_edits(value: str, edits: Iterable[Edit]) -> str | None:
     return value
 
 
-def redact_login(text: str) -> str:
-    """A text of an address without user and password."""
-    return re.sub(r"://[^\s/]*@", "://***@", text)
-
-
 def _replace(text: str, edits: Iterable[Edit], value: str) -> str | None:
     """A text of a file with the wrong parts replaced; ``None`` where one is not found once."""
     listed = list(edits)
     if text == value:
         return apply_edits(text, listed)
     for edit in listed:
-        pattern = rf"(?<![\w.-]){re.escape(edit.old)}(?![\w.-])"
-        if not edit.old or len(re.findall(pattern, text)) != 1:
+        found = list(find_words(edit.old, text))
+        if len(found) != 1:
             return None
-        text = re.sub(pattern, lambda _, new=edit.new: new, text)  # type: ignore[misc]
+        text = text[: found[0].start()] + edit.new + text[found[0].end() :]
     return text
 
 

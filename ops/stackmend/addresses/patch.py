@@ -1,15 +1,24 @@
 """The same corrections as a patch of the user's own files, for ``git apply``. Pure."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import yaml
 
-from stackmend.addresses.override import Left, has_secret, redact_login
-from stackmend.addresses.sources import Sources, iterate_variables
+from stackmend.addresses.override import Left
+from stackmend.addresses.secrecy import (
+    has_secret,
+    is_plain_line,
+    is_written,
+    list_known,
+    show,
+)
+from stackmend.addresses.sources import Sources, Span
 from stackmend.addresses.state import Edit, Judgement
 from stackmend.frozen import Frozen
+
+#: Lines that stand around a change.
+CONTEXT = 3
 
 
 class Patch(Frozen):
@@ -26,11 +35,11 @@ class Patch(Frozen):
         return self.text
 
 
-def make_patch(judgements: Iterable[Judgement], files: Mapping[str, bytes]) -> Patch:
+def make_patch(judgements: Iterable[Judgement], files: Sources | Mapping[str, bytes]) -> Patch:
     """The patch that corrects what is wrong where it comes from.
 
-    A line that holds what may be a secret is in no patch, not even beside a change: what is to be
-    replaced there is said instead.
+    A line that holds what may be a secret is in no patch, not even beside a change; of an env file
+    a line is only if it holds addresses alone, or a switch. What is to be replaced there is left.
 
     :param judgements: as :func:`stackmend.addresses.classify` made them, the right ones among them:
         what is right for one service and wrong for another is not changed for both.
@@ -40,14 +49,23 @@ def make_patch(judgements: Iterable[Judgement], files: Mapping[str, bytes]) -> P
 
 
 class _Maker:
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        self._sources = Sources(files)
+    def __init__(self, files: Sources | Mapping[str, bytes]) -> None:
+        self._sources = Sources.of(files)
         # By file: where, up to where, and what belongs there.
         self._edits: dict[str, dict[tuple[int, int], str]] = {}
         self._owners: dict[tuple[str, int, int], list[tuple[Judgement, Edit | None]]] = {}
         self._left: list[Left] = []
+        # What belongs at a place, for each that uses it; ``None`` is what stands there.
+        self._wanted: dict[Span, set[str | None]] = {}
+        self._corrected: dict[Span, set[tuple[str, int]]] = {}
+        self._known: frozenset[str] = frozenset()
 
     def make(self, judgements: tuple[Judgement, ...]) -> Patch:
+        for judgement in judgements:
+            self._note(judgement)
+        edits = [edit for judgement in judgements for edit in judgement.edits]
+        targets = [judgement.address.target for judgement in judgements]
+        self._known = list_known(edits, targets)
         for judgement in judgements:
             if not judgement.correctable:
                 continue
@@ -55,7 +73,9 @@ class _Maker:
                 span = self._sources.find_span(edit.place, edit.old)
                 if span is None:
                     self._leave(judgement, edit, "where it comes from is not sure")
-                elif not self._is_own(judgements, edit, span):
+                elif not is_written(edit):
+                    self._leave(judgement, edit, "it may hold a password")
+                elif not self._is_own(span):
                     self._leave(judgement, edit, f"others use {span[0]} there as it stands")
                 else:
                     self._add(span, edit.new, judgement, edit)
@@ -63,36 +83,35 @@ class _Maker:
         text = "".join(self._format(path) for path in sorted(self._edits))
         return Patch(text=text, left=tuple(self._left))
 
-    def _is_own(
-        self, judgements: Iterable[Judgement], edit: Edit, span: tuple[str, int, int]
-    ) -> bool:
+    def _note(self, judgement: Judgement) -> None:
+        """Note what one that uses a text of a file would have there."""
+        edited = set()
+        for edit in judgement.edits if judgement.status == "wrong" else ():
+            raw, span = self._sources.find(edit.place), None
+            if raw is not None or edit.place.kind == "file":
+                span = self._sources.find_span(edit.place, edit.old)
+            if span is not None:
+                edited.add(span)
+                self._wanted.setdefault(span, set()).add(edit.new)
+                if raw is not None:
+                    self._corrected.setdefault(span, set()).add((raw.file, raw.start))
+        address = judgement.address
+        span = self._sources.find_span(address.place, address.text)
+        if span is not None and span not in edited:
+            self._wanted.setdefault(span, set()).add(None)
+
+    def _is_own(self, span: Span) -> bool:
         """Whether all that use a text of a file are to have it replaced."""
+        if len(self._wanted.get(span, ())) > 1:
+            return False
         path, start, end = span
-        corrected: set[tuple[str, int]] = set()
-        for other in judgements:
-            same = [item for item in other.edits if item.old == edit.old and item.new == edit.new]
-            address = other.address
-            if other.status == "wrong" and same:
-                for item in same:
-                    raw = self._sources.find(item.place)
-                    if raw is not None and self._sources.find_span(item.place, item.old) == span:
-                        corrected.add((raw.file, raw.start))
-            elif address.text == edit.old and (
-                self._sources.find_span(address.place, address.text) == span
-            ):
-                return False
         if path != ".env":
             return True
         # A variable may also be a port that is published, or part of another service's settings.
         text = self._sources.read_text(path)
         line = text[text.rfind("\n", 0, start) + 1 : end]
         name = re.split(r"[\s=]", line.strip().removeprefix("export ").strip(), maxsplit=1)[0]
-        uses = sum(
-            list(iterate_variables(self._sources.read_text(other))).count(name)
-            for other in self._sources.files
-            if other.endswith((".yaml", ".yml"))
-        )
-        return uses <= len(corrected)
+        return self._sources.uses[name] <= len(self._corrected.get(span, ()))
 
     def _add(
         self, span: tuple[str, int, int], new: str, judgement: Judgement, edit: Edit | None
@@ -168,57 +187,101 @@ class _Maker:
 
     def _format(self, path: str) -> str:
         text = self._sources.read_text(path)
-        edits = dict(self._edits[path])
-        for context in (3, 1):
-            diff = _make_diff(path, text, edits, context)
-            if not _has_any_secret(diff):
-                return diff
-        # One by one: what stands beside a secret is said instead.
-        for span in list(edits):
-            if _has_any_secret(_make_diff(path, text, {span: edits[span]}, 1)):
-                del edits[span]
-                line = text.count("\n", 0, span[0]) + 1
+        lines = text.split("\n")
+        by_line: dict[int, list[tuple[int, int]]] = {}
+        for span in self._edits[path]:
+            by_line.setdefault(self._sources.find_line(path, span[0]), []).append(span)
+        changed: dict[int, list[str]] = {}
+        # From the last one up: a change needs a line behind it that may be displayed.
+        for index in sorted(by_line, reverse=True):
+            new = self._replace(path, text, lines[index], by_line[index])
+            following = lines[index + 1 : index + 2] if index + 1 not in changed else []
+            if following == [""] and index + 2 == len(lines):
+                following = []
+            if all(self._is_shown(path, line) for line in (lines[index], *new, *following)):
+                changed[index] = new
+                continue
+            for span in by_line[index]:
                 for judgement, edit in self._owners.get((path, *span), ()):
-                    self._leave(
-                        judgement, edit, "its line holds a password", where=f"{path}:{line}"
-                    )
-        diff = _make_diff(path, text, edits, 1) if edits else ""
-        return "" if _has_any_secret(diff) else diff
+                    where = f"{path}:{index + 1}"
+                    self._leave(judgement, edit, "a line there may hold a password", where=where)
+        if not changed:
+            return ""
+        tab = "\t" if " " in path else ""
+        head = f"--- a/{path}{tab}\n+++ b/{path}{tab}\n"
+        return head + "".join(_make_hunks(lines, changed, self._list_context(path, lines, changed)))
+
+    def _replace(self, path: str, text: str, line: str, spans: list[tuple[int, int]]) -> list[str]:
+        """The lines that belong in the place of one."""
+        first = text.rfind("\n", 0, spans[0][0]) + 1
+        for start, end in sorted(spans, reverse=True):
+            new = self._edits[path][start, end]
+            line = line[: start - first] + new + line[end - first :]
+        return line.split("\n")
+
+    def _is_shown(self, path: str, line: str) -> bool:
+        """Whether a line may be displayed."""
+        if path in self._sources.files_of_compose:
+            return not has_secret(line)
+        if path.endswith((".yaml", ".yml", ".json", ".toml", ".ini", ".cfg")):
+            return not has_secret(line, raw=False)
+        return is_plain_line(line, self._known)
+
+    def _list_context(
+        self, path: str, lines: Sequence[str], changed: Mapping[int, list[str]]
+    ) -> set[int]:
+        """The lines that are displayed beside those that change."""
+        found: set[int] = set()
+        for index in changed:
+            for step in (1, -1):
+                for number in range(1, CONTEXT + 1):
+                    beside = index + step * number
+                    if not 0 <= beside < len(lines) or (
+                        beside not in changed and not self._is_shown(path, lines[beside])
+                    ):
+                        break
+                    found.add(beside)
+        return found - {*changed}
 
     def _leave(self, judgement: Judgement, edit: Edit | None, reason: str, where: str = "") -> None:
         where = where or judgement.address.place.source
         if edit is None:
             remedy = judgement.remedy
         elif edit.new:
-            remedy = f"replace {redact_login(edit.old)} by {redact_login(edit.new)} in {where}"
+            remedy = f"replace {show(edit.old)} by {show(edit.new)} in {where}"
         else:
-            remedy = f"remove {edit.old} in {where}"
+            remedy = f"remove {show(edit.old)} in {where}"
         left = Left(subject=judgement.subject, reason=reason, remedy=remedy)
         if left not in self._left:
             self._left.append(left)
 
 
-def _make_diff(path: str, text: str, edits: Mapping[tuple[int, int], str], context: int) -> str:
-    changed = text
-    for (start, end), new in sorted(edits.items(), reverse=True):
-        changed = changed[:start] + new + changed[end:]
-    before, after = (item.split("\n") for item in (text, changed))
-    old_lines, new_lines = (
-        [f"{line}\n" for line in listed[:-1]] + ([listed[-1]] if listed[-1] else [])
-        for listed in (before, after)
-    )
-    tab = "\t" if " " in path else ""
-    out = []
-    for line in difflib.unified_diff(
-        old_lines, new_lines, f"a/{path}{tab}", f"b/{path}{tab}", n=context
-    ):
-        out.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
-    return "".join(out)
+def _make_hunks(
+    lines: Sequence[str], changed: Mapping[int, list[str]], context: Iterable[int]
+) -> Iterator[str]:
+    """The hunks of a unified diff.
 
-
-def _has_any_secret(diff: str) -> bool:
-    return any(
-        has_secret(line[1:])
-        for line in diff.splitlines()
-        if line[:1] in " +-" and line[:3] not in ("+++", "---")
-    )
+    :param changed: what belongs in the place of lines, by their index.
+    :param context: the lines that are displayed as well.
+    """
+    last = len(lines) - 1
+    # What follows the last newline is no line where it is empty.
+    listed = [n for n in sorted({*changed, *context}) if n < last or lines[n] or n in changed]
+    added = 0
+    while listed:
+        size = next((n for n in range(1, len(listed)) if listed[n] != listed[0] + n), len(listed))
+        hunk, listed = listed[:size], listed[size:]
+        out, old, new = [], 0, 0
+        for index in hunk:
+            after = changed.get(index, [lines[index]])
+            kept = after[-1] == lines[index]
+            end = "" if index < last else "\n\\ No newline at end of file"
+            if not kept:
+                out.append(f"-{lines[index]}{end}\n")
+            for number, line in enumerate(after[:-1] if kept else after, 1):
+                out.append(f"+{line}{end if not kept and number == len(after) else ''}\n")
+            if kept:
+                out.append(f" {lines[index]}{end}\n")
+            old, new = old + 1, new + len(after)
+        yield f"@@ -{hunk[0] + 1},{old} +{hunk[0] + 1 + added},{new} @@\n" + "".join(out)
+        added += new - old

@@ -2,8 +2,10 @@
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,14 +15,28 @@ from stackmend.addresses.state import Address, Place
 
 #: A larger file is no compose file.
 LARGEST = 1024**2
+#: Values of one compose file, and how deep they lie; more than Compose is given by us.
+MOST, DEEPEST = 30_000, 64
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{)")
 _BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<rest>.*))?", re.DOTALL)
 _LINE = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*(?P<value>.*?)[ \t\r]*$", re.M
+    r"^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*(?P<value>.*)$", re.M
 )
 _QUOTED = re.compile(r"(?:'(?P<single>[^']*)'|\"(?P<double>(?:[^\"\\]|\\.)*)\")(?:[ \t]+#.*)?")
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "r": "\r", "\\": "\\", '"': '"', "$": "$"}
+
+
+#: A file, and where a text in it starts and ends.
+Span = tuple[str, int, int]
+
+
+class _Line(NamedTuple):
+    """What an env file assigns: where the value stands, and its plain text where that is known."""
+
+    start: int
+    end: int
+    text: str | None
 
 
 class Raw(NamedTuple):
@@ -42,32 +58,75 @@ class Raw(NamedTuple):
 
 
 class Sources:
-    """A project's compose files and env files.
+    """A project's compose files and env files; each is read once.
 
     :param files: the content of the project's files, by their path in it.
+    :param names: the compose files that are laid over each other, the later over the earlier;
+        ``None`` for all that there are.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, files: Mapping[str, bytes], names: Sequence[str] | None = None) -> None:
         self.files = files
-        self.texts: dict[str, str] = {}
-        self._roots: dict[str, yaml.Node] = {}
-        for path in sorted(files, key=_rank):
-            if path.endswith((".yaml", ".yml")) and len(files[path]) <= LARGEST:
-                root = _compose(files[path])
-                if isinstance(root, yaml.MappingNode) and _get(root, "services") is not None:
-                    self._roots[path] = root
+        listed = [path for path in files if path.endswith((".yaml", ".yml"))]
+        self.names = [
+            path for path in (listed if names is None else names) if self.get_services(path)
+        ]
+        self._texts: dict[str, str] = {}
+        self._starts: dict[str, list[int]] = {}
+        self._lines: dict[str, dict[str, _Line]] = {}
+        self._raws: dict[tuple[str, str, str], Raw | None] = {}
+        self._spans: dict[tuple[str, ...], Span | None] = {}
         self.variables = {
-            name: text for name, _, _, text in self._iterate_lines(".env") if text is not None
+            name: line.text for name, line in self._index(".env").items() if line.text is not None
         }
+
+    @classmethod
+    def of(cls, files: "Sources | Mapping[str, bytes]") -> "Sources":
+        """The same, or what files without names are."""
+        return files if isinstance(files, Sources) else cls(files)
+
+    def get_services(self, path: str) -> yaml.Node | None:
+        """The services of a compose file; ``None`` where it is none."""
+        content = self.files.get(path)
+        return _get(_compose(content), "services") if content is not None else None
 
     def read_text(self, path: str) -> str:
         """A file's text; what is no UTF-8 in it comes back as it was."""
-        if path not in self.texts:
-            self.texts[path] = self.files[path].decode("utf-8", "surrogateescape")
-        return self.texts[path]
+        if path not in self._texts:
+            self._texts[path] = self.files[path].decode("utf-8", "surrogateescape")
+        return self._texts[path]
+
+    def find_line(self, path: str, index: int) -> int:
+        """The line of a character, from 0."""
+        if path not in self._starts:
+            text = self.read_text(path)
+            self._starts[path] = [match.end() for match in re.finditer("\n", text)]
+        return bisect_right(self._starts[path], index)
+
+    @cached_property
+    def files_of_compose(self) -> frozenset[str]:
+        """The compose files: those that are laid over each other, and whatever looks like one."""
+        listed = {path for path in self.files if path.endswith((".yaml", ".yml"))}
+        return frozenset(path for path in listed if self.get_services(path))
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """How often the compose files use each variable."""
+        return Counter(
+            name
+            for path, content in self.files.items()
+            if path.endswith((".yaml", ".yml")) and len(content) <= LARGEST
+            for name in iterate_variables(self.read_text(path))
+        )
 
     def find(self, place: Place) -> Raw | None:
         """The text that the value at a place was made of; ``None`` where it is not found."""
+        key = place.service, place.kind, place.key
+        if key not in self._raws:
+            self._raws[key] = self._find(place)
+        return self._raws[key]
+
+    def _find(self, place: Place) -> Raw | None:
         if place.kind == "environment":
             return self._find_variable(place.service, place.key)
         if place.kind in ("command", "entrypoint"):
@@ -98,18 +157,17 @@ class Sources:
         names = [
             name for name in iterate_variables(raw.text) if old in self.variables.get(name, "")
         ]
-        lines = [line for line in self._iterate_lines(".env") if [line[0]] == names[:1]]
-        if not lines or lines[-1][3] is None:
+        line = self._index(".env").get(names[0]) if names else None
+        if line is None or line.text is None:
             return raw
-        name, start, end, text = lines[-1]
-        return Raw(".env", start, end, text or "", name)
+        return Raw(".env", line.start, line.end, line.text, names[0])
 
     def find_body(
         self, service: str, section: str
     ) -> tuple[str, yaml.MappingNode, yaml.CollectionNode | None] | None:
         """The file and the node of a service, and of a section in it that stands there itself."""
-        for path, root in self._roots.items():
-            body = _get(_get(root, "services"), service)
+        for path in self.names:
+            body = _get(self.get_services(path), service)
             if not isinstance(body, yaml.MappingNode) or body.flow_style or not body.value:
                 continue
             own = {key.value: value for key, value in body.value}
@@ -119,12 +177,20 @@ class Sources:
             if node is not None and not isinstance(node, yaml.CollectionNode):
                 return None
             # A section with an anchor is every user's of it.
+            root = _compose(self.files[path])
             shared = node is not None and _count_uses(root, node, set()) > 1
             return None if shared else (path, body, node)
         return None
 
-    def find_span(self, place: Place, old: str) -> tuple[str, int, int] | None:
+    def find_span(self, place: Place, old: str) -> Span | None:
         """The file, the start and the end of a text of a value; ``None`` where that is not sure."""
+        file = place.file if place.kind == "file" else ""
+        key = place.service, place.kind, place.key, file, f"{place.start}-{place.end}", old
+        if key not in self._spans:
+            self._spans[key] = self._find_span(place, old)
+        return self._spans[key]
+
+    def _find_span(self, place: Place, old: str) -> Span | None:
         if place.kind == "file":
             paths = [path for path in self.files if f"/{place.file}".endswith(f"/{path}")]
             return self._find_in_file(max(paths, key=len), place, old) if paths else None
@@ -135,19 +201,19 @@ class Sources:
         text = self.read_text(origin.file)
         spans = [
             (origin.start + match.start(), origin.start + match.end())
-            for match in _find_words(old, text[origin.start : origin.end])
+            for match in find_words(old, text[origin.start : origin.end])
         ]
         if origin.variable == "" and "$" not in origin.text and len(spans) > 1:
             # As many before it there as in the value.
-            before = len(list(_find_words(old, origin.text[: place.start])))
+            before = len(list(find_words(old, origin.text[: place.start])))
             spans = spans[before : before + 1]
         elif len(spans) > 1 and origin is raw and text[origin.start : origin.end] == origin.text:
             spans = [(origin.start + place.start, origin.start + place.end)]
         return (origin.file, *spans[0]) if len(spans) == 1 else None
 
-    def _find_in_file(self, path: str, place: Place, old: str) -> tuple[str, int, int] | None:
+    def _find_in_file(self, path: str, place: Place, old: str) -> Span | None:
         text = self.read_text(path)
-        spans = [(match.start(), match.end()) for match in _find_words(old, text)]
+        spans = [(match.start(), match.end()) for match in find_words(old, text)]
         if len(spans) > 1:
             key = place.key.rpartition(".")[2]
             spans = [
@@ -162,13 +228,19 @@ class Sources:
         raw = self.find(place)
         if raw is None or raw.variable != "-":
             return False
-        return any(
-            place.key in iterate_variables(item.value)
-            for root in self._roots.values()
-            for body in _list_values(_get(root, "services"))
+        return place.key in self._publishing
+
+    @cached_property
+    def _publishing(self) -> frozenset[str]:
+        """The variables by which compose files publish ports."""
+        return frozenset(
+            name
+            for path in self.names
+            for body in _list_values(self.get_services(path))
             for port in _list_values(_get(body, "ports"))
             for item in (_list_values(port) or [port])
             if isinstance(item, yaml.ScalarNode)
+            for name in iterate_variables(item.value)
         )
 
     def resolve(self, raw: Raw) -> str | None:
@@ -185,15 +257,12 @@ class Sources:
             for name, value in _iterate_environment(path, node):
                 if name == key:
                     return value
-        return next(
-            (
-                Raw(path, start, end, text, "-")
-                for path in self._list_env_files(service)
-                for name, start, end, text in reversed(list(self._iterate_lines(path)))
-                if name == key and text is not None
-            ),
-            None,
-        )
+        for path in self._list_env_files(service):
+            if line := self._index(path).get(key):
+                # What is not known here is not what a lesser file says.
+                known = line.text is not None
+                return Raw(path, line.start, line.end, line.text or "", "-") if known else None
+        return None
 
     def _find_word(self, place: Place) -> Raw | None:
         found = self.find_command(place.service, place.kind)
@@ -203,21 +272,25 @@ class Sources:
         # One text is split as a shell would; which part of it a word is, its own text says.
         return found[index] if index < len(found) and len(found) > 1 else found[0]
 
-    def _find_nodes(
-        self, service: str, key: str, depth: int = 0
-    ) -> Iterator[tuple[str, yaml.Node]]:
+    def _find_nodes(self, service: str, key: str) -> Iterator[tuple[str, yaml.Node]]:
         """The nodes that say something of a service, the one that counts first."""
-        extended: list[str] = []
-        for path, root in reversed(self._roots.items()):
-            body = _get(_get(root, "services"), service)
+        places = [(path, service) for path in self.names]
+        done: set[tuple[str, str]] = set()
+        while places:
+            place = path, name = places.pop()
+            if place in done:
+                continue
+            done.add(place)
+            body = _get(self.get_services(path), name)
             if (node := _get(body, key)) is not None:
                 yield path, node
             extends = _get(body, "extends")
-            name = _get(extends, "service") if isinstance(extends, yaml.MappingNode) else extends
-            if isinstance(name, yaml.ScalarNode) and name.value != service:
-                extended.append(name.value)
-        for other in extended if depth < 8 else ():
-            yield from self._find_nodes(other, key, depth + 1)
+            if isinstance(extends, yaml.MappingNode):
+                file, extends = _get(extends, "file"), _get(extends, "service")
+                if isinstance(file, yaml.ScalarNode):
+                    path = posixpath.normpath(posixpath.join(posixpath.dirname(path), file.value))
+            if isinstance(extends, yaml.ScalarNode):
+                places.append((path, extends.value))
 
     def _list_env_files(self, service: str) -> Iterator[str]:
         """A service's env files, the one that counts first."""
@@ -232,26 +305,25 @@ class Sources:
                     if name in self.files:
                         yield name
 
-    def _iterate_lines(self, path: str) -> Iterator[tuple[str, int, int, str | None]]:
-        """The assignments of an env file: name, where the value stands, and its plain text."""
-        if path not in self.files or len(self.files[path]) > LARGEST:
-            return
-        for match in _LINE.finditer(self.read_text(path)):
-            value, start = match["value"], match.start("value")
-            quoted = _QUOTED.fullmatch(value)
-            if quoted:
-                kind = "single" if quoted["single"] is not None else "double"
-                text: str | None = quoted[kind]
-                span = (start + quoted.start(kind), start + quoted.end(kind))
-                if kind == "double":
-                    text = _undo_escapes(quoted[kind])
-            elif value[:1] in ("'", '"'):
-                text, span = None, (start, start + len(value))
-            else:
-                text = re.split(r"[ \t]#", value, maxsplit=1)[0].rstrip()
-                span = (start, start + len(text))
-                text = None if "$" in text else text
-            yield match["name"], *span, text
+    def _index(self, path: str) -> dict[str, _Line]:
+        """What an env file assigns; the last one of a name counts."""
+        if path not in self._lines:
+            known = path in self.files and len(self.files[path]) <= LARGEST
+            matches = _LINE.finditer(self.read_text(path)) if known else ()
+            self._lines[path] = {match["name"]: _read_line(match) for match in matches}
+        return self._lines[path]
+
+
+def _read_line(match: re.Match[str]) -> _Line:
+    value, start = match["value"].rstrip(" \t\r"), match.start("value")
+    if quoted := _QUOTED.fullmatch(value):
+        kind = "single" if quoted["single"] is not None else "double"
+        text = _undo_escapes(quoted[kind]) if kind == "double" else quoted[kind]
+        return _Line(start + quoted.start(kind), start + quoted.end(kind), text)
+    if value[:1] in ("'", '"'):
+        return _Line(start, start + len(value), None)
+    text = re.split(r"[ \t]#", value, maxsplit=1)[0].rstrip()
+    return _Line(start, start + len(text), None if "$" in text else text)
 
 
 def _undo_escapes(text: str) -> str | None:
@@ -261,19 +333,21 @@ def _undo_escapes(text: str) -> str | None:
     return _ESCAPE.sub(lambda match: _ESCAPED[match[1]], text)
 
 
-def locate(addresses: Iterable[Address], files: Mapping[str, bytes]) -> tuple[Address, ...]:
+def locate(
+    addresses: Iterable[Address], files: Sources | Mapping[str, bytes]
+) -> tuple[Address, ...]:
     """The addresses with the file and the line of each, as far as the project's files show them.
 
     :param addresses: as :func:`stackmend.addresses.read` read them.
     :param files: the content of the project's files, by their path in it.
     """
-    sources = Sources(files)
+    sources = Sources.of(files)
     found = []
     for address in addresses:
         place, port = address.place, address.port_place
         if span := sources.find_span(place, address.text):
             path, start, _ = span
-            line = sources.read_text(path).count("\n", 0, start) + 1
+            line = sources.find_line(path, start) + 1
             place = place.model_copy(update={"file": path, "line": line})
         published = port is not None and sources.is_published(port)
         found.append(address.model_copy(update={"place": place, "published": published}))
@@ -337,7 +411,7 @@ def iterate_variables(text: str) -> Iterator[str]:
             yield match[1]
 
 
-def _find_words(old: str, text: str) -> Iterator[re.Match[str]]:
+def find_words(old: str, text: str) -> Iterator[re.Match[str]]:
     """Where a text stands and is no part of a longer name."""
     if old:
         yield from re.finditer(rf"(?<![\w.-]){re.escape(old)}(?![\w.-])", text)
@@ -348,59 +422,74 @@ def _strip_variables(text: str) -> str:
     return re.sub(r"\$\{?[A-Za-z_]\w*", "\0", text)
 
 
-def _rank(path: str) -> tuple[bool, bool, str]:
-    name = path.rpartition("/")[2]
-    return ".override." in name, "/" not in path, path
+class _Loader(yaml.SafeLoader):
+    """Gives up what is deeper or larger than a compose file can be."""
 
+    depth = count = 0
 
-def _compose(content: bytes) -> yaml.Node | None:
-    try:
-        return _compose_once(content)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError):
-        return None
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        self.count += 1
+        if self.depth > DEEPEST or self.count > MOST:
+            raise yaml.YAMLError("no compose file")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 @lru_cache(64)
-def _compose_once(content: bytes) -> yaml.Node | None:
-    text = content.decode("utf-8", "surrogateescape")
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    return node
-
-
-def _get(node: Any, key: str, depth: int = 0) -> yaml.Node | None:
-    """What a mapping has under a key, ``<<`` included."""
-    if not isinstance(node, yaml.MappingNode) or depth > 16:
+def _compose(content: bytes) -> yaml.Node | None:
+    """The nodes of a compose file; ``None`` where it is none."""
+    try:
+        if len(content) > LARGEST:
+            return None
+        text = content.decode("utf-8", "surrogateescape")
+        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+        return node
+    except (yaml.YAMLError, RecursionError, ValueError):
         return None
-    merged: yaml.Node | None = None
-    for name, value in node.value:
-        if name.value == key:
-            return value  # type: ignore[no-any-return]
-        if name.value == "<<" and merged is None:
-            for item in value.value if isinstance(value, yaml.SequenceNode) else (value,):
-                merged = merged or _get(item, key, depth + 1)
-    return merged
 
 
-def _iterate_environment(path: str, node: yaml.Node, depth: int = 0) -> Iterator[tuple[str, Raw]]:
+def _iterate_merged(node: Any) -> Iterator[yaml.MappingNode]:
+    """A mapping and what it merges with ``<<``, the one that counts first; each once."""
+    left, done = [node], set()
+    while left:
+        node = left.pop()
+        if not isinstance(node, yaml.MappingNode) or id(node) in done:
+            continue
+        done.add(id(node))
+        yield node
+        merged: list[yaml.Node] = []
+        for key, value in node.value:
+            if key.value == "<<":
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+        left += reversed(merged)
+
+
+def _get(node: Any, key: str) -> yaml.Node | None:
+    """What a mapping has under a key, ``<<`` included."""
+    for mapping in _iterate_merged(node):
+        for name, value in mapping.value:
+            if name.value == key:
+                return value  # type: ignore[no-any-return]
+    return None
+
+
+def _iterate_environment(path: str, node: yaml.Node) -> Iterator[tuple[str, Raw]]:
     """The variables of a section, those that it merges last."""
-    merged: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             if isinstance(item, yaml.ScalarNode):
                 name, equals, value = item.value.partition("=")
                 raw = _make_raw(path, item)
                 yield name, raw._replace(text=value if equals else f"${{{name}}}")
-    elif isinstance(node, yaml.MappingNode) and depth <= 16:
-        for key, value in node.value:
-            if key.value == "<<":
-                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
-            elif isinstance(value, yaml.ScalarNode):
+    for mapping in _iterate_merged(node):
+        for key, value in mapping.value:
+            if key.value != "<<" and isinstance(value, yaml.ScalarNode):
                 raw = _make_raw(path, value)
                 if value.tag == "tag:yaml.org,2002:null":
                     raw = raw._replace(text=f"${{{key.value}}}")
                 yield key.value, raw
-        for item in merged:
-            yield from _iterate_environment(path, item, depth + 1)
 
 
 def _list_values(node: yaml.Node | None) -> list[yaml.Node]:
@@ -410,7 +499,7 @@ def _list_values(node: yaml.Node | None) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-def _count_uses(node: yaml.Node, sought: yaml.Node, done: set[int]) -> int:
+def _count_uses(node: yaml.Node | None, sought: yaml.Node, done: set[int]) -> int:
     """How often a node stands in another, aliases included."""
     if node is sought:
         return 1

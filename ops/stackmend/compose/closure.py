@@ -4,18 +4,23 @@ It is asked with these alone, so that a large project is sent once, when it is i
 do no harm: wherever a path is not known here, all files go.
 """
 
+import itertools
+import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from stackmend.addresses import Sources
 from stackmend.compose.source import (
     COMPOSE_FILES,
     OVERRIDE_FILES,
     Source,
     SourceError,
+    name_files,
     parse,
 )
 from stackmend.compose.state import LINKS_FILE
+from stackmend.dotenv import parse_dotenv
 
 
 def find_closure(source: Source) -> Source:
@@ -49,14 +54,53 @@ def find_closure(source: Source) -> Source:
     return Source({path: file for path, file in files.items() if path in needed})
 
 
+def read_sources(source: Source) -> Sources:
+    """A project's own files, with those of them known that Compose lays over each other."""
+    return Sources(source.contents, list_laid_over(source))
+
+
+def list_laid_over(source: Source) -> tuple[str, ...]:
+    """The compose files that make up a project, the later laid over the earlier.
+
+    Those that others include come first; what only ``extends`` names is none of them.
+    """
+    assigned = {}
+    if source.names_files:
+        assigned = parse_dotenv(source.files[".env"].content.decode(errors="replace"))
+    if listed := assigned.get("COMPOSE_FILE"):
+        separator = assigned.get("COMPOSE_PATH_SEPARATOR") or ":"
+        names = [posixpath.normpath(name) for name in listed.split(separator)]
+    else:
+        words = name_files(source.files, names_files=False)
+        names = [path for word, path in itertools.pairwise(words) if word == "--file"]
+    names = [name for name in names if name in source.files and name != LINKS_FILE]
+    included: list[str] = []
+    left = [*names]
+    while left:
+        path = left.pop()
+        try:
+            data = parse(path, source.files[path].content)
+        except SourceError:
+            continue
+        for name in _find_included(data):
+            other = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(name)))
+            if other in source.files and other not in (*names, *included):
+                included.append(other)
+                left.append(other)
+    return (*reversed(included), *names)
+
+
+def _find_included(data: Mapping[str, Any]) -> Iterator[Any]:
+    """The compose files that a compose file includes."""
+    for item in _as_list(data.get("include")):
+        yield from _as_list(item.get("path") if isinstance(item, dict) else item)
+
+
 def _find_named(data: Mapping[str, Any]) -> Iterator[Any]:
     """The paths that a compose file names for Compose itself to read."""
+    yield from _find_included(data)
     for item in _as_list(data.get("include")):
-        if isinstance(item, dict):
-            yield from _as_list(item.get("path"))
-            yield from _as_list(item.get("env_file"))
-        else:
-            yield item
+        yield from _as_list(item.get("env_file")) if isinstance(item, dict) else ()
     services = data.get("services")
     for body in services.values() if isinstance(services, dict) else ():
         if not isinstance(body, dict):

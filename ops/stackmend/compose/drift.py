@@ -6,21 +6,15 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from stackmend.redaction import redactor
+from stackmend.redaction import LOGIN, SECRET_NAME, redactor
 from stackmend.text import make_printable
 
 MASK = "(redacted)"
 
-#: A name that means a secret, whatever its value.
-SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
-    re.I,
-)
 #: Options of redis that take a password, in a command given as words or as a shell's line.
 PASSWORD_OPTION = re.compile(r"--(?:requirepass|masterauth)(?:[= ]+[\"']?([^\s\"';&|]+))?")
-URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
-#: The same where the password itself holds an @.
-_URL_LOGIN = re.compile(r"://[^/@\s:]*:([^/\s]+)@")
+#: A user's name in a URL that is no name but a token.
+_TOKEN = re.compile(r"(?=.*\d)\S{8,}")
 
 #: How much of one value a cause shows.
 LINE_LENGTH = 160
@@ -56,9 +50,16 @@ def format_value(path: str, value: Any, secrets: Collection[str] = ()) -> str:
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:
-    """Text with every known secret and every password inside a URL replaced."""
+    """Text with every known secret and every login before a host replaced."""
     text = redactor(frozenset(secrets)).redact(text, MASK)
-    return URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    return LOGIN.sub(_mask_login, text)
+
+
+def _mask_login(match: re.Match[str]) -> str:
+    if not any(match.groups()):
+        return match[0]
+    user = match["user"] if match["password"] else ""
+    return f"{user}:{MASK}@" if user or match["password"] else f"{MASK}@"
 
 
 def format_change(path: str, old: Any, new: Any, secrets: Collection[str] = ()) -> str:
@@ -69,7 +70,8 @@ def format_change(path: str, old: Any, new: Any, secrets: Collection[str] = ()) 
 def find_secrets(config: Mapping[str, Any]) -> frozenset[str]:
     """The values in a declared project whose names or options say that they are secret.
 
-    The passwords of URLs are among them, but for those that are a service's name.
+    The passwords of logins are among them, and a user's name that looks like a token; but none
+    that is a service's name.
     """
     found: set[str] = set()
     services: Mapping[str, Any] = config.get("services") or {}
@@ -87,5 +89,9 @@ def find_secrets(config: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _find_passwords(text: str, services: Collection[str]) -> set[str]:
-    passwords = {match for match in _URL_LOGIN.findall(text) if match not in services}
+    passwords = set()
+    for match in LOGIN.finditer(text):
+        password = match["password"] or match["bare"] or ""
+        token = match["user"] if match["user"] and _TOKEN.fullmatch(match["user"]) else ""
+        passwords |= {password, "" if match["password"] else token} - {"", *services}
     return passwords | set(map(unquote, passwords))

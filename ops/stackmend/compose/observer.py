@@ -37,6 +37,7 @@ from stackmend.compose.source import Source
 from stackmend.compose.state import Container, Declared, StackState, Surroundings
 from stackmend.errors import StepError
 from stackmend.paths import is_plain
+from stackmend.redaction import SECRET_NAME
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -318,7 +319,7 @@ class Observer:
     def secrets(self) -> frozenset[str]:
         """The values that nothing may show."""
         named = frozenset(
-            value for name, value in self.spec.variables.items() if drift.SECRET_NAME.search(name)
+            value for name, value in self.spec.variables.items() if SECRET_NAME.search(name)
         )
         return self.spec.secrets | named | self.hidden
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stackmend import connection, decision
+from stackmend.addresses import Sources
 from stackmend.checks.facts import find_limit
 from stackmend.compose import commands
+from stackmend.compose.closure import read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
@@ -90,6 +92,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
     _own: Source = field(init=False)
+    _sources: Sources | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
     _unfetched: Refusal | None = field(default=None, init=False)
@@ -213,7 +216,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return declared, state
         links = self._read_links(state, declared, ())
         assert links is not None, "links are desired"
-        correction = make_correction(self.spec, self._own.contents, declared, links)
+        correction = make_correction(self.spec, self._read_sources(), declared, links)
         corrected, problem = declared, ""
         if correction.content:
             self._set_correction(correction)
@@ -260,10 +263,16 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             waiting = attempts == 1
             found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
             links = self._classify_links(declared, state, *found)
-        return add_patch(links, self._own.contents, self._correction) if desired else links
+        return add_patch(links, self._read_sources(), self._correction) if desired else links
+
+    def _read_sources(self) -> Sources:
+        """The project's own files, read once."""
+        if self._sources is None or self._sources.files is not self._own.contents:
+            self._sources = read_sources(self._own)
+        return self._sources
 
     def _classify_links(self, declared: Declared, *running: Any) -> Links:
-        return classify_links(self.spec, self._own.contents, declared, *running)
+        return classify_links(self.spec, self._read_sources(), declared, *running)
 
     def _hold_back(
         self,

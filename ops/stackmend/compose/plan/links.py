@@ -10,6 +10,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from stackmend import addresses
+from stackmend.addresses import Sources
+from stackmend.addresses.gateway import GATEWAYS
+from stackmend.addresses.listing import make_link
+from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
 from stackmend.checks.spec import Check, GreetingCheck, RedisCheck, TcpCheck
@@ -25,7 +29,7 @@ from stackmend.frozen import Frozen
 
 #: Seconds for one call, which a service beside it answers at once.
 CALL_TIMEOUT = 3
-#: Links of one project that are proven.
+#: Links of one project that are proven; of more that is said.
 MAXIMUM_LINKS = 256
 
 #: What listens: pairs of an address and a port, by a container's id or for the host.
@@ -48,8 +52,6 @@ _PROTOCOLS = {
     "redis": "redis",
     "valkey": "redis",
 }
-#: The host, by the name that containers have for it.
-_GATEWAYS = ("host.docker.internal", "gateway.docker.internal")
 #: Why an address is wrong although what it names may answer a call.
 _BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
 #: Why an address is wrong as long as the one it names is as it is now.
@@ -121,7 +123,7 @@ class Links(Frozen):
 
 def classify_links(
     spec: ComposeSpec,
-    files: Mapping[str, bytes],
+    files: Sources | Mapping[str, bytes],
     declared: Declared,
     state: StackState | None = None,
     results: Mapping[str, CheckResult] | None = None,
@@ -136,9 +138,10 @@ def classify_links(
     """
     policy = spec.links or LinksPolicy()
     images = _list_images(declared)
-    placed = {f"{spec.directory}/{path}": content for path, content in files.items()}
+    sources = Sources.of(files)
+    placed = {f"{spec.directory}/{path}": content for path, content in sources.files.items()}
     read = addresses.read(declared.config, images, placed if policy.files else None)
-    found = addresses.locate(read, files)
+    found = addresses.locate(read, sources)
     known = declared.config, None, images, policy.ignore
     judgements = addresses.classify(found, *known)
     links = _list_calls(judgements)
@@ -156,23 +159,10 @@ def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
         if judgement.address.port
         and (
             (judgement.status == "wrong" and judgement.reason not in _BEYOND_CALLS)
-            or (judgement.address.host in _GATEWAYS and judgement.address.side == "server")
+            or (judgement.address.host in GATEWAYS and judgement.address.side == "server")
         )
     )
-    made = [
-        Link(
-            source=address.place.service,
-            target=address.target,
-            host=address.host,
-            port=address.port,
-            scheme=address.scheme,
-            variable=address.place.name,
-            place=address.place,
-            login=address.user or address.password,
-        )
-        for address in others
-    ]
-    return (*addresses.list_links(judgements), *made)
+    return (*addresses.list_links(judgements), *map(make_link, others))
 
 
 def _list_images(declared: Declared) -> dict[str, ImageFacts]:
@@ -233,7 +223,10 @@ def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
 
 def name_check(link: Link) -> str:
     """The name of the check that proves a link."""
-    return f"link {link}"[:200]
+    scheme = f"{link.scheme}://" if link.scheme else ""
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    variable = f" ({link.variable})" if link.variable else ""
+    return f"link {link.source} → {scheme}{host}:{link.port}{variable}"[:200]
 
 
 def make_link_checks(
@@ -276,7 +269,9 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     image = str(body.get("image") or f"{project}-{link.target}")
     if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
         words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
-        where["role"] = "any" if REPLICA.search(f"{words}") else "master"
+        # What its own file makes it nobody knows here.
+        known = not REPLICA.search(f"{words}") and not _reads_file(body)
+        where["role"] = "master" if known else "any"
         if link.scheme:
             variable = link.place is not None and link.place.kind in ("environment", "image")
             where["password_from"] = link.variable if variable else "command"
@@ -284,6 +279,17 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     if protocol := _PROTOCOLS.get(link.scheme):
         return GreetingCheck.model_validate({"protocol": protocol, **where})
     return TcpCheck(**where)
+
+
+def _reads_file(body: Mapping[str, Any]) -> bool:
+    """Whether a redis is started with a configuration file of its own, or may be."""
+    words = [str(word) for key in ("entrypoint", "command") for word in body.get(key) or ()]
+    return any(re.search(r"/[^\s/]+\.conf\b|\.conf(?:\s|$)", word) for word in words) or any(
+        isinstance(item, Mapping)
+        and re.search(r"\.conf$|/(?:etc|conf|config)(?:/|$)", str(item.get("target") or ""))
+        for key in ("volumes", "configs")
+        for item in body.get(key) or ()
+    )
 
 
 # Correcting
@@ -300,7 +306,7 @@ def list_correctable(links: Links) -> frozenset[str]:
 
 
 def make_correction(
-    spec: ComposeSpec, files: Mapping[str, bytes], declared: Declared, links: Links
+    spec: ComposeSpec, files: Sources | Mapping[str, bytes], declared: Declared, links: Links
 ) -> Correction:
     """What corrects the wrong links of a project's own files.
 
@@ -316,7 +322,7 @@ def make_correction(
             variable=judgement.address.place.name,
             origin=judgement.address.place.source,
             old=_format_address(judgement),
-            new=judgement.right,
+            new=show(judgement.right),
             cause=judgement.cause,
         )
         for judgement in links.wrong
@@ -331,7 +337,9 @@ def make_correction(
     )
 
 
-def add_patch(links: Links, files: Mapping[str, bytes], correction: Correction | None) -> Links:
+def add_patch(
+    links: Links, files: Sources | Mapping[str, bytes], correction: Correction | None
+) -> Links:
     """The same with what corrects the project's own files, and with the patch that does so there.
 
     :param files: these files.
@@ -343,7 +351,7 @@ def add_patch(links: Links, files: Mapping[str, bytes], correction: Correction |
     )
 
 
-def make_patch(links: Links, files: Mapping[str, bytes]) -> tuple[str, ...]:
+def make_patch(links: Links, files: Sources | Mapping[str, bytes]) -> tuple[str, ...]:
     """The lines of a patch of the project's own files, which corrects what is wrong there."""
     wrong = links.wrong
     judgements = [
@@ -382,7 +390,8 @@ def find_excess(declared: Declared, corrected: Declared, links: Links) -> str:
         for edit in judgement.edits:
             kind = "environment" if edit.place.kind == "image" else edit.place.kind
             keys.add(f"environment.{edit.place.key}" if kind == "environment" else kind)
-        keys.update(judgement.needs)
+        for part, needed in judgement.needs.items():
+            keys.update([f"{part}.{key}" for key in needed] if part == "environment" else [part])
     for name in sorted({*declared.services, *corrected.services}):
         pair = declared.services.get(name), corrected.services.get(name)
         for path, _, _ in drift.find_differences(*pair, ""):
@@ -454,6 +463,11 @@ def find_links(draft: Draft, links: Links) -> None:
         draft.find(draft.spec.project, "link", cause, blocks=False)
     for change, line in links.unheard:
         _find_unheard(draft, change, line)
+    count = len({name_check(link) for link in links.links if 0 < link.port < 65536})
+    if count > MAXIMUM_LINKS:
+        cause = f"of {count} links {MAXIMUM_LINKS} are proven by one run, and the others are not"
+        remedy = 'name those that matter less in "ignore" of the section "links"'
+        draft.find(draft.spec.project, "link", cause, remedy=remedy, blocks=False)
     if links.patch:
         draft.find(
             draft.spec.project,
@@ -490,7 +504,7 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
         evidence.append(f"{LINKS_FILE} leaves it as it is: {reason}")
     remedy = judgement.remedy
     if judgement.right and not remedy:
-        remedy = f"put {judgement.right} in place of {address.text} in {address.place.source}"
+        remedy = f"put {show(judgement.right)} in place of {address.text} in {address.place.source}"
     if judgement.correctable and not is_correcting(draft.spec):
         remedy += f", or {_CONSENT}"
     draft.find(
@@ -520,8 +534,8 @@ def _find_unheard(draft: Draft, change: Change, line: str) -> None:
 def describe(judgement: Judgement) -> str:
     """Where an address stands, what it is, and what it should be."""
     place = judgement.address.place
-    right = f"; right: {judgement.right}" if judgement.right else ""
-    return f"{place.source}: {place.name} is {judgement.address.url}{right}"
+    right = f"; right: {show(judgement.right)}" if judgement.right else ""
+    return f"{place.source}: {place.name} is {show(judgement.address.url)}{right}"
 
 
 def _quote(result: CheckResult | None) -> list[str]:
