@@ -447,6 +447,22 @@ def test_no_word_of_a_command_is_written_for_a_variable(line: str, dotenv: str) 
     assert [left.subject for left in override.left] == ["api.redis_host"]
 
 
+def test_no_proxy_with_a_login_is_left() -> None:
+    body = {
+        "image": "example/api:1",
+        "environment": {
+            "HTTP_PROXY": "http://proxy.lan:3128",
+            "NO_PROXY": "http://u:s3cr@corp.example",
+            "UPSTREAM": "http://redis:6379",
+        },
+    }
+    config = project({"api": body, **OTHERS})
+    override = make_override(classify(read(config), config), config, {})
+    assert override.content == b""
+    assert [left.subject for left in override.left] == ["api.UPSTREAM"]
+    assert "s3cr" not in f"{override}"
+
+
 def test_a_command_of_literals_is_written_however_it_is_split() -> None:
     words = ["app", "-a", "x\\y", "--redis-host", "localhost"]
     files = compose("command: app -a x\\y --redis-host localhost")

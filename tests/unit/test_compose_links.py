@@ -10,10 +10,13 @@ import pytest
 from stackmend.checks.facts import CheckResults
 from stackmend.checks.spec import GreetingCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult
+from stackmend.compose import drift
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.listening import parse_listening
+from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.links import (
     Links,
+    add_patch,
     classify_links,
     find_excess,
     find_unheard,
@@ -154,6 +157,116 @@ def test_a_correction_that_changes_more_is_not_used(new: dict[str, Any], excess:
     assert found == (f"it would change {excess}" if excess else "") or found.startswith(
         f"it would change {excess}."
     )
+
+
+def test_a_needed_variable_allows_no_other_one_to_change() -> None:
+    environment = {"HTTP_PROXY": "http://proxy.lan:3128", "UPSTREAM": "http://redis:6379"}
+    desired, _, declared = world(environment)
+    links = classify_links(desired.spec, {}, declared)
+    assert [set(one.needs) for one in links.wrong] == [{"environment"}]
+    needed = {"NO_PROXY": "redis", "no_proxy": "redis"}
+    for more, excess in (
+        ({}, ""),
+        ({"OTHER": "x"}, "it would change api.environment.OTHER"),
+        ({"HTTP_PROXY": ""}, "it would change api.environment.HTTP_PROXY"),
+    ):
+        other = copy.deepcopy(desired.config)
+        other["services"]["api"]["environment"] |= needed | more
+        assert find_excess(declared, declared.model_copy(update={"config": other}), links) == excess
+
+
+def test_two_schemes_of_one_address_are_two_checks() -> None:
+    environment = {"URLS": "http://redis:6379,redis://redis:6379"}
+    desired, host, declared = world(environment)
+    links = classify_links(desired.spec, {}, declared)
+    checks = make_link_checks(desired.spec, links.links, declared, host.state())
+    assert sorted(type(check).__name__ for check in checks) == ["GreetingCheck", "RedisCheck"]
+    results = {
+        check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")
+        for check in checks
+        if isinstance(check, RedisCheck)
+    }
+    known = links.model_copy(update={"results": results})
+    assert sorted(map(known.get_outcome, links.judgements)) == ["", "passed"]
+
+
+def test_more_links_than_are_proven_are_told() -> None:
+    environment = {f"URL_{number}": f"http://redis:{7000 + number}" for number in range(300)}
+    desired, host, declared = world(environment, links={})
+    links = classify_links(desired.spec, {}, declared)
+    assert len(make_link_checks(desired.spec, links.links, declared, host.state())) == 256
+    found = plan(desired.spec, desired.files, desired.digest, host.state(), links=links).findings
+    (more,) = [one for one in found if "proven by one run" in one.cause]
+    assert more.cause.startswith("of 300 links 256 are")
+    assert not more.blocks
+
+
+@pytest.mark.parametrize(
+    ("body", "role"),
+    [
+        ({}, "master"),
+        ({"command": ["redis-server", "--appendonly", "yes"]}, "master"),
+        ({"command": ["redis-server", "--replicaof", "redis", "6379"]}, "any"),
+        ({"command": ["redis-server", "/conf/ro.conf"]}, "any"),
+        ({"command": ["sh", "-c", "exec redis-server /conf/ro.conf"]}, "any"),
+        ({"command": ["redis-server", "ro.conf"]}, "any"),
+        ({"volumes": [{"type": "bind", "source": "/c", "target": "/usr/local/etc/redis"}]}, "any"),
+        ({"configs": [{"source": "c", "target": "/redis.conf"}]}, "any"),
+        ({"volumes": [{"type": "volume", "source": "d", "target": "/data"}]}, "master"),
+    ],
+)
+def test_a_redis_with_a_file_of_its_own_may_be_a_replica(body: dict[str, Any], role: str) -> None:
+    desired, host, declared = world({"REDIS_URL": "redis://redis:6379"})
+    declared.config["services"]["redis"].update(body)
+    links = classify_links(desired.spec, {}, declared)
+    (check,) = make_link_checks(desired.spec, links.links, declared, host.state())
+    assert isinstance(check, RedisCheck)
+    assert check.role == role
+
+
+def test_no_query_of_an_exchanged_value_is_displayed() -> None:
+    environment = {
+        "INTERNAL_FILES_URL": "http://localhost:6379/f?sig=s3cr",
+        "FILES_URL": "http://redis:6379/f?sig=s3cr",
+    }
+    desired, host, declared = world(environment)
+    links = classify_links(desired.spec, {}, declared)
+    made = make_correction(desired.spec, {}, declared, links)
+    links = add_patch(links, {}, made)
+    found = plan(desired.spec, desired.files, desired.digest, host.state(), links=links).findings
+    assert {one.subject for one in found} >= {"api.FILES_URL", "api.INTERNAL_FILES_URL"}
+    assert "s3cr" not in f"{found}{made.changes}{made.left}{made.patch}{made.content}"
+
+
+@pytest.mark.parametrize(
+    ("value", "secret"),
+    [
+        ("redis://:hunter22@redis:6379", "hunter22"),
+        ("mysql://u:p@ss/x@h", ""),
+        ("root:hunter22@tcp(localhost:3306)/db", "hunter22"),
+        ("root:hunter22@localhost:5432/db", "hunter22"),
+        ("http://t0kent0ken@localhost:9200", "t0kent0ken"),
+        ("http://app@localhost:9200", "app"),
+    ],
+)
+def test_a_login_is_redacted_in_each_form(value: str, secret: str) -> None:
+    config = {"services": {"api": {"environment": {"URL": value}}}}
+    if secret not in ("", "app"):
+        assert secret in drift.find_secrets(config)
+    # A user's name is no secret by itself, but none stands before a host.
+    elif secret:
+        assert not drift.find_secrets(config)
+    shown = drift.redact(value)
+    assert not secret or f"{secret}@" not in shown
+    assert drift.redact(shown) == shown
+
+
+def test_a_login_that_names_a_service_is_no_secret() -> None:
+    services = {
+        "worker-01": {},
+        "api": {"environment": {"URL": "http://worker-01@h u:worker-01@h"}},
+    }
+    assert not drift.find_secrets({"services": services})
 
 
 def correction(**changes: Any) -> tuple[Desired, Correction]:
