@@ -74,6 +74,7 @@ class Sources:
         self._texts: dict[str, str] = {}
         self._starts: dict[str, list[int]] = {}
         self._lines: dict[str, dict[str, _Line]] = {}
+        self._environments: dict[str, tuple[dict[str, Raw], list[str]]] = {}
         self._raws: dict[tuple[str, str, str], Raw | None] = {}
         self._spans: dict[tuple[str, ...], Span | None] = {}
         self.variables = {
@@ -253,11 +254,16 @@ class Sources:
             return None
 
     def _find_variable(self, service: str, key: str) -> Raw | None:
-        for path, node in self._find_nodes(service, "environment"):
-            for name, value in _iterate_environment(path, node):
-                if name == key:
-                    return value
-        for path in self._list_env_files(service):
+        if service not in self._environments:
+            found: dict[str, Raw] = {}
+            for path, node in self._find_nodes(service, "environment"):
+                for name, raw in _iterate_environment(path, node):
+                    found.setdefault(name, raw)
+            self._environments[service] = found, list(self._list_env_files(service))
+        own, env_files = self._environments[service]
+        if key in own:
+            return own[key]
+        for path in env_files:
             if line := self._index(path).get(key):
                 # What is not known here is not what a lesser file says.
                 known = line.text is not None
