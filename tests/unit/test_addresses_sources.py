@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from stackmend.addresses import Sources, classify, locate, make_override, make_patch, read
+from stackmend.addresses.files import flatten
 from stackmend.addresses.state import Place
 from stackmend.compose.closure import list_laid_over, read_sources
 from stackmend.compose.source import File, Source
@@ -133,6 +134,14 @@ def test_no_file_takes_long(files: dict[str, str]) -> None:
         sources = Sources({path: text.encode() for path, text in files.items()})
         for key in ("URL", "A", "B"):
             find(sources, key)
+    assert time.process_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "x: [" + "1, " * 200_000 + "]"])
+def test_no_mounted_file_takes_long(text: str) -> None:
+    began = time.process_time()
+    for _ in range(20):
+        assert flatten("app.yaml", text.encode()) == {}
     assert time.process_time() - began < SECONDS
 
 

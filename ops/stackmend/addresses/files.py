@@ -3,6 +3,7 @@
 import configparser
 import json
 import tomllib
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -13,8 +14,30 @@ from stackmend.dotenv import parse_dotenv
 LARGEST = 1024**2
 #: Values of one file.
 MOST = 20_000
+#: Nodes of one document of YAML, and how deep they lie; more than a compose file may have.
+MOST_NODES, DEEPEST = 30_000, 64
 
 
+class Loader(yaml.SafeLoader):
+    """Gives up what is deeper or larger than what people write, before it takes its time."""
+
+    depth = count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node.
+
+        :raises yaml.YAMLError: there are too many, or they lie too deep.
+        """
+        self.depth += 1
+        self.count += 1
+        if self.depth > DEEPEST or self.count > MOST_NODES:
+            raise yaml.YAMLError("too much")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+@lru_cache(64)
 def flatten(path: str, content: bytes) -> dict[str, str]:
     """The values of a configuration file by the path of their keys; none of what is no such file.
 
@@ -34,7 +57,7 @@ def flatten(path: str, content: bytes) -> dict[str, str]:
     budget = [MOST]
     try:
         if ending in ("yaml", "yml"):
-            for document in yaml.safe_load_all(text):
+            for document in yaml.load_all(text, Loader=Loader):
                 _flatten(document, "", found, budget)
         elif ending == "json":
             _flatten(json.loads(text), "", found, budget)

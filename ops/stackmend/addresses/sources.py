@@ -11,12 +11,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from stackmend.addresses.files import LARGEST, Loader
 from stackmend.addresses.state import Address, Place
 
-#: A larger file is no compose file.
-LARGEST = 1024**2
-#: Values of one compose file, and how deep they lie; more than Compose is given by us.
-MOST, DEEPEST = 30_000, 64
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{)")
 _BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<rest>.*))?", re.DOTALL)
 _LINE = re.compile(
@@ -428,21 +425,6 @@ def _strip_variables(text: str) -> str:
     return re.sub(r"\$\{?[A-Za-z_]\w*", "\0", text)
 
 
-class _Loader(yaml.SafeLoader):
-    """Gives up what is deeper or larger than a compose file can be."""
-
-    depth = count = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self.depth += 1
-        self.count += 1
-        if self.depth > DEEPEST or self.count > MOST:
-            raise yaml.YAMLError("no compose file")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
 @lru_cache(64)
 def _compose(content: bytes) -> yaml.Node | None:
     """The nodes of a compose file; ``None`` where it is none."""
@@ -450,7 +432,7 @@ def _compose(content: bytes) -> yaml.Node | None:
         if len(content) > LARGEST:
             return None
         text = content.decode("utf-8", "surrogateescape")
-        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+        node: yaml.Node | None = yaml.compose(text, Loader=Loader)
         return node
     except (yaml.YAMLError, RecursionError, ValueError):
         return None
