@@ -71,7 +71,7 @@ class _Maker:
     ) -> None:
         self._services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
         self._project = str(config.get("name") or "")
-        self._sources = Sources.of(files)
+        self._sources = Sources.make(files)
         self._images = images
         self._made: dict[str, dict[str, Any]] = {}
         self._left: list[Left] = []

@@ -50,13 +50,13 @@ def make_patch(judgements: Iterable[Judgement], files: Sources | Mapping[str, by
 
 class _Maker:
     def __init__(self, files: Sources | Mapping[str, bytes]) -> None:
-        self._sources = Sources.of(files)
+        self._sources = Sources.make(files)
         # By file: where, up to where, and what belongs there.
         self._edits: dict[str, dict[tuple[int, int], str]] = {}
         self._owners: dict[tuple[str, int, int], list[tuple[Judgement, Edit | None]]] = {}
         self._left: list[Left] = []
         # What belongs at a place, for each that uses it; ``None`` is what stands there.
-        self._wanted: dict[Span, set[str | None]] = {}
+        self._desired: dict[Span, set[str | None]] = {}
         self._corrected: dict[Span, set[tuple[str, int]]] = {}
         self._known: frozenset[str] = frozenset()
 
@@ -92,17 +92,17 @@ class _Maker:
                 span = self._sources.find_span(edit.place, edit.old)
             if span is not None:
                 edited.add(span)
-                self._wanted.setdefault(span, set()).add(edit.new)
+                self._desired.setdefault(span, set()).add(edit.new)
                 if raw is not None:
                     self._corrected.setdefault(span, set()).add((raw.file, raw.start))
         address = judgement.address
         span = self._sources.find_span(address.place, address.text)
         if span is not None and span not in edited:
-            self._wanted.setdefault(span, set()).add(None)
+            self._desired.setdefault(span, set()).add(None)
 
     def _is_own(self, span: Span) -> bool:
         """Whether all that use a text of a file are to have it replaced."""
-        if len(self._wanted.get(span, ())) > 1:
+        if len(self._desired.get(span, ())) > 1:
             return False
         path, start, end = span
         if path != ".env":
@@ -198,7 +198,7 @@ class _Maker:
             following = lines[index + 1 : index + 2] if index + 1 not in changed else []
             if following == [""] and index + 2 == len(lines):
                 following = []
-            if all(self._is_shown(path, line) for line in (lines[index], *new, *following)):
+            if all(self._is_displayed(path, line) for line in (lines[index], *new, *following)):
                 changed[index] = new
                 continue
             for span in by_line[index]:
@@ -219,9 +219,9 @@ class _Maker:
             line = line[: start - first] + new + line[end - first :]
         return line.split("\n")
 
-    def _is_shown(self, path: str, line: str) -> bool:
+    def _is_displayed(self, path: str, line: str) -> bool:
         """Whether a line may be displayed."""
-        if path in self._sources.files_of_compose:
+        if path.endswith((".yaml", ".yml")) and self._sources.get_services(path):
             return not has_secret(line)
         if path.endswith((".yaml", ".yml", ".json", ".toml", ".ini", ".cfg")):
             return not has_secret(line, raw=False)
@@ -237,7 +237,7 @@ class _Maker:
                 for number in range(1, CONTEXT + 1):
                     beside = index + step * number
                     if not 0 <= beside < len(lines) or (
-                        beside not in changed and not self._is_shown(path, lines[beside])
+                        beside not in changed and not self._is_displayed(path, lines[beside])
                     ):
                         break
                     found.add(beside)

@@ -79,7 +79,7 @@ class Sources:
         }
 
     @classmethod
-    def of(cls, files: "Sources | Mapping[str, bytes]") -> "Sources":
+    def make(cls, files: "Sources | Mapping[str, bytes]") -> "Sources":
         """The same, or what files without names are."""
         return files if isinstance(files, Sources) else cls(files)
 
@@ -100,12 +100,6 @@ class Sources:
             text = self.read_text(path)
             self._starts[path] = [match.end() for match in re.finditer("\n", text)]
         return bisect_right(self._starts[path], index)
-
-    @cached_property
-    def files_of_compose(self) -> frozenset[str]:
-        """The compose files: those that are laid over each other, and whatever looks like one."""
-        listed = {path for path in self.files if path.endswith((".yaml", ".yml"))}
-        return frozenset(path for path in listed if self.get_services(path))
 
     @cached_property
     def uses(self) -> Counter[str]:
@@ -344,7 +338,7 @@ def locate(
     :param addresses: as :func:`stackmend.addresses.read` read them.
     :param files: the content of the project's files, by their path in it.
     """
-    sources = Sources.of(files)
+    sources = Sources.make(files)
     found = []
     for address in addresses:
         place, port = address.place, address.port_place

@@ -52,11 +52,12 @@ def format_value(path: str, value: Any, secrets: Collection[str] = ()) -> str:
 def redact(text: str, secrets: Collection[str] = ()) -> str:
     """Text with every known secret and every login before a host replaced."""
     text = redactor(frozenset(secrets)).redact(text, MASK)
-    return LOGIN.sub(_mask_login, text)
+    return LOGIN.sub(_redact_login, text)
 
 
-def _mask_login(match: re.Match[str]) -> str:
-    if not any(match.groups()):
+def _redact_login(match: re.Match[str]) -> str:
+    # What is displayed in a login's place is none.
+    if not any(match.groups()) or match["user"] == "***":
         return match[0]
     user = match["user"] if match["password"] else ""
     return f"{user}:{MASK}@" if user or match["password"] else f"{MASK}@"

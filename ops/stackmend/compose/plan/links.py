@@ -138,7 +138,7 @@ def classify_links(
     """
     policy = spec.links or LinksPolicy()
     images = _list_images(declared)
-    sources = Sources.of(files)
+    sources = Sources.make(files)
     placed = {f"{spec.directory}/{path}": content for path, content in sources.files.items()}
     read = addresses.read(declared.config, images, placed if policy.files else None)
     found = addresses.locate(read, sources)
@@ -270,7 +270,7 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
         words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
         # What its own file makes it nobody knows here.
-        known = not REPLICA.search(f"{words}") and not _reads_file(body)
+        known = not REPLICA.search(f"{words}") and not _has_file(body)
         where["role"] = "master" if known else "any"
         if link.scheme:
             variable = link.place is not None and link.place.kind in ("environment", "image")
@@ -281,7 +281,7 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     return TcpCheck(**where)
 
 
-def _reads_file(body: Mapping[str, Any]) -> bool:
+def _has_file(body: Mapping[str, Any]) -> bool:
     """Whether a redis is started with a configuration file of its own, or may be."""
     words = [str(word) for key in ("entrypoint", "command") for word in body.get(key) or ()]
     return any(re.search(r"/[^\s/]+\.conf\b|\.conf(?:\s|$)", word) for word in words) or any(
