@@ -229,3 +229,76 @@ def test_a_dns_server_that_lies_says_addresses_or_nothing(tails: list[bytes], ki
     found = run_awk("answer", "\n".join(rows) + "\n")
     assert len(found) == len(rows)
     assert all(_ROW.fullmatch(line.rstrip()) for line in found), found
+
+
+def run_functions(*names: str, script: str, path: Path, **programs: str) -> list[str]:
+    """What a script says with functions of the probe, and programs besides the host's."""
+    functions = "\n".join(
+        found[0]
+        for name in names
+        if (found := re.search(rf"^{name}\(\) {{.*?^}}$", SCRIPT, re.M | re.S))
+    )
+    for name, text in programs.items():
+        program = path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", f"PATH={path}/bin:$PATH dir=.\n{functions}\n{script}"],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "outside"),
+    [
+        ("https://proxy.lan:3129", "proxy.lan:3129:192.0.2.8"),
+        ("http://u:p@proxy.lan:3128/", "proxy.lan:3128:192.0.2.8"),
+        ("https://proxy.lan", "proxy.lan:443:192.0.2.8"),
+        ("proxy.lan", "proxy.lan:1080:192.0.2.8"),
+        ("http://six.lan:3128", "six.lan:3128:[2001:db8::8]"),
+        ("http://nobody.lan:3128", ""),
+        ("http://proxy.lan:x", ""),
+        ("http://192.0.2.9:3128", ""),
+        ("http://[2001:db8::9]:3128", ""),
+    ],
+)
+def test_a_proxy_of_containers_keeps_its_name(proxy: str, outside: str, tmp_path: Path) -> None:
+    (tmp_path / "inner").write_text(f"https_proxy={proxy}\n")
+    getent = """case $2 in
+        proxy.lan) echo '2001:db8::8 STREAM proxy.lan'; echo '192.0.2.8 STREAM' ;;
+        six.lan) echo '2001:db8::8 STREAM six.lan' ;;
+        *) exit 2 ;;
+    esac"""
+    told = run_functions(
+        "find_inner_proxy",
+        "check_proxy",
+        script="scheme=https host=far.lan resolved=''; find_inner_proxy; "
+        'echo "$inner" "$outside"',
+        path=tmp_path,
+        getent=getent,
+    )
+    assert told == [f"{proxy} {outside}"]
+
+
+@pytest.mark.parametrize("outside", ["proxy.lan:3129:192.0.2.8", ""])
+def test_curl_finds_a_proxy_of_containers_where_the_host_does(outside: str, tmp_path: Path) -> None:
+    run_functions(
+        "limited",
+        "exchange",
+        script="index=1 at=container address='' host=far.lan port=443 scheme=https path=/ "
+        "seconds=5 client=curl proxy=https://proxy.lan:3129 file=x within='' "
+        f"outside='{outside}'; exchange 1",
+        path=tmp_path,
+        curl=f'cat >{tmp_path}/input; echo "$@" >{tmp_path}/words',
+    )
+    assert (tmp_path / "input").read_text() == 'proxy = "https://proxy.lan:3129"\n'
+    words = (tmp_path / "words").read_text().split()
+    assert [
+        words[at + 1] for at, word in enumerate(words) if word == "--resolve"
+    ] == outside.split()
