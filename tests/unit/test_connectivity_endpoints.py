@@ -302,3 +302,27 @@ def test_curl_finds_a_proxy_of_containers_where_the_host_does(outside: str, tmp_
     assert [
         words[at + 1] for at, word in enumerate(words) if word == "--resolve"
     ] == outside.split()
+
+
+@pytest.mark.parametrize(
+    ("excepted", "proxy"),
+    [
+        ("*", ""),
+        ("a.lan,*", ""),
+        ("f*", "http://p:1"),
+        (".lan", ""),
+        ("lan", ""),
+        ("an", "http://p:1"),
+    ],
+)
+def test_names_without_a_proxy_are_no_names_of_files(
+    excepted: str, proxy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own").write_text(f"no_proxy={excepted}\n")
+    (tmp_path / "far.lan").touch()
+    told = run_functions(
+        "check_proxy",
+        script='host=far.lan proxy=http://p:1 from=own; check_proxy; echo "$proxy" *.lan',
+        path=tmp_path,
+    )
+    assert told == [f"{proxy} far.lan"]

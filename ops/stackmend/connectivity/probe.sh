@@ -585,6 +585,8 @@ check_proxy() {
   [ -n "$proxy" ] || return
   # As Go and curl read it: names, domains, * for all.
   except=$(sed -n 's/^no_proxy=//p' "${from:-/dev/null}" | head -n 1 | tr ',' ' ')
+  # A * is none of the names of files here.
+  set -f
   for name in $except 127.0.0.1 localhost; do
     case $name in
       '*') proxy='' ;;
@@ -592,6 +594,7 @@ check_proxy() {
       *) case $host in "$name" | *."$name") proxy='' ;; esac ;;
     esac
   done
+  set +f
 }
 
 tick
