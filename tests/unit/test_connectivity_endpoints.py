@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
+import sys
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -156,7 +158,8 @@ def test_pages_of_both_kinds() -> None:
             parse("x", body)
 
 
-SCRIPT = Path("ops/stackmend/connectivity/probe.sh").read_text()
+SCRIPT_PATH = Path("ops/stackmend/connectivity/probe.sh")
+SCRIPT = SCRIPT_PATH.read_text()
 
 
 def run_awk(name: str, lines: str, *values: str) -> list[str]:
@@ -326,3 +329,23 @@ def test_names_without_a_proxy_are_no_names_of_files(
         path=tmp_path,
     )
     assert told == [f"{proxy} far.lan"]
+
+
+def test_python_exits_as_curl_does_where_the_answer_is_no_http(tmp_path: Path) -> None:
+    """Exit 1 is what python3 itself ends with where it cannot ask at all."""
+    program = SCRIPT_PATH.with_name("exchange.py").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        words = ["20", "http", "far.lan", port, "/", "127.0.0.1", str(tmp_path / "head")]
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", program, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as asking:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"nonsense\r\n\r\n")
+            _, error = asking.communicate(timeout=20)
+    assert (asking.returncode, error) == (8, "nonsense\n\n")

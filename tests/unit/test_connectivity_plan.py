@@ -356,7 +356,55 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
     ),
     "an exit without a class, over http": (
         host(met(view(answers=answers(status=0, exit=61, error="x")), "http://api.lan/")),
-        "protocol",
+        "unknown",
+    ),
+    "curl was built without TLS": (
+        host(failing(exit=1, error='Protocol "https" not supported or disabled in libcurl')),
+        "unknown",
+    ),
+    "python3 has no TLS": (
+        host(
+            failing(
+                exit=1,
+                error="Traceback: File \"/usr/lib/python3/http/client.py\" No module named 'ssl'",
+            )
+        ),
+        "unknown",
+    ),
+    "curl cannot load a library": (
+        host(failing(exit=127, error="error while loading shared libraries: libnghttp2.so.14")),
+        "unknown",
+    ),
+    "curl is killed": (host(failing(exit=137)), "unknown"),
+    "the host's disk is full, over https": (
+        host(failing(exit=23, error="Failed writing body")),
+        "unknown",
+    ),
+    "the host's disk is full, over http": (
+        host(
+            met(
+                view(answers=answers(status=0, exit=23, error="Failed writing body")),
+                "http://api.lan/",
+            )
+        ),
+        "unknown",
+    ),
+    "curl is killed once, and the others are reset": (
+        host(
+            met(
+                view(
+                    answers=(
+                        Answer(address=FOUR, exit=137, connected=1),
+                        *answers(exit=56, status=0, error="Connection reset by peer")[:2],
+                    )
+                )
+            )
+        ),
+        "reset",
+    ),
+    "curl is killed in the container alone": (
+        host(met(container=view(answers=answers(status=0, exit=137))), container="ai-api-1"),
+        "healthy",
     ),
     "TLS to a port of plain HTTP": (
         host(failing(exit=35, error="error:0A00010B:SSL routines::wrong version number")),
