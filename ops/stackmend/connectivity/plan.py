@@ -12,7 +12,7 @@ from typing import Literal
 from stackmend import decision
 from stackmend.connection.unknown import Unknown
 from stackmend.connectivity.faults import TITLES, FaultName
-from stackmend.connectivity.remedies import find_remedy
+from stackmend.connectivity.remedies import drop_names, find_remedy
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.connectivity.state import (
     Answer,
@@ -561,6 +561,10 @@ class _Classifier:
     def _is_clock(self, text: str) -> bool:
         """Whether a certificate is out of its time because the host's clock is."""
         skews = self._find_skews()
+        text = drop_names(text)
+        if "alert" in text:
+            # It is the server that says so.
+            return False
         if "not yet valid" in text:
             return any(skew < -SKEW for skew in skews.values())
         return "expired" in text and any(skew > SKEW for skew in skews.values())
