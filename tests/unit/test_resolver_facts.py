@@ -152,6 +152,19 @@ def test_connections_have_the_servers_that_they_have_now(foreseen: str) -> None:
     }
 
 
+def test_records_are_those_of_their_interfaces(foreseen: str) -> None:
+    fact = Resolver()
+    fact.command()
+    state = fact.process(
+        probe(
+            records=["192.0.2.1 eth0.dhcp", "10.8.0.1 wg0", "192.0.2.2 eth0.dhcp"],
+            searches=["lab.example eth0.dhcp", "corp.lan wg0"],
+        )
+    )
+    assert state.records == {"eth0.dhcp": ("192.0.2.1", "192.0.2.2"), "wg0": ("10.8.0.1",)}
+    assert state.searches == {"eth0.dhcp": ("lab.example",), "wg0": ("corp.lan",)}
+
+
 def test_answers_of_both_families_are_one(foreseen: str) -> None:
     fact = ServerAnswers()
     fact.command(("192.0.2.53", "192.0.2.54"), (NAME,))

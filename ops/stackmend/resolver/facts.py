@@ -212,6 +212,7 @@ def parse(output: list[str], mark: str, names: Sequence[str] = ()) -> HostResolv
         links=tuple(_parse_links(found, servers, domains)),
         connections=tuple(_parse_connections(found)),
         records=_parse_records(_list_lines(found, "records")),
+        searches=_parse_records(_list_lines(found, "searches")),
         routes=dict(_parse_pairs(_list_lines(found, "routes"))),
         files={
             path: "".join(f"{line}\n" for line in found[f"file{number}"][1])

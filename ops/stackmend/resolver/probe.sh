@@ -148,12 +148,21 @@ if has nmcli && [ -d /run/NetworkManager ]; then
   end 0
 fi
 if [ -d /run/resolvconf/interfaces ] || [ -d /run/resolvconf/interface ]; then
+  # words KEYWORDS: what the records of interfaces have behind these, each with its interface.
+  words() {
+    for path in /run/resolvconf/interfaces/* /run/resolvconf/interface/*; do
+      if [ -f "$path" ]; then
+        awk -v name="${path##*/}" -v keywords=" $1 " 'index(keywords, " " $1 " ") {
+          for (i = 2; i <= NF && (i == 2 || $1 != "nameserver"); i++) print $i, name
+        }' "$path" | head -n 16
+      fi
+    done
+  }
   begin records
-  for path in /run/resolvconf/interfaces/* /run/resolvconf/interface/*; do
-    if [ -f "$path" ]; then
-      awk -v name="${path##*/}" '$1 == "nameserver" { print $2, name }' "$path" | head -n 16
-    fi
-  done | quoted
+  words nameserver | quoted
+  end 0
+  begin searches
+  words 'search domain' | quoted
   end 0
 fi
 

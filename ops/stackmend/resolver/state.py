@@ -104,6 +104,7 @@ class HostResolver(Frozen):
     :param links: the links.
     :param connections: NetworkManager's active connections.
     :param records: interface → servers, as openresolv holds them.
+    :param searches: the same, of domains that are searched.
     :param routes: server of ``/etc/resolv.conf`` → the link over which it is reached.
     :param files: the files that stackmend may write, as far as they are there.
     :param armed: the mark of an unconfirmed change, which the host is about to revert.
@@ -125,6 +126,7 @@ class HostResolver(Frozen):
     links: tuple[Link, ...] = ()
     connections: tuple[Connection, ...] = ()
     records: Mapping[str, tuple[str, ...]] = {}
+    searches: Mapping[str, tuple[str, ...]] = {}
     routes: Mapping[str, str] = {}
     files: Mapping[str, str] = {}
     armed: str = ""

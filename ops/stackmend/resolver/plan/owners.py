@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from stackmend.decision import Refusal
@@ -165,6 +166,13 @@ def is_tunnel(link: Link, state: HostResolver) -> bool:
         or any(kind in _TUNNELS for kind in kinds)
         or bool(link.domains and not link.default and _find_main(state) not in (None, link.name))
     )
+
+
+def is_of_vpn(record: str, state: HostResolver) -> bool:
+    """Whether a link, or what resolvconf calls it (``tun0.openvpn``, ``tun.wg0``), is a VPN's."""
+    tunnels = {link.name for link in state.links if link.tunnel}
+    tunnels |= {item.device for item in state.connections if item.kind in _TUNNELS}
+    return not tunnels.isdisjoint((record, *record.split(".")))
 
 
 def _find_main(state: HostResolver) -> str | None:
@@ -445,13 +453,7 @@ def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Dr
         return Draft(cause=_describe_file(spec, state), refusals=(refusal,))
     count = len(spec.servers)
     if owner == "openresolv":
-        path, lines = OPENRESOLV, [f'name_servers="{" ".join(spec.servers)}"']
-        replaced = ["nameserver/*/"]
-        if spec.search:
-            lines.append(f'search_domains="{" ".join(spec.search)}"')
-            replaced += ["search/*/", "domain/*/"]
-        # Without it ours stand before those of the interfaces, which stay.
-        lines.append(f'replace="${{replace:+$replace }}{" ".join(replaced)}"')
+        path, lines = OPENRESOLV, _make_openresolv(spec, state)
     else:
         path, lines = RESOLVCONF, [f"nameserver {server}" for server in spec.servers]
         if spec.search:
@@ -459,7 +461,13 @@ def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Dr
     text = _set_block(state.files.get(path, ""), lines)
     kept = any(servers[:count] == spec.servers for servers in state.records.values())
     if owner == "openresolv":
-        written = state.file.servers == spec.servers and _is_searched(spec, state)
+        written = all(
+            not ours or [*ours] == [value for value in has if value in ours or value not in theirs]
+            for ours, has, theirs in (
+                (spec.servers, state.file.servers, _list_spared(spec, state, state.records)),
+                (spec.search, state.file.search, _list_spared(spec, state, state.searches)),
+            )
+        )
     else:
         written = state.file.servers[:count] == spec.servers and (
             state.file.search[: len(spec.search)] == spec.search
@@ -468,6 +476,56 @@ def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Dr
         return Draft()
     cause = _describe_file(spec, state) if not written else f"{path} does not name them"
     return Draft(cause=cause, files=(File(path=path, text=text),), reload=("openresolv",))
+
+
+def _make_openresolv(spec: ServersSpec, state: HostResolver) -> list[str]:
+    # Ours come last: a VPN that comes later is asked first, as openresolv has it.
+    lines = ['name_servers=""', f'name_servers_append="{" ".join(spec.servers)}"']
+    dropped = _list_dropped("nameserver", spec.servers, spec, state, state.records)
+    lines += _make_replace("replace", "nameserver", dropped)
+    if spec.search:
+        lines += [f'search_domains="{" ".join(spec.search)}"', 'search_domains_append=""']
+        dropped = _list_dropped("search", spec.search, spec, state, state.searches)
+        lines += _make_replace("replace_sub", "search", dropped)
+        lines += _make_replace("replace_sub", "domain", dropped)
+    return lines
+
+
+def _make_replace(key: str, keyword: str, dropped: Sequence[str]) -> list[str]:
+    made = " ".join(f"{keyword}/{value}/" for value in dropped)
+    return [f'{key}="${{{key}:+${key} }}{made}"'] if made else []
+
+
+def _list_dropped(
+    keyword: str,
+    ours: Sequence[str],
+    spec: ServersSpec,
+    state: HostResolver,
+    records: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """What interfaces name and openresolv is to drop, by name: a pattern would drop a VPN's too."""
+    spared = _list_spared(spec, state, records)
+    # What was dropped before stays so: an interface that is down has no record.
+    block = state.files.get(OPENRESOLV, "").partition(_BEGIN)[2].partition(_END)[0]
+    before = re.findall(rf"\b{keyword}/([^/ ]+)/", block)
+    named = [value for values in records.values() for value in values]
+    # A shell reads it.
+    return sorted(
+        value
+        for value in {*before, *named} - {*ours, *spared}
+        if re.fullmatch(r"[A-Za-z0-9_.:%-]+", value)
+    )
+
+
+def _list_spared(
+    spec: ServersSpec, state: HostResolver, records: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """What VPNs name, which stays theirs."""
+    if spec.on_conflict == "force":
+        return set()
+    return {
+        value for record, values in records.items() if is_of_vpn(record, state) for value in values
+    }
 
 
 def _plan_dhcpcd(spec: ServersSpec, state: HostResolver) -> Draft:

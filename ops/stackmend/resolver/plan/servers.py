@@ -15,6 +15,7 @@ from stackmend.resolver.plan.owners import (
     Owner,
     Setting,
     find_owner,
+    is_of_vpn,
     plan_owner,
 )
 from stackmend.resolver.spec import ServersSpec
@@ -266,8 +267,6 @@ def _find_conflicts(
     yield from (_refuse_routing(name) for name, domains, _ in scopes if "~." in domains)
     if scopes:
         return
-    tunnels = {link.name for link in state.links if link.tunnel}
-    tunnels |= {item.device for item in state.connections if item.kind in ("vpn", "wireguard")}
     named = {link: servers for link, servers in state.records.items() if servers}
     named |= {link: (server,) for server, link in state.routes.items()}
     if owner == "NetworkManager":
@@ -277,7 +276,7 @@ def _find_conflicts(
             if item.settings.get("dns")
         }
     for link, servers in sorted(named.items()):
-        if link.partition(".")[0] in tunnels:
+        if is_of_vpn(link, state):
             yield Refusal(
                 subject=f"VPN {link}",
                 reason=f"it has its own server {', '.join(servers)}, and {owner} keeps one list "
