@@ -351,6 +351,28 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
     "a_cache_whose_servers_are_silent": lambda: caches(
         Cache(name="systemd-resolved", upstream=(FIRST, SECOND), names=(PUBLIC, INTERNAL))
     ),
+    "a_cache_that_answers_though_its_servers_are_silent": lambda: caches(
+        Cache(
+            name="systemd-resolved",
+            upstream=(FIRST,),
+            names=(PUBLIC, INTERNAL),
+            cached={PUBLIC: GOOD, INTERNAL: NONE},
+        )
+    ),
+    "a_cache_that_answers_though_its_server_refuses": lambda: caches(
+        stale("unbound", cached=GOOD, raw=Reply(code=5))
+    ),
+    "a_cache_that_answers_one_of_two_names_while_its_servers_are_silent": lambda: caches(
+        Cache(
+            name="dnsmasq",
+            upstream=(FIRST,),
+            names=(PUBLIC, INTERNAL),
+            cached={PUBLIC: GOOD, INTERNAL: Reply(code=2)},
+        )
+    ),
+    "nscd_that_finds_nothing_while_its_servers_are_silent": lambda: caches(
+        Cache(name="nscd", upstream=(FIRST,), names=(INTERNAL,), cached={INTERNAL: NONE})
+    ),
     "a_cache_that_names_no_servers": lambda: caches(
         Cache(name="unbound", names=(INTERNAL,), cached={INTERNAL: GOOD})
     ),
