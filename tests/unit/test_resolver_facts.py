@@ -139,6 +139,7 @@ def test_connections_have_the_servers_that_they_have_now(foreseen: str) -> None:
                 "u1 ipv4.method:auto",
                 "u1 ipv4.dns:192.0.2.1, 192.0.2.2",
                 "u1 IP4.DNS[1]:192.0.2.9",
+                "u1 IP6.DNS[1]:2001:db8::53",
             ],
         )
     )
@@ -148,7 +149,8 @@ def test_connections_have_the_servers_that_they_have_now(foreseen: str) -> None:
         "ipv4.method": "auto",
         "ipv4.dns": "192.0.2.1,192.0.2.2",
         "ipv4.has-dns": "yes",
-        "dns": "192.0.2.9",
+        "ipv6.has-dns": "yes",
+        "dns": "192.0.2.9,2001:db8::53",
     }
 
 

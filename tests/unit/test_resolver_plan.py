@@ -99,9 +99,25 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
         world.stub(
             servers=(),
             links=(Link(name="eth0", servers=("2001:db8::53", FIRST), default=True),),
-            connections=(world.connection(),),
+            connections=(
+                world.connection(settings={"ipv4.dns": FIRST, "ipv6.dns": "2001:db8::53"}),
+            ),
         ),
         world.desired(FIRST, "2001:db8::53"),
+    ),
+    "network_manager_at_run_time_alone": lambda: managed({"ipv4.dns": OLD}),
+    "network_manager_at_run_time_alone_with_a_lease": lambda: managed({"dns": OLD}),
+    "network_manager_at_run_time_alone_that_names_one_of_two": lambda: managed({"ipv4.dns": FIRST}),
+    "network_manager_whose_lease_names_them": lambda: managed({"dns": f"{SECOND},{FIRST}"}),
+    "network_manager_whose_profile_and_lease_name_one_each": lambda: managed(
+        {"ipv4.dns": FIRST, "dns": f"{FIRST},{SECOND}"}
+    ),
+    "network_manager_whose_ipv6_takes_none": lambda: managed(
+        {
+            "ipv4.dns": f"{FIRST},{SECOND}",
+            "ipv6.method": "ignore",
+            "ipv6.dns": "2001:db8::1",
+        }
     ),
     "network_manager_by_netplan": lambda: world.make_plan(
         world.manager(
@@ -205,6 +221,8 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
     "a_link_set_at_run_time": lambda: world.make_plan(
         world.stub(links=(Link(name="eth0", servers=(OLD,), default=True),))
     ),
+    "a_link_set_at_run_time_as_desired": lambda: unmanaged(),
+    "a_link_set_at_run_time_as_systemd_resolved_is": lambda: unmanaged(servers=(FIRST, SECOND)),
     "a_vpn_in_one_list": lambda: world.make_plan(
         world.openresolv(
             records={"eth0.dhcp": (OLD,), "tun0.openvpn": ("198.18.0.1",)}, links=(TUNNEL,)
@@ -426,6 +444,20 @@ def openresolv_with_a_vpn(**changes: Any) -> HostResolver:
         "resolved": (PUBLIC, INTERNAL),
     }
     return world.openresolv(**{**fields, **changes})
+
+
+def managed(settings: dict[str, str]) -> Plan[Any]:
+    """A link of NetworkManager's that has the servers desired by now."""
+    link = Link(name="eth0", servers=(FIRST, SECOND), default=True)
+    return world.make_plan(
+        world.stub(servers=(), links=(link,), connections=(world.connection(settings=settings),))
+    )
+
+
+def unmanaged(**changes: Any) -> Plan[Any]:
+    """A link of nobody's that has the servers desired by now."""
+    link = Link(name="eth0", servers=(FIRST, SECOND), default=True)
+    return world.make_plan(world.stub(**{"servers": (), "links": (link, TUNNEL), **changes}))
 
 
 def failing(answers: Answers, resolved: tuple[str, ...] | None = ()) -> Plan[Any]:

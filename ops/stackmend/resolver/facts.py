@@ -283,7 +283,7 @@ def _parse_connections(found: Sections) -> Iterator[Connection]:
         if key.startswith(("IP4.DNS", "IP6.DNS")):
             # What it has now, from its profile or from a lease.
             own[f"ipv{key[2]}.has-dns"] = "yes"
-            own.setdefault("dns", value)
+            own["dns"] = f"{own['dns']},{value}" if "dns" in own else value
         else:
             own[key] = value.replace(" ", "")
     for line in _list_lines(found, "connections"):

@@ -40,6 +40,9 @@ _BEGIN, _END = "# stackmend: resolver.servers", "# stackmend: end"
 #: Kinds of connections whose servers belong to a VPN.
 _TUNNELS = ("vpn", "wireguard", "tun")
 
+#: Methods of NetworkManager's by which a family takes no servers.
+_NAMELESS = ("disabled", "ignore", "link-local", "shared")
+
 
 class File(Frozen):
     """A file that is to be written.
@@ -196,7 +199,7 @@ def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
         same = link.servers == spec.servers or (
             connection is not None and set(link.servers) == set(spec.servers)
         )
-        if same and (not link.network or set(spec.servers) <= set(link.lasting)):
+        if same and _is_lasting(spec, link, connection):
             continue
         at_run_time = " at run time alone" if same else ""
         causes.append(f"{link.name} has {_list(link.servers)}{at_run_time}")
@@ -226,6 +229,41 @@ def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
         reload=tuple(dict.fromkeys(reload)),
         refusals=tuple(refusals),
     )
+
+
+def _is_lasting(spec: ServersSpec, link: Link, connection: Connection | None) -> bool:
+    """Whether what manages a link names the servers that it has, and would name them again."""
+    ours = set(spec.servers)
+    if connection is not None:
+        values = connection.settings
+        named = {
+            server
+            for family in ("ipv4", "ipv6")
+            if values.get(f"{family}.method") not in _NAMELESS
+            for server in values.get(f"{family}.dns", "").split(",")
+            if server
+        }
+        # The profile comes to be with the next activation; beside it counts what a lease says.
+        return named <= ours <= named | set(values.get("dns", "").split(","))
+    # Of one that nothing manages there is nothing to be written: see find_unmanaged.
+    return not link.network or ours <= set(link.lasting)
+
+
+def find_unmanaged(spec: ServersSpec, state: HostResolver) -> list[Link]:
+    """Links that have the servers desired, which nothing that is known would give them again.
+
+    :param spec: what is desired.
+    :param state: what the host has.
+    """
+    managed = {item.device for item in state.connections}
+    return [
+        link
+        for link in state.links
+        if link.servers == spec.servers != state.servers
+        and not link.network
+        and link.name not in managed
+        and not is_tunnel(link, state)
+    ]
 
 
 def _list_domains(state: HostResolver, links: Sequence[Link]) -> set[str]:
@@ -332,7 +370,7 @@ def _make_setting(spec: ServersSpec, item: Connection) -> Setting | Refusal:
     for family, separator in (("ipv4", "."), ("ipv6", ":")):
         servers = [server for server in spec.servers if separator in server]
         method = item.settings.get(f"{family}.method", "")
-        if method in ("disabled", "ignore", "link-local", "shared"):
+        if method in _NAMELESS:
             if servers:
                 return Refusal(
                     subject=f"connection of {item.device}",

@@ -15,6 +15,7 @@ from stackmend.resolver.plan.owners import (
     Owner,
     Setting,
     find_owner,
+    find_unmanaged,
     is_of_vpn,
     plan_owner,
 )
@@ -132,6 +133,19 @@ def _plan_as_it_is(
             blocks=False,
         )
         for name, servers in elsewhere
+    ]
+    findings += [
+        Finding(
+            subject=f"link {link.name}",
+            kind="at run time alone",
+            cause="neither systemd-networkd nor NetworkManager gave it its servers: they are gone "
+            "when the host starts, unless what set them does so again",
+            evidence=(f"{link.name} has {', '.join(link.servers)}",),
+            remedy=f"resolvectl revert {link.name}, and run again: systemd-resolved itself takes "
+            "them then; or leave it where ifupdown's dns-nameservers or a hook sets them",
+            blocks=False,
+        )
+        for link in (find_unmanaged(spec, state) if owner == "systemd-resolved" else ())
     ]
     others = [server for server in state.file.servers if server not in spec.servers]
     if owner == "resolvconf" and others:
@@ -271,7 +285,7 @@ def _find_conflicts(
     named |= {link: (server,) for server, link in state.routes.items()}
     if owner == "NetworkManager":
         named |= {
-            item.device: (item.settings["dns"],)
+            item.device: tuple(item.settings["dns"].split(","))
             for item in state.connections
             if item.settings.get("dns")
         }
