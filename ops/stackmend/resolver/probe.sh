@@ -61,9 +61,16 @@ begin host
     if [ -d /run/systemd/resolve ]; then resolved=/systemd/; fi
     case $resolved in
     */systemd/*)
-      # Of one that is not there, some print nothing.
       startup=$(soon systemctl is-enabled systemd-resolved.service)
-      printf 'startup %s\n' "${startup:-not-found}"
+      status=$?
+      # Of one that is not there, some print nothing; so does one that cannot tell, or not in time.
+      if [ -z "$startup" ] && [ $status != 124 ]; then
+        startup=not-found
+        for place in /etc /run /usr/local/lib /usr/lib /lib; do
+          if [ -e "$place/systemd/system/systemd-resolved.service" ]; then startup=''; fi
+        done
+      fi
+      case $startup in ?*) printf 'startup %s\n' "$startup" ;; esac
       ;;
     esac
   fi
