@@ -167,6 +167,32 @@ def test_records_are_those_of_their_interfaces(foreseen: str) -> None:
     assert state.searches == {"eth0.dhcp": ("lab.example",), "wg0": ("corp.lan",)}
 
 
+@pytest.mark.parametrize(
+    ("named", "lasting"),
+    [
+        ("192.0.2.53", "192.0.2.53"),
+        ("192.0.2.53:53", "192.0.2.53"),
+        ("192.0.2.53:53%eth0#dns.example", "192.0.2.53"),
+        ("192.0.2.53#dns.example", "192.0.2.53"),
+        ("192.0.2.53:5353", "192.0.2.53:5353"),
+        ("2001:DB8:0::53", "2001:db8::53"),
+        ("[2001:db8::53]:53", "2001:db8::53"),
+        ("[2001:db8::53]", "2001:db8::53"),
+        ("[2001:db8::53]:5353", "[2001:db8::53]:5353"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("_gateway", "_gateway"),
+    ],
+)
+def test_a_server_is_the_same_however_systemd_takes_it(
+    named: str, lasting: str, foreseen: str
+) -> None:
+    fact = Resolver()
+    fact.command()
+    lines = ["eth0 file 192.0.2.1", "eth0 file ", f"eth0 file {named}", "eth0 lease 192.0.2.9", ""]
+    (link,) = fact.process(probe(lasting=lines)).links
+    assert link.lasting == (lasting, "192.0.2.9")
+
+
 def test_answers_of_both_families_are_one(foreseen: str) -> None:
     fact = ServerAnswers()
     fact.command(("192.0.2.53", "192.0.2.54"), (NAME,))

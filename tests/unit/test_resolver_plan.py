@@ -71,6 +71,18 @@ SCENARIOS: dict[str, Callable[[], Plan[Any]]] = {
             )
         )
     ),
+    "networkd_whose_file_names_a_server_of_a_link": lambda: world.make_plan(
+        world.networkd(
+            Link(
+                name="eth0",
+                servers=("fe80::1%eth0",),
+                network="/etc/systemd/network/10-lan.network",
+                lasting=("fe80::1",),
+                default=True,
+            )
+        ),
+        world.desired("fe80::1%eth0"),
+    ),
     "netplan": lambda: world.make_plan(world.networkd(LAN)),
     "network_manager": lambda: world.make_plan(world.manager()),
     "network_manager_with_servers_of_two_families": lambda: world.make_plan(

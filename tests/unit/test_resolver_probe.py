@@ -49,3 +49,57 @@ def test_a_service_that_nothing_is_known_of_is_not_called_missing(
     host.write("etc/systemd/system/systemd-resolved.service", "[Service]\n")
     host.program("systemctl", says)
     assert read(host, shell).startup == startup
+
+
+NETWORK = "etc/systemd/network/10-lan.network"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("files", "lasting"),
+    [
+        ({NETWORK: "[Network]\nDNS=192.0.2.1 192.0.2.2\nDNS = 192.0.2.3\n"}, "1 2 3"),
+        (
+            {
+                NETWORK: "[DHCPServer]\nDNS=192.0.2.1\n[Network]\nDNS=192.0.2.2\n"
+                "[IPv6SendRA]\nDNS=192.0.2.3\n"
+            },
+            "2",
+        ),
+        ({NETWORK: "[Network]\nDNS=192.0.2.1\nDNS=\nDNS=192.0.2.2\n"}, "2"),
+        (
+            {
+                NETWORK: "[Network]\nDNS=192.0.2.1\n",
+                # Read by their names, wherever they are.
+                "etc/systemd/network/10-lan.network.d/30-c.conf": "[Network]\nDNS=192.0.2.3\n",
+                "run/systemd/network/10-lan.network.d/20 b.conf": "[Network]\nDNS=\nDNS=192.0.2.2",
+            },
+            "2 3",
+        ),
+        (
+            {
+                NETWORK: "[Network]\nDNS=192.0.2.1\n",
+                "etc/systemd/network/10-lan.network.d/20-b.conf": "",
+                "run/systemd/network/10-lan.network.d/20-b.conf": "[Network]\nDNS=192.0.2.2\n",
+            },
+            "1",
+        ),
+        (
+            {
+                NETWORK: "[Network]\nDNS=\n",
+                "run/systemd/netif/leases/2": "ADDRESS=192.0.2.9\nDNS=192.0.2.4 192.0.2.5\n",
+            },
+            "4 5",
+        ),
+        ({NETWORK: ""}, ""),
+    ],
+)
+def test_what_files_of_networkd_name_is_read_as_it_reads_them(
+    host: HostileHost, shell: str, files: dict[str, str], lasting: str
+) -> None:
+    host.write("sys/class/net/lan0/uevent", "IFINDEX=2\n")
+    host.write("run/systemd/netif/links/2", f"NETWORK_FILE=/{NETWORK}\n")
+    for path, text in files.items():
+        host.write(path, text)
+    (link,) = read(host, shell).links
+    assert link.lasting == tuple(f"192.0.2.{number}" for number in lasting.split())

@@ -85,6 +85,25 @@ begin text
 text $file | quoted
 end 0
 
+# networked LINK NETWORK INDEX: the servers that files of systemd-networkd name for a link, a line
+# each and in its order, an empty one where the list begins anew; and those of a lease.
+networked() {
+  {
+    printf '%s\n' "$2"
+    # Of drop-ins with one name the first place counts, whatever is there.
+    for place in /etc /run /usr/local/lib /usr/lib /lib; do
+      for path in "$place/systemd/network/${2##*/}.d"/*.conf; do
+        if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi
+      done
+    done | awk -F / '!known[$NF]++ { print $NF "/" $0 }' | sort -t / -k 1,1 | cut -d / -f 2-
+  } | while read -r path; do
+    text "$path" | awk -v name="$1" '
+      /^[ \t]*\[/ { on = /^[ \t]*\[Network\][ \t\r]*$/ }
+      on && /^[ \t]*DNS[ \t]*=/ { sub(/^[^=]*=[ \t]*/, ""); print name, "file", $0 }'
+  done
+  printf '%s lease %s\n' "$1" "$(text "/run/systemd/netif/leases/$3" | sed -n 's/^DNS=//p' | tr '\n' ' ')"
+}
+
 tunnels='' links='' lasting=''
 for path in /sys/class/net/*; do
   link=${path##*/} kind=plain index='' network=''
@@ -96,15 +115,8 @@ for path in /sys/class/net/*; do
   if [ -f "/run/systemd/netif/links/$index" ]; then
     network=$(sed -n 's/^NETWORK_FILE=//p' "/run/systemd/netif/links/$index")
     # What resolvectl told systemd-networkd is in none of these.
-    for kept in "$network" "/run/systemd/netif/leases/$index" \
-      /etc/systemd/network/"${network##*/}".d/*.conf /run/systemd/network/"${network##*/}".d/*.conf \
-      /usr/lib/systemd/network/"${network##*/}".d/*.conf; do
-      if [ -f "$kept" ]; then
-        named=$(text "$kept" | sed -n 's/^DNS *= *//p' | tr '\n' ' ')
-        lasting="$lasting$link $named
+    lasting="$lasting$(networked "$link" "$network" "$index")
 "
-      fi
-    done
   fi
   if [ $kind = tunnel ]; then tunnels=yes; fi
   links="$links$kind $link $network

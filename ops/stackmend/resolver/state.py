@@ -33,7 +33,8 @@ class Link(Frozen):
     :param domains: those that systemd-resolved has; one that begins with ``~`` routes alone.
     :param network: the ``.network`` file by which systemd-networkd manages it; empty where it does
         not.
-    :param lasting: the servers that files of systemd-networkd, or a lease of its, name for it.
+    :param lasting: the servers that files of systemd-networkd, or a lease of its, name for it;
+        without the link of an address.
     :param tunnel: whether it is a tunnel: tun, tap, WireGuard, or named as one.
     :param default: whether a default route leads over it.
     """

@@ -246,7 +246,7 @@ def _is_lasting(spec: ServersSpec, link: Link, connection: Connection | None) ->
         # The profile comes to be with the next activation; beside it counts what a lease says.
         return named <= ours <= named | set(values.get("dns", "").split(","))
     # Of one that nothing manages there is nothing to be written: see find_unmanaged.
-    return not link.network or ours <= set(link.lasting)
+    return not link.network or {server.partition("%")[0] for server in ours} <= set(link.lasting)
 
 
 def find_unmanaged(spec: ServersSpec, state: HostResolver) -> list[Link]:
