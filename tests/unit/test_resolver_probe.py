@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from stackmend.resolver.facts import Resolver
+from stackmend.resolver.plan import SetServers
 from stackmend.resolver.state import HostResolver
 from tests.unit.hostile_host import SHELLS, HostileHost, hostile_host
+from tests.unit.resolver_world import FIRST, desired, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,30 @@ def test_what_files_of_networkd_name_is_read_as_it_reads_them(
         host.write(path, text)
     (link,) = read(host, shell).links
     assert link.lasting == tuple(f"192.0.2.{number}" for number in lasting.split())
+
+
+LIMIT = 65536
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_file_of_64_kib_is_taken_whole_with_or_without_its_last_newline(
+    host: HostileHost, shell: str, end: str
+) -> None:
+    text = ("# 34567\n" * (LIMIT // 8))[: LIMIT - 1 - len(end)] + "x" + end
+    host.write("etc/resolv.conf", text)
+    state = read(host, shell).model_copy(update={"root": True})
+    assert state.file.text == text.removesuffix("\n") + "\n"
+    plan = make_plan(state, desired(FIRST))
+    assert [type(action) for action in plan.actions] == [SetServers], plan.refusals
+    assert plan.actions[0].files[0].text == f"{state.file.text}nameserver {FIRST}\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("more", ["yy", "y\ny", "\ny", "\n\n", "y\n", "yyy\n" * 20000])
+def test_a_larger_file_is_refused_and_never_cut(host: HostileHost, shell: str, more: str) -> None:
+    host.write("etc/resolv.conf", f"#{'x' * (LIMIT - 1)}{more}")
+    state = read(host, shell).model_copy(update={"root": True})
+    plan = make_plan(state, desired(FIRST))
+    assert not plan.actions
+    assert "more than 64 KiB" in plan.refusals[0].reason

@@ -7,8 +7,9 @@ cd /
 has() { command -v "$1" >/dev/null 2>&1; }
 # Whoever asks over D-Bus may wait for as long as the other side likes.
 soon() { if has timeout; then timeout 5 "$@"; else "$@"; fi 2>/dev/null </dev/null; }
-# Whoever opens a FIFO waits. One byte more than is taken shows that there is more.
-text() { if [ -f "$1" ]; then head -c 65537 -- "$1" 2>/dev/null; fi; }
+# Whoever opens a FIFO waits. Two bytes more than are taken show that there is more,
+# also where the line that is read last has no end and is given one.
+text() { if [ -f "$1" ]; then head -c 65538 -- "$1" 2>/dev/null; fi; }
 file=/etc/resolv.conf
 real=$(readlink -f -- $file)
 

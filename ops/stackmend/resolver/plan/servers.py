@@ -357,8 +357,8 @@ _UNSTARTABLE = {
     ),
 }
 
-#: Bytes that the probe prints of a file at most.
-_LARGEST = 65536
+#: Bytes of a file at most, with the end of its last line, which it may lack; the probe prints more.
+_LARGEST = 65537
 
 
 def _find_unreadable(text: str) -> str:
