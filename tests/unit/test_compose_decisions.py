@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from stackmend.compose.plan.health import (
     find_unstable,
 )
 from stackmend.compose.state import Container, Engine, Mended
+from stackmend.compose.waiter import Waiter
+from stackmend.errors import StepError
 from tests.unit.compose_shop import ENDED, changed, replicas, shop
 from tests.unit.compose_world import NOW, Desired, World, by_hand, compose, proven, render, well
 
@@ -366,3 +371,28 @@ def test_a_new_result_is_waited_for_as_long_as_the_healthcheck_takes(
 def test_what_begins_in_the_second_of_a_reading_may_be_of_before_it() -> None:
     state = well(shop()).state()
     assert find_moment(state) == state.now + 1
+
+
+def test_a_healthcheck_that_runs_now_and_then_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It runs at each look, and at none of the readings that count."""
+    desired = shop(health_timeout=1, stability=0.1)
+    world = well(desired)
+    healthy = world.state()
+    output = "OCI runtime exec failed: open /tmp/runc-process1: no space left on device: unknown"
+    world.damage("web", health="unhealthy", health_output=output)
+    flapping = world.state()
+    observer: Any = SimpleNamespace(
+        host=None,
+        spec=desired.spec,
+        watch=lambda *_: healthy,
+        read_logs=lambda *_: [],
+    )
+    monkeypatch.setattr("stackmend.connection.docker", lambda *_, **__: nullcontext())
+    waiter = Waiter(observer)
+    monkeypatch.setattr("stackmend.compose.waiter.find_unstable", lambda *_: [])
+    began = monotonic()
+    with pytest.raises(StepError, match="not healthy after 1 s: web: its healthcheck cannot run"):
+        waiter._wait(desired.services, healthy, True, None, lambda: (flapping, ()))
+    assert monotonic() - began < 10

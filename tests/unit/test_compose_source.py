@@ -363,6 +363,13 @@ def test_a_check_names_a_service_that_there_is(
     read(root, web(), checks=[check])
 
 
+def test_what_other_files_may_declare_is_not_missed(root: Path) -> None:
+    compose = web(volumes=["data:/data"], networks=["back"], depends_on=["api"])
+    assert "not declared" in refused(root, web(volumes=["data:/data"]))
+    (root / ".env").write_text("COMPOSE_FILE=compose.yaml:more.yaml\n")
+    read(root, compose)
+
+
 # The files
 
 

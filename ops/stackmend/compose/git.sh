@@ -36,7 +36,7 @@ end() {
 trap end EXIT
 # A lost connection is a broken pipe, and no signal that ends a shell lets it clean up by itself. More
 # than one comes: the next is not to cut off the cleaning.
-trap 'ended=yes' HUP INT PIPE TERM
+trap 'ended=yes; [ -z "$running" ] || kill "$running" 2>/dev/null' HUP INT PIPE TERM
 temporary=${TMPDIR:-/tmp}
 # What a run left that was killed.
 find "$temporary" -maxdepth 1 -type d -user "$(id -u)" -name 'stackmend-git.*.*' 2>/dev/null |
@@ -66,6 +66,7 @@ run() {
     -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 -c submodule.recurse=false \
     -c http.lowSpeedLimit=100 -c http.lowSpeedTime=30 -c fetch.unpackLimit=1 -c tar.umask=0022 "$@" &
   running=$!
+  [ -z "$ended" ] || kill "$running"
   watcher=''
   [ "$1" != fetch ] || {
     watch "$running" </dev/null >/dev/null 2>&1 9<&- &

@@ -617,9 +617,9 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     if not isinstance(services or {}, dict):
         raise SourceError(f"{name}: services: must be a mapping of service names")
     services = services or {}
-    # What is included or laid over may have services and sections of its own.
+    # What is included, laid over or named by .env may have services and sections of its own.
     override = next((path for path in OVERRIDE_FILES if path in source.files), None)
-    complete = "include" not in data and override is None
+    complete = "include" not in data and override is None and not source.names_files
     lacking: list[str] = []
     for service, body in services.items():
         _check_service_name(f"{name}: services", service)
@@ -823,7 +823,7 @@ def _list_undeclared(where: str, body: Mapping[str, Any], data: Mapping[str, Any
         for field, needed in _find_needed(where, body)
         if needed not in services
     ]
-    for section, name in _find_named(where, body):
+    for section, name in _find_named(body):
         declared = _as_mapping(data.get(section))
         if name not in declared and (section, name) != ("networks", "default"):
             have = f"it has {_list_names(declared)}" if declared else "it is empty"
@@ -834,13 +834,13 @@ def _list_undeclared(where: str, body: Mapping[str, Any], data: Mapping[str, Any
     return problems
 
 
-def _find_named(where: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_named(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a service takes of each top-level section: the section, and the name there."""
     networks = body.get("networks")
     if isinstance(networks, dict):
         networks = list(networks)
     for section, items in (("networks", networks), *((key, body.get(key)) for key in _TAKEN)):
-        for item in _check_list(f"{where}.{section}", items):
+        for item in items if isinstance(items, list) else ():
             name, kind = item, "volume"
             if isinstance(item, dict):
                 name, kind = item.get("source"), item.get("type", kind)

@@ -119,9 +119,18 @@ class Waiter:
             problems = find_unstable(state, later) or classify(services, later, since).failed
             if problems:
                 raise StepError("; ".join(problems), self.observer.read_logs(services, later))
-            containers = (each for name in services for each in later.list_containers(name))
-            if not any(each.running and explain_unrunnable(each) for each in containers):
+            unknown = [
+                f"{name}: its healthcheck cannot run: {found.reason}"
+                for name in services
+                for each in later.list_containers(name)
+                if each.running and (found := explain_unrunnable(each))
+            ]
+            if not unknown:
                 return later, checks
+            # One that runs now and then, and not when it counts, would be waited for for ever.
+            if time.monotonic() > deadline:
+                timeout = self.observer.spec.health_timeout
+                raise StepError(f"not healthy after {timeout:g} s: {'; '.join(unknown)}")
             state = later
 
     def _find_deadline(self) -> float:
