@@ -620,6 +620,65 @@ def test_what_another_service_has_for_itself_is_not_meant_for_sure(
     assert [found[0] for found in reasons(project(services))] == [status]
 
 
+#: Words that are no hosts, though their variables have a host, a server or a URL in their names.
+WORDS: list[dict[str, str]] = [
+    {"KC_DB_URL_DATABASE": "postgres", "KC_DB": "postgres"},
+    {"GHOST_DATABASE_NAME": "ghost_db", "GHOST_DB_CLIENT": "mysql"},
+    {"SERVER_DB_USER": "postgres", "SERVER_DB_NAME": "postgres", "SERVER_DB_TYPE": "postgres"},
+    {"SERVER_DB_PASSWORD": "postgres", "SERVER_REDIS_PASSWORD": "Redis-Hunter"},
+    {"SECURITY_SESSION_STORE": "redis", "SECURITY_CACHE": "redis"},
+    {"DATABASE_URL_SCHEME": "postgresql", "DATABASE_SERVER_DIALECT": "postgres"},
+    {"RABBITMQ_VHOST": "rabbitmq", "RABBITMQ_DEFAULT_VHOST": "redis"},
+    {"S3_ENDPOINT_BUCKET": "minio-data", "S3_ENDPOINT_REGION": "minio"},
+    {"REDIS_HOST_KEY_PREFIX": "redis_session", "REDIS_URL_PREFIX": "redis"},
+    {"MONGO_URI_REPLICASET": "mongo-rs", "MONGO_SERVER_VERSION": "mongo"},
+    {"CACHE_BACKEND": "redis", "SESSION_BACKEND": "redis"},
+    {"CELERY_BROKER": "redis", "WEB_SERVER": "minio-x", "MESSAGE_BROKER": "redis"},
+]
+
+
+@pytest.mark.parametrize("environment", WORDS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"network_mode": "host"},
+        {"network_mode": "service:pod"},
+        {"network_mode": "bridge"},
+        {"networks": {"apart": None}},
+    ],
+)
+@pytest.mark.parametrize("names", ["usual", "other"])
+def test_a_word_that_is_no_host_is_left_alone(
+    environment: dict[str, str], body: dict[str, Any], names: str
+) -> None:
+    own = {"pod": {"image": "pause"}, "minio": {"image": "minio/minio"}, "db": DB}
+    more = {"mongo": {"image": "mongo"}, "rabbit": {"image": "rabbitmq"}}
+    cache = {"redis": REDIS} if names == "usual" else {"cache": REDIS}
+    config = project({"app": app(environment, **body), **own, **more, **cache})
+    assert [one for one in findings(config) if one[1] == "wrong"] == []
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize(
+    ("environment", "body", "more", "status"),
+    [
+        ({"DB_HOST": "postgres"}, {}, {}, "wrong"),
+        ({"DB_HOST": "postgres"}, {"network_mode": "service:pod"}, {}, "wrong"),
+        ({"REDIS_HOST": "redis"}, {"network_mode": "host"}, {"redis": REDIS}, "wrong"),
+        ({"REDIS_ADDR": "redis"}, {}, {"redis": REDIS | {"network_mode": "service:pod"}}, "wrong"),
+        ({"BILLING_HOST": "billing"}, {}, {"billing-app": {"image": APP}}, "ambiguous"),
+    ],
+)
+def test_a_bare_name_without_a_port_is_never_rewritten(
+    environment: dict[str, str], body: dict[str, Any], more: dict[str, Any], status: str
+) -> None:
+    services = {"app": app(environment, **body), "pod": {"image": "pause"}, "db": DB, **more}
+    config = project(services)
+    assert [found[0] for found in reasons(config)] == [status]
+    assert mend(config) == config
+
+
 @pytest.mark.parametrize("body", [{"scale": 0}, {"deploy": {"replicas": 0}}])
 def test_a_service_without_containers_is_not_meant(body: dict[str, Any]) -> None:
     for value in ("redis://localhost", "redis://rediss"):

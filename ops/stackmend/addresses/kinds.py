@@ -178,6 +178,13 @@ _OF_TOKEN = {token: name for name, kind in KINDS.items() for token in kind.token
 #: Words of variables that mean any database.
 _DATABASE = frozenset({"db", "database", "sql", "datasource"})
 _GLUED = re.compile(r"(.{2,}?)(?:host(?:name)?|port|ur[li]|addr|server)$")
+#: Last words of variables whose value may be the bare name of a host.
+_ADDRESSES = frozenset(
+    "addr address addresses broker brokers endpoint endpoints host hostname hostnames hosts server "
+    "servers upstream uri uris url urls".split()
+)
+#: Words of variables that hold no address, whatever their last one is.
+_SECRETS = frozenset("credential credentials pass passwd password pw pwd secret token".split())
 
 
 def is_loopback(host: str) -> bool:
@@ -205,6 +212,33 @@ def split_name(name: str) -> tuple[str, ...]:
         if lower:
             found.append(lower)
     return tuple(found)
+
+
+@lru_cache(4096)
+def is_address_name(name: str) -> bool:
+    """Whether the value of a variable or flag may be the bare name of a host.
+
+    >>> is_address_name("REDIS_HOST"), is_address_name("PAPERLESS_DBHOST")
+    (True, True)
+    >>> is_address_name("REDIS_HOST_KEY_PREFIX"), is_address_name("RABBITMQ_VHOST")
+    (False, False)
+    """
+    words = split_name(name)
+    if not words or _SECRETS.intersection(words):
+        return False
+    glued = _GLUED.fullmatch(words[-1])
+    named = glued is not None and (glued[1] in _OF_TOKEN or glued[1] in _DATABASE)
+    return words[-1] in _ADDRESSES or (named and not words[-1].endswith("port"))
+
+
+def is_host_name(name: str) -> bool:
+    """Whether a variable holds a host by its name, and never what kind of server is chosen.
+
+    >>> is_host_name("DB_HOST"), is_host_name("CELERY_BROKER")
+    (True, False)
+    """
+    last = (split_name(name) or ("",))[-1]
+    return last.endswith(("host", "hostname", "addr", "address")) and is_address_name(name)
 
 
 def find_kinds(name: str) -> tuple[str, ...]:

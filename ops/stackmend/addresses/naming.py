@@ -1,16 +1,13 @@
 """Names: which service one leads to, and which one is meant where it leads nowhere. Pure."""
 
-import re
 from collections.abc import Sequence
 
 from stackmend.addresses.corrections import report_ambiguous, report_rewritten, report_wrong
-from stackmend.addresses.kinds import find_kind_of_name
+from stackmend.addresses.kinds import find_kind_of_name, is_address_name
 from stackmend.addresses.slips import is_similar
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, Judgement, Reason
 from stackmend.addresses.target import classify_target
-
-_BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
 
 
 def classify_name(stack: Stack, address: Address) -> Judgement:
@@ -149,7 +146,7 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         place.kind in ("command", "entrypoint") and not (address.scheme or address.explicit)
     ):
         return right
-    if not address.scheme and not address.explicit and not _BARE_NAME.search(place.name):
+    if not address.scheme and not address.explicit and not is_address_name(place.hint):
         return right
     ran = stack.running.services.get(service)
     addresses = ran.names.get(host) if ran else None
@@ -169,6 +166,8 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         ((target, number),) = found.items()
         if _is_of_others(stack, address, target):
             return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
+        if not address.port:
+            return _classify_bare(stack, address, cause, target)
         if place.kind != "image" or stack.is_needed(service, target):
             return report_wrong(stack, address, "unknown-name", cause, target, number)
         return right
@@ -183,6 +182,16 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
             remedy="correct the name, or put what has it on a network of the service",
         )
     return right
+
+
+def _classify_bare(stack: Stack, address: Address, cause: str, target: str) -> Judgement:
+    """A bare word that nothing has for a name, and that may be no name."""
+    needed = stack.is_needed(address.place.service, target)
+    if address.place.kind == "image" and not needed:
+        return Judgement(address=address)
+    if needed or stack.names.kinds[target] in stack.list_hints(address):
+        return report_wrong(stack, address, "unknown-name", cause, target, 0)
+    return report_ambiguous(stack, address, "unknown-name", cause, {target: 0}, itself=True)
 
 
 def _is_of_others(stack: Stack, address: Address, target: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
-from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS
+from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
 #: A longer value is data, and no address.
@@ -37,8 +37,6 @@ _BARE = re.compile(rf"\s*(?P<quote>[\"']?)(?P<host>{_HOST})(?P=quote)\s*")
 _ELSEWHERE = frozenset(
     "arn aws azure blob data file git gs gcs hdfs jar mailto npipe oci s3 sqlite ssh unix".split()
 )
-#: Names of variables whose value may be the bare name of a host.
-ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|upstream", re.I)
 _PORT_NAME = re.compile(r"(?i)(host_?name|host|server|addr(?:ess)?|endpoint)$")
 
 #: Names of variables whose value goes to browsers, or is compared and never connected to.
@@ -198,7 +196,7 @@ def _read_words(service: str, kind: Kind, words: Any) -> Iterator[Address]:
     flags = {word.name: word for word in listed if word.name}
     for word in listed:
         for found in find_addresses(word.name, word.value):
-            if found.bare and not ADDRESS_NAME.search(word.name):
+            if found.bare and not is_address_name(word.name):
                 continue
             start = word.offset + found.start
             place = Place(
@@ -309,7 +307,7 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
             port = int(match["port"] or (beside[1] if beside else 0))
             if port < 65536 and _is_host(match["host"]):
                 yield _Found(start, end, match["host"], port, bool(match["port"]))
-    if taken or not ADDRESS_NAME.search(key):
+    if taken or not is_address_name(key):
         return
     bare = _BARE.fullmatch(value)
     if bare is not None and _is_host(bare["host"]):
@@ -321,7 +319,7 @@ def _is_prose(key: str, value: str) -> bool:
     words = value.split()
     return (
         len(words) > 1
-        and not ADDRESS_NAME.search(key)
+        and not is_address_name(key)
         and words[0][0] not in "[{"
         and any(not re.search("[:=/]", word) for word in words)
     )
