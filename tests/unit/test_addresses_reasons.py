@@ -661,6 +661,35 @@ def test_a_word_that_is_no_host_is_left_alone(
 
 
 @pytest.mark.parametrize(
+    "environment",
+    [
+        {"REDIS_URL": "op://redis-prod/cache/password"},
+        {"DATABASE_URL": "vault://postgres/creds/app"},
+        {"REDIRECT": "io.supabase.flutter://login-callback/"},
+        {"OAUTH_RETURN": "myapp://oauth", "DEEP": "myapp://login"},
+        {"PHP": "fastcgi://127.0.0.1:9000", "FPM_URL": "tcp://127.0.0.1:9000"},
+        {"JDBC_URL": "jdbc:h2:tcp://localhost:9092/~/test"},
+        {"MAILER_DSN": "smtp://localhost:25", "MAILER": "smtps://localhost:465"},
+        {"OTEL": "grpc://localhost:50051", "SOCK": "udp://localhost:9092"},
+    ],
+)
+def test_a_scheme_that_nobody_knows_is_left_alone(environment: dict[str, str]) -> None:
+    others: dict[str, Any] = {"redis": REDIS, "db": DB, "login": {"image": APP}}
+    others |= {"minio": {"image": "minio/minio"}, "kafka": {"image": "apache/kafka"}}
+    others |= {"mail": {"image": "mailpit", "expose": ["25", "465"]}}
+    others |= {"weaviate": {"image": "semitechnologies/weaviate"}, "auth": {"image": APP}}
+    assert findings(project({"app": app(environment), **others})) == []
+
+
+@pytest.mark.parametrize("value", ["tcp://localhost:6379", "tcp://redis:6380"])
+def test_an_unknown_scheme_is_ambiguous_at_most(value: str) -> None:
+    redis = REDIS | {"ports": ["6380:6379"]}
+    config = project({"app": app({"REDIS_URL": value}), "redis": redis})
+    assert [found[0] for found in reasons(config)] == ["ambiguous"]
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize(
     ("environment", "body", "more", "status"),
     [
         ({"DB_HOST": "postgres"}, {}, {}, "wrong"),

@@ -144,6 +144,9 @@ KIND_OF_SCHEME: Mapping[str, str] = {
     scheme: name for name, kind in KINDS.items() for scheme in kind.schemes
 } | {"plaintext": "kafka", "sasl_plaintext": "kafka"}
 
+#: Schemes that mean a host of the network, whatever serves them.
+_KNOWN_SCHEMES = frozenset({*SCHEME_PORTS, *KIND_OF_SCHEME})
+
 _LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
 
 #: Programs that start whatever an image is for.
@@ -185,6 +188,15 @@ _ADDRESSES = frozenset(
 )
 #: Words of variables that hold no address, whatever their last one is.
 _SECRETS = frozenset("credential credentials pass passwd password pw pwd secret token".split())
+
+
+def is_known_scheme(scheme: str) -> bool:
+    """Whether a scheme means a host of the network, and what it speaks.
+
+    >>> is_known_scheme("redis"), is_known_scheme("vault")
+    (True, False)
+    """
+    return scheme in _KNOWN_SCHEMES
 
 
 def is_loopback(host: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
-from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name
+from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name, is_known_scheme
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
 #: A longer value is data, and no address.
@@ -37,6 +37,8 @@ _BARE = re.compile(rf"\s*(?P<quote>[\"']?)(?P<host>{_HOST})(?P=quote)\s*")
 _ELSEWHERE = frozenset(
     "arn aws azure blob data file git gs gcs hdfs jar mailto npipe oci s3 sqlite ssh unix".split()
 )
+#: What stands before the scheme of a database that is in no container of its own.
+_OTHER_JDBC = re.compile(r"(?i)jdbc:[a-z0-9]+:$")
 _PORT_NAME = re.compile(r"(?i)(host_?name|host|server|addr(?:ess)?|endpoint)$")
 
 #: Names of variables whose value goes to browsers, or is compared and never connected to.
@@ -344,7 +346,7 @@ def _find_in_url(match: re.Match[str], value: str, end: int) -> Iterator[_Found]
         scheme, _, driver = driver.partition("+")
     if value[: match.start()].lower().endswith("jdbc:"):
         driver = "jdbc"
-    if scheme in _ELSEWHERE:
+    if scheme in _ELSEWHERE or _OTHER_JDBC.search(value, 0, match.start()):
         return
     authority = value[match.start("authority") : end]
     at = authority.rfind("@") + 1
@@ -356,6 +358,9 @@ def _find_in_url(match: re.Match[str], value: str, end: int) -> Iterator[_Found]
     for piece in re.finditer(r"[^,;]+", authority[at:]):
         found = _PIECE.fullmatch(piece[0])
         if found is None or not 0 < int(found["port"] or 1) < 65536 or not _is_host(found["host"]):
+            continue
+        if not found["port"] and not is_known_scheme(scheme):
+            # A vault's path, an application's own link: no host that anybody looks up.
             continue
         start = match.start("authority") + at + piece.start()
         yield _Found(
