@@ -497,6 +497,28 @@ def test_values_that_are_exchanged(inner: str, outer: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("service", "inner", "outer", "value", "target", "status"),
+    [
+        ("n8n", "INTERNAL_WEBHOOK_URL", "WEBHOOK_URL", "http://localhost:5678/", "n8n:5678", ""),
+        ("api", "INTERNAL_CALLBACK_URL", "CALLBACK_URL", "https://a.example", "api:80", ""),
+        ("app", "INTERNAL_CALLBACK_URL", "CALLBACK_URL", "https://a.example", "api:80",
+         "ambiguous"),
+        ("app", "FRONTEND_INTERNAL_URL", "FRONTEND_URL", "http://frontend.corp.example:3000",
+         "frontend:3000", "ambiguous"),
+        ("app", "FILES_INTERNAL_URL", "FILES_URL", "http://store.home.lan", "api:80", "ambiguous"),
+    ],
+)  # fmt: skip
+def test_values_that_may_belong_where_they_are_are_not_exchanged(
+    service: str, inner: str, outer: str, value: str, target: str, status: str
+) -> None:
+    environment = {inner: value, outer: f"http://{target}"}
+    name, _, port = target.partition(":")
+    config = project({name: {"image": "x", "expose": [port]}} | {service: app(environment)})
+    assert {found[0] for found in reasons(config)} == ({status} if status else set())
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize(
     ("environment", "others", "value"),
     [
         # The host's port, and what it leads to speaks something else.
