@@ -13,6 +13,7 @@ from tests.unit.addresses_world import findings, judge, mend, project
 REDIS: dict[str, Any] = {"image": "redis:7"}
 DB: dict[str, Any] = {"image": "postgres:16"}
 APP = "example/app:1"
+WEB = "example/web:1"
 
 
 def app(environment: dict[str, str], **body: Any) -> dict[str, Any]:
@@ -116,13 +117,65 @@ def test_loopback_in_a_command(command: Any, entrypoint: Any, right: str | None)
 def test_the_hosts_port_instead_of_the_containers(
     environment: dict[str, str], target: dict[str, Any], right: str | None
 ) -> None:
+    target = target if target is REDIS or "redis" in target["image"] else target | {"image": WEB}
     config = project({"app": app(environment), "redis": target})
-    found = reasons(config)
+    images = {WEB: ImageFacts(ports=(3000,))}
+    found = reasons(config, images=images)
     if right == "redis":
         # What a scheme implies need not be written, and stays where it was.
         right = "redis:80"
     assert found == ([("wrong", "published-port", right)] if right else [])
-    assert not findings(mend(config))
+    assert not findings(mend(config, images=images), images=images)
+
+
+TRAEFIK = {"image": "traefik:v3", "ports": ["8080:80"]}
+HAPROXY = {"image": "haproxy:3", "ports": ["5000:5432"]}
+
+
+def bind(target: str) -> dict[str, Any]:
+    return {"volumes": [{"type": "bind", "source": "/opt/shop/x", "target": target}]}
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "images"),
+    [
+        ("http://it:8080", TRAEFIK, {}),
+        ("http://it:8080", TRAEFIK, {"traefik:v3": ImageFacts(ports=(80,))}),
+        ("http://it:9000/health", {"image": "quay.io/keycloak/keycloak", "ports": ["9000:8080"]},
+         {"quay.io/keycloak/keycloak": ImageFacts(ports=(8080, 8443))}),
+        ("http://it:8080/commands", {"image": "zookeeper", "ports": ["8080:2181"]}, {}),
+        ("http://it:8080/commands", {"image": "zookeeper"}, {}),
+        ("it:2181", {"image": "spotify/kafka", "ports": ["2181:9092"]}, {}),
+        ("it:2181", {"image": "spotify/kafka"}, {}),
+        ("it:5000", HAPROXY | bind("/usr/local/etc/haproxy/haproxy.cfg"), {}),
+        ("it:5000", HAPROXY | bind("/usr/local/etc/haproxy"),
+         {"haproxy:3": ImageFacts(ports=(5432,))}),
+        ("it:5000", {"build": {"context": "./lb"}, "ports": ["5000:5432"]},
+         {"shop-it": ImageFacts(ports=(5432,))}),
+        ("http://it:8080", {"image": APP, "ports": ["8080:80"]}, {}),
+        *[
+            (f"{scheme}it:6380", REDIS | {"ports": ["6380:6379"]} | bind(path), {})
+            for scheme in ("redis://", "")
+            for path in ("/usr/local/etc/redis/redis.conf", "/conf", "/x/redis.toml", "/Caddyfile")
+        ],
+        ("redis://it:6380", REDIS | {"ports": ["6380:6379"], "configs": [{"source": "x"}]}, {}),
+        ("http://it:9000", {"image": "clickhouse/clickhouse-server"}
+         | bind("/etc/clickhouse-server/config.d"), {}),
+        ("http://it:3000", {"image": "ollama/ollama"} | bind("/etc/ollama.json"), {}),
+    ],
+)  # fmt: skip
+def test_a_port_that_the_target_may_have_is_not_rewritten(
+    value: str, target: dict[str, Any], images: dict[str, ImageFacts]
+) -> None:
+    config = project({"app": app({"UPSTREAM": value}), "it": target})
+    assert {found[0] for found in reasons(config, images=images)} <= {"ambiguous"}
+    assert mend(config, images=images) == config
+
+
+def test_a_port_that_nothing_listens_on_is_no_doubt() -> None:
+    ran = Running(services={"it": RunningService(sockets=(Socket(port=5432),))})
+    config = project({"app": app({"UPSTREAM": "it:5000"}), "it": HAPROXY | bind("/etc/haproxy")})
+    assert reasons(config, running=ran) == [("wrong", "published-port", "it:5432")]
 
 
 def test_a_port_that_a_mounted_configuration_may_open_is_doubtful() -> None:
@@ -557,6 +610,34 @@ def test_several_faults_of_one_address_are_corrected_at_once(
     mended = mend(config)
     assert [*mended["services"]["app"]["environment"].values()] == [value]
     assert findings(mended) == []
+
+
+#: What a service may well run itself, beside another application's.
+BUNDLED: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({"DATABASE_URL": "postgresql://u:p@localhost:5432/n"}, bind("/var/lib/postgresql/data")),
+    ({"DB_HOST": "localhost", "DB_PORT": "5432"}, bind("/var/lib/postgresql/data")),
+    ({"PGHOST": "localhost"}, bind("/config/pgdata")),
+    ({"REDIS_URL": "redis://localhost:6379"}, bind("/var/lib/redis")),
+    ({"DB_HOST": "localhost", "DB_TYPE": "mysql"}, bind("/var/run/mysqld")),
+    ({"MYSQL_HOST": "localhost"}, bind("/run/mysqld/mysqld.sock")),
+    ({"MYSQL_HOST": "localhost", "DB_SOCKET": "/tmp/x.sock"}, {}),
+    ({"DATABASE_URL": "postgresql://u:p@localhost/prod?host=/cloudsql/p:r:i"}, {}),
+    ({"DATABASE_URL": "mysql://u:p@localhost/prod?unix_socket=/run/x.sock"}, {}),
+    ({"DATABASE_URL": "postgresql://u:p@localhost/prod?sslmode=off&host=%2Ftmp"}, {}),
+    ({"DSN": "mysql://u:p@localhost:3306/n?a=b&socket=/tmp/m.sock"}, {}),
+    ({"REDIS_HOSTNAME": "localhost", "DOCKER_MODS": "imagegenius/mods:universal-redis"}, {}),
+    ({"REDIS_URL": "redis://localhost:6379", "INSTALL_PACKAGES": "redis nano"}, {}),
+]
+
+
+@pytest.mark.parametrize(("environment", "body"), BUNDLED)
+def test_what_a_service_may_run_itself_is_not_rewritten(
+    environment: dict[str, str], body: dict[str, Any]
+) -> None:
+    others = {"redis": REDIS, "db": DB, "mysql": {"image": "mysql:8"}}
+    config = project({"app": app(environment, **body), **others})
+    assert {found[0] for found in reasons(config)} <= {"ambiguous"}
+    assert mend(config) == config
 
 
 #: Addresses of a service's own loopback, or that merely have its name, which nobody is to touch.

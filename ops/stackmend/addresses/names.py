@@ -10,6 +10,15 @@ from stackmend.addresses.state import ImageFacts, Running
 #: Names of variables that may say where a service listens.
 _ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
 _FLAG = re.compile(r"(?:^|[\s'\"])--?(?:http-|server-|listen-)?port[= ](\d{2,5})(?!\d)")
+#: Where mounts hold data, and nothing of where a service listens.
+_HARMLESS = re.compile(
+    r"^/data$|^/var/lib/|^/root/\.ollama|^/docker-entrypoint-initdb\.d|\.sock$|^/etc/(?:localtime|timezone)$"
+)
+#: Images that listen on more ports than they expose, for their own administration.
+_SEVERAL_PORTS = frozenset(
+    "apisix caddy consul envoy haproxy keycloak kong nginx-proxy-manager nomad tyk-gateway traefik "
+    "vault".split()
+)
 _LISTENS = re.compile("(?i)port|listen|bind|addr|host")
 
 
@@ -52,6 +61,12 @@ class Names:
             )
             | {name}
             for name in self.services
+        }
+        # The services whose image is known to expose something.
+        self._exposing = {
+            name
+            for name, body in self.services.items()
+            if (facts := (images or {}).get(str(body.get("image")))) and facts.ports
         }
         own = {
             name: frozenset(
@@ -149,14 +164,33 @@ class Names:
         return False
 
     def is_configured(self, name: str) -> bool:
-        """Whether a service reads a file that may say where it listens."""
+        """Whether a service has a file or directory that may say where it listens."""
+        for member in self.groups[name]:
+            body = self.services[member]
+            if body.get("configs"):
+                return True
+            for mount in body.get("volumes") or ():
+                is_bind = isinstance(mount, Mapping) and mount.get("type") == "bind"
+                if is_bind and not _HARMLESS.search(str(mount.get("target", ""))):
+                    return True
+        return False
+
+    def may_listen(self, name: str, port: int) -> bool:
+        """Whether a service may listen on a port that nothing declares.
+
+        It may not where its sockets are known, or where it is of a kind that has no such port, and
+        neither its build nor a mounted file can have changed that.
+        """
+        ran = self.running.services.get(name)
+        if ran and ran.up and ran.sockets:
+            return any(socket.port == port for socket in ran.sockets)
         body = self.services[name]
-        return bool(body.get("configs")) or any(
-            mount.get("type") == "bind"
-            and str(mount.get("target", "")).endswith((".conf", ".cnf", ".yaml", ".yml", ".xml"))
-            for mount in body.get("volumes") or ()
-            if isinstance(mount, Mapping)
-        )
+        if body.get("build") or self.is_configured(name):
+            return True
+        if kind := KINDS.get(self.kinds[name]):
+            return port in kind.besides
+        image = str(body.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0]
+        return name not in self._exposing or image in _SEVERAL_PORTS
 
     def _find_owner(self, name: str) -> str:
         """The service whose network namespace a service has; empty for a foreign container's."""
