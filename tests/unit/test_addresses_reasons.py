@@ -792,6 +792,17 @@ def test_an_unknown_scheme_is_ambiguous_at_most(value: str) -> None:
     assert mend(config) == config
 
 
+@pytest.mark.parametrize("at", [16 * 1024, 64 * 1024])
+@pytest.mark.parametrize("cut", range(1, 22, 4))
+@pytest.mark.parametrize("filler", ["x ", "http://a.example,", "redis:6380,"])
+def test_a_value_is_never_cut_within_an_address(at: int, cut: int, filler: str) -> None:
+    text = (filler * at)[: at - cut] + " redis://localhost:6379/0,redis:63790"
+    redis = REDIS | {"ports": ["6380:6379"]}
+    for body in (app({"URLS": text}), app({}, command=["sh", "-c", text])):
+        config = project({"app": body, "redis": redis})
+        assert mend(config) == config
+
+
 @pytest.mark.parametrize(
     ("environment", "body", "more", "status"),
     [

@@ -38,6 +38,8 @@ _SETTING = re.compile(r"\.(?:conf|cnf|cfg|ini|json|toml|ya?ml|xml|sh|py|js|sql|p
 _BY_SOCKET = re.compile(r"(?i)[?&;\s](?:host|socket|unix_socket|unixsocket|socketpath)=(?:%2f|/)")
 #: Variables that have software added to an image at its start.
 _INSTALLS = re.compile(r"(?i)(?:^|_)(?:mods?|packages?|services|install\w*|extras?|addons?)$")
+#: A longer command may say anything.
+_LONGEST = 20_000
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 #: Names of variables whose values are compared, and never connected to.
 _COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
@@ -146,7 +148,9 @@ def _has_mention(stack: Stack, service: str, port: int, address: Address) -> boo
     if any(str(port) in value for _, value in stack.names.list_own_ports(service)):
         return True
     body = stack.services[service]
-    words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))[:20_000]
+    words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))
+    if len(words) > _LONGEST:
+        return True
     for match in re.finditer(rf"(?<!\d){port}(?!\d)", words):
         before = _WORD_BEFORE.search(words, 0, match.start())
         word = before[2].lower() if before else ""

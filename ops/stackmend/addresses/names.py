@@ -267,11 +267,11 @@ def _as_items(body: Mapping[str, Any], key: str) -> list[Any]:
 def find_flags(body: Mapping[str, Any]) -> list[str]:
     """The ports that a command's ``--port`` names."""
     words = " ".join(str(word) for word in _as_items(body, "command"))
-    return _FLAG.findall(words[:20_000])
+    return _FLAG.findall(words)
 
 
 def _split_numbers(text: str) -> set[str]:
-    return set("".join(c if c.isascii() and c.isdigit() else " " for c in text[:20_000]).split())
+    return set("".join(c if c.isascii() and c.isdigit() else " " for c in text).split())
 
 
 def _list_published(port: Mapping[str, Any]) -> Iterator[tuple[int, int]]:

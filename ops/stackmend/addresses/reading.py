@@ -231,8 +231,11 @@ def _split_words(items: Sequence[str], *, script: bool) -> Iterator[_Word]:
     """The words of a command, those of a shell's script in it one by one."""
     before, previous = "", ""
     for index, item in enumerate(items):
+        if len(item) > LONGEST:
+            before = previous = ""
+            continue
         if script or _SCRIPT.fullmatch(previous) or re.search(r"\s", item):
-            pieces = list(_split_script(item[:LONGEST]))
+            pieces = list(_split_script(item))
         else:
             pieces = [(0, item)]
         previous = item
@@ -278,8 +281,7 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
 
     :param key: the name of the variable or of the flag, which says whether a bare name is a host.
     """
-    value = value[:LONGEST]
-    if not value or _NO_ADDRESS.search(key) or _is_prose(key, value):
+    if not value or len(value) > LONGEST or _NO_ADDRESS.search(key) or _is_prose(key, value):
         return
     taken: list[tuple[int, int]] = []
     if "://" in value:
