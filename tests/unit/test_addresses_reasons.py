@@ -612,6 +612,16 @@ def test_several_faults_of_one_address_are_corrected_at_once(
     assert findings(mended) == []
 
 
+@pytest.mark.parametrize("image", ["nginx", "acme/gateway:1", "ghcr.io/berriai/litellm"])
+@pytest.mark.parametrize("path", ["/api", "/api/"])
+def test_the_path_of_a_gateway_is_its_own(image: str, path: str) -> None:
+    webui = {"image": "ghcr.io/open-webui/open-webui:main"}
+    body = app({"OLLAMA_BASE_URL": f"http://gateway:8080{path}"}) | webui
+    gateway = {"image": image, "expose": ["8080"]}
+    config = project({"app": body, "gateway": gateway, "ollama": {"image": "ollama/ollama"}})
+    assert findings(config) == []
+
+
 #: What a service may well run itself, beside another application's.
 BUNDLED: list[tuple[dict[str, str], dict[str, Any]]] = [
     ({"DATABASE_URL": "postgresql://u:p@localhost:5432/n"}, bind("/var/lib/postgresql/data")),

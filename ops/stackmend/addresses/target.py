@@ -166,9 +166,9 @@ def classify_form(stack: Stack, address: Address, target: str) -> Judgement | No
     if image.rpartition("/")[2].partition(":")[0] != "open-webui":
         return None
     value = stack.environments[service].get(place.key, "")
-    if place.key in ("OLLAMA_BASE_URL", "OLLAMA_BASE_URLS") and re.fullmatch(
-        "/api/?", address.path
-    ):
+    # Of a gateway the path may be its own.
+    is_api = stack.names.kinds.get(target) == "ollama" and re.fullmatch("/api/?", address.path)
+    if place.key in ("OLLAMA_BASE_URL", "OLLAMA_BASE_URLS") and is_api:
         start = place.end
         cut = place.model_copy(update={"start": start, "end": start + len(address.path)})
         return Judgement(
@@ -198,7 +198,7 @@ def classify_form(stack: Stack, address: Address, target: str) -> Judgement | No
         )
     if (
         place.key in ("OPENAI_API_BASE_URL", "OPENAI_API_BASE_URLS")
-        and stack.names.kinds[target] in ("ollama", "vllm")
+        and stack.names.kinds.get(target) in ("ollama", "vllm")
         and address.path in ("", "/")
     ):
         return Judgement(
