@@ -494,7 +494,32 @@ def test_two_services_with_one_alias(
     config = project(
         {"app": app({"U": "redis://store:6379"}), "a": one | alias, "b": other | alias}
     )
-    assert reasons(config) == [("wrong", "shared-alias", right)]
+    images = {"nginx": ImageFacts(ports=(80,))}
+    assert reasons(config, images=images) == [("wrong", "shared-alias", right)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"image": "acme/api:1", "expose": ["80"]}, {"image": "acme/api:2", "expose": ["80"]}),
+        ({"image": "vllm/vllm-openai", "command": ["--device", "0"]},
+         {"image": "vllm/vllm-openai", "command": ["--device", "1"]}),
+        ({"image": "localhost:5000/api@sha256:0"}, {"image": "localhost:5000/api@sha256:1"}),
+    ],
+)  # fmt: skip
+def test_two_versions_and_a_pool_may_share_a_name(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    alias = {"networks": {"default": {"aliases": ["api"]}}}
+    config = project({"app": app({"U": "http://api:8000"}), "a": one | alias, "b": other | alias})
+    assert findings(config) == []
+
+
+def test_a_shared_name_is_not_rewritten_where_the_other_may_have_the_port_too() -> None:
+    alias = {"networks": {"default": {"aliases": ["store"]}}}
+    a, b = {"image": APP, "expose": ["6379"]} | alias, {"image": "acme/x"} | alias
+    config = project({"app": app({"U": "redis://store:6379"}), "a": a, "b": b})
+    assert reasons(config) == [("wrong", "shared-alias", "")]
 
 
 def test_copies_of_one_service_may_share_a_name() -> None:
@@ -531,6 +556,49 @@ def test_internal_names_that_go_to_a_proxy(
         keys = [*no_proxy] or ["NO_PROXY", "no_proxy"]
         assert all(environment[key].endswith("tika") for key in keys)
         assert all(environment[key].startswith(value) for key, value in no_proxy.items())
+
+
+@pytest.mark.parametrize("host", ["corp-squid", "egress", "squid", "shop-proxy-1", "my-squid"])
+@pytest.mark.parametrize("login", ["", "user:p@w@"])
+def test_a_proxy_of_the_project_knows_its_names(host: str, login: str) -> None:
+    body = app({"TIKA_URL": "http://tika:9998", "HTTP_PROXY": f"http://{login}{host}:3128"})
+    squid = {"image": "ubuntu/squid", "container_name": "corp-squid", "hostname": "my-squid"}
+    networks = {"default": {"aliases": ["egress", "squid"]}}
+    services = {"app": body, "tika": {"image": "apache/tika"}, "proxy": {"image": "squid"}}
+    config = project(services | {"gate": squid | {"networks": networks}})
+    assert findings(config) == []
+
+
+def test_a_proxy_on_a_foreign_network_may_know_the_names() -> None:
+    both = {"networks": {"default": None, "edge": None}}
+    body = app({"TIKA_URL": "http://tika:9998", "HTTP_PROXY": "http://squid:3128"}) | both
+    services = {"app": body, "tika": {"image": "apache/tika"} | both}
+    assert findings(project(services, networks={"edge": {"external": True}})) == []
+
+
+@pytest.mark.parametrize(
+    "variable", ["HOST_DATABASE_URL", "STUDIO_DATABASE_URL", "DEFAULT_CONNECTION_STRING"]
+)
+def test_an_address_for_programs_on_the_host_is_not_rewritten(variable: str) -> None:
+    value = "postgresql://u:p@localhost:5432/n"
+    config = project({"app": app({variable: value}), "db": DB | {"ports": ["5432:5432"]}})
+    assert {found[0] for found in reasons(config)} <= {"ambiguous"}
+    assert mend(config) == config
+
+
+def test_an_address_beside_the_right_one_may_be_for_the_host() -> None:
+    urls = {"DATABASE_URL": "postgresql://db:5432/n", "DB_URL": "postgresql://localhost:5432/n"}
+    config = project({"app": app(urls), "db": DB | {"ports": ["5432:5432"]}})
+    assert [found[0] for found in reasons(config)] == ["ambiguous"]
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize("host", ["ollama-gpu", "ollama_big", "prod-ollama"])
+def test_a_name_that_says_more_may_be_of_another_project(host: str) -> None:
+    environment = {"OLLAMA_BASE_URL": f"http://{host}:11434"}
+    config = project({"app": app(environment), "ollama": {"image": "ollama/ollama"}})
+    assert [found[0] for found in reasons(config)] == ["ambiguous"]
+    assert mend(config) == config
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ _BY_SOCKET = re.compile(r"(?i)[?&;\s](?:host|socket|unix_socket|unixsocket|socke
 _INSTALLS = re.compile(r"(?i)(?:^|_)(?:mods?|packages?|services|install\w*|extras?|addons?)$")
 #: A longer command may say anything.
 _LONGEST = 20_000
+#: Words of variables whose address may be for programs on the host.
+_ON_HOST = frozenset({"cli", "default", "desktop", "fallback", "laptop", "studio", "tunnel"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 #: Names of variables whose values are compared, and never connected to.
 _COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
@@ -277,6 +279,18 @@ def _runs_itself(stack: Stack, address: Address, kind: str) -> bool:
     return False
 
 
+def _is_for_people(stack: Stack, address: Address, target: str) -> bool:
+    """Whether an address may be for what runs on the host, by its name or by another one beside."""
+    words = split_name(address.place.hint)
+    if words[:1] == ("host",) or not _ON_HOST.isdisjoint(words):
+        return True
+    return any(
+        other.target == target and other.scheme == address.scheme and other.place != address.place
+        for other in stack.addresses.get(address.place.service, ())
+        if address.scheme not in ("", *BROWSED) and other.place.kind == "environment"
+    )
+
+
 def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
     """Why an address of the service itself may be meant as it stands."""
     service, kind = address.place.service, stack.names.kinds[target]
@@ -284,6 +298,13 @@ def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
         return f"{service} may run {kind} itself"
     if user := stack.find_user(service, target):
         return f"{target} is for {user} by its name"
+    outside = any(
+        name == target and number == port
+        for number, of in stack.names.published.items()
+        for name, _, _ in of
+    )
+    if outside and _is_for_people(stack, address, target):
+        return f"it may be for programs on the host, where {target} has port {port}"
     if address.scheme not in BROWSED:
         return ""
     published = any(name == target for name, _, _ in stack.names.published.get(port, ()))

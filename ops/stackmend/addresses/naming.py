@@ -1,6 +1,8 @@
 """Names: which service one leads to, and which one is meant where it leads nowhere. Pure."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stackmend.addresses.corrections import report_ambiguous, report_rewritten, report_wrong
 from stackmend.addresses.kinds import find_kind_of_name, is_address_name
@@ -116,17 +118,21 @@ def _classify_borrowed(stack: Stack, address: Address, target: str) -> Judgement
 def _classify_shared(stack: Stack, address: Address, found: Sequence[str]) -> Judgement:
     """A name that several services answer to."""
     shapes = {
-        str([stack.services[name].get(key) for key in ("image", "build", "command")])
+        (stack.names.kinds[name], _name_image(body) or str(body.get("build")))
         for name in found
+        if (body := stack.services[name])
     }
     if len(shapes) == 1:
-        # Copies of one service that share their callers.
+        # Copies of one service that share their callers, two versions of it, or a pool.
         return Judgement(address=address)
     port = stack.find_port(address)
     serving = [name for name in found if port and port in stack.names.ports[name]]
     cause = f"{' and '.join(found)} both answer to {address.host}; which does is chance"
-    if len(serving) == 1 and stack.names.resolve(address.place.service, serving[0].lower()) == (
-        serving[0],
+    doubtful = any(stack.names.may_listen(name, port) for name in found if name not in serving)
+    if (
+        len(serving) == 1
+        and not doubtful
+        and stack.names.resolve(address.place.service, serving[0].lower()) == (serving[0],)
     ):
         return report_wrong(stack, address, "shared-alias", cause, serving[0], port)
     return Judgement(
@@ -136,6 +142,12 @@ def _classify_shared(stack: Stack, address: Address, found: Sequence[str]) -> Ju
         cause=cause,
         remedy=f"give the alias {address.host} to one of them",
     )
+
+
+def _name_image(body: Mapping[str, Any]) -> str:
+    """A service's image without its tag."""
+    path, slash, last = str(body.get("image") or "").partition("@")[0].rpartition("/")
+    return f"{path}{slash}{last.partition(':')[0]}"
 
 
 def _classify_unknown(stack: Stack, address: Address) -> Judgement:
@@ -164,7 +176,9 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     cause = f"no service, alias or container of the project is called {host}"
     if len(found) == 1:
         ((target, number),) = found.items()
-        if _is_of_others(stack, address, target):
+        if _is_of_others(stack, address, target) or (
+            addresses is None and _is_closer(host, target)
+        ):
             return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if not address.port:
             return _classify_bare(stack, address, cause, target)
@@ -203,6 +217,12 @@ def _is_of_others(stack: Stack, address: Address, target: str) -> bool:
     if needed or is_similar(address.host, target.lower()):
         return False
     return any(target in of for name, of in stack.addressed.items() if name != service)
+
+
+def _is_closer(host: str, target: str) -> bool:
+    """Whether a name says more than a service's: another project may have it on the network."""
+    words, own = (frozenset(re.split("[-_]", name.lower())) for name in (host, target))
+    return words > own
 
 
 def _map_port(stack: Stack, address: Address, target: str) -> int:
