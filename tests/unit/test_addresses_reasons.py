@@ -900,6 +900,29 @@ def test_a_bare_name_without_a_port_is_never_rewritten(
     assert mend(config) == config
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "x",
+        {"environment": ["REDIS_URL=redis://redis:6379", "X"], "networks": ["default"]},
+        {"environment": {"PORT": "9" * 5000, "REDIS_HOST": "redis", "REDIS_PORT": "9" * 5000}},
+        {"environment": {"PORT": "\u0663", 8: 9}, "expose": ["9" * 5000, "\u0663", "x-y"]},
+        {"deploy": {"replicas": "x"}},
+        {"deploy": "x", "scale": "9" * 5000},
+        {"ports": ["80:80", {"target": "9" * 5000, "published": "9" * 5000}], "volumes": "x"},
+        {"ports": {"80": "80"}, "configs": ["x"], "healthcheck": [], "links": {"a": "b"}},
+        {"networks": {"default": {"aliases": "redis"}}, "depends_on": ["redis"]},
+        {"command": {"a": "b"}, "entrypoint": 8, "extra_hosts": 8, "image": ["x"]},
+    ],
+)
+def test_a_configuration_of_any_form_is_read(body: Any) -> None:
+    for networks in (None, [], {"default": None}):
+        config = {"services": {"redis": REDIS, "a": body}, "networks": networks, "name": "shop"}
+        assert findings(config) == []
+
+
 @pytest.mark.parametrize("body", [{"scale": 0}, {"deploy": {"replicas": 0}}])
 def test_a_service_without_containers_is_not_meant(body: dict[str, Any]) -> None:
     for value in ("redis://localhost", "redis://rediss"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, split_name
 from stackmend.addresses.state import ImageFacts, Running
+from stackmend.addresses.tidy import tidy, to_number
 
 #: Names of variables that may say where a service listens.
 _ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
@@ -38,7 +39,8 @@ class Names:
         running: Running | None = None,
         listening: Mapping[str, Collection[int]] | None = None,
     ) -> None:
-        self.services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
+        config = tidy(config)
+        self.services: Mapping[str, Mapping[str, Any]] = config["services"]
         self.running = running or Running()
         self.kinds = {name: find_kind(name, body) for name, body in self.services.items()}
         #: The services that run a client out of a server's image.
@@ -182,8 +184,10 @@ class Names:
         neither its build nor a mounted file can have changed that.
         """
         ran = self.running.services.get(name)
-        if ran and ran.up and ran.sockets:
-            return any(socket.port == port for socket in ran.sockets)
+        listening = {socket.port for socket in ran.sockets or ()} if ran and ran.up else set()
+        if listening & self.ports[name]:
+            # It has begun to serve.
+            return port in listening
         body = self.services[name]
         if body.get("build") or self.is_configured(name):
             return True
@@ -213,12 +217,12 @@ class Names:
         self, name: str, body: Mapping[str, Any], images: Mapping[str, ImageFacts]
     ) -> Iterator[int]:
         for port in body.get("ports") or ():
-            if port.get("protocol", "tcp") == "tcp" and str(port.get("target", "")).isdecimal():
-                yield int(port["target"])
+            if port.get("protocol", "tcp") == "tcp" and (target := to_number(port.get("target"))):
+                yield target
         for exposed in body.get("expose") or ():
             first, _, last = str(exposed).partition("/")[0].partition("-")
-            if first.isdecimal() and (last or first).isdecimal():
-                yield from range(int(first), min(int(last or first), 65535) + 1)
+            if start := to_number(first):
+                yield from range(start, min(to_number(last or first), 65535) + 1)
         image = str(body.get("image") or f"{self._project}-{name}")
         if image in images and name not in self.clients:
             yield from images[image].ports
@@ -226,8 +230,9 @@ class Names:
             yield from kind.ports
         own = {*split_name(name), *split_name(image), "http", "server", "listen"}
         for key, value in self.list_own_ports(name):
-            if value.isdecimal() and {*split_name(key)} - {"port"} <= own:
-                yield int(value)
+            number = to_number(value)
+            if number and {*split_name(key)} - {"port"} <= own:
+                yield number
         for word in find_flags(body):
             yield int(word)
 
@@ -253,7 +258,7 @@ class Names:
             yield str(body["container_name"])
         elif self._project:
             replicas = (body.get("deploy") or {}).get("replicas") or body.get("scale") or 1
-            for number in range(1, min(int(replicas), 100) + 1):
+            for number in range(1, min(to_number(replicas) or 1, 100) + 1):
                 yield f"{self._project}-{name}-{number}"
 
 
@@ -275,10 +280,10 @@ def _split_numbers(text: str) -> set[str]:
 
 
 def _list_published(port: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    published, target = str(port.get("published") or ""), str(port.get("target") or "")
-    first, _, last = published.partition("-")
-    if port.get("protocol", "tcp") != "tcp" or not (first.isdecimal() and target.isdecimal()):
+    first, _, last = str(port.get("published") or "").partition("-")
+    published, target = to_number(first), to_number(port.get("target"))
+    if port.get("protocol", "tcp") != "tcp" or not (published and target):
         return
     # Of a range the engine chooses one.
     if not last or last == first:
-        yield int(first), int(target)
+        yield published, target

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from stackmend.addresses.files import flatten
 from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name, is_known_scheme
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
+from stackmend.addresses.tidy import tidy, to_number
 
 #: A longer value is data, and no address.
 LONGEST = 16 * 1024
@@ -109,7 +110,8 @@ def read(
         [('localhost', 6379, 'redis://***@localhost')]
     """
     images = images or {}
-    services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
+    config = tidy(config)
+    services: Mapping[str, Mapping[str, Any]] = config["services"]
     targets = list_targets(services)
     found: list[Address] = []
     for name, body in services.items():
@@ -178,12 +180,12 @@ def _read_pair(
         place = Place(service=service, kind=kind, key=key, start=found.start, end=found.end)
         port_place = None
         port = beside.strip("\"' ")
-        if found.bare and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+        if found.bare and 0 < to_number(port) < 65536:
             start = beside.index(port)
             port_place = Place(
                 service=service, kind=kind, key=port_key, start=start, end=start + len(port)
             )
-            found = found._replace(port=int(port))
+            found = found._replace(port=to_number(port))
         yield _make_address(place, value, found, key, port_place)
 
 
@@ -215,7 +217,7 @@ def _read_words(service: str, kind: Kind, words: Any) -> Iterator[Address]:
             )
             if found.bare and beside is not None and beside is not word:
                 port = beside.value
-                if port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+                if 0 < to_number(port) < 65536:
                     port_place = place.model_copy(
                         update={
                             "key": str(beside.item),
@@ -223,7 +225,7 @@ def _read_words(service: str, kind: Kind, words: Any) -> Iterator[Address]:
                             "end": beside.offset + len(port),
                         }
                     )
-                    found = found._replace(port=int(port))
+                    found = found._replace(port=to_number(port))
             yield _make_address(place, items[word.item], found, word.name, port_place)
 
 
