@@ -251,7 +251,7 @@ def _is_text(stack: Stack, address: Address, target: str, port: int) -> bool:
     return unclear and not related
 
 
-def _runs_itself(stack: Stack, address: Address, kind: str) -> bool:
+def _is_bundled(stack: Stack, address: Address, kind: str) -> bool:
     """Whether a service may well run such software itself, or has its socket."""
     service, body = address.place.service, stack.services[address.place.service]
     image = str(body.get("image") or "").lower()
@@ -294,7 +294,7 @@ def _is_for_people(stack: Stack, address: Address, target: str) -> bool:
 def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
     """Why an address of the service itself may be meant as it stands."""
     service, kind = address.place.service, stack.names.kinds[target]
-    if kind and _runs_itself(stack, address, kind):
+    if kind and _is_bundled(stack, address, kind):
         return f"{service} may run {kind} itself"
     if user := stack.find_user(service, target):
         return f"{target} is for {user} by its name"

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, split_name
+from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import ImageFacts, Running
-from stackmend.addresses.tidy import tidy, to_number
 
 #: Names of variables that may say where a service listens.
 _ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
@@ -39,7 +39,7 @@ class Names:
         running: Running | None = None,
         listening: Mapping[str, Collection[int]] | None = None,
     ) -> None:
-        config = tidy(config)
+        config = normalize(config)
         self.services: Mapping[str, Mapping[str, Any]] = config["services"]
         self.running = running or Running()
         self.kinds = {name: find_kind(name, body) for name, body in self.services.items()}
@@ -177,7 +177,7 @@ class Names:
                     return True
         return False
 
-    def may_listen(self, name: str, port: int) -> bool:
+    def can_listen(self, name: str, port: int) -> bool:
         """Whether a service may listen on a port that nothing declares.
 
         It may not where its sockets are known, or where it is of a kind that has no such port, and

@@ -128,7 +128,7 @@ def _classify_shared(stack: Stack, address: Address, found: Sequence[str]) -> Ju
     port = stack.find_port(address)
     serving = [name for name in found if port and port in stack.names.ports[name]]
     cause = f"{' and '.join(found)} both answer to {address.host}; which does is chance"
-    doubtful = any(stack.names.may_listen(name, port) for name in found if name not in serving)
+    doubtful = any(stack.names.can_listen(name, port) for name in found if name not in serving)
     if (
         len(serving) == 1
         and not doubtful

@@ -69,14 +69,14 @@ def _find_proxied(
         or host in {name.lower() for name in names.groups[service]}
     ):
         return ""
-    if any(_knows_names(value, service, names) for value in used) or _is_exempt(
+    if any(_is_inside(value, service, names) for value in used) or _is_exempt(
         host, own.get("no_proxy", "")
     ):
         return ""
     return host
 
 
-def _knows_names(value: str, service: str, names: Names) -> bool:
+def _is_inside(value: str, service: str, names: Names) -> bool:
     """Whether a proxy is, or may be, on a network of the project, and knows its names."""
     for item in value.lower().split(","):
         host = re.split("[:/]", item.strip().rpartition("://")[2].rpartition("@")[2])[0]

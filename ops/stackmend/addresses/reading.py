@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
 from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name, is_known_scheme
+from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
-from stackmend.addresses.tidy import tidy, to_number
 
 #: A longer value is data, and no address.
 LONGEST = 16 * 1024
@@ -110,7 +110,7 @@ def read(
         [('localhost', 6379, 'redis://***@localhost')]
     """
     images = images or {}
-    config = tidy(config)
+    config = normalize(config)
     services: Mapping[str, Mapping[str, Any]] = config["services"]
     targets = list_targets(services)
     found: list[Address] = []

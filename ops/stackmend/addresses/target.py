@@ -54,12 +54,12 @@ def classify_target(stack: Stack, address: Address, target: str) -> Judgement:
     if len(numbers) == 1:
         (number,) = numbers
         cause = f"{port} is the port of {target} on the host; in its network it is {number}"
-        if address.published or stack.names.may_listen(target, port):
+        if address.published or stack.names.can_listen(target, port):
             return report_ambiguous(
                 stack, address, "published-port", cause, {target: number}, itself=True
             )
         return report_wrong(stack, address, "published-port", cause, target, number)
-    if kind and len(KINDS[kind].ports) == 1 and not stack.names.may_listen(target, port):
+    if kind and len(KINDS[kind].ports) == 1 and not stack.names.can_listen(target, port):
         ((usual, speaks),) = KINDS[kind].ports.items()
         others = {
             number

@@ -7,25 +7,26 @@ _MAPPINGS = ("environment", "networks", "depends_on", "deploy", "healthcheck")
 _LISTS = ("ports", "volumes", "configs", "links", "external_links", "expose")
 
 
-def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
+def normalize(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration whose sections are what Compose makes of them; what is not is left out.
 
     :param config: what ``docker compose config --format json`` gives, or what should be it.
 
     Example:
-        >>> tidy({"services": {"a": None, "b": {"environment": ["X=1"], "ports": 8}}})["services"]
+        >>> config = {"services": {"a": None, "b": {"environment": ["X=1"], "ports": 8}}}
+        >>> normalize(config)["services"]
         {'a': {}, 'b': {'environment': {'X': '1'}}}
     """
     services = _map(config.get("services"))
     return {
         **config,
-        "services": {str(name): _tidy_service(_map(body)) for name, body in services.items()},
+        "services": {str(name): _normalize_service(_map(body)) for name, body in services.items()},
         "networks": {key: _map(body) for key, body in _map(config.get("networks")).items()},
         "configs": {key: _map(body) for key, body in _map(config.get("configs")).items()},
     }
 
 
-def _tidy_service(body: Mapping[str, Any]) -> dict[str, Any]:
+def _normalize_service(body: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(body)
     for key in _MAPPINGS:
         if key in made:
@@ -38,13 +39,13 @@ def _tidy_service(body: Mapping[str, Any]) -> dict[str, Any]:
             made[key] = [item for item in made[key] if isinstance(item, Mapping)]
     if "networks" in made:
         made["networks"] = {
-            name: _tidy_network(settings) if isinstance(settings, Mapping) else None
+            name: _normalize_network(settings) if isinstance(settings, Mapping) else None
             for name, settings in made["networks"].items()
         }
     return made
 
 
-def _tidy_network(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _normalize_network(settings: Mapping[str, Any]) -> dict[str, Any]:
     aliases = settings.get("aliases")
     return {**settings, "aliases": aliases if isinstance(aliases, list) else []}
 
