@@ -12,6 +12,7 @@ from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.names import (
     CHECKED,
+    DATA,
     FIRST,
     INTERNAL,
     OWNERS,
@@ -20,6 +21,7 @@ from tests.lab.names import (
     SAYS,
     SECOND,
     Names,
+    serve,
 )
 
 #: What makes an owner say again what it says: it is restarted, or its lease is renewed.
@@ -345,6 +347,28 @@ def test_a_vpn_in_one_list_for_all_names_is_refused(names: Names) -> None:
     assert f"VPN tun0.openvpn: it has its own server {SECOND}" in done.run.out
     assert names.observe() == seen
     assert names.set(FIRST, on_conflict="force").run.rc == 0
+    assert names.resolve() == SAYS[FIRST]
+
+
+def test_a_vpn_that_comes_after_the_servers_were_set_keeps_its_own(names: Names) -> None:
+    names.own("openresolv")
+    assert names.set(FIRST, search=["a.example"]).run.rc == 0
+    assert b"lab.internal" not in names.host.read("/etc/resolv.conf")
+    own = "192.0.2.55"
+    serve(names.host, own, name="db.corp.lan", address="192.0.2.13")
+    lines = (f"{name} {SAYS[FIRST]}" for name in CHECKED)
+    names.host.put(f"{DATA}/{own}", "\n".join([*lines, "db.corp.lan 192.0.2.13", ""]))
+    names.host.sh(
+        "ip link add wg0 type veth peer name wg1; "
+        f"printf 'nameserver {own}\\nsearch corp.lan\\n' | resolvconf -a wg0 -m 0 -x"
+    )
+    assert names.resolve("db.corp.lan") == "192.0.2.13"
+    seen = names.observe()
+    again = names.set(FIRST, search=["a.example"])
+    assert again.run.rc == 0, again.run.out
+    assert not again.all("done"), again.run.out
+    assert names.observe() == seen
+    names.host.sh("resolvconf -d wg0")
     assert names.resolve() == SAYS[FIRST]
 
 

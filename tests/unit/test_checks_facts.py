@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,10 +277,10 @@ REDIS = inspected("p-redis-1", "redis", 200, networks={"a": "172.18.0.2"})
 
 def named(*lines: str, check: Any = TCP) -> list[str]:
     """The rules that are named of a check that got no answer, and hinted at."""
-    found = result(check, "rc 28", "result failed", "resolved 127.0.0.1", REDIS, API, *lines)
+    to = "127.0.0.1" if check.source is None else "172.18.0.2"
+    found = result(check, "rc 28", "result failed", f"resolved {to}", REDIS, API, *lines)
     texts = [line for line in found.details if "somebody's rule" in line]
-    assert bool(texts) is ("traffic-blocked" in found.hints)
-    assert "traffic-dropped" not in found.hints
+    assert bool(texts) is bool({"traffic-blocked", "traffic-dropped"} & {*found.hints})
     return texts
 
 
@@ -337,6 +338,31 @@ def test_a_rule_between_two_services_is_named(line: str, text: str) -> None:
         # What others send to that port may be all that it met.
         "drop [9:900] -A INPUT -p tcp -m tcp --dport 6379 -j DROP",
         "nft inet lab in tcp dport 6379 drop",
+        # Nothing between two containers comes by there.
+        "drop [10:600] -A INPUT -s 172.16.0.0/12 -j DROP",
+        "drop [10:600] -A OUTPUT -d 172.18.0.2/32 -j REJECT",
+        "drop mangle [10:600] -A INPUT -d 172.18.0.2/32 -j DROP",
+        # It asks for more, which nobody knows of the check's packets.
+        "drop [5:300] -A DOCKER-USER -s 172.18.0.3/32 -m conntrack --ctstate INVALID -j DROP",
+        "drop [5:300] -A DOCKER-USER -s 172.18.0.3/32 -m state --state RELATED -j DROP",
+        "drop [5:300] -A DOCKER-USER -d 172.18.0.2/32 -m limit --limit 5/sec -j DROP",
+        "drop [5:300] -A DOCKER-USER -d 172.18.0.2/32 -p tcp -m connlimit --connlimit-above 9 "
+        "--connlimit-mask 32 --connlimit-saddr -j REJECT --reject-with tcp-reset",
+        "drop [5:300] -A FORWARD -d 172.18.0.2/32 -m hashlimit --hashlimit-name x -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 0.0.0.0/0 -m set --match-set badips src -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -m string --string x --algo bm -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -m recent --update --name x -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -m mark --mark 0x1 -j DROP",
+        "drop raw [5:300] -A PREROUTING -s 172.18.0.3/32 -p tcp -m tcp --tcp-flags FIN,SYN "
+        "FIN,SYN -j DROP",
+        "nft inet lab in ip saddr 172.18.0.3 ct state invalid counter packets 9 bytes 540 drop",
+        "nft inet lab in ip saddr 172.18.0.3 ct state established,related drop",
+        "nft inet lab in ip saddr 172.18.0.3 limit rate over 5/second drop",
+        "nft inet lab in ip saddr 172.18.0.3 meta mark 0x1 drop",
+        "nft inet lab in ip saddr 172.18.0.3 counter packets 0 bytes 0 drop",
+        # Words in it that do nothing.
+        'drop [5:300] -A DOCKER-USER -s 172.18.0.3/32 -m comment --comment "no -j DROP" -j RETURN',
+        'nft inet lab in ip saddr 172.18.0.3 log prefix "no drop " accept',
         # Words of a host that are no rule.
         "drop raw [5:300] -A PREROUTING -s nobody -j DROP",
         "drop -A PREROUTING -s 172.18.0.3/32 -j DROP",
@@ -346,6 +372,229 @@ def test_a_rule_between_two_services_is_named(line: str, text: str) -> None:
 )
 def test_a_rule_about_something_else_is_not(line: str) -> None:
     assert named(line) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "whose"),
+    [
+        ("-A DOCKER-USER -j DROP", "all containers"),
+        ("-A FORWARD -j REJECT --reject-with icmp-host-prohibited", "all containers"),
+        ("-A DOCKER-USER -p tcp -m conntrack --ctstate NEW,INVALID -j DROP", "all containers"),
+        ("-A DOCKER-USER -i br-abc -o br-abc -j DROP", "all of br-abc"),
+        ("-A DOCKER-USER -i br-+ -j DROP", "all of br-+"),
+        ("-A DOCKER-USER -p tcp -m tcp --dport 6379 -j DROP", "port 6379"),
+        (
+            '-A DOCKER-USER -s 172.18.0.3/32 -m comment --comment "a ! udp \\" -j x" -j DROP',
+            "p-api-1",
+        ),
+        ("-A DOCKER-USER -s 172.18.0.3/32 -m comment --comment udp -j DROP", "p-api-1"),
+    ],
+)
+def test_a_rule_about_everything_is_named_where_it_met_something(rule: str, whose: str) -> None:
+    (text,) = named(f"drop [5:300] {rule}")
+    assert f"s traffic of {whose}: {rule} (5 packets" in text
+    assert not named(f"drop [0:0] {rule}")
+    for before in (
+        "-A DOCKER-USER -j RETURN",
+        "-A DOCKER-USER -s 172.16.0.0/12 -j ACCEPT",
+        "-A DOCKER-USER -m set --match-set good src -j RETURN",
+        "-A DOCKER-USER ! -i eth0 -j RETURN",
+        "-A FORWARD -j DOCKER-FORWARD",
+    ):
+        shields = before.split()[1] == rule.split()[1] or before.endswith("ACCEPT")
+        assert len(named(f"drop [9:9] {before}", f"drop [5:300] {rule}")) == 1 - shields
+    for before in (
+        "-A DOCKER-USER -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A DOCKER-USER -s 10.0.0.0/8 -j RETURN",
+        "-A DOCKER-USER -i eth0 -j RETURN",
+        "-A DOCKER-USER -j LOG --log-prefix x",
+        "-A FORWARD -j DOCKER-USER",
+    ):
+        assert named(f"drop [9:9] {before}", f"drop [5:300] {rule}"), before
+
+
+def test_a_rule_of_another_network_is_not_named() -> None:
+    network = {"IPAddress": "172.18.0.2", "NetworkID": "0123456789abcdef"}
+    fields = ("/p-redis-1", "p", "redis", {"Status": "running"}, {"a": network}, None)
+    redis = "inspect " + "\t".join(["200", *map(json.dumps, fields)])
+    lines = ("rc 28", "result failed", "resolved 172.18.0.2", redis)
+    for bridge, named in (
+        ("br-0123456789ab", True),
+        ("br-0123456789ac", False),
+        ("docker0", False),
+    ):
+        rule = f"drop [5:300] -A DOCKER-USER -i {bridge} -o {bridge} -j DROP"
+        assert ("traffic-dropped" in result(TCP, *lines, rule).hints) is named
+
+
+@pytest.mark.parametrize(
+    ("elements", "count"),
+    [
+        ("10.0.0.1, 172.18.0.2 }", 1),
+        ("10.0.0.1, 172.18.0.0-172.18.0.9 }", 1),
+        ("172.18.0.0/16 timeout 1h expires 59m, }", 1),
+        ("10.0.0.1, 172.19.0.0-172.18.0.9, a-b }", 0),
+    ],
+)
+def test_a_set_of_addresses_is_read(elements: str, count: int) -> None:
+    rule = "nft ip mine forward ip daddr @blocked tcp dport @ports drop"
+    sets = ("nftset ip mine ports 80,", "nftset ip mine ports 6379 }")
+    assert len(named(rule, *sets, f"nftset ip mine blocked {elements}")) == count
+    assert not named(rule, *sets, f"nftset ip other blocked {elements}")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'ip daddr 172.18.0.2 log prefix "udp != x " drop',
+        'ip daddr 172.18.0.2 counter packets 3 bytes 9 drop comment "not udp ! x"',
+        "ip daddr 172.18.0.2 meta l4proto { tcp, udp } th dport 6379 drop",
+        "ip daddr 172.18.0.2 ct state new reject with icmp type port-unreachable",
+        'iifname { "eth0", "br-1" } ip daddr 172.18.0.2 drop',
+    ],
+)
+def test_words_in_a_rule_of_nftables_hide_nothing(rule: str) -> None:
+    (text,) = named(f"nft inet lab in {rule}")
+    assert text.endswith(f": {rule}")
+
+
+SAVED = """*filter
+:INPUT ACCEPT [9:9]
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+:mine - [0:0]
+[9:9] -A INPUT -s 10.0.0.0/8 -j mine
+[9:9] -A INPUT -s 10.1.0.0/16 -j mine
+[9:9] -A FORWARD -j DOCKER-USER
+[9:9] -A FORWARD -o br-1 -j DOCKER
+[2:9] -A DOCKER -j DROP
+[0:0] -A DOCKER-USER -j RETURN
+[3:9] -A mine -g mine
+[3:9] -A mine -j DROP
+[0:0] -A mine -j REJECT --reject-with icmp-port-unreachable
+COMMIT
+*raw
+:PREROUTING ACCEPT [9:9]
+[1:60] -A PREROUTING -s 172.18.0.3/32 -j DROP
+COMMIT
+"""
+RULESET = """table ip filter {
+\tchain INPUT {
+\t\ttype filter hook input priority filter; policy drop;
+\t\tip saddr 1.2.3.4 drop
+\t}
+}
+table inet fw {
+\tset blocked {
+\t\ttype ipv4_addr
+\t\tflags interval
+\t\telements = { 10.0.0.1,
+\t\t\t     172.18.0.2 }
+\t}
+
+\tchain input {
+\t\ttype filter hook input priority filter; policy drop;
+\t\tiifname vmap { "lo" : jump lo, "eth0" : jump far }
+\t\tip daddr @blocked drop comment "our policy"
+\t}
+
+\tchain far {
+\t\treject
+\t}
+}
+table netdev early {
+\tchain a {
+\t\ttype filter hook ingress device "eth0" priority filter; policy accept;
+\t}
+\tchain b {
+\t\ttype filter hook ingress devices = { br-1, eth0 } priority filter; policy accept;
+\t}
+}
+"""
+
+
+def run_awk(name: str, text: str) -> list[str]:
+    script = Path("ops/stackmend/checks/probe.sh").read_text()
+    (program,) = re.findall(rf"^{name}='\n(.*?)'\n", script, re.DOTALL | re.MULTILINE)
+    done = subprocess.run(
+        ["awk", program], input=text, capture_output=True, text=True, check=True, timeout=20
+    )
+    return [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_a_long_set_leaves_room_for_the_rules() -> None:
+    many = "\n".join(["elements = { 10.0.0.1,", *["10.0.0.2,"] * 5000, "10.0.0.3 }", "}"])
+    ruleset = f"table inet fw {{\nset a {{\n{many}\nchain b {{\nip daddr @a drop\n}}\n}}\n"
+    lines = run_awk("checks_nft", ruleset)
+    assert (len(lines), lines[-1]) == (1001, "nft inet fw b ip daddr @a drop")
+
+
+def test_the_probe_reads_rules_and_what_leads_to_them() -> None:
+    assert run_awk("checks_drops", SAVED) == [
+        "[9:9] -A FORWARD -j DOCKER-USER",
+        "[9:9] -A FORWARD -o br-1 -j DOCKER",
+        "[0:0] -A DOCKER-USER -j RETURN",
+        "[3:9] -A mine -j DROP",
+        "raw [1:60] -A PREROUTING -s 172.18.0.3/32 -j DROP",
+    ]
+    assert run_awk("checks_jumps", SAVED) == [
+        "filter INPUT mine",
+        "filter FORWARD DOCKER-USER",
+        "filter FORWARD DOCKER",
+        "filter mine mine",
+    ]
+    assert run_awk("checks_nft", RULESET) == [
+        "nftset inet fw blocked 10.0.0.1,",
+        "nftset inet fw blocked 172.18.0.2 }",
+        "edge inet/fw @input input",
+        "edge inet/fw input lo",
+        "edge inet/fw input far",
+        'nft inet fw input ip daddr @blocked drop comment "our policy"',
+        "nft inet fw far reject",
+        "edge netdev/early @ingress a",
+        "edge netdev/early @ingress-own b",
+    ]
+
+
+UFW = "drop [9:540] -A ufw-user-input -s 172.16.0.0/12 -p tcp -m tcp --dport 6379 -j DROP"
+BY_UFW = ("edge filter INPUT ufw-before-input", "edge filter ufw-before-input ufw-user-input")
+NFT = "nft inet fw input ip saddr 172.16.0.0/12 drop"
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ((UFW, *BY_UFW), 0),
+        ((UFW, *BY_UFW, "edge filter FORWARD ufw-user-input"), 1),
+        ((UFW, *BY_UFW, "called 172.18.0.1"), 1),
+        ((NFT, "edge inet/fw @input input"), 0),
+        ((NFT, "edge inet/fw @input in", "edge inet/fw in input"), 0),
+        ((NFT, "edge inet/fw @ingress input"), 0),
+        ((NFT, "edge inet/fw @ingress-own input"), 1),
+        ((NFT, "edge inet/fw @forward input"), 1),
+        ((NFT, "edge inet/other @input input"), 1),
+        ((NFT, "edge inet/fw @input input", "called 172.18.0.1"), 1),
+        ((NFT, "edge inet/fw a input", "edge inet/fw input a"), 1),
+    ],
+)
+def test_a_rule_counts_where_the_packets_come_by(lines: tuple[str, ...], count: int) -> None:
+    assert len(named(*lines)) == count
+
+
+def test_a_call_from_the_host_or_of_oneself_is_not_forwarded() -> None:
+    rule = "-d 172.18.0.2/32 -j DROP"
+    assert not named(f"drop [5:300] -A FORWARD {rule}", check=HTTP)
+    assert named(f"drop [5:300] -A OUTPUT {rule.replace('172.18.0.2', '127.0.0.1')}", check=HTTP)
+    lines = ("rc 7", "result failed", REDIS, f"drop [5:300] -A FORWARD {rule}")
+    on_host = inspected("p-api-1", "api", 300, networks={"host": ""})
+    lines_on_host = ("rc 7", "result failed", "resolved 172.18.0.2", on_host, REDIS)
+    assert "traffic-blocked" in result(TCP, *lines_on_host, f"drop [5:300] -A OUTPUT {rule}").hints
+    forwarded = result(TCP, *lines_on_host, f"drop [5:300] -A FORWARD {rule}")
+    assert "traffic-dropped" not in forwarded.hints
+    own = TcpCheck(address="redis:6379", inside="redis")
+    for to in ("172.18.0.2", "127.0.0.1"):
+        assert "traffic-dropped" not in result(own, *lines, f"resolved {to}").hints
 
 
 @pytest.mark.parametrize(

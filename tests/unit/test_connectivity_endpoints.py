@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
+import sys
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -156,7 +158,8 @@ def test_pages_of_both_kinds() -> None:
             parse("x", body)
 
 
-SCRIPT = Path("ops/stackmend/connectivity/probe.sh").read_text()
+SCRIPT_PATH = Path("ops/stackmend/connectivity/probe.sh")
+SCRIPT = SCRIPT_PATH.read_text()
 
 
 def run_awk(name: str, lines: str, *values: str) -> list[str]:
@@ -229,3 +232,120 @@ def test_a_dns_server_that_lies_says_addresses_or_nothing(tails: list[bytes], ki
     found = run_awk("answer", "\n".join(rows) + "\n")
     assert len(found) == len(rows)
     assert all(_ROW.fullmatch(line.rstrip()) for line in found), found
+
+
+def run_functions(*names: str, script: str, path: Path, **programs: str) -> list[str]:
+    """What a script says with functions of the probe, and programs besides the host's."""
+    functions = "\n".join(
+        found[0]
+        for name in names
+        if (found := re.search(rf"^{name}\(\) {{.*?^}}$", SCRIPT, re.M | re.S))
+    )
+    for name, text in programs.items():
+        program = path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", f"PATH={path}/bin:$PATH dir=.\n{functions}\n{script}"],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "outside"),
+    [
+        ("https://proxy.lan:3129", "proxy.lan:3129:192.0.2.8"),
+        ("http://u:p@proxy.lan:3128/", "proxy.lan:3128:192.0.2.8"),
+        ("https://proxy.lan", "proxy.lan:443:192.0.2.8"),
+        ("proxy.lan", "proxy.lan:1080:192.0.2.8"),
+        ("http://six.lan:3128", "six.lan:3128:[2001:db8::8]"),
+        ("http://nobody.lan:3128", ""),
+        ("http://proxy.lan:x", ""),
+        ("http://192.0.2.9:3128", ""),
+        ("http://[2001:db8::9]:3128", ""),
+    ],
+)
+def test_a_proxy_of_containers_keeps_its_name(proxy: str, outside: str, tmp_path: Path) -> None:
+    (tmp_path / "inner").write_text(f"https_proxy={proxy}\n")
+    getent = """case $2 in
+        proxy.lan) echo '2001:db8::8 STREAM proxy.lan'; echo '192.0.2.8 STREAM' ;;
+        six.lan) echo '2001:db8::8 STREAM six.lan' ;;
+        *) exit 2 ;;
+    esac"""
+    told = run_functions(
+        "find_inner_proxy",
+        "check_proxy",
+        script="scheme=https host=far.lan resolved=''; find_inner_proxy; "
+        'echo "$inner" "$outside"',
+        path=tmp_path,
+        getent=getent,
+    )
+    assert told == [f"{proxy} {outside}"]
+
+
+@pytest.mark.parametrize("outside", ["proxy.lan:3129:192.0.2.8", ""])
+def test_curl_finds_a_proxy_of_containers_where_the_host_does(outside: str, tmp_path: Path) -> None:
+    run_functions(
+        "limited",
+        "exchange",
+        script="index=1 at=container address='' host=far.lan port=443 scheme=https path=/ "
+        "seconds=5 client=curl proxy=https://proxy.lan:3129 file=x within='' "
+        f"outside='{outside}'; exchange 1",
+        path=tmp_path,
+        curl=f'cat >{tmp_path}/input; echo "$@" >{tmp_path}/words',
+    )
+    assert (tmp_path / "input").read_text() == 'proxy = "https://proxy.lan:3129"\n'
+    words = (tmp_path / "words").read_text().split()
+    assert [
+        words[at + 1] for at, word in enumerate(words) if word == "--resolve"
+    ] == outside.split()
+
+
+@pytest.mark.parametrize(
+    ("excepted", "proxy"),
+    [
+        ("*", ""),
+        ("a.lan,*", ""),
+        ("f*", "http://p:1"),
+        (".lan", ""),
+        ("lan", ""),
+        ("an", "http://p:1"),
+    ],
+)
+def test_names_without_a_proxy_are_no_names_of_files(
+    excepted: str, proxy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own").write_text(f"no_proxy={excepted}\n")
+    (tmp_path / "far.lan").touch()
+    told = run_functions(
+        "check_proxy",
+        script='host=far.lan proxy=http://p:1 from=own; check_proxy; echo "$proxy" *.lan',
+        path=tmp_path,
+    )
+    assert told == [f"{proxy} far.lan"]
+
+
+def test_python_exits_as_curl_does_where_the_answer_is_no_http(tmp_path: Path) -> None:
+    """Exit 1 is what python3 itself ends with where it cannot ask at all."""
+    program = SCRIPT_PATH.with_name("exchange.py").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        words = ["20", "http", "far.lan", port, "/", "127.0.0.1", str(tmp_path / "head")]
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", program, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as asking:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"nonsense\r\n\r\n")
+            _, error = asking.communicate(timeout=20)
+    assert (asking.returncode, error) == (8, "nonsense\n\n")

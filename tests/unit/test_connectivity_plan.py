@@ -96,6 +96,7 @@ def failing(**fields: Any) -> EndpointState:
 DARK = {"routed": {}, "connects": (), "answers": ()}
 BOTH = {FOUR: True, SIX: True}
 LATE = Clock(asked=1000, now=1000 - 86400, answered=1001)
+EARLY = Clock(asked=1000, now=1000 + 86400, answered=1001)
 REGISTRY = {"url": "https://hub.lan/v2/", "kind": "registry"}
 
 #: What a host met, and what it is called.
@@ -356,7 +357,55 @@ SCENARIOS: dict[str, tuple[HostConnectivity, str]] = {
     ),
     "an exit without a class, over http": (
         host(met(view(answers=answers(status=0, exit=61, error="x")), "http://api.lan/")),
-        "protocol",
+        "unknown",
+    ),
+    "curl was built without TLS": (
+        host(failing(exit=1, error='Protocol "https" not supported or disabled in libcurl')),
+        "unknown",
+    ),
+    "python3 has no TLS": (
+        host(
+            failing(
+                exit=1,
+                error="Traceback: File \"/usr/lib/python3/http/client.py\" No module named 'ssl'",
+            )
+        ),
+        "unknown",
+    ),
+    "curl cannot load a library": (
+        host(failing(exit=127, error="error while loading shared libraries: libnghttp2.so.14")),
+        "unknown",
+    ),
+    "curl is killed": (host(failing(exit=137)), "unknown"),
+    "the host's disk is full, over https": (
+        host(failing(exit=23, error="Failed writing body")),
+        "unknown",
+    ),
+    "the host's disk is full, over http": (
+        host(
+            met(
+                view(answers=answers(status=0, exit=23, error="Failed writing body")),
+                "http://api.lan/",
+            )
+        ),
+        "unknown",
+    ),
+    "curl is killed once, and the others are reset": (
+        host(
+            met(
+                view(
+                    answers=(
+                        Answer(address=FOUR, exit=137, connected=1),
+                        *answers(exit=56, status=0, error="Connection reset by peer")[:2],
+                    )
+                )
+            )
+        ),
+        "reset",
+    ),
+    "curl is killed in the container alone": (
+        host(met(container=view(answers=answers(status=0, exit=137))), container="ai-api-1"),
+        "healthy",
     ),
     "TLS to a port of plain HTTP": (
         host(failing(exit=35, error="error:0A00010B:SSL routines::wrong version number")),
@@ -586,6 +635,48 @@ def test_each_class_has_a_remedy() -> None:
     for fault in TITLES:
         assert find_remedy(fault, "host")
         assert find_remedy(fault, "container")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        (
+            "SSL: no alternative certificate subject name matches target host name 'expired-a.lan'",
+            "name",
+        ),
+        ("certificate subject name (expired.lan) does not match target host name 'alert'", "name"),
+        ("SSL: certificate subject name 'x' does not match target host name 'expired'", "name"),
+        ("Hostname mismatch, certificate is not valid for 'not-yet-valid.lan'.", "name"),
+        ("IP address mismatch, certificate is not valid for '192.0.2.7'.", "name"),
+        ("looked at from container expired-api-1 unable to get local issuer certificate", "issuer"),
+        ("SSL certificate problem: certificate has expired", "renew"),
+        ("SSL certificate problem: certificate has expired, of the server's chain's", "renew"),
+        ("SSL certificate problem: certificate is not yet valid", "wait"),
+        ("error:0A000415:SSL routines::sslv3 alert certificate expired", "client"),
+        ("error:0A000415:SSL routines::ssl/tls alert certificate expired", "client"),
+        ("[SSL: SSLV3_ALERT_CERTIFICATE_REVOKED] x", "client"),
+        ("error:0A000412:SSL routines::sslv3 alert bad certificate", "client"),
+        ("error:0A00045C:SSL routines::tlsv13 alert certificate required", "client"),
+        ("error:0A000418:SSL routines::tlsv1 alert unknown ca", "client"),
+        ("error:0A00042E:SSL routines::tlsv1 alert protocol version", "ciphers"),
+        ("error:0A000410:SSL routines::sslv3 alert handshake failure", "ciphers"),
+    ],
+)
+def test_the_remedy_for_tls_goes_by_the_cause(text: str, remedy: str) -> None:
+    starts = {
+        "name": "correct the name",
+        "issuer": "trust the certificate's issuer",
+        "renew": "have the server's owner renew",
+        "wait": "wait until",
+        "client": "send the client certificate",
+        "ciphers": "have the server speak",
+    }
+    assert find_remedy("tls", "host", (text,)).startswith(starts[remedy])
+    # A clock that is away makes a certificate expire, and changes no name and nothing that is sent.
+    for clock in (LATE, EARLY):
+        (found,) = classify_endpoints(host(failing(exit=60, error=text), clock=clock))
+        late = {"renew": EARLY, "wait": LATE}.get(remedy)
+        assert found.fault == ("clock" if clock is late else "tls")
 
 
 PAGE = StatusPage(provider="far", url="https://status.lan/", domains=("api.lan",))

@@ -139,6 +139,7 @@ def test_connections_have_the_servers_that_they_have_now(foreseen: str) -> None:
                 "u1 ipv4.method:auto",
                 "u1 ipv4.dns:192.0.2.1, 192.0.2.2",
                 "u1 IP4.DNS[1]:192.0.2.9",
+                "u1 IP6.DNS[1]:2001:db8::53",
             ],
         )
     )
@@ -148,8 +149,48 @@ def test_connections_have_the_servers_that_they_have_now(foreseen: str) -> None:
         "ipv4.method": "auto",
         "ipv4.dns": "192.0.2.1,192.0.2.2",
         "ipv4.has-dns": "yes",
-        "dns": "192.0.2.9",
+        "ipv6.has-dns": "yes",
+        "dns": "192.0.2.9,2001:db8::53",
     }
+
+
+def test_records_are_those_of_their_interfaces(foreseen: str) -> None:
+    fact = Resolver()
+    fact.command()
+    state = fact.process(
+        probe(
+            records=["192.0.2.1 eth0.dhcp", "10.8.0.1 wg0", "192.0.2.2 eth0.dhcp"],
+            searches=["lab.example eth0.dhcp", "corp.lan wg0"],
+        )
+    )
+    assert state.records == {"eth0.dhcp": ("192.0.2.1", "192.0.2.2"), "wg0": ("10.8.0.1",)}
+    assert state.searches == {"eth0.dhcp": ("lab.example",), "wg0": ("corp.lan",)}
+
+
+@pytest.mark.parametrize(
+    ("named", "lasting"),
+    [
+        ("192.0.2.53", "192.0.2.53"),
+        ("192.0.2.53:53", "192.0.2.53"),
+        ("192.0.2.53:53%eth0#dns.example", "192.0.2.53"),
+        ("192.0.2.53#dns.example", "192.0.2.53"),
+        ("192.0.2.53:5353", "192.0.2.53:5353"),
+        ("2001:DB8:0::53", "2001:db8::53"),
+        ("[2001:db8::53]:53", "2001:db8::53"),
+        ("[2001:db8::53]", "2001:db8::53"),
+        ("[2001:db8::53]:5353", "[2001:db8::53]:5353"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("_gateway", "_gateway"),
+    ],
+)
+def test_a_server_is_the_same_however_systemd_takes_it(
+    named: str, lasting: str, foreseen: str
+) -> None:
+    fact = Resolver()
+    fact.command()
+    lines = ["eth0 file 192.0.2.1", "eth0 file ", f"eth0 file {named}", "eth0 lease 192.0.2.9", ""]
+    (link,) = fact.process(probe(lasting=lines)).links
+    assert link.lasting == (lasting, "192.0.2.9")
 
 
 def test_answers_of_both_families_are_one(foreseen: str) -> None:

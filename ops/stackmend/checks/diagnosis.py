@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from stackmend.checks.rules import find_blocking
+from stackmend.checks.rules import Traffic, find_blocking
 from stackmend.checks.spec import Check, ExecCheck, GreetingCheck, HttpCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import Hint
 from stackmend.redaction import format_safe_line
@@ -74,6 +74,7 @@ class _Network(_Model):
     Gateway: str = ""
     Aliases: tuple[str, ...] | None = None
     DNSNames: tuple[str, ...] | None = None
+    NetworkID: str = ""
 
 
 class _Binding(_Model):
@@ -145,7 +146,7 @@ def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint])
     for target in targets:
         _explain_health(target, details, hints)
     _explain_forwarding(answer, details, hints)
-    _explain_dropping(check, answer, sources + targets, details, hints)
+    _explain_dropping(check, answer, sources, targets, details, hints)
     # Between two containers of one network nothing is translated.
     if check.source is None or not targets:
         _explain_nat(answer, sources + targets, details, hints)
@@ -426,11 +427,20 @@ def _explain_forwarding(answer: Answer, details: list[str], hints: list[Hint]) -
 def _explain_dropping(
     check: HttpCheck | TcpCheck | GreetingCheck | RedisCheck,
     answer: Answer,
-    containers: list[_Container],
+    sources: list[_Container],
+    targets: list[_Container],
     details: list[str],
     hints: list[Hint],
 ) -> None:
     """Somebody's rules that drop what these containers send, or what is sent to them."""
+    containers = sources + targets
+    asked = set(answer.get("resolved").split())
+    # What shares the host's network comes from the host.
+    from_host = check.source is None or any("host" in source.on for source in sources)
+    own = {str(network.IPAddress) for source in sources for network in source.on.values()}
+    if not from_host and asked and all(_is_loopback(to) or to in own for to in asked):
+        # It does not leave the container's network.
+        return
     names = {
         str(network.IPAddress): container.name
         for container in containers
@@ -438,11 +448,29 @@ def _explain_dropping(
         if network.IPAddress
     }
     ports = {check.port} if check.port else set()
-    if check.source is None:
-        names |= dict.fromkeys(("127.0.0.1", "::1", *answer.get("resolved").split()), "the host")
+    if from_host:
+        names |= dict.fromkeys(("127.0.0.1", "::1", *asked), "the host")
         inner = (container.find_published_port(check.port) for container in containers)
         ports |= {port for port in inner if port}
-    for rule in find_blocking(answer.get_all("drop"), answer.get_all("nft"), names, ports):
+    spared = ["ingress", "egress"]
+    if from_host:
+        spared += ["forward"]
+    elif not answer.get("called"):
+        spared += ["input", "output"]
+    bridges = {
+        "docker0" if name == "bridge" else f"br-{network.NetworkID[:12]}"
+        for container in containers
+        for name, network in container.on.items()
+        if network.NetworkID
+    }
+    traffic = Traffic({a: n for a, n in names.items() if _parse_address(a)}, ports, bridges, spared)
+    for rule in find_blocking(
+        answer.get_all("drop"),
+        answer.get_all("nft"),
+        traffic,
+        answer.get_all("edge"),
+        answer.get_all("nftset"),
+    ):
         # Before all that only follows from it.
         details.insert(0, rule.text)
         hints.append("traffic-dropped" if rule.removable else "traffic-blocked")

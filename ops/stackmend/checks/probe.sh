@@ -896,6 +896,54 @@ checks_call_of_host() {
     done
 }
 
+# What drops, in the chains that are not Docker's own; but for the table "filter" with the table. Of
+# the two chains that ask before Docker's every rule: one may let through what a later one drops.
+# shellcheck disable=SC2016 # the fields of awk
+checks_drops='
+/^\*/ { table = substr($1, 2) " "; if (table == "filter ") table = "" }
+$2 != "-A" { next }
+table == "" && $3 ~ /^(DOCKER-USER|FORWARD)$/ { print; next }
+$3 !~ /^DOCKER/ && $1 !~ /^\[0:/ && / -j (DROP|REJECT)/ { print table $0 }'
+
+# `TABLE FROM CHAIN`: what jumps to a chain.
+# shellcheck disable=SC2016
+checks_jumps='
+/^\*/ { table = substr($1, 2) }
+/^:/ && $2 == "-" { made[table, substr($1, 2)] = 1 }
+$2 == "-A" {
+    for (i = 4; i < NF; i++)
+        if (($i == "-j" || $i == "-g") && (table, $(i + 1)) in made && !known[table, $3, $(i + 1)]++)
+            print table, $3, $(i + 1)
+}'
+
+# The same of nftables, each line with its key before it, and the elements of sets of addresses.
+# shellcheck disable=SC2016
+checks_nft='
+$1 == "table" { table = $2 " " $3; key = $2 "/" $3; chain = ""; set = "" }
+# Those of iptables and of Docker are told of above.
+table ~ /^ip6? (filter|nat|mangle|raw|security)$/ || table ~ /docker/ { next }
+$1 == "chain" { chain = $2; set = ""; next }
+$1 == "set" || $1 == "map" { chain = ""; set = $1 == "set" ? $2 : ""; open = 0; next }
+set != "" && $1 == "elements" { open = 1; sub(/.*= *\{/, "") }
+set != "" {
+    # One of a great many leaves room for the rules.
+    if (open && sets++ < 1000) print "nftset", table, set, substr($0, 1, 500)
+    if ($0 ~ /\}/) open = 0
+    next
+}
+chain == "" { next }
+$1 == "type" {
+    hook = $4
+    if (hook ~ /gress$/ && / devices? .*(br-|docker|veth|"lo")/) hook = hook "-own"
+    print "edge", key, "@" hook, chain
+    next
+}
+{
+    for (i = 1; i < NF; i++)
+        if ($i == "jump" || $i == "goto") { to = $(i + 1); sub(/,$/, "", to); print "edge", key, chain, to }
+}
+/ (drop|reject)( |$)/ || /^[ \t]*(drop|reject)( |$)/ { print "nft", table, chain, $0 }'
+
 # Only for a check that failed. Prints what is there; what it means is for facts.py.
 checks_diagnosis() {
     if [ -n "$target" ]; then
@@ -931,22 +979,18 @@ checks_diagnosis() {
         tr '\0' ' ' </proc/"$(pidof dockerd 2>/dev/null)"/cmdline 2>/dev/null | grep -q -e '--iptables=false' ||
             grep -q '"iptables"[[:space:]]*:[[:space:]]*false' /etc/docker/daemon.json 2>/dev/null ||
             checks_say tables iptables
-        # What drops, in the chains that are not Docker's own; but for the table "filter" with the table.
-        checks_say_lines drop "$(checks_limited 5 iptables-save -c 2>/dev/null | awk '
-            /^\*/ { table = substr($1, 2) " "; if (table == "filter ") table = "" }
-            $2 == "-A" && ($3 !~ /^DOCKER/ || $3 == "DOCKER-USER") && / -j (DROP|REJECT)/ {
-                if ($1 !~ /^\[0:/ || $3 ~ /^(DOCKER-USER|FORWARD)$/) print table $0 }' | head -n 200)"
+        checks_limited 5 iptables-save -c 2>/dev/null >"$prefix.rules"
+        checks_say_lines drop "$(awk "$checks_drops" "$prefix.rules" | head -n 200)"
+        checks_say_lines edge "$(awk "$checks_jumps" "$prefix.rules" | head -n 400)"
         checks_say_lines nat "$(checks_limited 5 iptables -w 2 -t nat -S 2>/dev/null | grep -e '-j DOCKER' -e MASQUERADE | head -n 60)"
         checks_say_lines forward "$(checks_limited 5 iptables -w 2 -S FORWARD 2>/dev/null | head -n 60)"
     fi
     # From 29 on Docker can keep rules of its own in nftables.
     checks_has nft || return 0
-    checks_say_lines nft "$(checks_limited 5 nft list ruleset 2>/dev/null | awk '
-        $1 == "table" { table = $2 " " $3 }
-        $1 == "chain" { chain = $2 }
-        # Those of iptables and of Docker are told of above.
-        table ~ /^ip6? (filter|nat|mangle|raw|security)$/ || table ~ /docker/ { next }
-        / (drop|reject)( |$)/ && !/policy/ { print table, chain, $0 }' | head -n 200)"
+    checks_limited 5 nft list ruleset 2>/dev/null | awk "$checks_nft" >"$prefix.rules"
+    for found in nft edge nftset; do
+        checks_say_lines "$found" "$(sed -n "s/^$found //p" "$prefix.rules" | head -n 1000)"
+    done
     checks_say_lines nftable "$(checks_limited 5 nft list tables 2>/dev/null | grep -i docker)"
 }
 

@@ -67,7 +67,7 @@ except http.client.RemoteDisconnected:
 except http.client.IncompleteRead as error:
     _end(18, error)
 except http.client.HTTPException as error:
-    _end(1, error)
+    _end(8, error)
 except ConnectionRefusedError as error:
     _end(7, error)
 except OSError as error:

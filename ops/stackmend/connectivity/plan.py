@@ -4,7 +4,7 @@ A diagnosis goes from the lowest layer up, and stops at the first that explains 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from math import comb
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 from stackmend import decision
 from stackmend.connection.unknown import Unknown
 from stackmend.connectivity.faults import TITLES, FaultName
-from stackmend.connectivity.remedies import find_remedy
+from stackmend.connectivity.remedies import drop_names, find_remedy
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.connectivity.state import (
     Answer,
@@ -43,6 +43,14 @@ NO_STACK = "there is no stack"
 
 #: Bytes of a body after which its rest is no matter: full packets arrive.
 LONG_BODY = 16384
+
+#: How curl exits by what a server, a proxy or the way there does; by all else nobody was asked.
+_MET = frozenset(
+    {5, 6, 7, 8, 16, 18, 28, 35, 51, 52, 53, 54, 55, 56, 58, 59, 60, 63, 64, 66, 77, 80, 82, 83}
+    | {90, 91, 92, 97}
+)
+#: What it calls a protocol that it does not take.
+_OTHER_PROTOCOL = re.compile(r"HTTP/[0-9]|HTTP version")
 
 Result = tuple[FaultName, tuple[str, ...]]
 
@@ -173,11 +181,15 @@ def _classify_endpoint(found: EndpointState, state: HostConnectivity) -> Diagnos
     result = outside.classify()
     place: Literal["host", "container"] = "host"
     if result is None and not outside.is_proven():
+        unmade = _list_unmade(found.host)
         return Diagnosis(
             endpoint=endpoint,
             fault="unknown",
-            evidence=("nothing that was looked at fails",),
-            remedy="install curl and bash on the host, or look again while it is less busy",
+            evidence=("nothing that was looked at fails", *unmade),
+            remedy="mend curl or python3 on the host, whichever asks there, or what it lacks: "
+            "space, memory, a library, TLS"
+            if unmade
+            else "install curl and bash on the host, or look again while it is less busy",
         )
     if result is None and isinstance(found.container, View):
         result = _Classifier(found, found.container, state, inside=True).classify()
@@ -214,6 +226,8 @@ def _find_unchecked(state: HostConnectivity, *, well: bool) -> Iterable[Finding]
             if well and layer == "echo requests":
                 continue
             reasons.setdefault(f"{layer}: {reason}", []).append(found.endpoint.origin)
+        for line in _list_unmade(found.host):
+            reasons.setdefault(f"TLS and HTTP: {line}", []).append(found.endpoint.origin)
         if any(burst.late for burst in found.host.bursts):
             line = "packet loss: the host is so busy that it is late with itself"
             reasons.setdefault(line, []).append(found.endpoint.origin)
@@ -224,6 +238,9 @@ def _find_unchecked(state: HostConnectivity, *, well: bool) -> Iterable[Finding]
         else:
             for layer, reason in found.container.skipped.items():
                 line = f"{layer}, from the container: {reason}"
+                reasons.setdefault(line, []).append(found.endpoint.origin)
+            for line in _list_unmade(found.container):
+                line = f"TLS and HTTP, from the container: {line}"
                 reasons.setdefault(line, []).append(found.endpoint.origin)
     if reasons:
         yield Finding(
@@ -238,6 +255,23 @@ def _find_unchecked(state: HostConnectivity, *, well: bool) -> Iterable[Finding]
         )
 
 
+def _is_made(answer: Answer) -> bool:
+    """Whether an exchange came to its end, or to one that the host's own tool is no reason of."""
+    if answer.exit == 1:
+        return bool(_OTHER_PROTOCOL.search(answer.error))
+    return not answer.exit or answer.exit in _MET or answer.tunnel >= 400
+
+
+def _list_unmade(view: View) -> Collection[str]:
+    """What the host's own tools failed of."""
+    return dict.fromkeys(
+        f"{row.address or 'the proxy'}: {row.error or 'the tool that asks was ended'} "
+        f"(exit {row.exit})"
+        for row in view.answers
+        if not _is_made(row)
+    )
+
+
 class _Classifier:
     """One endpoint from one place, layer by layer."""
 
@@ -250,6 +284,7 @@ class _Classifier:
         self.state = state
         self.inside = inside
         self.own = frozenset(view.own)
+        self.answers = tuple(filter(_is_made, view.answers))
         self.proxy = view.proxy if inside else found.proxy
 
     def classify(self) -> Result | None:
@@ -268,7 +303,7 @@ class _Classifier:
         """Whether something shows that the endpoint answers, and not only that nothing fails."""
         if self.endpoint.scheme == "tcp" and not self.found.proxy:
             return any(connect.status == "connected" for connect in self.view.connects)
-        return any(self._classify_answer(answer) is None for answer in self.view.answers)
+        return any(self._classify_answer(answer) is None for answer in self.answers)
 
     def classify_names(self) -> Result | None:
         """The resolver and the DNS servers."""
@@ -449,7 +484,7 @@ class _Classifier:
         for family in (4, 6):
             answers = [
                 answer
-                for answer in self.view.answers
+                for answer in self.answers
                 if (_get_family(answer.address) if answer.address else 4) == family
             ]
             if not answers:
@@ -526,6 +561,10 @@ class _Classifier:
     def _is_clock(self, text: str) -> bool:
         """Whether a certificate is out of its time because the host's clock is."""
         skews = self._find_skews()
+        text = drop_names(text)
+        if "alert" in text:
+            # It is the server that says so.
+            return False
         if "not yet valid" in text:
             return any(skew < -SKEW for skew in skews.values())
         return "expired" in text and any(skew > SKEW for skew in skews.values())
@@ -595,7 +634,7 @@ class _Classifier:
             return None
         if not any(connect.status == "connected" for connect in six):
             return "ipv6", (*_format_connects(six), "IPv4 connects")
-        answers = [answer for answer in self.view.answers if _get_family(answer.address) == 6]
+        answers = [answer for answer in self.answers if _get_family(answer.address) == 6]
         if answers and all(
             self._classify_answer(answer) not in (None, "rate-limit") for answer in answers
         ):

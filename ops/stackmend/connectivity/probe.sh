@@ -275,6 +275,8 @@ exchange() {
   set -- -q -g -s -S --max-time "$seconds" -A stackmend -o /dev/null -D "$out.head"
   if [ -n "$address" ]; then
     set -- "$@" --noproxy '*' --resolve "$host:$port:$route"
+  elif [ -n "$outside" ]; then
+    set -- "$@" --resolve "$outside"
   fi
   rc=0
   if [ "$client" = python3 ]; then
@@ -483,10 +485,11 @@ observe_endpoint() {
 # Observes each endpoint from one place.
 observe() {
   at=$1 servers=$2 within=$3 index=0
-  while read -r kind scheme host port path repository hints proxy inner; do
+  while read -r kind scheme host port path repository hints proxy inner outside; do
     index=$((index + 1))
     [ "$proxy" != - ] || proxy=''
     [ "$inner" != - ] || inner=''
+    [ "$at" = container ] && [ "$outside" != - ] || outside=''
     { observe_endpoint >"$dir/$at.$index.row" 2>"$dir/$at.$index.err"; } &
   done <"$dir/endpoints"
   wait
@@ -543,24 +546,33 @@ find_proxy() {
   [ -z "$from" ] || proxy=$(sed -n "s/^\($scheme\)_proxy=//p" "$from" | head -n 1)
   check_proxy
 }
-# Has in $inner what builds and containers get, from the one whom docker runs as.
+# Has in $inner what builds and containers get, from the one whom docker runs as, and in $outside
+# where the host finds it: NAME:PORT:ADDRESS.
 find_inner_proxy() {
   from=$dir/inner
   inner=$(sed -n "s/^\($scheme\)_proxy=//p" "$from" | head -n 1)
   proxy=$inner
   check_proxy
-  # A name is resolved here: no resolver of the host is reached from a container's network.
-  login='' rest=$proxy
-  case $rest in *://*) login=${rest%%://*}:// rest=${rest#*://} ;; esac
-  case $rest in *@*) login=$login${rest%@*}@ rest=${rest##*@} ;; esac
-  name=${rest%%[:/]*}
+  # A name is resolved here: no resolver of the host is reached from a container's network. The name
+  # stays: the proxy's certificate has to be for it.
+  outside='' rest=${proxy#*://}
+  rest=${rest##*@}
+  name=${rest%%[:/]*} number=${rest#"$name"}
+  number=${number%%/*}
+  number=${number#:}
+  if [ -z "$number" ]; then
+    # As curl has it.
+    case $proxy in https://*) number=443 ;; *) number=1080 ;; esac
+  fi
   case $name in
     '' | *[!A-Za-z0-9.-]*) ;;
     *[!0-9.]*)
       [ "$name" = "$resolved" ] ||
-        address=$(timeout 5 getent ahostsv4 "$name" </dev/null 2>/dev/null | awk '{ print $1; exit }')
-      resolved=$name
-      proxy=$login${address:-$name}${rest#"$name"}
+        found=$(timeout 5 getent ahosts "$name" </dev/null 2>/dev/null |
+          awk '/^[0-9.]+ / && !four { four = $1 } /^[0-9a-f]*:[0-9a-f:.]+ / && !six { six = "[" $1 "]" } END { print four ? four : six }')
+      resolved=$name address=$found
+      case $number in *[!0-9]*) address='' ;; esac
+      [ -z "$address" ] || outside=$name:$number:$address
       ;;
   esac
   inner=$proxy
@@ -573,6 +585,8 @@ check_proxy() {
   [ -n "$proxy" ] || return
   # As Go and curl read it: names, domains, * for all.
   except=$(sed -n 's/^no_proxy=//p' "${from:-/dev/null}" | head -n 1 | tr ',' ' ')
+  # A * is none of the names of files here.
+  set -f
   for name in $except 127.0.0.1 localhost; do
     case $name in
       '*') proxy='' ;;
@@ -580,6 +594,7 @@ check_proxy() {
       *) case $host in "$name" | *."$name") proxy='' ;; esac ;;
     esac
   done
+  set +f
 }
 
 tick
@@ -616,7 +631,7 @@ pid=$(pidof dockerd 2>/dev/null | cut -d ' ' -f 1)
 } | while read -r kind scheme host port path repository hints; do
   find_inner_proxy
   find_proxy
-  printf '%s\n' "$kind $scheme $host $port $path $repository $hints ${proxy:--} ${inner:--}"
+  printf '%s\n' "$kind $scheme $host $port $path $repository $hints ${proxy:--} ${inner:--} ${outside:--}"
 done >"$dir/endpoints"
 
 # Whoever opens a FIFO waits.
@@ -701,7 +716,7 @@ begin observed
   [ "$bash" = yes ] || say 'skip DNS servers and TCP: bash is not on the host'
   [ -n "$client" ] || say 'skip TLS and HTTP: curl is not on the host, and python3 is not'
   has ping || has python3 || say 'skip echo requests: ping and python3 are not on the host'
-  while read -r kind scheme host port path repository hints proxy inner; do
+  while read -r kind scheme host port path repository hints proxy inner outside; do
     case $index in -) index=0 ;; esac
     index=$((index + 1))
     say "endpoint $kind $scheme $host $port $path"

@@ -57,9 +57,14 @@ _TLS = (
         r"|does not look like a tls|http response to https",
         "correct the scheme or the port: what answers there does not speak TLS",
     ),
+    (
+        # The server says it, of what it is sent.
+        r"alert[ _](?:(?:bad[ _]|unsupported[ _])?certificate|unknown[ _]ca|access[ _]denied)",
+        "send the client certificate that the server asks for, one that it takes and that is valid",
+    ),
     (r"expired", "have the server's owner renew its certificate: it has expired"),
     (
-        r"not (?:yet )?valid(?: yet)?\b|not yet activated",
+        r"not (?:yet )?valid(?: yet)?\b(?! for)|not yet activated",
         "wait until the certificate is valid, or have the server's owner send one that is",
     ),
     (
@@ -73,6 +78,14 @@ _TLS = (
     ),
 )
 
+#: Of hosts, containers and files; they say nothing of a cause.
+_NAMES = re.compile(r"""(?<!\w)(['"])[^'"]*\1|\S*\w\.\w\S*|container \S+""")
+
+
+def drop_names(text: str) -> str:
+    """The text without names, in which any word may be."""
+    return _NAMES.sub("", text)
+
 
 def find_remedy(
     fault: FaultName, place: Literal["host", "container"], evidence: Iterable[str] = ()
@@ -84,7 +97,7 @@ def find_remedy(
     :param evidence: the lines that say so; of TLS the remedy depends on them.
     """
     if fault == "tls":
-        text = " ".join(evidence).lower()
+        text = drop_names(" ".join(evidence).lower())
         for pattern, remedy in _TLS:
             if re.search(pattern, text):
                 return remedy

@@ -110,7 +110,8 @@ def cache_flushed(
     stale where it has none of the addresses that the servers give. A name in the hosts file, or
     below a domain that is routed to a link, is not compared. A change only where something was
     flushed. Where the servers behind a cache are silent or fail for every name, nothing can be told
-    of it, and the operation fails; a cache whose settings name no servers is only told.
+    of it, and the operation fails unless the cache itself answers every name, as over TLS; a cache
+    whose settings name no servers is only told.
 
     **Example:**
 

@@ -212,6 +212,7 @@ def parse(output: list[str], mark: str, names: Sequence[str] = ()) -> HostResolv
         links=tuple(_parse_links(found, servers, domains)),
         connections=tuple(_parse_connections(found)),
         records=_parse_records(_list_lines(found, "records")),
+        searches=_parse_records(_list_lines(found, "searches")),
         routes=dict(_parse_pairs(_list_lines(found, "routes"))),
         files={
             path: "".join(f"{line}\n" for line in found[f"file{number}"][1])
@@ -254,11 +255,14 @@ def _parse_links(
     domains: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Link]:
     default = set(found["default"][1])
-    lasting: dict[str, list[str]] = {}
+    lasting: dict[tuple[str, str], list[str]] = {}
     for line in _list_lines(found, "lasting"):
-        name, *named = line.split()
-        # systemd takes a port, a link and a name for TLS behind the address.
-        lasting.setdefault(name, []).extend(server.partition("#")[0] for server in named)
+        name, _, rest = line.partition(" ")
+        source, _, named = rest.partition(" ")
+        own = lasting.setdefault((name, source), [])
+        if not named.split():
+            own.clear()
+        own.extend(_parse_server(server) for server in named.split())
     for line in found["links"][1]:
         kind, _, rest = line.partition(" ")
         name, _, network = rest.partition(" ")
@@ -267,10 +271,27 @@ def _parse_links(
             servers=servers.get(name, ()),
             domains=domains.get(name, ()),
             network=network,
-            lasting=tuple(lasting.get(name, ())),
+            lasting=(*lasting.get((name, "file"), ()), *lasting.get((name, "lease"), ())),
             tunnel=kind == "tunnel",
             default=name in default,
         )
+
+
+def _parse_server(text: str) -> str:
+    """The address of a server as systemd takes it, which may have a port, a link and a TLS name.
+
+    One at another port is another server, and stays as it is.
+    """
+    server = text.partition("#")[0].partition("%")[0]
+    if server.startswith("[") or server.count(":") == 1:
+        host, _, port = server.rpartition(":")
+        if port == "53":
+            server = host
+        server = server.removeprefix("[").removesuffix("]")
+    try:
+        return str(ip_address(server))
+    except ValueError:
+        return text
 
 
 def _parse_connections(found: Sections) -> Iterator[Connection]:
@@ -282,7 +303,7 @@ def _parse_connections(found: Sections) -> Iterator[Connection]:
         if key.startswith(("IP4.DNS", "IP6.DNS")):
             # What it has now, from its profile or from a lease.
             own[f"ipv{key[2]}.has-dns"] = "yes"
-            own.setdefault("dns", value)
+            own["dns"] = f"{own['dns']},{value}" if "dns" in own else value
         else:
             own[key] = value.replace(" ", "")
     for line in _list_lines(found, "connections"):

@@ -7,8 +7,9 @@ cd /
 has() { command -v "$1" >/dev/null 2>&1; }
 # Whoever asks over D-Bus may wait for as long as the other side likes.
 soon() { if has timeout; then timeout 5 "$@"; else "$@"; fi 2>/dev/null </dev/null; }
-# Whoever opens a FIFO waits. One byte more than is taken shows that there is more.
-text() { if [ -f "$1" ]; then head -c 65537 -- "$1" 2>/dev/null; fi; }
+# Whoever opens a FIFO waits. Two bytes more than are taken show that there is more,
+# also where the line that is read last has no end and is given one.
+text() { if [ -f "$1" ]; then head -c 65538 -- "$1" 2>/dev/null; fi; }
 file=/etc/resolv.conf
 real=$(readlink -f -- $file)
 
@@ -61,9 +62,16 @@ begin host
     if [ -d /run/systemd/resolve ]; then resolved=/systemd/; fi
     case $resolved in
     */systemd/*)
-      # Of one that is not there, some print nothing.
       startup=$(soon systemctl is-enabled systemd-resolved.service)
-      printf 'startup %s\n' "${startup:-not-found}"
+      status=$?
+      # Of one that is not there, some print nothing; so does one that cannot tell, or not in time.
+      if [ -z "$startup" ] && [ $status != 124 ]; then
+        startup=not-found
+        for place in /etc /run /usr/local/lib /usr/lib /lib; do
+          if [ -e "$place/systemd/system/systemd-resolved.service" ]; then startup=''; fi
+        done
+      fi
+      case $startup in ?*) printf 'startup %s\n' "$startup" ;; esac
       ;;
     esac
   fi
@@ -78,6 +86,25 @@ begin text
 text $file | quoted
 end 0
 
+# networked LINK NETWORK INDEX: the servers that files of systemd-networkd name for a link, a line
+# each and in its order, an empty one where the list begins anew; and those of a lease.
+networked() {
+  {
+    printf '%s\n' "$2"
+    # Of drop-ins with one name the first place counts, whatever is there.
+    for place in /etc /run /usr/local/lib /usr/lib /lib; do
+      for path in "$place/systemd/network/${2##*/}.d"/*.conf; do
+        if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi
+      done
+    done | awk -F / '!known[$NF]++ { print $NF "/" $0 }' | sort -t / -k 1,1 | cut -d / -f 2-
+  } | while read -r path; do
+    text "$path" | awk -v name="$1" '
+      /^[ \t]*\[/ { on = /^[ \t]*\[Network\][ \t\r]*$/ }
+      on && /^[ \t]*DNS[ \t]*=/ { sub(/^[^=]*=[ \t]*/, ""); print name, "file", $0 }'
+  done
+  printf '%s lease %s\n' "$1" "$(text "/run/systemd/netif/leases/$3" | sed -n 's/^DNS=//p' | tr '\n' ' ')"
+}
+
 tunnels='' links='' lasting=''
 for path in /sys/class/net/*; do
   link=${path##*/} kind=plain index='' network=''
@@ -89,15 +116,8 @@ for path in /sys/class/net/*; do
   if [ -f "/run/systemd/netif/links/$index" ]; then
     network=$(sed -n 's/^NETWORK_FILE=//p' "/run/systemd/netif/links/$index")
     # What resolvectl told systemd-networkd is in none of these.
-    for kept in "$network" "/run/systemd/netif/leases/$index" \
-      /etc/systemd/network/"${network##*/}".d/*.conf /run/systemd/network/"${network##*/}".d/*.conf \
-      /usr/lib/systemd/network/"${network##*/}".d/*.conf; do
-      if [ -f "$kept" ]; then
-        named=$(text "$kept" | sed -n 's/^DNS *= *//p' | tr '\n' ' ')
-        lasting="$lasting$link $named
+    lasting="$lasting$(networked "$link" "$network" "$index")
 "
-      fi
-    done
   fi
   if [ $kind = tunnel ]; then tunnels=yes; fi
   links="$links$kind $link $network
@@ -148,12 +168,21 @@ if has nmcli && [ -d /run/NetworkManager ]; then
   end 0
 fi
 if [ -d /run/resolvconf/interfaces ] || [ -d /run/resolvconf/interface ]; then
+  # words KEYWORDS: what the records of interfaces have behind these, each with its interface.
+  words() {
+    for path in /run/resolvconf/interfaces/* /run/resolvconf/interface/*; do
+      if [ -f "$path" ]; then
+        awk -v name="${path##*/}" -v keywords=" $1 " 'index(keywords, " " $1 " ") {
+          for (i = 2; i <= NF && (i == 2 || $1 != "nameserver"); i++) print $i, name
+        }' "$path" | head -n 16
+      fi
+    done
+  }
   begin records
-  for path in /run/resolvconf/interfaces/* /run/resolvconf/interface/*; do
-    if [ -f "$path" ]; then
-      awk -v name="${path##*/}" '$1 == "nameserver" { print $2, name }' "$path" | head -n 16
-    fi
-  done | quoted
+  words nameserver | quoted
+  end 0
+  begin searches
+  words 'search domain' | quoted
   end 0
 fi
 

@@ -33,7 +33,8 @@ class Link(Frozen):
     :param domains: those that systemd-resolved has; one that begins with ``~`` routes alone.
     :param network: the ``.network`` file by which systemd-networkd manages it; empty where it does
         not.
-    :param lasting: the servers that files of systemd-networkd, or a lease of its, name for it.
+    :param lasting: the servers that files of systemd-networkd, or a lease of its, name for it;
+        without the link of an address.
     :param tunnel: whether it is a tunnel: tun, tap, WireGuard, or named as one.
     :param default: whether a default route leads over it.
     """
@@ -104,6 +105,7 @@ class HostResolver(Frozen):
     :param links: the links.
     :param connections: NetworkManager's active connections.
     :param records: interface → servers, as openresolv holds them.
+    :param searches: the same, of domains that are searched.
     :param routes: server of ``/etc/resolv.conf`` → the link over which it is reached.
     :param files: the files that stackmend may write, as far as they are there.
     :param armed: the mark of an unconfirmed change, which the host is about to revert.
@@ -125,6 +127,7 @@ class HostResolver(Frozen):
     links: tuple[Link, ...] = ()
     connections: tuple[Connection, ...] = ()
     records: Mapping[str, tuple[str, ...]] = {}
+    searches: Mapping[str, tuple[str, ...]] = {}
     routes: Mapping[str, str] = {}
     files: Mapping[str, str] = {}
     armed: str = ""

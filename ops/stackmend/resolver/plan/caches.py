@@ -85,6 +85,15 @@ def _list_compared(cache: Cache) -> list[str]:
     ]
 
 
+def _is_answered(cache: Cache, name: str) -> bool:
+    """Whether a cache itself says what is true of a name, as far as it knows."""
+    reply = cache.cached.get(name)
+    if reply is None or reply.code not in _SURE:
+        return False
+    # What is looked up in nscd says "no such name" also where no server answers.
+    return bool(reply.addresses) or cache.name != "nscd"
+
+
 def _find_incomparable(cache: Cache) -> Iterator[Finding]:
     """Why nothing that a cache holds could be compared; in the way where that is a fault."""
     if cache.name in ("macos", "windows") or not cache.names:
@@ -105,6 +114,8 @@ def _find_incomparable(cache: Cache) -> Iterator[Finding]:
     else:
         answering = "answer with an error" if codes else "do not answer"
         cause = f"the servers behind it {answering}: {servers}"
+        # It may ask them over TLS alone, or another way: names resolve.
+        blocks = not all(_is_answered(cache, name) for name in cache.names)
         remedy = 'mend these servers, or have the host ask others: stack["resolver"]["servers"]'
     yield Finding(
         subject=cache.name,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from stackmend.decision import Refusal
@@ -38,6 +39,9 @@ _BEGIN, _END = "# stackmend: resolver.servers", "# stackmend: end"
 
 #: Kinds of connections whose servers belong to a VPN.
 _TUNNELS = ("vpn", "wireguard", "tun")
+
+#: Methods of NetworkManager's by which a family takes no servers.
+_NAMELESS = ("disabled", "ignore", "link-local", "shared")
 
 
 class File(Frozen):
@@ -167,6 +171,13 @@ def is_tunnel(link: Link, state: HostResolver) -> bool:
     )
 
 
+def is_of_vpn(record: str, state: HostResolver) -> bool:
+    """Whether a link, or what resolvconf calls it (``tun0.openvpn``, ``tun.wg0``), is a VPN's."""
+    tunnels = {link.name for link in state.links if link.tunnel}
+    tunnels |= {item.device for item in state.connections if item.kind in _TUNNELS}
+    return not tunnels.isdisjoint((record, *record.split(".")))
+
+
 def _find_main(state: HostResolver) -> str | None:
     """The link of the default route, where names are asked there."""
     return next((link.name for link in state.links if link.default and link.servers), None)
@@ -188,7 +199,7 @@ def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
         same = link.servers == spec.servers or (
             connection is not None and set(link.servers) == set(spec.servers)
         )
-        if same and (not link.network or set(spec.servers) <= set(link.lasting)):
+        if same and _is_lasting(spec, link, connection):
             continue
         at_run_time = " at run time alone" if same else ""
         causes.append(f"{link.name} has {_list(link.servers)}{at_run_time}")
@@ -218,6 +229,41 @@ def _plan_resolved(spec: ServersSpec, state: HostResolver) -> Draft:
         reload=tuple(dict.fromkeys(reload)),
         refusals=tuple(refusals),
     )
+
+
+def _is_lasting(spec: ServersSpec, link: Link, connection: Connection | None) -> bool:
+    """Whether what manages a link names the servers that it has, and would name them again."""
+    ours = set(spec.servers)
+    if connection is not None:
+        values = connection.settings
+        named = {
+            server
+            for family in ("ipv4", "ipv6")
+            if values.get(f"{family}.method") not in _NAMELESS
+            for server in values.get(f"{family}.dns", "").split(",")
+            if server
+        }
+        # The profile comes to be with the next activation; beside it counts what a lease says.
+        return named <= ours <= named | set(values.get("dns", "").split(","))
+    # Of one that nothing manages there is nothing to be written: see find_unmanaged.
+    return not link.network or {server.partition("%")[0] for server in ours} <= set(link.lasting)
+
+
+def find_unmanaged(spec: ServersSpec, state: HostResolver) -> list[Link]:
+    """Links that have the servers desired, which nothing that is known would give them again.
+
+    :param spec: what is desired.
+    :param state: what the host has.
+    """
+    managed = {item.device for item in state.connections}
+    return [
+        link
+        for link in state.links
+        if link.servers == spec.servers != state.servers
+        and not link.network
+        and link.name not in managed
+        and not is_tunnel(link, state)
+    ]
 
 
 def _list_domains(state: HostResolver, links: Sequence[Link]) -> set[str]:
@@ -324,7 +370,7 @@ def _make_setting(spec: ServersSpec, item: Connection) -> Setting | Refusal:
     for family, separator in (("ipv4", "."), ("ipv6", ":")):
         servers = [server for server in spec.servers if separator in server]
         method = item.settings.get(f"{family}.method", "")
-        if method in ("disabled", "ignore", "link-local", "shared"):
+        if method in _NAMELESS:
             if servers:
                 return Refusal(
                     subject=f"connection of {item.device}",
@@ -445,13 +491,7 @@ def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Dr
         return Draft(cause=_describe_file(spec, state), refusals=(refusal,))
     count = len(spec.servers)
     if owner == "openresolv":
-        path, lines = OPENRESOLV, [f'name_servers="{" ".join(spec.servers)}"']
-        replaced = ["nameserver/*/"]
-        if spec.search:
-            lines.append(f'search_domains="{" ".join(spec.search)}"')
-            replaced += ["search/*/", "domain/*/"]
-        # Without it ours stand before those of the interfaces, which stay.
-        lines.append(f'replace="${{replace:+$replace }}{" ".join(replaced)}"')
+        path, lines = OPENRESOLV, _make_openresolv(spec, state)
     else:
         path, lines = RESOLVCONF, [f"nameserver {server}" for server in spec.servers]
         if spec.search:
@@ -459,7 +499,13 @@ def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Dr
     text = _set_block(state.files.get(path, ""), lines)
     kept = any(servers[:count] == spec.servers for servers in state.records.values())
     if owner == "openresolv":
-        written = state.file.servers == spec.servers and _is_searched(spec, state)
+        written = all(
+            not ours or [*ours] == [value for value in has if value in ours or value not in theirs]
+            for ours, has, theirs in (
+                (spec.servers, state.file.servers, _list_spared(spec, state, state.records)),
+                (spec.search, state.file.search, _list_spared(spec, state, state.searches)),
+            )
+        )
     else:
         written = state.file.servers[:count] == spec.servers and (
             state.file.search[: len(spec.search)] == spec.search
@@ -468,6 +514,56 @@ def _plan_resolvconf(owner: Owner, spec: ServersSpec, state: HostResolver) -> Dr
         return Draft()
     cause = _describe_file(spec, state) if not written else f"{path} does not name them"
     return Draft(cause=cause, files=(File(path=path, text=text),), reload=("openresolv",))
+
+
+def _make_openresolv(spec: ServersSpec, state: HostResolver) -> list[str]:
+    # Ours come last: a VPN that comes later is asked first, as openresolv has it.
+    lines = ['name_servers=""', f'name_servers_append="{" ".join(spec.servers)}"']
+    dropped = _list_dropped("nameserver", spec.servers, spec, state, state.records)
+    lines += _make_replace("replace", "nameserver", dropped)
+    if spec.search:
+        lines += [f'search_domains="{" ".join(spec.search)}"', 'search_domains_append=""']
+        dropped = _list_dropped("search", spec.search, spec, state, state.searches)
+        lines += _make_replace("replace_sub", "search", dropped)
+        lines += _make_replace("replace_sub", "domain", dropped)
+    return lines
+
+
+def _make_replace(key: str, keyword: str, dropped: Sequence[str]) -> list[str]:
+    made = " ".join(f"{keyword}/{value}/" for value in dropped)
+    return [f'{key}="${{{key}:+${key} }}{made}"'] if made else []
+
+
+def _list_dropped(
+    keyword: str,
+    ours: Sequence[str],
+    spec: ServersSpec,
+    state: HostResolver,
+    records: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """What interfaces name and openresolv is to drop, by name: a pattern would drop a VPN's too."""
+    spared = _list_spared(spec, state, records)
+    # What was dropped before stays so: an interface that is down has no record.
+    block = state.files.get(OPENRESOLV, "").partition(_BEGIN)[2].partition(_END)[0]
+    before = re.findall(rf"\b{keyword}/([^/ ]+)/", block)
+    named = [value for values in records.values() for value in values]
+    # A shell reads it.
+    return sorted(
+        value
+        for value in {*before, *named} - {*ours, *spared}
+        if re.fullmatch(r"[A-Za-z0-9_.:%-]+", value)
+    )
+
+
+def _list_spared(
+    spec: ServersSpec, state: HostResolver, records: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """What VPNs name, which stays theirs."""
+    if spec.on_conflict == "force":
+        return set()
+    return {
+        value for record, values in records.items() if is_of_vpn(record, state) for value in values
+    }
 
 
 def _plan_dhcpcd(spec: ServersSpec, state: HostResolver) -> Draft:

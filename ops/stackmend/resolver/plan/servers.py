@@ -15,6 +15,8 @@ from stackmend.resolver.plan.owners import (
     Owner,
     Setting,
     find_owner,
+    find_unmanaged,
+    is_of_vpn,
     plan_owner,
 )
 from stackmend.resolver.spec import ServersSpec
@@ -131,6 +133,19 @@ def _plan_as_it_is(
             blocks=False,
         )
         for name, servers in elsewhere
+    ]
+    findings += [
+        Finding(
+            subject=f"link {link.name}",
+            kind="at run time alone",
+            cause="neither systemd-networkd nor NetworkManager gave it its servers: they are gone "
+            "when the host starts, unless what set them does so again",
+            evidence=(f"{link.name} has {', '.join(link.servers)}",),
+            remedy=f"resolvectl revert {link.name}, and run again: systemd-resolved itself takes "
+            "them then; or leave it where ifupdown's dns-nameservers or a hook sets them",
+            blocks=False,
+        )
+        for link in (find_unmanaged(spec, state) if owner == "systemd-resolved" else ())
     ]
     others = [server for server in state.file.servers if server not in spec.servers]
     if owner == "resolvconf" and others:
@@ -266,18 +281,16 @@ def _find_conflicts(
     yield from (_refuse_routing(name) for name, domains, _ in scopes if "~." in domains)
     if scopes:
         return
-    tunnels = {link.name for link in state.links if link.tunnel}
-    tunnels |= {item.device for item in state.connections if item.kind in ("vpn", "wireguard")}
     named = {link: servers for link, servers in state.records.items() if servers}
     named |= {link: (server,) for server, link in state.routes.items()}
     if owner == "NetworkManager":
         named |= {
-            item.device: (item.settings["dns"],)
+            item.device: tuple(item.settings["dns"].split(","))
             for item in state.connections
             if item.settings.get("dns")
         }
     for link, servers in sorted(named.items()):
-        if link.partition(".")[0] in tunnels:
+        if is_of_vpn(link, state):
             yield Refusal(
                 subject=f"VPN {link}",
                 reason=f"it has its own server {', '.join(servers)}, and {owner} keeps one list "
@@ -344,8 +357,8 @@ _UNSTARTABLE = {
     ),
 }
 
-#: Bytes that the probe prints of a file at most.
-_LARGEST = 65536
+#: Bytes of a file at most, with the end of its last line, which it may lack; the probe prints more.
+_LARGEST = 65537
 
 
 def _find_unreadable(text: str) -> str:
