@@ -62,6 +62,17 @@ BESIDE = st.sampled_from(
         {"CACHE_DRIVER": "file"},
         {"MOTD": "see http://localhost:6379 for more", "SITE_URL": "http://localhost:5433"},
         {"LISTEN_ADDR": "0.0.0.0:6379", "CORS_ORIGINS": "http://localhost:11434"},
+        {"SERVER_DB_USER": "postgres", "SERVER_DB_NAME": "db", "SERVER_DB_PASSWORD": "Redis-X"},
+        {"DB_TYPE": "postgres", "GHOST_DATABASE_NAME": "redisx", "CACHE_BACKEND": "redis"},
+        {"KC_DB_URL_DATABASE": "postgres", "DATABASE_URL_SCHEME": "postgresql"},
+        {
+            "REDIS_HOST_KEY_PREFIX": "redis_x",
+            "RABBITMQ_VHOST": "rabbitmq",
+            "S3_ENDPOINT_BUCKET": "search-x",
+        },
+        {"SECRET_URL": "op://redis-x/cache/password", "DATABASE_SECRET": "vault://dbx/creds/app"},
+        {"RETURN_URI": "myapp://tikax", "FPM_URL": "fastcgi://127.0.0.1:6379"},
+        {"JDBC_H2_URL": "jdbc:h2:tcp://localhost:5432/n", "MAILER_DSN": "smtp://localhost:5672"},
     ]
 )
 HOSTS = st.sampled_from(
@@ -71,14 +82,20 @@ PORTS = {"5432": "5433", "7700": "7701", "11434": "11434"}
 
 
 @st.composite
-def stacks(draw: st.DrawFn) -> dict[str, Any]:
-    """A stack in which some addresses are wrong, in a way that may be corrected or not."""
+def stacks(draw: st.DrawFn) -> tuple[dict[str, Any], set[tuple[str, str]]]:
+    """A stack in which some addresses are wrong, in a way that may be corrected or not.
+
+    Beside it the service and the name of each variable that is right as it was drawn.
+    """
+    right: set[tuple[str, str]] = set()
     names = draw(st.lists(st.sampled_from(sorted(TARGETS)), min_size=1, max_size=4, unique=True))
     services: dict[str, Any] = {name: copy.deepcopy(TARGETS[name][0]) for name in names}
     for number in range(draw(st.integers(1, 3))):
         environment = dict(draw(BESIDE))
+        sound = environment.keys() - {"NO_PROXY"}
         for name in names:
-            for key, value in draw(st.sampled_from(TARGETS[name][1])).items():
+            drawn = draw(st.sampled_from(TARGETS[name][1]))
+            for key, value in drawn.items():
                 host = draw(HOSTS)
                 host = {
                     "right": name,
@@ -90,6 +107,8 @@ def stacks(draw: st.DrawFn) -> dict[str, Any]:
                     if draw(st.booleans()):
                         text = text.replace(inner, outer)
                 environment[key] = text
+            if all(environment[key] == drawn[key].replace("{}", name) for key in drawn):
+                sound |= drawn.keys()
         mode = draw(st.sampled_from(["", "", "", "", "host", f"service:{names[0]}"]))
         body: dict[str, Any] = {"image": f"example/app{number}:1", "environment": environment}
         if mode:
@@ -99,17 +118,23 @@ def stacks(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.booleans()):
             body["depends_on"] = {name: {} for name in names}
         services[f"app{number}"] = body
-    return project(services)
+        if not mode and "networks" not in body:
+            right |= {(f"app{number}", key) for key in sound}
+    return project(services), right
 
 
 @settings(max_examples=100, deadline=None)
 @given(stacks())
 def test_a_repair_is_complete_and_final_and_changes_only_what_is_wrong(
-    config: dict[str, Any],
+    stack: tuple[dict[str, Any], set[tuple[str, str]]],
 ) -> None:
+    config, right = stack
     before = judge(config)
     mended = mend(config)
     after = judge(mended)
+    for name, key in right:
+        environment = mended["services"][name]["environment"]
+        assert environment[key] == config["services"][name]["environment"][key]
     held = {one.subject for one in make_override(before, config, write(config)).left}
     # What is still wrong is what nobody could correct, or what holds a password.
     lasting = {

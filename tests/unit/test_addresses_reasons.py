@@ -13,6 +13,7 @@ from tests.unit.addresses_world import findings, judge, mend, project
 REDIS: dict[str, Any] = {"image": "redis:7"}
 DB: dict[str, Any] = {"image": "postgres:16"}
 APP = "example/app:1"
+WEB = "example/web:1"
 
 
 def app(environment: dict[str, str], **body: Any) -> dict[str, Any]:
@@ -116,13 +117,65 @@ def test_loopback_in_a_command(command: Any, entrypoint: Any, right: str | None)
 def test_the_hosts_port_instead_of_the_containers(
     environment: dict[str, str], target: dict[str, Any], right: str | None
 ) -> None:
+    target = target if target is REDIS or "redis" in target["image"] else target | {"image": WEB}
     config = project({"app": app(environment), "redis": target})
-    found = reasons(config)
+    images = {WEB: ImageFacts(ports=(3000,))}
+    found = reasons(config, images=images)
     if right == "redis":
         # What a scheme implies need not be written, and stays where it was.
         right = "redis:80"
     assert found == ([("wrong", "published-port", right)] if right else [])
-    assert not findings(mend(config))
+    assert not findings(mend(config, images=images), images=images)
+
+
+TRAEFIK = {"image": "traefik:v3", "ports": ["8080:80"]}
+HAPROXY = {"image": "haproxy:3", "ports": ["5000:5432"]}
+
+
+def bind(target: str) -> dict[str, Any]:
+    return {"volumes": [{"type": "bind", "source": "/opt/shop/x", "target": target}]}
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "images"),
+    [
+        ("http://it:8080", TRAEFIK, {}),
+        ("http://it:8080", TRAEFIK, {"traefik:v3": ImageFacts(ports=(80,))}),
+        ("http://it:9000/health", {"image": "quay.io/keycloak/keycloak", "ports": ["9000:8080"]},
+         {"quay.io/keycloak/keycloak": ImageFacts(ports=(8080, 8443))}),
+        ("http://it:8080/commands", {"image": "zookeeper", "ports": ["8080:2181"]}, {}),
+        ("http://it:8080/commands", {"image": "zookeeper"}, {}),
+        ("it:2181", {"image": "spotify/kafka", "ports": ["2181:9092"]}, {}),
+        ("it:2181", {"image": "spotify/kafka"}, {}),
+        ("it:5000", HAPROXY | bind("/usr/local/etc/haproxy/haproxy.cfg"), {}),
+        ("it:5000", HAPROXY | bind("/usr/local/etc/haproxy"),
+         {"haproxy:3": ImageFacts(ports=(5432,))}),
+        ("it:5000", {"build": {"context": "./lb"}, "ports": ["5000:5432"]},
+         {"shop-it": ImageFacts(ports=(5432,))}),
+        ("http://it:8080", {"image": APP, "ports": ["8080:80"]}, {}),
+        *[
+            (f"{scheme}it:6380", REDIS | {"ports": ["6380:6379"]} | bind(path), {})
+            for scheme in ("redis://", "")
+            for path in ("/usr/local/etc/redis/redis.conf", "/conf", "/x/redis.toml", "/Caddyfile")
+        ],
+        ("redis://it:6380", REDIS | {"ports": ["6380:6379"], "configs": [{"source": "x"}]}, {}),
+        ("http://it:9000", {"image": "clickhouse/clickhouse-server"}
+         | bind("/etc/clickhouse-server/config.d"), {}),
+        ("http://it:3000", {"image": "ollama/ollama"} | bind("/etc/ollama.json"), {}),
+    ],
+)  # fmt: skip
+def test_a_port_that_the_target_may_have_is_not_rewritten(
+    value: str, target: dict[str, Any], images: dict[str, ImageFacts]
+) -> None:
+    config = project({"app": app({"UPSTREAM": value}), "it": target})
+    assert {found[0] for found in reasons(config, images=images)} <= {"ambiguous"}
+    assert mend(config, images=images) == config
+
+
+def test_a_port_that_nothing_listens_on_is_no_doubt() -> None:
+    ran = Running(services={"it": RunningService(sockets=(Socket(port=5432),))})
+    config = project({"app": app({"UPSTREAM": "it:5000"}), "it": HAPROXY | bind("/etc/haproxy")})
+    assert reasons(config, running=ran) == [("wrong", "published-port", "it:5432")]
 
 
 def test_a_port_that_a_mounted_configuration_may_open_is_doubtful() -> None:
@@ -441,7 +494,32 @@ def test_two_services_with_one_alias(
     config = project(
         {"app": app({"U": "redis://store:6379"}), "a": one | alias, "b": other | alias}
     )
-    assert reasons(config) == [("wrong", "shared-alias", right)]
+    images = {"nginx": ImageFacts(ports=(80,))}
+    assert reasons(config, images=images) == [("wrong", "shared-alias", right)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"image": "acme/api:1", "expose": ["80"]}, {"image": "acme/api:2", "expose": ["80"]}),
+        ({"image": "vllm/vllm-openai", "command": ["--device", "0"]},
+         {"image": "vllm/vllm-openai", "command": ["--device", "1"]}),
+        ({"image": "localhost:5000/api@sha256:0"}, {"image": "localhost:5000/api@sha256:1"}),
+    ],
+)  # fmt: skip
+def test_two_versions_and_a_pool_may_share_a_name(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    alias = {"networks": {"default": {"aliases": ["api"]}}}
+    config = project({"app": app({"U": "http://api:8000"}), "a": one | alias, "b": other | alias})
+    assert findings(config) == []
+
+
+def test_a_shared_name_is_not_rewritten_where_the_other_may_have_the_port_too() -> None:
+    alias = {"networks": {"default": {"aliases": ["store"]}}}
+    a, b = {"image": APP, "expose": ["6379"]} | alias, {"image": "acme/x"} | alias
+    config = project({"app": app({"U": "redis://store:6379"}), "a": a, "b": b})
+    assert reasons(config) == [("wrong", "shared-alias", "")]
 
 
 def test_copies_of_one_service_may_share_a_name() -> None:
@@ -480,6 +558,49 @@ def test_internal_names_that_go_to_a_proxy(
         assert all(environment[key].startswith(value) for key, value in no_proxy.items())
 
 
+@pytest.mark.parametrize("host", ["corp-squid", "egress", "squid", "shop-proxy-1", "my-squid"])
+@pytest.mark.parametrize("login", ["", "user:p@w@"])
+def test_a_proxy_of_the_project_knows_its_names(host: str, login: str) -> None:
+    body = app({"TIKA_URL": "http://tika:9998", "HTTP_PROXY": f"http://{login}{host}:3128"})
+    squid = {"image": "ubuntu/squid", "container_name": "corp-squid", "hostname": "my-squid"}
+    networks = {"default": {"aliases": ["egress", "squid"]}}
+    services = {"app": body, "tika": {"image": "apache/tika"}, "proxy": {"image": "squid"}}
+    config = project(services | {"gate": squid | {"networks": networks}})
+    assert findings(config) == []
+
+
+def test_a_proxy_on_a_foreign_network_may_know_the_names() -> None:
+    both = {"networks": {"default": None, "edge": None}}
+    body = app({"TIKA_URL": "http://tika:9998", "HTTP_PROXY": "http://squid:3128"}) | both
+    services = {"app": body, "tika": {"image": "apache/tika"} | both}
+    assert findings(project(services, networks={"edge": {"external": True}})) == []
+
+
+@pytest.mark.parametrize(
+    "variable", ["HOST_DATABASE_URL", "STUDIO_DATABASE_URL", "DEFAULT_CONNECTION_STRING"]
+)
+def test_an_address_for_programs_on_the_host_is_not_rewritten(variable: str) -> None:
+    value = "postgresql://u:p@localhost:5432/n"
+    config = project({"app": app({variable: value}), "db": DB | {"ports": ["5432:5432"]}})
+    assert {found[0] for found in reasons(config)} <= {"ambiguous"}
+    assert mend(config) == config
+
+
+def test_an_address_beside_the_right_one_may_be_for_the_host() -> None:
+    urls = {"DATABASE_URL": "postgresql://db:5432/n", "DB_URL": "postgresql://localhost:5432/n"}
+    config = project({"app": app(urls), "db": DB | {"ports": ["5432:5432"]}})
+    assert [found[0] for found in reasons(config)] == ["ambiguous"]
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize("host", ["ollama-gpu", "ollama_big", "prod-ollama"])
+def test_a_name_that_says_more_may_be_of_another_project(host: str) -> None:
+    environment = {"OLLAMA_BASE_URL": f"http://{host}:11434"}
+    config = project({"app": app(environment), "ollama": {"image": "ollama/ollama"}})
+    assert [found[0] for found in reasons(config)] == ["ambiguous"]
+    assert mend(config) == config
+
+
 @pytest.mark.parametrize(
     ("inner", "outer"),
     [
@@ -494,6 +615,28 @@ def test_values_that_are_exchanged(inner: str, outer: str) -> None:
     assert {found[2] for found in findings(config)} == {"swapped"}
     environment = mend(config)["services"]["app"]["environment"]
     assert environment == {"INTERNAL_FILES_URL": outer, "FILES_URL": inner}
+
+
+@pytest.mark.parametrize(
+    ("service", "inner", "outer", "value", "target", "status"),
+    [
+        ("n8n", "INTERNAL_WEBHOOK_URL", "WEBHOOK_URL", "http://localhost:5678/", "n8n:5678", ""),
+        ("api", "INTERNAL_CALLBACK_URL", "CALLBACK_URL", "https://a.example", "api:80", ""),
+        ("app", "INTERNAL_CALLBACK_URL", "CALLBACK_URL", "https://a.example", "api:80",
+         "ambiguous"),
+        ("app", "FRONTEND_INTERNAL_URL", "FRONTEND_URL", "http://frontend.corp.example:3000",
+         "frontend:3000", "ambiguous"),
+        ("app", "FILES_INTERNAL_URL", "FILES_URL", "http://store.home.lan", "api:80", "ambiguous"),
+    ],
+)  # fmt: skip
+def test_values_that_may_belong_where_they_are_are_not_exchanged(
+    service: str, inner: str, outer: str, value: str, target: str, status: str
+) -> None:
+    environment = {inner: value, outer: f"http://{target}"}
+    name, _, port = target.partition(":")
+    config = project({name: {"image": "x", "expose": [port]}} | {service: app(environment)})
+    assert {found[0] for found in reasons(config)} == ({status} if status else set())
+    assert mend(config) == config
 
 
 @pytest.mark.parametrize(
@@ -535,6 +678,44 @@ def test_several_faults_of_one_address_are_corrected_at_once(
     mended = mend(config)
     assert [*mended["services"]["app"]["environment"].values()] == [value]
     assert findings(mended) == []
+
+
+@pytest.mark.parametrize("image", ["nginx", "acme/gateway:1", "ghcr.io/berriai/litellm"])
+@pytest.mark.parametrize("path", ["/api", "/api/"])
+def test_the_path_of_a_gateway_is_its_own(image: str, path: str) -> None:
+    webui = {"image": "ghcr.io/open-webui/open-webui:main"}
+    body = app({"OLLAMA_BASE_URL": f"http://gateway:8080{path}"}) | webui
+    gateway = {"image": image, "expose": ["8080"]}
+    config = project({"app": body, "gateway": gateway, "ollama": {"image": "ollama/ollama"}})
+    assert findings(config) == []
+
+
+#: What a service may well run itself, beside another application's.
+BUNDLED: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({"DATABASE_URL": "postgresql://u:p@localhost:5432/n"}, bind("/var/lib/postgresql/data")),
+    ({"DB_HOST": "localhost", "DB_PORT": "5432"}, bind("/var/lib/postgresql/data")),
+    ({"PGHOST": "localhost"}, bind("/config/pgdata")),
+    ({"REDIS_URL": "redis://localhost:6379"}, bind("/var/lib/redis")),
+    ({"DB_HOST": "localhost", "DB_TYPE": "mysql"}, bind("/var/run/mysqld")),
+    ({"MYSQL_HOST": "localhost"}, bind("/run/mysqld/mysqld.sock")),
+    ({"MYSQL_HOST": "localhost", "DB_SOCKET": "/tmp/x.sock"}, {}),
+    ({"DATABASE_URL": "postgresql://u:p@localhost/prod?host=/cloudsql/p:r:i"}, {}),
+    ({"DATABASE_URL": "mysql://u:p@localhost/prod?unix_socket=/run/x.sock"}, {}),
+    ({"DATABASE_URL": "postgresql://u:p@localhost/prod?sslmode=off&host=%2Ftmp"}, {}),
+    ({"DSN": "mysql://u:p@localhost:3306/n?a=b&socket=/tmp/m.sock"}, {}),
+    ({"REDIS_HOSTNAME": "localhost", "DOCKER_MODS": "imagegenius/mods:universal-redis"}, {}),
+    ({"REDIS_URL": "redis://localhost:6379", "INSTALL_PACKAGES": "redis nano"}, {}),
+]
+
+
+@pytest.mark.parametrize(("environment", "body"), BUNDLED)
+def test_what_a_service_may_run_itself_is_not_rewritten(
+    environment: dict[str, str], body: dict[str, Any]
+) -> None:
+    others = {"redis": REDIS, "db": DB, "mysql": {"image": "mysql:8"}}
+    config = project({"app": app(environment, **body), **others})
+    assert {found[0] for found in reasons(config)} <= {"ambiguous"}
+    assert mend(config) == config
 
 
 #: Addresses of a service's own loopback, or that merely have its name, which nobody is to touch.
@@ -618,6 +799,128 @@ def test_what_another_service_has_for_itself_is_not_meant_for_sure(
     keycloak = {"image": "keycloak", "environment": {"KC_DB_URL_HOST": "keycloak-db"}}
     services = {"app": app(environment) | body, "keycloak": keycloak, "keycloak-db": DB}
     assert [found[0] for found in reasons(project(services))] == [status]
+
+
+#: Words that are no hosts, though their variables have a host, a server or a URL in their names.
+WORDS: list[dict[str, str]] = [
+    {"KC_DB_URL_DATABASE": "postgres", "KC_DB": "postgres"},
+    {"GHOST_DATABASE_NAME": "ghost_db", "GHOST_DB_CLIENT": "mysql"},
+    {"SERVER_DB_USER": "postgres", "SERVER_DB_NAME": "postgres", "SERVER_DB_TYPE": "postgres"},
+    {"SERVER_DB_PASSWORD": "postgres", "SERVER_REDIS_PASSWORD": "Redis-Hunter"},
+    {"SECURITY_SESSION_STORE": "redis", "SECURITY_CACHE": "redis"},
+    {"DATABASE_URL_SCHEME": "postgresql", "DATABASE_SERVER_DIALECT": "postgres"},
+    {"RABBITMQ_VHOST": "rabbitmq", "RABBITMQ_DEFAULT_VHOST": "redis"},
+    {"S3_ENDPOINT_BUCKET": "minio-data", "S3_ENDPOINT_REGION": "minio"},
+    {"REDIS_HOST_KEY_PREFIX": "redis_session", "REDIS_URL_PREFIX": "redis"},
+    {"MONGO_URI_REPLICASET": "mongo-rs", "MONGO_SERVER_VERSION": "mongo"},
+    {"CACHE_BACKEND": "redis", "SESSION_BACKEND": "redis"},
+    {"CELERY_BROKER": "redis", "WEB_SERVER": "minio-x", "MESSAGE_BROKER": "redis"},
+]
+
+
+@pytest.mark.parametrize("environment", WORDS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"network_mode": "host"},
+        {"network_mode": "service:pod"},
+        {"network_mode": "bridge"},
+        {"networks": {"apart": None}},
+    ],
+)
+@pytest.mark.parametrize("names", ["usual", "other"])
+def test_a_word_that_is_no_host_is_left_alone(
+    environment: dict[str, str], body: dict[str, Any], names: str
+) -> None:
+    own = {"pod": {"image": "pause"}, "minio": {"image": "minio/minio"}, "db": DB}
+    more = {"mongo": {"image": "mongo"}, "rabbit": {"image": "rabbitmq"}}
+    cache = {"redis": REDIS} if names == "usual" else {"cache": REDIS}
+    config = project({"app": app(environment, **body), **own, **more, **cache})
+    assert [one for one in findings(config) if one[1] == "wrong"] == []
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"REDIS_URL": "op://redis-prod/cache/password"},
+        {"DATABASE_URL": "vault://postgres/creds/app"},
+        {"REDIRECT": "io.supabase.flutter://login-callback/"},
+        {"OAUTH_RETURN": "myapp://oauth", "DEEP": "myapp://login"},
+        {"PHP": "fastcgi://127.0.0.1:9000", "FPM_URL": "tcp://127.0.0.1:9000"},
+        {"JDBC_URL": "jdbc:h2:tcp://localhost:9092/~/test"},
+        {"MAILER_DSN": "smtp://localhost:25", "MAILER": "smtps://localhost:465"},
+        {"OTEL": "grpc://localhost:50051", "SOCK": "udp://localhost:9092"},
+    ],
+)
+def test_a_scheme_that_nobody_knows_is_left_alone(environment: dict[str, str]) -> None:
+    others: dict[str, Any] = {"redis": REDIS, "db": DB, "login": {"image": APP}}
+    others |= {"minio": {"image": "minio/minio"}, "kafka": {"image": "apache/kafka"}}
+    others |= {"mail": {"image": "mailpit", "expose": ["25", "465"]}}
+    others |= {"weaviate": {"image": "semitechnologies/weaviate"}, "auth": {"image": APP}}
+    assert findings(project({"app": app(environment), **others})) == []
+
+
+@pytest.mark.parametrize("value", ["tcp://localhost:6379", "tcp://redis:6380"])
+def test_an_unknown_scheme_is_ambiguous_at_most(value: str) -> None:
+    redis = REDIS | {"ports": ["6380:6379"]}
+    config = project({"app": app({"REDIS_URL": value}), "redis": redis})
+    assert [found[0] for found in reasons(config)] == ["ambiguous"]
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize("at", [16 * 1024, 64 * 1024])
+@pytest.mark.parametrize("cut", range(1, 22, 4))
+@pytest.mark.parametrize("filler", ["x ", "http://a.example,", "redis:6380,"])
+def test_a_value_is_never_cut_within_an_address(at: int, cut: int, filler: str) -> None:
+    text = (filler * at)[: at - cut] + " redis://localhost:6379/0,redis:63790"
+    redis = REDIS | {"ports": ["6380:6379"]}
+    for body in (app({"URLS": text}), app({}, command=["sh", "-c", text])):
+        config = project({"app": body, "redis": redis})
+        assert mend(config) == config
+
+
+@pytest.mark.parametrize(
+    ("environment", "body", "more", "status"),
+    [
+        ({"DB_HOST": "postgres"}, {}, {}, "wrong"),
+        ({"DB_HOST": "postgres"}, {"network_mode": "service:pod"}, {}, "wrong"),
+        ({"REDIS_HOST": "redis"}, {"network_mode": "host"}, {"redis": REDIS}, "wrong"),
+        ({"REDIS_ADDR": "redis"}, {}, {"redis": REDIS | {"network_mode": "service:pod"}}, "wrong"),
+        ({"BILLING_HOST": "billing"}, {}, {"billing-app": {"image": APP}}, "ambiguous"),
+    ],
+)
+def test_a_bare_name_without_a_port_is_never_rewritten(
+    environment: dict[str, str], body: dict[str, Any], more: dict[str, Any], status: str
+) -> None:
+    services = {"app": app(environment, **body), "pod": {"image": "pause"}, "db": DB, **more}
+    config = project(services)
+    assert [found[0] for found in reasons(config)] == [status]
+    assert mend(config) == config
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "x",
+        {"environment": ["REDIS_URL=redis://redis:6379", "X"], "networks": ["default"]},
+        {"environment": {"PORT": "9" * 5000, "REDIS_HOST": "redis", "REDIS_PORT": "9" * 5000}},
+        {"environment": {"PORT": "\u0663", 8: 9}, "expose": ["9" * 5000, "\u0663", "x-y"]},
+        {"deploy": {"replicas": "x"}},
+        {"deploy": "x", "scale": "9" * 5000},
+        {"ports": ["80:80", {"target": "9" * 5000, "published": "9" * 5000}], "volumes": "x"},
+        {"ports": {"80": "80"}, "configs": ["x"], "healthcheck": [], "links": {"a": "b"}},
+        {"networks": {"default": {"aliases": "redis"}}, "depends_on": ["redis"]},
+        {"command": {"a": "b"}, "entrypoint": 8, "extra_hosts": 8, "image": ["x"]},
+    ],
+)
+def test_a_configuration_of_any_form_is_read(body: Any) -> None:
+    for networks in (None, [], {"default": None}):
+        config = {"services": {"redis": REDIS, "a": body}, "networks": networks, "name": "shop"}
+        assert findings(config) == []
 
 
 @pytest.mark.parametrize("body", [{"scale": 0}, {"deploy": {"replicas": 0}}])

@@ -11,7 +11,7 @@ from typing import Any
 from stackmend.addresses.corrections import format_edits, make_edits, replace_host, split_right
 from stackmend.addresses.exchanged import find_swapped, report_swapped
 from stackmend.addresses.gateway import GATEWAYS, classify_gateway
-from stackmend.addresses.kinds import is_loopback
+from stackmend.addresses.kinds import is_host_name, is_known_scheme, is_loopback, is_typical_port
 from stackmend.addresses.loopback import classify_loopback
 from stackmend.addresses.naming import classify_name
 from stackmend.addresses.proxies import add_exemptions
@@ -45,7 +45,7 @@ def classify(
     stack = Stack(addresses, config, running, images)
     swapped = find_swapped(addresses)
     judgements = [
-        _classify_thoroughly(stack, address, swapped)
+        _hold_back(stack, _classify_thoroughly(stack, address, swapped))
         for address in addresses
         if not any(
             fnmatchcase(f"{address.place.service}.{address.place.name}", pattern)
@@ -53,6 +53,42 @@ def classify(
         )
     ]
     return add_exemptions(judgements, stack.names, stack.environments)
+
+
+def _hold_back(stack: Stack, judgement: Judgement) -> Judgement:
+    """What is thought of an address, without what is not sure enough to be written.
+
+    A bare word is a host by the name of what holds it alone, and a scheme that nobody knows may be
+    of anything.
+    """
+    address = judgement.address
+    if judgement.status == "right":
+        return judgement
+    if address.scheme and not is_known_scheme(address.scheme):
+        return _hold_back_scheme(stack, judgement)
+    if address.port or address.scheme or is_loopback(address.host) or address.host in GATEWAYS:
+        return judgement
+    if is_host_name(address.place.hint):
+        return judgement.model_copy(update={"edits": ()})
+    return judgement if judgement.status == "ambiguous" else Judgement(address=address)
+
+
+def _hold_back_scheme(stack: Stack, judgement: Judgement) -> Judgement:
+    address = judgement.address
+    if is_loopback(address.host):
+        kinds = stack.list_hints(address)
+        if not any(is_typical_port(address.port, kind) for kind in kinds):
+            return Judgement(address=address)
+    if not judgement.edits:
+        return judgement
+    return Judgement(
+        address=address,
+        status="ambiguous",
+        reason=judgement.reason,
+        readings=(f"{address.text}: as it stands", judgement.right),
+        cause=judgement.cause,
+        remedy=judgement.remedy,
+    )
 
 
 def _classify_thoroughly(

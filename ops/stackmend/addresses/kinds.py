@@ -17,6 +17,7 @@ class Kind(NamedTuple):
     :param internal: whether browsers have no business with it.
     :param clients: programs in its image that connect, and do not serve.
     :param servers: programs that serve.
+    :param besides: ports that it may have besides, for its own administration and its like.
     """
 
     ports: Mapping[int, str]
@@ -27,6 +28,7 @@ class Kind(NamedTuple):
     internal: bool = True
     clients: str = ""
     servers: str = ""
+    besides: frozenset[int] = frozenset()
 
 
 KINDS: Mapping[str, Kind] = {
@@ -38,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
         "cache",
         clients="redis-cli valkey-cli",
         servers="redis-server valkey-server keydb-server docker-entrypoint.sh",
+        besides=frozenset({8001, 26379}),
     ),
     "sentinel": Kind(
         {26379: "sentinel"}, "redis-sentinel", "sentinel sentinels", {"sentinel": 26379}, "cache"
@@ -50,6 +53,7 @@ KINDS: Mapping[str, Kind] = {
         "db",
         clients="psql pg_isready pg_dump pg_dumpall pg_restore createdb",
         servers="postgres docker-entrypoint.sh",
+        besides=frozenset({8008}),
     ),
     "mysql": Kind(
         {3306: "mysql"},
@@ -59,6 +63,7 @@ KINDS: Mapping[str, Kind] = {
         "db",
         clients="mysql mysqladmin mysqldump mariadb mariadb-admin mariadb-dump",
         servers="mysqld mariadbd docker-entrypoint.sh",
+        besides=frozenset({33060, 33062}),
     ),
     "mongodb": Kind(
         {27017: "mongodb"},
@@ -77,6 +82,7 @@ KINDS: Mapping[str, Kind] = {
         "cache",
         clients="rabbitmqadmin",
         servers="rabbitmq-server docker-entrypoint.sh",
+        besides=frozenset({1883, 5671, 15692, 25672, 61613}),
     ),
     "clickhouse": Kind(
         {8123: "http", 9000: "clickhouse"},
@@ -86,6 +92,7 @@ KINDS: Mapping[str, Kind] = {
         "db",
         clients="clickhouse-client",
         servers="clickhouse-server entrypoint.sh",
+        besides=frozenset({8443, 9004, 9005, 9009, 9363, 9440}),
     ),
     "ollama": Kind(
         {11434: "http"}, "ollama", "ollama", {}, "ai", clients="ollama", servers="serve"
@@ -94,14 +101,31 @@ KINDS: Mapping[str, Kind] = {
     "litellm": Kind({4000: "http"}, "litellm litellm-database", "litellm", {}, "ai"),
     "localai": Kind({8080: "http"}, "localai local-ai", "localai", {}, "ai"),
     "embeddings": Kind({80: "http"}, "text-embeddings-inference", "tei", {}, "ai"),
-    "qdrant": Kind({6333: "http", 6334: "grpc"}, "qdrant", "qdrant", {}, "vector"),
-    "weaviate": Kind({8080: "http", 50051: "grpc"}, "weaviate", "weaviate", {}, "vector"),
+    "qdrant": Kind(
+        {6333: "http", 6334: "grpc"}, "qdrant", "qdrant", {}, "vector", besides=frozenset({6335})
+    ),
+    "weaviate": Kind(
+        {8080: "http", 50051: "grpc"},
+        "weaviate",
+        "weaviate",
+        {},
+        "vector",
+        besides=frozenset({2112}),
+    ),
     "chroma": Kind({8000: "http"}, "chroma", "chroma chromadb", {}, "vector"),
     "milvus": Kind({19530: "http", 9091: "http"}, "milvus", "milvus", {}, "vector"),
     "meilisearch": Kind(
         {7700: "http"}, "meilisearch", "meili meilisearch", {}, "search", internal=False
     ),
-    "typesense": Kind({8108: "http"}, "typesense", "typesense", {}, "search", internal=False),
+    "typesense": Kind(
+        {8108: "http"},
+        "typesense",
+        "typesense",
+        {},
+        "search",
+        internal=False,
+        besides=frozenset({8107}),
+    ),
     "elasticsearch": Kind(
         {9200: "http"},
         "elasticsearch",
@@ -110,21 +134,58 @@ KINDS: Mapping[str, Kind] = {
         "search",
         clients="curl",
         servers="elasticsearch eswrapper docker-entrypoint.sh",
+        besides=frozenset({9300}),
     ),
-    "opensearch": Kind({9200: "http"}, "opensearch", "opensearch", {}, "search"),
-    "minio": Kind({9000: "http"}, "minio", "minio s3", {}, "storage", internal=False),
+    "opensearch": Kind(
+        {9200: "http"}, "opensearch", "opensearch", {}, "search", besides=frozenset({9300, 9600})
+    ),
+    "minio": Kind(
+        {9000: "http"},
+        "minio",
+        "minio s3",
+        {},
+        "storage",
+        internal=False,
+        besides=frozenset({9001}),
+    ),
     "tika": Kind({9998: "http"}, "tika docker-tika tika-server", "tika", {}, "convert"),
     "gotenberg": Kind({3000: "http"}, "gotenberg", "gotenberg", {}, "convert"),
-    "kafka": Kind({9092: "kafka"}, "kafka cp-kafka redpanda", "kafka", {"kafka": 9092}, "queue"),
-    "nats": Kind({4222: "nats"}, "nats nats-server", "nats", {"nats": 4222}, "queue"),
+    "kafka": Kind(
+        {9092: "kafka"},
+        "kafka cp-kafka redpanda",
+        "kafka",
+        {"kafka": 9092},
+        "queue",
+        besides=frozenset({2181, 8082, 9093, 9094, 9644, 19092, 29092}),
+    ),
+    "nats": Kind(
+        {4222: "nats"},
+        "nats nats-server",
+        "nats",
+        {"nats": 4222},
+        "queue",
+        besides=frozenset({6222, 8222}),
+    ),
     "memcached": Kind(
         {11211: "memcached"}, "memcached", "memcached memcache", {"memcached": 11211}, "cache"
     ),
     "neo4j": Kind(
-        {7687: "bolt", 7474: "http"}, "neo4j", "neo4j", {"bolt": 7687, "neo4j": 7687}, "db"
+        {7687: "bolt", 7474: "http"},
+        "neo4j",
+        "neo4j",
+        {"bolt": 7687, "neo4j": 7687},
+        "db",
+        besides=frozenset({7473}),
     ),
-    "zookeeper": Kind({2181: "zookeeper"}, "zookeeper cp-zookeeper", "zookeeper zk", {}, ""),
-    "etcd": Kind({2379: "http"}, "etcd", "etcd", {}, ""),
+    "zookeeper": Kind(
+        {2181: "zookeeper"},
+        "zookeeper cp-zookeeper",
+        "zookeeper zk",
+        {},
+        "",
+        besides=frozenset({2888, 3888, 8080}),
+    ),
+    "etcd": Kind({2379: "http"}, "etcd", "etcd", {}, "", besides=frozenset({2380, 4001})),
 }
 
 #: The port that a scheme implies where none is written.
@@ -143,6 +204,9 @@ BROWSED = frozenset({"http", "https", "ws", "wss"})
 KIND_OF_SCHEME: Mapping[str, str] = {
     scheme: name for name, kind in KINDS.items() for scheme in kind.schemes
 } | {"plaintext": "kafka", "sasl_plaintext": "kafka"}
+
+#: Schemes that mean a host of the network, whatever serves them.
+_KNOWN_SCHEMES = frozenset({*SCHEME_PORTS, *KIND_OF_SCHEME})
 
 _LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0|::")
 
@@ -178,6 +242,22 @@ _OF_TOKEN = {token: name for name, kind in KINDS.items() for token in kind.token
 #: Words of variables that mean any database.
 _DATABASE = frozenset({"db", "database", "sql", "datasource"})
 _GLUED = re.compile(r"(.{2,}?)(?:host(?:name)?|port|ur[li]|addr|server)$")
+#: Last words of variables whose value may be the bare name of a host.
+_ADDRESSES = frozenset(
+    "addr address addresses broker brokers endpoint endpoints host hostname hostnames hosts server "
+    "servers upstream uri uris url urls".split()
+)
+#: Words of variables that hold no address, whatever their last one is.
+_SECRETS = frozenset("credential credentials pass passwd password pw pwd secret token".split())
+
+
+def is_known_scheme(scheme: str) -> bool:
+    """Whether a scheme means a host of the network, and what it speaks.
+
+    >>> is_known_scheme("redis"), is_known_scheme("vault")
+    (True, False)
+    """
+    return scheme in _KNOWN_SCHEMES
 
 
 def is_loopback(host: str) -> bool:
@@ -205,6 +285,33 @@ def split_name(name: str) -> tuple[str, ...]:
         if lower:
             found.append(lower)
     return tuple(found)
+
+
+@lru_cache(4096)
+def is_address_name(name: str) -> bool:
+    """Whether the value of a variable or flag may be the bare name of a host.
+
+    >>> is_address_name("REDIS_HOST"), is_address_name("PAPERLESS_DBHOST")
+    (True, True)
+    >>> is_address_name("REDIS_HOST_KEY_PREFIX"), is_address_name("RABBITMQ_VHOST")
+    (False, False)
+    """
+    words = split_name(name)
+    if not words or _SECRETS.intersection(words):
+        return False
+    glued = _GLUED.fullmatch(words[-1])
+    named = glued is not None and (glued[1] in _OF_TOKEN or glued[1] in _DATABASE)
+    return words[-1] in _ADDRESSES or (named and not words[-1].endswith("port"))
+
+
+def is_host_name(name: str) -> bool:
+    """Whether a variable holds a host by its name, and never what kind of server is chosen.
+
+    >>> is_host_name("DB_HOST"), is_host_name("CELERY_BROKER")
+    (True, False)
+    """
+    last = (split_name(name) or ("",))[-1]
+    return last.endswith(("host", "hostname", "addr", "address")) and is_address_name(name)
 
 
 def find_kinds(name: str) -> tuple[str, ...]:

@@ -25,6 +25,23 @@ _WORD_BEFORE = re.compile(r"(://|@)?([\w.-]+)['\",]*[\s:=]+['\"]*$")
 _SEVERAL = re.compile(r"all-?in-?one|\baio\b|standalone|omnibus|bundled?\b|monolith|embedded")
 #: Words of variables that are for another place than this.
 _NOT_HERE = frozenset({"dev", "development", "example", "local", "sample", "test", "testing"})
+#: Words of directories in which software keeps its data or its socket, where it is not its name.
+_DIRECTORIES: Mapping[str, tuple[str, ...]] = {
+    "postgres": ("pgdata",),
+    "mysql": ("mysqld",),
+    "mongodb": ("/data/db",),
+    "rabbitmq": ("rabbitmq",),
+}
+#: Mounted files that a client has, too.
+_SETTING = re.compile(r"\.(?:conf|cnf|cfg|ini|json|toml|ya?ml|xml|sh|py|js|sql|pem|crt|key|ca)$")
+#: A value that names a socket, whatever host stands in it.
+_BY_SOCKET = re.compile(r"(?i)[?&;\s](?:host|socket|unix_socket|unixsocket|socketpath)=(?:%2f|/)")
+#: Variables that have software added to an image at its start.
+_INSTALLS = re.compile(r"(?i)(?:^|_)(?:mods?|packages?|services|install\w*|extras?|addons?)$")
+#: A longer command may say anything.
+_LONGEST = 20_000
+#: Words of variables whose address may be for programs on the host.
+_ON_HOST = frozenset({"cli", "default", "desktop", "fallback", "laptop", "studio", "tunnel"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 #: Names of variables whose values are compared, and never connected to.
 _COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
@@ -133,7 +150,9 @@ def _has_mention(stack: Stack, service: str, port: int, address: Address) -> boo
     if any(str(port) in value for _, value in stack.names.list_own_ports(service)):
         return True
     body = stack.services[service]
-    words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))[:20_000]
+    words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))
+    if len(words) > _LONGEST:
+        return True
     for match in re.finditer(rf"(?<!\d){port}(?!\d)", words):
         before = _WORD_BEFORE.search(words, 0, match.start())
         word = before[2].lower() if before else ""
@@ -211,11 +230,11 @@ def _prefer_named(stack: Stack, address: Address, found: dict[str, int]) -> dict
 
 
 def _list_volumes(body: Mapping[str, Any]) -> list[str]:
-    """Where a service has volumes, which say what it keeps data of."""
+    """Where a service has volumes and mounts, which say what it keeps data and sockets of."""
     return [
         str(mount.get("target", "")).lower()
         for mount in body.get("volumes") or ()
-        if isinstance(mount, Mapping) and mount.get("type") == "volume"
+        if isinstance(mount, Mapping) and mount.get("type") in ("volume", "bind", "tmpfs")
     ]
 
 
@@ -232,20 +251,60 @@ def _is_text(stack: Stack, address: Address, target: str, port: int) -> bool:
     return unclear and not related
 
 
-def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
-    """Why an address of the service itself may be meant as it stands."""
-    service, kind = address.place.service, stack.names.kinds[target]
-    image = str(stack.services[service].get("image") or "").lower()
+def _is_bundled(stack: Stack, address: Address, kind: str) -> bool:
+    """Whether a service may well run such software itself, or has its socket."""
+    service, body = address.place.service, stack.services[address.place.service]
+    image = str(body.get("image") or "").lower()
     tag = image.rpartition("/")[2].partition(":")[2]
-    if kind and (
+    if (
         stack.selections[service].is_bundled(kind)
         or kind in re.split(r"[^a-z0-9]+", tag)
         or _SEVERAL.search(image)
-        or any(kind in path for path in _list_volumes(stack.services[service]))
     ):
+        return True
+    words = {kind, *KINDS[kind].tokens.split(), *_DIRECTORIES.get(kind, ())}
+    for path in _list_volumes(body):
+        # A client's own certificate or setting bears the name, and so does no directory of data.
+        if not _SETTING.search(path) and any(word in path for word in words if len(word) > 2):
+            return True
+    for key, value in stack.environments[service].items():
+        if key == address.place.key:
+            if _BY_SOCKET.search(value):
+                return True
+            continue
+        if _INSTALLS.search(key) and any(word in value.lower() for word in words if len(word) > 2):
+            return True
+        if "socket" in split_name(key) and value.startswith(("/", "unix:")):
+            return True
+    return False
+
+
+def _is_for_people(stack: Stack, address: Address, target: str) -> bool:
+    """Whether an address may be for what runs on the host, by its name or by another one beside."""
+    words = split_name(address.place.hint)
+    if words[:1] == ("host",) or not _ON_HOST.isdisjoint(words):
+        return True
+    return any(
+        other.target == target and other.scheme == address.scheme and other.place != address.place
+        for other in stack.addresses.get(address.place.service, ())
+        if address.scheme not in ("", *BROWSED) and other.place.kind == "environment"
+    )
+
+
+def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
+    """Why an address of the service itself may be meant as it stands."""
+    service, kind = address.place.service, stack.names.kinds[target]
+    if kind and _is_bundled(stack, address, kind):
         return f"{service} may run {kind} itself"
     if user := stack.find_user(service, target):
         return f"{target} is for {user} by its name"
+    outside = any(
+        name == target and number == port
+        for number, of in stack.names.published.items()
+        for name, _, _ in of
+    )
+    if outside and _is_for_people(stack, address, target):
+        return f"it may be for programs on the host, where {target} has port {port}"
     if address.scheme not in BROWSED:
         return ""
     published = any(name == target for name, _, _ in stack.names.published.get(port, ()))

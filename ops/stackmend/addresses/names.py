@@ -5,11 +5,21 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, split_name
+from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import ImageFacts, Running
 
 #: Names of variables that may say where a service listens.
 _ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
 _FLAG = re.compile(r"(?:^|[\s'\"])--?(?:http-|server-|listen-)?port[= ](\d{2,5})(?!\d)")
+#: Where mounts hold data, and nothing of where a service listens.
+_HARMLESS = re.compile(
+    r"^/data$|^/var/lib/|^/root/\.ollama|^/docker-entrypoint-initdb\.d|\.sock$|^/etc/(?:localtime|timezone)$"
+)
+#: Images that listen on more ports than they expose, for their own administration.
+_SEVERAL_PORTS = frozenset(
+    "apisix caddy consul envoy haproxy keycloak kong nginx-proxy-manager nomad tyk-gateway traefik "
+    "vault".split()
+)
 _LISTENS = re.compile("(?i)port|listen|bind|addr|host")
 
 
@@ -29,7 +39,8 @@ class Names:
         running: Running | None = None,
         listening: Mapping[str, Collection[int]] | None = None,
     ) -> None:
-        self.services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
+        config = normalize(config)
+        self.services: Mapping[str, Mapping[str, Any]] = config["services"]
         self.running = running or Running()
         self.kinds = {name: find_kind(name, body) for name, body in self.services.items()}
         #: The services that run a client out of a server's image.
@@ -52,6 +63,12 @@ class Names:
             )
             | {name}
             for name in self.services
+        }
+        # The services whose image is known to expose something.
+        self._exposing = {
+            name
+            for name, body in self.services.items()
+            if (facts := (images or {}).get(str(body.get("image")))) and facts.ports
         }
         own = {
             name: frozenset(
@@ -149,14 +166,35 @@ class Names:
         return False
 
     def is_configured(self, name: str) -> bool:
-        """Whether a service reads a file that may say where it listens."""
+        """Whether a service has a file or directory that may say where it listens."""
+        for member in self.groups[name]:
+            body = self.services[member]
+            if body.get("configs"):
+                return True
+            for mount in body.get("volumes") or ():
+                is_bind = isinstance(mount, Mapping) and mount.get("type") == "bind"
+                if is_bind and not _HARMLESS.search(str(mount.get("target", ""))):
+                    return True
+        return False
+
+    def can_listen(self, name: str, port: int) -> bool:
+        """Whether a service may listen on a port that nothing declares.
+
+        It may not where its sockets are known, or where it is of a kind that has no such port, and
+        neither its build nor a mounted file can have changed that.
+        """
+        ran = self.running.services.get(name)
+        listening = {socket.port for socket in ran.sockets or ()} if ran and ran.up else set()
+        if listening & self.ports[name]:
+            # It has begun to serve.
+            return port in listening
         body = self.services[name]
-        return bool(body.get("configs")) or any(
-            mount.get("type") == "bind"
-            and str(mount.get("target", "")).endswith((".conf", ".cnf", ".yaml", ".yml", ".xml"))
-            for mount in body.get("volumes") or ()
-            if isinstance(mount, Mapping)
-        )
+        if body.get("build") or self.is_configured(name):
+            return True
+        if kind := KINDS.get(self.kinds[name]):
+            return port in kind.besides
+        image = str(body.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0]
+        return name not in self._exposing or image in _SEVERAL_PORTS
 
     def _find_owner(self, name: str) -> str:
         """The service whose network namespace a service has; empty for a foreign container's."""
@@ -179,12 +217,12 @@ class Names:
         self, name: str, body: Mapping[str, Any], images: Mapping[str, ImageFacts]
     ) -> Iterator[int]:
         for port in body.get("ports") or ():
-            if port.get("protocol", "tcp") == "tcp" and str(port.get("target", "")).isdecimal():
-                yield int(port["target"])
+            if port.get("protocol", "tcp") == "tcp" and (target := to_number(port.get("target"))):
+                yield target
         for exposed in body.get("expose") or ():
             first, _, last = str(exposed).partition("/")[0].partition("-")
-            if first.isdecimal() and (last or first).isdecimal():
-                yield from range(int(first), min(int(last or first), 65535) + 1)
+            if start := to_number(first):
+                yield from range(start, min(to_number(last or first), 65535) + 1)
         image = str(body.get("image") or f"{self._project}-{name}")
         if image in images and name not in self.clients:
             yield from images[image].ports
@@ -192,8 +230,9 @@ class Names:
             yield from kind.ports
         own = {*split_name(name), *split_name(image), "http", "server", "listen"}
         for key, value in self.list_own_ports(name):
-            if value.isdecimal() and {*split_name(key)} - {"port"} <= own:
-                yield int(value)
+            number = to_number(value)
+            if number and {*split_name(key)} - {"port"} <= own:
+                yield number
         for word in find_flags(body):
             yield int(word)
 
@@ -219,7 +258,7 @@ class Names:
             yield str(body["container_name"])
         elif self._project:
             replicas = (body.get("deploy") or {}).get("replicas") or body.get("scale") or 1
-            for number in range(1, min(int(replicas), 100) + 1):
+            for number in range(1, min(to_number(replicas) or 1, 100) + 1):
                 yield f"{self._project}-{name}-{number}"
 
 
@@ -233,18 +272,18 @@ def _as_items(body: Mapping[str, Any], key: str) -> list[Any]:
 def find_flags(body: Mapping[str, Any]) -> list[str]:
     """The ports that a command's ``--port`` names."""
     words = " ".join(str(word) for word in _as_items(body, "command"))
-    return _FLAG.findall(words[:20_000])
+    return _FLAG.findall(words)
 
 
 def _split_numbers(text: str) -> set[str]:
-    return set("".join(c if c.isascii() and c.isdigit() else " " for c in text[:20_000]).split())
+    return set("".join(c if c.isascii() and c.isdigit() else " " for c in text).split())
 
 
 def _list_published(port: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    published, target = str(port.get("published") or ""), str(port.get("target") or "")
-    first, _, last = published.partition("-")
-    if port.get("protocol", "tcp") != "tcp" or not (first.isdecimal() and target.isdecimal()):
+    first, _, last = str(port.get("published") or "").partition("-")
+    published, target = to_number(first), to_number(port.get("target"))
+    if port.get("protocol", "tcp") != "tcp" or not (published and target):
         return
     # Of a range the engine chooses one.
     if not last or last == first:
-        yield int(first), int(target)
+        yield published, target

@@ -1,16 +1,15 @@
 """Names: which service one leads to, and which one is meant where it leads nowhere. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stackmend.addresses.corrections import report_ambiguous, report_rewritten, report_wrong
-from stackmend.addresses.kinds import find_kind_of_name
+from stackmend.addresses.kinds import find_kind_of_name, is_address_name
 from stackmend.addresses.slips import is_similar
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, Judgement, Reason
 from stackmend.addresses.target import classify_target
-
-_BARE_NAME = re.compile(r"(?i)host|addr|server|endpoint|url|uri")
 
 
 def classify_name(stack: Stack, address: Address) -> Judgement:
@@ -119,17 +118,21 @@ def _classify_borrowed(stack: Stack, address: Address, target: str) -> Judgement
 def _classify_shared(stack: Stack, address: Address, found: Sequence[str]) -> Judgement:
     """A name that several services answer to."""
     shapes = {
-        str([stack.services[name].get(key) for key in ("image", "build", "command")])
+        (stack.names.kinds[name], _name_image(body) or str(body.get("build")))
         for name in found
+        if (body := stack.services[name])
     }
     if len(shapes) == 1:
-        # Copies of one service that share their callers.
+        # Copies of one service that share their callers, two versions of it, or a pool.
         return Judgement(address=address)
     port = stack.find_port(address)
     serving = [name for name in found if port and port in stack.names.ports[name]]
     cause = f"{' and '.join(found)} both answer to {address.host}; which does is chance"
-    if len(serving) == 1 and stack.names.resolve(address.place.service, serving[0].lower()) == (
-        serving[0],
+    doubtful = any(stack.names.can_listen(name, port) for name in found if name not in serving)
+    if (
+        len(serving) == 1
+        and not doubtful
+        and stack.names.resolve(address.place.service, serving[0].lower()) == (serving[0],)
     ):
         return report_wrong(stack, address, "shared-alias", cause, serving[0], port)
     return Judgement(
@@ -141,6 +144,12 @@ def _classify_shared(stack: Stack, address: Address, found: Sequence[str]) -> Ju
     )
 
 
+def _name_image(body: Mapping[str, Any]) -> str:
+    """A service's image without its tag."""
+    path, slash, last = str(body.get("image") or "").partition("@")[0].rpartition("/")
+    return f"{path}{slash}{last.partition(':')[0]}"
+
+
 def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     """A name that nothing in the project has."""
     service, host, place = address.place.service, address.host, address.place
@@ -149,7 +158,7 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         place.kind in ("command", "entrypoint") and not (address.scheme or address.explicit)
     ):
         return right
-    if not address.scheme and not address.explicit and not _BARE_NAME.search(place.name):
+    if not address.scheme and not address.explicit and not is_address_name(place.hint):
         return right
     ran = stack.running.services.get(service)
     addresses = ran.names.get(host) if ran else None
@@ -167,8 +176,12 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     cause = f"no service, alias or container of the project is called {host}"
     if len(found) == 1:
         ((target, number),) = found.items()
-        if _is_of_others(stack, address, target):
+        if _is_of_others(stack, address, target) or (
+            addresses is None and _is_closer(host, target)
+        ):
             return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
+        if not address.port:
+            return _classify_bare(stack, address, cause, target)
         if place.kind != "image" or stack.is_needed(service, target):
             return report_wrong(stack, address, "unknown-name", cause, target, number)
         return right
@@ -185,6 +198,16 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     return right
 
 
+def _classify_bare(stack: Stack, address: Address, cause: str, target: str) -> Judgement:
+    """A bare word that nothing has for a name, and that may be no name."""
+    needed = stack.is_needed(address.place.service, target)
+    if address.place.kind == "image" and not needed:
+        return Judgement(address=address)
+    if needed or stack.names.kinds[target] in stack.list_hints(address):
+        return report_wrong(stack, address, "unknown-name", cause, target, 0)
+    return report_ambiguous(stack, address, "unknown-name", cause, {target: 0}, itself=True)
+
+
 def _is_of_others(stack: Stack, address: Address, target: str) -> bool:
     """Whether a service is used by others alone, so that a host of the network may be meant."""
     service = address.place.service
@@ -194,6 +217,12 @@ def _is_of_others(stack: Stack, address: Address, target: str) -> bool:
     if needed or is_similar(address.host, target.lower()):
         return False
     return any(target in of for name, of in stack.addressed.items() if name != service)
+
+
+def _is_closer(host: str, target: str) -> bool:
+    """Whether a name says more than a service's: another project may have it on the network."""
+    words, own = (frozenset(re.split("[-_]", name.lower())) for name in (host, target))
+    return words > own
 
 
 def _map_port(stack: Stack, address: Address, target: str) -> int:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from stackmend.addresses.corrections import split_right
+from stackmend.addresses.kinds import is_loopback
 from stackmend.addresses.names import Names
 from stackmend.addresses.state import Address, Judgement
 
@@ -68,11 +69,22 @@ def _find_proxied(
         or host in {name.lower() for name in names.groups[service]}
     ):
         return ""
-    # A proxy within the project knows its names.
-    inside = rf"(?:^|[/@])(?:{'|'.join(map(re.escape, names.services))})(?::|/|$)"
-    if any(re.search(inside, value) for value in used) or _is_exempt(host, own.get("no_proxy", "")):
+    if any(_is_inside(value, service, names) for value in used) or _is_exempt(
+        host, own.get("no_proxy", "")
+    ):
         return ""
     return host
+
+
+def _is_inside(value: str, service: str, names: Names) -> bool:
+    """Whether a proxy is, or may be, on a network of the project, and knows its names."""
+    for item in value.lower().split(","):
+        host = re.split("[:/]", item.strip().rpartition("://")[2].rpartition("@")[2])[0]
+        if host in names.services or names.list_elsewhere(host):
+            return True
+        if host and "." not in host and not is_loopback(host) and names.has_foreign_names(service):
+            return True
+    return False
 
 
 def _is_asked(address: Address) -> bool:

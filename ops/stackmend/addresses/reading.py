@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackmend.addresses.files import flatten
-from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS
+from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name, is_known_scheme
+from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
 #: A longer value is data, and no address.
@@ -37,8 +38,8 @@ _BARE = re.compile(rf"\s*(?P<quote>[\"']?)(?P<host>{_HOST})(?P=quote)\s*")
 _ELSEWHERE = frozenset(
     "arn aws azure blob data file git gs gcs hdfs jar mailto npipe oci s3 sqlite ssh unix".split()
 )
-#: Names of variables whose value may be the bare name of a host.
-ADDRESS_NAME = re.compile(r"host|addr|server|endpoint|url|uri|broker|backend|upstream", re.I)
+#: What stands before the scheme of a database that is in no container of its own.
+_OTHER_JDBC = re.compile(r"(?i)jdbc:[a-z0-9]+:$")
 _PORT_NAME = re.compile(r"(?i)(host_?name|host|server|addr(?:ess)?|endpoint)$")
 
 #: Names of variables whose value goes to browsers, or is compared and never connected to.
@@ -109,7 +110,8 @@ def read(
         [('localhost', 6379, 'redis://***@localhost')]
     """
     images = images or {}
-    services: Mapping[str, Mapping[str, Any]] = config.get("services") or {}
+    config = normalize(config)
+    services: Mapping[str, Mapping[str, Any]] = config["services"]
     targets = list_targets(services)
     found: list[Address] = []
     for name, body in services.items():
@@ -178,12 +180,12 @@ def _read_pair(
         place = Place(service=service, kind=kind, key=key, start=found.start, end=found.end)
         port_place = None
         port = beside.strip("\"' ")
-        if found.bare and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+        if found.bare and 0 < to_number(port) < 65536:
             start = beside.index(port)
             port_place = Place(
                 service=service, kind=kind, key=port_key, start=start, end=start + len(port)
             )
-            found = found._replace(port=int(port))
+            found = found._replace(port=to_number(port))
         yield _make_address(place, value, found, key, port_place)
 
 
@@ -198,7 +200,7 @@ def _read_words(service: str, kind: Kind, words: Any) -> Iterator[Address]:
     flags = {word.name: word for word in listed if word.name}
     for word in listed:
         for found in find_addresses(word.name, word.value):
-            if found.bare and not ADDRESS_NAME.search(word.name):
+            if found.bare and not is_address_name(word.name):
                 continue
             start = word.offset + found.start
             place = Place(
@@ -215,7 +217,7 @@ def _read_words(service: str, kind: Kind, words: Any) -> Iterator[Address]:
             )
             if found.bare and beside is not None and beside is not word:
                 port = beside.value
-                if port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+                if 0 < to_number(port) < 65536:
                     port_place = place.model_copy(
                         update={
                             "key": str(beside.item),
@@ -223,7 +225,7 @@ def _read_words(service: str, kind: Kind, words: Any) -> Iterator[Address]:
                             "end": beside.offset + len(port),
                         }
                     )
-                    found = found._replace(port=int(port))
+                    found = found._replace(port=to_number(port))
             yield _make_address(place, items[word.item], found, word.name, port_place)
 
 
@@ -231,8 +233,11 @@ def _split_words(items: Sequence[str], *, script: bool) -> Iterator[_Word]:
     """The words of a command, those of a shell's script in it one by one."""
     before, previous = "", ""
     for index, item in enumerate(items):
+        if len(item) > LONGEST:
+            before = previous = ""
+            continue
         if script or _SCRIPT.fullmatch(previous) or re.search(r"\s", item):
-            pieces = list(_split_script(item[:LONGEST]))
+            pieces = list(_split_script(item))
         else:
             pieces = [(0, item)]
         previous = item
@@ -278,8 +283,7 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
 
     :param key: the name of the variable or of the flag, which says whether a bare name is a host.
     """
-    value = value[:LONGEST]
-    if not value or _NO_ADDRESS.search(key) or _is_prose(key, value):
+    if not value or len(value) > LONGEST or _NO_ADDRESS.search(key) or _is_prose(key, value):
         return
     taken: list[tuple[int, int]] = []
     if "://" in value:
@@ -309,7 +313,7 @@ def find_addresses(key: str, value: str) -> Iterator[_Found]:
             port = int(match["port"] or (beside[1] if beside else 0))
             if port < 65536 and _is_host(match["host"]):
                 yield _Found(start, end, match["host"], port, bool(match["port"]))
-    if taken or not ADDRESS_NAME.search(key):
+    if taken or not is_address_name(key):
         return
     bare = _BARE.fullmatch(value)
     if bare is not None and _is_host(bare["host"]):
@@ -321,7 +325,7 @@ def _is_prose(key: str, value: str) -> bool:
     words = value.split()
     return (
         len(words) > 1
-        and not ADDRESS_NAME.search(key)
+        and not is_address_name(key)
         and words[0][0] not in "[{"
         and any(not re.search("[:=/]", word) for word in words)
     )
@@ -346,7 +350,7 @@ def _find_in_url(match: re.Match[str], value: str, end: int) -> Iterator[_Found]
         scheme, _, driver = driver.partition("+")
     if value[: match.start()].lower().endswith("jdbc:"):
         driver = "jdbc"
-    if scheme in _ELSEWHERE:
+    if scheme in _ELSEWHERE or _OTHER_JDBC.search(value, 0, match.start()):
         return
     authority = value[match.start("authority") : end]
     at = authority.rfind("@") + 1
@@ -358,6 +362,9 @@ def _find_in_url(match: re.Match[str], value: str, end: int) -> Iterator[_Found]
     for piece in re.finditer(r"[^,;]+", authority[at:]):
         found = _PIECE.fullmatch(piece[0])
         if found is None or not 0 < int(found["port"] or 1) < 65536 or not _is_host(found["host"]):
+            continue
+        if not found["port"] and not is_known_scheme(scheme):
+            # A vault's path, an application's own link: no host that anybody looks up.
             continue
         start = match.start("authority") + at + piece.start()
         yield _Found(

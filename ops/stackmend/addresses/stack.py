@@ -49,8 +49,11 @@ class Stack:
         self.addressed: dict[str, set[str]] = {}
         #: The services that have a host in a variable of a name.
         self.holders: dict[tuple[str, str], set[str]] = {}
+        #: The addresses of each service.
+        self.addresses: dict[str, list[Address]] = {}
         for address in addresses:
             service = address.place.service
+            self.addresses.setdefault(service, []).append(address)
             if address.place.kind == "environment":
                 self.holders.setdefault((address.place.key, address.host), set()).add(service)
             if address.target and address.target != service:

@@ -54,14 +54,13 @@ def classify_target(stack: Stack, address: Address, target: str) -> Judgement:
     if len(numbers) == 1:
         (number,) = numbers
         cause = f"{port} is the port of {target} on the host; in its network it is {number}"
-        if address.published or (not kind and stack.names.is_configured(target)):
+        if address.published or stack.names.can_listen(target, port):
             return report_ambiguous(
                 stack, address, "published-port", cause, {target: number}, itself=True
             )
         return report_wrong(stack, address, "published-port", cause, target, number)
-    built = bool(stack.services[target].get("build"))
-    if kind and len(KINDS[kind].ports) == 1 and not built and not stack.names.is_configured(target):
-        (usual,) = KINDS[kind].ports
+    if kind and len(KINDS[kind].ports) == 1 and not stack.names.can_listen(target, port):
+        ((usual, speaks),) = KINDS[kind].ports.items()
         others = {
             number
             for name, other in KINDS.items()
@@ -69,7 +68,8 @@ def classify_target(stack: Stack, address: Address, target: str) -> Judgement:
             for number in (*other.ports, *other.schemes.values())
         }
         declared = stack.names.ports[target] == {usual}
-        if port in others and declared and (address.explicit or address.port_place):
+        spoken = address.scheme in ("", "tcp") or _name_protocol(address) == speaks
+        if port in others and declared and spoken and (address.explicit or address.port_place):
             cause = f"{target} runs {kind}, which listens on {usual}"
             return report_wrong(stack, address, "wrong-kind", cause, target, usual)
     return _classify_running(stack, address, target)
@@ -81,7 +81,7 @@ def _classify_protocol(stack: Stack, address: Address, target: str) -> Judgement
     if not kind or not address.scheme or port not in KINDS[kind].ports:
         return None
     ports = KINDS[kind].ports
-    scheme = _SPEAKS.get(address.scheme, address.scheme)
+    scheme = _name_protocol(address)
     speaks = ports[port]
     if speaks == scheme or {scheme, speaks} & {"grpc", "tcp"}:
         return None
@@ -96,6 +96,10 @@ def _classify_protocol(stack: Stack, address: Address, target: str) -> Judgement
                 return report_ambiguous(
                     stack, address, "wrong-kind", cause, {target: number}, itself=True
                 )
+        if stack.names.is_configured(target):
+            return report_ambiguous(
+                stack, address, "wrong-kind", cause, {target: number}, itself=True
+            )
         return report_wrong(stack, address, "wrong-kind", cause, target, number)
     other = KIND_OF_SCHEME.get(address.scheme)
     if not other or other == kind or any({kind, other} <= related for related in _RELATED):
@@ -107,6 +111,11 @@ def _classify_protocol(stack: Stack, address: Address, target: str) -> Judgement
         cause=f"{target} runs {kind}, which does not speak {address.scheme}",
         remedy=f"name a service that runs {other}, or use {speaks}://",
     )
+
+
+def _name_protocol(address: Address) -> str:
+    """What a scheme is called in the table of kinds."""
+    return _SPEAKS.get(address.scheme, address.scheme)
 
 
 def _classify_running(stack: Stack, address: Address, target: str) -> Judgement:
@@ -157,9 +166,9 @@ def classify_form(stack: Stack, address: Address, target: str) -> Judgement | No
     if image.rpartition("/")[2].partition(":")[0] != "open-webui":
         return None
     value = stack.environments[service].get(place.key, "")
-    if place.key in ("OLLAMA_BASE_URL", "OLLAMA_BASE_URLS") and re.fullmatch(
-        "/api/?", address.path
-    ):
+    # Of a gateway the path may be its own.
+    is_api = stack.names.kinds.get(target) == "ollama" and re.fullmatch("/api/?", address.path)
+    if place.key in ("OLLAMA_BASE_URL", "OLLAMA_BASE_URLS") and is_api:
         start = place.end
         cut = place.model_copy(update={"start": start, "end": start + len(address.path)})
         return Judgement(
@@ -189,7 +198,7 @@ def classify_form(stack: Stack, address: Address, target: str) -> Judgement | No
         )
     if (
         place.key in ("OPENAI_API_BASE_URL", "OPENAI_API_BASE_URLS")
-        and stack.names.kinds[target] in ("ollama", "vllm")
+        and stack.names.kinds.get(target) in ("ollama", "vllm")
         and address.path in ("", "/")
     ):
         return Judgement(
