@@ -539,7 +539,12 @@ def test_no_compose_file(tmp_path: Path) -> None:
         service(ports=[80, "8000:80", "127.0.0.1:8000-8010:80-90/udp", "[::1]:80:80", "0:80"]),
         "services:\n  web:\n    image: x\n    ports:\n      - 6379:22\n",
         service(ports=["${PORT:-80}:80", {"target": 80, "published": "8000-8010"}]),
-        service(env_file=[{"path": "web.env", "required": False}], volumes=["/etc:/x", "data:/y"]),
+        {
+            **service(
+                env_file=[{"path": "web.env", "required": False}], volumes=["/etc:/x", "data:/y"]
+            ),
+            "volumes": {"data": {}},
+        },
         service(network_mode="host", pid="service:web", volumes_from=["container:other"]),
         {"services": {"-web": {"image": "x"}, "5": {"image": "x", "depends_on": ["-web"]}}},
         {"services": {"web": {"build": "https://example.org/x.git#main:sub"}}},
