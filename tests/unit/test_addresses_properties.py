@@ -174,6 +174,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RIGHT, ids=lambda path: path.name)
 def test_what_is_broken_is_corrected_to_what_it_was_or_not_at_all(path: Path) -> None:
     config = unescape(read_resolved(path))

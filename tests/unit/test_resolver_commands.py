@@ -281,6 +281,7 @@ def test_a_revert_has_every_service_take_it_up(place: Place) -> None:
     assert (place.etc / "resolv.conf").read_text() == "nameserver 192.0.2.60\n"
 
 
+@pytest.mark.slow
 def test_a_revert_that_no_service_takes_up_is_over(place: Place) -> None:
     """The files are back: what somebody writes later is not reverted at the next start."""
     place.program("sleep", "exit 0")
