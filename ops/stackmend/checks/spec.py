@@ -339,18 +339,9 @@ class HttpCheck(_Check):
         return f"{self.method} {self.url} from {_format_place(self.inside)}"
 
 
-class TcpCheck(_Check):
-    """A TCP port that must accept a connection.
+class _AddressCheck(_Check):
+    """What is asked at an address, from the host or from a service's network."""
 
-    :param kind: ``tcp``.
-    :param address: ``host:port``, an IPv6 address in brackets.
-    :param inside: a service, to connect from its network and with its resolver and hosts file;
-        without it the host itself connects.
-
-    Example: `{"kind": "tcp", "address": "redis:6379", "inside": "api"}`
-    """
-
-    kind: Literal["tcp"] = "tcp"
     address: Text
     inside: Service | None = None
 
@@ -371,8 +362,22 @@ class TcpCheck(_Check):
 
     @property
     def source(self) -> str | None:
-        """The service from whose network the connection is made."""
+        """The service from whose network it is asked."""
         return self.inside
+
+
+class TcpCheck(_AddressCheck):
+    """A TCP port that must accept a connection.
+
+    :param kind: ``tcp``.
+    :param address: ``host:port``, an IPv6 address in brackets.
+    :param inside: a service, to connect from its network and with its resolver and hosts file;
+        without it the host itself connects.
+
+    Example: `{"kind": "tcp", "address": "redis:6379", "inside": "api"}`
+    """
+
+    kind: Literal["tcp"] = "tcp"
 
     @property
     def asked(self) -> str:
@@ -380,7 +385,7 @@ class TcpCheck(_Check):
         return f"connect to {self.address} from {_format_place(self.inside)}"
 
 
-class GreetingCheck(_Check):
+class GreetingCheck(_AddressCheck):
     """A server that answers the first words of its protocol as one that is ready does.
 
     An open port is not yet the right server: this one is told from another that listens there, and
@@ -401,9 +406,7 @@ class GreetingCheck(_Check):
     """
 
     kind: Literal["greeting"] = "greeting"
-    address: Text
     protocol: Literal["http", "postgres", "amqp", "mysql", "mongodb", "clickhouse", "redis"]
-    inside: Service | None = None
     user: Annotated[Text, Field(min_length=1, max_length=63)] | None = None
     database: Annotated[Text, Field(min_length=1, max_length=63)] | None = None
 
@@ -427,11 +430,6 @@ class GreetingCheck(_Check):
     def port(self) -> int:
         """The port of the address."""
         return _split_address(self.address)[1]
-
-    @property
-    def source(self) -> str | None:
-        """The service from whose network the server is asked."""
-        return self.inside
 
     @property
     def asked(self) -> str:
