@@ -1,0 +1,1 @@
+"""Measuring a model server or a queue of tasks, honestly."""
