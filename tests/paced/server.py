@@ -27,6 +27,7 @@ TRAPS = {
     "error-200": "reports an error inside of status 200, before the first token",
     "error-late": "reports an error after half of the tokens",
     "chunks-as-tokens": "sends `bundle` tokens a chunk, and counts the chunks",
+    "chunks-asked": "sends as many chunks of `bundle` tokens as tokens were asked for",
     "bundles": "sends `bundle` tokens a chunk, and counts the tokens",
     "at-once": "sends all tokens in one chunk, at the end",
     "thinks": "spends the first half of the tokens on reasoning",
@@ -254,6 +255,8 @@ class Server:
         record.load = pace.load if trap == "reload" or fresh or api_loads else 0.0
         self.loaded = True
         tokens = api.asked()
+        if trap == "chunks-asked":
+            tokens *= pace.bundle
         if trap == "short":
             tokens = max(1, tokens // 3)
         share = evaluated / max(1, record.prompt_tokens)
@@ -290,7 +293,7 @@ class Server:
         counts = {
             "prompt": record.prompt_tokens,
             "kept": record.kept_tokens,
-            "output": len(groups) if trap == "chunks-as-tokens" else tokens,
+            "output": len(groups) if trap in COUNTING_CHUNKS else tokens,
             "load": record.load or 0.01,
             "prefill": prefill,
             "decode": tokens * pace.tpot,
@@ -337,6 +340,8 @@ class Server:
         await exchange.finish()
 
 
+COUNTING_CHUNKS = {"chunks-as-tokens", "chunks-asked"}
+
 #: Traps that are met in the middle of an answer.
 HALFWAY = {"early", "abrupt", "hang", "error-late", "megabyte", "garbage", "flood"}
 
@@ -345,7 +350,7 @@ def group(tokens, bundle, trap):
     """How many tokens each chunk has."""
     if trap == "at-once":
         return [tokens]
-    size = bundle if trap in ("bundles", "chunks-as-tokens") else 1
+    size = bundle if trap == "bundles" or trap in COUNTING_CHUNKS else 1
     return [min(size, tokens - done) for done in range(0, tokens, size)]
 
 

@@ -27,7 +27,7 @@ PROMPT_SHARE, PROMPT_TOKENS = 0.05, 4
 KEPT_SHARE, KEPT_TOKENS = 0.05, 8
 
 #: How much faster a prompt that was kept has to be read before keeping is recognised by speed.
-FASTER = 3.0
+FASTER = 4.0
 
 #: The share, and the seconds, by which times of the server's may exceed those of the client.
 CLOCK_SHARE, CLOCK = 0.05, 0.05

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import statistics
 import time
@@ -249,6 +250,13 @@ class _Learner:
             warm=compute_prefill_speed(again, self._rtt) or 0.0,
             kept=counts.kept or 0,
         )
+        if reference.limit < math.inf:
+            # A prompt that was read slowly by chance would make every other look as if kept.
+            other = self._ask(
+                self._prompts.make(words), Question(min(FEW_TOKENS, output), expected)
+            )
+            speed = compute_prefill_speed(other, self._rtt) or 0.0
+            reference = replace(reference, cold=max(reference.cold, speed))
         return Prepared(
             protocol=self._protocol,
             rtt=self._rtt,
