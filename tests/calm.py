@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec
 
+from stackmend.errors import StepError
+
 P = ParamSpec("P")
 
 #: Attempts, and seconds between them, each time as many more.
@@ -28,7 +30,7 @@ def calmly(test: Callable[P, None]) -> Callable[P, None]:
         for number in range(1, ATTEMPTS):
             try:
                 return test(*args, **kwargs)
-            except AssertionError as error:
+            except (AssertionError, StepError) as error:
                 print(f"attempt {number}: {error}")
                 time.sleep(PAUSE * number)
         return test(*args, **kwargs)

@@ -100,6 +100,7 @@ class Record:
     + began: it had a slot
     + first, last: its first and its last token were sent
     + ended: all of it was sent
+    + keep_alive: as it was asked for
     """
 
     path: str
@@ -114,6 +115,7 @@ class Record:
     tokens: int = 0
     load: float = 0.0
     trap: str = ""
+    keep_alive: object = None
 
 
 class Closed(Exception):
@@ -130,7 +132,7 @@ class Server:
         self.reset()
 
     def reset(self):
-        self.records = []
+        self.records, self.loads = [], []
         self.number = 0
         self.loaded = not self.pace.cold
         self.slots = asyncio.Semaphore(self.pace.slots)
@@ -173,7 +175,7 @@ class Server:
                 self.reset()
             records = [dataclasses.asdict(record) for record in self.records]
             pace = dataclasses.asdict(self.pace)
-            return await exchange.json({"pace": pace, "now": time.monotonic(), "records": records})
+            return await exchange.json({"pace": pace, "records": records, "loads": self.loads})
         given = exchange.headers.get("authorization")
         if path.startswith("/v1/") and self.pace.key and given != f"Bearer {self.pace.key}":
             return await exchange.json({"error": {"message": "no key"}}, 401)
@@ -220,6 +222,7 @@ class Server:
         took = 0.0 if unload or self.loaded else self.pace.load
         await asyncio.sleep(took)
         self.loaded = not unload
+        self.loads.append(exchange.body.get("keep_alive"))
         last = {"done": True, "done_reason": "unload" if unload else "load"}
         await exchange.json({"model": self.pace.model, "response": "", **last})
 
@@ -232,6 +235,7 @@ class Server:
         trap = pace.trap if self.number % pace.every == 0 else ""
         prompt = exchange.prompt()
         record = Record(exchange.path, time.monotonic(), prompt, trap=trap)
+        record.keep_alive = exchange.body.get("keep_alive")
         self.records.append(record)
         api = (Ollama if exchange.path.startswith("/api/") else OpenAI)(exchange, pace, trap)
         if trap in ("http-500", "http-429"):

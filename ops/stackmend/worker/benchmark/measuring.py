@@ -59,6 +59,9 @@ SOON = 30.0
 #: Seconds that a model may take to load.
 LOADING = 900.0
 
+#: How often a request is sent again whose answer teaches nothing.
+LEARNING_RETRIES = 2
+
 #: Words of the two short prompts from which the tokens of a word are computed.
 FEW_WORDS, MORE_WORDS = 16, 48
 
@@ -301,8 +304,10 @@ class _Learner:
             # No completions without messages here.
             protocol.chat = True
             answer, problem = self._try(prompt, question)
-        if problem is not None and problem.invalid == "reloaded":
-            # It was loaded by this first request.
+        for _ in range(LEARNING_RETRIES):
+            # The first request loads a model; and a stall of this process spoils any.
+            if problem is None or problem.invalid not in ("reloaded", "implausible"):
+                break
             answer, problem = self._try(prompt, question)
         if problem is not None and problem.invalid not in ("short", "cached"):
             raise self._refuse(problem.reason)
