@@ -87,6 +87,8 @@ CATALOGUE: dict[str, Image] = {
         wheels=pinned(HERE / "model/requirements.txt", HERE / "model/requirements-build.txt"),
         inner=True,
     ),
+    # Loaded by the tests that need it: `host.load_images("lab/legacy:1")`.
+    "lab/legacy:1": Image(HERE / "legacy", {"MODEL_IMAGE": "@lab/model:1"}),
     "model-registry": Image(HERE / "model-registry", {"MODEL_IMAGE": "@lab/model:1"}),
     "stackmend/api:lab": Image(
         STACK, {"PYTHON_IMAGE": "@lab/python:3.11"}, inner=True, dockerfile="api/Dockerfile"

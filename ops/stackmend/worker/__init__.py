@@ -1,1 +1,1 @@
-"""The worker: how fast it is, whether it uses the hardware, and the move of a legacy one to Ollama."""
+"""The worker: how fast it is, whether it uses the hardware, and the move of a legacy one."""
