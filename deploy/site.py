@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from stackmend import compose, connectivity, engine, models, ports, resolver
+from stackmend import compose, connectivity, engine, models, ports, resolver, worker
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, parse_machine
 
@@ -66,4 +66,11 @@ if stack is not None and stack.models is not None:
         project=stack.project,
         directory=stack.directory,
         **models.get_arguments(stack.models),
+    )
+
+if stack is not None and stack.worker is not None and stack.worker.accelerated is not None:
+    worker.accelerated(
+        name=f"The model server of {stack.project} computes with what the host has",
+        project=stack.project,
+        **worker.get_acceleration_arguments(stack.worker.accelerated),
     )

@@ -56,7 +56,9 @@ def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Fi
     best = max(1, min(cores, math.floor(quota) if quota else cores))
     threads = find_threads(state)
     number = threads or cores
-    names = f"{number} threads" + ("" if threads else ", one for each core, by default")
+    names = f"{number} thread{'s' if number > 1 else ''}" + (
+        "" if threads else ", one for each core, by default"
+    )
     throttled = usage.throttled / usage.periods if usage.periods else 0.0
     evidence = [f"{state.cpu.cores} physical cores, {state.cpu.processors} processors"]
     if quota:

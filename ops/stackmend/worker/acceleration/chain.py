@@ -56,7 +56,7 @@ def build_chain(
         _check_reservation(policy, accelerators, state, vendor),
         _check_container(policy, state, vendor),
         _check_server(policy, state, vendor),
-        _check_model(policy, state),
+        _check_model(policy, state, vendor),
     ]
     return AcceleratorChain(
         processor=find_processor(state), links=tuple(_complete(_drop_proven(links)))
@@ -366,10 +366,10 @@ def _check_container(
         )
     denied = [node for node in inside.nodes if node.problem and node.path in paths]
     if denied:
-        return _describe_denied(denied[0].problem, [node.path for node in denied], recreate)
+        return _describe_denied(vendor, denied[0].problem, [node.path for node in denied], recreate)
     if vendor == "nvidia" and inside.smi not in (None, 0):
         if "Unknown Error" in inside.output:
-            return _describe_denied(inside.output, ["nvidia-smi"], recreate)
+            return _describe_denied(vendor, inside.output, ["nvidia-smi"], recreate)
         return _broken(
             "container",
             "driver fails in the container",
@@ -380,7 +380,7 @@ def _check_container(
     return _ok("container", *paths)
 
 
-def _describe_denied(problem: str, paths: Sequence[str], recreate: str) -> Link:
+def _describe_denied(vendor: Vendor, problem: str, paths: Sequence[str], recreate: str) -> Link:
     evidence = (*(f"{path}: {problem}" for path in paths[:4]),)
     if "ermission denied" in problem:
         return _broken(
@@ -404,7 +404,7 @@ def _describe_denied(problem: str, paths: Sequence[str], recreate: str) -> Link:
         "the container has the accelerator's device files and may not open them: systemd has read "
         "its units again (systemctl daemon-reload, which upgrades of packages run) and took the "
         "permission away, or it was never there",
-        f"{recreate}; {_ACCELERATED.format(vendor='nvidia')}, which registers a way that stays",
+        f"{recreate}; {_ACCELERATED.format(vendor=vendor)}, which verifies that access stays",
         *evidence,
     )
 
@@ -457,7 +457,9 @@ def _check_server(
     )
 
 
-def _check_model(policy: AccelerationPolicy, state: WorkerAcceleration) -> Link:
+def _check_model(
+    policy: AccelerationPolicy, state: WorkerAcceleration, vendor: Vendor | None
+) -> Link:
     loaded = [model for model in state.loaded if model.size]
     if not loaded:
         if state.log.layers and state.log.devices is None and not state.samples:
@@ -469,6 +471,12 @@ def _check_model(policy: AccelerationPolicy, state: WorkerAcceleration) -> Link:
     missing = [model for model in loaded if model.size_vram < model.size * policy.share]
     if not missing:
         return _ok("model", *map(_describe_model, loaded))
+    if (
+        vendor is None
+        and policy.processor != "gpu"
+        and not any(model.size_vram for model in loaded)
+    ):
+        return _unused("model", "the host has no accelerator")
     evidence = [*map(_describe_model, missing), *_list_memory(state)]
     if all(model.size_vram == 0 for model in missing):
         return _broken(

@@ -74,12 +74,14 @@ def parse_log(started: Sequence[str], window: Sequence[str]) -> ServerLog:
             continue
         message, details = _parse_message(text)
         if message.startswith(_STARTING):
-            loads.append(_parse_starting(at, details))
+            # It starts runners without a model to find accelerators.
+            if model := _MODEL.search(details):
+                loads.append(_parse_starting(at, model[1], details))
         elif message == "load" and loads:
             loads[-1] = _complete(loads[-1], details)
         elif (match := _READY.search(text)) and loads and loads[-1].seconds is None:
             loads[-1] = loads[-1].model_copy(update={"seconds": float(match[1])})
-        elif message.startswith("server config"):
+        elif "server config" in text:
             marks.append(Mark(at=at, kind="started"))
         elif _EVICTING.search(text):
             marks.append(Mark(at=at, kind="evicting"))
@@ -144,14 +146,13 @@ def _parse_message(text: str) -> tuple[str, str]:
     return match["quoted"] or match["bare"] or "", match["rest"]
 
 
-def _parse_starting(at: float, details: str) -> Load:
-    model = _MODEL.search(details)
+def _parse_starting(at: float, model: str, details: str) -> Load:
     parallel = _find_number(_PARALLEL, details)
     # Its context is that of all its parallel requests.
     context = _find_number(_CONTEXT, details) // max(1, parallel)
     return Load(
         at=at,
-        model=model[1].rpartition("/")[2][:80].rstrip('"') if model else "",
+        model=_format(model.rstrip('"').rpartition("/")[2], 80),
         context=context,
         parallel=parallel,
         threads=_find_number(_THREADS, details),
@@ -183,7 +184,7 @@ def _parse_start(lines: Sequence[str]) -> tuple[tuple[Device, ...] | None, tuple
     warnings: list[str] = []
     for _, text in _split(lines):
         message, details = _parse_message(text)
-        if message.startswith("server config"):
+        if "server config" in text:
             devices, warnings = None, []
         elif message == "inference compute":
             pairs = {key: quoted or bare for key, quoted, bare in _PAIR.findall(details)}
