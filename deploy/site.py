@@ -15,6 +15,8 @@ stack = desired if isinstance(desired, Stack) else None
 if stack is not None and stack.models is not None:
     models.prefetch(stack.models, stack.project)
 
+if stack is not None and stack.worker is not None:
+    worker.prefetch(stack.worker, stack.project)
 if desired is not None and desired.engine is not None:
     engine.prefetch(desired.engine)
 if desired is not None and desired.resolver is not None:

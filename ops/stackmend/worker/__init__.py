@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
+from pyinfra.context import ctx_host
 
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
 if TYPE_CHECKING:
     from stackmend.worker.acceleration.spec import AccelerationPolicy
+    from stackmend.worker.spec import WorkerPolicy
 
-__all__ = ["accelerated", "get_acceleration_arguments"]
+__all__ = ["accelerated", "get_acceleration_arguments", "prefetch"]
 
 # Every run reads the spec of the worker; what observes and acts is loaded where it is used.
 
@@ -95,3 +97,17 @@ def get_acceleration_arguments(policy: "AccelerationPolicy") -> dict[str, Any]:
     """The arguments of :func:`accelerated` for the section ``worker.accelerated`` of a stack."""
     endpoint = str(policy.endpoint) if policy.endpoint else None
     return {**policy.model_dump(), "endpoint": endpoint}
+
+
+def prefetch(policy: "WorkerPolicy", project: str) -> None:
+    """Let the next reading of any fact of the host bring what the operations will ask for.
+
+    To be called while a deploy is prepared; reaches no host.
+
+    :param policy: the ``worker`` section of the stack.
+    :param project: the Compose project of the model server.
+    """
+    if policy.accelerated is not None:
+        from stackmend.worker import acceleration
+
+        acceleration.prefetch(ctx_host.get(), policy.accelerated, project)  # type: ignore[no-untyped-call]

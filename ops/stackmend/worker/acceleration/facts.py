@@ -233,12 +233,11 @@ def _parse_engine(found: Sections) -> Engine:
     status, lines = found.get("engine", (0, []))
     if status == 127:
         return Engine(reason="docker is not installed on this host")
-    rows = parse_rows(lines, 3)
+    rows = parse_rows(lines, 4)
     if not rows:
         reason = " ".join(" ".join(lines).split()) if "engine" in found else ""
         return Engine(reason=format_safe_line(reason or "it was not asked", 400))
-    version, runtimes, default = rows[0]
-    directories = _get_lines(found, "cdi")
+    version, runtimes, default, directories = rows[0]
     return Engine(
         version=format_safe_line(str(version or ""), 40),
         runtimes=tuple(
@@ -247,7 +246,7 @@ def _parse_engine(found: Sections) -> Engine:
             else ()
         ),
         default_runtime=format_safe_line(str(default or ""), 40),
-        cdi=any(line.strip() not in ("", "null", "[]") for line in directories),
+        cdi=bool(_list(directories)),
     )
 
 

@@ -6,6 +6,8 @@ LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL PATH
 
+newline='
+'
 has() { command -v "$1" >/dev/null 2>&1; }
 # One line that holds no value of somebody's, or an empty one.
 read_line() { { IFS= read -r line <"$1"; } 2>/dev/null && printf '%s' "$line"; }
@@ -100,20 +102,24 @@ logs_of_unit() {
   esac | sed 's/^\([0-9.]*\) [^ ]* [^ ]*: /\1 /'
 }
 
-# What processes use, and the limits of their control group and those above it; $1 is the first.
+# What the process $1 and those in its control group use, and the limits of that and those above.
 measure() {
   first=$1
+  unified=$(sed -n 's/^0:://p' "/proc/$first/cgroup" 2>/dev/null | head -n 1)
+  legacy=$(sed -n 's/^[0-9]*:\(cpu\|cpu,cpuacct\|cpuacct,cpu\)://p' "/proc/$first/cgroup" 2>/dev/null | head -n 1)
+  # What is in no group of its own shares one with everything else.
+  case $unified in /) unified='' ;; esac
+  case $legacy in /) legacy='' ;; esac
   begin usage
-  for number; do
+  for number in $({ cat "/sys/fs/cgroup${unified:-/none}/cgroup.procs" ||
+    cat "/sys/fs/cgroup/cpu${legacy:-/none}/cgroup.procs" || echo "$first"; } 2>/dev/null | head -n 500); do
     sed -n -e 's/^VmRSS:[[:space:]]*\([0-9]*\) kB$/resident \1/p' \
       -e 's/^VmSwap:[[:space:]]*\([0-9]*\) kB$/swapped \1/p' "/proc/$number/status" 2>/dev/null
   done | quoted
-  unified=$(sed -n 's/^0:://p' "/proc/$first/cgroup" 2>/dev/null | head -n 1)
-  legacy=$(sed -n 's/^[0-9]*:\(cpu\|cpu,cpuacct\|cpuacct,cpu\)://p' "/proc/$first/cgroup" 2>/dev/null | head -n 1)
-  for stat in "/sys/fs/cgroup$unified/cpu.stat" "/sys/fs/cgroup/cpu$legacy/cpu.stat"; do
+  for stat in "/sys/fs/cgroup${unified:-/none}/cpu.stat" "/sys/fs/cgroup/cpu${legacy:-/none}/cpu.stat"; do
     sed -n -e 's/^nr_periods /periods /p' -e 's/^nr_throttled /throttled /p' "$stat" 2>/dev/null
   done | quoted
-  while [ -n "${unified#/}" ]; do
+  while [ -n "$unified" ]; do
     printf 'quota %s\n' "$(read_line "/sys/fs/cgroup$unified/cpu.max")"
     printf 'memory %s\n' "$(read_line "/sys/fs/cgroup$unified/memory.max")"
     unified=${unified%/*}
@@ -148,8 +154,7 @@ on_host() {
     begin process
     { tr '\000' '\n' <"/proc/$process/environ"; } 2>/dev/null | grep -aE "^($settings)=" | quoted
     end 0
-    # shellcheck disable=SC2046 # numbers
-    measure "$process" $(sed -n 's/ *$//p' "/proc/$process/task/$process/children" 2>/dev/null)
+    measure "$process"
     if has journalctl; then read_logs logs_of_unit; fi
     break
   done
@@ -167,11 +172,11 @@ if ! has docker; then
   end 127
   finish
 fi
-section engine docker info --format \
-  '[{{json .ServerVersion}},{{json .Runtimes}},{{json .DefaultRuntime}}]'
-begin cdi
-docker info --format '{{json .CDISpecDirs}}' 2>/dev/null | quoted
-end 0
+# Clients before 25 know nothing of CDI, and print half of a row.
+row='{{json .ServerVersion}},{{json .Runtimes}},{{json .DefaultRuntime}}'
+answer=$(docker info --format "[$row,{{json .CDISpecDirs}}]" 2>/dev/null) ||
+  answer=$(docker info --format "[$row,null]" 2>&1)
+section engine printf '%s\n' "$answer"
 
 compose=label=com.docker.compose
 set -- --filter "$compose.service=$service" --filter "$compose.oneoff=False"
@@ -188,40 +193,37 @@ if [ -z "$id" ] && [ -z "$project" ]; then
 fi
 [ -n "$id" ] || finish
 
-environment() {
-  docker inspect --format '{{$id := .Id}}{{range .Config.Env}}{{println $id (json .)}}{{end}}' "$@" \
-    2>/dev/null | grep -aE "^[0-9a-f]+ \"($settings)=[A-Za-z0-9_.,:/-]*\"\$" | quoted
-}
-section container docker inspect --format \
-  '[{{json .Id}},{{json .Name}},{{json .State.Status}},{{json .Config.Image}},{{json .HostConfig.Runtime}},{{json .HostConfig.DeviceRequests}},{{json .HostConfig.Devices}},{{json .HostConfig.Privileged}},{{json .HostConfig.Memory}},{{json .HostConfig.NanoCpus}},{{json .HostConfig.CpuQuota}},{{json .HostConfig.CpuPeriod}},{{json .HostConfig.CpusetCpus}},{{json .Config.Entrypoint}},{{json .Config.Cmd}}]' "$id"
+# The server's own row, what is asked of it next, and its environment, which stays here.
+inspected=$(docker inspect --format \
+  '[{{json .Id}},{{json .Name}},{{json .State.Status}},{{json .Config.Image}},{{json .HostConfig.Runtime}},{{json .HostConfig.DeviceRequests}},{{json .HostConfig.Devices}},{{json .HostConfig.Privileged}},{{json .HostConfig.Memory}},{{json .HostConfig.NanoCpus}},{{json .HostConfig.CpuQuota}},{{json .HostConfig.CpuPeriod}},{{json .HostConfig.CpusetCpus}},{{json .Config.Entrypoint}},{{json .Config.Cmd}}]
+{{json .State.Status}} {{json .State.StartedAt}} {{json .State.Pid}} {{json .HostConfig.NetworkMode}}{{range .NetworkSettings.Networks}} {{json .IPAddress}}{{end}}{{range .Config.Env}}
+{{json .}}{{end}}' "$id" 2>/dev/null)
+section container printf '%s\n' "${inspected%%"$newline"*}"
 # shellcheck disable=SC2046 # ids are hexadecimal
-all=$(docker ps -q --no-trunc 2>/dev/null | grep -x '[0-9a-f]*' | head -n 200)
-begin environment
-# shellcheck disable=SC2086
-environment "$id" $all
-end 0
+others=$(docker inspect --format \
+  '[{{json .Id}},{{json .Name}},{{json (index .Config.Labels "com.docker.compose.service")}},[{{range .NetworkSettings.Networks}}{{json .IPAddress}},{{json .GlobalIPv6Address}},{{end}}""],[{{range .NetworkSettings.Networks}}{{json .Gateway}},{{end}}""]]{{$id := .Id}}{{range .Config.Env}}
+{{$id}} {{json .}}{{end}}' \
+  "$id" $(docker ps -q --no-trunc 2>/dev/null | grep -x '[0-9a-f]*' | grep -vx "$id" | head -n 200) 2>/dev/null)
 begin clients
-# shellcheck disable=SC2086
-[ -z "$all" ] || docker inspect --format \
-  '[{{json .Id}},{{json .Name}},{{json (index .Config.Labels "com.docker.compose.service")}},[{{range .NetworkSettings.Networks}}{{json .IPAddress}},{{json .GlobalIPv6Address}},{{end}}""],[{{range .NetworkSettings.Networks}}{{json .Gateway}},{{end}}""]]' \
-  $all 2>/dev/null | quoted
+printf '%s\n' "$others" | grep -a '^\[' | quoted
+end 0
+begin environment
+printf '%s\n' "$others" | grep -aE "^[0-9a-f]+ \"($settings)=[A-Za-z0-9_.,:/-]*\"\$" | quoted
 end 0
 
-shape='{{json .State.Status}} {{json .State.StartedAt}} {{json .HostConfig.NetworkMode}}{{range .NetworkSettings.Networks}} {{json .IPAddress}}{{end}}'
-words=$(docker inspect --format "$shape" "$id" 2>/dev/null | tr -d '"')
+words=$(printf '%s\n' "$inspected" | sed -n '2{s/"//g;p;}')
 # shellcheck disable=SC2086
 set -f && set -- $words && set +f
 [ "$1" = running ] || finish
-started=$2 network=$3
-shift 3
-# No address of a container on the host's network, or one that shares another's, is its own.
+started=$2 process=$3 network=$4
+shift 4
+# A container on the host's network has no address of its own.
 case $network in host) set -- 127.0.0.1 ;; esac
 
 begin inside
 printf '%s\n' "$inner" | timeout -k 2 20 docker exec -i "$id" sh -s 2>&1 | head -c 65536 | quoted
 end 0
-listens=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$id" 2>/dev/null |
-  sed -n 's/^OLLAMA_HOST=//p' | tail -n 1)
+listens=$(printf '%s\n' "$inspected" | sed -n 's/^"OLLAMA_HOST=\(.*\)"$/\1/p' | tail -n 1)
 listens=${listens##*:}
 case $listens in '' | *[!0-9]*) listens=11434 ;; esac
 scheme=http met=no
@@ -230,8 +232,6 @@ for address; do
   converse '' "$address" "$listens" && met=yes && break
 done
 [ $met = yes ] || converse "$id" 127.0.0.1 "$listens"
-# shellcheck disable=SC2046 # numbers
-set -- $(docker top "$id" -o pid 2>/dev/null | grep -x ' *[0-9]*' | head -n 200)
-[ $# -eq 0 ] || measure "$@"
+case $process in '' | 0 | *[!0-9]*) ;; *) measure "$process" ;; esac
 read_logs logs_of_container "$id"
 finish

@@ -59,7 +59,7 @@ class AccelerationReconciler(Reconciler[HostState, Action]):
 
     def report_plan(self, plan: Plan[Action]) -> None:
         """The same; the chain before it, and what fails the operation, once it does."""
-        if self.chain is not None and not self.host.state.is_executing:
+        if self.chain is not None:
             processor = self.chain.processor or "no model is loaded"
             announce.show_line(self.host, f"  processor: {processor}; {self.chain}")
         super().report_plan(plan)

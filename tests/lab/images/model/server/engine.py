@@ -273,13 +273,32 @@ def report_accelerators() -> None:
     names = ("name", "description", "libdirs", "driver", "pci_id", "type")
     for path in accelerators():
         library = "CUDA" if "nvidia" in path else "ROCm"
-        words = ("CUDA0", "NVIDIA of the lab", "ollama,cuda_v12", "12.2", "0000:01:00.0", "discrete")
+        words = (
+            "CUDA0",
+            "NVIDIA of the lab",
+            "ollama,cuda_v12",
+            "12.2",
+            "0000:01:00.0",
+            "discrete",
+        )
         values = {"id": "GPU-0", "filter_id": "", "library": library, "compute": "9.0"}
-        inform("types.go:42", "inference compute", **values, **dict(zip(names, words)), **memory)
+        inform(
+            "types.go:42",
+            "inference compute",
+            **values,
+            **dict(zip(names, words, strict=True)),
+            **memory,
+        )
     if not accelerators():
         words = ("cpu", "cpu", "ollama", "", "", "")
         values = {"id": "cpu", "library": "cpu", "compute": ""}
-        inform("types.go:60", "inference compute", **values, **dict(zip(names, words)), **memory)
+        inform(
+            "types.go:60",
+            "inference compute",
+            **values,
+            **dict(zip(names, words, strict=True)),
+            **memory,
+        )
 
 
 def _start(path: str, num_ctx: int, parallel: int) -> Any:
