@@ -20,6 +20,7 @@ from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import Report, Stack
+from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
 from stackmend.worker.spec import WorkerPolicy
 
@@ -49,6 +50,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.benchmark.profile`", Profile),
     ("`stack.worker.benchmark.profile.limits`", Limits),
     ("`stack.worker.benchmark.minimum`", Minimum),
+    ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.report`", Report),
 ]
 
