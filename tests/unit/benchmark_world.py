@@ -133,6 +133,6 @@ def hold(
     found = statistics.compare(base, summarize(levels), 0.1)
     if unsure := statistics.find_unsure(found):
         more = measure(noise, slower, [load.concurrency for load in unsure])
-        levels = statistics.extend(levels, more)
+        levels = statistics.add_repeats(levels, more)
         found = statistics.compare(base, summarize(levels), 0.1)
     return found

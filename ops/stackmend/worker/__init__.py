@@ -174,8 +174,7 @@ def benchmarked(
             minimum=20,
         )
     """
-    from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
-    from stackmend.worker.benchmark.spec import BenchmarkSpec
+    from stackmend.worker.benchmark import BenchmarkReconciler, BenchmarkSpec
 
     if isinstance(api_key, str):
         api_key = SecretStr(api_key)

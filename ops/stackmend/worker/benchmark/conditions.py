@@ -109,8 +109,8 @@ def parse(output: Sequence[str], mark: str) -> Counters:
     average = _parse((lines.get("load") or [""])[0].partition(" ")[0])
     return Counters(
         ticks=_parse_ticks(lines.get("stat", ())),
-        swapped=_whole(memory.get("pswpin")),
-        oom_kills=_whole(memory.get("oom_kill")),
+        swapped=_convert_count(memory.get("pswpin")),
+        oom_kills=_convert_count(memory.get("oom_kill")),
         load_average=average,
         thermal=int(sum(thermal)) if thermal else None,
         throttled=throttled,
@@ -146,10 +146,10 @@ def compute_conditions(before: Counters, after: Counters) -> Conditions:
         steal=steal,
         busy=busy,
         others=others,
-        swapped=_whole(_subtract(after.swapped, before.swapped)),
-        oom_kills=_whole(_subtract(after.oom_kills, before.oom_kills)),
+        swapped=_convert_count(_subtract(after.swapped, before.swapped)),
+        oom_kills=_convert_count(_subtract(after.oom_kills, before.oom_kills)),
         load_average=after.load_average,
-        thermal=_whole(_subtract(after.thermal, before.thermal)),
+        thermal=_convert_count(_subtract(after.thermal, before.thermal)),
         gpu_throttle=after.gpu_throttle,
         gpu_temperature=after.gpu_temperature,
     )
@@ -161,7 +161,7 @@ def _subtract(after: float | None, before: float | None) -> float | None:
     return after - before
 
 
-def _whole(value: float | None) -> int | None:
+def _convert_count(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 

@@ -131,8 +131,8 @@ def parse(output: Sequence[str], query: Query) -> Machine:
     found = parse_sections(output, query.mark)
     if "complete" not in found:
         raise ValueError("it did not run to its end")
-    memory = _parse_memory(_lines(found, "memory"))
-    cores = _parse_number(_lines(found, "cores"))
+    memory = _parse_memory(_get_lines(found, "memory"))
+    cores = _parse_number(_get_lines(found, "cores"))
     servers: dict[str, list[Server]] = {"server": [], "worker": []}
     for name, (_, lines) in found.items():
         if match := _CONTAINER.fullmatch(name):
@@ -146,11 +146,11 @@ def parse(output: Sequence[str], query: Query) -> Machine:
                     cores,
                 )
             )
-    gpus, driver = _parse_gpus(_lines(found, "gpus"), _lines(found, "amd"))
+    gpus, driver = _parse_gpus(_get_lines(found, "gpus"), _get_lines(found, "amd"))
     record, problem = _parse_record(found.get("record"))
     return Machine(
-        now=float(_lines(found, "clock")[0]),
-        cpu=_clean(" ".join(_lines(found, "cpu"))),
+        now=float(_get_lines(found, "clock")[0]),
+        cpu=clean_line(" ".join(_get_lines(found, "cpu"))),
         cores=cores,
         memory=memory.get("MemTotal", 0),
         available=memory.get("MemAvailable", 0),
@@ -165,11 +165,12 @@ def parse(output: Sequence[str], query: Query) -> Machine:
     )
 
 
-def _lines(found: Sections, name: str) -> list[str]:
+def _get_lines(found: Sections, name: str) -> list[str]:
     return found.get(name, (0, []))[1]
 
 
-def _clean(text: str, longest: int = LONGEST_NAME) -> str:
+def clean_line(text: str, longest: int = LONGEST_NAME) -> str:
+    """Foreign text as one line, its blanks as one each."""
     return format_safe_line(" ".join(text.split()), longest) if text.strip() else ""
 
 
@@ -195,14 +196,14 @@ def _parse_gpus(nvidia: Sequence[str], amd: Sequence[str]) -> tuple[tuple[Gpu, .
         if len(fields) != 4 or not _NUMBER.fullmatch(fields[1]):
             continue
         free = int(fields[2]) << 20 if _NUMBER.fullmatch(fields[2]) else None
-        gpus.append(Gpu(name=_clean(fields[0]), memory=int(fields[1]) << 20, free=free))
-        driver = _clean(fields[3])
+        gpus.append(Gpu(name=clean_line(fields[0]), memory=int(fields[1]) << 20, free=free))
+        driver = clean_line(fields[3])
     for line in amd[:64]:
         total, used, device = [*line.split(" "), "", "", ""][:3]
         if not _NUMBER.fullmatch(total):
             continue
         free = int(total) - int(used) if _NUMBER.fullmatch(used) else None
-        gpus.append(Gpu(name=_clean(f"AMD {device}"), memory=int(total), free=free))
+        gpus.append(Gpu(name=clean_line(f"AMD {device}"), memory=int(total), free=free))
     return tuple(gpus), driver
 
 
@@ -231,7 +232,7 @@ def _parse_container(
     return _add_limits(
         Server(
             container=container,
-            name=_clean(known.get("name", "").removeprefix("/")),
+            name=clean_line(known.get("name", "").removeprefix("/")),
             image=image if _IMAGE.fullmatch(image) else "",
             addresses=tuple(dict.fromkeys([*addresses, *published])),
             settings=_parse_settings(lines),
@@ -268,19 +269,19 @@ def _parse_settings(lines: Sequence[str]) -> tuple[str, ...]:
         key, _, rest = line.partition(" ")
         text = _parse_json(rest) if rest.startswith('"') else rest
         if key == "setting":
-            variables.add(_clean(text, LONGEST_SETTING))
+            variables.add(clean_line(text, LONGEST_SETTING))
         elif key == "argument":
             arguments.append(text)
     found = sorted(variables - {""})[:MOST_SETTINGS]
     if arguments:
-        found.append(f"arguments: {_clean(' '.join(arguments), 4 * LONGEST_SETTING)}")
+        found.append(f"arguments: {clean_line(' '.join(arguments), 4 * LONGEST_SETTING)}")
     return tuple(found)
 
 
 def _add_limits(server: Server, process: int, found: Sections, cores: int) -> Server:
     """A server with what its control groups and its processes say."""
     quotas, limits, threads = [], [], []
-    for line in _lines(found, f"limits {process}"):
+    for line in _get_lines(found, f"limits {process}"):
         key, *fields = line.split()
         if key == "cpu" and len(fields) == 2 and all(map(_NUMBER.fullmatch, fields)):
             if int(fields[1]):
@@ -331,7 +332,8 @@ def _explain(found: Sections, query: Query, servers: Sequence[Server]) -> str:
     if status == 127:
         return "docker is not installed on this host"
     if status != 0:
-        return f"cannot ask Docker: {_clean(' '.join(lines), LONGEST_SETTING) or 'no reason given'}"
+        output = clean_line(" ".join(lines), LONGEST_SETTING)
+        return f"cannot ask Docker: {output or 'no reason given'}"
     if query.service and not servers:
         return f"no container of the service {query.service} runs"
     return ""
@@ -342,7 +344,10 @@ def _parse_record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
         return Record(), ""
     status, lines = section
     if status != 0:
-        return Record(), f"cannot read the record of what was measured: {_clean(' '.join(lines))}"
+        return (
+            Record(),
+            f"cannot read the record of what was measured: {clean_line(' '.join(lines))}",
+        )
     try:
         raw = read_json("\n".join(lines))
         if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:

@@ -172,9 +172,9 @@ def _find_processor(loaded: Loaded | None) -> str:
 
 def _format_difference(old: Sequence[str], new: Sequence[str]) -> str:
     """What of a list went and what came; values of the same variable as one change."""
-    gone, came = sorted(set(old) - set(new)), sorted(set(new) - set(old))
+    removed, came = sorted(set(old) - set(new)), sorted(set(new) - set(old))
     parts = []
-    for text in gone:
+    for text in removed:
         name = text.partition("=")[0].partition(":")[0]
         match = next((c for c in came if c.partition("=")[0].partition(":")[0] == name), None)
         if match is not None and text != name:

@@ -140,13 +140,13 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
                 summaries = self._summarize(levels, prepared.rtt)
                 if unsure := self._find_unsure(baseline, summaries):
-                    profile = self._narrow(unsure)
+                    profile = self._limit_loads(unsure)
                     named = ", ".join(map(str, unsure))
                     announce.show_line(
                         self.host, f"{named}: slower than the baseline; measured once more"
                     )
                     more = self._ask(endpoint, profile, reader, on_progress, prepared)
-                    levels = statistics.extend(levels, more)
+                    levels = statistics.add_repeats(levels, more)
                     summaries = self._summarize(levels, prepared.rtt)
             finally:
                 measuring.release(self.host, endpoint, prepared)
@@ -170,7 +170,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         self._measured = entry
         # What was written is what the next reading is to find.
         connection.invalidate(self.host)
-        self._publish(measurement, updated, baseline, samples)
+        self._collect_result(measurement, updated, baseline, samples)
 
     def _make_endpoint(self, action: Measure, answers: Answers) -> Endpoint:
         spec = self.spec
@@ -232,7 +232,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             statistics.compare(baseline.summaries, summaries, self.spec.threshold)
         )
 
-    def _narrow(self, loads: Sequence[Load]) -> Profile:
+    def _limit_loads(self, loads: Sequence[Load]) -> Profile:
         """The profile with the loads alone that are measured once more."""
         profile = self.spec.profile
         if profile.rate is not None:
@@ -271,7 +271,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             )
         baseline = find_baseline(self.spec, state)
         samples = self._read_samples(record, baseline)
-        self._publish(measurement, record, baseline, samples)
+        self._collect_result(measurement, record, baseline, samples)
 
     def _read_samples(self, record: Record, baseline: Entry | None) -> Measurement | None:
         """The baseline with its samples, where the host still has them."""
@@ -283,7 +283,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                 return store.read_measurement(self.host, path, baseline.at)
         return None
 
-    def _publish(
+    def _collect_result(
         self,
         measurement: Measurement,
         record: Record,

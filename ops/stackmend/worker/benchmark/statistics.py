@@ -80,16 +80,16 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
     valid = repeat.valid
     wall = repeat.wall
 
-    def rate(count: float) -> float:
+    def compute_rate(count: float) -> float:
         return count / wall if wall > 0 else 0.0
 
-    def pair(figure: Callable[[Sample], float | None]) -> tuple[float, float] | None:
+    def find_pair(figure: Callable[[Sample], float | None]) -> tuple[float, float] | None:
         values = [value for value in map(figure, valid) if value is not None]
         if not values:
             return None
         return median(values), compute_percentile(values, 0.95)
 
-    def middle(figure: Callable[[Sample], float | None]) -> float | None:
+    def find_median(figure: Callable[[Sample], float | None]) -> float | None:
         values = [value for value in map(figure, valid) if value is not None]
         return median(values) if values else None
 
@@ -99,20 +99,22 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
             reasons[sample.invalid] = reasons.get(sample.invalid, 0) + 1
     good = [sample for sample in valid if _is_good(sample, limits, rtt)]
     return Figures(
-        output_tps=rate(sum(sample.output_tokens or 0 for sample in valid)),
-        requests_ps=rate(len(valid)),
-        goodput=None if limits == Limits() else rate(len(good)),
-        ttft=pair(lambda sample: _without(sample.ttft, rtt)),
-        ttft_output=pair(lambda sample: _without(sample.ttft_output, rtt)),
-        tpot=pair(lambda sample: sample.tpot),
-        end=pair(lambda sample: sample.end),
-        queue=middle(_find_queue),
-        prefill_tps=middle(
-            lambda sample: _divide(
+        output_tps=compute_rate(sum(sample.output_tokens or 0 for sample in valid)),
+        requests_ps=compute_rate(len(valid)),
+        goodput=None if limits == Limits() else compute_rate(len(good)),
+        ttft=find_pair(lambda sample: _subtract(sample.ttft, rtt)),
+        ttft_output=find_pair(lambda sample: _subtract(sample.ttft_output, rtt)),
+        tpot=find_pair(lambda sample: sample.tpot),
+        end=find_pair(lambda sample: sample.end),
+        queue=find_median(_find_queue),
+        prefill_tps=find_median(
+            lambda sample: _compute_ratio(
                 (sample.prompt_tokens or 0) - (sample.cached_tokens or 0), sample.prefill
             )
         ),
-        decode_tps=middle(lambda sample: _divide(sample.output_tokens or 0, sample.decode)),
+        decode_tps=find_median(
+            lambda sample: _compute_ratio(sample.output_tokens or 0, sample.decode)
+        ),
         valid=len(valid),
         invalid=tuple(sorted(reasons.items())),
     )
@@ -132,9 +134,9 @@ def summarize(level: Level, limits: Limits, rtt: float = 0.0) -> Summary:
         repeats=figures,
         median=_find_medians(counted),
         output_tps=output,
-        ttft=_steady([row.ttft[0] for row in counted if row.ttft]),
-        tpot=_steady([row.tpot[0] for row in counted if row.tpot]),
-        others=_mean([row.conditions.others for row in level.repeats]),
+        ttft=_find_steadiness([row.ttft[0] for row in counted if row.ttft]),
+        tpot=_find_steadiness([row.tpot[0] for row in counted if row.tpot]),
+        others=_compute_mean([row.conditions.others for row in level.repeats]),
         noisy=level.noisy or _find_noise(level, figures, output),
     )
 
@@ -212,7 +214,7 @@ def find_unsure(comparisons: Sequence[Comparison]) -> tuple[Load, ...]:
     return tuple(found)
 
 
-def extend(levels: Sequence[Level], more: Sequence[Level]) -> tuple[Level, ...]:
+def add_repeats(levels: Sequence[Level], more: Sequence[Level]) -> tuple[Level, ...]:
     """The levels with the further repeats of those that were measured again."""
     added = {level.load: level for level in more}
     return tuple(
@@ -328,7 +330,7 @@ def _find_condition(repeats: Sequence[Repeat]) -> str:
 def _find_medians(figures: Sequence[Figures]) -> Figures:
     """The median of each figure; samples are counted over all repeats."""
 
-    def middle(name: str) -> float | None:
+    def find_median(name: str) -> float | None:
         values = [value for row in figures if (value := getattr(row, name)) is not None]
         return median(values) if values else None
 
@@ -345,12 +347,12 @@ def _find_medians(figures: Sequence[Figures]) -> Figures:
         for why, count in row.invalid:
             invalid[why] = invalid.get(why, 0) + count
     return Figures(
-        output_tps=middle("output_tps") or 0.0,
-        requests_ps=middle("requests_ps") or 0.0,
-        goodput=middle("goodput"),
-        queue=middle("queue"),
-        prefill_tps=middle("prefill_tps"),
-        decode_tps=middle("decode_tps"),
+        output_tps=find_median("output_tps") or 0.0,
+        requests_ps=find_median("requests_ps") or 0.0,
+        goodput=find_median("goodput"),
+        queue=find_median("queue"),
+        prefill_tps=find_median("prefill_tps"),
+        decode_tps=find_median("decode_tps"),
         valid=sum(row.valid for row in figures),
         invalid=tuple(sorted(invalid.items())),
         **pairs,
@@ -387,7 +389,7 @@ def _is_good(sample: Sample, limits: Limits, rtt: float) -> bool:
     return all(
         limit is None or (value is not None and value <= limit)
         for limit, value in (
-            (limits.ttft, _without(sample.ttft, rtt)),
+            (limits.ttft, _subtract(sample.ttft, rtt)),
             (limits.tpot, sample.tpot),
             (limits.end, sample.end),
         )
@@ -401,19 +403,19 @@ def _find_queue(sample: Sample) -> float | None:
     return max(0.0, sample.total - (sample.load or 0) - (sample.prefill or 0) - sample.decode)
 
 
-def _without(value: float | None, rtt: float) -> float | None:
+def _subtract(value: float | None, rtt: float) -> float | None:
     return None if value is None else max(0.0, value - rtt)
 
 
-def _divide(count: float, seconds: float | None) -> float | None:
+def _compute_ratio(count: float, seconds: float | None) -> float | None:
     return count / seconds if seconds and count > 0 else None
 
 
-def _steady(values: Sequence[float]) -> Steadiness | None:
+def _find_steadiness(values: Sequence[float]) -> Steadiness | None:
     return compute_steadiness(values) if values else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _compute_mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
@@ -435,13 +437,13 @@ def _rank_twice(values: Sequence[float]) -> list[int]:
 
 def _compute_exact(ranks: Sequence[int], size: int, observed: int) -> float:
     """The share of all ways to choose so many of the ranks whose sum is as far out, twice."""
-    ways: list[dict[int, int]] = [{} for _ in range(size + 1)]
-    ways[0][0] = 1
+    sums: list[dict[int, int]] = [{} for _ in range(size + 1)]
+    sums[0][0] = 1
     for rank in ranks:
         for chosen in range(size, 0, -1):
-            target = ways[chosen]
-            for total, count in ways[chosen - 1].items():
+            target = sums[chosen]
+            for total, count in sums[chosen - 1].items():
                 target[total + rank] = target.get(total + rank, 0) + count
-    below = sum(count for total, count in ways[size].items() if total <= observed)
-    above = sum(count for total, count in ways[size].items() if total >= observed)
+    below = sum(count for total, count in sums[size].items() if total <= observed)
+    above = sum(count for total, count in sums[size].items() if total >= observed)
     return min(1.0, 2 * min(below, above) / comb(len(ranks), size))
