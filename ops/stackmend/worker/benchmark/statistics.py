@@ -382,7 +382,8 @@ def _find_interval(values: Sequence[float]) -> tuple[float, float]:
         vectorized=True,
         rng=0,
     ).confidence_interval
-    return float(found.low), float(found.high)
+    # Rounding may lead out of what was measured.
+    return max(least, float(found.low)), min(most, float(found.high))
 
 
 def _is_good(sample: Sample, limits: Limits, rtt: float) -> bool:
