@@ -281,6 +281,10 @@ def test_the_conditions_of_this_machine() -> None:
     assert found.oom_kills is not None
     assert found.swapped is not None
     assert before.throttled.keys() == after.throttled.keys()
+    assert before.throttled
+    assert before.used is not None
+    assert after.used is not None
+    assert after.used > before.used
 
 
 # Conditions
