@@ -93,6 +93,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     waiter: Waiter = field(init=False)
     _own: Source = field(init=False)
     _sources: Sources | None = field(default=None, init=False)
+    _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
     _unfetched: Refusal | None = field(default=None, init=False)
@@ -274,7 +275,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         return self._sources
 
     def _classify_links(self, declared: Declared, *running: Any) -> Links:
-        return classify_links(self.spec, self._read_sources(), declared, *running)
+        sources = self._read_sources()
+        if running:
+            return classify_links(self.spec, sources, declared, *running)
+        known = self._classified
+        if known is None or known[0] is not sources or known[1] != declared:
+            known = sources, declared, classify_links(self.spec, sources, declared)
+            self._classified = known
+        return known[2]
 
     def _hold_back(
         self,
