@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.unit.hostile_benchmark import BENCHMARK
 from tests.unit.hostile_checks import CHECKS
 from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
 from tests.unit.hostile_connectivity import CONNECTIVITY
@@ -27,4 +28,5 @@ ROOMS = (
     RESOLVER,
     ANSWERS,
     CACHES,
+    BENCHMARK,
 )

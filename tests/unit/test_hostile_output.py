@@ -142,12 +142,14 @@ NOT_PARSED = {
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
         "models/delete models/manifest models/partials models/remember models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
-        "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set"
+        "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set "
+        "worker/benchmark/remember"
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "
         "connection/failed connection/steering "
-        "engine/common engine/takeup ports/record resolver/asking resolver/common"
+        "engine/common engine/takeup ports/record resolver/asking resolver/common "
+        "worker/benchmark/group"
     ),
     "it prints the name of a record, which root alone makes": "ports/restore",
     "it becomes another program": "ports/launch",
@@ -159,7 +161,9 @@ NOT_PARSED = {
     "it prints certificates, which the reader takes or leaves as a whole": "models/trust",
     "it prints the bytes of a blob, whose digest decides": "models/give",
     "it prints one number": "models/relayed",
-    "it prints the kernel's numbers, behind ids of ours": "compose/listening",
+    "it prints the kernel's numbers, behind ids of ours": (
+        "compose/listening worker/benchmark/conditions"
+    ),
     "it prints refs and a packed archive, which test_compose_git.py fuzzes": "compose/git",
 }
 

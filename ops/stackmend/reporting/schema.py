@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,18 @@ _PARAMETER = re.compile(r"^:param (\w+): (.*?)(?=^:|\Z)", re.M | re.S)
 
 def generate() -> dict[str, Any]:
     """The schema of version 2: each field is there, and is described as its model says."""
-    schema = state.RunRecord.model_json_schema(mode="serialization")
-    for name, part in {"RunRecord": schema, **schema["$defs"]}.items():
-        _describe(part, getattr(state, name))
+    return describe(state.RunRecord, vars(state))
+
+
+def describe(model: type[BaseModel], models: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a model that is written with all its fields.
+
+    :param model: the model; its docstring, and those of the models in it, say what a field means.
+    :param models: all of them by name.
+    """
+    schema = model.model_json_schema(mode="serialization")
+    for name, part in {model.__name__: schema, **schema["$defs"]}.items():
+        _describe(part, models[name])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

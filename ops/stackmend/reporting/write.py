@@ -124,9 +124,25 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
 
     Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
     """
-    where.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
-    with NamedTemporaryFile("w", dir=where, prefix=".", suffix=".tmp", delete=False) as file:
+    write_json(path, data)
+    link = where / f".{path.name}.tmp"
+    link.symlink_to(path.name)
+    link.replace(where / "latest.json")
+    _prune(where)
+    return path
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write data so that a reader sees all of it or nothing.
+
+    :param path: the file; its directory is made if it is missing
+    :param data: what it is to hold
+
+    Raises ``OSError`` where it cannot be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
         try:
             json.dump(data, file, indent=1, ensure_ascii=False)
@@ -137,11 +153,6 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    link = where / f".{path.name}.tmp"
-    link.symlink_to(path.name)
-    link.replace(where / "latest.json")
-    _prune(where)
-    return path
 
 
 def _build_operations(run: Run, host: Host) -> list[OperationRecord]:

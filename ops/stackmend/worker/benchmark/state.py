@@ -8,6 +8,7 @@ levels.
 from typing import Literal
 
 from stackmend.frozen import Frozen
+from stackmend.worker.benchmark.spec import Limits
 
 #: The version of the stored form; one that differs is measured again.
 SCHEMA = 1
@@ -87,6 +88,7 @@ class Conditions(Frozen):
     :param throttled_periods: how often.
     :param steal: share of the CPU time that a hypervisor gave to others, 0 to 1.
     :param busy: share of the CPU time that was used, 0 to 1, the server's own included.
+    :param others: share of the CPU time that programs other than the server used, 0 to 1.
     :param swapped: pages that came in from swap.
     :param oom_kills: processes that the kernel killed for memory.
     :param load_average: over one minute, at the end.
@@ -99,6 +101,7 @@ class Conditions(Frozen):
     throttled_periods: int | None = None
     steal: float | None = None
     busy: float | None = None
+    others: float | None = None
     swapped: int | None = None
     oom_kills: int | None = None
     load_average: float | None = None
@@ -112,6 +115,7 @@ class Repeat(Frozen):
 
     :param wall: from the first request to the last byte, the idle tail included.
     :param samples: all of them, those that do not count as well.
+    :param conditions: what the host did meanwhile.
     """
 
     wall: float
@@ -145,6 +149,8 @@ class Load(Frozen):
 class Level(Frozen):
     """All repeats at one load.
 
+    :param load: how requests were sent.
+    :param repeats: in the order in which they were measured.
     :param noisy: why its figures are not steady enough to be compared; empty where they are.
     """
 
@@ -202,14 +208,18 @@ class Fingerprint(Frozen):
 class Measurement(Frozen):
     """All that was measured of one server, with the raw samples; the stored form.
 
+    :param schema_version: of the stored form.
     :param target: what was asked: ``ollama``, ``openai`` or ``queue``.
     :param name: the server, as ``service ollama`` or its endpoint.
     :param host: the host's name in the inventory.
     :param at: when it began, in seconds since 1970.
     :param cause: why it was measured.
+    :param fingerprint: what it holds for.
+    :param limits: what a good request had to meet.
     :param rtt: one round trip of the connection that it was measured through, taken out of no
         figure here; ``summary`` takes it out of TTFT.
     :param load: seconds that the model took to load before anything was measured.
+    :param levels: all repeats at each load.
     """
 
     schema_version: int = SCHEMA
@@ -219,6 +229,7 @@ class Measurement(Frozen):
     at: float
     cause: str
     fingerprint: Fingerprint
+    limits: Limits = Limits()
     rtt: float = 0.0
     load: float | None = None
     levels: tuple[Level, ...]
@@ -274,11 +285,13 @@ class Steadiness(Frozen):
 class Summary(Frozen):
     """What one level comes to.
 
+    :param load: how requests were sent.
     :param repeats: the figures of each repeat.
     :param median: of each figure, over the repeats.
     :param output_tps: how steady it is.
     :param ttft: likewise, of the medians.
     :param tpot: likewise.
+    :param others: share of the CPU time that other programs used meanwhile, 0 to 1.
     :param noisy: why the level must not be compared; empty where it may.
     """
 
@@ -288,12 +301,14 @@ class Summary(Frozen):
     output_tps: Steadiness
     ttft: Steadiness | None = None
     tpot: Steadiness | None = None
+    others: float | None = None
     noisy: str = ""
 
 
 class Comparison(Frozen):
     """Two levels of the same load, by one figure.
 
+    :param load: how requests were sent.
     :param figure: its name, as ``output_tps``.
     :param before: the median before.
     :param after: the median now.
@@ -302,6 +317,7 @@ class Comparison(Frozen):
     :param p: two-sided, of the exact Mann-Whitney test over the repeats.
     :param outcome: ``worse`` and ``better`` are so practically and statistically; ``noisy`` only
         practically; ``equal`` not even that.
+    :param reason: why it is noisy.
     """
 
     load: Load
@@ -312,6 +328,12 @@ class Comparison(Frozen):
     threshold: float
     p: float
     outcome: Literal["equal", "worse", "better", "noisy"]
+    reason: str = ""
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it differs for the worse: fewer tokens, or more seconds."""
+        return (self.ratio < 1) is (self.figure == "output_tps")
 
 
 class Result(Frozen):
@@ -334,6 +356,40 @@ class Result(Frozen):
     history: tuple["Past", ...] = ()
 
 
+class Entry(Frozen):
+    """A measurement as the host keeps it to compare: without its samples.
+
+    :param at: when it began, in seconds since 1970.
+    :param cause: why it was measured.
+    :param fingerprint: what it holds for.
+    :param limits: what a good request had to meet.
+    :param summaries: of its levels.
+    """
+
+    at: float
+    cause: str
+    fingerprint: Fingerprint
+    limits: Limits = Limits()
+    summaries: tuple[Summary, ...]
+
+
+class Record(Frozen):
+    """What a host keeps of the measurements of one server; the samples lie in files beside it.
+
+    :param schema_version: of this form, and of the samples'.
+    :param latest: the last measurement.
+    :param previous: the one before it that asked the same.
+    :param best: the best steady one that asked the same.
+    :param history: earlier ones, oldest first.
+    """
+
+    schema_version: int = SCHEMA
+    latest: Entry | None = None
+    previous: Entry | None = None
+    best: Entry | None = None
+    history: tuple["Past", ...] = ()
+
+
 class Past(Frozen):
     """One earlier measurement, without its samples.
 
@@ -343,3 +399,139 @@ class Past(Frozen):
 
     at: float
     output_tps: tuple[tuple[str, float], ...]
+
+
+class Gpu(Frozen):
+    """One GPU.
+
+    :param name: as its driver calls it.
+    :param memory: bytes.
+    :param free: bytes of them that nothing uses; ``None`` where the driver does not say.
+    """
+
+    name: str
+    memory: int = 0
+    free: int | None = None
+
+
+class Server(Frozen):
+    """One running container of a service, or the process that an endpoint is of.
+
+    :param container: its container's id; empty for a process of the host.
+    :param name: the container's name, or what the process is called.
+    :param process: its number on the host; 0 where it is not known.
+    :param image: the digest of its image.
+    :param addresses: where it may answer from the host: addresses of its networks, with the port
+        that it listens on, then what it publishes.
+    :param quota: CPUs that its control group may use; 0 for no limit.
+    :param memory_limit: bytes that it may have; 0 for no limit.
+    :param settings: what of its environment and command changes its speed, sorted.
+    :param threads: that it computes with; 0 where it does not say.
+    """
+
+    container: str = ""
+    name: str = ""
+    process: int = 0
+    image: str = ""
+    addresses: tuple[tuple[str, int], ...] = ()
+    quota: float = 0.0
+    memory_limit: int = 0
+    settings: tuple[str, ...] = ()
+    threads: int = 0
+
+
+class Machine(Frozen):
+    """What a host has for a measurement, as its probe reads it.
+
+    :param now: the host's clock, in seconds since 1970.
+    :param cpu: model of the CPU.
+    :param cores: that it has.
+    :param memory: bytes that it has.
+    :param available: bytes of them that programs may still take.
+    :param swap: bytes of swap that are in use.
+    :param gpus: its GPUs.
+    :param driver: version of their driver.
+    :param servers: what runs of the service, or behind the endpoint.
+    :param workers: what runs of the service that takes the tasks of a queue.
+    :param reason: why there is no server; empty where there is one.
+    :param record: what earlier runs measured.
+    :param record_problem: why that cannot be read; empty where it can.
+    """
+
+    now: float
+    cpu: str = ""
+    cores: int = 0
+    memory: int = 0
+    available: int = 0
+    swap: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    driver: str = ""
+    servers: tuple[Server, ...] = ()
+    workers: tuple[Server, ...] = ()
+    reason: str = ""
+    record: Record = Record()
+    record_problem: str = ""
+
+
+class Served(Frozen):
+    """A model that a server has.
+
+    :param name: as the server has it.
+    :param digest: its digest; empty where the server has none.
+    :param size: bytes on its disk; 0 where it does not say.
+    """
+
+    name: str
+    digest: str = ""
+    size: int = 0
+
+
+class Loaded(Frozen):
+    """A model that is in the server's memory.
+
+    :param name: as the server has it.
+    :param size: bytes in all.
+    :param vram: bytes of them on a GPU.
+    :param context: tokens of its context; 0 where the server does not say.
+    """
+
+    name: str
+    size: int = 0
+    vram: int = 0
+    context: int = 0
+
+
+class Answers(Frozen):
+    """What a server says of itself, without one token being asked for.
+
+    :param address: where it answers, as the host sees it; empty where it does not.
+    :param port: likewise.
+    :param reason: why it does not answer.
+    :param engine: what it is, as ``Fingerprint`` has it.
+    :param version: its version.
+    :param models: that it has.
+    :param loaded: that are in memory; ``None`` where it does not say.
+    :param context: tokens of its context, where that is the server's and not the model's.
+    """
+
+    address: str = ""
+    port: int = 0
+    reason: str = ""
+    engine: str = ""
+    version: str = ""
+    models: tuple[Served, ...] = ()
+    loaded: tuple[Loaded, ...] | None = None
+    context: int = 0
+
+
+class BenchmarkState(Frozen):
+    """All that a plan rests on.
+
+    :param machine: the host.
+    :param answers: the server.
+    :param collected: whether the latest result lies on the controller as well.
+    """
+
+    machine: Machine
+    answers: Answers = Answers()
+    collected: bool = True

@@ -1,0 +1,26 @@
+"""From an action to the command that does it: the only place where values are quoted."""
+
+from pyinfra.api import QuoteString, StringCommand
+
+from stackmend.connection import script
+from stackmend.worker.benchmark.spec import ROOT
+
+#: The lock file of the runs that measure a host: one at a time.
+LOCK = f"{ROOT}/lock"
+
+
+def write(path: str) -> StringCommand:
+    """Replace a file by standard input, in one step.
+
+    :param path: the file.
+    """
+    return script("stackmend.worker.benchmark", "remember", path, shared=["walk", "put"])
+
+
+def read(path: str, longest: int) -> StringCommand:
+    """Write a file to standard output.
+
+    :param path: the file.
+    :param longest: bytes of it at most.
+    """
+    return StringCommand("head", "-c", str(longest), "--", QuoteString(path))

@@ -1,0 +1,264 @@
+"""Whether a server is measured, and whether what it came to is enough. Pure."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from stackmend import decision
+from stackmend.decision import Finding, Refusal
+from stackmend.worker.benchmark import fingerprint, guards
+from stackmend.worker.benchmark.spec import BenchmarkSpec, Minimum
+from stackmend.worker.benchmark.state import (
+    BenchmarkState,
+    Comparison,
+    Entry,
+    Fingerprint,
+    Summary,
+)
+from stackmend.worker.benchmark.statistics import compare, is_better
+
+#: Seconds by which the clock of a host may be behind that of the run that measured.
+CLOCK = 300
+
+#: Earlier measurements that are kept, each in one line.
+KEPT = 500
+
+#: Figures in words, with their unit.
+_FIGURES = {
+    "output_tps": ("output", "tokens/s"),
+    "decode_tps": ("decoding", "tokens/s"),
+    "requests_ps": ("requests", "requests/s"),
+    "goodput": ("goodput", "requests/s"),
+    "tasks_pm": ("tasks", "tasks/min"),
+    "ttft": ("time to first token", "s"),
+    "tpot": ("time per output token", "s"),
+}
+
+
+class Measure(decision.Action):
+    """Measure the server, and keep the result.
+
+    :param model: the model that is asked.
+    :param fingerprint: what the result holds for.
+    """
+
+    verb: Literal["measure"] = "measure"
+    undo: str = "none needed: only the result is written"
+    model: str
+    fingerprint: Fingerprint
+
+
+class Collect(decision.Action):
+    """Write the result that the host has to the controller as well."""
+
+    verb: Literal["collect"] = "collect"
+    undo: str = "remove the file"
+
+
+Action = Measure | Collect
+Plan = decision.Plan[Action]
+
+
+def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
+    """Whether the stored result is the answer, and what that result comes to.
+
+    :param spec: what is desired.
+    :param state: the host, its server, and what was measured before.
+    """
+    record = state.machine.record
+    model = fingerprint.find_model(spec, state.answers)
+    if state.answers.reason or model is None:
+        return Plan(refusals=(_refuse_unknown(spec, state),))
+    now = fingerprint.build(spec, state, model)
+    findings = list(_find_record_problem(state))
+    cause = find_cause(spec, record.latest, now, state.machine.now)
+    if cause:
+        refusals = guards.list_refusals(spec, state)
+        action = Measure(subject=spec.server, cause=cause, model=model.name, fingerprint=now)
+        return Plan(findings=tuple(findings), actions=(action,), refusals=refusals)
+    assert record.latest is not None, "nothing is to be measured"
+    findings += list_problems(spec, record.latest, find_baseline(spec, state))
+    actions: tuple[Action, ...] = ()
+    if not state.collected:
+        actions = (Collect(subject=spec.server, cause="its result is not on this controller yet"),)
+    return Plan(findings=tuple(findings), actions=actions)
+
+
+def find_cause(spec: BenchmarkSpec, latest: Entry | None, now: Fingerprint, clock: float) -> str:
+    """Why a server is measured; empty where the stored result holds.
+
+    :param latest: the stored result, if there is one.
+    :param now: what a measurement of now would hold for.
+    :param clock: the host's, in seconds since 1970.
+    """
+    if latest is None:
+        return "it was never measured"
+    if changes := fingerprint.list_changes(latest.fingerprint, now):
+        return "; ".join(changes)
+    if latest.limits != spec.profile.limits:
+        return "the limits of a good request changed"
+    if latest.at > clock + CLOCK:
+        return "the stored result is of a time to come: the host's clock was set"
+    if (age := clock - latest.at) > spec.max_age:
+        return f"the stored result is {_format_age(age)} old, more than {_format_age(spec.max_age)}"
+    return ""
+
+
+def find_baseline(spec: BenchmarkSpec, state: BenchmarkState) -> Entry | None:
+    """The earlier result that the latest must not be worse than.
+
+    :param spec: what is desired.
+    :param state: what was measured before.
+    """
+    record = state.machine.record
+    if spec.baseline == "none":
+        return None
+    chosen = record.best if spec.baseline == "best" else record.previous
+    latest = record.latest
+    if chosen is None or latest is None or chosen.at == latest.at:
+        return None
+    same = fingerprint.is_comparable(chosen.fingerprint, latest.fingerprint)
+    return chosen if same else None
+
+
+def list_problems(spec: BenchmarkSpec, latest: Entry, baseline: Entry | None) -> Iterator[Finding]:
+    """What a result falls short of: each with both numbers. Noise blocks nothing.
+
+    :param spec: what is desired.
+    :param latest: the result.
+    :param baseline: what it is held against, if anything.
+    """
+    for summary in latest.summaries:
+        if summary.noisy:
+            yield Finding(
+                subject=spec.server,
+                kind="noisy",
+                cause=f"{summary.load}: {summary.noisy}",
+                remedy="measure again while nothing else runs on the host",
+                blocks=False,
+            )
+    if spec.minimum is not None:
+        yield from _hold_against_minimum(spec, spec.minimum, latest.summaries)
+    if baseline is not None:
+        found = compare(baseline.summaries, latest.summaries, spec.threshold)
+        yield from _format_comparisons(spec, found, baseline, latest)
+
+
+def _hold_against_minimum(
+    spec: BenchmarkSpec, minimum: Minimum, summaries: Sequence[Summary]
+) -> Iterator[Finding]:
+    for field, limit in minimum:
+        if limit is None:
+            continue
+        name, unit = _FIGURES[field]
+        values = [
+            value for summary in summaries if (value := _read_figure(summary, field)) is not None
+        ]
+        if not values:
+            cause = f"{name}: the server does not say it, so {limit:g} {unit} are not proven"
+        elif max(values) < limit:
+            cause = f"{name}: {max(values):.3g} {unit} at its best load, less than {limit:g}"
+        else:
+            continue
+        yield Finding(
+            subject=spec.server,
+            kind="below minimum",
+            cause=cause,
+            remedy="find out what slows the server, or lower minimum",
+        )
+
+
+def _read_figure(summary: Summary, field: str) -> float | None:
+    if field == "tasks_pm":
+        return summary.median.requests_ps * 60
+    value: float | None = getattr(summary.median, field)
+    return value
+
+
+def _format_comparisons(
+    spec: BenchmarkSpec, found: Sequence[Comparison], baseline: Entry, latest: Entry
+) -> Iterator[Finding]:
+    changes = fingerprint.list_changes(baseline.fingerprint, latest.fingerprint)
+    since = tuple(f"since then: {change}" for change in changes)
+    for row in found:
+        if row.outcome not in ("worse", "noisy") or not row.is_worse:
+            continue
+        name, unit = _FIGURES[row.figure]
+        cause = (
+            f"{row.load}: {name} {row.after:.3g} {unit}, {row.before:.3g} in the baseline "
+            f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
+        )
+        worse = row.outcome == "worse"
+        yield Finding(
+            subject=spec.server,
+            kind="slower" if worse else "noisy",
+            cause=cause if worse else f"{cause}: {row.reason}",
+            evidence=since if worse else (),
+            remedy='find out what slows the server, or add "baseline": "last" to accept it'
+            if worse
+            else "measure again while nothing else runs on the host",
+            blocks=worse,
+        )
+
+
+def advance(
+    record_latest: Entry | None,
+    record_best: Entry | None,
+    entry: Entry,
+) -> tuple[Entry | None, Entry | None]:
+    """The previous and the best result once a new one is there.
+
+    :param record_latest: the latest one so far.
+    :param record_best: the best one so far.
+    :param entry: the new one.
+    """
+    previous = record_latest
+    if previous is not None and not fingerprint.is_comparable(
+        previous.fingerprint, entry.fingerprint
+    ):
+        previous = None
+    best = record_best
+    if best is not None and not fingerprint.is_comparable(best.fingerprint, entry.fingerprint):
+        best = None
+    return previous, entry if is_better(entry, best) else best
+
+
+def _find_record_problem(state: BenchmarkState) -> Iterator[Finding]:
+    if state.machine.record_problem:
+        yield Finding(
+            subject="stored result",
+            kind="unreadable",
+            cause=state.machine.record_problem,
+            remedy="none needed: it is written anew",
+            blocks=False,
+        )
+
+
+def _refuse_unknown(spec: BenchmarkSpec, state: BenchmarkState) -> Refusal:
+    if reason := state.answers.reason:
+        return Refusal(
+            subject=spec.server,
+            reason=reason,
+            remedy="start the server, then run again",
+        )
+    names = [model.name for model in state.answers.models]
+    listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    if spec.model is not None:
+        return Refusal(
+            subject=spec.server,
+            reason=f"it has no model {spec.model}; it has {listed or 'none'}",
+            remedy="pull the model, or name another one",
+        )
+    return Refusal(
+        subject=spec.server,
+        reason=f"it has {len(names)} models: {listed}" if names else "it has no model",
+        remedy='name the model that is measured: add "model" to the section worker.benchmark'
+        if names
+        else "pull a model first",
+    )
+
+
+def _format_age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s"

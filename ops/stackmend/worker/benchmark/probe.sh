@@ -1,0 +1,165 @@
+# What a host has for a measurement: its hardware, the server's containers with their limits, and
+# what was measured before. Changes nothing, and asks no server. Writes sections
+# (connection/frame.sh). Behind group.sh and connection/own.sh. Arguments: the Compose project, the
+# service or nothing, the service of the workers or nothing, the endpoint's address and port, the
+# record.
+project=$1 service=$2 workers=$3 address=$4 port=$5 record=$6
+PATH=$PATH:/usr/sbin:/sbin:/usr/lib/wsl/lib
+LC_ALL=C
+export LC_ALL PATH
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+section clock date +%s
+[ ! -e "$record" ] || section record head -c 4194304 "$record"
+begin cpu
+sed -n 's/^\(model name\|Model\|CPU part\|cpu model\)[	 ]*: *//p' /proc/cpuinfo 2>/dev/null | sort -u |
+  head -n 4 | quoted
+end 0
+section cores sh -c 'nproc --all 2>/dev/null || getconf _NPROCESSORS_CONF'
+begin memory
+grep -E '^(MemTotal|MemAvailable|SwapTotal|SwapFree):' /proc/meminfo 2>/dev/null | quoted
+end 0
+if has nvidia-smi && has timeout; then
+  section gpus timeout -k 2 20 nvidia-smi \
+    --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader,nounits
+fi
+begin amd
+for file in /sys/class/drm/card*/device/mem_info_vram_total; do
+  card=${file%/*}
+  read -r total <"$file" || continue
+  read -r used <"$card/mem_info_vram_used" || used=''
+  read -r device <"$card/device" || device=''
+  printf '%s %s %s\n' "$total" "${used:-?}" "$device"
+done 2>/dev/null | quoted
+end 0
+
+# What of an environment changes a server's speed; no value that may be secret.
+speeds='^"?(OLLAMA_|LLAMA_|GGML_|OMP_|OPENBLAS_|MKL_|VLLM_|CUDA_VISIBLE_DEVICES=|NVIDIA_VISIBLE_DEVICES=|HIP_VISIBLE_DEVICES=|ROCR_VISIBLE_DEVICES=|HSA_OVERRIDE_|N_THREADS=|N_CTX=|N_BATCH=|N_GPU_LAYERS=|MODEL=|WEB_CONCURRENCY=)'
+secrets='^"?[A-Za-z0-9_]*(KEY|TOKEN|SECRET|PASS|CREDENTIAL|ORIGINS|HOST=)'
+
+# The same of arguments, one a line; that behind a key is left out, as is a key itself.
+open_arguments() {
+  awk '
+    hidden { hidden = 0; next }
+    tolower($0) ~ /(key|token|secret|password)/ { if ($0 !~ /=/) hidden = 1; next }
+    { print }'
+}
+
+# The limits that hold for a process, from all groups above it, and the threads that it computes
+# with, which a process below it may say.
+describe_process() {
+  begin "limits $1"
+  group_files "$1" cpu | while IFS= read -r directory; do
+    read -r quota period 2>/dev/null <"$directory/cpu.max" || {
+      read -r quota <"$directory/cpu.cfs_quota_us" && read -r period <"$directory/cpu.cfs_period_us"
+    } 2>/dev/null || continue
+    printf 'cpu %s %s\n' "$quota" "$period"
+  done | quoted
+  group_files "$1" memory | while IFS= read -r directory; do
+    read -r limit 2>/dev/null <"$directory/memory.max" ||
+      read -r limit 2>/dev/null <"$directory/memory.limit_in_bytes" || continue
+    printf 'memory %s\n' "$limit"
+  done | quoted
+  sed -n 's/^Cpus_allowed_list:[	 ]*/allowed /p' "/proc/$1/status" 2>/dev/null | quoted
+  own=$(cat "/proc/$1/cgroup" 2>/dev/null)
+  for process in $1 $(below "$1"); do
+    [ "$(cat "/proc/$process/cgroup" 2>/dev/null)" = "$own" ] || continue
+    { tr '\000' '\n' <"/proc/$process/cmdline"; } 2>/dev/null | awk '
+      sub(/^(--threads|-t|--n_threads|--n-threads)=/, "") { print "threads " $0; next }
+      wanted { print "threads " $0 }
+      { wanted = /^(--threads|-t|--n_threads|--n-threads)$/ }'
+  done | quoted
+  end 0
+}
+
+# The processes below one, of whatever depth.
+below() {
+  cat /proc/[0-9]*/stat 2>/dev/null | sed -n 's/^\([0-9]*\) (.*) [A-Za-z] \([0-9]*\) .*/\1 \2/p' |
+    awk -v top="$1" '
+      { parent[$1] = $2 }
+      END { for (process in parent) {
+        up = process
+        for (steps = 0; steps < 50 && up in parent && up != top; steps++) up = parent[up]
+        if (up == top && process != top) print process } }' | head -n 64
+}
+
+# shellcheck disable=SC2016 # the template's own
+shape='{{println "name" (json .Name)}}{{println "process" (json .State.Pid)}}{{println "image" (json .Image)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}'
+
+# $1 is "server" or "worker".
+describe_container() {
+  begin "$1 $2"
+  docker inspect --format "$shape" "$2" 2>/dev/null | quoted
+  docker inspect --format '{{range .Config.Env}}{{println (json .)}}{{end}}' "$2" 2>/dev/null |
+    grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | sed 's/^/setting /' | quoted
+  docker inspect --format '{{range .Args}}{{println (json .)}}{{end}}' "$2" 2>/dev/null |
+    open_arguments | head -n 200 | sed 's/^/argument /' | quoted
+  end 0
+  process=$(docker inspect --format '{{.State.Pid}}' "$2" 2>/dev/null)
+  case $process in
+  '' | 0 | *[!0-9]*) ;;
+  *) describe_process "$process" ;;
+  esac
+}
+
+is_here() {
+  case $1 in
+  127.* | localhost | ::1) return 0 ;;
+  esac
+  { ip -o addr show 2>/dev/null || hostname -I 2>/dev/null; } | tr '/' ' ' | grep -qF -- " $1 "
+}
+
+compose=label=com.docker.compose
+
+# The running containers of a service of the project. $1 is what they are, $2 the service.
+of_service() {
+  set -- "$1" "$2" --filter "$compose.service=$2" --filter "$compose.oneoff=False"
+  kind=$1 named=$2
+  shift 2
+  [ -z "$project" ] || set -- "$@" --filter "$compose.project=$project"
+  if ! rows=$(docker ps -q --no-trunc "$@" 2>&1); then
+    begin engine
+    printf '%s\n' "$rows" | quoted
+    end 1
+    return
+  fi
+  # Somebody else's container may bear the labels of a service.
+  # shellcheck disable=SC2046
+  own=$(made_by_compose docker $(printf '%s\n' "$rows" | grep -x '[0-9a-f]\{64\}'))
+  if [ -z "$own$project" ]; then
+    own=$(docker ps -q --no-trunc --filter "name=^/$named\$" 2>/dev/null)
+  fi
+  for id in $(printf '%s\n' "$own" | sort | head -n 64); do
+    describe_container "$kind" "$id"
+  done
+}
+
+if [ -n "$service" ]; then
+  if has docker; then
+    of_service server "$service"
+    [ -z "$workers" ] || of_service worker "$workers"
+  else
+    begin engine
+    end 127
+  fi
+elif is_here "$address"; then
+  found=''
+  has docker && found=$(docker ps -q --no-trunc --filter "publish=$port" 2>/dev/null |
+    grep -x '[0-9a-f]\{64\}' | head -n 1)
+  if [ -n "$found" ]; then
+    describe_container server "$found"
+  elif has ss; then
+    process=$(ss -ltnpH "sport = :$port" 2>/dev/null | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -n 1)
+    if [ -n "$process" ]; then
+      begin "process $process"
+      { tr '\000' '\n' <"/proc/$process/environ"; } 2>/dev/null |
+        grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | sed 's/^/setting /' | quoted
+      { tr '\000' '\n' <"/proc/$process/cmdline"; } 2>/dev/null |
+        open_arguments | head -n 200 | sed 's/^/argument /' | quoted
+      end 0
+      describe_process "$process"
+    fi
+  fi
+fi
+section complete true

@@ -1,0 +1,321 @@
+"""The parts of the loop that are the benchmark's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackmend import connection
+from stackmend.errors import StepError
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
+from stackmend.reporting import announce
+from stackmend.worker.benchmark import (
+    commands,
+    conditions,
+    fingerprint,
+    identity,
+    measuring,
+    progress,
+    statistics,
+    store,
+)
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
+from stackmend.worker.benchmark.plan import Action, Measure, Plan, find_baseline
+from stackmend.worker.benchmark.plan import plan as make_plan
+from stackmend.worker.benchmark.state import (
+    Answers,
+    BenchmarkState,
+    Conditions,
+    Entry,
+    Fingerprint,
+    Level,
+    Load,
+    Measurement,
+    Record,
+    Result,
+    Summary,
+)
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.reporting import Collector
+    from stackmend.worker.benchmark.measuring import Prepared
+    from stackmend.worker.benchmark.progress import OnProgress
+    from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
+
+#: Seconds that loading a model and finding out how it counts may take.
+PREPARING = 2 * 900.0
+
+ReadConditions = Callable[[], Callable[[], Conditions]]
+
+
+@dataclass
+class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
+    """The measurement of one server."""
+
+    subject = "benchmark"
+    lock = commands.LOCK
+
+    host: Host
+    spec: BenchmarkSpec
+    report: Collector
+    _measured: Entry | None = None
+
+    def __post_init__(self) -> None:
+        self._files = store.get_files(self.spec)
+
+    def find_step_limit(self, action: Action) -> float:
+        """Seconds that an action has: a measurement as long as its requests may take."""
+        if not isinstance(action, Measure):
+            return self.step_limit
+        profile = self.spec.profile
+        requests = profile.warmups + profile.repeats * profile.count_requests(1)
+        # What is unsure is measured again, once.
+        each = 2 * requests * profile.timeout
+        return PREPARING + each * len(measuring.list_loads(profile))
+
+    def observe(self, *, fresh: bool = False) -> Observation[BenchmarkState, Action]:
+        """Read the host, ask its server what it is, and plan. No inference is asked for."""
+        state = self._read(fresh=fresh)
+        if isinstance(state, connection.Unknown):
+            return observe_unreadable(state, "the hardware of the host")
+        if state.machine.record.latest is not None:
+            self._report_figures(state.machine.record.latest)
+        return Observation(make_plan(self.spec, state), state)
+
+    def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
+        """Measure, or collect what was measured."""
+        for action in plan.actions:
+            lease.check()
+            with self.step(action):
+                if isinstance(action, Measure):
+                    self._measure(action, state, lease)
+                else:
+                    self._collect(state)
+        return True
+
+    def verify(self, executed: Plan, before: BenchmarkState) -> Observation[BenchmarkState, Action]:
+        """Hold the result against the host as it is now; what was just measured is of now."""
+        current = self._read(fresh=True)
+        if isinstance(current, connection.Unknown):
+            return observe_unreadable(current, "the hardware of the host")
+        if self._measured is not None:
+            self._report_figures(self._measured)
+            machine = current.machine.model_copy(update={"now": self._measured.at})
+            current = current.model_copy(update={"machine": machine})
+        plan = make_plan(self.spec, current)
+        if plan.empty and plan.findings:
+            # What fails nothing is worth a line all the same.
+            self.report_plan(plan)
+        return Observation(plan, current)
+
+    def _read(self, *, fresh: bool) -> BenchmarkState | connection.Unknown:
+        arguments = make_arguments(self.spec, self._files.record)
+        (machine,) = self.fetch((BenchmarkHost, arguments), fresh=fresh)
+        if isinstance(machine, connection.Unknown):
+            return machine
+        answers: Answers = connection.derive(
+            self.host,
+            ("benchmark", self.spec),
+            [machine],
+            lambda: identity.ask(self.host, self.spec, machine),
+        )
+        latest = machine.record.latest
+        path = store.find_path(self.host, latest.at) if latest is not None else None
+        return BenchmarkState(
+            machine=machine, answers=answers, collected=path is None or path.exists()
+        )
+
+    def _measure(self, action: Measure, state: BenchmarkState, lease: connection.Lease) -> None:
+        record = state.machine.record
+        endpoint = self._make_endpoint(action, state.answers)
+        reader = self._make_reader(state, lease)
+        baseline = self._find_comparable(record, action)
+        with progress.display(self.host, self.spec.server) as on_progress:
+            prepared = measuring.prepare(self.host, endpoint, self.spec.profile)
+            try:
+                levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
+                summaries = self._summarize(levels, prepared.rtt)
+                if unsure := self._find_unsure(baseline, summaries):
+                    profile = self._limit_loads(unsure)
+                    named = ", ".join(map(str, unsure))
+                    announce.show_line(
+                        self.host, f"{named}: slower than the baseline; measured once more"
+                    )
+                    more = self._ask(endpoint, profile, reader, on_progress, prepared)
+                    levels = statistics.add_repeats(levels, more)
+                    summaries = self._summarize(levels, prepared.rtt)
+            finally:
+                measuring.release(self.host, endpoint, prepared)
+        measurement = Measurement(
+            target=self.spec.target,
+            name=self.spec.server,
+            host=self.host.name,
+            at=state.machine.now,
+            cause=action.cause,
+            fingerprint=self._complete(action),
+            limits=self.spec.profile.limits,
+            rtt=prepared.rtt,
+            load=prepared.load,
+            levels=levels,
+        )
+        entry = store.make_entry(measurement, summaries)
+        lease.check()
+        updated = store.update_record(record, entry)
+        samples = self._read_samples(record, baseline)
+        store.write_result(self.host, self._files, measurement, updated)
+        self._measured = entry
+        # What was written is what the next reading is to find.
+        connection.invalidate(self.host)
+        self._collect_result(measurement, updated, baseline, samples)
+
+    def _make_endpoint(self, action: Measure, answers: Answers) -> Endpoint:
+        spec = self.spec
+        if spec.target == "queue":
+            raise StepError("a queue is not measured through its model server")
+        return Endpoint(
+            protocol=spec.target,
+            address=answers.address,
+            port=answers.port,
+            model=action.model,
+            tls=spec.endpoint is not None and spec.endpoint.tls,
+            base_path=spec.base_path,
+            api_key=spec.api_key.get_secret_value() if spec.api_key is not None else "",
+        )
+
+    def _make_reader(self, state: BenchmarkState, lease: connection.Lease) -> ReadConditions:
+        processes = [server.process for server in state.machine.servers if server.process]
+        read = conditions.make_reader(self.host, processes)
+
+        def begin() -> Callable[[], Conditions]:
+            # Without the lock another run may measure, or change what is measured.
+            lease.check()
+            return read()
+
+        return begin
+
+    def _ask(
+        self,
+        endpoint: Endpoint,
+        profile: Profile,
+        reader: ReadConditions,
+        on_progress: OnProgress,
+        prepared: Prepared,
+    ) -> tuple[Level, ...]:
+        return measuring.measure(
+            self.host, endpoint, profile, reader, on_progress, prepared=prepared
+        )
+
+    def _summarize(self, levels: Sequence[Level], rtt: float) -> tuple[Summary, ...]:
+        limits = self.spec.profile.limits
+        return tuple(statistics.summarize(level, limits, rtt) for level in levels)
+
+    def _find_comparable(self, record: Record, action: Measure) -> Entry | None:
+        """The baseline that a measurement of now will be held against."""
+        if self.spec.baseline == "none":
+            return None
+        chosen = record.best if self.spec.baseline == "best" else record.latest
+        if chosen is None:
+            return None
+        same = fingerprint.is_comparable(chosen.fingerprint, action.fingerprint)
+        return chosen if same else None
+
+    def _find_unsure(
+        self, baseline: Entry | None, summaries: Sequence[Summary]
+    ) -> tuple[Load, ...]:
+        if baseline is None:
+            return ()
+        return statistics.find_unsure(
+            statistics.compare(baseline.summaries, summaries, self.spec.threshold)
+        )
+
+    def _limit_loads(self, loads: Sequence[Load]) -> Profile:
+        """The profile with the loads alone that are measured once more."""
+        profile = self.spec.profile
+        if profile.rate is not None:
+            return profile
+        return profile.model_copy(update={"concurrency": tuple(load.concurrency for load in loads)})
+
+    def _complete(self, action: Measure) -> Fingerprint:
+        """The fingerprint with what is known now that the model is loaded.
+
+        :raises StepError: something else changed while it was measured.
+        """
+        state = self._read(fresh=True)
+        if isinstance(state, connection.Unknown):
+            raise StepError(f"cannot read the host after measuring: {state.reason}")
+        model = fingerprint.find_model(self.spec, state.answers)
+        if model is None:
+            raise StepError(f"the server changed while it was measured: {state.answers.reason}")
+        later = fingerprint.build(self.spec, state, model)
+        if changes := fingerprint.list_changes(action.fingerprint, later):
+            raise StepError(f"the result is void: {'; '.join(changes)} while it was measured")
+        return fingerprint.complete(action.fingerprint, later)
+
+    def _collect(self, state: BenchmarkState) -> None:
+        """Write the result that the host has to the controller.
+
+        :raises StepError: the host has lost it, or it cannot be written.
+        """
+        record = state.machine.record
+        latest = record.latest
+        assert latest is not None, "it was planned to be collected"
+        measurement = store.read_measurement(self.host, self._files.latest, latest.at)
+        if measurement is None:
+            raise StepError(
+                f"{self._files.latest} is not the result that the record names; remove "
+                f"{self._files.record} to measure again"
+            )
+        baseline = find_baseline(self.spec, state)
+        samples = self._read_samples(record, baseline)
+        self._collect_result(measurement, record, baseline, samples)
+
+    def _read_samples(self, record: Record, baseline: Entry | None) -> Measurement | None:
+        """The baseline with its samples, where the host still has them."""
+        for entry, path in (
+            (record.best, self._files.best),
+            (record.latest, self._files.latest),
+        ):
+            if baseline is not None and entry is not None and entry.at == baseline.at:
+                return store.read_measurement(self.host, path, baseline.at)
+        return None
+
+    def _collect_result(
+        self,
+        measurement: Measurement,
+        record: Record,
+        baseline: Entry | None,
+        samples: Measurement | None,
+    ) -> None:
+        """Write a result to the controller, with what it is compared to."""
+        assert record.latest is not None, "there is a result"
+        summaries = record.latest.summaries
+        compared = baseline.summaries if baseline is not None else ()
+        path = store.collect(
+            self.host,
+            Result(
+                measurement=measurement,
+                summaries=summaries,
+                baseline=samples,
+                baseline_summaries=compared,
+                comparisons=statistics.compare(compared, summaries, self.spec.threshold),
+                history=record.history,
+            ),
+        )
+        if path is not None:
+            announce.show_line(self.host, f"{self.spec.server}: result in {path}")
+
+    def _report_figures(self, entry: Entry) -> None:
+        """The main figures of a result, in the report."""
+        for row in entry.summaries:
+            self.report.add_measure(f"output, {row.load}", row.output_tps.median, "tokens/s")
+            if row.ttft is not None:
+                self.report.add_measure(f"ttft, {row.load}", row.ttft.median, "s")
+            if row.tpot is not None:
+                self.report.add_measure(f"tpot, {row.load}", row.tpot.median, "s")
+            if row.median.goodput is not None:
+                self.report.add_measure(f"goodput, {row.load}", row.median.goodput, "requests/s")
+        self.report.add_measure("measured at", entry.at, "s since 1970")

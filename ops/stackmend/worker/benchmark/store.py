@@ -1,0 +1,170 @@
+"""What was measured, on the host and on the controller."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from stackmend import connection, reporting
+from stackmend.answers import read_json
+from stackmend.errors import StepError
+from stackmend.redaction import get_secrets
+from stackmend.reporting import write
+from stackmend.reporting.clean import clean
+from stackmend.worker.benchmark import commands
+from stackmend.worker.benchmark.plan import KEPT, advance
+from stackmend.worker.benchmark.spec import ROOT, BenchmarkSpec
+from stackmend.worker.benchmark.state import (
+    SCHEMA,
+    Entry,
+    Measurement,
+    Past,
+    Record,
+    Result,
+    Summary,
+)
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+#: Bytes of a file with samples.
+LONGEST = 32 << 20
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one server's measurements, on the host.
+
+    :param record: what each run reads: the figures of the latest results, and the history.
+    :param latest: the latest measurement, with its samples.
+    :param best: the best steady one likewise.
+    """
+
+    record: str
+    latest: str
+    best: str
+
+
+def get_files(spec: BenchmarkSpec) -> Files:
+    """Where what is measured lies on the host."""
+    stem = f"{ROOT}/{spec.slug}"
+    return Files(f"{stem}.json", f"{stem}.latest.json", f"{stem}.best.json")
+
+
+def update_record(record: Record, entry: Entry) -> Record:
+    """The record with a new result.
+
+    :param record: what there is.
+    :param entry: the new result.
+    """
+    previous, best = advance(record.latest, record.best, entry)
+    history = record.history
+    if record.latest is not None:
+        history = (*history, make_past(record.latest))[-KEPT:]
+    return Record(latest=entry, previous=previous, best=best, history=history)
+
+
+def make_past(entry: Entry) -> Past:
+    """One result in one line."""
+    return Past(
+        at=entry.at,
+        output_tps=tuple((str(row.load), row.output_tps.median) for row in entry.summaries),
+    )
+
+
+def write_result(host: Host, files: Files, measurement: Measurement, record: Record) -> None:
+    """Write a measurement to its host; the record comes last, and makes it hold.
+
+    :param host: the host.
+    :param files: where to.
+    :param measurement: with its samples.
+    :param record: what each run will read.
+    :raises StepError: it cannot be written.
+    """
+    samples = _dump(measurement)
+    if len(samples) > LONGEST:
+        raise StepError(f"the samples have {len(samples)} bytes, more than {LONGEST}: ask less")
+    _write(host, files.latest, samples)
+    if record.best is not None and record.best.at == measurement.at:
+        _write(host, files.best, samples)
+    _write(host, files.record, _dump(record))
+
+
+def _dump(model: Measurement | Record) -> bytes:
+    """A model without what is as by default, but for the version that says what that is."""
+    fields = model.model_dump(mode="json", exclude_defaults=True)
+    return json.dumps({"schema_version": SCHEMA, **fields}, separators=(",", ":")).encode()
+
+
+def _write(host: Host, path: str, data: bytes) -> None:
+    result = connection.run(host, commands.write(path), stdin=data)
+    if not result.ok:
+        raise StepError(f"cannot write {path}: {result.reason}", status=result.status)
+
+
+def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
+    """A measurement that the host keeps; ``None`` where it has not that one any more.
+
+    :param host: the host.
+    :param path: its file.
+    :param at: when it began.
+    """
+    command = commands.read(path, LONGEST + 1)
+    result = connection.run(host, command, readonly=True)
+    if not result.ok:
+        return None
+    try:
+        found = Measurement.model_validate(read_json(result.stdout, LONGEST))
+    except (ValidationError, ValueError):
+        return None
+    return found if (found.schema_version, found.at) == (SCHEMA, at) else None
+
+
+def find_path(host: Host, at: float) -> Path | None:
+    """Where a result lies on the controller; ``None`` where this run writes no report.
+
+    :param host: the host.
+    :param at: when it was measured.
+    """
+    run = reporting.find_run(host.state)
+    if run is None:
+        return None
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", host.name).strip(".")[:150] or "host"
+    moment = datetime.fromtimestamp(at, UTC)
+    return write.find_directory(run) / "benchmarks" / f"{name}-{moment:%Y%m%dT%H%M%SZ}.json"
+
+
+def collect(host: Host, result: Result) -> Path | None:
+    """Write a result to the controller, without the secrets of this run.
+
+    :param host: the host.
+    :param result: the result.
+    :returns: where it lies.
+    :raises StepError: it cannot be written.
+    """
+    path = find_path(host, result.measurement.at)
+    if path is None:
+        return None
+    try:
+        write.write_json(path, clean(result.model_dump(mode="json"), get_secrets()))
+    except OSError as error:
+        raise StepError(f"cannot write the result to {path}: {error.strerror}") from error
+    return path
+
+
+def make_entry(measurement: Measurement, summaries: Sequence[Summary]) -> Entry:
+    """A measurement as the record has it."""
+    return Entry(
+        at=measurement.at,
+        cause=measurement.cause,
+        fingerprint=measurement.fingerprint,
+        limits=measurement.limits,
+        summaries=tuple(summaries),
+    )

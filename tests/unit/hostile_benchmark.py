@@ -1,0 +1,126 @@
+"""The benchmark room's host: a server whose settings, and a record whose content, anybody wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from stackmend.worker.benchmark.facts import LONGEST_SETTING, BenchmarkHost, clean_line
+from tests import hostile
+from tests.unit.hostile_engine import compose_labels, container
+from tests.unit.hostile_host import HostileHost
+from tests.unit.hostile_room import Dump, Room, Slot, told_as
+
+_RECORD = "/var/lib/stackmend/benchmarks/x.json"
+_ASKED = {"project": "ai", "record": _RECORD}
+_MARK = hostile.computed(json.dumps(_ASKED))
+_WORDS: dict[str, Any] = {
+    "sections": (
+        *("clock", "record", "cpu", "cores", "memory", "gpus", "engine", "complete"),
+        *(f"server {'1' * 64}", f"worker {'2' * 64}", "limits 1", "process 1"),
+    ),
+    "bodies": (
+        'setting "OLLAMA_NUM_PARALLEL=99"',
+        "cpu 1 100000\nmemory 1\nthreads 999",
+        "threads 999",
+        'address "10.0.0.1"',
+        '{"schema_version": 1}',
+        "evil, 1, 1, 1",
+    ),
+}
+
+
+def _text(**more: Any) -> st.SearchStrategy[str]:
+    return hostile.hostile_text(_MARK, **{**_WORDS, **more})
+
+
+def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
+    def of(slot: str, otherwise: Any) -> Any:
+        return values.get(slot, otherwise)
+
+    host.clear("var/lib", "sys")
+    host.write(_RECORD.lstrip("/"), of("record", b"no record"))
+    host.says("smi", f"{of('name of a GPU', 'GPU')}, 1024, 1000, 550.1\n")
+    host.engine.containers = [
+        container(
+            1,
+            "ai-ollama-1",
+            Args=["serve", of("argument", "x")],
+            Config={
+                "Env": [
+                    f"OLLAMA_NOTE={of('setting', 'x')}",
+                    f"OLLAMA_API_KEY={of('secret', 'x')}",
+                    f"NOTE={of('variable', 'x')}",
+                ],
+                "Labels": {**compose_labels("ai", "ollama"), "note": of("label", "x")},
+            },
+            HostConfig={"NetworkMode": "ai_default"},
+            NetworkSettings={
+                "Networks": {
+                    "ai_default": {"IPAddress": "172.18.0.2", "GlobalIPv6Address": ""},
+                }
+            },
+        ),
+        container(
+            2, "ai-other-1", Config={"Labels": compose_labels("ai", of("service", "worker"))}
+        ),
+    ]
+
+
+def _is_open(text: str) -> bool:
+    """Whether an argument says nothing of a secret."""
+    return not any(word in text.lower() for word in ("key", "token", "secret", "password"))
+
+
+def _arguments(text: str) -> str:
+    return f"arguments: {clean_line(f'serve {text}', 4 * LONGEST_SETTING)}"
+
+
+BENCHMARK = Room(
+    name="benchmark",
+    facts=[(BenchmarkHost, _ASKED)],
+    lay=_lay,
+    scripts=frozenset({"worker/benchmark/probe.sh"}),
+    programs={"nvidia-smi": 'cat "$say/smi"'},
+    passing=frozenset({"now", "available", "swap"}),
+    few=15,
+    many=600,
+    slots=[
+        Slot(
+            "setting",
+            _text(),
+            told_as(
+                lambda text: clean_line(f"OLLAMA_NOTE={text}", LONGEST_SETTING),
+                *("servers", 0, "settings", 0),
+            ),
+        ),
+        Slot(
+            "argument",
+            _text().filter(_is_open),
+            told_as(_arguments, "servers", 0, "settings", 1),
+        ),
+        Slot("secret", _text()),
+        Slot("variable", _text()),
+        Slot("label", hostile.hostile_label(_MARK, **_WORDS)),
+        Slot("service", _text(longest=1000).filter(lambda text: text != "ollama")),
+        Slot("record", hostile.hostile_bytes(_MARK, **_WORDS, nul=True)),
+        Slot(
+            "name of a GPU",
+            _text(newlines=False).map(lambda text: text.replace("\r", "")),
+            told_as(lambda text: clean_line(text), "gpus", 0, "name"),
+        ),
+    ],
+    dump=lambda state: _listed(state.model_dump()),
+)
+
+
+def _listed(dump: Dump) -> Dump:
+    """Settings as a list, whose entries are slots."""
+    dump["servers"] = [
+        {**server, "settings": list(server["settings"])} for server in dump["servers"]
+    ]
+    dump["gpus"] = list(dump["gpus"])
+    return dump

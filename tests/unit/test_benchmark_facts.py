@@ -1,0 +1,465 @@
+"""What a host and a server say, as state: recorded, odd, and hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyinfra.api.exceptions import FactValueError
+
+from stackmend.connection import read_frame, read_script
+from stackmend.text import make_printable
+from stackmend.worker.benchmark import conditions, facts, identity, schema, statistics, store
+from stackmend.worker.benchmark.conditions import Counters
+from stackmend.worker.benchmark.facts import BenchmarkHost, Query
+from stackmend.worker.benchmark.identity import Reply
+from stackmend.worker.benchmark.spec import BenchmarkSpec
+from stackmend.worker.benchmark.state import (
+    Conditions,
+    Machine,
+    Measurement,
+    Record,
+    Result,
+    Server,
+)
+from tests.unit.benchmark_world import FINGERPRINT, Noise, measure, summarize
+
+MARK = "==test"
+
+ID = "ab" * 32
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=40),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                "models data name id digest size size_vram context_length owned_by meta version "
+                "build_info default_generation_settings n_ctx max_model_len".split()
+            )
+            | st.text(max_size=5),
+            children,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+def frame(**sections: str | tuple[int, str]) -> list[str]:
+    """Sections as frame.sh writes them; ``__`` in a name is a blank."""
+    lines = []
+    for name, content in sections.items():
+        status, text = content if isinstance(content, tuple) else (0, content)
+        lines += [f"{MARK} begin {name.replace('__', ' ')}"]
+        lines += [f"|{line}" for line in text.split("\n")] if text else []
+        lines += ["", f".{status}", f"{MARK} end"]
+    return lines
+
+
+def read(query: Query | None = None, **sections: Any) -> Machine:
+    known = {"clock": "1700000000", "complete": ""}
+    return facts.parse(frame(**known | sections), query or Query(MARK, "ollama", "", "ollama", 80))
+
+
+CONTAINER = """\
+name "/ai-ollama-1"
+process 4711
+image "sha256:%s"
+network "ai_default"
+address "172.18.0.2"
+address ""
+published "80/tcp" "0.0.0.0" "8080"
+published "80/tcp" "::" "8080"
+published "9/tcp" "0.0.0.0" "9999"
+setting "OLLAMA_NUM_PARALLEL=4"
+setting "LLAMA_ARG_THREADS=6"
+argument "serve"
+argument "--flash\\u001b[2J"\
+""" % ("1" * 64)
+
+LIMITS = """\
+cpu 250000 100000
+cpu max 100000
+cpu 400000 100000
+memory max
+memory 8589934592
+memory 9223372036854771712
+allowed 0-3,6\
+"""
+
+
+def test_a_container_with_its_limits() -> None:
+    found = read(
+        **{f"server__{ID}": CONTAINER, "limits__4711": LIMITS},
+        cores="8",
+        memory="MemTotal: 67108864 kB\nMemAvailable: 1024 kB\nSwapTotal: 10 kB\nSwapFree: 4 kB",
+        cpu="AMD EPYC 7003 8-Core",
+    )
+    assert found.servers == (
+        Server(
+            container=ID,
+            name="ai-ollama-1",
+            process=4711,
+            image="sha256:" + "1" * 64,
+            addresses=(("172.18.0.2", 80), ("127.0.0.1", 8080), ("::1", 8080)),
+            quota=2.5,
+            memory_limit=8 << 30,
+            settings=(
+                "LLAMA_ARG_THREADS=6",
+                "OLLAMA_NUM_PARALLEL=4",
+                "arguments: serve --flash\\x1b[2J",
+            ),
+            threads=6,
+        ),
+    )
+    assert (found.cpu, found.cores, found.memory) == ("AMD EPYC 7003 8-Core", 8, 64 << 30)
+    assert (found.available, found.swap) == (1 << 20, 6144)
+    assert found.reason == ""
+
+
+def test_threads_that_a_process_says_win_over_the_environment() -> None:
+    found = read(
+        **{f"server__{ID}": CONTAINER, "limits__4711": "threads 4\nthreads 12\nthreads many"}
+    )
+    assert found.servers[0].threads == 12
+
+
+def test_allowed_cpus_are_a_quota_where_they_are_fewer() -> None:
+    sections = {f"server__{ID}": CONTAINER, "limits__4711": "allowed 0-1"}
+    assert read(**sections, cores="8").servers[0].quota == 2
+    assert read(**sections, cores="2").servers[0].quota == 0
+
+
+def test_a_limit_above_the_host_s_memory_is_none() -> None:
+    sections = {f"server__{ID}": CONTAINER, "limits__4711": "memory 9000000000"}
+    assert read(**sections, memory="MemTotal: 1000 kB").servers[0].memory_limit == 0
+    assert read(**sections, memory="MemTotal: 67108864 kB").servers[0].memory_limit == 9 * 10**9
+
+
+def test_a_process_of_the_host() -> None:
+    found = read(
+        Query(MARK, "", "", "127.0.0.1:80", 80),
+        process__77="setting OLLAMA_NUM_PARALLEL=2\nargument /usr/bin/ollama\nargument serve",
+        limits__77="cpu max 100000",
+    )
+    (server,) = found.servers
+    assert (server.process, server.container, server.quota) == (77, "", 0)
+    assert server.settings == ("OLLAMA_NUM_PARALLEL=2", "arguments: /usr/bin/ollama serve")
+
+
+def test_gpus() -> None:
+    found = read(
+        gpus="NVIDIA H200, 143771, 143000, 550.54.15\nNVIDIA, A100, 1, [N/A], 550.54.15\nno GPU",
+        amd="17163091968 1024 0x744c\nx y z",
+    )
+    assert [(gpu.name, gpu.memory, gpu.free) for gpu in found.gpus] == [
+        ("NVIDIA H200", 143771 << 20, 143000 << 20),
+        ("NVIDIA, A100", 1 << 20, None),
+        ("AMD 0x744c", 17163091968, 17163090944),
+    ]
+    assert found.driver == "550.54.15"
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"engine": (127, "")}, "docker is not installed on this host"),
+        ({"engine": (1, "permission denied")}, "cannot ask Docker: permission denied"),
+        ({}, "no container of the service ollama runs"),
+    ],
+)
+def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
+    assert read(**sections).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        (
+            (1, "Permission denied"),
+            "cannot read the record of what was measured: Permission denied",
+        ),
+        ("{", "the record of what was measured is not one of stackmend"),
+        ('{"schema_version": 1, "latest": 5}', "is not one of stackmend"),
+        ('{"schema_version": 99}', "is of another version of stackmend"),
+        ("[" * 10000, "is not one of stackmend"),
+    ],
+)
+def test_a_record_that_cannot_be_read(record: Any, problem: str) -> None:
+    found = read(record=record)
+    assert problem in found.record_problem
+    assert found.record == Record()
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    record = store.update_record(Record(), store.make_entry(MEASUREMENT, SUMMARIES))
+    found = read(record=store._dump(record).decode())
+    assert (found.record, found.record_problem) == (record, "")
+
+
+def test_output_that_was_cut_off_is_none() -> None:
+    with pytest.raises(ValueError, match="did not run to its end"):
+        facts.parse(frame(clock="1"), Query(MARK))
+
+
+def test_a_port_that_is_no_number_is_named() -> None:
+    with pytest.raises(FactValueError, match="port"):
+        BenchmarkHost().command(port="a; rm -rf /")  # type: ignore[arg-type]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                f"server {ID}",
+                "limits 4711",
+                "gpus",
+                "amd",
+                "memory",
+                "cores",
+                "cpu",
+                "process 5",
+                "engine",
+                "record",
+            ]
+        ),
+        st.text(max_size=80),
+    )
+)
+def test_whatever_a_host_says_is_parsed(sections: dict[str, str]) -> None:
+    lines = frame(clock="1", complete="")
+    for name, text in sections.items():
+        lines += frame(**{name: text})
+    found = facts.parse(lines, Query(MARK, "ollama", "", "ollama", 80))
+    for server in found.servers:
+        assert all(make_printable(setting, 2000) == setting for setting in server.settings)
+    assert make_printable(found.cpu) == found.cpu
+
+
+# The probes themselves, on this machine
+
+
+def run_script(name: str, *arguments: str) -> list[str]:
+    body = f"mark={MARK}\n{read_frame()}"
+    body += read_script("stackmend.connection", "own")
+    body += read_script("stackmend.worker.benchmark", "group")
+    body += read_script("stackmend.worker.benchmark", name)
+    done = subprocess.run(
+        ["sh", "-c", body, name, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.split("\n")
+
+
+def test_the_probe_of_this_machine(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    record.write_text('{"schema_version": 1}')
+    lines = run_script("probe", "", "", "", "127.0.0.1", "1", str(record))
+    found = facts.parse(lines, Query(MARK, "", "", "127.0.0.1:1", 1))
+    assert found.cores == os.cpu_count() or found.cores >= 1
+    assert found.cpu
+    assert found.memory > found.available > 0
+    assert (found.record_problem, found.reason, found.servers) == ("", "", ())
+
+
+def test_the_conditions_of_this_machine() -> None:
+    before = conditions.parse(run_script("conditions", str(os.getpid())), MARK)
+    # Some work of this process's own group, and so of no other program.
+    sum(range(3_000_000))
+    after = conditions.parse(run_script("conditions", str(os.getpid())), MARK)
+    found = conditions.compute_conditions(before, after)
+    assert found.busy is not None
+    assert 0 < found.busy <= 1
+    assert found.load_average is not None
+    assert found.oom_kills is not None
+    assert found.swapped is not None
+    assert before.throttled.keys() == after.throttled.keys()
+
+
+# Conditions
+
+
+def test_conditions_are_differences() -> None:
+    before = Counters(
+        ticks=(1000, 500, 10),
+        swapped=5,
+        oom_kills=1,
+        thermal=3,
+        throttled={"1.0": (10, 1.0), "1.1": (2, 0.5)},
+        used=10.0,
+    )
+    after = Counters(
+        ticks=(1400, 600, 50),
+        swapped=25,
+        oom_kills=1,
+        thermal=4,
+        load_average=2.5,
+        throttled={"1.0": (30, 2.0), "1.1": (3, 3.5), "2.0": (9, 9)},
+        used=11.3,
+        gpu_throttle=("power cap",),
+        gpu_temperature=70,
+    )
+    found = conditions.compute_conditions(before, after)
+    # Of 400 ticks 100 were idle and 40 stolen; 130 of the 260 others were the server's.
+    assert found.others is not None
+    assert found.model_copy(update={"others": round(found.others, 6)}) == Conditions(
+        throttled=3.0,
+        throttled_periods=20,
+        steal=0.1,
+        busy=0.65,
+        others=0.325,
+        swapped=20,
+        oom_kills=0,
+        load_average=2.5,
+        thermal=1,
+        gpu_throttle=("power cap",),
+        gpu_temperature=70,
+    )
+
+
+def test_counters_that_went_back_say_nothing() -> None:
+    before = Counters(ticks=(1000, 500, 10), swapped=5, used=9, throttled={"a": (5, 5.0)})
+    after = Counters(ticks=(10, 5, 1), swapped=1, used=1, throttled={"a": (1, 1.0)})
+    assert conditions.compute_conditions(before, after) == Conditions()
+    assert conditions.compute_conditions(Counters(), after) == Conditions()
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons", "temperature"),
+    [
+        ("0x0000000000000001, 31", (), 31.0),
+        (
+            "0x0000000000000004, 66\n0x0000000000000060, 91",
+            ("power cap", "software, for its temperature", "hardware, for its temperature"),
+            91.0,
+        ),
+        ("[N/A], [N/A]", (), None),
+        ("", (), None),
+    ],
+)
+def test_what_holds_a_gpu_back(
+    text: str, reasons: tuple[str, ...], temperature: float | None
+) -> None:
+    found = conditions.parse(frame(gpus=text, complete=""), MARK)
+    assert (found.gpu_throttle, found.gpu_temperature) == (reasons, temperature)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["stat", "memory", "load", "thermal", "groups", "gpus"]),
+        st.text(max_size=60),
+    )
+)
+def test_whatever_a_host_counts_is_parsed(sections: dict[str, str]) -> None:
+    lines = frame(complete="")
+    for name, text in sections.items():
+        lines += frame(**{name: text})
+    found = conditions.parse(lines, MARK)
+    conditions.compute_conditions(found, found)
+
+
+# What a server says of itself
+
+
+def test_ollama() -> None:
+    found = identity.parse_ollama(
+        {"version": "0.33.0"},
+        {"models": [{"name": "a:1b", "digest": "d" * 64, "size": 7}, {"name": "\x1b[2J"}, 5]},
+        {"models": [{"name": "a:1b", "size": 10, "size_vram": 4, "context_length": 4096}]},
+    )
+    assert (found.engine, found.version) == ("ollama", "0.33.0")
+    assert [(m.name, m.digest, m.size) for m in found.models] == [("a:1b", "d" * 64, 7)]
+    assert found.loaded is not None
+    assert [(m.size, m.vram, m.context) for m in found.loaded] == [(10, 4, 4096)]
+    assert identity.parse_ollama({}, {"models": None}, {}).loaded is None
+    assert identity.parse_ollama({}, {}, {"models": None}).loaded == ()
+
+
+@pytest.mark.parametrize(
+    ("owner", "props", "version", "expected"),
+    [
+        (
+            "llamacpp",
+            Reply(200, {"build_info": "b6000", "default_generation_settings": {"n_ctx": 2048}}),
+            Reply(404),
+            ("llama.cpp", "b6000", 2048),
+        ),
+        ("vllm", Reply(404), Reply(200, {"version": "0.11.0"}), ("vllm", "0.11.0", 8192)),
+        ("me", Reply(404), Reply(404), ("llama-cpp-python", "", 0)),
+        ("somebody", Reply(), Reply(), ("openai", "", 0)),
+    ],
+)
+def test_servers_of_openai_s_api(
+    owner: str, props: Reply, version: Reply, expected: tuple[str, str, int]
+) -> None:
+    row = {"id": "m", "owned_by": owner, "max_model_len": 8192, "meta": {"size": 5}}
+    found = identity.parse_openai(Reply(200, {"data": [row]}), props, version)
+    assert (found.engine, found.version, found.context) == expected
+    assert [(model.name, model.size) for model in found.models] == [("m", 5)]
+
+
+@given(JSON, JSON, JSON)
+def test_whatever_a_server_says_is_parsed(one: Any, two: Any, three: Any) -> None:
+    for found in (
+        identity.parse_ollama(one, two, three),
+        identity.parse_openai(Reply(200, one), Reply(200, two), Reply(200, three)),
+    ):
+        assert all(model.name.isprintable() for model in found.models)
+        assert found.version.isprintable()
+
+
+# What is collected
+
+LEVELS = measure(Noise(seed=1), loads=[1, 2], conditions=Conditions(busy=0.5))
+
+SUMMARIES = summarize(LEVELS, 0.001)
+
+MEASUREMENT = Measurement(
+    target="ollama",
+    name="service ollama",
+    host="ai1",
+    at=1_700_000_000,
+    cause="it was never measured",
+    fingerprint=FINGERPRINT,
+    levels=LEVELS,
+)
+
+
+def test_the_schema_is_current() -> None:
+    """``python -m stackmend.worker.benchmark.schema > …/benchmark/schema-1.json``."""
+    assert json.loads(schema.PATH.read_text(encoding="utf-8")) == schema.generate()
+
+
+def test_a_result_is_as_its_schema_says() -> None:
+    result = Result(
+        measurement=MEASUREMENT,
+        summaries=SUMMARIES,
+        baseline=MEASUREMENT,
+        baseline_summaries=SUMMARIES,
+        comparisons=statistics.compare(SUMMARIES, SUMMARIES, 0.1),
+        history=(store.make_past(store.make_entry(MEASUREMENT, SUMMARIES)),),
+    )
+    data = result.model_dump(mode="json")
+    validator = jsonschema.Draft202012Validator(schema.generate())
+    validator.validate(data)
+    assert Result.model_validate(data) == result
+    del data["measurement"]["levels"][0]["repeats"][0]["samples"][0]["ttft"]
+    assert not validator.is_valid(data)
+
+
+def test_what_the_host_keeps_is_read_as_it_was() -> None:
+    kept = json.loads(store._dump(MEASUREMENT))
+    assert Measurement.model_validate(kept) == MEASUREMENT
+    assert kept["schema_version"] == 1
+
+
+def test_servers_have_files_of_their_own() -> None:
+    files = [store.get_files(BenchmarkSpec(project="ai", model=name)) for name in ("a", "b")]
+    assert len({path for each in files for path in vars(each).values()}) == 6

@@ -1,0 +1,440 @@
+"""Whether a server is measured, with which cause, and what its result falls short of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stackmend.worker.benchmark import fingerprint, plan, store
+from stackmend.worker.benchmark.plan import Collect, Measure
+from stackmend.worker.benchmark.spec import BenchmarkSpec
+from stackmend.worker.benchmark.state import (
+    Answers,
+    BenchmarkState,
+    Conditions,
+    Entry,
+    Fingerprint,
+    Gpu,
+    Loaded,
+    Machine,
+    Record,
+    Served,
+    Server,
+)
+from tests.unit.benchmark_world import Noise, measure, summarize
+
+NOW = 1_700_000_000.0
+
+GIB = 1 << 30
+
+SERVER = Server(
+    container="c" * 64,
+    name="ai-ollama-1",
+    process=4711,
+    image="sha256:" + "1" * 64,
+    addresses=(("172.18.0.2", 11434),),
+    quota=4.0,
+    memory_limit=32 * GIB,
+    settings=("OLLAMA_NUM_PARALLEL=4",),
+    threads=4,
+)
+
+MACHINE = Machine(
+    now=NOW,
+    cpu="EPYC 7003",
+    cores=8,
+    memory=64 * GIB,
+    available=50 * GIB,
+    gpus=(Gpu(name="NVIDIA L4", memory=24 * GIB, free=20 * GIB),),
+    driver="550.1",
+    servers=(SERVER,),
+)
+
+ANSWERS = Answers(
+    address="172.18.0.2",
+    port=11434,
+    engine="ollama",
+    version="0.33.0",
+    models=(Served(name="tiny:latest", digest="a" * 64, size=GIB),),
+    loaded=(Loaded(name="tiny:latest", size=GIB, vram=GIB, context=4096),),
+)
+
+SPEC = BenchmarkSpec(project="ai")
+
+STATE = BenchmarkState(machine=MACHINE, answers=ANSWERS)
+
+
+def build(state: BenchmarkState = STATE, spec: BenchmarkSpec = SPEC) -> Fingerprint:
+    model = fingerprint.find_model(spec, state.answers)
+    assert model is not None
+    return fingerprint.build(spec, state, model)
+
+
+def make_entry(at: float = NOW - 3600, slower: float = 1.0, seed: int = 1, **more: Any) -> Entry:
+    levels = measure(Noise(repeat=0.005, seed=seed), slower)
+    return Entry(
+        at=at,
+        cause="it was never measured",
+        fingerprint=more.get("fingerprint", build()),
+        summaries=summarize(levels),
+    )
+
+
+ENTRY = make_entry()
+
+
+def recorded(latest: Entry | None = ENTRY, **more: Any) -> BenchmarkState:
+    record = Record(latest=latest, **more)
+    return STATE.model_copy(update={"machine": MACHINE.model_copy(update={"record": record})})
+
+
+def change(state: BenchmarkState, part: str, **fields: Any) -> BenchmarkState:
+    return state.model_copy(update={part: getattr(state, part).model_copy(update=fields)})
+
+
+def cause(state: BenchmarkState, spec: BenchmarkSpec = SPEC) -> str:
+    found = plan.plan(spec, state)
+    assert found.refusals == ()
+    (action,) = found.actions
+    assert isinstance(action, Measure)
+    return action.cause
+
+
+def test_what_was_never_measured_is() -> None:
+    found = plan.plan(SPEC, STATE)
+    (action,) = found.actions
+    assert str(action) == "measure service ollama: it was never measured"
+    assert isinstance(action, Measure)
+    assert (action.model, action.fingerprint) == ("tiny:latest", build())
+
+
+def test_a_result_that_holds_is_the_answer() -> None:
+    assert plan.plan(SPEC, recorded()).empty
+
+
+def server(**fields: Any) -> dict[str, Any]:
+    return {"servers": (SERVER.model_copy(update=fields),)}
+
+
+CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "version": ("answers", {"version": "0.34.0"}, "the server's version changed: 0.33.0 → 0.34.0"),
+    "engine": ("answers", {"engine": "vllm"}, "the server changed: ollama → vllm"),
+    "model": (
+        "answers",
+        {"models": (Served(name="tiny:latest", digest="b" * 64),)},
+        f"the model's digest changed: {'a' * 12} → {'b' * 12}",
+    ),
+    "context": (
+        "answers",
+        {"loaded": (Loaded(name="tiny:latest", size=GIB, vram=GIB, context=8192),)},
+        "the model's context changed: 4096 tokens → 8192 tokens",
+    ),
+    "processor": (
+        "answers",
+        {"loaded": (Loaded(name="tiny:latest", size=GIB, vram=GIB // 2, context=4096),)},
+        "where the model lies changed: gpu → 50% gpu",
+    ),
+    "image": (
+        "machine",
+        server(image="sha256:" + "2" * 64),
+        f"the digest of the server's image changed: {'1' * 12} → {'2' * 12}",
+    ),
+    "threads": ("machine", server(threads=8), "the number of threads changed: 4 → 8"),
+    "quota": ("machine", server(quota=0.0), "the CPUs that the server may use changed: 4 → all"),
+    "limit": (
+        "machine",
+        server(memory_limit=16 * GIB),
+        "the memory that the server may have changed: 32.0 GiB → 16.0 GiB",
+    ),
+    "settings": (
+        "machine",
+        server(settings=("OLLAMA_FLASH_ATTENTION=1", "OLLAMA_NUM_PARALLEL=2")),
+        "the server's settings changed: OLLAMA_NUM_PARALLEL=4 → OLLAMA_NUM_PARALLEL=2, "
+        "none → OLLAMA_FLASH_ATTENTION=1",
+    ),
+    "replicas": (
+        "machine",
+        {"servers": (SERVER, SERVER)},
+        "the number of replicas changed: 1 → 2",
+    ),
+    "gpu gone": ("machine", {"gpus": ()}, "the GPUs changed: NVIDIA L4 24.0 GiB → none"),
+    "driver": ("machine", {"driver": "560"}, "the GPUs' driver changed: 550.1 → 560"),
+    "cpu": ("machine", {"cpu": "Xeon"}, "the CPU changed: EPYC 7003 → Xeon"),
+    "cores": ("machine", {"cores": 16}, "the number of cores changed: 8 → 16"),
+    "memory": ("machine", {"memory": 128 * GIB}, "the host's memory changed: 64.0 GiB → 128.0 GiB"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_each_change_is_measured_with_its_cause(kind: str) -> None:
+    part, fields, expected = CHANGES[kind]
+    assert cause(change(recorded(), part, **fields)) == expected
+
+
+def test_every_field_of_a_fingerprint_is_compared() -> None:
+    """One that is forgotten in the words would never be noticed."""
+    assert set(fingerprint._FIELDS) == set(Fingerprint.model_fields)
+
+
+def test_two_changes_are_both_named() -> None:
+    state = change(change(recorded(), "machine", cores=16), "answers", version="0.34.0")
+    assert cause(state) == (
+        "the server's version changed: 0.33.0 → 0.34.0; the number of cores changed: 8 → 16"
+    )
+
+
+def test_a_worker_of_a_queue_that_changes() -> None:
+    spec = BenchmarkSpec(project="ai", target="queue", model="tiny:latest")
+    workers = (Server(image="sha256:" + "7" * 64),)
+    state = change(STATE, "machine", workers=workers)
+    entry = make_entry(fingerprint=build(state, spec))
+    twice = change(recorded(entry), "machine", workers=workers * 2)
+    assert cause(twice, spec) == "the number of replicas changed: 1 → 2"
+    anew = change(recorded(entry), "machine", workers=(Server(image="sha256:" + "8" * 64),))
+    assert cause(anew, spec) == (
+        f"the digest of the worker's image changed: {'7' * 12} → {'8' * 12}"
+    )
+
+
+def test_what_is_asked_changes() -> None:
+    spec = SPEC.model_copy(
+        update={"profile": SPEC.profile.model_copy(update={"output_tokens": 64})}
+    )
+    assert cause(recorded(), spec).startswith("what is asked changed: protocol 1, ollama, ")
+    assert "512 + 128 tokens" in cause(recorded(), spec)
+    assert "512 + 64 tokens" in cause(recorded(), spec)
+
+
+def test_a_minimum_or_a_limit_is_nothing_that_is_asked() -> None:
+    spec = BenchmarkSpec(
+        project="ai", minimum={"goodput": 0.1}, profile={"limits": {"end": 100}}, threshold=0.3
+    )
+    assert fingerprint.make_parameters(spec) == fingerprint.make_parameters(SPEC)
+
+
+def test_other_limits_of_a_good_request_are_measured_and_stay_comparable() -> None:
+    spec = BenchmarkSpec(project="ai", profile={"limits": {"end": 100}})
+    assert cause(recorded(), spec) == "the limits of a good request changed"
+    assert fingerprint.is_comparable(build(spec=spec), ENTRY.fingerprint)
+
+
+def test_what_a_server_does_not_say_is_not_proven() -> None:
+    silent = summarize(measure(Noise()))
+    silent = tuple(
+        row.model_copy(update={"median": row.median.model_copy(update={"decode_tps": None})})
+        for row in silent
+    )
+    spec = BenchmarkSpec(project="ai", minimum={"decode_tps": 5})
+    entry = ENTRY.model_copy(update={"summaries": silent})
+    (finding,) = plan.plan(spec, recorded(entry)).problems
+    assert finding.cause == "decoding: the server does not say it, so 5 tokens/s are not proven"
+
+
+@pytest.mark.parametrize("field", sorted(fingerprint.WHILE_LOADED))
+def test_a_model_that_was_unloaded_meanwhile_is_no_change(field: str) -> None:
+    state = change(recorded(), "answers", loaded=())
+    state = change(state, "machine", **server(threads=0))
+    assert getattr(build(state), field) in ("", 0)
+    assert plan.plan(SPEC, state).empty
+    later = fingerprint.complete(build(state), build())
+    assert later == build()
+
+
+def test_a_kernel_that_keeps_a_little_more_memory_is_no_change() -> None:
+    assert plan.plan(SPEC, change(recorded(), "machine", memory=64 * GIB - (200 << 20))).empty
+
+
+@pytest.mark.parametrize(
+    ("age", "max_age", "expected"),
+    [
+        (3600, "2h", ""),
+        (7201, "2h", "the stored result is 2 h old, more than 2 h"),
+        (8 * 86400, "7d", "the stored result is 8 d old, more than 7 d"),
+        (0, 0, ""),
+        (1, 0, "the stored result is 1 s old, more than 0 s"),
+        (-200, "7d", ""),
+        (-86400, "7d", "the stored result is of a time to come: the host's clock was set"),
+    ],
+)
+def test_age(age: float, max_age: Any, expected: str) -> None:
+    spec = BenchmarkSpec(project="ai", max_age=max_age)
+    state = recorded(make_entry(at=NOW - age))
+    if expected:
+        assert cause(state, spec) == expected
+    else:
+        assert plan.plan(spec, state).empty
+
+
+def test_a_result_that_is_not_on_the_controller_is_collected() -> None:
+    found = plan.plan(SPEC, recorded().model_copy(update={"collected": False}))
+    (action,) = found.actions
+    assert isinstance(action, Collect)
+    assert action.cause == "its result is not on this controller yet"
+
+
+def test_a_record_that_cannot_be_read_is_said_and_written_anew() -> None:
+    found = plan.plan(SPEC, change(STATE, "machine", record_problem="it is no JSON"))
+    assert [finding.cause for finding in found.findings] == ["it is no JSON"]
+    assert found.problems == ()
+    assert len(found.actions) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "spec", "reason", "remedy"),
+    [
+        ({"reason": "it is silent"}, SPEC, "it is silent", "start the server, then run again"),
+        ({"models": ()}, SPEC, "it has no model", "pull a model first"),
+        (
+            {"models": (Served(name="a:1"), Served(name="b:1"))},
+            SPEC,
+            "it has 2 models: a:1, b:1",
+            'add "model" to the section worker.benchmark',
+        ),
+        (
+            {},
+            BenchmarkSpec(project="ai", model="other"),
+            "it has no model other; it has tiny:latest",
+            "pull the model",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    answers: dict[str, Any], spec: BenchmarkSpec, reason: str, remedy: str
+) -> None:
+    found = plan.plan(spec, change(STATE, "answers", **answers))
+    (refusal,) = found.refusals
+    assert refusal.reason == reason
+    assert remedy in refusal.remedy
+    assert found.actions == ()
+
+
+def test_a_name_without_its_tag_is_latest() -> None:
+    assert cause(STATE, BenchmarkSpec(project="ai", model="Tiny")) == "it was never measured"
+
+
+# Guards
+
+
+def test_another_model_in_memory_is_a_refusal_unless_it_is_allowed() -> None:
+    loaded = (*(ANSWERS.loaded or ()), Loaded(name="big:latest", size=GIB))
+    state = change(STATE, "answers", loaded=loaded)
+    (refusal,) = plan.plan(SPEC, state).refusals
+    assert "another model is loaded: big:latest" in refusal.reason
+    assert 'add "model" to allow' in refusal.remedy
+    assert plan.plan(BenchmarkSpec(project="ai", allow="model"), state).refusals == ()
+    # Nothing is measured, so nothing is disturbed.
+    assert plan.plan(SPEC, change(recorded(), "answers", loaded=loaded)).empty
+
+
+def test_too_little_memory_is_a_refusal_unless_it_is_allowed() -> None:
+    models = (Served(name="tiny:latest", digest="a" * 64, size=40 * GIB),)
+    state = change(STATE, "answers", loaded=(), models=models)
+    (refusal,) = plan.plan(SPEC, state).refusals
+    assert refusal.reason == (
+        "memory may run short: tiny:latest needs about 48.0 GiB to be loaded, and 32.0 GiB are free"
+    )
+    assert plan.plan(BenchmarkSpec(project="ai", allow="memory"), state).refusals == ()
+    roomy = change(state, "machine", **server(memory_limit=0))
+    assert plan.plan(SPEC, roomy).refusals == ()
+    gpus = (Gpu(name="H200", memory=140 * GIB, free=139 * GIB),)
+    assert plan.plan(SPEC, change(state, "machine", gpus=gpus)).refusals == ()
+
+
+# The gate
+
+
+@pytest.mark.parametrize(
+    ("minimum", "expected"),
+    [
+        (50, ""),
+        (500, "output: 176 tokens/s at its best load, less than 500"),
+        ({"requests_ps": 100}, "requests: 2.75 requests/s at its best load, less than 100"),
+        ({"decode_tps": 1}, ""),
+        ({"decode_tps": 70}, "decoding: 51 tokens/s at its best load, less than 70"),
+    ],
+)
+def test_below_minimum_fails_with_both_numbers(minimum: Any, expected: str) -> None:
+    spec = BenchmarkSpec(project="ai", minimum=minimum)
+    found = plan.plan(spec, recorded())
+    assert [finding.cause for finding in found.problems] == ([expected] if expected else [])
+    assert found.empty is not bool(expected)
+    assert found.actions == ()
+
+
+def test_worse_than_the_baseline_fails_with_both_numbers_and_what_changed_since() -> None:
+    best = make_entry(
+        at=NOW - 86400, seed=2, fingerprint=build(change(STATE, "answers", version="0.32.0"))
+    )
+    slow = make_entry(slower=1 / 0.7, seed=3)
+    found = plan.plan(SPEC, recorded(slow, best=best))
+    slower = [row for row in found.problems if row.kind == "slower"]
+    first = slower[0].cause
+    assert first.startswith("concurrency 1: output 32.1 tokens/s, 43.8 in the baseline (-27%, ")
+    assert "p = 0.0079" in first
+    assert slower[0].evidence == ("since then: the server's version changed: 0.32.0 → 0.33.0",)
+    assert not found.empty
+    # And so it stays, with no further request.
+    assert found.actions == ()
+    for baseline, record in (("none", {"best": best}), ("last", {"best": best, "previous": slow})):
+        spec = BenchmarkSpec(project="ai", baseline=baseline)
+        assert plan.plan(spec, recorded(slow, **record)).empty
+
+
+def test_the_last_result_is_the_baseline_where_that_is_desired() -> None:
+    spec = BenchmarkSpec(project="ai", baseline="last")
+    previous = make_entry(at=NOW - 86400, seed=2)
+    slow = make_entry(slower=1 / 0.7, seed=3)
+    assert plan.plan(spec, recorded(slow, previous=previous)).problems
+
+
+def test_a_baseline_that_asked_something_else_is_none() -> None:
+    other = build().model_copy(update={"parameters": "something else"})
+    best = make_entry(at=NOW - 86400, slower=0.1, fingerprint=other)
+    assert plan.find_baseline(SPEC, recorded(best=best)) is None
+    assert plan.plan(SPEC, recorded(best=best)).empty
+
+
+def test_noise_is_said_and_fails_nothing() -> None:
+    disturbed = Entry(
+        at=NOW,
+        cause="",
+        fingerprint=build(),
+        summaries=summarize(
+            measure(Noise(seed=3), slower=2, conditions=Conditions(others=0.6, busy=1.0))
+        ),
+    )
+    found = plan.plan(SPEC, recorded(disturbed, best=make_entry(at=NOW - 9, seed=2)))
+    assert found.problems == ()
+    assert found.empty
+    assert {finding.kind for finding in found.findings} == {"noisy"}
+    assert "other programs used 60% of the CPU time" in found.findings[0].cause
+
+
+# The record
+
+
+def test_a_record_remembers_the_best_the_previous_and_the_history() -> None:
+    first, second, third = (
+        make_entry(at=NOW, slower=1.2, seed=1),
+        make_entry(at=NOW + 1, slower=1.0, seed=2),
+        make_entry(at=NOW + 2, slower=1.5, seed=3),
+    )
+    record = store.update_record(Record(), first)
+    assert (record.latest, record.previous, record.best) == (first, None, first)
+    record = store.update_record(record, second)
+    assert (record.latest, record.previous, record.best) == (second, first, second)
+    record = store.update_record(record, third)
+    assert (record.latest, record.previous, record.best) == (third, second, second)
+    assert [past.at for past in record.history] == [NOW, NOW + 1]
+    other = third.model_copy(
+        update={"fingerprint": build().model_copy(update={"parameters": "something else"})}
+    )
+    record = store.update_record(record, other)
+    assert (record.latest, record.previous, record.best) == (other, None, other)
+
+
+def test_the_history_is_bounded() -> None:
+    record = Record(history=(store.make_past(ENTRY),) * plan.KEPT, latest=ENTRY)
+    assert len(store.update_record(record, ENTRY).history) == plan.KEPT
+    assert len(store._dump(record)) < 1 << 20
