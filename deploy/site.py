@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from stackmend import compose, connectivity, engine, models, ports, resolver
+from stackmend import compose, connectivity, engine, models, ports, resolver, worker
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, parse_machine
 
@@ -15,6 +15,8 @@ stack = desired if isinstance(desired, Stack) else None
 if stack is not None and stack.models is not None:
     models.prefetch(stack.models, stack.project)
 
+if stack is not None and stack.worker is not None:
+    worker.prefetch(stack.worker, stack.project)
 if desired is not None and desired.engine is not None:
     engine.prefetch(desired.engine)
 if desired is not None and desired.resolver is not None:
@@ -66,4 +68,11 @@ if stack is not None and stack.models is not None:
         project=stack.project,
         directory=stack.directory,
         **models.get_arguments(stack.models),
+    )
+
+if stack is not None and stack.worker is not None and stack.worker.accelerated is not None:
+    worker.accelerated(
+        name=f"The model server of {stack.project} computes with what the host has",
+        project=stack.project,
+        **worker.get_acceleration_arguments(stack.worker.accelerated),
     )

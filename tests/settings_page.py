@@ -20,6 +20,9 @@ from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import Report, Stack
+from stackmend.worker.acceleration.spec import AccelerationPolicy
+from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
+from stackmend.worker.spec import WorkerPolicy
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -42,6 +45,12 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.connectivity`", ConnectivityPolicy),
     ("`stack.connectivity.endpoints[]`", Endpoint),
     ("`stack.connectivity.status_pages[]`", StatusPage),
+    ("`stack.worker`", WorkerPolicy),
+    ("`stack.worker.benchmark`", BenchmarkPolicy),
+    ("`stack.worker.benchmark.profile`", Profile),
+    ("`stack.worker.benchmark.profile.limits`", Limits),
+    ("`stack.worker.benchmark.minimum`", Minimum),
+    ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.report`", Report),
 ]
 

@@ -19,6 +19,7 @@ from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.worker.spec import WorkerPolicy
 
 
 class SpecError(ValueError):
@@ -68,6 +69,7 @@ class Stack(Machine, ComposeSpec):
     :param ports: what may be done about a port that the stack needs and something else holds.
     :param models: the models that the stack's model server is to have.
     :param connectivity: which endpoints outside are looked at before anything is pulled.
+    :param worker: what the worker and its model server are held to.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -78,12 +80,17 @@ class Stack(Machine, ComposeSpec):
     ports: PortsPolicy | None = None
     models: ModelsPolicy | None = None
     connectivity: ConnectivityPolicy | None = None
+    worker: WorkerPolicy | None = None
 
     def list_named_services(self) -> list[tuple[str, str]]:
         """The settings that name a service of the project: the field, and the service."""
         named = super().list_named_services()
         if self.models is not None and self.models.endpoint is None:
             named.append(("models.service", self.models.service))
+        if self.worker is not None:
+            named += [
+                (f"worker.{field}", name) for field, name in self.worker.list_named_services()
+            ]
         return named
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stackmend.worker.acceleration.serverlog import parse_log
 from tests.contract.servers import GREEDY, MODEL, SAID, USER, Server, manifest_of, moment
 
 COUNTS = ("prompt_eval_count", "eval_count")
@@ -220,6 +221,21 @@ def test_another_context_reloads_the_model(server: Server) -> None:
         server.answer("/api/chat", model=MODEL, messages=USER, options=asked, stream=False)
         (model,) = server.listed("/api/ps").values()
         assert model["context_length"] == length
+
+
+def test_the_log_has_each_load_and_each_request(server: Server) -> None:
+    before = len(server.logged().splitlines())
+    for length in (512, 1024):
+        asked = {**GREEDY, "num_ctx": length}
+        server.answer("/api/chat", model=MODEL, messages=USER, options=asked, stream=False)
+    stamped = [f"2026-01-01T00:00:00Z {line}" for line in server.logged().splitlines()]
+    log = parse_log(stamped, stamped[before:])
+    assert log.devices is not None
+    assert [load.context for load in log.loads] == [512, 1024]
+    assert all(load.seconds is not None and load.model.startswith("sha256-") for load in log.loads)
+    assert len({load.model for load in log.loads}) == 1
+    assert [(call.path, call.status) for call in log.calls] == [("/api/chat", 200)] * 2
+    assert all(call.client and call.seconds > 0 for call in log.calls)
 
 
 def test_a_model_is_unloaded_after_its_time(server: Server) -> None:

@@ -7,6 +7,7 @@ The probe looks where it looks on any host; what it finds there was mounted. The
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -79,11 +80,23 @@ if "create" in words and "--bundle" in words:
 os.execvp("runc", ["runc", *words])
 """
 
+#: What a nvidia-smi that fails says, and exits with.
+FAILING = "/run/gpu/failing"
+
 _SMI = f"""#!/bin/sh
+if [ -e {FAILING} ]; then
+  cat {FAILING}
+  exit 18
+fi
 if [ -e {LOST} ] || ! : </dev/nvidia0; then
   echo 'Failed to initialize NVML: Unknown Error'
   exit 255
 fi
+case $* in *--query-gpu=*)
+  echo '{DRIVER}, 143771, 3072, NVIDIA of the lab'
+  exit 0
+  ;;
+esac
 echo 'GPU 0: NVIDIA of the lab (UUID: GPU-0)'
 """
 
@@ -145,6 +158,16 @@ class Bus:
             )
         self.host.put("/run/gpu/proc/nvidia/version", f"NVRM version: {told}\n")
         self.host.sh(f"touch /usr/local/lib/libcuda.so.{version}")
+
+    def toolkit(self) -> None:
+        """NVIDIA's toolkit, registered as a runtime of the engine, without any package."""
+        for name, text in {"nvidia-ctk": _CTK, "nvidia-container-runtime": _RUNTIME}.items():
+            self.host.put(f"/usr/local/bin/{name}", text, mode="0755")
+        path = "/etc/docker/daemon.json"
+        runtimes = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
+        config = {**json.loads(self.host.read(path)), "runtimes": runtimes}
+        self.host.put(path, json.dumps(config))
+        self.host.sh("systemctl reload docker")
 
     def amd(self, groups: tuple[int, int] = (44, 105)) -> None:
         """A GPU of AMD's with its driver; its device files belong to groups of these numbers."""

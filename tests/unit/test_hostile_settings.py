@@ -37,6 +37,8 @@ from stackmend.raw import MAXIMUM_DEPTH, MAXIMUM_VALUES, copy_plain
 from stackmend.redaction import find_secrets
 from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import SpecError, Stack, parse_machine
+from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
+from stackmend.worker.spec import WorkerPolicy
 from tests.connected import connected
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +268,11 @@ _SECTIONS: dict[str, type] = {
     "models": ModelsPolicy,
     "ports": PortsPolicy,
     "resolver": ResolverPolicy,
+    "worker": WorkerPolicy,
+    "worker.benchmark": BenchmarkPolicy,
+    "worker.benchmark.profile": Profile,
+    "worker.benchmark.profile.limits": Limits,
+    "worker.benchmark.minimum": Minimum,
 }
 FIELDS = [
     *Stack.model_fields,
@@ -298,6 +305,7 @@ def placed(root: Path, field: str, value: Any) -> Any:
         "resolver": {},
         "mend": {},
         "env": {},
+        "worker": {},
     }
     if field == "checks.0":
         return stack(root, checks=[value])
@@ -310,6 +318,10 @@ def placed(root: Path, field: str, value: Any) -> Any:
         return stack(root, models={"wanted": [{"name": "a", field.rpartition(".")[2]: value}]})
     if field == "engine.log.max_size":
         return stack(root, engine={"log": {"max_size": value}})
+    if field.startswith("worker.benchmark."):
+        for part in reversed(field.split(".")[1:]):
+            value = {part: value}
+        return stack(root, worker=value)
     section, dot, key = field.partition(".")
     if dot:
         return stack(root, **{section: {**needed[section], key: value}})

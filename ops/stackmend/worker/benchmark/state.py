@@ -1,7 +1,8 @@
 """What was measured of a server, and under which conditions: models only, as they are stored.
 
 All times are seconds. A *sample* is one request; a *repeat* is one run of requests at one load, and
-is the unit of every comparison; a *level* is all repeats at one load; a *measurement* is all levels.
+is the unit of every comparison; a *level* is all repeats at one load; a *measurement* is all
+levels.
 """
 
 from typing import Literal
@@ -12,10 +13,10 @@ from stackmend.frozen import Frozen
 SCHEMA = 1
 
 #: Why a sample does not count. ``short``: the model ended before it had written what was asked for;
-#: ``cached``: the server answered from a prefix that it had kept; ``cut``: it read less of the prompt
-#: than was sent; ``reloaded``: the model was loaded for this request; ``incomplete``: the stream
-#: ended without its last message; ``error``: the server reported one; ``uncounted``: the server does
-#: not count its tokens; ``implausible``: its counts and times contradict one another.
+#: ``cached``: the server answered from a prefix that it had kept; ``cut``: it read less of the
+#: prompt than was sent; ``reloaded``: the model was loaded for this request; ``incomplete``: the
+#: stream ended without its last message; ``error``: the server reported one; ``uncounted``: the
+#: server does not count its tokens; ``implausible``: its counts and times contradict one another.
 Invalid = Literal[
     "short",
     "cached",
@@ -34,8 +35,8 @@ class Sample(Frozen):
     """One request, from the client's side and, where the server counts, from the server's.
 
     :param sent: when it was sent, since its repeat began.
-    :param ttft: from sending to the first chunk with text, be it reasoning or output; ``None`` where
-        none came.
+    :param ttft: from sending to the first chunk with text, be it reasoning or output; ``None``
+        where none came.
     :param ttft_output: the same to the first chunk of output.
     :param last: from sending to the last chunk with text.
     :param end: from sending to the end of the answer.
@@ -126,15 +127,19 @@ class Repeat(Frozen):
 class Load(Frozen):
     """How requests were sent.
 
-    :param concurrency: requests at one time, each followed by the next at once; 0 for an open loop.
-    :param rate: requests a second, sent whether earlier ones have ended or not; 0 for a closed loop.
+    :param concurrency: requests at one time, each followed by the next at once; 0 for an open
+        loop.
+    :param rate: requests a second, sent whether earlier ones have ended or not; 0 for a closed
+        loop.
     """
 
     concurrency: int = 0
     rate: float = 0.0
 
     def __str__(self) -> str:
-        return f"concurrency {self.concurrency}" if self.concurrency else f"{self.rate:g} requests/s"
+        return (
+            f"concurrency {self.concurrency}" if self.concurrency else f"{self.rate:g} requests/s"
+        )
 
 
 class Level(Frozen):
@@ -154,7 +159,8 @@ class Fingerprint(Frozen):
     Field by field, since a new measurement names the field that changed.
 
     :param parameters: the protocol's version and all that was asked for, but for the salt.
-    :param engine: what answers: ``ollama``, ``llama.cpp``, ``llama-cpp-python``, ``vllm``, ``queue``.
+    :param engine: what answers: ``ollama``, ``llama.cpp``, ``llama-cpp-python``, ``vllm``,
+        ``queue``.
     :param version: its version.
     :param image: the digest of its container's image.
     :param model: the digest of the model, or its name where the server has no digest.
@@ -230,7 +236,8 @@ class Figures(Frozen):
     :param end: to the end of the answer: median and 95th.
     :param queue: that requests waited in the server before it began, by its own times: median.
     :param prefill_tps: prompt tokens a second, by the server's own times: median.
-    :param decode_tps: output tokens a second of a single request, by the server's own times: median.
+    :param decode_tps: output tokens a second of a single request, by the server's own times:
+        median.
     :param valid: samples that count.
     :param invalid: how many do not, by why.
     """

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from server import gguf
 from server.answers import Answers
-from server.engine import Engine
+from server.engine import Engine, report_accelerators
 from server.library import (
     LICENSE_LAYER,
     MODEL_LAYER,
@@ -33,7 +33,7 @@ from server.library import (
     Name,
     NoModel,
 )
-from server.log import Logged
+from server.log import Logged, inform
 from server.pull import Puller
 from server.wire import (
     Refusal,
@@ -100,7 +100,7 @@ class Routes:
                         "digest": runner.model.digest,
                         "details": _details(runner.model),
                         "expires_at": time_of(now + runner.left),
-                        "size_vram": 0,
+                        "size_vram": runner.vram,
                         "context_length": runner.num_ctx,
                     }
                     for runner in self._engine.runners()
@@ -301,6 +301,10 @@ def application(models: Path) -> Starlette:
     def whole(name: str, default: int) -> int:
         return int(os.environ.get(name) or default) or default
 
+    shown = (name for name in sorted(os.environ) if name.startswith("OLLAMA_"))
+    settings = " ".join(f"{name}:{os.environ[name]}" for name in shown)
+    inform("routes.go:1802", "server config", env=f"map[{settings}]")
+    report_accelerators()
     keep = seconds_of(os.environ.get("OLLAMA_KEEP_ALIVE") or "5m")
     assert keep is not None
     engine = Engine(

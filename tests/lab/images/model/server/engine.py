@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import httpx
 import xllamacpp
 
 from server.library import Model
+from server.log import inform
 
 FOREVER = 292 * 365.25 * 86400.0
 """Seconds; what Ollama makes of a negative `keep_alive`."""
@@ -44,6 +46,7 @@ class Runner:
 
     + model: which
     + num_ctx: its context's length in tokens
+    + vram: bytes of it on an accelerator
     + server: llama.cpp's own HTTP server, on loopback
     + client: a client of it
     + users: requests that are at it
@@ -53,6 +56,7 @@ class Runner:
 
     model: Model
     num_ctx: int
+    vram: int
     server: Any
     client: httpx.AsyncClient
     users: int = 0
@@ -204,12 +208,28 @@ class Engine:
                 await self._changed.wait()
 
     async def _load(self, model: Model, num_ctx: int) -> Runner:
+        started = time.monotonic()
+        gpus = accelerators()
+        command = f"/usr/bin/ollama runner --model {model.weights} --port 0"
+        inform("server.go:433", "starting runner", cmd=command)
+        inform(
+            "runner.go:895",
+            "load",
+            request=f"{{Operation:commit LoraPath:[] Parallel:{self._parallel} BatchSize:512 "
+            f"FlashAttention:Disabled KvSize:{num_ctx * self._parallel} KvCacheType: NumThreads:1 "
+            f"GPULayers:{'[]' if not gpus else '2[ID:GPU-0 Layers:2(0..1)]'} "
+            "MultiUserCache:false ProjectorPath: MainGPU:0 UseMmap:false}",
+        )
         try:
             server = await asyncio.to_thread(_start, str(model.weights), num_ctx, self._parallel)
         except Exception as error:  # whatever the C++ side throws
             raise LoadError(f"unable to load model: {model.weights}") from error
         client = httpx.AsyncClient(base_url=server.listening_address, timeout=None, trust_env=False)
-        runner = Runner(model, num_ctx, server, client)
+        # The inference is the CPU's all the same; of an accelerator there is only the device file.
+        share = float(os.environ.get("LAB_GPU_SHARE") or 1) if gpus else 0.0
+        runner = Runner(model, num_ctx, round(model.size * share), server, client)
+        seconds = time.monotonic() - started
+        inform("server.go:1432", f"llama runner started in {seconds:.2f} seconds")
         self._runners[str(model.name)] = runner
         return runner
 
@@ -235,6 +255,50 @@ class Engine:
             if runner.idle and runner.left <= 0:
                 self._unload(runner)
                 self._changed.notify_all()
+
+
+def accelerators() -> list[str]:
+    """Return the device files of accelerators that this process can open."""
+    found = []
+    for path in ("/dev/nvidia0", "/dev/kfd"):
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_RDWR))
+            found.append(path)
+    return found
+
+
+def report_accelerators() -> None:
+    """Print what Ollama prints of what it found to compute with, when it starts."""
+    memory = {"total": "31.3 GiB", "available": "22.2 GiB"}
+    names = ("name", "description", "libdirs", "driver", "pci_id", "type")
+    for path in accelerators():
+        library = "CUDA" if "nvidia" in path else "ROCm"
+        words = (
+            "CUDA0",
+            "NVIDIA of the lab",
+            "ollama,cuda_v12",
+            "12.2",
+            "0000:01:00.0",
+            "discrete",
+        )
+        values = {"id": "GPU-0", "filter_id": "", "library": library, "compute": "9.0"}
+        inform(
+            "types.go:42",
+            "inference compute",
+            **values,
+            **dict(zip(names, words, strict=True)),
+            **memory,
+        )
+    if not accelerators():
+        words = ("cpu", "cpu", "ollama", "", "", "")
+        values = {"id": "cpu", "library": "cpu", "compute": ""}
+        inform(
+            "types.go:60",
+            "inference compute",
+            **values,
+            **dict(zip(names, words, strict=True)),
+            **memory,
+        )
 
 
 def _start(path: str, num_ctx: int, parallel: int) -> Any:

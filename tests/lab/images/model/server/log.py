@@ -1,7 +1,8 @@
-"""A line on standard output for each request, as Ollama's router prints it."""
+"""Lines on standard output: for each request as Ollama's router prints it, and Ollama's own."""
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import datetime
 
@@ -40,6 +41,24 @@ class Logged:
                 f' {client:>15} | {scope["method"]:<8} "{scope["path"]}"',
                 flush=True,
             )
+
+
+def inform(source: str, message: str, **values: object) -> None:
+    """Print a line as Ollama's own log has it: words by keys, quoted where they need it.
+
+    + source: the file and the line in Ollama's source that it is from
+    + message: what it says
+    + values: what it says it of
+    """
+    moment = datetime.now().astimezone().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    words = {"time": moment, "level": "INFO", "source": source, "msg": message, **values}
+    print(" ".join(f"{key}={_quote(str(value))}" for key, value in words.items()), flush=True)
+
+
+def _quote(text: str) -> str:
+    # As Go's slog does.
+    plain = text and all(sign.isprintable() and sign not in ' ="' for sign in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _took(nanoseconds: int) -> str:

@@ -1,0 +1,180 @@
+"""What keeps a server without an accelerator from computing as fast as its host can. Pure."""
+
+import math
+from collections.abc import Iterator
+
+from stackmend.decision import Finding
+from stackmend.worker.acceleration.spec import AccelerationPolicy
+from stackmend.worker.acceleration.state import WorkerAcceleration
+
+_GIB = 1 << 30
+_MIB = 1 << 20
+
+#: Bytes of the server's own in swap from which on it matters.
+_SWAPPED = 64 * _MIB
+
+#: Which share of its periods a server may be held back in.
+_THROTTLED = 0.05
+
+#: Drivers whose ``powersave`` raises the clock under load.
+_DYNAMIC = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
+
+
+def assess_cpu(policy: AccelerationPolicy, state: WorkerAcceleration) -> Iterator[Finding]:
+    """What a server could do better on the CPU; only what ends in the OOM killer blocks.
+
+    :param policy: whose server it is.
+    :param state: what it computes with.
+    """
+    for finding in (
+        _assess_threads(policy, state),
+        _assess_memory(policy, state),
+        _assess_swap(policy, state),
+        _assess_governor(policy, state),
+        _assess_instructions(policy, state),
+    ):
+        if finding is not None:
+            yield finding
+
+
+def find_threads(state: WorkerAcceleration) -> int:
+    """How many threads the server says that it computes with; 0 where it does not."""
+    named = next((load.threads for load in reversed(state.log.loads) if load.threads), 0)
+    if named or state.container is None:
+        return named
+    value = state.container.find_setting("LLAMA_ARG_THREADS", "N_THREADS", "OLLAMA_NUM_THREAD")
+    return state.container.threads or (int(value) if value.isdecimal() else 0)
+
+
+def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
+    cores, container, usage = state.cpu.cores, state.container, state.usage
+    if not cores:
+        return None
+    quota = container.quota if container else 0.0
+    if container and container.cpuset:
+        cores = min(cores, container.cpuset)
+    best = max(1, min(cores, math.floor(quota) if quota else cores))
+    threads = find_threads(state)
+    number = threads or cores
+    names = f"{number} thread{'s' if number > 1 else ''}" + (
+        "" if threads else ", one for each core, by default"
+    )
+    throttled = usage.throttled / usage.periods if usage.periods else 0.0
+    evidence = [f"{state.cpu.cores} physical cores, {state.cpu.processors} processors"]
+    if quota:
+        evidence.append(f"its quota is {quota:g} CPUs")
+    if throttled > _THROTTLED:
+        evidence.append(f"it was held back in {throttled:.0%} of the periods of its quota")
+    remedy = (
+        f"have it compute with {best} threads: PARAMETER num_thread {best} in the Modelfile, or "
+        f"LLAMA_ARG_THREADS={best}"
+    )
+    if quota and number > math.ceil(quota):
+        cause = f"the server computes with {names}, and its quota lets {quota:g} run at a time"
+        remedy += f"; or raise the quota (cpus) of the service to {cores}"
+        kind = "more threads than quota"
+    elif threads > cores:
+        cause = f"the server computes with {names} on {cores} cores: they wait for one another"
+        kind = "more threads than cores"
+    elif threads and threads * 2 <= best:
+        cause = f"the server computes with {names}, and {best} cores may be used"
+        kind = "few threads"
+    else:
+        return None
+    return Finding(
+        subject=policy.service,
+        kind=kind,
+        cause=cause,
+        evidence=tuple(evidence),
+        remedy=remedy,
+        blocks=False,
+    )
+
+
+def _assess_memory(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
+    memory, container = state.memory, state.container
+    limit = container.memory if container and container.memory else 0
+    has = min(filter(None, (limit, memory.total)), default=0)
+    loaded = sum(model.size - min(model.size, model.size_vram) for model in state.loaded)
+    largest = max(state.stored, key=lambda model: model.size, default=None)
+    needs, what = loaded, "the loaded models need"
+    if not loaded and largest is not None:
+        needs, what = largest.size, f"the files of {largest.name} alone have"
+    if not has or needs <= has:
+        return None
+    whose = "the container's limit is" if limit == has else "the host has"
+    evidence = [
+        f"{model.name}: {model.size / _GIB:.1f} GiB with a context of {model.context} tokens"
+        for model in state.loaded
+    ]
+    names = ("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS")
+    pairs = ((name, container.find_setting(name)) for name in names) if container else ()
+    evidence += [f"{name}={value}" for name, value in pairs if value]
+    return Finding(
+        subject=policy.service,
+        kind="too little memory",
+        cause=f"{what} {needs / _GIB:.1f} GiB, and {whose} {has / _GIB:.1f} GiB: weights are read "
+        "from the disk again for each token, or the kernel ends the server",
+        evidence=tuple(evidence),
+        remedy="take a smaller model or a stronger quantization; a context takes memory once for "
+        "each parallel request, so lower num_ctx or OLLAMA_NUM_PARALLEL"
+        + (", or raise the memory limit of the service" if limit == has else ""),
+        blocks=loaded > has,
+    )
+
+
+def _assess_swap(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
+    swapped_in = state.memory.swapped_in
+    pages = swapped_in[-1] - swapped_in[0] if swapped_in else 0
+    own = state.usage.swapped
+    if own < _SWAPPED:
+        return None
+    evidence = [f"{own / _GIB:.2f} GiB of the server's processes are in swap"]
+    if pages > 0:
+        evidence.append(f"{pages} pages came in from swap while the host was read")
+    return Finding(
+        subject=policy.service,
+        kind="swapping",
+        cause="a part of the server is in swap, from where each answer reads it again",
+        evidence=tuple(evidence),
+        remedy="take a smaller model or a smaller context, stop what else takes the host's memory, "
+        "or give it more; then restart the server",
+        blocks=False,
+    )
+
+
+def _assess_governor(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
+    slow = [text for text in state.cpu.governors if _is_slow(text)]
+    if not slow:
+        return None
+    return Finding(
+        subject=policy.service,
+        kind="clock held low",
+        cause="the host holds its CPU's clock low to save energy",
+        evidence=tuple(f"governor, driver, preference: {text}" for text in slow),
+        remedy="set the governor performance: cpupower frequency-set -g performance",
+        blocks=False,
+    )
+
+
+def _is_slow(text: str) -> bool:
+    governor, _, remainder = text.partition(" ")
+    driver, _, preference = remainder.partition(" ")
+    if governor not in ("powersave", "conservative"):
+        return False
+    return driver not in _DYNAMIC or preference.strip() in ("power", "balance_power")
+
+
+def _assess_instructions(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
+    flags = state.cpu.flags
+    if state.cpu.architecture != "x86_64" or flags is None or "avx2" in flags:
+        return None
+    return Finding(
+        subject=policy.service,
+        kind="no AVX2",
+        cause="the CPU, or what a hypervisor shows of it, has no AVX2, by which models compute "
+        "several times faster",
+        evidence=(f"{state.cpu.model or 'CPU'}: {', '.join(flags) or 'none of AVX'}",),
+        remedy="in a virtual machine, have the hypervisor pass the host's CPU (cpu type host)",
+        blocks=False,
+    )

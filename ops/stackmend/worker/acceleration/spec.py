@@ -1,0 +1,60 @@
+"""What the models of a server are to run on: validated before any host is contacted."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from stackmend.models.spec import Endpoint
+
+
+def _parse_endpoint(raw: Any) -> Any:
+    return Endpoint.parse(raw) if isinstance(raw, str) else raw
+
+
+class AccelerationPolicy(BaseModel):
+    """What the models of a server are to run on.
+
+    :param service: the Compose service that is the model server.
+    :param endpoint: the address of a server that is no such service, as the host sees it:
+        ``http://127.0.0.1:11434``. Of a server on another host only the models are read.
+    :param processor: ``gpu``: models have to be on an accelerator; ``cpu``: none is expected;
+        ``auto``: one is expected where the host has an accelerator with its driver, or the service
+        reserves one.
+    :param share: which share of each loaded model has to be on the accelerator.
+    :param minutes: how far back the server's log is read.
+    :param samples: how often the loaded models are read, a second apart.
+    :param maximum_reloads: how many avoidable loads of models in that time are no finding.
+    :param on_fault: ``fail``: a broken chain fails the operation on that host; ``report``: it is
+        reported, and the run goes on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    service: str = Field(default="ollama", pattern=r"^[a-zA-Z0-9._-]{1,200}$")
+    endpoint: Annotated[Endpoint | None, BeforeValidator(_parse_endpoint)] = None
+    processor: Literal["auto", "gpu", "cpu"] = "auto"
+    share: float = Field(default=1.0, gt=0, le=1)
+    minutes: int = Field(default=10, ge=1, le=1440)
+    samples: int = Field(default=2, ge=1, le=10)
+    maximum_reloads: int = Field(default=2, ge=0, le=1000)
+    on_fault: Literal["fail", "report"] = "fail"
+
+
+class AccelerationSpec(AccelerationPolicy):
+    """The same for one host.
+
+    :param project: the Compose project of the service; empty for any.
+    """
+
+    project: str = Field(default="", pattern=r"^[a-z0-9_-]{0,200}$")
+
+    @property
+    def fact_arguments(self) -> dict[str, Any]:
+        """The arguments of the fact that reads the host."""
+        return {
+            "project": self.project,
+            "service": self.service,
+            "endpoint": str(self.endpoint) if self.endpoint else "",
+            "minutes": self.minutes,
+            "samples": self.samples,
+        }

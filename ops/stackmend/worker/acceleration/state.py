@@ -1,0 +1,364 @@
+"""What a model server computes with, from the host's bus to its loaded models: models only."""
+
+from typing import Literal
+
+from stackmend.frozen import Frozen
+
+#: The links between an accelerator and a model, in the order in which each needs those before it.
+LinkName = Literal["host", "driver", "toolkit", "reservation", "container", "server", "model"]
+
+#: ``unused``: there is no such link, as in a host without an accelerator.
+LinkStatus = Literal["ok", "broken", "unknown", "unused"]
+
+
+class Link(Frozen):
+    """One link of the chain.
+
+    :param reason: what is wrong, or why it is not known.
+    :param evidence: what says so, line by line.
+    :param remedy: what would mend it.
+    """
+
+    name: LinkName
+    status: LinkStatus
+    kind: str = ""
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+class AcceleratorChain(Frozen):
+    """What lies between an accelerator of a host and the loaded models.
+
+    :param processor: where the loaded models are: ``cpu``, ``gpu``, ``35% gpu``; empty where none
+        is loaded and the server does not say what it computes with.
+    :param links: in their order.
+    """
+
+    processor: str
+    links: tuple[Link, ...]
+
+    @property
+    def broken(self) -> Link | None:
+        """The first link that is broken."""
+        return next((link for link in self.links if link.status == "broken"), None)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{link.name} {link.status}" for link in self.links)
+
+
+class Gpu(Frozen):
+    """A GPU as ``nvidia-smi`` lists it.
+
+    :param memory: bytes that it has; 0 where it does not say.
+    :param used: bytes of them that are in use.
+    """
+
+    name: str
+    memory: int = 0
+    used: int = 0
+
+
+class Smi(Frozen):
+    """What ``nvidia-smi`` answers.
+
+    :param status: its exit status; ``None`` where it is not there.
+    :param output: the end of what it printed, where it failed.
+    :param driver: the version of the driver.
+    """
+
+    status: int | None = None
+    output: str = ""
+    driver: str = ""
+    gpus: tuple[Gpu, ...] = ()
+
+
+class Cpu(Frozen):
+    """What a host computes with.
+
+    :param model: its name.
+    :param cores: physical cores; processors where the host does not say.
+    :param processors: that are online.
+    :param architecture: as ``uname -m`` has it.
+    :param flags: those of its instruction sets that matter: ``avx``, ``avx2``, ``avx512f``,
+        ``f16c``, ``fma``; ``None`` where the host does not list any.
+    :param governors: of its clock, with the driver and, where there is one, the preference.
+    """
+
+    model: str = ""
+    cores: int = 0
+    processors: int = 0
+    architecture: str = ""
+    flags: tuple[str, ...] | None = None
+    governors: tuple[str, ...] = ()
+
+
+class Memory(Frozen):
+    """A host's memory, in bytes.
+
+    :param swapped_in: pages that came in from swap, at each sample.
+    """
+
+    total: int = 0
+    available: int = 0
+    swap: int = 0
+    swap_free: int = 0
+    swapped_in: tuple[int, ...] = ()
+
+
+class Engine(Frozen):
+    """What the engine has for accelerators.
+
+    :param reason: why it cannot be asked; empty where it can.
+    :param runtimes: its runtimes, by name.
+    :param default_runtime: the one that containers have without naming any.
+    :param cdi: whether it reads descriptions of devices (CDI).
+    """
+
+    reason: str = ""
+    version: str = ""
+    runtimes: tuple[str, ...] = ()
+    default_runtime: str = ""
+    cdi: bool = False
+
+
+class DeviceRequest(Frozen):
+    """Devices that a container was made with, as Compose reserves them."""
+
+    driver: str = ""
+    count: int = 0
+    ids: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+
+
+class Container(Frozen):
+    """The container of a model server.
+
+    :param status: as Docker has it.
+    :param image: as its service names it.
+    :param devices: the paths on the host of the devices that it was made with.
+    :param memory: bytes that it may have; 0 for no limit.
+    :param quota: CPUs that it, or a control group above it, may use; 0 for no limit.
+    :param cpuset: CPUs that it is bound to; 0 for all.
+    :param threads: that its command names; 0 for none.
+    :param settings: those of its environment that matter here.
+    """
+
+    id: str
+    name: str
+    status: str = ""
+    image: str = ""
+    runtime: str = ""
+    requests: tuple[DeviceRequest, ...] = ()
+    devices: tuple[str, ...] = ()
+    privileged: bool = False
+    memory: int = 0
+    quota: float = 0.0
+    cpuset: int = 0
+    threads: int = 0
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def find_setting(self, *names: str) -> str:
+        """The value of the first of these variables that is set; empty for none."""
+        settings = dict(self.settings)
+        return next((settings[name] for name in names if name in settings), "")
+
+
+class InnerNode(Frozen):
+    """A device file inside the container.
+
+    :param problem: why the server's user cannot open it; empty where it can.
+    """
+
+    path: str
+    problem: str = ""
+
+
+class Inside(Frozen):
+    """What the container itself has of accelerators.
+
+    :param reason: why nothing can be executed in it; empty where it can.
+    :param nodes: the device files.
+    :param smi: the exit status of ``nvidia-smi`` there; ``None`` where it is not there.
+    :param output: what that printed.
+    """
+
+    reason: str = ""
+    nodes: tuple[InnerNode, ...] = ()
+    smi: int | None = None
+    output: str = ""
+
+
+class Usage(Frozen):
+    """What the processes of the server use.
+
+    :param resident: bytes in memory.
+    :param swapped: bytes in swap.
+    :param periods: of its quota, so far; 0 without one.
+    :param throttled: how many of them it was held back in.
+    """
+
+    resident: int = 0
+    swapped: int = 0
+    periods: int = 0
+    throttled: int = 0
+
+
+class LoadedModel(Frozen):
+    """A model in the server's memory.
+
+    :param size: bytes in all, its context included.
+    :param size_vram: bytes of them on an accelerator.
+    :param context: tokens.
+    :param expires: when it is unloaded, as the server writes it.
+    """
+
+    name: str
+    digest: str = ""
+    size: int = 0
+    size_vram: int = 0
+    context: int = 0
+    expires: str = ""
+
+
+class StoredModel(Frozen):
+    """A model that the server has, in memory or not.
+
+    :param size: bytes of its files.
+    """
+
+    name: str
+    size: int = 0
+
+
+class Device(Frozen):
+    """What the server found to compute with, as its log has it.
+
+    :param library: ``CUDA``, ``ROCm``, ``Vulkan``, ``cpu`` and the like.
+    :param memory: as it prints it, such as ``23.6 GiB``.
+    """
+
+    library: str
+    name: str = ""
+    memory: str = ""
+
+
+class Load(Frozen):
+    """A model that the server loaded, as its log has it.
+
+    :param at: when it began, in seconds since 1970.
+    :param model: the file that it was loaded from, without its directory.
+    :param context: tokens of one request; 0 where the log does not say.
+    :param parallel: requests at one time; 0 where the log does not say.
+    :param threads: that it computes with; 0 where the log does not say.
+    :param seconds: that it took; ``None`` where it did not end.
+    """
+
+    at: float
+    model: str
+    context: int = 0
+    parallel: int = 0
+    threads: int = 0
+    seconds: float | None = None
+
+
+class Call(Frozen):
+    """A request that the server answered, as its log has it.
+
+    :param at: when it ended, in seconds since 1970.
+    :param seconds: that it took.
+    :param client: the address that it came from.
+    """
+
+    at: float
+    seconds: float
+    client: str
+    path: str
+    status: int
+
+
+class Mark(Frozen):
+    """Something else that the server's log says about its models.
+
+    :param kind: ``started``: the server; ``evicting``: a model, for want of memory; ``crashed``: a
+        model's process ended by itself.
+    """
+
+    at: float
+    kind: Literal["started", "evicting", "crashed"]
+
+
+class ServerLog(Frozen):
+    """What the server's log says.
+
+    :param devices: what it found when it started; ``None`` where the log does not say.
+    :param warnings: what it said then about accelerators that it does not use.
+    :param layers: layers of the last model that are on an accelerator, and all of them.
+    """
+
+    devices: tuple[Device, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    layers: tuple[int, int] | None = None
+    loads: tuple[Load, ...] = ()
+    calls: tuple[Call, ...] = ()
+    marks: tuple[Mark, ...] = ()
+
+
+class Client(Frozen):
+    """A container that may ask the server.
+
+    :param service: its Compose service, or its name.
+    :param addresses: that it has.
+    :param settings: those of its environment that set a context or how long a model stays.
+    """
+
+    service: str
+    addresses: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+class WorkerAcceleration(Frozen):
+    """What a model server computes with, and what keeps it from computing faster.
+
+    :param now: seconds since 1970.
+    :param container: its container; ``None`` where it has none.
+    :param reason: why the server does not answer; empty where it does.
+    :param inside: what the container has of accelerators; ``None`` where it does not run.
+    :param samples: the loaded models, at each sample; none where the server does not list them.
+    :param stored: the models that the server has.
+    :param gateways: addresses that requests come from which a container of the host did not send.
+    """
+
+    now: float
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    smi: Smi = Smi()
+    engine: Engine = Engine()
+    container: Container | None = None
+    reason: str = ""
+    version: str = ""
+    inside: Inside | None = None
+    usage: Usage = Usage()
+    samples: tuple[tuple[LoadedModel, ...], ...] = ()
+    stored: tuple[StoredModel, ...] = ()
+    log: ServerLog = ServerLog()
+    clients: tuple[Client, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+    @property
+    def loaded(self) -> tuple[LoadedModel, ...]:
+        """The loaded models at the last sample."""
+        return self.samples[-1] if self.samples else ()
+
+
+def describe_processor(size: int, size_vram: int) -> str:
+    """Where a model of this size lies: ``cpu``, ``gpu`` or ``35% gpu``.
+
+    :param size: bytes in all.
+    :param size_vram: bytes of them on an accelerator.
+    """
+    if size_vram <= 0:
+        return "cpu"
+    if size_vram >= size:
+        return "gpu"
+    return f"{min(99, max(1, round(100 * size_vram / size)))}% gpu"

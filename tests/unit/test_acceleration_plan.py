@@ -1,0 +1,263 @@
+"""The chain from an accelerator to a model, and what is found of it: pure functions of a state.
+
+Each scenario's findings lie as plain text below ``golden/acceleration_plan``. ``UPDATE_GOLDEN=1
+pytest`` writes them anew; the difference is what is to be read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackmend.decision import Finding
+from stackmend.engine.accelerators.state import Accelerators
+from stackmend.models.spec import Endpoint
+from stackmend.worker.acceleration.chain import build_chain, find_processor
+from stackmend.worker.acceleration.plan import plan
+from stackmend.worker.acceleration.spec import AccelerationSpec
+from stackmend.worker.acceleration.state import (
+    Load,
+    Memory,
+    ServerLog,
+    StoredModel,
+    Usage,
+    WorkerAcceleration,
+    describe_processor,
+)
+from tests.unit.acceleration_world import (
+    BREAKS,
+    CPU,
+    CPU_STATE,
+    GIB,
+    HEALTHY,
+    HOST,
+    LOADED,
+    NO_HOST,
+    STATE,
+    WITHOUT,
+    change,
+    host,
+    load,
+)
+from tests.unit.rendering import render
+
+GOLDEN = Path(__file__).parent / "golden" / "acceleration_plan"
+SPEC = AccelerationSpec(project="ai")
+
+
+def find(
+    accelerators: Accelerators, state: WorkerAcceleration, **options: Any
+) -> tuple[Finding, ...]:
+    spec = AccelerationSpec(project="ai", **options)
+    return plan(spec, accelerators, state).findings
+
+
+#: What a host without an accelerator could do better.
+ADVICE: dict[str, WorkerAcceleration] = {
+    "more threads than quota": change(
+        CPU_STATE,
+        container={"quota": 2.0},
+        usage=Usage(periods=1000, throttled=400),
+    ),
+    "more threads than quota, named": change(
+        CPU_STATE,
+        container={"quota": 2.5, "settings": (("LLAMA_ARG_THREADS", "16"),)},
+    ),
+    "more threads than cores": change(
+        CPU_STATE, log=ServerLog(devices=(CPU,), loads=(Load(at=1, model="x", threads=16),))
+    ),
+    "few threads": change(CPU_STATE, container={"threads": 1}),
+    "too little memory": change(CPU_STATE, container={"memory": GIB}),
+    "too little memory, not loaded": change(
+        CPU_STATE,
+        samples=((), ()),
+        stored=(StoredModel(name="llama3.3:70b", size=43 * GIB),),
+    ),
+    "swapping": change(
+        CPU_STATE,
+        memory=Memory(total=32 * GIB, available=GIB, swapped_in=(1000, 9000)),
+        usage=Usage(resident=2 * GIB, swapped=3 * GIB),
+    ),
+    "clock held low": change(CPU_STATE, cpu={"governors": ("powersave acpi-cpufreq",)}),
+    "clock held low, preferred": change(
+        CPU_STATE, cpu={"governors": ("powersave intel_pstate power",)}
+    ),
+    "no AVX2": change(CPU_STATE, cpu={"flags": ("avx", "f16c")}),
+}
+
+
+def texts() -> dict[str, str]:
+    found = {}
+    for name, make in BREAKS.items():
+        decided = plan(SPEC.model_copy(update={"processor": "gpu"}), *make())
+        number = len(name) - len(name.rstrip())
+        found[f"break {name.strip()}" + (f" {number + 1}" if number else "")] = decided
+    found |= {f"cpu {name}": plan(SPEC, NO_HOST, state) for name, state in ADVICE.items()}
+    named = {
+        name.strip().replace(", ", "_").replace(" ", "_"): text for name, text in found.items()
+    }
+    return {name: render(decided, lambda _: ()) for name, decided in named.items()}
+
+
+TEXTS = texts()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_golden(name: str) -> None:
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(TEXTS[name], encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == TEXTS[name]
+
+
+def test_no_golden_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*")} == set(TEXTS)
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_each_break_is_the_only_finding_and_fails_where_acceleration_is_expected(
+    name: str,
+) -> None:
+    world = BREAKS[name]()
+    (finding,) = find(*world, processor="gpu")
+    assert (finding.kind, finding.blocks) == (name.strip(), True)
+    assert finding.cause
+    assert finding.remedy
+    (reported,) = find(*world, processor="gpu", on_fault="report")
+    assert reported.model_copy(update={"blocks": True}) == finding
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_what_is_healthy_has_no_finding(name: str) -> None:
+    world = HEALTHY[name]()
+    assert find(*world) == ()
+    chain = build_chain(SPEC, *world)
+    assert chain.broken is None
+    assert {link.status for link in chain.links} <= {"ok", "unknown", "unused"}
+
+
+def test_the_links_are_in_their_order() -> None:
+    chain = build_chain(SPEC, HOST, STATE)
+    names = ["host", "driver", "toolkit", "reservation", "container", "server", "model"]
+    assert [link.name for link in chain.links] == names
+    assert {link.status for link in chain.links} == {"ok"}
+    assert str(chain).startswith("host ok, driver ok, ")
+
+
+def test_no_loaded_model_is_not_known_and_no_fault() -> None:
+    chain = build_chain(SPEC, HOST, change(STATE, samples=((), ())))
+    assert (chain.links[-1].status, chain.links[-1].reason) == ("unknown", "no model is loaded")
+    assert chain.processor == ""
+
+
+def test_what_is_not_expected_fails_nothing() -> None:
+    # A card without its driver that nothing reserves.
+    idle = change(STATE, **WITHOUT, container={"requests": ()})
+    (finding,) = find(host(driver="nouveau"), idle)
+    assert (finding.kind, finding.blocks) == ("no driver", False)
+    # With a reservation somebody expects it.
+    (finding,) = find(host(driver="nouveau"), change(STATE, **WITHOUT))
+    assert (finding.kind, finding.blocks) == ("no driver", True)
+    # Who wants the CPU has no chain.
+    assert find(HOST, change(STATE, **WITHOUT, container={"requests": ()}), processor="cpu") == ()
+
+
+def test_access_is_read_also_while_the_model_is_still_on_the_accelerator() -> None:
+    world = BREAKS["access lost"]()
+    assert find_processor(world[1]) == "gpu"
+    assert [finding.kind for finding in find(*world)] == ["access lost"]
+    chain = build_chain(SPEC, *world)
+    assert [link.status for link in chain.links[:4]] == ["ok"] * 4
+
+
+def test_a_share_that_is_enough_is_no_break() -> None:
+    world = BREAKS["model partly on CPU"]()
+    assert find(*world, share=0.3) == ()
+    (finding,) = find(*world, share=0.5)
+    assert "13.0 GiB are lacking" in finding.cause
+    assert build_chain(SPEC, *world).processor == "35% gpu"
+
+
+@pytest.mark.parametrize(
+    ("size", "vram", "processor"),
+    [
+        (100, 0, "cpu"),
+        (100, 100, "gpu"),
+        (100, 120, "gpu"),
+        (100, 35, "35% gpu"),
+        (10_000, 1, "1% gpu"),
+        (10_000, 9_999, "99% gpu"),
+    ],
+)
+def test_the_processor_in_words(size: int, vram: int, processor: str) -> None:
+    assert describe_processor(size, vram) == processor
+
+
+def test_a_server_that_is_not_there() -> None:
+    absent = change(STATE, container=None, inside=None, samples=(), log=ServerLog())
+    kinds = [(found.kind, found.blocks) for found in find(HOST, absent)]
+    assert kinds == [("no server", True)]
+    stopped = change(absent, container=STATE.container.model_copy(update={"status": "exited"}))  # type: ignore[union-attr]
+    (finding,) = find(HOST, stopped)
+    assert finding.cause == "its container ai-ollama-1 is exited"
+    hung = change(absent, engine={"reason": "the Docker daemon does not answer within 10 s"})
+    assert [found.kind for found in find(HOST, hung)] == ["unreadable"]
+
+
+def test_a_process_of_the_host_needs_no_container() -> None:
+    endpoint = Endpoint.parse("http://127.0.0.1:11434")
+    state = change(STATE, container=None, inside=None)
+    bare = host(toolkit="", ctk="", runtime="", cdi=())
+    assert find(bare, state, endpoint=endpoint) == ()
+    chain = build_chain(AccelerationSpec(endpoint=endpoint), bare, state)
+    assert [link.name for link in chain.links if link.status == "unused"] == [
+        "toolkit",
+        "reservation",
+        "container",
+    ]
+    (finding,) = find(bare, change(state, samples=load(size_vram=0)), endpoint=endpoint)
+    assert finding.kind == "model on CPU"
+
+
+def test_a_server_elsewhere_needs_nothing_of_this_host() -> None:
+    endpoint = Endpoint.parse("http://192.0.2.7:11434")
+    state = change(STATE, container=None, inside=None, log=ServerLog())
+    assert find(NO_HOST, state, endpoint=endpoint, processor="gpu") == ()
+    slow = change(state, samples=load(size_vram=0))
+    (finding,) = find(NO_HOST, slow, endpoint=endpoint, processor="gpu")
+    assert (finding.kind, finding.blocks) == ("model on CPU", True)
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_each_advice_is_the_only_finding(name: str) -> None:
+    (finding,) = find(NO_HOST, ADVICE[name])
+    assert finding.kind == name.partition(",")[0]
+    assert finding.remedy
+    assert finding.blocks is (name == "too little memory")
+    # Where the GPU does the work, none of it matters.
+    assert find(HOST, change(ADVICE[name], **dict(GPU_FIELDS))) == ()
+
+
+GPU_FIELDS = {
+    name: getattr(STATE, name)
+    for name in ("smi", "engine", "container", "inside", "samples", "log")
+}
+
+
+@given(
+    size=st.integers(1, 1 << 45),
+    vram=st.integers(0, 1 << 45),
+    count=st.integers(1, 3),
+)
+def test_a_model_is_found_if_and_only_if_it_is_not_whole_on_the_accelerator(
+    size: int, vram: int, count: int
+) -> None:
+    model = LOADED.model_copy(update={"size": size, "size_vram": vram})
+    found = find(HOST, change(STATE, samples=((model,) * count,)))
+    assert bool(found) is (vram < size)
