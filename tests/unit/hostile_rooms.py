@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.unit.hostile_acceleration import ACCELERATION
 from tests.unit.hostile_checks import CHECKS
 from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
 from tests.unit.hostile_connectivity import CONNECTIVITY
@@ -24,6 +25,7 @@ ROOMS = (
     PORTS,
     CHECKS,
     CONNECTIVITY,
+    ACCELERATION,
     RESOLVER,
     ANSWERS,
     CACHES,
