@@ -44,6 +44,11 @@ class Paced:
         """What it answered since it was set."""
         return [Record(**record) for record in self._ask("GET")["records"]]
 
+    def read_loads(self) -> list[Any]:
+        """The ``keep_alive`` of each request that only loads the model, since it was set."""
+        loads: list[Any] = self._ask("GET")["loads"]
+        return loads
+
     def read_pace(self) -> Pace:
         """How it behaves."""
         return Pace(**self._ask("GET")["pace"])

@@ -27,6 +27,7 @@ TRAPS = {
     "error-200": "reports an error inside of status 200, before the first token",
     "error-late": "reports an error after half of the tokens",
     "chunks-as-tokens": "sends `bundle` tokens a chunk, and counts the chunks",
+    "chunks-asked": "sends as many chunks of `bundle` tokens as tokens were asked for",
     "bundles": "sends `bundle` tokens a chunk, and counts the tokens",
     "at-once": "sends all tokens in one chunk, at the end",
     "thinks": "spends the first half of the tokens on reasoning",
@@ -99,6 +100,7 @@ class Record:
     + began: it had a slot
     + first, last: its first and its last token were sent
     + ended: all of it was sent
+    + keep_alive: as it was asked for
     """
 
     path: str
@@ -113,6 +115,7 @@ class Record:
     tokens: int = 0
     load: float = 0.0
     trap: str = ""
+    keep_alive: object = None
 
 
 class Closed(Exception):
@@ -129,7 +132,7 @@ class Server:
         self.reset()
 
     def reset(self):
-        self.records = []
+        self.records, self.loads = [], []
         self.number = 0
         self.loaded = not self.pace.cold
         self.slots = asyncio.Semaphore(self.pace.slots)
@@ -172,7 +175,7 @@ class Server:
                 self.reset()
             records = [dataclasses.asdict(record) for record in self.records]
             pace = dataclasses.asdict(self.pace)
-            return await exchange.json({"pace": pace, "now": time.monotonic(), "records": records})
+            return await exchange.json({"pace": pace, "records": records, "loads": self.loads})
         given = exchange.headers.get("authorization")
         if path.startswith("/v1/") and self.pace.key and given != f"Bearer {self.pace.key}":
             return await exchange.json({"error": {"message": "no key"}}, 401)
@@ -219,6 +222,7 @@ class Server:
         took = 0.0 if unload or self.loaded else self.pace.load
         await asyncio.sleep(took)
         self.loaded = not unload
+        self.loads.append(exchange.body.get("keep_alive"))
         last = {"done": True, "done_reason": "unload" if unload else "load"}
         await exchange.json({"model": self.pace.model, "response": "", **last})
 
@@ -231,6 +235,7 @@ class Server:
         trap = pace.trap if self.number % pace.every == 0 else ""
         prompt = exchange.prompt()
         record = Record(exchange.path, time.monotonic(), prompt, trap=trap)
+        record.keep_alive = exchange.body.get("keep_alive")
         self.records.append(record)
         api = (Ollama if exchange.path.startswith("/api/") else OpenAI)(exchange, pace, trap)
         if trap in ("http-500", "http-429"):
@@ -254,6 +259,8 @@ class Server:
         record.load = pace.load if trap == "reload" or fresh or api_loads else 0.0
         self.loaded = True
         tokens = api.asked()
+        if trap == "chunks-asked":
+            tokens *= pace.bundle
         if trap == "short":
             tokens = max(1, tokens // 3)
         share = evaluated / max(1, record.prompt_tokens)
@@ -290,7 +297,7 @@ class Server:
         counts = {
             "prompt": record.prompt_tokens,
             "kept": record.kept_tokens,
-            "output": len(groups) if trap == "chunks-as-tokens" else tokens,
+            "output": len(groups) if trap in COUNTING_CHUNKS else tokens,
             "load": record.load or 0.01,
             "prefill": prefill,
             "decode": tokens * pace.tpot,
@@ -337,6 +344,8 @@ class Server:
         await exchange.finish()
 
 
+COUNTING_CHUNKS = {"chunks-as-tokens", "chunks-asked"}
+
 #: Traps that are met in the middle of an answer.
 HALFWAY = {"early", "abrupt", "hang", "error-late", "megabyte", "garbage", "flood"}
 
@@ -345,7 +354,7 @@ def group(tokens, bundle, trap):
     """How many tokens each chunk has."""
     if trap == "at-once":
         return [tokens]
-    size = bundle if trap in ("bundles", "chunks-as-tokens") else 1
+    size = bundle if trap == "bundles" or trap in COUNTING_CHUNKS else 1
     return [min(size, tokens - done) for done in range(0, tokens, size)]
 
 

@@ -419,6 +419,8 @@ def dial(
             direct = socket.create_connection((address, port), timeout)
         except (OSError, UnicodeError) as error:
             raise DialError(name, doing, str(error)) from error
+        # As a channel has it: a request is sent in two parts, and none waits for the other's ACK.
+        direct.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _Connection(direct, direct.close, total)
     # Asked once for each connection: a server that forbids it will forbid it again.
     transport = to.open_transport()
@@ -465,6 +467,7 @@ def http(
     via: Via = "auto",
     timeout: float = 10,
     endless: bool = False,
+    total: float | None = None,
 ) -> Iterator[httpx.Client]:
     """An httpx client whose connections are made by the host.
 
@@ -485,6 +488,7 @@ def http(
         answer has :data:`TO_ITS_END` seconds more than one step, and :data:`LONGEST` bytes.
     :param endless: an answer of status 200 has neither limit: whoever reads it, by
         :func:`iterate_lines`, says how long.
+    :param total: seconds that all of each answer may take, whatever the other two say.
     :raises httpx.ConnectError: at a request, when nobody answers, every way is barred or TLS fails;
         :func:`find_layer` tells these apart.
 
@@ -496,7 +500,8 @@ def http(
     bracketed = f"[{address}]" if ":" in address else address
     to = link(unwrap(host))
     context = ssl.create_default_context() if tls is True else tls or None
-    total = None if endless else timeout + TO_ITS_END
+    if total is None and not endless:
+        total = timeout + TO_ITS_END
     try:
         client = _Client(
             base_url=f"{'https' if context else 'http'}://{bracketed}:{port}",

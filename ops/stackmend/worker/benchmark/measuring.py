@@ -1,0 +1,544 @@
+"""Measuring a model server: what is found out first, warm-ups, repeats at each load.
+
+>>> prepared = prepare(host, endpoint, profile)
+>>> levels = measure(host, endpoint, profile, prepared=prepared)
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from stackmend import connection
+from stackmend.errors import StepError
+from stackmend.worker.benchmark.definitions import (
+    Answer,
+    Counts,
+    Problem,
+    Question,
+    Reference,
+    compute_prefill_speed,
+    find_miscount,
+    find_problem,
+)
+from stackmend.worker.benchmark.prompts import Prompts, count_words
+from stackmend.worker.benchmark.protocols import Protocol, parse_object
+from stackmend.worker.benchmark.protocols.ollama import Ollama
+from stackmend.worker.benchmark.protocols.openai import OpenAI
+from stackmend.worker.benchmark.sending import Run, Task, open_client, open_clients, send
+from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.connection import HTTPClient
+    from stackmend.worker.benchmark.endpoint import Endpoint
+    from stackmend.worker.benchmark.spec import Profile
+
+#: Reads the host's conditions, before a repeat; what it gives reads them again, and tells what
+#: happened between.
+ReadConditions = Callable[[], Callable[[], Conditions]]
+
+#: Called with the requests that were answered, those in all, and what is done.
+OnProgress = Callable[[int, int, str], None]
+
+#: Round trips of which the median counts.
+ROUND_TRIPS = 9
+
+#: Seconds for what a server answers at once.
+SOON = 30.0
+
+#: Seconds that a model may take to load.
+LOADING = 900.0
+
+#: How often a request is sent again whose answer teaches nothing.
+LEARNING_RETRIES = 2
+
+#: Words of the two short prompts from which the tokens of a word are computed.
+FEW_WORDS, MORE_WORDS = 16, 48
+
+#: Tokens of an answer that is of no interest.
+FEW_TOKENS = 2
+
+#: Tokens of a prompt's word, where the server does not count prompts.
+USUAL_TOKENS = 1.3
+
+#: Tokens of an answer whose text is read again, in order to see whether the server counts tokens.
+RECOUNTED_TOKENS = 8
+
+#: Years until a model is unloaded, from which on somebody wants it kept for ever.
+FOR_EVER = 10
+
+#: The order in which two servers are measured: neither has the better half of the time.
+ORDER = (0, 1, 1, 0)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a server before it is measured.
+
+    :param protocol: how it is asked.
+    :param rtt: seconds of one round trip to it, over the connection it is measured through.
+    :param load: seconds that it took to load the model; ``None`` where it had it, or does not say.
+    :param words: that make up a prompt of the profile's length.
+    :param prompt_tokens: that the server counts of such a prompt; ``None`` where it counts none.
+    :param reference: how it reads prompts.
+    :param prompts: the source of all further ones.
+    """
+
+    protocol: Protocol
+    rtt: float
+    load: float | None
+    words: int
+    prompt_tokens: int | None
+    reference: Reference
+    prompts: Prompts
+
+
+def measure_rtt(host: Host, endpoint: Endpoint) -> float:
+    """Seconds of one round trip to a server: the median of several, one after another.
+
+    :param host: the host that reaches it.
+    :param endpoint: the server.
+    :raises StepError: it does not answer.
+    """
+    protocol = _make_protocol(endpoint)
+    with open_client(host, endpoint, SOON) as client:
+        return _measure_rtt(client, endpoint, protocol)
+
+
+def _make_protocol(endpoint: Endpoint) -> Protocol:
+    if endpoint.protocol == "ollama":
+        return Ollama(endpoint.prefix, endpoint.model)
+    return OpenAI(endpoint.prefix, endpoint.model)
+
+
+def _measure_rtt(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float:
+    took = []
+    # The first one connects.
+    for _ in range(ROUND_TRIPS + 1):
+        started = time.monotonic()
+        try:
+            client.get(protocol.probe, timeout=SOON)
+        except connection.HTTPError as error:
+            raise StepError(f"{endpoint} does not answer: {error}") from error
+        took.append(time.monotonic() - started)
+    return statistics.median(took[1:])
+
+
+def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
+    """Find out what a measurement needs to know: load the model, and learn how it counts.
+
+    Sends a few requests, which are part of no measurement.
+
+    :param host: the host that reaches the server.
+    :param endpoint: the server.
+    :param profile: how it will be asked.
+    :raises StepError: it does not answer, or not so that it can be measured.
+    """
+    with open_client(host, endpoint, max(profile.timeout, LOADING)) as client:
+        protocol = _make_protocol(endpoint)
+        rtt = _measure_rtt(client, endpoint, protocol)
+        load = _load(client, endpoint, protocol)
+        learner = _Learner(client, endpoint, protocol, profile, rtt)
+        return replace(learner.learn(), load=load)
+
+
+def _load(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float | None:
+    """Load the model; how long that took, where it was not loaded."""
+    if not isinstance(protocol, Ollama):
+        return None
+    expiry = _read_expiry(client, protocol, endpoint.model)
+    if expiry is not None and expiry > time.time() + FOR_EVER * 365 * 86400:
+        # Somebody keeps it for ever; a request of ours with a limit would end that.
+        protocol.keep = -1
+    started = time.monotonic()
+    _request_load(client, endpoint, protocol, protocol.keep)
+    return time.monotonic() - started if expiry is None else None
+
+
+def _request_load(
+    client: HTTPClient, endpoint: Endpoint, protocol: Ollama, keep: int | None
+) -> None:
+    request = protocol.build_load(keep)
+    try:
+        answer = client.post(request.path, content=request.content, timeout=LOADING)
+        fields = parse_object(answer.content[:100_000])
+    except (connection.HTTPError, ValueError) as error:
+        raise StepError(f"{endpoint} does not load the model: {error}") from error
+    if answer.status_code != 200 or "error" in fields:
+        parser = protocol.make_parser(1)
+        parser.feed(answer.content[:100_000], 0.0)
+        problem = parser.make_answer(0.0).problem
+        reason = problem.reason if problem else f"HTTP {answer.status_code}"
+        raise StepError(f"{endpoint} does not load the model: {reason}")
+
+
+def _read_expiry(client: HTTPClient, protocol: Ollama, model: str) -> float | None:
+    """When the model will be unloaded, in seconds since 1970; ``None`` where it is not loaded."""
+    with suppress(connection.HTTPError, ValueError, TypeError, KeyError, AttributeError):
+        for loaded in parse_object(client.get(protocol.loaded, timeout=SOON).content)["models"]:
+            if model in (loaded["name"], loaded["name"].removesuffix(":latest")):
+                return datetime.fromisoformat(loaded["expires_at"]).timestamp()
+    return None
+
+
+def release(host: Host, endpoint: Endpoint, prepared: Prepared) -> None:
+    """Let the server keep the model as long as it would have by itself.
+
+    :param host: the host that reaches the server.
+    :param endpoint: the server.
+    :param prepared: of :func:`prepare`.
+    """
+    protocol = prepared.protocol
+    if not isinstance(protocol, Ollama) or protocol.keep < 0:
+        return
+    # It is unloaded an hour later where this fails.
+    with suppress(StepError), open_client(host, endpoint, SOON) as client:
+        _request_load(client, endpoint, protocol, None)
+
+
+class _Learner:
+    """Finds out how a server counts, and how it reads prompts."""
+
+    def __init__(
+        self,
+        client: HTTPClient,
+        endpoint: Endpoint,
+        protocol: Protocol,
+        profile: Profile,
+        rtt: float,
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._protocol = protocol
+        self._profile = profile
+        self._rtt = rtt
+        self._prompts = Prompts(secrets.randbits(64))
+
+    def learn(self) -> Prepared:
+        few = self._ask_words(FEW_WORDS)
+        if few.prompt is None:
+            words = max(1, round(self._profile.prompt_tokens / USUAL_TOKENS))
+            return self._finish(words, None)
+        more = self._ask_words(MORE_WORDS)
+        per_word = ((more.prompt or 0) - few.prompt) / (MORE_WORDS - FEW_WORDS)
+        if per_word < 1:
+            raise self._refuse(
+                f"it counts {few.prompt} tokens of a prompt of {FEW_WORDS} words and "
+                f"{more.prompt} of one of {MORE_WORDS}: it cuts prompts, or does not count them"
+            )
+        base = few.prompt - per_word * FEW_WORDS
+        words = count_words(self._profile.prompt_tokens, base, per_word)
+        return self._finish(words, round(base + per_word * words))
+
+    def _finish(self, words: int, expected: int | None) -> Prepared:
+        """Ask as it will be asked, and once more the same: the server then had the prompt."""
+        output = self._profile.output_tokens
+        prompt = self._prompts.make(words)
+        cold = self._ask(prompt, Question(output, expected))
+        again = self._ask(prompt, Question(min(FEW_TOKENS, output), None))
+        self._verify_count(cold, words, expected)
+        counts = cold.counts
+        reference = Reference(
+            cold=compute_prefill_speed(cold, self._rtt) or 0.0,
+            warm=compute_prefill_speed(again, self._rtt) or 0.0,
+            kept=counts.kept or 0,
+        )
+        if reference.limit < math.inf:
+            # A prompt that was read slowly by chance would make every other look as if kept.
+            other = self._ask(
+                self._prompts.make(words), Question(min(FEW_TOKENS, output), expected)
+            )
+            speed = compute_prefill_speed(other, self._rtt) or 0.0
+            reference = replace(reference, cold=max(reference.cold, speed))
+        return Prepared(
+            protocol=self._protocol,
+            rtt=self._rtt,
+            load=None,
+            words=words,
+            prompt_tokens=counts.prompt or expected,
+            reference=reference,
+            prompts=self._prompts,
+        )
+
+    def _verify_count(self, answer: Answer, words: int, expected: int | None) -> None:
+        """Have the server read what it wrote, and compare its counts."""
+        counted, prompt = answer.counts.output, answer.counts.prompt
+        known = counted is not None and prompt is not None and expected is not None
+        # What is no text, or spaces alone, is counted differently when it is read.
+        readable = "\ufffd" not in answer.content and answer.content.strip()
+        if not known or not readable or len(answer.texts) < RECOUNTED_TOKENS:
+            return
+        assert counted is not None, "known"
+        base = self._ask(self._prompts.make(1), Question(1, None)).counts.prompt
+        salted = f"{self._prompts.make(1)} {answer.content}"
+        recounted = self._ask(salted, Question(1, None)).counts.prompt
+        if base is None or recounted is None:
+            return
+        if problem := find_miscount(counted, recounted - base):
+            raise self._refuse(problem.reason)
+
+    def _ask_words(self, words: int) -> Counts:
+        return self._ask(self._prompts.make(words), Question(FEW_TOKENS, None)).counts
+
+    def _ask(self, prompt: str, question: Question) -> Answer:
+        """An answer that may be short or kept, and is otherwise right."""
+        answer, problem = self._try(prompt, question)
+        protocol = self._protocol
+        if (
+            isinstance(protocol, OpenAI)
+            and not protocol.chat
+            and problem is not None
+            and problem.invalid == "refused"
+            and any(status in problem.reason for status in ("(HTTP 404)", "(HTTP 405)"))
+        ):
+            # No completions without messages here.
+            protocol.chat = True
+            answer, problem = self._try(prompt, question)
+        for _ in range(LEARNING_RETRIES):
+            # The first request loads a model; and a stall of this process spoils any.
+            if problem is None or problem.invalid not in ("reloaded", "implausible"):
+                break
+            answer, problem = self._try(prompt, question)
+        if problem is not None and problem.invalid not in ("short", "cached"):
+            raise self._refuse(problem.reason)
+        return answer
+
+    def _try(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
+        task = Task(
+            self._protocol, self._prompts, 0, question, self._profile.timeout, rtt=self._rtt
+        )
+        request = self._protocol.build(prompt, question.output_tokens, self._prompts.make_seed())
+        _, answer = send(self._client, task, request)
+        return answer, find_problem(answer, question, Reference(kept=10**9), self._rtt)
+
+    def _refuse(self, reason: str) -> StepError:
+        return StepError(f"cannot measure {self._endpoint}: {reason}")
+
+
+def list_loads(profile: Profile) -> tuple[Load, ...]:
+    """The loads of a profile.
+
+    :param profile: how a server is asked.
+    """
+    if profile.rate is not None:
+        return (Load(rate=profile.rate),)
+    return tuple(Load(concurrency=number) for number in profile.concurrency)
+
+
+def count_requests(profile: Profile, load: Load) -> int:
+    """Requests of one repeat.
+
+    :param profile: how a server is asked.
+    :param load: at which load.
+    """
+    return profile.requests or max(8, 4 * load.concurrency)
+
+
+def count_all_requests(profile: Profile, servers: int = 1) -> int:
+    """Requests of a measurement, its warm-ups included.
+
+    :param profile: how a server is asked.
+    :param servers: how many are measured.
+    """
+    loads = list_loads(profile)
+    each = (profile.warmups + profile.repeats * count_requests(profile, load) for load in loads)
+    return servers * sum(each)
+
+
+def measure(
+    host: Host,
+    endpoint: Endpoint,
+    profile: Profile,
+    read_conditions: ReadConditions | None = None,
+    on_progress: OnProgress = lambda *_: None,
+    *,
+    prepared: Prepared | None = None,
+) -> tuple[Level, ...]:
+    """Measure a server at every load of a profile.
+
+    :param host: the host that reaches it.
+    :param endpoint: the server.
+    :param profile: how it is asked.
+    :param read_conditions: reads what the host does meanwhile.
+    :param on_progress: called after each request.
+    :param prepared: of :func:`prepare`, if that was done.
+    :raises StepError: it cannot be measured: no request of a repeat counts.
+    """
+    own = prepared is None
+    prepared = prepared or prepare(host, endpoint, profile)
+    try:
+        (levels,) = _measure(
+            host, [(endpoint, prepared)], profile, read_conditions, on_progress, (0,)
+        )
+    finally:
+        if own:
+            release(host, endpoint, prepared)
+    return levels
+
+
+def measure_interleaved(
+    host: Host,
+    old: Endpoint,
+    new: Endpoint,
+    profile: Profile,
+    read_conditions: ReadConditions | None = None,
+    on_progress: OnProgress = lambda *_: None,
+    *,
+    prepared: tuple[Prepared, Prepared] | None = None,
+) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+    """Measure two servers at one time, so that neither has the quieter half of it: A B B A.
+
+    Only one of them is asked at a time.
+
+    :param host: the host that reaches both.
+    :param old: one server.
+    :param new: the other.
+    :param profile: how they are asked.
+    :param read_conditions: reads what the host does meanwhile.
+    :param on_progress: called after each request.
+    :param prepared: of :func:`prepare`, if that was done for both.
+    :returns: the levels of the one, and those of the other.
+    :raises StepError: one of them cannot be measured.
+    """
+    own = prepared is None
+    servers = list(zip((old, new), prepared or (), strict=False))
+    try:
+        if own:
+            for endpoint in (old, new):
+                servers.append((endpoint, prepare(host, endpoint, profile)))
+        before, after = _measure(host, servers, profile, read_conditions, on_progress, ORDER)
+    finally:
+        if own:
+            for server in servers:
+                release(host, *server)
+    return before, after
+
+
+def _measure(
+    host: Host,
+    servers: Sequence[tuple[Endpoint, Prepared]],
+    profile: Profile,
+    read_conditions: ReadConditions | None,
+    on_progress: OnProgress,
+    order: Sequence[int],
+) -> list[tuple[Level, ...]]:
+    """The levels of each server, whose repeats come in an order that is begun again and again."""
+    levels: list[list[Level]] = [[] for _ in servers]
+    progress = _Progress(count_all_requests(profile, len(servers)), on_progress)
+    for load in list_loads(profile):
+        benches = [
+            _Bench(host, endpoint, prepared, profile, load, progress)
+            for endpoint, prepared in servers
+        ]
+        repeats: list[list[Repeat]] = [[] for _ in servers]
+        for bench in benches:
+            bench.run_warmups()
+        for number in _list_turns(order, profile.repeats, len(servers)):
+            taken = len(repeats[number]) + 1
+            progress.doing = f"{load}, repeat {taken} of {profile.repeats}"
+            repeats[number].append(benches[number].run_repeat(read_conditions))
+        for number, taken_repeats in enumerate(repeats):
+            levels[number].append(Level(load=load, repeats=tuple(taken_repeats)))
+    return [tuple(own) for own in levels]
+
+
+def _list_turns(order: Sequence[int], repeats: int, servers: int) -> Iterator[int]:
+    """Whose turn it is, until each has had as many."""
+    for number in range(repeats * servers):
+        yield order[number % len(order)]
+
+
+class _Progress:
+    """Counts requests."""
+
+    def __init__(self, total: int, on_progress: OnProgress) -> None:
+        self.doing = ""
+        self._total = total
+        self._done = 0
+        self._on_progress = on_progress
+
+    def count(self, _: Sample) -> None:
+        self._done += 1
+        self._on_progress(min(self._done, self._total), self._total, self.doing)
+
+
+class _Bench:
+    """One server at one load."""
+
+    def __init__(
+        self,
+        host: Host,
+        endpoint: Endpoint,
+        prepared: Prepared,
+        profile: Profile,
+        load: Load,
+        progress: _Progress,
+    ) -> None:
+        self._host = host
+        self._endpoint = endpoint
+        self._prepared = prepared
+        self._profile = profile
+        self._load = load
+        self._progress = progress
+        self._task = Task(
+            protocol=prepared.protocol,
+            prompts=prepared.prompts,
+            words=prepared.words,
+            question=Question(profile.output_tokens, prepared.prompt_tokens),
+            timeout=profile.timeout,
+            reference=prepared.reference,
+            rtt=prepared.rtt,
+        )
+
+    def run_warmups(self) -> None:
+        """Requests that are not counted, as many at one time as there will be."""
+        if not self._profile.warmups:
+            return
+        self._progress.doing = f"{self._load}, warm-up"
+        with self._open_connected(self._profile.warmups) as clients:
+            run = Run(clients, self._task, self._progress.count)
+            run.run_closed(self._profile.warmups)
+
+    def run_repeat(self, read_conditions: ReadConditions | None) -> Repeat:
+        """One run of requests, with the host's conditions meanwhile."""
+        requests = count_requests(self._profile, self._load)
+        with self._open_connected(requests) as clients:
+            read_again = read_conditions() if read_conditions else Conditions
+            run = Run(clients, self._task, self._progress.count)
+            if self._load.concurrency:
+                wall, samples = run.run_closed(requests)
+            else:
+                wall, samples = run.run_open(requests, self._load.rate, seed=requests)
+            repeat = Repeat(wall=wall, samples=samples, conditions=read_again())
+        if not repeat.valid:
+            raise StepError(
+                f"cannot measure {self._endpoint}: none of {len(samples)} requests at {self._load} "
+                f"counts: {_format_reasons(samples)}"
+            )
+        return repeat
+
+    @contextmanager
+    def _open_connected(self, requests: int) -> Iterator[list[HTTPClient]]:
+        """Clients that are connected: what connecting takes is no part of a request."""
+        timeout = self._profile.timeout
+        with open_clients(self._host, self._endpoint, self._load, requests, timeout) as clients:
+            for client in clients:
+                with suppress(connection.HTTPError):
+                    client.get(self._prepared.protocol.probe, timeout=SOON)
+            yield clients
+
+
+def _format_reasons(samples: Sequence[Sample]) -> str:
+    """Why samples do not count, the most frequent reasons first."""
+    reasons = Counter(sample.reason for sample in samples if sample.invalid)
+    return "; ".join(reason for reason, _ in reasons.most_common(2))

@@ -1,0 +1,346 @@
+"""Sending requests to a model server, in time: one, as many at one time, or so many a second.
+
+Each request of a *closed loop* follows at once upon the end of another, so that as many are under
+way all the time; those of an *open loop* are sent when their time has come, whether earlier ones
+have ended or not. Time runs from the moment at which a request is sent over a connection that
+exists: connecting is no part of it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stackmend import connection
+from stackmend.worker.benchmark.definitions import Answer, Question, Reference, make_sample
+from stackmend.worker.benchmark.protocols import Protocol, Request, format_message, parse_object
+from stackmend.worker.benchmark.state import Load, Sample
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.connection import HTTPClient, HTTPError
+    from stackmend.worker.benchmark.endpoint import Endpoint
+    from stackmend.worker.benchmark.prompts import Prompts
+
+#: Seconds to wait for a connection.
+CONNECTING = 15.0
+
+#: Bytes that an answer may have: some, and some for each of its tokens.
+ANSWER_BYTES, TOKEN_BYTES = 1 << 18, 1 << 12
+
+#: Bytes that one line of an answer may have.
+LINE_BYTES = 1 << 18
+
+#: How often a request is sent again, with another salt, where the model ended early.
+RETRIES = 3
+
+#: Requests of an open loop that may be under way at one time.
+MOST_AT_ONCE = 256
+
+#: The share of the time between two requests of an open loop by which one may be sent later.
+JITTER = 0.5
+
+#: Statuses by which a server does not take a request, rather than fails at it.
+_REFUSING = (401, 403, 404, 405, 429, 503)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is sent again and again.
+
+    :param protocol: the API.
+    :param prompts: the source of prompts.
+    :param words: that a prompt has.
+    :param question: what is asked, in tokens.
+    :param timeout: seconds that one request may take.
+    :param reference: how the server reads prompts.
+    :param rtt: seconds of one round trip to the server.
+    """
+
+    protocol: Protocol
+    prompts: Prompts
+    words: int
+    question: Question
+    timeout: float
+    reference: Reference = field(default_factory=Reference)
+    rtt: float = 0.0
+
+
+@contextmanager
+def open_client(host: Host, endpoint: Endpoint, timeout: float) -> Iterator[HTTPClient]:
+    """A client of one server, with connections of its own.
+
+    :param host: the host that reaches it.
+    :param endpoint: the server.
+    :param timeout: seconds that each answer may take in all.
+    """
+    with connection.http(
+        host,
+        endpoint.address,
+        endpoint.port,
+        tls=endpoint.tls,
+        timeout=timeout,
+        total=timeout,
+        endless=True,
+    ) as client:
+        if endpoint.api_key:
+            client.headers["Authorization"] = f"Bearer {endpoint.api_key}"
+        yield client
+
+
+def send(client: HTTPClient, task: Task, request: Request) -> tuple[float, Answer]:
+    """Send one request and read its answer.
+
+    :param client: of :func:`open_client`.
+    :param task: what the request is part of.
+    :param request: what is sent.
+    :returns: when it was sent, on the monotonic clock, and the answer; what goes wrong is part of
+        that.
+    """
+    asked = task.question.output_tokens
+    parser = task.protocol.make_parser(asked)
+    stopwatch = _Stopwatch()
+    most = ANSWER_BYTES + TOKEN_BYTES * asked
+    try:
+        with client.stream(
+            "POST",
+            request.path,
+            content=request.content,
+            headers={"Content-Type": "application/json"},
+            timeout=(CONNECTING, task.timeout, task.timeout, CONNECTING),
+            extensions={"trace": stopwatch.note_event},
+        ) as answer:
+            if answer.status_code != 200:
+                parser.fail(*_read_refusal(answer))
+            else:
+                came = 0
+                for line in connection.iterate_lines(answer, LINE_BYTES):
+                    parser.feed(line, stopwatch.read())
+                    came += len(line) + 1
+                    if came > most:
+                        parser.fail("error", f"the answer is longer than {most} bytes")
+                    if parser.is_over and parser.ended is None:
+                        break
+    except connection.HTTPError as error:
+        # What comes after the last message is of no account.
+        if parser.ended is None:
+            parser.fail(*_classify(error, task.timeout))
+    return stopwatch.started, parser.make_answer(stopwatch.read())
+
+
+class _Stopwatch:
+    """Runs from the moment at which a request is sent."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def read(self) -> float:
+        return time.monotonic() - self.started
+
+    def note_event(self, event: str, _: Any) -> None:
+        if event == "http11.send_request_headers.started":
+            self.started = time.monotonic()
+
+
+def _read_refusal(answer: Any) -> tuple[Any, str]:
+    status = answer.status_code
+    content = answer.read()
+    try:
+        reason = format_message(parse_object(content).get("error"))
+    except ValueError:
+        reason = format_message(content[:1000].decode(errors="replace"))
+    return "refused" if status in _REFUSING else "error", f"{reason} (HTTP {status})"
+
+
+def _classify(error: HTTPError, timeout: float) -> tuple[Any, str]:
+    """What a request that failed means."""
+    if connection.find_layer(error) != "http":
+        return "refused", f"cannot connect: {error}"
+    if isinstance(error, connection.TooMuch):
+        return "error", str(error)
+    if connection.is_silent(error):
+        return "timeout", f"the answer did not end within {timeout:g} s"
+    return "incomplete", f"the connection ended within the answer: {error}"
+
+
+class Run:
+    """One run of requests at one load.
+
+    :param clients: a client for each that may be under way.
+    :param task: what is sent.
+    :param on_sample: called after each request that counts or is given up.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[HTTPClient],
+        task: Task,
+        on_sample: Callable[[Sample], None] = lambda _: None,
+    ) -> None:
+        self._clients = clients
+        self._task = task
+        self._on_sample = on_sample
+        self._lock = threading.Lock()
+        self._samples: list[Sample] = []
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._began = 0.0
+
+    def run_closed(
+        self, requests: int, *, give_up: bool = True
+    ) -> tuple[float, tuple[Sample, ...]]:
+        """Send as many at one time as there are clients.
+
+        :param requests: in all.
+        :param give_up: whether to stop where nothing but failures comes back.
+        :returns: seconds from the first request to the end of the last answer, and the samples.
+        """
+        numbers = iter(range(requests))
+
+        def handle(client: HTTPClient) -> None:
+            while not self._stopped:
+                with self._lock:
+                    if next(numbers, None) is None:
+                        return
+                self._ask(client)
+                if give_up and self._is_hopeless():
+                    self._stopped = True
+
+        self._began = time.monotonic()
+        self._join([self._start(handle, client) for client in self._clients[:requests]])
+        return self._collect()
+
+    def run_open(self, requests: int, rate: float, seed: int) -> tuple[float, tuple[Sample, ...]]:
+        """Send so many a second.
+
+        The times are even but for a jitter, by a seed: every repeat has the same.
+
+        :param requests: in all.
+        :param rate: requests a second.
+        :param seed: of the jitter.
+        :returns: as :meth:`run_closed`.
+        """
+        free = list(self._clients)
+
+        def handle(client: HTTPClient) -> None:
+            try:
+                self._ask(client)
+            finally:
+                with self._lock:
+                    free.append(client)
+
+        threads = []
+        self._began = time.monotonic()
+        for moment in make_arrivals(requests, rate, seed):
+            time.sleep(max(0.0, self._began + moment - time.monotonic()))
+            if self._stopped:
+                break
+            with self._lock:
+                client = free.pop() if free else None
+            if client is None:
+                reason = f"{len(self._clients)} requests are under way: the rate is too high"
+                at = time.monotonic() - self._began
+                self._keep(Sample(sent=at, end=0.0, invalid="refused", reason=reason))
+                continue
+            threads.append(self._start(handle, client))
+        self._join(threads)
+        return self._collect()
+
+    def _ask(self, client: HTTPClient) -> None:
+        """Send one request, and again with another salt where the model ended early."""
+        task = self._task
+        for attempt in range(RETRIES + 1):
+            with self._lock:
+                prompt, seed = task.prompts.make(task.words), task.prompts.make_seed()
+            request = task.protocol.build(prompt, task.question.output_tokens, seed)
+            sent, answer = send(client, task, request)
+            sample = make_sample(
+                answer,
+                task.question,
+                sent=sent - self._began,
+                reference=task.reference,
+                rtt=task.rtt,
+            )
+            self._keep(sample)
+            if sample.invalid != "short" or attempt == RETRIES or self._stopped:
+                break
+        self._on_sample(sample)
+
+    def _keep(self, sample: Sample) -> None:
+        with self._lock:
+            self._samples.append(sample)
+
+    def _is_hopeless(self) -> bool:
+        """Whether every client has had a failure, and none an answer that counts."""
+        with self._lock:
+            few = len(self._samples) < max(3, len(self._clients))
+            return not few and all(sample.invalid for sample in self._samples)
+
+    def _start(self, handle: Callable[[HTTPClient], None], client: HTTPClient) -> threading.Thread:
+        def run_guarded() -> None:
+            try:
+                handle(client)
+            except BaseException as error:
+                # The one who waits raises it.
+                self._error = self._error or error
+                self._stopped = True
+
+        thread = threading.Thread(target=run_guarded, daemon=True)
+        thread.start()
+        return thread
+
+    def _join(self, threads: Sequence[threading.Thread]) -> None:
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stopped = True
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def _collect(self) -> tuple[float, tuple[Sample, ...]]:
+        samples = sorted(self._samples, key=lambda sample: sample.sent)
+        if not samples:
+            return 0.0, ()
+        first = samples[0].sent
+        moved = (sample.model_copy(update={"sent": sample.sent - first}) for sample in samples)
+        samples = list(moved)
+        return max(sample.sent + sample.end for sample in samples), tuple(samples)
+
+
+def make_arrivals(requests: int, rate: float, seed: int) -> list[float]:
+    """When the requests of an open loop are sent, in seconds since it began.
+
+    One in each interval of ``1 / rate``, within its first half: even enough that a few requests
+    make up the rate, and uneven enough to keep no step with the server.
+
+    :param requests: in all.
+    :param rate: requests a second.
+    :param seed: the same one gives the same times.
+    """
+    chance = random.Random(seed)  # noqa: S311  # no secret
+    return [(number + JITTER * chance.random()) / rate for number in range(requests)]
+
+
+@contextmanager
+def open_clients(
+    host: Host, endpoint: Endpoint, load: Load, requests: int, timeout: float
+) -> Iterator[list[HTTPClient]]:
+    """A client for each request that may be under way at one time.
+
+    :param host: the host that reaches the server.
+    :param endpoint: the server.
+    :param load: how requests are sent.
+    :param requests: of one run.
+    :param timeout: seconds that each answer may take in all.
+    """
+    number = min(requests, load.concurrency or MOST_AT_ONCE)
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_client(host, endpoint, timeout)) for _ in range(number)]

@@ -1,0 +1,143 @@
+"""What the benchmark measures of the paced server, held against how fast that is."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyinfra.api.host import Host
+
+from stackmend.worker.benchmark.definitions import Question
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.measuring import Prepared, prepare
+from stackmend.worker.benchmark.sending import Run, Task, open_clients
+from stackmend.worker.benchmark.spec import Profile
+from stackmend.worker.benchmark.state import Load, Sample
+from tests.paced import Paced, Truth, compute_truth, read_truth
+
+#: Shares by which a figure may differ from the truth: tokens a second, and the times of a request.
+SPEED, TIMES = 0.03, 0.05
+
+#: By how much the server itself may be behind its schedule on a machine that is called quiet.
+QUIET = 0.01
+
+#: Prompts and answers that take no time.
+SHORT = Profile(prompt_tokens=32, output_tokens=8, concurrency=(1, 2), requests=2, warmups=1)
+
+#: Seconds by which the time to the first token may differ from the truth, over a long way.
+DELAY = 0.005
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A speed, with answers that take about half a second.
+
+    + ttft, tpot: of the server
+    + tokens: of an answer
+    """
+
+    ttft: float
+    tpot: float
+    tokens: int
+
+
+SPEEDS = (
+    Speed(0.10, 0.005, 80),
+    Speed(0.15, 0.01, 35),
+    Speed(0.20, 0.02, 16),
+    Speed(0.25, 0.03, 10),
+    Speed(0.30, 0.05, 6),
+)
+
+
+def run_once(
+    host: Host, endpoint: Endpoint, prepared: Prepared, load: Load, requests: int, tokens: int
+) -> tuple[float, Sequence[Sample]]:
+    """One run of requests; all of them have to count."""
+    task = Task(
+        protocol=prepared.protocol,
+        prompts=prepared.prompts,
+        words=prepared.words,
+        question=Question(tokens, prepared.prompt_tokens),
+        timeout=20,
+        reference=prepared.reference,
+        rtt=prepared.rtt,
+    )
+    with open_clients(host, endpoint, load, requests, 20) as clients:
+        for client in clients:
+            client.get(prepared.protocol.probe)
+        run = Run(clients, task)
+        if load.concurrency:
+            wall, samples = run.run_closed(requests)
+        else:
+            wall, samples = run.run_open(requests, load.rate, seed=1)
+    assert [sample.reason for sample in samples if sample.invalid] == []
+    return wall, samples
+
+
+def summarize(wall: float, samples: Sequence[Sample], rtt: float) -> Truth:
+    """The figures of a run, as the truth has them."""
+    return Truth(
+        output_tps=sum(sample.output_tokens or 0 for sample in samples) / wall,
+        ttft=statistics.median(sample.ttft or 0 for sample in samples) - rtt,
+        tpot=statistics.median(sample.tpot or 0 for sample in samples),
+        wall=wall,
+    )
+
+
+def check_speed(
+    host: Host,
+    server: Paced,
+    endpoint: Endpoint,
+    prepared: Prepared,
+    speed: Speed,
+    concurrency: Sequence[int],
+) -> None:
+    """Hold the figures at each concurrency against what the server recorded, and was set to."""
+    for number in concurrency:
+        server.set(trap="", ttft=speed.ttft, tpot=speed.tpot, slots=4)
+        requests = max(2, 2 * number)
+        load = Load(concurrency=number)
+        wall, samples = run_once(host, endpoint, prepared, load, requests, speed.tokens)
+        found = summarize(wall, samples, prepared.rtt)
+        recorded = read_truth(server.read_records())
+        nominal = compute_truth(server.read_pace(), number, requests, speed.tokens)
+        line = f"{speed} at {number}: {found}, recorded {recorded}, nominal {nominal}"
+        print(line)
+        compare(found, recorded, line)
+        # A server that was itself late has another speed than it was set to.
+        if abs(recorded.wall / nominal.wall - 1) < QUIET:
+            compare(found, nominal, line)
+
+
+def compare(found: Truth, truth: Truth, line: str) -> None:
+    """Whether figures are as exact as they have to be."""
+    assert abs(found.output_tps / truth.output_tps - 1) < SPEED, line
+    assert abs(found.ttft / truth.ttft - 1) < TIMES, line
+    assert abs(found.tpot / truth.tpot - 1) < TIMES, line
+
+
+def check_delay(host: Host, server: Paced, endpoint: Endpoint, delay: float) -> None:
+    """Hold the time to the first token over a long way against the truth.
+
+    + endpoint: the server, at the far end of that way
+    + delay: seconds of one round trip
+    """
+    prepared = prepare(host, endpoint, SHORT)
+    server.set(trap="", ttft=0.2, tpot=0.01, slots=4)
+    wall, samples = run_once(host, endpoint, prepared, Load(concurrency=1), 8, 8)
+    records = server.read_records()
+    truth = read_truth(records)
+    pairs = zip(samples, records, strict=True)
+    # What the way adds; a busy machine adds to some of them, and never takes away.
+    added = [(sample.ttft or 0) - (record.first - record.arrived) for sample, record in pairs]
+    found = summarize(wall, samples, prepared.rtt)
+    line = f"rtt {prepared.rtt}, added {added}, {found}, recorded {truth}"
+    print(line)
+    assert delay <= min(added) < delay + DELAY, line
+    assert delay <= prepared.rtt, line
+    assert abs(found.tpot / truth.tpot - 1) < TIMES, line
+    if prepared.rtt < delay + DELAY:
+        # The machine is quiet enough for a round trip to be what it is.
+        assert abs(found.ttft - truth.ttft) < DELAY, line

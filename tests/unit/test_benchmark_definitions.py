@@ -1,0 +1,239 @@
+"""What the figures of a request mean, and which samples do not count."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackmend.worker.benchmark.definitions import (
+    Answer,
+    Counts,
+    Problem,
+    Question,
+    Reference,
+    Text,
+    count_first_tokens,
+    find_miscount,
+    make_sample,
+)
+from stackmend.worker.benchmark.state import Sample
+
+TOKENS = 21
+ASKED = Question(TOKENS, 100)
+COUNTS = Counts(
+    prompt=100, kept=0, output=TOKENS, load=0.01, prefill=0.2, decode=0.42, total=0.65, full=True
+)
+
+
+def answer(**changed: Any) -> Answer:
+    """An answer of 21 tokens: the first after 0.2 s, then one each 20 ms."""
+    texts = tuple(Text(0.2 + 0.02 * number, 4) for number in range(TOKENS))
+    return dataclasses.replace(Answer(texts, COUNTS, end=0.61, complete=True), **changed)
+
+
+def counted(**changed: Any) -> Answer:
+    return answer(counts=dataclasses.replace(COUNTS, **changed))
+
+
+def sample(of: Answer, reference: Reference | None = None, rtt: float = 0.0) -> Sample:
+    return make_sample(of, ASKED, reference=reference, rtt=rtt)
+
+
+def test_an_answer_that_counts() -> None:
+    found = make_sample(answer(), ASKED, sent=3.0)
+    assert (found.invalid, found.reason) == (None, "")
+    assert (found.sent, found.ttft, found.ttft_output) == (3.0, 0.2, 0.2)
+    assert found.tpot == pytest.approx(0.02)
+    assert (found.end, found.output_tokens, found.chunks) == (0.61, TOKENS, TOKENS)
+
+
+def test_reasoning_counts_for_the_first_token_and_not_for_that_of_the_output() -> None:
+    texts = tuple(
+        dataclasses.replace(text, reasoning=number < 10)
+        for number, text in enumerate(answer().texts)
+    )
+    found = sample(answer(texts=texts))
+    assert found.ttft == 0.2
+    assert found.ttft_output == pytest.approx(0.4)
+    assert found.invalid is None
+    thoughts = tuple(dataclasses.replace(text, reasoning=True) for text in texts)
+    assert sample(answer(texts=thoughts)).ttft_output is None
+
+
+def test_tokens_that_come_bundled() -> None:
+    # Three tokens a piece: the piece comes with its last token.
+    texts = tuple(Text(0.2 + 0.02 * (3 * number + 2), 12) for number in range(7))
+    found = sample(answer(texts=texts))
+    assert (found.first_tokens, found.chunks) == (3, 7)
+    assert found.tpot == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "invalid", "words"),
+    [
+        (answer(problem=Problem("error", "out of memory")), "error", "out of memory"),
+        (answer(complete=False), "incomplete", "without its last message"),
+        (counted(load=0.5), "reloaded", "in 0.50 s"),
+        (counted(output=None), "uncounted", "does not count"),
+        (counted(output=22), "implausible", "22 tokens where 21"),
+        (counted(output=5), "implausible", "counts chunks for tokens, or its context is full"),
+        (answer(texts=()), "implausible", "sends no text"),
+        (answer(texts=(Text(0.6, 80),)), "implausible", "in one piece"),
+        (
+            answer(texts=(Text(0.59, 4), *(Text(0.6, 4) for _ in range(20)))),
+            "implausible",
+            "something between holds it back",
+        ),
+        (counted(total=2.0), "implausible", "took 2.00 s for an answer of 0.61 s"),
+        (counted(decode=9.0), "implausible", "for an answer of 0.61 s"),
+        (counted(prefill=0.4, decode=0.1), "implausible", "first text came after 0.20 s"),
+        (counted(prompt=60), "cut", "60 tokens of a prompt of about 100"),
+        (counted(prompt=130), "implausible", "130 tokens of a prompt that has about 100"),
+        (counted(prompt=None), "cached", "does not count the prompt"),
+        (counted(kept=90), "cached", "had kept 90 of the 100"),
+        (counted(output=20, full=False), "short", "ended after 20 of 21"),
+    ],
+)
+def test_an_answer_that_does_not_count(wrong: Answer, invalid: str, words: str) -> None:
+    found = sample(wrong)
+    assert found.invalid == invalid
+    assert words in found.reason
+
+
+def test_a_template_before_the_salt_may_be_kept() -> None:
+    assert sample(counted(kept=8)).invalid is None
+    assert sample(counted(kept=9)).invalid == "cached"
+    assert sample(counted(kept=40), Reference(kept=35)).invalid is None
+
+
+def test_a_prompt_that_is_read_absurdly_fast_was_kept() -> None:
+    keeps = Reference(cold=500, warm=50_000)
+    assert keeps.limit == pytest.approx(5000)
+    assert sample(counted(prefill=0.2), keeps).invalid is None
+    found = sample(counted(prefill=0.002), keeps)
+    assert found.invalid == "cached"
+    assert "at 50000 tokens/s" in found.reason
+    # Where keeping makes no difference, it does no harm.
+    assert Reference(cold=500, warm=900).limit == math.inf
+    assert Reference().limit == math.inf
+
+
+def test_without_the_servers_times_the_first_token_bounds_the_speed() -> None:
+    keeps = Reference(cold=500, warm=50_000)
+    silent = {"prefill": None, "decode": None, "total": None, "load": None}
+    assert sample(counted(**silent), keeps).invalid is None
+    early = tuple(dataclasses.replace(text, at=text.at - 0.19) for text in answer().texts)
+    quick = dataclasses.replace(counted(**silent), texts=early)
+    assert sample(quick, keeps).invalid == "cached"
+    # Over a long way the first text comes late, however fast the prompt was read.
+    late = tuple(dataclasses.replace(text, at=text.at + 0.1) for text in early)
+    distant = dataclasses.replace(quick, texts=late, end=1.0)
+    assert sample(distant, keeps).invalid is None
+    assert sample(distant, keeps, rtt=0.1).invalid == "cached"
+
+
+def test_an_answer_without_a_counted_prompt_counts_where_no_times_contradict() -> None:
+    assert sample(counted(prompt=None, prefill=None, decode=None)).invalid is None
+
+
+def test_a_text_that_is_read_as_many_more_tokens_than_it_was_written_as() -> None:
+    assert find_miscount(32, 33) is None
+    assert find_miscount(32, 30) is None
+    problem = find_miscount(32, 128)
+    assert problem is not None
+    assert "reads as 128" in problem.reason
+
+
+# Properties
+
+times = st.lists(st.floats(0, 100), min_size=1, max_size=50).map(sorted)
+
+
+@given(times, st.integers(0, 200), st.data())
+def test_what_comes_first_holds_at_least_a_token(
+    at: list[float], tokens: int, data: st.DataObject
+) -> None:
+    texts = [Text(t, data.draw(st.integers(1, 99))) for t in at]
+    first = count_first_tokens(texts, tokens)
+    assert 1 <= first <= max(1, tokens)
+
+
+@given(times, st.integers(2, 100), st.floats(0.001, 1000))
+def test_times_scale(at: list[float], tokens: int, factor: float) -> None:
+    def measured(by: float) -> Sample:
+        texts = tuple(Text(t * by, 3) for t in at)
+        counts = Counts(output=tokens)
+        done = Answer(texts, counts, end=at[-1] * by, complete=True)
+        return make_sample(done, Question(tokens))
+
+    one, other = measured(1), measured(factor)
+    assert other.first_tokens == one.first_tokens
+    if one.tpot is not None:
+        assert other.tpot is not None
+        assert other.tpot == pytest.approx(one.tpot * factor, abs=1e-9)
+    assert one.ttft is not None
+    assert other.ttft == pytest.approx(one.ttft * factor)
+
+
+@given(st.floats(0.01, 1), st.floats(0.001, 0.1), st.integers(2, 60), st.integers(1, 9))
+def test_the_schedule_is_found_again(ttft: float, tpot: float, tokens: int, bundle: int) -> None:
+    """Whatever way the tokens come in, what is found is how they were written."""
+    sizes = [min(bundle, tokens - start) for start in range(0, tokens, bundle)]
+    written = 0
+    texts = []
+    for size in sizes:
+        written += size
+        texts.append(Text(ttft + (written - 1) * tpot, 5 * size))
+    end = texts[-1].at
+    found = make_sample(
+        Answer(tuple(texts), Counts(output=tokens, full=True), end, complete=True),
+        Question(tokens),
+    )
+    if len(texts) == 1:
+        assert found.invalid == "implausible"
+        assert found.tpot is None
+        return
+    assert found.invalid is None
+    assert found.tpot == pytest.approx(tpot)
+    assert found.ttft == pytest.approx(ttft + (sizes[0] - 1) * tpot)
+
+
+numbers = st.none() | st.integers(0, 10**6)
+seconds = st.none() | st.floats(0, 10**6)
+
+
+@given(
+    st.builds(
+        Answer,
+        texts=st.lists(
+            st.builds(Text, st.floats(0, 100), st.integers(1, 99), st.booleans()), max_size=9
+        ).map(tuple),
+        counts=st.builds(
+            Counts,
+            numbers,
+            numbers,
+            numbers,
+            seconds,
+            seconds,
+            seconds,
+            seconds,
+            st.none() | st.booleans(),
+        ),
+        end=st.floats(0, 100),
+        complete=st.booleans(),
+    ),
+    st.integers(1, 1000),
+)
+def test_whatever_comes_is_a_sample(of: Answer, asked: int) -> None:
+    found = make_sample(of, Question(asked, 100), reference=Reference(100, 9999))
+    assert bool(found.reason) == (found.invalid is not None)
+    if found.invalid is None:
+        # What counts has all the tokens, and all of its figures that exist are sound.
+        assert found.output_tokens == asked
+        assert found.ttft is not None
+        assert of.complete

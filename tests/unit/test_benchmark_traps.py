@@ -1,0 +1,319 @@
+"""Every bad habit of a model server is recognised, and what it spoils does not count."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import pytest
+from pyinfra.api.host import Host
+
+from stackmend.errors import StepError
+from stackmend.worker.benchmark import measuring
+from stackmend.worker.benchmark.definitions import Question, make_sample
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.measuring import Prepared, prepare
+from stackmend.worker.benchmark.sending import Run, Task, open_client, open_clients, send
+from stackmend.worker.benchmark.spec import Profile
+from stackmend.worker.benchmark.state import Load, Sample
+from tests import paced
+from tests.calm import calmly
+from tests.connected import local
+from tests.paced import Paced
+
+Api = Literal["ollama", "openai"]
+
+pytestmark = pytest.mark.slow
+
+TOKENS = 12
+PROFILE = Profile(prompt_tokens=64, output_tokens=TOKENS, timeout=5, warmups=0)
+PACE = {"ttft": 0.1, "tpot": 0.01, "slots": 4, "load": 0.3, "every": 1, "trap": ""}
+
+#: What each trap makes of a sample, where the two APIs agree.
+SPOILED = {
+    "early": ("incomplete", "without its last message"),
+    "abrupt": ("incomplete", "the connection ended within the answer"),
+    "no-done": ("incomplete", "without its last message"),
+    "error-200": ("error", "out of memory"),
+    "error-late": ("error", "out of memory"),
+    "chunks-as-tokens": ("implausible", "counts chunks for tokens"),
+    "at-once": ("implausible", "does not stream"),
+    "cut": ("cut", "40 tokens of a prompt of about 64"),
+    "cached": ("cached", "had kept"),
+    "short": ("short", "ended after 4 of 12"),
+    "http-500": ("error", "HTTP 500"),
+    "http-429": ("refused", "HTTP 429"),
+    "hang": ("timeout", "within 0.5 s"),
+    "hang-first": ("timeout", "within 0.5 s"),
+    "loris": ("timeout", "within 0.5 s"),
+    "megabyte": ("error", "longer than"),
+    "flood": ("error", "longer than"),
+    "garbage": ("error", "form of this API"),
+    "uncounted": ("uncounted", "does not count"),
+    "liar": ("implausible", "for an answer of"),
+}
+
+#: What only Ollama's API says.
+OLLAMA_ALONE = {"reload": ("reloaded", "in 0.30 s")}
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Host]:
+    with local() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Paced]:
+    with paced.serving(**PACE) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Paced) -> Paced:
+    running.set(**PACE)
+    return running
+
+
+@pytest.fixture(scope="module")
+def known(here: Host, running: Paced) -> dict[Api, Prepared]:
+    """What is known of the server once it has been asked, when it keeps prompts and is honest."""
+    running.set(**{**PACE, "trap": "prefix"})
+    apis: tuple[Api, Api] = ("ollama", "openai")
+    return {api: prepare(here, at(running, api), PROFILE) for api in apis}
+
+
+def at(server: Paced, api: Api) -> Endpoint:
+    return Endpoint(api, "127.0.0.1", server.port, "paced")
+
+
+def make_task(prepared: Prepared, timeout: float = 5.0) -> Task:
+    return Task(
+        protocol=prepared.protocol,
+        prompts=prepared.prompts,
+        words=prepared.words,
+        question=Question(TOKENS, prepared.prompt_tokens),
+        timeout=timeout,
+        reference=prepared.reference,
+        rtt=prepared.rtt,
+    )
+
+
+def ask(
+    host: Host, server: Paced, api: Api, prepared: Prepared, requests: int = 2, timeout: float = 5.0
+) -> Sequence[Sample]:
+    """Samples of a server, two at one time."""
+    load = Load(concurrency=2)
+    with open_clients(host, at(server, api), load, requests, timeout) as clients:
+        run = Run(clients, make_task(prepared, timeout))
+        _, samples = run.run_closed(requests, give_up=False)
+    return samples
+
+
+CASES = [(api, trap) for trap in SPOILED for api in ("ollama", "openai")]
+CASES += [("ollama", trap) for trap in OLLAMA_ALONE]
+
+
+@pytest.mark.parametrize(("api", "trap"), CASES)
+@calmly
+def test_what_a_trap_spoils_does_not_count(
+    here: Host, server: Paced, known: dict[Api, Prepared], api: Api, trap: str
+) -> None:
+    invalid, words = (SPOILED | OLLAMA_ALONE)[trap]
+    timeout = 0.5 if invalid == "timeout" else 5.0
+    server.set(trap=trap)
+    samples = ask(here, server, api, known[api], timeout=timeout)
+    # Each of two is sent again where the model ended early, with another salt.
+    assert len(samples) == (8 if trap == "short" else 2)
+    for sample in samples:
+        assert sample.invalid == invalid, sample.reason
+        assert words in sample.reason
+        assert sample.reason.isprintable()
+    prompts = [record.prompt for record in server.read_records()]
+    assert len(set(prompts)) == len(prompts) == len(samples)
+
+
+@pytest.mark.parametrize("api", ["ollama", "openai"])
+@pytest.mark.parametrize("trap", ["early", "cached", "cut", "http-500"])
+@calmly
+def test_only_what_is_spoiled_is_left_out(
+    here: Host, server: Paced, known: dict[Api, Prepared], api: Api, trap: str
+) -> None:
+    server.set(trap=trap, every=3)
+    samples = ask(here, server, api, known[api], requests=9)
+    records = server.read_records()
+    assert sum(sample.invalid is not None for sample in samples) == 3
+    good = [sample for sample in samples if sample.invalid is None]
+    honest = [record for record in records if not record.trap]
+    agree(good, honest)
+
+
+def agree(samples: Sequence[Sample], records: Sequence[paced.Record]) -> None:
+    """What was measured is what the server did.
+
+    A machine under load makes for some milliseconds of difference, a trap for a multiple; how exact
+    it is on a quiet machine, `test_benchmark_truth.py` says.
+    """
+    assert all(sample.invalid is None for sample in samples), [s.reason for s in samples]
+    ttft = statistics.median(sample.ttft or 0 for sample in samples)
+    truth = statistics.median(record.first - record.arrived for record in records)
+    assert ttft == pytest.approx(truth, rel=0.4)
+    tpot = statistics.median(sample.tpot or 0 for sample in samples)
+    # The first piece of text has as many tokens as the server bundles.
+    times = [
+        (record.last - record.first) / (record.tokens - sample.first_tokens)
+        for record, sample in zip(records, samples, strict=True)
+    ]
+    assert tpot == pytest.approx(statistics.median(times), rel=0.4)
+
+
+@pytest.mark.parametrize("api", ["ollama", "openai"])
+@calmly
+def test_a_server_that_keeps_prompts_looks_no_faster_than_it_is(
+    here: Host, server: Paced, known: dict[Api, Prepared], api: Api
+) -> None:
+    server.set(trap="prefix")
+    samples = ask(here, server, api, known[api], requests=6)
+    records = server.read_records()
+    agree(samples, records)
+    assert max(record.kept_tokens for record in records) <= 1
+    # As it looks to a client that asks the same again: ten times as fast, and recognised.
+    task = make_task(known[api])
+    request = task.protocol.build(task.prompts.make(task.words), TOKENS, 1)
+    with open_client(here, at(server, api), 5) as client:
+        again = [
+            make_sample(send(client, task, request)[1], task.question, reference=task.reference)
+            for _ in range(2)
+        ]
+    assert again[0].invalid is None
+    assert again[1].invalid == "cached"
+    assert (again[1].ttft or 1) < 0.5 * (again[0].ttft or 0)
+
+
+@pytest.mark.parametrize("api", ["ollama", "openai"])
+@calmly
+def test_a_server_that_bundles_tokens(
+    here: Host, server: Paced, known: dict[Api, Prepared], api: Api
+) -> None:
+    server.set(trap="bundles", bundle=3)
+    samples = ask(here, server, api, known[api], requests=4)
+    agree(samples, server.read_records())
+    for sample in samples:
+        assert (sample.first_tokens, sample.chunks, sample.output_tokens) == (3, 4, TOKENS)
+        # Pieces for tokens would be three times as much.
+        assert sample.tpot == pytest.approx(PACE["tpot"], rel=0.4)
+
+
+@pytest.mark.parametrize("api", ["ollama", "openai"])
+@calmly
+def test_a_server_that_thinks_first(
+    here: Host, server: Paced, known: dict[Api, Prepared], api: Api
+) -> None:
+    server.set(trap="thinks")
+    samples = ask(here, server, api, known[api], requests=4)
+    agree(samples, server.read_records())
+    for sample in samples:
+        assert sample.ttft_output is not None
+        assert sample.ttft is not None
+        assert sample.ttft_output - sample.ttft > 0.03
+        assert sample.output_tokens == TOKENS
+    server.set(trap="thinks-only")
+    for sample in ask(here, server, api, known[api]):
+        assert (sample.invalid, sample.ttft_output) == (None, None)
+        assert sample.ttft is not None
+
+
+@pytest.mark.parametrize("api", ["ollama", "openai"])
+@pytest.mark.parametrize("trap", ["empty-first", "hostile", "num-ctx"])
+@calmly
+def test_what_spoils_nothing_of_ours(
+    here: Host, server: Paced, known: dict[Api, Prepared], api: Api, trap: str
+) -> None:
+    # An empty piece is no first token; text is counted and never shown; num_ctx is left alone.
+    server.set(trap=trap)
+    agree(ask(here, server, api, known[api], requests=4), server.read_records())
+
+
+@calmly
+def test_a_model_that_ends_early_once_is_asked_again(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    server.set(trap="short", every=3)
+    samples = ask(here, server, "ollama", known["ollama"], requests=4)
+    assert sorted(sample.invalid or "" for sample in samples) == ["", "", "", "", "short"]
+    assert len(server.read_records()) == 5
+
+
+# Before anything is measured
+
+
+@pytest.mark.parametrize(
+    ("api", "trap", "words"),
+    [
+        ("ollama", "uncounted", "does not count"),
+        ("openai", "uncounted", "does not count"),
+        ("ollama", "cut", "it cuts prompts"),
+        ("ollama", "chunks-asked", "counts chunks for tokens"),
+        ("openai", "chunks-asked", "counts chunks for tokens"),
+        ("ollama", "error-200", "out of memory"),
+        ("ollama", "reload", "loaded the model for this request"),
+        ("openai", "http-429", "HTTP 429"),
+    ],
+)
+def test_a_server_that_cannot_be_measured(
+    here: Host, server: Paced, api: Api, trap: str, words: str
+) -> None:
+    server.set(trap=trap)
+    started = time.monotonic()
+    with pytest.raises(StepError, match=words) as caught:
+        prepare(here, at(server, api), PROFILE)
+    assert str(caught.value).isprintable()
+    assert time.monotonic() - started < 20
+
+
+def test_nobody_answers(here: Host) -> None:
+    with pytest.raises(StepError, match="does not answer"):
+        measuring.measure_rtt(here, Endpoint("ollama", "127.0.0.1", 9, "paced"))
+
+
+def test_a_server_that_fails_all_the_time_is_given_up(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    server.set(trap="hang-first")
+    profile = PROFILE.model_copy(update={"concurrency": (2,), "requests": 500, "timeout": 0.3})
+    with pytest.raises(StepError, match=r"none of [34] requests .* within 0\.3 s"):
+        measuring.measure(here, at(server, "ollama"), profile, prepared=known["ollama"])
+    assert len(server.read_records()) <= 4
+
+
+def test_a_model_that_is_not_loaded(here: Host, server: Paced) -> None:
+    server.set(cold=True, load=0.3)
+    prepared = prepare(here, at(server, "ollama"), PROFILE)
+    assert prepared.load is not None
+    assert 0.3 <= prepared.load < 3
+    # None of what is measured afterwards has it loaded.
+    assert {record.load for record in server.read_records()} == {0.0}
+    server.set(cold=False)
+    assert prepare(here, at(server, "ollama"), PROFILE).load is None
+
+
+@calmly
+def test_a_server_with_messages_alone(here: Host, server: Paced) -> None:
+    server.set(completions=False)
+    prepared = prepare(here, at(server, "openai"), PROFILE)
+    server.set(completions=False)
+    agree(ask(here, server, "openai", prepared, requests=4), server.read_records())
+    server.set(completions=True)
+
+
+def test_a_server_that_wants_a_key(here: Host, server: Paced) -> None:
+    server.set(key="s3cret")
+    endpoint = at(server, "openai")
+    with pytest.raises(StepError, match="HTTP 401"):
+        prepare(here, endpoint, PROFILE)
+    with_key = dataclasses.replace(endpoint, api_key="s3cret")
+    assert prepare(here, with_key, PROFILE).prompt_tokens == 64
+    server.set(key="")

@@ -1,0 +1,182 @@
+"""What the benchmark measures of a server of known speed is that speed."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator
+
+import pytest
+from pyinfra.api.host import Host
+
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.measuring import (
+    Prepared,
+    count_all_requests,
+    measure,
+    measure_interleaved,
+    prepare,
+    release,
+)
+from stackmend.worker.benchmark.state import Conditions, Load
+from tests import paced
+from tests.calm import calmly
+from tests.connected import local
+from tests.paced import Paced
+from tests.paced.measured import (
+    SHORT,
+    SPEEDS,
+    Speed,
+    check_delay,
+    check_speed,
+    compare,
+    run_once,
+    summarize,
+)
+
+pytestmark = pytest.mark.slow
+
+PACE = {"ttft": 0.02, "tpot": 0.002, "slots": 4, "trap": "", "cold": False}
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Host]:
+    with local() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Paced]:
+    with paced.serving(**PACE) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Paced) -> Paced:
+    running.set(**PACE)
+    return running
+
+
+@pytest.fixture(scope="module")
+def endpoint(running: Paced) -> Endpoint:
+    return Endpoint("openai", "127.0.0.1", running.port, "paced")
+
+
+@pytest.fixture(scope="module")
+def prepared(here: Host, endpoint: Endpoint) -> Prepared:
+    return prepare(here, endpoint, SHORT)
+
+
+@calmly
+@pytest.mark.parametrize("speed", SPEEDS[::2], ids=str)
+def test_the_speed_at_each_concurrency(
+    here: Host, server: Paced, endpoint: Endpoint, prepared: Prepared, speed: Speed
+) -> None:
+    check_speed(here, server, endpoint, prepared, speed, (1, 3, 8))
+
+
+@calmly
+@pytest.mark.parametrize(("there", "back"), [(0.05, 0.0), (0.025, 0.025)])
+def test_through_a_delay(here: Host, server: Paced, there: float, back: float) -> None:
+    with paced.relayed(server.port, there, back) as port:
+        endpoint = Endpoint("openai", "127.0.0.1", port, "paced")
+        check_delay(here, server, endpoint, 0.05)
+
+
+@calmly
+def test_an_open_loop_shows_the_queue(
+    here: Host, server: Paced, endpoint: Endpoint, prepared: Prepared
+) -> None:
+    # Each takes 0.2 s in the one slot; twice as many come as it can serve.
+    server.set(ttft=0.13, tpot=0.01, slots=1)
+    wall, samples = run_once(here, endpoint, prepared, Load(rate=10), 8, 8)
+    compare(summarize(wall, samples, prepared.rtt), paced.read_truth(server.read_records()), "")
+    sent = [sample.sent for sample in samples]
+    assert all(0.03 < after - before < 0.17 for before, after in itertools.pairwise(sent))
+    waits = [sample.ttft or 0 for sample in samples]
+    assert waits == sorted(waits)
+    assert waits[-1] > 4 * waits[0]
+
+
+def test_a_rate_beyond_all_bounds(here: Host, server: Paced, endpoint: Endpoint) -> None:
+    profile = SHORT.model_copy(update={"rate": 400.0, "requests": 20})
+    server.set(ttft=0.05)
+    (level,) = measure(here, endpoint, profile)
+    assert level.load == Load(rate=400)
+    assert [len(repeat.samples) for repeat in level.repeats] == [20] * 5
+
+
+# A measurement
+
+
+def test_a_measurement(here: Host, server: Paced, endpoint: Endpoint) -> None:
+    progress: list[tuple[int, int, str]] = []
+    readings = itertools.count()
+
+    def read_conditions() -> Conditions:
+        return Conditions(swapped=next(readings))
+
+    levels = measure(
+        here,
+        endpoint,
+        SHORT,
+        read_conditions=lambda: read_conditions,
+        on_progress=lambda *step: progress.append(step),
+    )
+    assert [level.load.concurrency for level in levels] == [1, 2]
+    for level in levels:
+        assert len(level.repeats) == 5
+        for repeat in level.repeats:
+            assert len(repeat.valid) == len(repeat.samples) == 2
+            assert repeat.wall == max(sample.sent + sample.end for sample in repeat.samples)
+            assert min(sample.sent for sample in repeat.samples) == 0
+    swapped = [repeat.conditions.swapped for level in levels for repeat in level.repeats]
+    assert swapped == list(range(10))
+    total = count_all_requests(SHORT)
+    assert total == 2 * (1 + 5 * 2)
+    assert [step[0] for step in progress] == list(range(1, total + 1))
+    assert {step[1] for step in progress} == {total}
+    assert progress[0][2] == "concurrency 1, warm-up"
+    assert progress[-1][2] == "concurrency 2, repeat 5 of 5"
+    # Every prompt of it all is another one, from its first words on.
+    prompts = [record.prompt for record in server.read_records()]
+    assert len({" ".join(prompt.split()[:4]) for prompt in prompts}) >= len(prompts) - 1
+
+
+def test_two_servers_take_turns(here: Host, server: Paced, endpoint: Endpoint) -> None:
+    profile = SHORT.model_copy(update={"concurrency": (1,)})
+    with paced.serving(ttft=0.02, tpot=0.006) as other:
+        new = Endpoint("ollama", "127.0.0.1", other.port, "paced")
+        known = (prepare(here, endpoint, profile), prepare(here, new, profile))
+        server.set()
+        other.set()
+        before, after = measure_interleaved(here, endpoint, new, profile, prepared=known)
+        turns = [(record.arrived, "A") for record in server.read_records()]
+        turns += [(record.arrived, "B") for record in other.read_records()]
+    # A warm-up of each, then repeats of two requests.
+    order = "".join(name for _, name in sorted(turns))
+    assert order == "AB" + "".join(2 * turn for turn in "ABBAABBAAB")
+    assert [len(level.repeats) for level in (*before, *after)] == [5, 5]
+    tpots = [
+        statistics.median(
+            sample.tpot or 0 for level in levels for r in level.repeats for sample in r.valid
+        )
+        for levels in (before, after)
+    ]
+    assert tpots[1] > 1.5 * tpots[0]
+
+
+def test_what_ollama_keeps_in_memory_stays_as_it_was(here: Host, server: Paced) -> None:
+    """A model that somebody keeps for ever stays; another one's time is the server's again."""
+    ollama = Endpoint("ollama", "127.0.0.1", server.port, "paced")
+    known = prepare(here, ollama, SHORT)
+    # The paced server's model is loaded until 2100.
+    assert {record.keep_alive for record in server.read_records()} == {-1}
+    server.set()
+    release(here, ollama, known)
+    assert server.read_loads() == []
+    server.set(cold=True, load=0.01)
+    known = prepare(here, ollama, SHORT)
+    assert {record.keep_alive for record in server.read_records()} == {3600}
+    release(here, ollama, known)
+    assert server.read_loads() == [3600, None]
