@@ -154,6 +154,7 @@ def parse(output: Sequence[str], mark: str) -> WorkerAcceleration:
         container=container,
         reason=reason,
         version=version,
+        address=_parse_address(found),
         inside=_parse_inside(found),
         usage=usage,
         samples=tuple(_parse_samples(found)),
@@ -400,6 +401,14 @@ def _parse_version(found: Sections) -> tuple[str, str]:
     if not isinstance(version, str):
         return "what answers is not Ollama", ""
     return "", format_safe_line(version, 40)
+
+
+def _parse_address(found: Sections) -> tuple[str, int] | None:
+    for line in _get_lines(found, "reached"):
+        address, _, port = line.partition(" ")
+        if port.isdecimal() and 0 < int(port) < 65536:
+            return address, int(port)
+    return None
 
 
 def _list_models(body: Any) -> list[Mapping[str, Any]]:

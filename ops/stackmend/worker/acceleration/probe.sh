@@ -64,6 +64,7 @@ converse() {
   answer=$(ask version "$@" version)
   printf '%s\n' "$answer"
   case $answer in *'|HTTP/1.'* | *'|{"version"'*) ;; *) return 1 ;; esac
+  [ -n "$1" ] || section reached printf '%s %s\n' "$2" "$3"
   ask tags "$@" tags
   count=1
   while :; do

@@ -5,7 +5,7 @@ from typing import Literal
 
 from stackmend.decision import Finding
 from stackmend.frozen import Frozen
-from stackmend.worker.acceleration.serverlog import needs_model, parse_duration
+from stackmend.worker.acceleration.serverlog import is_model_call, parse_duration
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.acceleration.state import Call, Client, Load, WorkerAcceleration
 
@@ -64,7 +64,7 @@ def assess_reloads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Ite
     :param state: what the server computes with.
     """
     reloads = find_reloads(state)
-    asked = sum(1 for call in state.log.calls if needs_model(call))
+    asked = sum(1 for call in state.log.calls if is_model_call(call))
     causes: tuple[Cause, ...] = ("context", "evicted", "unloaded", "crashed")
     for cause in causes:
         found = [reload for reload in reloads if reload.cause == cause]
@@ -135,7 +135,7 @@ def _find_call(calls: Sequence[Call], load: Load) -> Call | None:
     waiting = (
         call
         for call in calls
-        if needs_model(call) and call.at - call.seconds - _SLACK <= load.at <= call.at
+        if is_model_call(call) and call.at - call.seconds - _SLACK <= load.at <= call.at
     )
     return max(waiting, key=lambda call: call.at - call.seconds, default=None)
 
