@@ -8,6 +8,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ import pytest
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.host import Host
 
-from stackmend.compose.facts import ComposeStack
-from stackmend.compose.state import StackState
+from stackmend.compose.facts import ComposeStack, EngineHung
+from stackmend.compose.listening import Listening
+from stackmend.compose.observer import Observer
+from stackmend.compose.source import File, Source
+from stackmend.compose.spec import ComposeSpec
+from stackmend.compose.state import Declared, StackState
 from stackmend.connection import (
     Unknown,
     fetch_facts,
@@ -24,6 +29,7 @@ from stackmend.connection import (
     parse_sections,
     read_frame,
     read_script,
+    run,
 )
 from stackmend.connection.fetching import PROBE_TIMEOUT
 from stackmend.engine.state import HostEngine
@@ -44,12 +50,16 @@ section exec docker exec x true
 """
 
 
+#: What gives an engine two seconds, of the shell that calls it, instead of ten.
+QUICK = ('-k 2 "${STACKMEND_ENGINE_LIMIT:-10}"', "-k 1 2")
+
+
 class Asks(FactBase[dict[str, tuple[int, list[str]]]]):
     """Docker, by the functions that all probes share."""
 
     def command(self, label: str) -> StringCommand:
         self._mark = make_mark()
-        frame = read_frame().replace(" -k 2 10 ", " -k 1 2 ")
+        frame = read_frame().replace(*QUICK)
         body = f"IFS= read -r mark\n{frame}{PROBE}: {label}\n"
         return StringCommand("printf", r"'%s\n'", self._mark, "|", f"sh -c '{quote(body)}'")
 
@@ -139,13 +149,67 @@ def test_what_a_probe_waits_for_adds_up_to_much_less_than_it_has(
         assert state.status in ("hung", "stopped"), "whether systemd knows it, is this machine's"
 
 
+@pytest.fixture
+def quick(host: Host, tmp_path: Path) -> Path:
+    """Where it is written for how long a hung engine would have been waited for, and is not."""
+    stand_in = tmp_path / "timeout"
+    stand_in.write_text(TIMEOUT.format(timeout=shutil.which("timeout"), directory=tmp_path))
+    stand_in.chmod(0o755)
+    return tmp_path / "waited"
+
+
+def test_one_that_hung_has_less_time_until_something_is_changed(host: Host, quick: Path) -> None:
+    """A later reading of the same run, be it of other facts or by a script of its own."""
+    shop = make_observer(host)
+    arguments = {"project": "ai", "directory": "/nowhere"}
+    fetch_facts(host, [(ComposeStack, arguments)])
+    fetch_facts(host, [(Listening, {"containers": ("a" * 64,)})])
+    fetch_facts(host, [(ComposeStack, arguments)])
+    with pytest.raises(EngineHung):
+        shop.measure_free()
+    run(host, "true", readonly=True)
+    with pytest.raises(EngineHung):
+        shop.read_surroundings(Declared(config={}))
+    run(host, "true")
+    fetch_facts(host, [(ComposeStack, arguments)])
+    waits = [row.split()[0] for row in quick.read_text().splitlines()]
+    # Four calls of that probe are made side by side, and only the first says to the others.
+    assert [each for each, _ in groupby(waits)] == ["2+10", "2+3", "2+10"], waits
+
+
+@pytest.mark.parametrize("ask", ["measure_free", "read_surroundings", "resolve"])
+def test_what_a_plan_asks_beside_notes_that_it_hangs(
+    host: Host, quick: Path, tmp_path: Path, ask: str
+) -> None:
+    """An engine may tell what runs, and hang at all else: its containerd hangs."""
+    (tmp_path / "docker").write_text(
+        """#!/bin/sh\ncase "$*" in *--format*json*) echo '{"services": {}}' ;; esac\n"""
+    )
+    shop = make_observer(host)
+    asked = {
+        "measure_free": shop.measure_free,
+        "read_surroundings": lambda: shop.read_surroundings(Declared(config={})),
+        "resolve": shop.resolve,
+    }
+    for _ in range(2):
+        with pytest.raises(EngineHung):
+            asked[ask]()
+    assert quick.read_text() == "2+10 docker\n2+3 docker\n"
+
+
+def make_observer(host: Host) -> Observer:
+    """What reads a project of one file."""
+    spec = ComposeSpec.model_validate({"project": "ai", "source": ".", "directory": "/nowhere"})
+    return Observer(host, spec, Source({"compose.yaml": File(0o644, b"services: {}\n")}))
+
+
 class Stack(ComposeStack):
     """The reading of a project, with an engine that has two seconds instead of twenty."""
 
     def command(self, project: str, directory: str) -> StringCommand:
         raw = super().command(project, directory).get_raw_value()
-        assert " -k 2 10 " in raw
-        return StringCommand(raw.replace(" -k 2 10 ", " -k 1 2 "))
+        assert QUICK[0] in raw
+        return StringCommand(raw.replace(*QUICK))
 
 
 @pytest.mark.parametrize("silent", ["*", "ps*", "container*", "image*", "network*", "volume*"])

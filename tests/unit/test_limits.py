@@ -67,7 +67,8 @@ def list_connection_limits() -> list[float]:
         ("an answer of Docker", [docker_api.TIMEOUT]),
         ("a model loading", [client.LOADING]),
         ("a pull of a model", [client.LONGEST_PULL]),
-        ("the engine answering", [int(re.findall(r"timeout -k 2 (\d+) docker", FRAME)[0])]),
+        ("the engine answering", [int(re.findall(r"STACKMEND_ENGINE_LIMIT:-(\d+)", FRAME)[0])]),
+        ("the same, once it hung", [fetching.HUNG_LIMIT]),
     ],
 )
 def test_the_page_says_what_the_code_has(what: str, seconds: list[float]) -> None:

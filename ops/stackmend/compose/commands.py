@@ -176,7 +176,7 @@ def hash_outside(paths: Sequence[str]) -> StringCommand:
 
 def measure_free(spec: ComposeSpec) -> StringCommand:
     """Print "KiB|path" of what is free where images, files and records live."""
-    return _build_script("free", spec.directory)
+    return script("stackmend.compose", "free", spec.directory, shared=["failed", "frame"])
 
 
 def read_surroundings(paths: Iterable[str], mark: str) -> StringCommand:

@@ -223,6 +223,10 @@ def update_containers(
     return state.model_copy(update={"containers": _select_own(containers, project), "foreign": ()})
 
 
+class EngineHung(ValueError):
+    """The host's engine does not answer."""
+
+
 class NoCompose(ValueError):
     """The host's Docker has no Compose plugin; the text is Docker's own."""
 
@@ -230,10 +234,12 @@ class NoCompose(ValueError):
 def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared:
     """What ``resolve.sh`` printed.
 
+    :raises EngineHung: the engine did not answer.
     :raises NoCompose: the host has no Compose.
     :raises ValueError: Compose refuses the files; the text is Compose's own.
     """
     found = parse_sections(output, mark)
+    _refuse_hung(found)
     status, lines = found.get("compose", (0, []))
     if status != 0:
         raise NoCompose(" ".join(line.strip() for line in lines if line.strip()))
@@ -271,9 +277,18 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
     )
 
 
+def _refuse_hung(found: Mapping[str, tuple[int, list[str]]]) -> None:
+    if "hung" in found:
+        raise EngineHung("the Docker daemon does not answer")
+
+
 def parse_surroundings(output: Sequence[str], mark: str) -> Surroundings:
-    """What ``surroundings.sh`` printed; what the host did not say is left out."""
+    """What ``surroundings.sh`` printed; what the host did not say is left out.
+
+    :raises EngineHung: the engine did not answer.
+    """
     found = parse_sections(output, mark)
+    _refuse_hung(found)
 
     def list_lines(section: str) -> list[str]:
         status, lines = found.get(section, (1, []))

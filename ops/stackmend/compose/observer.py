@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from stackmend.compose import commands, drift
 from stackmend.compose.closure import find_closure
 from stackmend.compose.facts import (
     ComposeStack,
+    EngineHung,
     NoCompose,
     parse_declared,
     parse_surroundings,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from stackmend.compose.spec import ComposeSpec
+
+#: What a script exits with where the engine hangs.
+HUNG = 124
 
 #: Lines of a failing container's log that are shown.
 LOG_LINES = 20
@@ -203,13 +207,14 @@ class Observer:
         """What Compose makes of the project's files.
 
         :param known: the digests of files on the host.
+        :raises EngineHung: the engine did not answer.
         :raises NoCompose: the host has no Compose.
         :raises StepError: Compose refuses the files.
         """
         needed = find_closure(self.source)
         try:
             declared = self._resolve(needed, known or {})
-        except NoCompose:
+        except (EngineHung, NoCompose):
             raise
         except ValueError as error:
             try:
@@ -217,6 +222,8 @@ class Observer:
                     raise error
                 # It complained of files that it was not given.
                 declared = self._resolve(self.source, known or {})
+            except EngineHung:
+                raise
             except ValueError as error:
                 raise StepError(f"Docker Compose refuses the project's files: {error}") from None
         self._hide(declared.config)
@@ -244,29 +251,55 @@ class Observer:
         mark = connection.make_mark()
         result = connection.run(
             self.host,
-            commands.resolve(self.spec, self.source.options, mark),
+            connection.shorten_wait(
+                self.host, commands.resolve(self.spec, self.source.options, mark)
+            ),
             stdin=f"{mark}\n".encode() + commands.make_resolve_archive(files, asked),
             readonly=True,
             secret=True,
         )
-        return parse_declared(result.text.split("\n"), mark, self.spec.directory)
+        with self._mark_hung():
+            return parse_declared(result.text.split("\n"), mark, self.spec.directory)
 
     def measure_free(self) -> dict[str, int]:
-        """Bytes free, by the path that was measured."""
-        result = connection.run(self.host, commands.measure_free(self.spec), readonly=True)
+        """Bytes free, by the path that was measured.
+
+        :raises EngineHung: the engine did not answer.
+        """
+        command = connection.shorten_wait(self.host, commands.measure_free(self.spec))
+        result = connection.run(self.host, command, readonly=True)
+        with self._mark_hung():
+            if result.status == HUNG:
+                raise EngineHung("the Docker daemon does not answer")
         rows = (line.partition("|") for line in result.text.splitlines())
         return {path: int(kib) * 1024 for kib, _, path in rows if kib.isdecimal()}
 
     def read_surroundings(self, declared: Declared) -> Surroundings:
-        """What new networks and containers of the project have to fit in."""
+        """What new networks and containers of the project have to fit in.
+
+        :raises EngineHung: the engine did not answer.
+        """
         mark = connection.make_mark()
         paths = filter(is_plain, list_required_mounts(declared.config))
-        command = commands.read_surroundings(paths, mark)
+        command = connection.shorten_wait(self.host, commands.read_surroundings(paths, mark))
         result = connection.run(self.host, command, readonly=True)
         # What cannot be parsed stands in nobody's way: the engine judges it itself.
-        with suppress(ValueError):
-            return parse_surroundings(result.text.split("\n"), mark)
-        return Surroundings()
+        try:
+            with self._mark_hung():
+                return parse_surroundings(result.text.split("\n"), mark)
+        except EngineHung:
+            raise
+        except ValueError:
+            return Surroundings()
+
+    @contextmanager
+    def _mark_hung(self) -> Iterator[None]:
+        """Have what is asked later wait less for an engine that did not answer."""
+        try:
+            yield
+        except EngineHung:
+            connection.mark_hung(self.host)
+            raise
 
     def read_logs(
         self, services: Iterable[str], state: StackState, *, healthy: bool = False

@@ -14,7 +14,7 @@ from stackmend.compose import commands
 from stackmend.compose.closure import read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
-from stackmend.compose.facts import NoCompose
+from stackmend.compose.facts import EngineHung, NoCompose
 from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
@@ -119,8 +119,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         state = self.observer.complete(state)
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
-        except NoCompose as error:
-            engine = Engine(status="no-compose", reason=str(error))
+        except (EngineHung, NoCompose) as error:
+            engine = Engine(
+                status="hung" if isinstance(error, EngineHung) else "no-compose", reason=str(error)
+            )
             refused = refuse_engine(state.model_copy(update={"engine": engine}))
             self._observed = Observation(refused or Plan())
         return self._observed

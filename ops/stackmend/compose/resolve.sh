@@ -78,3 +78,4 @@ volumes=$(docker volume ls -q --filter "label=com.docker.compose.project=$projec
 # Word splitting is wanted: an engine's names of volumes hold no blanks.
 # shellcheck disable=SC2086
 [ -z "$volumes" ] || section volumes docker volume inspect -- $volumes
+[ -z "${STACKMEND_HUNG:-}" ] || section hung true

@@ -4,6 +4,7 @@
 section networks docker network inspect --format '[{{json .Name}},{{json .IPAM.Config}}]' \
   $(docker network ls -q --no-trunc)
 section info docker info --format '{{json .}}'
+[ -z "${STACKMEND_HUNG:-}" ] || section hung true
 section routes cat /proc/net/route
 gpus() {
   for device in /sys/bus/pci/devices/*; do

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from .fetching import fetch_facts as fetch_facts
     from .fetching import invalidate as invalidate
     from .fetching import keep as keep
+    from .fetching import mark_hung as mark_hung
     from .fetching import prefetch as prefetch
     from .fetching import read as read
+    from .fetching import shorten_wait as shorten_wait
     from .first_contact.contact import Contact as Contact
     from .first_contact.login import Identity as Identity
     from .first_contact.login import decode_public_keys as decode_public_keys
@@ -85,6 +87,7 @@ _WHERE = {
     "TIMEOUT": "fetching",
     "derive": "fetching",
     "docker": "docker_api",
+    "shorten_wait": "fetching",
     "hold_lock": "lease",
     "find_holder": "lease",
     "find_timeout": "settings",
@@ -113,6 +116,7 @@ _WHERE = {
     "run_new_login": "first_contact.new_login",
     "keep": "fetching",
     "make_mark": "scripts",
+    "mark_hung": "fetching",
     "fetch_facts": "fetching",
     "parse_probe": "scripts",
     "decode_public_keys": "first_contact.login",

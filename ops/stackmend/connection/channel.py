@@ -427,6 +427,9 @@ def execute(
             acting.enter_context(link.mark_change())
             acting.enter_context(signals.step(link.host.name, cut=tethered))
         result = _retry_with_password(link.host, settings, try_once)
+        if not readonly:
+            # It may have brought the engine back, which then has all the time that it needs.
+            link.hung = False
     if print_output:
         _print(link.host, result)
     return result

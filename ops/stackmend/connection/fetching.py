@@ -44,10 +44,15 @@ MAX_AGE = 60.0
 PROBE_TIMEOUT = 30.0
 TIMEOUT = 60.0
 
+#: Seconds that an engine has to answer which did not when it was asked before.
+HUNG_LIMIT = 3
+
 #: What `timeout` exits with.
 _LATE = ("124", "137")
 
 _MISSING = "-"
+
+_SHORT_WAIT = f"STACKMEND_ENGINE_LIMIT={HUNG_LIMIT}; export STACKMEND_ENGINE_LIMIT;"
 
 T = TypeVar("T")
 
@@ -90,14 +95,18 @@ class _Reading:
     at: float
 
 
-def join(commands: Sequence[tuple[str, str | None, float]], token: str) -> str:
+def join(
+    commands: Sequence[tuple[str, str | None, float]], token: str, *, hung: bool = False
+) -> str:
     """One POSIX shell script that runs each command on its own and frames what it writes.
 
     :param commands: each command with the name of the program it requires, or None, and the
         seconds that it has.
     :param token: the boundary; must not be guessable.
+    :param hung: whether the engine did not answer before.
     """
     parts = [
+        *([_SHORT_WAIT] if hung else []),
         f"__frame={token}",
         # A probe that finds the engine hung says so to those behind it (frame.sh).
         "trap 'STACKMEND_HUNG=1; export STACKMEND_HUNG' USR1",
@@ -129,6 +138,7 @@ def join(commands: Sequence[tuple[str, str | None, float]], token: str) -> str:
             rf"printf '\n%s {index} %s\n' $__frame $__status",
             rf"printf '\n%s {index}\n' $__frame >&2",
         ]
+    parts.append(r"""[ -z "${STACKMEND_HUNG:-}" ] || printf '%s hung\n' $__frame""")
     return "\n".join(parts)
 
 
@@ -252,6 +262,28 @@ def invalidate(host: Host) -> None:
     _get_derived(to).clear()
 
 
+def mark_hung(host: Host) -> None:
+    """Says that a host's engine did not answer: until a command changes the host it has less time.
+
+    What reads facts notes it by itself.
+
+    :param host: the host.
+    """
+    link(unwrap(host)).hung = True
+
+
+def shorten_wait(host: Host, command: StringCommand) -> StringCommand:
+    """A command that asks the engine (``frame.sh``), with less time where that hung before.
+
+    :param host: the host.
+    :param command: the command.
+
+    Example:
+        >>> run(host, shorten_wait(host, script("stackmend.compose", "free", "/opt/ai", mark=mark)))
+    """
+    return StringCommand(_SHORT_WAIT, command) if link(unwrap(host)).hung else command
+
+
 def keep(host: Host, kind: type[T]) -> T:
     """What a room knows of a host until the end of the run, whatever becomes of its readings.
 
@@ -365,7 +397,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         result = execute(
             to,
             settings,
-            _Joined(join(commands, token), "; ".join(display)),
+            _Joined(join(commands, token, hung=to.hung), "; ".join(display)),
             timeout=timeout,
             readonly=True,
             print_input=state.print_fact_input,
@@ -381,6 +413,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         values.update((request, Unknown(reason)) for request, _ in askable)
         return values
 
+    to.hung = stdout.endswith(f"\n{token} hung\n".encode())
     readings = _get_readings(to)
     sections = split(stdout, stderr, token, len(askable))
     for (request, fact), asked, section in zip(askable, commands, sections, strict=True):

@@ -15,7 +15,8 @@ section() {
   printf '%s end\n' "$mark"
 }
 # An engine that hangs is waited for once. Whoever finds it so says so to the script's own shell, and
-# to the one that reads other facts beside it (connection/fetching.py).
+# to the one that reads other facts beside it (connection/fetching.py), which gives it less time when
+# it is asked again.
 trap 'STACKMEND_HUNG=1; export STACKMEND_HUNG' USR1
 if command -v docker >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1; then
   docker() {
@@ -30,7 +31,7 @@ if command -v docker >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1; then
         return
         ;;
       esac
-      timeout -k 2 10 docker "$@"
+      timeout -k 2 "${STACKMEND_ENGINE_LIMIT:-10}" docker "$@"
       docker_status=$?
       case $docker_status in 124 | 137) ;; *) return $docker_status ;; esac
       # shellcheck disable=SC2086 # one word or none

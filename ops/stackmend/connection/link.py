@@ -36,12 +36,15 @@ class Link:
 
     :param host: the host.
     :param generation: grows with every command executed on the host, by whomever in this process.
+    :param hung: whether the engine did not answer when it was asked last, and no command has
+        changed the host since.
     :param memory: for the modules of this package that keep something per host.
     """
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.generation = 0
+        self.hung = False
         self.memory: dict[str, Any] = {}
         self._transports: list[Transport] = []
         for name in _ACTING:

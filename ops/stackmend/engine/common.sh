@@ -83,11 +83,11 @@ why() {
 }
 
 # What runs now, the first that was made first, so that it can be brought back. What an earlier
-# script could not bring back stays on the list.
+# script could not bring back stays on the list. Argument: the seconds that the engine has to answer.
 remember() {
   touch "$root/left"
   asked=1
-  engine_failed || { running=$(timeout -k 2 10 docker ps -q --no-trunc 2>/dev/null) && asked=0 || asked=$?; }
+  engine_failed || { running=$(timeout -k 2 "${1:-10}" docker ps -q --no-trunc 2>/dev/null) && asked=0 || asked=$?; }
   if [ $asked -ne 0 ]; then
     # One that hangs is waited for once.
     if [ $asked -ne 124 ] && [ $asked -ne 137 ] && answers; then
