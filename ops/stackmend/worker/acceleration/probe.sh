@@ -174,7 +174,8 @@ if ! has docker; then
   finish
 fi
 # Clients before 25 know nothing of CDI, and print half of a row.
-row='{{json .ServerVersion}},{{json .Runtimes}},{{json .DefaultRuntime}}'
+# shellcheck disable=SC2016 # the template's own
+row='{{json .ServerVersion}},[{{range $name, $runtime := .Runtimes}}{{json $name}},{{end}}""],{{json .DefaultRuntime}}'
 answer=$(docker info --format "[$row,{{json .CDISpecDirs}}]" 2>/dev/null) ||
   answer=$(docker info --format "[$row,null]" 2>&1)
 section engine printf '%s\n' "$answer"
