@@ -46,10 +46,11 @@ def assess_cpu(policy: AccelerationPolicy, state: WorkerAcceleration) -> Iterato
 def find_threads(state: WorkerAcceleration) -> int:
     """How many threads the server says that it computes with; 0 where it does not."""
     named = next((load.threads for load in reversed(state.log.loads) if load.threads), 0)
-    if named or state.container is None:
+    if named:
         return named
-    value = state.container.find_setting("LLAMA_ARG_THREADS", "N_THREADS", "OLLAMA_NUM_THREAD")
-    return state.container.threads or (int(value) if value.isdecimal() else 0)
+    value = state.find_setting("LLAMA_ARG_THREADS", "N_THREADS", "OLLAMA_NUM_THREAD")
+    command = state.container.threads if state.container else 0
+    return command or (int(value[:4]) if value.isdecimal() else 0)
 
 
 def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
@@ -128,7 +129,7 @@ def find_need(state: WorkerAcceleration) -> tuple[int, str]:
         return largest.size, f"the files of {largest.name} alone have"
     tokens, parallel = _find_context(state)
     tokens = min(tokens, state.shape.trained or tokens)
-    cache = state.container.find_setting("OLLAMA_KV_CACHE_TYPE") if state.container else ""
+    cache = state.find_setting("OLLAMA_KV_CACHE_TYPE")
     context = state.shape.count_bytes(tokens, parallel, _BYTES.get(cache, 2.0))
     of = f"{context / _GIB:.1f} GiB of that for {parallel} times {tokens} tokens of context"
     return largest.size + context, f"{largest.name} needs, {of},"
@@ -138,7 +139,7 @@ def _find_context(state: WorkerAcceleration) -> tuple[int, int]:
     """Tokens of one request, and requests at one time, as the server's environment has them."""
     values = []
     for name, default in (("OLLAMA_CONTEXT_LENGTH", 4096), ("OLLAMA_NUM_PARALLEL", 1)):
-        text = state.container.find_setting(name) if state.container else ""
+        text = state.find_setting(name)
         values.append(int(text[:9]) if text.isdecimal() and int(text[:9]) else default)
     return values[0], values[1]
 
@@ -155,7 +156,7 @@ def _assess_memory(policy: AccelerationPolicy, state: WorkerAcceleration) -> Fin
         for model in state.loaded
     ]
     names = ("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS")
-    pairs = ((name, container.find_setting(name)) for name in names) if container else ()
+    pairs = ((name, state.find_setting(name)) for name in names)
     evidence += [f"{name}={value}" for name, value in pairs if value]
     return Finding(
         subject=policy.service,

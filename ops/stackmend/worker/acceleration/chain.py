@@ -440,9 +440,9 @@ def _check_server(
     hidden = [
         f"{name}={value}"
         for name in _HIDING
-        if container and (value := container.find_setting(name)) in ("-1", "none", "NoDevFiles")
+        if (value := state.find_setting(name)) in ("-1", "none", "NoDevFiles")
     ]
-    library = container.find_setting("OLLAMA_LLM_LIBRARY") if container else ""
+    library = state.find_setting("OLLAMA_LLM_LIBRARY")
     if library.startswith("cpu"):
         hidden.append(f"OLLAMA_LLM_LIBRARY={library}")
     restart = "docker compose restart" if container else "systemctl restart"
@@ -530,9 +530,8 @@ def _list_memory(state: WorkerAcceleration) -> Iterator[str]:
 
 
 def _list_context(state: WorkerAcceleration) -> str:
-    container = state.container
     names = ("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_KV_CACHE_TYPE")
-    pairs = ((name, container.find_setting(name)) for name in names) if container else ()
+    pairs = ((name, state.find_setting(name)) for name in names)
     return ", ".join(f"{name}={value}" for name, value in pairs if value)
 
 

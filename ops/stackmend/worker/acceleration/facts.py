@@ -155,6 +155,7 @@ def parse(output: Sequence[str], mark: str) -> WorkerAcceleration:
         smi=_parse_smi(found),
         engine=_parse_engine(found),
         container=container,
+        settings=environment.get("", ()),
         reason=reason,
         version=version,
         address=_parse_address(found),

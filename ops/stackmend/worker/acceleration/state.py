@@ -349,6 +349,7 @@ class WorkerAcceleration(Frozen):
 
     :param now: seconds since 1970.
     :param container: its container; ``None`` where it has none.
+    :param settings: what matters of its environment, where it is a process of the host.
     :param reason: why the server does not answer; empty where it does.
     :param inside: what the container has of accelerators; ``None`` where it does not run.
     :param address: where it answers from the host, with its port; ``None`` where it does not.
@@ -364,6 +365,7 @@ class WorkerAcceleration(Frozen):
     smi: Smi = Smi()
     engine: Engine = Engine()
     container: Container | None = None
+    settings: tuple[tuple[str, str], ...] = ()
     reason: str = ""
     version: str = ""
     address: tuple[str, int] | None = None
@@ -375,6 +377,13 @@ class WorkerAcceleration(Frozen):
     log: ServerLog = ServerLog()
     clients: tuple[Client, ...] = ()
     gateways: tuple[str, ...] = ()
+
+    def find_setting(self, *names: str) -> str:
+        """The value of the first of these variables that the server has; empty for none."""
+        if self.container is not None:
+            return self.container.find_setting(*names)
+        settings = dict(self.settings)
+        return next((settings[name] for name in names if name in settings), "")
 
     @property
     def largest(self) -> StoredModel | None:
