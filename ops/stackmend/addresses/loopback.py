@@ -230,7 +230,7 @@ def _prefer_named(stack: Stack, address: Address, found: dict[str, int]) -> dict
 
 
 def _list_volumes(body: Mapping[str, Any]) -> list[str]:
-    """Where a service has volumes and mounts, which say what it keeps data and sockets of."""
+    """Where a service mounts volumes, directories and files, in lower case."""
     return [
         str(mount.get("target", "")).lower()
         for mount in body.get("volumes") or ()

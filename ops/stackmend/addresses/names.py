@@ -8,8 +8,9 @@ from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, s
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import ImageFacts, Running
 
-#: Names of variables that may say where a service listens.
+#: Hosts of a variable that stand for each of the service's own addresses.
 _ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
+#: An option of a command that says on which port it listens.
 _FLAG = re.compile(r"(?:^|[\s'\"])--?(?:http-|server-|listen-)?port[= ](\d{2,5})(?!\d)")
 #: Where mounts hold data, and nothing of where a service listens.
 _HARMLESS = re.compile(
@@ -20,6 +21,7 @@ _SEVERAL_PORTS = frozenset(
     "apisix caddy consul envoy haproxy keycloak kong nginx-proxy-manager nomad tyk-gateway traefik "
     "vault".split()
 )
+#: Names of variables that may say where a service listens.
 _LISTENS = re.compile("(?i)port|listen|bind|addr|host")
 
 

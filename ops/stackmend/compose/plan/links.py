@@ -22,7 +22,7 @@ from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.health import is_complete
-from stackmend.compose.plan.path import REPLICA
+from stackmend.compose.plan.path import find_role, has_file
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
@@ -268,10 +268,7 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     body = declared.services.get(link.target) or {}
     image = str(body.get("image") or f"{project}-{link.target}")
     if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
-        words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
-        # What its own file makes it nobody knows here.
-        known = not REPLICA.search(f"{words}") and not _has_file(body)
-        where["role"] = "master" if known else "any"
+        where["role"] = "any" if has_file(body) else find_role(body)
         if link.scheme:
             variable = link.place is not None and link.place.kind in ("environment", "image")
             where["password_from"] = link.variable if variable else "command"
@@ -279,17 +276,6 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     if protocol := _PROTOCOLS.get(link.scheme):
         return GreetingCheck.model_validate({"protocol": protocol, **where})
     return TcpCheck(**where)
-
-
-def _has_file(body: Mapping[str, Any]) -> bool:
-    """Whether a redis is started with a configuration file of its own, or may be."""
-    words = [str(word) for key in ("entrypoint", "command") for word in body.get(key) or ()]
-    return any(re.search(r"/[^\s/]+\.conf\b|\.conf(?:\s|$)", word) for word in words) or any(
-        isinstance(item, Mapping)
-        and re.search(r"\.conf$|/(?:etc|conf|config)(?:/|$)", str(item.get("target") or ""))
-        for key in ("volumes", "configs")
-        for item in body.get(key) or ()
-    )
 
 
 # Correcting
