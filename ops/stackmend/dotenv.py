@@ -87,8 +87,9 @@ def _read_value(text: str, found: Assignment, end: int) -> tuple[Assignment, int
                 value = _undo_escapes(written) if quoted[0][0] == '"' else written
                 if quoted[0][0] == "'" and "\\'" in written:
                     value = None
-                span = {"start": start + 1, "end": quoted.end() - 1}
-                return found._replace(written=written, value=value, **span), last
+                at = start + 1
+                end = at + len(written)
+                return found._replace(start=at, end=end, written=written, value=value), last
         return found._replace(end=start + len(text[start:end].rstrip(" \t\r"))), end
     written = re.split(r"[ \t]#", text[start:end], maxsplit=1)[0].rstrip(" \t\r")
     value = None if "$" in written else written

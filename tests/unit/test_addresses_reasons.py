@@ -242,10 +242,57 @@ def test_a_name_that_something_else_may_have(more: dict[str, Any]) -> None:
 
 def test_a_name_that_nobody_knows_when_asked_is_wrong_without_a_right_one() -> None:
     config = project({"app": app({"URL": "http://nas:5000"}), "redis": REDIS})
-    nobody = Running(services={"app": RunningService(names={"nas": ()})})
-    known = Running(services={"app": RunningService(names={"nas": ("192.168.1.2",)})})
+    nobody = Running(services={"app": RunningService(names={"nas": False})})
+    known = Running(services={"app": RunningService(names={"nas": True})})
     assert reasons(config, running=nobody) == [("wrong", "unknown-name", "")]
     assert reasons(config, running=known) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "more"),
+    [
+        # Nobody asks for a name of the Internet, of an example, or of something that is not used.
+        ({"URL": "https://api.openai.com:443"}, {}),
+        ({"GREETING": "nas"}, {}),
+        ({"VECTOR_DB": "chroma", "QDRANT_URI": "http://nas:6333"}, {}),
+        ({"URL": "http://nas:5000"}, {"networks": {"outside": None}}),
+        ({"PUBLIC_URL": "http://nas:5000"}, {}),
+    ],
+)
+def test_a_name_that_asking_tells_nothing_of(
+    environment: dict[str, str], more: dict[str, Any]
+) -> None:
+    networks = {"outside": {"external": True}}
+    config = project({"app": app(environment, **more), "redis": REDIS}, networks=networks)
+    nobody = Running(services={"app": RunningService(names={"nas": False})})
+    for judgement in (*judge(config), *judge(config, nobody)):
+        assert (judgement.status, judgement.reason) == ("right", ""), judgement
+
+
+@pytest.mark.parametrize("known", [None, False])
+@pytest.mark.parametrize(
+    ("networks", "joined"),
+    [
+        ({}, {"shop_default"}),
+        ({"default": {"name": "ai"}}, set()),
+        ({"default": {"name": "ai"}}, {"ai"}),
+    ],
+)
+def test_a_name_that_a_project_on_the_same_network_may_have_is_not_rewritten(
+    networks: dict[str, Any], joined: set[str], known: bool | None
+) -> None:
+    config = project(
+        {"app": app({"URL": "redis://rediss:6379"}), "redis": REDIS}, networks=networks
+    )
+    names = {} if known is None else {"rediss": known}
+    services = {"app": RunningService(names=names)}
+    running = Running(services=services, joined=frozenset(joined))
+    (found,) = [one for one in judge(config, running) if one.status != "right"]
+    assert (found.status, found.reason, found.edits) == ("ambiguous", "unknown-name", ())
+    assert found.readings == ("rediss:6379: as it stands", "redis:6379")
+    elsewhere = running.model_copy(update={"joined": frozenset({"other_default", "bridge"})})
+    if not networks:
+        assert reasons(config, running=elsewhere) == [("wrong", "unknown-name", "redis:6379")]
 
 
 @pytest.mark.parametrize(

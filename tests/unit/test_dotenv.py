@@ -44,7 +44,10 @@ def test_each_form(line: str, written: str | None, value: str | None) -> None:
     before = "# é\nFIRST=1\n"
     text = f"{before}{line}\nLAST=1\n"
     first, found, last = iterate_assignments(text)
-    assert (first.name, last) == ("FIRST", Assignment("LAST", 3, len(text) - 2, len(text) - 1, "1", "1"))
+    assert (first.name, last) == (
+        "FIRST",
+        Assignment("LAST", 3, len(text) - 2, len(text) - 1, "1", "1"),
+    )
     assert (found.name, found.line, found.written, found.value) == ("A", 2, written, value)
     assert written is None or text[found.start : found.end] == written
     assert len(before) < found.start <= found.end <= len(before) + len(line)

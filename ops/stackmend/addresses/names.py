@@ -138,6 +138,18 @@ class Names:
         )
         return bool(outside or body.get("dns") or body.get("dns_search") or body.get("domainname"))
 
+    def is_joined(self, source: str) -> bool:
+        """Whether another project may have names on a network of a service.
+
+        Containers of others are on it, or it has a name of its own by which they find it.
+        """
+        for key in self.networks[source]:
+            made = f"{self._project}_{key}"
+            name = str((self._networks.get(key) or {}).get("name") or made)
+            if name in self.running.joined or (self._project and name != made):
+                return True
+        return False
+
     def can_reach(self, source: str, target: str) -> bool:
         """Whether two services share a network, and the name of the one leads the other there."""
         return target in self.resolve(source, target.lower())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stackmend import connection, decision
 from stackmend.addresses import Sources
 from stackmend.checks.facts import find_limit
+from stackmend.checks.spec import NameCheck
 from stackmend.compose import commands
 from stackmend.compose.closure import read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
@@ -254,8 +255,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
             def ask() -> tuple[dict[str, CheckResult], Listeners]:
                 results = self.observer.read_links(asked, state, attempts) if asked else {}
-                # Of what works nobody asks why.
-                answered = all(result.ok for result in results.values()) and not links.wrong
+                # Of what works nobody asks why, nor of a name that nothing here has.
+                calls = (check for check in asked if not isinstance(check, NameCheck))
+                answered = not links.wrong and all(
+                    check.name in results and results[check.name].ok for check in calls
+                )
                 return results, {} if answered else self.observer.read_listeners(state)
 
             # Whoever waits asks anew; else it is asked as often as the host is read.

@@ -16,7 +16,7 @@ from stackmend.addresses.listing import make_link
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
-from stackmend.checks.spec import Check, GreetingCheck, RedisCheck, TcpCheck
+from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
@@ -57,6 +57,8 @@ _BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
 #: Why an address is wrong as long as the one it names is as it is now.
 _OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
 _REDIS_SCHEMES = ("redis", "valkey")
+#: A name that a network of Docker's may have; others are asked for on the Internet.
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 #: A line of a log that tells of a call that failed.
 _FAILED_CALL = re.compile(
@@ -100,20 +102,30 @@ class Links(Frozen):
     def is_waiting(self) -> bool:
         """Whether a link that should work does not yet."""
         return any(
-            judgement.status == "right" and self.get_outcome(judgement) == "failed"
+            judgement.status == "right" and self.is_broken(judgement)
             for judgement in self.judgements
         )
 
-    def get_result(self, judgement: Judgement) -> CheckResult | None:
-        """What asking for an address found."""
+    def get_link(self, judgement: Judgement) -> Link | None:
+        """How an address was asked for; ``None`` where nobody does."""
         if judgement.status == "wrong" and judgement.reason in _BEYOND_CALLS:
             return None
         address = judgement.address
         key = (address.place.service, address.host, address.port, address.scheme)
         for link in self.links:
             if (link.source, link.host, link.port, link.scheme) == key:
-                return self.results.get(name_check(link))
+                return link
         return None
+
+    def get_result(self, judgement: Judgement) -> CheckResult | None:
+        """What asking for an address found."""
+        link = self.get_link(judgement)
+        return self.results.get(name_check(link)) if link else None
+
+    def is_broken(self, judgement: Judgement) -> bool:
+        """Whether nothing answers a call to an address; of a name that has none nobody knows."""
+        link = self.get_link(judgement)
+        return link is not None and not link.name_only and self.get_outcome(judgement) == "failed"
 
     def get_outcome(self, judgement: Judgement) -> str:
         """The same in a word; empty where it was not asked."""
@@ -152,7 +164,10 @@ def classify_links(
 
 
 def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
-    """What is to be asked: links within the project, wrong ones, and those to the host itself."""
+    """What is to be asked: links within the project, wrong ones, and those to the host itself.
+
+    Of a name that may be known elsewhere nothing but the name is asked for.
+    """
     others = (
         judgement.address
         for judgement in judgements
@@ -162,7 +177,15 @@ def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
             or (judgement.address.host in GATEWAYS and judgement.address.side == "server")
         )
     )
-    return (*addresses.list_links(judgements), *map(make_link, others))
+    names = (
+        make_link(judgement.address).model_copy(update={"name_only": True})
+        for judgement in judgements
+        if judgement.address.port
+        and judgement.status != "wrong"
+        and judgement.reason == "unknown-name"
+        and _LABEL.fullmatch(judgement.address.host)
+    )
+    return (*addresses.list_links(judgements), *map(make_link, others), *names)
 
 
 def _list_images(declared: Declared) -> dict[str, ImageFacts]:
@@ -194,19 +217,45 @@ def _describe_running(
         services[name] = RunningService(
             up=any(container.running for container in containers),
             sockets=_list_sockets(pair for pairs in known for pair in pairs) if known else None,
+            names=_list_names(name, links, results),
         )
     host = _list_sockets(listeners["host"]) if "host" in listeners else None
     reachable = {socket.port for socket in host or () if not socket.loopback}
     filtered = {
         link.port
         for link in links
-        if not link.target
+        if link.host in GATEWAYS
         and link.port in reachable
         and (result := results.get(name_check(link))) is not None
         and result.outcome == "failed"
         and "name-not-resolved" not in result.hints
     }
-    return Running(services=services, host=host, filtered=tuple(sorted(filtered)))
+    return Running(
+        services=services,
+        host=host,
+        filtered=tuple(sorted(filtered)),
+        joined=frozenset(
+            network
+            for container in (*state.neighbours, *state.foreign)
+            for network in container.endpoints
+        ),
+    )
+
+
+def _list_names(
+    service: str, links: Iterable[Link], results: Mapping[str, CheckResult]
+) -> dict[str, bool]:
+    """The names of no service that were asked for in one, and whether each has an address."""
+    found: dict[str, bool] = {}
+    for link in links:
+        result = results.get(name_check(link))
+        if link.source != service or link.target or result is None:
+            continue
+        if result.ok:
+            found[link.host] = True
+        elif "name-not-resolved" in result.hints:
+            found.setdefault(link.host, False)
+    return found
 
 
 def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
@@ -222,7 +271,9 @@ def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
 
 
 def name_check(link: Link) -> str:
-    """The name of the check that proves a link."""
+    """The name of the check that proves a link, or asks for its name."""
+    if link.name_only:
+        return f"name {link.host} in {link.source}"[:200]
     scheme = f"{link.scheme}://" if link.scheme else ""
     host = f"[{link.host}]" if ":" in link.host else link.host
     variable = f" ({link.variable})" if link.variable else ""
@@ -258,6 +309,8 @@ def make_link_checks(
 
 def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
     """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
+    if link.name_only:
+        return NameCheck(name=name, hostname=link.host, inside=link.source, timeout=CALL_TIMEOUT)
     host = f"[{link.host}]" if ":" in link.host else link.host
     where: dict[str, Any] = {
         "name": name,
@@ -499,7 +552,7 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
         judgement.cause,
         evidence=[*evidence, *_quote(result)],
         remedy=remedy,
-        blocks=result is not None and result.outcome == "failed",
+        blocks=links.is_broken(judgement),
     )
 
 
