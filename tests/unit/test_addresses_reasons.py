@@ -55,6 +55,56 @@ def test_loopback_where_another_service_is_meant(
     assert found == ([("wrong", "loopback", right)] if right else [])
 
 
+MAIL = {"MAIL_HOST": "localhost", "MAIL_PORT": "25"}
+SMTP = {"image": "example/smtp:1", "expose": ["25"]}
+BARE = {"DB_HOST": "localhost"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "own", "others", "status", "right"),
+    [
+        # Nothing says that the service has the port.
+        (MAIL, {}, {"mail": {"image": APP}}, "", ""),
+        (MAIL, {}, {"mail": {"image": APP, "expose": ["1025"]}}, "", ""),
+        (MAIL | {"MAIL_PORT": "1025"}, {}, {"mail": {"image": APP, "expose": ["1025"]}},
+         "wrong", "mail:1025"),
+        # It does; and many images have a mail server of their own there.
+        (MAIL, {}, {"mail": SMTP}, "ambiguous", ""),
+        (MAIL, {"depends_on": {"mail": {}}}, {"mail": SMTP}, "wrong", "mail:25"),
+        (MAIL, {"expose": ["25"]}, {"mail": SMTP}, "", ""),
+        # Without a port: what the other one runs has to be known by its image.
+        (BARE, {}, {"db": {"image": APP}}, "", ""),
+        (BARE, {}, {"db": {"image": APP, "expose": ["5432"]}}, "", ""),
+        (BARE, {}, {"db": DB}, "wrong", "db"),
+        (BARE, {"depends_on": {"db": {}}}, {"db": DB}, "wrong", "db"),
+        # It is for somebody else, or the service has one itself.
+        (BARE, {}, {"db": DB, "web": {"image": WEB, "depends_on": {"db": {}}}}, "ambiguous", ""),
+        (BARE, {}, {"db": DB, "web": app({"U": "postgresql://db/n"})}, "ambiguous", ""),
+        (BARE | {"U": "postgresql://db/n"}, {}, {"db": DB}, "ambiguous", ""),
+        (BARE, {"depends_on": {"db": {}}}, {"db": DB, "web": app({"U": "postgresql://db/n"})},
+         "wrong", "db"),
+        (BARE, {"expose": ["5432"]}, {"db": DB}, "", ""),
+    ],
+)  # fmt: skip
+def test_loopback_is_rewritten_by_evidence_alone(
+    environment: dict[str, str],
+    own: dict[str, Any],
+    others: dict[str, Any],
+    status: str,
+    right: str,
+) -> None:
+    config = project({"app": app(environment, **own), **others})
+    assert reasons(config) == ([(status, "loopback", right)] if status else [])
+
+
+def test_a_database_that_listens_in_the_service_itself_is_meant() -> None:
+    config = project({"app": app(BARE), "db": DB})
+    for port, status in ((5432, "right"), (3306, "right"), (8000, "wrong")):
+        sockets = (Socket(port=port, loopback=True),)
+        running = Running(services={"app": RunningService(sockets=sockets)})
+        assert [one.status for one in judge(config, running)] == [status]
+
+
 @pytest.mark.parametrize(
     ("environment", "remedy"),
     [

@@ -103,6 +103,15 @@ class Stack:
         kind = self.names.kinds[target]
         return self.selections[address.place.service].is_unselected(address.place.hint, kind)
 
+    def list_users(self, target: str) -> tuple[str, ...]:
+        """The services that have an address of another, or wait for it."""
+        return tuple(
+            name
+            for name, body in self.services.items()
+            if name != target
+            and (target in self.addressed.get(name, ()) or target in (body.get("depends_on") or {}))
+        )
+
     def is_unused(self, address: Address) -> bool:
         """Whether an address is of something that a service could use and does not."""
         hint, selection = address.place.hint, self.selections[address.place.service]
