@@ -267,6 +267,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             waiting = attempts == 1
             found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
             links = self._classify_links(declared, state, *found)
+        proven = state.applied is not None and state.applied.source == self.source.digest
+        links = links.model_copy(update={"proven": proven})
         return add_patch(links, self._read_sources(), self._correction) if desired else links
 
     def _read_sources(self) -> Sources:

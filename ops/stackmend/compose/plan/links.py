@@ -22,7 +22,7 @@ from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.health import is_complete
-from stackmend.compose.plan.path import find_role, has_file
+from stackmend.compose.plan.path import Hop, find_role, has_file
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
@@ -80,6 +80,7 @@ class Links(Frozen):
     :param correction: what corrects the project's own files.
     :param patch: the lines of the same change to these files.
     :param unheard: a value that was corrected, and a line of a log with the one before.
+    :param proven: whether the stack was proven with these addresses before.
     """
 
     judgements: tuple[Judgement, ...] = ()
@@ -88,6 +89,7 @@ class Links(Frozen):
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
     unheard: tuple[tuple[Change, str], ...] = ()
+    proven: bool = False
 
     @property
     def wrong(self) -> tuple[Judgement, ...]:
@@ -121,6 +123,16 @@ class Links(Frozen):
         """What asking for an address found."""
         link = self.get_link(judgement)
         return self.results.get(name_check(link)) if link else None
+
+    def is_cause(self, judgement: Judgement) -> bool:
+        """Whether a wrong address is why a check fails that its service has a part in.
+
+        Where the stack was proven with it, it is no cause, unless it is known that nothing answers.
+        What runs otherwise after a restart may well answer then.
+        """
+        if judgement.reason in _OF_A_MOMENT:
+            return False
+        return self.is_broken(judgement) or not self.proven
 
     def is_broken(self, judgement: Judgement) -> bool:
         """Whether nothing answers a call to an address; of a name that has none nobody knows."""
@@ -581,13 +593,24 @@ def _quote(result: CheckResult | None) -> list[str]:
     return [result.evidence] if result is not None else []
 
 
-def list_wrong(links: Links | None, names: Collection[str]) -> list[Judgement]:
-    """The wrong addresses that services have."""
+def list_wrong(links: Links | None, names: Collection[str], hops: Iterable[Hop]) -> list[Judgement]:
+    """The wrong addresses that services have, or by which the calls of a path are made."""
+    called = {(hop.source, hop.target, hop.port) for hop in hops}
     return [
         judgement
         for judgement in (links.wrong if links else ())
-        if judgement.address.place.service in names
+        if (address := judgement.address).place.service in names
+        or (address.place.service, address.target, address.port) in called
     ]
+
+
+def drop_hops(hops: Iterable[Hop], judgements: Iterable[Judgement]) -> tuple[Hop, ...]:
+    """The calls of a path but for those that are made by a wrong address."""
+    called = {
+        (address.place.service, address.target, address.port)
+        for address in (judgement.address for judgement in judgements)
+    }
+    return tuple(hop for hop in hops if (hop.source, hop.target, hop.port) not in called)
 
 
 def explain_wrong(judgement: Judgement) -> str:
