@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.compose import drift
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.listening import parse_listening
+from stackmend.compose.plan.actions import Plan, Record
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.links import (
     Links,
@@ -27,6 +28,7 @@ from stackmend.compose.plan.links import (
     name_check,
 )
 from stackmend.compose.plan.path import list_containers
+from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source, SourceError, make, name_files
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
 from stackmend.decision import Finding
@@ -208,6 +210,24 @@ def test_containers_of_others_on_a_network_of_the_project_keep_names_from_being_
     links = classify_links(desired.spec, {}, declared, host.state())
     assert not list_correctable(links)
     assert [one.status for one in links.judgements] == ["ambiguous"]
+
+
+@pytest.mark.parametrize(("count", "reading"), [(0, 0), (1, 4), (33, 8), (100, 16), (300, 32)])
+def test_the_limit_of_a_run_holds_what_links_may_take(count: int, reading: int) -> None:
+    environment = {f"URL_{number}": f"http://redis:{7000 + number}" for number in range(count)}
+    limits = []
+    for settings in ({"checks": ()}, {"links": {}}):
+        desired, _, declared = world(environment, **settings)
+        own = Source({"compose.yaml": File(0o644, b"services: {}\n")})
+        nobody = cast("Any", None)
+        room = ComposeReconciler(nobody, desired.spec, own, nobody)
+        # Before the first deployment nothing is asked, and it is known how much will be.
+        room._read_links(World().state(), declared, ())
+        limits.append(room.find_limit(Plan(actions=(Record(subject="shop", cause="new"),))))
+    asked = min(count, 256)
+    framed = 30 * -(-asked // 64)
+    # What listens is read with each; the second reading is the one under the lock.
+    assert limits[1] - limits[0] == 20 + (framed + reading + 30) + (framed + 2 * reading + 30)
 
 
 def test_ignored_addresses_are_left_alone() -> None:

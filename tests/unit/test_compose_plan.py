@@ -2183,7 +2183,7 @@ def links_that_are_corrected() -> Plan:
 
 
 def failing_beside(wrong: str, calls: Mapping[str, Any], **changes: Any) -> Plan:
-    """The plan where a page fails whose service has a wrong address, and this came of its calls."""
+    """The plan of a failing page whose service has a wrong address, and what came of its calls."""
     checks = [{"kind": "http", "name": "page", "url": "http://127.0.0.1:8080/"}]
     desired, world, links = linked({"checks": checks})
     if wrong:

@@ -17,7 +17,7 @@ from stackmend.compose.correction import apply_correction, is_possible, restore_
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import NoCompose
 from stackmend.compose.listening import Listeners
-from stackmend.compose.observer import Observer
+from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from pyinfra.api.host import Host
 
+    from stackmend.checks.spec import Check
     from stackmend.checks.state import CheckResult
     from stackmend.compose.source import Source
     from stackmend.compose.spec import ComposeSpec
@@ -95,6 +96,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     _own: Source = field(init=False)
     _sources: Sources | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
+    _links: tuple[Links, Declared] | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
     _unfetched: Refusal | None = field(default=None, init=False)
     _reading: Any = field(default=None, init=False)
@@ -148,17 +150,28 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if changes and self.spec.on_failure == "rollback":
             steps *= 2
         fetching = FETCH_LIMIT if isinstance(self.spec.source, GitSource) else 0
-        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps
+        # Under the lock they are asked for once more.
+        links = find_link_limit(self._make_link_checks(), 2) if self.spec.links else 0
+        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps + links
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has, with the wait for a command of an earlier run."""
         limit: float = commands.IMAGE_LIMIT if isinstance(action, Pull | Build) else commands.LIMIT
         if isinstance(action, Record):
             limit += self.spec.stability + find_limit(self.spec.checks)
-            limit += LINK_TIMEOUT if self.spec.links else 0
+            # A reading that begins within the time for them has its own.
+            checks = self._make_link_checks()
+            limit += LINK_TIMEOUT + find_link_limit(checks, 1) if self.spec.links else 0
         if isinstance(action, Record | ServiceAction):
             limit += self.spec.health_timeout
         return limit + commands.BUSY_TIMEOUT
+
+    def _make_link_checks(self) -> tuple[Check, ...]:
+        """The checks that prove the links that were read last, once everything runs."""
+        if self._links is None:
+            return ()
+        links, declared = self._links
+        return make_link_checks(self.spec, links.links, declared, None)
 
     def find_unpublished(self) -> tuple[str, ...]:
         """The ports that the project is to have and has not, as far as the host can be read."""
@@ -250,6 +263,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if not desired and all(result.outcome == "passed" for result in checks):
             return None
         links = self._classify_links(declared)
+        self._links = links, declared
         if desired and state.containers:
             asked = make_link_checks(self.spec, links.links, declared, state)
 

@@ -293,20 +293,26 @@ def name_check(link: Link) -> str:
 
 
 def make_link_checks(
-    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState
+    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState | None
 ) -> tuple[Check, ...]:
     """The checks that prove links, each from the network of the service that calls.
 
     What has done its work and ended calls nobody, and is called by nobody. What speaks at an
     address is asked by one of those that have no login for it; the others connect.
+
+    :param state: what runs; ``None`` for the checks once all does.
     """
     made: dict[str, Check] = {}
     asked: set[tuple[str, str, int, str]] = set()
-    running = {container.service for container in state.containers if container.running}
+    callers = (
+        {container.service for container in state.containers if container.running}
+        if state
+        else {*declared.services}
+    )
     for link in links:
-        target = state.list_containers(link.target) if link.target else ()
+        target = state.list_containers(link.target) if state and link.target else ()
         ended = bool(target) and all(map(is_complete, target))
-        if 0 < link.port < 65536 and link.source in running and not ended:
+        if 0 < link.port < 65536 and link.source in callers and not ended:
             name = name_check(link)
             check = _make_check(name, link, declared, spec.project)
             key = link.target, link.host, link.port, link.scheme
