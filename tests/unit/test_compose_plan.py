@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 

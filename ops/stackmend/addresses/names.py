@@ -122,7 +122,7 @@ class Names:
         return tuple(self._names.get(host, {}))
 
     def is_elsewhere(self, source: str, host: str) -> bool:
-        """Whether a service is told by its configuration where a name leads."""
+        """Whether a service's own configuration says where a name leads."""
         body = self.services[self.owners[source] or source]
         own = [
             str(item).replace("=", ":").partition(":")[0] for item in _as_items(body, "extra_hosts")

@@ -240,7 +240,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             except StepError as error:
                 problem = self.observer.redact(str(error))
         if problem:
-            # A wrong link that is told is better than a file that changes something else.
+            # A wrong link that is reported is better than a file that changes something else.
             corrected = declared
         left = list_correctable(self._classify_links(corrected))
         self._set_correction(leave(correction, left, problem))

@@ -60,7 +60,7 @@ _REDIS_SCHEMES = ("redis", "valkey")
 #: A name that a network of Docker's may have; others are asked for on the Internet.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
-#: A line of a log that tells of a call that failed.
+#: A line of a log that reports a call that failed.
 _FAILED_CALL = re.compile(
     r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
 )
