@@ -305,6 +305,7 @@ def test_a_name_that_nobody_knows_when_asked_is_wrong_without_a_right_one() -> N
         ({"URL": "https://api.openai.com:443"}, {}),
         ({"GREETING": "nas"}, {}),
         ({"VECTOR_DB": "chroma", "QDRANT_URI": "http://nas:6333"}, {}),
+        ({"VECTOR_STORE": "weaviate", "OPENSEARCH_HOST": "nas", "OPENSEARCH_PORT": "9200"}, {}),
         ({"URL": "http://nas:5000"}, {"networks": {"outside": None}}),
         ({"PUBLIC_URL": "http://nas:5000"}, {}),
     ],

@@ -116,7 +116,10 @@ class Stack:
         """Whether an address is of something that a service could use and does not."""
         hint, selection = address.place.hint, self.selections[address.place.service]
         if kinds := self.list_hints(address):
-            return all(selection.is_unselected(hint, kind) for kind in kinds)
+            return all(
+                selection.is_unselected(hint, kind) or selection.is_other_store(hint, kind)
+                for kind in kinds
+            )
         return selection.is_unused(hint)
 
     def is_of_another(self, address: Address) -> bool:
