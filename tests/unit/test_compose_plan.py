@@ -2123,6 +2123,14 @@ def disk_full() -> Plan:
 # Links
 
 
+@scenario
+def links_file_that_a_run_left() -> Plan:
+    """A first deployment that failed has no record, and left the file of ours."""
+    world = World()
+    world.defaults = ("compose.stackmend.yaml", "compose.yaml")
+    return world.observe(shop())
+
+
 LINKS = b"""services:
   web:
     environment:
