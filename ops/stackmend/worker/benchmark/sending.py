@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stackmend import connection
+from stackmend.redaction import register
 from stackmend.worker.benchmark.definitions import Answer, Question, Reference, make_sample
 from stackmend.worker.benchmark.protocols import Protocol, Request, format_message, parse_object
 from stackmend.worker.benchmark.state import Invalid, Load, Sample
@@ -90,6 +91,7 @@ def open_client(host: Host, endpoint: Endpoint, timeout: float) -> Iterator[HTTP
         endless=True,
     ) as client:
         if endpoint.api_key:
+            register(endpoint.api_key)
             client.headers["Authorization"] = f"Bearer {endpoint.api_key}"
         yield client
 
