@@ -169,6 +169,29 @@ def test_a_static_program_alone(host: LabHost) -> None:
     assert "it is a postgres, and asks for a password (SCRAM)" in results[3].evidence
 
 
+def test_a_network_is_entered_once_for_all(host: LabHost) -> None:
+    """However many links a caller has; and of no link the engine is asked."""
+    for name in ("nsenter", "docker"):
+        path = host.sh(f"command -v {name}").strip()
+        wrapper = f'#!/bin/sh\necho "{name} $1" >>/run/counted\nexec {path} "$@"\n'
+        host.put(f"/opt/counted/{name}", wrapper, "0755")
+    links = [
+        *(redis("caller", name=f"redis {number}") for number in range(3)),
+        *LINKS[3:8],
+        *({**LINKS[8], "name": f"tcp {number}"} for number in range(3)),
+    ]
+    counted = "PATH=/opt/counted:$PATH; export PATH; "
+    results = ask(host, *links, redis("bare", "open"), before=counted)
+    lines = host.read("/run/counted").decode().splitlines()
+    host.sh("rm -r /opt/counted /run/counted")
+    assert [r.outcome for r in results] == ["passed"] * len(results), results
+    asked = [line for line in lines if line.startswith("docker ")]
+    assert len(lines) - len(asked) == 2, lines
+    # Whose containers there are is asked once, whatever is asked of them.
+    assert asked[:2] == ["docker ps", "docker container"], lines
+    assert asked[2:] in ([], ["docker image"]), lines
+
+
 def test_a_static_program_and_no_right_to_enter(host: LabHost) -> None:
     host.sh("usermod -aG docker operator")
     try:

@@ -18,7 +18,8 @@ from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.worker.acceleration import AccelerationSpec, read_chain
 from stackmend.worker.acceleration.facts import Acceleration
 from stackmend.worker.acceleration.plan import plan
-from stackmend.worker.acceleration.state import AcceleratorChain
+from stackmend.worker.acceleration.shapes import complete_shape
+from stackmend.worker.acceleration.state import AcceleratorChain, Memory, Shape
 from tests import connected
 from tests.lab import gpus
 from tests.lab.fixtures import Lab
@@ -227,12 +228,18 @@ def test_what_another_container_breaks_is_found(shop: Shop, server: ModelServer,
     assert "driver: nvidia" in finding.remedy
     assert read(to).processor == "cpu"
     # Who wants the CPU has no chain, and one thread is not too many for half a CPU.
-    server.host.docker("update", "--cpus", "0.5", "--memory", "1g", server.container)
+    server.host.docker(
+        "update", "--cpus", "0.5", "--memory", "1g", "--memory-swap", "2g", server.container
+    )
     spec = AccelerationSpec(project="shop", samples=1)
     (state,) = connection.fetch_facts(to, [(Acceleration, spec.fact_arguments)])
     assert (state.container.quota, state.container.memory) == (0.5, 1 << 30)
     assert state.usage.resident > 0
     assert kinds(to, processor="cpu", maximum_reloads=9) == []
+    # Where memory is scarce the server is asked what a context of its largest model takes.
+    scarce = {"memory": Memory(total=1 << 20), "container": None, "samples": ()}
+    shape = complete_shape(to, state.model_copy(update=scarce)).shape
+    assert shape == Shape(layers=2, heads=4, key=128, value=128, trained=8192)
 
 
 def replace(shop: Shop, server: ModelServer) -> None:

@@ -16,10 +16,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.calm import URGENT
+from tests.lab.hosts import LabHost
 from tests.paced.server import TRAPS, Pace, Record
 from tests.paced.truth import Truth, compute_truth, read_truth
 
-__all__ = ["TRAPS", "Pace", "Paced", "Record", "Truth", "compute_truth", "read_truth", "relayed"]
+__all__ = [
+    "TRAPS",
+    "Pace",
+    "Paced",
+    "Record",
+    "Truth",
+    "compute_truth",
+    "read_truth",
+    "relayed",
+    "serving",
+    "serving_on",
+]
 
 SERVER = Path(__file__).with_name("server.py")
 RELAY = Path(__file__).with_name("relay.py")
@@ -69,6 +82,26 @@ def serving(**pace: Any) -> Iterator[Paced]:
     options = [_format_option(name, value) for name, value in pace.items()]
     with _running(SERVER, "0", *options) as port:
         yield Paced(port)
+
+
+@contextlib.contextmanager
+def serving_on(host: LabHost, port: int, **pace: Any) -> Iterator[Paced]:
+    """A server on a lab host, which has Python; ended afterwards. It and sshd run before others."""
+    options = " ".join(_format_option(name, value) for name, value in pace.items())
+    host.put("/run/paced/server.py", SERVER.read_bytes())
+    host.sh(
+        f"renice -n {URGENT} -p $(pgrep -x sshd) >/dev/null\n"
+        f"setsid nice -n {URGENT} python3 /run/paced/server.py {port} --address 0.0.0.0 {options} "
+        ">/run/paced/log 2>&1 </dev/null & echo $! >/run/paced/pid"
+    )
+    try:
+        host.wait_for("grep -q ready /run/paced/log")
+        yield Paced(port, (host.address, port))
+    finally:
+        host.sh(
+            "kill $(cat /run/paced/pid); rm -rf /run/paced; renice -n 0 -p $(pgrep -x sshd)",
+            check=False,
+        )
 
 
 def _format_option(name: str, value: Any) -> str:

@@ -47,6 +47,7 @@ TRAPS = {
     "hostile": "names models and words errors so that they steer terminals, and forge markup",
     "garbage": "sends lines that are no JSON, or the wrong JSON",
     "uncounted": "does not count tokens",
+    "stale": "lets go of a connection that was idle when the next request comes",
     "liar": "counts and times that cannot be: more time than has passed",
 }
 
@@ -141,9 +142,14 @@ class Server:
 
     async def connection(self, reader, writer):
         """Serve requests on one connection until it ends."""
+        used = False
         try:
             while request := await read_request(reader):
-                await self.answer(Exchange(*request, writer), reader)
+                exchange = Exchange(*request, writer)
+                if used and self.pace.trap == "stale" and exchange.method == "POST":
+                    return
+                used = True
+                await self.answer(exchange, reader)
         except (OSError, Closed, asyncio.IncompleteReadError, ValueError):
             pass
         finally:

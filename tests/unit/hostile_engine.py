@@ -86,6 +86,8 @@ class Engine:
         self.containers: list[dict[str, Any]] = []
         self.images: dict[str, dict[str, Any]] = {}
         self.networks: list[dict[str, Any]] = []
+        #: What each container has written, whatever is asked of it.
+        self.log = b""
         #: What a command in a container writes: from its argv and standard input.
         self.runs: Callable[[list[str], bytes], tuple[bytes, bytes, int]] = lambda *_: (b"", b"", 0)
         self.problem: tuple[int, str] | None = None
@@ -193,6 +195,11 @@ class Engine:
                 if one["Id"].startswith(match[1]) or one["Name"] == f"/{match[1]}":
                     return 200, one
             return 404, {"message": f"No such container: {match[1]}"}
+        if re.fullmatch(r"/containers/[^/]+/logs", path):
+            lines = (b"2026-01-01T00:00:00.000000000Z " + line for line in self.log.split(b"\n"))
+            return 200, b"".join(
+                struct.pack(">BxxxL", 1, len(line) + 1) + line + b"\n" for line in lines
+            )
         if match := re.fullmatch(r"/images/(.+)/json", path):
             for name, image in self.images.items():
                 if match[1] in (name, image["Id"]):

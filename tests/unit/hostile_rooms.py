@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.unit.hostile_acceleration import ACCELERATION
 from tests.unit.hostile_benchmark import BENCHMARK
 from tests.unit.hostile_checks import CHECKS
 from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
@@ -25,6 +26,7 @@ ROOMS = (
     PORTS,
     CHECKS,
     CONNECTIVITY,
+    ACCELERATION,
     RESOLVER,
     ANSWERS,
     CACHES,

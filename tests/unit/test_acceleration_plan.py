@@ -19,11 +19,13 @@ from stackmend.engine.accelerators.state import Accelerators
 from stackmend.models.spec import Endpoint
 from stackmend.worker.acceleration.chain import build_chain, find_processor
 from stackmend.worker.acceleration.plan import plan
+from stackmend.worker.acceleration.shapes import parse_shape
 from stackmend.worker.acceleration.spec import AccelerationSpec
 from stackmend.worker.acceleration.state import (
     Load,
     Memory,
     ServerLog,
+    Shape,
     StoredModel,
     Usage,
     WorkerAcceleration,
@@ -77,6 +79,16 @@ ADVICE: dict[str, WorkerAcceleration] = {
         CPU_STATE,
         samples=((), ()),
         stored=(StoredModel(name="llama3.3:70b", size=43 * GIB),),
+    ),
+    "too little memory, with its context": change(
+        CPU_STATE,
+        samples=((), ()),
+        stored=(StoredModel(name="llama3.1:8b", size=5 * GIB),),
+        shape=Shape(layers=32, heads=8, key=128, value=128, trained=131072),
+        container={
+            "memory": 8 * GIB,
+            "settings": (("OLLAMA_CONTEXT_LENGTH", "8192"), ("OLLAMA_NUM_PARALLEL", "4")),
+        },
     ),
     "swapping": change(
         CPU_STATE,
@@ -199,6 +211,52 @@ def test_the_processor_in_words(size: int, vram: int, processor: str) -> None:
     assert describe_processor(size, vram) == processor
 
 
+def test_a_context_is_estimated_as_llama_cpp_allocates_it() -> None:
+    # Llama 3.1 8B: 8 heads of 128 in 32 layers; "KV self size = 1024.00 MiB" for 8192 tokens.
+    information = {
+        "general.architecture": "llama",
+        "llama.block_count": 32,
+        "llama.embedding_length": 4096,
+        "llama.attention.head_count": 32,
+        "llama.attention.head_count_kv": 8,
+        "llama.context_length": 131072,
+    }
+    shape = parse_shape({"model_info": information})
+    assert shape == Shape(layers=32, heads=8, key=128, value=128, trained=131072)
+    assert shape.count_bytes(8192, 1) == 1 << 30
+    assert shape.count_bytes(8192, 4) == 4 << 30
+    # DeepSeek's keys and values differ; older models name no heads of their own for them.
+    other = {**information, "llama.attention.key_length": 192, "llama.attention.head_count_kv": 0}
+    assert parse_shape({"model_info": other}) == Shape(
+        layers=32, heads=32, key=192, value=128, trained=131072
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        {},
+        {"model_info": None},
+        {"model_info": {"general.architecture": "llama"}},
+        {"model_info": {"general.architecture": [], "[].block_count": 1}},
+        {"model_info": {"general.architecture": "x", "x.block_count": -1, "x.embedding_length": 9}},
+        {"model_info": {"general.architecture": "x", "x.block_count": 10**12}},
+    ],
+)
+def test_a_model_without_a_shape_has_none(body: Any) -> None:
+    assert parse_shape(body) is None
+
+
+def test_a_context_that_fits_is_no_finding() -> None:
+    state = ADVICE["too little memory, with its context"]
+    few = (("OLLAMA_CONTEXT_LENGTH", "8192"), ("OLLAMA_NUM_PARALLEL", "2"))
+    assert find(NO_HOST, change(state, container={"settings": few})) == ()
+    half = (*few[:1], ("OLLAMA_KV_CACHE_TYPE", "q8_0"), ("OLLAMA_NUM_PARALLEL", "2"))
+    assert find(NO_HOST, change(state, container={"settings": half})) == ()
+
+
 def test_a_server_that_is_not_there() -> None:
     absent = change(STATE, container=None, inside=None, samples=(), log=ServerLog())
     kinds = [(found.kind, found.blocks) for found in find(HOST, absent)]
@@ -239,7 +297,7 @@ def test_each_advice_is_the_only_finding(name: str) -> None:
     (finding,) = find(NO_HOST, ADVICE[name])
     assert finding.kind == name.partition(",")[0]
     assert finding.remedy
-    assert finding.blocks is (name == "too little memory")
+    assert finding.blocks is (name == "too little memory")  # a model that is loaded
     # Where the GPU does the work, none of it matters.
     assert find(HOST, change(ADVICE[name], **dict(GPU_FIELDS))) == ()
 

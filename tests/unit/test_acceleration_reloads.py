@@ -223,8 +223,28 @@ def test_a_client_that_keeps_nothing_alive(version: str) -> None:
     assert causes(log) == ["unloaded"] * 3
     (finding,) = find(log.state)
     assert finding.kind == "reloaded after an unload"
-    assert "keep_alive: 0" in finding.cause
+    assert "keep_alive is 0 or short" in finding.cause
     assert finding.evidence[0].startswith(f"worker ({WORKER}) asked for llama3.2:1b")
+
+
+@pytest.mark.parametrize("value", ["0", "0s", "10s", "30"])
+def test_a_server_that_keeps_nothing_alive(value: str) -> None:
+    log = Log()
+    for _ in range(4):
+        log.ask(API, log.load)
+        log.at += 40
+    settings = (("OLLAMA_KEEP_ALIVE", value),)
+    (finding,) = find(change(log.state, container={"settings": settings}))
+    assert finding.kind == "reloaded after an unload"
+    assert f"the server has OLLAMA_KEEP_ALIVE={value}" in finding.evidence
+    # The same of a process of the host.
+    state = log.state.model_copy(update={"container": None, "settings": settings})
+    assert len(find_reloads(state)) == 3
+    log = Log()
+    for _ in range(4):
+        log.ask(API, log.load)
+        log.at += 61
+    assert find(change(log.state, container={"settings": settings})) == ()
 
 
 def test_a_runner_that_ends_by_itself() -> None:

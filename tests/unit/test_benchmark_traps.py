@@ -12,6 +12,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
+from stackmend.redaction import redact
 from stackmend.worker.benchmark import measuring
 from stackmend.worker.benchmark.definitions import Question, make_sample
 from stackmend.worker.benchmark.endpoint import Endpoint
@@ -20,7 +21,7 @@ from stackmend.worker.benchmark.sending import Run, Task, open_client, open_clie
 from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Load, Sample
 from tests import paced
-from tests.calm import calmly
+from tests.calm import calmly, urgency
 from tests.connected import local
 from tests.paced import Paced
 
@@ -58,6 +59,12 @@ SPOILED = {
 
 #: What only Ollama's API says.
 OLLAMA_ALONE = {"reload": ("reloaded", "in 0.30 s")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _before_others() -> Iterator[None]:
+    with urgency():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +234,13 @@ def test_a_server_that_thinks_first(
 
 
 @pytest.mark.parametrize("api", ["ollama", "openai"])
-@pytest.mark.parametrize("trap", ["empty-first", "hostile", "num-ctx"])
+@pytest.mark.parametrize("trap", ["empty-first", "hostile", "num-ctx", "stale"])
 @calmly
 def test_what_spoils_nothing_of_ours(
     here: Host, server: Paced, known: dict[Api, Prepared], api: Api, trap: str
 ) -> None:
-    # An empty piece is no first token; text is counted and never shown; num_ctx is left alone.
+    # An empty piece is no first token; text is counted and never shown; num_ctx is left alone; what
+    # an idle connection did not take is sent over a new one.
     server.set(trap=trap)
     agree(ask(here, server, api, known[api], requests=4), server.read_records())
 
@@ -316,4 +324,6 @@ def test_a_server_that_wants_a_key(here: Host, server: Paced) -> None:
         prepare(here, endpoint, PROFILE)
     with_key = dataclasses.replace(endpoint, api_key="s3cret")
     assert prepare(here, with_key, PROFILE).prompt_tokens == 64
+    # A server that repeats it in a message does not get it printed.
+    assert redact("no such key: s3cret") == "no such key: *MASKED*"
     server.set(key="")

@@ -243,13 +243,14 @@ CALLER = [
 ]
 
 
-def read_caller(awk: list[str], variable: str, *lines: str) -> tuple[str, ...]:
-    """What the probe reads of a caller's configuration."""
+def read_caller(awk: list[str], variable: str, *lines: str, bare: bool = False) -> tuple[str, ...]:
+    """What the probe reads of a caller's configuration, or of its first process's environment."""
     found = re.search(
         r"checks_redis_caller='(.*?\n})'", read_script("stackmend.checks", "probe"), re.S
     )
     assert found is not None
     values = {"variable": variable, "host": "redis", "port": "6379"}
+    values |= {"bare": "1"} if bare else {}
     done = subprocess.run(
         [*awk, *(w for k, v in values.items() for w in ("-v", f"{k}={v}")), found[1]],
         input="\n".join([*lines, ""]),
@@ -273,6 +274,16 @@ def test_what_a_variable_of_the_caller_holds(awk: list[str]) -> None:
         lines = ["A node", "E OTHER=redis://:wrong@redis:6379", f"E REDIS_URL={value}"]
         assert list(read_caller(awk, "REDIS_URL", *lines)) == found, value
         assert list(read_caller(awk, "REDIS_URL", f"V {value}")) == found, value
+
+
+def test_what_the_first_process_of_the_caller_holds(awk: list[str]) -> None:
+    """Any variable may be called as a line of the configuration begins."""
+    for value, *found in CALLER:
+        lines = ["A =V redis://:a@redis:6379", "V redis://:b@redis:6379", f"REDIS_URL={value}"]
+        assert list(read_caller(awk, "REDIS_URL", *lines, bare=True)) == found, value
+    assert read_caller(awk, "REDIS_URL", "IS_URL=x", "=", bare=True) == ("missing", "", "")
+    file = read_caller(awk, "PASS_FILE", "PASS_FILE=/run/pw", bare=True)
+    assert file == ("file", "", "/run/pw")
 
 
 def test_what_else_a_caller_holds(awk: list[str]) -> None:

@@ -11,6 +11,11 @@
 #   attempt redis SECONDS HOST PORT   (with $password and $login set before, where there are any)
 #   attempt greet SECONDS HOST PORT REQUEST   (as octal escapes)
 #   attempt resolve SECONDS HOST
+#   attempt all SECONDS DIRECTORY [INDEX tcp|redis|greet HOST PORT LINGER|-|REQUEST]...
+#
+# `all` makes many at once, and is silent: of each its answer, what it said and `STATUS BEGAN ENDED`
+# (milliseconds since the host's start) lie in DIRECTORY as INDEX.reply, INDEX.err and INDEX.first.
+# A redis is asked with INDEX.secret and INDEX.login, and not at all where there is no such secret.
 
 LC_ALL=C
 export LC_ALL
@@ -26,13 +31,21 @@ method() {
 
 # Ends a tool that keeps no time of its own; its exit status is then 124.
 limited() {
-    if timeout 9 true >/dev/null 2>&1; then
-        limit=$1
-        timeout 9.5 true >/dev/null 2>&1 || limit=$rounded
-        shift
+    # Whoever sends this may know what there is.
+    case ${STACKMEND_TIMEOUT:-} in
+        exact | rounded | none) ;;
+        *)
+            STACKMEND_TIMEOUT=none
+            ! timeout 9 true >/dev/null 2>&1 || STACKMEND_TIMEOUT=rounded
+            ! timeout 9.5 true >/dev/null 2>&1 || STACKMEND_TIMEOUT=exact
+            ;;
+    esac
+    limit=$1
+    [ "$STACKMEND_TIMEOUT" = exact ] || limit=$rounded
+    shift
+    if [ "$STACKMEND_TIMEOUT" != none ]; then
         timeout "$limit" "$@"
     else
-        shift
         # A command in the background would otherwise be given /dev/null.
         "$@" <&0 &
         child=$!
@@ -385,37 +398,107 @@ name_addresses() {
         *[!0-9.]*) ;;
         *) return ;;
     esac
-    found=$(attempt_resolve "$1" | sed -n 's/^\([^ ]*\) *STREAM.*/\1/p' | sort -u | tr '\n' ' ')
+    found='' before=''
+    set -f
+    for word in $(list_addresses "$1"); do
+        case $word:$before:" $found" in
+            STREAM:*[!0-9a-fA-F.:]*:* | STREAM:*" $before "*) ;;
+            STREAM:*) found="$found$before " ;;
+        esac
+        before=$word
+    done
+    set +f
     [ -z "$found" ] || printf 'resolved %s\n' "$found" >&2
+}
+
+list_addresses() {
+    # Those that are noted are limited as a whole.
+    if [ -n "$directory" ] && has getent; then
+        getent ahosts "$1" </dev/null
+    else
+        attempt_resolve "$1"
+    fi
 }
 
 attempt_resolve() {
     if has getent; then
-        limited "$seconds" getent ahosts "$1" </dev/null || return 6
+        limited "$seconds" getent ahosts "$1" </dev/null
     elif has python3; then
         limited "$seconds" python3 -I -S -c 'import socket, sys
 for found in socket.getaddrinfo(sys.argv[1], None, type=socket.SOCK_STREAM): print(found[4][0], "STREAM")' \
-            "$1" </dev/null 2>/dev/null || return 6
+            "$1" </dev/null 2>/dev/null
     else
         return 99
     fi
+    case $? in
+        0) ;;
+        # No answer is not the answer that there is none.
+        124) return 28 ;;
+        *) return 6 ;;
+    esac
 }
 
-what=$1 seconds=$2
+make_attempt() {
+    what=$1
+    shift
+    case $what in
+        http) attempt_http "$@" ;;
+        tcp) attempt_tcp "$@" ;;
+        redis)
+            name_addresses "$1"
+            redis_words | talk "$1" "$2" no
+            ;;
+        greet)
+            name_addresses "$1"
+            # shellcheck disable=SC2059 # escapes, and nothing else
+            printf "$3" | talk "$1" "$2" yes
+            ;;
+        resolve) attempt_resolve "$@" ;;
+        all) attempt_all "$@" ;;
+    esac
+}
+
+attempt_all() {
+    directory=$1
+    shift
+    while [ $# -ge 5 ]; do
+        attempt_noted "$1" "$2" "$3" "$4" "$5" </dev/null &
+        shift 5
+    done
+    wait
+}
+
+attempt_noted() {
+    noted=$directory/$1
+    shift
+    case $1 in
+        tcp) note_attempt "$@" >/dev/null 2>"$noted.err" ;;
+        redis)
+            [ -e "$noted.secret" ] || return 0
+            IFS= read -r password <"$noted.secret"
+            IFS= read -r login <"$noted.login"
+            note_attempt "$@" 2>"$noted.err" | head -c 65536 >"$noted.reply"
+            ;;
+        greet) note_attempt "$@" 2>"$noted.err" | head -c 4096 >"$noted.reply" ;;
+    esac
+}
+
+note_attempt() {
+    read_clock
+    began=$now
+    make_attempt "$@"
+    status=$?
+    read_clock
+    echo "$status $began $now" >"$noted.first"
+}
+
+read_clock() {
+    read -r now _ </proc/uptime 2>/dev/null || now=0.00
+    now=${now%.*}${now#*.}0
+}
+
+seconds=$2 what=$1 directory=''
 rounded=${seconds%.*}
 [ "$rounded" = "$seconds" ] || rounded=$((rounded + 1))
 shift 2
-case $what in
-    http) attempt_http "$@" ;;
-    tcp) attempt_tcp "$@" ;;
-    redis)
-        name_addresses "$1"
-        redis_words | talk "$1" "$2" no
-        ;;
-    greet)
-        name_addresses "$1"
-        # shellcheck disable=SC2059 # escapes, and nothing else
-        printf "$3" | talk "$1" "$2" yes
-        ;;
-    resolve) attempt_resolve "$@" ;;
-esac
+make_attempt "$what" "$@"

@@ -24,6 +24,7 @@ from stackmend.checks.spec import (
     ExecCheck,
     GreetingCheck,
     HttpCheck,
+    NameCheck,
     RedisCheck,
     TcpCheck,
     parse_checks,
@@ -43,8 +44,9 @@ _ATTEMPT = read_script("stackmend.checks", "attempt")
 _FRAME = read_frame()
 
 
-#: How many checks run at once.
+#: How many checks run at once, and how many of them are made from one entry into a network.
 AT_ONCE = 32
+GROUP = 16
 
 
 class CheckResults(FactBase[tuple[CheckResult, ...]]):
@@ -122,8 +124,19 @@ def find_limit(checks: Sequence[Check], attempts: int = 2) -> float:
     :param attempts: how often one that fails is tried, a second apart.
     """
     slowest = max((check.timeout for check in checks), default=0)
-    rounds = -(-len(checks) // AT_ONCE) * attempts
+    rounds = _count_rounds(checks) * attempts
     return PROBE_TIMEOUT + rounds * (slowest + 1)
+
+
+def _count_rounds(checks: Sequence[Check]) -> int:
+    """How often the probe waits for room, where a group begins as a whole."""
+    outside, groups, others = _sort(checks)
+    rounds, started = 0, AT_ONCE
+    for size in (*(1 for _ in outside), *map(len, groups), *(1 for _ in others)):
+        started += size
+        if started > AT_ONCE:
+            rounds, started = rounds + 1, size
+    return rounds
 
 
 def _assemble(
@@ -156,19 +169,49 @@ def _assemble(
     yield '[ -n "$checks_dir" ] || exit 0\n'
     yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"
     # What needs no container is under way while the containers are looked up.
-    numbered = list(enumerate(checks))
-    for index, check in numbered:
-        if check.source is None:
-            function, values = _make_call(index, check)
-            yield from call(function, *values)
-    if any(check.source is not None for check in checks):
+    outside, groups, others = _sort(checks)
+    for index, check in outside:
+        function, values = _make_call(index, check)
+        yield from call(function, *values)
+    if groups or others:
         yield from call("checks_known" if containers else "checks_containers", *containers)
-    for index, check in numbered:
-        if check.source is not None:
+    if groups:
+        yield from call("checks_groups", *(group[-1][0] for group in groups))
+    for group in groups:
+        yield "checks_calls() {\n"
+        for index, check in group:
             function, values = _make_call(index, check)
             yield from call(function, *values)
+        yield "}\n"
+        yield from call("checks_group", len(group))
+    for index, check in others:
+        function, values = _make_call(index, check)
+        yield from call(function, *values)
     yield "checks_end\n"
     yield ") | quoted\nend 0"
+
+
+_Numbered = tuple[int, Check]
+
+
+def _sort(
+    checks: Sequence[Check],
+) -> tuple[list[_Numbered], list[list[_Numbered]], list[_Numbered]]:
+    """Checks from the host, those that one entry into a service's network makes, and the others."""
+    outside: list[_Numbered] = []
+    callers: dict[tuple[str, float], list[_Numbered]] = {}
+    others: list[_Numbered] = []
+    for number, check in enumerate(checks):
+        if check.source is None:
+            outside.append((number, check))
+        elif isinstance(check, TcpCheck | GreetingCheck | RedisCheck):
+            callers.setdefault((check.source, check.timeout), []).append((number, check))
+        else:
+            others.append((number, check))
+    groups = [
+        calls[at : at + GROUP] for calls in callers.values() for at in range(0, len(calls), GROUP)
+    ]
+    return outside, groups, others
 
 
 def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
@@ -194,6 +237,8 @@ def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
             ]
         case TcpCheck():
             return "checks_tcp", [index, seconds, source, check.host, check.port]
+        case NameCheck():
+            return "checks_name", [index, seconds, source, check.host]
         case GreetingCheck():
             return "checks_greet", [
                 index,
@@ -347,6 +392,9 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
         return _explain_unknown(answer)
     if isinstance(check, ExecCheck):
         return _explain_exec(check, answer, outcome)
+    if isinstance(check, NameCheck):
+        addresses = ", ".join(answer.get("resolved").split())
+        return f"it is {addresses}" if outcome == "passed" else "it does not resolve"
     took = f"in {answer.get_number('ms')} ms"
     if "asleep" in answer:
         service, _, words = answer.get("asleep").partition(" ")
@@ -440,6 +488,8 @@ def _explain_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
 def _explain_unknown(answer: Answer) -> str:
     if answer.get("reason"):
         return f"not known, {answer.get('reason')}"
+    if answer.get("rc") == "28":
+        return "not known: no answer came in time"
     if answer.get("rc") == "98":
         return (
             "not known: to enter the service's network root, nsenter and unshare are needed on the "

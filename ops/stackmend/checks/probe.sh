@@ -9,6 +9,9 @@
 #   checks_exec INDEX SECONDS SERVICE EXIT CONTAINS(yes|no) TEXT COMMAND...
 #   checks_greet INDEX SECONDS SOURCE TARGET PORT PATTERNS REQUEST
 #   checks_redis INDEX SECONDS SOURCE TARGET PORT SERVICE ROLE [VARIABLE]
+#   checks_groups INDEX...   (of the last call of each group, before the first)
+#   checks_group COUNT   (of calls of the last three that have one SOURCE and one SECONDS, which a
+#                         function checks_calls makes)
 #   checks_end
 #
 # It prints lines `INDEX KEY VALUE`; control characters in what others said become blanks.
@@ -31,7 +34,7 @@ checks_begin() {
     for checks_place in /dev/shm /run /tmp "${TMPDIR:-/var/tmp}"; do
         checks_dir=$(mktemp -d "$checks_place/stackmend-checks.XXXXXX" 2>/dev/null) || continue
         # One that is full takes the directory, and no file.
-        { head -c 1048576 /dev/zero >"$checks_dir/room"; } 2>/dev/null && rm "$checks_dir/room" && break
+        { head -c 1048576 /dev/zero >"$checks_dir/attempt"; } 2>/dev/null && break
         rm -rf "$checks_dir"
         checks_dir=''
     done
@@ -50,11 +53,15 @@ checks_begin() {
     checks_started_at=$checks_now
     checks_timeout=''
     checks_rounds=yes
+    STACKMEND_TIMEOUT=none
     if timeout -k 1 9.5 true >/dev/null 2>&1; then
-        checks_timeout='timeout -k 1' checks_rounds=no
+        checks_timeout='timeout -k 1' checks_rounds=no STACKMEND_TIMEOUT=exact
     elif timeout 9 true >/dev/null 2>&1; then
-        checks_timeout=timeout
+        checks_timeout=timeout STACKMEND_TIMEOUT=rounded
     fi
+    # Spares attempt.sh to find it out.
+    export STACKMEND_TIMEOUT
+    checks_grouped='' view=''
 }
 
 # Runs a command for at most $1 seconds; its exit status is then 124, or 143 from our own watchdog.
@@ -203,9 +210,10 @@ checks_container() {
 # A container's resolver as files to be laid over ours. A link is followed in the container's own
 # tree: in ours it would name a file of the host.
 checks_view() {
+    # That of a group is there.
+    [ -z "$view" ] || [ ! -e "$view.complete" ] || return 0
     view=$checks_dir/view.$index
-    [ ! -e "$view.complete" ] || return 0
-    mkdir -p "$view" || return
+    [ -d "$view" ] || mkdir "$view" || return
     for file in resolv.conf hosts; do
         from=/proc/$pid/root/etc/$file
         if [ -L "$from" ]; then
@@ -220,24 +228,26 @@ checks_view() {
         [ -f "$from" ] || return
         head -c 65536 "$from" >"$view/$file" 2>/dev/null || return
     done
-    echo 'hosts: files dns' >"$view/nsswitch.conf" && : >"$view.complete"
+    echo 'hosts: files dns' >"$view/nsswitch.conf" || return
+    {
+        printf '%s /etc/%s none bind 0 0\n' "$view/resolv.conf" resolv.conf "$view/hosts" hosts
+        [ ! -e /etc/nsswitch.conf ] || echo "$view/nsswitch.conf /etc/nsswitch.conf none bind 0 0"
+    } >"$view/fstab" && : >"$view.complete"
 }
 
 # shellcheck disable=SC2016 # these are the variables of that sh
 checks_enter='
-view=$1
-shift
+view=$1 attempt=$2
+shift 2
 {
-    mount --make-rprivate / || exit 97
     {
-        [ -e /etc/resolv.conf ] &&
-            mount --bind "$view/resolv.conf" /etc/resolv.conf &&
-            mount --bind "$view/hosts" /etc/hosts &&
-            { [ ! -e /etc/nsswitch.conf ] || mount --bind "$view/nsswitch.conf" /etc/nsswitch.conf; }
+        [ -e /etc/resolv.conf ] && mount -a -T "$view/fstab" &&
+            [ /etc/resolv.conf -ef "$view/resolv.conf" ] && [ /etc/hosts -ef "$view/hosts" ] &&
+            { [ ! -e /etc/nsswitch.conf ] || [ /etc/nsswitch.conf -ef "$view/nsswitch.conf" ]; }
     } || mount -t overlay -o "ro,lowerdir=$view:/etc" overlay /etc || exit 97
     [ ! -S /run/nscd/socket ] || mount --bind /dev/null /run/nscd/socket || exit 97
 } >/dev/null 2>&1
-exec "$@"
+. "$attempt"
 '
 
 # Runs attempt.sh where the check runs. In a service's network: with the host's tools, from a mount
@@ -253,8 +263,8 @@ checks_reach() {
     fi
     if [ "$route" != exec+ ] && [ -n "$pid" ] && checks_has nsenter && checks_has unshare && checks_view; then
         route=nsenter+
-        checks_limited "$limit" nsenter -t "$pid" -n -- unshare -m -- \
-            sh -c "$checks_enter" sh "$view" sh "$attempt" "$@" </dev/null
+        checks_limited "$limit" nsenter -t "$pid" -n -- unshare -m --propagation private -- \
+            sh -c "$checks_enter" sh "$view" "$attempt" "$@" </dev/null
         status=$?
         # 97: the mounts; 1 without a tool named: nsenter or unshare are not permitted.
         case $status in
@@ -296,6 +306,7 @@ checks_kill() {
 # Reads what attempt.sh said: sets $method and $resolved, leaves the rest in $prefix.said.
 checks_read_method() {
     method='' resolved=''
+    : >"$prefix.said"
     while IFS= read -r line; do
         case $line in
             'method '*)
@@ -303,7 +314,14 @@ checks_read_method() {
                 : >"$prefix.said"
                 ;;
             # A container's shell may say anything.
-            'resolved '*) resolved=$(printf %s "${line#resolved }" | head -c 2000 | tr -cd '0-9a-fA-F:. ') ;;
+            'resolved '*)
+                resolved=${line#resolved }
+                case ${#resolved}:$resolved in
+                    ????*:* | *[!0-9a-fA-F:.\ ]*)
+                        resolved=$(printf %s "$resolved" | head -c 2000 | tr -cd '0-9a-fA-F:. ')
+                        ;;
+                esac
+                ;;
             *) printf '%s\n' "$line" >>"$prefix.said" ;;
         esac
     done <"$prefix.err"
@@ -326,9 +344,28 @@ checks_status_accepted() {
     return 1
 }
 
+# Asks with attempt.sh: at most $1 bytes of the answer are in $prefix.reply, and $rc is its status.
+# The first time that is what the group has found already.
+checks_ask() {
+    size=$1
+    shift
+    if [ -n "$first" ]; then
+        read -r rc began checks_now <"$prefix.first"
+        first='' route=nsenter+
+    else
+        : >"$prefix.err"
+        {
+            checks_reach "$grace" "$@"
+            echo "$? $route" >"$prefix.rc"
+        } 2>>"$prefix.err" | head -c "$size" >"$prefix.reply"
+        read -r rc route <"$prefix.rc"
+        checks_clock
+    fi
+    checks_read_method
+}
+
 checks_http_once() {
     : >"$prefix.err"
-    : >"$prefix.said"
     {
         checks_reach "$grace" http "$seconds" "$verb" "$url" "$target" "$port" "$path" "$insecure" "$@"
         echo "$? $route" >"$prefix.rc"
@@ -398,16 +435,26 @@ checks_http_once() {
     fi
 }
 
-checks_tcp_once() {
+checks_name_once() {
     : >"$prefix.err"
     : >"$prefix.said"
+    addresses=$(checks_reach "$grace" resolve "$seconds" "$target" 2>>"$prefix.err")
+    rc=$?
+    checks_read_method
+    method=${route}resolver
+    resolved=$(printf '%s\n' "$addresses" | sed -n 's/^\([0-9a-fA-F:.]*\) *STREAM.*/\1/p' | sort -u | head -n 8 | tr '\n' ' ')
+    case $rc in
+        0) result=passed ;;
+        6) result=failed ;;
+        *) result=unknown ;;
+    esac
+}
+
+checks_tcp_once() {
     linger=no
     # Docker's proxy accepts for a container that does not listen, and closes at once.
     [ -n "$source" ] || linger=yes
-    checks_reach "$grace" tcp "$seconds" "$target" "$port" "$linger" 2>>"$prefix.err" >/dev/null
-    rc=$?
-    checks_read_method
-    checks_clock
+    checks_ask 65536 tcp "$seconds" "$target" "$port" "$linger"
     case $rc in
         0) result=passed ;;
         98 | 99) result=unknown ;;
@@ -430,7 +477,6 @@ checks_tcp_once() {
 }
 
 checks_greet_once() {
-    : >"$prefix.err"
     : >"$prefix.said"
     if ! checks_has od; then
         checks_say reason 'the host lacks od, which reads the answer'
@@ -468,14 +514,9 @@ checks_greet_once() {
 
 # Sends a request; what comes back is in $reply, in hexadecimal.
 checks_greet_with() {
-    {
-        checks_reach "$grace" greet "$seconds" "$target" "$port" "$1"
-        echo "$? $route" >"$prefix.rc"
-    } 2>>"$prefix.err" | head -c 4096 | od -An -v -tx1 | tr -d ' \n' >"$prefix.hex"
-    read -r rc route <"$prefix.rc"
-    checks_read_method
-    checks_clock
-    reply=$(cat "$prefix.hex")
+    checks_ask 4096 greet "$seconds" "$target" "$port" "$1"
+    reply=$(od -An -v -tx1 <"$prefix.reply" | tr -d ' \n')
+    printf %s "$reply" >"$prefix.hex"
 }
 
 checks_exec_once() {
@@ -548,7 +589,7 @@ END {
     }
 }'
 
-# What variable $ENVIRON["variable"] of a container holds to log in at host:port, as three lines: the
+# What a variable of a container, or its command, holds to log in at host:port, as three lines: the
 # state (found, none, missing, hidden, file), the user, and the password or the file's path.
 # shellcheck disable=SC2016 # what is looked for has dollars
 checks_redis_caller='
@@ -602,6 +643,7 @@ function read_value(text) {
     if (text == "" || text == host || text == host ":" port) answer("none", "", "")
     answer("found", "", text)
 }
+bare { at = index($0, "="); env[substr($0, 1, at - 1)] = substr($0, at + 1); next }
 /^A / { words[++count] = substr($0, 3) }
 /^E / { at = index($0, "="); env[substr($0, 3, at - 3)] = substr($0, at + 1) }
 /^V / { read_value(substr($0, 3)) }
@@ -617,32 +659,50 @@ END {
     answer("none", "", "")
 }'
 
+# Reads that of variable $1 from standard input; what else it is given goes to awk.
+checks_redis_read_caller() {
+    name=$1
+    shift
+    awk -v variable="$name" -v host="$target" -v port="$port" "$@" "$checks_redis_caller"
+}
+
+checks_redis_take_caller() {
+    state='' login='' value=''
+    { read -r state; IFS= read -r login; IFS= read -r value; } <"$prefix.declared"
+}
+
 # Has what variable $1 of the caller holds in $prefix.secret and $prefix.login.
 checks_redis_caller_secret() {
     : >"$prefix.secret"
     : >"$prefix.login"
-    weak=no
+    weak=no state=missing
     checks_say secret "$1"
-    checks_limited 8 docker container inspect -f \
-        '{{range .Config.Entrypoint}}A {{println .}}{{end}}{{range .Config.Cmd}}A {{println .}}{{end}}{{range .Config.Env}}E {{println .}}{{end}}' \
-        "$cid" </dev/null 2>/dev/null |
-        awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
-    { read -r state; read -r _; IFS= read -r value; } <"$prefix.declared"
+    # Its first process has it, as a rule, which spares asking the engine; some write over theirs.
+    if [ "$1" != command ] && [ -n "$pid" ] && [ -r "/proc/$pid/environ" ]; then
+        tr '\000\012' '\012\001' <"/proc/$pid/environ" |
+            checks_redis_read_caller "$1" -v bare=1 >"$prefix.declared"
+        checks_redis_take_caller
+    fi
+    if [ "$state" = missing ]; then
+        checks_limited 8 docker container inspect -f \
+            '{{range .Config.Entrypoint}}A {{println .}}{{end}}{{range .Config.Cmd}}A {{println .}}{{end}}{{range .Config.Env}}E {{println .}}{{end}}' \
+            "$cid" </dev/null 2>/dev/null | checks_redis_read_caller "$1" >"$prefix.declared"
+        checks_redis_take_caller
+    fi
     if [ "$state" = file ]; then
         # Read from outside: the container may have no program.
         checks_limited 5 docker cp -L "$cid:$value" - 2>/dev/null </dev/null |
             tar -xOf - 2>/dev/null | head -c 4096 >"$prefix.file"
         state=hidden
         if [ -s "$prefix.file" ]; then
-            { printf 'V ' && cat "$prefix.file" && echo; } |
-                awk -v variable="$1" -v host="$target" -v port="$port" "$checks_redis_caller" >"$prefix.declared"
-            read -r state <"$prefix.declared"
+            { printf 'V ' && cat "$prefix.file" && echo; } | checks_redis_read_caller "$1" >"$prefix.declared"
+            checks_redis_take_caller
         fi
     fi
     case $state in
         found)
-            sed -n 2p "$prefix.declared" >"$prefix.login"
-            sed -n 3p "$prefix.declared" >"$prefix.secret"
+            printf '%s\n' "$login" >"$prefix.login"
+            printf '%s\n' "$value" >"$prefix.secret"
             ;;
         hidden) checks_say hidden "$1" ;;
         none | missing) checks_say bare "$state" ;;
@@ -699,84 +759,118 @@ checks_redis_secret() {
 
 # Asks with what is in $prefix.secret and $prefix.login, which no argument holds.
 checks_redis_ask() {
-    [ -e "$prefix.login" ] || : >"$prefix.login"
-    {
-        printf "login='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.login")"
-        printf "password='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.secret")"
-        cat "$checks_dir/attempt"
-    } >"$prefix.attempt"
-    attempt=$prefix.attempt
-    {
-        checks_reach "$grace" redis "$seconds" "$target" "$port"
-        echo "$? $route" >"$prefix.rc"
-    } 2>>"$prefix.err" | head -c 65536 | tr -d '\r' >"$prefix.answer"
-    read -r rc route <"$prefix.rc"
+    if [ -z "$first" ]; then
+        {
+            printf "login='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.login")"
+            printf "password='%s'\n" "$(sed "s/'/'\\\\''/g" "$prefix.secret")"
+            cat "$checks_dir/attempt"
+        } >"$prefix.attempt"
+        attempt=$prefix.attempt
+    fi
+    checks_ask 65536 redis "$seconds" "$target" "$port"
+}
+
+# Has what is asked with; 1: it cannot be known.
+checks_redis_prepare() {
+    : >"$prefix.login"
+    if [ -n "$variable" ]; then
+        checks_redis_caller_secret "$variable" || return
+    else
+        checks_redis_secret "$owner"
+    fi
+    echo "$weak $role" >"$prefix.known"
 }
 
 checks_redis_once() {
-    : >"$prefix.err"
     : >"$prefix.said"
-    if [ ! -e "$prefix.secret" ]; then
-        if [ -n "$variable" ]; then
-            checks_redis_caller_secret "$variable" || return
-        else
-            checks_redis_secret "$owner"
-        fi
+    if [ ! -e "$prefix.known" ]; then
+        checks_redis_prepare || return
+    elif [ "$tries" -eq 1 ]; then
+        read -r weak role <"$prefix.known"
     fi
     checks_redis_ask
-    checks_read_method
-    checks_clock
-    head -c 512 "$prefix.answer" | od -An -v -tx1 | tr -d ' \n' >"$prefix.hex"
-    {
-        grep -E '^(\+PONG|role:.*|master_(host|port|link_status):.*|(rdb_last_bgsave|aof_last_write)_status:.*)$' "$prefix.answer"
-        # Whatever answers there may quote what it was sent. The first word says what it is.
-        grep -E '^-[A-Z]+ ' "$prefix.answer" | sed 's/, with args .*//' | awk '
-            FILENAME != "-" { secret = $0; next }
-            { kept = $1; rest = substr($0, length($1) + 1)
-              while (secret != "" && (at = index(rest, secret))) {
-                kept = kept substr(rest, 1, at - 1) "***"
-                rest = substr(rest, at + length(secret)) }
-              print kept rest }' "$prefix.secret" -
-    } | head -n 20 >"$prefix.out"
     result=failed
     case $rc in
         98 | 99) result=unknown; return ;;
     esac
-    checks_redis_classify
-    [ "$result" = passed ] || [ -z "$variable" ] || [ -e "$prefix.own" ] || checks_redis_own
+    checks_redis_read
+    [ "$result" != passed ] || return
+    head -c 512 "$prefix.reply" | od -An -v -tx1 | tr -d ' \n' >"$prefix.hex"
+    [ -z "$variable" ] || [ -e "$prefix.own" ] || checks_redis_own
 }
 
-# Passes what is well, in $prefix.out.
-checks_redis_classify() {
-    grep -qx -F +PONG "$prefix.out" || return
+# What of an answer says how a redis is, in $prefix.out and as lines of ours in $prefix.replies;
+# passes what is well.
+checks_redis_read() {
+    # Whatever answers there may quote what it was sent. The first word says what it is.
     # Who may not ask for it (NOPERM) or keeps its keys elsewhere (MOVED) is well as far as it goes.
     # A redis without a password lets those in that send one; some of them complain.
-    awk -v role="$role" -v weak="$weak" -v variable="$variable" '
-        /^-(NOPERM|MOVED|ASK) / { next }
-        /^-READONLY / && role != "master" { next }
-        /^-ERR .*([Nn]o password|without any password)/ && (weak == "yes" || variable != "") { next }
-        /^-/ || /^(rdb_last_bgsave|aof_last_write)_status:err/ { bad = 1 }
-        /^role:/ && role != "any" && $0 != (role == "master" ? "role:master" : "role:slave") { bad = 1 }
-        END { exit bad }' "$prefix.out" && result=passed
+    awk -v out="$prefix.out" -v replies="$prefix.replies" -v number="$index" \
+        -v role="$role" -v weak="$weak" -v variable="$variable" '
+        function keep(line) {
+            if (kept++ >= 20) return
+            print line >out
+            print number, "reply", line >replies
+        }
+        BEGIN { printf "" >out; printf "" >replies }
+        FILENAME != "-" { secret = $0; next }
+        { gsub(/\r/, "") }
+        /^(\+PONG|role:.*|master_(host|port|link_status):.*|(rdb_last_bgsave|aof_last_write)_status:.*)$/ {
+            keep($0)
+            if ($0 == "+PONG") pong = 1
+            if ($0 ~ /_status:err/ && $0 !~ /^master/) bad = 1
+            desired = role == "master" ? "role:master" : "role:slave"
+            if ($0 ~ /^role:/ && role != "any" && $0 != desired) bad = 1
+        }
+        /^-[A-Z]+ / {
+            sub(/, with args .*/, "")
+            line = $1; rest = substr($0, length($1) + 1)
+            while (secret != "" && (at = index(rest, secret))) {
+                line = line substr(rest, 1, at - 1) "***"
+                rest = substr(rest, at + length(secret))
+            }
+            line = line rest
+            if (errors < 20) error[++errors] = line
+            if (line ~ /^-(NOPERM|MOVED|ASK) /) next
+            if (line ~ /^-READONLY / && role != "master") next
+            open = line ~ /^-ERR .*([Nn]o password|without any password)/
+            if (open && (weak == "yes" || variable != "")) next
+            bad = 1
+        }
+        END {
+            for (i = 1; i <= errors; i++) keep(error[i])
+            exit bad || !pong
+        }' "$prefix.secret" - <"$prefix.reply" && result=passed
 }
 
 # What the service itself declares, where its caller is refused: a role, and whether its own password
 # is taken.
 checks_redis_own() {
     : >"$prefix.own"
-    mv "$prefix.secret" "$prefix.caller" && mv "$prefix.login" "$prefix.user" || return
+    caller=$prefix prefix=$prefix.owner
+    : >"$prefix.login"
     checks_redis_secret "$owner" own
-    if grep -q -E '^-(NOAUTH|WRONGPASS|ERR invalid password)' "$prefix.out"; then
+    if grep -q -E '^-(NOAUTH|WRONGPASS|ERR invalid password)' "$caller.out"; then
         if [ -s "$prefix.secret" ]; then
-            kept="$rc $route"
-            checks_redis_ask
-            if grep -qx -F +PONG "$prefix.answer"; then checks_say own yes; else checks_say own no; fi
-            rc=${kept%% *} route=${kept#* }
+            # In a shell of its own: what is said of the check is of its caller's attempt.
+            if (
+                checks_redis_ask
+                tr -d '\r' <"$prefix.reply" | grep -qx -F +PONG
+            ); then checks_say own yes; else checks_say own no; fi
         fi
+        prefix=$caller
     else
-        checks_redis_classify
+        prefix=$caller
+        checks_redis_read
     fi
-    mv "$prefix.caller" "$prefix.secret" && mv "$prefix.user" "$prefix.login"
+}
+
+# What an attempt may take before it is ended from outside: its tool keeps the time itself.
+checks_grace() {
+    case $seconds in
+        *.*) grace=$((${seconds%.*} + 2)) ;;
+        *) grace=$((seconds + 1)) ;;
+    esac
 }
 
 # Makes the attempts of one check and prints what came of them. Arguments: the function that makes
@@ -784,11 +878,9 @@ checks_redis_own() {
 checks_make() {
     prefix=$checks_dir/$index attempt=$checks_dir/attempt route='' result='' cid='' pid='' cname='' resolved=''
     mark=${checks_dir##*.}.$index
-    # What an attempt may take before it is ended from outside: its tool keeps the time itself.
-    case $seconds in
-        *.*) grace=$((${seconds%.*} + 2)) ;;
-        *) grace=$((seconds + 1)) ;;
-    esac
+    first=''
+    [ ! -e "$prefix.first" ] || first=yes
+    checks_grace
     if [ -n "$source" ] && ! checks_container "$source"; then
         checks_say result "$result"
         return
@@ -817,7 +909,7 @@ checks_make() {
     checks_say result "$result"
     case $result in
         passed)
-            [ ! -e "$prefix.out" ] || [ "$1" != checks_redis_once ] || checks_say_lines reply "$(cat "$prefix.out")"
+            [ "$1" != checks_redis_once ] || checks_say_replies
             checks_shared
             return 0
             ;;
@@ -825,13 +917,15 @@ checks_make() {
     checks_say_file said 400 "$prefix.said"
     [ "$result" != unknown ] || checks_say_file said 400 "$prefix.err"
     case $1 in
+        # There is no more to know of it.
+        checks_name_once) return 0 ;;
         checks_http_once)
             [ -z "$head" ] || {
                 sed "1,/^$checks_cr\$/d" "$prefix.out" | head -c 4096 >"$prefix.body"
                 mv "$prefix.body" "$prefix.out"
             }
             ;;
-        checks_redis_once) checks_say_lines reply "$(cat "$prefix.out")" ;;
+        checks_redis_once) [ ! -e "$prefix.replies" ] || checks_say_replies ;;
     esac
     [ ! -e "$prefix.out" ] || checks_say_file out 200 "$prefix.out"
     [ "$result" = failed ] && [ "$checks_diagnose" = yes ] && checks_diagnosis
@@ -994,6 +1088,10 @@ checks_diagnosis() {
     checks_say_lines nftable "$(checks_limited 5 nft list tables 2>/dev/null | grep -i docker)"
 }
 
+checks_say_replies() {
+    tr '\000-\010\013-\037\177' ' ' <"$prefix.replies"
+}
+
 checks_say_lines() {
     [ -z "$2" ] || printf '%s\n' "$2" | tr '\000-\010\013-\037\177' ' ' | sed "s/^/$index $1 /"
 }
@@ -1005,11 +1103,87 @@ checks_listening() {
     cat "$@" 2>/dev/null | awk -v port="$port" '$4 == "0A" && (port == "" || $2 ~ (":" port "$")) { print $2 }' | head -n 64
 }
 
-# All at once, but not so many that they keep each other from answering in time.
+# All at once, but not so many that they keep each other from answering in time: waits until $1
+# more may begin.
+checks_room() {
+    checks_started=$((checks_started + $1))
+    [ "$checks_started" -gt 32 ] || return 0
+    wait
+    checks_started=$1
+}
+
 checks_start() {
-    checks_make "$@" >"$checks_dir/$index.result" 2>/dev/null &
-    checks_started=$((checks_started + 1))
-    [ "$((checks_started % 32))" -ne 0 ] || wait
+    case $checks_grouped in
+        listing)
+            checks_list "$1"
+            return
+            ;;
+        '') checks_room 1 ;;
+    esac
+    checks_make "$@" >>"$checks_dir/$index.result" 2>/dev/null &
+}
+
+# Makes room for the views of groups, each by the index of its last check.
+checks_groups() {
+    for group; do
+        shift
+        set -- "$@" "$checks_dir/view.$group"
+    done
+    mkdir "$@"
+}
+
+checks_group() {
+    checks_room "$1"
+    checks_group_once 2>/dev/null &
+}
+
+# The network of a caller is entered once for all of a group, which are asked there at once. What
+# that finds is the first attempt of each; whatever it could not ask goes its own way.
+checks_group_once() {
+    checks_grouped=listing links=''
+    checks_calls
+    wait
+    checks_enter_once
+    checks_grouped=yes
+    checks_calls
+    wait
+}
+
+# Notes what is asked in a group; what a redis is asked with is found out beside.
+checks_list() {
+    case $1 in
+        checks_tcp_once) links="$links $index tcp $target $port no" ;;
+        checks_greet_once) links="$links $index greet $target $port $request" ;;
+        checks_redis_once)
+            links="$links $index redis $target $port -"
+            prefix=$checks_dir/$index
+            if checks_container "$source" >/dev/null; then
+                checks_redis_prepare >"$prefix.result" || : >"$prefix.result" &
+            fi
+            ;;
+    esac
+}
+
+checks_enter_once() {
+    checks_container "$source" >/dev/null && [ -n "$pid" ] || return 0
+    checks_has nsenter && checks_has unshare && checks_view || return 0
+    checks_grace
+    set -f
+    # shellcheck disable=SC2086 # words without blanks
+    set -- $links
+    set +f
+    checks_clock
+    began=$checks_now
+    checks_limited "$grace" nsenter -t "$pid" -n -- unshare -m --propagation private -- \
+        sh -c "$checks_enter" sh "$view" \
+        "$checks_dir/attempt" all "$seconds" "$checks_dir" "$@" </dev/null >/dev/null
+    case $? in 124 | 137 | 143) ;; *) return 0 ;; esac
+    checks_clock
+    while [ $# -gt 0 ]; do
+        prefix=$checks_dir/$1
+        [ ! -e "$prefix.err" ] || [ -e "$prefix.first" ] || echo "124 $began $checks_now" >"$prefix.first"
+        shift 5
+    done
 }
 
 checks_http() {
@@ -1023,6 +1197,11 @@ checks_http() {
 checks_tcp() {
     index=$1 seconds=$2 source=$3 target=$4 port=$5 code='' found='' head=''
     checks_start checks_tcp_once
+}
+
+checks_name() {
+    index=$1 seconds=$2 source=$3 target=$4 port='' code='' found='' head=''
+    checks_start checks_name_once
 }
 
 checks_greet() {

@@ -13,6 +13,12 @@ _MIB = 1 << 20
 #: Bytes of the server's own in swap from which on it matters.
 _SWAPPED = 64 * _MIB
 
+#: Which share of the memory a model's files may take until its context is asked for.
+_SCARCE = 0.4
+
+#: Bytes of one number of a context, by what it is kept as.
+_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 1.0625, "q4_0": 0.5625}
+
 #: Which share of its periods a server may be held back in.
 _THROTTLED = 0.05
 
@@ -40,10 +46,11 @@ def assess_cpu(policy: AccelerationPolicy, state: WorkerAcceleration) -> Iterato
 def find_threads(state: WorkerAcceleration) -> int:
     """How many threads the server says that it computes with; 0 where it does not."""
     named = next((load.threads for load in reversed(state.log.loads) if load.threads), 0)
-    if named or state.container is None:
+    if named:
         return named
-    value = state.container.find_setting("LLAMA_ARG_THREADS", "N_THREADS", "OLLAMA_NUM_THREAD")
-    return state.container.threads or (int(value) if value.isdecimal() else 0)
+    value = state.find_setting("LLAMA_ARG_THREADS", "N_THREADS", "OLLAMA_NUM_THREAD")
+    command = state.container.threads if state.container else 0
+    return command or (int(value[:4]) if value.isdecimal() else 0)
 
 
 def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
@@ -91,24 +98,65 @@ def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Fi
     )
 
 
-def _assess_memory(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
-    memory, container = state.memory, state.container
-    limit = container.memory if container and container.memory else 0
-    has = min(filter(None, (limit, memory.total)), default=0)
+def is_memory_scarce(state: WorkerAcceleration) -> bool:
+    """Whether the files of the largest model take so much that its context decides.
+
+    :param state: what the server computes with.
+    """
+    has, largest = _find_memory(state), state.largest
+    return largest is not None and 0 < _SCARCE * has < largest.size
+
+
+def _find_memory(state: WorkerAcceleration) -> int:
+    """Bytes that the server may have; 0 where that is not known."""
+    limit = state.container.memory if state.container else 0
+    return min(filter(None, (limit, state.memory.total)), default=0)
+
+
+def find_need(state: WorkerAcceleration) -> tuple[int, str]:
+    """Bytes of memory that the models need, and what they are.
+
+    Of loaded models the server says it. Otherwise it is that of the largest that it has, with the
+    context of all requests at one time where its shape is known.
+
+    :param state: what the server computes with.
+    """
     loaded = sum(model.size - min(model.size, model.size_vram) for model in state.loaded)
-    largest = max(state.stored, key=lambda model: model.size, default=None)
-    needs, what = loaded, "the loaded models need"
-    if not loaded and largest is not None:
-        needs, what = largest.size, f"the files of {largest.name} alone have"
+    largest = state.largest
+    if loaded or largest is None:
+        return loaded, "the loaded models need"
+    if state.shape is None:
+        return largest.size, f"the files of {largest.name} alone have"
+    tokens, parallel = _find_context(state)
+    tokens = min(tokens, state.shape.trained or tokens)
+    cache = state.find_setting("OLLAMA_KV_CACHE_TYPE")
+    context = state.shape.count_bytes(tokens, parallel, _BYTES.get(cache, 2.0))
+    of = f"{context / _GIB:.1f} GiB of that for {parallel} times {tokens} tokens of context"
+    return largest.size + context, f"{largest.name} needs, {of},"
+
+
+def _find_context(state: WorkerAcceleration) -> tuple[int, int]:
+    """Tokens of one request, and requests at one time, as the server's environment has them."""
+    values = []
+    for name, default in (("OLLAMA_CONTEXT_LENGTH", 4096), ("OLLAMA_NUM_PARALLEL", 1)):
+        text = state.find_setting(name)
+        values.append(int(text[:9]) if text.isdecimal() and int(text[:9]) else default)
+    return values[0], values[1]
+
+
+def _assess_memory(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:
+    container, has = state.container, _find_memory(state)
+    needs, what = find_need(state)
     if not has or needs <= has:
         return None
-    whose = "the container's limit is" if limit == has else "the host has"
+    is_limit = container is not None and container.memory == has
+    whose = "the container's limit is" if is_limit else "the host has"
     evidence = [
         f"{model.name}: {model.size / _GIB:.1f} GiB with a context of {model.context} tokens"
         for model in state.loaded
     ]
     names = ("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS")
-    pairs = ((name, container.find_setting(name)) for name in names) if container else ()
+    pairs = ((name, state.find_setting(name)) for name in names)
     evidence += [f"{name}={value}" for name, value in pairs if value]
     return Finding(
         subject=policy.service,
@@ -118,8 +166,8 @@ def _assess_memory(policy: AccelerationPolicy, state: WorkerAcceleration) -> Fin
         evidence=tuple(evidence),
         remedy="take a smaller model or a stronger quantization; a context takes memory once for "
         "each parallel request, so lower num_ctx or OLLAMA_NUM_PARALLEL"
-        + (", or raise the memory limit of the service" if limit == has else ""),
-        blocks=loaded > has,
+        + (", or raise the memory limit of the service" if is_limit else ""),
+        blocks=bool(state.loaded),
     )
 
 

@@ -67,7 +67,9 @@ def choose_vendor(accelerators: Accelerators, state: WorkerAcceleration) -> Vend
     """Whose accelerator the server is to use; ``None`` where the host has none that is known."""
     vendors: tuple[Vendor, ...] = ("nvidia", "amd")
     container = state.container
-    reserved = next((name for name in vendors if container and _reserves(container, name)), None)
+    reserved = next(
+        (name for name in vendors if container and _has_reservation(container, name)), None
+    )
     if reserved and (accelerators.list_devices(reserved) or not accelerators.devices):
         return reserved
     with_driver = (name for name in vendors if accelerators.list_with_driver(name))
@@ -84,7 +86,9 @@ def is_accelerated(
     vendors: tuple[Vendor, ...] = ("nvidia", "amd")
     has_driver = any(accelerators.list_with_driver(vendor) for vendor in vendors)
     container = state.container
-    is_reserved = container is not None and any(_reserves(container, name) for name in vendors)
+    is_reserved = container is not None and any(
+        _has_reservation(container, name) for name in vendors
+    )
     return has_driver or is_reserved or _has_found(state) is True
 
 
@@ -110,19 +114,19 @@ def _has_found(state: WorkerAcceleration) -> bool | None:
     return any(device.library.lower() != "cpu" for device in state.log.devices)
 
 
-def _ok(name: LinkName, *evidence: str) -> Link:
+def _mark_ok(name: LinkName, *evidence: str) -> Link:
     return Link(name=name, status="ok", evidence=evidence)
 
 
-def _unknown(name: LinkName, reason: str) -> Link:
+def _mark_unknown(name: LinkName, reason: str) -> Link:
     return Link(name=name, status="unknown", reason=reason)
 
 
-def _unused(name: LinkName, reason: str) -> Link:
+def _mark_unused(name: LinkName, reason: str) -> Link:
     return Link(name=name, status="unused", reason=reason)
 
 
-def _broken(name: LinkName, kind: str, reason: str, remedy: str, *evidence: str) -> Link:
+def _mark_broken(name: LinkName, kind: str, reason: str, remedy: str, *evidence: str) -> Link:
     return Link(
         name=name, status="broken", kind=kind, reason=reason, remedy=remedy, evidence=evidence
     )
@@ -136,13 +140,15 @@ def _check_host(
 ) -> Link:
     devices = accelerators.list_devices(vendor) if vendor else ()
     if devices:
-        return _ok("host", *(f"{_NAMES[device.vendor]} at {device.address}" for device in devices))
+        return _mark_ok(
+            "host", *(f"{_NAMES[device.vendor]} at {device.address}" for device in devices)
+        )
     whose = f"{_NAMES[vendor]}'s" if vendor else "NVIDIA's or AMD's"
     if vendor is None and policy.processor != "gpu":
-        return _unused("host", "no accelerator of NVIDIA's or AMD's is on the PCI bus")
+        return _mark_unused("host", "no accelerator of NVIDIA's or AMD's is on the PCI bus")
     if policy.endpoint is not None and state.container is None and not state.log.devices:
-        return _unknown("host", "the server may be on another host")
-    return _broken(
+        return _mark_unknown("host", "the server may be on another host")
+    return _mark_broken(
         "host",
         "no accelerator",
         f"no accelerator of {whose} is on the host's PCI bus",
@@ -155,24 +161,24 @@ def _check_driver(
 ) -> Link:
     devices = accelerators.list_devices(vendor) if vendor else ()
     if vendor is None or not devices:
-        return _unused("driver", "the host has no accelerator")
+        return _mark_unused("driver", "the host has no accelerator")
     if not accelerators.list_with_driver(vendor):
         return _describe_missing_driver(vendor, sorted({device.driver for device in devices}))
     if vendor == "amd":
         if not any(node.path == "/dev/kfd" for node in accelerators.rocm):
-            return _broken(
+            return _mark_broken(
                 "driver",
                 "no ROCm",
                 "amdgpu has the device, and /dev/kfd is missing",
                 "use a kernel with HSA_AMD, and a device that AMD's ROCm knows",
             )
-        return _ok("driver", "amdgpu")
+        return _mark_ok("driver", "amdgpu")
     smi = state.smi
     version = f"driver {accelerators.driver or smi.driver or 'of an unknown version'}"
     if smi.status in (None, 0):
-        return _ok("driver", version)
+        return _mark_ok("driver", version)
     if "version mismatch" in smi.output:
-        return _broken(
+        return _mark_broken(
             "driver",
             "driver mismatch",
             "NVIDIA's libraries were updated, and the kernel still has the driver of before",
@@ -181,13 +187,13 @@ def _check_driver(
             f"nvidia-smi: {smi.output}",
         )
     if smi.status in (124, 137):
-        return _broken(
+        return _mark_broken(
             "driver",
             "driver hangs",
             "nvidia-smi does not answer within 10 s",
             "restart the host; where it stays so, its kernel log names the GPU's fault (Xid)",
         )
-    return _broken(
+    return _mark_broken(
         "driver",
         "driver fails",
         "nvidia-smi cannot reach the driver",
@@ -215,31 +221,31 @@ def _describe_missing_driver(vendor: Vendor, drivers: Sequence[str]) -> Link:
     else:
         remedy = "install a kernel with amdgpu, and AMD's firmware, and restart the host"
     reason = f"the driver of {_NAMES[vendor]}'s accelerator is {has}, not {desired}"
-    return _broken("driver", "no driver", reason, remedy)
+    return _mark_broken("driver", "no driver", reason, remedy)
 
 
 def _check_toolkit(
     accelerators: Accelerators, state: WorkerAcceleration, vendor: Vendor | None
 ) -> Link:
     if state.container is None:
-        return _unused("toolkit", "the server runs in no container")
+        return _mark_unused("toolkit", "the server runs in no container")
     if vendor != "nvidia":
-        return _unused("toolkit", "only NVIDIA's accelerators need one")
+        return _mark_unused("toolkit", "only NVIDIA's accelerators need one")
     remedy = _ACCELERATED.format(vendor="nvidia")
     if not (accelerators.toolkit or accelerators.runtime or accelerators.ctk):
-        return _broken(
+        return _mark_broken(
             "toolkit",
             "no toolkit",
             "NVIDIA's container toolkit is not installed, so that no container reaches the GPU",
             remedy,
         )
     if state.engine.reason:
-        return _unknown("toolkit", f"cannot ask Docker: {state.engine.reason}")
+        return _mark_unknown("toolkit", f"cannot ask Docker: {state.engine.reason}")
     if "nvidia" in state.engine.runtimes:
-        return _ok("toolkit", "the engine has the runtime nvidia")
+        return _mark_ok("toolkit", "the engine has the runtime nvidia")
     if state.engine.cdi and accelerators.cdi:
-        return _ok("toolkit", f"the engine reads {accelerators.cdi[-1].path}")
-    return _broken(
+        return _mark_ok("toolkit", f"the engine reads {accelerators.cdi[-1].path}")
+    return _mark_broken(
         "toolkit",
         "toolkit not registered",
         "NVIDIA's container toolkit is installed, and the engine does not know it: it has neither "
@@ -259,7 +265,7 @@ def _is_gpu(request: DeviceRequest) -> bool:
     )
 
 
-def _reserves(container: Container, vendor: Vendor) -> bool:
+def _has_reservation(container: Container, vendor: Vendor) -> bool:
     """Whether a container was made with an accelerator of a vendor's."""
     if container.privileged:
         return True
@@ -286,25 +292,25 @@ def _check_reservation(
 ) -> Link:
     container = state.container
     if container is None:
-        return _unused("reservation", "the server runs in no container")
+        return _mark_unused("reservation", "the server runs in no container")
     if vendor is None:
-        return _unused("reservation", "the host has no accelerator")
+        return _mark_unused("reservation", "the host has no accelerator")
     service = policy.service
-    if _reserves(container, vendor):
+    if _has_reservation(container, vendor):
         image = container.image.rpartition("/")[2]
         if vendor == "amd" and image.startswith("ollama") and "rocm" not in image:
-            return _broken(
+            return _mark_broken(
                 "reservation",
                 "image without ROCm",
                 f"the image {container.image} computes with NVIDIA's accelerators only",
                 f"use its :rocm tag in the service {service}",
             )
-        return _ok("reservation", _describe_reservation(container))
+        return _mark_ok("reservation", _describe_reservation(container))
     if vendor == "nvidia":
         remedy = _RESERVE_NVIDIA.format(service=service)
         if container.runtime == "nvidia":
             visible = container.find_setting("NVIDIA_VISIBLE_DEVICES") or "not set"
-            return _broken(
+            return _mark_broken(
                 "reservation",
                 "not reserved",
                 f"NVIDIA_VISIBLE_DEVICES is {visible} in the container, which leaves it without",
@@ -315,7 +321,7 @@ def _check_reservation(
         remedy = _RESERVE_AMD.format(
             service=service, groups=f", group_add: [{groups}]" if groups else ""
         )
-    return _broken(
+    return _mark_broken(
         "reservation",
         "not reserved",
         f"the container {container.name} was made without an accelerator",
@@ -345,19 +351,19 @@ def _check_container(
 ) -> Link:
     container, inside = state.container, state.inside
     if container is None:
-        return _unused("container", "the server runs in no container")
+        return _mark_unused("container", "the server runs in no container")
     if vendor is None:
-        return _unused("container", "the host has no accelerator")
+        return _mark_unused("container", "the host has no accelerator")
     if inside is None:
-        return _unknown("container", f"the container {container.name} is {container.status}")
+        return _mark_unknown("container", f"the container {container.name} is {container.status}")
     if inside.reason:
-        return _unknown("container", f"cannot execute a shell in it: {inside.reason}")
+        return _mark_unknown("container", f"cannot execute a shell in it: {inside.reason}")
     recreate = _RECREATE.format(service=policy.service)
     paths = _select_nodes(inside, vendor)
     if not any(path.removeprefix("/dev/nvidia").isdecimal() for path in paths) and not any(
         path.startswith(("/dev/kfd", "/dev/dxg")) for path in paths
     ):
-        return _broken(
+        return _mark_broken(
             "container",
             "not visible",
             f"the container {container.name} has no device file of the accelerator",
@@ -370,20 +376,20 @@ def _check_container(
     if vendor == "nvidia" and inside.smi not in (None, 0):
         if "Unknown Error" in inside.output:
             return _describe_denied(vendor, inside.output, ["nvidia-smi"], recreate)
-        return _broken(
+        return _mark_broken(
             "container",
             "driver fails in the container",
             "nvidia-smi fails in the container, whose libraries are those of when it was made",
             recreate,
             f"nvidia-smi: {inside.output}",
         )
-    return _ok("container", *paths)
+    return _mark_ok("container", *paths)
 
 
 def _describe_denied(vendor: Vendor, problem: str, paths: Sequence[str], recreate: str) -> Link:
     evidence = (*(f"{path}: {problem}" for path in paths[:4]),)
     if "ermission denied" in problem:
-        return _broken(
+        return _mark_broken(
             "container",
             "not permitted",
             "the server's user may not open the accelerator's device files",
@@ -391,14 +397,14 @@ def _describe_denied(vendor: Vendor, problem: str, paths: Sequence[str], recreat
             *evidence,
         )
     if "o such device" in problem:
-        return _broken(
+        return _mark_broken(
             "container",
             "device removed",
             "the accelerator that the container was made with is no longer there",
             f"restart the host's driver or the host, then {recreate}",
             *evidence,
         )
-    return _broken(
+    return _mark_broken(
         "container",
         "access lost",
         "the container has the accelerator's device files and may not open them: systemd has read "
@@ -417,22 +423,26 @@ def _check_server(
     if found:
         devices = [device for device in log.devices or () if device.library.lower() != "cpu"]
         names = (f"{found.library} {found.name} {found.memory}".strip() for found in devices)
-        return _ok("server", *names)
+        return _mark_ok("server", *names)
     if any(model.size_vram for model in state.loaded):
-        return _ok("server", "it has a model on an accelerator")
+        return _mark_ok("server", "it has a model on an accelerator")
     if found is None and log.layers and log.layers[0] > 0:
-        return _ok("server", f"{log.layers[0]} of {log.layers[1]} layers are on an accelerator")
+        return _mark_ok(
+            "server", f"{log.layers[0]} of {log.layers[1]} layers are on an accelerator"
+        )
     if vendor is None and policy.processor != "gpu":
-        return _unused("server", "the host has no accelerator")
+        return _mark_unused("server", "the host has no accelerator")
     if found is None and log.layers is None:
-        return _unknown("server", "the server's log does not hold what it found when it started")
+        return _mark_unknown(
+            "server", "the server's log does not hold what it found when it started"
+        )
     container = state.container
     hidden = [
         f"{name}={value}"
         for name in _HIDING
-        if container and (value := container.find_setting(name)) in ("-1", "none", "NoDevFiles")
+        if (value := state.find_setting(name)) in ("-1", "none", "NoDevFiles")
     ]
-    library = container.find_setting("OLLAMA_LLM_LIBRARY") if container else ""
+    library = state.find_setting("OLLAMA_LLM_LIBRARY")
     if library.startswith("cpu"):
         hidden.append(f"OLLAMA_LLM_LIBRARY={library}")
     restart = "docker compose restart" if container else "systemctl restart"
@@ -448,7 +458,7 @@ def _check_server(
     evidence = [*hidden, *log.warnings]
     if found is None and log.layers:
         evidence.append(f"0 of {log.layers[1]} layers are on an accelerator")
-    return _broken(
+    return _mark_broken(
         "server",
         "not found by the server",
         "the server found no accelerator when it started, and computes with the CPU",
@@ -465,21 +475,21 @@ def _check_model(
         if state.log.layers and state.log.devices is None and not state.samples:
             on, of = state.log.layers
             if on >= of * policy.share:
-                return _ok("model", f"{on} of {of} layers are on the accelerator")
+                return _mark_ok("model", f"{on} of {of} layers are on the accelerator")
         reason = "no model is loaded" if state.samples else f"it is not known: {state.reason}"
-        return _unknown("model", reason)
+        return _mark_unknown("model", reason)
     missing = [model for model in loaded if model.size_vram < model.size * policy.share]
     if not missing:
-        return _ok("model", *map(_describe_model, loaded))
+        return _mark_ok("model", *map(_describe_model, loaded))
     if (
         vendor is None
         and policy.processor != "gpu"
         and not any(model.size_vram for model in loaded)
     ):
-        return _unused("model", "the host has no accelerator")
+        return _mark_unused("model", "the host has no accelerator")
     evidence = [*map(_describe_model, missing), *_list_memory(state)]
     if all(model.size_vram == 0 for model in missing):
-        return _broken(
+        return _mark_broken(
             "model",
             "model on CPU",
             f"{_join(missing)} computes with the CPU alone",
@@ -489,7 +499,7 @@ def _check_model(
         )
     lacking = sum(model.size - model.size_vram for model in missing)
     settings = _list_context(state)
-    return _broken(
+    return _mark_broken(
         "model",
         "model partly on CPU",
         f"{_join(missing)} is only partly on the accelerator, and the part beside it sets the "
@@ -520,9 +530,8 @@ def _list_memory(state: WorkerAcceleration) -> Iterator[str]:
 
 
 def _list_context(state: WorkerAcceleration) -> str:
-    container = state.container
     names = ("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_KV_CACHE_TYPE")
-    pairs = ((name, container.find_setting(name)) for name in names) if container else ()
+    pairs = ((name, state.find_setting(name)) for name in names)
     return ", ".join(f"{name}={value}" for name, value in pairs if value)
 
 
@@ -546,7 +555,7 @@ def _complete(links: Iterator[Link]) -> Iterator[Link]:
     broken = False
     for link in links:
         if broken and link.status == "broken" and link.name in ("container", "server", "model"):
-            yield _unknown(link.name, "a link before it is broken")
+            yield _mark_unknown(link.name, "a link before it is broken")
         else:
             yield link
         broken = broken or link.status == "broken"

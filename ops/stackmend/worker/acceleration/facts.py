@@ -11,6 +11,7 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.answers import parse_size, read_json
 from stackmend.connection import (
+    PROBE_TIMEOUT,
     make_mark,
     parse_probe,
     parse_rows,
@@ -49,8 +50,7 @@ _SETTING = re.compile(r"([A-Z0-9_]{1,80})=([A-Za-z0-9_.,:/-]{0,200})")
 _CPUS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _THREADS = re.compile(r"(?:^| )(?:-t|--threads|--n_threads|--n-threads)[ =]([0-9]{1,4})(?= |$)")
 
-#: What a container of the engine's own default has for a runtime.
-_CAPABLE = re.compile(r"[a-z0-9_.-]{1,40}")
+_RUNTIME = re.compile(r"[a-z0-9_.-]{1,40}")
 
 
 class Acceleration(FactBase[WorkerAcceleration]):
@@ -74,6 +74,7 @@ class Acceleration(FactBase[WorkerAcceleration]):
     """
 
     _mark = ""
+    limit = PROBE_TIMEOUT
 
     def command(
         self,
@@ -101,6 +102,8 @@ class Acceleration(FactBase[WorkerAcceleration]):
             first = error.errors()[0]
             raise FactValueError(f"{first['loc'][0]}: {first['msg']}") from None
         place = spec.endpoint
+        # A GPU that hangs is waited for on the host and in the container.
+        self.limit = 2 * PROBE_TIMEOUT + spec.samples
         self._mark = make_mark()
         return script(
             "stackmend.worker.acceleration",
@@ -152,8 +155,10 @@ def parse(output: Sequence[str], mark: str) -> WorkerAcceleration:
         smi=_parse_smi(found),
         engine=_parse_engine(found),
         container=container,
+        settings=environment.get("", ()),
         reason=reason,
         version=version,
+        address=_parse_address(found),
         inside=_parse_inside(found),
         usage=usage,
         samples=tuple(_parse_samples(found)),
@@ -241,9 +246,7 @@ def _parse_engine(found: Sections) -> Engine:
     return Engine(
         version=format_safe_line(str(version or ""), 40),
         runtimes=tuple(
-            sorted(name for name in runtimes or () if _CAPABLE.fullmatch(name))
-            if isinstance(runtimes, Mapping)
-            else ()
+            sorted(name for name in map(str, _list(runtimes)) if _RUNTIME.fullmatch(name))
         ),
         default_runtime=format_safe_line(str(default or ""), 40),
         cdi=bool(_list(directories)),
@@ -400,6 +403,14 @@ def _parse_version(found: Sections) -> tuple[str, str]:
     if not isinstance(version, str):
         return "what answers is not Ollama", ""
     return "", format_safe_line(version, 40)
+
+
+def _parse_address(found: Sections) -> tuple[str, int] | None:
+    for line in _get_lines(found, "reached"):
+        address, _, port = line.partition(" ")
+        if port.isdecimal() and 0 < int(port) < 65536:
+            return address, int(port)
+    return None
 
 
 def _list_models(body: Any) -> list[Mapping[str, Any]]:

@@ -64,6 +64,7 @@ converse() {
   answer=$(ask version "$@" version)
   printf '%s\n' "$answer"
   case $answer in *'|HTTP/1.'* | *'|{"version"'*) ;; *) return 1 ;; esac
+  [ -n "$1" ] || section reached printf '%s %s\n' "$2" "$3"
   ask tags "$@" tags
   count=1
   while :; do
@@ -77,7 +78,7 @@ converse() {
 
 # What of a log matters here; a line may be as long as somebody's prompt.
 interesting='\[GIN\] |msg="?(starting (llama|runner|llama-server)|load |load"|llama runner started|llama-server started|server config|inference compute|no compatible GPUs|dropping|evict|model requires more|llama-server model predicted)|evicting|runner process (no longer|has terminated)|llama-server (terminated|process no longer)|offloaded [0-9]+/[0-9]+ layers|[Cc][Uu][Dd][Aa] driver|(cuda|rocm|amdgpu|nvml|NVML).*(error|fail|unable|not found)'
-relevant() { cut -c 1-2000 | grep -aE "$interesting" | "$@" | head -c 2097152; }
+relevant() { tr -d '\000' | cut -c 1-2000 | grep -E "$interesting" | "$@" | head -c 2097152; }
 # When a server started, it said what it found.
 read_logs() {
   begin started
@@ -152,7 +153,7 @@ on_host() {
     case $({ tr '\000' ' ' <"$file"; } 2>/dev/null) in *ollama' serve '*) ;; *) continue ;; esac
     process=${file%/cmdline} process=${process#/proc/}
     begin process
-    { tr '\000' '\n' <"/proc/$process/environ"; } 2>/dev/null | grep -aE "^($settings)=" | quoted
+    { tr '\000' '\n' <"/proc/$process/environ"; } 2>/dev/null | grep -E "^($settings)=" | quoted
     end 0
     measure "$process"
     if has journalctl; then read_logs logs_of_unit; fi
@@ -173,7 +174,8 @@ if ! has docker; then
   finish
 fi
 # Clients before 25 know nothing of CDI, and print half of a row.
-row='{{json .ServerVersion}},{{json .Runtimes}},{{json .DefaultRuntime}}'
+# shellcheck disable=SC2016 # the template's own
+row='{{json .ServerVersion}},[{{range $name, $runtime := .Runtimes}}{{json $name}},{{end}}""],{{json .DefaultRuntime}}'
 answer=$(docker info --format "[$row,{{json .CDISpecDirs}}]" 2>/dev/null) ||
   answer=$(docker info --format "[$row,null]" 2>&1)
 section engine printf '%s\n' "$answer"
@@ -205,10 +207,10 @@ others=$(docker inspect --format \
 {{$id}} {{json .}}{{end}}' \
   "$id" $(docker ps -q --no-trunc 2>/dev/null | grep -x '[0-9a-f]*' | grep -vx "$id" | head -n 200) 2>/dev/null)
 begin clients
-printf '%s\n' "$others" | grep -a '^\[' | quoted
+printf '%s\n' "$others" | grep '^\[' | quoted
 end 0
 begin environment
-printf '%s\n' "$others" | grep -aE "^[0-9a-f]+ \"($settings)=[A-Za-z0-9_.,:/-]*\"\$" | quoted
+printf '%s\n' "$others" | grep -E "^[0-9a-f]+ \"($settings)=[A-Za-z0-9_.,:/-]*\"\$" | quoted
 end 0
 
 words=$(printf '%s\n' "$inspected" | sed -n '2{s/"//g;p;}')

@@ -13,9 +13,10 @@ from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
-from stackmend.worker.acceleration.chain import build_chain
+from stackmend.worker.acceleration.chain import build_chain, is_accelerated
 from stackmend.worker.acceleration.facts import Acceleration
 from stackmend.worker.acceleration.plan import plan
+from stackmend.worker.acceleration.shapes import complete_shape
 from stackmend.worker.acceleration.state import AcceleratorChain, WorkerAcceleration
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class AccelerationReconciler(Reconciler[HostState, Action]):
         for fact in (state, accelerators):
             if isinstance(fact, connection.Unknown):
                 return observe_unreadable(fact, "what its model server computes with")
+        if not is_accelerated(self.spec, accelerators, state):
+            read = state
+            state = connection.derive(
+                self.host, "shape", [read], lambda: complete_shape(self.host, read)
+            )
         self.chain = build_chain(self.spec, accelerators, state)
         observed = HostState(accelerators, state)
         return Observation(plan(self.spec, accelerators, state), observed)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from stackmend.decision import Finding
 from stackmend.frozen import Frozen
-from stackmend.worker.acceleration.serverlog import needs_model, parse_duration
+from stackmend.worker.acceleration.serverlog import is_model_call, parse_duration
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.acceleration.state import Call, Client, Load, WorkerAcceleration
 
@@ -17,6 +17,9 @@ Cause = Literal["context", "evicted", "unloaded", "crashed"]
 
 #: Seconds that a model stays where the server's environment does not say.
 KEEP_ALIVE = 300.0
+
+#: Seconds for which a model should stay, whatever the server's environment says.
+LEAST = 60.0
 
 #: Seconds by which the times of lines that belong together may differ.
 _SLACK = 1.0
@@ -64,7 +67,7 @@ def assess_reloads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Ite
     :param state: what the server computes with.
     """
     reloads = find_reloads(state)
-    asked = sum(1 for call in state.log.calls if needs_model(call))
+    asked = sum(1 for call in state.log.calls if is_model_call(call))
     causes: tuple[Cause, ...] = ("context", "evicted", "unloaded", "crashed")
     for cause in causes:
         found = [reload for reload in reloads if reload.cause == cause]
@@ -135,7 +138,7 @@ def _find_call(calls: Sequence[Call], load: Load) -> Call | None:
     waiting = (
         call
         for call in calls
-        if needs_model(call) and call.at - call.seconds - _SLACK <= load.at <= call.at
+        if is_model_call(call) and call.at - call.seconds - _SLACK <= load.at <= call.at
     )
     return max(waiting, key=lambda call: call.at - call.seconds, default=None)
 
@@ -146,12 +149,13 @@ def _find_client(calls: Sequence[Call], load: Load) -> str:
 
 
 def _find_keep_alive(state: WorkerAcceleration) -> float:
-    value = state.container.find_setting("OLLAMA_KEEP_ALIVE") if state.container else ""
+    value = state.find_setting("OLLAMA_KEEP_ALIVE")
     if not value:
         return KEEP_ALIVE
     if value.startswith("-"):
         return float("inf")
-    return float(value) if value.isdecimal() else parse_duration(value)
+    # A shorter time loads it again at every request as well.
+    return max(LEAST, float(value[:9]) if value.isdecimal() else parse_duration(value))
 
 
 def _find_changes(state: WorkerAcceleration) -> dict[str, list[int]]:
@@ -191,8 +195,8 @@ def _describe(
     reasons = {
         "context": "clients ask for it with different contexts",
         "evicted": "another model takes its place each time",
-        "unloaded": "it leaves memory before the server's own time for it is over: a client sends "
-        "keep_alive: 0 or a short one, or asks with other options than the others",
+        "unloaded": "it leaves memory within a minute, or before the server's own time for it is "
+        "over: keep_alive is 0 or short, or a client asks with other options than the others",
         "crashed": "its process ends by itself",
     }
     starved = any(reload.starved for reload in found)
@@ -224,8 +228,9 @@ def _find_remedy(cause: Cause, *, starved: bool) -> str:
         )
     if cause == "unloaded":
         return (
-            "remove keep_alive from the clients' requests and set OLLAMA_KEEP_ALIVE in the "
-            "server's environment; give all clients the same num_gpu, num_batch and num_thread"
+            "remove keep_alive from the clients' requests and set OLLAMA_KEEP_ALIVE to 5m or more "
+            "in the server's environment; give all clients the same num_gpu, num_batch and "
+            "num_thread"
         )
     return "read the server's log before each crash; a model that does not fit into memory ends so"
 
@@ -245,10 +250,9 @@ def _list_evidence(state: WorkerAcceleration, found: Sequence[Reload]) -> Iterat
         if client := by_address.get(address):
             for name, value in client.settings:
                 settings[f"{client.service} has {name}={value}"] = None
-    if state.container:
-        for name in ("OLLAMA_KEEP_ALIVE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_NUM_PARALLEL"):
-            if value := state.container.find_setting(name):
-                settings[f"the server has {name}={value}"] = None
+    for name in ("OLLAMA_KEEP_ALIVE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_NUM_PARALLEL"):
+        if value := state.find_setting(name):
+            settings[f"the server has {name}={value}"] = None
     yield from settings
 
 

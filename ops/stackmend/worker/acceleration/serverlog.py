@@ -97,7 +97,7 @@ def parse_log(started: Sequence[str], window: Sequence[str]) -> ServerLog:
     )
 
 
-def needs_model(call: Call) -> bool:
+def is_model_call(call: Call) -> bool:
     """Whether a request is one that needs a model in memory."""
     return call.path.startswith(_ASKING) and call.path != "/v1/models"
 

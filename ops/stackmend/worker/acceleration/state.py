@@ -231,6 +231,33 @@ class StoredModel(Frozen):
     size: int = 0
 
 
+class Shape(Frozen):
+    """What the memory of a model's context follows from.
+
+    :param layers: that keep keys and values.
+    :param heads: of each layer that do.
+    :param key: numbers that one of them keeps for a token as its key.
+    :param value: likewise, as its value.
+    :param trained: tokens that the model was trained for; 0 where it does not say.
+    """
+
+    layers: int
+    heads: int
+    key: int
+    value: int
+    trained: int = 0
+
+    def count_bytes(self, tokens: int, parallel: int, bytes_each: float = 2.0) -> int:
+        """Bytes that a context takes.
+
+        :param tokens: of one request.
+        :param parallel: requests at one time, each of which has a context of its own.
+        :param bytes_each: of one number: 2 for f16, about 1 for q8_0.
+        """
+        numbers = self.layers * self.heads * (self.key + self.value)
+        return round(numbers * bytes_each * tokens * max(1, parallel))
+
+
 class Device(Frozen):
     """What the server found to compute with, as its log has it.
 
@@ -322,10 +349,13 @@ class WorkerAcceleration(Frozen):
 
     :param now: seconds since 1970.
     :param container: its container; ``None`` where it has none.
+    :param settings: what matters of its environment, where it is a process of the host.
     :param reason: why the server does not answer; empty where it does.
     :param inside: what the container has of accelerators; ``None`` where it does not run.
+    :param address: where it answers from the host, with its port; ``None`` where it does not.
     :param samples: the loaded models, at each sample; none where the server does not list them.
     :param stored: the models that the server has.
+    :param shape: of the largest of them; ``None`` where it was not asked for.
     :param gateways: addresses that requests come from which a container of the host did not send.
     """
 
@@ -335,15 +365,30 @@ class WorkerAcceleration(Frozen):
     smi: Smi = Smi()
     engine: Engine = Engine()
     container: Container | None = None
+    settings: tuple[tuple[str, str], ...] = ()
     reason: str = ""
     version: str = ""
+    address: tuple[str, int] | None = None
     inside: Inside | None = None
     usage: Usage = Usage()
     samples: tuple[tuple[LoadedModel, ...], ...] = ()
     stored: tuple[StoredModel, ...] = ()
+    shape: Shape | None = None
     log: ServerLog = ServerLog()
     clients: tuple[Client, ...] = ()
     gateways: tuple[str, ...] = ()
+
+    def find_setting(self, *names: str) -> str:
+        """The value of the first of these variables that the server has; empty for none."""
+        if self.container is not None:
+            return self.container.find_setting(*names)
+        settings = dict(self.settings)
+        return next((settings[name] for name in names if name in settings), "")
+
+    @property
+    def largest(self) -> StoredModel | None:
+        """The largest of the models that the server has."""
+        return max(self.stored, key=lambda model: model.size, default=None)
 
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:

@@ -67,9 +67,9 @@ class Parser(ABC):
         return self.ended is not None or self._problem is not None
 
     @property
-    def has_text(self) -> bool:
-        """Whether a piece of text came."""
-        return bool(self._texts)
+    def invalid(self) -> Invalid | None:
+        """Why the answer does not count; ``None`` where nothing went wrong yet."""
+        return self._problem.invalid if self._problem else None
 
     def feed(self, line: bytes, at: float) -> None:
         """Read one line.

@@ -1,0 +1,132 @@
+"""``python -m tests.browser PAGE``: what a real browser makes of a page, as JSON.
+
+A process of its own: what drives the browser has an event loop, and the tests' process may be
+patched for another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: What a Chromium may be called; the first one alone has no window and is small.
+NAMES = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
+
+#: Widths of a phone and a desktop, and what their owners prefer.
+WIDTHS, SCHEMES = (360, 1280), ("light", "dark")
+
+_OBSERVE = """() => {
+    const box = element => { const b = element.getBoundingClientRect();
+        return [b.left, b.top, b.right, b.bottom]; };
+    const overlap = (a, b) =>
+        a[0] < b[2] - 1 && b[0] < a[2] - 1 && a[1] < b[3] - 1 && b[1] < a[3] - 1;
+    const pictures = [...document.querySelectorAll("svg")].map(svg => {
+        const texts = [...svg.querySelectorAll("text")].map(text => [text.textContent, box(text)]);
+        const frame = box(svg);
+        return {
+            name: svg.querySelector("title").textContent,
+            role: svg.getAttribute("role"),
+            labelled: document.getElementById(svg.getAttribute("aria-labelledby")) !== null,
+            box: frame,
+            colours: [...new Set([...svg.querySelectorAll("path, use, text")].filter(
+                part => !part.closest("defs")).map(part => {
+                const style = getComputedStyle(part); return style.fill + " " + style.stroke; }))],
+            outside: texts.filter(([, b]) => b[0] < frame[0] - 1 || b[2] > frame[2] + 1
+                || b[1] < frame[1] - 1 || b[3] > frame[3] + 1).map(([text]) => text),
+            overlapping: texts.flatMap(([text, b], i) => texts.slice(i + 1)
+                .filter(([, other]) => overlap(b, other)).map(([other]) => [text, other])),
+        };
+    });
+    const tables = [...document.querySelectorAll(".scroll")].map(region => ({
+        section: region.closest("[id]").id,
+        title: region.getAttribute("aria-label"),
+        headings: [...region.querySelectorAll("thead th")].map(
+            cell => cell.textContent.trim().split(/\\s+/).join(" ")),
+        rows: [...region.querySelectorAll("tbody tr")].map(row => [...row.children].map(cell => ({
+            text: cell.textContent,
+            values: [...cell.querySelectorAll("data")].map(data => data.getAttribute("value")),
+        }))),
+    }));
+    const root = document.documentElement;
+    return {
+        width: root.clientWidth, scrolled: Math.max(root.scrollWidth, document.body.scrollWidth),
+        background: getComputedStyle(root).backgroundColor, text: getComputedStyle(root).color,
+        title: document.title, pictures, tables,
+        ids: [...document.querySelectorAll("[id]")].map(element => element.id),
+    };
+}"""
+
+
+def find() -> str:
+    """The path of a Chromium; without one a test fails in CI, and is skipped elsewhere."""
+    named = os.environ.get("STACKMEND_TEST_BROWSER")
+    found = named or next(filter(None, map(shutil.which, NAMES)), None)
+    if found:
+        return found
+    reason = f"no browser: install one of {', '.join(NAMES)}, or name one in STACKMEND_TEST_BROWSER"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def observe(page: Path) -> list[dict[str, Any]]:
+    """Open a page at each width and scheme; what the browser says and shows of each."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.browser", find(), str(page)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    seen: list[dict[str, Any]] = json.loads(done.stdout)
+    return seen
+
+
+def main(executable: str, page: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    found = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable)
+        for width in WIDTHS:
+            for scheme in SCHEMES:
+                context = browser.new_context(
+                    viewport={"width": width, "height": 900}, color_scheme=scheme
+                )
+                opened = context.new_page()
+                messages: list[str] = []
+                requests: list[str] = []
+                opened.on("console", lambda message, into=messages: into.append(message.text))
+                opened.on("pageerror", lambda error, into=messages: into.append(str(error)))
+                opened.on("request", lambda request, into=requests: into.append(request.url))
+                opened.on(
+                    "dialog",
+                    lambda dialog, into=messages: (into.append("dialog"), dialog.dismiss()),
+                )
+                opened.goto(Path(page).resolve().as_uri())
+                observed = opened.evaluate(_OBSERVE)
+                found.append(
+                    {"at": width, "scheme": scheme, "messages": messages, "requests": requests}
+                    | observed
+                )
+                context.close()
+        browser.close()
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

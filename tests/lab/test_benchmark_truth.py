@@ -1,0 +1,73 @@
+"""What the benchmark measures of a server on a host, over SSH, is how fast that server is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyinfra.api.host import Host
+
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.measuring import Prepared, prepare
+from tests import connected, paced
+from tests.calm import calmly, urgency
+from tests.lab.fixtures import Lab
+from tests.lab.hosts import LabHost
+from tests.paced import Paced
+from tests.paced.measured import SHORT, SPEEDS, Speed, check_delay, check_speed
+
+PORT = 18800
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _before_others() -> Iterator[None]:
+    with urgency():
+        yield
+
+
+@pytest.fixture(scope="module")
+def there(lab: Lab) -> LabHost:
+    return lab.take(1)[0]
+
+
+@pytest.fixture(scope="module")
+def server(there: LabHost) -> Iterator[Paced]:
+    with paced.serving_on(there, PORT) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def host(there: LabHost) -> Iterator[Host]:
+    with connected.lab(there, "operator") as logged_in:
+        yield logged_in
+
+
+@pytest.fixture(scope="module")
+def endpoint(server: Paced) -> Endpoint:
+    return Endpoint("ollama", "127.0.0.1", PORT, "paced")
+
+
+@pytest.fixture(scope="module")
+def prepared(host: Host, endpoint: Endpoint) -> Prepared:
+    return prepare(host, endpoint, SHORT)
+
+
+@calmly
+@pytest.mark.parametrize("speed", SPEEDS, ids=str)
+def test_five_speeds_at_each_concurrency(
+    host: Host, server: Paced, endpoint: Endpoint, prepared: Prepared, speed: Speed
+) -> None:
+    # Every one from 1 to 8, some at each speed.
+    odd = SPEEDS.index(speed) % 2
+    check_speed(host, server, endpoint, prepared, speed, (1, 3, 5, 7) if odd else (2, 4, 6, 8))
+
+
+@calmly
+def test_over_a_long_way(there: LabHost, server: Paced, endpoint: Endpoint, tmp_path: Path) -> None:
+    """SSH itself is delayed, and all that goes through it."""
+    with paced.relayed(there.port, there=0.025, back=0.025) as port:
+        known = {"ssh_port": port, "ssh_known_hosts_file": str(tmp_path / "known")}
+        anew = {"ssh_strict_host_key_checking": "accept-new"}
+        with connected.lab(there, "operator", **known, **anew) as far:
+            check_delay(far, server, endpoint, 0.05)
