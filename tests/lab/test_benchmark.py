@@ -58,6 +58,8 @@ def test_a_second_run_asks_for_no_token(stack: PacedStack, user: str, words: str
     assert again.run.rc == 0, again.run.out
     assert again.outcomes == {"converged"}
     assert stack.read_log() == ["GET /api/version", "GET /api/tags", "GET /api/ps"]
+    # One for the host's own reading, one for all that the server is asked.
+    assert again.host["operations"][0]["measured"]["channels"]["value"] == 2
     assert len(stack.collected()) == 1
 
 
