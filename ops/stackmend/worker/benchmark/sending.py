@@ -161,7 +161,8 @@ class _Attempt:
         most = ANSWER_BYTES + TOKEN_BYTES * self._task.question.output_tokens
         came = 0
         for line in connection.iterate_lines(answer, LINE_BYTES):
-            self.parser.feed(line, self.read_clock())
+            # When it came, not when this process had the time for it.
+            self.parser.feed(line, connection.read_arrival(answer) - self.started)
             came += len(line) + 1
             if came > most:
                 self.parser.fail("error", f"the answer is longer than {most} bytes")
@@ -171,7 +172,7 @@ class _Attempt:
     def _note_event(self, event: str, _: Any) -> None:
         if event == "connection.connect_tcp.complete":
             self._connected = True
-        elif event == "http11.send_request_headers.started":
+        elif event == "http11.send_request_body.started":
             self.started = time.monotonic()
 
 
