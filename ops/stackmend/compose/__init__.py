@@ -13,7 +13,7 @@ from stackmend.addresses.spec import LinksPolicy
 from stackmend.compose.observer import Observer
 from stackmend.compose.outside import find_outside
 from stackmend.compose.published import find_published_ports
-from stackmend.compose.reconciler import ComposeReconciler
+from stackmend.compose.reconciler import ComposeReconciler, Project
 from stackmend.compose.source import Source, load
 from stackmend.compose.spec import ComposeSpec, GitSource, Mend
 from stackmend.errors import StepError
@@ -26,10 +26,13 @@ from stackmend.reporting import Collector
 _loaded: WeakKeyDictionary[State, dict[str, tuple[ComposeSpec, Source]]] = WeakKeyDictionary()
 
 __all__ = [
+    "Project",
+    "apply_layer",
     "find_outside",
     "find_published_ports",
     "find_unpublished_ports",
     "get_arguments",
+    "observe_project",
     "prefetch",
     "reconcile_stack",
     "stack",
@@ -168,6 +171,35 @@ def find_unpublished_ports(spec: ComposeSpec) -> tuple[str, ...]:
         return ComposeReconciler(host, spec, source, report).find_unpublished()
     except (ValueError, StepError, connection.RemoteError):
         return ()
+
+
+def observe_project(host: Host, spec: ComposeSpec) -> Project | str:
+    """What a project is on a host, read now; where it cannot be told, why. Changes nothing.
+
+    :param host: the host.
+    :param spec: the project.
+    """
+    try:
+        # Nothing of this is reported: whoever asks reports what it makes of it.
+        return ComposeReconciler(host, spec, _read(spec), reporting.Collector("project")).describe()
+    except (ValueError, StepError, connection.RemoteError) as error:
+        return str(error)
+
+
+def apply_layer(host: Host, spec: ComposeSpec, content: str, report: Collector) -> bool:
+    """Add services to a project on one host, or change them, and prove it healthy as :func:`stack`.
+
+    What is added is laid over the project's own files as ``compose.stackmend.worker.yaml``, and
+    counts for :func:`stack` from then on. Where the project is not proven with it, all is put back.
+
+    :param host: the host.
+    :param spec: the project.
+    :param content: a compose file; empty to remove it, and what it added.
+    :param report: what it is reported to.
+    :returns: whether the project is so now; the reason why not is reported.
+    :raises StepError: the host cannot be read, or written to.
+    """
+    return ComposeReconciler(host, spec, _read(spec), report).apply_layer(content)
 
 
 def get_arguments(spec: ComposeSpec) -> dict[str, Any]:

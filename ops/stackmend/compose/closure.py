@@ -19,7 +19,7 @@ from stackmend.compose.source import (
     name_files,
     parse,
 )
-from stackmend.compose.state import LINKS_FILE
+from stackmend.compose.state import LAYER_FILE, LINKS_FILE
 from stackmend.dotenv import parse_dotenv
 
 
@@ -30,7 +30,7 @@ def find_closure(source: Source) -> Source:
     for path in files:
         by_name.setdefault(path.rpartition("/")[2], []).append(path)
     # Relative to what a path is depends on where it stands: any file of its name will do.
-    names = [".env", *COMPOSE_FILES, *OVERRIDE_FILES, LINKS_FILE]
+    names = [".env", *COMPOSE_FILES, *OVERRIDE_FILES, LAYER_FILE, LINKS_FILE]
     needed: set[str] = set()
     while names:
         for path in by_name.get(names.pop(), ()):

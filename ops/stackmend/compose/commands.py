@@ -287,6 +287,15 @@ def make_record_archive(applied: Applied, packed: bytes = b"") -> bytes:
     return buffer.getvalue()
 
 
+def write_layer(spec: ComposeSpec, content: str) -> StringCommand:
+    """Make what is on standard input the file that is laid over the project's own; or remove it.
+
+    :param content: the same; empty for no such file.
+    """
+    words = (locate_state(spec), "yes" if content else "no")
+    return script("stackmend.compose", "layer", *words, shared=["walk"])
+
+
 def record_mend(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:
     """Record an attempt, by the host's own clock, so that attempts can be counted."""
     line = f"{verb} {subject}"

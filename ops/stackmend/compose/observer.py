@@ -23,6 +23,7 @@ from stackmend.compose.facts import (
     parse_surroundings,
     update_containers,
 )
+from stackmend.compose.layer import mark_kept
 from stackmend.compose.listening import Listeners, Listening
 from stackmend.compose.plan.decide import list_hop_checks
 from stackmend.compose.plan.declaration import list_mounts, list_required_mounts
@@ -77,6 +78,7 @@ class Observer:
     """What reads one project on one host.
 
     :param hidden: values that declarations call secret.
+    :param kept: the services whose containers stay as they are.
     :ivar _clock: the host's time when it was read last, and this process's then.
     """
 
@@ -84,6 +86,7 @@ class Observer:
     spec: ComposeSpec
     source: Source
     hidden: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
     _config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _clock: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
     _image_labels: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
@@ -241,6 +244,7 @@ class Observer:
                 raise
             except ValueError as error:
                 raise StepError(f"Docker Compose refuses the project's files: {error}") from None
+        declared = mark_kept(declared, self.kept)
         self._hide(declared.config)
         # What no list can carry is not watched.
         paths = [

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackmend import connection, decision
 from stackmend.addresses import Sources
 from stackmend.checks.facts import find_limit
 from stackmend.checks.spec import NameCheck
 from stackmend.compose import commands
-from stackmend.compose.closure import read_sources
+from stackmend.compose.closure import list_laid_over, read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import EngineHung, NoCompose
+from stackmend.compose.layer import include_layer
 from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
@@ -39,6 +40,7 @@ from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_rest
 from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
 from stackmend.compose.spec import GitSource
 from stackmend.compose.state import (
+    LAYER_FILE,
     Applied,
     Correction,
     Declared,
@@ -55,6 +57,7 @@ from stackmend.reconcile import (
     Reconciler,
     get_project_lock,
     observe_unreadable,
+    reconcile,
 )
 from stackmend.reporting import announce
 
@@ -75,6 +78,25 @@ UNHEALTHY_TIMEOUT = 10.0
 LINK_TIMEOUT = 20.0
 
 
+class Project(NamedTuple):
+    """What a project is on a host, for another room.
+
+    :param files: the project's own files, with what is laid over them, by path.
+    :param laid_over: the compose files among them that make it up, in their order.
+    :param names_files: whether its ``.env`` says which compose files there are.
+    :param converged: whether :func:`stackmend.compose.stack` would find nothing to do.
+    :param unfit: why the layer in its memory is not laid over its files.
+    """
+
+    state: StackState
+    declared: Declared
+    files: Mapping[str, bytes]
+    laid_over: tuple[str, ...]
+    names_files: bool
+    converged: bool
+    unfit: str
+
+
 @dataclass
 class ComposeReconciler(Reconciler[Snapshot, Action]):
     """One project on one host.
@@ -93,7 +115,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     on_bind_error: Callable[[Host, str], bool] | None = None
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
+    _plain: Source = field(init=False)
     _own: Source = field(init=False)
+    _unfit: str = field(default="", init=False)
     _sources: Sources | None = field(default=None, init=False)
     _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
@@ -107,7 +131,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def __post_init__(self) -> None:
         self.subject = self.spec.project
         self.lock = get_project_lock(self.spec.project)
-        self._own = self.source
+        self._plain = self._own = self.source
         self.observer = Observer(self.host, self.spec, self.source)
         self.waiter = Waiter(self.observer)
 
@@ -189,6 +213,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return Observation(refused)
         if refusal := self._fetch_source():
             return self._hold(refusal, state, checks)
+        self._own, self._unfit, self.observer.kept = include_layer(self._plain, state.layer)
         self._set_correction(restore_correction(spec, self._own, state.applied))
         if reason := explain_hold(spec, self.source.digest, state):
             failed = None if is_restored(state) else self.observer.resolve(state.files)
@@ -325,7 +350,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             except Unfetched as error:
                 self._unfetched = error.refusal
             else:
-                self._own = self._fetched.source
+                self._plain = self._own = self._fetched.source
         return self._unfetched
 
     def _hold(
@@ -349,7 +374,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         tried: frozenset[str] = frozenset(),
     ) -> Plan:
         source = self.source
-        return plan(
+        decided = plan(
             self.spec,
             source.digests,
             source.digest,
@@ -362,6 +387,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._fetched.checkout if self._fetched else None,
             links,
         )
+        if not self._unfit:
+            return decided
+        cause = f"{LAYER_FILE} is not laid over the project's files: {self._unfit}"
+        unfit = decision.Finding(subject=self.spec.project, kind="layer", cause=cause, blocks=False)
+        return decided.model_copy(update={"findings": (*decided.findings, unfit)})
 
     # What is done
 
@@ -546,6 +576,51 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def _wait_until_stable(self, executor: Executor, snapshot: Snapshot) -> None:
         touched = bool(executor.progress.touched)
         self.waiter.wait_until_stable(snapshot.declared, snapshot.state, touched=touched)
+
+    # What other rooms do to a project
+
+    def describe(self) -> Project | str:
+        """What the project is on the host, for another room; where it cannot be told, why."""
+        observation = self.observe(fresh=True)
+        decided, snapshot = observation.plan, observation.state
+        if decided.refusals or snapshot is None:
+            reasons = [refusal.reason for refusal in decided.refusals]
+            return "; ".join(reasons) or "it cannot be read"
+        return Project(
+            state=snapshot.state,
+            declared=snapshot.declared,
+            files=self._own.contents,
+            laid_over=list_laid_over(self._own),
+            names_files=self._own.names_files,
+            converged=decided.empty,
+            unfit=self._unfit,
+        )
+
+    def apply_layer(self, content: str) -> bool:
+        """Lay a file over the project's own, and bring the project to it; whether it is so now.
+
+        Where it does not hold, the file before counts again: the project is then as it was, as
+        after any other change that fails.
+
+        :param content: YAML; empty for no such file.
+        :raises StepError: it cannot be written.
+        """
+        before = self.observer.read_state().layer
+        self._write_layer(content)
+        self._observed = self._proven = None
+        if reconcile(self.host.state, self.host, self):
+            return True
+        if before.strip() != content.strip():
+            self._write_layer(before)
+        return False
+
+    def _write_layer(self, content: str) -> None:
+        self.run(
+            commands.write_layer(self.spec, content),
+            f"cannot write what is laid over the files of {self.spec.project}",
+            stdin=content.encode("utf-8", "surrogateescape"),
+        )
+        connection.invalidate(self.host)
 
     # What is reported
 

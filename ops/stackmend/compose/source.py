@@ -26,7 +26,7 @@ from stackmend.compose import variables
 from stackmend.compose.plan.contradictions import find_contradictions
 from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec, GitSource
-from stackmend.compose.state import LINKS_FILE
+from stackmend.compose.state import LAYER_FILE, LINKS_FILE
 from stackmend.controller_files import Unreadable
 from stackmend.dotenv import parse_dotenv
 from stackmend.problems import Problem, abbreviate, is_plain, show
@@ -185,6 +185,10 @@ class Source:
         """The same files with one that is laid over them last."""
         return Source({**self.files, LINKS_FILE: File(0o600, content)})
 
+    def add_layer(self, content: bytes) -> "Source":
+        """The same files with one that adds services to the project, or changes them."""
+        return Source({**self.files, LAYER_FILE: File(0o600, content)})
+
     def make_archive(self, more: Mapping[str, File] | None = None) -> bytes:
         """The files as a tar archive that is the same for the same files.
 
@@ -228,8 +232,8 @@ def name_files(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
     words = ["--env-file", ".env" if ".env" in paths else "/dev/null"]
     for names in () if names_files else (COMPOSE_FILES, OVERRIDE_FILES):
         words += next((["--file", name] for name in names if name in paths), [])
-    if LINKS_FILE in paths:
-        words += ["--file", LINKS_FILE]
+    for name in (LAYER_FILE, LINKS_FILE):
+        words += ["--file", name] if name in paths else []
     return tuple(words)
 
 
@@ -270,8 +274,9 @@ def make(spec: ComposeSpec, files: dict[str, File]) -> Source:
     name = next((name for name in COMPOSE_FILES if name in files), None)
     if name is None:
         raise SourceError(f"source: holds none of {', '.join(COMPOSE_FILES)}")
-    if LINKS_FILE in files:
-        raise SourceError(f"source: {LINKS_FILE} is a file that stackmend makes; remove it")
+    for ours in (LAYER_FILE, LINKS_FILE):
+        if ours in files:
+            raise SourceError(f"source: {ours} is a file that stackmend makes; remove it")
     if spec.env:
         own = files[".env"].content if ".env" in files else b""
         if own and not own.endswith(b"\n"):

@@ -14,6 +14,13 @@ from stackmend.provenance import Origin
 #: The file of ours that corrects the links of a project's own; Compose does not read it by itself.
 LINKS_FILE = "compose.stackmend.yaml"
 
+#: Another one of ours, by which a room adds services to one host's project, or changes them: what
+#: it holds is kept in the project's memory on that host, see :mod:`stackmend.compose.layer`.
+LAYER_FILE = "compose.stackmend.worker.yaml"
+
+#: In a service's section there: its containers stay as they are, and nothing starts them.
+KEPT = "x-stackmend-kept"
+
 
 def _check_inside(path: str) -> str:
     if not is_inside(path):
@@ -296,6 +303,7 @@ class StackState(Frozen):
     :param sharing: other projects of ours whose directory is this one's.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.
+    :param layer: what the file :data:`LAYER_FILE` is to hold; empty for no such file.
     """
 
     now: float
@@ -318,6 +326,7 @@ class StackState(Frozen):
     resolver: Resolver | None = None
     sharing: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    layer: str = ""
     ignored: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
 

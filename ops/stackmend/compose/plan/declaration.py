@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from stackmend.compose import drift
-from stackmend.compose.state import Declared, StackState
+from stackmend.compose.state import KEPT, Declared, StackState
 
 # Compose leaves these out of a service's hash: they change what is done around a container, not the
 # container (docker/compose pkg/compose/hash.go).
@@ -259,8 +259,15 @@ def is_redis(image: str, body: Mapping[str, Any]) -> bool:
     return name in _REDIS_IMAGES or _REDIS_SERVER.search(command) is not None
 
 
+def is_kept(body: Mapping[str, Any]) -> bool:
+    """Whether a service's containers stay as they are, and nothing starts them."""
+    return body.get(KEPT) is True
+
+
 def count_replicas(body: Mapping[str, Any]) -> int:
-    """How many containers a service should have."""
+    """How many containers a service should have: of one that is kept as it is, none more."""
+    if is_kept(body):
+        return 0
     replicas = (body.get("deploy") or {}).get("replicas")
     number = body.get("scale") if replicas is None else replicas
     return 1 if number is None else int(number)

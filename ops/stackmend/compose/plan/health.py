@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stackmend.compose.plan.declaration import count_replicas
+from stackmend.compose.plan.declaration import count_replicas, is_kept
 from stackmend.compose.state import Container, StackState
 from stackmend.frozen import Frozen
 
@@ -161,6 +161,8 @@ def classify(
     """
     waiting, failed = [], []
     for name, body in services.items():
+        if is_kept(body):
+            continue
         containers = state.list_containers(name)
         if len(containers) < count_replicas(body):
             waiting.append(f"{name}: no container yet")

@@ -23,6 +23,7 @@ from stackmend.compose.plan.declaration import (
     REPLICAS,
     count_replicas,
     find_certain_differences,
+    is_kept,
     is_published,
     list_sources,
     resolve_service,
@@ -44,6 +45,8 @@ RESOLVER_RULE = "restart:resolver"
 def plan_service(draft: Draft, name: str) -> None:
     """Note what is wrong with a service, and the steps against it."""
     body = draft.services[name]
+    if is_kept(body):
+        return
     containers = draft.state.list_containers(name)
     scaled = count_replicas(body)
     if not containers and scaled:

@@ -1,0 +1,122 @@
+"""A file of ours that adds services to a project: laid over it where it fits, and what it keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackmend.compose import commands
+from stackmend.compose.closure import find_closure, list_laid_over
+from stackmend.compose.layer import LONGEST, include_layer, mark_kept
+from stackmend.compose.plan.declaration import count_replicas
+from stackmend.compose.plan.health import classify
+from stackmend.compose.source import File, Source, SourceError, make
+from stackmend.compose.state import KEPT, LAYER_FILE, LINKS_FILE, Declared
+from tests.unit.compose_world import NOW, Desired, World, compose, converge, well
+
+OWN = Source(
+    {
+        "compose.yaml": File(0o644, b"services:\n  web: {image: a}\n  old: {image: b}\n"),
+        "more.yaml": File(0o644, b"services:\n  side: {image: c}\n"),
+    }
+)
+LAYER = "services:\n  new: {image: n}\n  old: {x-stackmend-kept: true}\n"
+
+
+def test_it_is_laid_over_the_projects_own_files() -> None:
+    source, problem, kept = include_layer(OWN, f"{LAYER}\n\n")
+    assert (problem, kept) == ("", {"old"})
+    assert source.files[LAYER_FILE] == File(0o600, LAYER.encode())
+    assert source.options[-2:] == ("--file", LAYER_FILE)
+    assert LAYER_FILE in find_closure(source).files
+    assert list_laid_over(source) == ("compose.yaml", LAYER_FILE)
+    corrected = source.add_override(b"services: {}\n")
+    assert corrected.options[-4:] == ("--file", LAYER_FILE, "--file", LINKS_FILE)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+def test_there_is_none(content: str) -> None:
+    assert include_layer(OWN, content) == (OWN, "", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("services:\n  gone: {environment: {A: b}}\n", "no longer declare gone"),
+        ("services: [", "not valid YAML"),
+        ("- a\n", "must be a mapping"),
+        ("a: " + "x" * LONGEST, "longer than"),
+    ],
+)
+def test_where_it_does_not_fit_the_project_is_as_its_own_files_say(
+    content: str, problem: str
+) -> None:
+    source, reason, _ = include_layer(OWN, content)
+    assert source is OWN
+    assert problem in reason
+
+
+def test_compose_tells_nothing_of_what_is_kept() -> None:
+    declared = Declared(config={"services": {"old": {"image": "b"}, "web": {}}})
+    services = mark_kept(declared, frozenset({"old", "gone"})).services
+    assert services == {"old": {"image": "b", KEPT: True}, "web": {}}
+    assert mark_kept(declared, frozenset()) is declared
+
+
+def test_a_service_of_an_included_file_is_declared() -> None:
+    assert include_layer(OWN, "services:\n  side: {environment: {A: b}}\n").problem == ""
+
+
+def test_no_file_can_be_laid_over_those_that_env_names() -> None:
+    named = Source({**OWN.files, ".env": File(0o600, b"COMPOSE_FILE=compose.yaml\n")})
+    assert include_layer(named, LAYER).source is named
+
+
+def test_a_project_cannot_have_a_file_of_its_name() -> None:
+    files = {"compose.yaml": OWN.files["compose.yaml"], LAYER_FILE: File(0o600, b"services: {}\n")}
+    with pytest.raises(SourceError, match=LAYER_FILE):
+        make(Desired(compose({})).spec, files)
+
+
+def test_it_is_written_and_removed() -> None:
+    spec = Desired(compose({})).spec
+    assert commands.write_layer(spec, LAYER).get_raw_value().endswith("/shop yes")
+    assert commands.write_layer(spec, "").get_raw_value().endswith("/shop no")
+
+
+# What is kept
+
+
+def kept() -> tuple[Desired, World]:
+    """A service that was stopped, and is kept so."""
+    services = {"web": {"depends_on": {"old": {"condition": "service_healthy"}}}, "old": {}}
+    desired = Desired(compose(services))
+    world = well(desired)
+    (container,) = (each for each in world.containers.values() if each.service == "old")
+    stopped = {"status": "exited", "exit_code": 137, "restart": "no"}
+    world.containers[container.id] = container.model_copy(update=stopped)
+    changed = Desired(compose({**services, "old": {KEPT: True}}), files={"compose.yaml": "2"})
+    return changed, world
+
+
+def test_a_service_that_is_kept_is_left_alone() -> None:
+    desired, world = kept()
+    assert count_replicas(desired.config["services"]["old"]) == 0
+    converge(world, desired)
+    assert {subject for _, subject in world.done} & {"old", "web"} == set()
+    (container,) = (each for each in world.containers.values() if each.service == "old")
+    assert container.status == "exited"
+
+
+def test_it_keeps_no_other_from_being_healthy() -> None:
+    desired, world = kept()
+    health = classify(desired.config["services"], world.state(), NOW)
+    assert (health.waiting, health.failed) == ((), ())
+
+
+def test_it_is_started_again_once_it_is_not_kept() -> None:
+    desired, world = kept()
+    converge(world, desired)
+    plain = {**desired.config["services"], "old": {}}
+    converge(world, Desired(compose(plain), files={"compose.yaml": "3"}))
+    (container,) = (each for each in world.containers.values() if each.service == "old")
+    assert container.running
