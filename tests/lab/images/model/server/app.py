@@ -34,6 +34,7 @@ from server.library import (
     NoModel,
 )
 from server.log import Logged, inform
+from server.openai import OpenAI
 from server.pull import Puller
 from server.wire import (
     Refusal,
@@ -316,7 +317,9 @@ def application(models: Path) -> Starlette:
     if not os.environ.get("OLLAMA_NOPRUNE"):
         library.prune()
     puller = Puller(library)
-    answers = Answers(engine, num_ctx=whole("OLLAMA_CONTEXT_LENGTH", 4096))
+    num_ctx = whole("OLLAMA_CONTEXT_LENGTH", 4096)
+    answers = Answers(engine, num_ctx=num_ctx)
+    openai = OpenAI(library, engine, num_ctx=num_ctx)
     routes = Routes(library, engine, answers, puller)
 
     @contextlib.asynccontextmanager
@@ -340,6 +343,9 @@ def application(models: Path) -> Starlette:
             Route("/api/create", routes.create, methods=["POST"]),
             Route("/api/blobs/{digest}", routes.has_blob, methods=["HEAD"]),
             Route("/api/blobs/{digest}", routes.put_blob, methods=["POST"]),
+            Route("/v1/models", openai.models),
+            Route("/v1/chat/completions", openai.chat, methods=["POST"]),
+            Route("/v1/completions", openai.complete, methods=["POST"]),
         ],
         exception_handlers={Refusal: refused, HTTPException: no_route},
         middleware=[Middleware(Logged)],
