@@ -1,0 +1,52 @@
+"""What is to be done about a legacy worker. Pure.
+
+``evidence`` recognises it, ``design`` says what its move is, ``layer`` what is laid over the
+project's files at each stage, ``decide`` the steps that are left.
+"""
+
+from stackmend.worker.move.plan.actions import (
+    Action,
+    AddService,
+    ImportModel,
+    Measure,
+    Plan,
+    PutBack,
+    Repoint,
+    Retire,
+)
+from stackmend.worker.move.plan.decide import (
+    add_comparison,
+    advance,
+    begin,
+    explain_return,
+    is_final,
+    plan,
+    return_failed,
+)
+from stackmend.worker.move.plan.design import Designed, assemble_move, make_key
+from stackmend.worker.move.plan.evidence import identify, list_candidates
+from stackmend.worker.move.plan.layer import make_layer
+
+__all__ = [
+    "Action",
+    "AddService",
+    "Designed",
+    "ImportModel",
+    "Measure",
+    "Plan",
+    "PutBack",
+    "Repoint",
+    "Retire",
+    "add_comparison",
+    "advance",
+    "assemble_move",
+    "begin",
+    "explain_return",
+    "identify",
+    "is_final",
+    "list_candidates",
+    "make_key",
+    "make_layer",
+    "plan",
+    "return_failed",
+]

@@ -1,0 +1,63 @@
+"""The steps of a move: one class per verb."""
+
+from typing import Literal
+
+from stackmend import decision
+
+
+class AddService(decision.Action):
+    """Add the new service, start it, and wait until it is healthy; nothing calls it yet."""
+
+    verb: Literal["add"] = "add"
+    undo: str = "it is removed again with its volume, which nothing else has"
+
+
+class ImportModel(decision.Action):
+    """Give the new service a model of the legacy worker, copied on the host itself.
+
+    :param name: the name that clients ask for.
+    :param path: its file in the legacy worker's container.
+    """
+
+    verb: Literal["import"] = "import"
+    name: str
+    path: str
+
+
+class Measure(decision.Action):
+    """Measure both, taking turns.
+
+    :param phase: whether clients call the legacy worker meanwhile (``before``) or the new one.
+    """
+
+    verb: Literal["measure"] = "measure"
+    phase: Literal["before", "after"]
+
+
+class Repoint(decision.Action):
+    """Have clients call the new service, and ask it from where they are; both are up."""
+
+    verb: Literal["re-point"] = "re-point"
+    undo: str = "the clients are recreated as they were"
+
+
+class Retire(decision.Action):
+    """Stop the legacy worker, and keep its container and its volumes; nothing starts it again.
+
+    :param remove: whether the container is removed.
+    """
+
+    verb: Literal["stop"] = "stop"
+    undo: str = "see the chapter on moving a legacy worker: how to go back"
+    remove: bool = False
+
+
+class PutBack(decision.Action):
+    """Have clients call the legacy worker again, then remove what the move added."""
+
+    verb: Literal["put back"] = "put back"
+
+
+Action = AddService | ImportModel | Measure | Repoint | Retire | PutBack
+
+Plan = decision.Plan[Action]

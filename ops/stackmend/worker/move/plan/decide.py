@@ -1,0 +1,268 @@
+"""Where a move stands, and the steps that are left of it. Pure."""
+
+from stackmend.decision import Finding, Refusal
+from stackmend.paths import STATE_ROOT
+from stackmend.worker.benchmark.state import Comparison
+from stackmend.worker.benchmark.statistics import SIGNIFICANT
+from stackmend.worker.move.plan.actions import (
+    Action,
+    AddService,
+    ImportModel,
+    Measure,
+    Plan,
+    PutBack,
+    Repoint,
+    Retire,
+)
+from stackmend.worker.move.plan.design import Designed
+from stackmend.worker.move.plan.layer import has_reached, make_layer
+from stackmend.worker.move.spec import MovePolicy
+from stackmend.worker.move.state import HostMove, Legacy, Move, MoveRecord, Stage
+
+#: How often a move may fail before it is not tried again: each time clients may be recreated.
+MOST_FAILURES = 3
+
+#: The stage that a step ends with.
+_AFTER: dict[type, Stage] = {
+    AddService: "added",
+    ImportModel: "imported",
+    Repoint: "repointed",
+    Retire: "retired",
+}
+
+
+def plan(
+    spec: MovePolicy,
+    host: HostMove,
+    key: str = "",
+    legacies: tuple[Legacy, ...] = (),
+    designed: Designed | None = None,
+) -> Plan:
+    """The steps that are left, what was found, and what is refused.
+
+    :param key: what a new decision would rest on, of ``make_key``.
+    :param legacies: the legacy workers that were recognised.
+    :param designed: the move of the one of them, where none was begun.
+    """
+    record = host.record
+    if host.record_problem:
+        return Plan(
+            refusals=(
+                Refusal(
+                    subject="legacy worker",
+                    reason=f"where its move stands cannot be read: {host.record_problem}",
+                    remedy="see which of the two services the clients call, then remove the record",
+                ),
+            )
+        )
+    if record is not None and record.stage == "retired":
+        return Plan(findings=(_find_moved(record, host),))
+    if record is not None and is_final(record, key):
+        return _plan_returned(record)
+    if record is not None and record.stage != "returned":
+        return Plan(findings=_find_evidence(record.move), actions=tuple(_list_steps(record, spec)))
+    if not legacies and spec.service is not None:
+        return Plan(
+            refusals=(
+                Refusal(
+                    subject=spec.service,
+                    reason="nothing about it says that it serves models by an engine of before",
+                    remedy="name the service that does, or take the section away",
+                ),
+            )
+        )
+    if len(legacies) > 1:
+        names = ", ".join(legacy.service for legacy in legacies)
+        return Plan(
+            refusals=(
+                Refusal(
+                    subject="legacy worker",
+                    reason=f"several services are legacy workers: {names}",
+                    remedy='name the one to move: add to the section "engine": "service": "NAME"',
+                ),
+            )
+        )
+    if designed is None:
+        return Plan()
+    if designed.move is None:
+        return Plan(refusals=designed.refusals)
+    started = begin(designed.move, key, "")
+    return Plan(findings=_find_evidence(designed.move), actions=tuple(_list_steps(started, spec)))
+
+
+def is_final(record: MoveRecord, key: str) -> bool:
+    """Whether a move that went back is not tried again, because nothing that decides is new.
+
+    :param key: what a new decision would rest on.
+    """
+    tried = not record.failed or record.failures >= MOST_FAILURES
+    return record.stage == "returned" and record.key == key and tried
+
+
+def begin(move: Move, key: str, project: str, before: MoveRecord | None = None) -> MoveRecord:
+    """The record of a move of which nothing is done yet.
+
+    :param before: that of one that went back.
+    """
+    failures = before.failures if before is not None and before.key == key else 0
+    return MoveRecord(project=project, key=key, stage="planned", move=move, failures=failures)
+
+
+def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
+    """The steps that are left of a move that was begun."""
+    move, stage = record.move, record.stage
+    if stage == "returning":
+        return [PutBack(subject=move.legacy, cause=record.reason)]
+    steps: list[Action] = []
+    names = ", ".join(move.clients)
+    if not has_reached(stage, "added"):
+        cause = f"{move.legacy} runs on {move.engine}"
+        steps.append(AddService(subject=move.target, cause=cause))
+    if not has_reached(stage, "imported"):
+        steps += [
+            ImportModel(
+                subject=model.name,
+                cause=f"{names} asks for it; its file is {model.path} of {move.legacy}",
+                name=model.name,
+                path=model.path,
+            )
+            for model in move.models
+        ]
+    if not has_reached(stage, "measured"):
+        cause = f"it is kept only if it is {spec.margin:.0%} faster than {move.legacy}"
+        steps.append(Measure(subject=move.target, cause=cause, phase="before"))
+    if not has_reached(stage, "repointed"):
+        cause = f"it calls {move.legacy}"
+        steps.append(Repoint(subject=names, cause=cause))
+    if not has_reached(stage, "confirmed"):
+        cause = f"what {names} asks weighs on it now, and did on {move.legacy} before"
+        steps.append(Measure(subject=move.target, cause=cause, phase="after"))
+    cause = f"{names} calls {move.target}"
+    steps.append(Retire(subject=move.legacy, cause=cause, remove=not spec.keep_legacy))
+    return steps
+
+
+def advance(record: MoveRecord, action: Action) -> MoveRecord:
+    """The record once a step is done; of models, once the last of them is."""
+    if isinstance(action, ImportModel) and action.name != record.move.models[-1].name:
+        return record
+    stage = _AFTER.get(type(action))
+    return record if stage is None else record.model_copy(update={"stage": stage})
+
+
+def add_comparison(
+    record: MoveRecord, phase: str, comparison: Comparison, margin: float
+) -> MoveRecord:
+    """The record with a measurement, and what follows from it: forward, or back."""
+    known = record.model_copy(update={phase: comparison})
+    if reason := explain_return(known, margin):
+        return known.model_copy(update={"stage": "returning", "reason": reason, "failed": False})
+    stage: Stage = "measured" if phase == "before" else "confirmed"
+    return known.model_copy(update={"stage": stage})
+
+
+def explain_return(record: MoveRecord, margin: float) -> str:
+    """Why the new one is not kept by what was measured so far; empty where it is.
+
+    Before its clients are re-pointed what they ask weighs on the legacy worker, and on the new one
+    afterwards. Of two that are equally fast the first measurement favours the new one as much as
+    the second does the legacy worker, so that the mean of both ratios is right, whatever they ask.
+    """
+    before, after, move = record.before, record.after, record.move
+    if before is None:
+        return ""
+    clients = ", ".join(move.clients)
+    if before.ratio < 1 + margin:
+        return (
+            f"{move.target} is not {margin:.0%} faster than {move.legacy}: {_format(before)}, "
+            f"while {clients} called {move.legacy}"
+        )
+    # Both were measured in turns: what disturbed one of them disturbed the other.
+    if before.p >= SIGNIFICANT:
+        return (
+            f"it is not proven that {move.target} is faster than {move.legacy}: {_format(before)}, "
+            f"while {clients} called {move.legacy}"
+        )
+    if after is None:
+        return ""
+    ratio = (before.ratio * after.ratio) ** 0.5
+    if ratio < 1 + margin:
+        return (
+            f"{move.target} is not {margin:.0%} faster than {move.legacy}, but {ratio:.2f} times "
+            f"as fast: {_format(before)} before its clients were re-pointed, {_format(after)} after"
+        )
+    return ""
+
+
+def return_failed(record: MoveRecord, reason: str) -> MoveRecord:
+    """The record of a move that goes back because a step failed."""
+    changes = {"stage": "returning", "reason": reason, "failed": True}
+    return record.model_copy(update={**changes, "failures": record.failures + 1})
+
+
+def _find_evidence(move: Move) -> tuple[Finding, ...]:
+    return (
+        Finding(
+            subject=move.legacy,
+            kind="legacy worker",
+            cause=f"it serves models by {move.engine}; {', '.join(move.clients)} calls it",
+            evidence=move.evidence,
+            blocks=False,
+        ),
+    )
+
+
+def _find_moved(record: MoveRecord, host: HostMove) -> Finding:
+    move = record.move
+    clients = ", ".join(move.clients)
+    if host.layer.strip() != make_layer(move, "retired").strip():
+        return Finding(
+            subject=move.legacy,
+            kind="legacy worker",
+            cause=f"it was moved to {move.target}, and somebody took that back since",
+            remedy="remove the record of the move to have it moved again",
+            blocks=False,
+        )
+    return Finding(
+        subject=move.legacy,
+        kind="moved",
+        cause=f"{clients} calls {move.target}; {move.legacy} is stopped",
+        evidence=tuple(_list_comparisons(record)),
+        blocks=False,
+    )
+
+
+def _plan_returned(record: MoveRecord) -> Plan:
+    if record.failed:
+        refusal = Refusal(
+            subject=record.move.legacy,
+            reason=f"its move failed {record.failures} times, and is not tried again: "
+            f"{record.reason}",
+            remedy=f"fix that, then remove {STATE_ROOT}/{record.project}/move.json",
+        )
+        return Plan(refusals=(refusal,))
+    return Plan(findings=(_find_returned(record),))
+
+
+def _find_returned(record: MoveRecord) -> Finding:
+    return Finding(
+        subject=record.move.legacy,
+        kind="legacy worker",
+        cause=f"it stays: {record.reason}",
+        evidence=tuple(_list_comparisons(record)),
+        blocks=False,
+    )
+
+
+def _list_comparisons(record: MoveRecord) -> list[str]:
+    move = record.move
+    pairs = ((move.legacy, record.before), (move.target, record.after))
+    return [f"while clients called {name}: {_format(found)}" for name, found in pairs if found]
+
+
+def _format(found: Comparison) -> str:
+    reason = f"; {found.reason}" if found.reason else ""
+    return (
+        f"{found.before:.3g} → {found.after:.3g} {found.figure} ({found.ratio:.2f} times, "
+        f"p {found.p:.2g}{reason})"
+    )

@@ -1,0 +1,168 @@
+"""Recognises a worker that serves models by an engine of before. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from stackmend.worker.move.state import Answer, Legacy, Runner
+
+#: Images by parts of their name, without registry and tag, and the engine in each.
+_IMAGES = (
+    (re.compile(r"llama-?cpp-?python"), "llama-cpp-python"),
+    (re.compile(r"llama[._-]?cpp|llama-server"), "llama.cpp"),
+    (re.compile(r"local-?ai"), "LocalAI"),
+    (re.compile(r"koboldcpp"), "koboldcpp"),
+    (re.compile(r"llamafile"), "llamafile"),
+)
+#: Labels of images that name what is in them.
+_LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.source")
+
+#: Commands likewise.
+_COMMANDS = (
+    (re.compile(r"(?:^|[\s/])llama_cpp[./]server"), "llama-cpp-python"),
+    (re.compile(r"(?:^|[\s/])(?:llama-server|llama-cpp-server)(?:\s|$)"), "llama.cpp"),
+    (re.compile(r"(?:^|[\s/])local-ai(?:\s|$)"), "LocalAI"),
+    (re.compile(r"(?:^|[\s/])koboldcpp"), "koboldcpp"),
+    (re.compile(r"\.llamafile(?:\s|$)"), "llamafile"),
+)
+_MODEL_OPTION = re.compile(r"(?:^|\s)(?:-m|--model)[\s=]\S+\.gguf(?:\s|$)", re.I)
+
+_LIBRARIES = (
+    (re.compile(r"(?:^|/)(?:llama_cpp|llama-cpp-python)/"), "llama-cpp-python"),
+    (re.compile(r"(?:^|/)lib(?:llama|ggml)[\w.-]*\.so|(?:^|/)xllamacpp"), "llama.cpp"),
+)
+
+_OLLAMA = re.compile(r"(?:^|/)ollama(?::|@|$)|(?:^|[\s/])ollama\s+(?:serve|start)(?:\s|$)")
+
+#: The ports that servers listen on where nobody sets another one.
+_PORTS = {"llama-cpp-python": 8000, "koboldcpp": 5001}
+_DEFAULT_PORT = 8080
+_PORT_OPTION = re.compile(r"(?:^|\s)--port[\s=](\d{1,5})(?:\s|$)")
+_BASE_URL = re.compile(r"^https?://([A-Za-z0-9_.-]{1,253}):(\d{1,5})(?:/|$)")
+
+#: What llama.cpp's servers say of the owner of a model.
+_OWNERS = ("llamacpp", "llama.cpp", "me")
+
+
+def list_candidates(
+    runners: Sequence[Runner], service: str | None = None
+) -> tuple[tuple[Runner, int], ...]:
+    """The containers that may be a legacy worker, each with the port to ask it at.
+
+    They are those whose image, command or libraries say so, and those whose address another one has
+    as the base URL of OpenAI's API. Nothing else is asked.
+
+    :param service: the only one to ask, where it is known.
+    """
+    called = {match[1]: int(match[2]) for match in _list_base_urls(runners)}
+    found: list[tuple[Runner, int]] = []
+    for runner in runners:
+        if service is not None and runner.service != service:
+            continue
+        if _is_ollama(runner):
+            continue
+        engine, _ = _collect(runner)
+        if engine or runner.service in called or service is not None:
+            found.append((runner, called.get(runner.service) or find_port(runner, engine)))
+    return tuple(pair for pair in found if 0 < pair[1] < 65536)
+
+
+def identify(
+    candidates: Sequence[tuple[Runner, int]], answers: Mapping[str, Answer]
+) -> tuple[Legacy, ...]:
+    """The legacy workers among containers, each service once.
+
+    :param candidates: of :func:`list_candidates`.
+    :param answers: what they said, by their ids.
+    """
+    found: dict[str, Legacy] = {}
+    for runner, _ in candidates:
+        engine, evidence = _collect(runner)
+        answer = answers.get(runner.id)
+        if answer is not None:
+            name, more = _read_answer(answer)
+            engine, evidence = engine or name, [*evidence, *more]
+        if not engine:
+            continue
+        if not runner.accelerated:
+            evidence.append("no accelerator is reserved for it")
+        legacy = Legacy(runner=runner, engine=engine, evidence=tuple(evidence), answer=answer)
+        found.setdefault(runner.service, legacy)
+    return tuple(found.values())
+
+
+def find_port(runner: Runner, engine: str) -> int:
+    """The port that a container most likely listens on."""
+    command = " ".join(runner.words)
+    if match := _PORT_OPTION.search(command):
+        return int(match[1])
+    for name in ("LLAMA_ARG_PORT", "PORT"):
+        if runner.env.get(name, "").isdecimal():
+            return int(runner.env[name][:6])
+    if len(runner.ports) == 1:
+        return runner.ports[0]
+    return _PORTS.get(engine, _DEFAULT_PORT)
+
+
+def _is_ollama(runner: Runner) -> bool:
+    """Whether it is Ollama itself, which maps the same libraries."""
+    return bool(_OLLAMA.search(runner.image) or _OLLAMA.search(" ".join(runner.words)))
+
+
+def _collect(runner: Runner) -> tuple[str, list[str]]:
+    """The engine that a container itself names, and by what."""
+    engines: list[str] = []
+    evidence: list[str] = []
+    image = runner.image.partition("@")[0]
+    path = image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
+    labels = [f"{key}={runner.image_labels[key]}" for key in _LABELS if key in runner.image_labels]
+    for text, what in (
+        (path, f"its image is {runner.image}"),
+        *((text, f"its image has the label {text}") for text in labels),
+    ):
+        if engine := _match(_IMAGES, text.lower()):
+            engines.append(engine)
+            evidence.append(what)
+    command = " ".join(runner.words)
+    if engine := _match(_COMMANDS, command) or (
+        "llama.cpp" if _MODEL_OPTION.search(command) else ""
+    ):
+        engines.append(engine)
+        evidence.append(f"its command is {command[:200]}")
+    for library in runner.libraries:
+        if engine := _match(_LIBRARIES, library):
+            engines.append(engine)
+            evidence.append(f"a process of it has {library} mapped")
+            break
+    # A command and a library of Python's say more than the name of llama.cpp in an image.
+    special = [engine for engine in engines if engine != "llama.cpp"]
+    return (special or engines or [""])[0], evidence
+
+
+def _read_answer(answer: Answer) -> tuple[str, list[str]]:
+    where = f"what answers at port {answer.port}"
+    evidence = []
+    if "llama.cpp" in answer.server.lower():
+        evidence.append(f"{where} calls itself {answer.server[:80]}")
+    owned = [owner for owner in answer.owners if owner.lower() in _OWNERS]
+    if owned and answer.names:
+        evidence.append(f"{where} says that its models are owned by {owned[0]}")
+    if answer.props:
+        evidence.append(f"{where} describes itself at /props as llama.cpp does")
+    python = bool(owned) and owned[0] == "me" and not answer.props
+    return ("" if not evidence else "llama-cpp-python" if python else "llama.cpp"), evidence
+
+
+def _list_base_urls(runners: Sequence[Runner]) -> list[re.Match[str]]:
+    services = {runner.service for runner in runners}
+    return [
+        match
+        for runner in runners
+        for key, value in runner.env.items()
+        if (match := _BASE_URL.match(value))
+        and match[1] in services
+        and (re.search(r"(?i)openai|llm", key) or re.search(r"/v1(?:/|$)", value))
+    ]
+
+
+def _match(patterns: Sequence[tuple[re.Pattern[str], str]], text: str) -> str:
+    return next((name for pattern, name in patterns if pattern.search(text)), "")

@@ -1,0 +1,221 @@
+"""What a host has of a legacy worker, and where its move stands: models only."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from stackmend.frozen import Frozen
+from stackmend.models.spec import Name
+from stackmend.paths import is_name, is_plain
+from stackmend.worker.benchmark.state import Comparison
+
+
+def _check_service(name: str) -> str:
+    if not is_name(name) or name.startswith("-"):
+        raise ValueError("must be the name of a service")
+    return name
+
+
+def _check_path(path: str) -> str:
+    if not (path.startswith("/") and is_plain(path)):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _check_model(name: str) -> str:
+    Name.parse(name)
+    return name
+
+
+Service = Annotated[str, AfterValidator(_check_service)]
+ContainerId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ModelFile(Frozen):
+    """A GGUF file that a process names.
+
+    :param path: in its container.
+    :param size: bytes; 0 where it cannot be read.
+    """
+
+    path: str
+    size: int = 0
+
+
+class Runner(Frozen):
+    """A running container of the project, as far as it says what it serves.
+
+    :param process: its first process, on the host.
+    :param image_labels: labels of its image.
+    :param words: its entrypoint and command.
+    :param libraries: files of an inference library that its processes have mapped.
+    :param files: the GGUF files that its processes name.
+    :param accelerated: whether it was given a GPU or another device.
+    :param addresses: those that it has on its networks, as the host sees them.
+    :param ports: TCP ports that it exposes.
+    :param published: ports of the host that lead to it.
+    """
+
+    service: str
+    id: str
+    image: str
+    image_id: str = ""
+    process: int = 0
+    image_labels: Mapping[str, str] = {}
+    words: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    libraries: tuple[str, ...] = ()
+    files: tuple[ModelFile, ...] = ()
+    accelerated: bool = False
+    addresses: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    published: tuple[str, ...] = ()
+
+
+class Answer(Frozen):
+    """What a server said when it was asked as one of OpenAI's API.
+
+    :param server: its header ``Server``.
+    :param names: the ids of its models.
+    :param owners: who owns them, as it says.
+    :param props: whether it describes itself as llama.cpp's server does.
+    """
+
+    address: str
+    port: int
+    server: str = ""
+    names: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    props: bool = False
+
+
+class Legacy(Frozen):
+    """A worker that serves models by an engine of before.
+
+    :param engine: the engine, as far as it is known.
+    :param evidence: what says so, line by line.
+    :param answer: what it said; ``None`` where nothing answers.
+    """
+
+    runner: Runner
+    engine: str
+    evidence: tuple[str, ...]
+    answer: Answer | None = None
+
+    @property
+    def service(self) -> str:
+        """The service that it is."""
+        return self.runner.service
+
+
+class Model(Frozen):
+    """A model of the legacy worker.
+
+    :param name: the name that clients ask for.
+    :param path: its file in the legacy worker's container.
+    """
+
+    name: Annotated[str, AfterValidator(_check_model)]
+    path: Annotated[str, AfterValidator(_check_path)]
+
+
+#: Where a move stands: what was done last. ``returning`` is on its way back, and ``returned`` is
+#: back because the new one is not faster.
+Stage = Literal[
+    "planned",
+    "added",
+    "imported",
+    "measured",
+    "repointed",
+    "confirmed",
+    "retired",
+    "returning",
+    "returned",
+]
+
+
+class Move(Frozen):
+    """What is to be done on one host, with all that is needed to go on with it or to go back.
+
+    :param legacy: the service that is moved.
+    :param port: that it listens on.
+    :param target: the service that takes its place.
+    :param added: the section of the service that is added; empty where the project has it.
+    :param volume: the key of the volume that is added for its models; empty for none.
+    :param clients: the services that call it.
+    :param repointed: the sections of services, by name, that have them call the new one.
+    :param engine: the engine of the legacy worker.
+    :param evidence: what says so.
+    """
+
+    legacy: Service
+    port: int = Field(ge=1, le=65535)
+    target: Service
+    added: Mapping[str, Any] = {}
+    volume: Annotated[str, Field(pattern="^[a-zA-Z0-9._-]*$")] = ""
+    clients: tuple[Service, ...]
+    models: tuple[Model, ...]
+    repointed: Mapping[str, Mapping[str, Any]]
+    engine: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+class MoveRecord(Frozen):
+    """Where a move stands. It comes back from a host: what could not be there is no record.
+
+    :param key: what the decision rests on; another one is another decision.
+    :param reason: why it goes back, or went back.
+    :param failed: whether it goes back because a step failed: then a next run tries again.
+    :param failures: how often it did so.
+    :param before: both measured while the clients called the legacy worker.
+    :param after: both measured while they called the new one.
+    """
+
+    version: Literal[1] = 1
+    project: str
+    key: str
+    stage: Stage
+    move: Move
+    reason: str = ""
+    failed: bool = False
+    failures: int = Field(default=0, ge=0)
+    before: Comparison | None = None
+    after: Comparison | None = None
+
+
+class HostMove(Frozen):
+    """What one reading of a host says.
+
+    :param runners: the project's running containers.
+    :param record: where a move stands; ``None`` where none was begun.
+    :param record_problem: why the record cannot be read.
+    :param layer: what is laid over the project's files.
+    :param gpu: whether containers can be given an NVIDIA GPU.
+    :param free: bytes that are free where containers have their volumes; ``None`` is not known.
+    """
+
+    runners: tuple[Runner, ...] = ()
+    record: MoveRecord | None = None
+    record_problem: str = ""
+    layer: str = ""
+    gpu: bool = False
+    free: int | None = None
+
+
+class ProjectView(Frozen):
+    """What is known of the project, of what Compose makes of it.
+
+    :param config: ``docker compose config``, with unescaped values.
+    :param image_env: the environment that images bring, by the names that services have for them.
+    :param laid_over: the compose files that make it up, in their order.
+    :param checked: the services that checks of the stack name.
+    :param problem: why it cannot be read, or must not be changed now.
+    """
+
+    config: Mapping[str, Any] = {}
+    image_env: Mapping[str, Mapping[str, str]] = {}
+    files: Mapping[str, bytes] = {}
+    laid_over: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    problem: str = ""

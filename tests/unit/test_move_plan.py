@@ -1,0 +1,397 @@
+"""The move of a legacy worker: what it is, its steps from every state, and what decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from stackmend.worker.benchmark.state import Comparison, Load
+from stackmend.worker.move.plan import (
+    Designed,
+    Measure,
+    add_comparison,
+    advance,
+    assemble_move,
+    begin,
+    explain_return,
+    make_key,
+    make_layer,
+    plan,
+    return_failed,
+)
+from stackmend.worker.move.plan.layer import ORDER
+from stackmend.worker.move.spec import MovePolicy
+from stackmend.worker.move.state import (
+    Answer,
+    HostMove,
+    Legacy,
+    ModelFile,
+    Move,
+    MoveRecord,
+    ProjectView,
+    Runner,
+)
+
+SPEC = MovePolicy()
+COMPOSE = b"""\
+services:
+  llm:
+    image: ghcr.io/ggml-org/llama.cpp:server
+  api:
+    image: team/api:1
+    environment:
+      OPENAI_BASE_URL: http://llm:8080/v1
+      OPENAI_MODEL: tiny
+"""
+
+
+def config(**services: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE)
+    for name, body in services.items():
+        found["services"].setdefault(name, {}).update(body)
+    for body in found["services"].values():
+        body.setdefault("networks", {"default": None})
+    found["name"] = "ai"
+    return found
+
+
+def runner(**more: Any) -> Runner:
+    return Runner.model_validate(
+        {
+            "service": "llm",
+            "id": "a" * 64,
+            "image": "ghcr.io/ggml-org/llama.cpp:server",
+            "image_id": "sha256:1",
+            "files": (ModelFile(path="/models/tiny.gguf", size=1000),),
+            "addresses": ("172.18.0.2",),
+            **more,
+        }
+    )
+
+
+def legacy(**more: Any) -> Legacy:
+    names = more.pop("names", ("/models/tiny.gguf",))
+    answer = Answer(address="172.18.0.2", port=8080, server="llama.cpp", names=names)
+    return Legacy(
+        runner=runner(**more), engine="llama.cpp", evidence=("its image is …",), answer=answer
+    )
+
+
+def designed(
+    spec: MovePolicy = SPEC,
+    of: Legacy | None = None,
+    project: dict[str, Any] | None = None,
+    host: HostMove | None = None,
+    files: dict[str, bytes] | None = None,
+) -> Designed:
+    known = {"compose.yaml": COMPOSE} if files is None else files
+    view = ProjectView(config=project or config(), files=known, laid_over=tuple(known))
+    return assemble_move(spec, host or HostMove(), of or legacy(), view)
+
+
+def move() -> Move:
+    found = designed().move
+    assert found is not None
+    return found
+
+
+def compared(ratio: float, p: float = 0.008, **more: Any) -> Comparison:
+    return Comparison.model_validate(
+        {
+            "load": Load(concurrency=1),
+            "figure": "output_tps",
+            "before": 10.0,
+            "after": 10.0 * ratio,
+            "ratio": ratio,
+            "threshold": 0.1,
+            "p": p,
+            "outcome": "better" if ratio > 1 else "worse",
+            **more,
+        }
+    )
+
+
+# What it is
+
+
+def test_a_move() -> None:
+    found = move()
+    assert found.clients == ("api",)
+    assert found.port == 8080
+    assert [(model.name, model.path) for model in found.models] == [("tiny", "/models/tiny.gguf")]
+    assert found.repointed == {
+        "api": {"environment": {"OPENAI_BASE_URL": "http://ollama:11434/v1"}}
+    }
+    assert found.added["image"] == SPEC.image
+    assert found.added["volumes"] == ["stackmend-ollama:/root/.ollama"]
+    assert "networks" not in found.added
+    assert "deploy" not in found.added
+
+
+def test_a_gpu_is_reserved_where_containers_can_have_one() -> None:
+    found = designed(host=HostMove(gpu=True)).move
+    assert found is not None
+    (device,) = found.added["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_it_takes_its_place_on_its_networks() -> None:
+    found = designed(project=config(llm={"networks": {"back": None, "default": None}})).move
+    assert found is not None
+    assert found.added["networks"] == ["back", "default"]
+
+
+def test_an_ollama_of_the_project_is_not_added() -> None:
+    found = designed(project=config(ollama={"image": "ollama/ollama"})).move
+    assert found is not None
+    assert (found.added, found.volume) == ({}, "")
+    assert make_layer(found, "added") == ""
+    assert "ollama" not in yaml.safe_load(make_layer(found, "repointed"))["services"]
+
+
+def test_a_host_and_a_port_of_their_own() -> None:
+    env = {"LLM_HOST": "llm", "LLM_PORT": "8080", "LLM_MODEL": "tiny"}
+    file = COMPOSE.replace(
+        b"OPENAI_BASE_URL: http://llm:8080/v1\n      OPENAI_MODEL: tiny",
+        b"LLM_HOST: llm\n      LLM_PORT: '8080'\n      LLM_MODEL: tiny",
+    )
+    project = config()
+    project["services"]["api"]["environment"] = env
+    found = designed(project=project, files={"compose.yaml": file}).move
+    assert found is not None
+    repointed = found.repointed["api"]["environment"]
+    assert repointed == {"LLM_HOST": "ollama", "LLM_PORT": "11434"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "of", "project", "reason"),
+    [
+        ({}, {"published": ("127.0.0.1:8080",)}, {}, "published on the host at 127.0.0.1:8080"),
+        ({}, {"accelerated": True}, {}, "an accelerator is reserved for it"),
+        ({}, {}, {"llm": {"network_mode": "host"}}, "no network of the project's own"),
+        ({}, {}, {"api": {"environment": {"MODEL": "tiny"}}}, "no service has its address"),
+        ({"client": "cron"}, {}, {}, "cron has its address"),
+        ({"client": "cron"}, {}, {}, "api calls it as well"),
+        ({}, {"files": ()}, {}, "no process of it names a GGUF file"),
+        (
+            {},
+            {},
+            {"api": {"environment": {"URL": "http://llm:8080/v1", "MODEL": "/models/tiny.gguf"}}},
+            "which is no name for Ollama",
+        ),
+        (
+            {},
+            {},
+            {"api": {"environment": {"OPENAI_BASE_URL": "http://llm:8080/completion"}}},
+            "none of OpenAI's API",
+        ),
+        (
+            {},
+            {"files": (ModelFile(path="/models/tiny.gguf", size=10**12),)},
+            {},
+            "are free where Docker keeps volumes",
+        ),
+        (
+            {},
+            {"names": ("big",), "files": (ModelFile(path="/a.gguf"), ModelFile(path="/b.gguf"))},
+            {},
+            "which file its model",
+        ),
+        (
+            {"models": {"big": "/models/big-00001-of-00002.gguf"}},
+            {},
+            {},
+            "one of several files",
+        ),
+    ],
+)
+def test_what_is_refused(
+    spec: dict[str, Any], of: dict[str, Any], project: dict[str, Any], reason: str
+) -> None:
+    changed = config()
+    for name, body in project.items():
+        changed["services"][name].update(body)
+    found = designed(
+        MovePolicy.model_validate(spec), legacy(**of), changed, HostMove(free=10**9), {}
+    )
+    assert found.move is None
+    assert any(reason in refusal.reason for refusal in found.refusals), found.refusals
+    assert all(refusal.remedy for refusal in found.refusals)
+
+
+def test_a_check_that_asks_it() -> None:
+    view = ProjectView(config=config(), checked=("llm",))
+    found = assemble_move(SPEC, HostMove(), legacy(), view)
+    assert any("a check of the stack asks it" in each.reason for each in found.refusals)
+
+
+def test_what_is_allowed() -> None:
+    spec = MovePolicy.model_validate({"service": "llm", "allow": ("published",)})
+    of = legacy(published=("0.0.0.0:80",), accelerated=True)
+    assert designed(spec, of).move is not None
+
+
+def test_models_that_are_named() -> None:
+    spec = MovePolicy.model_validate({"models": {"gpt-3.5-turbo": "/models/a.gguf"}})
+    found = designed(spec, legacy(files=())).move
+    assert found is not None
+    assert found.models[0].name == "gpt-3.5-turbo"
+
+
+def test_every_name_of_one_file() -> None:
+    found = designed(of=legacy(names=("team", "/models/tiny.gguf"))).move
+    assert found is not None
+    assert [model.name for model in found.models] == ["team", "tiny"]
+
+
+def test_the_key_follows_settings_and_images() -> None:
+    key = make_key(SPEC, [runner()])
+    assert key == make_key(MovePolicy(keep_legacy=False), [runner()])
+    assert key != make_key(MovePolicy(margin=0.2), [runner()])
+    assert key != make_key(SPEC, [runner(image_id="sha256:2")])
+
+
+# What is laid over the project's files
+
+
+def test_the_layer_of_each_stage() -> None:
+    layers = {stage: make_layer(move(), stage) for stage in ORDER}
+    assert layers["planned"] == ""
+    assert layers["added"] == layers["imported"] == layers["measured"]
+    assert layers["repointed"] == layers["confirmed"]
+    services = {
+        stage: yaml.safe_load(text or "{}").get("services") for stage, text in layers.items()
+    }
+    assert set(services["added"]) == {"ollama"}
+    assert set(services["repointed"]) == {"ollama", "api"}
+    assert services["retired"]["llm"] == {"x-stackmend-kept": True}
+    assert make_layer(move(), "returned") == make_layer(move(), "returning") == ""
+
+
+# Its steps
+
+
+def record(stage: str, **more: Any) -> MoveRecord:
+    return MoveRecord.model_validate(
+        {"project": "ai", "key": "k", "stage": stage, "move": move(), **more}
+    )
+
+
+STEPS = {
+    "planned": ["add", "import", "measure", "re-point", "measure", "stop"],
+    "added": ["import", "measure", "re-point", "measure", "stop"],
+    "imported": ["measure", "re-point", "measure", "stop"],
+    "measured": ["re-point", "measure", "stop"],
+    "repointed": ["measure", "stop"],
+    "confirmed": ["stop"],
+    "returning": ["put back"],
+    "retired": [],
+    "returned": [],
+}
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_the_steps_from_every_stage(stage: str) -> None:
+    layer = make_layer(move(), "retired") if stage == "retired" else ""
+    found = plan(SPEC, HostMove(record=record(stage), layer=layer), "k")
+    assert [action.verb for action in found.actions] == STEPS[stage]
+    assert all(action.cause for action in found.actions if stage != "returning")
+    assert not found.refusals
+    assert not found.problems
+
+
+@pytest.mark.parametrize("cut", range(7))
+def test_a_run_that_is_cut_short_anywhere_is_continued(cut: int) -> None:
+    """As many steps as were done, and then a run of its own for each that is left."""
+    known = begin(move(), "k", "ai")
+    done: list[str] = []
+    while steps := plan(SPEC, HostMove(record=known), "k").actions:
+        for action in steps[: cut or 1]:
+            done.append(action.verb)
+            if isinstance(action, Measure):
+                known = add_comparison(known, action.phase, compared(3.0), SPEC.margin)
+            else:
+                known = advance(known, action)
+    assert done == STEPS["planned"]
+    assert known.stage == "retired"
+    assert MoveRecord.model_validate_json(known.model_dump_json()) == known
+
+
+def test_a_model_of_several_is_not_all_of_them() -> None:
+    both = designed(of=legacy(names=("team",))).move
+    assert both is not None
+    known = begin(both, "k", "ai").model_copy(update={"stage": "added"})
+    first, second = plan(SPEC, HostMove(record=known)).actions[:2]
+    assert advance(known, first).stage == "added"
+    assert advance(known, second).stage == "imported"
+
+
+def test_nothing_is_planned_without_a_legacy_worker() -> None:
+    assert plan(SPEC, HostMove()).empty
+    named = plan(MovePolicy(service="llm"), HostMove())
+    assert "nothing about it says" in named.refusals[0].reason
+
+
+def test_several_are_refused() -> None:
+    found = plan(SPEC, HostMove(), "k", (legacy(), legacy(service="other")))
+    assert "several services are legacy workers: llm, other" in found.refusals[0].reason
+
+
+def test_a_record_that_cannot_be_read_is_refused() -> None:
+    found = plan(SPEC, HostMove(record_problem="broken"))
+    assert not found.actions
+    assert found.refusals
+
+
+def test_one_that_was_slower_is_tried_again_once_anything_changed() -> None:
+    back = HostMove(record=record("returned", reason="slow"))
+    assert not plan(SPEC, back, "k").actions
+    again = plan(SPEC, back, "other", (legacy(),), designed())
+    assert [action.verb for action in again.actions] == STEPS["planned"]
+
+
+def test_one_that_was_taken_back_by_hand_is_left_alone() -> None:
+    found = plan(SPEC, HostMove(record=record("retired")), "k")
+    assert not found.actions
+    assert "somebody took that back" in found.findings[0].cause
+
+
+# What decides
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        (compared(2.0), None, True),
+        (compared(1.05), None, False),
+        (compared(0.5), None, False),
+        # Faster by chance, perhaps.
+        (compared(2.0, p=0.2, outcome="noisy"), None, False),
+        # Noisy, and faster beyond it.
+        (compared(3.0, p=0.008, outcome="noisy", reason="its repeats vary by 49%"), None, True),
+        # Clients kept the legacy worker busy, and then the new one.
+        (compared(2.0), compared(0.5), False),
+        (compared(2.6), compared(0.65), True),
+        (compared(2.0), compared(0.6), False),
+    ],
+)
+def test_it_is_kept_where_it_is_faster(
+    before: Comparison, after: Comparison | None, kept: bool
+) -> None:
+    known = record("repointed", before=before, after=after)
+    assert (explain_return(known, 0.1) == "") is kept
+    phase, found = ("after", after) if after is not None else ("before", before)
+    decided = add_comparison(known, phase, found, 0.1)
+    forward = "confirmed" if after is not None else "measured"
+    assert decided.stage == (forward if kept else "returning")
+    assert bool(decided.reason) is not kept
+    assert not decided.failed
+
+
+def test_a_step_that_fails_leads_back() -> None:
+    known = return_failed(record("imported"), "no disk")
+    (back,) = plan(SPEC, HostMove(record=known)).actions
+    assert (back.verb, back.cause) == ("put back", "no disk")
+    assert known.failed
