@@ -70,6 +70,13 @@ if stack is not None and stack.models is not None:
         **models.get_arguments(stack.models),
     )
 
+if stack is not None and stack.worker is not None and stack.worker.engine is not None:
+    worker.engine(
+        name=f"The worker of {stack.project} runs on the faster engine",
+        **worker.get_move_arguments(stack.worker.engine),
+        **compose.get_arguments(stack),
+    )
+
 if stack is not None and stack.worker is not None and stack.worker.accelerated is not None:
     worker.accelerated(
         name=f"The model server of {stack.project} computes with what the host has",

@@ -29,6 +29,7 @@ from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import Report, Stack
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
+from stackmend.worker.move.spec import MovePolicy
 from stackmend.worker.spec import WorkerPolicy
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -59,6 +60,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.benchmark.profile.limits`", Limits),
     ("`stack.worker.benchmark.minimum`", Minimum),
     ("`stack.worker.accelerated`", AccelerationPolicy),
+    ("`stack.worker.engine`", MovePolicy),
     ("`stack.report`", Report),
 ]
 

@@ -11,6 +11,7 @@ from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
 from tests.unit.hostile_resolver import ANSWERS, CACHES, RESOLVER
+from tests.unit.hostile_worker import WORKER
 
 ROOMS = (
     COMPOSE,
@@ -31,4 +32,5 @@ ROOMS = (
     ANSWERS,
     CACHES,
     BENCHMARK,
+    WORKER,
 )

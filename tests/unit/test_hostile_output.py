@@ -137,13 +137,13 @@ NOT_PARSED = {
     "it changes something, and what it says is shown as text where it fails": (
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
         "access/sudoers basics/install basics/updates compose/aside compose/repair "
-        "compose/install compose/mended compose/remember compose/stale compose/stage "
+        "compose/install compose/layer compose/mended compose/remember compose/stale compose/stage "
         "compose/within engine/accelerators/describe engine/again engine/containerd engine/install "
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
         "models/delete models/manifest models/partials models/remember models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
         "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set "
-        "worker/benchmark/remember"
+        "worker/benchmark/remember worker/move/remember worker/move/retire worker/move/unvolume"
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "
@@ -161,6 +161,7 @@ NOT_PARSED = {
     "it prints certificates, which the reader takes or leaves as a whole": "models/trust",
     "it prints the bytes of a blob, whose digest decides": "models/give",
     "it prints one number": "models/relayed",
+    "it prints a digest, whose file the server reads": "worker/move/copy",
     "it prints the kernel's numbers, behind ids of ours": (
         "compose/listening worker/benchmark/conditions"
     ),

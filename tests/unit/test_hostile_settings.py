@@ -38,6 +38,7 @@ from stackmend.redaction import find_secrets
 from stackmend.resolver.spec import ResolverPolicy
 from stackmend.spec import SpecError, Stack, parse_machine
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
+from stackmend.worker.move.spec import MovePolicy
 from stackmend.worker.spec import WorkerPolicy
 from tests.connected import connected
 
@@ -273,6 +274,7 @@ _SECTIONS: dict[str, type] = {
     "worker.benchmark.profile": Profile,
     "worker.benchmark.profile.limits": Limits,
     "worker.benchmark.minimum": Minimum,
+    "worker.engine": MovePolicy,
 }
 FIELDS = [
     *Stack.model_fields,
@@ -318,7 +320,7 @@ def placed(root: Path, field: str, value: Any) -> Any:
         return stack(root, models={"wanted": [{"name": "a", field.rpartition(".")[2]: value}]})
     if field == "engine.log.max_size":
         return stack(root, engine={"log": {"max_size": value}})
-    if field.startswith("worker.benchmark."):
+    if field.startswith(("worker.benchmark.", "worker.engine.")):
         for part in reversed(field.split(".")[1:]):
             value = {part: value}
         return stack(root, worker=value)

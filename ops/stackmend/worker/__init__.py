@@ -1,6 +1,7 @@
 """The worker: how fast it is, whether it uses the hardware, and the move of a legacy one."""
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -13,15 +14,20 @@ from stackmend.raw import validate
 from stackmend.reconcile import operate
 
 if TYPE_CHECKING:
+    from stackmend.addresses.spec import LinksPolicy
+    from stackmend.compose.spec import GitSource, Mend
     from stackmend.worker.acceleration.spec import AccelerationPolicy
     from stackmend.worker.benchmark.spec import BenchmarkPolicy
+    from stackmend.worker.move.spec import MovePolicy
     from stackmend.worker.spec import WorkerPolicy
 
 __all__ = [
     "accelerated",
     "benchmarked",
+    "engine",
     "get_acceleration_arguments",
     "get_benchmark_arguments",
+    "get_move_arguments",
     "prefetch",
 ]
 
@@ -210,6 +216,137 @@ def benchmarked(
     )
 
 
+@operation()
+def engine(
+    project: str,
+    source: "str | Path | Mapping[str, Any] | GitSource",
+    directory: str,
+    engine: str = "ollama",
+    service: str | None = None,
+    client: str | Sequence[str] | None = None,
+    models: Mapping[str, str] | None = None,
+    margin: float = 0.1,
+    keep_legacy: bool = True,
+    target: str = "ollama",
+    image: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    profile: Mapping[str, Any] | Any | None = None,
+    allow_move: Sequence[str] = (),
+    env: Mapping[str, Any] | None = None,
+    checks: Sequence[Any] = (),
+    profiles: Sequence[str] = (),
+    health_timeout: float = 120,
+    stability: float = 5,
+    on_failure: str = "rollback",
+    mend: "Mapping[str, Any] | Mend | None" = None,
+    allow: Sequence[str] = (),
+    minimum_free: int | str = "2GiB",
+    links: "Mapping[str, Any] | LinksPolicy | None" = None,
+) -> Generator[FunctionCommand, None, None]:
+    """
+    Move a legacy worker (llama-cpp-python, llama.cpp, LocalAI) to Ollama, where that is faster.
+
+    + project: the Compose project's name
+    + source: the project's files, as ``compose.stack`` takes them
+    + directory: where those files live on the host
+    + engine: what it is moved to: ``ollama``
+    + service: the legacy worker; by default the one that is recognised
+    + client: the services that call it; by default those whose environment or command names it
+    + models: the names by which clients ask for models, each with its GGUF file in the legacy
+      worker's container; by default what is found there
+    + margin: by how much faster the new one has to be: 0.1 is a tenth
+    + keep_legacy: whether the legacy worker's container is kept, stopped; its volumes always are
+    + target: the name of the service that is added, or of an Ollama that the project has
+    + image: its image, where it is added
+    + settings: more of the added service, in Compose's words, as ``{"mem_limit": "8g"}``
+    + profile: how both are measured, as ``worker.benchmarked`` takes it
+    + allow_move: ``published``: the legacy worker may be stopped although a port of it is published
+      on the host
+    + env: as ``compose.stack`` takes it, and so are all that follow
+    + checks: health criteria beyond healthchecks
+    + profiles: Compose profiles to enable
+    + health_timeout: seconds a started service has to become healthy
+    + stability: seconds it must then stay so
+    + on_failure: ``rollback`` puts the files and images before back, ``keep`` does not
+    + mend: limits of restarting what failed by itself
+    + allow: consent to touch what is not ours
+    + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + links: as ``compose.stack`` takes it
+
+    The new service is added in a file of stackmend's own that is laid over the project's, which
+    stay as they are. It is given the legacy worker's models, copied on the host itself, under the
+    names that the clients use. Both are measured in turns, the clients are re-pointed, the new one
+    is asked from each client's network, and both are measured once more. It is kept only where it
+    is faster by the margin; the legacy worker is then stopped, and nothing starts it again.
+    Otherwise all is put back, and the service that was added is removed with its volume.
+
+    One of the two answers at every moment. Clients end what they have under way within their own
+    ``stop_grace_period``. A run that is cut short is continued, or taken back, by the next one.
+
+    To call it is the consent to add a service to the project, and to stop the legacy worker's. A
+    host without a legacy worker, or whose legacy worker is the faster one, is left as it is.
+
+    **Example:**
+
+    .. code:: python
+
+        from stackmend import worker
+
+        worker.engine(
+            name="The worker runs on Ollama, if that is faster",
+            project="ai",
+            source="deploy/stacks/ai",
+            directory="/opt/ai",
+            engine="ollama",
+        )
+    """
+    from stackmend.compose.spec import ComposeSpec
+    from stackmend.worker.move import make_reconciler
+    from stackmend.worker.move.spec import MovePolicy
+
+    policy: dict[str, Any] = {
+        "engine": engine,
+        "margin": margin,
+        "keep_legacy": keep_legacy,
+        "target": target,
+        "allow": allow_move,
+    }
+    optional = {
+        "service": service,
+        "client": client,
+        "models": models,
+        "image": image,
+        "settings": settings,
+        "profile": profile,
+    }
+    policy |= {name: value for name, value in optional.items() if value is not None}
+    options = {
+        "project": project,
+        "source": source,
+        "directory": directory,
+        "env": {} if env is None else env,
+        "checks": checks,
+        "profiles": profiles,
+        "health_timeout": health_timeout,
+        "stability": stability,
+        "on_failure": on_failure,
+        "mend": {} if mend is None else mend,
+        "allow": allow,
+        "minimum_free": minimum_free,
+        "links": links,
+    }
+    # What it does takes the host itself, not the view of the current one.
+    current: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    yield from operate(
+        current,
+        "worker.engine",
+        lambda report: make_reconciler(
+            current, validate(MovePolicy, policy), validate(ComposeSpec, options), report
+        ),
+        converged="no legacy worker is left to move",
+    )
+
+
 def get_acceleration_arguments(policy: "AccelerationPolicy") -> dict[str, Any]:
     """The arguments of :func:`accelerated` for the section ``worker.accelerated`` of a stack."""
     endpoint = str(policy.endpoint) if policy.endpoint else None
@@ -219,6 +356,15 @@ def get_acceleration_arguments(policy: "AccelerationPolicy") -> dict[str, Any]:
 def get_benchmark_arguments(policy: "BenchmarkPolicy") -> dict[str, Any]:
     """The arguments of :func:`benchmarked` for the section ``worker.benchmark`` of a stack."""
     return {name: getattr(policy, name) for name in policy.model_fields_set}
+
+
+def get_move_arguments(policy: "MovePolicy") -> dict[str, Any]:
+    """The arguments of :func:`engine` for the ``worker.engine`` section of a stack.
+
+    Those of the project are :func:`stackmend.compose.get_arguments`.
+    """
+    found = {name: getattr(policy, name) for name in policy.model_fields_set - {"allow"}}
+    return {**found, "allow_move": policy.allow}
 
 
 def prefetch(policy: "WorkerPolicy", project: str) -> None:
@@ -233,3 +379,7 @@ def prefetch(policy: "WorkerPolicy", project: str) -> None:
         from stackmend.worker import acceleration
 
         acceleration.prefetch(ctx_host.get(), policy.accelerated, project)  # type: ignore[no-untyped-call]
+    if policy.engine is not None:
+        from stackmend.worker import move
+
+        move.prefetch(ctx_host.get(), project)  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy
+from stackmend.worker.move.spec import MovePolicy
 
 
 class WorkerPolicy(BaseModel):
@@ -11,6 +12,7 @@ class WorkerPolicy(BaseModel):
 
     :param benchmark: what is measured, and what it has to come to.
     :param accelerated: what the models have to be on.
+    :param engine: what a legacy worker is moved to, where that is faster.
 
     Example, in ``group_data/all.py``::
 
@@ -21,6 +23,7 @@ class WorkerPolicy(BaseModel):
 
     benchmark: BenchmarkPolicy | None = None
     accelerated: AccelerationPolicy | None = None
+    engine: MovePolicy | None = None
 
     def list_named_services(self) -> list[tuple[str, str]]:
         """The settings that name a service of the project: the field, and the service."""
@@ -31,4 +34,7 @@ class WorkerPolicy(BaseModel):
                 named.append(("benchmark.worker", self.benchmark.worker))
         if self.accelerated is not None and self.accelerated.endpoint is None:
             named.append(("accelerated.service", self.accelerated.service))
+        if self.engine is not None:
+            pairs = [("service", self.engine.service), *(("client", c) for c in self.engine.client)]
+            named += [(f"engine.{field}", name) for field, name in pairs if name]
         return named

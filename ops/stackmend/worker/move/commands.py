@@ -1,0 +1,37 @@
+"""From an action to its command: the only place where values are quoted."""
+
+from pyinfra.api import StringCommand
+
+from stackmend.connection import script
+from stackmend.paths import STATE_ROOT
+
+_ROOM = "stackmend.worker.move"
+
+
+def write_record(project: str) -> StringCommand:
+    """Make what is on standard input the record of a move."""
+    return script(_ROOM, "remember", f"{STATE_ROOT}/{project}", shared=["walk"])
+
+
+def copy_model(source: str, path: str, target: str) -> StringCommand:
+    """Copy a model's file into the store of Ollama on the host itself, and print its digest.
+
+    :param source: the container that the file is in.
+    :param path: where it is there.
+    :param target: the container of Ollama.
+    """
+    return script(_ROOM, "copy", source, path, target)
+
+
+def retire(project: str, service: str, *, remove: bool) -> StringCommand:
+    """Stop a service's containers so that nothing starts them again.
+
+    :param remove: whether they are removed; their volumes are kept.
+    """
+    words = (project, service, "yes" if remove else "no")
+    return script(_ROOM, "retire", *words, shared=["own"])
+
+
+def remove_volume(project: str, key: str) -> StringCommand:
+    """Remove the volume that a move made."""
+    return script(_ROOM, "unvolume", project, key)

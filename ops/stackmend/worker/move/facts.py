@@ -1,0 +1,192 @@
+"""Probe text to state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+from pyinfra.api import FactBase, StringCommand
+
+from stackmend import answers
+from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
+from stackmend.paths import STATE_ROOT, is_name, is_plain
+from stackmend.worker.move.state import HostMove, ModelFile, MoveRecord, Runner
+
+#: Bytes of what the engine says of a project's containers.
+LONGEST = 32 << 20
+
+#: Characters of the record.
+LONGEST_RECORD = 262144
+
+#: What follows such a word of a command, or stands in it, is not kept.
+_SECRET = re.compile(r"(?i)key|token|secret|passw")
+_URL = re.compile(r"https?://[^@\s]{1,500}")
+_PORTS = ("LLAMA_ARG_PORT", "PORT")
+_TCP = re.compile(r"([0-9]{1,5})/tcp")
+_ID = re.compile(r"[0-9a-f]{64}")
+
+_UNREADABLE = "it is none that stackmend wrote"
+
+
+class WorkerMove(FactBase[HostMove]):
+    """What containers of a project say of the models that they serve, and where a move stands.
+
+    Reads only.
+
+    + project: the Compose project's name.
+    """
+
+    _mark = _project = ""
+
+    def command(self, project: str) -> StringCommand:
+        """The probe, with its arguments quoted."""
+        self._mark, self._project = make_mark(), project
+        words = (project, f"{STATE_ROOT}/{project}")
+        return script("stackmend.worker.move", "probe", *words, mark=self._mark, shared=["own"])
+
+    def process(self, output: list[str]) -> HostMove:
+        """The state that the probe printed."""
+        return parse_probe(
+            lambda lines: parse(lines, self._mark, self._project), output, "the project's workers"
+        )
+
+
+def parse(output: Sequence[str], mark: str, project: str) -> HostMove:
+    """Probe output to state.
+
+    :raises ValueError: the output is not a probe's, or was cut off.
+    """
+    found = parse_sections(output, mark)
+    if "read" not in found:
+        raise ValueError("it was cut off")
+    record, problem = _parse_record(found.get("record"), project)
+    return HostMove(
+        runners=_parse_runners(found),
+        record=record,
+        record_problem=problem,
+        layer="\n".join(found.get("layer", (0, []))[1]),
+        gpu='"nvidia"' in "\n".join(found.get("gpu", (0, []))[1]),
+        free=_parse_free(found.get("free")),
+    )
+
+
+def _parse_record(
+    section: tuple[int, list[str]] | None, project: str
+) -> tuple[MoveRecord | None, str]:
+    if section is None:
+        return None, ""
+    text = "\n".join(section[1])
+    try:
+        record = MoveRecord.model_validate(answers.read_json(text, LONGEST_RECORD))
+    except (ValueError, ValidationError):
+        return None, _UNREADABLE
+    return (record, "") if record.project == project else (None, _UNREADABLE)
+
+
+def _parse_free(section: tuple[int, list[str]] | None) -> int | None:
+    """Bytes that are free, as ``df -kP`` says."""
+    if section is None or section[0] != 0 or not section[1]:
+        return None
+    words = section[1][-1].split()
+    return int(words[3]) * 1024 if len(words) > 3 and words[3].isdecimal() else None
+
+
+def _parse_runners(found: Mapping[str, tuple[int, list[str]]]) -> tuple[Runner, ...]:
+    if "containers" not in found:
+        return ()
+    documents = answers.read_json("\n".join(found["containers"][1]), LONGEST)
+    if not isinstance(documents, list):
+        raise ValueError("the engine lists no containers")
+    labels = {
+        id_: {key: value for key, value in (of or {}).items() if isinstance(value, str)}
+        for id_, of in parse_rows(found.get("images", (0, []))[1], 2)
+        if isinstance(id_, str) and (of is None or isinstance(of, dict))
+    }
+    rows = [line.split("\t") for line in found.get("processes", (0, []))[1]]
+    runners = []
+    for raw in documents:
+        with suppress(KeyError, TypeError, AttributeError, ValueError):
+            runners.append(_parse_runner(raw, labels, rows))
+    return tuple(sorted(runners, key=lambda runner: (runner.service, runner.id)))
+
+
+def _parse_runner(
+    raw: Mapping[str, Any], labels: Mapping[str, Mapping[str, str]], rows: Sequence[Sequence[str]]
+) -> Runner:
+    config, settings = raw["Config"], raw["HostConfig"]
+    service = str(config["Labels"]["com.docker.compose.service"])
+    if not is_name(service) or not _ID.fullmatch(str(raw["Id"])):
+        raise ValueError("it has no name of a service")
+    first = str(raw["State"]["Pid"])
+    own = [row[1:] for row in rows if row and row[0] == first]
+    networks: Mapping[str, Any] = raw["NetworkSettings"].get("Networks") or {}
+    return Runner(
+        service=service,
+        id=raw["Id"],
+        image=str(config["Image"])[:500],
+        image_id=str(raw["Image"])[:100],
+        process=int(raw["State"]["Pid"]),
+        image_labels=dict(labels.get(raw["Image"], {})),
+        words=_hide_secrets([*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]),
+        env=_select_variables(config.get("Env") or ()),
+        libraries=tuple(
+            dict.fromkeys(row[1] for row in own if len(row) == 2 and row[0] == "library")
+        ),
+        files=_parse_files(own),
+        accelerated=bool(settings.get("DeviceRequests") or settings.get("Devices")),
+        addresses=tuple(
+            str(address)
+            for each in networks.values()
+            if (address := each.get("IPAddress") or each.get("GlobalIPv6Address"))
+        ),
+        ports=tuple(
+            int(match[1])
+            for port in config.get("ExposedPorts") or ()
+            if (match := _TCP.fullmatch(str(port)))
+        ),
+        published=tuple(
+            f"{bound.get('HostIp') or '*'}:{bound['HostPort']}"
+            for bindings in (raw["NetworkSettings"].get("Ports") or {}).values()
+            for bound in bindings or ()
+        ),
+    )
+
+
+def _parse_files(rows: Sequence[Sequence[str]]) -> tuple[ModelFile, ...]:
+    files = {
+        row[2]: int(row[1])
+        for row in rows
+        if len(row) == 3
+        and row[0] == "file"
+        and row[1].isdecimal()
+        and row[2].startswith("/")
+        and is_plain(row[2])
+    }
+    return tuple(
+        ModelFile(path=path, size=min(size, answers.LARGEST))
+        for path, size in sorted(files.items())
+    )
+
+
+def _select_variables(lines: Sequence[Any]) -> dict[str, str]:
+    """The variables of a container that hold an address or a port; no login is among them."""
+    pairs = (str(line).partition("=")[::2] for line in lines)
+    return {
+        key: value
+        for key, value in pairs
+        if (_URL.fullmatch(value) and not _SECRET.search(key)) or key in _PORTS
+    }
+
+
+def _hide_secrets(words: Sequence[Any]) -> tuple[str, ...]:
+    kept: list[str] = []
+    after = False
+    for word in map(str, words):
+        name, _, value = word.partition("=")
+        secret = bool(_SECRET.search(name)) and name.startswith("-")
+        kept.append("***" if after else f"{name}=***" if secret and value else word)
+        after = secret and not value
+    return tuple(kept)

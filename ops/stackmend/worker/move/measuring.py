@@ -1,0 +1,130 @@
+"""The legacy worker and the new one, measured in turns and held against each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from stackmend.errors import StepError
+from stackmend.worker.benchmark import statistics
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.measuring import OnProgress, ReadConditions, measure_interleaved
+from stackmend.worker.benchmark.state import Fingerprint, Measurement, Result
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.worker.benchmark.spec import Profile
+    from stackmend.worker.benchmark.state import Comparison, Level
+
+#: What decides.
+FIGURE = "output_tps"
+
+
+class Measured(NamedTuple):
+    """Both, and what they come to.
+
+    :param comparison: what decides.
+    :param comparisons: of every figure.
+    :param old: the levels of the legacy worker.
+    :param new: those of the new one.
+    """
+
+    comparison: Comparison
+    comparisons: tuple[Comparison, ...]
+    old: tuple[Level, ...]
+    new: tuple[Level, ...]
+
+
+def measure(
+    host: Host,
+    old: tuple[str, int],
+    new: tuple[str, int],
+    model: str,
+    profile: Profile,
+    margin: float,
+    read_conditions: ReadConditions | None = None,
+    on_progress: OnProgress = lambda *_: None,
+) -> Measured:
+    """Measure two servers of OpenAI's API in turns, old, new, new, old.
+
+    :param old: address and port of the legacy worker, as the host sees it.
+    :param new: those of the new one.
+    :param model: the name that clients ask for.
+    :param margin: by how much they have to differ.
+    :param read_conditions: reads what the host does meanwhile.
+    :param on_progress: called after each request.
+    :raises StepError: one of them cannot be measured.
+    """
+    ends = [Endpoint("openai", address, port, model) for address, port in (old, new)]
+    levels = measure_interleaved(host, ends[0], ends[1], profile, read_conditions, on_progress)
+    before, after = (
+        [statistics.summarize(level, profile.limits) for level in each] for each in levels
+    )
+    for name, summaries in (("legacy worker", before), ("new one", after)):
+        if not any(row.valid for summary in summaries for row in summary.repeats):
+            raise StepError(
+                f"the {name} cannot be measured: no request to it counts: {_explain(levels)}"
+            )
+    compared = statistics.compare(before, after, margin)
+    found = [each for each in compared if each.figure == FIGURE]
+    if not found:
+        raise StepError("the two cannot be compared: no level was measured of both")
+    # Of several levels the one at which the new one is least ahead decides.
+    return Measured(min(found, key=lambda each: each.ratio), compared, *levels)
+
+
+def make_result(measured: Measured, old: Measurement, new: Measurement, profile: Profile) -> Result:
+    """Both as one result: the new one, with the legacy worker as its baseline.
+
+    :param old: the legacy worker's measurement.
+    :param new: the new one's.
+    :param profile: how they were measured.
+    """
+    summaries = [
+        tuple(statistics.summarize(level, profile.limits) for level in each.levels)
+        for each in (old, new)
+    ]
+    return Result(
+        measurement=new,
+        summaries=summaries[1],
+        baseline=old,
+        baseline_summaries=summaries[0],
+        comparisons=measured.comparisons,
+    )
+
+
+def make_measurement(
+    host: str,
+    service: str,
+    engine: str,
+    model: str,
+    levels: tuple[Level, ...],
+    cause: str,
+    at: float,
+) -> Measurement:
+    """One side as measurements are kept.
+
+    :param host: the host's name in the inventory.
+    :param at: when it began, in seconds since 1970.
+    """
+    return Measurement(
+        target="openai",
+        name=f"service {service}",
+        host=host,
+        at=at,
+        cause=cause,
+        fingerprint=Fingerprint(parameters="move", engine=engine, model=model),
+        levels=levels,
+    )
+
+
+def _explain(levels: tuple[tuple[Level, ...], tuple[Level, ...]]) -> str:
+    reasons = [
+        sample.reason or str(sample.invalid)
+        for side in levels
+        for level in side
+        for repeat in level.repeats
+        for sample in repeat.samples
+        if sample.invalid
+    ]
+    return "; ".join(dict.fromkeys(reasons[:3])) or "none was sent"

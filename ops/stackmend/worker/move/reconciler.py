@@ -1,0 +1,395 @@
+"""The parts of the loop that are the move's own."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from stackmend import compose, connection
+from stackmend.checks.spec import HttpCheck
+from stackmend.decision import Finding, Refusal
+from stackmend.errors import StepError
+from stackmend.models.client import Client
+from stackmend.models.errors import TransientError
+from stackmend.models.spec import DEFAULT_PORT, Name
+from stackmend.models.state import Server
+from stackmend.paths import STATE_ROOT
+from stackmend.reconcile import Observation, Reconciler, observe_unreadable
+from stackmend.reporting import announce
+from stackmend.worker.move import asking, commands
+from stackmend.worker.move.facts import WorkerMove
+from stackmend.worker.move.plan import (
+    Action,
+    AddService,
+    Designed,
+    ImportModel,
+    Measure,
+    Plan,
+    PutBack,
+    Repoint,
+    Retire,
+    add_comparison,
+    advance,
+    assemble_move,
+    begin,
+    identify,
+    is_final,
+    list_candidates,
+    make_key,
+    make_layer,
+    return_failed,
+)
+from stackmend.worker.move.plan import plan as decide
+from stackmend.worker.move.state import (
+    Answer,
+    HostMove,
+    Legacy,
+    Move,
+    MoveRecord,
+    ProjectView,
+    Runner,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+    from stackmend.compose.spec import ComposeSpec
+    from stackmend.connection import Lease
+    from stackmend.reporting import Collector
+    from stackmend.worker.move.measuring import Measured
+    from stackmend.worker.move.spec import MovePolicy
+
+#: Seconds that a copy of one model's file may take on the host.
+COPYING = 6 * 3600.0
+
+#: Bytes of a model's file, where its size is not known, for the time to read it.
+UNKNOWN_SIZE = 500_000_000_000
+
+#: How often both are measured until that can be compared.
+ATTEMPTS = 3
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass
+class MoveReconciler(Reconciler[HostMove, Action]):
+    """The legacy worker of one project on one host.
+
+    :param project: the project, as ``compose.stack`` has it.
+    """
+
+    subject = "legacy worker"
+    advice = ("run again: a move that was cut short goes on, or back, from where it stands",)
+
+    host: Host
+    spec: MovePolicy
+    project: ComposeSpec
+    report: Collector
+    _designed: Designed = field(default_factory=Designed, init=False)
+    _key: str = field(default="", init=False)
+    _waiting: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.lock = f"{STATE_ROOT}/{self.project.project}/move.lock"
+
+    # What is observed
+
+    def observe(self, *, fresh: bool = False) -> Observation[HostMove, Action]:
+        """Read the host and plan. Changes nothing."""
+        (state,) = self.fetch((WorkerMove, {"project": self.project.project}), fresh=fresh)
+        if isinstance(state, connection.Unknown):
+            return observe_unreadable(state, "the project's workers")
+        record = state.record
+        if state.record_problem or (record is not None and record.stage != "returned"):
+            return Observation(decide(self.spec, state), state)
+        candidates = list_candidates(state.runners, self.spec.service)
+        self._key = make_key(self.spec, [runner for runner, _ in candidates])
+        if record is not None and is_final(record, self._key):
+            return Observation(decide(self.spec, state, self._key), state)
+        answers = self._ask(candidates)
+        legacies = identify(candidates, answers)
+        designed = self._assemble(state, legacies[0]) if len(legacies) == 1 else None
+        self._designed = designed or Designed()
+        return Observation(decide(self.spec, state, self._key, legacies, designed), state)
+
+    def preview(self, observation: Observation[HostMove, Action]) -> Plan:
+        """What waits for an earlier operation of the run is no refusal yet."""
+        if not self._waiting:
+            return observation.plan
+        findings = tuple(
+            Finding(subject=each.subject, kind="waits", cause=each.reason, blocks=False)
+            for each in observation.plan.refusals
+        )
+        return Plan(findings=findings)
+
+    def find_step_limit(self, action: Action) -> float:
+        """Seconds that one action has."""
+        limit = float(self.step_limit)
+        if isinstance(action, ImportModel):
+            return limit + COPYING + asking.LOADING
+        if isinstance(action, Measure):
+            profile = self.spec.profile
+            return limit + ATTEMPTS * 2 * profile.timeout * profile.samples
+        # What changes the project is limited as compose.stack is, forward and back.
+        return limit + 4 * (self.project.health_timeout + connection.LIMIT)
+
+    def _ask(self, candidates: tuple[tuple[Runner, int], ...]) -> dict[str, Answer]:
+        found: dict[str, Answer] = {}
+        for runner, port in candidates:
+            for address in runner.addresses[:1]:
+                if answer := asking.read_answer(self.host, address, port):
+                    found[runner.id] = answer
+        return found
+
+    def _assemble(self, state: HostMove, legacy: Legacy) -> Designed:
+        view = self._describe_project()
+        if not view.problem:
+            return assemble_move(self.spec, state, legacy, view)
+        refusal = Refusal(
+            subject=legacy.service,
+            reason=f"not moved: {view.problem}",
+            remedy="bring the project to what its files declare: compose.stack says what is wrong",
+        )
+        return Designed(refusals=(refusal,))
+
+    def _describe_project(self) -> ProjectView:
+        found = compose.observe_project(self.host, self.project)
+        self._waiting = not isinstance(found, str) and not found.converged
+        if isinstance(found, str):
+            return ProjectView(problem=found)
+        problem = ""
+        if found.names_files:
+            problem = (
+                "the project's .env names its compose files, and no other can be laid over them"
+            )
+        elif self._waiting:
+            problem = f"{self.project.project} is not yet what its files declare, or not healthy"
+        return ProjectView(
+            config=found.declared.config,
+            image_env={name: image.env for name, image in found.declared.images.items()},
+            files=found.files,
+            laid_over=found.laid_over,
+            checked=self._list_checked(),
+            problem=problem,
+        )
+
+    def _list_checked(self) -> tuple[str, ...]:
+        """The services that checks are asked in, or that their addresses name."""
+        named = [name for _, name in self.project.list_named_services()]
+        for check in self.project.checks:
+            address = getattr(check, "url", None) or getattr(check, "address", None) or ""
+            if getattr(check, "inside", None):
+                named.append(
+                    urlsplit(address if "//" in address else f"//{address}").hostname or ""
+                )
+        return tuple(sorted({*filter(None, named)}))
+
+    # What is done
+
+    def execute(self, plan: Plan, state: HostMove, lease: Lease) -> bool:
+        """Carry out the steps that are left; go back where one fails, or the new one is slower."""
+        record = state.record
+        if record is None or record.stage == "returned":
+            assert self._designed.move is not None, "only what was designed has steps"
+            record = begin(self._designed.move, self._key, self.project.project, record)
+            self._write(record)
+        for action in plan.actions:
+            lease.check()
+            try:
+                with self.step(action):
+                    record = self._execute(action, record)
+            except (StepError, TransientError) as error:
+                if isinstance(action, PutBack):
+                    raise
+                failed = error if isinstance(error, StepError) else StepError(str(error))
+                self.report_error(failed)
+                record = return_failed(record, str(error).splitlines()[0])
+                self._write(record)
+            if record.stage == "returning":
+                back = PutBack(subject=record.move.legacy, cause=record.reason)
+                with self.step(back):
+                    record = self._put_back(record)
+                break
+        if not record.failed:
+            # What it came to, with the figures.
+            ended = state.model_copy(update={"record": record, "layer": self._read().layer})
+            self.report_plan(decide(self.spec, ended, record.key))
+        return not record.failed
+
+    def _execute(self, action: Action, record: MoveRecord) -> MoveRecord:
+        """One step; the record after it is on the host."""
+        move = record.move
+        match action:
+            case AddService():
+                self._apply(move, "added")
+            case ImportModel():
+                self._copy_model(action, move)
+            case Measure():
+                record = self._measure(action, record)
+            case Repoint():
+                self._switch_clients(move)
+            case Retire():
+                self._apply(move, "retired")
+                command = commands.retire(self.project.project, move.legacy, remove=action.remove)
+                self.run(command, f"{move.legacy} does not stop")
+            case PutBack():
+                return self._put_back(record)
+        record = advance(record, action)
+        self._write(record)
+        return record
+
+    def _apply(self, move: Move, stage: Stage, spec: ComposeSpec | None = None) -> None:
+        """Bring the project to what a stage makes of it, proven as compose.stack does."""
+        content = make_layer(move, stage)
+        if not compose.apply_layer(self.host, spec or self.project, content, self.report):
+            raise StepError(
+                f"{self.project.project} is not healthy with it; it is as it was before"
+            )
+
+    def _copy_model(self, action: ImportModel, move: Move) -> None:
+        source, target = self._find(move.legacy), self._find(move.target)
+        result = connection.run(
+            self.host,
+            commands.copy_model(source.id, action.path, target.id),
+            timeout=COPYING,
+            tethered=True,
+        )
+        match = _DIGEST.search(result.text)
+        if not result.ok or match is None:
+            raise StepError(f"cannot copy {action.path} to {move.target}: {result.reason}")
+        sizes = {file.path: file.size for file in source.files}
+        client = Client(self.host, self._describe(target))
+        name = Name.parse(action.name)
+        file = action.path.rpartition("/")[2]
+        size = sizes.get(action.path) or UNKNOWN_SIZE
+        client.create(name, {"files": {file: match[0]}}, size)
+        address, port = self._locate(target)
+        if reason := asking.check_answer(self.host, address, port, action.name):
+            raise StepError(f"{move.target} does not answer as {action.name}: {reason}")
+
+    def _measure(self, action: Measure, record: MoveRecord) -> MoveRecord:
+        move = record.move
+        measured = self._measure_both(move, action)
+        found = measured.comparison
+        for name, value in ((move.legacy, found.before), (move.target, found.after)):
+            self.report.add_measure(f"{name} {action.phase}", value, found.figure)
+        return add_comparison(record, action.phase, found, self.spec.margin)
+
+    def _measure_both(self, move: Move, action: Measure) -> Measured:
+        """Both, measured in turns; once more where that cannot be compared."""
+        # What measures is loaded where something is measured.
+        from stackmend.worker.benchmark import conditions, progress
+        from stackmend.worker.move.measuring import measure
+
+        source, target = self._find(move.legacy), self._find(move.target)
+        pair = (source.addresses[0], move.port), self._locate(target)
+        reader = conditions.make_reader(self.host, (source.process, target.process))
+        for attempt in range(1, ATTEMPTS + 1):
+            started = time.time()
+            try:
+                with progress.display(self.host, f"{move.legacy}, {move.target}") as on_progress:
+                    measured = measure(
+                        self.host,
+                        *pair,
+                        move.models[0].name,
+                        self.spec.profile,
+                        self.spec.margin,
+                        reader,
+                        on_progress,
+                    )
+            except StepError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                # What disturbs one measurement is no reason to recreate clients.
+                announce.show_line(self.host, f"  measured again: {error}")
+            else:
+                self._collect(move, action, measured, started)
+                return measured
+        raise AssertionError("the last attempt returns or raises")
+
+    def _collect(self, move: Move, action: Measure, measured: Measured, at: float) -> None:
+        """Write both to the controller, as ``worker.benchmarked`` does; no move fails of that."""
+        from stackmend.worker.benchmark import store
+        from stackmend.worker.move.measuring import make_measurement, make_result
+
+        called = move.legacy if action.phase == "before" else move.target
+        cause = f"{move.legacy} is moved to {move.target}; clients called {called}"
+        sides = (
+            (move.legacy, move.engine, measured.old),
+            (move.target, self.spec.engine, measured.new),
+        )
+        old, new = (
+            make_measurement(
+                self.host.name, service, engine, move.models[0].name, levels, cause, at
+            )
+            for service, engine, levels in sides
+        )
+        try:
+            path = store.collect(self.host, make_result(measured, old, new, self.spec.profile))
+        except StepError as error:
+            announce.show_line(self.host, f"  {error}")
+            return
+        if path is not None:
+            announce.show_line(self.host, f"  measured: {path}")
+
+    def _switch_clients(self, move: Move) -> None:
+        """Have the clients call the new one, and ask it from each client's own network."""
+        checks = tuple(
+            HttpCheck(
+                name=f"{client} reaches {move.target}",
+                url=f"http://{move.target}:{DEFAULT_PORT}/v1/models",
+                inside=client,
+            )
+            for client in move.clients
+        )
+        spec = self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
+        self._apply(move, "repointed", spec)
+
+    def _put_back(self, record: MoveRecord) -> MoveRecord:
+        """Have the clients call the legacy worker again, then remove what was added."""
+        move = record.move
+        if self._read().layer.strip() not in ("", make_layer(move, "added").strip()):
+            # Both are up until the clients were recreated.
+            self._apply(move, "added")
+        if not compose.apply_layer(self.host, self.project, "", self.report):
+            raise StepError(f"{self.project.project} is not healthy as it was before")
+        if move.volume:
+            command = commands.remove_volume(self.project.project, move.volume)
+            self.run(command, f"the volume of {move.target} cannot be removed")
+        back = record.model_copy(update={"stage": "returned"})
+        self._write(back)
+        return back
+
+    # What it needs of the host
+
+    def _write(self, record: MoveRecord) -> None:
+        self.run(
+            commands.write_record(self.project.project),
+            "where the move stands cannot be recorded",
+            stdin=record.model_dump_json().encode(),
+        )
+
+    def _read(self) -> HostMove:
+        (state,) = self.fetch((WorkerMove, {"project": self.project.project}), fresh=True)
+        if isinstance(state, connection.Unknown):
+            raise StepError(f"the project's workers cannot be read: {state.reason}")
+        assert isinstance(state, HostMove)
+        return state
+
+    def _find(self, service: str) -> Runner:
+        """The container of a service, which runs."""
+        for runner in self._read().runners:
+            if runner.service == service and runner.addresses:
+                return runner
+        raise StepError(f"no container of {service} runs that the host reaches")
+
+    def _locate(self, runner: Runner) -> tuple[str, int]:
+        return runner.addresses[0], DEFAULT_PORT
+
+    def _describe(self, runner: Runner) -> Server:
+        address, port = self._locate(runner)
+        return Server(status="up", address=address, port=port, container=runner.id)

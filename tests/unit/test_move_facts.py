@@ -1,0 +1,188 @@
+"""What a host says of a legacy worker, as the probe prints it, and the commands of its move."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+from pyinfra.api import StringCommand
+
+from stackmend.worker.move import commands
+from stackmend.worker.move.asking import _is_llama, _parse_models
+from stackmend.worker.move.facts import parse
+from stackmend.worker.move.plan import begin
+from stackmend.worker.move.state import HostMove, ModelFile, Runner
+from tests.marks import MARK, framed
+from tests.unit.test_move_plan import move
+
+ID = "a" * 64
+IMAGE = f"sha256:{'b' * 64}"
+
+
+def container(**more: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "Id": ID,
+        "Image": IMAGE,
+        "State": {"Pid": 42},
+        "Config": {
+            "Image": "team/llm:1",
+            "Labels": {"com.docker.compose.service": "llm"},
+            "Entrypoint": ["/run"],
+            "Cmd": ["--port", "80", "--api-key", "hush", "--token=hush"],
+            "Env": ["OPENAI_BASE_URL=http://x:1/v1", "API_KEY=hush", "URL=http://u:p@x", "PORT=80"],
+            "ExposedPorts": {"8000/tcp": {}, "53/udp": {}},
+        },
+        "HostConfig": {"DeviceRequests": None},
+        "NetworkSettings": {
+            "Networks": {"a": {"IPAddress": "172.18.0.2"}, "b": {"IPAddress": ""}},
+            "Ports": {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}], "9/tcp": None},
+        },
+    }
+    for key, value in more.items():
+        raw[key] = {**raw[key], **value} if isinstance(value, dict) else value
+    return raw
+
+
+def read(**sections: list[str]) -> HostMove:
+    parts = {name: (0, lines) for name, lines in {**sections, "read": []}.items()}
+    return parse(framed(parts), MARK, "ai")
+
+
+def runner(*rows: str, **more: Any) -> Runner:
+    (found,) = read(
+        containers=json.dumps([container(**more)], indent=4).splitlines(),
+        images=[json.dumps([IMAGE, {"title": "llama.cpp"}])],
+        processes=list(rows),
+    ).runners
+    return found
+
+
+def test_a_container() -> None:
+    rows = ("42\tlibrary\t/usr/lib/libllama.so", "42\tfile\t7\t/m/a.gguf", "43\tfile\t8\t/m/b.gguf")
+    found = runner(*rows)
+    assert found.service == "llm"
+    assert found.image_labels == {"title": "llama.cpp"}
+    assert found.libraries == ("/usr/lib/libllama.so",)
+    assert found.files == (ModelFile(path="/m/a.gguf", size=7),)
+    assert found.addresses == ("172.18.0.2",)
+    assert found.ports == (8000,)
+    assert found.published == ("127.0.0.1:8080",)
+    assert not found.accelerated
+
+
+def test_no_secret_of_it_is_kept() -> None:
+    found = runner()
+    assert "hush" not in found.model_dump_json()
+    assert found.words == ("/run", "--port", "80", "--api-key", "***", "--token=***")
+    assert found.env == {"OPENAI_BASE_URL": "http://x:1/v1", "PORT": "80"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"DeviceRequests": [{"Driver": "nvidia"}]}, {"Devices": [{"PathOnHost": "/dev/kfd"}]}],
+)
+def test_an_accelerator(settings: dict[str, Any]) -> None:
+    assert runner(HostConfig=settings).accelerated
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "42\tfile\tx\t/m/a.gguf",
+        "42\tfile\t7\trelative.gguf",
+        "42\tfile\t7",
+        "42",
+        "",
+        "42\tother\t/x",
+    ],
+)
+def test_rows_that_mean_nothing(row: str) -> None:
+    assert runner(row).files == ()
+
+
+@pytest.mark.parametrize(
+    "broken", [{"Id": "../x"}, {"Config": {"Labels": None}}, {"State": None}, {"HostConfig": []}]
+)
+def test_a_container_that_cannot_be_read_is_none(broken: dict[str, Any]) -> None:
+    raw = {**container(), **broken}
+    assert len(read(containers=json.dumps([raw, container()]).splitlines()).runners) == 1
+
+
+def test_a_record_comes_back() -> None:
+    record = begin(move(), "k", "ai")
+    found = read(record=record.model_dump_json().splitlines())
+    assert (found.record, found.record_problem) == (record, "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"project": "other"},
+        {"stage": "somewhere"},
+        {"version": 2},
+        {"move": {}},
+        {"move": {**move().model_dump(mode="json"), "legacy": "../x"}},
+        {"move": {**move().model_dump(mode="json"), "target": "-x"}},
+        {"move": {**move().model_dump(mode="json"), "port": 0}},
+        {"move": {**move().model_dump(mode="json"), "volume": "a/b"}},
+        {
+            "move": {
+                **move().model_dump(mode="json"),
+                "models": [{"name": "a", "path": "relative.gguf"}],
+            }
+        },
+    ],
+)
+def test_a_record_that_could_not_be_ours(change: dict[str, Any]) -> None:
+    raw = {**begin(move(), "k", "ai").model_dump(mode="json"), **change}
+    found = read(record=json.dumps(raw).splitlines())
+    assert found.record is None
+    assert found.record_problem
+
+
+def test_what_is_laid_over_and_what_is_free() -> None:
+    found = read(
+        layer=["services: {}"],
+        free=["Filesystem 1024-blocks Used Available Capacity Mounted", "/dev/x 9 1 8 1% /"],
+        gpu=['{"io.containerd.runc.v2":{},"nvidia":{}}'],
+    )
+    assert (found.layer, found.free, found.gpu) == ("services: {}", 8192, True)
+
+
+def test_output_that_was_cut_off() -> None:
+    with pytest.raises(ValueError, match="cut off"):
+        parse(framed({"free": (0, [])}), MARK, "ai")
+
+
+@pytest.mark.parametrize(
+    ("content", "models"),
+    [
+        (b'{"data":[{"id":"a","owned_by":"llamacpp"}]}', [("a", "llamacpp")]),
+        (b'{"data":[{"id":5},{"id":"a"}]}', [("a", "None")]),
+        (b'{"data":{}}', None),
+        (b"[]", None),
+        (b"<html>", None),
+    ],
+)
+def test_what_a_server_lists(content: bytes, models: object) -> None:
+    assert _parse_models(content) == models
+
+
+def test_what_describes_itself_as_llama() -> None:
+    assert _is_llama(b'{"default_generation_settings":{}}')
+    assert not _is_llama(b"[]")
+    assert not _is_llama(b"no")
+
+
+def words(command: StringCommand) -> list[str]:
+    return shlex.split(command.get_raw_value())[3:]
+
+
+def test_commands() -> None:
+    path = "/m/a b'$(x).gguf"
+    assert words(commands.copy_model(ID, path, "b")) == ["copy", ID, path, "b"]
+    assert words(commands.retire("ai", "llm", remove=True)) == ["retire", "ai", "llm", "yes"]
+    assert words(commands.remove_volume("ai", "v")) == ["unvolume", "ai", "v"]
+    assert words(commands.write_record("ai")) == ["remember", "/var/lib/stackmend/ai"]
