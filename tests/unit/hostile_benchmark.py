@@ -21,6 +21,7 @@ _WORDS: dict[str, Any] = {
     "sections": (
         *("clock", "record", "cpu", "cores", "memory", "gpus", "engine", "complete"),
         *(f"server {'1' * 64}", f"worker {'2' * 64}", "limits 1", "process 1"),
+        *(f"queue {'3' * 64}", "usage"),
     ),
     "bodies": (
         'setting "OLLAMA_NUM_PARALLEL=99"',
@@ -29,6 +30,7 @@ _WORDS: dict[str, Any] = {
         'address "10.0.0.1"',
         '{"schema_version": 1}',
         "evil, 1, 1, 1",
+        "1 0.1 0\n1 0.6 99",
     ),
 }
 
