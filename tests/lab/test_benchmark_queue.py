@@ -106,6 +106,25 @@ def test_a_second_run_submits_no_task(measured: Measured) -> None:
     assert measured.stack.health()["totals"] == before
 
 
+def test_it_ends_before_the_host_runs_out_of_memory(measured: Measured) -> None:
+    host = measured.stack.host
+    before = measured.stack.health()["totals"]["done"]
+    kept = measured.read_latest()["measurement"]["at"]
+    host.sh(
+        "sed 's/^MemTotal:.*/MemTotal: 1000000 kB/; s/^MemAvailable:.*/MemAvailable: 40000 kB/' "
+        "/proc/meminfo >/run/meminfo && mount --bind /run/meminfo /proc/meminfo"
+    )
+    try:
+        stopped = measured.run(max_age=0)
+    finally:
+        host.sh("umount /proc/meminfo")
+    assert stopped.run.rc != 0
+    assert "stopped measuring: 4.0% of the host's memory are left" in stopped.run.out
+    # Two to find out, one to warm up, and a single repeat.
+    assert measured.stack.health()["totals"]["done"] == before + 7
+    assert measured.read_latest()["measurement"]["at"] == kept
+
+
 def test_a_queue_with_tasks_is_left_alone_without_consent(measured: Measured) -> None:
     stack = measured.stack
     # Their model is missing: they wait for it.

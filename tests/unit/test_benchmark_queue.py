@@ -17,12 +17,24 @@ from hypothesis import strategies as st
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import measuring, queue, statistics
+from stackmend.worker.benchmark import identity, measuring, queue, statistics
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.plan import list_problems
 from stackmend.worker.benchmark.queue import LATEST, SOONEST, Pace, parse_progress
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Limits, Profile
-from stackmend.worker.benchmark.state import Entry, Level, Load, Repeat, Sample
+from stackmend.worker.benchmark.state import Answers as Known
+from stackmend.worker.benchmark.state import (
+    Entry,
+    Level,
+    Load,
+    Machine,
+    Repeat,
+    Sample,
+    Served,
+    Server,
+)
+from stackmend.worker.benchmark.state import Queue as Line
+from stackmend.worker.context import Shape
 from tests.calm import calmly
 from tests.connected import local
 from tests.unit.benchmark_world import FINGERPRINT
@@ -186,6 +198,15 @@ def test_a_slower_queue_fails_with_both_numbers_in_tasks_a_minute() -> None:
 
 # A queue that answers
 
+SLOTS = [{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}]
+
+INFORMATION = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.embedding_length": 64,
+    "llama.attention.head_count": 4,
+}
+
 
 class Queue(ThreadingHTTPServer):
     """A queue whose tasks take so long, so many at one time.
@@ -251,7 +272,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
-            self.reply(200, {"queue": {"waiting": 0, "running": 0, "delayed": 0}})
+            self.reply(200, {"queue": {"waiting": 0, "running": 0, "delayed": 2}})
+            return
+        if not self.path.startswith("/tasks/"):
+            self.reply(200, SLOTS) if self.path == "/slots" else self.reply(404, {})
             return
         self.server.polls += 1
         if self.server.away:
@@ -262,6 +286,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/api/show":
+            self.reply(200, {"model_info": INFORMATION if body == {"model": "tiny"} else {}})
+            return
         assert self.headers["Content-Type"] == "application/json"
         self.reply(202, {"id": self.server.submit(body)})
 
@@ -353,3 +380,32 @@ def test_a_queue_that_is_away_for_a_moment_loses_no_task(here: Host, server: Que
     server.away = 3
     (found,) = measuring.measure(here, at(server), PROFILE, prepared=prepared)
     assert sum(len(repeat.valid) for repeat in found.repeats) == 20
+
+
+# What is asked before a server is measured
+
+
+def known(server: Queue, engine: str) -> Known:
+    return Known(
+        address="127.0.0.1", port=server.server_port, engine=engine, models=(Served(name="tiny"),)
+    )
+
+
+def test_whom_a_measurement_would_disturb_is_asked(here: Host, server: Queue) -> None:
+    line = Server(addresses=(("127.0.0.1", 9), ("127.0.0.1", server.server_port)))
+    machine = Machine(now=1, queues=(line,))
+    ollama, openai = (
+        BenchmarkSpec(project="ai"),
+        BenchmarkSpec(project="ai", target="openai", service="llm"),
+    )
+    found = identity.complete(here, ollama, machine, known(server, "ollama"))
+    assert found.queue == Line(waiting=2)
+    assert found.shape == Shape(layers=2, heads=4, key=16, value=16)
+    found = identity.complete(here, openai, machine, known(server, "llama.cpp"))
+    assert (found.queue, found.requests) == (Line(waiting=2), 1)
+
+
+def test_who_does_not_answer_is_not_known(here: Host, server: Queue) -> None:
+    machine = Machine(now=1, queues=(Server(addresses=(("127.0.0.1", 9),)),))
+    answers = known(server, "ollama").model_copy(update={"port": 9})
+    assert identity.complete(here, BenchmarkSpec(project="ai"), machine, answers) == answers
