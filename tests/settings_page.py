@@ -12,7 +12,14 @@ from pydantic_core import PydanticUndefined
 
 from stackmend.access.spec import AccessPolicy
 from stackmend.addresses.spec import LinksPolicy
-from stackmend.checks.spec import ExecCheck, GreetingCheck, HttpCheck, RedisCheck, TcpCheck
+from stackmend.checks.spec import (
+    ExecCheck,
+    GreetingCheck,
+    HttpCheck,
+    NameCheck,
+    RedisCheck,
+    TcpCheck,
+)
 from stackmend.compose.spec import GitSource, Mend
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.engine.spec import EnginePolicy
@@ -33,6 +40,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.checks[]` of the kind `http`", HttpCheck),
     ("`stack.checks[]` of the kind `tcp`", TcpCheck),
     ("`stack.checks[]` of the kind `greeting`", GreetingCheck),
+    ("`stack.checks[]` of the kind `name`", NameCheck),
     ("`stack.checks[]` of the kind `exec`", ExecCheck),
     ("`stack.checks[]` of the kind `redis`", RedisCheck),
     ("`stack.access`", AccessPolicy),

@@ -18,6 +18,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from pyinfra.api import StringCommand
+
+from stackmend import connection
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.measuring import measure_rtt, prepare
 from stackmend.worker.benchmark.state import Load
@@ -43,6 +46,9 @@ def compare(rounds: int) -> list[dict[str, Any]]:
     ):
         there.put("/run/local_client.py", CLIENT.read_bytes())
         endpoint = Endpoint("ollama", "127.0.0.1", PORT, "paced")
+        # As every operation does first: with its first command sshd sends at once (TCP_NODELAY),
+        # where it would otherwise hold back what follows until the controller has acknowledged.
+        assert connection.run(host, StringCommand("true"), readonly=True).ok
         prepared = prepare(host, endpoint, SHORT)
         for number in CONCURRENCY:
             requests = 2 * number

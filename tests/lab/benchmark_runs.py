@@ -57,7 +57,7 @@ class PacedStack:
         self.host, self.directory = host, directory
         self.source = directory / "source"
         self.source.mkdir(exist_ok=True)
-        self.pace: dict[str, Any] = {"ttft": 0.05, "tpot": 0.01, "slots": 8, "model": "paced:1b"}
+        self.pace: dict[str, Any] = {"ttft": 0.05, "tpot": 0.02, "slots": 8, "model": "paced:1b"}
         self.version, self.digest, self.threads, self.replicas = "0.33.0", "a" * 64, 4, 1
 
     def up(self) -> None:

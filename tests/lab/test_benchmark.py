@@ -35,9 +35,9 @@ def test_it_is_measured_once_and_the_result_is_read_by_others(stack: PacedStack)
     assert first.run.rc == 0, first.run.out
     assert measured(first) == ["it was never measured"]
     assert stack.count_inference() > 20
-    # Two answers at one time, each 0.05 s and 11 times 0.01 s long.
+    # Two answers at one time, each 0.05 s and 11 times 0.02 s long.
     output = first.host["operations"][0]["measured"]["output, concurrency 2"]
-    assert 0 < output["value"] < 151
+    assert 0 < output["value"] < 90
     (result,) = stack.collected()
     jsonschema.Draft202012Validator(schema.generate()).validate(result)
     assert result["measurement"]["fingerprint"]["threads"] == 4
@@ -58,28 +58,31 @@ def test_a_second_run_asks_for_no_token(stack: PacedStack, user: str, words: str
     assert again.run.rc == 0, again.run.out
     assert again.outcomes == {"converged"}
     assert stack.read_log() == ["GET /api/version", "GET /api/tags", "GET /api/ps"]
+    # One for the host's own reading, one for all that the server is asked.
+    assert again.host["operations"][0]["measured"]["channels"]["value"] == 2
     assert len(stack.collected()) == 1
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "cause"),
-    [
-        ("version", "0.34.0", "the server's version changed: 0.33.0 → 0.34.0"),
-        ("digest", "b" * 64, f"the model's digest changed: {'a' * 12} → {'b' * 12}"),
-        ("threads", 8, "the number of threads changed: 4 → 8"),
-        ("replicas", 2, "the number of replicas changed: 1 → 2"),
-    ],
-)
-def test_a_change_is_measured_and_named(
-    stack: PacedStack, field: str, value: object, cause: str
-) -> None:
-    setattr(stack, field, value)
+def test_each_change_is_measured_and_named(stack: PacedStack) -> None:
+    stack.version, stack.digest, stack.threads = "0.34.0", "b" * 64, 8
+    assert_measured_for(
+        stack,
+        "the server's version changed: 0.33.0 → 0.34.0",
+        f"the model's digest changed: {'a' * 12} → {'b' * 12}",
+        "the server's settings changed: LLAMA_ARG_THREADS=4 → LLAMA_ARG_THREADS=8",
+        "the number of threads changed: 4 → 8",
+    )
+    stack.replicas = 2
+    assert_measured_for(stack, "the number of replicas changed: 1 → 2")
+
+
+def assert_measured_for(stack: PacedStack, *causes: str) -> None:
+    """It is measured for these causes and no other, and then no more."""
     stack.up()
     before = len(stack.collected())
     result = stack.run()
     assert result.run.rc == 0, result.run.out
-    (found,) = measured(result)
-    assert cause in found
+    assert measured(result) == ["; ".join(causes)]
     assert len(stack.collected()) == before + 1
     stack.clear_log()
     assert stack.run().outcomes == {"converged"}
@@ -87,6 +90,8 @@ def test_a_change_is_measured_and_named(
 
 
 def test_a_run_that_is_killed_leaves_the_result_of_before(stack: PacedStack) -> None:
+    stack.replicas = 1
+    stack.up()
     files = stack.host.snapshot_files(RESULTS)
     stack.set_pace(ttft=0.3)
     with stack.start(max_age=0) as running:
@@ -126,63 +131,75 @@ def test_a_minimum_that_is_not_reached_fails_without_a_request(stack: PacedStack
     assert stack.count_inference() == 0
 
 
-def measure_steadily(stack: PacedStack, **policy: object) -> Result:
-    """Measure until the result is steady, whatever else this machine does."""
+def measure_steadily(stack: PacedStack) -> Result:
+    """Measure until the result is steady, whatever else this machine does meanwhile."""
     for _ in range(8):
-        result = stack.run(max_age=0, **policy)
-        if not any(row["noisy"] for row in stack.collected()[-1]["summaries"]):
+        before = len(stack.collected())
+        result = stack.run(max_age=0, profile=GATED)
+        found = stack.collected()
+        if len(found) > before and not found[-1]["summaries"][0]["noisy"]:
             return result
-    raise AssertionError(f"no steady result: {result.run.out}")
+    pytest.skip("this machine is too busy to measure anything: eight results in a row are noisy")
 
 
 #: Asked so by the tests of the gate alone: what others measured is no baseline of theirs.
-GATED = {**PROFILE, "output_tokens": 6}
+GATED = {**PROFILE, "output_tokens": 13}
 
 
-def test_a_slowdown_of_thirty_percent_fails_with_both_numbers(stack: PacedStack) -> None:
-    """As long as it lasts, and no longer."""
-    stack.set_pace(tpot=0.07, ttft=0.02)
-    assert measure_steadily(stack, profile=GATED).run.rc == 0
-    stack.set_pace(tpot=0.1, ttft=0.02)
-    slow = measure_steadily(stack, profile=GATED)
-    assert slow.run.rc != 0, slow.run.out
-    found = [row["cause"] for row in slow.all("findings") if row["kind"] == "slower"]
-    assert any("output" in cause and "in the baseline" in cause for cause in found), slow.run.out
-    assert "measured once more" in slow.run.out
-    (latest,) = stack.collected()[-1:]
-    assert len(latest["measurement"]["levels"][0]["repeats"]) == 10
-    worse = [row for row in latest["comparisons"] if row["outcome"] == "worse"]
-    assert {"output_tps", "tpot"} <= {row["figure"] for row in worse}
-    # The stored result says so still, without a request.
-    stack.clear_log()
-    assert stack.run(profile=GATED).run.rc != 0
-    assert stack.count_inference() == 0
+@pytest.fixture(scope="module")
+def slowed(stack: PacedStack) -> PacedStack:
+    """The server, slower by 30 % than when it was measured."""
+    stack.replicas = 1
+    stack.up()
+    stack.set_pace(tpot=0.03, ttft=0.02)
+    assert measure_steadily(stack).run.rc == 0
+    stack.set_pace(tpot=0.03 / 0.7, ttft=0.02)
+    return stack
 
 
-def test_what_other_programs_take_is_noise_and_fails_nothing(stack: PacedStack) -> None:
-    """The same slowdown, while the host says that something else takes half of its CPU."""
-    stack.host.sh(
+def test_what_other_programs_take_is_noise_and_fails_nothing(slowed: PacedStack) -> None:
+    """The host says that something else takes half of its CPU."""
+    slowed.host.sh(
         "setsid sh -c 'n=0; while :; do n=$((n + 50)); "
         'echo "cpu $n 0 0 $n 0 0 0 0 0 0" >/run/stat; sleep 0.1; done\' '
         ">/dev/null 2>&1 </dev/null & echo $! >/run/ticking"
     )
     try:
-        noisy = stack.run(max_age=0, profile=GATED)
+        noisy = slowed.run(max_age=0, profile=GATED)
     finally:
-        stack.host.sh("kill $(cat /run/ticking)")
+        slowed.host.sh("kill $(cat /run/ticking)")
     assert noisy.run.rc == 0, noisy.run.out
     found = [row["cause"] for row in noisy.all("findings") if row["kind"] == "noisy"]
-    assert any("in the baseline" in cause and "other programs used" in cause for cause in found)
+    assert any("other programs used" in cause or "vary by" in cause for cause in found), found
     assert not noisy.about("findings", "slower")
+
+
+def test_a_slowdown_of_thirty_percent_fails_with_both_numbers(slowed: PacedStack) -> None:
+    """As long as it lasts, and no longer."""
+    result = measure_steadily(slowed)
+    assert result.run.rc != 0, result.run.out
+    found = [row["cause"] for row in result.all("findings") if row["kind"] == "slower"]
+    assert any("output" in cause and "in the baseline" in cause for cause in found), found
+    assert "measured once more" in result.run.out
+    (latest,) = slowed.collected()[-1:]
+    assert len(latest["measurement"]["levels"][0]["repeats"]) == 10
+    worse = [row for row in latest["comparisons"] if row["outcome"] == "worse"]
+    assert {"output_tps", "tpot"} <= {row["figure"] for row in worse}
+    # The stored result says so still, without a request.
+    slowed.clear_log()
+    assert slowed.run(profile=GATED).run.rc != 0
+    assert slowed.count_inference() == 0
+    slowed.set_pace(tpot=0.03, ttft=0.02)
+    assert measure_steadily(slowed).run.rc == 0
 
 
 def test_a_result_comes_to_a_controller_that_has_none(stack: PacedStack, tmp_path: Path) -> None:
     other = PacedStack(stack.host, tmp_path)
     (other.source / "compose.yaml").write_text((stack.source / "compose.yaml").read_text())
     stack.clear_log()
-    result = other.run(baseline="none")
+    result = other.run(profile=GATED, baseline="none")
     assert result.run.rc == 0, result.run.out
     assert [row["verb"] for row in result.all("done")] == ["collect"]
     assert other.collected()[0]["measurement"] == stack.collected()[-1]["measurement"]
-    assert other.run(baseline="none").outcomes == {"converged"}
+    assert other.run(profile=GATED, baseline="none").outcomes == {"converged"}
     assert stack.count_inference() == 0

@@ -244,7 +244,7 @@ def test_a_check_that_never_answers(shops: Shops) -> None:
         {"kind": "http", "name": "silent", "url": "http://127.0.0.1:4715/"},
         {"kind": "http", "name": "drips", "url": "http://127.0.0.1:4716/"},
     ]
-    checks = [{**check, "timeout": 2} for check in checks]
+    checks = [{**check, "timeout": 2, "deadline": 5} for check in checks]
     try:
         done = shops.run(stacks={host: {"checks": checks}})
     finally:
@@ -271,6 +271,7 @@ def test_dead_dns(shops: Shops) -> None:
     for host in was:
         host.sh("iptables -I OUTPUT -d 192.0.2.53 -j DROP")
         host.sh("printf 'nameserver 192.0.2.53\\noptions timeout:5\\n' >/etc/resolv.conf")
+    check = {"kind": "http", "name": "named", "url": f"http://{name}/", "timeout": 3, "deadline": 5}
     shops.shop.write()
     unnamed = shutil.copytree(shops.shop.source, shops.directory / "unnamed")
     compose = copy.deepcopy(shops.shop.compose)
@@ -281,9 +282,7 @@ def test_dead_dns(shops: Shops) -> None:
             stacks={
                 pulling: {"source": str(unnamed)},
                 checking: {
-                    "checks": [
-                        {"kind": "http", "name": "named", "url": f"http://{name}/", "timeout": 3}
-                    ],
+                    "checks": [check],
                     "connectivity": {
                         "endpoints": [f"https://{name}"],
                         "derived": False,

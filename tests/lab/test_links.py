@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -23,47 +26,61 @@ OVERRIDE = "/opt/shop/compose.stackmend.yaml"
 #: An @ and a character that URLs have to quote.
 PASSWORD = "p%40ss@w0rd-of-redis"
 
-#: Each service has one wrong address: what it is, the cause in words, and what belongs there.
-FAULTS: dict[str, tuple[dict[str, str], str, str]] = {
+#: What a container does with its own tools and its own environment: each as its application would.
+PING = "printf 'PING\\r\\n' | nc -w 3 {} | grep -q PONG"
+PAGE = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {} | grep -q '200 OK'"
+OF_URL = '$(echo "${}" | sed "s#.*://##; s#/.*##; s#:# #")'
+
+#: Each service has one wrong address: what it is, the cause in words, what belongs there, and what
+#: works once it does. What a proxy is for is asked from the host, see `Links.fetches`.
+FAULTS: dict[str, tuple[dict[str, str], str, str, str]] = {
     "loop": (
         {"REDIS_URL": "redis://localhost:6379/0"},
         "localhost:6379 is loop itself; redis has port 6379",
         "redis:6379",
+        PING.format(OF_URL.format("REDIS_URL")),
     ),
     "pair": (
         {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "6379"},
         "127.0.0.1 is pair itself; redis has port 6379",
         "redis",
+        PING.format("$REDIS_HOST $REDIS_PORT"),
     ),
     "published": (
         {"UPSTREAM": "http://page:8080"},
         "8080 is the port of page on the host; in its network it is 80",
         "page:80",
+        PAGE.format(OF_URL.format("UPSTREAM")),
     ),
     "named": (
         {"REDIS_URL": "redis://rediss:6379"},
         "no service, alias or container of the project is called rediss",
         "redis:6379",
+        PING.format(OF_URL.format("REDIS_URL")),
     ),
     "ported": (
         {"REDIS_URL": "redis://redis:6380"},
         "nothing in redis listens on port 6380",
         "redis:6379",
+        PING.format(OF_URL.format("REDIS_URL")),
     ),
     "schemed": (
         {"CLICKHOUSE_URL": "http://clickhouse:9000"},
         "port 9000 of clickhouse speaks clickhouse, and port 8123 http",
         "clickhouse:8123",
+        PAGE.format(OF_URL.format("CLICKHOUSE_URL")),
     ),
     "proxied": (
         {"HTTP_PROXY": "http://192.0.2.9:3128", "UPSTREAM": "http://page:80"},
         "proxied sends what is for page to its proxy, which does not know the name",
+        "",
         "",
     ),
     "beyond": (
         {"BACKEND_URL": "http://host.docker.internal:9100"},
         "Docker on Linux does not know host.docker.internal without extra_hosts",
         "",
+        PAGE.format(OF_URL.format("BACKEND_URL")),
     ),
 }
 
@@ -91,6 +108,32 @@ class Links(Shop):
         pairs = (item.partition("=") for item in self.container(name)["Config"]["Env"])
         return {key: value for key, _, value in pairs}
 
+    def succeed(self, calls: Mapping[str, str]) -> dict[str, bool]:
+        """Whether each service's command succeeds in its container, all at once."""
+        script = "".join(
+            f"(docker exec {self.id(name)} timeout 5 sh -c {shlex.quote(command)} "
+            f">/dev/null 2>&1; echo {name} $?) &\n"
+            for name, command in calls.items()
+        )
+        lines = self.host.sh(f"{script}wait", timeout=60).splitlines()
+        return {name: code == "0" for name, code in map(str.split, lines)}
+
+    def fetches(self, name: str, url: str) -> bool:
+        """Whether the host's curl gets a URL in a container's network, by its proxies."""
+        container = self.container(name)
+        upstream = urlsplit(url).hostname or ""
+        networks = self.container(upstream)["NetworkSettings"]["Networks"]
+        address = next(iter(networks.values()))["IPAddress"]
+        env = [f"{k}={v}" for k, v in self.env(name).items() if k.upper().endswith("_PROXY")]
+        # It takes a proxy for HTTP from the name in small letters alone.
+        env += [f"http_proxy={self.env(name)['HTTP_PROXY']}"]
+        command = [
+            *("nsenter", "-t", str(container["State"]["Pid"]), "-n", "env", *env),
+            *("curl", "-sf", "-m", "3", "-o", "/dev/null"),
+            *("--resolve", f"{upstream}:{urlsplit(url).port}:{address}", url),
+        ]
+        return self.host.run(shlex.join(command), timeout=20).returncode == 0
+
     def reaches(self, name: str, host: str, port: int | str) -> bool:
         """Whether the container's own nc gets a connection."""
         return self.answers_inside(name, host, int(port))
@@ -101,7 +144,7 @@ class Links(Shop):
             value for subject, value in self.findings().items() if subject.startswith(f"{name}.")
         ]
         lines = [line for value in found for line in (value["cause"], *value["evidence"])]
-        # What is corrected is told by where it stands, what answers by that it does.
+        # What is corrected is named by where it stands, what answers by that it does.
         return any(
             re.fullmatch(rf"(?:[\w./-]+:\d+: |.*, although )?{re.escape(cause)}", line)
             for line in lines
@@ -133,7 +176,7 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     host: LabHost, tmp_path: Path
 ) -> None:
     shop = Links(tmp_path, host)
-    for name, (environment, _, _) in FAULTS.items():
+    for name, (environment, *_) in FAULTS.items():
         shop.call(name, environment=environment)
     # By its name the image says what it runs, and which of its ports speaks HTTP.
     host.docker("tag", "lab/box:1", "clickhouse:lab")
@@ -158,8 +201,9 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     # A name that one service alone has for another.
     shop.call("legacy", links=["redis:store"], environment={"REDIS_URL": "redis://store:6379"})
     shop.deploy()
-    for name, port in (("loop", 6379), ("pair", 6379)):
-        assert not shop.reaches(name, "127.0.0.1", port)
+    calls = {name: command for name, (*_, command) in FAULTS.items() if command}
+    assert shop.succeed(calls) == dict.fromkeys(calls, False)
+    assert not shop.fetches("proxied", "http://page:80/")
 
     shop.settings["links"] = {"on_conflict": "override"}
     dry = shop.run("--dry")
@@ -173,36 +217,21 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
         done = shop.run("-y")
     assert done.rc == 0, done.out
     found = shop.findings()
-    for name, (_, cause, right) in FAULTS.items():
-        told = [value for subject, value in found.items() if subject.startswith(f"{name}.")]
-        text = json.dumps(told)
+    for name, (_, cause, right, _) in FAULTS.items():
+        text = json.dumps(
+            [value for subject, value in found.items() if subject.startswith(f"{name}.")]
+        )
         assert shop.explains(name, cause), (name, found)
         assert right in text, text
         assert "compose.yaml:" in text, text
     assert not [subject for subject in found if subject.startswith(("well.", "legacy."))]
     assert shop.reaches("legacy", "store", 6379)
-    assert shop.reaches("proxied", "page", 80)
     assert seen.recreated == set(FAULTS), seen.events
     assert seen.touched == set(FAULTS), seen.events
 
-    # Each container's own tools, with what its environment says now.
-    def url(name: str, key: str) -> tuple[str, int]:
-        match = re.fullmatch(r"\w+://([^:/]+):(\d+).*", shop.env(name)[key])
-        assert match, shop.env(name)
-        return match[1], int(match[2])
-
-    assert url("loop", "REDIS_URL") == ("redis", 6379)
     assert shop.env("loop")["REDIS_URL"] == "redis://redis:6379/0"
-    for name, key in (
-        ("loop", "REDIS_URL"),
-        ("published", "UPSTREAM"),
-        ("named", "REDIS_URL"),
-        ("ported", "REDIS_URL"),
-        ("schemed", "CLICKHOUSE_URL"),
-        ("beyond", "BACKEND_URL"),
-    ):
-        assert shop.reaches(name, *url(name, key)), (name, shop.env(name))
-    assert shop.reaches("pair", shop.env("pair")["REDIS_HOST"], shop.env("pair")["REDIS_PORT"])
+    assert shop.succeed(calls) == dict.fromkeys(calls, True)
+    assert shop.fetches("proxied", "http://page:80/")
     exempt = {key: value for key, value in shop.env("proxied").items() if key.upper() == "NO_PROXY"}
     assert any("page" in value for value in exempt.values()), exempt
 
@@ -283,8 +312,24 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
     }
     for name, (body, _) in faults.items():
         shop.call(name, **body)
+    # A name that resembles none and that nobody has: it is reported, and nothing is broken by it.
+    shop.call("to_nobody", environment={"QUEUE": "redis://zzqq:6379"})
+    faults["to_nobody"] = {}, "the name zzqq does not resolve in to_nobody; no service has it"
+    calls = {
+        "to_lonely": PING.format("lonely 6379"),
+        "to_off": PAGE.format("off 80"),
+        "to_host": PAGE.format("host.docker.internal 9300"),
+        "to_barred": PAGE.format("host.docker.internal 9400"),
+        "to_edge": PAGE.format("edge 9200"),
+        "on_bridge": PING.format("redis 6379"),
+        "apart": PAGE.format("page 80"),
+        "to_nobody": PING.format("zzqq 6379"),
+        # It has one address, of one of the two.
+        "to_cache": '[ "$(nslookup cache | grep -c "^Address: ")" = 1 ]',
+    }
     host.sh("iptables -I INPUT -p tcp --dport 9400 ! -i lo -j DROP")
     shop.deploy()
+    assert shop.succeed(calls) == dict.fromkeys(calls, False)
 
     shop.settings["links"] = {}
     with shop.watching() as seen:
@@ -296,8 +341,8 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
     for name, (_, cause) in faults.items():
         assert shop.explains(name, cause), (name, found)
     broken = {subject.partition(".")[0] for subject, value in found.items() if value["blocks"]}
-    # Of two that answer to one name either does: that is told, and nothing is broken yet.
-    assert broken == set(faults) - {"to_cache"}, found
+    # Of two that answer to one name either does: that is reported, and nothing is broken yet.
+    assert broken == set(faults) - {"to_cache", "to_nobody"}, found
 
     # What the findings say, done by hand.
     host.sh("iptables -D INPUT -p tcp --dport 9400 ! -i lo -j DROP")
@@ -313,17 +358,20 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
         "extra_hosts": gateway,
     }
     shop.services["apart"]["networks"] = ["back", "default"]
-    done = shop.run("-y")
+    # It is another project's after all.
+    host.docker(
+        *("run", "-d", "--network", "shop_default", "--network-alias", "zzqq", "--name", "queue"),
+        "lab/redis:7",
+    )
+    calls["to_edge"] = PAGE.format("host.docker.internal 9200")
+    with shop.watching() as seen:
+        done = shop.run("-y")
     assert done.rc == 0, done.out
     assert not shop.findings(), shop.findings()
-    assert shop.reaches("to_lonely", "lonely", 6379)
-    assert shop.reaches("to_host", "host.docker.internal", 9300)
-    assert shop.reaches("to_barred", "host.docker.internal", 9400)
-    assert shop.reaches("on_bridge", "redis", 6379)
-    assert shop.reaches("apart", "page", 80)
-    assert shop.reaches("to_off", "off", 80)
-    assert shop.reaches("to_cache", "cache", 80)
-    assert shop.reaches("to_edge", "host.docker.internal", 9200)
+    changed = {"lonely", "off", "second", "on_bridge", "to_edge", "apart"}
+    assert seen.recreated == seen.touched == changed, seen.events
+    assert shop.succeed(calls) == dict.fromkeys(calls, True)
+    shop.assert_converged()
 
 
 def test_passwords_in_urls(lab: Lab, tmp_path: Path) -> None:
@@ -373,7 +421,7 @@ def test_passwords_in_urls(lab: Lab, tmp_path: Path) -> None:
             f"redis://:{password}@redis:6379/{number}",
             f"redis://:{password}@localhost:6379/{number}",
         )
-        # What cannot be written without its password is told, with what is to be done.
+        # What cannot be written without its password is reported, with what is to be done.
         if "localhost" in url:
             assert f"{name}.REDIS_URL" in shop.findings()
             assert done.rc == after.rc == 1
@@ -389,10 +437,13 @@ def test_without_the_section_a_failing_check_names_wrong_links(lab: Lab, tmp_pat
     }
     shop = Links(tmp_path, lab.take(1)[0], checks=[check], on_failure="keep")
     shop.call("api", environment={"REDIS_HOST": "localhost", "REDIS_PORT": "6379"})
-    done = shop.run("-y")
+    with shop.watching() as seen:
+        done = shop.run("-y")
     assert done.rc == 1, done.out
     assert "wrong link: compose.yaml:" in done.out
     assert "right: redis" in done.out
+    assert "no service is restarted for it: no restart corrects an address" in done.out
+    assert "restart" not in seen.actions("api"), seen.events
     assert not shop.host.exists(OVERRIDE)
 
     # The operation by itself, in a deploy of the user's own.
@@ -434,3 +485,66 @@ def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Pa
     # A correction that changes nothing is taken back.
     assert not shop.host.exists(OVERRIDE)
     assert shop.env("app")["REDIS_URL"] == "redis://localhost:6379"
+
+
+def test_files_of_a_git_repository_and_mounted_ones(lab: Lab, tmp_path: Path) -> None:
+    """The host fetches the files; what is corrected over them goes away with the patch in them."""
+    host = lab.take(1)[0]
+    shop = Links(tmp_path, host)
+    loaded = "$(sed -n 's#.*redis://\\(.*\\):\\(.*\\)/.*#\\1 \\2#p' /etc/app.toml)"
+    calls = {"loop": PING.format(OF_URL.format("REDIS_URL")), "mounted": PING.format(loaded)}
+    shop.call("loop", environment={"REDIS_URL": "redis://localhost:6379/0"})
+    shop.call("mounted", volumes=["./conf/app.toml:/etc/app.toml:ro"])
+    toml = '[redis]\nurl = "redis://localhost:6379/1"  # the queue\n'
+    tree = "/srv/git/tree/deploy"
+    commit = "git add -A && git -c user.name=lab -c user.email=lab@example.com commit -qm lab"
+    host.put(f"{tree}/compose.yaml", yaml.safe_dump(shop.compose, sort_keys=False))
+    host.put(f"{tree}/conf/app.toml", toml)
+    host.sh(
+        f"cd {tree}/.. && git init -q -b main . && {commit} && "
+        "git clone -q --bare . /srv/git/app.git && systemd-run -q --unit lab-links-git git daemon "
+        "--base-path=/srv/git --export-all --listen=127.0.0.1 && timeout 20 sh -c "
+        "'until git ls-remote -q git://127.0.0.1/app.git >/dev/null 2>&1; do sleep 0.1; done'"
+    )
+    shop.settings["source"] = {
+        "git": "git://127.0.0.1/app.git", "ref": "main", "path": "deploy", "insecure": True,
+    }  # fmt: skip
+    shop.settings["links"] = {"on_conflict": "override", "files": True}
+
+    # A mounted file is never rewritten: its fault stays, with its line.
+    done = shop.run("-y")
+    assert done.rc == 1, done.out
+    assert host.read("/opt/shop/conf/app.toml").decode() == toml
+    assert shop.env("loop")["REDIS_URL"] == "redis://redis:6379/0"
+    assert host.exists(OVERRIDE)
+    assert shop.succeed(calls) == {"loop": True, "mounted": False}
+    assert "mounted.redis.url: localhost:6379 is mounted itself; redis has port 6379" in done.out
+    found = shop.findings()["mounted.redis.url"]
+    assert "conf/app.toml:2" in json.dumps(found), found
+    assert "redis:6379" in json.dumps(found), found
+
+    # The report's patch, in the repository.
+    lines = shop.findings("patch")["shop"]["evidence"]
+    assert {line for line in lines if line.startswith("+++")} == {
+        "+++ b/compose.yaml",
+        "+++ b/conf/app.toml",
+    }
+    host.put("/srv/git/links.patch", "".join(f"{line}\n" for line in lines))
+    host.sh(
+        f"cd {tree} && git apply /srv/git/links.patch && {commit} && "
+        "git push -q /srv/git/app.git HEAD:main"
+    )
+    with shop.watching() as seen:
+        done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert not host.exists(OVERRIDE), done.out
+    assert seen.recreated <= {"mounted"}, seen.events
+    assert seen.touched == {"mounted"}, seen.events
+    assert "# the queue" in host.read("/opt/shop/conf/app.toml").decode()
+    assert shop.succeed(calls) == {"loop": True, "mounted": True}
+    assert not shop.findings()
+    with shop.watching() as seen:
+        again = shop.run("-y")
+    assert again.rc == 0, again.out
+    assert "No changes" in again.out, again.out
+    assert seen.quiet, seen.events

@@ -37,6 +37,9 @@ esac"""
 def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
     host.clear("etc", "var/lib", "run", "sys")
     host.write("etc/resolv.conf", _TEXT + values.get("more of resolv.conf", b""))
+    # No server answers here, and the name that the probe has resolved is waited for.
+    host.write("etc/nsswitch.conf", "hosts: files\n")
+    host.write("etc/hosts", "127.0.0.1 localhost\n")
     host.write("etc/resolvconf.conf", b"# a\n" + values.get("resolvconf.conf", b""))
     host.write("var/lib/stackmend/resolver/armed", values.get("armed", "m"))
     host.write("sys/class/net/eth0/uevent", "INTERFACE=eth0\nIFINDEX=2\n")

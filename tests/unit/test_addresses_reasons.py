@@ -55,6 +55,56 @@ def test_loopback_where_another_service_is_meant(
     assert found == ([("wrong", "loopback", right)] if right else [])
 
 
+MAIL = {"MAIL_HOST": "localhost", "MAIL_PORT": "25"}
+SMTP = {"image": "example/smtp:1", "expose": ["25"]}
+BARE = {"DB_HOST": "localhost"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "own", "others", "status", "right"),
+    [
+        # Nothing says that the service has the port.
+        (MAIL, {}, {"mail": {"image": APP}}, "", ""),
+        (MAIL, {}, {"mail": {"image": APP, "expose": ["1025"]}}, "", ""),
+        (MAIL | {"MAIL_PORT": "1025"}, {}, {"mail": {"image": APP, "expose": ["1025"]}},
+         "wrong", "mail:1025"),
+        # It does; and many images have a mail server of their own there.
+        (MAIL, {}, {"mail": SMTP}, "ambiguous", ""),
+        (MAIL, {"depends_on": {"mail": {}}}, {"mail": SMTP}, "wrong", "mail:25"),
+        (MAIL, {"expose": ["25"]}, {"mail": SMTP}, "", ""),
+        # Without a port: what the other one runs has to be known by its image.
+        (BARE, {}, {"db": {"image": APP}}, "", ""),
+        (BARE, {}, {"db": {"image": APP, "expose": ["5432"]}}, "", ""),
+        (BARE, {}, {"db": DB}, "wrong", "db"),
+        (BARE, {"depends_on": {"db": {}}}, {"db": DB}, "wrong", "db"),
+        # It is for somebody else, or the service has one itself.
+        (BARE, {}, {"db": DB, "web": {"image": WEB, "depends_on": {"db": {}}}}, "ambiguous", ""),
+        (BARE, {}, {"db": DB, "web": app({"U": "postgresql://db/n"})}, "ambiguous", ""),
+        (BARE | {"U": "postgresql://db/n"}, {}, {"db": DB}, "ambiguous", ""),
+        (BARE, {"depends_on": {"db": {}}}, {"db": DB, "web": app({"U": "postgresql://db/n"})},
+         "wrong", "db"),
+        (BARE, {"expose": ["5432"]}, {"db": DB}, "", ""),
+    ],
+)  # fmt: skip
+def test_loopback_is_rewritten_by_evidence_alone(
+    environment: dict[str, str],
+    own: dict[str, Any],
+    others: dict[str, Any],
+    status: str,
+    right: str,
+) -> None:
+    config = project({"app": app(environment, **own), **others})
+    assert reasons(config) == ([(status, "loopback", right)] if status else [])
+
+
+def test_a_database_that_listens_in_the_service_itself_is_meant() -> None:
+    config = project({"app": app(BARE), "db": DB})
+    for port, status in ((5432, "right"), (3306, "right"), (8000, "wrong")):
+        sockets = (Socket(port=port, loopback=True),)
+        running = Running(services={"app": RunningService(sockets=sockets)})
+        assert [one.status for one in judge(config, running)] == [status]
+
+
 @pytest.mark.parametrize(
     ("environment", "remedy"),
     [
@@ -242,10 +292,58 @@ def test_a_name_that_something_else_may_have(more: dict[str, Any]) -> None:
 
 def test_a_name_that_nobody_knows_when_asked_is_wrong_without_a_right_one() -> None:
     config = project({"app": app({"URL": "http://nas:5000"}), "redis": REDIS})
-    nobody = Running(services={"app": RunningService(names={"nas": ()})})
-    known = Running(services={"app": RunningService(names={"nas": ("192.168.1.2",)})})
+    nobody = Running(services={"app": RunningService(names={"nas": False})})
+    known = Running(services={"app": RunningService(names={"nas": True})})
     assert reasons(config, running=nobody) == [("wrong", "unknown-name", "")]
     assert reasons(config, running=known) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "more"),
+    [
+        # Nobody asks for a name of the Internet, of an example, or of something that is not used.
+        ({"URL": "https://api.openai.com:443"}, {}),
+        ({"GREETING": "nas"}, {}),
+        ({"VECTOR_DB": "chroma", "QDRANT_URI": "http://nas:6333"}, {}),
+        ({"VECTOR_STORE": "weaviate", "OPENSEARCH_HOST": "nas", "OPENSEARCH_PORT": "9200"}, {}),
+        ({"URL": "http://nas:5000"}, {"networks": {"outside": None}}),
+        ({"PUBLIC_URL": "http://nas:5000"}, {}),
+    ],
+)
+def test_a_name_that_asking_tells_nothing_of(
+    environment: dict[str, str], more: dict[str, Any]
+) -> None:
+    networks = {"outside": {"external": True}}
+    config = project({"app": app(environment, **more), "redis": REDIS}, networks=networks)
+    nobody = Running(services={"app": RunningService(names={"nas": False})})
+    for judgement in (*judge(config), *judge(config, nobody)):
+        assert (judgement.status, judgement.reason) == ("right", ""), judgement
+
+
+@pytest.mark.parametrize("known", [None, False])
+@pytest.mark.parametrize(
+    ("networks", "joined"),
+    [
+        ({}, {"shop_default"}),
+        ({"default": {"name": "ai"}}, set()),
+        ({"default": {"name": "ai"}}, {"ai"}),
+    ],
+)
+def test_a_name_that_a_project_on_the_same_network_may_have_is_not_rewritten(
+    networks: dict[str, Any], joined: set[str], known: bool | None
+) -> None:
+    config = project(
+        {"app": app({"URL": "redis://rediss:6379"}), "redis": REDIS}, networks=networks
+    )
+    names = {} if known is None else {"rediss": known}
+    services = {"app": RunningService(names=names)}
+    running = Running(services=services, joined=frozenset(joined))
+    (found,) = [one for one in judge(config, running) if one.status != "right"]
+    assert (found.status, found.reason, found.edits) == ("ambiguous", "unknown-name", ())
+    assert found.readings == ("rediss:6379: as it stands", "redis:6379")
+    elsewhere = running.model_copy(update={"joined": frozenset({"other_default", "bridge"})})
+    if not networks:
+        assert reasons(config, running=elsewhere) == [("wrong", "unknown-name", "redis:6379")]
 
 
 @pytest.mark.parametrize(

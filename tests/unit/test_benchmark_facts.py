@@ -348,6 +348,10 @@ def test_the_conditions_of_this_machine() -> None:
     assert found.available is not None
     assert 0 < found.available < 1
     assert before.throttled.keys() == after.throttled.keys()
+    assert before.throttled
+    assert before.used is not None
+    assert after.used is not None
+    assert after.used > before.used
 
 
 # Conditions

@@ -12,6 +12,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
+from stackmend.redaction import redact
 from stackmend.worker.benchmark import measuring
 from stackmend.worker.benchmark.definitions import Question, make_sample
 from stackmend.worker.benchmark.endpoint import Endpoint
@@ -323,4 +324,6 @@ def test_a_server_that_wants_a_key(here: Host, server: Paced) -> None:
         prepare(here, endpoint, PROFILE)
     with_key = dataclasses.replace(endpoint, api_key="s3cret")
     assert prepare(here, with_key, PROFILE).prompt_tokens == 64
+    # A server that repeats it in a message does not get it printed.
+    assert redact("no such key: s3cret") == "no such key: *MASKED*"
     server.set(key="")

@@ -249,6 +249,34 @@ def test_refused_is_told_from_a_name_error(tool: str, words: str, tmp_path: Path
     assert name.hints == ("name-not-resolved",)
 
 
+@pytest.mark.parametrize("tool", ["getent", "python3"])
+def test_a_name_is_resolved_and_nothing_more(tool: str, tmp_path: Path) -> None:
+    shell = make_shell(tmp_path / "bin", tool)
+    here, nobody = shell.check(
+        [
+            {"kind": "name", "hostname": "localhost"},
+            {"kind": "name", "hostname": "nobody.invalid", "timeout": 20},
+        ]
+    )
+    assert here.outcome == "passed", here
+    assert here.evidence.startswith("resolve localhost from the host: it is ")
+    assert {"127.0.0.1", "::1"} & {word.strip(",") for word in here.evidence.split()}
+    assert here.method == nobody.method == "resolver"
+    assert (nobody.outcome, nobody.hints) == ("failed", ("name-not-resolved",))
+    assert nobody.evidence == "resolve nobody.invalid from the host: it does not resolve"
+
+
+def test_a_name_without_an_answer_in_time_is_not_known(tmp_path: Path) -> None:
+    shell = make_shell(tmp_path / "bin")
+    late = tmp_path / "bin" / "getent"
+    late.write_text("#!/bin/sh\nsleep 30\n")
+    late.chmod(0o755)
+    (result,) = shell.check([{"kind": "name", "hostname": "slow", "timeout": 1}])
+    assert result.outcome == "unknown", result
+    assert "no answer came in time" in result.evidence
+    assert result.hints == ()
+
+
 @pytest.mark.parametrize("tool", ["bash", "python3", "nc"])
 def test_tcp(tool: str, server: Peer, tmp_path: Path) -> None:
     shell = make_shell(tmp_path / "bin", *TOOLS[tool])

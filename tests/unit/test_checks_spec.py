@@ -25,6 +25,7 @@ def messages(*checks: Any) -> list[str]:
 
 HTTP = {"kind": "http", "url": "http://127.0.0.1:8000/healthz"}
 TCP = {"kind": "tcp", "address": "redis:6379", "inside": "api"}
+NAME = {"kind": "name", "hostname": "redis", "inside": "api"}
 GREETING = {"kind": "greeting", "address": "db:5432", "protocol": "postgres", "inside": "api"}
 EXEC = {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"]}
 
@@ -77,11 +78,17 @@ EXEC = {"kind": "exec", "service": "redis", "command": ["redis-cli", "ping"]}
         ),
         ({**EXEC, "command": ["a\0"]}, "checks.0.command.0: must not hold a NUL"),
         ({**EXEC, "exit_code": 256}, "checks.0.exit_code: "),
-        ({"kind": "ping"}, "checks.0: must be a mapping whose kind is http, tcp, greeting, exec"),
+        (
+            {"kind": "ping"},
+            "checks.0: must be a mapping whose kind is http, tcp, greeting, name, exec",
+        ),
         (
             "http://a",
-            "checks.0: must be a mapping whose kind is http, tcp, greeting, exec or redis",
+            "checks.0: must be a mapping whose kind is http, tcp, greeting, name, exec or redis",
         ),
+        ({**NAME, "hostname": "redis:6379"}, "checks.0.hostname: 'redis:6379' is not a host name"),
+        ({**NAME, "hostname": "-e"}, "checks.0.hostname: '-e' is not a host name"),
+        ({**NAME, "inside": "a b"}, "checks.0.inside: 'a b' is not a service name"),
         ({**GREETING, "protocol": "kafka"}, "checks.0.protocol: "),
         ({**GREETING, "address": "db"}, "checks.0.address: must be host:port"),
         ({**GREETING, "inside": "a b"}, "checks.0.inside: 'a b' is not a service name"),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from stackmend.checks.facts import CheckResults
-from stackmend.checks.spec import GreetingCheck, RedisCheck, TcpCheck
-from stackmend.checks.state import CheckResult
+from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
+from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.compose import drift
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.listening import parse_listening
+from stackmend.compose.plan.actions import Plan, Record
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.links import (
     Links,
@@ -27,8 +28,10 @@ from stackmend.compose.plan.links import (
     name_check,
 )
 from stackmend.compose.plan.path import list_containers
+from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source, SourceError, make, name_files
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
+from stackmend.decision import Finding
 from tests.marks import MARK
 from tests.unit.compose_world import Desired, World, compose, well
 
@@ -124,6 +127,107 @@ def test_what_answers_is_not_wrong() -> None:
     name = next(name_check(link) for link in links.links if link.host == "localhost")
     passed = {name: CheckResult(name=name, outcome="passed", evidence="it answers")}
     assert not links.model_copy(update={"results": passed}).wrong
+
+
+UNKNOWN = {"QUEUE": "redis://zzqq:6379", "MODEL": "https://api.openai.com:443", "REDIS_HOST": "x"}
+
+
+def ask_names(
+    environment: dict[str, Any], outcome: Outcome, hints: tuple[Hint, ...] = ()
+) -> tuple[tuple[Check, ...], Links, tuple[Finding, ...]]:
+    """The checks of these addresses, and what follows where those of names have this outcome."""
+    desired, host, declared = world(environment, links={})
+    links = classify_links(desired.spec, {}, declared)
+    checks = make_link_checks(desired.spec, links.links, declared, host.state())
+    results = {
+        check.name: CheckResult(name=check.name, outcome=outcome, evidence="asked", hints=hints)
+        for check in checks
+        if isinstance(check, NameCheck)
+    }
+    listeners = {"host": [("0.0.0.0", 6379)]}
+    links = classify_links(desired.spec, {}, declared, host.state(), results, listeners)
+    decided = plan(desired.spec, desired.files, desired.digest, host.state(), links=links)
+    return checks, links, tuple(one for one in decided.findings if one.kind == "link")
+
+
+def test_of_a_name_that_no_service_has_nothing_but_the_name_is_asked_for() -> None:
+    checks, links, found = ask_names(UNKNOWN, "failed", ("name-not-resolved",))
+    (check,) = checks
+    assert isinstance(check, NameCheck)
+    assert (check.hostname, check.inside) == ("zzqq", "api")
+    (finding,) = found
+    assert finding.subject == "api.QUEUE"
+    assert finding.cause == "the name zzqq does not resolve in api; no service has it"
+    assert not finding.blocks
+    assert not links.is_waiting
+    assert not list_correctable(links)
+
+
+def test_a_name_that_resolves_is_right() -> None:
+    _, links, found = ask_names(UNKNOWN, "passed")
+    assert not found
+    assert not links.wrong
+
+
+def test_a_name_that_cannot_be_asked_for_is_not_wrong() -> None:
+    _, links, found = ask_names(UNKNOWN, "unknown")
+    assert not links.wrong
+    assert not [one for one in found if one.blocks]
+
+
+def test_one_name_is_asked_for_once_in_each_service() -> None:
+    urls = {f"URL_{port}": f"http://nas:{port}" for port in (5000, 5001, 5002)}
+    checks, _, found = ask_names(urls, "failed", ("name-not-resolved",))
+    assert [check.name for check in checks] == ["name nas in api"]
+    assert {one.subject for one in found} == {f"api.{name}" for name in urls}
+
+
+def test_a_port_of_the_host_is_filtered_only_where_the_host_was_called() -> None:
+    environment = {
+        "REDIS_URL": "redis://localhost:6379",
+        "QUEUE": "redis://zzqq:6379",
+        "UPSTREAM": "http://host.docker.internal:6379",
+    }
+    desired, host, declared = world(environment, links={})
+    declared.config["services"]["api"]["extra_hosts"] = ["host.docker.internal:host-gateway"]
+    links = classify_links(desired.spec, {}, declared)
+    listeners = {"host": [("0.0.0.0", 6379)]}
+    cases = (("localhost", ""), ("zzqq", ""), ("host.docker.internal", "host-firewall"))
+    for called, reason in cases:
+        (name,) = [name_check(link) for link in links.links if link.host == called]
+        results = {name: CheckResult(name=name, outcome="failed", evidence="no answer")}
+        found = classify_links(desired.spec, {}, declared, host.state(), results, listeners)
+        (gateway,) = [one for one in found.judgements if one.subject == "api.UPSTREAM"]
+        assert gateway.reason == reason
+
+
+def test_containers_of_others_on_a_network_of_the_project_keep_names_from_being_rewritten() -> None:
+    environment = {"REDIS_URL": "redis://rediss:6379"}
+    desired, host, declared = world(environment)
+    assert list_correctable(classify_links(desired.spec, {}, declared, host.state()))
+    endpoints = next(iter(host.containers.values())).endpoints
+    host.neighbour("peer-redis-1", "peer", endpoints=endpoints)
+    links = classify_links(desired.spec, {}, declared, host.state())
+    assert not list_correctable(links)
+    assert [one.status for one in links.judgements] == ["ambiguous"]
+
+
+@pytest.mark.parametrize(("count", "reading"), [(0, 0), (1, 4), (33, 8), (100, 16), (300, 32)])
+def test_the_limit_of_a_run_holds_what_links_may_take(count: int, reading: int) -> None:
+    environment = {f"URL_{number}": f"http://redis:{7000 + number}" for number in range(count)}
+    limits = []
+    for settings in ({"checks": ()}, {"links": {}}):
+        desired, _, declared = world(environment, **settings)
+        own = Source({"compose.yaml": File(0o644, b"services: {}\n")})
+        nobody = cast("Any", None)
+        room = ComposeReconciler(nobody, desired.spec, own, nobody)
+        # Before the first deployment nothing is asked, and it is known how much will be.
+        room._read_links(World().state(), declared, ())
+        limits.append(room.find_limit(Plan(actions=(Record(subject="shop", cause="new"),))))
+    asked = min(count, 256)
+    framed = 30 * -(-asked // 64)
+    # What listens is read with each; the second reading is the one under the lock.
+    assert limits[1] - limits[0] == 20 + (framed + reading + 30) + (framed + 2 * reading + 30)
 
 
 def test_ignored_addresses_are_left_alone() -> None:

@@ -104,13 +104,23 @@ def test_each_hop_is_asked_from_three_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "role"),
-    [(["redis-server", "/etc/redis.conf"], "master"), (["--replicaof", "a 1"], "any")],
+    ("body", "role"),
+    [
+        ({"command": ["redis-server", "--appendonly", "yes"]}, "master"),
+        ({"command": ["--replicaof", "a 1"]}, "any"),
+        ({"environment": {"REDIS_REPLICAOF": "a 1"}}, "any"),
+        # The check reads the file that the command names, and only there.
+        ({"command": ["redis-server", "/etc/redis.conf"]}, "master"),
+        ({"command": ["sh", "-c", "exec redis-server /etc/redis.conf"]}, "master"),
+        ({"command": ["redis-server", "/etc/redis.conf", "--requirepass", "x"]}, "any"),
+        ({"volumes": [{"type": "bind", "source": "/c", "target": "/usr/local/etc/redis"}]}, "any"),
+        ({"volumes": [{"type": "volume", "source": "d", "target": "/data"}]}, "master"),
+    ],
 )
-def test_a_declared_replica_need_not_be_a_master(command: list[str], role: str) -> None:
+def test_a_declared_replica_need_not_be_a_master(body: dict[str, Any], role: str) -> None:
     services: dict[str, Any] = {
         "api": {"environment": {"R": "redis:1"}},
-        "redis": {"image": "redis", "command": command},
+        "redis": {"image": "redis", **body},
     }
     found = make_checks(find_hops(services, PROJECT, ["api"]), services, World().state())
     assert {check.role for check in found if isinstance(check, RedisCheck)} == {role}

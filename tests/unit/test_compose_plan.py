@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -2123,6 +2123,14 @@ def disk_full() -> Plan:
 # Links
 
 
+@scenario
+def links_file_that_a_run_left() -> Plan:
+    """A first deployment that failed has no record, and left the file of ours."""
+    world = World()
+    world.defaults = ("compose.stackmend.yaml", "compose.yaml")
+    return world.observe(shop())
+
+
 LINKS = b"""services:
   web:
     environment:
@@ -2182,12 +2190,20 @@ def links_that_are_corrected() -> Plan:
     return plan(desired.spec, desired.files, desired.digest, world.state(), links=links)
 
 
-@scenario
-def links_of_a_failing_check() -> Plan:
-    """Without the section they stand in the evidence of what fails, before all else."""
+def failing_beside(wrong: str, calls: Mapping[str, Any], **changes: Any) -> Plan:
+    """The plan of a failing page whose service has a wrong address, and what came of its calls."""
     checks = [{"kind": "http", "name": "page", "url": "http://127.0.0.1:8080/"}]
     desired, world, links = linked({"checks": checks})
+    if wrong:
+        (judgement,) = [one for one in links.judgements if one.subject == "web.REDIS_URL"]
+        address = judgement.address.model_copy(update={"target": "redis", "port": int(wrong)})
+        judgement = judgement.model_copy(update={"address": address})
+        links = links.model_copy(update={"judgements": (judgement,)})
     failing = CheckResult(name="page", outcome="failed", evidence="page: status 503")
+    hops = [
+        CheckResult(name=name, outcome=outcome, evidence=f"ask: it is {outcome}")
+        for name, outcome in calls.items()
+    ]
     return plan(
         desired.spec,
         desired.files,
@@ -2195,8 +2211,35 @@ def links_of_a_failing_check() -> Plan:
         world.state(),
         None,
         [failing],
-        links=links.model_copy(update={"results": {}}),
+        hops=hops,
+        links=links.model_copy(update={"results": {}, **changes}),
     )
+
+
+@scenario
+def links_of_a_failing_check() -> Plan:
+    """Without the section they stand in the evidence of what fails, and nothing is restarted."""
+    return failing_beside("", {})
+
+
+@scenario
+def links_of_a_failing_check_that_passed_with_them() -> Plan:
+    """The stack was proven with the same addresses: they are named, and the rest is mended."""
+    return failing_beside("", {}, proven=True)
+
+
+@scenario
+def links_of_a_failing_check_beside_a_broken_service() -> Plan:
+    """What does not even answer itself is restarted, whatever the addresses are."""
+    calls = {"web → redis:6379": "failed", "redis:6379 in its own network": "failed"}
+    return failing_beside("", calls)
+
+
+@scenario
+def links_of_a_failing_check_by_which_a_call_fails() -> Plan:
+    """Who is called by a wrong address is not to blame."""
+    calls = {"web → redis:6379": "failed", "redis:6379 in its own network": "failed"}
+    return failing_beside("6379", calls)
 
 
 # Secrets

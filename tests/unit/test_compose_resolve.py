@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -57,3 +58,50 @@ def test_no_file_stays(argv: list[str], files: bytes, reader: str, tmp_path: Pat
             assert b"begin images" in run.stdout.read()
         run.wait(30)
     assert not work.exists()
+
+
+def make_service(**options: object) -> dict[str, object]:
+    """A service as Compose prints it."""
+    return {"command": None, "environment": {"image": "none/of:these"}, "x-more": {}, **options}
+
+
+#: What Compose makes of files, and whether it is asked for their images as well.
+CONFIGS: list[tuple[dict[str, object], bool]] = [
+    (
+        {"web": make_service(image="a/web:1"), "side": make_service(image="a/side:2@sha256:0")},
+        False,
+    ),
+    ({"web": make_service(image="a/web:1"), "made": make_service(build={"context": "/x"})}, True),
+    ({"web": make_service(image='a/"web')}, True),
+    ({"web": make_service(image=None), "side": make_service(image="")}, True),
+    ({"web": {}, "side": make_service(image="a/side:2")}, True),
+    ({}, True),
+]
+
+
+@pytest.mark.parametrize("indent", [2, None])
+@pytest.mark.parametrize(("services", "asked"), CONFIGS)
+def test_compose_is_asked_for_images_only_where_it_has_not_named_them(
+    argv: list[str],
+    files: bytes,
+    tmp_path: Path,
+    services: dict[str, object],
+    asked: bool,
+    indent: int | None,
+) -> None:
+    others = {"web": {"image": "none/of:these", "driver": {"image": "none/of:these"}}}
+    config = {"name": "shop", "networks": others, "services": services, "x-services": others}
+    (tmp_path / "config").write_text(json.dumps(config, indent=indent))
+    (tmp_path / "bin/docker").write_text(
+        f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n'
+        f"case $* in *--format*json) cat {tmp_path}/config ;; *--images) echo its/own:1 ;; esac\n"
+    )
+    (tmp_path / "project").mkdir()
+    done = subprocess.run(argv, input=f"{MARK}\n".encode() + files, capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    calls = (tmp_path / "asked").read_text()
+    asked = asked or indent is None
+    assert ("config --images" in calls) is asked
+    (inspected,) = [line for line in calls.splitlines() if line.startswith("image inspect")]
+    images = {"its/own:1"} if asked else {"a/web:1", "a/side:2@sha256:0"}
+    assert set(inspected.partition(" -- ")[2].split()) == images

@@ -11,7 +11,6 @@ import yaml
 from stackmend.compose.source import SourceError, load
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.variables import find_missing
-from stackmend.dotenv import parse_dotenv
 
 
 def read(root: Path, body: dict[str, Any], dotenv: str = "", **more: Any) -> None:
@@ -112,14 +111,3 @@ def test_what_only_other_files_may_say_is_not_refused(tmp_path: Path) -> None:
 
 def test_below_x_anything_may_stand() -> None:
     assert not list(find_missing({"x-later": {"a": "${X:?}"}}, {}))
-
-
-def test_a_dotenv_is_read_line_by_line() -> None:
-    text = "A=1\n export B = 'two words'\n#C=3\nD\nE=\nA=2\n"
-    assert parse_dotenv(text) == {"A": "2", "B": "two words", "D": None, "E": ""}
-
-
-def test_what_may_be_a_line_of_a_longer_value_is_not_taken_for_empty() -> None:
-    text = 'A=x\nKEY="-----BEGIN\nA=\n-----END"\nB=y\n'
-    assert parse_dotenv(text)["A"] is None
-    assert parse_dotenv(text)["B"] == "y"

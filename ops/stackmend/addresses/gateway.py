@@ -12,17 +12,8 @@ def classify_gateway(stack: Stack, address: Address) -> Judgement:
     """What is thought of the host's name in a container."""
     service, port = address.place.service, address.port
     right = Judgement(address=address)
-    hints, selection = stack.list_hints(address), stack.selections[service]
     # What only the image says may be an example of something that nobody uses.
-    if (
-        address.place.kind == "image"
-        or address.side != "server"
-        or (
-            all(selection.is_unselected(address.place.hint, kind) for kind in hints)
-            if hints
-            else selection.is_unused(address.place.hint)
-        )
-    ):
+    if address.place.kind == "image" or address.side != "server" or stack.is_unused(address):
         return right
     local = [
         (name, target) for name, target, is_local in stack.names.published.get(port, ()) if is_local

@@ -42,6 +42,8 @@ _INSTALLS = re.compile(r"(?i)(?:^|_)(?:mods?|packages?|services|install\w*|extra
 _LONGEST = 20_000
 #: Words of variables whose address may be for programs on the host.
 _ON_HOST = frozenset({"cli", "default", "desktop", "fallback", "laptop", "studio", "tunnel"})
+#: Where a mail server of a service's own listens: many images hold one that passes mail on.
+_MAIL_PORT = 25
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 #: Names of variables whose values are compared, and never connected to.
 _COMPARED = re.compile("(?i)cors|origin|cookie|allow|trusted|whitelist|bypass|advertis")
@@ -121,6 +123,11 @@ def _is_own(stack: Stack, address: Address, port: int) -> bool:
             return True
         if port in stack.names.ports[member] or _has_mention(stack, member, port, address):
             return True
+        # Without a port: one of the software that it names.
+        usual = set() if port else _list_usual_ports(address)
+        listens = {socket.port for socket in ran.sockets or ()} if ran else set()
+        if usual & {*stack.names.ports[member], *listens}:
+            return True
         hinted = {KIND_OF_SCHEME.get(address.scheme, ""), *find_kinds(address.place.hint)}
         if stack.names.kinds[member] and stack.names.kinds[member] in hinted:
             return True
@@ -130,6 +137,18 @@ def _is_own(stack: Stack, address: Address, port: int) -> bool:
         name in group or _is_same(stack, service, name, address)
         for name, _, _ in stack.names.published.get(port, ())
     )
+
+
+def _list_usual_ports(address: Address) -> set[int]:
+    """The ports of the software that a bare name may mean, by what holds it."""
+    hint = address.place.hint
+    kinds, words = {*find_kinds(hint)}, {*split_name(hint)}
+    return {
+        port
+        for name, kind in KINDS.items()
+        if name in kinds or words & MEANT.get(kind.group, frozenset())
+        for port in kind.ports
+    }
 
 
 def _is_same(stack: Stack, service: str, other: str, address: Address) -> bool:
@@ -230,7 +249,7 @@ def _prefer_named(stack: Stack, address: Address, found: dict[str, int]) -> dict
 
 
 def _list_volumes(body: Mapping[str, Any]) -> list[str]:
-    """Where a service has volumes and mounts, which say what it keeps data and sockets of."""
+    """Where a service mounts volumes, directories and files, in lower case."""
     return [
         str(mount.get("target", "")).lower()
         for mount in body.get("volumes") or ()
@@ -296,6 +315,12 @@ def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
     service, kind = address.place.service, stack.names.kinds[target]
     if kind and _is_bundled(stack, address, kind):
         return f"{service} may run {kind} itself"
+    if not stack.is_needed(service, target):
+        if port == _MAIL_PORT:
+            return f"{service} may have a mail server of its own"
+        # A bare name cannot be asked, so that nothing else says whether it is right.
+        if not (address.port or address.scheme) and (users := stack.list_users(target)):
+            return f"{' and '.join(users)} may be what {target} is for"
     if user := stack.find_user(service, target):
         return f"{target} is for {user} by its name"
     outside = any(

@@ -8,8 +8,9 @@ from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, s
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import ImageFacts, Running
 
-#: Names of variables that may say where a service listens.
+#: Hosts of a variable that stand for each of the service's own addresses.
 _ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})  # noqa: S104
+#: An option of a command that says on which port it listens.
 _FLAG = re.compile(r"(?:^|[\s'\"])--?(?:http-|server-|listen-)?port[= ](\d{2,5})(?!\d)")
 #: Where mounts hold data, and nothing of where a service listens.
 _HARMLESS = re.compile(
@@ -20,6 +21,7 @@ _SEVERAL_PORTS = frozenset(
     "apisix caddy consul envoy haproxy keycloak kong nginx-proxy-manager nomad tyk-gateway traefik "
     "vault".split()
 )
+#: Names of variables that may say where a service listens.
 _LISTENS = re.compile("(?i)port|listen|bind|addr|host")
 
 
@@ -120,7 +122,7 @@ class Names:
         return tuple(self._names.get(host, {}))
 
     def is_elsewhere(self, source: str, host: str) -> bool:
-        """Whether a service is told by its configuration where a name leads."""
+        """Whether a service's own configuration says where a name leads."""
         body = self.services[self.owners[source] or source]
         own = [
             str(item).replace("=", ":").partition(":")[0] for item in _as_items(body, "extra_hosts")
@@ -135,6 +137,18 @@ class Names:
             (self._networks.get(key) or {}).get("external") for key in self.networks[source]
         )
         return bool(outside or body.get("dns") or body.get("dns_search") or body.get("domainname"))
+
+    def is_joined(self, source: str) -> bool:
+        """Whether another project may have names on a network of a service.
+
+        Containers of others are on it, or it has a name of its own by which they find it.
+        """
+        for key in self.networks[source]:
+            made = f"{self._project}_{key}"
+            name = str((self._networks.get(key) or {}).get("name") or made)
+            if name in self.running.joined or (self._project and name != made):
+                return True
+        return False
 
     def can_reach(self, source: str, target: str) -> bool:
         """Whether two services share a network, and the name of the one leads the other there."""

@@ -161,8 +161,8 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     if not address.scheme and not address.explicit and not is_address_name(place.hint):
         return right
     ran = stack.running.services.get(service)
-    addresses = ran.names.get(host) if ran else None
-    if addresses:
+    known = ran.names.get(host) if ran else None
+    if known:
         return right
     found = {
         name: _map_port(stack, address, name)
@@ -176,9 +176,10 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
     cause = f"no service, alias or container of the project is called {host}"
     if len(found) == 1:
         ((target, number),) = found.items()
-        if _is_of_others(stack, address, target) or (
-            addresses is None and _is_closer(host, target)
-        ):
+        if _is_of_others(stack, address, target) or _is_closer(host, target):
+            return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
+        if stack.names.is_joined(service):
+            cause = f"{cause}, and another project may have it on a network of {service}"
             return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if not address.port:
             return _classify_bare(stack, address, cause, target)
@@ -187,15 +188,17 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         return right
     if found:
         return report_ambiguous(stack, address, "unknown-name", cause, found)
-    if addresses is not None:
-        return Judgement(
-            address=address,
-            status="wrong",
-            reason="unknown-name",
-            cause=f"{cause}, and Docker's resolver in {service} does not know it either",
-            remedy="correct the name, or put what has it on a network of the service",
-        )
-    return right
+    if not address.port or place.kind == "image" or stack.is_unused(address):
+        return right
+    if known is None:
+        return Judgement(address=address, reason="unknown-name")
+    return Judgement(
+        address=address,
+        status="wrong",
+        reason="unknown-name",
+        cause=f"the name {host} does not resolve in {service}; no service has it",
+        remedy=f"correct the name, or put what has it on a network of {service}",
+    )
 
 
 def _classify_bare(stack: Stack, address: Address, cause: str, target: str) -> Judgement:

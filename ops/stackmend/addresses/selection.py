@@ -108,6 +108,14 @@ class Selection:
             for choice in choices
         )
 
+    def is_other_store(self, variable: str, kind: str) -> bool:
+        """Whether an address is of a database or a search, and another one stores the vectors."""
+        return (
+            bool(self._chosen.get("vector"))
+            and KINDS[kind].group in ("db", "search")
+            and self.is_unused(variable)
+        )
+
     def is_bundled(self, kind: str) -> bool:
         """Whether the service may well run such software itself."""
         return any(

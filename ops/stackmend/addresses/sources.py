@@ -13,27 +13,14 @@ import yaml
 
 from stackmend.addresses.files import LARGEST, Loader
 from stackmend.addresses.state import Address, Place
+from stackmend.dotenv import Assignment, iterate_assignments
 
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{)")
 _BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<rest>.*))?", re.DOTALL)
-_LINE = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*(?P<value>.*)$", re.M
-)
-_QUOTED = re.compile(r"(?:'(?P<single>[^']*)'|\"(?P<double>(?:[^\"\\]|\\.)*)\")(?:[ \t]+#.*)?")
-_ESCAPE = re.compile(r"\\(.)")
-_ESCAPED = {"n": "\n", "r": "\r", "\\": "\\", '"': '"', "$": "$"}
 
 
 #: A file, and where a text in it starts and ends.
 Span = tuple[str, int, int]
-
-
-class _Line(NamedTuple):
-    """What an env file assigns: where the value stands, and its plain text where that is known."""
-
-    start: int
-    end: int
-    text: str | None
 
 
 class Raw(NamedTuple):
@@ -70,12 +57,14 @@ class Sources:
         ]
         self._texts: dict[str, str] = {}
         self._starts: dict[str, list[int]] = {}
-        self._lines: dict[str, dict[str, _Line]] = {}
+        self._assigned: dict[str, dict[str, Assignment]] = {}
         self._environments: dict[str, tuple[dict[str, Raw], list[str]]] = {}
         self._raws: dict[tuple[str, str, str], Raw | None] = {}
         self._spans: dict[tuple[str, ...], Span | None] = {}
         self.variables = {
-            name: line.text for name, line in self._index(".env").items() if line.text is not None
+            name: assigned.value
+            for name, assigned in self._index(".env").items()
+            if assigned.value is not None
         }
 
     @classmethod
@@ -149,10 +138,10 @@ class Sources:
         names = [
             name for name in iterate_variables(raw.text) if old in self.variables.get(name, "")
         ]
-        line = self._index(".env").get(names[0]) if names else None
-        if line is None or line.text is None:
+        assigned = self._index(".env").get(names[0]) if names else None
+        if assigned is None or assigned.value is None:
             return raw
-        return Raw(".env", line.start, line.end, line.text, names[0])
+        return Raw(".env", assigned.start, assigned.end, assigned.value, names[0])
 
     def find_body(
         self, service: str, section: str
@@ -255,10 +244,11 @@ class Sources:
         if key in own:
             return own[key]
         for path in env_files:
-            if line := self._index(path).get(key):
+            if assigned := self._index(path).get(key):
                 # What is not known here is not what a lesser file says.
-                known = line.text is not None
-                return Raw(path, line.start, line.end, line.text or "", "-") if known else None
+                if assigned.value is None:
+                    return None
+                return Raw(path, assigned.start, assigned.end, assigned.value, "-")
         return None
 
     def _find_word(self, place: Place) -> Raw | None:
@@ -302,32 +292,13 @@ class Sources:
                     if name in self.files:
                         yield name
 
-    def _index(self, path: str) -> dict[str, _Line]:
+    def _index(self, path: str) -> dict[str, Assignment]:
         """What an env file assigns; the last one of a name counts."""
-        if path not in self._lines:
+        if path not in self._assigned:
             known = path in self.files and len(self.files[path]) <= LARGEST
-            matches = _LINE.finditer(self.read_text(path)) if known else ()
-            self._lines[path] = {match["name"]: _read_line(match) for match in matches}
-        return self._lines[path]
-
-
-def _read_line(match: re.Match[str]) -> _Line:
-    value, start = match["value"].rstrip(" \t\r"), match.start("value")
-    if quoted := _QUOTED.fullmatch(value):
-        kind = "single" if quoted["single"] is not None else "double"
-        text = _undo_escapes(quoted[kind]) if kind == "double" else quoted[kind]
-        return _Line(start + quoted.start(kind), start + quoted.end(kind), text)
-    if value[:1] in ("'", '"'):
-        return _Line(start, start + len(value), None)
-    text = re.split(r"[ \t]#", value, maxsplit=1)[0].rstrip()
-    return _Line(start, start + len(text), None if "$" in text else text)
-
-
-def _undo_escapes(text: str) -> str | None:
-    """What Compose reads between double quotes; ``None`` where another variable is in it."""
-    if "$" in _ESCAPE.sub("", text) or any(c not in _ESCAPED for c in _ESCAPE.findall(text)):
-        return None
-    return _ESCAPE.sub(lambda match: _ESCAPED[match[1]], text)
+            found = iterate_assignments(self.read_text(path)) if known else ()
+            self._assigned[path] = {assignment.name: assignment for assignment in found}
+        return self._assigned[path]
 
 
 def locate(

@@ -103,6 +103,25 @@ class Stack:
         kind = self.names.kinds[target]
         return self.selections[address.place.service].is_unselected(address.place.hint, kind)
 
+    def list_users(self, target: str) -> tuple[str, ...]:
+        """The services that have an address of another, or wait for it."""
+        return tuple(
+            name
+            for name, body in self.services.items()
+            if name != target
+            and (target in self.addressed.get(name, ()) or target in (body.get("depends_on") or {}))
+        )
+
+    def is_unused(self, address: Address) -> bool:
+        """Whether an address is of something that a service could use and does not."""
+        hint, selection = address.place.hint, self.selections[address.place.service]
+        if kinds := self.list_hints(address):
+            return all(
+                selection.is_unselected(hint, kind) or selection.is_other_store(hint, kind)
+                for kind in kinds
+            )
+        return selection.is_unused(hint)
+
     def is_of_another(self, address: Address) -> bool:
         """Whether a service has a variable only because another, which can use it, has the same."""
         return any(

@@ -154,7 +154,7 @@ class Judgement(Frozen):
     """What is thought of one address.
 
     :param status: ``ambiguous`` is never corrected.
-    :param reason: why it is not right, in a word.
+    :param reason: why it is not right, in a word; of one that is right what only asking can tell.
     :param right: what belongs in its place, as people would write it; empty where that is not
         known, or where another setting than the address is wrong.
     :param edits: the spans that are to be replaced.
@@ -200,13 +200,12 @@ class RunningService(Frozen):
 
     :param up: whether a container of it runs.
     :param sockets: what listens in its network namespace; ``None`` is not known.
-    :param names: the addresses of each name that was asked for from there; an empty one is a name
-        that nobody knows.
+    :param names: whether each name that was asked for from there has an address.
     """
 
     up: bool = True
     sockets: tuple[Socket, ...] | None = None
-    names: Mapping[str, tuple[str, ...]] = {}
+    names: Mapping[str, bool] = {}
 
 
 class Running(Frozen):
@@ -215,11 +214,13 @@ class Running(Frozen):
     :param services: by name; what is not in it is not known.
     :param host: what listens on the host itself; ``None`` is not known.
     :param filtered: ports of the host that its packet filter keeps containers from.
+    :param joined: the networks, by their names on the host, that containers of others are on.
     """
 
     services: Mapping[str, RunningService] = {}
     host: tuple[Socket, ...] | None = None
     filtered: tuple[int, ...] = ()
+    joined: frozenset[str] = frozenset()
 
 
 class Link(Frozen):
@@ -228,6 +229,7 @@ class Link(Frozen):
     :param target: the service; empty where the address is none of the project's.
     :param variable: what holds the address.
     :param login: whether a user or a password stands in it.
+    :param name_only: whether nobody connects to it, and only its name is asked for.
     """
 
     source: str
@@ -238,6 +240,7 @@ class Link(Frozen):
     variable: str = ""
     place: Place | None = None
     login: bool = False
+    name_only: bool = False
 
     def __str__(self) -> str:
         name = f" ({self.variable})" if self.variable else ""

@@ -1,8 +1,8 @@
 """Health criteria beyond healthchecks, declared by the owner of a stack and checked from outside.
 
-`spec` holds the checks (http, tcp, greeting, exec, redis), `facts.CheckResults` runs them on a host
-without changing it, `state.CheckResult` is what each found. There is no operation here: the probe
-of a stack runs its checks, and so does the verification of a change.
+`spec` holds the checks (http, tcp, greeting, name, exec, redis), `facts.CheckResults` runs them on
+a host without changing it, `state.CheckResult` is what each found. There is no operation here: the
+probe of a stack runs its checks, and so does the verification of a change.
 
 Example::
 
@@ -16,6 +16,7 @@ from stackmend.checks.spec import (
     ExecCheck,
     GreetingCheck,
     HttpCheck,
+    NameCheck,
     RedisCheck,
     TcpCheck,
     parse_checks,
@@ -30,6 +31,7 @@ __all__ = [
     "GreetingCheck",
     "Hint",
     "HttpCheck",
+    "NameCheck",
     "Outcome",
     "RedisCheck",
     "TcpCheck",

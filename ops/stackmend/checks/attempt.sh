@@ -422,14 +422,20 @@ list_addresses() {
 
 attempt_resolve() {
     if has getent; then
-        limited "$seconds" getent ahosts "$1" </dev/null || return 6
+        limited "$seconds" getent ahosts "$1" </dev/null
     elif has python3; then
         limited "$seconds" python3 -I -S -c 'import socket, sys
 for found in socket.getaddrinfo(sys.argv[1], None, type=socket.SOCK_STREAM): print(found[4][0], "STREAM")' \
-            "$1" </dev/null 2>/dev/null || return 6
+            "$1" </dev/null 2>/dev/null
     else
         return 99
     fi
+    case $? in
+        0) ;;
+        # No answer is not the answer that there is none.
+        124) return 28 ;;
+        *) return 6 ;;
+    esac
 }
 
 make_attempt() {

@@ -11,7 +11,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from stackmend.checks.rules import Traffic, find_blocking
-from stackmend.checks.spec import Check, ExecCheck, GreetingCheck, HttpCheck, RedisCheck, TcpCheck
+from stackmend.checks.spec import (
+    Check,
+    ExecCheck,
+    GreetingCheck,
+    HttpCheck,
+    NameCheck,
+    RedisCheck,
+    TcpCheck,
+)
 from stackmend.checks.state import Hint
 from stackmend.redaction import format_safe_line
 
@@ -123,6 +131,10 @@ class _Container(_Model):
 
 def explain(check: Check, answer: Answer, details: list[str], hints: list[Hint]) -> None:
     """Add to `details` and `hints` what the probe's diagnosis shows of a check that failed."""
+    if isinstance(check, NameCheck):
+        if "stopped" not in answer:
+            hints.append("name-not-resolved")
+        return
     containers = _parse_containers(answer)
     if isinstance(check, ExecCheck):
         for container in containers:
@@ -367,7 +379,7 @@ def explain_shared_name(
     check: Check, answer: Answer, details: list[str], hints: list[Hint]
 ) -> None:
     """Tell of a name that leads to several services in turn, also where the check passes."""
-    if isinstance(check, ExecCheck) or check.source is None:
+    if isinstance(check, ExecCheck | NameCheck) or check.source is None:
         return
     addresses = [
         address

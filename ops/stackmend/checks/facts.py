@@ -24,6 +24,7 @@ from stackmend.checks.spec import (
     ExecCheck,
     GreetingCheck,
     HttpCheck,
+    NameCheck,
     RedisCheck,
     TcpCheck,
     parse_checks,
@@ -236,6 +237,8 @@ def _make_call(index: int, check: Check) -> tuple[str, list[object]]:
             ]
         case TcpCheck():
             return "checks_tcp", [index, seconds, source, check.host, check.port]
+        case NameCheck():
+            return "checks_name", [index, seconds, source, check.host]
         case GreetingCheck():
             return "checks_greet", [
                 index,
@@ -389,6 +392,9 @@ def _explain_outcome(check: Check, answer: Answer, outcome: Outcome, hints: list
         return _explain_unknown(answer)
     if isinstance(check, ExecCheck):
         return _explain_exec(check, answer, outcome)
+    if isinstance(check, NameCheck):
+        addresses = ", ".join(answer.get("resolved").split())
+        return f"it is {addresses}" if outcome == "passed" else "it does not resolve"
     took = f"in {answer.get_number('ms')} ms"
     if "asleep" in answer:
         service, _, words = answer.get("asleep").partition(" ")
@@ -482,6 +488,8 @@ def _explain_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
 def _explain_unknown(answer: Answer) -> str:
     if answer.get("reason"):
         return f"not known, {answer.get('reason')}"
+    if answer.get("rc") == "28":
+        return "not known: no answer came in time"
     if answer.get("rc") == "98":
         return (
             "not known: to enter the service's network root, nsenter and unshare are needed on the "

@@ -435,6 +435,21 @@ checks_http_once() {
     fi
 }
 
+checks_name_once() {
+    : >"$prefix.err"
+    : >"$prefix.said"
+    addresses=$(checks_reach "$grace" resolve "$seconds" "$target" 2>>"$prefix.err")
+    rc=$?
+    checks_read_method
+    method=${route}resolver
+    resolved=$(printf '%s\n' "$addresses" | sed -n 's/^\([0-9a-fA-F:.]*\) *STREAM.*/\1/p' | sort -u | head -n 8 | tr '\n' ' ')
+    case $rc in
+        0) result=passed ;;
+        6) result=failed ;;
+        *) result=unknown ;;
+    esac
+}
+
 checks_tcp_once() {
     linger=no
     # Docker's proxy accepts for a container that does not listen, and closes at once.
@@ -902,6 +917,8 @@ checks_make() {
     checks_say_file said 400 "$prefix.said"
     [ "$result" != unknown ] || checks_say_file said 400 "$prefix.err"
     case $1 in
+        # There is no more to know of it.
+        checks_name_once) return 0 ;;
         checks_http_once)
             [ -z "$head" ] || {
                 sed "1,/^$checks_cr\$/d" "$prefix.out" | head -c 4096 >"$prefix.body"
@@ -1180,6 +1197,11 @@ checks_http() {
 checks_tcp() {
     index=$1 seconds=$2 source=$3 target=$4 port=$5 code='' found='' head=''
     checks_start checks_tcp_once
+}
+
+checks_name() {
+    index=$1 seconds=$2 source=$3 target=$4 port='' code='' found='' head=''
+    checks_start checks_name_once
 }
 
 checks_greet() {

@@ -437,6 +437,39 @@ class GreetingCheck(_AddressCheck):
         return f"greet {self.protocol} at {self.address} from {_format_place(self.inside)}"
 
 
+class NameCheck(_Check):
+    """A name that must have an address.
+
+    Nothing is connected to: only the resolver and the hosts file are asked. An answer that does not
+    come within ``timeout`` is not known.
+
+    :param kind: ``name``.
+    :param hostname: the name.
+    :param inside: a service, to ask its resolver and its hosts file; without it the host's.
+
+    Example: `{"kind": "name", "hostname": "redis", "inside": "api"}`
+    """
+
+    kind: Literal["name"] = "name"
+    hostname: Annotated[Text, AfterValidator(_check_host)]
+    inside: Service | None = None
+
+    @property
+    def host(self) -> str:
+        """The name."""
+        return self.hostname
+
+    @property
+    def source(self) -> str | None:
+        """The service whose resolver is asked."""
+        return self.inside
+
+    @property
+    def asked(self) -> str:
+        """What is asked and from where, in words."""
+        return f"resolve {self.hostname} from {_format_place(self.inside)}"
+
+
 class ExecCheck(_Check):
     """A command that must end with the right exit code in a service's container.
 
@@ -576,6 +609,7 @@ _KINDS: dict[str, type[_Check]] = {
     "http": HttpCheck,
     "tcp": TcpCheck,
     "greeting": GreetingCheck,
+    "name": NameCheck,
     "exec": ExecCheck,
     "redis": RedisCheck,
 }
@@ -589,8 +623,8 @@ def _choose_kind(value: Any, _handler: Callable[[Any], Any]) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise _make_error(
-            "must be a mapping whose kind is http, tcp, greeting, exec or redis, not kind "
-            f"{abbreviate(kind)}"
+            "must be a mapping whose kind is http, tcp, greeting, name, exec or redis, not "
+            f"kind {abbreviate(kind)}"
         )
     return _KINDS[kind].model_validate(dict(value))
 
@@ -611,7 +645,8 @@ def _check_together(checks: tuple[Check, ...]) -> tuple[Check, ...]:
 
 
 Check = Annotated[
-    HttpCheck | TcpCheck | GreetingCheck | ExecCheck | RedisCheck, WrapValidator(_choose_kind)
+    HttpCheck | TcpCheck | GreetingCheck | NameCheck | ExecCheck | RedisCheck,
+    WrapValidator(_choose_kind),
 ]
 """One check, its kind named by `kind`; for use as a type in other models."""
 

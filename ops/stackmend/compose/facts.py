@@ -14,6 +14,7 @@ from pyinfra.api import FactBase, StringCommand
 from stackmend.compose.resolvers import find_engine_resolver, parse_resolvers
 from stackmend.compose.source import COMPOSE_FILES, MAXIMUM_BYTES, OVERRIDE_FILES
 from stackmend.compose.state import (
+    LINKS_FILE,
     Applied,
     Container,
     Declared,
@@ -32,8 +33,8 @@ from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
 from stackmend.provenance import LABEL, TEMPORARY_NAME
 from stackmend.steering import parse_ignored
 
-#: What Compose reads in a project's directory where nobody tells it its files.
-DEFAULTS = (".env", *COMPOSE_FILES, *OVERRIDE_FILES)
+#: What Compose reads in a directory where nobody names it the files, and what is ours beside them.
+DEFAULTS = (".env", *COMPOSE_FILES, *OVERRIDE_FILES, LINKS_FILE)
 
 #: The problem of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stackmend import connection, reporting
-from stackmend.checks.facts import CheckResults
+from stackmend.checks.facts import CheckResults, find_limit
 from stackmend.checks.spec import MAXIMUM_CHECKS, Check
 from stackmend.checks.state import CheckResult
 from stackmend.compose import commands, drift
@@ -55,6 +55,21 @@ LOG_LINES = 20
 #: beside.
 ENDED = re.compile(r'^die "([0-9]{1,3})"$', re.M)
 OUT_OF_MEMORY = re.compile(r"^oom\b", re.M)
+
+
+def find_link_limit(checks: Sequence[Check], attempts: int) -> float:
+    """Seconds after which a reading of links has ended, and of what listens where they fail.
+
+    :param checks: those that prove them.
+    :param attempts: how often one that fails is tried.
+    """
+    asked = sum(find_limit(part, attempts) for part in _split(checks))
+    return asked + connection.PROBE_TIMEOUT
+
+
+def _split(checks: Sequence[Check]) -> list[Sequence[Check]]:
+    """Checks, as many in each part as one probe can hold."""
+    return [checks[at : at + MAXIMUM_CHECKS] for at in range(0, len(checks), MAXIMUM_CHECKS)]
 
 
 @dataclass
@@ -158,7 +173,7 @@ class Observer:
         self, checks: Sequence[Check], state: StackState, attempts: int
     ) -> dict[str, CheckResult]:
         """What links are found to be, by the checks' names; all are asked over one channel."""
-        parts = [checks[at : at + MAXIMUM_CHECKS] for at in range(0, len(checks), MAXIMUM_CHECKS)]
+        parts = _split(checks)
         arguments = [self._make_call_arguments(part, state, attempts) for part in parts]
         found = connection.fetch_facts(self.host, [(CheckResults, each) for each in arguments])
         return {

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from stackmend import connection, decision
 from stackmend.addresses import Sources
 from stackmend.checks.facts import find_limit
+from stackmend.checks.spec import NameCheck
 from stackmend.compose import commands
 from stackmend.compose.closure import read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import EngineHung, NoCompose
 from stackmend.compose.listening import Listeners
-from stackmend.compose.observer import Observer
+from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
     from pyinfra.api.host import Host
 
+    from stackmend.checks.spec import Check
     from stackmend.checks.state import CheckResult
     from stackmend.compose.source import Source
     from stackmend.compose.spec import ComposeSpec
@@ -95,6 +97,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     _sources: Sources | None = field(default=None, init=False)
     _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
+    _links: tuple[Links, Declared] | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
     _unfetched: Refusal | None = field(default=None, init=False)
     _reading: Any = field(default=None, init=False)
@@ -150,17 +153,28 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if changes and self.spec.on_failure == "rollback":
             steps *= 2
         fetching = FETCH_LIMIT if isinstance(self.spec.source, GitSource) else 0
-        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps
+        # Under the lock they are asked for once more.
+        links = find_link_limit(self._make_link_checks(), 2) if self.spec.links else 0
+        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps + links
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has, with the wait for a command of an earlier run."""
         limit: float = commands.IMAGE_LIMIT if isinstance(action, Pull | Build) else commands.LIMIT
         if isinstance(action, Record):
             limit += self.spec.stability + find_limit(self.spec.checks)
-            limit += LINK_TIMEOUT if self.spec.links else 0
+            # A reading that begins within the time for them has its own.
+            checks = self._make_link_checks()
+            limit += LINK_TIMEOUT + find_link_limit(checks, 1) if self.spec.links else 0
         if isinstance(action, Record | ServiceAction):
             limit += self.spec.health_timeout
         return limit + commands.BUSY_TIMEOUT
+
+    def _make_link_checks(self) -> tuple[Check, ...]:
+        """The checks that prove the links that were read last, once everything runs."""
+        if self._links is None:
+            return ()
+        links, declared = self._links
+        return make_link_checks(self.spec, links.links, declared, None)
 
     def find_unpublished(self) -> tuple[str, ...]:
         """The ports that the project is to have and has not, as far as the host can be read."""
@@ -229,7 +243,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             except StepError as error:
                 problem = self.observer.redact(str(error))
         if problem:
-            # A wrong link that is told is better than a file that changes something else.
+            # A wrong link that is reported is better than a file that changes something else.
             corrected = declared
         left = list_correctable(self._classify_links(corrected))
         self._set_correction(leave(correction, left, problem))
@@ -252,13 +266,17 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if not desired and all(result.outcome == "passed" for result in checks):
             return None
         links = self._classify_links(declared)
+        self._links = links, declared
         if desired and state.containers:
             asked = make_link_checks(self.spec, links.links, declared, state)
 
             def ask() -> tuple[dict[str, CheckResult], Listeners]:
                 results = self.observer.read_links(asked, state, attempts) if asked else {}
-                # Of what works nobody asks why.
-                answered = all(result.ok for result in results.values()) and not links.wrong
+                # Of what works nobody asks why, nor of a name that nothing here has.
+                calls = (check for check in asked if not isinstance(check, NameCheck))
+                answered = not links.wrong and all(
+                    check.name in results and results[check.name].ok for check in calls
+                )
                 return results, {} if answered else self.observer.read_listeners(state)
 
             # Whoever waits asks anew; else it is asked as often as the host is read.
@@ -266,6 +284,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             waiting = attempts == 1
             found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
             links = self._classify_links(declared, state, *found)
+        proven = state.applied is not None and state.applied.source == self.source.digest
+        links = links.model_copy(update={"proven": proven})
         return add_patch(links, self._read_sources(), self._correction) if desired else links
 
     def _read_sources(self) -> Sources:

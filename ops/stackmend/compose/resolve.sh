@@ -28,6 +28,20 @@ end $status
 [ $status -eq 0 ] || exit 0
 
 compose() { docker compose -p "$project" "$@"; }
+# The images that services have in what Compose printed as JSON, indented. Fails where one names none,
+# or anything is not as expected: Compose is asked once more then, which takes as long as all else.
+named_images() {
+  awk '
+    /^  "/ { services = /^  "services": \{$/ }
+    services && /^    "/ { count++ }
+    services && /^      "image": "[^"\\]+",?$/ {
+      named++
+      sub(/^[^:]*: "/, "")
+      sub(/",?$/, "")
+      print
+    }
+    END { exit !count || count != named }'
+}
 
 cd "$work" || exit 0
 desired=$own/wanted
@@ -65,9 +79,11 @@ if [ -z "$differs" ]; then
 fi
 
 set -f
+references=$(printf '%s\n' "$output" | named_images) ||
+  references=$(compose "$@" config --images 2>/dev/null)
 # Word splitting is wanted: they are references.
 # shellcheck disable=SC2046
-images $(compose "$@" config --images 2>/dev/null | sort -u)
+images $(printf '%s\n' "$references" | sort -u)
 
 networks=$(docker network ls -q --filter "label=com.docker.compose.project=$project")
 # Word splitting is wanted: ids are hexadecimal.

@@ -290,7 +290,8 @@ class StackState(Frozen):
         directory.
     :param outside: the digests of files that services mount from outside the project.
     :param ignored: what of the environment would lead commands elsewhere.
-    :param defaults: the files in the project's directory that Compose reads without being told.
+    :param defaults: the files in the project's directory that Compose reads by itself, and the one
+        of ours.
     :param resolver: what the engine gives a container that starts now; ``None`` is not known.
     :param sharing: other projects of ours whose directory is this one's.
     :param stale: services whose containers an apply that was cut short may have left on other

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .http_client import is_silent as is_silent
     from .http_client import iterate_lines as iterate_lines
     from .http_client import list_causes as list_causes
+    from .http_client import read_arrival as read_arrival
     from .lease import ANSWER_WITHIN as ANSWER_WITHIN
     from .lease import Lease as Lease
     from .lease import find_holder as find_holder
@@ -80,6 +81,7 @@ _WHERE = {
     "Stream": "channel",
     "parse_partial_section": "scripts",
     "list_causes": "http_client",
+    "read_arrival": "http_client",
     "count_channels": "link",
     "ANSWER_WITHIN": "lease",
     "LIMIT": "channel",

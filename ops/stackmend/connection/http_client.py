@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import httpcore
 import httpx
@@ -25,6 +25,7 @@ from .link import Link, link
 from .settings import Settings, unwrap
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from pyinfra.api.host import Host
@@ -110,6 +111,19 @@ class _Deadline:
         return left if timeout is None else min(left, timeout)
 
 
+class _Arrival:
+    """When bytes came last, however long they wait to be read; a channel has it as its event."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+    def set(self) -> None:
+        self.at = time.monotonic()
+
+    def clear(self) -> None:
+        pass
+
+
 class _Connection(httpcore.NetworkStream):
     """A byte stream to the address, over a channel or a socket.
 
@@ -126,13 +140,19 @@ class _Connection(httpcore.NetworkStream):
         self._close = close
         self.total = total
         self._deadline = _Deadline(total)
+        self._arrival = _Arrival()
+        if isinstance(sock, Channel):
+            sock.in_buffer.set_event(cast("threading.Event", self._arrival))
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         timeout = self._deadline.get_remaining(timeout)
         try:
             self._sock.settimeout(timeout)
-            return self._sock.recv(max_bytes)
+            data = self._sock.recv(max_bytes)
+            if not isinstance(self._sock, Channel):
+                self._arrival.set()
+            return data
         except TimeoutError as error:
             raise httpcore.ReadTimeout(str(error)) from error
         except (OSError, EOFError) as error:
@@ -169,6 +189,8 @@ class _Connection(httpcore.NetworkStream):
             if isinstance(self._sock, Channel):
                 return self._sock.closed or self._sock.eof_received or self._sock.recv_ready()
             return bool(select.select([self._sock], [], [], 0)[0])
+        if info == "arrived":
+            return self._arrival.at
         return None
 
 
@@ -565,6 +587,18 @@ def iterate_lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterat
         raise TooMuch(f"a line of the answer is longer than {longest} bytes")
     if rest:
         yield bytes(rest)
+
+
+def read_arrival(answer: httpx.Response) -> float:
+    """When the bytes of an answer came that were read last, on the monotonic clock.
+
+    What this process does with the bytes of others meanwhile is no part of it.
+
+    :param answer: the answer to a request of :func:`http`'s client.
+    """
+    stream: httpcore.NetworkStream = answer.extensions["network_stream"]
+    arrived: float = stream.get_extra_info("arrived")
+    return arrived
 
 
 def find_layer(error: httpx.HTTPError) -> Layer:

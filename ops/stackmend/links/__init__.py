@@ -59,8 +59,8 @@ def repaired(
 
     With ``override`` only what is wrong for certain is corrected, in a file of stackmend's own that
     is laid over the project's, which stay as they are; only the services whose addresses it
-    corrects are recreated. What may be right either way is told and left alone. The report holds
-    the same change as a patch. Once the project's own files are right the file goes away, and
+    corrects are recreated. What may be right either way is reported and left alone. The report
+    holds the same change as a patch. Once the project's own files are right the file goes away, and
     nothing is recreated for that.
 
     **Example:**

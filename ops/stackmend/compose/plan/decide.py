@@ -18,7 +18,7 @@ from stackmend.compose.plan.foreign import (
 from stackmend.compose.plan.format import explain_warning
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
 from stackmend.compose.plan.leftovers import plan_leftovers, restart_doomed
-from stackmend.compose.plan.links import Links, explain_wrong, find_links, list_wrong
+from stackmend.compose.plan.links import Links, drop_hops, explain_wrong, find_links, list_wrong
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks
@@ -34,7 +34,7 @@ from stackmend.compose.plan.resources import (
 )
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.state import Checkout, Declared, StackState
+from stackmend.compose.state import LINKS_FILE, Checkout, Declared, StackState
 from stackmend.steering import find_ignored
 
 
@@ -129,7 +129,8 @@ def _find_ignored(draft: Draft) -> None:
     project, state = draft.spec.project, draft.state
     draft.findings += find_ignored(project, state.ignored)
     recorded = state.applied.files if state.applied else {}
-    strays = [name for name in state.defaults if name not in {*draft.files, *recorded}]
+    known = {*draft.files, *recorded, LINKS_FILE}
+    strays = [name for name in state.defaults if name not in known]
     if strays:
         names = ", ".join(f"{draft.spec.directory}/{name}" for name in strays)
         cause = f"not in the source, though Compose reads it by itself: {names}; kept, and ignored"
@@ -222,8 +223,11 @@ def _plan_failing_checks(
         cause = result.evidence.removeprefix(f"{result.name}: ")
         names = _list_services_on_path(draft, result.name)
         hops = find_hops(draft.services, draft.spec.project, names)
-        blamed = find_blame(hops, results)
-        wrong = list_wrong(links, names)
+        broken = [hop for hop in hops if _has_failed(results.get(str(hop)))]
+        wrong = list_wrong(links, names, broken)
+        explained = [judgement for judgement in wrong if links and links.is_cause(judgement)]
+        # Who is called by a wrong address is not to blame for it.
+        blamed = find_blame(drop_hops(hops, explained), results)
         # What decides comes first: the summary has room for one line.
         evidence = [explain_wrong(judgement) for judgement in wrong]
         evidence += [*(f"broken: {blame.evidence}" for blame in blamed), *result.details]
@@ -232,17 +236,20 @@ def _plan_failing_checks(
         remedies = [beneath, *(judgement.remedy for judgement in wrong)]
         remedies += [*(blame.remedy for blame in blamed), result.remedy]
         remedy = next(filter(None, remedies), "")
-        draft.find(result.name, kind, cause, evidence=evidence, remedy=remedy)
-        if result.outcome != "failed" or mending or beneath or "restart-harms" in result.hints:
-            continue
         causes = {
             blame.other if blame.service in draft.tried else blame.service: blame.evidence
             for blame in blamed
         }
         spared = draft.spared | {blame.spared for blame in blamed}
         targets = [name for name in _sort_services(draft) if name in causes.keys() - spared]
+        is_left = bool(mending or beneath or "restart-harms" in result.hints)
         if not {*targets} - draft.tried and (not blamed or targets):
-            targets = [name for name in names if name not in spared]
+            targets = [] if explained else [name for name in names if name not in spared]
+            if explained and result.outcome == "failed" and not is_left:
+                evidence.append("no service is restarted for it: no restart corrects an address")
+        draft.find(result.name, kind, cause, evidence=evidence, remedy=remedy)
+        if result.outcome != "failed" or is_left:
+            continue
         for name in targets:
             why = causes.get(name, result.evidence)
             for container in draft.state.list_containers(name):
@@ -250,6 +257,10 @@ def _plan_failing_checks(
                     cause = f"check {result.name} fails: {why}"
                     step = Restart(subject=name, cause=cause, container=container.id)
                     draft.mend("check", step, container, found=True)
+
+
+def _has_failed(result: CheckResult | None) -> bool:
+    return result is not None and result.outcome == "failed"
 
 
 def list_hop_checks(

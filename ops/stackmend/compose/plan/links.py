@@ -16,13 +16,13 @@ from stackmend.addresses.listing import make_link
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
-from stackmend.checks.spec import Check, GreetingCheck, RedisCheck, TcpCheck
+from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.health import is_complete
-from stackmend.compose.plan.path import REPLICA
+from stackmend.compose.plan.path import Hop, find_role, has_file
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
@@ -57,8 +57,10 @@ _BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
 #: Why an address is wrong as long as the one it names is as it is now.
 _OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
 _REDIS_SCHEMES = ("redis", "valkey")
+#: A name that a network of Docker's may have; others are asked for on the Internet.
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
-#: A line of a log that tells of a call that failed.
+#: A line of a log that reports a call that failed.
 _FAILED_CALL = re.compile(
     r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
 )
@@ -78,6 +80,7 @@ class Links(Frozen):
     :param correction: what corrects the project's own files.
     :param patch: the lines of the same change to these files.
     :param unheard: a value that was corrected, and a line of a log with the one before.
+    :param proven: whether the stack was proven with these addresses before.
     """
 
     judgements: tuple[Judgement, ...] = ()
@@ -86,6 +89,7 @@ class Links(Frozen):
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
     unheard: tuple[tuple[Change, str], ...] = ()
+    proven: bool = False
 
     @property
     def wrong(self) -> tuple[Judgement, ...]:
@@ -100,20 +104,40 @@ class Links(Frozen):
     def is_waiting(self) -> bool:
         """Whether a link that should work does not yet."""
         return any(
-            judgement.status == "right" and self.get_outcome(judgement) == "failed"
+            judgement.status == "right" and self.is_broken(judgement)
             for judgement in self.judgements
         )
 
-    def get_result(self, judgement: Judgement) -> CheckResult | None:
-        """What asking for an address found."""
+    def get_link(self, judgement: Judgement) -> Link | None:
+        """How an address was asked for; ``None`` where nobody does."""
         if judgement.status == "wrong" and judgement.reason in _BEYOND_CALLS:
             return None
         address = judgement.address
         key = (address.place.service, address.host, address.port, address.scheme)
         for link in self.links:
             if (link.source, link.host, link.port, link.scheme) == key:
-                return self.results.get(name_check(link))
+                return link
         return None
+
+    def get_result(self, judgement: Judgement) -> CheckResult | None:
+        """What asking for an address found."""
+        link = self.get_link(judgement)
+        return self.results.get(name_check(link)) if link else None
+
+    def is_cause(self, judgement: Judgement) -> bool:
+        """Whether a wrong address is why a check fails that its service has a part in.
+
+        Where the stack was proven with it, it is no cause, unless it is known that nothing answers.
+        What runs otherwise after a restart may well answer then.
+        """
+        if judgement.reason in _OF_A_MOMENT:
+            return False
+        return self.is_broken(judgement) or not self.proven
+
+    def is_broken(self, judgement: Judgement) -> bool:
+        """Whether nothing answers a call to an address; of a name that has none nobody knows."""
+        link = self.get_link(judgement)
+        return link is not None and not link.name_only and self.get_outcome(judgement) == "failed"
 
     def get_outcome(self, judgement: Judgement) -> str:
         """The same in a word; empty where it was not asked."""
@@ -152,7 +176,10 @@ def classify_links(
 
 
 def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
-    """What is to be asked: links within the project, wrong ones, and those to the host itself."""
+    """What is to be asked: links within the project, wrong ones, and those to the host itself.
+
+    Of a name that may be known elsewhere nothing but the name is asked for.
+    """
     others = (
         judgement.address
         for judgement in judgements
@@ -162,7 +189,15 @@ def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
             or (judgement.address.host in GATEWAYS and judgement.address.side == "server")
         )
     )
-    return (*addresses.list_links(judgements), *map(make_link, others))
+    names = (
+        make_link(judgement.address).model_copy(update={"name_only": True})
+        for judgement in judgements
+        if judgement.address.port
+        and judgement.status != "wrong"
+        and judgement.reason == "unknown-name"
+        and _LABEL.fullmatch(judgement.address.host)
+    )
+    return (*addresses.list_links(judgements), *map(make_link, others), *names)
 
 
 def _list_images(declared: Declared) -> dict[str, ImageFacts]:
@@ -194,19 +229,45 @@ def _describe_running(
         services[name] = RunningService(
             up=any(container.running for container in containers),
             sockets=_list_sockets(pair for pairs in known for pair in pairs) if known else None,
+            names=_list_names(name, links, results),
         )
     host = _list_sockets(listeners["host"]) if "host" in listeners else None
     reachable = {socket.port for socket in host or () if not socket.loopback}
     filtered = {
         link.port
         for link in links
-        if not link.target
+        if link.host in GATEWAYS
         and link.port in reachable
         and (result := results.get(name_check(link))) is not None
         and result.outcome == "failed"
         and "name-not-resolved" not in result.hints
     }
-    return Running(services=services, host=host, filtered=tuple(sorted(filtered)))
+    return Running(
+        services=services,
+        host=host,
+        filtered=tuple(sorted(filtered)),
+        joined=frozenset(
+            network
+            for container in (*state.neighbours, *state.foreign)
+            for network in container.endpoints
+        ),
+    )
+
+
+def _list_names(
+    service: str, links: Iterable[Link], results: Mapping[str, CheckResult]
+) -> dict[str, bool]:
+    """The names of no service that were asked for in one, and whether each has an address."""
+    found: dict[str, bool] = {}
+    for link in links:
+        result = results.get(name_check(link))
+        if link.source != service or link.target or result is None:
+            continue
+        if result.ok:
+            found[link.host] = True
+        elif "name-not-resolved" in result.hints:
+            found.setdefault(link.host, False)
+    return found
 
 
 def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
@@ -222,7 +283,9 @@ def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
 
 
 def name_check(link: Link) -> str:
-    """The name of the check that proves a link."""
+    """The name of the check that proves a link, or asks for its name."""
+    if link.name_only:
+        return f"name {link.host} in {link.source}"[:200]
     scheme = f"{link.scheme}://" if link.scheme else ""
     host = f"[{link.host}]" if ":" in link.host else link.host
     variable = f" ({link.variable})" if link.variable else ""
@@ -230,20 +293,26 @@ def name_check(link: Link) -> str:
 
 
 def make_link_checks(
-    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState
+    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState | None
 ) -> tuple[Check, ...]:
     """The checks that prove links, each from the network of the service that calls.
 
     What has done its work and ended calls nobody, and is called by nobody. What speaks at an
     address is asked by one of those that have no login for it; the others connect.
+
+    :param state: what runs; ``None`` for the checks once all does.
     """
     made: dict[str, Check] = {}
     asked: set[tuple[str, str, int, str]] = set()
-    running = {container.service for container in state.containers if container.running}
+    callers = (
+        {container.service for container in state.containers if container.running}
+        if state
+        else {*declared.services}
+    )
     for link in links:
-        target = state.list_containers(link.target) if link.target else ()
+        target = state.list_containers(link.target) if state and link.target else ()
         ended = bool(target) and all(map(is_complete, target))
-        if 0 < link.port < 65536 and link.source in running and not ended:
+        if 0 < link.port < 65536 and link.source in callers and not ended:
             name = name_check(link)
             check = _make_check(name, link, declared, spec.project)
             key = link.target, link.host, link.port, link.scheme
@@ -258,6 +327,8 @@ def make_link_checks(
 
 def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
     """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
+    if link.name_only:
+        return NameCheck(name=name, hostname=link.host, inside=link.source, timeout=CALL_TIMEOUT)
     host = f"[{link.host}]" if ":" in link.host else link.host
     where: dict[str, Any] = {
         "name": name,
@@ -268,10 +339,7 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     body = declared.services.get(link.target) or {}
     image = str(body.get("image") or f"{project}-{link.target}")
     if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
-        words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
-        # What its own file makes it nobody knows here.
-        known = not REPLICA.search(f"{words}") and not _has_file(body)
-        where["role"] = "master" if known else "any"
+        where["role"] = "any" if has_file(body) else find_role(body)
         if link.scheme:
             variable = link.place is not None and link.place.kind in ("environment", "image")
             where["password_from"] = link.variable if variable else "command"
@@ -279,17 +347,6 @@ def _make_check(name: str, link: Link, declared: Declared, project: str) -> Chec
     if protocol := _PROTOCOLS.get(link.scheme):
         return GreetingCheck.model_validate({"protocol": protocol, **where})
     return TcpCheck(**where)
-
-
-def _has_file(body: Mapping[str, Any]) -> bool:
-    """Whether a redis is started with a configuration file of its own, or may be."""
-    words = [str(word) for key in ("entrypoint", "command") for word in body.get(key) or ()]
-    return any(re.search(r"/[^\s/]+\.conf\b|\.conf(?:\s|$)", word) for word in words) or any(
-        isinstance(item, Mapping)
-        and re.search(r"\.conf$|/(?:etc|conf|config)(?:/|$)", str(item.get("target") or ""))
-        for key in ("volumes", "configs")
-        for item in body.get(key) or ()
-    )
 
 
 # Correcting
@@ -513,7 +570,7 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
         judgement.cause,
         evidence=[*evidence, *_quote(result)],
         remedy=remedy,
-        blocks=result is not None and result.outcome == "failed",
+        blocks=links.is_broken(judgement),
     )
 
 
@@ -542,13 +599,24 @@ def _quote(result: CheckResult | None) -> list[str]:
     return [result.evidence] if result is not None else []
 
 
-def list_wrong(links: Links | None, names: Collection[str]) -> list[Judgement]:
-    """The wrong addresses that services have."""
+def list_wrong(links: Links | None, names: Collection[str], hops: Iterable[Hop]) -> list[Judgement]:
+    """The wrong addresses that services have, or by which the calls of a path are made."""
+    called = {(hop.source, hop.target, hop.port) for hop in hops}
     return [
         judgement
         for judgement in (links.wrong if links else ())
-        if judgement.address.place.service in names
+        if (address := judgement.address).place.service in names
+        or (address.place.service, address.target, address.port) in called
     ]
+
+
+def drop_hops(hops: Iterable[Hop], judgements: Iterable[Judgement]) -> tuple[Hop, ...]:
+    """The calls of a path but for those that are made by a wrong address."""
+    called = {
+        (address.place.service, address.target, address.port)
+        for address in (judgement.address for judgement in judgements)
+    }
+    return tuple(hop for hop in hops if (hop.source, hop.target, hop.port) not in called)
 
 
 def explain_wrong(judgement: Judgement) -> str:

@@ -8,7 +8,7 @@ to its address. What passes and what fails then tells which of the two ends is b
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from stackmend.addresses import is_call, read
 from stackmend.addresses.state import Address
@@ -25,7 +25,7 @@ MAXIMUM_HOPS = 16
 
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 #: Words that make a redis a replica of another.
-REPLICA = re.compile(r"replicaof|slaveof", re.I)
+_REPLICA = re.compile(r"replicaof|slaveof", re.I)
 _RULES = (
     'no restart of a service mends it: the stack\'s section "engine" does, with '
     '"allow": ["restart"]; or run `systemctl restart docker` there'
@@ -167,10 +167,7 @@ def make_checks(
         address, own = f"{hop.target}:{hop.port}", f"127.0.0.1:{hop.port}"
         common: dict[str, Any] = {"timeout": HOP_TIMEOUT, "deadline": 0}
         if hop.redis:
-            body = services[hop.target]
-            words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
-            role = "any" if REPLICA.search(f"{words}") else "master"
-            common |= {"service": hop.target, "role": role}
+            common |= {"service": hop.target, "role": find_role(services[hop.target])}
             through: Check = RedisCheck(name=str(hop), address=address, inside=hop.source, **common)
             made[hop.own] = RedisCheck(name=hop.own, address=own, **common)
         else:
@@ -191,6 +188,31 @@ def make_checks(
                 deadline=0,
             )
     return tuple(made.values())
+
+
+def find_role(body: Mapping[str, Any]) -> Literal["master", "any"]:
+    """The role that a redis is asked for: any one where its declaration may make it a replica.
+
+    A configuration file that its command names is read by the check itself, unless a password
+    stands beside it; what another one makes it nobody knows.
+    """
+    words = (body.get("command"), body.get("entrypoint"), body.get("environment"))
+    if _REPLICA.search(f"{words}"):
+        return "any"
+    if ".conf" in f"{words[:2]}" and "--requirepass" not in f"{words}":
+        return "master"
+    return "any" if has_file(body) else "master"
+
+
+def has_file(body: Mapping[str, Any]) -> bool:
+    """Whether a redis is started with a configuration file of its own, or may be."""
+    words = [str(word) for key in ("entrypoint", "command") for word in body.get(key) or ()]
+    return any(re.search(r"/[^\s/]+\.conf\b|\.conf(?:\s|$)", word) for word in words) or any(
+        isinstance(item, Mapping)
+        and re.search(r"\.conf$|/(?:etc|conf|config)(?:/|$)", str(item.get("target") or ""))
+        for key in ("volumes", "configs")
+        for item in body.get(key) or ()
+    )
 
 
 def find_blame(hops: Sequence[Hop], results: Mapping[str, CheckResult]) -> tuple[Blame, ...]:

@@ -24,6 +24,7 @@ from stackmend.compose.plan.foreign import (
     keep_out,
 )
 from stackmend.compose.plan.format import explain_obstacle, join_few, list_few, shorten
+from stackmend.compose.state import LINKS_FILE
 from stackmend.paths import STATE_ROOT, is_inside
 
 
@@ -180,6 +181,9 @@ def plan_files(draft: Draft) -> None:
         for path in host
         if draft.applied and path not in draft.files and host[path] is not None
     ]
+    # By its name it is ours: a run that failed left it.
+    if LINKS_FILE in draft.state.defaults and LINKS_FILE not in {*draft.files, *removed}:
+        removed.append(LINKS_FILE)
     for path in removed:
         if not is_inside(path):
             draft.refuse(

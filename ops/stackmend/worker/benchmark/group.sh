@@ -8,8 +8,12 @@ group_files() {
     $1 == 0 { unified = $3 }
     END { print length(own) ? own : unified }' "/proc/$1/cgroup" 2>/dev/null)
   root=/sys/fs/cgroup
-  for named in "$root/$2" "$root/$2,cpuacct" "$root/cpu,$2"; do
-    [ -f "$root/cgroup.controllers" ] || [ ! -d "$named" ] || root=$named
+  # A directory that nothing is mounted on may have the name of two controllers.
+  for named in "$root" "$root/$2" "$root/$2,cpuacct" "$root/cpu,$2"; do
+    if [ -f "$named/cgroup.procs" ]; then
+      root=$named
+      break
+    fi
   done
   # Where the hierarchy begins in a group of its own, that is its root.
   case $path/ in */../*) path='' ;; esac

@@ -30,7 +30,7 @@ from stackmend.worker.benchmark.definitions import (
     find_miscount,
     find_problem,
 )
-from stackmend.worker.benchmark.prompts import Prompts, count_words
+from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
 from stackmend.worker.benchmark.protocols import Protocol, parse_object
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
@@ -63,8 +63,9 @@ LOADING = 900.0
 #: How often a request is sent again whose answer teaches nothing.
 LEARNING_RETRIES = 2
 
-#: Words of the two short prompts from which the tokens of a word are computed.
-FEW_WORDS, MORE_WORDS = 16, 48
+#: Words of the two prompts from which the tokens of a word are computed: each word of the list
+#: once, and twice, since some words have more tokens than others.
+FEW_WORDS, MORE_WORDS = len(WORDS), 2 * len(WORDS)
 
 #: Tokens of an answer that is of no interest.
 FEW_TOKENS = 2

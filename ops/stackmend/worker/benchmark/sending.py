@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from stackmend import connection
+from stackmend.redaction import register
 from stackmend.worker.benchmark.definitions import Answer, Question, Reference, make_sample
 from stackmend.worker.benchmark.protocols import Protocol, Request, format_message, parse_object
 from stackmend.worker.benchmark.state import Invalid, Load, Sample
@@ -119,6 +120,7 @@ def open_client(host: Host, endpoint: Endpoint, timeout: float) -> Iterator[HTTP
         endless=True,
     ) as client:
         if endpoint.api_key:
+            register(endpoint.api_key)
             client.headers["Authorization"] = f"Bearer {endpoint.api_key}"
         yield client
 
@@ -188,7 +190,8 @@ class _Attempt:
         most = ANSWER_BYTES + TOKEN_BYTES * self._task.question.output_tokens
         came = 0
         for line in connection.iterate_lines(answer, LINE_BYTES):
-            self.parser.feed(line, self.read_clock())
+            # When it came, not when this process had the time for it.
+            self.parser.feed(line, connection.read_arrival(answer) - self.started)
             came += len(line) + 1
             if came > most:
                 self.parser.fail("error", f"the answer is longer than {most} bytes")
@@ -198,7 +201,7 @@ class _Attempt:
     def _note_event(self, event: str, _: Any) -> None:
         if event == "connection.connect_tcp.complete":
             self._connected = True
-        elif event == "http11.send_request_headers.started":
+        elif event == "http11.send_request_body.started":
             self.started = time.monotonic()
 
 
