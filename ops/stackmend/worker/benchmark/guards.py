@@ -71,7 +71,7 @@ def _find_busy(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[Refusal]:
     """What the server does for others would be slowed, and would slow what is measured."""
     if "busy" in spec.allow:
         return
-    reason = _explain_queue(state) or _explain_work(spec, state)
+    reason = _explain_queue(state) or _explain_usage(spec, state)
     if reason:
         yield Refusal(
             subject=spec.server,
@@ -87,7 +87,7 @@ def _explain_queue(state: BenchmarkState) -> str:
     return f"the queue is not empty: {queue.waiting} waiting, {queue.running} running"
 
 
-def _explain_work(spec: BenchmarkSpec, state: BenchmarkState) -> str:
+def _explain_usage(spec: BenchmarkSpec, state: BenchmarkState) -> str:
     """What a server computes that no queue knows of; its own word is better than its use of CPU."""
     if spec.target == "queue":
         return ""

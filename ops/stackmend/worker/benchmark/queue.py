@@ -207,7 +207,7 @@ class Pace:
         return min(LATEST, max(SOONEST, pause))
 
 
-class _Failed(Exception):
+class _TaskError(Exception):
     """A task came to nothing."""
 
     def __init__(self, invalid: Invalid, reason: str) -> None:
@@ -237,13 +237,13 @@ class QueueTask:
     prompt_tokens: int | None = None
 
     def ask(self, client: HTTPClient, began: float) -> Iterator[Sample]:
-        """Submit one task, and wait for its end; as :class:`~.sending.Asking`."""
+        """Submit one task, and wait for its end: what a run does again and again."""
         started = time.monotonic()
         try:
             task, started = self._submit(client)
             accepted = time.monotonic() - started
             progress = self._wait(client, task, started)
-        except _Failed as error:
+        except _TaskError as error:
             end = time.monotonic() - started
             yield Sample(
                 sent=started - began,
@@ -270,11 +270,11 @@ class QueueTask:
                 timeout=(CONNECTING, SOON, SOON, CONNECTING),
             )
         except connection.HTTPError as error:
-            raise _Failed(*classify(error, SOON)) from error
+            raise _TaskError(*classify(error, SOON)) from error
         fields = _read_answer(answer, (200, 201, 202))
         task = fields.get("id")
         if not isinstance(task, str) or not _ID.fullmatch(task):
-            raise _Failed("error", "the queue gives the task no id")
+            raise _TaskError("error", "the queue gives the task no id")
         return task, started
 
     def _wait(self, client: HTTPClient, task: str, started: float) -> Progress:
@@ -284,7 +284,7 @@ class QueueTask:
         while True:
             now = time.monotonic()
             if now >= deadline:
-                raise _Failed(
+                raise _TaskError(
                     "timeout",
                     f"the task is not over within {self.timeout:g} s: it is {state}{reason}",
                 )
@@ -308,7 +308,7 @@ class QueueTask:
             try:
                 progress = parse_progress(_read_answer(answer, (200,)))
             except ValueError as error:
-                raise _Failed(
+                raise _TaskError(
                     "error", f"the answer has not the form of this API: {error}"
                 ) from error
             if progress.is_over:
@@ -320,21 +320,32 @@ def _read_answer(answer: HTTPResponse, good: tuple[int, ...]) -> Mapping[str, An
     content = answer.content
     fields: Mapping[str, Any] = {}
     if len(content) > MOST_BYTES:
-        raise _Failed("error", f"the answer is longer than {MOST_BYTES} bytes")
+        raise _TaskError("error", f"the answer is longer than {MOST_BYTES} bytes")
     try:
         fields = parse_object(content)
     except ValueError as error:
         if answer.status_code in good:
-            raise _Failed("error", "the answer is no JSON object") from error
+            raise _TaskError("error", "the answer is no JSON object") from error
     if answer.status_code not in good:
         reason = format_message(fields.get("error"))
-        raise _Failed("refused", f"{reason} (HTTP {answer.status_code})")
+        raise _TaskError("refused", f"{reason} (HTTP {answer.status_code})")
     return fields
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of a queue before it is measured; as :class:`~.measuring.Ready`."""
+    """What is known of a queue before it is measured.
+
+    :param rtt: seconds of one round trip to it.
+    :param words: that make up a prompt of the profile's length.
+    :param prompt_tokens: that the model server counts of such a prompt; ``None`` where it counts
+        none.
+    :param prompts: the source of prompts.
+    :param prefix: what stands before the paths of the API.
+    :param model: the model that is asked for; empty for that of the worker.
+    :param pace: how long tasks take.
+    :param load: not known of a queue.
+    """
 
     rtt: float
     words: int
