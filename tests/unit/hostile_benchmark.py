@@ -86,7 +86,7 @@ BENCHMARK = Room(
     facts=[(BenchmarkHost, _ASKED)],
     lay=_lay,
     scripts=frozenset({"worker/benchmark/probe.sh"}),
-    programs={"nvidia-smi": 'cat "$say/smi"'},
+    programs={"nvidia-smi": 'cat "$say/smi"', "sleep": ":"},
     passing=frozenset({"now", "available", "swap"}),
     few=15,
     many=600,
@@ -120,9 +120,9 @@ BENCHMARK = Room(
 
 
 def _listed(dump: Dump) -> Dump:
-    """Settings as a list, whose entries are slots."""
+    """Settings as a list, whose entries are slots; without what changes from moment to moment."""
     dump["servers"] = [
-        {**server, "settings": list(server["settings"])} for server in dump["servers"]
+        {**server, "settings": list(server["settings"]), "used": None} for server in dump["servers"]
     ]
     dump["gpus"] = list(dump["gpus"])
     return dump
