@@ -30,7 +30,7 @@ _WORDS: dict[str, Any] = {
         'address "10.0.0.1"',
         '{"schema_version": 1}',
         "evil, 1, 1, 1",
-        "1 0.1 0\n1 0.6 99",
+        "1 0.1 0 0\n1 0.6 99 9",
     ),
 }
 
@@ -122,7 +122,8 @@ BENCHMARK = Room(
 def _listed(dump: Dump) -> Dump:
     """Settings as a list, whose entries are slots; without what changes from moment to moment."""
     dump["servers"] = [
-        {**server, "settings": list(server["settings"]), "used": None} for server in dump["servers"]
+        {**server, "settings": list(server["settings"]), "usage": None}
+        for server in dump["servers"]
     ]
     dump["gpus"] = list(dump["gpus"])
     return dump

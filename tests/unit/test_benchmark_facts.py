@@ -38,6 +38,7 @@ from stackmend.worker.benchmark.state import (
     Record,
     Result,
     Server,
+    Usage,
 )
 from tests.calm import calmly
 from tests.unit.benchmark_world import FINGERPRINT, Noise, measure, summarize
@@ -303,29 +304,33 @@ def test_a_server_that_computes_is_recognised(kind: str) -> None:
         finally:
             os.killpg(run.pid, signal.SIGKILL)
     (server,) = facts.parse(lines, Query(MARK, "", "", f"127.0.0.1:{port}", int(port))).servers
-    assert server.used is not None
-    used, during = server.used
-    assert 0.5 <= during < 5
-    assert (used > guards.COMPUTING * during) is (kind == "computes")
+    assert server.usage is not None
+    assert 0.5 <= server.usage.during < 5
+    assert guards.is_computing(server.usage) is (kind == "computes")
 
 
 @pytest.mark.parametrize(
     ("usage", "used"),
     [
-        ("4711 10.00 3.10\n4711 10.52 3.62", (0.52, 0.52)),
-        ("4711 10.00 3.10\n4712 10.52 3.62", None),
-        ("4711 10.00 3.10", None),
-        ("4711 10.00 3.10\n4711 10.00 3.62", None),
-        ("4711 10.00 3.10\n4711 10.50 3.00", None),
-        ("4711 10.00 -3\n4711 10.50 1e9", None),
-        ("\n4711\n4711 10.00 3.10 4\nx", None),
+        (
+            "4711 10.00 3.10 1.5\n4711 10.52 3.62 1.75",
+            Usage(used=0.52, waited=0.25, during=0.52),
+        ),
+        (
+            "4711 10.00 3.10 1.5\n4711 10.52 3.62 1.0",
+            Usage(used=0.52, waited=0.0, during=0.52),
+        ),
+        ("4711 10.00 3.10 0\n4712 10.52 3.62 0", None),
+        ("4711 10.00 3.10 0", None),
+        ("4711 10.00 3.10 0\n4711 10.00 3.62 0", None),
+        ("4711 10.00 3.10 0\n4711 10.50 3.00 0", None),
+        ("4711 10.00 -3 0\n4711 10.50 1e9 0", None),
+        ("\n4711\n4711 10.00 3.10 4 1\nx", None),
     ],
 )
-def test_what_a_server_used_between_two_readings(
-    usage: str, used: tuple[float, float] | None
-) -> None:
+def test_what_a_server_used_between_two_readings(usage: str, used: Usage | None) -> None:
     (server,) = read(**{f"server__{ID}": CONTAINER, "usage": usage}).servers
-    assert server.used == used
+    assert server.usage == used
 
 
 def test_the_queue_before_a_server_answers_at_its_own_port() -> None:

@@ -19,6 +19,7 @@ from stackmend.worker.benchmark.state import (
     Loaded,
     Queue,
     Served,
+    Usage,
 )
 from stackmend.worker.context import Shape
 from tests.unit.test_benchmark_plan import GIB, MACHINE, SERVER, SPEC, STATE, change
@@ -41,9 +42,9 @@ TASKS = BenchmarkState(
 )
 
 
-def watched(seconds: float, state: BenchmarkState = STATE) -> BenchmarkState:
+def watched(seconds: float, state: BenchmarkState = STATE, waited: float = 0.0) -> BenchmarkState:
     """The server's use of the CPU, within half a second."""
-    server = SERVER.model_copy(update={"used": (seconds, 0.5)})
+    server = SERVER.model_copy(update={"usage": Usage(used=seconds, waited=waited, during=0.5)})
     return change(state, "machine", servers=(server,))
 
 
@@ -98,6 +99,13 @@ REFUSED: dict[str, tuple[BenchmarkSpec, BenchmarkState, str, str]] = {
         "a measurement would slow that",
         BUSY,
     ),
+    "its processes would compute, and are held up": (
+        SPEC,
+        watched(0.06, waited=0.44),
+        "ai-ollama-1 is computing: it used 0.06 s of CPU time within 0.50 s; "
+        "a measurement would slow that",
+        BUSY,
+    ),
     "weights": (
         SPEC,
         cramped(machine={"available": 5 * GIB, "swap": GIB}),
@@ -143,6 +151,7 @@ ALLOWED: dict[str, tuple[BenchmarkSpec, BenchmarkState]] = {
     "an empty queue": (QUEUE, TASKS),
     "a queue that is not known": (SPEC, answered(queue=None)),
     "a healthcheck, or a timer": (SPEC, watched(0.14)),
+    "a timer that is held up": (SPEC, watched(0.01, waited=0.6)),
     "a scheduler that spins, and no requests": (OPENAI, answered(watched(0.5), requests=0)),
     "exactly what fits": (SPEC, cramped(machine={"available": 6 * GIB})),
     "no prompts kept": (
@@ -198,7 +207,7 @@ def test_nothing_is_measured_without_the_consent_of_each_guard(
         shape=SHAPE,
         loaded=(Loaded(name="big:latest", size=GIB),) if others else (),
         machine={"available": available},
-        server={"used": None if used is None else (used, 0.5)},
+        server={"usage": None if used is None else Usage(used=used, during=0.5)},
     )
     needed = set()
     if (queue is not None and queue.waiting + queue.running) or (used or 0) > 0.15:

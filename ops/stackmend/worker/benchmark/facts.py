@@ -15,7 +15,7 @@ from stackmend.answers import read_json
 from stackmend.connection import make_mark, parse_probe, parse_sections, script
 from stackmend.redaction import format_safe_line
 from stackmend.worker.benchmark.spec import QUEUE_PORT, BenchmarkSpec
-from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server
+from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server, Usage
 
 #: Characters of one setting, and of other names that a host gives.
 LONGEST_SETTING, LONGEST_NAME = 300, 120
@@ -311,21 +311,23 @@ def _add_limits(server: Server, process: int, found: Sections, cores: int) -> Se
             "quota": round(min(quotas), 3) if quotas else 0.0,
             "memory_limit": min((limit for limit in limits if limit < UNLIMITED), default=0),
             "threads": max(threads, default=0),
-            "used": _find_used(_get_lines(found, "usage"), process),
+            "usage": _find_usage(_get_lines(found, "usage"), process),
         }
     )
 
 
-def _find_used(lines: Sequence[str], process: int) -> tuple[float, float] | None:
-    """Seconds of CPU time that a server used between two readings, and the time between these."""
+def _find_usage(lines: Sequence[str], process: int) -> Usage | None:
+    """What a server used of the CPU between two readings; ``None`` where that is not known."""
     read = []
     for line in lines[:1000]:
         number, *values = line.split() or [""]
-        if number == str(process) and len(values) == 2 and all(map(_SECONDS.fullmatch, values)):
-            read.append((float(values[0]), float(values[1])))
-    if len(read) != 2 or read[1][0] <= read[0][0] or read[1][1] < read[0][1]:
+        if number == str(process) and len(values) == 3 and all(map(_SECONDS.fullmatch, values)):
+            read.append([float(value) for value in values])
+    if len(read) != 2:
         return None
-    return round(read[1][1] - read[0][1], 6), round(read[1][0] - read[0][0], 6)
+    during, used, waited = (round(now - then, 6) for then, now in zip(*read, strict=True))
+    # What a thread waited for that has ended meanwhile is not known.
+    return Usage(used=used, waited=max(0.0, waited), during=during) if during > 0 <= used else None
 
 
 def _limit_memory(server: Server, memory: Mapping[str, int]) -> Server:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from stackmend.decision import Refusal
 from stackmend.worker.benchmark.fingerprint import find_loaded, find_model
 from stackmend.worker.benchmark.spec import BenchmarkSpec
-from stackmend.worker.benchmark.state import BenchmarkState, Conditions, Loaded, Served
+from stackmend.worker.benchmark.state import BenchmarkState, Conditions, Loaded, Served, Usage
 from stackmend.worker.context import Context, find_context
 
 #: What a model needs beyond its weights, as a share of them: context and buffers; and buffers
@@ -15,6 +15,9 @@ OVERHEAD, BUFFERS = 0.2, 0.05
 
 #: CPUs from which on a server computes for somebody: one that waits uses less than a hundredth.
 COMPUTING = 0.3
+
+#: The same where other programs hold it up: CPUs that it uses, and that it would use.
+STARVED, DEMAND = 0.05, 0.5
 
 #: From this version on Ollama keeps the prompts that it has read in the memory of the host.
 KEEPING = (0, 33)
@@ -87,6 +90,16 @@ def _explain_queue(state: BenchmarkState) -> str:
     return f"the queue is not empty: {queue.waiting} waiting, {queue.running} running"
 
 
+def is_computing(usage: Usage) -> bool:
+    """Whether a server computes for somebody, on a host that may have no time for it.
+
+    :param usage: what it used of the CPU.
+    """
+    used, during = usage.used, usage.during
+    starved = used > STARVED * during and used + usage.waited > DEMAND * during
+    return used > COMPUTING * during or starved
+
+
 def _explain_usage(spec: BenchmarkSpec, state: BenchmarkState) -> str:
     """What a server computes that no queue knows of; its own word is better than its use of CPU."""
     if spec.target == "queue":
@@ -95,12 +108,10 @@ def _explain_usage(spec: BenchmarkSpec, state: BenchmarkState) -> str:
     if requests is not None:
         return f"it has {requests} requests of others" if requests else ""
     for server in state.machine.servers:
-        if server.used is None:
-            continue
-        seconds, during = server.used
-        if seconds > COMPUTING * during:
+        if server.usage is not None and is_computing(server.usage):
+            used, during = server.usage.used, server.usage.during
             named = f"{server.name or 'it'} is computing"
-            return f"{named}: it used {seconds:.2f} s of CPU time within {during:.2f} s"
+            return f"{named}: it used {used:.2f} s of CPU time within {during:.2f} s"
     return ""
 
 

@@ -175,11 +175,14 @@ fi
 read_usage() {
   read -r now _ </proc/uptime
   for process in $watched; do
-    for part in $process $(below "$process"); do
+    parts="$process $(below "$process")"
+    waited=$(for part in $parts; do cat /proc/"$part"/task/*/schedstat; done 2>/dev/null |
+      awk '{ waited += $2 } END { printf "%.6f", waited / 1e9 }')
+    for part in $parts; do
       cat "/proc/$part/stat"
-    done 2>/dev/null | sed 's/.*) //' | awk -v name="$process" -v now="$now" '
+    done 2>/dev/null | sed 's/.*) //' | awk -v name="$process" -v now="$now" -v waited="$waited" '
       { ticks += $12 + $13 }
-      END { printf "%s %s %.2f\n", name, now, ticks / 100 }'
+      END { printf "%s %s %.2f %s\n", name, now, ticks / 100, waited }'
   done | quoted
 }
 

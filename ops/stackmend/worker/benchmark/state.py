@@ -423,6 +423,19 @@ class Gpu(Frozen):
     free: int | None = None
 
 
+class Usage(Frozen):
+    """What the processes of a server used of the CPU for a moment.
+
+    :param used: seconds of CPU time.
+    :param waited: seconds for which their threads were held up by other programs.
+    :param during: seconds for which they were watched.
+    """
+
+    used: float
+    waited: float = 0.0
+    during: float
+
+
 class Server(Frozen):
     """One running container of a service, or the process that an endpoint is of.
 
@@ -436,8 +449,8 @@ class Server(Frozen):
     :param memory_limit: bytes that it may have; 0 for no limit.
     :param settings: what of its environment and command changes its speed, sorted.
     :param threads: that it computes with; 0 where it does not say.
-    :param used: seconds of CPU time that its processes used while they were watched, and for how
-        many seconds that was; ``None`` where that is not known.
+    :param usage: what its processes used of the CPU while they were watched; ``None`` where that is
+        not known.
     """
 
     container: str = ""
@@ -449,7 +462,7 @@ class Server(Frozen):
     memory_limit: int = 0
     settings: tuple[str, ...] = ()
     threads: int = 0
-    used: tuple[float, float] | None = None
+    usage: Usage | None = None
 
 
 class Machine(Frozen):
