@@ -89,7 +89,7 @@ def test_the_figures_are_those_of_the_tasks(measured: Measured) -> None:
         wall = max(row["finished_at"] for row in own) - min(row["submitted_at"] for row in own)
         excesses.append(repeat["wall"] / wall - 1)
         assert all(sample["end"] >= sample["total"] for sample in repeat["samples"])
-    # What lies between is the way of the first task to the queue; a stall of this machine adds to it.
+    # Between lies the way of the first task to the queue; a stall of this machine adds to it.
     assert min(excesses) > -0.02
     assert min(excesses) < 0.1
     (summary,) = latest["summaries"]
