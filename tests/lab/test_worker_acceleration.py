@@ -19,7 +19,8 @@ from stackmend.worker.acceleration import AccelerationSpec, read_chain
 from stackmend.worker.acceleration.facts import Acceleration
 from stackmend.worker.acceleration.plan import plan
 from stackmend.worker.acceleration.shapes import complete_shape
-from stackmend.worker.acceleration.state import AcceleratorChain, Memory, Shape
+from stackmend.worker.acceleration.state import AcceleratorChain, Memory
+from stackmend.worker.context import Shape
 from tests import connected
 from tests.lab import gpus
 from tests.lab.fixtures import Lab

@@ -21,6 +21,7 @@ _WORDS: dict[str, Any] = {
     "sections": (
         *("clock", "record", "cpu", "cores", "memory", "gpus", "engine", "complete"),
         *(f"server {'1' * 64}", f"worker {'2' * 64}", "limits 1", "process 1"),
+        *(f"queue {'3' * 64}", "usage"),
     ),
     "bodies": (
         'setting "OLLAMA_NUM_PARALLEL=99"',
@@ -29,6 +30,7 @@ _WORDS: dict[str, Any] = {
         'address "10.0.0.1"',
         '{"schema_version": 1}',
         "evil, 1, 1, 1",
+        "1 0.1 0 0\n1 0.6 99 9",
     ),
 }
 
@@ -84,7 +86,7 @@ BENCHMARK = Room(
     facts=[(BenchmarkHost, _ASKED)],
     lay=_lay,
     scripts=frozenset({"worker/benchmark/probe.sh"}),
-    programs={"nvidia-smi": 'cat "$say/smi"'},
+    programs={"nvidia-smi": 'cat "$say/smi"', "sleep": ":"},
     passing=frozenset({"now", "available", "swap"}),
     few=15,
     many=600,
@@ -118,9 +120,10 @@ BENCHMARK = Room(
 
 
 def _listed(dump: Dump) -> Dump:
-    """Settings as a list, whose entries are slots."""
+    """Settings as a list, whose entries are slots; without what changes from moment to moment."""
     dump["servers"] = [
-        {**server, "settings": list(server["settings"])} for server in dump["servers"]
+        {**server, "settings": list(server["settings"]), "usage": None}
+        for server in dump["servers"]
     ]
     dump["gpus"] = list(dump["gpus"])
     return dump

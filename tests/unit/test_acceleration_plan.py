@@ -19,18 +19,17 @@ from stackmend.engine.accelerators.state import Accelerators
 from stackmend.models.spec import Endpoint
 from stackmend.worker.acceleration.chain import build_chain, find_processor
 from stackmend.worker.acceleration.plan import plan
-from stackmend.worker.acceleration.shapes import parse_shape
 from stackmend.worker.acceleration.spec import AccelerationSpec
 from stackmend.worker.acceleration.state import (
     Load,
     Memory,
     ServerLog,
-    Shape,
     StoredModel,
     Usage,
     WorkerAcceleration,
     describe_processor,
 )
+from stackmend.worker.context import Shape, parse_shape
 from tests.unit.acceleration_world import (
     BREAKS,
     CPU,

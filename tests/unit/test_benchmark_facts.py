@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.connection import read_frame, read_script
 from stackmend.text import make_printable
-from stackmend.worker.benchmark import conditions, facts, identity, schema, statistics, store
+from stackmend.worker.benchmark import (
+    conditions,
+    facts,
+    guards,
+    identity,
+    schema,
+    statistics,
+    store,
+)
 from stackmend.worker.benchmark.conditions import Counters
 from stackmend.worker.benchmark.facts import BenchmarkHost, Query
 from stackmend.worker.benchmark.identity import Reply
@@ -28,7 +38,9 @@ from stackmend.worker.benchmark.state import (
     Record,
     Result,
     Server,
+    Usage,
 )
+from tests.calm import calmly
 from tests.unit.benchmark_world import FINGERPRINT, Noise, measure, summarize
 
 MARK = "==test"
@@ -269,6 +281,64 @@ def test_the_probe_of_this_machine(tmp_path: Path) -> None:
     assert (found.record_problem, found.reason, found.servers) == ("", "", ())
 
 
+SERVING = """\
+import socket, sys, threading, time
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    time.sleep(3600) if sys.argv[1] == "waits" else None
+"""
+
+
+@pytest.mark.parametrize("kind", ["waits", "computes"])
+@calmly
+def test_a_server_that_computes_is_recognised(kind: str) -> None:
+    command = [sys.executable, "-c", SERVING, kind]
+    # What it starts computes for it.
+    below = ["sh", "-c", '"$@"; :', "sh", *command]
+    with subprocess.Popen(below, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        try:
+            assert run.stdout is not None
+            port = run.stdout.readline().strip()
+            lines = run_script("probe", "", "", "", "127.0.0.1", port, "/nonexistent", "")
+        finally:
+            os.killpg(run.pid, signal.SIGKILL)
+    (server,) = facts.parse(lines, Query(MARK, "", "", f"127.0.0.1:{port}", int(port))).servers
+    assert server.usage is not None
+    assert 0.5 <= server.usage.during < 5
+    assert guards.is_computing(server.usage) is (kind == "computes")
+
+
+@pytest.mark.parametrize(
+    ("usage", "used"),
+    [
+        (
+            "4711 10.00 3.10 1.5\n4711 10.52 3.62 1.75",
+            Usage(used=0.52, waited=0.25, during=0.52),
+        ),
+        (
+            "4711 10.00 3.10 1.5\n4711 10.52 3.62 1.0",
+            Usage(used=0.52, waited=0.0, during=0.52),
+        ),
+        ("4711 10.00 3.10 0\n4712 10.52 3.62 0", None),
+        ("4711 10.00 3.10 0", None),
+        ("4711 10.00 3.10 0\n4711 10.00 3.62 0", None),
+        ("4711 10.00 3.10 0\n4711 10.50 3.00 0", None),
+        ("4711 10.00 -3 0\n4711 10.50 1e9 0", None),
+        ("\n4711\n4711 10.00 3.10 4 1\nx", None),
+    ],
+)
+def test_what_a_server_used_between_two_readings(usage: str, used: Usage | None) -> None:
+    (server,) = read(**{f"server__{ID}": CONTAINER, "usage": usage}).servers
+    assert server.usage == used
+
+
+def test_the_queue_before_a_server_answers_at_its_own_port() -> None:
+    found = read(**{f"queue__{ID}": 'address "172.18.0.9"'})
+    assert [queue.addresses for queue in found.queues] == [(("172.18.0.9", 8000),)]
+    assert found.servers == ()
+
+
 def test_the_conditions_of_this_machine() -> None:
     before = conditions.parse(run_script("conditions", str(os.getpid())), MARK)
     # Some work of this process's own group, and so of no other program.
@@ -280,6 +350,8 @@ def test_the_conditions_of_this_machine() -> None:
     assert found.load_average is not None
     assert found.oom_kills is not None
     assert found.swapped is not None
+    assert found.available is not None
+    assert 0 < found.available < 1
     assert before.throttled.keys() == after.throttled.keys()
     assert before.throttled
     assert before.used is not None

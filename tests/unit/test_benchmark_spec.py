@@ -82,6 +82,7 @@ def test_the_size_of_a_profile() -> None:
         ({"minimum": "fast"}, "benchmark.minimum: must be output tokens a second, or a mapping"),
         ({"minimum": True}, "benchmark.minimum: must be output tokens a second, or a mapping"),
         ({"minimum": {"goodput": 1}}, "minimum.goodput: add profile.limits"),
+        ({"target": "queue", "minimum": 20}, "minimum.output_tps: a queue gives no tokens"),
         ({"minimum": {"tasks_pm": 1}}, "minimum.tasks_pm: only a queue has tasks"),
         ({"minimum": float("nan")}, "benchmark.minimum.output_tps: Input should be"),
         ({"target": "openai"}, "benchmark: name the server: add service, or endpoint as"),

@@ -160,9 +160,12 @@ def benchmarked(
     0.05 that this is chance. A level that looks worse is measured once more before it counts. What
     only noise can be says so, and fails nothing.
 
-    Another model in memory, too little memory and a queue that is not empty are refusals, unless
-    ``allow`` has them. One measurement at a time runs on a host. A run that is killed leaves the
-    result of before.
+    What would disturb somebody is a refusal with its numbers, unless ``allow`` has its word: tasks
+    that wait or run, or a server that computes for others (``busy``); another model in memory
+    (``model``); a model, its context, or the prompts that the server keeps of a measurement, that
+    do not fit into what is free (``memory``). A host that runs short of memory meanwhile ends the
+    measurement. One measurement at a time runs on a host. A run that is killed leaves the result
+    of before; tasks that it left in a queue end by themselves.
 
     Results lie on the host below ``/var/lib/stackmend/benchmarks``, and with all samples on this
     machine in ``benchmarks`` beside the reports. The report measures the main figures.

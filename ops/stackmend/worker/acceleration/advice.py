@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from stackmend.decision import Finding
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.acceleration.state import WorkerAcceleration
+from stackmend.worker.context import find_context
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -15,9 +16,6 @@ _SWAPPED = 64 * _MIB
 
 #: Which share of the memory a model's files may take until its context is asked for.
 _SCARCE = 0.4
-
-#: Bytes of one number of a context, by what it is kept as.
-_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 1.0625, "q4_0": 0.5625}
 
 #: Which share of its periods a server may be held back in.
 _THROTTLED = 0.05
@@ -127,21 +125,11 @@ def find_need(state: WorkerAcceleration) -> tuple[int, str]:
         return loaded, "the loaded models need"
     if state.shape is None:
         return largest.size, f"the files of {largest.name} alone have"
-    tokens, parallel = _find_context(state)
-    tokens = min(tokens, state.shape.trained or tokens)
-    cache = state.find_setting("OLLAMA_KV_CACHE_TYPE")
-    context = state.shape.count_bytes(tokens, parallel, _BYTES.get(cache, 2.0))
-    of = f"{context / _GIB:.1f} GiB of that for {parallel} times {tokens} tokens of context"
-    return largest.size + context, f"{largest.name} needs, {of},"
-
-
-def _find_context(state: WorkerAcceleration) -> tuple[int, int]:
-    """Tokens of one request, and requests at one time, as the server's environment has them."""
-    values = []
-    for name, default in (("OLLAMA_CONTEXT_LENGTH", 4096), ("OLLAMA_NUM_PARALLEL", 1)):
-        text = state.find_setting(name)
-        values.append(int(text[:9]) if text.isdecimal() and int(text[:9]) else default)
-    return values[0], values[1]
+    context = find_context(state.find_setting)
+    needs = context.count_bytes(state.shape)
+    tokens = min(context.tokens, state.shape.trained or context.tokens)
+    of = f"{needs / _GIB:.1f} GiB of that for {context.parallel} times {tokens} tokens of context"
+    return largest.size + needs, f"{largest.name} needs, {of},"
 
 
 def _assess_memory(policy: AccelerationPolicy, state: WorkerAcceleration) -> Finding | None:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from stackmend.frozen import Frozen
+from stackmend.worker.context import Shape
 
 #: The links between an accelerator and a model, in the order in which each needs those before it.
 LinkName = Literal["host", "driver", "toolkit", "reservation", "container", "server", "model"]
@@ -229,33 +230,6 @@ class StoredModel(Frozen):
 
     name: str
     size: int = 0
-
-
-class Shape(Frozen):
-    """What the memory of a model's context follows from.
-
-    :param layers: that keep keys and values.
-    :param heads: of each layer that do.
-    :param key: numbers that one of them keeps for a token as its key.
-    :param value: likewise, as its value.
-    :param trained: tokens that the model was trained for; 0 where it does not say.
-    """
-
-    layers: int
-    heads: int
-    key: int
-    value: int
-    trained: int = 0
-
-    def count_bytes(self, tokens: int, parallel: int, bytes_each: float = 2.0) -> int:
-        """Bytes that a context takes.
-
-        :param tokens: of one request.
-        :param parallel: requests at one time, each of which has a context of its own.
-        :param bytes_each: of one number: 2 for f16, about 1 for q8_0.
-        """
-        numbers = self.layers * self.heads * (self.key + self.value)
-        return round(numbers * bytes_each * tokens * max(1, parallel))
 
 
 class Device(Frozen):

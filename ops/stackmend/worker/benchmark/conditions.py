@@ -39,6 +39,7 @@ class Counters:
     :param ticks: of all CPUs together: in all, idle, and stolen.
     :param swapped: pages that came in from swap.
     :param oom_kills: processes killed for memory.
+    :param available: share of the memory that programs may still take.
     :param load_average: over one minute.
     :param thermal: events of thermal throttling.
     :param throttled: how often, and for how many seconds, each control group was held back.
@@ -50,6 +51,7 @@ class Counters:
     ticks: tuple[float, float, float] | None = None
     swapped: int | None = None
     oom_kills: int | None = None
+    available: float | None = None
     load_average: float | None = None
     thermal: int | None = None
     throttled: Mapping[str, tuple[int, float]] = field(default_factory=dict)
@@ -111,6 +113,7 @@ def parse(output: Sequence[str], mark: str) -> Counters:
         ticks=_parse_ticks(lines.get("stat", ())),
         swapped=_convert_count(memory.get("pswpin")),
         oom_kills=_convert_count(memory.get("oom_kill")),
+        available=_compute_share(memory.get("MemAvailable"), memory.get("MemTotal")),
         load_average=average,
         thermal=int(sum(thermal)) if thermal else None,
         throttled=throttled,
@@ -148,6 +151,7 @@ def compute_conditions(before: Counters, after: Counters) -> Conditions:
         others=others,
         swapped=_convert_count(_subtract(after.swapped, before.swapped)),
         oom_kills=_convert_count(_subtract(after.oom_kills, before.oom_kills)),
+        available=after.available,
         load_average=after.load_average,
         thermal=_convert_count(_subtract(after.thermal, before.thermal)),
         gpu_throttle=after.gpu_throttle,
@@ -159,6 +163,10 @@ def _subtract(after: float | None, before: float | None) -> float | None:
     if after is None or before is None or after < before:
         return None
     return after - before
+
+
+def _compute_share(part: float | None, total: float | None) -> float | None:
+    return None if part is None or not total else min(1.0, part / total)
 
 
 def _convert_count(value: float | None) -> int | None:

@@ -6,7 +6,10 @@ export LC_ALL PATH
 
 section stat head -n 1 /proc/stat
 begin memory
-grep -E '^(pswpin|oom_kill) ' /proc/vmstat 2>/dev/null | quoted
+{
+  grep -E '^(pswpin|oom_kill) ' /proc/vmstat
+  sed -n 's/^\(MemTotal\|MemAvailable\): *\([0-9]*\) kB$/\1 \2/p' /proc/meminfo
+} 2>/dev/null | quoted
 end 0
 section load cat /proc/loadavg
 begin thermal

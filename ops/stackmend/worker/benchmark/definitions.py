@@ -230,7 +230,7 @@ def find_problem(
     return (
         _check_output(answer, question)
         or _check_times(answer)
-        or _check_prompt(counts, question)
+        or check_prompt(counts, question)
         or _check_kept(answer, reference, rtt)
         or _check_length(counts, question)
     )
@@ -259,14 +259,14 @@ def _check_times(answer: Answer) -> Problem | None:
     counts, texts = answer.counts, answer.texts
     spent = sum(part for part in (counts.load, counts.prefill, counts.decode) if part)
     spent = max(spent, counts.total or 0.0)
-    if _is_beyond(spent, answer.end):
+    if is_beyond(spent, answer.end):
         return Problem(
             "implausible",
             f"the server says that it took {spent:.2f} s for an answer of {answer.end:.2f} s",
         )
     if not texts or not counts.output or counts.output < 2:
         return None
-    if counts.prefill is not None and _is_beyond(counts.prefill, texts[0].at):
+    if counts.prefill is not None and is_beyond(counts.prefill, texts[0].at):
         return Problem(
             "implausible",
             f"the server says that it read the prompt for {counts.prefill:.2f} s, "
@@ -290,12 +290,17 @@ def _check_times(answer: Answer) -> Problem | None:
     return None
 
 
-def _is_beyond(part: float, all_of_it: float) -> bool:
+def is_beyond(part: float, all_of_it: float) -> bool:
+    """Whether a time is longer than that which contains it, whatever two clocks differ by."""
     return part > all_of_it * (1 + CLOCK_SHARE) + CLOCK
 
 
-def _check_prompt(counts: Counts, question: Question) -> Problem | None:
-    """Whether all of the prompt was read."""
+def check_prompt(counts: Counts, question: Question) -> Problem | None:
+    """Whether all of the prompt was read.
+
+    :param counts: the server's.
+    :param question: with the tokens that the prompt has, as far as that is known.
+    """
     if counts.prompt is None and counts.prefill is not None:
         return Problem(
             "cached", "the server does not count the prompt, as old ones do that have kept it"

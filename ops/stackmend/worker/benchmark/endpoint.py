@@ -8,19 +8,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model server that is measured.
+    """A model server, or a queue before one, that is measured.
 
     :param protocol: which API it is asked by.
     :param address: an IP address or a name, as the host sees it.
     :param port: the port.
-    :param model: the name of the model that is asked.
+    :param model: the name of the model that is asked; empty for that of a queue's worker.
     :param tls: whether it speaks HTTPS.
     :param base_path: what stands before the paths of its API; by default ``/v1`` for OpenAI's and
-        nothing for Ollama's.
+        nothing otherwise.
     :param api_key: what it takes as a bearer token; never part of a text.
     """
 
-    protocol: Literal["ollama", "openai"]
+    protocol: Literal["ollama", "openai", "queue"]
     address: str
     port: int
     model: str

@@ -14,8 +14,8 @@ from pyinfra.api.exceptions import FactValueError
 from stackmend.answers import read_json
 from stackmend.connection import make_mark, parse_probe, parse_sections, script
 from stackmend.redaction import format_safe_line
-from stackmend.worker.benchmark.spec import BenchmarkSpec
-from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server
+from stackmend.worker.benchmark.spec import QUEUE_PORT, BenchmarkSpec
+from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server, Usage
 
 #: Characters of one setting, and of other names that a host gives.
 LONGEST_SETTING, LONGEST_NAME = 300, 120
@@ -26,11 +26,12 @@ MOST_SETTINGS = 200
 #: From this many bytes on a limit of memory is none.
 UNLIMITED = 1 << 60
 
-_CONTAINER = re.compile(r"(server|worker) ([0-9a-f]{64})")
+_CONTAINER = re.compile(r"(server|worker|queue) ([0-9a-f]{64})")
 _PROCESS = re.compile(r"process ([0-9]{1,10})")
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 #: Variables that say how many threads a server computes with.
 _THREADS = ("LLAMA_ARG_THREADS", "N_THREADS", "OMP_NUM_THREADS")
@@ -58,6 +59,7 @@ class BenchmarkHost(FactBase[Machine]):
     + address: of an endpoint, as the host sees it.
     + port: that the server listens on.
     + record: the file on the host with what was measured.
+    + queue: the service whose queue sends tasks to the server; empty for none.
 
     Hardware, the control groups of the server's processes and what of its environment changes its
     speed come over one channel. No value of a variable or argument that may be a secret is printed.
@@ -79,6 +81,7 @@ class BenchmarkHost(FactBase[Machine]):
         address: str = "",
         port: int = 11434,
         record: str = "/nonexistent",
+        queue: str = "",
     ) -> StringCommand:
         """The probe, with its arguments quoted.
 
@@ -98,6 +101,7 @@ class BenchmarkHost(FactBase[Machine]):
             address,
             str(port),
             record,
+            queue,
             mark=self._query.mark,
             before=["group"],
             shared=["own"],
@@ -120,6 +124,7 @@ def make_arguments(spec: BenchmarkSpec, record: str) -> dict[str, Any]:
         "address": spec.endpoint.address if spec.endpoint is not None else "",
         "port": spec.server_port,
         "record": record,
+        "queue": spec.queue_name,
     }
 
 
@@ -133,10 +138,11 @@ def parse(output: Sequence[str], query: Query) -> Machine:
         raise ValueError("it did not run to its end")
     memory = _parse_memory(_get_lines(found, "memory"))
     cores = _parse_number(_get_lines(found, "cores"))
-    servers: dict[str, list[Server]] = {"server": [], "worker": []}
+    servers: dict[str, list[Server]] = {"server": [], "worker": [], "queue": []}
     for name, (_, lines) in found.items():
         if match := _CONTAINER.fullmatch(name):
-            servers[match[1]].append(_parse_container(match[2], lines, found, query.port, cores))
+            port = QUEUE_PORT if match[1] == "queue" else query.port
+            servers[match[1]].append(_parse_container(match[2], lines, found, port, cores))
         elif match := _PROCESS.fullmatch(name):
             servers["server"].append(
                 _add_limits(
@@ -159,6 +165,7 @@ def parse(output: Sequence[str], query: Query) -> Machine:
         driver=driver,
         servers=tuple(_limit_memory(server, memory) for server in servers["server"]),
         workers=tuple(_limit_memory(server, memory) for server in servers["worker"]),
+        queues=tuple(servers["queue"]),
         reason=_explain(found, query, servers["server"]),
         record=record,
         record_problem=problem,
@@ -304,8 +311,23 @@ def _add_limits(server: Server, process: int, found: Sections, cores: int) -> Se
             "quota": round(min(quotas), 3) if quotas else 0.0,
             "memory_limit": min((limit for limit in limits if limit < UNLIMITED), default=0),
             "threads": max(threads, default=0),
+            "usage": _find_usage(_get_lines(found, "usage"), process),
         }
     )
+
+
+def _find_usage(lines: Sequence[str], process: int) -> Usage | None:
+    """What a server used of the CPU between two readings; ``None`` where that is not known."""
+    read = []
+    for line in lines[:1000]:
+        number, *values = line.split() or [""]
+        if number == str(process) and len(values) == 3 and all(map(_SECONDS.fullmatch, values)):
+            read.append([float(value) for value in values])
+    if len(read) != 2:
+        return None
+    during, used, waited = (round(now - then, 6) for then, now in zip(*read, strict=True))
+    # What a thread waited for that has ended meanwhile is not known.
+    return Usage(used=used, waited=max(0.0, waited), during=during) if during > 0 <= used else None
 
 
 def _limit_memory(server: Server, memory: Mapping[str, int]) -> Server:

@@ -1,14 +1,41 @@
 """When nothing is measured, because somebody or something would be disturbed. Pure."""
 
+import re
 from collections.abc import Iterator
 
 from stackmend.decision import Refusal
 from stackmend.worker.benchmark.fingerprint import find_loaded, find_model
 from stackmend.worker.benchmark.spec import BenchmarkSpec
-from stackmend.worker.benchmark.state import BenchmarkState
+from stackmend.worker.benchmark.state import BenchmarkState, Conditions, Loaded, Served, Usage
+from stackmend.worker.context import Context, find_context
 
-#: What a model needs beyond its weights, as a share of them: context and buffers.
-OVERHEAD = 0.2
+#: What a model needs beyond its weights, as a share of them: context and buffers; and buffers
+#: alone, where its context is known.
+OVERHEAD, BUFFERS = 0.2, 0.05
+
+#: CPUs from which on a server computes for somebody: one that waits uses less than a hundredth.
+COMPUTING = 0.3
+
+#: The same where other programs hold it up: CPUs that it uses, and that it would use.
+STARVED, DEMAND = 0.05, 0.5
+
+#: From this version on Ollama keeps the prompts that it has read in the memory of the host.
+KEEPING = (0, 33)
+
+#: Bytes of prompts that a runner keeps, unless it was started with another limit.
+MOST_KEPT = 8 << 30
+
+#: Bytes of swap that are worth a word.
+SWAPPED = 64 << 20
+
+#: Shares of the memory: below the one a measurement ends, and below the other where pages come in
+#: from swap as well.
+SCARCE, SWAPPING = 0.05, 0.1
+
+#: Pages that come in from swap on a host with enough memory as well.
+FEW_PAGES = 256
+
+_GIB = 1 << 30
 
 
 def list_refusals(spec: BenchmarkSpec, state: BenchmarkState) -> tuple[Refusal, ...]:
@@ -17,7 +44,75 @@ def list_refusals(spec: BenchmarkSpec, state: BenchmarkState) -> tuple[Refusal, 
     :param spec: what is desired.
     :param state: the host and its server.
     """
-    return (*_find_other_models(spec, state), *_find_short_memory(spec, state))
+    return (
+        *_find_busy(spec, state),
+        *_find_other_models(spec, state),
+        *_find_short_memory(spec, state),
+    )
+
+
+def find_shortage(conditions: Conditions) -> str:
+    """Why a measurement ends before its host runs out of memory; empty where it goes on.
+
+    :param conditions: of the last repeat.
+    """
+    if kills := conditions.oom_kills:
+        return f"the kernel killed {kills} {'process' if kills == 1 else 'processes'} for memory"
+    available, swapped = conditions.available, conditions.swapped or 0
+    if available is None:
+        return ""
+    if available < SCARCE:
+        return f"{available:.1%} of the host's memory are left"
+    if available < SWAPPING and swapped > FEW_PAGES:
+        return (
+            f"the host swaps: {swapped} pages came in, and {available:.1%} of its memory are left"
+        )
+    return ""
+
+
+def _find_busy(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[Refusal]:
+    """What the server does for others would be slowed, and would slow what is measured."""
+    if "busy" in spec.allow:
+        return
+    reason = _explain_queue(state) or _explain_usage(spec, state)
+    if reason:
+        yield Refusal(
+            subject=spec.server,
+            reason=f"{reason}; a measurement would slow that",
+            remedy=_allow("busy"),
+        )
+
+
+def _explain_queue(state: BenchmarkState) -> str:
+    queue = state.answers.queue
+    if queue is None or not queue.waiting + queue.running:
+        return ""
+    return f"the queue is not empty: {queue.waiting} waiting, {queue.running} running"
+
+
+def is_computing(usage: Usage) -> bool:
+    """Whether a server computes for somebody, on a host that may have no time for it.
+
+    :param usage: what it used of the CPU.
+    """
+    used, during = usage.used, usage.during
+    starved = used > STARVED * during and used + usage.waited > DEMAND * during
+    return used > COMPUTING * during or starved
+
+
+def _explain_usage(spec: BenchmarkSpec, state: BenchmarkState) -> str:
+    """What a server computes that no queue knows of; its own word is better than its use of CPU."""
+    if spec.target == "queue":
+        return ""
+    requests = state.answers.requests
+    if requests is not None:
+        return f"it has {requests} requests of others" if requests else ""
+    for server in state.machine.servers:
+        if server.usage is not None and is_computing(server.usage):
+            used, during = server.usage.used, server.usage.during
+            named = f"{server.name or 'it'} is computing"
+            return f"{named}: it used {used:.2f} s of CPU time within {during:.2f} s"
+    return ""
 
 
 def _find_other_models(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[Refusal]:
@@ -38,25 +133,89 @@ def _find_short_memory(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[R
     """A host that would swap, or end a process for memory, is not measured."""
     model = find_model(spec, state.answers)
     machine = state.machine
-    if "memory" in spec.allow or model is None or not machine.servers:
+    if "memory" in spec.allow or model is None or not machine.servers or not machine.available:
         return
-    if not model.size or find_loaded(state.answers, model.name) is not None:
-        return
-    needed = int(model.size * (1 + OVERHEAD))
+    loaded = find_loaded(state.answers, model.name)
+    needed = 0 if loaded is not None else find_need(state, model)
     if sum(gpu.free or 0 for gpu in machine.gpus) >= needed:
-        return
+        needed = 0
+    kept = find_kept(spec, state)
     free = machine.available
     if limit := machine.servers[0].memory_limit:
-        free = min(free, limit)
-    if machine.available and needed > free:
-        yield Refusal(
-            subject=spec.server,
-            reason=(
-                f"memory may run short: {model.name} needs about {_format(needed)} to be loaded, "
-                f"and {_format(free)} are free"
-            ),
-            remedy=_allow("memory"),
-        )
+        free = min(free, limit - _count_resident(loaded))
+    if needed + kept <= free:
+        return
+    reasons = []
+    if needed:
+        reasons.append(f"{model.name} needs about {_format(needed)} to be loaded")
+    if kept:
+        reasons.append(f"its server keeps up to {_format(kept)} of the prompts of a measurement")
+    swap = f"; {_format(machine.swap)} of swap are in use" if machine.swap >= SWAPPED else ""
+    less = "; or start the server with LLAMA_ARG_CACHE_RAM=0" if kept else ""
+    yield Refusal(
+        subject=spec.server,
+        reason=f"memory may run short: {', '.join(reasons)}, and {_format(max(0, free))} are free"
+        f"{swap}",
+        remedy=_allow("memory") + less,
+    )
+
+
+def find_need(state: BenchmarkState, model: Served) -> int:
+    """Bytes that a model needs to be loaded: its weights, its context, and buffers.
+
+    :param state: the host and its server.
+    :param model: the model.
+    """
+    shape = state.answers.shape
+    if shape is None or not model.size:
+        return int(model.size * (1 + OVERHEAD))
+    return int(model.size * (1 + BUFFERS)) + _find_context(state).count_bytes(shape)
+
+
+def find_kept(spec: BenchmarkSpec, state: BenchmarkState) -> int:
+    """Bytes of the host's memory that a server fills with the prompts of a measurement.
+
+    0 where it keeps none, or where that cannot be computed: then the host is watched meanwhile.
+
+    :param spec: what is desired.
+    :param state: the host and its server.
+    """
+    shape = state.answers.shape
+    if state.answers.engine != "ollama" or shape is None:
+        return 0
+    if _parse_version(state.answers.version) < KEEPING:
+        return 0
+    text = _read_settings(state).get("LLAMA_ARG_CACHE_RAM", "")
+    limit = MOST_KEPT
+    if re.fullmatch(r"-?[0-9]{1,9}", text):
+        limit = int(text) << 20
+    profile = spec.profile
+    levels = 1 if profile.rate is not None else len(profile.concurrency)
+    prompts = profile.samples + levels * profile.warmups
+    tokens = profile.prompt_tokens + profile.output_tokens
+    kept = prompts * shape.count_bytes(tokens, 1, _find_context(state).bytes_each)
+    # A limit below zero is none.
+    return min(kept, limit) if limit >= 0 else kept
+
+
+def _find_context(state: BenchmarkState) -> Context:
+    return find_context(_read_settings(state).get)
+
+
+def _read_settings(state: BenchmarkState) -> dict[str, str]:
+    servers = state.machine.servers
+    lines = servers[0].settings if servers else ()
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _count_resident(loaded: Loaded | None) -> int:
+    """Bytes of the memory that a loaded model has by now."""
+    return 0 if loaded is None else max(0, loaded.size - loaded.vram)
+
+
+def _parse_version(text: str) -> tuple[int, ...]:
+    match = re.match(r"([0-9]{1,6})\.([0-9]{1,6})", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _allow(consent: str) -> str:
@@ -64,4 +223,4 @@ def _allow(consent: str) -> str:
 
 
 def _format(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
+    return f"{size / _GIB:.1f} GiB"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackmend import answers, connection
 from stackmend.redaction import format_safe_line
+from stackmend.worker.benchmark.fingerprint import find_model
 from stackmend.worker.benchmark.spec import BenchmarkSpec
-from stackmend.worker.benchmark.state import Answers, Loaded, Machine, Served
+from stackmend.worker.benchmark.state import Answers, Loaded, Machine, Queue, Served
+from stackmend.worker.context import parse_shape
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -23,6 +26,21 @@ MOST_MODELS, LONGEST_NAME = 2000, 300
 
 #: The largest context that a model may have.
 LARGEST_CONTEXT = 1 << 32
+
+#: The path of what a queue says of itself.
+HEALTH = "/healthz"
+
+#: Seconds for an answer that is not needed.
+SOON = 5.0
+
+#: The most that may wait in a queue, or at a server.
+MOST_WAITING = 10**9
+
+#: What servers call the requests that they have, in their metrics.
+_REQUESTS = re.compile(
+    r"(?:vllm:num_requests_(?:running|waiting)|llamacpp:requests_(?:processing|deferred))"
+    r"(?:\{[^}\n]{0,2000}\})? +([0-9]{1,9})(?:\.0+)?"
+)
 
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 
@@ -66,6 +84,124 @@ def ask(host: Host, spec: BenchmarkSpec, machine: Machine) -> Answers:
     return Answers(reason=f"{spec.server} does not answer: {reason}")
 
 
+def complete(host: Host, spec: BenchmarkSpec, machine: Machine, found: Answers) -> Answers:
+    """What has to be known besides before a server is measured; what it does not say stays unknown.
+
+    The line of tasks before it, the requests that it has, and the shape of the model that is asked.
+    For none of these it computes anything.
+
+    :param host: the host that reaches it.
+    :param spec: what is desired.
+    :param machine: the host, with the containers of its queue.
+    :param found: of :func:`ask`.
+    """
+    if found.reason or spec.target == "queue":
+        return found
+    more: dict[str, Any] = {}
+    tls = spec.endpoint is not None and spec.endpoint.tls
+    with (
+        suppress(connection.HTTPError, connection.DialError),
+        connection.http(host, found.address, found.port, tls=tls, timeout=SOON) as client,
+    ):
+        if spec.target == "ollama" and (model := find_model(spec, found)) is not None:
+            path = f"{spec.base_path}/api/show"
+            answer = client.post(path, json={"model": model.name}, headers=_make_headers(spec))
+            more["shape"] = parse_shape(_read(answer))
+        elif found.engine in ("llama.cpp", "vllm"):
+            more["requests"] = _ask_requests(client, spec)
+    for address, port in (row for server in machine.queues for row in server.addresses[:4]):
+        with (
+            suppress(connection.HTTPError, connection.DialError),
+            connection.http(host, address, port, timeout=SOON) as client,
+        ):
+            queue = parse_queue(_read(client.get(HEALTH)))
+            if queue is not None:
+                more["queue"] = queue
+                break
+    return found.model_copy(update=more)
+
+
+def _ask_requests(client: connection.HTTPClient, spec: BenchmarkSpec) -> int | None:
+    """Requests that a server has, where it offers that."""
+    root = spec.base_path.removesuffix("/v1")
+    slots = _get(client, spec, f"{root}/slots")
+    if slots.status == 200 and (number := parse_slots(slots.body)) is not None:
+        return number
+    headers = _make_headers(spec)
+    metrics = client.get(f"{root}/metrics", headers=headers)
+    return parse_metrics(metrics.text) if metrics.status_code == 200 else None
+
+
+def parse_slots(body: Any) -> int | None:
+    """Requests under way, as llama.cpp lists its slots; ``None`` where that is no such list.
+
+    :param body: the answer to ``/slots``.
+    """
+    if not isinstance(body, list) or not body:
+        return None
+    busy = [_find(row, "is_processing") for row in body]
+    return busy.count(True) if all(isinstance(value, bool) for value in busy) else None
+
+
+def parse_metrics(text: str) -> int | None:
+    """Requests under way and waiting, by a server's metrics; ``None`` where these have none.
+
+    :param text: the answer to ``/metrics``.
+    """
+    matches = (_REQUESTS.fullmatch(line.strip()) for line in text.split("\n")[:20_000])
+    found = [int(match[1]) for match in matches if match]
+    return min(sum(found), MOST_WAITING) if found else None
+
+
+def parse_queue(body: Any) -> Queue | None:
+    """How many tasks wait and run, as a queue says; ``None`` where it does not.
+
+    :param body: the answer to ``/healthz``.
+    """
+    row = _find(body, "queue")
+    counts = [_find(row, name) for name in ("waiting", "running", "delayed")]
+    known = [
+        value
+        for value in counts
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_WAITING
+    ]
+    if len(known) != len(counts):
+        return None
+    waiting, running, delayed = known
+    return Queue(waiting=waiting + delayed, running=running)
+
+
+def parse_queue_server(health: Reply, model: str | None) -> Answers:
+    """What a queue says of itself, and of the workers that take its tasks.
+
+    :param health: the answer to ``/healthz``.
+    :param model: that is asked for; the workers' own where there is none.
+    """
+    if reason := _explain(health):
+        return Answers(reason=reason)
+    queue, workers = parse_queue(health.body), _find(health.body, "workers")
+    if queue is None or not isinstance(workers, Mapping):
+        return Answers(reason="what answers there is no queue of this kind")
+    rows = [row for row in list(workers.values())[:MOST_MODELS] if isinstance(row, Mapping)]
+    if not rows:
+        return Answers(reason="no worker takes the tasks of the queue")
+    if (state := _clean(rows[0].get("ollama"))) not in ("", "ok"):
+        return Answers(reason=f"its worker says: {format_safe_line(state, 200)}")
+    names = {name for row in rows if (name := _clean(row.get("model")))}
+    name = model or ", ".join(sorted(names)) or "tasks"
+    return Answers(engine="queue", models=(Served(name=name),), queue=queue)
+
+
+def _read(answer: connection.HTTPResponse) -> Any:
+    """The JSON of an answer; ``None`` where it is none, or no answer."""
+    if answer.status_code != 200:
+        return None
+    try:
+        return answers.read_json(answer.content)
+    except ValueError:
+        return None
+
+
 def _list_addresses(spec: BenchmarkSpec, machine: Machine) -> Iterator[tuple[str, int]]:
     if spec.endpoint is not None:
         yield spec.endpoint.address, spec.server_port
@@ -82,23 +218,24 @@ def _ask_at(host: Host, spec: BenchmarkSpec, address: str, port: int) -> Answers
         elif spec.target == "openai":
             found = _ask_openai(client, spec)
         else:
-            # What speaks for a queue is read where its tasks are sent.
-            found = Answers(engine="queue", models=(Served(name=spec.model or "tasks"),))
-            _get(client, spec, "/")
+            found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
     return found.model_copy(update={"address": address, "port": port})
 
 
 def _get(client: connection.HTTPClient, spec: BenchmarkSpec, path: str) -> Reply:
-    headers = {}
-    if spec.api_key is not None:
-        headers["Authorization"] = f"Bearer {spec.api_key.get_secret_value()}"
-    answer = client.get(path, headers=headers)
+    answer = client.get(path, headers=_make_headers(spec))
     body = None
     try:
         body = answers.read_json(answer.content)
     except ValueError as error:
         return Reply(answer.status_code, reason=format_safe_line(str(error), 100))
     return Reply(answer.status_code, body, answer.headers.get("server", "")[:LONGEST_NAME])
+
+
+def _make_headers(spec: BenchmarkSpec) -> dict[str, str]:
+    if spec.api_key is None:
+        return {}
+    return {"Authorization": f"Bearer {spec.api_key.get_secret_value()}"}
 
 
 def _ask_ollama(client: connection.HTTPClient, spec: BenchmarkSpec) -> Answers:

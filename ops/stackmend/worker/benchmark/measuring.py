@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
+from typing import Protocol as Interface
 
 from stackmend import connection
 from stackmend.errors import StepError
@@ -33,7 +34,7 @@ from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
 from stackmend.worker.benchmark.protocols import Protocol, parse_object
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
-from stackmend.worker.benchmark.sending import Run, Task, open_client, open_clients, send
+from stackmend.worker.benchmark.sending import Asking, Run, Task, open_client, open_clients, send
 from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
 
 if TYPE_CHECKING:
@@ -82,6 +83,28 @@ FOR_EVER = 10
 ORDER = (0, 1, 1, 0)
 
 
+class Ready(Interface):
+    """What is known of a server that can be measured."""
+
+    @property
+    def rtt(self) -> float:
+        """Seconds of one round trip to it."""
+
+    @property
+    def load(self) -> float | None:
+        """Seconds that it took to load the model."""
+
+    @property
+    def probe(self) -> str:
+        """The path of a request that it answers at once."""
+
+    def make_task(self, profile: Profile) -> Asking:
+        """What is asked again and again.
+
+        :param profile: how it is asked.
+        """
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What is known of a server before it is measured.
@@ -103,6 +126,26 @@ class Prepared:
     reference: Reference
     prompts: Prompts
 
+    @property
+    def probe(self) -> str:
+        """The path of a request that the server answers at once."""
+        return self.protocol.probe
+
+    def make_task(self, profile: Profile) -> Task:
+        """What is sent again and again.
+
+        :param profile: how the server is asked.
+        """
+        return Task(
+            protocol=self.protocol,
+            prompts=self.prompts,
+            words=self.words,
+            question=Question(profile.output_tokens, self.prompt_tokens),
+            timeout=profile.timeout,
+            reference=self.reference,
+            rtt=self.rtt,
+        )
+
 
 def measure_rtt(host: Host, endpoint: Endpoint) -> float:
     """Seconds of one round trip to a server: the median of several, one after another.
@@ -113,7 +156,7 @@ def measure_rtt(host: Host, endpoint: Endpoint) -> float:
     """
     protocol = _make_protocol(endpoint)
     with open_client(host, endpoint, SOON) as client:
-        return _measure_rtt(client, endpoint, protocol)
+        return measure_round_trips(client, endpoint, protocol.probe)
 
 
 def _make_protocol(endpoint: Endpoint) -> Protocol:
@@ -122,13 +165,20 @@ def _make_protocol(endpoint: Endpoint) -> Protocol:
     return OpenAI(endpoint.prefix, endpoint.model)
 
 
-def _measure_rtt(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float:
+def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> float:
+    """As :func:`measure_rtt`, with a client that is open already.
+
+    :param client: of the server.
+    :param endpoint: the server.
+    :param path: of a request that it answers at once.
+    :raises StepError: it does not answer.
+    """
     took = []
     # The first one connects.
     for _ in range(ROUND_TRIPS + 1):
         started = time.monotonic()
         try:
-            client.get(protocol.probe, timeout=SOON)
+            client.get(path, timeout=SOON)
         except connection.HTTPError as error:
             raise StepError(f"{endpoint} does not answer: {error}") from error
         took.append(time.monotonic() - started)
@@ -147,7 +197,7 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     """
     with open_client(host, endpoint, max(profile.timeout, LOADING)) as client:
         protocol = _make_protocol(endpoint)
-        rtt = _measure_rtt(client, endpoint, protocol)
+        rtt = measure_round_trips(client, endpoint, protocol.probe)
         load = _load(client, endpoint, protocol)
         learner = _Learner(client, endpoint, protocol, profile, rtt)
         return replace(learner.learn(), load=load)
@@ -363,7 +413,7 @@ def measure(
     read_conditions: ReadConditions | None = None,
     on_progress: OnProgress = lambda *_: None,
     *,
-    prepared: Prepared | None = None,
+    prepared: Ready | None = None,
 ) -> tuple[Level, ...]:
     """Measure a server at every load of a profile.
 
@@ -375,15 +425,14 @@ def measure(
     :param prepared: of :func:`prepare`, if that was done.
     :raises StepError: it cannot be measured: no request of a repeat counts.
     """
-    own = prepared is None
-    prepared = prepared or prepare(host, endpoint, profile)
+    own = prepare(host, endpoint, profile) if prepared is None else None
+    known: Ready | None = prepared or own
+    assert known is not None, "one of them"
     try:
-        (levels,) = _measure(
-            host, [(endpoint, prepared)], profile, read_conditions, on_progress, (0,)
-        )
+        (levels,) = _measure(host, [(endpoint, known)], profile, read_conditions, on_progress, (0,))
     finally:
-        if own:
-            release(host, endpoint, prepared)
+        if own is not None:
+            release(host, endpoint, own)
     return levels
 
 
@@ -427,7 +476,7 @@ def measure_interleaved(
 
 def _measure(
     host: Host,
-    servers: Sequence[tuple[Endpoint, Prepared]],
+    servers: Sequence[tuple[Endpoint, Ready]],
     profile: Profile,
     read_conditions: ReadConditions | None,
     on_progress: OnProgress,
@@ -480,7 +529,7 @@ class _Bench:
         self,
         host: Host,
         endpoint: Endpoint,
-        prepared: Prepared,
+        prepared: Ready,
         profile: Profile,
         load: Load,
         progress: _Progress,
@@ -491,15 +540,7 @@ class _Bench:
         self._profile = profile
         self._load = load
         self._progress = progress
-        self._task = Task(
-            protocol=prepared.protocol,
-            prompts=prepared.prompts,
-            words=prepared.words,
-            question=Question(profile.output_tokens, prepared.prompt_tokens),
-            timeout=profile.timeout,
-            reference=prepared.reference,
-            rtt=prepared.rtt,
-        )
+        self._task = prepared.make_task(profile)
 
     def run_warmups(self) -> None:
         """Requests that are not counted, as many at one time as there will be."""
@@ -535,7 +576,7 @@ class _Bench:
         with open_clients(self._host, self._endpoint, self._load, requests, timeout) as clients:
             for client in clients:
                 with suppress(connection.HTTPError):
-                    client.get(self._prepared.protocol.probe, timeout=SOON)
+                    client.get(self._prepared.probe, timeout=SOON)
             yield clients
 
 

@@ -31,6 +31,7 @@ _FIGURES = {
     "tasks_pm": ("tasks", "tasks/min"),
     "ttft": ("time to first token", "s"),
     "tpot": ("time per output token", "s"),
+    "end": ("time for a task", "s"),
 }
 
 
@@ -182,9 +183,11 @@ def _format_comparisons(
     for row in found:
         if row.outcome not in ("worse", "noisy") or not row.is_worse:
             continue
-        name, unit = _FIGURES[row.figure]
+        is_tasks = spec.target == "queue" and row.figure == "requests_ps"
+        name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
+        after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
         cause = (
-            f"{row.load}: {name} {row.after:.3g} {unit}, {row.before:.3g} in the baseline "
+            f"{row.load}: {name} {after:.3g} {unit}, {before:.3g} in the baseline "
             f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
         )
         worse = row.outcome == "worse"

@@ -2,8 +2,8 @@
 # what was measured before. Changes nothing, and asks no server. Writes sections
 # (connection/frame.sh). Behind group.sh and connection/own.sh. Arguments: the Compose project, the
 # service or nothing, the service of the workers or nothing, the endpoint's address and port, the
-# record.
-project=$1 service=$2 workers=$3 address=$4 port=$5 record=$6
+# record, the service whose queue sends tasks to the server or nothing.
+project=$1 service=$2 workers=$3 address=$4 port=$5 record=$6 queues=$7
 PATH=$PATH:/usr/sbin:/sbin:/usr/lib/wsl/lib
 LC_ALL=C
 export LC_ALL PATH
@@ -46,6 +46,8 @@ open_arguments() {
     { print }'
 }
 
+watched=''
+
 # The limits that hold for a process, from all groups above it, and the threads that it computes
 # with, which a process below it may say.
 describe_process() {
@@ -87,7 +89,7 @@ below() {
 # shellcheck disable=SC2016 # the template's own
 shape='{{println "name" (json .Name)}}{{println "process" (json .State.Pid)}}{{println "image" (json .Image)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}'
 
-# $1 is "server" or "worker".
+# $1 is "server", "worker" or "queue".
 describe_container() {
   begin "$1 $2"
   docker inspect --format "$shape" "$2" 2>/dev/null | quoted
@@ -99,7 +101,10 @@ describe_container() {
   process=$(docker inspect --format '{{.State.Pid}}' "$2" 2>/dev/null)
   case $process in
   '' | 0 | *[!0-9]*) ;;
-  *) describe_process "$process" ;;
+  *)
+    describe_process "$process"
+    [ "$1" != server ] || watched="$watched $process"
+    ;;
   esac
 }
 
@@ -159,7 +164,33 @@ elif is_here "$address"; then
         open_arguments | head -n 200 | sed 's/^/argument /' | quoted
       end 0
       describe_process "$process"
+      watched=$process
     fi
   fi
+fi
+[ -z "$queues" ] || ! has docker || of_service queue "$queues"
+
+# Who computes right now shows in the CPU time of the server's processes; those that Docker starts
+# beside them, such as healthchecks, are below none of these. USER_HZ is 100 wherever containers run.
+read_usage() {
+  read -r now _ </proc/uptime
+  for process in $watched; do
+    parts="$process $(below "$process")"
+    waited=$(for part in $parts; do cat /proc/"$part"/task/*/schedstat; done 2>/dev/null |
+      awk '{ waited += $2 } END { printf "%.6f", waited / 1e9 }')
+    for part in $parts; do
+      cat "/proc/$part/stat"
+    done 2>/dev/null | sed 's/.*) //' | awk -v name="$process" -v now="$now" -v waited="$waited" '
+      { ticks += $12 + $13 }
+      END { printf "%s %s %.2f %s\n", name, now, ticks / 100, waited }'
+  done | quoted
+}
+
+if [ -n "$watched" ]; then
+  begin usage
+  read_usage
+  sleep 0.5 2>/dev/null || sleep 1
+  read_usage
+  end 0
 fi
 section complete true

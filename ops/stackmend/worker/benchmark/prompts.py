@@ -8,6 +8,7 @@ are taken equally often, so that prompts of as many words have as many tokens.
 from __future__ import annotations
 
 import random
+import threading
 
 #: Short English words: a token or two each, whatever the tokenizer.
 WORDS = (
@@ -21,7 +22,7 @@ WORDS = (
 
 
 class Prompts:
-    """A source of prompts.
+    """A source of prompts, for any number of threads.
 
     :param seed: what makes them differ from those of every other source; a number that nobody else
         took, such as one of ``secrets.randbits(64)``.
@@ -30,6 +31,7 @@ class Prompts:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311  # no secret: it must only differ
         self._deck: list[str] = []
+        self._lock = threading.Lock()
 
     def make(self, words: int) -> str:
         """The next prompt.
@@ -37,12 +39,14 @@ class Prompts:
         :param words: that it has.
         """
         # The rest of a deck would give each prompt a share of its own of the long words.
-        self._deck = []
-        return " ".join(self._draw() for _ in range(words))
+        with self._lock:
+            self._deck = []
+            return " ".join(self._draw() for _ in range(words))
 
     def make_seed(self) -> int:
         """The next seed of a sampling."""
-        return self._random.randrange(1, 2**31)
+        with self._lock:
+            return self._random.randrange(1, 2**31)
 
     def _draw(self) -> str:
         if not self._deck:

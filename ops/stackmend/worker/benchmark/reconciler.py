@@ -14,9 +14,11 @@ from stackmend.worker.benchmark import (
     commands,
     conditions,
     fingerprint,
+    guards,
     identity,
     measuring,
     progress,
+    queue,
     statistics,
     store,
 )
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from stackmend.reporting import Collector
-    from stackmend.worker.benchmark.measuring import Prepared
+    from stackmend.worker.benchmark.measuring import Ready
     from stackmend.worker.benchmark.progress import OnProgress
     from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
 
@@ -84,7 +86,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             return observe_unreadable(state, "the hardware of the host")
         if state.machine.record.latest is not None:
             self._report_figures(state.machine.record.latest)
-        return Observation(make_plan(self.spec, state), state)
+        plan = make_plan(self.spec, state)
+        if any(isinstance(action, Measure) for action in plan.actions):
+            # Whom a measurement would disturb is asked only where there is to be one.
+            state = self._complete_answers(state)
+            plan = make_plan(self.spec, state)
+        return Observation(plan, state)
 
     def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
         """Measure, or collect what was measured."""
@@ -129,13 +136,23 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             machine=machine, answers=answers, collected=path is None or path.exists()
         )
 
+    def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
+        machine, answers = state.machine, state.answers
+        completed: Answers = connection.derive(
+            self.host,
+            ("benchmark, completed", self.spec),
+            [machine],
+            lambda: identity.complete(self.host, self.spec, machine, answers),
+        )
+        return state.model_copy(update={"answers": completed})
+
     def _measure(self, action: Measure, state: BenchmarkState, lease: connection.Lease) -> None:
         record = state.machine.record
         endpoint = self._make_endpoint(action, state.answers)
         reader = self._make_reader(state, lease)
         baseline = self._find_comparable(record, action)
         with progress.display(self.host, self.spec.server) as on_progress:
-            prepared = measuring.prepare(self.host, endpoint, self.spec.profile)
+            prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
                 summaries = self._summarize(levels, prepared.rtt)
@@ -149,7 +166,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                     levels = statistics.add_repeats(levels, more)
                     summaries = self._summarize(levels, prepared.rtt)
             finally:
-                measuring.release(self.host, endpoint, prepared)
+                if isinstance(prepared, measuring.Prepared):
+                    measuring.release(self.host, endpoint, prepared)
         measurement = Measurement(
             target=self.spec.target,
             name=self.spec.server,
@@ -172,15 +190,20 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         connection.invalidate(self.host)
         self._collect_result(measurement, updated, baseline, samples)
 
+    def _prepare(self, endpoint: Endpoint) -> Ready:
+        if self.spec.target == "queue":
+            return queue.prepare(self.host, endpoint, self.spec.profile)
+        return measuring.prepare(self.host, endpoint, self.spec.profile)
+
     def _make_endpoint(self, action: Measure, answers: Answers) -> Endpoint:
         spec = self.spec
-        if spec.target == "queue":
-            raise StepError("a queue is not measured through its model server")
+        # A task that names no model is done with that of the worker.
+        model = spec.model or "" if spec.target == "queue" else action.model
         return Endpoint(
             protocol=spec.target,
             address=answers.address,
             port=answers.port,
-            model=action.model,
+            model=model,
             tls=spec.endpoint is not None and spec.endpoint.tls,
             base_path=spec.base_path,
             api_key=spec.api_key.get_secret_value() if spec.api_key is not None else "",
@@ -193,7 +216,16 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         def begin() -> Callable[[], Conditions]:
             # Without the lock another run may measure, or change what is measured.
             lease.check()
-            return read()
+            end = read()
+
+            def finish() -> Conditions:
+                found = end()
+                reason = guards.find_shortage(found)
+                if reason and "memory" not in self.spec.allow:
+                    raise StepError(f"stopped measuring: {reason}")
+                return found
+
+            return finish
 
         return begin
 
@@ -203,7 +235,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         profile: Profile,
         reader: ReadConditions,
         on_progress: OnProgress,
-        prepared: Prepared,
+        prepared: Ready,
     ) -> tuple[Level, ...]:
         return measuring.measure(
             self.host, endpoint, profile, reader, on_progress, prepared=prepared
@@ -311,7 +343,13 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     def _report_figures(self, entry: Entry) -> None:
         """The main figures of a result, in the report."""
         for row in entry.summaries:
-            self.report.add_measure(f"output, {row.load}", row.output_tps.median, "tokens/s")
+            if row.requests_ps is not None:
+                tasks = row.requests_ps.median * 60
+                self.report.add_measure(f"tasks, {row.load}", tasks, "tasks/min")
+            else:
+                self.report.add_measure(f"output, {row.load}", row.output_tps.median, "tokens/s")
+            if row.end is not None:
+                self.report.add_measure(f"time for a task, {row.load}", row.end.median, "s")
             if row.ttft is not None:
                 self.report.add_measure(f"ttft, {row.load}", row.ttft.median, "s")
             if row.tpot is not None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
 from stackmend import connection
 from stackmend.redaction import register
@@ -51,6 +52,17 @@ JITTER = 0.5
 _REFUSING = (401, 403, 404, 405, 429, 503)
 
 
+class Asking(Interface):
+    """What a run asks again and again; several clients ask at one time."""
+
+    def ask(self, client: HTTPClient, began: float) -> Iterator[Sample]:
+        """Ask once, and again where the answer teaches nothing: a sample for each.
+
+        :param client: that nothing else uses meanwhile.
+        :param began: when the run began, on the monotonic clock.
+        """
+
+
 @dataclass(frozen=True)
 class Task:
     """What is sent again and again.
@@ -71,6 +83,23 @@ class Task:
     timeout: float
     reference: Reference = field(default_factory=Reference)
     rtt: float = 0.0
+
+    def ask(self, client: HTTPClient, began: float) -> Iterator[Sample]:
+        """Send a prompt, and another one where the model ended early; as :class:`Asking`."""
+        for _ in range(RETRIES + 1):
+            prompt, seed = self.prompts.make(self.words), self.prompts.make_seed()
+            request = self.protocol.build(prompt, self.question.output_tokens, seed)
+            sent, answer = send(client, self, request)
+            sample = make_sample(
+                answer,
+                self.question,
+                sent=sent - began,
+                reference=self.reference,
+                rtt=self.rtt,
+            )
+            yield sample
+            if sample.invalid != "short":
+                return
 
 
 @contextmanager
@@ -155,7 +184,7 @@ class _Attempt:
         except connection.HTTPError as error:
             # What comes after the last message is of no account.
             if self.parser.ended is None:
-                self.parser.fail(*_classify(error, timeout))
+                self.parser.fail(*classify(error, timeout))
 
     def _read_lines(self, answer: HTTPResponse) -> None:
         most = ANSWER_BYTES + TOKEN_BYTES * self._task.question.output_tokens
@@ -186,8 +215,12 @@ def _read_refusal(answer: HTTPResponse) -> tuple[Invalid, str]:
     return "refused" if status in _REFUSING else "error", f"{reason} (HTTP {status})"
 
 
-def _classify(error: HTTPError, timeout: float) -> tuple[Invalid, str]:
-    """What a request that failed means."""
+def classify(error: HTTPError, timeout: float) -> tuple[Invalid, str]:
+    """What a request that failed means: the class and the reason.
+
+    :param error: that it ended with.
+    :param timeout: seconds that it had.
+    """
     if connection.find_layer(error) != "http":
         return "refused", f"cannot connect: {error}"
     if isinstance(error, connection.TooMuch):
@@ -208,7 +241,7 @@ class Run:
     def __init__(
         self,
         clients: Sequence[HTTPClient],
-        task: Task,
+        task: Asking,
         on_sample: Callable[[Sample], None] = lambda _: None,
     ) -> None:
         self._clients = clients
@@ -281,22 +314,10 @@ class Run:
         return self._collect()
 
     def _ask(self, client: HTTPClient) -> None:
-        """Send one request, and again with another salt where the model ended early."""
-        task = self._task
-        for attempt in range(RETRIES + 1):
-            with self._lock:
-                prompt, seed = task.prompts.make(task.words), task.prompts.make_seed()
-            request = task.protocol.build(prompt, task.question.output_tokens, seed)
-            sent, answer = send(client, task, request)
-            sample = make_sample(
-                answer,
-                task.question,
-                sent=sent - self._began,
-                reference=task.reference,
-                rtt=task.rtt,
-            )
+        """Ask until there is an answer that counts, or none to be had."""
+        for sample in self._task.ask(client, self._began):
             self._keep(sample)
-            if sample.invalid != "short" or attempt == RETRIES or self._stopped:
+            if self._stopped:
                 break
         self._on_sample(sample)
 

@@ -37,7 +37,8 @@ MOST_SAMPLES = 20_000
 
 #: The service of each target, and the port that it listens on.
 _SERVICES: dict[str, str] = {"ollama": "ollama", "openai": "", "queue": "api"}
-_PORTS = {"ollama": 11434, "openai": 8000, "queue": 8000}
+QUEUE_PORT = 8000
+_PORTS = {"ollama": 11434, "openai": 8000, "queue": QUEUE_PORT}
 
 _SERVICE = re.compile(r"[a-zA-Z0-9._-]+")
 _ENDPOINT = re.compile(r"(?P<server>(?:[a-z]+://)?[^/]+)(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?")
@@ -279,6 +280,10 @@ class BenchmarkPolicy(BaseModel):
     def _check_minimum(self, minimum: Minimum) -> None:
         if minimum.goodput is not None and self.profile.limits == Limits():
             raise ValueError("minimum.goodput: add profile.limits, which a good request meets")
+        if minimum.output_tps is not None and self.target == "queue":
+            raise ValueError(
+                "minimum.output_tps: a queue gives no tokens; take {'tasks_pm': …}, tasks a minute"
+            )
         if minimum.tasks_pm is not None and self.target != "queue":
             raise ValueError("minimum.tasks_pm: only a queue has tasks; take requests_ps")
 
@@ -319,6 +324,12 @@ class BenchmarkSpec(BenchmarkPolicy):
 
     project: Annotated[str, AfterValidator(_check_project)] = ""
     directory: str = ""
+
+    @property
+    def queue_name(self) -> str:
+        """The service whose queue may send tasks to the server; empty where that is measured."""
+        name = _SERVICES["queue"]
+        return name if self.project and name != self.service_name else ""
 
     @property
     def slug(self) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from stackmend.frozen import Frozen
 from stackmend.worker.benchmark.spec import Limits
+from stackmend.worker.context import Shape
 
 #: The version of the stored form; one that differs is measured again.
 SCHEMA = 1
@@ -40,7 +41,7 @@ class Sample(Frozen):
         where none came.
     :param ttft_output: the same to the first chunk of output.
     :param last: from sending to the last chunk with text.
-    :param end: from sending to the end of the answer.
+    :param end: from sending to the end of the answer, or of the task.
     :param prompt_tokens: tokens of the prompt, as the server counts them.
     :param cached_tokens: those of them that it had kept; ``None`` where it does not say.
     :param output_tokens: tokens of the answer with its reasoning, as the server counts them; never
@@ -50,7 +51,8 @@ class Sample(Frozen):
     :param load: that the server spent on loading the model.
     :param prefill: that the server spent on the prompt.
     :param decode: that the server spent on the answer.
-    :param total: that the server spent in all.
+    :param total: that the server spent in all; of a task, from its submission to its end by the
+        clock of its queue.
     :param invalid: why it does not count; ``None`` where it does.
     :param reason: the same in words, with what the server said.
     """
@@ -91,6 +93,7 @@ class Conditions(Frozen):
     :param others: share of the CPU time that programs other than the server used, 0 to 1.
     :param swapped: pages that came in from swap.
     :param oom_kills: processes that the kernel killed for memory.
+    :param available: share of the memory that programs may still take at the end, 0 to 1.
     :param load_average: over one minute, at the end.
     :param thermal: events of thermal throttling of the CPU.
     :param gpu_throttle: reasons for which a GPU's clock was held back.
@@ -104,6 +107,7 @@ class Conditions(Frozen):
     others: float | None = None
     swapped: int | None = None
     oom_kills: int | None = None
+    available: float | None = None
     load_average: float | None = None
     thermal: int | None = None
     gpu_throttle: tuple[str, ...] = ()
@@ -238,7 +242,8 @@ class Measurement(Frozen):
 class Figures(Frozen):
     """What one repeat comes to; times are those of the samples that count.
 
-    :param output_tps: output tokens a second: all tokens, by the wall time with its idle tail.
+    :param output_tps: output tokens a second: all tokens, by the wall time with its idle tail; 0
+        for a queue, whose answers are no streams.
     :param requests_ps: requests a second that count.
     :param goodput: requests a second that meet every limit; ``None`` without limits.
     :param ttft: to the first token, the round trip of the connection taken out: median and 95th.
@@ -291,6 +296,8 @@ class Summary(Frozen):
     :param output_tps: how steady it is.
     :param ttft: likewise, of the medians.
     :param tpot: likewise.
+    :param requests_ps: likewise; of a queue alone.
+    :param end: likewise, of the medians; of a queue alone.
     :param others: share of the CPU time that other programs used meanwhile, 0 to 1.
     :param noisy: why the level must not be compared; empty where it may.
     """
@@ -301,6 +308,8 @@ class Summary(Frozen):
     output_tps: Steadiness
     ttft: Steadiness | None = None
     tpot: Steadiness | None = None
+    requests_ps: Steadiness | None = None
+    end: Steadiness | None = None
     others: float | None = None
     noisy: str = ""
 
@@ -332,8 +341,8 @@ class Comparison(Frozen):
 
     @property
     def is_worse(self) -> bool:
-        """Whether it differs for the worse: fewer tokens, or more seconds."""
-        return (self.ratio < 1) is (self.figure == "output_tps")
+        """Whether it differs for the worse: fewer tokens or tasks, or more seconds."""
+        return (self.ratio < 1) is (self.figure in ("output_tps", "requests_ps"))
 
 
 class Result(Frozen):
@@ -414,6 +423,19 @@ class Gpu(Frozen):
     free: int | None = None
 
 
+class Usage(Frozen):
+    """What the processes of a server used of the CPU for a moment.
+
+    :param used: seconds of CPU time.
+    :param waited: seconds for which their threads were held up by other programs.
+    :param during: seconds for which they were watched.
+    """
+
+    used: float
+    waited: float = 0.0
+    during: float
+
+
 class Server(Frozen):
     """One running container of a service, or the process that an endpoint is of.
 
@@ -427,6 +449,8 @@ class Server(Frozen):
     :param memory_limit: bytes that it may have; 0 for no limit.
     :param settings: what of its environment and command changes its speed, sorted.
     :param threads: that it computes with; 0 where it does not say.
+    :param usage: what its processes used of the CPU while they were watched; ``None`` where that is
+        not known.
     """
 
     container: str = ""
@@ -438,6 +462,7 @@ class Server(Frozen):
     memory_limit: int = 0
     settings: tuple[str, ...] = ()
     threads: int = 0
+    usage: Usage | None = None
 
 
 class Machine(Frozen):
@@ -453,6 +478,7 @@ class Machine(Frozen):
     :param driver: version of their driver.
     :param servers: what runs of the service, or behind the endpoint.
     :param workers: what runs of the service that takes the tasks of a queue.
+    :param queues: what runs of the service whose queue sends tasks to the server.
     :param reason: why there is no server; empty where there is one.
     :param record: what earlier runs measured.
     :param record_problem: why that cannot be read; empty where it can.
@@ -468,6 +494,7 @@ class Machine(Frozen):
     driver: str = ""
     servers: tuple[Server, ...] = ()
     workers: tuple[Server, ...] = ()
+    queues: tuple[Server, ...] = ()
     reason: str = ""
     record: Record = Record()
     record_problem: str = ""
@@ -501,6 +528,17 @@ class Loaded(Frozen):
     context: int = 0
 
 
+class Queue(Frozen):
+    """The line of tasks before a model server.
+
+    :param waiting: tasks that wait to be taken, those that were put off included.
+    :param running: that are under way.
+    """
+
+    waiting: int = 0
+    running: int = 0
+
+
 class Answers(Frozen):
     """What a server says of itself, without one token being asked for.
 
@@ -512,6 +550,9 @@ class Answers(Frozen):
     :param models: that it has.
     :param loaded: that are in memory; ``None`` where it does not say.
     :param context: tokens of its context, where that is the server's and not the model's.
+    :param requests: that are under way or wait; ``None`` where it does not say.
+    :param queue: the line of tasks before it; ``None`` where there is none that is known.
+    :param shape: of the model that is asked; ``None`` where it is not known.
     """
 
     address: str = ""
@@ -522,6 +563,9 @@ class Answers(Frozen):
     models: tuple[Served, ...] = ()
     loaded: tuple[Loaded, ...] | None = None
     context: int = 0
+    requests: int | None = None
+    queue: Queue | None = None
+    shape: Shape | None = None
 
 
 class BenchmarkState(Frozen):

@@ -43,7 +43,13 @@ SIGNIFICANT = 0.05
 EXACT = 20
 
 #: The figures that are compared, and whether more of them is better.
-COMPARED = {"output_tps": True, "ttft": False, "tpot": False}
+COMPARED = {
+    "output_tps": True,
+    "ttft": False,
+    "tpot": False,
+    "requests_ps": True,
+    "end": False,
+}
 
 #: The figures of a repeat that are a median and a 95th percentile.
 _PAIRS = ("ttft", "ttft_output", "tpot", "end")
@@ -99,7 +105,9 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
             reasons[sample.invalid] = reasons.get(sample.invalid, 0) + 1
     good = [sample for sample in valid if _is_good(sample, limits, rtt)]
     return Figures(
-        output_tps=compute_rate(sum(sample.output_tokens or 0 for sample in valid)),
+        output_tps=compute_rate(
+            sum(sample.output_tokens or 0 for sample in valid if sample.last is not None)
+        ),
         requests_ps=compute_rate(len(valid)),
         goodput=None if limits == Limits() else compute_rate(len(good)),
         ttft=find_pair(lambda sample: _subtract(sample.ttft, rtt)),
@@ -129,6 +137,11 @@ def summarize(level: Level, limits: Limits, rtt: float = 0.0) -> Summary:
     figures = tuple(compute_figures(repeat, limits, rtt) for repeat in level.repeats)
     counted = [row for row in figures if row.valid] or list(figures)
     output = compute_steadiness([row.output_tps for row in counted])
+    # Tokens are what a model server is for, and tasks what a queue is for.
+    requests = end = None
+    if not output.median:
+        requests = compute_steadiness([row.requests_ps for row in counted])
+        end = _find_steadiness([row.end[0] for row in counted if row.end])
     return Summary(
         load=level.load,
         repeats=figures,
@@ -136,8 +149,10 @@ def summarize(level: Level, limits: Limits, rtt: float = 0.0) -> Summary:
         output_tps=output,
         ttft=_find_steadiness([row.ttft[0] for row in counted if row.ttft]),
         tpot=_find_steadiness([row.tpot[0] for row in counted if row.tpot]),
+        requests_ps=requests,
+        end=end,
         others=_compute_mean([row.conditions.others for row in level.repeats]),
-        noisy=level.noisy or _find_noise(level, figures, output),
+        noisy=level.noisy or _find_noise(level, figures, requests or output),
     )
 
 

@@ -57,6 +57,7 @@ def choose_metrics(results: Sequence[Result]) -> list[Metric]:
             "Throughput of the queue",
             figures.TASKS,
             lambda item: item.requests_ps if item.valid else None,
+            steadiness=lambda summary: summary.requests_ps,
         ),
         Metric(
             "ttft",
@@ -80,6 +81,7 @@ def choose_metrics(results: Sequence[Result]) -> list[Metric]:
             choose(lambda item: item.end),
             lambda item: take_pair(item.end, 0),
             lambda item: take_pair(item.end, 1),
+            lambda summary: summary.end,
         ),
     ]
 

@@ -1,0 +1,320 @@
+"""Whom a measurement would disturb, and what it would fill: refused with its numbers."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackmend.worker.benchmark import guards, identity, plan
+from stackmend.worker.benchmark.identity import Reply
+from stackmend.worker.benchmark.plan import Measure
+from stackmend.worker.benchmark.spec import BenchmarkSpec, Consent, Profile
+from stackmend.worker.benchmark.state import (
+    Answers,
+    BenchmarkState,
+    Conditions,
+    Loaded,
+    Queue,
+    Served,
+    Usage,
+)
+from stackmend.worker.context import Shape
+from tests.unit.test_benchmark_plan import GIB, MACHINE, SERVER, SPEC, STATE, change
+
+#: Llama 3.1 8B: 128 KiB of context for each token.
+SHAPE = Shape(layers=32, heads=8, key=128, value=128, trained=131072)
+
+QUEUE = BenchmarkSpec(project="ai", target="queue")
+OPENAI = BenchmarkSpec(project="ai", target="openai", service="llm")
+
+TASKS = BenchmarkState(
+    machine=MACHINE,
+    answers=Answers(
+        address="172.18.0.4",
+        port=8000,
+        engine="queue",
+        models=(Served(name="tiny"),),
+        queue=Queue(),
+    ),
+)
+
+
+def watched(seconds: float, state: BenchmarkState = STATE, waited: float = 0.0) -> BenchmarkState:
+    """The server's use of the CPU, within half a second."""
+    server = SERVER.model_copy(update={"usage": Usage(used=seconds, waited=waited, during=0.5)})
+    return change(state, "machine", servers=(server,))
+
+
+def answered(state: BenchmarkState = STATE, **fields: Any) -> BenchmarkState:
+    return change(state, "answers", **fields)
+
+
+def cramped(**fields: Any) -> BenchmarkState:
+    """8 GiB are free, no GPU, and no limit; the model has 5 GiB and is not loaded."""
+    server = SERVER.model_copy(update={"memory_limit": 0, **fields.pop("server", {})})
+    machine = {"available": 8 * GIB, "gpus": (), "servers": (server,)}
+    state = change(STATE, "machine", **machine | fields.pop("machine", {}))
+    models = (Served(name="tiny:latest", digest="a" * 64, size=5 * GIB),)
+    return answered(state, **{"loaded": (), "models": models, "version": "0.12.6"} | fields)
+
+
+FEW = BenchmarkSpec(project="ai", profile=Profile(concurrency=(1,), requests=1, warmups=0))
+
+BUSY = 'to allow it, add "busy" to allow in the stack\'s section worker.benchmark'
+MEMORY = BUSY.replace("busy", "memory")
+RAM = "; or start the server with LLAMA_ARG_CACHE_RAM=0"
+
+REFUSED: dict[str, tuple[BenchmarkSpec, BenchmarkState, str, str]] = {
+    "tasks wait": (
+        QUEUE,
+        answered(TASKS, queue=Queue(waiting=3, running=1)),
+        "the queue is not empty: 3 waiting, 1 running; a measurement would slow that",
+        BUSY,
+    ),
+    "a task runs": (
+        QUEUE,
+        answered(TASKS, queue=Queue(running=1)),
+        "the queue is not empty: 0 waiting, 1 running; a measurement would slow that",
+        BUSY,
+    ),
+    "tasks of the queue before the server": (
+        SPEC,
+        answered(queue=Queue(waiting=2)),
+        "the queue is not empty: 2 waiting, 0 running; a measurement would slow that",
+        BUSY,
+    ),
+    "it says so": (
+        OPENAI,
+        answered(requests=2),
+        "it has 2 requests of others; a measurement would slow that",
+        BUSY,
+    ),
+    "its processes compute": (
+        SPEC,
+        watched(0.31),
+        "ai-ollama-1 is computing: it used 0.31 s of CPU time within 0.50 s; "
+        "a measurement would slow that",
+        BUSY,
+    ),
+    "its processes would compute, and are held up": (
+        SPEC,
+        watched(0.06, waited=0.44),
+        "ai-ollama-1 is computing: it used 0.06 s of CPU time within 0.50 s; "
+        "a measurement would slow that",
+        BUSY,
+    ),
+    "weights": (
+        SPEC,
+        cramped(machine={"available": 5 * GIB, "swap": GIB}),
+        "memory may run short: tiny:latest needs about 6.0 GiB to be loaded, and 5.0 GiB are free; "
+        "1.0 GiB of swap are in use",
+        MEMORY,
+    ),
+    "context": (
+        FEW,
+        cramped(shape=SHAPE, server={"settings": ("OLLAMA_CONTEXT_LENGTH=32768",)}),
+        "memory may run short: tiny:latest needs about 9.2 GiB to be loaded, and 8.0 GiB are free",
+        MEMORY,
+    ),
+    "context of parallel requests": (
+        FEW,
+        cramped(shape=SHAPE, server={"settings": ("OLLAMA_NUM_PARALLEL=8",)}),
+        "memory may run short: tiny:latest needs about 9.2 GiB to be loaded, and 8.0 GiB are free",
+        MEMORY,
+    ),
+    "prompts that are kept, and weights": (
+        SPEC,
+        cramped(shape=SHAPE, version="0.33.1", server={"settings": ("OLLAMA_NUM_PARALLEL=1",)}),
+        "memory may run short: tiny:latest needs about 5.8 GiB to be loaded, its server keeps up "
+        "to 8.0 GiB of the prompts of a measurement, and 8.0 GiB are free",
+        MEMORY + RAM,
+    ),
+    "prompts within a limit": (
+        SPEC,
+        cramped(
+            shape=SHAPE,
+            version="0.33.1",
+            loaded=(Loaded(name="tiny:latest", size=6 * GIB),),
+            server={"memory_limit": 7 * GIB, "settings": ("LLAMA_ARG_CACHE_RAM=2048",)},
+        ),
+        "memory may run short: its server keeps up to 2.0 GiB of the prompts of a measurement, "
+        "and 1.0 GiB are free",
+        MEMORY + RAM,
+    ),
+}
+
+#: What looks like one of these and is none.
+ALLOWED: dict[str, tuple[BenchmarkSpec, BenchmarkState]] = {
+    "an empty queue": (QUEUE, TASKS),
+    "a queue that is not known": (SPEC, answered(queue=None)),
+    "a healthcheck, or a timer": (SPEC, watched(0.14)),
+    "a timer that is held up": (SPEC, watched(0.01, waited=0.6)),
+    "a scheduler that spins, and no requests": (OPENAI, answered(watched(0.5), requests=0)),
+    "exactly what fits": (SPEC, cramped(machine={"available": 6 * GIB})),
+    "no prompts kept": (
+        FEW,
+        cramped(shape=SHAPE, version="0.33.1", server={"settings": ("LLAMA_ARG_CACHE_RAM=0",)}),
+    ),
+    "an old server keeps none": (SPEC, cramped(shape=SHAPE)),
+    # 320 prompts of 640 tokens would take 25 GiB, and no more than 8 are kept.
+    "as many prompts as are kept": (
+        SPEC,
+        cramped(shape=SHAPE, version="0.33.1", loaded=(Loaded(name="tiny:latest", size=GIB),)),
+    ),
+    "few prompts": (FEW, cramped(shape=SHAPE, version="0.33.1")),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_who_or_what_would_be_disturbed_is_refused_with_numbers(kind: str) -> None:
+    spec, state, reason, remedy = REFUSED[kind]
+    (refusal,) = plan.plan(spec, state).refusals
+    assert (refusal.subject, refusal.reason) == (spec.server, reason)
+    assert refusal.remedy == remedy
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_only_its_own_consent_allows_it(kind: str) -> None:
+    spec, state, _, remedy = REFUSED[kind]
+    own = next(name for name in get_args(Consent) if f'"{name}"' in remedy)
+    for consent in get_args(Consent):
+        found = plan.plan(spec.model_copy(update={"allow": (consent,)}), state)
+        assert bool(found.refusals) is (consent != own)
+        assert any(isinstance(action, Measure) for action in found.actions)
+
+
+@pytest.mark.parametrize("kind", ALLOWED)
+def test_what_disturbs_nobody_is_measured(kind: str) -> None:
+    spec, state = ALLOWED[kind]
+    assert plan.plan(spec, state).refusals == ()
+
+
+@given(
+    queue=st.none() | st.builds(Queue, waiting=st.integers(0, 3), running=st.integers(0, 3)),
+    used=st.none() | st.floats(0, 2),
+    others=st.booleans(),
+    available=st.integers(GIB, 20 * GIB),
+    allow=st.sets(st.sampled_from(get_args(Consent))),
+)
+def test_nothing_is_measured_without_the_consent_of_each_guard(
+    queue: Queue | None, used: float | None, others: bool, available: int, allow: set[Consent]
+) -> None:
+    state = cramped(
+        queue=queue,
+        shape=SHAPE,
+        loaded=(Loaded(name="big:latest", size=GIB),) if others else (),
+        machine={"available": available},
+        server={"usage": None if used is None else Usage(used=used, during=0.5)},
+    )
+    needed = set()
+    if (queue is not None and queue.waiting + queue.running) or (used or 0) > 0.15:
+        needed.add("busy")
+    if others:
+        needed.add("model")
+    if guards.find_need(state, state.answers.models[0]) > available:
+        needed.add("memory")
+    spec = SPEC.model_copy(update={"allow": tuple(allow)})
+    refusals = plan.plan(spec, state).refusals
+    assert len(refusals) == len(needed - allow)
+    for consent in needed - allow:
+        assert any(f'"{consent}"' in refusal.remedy for refusal in refusals)
+
+
+# While it is measured
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [
+        (Conditions(), ""),
+        (Conditions(oom_kills=0, available=0.5, swapped=10_000), ""),
+        (Conditions(available=0.08, swapped=256), ""),
+        (Conditions(oom_kills=1), "the kernel killed 1 process for memory"),
+        (Conditions(oom_kills=2, available=0.9), "the kernel killed 2 processes for memory"),
+        (Conditions(available=0.049), "4.9% of the host's memory are left"),
+        (
+            Conditions(available=0.08, swapped=300),
+            "the host swaps: 300 pages came in, and 8.0% of its memory are left",
+        ),
+    ],
+)
+def test_a_measurement_ends_before_the_memory_does(conditions: Conditions, reason: str) -> None:
+    assert guards.find_shortage(conditions) == reason
+
+
+# What servers and queues say
+
+METRICS = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+vllm:num_requests_running{engine="0",model_name="a b"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="a b"} 1.0
+vllm:num_requests_waiting_by_reason{engine="0"} 7.0
+"""
+
+
+def test_requests_that_a_server_has() -> None:
+    assert identity.parse_metrics(METRICS) == 3
+    assert (
+        identity.parse_metrics("llamacpp:requests_processing 1\nllamacpp:requests_deferred 4") == 5
+    )
+    assert identity.parse_metrics("llamacpp:requests_processing -1\nx 3") is None
+    assert identity.parse_slots([{"is_processing": True}, {"is_processing": False}]) == 1
+    assert identity.parse_slots([{"id": 0}]) is None
+    assert identity.parse_slots({"error": {"code": 501}}) is None
+
+
+HEALTH = {
+    "redis": "ok",
+    "queue": {"waiting": 2, "running": 1, "delayed": 3},
+    "workers": {"w1": {"model": "b", "ollama": "ok"}, "w2": {"model": "a", "ollama": "ok"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(200, HEALTH), ""),
+        (Reply(503, {"redis": "away"}), "it answers HTTP 503"),
+        (Reply(200, {"status": "ok"}), "what answers there is no queue of this kind"),
+        (Reply(200, {**HEALTH, "queue": {"waiting": -1, "running": 0, "delayed": 0}}), "no queue"),
+        (Reply(200, {**HEALTH, "workers": {}}), "no worker takes the tasks of the queue"),
+        (
+            Reply(200, {**HEALTH, "workers": {"w": {"ollama": "model 'x' not found"}}}),
+            "its worker says: model 'x' not found",
+        ),
+    ],
+)
+def test_what_a_queue_says_of_itself(reply: Reply, reason: str) -> None:
+    found = identity.parse_queue_server(reply, None)
+    if reason:
+        assert reason in found.reason
+        return
+    assert found.reason == ""
+    assert found.queue == Queue(waiting=5, running=1)
+    assert [model.name for model in found.models] == ["a, b"]
+    assert identity.parse_queue_server(reply, "c").models == (Served(name="c"),)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["queue", "waiting", "running", "delayed", "workers", "is_processing"]),
+            children,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.text(max_size=80))
+def test_whatever_they_say_is_parsed(body: Any, text: str) -> None:
+    found = identity.parse_queue_server(Reply(200, body), None)
+    assert found.reason.isprintable()
+    assert identity.parse_slots(body) is None or isinstance(body, list)
+    assert (identity.parse_metrics(text) or 0) >= 0

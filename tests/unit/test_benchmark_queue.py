@@ -1,0 +1,411 @@
+"""A queue is measured by its tasks: as many a minute as it does, and each as long as it takes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyinfra.api.host import Host
+
+from stackmend.errors import StepError
+from stackmend.worker.benchmark import identity, measuring, queue, statistics
+from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.plan import list_problems
+from stackmend.worker.benchmark.queue import LATEST, SOONEST, Pace, parse_progress
+from stackmend.worker.benchmark.spec import BenchmarkSpec, Limits, Profile
+from stackmend.worker.benchmark.state import Answers as Known
+from stackmend.worker.benchmark.state import (
+    Entry,
+    Level,
+    Load,
+    Machine,
+    Repeat,
+    Sample,
+    Served,
+    Server,
+)
+from stackmend.worker.benchmark.state import Queue as Line
+from stackmend.worker.context import Shape
+from tests.calm import calmly
+from tests.connected import local
+from tests.unit.benchmark_world import FINGERPRINT
+
+# What a queue says
+
+
+def done(**more: Any) -> dict[str, Any]:
+    timings = {
+        "queued_seconds": 1.5,
+        "run_seconds": 2.0,
+        "prompt_eval_count": 64,
+        "prompt_eval_duration": 200_000_000,
+        "eval_count": 32,
+        "eval_duration": 1_600_000_000,
+        "load_duration": 1_000_000,
+        "total_duration": 1_900_000_000,
+    }
+    return {
+        "state": "done",
+        "attempts": 1,
+        "answer": "so",
+        "error": None,
+        "timings": timings | more.pop("timings", {}),
+        **more,
+    }
+
+
+def sample(body: dict[str, Any], end: float = 3.6) -> Sample:
+    return queue.make_sample(parse_progress(body), 7.0, 0.01, end, prompt_tokens=64)
+
+
+def test_a_task_is_a_sample_without_a_first_token() -> None:
+    # It was over at 3.51 s by the queue's own clock, whenever that was asked for.
+    assert sample(done()) == Sample(
+        sent=7.0,
+        end=3.51,
+        prompt_tokens=64,
+        output_tokens=32,
+        load=0.001,
+        prefill=0.2,
+        decode=1.6,
+        total=3.5,
+    )
+    assert sample(done(timings={"queued_seconds": None})).end == 3.6
+
+
+@pytest.mark.parametrize(
+    ("body", "invalid", "reason"),
+    [
+        (done(state="failed", error="no \x1b[2J"), "error", "the task failed: no \\x1b[2J"),
+        (done(state="failed"), "error", "the task failed: no reason given"),
+        (done(attempts=2), "error", "the task was attempted 2 times"),
+        (
+            done(timings={"load_duration": 4e9}),
+            "reloaded",
+            "the server loaded the model for this task, in 4.00 s",
+        ),
+        (done(answer=" "), "short", "the answer of the task is empty"),
+        (done(timings={"eval_count": 0}), "short", "the answer of the task is empty"),
+        (
+            done(timings={"run_seconds": 9}),
+            "implausible",
+            "the queue says that the task took 10.50 s, and it was over after 3.60 s",
+        ),
+        (
+            done(timings={"prompt_eval_count": 40}),
+            "cut",
+            "the server read 40 tokens of a prompt of about 64",
+        ),
+    ],
+)
+def test_what_does_not_count(body: dict[str, Any], invalid: str, reason: str) -> None:
+    found = sample(body)
+    assert (found.invalid, found.reason) == (invalid, reason)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"state": "gone"},
+        done(attempts=-1),
+        {**done(), "timings": [1]},
+        done(timings={"run_seconds": "2"}),
+        done(timings={"queued_seconds": -1}),
+        done(timings={"eval_count": 1e40}),
+    ],
+)
+def test_what_is_no_answer_of_a_queue(body: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"none|known"):
+        parse_progress(body)
+
+
+@given(
+    st.lists(st.floats(0, 1e6), max_size=5),
+    st.sampled_from(["queued", "running"]),
+    st.floats(0, 1e6),
+)
+def test_a_task_is_asked_about_neither_too_often_nor_too_rarely(
+    runs: list[float], state: str, running: float
+) -> None:
+    pace = Pace()
+    for run in runs:
+        pace.learn(run)
+    pause = pace.find_pause(state, running)
+    assert SOONEST <= pause <= LATEST
+    # Never so late that it would be part of what is measured.
+    if state == "running":
+        assert pause <= max(SOONEST, 0.02 * max([running, *runs]))
+    elif runs:
+        assert pause <= max(SOONEST, 0.5 * min(runs))
+
+
+# What it comes to
+
+
+def level(seconds: float, vary: float = 0.01, repeats: int = 5) -> Level:
+    """One task after another, each of about so many seconds."""
+    rows = []
+    for number in range(repeats):
+        each = seconds * (1 + vary * number / repeats)
+        samples = tuple(
+            Sample(sent=n * each, end=each, output_tokens=9, decode=each / 2, total=each)
+            for n in range(8)
+        )
+        rows.append(Repeat(wall=8 * each, samples=samples))
+    return Level(load=Load(concurrency=1), repeats=tuple(rows))
+
+
+def test_a_queue_has_tasks_and_no_tokens() -> None:
+    summary = statistics.summarize(level(2.0, vary=0), Limits())
+    assert (summary.output_tps.median, summary.median.requests_ps) == (0, 0.5)
+    assert summary.requests_ps is not None
+    assert summary.end is not None
+    assert (summary.requests_ps.median, summary.end.median) == (0.5, 2.0)
+    assert (summary.ttft, summary.tpot, summary.noisy) == (None, None, "")
+    assert summary.median.queue == 1.0
+
+
+def test_a_queue_that_varies_is_noisy() -> None:
+    assert statistics.summarize(level(2.0, vary=1), Limits()).noisy == "its repeats vary by 24%"
+
+
+def test_a_slower_queue_fails_with_both_numbers_in_tasks_a_minute() -> None:
+    def entry(seconds: float) -> Entry:
+        summary = statistics.summarize(level(seconds), Limits())
+        return Entry(at=1, cause="", fingerprint=FINGERPRINT, summaries=(summary,))
+
+    spec = BenchmarkSpec(project="ai", target="queue", minimum={"tasks_pm": 25})
+    found = list(list_problems(spec, entry(3.0), entry(2.0)))
+    assert [finding.cause for finding in found] == [
+        "tasks: 19.9 tasks/min at its best load, less than 25",
+        "concurrency 1: tasks 19.9 tasks/min, 29.9 in the baseline "
+        "(-33%, threshold 10%, p = 0.0079)",
+        "concurrency 1: time for a task 3.01 s, 2.01 in the baseline "
+        "(+50%, threshold 10%, p = 0.0079)",
+    ]
+    assert list(list_problems(spec, entry(2.0), entry(3.0))) == []
+
+
+# A queue that answers
+
+SLOTS = [{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}]
+
+INFORMATION = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.embedding_length": 64,
+    "llama.attention.head_count": 4,
+}
+
+
+class Queue(ThreadingHTTPServer):
+    """A queue whose tasks take so long, so many at one time.
+
+    + seconds: of each task, at a server
+    + slots: tasks at one time
+    """
+
+    daemon_threads = True
+
+    def __init__(self, seconds: float = 0.2, slots: int = 1) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.seconds = seconds
+        self.pool = ThreadPoolExecutor(slots)
+        self.tasks: dict[str, dict[str, Any]] = {}
+        self.prompts: list[str] = []
+        self.polls = 0
+        self.numbers = itertools.count()
+        #: Overrides what is said of a finished task; and for how many polls nobody answers.
+        self.more: dict[str, Any] = {}
+        self.away = 0
+
+    def submit(self, body: dict[str, Any]) -> str:
+        name = f"t{next(self.numbers)}"
+        submitted = time.monotonic()
+        self.prompts.append(body["prompt"])
+        self.tasks[name] = {"state": "queued", "attempts": 0, "timings": {}}
+
+        def work() -> None:
+            started = time.monotonic()
+            self.tasks[name] = {"state": "running", "attempts": 1, "timings": {}}
+            time.sleep(self.seconds)
+            tokens = len(body["prompt"].split()) + 10
+            self.tasks[name] = (
+                done(
+                    timings={
+                        "queued_seconds": started - submitted,
+                        "run_seconds": time.monotonic() - started,
+                        "prompt_eval_count": tokens,
+                        "prompt_eval_duration": 0,
+                    },
+                )
+                | self.more
+            )
+
+        self.pool.submit(work)
+        return name
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: Queue
+
+    def reply(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        self.wfile.flush()
+
+    def do_GET(self) -> None:
+        if self.path == "/healthz":
+            self.reply(200, {"queue": {"waiting": 0, "running": 0, "delayed": 2}})
+            return
+        if not self.path.startswith("/tasks/"):
+            self.reply(200, SLOTS) if self.path == "/slots" else self.reply(404, {})
+            return
+        self.server.polls += 1
+        if self.server.away:
+            self.server.away -= 1
+            self.reply(503, {"error": "redis is away"})
+            return
+        self.reply(200, self.server.tasks[self.path.removeprefix("/tasks/")])
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/api/show":
+            self.reply(200, {"model_info": INFORMATION if body == {"model": "tiny"} else {}})
+            return
+        assert self.headers["Content-Type"] == "application/json"
+        self.reply(202, {"id": self.server.submit(body)})
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Host]:
+    with local() as host:
+        yield host
+
+
+@pytest.fixture
+def server() -> Iterator[Queue]:
+    with Queue() as found:
+        thread = threading.Thread(target=found.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join()
+        found.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def at(server: Queue) -> Endpoint:
+    return Endpoint("queue", "127.0.0.1", server.server_port, "")
+
+
+PROFILE = Profile(prompt_tokens=64, concurrency=(2,), requests=4, warmups=1, timeout=10)
+
+
+def measure(host: Host, server: Queue, profile: Profile = PROFILE) -> tuple[Level, ...]:
+    prepared = queue.prepare(host, at(server), profile)
+    return measuring.measure(host, at(server), profile, prepared=prepared)
+
+
+@calmly
+def test_tasks_a_minute_and_seconds_a_task_are_true(here: Host, server: Queue) -> None:
+    (found,) = measure(here, server)
+    summary = statistics.summarize(found, Limits())
+    # One at a time, two under way: each waits for the one before it.
+    assert summary.median.requests_ps == pytest.approx(5, rel=0.05)
+    assert summary.median.end is not None
+    assert summary.median.end[0] == pytest.approx(0.4, rel=0.05)
+    assert (summary.median.valid, summary.median.invalid) == (20, ())
+    # Two to find out, one to warm up, and five repeats of four; none begins as another did.
+    assert len(server.prompts) == 23
+    assert len({tuple(prompt.split()[:3]) for prompt in server.prompts}) == 23
+    assert {len(prompt.split()) for prompt in server.prompts[2:]} == {54}
+    assert server.polls < 23 * 20
+
+
+@calmly
+def test_an_open_loop_shows_how_the_line_grows(here: Host, server: Queue) -> None:
+    profile = Profile(prompt_tokens=64, rate=8, requests=6, warmups=0, timeout=10)
+    (found,) = measure(here, server, profile)
+    ends = [sample.end for sample in found.repeats[0].samples]
+    # Eight a second come, and five are done.
+    assert ends == sorted(ends)
+    assert ends[-1] > ends[0] + 0.25
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"state": "failed", "error": "no"}, {"attempts": 3}],
+)
+def test_tasks_that_come_to_nothing_end_the_measurement(
+    here: Host, server: Queue, more: dict[str, Any]
+) -> None:
+    prepared = queue.prepare(here, at(server), PROFILE)
+    server.more = more
+    with pytest.raises(StepError, match=r"none of \d requests at concurrency 2 counts: the task"):
+        measuring.measure(here, at(server), PROFILE, prepared=prepared)
+    with pytest.raises(StepError, match=r"cannot measure http://127\.0\.0\.1:\d+: the task"):
+        queue.prepare(here, at(server), PROFILE)
+
+
+def test_a_task_that_does_not_end_is_waited_for_no_longer_than_it_may_take(
+    here: Host, server: Queue
+) -> None:
+    server.seconds = 1.0
+    began = time.monotonic()
+    with pytest.raises(StepError, match=r"not over within 0\.5 s: it is running"):
+        queue.prepare(here, at(server), Profile(timeout=0.5))
+    assert time.monotonic() - began < 5
+
+
+def test_a_queue_that_is_away_for_a_moment_loses_no_task(here: Host, server: Queue) -> None:
+    prepared = queue.prepare(here, at(server), PROFILE)
+    server.away = 3
+    (found,) = measuring.measure(here, at(server), PROFILE, prepared=prepared)
+    assert sum(len(repeat.valid) for repeat in found.repeats) == 20
+
+
+# What is asked before a server is measured
+
+
+def known(server: Queue, engine: str) -> Known:
+    return Known(
+        address="127.0.0.1", port=server.server_port, engine=engine, models=(Served(name="tiny"),)
+    )
+
+
+def test_whom_a_measurement_would_disturb_is_asked(here: Host, server: Queue) -> None:
+    line = Server(addresses=(("127.0.0.1", 9), ("127.0.0.1", server.server_port)))
+    machine = Machine(now=1, queues=(line,))
+    ollama, openai = (
+        BenchmarkSpec(project="ai"),
+        BenchmarkSpec(project="ai", target="openai", service="llm"),
+    )
+    found = identity.complete(here, ollama, machine, known(server, "ollama"))
+    assert found.queue == Line(waiting=2)
+    assert found.shape == Shape(layers=2, heads=4, key=16, value=16)
+    found = identity.complete(here, openai, machine, known(server, "llama.cpp"))
+    assert (found.queue, found.requests) == (Line(waiting=2), 1)
+
+
+def test_who_does_not_answer_is_not_known(here: Host, server: Queue) -> None:
+    machine = Machine(now=1, queues=(Server(addresses=(("127.0.0.1", 9),)),))
+    answers = known(server, "ollama").model_copy(update={"port": 9})
+    assert identity.complete(here, BenchmarkSpec(project="ai"), machine, answers) == answers
