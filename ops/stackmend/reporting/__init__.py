@@ -31,10 +31,22 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
     from stackmend.reporting.collect import Collector as Collector
-    from stackmend.reporting.collect import Run
+    from stackmend.reporting.collect import E, Run
+    from stackmend.reporting.collect import Ending as Ending
     from stackmend.reporting.state import RunRecord
 
-__all__ = ["Collector", "find_run", "finish", "get_run_id", "install", "read", "record", "secret"]
+__all__ = [
+    "Collector",
+    "Ending",
+    "find_run",
+    "finish",
+    "get_ending",
+    "get_run_id",
+    "install",
+    "read",
+    "record",
+    "secret",
+]
 
 # Commands of pyinfra that read hosts without running operations have nothing to report.
 _NOT_A_RUN = frozenset({"fact", "debug-inventory"})
@@ -46,10 +58,10 @@ _warned: set[str] = set()
 
 def __getattr__(name: str) -> Any:
     # The models cost more to import than all that a run needs which has nothing to report.
-    if name == "Collector":
-        from stackmend.reporting.collect import Collector
+    if name in ("Collector", "Ending"):
+        from stackmend.reporting import collect
 
-        return Collector
+        return getattr(collect, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -132,6 +144,15 @@ def find_run(state: State) -> Run | None:
 def get_run_id(state: State) -> str:
     """The short name of this run, as it stands in its record's file name and in hosts' journals."""
     return _run(state).id
+
+
+def get_ending(host: Host, kind: type[E]) -> E:
+    """What a room shows of all hosts together once the run has ended: one for each run.
+
+    :param host: the pyinfra host
+    :param kind: its class, which takes no arguments
+    """
+    return _run(host.state).get_ending(kind)
 
 
 def finish(state: State) -> Path | None:

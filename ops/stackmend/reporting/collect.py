@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from secrets import token_hex
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import to_jsonable_python
 
@@ -14,6 +15,7 @@ from stackmend.reporting.state import Done, ErrorRecord, Measure, Planned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
@@ -98,6 +100,20 @@ def _dump_fields(action: Action) -> dict[str, Any]:
     return dict(to_jsonable_python(fields, bytes_mode="hex", fallback=str))
 
 
+class Ending(ABC):
+    """What a room shows of all hosts together, once a run has ended."""
+
+    @abstractmethod
+    def show(self, directory: Path) -> None:
+        """Show it, before the summary of the run.
+
+        :param directory: where the records of runs lie.
+        """
+
+
+E = TypeVar("E", bound=Ending)
+
+
 class Run:
     """All that is collected during one run of pyinfra."""
 
@@ -109,6 +125,7 @@ class Run:
         self.collectors: dict[str, dict[str, Collector]] = {}
         self.connect_errors: dict[str, str] = {}
         self.seconds: dict[tuple[str, str], float] = {}
+        self.endings: dict[type[Ending], Ending] = {}
         self._since: dict[tuple[str, str], float] = {}
         self._lock = Lock()
 
@@ -123,6 +140,13 @@ class Run:
             collector = ours.setdefault(op_hash or operation, Collector(operation))
         collector.discard_plan()
         return collector
+
+    def get_ending(self, kind: type[E]) -> E:
+        """The one of its kind that this run ends with."""
+        with self._lock:
+            ending = self.endings.setdefault(kind, kind())
+        assert isinstance(ending, kind), "it is kept by its class"
+        return ending
 
     def start_operation(self, host: Host, op_hash: str) -> None:
         """Start the clock of an operation on a host."""

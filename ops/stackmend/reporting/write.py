@@ -42,6 +42,7 @@ def conclude(run: Run) -> Path | None:
         record = build(run, datetime.now(UTC))
         if not record.hosts:
             return None
+        _show_endings(run)
         data = clean(record.model_dump(mode="json"), get_secrets())
         record = RunRecord.model_validate(data)
         path = None
@@ -54,6 +55,14 @@ def conclude(run: Run) -> Path | None:
         print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
         return None
     return path
+
+
+def _show_endings(run: Run) -> None:
+    for ending in run.endings.values() if not signals.get_signal() else ():
+        try:
+            ending.show(find_directory(run))
+        except Exception as error:  # what is shown must not keep the record from being written
+            print(f"--> stackmend: {format_safe_line(str(error) or repr(error))}", file=sys.stderr)
 
 
 def build(run: Run, ended: datetime) -> RunRecord:

@@ -168,7 +168,8 @@ def benchmarked(
     of before; tasks that it left in a queue end by themselves.
 
     Results lie on the host below ``/var/lib/stackmend/benchmarks``, and with all samples on this
-    machine in ``benchmarks`` beside the reports. The report measures the main figures.
+    machine in ``benchmarks`` beside the reports. The report measures the main figures. The run
+    ends with a table of all hosts and, with the extra ``benchmark``, a page beside the results.
 
     **Example:**
 
@@ -184,6 +185,7 @@ def benchmarked(
         )
     """
     from stackmend.worker.benchmark import BenchmarkReconciler, BenchmarkSpec
+    from stackmend.worker.showing import Benchmarks
 
     if isinstance(api_key, str):
         api_key = SecretStr(api_key)
@@ -214,7 +216,12 @@ def benchmarked(
     yield from operate(
         own,
         "worker.benchmarked",
-        lambda report: BenchmarkReconciler(own, validate(BenchmarkSpec, options), report),
+        lambda report: BenchmarkReconciler(
+            own,
+            validate(BenchmarkSpec, options),
+            report,
+            reporting.get_ending(own, Benchmarks).add,
+        ),
         converged="the stored result holds, and is good enough",
     )
 

@@ -41,6 +41,8 @@ from stackmend.worker.benchmark.state import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pyinfra.api.host import Host
 
     from stackmend.reporting import Collector
@@ -56,7 +58,10 @@ ReadConditions = Callable[[], Callable[[], Conditions]]
 
 @dataclass
 class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
-    """The measurement of one server."""
+    """The measurement of one server.
+
+    :ivar on_result: called with where a result lies on this machine.
+    """
 
     subject = "benchmark"
     lock = commands.LOCK
@@ -64,6 +69,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     host: Host
     spec: BenchmarkSpec
     report: Collector
+    on_result: Callable[[Path], None]
     _measured: Entry | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +97,9 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             # Whom a measurement would disturb is asked only where there is to be one.
             state = self._complete_answers(state)
             plan = make_plan(self.spec, state)
+        latest = state.machine.record.latest
+        if latest is not None and not plan.actions:
+            self._show(store.find_path(self.host, latest.at))
         return Observation(plan, state)
 
     def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
@@ -339,6 +348,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         )
         if path is not None:
             announce.show_line(self.host, f"{self.spec.server}: result in {path}")
+        self._show(path)
+
+    def _show(self, path: Path | None) -> None:
+        """Have a result shown at the end of the run."""
+        if path is not None:
+            self.on_result(path)
 
     def _report_figures(self, entry: Entry) -> None:
         """The main figures of a result, in the report."""

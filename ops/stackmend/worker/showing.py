@@ -1,0 +1,40 @@
+"""What the benchmarks of a run came to, shown once it has ended."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from typing_extensions import override
+
+from stackmend.reporting import Ending
+
+
+class Benchmarks(Ending):
+    """The results of all hosts: a table on the terminal, and a page beside the results."""
+
+    def __init__(self) -> None:
+        self._paths: dict[Path, None] = {}
+
+    def add(self, path: Path) -> None:
+        """Have a result shown.
+
+        :param path: where it lies on this machine.
+        """
+        self._paths[path] = None
+
+    @override
+    def show(self, directory: Path) -> None:
+        # What draws takes long to import, and most runs show nothing.
+        from stackmend.worker import pictures
+
+        if not self._paths:
+            return
+        results = pictures.read_all(sorted(self._paths))
+        pictures.show(results, sys.stderr)
+        try:
+            page = pictures.write_page(results, directory / "benchmarks" / "benchmark.html")
+        except pictures.ExtraMissingError as error:
+            print(f"--> stackmend: no page of the benchmarks: {error}", file=sys.stderr)
+        else:
+            print(f"--> stackmend: the benchmarks as a page: {page}", file=sys.stderr)

@@ -1,0 +1,87 @@
+"""What a run shows of its benchmarks when it has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stackmend.reporting import Ending, collect, write
+from stackmend.worker import pictures
+from stackmend.worker.pictures import ExtraMissingError
+from stackmend.worker.showing import Benchmarks
+from tests.unit.benchmark_results import make_result
+
+
+@pytest.fixture
+def collected(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "benchmarks" / f"{name}.json" for name in ("b", "a")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(make_result(path.stem).model_dump_json())
+    return paths
+
+
+def show(collected: list[Path], directory: Path) -> None:
+    benchmarks = Benchmarks()
+    for path in (*collected, *collected):
+        benchmarks.add(path)
+    benchmarks.show(directory)
+
+
+def test_a_run_ends_with_a_table_of_all_hosts_and_a_page(
+    collected: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(collected, tmp_path)
+    shown = capsys.readouterr().err
+    page = tmp_path / "benchmarks" / "benchmark.html"
+    assert f"the benchmarks as a page: {page}" in shown
+    titles = [line for line in shown.splitlines() if line.startswith(("a", "b"))]
+    assert len(titles) == 2, shown
+    assert "<script" not in page.read_text()
+
+
+def test_without_the_extra_the_table_alone_is_shown(
+    collected: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise ExtraMissingError("pip install 'stackmend[benchmark]'")
+
+    monkeypatch.setattr(pictures, "write_page", refuse)
+    show(collected, tmp_path)
+    shown = capsys.readouterr().err
+    assert "concurrency" in shown
+    assert "no page of the benchmarks: pip install 'stackmend[benchmark]'" in shown
+
+
+def test_a_run_without_a_benchmark_shows_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Benchmarks().show(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_ending_that_fails_keeps_no_other_from_being_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failing(Ending):
+        def show(self, directory: Path) -> None:
+            raise ValueError("a\x1b[31mb")
+
+    class Other(Ending):
+        def show(self, directory: Path) -> None:
+            print("shown in", directory)
+
+    state = SimpleNamespace(inventory=[], cwd=str(tmp_path))
+    run = collect.Run(state, dry=False)  # type: ignore[arg-type]
+    assert run.get_ending(Failing) is run.get_ending(Failing)
+    run.get_ending(Other)
+    write._show_endings(run)
+    out, err = capsys.readouterr()
+    assert out == f"shown in {tmp_path / 'var/reports'}\n"
+    assert "\x1b" not in err
+    assert "--> stackmend: a" in err
