@@ -180,10 +180,16 @@ def test_links_are_what_is_to_be_proven() -> None:
         "db": {"container_name": "my-db"},
     }
     config = project(services)
-    expected = ["app → redis:6379 (URL)", "app → front:8080 (ALIAS)", "app → db (db_host)"]
+    expected = [
+        "app → redis:6379 (URL)",
+        # By the name of a service no browser finds it.
+        "app → web:80 (PUBLIC_URL)",
+        "app → front:8080 (ALIAS)",
+        "app → db (db_host)",
+    ]
     assert [str(link) for link in list_links(read(config))] == expected
     assert [str(link) for link in list_links(classify(read(config), config))] == expected
-    assert [link.target for link in list_links(read(config))] == ["redis", "web", "db"]
+    assert [link.target for link in list_links(read(config))] == ["redis", "web", "web", "db"]
 
 
 def test_what_is_mounted() -> None:

@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from stackmend.addresses import Sources
 from stackmend.checks.facts import CheckResults
 from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult, Hint, Outcome
 from stackmend.compose import drift
+from stackmend.compose.closure import read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.listening import parse_listening
 from stackmend.compose.plan.actions import Plan, Record
@@ -32,6 +34,7 @@ from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source, SourceError, make, name_files
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
 from stackmend.decision import Finding
+from stackmend.reporting.collect import Collector
 from tests.marks import MARK
 from tests.unit.compose_world import Desired, World, compose, well
 
@@ -87,7 +90,7 @@ def test_nobody_asks_from_or_for_what_has_ended() -> None:
     assert not make_link_checks(desired.spec, links.links, declared, host.state())
 
 
-def test_what_speaks_there_is_asked_once_and_by_whoever_has_a_login() -> None:
+def test_each_service_has_what_speaks_there_asked() -> None:
     urls = {
         "api": "redis://redis:6379",
         "side": "redis://redis:6379",
@@ -101,9 +104,12 @@ def test_what_speaks_there_is_asked_once_and_by_whoever_has_a_login() -> None:
     links = classify_links(desired.spec, {}, declared)
     checks = make_link_checks(desired.spec, links.links, declared, host.state())
     kinds = {check.source: type(check) for check in checks}
-    assert {kinds.pop("api"), kinds.pop("side")} == {RedisCheck, TcpCheck}
-    # One of another kind, or with a login, may be refused where the first is not.
-    assert kinds == {"web": RedisCheck, "other": GreetingCheck}
+    assert kinds == {
+        "api": RedisCheck,
+        "side": RedisCheck,
+        "web": RedisCheck,
+        "other": GreetingCheck,
+    }
 
 
 def test_containers_that_were_read_are_named_to_the_probe() -> None:
@@ -480,3 +486,153 @@ def test_the_kernels_tables() -> None:
     }
     with pytest.raises(ValueError, match="nothing that is ours"):
         parse_listening([], MARK)
+
+
+# What people read
+
+
+def find_all(
+    environment: dict[str, Any],
+    outcome: Outcome = "failed",
+    *,
+    evidence: str = "NOAUTH Authentication required",
+    services: dict[str, Any] | None = None,
+    files: dict[str, bytes] | None = None,
+    **links: Any,
+) -> list[Finding]:
+    """What is found of links whose calls have this outcome."""
+    bodies = services or {"redis": {"image": "redis:7"}, "api": {"environment": environment}}
+    desired = Desired(compose(bodies), settings={"links": links})
+    host = well(desired, World(images=["lab/box:1", "redis:7"]))
+    declared = host.declared(desired)
+    known = classify_links(desired.spec, files or {}, declared)
+    checks = make_link_checks(desired.spec, known.links, declared, host.state())
+    results = {
+        check.name: CheckResult(
+            name=check.name,
+            outcome=outcome,
+            evidence=f"{check.name}: {evidence}",
+            details=(f"{check.name}: {evidence}", evidence, "more"),
+        )
+        for check in checks
+    }
+    known = classify_links(desired.spec, files or {}, declared, host.state(), results, {})
+    known = add_patch(known, files or {}, None)
+    decided = plan(desired.spec, desired.files, desired.digest, host.state(), links=known)
+    return [one for one in decided.findings if one.kind in ("link", "patch")]
+
+
+def test_equal_links_are_one_finding_that_names_all_variables() -> None:
+    url = "redis://redis:6379"
+    names = ("CACHE_URL", "REDIS_URL", "RESULT_BACKEND")
+    (found,) = find_all(dict.fromkeys(names, url))
+    assert found.subject == f"link api → {url} (CACHE_URL, REDIS_URL, RESULT_BACKEND)"
+    text = "\n".join([found.cause, *found.evidence])
+    assert text.count("NOAUTH") == 1
+    assert all(f"{name} is {url}" in text for name in names)
+    assert "more" in found.evidence
+
+
+def test_a_link_bears_the_name_of_what_holds_it() -> None:
+    body = {"image": "nginx:1", "ports": [{"target": 80, "published": "8081", "protocol": "tcp"}]}
+    names = ("BACKEND_URL", "CALLBACK_URL")
+    environment = dict.fromkeys(names, "http://web:8081")
+    services = {"web": body, "api": {"environment": environment}}
+    found = find_all({}, evidence="refused", services=services)
+    assert {one.subject for one in found} == {"api.BACKEND_URL", "api.CALLBACK_URL"}
+    for one in found:
+        (quoted,) = [line for line in one.evidence if "refused" in line]
+        assert f"({one.subject.removeprefix('api.')})" in quoted
+
+
+FILES = {
+    "compose.yaml": b"services:\n  redis:\n    image: redis:7\n  api:\n    environment:\n"
+    b"      REDIS_URL: redis://localhost:6379/1\n      QUEUE: ${QUEUE}\n",
+    ".env": b"QUEUE=redis://:s3cr@localhost:6379\n",
+}
+OF_FILES = {"REDIS_URL": "redis://localhost:6379/1", "QUEUE": "redis://:s3cr@localhost:6379"}
+
+
+@pytest.mark.parametrize("names_files", [False, True])
+def test_a_remedy_offers_the_override_only_where_it_would_correct(names_files: bool) -> None:
+    files = FILES | (
+        {".env": FILES[".env"] + b"COMPOSE_FILE=compose.yaml\n"} if names_files else {}
+    )
+    found = {
+        one.subject: one for one in find_all(OF_FILES, files=files) if one.subject[:3] == "api"
+    }
+    assert ("have stackmend do it" in found["api.REDIS_URL"].remedy) is not names_files
+    assert found["api.QUEUE"].remedy == "write redis:6379 instead of localhost:6379 in api.QUEUE"
+
+
+def test_a_patch_names_what_it_leaves() -> None:
+    found = find_all(OF_FILES, files=FILES)
+    (patch,) = [one for one in found if one.kind == "patch"]
+    assert patch.cause.endswith("makes its links right, but for api.QUEUE")
+    (left,) = [one for one in found if one.cause == "the patch leaves wrong links as they are"]
+    (line,) = left.evidence
+    assert line.startswith("api.QUEUE: ")
+    assert ".env:1" in line
+    assert not left.blocks
+    assert not any("s3cr" in text for one in found for text in (one.cause, *one.evidence))
+    (patch,) = [one for one in find_all({"REDIS_URL": OF_FILES["REDIS_URL"]}, files=FILES)
+                if one.kind == "patch"]  # fmt: skip
+    assert patch.cause.endswith("makes its links right")
+
+
+def test_what_the_inventory_sets_is_in_no_patch() -> None:
+    made = 'QUEUE="redis://localhost:6379/0"\n'
+    files = FILES | {".env": f"A=1\n{made}".encode()}
+    sources = Sources(files, made=made)
+    environment = {**OF_FILES, "QUEUE": "redis://localhost:6379/0"}
+    desired, _, declared = world(environment, links={})
+    links = add_patch(classify_links(desired.spec, sources, declared), sources, None)
+    assert "compose.yaml" in "\n".join(links.patch)
+    assert ".env" not in "\n".join(links.patch)
+    (line,) = links.omitted
+    assert line == (
+        "api.QUEUE: the inventory sets it; replace localhost:6379 by redis:6379 in stack.env.QUEUE"
+    )
+
+
+def test_the_inventorys_variables_are_not_the_sources_own() -> None:
+    spec = Desired(compose({}), settings={"env": {"QUEUE": "redis://localhost:6379"}}).spec
+    text = FILES["compose.yaml"].replace(b"api:\n", b"api:\n    image: lab/box:1\n")
+    files = {"compose.yaml": File(0o644, text)}
+    sources = read_sources(make(spec, files), spec.variables)
+    assert sources.read_own(".env") == ""
+    assert sources.find_setting(".env", 8) == "stack.env.QUEUE"
+
+
+def test_what_is_too_long_is_named_once() -> None:
+    (found,) = find_all({"BIG_URL": "redis://localhost:6379/?x=" + "x" * 100_000})
+    assert found.subject == "api.BIG_URL"
+    assert "too long to be read: it has 100026 characters" in found.cause
+    assert not found.blocks
+    assert find_all({"BIG_URL": "redis://localhost/" + "x" * 100_000}, ignore=["api.BIG_URL"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("redis://:${REDIS_PASSWORD}@redis:6379/0", "redis://:${REDIS_PASSWORD}@redis:6379/0"),
+        ("amqp://app:${PW}@queue", "amqp://app:${PW}@queue"),
+        ("amqp://${USER}:${PW}@queue", "amqp://${USER}:${PW}@queue"),
+        ("redis://:${PW:-s3cr}@redis", "redis://:(redacted)@redis"),
+        ("redis://:x${PW}@redis", "redis://:(redacted)@redis"),
+        ("redis://:$s3cr@redis", "redis://:(redacted)@redis"),
+    ],
+)
+def test_a_variable_in_the_place_of_a_password_is_no_secret(text: str, redacted: str) -> None:
+    assert drift.redact(text).replace("://(", "://:(") == redacted
+
+
+def test_an_address_has_one_status_in_a_run() -> None:
+    report = Collector("compose.stack")
+    first, last = (
+        Finding(subject="api.U", kind="link", cause=cause) for cause in ("8081 or 80", "8081 is 80")
+    )
+    other = Finding(subject="api.V", kind="link", cause="x")
+    report.add_plan(Plan(findings=(first, other)))
+    report.add_plan(Plan(findings=(last,)))
+    assert report.findings == [other, last]

@@ -4,7 +4,7 @@ from stackmend.addresses.classification import classify
 from stackmend.addresses.listing import is_call, list_links
 from stackmend.addresses.override import make_override
 from stackmend.addresses.patch import make_patch
-from stackmend.addresses.reading import read
+from stackmend.addresses.reading import list_unread, read
 from stackmend.addresses.sources import Sources, locate
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "classify",
     "is_call",
     "list_links",
+    "list_unread",
     "locate",
     "make_override",
     "make_patch",

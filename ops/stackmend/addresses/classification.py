@@ -15,9 +15,23 @@ from stackmend.addresses.kinds import is_host_name, is_known_scheme, is_loopback
 from stackmend.addresses.loopback import classify_loopback
 from stackmend.addresses.naming import classify_name
 from stackmend.addresses.proxies import add_exemptions
+from stackmend.addresses.reading import find_side
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, ImageFacts, Judgement, Running
 from stackmend.addresses.target import classify_form
+
+#: Why an address is wrong for the service, and maybe not for a browser.
+_DOUBTFUL = frozenset(
+    {
+        "default-bridge",
+        "host-network",
+        "not-shared",
+        "shared-alias",
+        "shared-namespace",
+        "unknown-name",
+        "wrong-kind",
+    }
+)
 
 
 def classify(
@@ -39,7 +53,8 @@ def classify(
     Example:
         >>> from stackmend.addresses.reading import read
         >>> services = {"api": {"environment": {"URL": "redis://localhost"}}, "redis": {}}
-        >>> [(one.status, one.right) for one in classify(read(c := {"services": services}), c)]
+        >>> config = {"services": services}
+        >>> [(one.status, one.right) for one in classify(read(config), config)]
         [('wrong', 'redis')]
     """
     stack = Stack(addresses, config, running, images)
@@ -64,6 +79,9 @@ def _hold_back(stack: Stack, judgement: Judgement) -> Judgement:
     address = judgement.address
     if judgement.status == "right":
         return judgement
+    if judgement.status == "wrong" and judgement.reason in _DOUBTFUL and _is_public(address):
+        cause = f"{address.place.name} is for browsers by its name, and {judgement.cause}"
+        return _make_ambiguous(judgement.model_copy(update={"cause": cause}))
     if address.scheme and not is_known_scheme(address.scheme):
         return _hold_back_scheme(stack, judgement)
     if address.port or address.scheme or is_loopback(address.host) or address.host in GATEWAYS:
@@ -79,13 +97,22 @@ def _hold_back_scheme(stack: Stack, judgement: Judgement) -> Judgement:
         kinds = stack.list_hints(address)
         if not any(is_typical_port(address.port, kind) for kind in kinds):
             return Judgement(address=address)
-    if not judgement.edits:
-        return judgement
+    return _make_ambiguous(judgement) if judgement.edits else judgement
+
+
+def _is_public(address: Address) -> bool:
+    """Whether an address of a service is for browsers by the name of what holds it."""
+    return bool(address.target) and find_side(address.place.hint, address.scheme) == "browser"
+
+
+def _make_ambiguous(judgement: Judgement) -> Judgement:
+    """The same, where the address may as well be meant as it stands."""
+    as_it_stands = f"{judgement.address.text}: as it stands"
     return Judgement(
-        address=address,
+        address=judgement.address,
         status="ambiguous",
         reason=judgement.reason,
-        readings=(f"{address.text}: as it stands", judgement.right),
+        readings=(as_it_stands, judgement.right) if judgement.right else (as_it_stands,),
         cause=judgement.cause,
         remedy=judgement.remedy,
     )

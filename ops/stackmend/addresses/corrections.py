@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from stackmend.addresses.kinds import SCHEME_PORTS
+from stackmend.addresses.kinds import SCHEME_PORTS, is_loopback
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, Edit, Judgement, Reason
@@ -58,11 +58,35 @@ def replace_host(address: Address, host: str, port: int, services: Iterable[str]
     )
 
 
+def is_reachable_name(name: str) -> bool:
+    """Whether containers can reach a service by its name at all.
+
+    >>> is_reachable_name("redis"), is_reachable_name("redis."), is_reachable_name("localhost")
+    (True, False, False)
+    """
+    return not name.endswith(".") and not is_loopback(name.lower())
+
+
+def explain_unreachable(name: str) -> str:
+    """Why containers cannot reach a service by its name."""
+    if name.endswith("."):
+        return f"no container reaches the service {name} by its name, which ends in a dot"
+    return f"no container reaches the service {name} by its name, which every one has for itself"
+
+
 def report_wrong(
     stack: Stack, address: Address, reason: Reason, cause: str, target: str, port: int
 ) -> Judgement:
     """A wrong address that a service's own name and port correct, where it can be reached."""
     service, name = address.place.service, stack.names.name_target(target)
+    if not is_reachable_name(name):
+        return Judgement(
+            address=address,
+            status="wrong",
+            reason=reason,
+            cause=f"{cause}; {explain_unreachable(name)}",
+            remedy=f"rename the service {name}, and use its new name",
+        )
     if stack.names.can_reach(service, name):
         return report_rewritten(address, reason, cause, name, port)
     written = f"{name}:{port}" if port else name
@@ -109,7 +133,10 @@ def report_ambiguous(
     readings = [f"{address.text}: as it stands"] if itself else []
     for name, port in found.items():
         host = stack.names.name_target(name)
-        readings.append(f"{host}:{port}" if port else host)
+        written = f"{host}:{port}" if port else host
+        if not is_reachable_name(host):
+            written = f"the service {host} by another name: {explain_unreachable(host)}"
+        readings.append(written)
     return Judgement(
         address=address,
         status="ambiguous",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from stackmend.addresses.kinds import is_loopback, split_name
+from stackmend.addresses.reading import find_side
 from stackmend.addresses.state import Address, Edit, Judgement
 
 #: Words of variables whose value others may call back, services of the project among them.
@@ -30,7 +31,7 @@ def find_swapped(addresses: Sequence[Address]) -> dict[tuple[str, str], Address]
             # Its own site, by the name that its copies may use.
             continue
         if (
-            outer.side == "browser"
+            find_side(outer.place.hint, outer.scheme) == "browser"
             and outer.target
             and not inner.target
             and ("." in inner.host or is_loopback(inner.host))

@@ -166,7 +166,7 @@ def _has_mention(stack: Stack, service: str, port: int, address: Address) -> boo
     """Whether a service's own settings may have it listen on a port."""
     if not port:
         return False
-    if any(str(port) in value for _, value in stack.names.list_own_ports(service)):
+    if stack.names.classify_listening(service, port, address.place.key) > 1:
         return True
     body = stack.services[service]
     words = " ".join(f"{body.get(key) or ''}" for key in ("entrypoint", "command"))
@@ -313,6 +313,17 @@ def _is_for_people(stack: Stack, address: Address, target: str) -> bool:
 def _find_doubt(stack: Stack, address: Address, target: str, port: int) -> str:
     """Why an address of the service itself may be meant as it stands."""
     service, kind = address.place.service, stack.names.kinds[target]
+    for member in sorted(stack.names.groups[service]):
+        if port and stack.names.classify_listening(member, port, address.place.key):
+            return f"{member} may listen on port {port} itself, by a variable of its own"
+    if any(
+        other.target == target
+        and other.place.key == address.place.key
+        and other.place.start != address.place.start
+        for other in stack.addresses.get(service, ())
+        if other.place.kind == address.place.kind == "environment"
+    ):
+        return f"{address.place.name} names {target} besides"
     if kind and _is_bundled(stack, address, kind):
         return f"{service} may run {kind} itself"
     if not stack.is_needed(service, target):

@@ -4,7 +4,14 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from stackmend.addresses.kinds import KINDS, find_kind, find_kinds, is_client, split_name
+from stackmend.addresses.kinds import (
+    KINDS,
+    find_kind,
+    find_kinds,
+    is_client,
+    is_loopback,
+    split_name,
+)
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import ImageFacts, Running
 
@@ -23,6 +30,18 @@ _SEVERAL_PORTS = frozenset(
 )
 #: Names of variables that may say where a service listens.
 _LISTENS = re.compile("(?i)port|listen|bind|addr|host")
+#: Words of variables whose port is the service's own.
+_OWN_PORT = frozenset(
+    "admin api app application bind container debug dev exporter grpc h2c health healthcheck http "
+    "http2 https inner internal listen listener listening local management metric metrics node "
+    "number own port probe prometheus rest serve server service ssl tcp tls ui web webserver "
+    "websocket ws".split()
+)
+_BINDS = re.compile("(?i)listen|bind")
+#: What stands before and behind the host of an address to listen on.
+_ITEM = re.compile(
+    r"(?:[A-Za-z][\w+.-]{0,40}://)?(?P<host>\[[^\]\s]{0,45}\]|[^\s:/@=]{0,253}):(\d{1,5})/?"
+)
 
 
 class Names:
@@ -263,6 +282,35 @@ class Names:
             beside = {host, f"{host}NAME"} & environment.keys() if host != key else set()
             if all(str(environment[other]) in _ANYWHERE for other in beside):
                 yield key, str(value)
+
+    def classify_listening(self, name: str, port: int, besides: str = "") -> int:
+        """How far a service's own variables say that it listens on a port: 2 surely, 1 maybe.
+
+        :param besides: the variable that holds the address in question.
+        """
+        own = _OWN_PORT.union(
+            split_name(name), split_name(str(self.services[name].get("image") or ""))
+        )
+        rates = [0]
+        for key, value in self.list_own_ports(name):
+            if str(port) in _split_numbers(value):
+                rate = self._classify_listener(key, value.strip(" \"'"), port, own)
+                rates.append(min(rate, 1) if key == besides else rate)
+        return max(rates)
+
+    def _classify_listener(self, key: str, value: str, port: int, own: frozenset[str]) -> int:
+        if to_number(value) == port:
+            return 2 if own.issuperset(split_name(key)) or _BINDS.search(key) else 1
+        items = [item for item in re.split(r"[\s,;|]+", value) if item]
+        matches = [_ITEM.fullmatch(item) for item in items]
+        hosts = [match["host"].strip("[]").lower() if match else None for match in matches]
+        here = [match for match in matches if match and int(match[2]) == port]
+        if any(match["host"].lower() in _ANYWHERE for match in here):
+            return 2
+        if _BINDS.search(key):
+            return 2
+        # What is a list of others, or a connection in another notation, is where it calls.
+        return 1 if here and all(host is not None and is_loopback(host) for host in hosts) else 0
 
     def _list_container_names(self, name: str, body: Mapping[str, Any]) -> Iterator[str]:
         if body.get("hostname"):

@@ -174,8 +174,13 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         and not stack.is_unselected(address, name)
     }
     cause = f"no service, alias or container of the project is called {host}"
+    if known is False:
+        cause = f"{cause}, and the name does not resolve in {service}"
     if len(found) == 1:
         ((target, number),) = found.items()
+        if not _is_alike(stack, host, target):
+            # A host of the network by any other name.
+            return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if _is_of_others(stack, address, target) or _is_closer(host, target):
             return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if stack.names.is_joined(service):
@@ -222,6 +227,12 @@ def _is_of_others(stack: Stack, address: Address, target: str) -> bool:
     return any(target in of for name, of in stack.addressed.items() if name != service)
 
 
+def _is_alike(stack: Stack, host: str, target: str) -> bool:
+    """Whether a name may be a slip of a service's, or is usual for the software that it runs."""
+    kind = stack.names.kinds[target]
+    return is_similar(host, target.lower()) or bool(kind and find_kind_of_name(host) == kind)
+
+
 def _is_closer(host: str, target: str) -> bool:
     """Whether a name says more than a service's: another project may have it on the network."""
     words, own = (frozenset(re.split("[-_]", name.lower())) for name in (host, target))
@@ -255,11 +266,7 @@ def _is_meant(stack: Stack, address: Address, target: str) -> bool:
         and _map_port(stack, address.model_copy(update={"port": port}), target) not in ports
     ):
         return False
-    if is_similar(host, target.lower()):
+    if _is_alike(stack, host, target):
         return True
-    # A name that is usual for this software, and one service that runs it.
-    return bool(
-        kind
-        and (find_kind_of_name(host) == kind or kind in hints)
-        and (find_kind_of_name(host) == kind or stack.is_needed(address.place.service, target))
-    )
+    # The one service that runs what the address is for.
+    return kind in hints and bool(kind) and stack.is_needed(address.place.service, target)

@@ -1,7 +1,7 @@
 """The same corrections as a patch of the user's own files, for ``git apply``. Pure."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import yaml
 
@@ -35,7 +35,11 @@ class Patch(Frozen):
         return self.text
 
 
-def make_patch(judgements: Iterable[Judgement], files: Sources | Mapping[str, bytes]) -> Patch:
+def make_patch(
+    judgements: Iterable[Judgement],
+    files: Sources | Mapping[str, bytes],
+    redact: Callable[[str], str] = str,
+) -> Patch:
     """The patch that corrects what is wrong where it comes from.
 
     A line that holds what may be a secret is in no patch, not even beside a change; of an env file
@@ -44,13 +48,16 @@ def make_patch(judgements: Iterable[Judgement], files: Sources | Mapping[str, by
     :param judgements: as :func:`stackmend.addresses.classify` made them, the right ones among them:
         what is right for one service and wrong for another is not changed for both.
     :param files: the content of the project's files, by their path in it.
+    :param redact: what a report makes of a line; one that it changes is in no patch, which would
+        not apply then.
     """
-    return _Maker(files).make(tuple(judgements))
+    return _Maker(files, redact).make(tuple(judgements))
 
 
 class _Maker:
-    def __init__(self, files: Sources | Mapping[str, bytes]) -> None:
+    def __init__(self, files: Sources | Mapping[str, bytes], redact: Callable[[str], str]) -> None:
         self._sources = Sources.make(files)
+        self._redact = redact
         # By file: where, up to where, and what belongs there.
         self._edits: dict[str, dict[tuple[int, int], str]] = {}
         self._owners: dict[tuple[str, int, int], list[tuple[Judgement, Edit | None]]] = {}
@@ -73,6 +80,8 @@ class _Maker:
                 span = self._sources.find_span(edit.place, edit.old)
                 if span is None:
                     self._leave(judgement, edit, "where it comes from is not sure")
+                elif setting := self._sources.find_setting(*span[:2]):
+                    self._leave(judgement, edit, "the inventory sets it", where=setting)
                 elif not is_written(edit):
                     self._leave(judgement, edit, "it may hold a password")
                 elif not self._is_own(span):
@@ -186,7 +195,7 @@ class _Maker:
         self._owners.setdefault((path, at, at), []).append((judgement, None))
 
     def _format(self, path: str) -> str:
-        text = self._sources.read_text(path)
+        text = self._sources.read_own(path)
         lines = text.split("\n")
         by_line: dict[int, list[tuple[int, int]]] = {}
         for span in self._edits[path]:
@@ -220,7 +229,9 @@ class _Maker:
         return line.split("\n")
 
     def _is_displayed(self, path: str, line: str) -> bool:
-        """Whether a line may be displayed."""
+        """Whether a line may be displayed, as it stands."""
+        if self._redact(line) != line:
+            return False
         if path.endswith((".yaml", ".yml")) and self._sources.get_services(path):
             return not has_secret(line)
         if path.endswith((".yaml", ".yml", ".json", ".toml", ".ini", ".cfg")):

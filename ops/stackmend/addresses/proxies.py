@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from stackmend.addresses.corrections import split_right
 from stackmend.addresses.kinds import is_loopback
 from stackmend.addresses.names import Names
+from stackmend.addresses.reading import find_side
 from stackmend.addresses.state import Address, Judgement
 
 _PROXY = re.compile("(?i)(?:http|https|all|no)_proxy")
@@ -93,6 +94,7 @@ def _is_asked(address: Address) -> bool:
         "proxy" not in address.place.name.lower()
         and address.place.kind != "healthcheck"
         and address.side == "server"
+        and find_side(address.place.hint, address.scheme) == "server"
     )
 
 

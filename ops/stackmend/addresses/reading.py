@@ -5,8 +5,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stackmend.addresses.files import flatten
-from stackmend.addresses.kinds import BROWSED, SCHEME_PORTS, is_address_name, is_known_scheme
+from stackmend.addresses.files import LARGEST, flatten
+from stackmend.addresses.kinds import (
+    BROWSED,
+    SCHEME_PORTS,
+    is_address_name,
+    is_known_scheme,
+    is_loopback,
+)
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
@@ -52,6 +58,11 @@ _PUBLIC = re.compile(
     r"|^(?:base_url|server_url|hostname|domain|virtual_host|server_name|kc_hostname.*)$"
 )
 _ADVERTISED = re.compile(r"(?i)advertis")
+#: Names of variables whose values are compared, or said to others as they are.
+_COMPARED = re.compile(
+    r"(?i)cors|origin|cookie|domain|allow|trusted|whitelist|bypass|advertis|listen|bind"
+    r"|virtual_host|server_name"
+)
 _INTERNAL = re.compile(r"(?i)internal|server_?side|private|backchannel")
 #: Names of variables that say where the service itself listens.
 _BIND = re.compile(
@@ -63,6 +74,20 @@ _NO_ADDRESS = re.compile(r"(?i)no_?proxy|(?:^|_)(?:image|tag|version|label|title
 _FLAG = re.compile(r"-{1,2}[A-Za-z][\w.-]*")
 _ASSIGNED = re.compile(r"(?P<key>-{0,2}[A-Za-z_][\w.-]*)=(?P<value>.*)", re.DOTALL)
 _SCRIPT = re.compile(r"-[A-Za-z]*c")
+
+
+class Unread(NamedTuple):
+    """A value that may hold an address and is too long to be read.
+
+    :param name: the variable, the part of the service, or the path of a mounted file.
+    :param size: its length, in characters; of a file in bytes.
+    :param limit: the longest that is read.
+    """
+
+    service: str
+    name: str
+    size: int
+    limit: int
 
 
 class _Found(NamedTuple):
@@ -133,10 +158,65 @@ def read(
             if source in (mounted or {}):
                 found += _read_file(name, source, (mounted or {})[source])
     return tuple(
-        address.model_copy(update={"target": targets[address.host]})
-        if address.host in targets
-        else address
+        _set_target(address, targets[address.host]) if address.host in targets else address
         for address in found
+    )
+
+
+def _set_target(address: Address, target: str) -> Address:
+    """An address of a service of the project, which no browser knows and nobody else listens on."""
+    update: dict[str, Any] = {"target": target}
+    place, port = address.place, address.explicit or address.port_place or address.scheme
+    if (
+        address.side in ("browser", "bind")
+        and port
+        and place.kind not in ("image", "healthcheck")
+        and target != place.service
+        and "." not in address.host
+        and not is_loopback(address.host)
+        and not _COMPARED.search(place.hint)
+    ):
+        update["side"] = "server"
+    return address.model_copy(update=update)
+
+
+def list_unread(
+    config: Mapping[str, Any], mounted: Mapping[str, bytes] | None = None
+) -> tuple[Unread, ...]:
+    """What may hold an address and is too long to be read.
+
+    :param config: as for :func:`read`.
+    :param mounted: as for :func:`read`.
+
+    Example:
+        >>> value = "redis://localhost/" + "x" * 20000
+        >>> config = {"services": {"api": {"environment": {"URL": value}}}}
+        >>> [(one.service, one.name, one.size) for one in list_unread(config)]
+        [('api', 'URL', 20018)]
+    """
+    config = normalize(config)
+    found = []
+    for service, body in config["services"].items():
+        for key, value in (body.get("environment") or {}).items():
+            text = str(value or "")
+            if len(text) > LONGEST and _has_address(key, text):
+                found.append(Unread(service, key, len(text), LONGEST))
+        for part in ("entrypoint", "command"):
+            words = body.get(part) or ()
+            for text in map(str, words if isinstance(words, list) else [words]):
+                if len(text) > LONGEST and _has_address("", text):
+                    found.append(Unread(service, part, len(text), LONGEST))
+        for source in list_mounted(config, service):
+            size = len((mounted or {}).get(source, b""))
+            if size > LARGEST:
+                found.append(Unread(service, source, size, LARGEST))
+    return tuple(found)
+
+
+def _has_address(key: str, text: str) -> bool:
+    start = text[:LONGEST]
+    return not _NO_ADDRESS.search(key) and bool(
+        is_address_name(key) or _URL.search(start) or _HOST_AND_PORT.search(start)
     )
 
 

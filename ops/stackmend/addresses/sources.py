@@ -47,10 +47,14 @@ class Sources:
     :param files: the content of the project's files, by their path in it.
     :param names: the compose files that are laid over each other, the later over the earlier;
         ``None`` for all that there are.
+    :param made: the end of ``.env`` that the inventory's variables make, and no file has.
     """
 
-    def __init__(self, files: Mapping[str, bytes], names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], names: Sequence[str] | None = None, made: str = ""
+    ) -> None:
         self.files = files
+        self._made = len(made)
         listed = [path for path in files if path.endswith((".yaml", ".yml"))]
         self.names = [
             path for path in (listed if names is None else names) if self.get_services(path)
@@ -82,6 +86,24 @@ class Sources:
         if path not in self._texts:
             self._texts[path] = self.files[path].decode("utf-8", "surrogateescape")
         return self._texts[path]
+
+    def read_own(self, path: str) -> str:
+        """A file's text as the project's owner has it."""
+        text = self.read_text(path)
+        return text[: len(text) - self._made] if path == ".env" else text
+
+    def find_setting(self, path: str, index: int) -> str:
+        """What the inventory calls the value at a character; empty for what a file has."""
+        if path != ".env" or not self._made or index < len(self.read_own(path)):
+            return ""
+        return next(
+            (
+                f"stack.env.{assigned.name}"
+                for assigned in self._index(path).values()
+                if assigned.start <= index <= assigned.end
+            ),
+            "stack.env",
+        )
 
     def find_line(self, path: str, index: int) -> int:
         """The line of a character, from 0."""
@@ -142,6 +164,17 @@ class Sources:
         if assigned is None or assigned.value is None:
             return raw
         return Raw(".env", assigned.start, assigned.end, assigned.value, names[0])
+
+    def find_start(self, address: Address) -> tuple[str, int] | None:
+        """The file and the character at which a value's text begins, or a variable's in it."""
+        raw = self.find(address.place)
+        if raw is None:
+            return None
+        for name in iterate_variables("" if raw.variable else raw.text):
+            value, assigned = self.variables.get(name, ""), self._index(".env").get(name)
+            if assigned and value and (address.host in value.lower() or value in address.text):
+                return ".env", assigned.start
+        return raw.file, raw.start
 
     def find_body(
         self, service: str, section: str
@@ -313,10 +346,12 @@ def locate(
     found = []
     for address in addresses:
         place, port = address.place, address.port_place
-        if span := sources.find_span(place, address.text):
-            path, start, _ = span
-            line = sources.find_line(path, start) + 1
-            place = place.model_copy(update={"file": path, "line": line})
+        at = sources.find_span(place, address.text) or sources.find_start(address)
+        if at is not None:
+            path, start = at[:2]
+            setting = sources.find_setting(path, start)
+            line = 0 if setting else sources.find_line(path, start) + 1
+            place = place.model_copy(update={"file": setting or path, "line": line})
         published = port is not None and sources.is_published(port)
         found.append(address.model_copy(update={"place": place, "published": published}))
     return tuple(found)

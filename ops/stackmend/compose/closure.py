@@ -16,6 +16,7 @@ from stackmend.compose.source import (
     OVERRIDE_FILES,
     Source,
     SourceError,
+    format_dotenv,
     name_files,
     parse,
 )
@@ -54,9 +55,14 @@ def find_closure(source: Source) -> Source:
     return Source({path: file for path, file in files.items() if path in needed})
 
 
-def read_sources(source: Source) -> Sources:
-    """A project's own files, with those of them known that Compose lays over each other."""
-    return Sources(source.contents, list_laid_over(source))
+def read_sources(source: Source, variables: Mapping[str, str] | None = None) -> Sources:
+    """A project's own files, with those of them known that Compose lays over each other.
+
+    :param source: the files.
+    :param variables: what the inventory adds to ``.env``.
+    """
+    made = format_dotenv(variables) if variables else ""
+    return Sources(source.contents, list_laid_over(source), made)
 
 
 def list_laid_over(source: Source) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ MASK = "(redacted)"
 PASSWORD_OPTION = re.compile(r"--(?:requirepass|masterauth)(?:[= ]+[\"']?([^\s\"';&|]+))?")
 #: A user's name in a URL that is no name but a token.
 _TOKEN = re.compile(r"(?=.*\d)\S{8,}")
+_REFERENCE = re.compile(r"\$\{[A-Za-z_]\w*\}")
 
 #: How much of one value a cause shows.
 LINE_LENGTH = 160
@@ -58,6 +59,9 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
 def _redact_login(match: re.Match[str]) -> str:
     # What is displayed in a login's place is none.
     if not any(match.groups()) or match["user"] == "***":
+        return match[0]
+    # A variable's name in a password's place is none; after a dollar alone a password may follow.
+    if _REFERENCE.fullmatch(match["password"] or match["bare"] or match["user"] or ""):
         return match[0]
     user = match["user"] if match["password"] else ""
     return f"{user}:{MASK}@" if user or match["password"] else f"{MASK}@"

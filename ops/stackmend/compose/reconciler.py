@@ -258,7 +258,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return declared, state
         links = self._read_links(state, declared, ())
         assert links is not None, "links are desired"
-        correction = make_correction(self.spec, self._read_sources(), declared, links)
+        correction = make_correction(
+            self.spec, self._read_sources(), declared, links, self.observer.redact
+        )
         corrected, problem = declared, ""
         if correction.content:
             self._set_correction(correction)
@@ -311,12 +313,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             links = self._classify_links(declared, state, *found)
         proven = state.applied is not None and state.applied.source == self.source.digest
         links = links.model_copy(update={"proven": proven})
-        return add_patch(links, self._read_sources(), self._correction) if desired else links
+        if not desired:
+            return links
+        return add_patch(links, self._read_sources(), self._correction, self.observer.redact)
 
     def _read_sources(self) -> Sources:
         """The project's own files, read once."""
         if self._sources is None or self._sources.files is not self._own.contents:
-            self._sources = read_sources(self._own)
+            self._sources = read_sources(self._own, self.spec.variables)
         return self._sources
 
     def _classify_links(self, declared: Declared, *running: Any) -> Links:

@@ -226,6 +226,7 @@ class Correction(Frozen):
     :param changes: what it corrects.
     :param left: the addresses that are wrong and not corrected, each with why, where that is known.
     :param patch: the lines of the same change to the project's own files.
+    :param omitted: what is wrong and not in the patch, each with why.
     :param problem: why there is no such file, although there is something to correct.
     """
 
@@ -234,6 +235,7 @@ class Correction(Frozen):
     changes: tuple[Change, ...] = ()
     left: Mapping[str, str] = {}
     patch: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
     problem: str = ""
 
 

@@ -55,6 +55,13 @@ class Collector:
 
     def add_plan(self, plan: Plan[Any]) -> None:
         """Add what a plan found, and what follows from it."""
+        # Of what was read again the later reading is true.
+        later = {(finding.subject, finding.kind) for finding in plan.findings} & {
+            (finding.subject, finding.kind) for finding in self.findings if finding.kind == "link"
+        }
+        self.findings = [
+            finding for finding in self.findings if (finding.subject, finding.kind) not in later
+        ]
         self.findings += plan.findings
         actions = [Planned.model_validate(_dump_fields(action)) for action in plan.actions]
         done = {(action.verb, action.subject, action.cause) for action in self.done}

@@ -5,7 +5,8 @@ is found of them, and what corrects those that are wrong.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Any
 
@@ -59,6 +60,8 @@ _OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
 _REDIS_SCHEMES = ("redis", "valkey")
 #: A name that a network of Docker's may have; others are asked for on the Internet.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+#: What holds an address, at the end of the name of its check.
+_HOLDER = re.compile(r" \([^()]*\)$")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 #: A line of a log that reports a call that failed.
 _FAILED_CALL = re.compile(
@@ -79,6 +82,9 @@ class Links(Frozen):
     :param results: what asking for them found, by the checks' names.
     :param correction: what corrects the project's own files.
     :param patch: the lines of the same change to these files.
+    :param omitted: what is wrong and not in the patch, each with why.
+    :param refused: the addresses that no file of ours would correct, if one were desired.
+    :param unread: what may hold an address and is too long to be read, each in words.
     :param unheard: a value that was corrected, and a line of a log with the one before.
     :param proven: whether the stack was proven with these addresses before.
     """
@@ -88,6 +94,9 @@ class Links(Frozen):
     results: Mapping[str, CheckResult] = {}
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
     unheard: tuple[tuple[Change, str], ...] = ()
     proven: bool = False
 
@@ -165,6 +174,12 @@ def classify_links(
     sources = Sources.make(files)
     placed = {f"{spec.directory}/{path}": content for path, content in sources.files.items()}
     read = addresses.read(declared.config, images, placed if policy.files else None)
+    unread = tuple(
+        f"{value.service}.{value.name} is too long to be read: it has {value.size} characters, "
+        f"and stackmend looks for addresses in up to {value.limit}"
+        for value in addresses.list_unread(declared.config, placed if policy.files else None)
+        if not any(fnmatchcase(f"{value.service}.{value.name}", of) for of in policy.ignore)
+    )
     found = addresses.locate(read, sources)
     known = declared.config, None, images, policy.ignore
     judgements = addresses.classify(found, *known)
@@ -172,7 +187,26 @@ def classify_links(
     if state is not None:
         running = _describe_running(links, declared, state, results or {}, listeners or {})
         judgements = addresses.classify(found, known[0], running, *known[2:])
-    return Links(judgements=judgements, links=links, results=results or {})
+    return Links(
+        judgements=judgements,
+        links=links,
+        results=results or {},
+        refused=_list_refused(spec, judgements, sources, declared),
+        unread=unread,
+    )
+
+
+def _list_refused(
+    spec: ComposeSpec, judgements: Iterable[Judgement], sources: Sources, declared: Declared
+) -> frozenset[str]:
+    """The wrong addresses that a file of ours would leave, where none is desired yet."""
+    wrong = [judgement for judgement in judgements if judgement.correctable]
+    if spec.links is None or is_correcting(spec) or not wrong:
+        return frozenset()
+    if b"COMPOSE_FILE" in sources.files.get(".env", b""):
+        return frozenset(judgement.subject for judgement in wrong)
+    override = addresses.make_override(wrong, declared.config, sources, _list_images(declared))
+    return frozenset(left.subject for left in override.left)
 
 
 def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
@@ -298,12 +332,11 @@ def make_link_checks(
     """The checks that prove links, each from the network of the service that calls.
 
     What has done its work and ended calls nobody, and is called by nobody. What speaks at an
-    address is asked by one of those that have no login for it; the others connect.
+    address is asked by each, since what answers one may refuse another.
 
     :param state: what runs; ``None`` for the checks once all does.
     """
     made: dict[str, Check] = {}
-    asked: set[tuple[str, str, int, str]] = set()
     callers = (
         {container.service for container in state.containers if container.running}
         if state
@@ -315,12 +348,6 @@ def make_link_checks(
         if 0 < link.port < 65536 and link.source in callers and not ended:
             name = name_check(link)
             check = _make_check(name, link, declared, spec.project)
-            key = link.target, link.host, link.port, link.scheme
-            if not link.login and isinstance(check, RedisCheck | GreetingCheck):
-                if key in asked:
-                    where = {"address", "inside", "name", "timeout"}
-                    check = TcpCheck.model_validate(check.model_dump(include=where))
-                asked.add(key)
             made.setdefault(name, check)
     return tuple(made.values())[:MAXIMUM_LINKS]
 
@@ -363,12 +390,17 @@ def list_correctable(links: Links) -> frozenset[str]:
 
 
 def make_correction(
-    spec: ComposeSpec, files: Sources | Mapping[str, bytes], declared: Declared, links: Links
+    spec: ComposeSpec,
+    files: Sources | Mapping[str, bytes],
+    declared: Declared,
+    links: Links,
+    redact: Callable[[str], str] = drift.redact,
 ) -> Correction:
     """What corrects the wrong links of a project's own files.
 
     :param files: these files.
     :param declared: what Compose makes of them.
+    :param redact: what a report makes of a line.
     """
     assert spec.links is not None, "only what is desired is corrected"
     override = addresses.make_override(links.wrong, declared.config, files, _list_images(declared))
@@ -385,38 +417,55 @@ def make_correction(
         for judgement in links.wrong
         if judgement.correctable and judgement.subject not in left
     )
+    patch, omitted = _make_patch(links, files, redact)
     return Correction(
         policy=spec.links,
         content=override.content.decode(),
         changes=changes,
         left=left,
-        patch=make_patch(links, files),
+        patch=patch,
+        omitted=omitted,
     )
 
 
 def add_patch(
-    links: Links, files: Sources | Mapping[str, bytes], correction: Correction | None
+    links: Links,
+    files: Sources | Mapping[str, bytes],
+    correction: Correction | None,
+    redact: Callable[[str], str] = drift.redact,
 ) -> Links:
     """The same with what corrects the project's own files, and with the patch that does so there.
 
     :param files: these files.
     :param correction: what corrects them, and was made from addresses as they stand there.
+    :param redact: what a report makes of a line.
     """
-    patch = correction.patch if correction else ()
-    return links.model_copy(
-        update={"correction": correction, "patch": patch or make_patch(links, files)}
-    )
+    patch, omitted = (correction.patch, correction.omitted) if correction else ((), ())
+    if not patch:
+        patch, omitted = _make_patch(links, files, redact)
+    return links.model_copy(update={"correction": correction, "patch": patch, "omitted": omitted})
 
 
-def make_patch(links: Links, files: Sources | Mapping[str, bytes]) -> tuple[str, ...]:
-    """The lines of a patch of the project's own files, which corrects what is wrong there."""
+def _make_patch(
+    links: Links, files: Sources | Mapping[str, bytes], redact: Callable[[str], str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lines of a patch that corrects the project's own files, and what it does not correct."""
     wrong = links.wrong
     judgements = [
         judgement
         for judgement in links.judgements
         if judgement.status != "wrong" or judgement in wrong
     ]
-    return tuple(addresses.make_patch(judgements, files).text.splitlines())
+    patch = addresses.make_patch(judgements, files, redact)
+    omitted = [f"{left.subject}: {left.reason}; {left.remedy}" for left in patch.left]
+    omitted += [
+        f"{judgement.subject}: no other address mends it; {judgement.remedy}"
+        for judgement in wrong
+        if not judgement.correctable
+    ]
+    # A text of YAML may hold what only Python takes for the end of a line.
+    lines = patch.text.removesuffix("\n").split("\n") if patch.text else ()
+    return tuple(lines), tuple(dict.fromkeys(omitted))
 
 
 def _format_address(judgement: Judgement) -> str:
@@ -486,12 +535,18 @@ def find_unheard(
 
 def find_links(draft: Draft, links: Links) -> None:
     """Note what is known of each link that is not as it should be."""
+    equal: dict[str, list[Judgement]] = {}
+    for judgement in links.judgements:
+        result = links.get_result(judgement)
+        if judgement.status == "right" and result is not None:
+            equal.setdefault(result.name, []).append(judgement)
     for judgement in links.judgements:
         result = links.get_result(judgement)
         if judgement.status == "right":
-            _find_unproven(draft, judgement, result)
+            if result is not None and equal[result.name][0] is judgement:
+                _find_unproven(draft, equal[result.name], result)
         elif judgement.status == "ambiguous":
-            evidence = [describe(judgement), *judgement.readings, *_quote(result)]
+            evidence = [describe(judgement), *judgement.readings, *_quote(result, judgement)]
             draft.find(
                 judgement.subject,
                 "link",
@@ -502,9 +557,15 @@ def find_links(draft: Draft, links: Links) -> None:
             )
         elif result is not None and result.ok:
             cause = f"it answers, so it is left alone, although {judgement.cause}"
-            draft.find(judgement.subject, "link", cause, blocks=False, evidence=_quote(result))
+            draft.find(
+                judgement.subject, "link", cause, blocks=False, evidence=_quote(result, judgement)
+            )
         else:
             _find_wrong(draft, judgement, links)
+    for line in links.unread:
+        subject, _, cause = line.partition(" is ")
+        remedy = f'shorten it, or add "{subject}" to "ignore" of the section "links"'
+        draft.find(subject, "link", f"it is {cause}", remedy=remedy, blocks=False)
     correction = links.correction
     for change in correction.changes if correction else ():
         draft.find(
@@ -525,27 +586,36 @@ def find_links(draft: Draft, links: Links) -> None:
         cause = f"of {count} links {MAXIMUM_LINKS} are proven by one run, and the others are not"
         remedy = 'name those that matter less in "ignore" of the section "links"'
         draft.find(draft.spec.project, "link", cause, remedy=remedy, blocks=False)
+    if links.patch and links.omitted:
+        cause = "the patch leaves wrong links as they are"
+        draft.find(draft.spec.project, "link", cause, evidence=links.omitted, blocks=False)
     if links.patch:
+        left = dict.fromkeys(line.partition(": ")[0] for line in links.omitted)
+        but = f", but for {', '.join(left)}" if left else ""
         draft.find(
             draft.spec.project,
             "patch",
-            "this change to the project's own files makes its links right",
+            "this change to the project's own files makes its links right" + but,
             evidence=links.patch,
             remedy="apply it in the source's directory with `git apply`",
             blocks=False,
         )
 
 
-def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
-    address = judgement.address
+def _find_unproven(draft: Draft, judgements: Sequence[Judgement], result: CheckResult) -> None:
+    """Note a link that does not work, once for all that hold its address."""
+    address = judgements[0].address
     # What is done to either end may well be why it does not answer yet.
-    if result is None or result.ok or {address.place.service, address.target} & {*draft.steps}:
+    if result.ok or {address.place.service, address.target} & {*draft.steps}:
         return
+    cause = result.evidence.removeprefix(f"{result.name}: ")
+    lines = dict.fromkeys(line.removeprefix(f"{result.name}: ") for line in result.details)
+    details = [line for line in lines if line not in cause]
     draft.find(
-        result.name,
+        _name_link(result, judgements),
         "link",
-        result.evidence.removeprefix(f"{result.name}: "),
-        evidence=[describe(judgement), *result.details],
+        cause,
+        evidence=[*dict.fromkeys(map(describe, judgements)), *details],
         remedy=result.remedy,
         blocks=result.outcome == "failed",
     )
@@ -562,13 +632,14 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
     remedy = judgement.remedy
     if judgement.right and not remedy:
         remedy = f"put {show(judgement.right)} in place of {address.text} in {address.place.source}"
-    if judgement.correctable and not is_correcting(draft.spec):
+    offered = judgement.correctable and judgement.subject not in links.refused
+    if offered and not is_correcting(draft.spec):
         remedy += f", or {_CONSENT}"
     draft.find(
         judgement.subject,
         "link",
         judgement.cause,
-        evidence=[*evidence, *_quote(result)],
+        evidence=[*evidence, *_quote(result, judgement)],
         remedy=remedy,
         blocks=links.is_broken(judgement),
     )
@@ -595,8 +666,20 @@ def describe(judgement: Judgement) -> str:
     return f"{place.source}: {place.name} is {show(judgement.address.url)}{right}"
 
 
-def _quote(result: CheckResult | None) -> list[str]:
-    return [result.evidence] if result is not None else []
+def _name_link(result: CheckResult, judgements: Iterable[Judgement]) -> str:
+    """The name of a link's check, with all that hold its address."""
+    names = dict.fromkeys(judgement.address.place.name for judgement in judgements)
+    return _HOLDER.sub(lambda _: f" ({', '.join(names)})", result.name)
+
+
+def _quote(result: CheckResult | None, judgement: Judgement) -> list[str]:
+    """What asking for an address found, as of the variable that holds it."""
+    if result is None:
+        return []
+    message = result.evidence.removeprefix(f"{result.name}: ")
+    if message == result.evidence:
+        return [message]
+    return [f"{_name_link(result, [judgement])}: {message}"]
 
 
 def list_wrong(links: Links | None, names: Collection[str], hops: Iterable[Hop]) -> list[Judgement]:
