@@ -4,6 +4,7 @@ They are read and classified in the room ``addresses``; here stand the checks th
 is found of them, and what corrects those that are wrong.
 """
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address
@@ -16,7 +17,15 @@ from stackmend.addresses.listing import make_link
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
-from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
+from stackmend.checks.spec import (
+    LONGEST_NAME,
+    Check,
+    GreetingCheck,
+    NameCheck,
+    RedisCheck,
+    TcpCheck,
+    make_if_valid,
+)
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
@@ -26,6 +35,7 @@ from stackmend.compose.plan.path import Hop, find_role, has_file
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
+from stackmend.text import make_printable
 
 #: Seconds for one call, which a service beside it answers at once.
 CALL_TIMEOUT = 3
@@ -285,11 +295,20 @@ def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
 def name_check(link: Link) -> str:
     """The name of the check that proves a link, or asks for its name."""
     if link.name_only:
-        return f"name {link.host} in {link.source}"[:200]
+        return _fit_name(f"name {link.host} in {link.source}")
     scheme = f"{link.scheme}://" if link.scheme else ""
     host = f"[{link.host}]" if ":" in link.host else link.host
     variable = f" ({link.variable})" if link.variable else ""
-    return f"link {link.source} → {scheme}{host}:{link.port}{variable}"[:200]
+    return _fit_name(f"link {link.source} → {scheme}{host}:{link.port}{variable}")
+
+
+def _fit_name(text: str) -> str:
+    """A check's name of what a compose file holds: printable, and another one for each text."""
+    name = make_printable(text, len(text)).strip()
+    if name == text and len(name) <= LONGEST_NAME:
+        return name
+    mark = f" #{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{name[: LONGEST_NAME - len(mark)]}{mark}"
 
 
 def make_link_checks(
@@ -315,6 +334,9 @@ def make_link_checks(
         if 0 < link.port < 65536 and link.source in callers and not ended:
             name = name_check(link)
             check = _make_check(name, link, declared, spec.project)
+            # A name that nobody can be called by has no link to be proven.
+            if check is None:
+                continue
             key = link.target, link.host, link.port, link.scheme
             if not link.login and isinstance(check, RedisCheck | GreetingCheck):
                 if key in asked:
@@ -325,28 +347,27 @@ def make_link_checks(
     return tuple(made.values())[:MAXIMUM_LINKS]
 
 
-def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
+def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check | None:
     """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
+    common: dict[str, Any] = {"name": name, "inside": link.source, "timeout": CALL_TIMEOUT}
     if link.name_only:
-        return NameCheck(name=name, hostname=link.host, inside=link.source, timeout=CALL_TIMEOUT)
+        return make_if_valid(NameCheck, hostname=link.host, **common)
     host = f"[{link.host}]" if ":" in link.host else link.host
-    where: dict[str, Any] = {
-        "name": name,
-        "address": f"{host}:{link.port}",
-        "inside": link.source,
-        "timeout": CALL_TIMEOUT,
-    }
+    common["address"] = f"{host}:{link.port}"
     body = declared.services.get(link.target) or {}
     image = str(body.get("image") or f"{project}-{link.target}")
+    check: Check | None = None
     if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
-        where["role"] = "any" if has_file(body) else find_role(body)
+        role = "any" if has_file(body) else find_role(body)
+        more: dict[str, Any] = {"service": link.target, "role": role}
         if link.scheme:
             variable = link.place is not None and link.place.kind in ("environment", "image")
-            where["password_from"] = link.variable if variable else "command"
-        return RedisCheck(service=link.target, **where)
-    if protocol := _PROTOCOLS.get(link.scheme):
-        return GreetingCheck.model_validate({"protocol": protocol, **where})
-    return TcpCheck(**where)
+            more["password_from"] = link.variable if variable else "command"
+        check = make_if_valid(RedisCheck, **common, **more)
+    elif protocol := _PROTOCOLS.get(link.scheme):
+        check = make_if_valid(GreetingCheck, protocol=protocol, **common)
+    # Of a variable that no program can be asked for, the login is not known.
+    return check or make_if_valid(TcpCheck, **common)
 
 
 # Correcting
