@@ -296,6 +296,24 @@ def test_ignored_addresses_are_left_alone() -> None:
     assert not classified(ENVIRONMENT, **settings).wrong
 
 
+@pytest.mark.parametrize(
+    ("pattern", "remedy"),
+    [
+        ("api.REDIS_URL", None),
+        ("*.QUEUE", None),
+        ("api.REDIS_URI", "name one that there is, such as api.REDIS_URL"),
+        ("web.ELSEWHERE", "remove it"),
+    ],
+)
+def test_what_is_to_be_ignored_and_is_nowhere_is_reported(pattern: str, remedy: str | None) -> None:
+    desired, host, declared = world(ENVIRONMENT, links={"ignore": pattern})
+    links = classify_links(desired.spec, {}, declared)
+    decided = plan(desired.spec, desired.files, desired.digest, host.state(), declared, links=links)
+    found = [f for f in decided.findings if f.kind == "warning"]
+    assert [(f.remedy, f.blocks) for f in found] == ([(remedy, False)] if remedy else [])
+    assert all(f'"{pattern}"' in f.cause for f in found)
+
+
 def corrected(environment: dict[str, Any], new: dict[str, Any]) -> str:
     """What is wrong with what Compose makes of a correction."""
     desired, _, declared = world(environment)

@@ -7,6 +7,8 @@ is found of them, and what corrects those that are wrong.
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Any
 
@@ -16,7 +18,15 @@ from stackmend.addresses.gateway import GATEWAYS
 from stackmend.addresses.listing import make_link
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
-from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
+from stackmend.addresses.state import (
+    Address,
+    ImageFacts,
+    Judgement,
+    Link,
+    Running,
+    RunningService,
+    Socket,
+)
 from stackmend.checks.spec import (
     LONGEST_NAME,
     Check,
@@ -89,6 +99,7 @@ class Links(Frozen):
     :param results: what asking for them found, by the checks' names.
     :param correction: what corrects the project's own files.
     :param patch: the lines of the same change to these files.
+    :param variables: what may hold an address, by service.
     :param unheard: a value that was corrected, and a line of a log with the one before.
     :param proven: whether the stack was proven with these addresses before.
     """
@@ -98,6 +109,7 @@ class Links(Frozen):
     results: Mapping[str, CheckResult] = {}
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
+    variables: Mapping[str, frozenset[str]] = {}
     unheard: tuple[tuple[Change, str], ...] = ()
     proven: bool = False
 
@@ -182,7 +194,21 @@ def classify_links(
     if state is not None:
         running = _describe_running(links, declared, state, results or {}, listeners or {})
         judgements = addresses.classify(found, known[0], running, *known[2:])
-    return Links(judgements=judgements, links=links, results=results or {})
+    variables = _list_variables(found, declared, images) if policy.ignore else {}
+    return Links(judgements=judgements, links=links, results=results or {}, variables=variables)
+
+
+def _list_variables(
+    found: Iterable[Address], declared: Declared, images: Mapping[str, ImageFacts]
+) -> dict[str, frozenset[str]]:
+    """What services call their values: their variables, and whatever else has an address."""
+    names: dict[str, set[str]] = {}
+    for name, body in declared.services.items():
+        image = images.get(str(body.get("image")))
+        names[name] = {*(body.get("environment") or {}), *(image.env if image else ())}
+    for address in found:
+        names.setdefault(address.place.service, set()).add(address.place.name)
+    return {name: frozenset(keys) for name, keys in names.items()}
 
 
 def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
@@ -541,6 +567,7 @@ def find_links(draft: Draft, links: Links) -> None:
         draft.find(draft.spec.project, "link", cause, blocks=False)
     for change, line in links.unheard:
         _find_unheard(draft, change, line)
+    _find_unused_ignores(draft, links)
     count = len({name_check(link) for link in links.links if 0 < link.port < 65536})
     if count > MAXIMUM_LINKS:
         cause = f"of {count} links {MAXIMUM_LINKS} are proven by one run, and the others are not"
@@ -555,6 +582,19 @@ def find_links(draft: Draft, links: Links) -> None:
             remedy="apply it in the source's directory with `git apply`",
             blocks=False,
         )
+
+
+def _find_unused_ignores(draft: Draft, links: Links) -> None:
+    """Tell of what is to be left alone and is nowhere: it may be a slip of the pen."""
+    ignored = draft.spec.links.ignore if draft.spec.links else ()
+    known = {f"{name}.{key}" for name, keys in links.variables.items() for key in keys}
+    for pattern in ignored:
+        if any(fnmatchcase(name, pattern) for name in known):
+            continue
+        similar = get_close_matches(pattern, sorted(known), n=3, cutoff=0.7)
+        remedy = f"name one that there is, such as {', '.join(similar)}" if similar else "remove it"
+        cause = f'"{pattern}" in "ignore" of the section "links" matches no variable of a service'
+        draft.find(draft.spec.project, "warning", cause, remedy=remedy, blocks=False)
 
 
 def _find_unproven(draft: Draft, judgement: Judgement, result: CheckResult | None) -> None:
