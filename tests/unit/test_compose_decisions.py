@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
-from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_crowded
+from stackmend.compose.plan.gates import (
+    explain_hold,
+    identify_attempt,
+    is_declaration_needed,
+    refuse_crowded,
+)
 from stackmend.compose.plan.health import (
     classify,
     explain_unrunnable,
@@ -107,6 +113,26 @@ def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then:
     # The files that run are not the ones that failed.
     assert explain_hold(desired.spec, desired.digest, world.state()) == ""
     assert explain_hold(other.spec, other.digest, World().state()) == ""
+
+
+def test_files_that_failed_are_another_attempt_with_other_links() -> None:
+    desired = shop(mend={"attempts": 1}, links={})
+    world = well(desired)
+    other = changed(desired, command=["crash"])
+    failed = identify_attempt(other.spec, other.digest)
+    world.mends = [Mended(at=NOW - 1, service=failed, action="rollback")]
+
+    def explain(links: dict[str, Any] | None, digest: str = other.digest) -> str:
+        spec = other.spec.model_copy(
+            update={"links": None if links is None else LinksPolicy.model_validate(links)}
+        )
+        return explain_hold(spec, digest, world.state())
+
+    assert explain({})
+    assert not explain({"on_conflict": "override"})
+    assert not explain({"ignore": ["web.URL"]})
+    assert not explain(None)
+    assert not explain({}, "files with a correction over them")
 
 
 # Whether it is well already
