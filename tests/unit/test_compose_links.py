@@ -33,7 +33,7 @@ from stackmend.compose.plan.links import (
 from stackmend.compose.plan.path import find_hops, list_containers, make_checks
 from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source, SourceError, make, name_files
-from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
+from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, Mended
 from stackmend.decision import Finding
 from tests.marks import MARK
 from tests.unit.compose_world import Desired, World, compose, well
@@ -146,6 +146,25 @@ def test_nobody_asks_from_or_for_what_has_ended() -> None:
     assert make_link_checks(desired.spec, links.links, declared, host.state())
     host.damage("api", status="exited", health=None)
     assert not make_link_checks(desired.spec, links.links, declared, host.state())
+
+
+def test_a_link_to_what_ended_well_is_asked_and_fails() -> None:
+    """Exit code 0 without a restart policy is how a server ends that somebody stops."""
+    desired, host, declared = world({"QUEUE": "redis://redis:6379"})
+    host.damage("redis", status="exited", exit_code=0, health=None, restart="no")
+    links = classify_links(desired.spec, {}, declared)
+    (check,) = make_link_checks(desired.spec, links.links, declared, host.state())
+    result = CheckResult(name=check.name, outcome="failed", evidence="redis is not running")
+    links = classify_links(
+        desired.spec, {}, declared, host.state(), {check.name: result}, {"host": ()}
+    )
+    known = desired.spec, desired.files, desired.digest, host.state(), declared
+    decided = plan(*known, links=links)
+    assert [action.subject for action in decided.actions if action.verb == "start"] == ["redis"]
+    # It is started as often as the limits allow; then the link says what is wrong.
+    host.mends = [Mended(at=host.now - 1, service="redis", action="start")] * 9
+    left = plan(*(desired.spec, desired.files, desired.digest, host.state(), declared), links=links)
+    assert left.problems
 
 
 def test_what_speaks_there_is_asked_once_and_by_whoever_has_a_login() -> None:

@@ -260,7 +260,8 @@ def _describe_running(
         containers = state.list_containers(name)
         known = [listeners[other.id] for other in containers if other.id in listeners]
         # What is not there yet will be, and what has done its work is gone for good.
-        if count_replicas(body) and (not containers or all(map(is_complete, containers))):
+        ended = all(is_complete(other, declared.services) for other in containers)
+        if count_replicas(body) and ended:
             continue
         services[name] = RunningService(
             up=any(container.running for container in containers),
@@ -356,7 +357,7 @@ def make_link_checks(
     )
     for link in links:
         target = state.list_containers(link.target) if state and link.target else ()
-        ended = bool(target) and all(map(is_complete, target))
+        ended = bool(target) and all(is_complete(other, declared.services) for other in target)
         if 0 < link.port < 65536 and link.source in callers and not ended:
             name = name_check(link)
             check = _make_check(name, link, declared, spec.project)

@@ -36,6 +36,7 @@ from stackmend.compose.plan.health import (
     is_complete,
     is_looping,
 )
+from stackmend.compose.plan.serving import explain_serving
 from stackmend.compose.state import Container
 
 #: The consent to restart what asks DNS servers of before.
@@ -361,7 +362,7 @@ def _plan_life(draft: Draft, name: str, container: Container) -> None:
 def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
     """Plan by what a service says is wrong with it; whether that is all there is to do."""
     looping = container.status == "restarting" or is_looping(container, draft.state.now)
-    ended = container.status == "exited" and not is_complete(container) and container.exit_code
+    ended = container.status == "exited" and container.exit_code
     unhealthy = container.health == "unhealthy" and not explain_unrunnable(container)
     found = find_cause(container) if looping or ended or unhealthy else None
     if found is None:
@@ -387,9 +388,11 @@ def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
 
 
 def _plan_exited(draft: Draft, name: str, container: Container) -> None:
-    if is_complete(container):
+    if is_complete(container, draft.services):
         return
     cause = f"it exited with code {container.exit_code}{format_oom(container)}"
+    if not container.exit_code and (serving := explain_serving(name, draft.services)):
+        cause = f"{cause}, and {serving}"
     kind: Kind = "stopped" if container.exit_code in (0, 143) else "exited"
     start = Start(subject=name, cause=cause, container=container.id)
     if container.restart in ("no", "on-failure"):
