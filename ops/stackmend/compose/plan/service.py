@@ -121,7 +121,10 @@ def _find_changed_mounts(draft: Draft, name: str) -> list[str]:
 
 
 def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAction]:
-    """What is to be done where the container differs from the one that was proven healthy."""
+    """What is to be done where the container differs from the one that was proven healthy.
+
+    Each cause says what is, and then what will be.
+    """
     steps: list[ServiceAction] = []
     causes: list[str] = []
     known = draft.applied.services.get(name) if draft.applied else None
@@ -131,15 +134,15 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
             draft, name, desired.pop("networks", {}), actual.pop("networks", {}), container
         )
         causes += [
-            drift.format_change(path, old, new, draft.secrets)
-            for path, old, new in drift.find_differences(desired, actual)
+            drift.format_change(path, has, should, draft.secrets)
+            for path, should, has in drift.find_differences(desired, actual)
         ]
     elif not known:
         body = draft.services[name]
         steps += _plan_missing_networks(draft, name, body, container)
         causes += [
-            drift.format_change(path, desired, has, draft.secrets)
-            for path, desired, has in find_certain_differences(body, container.shape)
+            drift.format_change(path, has, should, draft.secrets)
+            for path, should, has in find_certain_differences(body, container.shape)
         ]
     for network, endpoint in container.endpoints.items():
         current = draft.state.networks.get(network)
@@ -256,7 +259,7 @@ def _plan_networks(
             continue
         if has == should:
             continue
-        cause = f"{path}: detached" if has is None else drift.format_change(path, should, has)
+        cause = f"{path}: detached" if has is None else drift.format_change(path, has, should)
         # Compose makes a network that is gone, for a container that it creates.
         if container.service in draft.tried or network not in draft.state.networks:
             steps.append(Recreate(subject=name, cause=cause))
