@@ -219,6 +219,28 @@ def test_what_is_wrong_with_a_link(host: LabHost) -> None:
     assert name.hints == ("name-not-resolved",)
 
 
+def test_a_long_hosts_file_is_read_or_said_to_be_too_long(host: LabHost) -> None:
+    """A name at its end is found; one that may stand behind what is read is not known."""
+    own = host.docker("inspect", "-f", "{{.HostsPath}}", f"{PROJECT}-web-1").strip()
+    host.sh(f"cp {own} /run/hosts")
+    asked = [
+        {"kind": "name", "hostname": "last", "inside": "web"},
+        {"kind": "tcp", "address": "last:1", "inside": "web"},
+    ]
+    try:
+        host.sh(f"{{ seq 20000 | sed 's/^/10.9.9.9 name-/'; echo 127.0.0.1 last; }} >>{own}")
+        name, tcp = ask(host, *asked, attempts=1)
+        assert (name.outcome, tcp.outcome) == ("passed", "failed"), (name, tcp)
+        assert "refused" in tcp.evidence
+        host.sh(f"cp /run/hosts {own}; {{ yes '# a comment' | head -c 1100000; echo; }} >>{own}")
+        host.sh(f"echo 127.0.0.1 last >>{own}")
+        results = ask(host, *asked, attempts=1)
+    finally:
+        host.sh(f"cp /run/hosts {own}")
+    assert [result.outcome for result in results] == ["unknown"] * 2, results
+    assert "is longer than 1 MiB, and last is not in what was read" in results[0].evidence
+
+
 def test_a_name_that_a_foreign_container_has_too(host: LabHost) -> None:
     network = ("--network", f"{PROJECT}_default", "--network-alias", "db")
     host.docker("run", "-d", "--name", "foreign", *network, "lab/box:1")

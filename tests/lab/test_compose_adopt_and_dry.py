@@ -82,7 +82,7 @@ def test_what_differs_in_an_adopted_stack_is_settled_alone(shop_by_hand: Shop) -
         done = shop.run("-y")
 
     assert done.rc == 0, done.out
-    assert "environment.GREETING: good evening → good morning" in done.out, done.out
+    assert "environment.GREETING: good morning → good evening" in done.out, done.out
     assert seen.touched == seen.recreated == {"web"}
     assert "GREETING=good evening" in shop.container("web")["Config"]["Env"]
     shop.assert_converged()
@@ -105,8 +105,8 @@ def test_an_adopted_stack_sees_the_files_that_are_wanted(shop_by_hand: Shop) -> 
 @pytest.mark.parametrize(
     ("update", "cause"),
     [
-        (["--restart=no"], r"side: drift: restart: unless-stopped → no"),
-        (["--memory=64m", "--memory-swap=64m"], r"side: drift: mem_limit: .* → 67108864"),
+        (["--restart=no"], r"side: drift: restart: no → unless-stopped"),
+        (["--memory=64m", "--memory-swap=64m"], r"side: drift: mem_limit: 67108864 → .*"),
     ],
     ids=["restart policy", "memory limit"],
 )
@@ -242,7 +242,7 @@ def test_dry_shows_what_would_be_mended_and_changed_and_touches_nothing(shop: Sh
     for line in (
         "web: exited: it exited with code 137 and was not restarted",
         "web: content: conf/web.conf changed, which it mounts",
-        "side: drift: mem_limit: (none) → 67108864",
+        "side: drift: mem_limit: 67108864 → (none)",
         "redis: changed: labels.team: stock → sales",
         "extra: missing: it has no container",
     ):

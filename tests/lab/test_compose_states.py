@@ -148,7 +148,7 @@ BREAKS = {
     "attached without its names": Break(
         "redis",
         without_aliases,
-        r"redis: drift: networks\.shop_default: .*aliases=.*redis.* → ",
+        r"redis: drift: networks\.shop_default: .* → .*aliases=.*redis",
         "attach",
     ),
     "attached to another network": Break(
@@ -157,14 +157,14 @@ BREAKS = {
     "restart policy": Break(
         "web",
         docker("update", "--restart=no", "{web}"),
-        r"web: drift: restart: unless-stopped → no",
+        r"web: drift: restart: no → unless-stopped",
         "recreate",
         kept=False,
     ),
     "environment": Break(
         "web",
         changed_by_hand("good morning", "good night"),
-        r"web: drift: environment\.GREETING: good morning → good night",
+        r"web: drift: environment\.GREETING: good night → good morning",
         "recreate",
         kept=False,
     ),
@@ -173,21 +173,21 @@ BREAKS = {
         changed_by_hand(
             "    image: lab.box:1", "    command: [serve, nicely]\\n    image: lab\\/box:1"
         ),
-        r"web: drift: command: /bin/serve → serve nicely",
+        r"web: drift: command: serve nicely → /bin/serve",
         "recreate",
         kept=False,
     ),
     "published port": Break(
         "web",
         changed_by_hand("127.0.0.1:8080:80", "127.0.0.1:8081:80"),
-        r"web: drift: ports: 127\.0\.0\.1:8080->80/tcp → 127\.0\.0\.1:8081->80/tcp",
+        r"web: drift: ports: 127\.0\.0\.1:8081->80/tcp → 127\.0\.0\.1:8080->80/tcp",
         "recreate",
         kept=False,
     ),
     "mount": Break(
         "web",
         changed_by_hand("web.conf:ro", "web.conf:rw"),
-        r"web: drift: volumes\./etc/web\.conf\.read_only: True → False",
+        r"web: drift: volumes\./etc/web\.conf\.read_only: False → True",
         "recreate",
         kept=False,
     ),
@@ -201,7 +201,7 @@ BREAKS = {
     "memory limit": Break(
         "side",
         docker("update", "--memory=64m", "--memory-swap=64m", "{side}"),
-        r"side: drift: mem_limit: \(none\) → 67108864",
+        r"side: drift: mem_limit: 67108864 → \(none\)",
         "recreate",
         kept=False,
     ),
@@ -236,14 +236,14 @@ LIMITS = {"cpus": 0.5, "mem_limit": "64m", "memswap_limit": "64m", "pids_limit":
 
 #: What somebody does with ``docker update``, whether limits are declared, and what the run says.
 UPDATES: dict[str, tuple[list[str], dict[str, Any], str]] = {
-    "cpus": (["--cpus=0.25"], LIMITS, "cpus: 0.5 → 0.25"),
-    "quota": (["--cpu-quota=50000"], {}, "cpus: (none) → 0.5"),
-    "shares": (["--cpu-shares=512"], {}, "cpu_shares: (none) → 512"),
-    "cpuset": (["--cpuset-cpus=0"], {}, "cpuset: (none) → 0"),
-    "memory": (["--memory=96m", "--memory-swap=96m"], LIMITS, "mem_limit: 67108864 → 100663296"),
-    "reservation": (["--memory-reservation=32m"], {}, "mem_reservation: (none) → 33554432"),
-    "pids": (["--pids-limit=50"], LIMITS, "pids_limit: 100 → 50"),
-    "policy": (["--restart=on-failure:3"], {}, "restart: unless-stopped → on-failure:3"),
+    "cpus": (["--cpus=0.25"], LIMITS, "cpus: 0.25 → 0.5"),
+    "quota": (["--cpu-quota=50000"], {}, "cpus: 0.5 → (none)"),
+    "shares": (["--cpu-shares=512"], {}, "cpu_shares: 512 → (none)"),
+    "cpuset": (["--cpuset-cpus=0"], {}, "cpuset: 0 → (none)"),
+    "memory": (["--memory=96m", "--memory-swap=96m"], LIMITS, "mem_limit: 100663296 → 67108864"),
+    "reservation": (["--memory-reservation=32m"], {}, "mem_reservation: 33554432 → (none)"),
+    "pids": (["--pids-limit=50"], LIMITS, "pids_limit: 50 → 100"),
+    "policy": (["--restart=on-failure:3"], {}, "restart: on-failure:3 → unless-stopped"),
 }
 
 

@@ -266,8 +266,16 @@ def test_settings(raw: dict[str, Any], ignore: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [{"on_conflict": "force"}, {"ignore": ["URL"]}, {"ignore": ["a. b"]}, {"more": 1}]
+    ("raw", "reason"),
+    [
+        ({"on_conflict": "force"}, "on_conflict"),
+        ({"ignore": ["URL"]}, "must be SERVICE.VARIABLE, such as api.REDIS_URL, not 'URL'"),
+        ({"ignore": ["a. b"]}, "must be SERVICE.VARIABLE"),
+        ({"files": "yes"}, "boolean"),
+        ({"files": 1}, "boolean"),
+        ({"more": 1}, "more"),
+    ],
 )
-def test_settings_that_are_none(raw: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_settings_that_are_none(raw: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         LinksPolicy.model_validate(raw)

@@ -277,6 +277,19 @@ def test_a_name_without_an_answer_in_time_is_not_known(tmp_path: Path) -> None:
     assert result.hints == ()
 
 
+def test_a_call_that_waits_for_its_name_says_so(tmp_path: Path) -> None:
+    shell = make_shell(tmp_path / "bin")
+    for tool in ("getent", "bash"):
+        late = tmp_path / "bin" / tool
+        late.write_text("#!/bin/sh\nsleep 30\n")
+        late.chmod(0o755)
+    (result,) = shell.check([{"kind": "tcp", "address": "slow:6379", "timeout": 1}], attempts=1)
+    assert result.outcome == "failed", result
+    assert "the name slow got no answer within 1 s" in result.evidence
+    assert "/etc/resolv.conf" in result.remedy
+    assert "name-not-resolved" not in result.hints
+
+
 @pytest.mark.parametrize("tool", ["bash", "python3", "nc"])
 def test_tcp(tool: str, server: Peer, tmp_path: Path) -> None:
     shell = make_shell(tmp_path / "bin", *TOOLS[tool])

@@ -9,14 +9,21 @@ from typing import Any
 
 import pytest
 
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
-from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_crowded
+from stackmend.compose.plan.gates import (
+    explain_hold,
+    identify_attempt,
+    is_declaration_needed,
+    refuse_crowded,
+)
 from stackmend.compose.plan.health import (
     classify,
     explain_unrunnable,
     find_moment,
     find_unstable,
 )
+from stackmend.compose.plan.serving import explain_serving
 from stackmend.compose.state import Container, Engine, Mended
 from stackmend.compose.waiter import Waiter
 from stackmend.errors import StepError
@@ -109,6 +116,26 @@ def test_files_that_failed_are_not_applied_again_at_once(ago: list[float], then:
     assert explain_hold(other.spec, other.digest, World().state()) == ""
 
 
+def test_files_that_failed_are_another_attempt_with_other_links() -> None:
+    desired = shop(mend={"attempts": 1}, links={})
+    world = well(desired)
+    other = changed(desired, command=["crash"])
+    failed = identify_attempt(other.spec, other.digest)
+    world.mends = [Mended(at=NOW - 1, service=failed, action="rollback")]
+
+    def explain(links: dict[str, Any] | None, digest: str = other.digest) -> str:
+        spec = other.spec.model_copy(
+            update={"links": None if links is None else LinksPolicy.model_validate(links)}
+        )
+        return explain_hold(spec, digest, world.state())
+
+    assert explain({})
+    assert not explain({"on_conflict": "override"})
+    assert not explain({"ignore": ["web.URL"]})
+    assert not explain(None)
+    assert not explain({}, "files with a correction over them")
+
+
 # Whether it is well already
 
 
@@ -188,17 +215,62 @@ def test_classify_takes_completion_for_an_end_only_where_nothing_is_served() -> 
     assert verdict("redis", server, **ended)[1]
 
 
+@pytest.mark.parametrize(
+    ("body", "web", "serves"),
+    [
+        ({}, {"environment": {"REDIS_URL": "redis://it:6379/0"}}, "web calls it (REDIS_URL)"),
+        ({}, {"environment": {"IT_HOST": "it", "IT_PORT": "80"}}, "web calls it (IT_HOST)"),
+        ({}, {"command": ["serve", "--upstream", "http://it:80"]}, "web calls it (upstream)"),
+        ({}, {"depends_on": {"it": {"condition": "service_healthy"}}}, "web needs it healthy"),
+        (
+            {"image": "redis:7"},
+            {"depends_on": {"it": {"condition": "service_started"}}},
+            "web needs it, a redis",
+        ),
+        # Jobs: some wait for their start, their end, or have their name in a word.
+        ({"image": "redis:7"}, {}, ""),
+        ({}, {"depends_on": {"it": {"condition": "service_started"}}}, ""),
+        ({}, {"environment": {"MODE": "it"}}, ""),
+        ({}, {"environment": {"URL": "http://it:80"}, "scale": 0}, ""),
+        (
+            {"image": "redis:7"},
+            {
+                "depends_on": {"it": {"condition": "service_completed_successfully"}},
+                "environment": {"URL": "http://it:80"},
+            },
+            "",
+        ),
+    ],
+)
+def test_who_serves_others_is_started_and_a_job_is_done(
+    body: dict[str, Any], web: dict[str, Any], serves: str
+) -> None:
+    desired = Desired(compose({"it": body, "web": web}))
+    world = well(desired, World(images=["lab/box:1", "redis:7"]))
+    world.damage("it", status="exited", exit_code=0, **ENDED)
+    assert explain_serving("it", desired.services) == serves
+    assert bool(classify(desired.services, world.state(), NOW).failed) == bool(serves)
+    before = world.state()
+    started = [action for action in world.observe(desired).actions if action.verb == "start"]
+    assert [action.cause for action in started] == (
+        [f"it exited with code 0, and {serves}"] if serves else []
+    )
+    world.damage("it", status="running")
+    gone = find_unstable(world.state(), before, desired.services)
+    assert bool(gone) == bool(serves)
+
+
 def test_unstable_is_what_moved() -> None:
     desired = Desired(compose({name: {} for name in ("a", "b", "c", "d", "e")}))
     world = well(desired)
     before = world.state()
-    assert find_unstable(before, world.state()) == ()
+    assert find_unstable(before, world.state(), desired.services) == ()
     world.damage("a", restart_count=1, exit_code=2)
     world.damage("b", started_at=NOW + 1)
     world.damage("c", status="exited", exit_code=1)
     world.damage("d", status="exited", exit_code=0)  # it completed
     world.up(desired, "e", recreate=True)  # another container: nothing to compare it with
-    assert find_unstable(before, world.state()) == (
+    assert find_unstable(before, world.state(), desired.services) == (
         "a: restarted within the stability window, exit code 2",
         "b: restarted within the stability window, exit code 0",
         "c: running → exited within the stability window",

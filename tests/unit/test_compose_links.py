@@ -6,8 +6,11 @@ import copy
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stackmend.addresses import Sources
+from stackmend.addresses.state import Link
 from stackmend.checks.facts import CheckResults
 from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
 from stackmend.checks.state import CheckResult, Hint, Outcome
@@ -29,10 +32,10 @@ from stackmend.compose.plan.links import (
     make_link_checks,
     name_check,
 )
-from stackmend.compose.plan.path import list_containers
+from stackmend.compose.plan.path import find_hops, list_containers, make_checks
 from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source, SourceError, make, name_files
-from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared
+from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, Mended
 from stackmend.decision import Finding
 from stackmend.reporting.collect import Collector
 from tests.marks import MARK
@@ -82,12 +85,89 @@ def test_each_scheme_is_asked_in_its_own_way(
     assert ":p@" not in check.model_dump_json()
 
 
+def test_a_variable_that_steers_a_terminal_is_asked_for_without_it() -> None:
+    environment = {"BAD\x1b[31m": "redis://redis:6379/0", "BAD\x1b[32m": "redis://redis:6379/1"}
+    desired, host, declared = world(environment)
+    links = classify_links(desired.spec, {}, declared)
+    (check,) = make_link_checks(desired.spec, links.links, declared, host.state())
+    # No program can be asked for the login that such a variable may hold.
+    assert type(check) is TcpCheck
+    assert check.name.startswith("link api → redis://redis:6379 (BAD\\x1b[31m) #")
+    assert check.name == name_check(links.links[0])
+
+
+@given(texts=st.lists(st.text(min_size=1, max_size=400), unique=True, max_size=5))
+def test_names_of_checks_are_short_printable_and_as_many_as_links(texts: list[str]) -> None:
+    links = [
+        Link(source=text, target="redis", host=text, port=6379, variable=text, name_only=only)
+        for text in texts
+        for only in (False, True)
+    ]
+    names = {name_check(link) for link in links}
+    assert len(names) == len(links)
+    assert all(TcpCheck(name=name, address="a:1").name == name for name in names)
+
+
+HOSTILE = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(["", "-x", ".a", "a b", "$(id)", "\x1b[31m", "localhost", "redis", "::1"]),
+)
+ADDRESSES = st.builds(
+    lambda form, host, port: form.format(host, port),
+    st.sampled_from(["redis://{}:{}/0", "http://:p@{}:{}", "{}:{}", "{1}", "amqp://[{}]:{}", "{}"]),
+    HOSTILE,
+    st.one_of(st.integers(-1, 10**6).map(str), HOSTILE),
+)
+
+
+@given(
+    name=st.text("-._az9", min_size=3, max_size=250),
+    environment=st.dictionaries(
+        st.one_of(HOSTILE, st.builds("{}_URL".format, HOSTILE)), ADDRESSES, max_size=6
+    ),
+)
+def test_no_value_of_a_compose_file_keeps_links_from_being_asked_for(
+    name: str, environment: dict[str, str]
+) -> None:
+    called = {**environment, "HOSTILE_URL": f"redis://{name}:6379"}
+    services = {
+        name: {"image": "redis:7", "environment": {"R": "redis://redis:6379", **environment}},
+        "redis": {"image": "redis:7", "environment": called, "depends_on": {name: {}}},
+    }
+    desired = Desired(compose(services), settings={"links": {}})
+    host = well(desired, World(images=["redis:7"]))
+    declared = host.declared(desired)
+    links = classify_links(desired.spec, {}, declared)
+    checks = make_link_checks(desired.spec, links.links, declared, host.state())
+    assert {check.name for check in checks} <= {name_check(link) for link in links.links}
+    make_checks(find_hops(services, "shop", ["redis", name]), services, host.state())
+
+
 def test_nobody_asks_from_or_for_what_has_ended() -> None:
     desired, host, declared = world(ENVIRONMENT)
     links = classify_links(desired.spec, {}, declared)
     assert make_link_checks(desired.spec, links.links, declared, host.state())
     host.damage("api", status="exited", health=None)
     assert not make_link_checks(desired.spec, links.links, declared, host.state())
+
+
+def test_a_link_to_what_ended_well_is_asked_and_fails() -> None:
+    """Exit code 0 without a restart policy is how a server ends that somebody stops."""
+    desired, host, declared = world({"QUEUE": "redis://redis:6379"})
+    host.damage("redis", status="exited", exit_code=0, health=None, restart="no")
+    links = classify_links(desired.spec, {}, declared)
+    (check,) = make_link_checks(desired.spec, links.links, declared, host.state())
+    result = CheckResult(name=check.name, outcome="failed", evidence="redis is not running")
+    links = classify_links(
+        desired.spec, {}, declared, host.state(), {check.name: result}, {"host": ()}
+    )
+    known = desired.spec, desired.files, desired.digest, host.state(), declared
+    decided = plan(*known, links=links)
+    assert [action.subject for action in decided.actions if action.verb == "start"] == ["redis"]
+    # It is started as often as the limits allow; then the link says what is wrong.
+    host.mends = [Mended(at=host.now - 1, service="redis", action="start")] * 9
+    left = plan(*(desired.spec, desired.files, desired.digest, host.state(), declared), links=links)
+    assert left.problems
 
 
 def test_each_service_has_what_speaks_there_asked() -> None:
@@ -239,6 +319,24 @@ def test_the_limit_of_a_run_holds_what_links_may_take(count: int, reading: int) 
 def test_ignored_addresses_are_left_alone() -> None:
     settings = {"links": {"on_conflict": "override", "ignore": ["api.REDIS_URL"]}}
     assert not classified(ENVIRONMENT, **settings).wrong
+
+
+@pytest.mark.parametrize(
+    ("pattern", "remedy"),
+    [
+        ("api.REDIS_URL", None),
+        ("*.QUEUE", None),
+        ("api.REDIS_URI", "name one that there is, such as api.REDIS_URL"),
+        ("web.ELSEWHERE", "remove it"),
+    ],
+)
+def test_what_is_to_be_ignored_and_is_nowhere_is_reported(pattern: str, remedy: str | None) -> None:
+    desired, host, declared = world(ENVIRONMENT, links={"ignore": pattern})
+    links = classify_links(desired.spec, {}, declared)
+    decided = plan(desired.spec, desired.files, desired.digest, host.state(), declared, links=links)
+    found = [f for f in decided.findings if f.kind == "warning"]
+    assert [(f.remedy, f.blocks) for f in found] == ([(remedy, False)] if remedy else [])
+    assert all(f'"{pattern}"' in f.cause for f in found)
 
 
 def corrected(environment: dict[str, Any], new: dict[str, Any]) -> str:

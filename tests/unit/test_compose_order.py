@@ -36,10 +36,12 @@ from stackmend.compose.plan.order import (
 )
 from stackmend.compose.plan.record import read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
+from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source
 from stackmend.compose.state import Image, Mended
 from stackmend.decision import Refusal
 from stackmend.errors import StepError
+from stackmend.paths import STATE_ROOT
 from stackmend.reporting.collect import Collector
 from tests.unit.compose_shop import changed, shop
 from tests.unit.compose_world import NOW, PROJECT, Desired, World, compose, labelled, well
@@ -421,3 +423,56 @@ def test_what_is_done_twice_is_planned_twice() -> None:
         report.add_plan(Plan(actions=(restart,)))
         report.add_done(restart, started=datetime.now(UTC), seconds=1, ok=True)
     assert [action.verb for action in report.planned] == ["restart", "restart"]
+
+
+def test_what_fails_before_a_file_is_in_place_counts_as_nothing_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desired = shop()
+    world = World()
+    install = InstallFiles(subject="/opt/shop", cause="new")
+    up = Up(subject="web", cause="it has no container")
+    refused = Recorder(monkeypatch, fails="install").executor(desired, snapshot(desired, world))
+    with pytest.raises(StepError):
+        refused.walk([install, up], snapshot(desired, world))
+    assert not refused.progress.is_applied
+    executor = Recorder(monkeypatch).executor(desired, snapshot(desired, world))
+    executor.walk([install], snapshot(desired, world))
+    assert executor.progress.is_applied
+    assert Progress().advance(up).is_applied
+    applied = well(desired).applied
+    assert applied is not None
+    decided = roll_back({}, "", applied, world.declared(desired), None, ())
+    executor.walk(decided.actions, snapshot(desired, world))
+
+
+def test_files_that_were_sent_are_removed_where_a_run_ends_before_they_are_proven(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desired = shop()
+    ran: list[str] = []
+
+    def run(_host: Any, command: Any, **_: Any) -> connection.Result:
+        ran.append(command.get_raw_value())
+        return OK
+
+    executor = Recorder(monkeypatch).executor(desired, snapshot(desired, World()))
+    monkeypatch.setattr(connection, "run", run)
+    room = ComposeReconciler(None, desired.spec, executor.source, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(room, "_apply", lambda *_: False)
+    decided = Plan(actions=(InstallFiles(subject="/opt/shop", cause="new"),))
+    assert not room.execute(decided, snapshot(desired, World()), executor.lease)
+    assert f"rm -rf -- {STATE_ROOT}/shop/staged {STATE_ROOT}/shop/staged.new" in ran[-1]
+
+    def fail(*_: Any) -> bool:
+        raise StepError("no")
+
+    ran.clear()
+    monkeypatch.setattr(room, "_apply", fail)
+    with pytest.raises(StepError):
+        room.execute(decided, snapshot(desired, World()), executor.lease)
+    assert len(ran) == 1
+    ran.clear()
+    monkeypatch.setattr(room, "_apply", lambda *_: True)
+    assert room.execute(decided, snapshot(desired, World()), executor.lease)
+    assert not ran

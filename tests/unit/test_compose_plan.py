@@ -2131,6 +2131,24 @@ def links_file_that_a_run_left() -> Plan:
     return world.observe(shop())
 
 
+def test_a_links_file_of_somebody_else_is_not_called_missing() -> None:
+    desired = shop()
+    desired.files["compose.stackmend.yaml"] = "1"
+    kept = "replaced, and kept in /var/lib/stackmend/shop/replaced: compose.stackmend.yaml"
+
+    def explain(world: World) -> list[str]:
+        return [f.cause for f in world.observe(desired).findings if f.kind == "files"]
+
+    world = World()
+    world.defaults = ("compose.stackmend.yaml",)
+    assert f"not recorded as written by stackmend; {kept}" in explain(world)
+    world = well(desired)
+    world.defaults = ("compose.stackmend.yaml",)
+    assert explain(world) == []
+    world.files["compose.stackmend.yaml"] = "2"
+    assert explain(world) == [f"not as stackmend wrote it; {kept}"]
+
+
 LINKS = b"""services:
   web:
     environment:

@@ -1,14 +1,27 @@
 """What is desired of the addresses between services."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
+from pydantic_core import PydanticCustomError
 
 from stackmend.frozen import Frozen
+from stackmend.problems import abbreviate
+
+_IGNORED = re.compile(r"[^.\s]\S*\.\S+")
 
 
 def _wrap_single(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _check_ignored(value: str) -> str:
+    if not _IGNORED.fullmatch(value):
+        message = f"must be SERVICE.VARIABLE, such as api.REDIS_URL, not {abbreviate(value)}"
+        # The message of a custom error has no "Value error, " before it.
+        raise PydanticCustomError("ignored", message)
+    return value
 
 
 class LinksPolicy(Frozen):
@@ -24,9 +37,9 @@ class LinksPolicy(Frozen):
     """
 
     on_conflict: Literal["report", "override"] = "report"
-    files: bool = False
+    files: StrictBool = False
     ignore: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[^.\s]\S*\.\S+$", max_length=300)], ...],
+        tuple[Annotated[str, Field(max_length=300), AfterValidator(_check_ignored)], ...],
         BeforeValidator(_wrap_single),
         Field(max_length=1000),
     ] = ()

@@ -333,6 +333,11 @@ def _parse_result(answer: Answer, why: str, index: int) -> CheckResult:
     ):
         outcome, outcome_text, remedy = explained.outcome, explained.text, explained.remedy
         hints += explained.hints
+    elif outcome == "failed" and _is_unanswered(check, answer):
+        remedy = (
+            "see which DNS server is asked there (/etc/resolv.conf; Docker's own is 127.0.0.11), "
+            "and why it does not answer"
+        )
     if isinstance(check, RedisCheck) and (ignored := explain_ignored(check, answer)):
         details.append(ignored)
     if outcome == "failed":
@@ -442,6 +447,8 @@ def _explain_reason(
     text = _STATUS.get(status, "")
     if status not in (18, 28, 52, 60):
         text = next((sentence for word, sentence in _MESSAGES if word in words), text)
+    if status == 28 and _is_unanswered(check, answer):
+        text = "the name {host} got no answer within {timeout:g} s: no DNS server answers there"
     if status == 52 and isinstance(check, TcpCheck):
         text = "accepted and closed at once, as Docker's proxy does when nothing listens behind it"
     if status == 1 and isinstance(check, HttpCheck) and text == "":
@@ -454,6 +461,11 @@ def _explain_reason(
         text = "what answers does not speak as redis does"
     text = text.format(host=check.host, port=check.port, timeout=check.timeout)
     return text or f"failed (exit status {status} of {answer.get('method') or 'the attempt'})"
+
+
+def _is_unanswered(check: Check, answer: Answer) -> bool:
+    """Whether no DNS server said anything of the name, so that nobody was connected to."""
+    return not isinstance(check, ExecCheck) and "unanswered" in answer and "resolved" not in answer
 
 
 def _read_reply(answer: Answer) -> bytes:

@@ -20,6 +20,8 @@ checks_cr=$(printf '\r')
 checks_tab=$(printf '\t')
 checks_body=1048576
 checks_output=65536
+# Bytes of a container's hosts file that are read.
+checks_names=1048576
 
 checks_has() {
     command -v "$1" >/dev/null 2>&1
@@ -226,7 +228,7 @@ checks_view() {
         fi
         # What is no file would be waited for.
         [ -f "$from" ] || return
-        head -c 65536 "$from" >"$view/$file" 2>/dev/null || return
+        head -c "$checks_names" "$from" >"$view/$file" 2>/dev/null || return
     done
     echo 'hosts: files dns' >"$view/nsswitch.conf" || return
     {
@@ -898,6 +900,10 @@ checks_make() {
         [ "$((checks_now - checks_started_at))" -lt 30000 ] || break
         sleep 1
     done
+    [ "$result" != failed ] || ! checks_lacks_names || {
+        result=unknown
+        checks_say reason "the hosts file in $cname is longer than $((checks_names / 1048576)) MiB, and $target is not in what was read of it"
+    }
     checks_say method "$method"
     checks_say ms "$((checks_now - began))"
     checks_say tries "$tries"
@@ -929,6 +935,14 @@ checks_make() {
     esac
     [ ! -e "$prefix.out" ] || checks_say_file out 200 "$prefix.out"
     [ "$result" = failed ] && [ "$checks_diagnose" = yes ] && checks_diagnosis
+}
+
+# Whether a name may stand in that part of a container's hosts file that was not read.
+checks_lacks_names() {
+    names=${view:-$checks_dir/view.$index}/hosts
+    [ -n "$source" ] && [ -n "$target" ] && [ -z "$resolved" ] && [ -f "$names" ] &&
+        { [ "$rc" -eq 6 ] || grep -q -i -E 'resol|not known|bad address|no address' "$prefix.said"; } &&
+        [ "$(wc -c <"$names")" -ge "$checks_names" ]
 }
 
 # Whose the addresses are, of a name that has more of them than its service has containers.
@@ -1049,6 +1063,7 @@ checks_diagnosis() {
                 checks_say resolved "$resolved"
                 ;;
             6) checks_say resolved '' ;;
+            28 | 124 | 137 | 143) checks_say unanswered "$target" ;;
         esac
         hex=$(printf '%04X' "$port")
         if [ -z "$source" ]; then

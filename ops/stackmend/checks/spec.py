@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
+    ValidationError,
     WrapValidator,
     field_validator,
     model_validator,
@@ -41,6 +42,9 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
 #: Checks that one probe of a host can hold.
 MAXIMUM_CHECKS = 64
+
+#: Characters that a check's name can have.
+LONGEST_NAME = 200
 
 
 def _make_error(message: str) -> PydanticCustomError:
@@ -121,7 +125,7 @@ class _Check(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
     deadline: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30
     timeout: Seconds = 5
 
@@ -141,7 +145,7 @@ class _Check(BaseModel):
     def _derive_name(self) -> _Check:
         if not self.name:
             # The model is frozen for its users; here it is still being made.
-            object.__setattr__(self, "name", self.asked[:200])
+            object.__setattr__(self, "name", self.asked[:LONGEST_NAME])
         return self
 
     @property
@@ -652,6 +656,23 @@ Check = Annotated[
 
 Checks = Annotated[tuple[Check, ...], AfterValidator(_check_together)]
 """The checks of a stack, 64 at most, each with its own name; for use as a type in other models."""
+
+_Made = TypeVar("_Made", bound=_Check)
+
+
+def make_if_valid(kind: type[_Made], **fields: Any) -> _Made | None:
+    """A check of values that a compose file holds; ``None`` where they make none.
+
+    :param kind: its class.
+    :param fields: its fields.
+
+    Example: `make_if_valid(TcpCheck, address="re dis:6379") is None`
+    """
+    try:
+        return kind(**fields)
+    except ValidationError:
+        return None
+
 
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(Checks)
 

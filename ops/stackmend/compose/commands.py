@@ -228,6 +228,12 @@ def _pack(files: Source) -> bytes:
     return Source({name: File(0o600, content) for name, content in parts.items()}).make_archive()
 
 
+def discard_staged(spec: ComposeSpec) -> StringCommand:
+    """Remove what was taken into the staging directory."""
+    state = locate_state(spec)
+    return _quote("rm", "-rf", "--", f"{state}/staged", f"{state}/staged.new")
+
+
 def install(spec: ComposeSpec, action: InstallFiles, generation: str) -> StringCommand:
     """Put the staged files in place, keeping what was there."""
     return _install(spec, "staged", generation, action.subject, action.removed)

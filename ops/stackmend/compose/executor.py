@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -170,6 +170,7 @@ class Executor:
                     now = datetime.fromtimestamp(snapshot.state.now, UTC)
                     command = commands.install(self.spec, action, f"{now:%Y%m%dT%H%M%SZ}")
                     self.run(command, "cannot put the project's files in place")
+                self.progress = self.progress.model_copy(update={"installed": True})
             case RestoreFiles():
                 self._mark_stale(action.outdated)
                 with self.step(action):
@@ -242,6 +243,12 @@ class Executor:
         if names:
             command = commands.mark_stale(self.spec, names)
             self.run(command, "cannot record what is to be recreated")
+
+    def discard_staged(self) -> None:
+        """Remove the files that were sent and not proven: the project's secrets are among them."""
+        with suppress(connection.RemoteError):
+            self.lease.check()
+            self.attempt(commands.discard_staged(self.spec))
 
     def run(self, command: StringCommand, failure: str, **options: Any) -> None:
         """Run a command that has to succeed, as :meth:`attempt` does.

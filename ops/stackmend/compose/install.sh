@@ -167,8 +167,10 @@ while IFS= read -r line; do
   which=${line%% *} into=${line#* }
   if [ "$base" != "$last" ]; then
     last=$base rounds=$((rounds + 1))
-    { (umask 022 && dig "$real$base") && hold "$real$base" && exec 4<. && nest "$real$base"; } ||
-      fail "no file can be made in $real$base"
+    { (umask 022 && dig "$real$base") && hold "$real$base" && exec 4<. && nest "$real$base"; } 2>"$work/said" || {
+      output=$(tail -n 1 "$work/said")
+      fail "no file can be made in $real$base${output:+: $output}"
+    }
     beside=$real$base/$beside
     printf '%s . %s\n' "$inode" "$beside" >>"$work/beside"
     printf '%s\n' "$base" "$beside" "$inode" >"$work/round.$rounds"

@@ -22,7 +22,12 @@ from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
-from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
+from stackmend.compose.plan.gates import (
+    explain_hold,
+    identify_attempt,
+    is_declaration_needed,
+    refuse_engine,
+)
 from stackmend.compose.plan.links import (
     Links,
     add_patch,
@@ -215,12 +220,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return self._hold(refusal, state, checks)
         self._own, self._unfit, self.observer.kept = include_layer(self._plain, state.layer)
         self._set_correction(restore_correction(spec, self._own, state.applied))
-        if reason := explain_hold(spec, self.source.digest, state):
+        # What would be applied is known with what corrects it, and no earlier.
+        correcting = is_possible(spec, self._own)
+        if not correcting and (reason := explain_hold(spec, self.source.digest, state)):
             failed = None if is_restored(state) else self.observer.resolve(state.files)
             return self._hold_back(reason, state, checks, failed)
         if self._is_declaration_needed(state):
             declared, state = self._resolve(state)
-            if self._correction and (reason := explain_hold(spec, self.source.digest, state)):
+            if correcting and (reason := explain_hold(spec, self.source.digest, state)):
                 failed = None if is_restored(state) else declared
                 return self._hold_back(reason, state, checks, failed)
         else:
@@ -425,6 +432,20 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             executor.walk(decided.actions, snapshot)
             self._wait_until_stable(executor, snapshot)
             return True
+        try:
+            done = self._apply(executor, decided, snapshot)
+        except (StepError, connection.RemoteError):
+            executor.discard_staged()
+            raise
+        if not done:
+            executor.discard_staged()
+        return done
+
+    def _apply(
+        self, executor: Executor, decided: decision.Plan[Action], snapshot: Snapshot
+    ) -> bool:
+        """Carry out a plan for the desired files; take back a change that fails."""
+        applied = snapshot.state.applied
         following = executor.prepare(decided, snapshot)
         if following.refusals:
             self.report_plan(following)
@@ -445,7 +466,19 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         self, decided: decision.Plan[Action], snapshot: Snapshot
     ) -> Observation[Snapshot, Action]:
         """What was proven before it was recorded; where nothing was done, what was observed."""
-        return self._proven or Observation(decided, snapshot)
+        if self._proven is None:
+            return Observation(decided, snapshot)
+        known = {(finding.subject, finding.kind, finding.cause) for finding in decided.findings}
+        # Before anything ran, nobody could be asked for some of it.
+        new = tuple(
+            finding
+            for finding in self._proven.plan.findings
+            if finding.kind == "link"
+            and (finding.subject, finding.kind, finding.cause) not in known
+        )
+        if new:
+            self.report_plan(Plan(findings=new))
+        return self._proven
 
     def _verify_stack(self, executor: Executor, snapshot: Snapshot) -> Applied:
         """Wait until the stack is healthy; try once more where it was so before this run."""
@@ -562,8 +595,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         # Where the engine does not answer, the files are still put back.
         with suppress(StepError):
             state = self.observer.read_state()
-        source, touched = self.source, executor.progress.touched
-        decided = roll_back(source.files, source.digest, applied, snapshot.declared, state, touched)
+        source, progress = self.source, executor.progress
+        attempt = identify_attempt(self.spec, source.digest) if progress.is_applied else ""
+        decided = roll_back(
+            source.files, attempt, applied, snapshot.declared, state, progress.touched
+        )
         self.report_plan(decided)
         before = snapshot.state
         restored = Snapshot(state or before, read_declaration(applied, before))

@@ -116,7 +116,9 @@ class Waiter:
             later, checks = read()
             if not stability:
                 return later, checks
-            problems = find_unstable(state, later) or classify(services, later, since).failed
+            problems = (
+                find_unstable(state, later, services) or classify(services, later, since).failed
+            )
             if problems:
                 raise StepError("; ".join(problems), self.observer.read_logs(services, later))
             unknown = [

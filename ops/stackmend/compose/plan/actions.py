@@ -78,7 +78,7 @@ class RestoreFiles(decision.Action):
     :param tags: what the record's image names meant.
     :param containers: the containers of services that came after them.
     :param outdated: services that run on the files that failed until they are recreated.
-    :param failed: the digest of the files that failed, where that is still to be remembered.
+    :param failed: the attempt that failed, where that is still to be remembered.
     """
 
     verb: Literal["restore files"] = "restore files"

@@ -1,5 +1,7 @@
 """What must be so before a decision can be made at all."""
 
+import hashlib
+
 from stackmend.compose.plan.actions import Plan
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, StackState
@@ -77,13 +79,24 @@ def refuse_crowded(spec: ComposeSpec, declared: Declared) -> Plan | None:
     return None
 
 
+def identify_attempt(spec: ComposeSpec, digest: str) -> str:
+    """What is counted of files that failed: they, and what is asked and corrected of their links.
+
+    :param digest: the digest over them, with what is laid over them.
+    """
+    if spec.links is None:
+        return digest
+    return hashlib.sha256(f"{digest} {spec.links.model_dump_json()}".encode()).hexdigest()
+
+
 def explain_hold(spec: ComposeSpec, digest: str, state: StackState) -> str:
     """Why these very files are not applied again now: they failed and were taken back."""
     applied = state.applied
     if applied is None or applied.source == digest:
         return ""
+    attempt = identify_attempt(spec, digest)
     times = [
-        mend.at for mend in state.mends if mend.action == "rollback" and mend.service == digest
+        mend.at for mend in state.mends if mend.action == "rollback" and mend.service == attempt
     ]
     if not times:
         return ""

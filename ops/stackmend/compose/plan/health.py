@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from stackmend.compose.plan.declaration import count_replicas, is_kept
+from stackmend.compose.plan.serving import explain_serving
 from stackmend.compose.state import Container, StackState
 from stackmend.frozen import Frozen
 
@@ -55,14 +56,18 @@ def is_looping(container: Container, now: float) -> bool:
     )
 
 
-def is_complete(container: Container) -> bool:
-    """Whether it did what it was started for, and ended; what serves is never done."""
+def is_complete(container: Container, services: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether it did what it was started for, and ended; what serves is never done.
+
+    :param services: the declared services of its project.
+    """
     return (
         container.status == "exited"
         and container.exit_code == 0
         and container.restart in ("no", "on-failure")
         and not container.shape.get("healthcheck")
         and not container.shape.get("ports")
+        and not explain_serving(container.service or "", services)
     )
 
 
@@ -173,7 +178,7 @@ def classify(
                 waiting.append(
                     f"{name}: restarting, exit code {container.exit_code}{format_oom(container)}"
                 )
-            elif is_complete(container):
+            elif is_complete(container, services):
                 continue
             elif container.status in ("exited", "dead"):
                 failed.append(
@@ -205,8 +210,13 @@ def classify(
     return Health(waiting=tuple(waiting), failed=tuple(failed))
 
 
-def find_unstable(before: StackState, after: StackState) -> tuple[str, ...]:
-    """What did not stay as it was through the stability window."""
+def find_unstable(
+    before: StackState, after: StackState, services: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """What did not stay as it was through the stability window.
+
+    :param services: the declared services.
+    """
     problems = []
     earlier = {container.id: container for container in before.containers}
     for container in after.containers:
@@ -218,7 +228,7 @@ def find_unstable(before: StackState, after: StackState) -> tuple[str, ...]:
                 f"{container.service}: restarted within the stability window, exit code "
                 f"{container.exit_code}{format_oom(container)}"
             )
-        elif container.status != was.status and not is_complete(container):
+        elif container.status != was.status and not is_complete(container, services):
             problems.append(
                 f"{container.service}: {was.status} → {container.status} within the stability "
                 "window"

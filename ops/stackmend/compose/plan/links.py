@@ -4,8 +4,10 @@ They are read and classified in the room ``addresses``; here stand the checks th
 is found of them, and what corrects those that are wrong.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Any
@@ -16,8 +18,24 @@ from stackmend.addresses.gateway import GATEWAYS
 from stackmend.addresses.listing import make_link
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
-from stackmend.addresses.state import ImageFacts, Judgement, Link, Running, RunningService, Socket
-from stackmend.checks.spec import Check, GreetingCheck, NameCheck, RedisCheck, TcpCheck
+from stackmend.addresses.state import (
+    Address,
+    ImageFacts,
+    Judgement,
+    Link,
+    Running,
+    RunningService,
+    Socket,
+)
+from stackmend.checks.spec import (
+    LONGEST_NAME,
+    Check,
+    GreetingCheck,
+    NameCheck,
+    RedisCheck,
+    TcpCheck,
+    make_if_valid,
+)
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
@@ -27,6 +45,7 @@ from stackmend.compose.plan.path import Hop, find_role, has_file
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
+from stackmend.text import make_printable
 
 #: Seconds for one call, which a service beside it answers at once.
 CALL_TIMEOUT = 3
@@ -85,6 +104,7 @@ class Links(Frozen):
     :param omitted: what is wrong and not in the patch, each with why.
     :param refused: the addresses that no file of ours would correct, if one were desired.
     :param unread: what may hold an address and is too long to be read, each in words.
+    :param variables: what may hold an address, by service.
     :param unheard: a value that was corrected, and a line of a log with the one before.
     :param proven: whether the stack was proven with these addresses before.
     """
@@ -97,6 +117,7 @@ class Links(Frozen):
     omitted: tuple[str, ...] = ()
     refused: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()
+    variables: Mapping[str, frozenset[str]] = {}
     unheard: tuple[tuple[Change, str], ...] = ()
     proven: bool = False
 
@@ -187,12 +208,14 @@ def classify_links(
     if state is not None:
         running = _describe_running(links, declared, state, results or {}, listeners or {})
         judgements = addresses.classify(found, known[0], running, *known[2:])
+    variables = _list_variables(found, declared, images) if policy.ignore else {}
     return Links(
         judgements=judgements,
         links=links,
         results=results or {},
         refused=_list_refused(spec, judgements, sources, declared),
         unread=unread,
+        variables=variables,
     )
 
 
@@ -207,6 +230,19 @@ def _list_refused(
         return frozenset(judgement.subject for judgement in wrong)
     override = addresses.make_override(wrong, declared.config, sources, _list_images(declared))
     return frozenset(left.subject for left in override.left)
+
+
+def _list_variables(
+    found: Iterable[Address], declared: Declared, images: Mapping[str, ImageFacts]
+) -> dict[str, frozenset[str]]:
+    """What services call their values: their variables, and whatever else has an address."""
+    names: dict[str, set[str]] = {}
+    for name, body in declared.services.items():
+        image = images.get(str(body.get("image")))
+        names[name] = {*(body.get("environment") or {}), *(image.env if image else ())}
+    for address in found:
+        names.setdefault(address.place.service, set()).add(address.place.name)
+    return {name: frozenset(keys) for name, keys in names.items()}
 
 
 def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
@@ -258,7 +294,8 @@ def _describe_running(
         containers = state.list_containers(name)
         known = [listeners[other.id] for other in containers if other.id in listeners]
         # What is not there yet will be, and what has done its work is gone for good.
-        if count_replicas(body) and (not containers or all(map(is_complete, containers))):
+        ended = all(is_complete(other, declared.services) for other in containers)
+        if count_replicas(body) and ended:
             continue
         services[name] = RunningService(
             up=any(container.running for container in containers),
@@ -319,11 +356,20 @@ def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
 def name_check(link: Link) -> str:
     """The name of the check that proves a link, or asks for its name."""
     if link.name_only:
-        return f"name {link.host} in {link.source}"[:200]
+        return _fit_name(f"name {link.host} in {link.source}")
     scheme = f"{link.scheme}://" if link.scheme else ""
     host = f"[{link.host}]" if ":" in link.host else link.host
     variable = f" ({link.variable})" if link.variable else ""
-    return f"link {link.source} → {scheme}{host}:{link.port}{variable}"[:200]
+    return _fit_name(f"link {link.source} → {scheme}{host}:{link.port}{variable}")
+
+
+def _fit_name(text: str) -> str:
+    """A check's name of what a compose file holds: printable, and another one for each text."""
+    name = make_printable(text, len(text)).strip()
+    if name == text and len(name) <= LONGEST_NAME:
+        return name
+    mark = f" #{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{name[: LONGEST_NAME - len(mark)]}{mark}"
 
 
 def make_link_checks(
@@ -344,36 +390,38 @@ def make_link_checks(
     )
     for link in links:
         target = state.list_containers(link.target) if state and link.target else ()
-        ended = bool(target) and all(map(is_complete, target))
+        ended = bool(target) and all(is_complete(other, declared.services) for other in target)
         if 0 < link.port < 65536 and link.source in callers and not ended:
             name = name_check(link)
             check = _make_check(name, link, declared, spec.project)
+            # A name that nobody can be called by has no link to be proven.
+            if check is None:
+                continue
             made.setdefault(name, check)
     return tuple(made.values())[:MAXIMUM_LINKS]
 
 
-def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check:
+def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check | None:
     """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
+    common: dict[str, Any] = {"name": name, "inside": link.source, "timeout": CALL_TIMEOUT}
     if link.name_only:
-        return NameCheck(name=name, hostname=link.host, inside=link.source, timeout=CALL_TIMEOUT)
+        return make_if_valid(NameCheck, hostname=link.host, **common)
     host = f"[{link.host}]" if ":" in link.host else link.host
-    where: dict[str, Any] = {
-        "name": name,
-        "address": f"{host}:{link.port}",
-        "inside": link.source,
-        "timeout": CALL_TIMEOUT,
-    }
+    common["address"] = f"{host}:{link.port}"
     body = declared.services.get(link.target) or {}
     image = str(body.get("image") or f"{project}-{link.target}")
+    check: Check | None = None
     if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
-        where["role"] = "any" if has_file(body) else find_role(body)
+        role = "any" if has_file(body) else find_role(body)
+        more: dict[str, Any] = {"service": link.target, "role": role}
         if link.scheme:
             variable = link.place is not None and link.place.kind in ("environment", "image")
-            where["password_from"] = link.variable if variable else "command"
-        return RedisCheck(service=link.target, **where)
-    if protocol := _PROTOCOLS.get(link.scheme):
-        return GreetingCheck.model_validate({"protocol": protocol, **where})
-    return TcpCheck(**where)
+            more["password_from"] = link.variable if variable else "command"
+        check = make_if_valid(RedisCheck, **common, **more)
+    elif protocol := _PROTOCOLS.get(link.scheme):
+        check = make_if_valid(GreetingCheck, protocol=protocol, **common)
+    # Of a variable that no program can be asked for, the login is not known.
+    return check or make_if_valid(TcpCheck, **common)
 
 
 # Correcting
@@ -581,6 +629,7 @@ def find_links(draft: Draft, links: Links) -> None:
         draft.find(draft.spec.project, "link", cause, blocks=False)
     for change, line in links.unheard:
         _find_unheard(draft, change, line)
+    _find_unused_ignores(draft, links)
     count = len({name_check(link) for link in links.links if 0 < link.port < 65536})
     if count > MAXIMUM_LINKS:
         cause = f"of {count} links {MAXIMUM_LINKS} are proven by one run, and the others are not"
@@ -600,6 +649,19 @@ def find_links(draft: Draft, links: Links) -> None:
             remedy="apply it in the source's directory with `git apply`",
             blocks=False,
         )
+
+
+def _find_unused_ignores(draft: Draft, links: Links) -> None:
+    """Tell of what is to be left alone and is nowhere: it may be a slip of the pen."""
+    ignored = draft.spec.links.ignore if draft.spec.links else ()
+    known = {f"{name}.{key}" for name, keys in links.variables.items() for key in keys}
+    for pattern in ignored:
+        if any(fnmatchcase(name, pattern) for name in known):
+            continue
+        similar = get_close_matches(pattern, sorted(known), n=3, cutoff=0.7)
+        remedy = f"name one that there is, such as {', '.join(similar)}" if similar else "remove it"
+        cause = f'"{pattern}" in "ignore" of the section "links" matches no variable of a service'
+        draft.find(draft.spec.project, "warning", cause, remedy=remedy, blocks=False)
 
 
 def _find_unproven(draft: Draft, judgements: Sequence[Judgement], result: CheckResult) -> None:

@@ -36,11 +36,18 @@ class Progress(Frozen):
     :param touched: services that anything was done to.
     :param tried: those to which a remedy was applied; the next one is the stronger.
     :param counted: those whose mending is recorded against the limits.
+    :param installed: whether files were put in place.
     """
 
     touched: frozenset[str] = frozenset()
     tried: frozenset[str] = frozenset()
     counted: frozenset[str] = frozenset()
+    installed: bool = False
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether anything of the desired files has come to the stack."""
+        return self.installed or bool(self.touched)
 
     def is_counted(self, action: Action) -> bool:
         """Whether a step is to be recorded as a mend: a service's first in a run."""
@@ -51,12 +58,13 @@ class Progress(Frozen):
         if not isinstance(action, ServiceAction):
             return self
         name = frozenset({action.subject})
-        return Progress(
-            touched=self.touched | name,
+        changes = {
+            "touched": self.touched | name,
             # To have waited for what was still starting is no remedy.
-            tried=self.tried if isinstance(action, Up) else self.tried | name,
-            counted=self.counted | name if _is_mend(action) else self.counted,
-        )
+            "tried": self.tried if isinstance(action, Up) else self.tried | name,
+            "counted": self.counted | name if _is_mend(action) else self.counted,
+        }
+        return self.model_copy(update=changes)
 
 
 def arrange(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from stackmend.addresses import is_call, read
 from stackmend.addresses.state import Address
-from stackmend.checks.spec import Check, RedisCheck, TcpCheck
+from stackmend.checks.spec import Check, RedisCheck, TcpCheck, make_if_valid
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.declaration import count_replicas, is_redis
 from stackmend.compose.state import StackState
@@ -166,27 +166,30 @@ def make_checks(
     for hop in hops:
         address, own = f"{hop.target}:{hop.port}", f"127.0.0.1:{hop.port}"
         common: dict[str, Any] = {"timeout": HOP_TIMEOUT, "deadline": 0}
+        calling = {"address": address, "inside": hop.source}
+        through: Check | None
+        beside: Check | None
         if hop.redis:
             common |= {"service": hop.target, "role": find_role(services[hop.target])}
-            through: Check = RedisCheck(name=str(hop), address=address, inside=hop.source, **common)
-            made[hop.own] = RedisCheck(name=hop.own, address=own, **common)
+            through = make_if_valid(RedisCheck, name=str(hop), **calling, **common)
+            beside = make_if_valid(RedisCheck, name=hop.own, address=own, **common)
         else:
-            through = TcpCheck(name=str(hop), address=address, inside=hop.source, **common)
-            made[hop.own] = TcpCheck(name=hop.own, address=own, inside=hop.target, **common)
-        made[str(hop)] = through
+            through = make_if_valid(TcpCheck, name=str(hop), **calling, **common)
+            beside = make_if_valid(TcpCheck, name=hop.own, address=own, inside=hop.target, **common)
+        # Of a service whose name is no name of a host nobody is called.
+        if through is None or beside is None:
+            continue
+        made |= {hop.own: beside, str(hop): through}
         addresses = [
             endpoint.address
             for container in state.list_containers(hop.target)[:1]
             for endpoint in container.endpoints.values()
             if endpoint.address
         ]
-        if addresses:
-            made[hop.outer] = TcpCheck(
-                name=hop.outer,
-                address=f"{addresses[0]}:{hop.port}",
-                timeout=HOP_TIMEOUT,
-                deadline=0,
-            )
+        where = f"{addresses[0]}:{hop.port}" if addresses else ""
+        common = {"timeout": HOP_TIMEOUT, "deadline": 0}
+        if outer := make_if_valid(TcpCheck, name=hop.outer, address=where, **common):
+            made[hop.outer] = outer
     return tuple(made.values())
 
 

@@ -195,8 +195,13 @@ def plan_files(draft: Draft) -> None:
             return
     if not reasons and not removed:
         return
+    found = _find_foreign_links_file(draft)
     changed = [*reasons, *(f"{path} (removed)" for path in removed)]
     reasons |= dict.fromkeys(removed, "no longer in the source")
+    if found and LINKS_FILE in reasons:
+        kept = f"{STATE_ROOT}/{draft.spec.project}/replaced"
+        verb = "removed" if LINKS_FILE in removed else "replaced"
+        reasons[LINKS_FILE] = f"{found}; {verb}, and kept in {kept}"
     for reason in dict.fromkeys(reasons.values()):
         paths = [path for path, its_reason in reasons.items() if its_reason == reason]
         draft.find(draft.spec.directory, "files", f"{reason}: {', '.join(list_few(paths))}")
@@ -208,6 +213,17 @@ def plan_files(draft: Draft) -> None:
             undo=f"the files before lie in {STATE_ROOT}/{draft.spec.project}",
         )
     )
+
+
+def _find_foreign_links_file(draft: Draft) -> str:
+    """Why the file on the host that corrects links is none of stackmend's; empty where it is."""
+    state = draft.state
+    if LINKS_FILE not in state.defaults:
+        return ""
+    proven = draft.applied.files.get(LINKS_FILE) if draft.applied else None
+    if proven is None:
+        return "not recorded as written by stackmend"
+    return "" if state.files.get(LINKS_FILE) == proven else "not as stackmend wrote it"
 
 
 def plan_images(draft: Draft) -> None:

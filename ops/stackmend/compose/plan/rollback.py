@@ -40,7 +40,7 @@ def is_intact_before(before: StackState) -> bool:
 
 def roll_back(
     files: Collection[str],
-    digest: str,
+    attempt: str,
     applied: Applied,
     declared: Declared,
     state: StackState | None,
@@ -49,7 +49,7 @@ def roll_back(
     """The plan that undoes a run that failed.
 
     :param files: the paths of the files that failed.
-    :param digest: the digest over them.
+    :param attempt: what is counted of them; empty where nothing of them was applied.
     :param applied: the record that the host goes back to.
     :param declared: what Compose made of the files that failed.
     :param state: what runs now; ``None`` where the engine does not answer.
@@ -59,7 +59,7 @@ def roll_back(
     recreated = tuple(sorted(set(touched) & set(services)))
     missing = sorted(set(services) - set(declared.services))
     restore = _restore(files, applied, declared, state).model_copy(
-        update={"outdated": recreated, "failed": digest}
+        update={"outdated": recreated, "failed": attempt}
     )
     actions: list[Action] = [restore]
     if state is not None:

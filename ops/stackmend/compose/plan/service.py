@@ -36,6 +36,7 @@ from stackmend.compose.plan.health import (
     is_complete,
     is_looping,
 )
+from stackmend.compose.plan.serving import explain_serving
 from stackmend.compose.state import Container
 
 #: The consent to restart what asks DNS servers of before.
@@ -120,7 +121,10 @@ def _find_changed_mounts(draft: Draft, name: str) -> list[str]:
 
 
 def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAction]:
-    """What is to be done where the container differs from the one that was proven healthy."""
+    """What is to be done where the container differs from the one that was proven healthy.
+
+    Each cause says what is, and then what will be.
+    """
     steps: list[ServiceAction] = []
     causes: list[str] = []
     known = draft.applied.services.get(name) if draft.applied else None
@@ -130,15 +134,15 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
             draft, name, desired.pop("networks", {}), actual.pop("networks", {}), container
         )
         causes += [
-            drift.format_change(path, old, new, draft.secrets)
-            for path, old, new in drift.find_differences(desired, actual)
+            drift.format_change(path, has, should, draft.secrets)
+            for path, should, has in drift.find_differences(desired, actual)
         ]
     elif not known:
         body = draft.services[name]
         steps += _plan_missing_networks(draft, name, body, container)
         causes += [
-            drift.format_change(path, desired, has, draft.secrets)
-            for path, desired, has in find_certain_differences(body, container.shape)
+            drift.format_change(path, has, should, draft.secrets)
+            for path, should, has in find_certain_differences(body, container.shape)
         ]
     for network, endpoint in container.endpoints.items():
         current = draft.state.networks.get(network)
@@ -255,7 +259,7 @@ def _plan_networks(
             continue
         if has == should:
             continue
-        cause = f"{path}: detached" if has is None else drift.format_change(path, should, has)
+        cause = f"{path}: detached" if has is None else drift.format_change(path, has, should)
         # Compose makes a network that is gone, for a container that it creates.
         if container.service in draft.tried or network not in draft.state.networks:
             steps.append(Recreate(subject=name, cause=cause))
@@ -361,7 +365,7 @@ def _plan_life(draft: Draft, name: str, container: Container) -> None:
 def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
     """Plan by what a service says is wrong with it; whether that is all there is to do."""
     looping = container.status == "restarting" or is_looping(container, draft.state.now)
-    ended = container.status == "exited" and not is_complete(container) and container.exit_code
+    ended = container.status == "exited" and container.exit_code
     unhealthy = container.health == "unhealthy" and not explain_unrunnable(container)
     found = find_cause(container) if looping or ended or unhealthy else None
     if found is None:
@@ -387,9 +391,11 @@ def _plan_cause(draft: Draft, name: str, container: Container) -> bool:
 
 
 def _plan_exited(draft: Draft, name: str, container: Container) -> None:
-    if is_complete(container):
+    if is_complete(container, draft.services):
         return
     cause = f"it exited with code {container.exit_code}{format_oom(container)}"
+    if not container.exit_code and (serving := explain_serving(name, draft.services)):
+        cause = f"{cause}, and {serving}"
     kind: Kind = "stopped" if container.exit_code in (0, 143) else "exited"
     start = Start(subject=name, cause=cause, container=container.id)
     if container.restart in ("no", "on-failure"):
