@@ -201,6 +201,10 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
         ),
         ("{", "the record of what was measured is not one of stackmend"),
         ('{"schema_version": 1, "latest": 5}', "is not one of stackmend"),
+        (
+            '{"schema_version": 1, "history": [{"at": 1e300, "output_tps": []}]}',
+            "is not one of stackmend",
+        ),
         ('{"schema_version": 99}', "is of another version of stackmend"),
         ("[" * 10000, "is not one of stackmend"),
     ],
@@ -209,6 +213,21 @@ def test_a_record_that_cannot_be_read(record: Any, problem: str) -> None:
     found = read(record=record)
     assert problem in found.record_problem
     assert found.record == Record()
+
+
+@pytest.mark.parametrize("at", [1e300, -1.0, 253_402_300_800.0])
+def test_a_moment_beyond_every_calendar_is_no_record(at: float) -> None:
+    entry = {"at": at, "cause": "", "fingerprint": {"parameters": "", "engine": ""}}
+    text = json.dumps({"schema_version": 1, "latest": {**entry, "summaries": []}})
+    found = read(record=text)
+    assert found.record == Record()
+    assert "is not one of stackmend" in found.record_problem
+
+
+@pytest.mark.parametrize("clock", ["1e300", "inf", "nan", "-5", "99999999999999999999"])
+def test_a_clock_beyond_every_calendar_is_an_unreadable_host(clock: str) -> None:
+    with pytest.raises(ValueError, match="now"):
+        read(clock=clock)
 
 
 def test_a_record_is_read_as_it_was_written() -> None:

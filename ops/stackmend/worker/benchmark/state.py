@@ -5,7 +5,9 @@ is the unit of every comparison; a *level* is all repeats at one load; a *measur
 levels.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from stackmend.frozen import Frozen
 from stackmend.worker.benchmark.spec import Limits
@@ -13,6 +15,9 @@ from stackmend.worker.context import Shape
 
 #: The version of the stored form; one that differs is measured again.
 SCHEMA = 1
+
+#: Seconds since 1970, up to the last year that a calendar has: a host may claim any number.
+Moment = Annotated[float, Field(ge=0, le=253_402_214_400, allow_inf_nan=False)]
 
 #: Why a sample does not count. ``short``: the model ended before it had written what was asked for;
 #: ``cached``: the server answered from a prefix that it had kept; ``cut``: it read less of the
@@ -230,7 +235,7 @@ class Measurement(Frozen):
     target: Literal["ollama", "openai", "queue"]
     name: str
     host: str
-    at: float
+    at: Moment
     cause: str
     fingerprint: Fingerprint
     limits: Limits = Limits()
@@ -375,7 +380,7 @@ class Entry(Frozen):
     :param summaries: of its levels.
     """
 
-    at: float
+    at: Moment
     cause: str
     fingerprint: Fingerprint
     limits: Limits = Limits()
@@ -406,7 +411,7 @@ class Past(Frozen):
     :param output_tps: median of each level, by the load in words.
     """
 
-    at: float
+    at: Moment
     output_tps: tuple[tuple[str, float], ...]
 
 
@@ -484,7 +489,7 @@ class Machine(Frozen):
     :param record_problem: why that cannot be read; empty where it can.
     """
 
-    now: float
+    now: Moment
     cpu: str = ""
     cores: int = 0
     memory: int = 0
