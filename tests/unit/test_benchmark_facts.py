@@ -19,6 +19,7 @@ from pyinfra.api.exceptions import FactValueError
 from stackmend.connection import read_frame, read_script
 from stackmend.text import make_printable
 from stackmend.worker.benchmark import (
+    baseline,
     conditions,
     facts,
     guards,
@@ -231,7 +232,7 @@ def test_a_clock_beyond_every_calendar_is_an_unreadable_host(clock: str) -> None
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
-    record = store.update_record(Record(), store.make_entry(MEASUREMENT, SUMMARIES))
+    record = baseline.update(Record(), store.make_entry(MEASUREMENT, SUMMARIES), (), 0.1)
     found = read(record=store._dump(record).decode())
     assert (found.record, found.record_problem) == (record, "")
 
@@ -539,7 +540,7 @@ def test_a_result_is_as_its_schema_says() -> None:
         baseline=MEASUREMENT,
         baseline_summaries=SUMMARIES,
         comparisons=statistics.compare(SUMMARIES, SUMMARIES, 0.1),
-        history=(store.make_past(store.make_entry(MEASUREMENT, SUMMARIES)),),
+        history=(baseline.make_past(store.make_entry(MEASUREMENT, SUMMARIES)),),
     )
     data = result.model_dump(mode="json")
     validator = jsonschema.Draft202012Validator(schema.generate())
@@ -557,4 +558,4 @@ def test_what_the_host_keeps_is_read_as_it_was() -> None:
 
 def test_servers_have_files_of_their_own() -> None:
     files = [store.get_files(BenchmarkSpec(project="ai", model=name)) for name in ("a", "b")]
-    assert len({path for each in files for path in vars(each).values()}) == 6
+    assert len({path for each in files for path in vars(each).values()}) == 4

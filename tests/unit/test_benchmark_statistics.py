@@ -14,10 +14,11 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stackmend.worker.benchmark import statistics
+from stackmend.worker.benchmark import baseline, statistics
 from stackmend.worker.benchmark.spec import Limits
 from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
-from tests.unit.benchmark_world import Noise, entry, hold, measure, summarize
+from tests.benchmarks import gate
+from tests.unit.benchmark_world import FINGERPRINT, Noise, Series, hold, measure, summarize
 
 VALUES = st.floats(0.001, 1e6, allow_nan=False)
 
@@ -196,7 +197,8 @@ def test_only_practically_different_is_noisy_with_the_probability() -> None:
     mixed = levels[0].repeats[:3] + measure(Noise(seed=3), loads=[1])[0].repeats[:2]
     level = levels[0].model_copy(update={"repeats": mixed})
     (now,) = summarize([level])
-    now = now.model_copy(update={"output_tps": now.output_tps.model_copy(update={"spread": 0.01})})
+    steady = now.output_tps.model_copy(update={"spread": 0.01})
+    now = now.model_copy(update={"output_tps": steady, "noisy": ""})
     row = next(row for row in statistics.compare(before, [now], 0.1) if row.figure == "output_tps")
     assert row.outcome == "noisy"
     assert "chance with a probability of" in row.reason
@@ -240,7 +242,6 @@ def test_what_the_host_did_makes_a_level_noisy(conditions: Conditions, reason: s
 def test_repeats_that_vary_make_a_level_noisy() -> None:
     (found,) = summarize(measure(Noise(repeat=0.3, seed=2), loads=[1]))
     assert found.noisy.startswith("its repeats vary by ")
-    assert not statistics.is_better(entry(measure(Noise(repeat=0.3, seed=2))), None)
 
 
 def test_many_samples_that_do_not_count_make_a_level_noisy() -> None:
@@ -260,11 +261,47 @@ def test_many_samples_that_do_not_count_make_a_level_noisy() -> None:
     assert found.noisy == "10 of 40 requests do not count: reloaded 10"
 
 
-def test_the_best_is_the_fastest_steady_one() -> None:
-    slow, fast = entry(measure(Noise(), slower=1.5)), entry(measure(Noise()))
-    assert statistics.is_better(slow, None)
-    assert statistics.is_better(fast, slow)
-    assert not statistics.is_better(slow, fast)
+def test_the_spread_is_that_of_the_quartiles() -> None:
+    """Of a normal distribution the standard deviation, whatever one repeat does."""
+    draw = random.Random(5)
+    for size in (5, 10, 20):
+        found = [
+            statistics.compute_steadiness([draw.gauss(100, 4) for _ in range(size)]).spread
+            for _ in range(400)
+        ]
+        assert standard.fmean(found) == pytest.approx(0.04, rel=0.1)
+    calm = statistics.compute_steadiness([100, 101, 99, 100, 100.5])
+    upset = statistics.compute_steadiness([100, 101, 99, 100, 900])
+    assert upset.spread < 3 * calm.spread < 0.05
+
+
+def test_disturbed_repeats_are_left_out_while_five_others_are_left() -> None:
+    (quiet,) = measure(Noise(), loads=[1])
+    hot = quiet.repeats[0].model_copy(update={"wall": 900.0, "conditions": Conditions(thermal=2)})
+    (six,) = summarize([quiet.model_copy(update={"repeats": (hot, *quiet.repeats)})])
+    assert (six.disturbed, six.noisy) == ((0,), "")
+    assert six.output_tps == summarize([quiet])[0].output_tps
+    assert statistics.compare(summarize([quiet]), [six], 0.1)[0].p == 1.0
+    (five,) = summarize([quiet.model_copy(update={"repeats": (hot, *quiet.repeats[1:])})])
+    assert five.disturbed == ()
+    assert five.noisy == "the CPU was throttled 2 times for its temperature"
+
+
+def test_how_runs_differ_is_what_a_difference_has_to_exceed() -> None:
+    before, after = summarize(measure(Noise(), loads=[1])), summarize(measure(Noise(), 1.2, [1]))
+    assert statistics.compare(before, after, 0.1)[0].outcome == "worse"
+    runs = {"concurrency 1": 0.06}
+    row = statistics.compare(before, after, 0.1, runs)[0]
+    assert (row.outcome, row.threshold) == ("equal", pytest.approx(0.18))
+
+
+def test_how_runs_differ_is_known_by_neighbours() -> None:
+    """One that became faster once is no server that varies."""
+    series = Series(Noise(run=0.03, seed=3), loads=[1])
+    for number in range(19):
+        series.run(1.0 if number < 9 else 0.5)
+    found = baseline.find_run_spreads(baseline.list_past(series.record), FINGERPRINT)
+    assert found["concurrency 1"] == pytest.approx(0.03, rel=0.5)
 
 
 # Twenty of twenty
@@ -310,3 +347,29 @@ def test_a_slowdown_of_thirty_percent_always_trips(kind: str) -> None:
         )
     ]
     assert missed == []
+
+
+# Fifty runs in a row
+
+
+@pytest.fixture
+def _without_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They decide nothing, and take most of the time."""
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+
+
+@pytest.mark.usefixtures("_without_intervals")
+@pytest.mark.parametrize(
+    ("kind", "most"), [("runs 2 %", 0.01), ("runs 3 %", 0.02), ("runs 5 %", 0.08)]
+)
+def test_a_server_that_stays_the_same_rarely_fails_in_fifty_runs(kind: str, most: float) -> None:
+    """A best of lucky draws would rise until usual ones fail: 11 % of them at 3 %."""
+    alarms = sum(gate.count_alarms(kind, seed) for seed in range(4))
+    assert alarms <= most * 4 * gate.RUNS
+
+
+@pytest.mark.usefixtures("_without_intervals")
+@pytest.mark.parametrize("kind", ["runs 2 %", "runs 3 %"])
+def test_a_slowdown_is_caught_after_twenty_runs_and_stays_so(kind: str) -> None:
+    found = [gate.has_caught(kind, seed, 1 / 0.7) for seed in range(4)]
+    assert found == [(True, True)] * 4

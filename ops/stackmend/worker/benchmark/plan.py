@@ -5,22 +5,21 @@ from typing import Literal
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
-from stackmend.worker.benchmark import fingerprint, guards
+from stackmend.worker.benchmark import baseline, fingerprint, guards
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Minimum
 from stackmend.worker.benchmark.state import (
     BenchmarkState,
     Comparison,
     Entry,
     Fingerprint,
+    Load,
+    Record,
+    Reference,
     Summary,
 )
-from stackmend.worker.benchmark.statistics import compare, is_better
 
 #: Seconds by which the clock of a host may be behind that of the run that measured.
 CLOCK = 300
-
-#: Earlier measurements that are kept, each in one line.
-KEPT = 500
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -77,7 +76,7 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
         action = Measure(subject=spec.server, cause=cause, model=model.name, fingerprint=now)
         return Plan(findings=tuple(findings), actions=(action,), refusals=refusals)
     assert record.latest is not None, "nothing is to be measured"
-    findings += list_problems(spec, record.latest, find_baseline(spec, state))
+    findings += list_problems(spec, record)
     actions: tuple[Action, ...] = ()
     if not state.collected:
         actions = (Collect(subject=spec.server, cause="its result is not on this controller yet"),)
@@ -104,30 +103,16 @@ def find_cause(spec: BenchmarkSpec, latest: Entry | None, now: Fingerprint, cloc
     return ""
 
 
-def find_baseline(spec: BenchmarkSpec, state: BenchmarkState) -> Entry | None:
-    """The earlier result that the latest must not be worse than.
+def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
+    """What the latest result falls short of: each with both numbers.
+
+    Noise blocks nothing, unless the result before was as slow under noise.
 
     :param spec: what is desired.
-    :param state: what was measured before.
+    :param record: the result, what it is held against, and the one before it.
     """
-    record = state.machine.record
-    if spec.baseline == "none":
-        return None
-    chosen = record.best if spec.baseline == "best" else record.previous
     latest = record.latest
-    if chosen is None or latest is None or chosen.at == latest.at:
-        return None
-    same = fingerprint.is_comparable(chosen.fingerprint, latest.fingerprint)
-    return chosen if same else None
-
-
-def list_problems(spec: BenchmarkSpec, latest: Entry, baseline: Entry | None) -> Iterator[Finding]:
-    """What a result falls short of: each with both numbers. Noise blocks nothing.
-
-    :param spec: what is desired.
-    :param latest: the result.
-    :param baseline: what it is held against, if anything.
-    """
+    assert latest is not None, "there is a result"
     for summary in latest.summaries:
         if summary.noisy:
             yield Finding(
@@ -139,9 +124,25 @@ def list_problems(spec: BenchmarkSpec, latest: Entry, baseline: Entry | None) ->
             )
     if spec.minimum is not None:
         yield from _hold_against_minimum(spec, spec.minimum, latest.summaries)
-    if baseline is not None:
-        found = compare(baseline.summaries, latest.summaries, spec.threshold)
-        yield from _format_comparisons(spec, found, baseline, latest)
+    if spec.baseline == "none":
+        return
+    yield from _list_missing(spec, record, latest)
+    found = baseline.hold(record, record.held, latest, spec.threshold)
+    yield from _format_comparisons(spec, found, record, latest)
+
+
+def _list_missing(spec: BenchmarkSpec, record: Record, latest: Entry) -> Iterator[Finding]:
+    """The loads of which there is no baseline, and will be none for the next measurement."""
+    known = {row.summary.load for row in (*record.held, *record.best)}
+    missing = [str(row.load) for row in latest.summaries if row.load not in known]
+    if spec.baseline == "best" and missing:
+        yield Finding(
+            subject=spec.server,
+            kind="no baseline",
+            cause=f"{', '.join(missing)}: no steady result yet, so none is compared to a baseline",
+            remedy="measure again while nothing else runs on the host",
+            blocks=False,
+        )
 
 
 def _hold_against_minimum(
@@ -176,26 +177,25 @@ def _read_figure(summary: Summary, field: str) -> float | None:
 
 
 def _format_comparisons(
-    spec: BenchmarkSpec, found: Sequence[Comparison], baseline: Entry, latest: Entry
+    spec: BenchmarkSpec, found: Sequence[Comparison], record: Record, latest: Entry
 ) -> Iterator[Finding]:
-    changes = fingerprint.list_changes(baseline.fingerprint, latest.fingerprint)
-    since = tuple(f"since then: {change}" for change in changes)
+    references = {reference.summary.load: reference for reference in record.held}
+    before = _find_slow(spec, record)
     for row in found:
         if row.outcome not in ("worse", "noisy") or not row.is_worse:
             continue
-        is_tasks = spec.target == "queue" and row.figure == "requests_ps"
-        name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
-        after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
-        cause = (
-            f"{row.load}: {name} {after:.3g} {unit}, {before:.3g} in the baseline "
-            f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
-        )
-        worse = row.outcome == "worse"
+        cause = _format_cause(spec, row)
+        again = row.outcome == "noisy" and (row.load, row.figure) in before
+        worse = row.outcome == "worse" or again
+        if row.outcome == "noisy":
+            cause += f": {row.reason}"
+        if again:
+            cause += "; so was the result before"
         yield Finding(
             subject=spec.server,
             kind="slower" if worse else "noisy",
-            cause=cause if worse else f"{cause}: {row.reason}",
-            evidence=since if worse else (),
+            cause=cause,
+            evidence=_list_evidence(references[row.load], latest) if worse else (),
             remedy='find out what slows the server, or add "baseline": "last" to accept it'
             if worse
             else "measure again while nothing else runs on the host",
@@ -203,26 +203,31 @@ def _format_comparisons(
         )
 
 
-def advance(
-    record_latest: Entry | None,
-    record_best: Entry | None,
-    entry: Entry,
-) -> tuple[Entry | None, Entry | None]:
-    """The previous and the best result once a new one is there.
+def _find_slow(spec: BenchmarkSpec, record: Record) -> set[tuple[Load, str]]:
+    """The figures in which the result before the latest was slower, be it under noise."""
+    if record.previous is None:
+        return set()
+    found = baseline.hold(record, record.held, record.previous, spec.threshold)
+    return {
+        (row.load, row.figure)
+        for row in found
+        if row.is_worse and row.outcome in ("worse", "noisy")
+    }
 
-    :param record_latest: the latest one so far.
-    :param record_best: the best one so far.
-    :param entry: the new one.
-    """
-    previous = record_latest
-    if previous is not None and not fingerprint.is_comparable(
-        previous.fingerprint, entry.fingerprint
-    ):
-        previous = None
-    best = record_best
-    if best is not None and not fingerprint.is_comparable(best.fingerprint, entry.fingerprint):
-        best = None
-    return previous, entry if is_better(entry, best) else best
+
+def _format_cause(spec: BenchmarkSpec, row: Comparison) -> str:
+    is_tasks = spec.target == "queue" and row.figure == "requests_ps"
+    name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
+    after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
+    return (
+        f"{row.load}: {name} {after:.3g} {unit}, {before:.3g} in the baseline "
+        f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
+    )
+
+
+def _list_evidence(reference: Reference, latest: Entry) -> tuple[str, ...]:
+    changes = fingerprint.list_changes(reference.fingerprint, latest.fingerprint)
+    return tuple(f"since then: {change}" for change in changes)
 
 
 def _find_record_problem(state: BenchmarkState) -> Iterator[Finding]:

@@ -304,6 +304,7 @@ class Summary(Frozen):
     :param requests_ps: likewise; of a queue alone.
     :param end: likewise, of the medians; of a queue alone.
     :param others: share of the CPU time that other programs used meanwhile, 0 to 1.
+    :param disturbed: repeats that are left out, since the host disturbed them: by number, from 0.
     :param noisy: why the level must not be compared; empty where it may.
     """
 
@@ -316,6 +317,7 @@ class Summary(Frozen):
     requests_ps: Steadiness | None = None
     end: Steadiness | None = None
     others: float | None = None
+    disturbed: tuple[int, ...] = ()
     noisy: str = ""
 
 
@@ -355,11 +357,13 @@ class Result(Frozen):
 
     :param measurement: with the raw samples.
     :param summaries: of its levels.
-    :param baseline: the measurement that it was held against, if one is stored.
-    :param baseline_summaries: of that one's levels.
+    :param baseline: the measurement that it was held against, if there was one. Of a server's own
+        earlier results it is the latest of those that its levels are of, without levels: their
+        samples are not kept.
+    :param baseline_summaries: of the levels that it was held against.
     :param comparisons: level by level.
-    :param history: when, and output tokens a second by level, of earlier measurements of the same
-        fingerprint's engine and model: oldest first.
+    :param history: when, and medians by level, of earlier measurements that asked the same: oldest
+        first.
     """
 
     measurement: Measurement
@@ -387,32 +391,61 @@ class Entry(Frozen):
     summaries: tuple[Summary, ...]
 
 
+class Reference(Frozen):
+    """One level of an earlier measurement, which later ones are held against.
+
+    :param at: when that began, in seconds since 1970.
+    :param fingerprint: what it holds for.
+    :param summary: what the level came to.
+    """
+
+    at: Moment
+    fingerprint: Fingerprint
+    summary: Summary
+
+
 class Record(Frozen):
     """What a host keeps of the measurements of one server; the samples lie in files beside it.
 
     :param schema_version: of this form, and of the samples'.
     :param latest: the last measurement.
     :param previous: the one before it that asked the same.
-    :param best: the best steady one that asked the same.
+    :param steady: the last ones, with those of their levels that were steady and no worse.
+    :param best: the best middle of some of these, level by level.
+    :param held: what the latest is held against, level by level.
     :param history: earlier ones, oldest first.
     """
 
     schema_version: int = SCHEMA
     latest: Entry | None = None
     previous: Entry | None = None
-    best: Entry | None = None
+    steady: tuple[Entry, ...] = ()
+    best: tuple[Reference, ...] = ()
+    held: tuple[Reference, ...] = ()
     history: tuple["Past", ...] = ()
 
 
 class Past(Frozen):
-    """One earlier measurement, without its samples.
+    """One earlier measurement, without its samples: medians of each level, by the load in words.
 
     :param at: when it began, in seconds since 1970.
-    :param output_tps: median of each level, by the load in words.
+    :param asked: a digest of what was asked, which comparable ones have in common.
+    :param noisy: loads that must not be compared.
+    :param output_tps: output tokens a second.
+    :param ttft: seconds to the first token; not of older ones, as all that follows.
+    :param tpot: seconds for each token after it.
+    :param requests_ps: requests a second, of a queue alone.
+    :param end: seconds for a task, of a queue alone.
     """
 
     at: Moment
+    asked: str = ""
+    noisy: tuple[str, ...] = ()
     output_tps: tuple[tuple[str, float], ...]
+    ttft: tuple[tuple[str, float], ...] = ()
+    tpot: tuple[tuple[str, float], ...] = ()
+    requests_ps: tuple[tuple[str, float], ...] = ()
+    end: tuple[tuple[str, float], ...] = ()
 
 
 class Gpu(Frozen):
