@@ -6,6 +6,7 @@ import itertools
 import random
 import statistics as standard
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -302,6 +303,72 @@ def test_how_runs_differ_is_known_by_neighbours() -> None:
         series.run(1.0 if number < 9 else 0.5)
     found = baseline.find_run_spreads(baseline.list_past(series.record), FINGERPRINT)
     assert found["concurrency 1"] == pytest.approx(0.03, rel=0.5)
+
+
+def test_repeats_that_vary_now_do_not_widen_the_limit_but_are_noise() -> None:
+    """Else whoever is slow and unsteady would be equal."""
+    before = summarize(measure(Noise(repeat=0.005, seed=1), loads=[1]))
+    (now,) = summarize(measure(Noise(repeat=0.005, seed=2), 1.3, [1]))
+    wild = now.model_copy(update={"output_tps": now.output_tps.model_copy(update={"spread": 0.2})})
+    row = statistics.compare(before, [wild], 0.1)[0]
+    assert (row.outcome, row.threshold) == ("noisy", 0.1)
+    assert row.reason == "the repeats vary by 20%"
+    assert statistics.compare(before, [now], 0.1)[0].outcome == "worse"
+
+
+def delay(levels: Sequence[Level], seconds: float) -> tuple[Level, ...]:
+    """The same as a controller measures it that is farther away, one request at a time."""
+    found = []
+    for level in levels:
+        rows = []
+        for repeat in level.repeats:
+            samples = tuple(
+                row.model_copy(
+                    update={
+                        "ttft": (row.ttft or 0) + seconds,
+                        "last": (row.last or 0) + seconds,
+                        "end": row.end + seconds,
+                    }
+                )
+                for row in repeat.samples
+            )
+            wall = repeat.wall + seconds * len(samples)
+            rows.append(repeat.model_copy(update={"samples": samples, "wall": wall}))
+        found.append(level.model_copy(update={"repeats": tuple(rows)}))
+    return tuple(found)
+
+
+def test_another_round_trip_is_noise_and_no_slowdown() -> None:
+    levels = measure(Noise(repeat=0.005, seed=1), loads=[1])
+    before = summarize(delay(levels, 0.01), 0.01)
+    rows = {
+        row.figure: row
+        for row in statistics.compare(before, summarize(delay(levels, 0.31), 0.31), 0.1)
+    }
+    assert rows["output_tps"].outcome == "noisy"
+    assert rows["output_tps"].reason == (
+        "the round trip of the connection is 310 ms, 10 ms before: 17% of a request"
+    )
+    assert {rows["ttft"].outcome, rows["tpot"].outcome} == {"equal"}
+    # It explains no more than it is.
+    slow = delay(measure(Noise(repeat=0.005, seed=1), 2.0, [1]), 0.31)
+    assert statistics.compare(before, summarize(slow, 0.31), 0.1)[0].outcome == "worse"
+
+
+def test_times_to_a_first_token_differ_by_more_than_the_round_trip_is_known() -> None:
+    def shift(ttft: float) -> tuple[Level, ...]:
+        return delay(measure(Noise(repeat=0.005, seed=1), loads=[1]), ttft - 0.2)
+
+    def compare(before: float, after: float, rtt: float) -> tuple[str, str]:
+        rows = statistics.compare(summarize(shift(before), rtt), summarize(shift(after), rtt), 0.1)
+        (found,) = [row for row in rows if row.figure == "ttft"]
+        return found.outcome, found.reason
+
+    assert compare(0.01, 0.014, 0.0) == ("equal", "")
+    assert compare(0.01, 0.05, 0.0) == ("worse", "")
+    assert compare(0.2, 0.23, 0.15) == ("equal", "")
+    reason = "the round trip of 150 ms is longer than a time to a first token"
+    assert compare(0.1, 0.4, 0.15) == ("noisy", reason)
 
 
 # Twenty of twenty

@@ -305,6 +305,8 @@ class Summary(Frozen):
     :param end: likewise, of the medians; of a queue alone.
     :param others: share of the CPU time that other programs used meanwhile, 0 to 1.
     :param disturbed: repeats that are left out, since the host disturbed them: by number, from 0.
+    :param rtt: the round trip of the connection that is taken out of the times to the first token.
+    :param is_hidden: whether one of these was shorter than that.
     :param noisy: why the level must not be compared; empty where it may.
     """
 
@@ -318,6 +320,8 @@ class Summary(Frozen):
     end: Steadiness | None = None
     others: float | None = None
     disturbed: tuple[int, ...] = ()
+    rtt: float = 0.0
+    is_hidden: bool = False
     noisy: str = ""
 
 

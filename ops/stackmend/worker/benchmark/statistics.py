@@ -38,6 +38,15 @@ NOISY_SWAPPED = 256
 #: Repeats that the host did not disturb, from which on those that it did are left out.
 CLEAN = 5
 
+#: Seconds by which times to a first token have to differ at least.
+LEAST_SECONDS = 0.005
+
+#: Share of a request's time from which on another round trip explains a difference.
+EXPLAINED = 0.02
+
+#: What a time is compared to one of nothing.
+LARGEST_RATIO = 1000.0
+
 #: Standard deviations of runs from one another that make no difference.
 RUN_SPREADS = 3
 
@@ -161,6 +170,8 @@ def summarize(level: Level, limits: Limits, rtt: float = 0.0) -> Summary:
         end=end,
         others=_compute_mean([row.conditions.others for row in repeats]),
         disturbed=disturbed,
+        rtt=rtt,
+        is_hidden=_is_hidden(repeats, rtt),
         noisy=level.noisy
         or _find_noise(repeats, [figures[at] for at in clean], requests or output),
     )
@@ -224,7 +235,7 @@ def compare(
 
     A difference counts where it matters, which is more than the threshold, than twice the spread of
     the earlier level's repeats and than thrice that of runs, and where chance is improbable as
-    well.
+    well. It is noisy where the repeats now vary so, or where the connection explains it.
 
     :param before: the earlier levels.
     :param after: the levels now.
@@ -276,17 +287,23 @@ def _compare_figure(
 ) -> Comparison | None:
     old: Steadiness | None = getattr(then, figure)
     new: Steadiness | None = getattr(now, figure)
-    if old is None or new is None or old.median <= 0:
+    if old is None or new is None:
         return None
-    limit = max(least, 2 * old.spread, 2 * new.spread)
+    if old.median <= 0:
+        # A time that the round trip hides is noise; no tokens at all are nothing to compare.
+        return _compare_hidden(then, now, figure, least) if figure == "ttft" else None
+    limit = max(least, 2 * old.spread)
     ratio = new.median / old.median
     p = compute_p(_list_values(then, figure), _list_values(now, figure))
     outcome: Literal["equal", "worse", "better", "noisy"] = "equal"
     reason = ""
     is_worse = (ratio < 1) is more_is_better
-    if abs(ratio - 1) > limit:
+    if abs(ratio - 1) > limit and not _is_within_round_trip(then, now, figure):
         reason = _find_disturbance(then, now) if is_worse else ""
         reason = reason or now.noisy or then.noisy
+        reason = reason or _find_round_trip(then, now, figure, abs(ratio - 1), limit)
+        if abs(ratio - 1) <= 2 * new.spread:
+            reason = reason or f"the repeats vary by {new.spread:.0%}"
         if p >= SIGNIFICANT:
             reason = reason or f"a difference like this is chance with a probability of {p:.2g}"
         outcome = "noisy" if reason else "worse" if is_worse else "better"
@@ -300,6 +317,60 @@ def _compare_figure(
         p=p,
         outcome=outcome,
         reason=reason,
+    )
+
+
+def _compare_hidden(then: Summary, now: Summary, figure: str, least: float) -> Comparison | None:
+    """A first token that came sooner than the round trip lasts: it is compared to nothing."""
+    old: Steadiness | None = getattr(then, figure)
+    new: Steadiness | None = getattr(now, figure)
+    if old is None or new is None or new.median <= old.median + _find_resolution(then, now):
+        return None
+    return Comparison(
+        load=now.load,
+        figure=figure,
+        before=old.median,
+        after=new.median,
+        ratio=LARGEST_RATIO,
+        threshold=least,
+        p=compute_p(_list_values(then, figure), _list_values(now, figure)),
+        outcome="noisy",
+        reason=_format_hidden(then),
+    )
+
+
+def _format_hidden(summary: Summary) -> str:
+    return f"the round trip of {summary.rtt * 1000:.3g} ms is longer than a time to a first token"
+
+
+def _find_resolution(then: Summary, now: Summary) -> float:
+    """Seconds by which times to a first token have to differ: the round trip is known no better."""
+    return max(LEAST_SECONDS, max(then.rtt, now.rtt) / 4)
+
+
+def _is_within_round_trip(then: Summary, now: Summary, figure: str) -> bool:
+    if figure != "ttft" or then.ttft is None or now.ttft is None:
+        return False
+    return abs(now.ttft.median - then.ttft.median) <= _find_resolution(then, now)
+
+
+def _find_round_trip(
+    then: Summary, now: Summary, figure: str, difference: float, limit: float
+) -> str:
+    """Why the connection alone may make the difference; empty where it does not."""
+    if figure == "ttft":
+        hidden = next((row for row in (now, then) if row.is_hidden), None)
+        return _format_hidden(hidden) if hidden is not None else ""
+    # In a closed loop the next request waits until the answer has come the whole way.
+    end = now.median.end
+    if figure == "tpot" or not now.load.concurrency or end is None or end[0] <= 0:
+        return ""
+    share = abs(now.rtt - then.rtt) / end[0]
+    if share <= EXPLAINED or difference - share > limit:
+        return ""
+    return (
+        f"the round trip of the connection is {now.rtt * 1000:.3g} ms, {then.rtt * 1000:.3g} ms "
+        f"before: {share:.0%} of a request"
     )
 
 
@@ -320,6 +391,12 @@ def _find_disturbance(then: Summary, now: Summary) -> str:
         return ""
     before = "" if then.others is None else f", {then.others:.0%} before"
     return f"other programs used {now.others:.0%} of the CPU time{before}"
+
+
+def _is_hidden(repeats: Sequence[Repeat], rtt: float) -> bool:
+    """Whether a first token came sooner than the round trip that is taken out of its time."""
+    times = [sample.ttft for repeat in repeats for sample in repeat.valid]
+    return any(time is not None and time < rtt for time in times)
 
 
 def _find_disturbed(repeats: Sequence[Repeat]) -> tuple[int, ...]:
