@@ -214,7 +214,7 @@ def test_a_minimum_or_a_limit_is_nothing_that_is_asked() -> None:
     spec = BenchmarkSpec(
         project="ai", minimum={"goodput": 0.1}, profile={"limits": {"end": 100}}, threshold=0.3
     )
-    assert fingerprint.make_parameters(spec) == fingerprint.make_parameters(SPEC)
+    assert fingerprint.make_parameters(spec, "m") == fingerprint.make_parameters(SPEC, "m")
 
 
 def test_other_limits_of_a_good_request_are_measured_and_stay_comparable() -> None:
@@ -511,6 +511,99 @@ def test_noise_is_said_and_fails_nothing() -> None:
     assert found.empty
     assert {finding.kind for finding in found.findings} == {"noisy"}
     assert "other programs used 60% of the CPU time" in found.findings[0].cause
+
+
+@pytest.mark.parametrize(
+    ("kind", "conditions", "slower"),
+    [("noisy", Conditions(steal=0.2), 1.0), ("slower", None, 2.0)],
+)
+def test_what_is_noisy_or_fails_is_measured_again_soon(
+    kind: str, conditions: Conditions | None, slower: float
+) -> None:
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    series.run(slower, conditions)
+    latest = series.record.latest
+    assert latest is not None
+
+    def find(age: float, retries: int = 0, **more: Any) -> str:
+        again = latest.model_copy(update={"retries": retries})
+        record = series.record.model_copy(update={"latest": again})
+        spec = BenchmarkSpec(project="ai", **more)
+        return plan.find_cause(spec, record, latest.fingerprint, latest.at + age)
+
+    assert find(3000) == ""
+    assert find(3700) == f"the stored result is {kind}, and 1.03 h old"
+    # What stays so is measured ever less often.
+    assert find(3700, retries=1) == ""
+    assert find(7300, retries=1) != ""
+    assert plan.count_retries(SPEC, series.record) == 1
+    assert find(3000, max_age="10min").startswith("the stored result is 50 min old, more than")
+
+
+def test_a_steady_result_counts_no_retries() -> None:
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    assert plan.count_retries(SPEC, series.record) == 0
+    assert plan.count_retries(SPEC, Record()) == 0
+
+
+def test_a_minimum_that_noise_may_hide_fails_only_once_it_stays_so() -> None:
+    stolen = summarize(measure(Noise(repeat=0.005), conditions=Conditions(steal=0.2)))
+    noisy = ENTRY.model_copy(update={"summaries": stolen})
+    spec = BenchmarkSpec(project="ai", minimum=500)
+    found = plan.plan(spec, recorded(noisy))
+    assert found.problems == ()
+    (finding,) = [row for row in found.findings if "less than 500" in row.cause]
+    assert finding.kind == "noisy"
+    assert "not proven, the hypervisor gave 20% of the CPU time to others" in finding.cause
+    (failed,) = plan.plan(spec, recorded(noisy, previous=noisy)).problems
+    assert failed.cause.endswith("; so was the result before")
+
+
+def test_a_minimum_within_the_interval_is_not_proven_to_be_missed() -> None:
+    best = ENTRY.summaries[-1].output_tps
+    within = (best.median + best.high) / 2
+    spec = BenchmarkSpec(project="ai", minimum=within)
+    found = plan.plan(spec, recorded())
+    assert found.problems == ()
+    assert "in its repeats" in found.findings[0].cause
+    assert plan.plan(BenchmarkSpec(project="ai", minimum=2 * best.high), recorded()).problems
+
+
+def test_another_only_model_is_nothing_to_compare_with() -> None:
+    models = (Served(name="other:latest", digest="b" * 64, size=GIB),)
+    other = build(change(STATE, "answers", models=models))
+    assert not fingerprint.is_comparable(ENTRY.fingerprint, other)
+
+
+def test_another_file_of_the_same_name_is_another_model() -> None:
+    spec = BenchmarkSpec(project="ai", target="openai", endpoint="http://h", model="m")
+    before, after = (
+        build(change(STATE, "answers", models=(Served(name="m", size=size),)), spec)
+        for size in (GIB, 2 * GIB)
+    )
+    assert fingerprint.list_changes(before, after) == (
+        f"the model's digest changed: m {GIB} → m {2 * GIB}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("gpu", "96% gpu", False),
+        ("gpu", "94% gpu", True),
+        ("35% gpu", "40% gpu", False),
+        ("35% gpu", "41% gpu", True),
+        ("cpu", "5% gpu", False),
+        ("cpu", "gpu", True),
+    ],
+)
+def test_a_server_that_places_a_model_a_little_differently(
+    before: str, after: str, changed: bool
+) -> None:
+    rows = [build().model_copy(update={"processor": text}) for text in (before, after)]
+    assert bool(fingerprint.list_changes(*rows)) is changed
 
 
 # The record

@@ -1,7 +1,7 @@
 """Whether a server is measured, and whether what it came to is enough. Pure."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
@@ -11,6 +11,7 @@ from stackmend.worker.benchmark.state import (
     BenchmarkState,
     Comparison,
     Entry,
+    Figures,
     Fingerprint,
     Load,
     Record,
@@ -20,6 +21,10 @@ from stackmend.worker.benchmark.state import (
 
 #: Seconds by which the clock of a host may be behind that of the run that measured.
 CLOCK = 300
+
+#: Seconds after which a result that is noisy or fails is measured again, twice as many each time,
+#: and how often they are doubled.
+RETRY, MOST_RETRIES = 3600.0, 10
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -70,7 +75,7 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
         return Plan(refusals=(_refuse_unknown(spec, state),))
     now = fingerprint.build(spec, state, model)
     findings = list(_find_record_problem(state))
-    cause = find_cause(spec, record.latest, now, state.machine.now)
+    cause = find_cause(spec, record, now, state.machine.now)
     if cause:
         refusals = guards.list_refusals(spec, state)
         action = Measure(subject=spec.server, cause=cause, model=model.name, fingerprint=now)
@@ -83,13 +88,14 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
     return Plan(findings=tuple(findings), actions=actions)
 
 
-def find_cause(spec: BenchmarkSpec, latest: Entry | None, now: Fingerprint, clock: float) -> str:
+def find_cause(spec: BenchmarkSpec, record: Record, now: Fingerprint, clock: float) -> str:
     """Why a server is measured; empty where the stored result holds.
 
-    :param latest: the stored result, if there is one.
+    :param record: the stored result, if there is one, and what it is held against.
     :param now: what a measurement of now would hold for.
     :param clock: the host's, in seconds since 1970.
     """
+    latest = record.latest
     if latest is None:
         return "it was never measured"
     if changes := fingerprint.list_changes(latest.fingerprint, now):
@@ -100,7 +106,31 @@ def find_cause(spec: BenchmarkSpec, latest: Entry | None, now: Fingerprint, cloc
         return "the stored result is of a time to come: the host's clock was set"
     if (age := clock - latest.at) > spec.max_age:
         return f"the stored result is {_format_age(age)} old, more than {_format_age(spec.max_age)}"
+    soon = RETRY * 2**latest.retries
+    if age > soon and (kind := find_weakness(spec, record)):
+        return f"the stored result is {kind}, and {_format_age(age)} old"
     return ""
+
+
+def find_weakness(spec: BenchmarkSpec, record: Record) -> str:
+    """For what the latest result does not hold as long as others; empty where it does.
+
+    :param spec: what is desired.
+    :param record: the result, and what it is held against.
+    """
+    kinds = {finding.kind for finding in list_problems(spec, record)}
+    return next((kind for kind in ("slower", "below minimum", "noisy") if kind in kinds), "")
+
+
+def count_retries(spec: BenchmarkSpec, record: Record) -> int:
+    """How often in a row nothing better than noise or a failure was measured, up to the next time.
+
+    :param spec: what is desired.
+    :param record: what was measured before.
+    """
+    if record.latest is None or not find_weakness(spec, record):
+        return 0
+    return min(MOST_RETRIES, record.latest.retries + 1)
 
 
 def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
@@ -123,7 +153,7 @@ def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
                 blocks=False,
             )
     if spec.minimum is not None:
-        yield from _hold_against_minimum(spec, spec.minimum, latest.summaries)
+        yield from _hold_against_minimum(spec, spec.minimum, record)
     if spec.baseline == "none":
         return
     yield from _list_missing(spec, record, latest)
@@ -146,33 +176,80 @@ def _list_missing(spec: BenchmarkSpec, record: Record, latest: Entry) -> Iterato
 
 
 def _hold_against_minimum(
-    spec: BenchmarkSpec, minimum: Minimum, summaries: Sequence[Summary]
+    spec: BenchmarkSpec, minimum: Minimum, record: Record
 ) -> Iterator[Finding]:
+    assert record.latest is not None, "there is a result"
     for field, limit in minimum:
         if limit is None:
             continue
         name, unit = _FIGURES[field]
-        values = [
-            value for summary in summaries if (value := _read_figure(summary, field)) is not None
-        ]
-        if not values:
-            cause = f"{name}: the server does not say it, so {limit:g} {unit} are not proven"
-        elif max(values) < limit:
-            cause = f"{name}: {max(values):.3g} {unit} at its best load, less than {limit:g}"
-        else:
+        best = _find_best(record.latest, field)
+        if best is None:
+            yield Finding(
+                subject=spec.server,
+                kind="below minimum",
+                cause=f"{name}: the server does not say it, so {limit:g} {unit} are not proven",
+                remedy="take another figure as minimum",
+            )
             continue
+        if best.median >= limit:
+            continue
+        before = _find_best(record.previous, field) if record.previous is not None else None
+        again = before is not None and before.median < limit
+        noise = best.noisy or (
+            f"up to {best.high:.3g} in its repeats" if best.high >= limit else ""
+        )
+        cause = f"{name}: {best.median:.3g} {unit} at its best load, less than {limit:g}"
+        blocks = not noise or again
         yield Finding(
             subject=spec.server,
-            kind="below minimum",
-            cause=cause,
-            remedy="find out what slows the server, or lower minimum",
+            kind="below minimum" if blocks else "noisy",
+            cause=cause
+            + (f": not proven, {noise}" if noise else "")
+            + ("; so was the result before" if noise and again else ""),
+            remedy="find out what slows the server, or lower minimum"
+            if blocks
+            else "measure again while nothing else runs on the host",
+            blocks=blocks,
         )
 
 
-def _read_figure(summary: Summary, field: str) -> float | None:
+class _Best(NamedTuple):
+    """A figure at the load at which it is best: its median, the end of its interval, its noise."""
+
+    median: float
+    high: float
+    noisy: str
+
+
+def _find_best(entry: Entry, field: str) -> _Best | None:
+    found = []
+    for summary in entry.summaries:
+        value = _read_figure(summary.median, field)
+        if value is not None:
+            found.append(_Best(value, _find_high(summary, field, value), summary.noisy))
+    return max(found, key=lambda best: best.median, default=None)
+
+
+def _find_high(summary: Summary, field: str, middle: float) -> float:
+    steadiness = {
+        "output_tps": summary.output_tps,
+        "requests_ps": summary.requests_ps,
+    }.get(field)
+    if steadiness is not None:
+        return steadiness.high
+    repeats = [
+        value
+        for at, row in enumerate(summary.repeats)
+        if at not in summary.disturbed and (value := _read_figure(row, field)) is not None
+    ]
+    return max(repeats, default=middle)
+
+
+def _read_figure(figures: Figures, field: str) -> float | None:
     if field == "tasks_pm":
-        return summary.median.requests_ps * 60
-    value: float | None = getattr(summary.median, field)
+        return figures.requests_ps * 60
+    value: float | None = getattr(figures, field)
     return value
 
 

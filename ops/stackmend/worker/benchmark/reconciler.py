@@ -25,7 +25,7 @@ from stackmend.worker.benchmark import (
 )
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
-from stackmend.worker.benchmark.plan import Action, Measure, Plan
+from stackmend.worker.benchmark.plan import Action, Measure, Plan, count_retries
 from stackmend.worker.benchmark.plan import plan as make_plan
 from stackmend.worker.benchmark.state import (
     Answers,
@@ -101,7 +101,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             plan = make_plan(self.spec, state)
         latest = state.machine.record.latest
         if latest is not None and not plan.actions:
-            self._show(store.find_path(self.host, latest.at))
+            self._show(store.find_path(self.host, self.spec.slug, latest.at))
         return Observation(plan, state)
 
     def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
@@ -142,7 +142,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             lambda: identity.ask(self.host, self.spec, machine),
         )
         latest = machine.record.latest
-        path = store.find_path(self.host, latest.at) if latest is not None else None
+        path = store.find_path(self.host, self.spec.slug, latest.at) if latest is not None else None
         return BenchmarkState(
             machine=machine, answers=answers, collected=path is None or path.exists()
         )
@@ -191,7 +191,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             load=prepared.load,
             levels=levels,
         )
-        entry = store.make_entry(measurement, summaries)
+        retries = count_retries(self.spec, record)
+        entry = store.make_entry(measurement, summaries, retries)
         lease.check()
         updated = baseline.update(record, entry, held, self.spec.threshold)
         store.write_result(self.host, self._files, measurement, updated)
@@ -314,6 +315,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         held = record.held if self.spec.baseline != "none" else ()
         path = store.collect(
             self.host,
+            self.spec.slug,
             Result(
                 measurement=measurement,
                 summaries=latest.summaries,

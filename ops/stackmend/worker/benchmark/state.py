@@ -178,7 +178,7 @@ class Fingerprint(Frozen):
         ``queue``.
     :param version: its version.
     :param image: the digest of its container's image.
-    :param model: the digest of the model, or its name where the server has no digest.
+    :param model: the digest of the model, or its name and bytes where the server has no digest.
     :param settings: what of the server's environment and command changes its speed, sorted.
     :param context: tokens that the model's context has.
     :param processor: where the model lies: ``cpu``, ``gpu``, or ``35% gpu``.
@@ -385,6 +385,7 @@ class Entry(Frozen):
     :param cause: why it was measured.
     :param fingerprint: what it holds for.
     :param limits: what a good request had to meet.
+    :param retries: how many results in a row before it were noisy or failed.
     :param summaries: of its levels.
     """
 
@@ -392,6 +393,7 @@ class Entry(Frozen):
     cause: str
     fingerprint: Fingerprint
     limits: Limits = Limits()
+    retries: int = Field(default=0, ge=0, le=100)
     summaries: tuple[Summary, ...]
 
 

@@ -101,29 +101,35 @@ def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
     return found if (found.schema_version, found.at) == (SCHEMA, at) else None
 
 
-def find_path(host: Host, at: float) -> Path | None:
+def find_path(host: Host, slug: str, at: float) -> Path | None:
     """Where a result lies on the controller; ``None`` where this run writes no report.
 
     :param host: the host.
+    :param slug: what was measured there, in one word: of one host there may be several servers.
     :param at: when it was measured.
     """
     run = reporting.find_run(host.state)
     if run is None:
         return None
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", host.name).strip(".")[:150] or "host"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", host.name).strip(".")[:80] or "host"
     moment = datetime.fromtimestamp(at, UTC)
-    return write.find_directory(run) / "benchmarks" / f"{name}-{moment:%Y%m%dT%H%M%SZ}.json"
+    return (
+        write.find_directory(run)
+        / "benchmarks"
+        / f"{name}-{slug[-120:]}-{moment:%Y%m%dT%H%M%SZ}.json"
+    )
 
 
-def collect(host: Host, result: Result) -> Path | None:
+def collect(host: Host, slug: str, result: Result) -> Path | None:
     """Write a result to the controller, without the secrets of this run.
 
     :param host: the host.
+    :param slug: what was measured there, in one word.
     :param result: the result.
     :returns: where it lies.
     :raises StepError: it cannot be written.
     """
-    path = find_path(host, result.measurement.at)
+    path = find_path(host, slug, result.measurement.at)
     if path is None:
         return None
     try:
@@ -133,13 +139,19 @@ def collect(host: Host, result: Result) -> Path | None:
     return path
 
 
-def make_entry(measurement: Measurement, summaries: Sequence[Summary]) -> Entry:
-    """A measurement as the record has it."""
+def make_entry(measurement: Measurement, summaries: Sequence[Summary], retries: int = 0) -> Entry:
+    """A measurement as the record has it.
+
+    :param measurement: with its samples.
+    :param summaries: of its levels.
+    :param retries: how many results in a row before it were noisy or failed.
+    """
     return Entry(
         at=measurement.at,
         cause=measurement.cause,
         fingerprint=measurement.fingerprint,
         limits=measurement.limits,
+        retries=retries,
         summaries=tuple(summaries),
     )
 
