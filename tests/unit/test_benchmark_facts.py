@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -166,6 +167,31 @@ def test_a_process_of_the_host() -> None:
     (server,) = found.servers
     assert (server.process, server.container, server.quota) == (77, "", 0)
     assert server.settings == ("OLLAMA_NUM_PARALLEL=2", "arguments: /usr/bin/ollama serve")
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("setting LLAMA_ARG_MODEL_URL=https://u:pw@h/m.gguf", "LLAMA_ARG_MODEL_URL=…"),
+        ("setting OLLAMA_AUTH=hunter2", "OLLAMA_AUTH=…"),
+        ("setting OLLAMA_KV_CACHE_TYPE=q8_0", "OLLAMA_KV_CACHE_TYPE=q8_0"),
+        ("setting OLLAMA_FLASH_ATTENTION=1", "OLLAMA_FLASH_ATTENTION=1"),
+        ("setting CUDA_VISIBLE_DEVICES=0,1", "CUDA_VISIBLE_DEVICES=0,1"),
+        ("argument -hft\nargument hf_abc123", "arguments: -hft …"),
+        ("argument --hf-repo-token=hf_abc123", "arguments: --hf-repo-token=…"),
+        (
+            "argument serve\nargument --model\nargument https://u:pw@h/m",
+            "arguments: serve --model …",
+        ),
+        ("argument -m\nargument /models/a.gguf", "arguments: -m /models/a.gguf"),
+        ("argument -ngl\nargument 99\nargument --no-mmap", "arguments: -ngl 99 --no-mmap"),
+        ("argument --cache-type-k=q8_0", "arguments: --cache-type-k=q8_0"),
+        ("argument --passphrase\nargument hunter2", "arguments: --passphrase …"),
+    ],
+)
+def test_only_values_that_change_a_speed_are_kept(raw: str, kept: str) -> None:
+    (server,) = read(Query(MARK), process__77=raw).servers
+    assert server.settings == (kept,)
 
 
 def test_gpus() -> None:
@@ -554,6 +580,19 @@ def test_what_the_host_keeps_is_read_as_it_was() -> None:
     kept = json.loads(store._dump(MEASUREMENT))
     assert Measurement.model_validate(kept) == MEASUREMENT
     assert kept["schema_version"] == 1
+
+
+def test_servers_of_one_host_have_files_of_their_own_on_the_controller(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two that were measured in the same second."""
+    monkeypatch.setattr(store.reporting, "find_run", lambda _: object())
+    monkeypatch.setattr(store.write, "find_directory", lambda _: tmp_path)
+    host: Any = SimpleNamespace(name="ai/1", state=None)
+    slugs = [BenchmarkSpec(project="ai", model=name).slug for name in ("a", "b")]
+    paths = {store.find_path(host, slug, 1_700_000_000.0) for slug in slugs}
+    assert len(paths) == 2
+    assert all(path is not None and path.name.startswith("ai_1-ai.ollama.") for path in paths)
 
 
 def test_servers_have_files_of_their_own() -> None:
