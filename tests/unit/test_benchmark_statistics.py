@@ -51,11 +51,24 @@ def test_the_round_trip_is_taken_out_of_ttft_only() -> None:
 
 
 def test_tokens_of_samples_that_do_not_count_are_not_counted_but_their_time_is() -> None:
-    samples = (sample(), sample(invalid="cached"), sample(invalid="short"), sample(invalid="short"))
+    samples = (sample(), sample(invalid="cached"), sample(invalid="error"))
     found = statistics.compute_figures(Repeat(wall=4.0, samples=samples), Limits())
     assert found.output_tps == 15 / 4
     assert found.requests_ps == 1 / 4
-    assert (found.valid, found.invalid) == (1, (("cached", 1), ("short", 2)))
+    assert (found.valid, found.invalid) == (1, (("cached", 1), ("error", 1)))
+
+
+def test_tokens_of_answers_that_ended_too_soon_count_and_make_no_noise() -> None:
+    """The server wrote them in this time; that the model ended there is its own affair."""
+    short = sample(invalid="short", output_tokens=5)
+    repeat = Repeat(wall=4.0, samples=(sample(), short, short, sample(invalid="short", last=None)))
+    found = statistics.compute_figures(repeat, Limits())
+    assert (found.output_tps, found.requests_ps, found.valid) == (25 / 4, 1 / 4, 1)
+    (level,) = measure(Noise(), loads=[1])
+    repeats = tuple(
+        row.model_copy(update={"samples": (*row.samples, short, short)}) for row in level.repeats
+    )
+    assert summarize([level.model_copy(update={"repeats": repeats})])[0].noisy == ""
 
 
 def test_goodput_counts_requests_that_meet_every_limit() -> None:
@@ -202,7 +215,7 @@ def test_only_practically_different_is_noisy_with_the_probability() -> None:
     now = now.model_copy(update={"output_tps": steady, "noisy": ""})
     row = next(row for row in statistics.compare(before, [now], 0.1) if row.figure == "output_tps")
     assert row.outcome == "noisy"
-    assert "chance with a probability of" in row.reason
+    assert "chance alone differs so with a probability of" in row.reason
     assert statistics.find_unsure([row]) == (Load(concurrency=1),)
 
 

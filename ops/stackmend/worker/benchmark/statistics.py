@@ -92,7 +92,8 @@ def compute_percentile(values: Sequence[float], share: float) -> float:
 def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures:
     """What one repeat comes to.
 
-    Only samples that count are counted, in tokens as in times; the wall time is that of all.
+    Only samples that count are counted, in tokens as in times; the wall time is that of all. Of
+    answers that ended too soon the tokens count as well: the server has written them.
 
     :param limits: what a good request meets.
     :param rtt: one round trip of the connection, taken out of the times to the first token.
@@ -120,7 +121,11 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
     good = [sample for sample in valid if _is_good(sample, limits, rtt)]
     return Figures(
         output_tps=compute_rate(
-            sum(sample.output_tokens or 0 for sample in valid if sample.last is not None)
+            sum(
+                sample.output_tokens or 0
+                for sample in repeat.samples
+                if sample.last is not None and (sample.invalid is None or _is_short(sample))
+            )
         ),
         requests_ps=compute_rate(len(valid)),
         goodput=None if limits == Limits() else compute_rate(len(good)),
@@ -305,7 +310,7 @@ def _compare_figure(
         if abs(ratio - 1) <= 2 * new.spread:
             reason = reason or f"the repeats vary by {new.spread:.0%}"
         if p >= SIGNIFICANT:
-            reason = reason or f"a difference like this is chance with a probability of {p:.2g}"
+            reason = reason or f"chance alone differs so with a probability of {p:.2g}"
         outcome = "noisy" if reason else "worse" if is_worse else "better"
     return Comparison(
         load=now.load,
@@ -407,7 +412,7 @@ def _find_disturbed(repeats: Sequence[Repeat]) -> tuple[int, ...]:
 
 def _find_noise(repeats: Sequence[Repeat], figures: Sequence[Figures], output: Steadiness) -> str:
     """Why a level must not be compared; empty where it may."""
-    sent = sum(len(repeat.samples) for repeat in repeats)
+    sent = sum(not _is_short(sample) for repeat in repeats for sample in repeat.samples)
     counted = sum(row.valid for row in figures)
     if not counted:
         return "no request counts"
@@ -416,6 +421,9 @@ def _find_noise(repeats: Sequence[Repeat], figures: Sequence[Figures], output: S
         for row in figures:
             for why, count in row.invalid:
                 reasons[why] = reasons.get(why, 0) + count
+        if short := sum(_is_short(sample) for repeat in repeats for sample in repeat.samples):
+            reasons["short"] -= short
+            reasons = {why: count for why, count in reasons.items() if count}
         named = ", ".join(f"{why} {count}" for why, count in sorted(reasons.items()))
         return f"{sent - counted} of {sent} requests do not count: {named}"
     if reason := _find_condition(repeats):
@@ -495,6 +503,11 @@ def _find_interval(values: Sequence[float]) -> tuple[float, float]:
     ).confidence_interval
     # Rounding may lead out of what was measured.
     return max(least, float(found.low)), min(most, float(found.high))
+
+
+def _is_short(sample: Sample) -> bool:
+    """Whether an answer has text, and ended too soon: the model's doing, and no disturbance."""
+    return sample.invalid == "short" and sample.last is not None and bool(sample.output_tokens)
 
 
 def _is_good(sample: Sample, limits: Limits, rtt: float) -> bool:
