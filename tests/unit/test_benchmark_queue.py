@@ -179,7 +179,7 @@ def test_a_queue_has_tasks_and_no_tokens() -> None:
 
 
 def test_a_queue_that_varies_is_noisy() -> None:
-    assert statistics.summarize(level(2.0, vary=1), Limits()).noisy == "its repeats vary by 24%"
+    assert statistics.summarize(level(2.0, vary=1), Limits()).noisy == "its repeats vary by 29%"
 
 
 def test_a_slower_queue_fails_with_both_numbers_in_tasks_a_minute() -> None:
