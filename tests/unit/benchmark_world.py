@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from stackmend.worker.benchmark import statistics
-from stackmend.worker.benchmark.spec import Limits
+from stackmend.worker.benchmark import baseline, plan, statistics
+from stackmend.worker.benchmark.spec import BenchmarkSpec, Limits
 from stackmend.worker.benchmark.state import (
     Comparison,
     Conditions,
@@ -14,6 +14,7 @@ from stackmend.worker.benchmark.state import (
     Fingerprint,
     Level,
     Load,
+    Record,
     Repeat,
     Sample,
     Summary,
@@ -37,7 +38,8 @@ FINGERPRINT = Fingerprint(
 class Noise:
     """What disturbs a server: each repeat, and each request, gets a factor of its own.
 
-    + repeat: standard deviation of a repeat's factor
+    + run: standard deviation of the factor of a whole run
+    + repeat: the same of a repeat's factor
     + request: the same of each request's
     + hogged: how probable it is that a repeat shares the CPU with something else
     + hog: by what that slows it
@@ -50,12 +52,18 @@ class Noise:
         hogged: float = 0.0,
         hog: float = 2.0,
         seed: int = 0,
+        run: float = 0.0,
     ) -> None:
         self.random = random.Random(seed)
+        self.run, self.factor = run, 1.0
         self.repeat, self.request, self.hogged, self.hog = repeat, request, hogged, hog
 
+    def begin_run(self) -> None:
+        """Draw the factor that all of a run has in common: where memory lies, the room's heat."""
+        self.factor = self.random.lognormvariate(0, self.run) if self.run else 1.0
+
     def draw(self) -> float:
-        factor = self.random.lognormvariate(0, self.repeat)
+        factor = self.factor * self.random.lognormvariate(0, self.repeat)
         return factor * (self.hog if self.random.random() < self.hogged else 1)
 
     def delay(self, seconds: float) -> float:
@@ -64,7 +72,7 @@ class Noise:
 
 def measure(
     noise: Noise,
-    slower: float = 1.0,
+    slower: float | Mapping[int, float] = 1.0,
     loads: Sequence[int] = (1, 2, 4, 8),
     repeats: int = 5,
     slots: int = 4,
@@ -73,6 +81,7 @@ def measure(
     """All levels of a server with so many slots, whose decoding is slower by a factor."""
     levels = []
     for concurrency in loads:
+        load = slower.get(concurrency, 1.0) if isinstance(slower, Mapping) else slower
         rows = []
         for _ in range(repeats):
             factor = noise.draw()
@@ -85,7 +94,7 @@ def measure(
                 sent = clients[client]
                 begin = max(sent, free[slot])
                 ttft = noise.delay(TTFT * factor)
-                decode = noise.delay(TPOT * slower * factor * (TOKENS - 1))
+                decode = noise.delay(TPOT * load * factor * (TOKENS - 1))
                 end = begin + ttft + decode
                 free[slot] = clients[client] = end
                 samples.append(
@@ -136,3 +145,50 @@ def hold(
         levels = statistics.add_repeats(levels, more)
         found = statistics.compare(base, summarize(levels), 0.1)
     return found
+
+
+#: From one run to the next.
+WEEK = 7 * 86400.0
+
+
+class Series:
+    """One server that is measured again and again, and the record that its host keeps.
+
+    + noise: what disturbs it
+    + spec: what is desired
+    + loads: requests at one time
+    """
+
+    def __init__(
+        self, noise: Noise, spec: BenchmarkSpec | None = None, loads: Sequence[int] = (1, 4)
+    ) -> None:
+        self.noise, self.loads = noise, loads
+        self.spec = spec or BenchmarkSpec(project="ai")
+        self.record = Record()
+
+    def run(
+        self,
+        slower: float | Mapping[int, float] = 1.0,
+        conditions: Conditions | None = None,
+        change: Callable[[tuple[Level, ...]], tuple[Level, ...]] = lambda levels: levels,
+    ) -> tuple[str, ...]:
+        """Measure once, as the reconciler does; the causes for which the gate closes."""
+        self.noise.begin_run()
+        at = WEEK if self.record.latest is None else self.record.latest.at + WEEK
+        held = baseline.find_next(self.spec, self.record, FINGERPRINT)
+        levels = change(measure(self.noise, slower, self.loads, conditions=conditions))
+        past = baseline.list_past(self.record)
+        found = statistics.compare(
+            [reference.summary for reference in held],
+            summarize(levels),
+            self.spec.threshold,
+            baseline.find_run_spreads(past, FINGERPRINT),
+        )
+        if unsure := statistics.find_unsure(found):
+            again = [load.concurrency for load in unsure]
+            more = measure(self.noise, slower, again, conditions=conditions)
+            levels = statistics.add_repeats(levels, more)
+        new = entry(levels, at)
+        self.record = baseline.update(self.record, new, held, self.spec.threshold)
+        problems = plan.list_problems(self.spec, self.record)
+        return tuple(problem.cause for problem in problems if problem.blocks)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -19,6 +20,7 @@ from pyinfra.api.exceptions import FactValueError
 from stackmend.connection import read_frame, read_script
 from stackmend.text import make_printable
 from stackmend.worker.benchmark import (
+    baseline,
     conditions,
     facts,
     guards,
@@ -167,6 +169,31 @@ def test_a_process_of_the_host() -> None:
     assert server.settings == ("OLLAMA_NUM_PARALLEL=2", "arguments: /usr/bin/ollama serve")
 
 
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("setting LLAMA_ARG_MODEL_URL=https://u:pw@h/m.gguf", "LLAMA_ARG_MODEL_URL=…"),
+        ("setting OLLAMA_AUTH=hunter2", "OLLAMA_AUTH=…"),
+        ("setting OLLAMA_KV_CACHE_TYPE=q8_0", "OLLAMA_KV_CACHE_TYPE=q8_0"),
+        ("setting OLLAMA_FLASH_ATTENTION=1", "OLLAMA_FLASH_ATTENTION=1"),
+        ("setting CUDA_VISIBLE_DEVICES=0,1", "CUDA_VISIBLE_DEVICES=0,1"),
+        ("argument -hft\nargument hf_abc123", "arguments: -hft …"),
+        ("argument --hf-repo-token=hf_abc123", "arguments: --hf-repo-token=…"),
+        (
+            "argument serve\nargument --model\nargument https://u:pw@h/m",
+            "arguments: serve --model …",
+        ),
+        ("argument -m\nargument /models/a.gguf", "arguments: -m /models/a.gguf"),
+        ("argument -ngl\nargument 99\nargument --no-mmap", "arguments: -ngl 99 --no-mmap"),
+        ("argument --cache-type-k=q8_0", "arguments: --cache-type-k=q8_0"),
+        ("argument --passphrase\nargument hunter2", "arguments: --passphrase …"),
+    ],
+)
+def test_only_values_that_change_a_speed_are_kept(raw: str, kept: str) -> None:
+    (server,) = read(Query(MARK), process__77=raw).servers
+    assert server.settings == (kept,)
+
+
 def test_gpus() -> None:
     found = read(
         gpus="NVIDIA H200, 143771, 143000, 550.54.15\nNVIDIA, A100, 1, [N/A], 550.54.15\nno GPU",
@@ -201,6 +228,10 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
         ),
         ("{", "the record of what was measured is not one of stackmend"),
         ('{"schema_version": 1, "latest": 5}', "is not one of stackmend"),
+        (
+            '{"schema_version": 1, "history": [{"at": 1e300, "output_tps": []}]}',
+            "is not one of stackmend",
+        ),
         ('{"schema_version": 99}', "is of another version of stackmend"),
         ("[" * 10000, "is not one of stackmend"),
     ],
@@ -211,8 +242,23 @@ def test_a_record_that_cannot_be_read(record: Any, problem: str) -> None:
     assert found.record == Record()
 
 
+@pytest.mark.parametrize("at", [1e300, -1.0, 253_402_300_800.0])
+def test_a_moment_beyond_every_calendar_is_no_record(at: float) -> None:
+    entry = {"at": at, "cause": "", "fingerprint": {"parameters": "", "engine": ""}}
+    text = json.dumps({"schema_version": 1, "latest": {**entry, "summaries": []}})
+    found = read(record=text)
+    assert found.record == Record()
+    assert "is not one of stackmend" in found.record_problem
+
+
+@pytest.mark.parametrize("clock", ["1e300", "inf", "nan", "-5", "99999999999999999999"])
+def test_a_clock_beyond_every_calendar_is_an_unreadable_host(clock: str) -> None:
+    with pytest.raises(ValueError, match="now"):
+        read(clock=clock)
+
+
 def test_a_record_is_read_as_it_was_written() -> None:
-    record = store.update_record(Record(), store.make_entry(MEASUREMENT, SUMMARIES))
+    record = baseline.update(Record(), store.make_entry(MEASUREMENT, SUMMARIES), (), 0.1)
     found = read(record=store._dump(record).decode())
     assert (found.record, found.record_problem) == (record, "")
 
@@ -520,7 +566,7 @@ def test_a_result_is_as_its_schema_says() -> None:
         baseline=MEASUREMENT,
         baseline_summaries=SUMMARIES,
         comparisons=statistics.compare(SUMMARIES, SUMMARIES, 0.1),
-        history=(store.make_past(store.make_entry(MEASUREMENT, SUMMARIES)),),
+        history=(baseline.make_past(store.make_entry(MEASUREMENT, SUMMARIES)),),
     )
     data = result.model_dump(mode="json")
     validator = jsonschema.Draft202012Validator(schema.generate())
@@ -536,6 +582,19 @@ def test_what_the_host_keeps_is_read_as_it_was() -> None:
     assert kept["schema_version"] == 1
 
 
+def test_servers_of_one_host_have_files_of_their_own_on_the_controller(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two that were measured in the same second."""
+    monkeypatch.setattr(store.reporting, "find_run", lambda _: object())
+    monkeypatch.setattr(store.write, "find_directory", lambda _: tmp_path)
+    host: Any = SimpleNamespace(name="ai/1", state=None)
+    slugs = [BenchmarkSpec(project="ai", model=name).slug for name in ("a", "b")]
+    paths = {store.find_path(host, slug, 1_700_000_000.0) for slug in slugs}
+    assert len(paths) == 2
+    assert all(path is not None and path.name.startswith("ai_1-ai.ollama.") for path in paths)
+
+
 def test_servers_have_files_of_their_own() -> None:
     files = [store.get_files(BenchmarkSpec(project="ai", model=name)) for name in ("a", "b")]
-    assert len({path for each in files for path in vars(each).values()}) == 6
+    assert len({path for each in files for path in vars(each).values()}) == 4

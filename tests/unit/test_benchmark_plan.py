@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stackmend.worker.benchmark import fingerprint, plan, store
+from stackmend.worker.benchmark import baseline, fingerprint, plan, store
 from stackmend.worker.benchmark.plan import Collect, Measure
 from stackmend.worker.benchmark.spec import BenchmarkSpec
 from stackmend.worker.benchmark.state import (
@@ -16,13 +16,14 @@ from stackmend.worker.benchmark.state import (
     Entry,
     Fingerprint,
     Gpu,
+    Level,
     Loaded,
     Machine,
     Record,
     Served,
     Server,
 )
-from tests.unit.benchmark_world import Noise, measure, summarize
+from tests.unit.benchmark_world import Noise, Series, measure, summarize
 
 NOW = 1_700_000_000.0
 
@@ -84,8 +85,11 @@ def make_entry(at: float = NOW - 3600, slower: float = 1.0, seed: int = 1, **mor
 ENTRY = make_entry()
 
 
-def recorded(latest: Entry | None = ENTRY, **more: Any) -> BenchmarkState:
-    record = Record(latest=latest, **more)
+def recorded(
+    latest: Entry | None = ENTRY, held: Entry | None = None, **more: Any
+) -> BenchmarkState:
+    references = baseline.make_references(held) if held is not None else ()
+    record = Record(latest=latest, held=references, **more)
     return STATE.model_copy(update={"machine": MACHINE.model_copy(update={"record": record})})
 
 
@@ -210,7 +214,7 @@ def test_a_minimum_or_a_limit_is_nothing_that_is_asked() -> None:
     spec = BenchmarkSpec(
         project="ai", minimum={"goodput": 0.1}, profile={"limits": {"end": 100}}, threshold=0.3
     )
-    assert fingerprint.make_parameters(spec) == fingerprint.make_parameters(SPEC)
+    assert fingerprint.make_parameters(spec, "m") == fingerprint.make_parameters(SPEC, "m")
 
 
 def test_other_limits_of_a_good_request_are_measured_and_stay_comparable() -> None:
@@ -367,7 +371,7 @@ def test_worse_than_the_baseline_fails_with_both_numbers_and_what_changed_since(
         at=NOW - 86400, seed=2, fingerprint=build(change(STATE, "answers", version="0.32.0"))
     )
     slow = make_entry(slower=1 / 0.7, seed=3)
-    found = plan.plan(SPEC, recorded(slow, best=best))
+    found = plan.plan(SPEC, recorded(slow, best))
     slower = [row for row in found.problems if row.kind == "slower"]
     first = slower[0].cause
     assert first.startswith("concurrency 1: output 32.1 tokens/s, 43.8 in the baseline (-27%, ")
@@ -376,23 +380,121 @@ def test_worse_than_the_baseline_fails_with_both_numbers_and_what_changed_since(
     assert not found.empty
     # And so it stays, with no further request.
     assert found.actions == ()
-    for baseline, record in (("none", {"best": best}), ("last", {"best": best, "previous": slow})):
-        spec = BenchmarkSpec(project="ai", baseline=baseline)
-        assert plan.plan(spec, recorded(slow, **record)).empty
+    spec = BenchmarkSpec(project="ai", baseline="none")
+    assert plan.plan(spec, recorded(slow, best)).empty
 
 
 def test_the_last_result_is_the_baseline_where_that_is_desired() -> None:
     spec = BenchmarkSpec(project="ai", baseline="last")
-    previous = make_entry(at=NOW - 86400, seed=2)
+    record = baseline.update(Record(), make_entry(at=NOW - 86400, seed=2), (), 0.1)
     slow = make_entry(slower=1 / 0.7, seed=3)
-    assert plan.plan(spec, recorded(slow, previous=previous)).problems
+    held = baseline.find_next(spec, record, slow.fingerprint)
+    record = baseline.update(record, slow, held, 0.1)
+    assert any(row.blocks for row in plan.list_problems(spec, record))
+    # And so the slower one is accepted: the next is held against it.
+    held = baseline.find_next(spec, record, slow.fingerprint)
+    again = make_entry(slower=1 / 0.7, seed=4)
+    record = baseline.update(record, again, held, 0.1)
+    assert not any(row.blocks for row in plan.list_problems(spec, record))
 
 
-def test_a_baseline_that_asked_something_else_is_none() -> None:
+@pytest.mark.parametrize("kind", ["best", "last"])
+def test_a_baseline_that_asked_something_else_is_none(kind: str) -> None:
+    spec = BenchmarkSpec(project="ai", baseline=kind)
     other = build().model_copy(update={"parameters": "something else"})
-    best = make_entry(at=NOW - 86400, slower=0.1, fingerprint=other)
-    assert plan.find_baseline(SPEC, recorded(best=best)) is None
-    assert plan.plan(SPEC, recorded(best=best)).empty
+    record = baseline.update(Record(), make_entry(fingerprint=other), (), 0.1)
+    assert baseline.find_next(spec, record, build()) == ()
+    assert len(baseline.find_next(spec, record, other)) == 4
+
+
+def test_a_slower_load_is_no_baseline_although_another_became_faster() -> None:
+    """The best load decides nothing: each is held against its own best."""
+    series = Series(Noise(repeat=0.005, seed=1))
+    for _ in range(3):
+        assert series.run() == ()
+
+    for _ in range(6):
+        causes = series.run({1: 2.3, 4: 0.97})
+        assert causes
+        assert all(cause.startswith("concurrency 1: ") for cause in causes)
+    best = {row.summary.load.concurrency: row.summary.output_tps for row in series.record.best}
+    assert best[1].median == pytest.approx(43.8, rel=0.05)
+
+
+def test_what_the_latest_is_held_against_is_kept_with_it() -> None:
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    before = series.record.best
+    series.run(0.5)
+    series.run(0.5)
+    assert series.record.held == before
+    assert series.record.best != before
+
+
+def test_the_best_is_a_middle_and_no_single_lucky_result() -> None:
+    series = Series(Noise(repeat=0.005, seed=1), loads=[1])
+    for slower in (1.0, 1.0, 1.0, 0.95, 1.0):
+        series.run(slower)
+    (best,) = series.record.best
+    assert best.summary.output_tps.median == pytest.approx(43.8, rel=0.02)
+    # A server that stays faster becomes the measure.
+    for _ in range(3):
+        series.run(0.5)
+    (best,) = series.record.best
+    assert best.summary.output_tps.median > 60
+    # And one that becomes slower again does not, however often.
+    for _ in range(8):
+        assert series.run(1.0)
+    assert series.record.best == (best,)
+
+
+def test_loads_without_a_steady_result_are_named() -> None:
+    stolen = Conditions(steal=0.2)
+    series = Series(Noise(seed=1))
+    series.run(conditions=stolen)
+    causes = {row.kind: row for row in plan.list_problems(SPEC, series.record)}
+    missing = causes["no baseline"]
+    assert missing.cause.startswith("concurrency 1, concurrency 4: no steady result yet")
+    assert not missing.blocks
+    series.run()
+    assert not list(plan.list_problems(SPEC, series.record))
+
+
+def test_a_noisy_load_leaves_the_others_their_baseline() -> None:
+    def disturb(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        return (measure(Noise(), 1.0, [1], conditions=Conditions(steal=0.2))[0], *levels[1:])
+
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run(change=disturb)
+    assert [row.summary.load.concurrency for row in series.record.best] == [4]
+
+
+def test_one_disturbed_repeat_hides_no_slowdown() -> None:
+    def disturb(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        hot = [
+            level.repeats[0].model_copy(update={"conditions": Conditions(thermal=1)})
+            for level in levels
+        ]
+        return tuple(
+            level.model_copy(update={"repeats": (repeat, *level.repeats[1:])})
+            for level, repeat in zip(levels, hot, strict=True)
+        )
+
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    assert series.run(10.0, change=disturb)
+
+
+def test_noise_that_stays_hides_no_slowdown_for_long() -> None:
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    stolen = Conditions(steal=0.2)
+    assert series.run(10.0, conditions=stolen) == ()
+    causes = series.run(10.0, conditions=stolen)
+    assert causes
+    assert (
+        "the hypervisor gave 20% of the CPU time to others; so was the result before" in causes[0]
+    )
 
 
 def test_noise_is_said_and_fails_nothing() -> None:
@@ -404,37 +506,134 @@ def test_noise_is_said_and_fails_nothing() -> None:
             measure(Noise(seed=3), slower=2, conditions=Conditions(others=0.6, busy=1.0))
         ),
     )
-    found = plan.plan(SPEC, recorded(disturbed, best=make_entry(at=NOW - 9, seed=2)))
+    found = plan.plan(SPEC, recorded(disturbed, make_entry(at=NOW - 9, seed=2)))
     assert found.problems == ()
     assert found.empty
     assert {finding.kind for finding in found.findings} == {"noisy"}
     assert "other programs used 60% of the CPU time" in found.findings[0].cause
 
 
+@pytest.mark.parametrize(
+    ("kind", "conditions", "slower"),
+    [("noisy", Conditions(steal=0.2), 1.0), ("slower", None, 2.0)],
+)
+def test_what_is_noisy_or_fails_is_measured_again_soon(
+    kind: str, conditions: Conditions | None, slower: float
+) -> None:
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    series.run(slower, conditions)
+    latest = series.record.latest
+    assert latest is not None
+
+    def find(age: float, retries: int = 0, **more: Any) -> str:
+        again = latest.model_copy(update={"retries": retries})
+        record = series.record.model_copy(update={"latest": again})
+        spec = BenchmarkSpec(project="ai", **more)
+        return plan.find_cause(spec, record, latest.fingerprint, latest.at + age)
+
+    assert find(3000) == ""
+    assert find(3700) == f"the stored result is {kind}, and 1.03 h old"
+    # What stays so is measured ever less often.
+    assert find(3700, retries=1) == ""
+    assert find(7300, retries=1) != ""
+    assert plan.count_retries(SPEC, series.record) == 1
+    assert find(3000, max_age="10min").startswith("the stored result is 50 min old, more than")
+
+
+def test_a_steady_result_counts_no_retries() -> None:
+    series = Series(Noise(repeat=0.005, seed=1))
+    series.run()
+    assert plan.count_retries(SPEC, series.record) == 0
+    assert plan.count_retries(SPEC, Record()) == 0
+
+
+def test_a_minimum_that_noise_may_hide_fails_only_once_it_stays_so() -> None:
+    stolen = summarize(measure(Noise(repeat=0.005), conditions=Conditions(steal=0.2)))
+    noisy = ENTRY.model_copy(update={"summaries": stolen})
+    spec = BenchmarkSpec(project="ai", minimum=500)
+    found = plan.plan(spec, recorded(noisy))
+    assert found.problems == ()
+    (finding,) = [row for row in found.findings if "less than 500" in row.cause]
+    assert finding.kind == "noisy"
+    assert "not proven, the hypervisor gave 20% of the CPU time to others" in finding.cause
+    (failed,) = plan.plan(spec, recorded(noisy, previous=noisy)).problems
+    assert failed.cause.endswith("; so was the result before")
+
+
+def test_a_minimum_within_the_interval_is_not_proven_to_be_missed() -> None:
+    best = ENTRY.summaries[-1].output_tps
+    within = (best.median + best.high) / 2
+    spec = BenchmarkSpec(project="ai", minimum=within)
+    found = plan.plan(spec, recorded())
+    assert found.problems == ()
+    assert "in its repeats" in found.findings[0].cause
+    assert plan.plan(BenchmarkSpec(project="ai", minimum=2 * best.high), recorded()).problems
+
+
+def test_another_only_model_is_nothing_to_compare_with() -> None:
+    models = (Served(name="other:latest", digest="b" * 64, size=GIB),)
+    other = build(change(STATE, "answers", models=models))
+    assert not fingerprint.is_comparable(ENTRY.fingerprint, other)
+
+
+def test_another_file_of_the_same_name_is_another_model() -> None:
+    spec = BenchmarkSpec(project="ai", target="openai", endpoint="http://h", model="m")
+    before, after = (
+        build(change(STATE, "answers", models=(Served(name="m", size=size),)), spec)
+        for size in (GIB, 2 * GIB)
+    )
+    assert fingerprint.list_changes(before, after) == (
+        f"the model's digest changed: m {GIB} → m {2 * GIB}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("gpu", "96% gpu", False),
+        ("gpu", "94% gpu", True),
+        ("35% gpu", "40% gpu", False),
+        ("35% gpu", "41% gpu", True),
+        ("cpu", "5% gpu", False),
+        ("cpu", "gpu", True),
+    ],
+)
+def test_a_server_that_places_a_model_a_little_differently(
+    before: str, after: str, changed: bool
+) -> None:
+    rows = [build().model_copy(update={"processor": text}) for text in (before, after)]
+    assert bool(fingerprint.list_changes(*rows)) is changed
+
+
 # The record
 
 
-def test_a_record_remembers_the_best_the_previous_and_the_history() -> None:
-    first, second, third = (
-        make_entry(at=NOW, slower=1.2, seed=1),
-        make_entry(at=NOW + 1, slower=1.0, seed=2),
-        make_entry(at=NOW + 2, slower=1.5, seed=3),
-    )
-    record = store.update_record(Record(), first)
-    assert (record.latest, record.previous, record.best) == (first, None, first)
-    record = store.update_record(record, second)
-    assert (record.latest, record.previous, record.best) == (second, first, second)
-    record = store.update_record(record, third)
-    assert (record.latest, record.previous, record.best) == (third, second, second)
-    assert [past.at for past in record.history] == [NOW, NOW + 1]
-    other = third.model_copy(
+def test_a_record_remembers_the_previous_and_the_history() -> None:
+    first, second = make_entry(at=NOW, seed=1), make_entry(at=NOW + 1, seed=2)
+    record = baseline.update(Record(), first, (), 0.1)
+    assert (record.latest, record.previous, record.steady) == (first, None, (first,))
+    assert record.best == baseline.make_references(first)
+    record = baseline.update(record, second, record.best, 0.1)
+    assert (record.latest, record.previous) == (second, first)
+    assert [past.at for past in record.history] == [NOW]
+    other = second.model_copy(
         update={"fingerprint": build().model_copy(update={"parameters": "something else"})}
     )
-    record = store.update_record(record, other)
-    assert (record.latest, record.previous, record.best) == (other, None, other)
+    record = baseline.update(record, other, (), 0.1)
+    assert (record.latest, record.previous, record.steady) == (other, None, (other,))
+    # What asked something else is neither a baseline nor a line of the same picture.
+    assert record.best == baseline.make_references(other)
+    assert [past.at for past in record.history] == [NOW, NOW + 1]
+    assert baseline.list_history(record) == ()
 
 
-def test_the_history_is_bounded() -> None:
-    record = Record(history=(store.make_past(ENTRY),) * plan.KEPT, latest=ENTRY)
-    assert len(store.update_record(record, ENTRY).history) == plan.KEPT
-    assert len(store._dump(record)) < 1 << 20
+def test_a_record_is_bounded() -> None:
+    record = Record(latest=ENTRY)
+    for number in range(12):
+        record = baseline.update(record, make_entry(seed=number), record.best, 0.1)
+    full = record.model_copy(update={"history": (baseline.make_past(ENTRY),) * (baseline.KEPT - 1)})
+    full = baseline.update(full, ENTRY, full.best, 0.1)
+    assert len(full.history) == baseline.KEPT
+    assert len(full.steady) == baseline.WINDOW
+    assert len(store._dump(full)) < 300_000

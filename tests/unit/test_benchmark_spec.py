@@ -98,6 +98,10 @@ def test_the_size_of_a_profile() -> None:
         ({"profile": {"concurrency": []}}, "profile.concurrency: name at least one number"),
         ({"profile": {"rate": 1, "concurrency": 2}}, "profile: give rate or concurrency, not both"),
         ({"profile": {"requests": 9999}}, "199980 requests in all are more than the 20000"),
+        (
+            {"profile": {"requests": 15, "concurrency": [1, 8]}},
+            "profile: 15 requests are no load of 8 at one time; take 16 requests at least",
+        ),
         ({"threshold": 1.5}, "benchmark.threshold: Input should be less than 1"),
         ({"allow": "all"}, "benchmark.allow.0: Input should be 'busy', 'model' or 'memory'"),
         ({"baselin": "best"}, "benchmark.baselin: unknown key"),

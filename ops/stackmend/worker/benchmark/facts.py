@@ -13,7 +13,7 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.answers import read_json
 from stackmend.connection import make_mark, parse_probe, parse_sections, script
-from stackmend.redaction import format_safe_line
+from stackmend.redaction import format_safe_line, redact_likely
 from stackmend.worker.benchmark.spec import QUEUE_PORT, BenchmarkSpec
 from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server, Usage
 
@@ -35,6 +35,21 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 #: Variables that say how many threads a server computes with.
 _THREADS = ("LLAMA_ARG_THREADS", "N_THREADS", "OMP_NUM_THREADS")
+
+#: Values that are no secret whatever they are of.
+_HARMLESS = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{1,6})?|true|false|on|off|yes|no|auto|none", re.I)
+
+#: Words of options and variables whose values change a server's speed, and those that forbid it.
+_SPEEDS = frozenset(
+    """attn batch cache compute cpu ctx devices device draft dtype engine fa flash gpu kernel kv
+    layers len library limit lora m mask mlock mmap mode model moe numa num parallel pooling
+    quantization rope sched split spread tensor threads type ubatch visible worker
+    workers""".split()
+)
+_NEVER = frozenset("api auth hf hft key keys pass password secret token url".split())
+_WORD = re.compile(r"[a-z0-9]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_./,:+-]{1,200}")
+_COMMAND = re.compile(r"[a-z][a-z0-9_.-]{0,30}|/[A-Za-z0-9_./-]{1,120}")
 
 Sections = Mapping[str, tuple[int, list[str]]]
 
@@ -270,19 +285,53 @@ def _parse_published(text: str, port: int) -> Iterator[tuple[str, int]]:
 
 
 def _parse_settings(lines: Sequence[str]) -> tuple[str, ...]:
-    """Variables as they are, sorted, and behind them the arguments in their order, as one."""
+    """Variables as they are, sorted, and behind them the arguments in their order, as one.
+
+    Of what is not known to be harmless no value is kept, but only its name.
+    """
     variables, arguments = set(), []
     for line in lines:
         key, _, rest = line.partition(" ")
         text = _parse_json(rest) if rest.startswith('"') else rest
         if key == "setting":
-            variables.add(clean_line(text, LONGEST_SETTING))
+            name, equals, value = text.partition("=")
+            kept = f"{name}={_keep_value(name, value)}" if equals else name
+            variables.add(clean_line(kept, LONGEST_SETTING))
         elif key == "argument":
             arguments.append(text)
     found = sorted(variables - {""})[:MOST_SETTINGS]
     if arguments:
-        found.append(f"arguments: {clean_line(' '.join(arguments), 4 * LONGEST_SETTING)}")
+        found.append(
+            f"arguments: {clean_line(' '.join(_list_arguments(arguments)), 4 * LONGEST_SETTING)}"
+        )
     return tuple(found)
+
+
+def _list_arguments(arguments: Sequence[str]) -> Iterator[str]:
+    """Options with those of their values that change a speed, and commands."""
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, equals, value = argument.partition("=")
+            yield f"{option}={_keep_value(option, value)}" if equals else option
+            option = "" if equals else option
+        else:
+            yield _keep_value(option, argument) if option else _keep_command(argument)
+            option = ""
+
+
+def _keep_value(name: str, value: str) -> str:
+    """A value if it is of a known kind: a number, a word of a known option, a path."""
+    if _HARMLESS.fullmatch(value):
+        return value
+    words = set(_WORD.findall(name.lower()))
+    if words & _SPEEDS and not words & _NEVER and _PLAIN.fullmatch(value):
+        return redact_likely(value)
+    return "…"
+
+
+def _keep_command(argument: str) -> str:
+    return argument if _COMMAND.fullmatch(argument) else "…"
 
 
 def _add_limits(server: Server, process: int, found: Sections, cores: int) -> Server:

@@ -1,5 +1,6 @@
 """What a measurement holds for, and by what two of these differ. Pure."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from stackmend.worker.benchmark.spec import BenchmarkSpec
@@ -17,6 +18,10 @@ PROTOCOL = 1
 
 #: Shares by which bytes of memory may differ: a kernel keeps more or less of it for itself.
 MEMORY_SHARE = 0.02
+
+#: Points of a hundred by which the share of a model on a GPU may differ: a server decides it anew
+#: by what is free at each load.
+PROCESSOR_POINTS = 5
 
 #: Fields that are known only while the model is loaded: where one side lacks one, it is no change.
 WHILE_LOADED = frozenset({"context", "processor", "threads"})
@@ -47,11 +52,14 @@ _FIELDS: dict[str, tuple[str, Callable[[object], str]]] = {
 }
 
 
-def make_parameters(spec: BenchmarkSpec) -> str:
+def make_parameters(spec: BenchmarkSpec, model: str) -> str:
     """All that is asked for, in one line: results of other parameters are not comparable.
 
     What is asked of whom, but not what is made of it: neither limits nor a minimum change what a
     server does.
+
+    :param spec: what is desired.
+    :param model: the name of the model that is asked, be it named or the only one.
     """
     profile = spec.profile
     if profile.rate is not None:
@@ -60,7 +68,7 @@ def make_parameters(spec: BenchmarkSpec) -> str:
         load = "concurrency " + ",".join(map(str, profile.concurrency))
     requests = profile.requests or "8 or 4 each"
     return (
-        f"protocol {PROTOCOL}, {spec.target}, model {spec.model or 'the only one'}, "
+        f"protocol {PROTOCOL}, {spec.target}, model {model}, "
         f"{profile.prompt_tokens} + {profile.output_tokens} tokens, {load}, "
         f"{profile.repeats} repeats of {requests} requests, {profile.warmups} warm-ups"
     )
@@ -79,11 +87,11 @@ def build(spec: BenchmarkSpec, state: BenchmarkState, model: Served) -> Fingerpr
     loaded = find_loaded(answers, model.name)
     replicas = machine.workers if spec.target == "queue" else machine.servers
     return Fingerprint(
-        parameters=make_parameters(spec),
+        parameters=make_parameters(spec, model.name),
         engine="queue" if spec.target == "queue" else answers.engine,
         version=answers.version,
         image=server.image,
-        model=model.digest or model.name,
+        model=model.digest or (f"{model.name} {model.size}" if model.size else model.name),
         settings=server.settings,
         context=(loaded.context if loaded is not None else 0) or answers.context,
         processor=_find_processor(loaded),
@@ -149,6 +157,8 @@ def list_changes(before: Fingerprint, now: Fingerprint) -> tuple[str, ...]:
             continue
         if name == "memory" and abs(old - new) <= MEMORY_SHARE * max(old, new):
             continue
+        if name == "processor" and abs(_find_share(old) - _find_share(new)) <= PROCESSOR_POINTS:
+            continue
         if isinstance(old, tuple) and isinstance(new, tuple):
             changes.append(f"{title} changed: {_format_difference(old, new)}")
         else:
@@ -168,6 +178,12 @@ def _find_processor(loaded: Loaded | None) -> str:
     if share >= 0.995:
         return "gpu"
     return f"{share:.0%} gpu" if share >= 0.005 else "cpu"
+
+
+def _find_share(processor: str) -> int:
+    """Points of a hundred of a model that lie on a GPU; a host may have stored anything."""
+    share = processor.removesuffix("% gpu")
+    return int(share) if re.fullmatch("[0-9]{1,3}", share) else 100 * (processor == "gpu")
 
 
 def _format_difference(old: Sequence[str], new: Sequence[str]) -> str:

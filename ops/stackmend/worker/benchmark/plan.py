@@ -1,26 +1,30 @@
 """Whether a server is measured, and whether what it came to is enough. Pure."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
-from stackmend.worker.benchmark import fingerprint, guards
+from stackmend.worker.benchmark import baseline, fingerprint, guards
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Minimum
 from stackmend.worker.benchmark.state import (
     BenchmarkState,
     Comparison,
     Entry,
+    Figures,
     Fingerprint,
+    Load,
+    Record,
+    Reference,
     Summary,
 )
-from stackmend.worker.benchmark.statistics import compare, is_better
 
 #: Seconds by which the clock of a host may be behind that of the run that measured.
 CLOCK = 300
 
-#: Earlier measurements that are kept, each in one line.
-KEPT = 500
+#: Seconds after which a result that is noisy or fails is measured again, twice as many each time,
+#: and how often they are doubled.
+RETRY, MOST_RETRIES = 3600.0, 10
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -71,26 +75,27 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
         return Plan(refusals=(_refuse_unknown(spec, state),))
     now = fingerprint.build(spec, state, model)
     findings = list(_find_record_problem(state))
-    cause = find_cause(spec, record.latest, now, state.machine.now)
+    cause = find_cause(spec, record, now, state.machine.now)
     if cause:
         refusals = guards.list_refusals(spec, state)
         action = Measure(subject=spec.server, cause=cause, model=model.name, fingerprint=now)
         return Plan(findings=tuple(findings), actions=(action,), refusals=refusals)
     assert record.latest is not None, "nothing is to be measured"
-    findings += list_problems(spec, record.latest, find_baseline(spec, state))
+    findings += list_problems(spec, record)
     actions: tuple[Action, ...] = ()
     if not state.collected:
         actions = (Collect(subject=spec.server, cause="its result is not on this controller yet"),)
     return Plan(findings=tuple(findings), actions=actions)
 
 
-def find_cause(spec: BenchmarkSpec, latest: Entry | None, now: Fingerprint, clock: float) -> str:
+def find_cause(spec: BenchmarkSpec, record: Record, now: Fingerprint, clock: float) -> str:
     """Why a server is measured; empty where the stored result holds.
 
-    :param latest: the stored result, if there is one.
+    :param record: the stored result, if there is one, and what it is held against.
     :param now: what a measurement of now would hold for.
     :param clock: the host's, in seconds since 1970.
     """
+    latest = record.latest
     if latest is None:
         return "it was never measured"
     if changes := fingerprint.list_changes(latest.fingerprint, now):
@@ -101,33 +106,43 @@ def find_cause(spec: BenchmarkSpec, latest: Entry | None, now: Fingerprint, cloc
         return "the stored result is of a time to come: the host's clock was set"
     if (age := clock - latest.at) > spec.max_age:
         return f"the stored result is {_format_age(age)} old, more than {_format_age(spec.max_age)}"
+    soon = RETRY * 2**latest.retries
+    if age > soon and (kind := find_weakness(spec, record)):
+        return f"the stored result is {kind}, and {_format_age(age)} old"
     return ""
 
 
-def find_baseline(spec: BenchmarkSpec, state: BenchmarkState) -> Entry | None:
-    """The earlier result that the latest must not be worse than.
+def find_weakness(spec: BenchmarkSpec, record: Record) -> str:
+    """For what the latest result does not hold as long as others; empty where it does.
 
     :param spec: what is desired.
-    :param state: what was measured before.
+    :param record: the result, and what it is held against.
     """
-    record = state.machine.record
-    if spec.baseline == "none":
-        return None
-    chosen = record.best if spec.baseline == "best" else record.previous
+    kinds = {finding.kind for finding in list_problems(spec, record)}
+    return next((kind for kind in ("slower", "below minimum", "noisy") if kind in kinds), "")
+
+
+def count_retries(spec: BenchmarkSpec, record: Record) -> int:
+    """How often in a row nothing better than noise or a failure was measured, up to the next time.
+
+    :param spec: what is desired.
+    :param record: what was measured before.
+    """
+    if record.latest is None or not find_weakness(spec, record):
+        return 0
+    return min(MOST_RETRIES, record.latest.retries + 1)
+
+
+def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
+    """What the latest result falls short of: each with both numbers.
+
+    Noise blocks nothing, unless the result before was as slow under noise.
+
+    :param spec: what is desired.
+    :param record: the result, what it is held against, and the one before it.
+    """
     latest = record.latest
-    if chosen is None or latest is None or chosen.at == latest.at:
-        return None
-    same = fingerprint.is_comparable(chosen.fingerprint, latest.fingerprint)
-    return chosen if same else None
-
-
-def list_problems(spec: BenchmarkSpec, latest: Entry, baseline: Entry | None) -> Iterator[Finding]:
-    """What a result falls short of: each with both numbers. Noise blocks nothing.
-
-    :param spec: what is desired.
-    :param latest: the result.
-    :param baseline: what it is held against, if anything.
-    """
+    assert latest is not None, "there is a result"
     for summary in latest.summaries:
         if summary.noisy:
             yield Finding(
@@ -138,64 +153,126 @@ def list_problems(spec: BenchmarkSpec, latest: Entry, baseline: Entry | None) ->
                 blocks=False,
             )
     if spec.minimum is not None:
-        yield from _hold_against_minimum(spec, spec.minimum, latest.summaries)
-    if baseline is not None:
-        found = compare(baseline.summaries, latest.summaries, spec.threshold)
-        yield from _format_comparisons(spec, found, baseline, latest)
+        yield from _hold_against_minimum(spec, spec.minimum, record)
+    if spec.baseline == "none":
+        return
+    yield from _list_missing(spec, record, latest)
+    found = baseline.hold(record, record.held, latest, spec.threshold)
+    yield from _format_comparisons(spec, found, record, latest)
+
+
+def _list_missing(spec: BenchmarkSpec, record: Record, latest: Entry) -> Iterator[Finding]:
+    """The loads of which there is no baseline, and will be none for the next measurement."""
+    known = {row.summary.load for row in (*record.held, *record.best)}
+    missing = [str(row.load) for row in latest.summaries if row.load not in known]
+    if spec.baseline == "best" and missing:
+        yield Finding(
+            subject=spec.server,
+            kind="no baseline",
+            cause=f"{', '.join(missing)}: no steady result yet, so none is compared to a baseline",
+            remedy="measure again while nothing else runs on the host",
+            blocks=False,
+        )
 
 
 def _hold_against_minimum(
-    spec: BenchmarkSpec, minimum: Minimum, summaries: Sequence[Summary]
+    spec: BenchmarkSpec, minimum: Minimum, record: Record
 ) -> Iterator[Finding]:
+    assert record.latest is not None, "there is a result"
     for field, limit in minimum:
         if limit is None:
             continue
         name, unit = _FIGURES[field]
-        values = [
-            value for summary in summaries if (value := _read_figure(summary, field)) is not None
-        ]
-        if not values:
-            cause = f"{name}: the server does not say it, so {limit:g} {unit} are not proven"
-        elif max(values) < limit:
-            cause = f"{name}: {max(values):.3g} {unit} at its best load, less than {limit:g}"
-        else:
+        best = _find_best(record.latest, field)
+        if best is None:
+            yield Finding(
+                subject=spec.server,
+                kind="below minimum",
+                cause=f"{name}: the server does not say it, so {limit:g} {unit} are not proven",
+                remedy="take another figure as minimum",
+            )
             continue
+        if best.median >= limit:
+            continue
+        before = _find_best(record.previous, field) if record.previous is not None else None
+        again = before is not None and before.median < limit
+        noise = best.noisy or (
+            f"up to {best.high:.3g} in its repeats" if best.high >= limit else ""
+        )
+        cause = f"{name}: {best.median:.3g} {unit} at its best load, less than {limit:g}"
+        blocks = not noise or again
         yield Finding(
             subject=spec.server,
-            kind="below minimum",
-            cause=cause,
-            remedy="find out what slows the server, or lower minimum",
+            kind="below minimum" if blocks else "noisy",
+            cause=cause
+            + (f": not proven, {noise}" if noise else "")
+            + ("; so was the result before" if noise and again else ""),
+            remedy="find out what slows the server, or lower minimum"
+            if blocks
+            else "measure again while nothing else runs on the host",
+            blocks=blocks,
         )
 
 
-def _read_figure(summary: Summary, field: str) -> float | None:
+class _Best(NamedTuple):
+    """A figure at the load at which it is best: its median, the end of its interval, its noise."""
+
+    median: float
+    high: float
+    noisy: str
+
+
+def _find_best(entry: Entry, field: str) -> _Best | None:
+    found = []
+    for summary in entry.summaries:
+        value = _read_figure(summary.median, field)
+        if value is not None:
+            found.append(_Best(value, _find_high(summary, field, value), summary.noisy))
+    return max(found, key=lambda best: best.median, default=None)
+
+
+def _find_high(summary: Summary, field: str, middle: float) -> float:
+    steadiness = {
+        "output_tps": summary.output_tps,
+        "requests_ps": summary.requests_ps,
+    }.get(field)
+    if steadiness is not None:
+        return steadiness.high
+    repeats = [
+        value
+        for at, row in enumerate(summary.repeats)
+        if at not in summary.disturbed and (value := _read_figure(row, field)) is not None
+    ]
+    return max(repeats, default=middle)
+
+
+def _read_figure(figures: Figures, field: str) -> float | None:
     if field == "tasks_pm":
-        return summary.median.requests_ps * 60
-    value: float | None = getattr(summary.median, field)
+        return figures.requests_ps * 60
+    value: float | None = getattr(figures, field)
     return value
 
 
 def _format_comparisons(
-    spec: BenchmarkSpec, found: Sequence[Comparison], baseline: Entry, latest: Entry
+    spec: BenchmarkSpec, found: Sequence[Comparison], record: Record, latest: Entry
 ) -> Iterator[Finding]:
-    changes = fingerprint.list_changes(baseline.fingerprint, latest.fingerprint)
-    since = tuple(f"since then: {change}" for change in changes)
+    references = {reference.summary.load: reference for reference in record.held}
+    before = _find_slow(spec, record)
     for row in found:
         if row.outcome not in ("worse", "noisy") or not row.is_worse:
             continue
-        is_tasks = spec.target == "queue" and row.figure == "requests_ps"
-        name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
-        after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
-        cause = (
-            f"{row.load}: {name} {after:.3g} {unit}, {before:.3g} in the baseline "
-            f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
-        )
-        worse = row.outcome == "worse"
+        cause = _format_cause(spec, row)
+        again = row.outcome == "noisy" and (row.load, row.figure) in before
+        worse = row.outcome == "worse" or again
+        if row.outcome == "noisy":
+            cause += f": {row.reason}"
+        if again:
+            cause += "; so was the result before"
         yield Finding(
             subject=spec.server,
             kind="slower" if worse else "noisy",
-            cause=cause if worse else f"{cause}: {row.reason}",
-            evidence=since if worse else (),
+            cause=cause,
+            evidence=_list_evidence(references[row.load], latest) if worse else (),
             remedy='find out what slows the server, or add "baseline": "last" to accept it'
             if worse
             else "measure again while nothing else runs on the host",
@@ -203,26 +280,31 @@ def _format_comparisons(
         )
 
 
-def advance(
-    record_latest: Entry | None,
-    record_best: Entry | None,
-    entry: Entry,
-) -> tuple[Entry | None, Entry | None]:
-    """The previous and the best result once a new one is there.
+def _find_slow(spec: BenchmarkSpec, record: Record) -> set[tuple[Load, str]]:
+    """The figures in which the result before the latest was slower, be it under noise."""
+    if record.previous is None:
+        return set()
+    found = baseline.hold(record, record.held, record.previous, spec.threshold)
+    return {
+        (row.load, row.figure)
+        for row in found
+        if row.is_worse and row.outcome in ("worse", "noisy")
+    }
 
-    :param record_latest: the latest one so far.
-    :param record_best: the best one so far.
-    :param entry: the new one.
-    """
-    previous = record_latest
-    if previous is not None and not fingerprint.is_comparable(
-        previous.fingerprint, entry.fingerprint
-    ):
-        previous = None
-    best = record_best
-    if best is not None and not fingerprint.is_comparable(best.fingerprint, entry.fingerprint):
-        best = None
-    return previous, entry if is_better(entry, best) else best
+
+def _format_cause(spec: BenchmarkSpec, row: Comparison) -> str:
+    is_tasks = spec.target == "queue" and row.figure == "requests_ps"
+    name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
+    after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
+    return (
+        f"{row.load}: {name} {after:.3g} {unit}, {before:.3g} in the baseline "
+        f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
+    )
+
+
+def _list_evidence(reference: Reference, latest: Entry) -> tuple[str, ...]:
+    changes = fingerprint.list_changes(reference.fingerprint, latest.fingerprint)
+    return tuple(f"since then: {change}" for change in changes)
 
 
 def _find_record_problem(state: BenchmarkState) -> Iterator[Finding]:

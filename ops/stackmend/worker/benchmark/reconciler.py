@@ -11,6 +11,7 @@ from stackmend.errors import StepError
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 from stackmend.worker.benchmark import (
+    baseline,
     commands,
     conditions,
     fingerprint,
@@ -24,7 +25,7 @@ from stackmend.worker.benchmark import (
 )
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
-from stackmend.worker.benchmark.plan import Action, Measure, Plan, find_baseline
+from stackmend.worker.benchmark.plan import Action, Measure, Plan, count_retries
 from stackmend.worker.benchmark.plan import plan as make_plan
 from stackmend.worker.benchmark.state import (
     Answers,
@@ -36,6 +37,7 @@ from stackmend.worker.benchmark.state import (
     Load,
     Measurement,
     Record,
+    Reference,
     Result,
     Summary,
 )
@@ -99,7 +101,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             plan = make_plan(self.spec, state)
         latest = state.machine.record.latest
         if latest is not None and not plan.actions:
-            self._show(store.find_path(self.host, latest.at))
+            self._show(store.find_path(self.host, self.spec.slug, latest.at))
         return Observation(plan, state)
 
     def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
@@ -140,7 +142,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             lambda: identity.ask(self.host, self.spec, machine),
         )
         latest = machine.record.latest
-        path = store.find_path(self.host, latest.at) if latest is not None else None
+        path = store.find_path(self.host, self.spec.slug, latest.at) if latest is not None else None
         return BenchmarkState(
             machine=machine, answers=answers, collected=path is None or path.exists()
         )
@@ -159,13 +161,13 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         record = state.machine.record
         endpoint = self._make_endpoint(action, state.answers)
         reader = self._make_reader(state, lease)
-        baseline = self._find_comparable(record, action)
+        held = baseline.find_next(self.spec, record, action.fingerprint)
         with progress.display(self.host, self.spec.server) as on_progress:
             prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
                 summaries = self._summarize(levels, prepared.rtt)
-                if unsure := self._find_unsure(baseline, summaries):
+                if unsure := self._find_unsure(record, held, action, summaries):
                     profile = self._limit_loads(unsure)
                     named = ", ".join(map(str, unsure))
                     announce.show_line(
@@ -189,15 +191,15 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             load=prepared.load,
             levels=levels,
         )
-        entry = store.make_entry(measurement, summaries)
+        retries = count_retries(self.spec, record)
+        entry = store.make_entry(measurement, summaries, retries)
         lease.check()
-        updated = store.update_record(record, entry)
-        samples = self._read_samples(record, baseline)
+        updated = baseline.update(record, entry, held, self.spec.threshold)
         store.write_result(self.host, self._files, measurement, updated)
         self._measured = entry
         # What was written is what the next reading is to find.
         connection.invalidate(self.host)
-        self._collect_result(measurement, updated, baseline, samples)
+        self._collect_result(measurement, updated)
 
     def _prepare(self, endpoint: Endpoint) -> Ready:
         if self.spec.target == "queue":
@@ -254,23 +256,17 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         limits = self.spec.profile.limits
         return tuple(statistics.summarize(level, limits, rtt) for level in levels)
 
-    def _find_comparable(self, record: Record, action: Measure) -> Entry | None:
-        """The baseline that a measurement of now will be held against."""
-        if self.spec.baseline == "none":
-            return None
-        chosen = record.best if self.spec.baseline == "best" else record.latest
-        if chosen is None:
-            return None
-        same = fingerprint.is_comparable(chosen.fingerprint, action.fingerprint)
-        return chosen if same else None
-
     def _find_unsure(
-        self, baseline: Entry | None, summaries: Sequence[Summary]
+        self,
+        record: Record,
+        held: Sequence[Reference],
+        action: Measure,
+        summaries: Sequence[Summary],
     ) -> tuple[Load, ...]:
-        if baseline is None:
-            return ()
+        runs = baseline.find_run_spreads(baseline.list_past(record), action.fingerprint)
+        before = [reference.summary for reference in held]
         return statistics.find_unsure(
-            statistics.compare(baseline.summaries, summaries, self.spec.threshold)
+            statistics.compare(before, summaries, self.spec.threshold, runs)
         )
 
     def _limit_loads(self, loads: Sequence[Load]) -> Profile:
@@ -310,40 +306,23 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                 f"{self._files.latest} is not the result that the record names; remove "
                 f"{self._files.record} to measure again"
             )
-        baseline = find_baseline(self.spec, state)
-        samples = self._read_samples(record, baseline)
-        self._collect_result(measurement, record, baseline, samples)
+        self._collect_result(measurement, record)
 
-    def _read_samples(self, record: Record, baseline: Entry | None) -> Measurement | None:
-        """The baseline with its samples, where the host still has them."""
-        for entry, path in (
-            (record.best, self._files.best),
-            (record.latest, self._files.latest),
-        ):
-            if baseline is not None and entry is not None and entry.at == baseline.at:
-                return store.read_measurement(self.host, path, baseline.at)
-        return None
-
-    def _collect_result(
-        self,
-        measurement: Measurement,
-        record: Record,
-        baseline: Entry | None,
-        samples: Measurement | None,
-    ) -> None:
+    def _collect_result(self, measurement: Measurement, record: Record) -> None:
         """Write a result to the controller, with what it is compared to."""
-        assert record.latest is not None, "there is a result"
-        summaries = record.latest.summaries
-        compared = baseline.summaries if baseline is not None else ()
+        latest = record.latest
+        assert latest is not None, "there is a result"
+        held = record.held if self.spec.baseline != "none" else ()
         path = store.collect(
             self.host,
+            self.spec.slug,
             Result(
                 measurement=measurement,
-                summaries=summaries,
-                baseline=samples,
-                baseline_summaries=compared,
-                comparisons=statistics.compare(compared, summaries, self.spec.threshold),
-                history=record.history,
+                summaries=latest.summaries,
+                baseline=store.make_baseline(measurement, held),
+                baseline_summaries=tuple(reference.summary for reference in held),
+                comparisons=baseline.hold(record, held, latest, self.spec.threshold),
+                history=baseline.list_history(record),
             ),
         )
         if path is not None:

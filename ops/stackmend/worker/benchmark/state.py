@@ -5,7 +5,9 @@ is the unit of every comparison; a *level* is all repeats at one load; a *measur
 levels.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from stackmend.frozen import Frozen
 from stackmend.worker.benchmark.spec import Limits
@@ -13,6 +15,9 @@ from stackmend.worker.context import Shape
 
 #: The version of the stored form; one that differs is measured again.
 SCHEMA = 1
+
+#: Seconds since 1970, up to the last year that a calendar has: a host may claim any number.
+Moment = Annotated[float, Field(ge=0, le=253_402_214_400, allow_inf_nan=False)]
 
 #: Why a sample does not count. ``short``: the model ended before it had written what was asked for;
 #: ``cached``: the server answered from a prefix that it had kept; ``cut``: it read less of the
@@ -173,7 +178,7 @@ class Fingerprint(Frozen):
         ``queue``.
     :param version: its version.
     :param image: the digest of its container's image.
-    :param model: the digest of the model, or its name where the server has no digest.
+    :param model: the digest of the model, or its name and bytes where the server has no digest.
     :param settings: what of the server's environment and command changes its speed, sorted.
     :param context: tokens that the model's context has.
     :param processor: where the model lies: ``cpu``, ``gpu``, or ``35% gpu``.
@@ -230,7 +235,7 @@ class Measurement(Frozen):
     target: Literal["ollama", "openai", "queue"]
     name: str
     host: str
-    at: float
+    at: Moment
     cause: str
     fingerprint: Fingerprint
     limits: Limits = Limits()
@@ -299,6 +304,9 @@ class Summary(Frozen):
     :param requests_ps: likewise; of a queue alone.
     :param end: likewise, of the medians; of a queue alone.
     :param others: share of the CPU time that other programs used meanwhile, 0 to 1.
+    :param disturbed: repeats that are left out, since the host disturbed them: by number, from 0.
+    :param rtt: the round trip of the connection that is taken out of the times to the first token.
+    :param is_hidden: whether one of these was shorter than that.
     :param noisy: why the level must not be compared; empty where it may.
     """
 
@@ -311,6 +319,9 @@ class Summary(Frozen):
     requests_ps: Steadiness | None = None
     end: Steadiness | None = None
     others: float | None = None
+    disturbed: tuple[int, ...] = ()
+    rtt: float = 0.0
+    is_hidden: bool = False
     noisy: str = ""
 
 
@@ -350,11 +361,13 @@ class Result(Frozen):
 
     :param measurement: with the raw samples.
     :param summaries: of its levels.
-    :param baseline: the measurement that it was held against, if one is stored.
-    :param baseline_summaries: of that one's levels.
+    :param baseline: the measurement that it was held against, if there was one. Of a server's own
+        earlier results it is the latest of those that its levels are of, without levels: their
+        samples are not kept.
+    :param baseline_summaries: of the levels that it was held against.
     :param comparisons: level by level.
-    :param history: when, and output tokens a second by level, of earlier measurements of the same
-        fingerprint's engine and model: oldest first.
+    :param history: when, and medians by level, of earlier measurements that asked the same: oldest
+        first.
     """
 
     measurement: Measurement
@@ -372,14 +385,29 @@ class Entry(Frozen):
     :param cause: why it was measured.
     :param fingerprint: what it holds for.
     :param limits: what a good request had to meet.
+    :param retries: how many results in a row before it were noisy or failed.
     :param summaries: of its levels.
     """
 
-    at: float
+    at: Moment
     cause: str
     fingerprint: Fingerprint
     limits: Limits = Limits()
+    retries: int = Field(default=0, ge=0, le=100)
     summaries: tuple[Summary, ...]
+
+
+class Reference(Frozen):
+    """One level of an earlier measurement, which later ones are held against.
+
+    :param at: when that began, in seconds since 1970.
+    :param fingerprint: what it holds for.
+    :param summary: what the level came to.
+    """
+
+    at: Moment
+    fingerprint: Fingerprint
+    summary: Summary
 
 
 class Record(Frozen):
@@ -388,26 +416,42 @@ class Record(Frozen):
     :param schema_version: of this form, and of the samples'.
     :param latest: the last measurement.
     :param previous: the one before it that asked the same.
-    :param best: the best steady one that asked the same.
+    :param steady: the last ones, with those of their levels that were steady and no worse.
+    :param best: the best middle of some of these, level by level.
+    :param held: what the latest is held against, level by level.
     :param history: earlier ones, oldest first.
     """
 
     schema_version: int = SCHEMA
     latest: Entry | None = None
     previous: Entry | None = None
-    best: Entry | None = None
+    steady: tuple[Entry, ...] = ()
+    best: tuple[Reference, ...] = ()
+    held: tuple[Reference, ...] = ()
     history: tuple["Past", ...] = ()
 
 
 class Past(Frozen):
-    """One earlier measurement, without its samples.
+    """One earlier measurement, without its samples: medians of each level, by the load in words.
 
     :param at: when it began, in seconds since 1970.
-    :param output_tps: median of each level, by the load in words.
+    :param asked: a digest of what was asked, which comparable ones have in common.
+    :param noisy: loads that must not be compared.
+    :param output_tps: output tokens a second.
+    :param ttft: seconds to the first token; not of older ones, as all that follows.
+    :param tpot: seconds for each token after it.
+    :param requests_ps: requests a second, of a queue alone.
+    :param end: seconds for a task, of a queue alone.
     """
 
-    at: float
+    at: Moment
+    asked: str = ""
+    noisy: tuple[str, ...] = ()
     output_tps: tuple[tuple[str, float], ...]
+    ttft: tuple[tuple[str, float], ...] = ()
+    tpot: tuple[tuple[str, float], ...] = ()
+    requests_ps: tuple[tuple[str, float], ...] = ()
+    end: tuple[tuple[str, float], ...] = ()
 
 
 class Gpu(Frozen):
@@ -484,7 +528,7 @@ class Machine(Frozen):
     :param record_problem: why that cannot be read; empty where it can.
     """
 
-    now: float
+    now: Moment
     cpu: str = ""
     cores: int = 0
     memory: int = 0

@@ -4,16 +4,15 @@ The unit is the repeat: requests of one repeat share its load and its clock, and
 over repeats.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist, fmean, median, stdev
+from types import MappingProxyType
 from typing import Any, Literal
 
 from stackmend.worker.benchmark.spec import Limits
 from stackmend.worker.benchmark.state import (
     Comparison,
-    Conditions,
-    Entry,
     Figures,
     Invalid,
     Level,
@@ -35,6 +34,21 @@ NOISY_STEAL, NOISY_OTHERS = 0.05, 0.1
 
 #: Pages that may come in from swap during a repeat.
 NOISY_SWAPPED = 256
+
+#: Repeats that the host did not disturb, from which on those that it did are left out.
+CLEAN = 5
+
+#: Seconds by which times to a first token have to differ at least.
+LEAST_SECONDS = 0.005
+
+#: Share of a request's time from which on another round trip explains a difference.
+EXPLAINED = 0.02
+
+#: What a time is compared to one of nothing.
+LARGEST_RATIO = 1000.0
+
+#: Standard deviations of runs from one another that make no difference.
+RUN_SPREADS = 3
 
 #: The greatest probability that a difference is chance.
 SIGNIFICANT = 0.05
@@ -78,7 +92,8 @@ def compute_percentile(values: Sequence[float], share: float) -> float:
 def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures:
     """What one repeat comes to.
 
-    Only samples that count are counted, in tokens as in times; the wall time is that of all.
+    Only samples that count are counted, in tokens as in times; the wall time is that of all. Of
+    answers that ended too soon the tokens count as well: the server has written them.
 
     :param limits: what a good request meets.
     :param rtt: one round trip of the connection, taken out of the times to the first token.
@@ -106,7 +121,11 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
     good = [sample for sample in valid if _is_good(sample, limits, rtt)]
     return Figures(
         output_tps=compute_rate(
-            sum(sample.output_tokens or 0 for sample in valid if sample.last is not None)
+            sum(
+                sample.output_tokens or 0
+                for sample in repeat.samples
+                if sample.last is not None and (sample.invalid is None or _is_short(sample))
+            )
         ),
         requests_ps=compute_rate(len(valid)),
         goodput=None if limits == Limits() else compute_rate(len(good)),
@@ -135,7 +154,10 @@ def summarize(level: Level, limits: Limits, rtt: float = 0.0) -> Summary:
     :param rtt: one round trip of the connection, taken out of the times to the first token.
     """
     figures = tuple(compute_figures(repeat, limits, rtt) for repeat in level.repeats)
-    counted = [row for row in figures if row.valid] or list(figures)
+    disturbed = _find_disturbed(level.repeats)
+    clean = [at for at in range(len(figures)) if at not in disturbed]
+    repeats = [level.repeats[at] for at in clean]
+    counted = [figures[at] for at in clean if figures[at].valid] or list(figures)
     output = compute_steadiness([row.output_tps for row in counted])
     # Tokens are what a model server is for, and tasks what a queue is for.
     requests = end = None
@@ -151,8 +173,12 @@ def summarize(level: Level, limits: Limits, rtt: float = 0.0) -> Summary:
         tpot=_find_steadiness([row.tpot[0] for row in counted if row.tpot]),
         requests_ps=requests,
         end=end,
-        others=_compute_mean([row.conditions.others for row in level.repeats]),
-        noisy=level.noisy or _find_noise(level, figures, requests or output),
+        others=_compute_mean([row.conditions.others for row in repeats]),
+        disturbed=disturbed,
+        rtt=rtt,
+        is_hidden=_is_hidden(repeats, rtt),
+        noisy=level.noisy
+        or _find_noise(repeats, [figures[at] for at in clean], requests or output),
     )
 
 
@@ -161,10 +187,20 @@ def compute_steadiness(values: Sequence[float]) -> Steadiness:
 
     :param values: one for each repeat, one at least.
     """
-    mean = fmean(values)
-    spread = stdev(values) / mean if len(values) > 1 and mean > 0 else 0.0
+    middle = median(values)
     low, high = _find_interval(values)
-    return Steadiness(median=median(values), low=low, high=high, spread=spread)
+    spread = _compute_deviation(values) / middle if middle > 0 else 0.0
+    return Steadiness(median=middle, low=low, high=high, spread=spread)
+
+
+def _compute_deviation(values: Sequence[float]) -> float:
+    """The standard deviation, by the quartiles: one repeat that is far out does not change it."""
+    size = len(values)
+    if size < 4:
+        return stdev(values) if size > 1 else 0.0
+    quartiles = compute_percentile(values, 0.75) - compute_percentile(values, 0.25)
+    # Quartiles of few values lie closer together than those of many.
+    return quartiles / (1.349 * (1 - 1.33 / size))
 
 
 def compute_p(before: Sequence[float], after: Sequence[float]) -> float:
@@ -195,16 +231,21 @@ def compute_p(before: Sequence[float], after: Sequence[float]) -> float:
 
 
 def compare(
-    before: Sequence[Summary], after: Sequence[Summary], threshold: float
+    before: Sequence[Summary],
+    after: Sequence[Summary],
+    threshold: float,
+    runs: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Comparison, ...]:
     """Hold the levels of a measurement against those of the same load of an earlier one.
 
-    A difference counts where it matters, which is more than the threshold and than twice the spread
-    of either, and where chance is improbable as well.
+    A difference counts where it matters, which is more than the threshold, than twice the spread of
+    the earlier level's repeats and than thrice that of runs, and where chance is improbable as
+    well. It is noisy where the repeats now vary so, or where the connection explains it.
 
     :param before: the earlier levels.
     :param after: the levels now.
     :param threshold: by how much a figure has to differ to matter, as a share.
+    :param runs: the spread of whole runs that nothing distinguishes, by load in words.
     """
     earlier = {summary.load: summary for summary in before}
     found = []
@@ -213,7 +254,8 @@ def compare(
         if then is None:
             continue
         for figure, more_is_better in COMPARED.items():
-            comparison = _compare_figure(then, now, figure, more_is_better, threshold)
+            limit = max(threshold, RUN_SPREADS * runs.get(str(now.load), 0.0))
+            comparison = _compare_figure(then, now, figure, more_is_better, limit)
             if comparison is not None:
                 found.append(comparison)
     return tuple(found)
@@ -245,37 +287,30 @@ def add_repeats(levels: Sequence[Level], more: Sequence[Level]) -> tuple[Level, 
     )
 
 
-def find_best(summaries: Sequence[Summary]) -> float:
-    """The most output tokens a second, or requests where there are none, of any level."""
-    tokens = max((summary.output_tps.median for summary in summaries), default=0.0)
-    return tokens or max((summary.median.requests_ps for summary in summaries), default=0.0)
-
-
-def is_better(entry: Entry, than: Entry | None) -> bool:
-    """Whether a measurement is to be the best so far: steady, and no slower."""
-    if any(summary.noisy for summary in entry.summaries):
-        return False
-    return than is None or find_best(entry.summaries) > find_best(than.summaries)
-
-
 def _compare_figure(
-    then: Summary, now: Summary, figure: str, more_is_better: bool, threshold: float
+    then: Summary, now: Summary, figure: str, more_is_better: bool, least: float
 ) -> Comparison | None:
     old: Steadiness | None = getattr(then, figure)
     new: Steadiness | None = getattr(now, figure)
-    if old is None or new is None or old.median <= 0:
+    if old is None or new is None:
         return None
-    limit = max(threshold, 2 * old.spread, 2 * new.spread)
+    if old.median <= 0:
+        # A time that the round trip hides is noise; no tokens at all are nothing to compare.
+        return _compare_hidden(then, now, figure, least) if figure == "ttft" else None
+    limit = max(least, 2 * old.spread)
     ratio = new.median / old.median
     p = compute_p(_list_values(then, figure), _list_values(now, figure))
     outcome: Literal["equal", "worse", "better", "noisy"] = "equal"
     reason = ""
     is_worse = (ratio < 1) is more_is_better
-    if abs(ratio - 1) > limit:
+    if abs(ratio - 1) > limit and not _is_within_round_trip(then, now, figure):
         reason = _find_disturbance(then, now) if is_worse else ""
         reason = reason or now.noisy or then.noisy
+        reason = reason or _find_round_trip(then, now, figure, abs(ratio - 1), limit)
+        if abs(ratio - 1) <= 2 * new.spread:
+            reason = reason or f"the repeats vary by {new.spread:.0%}"
         if p >= SIGNIFICANT:
-            reason = reason or f"a difference like this is chance with a probability of {p:.2g}"
+            reason = reason or f"chance alone differs so with a probability of {p:.2g}"
         outcome = "noisy" if reason else "worse" if is_worse else "better"
     return Comparison(
         load=now.load,
@@ -290,11 +325,65 @@ def _compare_figure(
     )
 
 
+def _compare_hidden(then: Summary, now: Summary, figure: str, least: float) -> Comparison | None:
+    """A first token that came sooner than the round trip lasts: it is compared to nothing."""
+    old: Steadiness | None = getattr(then, figure)
+    new: Steadiness | None = getattr(now, figure)
+    if old is None or new is None or new.median <= old.median + _find_resolution(then, now):
+        return None
+    return Comparison(
+        load=now.load,
+        figure=figure,
+        before=old.median,
+        after=new.median,
+        ratio=LARGEST_RATIO,
+        threshold=least,
+        p=compute_p(_list_values(then, figure), _list_values(now, figure)),
+        outcome="noisy",
+        reason=_format_hidden(then),
+    )
+
+
+def _format_hidden(summary: Summary) -> str:
+    return f"the round trip of {summary.rtt * 1000:.3g} ms is longer than a time to a first token"
+
+
+def _find_resolution(then: Summary, now: Summary) -> float:
+    """Seconds by which times to a first token have to differ: the round trip is known no better."""
+    return max(LEAST_SECONDS, max(then.rtt, now.rtt) / 4)
+
+
+def _is_within_round_trip(then: Summary, now: Summary, figure: str) -> bool:
+    if figure != "ttft" or then.ttft is None or now.ttft is None:
+        return False
+    return abs(now.ttft.median - then.ttft.median) <= _find_resolution(then, now)
+
+
+def _find_round_trip(
+    then: Summary, now: Summary, figure: str, difference: float, limit: float
+) -> str:
+    """Why the connection alone may make the difference; empty where it does not."""
+    if figure == "ttft":
+        hidden = next((row for row in (now, then) if row.is_hidden), None)
+        return _format_hidden(hidden) if hidden is not None else ""
+    # In a closed loop the next request waits until the answer has come the whole way.
+    end = now.median.end
+    if figure == "tpot" or not now.load.concurrency or end is None or end[0] <= 0:
+        return ""
+    share = abs(now.rtt - then.rtt) / end[0]
+    if share <= EXPLAINED or difference - share > limit:
+        return ""
+    return (
+        f"the round trip of the connection is {now.rtt * 1000:.3g} ms, {then.rtt * 1000:.3g} ms "
+        f"before: {share:.0%} of a request"
+    )
+
+
 def _list_values(summary: Summary, figure: str) -> list[float]:
     values = []
-    for row in summary.repeats:
+    for at, row in enumerate(summary.repeats):
         value = getattr(row, figure)
-        if row.valid and value is not None:
+        if row.valid and value is not None and at not in summary.disturbed:
             values.append(value[0] if isinstance(value, tuple) else value)
     return values
 
@@ -309,9 +398,21 @@ def _find_disturbance(then: Summary, now: Summary) -> str:
     return f"other programs used {now.others:.0%} of the CPU time{before}"
 
 
-def _find_noise(level: Level, figures: Sequence[Figures], output: Steadiness) -> str:
+def _is_hidden(repeats: Sequence[Repeat], rtt: float) -> bool:
+    """Whether a first token came sooner than the round trip that is taken out of its time."""
+    times = [sample.ttft for repeat in repeats for sample in repeat.valid]
+    return any(time is not None and time < rtt for time in times)
+
+
+def _find_disturbed(repeats: Sequence[Repeat]) -> tuple[int, ...]:
+    """The repeats that the host disturbed, where enough others are left."""
+    found = tuple(at for at, repeat in enumerate(repeats) if _find_condition([repeat]))
+    return found if len(repeats) - len(found) >= CLEAN else ()
+
+
+def _find_noise(repeats: Sequence[Repeat], figures: Sequence[Figures], output: Steadiness) -> str:
     """Why a level must not be compared; empty where it may."""
-    sent = sum(len(repeat.samples) for repeat in level.repeats)
+    sent = sum(not _is_short(sample) for repeat in repeats for sample in repeat.samples)
     counted = sum(row.valid for row in figures)
     if not counted:
         return "no request counts"
@@ -320,9 +421,12 @@ def _find_noise(level: Level, figures: Sequence[Figures], output: Steadiness) ->
         for row in figures:
             for why, count in row.invalid:
                 reasons[why] = reasons.get(why, 0) + count
+        if short := sum(_is_short(sample) for repeat in repeats for sample in repeat.samples):
+            reasons["short"] -= short
+            reasons = {why: count for why, count in reasons.items() if count}
         named = ", ".join(f"{why} {count}" for why, count in sorted(reasons.items()))
         return f"{sent - counted} of {sent} requests do not count: {named}"
-    if reason := _find_condition(level.repeats):
+    if reason := _find_condition(repeats):
         return reason
     if output.spread > NOISY_SPREAD:
         return f"its repeats vary by {output.spread:.0%}"
@@ -330,7 +434,7 @@ def _find_noise(level: Level, figures: Sequence[Figures], output: Steadiness) ->
 
 
 def _find_condition(repeats: Sequence[Repeat]) -> str:
-    conditions: list[Conditions] = [repeat.conditions for repeat in repeats]
+    conditions = [repeat.conditions for repeat in repeats]
     if kills := sum(row.oom_kills or 0 for row in conditions):
         return f"the kernel killed {kills} processes for memory"
     if (swapped := max(row.swapped or 0 for row in conditions)) > NOISY_SWAPPED:
@@ -399,6 +503,11 @@ def _find_interval(values: Sequence[float]) -> tuple[float, float]:
     ).confidence_interval
     # Rounding may lead out of what was measured.
     return max(least, float(found.low)), min(most, float(found.high))
+
+
+def _is_short(sample: Sample) -> bool:
+    """Whether an answer has text, and ended too soon: the model's doing, and no disturbance."""
+    return sample.invalid == "short" and sample.last is not None and bool(sample.output_tokens)
 
 
 def _is_good(sample: Sample, limits: Limits, rtt: float) -> bool:

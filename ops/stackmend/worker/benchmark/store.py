@@ -19,14 +19,13 @@ from stackmend.redaction import get_secrets
 from stackmend.reporting import write
 from stackmend.reporting.clean import clean
 from stackmend.worker.benchmark import commands
-from stackmend.worker.benchmark.plan import KEPT, advance
 from stackmend.worker.benchmark.spec import ROOT, BenchmarkSpec
 from stackmend.worker.benchmark.state import (
     SCHEMA,
     Entry,
     Measurement,
-    Past,
     Record,
+    Reference,
     Result,
     Summary,
 )
@@ -44,39 +43,16 @@ class Files:
 
     :param record: what each run reads: the figures of the latest results, and the history.
     :param latest: the latest measurement, with its samples.
-    :param best: the best steady one likewise.
     """
 
     record: str
     latest: str
-    best: str
 
 
 def get_files(spec: BenchmarkSpec) -> Files:
     """Where what is measured lies on the host."""
     stem = f"{ROOT}/{spec.slug}"
-    return Files(f"{stem}.json", f"{stem}.latest.json", f"{stem}.best.json")
-
-
-def update_record(record: Record, entry: Entry) -> Record:
-    """The record with a new result.
-
-    :param record: what there is.
-    :param entry: the new result.
-    """
-    previous, best = advance(record.latest, record.best, entry)
-    history = record.history
-    if record.latest is not None:
-        history = (*history, make_past(record.latest))[-KEPT:]
-    return Record(latest=entry, previous=previous, best=best, history=history)
-
-
-def make_past(entry: Entry) -> Past:
-    """One result in one line."""
-    return Past(
-        at=entry.at,
-        output_tps=tuple((str(row.load), row.output_tps.median) for row in entry.summaries),
-    )
+    return Files(f"{stem}.json", f"{stem}.latest.json")
 
 
 def write_result(host: Host, files: Files, measurement: Measurement, record: Record) -> None:
@@ -92,8 +68,6 @@ def write_result(host: Host, files: Files, measurement: Measurement, record: Rec
     if len(samples) > LONGEST:
         raise StepError(f"the samples have {len(samples)} bytes, more than {LONGEST}: ask less")
     _write(host, files.latest, samples)
-    if record.best is not None and record.best.at == measurement.at:
-        _write(host, files.best, samples)
     _write(host, files.record, _dump(record))
 
 
@@ -127,29 +101,35 @@ def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
     return found if (found.schema_version, found.at) == (SCHEMA, at) else None
 
 
-def find_path(host: Host, at: float) -> Path | None:
+def find_path(host: Host, slug: str, at: float) -> Path | None:
     """Where a result lies on the controller; ``None`` where this run writes no report.
 
     :param host: the host.
+    :param slug: what was measured there, in one word: of one host there may be several servers.
     :param at: when it was measured.
     """
     run = reporting.find_run(host.state)
     if run is None:
         return None
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", host.name).strip(".")[:150] or "host"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", host.name).strip(".")[:80] or "host"
     moment = datetime.fromtimestamp(at, UTC)
-    return write.find_directory(run) / "benchmarks" / f"{name}-{moment:%Y%m%dT%H%M%SZ}.json"
+    return (
+        write.find_directory(run)
+        / "benchmarks"
+        / f"{name}-{slug[-120:]}-{moment:%Y%m%dT%H%M%SZ}.json"
+    )
 
 
-def collect(host: Host, result: Result) -> Path | None:
+def collect(host: Host, slug: str, result: Result) -> Path | None:
     """Write a result to the controller, without the secrets of this run.
 
     :param host: the host.
+    :param slug: what was measured there, in one word.
     :param result: the result.
     :returns: where it lies.
     :raises StepError: it cannot be written.
     """
-    path = find_path(host, result.measurement.at)
+    path = find_path(host, slug, result.measurement.at)
     if path is None:
         return None
     try:
@@ -159,12 +139,39 @@ def collect(host: Host, result: Result) -> Path | None:
     return path
 
 
-def make_entry(measurement: Measurement, summaries: Sequence[Summary]) -> Entry:
-    """A measurement as the record has it."""
+def make_entry(measurement: Measurement, summaries: Sequence[Summary], retries: int = 0) -> Entry:
+    """A measurement as the record has it.
+
+    :param measurement: with its samples.
+    :param summaries: of its levels.
+    :param retries: how many results in a row before it were noisy or failed.
+    """
     return Entry(
         at=measurement.at,
         cause=measurement.cause,
         fingerprint=measurement.fingerprint,
         limits=measurement.limits,
+        retries=retries,
         summaries=tuple(summaries),
+    )
+
+
+def make_baseline(measurement: Measurement, held: Sequence[Reference]) -> Measurement | None:
+    """What a measurement is held against as pictures name it: without its samples.
+
+    :param measurement: the measurement.
+    :param held: what its levels are held against; the latest of these gives the name.
+    """
+    newest = max(held, key=lambda reference: reference.at, default=None)
+    if newest is None:
+        return None
+    return measurement.model_copy(
+        update={
+            "at": newest.at,
+            "cause": "",
+            "fingerprint": newest.fingerprint,
+            "rtt": 0.0,
+            "load": None,
+            "levels": (),
+        }
     )

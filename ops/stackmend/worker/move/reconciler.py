@@ -329,7 +329,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             for service, engine, levels in sides
         )
         try:
-            path = store.collect(self.host, make_result(measured, old, new, self.spec.profile))
+            result = make_result(measured, old, new, self.spec.profile)
+            path = store.collect(self.host, f"move.{move.target}", result)
         except StepError as error:
             announce.show_line(self.host, f"  {error}")
             return
