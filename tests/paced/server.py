@@ -35,6 +35,7 @@ TRAPS = {
     "cut": "reads only the last 40 tokens of a prompt",
     "reload": "loads the model for each request, and says so",
     "num-ctx": "loads the model whenever num_ctx differs from that of the request before",
+    "client-ctx": "had a client load the model with `context`, and loads it for any other num_ctx",
     "empty-first": "sends an empty chunk at once",
     "short": "ends by itself after a third of the tokens",
     "http-500": "fails",
@@ -68,6 +69,7 @@ class Pace:
     + load: seconds that loading the model takes
     + cold: whether the model has to be loaded at first; only Ollama's API has it do so
     + context: tokens that a prompt may have; longer ones are cut
+    + expires: when the loaded model is to be unloaded
     + model: its name
     + timings: whether OpenAI's API says llama.cpp's ``timings``
     + completions: whether it has ``/v1/completions``
@@ -83,6 +85,7 @@ class Pace:
     load: float = 0.5
     cold: bool = False
     context: int = 4096
+    expires: str = "2100-01-01T00:00:00Z"
     model: str = "paced"
     timings: bool = True
     completions: bool = True
@@ -204,7 +207,7 @@ class Server:
             **model,
             "size_vram": 0,
             "context_length": self.pace.context,
-            "expires_at": "2100-01-01T00:00:00Z",
+            "expires_at": self.pace.expires,
         }
         answers = {
             "/": "Ollama is running",
@@ -260,6 +263,7 @@ class Server:
         evaluated = self.evaluate(record)
         options = exchange.body.get("options") or {}
         fresh = options.get("num_ctx") != self.num_ctx and trap == "num-ctx"
+        fresh = fresh or (trap == "client-ctx" and options.get("num_ctx") != pace.context)
         self.num_ctx = options.get("num_ctx")
         api_loads = exchange.path.startswith("/api/") and not self.loaded
         record.load = pace.load if trap == "reload" or fresh or api_loads else 0.0

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from stackmend.redaction import format_safe_line
 from stackmend.worker.benchmark.definitions import Answer, Question, Reference, find_problem
 from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.fingerprint import list_changes
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
 from stackmend.worker.benchmark.protocols import Protocol
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import make_arrivals
+from stackmend.worker.benchmark.state import Fingerprint
 
 OLLAMA, OPENAI, CHAT = Ollama("", "m"), OpenAI("/v1", "m"), OpenAI("/v1", "m", chat=True)
 BOTH = pytest.mark.parametrize("protocol", [OLLAMA, OPENAI], ids=["ollama", "openai"])
@@ -281,3 +283,10 @@ def test_whatever_comes_is_an_answer(protocol: Protocol, lines: list[tuple[bytes
         assert found.problem.reason == format_safe_line(found.problem.reason, 1000)
     assert all(text.characters > 0 for text in found.texts)
     find_problem(found, Question(3, 10), Reference(10, 100))
+
+
+def test_a_model_whose_layers_a_server_splits_a_little_differently_is_the_same() -> None:
+    before = Fingerprint(parameters="p", engine="ollama", processor="35% gpu")
+    for after, changed in (("40% gpu", 0), ("41% gpu", 1), ("cpu", 1), ("\x1b% gpu", 1)):
+        now = before.model_copy(update={"processor": after})
+        assert len(list_changes(before, now)) == changed

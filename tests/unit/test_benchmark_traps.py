@@ -308,6 +308,16 @@ def test_a_model_that_is_not_loaded(here: Host, server: Paced) -> None:
     assert prepare(here, at(server, "ollama"), PROFILE).load is None
 
 
+def test_a_client_that_asked_for_a_context_keeps_its_model(here: Host, server: Paced) -> None:
+    """Asked with another context, the server would load the model anew for each of both."""
+    server.set(trap="client-ctx", context=8192)
+    prepared = prepare(here, at(server, "ollama"), PROFILE)
+    samples = ask(here, server, "ollama", prepared, requests=2)
+    assert {record.load for record in server.read_records()} == {0.0}
+    assert [sample.invalid for sample in samples] == [None, None]
+    server.set(context=4096)
+
+
 @calmly
 def test_a_server_with_messages_alone(here: Host, server: Paced) -> None:
     server.set(completions=False)

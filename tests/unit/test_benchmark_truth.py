@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import statistics
 from collections.abc import Iterator
@@ -189,3 +190,12 @@ def test_what_ollama_keeps_in_memory_stays_as_it_was(here: Host, server: Paced) 
     assert {record.keep_alive for record in server.read_records()} == {3600}
     release(here, ollama, known)
     assert server.read_loads() == [3600, None]
+    # What a client asked for holds again: a day, of which an hour has passed.
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=23)
+    server.set(cold=False, expires=until.isoformat())
+    known = prepare(here, ollama, SHORT)
+    release(here, ollama, known)
+    first, last = server.read_loads()
+    assert first == 3600
+    assert 22.9 * 3600 < last <= 23 * 3600
+    server.set(expires="2100-01-01T00:00:00Z")

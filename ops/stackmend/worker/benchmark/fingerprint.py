@@ -1,5 +1,6 @@
 """What a measurement holds for, and by what two of these differ. Pure."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from stackmend.worker.benchmark.spec import BenchmarkSpec
@@ -17,6 +18,10 @@ PROTOCOL = 1
 
 #: Shares by which bytes of memory may differ: a kernel keeps more or less of it for itself.
 MEMORY_SHARE = 0.02
+
+#: Points of a hundred by which the share of a model on a GPU may differ: a server decides it anew
+#: by what is free at each load.
+PROCESSOR_POINTS = 5
 
 #: Fields that are known only while the model is loaded: where one side lacks one, it is no change.
 WHILE_LOADED = frozenset({"context", "processor", "threads"})
@@ -149,6 +154,8 @@ def list_changes(before: Fingerprint, now: Fingerprint) -> tuple[str, ...]:
             continue
         if name == "memory" and abs(old - new) <= MEMORY_SHARE * max(old, new):
             continue
+        if name == "processor" and abs(_find_share(old) - _find_share(new)) <= PROCESSOR_POINTS:
+            continue
         if isinstance(old, tuple) and isinstance(new, tuple):
             changes.append(f"{title} changed: {_format_difference(old, new)}")
         else:
@@ -168,6 +175,12 @@ def _find_processor(loaded: Loaded | None) -> str:
     if share >= 0.995:
         return "gpu"
     return f"{share:.0%} gpu" if share >= 0.005 else "cpu"
+
+
+def _find_share(processor: str) -> int:
+    """Points of a hundred of a model that lie on a GPU; a host may have stored anything."""
+    share = processor.removesuffix("% gpu")
+    return int(share) if re.fullmatch("[0-9]{1,3}", share) else 100 * (processor == "gpu")
 
 
 def _format_difference(old: Sequence[str], new: Sequence[str]) -> str:

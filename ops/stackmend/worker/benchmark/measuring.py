@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from typing import Protocol as Interface
 
 from stackmend import connection
@@ -31,7 +31,7 @@ from stackmend.worker.benchmark.definitions import (
     find_problem,
 )
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
-from stackmend.worker.benchmark.protocols import Protocol, parse_object
+from stackmend.worker.benchmark.protocols import Protocol, parse_count, parse_object
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import Asking, Run, Task, open_client, open_clients, send
@@ -207,13 +207,17 @@ def _load(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float |
     """Load the model; how long that took, where it was not loaded."""
     if not isinstance(protocol, Ollama):
         return None
-    expiry = _read_expiry(client, protocol, endpoint.model)
-    if expiry is not None and expiry > time.time() + FOR_EVER * 365 * 86400:
-        # Somebody keeps it for ever; a request of ours with a limit would end that.
-        protocol.keep = -1
+    loaded = _read_loaded(client, protocol, endpoint.model)
+    if loaded is not None:
+        # With another context the server would end the one that a client asked for.
+        protocol.context = loaded.context
+        protocol.expiry = loaded.expiry
+        if loaded.expiry > time.time() + FOR_EVER * 365 * 86400:
+            # Somebody keeps it for ever; a request of ours with a limit would end that.
+            protocol.keep = -1
     started = time.monotonic()
     _request_load(client, endpoint, protocol, protocol.keep)
-    return time.monotonic() - started if expiry is None else None
+    return time.monotonic() - started if loaded is None else None
 
 
 def _request_load(
@@ -233,17 +237,31 @@ def _request_load(
         raise StepError(f"{endpoint} does not load the model: {reason}")
 
 
-def _read_expiry(client: HTTPClient, protocol: Ollama, model: str) -> float | None:
-    """When the model will be unloaded, in seconds since 1970; ``None`` where it is not loaded."""
+class _Loaded(NamedTuple):
+    """A model in memory.
+
+    :param context: tokens of its context; 0 where the server does not say.
+    :param expiry: when it will be unloaded, in seconds since 1970.
+    """
+
+    context: int
+    expiry: float
+
+
+def _read_loaded(client: HTTPClient, protocol: Ollama, model: str) -> _Loaded | None:
+    """The model as it lies in memory; ``None`` where it does not."""
     with suppress(connection.HTTPError, ValueError, TypeError, KeyError, AttributeError):
-        for loaded in parse_object(client.get(protocol.loaded, timeout=SOON).content)["models"]:
-            if model in (loaded["name"], loaded["name"].removesuffix(":latest")):
-                return datetime.fromisoformat(loaded["expires_at"]).timestamp()
+        for row in parse_object(client.get(protocol.loaded, timeout=SOON).content)["models"]:
+            if model in (row["name"], row["name"].removesuffix(":latest")):
+                expiry = datetime.fromisoformat(row["expires_at"]).timestamp()
+                return _Loaded(parse_count(row.get("context_length")) or 0, expiry)
     return None
 
 
 def release(host: Host, endpoint: Endpoint, prepared: Prepared) -> None:
     """Let the server keep the model as long as it would have by itself.
+
+    One that a client had loaded stays until the time that this one had set, if that is to come.
 
     :param host: the host that reaches the server.
     :param endpoint: the server.
@@ -252,9 +270,10 @@ def release(host: Host, endpoint: Endpoint, prepared: Prepared) -> None:
     protocol = prepared.protocol
     if not isinstance(protocol, Ollama) or protocol.keep < 0:
         return
+    left = math.ceil(protocol.expiry - time.time())
     # It is unloaded an hour later where this fails.
     with suppress(StepError), open_client(host, endpoint, SOON) as client:
-        _request_load(client, endpoint, protocol, None)
+        _request_load(client, endpoint, protocol, left if left > 0 else None)
 
 
 class _Learner:
