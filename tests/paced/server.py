@@ -49,6 +49,7 @@ TRAPS = {
     "garbage": "sends lines that are no JSON, or the wrong JSON",
     "uncounted": "does not count tokens",
     "stale": "lets go of a connection that was idle when the next request comes",
+    "interrupts": "ends an answer when another request comes, as llama-cpp-python does",
     "liar": "counts and times that cannot be: more time than has passed",
 }
 
@@ -137,7 +138,8 @@ class Server:
 
     def reset(self):
         self.records, self.loads = [], []
-        self.number = 0
+        self.number = self.arriving = 0
+        self.one = asyncio.Semaphore(1)
         self.loaded = not self.pace.cold
         self.slots = asyncio.Semaphore(self.pace.slots)
 
@@ -189,6 +191,9 @@ class Server:
         if path.startswith("/v1/") and self.pace.key and given != f"Bearer {self.pace.key}":
             return await exchange.json({"error": {"message": "no key"}}, 401)
         if method == "GET":
+            if self.pace.trap == "interrupts" and path == "/v1/models":
+                async with self.take():
+                    return await self.describe(exchange)
             return await self.describe(exchange)
         if path in ("/api/generate", "/api/chat") and self.empty(exchange):
             return await self.manage(exchange)
@@ -199,6 +204,19 @@ class Server:
         if path in known:
             return await self.generate(exchange)
         return await exchange.json({"error": "not found"}, 404)
+
+    @contextlib.asynccontextmanager
+    async def take(self):
+        """Wait for the answer that is under way, which ends because of that."""
+        self.arriving += 1
+        try:
+            await self.one.acquire()
+        finally:
+            self.arriving -= 1
+        try:
+            yield
+        finally:
+            self.one.release()
 
     async def describe(self, exchange):
         name = self.pace.model + (HOSTILE if self.pace.trap == "hostile" else "")
@@ -215,12 +233,18 @@ class Server:
             "/api/version": {"version": "0.33.0"},
             "/api/tags": {"models": [model]},
             "/api/ps": {"models": [loaded] if self.loaded else []},
-            "/v1/models": {"object": "list", "data": [{"id": name, "object": "model"}]},
+            "/v1/models": {
+                "object": "list",
+                "data": [{"id": name, "object": "model"} | self.owner()],
+            },
         }
         if exchange.path in answers:
             await exchange.json(answers[exchange.path])
         else:
             await exchange.json({"error": "not found"}, 404)
+
+    def owner(self):
+        return {"owned_by": "me"} if self.pace.trap == "interrupts" else {}
 
     def empty(self, exchange):
         return not exchange.body.get("prompt") and not exchange.body.get("messages")
@@ -253,7 +277,7 @@ class Server:
             return
         if trap == "hang-first":
             await asyncio.sleep(3600)
-        async with self.slots:
+        async with self.take() if trap == "interrupts" else self.slots:
             record.began = time.monotonic()
             await self.write(exchange, api, record)
         record.ended = time.monotonic()
@@ -296,6 +320,10 @@ class Server:
                 await exchange.begin(api.media)
             if trap in HALFWAY and number >= len(groups) // 2:
                 await self.break_off(exchange, api, trap)
+                return
+            if trap == "interrupts" and self.arriving:
+                await exchange.chunk(b"data: [DONE]\n\n")
+                await exchange.finish()
                 return
             text = "".join(f" w{record.tokens + n:04d}" for n in range(size))
             if trap == "hostile":

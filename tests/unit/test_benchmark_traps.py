@@ -318,6 +318,19 @@ def test_a_client_that_asked_for_a_context_keeps_its_model(here: Host, server: P
     server.set(context=4096)
 
 
+def test_a_server_that_ends_an_answer_for_the_next_request(here: Host, server: Paced) -> None:
+    server.set(trap="interrupts", tpot=0.002, ttft=0.02)
+    endpoint = at(server, "openai")
+    prepared = prepare(here, endpoint, PROFILE)
+    assert "/models" not in prepared.probe
+    (level,) = measuring.measure(here, endpoint, PROFILE, prepared=prepared)
+    assert level.load == Load(concurrency=1)
+    assert all(repeat.valid == repeat.samples for repeat in level.repeats)
+    # Who asks for more all the same gets it.
+    samples = ask(here, server, "openai", prepared, requests=4)
+    assert {sample.invalid for sample in samples} & {"uncounted", "implausible"}
+
+
 @calmly
 def test_a_server_with_messages_alone(here: Host, server: Paced) -> None:
     server.set(completions=False)

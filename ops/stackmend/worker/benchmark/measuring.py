@@ -20,6 +20,7 @@ from typing import Protocol as Interface
 
 from stackmend import connection
 from stackmend.errors import StepError
+from stackmend.reporting import announce
 from stackmend.worker.benchmark.definitions import (
     Answer,
     Counts,
@@ -98,6 +99,10 @@ class Ready(Interface):
     def probe(self) -> str:
         """The path of a request that it answers at once."""
 
+    @property
+    def serial(self) -> bool:
+        """Whether requests at one time would end one another."""
+
     def make_task(self, profile: Profile) -> Asking:
         """What is asked again and again.
 
@@ -131,6 +136,11 @@ class Prepared:
         """The path of a request that the server answers at once."""
         return self.protocol.probe
 
+    @property
+    def serial(self) -> bool:
+        """Whether requests at one time would end one another."""
+        return self.protocol.serial
+
     def make_task(self, profile: Profile) -> Task:
         """What is sent again and again.
 
@@ -156,6 +166,7 @@ def measure_rtt(host: Host, endpoint: Endpoint) -> float:
     """
     protocol = _make_protocol(endpoint)
     with open_client(host, endpoint, SOON) as client:
+        _note_models(client, protocol)
         return measure_round_trips(client, endpoint, protocol.probe)
 
 
@@ -163,6 +174,12 @@ def _make_protocol(endpoint: Endpoint) -> Protocol:
     if endpoint.protocol == "ollama":
         return Ollama(endpoint.prefix, endpoint.model)
     return OpenAI(endpoint.prefix, endpoint.model)
+
+
+def _note_models(client: HTTPClient, protocol: Protocol) -> None:
+    if isinstance(protocol, OpenAI):
+        with suppress(connection.HTTPError, ValueError):
+            protocol.note_models(parse_object(client.get(protocol.models, timeout=SOON).content))
 
 
 def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> float:
@@ -197,6 +214,7 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     """
     with open_client(host, endpoint, max(profile.timeout, LOADING)) as client:
         protocol = _make_protocol(endpoint)
+        _note_models(client, protocol)
         rtt = measure_round_trips(client, endpoint, protocol.probe)
         load = _load(client, endpoint, protocol)
         learner = _Learner(client, endpoint, protocol, profile, rtt)
@@ -502,6 +520,7 @@ def _measure(
     order: Sequence[int],
 ) -> list[tuple[Level, ...]]:
     """The levels of each server, whose repeats come in an order that is begun again and again."""
+    profile = _limit_profile(host, servers, profile)
     levels: list[list[Level]] = [[] for _ in servers]
     progress = _Progress(count_all_requests(profile, len(servers)), on_progress)
     for load in list_loads(profile):
@@ -519,6 +538,21 @@ def _measure(
         for number, taken_repeats in enumerate(repeats):
             levels[number].append(Level(load=load, repeats=tuple(taken_repeats)))
     return [tuple(own) for own in levels]
+
+
+def _limit_profile(
+    host: Host, servers: Sequence[tuple[Endpoint, Ready]], profile: Profile
+) -> Profile:
+    """The profile with what its servers can do of that which nobody asked for."""
+    serial = [endpoint for endpoint, prepared in servers if prepared.serial]
+    if serial and profile.rate is None and "concurrency" not in profile.model_fields_set:
+        announce.show_line(
+            host,
+            f"{serial[0]} answers one request at a time, and another one ends that: measuring at "
+            "concurrency 1",
+        )
+        profile = profile.model_copy(update={"concurrency": (1,)})
+    return profile
 
 
 def _list_turns(order: Sequence[int], repeats: int, servers: int) -> Iterator[int]:

@@ -357,6 +357,11 @@ class Prepared:
     load: float | None = None
 
     @property
+    def serial(self) -> bool:
+        """A queue takes any number of tasks."""
+        return False
+
+    @property
     def probe(self) -> str:
         """The path of a request that the queue answers at once."""
         return self.prefix + HEALTH

@@ -132,6 +132,9 @@ class Protocol(ABC):
     #: The path of a request that a server answers at once, whatever its model does.
     probe: str
 
+    #: Whether it answers one request at a time, and another one ends that.
+    serial = False
+
     def __init__(self, prefix: str, model: str) -> None:
         self._prefix = prefix
         self._model = model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stackmend.worker.benchmark.protocols import (
@@ -15,6 +16,9 @@ from stackmend.worker.benchmark.protocols import (
     parse_seconds,
 )
 
+#: What llama-cpp-python calls the owner of every model.
+SERIAL_OWNER = "me"
+
 
 class OpenAI(Protocol):
     """Any server that speaks OpenAI's API.
@@ -27,7 +31,22 @@ class OpenAI(Protocol):
     def __init__(self, prefix: str, model: str, *, chat: bool = False) -> None:
         super().__init__(prefix, model)
         self.chat = chat
-        self.probe = f"{prefix}/models"
+        self.probe = self.models = f"{prefix}/models"
+
+    def note_models(self, body: Mapping[str, Any]) -> None:
+        """Learn from the list of models how the server may be asked.
+
+        llama-cpp-python answers one request at a time, and ends the answer that is under way when
+        another request comes, be it for the list of models alone. Its documentation is outside of
+        that.
+
+        :param body: the answer to :attr:`models`.
+        """
+        rows = body.get("data")
+        first = rows[0] if isinstance(rows, list) and rows else None
+        if isinstance(first, dict) and first.get("owned_by") == SERIAL_OWNER:
+            self.serial = True
+            self.probe = f"{self._prefix.removesuffix('/v1')}/docs"
 
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:
         """The request for an answer; those who do not know a field of it leave it aside."""
