@@ -21,7 +21,10 @@ from stackmend.worker.benchmark.definitions import (
     find_miscount,
     make_sample,
 )
-from stackmend.worker.benchmark.state import Sample
+from stackmend.worker.benchmark.measuring import find_client_noise
+from stackmend.worker.benchmark.spec import Limits
+from stackmend.worker.benchmark.state import Repeat, Sample
+from stackmend.worker.benchmark.statistics import compute_figures
 
 TOKENS = 21
 ASKED = Question(TOKENS, 100)
@@ -147,6 +150,21 @@ def test_a_text_that_is_read_as_many_more_tokens_than_it_was_written_as() -> Non
     problem = find_miscount(32, 128)
     assert problem is not None
     assert "reads as 128" in problem.reason
+
+
+def test_the_round_trip_of_a_repeat_is_taken_out_of_its_times() -> None:
+    samples = (sample(answer()),)
+    near = Repeat(wall=1.0, samples=samples, rtt=0.05)
+    assert compute_figures(near, Limits(), rtt=0.15).ttft == pytest.approx((0.15, 0.15))
+    far = Repeat(wall=1.0, samples=samples)
+    assert compute_figures(far, Limits(), rtt=0.15).ttft == pytest.approx((0.05, 0.05))
+
+
+def test_a_first_token_within_a_round_trip_makes_a_level_noisy() -> None:
+    samples = (sample(answer()),)
+    assert find_client_noise([Repeat(wall=1.0, samples=samples, rtt=0.19)]) == ""
+    noisy = find_client_noise([Repeat(wall=1.0, samples=samples, rtt=0.21)])
+    assert noisy == "a first token came after 0.200 s, and a round trip took 0.210 s"
 
 
 # Properties

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
 import statistics
+import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from pyinfra.api.host import Host
 
+from stackmend.connection import HTTPClient
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.measuring import (
     Prepared,
     count_all_requests,
     measure,
     measure_interleaved,
+    measure_round_trips,
     prepare,
     release,
 )
@@ -140,6 +145,8 @@ def test_a_measurement(here: Host, server: Paced, endpoint: Endpoint) -> None:
             assert len(repeat.valid) == len(repeat.samples) == 2
             assert repeat.wall == max(sample.sent + sample.end for sample in repeat.samples)
             assert min(sample.sent for sample in repeat.samples) == 0
+            assert repeat.rtt is not None
+            assert 0 < repeat.rtt < 1
     swapped = [repeat.conditions.swapped for level in levels for repeat in level.repeats]
     assert swapped == list(range(10))
     total = count_all_requests(SHORT)
@@ -174,6 +181,31 @@ def test_two_servers_take_turns(here: Host, server: Paced, endpoint: Endpoint) -
         for levels in (before, after)
     ]
     assert tpots[1] > 1.5 * tpots[0]
+
+
+@pytest.mark.parametrize("counting", [0, 1])
+def test_two_servers_are_asked_the_same(
+    here: Host, server: Paced, endpoint: Endpoint, counting: int
+) -> None:
+    """Where one of them does not count a prompt, the words of the other make it up."""
+    profile = SHORT.model_copy(update={"concurrency": (1,)})
+    known = prepare(here, endpoint, profile)
+    silent = dataclasses.replace(known, words=known.words // 2, prompt_tokens=None)
+    pair = (known, silent) if counting == 0 else (silent, known)
+    server.set()
+    measure_interleaved(here, endpoint, endpoint, profile, prepared=pair)
+    prompts = {len(record.prompt.split()) for record in server.read_records()}
+    assert prompts == {known.words}
+
+
+def test_a_busy_moment_is_no_part_of_a_round_trip(endpoint: Endpoint) -> None:
+    class Slow:
+        pauses = itertools.cycle([0.0, 0.03, 0.02, 0.03])
+
+        def get(self, path: str, timeout: float) -> None:
+            time.sleep(next(self.pauses))
+
+    assert measure_round_trips(cast(HTTPClient, Slow()), endpoint, "/") < 0.015
 
 
 def test_what_ollama_keeps_in_memory_stays_as_it_was(here: Host, server: Paced) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +51,7 @@ ReadConditions = Callable[[], Callable[[], Conditions]]
 #: Called with the requests that were answered, those in all, and what is done.
 OnProgress = Callable[[int, int, str], None]
 
-#: Round trips of which the median counts.
+#: Round trips of which the least counts.
 ROUND_TRIPS = 9
 
 #: Seconds for what a server answers at once.
@@ -158,7 +157,9 @@ class Prepared:
 
 
 def measure_rtt(host: Host, endpoint: Endpoint) -> float:
-    """Seconds of one round trip to a server: the median of several, one after another.
+    """Seconds of one round trip to a server: the least of several, one after another.
+
+    What is beyond the least is no part of the way: somebody was busy.
 
     :param host: the host that reaches it.
     :param endpoint: the server.
@@ -199,7 +200,7 @@ def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> fl
         except connection.HTTPError as error:
             raise StepError(f"{endpoint} does not answer: {error}") from error
         took.append(time.monotonic() - started)
-    return statistics.median(took[1:])
+    return min(took[1:])
 
 
 def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
@@ -485,7 +486,8 @@ def measure_interleaved(
 ) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
     """Measure two servers at one time, so that neither has the quieter half of it: A B B A.
 
-    Only one of them is asked at a time.
+    Only one of them is asked at a time, and both by prompts of as many words: those that make up
+    the profile's length where the old one counts them, or else where the new one does.
 
     :param host: the host that reaches both.
     :param old: one server.
@@ -503,12 +505,27 @@ def measure_interleaved(
         if own:
             for endpoint in (old, new):
                 servers.append((endpoint, prepare(host, endpoint, profile)))
-        before, after = _measure(host, servers, profile, read_conditions, on_progress, ORDER)
+        alike = _share_words([each for _, each in servers])
+        same = list(zip((old, new), alike, strict=True))
+        before, after = _measure(host, same, profile, read_conditions, on_progress, ORDER)
     finally:
         if own:
             for server in servers:
                 release(host, *server)
     return before, after
+
+
+def _share_words(servers: Sequence[Prepared]) -> list[Prepared]:
+    """Servers that are asked by prompts of as many words."""
+    words = next((each.words for each in servers if each.prompt_tokens), servers[0].words)
+    return [
+        replace(
+            each,
+            words=words,
+            prompt_tokens=each.prompt_tokens and round(each.prompt_tokens * words / each.words),
+        )
+        for each in servers
+    ]
 
 
 def _measure(
@@ -536,7 +553,8 @@ def _measure(
             progress.doing = f"{load}, repeat {taken} of {profile.repeats}"
             repeats[number].append(benches[number].run_repeat(read_conditions))
         for number, taken_repeats in enumerate(repeats):
-            levels[number].append(Level(load=load, repeats=tuple(taken_repeats)))
+            noisy = find_client_noise(taken_repeats)
+            levels[number].append(Level(load=load, repeats=tuple(taken_repeats), noisy=noisy))
     return [tuple(own) for own in levels]
 
 
@@ -553,6 +571,20 @@ def _limit_profile(
         )
         profile = profile.model_copy(update={"concurrency": (1,)})
     return profile
+
+
+def find_client_noise(repeats: Sequence[Repeat]) -> str:
+    """Why the client's side of a level is not steady enough; empty where it is.
+
+    :param repeats: of the level.
+    """
+    for repeat in repeats:
+        first = min((row.ttft for row in repeat.valid if row.ttft is not None), default=math.inf)
+        if repeat.rtt is not None and repeat.rtt > first:
+            return (
+                f"a first token came after {first:.3f} s, and a round trip took {repeat.rtt:.3f} s"
+            )
+    return ""
 
 
 def _list_turns(order: Sequence[int], repeats: int, servers: int) -> Iterator[int]:
@@ -608,13 +640,17 @@ class _Bench:
         """One run of requests, with the host's conditions meanwhile."""
         requests = count_requests(self._profile, self._load)
         with self._open_connected(requests) as clients:
+            # It changes, and one of an hour ago is taken out of no time of now.
+            rtt = None
+            with suppress(StepError):
+                rtt = measure_round_trips(clients[0], self._endpoint, self._prepared.probe)
             read_again = read_conditions() if read_conditions else Conditions
             run = Run(clients, self._task, self._progress.count)
             if self._load.concurrency:
                 wall, samples = run.run_closed(requests)
             else:
                 wall, samples = run.run_open(requests, self._load.rate, seed=requests)
-            repeat = Repeat(wall=wall, samples=samples, conditions=read_again())
+            repeat = Repeat(wall=wall, samples=samples, conditions=read_again(), rtt=rtt)
         if not repeat.valid:
             raise StepError(
                 f"cannot measure {self._endpoint}: none of {len(samples)} requests at {self._load} "

@@ -120,11 +120,14 @@ class Repeat(Frozen):
     :param wall: from the first request to the last byte, the idle tail included.
     :param samples: all of them, those that do not count as well.
     :param conditions: what the host did meanwhile.
+    :param rtt: one round trip of the connection, just before; ``None`` where that of the
+        measurement holds.
     """
 
     wall: float
     samples: tuple[Sample, ...]
     conditions: Conditions = Conditions()
+    rtt: float | None = None
 
     @property
     def valid(self) -> tuple[Sample, ...]:

@@ -81,10 +81,12 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
     Only samples that count are counted, in tokens as in times; the wall time is that of all.
 
     :param limits: what a good request meets.
-    :param rtt: one round trip of the connection, taken out of the times to the first token.
+    :param rtt: one round trip of the connection, taken out of the times to the first token; that
+        of the repeat is better.
     """
     valid = repeat.valid
     wall = repeat.wall
+    rtt = rtt if repeat.rtt is None else repeat.rtt
 
     def compute_rate(count: float) -> float:
         return count / wall if wall > 0 else 0.0
