@@ -66,6 +66,7 @@ class Pace:
     + slots: answers at one time
     + trap: of `TRAPS`
     + every: only each n-th request falls into the trap, the first one being number `every`
+    + after: requests before which none falls into it
     + bundle: tokens of a chunk, where a trap bundles
     + load: seconds that loading the model takes
     + cold: whether the model has to be loaded at first; only Ollama's API has it do so
@@ -82,6 +83,7 @@ class Pace:
     slots: int = 4
     trap: str = ""
     every: int = 1
+    after: int = 0
     bundle: int = 4
     load: float = 0.5
     cold: bool = False
@@ -265,7 +267,8 @@ class Server:
         """Write one answer, at its pace."""
         pace = self.pace
         self.number += 1
-        trap = pace.trap if self.number % pace.every == 0 else ""
+        due = self.number > pace.after and self.number % pace.every == 0
+        trap = pace.trap if due else ""
         prompt = exchange.prompt()
         record = Record(exchange.path, time.monotonic(), prompt, trap=trap)
         record.keep_alive = exchange.body.get("keep_alive")

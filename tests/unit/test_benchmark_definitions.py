@@ -21,9 +21,15 @@ from stackmend.worker.benchmark.definitions import (
     find_miscount,
     make_sample,
 )
-from stackmend.worker.benchmark.measuring import find_client_noise
-from stackmend.worker.benchmark.spec import Limits
-from stackmend.worker.benchmark.state import Repeat, Sample
+from stackmend.worker.benchmark.measuring import (
+    count_requests,
+    count_warmups,
+    find_client_noise,
+    find_timeout,
+    is_flat,
+)
+from stackmend.worker.benchmark.spec import Limits, Profile
+from stackmend.worker.benchmark.state import Level, Load, Repeat, Sample
 from stackmend.worker.benchmark.statistics import compute_figures
 
 TOKENS = 21
@@ -165,6 +171,44 @@ def test_a_first_token_within_a_round_trip_makes_a_level_noisy() -> None:
     assert find_client_noise([Repeat(wall=1.0, samples=samples, rtt=0.19)]) == ""
     noisy = find_client_noise([Repeat(wall=1.0, samples=samples, rtt=0.21)])
     assert noisy == "a first token came after 0.200 s, and a round trip took 0.210 s"
+
+
+# How much is asked
+
+
+def test_a_slow_server_is_asked_less_and_waited_for_longer() -> None:
+    profile, eight = Profile(), Load(concurrency=8)
+    assert count_requests(profile, eight, cold=0.5) == 32
+    assert count_requests(profile, eight, cold=49) == 16
+    assert count_requests(profile, Load(concurrency=1), cold=49) == 4
+    # What is named is asked, however long it takes.
+    assert count_requests(Profile(requests=20), eight, cold=49) == 20
+    assert find_timeout(profile, eight, cold=0.5) == 300
+    assert find_timeout(profile, eight, cold=49) == 3 * 8 * 49
+    assert find_timeout(Profile(timeout=300), eight, cold=49) == 300
+
+
+@given(st.floats(0, 7200), st.integers(1, 256))
+def test_the_rounds_of_a_level_are_full(cold: float, number: int) -> None:
+    count = count_requests(Profile(), Load(concurrency=number), cold)
+    assert count % number == 0 or count == 8
+    assert count >= 2 * number or number == 1
+
+
+def test_further_levels_of_a_server_that_does_no_more() -> None:
+    def level(number: int, wall: float) -> Level:
+        repeat = Repeat(wall=wall, samples=(sample(answer()),) * 4)
+        return Level(load=Load(concurrency=number), repeats=(repeat,) * 5)
+
+    assert not is_flat([level(1, 4.0)])
+    assert is_flat([level(1, 4.0), level(2, 3.9)])
+    assert not is_flat([level(1, 4.0), level(2, 3.0)])
+
+
+def test_every_slot_of_a_level_is_warm() -> None:
+    assert count_warmups(Profile(), Load(concurrency=8)) == 8
+    assert count_warmups(Profile(), Load(concurrency=1)) == 2
+    assert count_warmups(Profile(warmups=0), Load(concurrency=8)) == 0
 
 
 # Properties

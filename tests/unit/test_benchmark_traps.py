@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 TOKENS = 12
 PROFILE = Profile(prompt_tokens=64, output_tokens=TOKENS, timeout=5, warmups=0)
-PACE = {"ttft": 0.1, "tpot": 0.01, "slots": 4, "load": 0.3, "every": 1, "trap": ""}
+PACE = {"ttft": 0.1, "tpot": 0.01, "slots": 4, "load": 0.3, "every": 1, "after": 0, "trap": ""}
 
 #: What each trap makes of a sample, where the two APIs agree.
 SPOILED = {
@@ -295,6 +295,37 @@ def test_a_server_that_fails_all_the_time_is_given_up(
     with pytest.raises(StepError, match=r"none of [34] requests .* within 0\.3 s"):
         measuring.measure(here, at(server, "ollama"), profile, prepared=known["ollama"])
     assert len(server.read_records()) <= 4
+
+
+def test_a_server_that_hangs_after_its_first_answers_is_given_up(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    server.set(trap="hang", after=4)
+    profile = PROFILE.model_copy(
+        update={"concurrency": (2,), "requests": 40, "timeout": 0.5, "warmups": 0}
+    )
+    with pytest.raises(StepError, match=r"of \d+ requests at concurrency 2 do not count"):
+        measuring.measure(here, at(server, "ollama"), profile, prepared=known["ollama"])
+    assert len(server.read_records()) < 14
+
+
+def test_the_levels_that_were_measured_are_kept(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    """Ten requests at concurrency 1 are answered, and none of those at two."""
+    server.set(trap="hang-first", after=10)
+    profile = Profile(
+        prompt_tokens=64,
+        output_tokens=TOKENS,
+        timeout=0.5,
+        warmups=0,
+        requests=2,
+        concurrency=(1, 2, 4),
+    )
+    levels = measuring.measure(here, at(server, "ollama"), profile, prepared=known["ollama"])
+    assert [level.load.concurrency for level in levels] == [1, 2]
+    assert levels[0].noisy == ""
+    assert "none of 2 requests at concurrency 2 counts" in levels[1].noisy
 
 
 def test_a_model_that_is_not_loaded(here: Host, server: Paced) -> None:

@@ -150,7 +150,7 @@ def test_a_measurement(here: Host, server: Paced, endpoint: Endpoint) -> None:
     swapped = [repeat.conditions.swapped for level in levels for repeat in level.repeats]
     assert swapped == list(range(10))
     total = count_all_requests(SHORT)
-    assert total == 2 * (1 + 5 * 2)
+    assert total == 1 + 2 + 2 * 5 * 2
     assert [step[0] for step in progress] == list(range(1, total + 1))
     assert {step[1] for step in progress} == {total}
     assert progress[0][2] == "concurrency 1, warm-up"

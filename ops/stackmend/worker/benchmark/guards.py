@@ -190,8 +190,9 @@ def find_kept(spec: BenchmarkSpec, state: BenchmarkState) -> int:
     if re.fullmatch(r"-?[0-9]{1,9}", text):
         limit = int(text) << 20
     profile = spec.profile
-    levels = 1 if profile.rate is not None else len(profile.concurrency)
-    prompts = profile.samples + levels * profile.warmups
+    levels = (0,) if profile.rate is not None else profile.concurrency
+    warmups = sum(max(profile.warmups, number) for number in levels) if profile.warmups else 0
+    prompts = profile.samples + warmups
     tokens = profile.prompt_tokens + profile.output_tokens
     kept = prompts * shape.count_bytes(tokens, 1, _find_context(state).bytes_each)
     # A limit below zero is none.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import Protocol as Interface
 from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.reporting import announce
+from stackmend.text import format_limit
 from stackmend.worker.benchmark.definitions import (
     Answer,
     Counts,
@@ -79,6 +81,20 @@ RECOUNTED_TOKENS = 8
 #: Years until a model is unloaded, from which on somebody wants it kept for ever.
 FOR_EVER = 10
 
+#: Seconds of requests, one after another, after which a level has fewer rounds of them, and a
+#: measurement no more levels that add nothing.
+BUDGET = 1200.0
+
+#: Rounds of requests that a repeat has at least.
+LEAST_ROUNDS = 2
+
+#: How often the time that requests take one after another a request may take, and seconds beyond
+#: which none may.
+WAITING, LONGEST = 3, 7200.0
+
+#: How many times the output of fewer requests a level has to have, before more of them may help.
+FLAT = 1.05
+
 #: The order in which two servers are measured: neither has the better half of the time.
 ORDER = (0, 1, 1, 0)
 
@@ -102,6 +118,10 @@ class Ready(Interface):
     def serial(self) -> bool:
         """Whether requests at one time would end one another."""
 
+    @property
+    def cold(self) -> float:
+        """Seconds that one answer takes; 0 where that is not known."""
+
     def make_task(self, profile: Profile) -> Asking:
         """What is asked again and again.
 
@@ -120,6 +140,8 @@ class Prepared:
     :param prompt_tokens: that the server counts of such a prompt; ``None`` where it counts none.
     :param reference: how it reads prompts.
     :param prompts: the source of all further ones.
+    :param cold: seconds that one answer took, of a prompt that it had never met; 0 where that is
+        not known.
     """
 
     protocol: Protocol
@@ -129,6 +151,7 @@ class Prepared:
     prompt_tokens: int | None
     reference: Reference
     prompts: Prompts
+    cold: float = 0.0
 
     @property
     def probe(self) -> str:
@@ -357,6 +380,7 @@ class _Learner:
             prompt_tokens=counts.prompt or expected,
             reference=reference,
             prompts=self._prompts,
+            cold=cold.end,
         )
 
     def _verify_count(self, answer: Answer, words: int, expected: int | None) -> None:
@@ -424,24 +448,59 @@ def list_loads(profile: Profile) -> tuple[Load, ...]:
     return tuple(Load(concurrency=number) for number in profile.concurrency)
 
 
-def count_requests(profile: Profile, load: Load) -> int:
+def count_requests(profile: Profile, load: Load, cold: float = 0.0) -> int:
     """Requests of one repeat.
+
+    As many rounds of a closed loop as are asked for, or by default; fewer, and two at least, where
+    the answers would take longer than :data:`BUDGET`. The last round is always full: an idle tail
+    of another length would look like another speed.
+
+    :param profile: how a server is asked.
+    :param load: at which load.
+    :param cold: seconds that one answer takes; 0 where that is not known.
+    """
+    usual = profile.count_requests(load.concurrency)
+    if profile.requests or not load.concurrency or not cold:
+        return usual
+    number = load.concurrency
+    # A server that answers one at a time takes as long as all of them together.
+    rounds = int(BUDGET / (profile.repeats * number * cold))
+    return min(usual, max(LEAST_ROUNDS, rounds) * number)
+
+
+def find_timeout(profile: Profile, load: Load, cold: float) -> float:
+    """Seconds that one request may take: those of the profile, or more where it names none.
+
+    :param profile: how a server is asked.
+    :param load: at which load.
+    :param cold: seconds that one answer takes; 0 where that is not known.
+    """
+    if "timeout" in profile.model_fields_set:
+        return profile.timeout
+    return min(LONGEST, max(profile.timeout, WAITING * max(1, load.concurrency) * cold))
+
+
+def count_warmups(profile: Profile, load: Load) -> int:
+    """Requests before a level that are not counted: one at least for each at one time.
 
     :param profile: how a server is asked.
     :param load: at which load.
     """
-    return profile.requests or max(8, 4 * load.concurrency)
+    return max(profile.warmups, load.concurrency) if profile.warmups else 0
 
 
-def count_all_requests(profile: Profile, servers: int = 1) -> int:
+def count_all_requests(profile: Profile, *cold: float) -> int:
     """Requests of a measurement, its warm-ups included.
 
     :param profile: how a server is asked.
-    :param servers: how many are measured.
+    :param cold: seconds that one answer takes, for each server that is measured; one of which
+        nothing is known where none is named.
     """
-    loads = list_loads(profile)
-    each = (profile.warmups + profile.repeats * count_requests(profile, load) for load in loads)
-    return servers * sum(each)
+    return sum(
+        count_warmups(profile, load) + profile.repeats * count_requests(profile, load, each)
+        for load in list_loads(profile)
+        for each in cold or (0.0,)
+    )
 
 
 def measure(
@@ -538,24 +597,72 @@ def _measure(
 ) -> list[tuple[Level, ...]]:
     """The levels of each server, whose repeats come in an order that is begun again and again."""
     profile = _limit_profile(host, servers, profile)
+    total = count_all_requests(profile, *(prepared.cold for _, prepared in servers))
+    _announce(host, servers, profile)
     levels: list[list[Level]] = [[] for _ in servers]
-    progress = _Progress(count_all_requests(profile, len(servers)), on_progress)
+    progress = _Progress(total, on_progress)
+    spent = time.monotonic()
     for load in list_loads(profile):
         benches = [
             _Bench(host, endpoint, prepared, profile, load, progress)
             for endpoint, prepared in servers
         ]
         repeats: list[list[Repeat]] = [[] for _ in servers]
+        failure = ""
         for bench in benches:
             bench.run_warmups()
         for number in _list_turns(order, profile.repeats, len(servers)):
             taken = len(repeats[number]) + 1
             progress.doing = f"{load}, repeat {taken} of {profile.repeats}"
             repeats[number].append(benches[number].run_repeat(read_conditions))
+            if failure := benches[number].explain_failure(repeats[number][-1]):
+                break
+        if failure and not levels[0]:
+            raise StepError(f"cannot measure {failure}")
         for number, taken_repeats in enumerate(repeats):
-            noisy = find_client_noise(taken_repeats)
-            levels[number].append(Level(load=load, repeats=tuple(taken_repeats), noisy=noisy))
+            if taken_repeats:
+                noisy = failure or find_client_noise(taken_repeats)
+                level = Level(load=load, repeats=tuple(taken_repeats), noisy=noisy)
+                levels[number].append(level)
+        if failure:
+            announce.show_line(host, f"measuring no further: {failure}")
+            break
+        late = time.monotonic() - spent > BUDGET
+        if late and load != list_loads(profile)[-1] and all(map(is_flat, levels)):
+            announce.show_line(
+                host, f"measuring no further: at {load} the server does no more than at fewer"
+            )
+            break
     return [tuple(own) for own in levels]
+
+
+def is_flat(levels: Sequence[Level]) -> bool:
+    """Whether the last level has hardly more output than one before: nor will further ones.
+
+    :param levels: so far.
+    """
+    speeds = [
+        statistics.median(
+            sum(sample.output_tokens or 1 for sample in repeat.valid) / repeat.wall
+            for repeat in level.repeats
+        )
+        for level in levels
+    ]
+    return len(speeds) > 1 and speeds[-1] < FLAT * max(speeds[:-1])
+
+
+def _announce(host: Host, servers: Sequence[tuple[Endpoint, Ready]], profile: Profile) -> None:
+    """Say how long it takes at most, where that is long."""
+    seconds = sum(
+        prepared.cold * count_all_requests(profile, prepared.cold) for _, prepared in servers
+    )
+    if seconds > BUDGET and profile.rate is None:
+        slowest = max(prepared.cold for _, prepared in servers)
+        announce.show_line(
+            host,
+            f"one answer takes {slowest:.0f} s: measuring takes up to {format_limit(seconds)}, and "
+            "less where requests at one time are answered at one time",
+        )
 
 
 def _limit_profile(
@@ -625,20 +732,23 @@ class _Bench:
         self._profile = profile
         self._load = load
         self._progress = progress
-        self._task = prepared.make_task(profile)
+        self._timeout = find_timeout(profile, load, prepared.cold)
+        self._task = prepared.make_task(profile.model_copy(update={"timeout": self._timeout}))
+        self._gave_up = False
 
     def run_warmups(self) -> None:
         """Requests that are not counted, as many at one time as there will be."""
-        if not self._profile.warmups:
+        warmups = count_warmups(self._profile, self._load)
+        if not warmups:
             return
         self._progress.doing = f"{self._load}, warm-up"
-        with self._open_connected(self._profile.warmups) as clients:
+        with self._open_connected(warmups) as clients:
             run = Run(clients, self._task, self._progress.count)
-            run.run_closed(self._profile.warmups)
+            run.run_closed(warmups)
 
     def run_repeat(self, read_conditions: ReadConditions | None) -> Repeat:
         """One run of requests, with the host's conditions meanwhile."""
-        requests = count_requests(self._profile, self._load)
+        requests = count_requests(self._profile, self._load, self._prepared.cold)
         with self._open_connected(requests) as clients:
             # It changes, and one of an hour ago is taken out of no time of now.
             rtt = None
@@ -650,18 +760,23 @@ class _Bench:
                 wall, samples = run.run_closed(requests)
             else:
                 wall, samples = run.run_open(requests, self._load.rate, seed=requests)
-            repeat = Repeat(wall=wall, samples=samples, conditions=read_again(), rtt=rtt)
+            self._gave_up = run.gave_up
+            return Repeat(wall=wall, samples=samples, conditions=read_again(), rtt=rtt)
+
+    def explain_failure(self, repeat: Repeat) -> str:
+        """Why no further repeat is worth its time, beginning with the server; empty if one is."""
+        count, total = len(repeat.samples) - len(repeat.valid), len(repeat.samples)
+        if repeat.valid and not self._gave_up:
+            return ""
+        failed = f"{count} of {total} requests at {self._load} do not count"
         if not repeat.valid:
-            raise StepError(
-                f"cannot measure {self._endpoint}: none of {len(samples)} requests at {self._load} "
-                f"counts: {_format_reasons(samples)}"
-            )
-        return repeat
+            failed = f"none of {total} requests at {self._load} counts"
+        return f"{self._endpoint}: {failed}: {_format_reasons(repeat.samples)}"
 
     @contextmanager
     def _open_connected(self, requests: int) -> Iterator[list[HTTPClient]]:
         """Clients that are connected: what connecting takes is no part of a request."""
-        timeout = self._profile.timeout
+        timeout = self._timeout
         with open_clients(self._host, self._endpoint, self._load, requests, timeout) as clients:
             for client in clients:
                 with suppress(connection.HTTPError):

@@ -345,6 +345,7 @@ class Prepared:
     :param model: the model that is asked for; empty for that of the worker.
     :param pace: how long tasks take.
     :param load: not known of a queue.
+    :param cold: nor is what a task takes that meets no other.
     """
 
     rtt: float
@@ -355,6 +356,7 @@ class Prepared:
     model: str
     pace: Pace = field(default_factory=Pace)
     load: float | None = None
+    cold: float = 0.0
 
     @property
     def serial(self) -> bool:

@@ -252,6 +252,8 @@ class Run:
         self._error: BaseException | None = None
         self._stopped = False
         self._began = 0.0
+        #: Whether it ended early, as most of what came back counts for nothing.
+        self.gave_up = False
 
     def run_closed(
         self, requests: int, *, give_up: bool = True
@@ -271,7 +273,7 @@ class Run:
                         return
                 self._ask(client)
                 if give_up and self._is_hopeless():
-                    self._stopped = True
+                    self.gave_up = self._stopped = True
 
         self._began = time.monotonic()
         self._join([self._start(handle, client) for client in self._clients[:requests]])
@@ -326,10 +328,14 @@ class Run:
             self._samples.append(sample)
 
     def _is_hopeless(self) -> bool:
-        """Whether every client has had a failure, and none an answer that counts."""
+        """Whether most of what came back counts for nothing, of every client one or more."""
         with self._lock:
-            few = len(self._samples) < max(3, len(self._clients))
-            return not few and all(sample.invalid for sample in self._samples)
+            # A model that ended early answered all the same.
+            failed = sum(sample.invalid not in (None, "short") for sample in self._samples)
+            counted = sum(sample.invalid is None for sample in self._samples)
+            if len(self._samples) < max(3, len(self._clients)):
+                return False
+            return not counted or failed > max(counted, len(self._clients))
 
     def _start(self, handle: Callable[[HTTPClient], None], client: HTTPClient) -> threading.Thread:
         def run_guarded() -> None:

@@ -68,7 +68,8 @@ class Profile(Frozen):
     :param rate: requests a second of an open loop, instead of ``concurrency``.
     :param repeats: of each level: five at least, as fewer can prove no difference.
     :param requests: of each repeat; by default eight, or four for each at one time.
-    :param warmups: requests before each level that are not counted.
+    :param warmups: requests before each level that are not counted, and as many at least as there
+        are at one time; 0 for none.
     :param timeout: seconds that one request may take.
     :param limits: what a good request meets.
     """
