@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend.errors import StepError
 from stackmend.worker.benchmark.definitions import (
     Answer,
     Counts,
@@ -22,14 +24,18 @@ from stackmend.worker.benchmark.definitions import (
     make_sample,
 )
 from stackmend.worker.benchmark.measuring import (
+    Turns,
+    Watch,
     count_requests,
     count_warmups,
     find_client_noise,
+    find_lag,
     find_timeout,
     is_flat,
+    is_loopback,
 )
-from stackmend.worker.benchmark.spec import Limits, Profile
-from stackmend.worker.benchmark.state import Level, Load, Repeat, Sample
+from stackmend.worker.benchmark.spec import MOST_SAMPLES, Limits, Profile
+from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
 from stackmend.worker.benchmark.statistics import compute_figures
 
 TOKENS = 21
@@ -168,12 +174,80 @@ def test_the_round_trip_of_a_repeat_is_taken_out_of_its_times() -> None:
 
 def test_a_first_token_within_a_round_trip_makes_a_level_noisy() -> None:
     samples = (sample(answer()),)
-    assert find_client_noise([Repeat(wall=1.0, samples=samples, rtt=0.19)]) == ""
-    noisy = find_client_noise([Repeat(wall=1.0, samples=samples, rtt=0.21)])
+    one = Load(concurrency=1)
+    assert find_client_noise(one, [Repeat(wall=1.0, samples=samples, rtt=0.19)]) == ""
+    noisy = find_client_noise(one, [Repeat(wall=1.0, samples=samples, rtt=0.21)])
     assert noisy == "a first token came after 0.200 s, and a round trip took 0.210 s"
 
 
+@pytest.mark.parametrize(
+    ("load", "conditions", "words"),
+    [
+        (Load(concurrency=1), Conditions(client=0.7, lag=0.019), ""),
+        (Load(concurrency=1), Conditions(client=0.71), "measuring used 71% of a CPU"),
+        (Load(concurrency=1), Conditions(lag=0.021), "it was 0.021 s late"),
+        (Load(rate=10), Conditions(lag=0.009), ""),
+        (Load(rate=10), Conditions(lag=0.011), "it sent requests 0.011 s late"),
+    ],
+)
+def test_a_controller_without_time_makes_a_level_noisy(
+    load: Load, conditions: Conditions, words: str
+) -> None:
+    """The first token came after 0.2 s."""
+    repeat = Repeat(wall=1.0, samples=(sample(answer()),), conditions=conditions)
+    noisy = find_client_noise(load, [repeat])
+    assert words in noisy
+    assert bool(noisy) is bool(words)
+
+
+def test_the_end_of_the_last_answers_is_no_time_in_which_requests_come() -> None:
+    """Eight within four seconds, and five more until the last one is answered."""
+    samples = (sample(answer()),) * 8
+    found = compute_figures(Repeat(wall=9.0, samples=samples, window=4.0), Limits(end=1))
+    assert (found.requests_ps, found.goodput) == (2.0, 2.0)
+    assert found.output_tps == pytest.approx(8 * TOKENS / 9)
+
+
+def test_what_watches_this_process_says_how_busy_and_how_late_it_is() -> None:
+    with Watch() as watch:
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+    assert watch.share > 0
+    assert watch.lag >= 0
+    assert find_lag([0.0] * 19 + [1.0]) == 0.0
+    assert find_lag([0.0] * 10 + [1.0] * 10) == 1.0
+
+
+def test_each_server_is_measured_by_one_at_a_time() -> None:
+    turns = Turns(2)
+    with turns.take("a", 0):
+        with pytest.raises(StepError, match="timed out after"), turns.take("a", 0.01):
+            pass
+        # Nor more at one time than this process has time for.
+        with (
+            turns.take("b", 0),
+            pytest.raises(StepError, match="timed out after"),
+            turns.take("c", 0.01),
+        ):
+            pass
+    with turns.take("a", 0), turns.take("c", 0):
+        pass
+
+
+def test_the_host_itself() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(is_loopback, ("10.0.0.1", "gpu.example.org", "fd00::1")))
+
+
 # How much is asked
+
+
+def test_an_open_loop_has_requests_enough_for_its_rate() -> None:
+    assert Profile(rate=0.5).count_requests(0) == 30
+    assert Profile(rate=4).count_requests(0) == 80
+    assert Profile(rate=4, requests=8).count_requests(0) == 8
+    assert Profile(rate=1000).samples == MOST_SAMPLES
 
 
 def test_a_slow_server_is_asked_less_and_waited_for_longer() -> None:

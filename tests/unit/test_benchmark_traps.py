@@ -255,6 +255,20 @@ def test_a_model_that_ends_early_once_is_asked_again(
     assert len(server.read_records()) == 5
 
 
+@calmly
+def test_a_rate_stays_what_it_is_where_the_model_ends_early(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    server.set(trap="short", every=2)
+    load = Load(rate=20)
+    with open_clients(here, at(server, "ollama"), load, 6, 5.0) as clients:
+        run = Run(clients, make_task(known["ollama"]))
+        _, samples = run.run_open(6, load.rate, seed=1)
+    assert sorted(sample.invalid or "" for sample in samples) == [""] * 3 + ["short"] * 3
+    assert len(run.lags) == 6
+    assert min(run.lags) >= 0
+
+
 # Before anything is measured
 
 

@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import secrets
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 from typing import Protocol as Interface
 
 from stackmend import connection
@@ -94,6 +96,19 @@ WAITING, LONGEST = 3, 7200.0
 
 #: How many times the output of fewer requests a level has to have, before more of them may help.
 FLAT = 1.05
+
+#: Share of a CPU that measuring may use: a process of Python has one.
+MOST_BUSY = 0.7
+
+#: Seconds that this process may come late to anything, and the share of the time to a first token,
+#: or between two requests of an open loop, by which it may be late.
+LATE, MOST_LATE = 0.005, 0.1
+
+#: Seconds between two readings of how late it comes.
+SLEEP = 0.05
+
+#: Measurements of this process at one time, and seconds that one waits for its turn.
+AT_ONE_TIME, TURN = 8, 6 * 3600.0
 
 #: The order in which two servers are measured: neither has the better half of the time.
 ORDER = (0, 1, 1, 0)
@@ -464,8 +479,8 @@ def count_requests(profile: Profile, load: Load, cold: float = 0.0) -> int:
         return usual
     number = load.concurrency
     # A server that answers one at a time takes as long as all of them together.
-    rounds = int(BUDGET / (profile.repeats * number * cold))
-    return min(usual, max(LEAST_ROUNDS, rounds) * number)
+    rounds = BUDGET / (profile.repeats * number * cold)
+    return min(usual, max(LEAST_ROUNDS, int(min(rounds, usual))) * number)
 
 
 def find_timeout(profile: Profile, load: Load, cold: float) -> float:
@@ -621,7 +636,7 @@ def _measure(
             raise StepError(f"cannot measure {failure}")
         for number, taken_repeats in enumerate(repeats):
             if taken_repeats:
-                noisy = failure or find_client_noise(taken_repeats)
+                noisy = failure or find_client_noise(load, taken_repeats)
                 level = Level(load=load, repeats=tuple(taken_repeats), noisy=noisy)
                 levels[number].append(level)
         if failure:
@@ -680,18 +695,137 @@ def _limit_profile(
     return profile
 
 
-def find_client_noise(repeats: Sequence[Repeat]) -> str:
+def find_client_noise(load: Load, repeats: Sequence[Repeat]) -> str:
     """Why the client's side of a level is not steady enough; empty where it is.
 
+    :param load: how requests were sent.
     :param repeats: of the level.
     """
     for repeat in repeats:
+        share, lag = repeat.conditions.client, repeat.conditions.lag
+        if share is not None and share > MOST_BUSY:
+            return f"this controller had no time: measuring used {share:.0%} of a CPU"
+        if lag is not None and load.rate and lag > MOST_LATE / load.rate:
+            return f"this controller had no time: it sent requests {lag:.3f} s late"
         first = min((row.ttft for row in repeat.valid if row.ttft is not None), default=math.inf)
+        if lag is not None and lag > max(LATE, MOST_LATE * first):
+            return f"this controller had no time: it was {lag:.3f} s late"
         if repeat.rtt is not None and repeat.rtt > first:
             return (
                 f"a first token came after {first:.3f} s, and a round trip took {repeat.rtt:.3f} s"
             )
     return ""
+
+
+def find_lag(values: Sequence[float]) -> float:
+    """The lateness that 19 of 20 do not exceed.
+
+    :param values: one at least.
+    """
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+class Watch:
+    """What this process had of the CPU for as long as the block lasted.
+
+    All measurements of a process share one CPU at most.
+
+    :param share: of one CPU that the process used.
+    :param lag: seconds by which a sleep of it ended late, 19 times of 20 at most.
+    """
+
+    def __init__(self) -> None:
+        self.share = self.lag = 0.0
+        self._late: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sleep, daemon=True)
+
+    def _sleep(self) -> None:
+        while True:
+            due = time.monotonic() + SLEEP
+            if self._over.wait(SLEEP):
+                return
+            self._late.append(time.monotonic() - due)
+
+    def __enter__(self) -> Self:
+        self._started, self._used = time.monotonic(), time.process_time()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall = time.monotonic() - self._started
+        self.share = (time.process_time() - self._used) / wall if wall > 0 else 0.0
+        self._over.set()
+        self._thread.join()
+        self.lag = find_lag(self._late) if self._late else 0.0
+
+
+class Turns:
+    """Whose turn it is to measure: so many at one time, and of one server one alone.
+
+    :param most: measurements at one time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, server: str, timeout: float) -> Iterator[None]:
+        """Wait for a turn, and have it for as long as the block lasts.
+
+        :param server: what is measured.
+        :param timeout: seconds to wait.
+        :raises StepError: others are measured for longer.
+        """
+
+        def is_free() -> bool:
+            return not self._taken[server] and self._taken.total() < self._most
+
+        with self._changed:
+            if not self._changed.wait_for(is_free, timeout):
+                raise StepError(
+                    f"timed out after {format_limit(timeout)} waiting for other measurements of "
+                    "this run; run again for this host alone"
+                )
+            self._taken[server] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[server] -= 1
+                self._changed.notify_all()
+
+
+_turns = Turns(AT_ONE_TIME)
+
+
+@contextmanager
+def take_turn(host: Host, endpoint: Endpoint, *, shared: bool) -> Iterator[None]:
+    """Measure where no other measurement of this process spoils it, once there is none.
+
+    :param host: the host that reaches the server.
+    :param endpoint: the server.
+    :param shared: whether several hosts may reach the same server at its address.
+    :raises StepError: there are others for too long.
+    """
+    here = not shared or is_loopback(endpoint.address)
+    server = f"{host.name} {endpoint}" if here else f"{endpoint.address} {endpoint.port}"
+    with _turns.take(server, TURN):
+        yield
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is that of each host itself.
+
+    :param address: an IP address or a name.
+    """
+    if address == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return False
 
 
 def _list_turns(order: Sequence[int], repeats: int, servers: int) -> Iterator[int]:
@@ -756,12 +890,21 @@ class _Bench:
                 rtt = measure_round_trips(clients[0], self._endpoint, self._prepared.probe)
             read_again = read_conditions() if read_conditions else Conditions
             run = Run(clients, self._task, self._progress.count)
-            if self._load.concurrency:
-                wall, samples = run.run_closed(requests)
-            else:
-                wall, samples = run.run_open(requests, self._load.rate, seed=requests)
+            rate = self._load.rate
+            with Watch() as watch:
+                if self._load.concurrency:
+                    wall, samples = run.run_closed(requests)
+                else:
+                    wall, samples = run.run_open(requests, rate, seed=requests)
+            own = {"client": watch.share, "lag": find_lag(run.lags) if run.lags else watch.lag}
             self._gave_up = run.gave_up
-            return Repeat(wall=wall, samples=samples, conditions=read_again(), rtt=rtt)
+            return Repeat(
+                wall=wall,
+                samples=samples,
+                conditions=read_again().model_copy(update=own),
+                rtt=rtt,
+                window=requests / rate if rate else None,
+            )
 
     def explain_failure(self, repeat: Repeat) -> str:
         """Why no further repeat is worth its time, beginning with the server; empty if one is."""

@@ -151,7 +151,11 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         endpoint = self._make_endpoint(action, state.answers)
         reader = self._make_reader(state, lease)
         baseline = self._find_comparable(record, action)
-        with progress.display(self.host, self.spec.server) as on_progress:
+        shared = self.spec.endpoint is not None
+        with (
+            measuring.take_turn(self.host, endpoint, shared=shared),
+            progress.display(self.host, self.spec.server) as on_progress,
+        ):
             prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)

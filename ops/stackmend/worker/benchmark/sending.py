@@ -254,6 +254,9 @@ class Run:
         self._began = 0.0
         #: Whether it ended early, as most of what came back counts for nothing.
         self.gave_up = False
+        #: Seconds by which each request of an open loop was sent too late.
+        self.lags: list[float] = []
+        self._once = False
 
     def run_closed(
         self, requests: int, *, give_up: bool = True
@@ -282,7 +285,8 @@ class Run:
     def run_open(self, requests: int, rate: float, seed: int) -> tuple[float, tuple[Sample, ...]]:
         """Send so many a second.
 
-        The times are even but for a jitter, by a seed: every repeat has the same.
+        The times are even but for a jitter, by a seed: every repeat has the same. None is sent
+        again where the model ended early.
 
         :param requests: in all.
         :param rate: requests a second.
@@ -290,6 +294,7 @@ class Run:
         :returns: as :meth:`run_closed`.
         """
         free = list(self._clients)
+        self._once = True
 
         def handle(client: HTTPClient) -> None:
             try:
@@ -302,6 +307,7 @@ class Run:
         self._began = time.monotonic()
         for moment in make_arrivals(requests, rate, seed):
             time.sleep(max(0.0, self._began + moment - time.monotonic()))
+            self.lags.append(time.monotonic() - self._began - moment)
             if self._stopped:
                 break
             with self._lock:
@@ -319,7 +325,8 @@ class Run:
         """Ask until there is an answer that counts, or none to be had."""
         for sample in self._task.ask(client, self._began):
             self._keep(sample)
-            if self._stopped:
+            # One that is sent again is none that the rate has.
+            if self._stopped or self._once:
                 break
         self._on_sample(sample)
 

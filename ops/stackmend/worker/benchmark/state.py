@@ -98,6 +98,9 @@ class Conditions(Frozen):
     :param thermal: events of thermal throttling of the CPU.
     :param gpu_throttle: reasons for which a GPU's clock was held back.
     :param gpu_temperature: degrees Celsius of the hottest GPU.
+    :param client: share of one CPU that the process used that measured, 1 for all that it can use.
+    :param lag: seconds by which that process came late to what was due, 19 times of 20 at most;
+        of an open loop, to sending its requests.
     """
 
     throttled: float | None = None
@@ -112,6 +115,8 @@ class Conditions(Frozen):
     thermal: int | None = None
     gpu_throttle: tuple[str, ...] = ()
     gpu_temperature: float | None = None
+    client: float | None = None
+    lag: float | None = None
 
 
 class Repeat(Frozen):
@@ -122,12 +127,15 @@ class Repeat(Frozen):
     :param conditions: what the host did meanwhile.
     :param rtt: one round trip of the connection, just before; ``None`` where that of the
         measurement holds.
+    :param window: within which the requests of an open loop were to be sent; ``None`` of a closed
+        one.
     """
 
     wall: float
     samples: tuple[Sample, ...]
     conditions: Conditions = Conditions()
     rtt: float | None = None
+    window: float | None = None
 
     @property
     def valid(self) -> tuple[Sample, ...]:
