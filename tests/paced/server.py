@@ -32,6 +32,8 @@ TRAPS = {
     "at-once": "sends all tokens in one chunk, at the end",
     "thinks": "spends the first half of the tokens on reasoning",
     "thinks-only": "spends all tokens on reasoning",
+    "hides": "spends three quarters of the tokens on reasoning, which it counts and does not send",
+    "strict": "takes no field of OpenAI's API that this does not have",
     "cut": "reads only the last 40 tokens of a prompt",
     "reload": "loads the model for each request, and says so",
     "num-ctx": "loads the model whenever num_ctx differs from that of the request before",
@@ -278,6 +280,9 @@ class Server:
             status = int(trap[5:])
             await exchange.json({"error": f"the model runner has stopped {HOSTILE}"}, status)
             return
+        if trap == "strict" and {"ignore_eos", "min_tokens"} & set(exchange.body):
+            await exchange.json({"error": {"message": "unknown field"}}, 400)
+            return
         if trap == "hang-first":
             await asyncio.sleep(3600)
         async with self.take() if trap == "interrupts" else self.slots:
@@ -314,10 +319,13 @@ class Server:
             await exchange.begin(api.media)
             await exchange.chunk(api.piece("", False))
         groups = group(tokens, pace.bundle, trap)
+        hidden = tokens * 3 // 4 if trap == "hides" and tokens > 7 else 0
         thinking = {"thinks": tokens // 2, "thinks-only": tokens}.get(trap, 0)
         written = 0
         for number, size in enumerate(groups):
             written += size
+            if written <= hidden:
+                continue
             await until(start + (written - 1) * pace.tpot)
             if not exchange.started:
                 await exchange.begin(api.media)
@@ -338,6 +346,7 @@ class Server:
         counts = {
             "prompt": record.prompt_tokens,
             "kept": record.kept_tokens,
+            "hidden": hidden,
             "output": len(groups) if trap in COUNTING_CHUNKS else tokens,
             "load": record.load or 0.01,
             "prefill": prefill,
@@ -561,6 +570,8 @@ class OpenAI:
                 "total_tokens": counts["prompt"] + counts["output"],
                 "prompt_tokens_details": {"cached_tokens": counts["kept"]},
             }
+            if self.pace.timings and counts["hidden"]:
+                usage["completion_tokens_details"] = {"reasoning_tokens": counts["hidden"]}
             parts.append(self.event({"choices": [], "usage": usage}))
         return [*parts, b"data: [DONE]\n\n"]
 

@@ -159,6 +159,8 @@ def test_an_answer_without_a_counted_prompt_counts_where_no_times_contradict() -
 def test_a_text_that_is_read_as_many_more_tokens_than_it_was_written_as() -> None:
     assert find_miscount(32, 33) is None
     assert find_miscount(32, 30) is None
+    assert find_miscount(32, 38) is None
+    assert find_miscount(32, 39) is not None
     problem = find_miscount(32, 128)
     assert problem is not None
     assert "reads as 128" in problem.reason
@@ -283,6 +285,28 @@ def test_every_slot_of_a_level_is_warm() -> None:
     assert count_warmups(Profile(), Load(concurrency=8)) == 8
     assert count_warmups(Profile(), Load(concurrency=1)) == 2
     assert count_warmups(Profile(warmups=0), Load(concurrency=8)) == 0
+
+
+def test_tokens_that_are_counted_and_not_sent() -> None:
+    found = sample(counted(reasoning=15))
+    assert found.invalid == "implausible"
+    assert "15 tokens of reasoning, and sends none" in found.reason
+    thoughts = tuple(dataclasses.replace(text, reasoning=True) for text in answer().texts[:15])
+    streamed = dataclasses.replace(counted(reasoning=15), texts=thoughts + answer().texts[15:])
+    assert sample(streamed).invalid is None
+    # Where nothing says so, the text has too few tokens for what was counted, in few pieces.
+    assert find_miscount(100, 22, 22) is not None
+    assert find_miscount(100, 22, 100) is None
+    assert find_miscount(100, 95, 25) is None
+
+
+def test_what_a_loaded_model_takes_each_time_is_no_loading() -> None:
+    assert sample(counted(load=0.15)).invalid == "reloaded"
+    warm = Reference(load=0.12)
+    assert sample(counted(load=0.15, prefill=0.1, total=0.6), warm).invalid is None
+    assert sample(counted(load=0.25), warm).invalid == "reloaded"
+    # What is longer is loading, be it each time.
+    assert Reference(load=9).loaded == 0.1
 
 
 # Properties

@@ -28,6 +28,7 @@ BOTH = pytest.mark.parametrize("protocol", [OLLAMA, OPENAI], ids=["ollama", "ope
 def read(protocol: Protocol, *lines: bytes | dict[str, Any] | str, asked: int = 3) -> Answer:
     """The answer that lines are, one each second."""
     parser = protocol.make_parser(asked)
+    parser.keep = True
     for number, line in enumerate(lines, 1):
         if not isinstance(line, bytes):
             text = line if isinstance(line, str) else json.dumps(line)
@@ -45,6 +46,13 @@ def test_ollamas_request_sets_nothing_that_loads_the_model_again() -> None:
     assert set(body["options"]) == {"temperature", "seed", "num_predict"}
     assert body["keep_alive"] > 0
     assert "format" not in body
+
+
+def test_the_text_of_an_answer_is_kept_only_where_it_is_read() -> None:
+    parser = OLLAMA.make_parser(3)
+    parser.feed(b'{"response": "yes", "done": false}', 1.0)
+    answer = parser.make_answer(2.0)
+    assert (answer.content, len(answer.texts)) == ("", 1)
 
 
 def test_openais_request_asks_for_the_count_and_for_all_tokens() -> None:
@@ -192,10 +200,12 @@ def test_vllms_answer_with_reasoning() -> None:
                 "prompt_tokens": 12,
                 "completion_tokens": 3,
                 "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 1},
             },
         },
         "[DONE]",
     )
+    assert found.counts.reasoning == 1
     assert [(text.at, text.reasoning) for text in found.texts] == [(2.0, True), (3.0, False)]
     assert (found.counts.kept, found.counts.output) == (4, 3)
 

@@ -283,6 +283,8 @@ def test_a_rate_stays_what_it_is_where_the_model_ends_early(
         ("ollama", "error-200", "out of memory"),
         ("ollama", "reload", "loaded the model for this request"),
         ("openai", "http-429", "HTTP 429"),
+        ("openai", "cached", "of a prompt that nobody sent before"),
+        ("openai", "hides", "tokens of reasoning, and sends none"),
     ],
 )
 def test_a_server_that_cannot_be_measured(
@@ -294,6 +296,35 @@ def test_a_server_that_cannot_be_measured(
         prepare(here, at(server, api), PROFILE)
     assert str(caught.value).isprintable()
     assert time.monotonic() - started < 20
+
+
+def test_a_server_that_hides_what_it_writes_and_does_not_say_so(here: Host, server: Paced) -> None:
+    """Its text has fewer tokens than it counts, in as few pieces."""
+    server.set(trap="hides", timings=False, tpot=0.002)
+    profile = PROFILE.model_copy(update={"output_tokens": 40})
+    with pytest.raises(StepError, match="does not send all that it writes"):
+        prepare(here, at(server, "openai"), profile)
+    server.set(timings=True)
+
+
+@calmly
+def test_a_server_that_takes_no_field_that_it_does_not_know(here: Host, server: Paced) -> None:
+    server.set(trap="strict")
+    prepared = prepare(here, at(server, "openai"), PROFILE)
+    samples = ask(here, server, "openai", prepared)
+    assert [sample.invalid for sample in samples] == [None, None]
+
+
+@calmly
+def test_a_server_that_spends_a_while_on_a_model_that_is_loaded(here: Host, server: Paced) -> None:
+    server.set(trap="reload", load=0.15)
+    prepared = prepare(here, at(server, "ollama"), PROFILE)
+    assert prepared.verified
+    samples = ask(here, server, "ollama", prepared)
+    assert [sample.invalid for sample in samples] == [None, None]
+    # A load that takes longer is one.
+    server.set(trap="reload", load=0.6)
+    assert {sample.invalid for sample in ask(here, server, "ollama", prepared)} == {"reloaded"}
 
 
 def test_nobody_answers(here: Host) -> None:

@@ -25,6 +25,7 @@ from stackmend.errors import StepError
 from stackmend.reporting import announce
 from stackmend.text import format_limit
 from stackmend.worker.benchmark.definitions import (
+    KEPT_TOKENS,
     Answer,
     Counts,
     Problem,
@@ -137,6 +138,10 @@ class Ready(Interface):
     def cold(self) -> float:
         """Seconds that one answer takes; 0 where that is not known."""
 
+    @property
+    def verified(self) -> bool:
+        """Whether its counts of tokens were verified."""
+
     def make_task(self, profile: Profile) -> Asking:
         """What is asked again and again.
 
@@ -167,6 +172,7 @@ class Prepared:
     reference: Reference
     prompts: Prompts
     cold: float = 0.0
+    verified: bool = False
 
     @property
     def probe(self) -> str:
@@ -350,6 +356,9 @@ class _Learner:
         self._profile = profile
         self._rtt = rtt
         self._prompts = Prompts(secrets.randbits(64))
+        self._base = 0.0
+        self._verified = False
+        self._load = math.inf
 
     def learn(self) -> Prepared:
         few = self._ask_words(FEW_WORDS)
@@ -363,7 +372,7 @@ class _Learner:
                 f"it counts {few.prompt} tokens of a prompt of {FEW_WORDS} words and "
                 f"{more.prompt} of one of {MORE_WORDS}: it cuts prompts, or does not count them"
             )
-        base = few.prompt - per_word * FEW_WORDS
+        base = self._base = few.prompt - per_word * FEW_WORDS
         words = count_words(self._profile.prompt_tokens, base, per_word)
         return self._finish(words, round(base + per_word * words))
 
@@ -375,10 +384,17 @@ class _Learner:
         again = self._ask(prompt, Question(min(FEW_TOKENS, output), None))
         self._verify_count(cold, words, expected)
         counts = cold.counts
+        kept = counts.kept or 0
+        if expected is not None and kept > max(0.0, self._base) + KEPT_TOKENS:
+            raise self._refuse(
+                f"it had kept {kept} of the {counts.prompt} tokens of a prompt that nobody sent "
+                "before"
+            )
         reference = Reference(
             cold=compute_prefill_speed(cold, self._rtt) or 0.0,
             warm=compute_prefill_speed(again, self._rtt) or 0.0,
-            kept=counts.kept or 0,
+            kept=kept,
+            load=self._load if self._load < math.inf else 0.0,
         )
         if reference.limit < math.inf:
             # A prompt that was read slowly by chance would make every other look as if kept.
@@ -396,6 +412,7 @@ class _Learner:
             reference=reference,
             prompts=self._prompts,
             cold=cold.end,
+            verified=self._verified,
         )
 
     def _verify_count(self, answer: Answer, words: int, expected: int | None) -> None:
@@ -412,8 +429,9 @@ class _Learner:
         recounted = self._ask(salted, Question(1, None)).counts.prompt
         if base is None or recounted is None:
             return
-        if problem := find_miscount(counted, recounted - base):
+        if problem := find_miscount(counted, recounted - base, len(answer.texts)):
             raise self._refuse(problem.reason)
+        self._verified = True
 
     def _ask_words(self, words: int) -> Counts:
         return self._ask(self._prompts.make(words), Question(FEW_TOKENS, None)).counts
@@ -432,6 +450,15 @@ class _Learner:
             # No completions without messages here.
             protocol.chat = True
             answer, problem = self._try(prompt, question)
+        if (
+            isinstance(protocol, OpenAI)
+            and protocol.lenient
+            and problem is not None
+            and any(status in problem.reason for status in ("(HTTP 400)", "(HTTP 422)"))
+        ):
+            # It takes no field that it does not know.
+            protocol.lenient = False
+            answer, problem = self._try(prompt, question)
         for _ in range(LEARNING_RETRIES):
             # The first request loads a model; and a stall of this process spoils any.
             if problem is None or problem.invalid not in ("reloaded", "implausible"):
@@ -443,11 +470,20 @@ class _Learner:
 
     def _try(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
         task = Task(
-            self._protocol, self._prompts, 0, question, self._profile.timeout, rtt=self._rtt
+            protocol=self._protocol,
+            prompts=self._prompts,
+            words=0,
+            question=question,
+            timeout=self._profile.timeout,
+            rtt=self._rtt,
+            keep=True,
         )
         request = self._protocol.build(prompt, question.output_tokens, self._prompts.make_seed())
         _, answer = send(self._client, task, request)
-        return answer, find_problem(answer, question, Reference(kept=10**9), self._rtt)
+        if (load := answer.counts.load) is not None:
+            self._load = min(self._load, load)
+        reference = Reference(kept=10**9, load=self._load)
+        return answer, find_problem(answer, question, reference, self._rtt)
 
     def _refuse(self, reason: str) -> StepError:
         return StepError(f"cannot measure {self._endpoint}: {reason}")

@@ -346,6 +346,7 @@ class Prepared:
     :param pace: how long tasks take.
     :param load: not known of a queue.
     :param cold: nor is what a task takes that meets no other.
+    :param verified: a queue gives no text that could be counted again.
     """
 
     rtt: float
@@ -357,6 +358,7 @@ class Prepared:
     pace: Pace = field(default_factory=Pace)
     load: float | None = None
     cold: float = 0.0
+    verified: bool = False
 
     @property
     def serial(self) -> bool:

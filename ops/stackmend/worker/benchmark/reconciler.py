@@ -182,6 +182,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             limits=self.spec.profile.limits,
             rtt=prepared.rtt,
             load=prepared.load,
+            verified=prepared.verified,
             levels=levels,
         )
         entry = store.make_entry(measurement, summaries)

@@ -74,6 +74,7 @@ class Task:
     :param timeout: seconds that one request may take.
     :param reference: how the server reads prompts.
     :param rtt: seconds of one round trip to the server.
+    :param keep: whether the text of an answer is kept.
     """
 
     protocol: Protocol
@@ -83,6 +84,7 @@ class Task:
     timeout: float
     reference: Reference = field(default_factory=Reference)
     rtt: float = 0.0
+    keep: bool = False
 
     def ask(self, client: HTTPClient, began: float) -> Iterator[Sample]:
         """Send a prompt, and another one where the model ended early; as :class:`Asking`."""
@@ -152,6 +154,7 @@ class _Attempt:
         self._connected = False
         self._answered = False
         self.parser = task.protocol.make_parser(task.question.output_tokens)
+        self.parser.keep = task.keep
         self.started = time.monotonic()
 
     def read_clock(self) -> float:

@@ -234,6 +234,8 @@ class Measurement(Frozen):
     :param rtt: one round trip of the connection that it was measured through, taken out of no
         figure here; ``summary`` takes it out of TTFT.
     :param load: seconds that the model took to load before anything was measured.
+    :param verified: whether the server counted the text of an answer alike when it wrote and when
+        it read it; where not, its counts are taken as they are.
     :param levels: all repeats at each load.
     """
 
@@ -247,6 +249,7 @@ class Measurement(Frozen):
     limits: Limits = Limits()
     rtt: float = 0.0
     load: float | None = None
+    verified: bool = False
     levels: tuple[Level, ...]
 
 
