@@ -30,6 +30,9 @@ Api = Literal["ollama", "openai"]
 pytestmark = pytest.mark.slow
 
 TOKENS = 12
+
+#: The share by which a figure may differ from what the server did.
+CLOSE = 0.15
 PROFILE = Profile(prompt_tokens=64, output_tokens=TOKENS, timeout=5, warmups=0)
 PACE = {"ttft": 0.1, "tpot": 0.01, "slots": 4, "load": 0.3, "every": 1, "after": 0, "trap": ""}
 
@@ -161,20 +164,19 @@ def test_only_what_is_spoiled_is_left_out(
 def agree(samples: Sequence[Sample], records: Sequence[paced.Record]) -> None:
     """What was measured is what the server did.
 
-    A machine under load makes for some milliseconds of difference, a trap for a multiple; how exact
-    it is on a quiet machine, `test_benchmark_truth.py` says.
+    How exact it is on a quiet machine, `test_benchmark_truth.py` says.
     """
     assert all(sample.invalid is None for sample in samples), [s.reason for s in samples]
     ttft = statistics.median(sample.ttft or 0 for sample in samples)
     truth = statistics.median(record.first - record.arrived for record in records)
-    assert ttft == pytest.approx(truth, rel=0.4)
+    assert ttft == pytest.approx(truth, rel=CLOSE)
     tpot = statistics.median(sample.tpot or 0 for sample in samples)
     # The first piece of text has as many tokens as the server bundles.
     times = [
         (record.last - record.first) / (record.tokens - sample.first_tokens)
         for record, sample in zip(records, samples, strict=True)
     ]
-    assert tpot == pytest.approx(statistics.median(times), rel=0.4)
+    assert tpot == pytest.approx(statistics.median(times), rel=CLOSE)
 
 
 @pytest.mark.parametrize("api", ["ollama", "openai"])
@@ -211,7 +213,7 @@ def test_a_server_that_bundles_tokens(
     for sample in samples:
         assert (sample.first_tokens, sample.chunks, sample.output_tokens) == (3, 4, TOKENS)
         # Pieces for tokens would be three times as much.
-        assert sample.tpot == pytest.approx(PACE["tpot"], rel=0.4)
+        assert sample.tpot == pytest.approx(PACE["tpot"], rel=CLOSE)
 
 
 @pytest.mark.parametrize("api", ["ollama", "openai"])
