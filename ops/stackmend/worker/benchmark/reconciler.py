@@ -160,7 +160,9 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
                 summaries = self._summarize(levels, prepared.rtt)
-                if unsure := self._find_unsure(baseline, summaries):
+                # What no client of ours measures steadily is no better with more repeats.
+                steady = self._summarize([row for row in levels if not row.noisy], prepared.rtt)
+                if unsure := self._find_unsure(baseline, steady):
                     profile = self._limit_loads(unsure)
                     named = ", ".join(map(str, unsure))
                     announce.show_line(
