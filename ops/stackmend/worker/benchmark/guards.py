@@ -143,7 +143,7 @@ def _find_short_memory(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[R
         return
     loaded = find_loaded(state.answers, model.name)
     needed = 0 if loaded is not None else find_need(state, model)
-    if _may_use_gpu(state) and sum(gpu.free or 0 for gpu in machine.gpus) >= needed:
+    if _can_use_gpu(state) and sum(gpu.free or 0 for gpu in machine.gpus) >= needed:
         needed = 0
     kept = find_kept(spec, state)
     free = machine.available
@@ -215,7 +215,7 @@ def _read_settings(state: BenchmarkState) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _may_use_gpu(state: BenchmarkState) -> bool:
+def _can_use_gpu(state: BenchmarkState) -> bool:
     """Whether a server may put a model on a GPU of its host, as far as that shows.
 
     One that has a model in memory and nothing of it on a GPU has none, or is not to use it.

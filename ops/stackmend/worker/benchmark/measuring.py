@@ -109,7 +109,7 @@ LATE, MOST_LATE = 0.005, 0.1
 SLEEP = 0.05
 
 #: Measurements of this process at one time, and seconds that one waits for its turn.
-AT_ONE_TIME, TURN = 8, 6 * 3600.0
+MOST_TURNS, TURN = 8, 6 * 3600.0
 
 #: The order in which two servers are measured: neither has the better half of the time.
 ORDER = (0, 1, 1, 0)
@@ -615,7 +615,7 @@ def measure_interleaved(
         if own:
             for endpoint in (old, new):
                 servers.append((endpoint, prepare(host, endpoint, profile)))
-        alike = _share_words([each for _, each in servers])
+        alike = _match_words([each for _, each in servers])
         same = list(zip((old, new), alike, strict=True))
         before, after = _measure(host, same, profile, read_conditions, on_progress, ORDER)
     finally:
@@ -625,7 +625,7 @@ def measure_interleaved(
     return before, after
 
 
-def _share_words(servers: Sequence[Prepared]) -> list[Prepared]:
+def _match_words(servers: Sequence[Prepared]) -> list[Prepared]:
     """Servers that are asked by prompts of as many words."""
     words = next((each.words for each in servers if each.prompt_tokens), servers[0].words)
     return [
@@ -774,9 +774,9 @@ class Watch:
         self.share = self.lag = 0.0
         self._late: list[float] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sleep, daemon=True)
+        self._thread = threading.Thread(target=self._read_lateness, daemon=True)
 
-    def _sleep(self) -> None:
+    def _read_lateness(self) -> None:
         while True:
             due = time.monotonic() + SLEEP
             if self._over.wait(SLEEP):
@@ -834,7 +834,7 @@ class Turns:
                 self._changed.notify_all()
 
 
-_turns = Turns(AT_ONE_TIME)
+_turns = Turns(MOST_TURNS)
 
 
 @contextmanager
