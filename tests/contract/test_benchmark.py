@@ -18,7 +18,7 @@ from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.measuring import Prepared, prepare, release
 from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Load, Sample
-from tests.calm import calmly, urgency
+from tests.calm import exactly, urgency
 from tests.connected import local
 from tests.contract.conftest import free_address
 from tests.contract.servers import Server, manifest_of, wait
@@ -26,7 +26,7 @@ from tests.lab import images
 from tests.lab.engine import docker
 from tests.lab.fixtures import Lab
 from tests.lab.paths import HOME_LABEL, LABEL, PREFIX, PROJECT
-from tests.paced.measured import find_lateness, run_once
+from tests.paced.measured import run_once
 
 MODEL = "measured"
 TOKENS = 200
@@ -107,30 +107,28 @@ def ollama(request: pytest.FixtureRequest, lab_server: Server, here: Host) -> Me
     return know(here, "ollama", str(found.client.base_url), MODEL)
 
 
-def measure(host: Host, server: Measured) -> tuple[Sequence[Sample], float]:
-    """Samples of answers one after another, and how late the machine was meanwhile."""
-    with find_lateness(host, server.endpoint, server.prepared) as late:
-        _, samples = run_once(
-            host, server.endpoint, server.prepared, Load(concurrency=1), 5, TOKENS
-        )
-    return samples, late.seconds
+def measure(host: Host, server: Measured) -> Sequence[Sample]:
+    """Samples of answers one after another."""
+    load = Load(concurrency=1)
+    _, samples = run_once(host, server.endpoint, server.prepared, load, 5, TOKENS)
+    return samples
 
 
-def agree(samples: Sequence[Sample], rtt: float, late: float) -> None:
+def agree(samples: Sequence[Sample], rtt: float) -> None:
     """The client's times are those that the server counts for itself."""
     for sample in samples:
         assert sample.output_tokens == TOKENS
         assert sample.prompt_tokens == pytest.approx(PROFILE.prompt_tokens, rel=SHARE)
     writing = [(s.last or 0) - (s.ttft or 0) for s in samples]
     decode = [s.decode or 0 for s in samples]
-    line = f"{writing} {decode} {[(s.ttft, s.prefill) for s in samples]} rtt {rtt} late {late}"
+    line = f"{writing} {decode} {[(s.ttft, s.prefill) for s in samples]} rtt {rtt}"
     print(line)
     found, counted = statistics.median(writing), statistics.median(decode)
-    assert abs(found - counted) < SHARE * counted + 2 * late, line
+    assert abs(found - counted) < SHARE * counted, line
     reading = statistics.median((s.ttft or 0) - rtt for s in samples)
     prefill = statistics.median(s.prefill or 0 for s in samples)
     # Between the two lie the server's own handling, and the first token.
-    assert (1 - SHARE) * prefill - late < reading < (1 + SHARE) * prefill + 0.02 + late, line
+    assert (1 - SHARE) * prefill < reading < (1 + SHARE) * prefill + 0.02, line
 
 
 def read_counters(server: Measured) -> dict[str, float]:
@@ -140,10 +138,10 @@ def read_counters(server: Measured) -> dict[str, float]:
     return {name: float(value) for name, value in rows}
 
 
-@calmly
+@exactly
 def test_it_agrees_with_the_counters_of_llama_cpp(here: Host, llama_cpp: Measured) -> None:
     before = read_counters(llama_cpp)
-    samples, late = measure(here, llama_cpp)
+    samples = measure(here, llama_cpp)
     after = read_counters(llama_cpp)
 
     def counted(name: str) -> float:
@@ -156,14 +154,14 @@ def test_it_agrees_with_the_counters_of_llama_cpp(here: Host, llama_cpp: Measure
     seconds = sum(sample.decode or 0 for sample in samples)
     assert seconds == pytest.approx(counted("tokens_predicted_seconds_total"), rel=SHARE, abs=0.01)
     assert all((sample.cached_tokens or 0) <= COMMON for sample in samples)
-    agree(samples, llama_cpp.prepared.rtt, late)
+    agree(samples, llama_cpp.prepared.rtt)
 
 
-@calmly
+@exactly
 def test_it_agrees_with_the_counters_of_ollama(here: Host, ollama: Measured) -> None:
-    samples, late = measure(here, ollama)
+    samples = measure(here, ollama)
     assert all((sample.load or 0) < 0.1 for sample in samples)
-    agree(samples, ollama.prepared.rtt, late)
+    agree(samples, ollama.prepared.rtt)
 
 
 def test_a_prompt_that_llama_cpp_has_kept_is_recognised(here: Host, llama_cpp: Measured) -> None:

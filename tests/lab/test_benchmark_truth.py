@@ -11,7 +11,7 @@ from pyinfra.api.host import Host
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.measuring import Prepared, prepare
 from tests import connected, paced
-from tests.calm import calmly, urgency
+from tests.calm import exactly, urgency
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.paced import Paced
@@ -53,7 +53,7 @@ def prepared(host: Host, endpoint: Endpoint) -> Prepared:
     return prepare(host, endpoint, SHORT)
 
 
-@calmly
+@exactly
 @pytest.mark.parametrize("speed", SPEEDS, ids=str)
 def test_five_speeds_at_each_concurrency(
     host: Host, server: Paced, endpoint: Endpoint, prepared: Prepared, speed: Speed
@@ -63,7 +63,7 @@ def test_five_speeds_at_each_concurrency(
     check_speed(host, server, endpoint, prepared, speed, (1, 3, 5, 7) if odd else (2, 4, 6, 8))
 
 
-@calmly
+@exactly
 def test_over_a_long_way(there: LabHost, server: Paced, endpoint: Endpoint, tmp_path: Path) -> None:
     """SSH itself is delayed, and all that goes through it."""
     with paced.relayed(there.port, there=0.025, back=0.025) as port:

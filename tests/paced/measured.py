@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import statistics
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.host import Host
@@ -12,10 +11,10 @@ from pyinfra.api.host import Host
 from stackmend.worker.benchmark.definitions import Question
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.measuring import Prepared, prepare
-from stackmend.worker.benchmark.sending import Run, Task, open_client, open_clients
-from stackmend.worker.benchmark.spec import Profile
-from stackmend.worker.benchmark.state import Load, Sample
-from tests.calm import Lateness
+from stackmend.worker.benchmark.sending import Run, Task, open_clients
+from stackmend.worker.benchmark.spec import Limits, Profile
+from stackmend.worker.benchmark.state import Load, Repeat, Sample
+from stackmend.worker.benchmark.statistics import compute_figures
 from tests.paced import Paced, Truth, compute_truth, read_truth
 
 #: Shares by which a figure may differ from the truth: tokens a second, and the times of a request.
@@ -23,9 +22,6 @@ SPEED, TIMES = 0.03, 0.05
 
 #: By how much the server itself may be behind its schedule on a machine that is called quiet.
 QUIET = 0.01
-
-#: Requests of a client in one run, at most.
-ROUNDS = 4
 
 #: Prompts and answers that take no time.
 SHORT = Profile(prompt_tokens=32, output_tokens=8, concurrency=(1, 2), requests=2, warmups=1)
@@ -82,21 +78,15 @@ def run_once(
     return wall, samples
 
 
-@contextlib.contextmanager
-def find_lateness(host: Host, endpoint: Endpoint, prepared: Prepared) -> Iterator[Lateness]:
-    """By how much round trips differ meanwhile, all processes on the way included."""
-    with open_client(host, endpoint, 20) as client:
-        client.get(prepared.protocol.probe)
-        with Lateness(lambda: client.get(prepared.protocol.probe)) as late:
-            yield late
-
-
 def summarize(wall: float, samples: Sequence[Sample], rtt: float) -> Truth:
-    """The figures of a run, as the truth has them."""
+    """The figures of a run, as the product computes them."""
+    figures = compute_figures(Repeat(wall=wall, samples=tuple(samples)), Limits(), rtt)
+    assert figures.ttft is not None
+    assert figures.tpot is not None
     return Truth(
-        output_tps=sum(sample.output_tokens or 0 for sample in samples) / wall,
-        ttft=statistics.median(sample.ttft or 0 for sample in samples) - rtt,
-        tpot=statistics.median(sample.tpot or 0 for sample in samples),
+        output_tps=figures.output_tps,
+        ttft=figures.ttft[0],
+        tpot=figures.tpot[0],
         wall=wall,
     )
 
@@ -114,31 +104,23 @@ def check_speed(
         server.set(trap="", ttft=speed.ttft, tpot=speed.tpot, slots=4)
         requests = max(2, 2 * number)
         load = Load(concurrency=number)
-        with find_lateness(host, endpoint, prepared) as late:
-            wall, samples = run_once(host, endpoint, prepared, load, requests, speed.tokens)
+        wall, samples = run_once(host, endpoint, prepared, load, requests, speed.tokens)
         found = summarize(wall, samples, prepared.rtt)
         recorded = read_truth(server.read_records())
         nominal = compute_truth(server.read_pace(), number, requests, speed.tokens)
         line = f"{speed} at {number}: {found}, recorded {recorded}, nominal {nominal}"
-        compare(found, recorded, speed.tokens, late.seconds, line)
+        compare(found, recorded, line)
         # A server that was itself late has another speed than it was set to.
         if abs(recorded.wall / nominal.wall - 1) < QUIET:
-            compare(found, nominal, speed.tokens, late.seconds, line)
+            compare(found, nominal, line)
 
 
-def compare(found: Truth, truth: Truth, tokens: int, late: float, line: str) -> None:
-    """Whether figures are as exact as they have to be.
-
-    + tokens: of an answer
-    + late: seconds by which the machine was late meanwhile; next to none on a quiet one
-    """
-    line = f"{line}, late {late}"
+def compare(found: Truth, truth: Truth, line: str) -> None:
+    """Whether figures are as exact as they have to be."""
     print(line)
-    # One after another: each begins late, and is read late.
-    speed = SPEED + ROUNDS * late / truth.wall
-    assert abs(found.output_tps / truth.output_tps - 1) < speed, line
-    assert abs(found.ttft - truth.ttft) < TIMES * truth.ttft + late, line
-    assert abs(found.tpot - truth.tpot) < TIMES * truth.tpot + 2 * late / (tokens - 1), line
+    assert abs(found.output_tps / truth.output_tps - 1) < SPEED, line
+    assert abs(found.ttft / truth.ttft - 1) < TIMES, line
+    assert abs(found.tpot / truth.tpot - 1) < TIMES, line
 
 
 def check_delay(host: Host, server: Paced, endpoint: Endpoint, delay: float) -> None:
@@ -149,18 +131,20 @@ def check_delay(host: Host, server: Paced, endpoint: Endpoint, delay: float) -> 
     """
     prepared = prepare(host, endpoint, SHORT)
     server.set(trap="", ttft=0.2, tpot=0.02, slots=4)
-    with find_lateness(host, endpoint, prepared) as late:
-        wall, samples = run_once(host, endpoint, prepared, Load(concurrency=1), 8, 16)
+    wall, samples = run_once(host, endpoint, prepared, Load(concurrency=1), 8, 16)
     records = server.read_records()
     truth = read_truth(records)
     pairs = zip(samples, records, strict=True)
     # What the way adds; a busy machine adds to some of them, and never takes away.
     added = [(sample.ttft or 0) - (record.first - record.arrived) for sample, record in pairs]
     found = summarize(wall, samples, prepared.rtt)
-    line = f"rtt {prepared.rtt}, added {added}, {found}, recorded {truth}, late {late.seconds}"
+    line = f"rtt {prepared.rtt}, added {added}, {found}, recorded {truth}"
     print(line)
-    leeway = DELAY + late.seconds
-    assert delay <= min(added) < delay + leeway, line
-    assert delay <= prepared.rtt < delay + leeway, line
-    assert abs(found.ttft - truth.ttft) < leeway, line
-    compare(found, truth, 16, late.seconds, line)
+    assert delay <= min(added) < delay + DELAY, line
+    assert delay <= prepared.rtt < delay + DELAY, line
+    assert abs(found.ttft - truth.ttft) < DELAY, line
+    # Each of eight answers is a round trip longer than for the server.
+    expected = dataclasses.replace(
+        truth, output_tps=truth.output_tps * truth.wall / (truth.wall + delay)
+    )
+    compare(found, expected, line)

@@ -32,9 +32,12 @@ TRAPS = {
     "at-once": "sends all tokens in one chunk, at the end",
     "thinks": "spends the first half of the tokens on reasoning",
     "thinks-only": "spends all tokens on reasoning",
+    "hides": "spends three quarters of the tokens on reasoning, which it counts and does not send",
+    "strict": "takes no field of OpenAI's API that this does not have",
     "cut": "reads only the last 40 tokens of a prompt",
     "reload": "loads the model for each request, and says so",
     "num-ctx": "loads the model whenever num_ctx differs from that of the request before",
+    "client-ctx": "had a client load the model with `context`, and loads it for any other num_ctx",
     "empty-first": "sends an empty chunk at once",
     "short": "ends by itself after a third of the tokens",
     "http-500": "fails",
@@ -48,6 +51,7 @@ TRAPS = {
     "garbage": "sends lines that are no JSON, or the wrong JSON",
     "uncounted": "does not count tokens",
     "stale": "lets go of a connection that was idle when the next request comes",
+    "interrupts": "ends an answer when another request comes, as llama-cpp-python does",
     "liar": "counts and times that cannot be: more time than has passed",
 }
 
@@ -64,10 +68,12 @@ class Pace:
     + slots: answers at one time
     + trap: of `TRAPS`
     + every: only each n-th request falls into the trap, the first one being number `every`
+    + after: requests before which none falls into it
     + bundle: tokens of a chunk, where a trap bundles
     + load: seconds that loading the model takes
     + cold: whether the model has to be loaded at first; only Ollama's API has it do so
     + context: tokens that a prompt may have; longer ones are cut
+    + expires: when the loaded model is to be unloaded
     + model: its name
     + timings: whether OpenAI's API says llama.cpp's ``timings``
     + completions: whether it has ``/v1/completions``
@@ -79,10 +85,12 @@ class Pace:
     slots: int = 4
     trap: str = ""
     every: int = 1
+    after: int = 0
     bundle: int = 4
     load: float = 0.5
     cold: bool = False
     context: int = 4096
+    expires: str = "2100-01-01T00:00:00Z"
     model: str = "paced"
     timings: bool = True
     completions: bool = True
@@ -134,7 +142,8 @@ class Server:
 
     def reset(self):
         self.records, self.loads = [], []
-        self.number = 0
+        self.number = self.arriving = 0
+        self.one = asyncio.Semaphore(1)
         self.loaded = not self.pace.cold
         self.slots = asyncio.Semaphore(self.pace.slots)
 
@@ -186,6 +195,9 @@ class Server:
         if path.startswith("/v1/") and self.pace.key and given != f"Bearer {self.pace.key}":
             return await exchange.json({"error": {"message": "no key"}}, 401)
         if method == "GET":
+            if self.pace.trap == "interrupts" and path == "/v1/models":
+                async with self.take():
+                    return await self.describe(exchange)
             return await self.describe(exchange)
         if path in ("/api/generate", "/api/chat") and self.empty(exchange):
             return await self.manage(exchange)
@@ -197,6 +209,19 @@ class Server:
             return await self.generate(exchange)
         return await exchange.json({"error": "not found"}, 404)
 
+    @contextlib.asynccontextmanager
+    async def take(self):
+        """Wait for the answer that is under way, which ends because of that."""
+        self.arriving += 1
+        try:
+            await self.one.acquire()
+        finally:
+            self.arriving -= 1
+        try:
+            yield
+        finally:
+            self.one.release()
+
     async def describe(self, exchange):
         name = self.pace.model + (HOSTILE if self.pace.trap == "hostile" else "")
         model = {"name": name, "model": name, "size": 10**9, "digest": "a" * 64}
@@ -204,7 +229,7 @@ class Server:
             **model,
             "size_vram": 0,
             "context_length": self.pace.context,
-            "expires_at": "2100-01-01T00:00:00Z",
+            "expires_at": self.pace.expires,
         }
         answers = {
             "/": "Ollama is running",
@@ -212,12 +237,18 @@ class Server:
             "/api/version": {"version": "0.33.0"},
             "/api/tags": {"models": [model]},
             "/api/ps": {"models": [loaded] if self.loaded else []},
-            "/v1/models": {"object": "list", "data": [{"id": name, "object": "model"}]},
+            "/v1/models": {
+                "object": "list",
+                "data": [{"id": name, "object": "model"} | self.owner()],
+            },
         }
         if exchange.path in answers:
             await exchange.json(answers[exchange.path])
         else:
             await exchange.json({"error": "not found"}, 404)
+
+    def owner(self):
+        return {"owned_by": "me"} if self.pace.trap == "interrupts" else {}
 
     def empty(self, exchange):
         return not exchange.body.get("prompt") and not exchange.body.get("messages")
@@ -238,7 +269,8 @@ class Server:
         """Write one answer, at its pace."""
         pace = self.pace
         self.number += 1
-        trap = pace.trap if self.number % pace.every == 0 else ""
+        due = self.number > pace.after and self.number % pace.every == 0
+        trap = pace.trap if due else ""
         prompt = exchange.prompt()
         record = Record(exchange.path, time.monotonic(), prompt, trap=trap)
         record.keep_alive = exchange.body.get("keep_alive")
@@ -248,9 +280,12 @@ class Server:
             status = int(trap[5:])
             await exchange.json({"error": f"the model runner has stopped {HOSTILE}"}, status)
             return
+        if trap == "strict" and {"ignore_eos", "min_tokens"} & set(exchange.body):
+            await exchange.json({"error": {"message": "unknown field"}}, 400)
+            return
         if trap == "hang-first":
             await asyncio.sleep(3600)
-        async with self.slots:
+        async with self.take() if trap == "interrupts" else self.slots:
             record.began = time.monotonic()
             await self.write(exchange, api, record)
         record.ended = time.monotonic()
@@ -260,6 +295,7 @@ class Server:
         evaluated = self.evaluate(record)
         options = exchange.body.get("options") or {}
         fresh = options.get("num_ctx") != self.num_ctx and trap == "num-ctx"
+        fresh = fresh or (trap == "client-ctx" and options.get("num_ctx") != pace.context)
         self.num_ctx = options.get("num_ctx")
         api_loads = exchange.path.startswith("/api/") and not self.loaded
         record.load = pace.load if trap == "reload" or fresh or api_loads else 0.0
@@ -283,15 +319,22 @@ class Server:
             await exchange.begin(api.media)
             await exchange.chunk(api.piece("", False))
         groups = group(tokens, pace.bundle, trap)
+        hidden = tokens * 3 // 4 if trap == "hides" and tokens > 7 else 0
         thinking = {"thinks": tokens // 2, "thinks-only": tokens}.get(trap, 0)
         written = 0
         for number, size in enumerate(groups):
             written += size
+            if written <= hidden:
+                continue
             await until(start + (written - 1) * pace.tpot)
             if not exchange.started:
                 await exchange.begin(api.media)
             if trap in HALFWAY and number >= len(groups) // 2:
                 await self.break_off(exchange, api, trap)
+                return
+            if trap == "interrupts" and self.arriving:
+                await exchange.chunk(b"data: [DONE]\n\n")
+                await exchange.finish()
                 return
             text = "".join(f" w{record.tokens + n:04d}" for n in range(size))
             if trap == "hostile":
@@ -303,6 +346,7 @@ class Server:
         counts = {
             "prompt": record.prompt_tokens,
             "kept": record.kept_tokens,
+            "hidden": hidden,
             "output": len(groups) if trap in COUNTING_CHUNKS else tokens,
             "load": record.load or 0.01,
             "prefill": prefill,
@@ -526,6 +570,8 @@ class OpenAI:
                 "total_tokens": counts["prompt"] + counts["output"],
                 "prompt_tokens_details": {"cached_tokens": counts["kept"]},
             }
+            if self.pace.timings and counts["hidden"]:
+                usage["completion_tokens_details"] = {"reasoning_tokens": counts["hidden"]}
             parts.append(self.event({"choices": [], "usage": usage}))
         return [*parts, b"data: [DONE]\n\n"]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend.errors import StepError
 from stackmend.worker.benchmark.definitions import (
     Answer,
     Counts,
@@ -21,7 +23,20 @@ from stackmend.worker.benchmark.definitions import (
     find_miscount,
     make_sample,
 )
-from stackmend.worker.benchmark.state import Sample
+from stackmend.worker.benchmark.measuring import (
+    Turns,
+    Watch,
+    count_requests,
+    count_warmups,
+    find_client_noise,
+    find_lag,
+    find_timeout,
+    is_flat,
+    is_loopback,
+)
+from stackmend.worker.benchmark.spec import MOST_SAMPLES, Limits, Profile
+from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
+from stackmend.worker.benchmark.statistics import compute_figures
 
 TOKENS = 21
 ASKED = Question(TOKENS, 100)
@@ -144,9 +159,154 @@ def test_an_answer_without_a_counted_prompt_counts_where_no_times_contradict() -
 def test_a_text_that_is_read_as_many_more_tokens_than_it_was_written_as() -> None:
     assert find_miscount(32, 33) is None
     assert find_miscount(32, 30) is None
+    assert find_miscount(32, 38) is None
+    assert find_miscount(32, 39) is not None
     problem = find_miscount(32, 128)
     assert problem is not None
     assert "reads as 128" in problem.reason
+
+
+def test_the_round_trip_of_a_repeat_is_taken_out_of_its_times() -> None:
+    samples = (sample(answer()),)
+    near = Repeat(wall=1.0, samples=samples, rtt=0.05)
+    assert compute_figures(near, Limits(), rtt=0.15).ttft == pytest.approx((0.15, 0.15))
+    far = Repeat(wall=1.0, samples=samples)
+    assert compute_figures(far, Limits(), rtt=0.15).ttft == pytest.approx((0.05, 0.05))
+
+
+def test_a_first_token_within_a_round_trip_makes_a_level_noisy() -> None:
+    samples = (sample(answer()),)
+    one = Load(concurrency=1)
+    assert find_client_noise(one, [Repeat(wall=1.0, samples=samples, rtt=0.19)]) == ""
+    noisy = find_client_noise(one, [Repeat(wall=1.0, samples=samples, rtt=0.21)])
+    assert noisy == "a first token came after 0.200 s, and a round trip took 0.210 s"
+
+
+@pytest.mark.parametrize(
+    ("load", "conditions", "words"),
+    [
+        (Load(concurrency=1), Conditions(client=0.7, lag=0.019), ""),
+        (Load(concurrency=1), Conditions(client=0.71), "measuring used 71% of a CPU"),
+        (Load(concurrency=1), Conditions(lag=0.021), "it was 0.021 s late"),
+        (Load(rate=10), Conditions(lag=0.009), ""),
+        (Load(rate=10), Conditions(lag=0.011), "it sent requests 0.011 s late"),
+    ],
+)
+def test_a_controller_without_time_makes_a_level_noisy(
+    load: Load, conditions: Conditions, words: str
+) -> None:
+    """The first token came after 0.2 s."""
+    repeat = Repeat(wall=1.0, samples=(sample(answer()),), conditions=conditions)
+    noisy = find_client_noise(load, [repeat])
+    assert words in noisy
+    assert bool(noisy) is bool(words)
+
+
+def test_the_end_of_the_last_answers_is_no_time_in_which_requests_come() -> None:
+    """Eight within four seconds, and five more until the last one is answered."""
+    samples = (sample(answer()),) * 8
+    found = compute_figures(Repeat(wall=9.0, samples=samples, window=4.0), Limits(end=1))
+    assert (found.requests_ps, found.goodput) == (2.0, 2.0)
+    assert found.output_tps == pytest.approx(8 * TOKENS / 9)
+
+
+def test_what_watches_this_process_says_how_busy_and_how_late_it_is() -> None:
+    with Watch() as watch:
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+    assert watch.share > 0
+    assert watch.lag >= 0
+    assert find_lag([0.0] * 19 + [1.0]) == 0.0
+    assert find_lag([0.0] * 10 + [1.0] * 10) == 1.0
+
+
+def test_each_server_is_measured_by_one_at_a_time() -> None:
+    turns = Turns(2)
+    with turns.take("a", 0):
+        with pytest.raises(StepError, match="timed out after"), turns.take("a", 0.01):
+            pass
+        # Nor more at one time than this process has time for.
+        with (
+            turns.take("b", 0),
+            pytest.raises(StepError, match="timed out after"),
+            turns.take("c", 0.01),
+        ):
+            pass
+    with turns.take("a", 0), turns.take("c", 0):
+        pass
+
+
+def test_the_host_itself() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(is_loopback, ("10.0.0.1", "gpu.example.org", "fd00::1")))
+
+
+# How much is asked
+
+
+def test_an_open_loop_has_requests_enough_for_its_rate() -> None:
+    assert Profile(rate=0.5).count_requests(0) == 30
+    assert Profile(rate=4).count_requests(0) == 80
+    assert Profile(rate=4, requests=8).count_requests(0) == 8
+    assert Profile(rate=1000).samples == MOST_SAMPLES
+
+
+def test_a_slow_server_is_asked_less_and_waited_for_longer() -> None:
+    profile, eight = Profile(), Load(concurrency=8)
+    assert count_requests(profile, eight, cold=0.5) == 32
+    assert count_requests(profile, eight, cold=49) == 16
+    assert count_requests(profile, Load(concurrency=1), cold=49) == 4
+    # What is named is asked, however long it takes.
+    assert count_requests(Profile(requests=20), eight, cold=49) == 20
+    assert find_timeout(profile, eight, cold=0.5) == 300
+    assert find_timeout(profile, eight, cold=49) == 3 * 8 * 49
+    assert find_timeout(Profile(timeout=300), eight, cold=49) == 300
+
+
+@given(st.floats(0, 7200), st.integers(1, 256))
+def test_the_rounds_of_a_level_are_full(cold: float, number: int) -> None:
+    count = count_requests(Profile(), Load(concurrency=number), cold)
+    assert count % number == 0 or count == 8
+    assert count >= 2 * number or number == 1
+
+
+def test_further_levels_of_a_server_that_does_no_more() -> None:
+    def level(number: int, wall: float) -> Level:
+        repeat = Repeat(wall=wall, samples=(sample(answer()),) * 4)
+        return Level(load=Load(concurrency=number), repeats=(repeat,) * 5)
+
+    assert not is_flat([level(1, 4.0)])
+    assert is_flat([level(1, 4.0), level(2, 3.9)])
+    assert not is_flat([level(1, 4.0), level(2, 3.0)])
+
+
+def test_every_slot_of_a_level_is_warm() -> None:
+    assert count_warmups(Profile(), Load(concurrency=8)) == 8
+    assert count_warmups(Profile(), Load(concurrency=1)) == 2
+    assert count_warmups(Profile(warmups=0), Load(concurrency=8)) == 0
+
+
+def test_tokens_that_are_counted_and_not_sent() -> None:
+    found = sample(counted(reasoning=15))
+    assert found.invalid == "implausible"
+    assert "15 tokens of reasoning, and sends none" in found.reason
+    thoughts = tuple(dataclasses.replace(text, reasoning=True) for text in answer().texts[:15])
+    streamed = dataclasses.replace(counted(reasoning=15), texts=thoughts + answer().texts[15:])
+    assert sample(streamed).invalid is None
+    # Where nothing says so, the text has too few tokens for what was counted, in few pieces.
+    assert find_miscount(100, 22, 22) is not None
+    assert find_miscount(100, 22, 100) is None
+    assert find_miscount(100, 95, 25) is None
+
+
+def test_what_a_loaded_model_takes_each_time_is_no_loading() -> None:
+    assert sample(counted(load=0.15)).invalid == "reloaded"
+    warm = Reference(load=0.12)
+    assert sample(counted(load=0.15, prefill=0.1, total=0.6), warm).invalid is None
+    assert sample(counted(load=0.25), warm).invalid == "reloaded"
+    # What is longer is loading, be it each time.
+    assert Reference(load=9).loaded == 0.1
 
 
 # Properties

@@ -16,6 +16,7 @@ from stackmend.worker.benchmark.state import (
     Answers,
     BenchmarkState,
     Conditions,
+    Gpu,
     Loaded,
     Queue,
     Served,
@@ -60,6 +61,8 @@ def cramped(**fields: Any) -> BenchmarkState:
     models = (Served(name="tiny:latest", digest="a" * 64, size=5 * GIB),)
     return answered(state, **{"loaded": (), "models": models, "version": "0.12.6"} | fields)
 
+
+VRAM = {"gpus": (Gpu(name="NVIDIA L4", memory=24 * GIB, free=23 * GIB),), "available": 5 * GIB}
 
 FEW = BenchmarkSpec(project="ai", profile=Profile(concurrency=(1,), requests=1, warmups=0))
 
@@ -113,6 +116,12 @@ REFUSED: dict[str, tuple[BenchmarkSpec, BenchmarkState, str, str]] = {
         "1.0 GiB of swap are in use",
         MEMORY,
     ),
+    "weights, and a GPU that the server is kept from": (
+        SPEC,
+        cramped(machine=VRAM, server={"settings": ("CUDA_VISIBLE_DEVICES=-1",)}),
+        "memory may run short: tiny:latest needs about 6.0 GiB to be loaded, and 5.0 GiB are free",
+        MEMORY,
+    ),
     "context": (
         FEW,
         cramped(shape=SHAPE, server={"settings": ("OLLAMA_CONTEXT_LENGTH=32768",)}),
@@ -146,6 +155,28 @@ REFUSED: dict[str, tuple[BenchmarkSpec, BenchmarkState, str, str]] = {
     ),
 }
 
+#: Another model is loaded, which nothing but its consent lets stay.
+BESIDE = SPEC.model_copy(update={"allow": ("model",)})
+
+
+@pytest.mark.parametrize(
+    ("loaded", "machine", "server", "free"),
+    [
+        # What a server does with the model that it has, it will do with the next.
+        (Loaded(name="big:latest", size=GIB), VRAM, {}, "5.0 GiB are free"),
+        # What others have of its limit is not free.
+        (Loaded(name="big:latest", size=3 * GIB), {}, {"memory_limit": 8 * GIB}, "5.0 GiB are"),
+    ],
+)
+def test_what_another_model_has_is_not_free(
+    loaded: Loaded, machine: dict[str, Any], server: dict[str, Any], free: str
+) -> None:
+    state = cramped(loaded=(loaded,), machine=machine, server=server)
+    (refusal,) = plan.plan(BESIDE, state).refusals
+    assert free in refusal.reason
+    assert "needs about 6.0 GiB" in refusal.reason
+
+
 #: What looks like one of these and is none.
 ALLOWED: dict[str, tuple[BenchmarkSpec, BenchmarkState]] = {
     "an empty queue": (QUEUE, TASKS),
@@ -154,6 +185,7 @@ ALLOWED: dict[str, tuple[BenchmarkSpec, BenchmarkState]] = {
     "a timer that is held up": (SPEC, watched(0.01, waited=0.6)),
     "a scheduler that spins, and no requests": (OPENAI, answered(watched(0.5), requests=0)),
     "exactly what fits": (SPEC, cramped(machine={"available": 6 * GIB})),
+    "a GPU has the room": (SPEC, cramped(machine=VRAM)),
     "no prompts kept": (
         FEW,
         cramped(shape=SHAPE, version="0.33.1", server={"settings": ("LLAMA_ARG_CACHE_RAM=0",)}),

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from stackmend.redaction import format_safe_line
 from stackmend.worker.benchmark.definitions import Answer, Question, Reference, find_problem
 from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.fingerprint import list_changes
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
 from stackmend.worker.benchmark.protocols import Protocol
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import make_arrivals
+from stackmend.worker.benchmark.state import Fingerprint
 
 OLLAMA, OPENAI, CHAT = Ollama("", "m"), OpenAI("/v1", "m"), OpenAI("/v1", "m", chat=True)
 BOTH = pytest.mark.parametrize("protocol", [OLLAMA, OPENAI], ids=["ollama", "openai"])
@@ -26,6 +28,7 @@ BOTH = pytest.mark.parametrize("protocol", [OLLAMA, OPENAI], ids=["ollama", "ope
 def read(protocol: Protocol, *lines: bytes | dict[str, Any] | str, asked: int = 3) -> Answer:
     """The answer that lines are, one each second."""
     parser = protocol.make_parser(asked)
+    parser.keep = True
     for number, line in enumerate(lines, 1):
         if not isinstance(line, bytes):
             text = line if isinstance(line, str) else json.dumps(line)
@@ -43,6 +46,13 @@ def test_ollamas_request_sets_nothing_that_loads_the_model_again() -> None:
     assert set(body["options"]) == {"temperature", "seed", "num_predict"}
     assert body["keep_alive"] > 0
     assert "format" not in body
+
+
+def test_the_text_of_an_answer_is_kept_only_where_it_is_read() -> None:
+    parser = OLLAMA.make_parser(3)
+    parser.feed(b'{"response": "yes", "done": false}', 1.0)
+    answer = parser.make_answer(2.0)
+    assert (answer.content, len(answer.texts)) == ("", 1)
 
 
 def test_openais_request_asks_for_the_count_and_for_all_tokens() -> None:
@@ -190,10 +200,12 @@ def test_vllms_answer_with_reasoning() -> None:
                 "prompt_tokens": 12,
                 "completion_tokens": 3,
                 "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 1},
             },
         },
         "[DONE]",
     )
+    assert found.counts.reasoning == 1
     assert [(text.at, text.reasoning) for text in found.texts] == [(2.0, True), (3.0, False)]
     assert (found.counts.kept, found.counts.output) == (4, 3)
 
@@ -281,3 +293,10 @@ def test_whatever_comes_is_an_answer(protocol: Protocol, lines: list[tuple[bytes
         assert found.problem.reason == format_safe_line(found.problem.reason, 1000)
     assert all(text.characters > 0 for text in found.texts)
     find_problem(found, Question(3, 10), Reference(10, 100))
+
+
+def test_a_model_whose_layers_a_server_splits_a_little_differently_is_the_same() -> None:
+    before = Fingerprint(parameters="p", engine="ollama", processor="35% gpu")
+    for after, changed in (("40% gpu", 0), ("41% gpu", 1), ("cpu", 1), ("\x1b% gpu", 1)):
+        now = before.model_copy(update={"processor": after})
+        assert len(list_changes(before, now)) == changed

@@ -70,7 +70,7 @@ def test_a_number_alone_is_output_tokens_a_second(root: Path) -> None:
 
 def test_the_size_of_a_profile() -> None:
     assert Profile().samples == 5 * (8 + 8 + 16 + 32)
-    assert Profile(rate=2).samples == 40
+    assert Profile(rate=2).samples == 5 * 40
     assert Profile(concurrency=(4, 1, 4)).concurrency == (1, 4)
 
 

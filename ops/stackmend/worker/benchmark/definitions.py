@@ -19,6 +19,10 @@ from stackmend.worker.benchmark.state import Invalid, Sample
 #: Seconds of loading above which the server loaded the model for this request.
 LOADED = 0.1
 
+#: Seconds that a server may spend on a model that is loaded, at most, and how many times what it
+#: usually spends.
+WARM, WARM_FACTOR = 0.25, 2.0
+
 #: The share, and the number, by which the tokens of a prompt may differ from what was sent.
 PROMPT_SHARE, PROMPT_TOKENS = 0.05, 4
 
@@ -34,6 +38,9 @@ CLOCK_SHARE, CLOCK = 0.05, 0.05
 
 #: The share of the writing time in which the text of an answer has to come.
 STREAMED = 0.5
+
+#: Tokens of reasoning that are no text: those that begin and end it.
+HIDDEN = 4
 
 #: The share of the tokens that come as pieces of their own where a server does not bundle: some
 #: tokens are no text, or half of a character.
@@ -61,6 +68,7 @@ class Counts:
     :param prompt: tokens of the prompt, those that it had kept included.
     :param kept: those of them that it had kept.
     :param output: tokens of the answer, its reasoning included.
+    :param reasoning: those of them that are reasoning.
     :param load: seconds for loading the model.
     :param prefill: seconds for the prompt.
     :param decode: seconds for the answer.
@@ -77,6 +85,7 @@ class Counts:
     decode: float | None = None
     total: float | None = None
     full: bool | None = None
+    reasoning: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,11 +139,13 @@ class Reference:
     :param cold: prompt tokens a second of the former; 0 where that is not known.
     :param warm: those of the latter.
     :param kept: tokens that it had kept of the former: those of its template.
+    :param load: seconds that it spends on a model that is loaded before each answer.
     """
 
     cold: float = 0.0
     warm: float = 0.0
     kept: int = 0
+    load: float = 0.0
 
     @property
     def limit(self) -> float:
@@ -145,6 +156,11 @@ class Reference:
         if self.cold <= 0 or self.warm < FASTER * self.cold:
             return math.inf
         return math.sqrt(self.cold * self.warm)
+
+    @property
+    def loaded(self) -> float:
+        """Seconds of loading above which the server loaded the model for a request."""
+        return max(LOADED, WARM_FACTOR * self.load) if self.load <= WARM else LOADED
 
 
 def make_sample(
@@ -223,7 +239,7 @@ def find_problem(
     if not answer.complete:
         return Problem("incomplete", "the stream ended without its last message")
     counts = answer.counts
-    if counts.load is not None and counts.load > LOADED:
+    if counts.load is not None and counts.load > reference.loaded:
         return Problem(
             "reloaded", f"the server loaded the model for this request, in {counts.load:.2f} s"
         )
@@ -248,6 +264,12 @@ def _check_output(answer: Answer, question: Question) -> Problem | None:
             "implausible",
             f"the server counts {tokens} tokens and says that it has reached its limit of {asked}: "
             "it counts chunks for tokens, or its context is full",
+        )
+    hidden = answer.counts.reasoning or 0
+    if hidden > HIDDEN and answer.texts and not any(text.reasoning for text in answer.texts):
+        return Problem(
+            "implausible",
+            f"the server counts {hidden} tokens of reasoning, and sends none of that",
         )
     if tokens and not answer.texts:
         return Problem("implausible", f"the server counts {tokens} tokens and sends no text")
@@ -368,22 +390,34 @@ def _check_length(counts: Counts, question: Question) -> Problem | None:
 
 #: A text has to be so many times longer, in tokens, than its server counted it when it wrote it,
 #: before the server is known to count something else.
-RECOUNTED = 1.5
+RECOUNTED = 1.2
+
+#: The share of the tokens that its server counted when it wrote it that a text has to have, or the
+#: server is known to have written what it did not send.
+SENT = 0.5
 
 
-def find_miscount(counted: int, recounted: int) -> Problem | None:
-    """Whether a server counts something else than tokens.
+def find_miscount(counted: int, recounted: int, chunks: int | None = None) -> Problem | None:
+    """Whether a server counts something else than the tokens that it sends.
 
     The text of an answer, sent back as a prompt, has as many tokens as it had when it was written,
-    or fewer.
+    or fewer: but not so many fewer where it came in as few pieces.
 
     :param counted: tokens that the server counted when it wrote the text.
     :param recounted: tokens that it counts when it reads the text.
+    :param chunks: pieces that the text came in.
     """
     if recounted > max(RECOUNTED * counted, counted + PROMPT_TOKENS):
         return Problem(
             "implausible",
             f"the server counts {counted} tokens of an answer that it reads as {recounted}: it "
             "counts chunks for tokens",
+        )
+    few = chunks is not None and chunks < UNBUNDLED * counted
+    if few and recounted < min(SENT * counted, counted - PROMPT_TOKENS):
+        return Problem(
+            "implausible",
+            f"the server counts {counted} tokens of an answer that it reads as {recounted}: it "
+            "does not send all that it writes",
         )
     return None

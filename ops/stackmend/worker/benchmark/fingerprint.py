@@ -66,7 +66,7 @@ def make_parameters(spec: BenchmarkSpec, model: str) -> str:
         load = f"{profile.rate:g} requests/s"
     else:
         load = "concurrency " + ",".join(map(str, profile.concurrency))
-    requests = profile.requests or "8 or 4 each"
+    requests = profile.requests or (profile.count_requests(0) if profile.rate else "8 or 4 each")
     return (
         f"protocol {PROTOCOL}, {spec.target}, model {model}, "
         f"{profile.prompt_tokens} + {profile.output_tokens} tokens, {load}, "

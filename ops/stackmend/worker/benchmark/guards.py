@@ -1,7 +1,7 @@
 """When nothing is measured, because somebody or something would be disturbed. Pure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stackmend.decision import Refusal
 from stackmend.worker.benchmark.fingerprint import find_loaded, find_model
@@ -34,6 +34,12 @@ SCARCE, SWAPPING = 0.05, 0.1
 
 #: Pages that come in from swap on a host with enough memory as well.
 FEW_PAGES = 256
+
+#: Values of a server's variables that keep every GPU from it.
+HIDING = {
+    "CUDA_VISIBLE_DEVICES": ("", "-1"),
+    "NVIDIA_VISIBLE_DEVICES": ("", "void", "none"),
+}
 
 _GIB = 1 << 30
 
@@ -137,12 +143,12 @@ def _find_short_memory(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[R
         return
     loaded = find_loaded(state.answers, model.name)
     needed = 0 if loaded is not None else find_need(state, model)
-    if sum(gpu.free or 0 for gpu in machine.gpus) >= needed:
+    if _can_use_gpu(state) and sum(gpu.free or 0 for gpu in machine.gpus) >= needed:
         needed = 0
     kept = find_kept(spec, state)
     free = machine.available
     if limit := machine.servers[0].memory_limit:
-        free = min(free, limit - _count_resident(loaded))
+        free = min(free, limit - _count_resident(state.answers.loaded or ()))
     if needed + kept <= free:
         return
     reasons = []
@@ -190,8 +196,9 @@ def find_kept(spec: BenchmarkSpec, state: BenchmarkState) -> int:
     if re.fullmatch(r"-?[0-9]{1,9}", text):
         limit = int(text) << 20
     profile = spec.profile
-    levels = 1 if profile.rate is not None else len(profile.concurrency)
-    prompts = profile.samples + levels * profile.warmups
+    levels = (0,) if profile.rate is not None else profile.concurrency
+    warmups = sum(max(profile.warmups, number) for number in levels) if profile.warmups else 0
+    prompts = profile.samples + warmups
     tokens = profile.prompt_tokens + profile.output_tokens
     kept = prompts * shape.count_bytes(tokens, 1, _find_context(state).bytes_each)
     # A limit below zero is none.
@@ -208,9 +215,20 @@ def _read_settings(state: BenchmarkState) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _count_resident(loaded: Loaded | None) -> int:
-    """Bytes of the memory that a loaded model has by now."""
-    return 0 if loaded is None else max(0, loaded.size - loaded.vram)
+def _can_use_gpu(state: BenchmarkState) -> bool:
+    """Whether a server may put a model on a GPU of its host, as far as that shows.
+
+    One that has a model in memory and nothing of it on a GPU has none, or is not to use it.
+    """
+    loaded = state.answers.loaded or ()
+    settings = _read_settings(state)
+    hidden = any(settings.get(name) in values for name, values in HIDING.items())
+    return not hidden and (not loaded or any(row.vram for row in loaded))
+
+
+def _count_resident(loaded: Sequence[Loaded]) -> int:
+    """Bytes of the memory that the loaded models have by now."""
+    return sum(max(0, row.size - row.vram) for row in loaded)
 
 
 def _parse_version(text: str) -> tuple[int, ...]:

@@ -6,21 +6,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import secrets
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 from typing import Protocol as Interface
 
 from stackmend import connection
 from stackmend.errors import StepError
+from stackmend.reporting import announce
+from stackmend.text import format_limit
 from stackmend.worker.benchmark.definitions import (
+    KEPT_TOKENS,
     Answer,
     Counts,
     Problem,
@@ -31,7 +36,7 @@ from stackmend.worker.benchmark.definitions import (
     find_problem,
 )
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
-from stackmend.worker.benchmark.protocols import Protocol, parse_object
+from stackmend.worker.benchmark.protocols import Protocol, parse_count, parse_object
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import Asking, Run, Task, open_client, open_clients, send
@@ -51,7 +56,7 @@ ReadConditions = Callable[[], Callable[[], Conditions]]
 #: Called with the requests that were answered, those in all, and what is done.
 OnProgress = Callable[[int, int, str], None]
 
-#: Round trips of which the median counts.
+#: Round trips of which the least counts.
 ROUND_TRIPS = 9
 
 #: Seconds for what a server answers at once.
@@ -79,6 +84,33 @@ RECOUNTED_TOKENS = 8
 #: Years until a model is unloaded, from which on somebody wants it kept for ever.
 FOR_EVER = 10
 
+#: Seconds of requests, one after another, after which a level has fewer rounds of them, and a
+#: measurement no more levels that add nothing.
+BUDGET = 1200.0
+
+#: Rounds of requests that a repeat has at least.
+LEAST_ROUNDS = 2
+
+#: How often the time that requests take one after another a request may take, and seconds beyond
+#: which none may.
+WAITING, LONGEST = 3, 7200.0
+
+#: How many times the output of fewer requests a level has to have, before more of them may help.
+FLAT = 1.05
+
+#: Share of a CPU that measuring may use: a process of Python has one.
+MOST_BUSY = 0.7
+
+#: Seconds that this process may come late to anything, and the share of the time to a first token,
+#: or between two requests of an open loop, by which it may be late.
+LATE, MOST_LATE = 0.005, 0.1
+
+#: Seconds between two readings of how late it comes.
+SLEEP = 0.05
+
+#: Measurements of this process at one time, and seconds that one waits for its turn.
+MOST_TURNS, TURN = 8, 6 * 3600.0
+
 #: The order in which two servers are measured: neither has the better half of the time.
 ORDER = (0, 1, 1, 0)
 
@@ -98,6 +130,18 @@ class Ready(Interface):
     def probe(self) -> str:
         """The path of a request that it answers at once."""
 
+    @property
+    def serial(self) -> bool:
+        """Whether requests at one time would end one another."""
+
+    @property
+    def cold(self) -> float:
+        """Seconds that one answer takes; 0 where that is not known."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether its counts of tokens were verified."""
+
     def make_task(self, profile: Profile) -> Asking:
         """What is asked again and again.
 
@@ -116,6 +160,8 @@ class Prepared:
     :param prompt_tokens: that the server counts of such a prompt; ``None`` where it counts none.
     :param reference: how it reads prompts.
     :param prompts: the source of all further ones.
+    :param cold: seconds that one answer took, of a prompt that it had never met; 0 where that is
+        not known.
     """
 
     protocol: Protocol
@@ -125,11 +171,18 @@ class Prepared:
     prompt_tokens: int | None
     reference: Reference
     prompts: Prompts
+    cold: float = 0.0
+    verified: bool = False
 
     @property
     def probe(self) -> str:
         """The path of a request that the server answers at once."""
         return self.protocol.probe
+
+    @property
+    def serial(self) -> bool:
+        """Whether requests at one time would end one another."""
+        return self.protocol.serial
 
     def make_task(self, profile: Profile) -> Task:
         """What is sent again and again.
@@ -148,7 +201,9 @@ class Prepared:
 
 
 def measure_rtt(host: Host, endpoint: Endpoint) -> float:
-    """Seconds of one round trip to a server: the median of several, one after another.
+    """Seconds of one round trip to a server: the least of several, one after another.
+
+    What is beyond the least is no part of the way: somebody was busy.
 
     :param host: the host that reaches it.
     :param endpoint: the server.
@@ -156,6 +211,7 @@ def measure_rtt(host: Host, endpoint: Endpoint) -> float:
     """
     protocol = _make_protocol(endpoint)
     with open_client(host, endpoint, SOON) as client:
+        _note_models(client, protocol)
         return measure_round_trips(client, endpoint, protocol.probe)
 
 
@@ -163,6 +219,12 @@ def _make_protocol(endpoint: Endpoint) -> Protocol:
     if endpoint.protocol == "ollama":
         return Ollama(endpoint.prefix, endpoint.model)
     return OpenAI(endpoint.prefix, endpoint.model)
+
+
+def _note_models(client: HTTPClient, protocol: Protocol) -> None:
+    if isinstance(protocol, OpenAI):
+        with suppress(connection.HTTPError, ValueError):
+            protocol.note_models(parse_object(client.get(protocol.models, timeout=SOON).content))
 
 
 def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> float:
@@ -182,7 +244,7 @@ def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> fl
         except connection.HTTPError as error:
             raise StepError(f"{endpoint} does not answer: {error}") from error
         took.append(time.monotonic() - started)
-    return statistics.median(took[1:])
+    return min(took[1:])
 
 
 def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
@@ -197,6 +259,7 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     """
     with open_client(host, endpoint, max(profile.timeout, LOADING)) as client:
         protocol = _make_protocol(endpoint)
+        _note_models(client, protocol)
         rtt = measure_round_trips(client, endpoint, protocol.probe)
         load = _load(client, endpoint, protocol)
         learner = _Learner(client, endpoint, protocol, profile, rtt)
@@ -207,13 +270,17 @@ def _load(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float |
     """Load the model; how long that took, where it was not loaded."""
     if not isinstance(protocol, Ollama):
         return None
-    expiry = _read_expiry(client, protocol, endpoint.model)
-    if expiry is not None and expiry > time.time() + FOR_EVER * 365 * 86400:
-        # Somebody keeps it for ever; a request of ours with a limit would end that.
-        protocol.keep = -1
+    loaded = _read_loaded(client, protocol, endpoint.model)
+    if loaded is not None:
+        # With another context the server would end the one that a client asked for.
+        protocol.context = loaded.context
+        protocol.expiry = loaded.expiry
+        if loaded.expiry > time.time() + FOR_EVER * 365 * 86400:
+            # Somebody keeps it for ever; a request of ours with a limit would end that.
+            protocol.keep = -1
     started = time.monotonic()
     _request_load(client, endpoint, protocol, protocol.keep)
-    return time.monotonic() - started if expiry is None else None
+    return time.monotonic() - started if loaded is None else None
 
 
 def _request_load(
@@ -233,17 +300,31 @@ def _request_load(
         raise StepError(f"{endpoint} does not load the model: {reason}")
 
 
-def _read_expiry(client: HTTPClient, protocol: Ollama, model: str) -> float | None:
-    """When the model will be unloaded, in seconds since 1970; ``None`` where it is not loaded."""
+class _Loaded(NamedTuple):
+    """A model in memory.
+
+    :param context: tokens of its context; 0 where the server does not say.
+    :param expiry: when it will be unloaded, in seconds since 1970.
+    """
+
+    context: int
+    expiry: float
+
+
+def _read_loaded(client: HTTPClient, protocol: Ollama, model: str) -> _Loaded | None:
+    """The model as it lies in memory; ``None`` where it does not."""
     with suppress(connection.HTTPError, ValueError, TypeError, KeyError, AttributeError):
-        for loaded in parse_object(client.get(protocol.loaded, timeout=SOON).content)["models"]:
-            if model in (loaded["name"], loaded["name"].removesuffix(":latest")):
-                return datetime.fromisoformat(loaded["expires_at"]).timestamp()
+        for row in parse_object(client.get(protocol.loaded, timeout=SOON).content)["models"]:
+            if model in (row["name"], row["name"].removesuffix(":latest")):
+                expiry = datetime.fromisoformat(row["expires_at"]).timestamp()
+                return _Loaded(parse_count(row.get("context_length")) or 0, expiry)
     return None
 
 
 def release(host: Host, endpoint: Endpoint, prepared: Prepared) -> None:
     """Let the server keep the model as long as it would have by itself.
+
+    One that a client had loaded stays until the time that this one had set, if that is to come.
 
     :param host: the host that reaches the server.
     :param endpoint: the server.
@@ -252,9 +333,10 @@ def release(host: Host, endpoint: Endpoint, prepared: Prepared) -> None:
     protocol = prepared.protocol
     if not isinstance(protocol, Ollama) or protocol.keep < 0:
         return
+    left = math.ceil(protocol.expiry - time.time())
     # It is unloaded an hour later where this fails.
     with suppress(StepError), open_client(host, endpoint, SOON) as client:
-        _request_load(client, endpoint, protocol, None)
+        _request_load(client, endpoint, protocol, left if left > 0 else None)
 
 
 class _Learner:
@@ -274,6 +356,9 @@ class _Learner:
         self._profile = profile
         self._rtt = rtt
         self._prompts = Prompts(secrets.randbits(64))
+        self._base = 0.0
+        self._verified = False
+        self._load = math.inf
 
     def learn(self) -> Prepared:
         few = self._ask_words(FEW_WORDS)
@@ -287,7 +372,7 @@ class _Learner:
                 f"it counts {few.prompt} tokens of a prompt of {FEW_WORDS} words and "
                 f"{more.prompt} of one of {MORE_WORDS}: it cuts prompts, or does not count them"
             )
-        base = few.prompt - per_word * FEW_WORDS
+        base = self._base = few.prompt - per_word * FEW_WORDS
         words = count_words(self._profile.prompt_tokens, base, per_word)
         return self._finish(words, round(base + per_word * words))
 
@@ -299,10 +384,17 @@ class _Learner:
         again = self._ask(prompt, Question(min(FEW_TOKENS, output), None))
         self._verify_count(cold, words, expected)
         counts = cold.counts
+        kept = counts.kept or 0
+        if expected is not None and kept > max(0.0, self._base) + KEPT_TOKENS:
+            raise self._refuse(
+                f"it had kept {kept} of the {counts.prompt} tokens of a prompt that nobody sent "
+                "before"
+            )
         reference = Reference(
             cold=compute_prefill_speed(cold, self._rtt) or 0.0,
             warm=compute_prefill_speed(again, self._rtt) or 0.0,
-            kept=counts.kept or 0,
+            kept=kept,
+            load=self._load if self._load < math.inf else 0.0,
         )
         if reference.limit < math.inf:
             # A prompt that was read slowly by chance would make every other look as if kept.
@@ -319,6 +411,8 @@ class _Learner:
             prompt_tokens=counts.prompt or expected,
             reference=reference,
             prompts=self._prompts,
+            cold=cold.end,
+            verified=self._verified,
         )
 
     def _verify_count(self, answer: Answer, words: int, expected: int | None) -> None:
@@ -335,8 +429,9 @@ class _Learner:
         recounted = self._ask(salted, Question(1, None)).counts.prompt
         if base is None or recounted is None:
             return
-        if problem := find_miscount(counted, recounted - base):
+        if problem := find_miscount(counted, recounted - base, len(answer.texts)):
             raise self._refuse(problem.reason)
+        self._verified = True
 
     def _ask_words(self, words: int) -> Counts:
         return self._ask(self._prompts.make(words), Question(FEW_TOKENS, None)).counts
@@ -355,6 +450,15 @@ class _Learner:
             # No completions without messages here.
             protocol.chat = True
             answer, problem = self._try(prompt, question)
+        if (
+            isinstance(protocol, OpenAI)
+            and protocol.lenient
+            and problem is not None
+            and any(status in problem.reason for status in ("(HTTP 400)", "(HTTP 422)"))
+        ):
+            # It takes no field that it does not know.
+            protocol.lenient = False
+            answer, problem = self._try(prompt, question)
         for _ in range(LEARNING_RETRIES):
             # The first request loads a model; and a stall of this process spoils any.
             if problem is None or problem.invalid not in ("reloaded", "implausible"):
@@ -366,11 +470,20 @@ class _Learner:
 
     def _try(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
         task = Task(
-            self._protocol, self._prompts, 0, question, self._profile.timeout, rtt=self._rtt
+            protocol=self._protocol,
+            prompts=self._prompts,
+            words=0,
+            question=question,
+            timeout=self._profile.timeout,
+            rtt=self._rtt,
+            keep=True,
         )
         request = self._protocol.build(prompt, question.output_tokens, self._prompts.make_seed())
         _, answer = send(self._client, task, request)
-        return answer, find_problem(answer, question, Reference(kept=10**9), self._rtt)
+        if (load := answer.counts.load) is not None:
+            self._load = min(self._load, load)
+        reference = Reference(kept=10**9, load=self._load)
+        return answer, find_problem(answer, question, reference, self._rtt)
 
     def _refuse(self, reason: str) -> StepError:
         return StepError(f"cannot measure {self._endpoint}: {reason}")
@@ -386,24 +499,59 @@ def list_loads(profile: Profile) -> tuple[Load, ...]:
     return tuple(Load(concurrency=number) for number in profile.concurrency)
 
 
-def count_requests(profile: Profile, load: Load) -> int:
+def count_requests(profile: Profile, load: Load, cold: float = 0.0) -> int:
     """Requests of one repeat.
+
+    As many rounds of a closed loop as are asked for, or by default; fewer, and two at least, where
+    the answers would take longer than :data:`BUDGET`. The last round is always full: an idle tail
+    of another length would look like another speed.
+
+    :param profile: how a server is asked.
+    :param load: at which load.
+    :param cold: seconds that one answer takes; 0 where that is not known.
+    """
+    usual = profile.count_requests(load.concurrency)
+    if profile.requests or not load.concurrency or not cold:
+        return usual
+    number = load.concurrency
+    # A server that answers one at a time takes as long as all of them together.
+    rounds = BUDGET / (profile.repeats * number * cold)
+    return min(usual, max(LEAST_ROUNDS, int(min(rounds, usual))) * number)
+
+
+def find_timeout(profile: Profile, load: Load, cold: float) -> float:
+    """Seconds that one request may take: those of the profile, or more where it names none.
+
+    :param profile: how a server is asked.
+    :param load: at which load.
+    :param cold: seconds that one answer takes; 0 where that is not known.
+    """
+    if "timeout" in profile.model_fields_set:
+        return profile.timeout
+    return min(LONGEST, max(profile.timeout, WAITING * max(1, load.concurrency) * cold))
+
+
+def count_warmups(profile: Profile, load: Load) -> int:
+    """Requests before a level that are not counted: one at least for each at one time.
 
     :param profile: how a server is asked.
     :param load: at which load.
     """
-    return profile.requests or max(8, 4 * load.concurrency)
+    return max(profile.warmups, load.concurrency) if profile.warmups else 0
 
 
-def count_all_requests(profile: Profile, servers: int = 1) -> int:
+def count_all_requests(profile: Profile, *cold: float) -> int:
     """Requests of a measurement, its warm-ups included.
 
     :param profile: how a server is asked.
-    :param servers: how many are measured.
+    :param cold: seconds that one answer takes, for each server that is measured; one of which
+        nothing is known where none is named.
     """
-    loads = list_loads(profile)
-    each = (profile.warmups + profile.repeats * count_requests(profile, load) for load in loads)
-    return servers * sum(each)
+    return sum(
+        count_warmups(profile, load) + profile.repeats * count_requests(profile, load, each)
+        for load in list_loads(profile)
+        for each in cold or (0.0,)
+    )
 
 
 def measure(
@@ -448,7 +596,8 @@ def measure_interleaved(
 ) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
     """Measure two servers at one time, so that neither has the quieter half of it: A B B A.
 
-    Only one of them is asked at a time.
+    Only one of them is asked at a time, and both by prompts of as many words: those that make up
+    the profile's length where the old one counts them, or else where the new one does.
 
     :param host: the host that reaches both.
     :param old: one server.
@@ -466,12 +615,27 @@ def measure_interleaved(
         if own:
             for endpoint in (old, new):
                 servers.append((endpoint, prepare(host, endpoint, profile)))
-        before, after = _measure(host, servers, profile, read_conditions, on_progress, ORDER)
+        alike = _match_words([each for _, each in servers])
+        same = list(zip((old, new), alike, strict=True))
+        before, after = _measure(host, same, profile, read_conditions, on_progress, ORDER)
     finally:
         if own:
             for server in servers:
                 release(host, *server)
     return before, after
+
+
+def _match_words(servers: Sequence[Prepared]) -> list[Prepared]:
+    """Servers that are asked by prompts of as many words."""
+    words = next((each.words for each in servers if each.prompt_tokens), servers[0].words)
+    return [
+        replace(
+            each,
+            words=words,
+            prompt_tokens=each.prompt_tokens and round(each.prompt_tokens * words / each.words),
+        )
+        for each in servers
+    ]
 
 
 def _measure(
@@ -483,23 +647,221 @@ def _measure(
     order: Sequence[int],
 ) -> list[tuple[Level, ...]]:
     """The levels of each server, whose repeats come in an order that is begun again and again."""
+    profile = _limit_profile(host, servers, profile)
+    total = count_all_requests(profile, *(prepared.cold for _, prepared in servers))
+    _announce(host, servers, profile)
     levels: list[list[Level]] = [[] for _ in servers]
-    progress = _Progress(count_all_requests(profile, len(servers)), on_progress)
+    progress = _Progress(total, on_progress)
+    spent = time.monotonic()
     for load in list_loads(profile):
         benches = [
             _Bench(host, endpoint, prepared, profile, load, progress)
             for endpoint, prepared in servers
         ]
         repeats: list[list[Repeat]] = [[] for _ in servers]
+        failure = ""
         for bench in benches:
             bench.run_warmups()
         for number in _list_turns(order, profile.repeats, len(servers)):
             taken = len(repeats[number]) + 1
             progress.doing = f"{load}, repeat {taken} of {profile.repeats}"
             repeats[number].append(benches[number].run_repeat(read_conditions))
+            if failure := benches[number].explain_failure(repeats[number][-1]):
+                break
+        if failure and not levels[0]:
+            raise StepError(f"cannot measure {failure}")
         for number, taken_repeats in enumerate(repeats):
-            levels[number].append(Level(load=load, repeats=tuple(taken_repeats)))
+            if taken_repeats:
+                noisy = failure or find_client_noise(load, taken_repeats)
+                level = Level(load=load, repeats=tuple(taken_repeats), noisy=noisy)
+                levels[number].append(level)
+        if failure:
+            announce.show_line(host, f"measuring no further: {failure}")
+            break
+        late = time.monotonic() - spent > BUDGET
+        if late and load != list_loads(profile)[-1] and all(map(is_flat, levels)):
+            announce.show_line(
+                host, f"measuring no further: at {load} the server does no more than at fewer"
+            )
+            break
     return [tuple(own) for own in levels]
+
+
+def is_flat(levels: Sequence[Level]) -> bool:
+    """Whether the last level has hardly more output than one before: nor will further ones.
+
+    :param levels: so far.
+    """
+    speeds = [
+        statistics.median(
+            sum(sample.output_tokens or 1 for sample in repeat.valid) / repeat.wall
+            for repeat in level.repeats
+        )
+        for level in levels
+    ]
+    return len(speeds) > 1 and speeds[-1] < FLAT * max(speeds[:-1])
+
+
+def _announce(host: Host, servers: Sequence[tuple[Endpoint, Ready]], profile: Profile) -> None:
+    """Say how long it takes at most, where that is long."""
+    seconds = sum(
+        prepared.cold * count_all_requests(profile, prepared.cold) for _, prepared in servers
+    )
+    if seconds > BUDGET and profile.rate is None:
+        slowest = max(prepared.cold for _, prepared in servers)
+        announce.show_line(
+            host,
+            f"one answer takes {slowest:.0f} s: measuring takes up to {format_limit(seconds)}, and "
+            "less where requests at one time are answered at one time",
+        )
+
+
+def _limit_profile(
+    host: Host, servers: Sequence[tuple[Endpoint, Ready]], profile: Profile
+) -> Profile:
+    """The profile with what its servers can do of that which nobody asked for."""
+    serial = [endpoint for endpoint, prepared in servers if prepared.serial]
+    if serial and profile.rate is None and "concurrency" not in profile.model_fields_set:
+        announce.show_line(
+            host,
+            f"{serial[0]} answers one request at a time, and another one ends that: measuring at "
+            "concurrency 1",
+        )
+        profile = profile.model_copy(update={"concurrency": (1,)})
+    return profile
+
+
+def find_client_noise(load: Load, repeats: Sequence[Repeat]) -> str:
+    """Why the client's side of a level is not steady enough; empty where it is.
+
+    :param load: how requests were sent.
+    :param repeats: of the level.
+    """
+    for repeat in repeats:
+        share, lag = repeat.conditions.client, repeat.conditions.lag
+        if share is not None and share > MOST_BUSY:
+            return f"this controller had no time: measuring used {share:.0%} of a CPU"
+        if lag is not None and load.rate and lag > MOST_LATE / load.rate:
+            return f"this controller had no time: it sent requests {lag:.3f} s late"
+        first = min((row.ttft for row in repeat.valid if row.ttft is not None), default=math.inf)
+        if lag is not None and lag > max(LATE, MOST_LATE * first):
+            return f"this controller had no time: it was {lag:.3f} s late"
+        if repeat.rtt is not None and repeat.rtt > first:
+            return (
+                f"a first token came after {first:.3f} s, and a round trip took {repeat.rtt:.3f} s"
+            )
+    return ""
+
+
+def find_lag(values: Sequence[float]) -> float:
+    """The lateness that 19 of 20 do not exceed.
+
+    :param values: one at least.
+    """
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+class Watch:
+    """What this process had of the CPU for as long as the block lasted.
+
+    All measurements of a process share one CPU at most.
+
+    :param share: of one CPU that the process used.
+    :param lag: seconds by which a sleep of it ended late, 19 times of 20 at most.
+    """
+
+    def __init__(self) -> None:
+        self.share = self.lag = 0.0
+        self._late: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read_lateness, daemon=True)
+
+    def _read_lateness(self) -> None:
+        while True:
+            due = time.monotonic() + SLEEP
+            if self._over.wait(SLEEP):
+                return
+            self._late.append(time.monotonic() - due)
+
+    def __enter__(self) -> Self:
+        self._started, self._used = time.monotonic(), time.process_time()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall = time.monotonic() - self._started
+        self.share = (time.process_time() - self._used) / wall if wall > 0 else 0.0
+        self._over.set()
+        self._thread.join()
+        self.lag = find_lag(self._late) if self._late else 0.0
+
+
+class Turns:
+    """Whose turn it is to measure: so many at one time, and of one server one alone.
+
+    :param most: measurements at one time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, server: str, timeout: float) -> Iterator[None]:
+        """Wait for a turn, and have it for as long as the block lasts.
+
+        :param server: what is measured.
+        :param timeout: seconds to wait.
+        :raises StepError: others are measured for longer.
+        """
+
+        def is_free() -> bool:
+            return not self._taken[server] and self._taken.total() < self._most
+
+        with self._changed:
+            if not self._changed.wait_for(is_free, timeout):
+                raise StepError(
+                    f"timed out after {format_limit(timeout)} waiting for other measurements of "
+                    "this run; run again for this host alone"
+                )
+            self._taken[server] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[server] -= 1
+                self._changed.notify_all()
+
+
+_turns = Turns(MOST_TURNS)
+
+
+@contextmanager
+def take_turn(host: Host, endpoint: Endpoint, *, shared: bool) -> Iterator[None]:
+    """Measure where no other measurement of this process spoils it, once there is none.
+
+    :param host: the host that reaches the server.
+    :param endpoint: the server.
+    :param shared: whether several hosts may reach the same server at its address.
+    :raises StepError: there are others for too long.
+    """
+    here = not shared or is_loopback(endpoint.address)
+    server = f"{host.name} {endpoint}" if here else f"{endpoint.address} {endpoint.port}"
+    with _turns.take(server, TURN):
+        yield
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is that of each host itself.
+
+    :param address: an IP address or a name.
+    """
+    if address == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return False
 
 
 def _list_turns(order: Sequence[int], repeats: int, servers: int) -> Iterator[int]:
@@ -540,39 +902,60 @@ class _Bench:
         self._profile = profile
         self._load = load
         self._progress = progress
-        self._task = prepared.make_task(profile)
+        self._timeout = find_timeout(profile, load, prepared.cold)
+        self._task = prepared.make_task(profile.model_copy(update={"timeout": self._timeout}))
+        self._gave_up = False
 
     def run_warmups(self) -> None:
         """Requests that are not counted, as many at one time as there will be."""
-        if not self._profile.warmups:
+        warmups = count_warmups(self._profile, self._load)
+        if not warmups:
             return
         self._progress.doing = f"{self._load}, warm-up"
-        with self._open_connected(self._profile.warmups) as clients:
+        with self._open_connected(warmups) as clients:
             run = Run(clients, self._task, self._progress.count)
-            run.run_closed(self._profile.warmups)
+            run.run_closed(warmups)
 
     def run_repeat(self, read_conditions: ReadConditions | None) -> Repeat:
         """One run of requests, with the host's conditions meanwhile."""
-        requests = count_requests(self._profile, self._load)
+        requests = count_requests(self._profile, self._load, self._prepared.cold)
         with self._open_connected(requests) as clients:
+            # It changes, and one of an hour ago is taken out of no time of now.
+            rtt = None
+            with suppress(StepError):
+                rtt = measure_round_trips(clients[0], self._endpoint, self._prepared.probe)
             read_again = read_conditions() if read_conditions else Conditions
             run = Run(clients, self._task, self._progress.count)
-            if self._load.concurrency:
-                wall, samples = run.run_closed(requests)
-            else:
-                wall, samples = run.run_open(requests, self._load.rate, seed=requests)
-            repeat = Repeat(wall=wall, samples=samples, conditions=read_again())
-        if not repeat.valid:
-            raise StepError(
-                f"cannot measure {self._endpoint}: none of {len(samples)} requests at {self._load} "
-                f"counts: {_format_reasons(samples)}"
+            rate = self._load.rate
+            with Watch() as watch:
+                if self._load.concurrency:
+                    wall, samples = run.run_closed(requests)
+                else:
+                    wall, samples = run.run_open(requests, rate, seed=requests)
+            own = {"client": watch.share, "lag": find_lag(run.lags) if run.lags else watch.lag}
+            self._gave_up = run.gave_up
+            return Repeat(
+                wall=wall,
+                samples=samples,
+                conditions=read_again().model_copy(update=own),
+                rtt=rtt,
+                window=requests / rate if rate else None,
             )
-        return repeat
+
+    def explain_failure(self, repeat: Repeat) -> str:
+        """Why no further repeat is worth its time, beginning with the server; empty if one is."""
+        count, total = len(repeat.samples) - len(repeat.valid), len(repeat.samples)
+        if repeat.valid and not self._gave_up:
+            return ""
+        failed = f"{count} of {total} requests at {self._load} do not count"
+        if not repeat.valid:
+            failed = f"none of {total} requests at {self._load} counts"
+        return f"{self._endpoint}: {failed}: {_format_reasons(repeat.samples)}"
 
     @contextmanager
     def _open_connected(self, requests: int) -> Iterator[list[HTTPClient]]:
         """Clients that are connected: what connecting takes is no part of a request."""
-        timeout = self._profile.timeout
+        timeout = self._timeout
         with open_clients(self._host, self._endpoint, self._load, requests, timeout) as clients:
             for client in clients:
                 with suppress(connection.HTTPError):

@@ -345,6 +345,8 @@ class Prepared:
     :param model: the model that is asked for; empty for that of the worker.
     :param pace: how long tasks take.
     :param load: not known of a queue.
+    :param cold: nor is what a task takes that meets no other.
+    :param verified: a queue gives no text that could be counted again.
     """
 
     rtt: float
@@ -355,6 +357,13 @@ class Prepared:
     model: str
     pace: Pace = field(default_factory=Pace)
     load: float | None = None
+    cold: float = 0.0
+    verified: bool = False
+
+    @property
+    def serial(self) -> bool:
+        """A queue takes any number of tasks."""
+        return False
 
     @property
     def probe(self) -> str:

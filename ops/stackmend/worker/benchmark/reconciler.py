@@ -162,12 +162,18 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         endpoint = self._make_endpoint(action, state.answers)
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
-        with progress.display(self.host, self.spec.server) as on_progress:
+        shared = self.spec.endpoint is not None
+        with (
+            measuring.take_turn(self.host, endpoint, shared=shared),
+            progress.display(self.host, self.spec.server) as on_progress,
+        ):
             prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
                 summaries = self._summarize(levels, prepared.rtt)
-                if unsure := self._find_unsure(record, held, action, summaries):
+                # What no client of ours measures steadily is no better with more repeats.
+                steady = self._summarize([row for row in levels if not row.noisy], prepared.rtt)
+                if unsure := self._find_unsure(record, held, action, steady):
                     profile = self._limit_loads(unsure)
                     named = ", ".join(map(str, unsure))
                     announce.show_line(
@@ -189,6 +195,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             limits=self.spec.profile.limits,
             rtt=prepared.rtt,
             load=prepared.load,
+            verified=prepared.verified,
             levels=levels,
         )
         retries = count_retries(self.spec, record)

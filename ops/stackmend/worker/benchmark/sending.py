@@ -74,6 +74,7 @@ class Task:
     :param timeout: seconds that one request may take.
     :param reference: how the server reads prompts.
     :param rtt: seconds of one round trip to the server.
+    :param keep: whether the text of an answer is kept.
     """
 
     protocol: Protocol
@@ -83,6 +84,7 @@ class Task:
     timeout: float
     reference: Reference = field(default_factory=Reference)
     rtt: float = 0.0
+    keep: bool = False
 
     def ask(self, client: HTTPClient, began: float) -> Iterator[Sample]:
         """Send a prompt, and another one where the model ended early; as :class:`Asking`."""
@@ -152,6 +154,7 @@ class _Attempt:
         self._connected = False
         self._answered = False
         self.parser = task.protocol.make_parser(task.question.output_tokens)
+        self.parser.keep = task.keep
         self.started = time.monotonic()
 
     def read_clock(self) -> float:
@@ -252,6 +255,11 @@ class Run:
         self._error: BaseException | None = None
         self._stopped = False
         self._began = 0.0
+        #: Whether it ended early, as most of what came back counts for nothing.
+        self.gave_up = False
+        #: Seconds by which each request of an open loop was sent too late.
+        self.lags: list[float] = []
+        self._once = False
 
     def run_closed(
         self, requests: int, *, give_up: bool = True
@@ -271,7 +279,7 @@ class Run:
                         return
                 self._ask(client)
                 if give_up and self._is_hopeless():
-                    self._stopped = True
+                    self.gave_up = self._stopped = True
 
         self._began = time.monotonic()
         self._join([self._start(handle, client) for client in self._clients[:requests]])
@@ -280,7 +288,8 @@ class Run:
     def run_open(self, requests: int, rate: float, seed: int) -> tuple[float, tuple[Sample, ...]]:
         """Send so many a second.
 
-        The times are even but for a jitter, by a seed: every repeat has the same.
+        The times are even but for a jitter, by a seed: every repeat has the same. None is sent
+        again where the model ended early.
 
         :param requests: in all.
         :param rate: requests a second.
@@ -288,6 +297,7 @@ class Run:
         :returns: as :meth:`run_closed`.
         """
         free = list(self._clients)
+        self._once = True
 
         def handle(client: HTTPClient) -> None:
             try:
@@ -300,6 +310,7 @@ class Run:
         self._began = time.monotonic()
         for moment in make_arrivals(requests, rate, seed):
             time.sleep(max(0.0, self._began + moment - time.monotonic()))
+            self.lags.append(time.monotonic() - self._began - moment)
             if self._stopped:
                 break
             with self._lock:
@@ -317,7 +328,8 @@ class Run:
         """Ask until there is an answer that counts, or none to be had."""
         for sample in self._task.ask(client, self._began):
             self._keep(sample)
-            if self._stopped:
+            # One that is sent again is none that the rate has.
+            if self._stopped or self._once:
                 break
         self._on_sample(sample)
 
@@ -326,10 +338,14 @@ class Run:
             self._samples.append(sample)
 
     def _is_hopeless(self) -> bool:
-        """Whether every client has had a failure, and none an answer that counts."""
+        """Whether most of what came back counts for nothing, of every client one or more."""
         with self._lock:
-            few = len(self._samples) < max(3, len(self._clients))
-            return not few and all(sample.invalid for sample in self._samples)
+            # A model that ended early answered all the same.
+            failed = sum(sample.invalid not in (None, "short") for sample in self._samples)
+            counted = sum(sample.invalid is None for sample in self._samples)
+            if len(self._samples) < max(3, len(self._clients)):
+                return False
+            return not counted or failed > max(counted, len(self._clients))
 
     def _start(self, handle: Callable[[HTTPClient], None], client: HTTPClient) -> threading.Thread:
         def run_guarded() -> None:

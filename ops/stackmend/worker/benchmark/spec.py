@@ -1,5 +1,6 @@
 """What is to be measured: validated before any host is contacted."""
 
+import math
 import re
 from collections.abc import Mapping
 from hashlib import sha256
@@ -35,6 +36,9 @@ ROOT = f"{paths.STATE_ROOT}/benchmarks"
 #: Samples that one measurement may have: as many as a file of a few megabytes holds.
 MOST_SAMPLES = 20_000
 
+#: Requests, and seconds of them, that a repeat of an open loop has at least.
+OPEN_REQUESTS, OPEN_SECONDS = 30, 20
+
 #: The service of each target, and the port that it listens on.
 _SERVICES: dict[str, str] = {"ollama": "ollama", "openai": "", "queue": "api"}
 QUEUE_PORT = 8000
@@ -67,8 +71,10 @@ class Profile(Frozen):
     :param concurrency: requests at one time, one level each.
     :param rate: requests a second of an open loop, instead of ``concurrency``.
     :param repeats: of each level: five at least, as fewer can prove no difference.
-    :param requests: of each repeat; by default eight, or four for each at one time.
-    :param warmups: requests before each level that are not counted.
+    :param requests: of each repeat; by default eight, or four for each at one time; of an open
+        loop thirty, or those of twenty seconds.
+    :param warmups: requests before each level that are not counted, and as many at least as there
+        are at one time; 0 for none.
     :param timeout: seconds that one request may take.
     :param limits: what a good request meets.
     """
@@ -85,7 +91,10 @@ class Profile(Frozen):
 
     def count_requests(self, concurrency: int) -> int:
         """Requests of one repeat that has so many at one time; 0 for an open loop."""
-        return self.requests or max(8, 4 * concurrency)
+        if self.rate is None:
+            return self.requests or max(8, 4 * concurrency)
+        usual = max(OPEN_REQUESTS, math.ceil(OPEN_SECONDS * self.rate))
+        return self.requests or min(usual, MOST_SAMPLES // self.repeats)
 
     @property
     def samples(self) -> int:

@@ -103,6 +103,9 @@ class Conditions(Frozen):
     :param thermal: events of thermal throttling of the CPU.
     :param gpu_throttle: reasons for which a GPU's clock was held back.
     :param gpu_temperature: degrees Celsius of the hottest GPU.
+    :param client: share of one CPU that the process used that measured, 1 for all that it can use.
+    :param lag: seconds by which that process came late to what was due, 19 times of 20 at most;
+        of an open loop, to sending its requests.
     """
 
     throttled: float | None = None
@@ -117,6 +120,8 @@ class Conditions(Frozen):
     thermal: int | None = None
     gpu_throttle: tuple[str, ...] = ()
     gpu_temperature: float | None = None
+    client: float | None = None
+    lag: float | None = None
 
 
 class Repeat(Frozen):
@@ -125,11 +130,17 @@ class Repeat(Frozen):
     :param wall: from the first request to the last byte, the idle tail included.
     :param samples: all of them, those that do not count as well.
     :param conditions: what the host did meanwhile.
+    :param rtt: one round trip of the connection, just before; ``None`` where that of the
+        measurement holds.
+    :param window: within which the requests of an open loop were to be sent; ``None`` of a closed
+        one.
     """
 
     wall: float
     samples: tuple[Sample, ...]
     conditions: Conditions = Conditions()
+    rtt: float | None = None
+    window: float | None = None
 
     @property
     def valid(self) -> tuple[Sample, ...]:
@@ -228,6 +239,8 @@ class Measurement(Frozen):
     :param rtt: one round trip of the connection that it was measured through, taken out of no
         figure here; ``summary`` takes it out of TTFT.
     :param load: seconds that the model took to load before anything was measured.
+    :param verified: whether the server counted the text of an answer alike when it wrote and when
+        it read it; where not, its counts are taken as they are.
     :param levels: all repeats at each load.
     """
 
@@ -241,6 +254,7 @@ class Measurement(Frozen):
     limits: Limits = Limits()
     rtt: float = 0.0
     load: float | None = None
+    verified: bool = False
     levels: tuple[Level, ...]
 
 

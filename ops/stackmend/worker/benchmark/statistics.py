@@ -96,13 +96,18 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
     answers that ended too soon the tokens count as well: the server has written them.
 
     :param limits: what a good request meets.
-    :param rtt: one round trip of the connection, taken out of the times to the first token.
+    :param rtt: one round trip of the connection, taken out of the times to the first token; that
+        of the repeat is better.
     """
     valid = repeat.valid
     wall = repeat.wall
+    rtt = rtt if repeat.rtt is None else repeat.rtt
 
-    def compute_rate(count: float) -> float:
-        return count / wall if wall > 0 else 0.0
+    def compute_rate(count: float, during: float = wall) -> float:
+        return count / during if during > 0 else 0.0
+
+    # The end of the last answers is no time in which requests come.
+    window = repeat.window or wall
 
     def find_pair(figure: Callable[[Sample], float | None]) -> tuple[float, float] | None:
         values = [value for value in map(figure, valid) if value is not None]
@@ -127,8 +132,8 @@ def compute_figures(repeat: Repeat, limits: Limits, rtt: float = 0.0) -> Figures
                 if sample.last is not None and (sample.invalid is None or _is_short(sample))
             )
         ),
-        requests_ps=compute_rate(len(valid)),
-        goodput=None if limits == Limits() else compute_rate(len(good)),
+        requests_ps=compute_rate(len(valid), window),
+        goodput=None if limits == Limits() else compute_rate(len(good), window),
         ttft=find_pair(lambda sample: _subtract(sample.ttft, rtt)),
         ttft_output=find_pair(lambda sample: _subtract(sample.ttft_output, rtt)),
         tpot=find_pair(lambda sample: sample.tpot),

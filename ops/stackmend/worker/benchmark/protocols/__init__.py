@@ -52,6 +52,9 @@ class Parser(ABC):
     :param output_tokens: tokens that were asked for.
     """
 
+    #: Whether the text itself is kept: up to some megabytes of each answer.
+    keep = False
+
     def __init__(self, output_tokens: int) -> None:
         self._output_tokens = output_tokens
         self._texts: list[Text] = []
@@ -116,7 +119,8 @@ class Parser(ABC):
         if not isinstance(value, str):
             raise WrongForm("its text is no text")
         self._texts.append(Text(at, len(value), reasoning))
-        self._content.append(value)
+        if self.keep:
+            self._content.append(value)
 
     def _add_counts(self, **counts: int | float | bool | None) -> None:
         self._counts |= {name: value for name, value in counts.items() if value is not None}
@@ -131,6 +135,9 @@ class Protocol(ABC):
 
     #: The path of a request that a server answers at once, whatever its model does.
     probe: str
+
+    #: Whether it answers one request at a time, and another one ends that.
+    serial = False
 
     def __init__(self, prefix: str, model: str) -> None:
         self._prefix = prefix

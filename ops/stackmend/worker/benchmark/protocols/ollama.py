@@ -22,8 +22,8 @@ KEEP = 3600
 class Ollama(Protocol):
     """Ollama.
 
-    Whatever makes it load the model again where a client differs in it, such as ``num_ctx``, is
-    left unset, as clients leave it.
+    Whatever makes it load the model again where a client differs in it is left unset, as clients
+    leave it, but for the context of a model that is loaded: a client asked for that one.
 
     :param prefix: what stands before its paths.
     :param model: the name of the model.
@@ -33,12 +33,21 @@ class Ollama(Protocol):
     def __init__(self, prefix: str, model: str, keep: int = KEEP) -> None:
         super().__init__(prefix, model)
         self.keep = keep
+        #: Tokens of the context that the model is loaded with; 0 leaves it to the server.
+        self.context = 0
+        #: When the model was to be unloaded before anything was asked, in seconds since 1970.
+        self.expiry = 0.0
         self.probe = f"{prefix}/api/version"
         self.loaded = f"{prefix}/api/ps"
 
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:
         """The request for an answer; ``raw``, so that no template lets the model think or stop."""
-        options = {"temperature": 0, "seed": seed, "num_predict": output_tokens}
+        options = {
+            "temperature": 0,
+            "seed": seed,
+            "num_predict": output_tokens,
+            **self._list_options(),
+        }
         body = {"model": self._model, "prompt": prompt, "raw": True, "stream": True}
         return Request(
             f"{self._prefix}/api/generate", {**body, "options": options, "keep_alive": self.keep}
@@ -52,7 +61,12 @@ class Ollama(Protocol):
         body: dict[str, Any] = {"model": self._model, "stream": False}
         if keep is not None:
             body["keep_alive"] = keep
+        if options := self._list_options():
+            body["options"] = options
         return Request(f"{self._prefix}/api/generate", body)
+
+    def _list_options(self) -> dict[str, int]:
+        return {"num_ctx": self.context} if self.context else {}
 
     def make_parser(self, output_tokens: int) -> Parser:
         """What reads the answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stackmend.worker.benchmark.protocols import (
@@ -15,6 +16,9 @@ from stackmend.worker.benchmark.protocols import (
     parse_seconds,
 )
 
+#: What llama-cpp-python calls the owner of every model.
+SERIAL_OWNER = "me"
+
 
 class OpenAI(Protocol):
     """Any server that speaks OpenAI's API.
@@ -27,10 +31,30 @@ class OpenAI(Protocol):
     def __init__(self, prefix: str, model: str, *, chat: bool = False) -> None:
         super().__init__(prefix, model)
         self.chat = chat
-        self.probe = f"{prefix}/models"
+        #: Whether it takes fields of which others know nothing.
+        self.lenient = True
+        self.probe = self.models = f"{prefix}/models"
+
+    def note_models(self, body: Mapping[str, Any]) -> None:
+        """Learn from the list of models how the server may be asked.
+
+        llama-cpp-python answers one request at a time, and ends the answer that is under way when
+        another request comes, be it for the list of models alone. Its documentation is outside of
+        that.
+
+        :param body: the answer to :attr:`models`.
+        """
+        rows = body.get("data")
+        first = rows[0] if isinstance(rows, list) and rows else None
+        if isinstance(first, dict) and first.get("owned_by") == SERIAL_OWNER:
+            self.serial = True
+            self.probe = f"{self._prefix.removesuffix('/v1')}/docs"
 
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:
-        """The request for an answer; those who do not know a field of it leave it aside."""
+        """The request for an answer; those who do not know a field of it leave it aside.
+
+        Some take no such field: :attr:`lenient` is false then, and the model may end early.
+        """
         asked: dict[str, Any] = {"prompt": prompt}
         if self.chat:
             asked = {"messages": [{"role": "user", "content": prompt}]}
@@ -42,10 +66,10 @@ class OpenAI(Protocol):
             "seed": seed,
             "stream": True,
             "stream_options": {"include_usage": True},
-            # llama.cpp and vLLM have the one, vLLM and llama-cpp-python the other.
-            "ignore_eos": True,
-            "min_tokens": output_tokens,
         }
+        if self.lenient:
+            # llama.cpp and vLLM have the one, vLLM and llama-cpp-python the other.
+            body |= {"ignore_eos": True, "min_tokens": output_tokens}
         path = "chat/completions" if self.chat else "completions"
         return Request(f"{self._prefix}/{path}", body)
 
@@ -109,7 +133,10 @@ class _Parser(Parser):
             raise WrongForm("its usage is no object")
         details = usage.get("prompt_tokens_details")
         kept = details.get("cached_tokens") if isinstance(details, dict) else None
+        details = usage.get("completion_tokens_details")
+        reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
         self._add_counts(
+            reasoning=parse_count(reasoning),
             prompt=parse_count(usage.get("prompt_tokens")),
             output=parse_count(usage.get("completion_tokens")),
             kept=parse_count(kept),
