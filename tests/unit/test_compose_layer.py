@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
+import yaml
 
 from stackmend.compose import commands
 from stackmend.compose.closure import find_closure, list_laid_over
 from stackmend.compose.layer import LONGEST, include_layer, mark_kept
+from stackmend.compose.plan.actions import Plan
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.health import classify
+from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source, SourceError, make
 from stackmend.compose.state import KEPT, LAYER_FILE, LINKS_FILE, Declared
 from tests.unit.compose_world import NOW, Desired, World, compose, converge, well
@@ -23,7 +28,7 @@ LAYER = "services:\n  new: {image: n}\n  old: {x-stackmend-kept: true}\n"
 
 
 def test_it_is_laid_over_the_projects_own_files() -> None:
-    source, problem, kept = include_layer(OWN, f"{LAYER}\n\n")
+    source, problem, _, kept = include_layer(OWN, f"{LAYER}\n\n")
     assert (problem, kept) == ("", {"old"})
     assert source.files[LAYER_FILE] == File(0o600, LAYER.encode())
     assert source.options[-2:] == ("--file", LAYER_FILE)
@@ -33,9 +38,17 @@ def test_it_is_laid_over_the_projects_own_files() -> None:
     assert corrected.options[-4:] == ("--file", LAYER_FILE, "--file", LINKS_FILE)
 
 
-@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+@pytest.mark.parametrize("content", ["", "\n", "  \n", "services: {}\n"])
 def test_there_is_none(content: str) -> None:
-    assert include_layer(OWN, content) == (OWN, "", frozenset())
+    assert include_layer(OWN, content) == (OWN, "", "", frozenset())
+
+
+def test_what_is_only_kept_may_be_gone() -> None:
+    own = Source({"compose.yaml": File(0o644, b"services:\n  web: {image: a}\n")})
+    layered = include_layer(own, LAYER)
+    assert (layered.problem, layered.kept) == ("", frozenset())
+    laid = yaml.safe_load(layered.source.files[LAYER_FILE].content)
+    assert laid == {"services": {"new": {"image": "n"}}}
 
 
 @pytest.mark.parametrize(
@@ -47,12 +60,19 @@ def test_there_is_none(content: str) -> None:
         ("a: " + "x" * LONGEST, "longer than"),
     ],
 )
-def test_where_it_does_not_fit_the_project_is_as_its_own_files_say(
-    content: str, problem: str
-) -> None:
-    source, reason, _ = include_layer(OWN, content)
-    assert source is OWN
-    assert problem in reason
+def test_where_it_does_not_fit_nothing_is_done_to_the_project(content: str, problem: str) -> None:
+    desired = Desired(compose({"web": {}}))
+    world = well(desired)
+    nobody = cast("Any", None)
+    room = ComposeReconciler(nobody, desired.spec, OWN, nobody)
+    observed = room._decide(world.state().model_copy(update={"layer": content}), ())
+    (refusal,) = observed.plan.refusals
+    assert problem in refusal.reason
+    assert "/var/lib/stackmend/shop/layer.yaml" in refusal.remedy
+    assert observed.plan.actions == ()
+    world.applied = None
+    observed = room._decide(world.state().model_copy(update={"layer": content}), ())
+    assert observed.plan == Plan(refusals=(refusal,))
 
 
 def test_compose_tells_nothing_of_what_is_kept() -> None:
@@ -68,7 +88,9 @@ def test_a_service_of_an_included_file_is_declared() -> None:
 
 def test_no_file_can_be_laid_over_those_that_env_names() -> None:
     named = Source({**OWN.files, ".env": File(0o600, b"COMPOSE_FILE=compose.yaml\n")})
-    assert include_layer(named, LAYER).source is named
+    layered = include_layer(named, LAYER)
+    assert layered.source is named
+    assert "COMPOSE_FILE" in layered.remedy
 
 
 def test_a_project_cannot_have_a_file_of_its_name() -> None:

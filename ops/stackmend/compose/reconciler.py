@@ -16,7 +16,7 @@ from stackmend.compose.closure import list_laid_over, read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import EngineHung, NoCompose
-from stackmend.compose.layer import include_layer
+from stackmend.compose.layer import Layered, include_layer
 from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
@@ -85,7 +85,6 @@ class Project(NamedTuple):
     :param laid_over: the compose files among them that make it up, in their order.
     :param names_files: whether its ``.env`` says which compose files there are.
     :param converged: whether :func:`stackmend.compose.stack` would find nothing to do.
-    :param unfit: why the layer in its memory is not laid over its files.
     """
 
     state: StackState
@@ -94,7 +93,6 @@ class Project(NamedTuple):
     laid_over: tuple[str, ...]
     names_files: bool
     converged: bool
-    unfit: str
 
 
 @dataclass
@@ -117,7 +115,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     waiter: Waiter = field(init=False)
     _plain: Source = field(init=False)
     _own: Source = field(init=False)
-    _unfit: str = field(default="", init=False)
     _sources: Sources | None = field(default=None, init=False)
     _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
@@ -213,7 +210,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return Observation(refused)
         if refusal := self._fetch_source():
             return self._hold(refusal, state, checks)
-        self._own, self._unfit, self.observer.kept = include_layer(self._plain, state.layer)
+        layered = include_layer(self._plain, state.layer)
+        self._own, self.observer.kept = layered.source, layered.kept
+        if layered.problem:
+            return self._hold(self._refuse_unfit(layered), state, checks)
         self._set_correction(restore_correction(spec, self._own, state.applied))
         if reason := explain_hold(spec, self.source.digest, state):
             failed = None if is_restored(state) else self.observer.resolve(state.files)
@@ -238,6 +238,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             decided = self._plan(state, declared, checks, hops, links)
         changes = is_change(decided.findings, state.applied, self.source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))
+
+    def _refuse_unfit(self, layered: Layered) -> Refusal:
+        return Refusal(
+            subject=self.spec.project,
+            reason=f"{LAYER_FILE}, which is to be laid over the project's files, does not fit "
+            f"them: {layered.problem}",
+            remedy=f"{layered.remedy}: {commands.locate_state(self.spec)}/layer.yaml on the host",
+        )
 
     def _is_declaration_needed(self, state: StackState) -> bool:
         """Whether Compose is asked: about other files, or to correct what is not corrected yet."""
@@ -374,7 +382,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         tried: frozenset[str] = frozenset(),
     ) -> Plan:
         source = self.source
-        decided = plan(
+        return plan(
             self.spec,
             source.digests,
             source.digest,
@@ -387,11 +395,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._fetched.checkout if self._fetched else None,
             links,
         )
-        if not self._unfit:
-            return decided
-        cause = f"{LAYER_FILE} is not laid over the project's files: {self._unfit}"
-        unfit = decision.Finding(subject=self.spec.project, kind="layer", cause=cause, blocks=False)
-        return decided.model_copy(update={"findings": (*decided.findings, unfit)})
 
     # What is done
 
@@ -593,7 +596,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             laid_over=list_laid_over(self._own),
             names_files=self._own.names_files,
             converged=decided.empty,
-            unfit=self._unfit,
         )
 
     def apply_layer(self, content: str) -> bool:
