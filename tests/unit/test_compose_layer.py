@@ -109,14 +109,18 @@ def test_it_is_written_and_removed() -> None:
 
 
 def kept() -> tuple[Desired, World]:
-    """A service that was stopped, and is kept so."""
-    services = {"web": {"depends_on": {"old": {"condition": "service_healthy"}}}, "old": {}}
+    """A service that was stopped for good, and is kept so."""
+    old = {"restart": "unless-stopped"}
+    services = {"web": {"depends_on": {"old": {"condition": "service_healthy"}}}, "old": old}
     desired = Desired(compose(services))
     world = well(desired)
     (container,) = (each for each in world.containers.values() if each.service == "old")
-    stopped = {"status": "exited", "exit_code": 137, "restart": "no"}
+    shape = {**container.shape, "restart": "no"}
+    stopped = {"status": "exited", "exit_code": 137, "restart": "no", "shape": shape}
     world.containers[container.id] = container.model_copy(update=stopped)
-    changed = Desired(compose({**services, "old": {KEPT: True}}), files={"compose.yaml": "2"})
+    changed = Desired(
+        compose({**services, "old": {**old, KEPT: True}}), files={"compose.yaml": "2"}
+    )
     return changed, world
 
 
@@ -135,10 +139,31 @@ def test_it_keeps_no_other_from_being_healthy() -> None:
     assert (health.waiting, health.failed) == ((), ())
 
 
-def test_it_is_started_again_once_it_is_not_kept() -> None:
+@pytest.mark.parametrize("code", [0, 137])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_same_container_is_started_again_once_it_is_not_kept(code: int, recorded: bool) -> None:
     desired, world = kept()
     converge(world, desired)
-    plain = {**desired.config["services"], "old": {}}
+    (before,) = (each for each in world.containers.values() if each.service == "old")
+    world.containers[before.id] = before.model_copy(update={"exit_code": code})
+    if not recorded:
+        assert world.applied is not None
+        services = {name: one for name, one in world.applied.services.items() if name != "old"}
+        world.applied = world.applied.model_copy(update={"services": services})
+    plain = {**desired.config["services"], "old": {"restart": "unless-stopped"}}
+    world.done.clear()
     converge(world, Desired(compose(plain), files={"compose.yaml": "3"}))
     (container,) = (each for each in world.containers.values() if each.service == "old")
+    assert container.id == before.id
     assert container.running
+    assert container.restart == container.shape["restart"] == "unless-stopped"
+    assert ("set restart policy", "old") in world.done
+    assert world.mends == []
+
+
+def test_what_was_never_proven_is_not_recorded_as_it_stands_stopped() -> None:
+    desired, world = kept()
+    assert world.applied is not None
+    world.applied = world.applied.model_copy(update={"services": {}})
+    converge(world, desired)
+    assert "old" not in world.applied.services
