@@ -31,6 +31,8 @@ from stackmend.compose.plan.links import (
 )
 from stackmend.compose.state import (
     KEPT,
+    LAYER_FILE,
+    LINKS_FILE,
     AppliedService,
     Checkout,
     Container,
@@ -2139,10 +2141,10 @@ def disk_full() -> Plan:
 
 
 @scenario
-def links_file_that_a_run_left() -> Plan:
-    """A first deployment that failed has no record, and left the file of ours."""
+def files_of_ours_that_a_run_left() -> Plan:
+    """A first deployment that failed has no record, and left the files of ours."""
     world = World()
-    world.defaults = ("compose.stackmend.yaml", "compose.yaml")
+    world.defaults = (LINKS_FILE, LAYER_FILE, "compose.yaml")
     return world.observe(shop())
 
 
