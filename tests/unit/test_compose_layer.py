@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import yaml
 
-from stackmend.compose import commands
+from stackmend import compose as compose_room
+from stackmend import connection
+from stackmend.compose import commands, reconciler
 from stackmend.compose.closure import find_closure, list_laid_over
 from stackmend.compose.layer import LONGEST, include_layer, mark_kept
 from stackmend.compose.plan.actions import Plan
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.health import classify
-from stackmend.compose.reconciler import ComposeReconciler
+from stackmend.compose.reconciler import ComposeReconciler, Project
 from stackmend.compose.source import File, Source, SourceError, make
 from stackmend.compose.state import KEPT, LAYER_FILE, LINKS_FILE, Declared
+from stackmend.connection import CommandTimeout
+from stackmend.errors import StepError
+from tests.connected import local
 from tests.unit.compose_world import NOW, Desired, World, compose, converge, well
 
 OWN = Source(
@@ -103,6 +111,123 @@ def test_it_is_written_and_removed() -> None:
     spec = Desired(compose({})).spec
     assert commands.write_layer(spec, LAYER).get_raw_value().endswith("/shop yes")
     assert commands.write_layer(spec, "").get_raw_value().endswith("/shop no")
+
+
+# How it comes to a project
+
+BEFORE = "services:\n  new: {image: n}\n"
+
+
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "state/lock"
+    monkeypatch.setattr(compose_room, "get_project_lock", lambda _: str(path))
+    monkeypatch.setattr(compose_room, "_read", lambda _: OWN)
+    return path
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_it_is_written_while_nobody_else_is_at_work(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(_: ComposeReconciler, content: str, lease: connection.Lease) -> bool:
+        lease.check()
+        assert not is_free(lock)
+        written.append(content)
+        return True
+
+    monkeypatch.setattr(ComposeReconciler, "apply_layer", write)
+    spec, nobody = Desired(compose({})).spec, cast("Any", None)
+    with local() as host:
+        assert compose_room.apply_layer(host, spec, "a", nobody)
+        with compose_room.hold_project(host, spec) as lease:
+            assert compose_room.apply_layer(host, spec, "b", nobody, lease)
+            # Another run, which knows nothing of this one's lock.
+            with pytest.raises(connection.LeaseHeld):
+                compose_room.apply_layer(host, spec, "c", nobody)
+    assert written == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "installed", "left"),
+    [
+        (LAYER, LAYER, LAYER),
+        (LAYER, BEFORE, BEFORE),
+        (LAYER, None, BEFORE),
+        ("", BEFORE, BEFORE),
+        ("", None, ""),
+        ("services:\n  gone: {environment: {A: b}}\n", None, BEFORE),
+    ],
+)
+@pytest.mark.parametrize("failure", [None, StepError("no"), CommandTimeout("host", "up", "late")])
+def test_after_a_failure_it_is_what_the_containers_were_made_from(
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None,
+    content: str,
+    installed: str | None,
+    left: str,
+) -> None:
+    """Where the files with it were not taken back, it says so to whoever comes next."""
+    spec, nobody = Desired(compose({})).spec, cast("Any", None)
+    room = ComposeReconciler(nobody, spec, OWN, nobody)
+    digest = installed and File(0o600, installed.encode()).sha256
+    state = World().state().model_copy(update={"layer": BEFORE, "files": {LAYER_FILE: digest}})
+    written: list[str] = []
+
+    def fail(*_: object) -> bool:
+        if failure is not None:
+            raise failure
+        return False
+
+    monkeypatch.setattr(reconciler, "reconcile_locked", fail)
+    monkeypatch.setattr(room.observer, "read_state", lambda: state)
+    for name, stub in (("_write_layer", written.append), ("wait_until_idle", lambda: None)):
+        monkeypatch.setattr(room, name, stub)
+    monkeypatch.setattr(room, "report_error", lambda _: None)
+    assert not room.apply_layer(content, cast("Any", SimpleNamespace(check=lambda: None)))
+    assert written[0] == content
+    assert written[-1] == left
+
+
+def test_of_a_host_that_was_lost_on_the_way_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, nobody = Desired(compose({})).spec, cast("Any", None)
+    room = ComposeReconciler(nobody, spec, OWN, nobody)
+
+    def fail(*_: object) -> bool:
+        raise connection.ConnectionLost("host", "up", "gone")
+
+    monkeypatch.setattr(reconciler, "reconcile_locked", fail)
+    monkeypatch.setattr(room.observer, "read_state", World().state)
+    for name in ("_write_layer", "wait_until_idle"):
+        monkeypatch.setattr(room, name, lambda *_: None)
+    with pytest.raises(connection.ConnectionLost):
+        room.apply_layer(LAYER, cast("Any", SimpleNamespace(check=lambda: None)))
+
+
+@pytest.mark.parametrize("converged", [True, False])
+def test_while_another_run_is_at_work_nothing_is_told_of_a_project(
+    monkeypatch: pytest.MonkeyPatch, converged: bool
+) -> None:
+    desired = Desired(compose({}))
+    world = well(desired)
+    found = Project(world.state(), world.declared(desired), {}, (), False, converged)
+    monkeypatch.setattr(compose_room, "_read", lambda _: OWN)
+    monkeypatch.setattr(ComposeReconciler, "describe", lambda _: found)
+    monkeypatch.setattr(connection, "find_holder", lambda *_: "ann@laptop")
+    seen = compose_room.observe_project(cast("Any", None), desired.spec)
+    assert seen == (found if converged else "another run is at work here: ann@laptop")
 
 
 # What is kept

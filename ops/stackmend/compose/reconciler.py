@@ -57,7 +57,7 @@ from stackmend.reconcile import (
     Reconciler,
     get_project_lock,
     observe_unreadable,
-    reconcile,
+    reconcile_locked,
 )
 from stackmend.reporting import announce
 
@@ -598,23 +598,43 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             converged=decided.empty,
         )
 
-    def apply_layer(self, content: str) -> bool:
+    def apply_layer(self, content: str, lease: connection.Lease) -> bool:
         """Lay a file over the project's own, and bring the project to it; whether it is so now.
 
-        Where it does not hold, the file before counts again: the project is then as it was, as
-        after any other change that fails.
+        Where it does not hold, the file before counts again, unless the project's files are still
+        those with this one: whoever comes next then knows by it what the containers were made from.
 
         :param content: YAML; empty for no such file.
+        :param lease: the project's lock.
         :raises StepError: it cannot be written.
+        :raises RemoteError: the host was lost on the way.
         """
+        lease.check()
+        self.wait_until_idle()
         before = self.observer.read_state().layer
         self._write_layer(content)
         self._observed = self._proven = None
-        if reconcile(self.host.state, self.host, self):
-            return True
-        if before.strip() != content.strip():
+        try:
+            if reconcile_locked(self, lease):
+                return True
+        except (StepError, connection.CommandTimeout) as error:
+            self.report_error(error)
+        if before.strip() != content.strip() and not self._is_installed(content):
+            lease.check()
             self._write_layer(before)
         return False
+
+    def _is_installed(self, content: str) -> bool:
+        """Whether the project's directory has the file that is made of this layer."""
+        state = self.observer.read_state()
+        layered = include_layer(self._plain, content)
+        desired = layered.source.digests.get(LAYER_FILE)
+        if layered.problem:
+            return False
+        if LAYER_FILE in state.files:
+            return state.files[LAYER_FILE] == desired
+        # A record of before there was such a file says nothing of what it holds.
+        return (LAYER_FILE in state.defaults) == (desired is not None)
 
     def _write_layer(self, content: str) -> None:
         self.run(
