@@ -14,7 +14,15 @@ from stackmend import compose as compose_room
 from stackmend import connection
 from stackmend.compose import commands, reconciler
 from stackmend.compose.closure import find_closure, list_laid_over
-from stackmend.compose.layer import LONGEST, include_layer, mark_kept
+from stackmend.compose.layer import (
+    LONGEST,
+    describe_layer,
+    find_covered,
+    find_edited,
+    include_layer,
+    keep_covered,
+    mark_kept,
+)
 from stackmend.compose.plan.actions import Plan
 from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.health import classify
@@ -32,6 +40,7 @@ OWN = Source(
         "more.yaml": File(0o644, b"services:\n  side: {image: c}\n"),
     }
 )
+BEFORE = "services:\n  new: {image: n}\n"
 LAYER = "services:\n  new: {image: n}\n  old: {x-stackmend-kept: true}\n"
 
 
@@ -113,9 +122,99 @@ def test_it_is_written_and_removed() -> None:
     assert commands.write_layer(spec, "").get_raw_value().endswith("/shop no")
 
 
-# How it comes to a project
+# What it does, and what changes beneath it
 
-BEFORE = "services:\n  new: {image: n}\n"
+CALLER = (
+    "services:\n  web: {image: a, environment: [URL=http://old/v1, OTHER=x]}\n  old: {image: b}\n"
+)
+MOVED = "services:\n  new: {image: n}\n  web: {environment: {URL: http://new/v1}, command: [x]}\n"
+
+
+def make_own(content: str) -> Source:
+    return Source({"compose.yaml": File(0o644, content.encode())})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", ""),
+        (BEFORE, "adds new"),
+        (MOVED, "adds new, changes web"),
+        (
+            MOVED + "  old: {x-stackmend-kept: true}\n",
+            "adds new, changes web, keeps as it stands old",
+        ),
+        (BEFORE + "  gone: {x-stackmend-kept: true}\n", "adds new"),
+    ],
+)
+def test_what_it_does_is_told(content: str, said: str) -> None:
+    assert describe_layer(make_own(CALLER), content) == said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "edited"),
+    [
+        ("http://old/v1", "http://old/v1", []),
+        ("http://old/v1", "http://third/v1", ["web.environment.URL"]),
+        ("OTHER=x", "OTHER=y", []),
+        ("URL=http://old/v1, ", "", ["web.environment.URL"]),
+        ("image: a,", "image: a, command: [y],", ["web.command"]),
+    ],
+)
+def test_what_is_edited_beneath_it_is_found_for_as_long_as_it_covers_it(
+    old: str, new: str, edited: list[str]
+) -> None:
+    first = find_covered(make_own(CALLER), MOVED)
+    assert first.keys() == {"web.environment.URL", "web.command"}
+    known = keep_covered({}, first)
+    for _ in range(2):
+        covered = find_covered(make_own(CALLER.replace(old, new)), MOVED)
+        assert find_edited(known, covered) == edited
+        known = keep_covered(known, covered)
+    # What is laid over it was made anew.
+    covered = find_covered(make_own(CALLER.replace(old, new)), MOVED.replace("http://new", "x"))
+    assert set(find_edited(known, covered)) <= {"web.command"}
+
+
+@pytest.mark.parametrize(
+    "value", ["{1: a, b: c}", "[2026-01-01, .nan, null]", "&x [*x]", "{2026-01-01: a, ~: b}"]
+)
+def test_whatever_stands_there_can_be_covered(value: str) -> None:
+    content = f"services:\n  web: {{labels: {value}, environment: {value}}}\n"
+    own = make_own(f"services:\n  web: {{image: a, labels: {value}, environment: {value}}}\n")
+    layered = include_layer(own, content)
+    if not layered.problem:
+        covered = find_covered(own, content)
+        assert covered
+        assert all(laid == before for laid, before in covered.values())
+        assert describe_layer(own, content) == "changes web"
+
+
+def test_a_stack_tells_of_it_and_of_what_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = Desired(compose({"web": {}, "old": {}}))
+    world = well(desired)
+    assert world.applied is not None
+    covered = find_covered(make_own(CALLER), MOVED)
+    source = include_layer(make_own(CALLER.replace("//old", "//third")), MOVED).source
+    applied = {"covered": covered, "source": source.digest, "files": source.digests}
+    world.applied = world.applied.model_copy(update=applied)
+    world.files = dict(source.digests)
+    nobody = cast("Any", None)
+    room = ComposeReconciler(
+        nobody, desired.spec, make_own(CALLER.replace("//old", "//third")), nobody
+    )
+    state = world.state().model_copy(update={"layer": MOVED})
+    found = room._decide(state, ()).plan
+    said = [finding.cause for finding in found.findings if finding.kind == "layer"]
+    assert said == [
+        f"{LAYER_FILE} is laid over its files: it adds new, changes web",
+        f"web.environment.URL in its files changed since {LAYER_FILE} was laid over them, and does "
+        "not count",
+    ]
+    assert not found.problems
+
+
+# How it comes to a project
 
 
 @pytest.fixture

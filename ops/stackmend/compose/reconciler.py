@@ -16,12 +16,20 @@ from stackmend.compose.closure import list_laid_over, read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import EngineHung, NoCompose
-from stackmend.compose.layer import Layered, include_layer
+from stackmend.compose.layer import (
+    Layered,
+    describe_layer,
+    find_covered,
+    find_edited,
+    include_layer,
+    keep_covered,
+)
 from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
+from stackmend.compose.plan.format import fit_line, join_few
 from stackmend.compose.plan.gates import explain_hold, is_declaration_needed, refuse_engine
 from stackmend.compose.plan.links import (
     Links,
@@ -115,6 +123,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     waiter: Waiter = field(init=False)
     _plain: Source = field(init=False)
     _own: Source = field(init=False)
+    _layer: str = field(default="", init=False)
     _sources: Sources | None = field(default=None, init=False)
     _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
@@ -214,6 +223,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         self._own, self.observer.kept = layered.source, layered.kept
         if layered.problem:
             return self._hold(self._refuse_unfit(layered), state, checks)
+        self._layer = state.layer
         self._set_correction(restore_correction(spec, self._own, state.applied))
         if reason := explain_hold(spec, self.source.digest, state):
             failed = None if is_restored(state) else self.observer.resolve(state.files)
@@ -382,7 +392,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         tried: frozenset[str] = frozenset(),
     ) -> Plan:
         source = self.source
-        return plan(
+        decided = plan(
             self.spec,
             source.digests,
             source.digest,
@@ -395,6 +405,27 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._fetched.checkout if self._fetched else None,
             links,
         )
+        laid = self._find_laid(state)
+        return decided.model_copy(update={"findings": (*decided.findings, *laid)})
+
+    def _find_laid(self, state: StackState) -> Iterator[decision.Finding]:
+        """What the layer makes of the project's own files, and where these changed beneath it."""
+        project, own = self.spec.project, self._plain
+        if done := describe_layer(own, self._layer):
+            cause = f"{LAYER_FILE} is laid over its files: it {done}"
+            yield decision.Finding(subject=project, kind="layer", cause=cause, blocks=False)
+        known = state.applied.covered if state.applied else {}
+        if edited := find_edited(known, find_covered(own, self._layer)):
+            names = fit_line(join_few(edited, ", "))
+            yield decision.Finding(
+                subject=project,
+                kind="layer",
+                cause=f"{names} in its files changed since {LAYER_FILE} was laid over them, and "
+                "does not count",
+                remedy=f"to have it count, take it out of {commands.locate_state(self.spec)}/"
+                "layer.yaml on the host",
+                blocks=False,
+            )
 
     # What is done
 
@@ -520,6 +551,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
                 "names_files": source.names_files,
                 "checkout": self._fetched.checkout if self._fetched else None,
                 "correction": self._correction,
+                "covered": keep_covered(
+                    snapshot.state.applied.covered if snapshot.state.applied else {},
+                    find_covered(self._plain, self._layer),
+                ),
             }
         )
 

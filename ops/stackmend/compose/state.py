@@ -250,6 +250,8 @@ class Applied(Frozen):
     :param warnings: what Compose warned of.
     :param checkout: where the files came from, where that is a git repository.
     :param correction: what corrects links of theirs, where that was desired.
+    :param covered: the values of theirs that :data:`LAYER_FILE` takes the place of, as
+        :func:`stackmend.compose.layer.find_covered` describes them.
     """
 
     version: Literal[1] = 1
@@ -266,6 +268,7 @@ class Applied(Frozen):
     warnings: tuple[str, ...] = ()
     checkout: Checkout | None = None
     correction: Correction | None = None
+    covered: Mapping[str, tuple[str, str]] = {}
     applied_at: float
 
 

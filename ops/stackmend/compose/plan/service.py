@@ -68,7 +68,7 @@ def plan_service(draft: Draft, name: str) -> None:
             draft.do("drift", action, container)
         _plan_mounts(draft, name, container)
         _plan_resolver(draft, name, container)
-        if container.status == "exited" and _was_kept(draft, name):
+        if container.status == "exited" and _has_been_kept(draft, name):
             cause = "it was kept stopped, and is not any more"
             step = Start(subject=name, cause=cause, container=container.id)
             draft.do("stopped", step, container)
@@ -76,7 +76,7 @@ def plan_service(draft: Draft, name: str) -> None:
             _plan_life(draft, name, container)
 
 
-def _was_kept(draft: Draft, name: str) -> bool:
+def _has_been_kept(draft: Draft, name: str) -> bool:
     """Whether its containers were to stay as they are, by what was proven last."""
     before = (draft.applied.config.get("services") or {}) if draft.applied else {}
     return is_kept(before.get(name) or {})
@@ -149,7 +149,7 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
     causes: list[str] = []
     for path, desired, has in differences:
         cause = drift.format_change(path, desired, has, draft.secrets)
-        if path == "restart" and _was_kept(draft, name):
+        if path == "restart" and _has_been_kept(draft, name):
             # Whoever stopped it for good set that; a recreation would lose what it has.
             policy = SetPolicy(
                 subject=name, cause=cause, container=container.id, policy=str(desired)
