@@ -62,19 +62,20 @@ if stack is not None:
         **compose.get_arguments(stack),
     )
 
+# Before the models: it may add the server that they are pulled to.
+if stack is not None and stack.worker is not None and stack.worker.engine is not None:
+    worker.engine(
+        name=f"The worker of {stack.project} runs on the faster engine",
+        **worker.get_move_arguments(stack.worker.engine),
+        **compose.get_arguments(stack),
+    )
+
 if stack is not None and stack.models is not None:
     models.pulled(
         name=f"The models that {stack.project} needs are on its server",
         project=stack.project,
         directory=stack.directory,
         **models.get_arguments(stack.models),
-    )
-
-if stack is not None and stack.worker is not None and stack.worker.engine is not None:
-    worker.engine(
-        name=f"The worker of {stack.project} runs on the faster engine",
-        **worker.get_move_arguments(stack.worker.engine),
-        **compose.get_arguments(stack),
     )
 
 if stack is not None and stack.worker is not None and stack.worker.accelerated is not None:

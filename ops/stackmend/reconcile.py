@@ -300,21 +300,31 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
             room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
             return False
         room.wait_until_idle()
-        # What other rooms read of the host before is of then as well.
-        connection.invalidate(room.host)
-        observed = room.observe(fresh=True)
-        room.report_plan(observed.plan)
-        if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
-            return False
-        if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
-            return False
-        verified = room.verify(observed.plan, observed.state)
-        if not verified.plan.empty:
-            room.report_plan(verified.plan)
-        if verified.plan.actions:
-            left = "; ".join(map(str, verified.plan.actions))
-            room.report_error(StepError(f"not proven: still to do: {left}"))
-        return verified.plan.empty
+        return reconcile_locked(room, lease)
+
+
+def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> bool:
+    """The same as :func:`reconcile` under a lock that is held already; errors are raised.
+
+    :param lease: the room's lock.
+    :raises StepError: a step failed, or the host is not proven.
+    :raises RemoteError: the host was lost on the way.
+    """
+    # What other rooms read of the host before is of then as well.
+    connection.invalidate(room.host)
+    observed = room.observe(fresh=True)
+    room.report_plan(observed.plan)
+    if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
+        return False
+    if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
+        return False
+    verified = room.verify(observed.plan, observed.state)
+    if not verified.plan.empty:
+        room.report_plan(verified.plan)
+    if verified.plan.actions:
+        left = "; ".join(map(str, verified.plan.actions))
+        room.report_error(StepError(f"not proven: still to do: {left}"))
+    return verified.plan.empty
 
 
 def yield_invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:

@@ -83,15 +83,20 @@ class Stack(Machine, ComposeSpec):
     worker: WorkerPolicy | None = None
 
     def list_named_services(self) -> list[tuple[str, str]]:
-        """The settings that name a service of the project: the field, and the service."""
+        """The settings that name a service of the project: the field, and the service.
+
+        The one that a legacy worker is moved to need not be in the project's files.
+        """
         named = super().list_named_services()
         if self.models is not None and self.models.endpoint is None:
             named.append(("models.service", self.models.service))
-        if self.worker is not None:
-            named += [
-                (f"worker.{field}", name) for field, name in self.worker.list_named_services()
-            ]
-        return named
+        if self.worker is None:
+            return named
+        named += [(f"worker.{field}", name) for field, name in self.worker.list_named_services()]
+        added = self.worker.engine.target if self.worker.engine else None
+        return [
+            (field, name) for field, name in named if name != added or field.startswith("checks.")
+        ]
 
 
 #: What a host may have before it has a project.

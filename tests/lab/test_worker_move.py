@@ -161,9 +161,11 @@ def test_a_slow_one_is_moved_by_a_controller_that_is_killed_again_and_again(stac
 def test_it_is_taken_back_by_a_controller_that_is_killed_again_and_again(stack: Moving) -> None:
     """By hand at first, as the documentation says; then the clients are already re-pointed."""
     stack.settings.pop("worker", None)
+    stopped = stack.container("legacy")["Id"]
     stack.host.sh(f"rm {RECORD} {LAYER}")
     stack.deploy()
     assert stack.health() == {"client": "running", "legacy": "running"}
+    assert stack.id("legacy") == stopped
     stack.host.sh("docker volume rm mv_stackmend-ollama")
     stack.wait_for_tasks()
     since = len(stack.log())

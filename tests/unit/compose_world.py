@@ -33,6 +33,7 @@ from stackmend.compose.plan.actions import (
     Restart,
     Resume,
     SetAside,
+    SetPolicy,
     Start,
     Unpause,
     Up,
@@ -397,6 +398,10 @@ class World:
                 one = self.containers[action.container]
                 assert one.running, f"docker: {one.name} is not running"
                 self._set(one, process="S")
+            case SetPolicy(container=id_, policy=policy):
+                one = self.containers[id_]
+                name_, _, _ = policy.partition(":")
+                self._set(one, restart=name_, shape={**one.shape, "restart": policy})
             case Start() | Restart() | Repair():
                 self._run(self.containers[action.container], body)
             case _:

@@ -38,7 +38,7 @@ from stackmend.compose.plan.record import read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import File, Source
-from stackmend.compose.state import Image, Mended
+from stackmend.compose.state import KEPT, Image, Mended
 from stackmend.decision import Refusal
 from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
@@ -309,6 +309,22 @@ def test_a_rollback_puts_back_files_then_services() -> None:
     assert (up.verb, up.subject) == ("up", "side")
     blind = roll_back(after.files, after.digest, applied, declared, None, {"web"})
     assert blind.actions[0] == restore.model_copy(update={"containers": ()})
+
+
+def test_a_rollback_starts_nothing_that_is_kept() -> None:
+    services = {"web": {}, "old": {KEPT: True}}
+    before = Desired(compose(services))
+    world = well(before)
+    applied = world.applied
+    assert applied is not None
+    for services_after in ({"web": {}, "old": {}}, {"web": {}}):
+        after = Desired(compose(services_after), files={"compose.yaml": "2"})
+        declared, touched = world.declared(after), {"web", "old"}
+        decided = roll_back(after.files, after.digest, applied, declared, world.state(), touched)
+        assert [str(step).partition(":")[0] for step in decided.actions] == [
+            "restore files /opt/shop",
+            "recreate web",
+        ]
 
 
 def test_a_rollback_settles_what_the_failed_apply_left() -> None:

@@ -30,6 +30,10 @@ from stackmend.compose.plan.links import (
     name_check,
 )
 from stackmend.compose.state import (
+    KEPT,
+    LAYER_FILE,
+    LINKS_FILE,
+    AppliedService,
     Checkout,
     Container,
     Endpoint,
@@ -176,6 +180,19 @@ def paused() -> Plan:
 def starting() -> Plan:
     """It is on its way: it is waited for."""
     return broken(health="starting")
+
+
+@scenario
+def kept_no_longer() -> Plan:
+    """It was stopped for good and kept so; the very same container is started again."""
+    before = Desired(compose({"worker": {"restart": "always", KEPT: True}}))
+    world = well(before)
+    one = world.damage("worker", status="exited", exit_code=137, **ENDED)
+    assert world.applied is not None
+    services = {"worker": AppliedService(image=one.image, image_id=one.image_id, shape=one.shape)}
+    world.applied = world.applied.model_copy(update={"services": services})
+    world.damage("worker", restart="no", shape={**one.shape, "restart": "no"})
+    return world.observe(Desired(compose({"worker": {"restart": "always"}}), {"compose.yaml": "2"}))
 
 
 # Running, and not well
@@ -2124,10 +2141,10 @@ def disk_full() -> Plan:
 
 
 @scenario
-def links_file_that_a_run_left() -> Plan:
-    """A first deployment that failed has no record, and left the file of ours."""
+def files_of_ours_that_a_run_left() -> Plan:
+    """A first deployment that failed has no record, and left the files of ours."""
     world = World()
-    world.defaults = ("compose.stackmend.yaml", "compose.yaml")
+    world.defaults = (LINKS_FILE, LAYER_FILE, "compose.yaml")
     return world.observe(shop())
 
 

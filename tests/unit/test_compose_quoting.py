@@ -30,6 +30,7 @@ from stackmend.compose.plan.actions import (
     RestoreFiles,
     Resume,
     SetAside,
+    SetPolicy,
     Start,
     Tag,
     Unpause,
@@ -230,6 +231,7 @@ ACTS: dict[type, Callable[[str, str], list[list[str]]]] = {
     Detach: lambda id_, network: [["network", "disconnect", network, id_]],
     Unpause: lambda id_, network: [["unpause", id_]],
     Resume: lambda id_, network: [["kill", "--signal=CONT", id_]],
+    SetPolicy: lambda id_, policy: [["update", f"--restart={policy}", id_]],
     Start: lambda id_, network: [["start", id_]],
     Restart: lambda id_, network: [["restart", id_]],
     Remove: lambda id_, network: [["stop", id_], ["rm", id_]],
@@ -242,7 +244,7 @@ ACTS: dict[type, Callable[[str, str], list[list[str]]]] = {
 @quick
 @given(one=words, other=words)
 def test_act_on_one_container(place: Path, kind: Any, one: str, other: str) -> None:
-    second = {key: other for key in ("network", "name") if key in kind.model_fields}
+    second = {key: other for key in ("network", "name", "policy") if key in kind.model_fields}
     command = act(kind, container=one, **second)
     assert given_to_docker(place, command) == ACTS[kind](one, other)
 

@@ -67,6 +67,26 @@ def test_one_run_decides_by_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.asked == ["list", "tree"]
 
 
+def test_whatever_else_is_desired_it_is_the_same_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Answers(
+        monkeypatch, *[refs(FIRST), Result(0, FILES, b"")], *[refs(SECOND), Result(0, FILES, b"")]
+    )
+    spec = make_spec()
+    found = fetch(host.host, spec, SOURCE)
+    check = {"kind": "http", "url": "http://127.0.0.1/", "inside": "gone"}
+    more = spec.model_copy(update={"env": {"A": "b"}})
+    other = fetch(host.host, more, SOURCE)
+    assert (other.checkout, other.packed) == (found.checkout, found.packed)
+    assert other.source.files[".env"].content == b'A="b"\n'
+    assert fetch(host.host, spec, SOURCE).checkout == found.checkout
+    asked = ComposeSpec.model_validate({**spec.model_dump(), "source": SOURCE, "checks": [check]})
+    with pytest.raises(Unfetched, match="there is no service 'gone'"):
+        fetch(host.host, asked, SOURCE)
+    assert host.asked == ["list", "tree"]
+    with pytest.raises(Unfetched, match="has no ref other"):
+        fetch(host.host, spec, SOURCE.model_copy(update={"ref": "other"}))
+
+
 def test_a_ref_that_moves_meanwhile_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = failed("refs/heads/main moved while it was fetched", 75)
     host = Answers(monkeypatch, refs(FIRST), moved, refs(SECOND), Result(0, FILES, b""))

@@ -153,6 +153,16 @@ def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
         "stack.models.service: there is no service 'ollama'; there are web"
     ]
     check({"stack": given_stack(source, models={**models, "service": "web"})})
+    # A legacy worker is moved to it: the move adds it.
+    moved = {"engine": {}, "accelerated": {}, "benchmark": {"service": "ollama"}}
+    check({"stack": given_stack(source, models=models, worker=moved)})
+    assert problems(given_stack(source, models=models, worker={"engine": {"target": "llm"}})) == [
+        "stack.models.service: there is no service 'ollama'; there are web"
+    ]
+    asked = [{"kind": "http", "url": "http://x/", "inside": "ollama"}]
+    assert problems(given_stack(source, checks=asked, worker={"engine": {}})) == [
+        "stack.checks.0.inside: there is no service 'ollama'; there are web"
+    ]
     elsewhere = {**models, "endpoint": "http://127.0.0.1:11434"}
     check({"stack": given_stack(source, models=elsewhere)})
 

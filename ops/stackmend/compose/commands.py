@@ -28,6 +28,7 @@ from stackmend.compose.plan.actions import (
     RestoreFiles,
     Resume,
     SetAside,
+    SetPolicy,
     Start,
     Tag,
     Unpause,
@@ -413,6 +414,8 @@ def act(spec: ComposeSpec, action: EngineAction, state: StackState) -> StringCom
             return _quote("docker", "unpause", id_)
         case Resume(container=id_):
             return _quote("docker", "kill", "--signal=CONT", id_)
+        case SetPolicy(container=id_, policy=policy):
+            return _quote("docker", "update", f"--restart={policy}", id_)
         case Start(container=id_) | Restart(container=id_):
             return _guard(_check_container_mounts(spec, state), _quote("docker", action.verb, id_))
         case Repair(container=id_):

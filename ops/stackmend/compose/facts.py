@@ -14,7 +14,7 @@ from pyinfra.api import FactBase, StringCommand
 from stackmend.compose.resolvers import find_engine_resolver, parse_resolvers
 from stackmend.compose.source import COMPOSE_FILES, MAXIMUM_BYTES, OVERRIDE_FILES
 from stackmend.compose.state import (
-    LINKS_FILE,
+    OUR_FILES,
     Applied,
     Container,
     Declared,
@@ -34,7 +34,7 @@ from stackmend.provenance import LABEL, TEMPORARY_NAME
 from stackmend.steering import parse_ignored
 
 #: What Compose reads in a directory where nobody names it the files, and what is ours beside them.
-DEFAULTS = (".env", *COMPOSE_FILES, *OVERRIDE_FILES, LINKS_FILE)
+DEFAULTS = (".env", *COMPOSE_FILES, *OVERRIDE_FILES, *OUR_FILES)
 
 #: The problem of a record that is none of ours, or whose lists lead out of their directories.
 UNREADABLE = "the record of the last apply cannot be read"

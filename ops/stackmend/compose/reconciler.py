@@ -16,12 +16,20 @@ from stackmend.compose.closure import list_laid_over, read_sources
 from stackmend.compose.correction import apply_correction, is_possible, restore_correction
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.facts import EngineHung, NoCompose
-from stackmend.compose.layer import include_layer
+from stackmend.compose.layer import (
+    Layered,
+    describe_layer,
+    find_covered,
+    find_edited,
+    include_layer,
+    keep_covered,
+)
 from stackmend.compose.listening import Listeners
 from stackmend.compose.observer import Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
+from stackmend.compose.plan.format import fit_line, join_few
 from stackmend.compose.plan.gates import (
     explain_hold,
     identify_attempt,
@@ -62,7 +70,7 @@ from stackmend.reconcile import (
     Reconciler,
     get_project_lock,
     observe_unreadable,
-    reconcile,
+    reconcile_locked,
 )
 from stackmend.reporting import announce
 
@@ -90,7 +98,6 @@ class Project(NamedTuple):
     :param laid_over: the compose files among them that make it up, in their order.
     :param names_files: whether its ``.env`` says which compose files there are.
     :param converged: whether :func:`stackmend.compose.stack` would find nothing to do.
-    :param unfit: why the layer in its memory is not laid over its files.
     """
 
     state: StackState
@@ -99,7 +106,6 @@ class Project(NamedTuple):
     laid_over: tuple[str, ...]
     names_files: bool
     converged: bool
-    unfit: str
 
 
 @dataclass
@@ -122,7 +128,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     waiter: Waiter = field(init=False)
     _plain: Source = field(init=False)
     _own: Source = field(init=False)
-    _unfit: str = field(default="", init=False)
+    _layer: str = field(default="", init=False)
     _sources: Sources | None = field(default=None, init=False)
     _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
     _correction: Correction | None = field(default=None, init=False)
@@ -218,7 +224,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return Observation(refused)
         if refusal := self._fetch_source():
             return self._hold(refusal, state, checks)
-        self._own, self._unfit, self.observer.kept = include_layer(self._plain, state.layer)
+        layered = include_layer(self._plain, state.layer)
+        self._own, self.observer.kept = layered.source, layered.kept
+        if layered.problem:
+            return self._hold(self._refuse_unfit(layered), state, checks)
+        self._layer = state.layer
         self._set_correction(restore_correction(spec, self._own, state.applied))
         # What would be applied is known with what corrects it, and no earlier.
         correcting = is_possible(spec, self._own)
@@ -245,6 +255,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             decided = self._plan(state, declared, checks, hops, links)
         changes = is_change(decided.findings, state.applied, self.source.digest)
         return Observation(decided, Snapshot(state, declared, changes=changes))
+
+    def _refuse_unfit(self, layered: Layered) -> Refusal:
+        return Refusal(
+            subject=self.spec.project,
+            reason=f"{LAYER_FILE}, which is to be laid over the project's files, does not fit "
+            f"them: {layered.problem}",
+            remedy=f"{layered.remedy}: {commands.locate_state(self.spec)}/layer.yaml on the host",
+        )
 
     def _is_declaration_needed(self, state: StackState) -> bool:
         """Whether Compose is asked: about other files, or to correct what is not corrected yet."""
@@ -398,11 +416,27 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._fetched.checkout if self._fetched else None,
             links,
         )
-        if not self._unfit:
-            return decided
-        cause = f"{LAYER_FILE} is not laid over the project's files: {self._unfit}"
-        unfit = decision.Finding(subject=self.spec.project, kind="layer", cause=cause, blocks=False)
-        return decided.model_copy(update={"findings": (*decided.findings, unfit)})
+        laid = self._find_laid(state)
+        return decided.model_copy(update={"findings": (*decided.findings, *laid)})
+
+    def _find_laid(self, state: StackState) -> Iterator[decision.Finding]:
+        """What the layer makes of the project's own files, and where these changed beneath it."""
+        project, own = self.spec.project, self._plain
+        if done := describe_layer(own, self._layer):
+            cause = f"{LAYER_FILE} is laid over its files: it {done}"
+            yield decision.Finding(subject=project, kind="layer", cause=cause, blocks=False)
+        known = state.applied.covered if state.applied else {}
+        if edited := find_edited(known, find_covered(own, self._layer)):
+            names = fit_line(join_few(edited, ", "))
+            yield decision.Finding(
+                subject=project,
+                kind="layer",
+                cause=f"{names} in its files changed since {LAYER_FILE} was laid over them, and "
+                "does not count",
+                remedy=f"to have it count, take it out of {commands.locate_state(self.spec)}/"
+                "layer.yaml on the host",
+                blocks=False,
+            )
 
     # What is done
 
@@ -554,6 +588,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
                 "names_files": source.names_files,
                 "checkout": self._fetched.checkout if self._fetched else None,
                 "correction": self._correction,
+                "covered": keep_covered(
+                    snapshot.state.applied.covered if snapshot.state.applied else {},
+                    find_covered(self._plain, self._layer),
+                ),
             }
         )
 
@@ -633,26 +671,45 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             laid_over=list_laid_over(self._own),
             names_files=self._own.names_files,
             converged=decided.empty,
-            unfit=self._unfit,
         )
 
-    def apply_layer(self, content: str) -> bool:
+    def apply_layer(self, content: str, lease: connection.Lease) -> bool:
         """Lay a file over the project's own, and bring the project to it; whether it is so now.
 
-        Where it does not hold, the file before counts again: the project is then as it was, as
-        after any other change that fails.
+        Where it does not hold, the file before counts again, unless the project's files are still
+        those with this one: whoever comes next then knows by it what the containers were made from.
 
         :param content: YAML; empty for no such file.
+        :param lease: the project's lock.
         :raises StepError: it cannot be written.
+        :raises RemoteError: the host was lost on the way.
         """
+        lease.check()
+        self.wait_until_idle()
         before = self.observer.read_state().layer
         self._write_layer(content)
         self._observed = self._proven = None
-        if reconcile(self.host.state, self.host, self):
-            return True
-        if before.strip() != content.strip():
+        try:
+            if reconcile_locked(self, lease):
+                return True
+        except (StepError, connection.CommandTimeout) as error:
+            self.report_error(error)
+        if before.strip() != content.strip() and not self._is_installed(content):
+            lease.check()
             self._write_layer(before)
         return False
+
+    def _is_installed(self, content: str) -> bool:
+        """Whether the project's directory has the file that is made of this layer."""
+        state = self.observer.read_state()
+        layered = include_layer(self._plain, content)
+        desired = layered.source.digests.get(LAYER_FILE)
+        if layered.problem:
+            return False
+        if LAYER_FILE in state.files:
+            return state.files[LAYER_FILE] == desired
+        # A record of before there was such a file says nothing of what it holds.
+        return (LAYER_FILE in state.defaults) == (desired is not None)
 
     def _write_layer(self, content: str) -> None:
         self.run(

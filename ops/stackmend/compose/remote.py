@@ -70,14 +70,23 @@ class Fetched(NamedTuple):
     source: Source
 
 
-#: What was fetched in this run, which decides by one reading.
-_fetched: WeakKeyDictionary[State, dict[tuple[str, str], tuple[ComposeSpec, Fetched]]] = (
-    WeakKeyDictionary()
-)
+class _Known(NamedTuple):
+    """What was fetched of a source, and what it was last checked against."""
+
+    source: GitSource
+    spec: ComposeSpec
+    fetched: Fetched
+
+
+#: What was fetched in this run, which decides by one reading: of each host, by the project and its
+#: directory.
+_fetched: WeakKeyDictionary[State, dict[tuple[str, str, str], _Known]] = WeakKeyDictionary()
 
 
 def fetch(host: Host, spec: ComposeSpec, source: GitSource) -> Fetched:
     """The files of the commit that the source's ref is now; once in a run.
+
+    What else is desired of the project may differ: it is always the commit that was fetched first.
 
     :raises Unfetched: they cannot be had, or are none that a project can have.
     :raises RemoteError: the host itself cannot be reached.
@@ -85,15 +94,22 @@ def fetch(host: Host, spec: ComposeSpec, source: GitSource) -> Fetched:
     for secret in source.secrets:
         reporting.secret(secret)
     known = _fetched.setdefault(host.state, {})
-    key = host.name, spec.project
-    if key in known and known[key][0] == spec:
-        return known[key][1]
+    key = host.name, spec.project, spec.directory
+    before = known.get(key)
+    if before is not None and before.source != source:
+        before = None
+    if before is not None and before.spec == spec:
+        return before.fetched
     try:
-        found = _fetch(host, spec, source)
+        if before is None:
+            found = _fetch(host, spec, source)
+        else:
+            checkout, packed, _ = before.fetched
+            found = Fetched(checkout, packed, make(spec, unpack(packed)))
     except SourceError as error:
         remedy = f'correct the repository, or the stack\'s "source"; {_UNTOUCHED}'
         raise Unfetched(str(error), remedy) from None
-    known[key] = spec, found
+    known[key] = _Known(source, spec, found)
     return found
 
 

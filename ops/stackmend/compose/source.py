@@ -26,7 +26,7 @@ from stackmend.compose import variables
 from stackmend.compose.plan.contradictions import find_contradictions
 from stackmend.compose.plan.declaration import is_file_name
 from stackmend.compose.spec import ComposeSpec, GitSource
-from stackmend.compose.state import LAYER_FILE, LINKS_FILE
+from stackmend.compose.state import LAYER_FILE, LINKS_FILE, OUR_FILES
 from stackmend.controller_files import Unreadable
 from stackmend.dotenv import parse_dotenv
 from stackmend.problems import Problem, abbreviate, is_plain, show
@@ -232,7 +232,7 @@ def name_files(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
     words = ["--env-file", ".env" if ".env" in paths else "/dev/null"]
     for names in () if names_files else (COMPOSE_FILES, OVERRIDE_FILES):
         words += next((["--file", name] for name in names if name in paths), [])
-    for name in (LAYER_FILE, LINKS_FILE):
+    for name in OUR_FILES:
         words += ["--file", name] if name in paths else []
     return tuple(words)
 
@@ -274,7 +274,7 @@ def make(spec: ComposeSpec, files: dict[str, File]) -> Source:
     name = next((name for name in COMPOSE_FILES if name in files), None)
     if name is None:
         raise SourceError(f"source: holds none of {', '.join(COMPOSE_FILES)}")
-    for ours in (LAYER_FILE, LINKS_FILE):
+    for ours in OUR_FILES:
         if ours in files:
             raise SourceError(f"source: {ours} is a file that stackmend makes; remove it")
     if spec.env:

@@ -18,6 +18,9 @@ LINKS_FILE = "compose.stackmend.yaml"
 #: it holds is kept in the project's memory on that host, see :mod:`stackmend.compose.layer`.
 LAYER_FILE = "compose.stackmend.worker.yaml"
 
+#: Both, in the order in which they are laid over a project's own files.
+OUR_FILES = (LAYER_FILE, LINKS_FILE)
+
 #: In a service's section there: its containers stay as they are, and nothing starts them.
 KEPT = "x-stackmend-kept"
 
@@ -249,6 +252,8 @@ class Applied(Frozen):
     :param warnings: what Compose warned of.
     :param checkout: where the files came from, where that is a git repository.
     :param correction: what corrects links of theirs, where that was desired.
+    :param covered: the values of theirs that :data:`LAYER_FILE` takes the place of, as
+        :func:`stackmend.compose.layer.find_covered` describes them.
     """
 
     version: Literal[1] = 1
@@ -265,6 +270,7 @@ class Applied(Frozen):
     warnings: tuple[str, ...] = ()
     checkout: Checkout | None = None
     correction: Correction | None = None
+    covered: Mapping[str, tuple[str, str]] = {}
     applied_at: float
 
 
@@ -299,7 +305,7 @@ class StackState(Frozen):
         directory.
     :param outside: the digests of files that services mount from outside the project.
     :param ignored: what of the environment would lead commands elsewhere.
-    :param defaults: the files in the project's directory that Compose reads by itself, and the one
+    :param defaults: the files in the project's directory that Compose reads by itself, and those
         of ours.
     :param resolver: what the engine gives a container that starts now; ``None`` is not known.
     :param sharing: other projects of ours whose directory is this one's.

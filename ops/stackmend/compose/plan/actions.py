@@ -174,6 +174,17 @@ class Resume(_ContainerAction):
     verb: Literal["resume"] = "resume"
 
 
+class SetPolicy(_ContainerAction):
+    """Set when the engine restarts a container by itself.
+
+    :param policy: as the engine has it, such as ``unless-stopped`` or ``on-failure:3``.
+    """
+
+    verb: Literal["set restart policy"] = "set restart policy"
+    undo: str = "docker update --restart=no"
+    policy: str
+
+
 class Start(_ContainerAction):
     """Start a container.
 
@@ -247,7 +258,9 @@ class Record(decision.Action):
 
 
 #: A step that is done to a service.
-ServiceAction = Attach | Detach | Unpause | Resume | Start | Restart | Repair | Recreate | Up
+ServiceAction = (
+    Attach | Detach | Unpause | Resume | SetPolicy | Start | Restart | Repair | Recreate | Up
+)
 
 #: A step that one command of the engine's carries out.
 EngineAction = (
@@ -260,6 +273,7 @@ EngineAction = (
     | Detach
     | Unpause
     | Resume
+    | SetPolicy
     | Start
     | Restart
     | Repair

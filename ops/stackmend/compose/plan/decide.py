@@ -34,7 +34,7 @@ from stackmend.compose.plan.resources import (
 )
 from stackmend.compose.plan.service import plan_service
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.state import LINKS_FILE, Checkout, Declared, StackState
+from stackmend.compose.state import OUR_FILES, Checkout, Declared, StackState
 from stackmend.steering import find_ignored
 
 
@@ -129,7 +129,7 @@ def _find_ignored(draft: Draft) -> None:
     project, state = draft.spec.project, draft.state
     draft.findings += find_ignored(project, state.ignored)
     recorded = state.applied.files if state.applied else {}
-    known = {*draft.files, *recorded, LINKS_FILE}
+    known = {*draft.files, *recorded, *OUR_FILES}
     strays = [name for name in state.defaults if name not in known]
     if strays:
         names = ", ".join(f"{draft.spec.directory}/{name}" for name in strays)

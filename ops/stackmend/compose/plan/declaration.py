@@ -10,8 +10,7 @@ from stackmend.compose.state import KEPT, Declared, StackState
 
 # Compose leaves these out of a service's hash: they change what is done around a container, not the
 # container (docker/compose pkg/compose/hash.go).
-AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "develop"})
-
+AROUND = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles", "develop", KEPT})
 
 REPLICAS = "deploy.replicas"
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from stackmend.compose.plan.actions import Tag
+from stackmend.compose.plan.declaration import is_kept
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, AppliedService, Declared, StackState
 
@@ -33,6 +34,7 @@ def make_record(
 
     A service that this run touched is described by what runs now; one that it left alone keeps
     the description that was proven before, so that drift during a run is not written down as right.
+    Of one that is kept as it is nothing else is known: it need not even run.
     """
     services: dict[str, AppliedService] = {}
     for name in declared.services:
@@ -40,7 +42,7 @@ def make_record(
         containers = state.list_containers(name)
         if known and name not in touched:
             services[name] = known
-        elif containers:
+        elif containers and not is_kept(declared.services[name]):
             first = containers[0]
             services[name] = AppliedService(
                 image=first.image, image_id=first.image_id, shape=first.shape

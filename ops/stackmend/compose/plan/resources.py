@@ -24,7 +24,7 @@ from stackmend.compose.plan.foreign import (
     keep_out,
 )
 from stackmend.compose.plan.format import explain_obstacle, join_few, list_few, shorten
-from stackmend.compose.state import LINKS_FILE
+from stackmend.compose.state import LINKS_FILE, OUR_FILES
 from stackmend.paths import STATE_ROOT, is_inside
 
 
@@ -181,9 +181,12 @@ def plan_files(draft: Draft) -> None:
         for path in host
         if draft.applied and path not in draft.files and host[path] is not None
     ]
-    # By its name it is ours: a run that failed left it.
-    if LINKS_FILE in draft.state.defaults and LINKS_FILE not in {*draft.files, *removed}:
-        removed.append(LINKS_FILE)
+    # By their names they are ours: a run that failed left them.
+    removed += [
+        name
+        for name in OUR_FILES
+        if name in draft.state.defaults and name not in {*draft.files, *removed}
+    ]
     for path in removed:
         if not is_inside(path):
             draft.refuse(

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Plan, Recreate, RestoreFiles, Up
 from stackmend.compose.plan.decide import plan
+from stackmend.compose.plan.declaration import is_kept
 from stackmend.compose.plan.leftovers import resolve_leftovers
 from stackmend.compose.plan.order import drop_record
 from stackmend.compose.plan.record import list_tags
@@ -55,7 +56,12 @@ def roll_back(
     :param state: what runs now; ``None`` where the engine does not answer.
     :param touched: the services that the run did anything to.
     """
-    services = applied.config.get("services") or {}
+    # What is kept as it is was not started by the record, and is not by its return.
+    services = {
+        name: body
+        for name, body in (applied.config.get("services") or {}).items()
+        if not is_kept(body)
+    }
     recreated = tuple(sorted(set(touched) & set(services)))
     missing = sorted(set(services) - set(declared.services))
     restore = _restore(files, applied, declared, state).model_copy(

@@ -13,6 +13,7 @@ from stackmend.compose.plan.actions import (
     Restart,
     Resume,
     ServiceAction,
+    SetPolicy,
     Start,
     Unpause,
     Up,
@@ -68,7 +69,18 @@ def plan_service(draft: Draft, name: str) -> None:
             draft.do("drift", action, container)
         _plan_mounts(draft, name, container)
         _plan_resolver(draft, name, container)
-        _plan_life(draft, name, container)
+        if container.status == "exited" and _has_been_kept(draft, name):
+            cause = "it was kept stopped, and is not any more"
+            step = Start(subject=name, cause=cause, container=container.id)
+            draft.do("stopped", step, container)
+        else:
+            _plan_life(draft, name, container)
+
+
+def _has_been_kept(draft: Draft, name: str) -> bool:
+    """Whether its containers were to stay as they are, by what was proven last."""
+    before = (draft.applied.config.get("services") or {}) if draft.applied else {}
+    return is_kept(before.get(name) or {})
 
 
 def _find_declaration_causes(draft: Draft, name: str) -> list[tuple[Kind, str]]:
@@ -126,24 +138,29 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
     Each cause says what is, and then what will be.
     """
     steps: list[ServiceAction] = []
-    causes: list[str] = []
+    differences: list[tuple[str, Any, Any]] = []
     known = draft.applied.services.get(name) if draft.applied else None
     if known and known.image_id == container.image_id:
         desired, actual = dict(known.shape), dict(container.shape)
         steps += _plan_networks(
             draft, name, desired.pop("networks", {}), actual.pop("networks", {}), container
         )
-        causes += [
-            drift.format_change(path, has, should, draft.secrets)
-            for path, should, has in drift.find_differences(desired, actual)
-        ]
+        differences += drift.find_differences(desired, actual)
     elif not known:
         body = draft.services[name]
         steps += _plan_missing_networks(draft, name, body, container)
-        causes += [
-            drift.format_change(path, has, should, draft.secrets)
-            for path, should, has in find_certain_differences(body, container.shape)
-        ]
+        differences += find_certain_differences(body, container.shape)
+    causes: list[str] = []
+    for path, desired, has in differences:
+        cause = drift.format_change(path, has, desired, draft.secrets)
+        if path == "restart" and _has_been_kept(draft, name):
+            # Whoever stopped it for good set that; a recreation would lose what it has.
+            policy = SetPolicy(
+                subject=name, cause=cause, container=container.id, policy=str(desired)
+            )
+            steps.append(policy)
+        else:
+            causes.append(cause)
     for network, endpoint in container.endpoints.items():
         current = draft.state.networks.get(network)
         if endpoint.network_id and current != endpoint.network_id:
