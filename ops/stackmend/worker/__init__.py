@@ -62,7 +62,7 @@ def accelerated(
     + cpu_models: models that compute with the CPU on purpose, as ``num_gpu 0`` has it
     + minutes: how far back the server's log is read
     + samples: how often the loaded models are read, a second apart
-    + maximum_reloads: how many avoidable loads of models in that time are no finding
+    + maximum_reloads: how many avoidable loads of models within ten minutes are no finding
     + on_fault: ``fail``: a broken chain fails the operation on this host; ``report``: it is
       reported, and the run goes on
 
