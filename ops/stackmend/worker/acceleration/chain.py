@@ -176,7 +176,7 @@ def _check_driver(
         return _mark_ok("driver", "amdgpu")
     smi = state.smi
     version = f"driver {accelerators.driver or smi.driver or 'of an unknown version'}"
-    said = (version, *([f"nvidia-smi: {smi.output}"] if smi.output else []))
+    outputs = (version, *([f"nvidia-smi: {smi.output}"] if smi.output else []))
     if smi.status in (124, 137):
         return _mark_broken(
             "driver",
@@ -186,14 +186,14 @@ def _check_driver(
         )
     if smi.status is None or smi.gpus:
         # It exits with another status of a warning, and of one lost GPU beside others.
-        return _mark_ok("driver", *said)
+        return _mark_ok("driver", *outputs)
     if "version mismatch" in smi.output:
         return _mark_broken(
             "driver",
             "driver mismatch",
             "NVIDIA's libraries were updated, and the kernel still has the driver of before",
             "restart the host, so that the driver of the libraries' version is loaded",
-            *said,
+            *outputs,
         )
     if _LOST.search(smi.output):
         return _mark_broken(
@@ -201,16 +201,16 @@ def _check_driver(
             "GPU lost",
             "the driver has lost the GPU, which is still on the PCI bus",
             remedies.GPU_LOST,
-            *said,
+            *outputs,
         )
     if smi.status == 0:
-        return _mark_ok("driver", *said)
+        return _mark_ok("driver", *outputs)
     return _mark_broken(
         "driver",
         "driver fails",
         "nvidia-smi cannot reach the driver",
         "update NVIDIA's driver to one for this kernel, and restart the host",
-        *said,
+        *outputs,
     )
 
 

@@ -26,21 +26,19 @@ def choose_vendor(
     if not state.is_local:
         return None
     container = state.container
-    reserved = next(
-        (name for name in VENDORS if container and names_accelerator(container, name)), None
-    )
+    reserved = next((name for name in VENDORS if container and has_named(container, name)), None)
     if reserved and (accelerators.list_devices(reserved) or not accelerators.devices):
         return reserved
-    usable = (name for name in VENDORS if _is_usable(accelerators, state, name))
-    if vendor := next(usable, None):
+    ready = (name for name in VENDORS if _has_card(accelerators, state, name))
+    if vendor := next(ready, None):
         return vendor
-    if policy.processor != "gpu" and not uses_accelerator(state):
+    if policy.processor != "gpu" and not is_in_use(state):
         return None
     if state.has_dxg and not accelerators.devices:
         return "nvidia"
     with_driver = (name for name in VENDORS if accelerators.list_with_driver(name))
     present = (name for name in VENDORS if accelerators.list_devices(name))
-    if uses_accelerator(state) and (vendor := next(with_driver, None)):
+    if is_in_use(state) and (vendor := next(with_driver, None)):
         return vendor
     return next(present, None)
 
@@ -60,13 +58,13 @@ def is_accelerated(
         return False
     container = state.container
     return (
-        any(_is_usable(accelerators, state, name) for name in VENDORS)
-        or any(container is not None and names_accelerator(container, name) for name in VENDORS)
-        or uses_accelerator(state)
+        any(_has_card(accelerators, state, name) for name in VENDORS)
+        or any(container is not None and has_named(container, name) for name in VENDORS)
+        or is_in_use(state)
     )
 
 
-def _is_usable(accelerators: Accelerators, state: WorkerAcceleration, vendor: Vendor) -> bool:
+def _has_card(accelerators: Accelerators, state: WorkerAcceleration, vendor: Vendor) -> bool:
     """Whether the host has a card of a vendor's with its driver."""
     cards = accelerators.list_with_driver(vendor)
     if vendor == "nvidia":
@@ -104,7 +102,7 @@ def has_found(state: WorkerAcceleration) -> bool | None:
     return any(device.library.lower() != "cpu" for device in state.log.devices)
 
 
-def uses_accelerator(state: WorkerAcceleration) -> bool:
+def is_in_use(state: WorkerAcceleration) -> bool:
     """Whether the server found an accelerator, or has a model on one.
 
     :param state: what the server computes with.
@@ -118,10 +116,10 @@ def has_reservation(container: Container, vendor: Vendor) -> bool:
     :param container: of the server.
     :param vendor: whose accelerators.
     """
-    return container.privileged or names_accelerator(container, vendor)
+    return container.privileged or has_named(container, vendor)
 
 
-def names_accelerator(container: Container, vendor: Vendor) -> bool:
+def has_named(container: Container, vendor: Vendor) -> bool:
     """Whether a container was made with an accelerator of a vendor's, by name.
 
     :param container: of the server.

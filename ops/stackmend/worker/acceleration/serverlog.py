@@ -50,7 +50,7 @@ _READY = re.compile(
 _LAYERS = re.compile(r"offloaded ([0-9]{1,5})/([0-9]{1,5}) layers to GPU")
 #: A runner that the server ends by itself, as an idle one, is ``signal: killed`` as well; of one
 #: that ended during a request it says that it is no longer running.
-_GONE = re.compile(r"(?:runner|llama-server) process (?:no longer running|has terminated)")
+_STOPPED = re.compile(r"(?:runner|llama-server) process (?:no longer running|has terminated)")
 _ENDED = ("llama runner terminated", "llama-server terminated")
 _REDUCED = "llama-server load failed; reducing automatic context and retrying once"
 _EVICTING = re.compile(
@@ -103,7 +103,7 @@ def parse_log(started: Sequence[str], window: Sequence[str], *, cut: bool = Fals
             reduced = True
         elif _EVICTING.search(text):
             marks.append(Mark(at=at, kind="evicting"))
-        elif _GONE.search(text) or (message in _ENDED and "signal: killed" not in details):
+        elif _STOPPED.search(text) or (message in _ENDED and "signal: killed" not in details):
             marks.append(Mark(at=at, kind="crashed"))
     return ServerLog(
         devices=devices,
