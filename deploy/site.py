@@ -14,7 +14,6 @@ stack = desired if isinstance(desired, Stack) else None
 # What all of them ask of the host is read at once, by the first.
 if stack is not None and stack.models is not None:
     models.prefetch(stack.models, stack.project)
-
 if stack is not None and stack.worker is not None:
     worker.prefetch(stack.worker, stack.project)
 if desired is not None and desired.engine is not None:

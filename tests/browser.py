@@ -69,6 +69,19 @@ _OBSERVE = """() => {
     };
 }"""
 
+#: What the last link leads to, and whether it is in sight then; all is unfolded at the end.
+_FOLLOW = """() => {
+    const links = [...document.querySelectorAll('a[href^="#m"]')];
+    const seen = links.slice(-1).map(link => {
+        link.click();
+        const target = document.querySelector(link.getAttribute("href"));
+        return [link.getAttribute("href"), target.checkVisibility(
+            {contentVisibilityAuto: true, visibilityProperty: true})];
+    });
+    document.querySelectorAll("details").forEach(part => { part.open = true; });
+    return seen;
+}"""
+
 
 def find() -> str:
     """The path of a Chromium; without one a test fails in CI, and is skipped elsewhere."""
@@ -118,9 +131,11 @@ def main(executable: str, page: str) -> None:
                     lambda dialog, into=messages: (into.append("dialog"), dialog.dismiss()),
                 )
                 opened.goto(Path(page).resolve().as_uri())
+                followed = opened.evaluate(_FOLLOW)
                 observed = opened.evaluate(_OBSERVE)
                 found.append(
                     {"at": width, "scheme": scheme, "messages": messages, "requests": requests}
+                    | {"followed": followed}
                     | observed
                 )
                 context.close()

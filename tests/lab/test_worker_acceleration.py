@@ -159,7 +159,7 @@ def test_access_that_is_lost_is_found_while_the_model_is_still_on_the_gpu(
         (finding,) = find(to)
         assert (finding.kind, finding.blocks) == ("access lost", True)
         assert finding.evidence[0] == "/dev/nvidia0: Operation not permitted"
-        assert "--force-recreate ollama" in finding.remedy
+        assert finding.remedy.startswith(f"docker restart {server.container};")
         assert read(to).processor == "gpu"
         failed = shop.run("-y")
         assert failed.rc == 1, failed.out

@@ -33,7 +33,10 @@ AMD = HostDevice(
 )
 HOST = Accelerators(
     devices=(NVIDIA,),
-    nodes=(Node(path="/dev/nvidia0", group=0, mode="666"),),
+    nodes=(
+        Node(path="/dev/nvidia0", group=0, mode="666"),
+        Node(path="/dev/nvidia-uvm", group=0, mode="666"),
+    ),
     driver="570.86.10",
     smi="/usr/bin/nvidia-smi",
     ctk="/usr/bin/nvidia-ctk",
@@ -154,6 +157,54 @@ WITHOUT: dict[str, Any] = {
     "samples": load(size_vram=0),
 }
 
+#: llama.cpp's own server, which says no more than its layers.
+LLAMA_CPP = STATE.model_copy(
+    update={
+        "reason": "what answers is not Ollama",
+        "version": "",
+        "samples": (),
+        "stored": (),
+        "log": ServerLog(layers=(33, 33)),
+    }
+)
+
+#: Lines of Ollama's log, each of the version that has them.
+DROPPED_INTEGRATED = (
+    'time=2026-07-01T08:00:00.000Z level=INFO source=runner.go:405 msg="dropping integrated GPU; '
+    'to enable, set OLLAMA_IGPU_ENABLE=1" id=0 library=ROCm compute=gfx1036 name=ROCm0'
+)
+DROPPED_TARGET = (
+    'time=2026-07-01T08:00:00.000Z level=WARN source=amd.go:470 msg="dropping ROCm device — no '
+    'rocblas support for gfx target" device=ROCm0 gfx_target=gfx1031'
+)
+UNSUPPORTED = (
+    "time=2025-01-01T08:00:00.000Z level=WARN source=amd_linux.go:378 "
+    'msg="amdgpu is not supported (supported types:[gfx1030 gfx1100])" gpu_type=gfx1031 gpu=0'
+)
+UNSUPPORTED_INTEGRATED = (
+    "time=2025-01-01T08:00:00.000Z level=INFO source=amd_linux.go:297 "
+    'msg="unsupported Radeon iGPU detected skipping" id=0 total="512.0 MiB"'
+)
+TOO_OLD = (
+    "time=2026-07-01T08:00:00.000Z level=WARN source=cuda_compat.go:65 "
+    'msg="NVIDIA driver too old" driver=11.4'
+)
+
+#: Why a server finds no accelerator, each with its own remedy.
+SEARCHES: tuple[dict[str, Any], ...] = (
+    {"container": {"settings": (("CUDA_VISIBLE_DEVICES", ""),)}},
+    {"container": {"settings": (("GGML_VK_VISIBLE_DEVICES", "-1"),)}},
+    {"container": {"settings": (("GPU_DEVICE_ORDINAL", "-1"),)}},
+    {"container": {"settings": (("NVIDIA_DRIVER_CAPABILITIES", "utility"),)}},
+    {"container": {"requests": (), "privileged": True}},
+    {"accelerators": HOST.model_copy(update={"nodes": HOST.nodes[:1]})},
+    *(
+        {"accelerators": AMD_HOST, "state": AMD_STATE, "warnings": (line,)}
+        for line in (DROPPED_INTEGRATED, DROPPED_TARGET, UNSUPPORTED, UNSUPPORTED_INTEGRATED)
+    ),
+    {"warnings": (TOO_OLD,)},
+)
+
 World = tuple[Accelerators, WorkerAcceleration]
 
 
@@ -196,6 +247,26 @@ BREAKS: dict[str, Callable[[], World]] = {
             ),
         ),
     ),
+    "GPU lost": lambda: (
+        HOST,
+        change(STATE, smi=Smi(status=6, output="No devices were found")),
+    ),
+    "GPU lost ": lambda: (
+        HOST,
+        change(
+            STATE,
+            smi=Smi(
+                status=15,
+                output="Unable to determine the device handle for GPU0000:01:00.0: GPU is lost. "
+                "Reboot the system to recover this GPU",
+            ),
+        ),
+    ),
+    "GPU lost  ": lambda: (
+        HOST,
+        change(STATE, inside={"smi": 6, "output": "No devices were found"}),
+    ),
+    "driver hangs in the container": lambda: (HOST, change(STATE, inside={"smi": 124})),
     "no toolkit": lambda: (
         host(toolkit="", ctk="", runtime="", cdi=()),
         change(STATE, **WITHOUT, engine={"runtimes": ("runc",)}),
@@ -276,6 +347,19 @@ BREAKS: dict[str, Callable[[], World]] = {
             container={"settings": (("CUDA_VISIBLE_DEVICES", "-1"),)},
         ),
     ),
+    **{
+        f"not found by the server{' ' * (number + 2)}": lambda fields=fields: (  # type: ignore[misc]
+            fields.get("accelerators", HOST),
+            change(
+                fields.get("state", STATE),
+                samples=((), ()),
+                log=ServerLog(devices=(CPU,), warnings=fields.get("warnings", ())),
+                container=fields.get("container", {}),
+            ),
+        )
+        for number, fields in enumerate(SEARCHES)
+    },
+    "model partly on CPU ": lambda: (HOST, change(LLAMA_CPP, log=ServerLog(layers=(20, 33)))),
     "model on CPU": lambda: (HOST, change(STATE, samples=load(size_vram=0))),
     "model partly on CPU": lambda: (
         HOST,
@@ -335,16 +419,79 @@ HEALTHY: dict[str, Callable[[], World]] = {
         HOST,
         change(STATE, inside=Inside(reason='exec: "sh": executable file not found in $PATH')),
     ),
-    "llama.cpp": lambda: (
+    "llama.cpp": lambda: (HOST, LLAMA_CPP),
+    "graphics within an AMD CPU that nothing asks for": lambda: (
+        AMD_HOST,
+        change(CPU_STATE, vram=(("0000:03:00.0", GIB // 2),)),
+    ),
+    "graphics within an AMD CPU of an unknown memory": lambda: (AMD_HOST, CPU_STATE),
+    "graphics within an AMD CPU that the server uses": lambda: (
+        AMD_HOST,
+        change(AMD_STATE, vram=(("0000:03:00.0", GIB // 2),)),
+    ),
+    "a card that is handed to virtual machines": lambda: (host(driver="vfio-pci"), CPU_STATE),
+    "a screen's card with nouveau": lambda: (host(driver="nouveau"), CPU_STATE),
+    "NVIDIA without its driver beside graphics within an AMD CPU": lambda: (
+        Accelerators(devices=(host(driver="").devices[0], AMD)),
+        CPU_STATE,
+    ),
+    "a warning of nvidia-smi's": lambda: (
         HOST,
         change(
             STATE,
-            reason="what answers is not Ollama",
-            version="",
-            samples=(),
-            stored=(),
-            log=ServerLog(layers=(33, 33)),
+            smi={"status": 14, "output": "WARNING: infoROM is corrupted at gpu 0000:01:00.0"},
         ),
+    ),
+    "one of eight GPUs lost": lambda: (
+        HOST,
+        change(
+            STATE,
+            smi={
+                "status": 15,
+                "output": "Unable to determine the device handle for GPU7: GPU is lost.",
+                "gpus": STATE.smi.gpus * 7,
+            },
+            inside={"smi": 15, "output": "GPU 0: NVIDIA H200 (UUID: GPU-1) Unable to determine"},
+        ),
+    ),
+    "a Jetson": lambda: (
+        NO_HOST,
+        change(
+            STATE,
+            smi=Smi(),
+            container={
+                "requests": (),
+                "runtime": "nvidia",
+                "settings": (("NVIDIA_VISIBLE_DEVICES", "all"),),
+            },
+            inside=Inside(),
+        ),
+    ),
+    "a Jetson with its device files": lambda: (
+        NO_HOST,
+        change(
+            STATE,
+            smi=Smi(),
+            container={
+                "requests": (),
+                "runtime": "nvidia",
+                "settings": (("NVIDIA_VISIBLE_DEVICES", "all"),),
+            },
+            inside=Inside(nodes=(InnerNode(path="/dev/nvhost-ctrl-gpu"),)),
+        ),
+    ),
+    "Windows' own device file": lambda: (
+        NO_HOST,
+        change(
+            STATE,
+            has_dxg=True,
+            container={"requests": (), "devices": ("/dev/dxg",)},
+            inside=Inside(nodes=(InnerNode(path="/dev/dxg"),)),
+        ),
+    ),
+    "a log that no longer has the start": lambda: (
+        HOST,
+        change(STATE, samples=((), ()), log=ServerLog(layers=(0, 25))),
     ),
     "Vulkan on AMD with the plain image": lambda: (
         AMD_HOST,

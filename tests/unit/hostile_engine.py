@@ -91,6 +91,8 @@ class Engine:
         #: What a command in a container writes: from its argv and standard input.
         self.runs: Callable[[list[str], bytes], tuple[bytes, bytes, int]] = lambda *_: (b"", b"", 0)
         self.problem: tuple[int, str] | None = None
+        #: What it says of itself, beside its name and its directory.
+        self.info: dict[str, Any] = {}
         self._execs: dict[str, tuple[list[str], bool]] = {}
         self._statuses: dict[str, int] = {}
         engine = self
@@ -178,7 +180,11 @@ class Engine:
         if path == "/version":
             return 200, {"Version": "24.0.9", "ApiVersion": "1.43", "Os": "linux", "Arch": "amd64"}
         if path == "/info":
-            return 200, {"OperatingSystem": "Debian", "DockerRootDir": "/home/engine"}
+            return 200, {
+                "OperatingSystem": "Debian",
+                "DockerRootDir": "/home/engine",
+                **self.info,
+            }
         if path == "/containers/json":
             filters = json.loads(query.get("filters") or "{}")
             everyone = query.get("all") in ("1", "true")

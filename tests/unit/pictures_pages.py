@@ -49,7 +49,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.tags.append((tag, found))
-        if tag in ("section", "details") and found.get("id"):
+        if tag in ("section", "div") and found.get("id"):
             self._section = found["id"] or ""
         if tag == "div" and found.get("role") == "region":
             self.tables.append(Table(self._section, found["aria-label"] or ""))

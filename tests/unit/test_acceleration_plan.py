@@ -31,6 +31,8 @@ from stackmend.worker.acceleration.state import (
 )
 from stackmend.worker.context import Shape, parse_shape
 from tests.unit.acceleration_world import (
+    AMD,
+    AMD_HOST,
     BREAKS,
     CPU,
     CPU_STATE,
@@ -167,16 +169,117 @@ def test_no_loaded_model_is_not_known_and_no_fault() -> None:
     assert chain.processor == ""
 
 
-def test_what_is_not_expected_fails_nothing() -> None:
-    # A card without its driver that nothing reserves.
+def test_what_is_not_expected_is_no_finding() -> None:
+    # A card without its driver that nothing reserves is a note beside the chain.
     idle = change(STATE, **WITHOUT, container={"requests": ()})
-    (finding,) = find(host(driver="nouveau"), idle)
-    assert (finding.kind, finding.blocks) == ("no driver", False)
+    for driver in ("nouveau", "vfio-pci"):
+        assert find(host(driver=driver), idle) == ()
+        chain = build_chain(SPEC, host(driver=driver), idle)
+        assert f"0000:01:00.0 has the driver {driver}, and nothing reserves it" in str(chain)
     # With a reservation somebody expects it.
     (finding,) = find(host(driver="nouveau"), change(STATE, **WITHOUT))
     assert (finding.kind, finding.blocks) == ("no driver", True)
     # Who wants the CPU has no chain.
     assert find(HOST, change(STATE, **WITHOUT, container={"requests": ()}), processor="cpu") == ()
+
+
+def test_an_amd_card_with_memory_of_its_own_is_expected() -> None:
+    idle = change(CPU_STATE, vram=(("0000:03:00.0", 16 * GIB),))
+    (finding,) = find(AMD_HOST, idle)
+    assert (finding.kind, finding.blocks) == ("not reserved", True)
+    # Graphics within a CPU are asked for by name.
+    (finding,) = find(AMD_HOST, CPU_STATE, processor="gpu")
+    assert (finding.kind, finding.blocks) == ("not reserved", True)
+
+
+def test_nvidia_without_its_driver_is_named_before_graphics_within_a_cpu() -> None:
+    both = Accelerators(devices=(host(driver="").devices[0], AMD))
+    state = change(CPU_STATE, vram=((AMD.address, GIB // 2),))
+    (finding,) = find(both, state, processor="gpu")
+    assert (finding.kind, "NVIDIA" in finding.cause) == ("no driver", True)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    list(
+        enumerate(
+            (
+                "remove CUDA_VISIBLE_DEVICES= from",
+                "remove GGML_VK_VISIBLE_DEVICES=-1 from",
+                "remove GPU_DEVICE_ORDINAL=-1 from",
+                "set NVIDIA_DRIVER_CAPABILITIES=compute,utility in",
+                "the container has device files and not the driver's libraries: reserve it",
+                "nvidia-modprobe -u",
+                "set OLLAMA_IGPU_ENABLE=1 in",
+                "set HSA_OVERRIDE_GFX_VERSION in",
+                "set HSA_OVERRIDE_GFX_VERSION in",
+                "use a server of a later version",
+                "update the GPU's driver",
+            )
+        )
+    ),
+)
+def test_each_reason_of_an_unfound_accelerator_has_its_remedy(number: int, remedy: str) -> None:
+    world = BREAKS[f"not found by the server{' ' * (number + 2)}"]()
+    (finding,) = find(*world, processor="gpu")
+    assert remedy in finding.remedy
+    assert '"processor": "cpu"' in finding.remedy
+
+
+def test_a_variable_that_is_not_set_hides_nothing() -> None:
+    state = change(STATE, samples=((), ()), log=ServerLog(devices=(CPU,)))
+    (finding,) = find(HOST, state)
+    assert finding.remedy.startswith("restart the server")
+    assert "docker restart ai-ollama-1" in finding.remedy
+
+
+def test_a_remedy_names_no_command_that_the_host_has_no_files_for() -> None:
+    for make in BREAKS.values():
+        (finding,) = find(*make(), processor="gpu")
+        assert "docker compose" not in finding.remedy
+
+
+def test_a_model_on_the_cpu_beside_one_on_the_gpu_fails_nothing() -> None:
+    embedding = LOADED.model_copy(update={"name": "nomic-embed-text:latest", "size_vram": 0})
+    state = change(STATE, samples=((LOADED, embedding),) * 2)
+    (finding,) = find(HOST, state)
+    assert (finding.kind, finding.blocks) == ("model on CPU", False)
+    assert '"cpu_models": ["nomic-embed-text:latest"]' in finding.remedy
+    assert find(HOST, state, cpu_models=["nomic-embed-text"]) == ()
+    # One that is alone there is slow for no reason that is known.
+    (finding,) = find(HOST, change(STATE, samples=((embedding,),) * 2))
+    assert finding.blocks
+    assert find(HOST, change(STATE, samples=((embedding,),) * 2), cpu_models=[embedding.name]) == ()
+
+
+def test_a_model_partly_on_the_gpu_fails_only_where_somebody_says_what_is_enough() -> None:
+    state = change(STATE, samples=load(size=1000 * GIB // 1000, size_vram=950 * GIB // 1000))
+    (finding,) = find(HOST, state)
+    assert (finding.kind, finding.blocks) == ("model partly on CPU", False)
+    assert "51 MiB are lacking" in finding.cause
+    assert '"share": 0.94' in finding.remedy
+    assert [found.blocks for found in find(HOST, state, share=0.99)] == [True]
+    assert [found.blocks for found in find(HOST, state, processor="gpu")] == [True]
+    assert find(HOST, state, share=0.94) == ()
+
+
+def test_a_server_that_does_not_answer_is_reported() -> None:
+    silent = change(
+        STATE, answers=False, reason="it does not answer (status 7 of the request)", samples=()
+    )
+    (finding,) = find(HOST, silent)
+    assert (finding.kind, finding.blocks) == ("no answer", False)
+    assert "status 7" in finding.cause
+    assert "status 7" in build_chain(SPEC, HOST, silent).links[-1].reason
+
+
+def test_evidence_has_an_end() -> None:
+    models = tuple(
+        LOADED.model_copy(update={"name": f"m{number}", "size_vram": 0}) for number in range(499)
+    )
+    (finding,) = find(HOST, change(STATE, samples=(models,)))
+    assert len(finding.evidence) == 9
+    assert finding.evidence[-1] == "and 492 more"
 
 
 def test_access_is_read_also_while_the_model_is_still_on_the_accelerator() -> None:
@@ -284,11 +387,33 @@ def test_a_process_of_the_host_needs_no_container() -> None:
 
 def test_a_server_elsewhere_needs_nothing_of_this_host() -> None:
     endpoint = Endpoint.parse("http://192.0.2.7:11434")
-    state = change(STATE, container=None, inside=None, log=ServerLog())
-    assert find(NO_HOST, state, endpoint=endpoint, processor="gpu") == ()
-    slow = change(state, samples=load(size_vram=0))
-    (finding,) = find(NO_HOST, slow, endpoint=endpoint, processor="gpu")
-    assert (finding.kind, finding.blocks) == ("model on CPU", True)
+    # This host has all that would be found of a server of its own.
+    here = (
+        *(make()[1] for make in BREAKS.values()),
+        *ADVICE.values(),
+        change(CPU_STATE, log=ServerLog(loads=(Load(at=1, model="x", threads=64, seconds=1),))),
+    )
+    for read in here:
+        state = change(read, is_local=False, container=None, inside=None, samples=((), ()))
+        for accelerators in (HOST, NO_HOST, AMD_HOST, host(driver="nouveau")):
+            assert find(accelerators, state, endpoint=endpoint) == ()
+            assert find(accelerators, state, endpoint=endpoint, processor="gpu") == ()
+        slow = change(state, samples=load(size_vram=0))
+        assert find(HOST, slow, endpoint=endpoint) == ()
+        (finding,) = find(HOST, slow, endpoint=endpoint, processor="gpu")
+        assert (finding.kind, finding.blocks) == ("model on CPU", True)
+    chain = build_chain(AccelerationSpec(endpoint=endpoint), HOST, state)
+    assert [link.status for link in chain.links[:5]] == ["unused"] * 5
+
+
+def test_slow_cores_are_not_counted_as_ollama_does_not_use_them() -> None:
+    # 8 fast cores with two threads each, and 16 slow ones.
+    hybrid = {"cores": 24, "performance": 8, "processors": 32}
+    by_default = ServerLog(devices=(CPU,), loads=(Load(at=1, model="x", threads=8),))
+    assert find(NO_HOST, change(CPU_STATE, cpu=hybrid, log=by_default)) == ()
+    (finding,) = find(NO_HOST, change(CPU_STATE, cpu=hybrid, container={"threads": 2}))
+    assert finding.kind == "few threads"
+    assert "8 of the cores are performance cores" in finding.evidence
 
 
 @pytest.mark.parametrize("name", ADVICE)

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackmend.decision import Finding
+from stackmend.worker.acceleration.chain import build_chain
 from stackmend.worker.acceleration.plan import plan
 from stackmend.worker.acceleration.reloads import find_reloads
-from stackmend.worker.acceleration.serverlog import parse_duration, parse_log
+from stackmend.worker.acceleration.serverlog import KEPT, parse_duration, parse_log
 from stackmend.worker.acceleration.spec import AccelerationSpec
-from stackmend.worker.acceleration.state import Client, Load, WorkerAcceleration
+from stackmend.worker.acceleration.state import Client, Load, StoredModel, WorkerAcceleration
 from tests.unit.acceleration_world import HOST, LOADED, STATE, change
 
 START = 1_800_000_000.0
@@ -192,8 +193,10 @@ def test_models_that_take_one_anothers_place(version: str) -> None:
     for _ in range(3):
         log.ask(API, lambda: log.load(A))
         log.ask(WORKER, lambda: log.load(B))
-    assert causes(log) == ["evicted"] * 4
-    (finding,) = find(log.state)
+    only_one = (("OLLAMA_MAX_LOADED_MODELS", "1"),)
+    state = change(log.state, container={"settings": only_one})
+    assert [reload.cause for reload in find_reloads(state)] == ["evicted"] * 4
+    (finding,) = find(state)
     assert finding.kind == "reloaded after an eviction"
     assert "OLLAMA_MAX_LOADED_MODELS" in finding.remedy
 
@@ -247,17 +250,156 @@ def test_a_server_that_keeps_nothing_alive(value: str) -> None:
     assert find(change(log.state, container={"settings": settings})) == ()
 
 
-def test_a_runner_that_ends_by_itself() -> None:
+#: As Ollama's sources have it: llm/server.go up to 0.24, llm/llama_server.go from 0.30 on.
+CRASHES = {
+    "0.12 to 0.24": (
+        "time=2026-03-01T08:00:00.000Z level=ERROR source=server.go:316 "
+        'msg="llama runner terminated" error="exit status 2"'
+    ),
+    "during a request": (
+        "time=2026-03-01T08:00:00.000Z level=WARN source=server.go:1305 "
+        'msg="llama runner process no longer running" sys=9 string="signal: killed"'
+    ),
+    "0.30": (
+        "time=2026-03-01T08:00:00.000Z level=ERROR source=llama_server.go:976 "
+        'msg="llama-server terminated" error="exit status 1" exit="exit status 1"'
+    ),
+    "0.30, during a request": (
+        "time=2026-03-01T08:00:00.000Z level=WARN source=llama_server.go:1149 "
+        'msg="llama-server process no longer running" sys=6 string="signal: aborted (core dumped)"'
+    ),
+}
+
+
+@pytest.mark.parametrize("version", CRASHES)
+def test_a_runner_that_ends_by_itself(version: str) -> None:
+    log = Log()
+    log.start()
+    for _ in range(4):
+        log.ask(API, log.load)
+        log.say(CRASHES[version])
+    assert causes(log) == ["crashed"] * 3
+    assert [finding.kind for finding in find(log.state)] == ["reloaded after a crash"]
+
+
+@pytest.mark.parametrize("runner", ["llama runner", "llama-server"])
+def test_a_runner_that_the_server_ends_is_no_crash(runner: str) -> None:
     log = Log()
     log.start()
     for _ in range(4):
         log.ask(API, log.load)
         log.say(
-            "time=2027-01-15T08:00:00.000Z level=ERROR source=server.go:1 "
-            'msg="llama runner process has terminated: signal: killed"'
+            "time=2026-03-01T08:00:00.000Z level=ERROR source=llama_server.go:976 "
+            f'msg="{runner} terminated" error="signal: killed" exit="signal: killed"'
         )
-    assert causes(log) == ["crashed"] * 3
-    assert [finding.kind for finding in find(log.state)] == ["reloaded after a crash"]
+    assert causes(log) == ["unloaded"] * 3
+
+
+def test_models_that_have_room_beside_one_another_are_not_evicted() -> None:
+    log = Log()
+    log.start()
+    for _ in range(3):
+        log.ask(API, lambda: log.load(A))
+        log.ask(WORKER, lambda: log.load(B))
+    assert causes(log) == ["unloaded"] * 4
+    # Where they have none, one takes the other's place.
+    stored = tuple(StoredModel(name=name, size=100 << 30) for name in ("a", "b"))
+    assert [found.cause for found in find_reloads(change(log.state, stored=stored))] == [
+        "evicted"
+    ] * 4
+
+
+def test_an_eviction_for_the_memory_of_parallel_requests() -> None:
+    log = Log("0.32")
+    log.start()
+    for model in (A, B) * 3:
+        log.say(
+            "time=2026-07-01T08:00:00.000Z level=INFO source=sched.go:557 "
+            'msg="llama-server model predicted to exceed available memory, evicting" '
+            'predicted="9.1 GiB" predicted_num_ctx=32768 num_batch=512 available="8.0 GiB"'
+        )
+        log.ask(API, lambda model=model: log.load(model, parallel=8))  # type: ignore[misc]
+    settings = (("OLLAMA_NUM_PARALLEL", "8"),)
+    (finding,) = find(change(log.state, container={"settings": settings}))
+    assert finding.kind == "reloaded after an eviction"
+    assert "smaller OLLAMA_NUM_PARALLEL" in finding.remedy
+    assert "the server has OLLAMA_NUM_PARALLEL=8" in finding.evidence
+
+
+@pytest.mark.parametrize("cause", ["context", "evicted", "crashed"])
+def test_loads_that_are_hours_apart_are_necessary(cause: str) -> None:
+    log = Log()
+    log.start()
+    for number in range(6):
+        if cause == "evicted":
+            log.inform(
+                "model requires more gpu memory than is currently available, evicting a model"
+            )
+        context = 4096 << (number % 2 if cause == "context" else 0)
+        model = (A, B)[number % 2] if cause == "evicted" else A
+        log.ask(API, lambda: log.load(model, context=context))  # noqa: B023
+        if cause == "crashed":
+            log.say(CRASHES["0.12 to 0.24"])
+        log.at += 7200
+    assert causes(log) == []
+
+
+def test_so_many_in_a_day_are_no_finding_where_they_are_few_at_a_time() -> None:
+    log = Log()
+    log.start()
+    for number in range(40):
+        log.ask(API)
+        log.ask(WORKER, lambda: log.load(context=4096 << number % 2))  # noqa: B023
+        for _ in range(3):
+            log.at += 250
+            log.ask(API)
+        log.at += 200
+    assert len(find_reloads(log.state)) > 20
+    assert find(log.state, minutes=1440) == ()
+
+
+def test_a_context_that_the_server_reduces_is_no_clients() -> None:
+    log = Log("0.32")
+    log.start()
+    for _ in range(4):
+        log.ask(API, lambda: log.load(context=65536))
+        log.load(context=65536, took=None)
+        log.say(
+            "time=2026-07-01T08:00:00.000Z level=WARN source=sched.go:662 "
+            'msg="llama-server load failed; reducing automatic context and retrying once" '
+            "model=/root/.ollama/models/blobs/sha256-a old_num_ctx=65536 new_num_ctx=32768"
+        )
+        log.ask(API, lambda: log.load(context=32768))
+    assert "context" not in causes(log)
+
+
+def test_a_terminals_colours_are_no_part_of_a_line() -> None:
+    log = Log()
+    log.start()
+    log.load()
+    log.say(
+        "[GIN] 2026/07/01 - 08:00:00 |\x1b[97;42m 200 \x1b[0m|    1.234567s |      172.18.0.5 |"
+        '\x1b[97;46m POST    \x1b[0m "/api/chat"\r'
+    )
+    (call,) = log.state.log.calls
+    assert (call.client, call.path, call.status) == (WORKER, "/api/chat", 200)
+
+
+def test_a_log_that_was_not_read_to_its_end_says_so() -> None:
+    log = Log()
+    log.start()
+    read = parse_log(log.lines, log.lines, cut=True)
+    chain = build_chain(AccelerationSpec(), HOST, change(STATE, log=read))
+    assert "the server's log was not read to its end: it was not read within 10 s" in str(chain)
+
+
+def test_the_span_that_was_read_is_named_where_the_log_has_more() -> None:
+    log = Log()
+    for _ in range(KEPT // 4):
+        log.ask(WORKER, log.load)
+    assert log.state.log.since == pytest.approx(START, abs=1)
+    (finding,) = find(log.state.model_copy(update={"now": log.at}), minutes=1440)
+    assert f"times in {(log.at - START) / 60:.0f} min" in finding.cause
 
 
 def test_a_context_that_changes_between_the_samples() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stackmend.worker.benchmark.state import Conditions, Load, Result
 from stackmend.worker.pictures import write_page
+from stackmend.worker.pictures.arrange import MOST_OPEN
 from tests import browser
 from tests.unit.benchmark_results import LOADS, make_queue_result, make_result
 from tests.unit.pictures_pages import check_figures, load_tables
@@ -92,6 +94,12 @@ def test_every_picture_is_readable(seen: list[dict[str, Any]]) -> None:
             assert picture["name"]
             assert picture["outside"] == []
             assert picture["overlapping"] == []
+
+
+def test_a_link_of_the_fleet_opens_the_host_that_it_leads_to(tmp_path: Path) -> None:
+    many = [make_result(f"ai{number}", loads=LOADS[:1]) for number in range(MOST_OPEN + 1)]
+    page = write_page(many, tmp_path / "benchmark.html")
+    assert [view["followed"] for view in browser.observe(page)] == [[[f"#m{MOST_OPEN}", True]]] * 4
 
 
 def test_colours_follow_what_the_reader_prefers(seen: list[dict[str, Any]]) -> None:

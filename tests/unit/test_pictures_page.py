@@ -419,3 +419,85 @@ def test_drawing_leaves_no_global_state() -> None:
         [sys.executable, "-c", program], timeout=60, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_picture_has_the_figures_of_its_table_and_markers_at_their_places() -> None:
+    content = build_content([make_result("ai1", baseline_speed=1.3)])
+    block = content.sections[0].blocks[0]
+    assert block.chart is not None
+    root = ElementTree.fromstring(draw_svg(block.chart))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [
+        (text.get("x"), text.get("text-anchor"), text.text) for text in root.iter(f"{space}text")
+    ]
+    lines = [
+        float((path.get("d") or "").split()[2])
+        for path in root.iter(f"{space}path")
+        if path.get("class") == "s-grid"
+    ]
+    labels = [float(text or "") for _, anchor, text in texts if anchor == "end"]
+    height = (lines[0] - lines[-1]) / (labels[-1] - labels[0])
+    headings = [column.heading for column in block.table.columns]
+    roles = {"now": ("f-blue s-blue", "median"), "before": ("f-orange s-orange", "baseline")}
+    for series in block.chart.series:
+        colour, heading = roles[series.role]
+        markers = [
+            use
+            for group in root.iter(f"{space}g")
+            for use in group.iter(f"{space}use")
+            if use.get("class") == colour
+        ]
+        assert len(markers) == len(series.values) == 4
+        column = headings.index(heading)
+        for marker, value, row in zip(markers, series.values, block.table.rows, strict=True):
+            drawn = (lines[0] - float(marker.get("y") or "")) / height
+            assert drawn == pytest.approx(value, abs=0.01 / height)
+            assert (marker.get("x"), "middle", str(row[column])) in texts
+
+
+def test_whole_answers_have_one_unit_on_all_of_a_page() -> None:
+    page = render([make_result("ai1"), make_result("ai2", speed=0.001)])
+    headings = {
+        heading
+        for table in read_tables(page)
+        if table.title.startswith("Whole answers")
+        for heading in table.headings
+        if heading.startswith("answer ends")
+    }
+    assert headings == {"answer ends after s"}
+
+
+@pytest.mark.parametrize("baseline", [None, 1.3])
+def test_the_history_leaves_out_as_many_as_it_says(baseline: float | None) -> None:
+    for past in (37, 38, 39, 60):
+        result = make_result("ai1", past=past, baseline_speed=baseline)
+        content = build_content([result])
+        (block,) = (
+            block for block in content.sections[0].blocks if block.table.title.startswith("History")
+        )
+        moments = {item.at for item in result.history} | {result.measurement.at}
+        moments |= {result.baseline.at} if result.baseline else set()
+        left = re.search(r"([0-9]+) earlier measurements are left out", block.note)
+        rows = len(block.table.rows)
+        assert rows <= 40
+        assert rows + (int(left[1]) if left else 0) == len(moments)
+        assert bool(left) is (len(moments) > 40)
+
+
+def test_what_stands_out_has_a_sign_beside_its_colour(page: str) -> None:
+    classes = [
+        str(attributes.get("class")).split()
+        for name, attributes in Page(page).tags
+        if name in ("td", "th") and "warn" in str(attributes.get("class")).split()
+    ]
+    assert any("sign" in found for found in classes)
+    assert 'td.sign::before{content:"! "}' in page
+
+
+def test_others_may_read_a_page_where_the_user_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = pictures.write_page([make_result("ai1")], tmp_path / "page.html")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640

@@ -40,7 +40,8 @@ def accelerated(
     endpoint: str | None = None,
     project: str = "",
     processor: str = "auto",
-    share: float = 1.0,
+    share: float | None = None,
+    cpu_models: Sequence[str] = (),
     minutes: int = 10,
     samples: int = 2,
     maximum_reloads: int = 2,
@@ -54,11 +55,14 @@ def accelerated(
       ``http://127.0.0.1:11434``
     + project: the Compose project of the service; any by default
     + processor: ``gpu``: models have to be on an accelerator; ``cpu``: none is expected; ``auto``:
-      one is expected where the host has an accelerator with its driver, or the service reserves one
-    + share: which share of each loaded model has to be on the accelerator, above 0 and up to 1
+      one is expected where the host has a card with its driver, the service reserves an
+      accelerator, or the server uses one; graphics within an AMD CPU are no card
+    + share: which share of each loaded model has to be on the accelerator, above 0 and up to 1;
+      without it a model that is partly on the CPU fails the operation only with ``gpu``
+    + cpu_models: models that compute with the CPU on purpose, as ``num_gpu 0`` has it
     + minutes: how far back the server's log is read
     + samples: how often the loaded models are read, a second apart
-    + maximum_reloads: how many avoidable loads of models in that time are no finding
+    + maximum_reloads: how many avoidable loads of models within ten minutes are no finding
     + on_fault: ``fail``: a broken chain fails the operation on this host; ``report``: it is
       reported, and the run goes on
 
@@ -93,6 +97,7 @@ def accelerated(
         "project": project,
         "processor": processor,
         "share": share,
+        "cpu_models": tuple(cpu_models),
         "minutes": minutes,
         "samples": samples,
         "maximum_reloads": maximum_reloads,

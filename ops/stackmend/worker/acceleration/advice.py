@@ -42,10 +42,18 @@ def assess_cpu(policy: AccelerationPolicy, state: WorkerAcceleration) -> Iterato
 
 
 def find_threads(state: WorkerAcceleration) -> int:
-    """How many threads the server says that it computes with; 0 where it does not."""
+    """How many threads the server says that it computes with; 0 where it does not.
+
+    Of a server with several models it is that of the last that was loaded.
+
+    :param state: what the server computes with.
+    """
     named = next((load.threads for load in reversed(state.log.loads) if load.threads), 0)
-    if named:
-        return named
+    return named or _find_setting(state)
+
+
+def _find_setting(state: WorkerAcceleration) -> int:
+    """How many threads somebody has the server compute with; 0 where nobody says."""
     value = state.find_setting("LLAMA_ARG_THREADS", "N_THREADS", "OLLAMA_NUM_THREAD")
     command = state.container.threads if state.container else 0
     return command or (int(value[:4]) if value.isdecimal() else 0)
@@ -60,12 +68,17 @@ def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Fi
         cores = min(cores, container.cpuset)
     best = max(1, min(cores, math.floor(quota) if quota else cores))
     threads = find_threads(state)
-    number = threads or cores
+    default = state.cpu.performance or state.cpu.cores
+    number = threads or min(cores, default)
+    # Ollama's log has the number also where nobody set it.
+    is_chosen = bool(_find_setting(state)) or threads not in (0, default, max(1, math.floor(quota)))
     names = f"{number} thread{'s' if number > 1 else ''}" + (
         "" if threads else ", one for each core, by default"
     )
     throttled = usage.throttled / usage.periods if usage.periods else 0.0
     evidence = [f"{state.cpu.cores} physical cores, {state.cpu.processors} processors"]
+    if default < state.cpu.cores:
+        evidence.append(f"{default} of the cores are performance cores")
     if quota:
         evidence.append(f"its quota is {quota:g} CPUs")
     if throttled > _THROTTLED:
@@ -81,7 +94,7 @@ def _assess_threads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Fi
     elif threads > cores:
         cause = f"the server computes with {names} on {cores} cores: they wait for one another"
         kind = "more threads than cores"
-    elif threads and threads * 2 <= best:
+    elif is_chosen and threads * 2 <= min(best, default):
         cause = f"the server computes with {names}, and {best} cores may be used"
         kind = "few threads"
     else:

@@ -1,13 +1,22 @@
 """The chain from an accelerator of a host to the loaded models: which link is missing. Pure."""
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 
-from stackmend.engine.accelerators.state import Accelerators, Vendor
+from stackmend.engine.accelerators.state import DRIVERS, Accelerators, Vendor
+from stackmend.worker.acceleration import remedies
+from stackmend.worker.acceleration.expected import (
+    choose_vendor,
+    describe_idle,
+    has_found,
+    has_reservation,
+    is_gpu,
+)
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.acceleration.state import (
     AcceleratorChain,
     Container,
-    DeviceRequest,
     Inside,
     Link,
     LinkName,
@@ -18,20 +27,19 @@ from stackmend.worker.acceleration.state import (
 )
 
 _NAMES: dict[Vendor, str] = {"nvidia": "NVIDIA", "amd": "AMD"}
-_ACCELERATED = 'add "accelerator": "{vendor}" to the stack\'s "engine" section'
-_RECREATE = "recreate the container: docker compose up -d --force-recreate {service}"
-_RESERVE_NVIDIA = (
-    "reserve it in the service {service}, in the compose file or an override of it: "
-    "deploy: {{resources: {{reservations: {{devices: "
-    "[{{driver: nvidia, count: all, capabilities: [gpu]}}]}}}}}}"
-)
-_RESERVE_AMD = (
-    "use the image's :rocm tag and give the service {service} the devices, in the compose file or "
-    'an override of it: devices: ["/dev/kfd", "/dev/dri"]{groups}'
-)
-#: Variables by which a server is kept from its accelerators.
-_HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _GIB = 1 << 30
+_MIB = 1 << 20
+
+#: ``nvidia-smi`` of a GPU that the bus has lost.
+_LOST = re.compile(
+    r"GPU is lost|fallen off|No devices were found|Unable to determine the device handle"
+)
+
+#: A GPU as ``nvidia-smi -L`` lists it.
+_LISTED = re.compile(r"GPU [0-9]+: ")
+
+#: The device files of NVIDIA's Jetson, which are not those of its cards.
+_TEGRA = ("/dev/nvhost-", "/dev/nvmap", "/dev/nvgpu")
 
 
 def build_chain(
@@ -48,48 +56,46 @@ def build_chain(
     :param accelerators: what the host has of accelerators.
     :param state: what the server computes with.
     """
-    vendor = choose_vendor(accelerators, state)
+    vendor = choose_vendor(policy, accelerators, state)
+    if not state.is_local:
+        return AcceleratorChain(
+            processor=find_processor(state), links=tuple(_check_elsewhere(policy, state))
+        )
     links = [
         _check_host(policy, accelerators, state, vendor),
         _check_driver(accelerators, state, vendor),
         _check_toolkit(accelerators, state, vendor),
         _check_reservation(policy, accelerators, state, vendor),
-        _check_container(policy, state, vendor),
-        _check_server(policy, state, vendor),
+        _check_container(accelerators, state, vendor),
+        _check_server(policy, accelerators, state, vendor),
         _check_model(policy, state, vendor),
     ]
     return AcceleratorChain(
-        processor=find_processor(state), links=tuple(_complete(_drop_proven(links)))
+        processor=find_processor(state),
+        links=tuple(_complete(_drop_proven(links))),
+        notes=tuple(_list_notes(accelerators, state, vendor)),
     )
 
 
-def choose_vendor(accelerators: Accelerators, state: WorkerAcceleration) -> Vendor | None:
-    """Whose accelerator the server is to use; ``None`` where the host has none that is known."""
-    vendors: tuple[Vendor, ...] = ("nvidia", "amd")
-    container = state.container
-    reserved = next(
-        (name for name in vendors if container and _has_reservation(container, name)), None
-    )
-    if reserved and (accelerators.list_devices(reserved) or not accelerators.devices):
-        return reserved
-    with_driver = (name for name in vendors if accelerators.list_with_driver(name))
-    present = (name for name in vendors if accelerators.list_devices(name))
-    return next(with_driver, None) or next(present, None)
+def _list_notes(
+    accelerators: Accelerators, state: WorkerAcceleration, vendor: Vendor | None
+) -> Iterator[str]:
+    if vendor is None and (idle := describe_idle(accelerators)):
+        yield idle
+    if state.log.reason:
+        yield f"the server's log was not read to its end: {state.log.reason}"
 
 
-def is_accelerated(
-    policy: AccelerationPolicy, accelerators: Accelerators, state: WorkerAcceleration
-) -> bool:
-    """Whether models are expected to be on an accelerator."""
-    if policy.processor != "auto":
-        return policy.processor == "gpu"
-    vendors: tuple[Vendor, ...] = ("nvidia", "amd")
-    has_driver = any(accelerators.list_with_driver(vendor) for vendor in vendors)
-    container = state.container
-    is_reserved = container is not None and any(
-        _has_reservation(container, name) for name in vendors
-    )
-    return has_driver or is_reserved or _has_found(state) is True
+def _check_elsewhere(policy: AccelerationPolicy, state: WorkerAcceleration) -> Iterator[Link]:
+    """The chain of a server on another host, of which only the models are known."""
+    names: tuple[LinkName, ...] = ("host", "driver", "toolkit", "reservation", "container")
+    for name in names:
+        yield _mark_unused(name, "the server is on another host")
+    if any(model.size_vram for model in state.loaded):
+        yield _mark_ok("server", "it has a model on an accelerator")
+    else:
+        yield _mark_unknown("server", "the server is on another host")
+    yield _check_model(policy, state, None)
 
 
 def find_processor(state: WorkerAcceleration) -> str:
@@ -100,18 +106,10 @@ def find_processor(state: WorkerAcceleration) -> str:
             sum(model.size for model in loaded),
             sum(min(model.size, model.size_vram) for model in loaded),
         )
-    if state.log.layers is not None and state.log.devices is None:
+    if state.log.layers is not None and state.log.devices is None and not state.version:
         on, of = state.log.layers
         return describe_processor(of, on)
-    found = _has_found(state)
-    return "cpu" if found is False else ""
-
-
-def _has_found(state: WorkerAcceleration) -> bool | None:
-    """Whether the server has found an accelerator; ``None`` where its log does not say."""
-    if state.log.devices is None:
-        return None
-    return any(device.library.lower() != "cpu" for device in state.log.devices)
+    return "cpu" if has_found(state) is False else ""
 
 
 def _mark_ok(name: LinkName, *evidence: str) -> Link:
@@ -145,14 +143,17 @@ def _check_host(
         )
     whose = f"{_NAMES[vendor]}'s" if vendor else "NVIDIA's or AMD's"
     if vendor is None and policy.processor != "gpu":
-        return _mark_unused("host", "no accelerator of NVIDIA's or AMD's is on the PCI bus")
-    if policy.endpoint is not None and state.container is None and not state.log.devices:
-        return _mark_unknown("host", "the server may be on another host")
+        reason = describe_idle(accelerators)
+        return _mark_unused(
+            "host", reason or "no accelerator of NVIDIA's or AMD's is on the PCI bus"
+        )
+    if vendor == "nvidia" and state.has_dxg:
+        return _mark_ok("host", "/dev/dxg, Windows' own")
     return _mark_broken(
         "host",
         "no accelerator",
         f"no accelerator of {whose} is on the host's PCI bus",
-        'put one in, hand one to the virtual machine, or set "processor": "cpu" to run without',
+        f"put one in, hand one to the virtual machine, {remedies.OR_CPU}",
     )
 
 
@@ -175,17 +176,7 @@ def _check_driver(
         return _mark_ok("driver", "amdgpu")
     smi = state.smi
     version = f"driver {accelerators.driver or smi.driver or 'of an unknown version'}"
-    if smi.status in (None, 0):
-        return _mark_ok("driver", version)
-    if "version mismatch" in smi.output:
-        return _mark_broken(
-            "driver",
-            "driver mismatch",
-            "NVIDIA's libraries were updated, and the kernel still has the driver of before",
-            "restart the host, so that the driver of the libraries' version is loaded",
-            version,
-            f"nvidia-smi: {smi.output}",
-        )
+    outputs = (version, *([f"nvidia-smi: {smi.output}"] if smi.output else []))
     if smi.status in (124, 137):
         return _mark_broken(
             "driver",
@@ -193,35 +184,46 @@ def _check_driver(
             "nvidia-smi does not answer within 10 s",
             "restart the host; where it stays so, its kernel log names the GPU's fault (Xid)",
         )
+    if smi.status is None or smi.gpus:
+        # It exits with another status of a warning, and of one lost GPU beside others.
+        return _mark_ok("driver", *outputs)
+    if "version mismatch" in smi.output:
+        return _mark_broken(
+            "driver",
+            "driver mismatch",
+            "NVIDIA's libraries were updated, and the kernel still has the driver of before",
+            "restart the host, so that the driver of the libraries' version is loaded",
+            *outputs,
+        )
+    if _LOST.search(smi.output):
+        return _mark_broken(
+            "driver",
+            "GPU lost",
+            "the driver has lost the GPU, which is still on the PCI bus",
+            remedies.GPU_LOST,
+            *outputs,
+        )
+    if smi.status == 0:
+        return _mark_ok("driver", *outputs)
     return _mark_broken(
         "driver",
         "driver fails",
         "nvidia-smi cannot reach the driver",
         "update NVIDIA's driver to one for this kernel, and restart the host",
-        version,
-        f"nvidia-smi: {smi.output}",
+        *outputs,
     )
 
 
 def _describe_missing_driver(vendor: Vendor, drivers: Sequence[str]) -> Link:
-    has = ", ".join(filter(None, drivers)) or "none"
-    desired = {"nvidia": "nvidia", "amd": "amdgpu"}[vendor]
-    if "vfio-pci" in drivers:
-        remedy = "it is handed to virtual machines: take it back, or run the server in one of them"
-    elif "nouveau" in drivers:
-        remedy = (
-            "install NVIDIA's driver (Debian: nvidia-driver; Ubuntu: ubuntu-drivers install "
-            "--gpgpu), which turns nouveau off, and restart the host"
-        )
-    elif vendor == "nvidia":
-        remedy = (
-            "install NVIDIA's driver (Debian: nvidia-driver; Ubuntu: ubuntu-drivers install "
-            "--gpgpu) for the running kernel, and restart the host"
+    bound = [driver for driver in drivers if driver]
+    if bound:
+        reason = (
+            f"{_NAMES[vendor]}'s device has the driver {', '.join(bound)}, not {DRIVERS[vendor]}"
         )
     else:
-        remedy = "install a kernel with amdgpu, and AMD's firmware, and restart the host"
-    reason = f"the driver of {_NAMES[vendor]}'s accelerator is {has}, not {desired}"
-    return _mark_broken("driver", "no driver", reason, remedy)
+        reason = f"no driver is bound to the {_NAMES[vendor]} device"
+    remedy = remedies.describe_missing_driver(vendor, bound)
+    return _mark_broken("driver", "no driver", reason, f"{remedy}, {remedies.OR_CPU}")
 
 
 def _check_toolkit(
@@ -231,7 +233,7 @@ def _check_toolkit(
         return _mark_unused("toolkit", "the server runs in no container")
     if vendor != "nvidia":
         return _mark_unused("toolkit", "only NVIDIA's accelerators need one")
-    remedy = _ACCELERATED.format(vendor="nvidia")
+    remedy = remedies.ACCELERATED.format(vendor="nvidia")
     if not (accelerators.toolkit or accelerators.runtime or accelerators.ctk):
         return _mark_broken(
             "toolkit",
@@ -255,35 +257,6 @@ def _check_toolkit(
     )
 
 
-def _is_gpu(request: DeviceRequest) -> bool:
-    names = " ".join(request.ids)
-    return (
-        request.driver == "nvidia"
-        or "gpu" in request.capabilities
-        or "nvidia.com/gpu" in names
-        or "amd.com/gpu" in names
-    )
-
-
-def _has_reservation(container: Container, vendor: Vendor) -> bool:
-    """Whether a container was made with an accelerator of a vendor's."""
-    if container.privileged:
-        return True
-    if vendor == "amd":
-        names = " ".join(name for request in container.requests for name in request.ids)
-        has_nodes = "/dev/kfd" in container.devices
-        return has_nodes or "amd.com/gpu" in names
-    if any(
-        _is_gpu(request) and not any("amd.com" in name for name in request.ids)
-        for request in container.requests
-    ):
-        return True
-    if any(path.startswith("/dev/nvidia") for path in container.devices):
-        return True
-    visible = container.find_setting("NVIDIA_VISIBLE_DEVICES")
-    return container.runtime == "nvidia" and visible not in ("", "void", "none")
-
-
 def _check_reservation(
     policy: AccelerationPolicy,
     accelerators: Accelerators,
@@ -296,7 +269,7 @@ def _check_reservation(
     if vendor is None:
         return _mark_unused("reservation", "the host has no accelerator")
     service = policy.service
-    if _has_reservation(container, vendor):
+    if has_reservation(container, vendor):
         image = container.image.rpartition("/")[2]
         if vendor == "amd" and image.startswith("ollama") and "rocm" not in image:
             return _mark_broken(
@@ -306,20 +279,14 @@ def _check_reservation(
                 f"use its :rocm tag in the service {service}",
             )
         return _mark_ok("reservation", _describe_reservation(container))
-    if vendor == "nvidia":
-        remedy = _RESERVE_NVIDIA.format(service=service)
-        if container.runtime == "nvidia":
-            visible = container.find_setting("NVIDIA_VISIBLE_DEVICES") or "not set"
-            return _mark_broken(
-                "reservation",
-                "not reserved",
-                f"NVIDIA_VISIBLE_DEVICES is {visible} in the container, which leaves it without",
-                f"set NVIDIA_VISIBLE_DEVICES=all in the service {service}, or {remedy}",
-            )
-    else:
-        groups = ", ".join(f'"{group}"' for group in accelerators.groups)
-        remedy = _RESERVE_AMD.format(
-            service=service, groups=f", group_add: [{groups}]" if groups else ""
+    remedy = f"{remedies.reserve(policy, accelerators, vendor)}; {remedies.OR_CPU}"
+    if vendor == "nvidia" and container.runtime == "nvidia":
+        visible = container.find_setting("NVIDIA_VISIBLE_DEVICES") or "not set"
+        return _mark_broken(
+            "reservation",
+            "not reserved",
+            f"NVIDIA_VISIBLE_DEVICES is {visible} in the container, which leaves it without",
+            f"set NVIDIA_VISIBLE_DEVICES=all in the service {service}, or {remedy}",
         )
     return _mark_broken(
         "reservation",
@@ -333,7 +300,7 @@ def _describe_reservation(container: Container) -> str:
     if container.privileged:
         return "the container is privileged"
     for request in container.requests:
-        if _is_gpu(request):
+        if is_gpu(request):
             number = "all" if request.count < 0 else str(request.count or len(request.ids))
             return f"{number} by the driver {request.driver or 'nvidia'}"
     if container.devices:
@@ -342,12 +309,21 @@ def _describe_reservation(container: Container) -> str:
 
 
 def _select_nodes(inside: Inside, vendor: Vendor | None) -> tuple[str, ...]:
-    prefixes = ("/dev/kfd", "/dev/dri/") if vendor == "amd" else ("/dev/nvidia", "/dev/dxg")
+    prefixes = (
+        ("/dev/kfd", "/dev/dri/") if vendor == "amd" else ("/dev/nvidia", "/dev/dxg", *_TEGRA)
+    )
     return tuple(node.path for node in inside.nodes if node.path.startswith(prefixes))
 
 
+def _is_device(path: str) -> bool:
+    """Whether a device file is one of an accelerator itself, and not only of its driver."""
+    return path.removeprefix("/dev/nvidia").isdecimal() or path.startswith(
+        ("/dev/kfd", "/dev/dxg", *_TEGRA)
+    )
+
+
 def _check_container(
-    policy: AccelerationPolicy, state: WorkerAcceleration, vendor: Vendor | None
+    accelerators: Accelerators, state: WorkerAcceleration, vendor: Vendor | None
 ) -> Link:
     container, inside = state.container, state.inside
     if container is None:
@@ -355,14 +331,20 @@ def _check_container(
     if vendor is None:
         return _mark_unused("container", "the host has no accelerator")
     if inside is None:
-        return _mark_unknown("container", f"the container {container.name} is {container.status}")
+        running = container.status == "running"
+        reason = "nvidia-smi hangs on the host" if running else f"it is {container.status}"
+        return _mark_unknown("container", f"the container {container.name} was not read: {reason}")
     if inside.reason:
         return _mark_unknown("container", f"cannot execute a shell in it: {inside.reason}")
-    recreate = _RECREATE.format(service=policy.service)
+    recreate = remedies.recreate(state)
     paths = _select_nodes(inside, vendor)
-    if not any(path.removeprefix("/dev/nvidia").isdecimal() for path in paths) and not any(
-        path.startswith(("/dev/kfd", "/dev/dxg")) for path in paths
-    ):
+    if not any(map(_is_device, paths)):
+        used = has_found(state) or any(model.size_vram for model in state.loaded)
+        if not inside.nodes and not accelerators.list_devices(vendor) and used:
+            # Boards have device files by other names than cards on the bus.
+            return _mark_unknown(
+                "container", "the container has no device file that is known, and uses a GPU"
+            )
         return _mark_broken(
             "container",
             "not visible",
@@ -372,10 +354,25 @@ def _check_container(
         )
     denied = [node for node in inside.nodes if node.problem and node.path in paths]
     if denied:
-        return _describe_denied(vendor, denied[0].problem, [node.path for node in denied], recreate)
-    if vendor == "nvidia" and inside.smi not in (None, 0):
+        return _describe_denied(state, vendor, denied[0].problem, [node.path for node in denied])
+    if vendor == "nvidia" and inside.smi in (124, 137):
+        return _mark_broken(
+            "container",
+            "driver hangs in the container",
+            "nvidia-smi does not answer within 8 s in the container",
+            "restart the host; where it stays so, its kernel log names the GPU's fault (Xid)",
+        )
+    if vendor == "nvidia" and inside.smi not in (None, 0) and not _LISTED.search(inside.output):
         if "Unknown Error" in inside.output:
-            return _describe_denied(vendor, inside.output, ["nvidia-smi"], recreate)
+            return _describe_denied(state, vendor, inside.output, ["nvidia-smi"])
+        if _LOST.search(inside.output):
+            return _mark_broken(
+                "container",
+                "GPU lost",
+                "the driver has lost the GPU that the container was made with",
+                remedies.GPU_LOST,
+                f"nvidia-smi: {inside.output}",
+            )
         return _mark_broken(
             "container",
             "driver fails in the container",
@@ -386,7 +383,10 @@ def _check_container(
     return _mark_ok("container", *paths)
 
 
-def _describe_denied(vendor: Vendor, problem: str, paths: Sequence[str], recreate: str) -> Link:
+def _describe_denied(
+    state: WorkerAcceleration, vendor: Vendor, problem: str, paths: Sequence[str]
+) -> Link:
+    name = state.container.name if state.container else ""
     evidence = (*(f"{path}: {problem}" for path in paths[:4]),)
     if "ermission denied" in problem:
         return _mark_broken(
@@ -401,7 +401,7 @@ def _describe_denied(vendor: Vendor, problem: str, paths: Sequence[str], recreat
             "container",
             "device removed",
             "the accelerator that the container was made with is no longer there",
-            f"restart the host's driver or the host, then {recreate}",
+            f"restart the host's driver or the host, then {remedies.recreate(state)}",
             *evidence,
         )
     return _mark_broken(
@@ -410,16 +410,20 @@ def _describe_denied(vendor: Vendor, problem: str, paths: Sequence[str], recreat
         "the container has the accelerator's device files and may not open them: systemd has read "
         "its units again (systemctl daemon-reload, which upgrades of packages run) and took the "
         "permission away, or it was never there",
-        f"{recreate}; {_ACCELERATED.format(vendor=vendor)}, which verifies that access stays",
+        f"docker restart {name}; so that access stays, "
+        + remedies.ACCELERATED.format(vendor=vendor),
         *evidence,
     )
 
 
 def _check_server(
-    policy: AccelerationPolicy, state: WorkerAcceleration, vendor: Vendor | None
+    policy: AccelerationPolicy,
+    accelerators: Accelerators,
+    state: WorkerAcceleration,
+    vendor: Vendor | None,
 ) -> Link:
     log = state.log
-    found = _has_found(state)
+    found = has_found(state)
     if found:
         devices = [device for device in log.devices or () if device.library.lower() != "cpu"]
         names = (f"{found.library} {found.name} {found.memory}".strip() for found in devices)
@@ -432,37 +436,21 @@ def _check_server(
         )
     if vendor is None and policy.processor != "gpu":
         return _mark_unused("server", "the host has no accelerator")
-    if found is None and log.layers is None:
+    if found is None and (log.layers is None or state.version):
+        # Layers say of another server's start what Ollama's say of one model only.
         return _mark_unknown(
-            "server", "the server's log does not hold what it found when it started"
+            "server",
+            log.reason or "the server's log does not hold what it found when it started",
         )
-    container = state.container
-    hidden = [
-        f"{name}={value}"
-        for name in _HIDING
-        if (value := state.find_setting(name)) in ("-1", "none", "NoDevFiles")
-    ]
-    library = state.find_setting("OLLAMA_LLM_LIBRARY")
-    if library.startswith("cpu"):
-        hidden.append(f"OLLAMA_LLM_LIBRARY={library}")
-    restart = "docker compose restart" if container else "systemctl restart"
-    service = policy.service
-    if hidden:
-        remedy = f"remove {' and '.join(hidden)} from the environment of {service}"
-    else:
-        remedy = (
-            f"restart the server, which searches when it starts: {restart} {service}; where it "
-            "still finds none, update the driver or the server: each needs a version that knows "
-            "the other"
-        )
-    evidence = [*hidden, *log.warnings]
+    evidence = [*remedies.list_hiding(state), *log.warnings]
     if found is None and log.layers:
         evidence.append(f"0 of {log.layers[1]} layers are on an accelerator")
+    remedy = remedies.describe_search(policy, accelerators, state, vendor)
     return _mark_broken(
         "server",
         "not found by the server",
         "the server found no accelerator when it started, and computes with the CPU",
-        remedy,
+        f"{remedy}; {remedies.OR_CPU}",
         *evidence,
     )
 
@@ -471,14 +459,16 @@ def _check_model(
     policy: AccelerationPolicy, state: WorkerAcceleration, vendor: Vendor | None
 ) -> Link:
     loaded = [model for model in state.loaded if model.size]
+    share = 1.0 if policy.share is None else policy.share
+    # Where nobody says what is enough, a larger context fails no run.
+    blocks = policy.share is not None or policy.processor == "gpu"
     if not loaded:
         if state.log.layers and state.log.devices is None and not state.samples:
-            on, of = state.log.layers
-            if on >= of * policy.share:
-                return _mark_ok("model", f"{on} of {of} layers are on the accelerator")
+            return _check_layers(policy, state.log.layers, share, blocks=blocks)
         reason = "no model is loaded" if state.samples else f"it is not known: {state.reason}"
         return _mark_unknown("model", reason)
-    missing = [model for model in loaded if model.size_vram < model.size * policy.share]
+    desired = [model for model in loaded if not _is_for_cpu(policy, model)]
+    missing = [model for model in desired if model.size_vram < model.size * share]
     if not missing:
         return _mark_ok("model", *map(_describe_model, loaded))
     if (
@@ -486,29 +476,70 @@ def _check_model(
         and policy.processor != "gpu"
         and not any(model.size_vram for model in loaded)
     ):
-        return _mark_unused("model", "the host has no accelerator")
+        where = "the host has no accelerator" if state.is_local else "none is expected"
+        return _mark_unused("model", where)
     evidence = [*map(_describe_model, missing), *_list_memory(state)]
+    names = ", ".join(f'"{model.name}"' for model in missing)
     if all(model.size_vram == 0 for model in missing):
+        # One on the CPU beside another that is not is there on purpose, as embeddings are.
+        is_beside = any(model.size_vram >= model.size * share for model in desired)
         return _mark_broken(
             "model",
             "model on CPU",
             f"{_join(missing)} computes with the CPU alone",
             "take a smaller model or a stronger quantization that fits into the accelerator's "
-            "memory; num_gpu 0 in a request or a Modelfile keeps a model off it: remove it there",
+            "memory; num_gpu 0 in a request or a Modelfile keeps a model off it: remove it there, "
+            f'or name it: "cpu_models": [{names}]; {remedies.OR_CPU}',
             *evidence,
-        )
+        ).model_copy(update={"blocks": not is_beside})
     lacking = sum(model.size - model.size_vram for model in missing)
+    least = min(model.size_vram / model.size for model in missing)
     settings = _list_context(state)
     return _mark_broken(
         "model",
         "model partly on CPU",
         f"{_join(missing)} is only partly on the accelerator, and the part beside it sets the "
-        f"pace: {lacking / _GIB:.1f} GiB are lacking",
+        f"pace: {_format_bytes(lacking)} are lacking",
         "take a smaller model or a stronger quantization, or a smaller num_ctx or "
         "OLLAMA_NUM_PARALLEL; OLLAMA_FLASH_ATTENTION=1 with OLLAMA_KV_CACHE_TYPE=q8_0 halves the "
-        "context's share" + (f" (now {settings})" if settings else ""),
+        "context's share"
+        + (f" (now {settings})" if settings else "")
+        + f'; or set the share that is enough: "share": {_format_share(least)}',
         *evidence,
-    )
+    ).model_copy(update={"blocks": blocks})
+
+
+def _check_layers(
+    policy: AccelerationPolicy, layers: tuple[int, int], share: float, *, blocks: bool
+) -> Link:
+    """The model of a server that only says how many of its layers are on an accelerator."""
+    on, of = layers
+    if on >= of * share:
+        return _mark_ok("model", f"{on} of {of} layers are on the accelerator")
+    if on == 0:
+        return _mark_unknown("model", "no layer of it is on an accelerator")
+    return _mark_broken(
+        "model",
+        "model partly on CPU",
+        f"{on} of {of} layers of the model are on the accelerator, and the others set the pace",
+        f"raise the number of layers that {policy.service} puts there (--n-gpu-layers), or take a "
+        "smaller model, a stronger quantization or a smaller context; or set the share that is "
+        f'enough: "share": {_format_share(on / of)}',
+    ).model_copy(update={"blocks": blocks})
+
+
+def _format_share(value: float) -> str:
+    """A share that is not above this one, as a user writes it."""
+    return f"{max(0.01, math.floor(value * 100) / 100):g}"
+
+
+def _format_bytes(value: int) -> str:
+    return f"{value / _GIB:.1f} GiB" if value * 10 >= _GIB else f"{max(1, value // _MIB)} MiB"
+
+
+def _is_for_cpu(policy: AccelerationPolicy, model: LoadedModel) -> bool:
+    name = model.name.removesuffix(":latest")
+    return name in {desired.removesuffix(":latest") for desired in policy.cpu_models}
 
 
 def _join(models: Sequence[LoadedModel]) -> str:

@@ -50,6 +50,9 @@ _SETTING = re.compile(r"([A-Z0-9_]{1,80})=([A-Za-z0-9_.,:/-]{0,200})")
 _CPUS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _THREADS = re.compile(r"(?:^| )(?:-t|--threads|--n_threads|--n-threads)[ =]([0-9]{1,4})(?= |$)")
 
+_VERSION = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}")
+_PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_UNIT = re.compile(r"[A-Za-z0-9@_.:\\-]{1,200}\.service")
 _RUNTIME = re.compile(r"[a-z0-9_.-]{1,40}")
 
 
@@ -147,16 +150,21 @@ def parse(output: Sequence[str], mark: str) -> WorkerAcceleration:
             }
         )
     clients, gateways = _parse_clients(found, environment, container)
-    reason, version = _parse_version(found)
+    reason, version, answers = _parse_version(found)
     return WorkerAcceleration(
         now=float(found["clock"][1][0]),
+        is_local=_get_lines(found, "local")[:1] != ["no"],
         cpu=_parse_cpu(found),
         memory=_parse_memory(found),
+        vram=tuple(_parse_vram(found)),
+        has_dxg="/dev/dxg" in _get_lines(found, "dxg"),
         smi=_parse_smi(found),
         engine=_parse_engine(found),
         container=container,
         settings=environment.get("", ()),
+        unit=_parse_unit(found),
         reason=reason,
+        answers=answers,
         version=version,
         address=_parse_address(found),
         inside=_parse_inside(found),
@@ -166,7 +174,11 @@ def parse(output: Sequence[str], mark: str) -> WorkerAcceleration:
             StoredModel(name=_format_name(row), size=_parse_size(row.get("size")))
             for row in _list_models(_parse_answer(found, "tags")[1])
         ),
-        log=parse_log(_get_lines(found, "started"), _get_lines(found, "log")),
+        log=parse_log(
+            _get_lines(found, "started"),
+            _get_lines(found, "log"),
+            cut="log" in found and found["log"][0] in (124, 137),
+        ),
         clients=clients,
         gateways=gateways,
     )
@@ -193,6 +205,7 @@ def _parse_cpu(found: Sections) -> Cpu:
     return Cpu(
         model=format_safe_line(values.get("model", ""), 100),
         cores=_read_number(values.get("cores", "")) or processors,
+        performance=_read_number(values.get("performance", "")),
         processors=processors,
         architecture=format_safe_line(values.get("architecture", ""), 40),
         flags=tuple(values["flags"].split()) if "flags" in values else None,
@@ -220,29 +233,43 @@ def _parse_smi(found: Sections) -> Smi:
     if "smi" not in found:
         return Smi()
     status, lines = found["smi"]
-    if status != 0:
-        return Smi(status=status, output=format_safe_line(" ".join(" ".join(lines).split()), 400))
-    gpus = []
+    gpus: list[Gpu] = []
+    others: list[str] = []
     driver = ""
     for line in lines[:MOST]:
-        version, *memory, name = [part.strip() for part in line.split(",", 3)] or [""]
-        if len(memory) != 2:
+        row = [part.strip() for part in line.split(",", 3)]
+        if len(row) != 4 or not _VERSION.fullmatch(row[0]):
+            others.append(line)
             continue
-        driver = format_safe_line(version, 40)
-        total, used = (_read_number(part) << 20 for part in memory)
-        gpus.append(Gpu(name=format_safe_line(name, 80), memory=total, used=used))
-    return Smi(status=0, driver=driver, gpus=tuple(gpus))
+        driver = row[0]
+        total, used = (_read_number(part) << 20 for part in row[1:3])
+        gpus.append(Gpu(name=format_safe_line(row[3], 80), memory=total, used=used))
+    output = format_safe_line(" ".join(" ".join(others).split()), 400)
+    return Smi(status=status, output=output, driver=driver, gpus=tuple(gpus))
+
+
+def _parse_vram(found: Sections) -> Iterable[tuple[str, int]]:
+    for address, size in _split_pairs(_get_lines(found, "vram")[:MOST]):
+        if _PCI.fullmatch(address):
+            yield address, _read_number(size)
+
+
+def _parse_unit(found: Sections) -> str:
+    for line in _get_lines(found, "unit")[:1]:
+        if _UNIT.fullmatch(line):
+            return line
+    return ""
 
 
 def _parse_engine(found: Sections) -> Engine:
     status, lines = found.get("engine", (0, []))
     if status == 127:
         return Engine(reason="docker is not installed on this host")
-    rows = parse_rows(lines, 4)
+    rows = parse_rows(lines, 5)
     if not rows:
         reason = " ".join(" ".join(lines).split()) if "engine" in found else ""
         return Engine(reason=format_safe_line(reason or "it was not asked", 400))
-    version, runtimes, default, directories = rows[0]
+    version, runtimes, default, cgroup_driver, directories = rows[0]
     return Engine(
         version=format_safe_line(str(version or ""), 40),
         runtimes=tuple(
@@ -250,6 +277,7 @@ def _parse_engine(found: Sections) -> Engine:
         ),
         default_runtime=format_safe_line(str(default or ""), 40),
         cdi=bool(_list(directories)),
+        cgroup_driver=format_safe_line(str(cgroup_driver or ""), 40),
     )
 
 
@@ -392,17 +420,19 @@ def _parse_answer(found: Sections, name: str) -> tuple[int | None, Any]:
         return status, None
 
 
-def _parse_version(found: Sections) -> tuple[str, str]:
-    """Why the server does not answer, and its version."""
+def _parse_version(found: Sections) -> tuple[str, str, bool]:
+    """Why the server does not say what it is, its version, and whether it answers at all."""
     status, body = _parse_answer(found, "version")
     if status is None:
-        return "it was not asked", ""
+        return "it was not asked", "", True
+    if status in (28, 124, 137):
+        return "it takes a connection and sends nothing in time", "", False
     if status != 0:
-        return f"it does not answer (status {status} of the request)", ""
+        return f"it does not answer (status {status} of the request)", "", False
     version = body.get("version") if isinstance(body, Mapping) else None
     if not isinstance(version, str):
-        return "what answers is not Ollama", ""
-    return "", format_safe_line(version, 40)
+        return "what answers is not Ollama", "", True
+    return "", format_safe_line(version, 40), True
 
 
 def _parse_address(found: Sections) -> tuple[str, int] | None:

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from stackmend.decision import Action, Finding, Plan
 from stackmend.engine.accelerators.state import Accelerators
 from stackmend.worker.acceleration.advice import assess_cpu
-from stackmend.worker.acceleration.chain import build_chain, is_accelerated
+from stackmend.worker.acceleration.chain import build_chain
+from stackmend.worker.acceleration.expected import is_accelerated
 from stackmend.worker.acceleration.reloads import assess_reloads
 from stackmend.worker.acceleration.spec import AccelerationSpec
 from stackmend.worker.acceleration.state import AcceleratorChain, WorkerAcceleration
+
+#: Lines of evidence that a finding has; a server may have hundreds of models.
+MOST_EVIDENCE = 8
 
 
 def plan(
@@ -20,7 +24,16 @@ def plan(
     :param accelerators: what the host has of accelerators.
     :param state: what the server computes with.
     """
-    return Plan(findings=tuple(_list_findings(spec, accelerators, state)))
+    found = _list_findings(spec, accelerators, state)
+    return Plan(findings=tuple(map(_limit_evidence, found)))
+
+
+def _limit_evidence(finding: Finding) -> Finding:
+    more = len(finding.evidence) - MOST_EVIDENCE
+    if more <= 0:
+        return finding
+    evidence = (*finding.evidence[:MOST_EVIDENCE], f"and {more} more")
+    return finding.model_copy(update={"evidence": evidence})
 
 
 def _list_findings(
@@ -31,6 +44,8 @@ def _list_findings(
     fails = expected and spec.on_fault == "fail"
     if missing := _assess_server(spec, state, blocks=fails):
         yield missing
+    elif not state.answers:
+        yield _describe_silence(spec, state)
     broken = chain.broken
     if broken and spec.processor != "cpu":
         yield Finding(
@@ -39,11 +54,23 @@ def _list_findings(
             cause=broken.reason,
             evidence=broken.evidence,
             remedy=broken.remedy,
-            blocks=fails,
+            blocks=fails and broken.blocks,
         )
     yield from assess_reloads(spec, state)
-    if not expected and state.reason == "":
+    if not expected and state.is_local and state.reason == "":
         yield from _assess_cpu(spec, chain, state)
+
+
+def _describe_silence(spec: AccelerationSpec, state: WorkerAcceleration) -> Finding:
+    where = f"at {spec.endpoint}" if spec.endpoint else "in its container"
+    return Finding(
+        subject=spec.service,
+        kind="no answer",
+        cause=f"the server {where} does not answer, so that its models are not known: "
+        f"{state.reason}",
+        remedy="read the server's log, and restart it where it hangs",
+        blocks=False,
+    )
 
 
 def _assess_cpu(

@@ -13,7 +13,8 @@ from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
-from stackmend.worker.acceleration.chain import build_chain, is_accelerated
+from stackmend.worker.acceleration.chain import build_chain
+from stackmend.worker.acceleration.expected import is_accelerated
 from stackmend.worker.acceleration.facts import Acceleration
 from stackmend.worker.acceleration.plan import plan
 from stackmend.worker.acceleration.shapes import complete_shape
@@ -54,7 +55,7 @@ class AccelerationReconciler(Reconciler[HostState, Action]):
         for fact in (state, accelerators):
             if isinstance(fact, connection.Unknown):
                 return observe_unreadable(fact, "what its model server computes with")
-        if not is_accelerated(self.spec, accelerators, state):
+        if state.is_local and not is_accelerated(self.spec, accelerators, state):
             read = state
             state = connection.derive(
                 self.host, "shape", [read], lambda: complete_shape(self.host, read)
@@ -66,7 +67,7 @@ class AccelerationReconciler(Reconciler[HostState, Action]):
     def report_plan(self, plan: Plan[Action]) -> None:
         """The same; the chain before it, and what fails the operation, once it does."""
         if self.chain is not None:
-            processor = self.chain.processor or "no model is loaded"
+            processor = self.chain.processor or self.chain.links[-1].reason
             announce.show_line(self.host, f"  processor: {processor}; {self.chain}")
         super().report_plan(plan)
         failing = [f"{found.subject} ({found.kind})" for found in plan.findings if found.blocks]

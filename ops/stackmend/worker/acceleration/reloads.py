@@ -21,6 +21,12 @@ KEEP_ALIVE = 300.0
 #: Seconds for which a model should stay, whatever the server's environment says.
 LEAST = 60.0
 
+#: Seconds within which the policy counts.
+WINDOW = 600.0
+
+#: Models that a server keeps at one time by default, without an accelerator and with one.
+_KEPT_BY_DEFAULT = 3
+
 #: Seconds by which the times of lines that belong together may differ.
 _SLACK = 1.0
 
@@ -35,6 +41,7 @@ _KINDS = {
 class Reload(Frozen):
     """A load that would not have been necessary.
 
+    :param at: when it began, in seconds since 1970.
     :param context: tokens that it was loaded with; 0 where that is not known.
     :param seconds: that it took.
     :param client: the address of who asked for it; empty where the log does not say.
@@ -43,6 +50,7 @@ class Reload(Frozen):
 
     cause: Cause
     model: str
+    at: float = 0.0
     context: int = 0
     seconds: float = 0.0
     client: str = ""
@@ -71,10 +79,17 @@ def assess_reloads(policy: AccelerationPolicy, state: WorkerAcceleration) -> Ite
     causes: tuple[Cause, ...] = ("context", "evicted", "unloaded", "crashed")
     for cause in causes:
         found = [reload for reload in reloads if reload.cause == cause]
-        if len(found) > policy.maximum_reloads:
+        if _count_most([reload.at for reload in found]) > policy.maximum_reloads:
             yield _describe(policy, state, cause, found, asked)
         elif cause == "context" and (changes := _find_changes(state)):
             yield _describe_changes(policy, changes)
+
+
+def _count_most(times: Sequence[float]) -> int:
+    """How many of these times lie within one window, at most."""
+    return max(
+        (sum(1 for at in times if start <= at < start + WINDOW) for start in times), default=0
+    )
 
 
 def _classify_loads(state: WorkerAcceleration) -> Iterator[Reload]:
@@ -92,11 +107,12 @@ def _classify_loads(state: WorkerAcceleration) -> Iterator[Reload]:
         before = last.get(load.model)
         if before is not None:
             since = [mark.kind for mark in log.marks if before.at < mark.at <= load.at + _SLACK]
-            cause = _classify(log.loads, before, load, since, _find_last_use(state, before), keep)
+            cause = _classify(state, before, load, since, keep)
             if cause is not None:
                 yield Reload(
                     cause=cause,
                     model=load.model,
+                    at=load.at,
                     context=load.context,
                     seconds=load.seconds,
                     client=_find_client(log.calls, load),
@@ -107,24 +123,51 @@ def _classify_loads(state: WorkerAcceleration) -> Iterator[Reload]:
 
 
 def _classify(
-    loads: Sequence[Load],
-    before: Load,
-    load: Load,
-    marks: Sequence[str],
-    last_use: float,
-    keep: float,
+    state: WorkerAcceleration, before: Load, load: Load, marks: Sequence[str], keep: float
 ) -> Cause | None:
+    if load.at - _find_latest_use(state, before, load) >= keep - _SLACK:
+        # Its time was over, whoever asked for what then.
+        return None
     if "crashed" in marks:
         return "crashed"
-    if before.context and load.context and before.context != load.context:
+    # A context that the server itself makes smaller is no client's.
+    is_automatic = before.is_reduced or load.is_reduced
+    if not is_automatic and before.context and load.context and before.context != load.context:
         return "context"
+    loads = state.log.loads
     between = any(before.at < other.at < load.at for other in loads if other.model != load.model)
     if between and "evicting" in marks:
         return "evicted"
-    if load.at - last_use >= keep - _SLACK:
+    if load.at - _find_last_use(state, before) >= keep - _SLACK:
         # Its time was over, or may have been.
         return None
-    return "evicted" if between else "unloaded"
+    return "evicted" if between and not _has_room(state) else "unloaded"
+
+
+def _has_room(state: WorkerAcceleration) -> bool:
+    """Whether the server can keep all models at one time that it loaded."""
+    number = len({load.model for load in state.log.loads})
+    value = state.find_setting("OLLAMA_MAX_LOADED_MODELS")
+    most = int(value[:4]) if value.isdecimal() and int(value[:4]) else 0
+    if number > (most or _KEPT_BY_DEFAULT * max(1, len(state.smi.gpus))):
+        return False
+    memory = sum(gpu.memory for gpu in state.smi.gpus) or state.memory.total
+    sizes = sorted((model.size for model in state.stored), reverse=True)
+    return not memory or sum(sizes[:number]) <= memory
+
+
+def _find_latest_use(state: WorkerAcceleration, before: Load, load: Load) -> float:
+    """When a model may have been used last before it was loaded again.
+
+    Requests do not name their models, so that each one in between may have been for it.
+    """
+    call = _find_call(state.log.calls, load)
+    ends = (
+        other.at
+        for other in state.log.calls
+        if other is not call and is_model_call(other) and before.at <= other.at <= load.at
+    )
+    return max((_find_last_use(state, before), *ends))
 
 
 def _find_last_use(state: WorkerAcceleration, load: Load) -> float:
@@ -190,7 +233,11 @@ def _describe(
     asked: int,
 ) -> Finding:
     seconds = sum(reload.seconds for reload in found)
-    times = f"{len(found)} times in {policy.minutes} min"
+    minutes = float(policy.minutes)
+    if state.log.since is not None:
+        # The log has more lines than are read.
+        minutes = min(minutes, max(1.0, (state.now - state.log.since) / 60))
+    times = f"{len(found)} times in {minutes:.0f} min"
     rate = f", at {asked} requests" if asked else ""
     reasons = {
         "context": "clients ask for it with different contexts",

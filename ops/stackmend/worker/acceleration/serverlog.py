@@ -14,6 +14,12 @@ from stackmend.worker.acceleration.state import Call, Device, Load, Mark, Server
 #: Loads, requests and marks that are kept, the last ones.
 MOST = 5000
 
+#: Lines of requests, and other ones, that the probe keeps of each kind, the last ones.
+KEPT = 4000
+
+#: What colours lines where the server writes to a terminal.
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 _STAMP = re.compile(
     r"(?:(?P<unix>[0-9]{1,11}(?:\.[0-9]{1,9})?)"
     r"|(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8})(?P<part>\.[0-9]{1,9})?Z) (?P<text>.*)"
@@ -42,14 +48,17 @@ _READY = re.compile(
     r"(?:llama runner|llama-server) started in ([0-9]{1,6}(?:\.[0-9]{1,6})?) seconds"
 )
 _LAYERS = re.compile(r"offloaded ([0-9]{1,5})/([0-9]{1,5}) layers to GPU")
-_CRASHED = re.compile(
-    r"runner process (?:no longer running|has terminated)|llama-server (?:terminated|process no)"
-)
+#: A runner that the server ends by itself, as an idle one, is ``signal: killed`` as well; of one
+#: that ended during a request it says that it is no longer running.
+_STOPPED = re.compile(r"(?:runner|llama-server) process (?:no longer running|has terminated)")
+_ENDED = ("llama runner terminated", "llama-server terminated")
+_REDUCED = "llama-server load failed; reducing automatic context and retrying once"
 _EVICTING = re.compile(
     r"evicting a model to make space|exceed available memory, evicting|evicting all"
 )
 _WARNING = re.compile(
-    r"no compatible GPUs|dropping|cuda driver|"
+    r"no compatible (?:GPUs|amdgpu|rocm)|dropping|cuda driver|driver (?:is )?too old|"
+    r"amdgpu is not supported|amdgpu too old|unsupported Radeon|permission problems|"
     r"(?:cuda|rocm|amdgpu|nvml).*(?:error|fail|unable|not found)",
     re.IGNORECASE,
 )
@@ -58,13 +67,16 @@ _WARNING = re.compile(
 _ASKING = ("/api/generate", "/api/chat", "/api/embed", "/v1/", "/completion", "/chat/completions")
 
 
-def parse_log(started: Sequence[str], window: Sequence[str]) -> ServerLog:
+def parse_log(started: Sequence[str], window: Sequence[str], *, cut: bool = False) -> ServerLog:
     """What a log says.
 
     :param started: its lines since the server started, the first ones.
     :param window: its lines of the last minutes.
+    :param cut: whether the end of the window was not waited for.
     """
     devices, warnings = _parse_start(started)
+    reduced = False
+    others: list[float] = []
     loads: list[Load] = []
     calls: list[Call] = []
     marks: list[Mark] = []
@@ -72,20 +84,26 @@ def parse_log(started: Sequence[str], window: Sequence[str]) -> ServerLog:
         if call := _parse_call(at, text):
             calls.append(call)
             continue
+        others.append(at)
         message, details = _parse_message(text)
         if message.startswith(_STARTING):
             # It starts runners without a model to find accelerators.
             if model := _MODEL.search(details):
-                loads.append(_parse_starting(at, model[1], details))
+                load = _parse_starting(at, model[1], details)
+                loads.append(load.model_copy(update={"is_reduced": reduced}))
+                reduced = False
         elif message == "load" and loads:
             loads[-1] = _complete(loads[-1], details)
         elif (match := _READY.search(text)) and loads and loads[-1].seconds is None:
             loads[-1] = loads[-1].model_copy(update={"seconds": float(match[1])})
         elif "server config" in text:
             marks.append(Mark(at=at, kind="started"))
+        elif message == _REDUCED:
+            # Of all models, where it evicts the others too, it says so.
+            reduced = True
         elif _EVICTING.search(text):
             marks.append(Mark(at=at, kind="evicting"))
-        elif _CRASHED.search(text):
+        elif _STOPPED.search(text) or (message in _ENDED and "signal: killed" not in details):
             marks.append(Mark(at=at, kind="crashed"))
     return ServerLog(
         devices=devices,
@@ -94,7 +112,15 @@ def parse_log(started: Sequence[str], window: Sequence[str]) -> ServerLog:
         loads=tuple(loads[-MOST:]),
         calls=tuple(calls[-MOST:]),
         marks=tuple(marks[-MOST:]),
+        reason="it was not read within 10 s" if cut else "",
+        since=_find_since(others, calls),
     )
+
+
+def _find_since(others: Sequence[float], calls: Sequence[Call]) -> float | None:
+    """From which time on all lines are there, where the probe left out older ones."""
+    firsts = [times[0] for times in (others, [call.at for call in calls]) if len(times) >= KEPT]
+    return max(firsts, default=None)
 
 
 def is_model_call(call: Call) -> bool:
@@ -113,7 +139,7 @@ def parse_duration(text: str) -> float:
 
 def _split(lines: Iterable[str]) -> Iterator[tuple[float, str]]:
     for line in lines:
-        if (match := _STAMP.fullmatch(line)) is None:
+        if (match := _STAMP.fullmatch(_ANSI.sub("", line).rstrip("\r"))) is None:
             continue
         if match["unix"]:
             yield float(match["unix"]), match["text"]

@@ -18,12 +18,14 @@ class AccelerationPolicy(BaseModel):
     :param endpoint: the address of a server that is no such service, as the host sees it:
         ``http://127.0.0.1:11434``. Of a server on another host only the models are read.
     :param processor: ``gpu``: models have to be on an accelerator; ``cpu``: none is expected;
-        ``auto``: one is expected where the host has an accelerator with its driver, or the service
-        reserves one.
-    :param share: which share of each loaded model has to be on the accelerator.
+        ``auto``: one is expected where the host has a card with its driver, the service reserves an
+        accelerator, or the server uses one. Graphics within an AMD CPU are no card.
+    :param share: which share of each loaded model has to be on the accelerator. Without it a model
+        that is partly on the CPU is reported, and fails the operation only with ``gpu``.
+    :param cpu_models: models that compute with the CPU on purpose, as ``num_gpu 0`` has it.
     :param minutes: how far back the server's log is read.
     :param samples: how often the loaded models are read, a second apart.
-    :param maximum_reloads: how many avoidable loads of models in that time are no finding.
+    :param maximum_reloads: how many avoidable loads of models within ten minutes are no finding.
     :param on_fault: ``fail``: a broken chain fails the operation on that host; ``report``: it is
         reported, and the run goes on.
     """
@@ -33,7 +35,8 @@ class AccelerationPolicy(BaseModel):
     service: str = Field(default="ollama", pattern=r"^[a-zA-Z0-9._-]{1,200}$")
     endpoint: Annotated[Endpoint | None, BeforeValidator(_parse_endpoint)] = None
     processor: Literal["auto", "gpu", "cpu"] = "auto"
-    share: float = Field(default=1.0, gt=0, le=1)
+    share: float | None = Field(default=None, gt=0, le=1)
+    cpu_models: tuple[str, ...] = Field(default=(), max_length=100)
     minutes: int = Field(default=10, ge=1, le=1440)
     samples: int = Field(default=2, ge=1, le=10)
     maximum_reloads: int = Field(default=2, ge=0, le=1000)

@@ -18,6 +18,7 @@ class Link(Frozen):
     :param reason: what is wrong, or why it is not known.
     :param evidence: what says so, line by line.
     :param remedy: what would mend it.
+    :param blocks: whether it fails the operation where an accelerator is expected.
     """
 
     name: LinkName
@@ -26,6 +27,7 @@ class Link(Frozen):
     reason: str = ""
     evidence: tuple[str, ...] = ()
     remedy: str = ""
+    blocks: bool = True
 
 
 class AcceleratorChain(Frozen):
@@ -34,10 +36,12 @@ class AcceleratorChain(Frozen):
     :param processor: where the loaded models are: ``cpu``, ``gpu``, ``35% gpu``; empty where none
         is loaded and the server does not say what it computes with.
     :param links: in their order.
+    :param notes: what is worth knowing of them and no fault.
     """
 
     processor: str
     links: tuple[Link, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def broken(self) -> Link | None:
@@ -45,7 +49,8 @@ class AcceleratorChain(Frozen):
         return next((link for link in self.links if link.status == "broken"), None)
 
     def __str__(self) -> str:
-        return ", ".join(f"{link.name} {link.status}" for link in self.links)
+        links = ", ".join(f"{link.name} {link.status}" for link in self.links)
+        return "; ".join((links, *self.notes))
 
 
 class Gpu(Frozen):
@@ -64,7 +69,7 @@ class Smi(Frozen):
     """What ``nvidia-smi`` answers.
 
     :param status: its exit status; ``None`` where it is not there.
-    :param output: the end of what it printed, where it failed.
+    :param output: what it printed beside the GPUs.
     :param driver: the version of the driver.
     """
 
@@ -79,6 +84,8 @@ class Cpu(Frozen):
 
     :param model: its name.
     :param cores: physical cores; processors where the host does not say.
+    :param performance: of the cores, those that Ollama computes with by default: not the slow ones
+        of a processor that has two kinds; 0 where the host does not say.
     :param processors: that are online.
     :param architecture: as ``uname -m`` has it.
     :param flags: those of its instruction sets that matter: ``avx``, ``avx2``, ``avx512f``,
@@ -88,6 +95,7 @@ class Cpu(Frozen):
 
     model: str = ""
     cores: int = 0
+    performance: int = 0
     processors: int = 0
     architecture: str = ""
     flags: tuple[str, ...] | None = None
@@ -114,6 +122,7 @@ class Engine(Frozen):
     :param runtimes: its runtimes, by name.
     :param default_runtime: the one that containers have without naming any.
     :param cdi: whether it reads descriptions of devices (CDI).
+    :param cgroup_driver: who makes control groups of containers: ``systemd`` or ``cgroupfs``.
     """
 
     reason: str = ""
@@ -121,6 +130,7 @@ class Engine(Frozen):
     runtimes: tuple[str, ...] = ()
     default_runtime: str = ""
     cdi: bool = False
+    cgroup_driver: str = ""
 
 
 class DeviceRequest(Frozen):
@@ -161,8 +171,12 @@ class Container(Frozen):
 
     def find_setting(self, *names: str) -> str:
         """The value of the first of these variables that is set; empty for none."""
-        settings = dict(self.settings)
-        return next((settings[name] for name in names if name in settings), "")
+        return _find_setting(self.settings, names)
+
+
+def _find_setting(pairs: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> str:
+    settings = dict(pairs)
+    return next((settings[name] for name in names if name in settings), "")
 
 
 class InnerNode(Frozen):
@@ -253,6 +267,7 @@ class Load(Frozen):
     :param parallel: requests at one time; 0 where the log does not say.
     :param threads: that it computes with; 0 where the log does not say.
     :param seconds: that it took; ``None`` where it did not end.
+    :param is_reduced: whether the server itself took a smaller context, for want of memory.
     """
 
     at: float
@@ -261,6 +276,7 @@ class Load(Frozen):
     parallel: int = 0
     threads: int = 0
     seconds: float | None = None
+    is_reduced: bool = False
 
 
 class Call(Frozen):
@@ -295,6 +311,8 @@ class ServerLog(Frozen):
     :param devices: what it found when it started; ``None`` where the log does not say.
     :param warnings: what it said then about accelerators that it does not use.
     :param layers: layers of the last model that are on an accelerator, and all of them.
+    :param reason: why it was not read to its end; empty where it was.
+    :param since: seconds since 1970 from which on it is read, where more was asked for.
     """
 
     devices: tuple[Device, ...] | None = None
@@ -303,6 +321,8 @@ class ServerLog(Frozen):
     loads: tuple[Load, ...] = ()
     calls: tuple[Call, ...] = ()
     marks: tuple[Mark, ...] = ()
+    reason: str = ""
+    since: float | None = None
 
 
 class Client(Frozen):
@@ -322,9 +342,14 @@ class WorkerAcceleration(Frozen):
     """What a model server computes with, and what keeps it from computing faster.
 
     :param now: seconds since 1970.
+    :param vram: bytes of memory of each AMD device's own, by its address on the PCI bus.
+    :param has_dxg: whether the host has Windows' device file of GPUs, ``/dev/dxg``.
     :param container: its container; ``None`` where it has none.
     :param settings: what matters of its environment, where it is a process of the host.
-    :param reason: why the server does not answer; empty where it does.
+    :param is_local: whether the server runs on this host; of another's only the models are read.
+    :param reason: why the server does not say what it is; empty where it does.
+    :param answers: whether it answers at all.
+    :param unit: of systemd, where the server is a process of one.
     :param inside: what the container has of accelerators; ``None`` where it does not run.
     :param address: where it answers from the host, with its port; ``None`` where it does not.
     :param samples: the loaded models, at each sample; none where the server does not list them.
@@ -334,13 +359,18 @@ class WorkerAcceleration(Frozen):
     """
 
     now: float
+    is_local: bool = True
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
+    vram: tuple[tuple[str, int], ...] = ()
+    has_dxg: bool = False
     smi: Smi = Smi()
     engine: Engine = Engine()
     container: Container | None = None
     settings: tuple[tuple[str, str], ...] = ()
+    unit: str = ""
     reason: str = ""
+    answers: bool = True
     version: str = ""
     address: tuple[str, int] | None = None
     inside: Inside | None = None
@@ -354,10 +384,18 @@ class WorkerAcceleration(Frozen):
 
     def find_setting(self, *names: str) -> str:
         """The value of the first of these variables that the server has; empty for none."""
-        if self.container is not None:
-            return self.container.find_setting(*names)
-        settings = dict(self.settings)
-        return next((settings[name] for name in names if name in settings), "")
+        return _find_setting(self._get_settings(), names)
+
+    def has_setting(self, name: str) -> bool:
+        """Whether the server has this variable, be it empty."""
+        return name in dict(self._get_settings())
+
+    def _get_settings(self) -> tuple[tuple[str, str], ...]:
+        return self.settings if self.container is None else self.container.settings
+
+    def find_vram(self, address: str) -> int:
+        """Bytes of memory of an AMD device's own; 0 where the host does not say."""
+        return dict(self.vram).get(address, 0)
 
     @property
     def largest(self) -> StoredModel | None:

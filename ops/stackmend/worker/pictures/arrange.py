@@ -32,6 +32,7 @@ from stackmend.worker.pictures.details import (
     build_invalid,
     build_repeats,
     build_server_times,
+    choose_server_unit,
 )
 from stackmend.worker.pictures.figures import MISSING, Figure
 from stackmend.worker.pictures.fleet import build_fleet
@@ -69,12 +70,14 @@ def build_content(results: Iterable[Result]) -> Content:
     labels = _name_results(listed)
     metrics = choose_metrics(listed)
     charted = _choose_charted(listed)
+    server_unit = choose_server_unit(listed)
     sections = tuple(
         _build_section(
             result,
             f"m{index}",
             label,
             [metric for metric in metrics if is_measured(metric, result)],
+            server_unit,
             charted=index in charted,
             folded=len(listed) > MOST_OPEN,
         )
@@ -127,6 +130,7 @@ def _build_section(
     anchor: str,
     label: str,
     metrics: Sequence[Metric],
+    server_unit: figures.Unit,
     *,
     charted: bool,
     folded: bool,
@@ -146,7 +150,7 @@ def _build_section(
         blocks.append(history)
     if not charted:
         blocks = [Block(block.table, note=block.note) for block in blocks]
-    blocks.append(Block(build_server_times(result), folded=True))
+    blocks.append(Block(build_server_times(result, server_unit), folded=True))
     blocks.append(
         Block(
             build_repeats(result, metrics),

@@ -13,6 +13,9 @@ from stackmend.worker.pictures.metrics import Metric
 
 T = TypeVar("T")
 
+#: Lines in one picture.
+MOST_SERIES = 8
+
 #: Share of the CPU time that others may have before it stands out.
 STEAL = 0.01
 
@@ -98,10 +101,6 @@ def find_comparison(result: Result, metric: Metric, load: Load) -> Comparison | 
         (item for item in result.comparisons if item.load == load and item.figure == metric.key),
         None,
     )
-
-
-#: Lines in one picture, hosts in one, hosts that get pictures of their own, measurements in one.
-MOST_SERIES, MOST_HOSTS, MOST_CHARTED, MOST_PAST = 8, 50, 40, 40
 
 
 def conclude(comparisons: Iterable[Comparison], *, noisy: bool) -> Cell:

@@ -38,6 +38,11 @@ class Cell:
     parts: tuple[str | Figure | Link, ...]
     mark: Mark = ""
 
+    @property
+    def sign(self) -> str:
+        """What says beside the colour that a figure stands out."""
+        return "! " if self.mark == "warn" and isinstance(self.parts[0], Figure) else ""
+
     def __str__(self) -> str:
         return "".join(map(str, self.parts))
 

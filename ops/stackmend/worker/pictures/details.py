@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from stackmend.text import make_printable
 from stackmend.worker.benchmark.state import Conditions, Fingerprint, Invalid, Load, Result
@@ -35,13 +35,22 @@ INVALID: dict[Invalid, str] = {
 }
 
 
-def build_server_times(result: Result) -> Table:
-    """The figures that have no picture."""
-    unit = figures.choose_time(
+def choose_server_unit(results: Iterable[Result]) -> Unit:
+    """The unit of the server's own times: one for all hosts, so that they compare."""
+    return figures.choose_time(
         value
+        for result in results
         for summary in result.summaries
         for value in (*(summary.median.end or ()), summary.median.queue)
     )
+
+
+def build_server_times(result: Result, unit: Unit) -> Table:
+    """The figures that have no picture.
+
+    :param result: of one host.
+    :param unit: of its times, as :func:`choose_server_unit` has it.
+    """
     columns = (
         Column(name_axis(summary.load for summary in result.summaries)),
         Column("answer ends after", unit.name),

@@ -94,6 +94,12 @@ def _list_charts(content: Content) -> Iterator[tuple[str, Chart]]:
                 yield f"{block.chart.key}-{slug}".strip("-"), block.chart
 
 
+def _read_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _write(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
@@ -102,6 +108,8 @@ def _write(path: Path, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            # As any file that the user makes: others may read it where the user lets them.
+            os.fchmod(file.fileno(), 0o666 & ~_read_umask())
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -38,11 +38,11 @@ def build_history(result: Result, anchor: str, subtitle: str) -> Block | None:
         )
     now = result.measurement.at
     points.pop(now, None)
-    moments = sorted(points)
-    left = max(0, len(moments) - (MOST_PAST - 1))
-    moments = [at for at in moments[left:] if at != baseline_at]
-    if baseline_at is not None and baseline_at in points:
-        moments = sorted([*moments, baseline_at])
+    past = sorted(at for at in points if at != baseline_at)
+    kept = [baseline_at] if baseline_at is not None and baseline_at in points else []
+    # This run has a place, and the baseline, however old it is.
+    left = max(0, len(past) - (MOST_PAST - 1 - len(kept)))
+    moments = sorted([*past[left:], *kept])
     rows = [(at, points[at]) for at in moments]
     current = {
         str(summary.load): summary.output_tps.median

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from stackmend.worker.benchmark.state import Comparison, Result, Summary
 from stackmend.worker.pictures import figures
 from stackmend.worker.pictures.common import (
     OUTCOMES,
+    T,
     conclude,
     count_invalid,
     describe_baseline,
@@ -21,8 +21,6 @@ from stackmend.worker.pictures.common import (
 from stackmend.worker.pictures.content import Block, Cell, Chart, Column, Role, Series, Table
 from stackmend.worker.pictures.figures import MISSING, PLAIN, Figure, Unit
 from stackmend.worker.pictures.metrics import Metric, take_pair
-
-T = TypeVar("T")
 
 
 def build_levels(result: Result, metric: Metric, anchor: str, subtitle: str) -> Block:
@@ -220,8 +218,3 @@ def build_overview(result: Result, metrics: Sequence[Metric]) -> Table:
 def _conclude_level(result: Result, summary: Summary, metrics: Sequence[Metric]) -> Cell:
     found = [find_comparison(result, metric, summary.load) for metric in metrics]
     return conclude([item for item in found if item is not None], noisy=bool(summary.noisy))
-
-
-def _describe_baseline(result: Result) -> str:
-    name = name_baseline(result)
-    return "the baseline" if name == "baseline" else "what ran before"

@@ -67,7 +67,9 @@ def _make_table(section: Section, encoding: str) -> Table:
     greatest = max((_measure(row[1]) for row in overview.rows), default=0.0)
     block = "█" if "utf" in encoding.lower() else "#"
     for row in overview.rows:
-        first, second, *others = (Text(str(cell), style=_STYLES[cell.mark]) for cell in row)
+        first, second, *others = (
+            Text(f"{cell.sign}{cell}", style=_STYLES[cell.mark]) for cell in row
+        )
         length = round(BAR * _measure(row[1]) / greatest) if greatest else 0
         table.add_row(first, second, Text(block * length), *others)
     return table
