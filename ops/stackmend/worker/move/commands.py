@@ -32,6 +32,11 @@ def retire(project: str, service: str, *, remove: bool) -> StringCommand:
     return script(_ROOM, "retire", *words, shared=["own"])
 
 
+def start(project: str, service: str) -> StringCommand:
+    """Start a service's containers, where they are stopped."""
+    return script(_ROOM, "start", project, service, shared=["own"])
+
+
 def remove_volume(project: str, key: str) -> StringCommand:
     """Remove the volume that a move made."""
     return script(_ROOM, "unvolume", project, key)

@@ -35,6 +35,7 @@ from stackmend.worker.move.plan import (
     advance,
     assemble_move,
     begin,
+    go_without,
     identify,
     is_final,
     list_candidates,
@@ -71,6 +72,10 @@ UNKNOWN_SIZE = 500_000_000_000
 
 #: How often both are measured until that can be compared.
 ATTEMPTS = 3
+
+#: Seconds that a legacy worker has to answer before its clients go back to it, and between two
+#: attempts: one that was started just now has to load its model.
+ANSWERING, PAUSE = 120.0, 2.0
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -134,6 +139,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if isinstance(action, Measure):
             profile = self.spec.profile
             return limit + ATTEMPTS * 2 * profile.timeout * profile.samples
+        limit += ANSWERING + asking.LOADING
         # What changes the project is limited as compose.stack is, forward and back.
         return limit + 4 * (self.project.health_timeout + connection.LIMIT)
 
@@ -273,7 +279,14 @@ class MoveReconciler(Reconciler[HostMove, Action]):
 
     def _measure(self, action: Measure, record: MoveRecord) -> MoveRecord:
         move = record.move
-        measured = self._measure_both(move, action)
+        try:
+            measured = self._measure_both(move, action)
+        except StepError as error:
+            if action.phase == "after" and (reason := self._ask_legacy(move, 0)):
+                # There is nothing to go back to.
+                self.report_error(error)
+                return go_without(record, reason)
+            raise
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
             self.report.add_measure(f"{name} {action.phase}", value, found.figure)
@@ -350,9 +363,19 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         self._apply(move, "repointed", spec)
 
     def _put_back(self, record: MoveRecord) -> MoveRecord:
-        """Have the clients call the legacy worker again, then remove what was added."""
+        """Have the clients call the legacy worker again, then remove what was added.
+
+        :raises StepError: the legacy worker does not answer; then nothing is changed.
+        """
         move = record.move
         if self._read().layer.strip() not in ("", make_layer(move, "added").strip()):
+            command = commands.start(self.project.project, move.legacy)
+            self.run(command, f"{move.legacy} does not start")
+            if reason := self._ask_legacy(move, ANSWERING):
+                raise StepError(
+                    f"{', '.join(move.clients)} stays with {move.target}, and both are kept: "
+                    f"{move.legacy} does not answer: {reason}"
+                )
             # Both are up until the clients were recreated.
             self._apply(move, "added")
         if not compose.apply_layer(self.host, self.project, "", self.report):
@@ -363,6 +386,23 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         back = record.model_copy(update={"stage": "returned"})
         self._write(back)
         return back
+
+    def _ask_legacy(self, move: Move, limit: float) -> str:
+        """Why the legacy worker does not answer its clients' model, or nothing.
+
+        :param limit: seconds after which it is not asked again.
+        """
+        ends = time.monotonic() + limit
+        while True:
+            try:
+                address = self._find(move.legacy).addresses[0]
+                name = move.models[0].name
+                reason = asking.check_answer(self.host, address, move.port, name)
+            except StepError as error:
+                reason = str(error)
+            if not reason or time.monotonic() >= ends:
+                return reason
+            time.sleep(PAUSE)
 
     # What it needs of the host
 

@@ -194,6 +194,16 @@ def explain_return(record: MoveRecord, margin: float) -> str:
     return ""
 
 
+def go_without(record: MoveRecord, reason: str) -> MoveRecord:
+    """The record of a move whose legacy worker no longer answers: clients stay where they are.
+
+    :param record: of clients that call the new one.
+    :param reason: why it does not answer.
+    """
+    text = f"{record.move.legacy} no longer answers ({reason}): there is nothing to go back to"
+    return record.model_copy(update={"stage": "confirmed", "reason": text})
+
+
 def return_failed(record: MoveRecord, reason: str) -> MoveRecord:
     """The record of a move that goes back because a step failed."""
     changes = {"stage": "returning", "reason": reason, "failed": True}

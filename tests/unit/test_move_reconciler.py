@@ -1,0 +1,165 @@
+"""What a move does to a host, step by step, where something of it fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import StringCommand
+
+from stackmend import compose, connection
+from stackmend.compose.spec import ComposeSpec
+from stackmend.errors import StepError
+from stackmend.worker.move import asking, reconciler
+from stackmend.worker.move.plan import begin, make_layer, plan
+from stackmend.worker.move.reconciler import MoveReconciler
+from stackmend.worker.move.spec import MovePolicy
+from stackmend.worker.move.state import HostMove, MoveRecord, Runner
+from tests.unit.test_move_facts import words
+from tests.unit.test_move_plan import move, runner
+
+SOURCE = "tests/unit"
+
+
+class World(MoveReconciler):
+    """A host that is none: what is done to it is a list of words.
+
+    ``dead`` are services that do not answer, ``broken`` the first words of commands that fail, and
+    ``unhealthy`` the stages to which the project does not come.
+    """
+
+    def __init__(self, record: MoveRecord, **policy: Any) -> None:
+        spec = ComposeSpec.model_validate(
+            {"project": "ai", "source": SOURCE, "directory": "/opt/ai"}
+        )
+        policy = MovePolicy.model_validate(policy)
+        super().__init__(SimpleNamespace(name="h"), policy, spec, SimpleNamespace())  # type: ignore[arg-type]
+        self.record = record
+        self.layer = make_layer(record.move, record.stage)
+        self.done: list[str] = []
+        self.errors: list[str] = []
+        self.plans: list[Any] = []
+        self.dead: set[str] = set()
+        self.broken: set[str] = set()
+        self.unhealthy: set[str] = set()
+        self.measured: Any = None
+        self.runners = (
+            runner(service="llm", addresses=("llm",)),
+            runner(service="ollama", image="ollama/ollama", id="b" * 64, addresses=("ollama",)),
+            runner(service="api", image="team/api", id="c" * 64, addresses=("api",)),
+        )
+
+    def _read(self) -> HostMove:
+        stopped = {"llm"} if self.done and "stopped" in self.done else set()
+        left: tuple[Runner, ...] = tuple(
+            each for each in self.runners if each.service not in stopped
+        )
+        return HostMove(runners=left, layer=self.layer, record=self.record)
+
+    def run(self, command: StringCommand, failure: str, **more: Any) -> Any:
+        name, *arguments = words(command)
+        if name == "remember":
+            self.record = MoveRecord.model_validate_json(more["stdin"])
+            self.done.append(self.record.stage)
+            return None
+        self.done.append(" ".join([name, *arguments]))
+        if name in self.broken:
+            raise StepError(f"{failure}: broken")
+        if name == "start" and "stopped" in self.done:
+            self.done.remove("stopped")
+        if name == "retire":
+            self.done.append("stopped")
+        return connection.Result(0, b"", b"")
+
+    @contextlib.contextmanager
+    def step(self, *actions: Any) -> Iterator[None]:
+        yield
+
+    def report_error(self, error: Any) -> None:
+        self.errors.append(str(error))
+
+    def report_plan(self, plan: Any) -> None:
+        self.plans.append(plan)
+
+    def _measure_both(self, move: Any, action: Any) -> Any:
+        if isinstance(self.measured, Exception):
+            raise self.measured
+        return self.measured
+
+    def go(self, lease: Any = None) -> bool:
+        state = self._read()
+        lease = lease or SimpleNamespace(check=lambda: None)
+        return self.execute(plan(self.spec, state), state, lease)
+
+
+@pytest.fixture(autouse=True)
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[World]]:
+    """Hosts that tests make are what the project and the servers are asked of."""
+    made: list[World] = []
+    init = World.__init__
+
+    def record(self: World, *args: Any, **more: Any) -> None:
+        init(self, *args, **more)
+        made.append(self)
+
+    def apply(host: object, spec: ComposeSpec, content: str, report: object) -> bool:
+        own = made[-1]
+        for stage in ("retired", "repointed", "added"):
+            if content == make_layer(own.record.move, stage):  # type: ignore[arg-type]
+                break
+        else:
+            stage = "none"
+        checks = "".join(f" +{check.name}" for check in spec.checks)
+        own.done.append(f"apply {stage}{checks}")
+        if stage in own.unhealthy:
+            return False
+        own.layer = content
+        return True
+
+    def check(host: object, address: str, port: int, model: str, **_: object) -> str:
+        return "connection refused" if address in made[-1].dead else ""
+
+    monkeypatch.setattr(World, "__init__", record)
+    monkeypatch.setattr(compose, "apply_layer", apply)
+    monkeypatch.setattr(asking, "check_answer", check)
+    monkeypatch.setattr(reconciler, "ANSWERING", 0.0)
+    monkeypatch.setattr(reconciler, "PAUSE", 0.0)
+    yield made
+
+
+def record(stage: str, **more: Any) -> MoveRecord:
+    return begin(move(), "k", "ai").model_copy(update={"stage": stage, **more})
+
+
+def test_clients_do_not_go_back_to_a_dead_one() -> None:
+    own = World(record("returning", reason="slow"))
+    own.layer = make_layer(move(), "repointed")
+    own.dead = {"llm"}
+    with pytest.raises(StepError, match="api stays with ollama, and both are kept"):
+        own.go()
+    assert own.done == ["start ai llm"]
+
+
+def test_clients_go_back_to_one_that_answers() -> None:
+    own = World(record("returning", reason="slow"))
+    own.layer = make_layer(move(), "repointed")
+    assert own.go()
+    assert own.done == [
+        "start ai llm",
+        "apply added",
+        "apply none",
+        "unvolume ai stackmend-ollama",
+        "returned",
+    ]
+
+
+def test_a_dead_one_is_no_reason_to_go_back() -> None:
+    own = World(record("repointed"))
+    own.measured = StepError("the legacy worker cannot be measured")
+    own.dead = {"llm"}
+    assert own.go()
+    assert own.record.stage == "retired"
+    assert "nothing to go back to" in own.record.reason
