@@ -33,10 +33,10 @@ class World(MoveReconciler):
 
     def __init__(self, record: MoveRecord, **policy: Any) -> None:
         spec = ComposeSpec.model_validate(
-            {"project": "ai", "source": SOURCE, "directory": "/opt/ai"}
+            {"project": "ai", "source": SOURCE, "directory": "/opt/ai", "stability": 0}
         )
-        policy = MovePolicy.model_validate(policy)
-        super().__init__(SimpleNamespace(name="h"), policy, spec, SimpleNamespace())  # type: ignore[arg-type]
+        desired = MovePolicy.model_validate(policy)
+        super().__init__(SimpleNamespace(name="h"), desired, spec, SimpleNamespace())  # type: ignore[arg-type]
         self.record = record
         self.layer = make_layer(record.move, record.stage)
         self.done: list[str] = []
@@ -163,3 +163,89 @@ def test_a_dead_one_is_no_reason_to_go_back() -> None:
     assert own.go()
     assert own.record.stage == "retired"
     assert "nothing to go back to" in own.record.reason
+
+
+CONFIRMED = ["apply retired", "retire ai llm no", "stopped"]
+
+
+def test_it_is_retired_once_all_holds_without_it() -> None:
+    own = World(record("confirmed"))
+    assert own.go()
+    assert own.done == [*CONFIRMED, "apply retired +api reaches ollama", "retired"]
+
+
+def test_it_is_removed_once_all_holds_without_it() -> None:
+    own = World(record("confirmed"), keep_legacy=False)
+    assert own.go()
+    again = "apply retired +api reaches ollama"
+    assert own.done == [*CONFIRMED, again, "retire ai llm yes", "stopped", "retired"]
+
+
+def test_it_is_started_again_where_the_new_one_does_not_answer_without_it() -> None:
+    own = World(record("confirmed"))
+    own.dead = {"ollama"}
+    assert not own.go()
+    assert own.done[:3] == ["apply retired", "retire ai llm no", "start ai llm"]
+    assert own.done[-1] == "returned"
+    assert "retired" not in own.done
+    assert "ollama does not answer as tiny" in own.errors[0]
+
+
+def test_it_does_not_stop_although_its_command_says_so() -> None:
+    own = World(record("confirmed"))
+    own.runners = (*own.runners, runner(service="llm", id="d" * 64))
+    read = World._read
+    own._read = lambda: read(own).model_copy(update={"runners": own.runners})  # type: ignore[method-assign]
+    assert not own.go()
+    assert "runs although all were stopped" in own.errors[0]
+
+
+def test_a_volume_that_stays_is_found() -> None:
+    own = World(record("returning", reason="slow"))
+    own.broken = {"unvolume"}
+    assert own.go()
+    assert own.record.stage == "returned"
+    (left,) = own.plans[0].findings
+    assert left.subject == "ai_stackmend-ollama"
+    assert "docker volume rm" in left.remedy
+
+
+def test_a_lost_connection_fails_no_move() -> None:
+    own = World(record("measured"))
+
+    def lose(*_: object) -> None:
+        raise connection.ConnectionLost("h", "asking", "gone")
+
+    own._switch_clients = lose  # type: ignore[method-assign]
+    with pytest.raises(connection.ConnectionLost):
+        own.go()
+    assert own.done == []
+    assert own.record.failures == 0
+
+
+def test_a_command_that_takes_too_long_fails_it() -> None:
+    own = World(record("measured"))
+
+    def hang(*_: object) -> None:
+        raise connection.CommandTimeout("h", "copying", "timed out")
+
+    own._switch_clients = hang  # type: ignore[method-assign]
+    assert not own.go()
+    assert (own.record.stage, own.record.failures) == ("returned", 1)
+
+
+def test_nothing_is_put_back_without_the_lock() -> None:
+    own = World(record("measured"))
+    checks = iter([None, connection.LeaseHeld("h", "checking", "another")])
+
+    def check() -> None:
+        if error := next(checks):
+            raise error
+
+    def fail(*_: object) -> None:
+        raise StepError("no")
+
+    own._switch_clients = fail  # type: ignore[method-assign]
+    with pytest.raises(connection.LeaseHeld):
+        own.go(SimpleNamespace(check=check))
+    assert own.done == ["returning"]

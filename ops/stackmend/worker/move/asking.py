@@ -36,6 +36,8 @@ def read_answer(host: Host, address: str, port: int) -> Answer | None:
             props = client.get("/props")
             described = props.status_code == 200 and _is_llama(props.content)
             server = format_safe_line(listed.headers.get("server", ""), 200)
+    except connection.ConnectionLost:
+        raise
     except (connection.HTTPError, connection.RemoteError, OSError):
         return None
     return Answer(
@@ -61,6 +63,9 @@ def check_answer(host: Host, address: str, port: int, model: str) -> str:
                 reason = format_safe_line(answer.content.decode(errors="replace"), 200)
                 return f"HTTP {answer.status_code}: {reason}"
             reply = answers.read_json(answer.content)
+    except connection.ConnectionLost:
+        # Nothing is known of the server then.
+        raise
     except (connection.HTTPError, ValueError, OSError) as error:
         return format_safe_line(str(error), 200) or type(error).__name__
     if isinstance(reply, dict) and isinstance(reply.get("choices"), list) and reply["choices"]:

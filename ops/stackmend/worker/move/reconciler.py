@@ -208,7 +208,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             try:
                 with self.step(action):
                     record = self._execute(action, record)
-            except (StepError, TransientError) as error:
+            except (StepError, TransientError, connection.CommandTimeout) as error:
+                # A connection that is lost fails no move: the next run goes on from here.
                 if isinstance(action, PutBack):
                     raise
                 failed = error if isinstance(error, StepError) else StepError(str(error))
@@ -216,6 +217,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 record = return_failed(record, str(error).splitlines()[0])
                 self._write(record)
             if record.stage == "returning":
+                lease.check()
                 back = PutBack(subject=record.move.legacy, cause=record.reason)
                 with self.step(back):
                     record = self._put_back(record)
@@ -239,9 +241,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             case Repoint():
                 self._switch_clients(move)
             case Retire():
-                self._apply(move, "retired")
-                command = commands.retire(self.project.project, move.legacy, remove=action.remove)
-                self.run(command, f"{move.legacy} does not stop")
+                self._retire(action, move)
             case PutBack():
                 return self._put_back(record)
         record = advance(record, action)
@@ -351,6 +351,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
 
     def _switch_clients(self, move: Move) -> None:
         """Have the clients call the new one, and ask it from each client's own network."""
+        self._apply(move, "repointed", self._add_checks(move))
+
+    def _add_checks(self, move: Move) -> ComposeSpec:
+        """The project with checks that ask the new one from each client's own network."""
         checks = tuple(
             HttpCheck(
                 name=f"{client} reaches {move.target}",
@@ -359,8 +363,33 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             )
             for client in move.clients
         )
-        spec = self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
-        self._apply(move, "repointed", spec)
+        return self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
+
+    def _retire(self, action: Retire, move: Move) -> None:
+        """Stop the legacy worker, and start it again where the project does not hold without it."""
+        project = self.project.project
+        self._apply(move, "retired")
+        try:
+            command = commands.retire(project, move.legacy, remove=False)
+            self.run(command, f"{move.legacy} does not stop")
+            if any(runner.service == move.legacy for runner in self._read().runners):
+                raise StepError(f"a container of {move.legacy} runs although all were stopped")
+            self._verify_without(move)
+        except (StepError, TransientError, connection.CommandTimeout):
+            self.run(commands.start(project, move.legacy), f"{move.legacy} does not start again")
+            raise
+        if action.remove:
+            command = commands.retire(project, move.legacy, remove=True)
+            self.run(command, f"the container of {move.legacy} cannot be removed")
+
+    def _verify_without(self, move: Move) -> None:
+        """Ask the new one for each model, and the project whether it holds without the old one."""
+        address, port = self._locate(self._find(move.target))
+        for model in move.models:
+            if reason := asking.check_answer(self.host, address, port, model.name):
+                raise StepError(f"{move.target} does not answer as {model.name}: {reason}")
+        time.sleep(self.project.stability)
+        self._apply(move, "retired", self._add_checks(move))
 
     def _put_back(self, record: MoveRecord) -> MoveRecord:
         """Have the clients call the legacy worker again, then remove what was added.
@@ -381,11 +410,25 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if not compose.apply_layer(self.host, self.project, "", self.report):
             raise StepError(f"{self.project.project} is not healthy as it was before")
         if move.volume:
-            command = commands.remove_volume(self.project.project, move.volume)
-            self.run(command, f"the volume of {move.target} cannot be removed")
+            self._remove_volume(move)
         back = record.model_copy(update={"stage": "returned"})
         self._write(back)
         return back
+
+    def _remove_volume(self, move: Move) -> None:
+        """Remove the volume that the move made; one that stays keeps nothing from being as before."""
+        project = self.project.project
+        try:
+            self.run(commands.remove_volume(project, move.volume), "it cannot be removed")
+        except (StepError, connection.CommandTimeout) as error:
+            left = Finding(
+                subject=f"{project}_{move.volume}",
+                kind="left",
+                cause=f"the volume that the move of {move.legacy} made stays: {error}",
+                remedy=f"remove it: docker volume rm {project}_{move.volume}",
+                blocks=False,
+            )
+            self.report_plan(Plan(findings=(left,)))
 
     def _ask_legacy(self, move: Move, limit: float) -> str:
         """Why the legacy worker does not answer its clients' model, or nothing.
