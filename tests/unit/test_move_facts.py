@@ -12,7 +12,7 @@ from pyinfra.api import StringCommand
 from stackmend.worker.move import commands
 from stackmend.worker.move.asking import _is_llama, _parse_models
 from stackmend.worker.move.facts import parse
-from stackmend.worker.move.plan import begin
+from stackmend.worker.move.plan import begin, identify, list_candidates
 from stackmend.worker.move.state import HostMove, ModelFile, Runner
 from tests.marks import MARK, framed
 from tests.unit.test_move_plan import move
@@ -77,6 +77,25 @@ def test_no_secret_of_it_is_kept() -> None:
     assert "hush" not in found.model_dump_json()
     assert found.words == ("/run", "--port", "80", "--api-key", "***", "--token=***")
     assert found.env == {"OPENAI_BASE_URL": "http://x:1/v1", "PORT": "80"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", "exec llama-server -m /m/a.gguf --api_key sk-hush --port 80"],
+        ["sh", "-c", "API_KEY=hush llama-server -m /m/a.gguf"],
+        ["llama-server", "-m", "/m/a.gguf", "--key", "hush"],
+        ["llama-server", "-m", "/m/a.gguf", "--api_key=hush"],
+        ["llama-server", "-m", "/m/a.gguf", "--hf-token", "hush"],
+    ],
+)
+def test_no_secret_of_its_command_is_evidence(words: list[str]) -> None:
+    more = {"Entrypoint": None, "Cmd": words, "Image": "x", "Env": ["URL=http://x/?api_key=hush"]}
+    found = runner(Config={**container()["Config"], **more})
+    assert "hush" not in found.model_dump_json()
+    (legacy,) = identify(list_candidates([found]), {})
+    assert "hush" not in legacy.model_dump_json()
+    assert any("its command has" in line for line in legacy.evidence)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,18 @@ from pyinfra.api import FactBase, StringCommand
 from stackmend import answers
 from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.paths import STATE_ROOT, is_name, is_plain
+from stackmend.redaction import SECRET_NAME, format_safe_line, redact_likely
 from stackmend.worker.move.state import HostMove, ModelFile, MoveRecord, Runner
 
 #: Bytes of what the engine says of a project's containers.
 LONGEST = 32 << 20
 
+#: Characters of a word of a command.
+LONGEST_WORD = 4096
+
 #: Characters of the record.
 LONGEST_RECORD = 262144
 
-#: What follows such a word of a command, or stands in it, is not kept.
-_SECRET = re.compile(r"(?i)key|token|secret|passw")
 _URL = re.compile(r"https?://[^@\s]{1,500}")
 _PORTS = ("LLAMA_ARG_PORT", "PORT")
 _TCP = re.compile(r"([0-9]{1,5})/tcp")
@@ -175,18 +177,21 @@ def _select_variables(lines: Sequence[Any]) -> dict[str, str]:
     """The variables of a container that hold an address or a port; no login is among them."""
     pairs = (str(line).partition("=")[::2] for line in lines)
     return {
-        key: value
+        key: redact_likely(value)
         for key, value in pairs
-        if (_URL.fullmatch(value) and not _SECRET.search(key)) or key in _PORTS
+        if (_URL.fullmatch(value) and not SECRET_NAME.search(key)) or key in _PORTS
     }
 
 
 def _hide_secrets(words: Sequence[Any]) -> tuple[str, ...]:
+    """The words of a command; what may be a secret, also within a script, is none of them."""
     kept: list[str] = []
     after = False
     for word in map(str, words):
         name, _, value = word.partition("=")
-        secret = bool(_SECRET.search(name)) and name.startswith("-")
-        kept.append("***" if after else f"{name}=***" if secret and value else word)
-        after = secret and not value
+        secret = name.startswith("-") and bool(SECRET_NAME.search(name.replace("-", "_")))
+        safe = redact_likely(format_safe_line(word, LONGEST_WORD))
+        kept.append("***" if after else f"{name}=***" if secret and value else safe)
+        # A script is a word of its own.
+        after = secret and not value and len(word.split()) == 1
     return tuple(kept)
