@@ -96,7 +96,7 @@ class World(MoveReconciler):
 
 
 @pytest.fixture(autouse=True)
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[World]]:
+def world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts that tests make are what the project and the servers are asked of."""
     made: list[World] = []
     init = World.__init__
@@ -127,7 +127,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[World]]:
     monkeypatch.setattr(asking, "check_answer", check)
     monkeypatch.setattr(reconciler, "ANSWERING", 0.0)
     monkeypatch.setattr(reconciler, "PAUSE", 0.0)
-    yield made
 
 
 def record(stage: str, **more: Any) -> MoveRecord:
@@ -249,3 +248,55 @@ def test_nothing_is_put_back_without_the_lock() -> None:
     with pytest.raises(connection.LeaseHeld):
         own.go(SimpleNamespace(check=check))
     assert own.done == ["returning"]
+
+
+class Ollama:
+    """The API of one that the project has, as far as a move asks it."""
+
+    def __init__(self, own: World, server: Any) -> None:
+        self._own = own
+
+    def create(self, name: Any, request: dict[str, Any], size: int) -> None:
+        self._own.done.append(f"create {name} {request}")
+
+    def remove(self, name: Any) -> None:
+        self._own.done.append(f"remove {name}")
+
+
+def importing(monkeypatch: pytest.MonkeyPatch, *served: str, **model: Any) -> World:
+    """A move to an Ollama of the project that has some models already."""
+    own = move()
+    models = (own.models[0].model_copy(update=model),)
+    changed = own.model_copy(update={"added": {}, "volume": "", "models": models})
+    made = World(record("added", move=changed))
+    monkeypatch.setattr(reconciler, "Client", Ollama)
+    monkeypatch.setattr(asking, "list_models", lambda *_: served)
+    copied = connection.Result(0, f"sha256:{'a' * 64}".encode(), b"")
+    monkeypatch.setattr(connection, "run", lambda *_, **__: copied)
+    made.host = made  # type: ignore[assignment]
+    made.measured = StepError("it does not answer")
+    return made
+
+
+def test_models_of_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = importing(monkeypatch, "tiny:latest")
+    assert not own.go()
+    assert own.done == ["returning", "apply added", "returned"]
+    assert "has a model tiny:latest already" in own.errors[0]
+
+
+def test_models_that_were_made_are_removed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = importing(monkeypatch, "other:latest", context=8192)
+    assert not own.go()
+    assert own.done[0] == "added"
+    files = {"tiny.gguf": f"sha256:{'a' * 64}"}
+    request = {"files": files, "parameters": {"num_ctx": 8192}}
+    assert own.done[1] == f"create tiny:latest {request}"
+    assert own.done[2:] == [
+        "imported",
+        "returning",
+        "remove tiny:latest",
+        "apply added",
+        "returned",
+    ]
+    assert own.record.created == ("tiny:latest",)

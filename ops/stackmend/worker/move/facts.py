@@ -26,7 +26,11 @@ LONGEST_WORD = 4096
 LONGEST_RECORD = 262144
 
 _URL = re.compile(r"https?://[^@\s]{1,500}")
-_PORTS = ("LLAMA_ARG_PORT", "PORT")
+#: Variables that are kept, and those of which only that they are set.
+_KEPT = ("LLAMA_ARG_PORT", "PORT", "LLAMA_ARG_CTX_SIZE", "N_CTX")
+_SET = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "LLAMA_ARG_MMPROJ", "LLAMA_ARG_EMBEDDINGS")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_INODE = re.compile(r"[0-9]{1,20}:[0-9]{1,20}")
 _TCP = re.compile(r"([0-9]{1,5})/tcp")
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -65,6 +69,8 @@ def parse(output: Sequence[str], mark: str, project: str) -> HostMove:
     if "read" not in found:
         raise ValueError("it was cut off")
     record, problem = _parse_record(found.get("record"), project)
+    volumes = found.get("volumes", (0, []))
+    failed = found.get("engine", (0, []))[0] or volumes[0]
     return HostMove(
         runners=_parse_runners(found),
         record=record,
@@ -72,6 +78,10 @@ def parse(output: Sequence[str], mark: str, project: str) -> HostMove:
         layer="\n".join(found.get("layer", (0, []))[1]),
         gpu='"nvidia"' in "\n".join(found.get("gpu", (0, []))[1]),
         free=_parse_free(found.get("free")),
+        available=_parse_available(found.get("memory")),
+        gpu_free=_parse_vram(found.get("vram")),
+        volumes=tuple(line for line in volumes[1] if is_name(line))[:1000],
+        problem="the engine does not list the project's containers" if failed else "",
     )
 
 
@@ -94,6 +104,24 @@ def _parse_free(section: tuple[int, list[str]] | None) -> int | None:
         return None
     words = section[1][-1].split()
     return int(words[3]) * 1024 if len(words) > 3 and words[3].isdecimal() else None
+
+
+def _parse_available(section: tuple[int, list[str]] | None) -> int | None:
+    """Bytes of memory that programs may take, as ``/proc/meminfo`` says."""
+    if section is None or section[0] != 0 or not section[1]:
+        return None
+    match = re.fullmatch(r"MemAvailable:\s{1,20}([0-9]{1,15}) kB", section[1][0])
+    return int(match[1]) * 1024 if match else None
+
+
+def _parse_vram(section: tuple[int, list[str]] | None) -> int | None:
+    """Bytes that are free on all GPUs, as ``nvidia-smi`` says in MiB."""
+    if section is None or section[0] != 0:
+        return None
+    numbers = [line.strip() for line in section[1] if line.strip()]
+    if not numbers or not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+        return None
+    return sum(map(int, numbers)) << 20
 
 
 def _parse_runners(found: Mapping[str, tuple[int, list[str]]]) -> tuple[Runner, ...]:
@@ -159,27 +187,31 @@ def _parse_runner(
 
 def _parse_files(rows: Sequence[Sequence[str]]) -> tuple[ModelFile, ...]:
     files = {
-        row[2]: int(row[1])
+        row[3]: (int(row[1]), row[2])
         for row in rows
-        if len(row) == 3
+        if len(row) == 4
         and row[0] == "file"
-        and row[1].isdecimal()
-        and row[2].startswith("/")
-        and is_plain(row[2])
+        and _NUMBER.fullmatch(row[1])
+        and row[3].startswith("/")
+        and is_plain(row[3])
     }
     return tuple(
-        ModelFile(path=path, size=min(size, answers.LARGEST))
-        for path, size in sorted(files.items())
+        ModelFile(
+            path=path,
+            size=min(size, answers.LARGEST),
+            inode=inode if _INODE.fullmatch(inode) else "",
+        )
+        for path, (size, inode) in sorted(files.items())
     )
 
 
 def _select_variables(lines: Sequence[Any]) -> dict[str, str]:
-    """The variables of a container that hold an address or a port; no login is among them."""
+    """The variables of a container that say how it serves, or whom it calls; no login is there."""
     pairs = (str(line).partition("=")[::2] for line in lines)
     return {
-        key: redact_likely(value)
+        key: "***" if key in _SET else redact_likely(value)
         for key, value in pairs
-        if (_URL.fullmatch(value) and not SECRET_NAME.search(key)) or key in _PORTS
+        if (_URL.fullmatch(value) and not SECRET_NAME.search(key)) or key in (*_KEPT, *_SET)
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stackmend import compose, connection
@@ -109,6 +110,15 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "the project's workers")
         record = state.record
+        if state.problem:
+            self._waiting = True
+            refusal = Refusal(
+                subject=self.subject,
+                reason=f"where it stands is not known: {state.problem}",
+                remedy="bring the engine to answer, then run again",
+            )
+            return Observation(Plan(refusals=(refusal,)), state)
+        self._waiting = False
         if state.record_problem or (record is not None and record.stage != "returned"):
             return Observation(decide(self.spec, state), state)
         candidates = list_candidates(state.runners, self.spec.service)
@@ -152,7 +162,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         return found
 
     def _assemble(self, state: HostMove, legacy: Legacy) -> Designed:
-        view = self._describe_project()
+        view = self._describe_project(state)
         if not view.problem:
             return assemble_move(self.spec, state, legacy, view)
         refusal = Refusal(
@@ -162,7 +172,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         )
         return Designed(refusals=(refusal,))
 
-    def _describe_project(self) -> ProjectView:
+    def _describe_project(self, state: HostMove) -> ProjectView:
         found = compose.observe_project(self.host, self.project)
         self._waiting = not isinstance(found, str) and not found.converged
         if isinstance(found, str):
@@ -179,7 +189,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             image_env={name: image.env for name, image in found.declared.images.items()},
             files=found.files,
             laid_over=found.laid_over,
+            directory=self.project.directory,
             checked=self._list_checked(),
+            asked=self._list_asked(),
+            served=self._list_served(state),
             problem=problem,
         )
 
@@ -193,6 +206,23 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                     urlsplit(address if "//" in address else f"//{address}").hostname or ""
                 )
         return tuple(sorted({*filter(None, named)}))
+
+    def _list_asked(self) -> tuple[int, ...]:
+        """The ports that checks ask of the host itself."""
+        found = set()
+        for check in self.project.checks:
+            address = getattr(check, "url", None) or getattr(check, "address", None) or ""
+            if address and not getattr(check, "inside", None):
+                with suppress(ValueError):
+                    found.add(urlsplit(address if "//" in address else f"//{address}").port or 80)
+        return tuple(sorted(found))
+
+    def _list_served(self, state: HostMove) -> tuple[str, ...] | None:
+        """The models of an Ollama that the project has already."""
+        for runner in state.runners:
+            if runner.service == self.spec.target and runner.addresses:
+                return asking.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
+        return None
 
     # What is done
 
@@ -235,7 +265,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             case AddService():
                 self._apply(move, "added")
             case ImportModel():
-                self._copy_model(action, move)
+                record = self._import_model(action, record)
             case Measure():
                 record = self._measure(action, record)
             case Repoint():
@@ -256,6 +286,24 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 f"{self.project.project} is not healthy with it; it is as it was before"
             )
 
+    def _import_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
+        """Create a model in the new one; the record names it first where others have theirs there."""
+        move = record.move
+        name = str(Name.parse(action.name))
+        if not move.added and name not in record.created:
+            address, port = self._locate(self._find(move.target))
+            served = asking.list_models(self.host, address, port)
+            if served is None or name in served:
+                raise StepError(
+                    f"{move.target} has a model {name} already, which stays as it is"
+                    if served
+                    else f"the models of {move.target} cannot be listed"
+                )
+            record = record.model_copy(update={"created": (*record.created, name)})
+            self._write(record)
+        self._copy_model(action, move)
+        return record
+
     def _copy_model(self, action: ImportModel, move: Move) -> None:
         source, target = self._find(move.legacy), self._find(move.target)
         result = connection.run(
@@ -272,7 +320,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         name = Name.parse(action.name)
         file = action.path.rpartition("/")[2]
         size = sizes.get(action.path) or UNKNOWN_SIZE
-        client.create(name, {"files": {file: match[0]}}, size)
+        request: dict[str, Any] = {"files": {file: match[0]}}
+        if action.context:
+            request["parameters"] = {"num_ctx": action.context}
+        client.create(name, request, size)
         address, port = self._locate(target)
         if reason := asking.check_answer(self.host, address, port, action.name):
             raise StepError(f"{move.target} does not answer as {action.name}: {reason}")
@@ -407,6 +458,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 )
             # Both are up until the clients were recreated.
             self._apply(move, "added")
+        self._remove_models(record)
         if not compose.apply_layer(self.host, self.project, "", self.report):
             raise StepError(f"{self.project.project} is not healthy as it was before")
         if move.volume:
@@ -414,6 +466,24 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         back = record.model_copy(update={"stage": "returned"})
         self._write(back)
         return back
+
+    def _remove_models(self, record: MoveRecord) -> None:
+        """Remove what the move created in an Ollama of the project, once nobody asks for it."""
+        target = record.move.target
+        try:
+            if record.created:
+                client = Client(self.host, self._describe(self._find(target)))
+                for name in record.created:
+                    client.remove(Name.parse(name))
+        except (StepError, TransientError) as error:
+            left = Finding(
+                subject=target,
+                kind="left",
+                cause=f"it keeps models that the move made, {', '.join(record.created)}: {error}",
+                remedy="remove them: ollama rm NAME",
+                blocks=False,
+            )
+            self.report_plan(Plan(findings=(left,)))
 
     def _remove_volume(self, move: Move) -> None:
         """Remove the volume that the move made; one that stays keeps nothing from being as before."""

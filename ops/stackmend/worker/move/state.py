@@ -37,10 +37,12 @@ class ModelFile(Frozen):
 
     :param path: in its container.
     :param size: bytes; 0 where it cannot be read.
+    :param inode: what tells that two paths are one file; empty where it cannot be read.
     """
 
     path: str
     size: int = 0
+    inode: str = ""
 
 
 class Runner(Frozen):
@@ -80,6 +82,7 @@ class Answer(Frozen):
     :param names: the ids of its models.
     :param owners: who owns them, as it says.
     :param props: whether it describes itself as llama.cpp's server does.
+    :param context: tokens of one request's context; 0 is not known.
     """
 
     address: str
@@ -88,6 +91,7 @@ class Answer(Frozen):
     names: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     props: bool = False
+    context: int = Field(default=0, ge=0)
 
 
 class Legacy(Frozen):
@@ -114,10 +118,14 @@ class Model(Frozen):
 
     :param name: the name that clients ask for.
     :param path: its file in the legacy worker's container.
+    :param context: tokens of its context there; 0 is not known.
+    :param present: whether the new service has it already, and it is used as it is.
     """
 
     name: Annotated[str, AfterValidator(_check_model)]
     path: Annotated[str, AfterValidator(_check_path)]
+    context: int = Field(default=0, ge=0, le=1 << 30)
+    present: bool = False
 
 
 #: Where a move stands: what was done last. ``returning`` is on its way back, and ``returned`` is
@@ -168,6 +176,7 @@ class MoveRecord(Frozen):
     :param reason: why it goes back, or went back.
     :param failed: whether it goes back because a step failed: then a next run tries again.
     :param failures: how often it did so.
+    :param created: the models that were created in an Ollama that the project had.
     :param before: both measured while the clients called the legacy worker.
     :param after: both measured while they called the new one.
     """
@@ -180,6 +189,7 @@ class MoveRecord(Frozen):
     reason: str = ""
     failed: bool = False
     failures: int = Field(default=0, ge=0)
+    created: tuple[Annotated[str, AfterValidator(_check_model)], ...] = ()
     before: Comparison | None = None
     after: Comparison | None = None
 
@@ -193,6 +203,10 @@ class HostMove(Frozen):
     :param layer: what is laid over the project's files.
     :param gpu: whether containers can be given an NVIDIA GPU.
     :param free: bytes that are free where containers have their volumes; ``None`` is not known.
+    :param available: bytes of memory that programs may still take; ``None`` is not known.
+    :param gpu_free: bytes that are free on its GPUs; ``None`` is not known.
+    :param volumes: the volumes that are called as one that a move of the project would make.
+    :param problem: why the engine cannot be asked; nothing else is known then.
     """
 
     runners: tuple[Runner, ...] = ()
@@ -201,6 +215,10 @@ class HostMove(Frozen):
     layer: str = ""
     gpu: bool = False
     free: int | None = None
+    available: int | None = None
+    gpu_free: int | None = None
+    volumes: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class ProjectView(Frozen):
@@ -209,7 +227,10 @@ class ProjectView(Frozen):
     :param config: ``docker compose config``, with unescaped values.
     :param image_env: the environment that images bring, by the names that services have for them.
     :param laid_over: the compose files that make it up, in their order.
+    :param directory: where they are on the host.
     :param checked: the services that checks of the stack name.
+    :param asked: the ports of the host that checks of the stack ask.
+    :param served: the models of an Ollama that the project has; ``None`` where none answers.
     :param problem: why it cannot be read, or must not be changed now.
     """
 
@@ -217,5 +238,8 @@ class ProjectView(Frozen):
     image_env: Mapping[str, Mapping[str, str]] = {}
     files: Mapping[str, bytes] = {}
     laid_over: tuple[str, ...] = ()
+    directory: str = ""
     checked: tuple[str, ...] = ()
+    asked: tuple[int, ...] = ()
+    served: tuple[str, ...] | None = None
     problem: str = ""

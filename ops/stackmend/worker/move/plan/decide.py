@@ -125,8 +125,10 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
                 cause=f"{names} asks for it; its file is {model.path} of {move.legacy}",
                 name=model.name,
                 path=model.path,
+                context=model.context,
             )
             for model in move.models
+            if not model.present
         ]
     if not has_reached(stage, "measured"):
         cause = f"it is kept only if it is {spec.margin:.0%} faster than {move.legacy}"
@@ -144,8 +146,10 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
 
 def advance(record: MoveRecord, action: Action) -> MoveRecord:
     """The record once a step is done; of models, once the last of them is."""
-    if isinstance(action, ImportModel) and action.name != record.move.models[-1].name:
-        return record
+    if isinstance(action, ImportModel):
+        imported = [model.name for model in record.move.models if not model.present]
+        if action.name != imported[-1]:
+            return record
     stage = _AFTER.get(type(action))
     return record if stage is None else record.model_copy(update={"stage": stage})
 
