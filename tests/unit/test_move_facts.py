@@ -11,7 +11,7 @@ from pyinfra.api import StringCommand
 
 from stackmend.worker.move import commands
 from stackmend.worker.move.asking import _parse_context, _parse_models, _parse_tags
-from stackmend.worker.move.facts import parse
+from stackmend.worker.move.facts import parse, parse_callers
 from stackmend.worker.move.plan import begin, identify, list_candidates
 from stackmend.worker.move.state import HostMove, ModelFile, Runner
 from tests.marks import MARK, framed
@@ -253,6 +253,12 @@ def test_what_its_variables_say_of_how_it_serves() -> None:
     env = ["LLAMA_ARG_CTX_SIZE=8192", "LLAMA_API_KEY=hush"]
     found = runner(Config={**container()["Config"], "Env": env})
     assert found.env == {"LLAMA_ARG_CTX_SIZE": "8192", "LLAMA_API_KEY": "***"}
+
+
+def test_who_is_connected() -> None:
+    mapped = "0000000000000000FFFF0000060012AC:0050"
+    text = f"050012AC:9C40\n0100007F:1F90\n{mapped}\nx\n050012AC:9C41\n"
+    assert parse_callers(text) == ("172.18.0.5", "172.18.0.6")
 
 
 def words(command: StringCommand) -> list[str]:

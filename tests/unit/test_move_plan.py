@@ -310,7 +310,7 @@ def test_what_it_cannot_be_moved_to(target: str, project: dict[str, Any], reason
                 ]
             },
             {"app.yaml": b"llm:\n  base_url: http://llm:8080/v1\n"},
-            "app.yaml:2, which api mounts, has its address",
+            "app.yaml:2, a file of api, has its address",
         ),
     ],
 )
@@ -503,6 +503,29 @@ def test_one_that_was_slower_is_tried_again_once_anything_changed() -> None:
     assert not plan(SPEC, back, "k").actions
     again = plan(SPEC, back, "other", (legacy(),), designed())
     assert [action.verb for action in again.actions] == STEPS["planned"]
+
+
+def test_a_layer_that_means_the_same_is_the_same() -> None:
+    layer = yaml.safe_dump(yaml.safe_load(make_layer(move(), "retired")), sort_keys=False)
+    found = plan(SPEC, HostMove(record=record("retired"), layer=layer), "k")
+    assert [each.kind for each in found.findings] == ["moved"]
+
+
+def test_settings_that_changed_since_are_found() -> None:
+    layer = make_layer(move(), "retired")
+    spec = MovePolicy(image="ollama/ollama:9", settings={"mem_limit": "8g"})
+    found = plan(spec, HostMove(record=record("retired"), layer=layer), "k")
+    assert "another image, mem_limit now" in found.findings[1].cause
+    assert not found.actions
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"), [("1m30s", 90.0), ("1h0m0s", 3600.0), ("500ms", 0.5), (None, 10.0)]
+)
+def test_the_time_that_a_client_has_to_end(raw: str | None, seconds: float) -> None:
+    found = designed(project=config(api={"stop_grace_period": raw})).move
+    assert found is not None
+    assert found.grace == {"api": seconds}
 
 
 def test_one_that_was_taken_back_by_hand_is_left_alone() -> None:

@@ -14,12 +14,12 @@ from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
 from stackmend.worker.move import asking, reconciler
-from stackmend.worker.move.plan import begin, make_layer, plan
+from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
 from stackmend.worker.move.spec import MovePolicy
 from stackmend.worker.move.state import HostMove, MoveRecord, Runner
 from tests.unit.test_move_facts import words
-from tests.unit.test_move_plan import move, runner
+from tests.unit.test_move_plan import compared, move, runner
 
 SOURCE = "tests/unit"
 
@@ -46,6 +46,7 @@ class World(MoveReconciler):
         self.broken: set[str] = set()
         self.unhealthy: set[str] = set()
         self.measured: Any = None
+        self.printed = {"missing": "0\n"}
         self.runners = (
             runner(service="llm", addresses=("llm",)),
             runner(service="ollama", image="ollama/ollama", id="b" * 64, addresses=("ollama",)),
@@ -65,6 +66,8 @@ class World(MoveReconciler):
             self.record = MoveRecord.model_validate_json(more["stdin"])
             self.done.append(self.record.stage)
             return None
+        if name in ("missing", "callers"):
+            return connection.Result(0, self.printed.get(name, "").encode(), b"")
         self.done.append(" ".join([name, *arguments]))
         if name in self.broken:
             raise StepError(f"{failure}: broken")
@@ -300,3 +303,44 @@ def test_models_that_were_made_are_removed_again(monkeypatch: pytest.MonkeyPatch
         "returned",
     ]
     assert own.record.created == ("tiny:latest",)
+
+
+def test_one_that_somebody_calls_is_not_stopped() -> None:
+    own = World(record("confirmed"))
+    own.printed["callers"] = "050012AC:9C40\n"
+    assert not own.go()
+    assert own.done == []
+    assert own.record.stage == "confirmed"
+    assert "172.18.0.5 calls it still, and both stay up" in own.errors[0]
+
+
+def test_callers_that_may_be_lost_are_not_asked_for() -> None:
+    own = World(record("confirmed"), allow=("published",))
+    own.printed["callers"] = "050012AC:9C40\n"
+    assert own.go()
+    assert own.record.stage == "retired"
+
+
+def test_clients_that_ask_for_another_model_go_back() -> None:
+    own = World(record("confirmed"))
+    own.printed["missing"] = "3\n"
+    own.layer = make_layer(move(), "repointed")
+    assert own.go()
+    assert own.record.stage == "returned"
+    assert "a model that it has not, 3 times" in own.record.reason
+    assert "apply retired" not in own.done
+
+
+@pytest.mark.parametrize(
+    ("grace", "allow", "stage"),
+    [(10.0, (), "returning"), (60.0, (), "measured"), (10.0, ("tasks",), "measured")],
+)
+def test_clients_end_their_tasks(grace: float, allow: tuple[str, ...], stage: str) -> None:
+    changed = move().model_copy(update={"grace": {"api": grace}})
+    own = World(record("imported", move=changed), allow=allow)
+    own.report = SimpleNamespace(add_measure=lambda *_: None)  # type: ignore[assignment]
+    own.measured = SimpleNamespace(comparison=compared(3.0), slowest=30.0)
+    action = Measure(subject="ollama", cause="", phase="before")
+    found = own._measure(action, own.record)
+    assert found.stage == stage
+    assert ("api has 10 s to end" in found.reason) is (stage == "returning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,11 +31,31 @@ _URL = re.compile(r"https?://[^@\s]{1,500}")
 _KEPT = ("LLAMA_ARG_PORT", "PORT", "LLAMA_ARG_CTX_SIZE", "N_CTX")
 _SET = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "LLAMA_ARG_MMPROJ", "LLAMA_ARG_EMBEDDINGS")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_CALLER = re.compile(r"(?:[0-9A-F]{8}|[0-9A-F]{32}):[0-9A-F]{4}")
 _INODE = re.compile(r"[0-9]{1,20}:[0-9]{1,20}")
 _TCP = re.compile(r"([0-9]{1,5})/tcp")
 _ID = re.compile(r"[0-9a-f]{64}")
 
 _UNREADABLE = "it is none that stackmend wrote"
+
+
+def parse_callers(text: str) -> tuple[str, ...]:
+    """The addresses of those that are connected, other than the container itself.
+
+    :param text: lines as ``0100007F:1F90``, words of 32 bits in the host's order.
+    """
+    found = set()
+    for line in text.split():
+        if not _CALLER.fullmatch(line):
+            continue
+        words = [line[at : at + 8] for at in range(0, line.index(":"), 8)]
+        packed = b"".join(bytes.fromhex(word)[::-1] for word in words)
+        address = ipaddress.ip_address(packed)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if not address.is_loopback:
+            found.add(str(address))
+    return tuple(sorted(found))
 
 
 class WorkerMove(FactBase[HostMove]):

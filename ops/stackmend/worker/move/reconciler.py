@@ -21,7 +21,7 @@ from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 from stackmend.worker.move import asking, commands
-from stackmend.worker.move.facts import WorkerMove
+from stackmend.worker.move.facts import WorkerMove, parse_callers
 from stackmend.worker.move.plan import (
     Action,
     AddService,
@@ -36,6 +36,8 @@ from stackmend.worker.move.plan import (
     advance,
     assemble_move,
     begin,
+    explain_grace,
+    go_back,
     go_without,
     identify,
     is_final,
@@ -74,11 +76,18 @@ UNKNOWN_SIZE = 500_000_000_000
 #: How often both are measured until that can be compared.
 ATTEMPTS = 3
 
+#: How often it is read who is connected to a legacy worker that is to be stopped.
+LOOKS = 3
+
 #: Seconds that a legacy worker has to answer before its clients go back to it, and between two
 #: attempts: one that was started just now has to load its model.
-ANSWERING, PAUSE = 120.0, 2.0
+ANSWERING, PAUSE = 120.0, 1.0
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Called(StepError):
+    """Somebody calls the legacy worker still: it is neither stopped, nor do clients go back."""
 
 
 @dataclass
@@ -238,6 +247,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             try:
                 with self.step(action):
                     record = self._execute(action, record)
+            except Called as error:
+                self.report_error(error)
+                return False
             except (StepError, TransientError, connection.CommandTimeout) as error:
                 # A connection that is lost fails no move: the next run goes on from here.
                 if isinstance(action, PutBack):
@@ -271,6 +283,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             case Repoint():
                 self._switch_clients(move)
             case Retire():
+                if reason := self._explain_missing(move):
+                    record = go_back(record, reason)
+                    self._write(record)
+                    return record
                 self._retire(action, move)
             case PutBack():
                 return self._put_back(record)
@@ -287,7 +303,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             )
 
     def _import_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
-        """Create a model in the new one; the record names it first where others have theirs there."""
+        """Create a model in the new one; where others have theirs the record names it first."""
         move = record.move
         name = str(Name.parse(action.name))
         if not move.added and name not in record.created:
@@ -341,7 +357,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
             self.report.add_measure(f"{name} {action.phase}", value, found.figure)
-        return add_comparison(record, action.phase, found, self.spec.margin)
+        record = add_comparison(record, action.phase, found, self.spec.margin)
+        grace = "" if "tasks" in self.spec.allow else explain_grace(move, measured.slowest)
+        if action.phase == "before" and record.stage == "measured" and grace:
+            return go_back(record, grace)
+        return record
 
     def _measure_both(self, move: Move, action: Measure) -> Measured:
         """Both, measured in turns; once more where that cannot be compared."""
@@ -419,6 +439,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     def _retire(self, action: Retire, move: Move) -> None:
         """Stop the legacy worker, and start it again where the project does not hold without it."""
         project = self.project.project
+        self._check_callers(move)
         self._apply(move, "retired")
         try:
             command = commands.retire(project, move.legacy, remove=False)
@@ -432,6 +453,39 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if action.remove:
             command = commands.retire(project, move.legacy, remove=True)
             self.run(command, f"the container of {move.legacy} cannot be removed")
+
+    def _check_callers(self, move: Move) -> None:
+        """Nobody is connected to the legacy worker any more.
+
+        :raises Called: somebody is.
+        """
+        if {"published", "network"} & {*self.spec.allow}:
+            return
+        command = commands.read_callers(self.project.project, move.legacy, move.port)
+        for _ in range(LOOKS):
+            result = self.run(command, f"who calls {move.legacy} cannot be read")
+            if callers := parse_callers(result.text):
+                names = {
+                    each: row.service for row in self._read().runners for each in row.addresses
+                }
+                who = ", ".join(names.get(address, address) for address in callers[:5])
+                raise Called(
+                    f"{move.legacy} is not stopped: {who} calls it still, and both stay up; have "
+                    f"it call {move.target} on port {DEFAULT_PORT}, then run again"
+                )
+            time.sleep(PAUSE)
+
+    def _explain_missing(self, move: Move) -> str:
+        """Why clients ask the new one for models that it has not, or nothing."""
+        target = self._find(move.target).id
+        command = commands.count_missing(self.project.project, target, move.clients)
+        text = self.run(command, f"the log of {move.target} cannot be read").text.strip()
+        if not text.isdecimal() or int(text[:9]) == 0:
+            return ""
+        return (
+            f"{', '.join(move.clients)} asks {move.target} for a model that it has not, {text} "
+            'times: name it in the section "engine": "models": {"NAME": "/PATH/OF/ITS.gguf"}'
+        )
 
     def _verify_without(self, move: Move) -> None:
         """Ask the new one for each model, and the project whether it holds without the old one."""
@@ -486,7 +540,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             self.report_plan(Plan(findings=(left,)))
 
     def _remove_volume(self, move: Move) -> None:
-        """Remove the volume that the move made; one that stays keeps nothing from being as before."""
+        """Remove the volume that the move made; if it stays, all is as before nonetheless."""
         project = self.project.project
         try:
             self.run(commands.remove_volume(project, move.volume), "it cannot be removed")

@@ -155,6 +155,7 @@ class Move(Frozen):
     :param repointed: the sections of services, by name, that have them call the new one.
     :param engine: the engine of the legacy worker.
     :param evidence: what says so.
+    :param grace: seconds that each client has to end what it has under way.
     """
 
     legacy: Service
@@ -167,6 +168,7 @@ class Move(Frozen):
     repointed: Mapping[str, Mapping[str, Any]]
     engine: str = ""
     evidence: tuple[str, ...] = ()
+    grace: Mapping[Service, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
 
 
 class MoveRecord(Frozen):

@@ -63,6 +63,9 @@ _BEYOND = (
     ("embeddings", r"--embeddings?", ("LLAMA_ARG_EMBEDDINGS",)),
 )
 
+#: Seconds that a container has to end, where nobody says.
+_GRACE = 10.0
+
 #: What a model needs beyond its weights, as a share of them.
 _OVERHEAD = 0.2
 
@@ -90,6 +93,8 @@ def make_key(spec: MovePolicy, runners: Iterable[Runner]) -> str:
     """
     images = sorted({f"{runner.service} {runner.image_id}" for runner in runners})
     raw = spec.model_dump(mode="json", exclude={"keep_legacy", "allow"})
+    # What is known only once it was measured.
+    raw["allow"] = [consent for consent in spec.allow if consent == "tasks"]
     text = json.dumps([raw, images], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -140,8 +145,8 @@ class _Assembler:
             )
         self._check_options()
         self._check_target()
-        ports = {int(each.rpartition(":")[2] or 0) for each in legacy.runner.published}
-        if asked := sorted(ports & {*self._project.asked}):
+        published = {int(each.rpartition(":")[2] or 0) for each in legacy.runner.published}
+        if asked := sorted(published & {*self._project.asked}):
             self._refuse(
                 f"a check of the stack asks it at port {asked[0]} of the host, and would fail once "
                 "it is stopped",
@@ -182,6 +187,12 @@ class _Assembler:
                 repointed=repointed,
                 engine=legacy.engine,
                 evidence=legacy.evidence,
+                grace={
+                    call.place.service: _parse_grace(
+                        (self._services.get(call.place.service) or {}).get("stop_grace_period")
+                    )
+                    for call in calls
+                },
             )
         )
 
@@ -240,7 +251,7 @@ class _Assembler:
         for address in meant:
             if address.place.kind == "file":
                 self._refuse(
-                    f"{address.place.source}, which {address.place.service} mounts, has its address",
+                    f"{address.place.source}, a file of {address.place.service}, has its address",
                     f"give {address.place.service} the address in a variable",
                 )
             elif not addresses.is_call(address):
@@ -495,6 +506,13 @@ def _choose_file(name: str, files: Sequence[ModelFile]) -> str:
         if len({file.inode or file.path for file in found}) == 1:
             return min(file.path for file in found)
     return ""
+
+
+def _parse_grace(raw: object) -> float:
+    """Seconds that a service has to end, as Compose writes them: ``1m30s``."""
+    parts = re.findall(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|us|h|m|s)", str(raw or ""))
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+    return sum(float(number) * units[unit] for number, unit in parts) if parts else _GRACE
 
 
 def _is_model_name(name: str) -> bool:
