@@ -395,8 +395,8 @@ def test_paths_that_lead_to_one_file() -> None:
 
 def test_space_stays_free() -> None:
     host = HostMove(free=10**9)
-    assert "stay free" in designed(host=host).refusals[0].reason
-    assert designed(MovePolicy(minimum_free=0), host=host).move is not None
+    assert "stay free" in designed(host=host, minimum_free=10**9).refusals[0].reason
+    assert designed(host=host, minimum_free=10**8).move is not None
 
 
 def test_a_volume_of_an_earlier_move_is_left_alone() -> None:

@@ -202,6 +202,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             checked=self._list_checked(),
             asked=self._list_asked(),
             served=self._list_served(state),
+            minimum_free=int(self.project.minimum_free),
             problem=problem,
         )
 

@@ -3,15 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from stackmend.compose.source import SERVICE_KEYS
 from stackmend.models.spec import Name
@@ -79,7 +71,6 @@ class MovePolicy(BaseModel):
     :param image: its image, where it is added.
     :param settings: more of the added service, in Compose's words, as ``{"mem_limit": "8g"}``.
     :param profile: how both are measured; one request at a time by default.
-    :param minimum_free: bytes that must stay free where Docker keeps volumes.
     :param allow: what may be done although it is not known to be safe. ``published``: a port of
         the legacy worker is published on the host, where callers outside of the project may use
         it; ``network``: likewise, it is on a network of others; ``api``: an address does not say
@@ -107,7 +98,6 @@ class MovePolicy(BaseModel):
     image: Annotated[str, AfterValidator(_check_image)] = "ollama/ollama:0.12.6"
     settings: dict[str, Any] = Field(default_factory=dict)
     profile: Profile = Profile(prompt_tokens=256, output_tokens=64, concurrency=(1,), requests=4)
-    minimum_free: ByteSize = ByteSize(1 << 30)
     allow: tuple[Consent, ...] = ()
 
     @model_validator(mode="after")

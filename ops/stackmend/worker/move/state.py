@@ -233,6 +233,7 @@ class ProjectView(Frozen):
     :param checked: the services that checks of the stack name.
     :param asked: the ports of the host that checks of the stack ask.
     :param served: the models of an Ollama that the project has; ``None`` where none answers.
+    :param minimum_free: bytes that must stay free where Docker keeps volumes.
     :param problem: why it cannot be read, or must not be changed now.
     """
 
@@ -244,4 +245,5 @@ class ProjectView(Frozen):
     checked: tuple[str, ...] = ()
     asked: tuple[int, ...] = ()
     served: tuple[str, ...] | None = None
+    minimum_free: int = 0
     problem: str = ""

@@ -459,10 +459,10 @@ class _Assembler:
             )
         needed, free = sum(sizes.values()), self._host.free
         # What is created from a file is beside it until that is done.
-        if free is not None and needed * 1.1 + self._spec.minimum_free > free:
+        if free is not None and needed * 1.1 + self._project.minimum_free > free:
             self._refuse(
                 f"its models have {needed} bytes, {free} are free where Docker keeps volumes, and "
-                f"{self._spec.minimum_free:d} stay free",
+                f"{self._project.minimum_free} stay free",
                 "free that space, then run again; or set minimum_free",
             )
 
