@@ -484,7 +484,7 @@ def test_a_model_of_several_is_not_all_of_them() -> None:
 def test_nothing_is_planned_without_a_legacy_worker() -> None:
     assert plan(SPEC, HostMove()).empty
     named = plan(MovePolicy(service="llm"), HostMove())
-    assert "nothing about it says" in named.refusals[0].reason
+    assert "no running container of it says" in named.refusals[0].reason
 
 
 def test_several_are_refused() -> None:

@@ -7,18 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stackmend import answers, connection
+from stackmend.models.client import LOADING, SOON
 from stackmend.models.spec import Name
 from stackmend.redaction import format_safe_line
 from stackmend.worker.move.state import Answer
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
-
-#: Seconds for what a server answers at once; one that computes may be slow.
-SOON = 10.0
-
-#: Seconds that a model has to be loaded, and to answer.
-LOADING = 900.0
 
 #: Models of a server that are read, and characters of a name.
 MOST_MODELS, LONGEST_NAME = 100, 500

@@ -36,8 +36,6 @@ _INODE = re.compile(r"[0-9]{1,20}:[0-9]{1,20}")
 _TCP = re.compile(r"([0-9]{1,5})/tcp")
 _ID = re.compile(r"[0-9a-f]{64}")
 
-_UNREADABLE = "it is none that stackmend wrote"
-
 
 def parse_callers(text: str) -> tuple[str, ...]:
     """The addresses of those that are connected, other than the container itself.
@@ -113,10 +111,14 @@ def _parse_record(
         return None, ""
     text = "\n".join(section[1])
     try:
-        record = MoveRecord.model_validate(answers.read_json(text, LONGEST_RECORD))
+        record: MoveRecord | None = MoveRecord.model_validate(
+            answers.read_json(text, LONGEST_RECORD)
+        )
     except (ValueError, ValidationError):
-        return None, _UNREADABLE
-    return (record, "") if record.project == project else (None, _UNREADABLE)
+        record = None
+    if record is None or record.project != project:
+        return None, f"{STATE_ROOT}/{project}/move.json is no record that stackmend wrote of it"
+    return record, ""
 
 
 def _parse_free(section: tuple[int, list[str]] | None) -> int | None:

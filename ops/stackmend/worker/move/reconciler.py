@@ -13,7 +13,7 @@ from stackmend import compose, connection
 from stackmend.checks.spec import HttpCheck
 from stackmend.decision import Finding, Refusal
 from stackmend.errors import StepError
-from stackmend.models.client import Client
+from stackmend.models.client import LOADING, UNKNOWN_SIZE, Client
 from stackmend.models.errors import TransientError
 from stackmend.models.spec import DEFAULT_PORT, Name
 from stackmend.models.state import Server
@@ -70,8 +70,8 @@ if TYPE_CHECKING:
 #: Seconds that a copy of one model's file may take on the host.
 COPYING = 6 * 3600.0
 
-#: Bytes of a model's file, where its size is not known, for the time to read it.
-UNKNOWN_SIZE = 500_000_000_000
+#: Seconds that the image of the new one may take to be pulled.
+PULLING = 7200.0
 
 #: How often both are measured until that can be compared.
 ATTEMPTS = 3
@@ -154,11 +154,13 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """Seconds that one action has."""
         limit = float(self.step_limit)
         if isinstance(action, ImportModel):
-            return limit + COPYING + asking.LOADING
+            return limit + COPYING + LOADING
         if isinstance(action, Measure):
             profile = self.spec.profile
             return limit + ATTEMPTS * 2 * profile.timeout * profile.samples
-        limit += ANSWERING + asking.LOADING
+        if isinstance(action, AddService):
+            limit += PULLING
+        limit += ANSWERING + LOADING
         # What changes the project is limited as compose.stack is, forward and back.
         return limit + 4 * (self.project.health_timeout + connection.LIMIT)
 
@@ -300,7 +302,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         content = make_layer(move, stage)
         if not compose.apply_layer(self.host, spec or self.project, content, self.report):
             raise StepError(
-                f"{self.project.project} is not healthy with it; it is as it was before"
+                f"{self.project.project} did not come to the stage {stage}, and its files are as "
+                "before; the error above says why"
             )
 
     def _import_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
@@ -336,7 +339,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         client = Client(self.host, self._describe(target))
         name = Name.parse(action.name)
         file = action.path.rpartition("/")[2]
-        size = sizes.get(action.path) or UNKNOWN_SIZE
+        size = sizes.get(action.path) or int(UNKNOWN_SIZE)
         request: dict[str, Any] = {"files": {file: match[0]}}
         if action.context:
             request["parameters"] = {"num_ctx": action.context}
@@ -515,7 +518,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             self._apply(move, "added")
         self._remove_models(record)
         if not compose.apply_layer(self.host, self.project, "", self.report):
-            raise StepError(f"{self.project.project} is not healthy as it was before")
+            raise StepError(f"{self.project.project} did not come to what it was; see above")
         if move.volume:
             self._remove_volume(move)
         back = record.model_copy(update={"stage": "returned"})

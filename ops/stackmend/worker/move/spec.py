@@ -29,12 +29,20 @@ def _check_image(image: str) -> str:
     return image
 
 
-def _check_model(name: str) -> str:
+def check_model(name: str) -> str:
+    """The name of a model, as Ollama has them.
+
+    :raises ValueError: it is none.
+    """
     Name.parse(name)
     return name
 
 
-def _check_path(path: str) -> str:
+def check_path(path: str) -> str:
+    """The path of a file in a container.
+
+    :raises ValueError: it is not absolute, or holds what no path may.
+    """
     if not (path.startswith("/") and is_plain(path)):
         raise ValueError(
             "must be the absolute path of a GGUF file in the legacy worker's container"
@@ -90,7 +98,7 @@ class MovePolicy(BaseModel):
     service: Service | None = None
     client: Annotated[tuple[Service, ...], BeforeValidator(_wrap)] = ()
     models: dict[
-        Annotated[str, AfterValidator(_check_model)], Annotated[str, AfterValidator(_check_path)]
+        Annotated[str, AfterValidator(check_model)], Annotated[str, AfterValidator(check_path)]
     ] = Field(default_factory=dict)
     margin: float = Field(default=0.1, ge=0, le=10, allow_inf_nan=False)
     keep_legacy: bool = True

@@ -6,30 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from stackmend.frozen import Frozen
-from stackmend.models.spec import Name
-from stackmend.paths import is_name, is_plain
 from stackmend.worker.benchmark.state import Comparison
-
-
-def _check_service(name: str) -> str:
-    if not is_name(name) or name.startswith("-"):
-        raise ValueError("must be the name of a service")
-    return name
-
-
-def _check_path(path: str) -> str:
-    if not (path.startswith("/") and is_plain(path)):
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _check_model(name: str) -> str:
-    Name.parse(name)
-    return name
-
-
-Service = Annotated[str, AfterValidator(_check_service)]
-ContainerId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+from stackmend.worker.move.spec import Service, check_model, check_path
 
 
 class ModelFile(Frozen):
@@ -122,8 +100,8 @@ class Model(Frozen):
     :param present: whether the new service has it already, and it is used as it is.
     """
 
-    name: Annotated[str, AfterValidator(_check_model)]
-    path: Annotated[str, AfterValidator(_check_path)]
+    name: Annotated[str, AfterValidator(check_model)]
+    path: Annotated[str, AfterValidator(check_path)]
     context: int = Field(default=0, ge=0, le=1 << 30)
     present: bool = False
 
@@ -191,7 +169,7 @@ class MoveRecord(Frozen):
     reason: str = ""
     failed: bool = False
     failures: int = Field(default=0, ge=0)
-    created: tuple[Annotated[str, AfterValidator(_check_model)], ...] = ()
+    created: tuple[Annotated[str, AfterValidator(check_model)], ...] = ()
     before: Comparison | None = None
     after: Comparison | None = None
 

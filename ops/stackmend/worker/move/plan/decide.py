@@ -70,8 +70,9 @@ def plan(
             refusals=(
                 Refusal(
                     subject=spec.service,
-                    reason="nothing about it says that it serves models by an engine of before",
-                    remedy="name the service that does, or take the section away",
+                    reason="no running container of it says that it serves models by an engine "
+                    "other than Ollama",
+                    remedy="start it, name the service that does, or take the section away",
                 ),
             )
         )
