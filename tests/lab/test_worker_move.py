@@ -126,7 +126,7 @@ def test_a_fast_one_is_left_as_it_was(stack: Moving) -> None:
 def test_a_slow_one_is_moved_by_a_controller_that_is_killed_again_and_again(stack: Moving) -> None:
     stack.services["legacy"].update(limit_cpu(0.15))
     stack.policy["settings"] = {}
-    stack.settings.pop("worker")
+    stack.settings.pop("worker", None)
     stack.deploy()
     stack.wait_for_tasks()
     since = len(stack.log())
@@ -167,7 +167,7 @@ def test_a_slow_one_is_moved_by_a_controller_that_is_killed_again_and_again(stac
 
     # Neither an engine that starts again nor the stack without the section starts the legacy one.
     stack.host.sh("systemctl restart docker", timeout=60)
-    stack.settings.pop("worker")
+    stack.settings.pop("worker", None)
     done = stack.run("-y")
     assert done.rc == 0, done.out
     assert stack.container("legacy")["State"]["Status"] == "exited"

@@ -37,13 +37,13 @@ from stackmend.worker.move.plan import (
     assemble_move,
     begin,
     explain_grace,
-    go_back,
-    go_without,
     identify,
     is_final,
     list_candidates,
+    make_confirmed,
     make_key,
     make_layer,
+    make_return,
     return_failed,
 )
 from stackmend.worker.move.plan import plan as decide
@@ -77,7 +77,7 @@ PULLING = 7200.0
 ATTEMPTS = 3
 
 #: How often it is read who is connected to a legacy worker that is to be stopped.
-LOOKS = 3
+READINGS = 3
 
 #: Seconds that a legacy worker has to answer before its clients go back to it, and between two
 #: attempts: one that was started just now has to load its model.
@@ -280,14 +280,14 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             case AddService():
                 self._apply(move, "added")
             case ImportModel():
-                record = self._import_model(action, record)
+                record = self._add_model(action, record)
             case Measure():
                 record = self._measure(action, record)
             case Repoint():
                 self._switch_clients(move)
             case Retire():
                 if reason := self._explain_missing(move):
-                    record = go_back(record, reason)
+                    record = make_return(record, reason)
                     self._write(record)
                     return record
                 self._retire(action, move)
@@ -306,7 +306,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 "before; the error above says why"
             )
 
-    def _import_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
+    def _add_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
         """Create a model in the new one; where others have theirs the record names it first."""
         move = record.move
         name = str(Name.parse(action.name))
@@ -356,7 +356,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             if action.phase == "after" and (reason := self._ask_legacy(move, 0)):
                 # There is nothing to go back to.
                 self.report_error(error)
-                return go_without(record, reason)
+                return make_confirmed(record, reason)
             raise
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
@@ -364,7 +364,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         record = add_comparison(record, action.phase, found, self.spec.margin)
         grace = "" if "tasks" in self.spec.allow else explain_grace(move, measured.slowest)
         if action.phase == "before" and record.stage == "measured" and grace:
-            return go_back(record, grace)
+            return make_return(record, grace)
         return record
 
     def _measure_both(self, move: Move, action: Measure) -> Measured:
@@ -466,7 +466,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if {"published", "network"} & {*self.spec.allow}:
             return
         command = commands.read_callers(self.project.project, move.legacy, move.port)
-        for _ in range(LOOKS):
+        for _ in range(READINGS):
             result = self.run(command, f"who calls {move.legacy} cannot be read")
             if callers := parse_callers(result.text):
                 names = {

@@ -165,7 +165,7 @@ def add_comparison(
     """The record with a measurement, and what follows from it: forward, or back."""
     known = record.model_copy(update={phase: comparison})
     if reason := explain_return(known, margin):
-        return go_back(known, reason)
+        return make_return(known, reason)
     stage: Stage = "measured" if phase == "before" else "confirmed"
     return known.model_copy(update={"stage": stage})
 
@@ -218,7 +218,7 @@ def explain_grace(move: Move, slowest: float) -> str:
     return ""
 
 
-def go_back(record: MoveRecord, reason: str) -> MoveRecord:
+def make_return(record: MoveRecord, reason: str) -> MoveRecord:
     """The record of a move that goes back for good, until what it rests on is another.
 
     :param reason: why.
@@ -226,7 +226,7 @@ def go_back(record: MoveRecord, reason: str) -> MoveRecord:
     return record.model_copy(update={"stage": "returning", "reason": reason, "failed": False})
 
 
-def go_without(record: MoveRecord, reason: str) -> MoveRecord:
+def make_confirmed(record: MoveRecord, reason: str) -> MoveRecord:
     """The record of a move whose legacy worker no longer answers: clients stay where they are.
 
     :param record: of clients that call the new one.
