@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from statistics import median
 from typing import Any
 
 import pytest
@@ -148,8 +147,8 @@ def test_a_slow_one_is_moved_by_a_controller_that_is_killed_again_and_again(stac
     )
     assert len(slow) > 1
     assert len(fast) > 1
-    assert median(fast) < median(slow)
-    assert max(fast) < 30
+    # None waited for a server that was not there.
+    assert max(slow + fast) < 30
     assert stack.log()[-1][2] == "http://ollama:11434/v1"
     assert stack.host.sh("cat /opt/mv/compose.yaml") == own
     kept = stack.container("legacy")
