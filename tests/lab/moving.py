@@ -19,7 +19,8 @@ from tests.lab.controller import Controller, Run
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
 
-#: Speaks OpenAI's API, one task after another; what it has under way it ends before it ends itself.
+#: Speaks OpenAI's API, one task after another, and notes when each begins and ends: one that was
+#: cut off has no end. What it has under way it ends before it ends itself.
 CLIENT = """\
 import json, os, signal, time, urllib.request
 
@@ -32,44 +33,57 @@ def end(*_):
     ending = True
 
 
+def note(*words):
+    log.write(" ".join(map(str, words)) + "\\n")
+    log.flush()
+    os.fsync(log.fileno())
+
+
 signal.signal(signal.SIGTERM, end)
 log = open("/data/log", "a+")
 log.seek(0)
-number = 1 + sum(line.split()[1] == "done" for line in log)
+number = 1 + sum(line.split()[0] == "begin" for line in log)
 while not ending:
     question = [{"role": "user", "content": f"task {number}"}]
     body = {"model": model, "messages": question, "max_tokens": 4}
     request = urllib.request.Request(
         url + "/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
+    note("begin", number, url)
+    began = time.monotonic()
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            words = json.load(answer)["usage"]["completion_tokens"]
-        line = f"{number} done {words} {url}"
-        number += 1
+            assert json.load(answer)["usage"]["completion_tokens"] > 0
+        note("end", number, url, f"{time.monotonic() - began:.3f}")
     except Exception as error:
-        line = f"{number} failed {error!r} {url}"
-    log.write(line + "\\n")
-    log.flush()
-    os.fsync(log.fileno())
+        note("failed", number, url, repr(error))
+    number += 1
     time.sleep(0.3)
 """
 
-#: Asks whichever of the two runs, and notes when none answers.
+#: Asks for the client's model where the client is, and notes whether any of the two answers.
 POLLER = """\
-: >/tmp/silent; : >/tmp/polls
-place='{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'
-while :; do
-  answered=''
-  for pair in legacy:8000 ollama:11434; do
-    at=$(docker inspect -f "$place" "mv-${pair%:*}-1" 2>/dev/null) || continue
-    url=http://$at:${pair#*:}/v1/models
-    [ -n "$at" ] && curl -fs -m 8 -o /dev/null "$url" && answered=yes && break
-  done
-  echo x >>/tmp/polls
-  [ -n "$answered" ] || date +%T.%N >>/tmp/silent
-  sleep 0.2
-done
+import json, time, urllib.request
+
+body = {"model": "team-model", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+while True:
+    reasons = []
+    for place in "ollama:11434", "legacy:8000":
+        request = urllib.request.Request(
+            f"http://{place}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert json.load(answer)["choices"]
+            print("answered by", place, flush=True)
+            break
+        except Exception as error:
+            reasons.append(f"{place}: {error!r}")
+    else:
+        print("silent", time.strftime("%X"), *reasons, flush=True)
+    time.sleep(0.5)
 """
 
 PROFILE = {
@@ -143,39 +157,51 @@ class Moving(Shop):
         text = self.host.sh("cat /var/lib/docker/volumes/mv_tasks/_data/log")
         return [line.split() for line in text.splitlines()]
 
-    def assert_no_task_lost(self, since: int = 0) -> int:
-        """Each task was done once, in its order, and none failed; how many there were.
+    def assert_no_task_lost(self, since: int = 0) -> list[tuple[str, float]]:
+        """Each task that began has ended before the next, and none failed.
+
+        Gives the address that each was sent to and its seconds; the last may be under way.
 
         + since: lines of the log that do not count
         """
         rows = self.log()[since:]
-        assert [row for row in rows if row[1] != "done"] == []
-        first = int(rows[0][0])
-        assert [int(row[0]) for row in rows] == list(range(first, first + len(rows)))
-        return len(rows)
+        # A task that was under way before does not count.
+        if rows[0][0] != "begin":
+            rows = rows[1:]
+        begun, ended = rows[::2], rows[1::2]
+        assert [row for row in begun if row[0] != "begin"] == []
+        assert [row for row in ended if row[0] != "end"] == []
+        pairs = list(zip(begun, ended, strict=False))
+        assert [one[1:3] for one, _ in pairs] == [other[1:3] for _, other in pairs]
+        first = int(begun[0][1])
+        assert [int(row[1]) for row in begun] == list(range(first, first + len(begun)))
+        return [(row[2], float(row[3])) for row in ended]
 
     def wait_for_tasks(self, more: int = 2) -> None:
         """Wait until the client has done some more of them."""
-        count = len(self.log()) + more
         path = "/var/lib/docker/volumes/mv_tasks/_data/log"
-        self.host.wait_for(f"[ $(wc -l <{path}) -ge {count} ]", 60)
+        done = f"grep -c ^end {path} 2>/dev/null"
+        count = int(self.host.sh(f"{done} || true") or 0) + more
+        self.host.wait_for(f"[ $({done}) -ge {count} ]", 60)
 
     @contextlib.contextmanager
     def polling(self) -> Iterator[Callable[[], list[str]]]:
         """Within the block somebody asks both; gives what reads the moments when none answered."""
-        self.host.put("/tmp/poller", POLLER, "0755")
-        self.host.sh("setsid sh /tmp/poller >/dev/null 2>&1 </dev/null & echo $! >/tmp/poller.pid")
-        silent: list[str] = []
+        self.host.put("/tmp/poller.py", POLLER, "0644")
+        self.host.docker(
+            "run", "-d", "--name", "poller", "--network", "mv_default",
+            "-v", "/tmp/poller.py:/poller.py:ro", "lab/python:3.11", "python3", "-u", "/poller.py",
+        )  # fmt: skip
 
         def read() -> list[str]:
-            silent[:] = self.host.sh("cat /tmp/silent").splitlines()
-            assert int(self.host.sh("wc -l </tmp/polls")) > 3
-            return silent
+            lines = self.host.docker("logs", "poller").splitlines()
+            assert sum(line.startswith("answered") for line in lines) > 3
+            return [line for line in lines if line.startswith("silent")]
 
         try:
             yield read
         finally:
-            self.host.sh("kill $(cat /tmp/poller.pid); rm -f /tmp/poller /tmp/poller.pid")
+            self.host.docker("rm", "-f", "poller")
 
     def files(self) -> str:
         """Digest, mode and owner of each of the project's files on the host."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stackmend.worker.move.plan.layer import ORDER
 from tests.lab.fixtures import Lab
 from tests.lab.moving import Moving, limit_cpu
 from tests.lab.observed import HostCommandError
@@ -72,8 +73,9 @@ def read_record(stack: Moving) -> dict[str, Any]:
     return found
 
 
-def kill_at(stack: Moving, moments: dict[str, str]) -> None:
-    """Kill one run after the other, each at its moment."""
+def kill_at(stack: Moving, moments: dict[str, str]) -> list[str]:
+    """Kill one run after the other, each at its moment; the stages at which they were killed."""
+    stages = []
     for name, condition in moments.items():
         with stack.start_moving() as run:
             for _ in range(40):
@@ -84,6 +86,8 @@ def kill_at(stack: Moving, moments: dict[str, str]) -> None:
                 assert not ended, f"it ended before {name}:\n{run.output()}"
             assert not ended, f"it ended before {name}:\n{run.output()}"
             run.kill()
+        stages.append(read_record(stack)["stage"])
+    return stages
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +125,31 @@ def test_a_fast_one_is_left_as_it_was(stack: Moving) -> None:
 def test_a_slow_one_is_moved_by_a_controller_that_is_killed_again_and_again(stack: Moving) -> None:
     stack.services["legacy"].update(limit_cpu(0.15))
     stack.policy["settings"] = {}
-    stack.settings.pop("worker")
+    stack.settings.pop("worker", None)
     stack.deploy()
     stack.wait_for_tasks()
     since = len(stack.log())
     legacy, own = stack.id("legacy"), stack.host.sh("cat /opt/mv/compose.yaml")
     with stack.polling() as read_silence:
         with slowed(stack):
-            kill_at(stack, MOMENTS)
+            stages = kill_at(stack, MOMENTS)
         done = stack.move("-y")
         assert done.rc == 0, done.out
         stack.wait_for_tasks()
         assert read_silence() == []
-    assert stack.assert_no_task_lost(since) > 3
-    assert stack.log()[-1][-1] == "http://ollama:11434/v1"
+    # Each run went on from where the one before was killed.
+    assert stages == sorted(stages, key=ORDER.index)
+    assert {*stages} >= {"imported", "confirmed"}
+    assert len({*stages}) >= 4, stages
+    tasks = stack.assert_no_task_lost(since)
+    slow, fast = (
+        [seconds for url, seconds in tasks if name in url] for name in ("legacy", "ollama")
+    )
+    assert len(slow) > 1
+    assert len(fast) > 1
+    # None waited for a server that was not there.
+    assert max(slow + fast) < 30
+    assert stack.log()[-1][2] == "http://ollama:11434/v1"
     assert stack.host.sh("cat /opt/mv/compose.yaml") == own
     kept = stack.container("legacy")
     assert kept["Id"] == legacy
@@ -151,7 +166,7 @@ def test_a_slow_one_is_moved_by_a_controller_that_is_killed_again_and_again(stac
 
     # Neither an engine that starts again nor the stack without the section starts the legacy one.
     stack.host.sh("systemctl restart docker", timeout=60)
-    stack.settings.pop("worker")
+    stack.settings.pop("worker", None)
     done = stack.run("-y")
     assert done.rc == 0, done.out
     assert stack.container("legacy")["State"]["Status"] == "exited"
@@ -166,8 +181,10 @@ def test_it_is_taken_back_by_a_controller_that_is_killed_again_and_again(stack: 
     stack.deploy()
     assert stack.health() == {"client": "running", "legacy": "running"}
     assert stack.id("legacy") == stopped
-    stack.host.sh("docker volume rm mv_stackmend-ollama")
     stack.wait_for_tasks()
+    # What somebody pulled into it since is theirs.
+    kept = "/var/lib/docker/volumes/mv_stackmend-ollama/_data/kept"
+    stack.host.put(kept, "theirs", "0644")
     since = len(stack.log())
     before = stack.files(), stack.client_env(), stack.id("legacy")
     with stack.polling() as read_silence:
@@ -184,5 +201,7 @@ def test_it_is_taken_back_by_a_controller_that_is_killed_again_and_again(stack: 
         assert read_silence() == []
     assert (stack.files(), stack.client_env(), stack.id("legacy")) == before
     assert stack.health() == {"client": "running", "legacy": "running"}
-    assert "stackmend-ollama" not in stack.host.docker("volume", "ls", "-q")
+    volumes = stack.host.docker("volume", "ls", "-q").split()
+    assert [name for name in volumes if "ollama" in name] == ["mv_stackmend-ollama"]
+    assert stack.host.sh(f"cat {kept}") == "theirs"
     stack.assert_no_task_lost(since)

@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stackmend.worker.move.facts import WorkerMove
+from stackmend.redaction import format_safe_line, redact_likely
+from stackmend.worker.move.facts import LONGEST_WORD, WorkerMove
 from tests import hostile
 from tests.unit.hostile_engine import compose_labels, container
 from tests.unit.hostile_host import HostileHost
 from tests.unit.hostile_room import Dump, Room, Slot, at
 
 _SECTIONS = {
-    "sections": ("record", "layer", "containers", "images", "processes", "gpu", "free", "read"),
+    "sections": (
+        "record",
+        "layer",
+        "containers",
+        "images",
+        "processes",
+        "gpu",
+        "free",
+        "memory",
+        "volumes",
+        "engine",
+        "read",
+    ),
     "bodies": ('{"version":1}', "1\tlibrary\t/usr/lib/libllama.so", "1\tfile\t5\t/x.gguf", "[]"),
 }
 
@@ -52,7 +65,9 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 
 def _command(dump: Dump, value: str) -> None:
-    dump["runners"][0]["words"] = ("serve", value)
+    # Shown as one line, without what looks like a secret.
+    safe = redact_likely(format_safe_line(value, LONGEST_WORD))
+    dump["runners"][0]["words"] = ("serve", safe)
 
 
 def _text(**more: Any) -> Any:
@@ -63,7 +78,7 @@ WORKER = Room(
     name="worker",
     facts=[(WorkerMove, {"project": "shop"})],
     lay=_lay,
-    passing=frozenset({"free"}),
+    passing=frozenset({"free", "available", "gpu_free"}),
     scripts=frozenset({"worker/move/probe.sh"}),
     few=15,
     many=400,

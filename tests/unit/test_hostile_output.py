@@ -143,7 +143,8 @@ NOT_PARSED = {
         "models/delete models/manifest models/partials models/remember models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
         "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set "
-        "worker/benchmark/remember worker/move/remember worker/move/retire worker/move/unvolume"
+        "worker/benchmark/remember worker/move/remember worker/move/retire "
+        "worker/move/start worker/move/unvolume"
     ),
     "other scripts begin with it": (
         "access/as_user access/common connection/frame connection/own connection/put "
@@ -160,10 +161,10 @@ NOT_PARSED = {
     ),
     "it prints certificates, which the reader takes or leaves as a whole": "models/trust",
     "it prints the bytes of a blob, whose digest decides": "models/give",
-    "it prints one number": "models/relayed",
+    "it prints one number": "models/relayed worker/move/missing",
     "it prints a digest, whose file the server reads": "worker/move/copy",
     "it prints the kernel's numbers, behind ids of ours": (
-        "compose/listening worker/benchmark/conditions"
+        "compose/listening worker/benchmark/conditions worker/move/callers"
     ),
     "it prints refs and a packed archive, which test_compose_git.py fuzzes": "compose/git",
 }

@@ -10,9 +10,9 @@ import pytest
 from pyinfra.api import StringCommand
 
 from stackmend.worker.move import commands
-from stackmend.worker.move.asking import _is_llama, _parse_models
-from stackmend.worker.move.facts import parse
-from stackmend.worker.move.plan import begin
+from stackmend.worker.move.asking import _parse_context, _parse_models, _parse_tags
+from stackmend.worker.move.facts import parse, parse_callers
+from stackmend.worker.move.plan import begin, identify, list_candidates
 from stackmend.worker.move.state import HostMove, ModelFile, Runner
 from tests.marks import MARK, framed
 from tests.unit.test_move_plan import move
@@ -60,12 +60,16 @@ def runner(*rows: str, **more: Any) -> Runner:
 
 
 def test_a_container() -> None:
-    rows = ("42\tlibrary\t/usr/lib/libllama.so", "42\tfile\t7\t/m/a.gguf", "43\tfile\t8\t/m/b.gguf")
+    rows = (
+        "42\tlibrary\t/usr/lib/libllama.so",
+        "42\tfile\t7\t1:2\t/m/a.gguf",
+        "43\tfile\t8\t1:3\t/m/b.gguf",
+    )
     found = runner(*rows)
     assert found.service == "llm"
     assert found.image_labels == {"title": "llama.cpp"}
     assert found.libraries == ("/usr/lib/libllama.so",)
-    assert found.files == (ModelFile(path="/m/a.gguf", size=7),)
+    assert found.files == (ModelFile(path="/m/a.gguf", size=7, inode="1:2"),)
     assert found.addresses == ("172.18.0.2",)
     assert found.ports == (8000,)
     assert found.published == ("127.0.0.1:8080",)
@@ -80,6 +84,25 @@ def test_no_secret_of_it_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", "exec llama-server -m /m/a.gguf --api_key sk-hush --port 80"],
+        ["sh", "-c", "API_KEY=hush llama-server -m /m/a.gguf"],
+        ["llama-server", "-m", "/m/a.gguf", "--key", "hush"],
+        ["llama-server", "-m", "/m/a.gguf", "--api_key=hush"],
+        ["llama-server", "-m", "/m/a.gguf", "--hf-token", "hush"],
+    ],
+)
+def test_no_secret_of_its_command_is_evidence(words: list[str]) -> None:
+    more = {"Entrypoint": None, "Cmd": words, "Image": "x", "Env": ["URL=http://x/?api_key=hush"]}
+    found = runner(Config={**container()["Config"], **more})
+    assert "hush" not in found.model_dump_json()
+    (legacy,) = identify(list_candidates([found]), {})
+    assert "hush" not in legacy.model_dump_json()
+    assert any("its command has" in line for line in legacy.evidence)
+
+
+@pytest.mark.parametrize(
     "settings",
     [{"DeviceRequests": [{"Driver": "nvidia"}]}, {"Devices": [{"PathOnHost": "/dev/kfd"}]}],
 )
@@ -90,8 +113,9 @@ def test_an_accelerator(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "42\tfile\tx\t/m/a.gguf",
-        "42\tfile\t7\trelative.gguf",
+        "42\tfile\tx\t1:2\t/m/a.gguf",
+        "42\tfile\t7\t1:2\trelative.gguf",
+        "42\tfile\t7\t/m/a.gguf",
         "42\tfile\t7",
         "42",
         "",
@@ -170,10 +194,71 @@ def test_what_a_server_lists(content: bytes, models: object) -> None:
     assert _parse_models(content) == models
 
 
-def test_what_describes_itself_as_llama() -> None:
-    assert _is_llama(b'{"default_generation_settings":{}}')
-    assert not _is_llama(b"[]")
-    assert not _is_llama(b"no")
+@pytest.mark.parametrize(
+    ("content", "context"),
+    [
+        (b'{"default_generation_settings":{}}', 0),
+        (b'{"default_generation_settings":{"n_ctx":8192}}', 8192),
+        (b'{"default_generation_settings":{"n_ctx":true}}', 0),
+        (b'{"default_generation_settings":{"n_ctx":-1}}', 0),
+        (b'{"default_generation_settings":[]}', 0),
+        (b"[]", None),
+        (b"no", None),
+    ],
+)
+def test_what_describes_itself_as_llama(content: bytes, context: int | None) -> None:
+    assert _parse_context(content) == context
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b'{"models":[{"name":"a:latest"},{"name":"../x"},{"name":5},7]}', ("a:latest",)),
+        (b'{"models":[]}', ()),
+        (b'{"models":{}}', None),
+        (b"Not found", None),
+    ],
+)
+def test_what_an_ollama_has(content: bytes, names: object) -> None:
+    assert _parse_tags(content) == names
+
+
+@pytest.mark.parametrize("sections", [{"engine": 1}, {"volumes": 1}])
+def test_an_engine_that_does_not_answer_is_no_host_without_a_worker(
+    sections: dict[str, int],
+) -> None:
+    parts: dict[str, tuple[int, list[str]]] = {
+        "engine": (0, []),
+        "volumes": (0, []),
+        "read": (0, []),
+    }
+    parts |= {name: (status, []) for name, status in sections.items()}
+    assert "does not list" in parse(framed(parts), MARK, "ai").problem
+    assert not read().problem
+
+
+def test_memory_and_volumes() -> None:
+    found = read(
+        memory=["MemAvailable:    8 kB"],
+        vram=["10", "20"],
+        volumes=["ai_stackmend-ollama", "../x"],
+    )
+    assert (found.available, found.gpu_free) == (8192, 30 << 20)
+    assert found.volumes == ("ai_stackmend-ollama",)
+    assert read(memory=["x"], vram=["[N/A]"]).available is None
+    assert read(vram=["[N/A]"]).gpu_free is None
+
+
+def test_what_its_variables_say_of_how_it_serves() -> None:
+    env = ["LLAMA_ARG_CTX_SIZE=8192", "LLAMA_API_KEY=hush"]
+    found = runner(Config={**container()["Config"], "Env": env})
+    assert found.env == {"LLAMA_ARG_CTX_SIZE": "8192", "LLAMA_API_KEY": "***"}
+
+
+def test_who_is_connected() -> None:
+    mapped = "0000000000000000FFFF0000060012AC:0050"
+    text = f"050012AC:9C40\n0100007F:1F90\n{mapped}\nx\n050012AC:9C41\n"
+    assert parse_callers(text) == ("172.18.0.5", "172.18.0.6")
 
 
 def words(command: StringCommand) -> list[str]:

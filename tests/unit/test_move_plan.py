@@ -85,9 +85,12 @@ def designed(
     project: dict[str, Any] | None = None,
     host: HostMove | None = None,
     files: dict[str, bytes] | None = None,
+    **view: Any,
 ) -> Designed:
     known = {"compose.yaml": COMPOSE} if files is None else files
-    view = ProjectView(config=project or config(), files=known, laid_over=tuple(known))
+    over = tuple(path for path in known if path.endswith(".yaml"))
+    more = {"directory": "/opt/ai", **view}
+    view = ProjectView(config=project or config(), files=known, laid_over=over, **more)
     return assemble_move(spec, host or HostMove(), of or legacy(), view)
 
 
@@ -137,14 +140,27 @@ def test_a_gpu_is_reserved_where_containers_can_have_one() -> None:
     assert device["capabilities"] == ["gpu"]
 
 
-def test_it_takes_its_place_on_its_networks() -> None:
-    found = designed(project=config(llm={"networks": {"back": None, "default": None}})).move
+def test_it_takes_its_place_where_clients_are() -> None:
+    """Not where others are: they would have it by the name that it has there."""
+    project = config(
+        llm={"networks": {"back": None, "front": None, "shared": None}},
+        api={"networks": {"back": None, "shared": None}},
+    )
+    project["networks"] = {"shared": {"external": True}}
+    refused = designed(project=project)
+    assert "callers outside of the project" in refused.refusals[0].reason
+    found = designed(MovePolicy(allow=("network",)), project=project).move
     assert found is not None
-    assert found.added["networks"] == ["back", "default"]
+    assert found.added["networks"] == ["back"]
+
+
+def test_it_has_no_network_in_common_with_a_client() -> None:
+    project = config(llm={"networks": {"a": None}}, api={"networks": {"b": None}})
+    assert "shares no network" in designed(project=project).refusals[0].reason
 
 
 def test_an_ollama_of_the_project_is_not_added() -> None:
-    found = designed(project=config(ollama={"image": "ollama/ollama"})).move
+    found = designed(project=config(ollama={"image": "ollama/ollama"}), served=("a:latest",)).move
     assert found is not None
     assert (found.added, found.volume) == ({}, "")
     assert make_layer(found, "added") == ""
@@ -159,7 +175,10 @@ def test_a_host_and_a_port_of_their_own() -> None:
     )
     project = config()
     project["services"]["api"]["environment"] = env
-    found = designed(project=project, files={"compose.yaml": file}).move
+    files = {"compose.yaml": file}
+    refused = designed(project=project, files=files)
+    assert any('"allow": ["api"]' in each.remedy for each in refused.refusals)
+    found = designed(MovePolicy(allow=("api",)), project=project, files=files).move
     assert found is not None
     repointed = found.repointed["api"]["environment"]
     assert repointed == {"LLM_HOST": "ollama", "LLM_PORT": "11434"}
@@ -234,7 +253,10 @@ def test_what_is_allowed() -> None:
 
 
 def test_models_that_are_named() -> None:
-    spec = MovePolicy.model_validate({"models": {"gpt-3.5-turbo": "/models/a.gguf"}})
+    raw = {"models": {"gpt-3.5-turbo": "/models/a.gguf"}}
+    refused = designed(MovePolicy.model_validate(raw), legacy(files=()))
+    assert "how large /models/a.gguf is cannot be read" in refused.refusals[0].reason
+    spec = MovePolicy.model_validate({**raw, "allow": ("space",)})
     found = designed(spec, legacy(files=())).move
     assert found is not None
     assert found.models[0].name == "gpt-3.5-turbo"
@@ -251,6 +273,137 @@ def test_the_key_follows_settings_and_images() -> None:
     assert key == make_key(MovePolicy(keep_legacy=False), [runner()])
     assert key != make_key(MovePolicy(margin=0.2), [runner()])
     assert key != make_key(SPEC, [runner(image_id="sha256:2")])
+
+
+def test_a_model_of_an_ollama_is_never_replaced() -> None:
+    project = config(ollama={"image": "ollama/ollama"})
+    refused = designed(project=project, served=("tiny:latest",))
+    assert "has a model tiny already" in refused.refusals[0].reason
+    found = designed(MovePolicy(allow=("models",)), project=project, served=("tiny:latest",)).move
+    assert found is not None
+    assert found.models[0].present
+    steps = plan(SPEC, HostMove(record=begin(found, "k", "ai"))).actions
+    assert [step.verb for step in steps] == ["add", "measure", "re-point", "measure", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("target", "project", "reason"),
+    [
+        ("llm", {}, "its own name"),
+        ("ollama", {"ollama": {"image": "redis:7"}}, "no Ollama answers there"),
+        ("api", {}, "api calls it itself"),
+    ],
+)
+def test_what_it_cannot_be_moved_to(target: str, project: dict[str, Any], reason: str) -> None:
+    found = designed(MovePolicy(target=target), project=config(**project))
+    assert any(reason in each.reason for each in found.refusals), found.refusals
+
+
+@pytest.mark.parametrize(
+    ("api", "files", "reason"),
+    [
+        ({"healthcheck": {"test": ["CMD", "curl", "http://llm:8080/health"]}}, {}, "names it"),
+        (
+            {
+                "volumes": [
+                    {"type": "bind", "source": "/opt/ai/app.yaml", "target": "/etc/app.yaml"}
+                ]
+            },
+            {"app.yaml": b"llm:\n  base_url: http://llm:8080/v1\n"},
+            "app.yaml:2, a file of api, has its address",
+        ),
+    ],
+)
+def test_callers_whose_address_cannot_be_replaced(
+    api: dict[str, Any], files: dict[str, bytes], reason: str
+) -> None:
+    found = designed(project=config(api=api), files={"compose.yaml": COMPOSE, **files})
+    assert any(reason in each.reason for each in found.refusals), found.refusals
+
+
+def test_a_check_that_asks_it_at_the_host() -> None:
+    spec = MovePolicy(allow=("published",))
+    of = legacy(published=("127.0.0.1:8080",))
+    assert designed(spec, of).move is not None
+    found = designed(spec, of, asked=(8080,))
+    assert "asks it at port 8080 of the host" in found.refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"words": ("llama-server", "--api-key", "***")},
+        {"words": ("llama-server", "--mmproj=/m/p.gguf")},
+        {"words": ("llama-server", "--lora", "/m/l.gguf")},
+        {"words": ("llama-server", "--embedding")},
+        {"env": {"LLAMA_API_KEY": "***"}},
+    ],
+)
+def test_what_a_file_says_nothing_of(more: dict[str, Any]) -> None:
+    found = designed(of=legacy(**more))
+    assert "which the new one would not have" in found.refusals[0].reason
+    assert designed(MovePolicy(allow=("options",)), legacy(**more)).move is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "context"),
+    [
+        ({"words": ("llama-server", "-c", "8192")}, 8192),
+        ({"words": ("llama-server", "--ctx-size=512")}, 512),
+        ({"words": ("python3", "-m", "llama_cpp.server", "--n_ctx", "4096")}, 4096),
+        ({"env": {"LLAMA_ARG_CTX_SIZE": "2048"}}, 2048),
+        ({"words": ("llama-server", "-c", "0")}, 0),
+        ({}, 0),
+    ],
+)
+def test_models_keep_their_context(more: dict[str, Any], context: int) -> None:
+    found = designed(of=legacy(**more)).move
+    assert found is not None
+    assert found.models[0].context == context
+    (step,) = [s for s in plan(SPEC, HostMove(record=begin(found, "k", "ai"))).actions
+               if s.verb == "import"]  # fmt: skip
+    assert step.context == context
+
+
+def test_the_context_that_it_answers_with_counts() -> None:
+    of = legacy(words=("llama-server", "-c", "8192", "-np", "4"))
+    assert of.answer is not None
+    of = of.model_copy(update={"answer": of.answer.model_copy(update={"context": 2048})})
+    found = designed(of=of).move
+    assert found is not None
+    assert found.models[0].context == 2048
+
+
+def test_memory_for_a_second_copy() -> None:
+    short = HostMove(available=1100)
+    found = designed(host=short)
+    assert "a second copy of its model needs about 1200 bytes" in found.refusals[0].reason
+    assert designed(MovePolicy(allow=("memory",)), host=short).move is not None
+    assert designed(host=HostMove(available=1100, gpu=True, gpu_free=1200)).move is not None
+    assert designed(host=HostMove(available=1200)).move is not None
+
+
+def test_paths_that_lead_to_one_file() -> None:
+    files = (
+        ModelFile(path="/hub/snapshots/a.gguf", size=1000, inode="1:2"),
+        ModelFile(path="/models/b.gguf", size=1000, inode="1:2"),
+    )
+    found = designed(of=legacy(files=files, names=("other",)), host=HostMove(free=2 * 10**9)).move
+    assert found is not None
+    assert {model.path for model in found.models} == {"/hub/snapshots/a.gguf"}
+
+
+def test_space_stays_free() -> None:
+    host = HostMove(free=10**9)
+    assert "stay free" in designed(host=host, minimum_free=10**9).refusals[0].reason
+    assert designed(host=host, minimum_free=10**8).move is not None
+
+
+def test_a_volume_of_an_earlier_move_is_left_alone() -> None:
+    found = designed(host=HostMove(volumes=("ai_stackmend-ollama",))).move
+    assert found is not None
+    assert found.volume == "stackmend-ollama-1"
+    assert "start_interval" not in found.added["healthcheck"]
 
 
 # What is laid over the project's files
@@ -331,7 +484,7 @@ def test_a_model_of_several_is_not_all_of_them() -> None:
 def test_nothing_is_planned_without_a_legacy_worker() -> None:
     assert plan(SPEC, HostMove()).empty
     named = plan(MovePolicy(service="llm"), HostMove())
-    assert "nothing about it says" in named.refusals[0].reason
+    assert "no running container of it says" in named.refusals[0].reason
 
 
 def test_several_are_refused() -> None:
@@ -350,6 +503,29 @@ def test_one_that_was_slower_is_tried_again_once_anything_changed() -> None:
     assert not plan(SPEC, back, "k").actions
     again = plan(SPEC, back, "other", (legacy(),), designed())
     assert [action.verb for action in again.actions] == STEPS["planned"]
+
+
+def test_a_layer_that_means_the_same_is_the_same() -> None:
+    layer = yaml.safe_dump(yaml.safe_load(make_layer(move(), "retired")), sort_keys=False)
+    found = plan(SPEC, HostMove(record=record("retired"), layer=layer), "k")
+    assert [each.kind for each in found.findings] == ["moved"]
+
+
+def test_settings_that_changed_since_are_found() -> None:
+    layer = make_layer(move(), "retired")
+    spec = MovePolicy(image="ollama/ollama:9", settings={"mem_limit": "8g"})
+    found = plan(spec, HostMove(record=record("retired"), layer=layer), "k")
+    assert "another image, mem_limit now" in found.findings[1].cause
+    assert not found.actions
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"), [("1m30s", 90.0), ("1h0m0s", 3600.0), ("500ms", 0.5), (None, 10.0)]
+)
+def test_the_time_that_a_client_has_to_end(raw: str | None, seconds: float) -> None:
+    found = designed(project=config(api={"stop_grace_period": raw})).move
+    assert found is not None
+    assert found.grace == {"api": seconds}
 
 
 def test_one_that_was_taken_back_by_hand_is_left_alone() -> None:

@@ -275,8 +275,9 @@ def engine(
     + image: its image, where it is added
     + settings: more of the added service, in Compose's words, as ``{"mem_limit": "8g"}``
     + profile: how both are measured, as ``worker.benchmarked`` takes it
-    + allow_move: ``published``: the legacy worker may be stopped although a port of it is published
-      on the host
+    + allow_move: what may be done although it is not known to be safe: ``published``, ``network``,
+      ``api``, ``models``, ``memory``, ``space``, ``options``, ``tasks``, as
+      ``stackmend.worker.move.spec.MovePolicy`` has them
     + env: as ``compose.stack`` takes it, and so are all that follow
     + checks: health criteria beyond healthchecks
     + profiles: Compose profiles to enable

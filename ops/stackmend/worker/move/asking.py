@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stackmend import answers, connection
+from stackmend.models.client import LOADING, SOON
+from stackmend.models.spec import Name
 from stackmend.redaction import format_safe_line
 from stackmend.worker.move.state import Answer
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
-
-#: Seconds for what a server answers at once; one that computes may be slow.
-SOON = 10.0
-
-#: Seconds that a model has to be loaded, and to answer.
-LOADING = 900.0
 
 #: Models of a server that are read, and characters of a name.
 MOST_MODELS, LONGEST_NAME = 100, 500
@@ -34,8 +31,10 @@ def read_answer(host: Host, address: str, port: int) -> Answer | None:
             if models is None:
                 return None
             props = client.get("/props")
-            described = props.status_code == 200 and _is_llama(props.content)
+            context = _parse_context(props.content) if props.status_code == 200 else None
             server = format_safe_line(listed.headers.get("server", ""), 200)
+    except connection.ConnectionLost:
+        raise
     except (connection.HTTPError, connection.RemoteError, OSError):
         return None
     return Answer(
@@ -44,8 +43,21 @@ def read_answer(host: Host, address: str, port: int) -> Answer | None:
         server=server,
         names=tuple(dict.fromkeys(name for name, _ in models)),
         owners=tuple(dict.fromkeys(owner for _, owner in models if owner)),
-        props=described,
+        props=context is not None,
+        context=context or 0,
     )
+
+
+def list_models(host: Host, address: str, port: int) -> tuple[str, ...] | None:
+    """The full names of an Ollama's models; ``None`` where none answers."""
+    try:
+        with connection.http(host, address, port, timeout=SOON) as client:
+            answer = client.get("/api/tags")
+            return _parse_tags(answer.content) if answer.status_code == 200 else None
+    except connection.ConnectionLost:
+        raise
+    except (connection.HTTPError, connection.RemoteError, OSError):
+        return None
 
 
 def check_answer(host: Host, address: str, port: int, model: str) -> str:
@@ -61,11 +73,30 @@ def check_answer(host: Host, address: str, port: int, model: str) -> str:
                 reason = format_safe_line(answer.content.decode(errors="replace"), 200)
                 return f"HTTP {answer.status_code}: {reason}"
             reply = answers.read_json(answer.content)
+    except connection.ConnectionLost:
+        # Nothing is known of the server then.
+        raise
     except (connection.HTTPError, ValueError, OSError) as error:
         return format_safe_line(str(error), 200) or type(error).__name__
     if isinstance(reply, dict) and isinstance(reply.get("choices"), list) and reply["choices"]:
         return ""
     return f"the reply is none of a model: {format_safe_line(json.dumps(reply), 200)}"
+
+
+def _parse_tags(content: bytes) -> tuple[str, ...] | None:
+    try:
+        found = answers.read_json(content)
+    except ValueError:
+        return None
+    rows: Any = found.get("models") if isinstance(found, dict) else None
+    if not isinstance(rows, list):
+        return None
+    names = []
+    for row in rows:
+        with suppress(ValueError):
+            if isinstance(row, dict) and isinstance(row.get("name"), str):
+                names.append(str(Name.parse(row["name"])))
+    return tuple(names)
 
 
 def _parse_models(content: bytes) -> list[tuple[str, str]] | None:
@@ -83,9 +114,19 @@ def _parse_models(content: bytes) -> list[tuple[str, str]] | None:
     ]
 
 
-def _is_llama(content: bytes) -> bool:
+def _parse_context(content: bytes) -> int | None:
+    """Tokens of a request's context, as llama.cpp's server describes itself; 0 is not known.
+
+    ``None`` where it does not describe itself so.
+    """
     try:
         found = answers.read_json(content)
     except ValueError:
-        return False
-    return isinstance(found, dict) and "default_generation_settings" in found
+        return None
+    settings = found.get("default_generation_settings") if isinstance(found, dict) else None
+    if settings is None:
+        return None
+    tokens = settings.get("n_ctx") if isinstance(settings, dict) else None
+    if not isinstance(tokens, int) or isinstance(tokens, bool):
+        return 0
+    return tokens if 0 < tokens <= 1 << 30 else 0

@@ -1,5 +1,7 @@
 """From an action to its command: the only place where values are quoted."""
 
+from collections.abc import Iterable
+
 from pyinfra.api import StringCommand
 
 from stackmend.connection import script
@@ -30,6 +32,24 @@ def retire(project: str, service: str, *, remove: bool) -> StringCommand:
     """
     words = (project, service, "yes" if remove else "no")
     return script(_ROOM, "retire", *words, shared=["own"])
+
+
+def start(project: str, service: str) -> StringCommand:
+    """Start a service's containers, where they are stopped."""
+    return script(_ROOM, "start", project, service, shared=["own"])
+
+
+def read_callers(project: str, service: str, port: int) -> StringCommand:
+    """Print who is connected to a port of a service's containers, as the kernel has it."""
+    return script(_ROOM, "callers", project, service, str(port), shared=["own"])
+
+
+def count_missing(project: str, target: str, clients: Iterable[str]) -> StringCommand:
+    """Print how many requests for a model that it has not Ollama had since its clients started.
+
+    :param target: the container of Ollama.
+    """
+    return script(_ROOM, "missing", project, target, *clients, shared=["own"])
 
 
 def remove_volume(project: str, key: str) -> StringCommand:

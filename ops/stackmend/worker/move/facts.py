@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,22 +14,46 @@ from pyinfra.api import FactBase, StringCommand
 from stackmend import answers
 from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
 from stackmend.paths import STATE_ROOT, is_name, is_plain
+from stackmend.redaction import SECRET_NAME, format_safe_line, redact_likely
 from stackmend.worker.move.state import HostMove, ModelFile, MoveRecord, Runner
 
 #: Bytes of what the engine says of a project's containers.
 LONGEST = 32 << 20
 
+#: Characters of a word of a command.
+LONGEST_WORD = 4096
+
 #: Characters of the record.
 LONGEST_RECORD = 262144
 
-#: What follows such a word of a command, or stands in it, is not kept.
-_SECRET = re.compile(r"(?i)key|token|secret|passw")
 _URL = re.compile(r"https?://[^@\s]{1,500}")
-_PORTS = ("LLAMA_ARG_PORT", "PORT")
+#: Variables that are kept, and those of which only that they are set.
+_KEPT = ("LLAMA_ARG_PORT", "PORT", "LLAMA_ARG_CTX_SIZE", "N_CTX")
+_SET = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "LLAMA_ARG_MMPROJ", "LLAMA_ARG_EMBEDDINGS")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_CALLER = re.compile(r"(?:[0-9A-F]{8}|[0-9A-F]{32}):[0-9A-F]{4}")
+_INODE = re.compile(r"[0-9]{1,20}:[0-9]{1,20}")
 _TCP = re.compile(r"([0-9]{1,5})/tcp")
 _ID = re.compile(r"[0-9a-f]{64}")
 
-_UNREADABLE = "it is none that stackmend wrote"
+
+def parse_callers(text: str) -> tuple[str, ...]:
+    """The addresses of those that are connected, other than the container itself.
+
+    :param text: lines as ``0100007F:1F90``, words of 32 bits in the host's order.
+    """
+    found = set()
+    for line in text.split():
+        if not _CALLER.fullmatch(line):
+            continue
+        words = [line[at : at + 8] for at in range(0, line.index(":"), 8)]
+        packed = b"".join(bytes.fromhex(word)[::-1] for word in words)
+        address = ipaddress.ip_address(packed)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if not address.is_loopback:
+            found.add(str(address))
+    return tuple(sorted(found))
 
 
 class WorkerMove(FactBase[HostMove]):
@@ -63,6 +88,8 @@ def parse(output: Sequence[str], mark: str, project: str) -> HostMove:
     if "read" not in found:
         raise ValueError("it was cut off")
     record, problem = _parse_record(found.get("record"), project)
+    volumes = found.get("volumes", (0, []))
+    failed = found.get("engine", (0, []))[0] or volumes[0]
     return HostMove(
         runners=_parse_runners(found),
         record=record,
@@ -70,6 +97,10 @@ def parse(output: Sequence[str], mark: str, project: str) -> HostMove:
         layer="\n".join(found.get("layer", (0, []))[1]),
         gpu='"nvidia"' in "\n".join(found.get("gpu", (0, []))[1]),
         free=_parse_free(found.get("free")),
+        available=_parse_available(found.get("memory")),
+        gpu_free=_parse_vram(found.get("vram")),
+        volumes=tuple(line for line in volumes[1] if is_name(line))[:1000],
+        problem="the engine does not list the project's containers" if failed else "",
     )
 
 
@@ -80,10 +111,14 @@ def _parse_record(
         return None, ""
     text = "\n".join(section[1])
     try:
-        record = MoveRecord.model_validate(answers.read_json(text, LONGEST_RECORD))
+        record: MoveRecord | None = MoveRecord.model_validate(
+            answers.read_json(text, LONGEST_RECORD)
+        )
     except (ValueError, ValidationError):
-        return None, _UNREADABLE
-    return (record, "") if record.project == project else (None, _UNREADABLE)
+        record = None
+    if record is None or record.project != project:
+        return None, f"{STATE_ROOT}/{project}/move.json is no record that stackmend wrote of it"
+    return record, ""
 
 
 def _parse_free(section: tuple[int, list[str]] | None) -> int | None:
@@ -92,6 +127,24 @@ def _parse_free(section: tuple[int, list[str]] | None) -> int | None:
         return None
     words = section[1][-1].split()
     return int(words[3]) * 1024 if len(words) > 3 and words[3].isdecimal() else None
+
+
+def _parse_available(section: tuple[int, list[str]] | None) -> int | None:
+    """Bytes of memory that programs may take, as ``/proc/meminfo`` says."""
+    if section is None or section[0] != 0 or not section[1]:
+        return None
+    match = re.fullmatch(r"MemAvailable:\s{1,20}([0-9]{1,15}) kB", section[1][0])
+    return int(match[1]) * 1024 if match else None
+
+
+def _parse_vram(section: tuple[int, list[str]] | None) -> int | None:
+    """Bytes that are free on all GPUs, as ``nvidia-smi`` says in MiB."""
+    if section is None or section[0] != 0:
+        return None
+    numbers = [line.strip() for line in section[1] if line.strip()]
+    if not numbers or not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+        return None
+    return sum(map(int, numbers)) << 20
 
 
 def _parse_runners(found: Mapping[str, tuple[int, list[str]]]) -> tuple[Runner, ...]:
@@ -157,36 +210,43 @@ def _parse_runner(
 
 def _parse_files(rows: Sequence[Sequence[str]]) -> tuple[ModelFile, ...]:
     files = {
-        row[2]: int(row[1])
+        row[3]: (int(row[1]), row[2])
         for row in rows
-        if len(row) == 3
+        if len(row) == 4
         and row[0] == "file"
-        and row[1].isdecimal()
-        and row[2].startswith("/")
-        and is_plain(row[2])
+        and _NUMBER.fullmatch(row[1])
+        and row[3].startswith("/")
+        and is_plain(row[3])
     }
     return tuple(
-        ModelFile(path=path, size=min(size, answers.LARGEST))
-        for path, size in sorted(files.items())
+        ModelFile(
+            path=path,
+            size=min(size, answers.LARGEST),
+            inode=inode if _INODE.fullmatch(inode) else "",
+        )
+        for path, (size, inode) in sorted(files.items())
     )
 
 
 def _select_variables(lines: Sequence[Any]) -> dict[str, str]:
-    """The variables of a container that hold an address or a port; no login is among them."""
+    """The variables of a container that say how it serves, or whom it calls; no login is there."""
     pairs = (str(line).partition("=")[::2] for line in lines)
     return {
-        key: value
+        key: "***" if key in _SET else redact_likely(value)
         for key, value in pairs
-        if (_URL.fullmatch(value) and not _SECRET.search(key)) or key in _PORTS
+        if (_URL.fullmatch(value) and not SECRET_NAME.search(key)) or key in (*_KEPT, *_SET)
     }
 
 
 def _hide_secrets(words: Sequence[Any]) -> tuple[str, ...]:
+    """The words of a command; what may be a secret, also within a script, is none of them."""
     kept: list[str] = []
     after = False
     for word in map(str, words):
         name, _, value = word.partition("=")
-        secret = bool(_SECRET.search(name)) and name.startswith("-")
-        kept.append("***" if after else f"{name}=***" if secret and value else word)
-        after = secret and not value
+        secret = name.startswith("-") and bool(SECRET_NAME.search(name.replace("-", "_")))
+        safe = redact_likely(format_safe_line(word, LONGEST_WORD))
+        kept.append("***" if after else f"{name}=***" if secret and value else safe)
+        # A script is a word of its own.
+        after = secret and not value and len(word.split()) == 1
     return tuple(kept)

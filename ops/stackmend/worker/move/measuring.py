@@ -8,13 +8,13 @@ from stackmend.errors import StepError
 from stackmend.worker.benchmark import statistics
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.measuring import OnProgress, ReadConditions, measure_interleaved
-from stackmend.worker.benchmark.state import Fingerprint, Measurement, Result
+from stackmend.worker.benchmark.state import Comparison, Fingerprint, Measurement, Result
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from stackmend.worker.benchmark.spec import Profile
-    from stackmend.worker.benchmark.state import Comparison, Level
+    from stackmend.worker.benchmark.state import Level, Summary
 
 #: What decides.
 FIGURE = "output_tps"
@@ -33,6 +33,18 @@ class Measured(NamedTuple):
     comparisons: tuple[Comparison, ...]
     old: tuple[Level, ...]
     new: tuple[Level, ...]
+
+    @property
+    def slowest(self) -> float:
+        """Seconds of the slowest request to the legacy worker; of one cut off, what it had."""
+        ends = [
+            sample.end
+            for level in self.old
+            for repeat in level.repeats
+            for sample in repeat.samples
+            if sample.invalid in (None, "timeout")
+        ]
+        return max(ends, default=0.0)
 
 
 def measure(
@@ -60,6 +72,14 @@ def measure(
     before, after = (
         [statistics.summarize(level, profile.limits) for level in each] for each in levels
     )
+    if all(_is_timed_out(level) for level in levels[0]) and all(
+        row.valid for summary in after for row in summary.repeats
+    ):
+        bounds = tuple(
+            _compare_bound(level, summary, profile, margin)
+            for level, summary in zip(levels[0], after, strict=True)
+        )
+        return Measured(min(bounds, key=lambda each: each.ratio), bounds, *levels)
     for name, summaries in (("legacy worker", before), ("new one", after)):
         if not any(row.valid for summary in summaries for row in summary.repeats):
             raise StepError(
@@ -115,6 +135,33 @@ def make_measurement(
         cause=cause,
         fingerprint=Fingerprint(parameters="move", engine=engine, model=model),
         levels=levels,
+    )
+
+
+def _is_timed_out(level: Level) -> bool:
+    """Whether no request of a level ended in its time, and none failed otherwise."""
+    samples = [sample for repeat in level.repeats for sample in repeat.samples]
+    return bool(samples) and all(sample.invalid == "timeout" for sample in samples)
+
+
+def _compare_bound(level: Level, new: Summary, profile: Profile, margin: float) -> Comparison:
+    """The new one, held against the most that a legacy worker can have done that was too slow."""
+    most = max(level.load.concurrency, 1) * profile.output_tokens / profile.timeout
+    ratio = new.output_tps.median / most
+    p = statistics.compute_p(
+        [most] * len(level.repeats), [row.output_tps for row in new.repeats if row.valid]
+    )
+    better = ratio > 1 + margin and p < statistics.SIGNIFICANT
+    return Comparison(
+        load=level.load,
+        figure=FIGURE,
+        before=most,
+        after=new.output_tps.median,
+        ratio=ratio,
+        threshold=margin,
+        p=p,
+        outcome="better" if better else "noisy",
+        reason=f"no request to the legacy worker ended within {profile.timeout:g} s",
     )
 
 

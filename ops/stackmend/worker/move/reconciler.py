@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stackmend import compose, connection
 from stackmend.checks.spec import HttpCheck
 from stackmend.decision import Finding, Refusal
 from stackmend.errors import StepError
-from stackmend.models.client import Client
+from stackmend.models.client import LOADING, UNKNOWN_SIZE, Client
 from stackmend.models.errors import TransientError
 from stackmend.models.spec import DEFAULT_PORT, Name
 from stackmend.models.state import Server
@@ -20,7 +21,7 @@ from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 from stackmend.worker.move import asking, commands
-from stackmend.worker.move.facts import WorkerMove
+from stackmend.worker.move.facts import WorkerMove, parse_callers
 from stackmend.worker.move.plan import (
     Action,
     AddService,
@@ -35,11 +36,14 @@ from stackmend.worker.move.plan import (
     advance,
     assemble_move,
     begin,
+    explain_grace,
     identify,
     is_final,
     list_candidates,
+    make_confirmed,
     make_key,
     make_layer,
+    make_return,
     return_failed,
 )
 from stackmend.worker.move.plan import plan as decide
@@ -66,13 +70,24 @@ if TYPE_CHECKING:
 #: Seconds that a copy of one model's file may take on the host.
 COPYING = 6 * 3600.0
 
-#: Bytes of a model's file, where its size is not known, for the time to read it.
-UNKNOWN_SIZE = 500_000_000_000
+#: Seconds that the image of the new one may take to be pulled.
+PULLING = 7200.0
 
 #: How often both are measured until that can be compared.
 ATTEMPTS = 3
 
+#: How often it is read who is connected to a legacy worker that is to be stopped.
+READINGS = 3
+
+#: Seconds that a legacy worker has to answer before its clients go back to it, and between two
+#: attempts: one that was started just now has to load its model.
+ANSWERING, PAUSE = 120.0, 1.0
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Called(StepError):
+    """Somebody calls the legacy worker still: it is neither stopped, nor do clients go back."""
 
 
 @dataclass
@@ -104,6 +119,15 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "the project's workers")
         record = state.record
+        if state.problem:
+            self._waiting = True
+            refusal = Refusal(
+                subject=self.subject,
+                reason=f"where it stands is not known: {state.problem}",
+                remedy="bring the engine to answer, then run again",
+            )
+            return Observation(Plan(refusals=(refusal,)), state)
+        self._waiting = False
         if state.record_problem or (record is not None and record.stage != "returned"):
             return Observation(decide(self.spec, state), state)
         candidates = list_candidates(state.runners, self.spec.service)
@@ -130,10 +154,13 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """Seconds that one action has."""
         limit = float(self.step_limit)
         if isinstance(action, ImportModel):
-            return limit + COPYING + asking.LOADING
+            return limit + COPYING + LOADING
         if isinstance(action, Measure):
             profile = self.spec.profile
             return limit + ATTEMPTS * 2 * profile.timeout * profile.samples
+        if isinstance(action, AddService):
+            limit += PULLING
+        limit += ANSWERING + LOADING
         # What changes the project is limited as compose.stack is, forward and back.
         return limit + 4 * (self.project.health_timeout + connection.LIMIT)
 
@@ -146,7 +173,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         return found
 
     def _assemble(self, state: HostMove, legacy: Legacy) -> Designed:
-        view = self._describe_project()
+        view = self._describe_project(state)
         if not view.problem:
             return assemble_move(self.spec, state, legacy, view)
         refusal = Refusal(
@@ -156,7 +183,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         )
         return Designed(refusals=(refusal,))
 
-    def _describe_project(self) -> ProjectView:
+    def _describe_project(self, state: HostMove) -> ProjectView:
         found = compose.observe_project(self.host, self.project)
         self._waiting = not isinstance(found, str) and not found.converged
         if isinstance(found, str):
@@ -173,7 +200,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             image_env={name: image.env for name, image in found.declared.images.items()},
             files=found.files,
             laid_over=found.laid_over,
+            directory=self.project.directory,
             checked=self._list_checked(),
+            asked=self._list_asked(),
+            served=self._list_served(state),
+            minimum_free=int(self.project.minimum_free),
             problem=problem,
         )
 
@@ -187,6 +218,23 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                     urlsplit(address if "//" in address else f"//{address}").hostname or ""
                 )
         return tuple(sorted({*filter(None, named)}))
+
+    def _list_asked(self) -> tuple[int, ...]:
+        """The ports that checks ask of the host itself."""
+        found = set()
+        for check in self.project.checks:
+            address = getattr(check, "url", None) or getattr(check, "address", None) or ""
+            if address and not getattr(check, "inside", None):
+                with suppress(ValueError):
+                    found.add(urlsplit(address if "//" in address else f"//{address}").port or 80)
+        return tuple(sorted(found))
+
+    def _list_served(self, state: HostMove) -> tuple[str, ...] | None:
+        """The models of an Ollama that the project has already."""
+        for runner in state.runners:
+            if runner.service == self.spec.target and runner.addresses:
+                return asking.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
+        return None
 
     # What is done
 
@@ -202,7 +250,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             try:
                 with self.step(action):
                     record = self._execute(action, record)
-            except (StepError, TransientError) as error:
+            except Called as error:
+                self.report_error(error)
+                return False
+            except (StepError, TransientError, connection.CommandTimeout) as error:
+                # A connection that is lost fails no move: the next run goes on from here.
                 if isinstance(action, PutBack):
                     raise
                 failed = error if isinstance(error, StepError) else StepError(str(error))
@@ -210,6 +262,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 record = return_failed(record, str(error).splitlines()[0])
                 self._write(record)
             if record.stage == "returning":
+                lease.check()
                 back = PutBack(subject=record.move.legacy, cause=record.reason)
                 with self.step(back):
                     record = self._put_back(record)
@@ -227,15 +280,17 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             case AddService():
                 self._apply(move, "added")
             case ImportModel():
-                self._copy_model(action, move)
+                record = self._add_model(action, record)
             case Measure():
                 record = self._measure(action, record)
             case Repoint():
                 self._switch_clients(move)
             case Retire():
-                self._apply(move, "retired")
-                command = commands.retire(self.project.project, move.legacy, remove=action.remove)
-                self.run(command, f"{move.legacy} does not stop")
+                if reason := self._explain_missing(move):
+                    record = make_return(record, reason)
+                    self._write(record)
+                    return record
+                self._retire(action, move)
             case PutBack():
                 return self._put_back(record)
         record = advance(record, action)
@@ -247,8 +302,27 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         content = make_layer(move, stage)
         if not compose.apply_layer(self.host, spec or self.project, content, self.report):
             raise StepError(
-                f"{self.project.project} is not healthy with it; it is as it was before"
+                f"{self.project.project} did not come to the stage {stage}, and its files are as "
+                "before; the error above says why"
             )
+
+    def _add_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
+        """Create a model in the new one; where others have theirs the record names it first."""
+        move = record.move
+        name = str(Name.parse(action.name))
+        if not move.added and name not in record.created:
+            address, port = self._locate(self._find(move.target))
+            served = asking.list_models(self.host, address, port)
+            if served is None or name in served:
+                raise StepError(
+                    f"{move.target} has a model {name} already, which stays as it is"
+                    if served
+                    else f"the models of {move.target} cannot be listed"
+                )
+            record = record.model_copy(update={"created": (*record.created, name)})
+            self._write(record)
+        self._copy_model(action, move)
+        return record
 
     def _copy_model(self, action: ImportModel, move: Move) -> None:
         source, target = self._find(move.legacy), self._find(move.target)
@@ -265,19 +339,33 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         client = Client(self.host, self._describe(target))
         name = Name.parse(action.name)
         file = action.path.rpartition("/")[2]
-        size = sizes.get(action.path) or UNKNOWN_SIZE
-        client.create(name, {"files": {file: match[0]}}, size)
+        size = sizes.get(action.path) or int(UNKNOWN_SIZE)
+        request: dict[str, Any] = {"files": {file: match[0]}}
+        if action.context:
+            request["parameters"] = {"num_ctx": action.context}
+        client.create(name, request, size)
         address, port = self._locate(target)
         if reason := asking.check_answer(self.host, address, port, action.name):
             raise StepError(f"{move.target} does not answer as {action.name}: {reason}")
 
     def _measure(self, action: Measure, record: MoveRecord) -> MoveRecord:
         move = record.move
-        measured = self._measure_both(move, action)
+        try:
+            measured = self._measure_both(move, action)
+        except StepError as error:
+            if action.phase == "after" and (reason := self._ask_legacy(move, 0)):
+                # There is nothing to go back to.
+                self.report_error(error)
+                return make_confirmed(record, reason)
+            raise
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
             self.report.add_measure(f"{name} {action.phase}", value, found.figure)
-        return add_comparison(record, action.phase, found, self.spec.margin)
+        record = add_comparison(record, action.phase, found, self.spec.margin)
+        grace = "" if "tasks" in self.spec.allow else explain_grace(move, measured.slowest)
+        if action.phase == "before" and record.stage == "measured" and grace:
+            return make_return(record, grace)
+        return record
 
     def _measure_both(self, move: Move, action: Measure) -> Measured:
         """Both, measured in turns; once more where that cannot be compared."""
@@ -339,6 +427,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
 
     def _switch_clients(self, move: Move) -> None:
         """Have the clients call the new one, and ask it from each client's own network."""
+        self._apply(move, "repointed", self._add_checks(move))
+
+    def _add_checks(self, move: Move) -> ComposeSpec:
+        """The project with checks that ask the new one from each client's own network."""
         checks = tuple(
             HttpCheck(
                 name=f"{client} reaches {move.target}",
@@ -347,23 +439,142 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             )
             for client in move.clients
         )
-        spec = self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
-        self._apply(move, "repointed", spec)
+        return self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
+
+    def _retire(self, action: Retire, move: Move) -> None:
+        """Stop the legacy worker, and start it again where the project does not hold without it."""
+        project = self.project.project
+        self._check_callers(move)
+        self._apply(move, "retired")
+        try:
+            command = commands.retire(project, move.legacy, remove=False)
+            self.run(command, f"{move.legacy} does not stop")
+            if any(runner.service == move.legacy for runner in self._read().runners):
+                raise StepError(f"a container of {move.legacy} runs although all were stopped")
+            self._verify_without(move)
+        except (StepError, TransientError, connection.CommandTimeout):
+            self.run(commands.start(project, move.legacy), f"{move.legacy} does not start again")
+            raise
+        if action.remove:
+            command = commands.retire(project, move.legacy, remove=True)
+            self.run(command, f"the container of {move.legacy} cannot be removed")
+
+    def _check_callers(self, move: Move) -> None:
+        """Nobody is connected to the legacy worker any more.
+
+        :raises Called: somebody is.
+        """
+        if {"published", "network"} & {*self.spec.allow}:
+            return
+        command = commands.read_callers(self.project.project, move.legacy, move.port)
+        for _ in range(READINGS):
+            result = self.run(command, f"who calls {move.legacy} cannot be read")
+            if callers := parse_callers(result.text):
+                names = {
+                    each: row.service for row in self._read().runners for each in row.addresses
+                }
+                who = ", ".join(names.get(address, address) for address in callers[:5])
+                raise Called(
+                    f"{move.legacy} is not stopped: {who} calls it still, and both stay up; have "
+                    f"it call {move.target} on port {DEFAULT_PORT}, then run again"
+                )
+            time.sleep(PAUSE)
+
+    def _explain_missing(self, move: Move) -> str:
+        """Why clients ask the new one for models that it has not, or nothing."""
+        target = self._find(move.target).id
+        command = commands.count_missing(self.project.project, target, move.clients)
+        text = self.run(command, f"the log of {move.target} cannot be read").text.strip()
+        if not text.isdecimal() or int(text[:9]) == 0:
+            return ""
+        return (
+            f"{', '.join(move.clients)} asks {move.target} for a model that it has not, {text} "
+            'times: name it in the section "engine": "models": {"NAME": "/PATH/OF/ITS.gguf"}'
+        )
+
+    def _verify_without(self, move: Move) -> None:
+        """Ask the new one for each model, and the project whether it holds without the old one."""
+        address, port = self._locate(self._find(move.target))
+        for model in move.models:
+            if reason := asking.check_answer(self.host, address, port, model.name):
+                raise StepError(f"{move.target} does not answer as {model.name}: {reason}")
+        time.sleep(self.project.stability)
+        self._apply(move, "retired", self._add_checks(move))
 
     def _put_back(self, record: MoveRecord) -> MoveRecord:
-        """Have the clients call the legacy worker again, then remove what was added."""
+        """Have the clients call the legacy worker again, then remove what was added.
+
+        :raises StepError: the legacy worker does not answer; then nothing is changed.
+        """
         move = record.move
         if self._read().layer.strip() not in ("", make_layer(move, "added").strip()):
+            command = commands.start(self.project.project, move.legacy)
+            self.run(command, f"{move.legacy} does not start")
+            if reason := self._ask_legacy(move, ANSWERING):
+                raise StepError(
+                    f"{', '.join(move.clients)} stays with {move.target}, and both are kept: "
+                    f"{move.legacy} does not answer: {reason}"
+                )
             # Both are up until the clients were recreated.
             self._apply(move, "added")
+        self._remove_models(record)
         if not compose.apply_layer(self.host, self.project, "", self.report):
-            raise StepError(f"{self.project.project} is not healthy as it was before")
+            raise StepError(f"{self.project.project} did not come to what it was; see above")
         if move.volume:
-            command = commands.remove_volume(self.project.project, move.volume)
-            self.run(command, f"the volume of {move.target} cannot be removed")
+            self._remove_volume(move)
         back = record.model_copy(update={"stage": "returned"})
         self._write(back)
         return back
+
+    def _remove_models(self, record: MoveRecord) -> None:
+        """Remove what the move created in an Ollama of the project, once nobody asks for it."""
+        target = record.move.target
+        try:
+            if record.created:
+                client = Client(self.host, self._describe(self._find(target)))
+                for name in record.created:
+                    client.remove(Name.parse(name))
+        except (StepError, TransientError) as error:
+            left = Finding(
+                subject=target,
+                kind="left",
+                cause=f"it keeps models that the move made, {', '.join(record.created)}: {error}",
+                remedy="remove them: ollama rm NAME",
+                blocks=False,
+            )
+            self.report_plan(Plan(findings=(left,)))
+
+    def _remove_volume(self, move: Move) -> None:
+        """Remove the volume that the move made; if it stays, all is as before nonetheless."""
+        project = self.project.project
+        try:
+            self.run(commands.remove_volume(project, move.volume), "it cannot be removed")
+        except (StepError, connection.CommandTimeout) as error:
+            left = Finding(
+                subject=f"{project}_{move.volume}",
+                kind="left",
+                cause=f"the volume that the move of {move.legacy} made stays: {error}",
+                remedy=f"remove it: docker volume rm {project}_{move.volume}",
+                blocks=False,
+            )
+            self.report_plan(Plan(findings=(left,)))
+
+    def _ask_legacy(self, move: Move, limit: float) -> str:
+        """Why the legacy worker does not answer its clients' model, or nothing.
+
+        :param limit: seconds after which it is not asked again.
+        """
+        ends = time.monotonic() + limit
+        while True:
+            try:
+                address = self._find(move.legacy).addresses[0]
+                name = move.models[0].name
+                reason = asking.check_answer(self.host, address, move.port, name)
+            except StepError as error:
+                reason = str(error)
+            if not reason or time.monotonic() >= ends:
+                return reason
+            time.sleep(PAUSE)
 
     # What it needs of the host
 

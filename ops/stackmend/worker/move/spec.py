@@ -29,12 +29,20 @@ def _check_image(image: str) -> str:
     return image
 
 
-def _check_model(name: str) -> str:
+def check_model(name: str) -> str:
+    """The name of a model, as Ollama has them.
+
+    :raises ValueError: it is none.
+    """
     Name.parse(name)
     return name
 
 
-def _check_path(path: str) -> str:
+def check_path(path: str) -> str:
+    """The path of a file in a container.
+
+    :raises ValueError: it is not absolute, or holds what no path may.
+    """
     if not (path.startswith("/") and is_plain(path)):
         raise ValueError(
             "must be the absolute path of a GGUF file in the legacy worker's container"
@@ -47,6 +55,9 @@ def _wrap(raw: Any) -> Any:
 
 
 Service = Annotated[str, AfterValidator(_check_service)]
+
+
+Consent = Literal["published", "network", "api", "models", "memory", "space", "options", "tasks"]
 
 
 class MovePolicy(BaseModel):
@@ -68,8 +79,13 @@ class MovePolicy(BaseModel):
     :param image: its image, where it is added.
     :param settings: more of the added service, in Compose's words, as ``{"mem_limit": "8g"}``.
     :param profile: how both are measured; one request at a time by default.
-    :param allow: ``published``: the legacy worker may be stopped although a port of it is
-        published on the host, where callers outside of the project may use it.
+    :param allow: what may be done although it is not known to be safe. ``published``: a port of
+        the legacy worker is published on the host, where callers outside of the project may use
+        it; ``network``: likewise, it is on a network of others; ``api``: an address does not say
+        that it is of OpenAI's API; ``models``: an Ollama of the project has a model of that name,
+        which is used as it is; ``memory``, ``space``: the models may not fit; ``options``: the
+        legacy worker is started with more than a model and its context; ``tasks``: a client may
+        have less time to end what it has under way than the legacy worker needs.
 
     Example, in ``group_data/all.py``::
 
@@ -82,7 +98,7 @@ class MovePolicy(BaseModel):
     service: Service | None = None
     client: Annotated[tuple[Service, ...], BeforeValidator(_wrap)] = ()
     models: dict[
-        Annotated[str, AfterValidator(_check_model)], Annotated[str, AfterValidator(_check_path)]
+        Annotated[str, AfterValidator(check_model)], Annotated[str, AfterValidator(check_path)]
     ] = Field(default_factory=dict)
     margin: float = Field(default=0.1, ge=0, le=10, allow_inf_nan=False)
     keep_legacy: bool = True
@@ -90,7 +106,7 @@ class MovePolicy(BaseModel):
     image: Annotated[str, AfterValidator(_check_image)] = "ollama/ollama:0.12.6"
     settings: dict[str, Any] = Field(default_factory=dict)
     profile: Profile = Profile(prompt_tokens=256, output_tokens=64, concurrency=(1,), requests=4)
-    allow: tuple[Literal["published"], ...] = ()
+    allow: tuple[Consent, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -6,30 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from stackmend.frozen import Frozen
-from stackmend.models.spec import Name
-from stackmend.paths import is_name, is_plain
 from stackmend.worker.benchmark.state import Comparison
-
-
-def _check_service(name: str) -> str:
-    if not is_name(name) or name.startswith("-"):
-        raise ValueError("must be the name of a service")
-    return name
-
-
-def _check_path(path: str) -> str:
-    if not (path.startswith("/") and is_plain(path)):
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _check_model(name: str) -> str:
-    Name.parse(name)
-    return name
-
-
-Service = Annotated[str, AfterValidator(_check_service)]
-ContainerId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+from stackmend.worker.move.spec import Service, check_model, check_path
 
 
 class ModelFile(Frozen):
@@ -37,10 +15,12 @@ class ModelFile(Frozen):
 
     :param path: in its container.
     :param size: bytes; 0 where it cannot be read.
+    :param inode: what tells that two paths are one file; empty where it cannot be read.
     """
 
     path: str
     size: int = 0
+    inode: str = ""
 
 
 class Runner(Frozen):
@@ -80,6 +60,7 @@ class Answer(Frozen):
     :param names: the ids of its models.
     :param owners: who owns them, as it says.
     :param props: whether it describes itself as llama.cpp's server does.
+    :param context: tokens of one request's context; 0 is not known.
     """
 
     address: str
@@ -88,6 +69,7 @@ class Answer(Frozen):
     names: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     props: bool = False
+    context: int = Field(default=0, ge=0)
 
 
 class Legacy(Frozen):
@@ -114,10 +96,14 @@ class Model(Frozen):
 
     :param name: the name that clients ask for.
     :param path: its file in the legacy worker's container.
+    :param context: tokens of its context there; 0 is not known.
+    :param present: whether the new service has it already, and it is used as it is.
     """
 
-    name: Annotated[str, AfterValidator(_check_model)]
-    path: Annotated[str, AfterValidator(_check_path)]
+    name: Annotated[str, AfterValidator(check_model)]
+    path: Annotated[str, AfterValidator(check_path)]
+    context: int = Field(default=0, ge=0, le=1 << 30)
+    present: bool = False
 
 
 #: Where a move stands: what was done last. ``returning`` is on its way back, and ``returned`` is
@@ -147,6 +133,7 @@ class Move(Frozen):
     :param repointed: the sections of services, by name, that have them call the new one.
     :param engine: the engine of the legacy worker.
     :param evidence: what says so.
+    :param grace: seconds that each client has to end what it has under way.
     """
 
     legacy: Service
@@ -159,6 +146,7 @@ class Move(Frozen):
     repointed: Mapping[str, Mapping[str, Any]]
     engine: str = ""
     evidence: tuple[str, ...] = ()
+    grace: Mapping[Service, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
 
 
 class MoveRecord(Frozen):
@@ -168,6 +156,7 @@ class MoveRecord(Frozen):
     :param reason: why it goes back, or went back.
     :param failed: whether it goes back because a step failed: then a next run tries again.
     :param failures: how often it did so.
+    :param created: the models that were created in an Ollama that the project had.
     :param before: both measured while the clients called the legacy worker.
     :param after: both measured while they called the new one.
     """
@@ -180,6 +169,7 @@ class MoveRecord(Frozen):
     reason: str = ""
     failed: bool = False
     failures: int = Field(default=0, ge=0)
+    created: tuple[Annotated[str, AfterValidator(check_model)], ...] = ()
     before: Comparison | None = None
     after: Comparison | None = None
 
@@ -193,6 +183,10 @@ class HostMove(Frozen):
     :param layer: what is laid over the project's files.
     :param gpu: whether containers can be given an NVIDIA GPU.
     :param free: bytes that are free where containers have their volumes; ``None`` is not known.
+    :param available: bytes of memory that programs may still take; ``None`` is not known.
+    :param gpu_free: bytes that are free on its GPUs; ``None`` is not known.
+    :param volumes: the volumes that are called as one that a move of the project would make.
+    :param problem: why the engine cannot be asked; nothing else is known then.
     """
 
     runners: tuple[Runner, ...] = ()
@@ -201,6 +195,10 @@ class HostMove(Frozen):
     layer: str = ""
     gpu: bool = False
     free: int | None = None
+    available: int | None = None
+    gpu_free: int | None = None
+    volumes: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class ProjectView(Frozen):
@@ -209,7 +207,11 @@ class ProjectView(Frozen):
     :param config: ``docker compose config``, with unescaped values.
     :param image_env: the environment that images bring, by the names that services have for them.
     :param laid_over: the compose files that make it up, in their order.
+    :param directory: where they are on the host.
     :param checked: the services that checks of the stack name.
+    :param asked: the ports of the host that checks of the stack ask.
+    :param served: the models of an Ollama that the project has; ``None`` where none answers.
+    :param minimum_free: bytes that must stay free where Docker keeps volumes.
     :param problem: why it cannot be read, or must not be changed now.
     """
 
@@ -217,5 +219,9 @@ class ProjectView(Frozen):
     image_env: Mapping[str, Mapping[str, str]] = {}
     files: Mapping[str, bytes] = {}
     laid_over: tuple[str, ...] = ()
+    directory: str = ""
     checked: tuple[str, ...] = ()
+    asked: tuple[int, ...] = ()
+    served: tuple[str, ...] | None = None
+    minimum_free: int = 0
     problem: str = ""

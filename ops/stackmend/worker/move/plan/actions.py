@@ -17,11 +17,13 @@ class ImportModel(decision.Action):
 
     :param name: the name that clients ask for.
     :param path: its file in the legacy worker's container.
+    :param context: tokens of its context there; 0 is not known.
     """
 
     verb: Literal["import"] = "import"
     name: str
     path: str
+    context: int = 0
 
 
 class Measure(decision.Action):

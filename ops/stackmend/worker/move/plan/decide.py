@@ -1,5 +1,9 @@
 """Where a move stands, and the steps that are left of it. Pure."""
 
+from collections.abc import Iterator
+
+import yaml
+
 from stackmend.decision import Finding, Refusal
 from stackmend.paths import STATE_ROOT
 from stackmend.worker.benchmark.state import Comparison
@@ -56,7 +60,7 @@ def plan(
             )
         )
     if record is not None and record.stage == "retired":
-        return Plan(findings=(_find_moved(record, host),))
+        return Plan(findings=(_find_moved(record, host), *_find_other_settings(record, spec)))
     if record is not None and is_final(record, key):
         return _plan_returned(record)
     if record is not None and record.stage != "returned":
@@ -66,8 +70,9 @@ def plan(
             refusals=(
                 Refusal(
                     subject=spec.service,
-                    reason="nothing about it says that it serves models by an engine of before",
-                    remedy="name the service that does, or take the section away",
+                    reason="no running container of it says that it serves models by an engine "
+                    "other than Ollama",
+                    remedy="start it, name the service that does, or take the section away",
                 ),
             )
         )
@@ -125,8 +130,10 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
                 cause=f"{names} asks for it; its file is {model.path} of {move.legacy}",
                 name=model.name,
                 path=model.path,
+                context=model.context,
             )
             for model in move.models
+            if not model.present
         ]
     if not has_reached(stage, "measured"):
         cause = f"it is kept only if it is {spec.margin:.0%} faster than {move.legacy}"
@@ -144,8 +151,10 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
 
 def advance(record: MoveRecord, action: Action) -> MoveRecord:
     """The record once a step is done; of models, once the last of them is."""
-    if isinstance(action, ImportModel) and action.name != record.move.models[-1].name:
-        return record
+    if isinstance(action, ImportModel):
+        imported = [model.name for model in record.move.models if not model.present]
+        if action.name != imported[-1]:
+            return record
     stage = _AFTER.get(type(action))
     return record if stage is None else record.model_copy(update={"stage": stage})
 
@@ -156,7 +165,7 @@ def add_comparison(
     """The record with a measurement, and what follows from it: forward, or back."""
     known = record.model_copy(update={phase: comparison})
     if reason := explain_return(known, margin):
-        return known.model_copy(update={"stage": "returning", "reason": reason, "failed": False})
+        return make_return(known, reason)
     stage: Stage = "measured" if phase == "before" else "confirmed"
     return known.model_copy(update={"stage": stage})
 
@@ -194,6 +203,39 @@ def explain_return(record: MoveRecord, margin: float) -> str:
     return ""
 
 
+def explain_grace(move: Move, slowest: float) -> str:
+    """Why clients cannot be recreated without the loss of a task; empty where they can.
+
+    :param slowest: seconds that the legacy worker needs for one request.
+    """
+    for client, grace in sorted(move.grace.items()):
+        if grace < slowest:
+            return (
+                f"{client} has {grace:g} s to end what it has under way, and {move.legacy} needs "
+                f"{slowest:.3g} s for one request: set its stop_grace_period, then remove the "
+                'record of the move; or add to the section "engine": "allow": ["tasks"]'
+            )
+    return ""
+
+
+def make_return(record: MoveRecord, reason: str) -> MoveRecord:
+    """The record of a move that goes back for good, until what it rests on is another.
+
+    :param reason: why.
+    """
+    return record.model_copy(update={"stage": "returning", "reason": reason, "failed": False})
+
+
+def make_confirmed(record: MoveRecord, reason: str) -> MoveRecord:
+    """The record of a move whose legacy worker no longer answers: clients stay where they are.
+
+    :param record: of clients that call the new one.
+    :param reason: why it does not answer.
+    """
+    text = f"{record.move.legacy} no longer answers ({reason}): there is nothing to go back to"
+    return record.model_copy(update={"stage": "confirmed", "reason": text})
+
+
 def return_failed(record: MoveRecord, reason: str) -> MoveRecord:
     """The record of a move that goes back because a step failed."""
     changes = {"stage": "returning", "reason": reason, "failed": True}
@@ -215,7 +257,7 @@ def _find_evidence(move: Move) -> tuple[Finding, ...]:
 def _find_moved(record: MoveRecord, host: HostMove) -> Finding:
     move = record.move
     clients = ", ".join(move.clients)
-    if host.layer.strip() != make_layer(move, "retired").strip():
+    if not _is_equal(host.layer, make_layer(move, "retired")):
         return Finding(
             subject=move.legacy,
             kind="legacy worker",
@@ -230,6 +272,29 @@ def _find_moved(record: MoveRecord, host: HostMove) -> Finding:
         evidence=tuple(_list_comparisons(record)),
         blocks=False,
     )
+
+
+def _is_equal(layer: str, other: str) -> bool:
+    """Whether two layers mean the same, however they are written."""
+    try:
+        return bool(yaml.safe_load(layer) == yaml.safe_load(other))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+
+
+def _find_other_settings(record: MoveRecord, spec: MovePolicy) -> Iterator[Finding]:
+    """Settings of the service that was added, which changed since."""
+    added = record.move.added
+    desired = {**spec.settings, "image": spec.image}
+    changed = sorted(key for key, value in desired.items() if added.get(key) != value)
+    if added and changed:
+        yield Finding(
+            subject=record.move.target,
+            kind="moved",
+            cause=f"it runs as it was added; its settings have another {', '.join(changed)} now",
+            remedy=f"write {record.move.target} into the project's own files, as the chapter says",
+            blocks=False,
+        )
 
 
 def _plan_returned(record: MoveRecord) -> Plan:

@@ -16,15 +16,22 @@ from stackmend.frozen import Frozen
 from stackmend.models.spec import DEFAULT_PORT, Name
 from stackmend.worker.move.plan.evidence import find_port
 from stackmend.worker.move.spec import MovePolicy
-from stackmend.worker.move.state import HostMove, Legacy, Model, Move, ProjectView, Runner
+from stackmend.worker.move.state import (
+    HostMove,
+    Legacy,
+    Model,
+    ModelFile,
+    Move,
+    ProjectView,
+    Runner,
+)
 
 _HEALTHCHECK = {
     "test": ["CMD-SHELL", "OLLAMA_HOST=127.0.0.1:11434 ollama list"],
-    "interval": "10s",
+    "interval": "2s",
     "timeout": "5s",
     "retries": 5,
     "start_period": "60s",
-    "start_interval": "1s",
 }
 _GPU = {
     "resources": {
@@ -36,6 +43,31 @@ _HOME = "/root/.ollama"
 
 _MODEL_VARIABLE = re.compile(r"(?i)(?:^|_)model(?:s|_?name|_?id)?$")
 _PATH = re.compile(r"/?(?:v1(?:/.*)?)?")
+
+#: How a client's variable says that it speaks OpenAI's API.
+_OPENAI = re.compile(r"(?i)openai")
+
+#: How a legacy worker's command and environment say how many tokens the context of a model has.
+_CONTEXT = re.compile(r"(?:^|\s)(?:-c|--ctx-size|--n_ctx)[\s=]([0-9]{1,9})(?:\s|$)")
+_CONTEXT_VARIABLES = ("LLAMA_ARG_CTX_SIZE", "N_CTX")
+
+#: What it may do beyond that, and Ollama would not do by the model's file alone.
+_BEYOND = (
+    (
+        "a key that its clients send",
+        r"--api[-_]key(?:-file)?",
+        ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY"),
+    ),
+    ("a projector of images", r"--mmproj(?:-url)?|--clip_model_path", ("LLAMA_ARG_MMPROJ",)),
+    ("an adapter", r"--lora(?:-scaled|_path)?", ()),
+    ("embeddings", r"--embeddings?", ("LLAMA_ARG_EMBEDDINGS",)),
+)
+
+#: Seconds that a container has to end, where nobody says.
+_GRACE = 10.0
+
+#: What a model needs beyond its weights, as a share of them.
+_OVERHEAD = 0.2
 
 #: What ends the name of a part of a model.
 _SPLIT = re.compile(r"(?i)-[0-9]{5}-of-[0-9]{5}\.gguf$")
@@ -61,6 +93,8 @@ def make_key(spec: MovePolicy, runners: Iterable[Runner]) -> str:
     """
     images = sorted({f"{runner.service} {runner.image_id}" for runner in runners})
     raw = spec.model_dump(mode="json", exclude={"keep_legacy", "allow"})
+    # What is known only once it was measured.
+    raw["allow"] = [consent for consent in spec.allow if consent == "tasks"]
     text = json.dumps([raw, images], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -109,6 +143,15 @@ class _Assembler:
                 f'to move it all the same, add to the section "engine": '
                 f'"service": "{legacy.service}"',
             )
+        self._check_options()
+        self._check_target()
+        published = {int(each.rpartition(":")[2] or 0) for each in legacy.runner.published}
+        if asked := sorted(published & {*self._project.asked}):
+            self._refuse(
+                f"a check of the stack asks it at port {asked[0]} of the host, and would fail once "
+                "it is stopped",
+                f'take port {asked[0]} out of "checks"',
+            )
         if legacy.service in self._project.checked:
             self._refuse(
                 "a check of the stack asks it, and would fail once it is stopped",
@@ -123,8 +166,10 @@ class _Assembler:
                     f"{model.path} is one of several files that make up a model",
                     "merge them with llama-gguf-split, and name the file in models",
                 )
-        added, volume = self._add(body)
-        self._check_space(models)
+        added, volume = self._add(self._find_networks(body, calls))
+        copied = [model for model in models if not model.present]
+        self._check_space(copied)
+        self._check_memory(copied)
         port = (legacy.answer.port if legacy.answer else 0) or find_port(
             legacy.runner, legacy.engine
         )
@@ -142,6 +187,12 @@ class _Assembler:
                 repointed=repointed,
                 engine=legacy.engine,
                 evidence=legacy.evidence,
+                grace={
+                    call.place.service: _parse_grace(
+                        (self._services.get(call.place.service) or {}).get("stop_grace_period")
+                    )
+                    for call in calls
+                },
             )
         )
 
@@ -150,16 +201,68 @@ class _Assembler:
             Refusal(subject=self._legacy.service, reason=f"not moved: {reason}", remedy=remedy)
         )
 
+    def _refuse_unless(self, consent: str, reason: str, remedy: str = "") -> None:
+        """Refuse what the user may allow."""
+        if consent not in self._spec.allow:
+            allow = f'add to the section "engine": "allow": ["{consent}"]'
+            self._refuse(reason, f"{remedy}; or {allow}" if remedy else allow)
+
+    def _check_options(self) -> None:
+        """What it does that the file of a model says nothing of."""
+        runner = self._legacy.runner
+        command = " ".join(runner.words)
+        for what, option, variables in _BEYOND:
+            match = re.search(rf"(?:^|\s)({option})(?:[\s=]|$)", command)
+            named = match[1] if match else next((key for key in variables if key in runner.env), "")
+            if named:
+                self._refuse_unless(
+                    "options",
+                    f"it is started with {named}: {what}, which the new one would not have",
+                )
+
+    def _check_target(self) -> None:
+        """The new one is another service than those of the move; one that is there is an Ollama."""
+        target = self._spec.target
+        if target == self._legacy.service:
+            self._refuse(
+                f"the service to move it to has its own name, {target}",
+                'name another one: add to the section "engine": "target": "NAME"',
+            )
+        elif target in self._services and self._project.served is None:
+            self._refuse(
+                f"the project has a service {target} already, and no Ollama answers there",
+                'name another one: add to the section "engine": "target": "NAME"',
+            )
+
     # Who calls it
 
     def _find_calls(self) -> list[Address]:
         """The addresses by which services of the project call it."""
         spec, legacy, images = self._spec, self._legacy, self._list_images()
         sources = self._read_sources()
+        directory = self._project.directory
+        placed = {f"{directory}/{path}": content for path, content in sources.files.items()}
+        read = addresses.locate(addresses.read(self._project.config, images, placed), sources)
+        meant = [
+            address
+            for address in read
+            if address.target == legacy.service and address.place.service != legacy.service
+        ]
+        for address in meant:
+            if address.place.kind == "file":
+                self._refuse(
+                    f"{address.place.source}, a file of {address.place.service}, has its address",
+                    f"give {address.place.service} the address in a variable",
+                )
+            elif not addresses.is_call(address):
+                self._refuse(
+                    f"{address.place.source} names it, where its address is not replaced",
+                    f"take the address {address.url} out of {address.place.source}",
+                )
         found = [
             address
-            for address in addresses.locate(addresses.read(self._project.config, images), sources)
-            if addresses.is_call(address) and address.target == legacy.service
+            for address in meant
+            if addresses.is_call(address) and address.place.kind != "file"
         ]
         callers = {address.place.service for address in found}
         if spec.client and (others := sorted(callers - {*spec.client})):
@@ -182,6 +285,15 @@ class _Assembler:
                     "none of OpenAI's API that Ollama has at /v1",
                     "have the client speak OpenAI's API",
                 )
+            elif "/v1" not in address.path and not _OPENAI.search(address.place.name):
+                self._refuse_unless(
+                    "api",
+                    f"{address.place.service}.{address.place.name} does not say that its calls are "
+                    "of OpenAI's API, and others have no answer from Ollama",
+                    "end the address in /v1",
+                )
+        if spec.target in callers:
+            self._refuse(f"{spec.target} calls it itself", 'name another "target"')
         return found
 
     def _replace_addresses(self, calls: Sequence[Address]) -> dict[str, dict[str, Any]]:
@@ -227,8 +339,8 @@ class _Assembler:
         """The models by the names that clients ask for."""
         spec, legacy = self._spec, self._legacy
         if spec.models:
-            return tuple(Model(name=name, path=path) for name, path in sorted(spec.models.items()))
-        files = [file.path for file in legacy.runner.files]
+            return self._make_models(spec.models)
+        files = legacy.runner.files
         offered = legacy.answer.names if legacy.answer else ()
         asked = {name: client for client in clients for name in self._list_asked(client)}
         remedy = 'add to the section "engine": "models": {"NAME": "/PATH/OF/ITS.gguf"}'
@@ -249,7 +361,32 @@ class _Assembler:
                 )
         if not found and not self._refusals:
             self._refuse("by which names its clients ask for models is not known", remedy)
-        return tuple(Model(name=name, path=path) for name, path in sorted(found.items()))
+        return self._make_models(found)
+
+    def _make_models(self, files: Mapping[str, str]) -> tuple[Model, ...]:
+        """Models by their names; what an Ollama of the project has is never replaced."""
+        served = {*(self._project.served or ())}
+        context = self._find_context()
+        made = []
+        for name, path in sorted(files.items()):
+            present = str(Name.parse(name)) in served
+            if present:
+                self._refuse_unless(
+                    "models",
+                    f"{self._spec.target} has a model {name} already",
+                    "to have clients use that one as it is, name its file in models",
+                )
+            made.append(Model(name=name, path=path, context=context, present=present))
+        return tuple(made)
+
+    def _find_context(self) -> int:
+        """Tokens of a request's context, as the legacy worker has it; 0 is not known."""
+        answer, runner = self._legacy.answer, self._legacy.runner
+        if answer is not None and answer.context:
+            return answer.context
+        match = _CONTEXT.search(" ".join(runner.words))
+        named = [match[1]] if match else [runner.env.get(key, "") for key in _CONTEXT_VARIABLES]
+        return next((int(text) for text in named if re.fullmatch("[0-9]{1,9}", text)), 0)
 
     def _list_asked(self, client: str) -> list[str]:
         """The names of models in a client's environment."""
@@ -264,12 +401,38 @@ class _Assembler:
 
     # What is added
 
-    def _add(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    def _find_networks(self, body: Mapping[str, Any], calls: Sequence[Address]) -> list[str]:
+        """The networks that it shares with its clients: not those that others are on as well."""
+        declared: Mapping[str, Any] = self._project.config.get("networks") or {}
+        own = {*(body.get("networks") or {"default": None})}
+        foreign = sorted(name for name in own if (declared.get(name) or {}).get("external"))
+        if foreign:
+            self._refuse_unless(
+                "network",
+                f"it is on {', '.join(foreign)}, which the project does not make: callers outside "
+                "of the project would lose it",
+            )
+        found: set[str] = set()
+        for client in sorted({call.place.service for call in calls}):
+            networks = {*((self._services.get(client) or {}).get("networks") or {"default": None})}
+            shared = (own & networks) - {*foreign}
+            if not shared:
+                self._refuse(
+                    f"it shares no network of the project's own with {client}",
+                    f"put {client} and {self._legacy.service} on one",
+                )
+            found |= shared
+        return sorted(found)
+
+    def _add(self, networks: Sequence[str]) -> tuple[dict[str, Any], str]:
         """The section of the new service, and the key of its volume; nothing where it is there."""
         spec = self._spec
         if spec.target in self._services:
             return {}, ""
-        taken = self._project.config.get("volumes") or {}
+        # A volume of an earlier move may hold what somebody pulled since.
+        project = str(self._project.config.get("name", ""))
+        taken = {*(self._project.config.get("volumes") or {})}
+        taken |= {volume.removeprefix(f"{project}_") for volume in self._host.volumes}
         volume = next(
             key
             for key in ("stackmend-ollama", *(f"stackmend-ollama-{n}" for n in range(1, 99)))
@@ -282,35 +445,74 @@ class _Assembler:
             "volumes": [f"{volume}:{_HOME}"],
             "healthcheck": dict(_HEALTHCHECK),
         }
-        networks = sorted(body.get("networks") or {})
-        if networks and networks != ["default"]:
-            added["networks"] = networks
+        if networks and [*networks] != ["default"]:
+            added["networks"] = [*networks]
         if self._host.gpu and "deploy" not in spec.settings:
             added["deploy"] = _GPU
         return added, volume
 
     def _check_space(self, models: Sequence[Model]) -> None:
-        sizes = {file.path: file.size for file in self._legacy.runner.files}
-        needed = sum(sizes.get(path, 0) for path in {model.path for model in models})
-        free = self._host.free
+        sizes = self._list_sizes(models)
+        if unknown := sorted(path for path, size in sizes.items() if not size):
+            self._refuse_unless(
+                "space", f"how large {unknown[0]} is cannot be read, nor whether it fits the disk"
+            )
+        needed, free = sum(sizes.values()), self._host.free
         # What is created from a file is beside it until that is done.
-        if free is not None and needed * 1.1 > free:
+        if free is not None and needed * 1.1 + self._project.minimum_free > free:
             self._refuse(
-                f"its models have {needed} bytes, and {free} are free where Docker keeps volumes",
-                "free that space, then run again",
+                f"its models have {needed} bytes, {free} are free where Docker keeps volumes, and "
+                f"{self._project.minimum_free} stay free",
+                "free that space, then run again; or set minimum_free",
             )
 
+    def _check_memory(self, models: Sequence[Model]) -> None:
+        """Both have a model in memory at one time, while they are measured."""
+        largest = max(self._list_sizes(models).values(), default=0)
+        needed = int(largest * (1 + _OVERHEAD))
+        host = self._host
+        if host.gpu and (host.gpu_free or 0) >= needed:
+            return
+        if host.available is not None and needed > host.available:
+            self._refuse_unless(
+                "memory",
+                f"a second copy of its model needs about {needed} bytes of memory, and "
+                f"{host.available} are free",
+                "free that memory, then run again",
+            )
 
-def _choose_file(name: str, files: Sequence[str]) -> str:
+    def _list_sizes(self, models: Sequence[Model]) -> dict[str, int]:
+        """The bytes of files, each file once, by one of its paths; 0 where they are not known."""
+        files = {file.path: file for file in self._legacy.runner.files}
+        found: dict[str, tuple[str, int]] = {}
+        for path in sorted({model.path for model in models}):
+            file = files.get(path)
+            found.setdefault(
+                file.inode if file and file.inode else path, (path, file.size if file else 0)
+            )
+        return dict(found.values())
+
+
+def _choose_file(name: str, files: Sequence[ModelFile]) -> str:
     """The file that a model's name stands for; empty where several may be it."""
-    listed = sorted(set(files))
-    if len(listed) == 1:
-        return listed[0]
     stem = _ENDING.sub("", name.rpartition("/")[2])
-    found = [
-        path for path in listed if name == path or stem == _ENDING.sub("", path.rpartition("/")[2])
+    named = [
+        file
+        for file in files
+        if name == file.path or stem == _ENDING.sub("", file.path.rpartition("/")[2])
     ]
-    return found[0] if len(found) == 1 else ""
+    # Several paths may lead to one file.
+    for found in (named, files):
+        if len({file.inode or file.path for file in found}) == 1:
+            return min(file.path for file in found)
+    return ""
+
+
+def _parse_grace(raw: object) -> float:
+    """Seconds that a service has to end, as Compose writes them: ``1m30s``."""
+    parts = re.findall(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|us|h|m|s)", str(raw or ""))
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+    return sum(float(number) * units[unit] for number, unit in parts) if parts else _GRACE
 
 
 def _is_model_name(name: str) -> bool:

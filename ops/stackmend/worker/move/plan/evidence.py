@@ -23,8 +23,8 @@ _COMMANDS = (
     (re.compile(r"(?:^|[\s/])local-ai(?:\s|$)"), "LocalAI"),
     (re.compile(r"(?:^|[\s/])koboldcpp"), "koboldcpp"),
     (re.compile(r"\.llamafile(?:\s|$)"), "llamafile"),
+    (re.compile(r"(?:^|\s)(?:-m|--model)[\s=]\S+\.gguf(?:\s|$)", re.I), "llama.cpp"),
 )
-_MODEL_OPTION = re.compile(r"(?:^|\s)(?:-m|--model)[\s=]\S+\.gguf(?:\s|$)", re.I)
 
 _LIBRARIES = (
     (re.compile(r"(?:^|/)(?:llama_cpp|llama-cpp-python)/"), "llama-cpp-python"),
@@ -123,11 +123,9 @@ def _collect(runner: Runner) -> tuple[str, list[str]]:
             engines.append(engine)
             evidence.append(what)
     command = " ".join(runner.words)
-    if engine := _match(_COMMANDS, command) or (
-        "llama.cpp" if _MODEL_OPTION.search(command) else ""
-    ):
-        engines.append(engine)
-        evidence.append(f"its command is {command[:200]}")
+    if found := _find(_COMMANDS, command):
+        engines.append(found[0])
+        evidence.append(f"its command has {found[1]}")
     for library in runner.libraries:
         if engine := _match(_LIBRARIES, library):
             engines.append(engine)
@@ -165,4 +163,13 @@ def _list_base_urls(runners: Sequence[Runner]) -> list[re.Match[str]]:
 
 
 def _match(patterns: Sequence[tuple[re.Pattern[str], str]], text: str) -> str:
-    return next((name for pattern, name in patterns if pattern.search(text)), "")
+    found = _find(patterns, text)
+    return found[0] if found else ""
+
+
+def _find(patterns: Sequence[tuple[re.Pattern[str], str]], text: str) -> tuple[str, str] | None:
+    """The engine that a text names, and the part of it that does."""
+    for pattern, name in patterns:
+        if match := pattern.search(text):
+            return name, match[0].strip()[:200]
+    return None

@@ -1,0 +1,346 @@
+"""What a move does to a host, step by step, where something of it fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import StringCommand
+
+from stackmend import compose, connection
+from stackmend.compose.spec import ComposeSpec
+from stackmend.errors import StepError
+from stackmend.worker.move import asking, reconciler
+from stackmend.worker.move.plan import Measure, begin, make_layer, plan
+from stackmend.worker.move.reconciler import MoveReconciler
+from stackmend.worker.move.spec import MovePolicy
+from stackmend.worker.move.state import HostMove, MoveRecord, Runner
+from tests.unit.test_move_facts import words
+from tests.unit.test_move_plan import compared, move, runner
+
+SOURCE = "tests/unit"
+
+
+class World(MoveReconciler):
+    """A host that is none: what is done to it is a list of words.
+
+    ``dead`` are services that do not answer, ``broken`` the first words of commands that fail, and
+    ``unhealthy`` the stages to which the project does not come.
+    """
+
+    def __init__(self, record: MoveRecord, **policy: Any) -> None:
+        spec = ComposeSpec.model_validate(
+            {"project": "ai", "source": SOURCE, "directory": "/opt/ai", "stability": 0}
+        )
+        desired = MovePolicy.model_validate(policy)
+        super().__init__(SimpleNamespace(name="h"), desired, spec, SimpleNamespace())  # type: ignore[arg-type]
+        self.record = record
+        self.layer = make_layer(record.move, record.stage)
+        self.done: list[str] = []
+        self.errors: list[str] = []
+        self.plans: list[Any] = []
+        self.dead: set[str] = set()
+        self.broken: set[str] = set()
+        self.unhealthy: set[str] = set()
+        self.measured: Any = None
+        self.printed = {"missing": "0\n"}
+        self.runners = (
+            runner(service="llm", addresses=("llm",)),
+            runner(service="ollama", image="ollama/ollama", id="b" * 64, addresses=("ollama",)),
+            runner(service="api", image="team/api", id="c" * 64, addresses=("api",)),
+        )
+
+    def _read(self) -> HostMove:
+        stopped = {"llm"} if self.done and "stopped" in self.done else set()
+        left: tuple[Runner, ...] = tuple(
+            each for each in self.runners if each.service not in stopped
+        )
+        return HostMove(runners=left, layer=self.layer, record=self.record)
+
+    def run(self, command: StringCommand, failure: str, **more: Any) -> Any:
+        name, *arguments = words(command)
+        if name == "remember":
+            self.record = MoveRecord.model_validate_json(more["stdin"])
+            self.done.append(self.record.stage)
+            return None
+        if name in ("missing", "callers"):
+            return connection.Result(0, self.printed.get(name, "").encode(), b"")
+        self.done.append(" ".join([name, *arguments]))
+        if name in self.broken:
+            raise StepError(f"{failure}: broken")
+        if name == "start" and "stopped" in self.done:
+            self.done.remove("stopped")
+        if name == "retire":
+            self.done.append("stopped")
+        return connection.Result(0, b"", b"")
+
+    @contextlib.contextmanager
+    def step(self, *actions: Any) -> Iterator[None]:
+        yield
+
+    def report_error(self, error: Any) -> None:
+        self.errors.append(str(error))
+
+    def report_plan(self, plan: Any) -> None:
+        self.plans.append(plan)
+
+    def _measure_both(self, move: Any, action: Any) -> Any:
+        if isinstance(self.measured, Exception):
+            raise self.measured
+        return self.measured
+
+    def go(self, lease: Any = None) -> bool:
+        state = self._read()
+        lease = lease or SimpleNamespace(check=lambda: None)
+        return self.execute(plan(self.spec, state), state, lease)
+
+
+@pytest.fixture(autouse=True)
+def world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that tests make are what the project and the servers are asked of."""
+    made: list[World] = []
+    init = World.__init__
+
+    def record(self: World, *args: Any, **more: Any) -> None:
+        init(self, *args, **more)
+        made.append(self)
+
+    def apply(host: object, spec: ComposeSpec, content: str, report: object) -> bool:
+        own = made[-1]
+        for stage in ("retired", "repointed", "added"):
+            if content == make_layer(own.record.move, stage):  # type: ignore[arg-type]
+                break
+        else:
+            stage = "none"
+        checks = "".join(f" +{check.name}" for check in spec.checks)
+        own.done.append(f"apply {stage}{checks}")
+        if stage in own.unhealthy:
+            return False
+        own.layer = content
+        return True
+
+    def check(host: object, address: str, port: int, model: str, **_: object) -> str:
+        return "connection refused" if address in made[-1].dead else ""
+
+    monkeypatch.setattr(World, "__init__", record)
+    monkeypatch.setattr(compose, "apply_layer", apply)
+    monkeypatch.setattr(asking, "check_answer", check)
+    monkeypatch.setattr(reconciler, "ANSWERING", 0.0)
+    monkeypatch.setattr(reconciler, "PAUSE", 0.0)
+
+
+def record(stage: str, **more: Any) -> MoveRecord:
+    return begin(move(), "k", "ai").model_copy(update={"stage": stage, **more})
+
+
+def test_clients_do_not_go_back_to_a_dead_one() -> None:
+    own = World(record("returning", reason="slow"))
+    own.layer = make_layer(move(), "repointed")
+    own.dead = {"llm"}
+    with pytest.raises(StepError, match="api stays with ollama, and both are kept"):
+        own.go()
+    assert own.done == ["start ai llm"]
+
+
+def test_clients_go_back_to_one_that_answers() -> None:
+    own = World(record("returning", reason="slow"))
+    own.layer = make_layer(move(), "repointed")
+    assert own.go()
+    assert own.done == [
+        "start ai llm",
+        "apply added",
+        "apply none",
+        "unvolume ai stackmend-ollama",
+        "returned",
+    ]
+
+
+def test_a_dead_one_is_no_reason_to_go_back() -> None:
+    own = World(record("repointed"))
+    own.measured = StepError("the legacy worker cannot be measured")
+    own.dead = {"llm"}
+    assert own.go()
+    assert own.record.stage == "retired"
+    assert "nothing to go back to" in own.record.reason
+
+
+CONFIRMED = ["apply retired", "retire ai llm no", "stopped"]
+
+
+def test_it_is_retired_once_all_holds_without_it() -> None:
+    own = World(record("confirmed"))
+    assert own.go()
+    assert own.done == [*CONFIRMED, "apply retired +api reaches ollama", "retired"]
+
+
+def test_it_is_removed_once_all_holds_without_it() -> None:
+    own = World(record("confirmed"), keep_legacy=False)
+    assert own.go()
+    again = "apply retired +api reaches ollama"
+    assert own.done == [*CONFIRMED, again, "retire ai llm yes", "stopped", "retired"]
+
+
+def test_it_is_started_again_where_the_new_one_does_not_answer_without_it() -> None:
+    own = World(record("confirmed"))
+    own.dead = {"ollama"}
+    assert not own.go()
+    assert own.done[:3] == ["apply retired", "retire ai llm no", "start ai llm"]
+    assert own.done[-1] == "returned"
+    assert "retired" not in own.done
+    assert "ollama does not answer as tiny" in own.errors[0]
+
+
+def test_it_does_not_stop_although_its_command_says_so() -> None:
+    own = World(record("confirmed"))
+    own.runners = (*own.runners, runner(service="llm", id="d" * 64))
+    read = World._read
+    own._read = lambda: read(own).model_copy(update={"runners": own.runners})  # type: ignore[method-assign]
+    assert not own.go()
+    assert "runs although all were stopped" in own.errors[0]
+
+
+def test_a_volume_that_stays_is_found() -> None:
+    own = World(record("returning", reason="slow"))
+    own.broken = {"unvolume"}
+    assert own.go()
+    assert own.record.stage == "returned"
+    (left,) = own.plans[0].findings
+    assert left.subject == "ai_stackmend-ollama"
+    assert "docker volume rm" in left.remedy
+
+
+def test_a_lost_connection_fails_no_move() -> None:
+    own = World(record("measured"))
+
+    def lose(*_: object) -> None:
+        raise connection.ConnectionLost("h", "asking", "gone")
+
+    own._switch_clients = lose  # type: ignore[method-assign]
+    with pytest.raises(connection.ConnectionLost):
+        own.go()
+    assert own.done == []
+    assert own.record.failures == 0
+
+
+def test_a_command_that_takes_too_long_fails_it() -> None:
+    own = World(record("measured"))
+
+    def hang(*_: object) -> None:
+        raise connection.CommandTimeout("h", "copying", "timed out")
+
+    own._switch_clients = hang  # type: ignore[method-assign]
+    assert not own.go()
+    assert (own.record.stage, own.record.failures) == ("returned", 1)
+
+
+def test_nothing_is_put_back_without_the_lock() -> None:
+    own = World(record("measured"))
+    checks = iter([None, connection.LeaseHeld("h", "checking", "another")])
+
+    def check() -> None:
+        if error := next(checks):
+            raise error
+
+    def fail(*_: object) -> None:
+        raise StepError("no")
+
+    own._switch_clients = fail  # type: ignore[method-assign]
+    with pytest.raises(connection.LeaseHeld):
+        own.go(SimpleNamespace(check=check))
+    assert own.done == ["returning"]
+
+
+class Ollama:
+    """The API of one that the project has, as far as a move asks it."""
+
+    def __init__(self, own: World, server: Any) -> None:
+        self._own = own
+
+    def create(self, name: Any, request: dict[str, Any], size: int) -> None:
+        self._own.done.append(f"create {name} {request}")
+
+    def remove(self, name: Any) -> None:
+        self._own.done.append(f"remove {name}")
+
+
+def importing(monkeypatch: pytest.MonkeyPatch, *served: str, **model: Any) -> World:
+    """A move to an Ollama of the project that has some models already."""
+    own = move()
+    models = (own.models[0].model_copy(update=model),)
+    changed = own.model_copy(update={"added": {}, "volume": "", "models": models})
+    made = World(record("added", move=changed))
+    monkeypatch.setattr(reconciler, "Client", Ollama)
+    monkeypatch.setattr(asking, "list_models", lambda *_: served)
+    copied = connection.Result(0, f"sha256:{'a' * 64}".encode(), b"")
+    monkeypatch.setattr(connection, "run", lambda *_, **__: copied)
+    made.host = made  # type: ignore[assignment]
+    made.measured = StepError("it does not answer")
+    return made
+
+
+def test_models_of_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = importing(monkeypatch, "tiny:latest")
+    assert not own.go()
+    assert own.done == ["returning", "apply added", "returned"]
+    assert "has a model tiny:latest already" in own.errors[0]
+
+
+def test_models_that_were_made_are_removed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = importing(monkeypatch, "other:latest", context=8192)
+    assert not own.go()
+    assert own.done[0] == "added"
+    files = {"tiny.gguf": f"sha256:{'a' * 64}"}
+    request = {"files": files, "parameters": {"num_ctx": 8192}}
+    assert own.done[1] == f"create tiny:latest {request}"
+    assert own.done[2:] == [
+        "imported",
+        "returning",
+        "remove tiny:latest",
+        "apply added",
+        "returned",
+    ]
+    assert own.record.created == ("tiny:latest",)
+
+
+def test_one_that_somebody_calls_is_not_stopped() -> None:
+    own = World(record("confirmed"))
+    own.printed["callers"] = "050012AC:9C40\n"
+    assert not own.go()
+    assert own.done == []
+    assert own.record.stage == "confirmed"
+    assert "172.18.0.5 calls it still, and both stay up" in own.errors[0]
+
+
+def test_callers_that_may_be_lost_are_not_asked_for() -> None:
+    own = World(record("confirmed"), allow=("published",))
+    own.printed["callers"] = "050012AC:9C40\n"
+    assert own.go()
+    assert own.record.stage == "retired"
+
+
+def test_clients_that_ask_for_another_model_go_back() -> None:
+    own = World(record("confirmed"))
+    own.printed["missing"] = "3\n"
+    own.layer = make_layer(move(), "repointed")
+    assert own.go()
+    assert own.record.stage == "returned"
+    assert "a model that it has not, 3 times" in own.record.reason
+    assert "apply retired" not in own.done
+
+
+@pytest.mark.parametrize(
+    ("grace", "allow", "stage"),
+    [(10.0, (), "returning"), (60.0, (), "measured"), (10.0, ("tasks",), "measured")],
+)
+def test_clients_end_their_tasks(grace: float, allow: tuple[str, ...], stage: str) -> None:
+    changed = move().model_copy(update={"grace": {"api": grace}})
+    own = World(record("imported", move=changed), allow=allow)
+    own.report = SimpleNamespace(add_measure=lambda *_: None)  # type: ignore[assignment]
+    own.measured = SimpleNamespace(comparison=compared(3.0), slowest=30.0)
+    action = Measure(subject="ollama", cause="", phase="before")
+    found = own._measure(action, own.record)
+    assert found.stage == stage
+    assert ("api has 10 s to end" in found.reason) is (stage == "returning")
