@@ -32,10 +32,11 @@ lint: setup ## style, types, layering, shell
 	find ops deploy tests -name '*.sh' -print0 | xargs -0 $(BIN)/shellcheck --shell sh
 
 check: lint ## lint, the tests that need no host but for slow ones, coverage of what decides: 4 minutes
-	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not slow' --cov --durations 10 tests/unit tests/facts tests/operations
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not slow and not timed' --cov --durations 10 tests/unit tests/facts tests/operations
 
 test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
-	$(BIN)/pytest -n $(WORKERS) $(SHARE) --durations 10
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not timed' --durations 10
+	$(BIN)/pytest -m timed --durations 10 # one after another: they measure time
 
 fuzz: setup ## every probe on hosts that lie, with more than 10,000 new examples
 	@$(BIN)/python -m tests.fuzz $(SEED)

@@ -148,7 +148,7 @@ def test_a_server_that_computes_for_others_is_left_alone(measured: Measured) -> 
     assert "ai-ollama-1 is computing: it used " in reason
     # Idle again, it is nobody's.
     host.wait_for(f"curl -s http://{address}:11434/api/ps | grep -q slow")
-    profile = {**PROFILE, "output_tokens": 2, "concurrency": [1], "requests": 1, "warmups": 0}
+    profile = {**PROFILE, "output_tokens": 2, "concurrency": [1], "requests": 2, "warmups": 0}
     allowed = measured.run(target="ollama", model="slow", allow="model", profile=profile)
     assert "is computing" not in allowed.run.out
     assert allowed.all("done"), allowed.run.out

@@ -24,7 +24,7 @@ SPEED, TIMES = 0.03, 0.05
 QUIET = 0.01
 
 #: Prompts and answers that take no time.
-SHORT = Profile(prompt_tokens=32, output_tokens=8, concurrency=(1, 2), requests=2, warmups=1)
+SHORT = Profile(prompt_tokens=32, output_tokens=8, concurrency=(1, 2), requests=4, warmups=1)
 
 #: Seconds by which the time to the first token may differ from the truth, over a long way.
 DELAY = 0.005

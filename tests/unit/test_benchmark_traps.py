@@ -366,9 +366,8 @@ def test_the_levels_that_were_measured_are_kept(
         output_tokens=TOKENS,
         timeout=0.5,
         warmups=0,
-        requests=2,
         concurrency=(1, 2, 4),
-    )
+    ).model_copy(update={"requests": 2})
     levels = measuring.measure(here, at(server, "ollama"), profile, prepared=known["ollama"])
     assert [level.load.concurrency for level in levels] == [1, 2]
     assert levels[0].noisy == ""

@@ -118,10 +118,11 @@ class Profile(Frozen):
     def _check_size(self) -> Self:
         if self.rate is not None and "concurrency" in self.model_fields_set:
             raise ValueError("give rate or concurrency, not both: a loop is open or closed")
-        if self.rate is None and (self.requests or MOST_SAMPLES) < 2 * max(self.concurrency):
+        most = max(self.concurrency)
+        if self.rate is None and most > 1 and (self.requests or MOST_SAMPLES) < 2 * most:
             raise ValueError(
-                f"{self.requests} requests are no load of {max(self.concurrency)} at one time; "
-                f"take {2 * max(self.concurrency)} requests at least, or fewer at one time"
+                f"{self.requests} requests are no load of {most} at one time; "
+                f"take {2 * most} requests at least, or fewer at one time"
             )
         if self.samples > MOST_SAMPLES:
             raise ValueError(
