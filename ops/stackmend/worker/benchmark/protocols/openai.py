@@ -42,7 +42,7 @@ class OpenAI(Protocol):
         another request comes, be it for the list of models alone. Its documentation is outside of
         that.
 
-        :param body: the answer to :attr:`models`.
+        :param body: the answer to ``models``.
         """
         rows = body.get("data")
         first = rows[0] if isinstance(rows, list) and rows else None
@@ -53,7 +53,7 @@ class OpenAI(Protocol):
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:
         """The request for an answer; those who do not know a field of it leave it aside.
 
-        Some take no such field: :attr:`lenient` is false then, and the model may end early.
+        Some take no such field: ``lenient`` is false then, and the model may end early.
         """
         asked: dict[str, Any] = {"prompt": prompt}
         if self.chat:
