@@ -225,7 +225,7 @@ def test_classify_takes_completion_for_an_end_only_where_nothing_is_served() -> 
         (
             {"image": "redis:7"},
             {"depends_on": {"it": {"condition": "service_started"}}},
-            "web needs it, a redis",
+            "",
         ),
         # Jobs: some wait for their start, their end, or have their name in a word.
         ({"image": "redis:7"}, {}, ""),

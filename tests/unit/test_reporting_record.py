@@ -108,7 +108,7 @@ def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str,
         patch.setattr(write, "get_secrets", lambda: frozenset(secrets))
         for out in shown:
             with contextlib.redirect_stderr(out):
-                path = write.conclude(SimpleNamespace(id="abc123"))  # type: ignore[arg-type]
+                path = write.conclude(SimpleNamespace(id="abc123", endings={}))  # type: ignore[arg-type]
             assert path is not None, out.getvalue()
         words, table = (out.getvalue().replace(where, "") for out in shown)
         return json.loads((Path(where) / "latest.json").read_text()), words, table

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackmend.addresses import is_call, read
-from stackmend.compose.plan.declaration import count_replicas, is_redis
+from stackmend.compose.plan.declaration import count_replicas
 
 
 def explain_serving(name: str, services: Mapping[str, Mapping[str, Any]]) -> str:
     """Why a service serves others for as long as they run; empty where it may be a job.
 
     Others wait for the start of a job as well, so that alone says nothing: who serves is called by
-    an address, waited for until it is healthy, or runs a known server. What others wait for to end
-    is a job.
+    an address, or waited for until it is healthy. What others wait for to end is a job.
 
     :param services: those of the project, as Compose resolved them.
     """
@@ -28,8 +27,6 @@ def explain_serving(name: str, services: Mapping[str, Mapping[str, Any]]) -> str
     for other, condition in waiting.items():
         if condition == "service_healthy":
             return f"{other} needs it healthy"
-        if is_redis(str(services[name].get("image") or ""), services[name]):
-            return f"{other} needs it, a redis"
     for address in read({"services": services}):
         other = address.place.service
         # A name alone may be a word.
