@@ -66,7 +66,7 @@ def test_its_figures_are_those_of_the_page() -> None:
 def test_a_terminal_gets_colours() -> None:
     output = show_all(Terminal())
     assert "\x1b[31m" in output
-    assert "▼ worse" in output
+    assert "▼" in output
 
 
 def test_no_color_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,4 +99,4 @@ def test_a_rate_and_a_missing_figure_are_shown() -> None:
     out = io.StringIO()
     show([make_result(loads=(Load(rate=0.5),), invalid=("error",) * 4)], out)
     (row,) = (line.split() for line in out.getvalue().splitlines() if "0.5/s" in line[:12])
-    assert row == ["0.5/s", "-", "-", "-", "-", "-", "0/20", "-"]
+    assert row == ["0.5/s", "-", "-", "-", "-", "-", "!", "0/20", "-"]
