@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
-from stackmend.worker.benchmark.facts import LONGEST_SETTING, BenchmarkHost, clean_line
+from stackmend.worker.benchmark.facts import BenchmarkHost, clean_line
 from tests import hostile
 from tests.unit.hostile_engine import compose_labels, container
 from tests.unit.hostile_host import HostileHost
@@ -72,13 +73,22 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
     ]
 
 
-def _is_open(text: str) -> bool:
-    """Whether an argument says nothing of a secret."""
-    return not any(word in text.lower() for word in ("key", "token", "secret", "password"))
+def _is_command(text: str) -> bool:
+    """Whether an argument is no option, and says nothing of a secret."""
+    secrets = ("key", "token", "secret", "password")
+    return not (text.startswith("-") or any(word in text.lower() for word in secrets))
 
 
-def _arguments(text: str) -> str:
-    return f"arguments: {clean_line(f'serve {text}', 4 * LONGEST_SETTING)}"
+def _keep_setting(text: str) -> str:
+    harmless = re.fullmatch(
+        r"-?[0-9]{0,9}(\.[0-9]{1,6})?|(?i:true|false|on|off|yes|no|auto|none)", text
+    )
+    return f"OLLAMA_NOTE={text if harmless else '…'}"
+
+
+def _keep_argument(text: str) -> str:
+    plain = re.fullmatch(r"[a-z][a-z0-9_.-]{0,30}|/[A-Za-z0-9_./-]{1,120}", text)
+    return f"arguments: serve {text if plain else '…'}"
 
 
 BENCHMARK = Room(
@@ -94,15 +104,12 @@ BENCHMARK = Room(
         Slot(
             "setting",
             _text(),
-            told_as(
-                lambda text: clean_line(f"OLLAMA_NOTE={text}", LONGEST_SETTING),
-                *("servers", 0, "settings", 0),
-            ),
+            told_as(_keep_setting, "servers", 0, "settings", 0),
         ),
         Slot(
             "argument",
-            _text().filter(_is_open),
-            told_as(_arguments, "servers", 0, "settings", 1),
+            _text().filter(_is_command),
+            told_as(_keep_argument, "servers", 0, "settings", 1),
         ),
         Slot("secret", _text()),
         Slot("variable", _text()),

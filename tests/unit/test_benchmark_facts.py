@@ -185,6 +185,8 @@ def test_a_process_of_the_host() -> None:
         ),
         ("argument -m\nargument /models/a.gguf", "arguments: -m /models/a.gguf"),
         ("argument -ngl\nargument 99\nargument --no-mmap", "arguments: -ngl 99 --no-mmap"),
+        # What Docker ends a list with is no argument.
+        ('argument "serve"\nargument ', "arguments: serve"),
         ("argument --cache-type-k=q8_0", "arguments: --cache-type-k=q8_0"),
         ("argument --passphrase\nargument hunter2", "arguments: --passphrase …"),
     ],

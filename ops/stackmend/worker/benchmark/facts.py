@@ -297,7 +297,7 @@ def _parse_settings(lines: Sequence[str]) -> tuple[str, ...]:
             name, equals, value = text.partition("=")
             kept = f"{name}={_keep_value(name, value)}" if equals else name
             variables.add(clean_line(kept, LONGEST_SETTING))
-        elif key == "argument":
+        elif key == "argument" and rest:
             arguments.append(text)
     found = sorted(variables - {""})[:MOST_SETTINGS]
     if arguments:
