@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Callable
 
 from tests.lab.stacks import Shop
 
@@ -13,10 +14,12 @@ class Standing:
 
     + shop: the shop; its compose file, settings and files as they are now are what every test
       comes back to
+    + furnish: puts on its host what the shop needs there, again before each test
     """
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Shop, furnish: Callable[[], object] = lambda: None) -> None:
         self.shop = shop
+        self._furnish = furnish
         self._compose = copy.deepcopy(shop.compose)
         self._settings = copy.deepcopy(shop.settings)
         self._files = {
@@ -35,7 +38,9 @@ class Standing:
         for path, content in self._files.items():
             shop.put(path, content)
         shop.host.sh("rm -f /var/lib/stackmend/*/mends")
+        self._furnish()
         if shop.run("-y").rc != 0:
             shop.host.reset()
+            self._furnish()
             shop.deploy()
         return shop

@@ -34,7 +34,6 @@ rm -f /srv/room/*; echo x >/srv/room/full
 @pytest.fixture(scope="module")
 def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
     host = lab.take(1)[0]
-    host.sh(ROOM)
     shop = Shop(tmp_path_factory.mktemp("causes"), host, mend={"attempts": 100, "backoff": [0]})
     redis, side = shop.services["redis"], shop.services["side"]
     redis["command"] = ["redis-server", "--appendonly", "yes", "--save", ""]
@@ -46,13 +45,13 @@ def standing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Standing:
     }
     side["command"] = ["sh", "-c", SIDE.replace("$", "$$")]
     side["volumes"] = ["/srv:/srv"]
-    side["mem_limit"] = "16m"
-    return Standing(shop)
+    # What starts a healthcheck in it needs some ten of them.
+    side["mem_limit"] = "32m"
+    return Standing(shop, lambda: host.sh(ROOM))
 
 
 @pytest.fixture
 def shop(standing: Standing) -> Shop:
-    standing.shop.host.sh(ROOM)
     return standing.renew()
 
 
