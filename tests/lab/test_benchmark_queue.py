@@ -72,8 +72,8 @@ def test_the_figures_are_those_of_the_tasks(measured: Measured) -> None:
     (level,) = latest["measurement"]["levels"]
     samples = [sample for repeat in level["repeats"] for sample in repeat["samples"]]
     assert len(samples) == 20
-    # Two to find out, and one to warm up.
-    assert measured.stack.health()["totals"] == {"done": before["done"] + 23, "failed": 0}
+    # Two to find out, and two to warm up.
+    assert measured.stack.health()["totals"] == {"done": before["done"] + 24, "failed": 0}
 
     tasks = sorted(measured.list_tasks(), key=lambda task: task["timings"]["submitted_at"])
     times = [task["timings"] for task in tasks[-20:]]
@@ -123,8 +123,8 @@ def test_it_ends_before_the_host_runs_out_of_memory(measured: Measured) -> None:
         host.sh("umount /proc/meminfo")
     assert stopped.run.rc != 0
     assert "stopped measuring: 4.0% of the host's memory are left" in stopped.run.out
-    # Two to find out, one to warm up, and a single repeat.
-    assert measured.stack.health()["totals"]["done"] == before + 7
+    # Two to find out, two to warm up, and a single repeat.
+    assert measured.stack.health()["totals"]["done"] == before + 8
     assert measured.read_latest()["measurement"]["at"] == kept
 
 
@@ -173,5 +173,6 @@ def test_a_queue_with_tasks_is_left_alone_without_consent(measured: Measured) ->
 
     allowed = measured.run(max_age=0, allow="busy")
     assert allowed.run.rc == 0, allowed.run.out
-    assert stack.health()["totals"]["done"] == before["done"] + 23
+    # Beside others it may be slower than the baseline, and is then measured once more.
+    assert stack.health()["totals"]["done"] - before["done"] in (24, 46)
     assert {stack.task(task)["state"] for task in waiting} <= {"queued", "running"}

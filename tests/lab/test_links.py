@@ -54,7 +54,8 @@ FAULTS: dict[str, tuple[dict[str, str], str, str, str]] = {
     ),
     "named": (
         {"REDIS_URL": "redis://rediss:6379"},
-        "no service, alias or container of the project is called rediss",
+        "no service, alias or container of the project is called rediss, and the name does not "
+        "resolve in named",
         "redis:6379",
         PING.format(OF_URL.format("REDIS_URL")),
     ),

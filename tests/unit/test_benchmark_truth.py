@@ -141,7 +141,7 @@ def test_a_measurement(here: Host, server: Paced, endpoint: Endpoint) -> None:
     for level in levels:
         assert len(level.repeats) == 5
         for repeat in level.repeats:
-            assert len(repeat.valid) == len(repeat.samples) == 2
+            assert len(repeat.valid) == len(repeat.samples) == SHORT.requests
             assert repeat.wall == max(sample.sent + sample.end for sample in repeat.samples)
             assert min(sample.sent for sample in repeat.samples) == 0
             assert repeat.rtt is not None
@@ -149,7 +149,7 @@ def test_a_measurement(here: Host, server: Paced, endpoint: Endpoint) -> None:
     swapped = [repeat.conditions.swapped for level in levels for repeat in level.repeats]
     assert swapped == list(range(10))
     total = count_all_requests(SHORT)
-    assert total == 1 + 2 + 2 * 5 * 2
+    assert total == 1 + 2 + 2 * 5 * 4
     assert [step[0] for step in progress] == list(range(1, total + 1))
     assert {step[1] for step in progress} == {total}
     assert progress[0][2] == "concurrency 1, warm-up"
@@ -169,9 +169,9 @@ def test_two_servers_take_turns(here: Host, server: Paced, endpoint: Endpoint) -
         before, after = measure_interleaved(here, endpoint, new, profile, prepared=known)
         turns = [(record.arrived, "A") for record in server.read_records()]
         turns += [(record.arrived, "B") for record in other.read_records()]
-    # A warm-up of each, then repeats of two requests.
+    # A warm-up of each, then repeats of four requests.
     order = "".join(name for _, name in sorted(turns))
-    assert order == "AB" + "".join(2 * turn for turn in "ABBAABBAAB")
+    assert order == "AB" + "".join(4 * turn for turn in "ABBAABBAAB")
     assert [len(level.repeats) for level in (*before, *after)] == [5, 5]
     tpots = [
         statistics.median(
